@@ -1,0 +1,30 @@
+//! Kill -9 under load, many rounds.
+
+use std::time::Instant;
+
+use crate::torture::{self, Outcome};
+
+pub fn host(rounds: usize) {
+    let began = Instant::now();
+    tell("host", rounds, began, &torture::kill_host(rounds));
+}
+
+pub fn broker(rounds: usize) {
+    let began = Instant::now();
+    tell("broker", rounds, began, &torture::kill_broker(rounds));
+}
+
+fn tell(who: &str, rounds: usize, began: Instant, outcome: &Outcome) {
+    println!(
+        "kill -9 of the {who}, {rounds} rounds in {:.0} s: {} published, {} lost, {} duplicated{}",
+        began.elapsed().as_secs_f64(),
+        outcome.published,
+        outcome.lost,
+        outcome.duplicated,
+        if outcome.problems.is_empty() {
+            String::new()
+        } else {
+            format!("; {}", outcome.problems)
+        }
+    );
+}

@@ -1,0 +1,90 @@
+//! The projection itself, in this process: from a filled stream to committed rows, with the plugin as a component or
+//! with its decoder compiled in.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use lantern::broker::{self, Broker, Link};
+use lantern::plugin::{self, Compiler, Limits, Loader, Plugin, Projector};
+use lantern::projection::{Config, Projection};
+use lantern::status::Registry;
+use lantern::store::{self, Store};
+use lantern::telemetry::Metrics;
+use tokio_util::sync::CancellationToken;
+
+use crate::events::runtime;
+use crate::native::Guest;
+use crate::nats::NatsServer;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Wasm,
+    Native,
+}
+
+/// The `obs-events` plugin, compiled in this process.
+pub fn plugin() -> anyhow::Result<Arc<Plugin>> {
+    let folder = std::env::var("LANTERN_PLUGINS").unwrap_or_else(|_| "target/plugins".to_owned());
+    let path = std::path::Path::new(&folder).join("obs-events.wasm");
+    let bytes = std::fs::read(&path)
+        .with_context(|| format!("read {} (cargo xtask plugins builds it)", path.display()))?;
+    let loader = Loader::new(plugin::Config::new(Compiler::InProcess), [0; 32])?;
+    Ok(loader.load(&bytes)?)
+}
+
+/// Rows a second, until the checkpoint stands at the last of `count` messages.
+pub fn run(server: &NatsServer, count: usize, side: Side) -> anyhow::Result<f64> {
+    let plugin = plugin()?;
+    let dir = tempfile::tempdir()?;
+    runtime()?.block_on(async {
+        // Another run's consumer is another owner's, and would be watched for a while before it is taken over.
+        let context = async_nats::jetstream::new(async_nats::connect(server.url()).await?);
+        let stream = context.get_stream("OBS_EVENTS").await?;
+        drop(stream.delete_consumer("lantern-obs-events-obs").await);
+        let store = Arc::new(Store::open(store::Config::new(dir.path())).await?);
+        let broker = Broker::connect(broker::Config::remote(server.url())).await?;
+        broker.link().wait_for(Link::is_connected).await?;
+        let metrics = Metrics::new(Registry::default(), store.path());
+        let config = Config {
+            messages_max: 16_384,
+            bytes_max: 8 << 20,
+            create_streams: false,
+            dead_letters_max: 1,
+            owner: dir.path().display().to_string(),
+        };
+        let (mut projection, mut status) = Projection::new(
+            broker.clone(),
+            Arc::clone(&store),
+            Arc::clone(&plugin),
+            0,
+            config,
+            metrics,
+        );
+        if side == Side::Native {
+            let manifest = Arc::clone(plugin.manifest());
+            projection = projection.decoding_with(Box::new(move || {
+                Projector::native(Arc::clone(&manifest), Limits::default(), Box::new(Guest))
+            }));
+        }
+        let stop = CancellationToken::new();
+        let began = Instant::now();
+        let running = tokio::spawn(projection.run(stop.clone()));
+        let reached = status.wait_for(|status| status.checkpoint >= count as u64);
+        tokio::time::timeout(Duration::from_secs(300), reached)
+            .await
+            .context("it does not come to the end")??;
+        let rate = count as f64 / began.elapsed().as_secs_f64();
+        let rows = status.borrow().rows;
+        if rows != count as u64 {
+            bail!("{rows} rows of {count} messages");
+        }
+        stop.cancel();
+        running.await?;
+        broker.stop().await;
+        if let Ok(store) = Arc::try_unwrap(store) {
+            store.close().await;
+        }
+        Ok(rate)
+    })
+}

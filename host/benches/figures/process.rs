@@ -1,0 +1,161 @@
+//! The real program from outside: how soon a row is there, how soon it is ready, how much memory it takes.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use async_nats::jetstream;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::events::{self, Events, runtime};
+use crate::host::{Host, plugin_folder, plugins};
+use crate::nats::NatsServer;
+
+/// Publishes at an even rate, and looks when each row can be seen by another connection to the database.
+pub fn latency(rate: u64, seconds: u64) -> anyhow::Result<()> {
+    let server = NatsServer::start();
+    let folder = plugin_folder(&["obs-events"]);
+    let dir = tempfile::tempdir()?;
+    let host = Host::start(dir.path(), &server.url(), folder.path());
+    host.wait("running", Duration::from_secs(30), |host| {
+        host.projection("obs")["state"] == "running"
+    });
+    let count = rate * seconds;
+    let seen = std::thread::spawn({
+        let path = dir.path().join("lantern.db");
+        move || watch(&path, count)
+    });
+    let sent = runtime()?.block_on(publish_evenly(&server.url(), rate, count))?;
+    let seen = seen
+        .join()
+        .map_err(|_| anyhow::anyhow!("the watching thread panicked"))??;
+    let mut latencies: Vec<f64> = sent
+        .iter()
+        .zip(&seen)
+        .map(|(sent, seen)| seen.duration_since(*sent).as_secs_f64() * 1_000.0)
+        .collect();
+    latencies.sort_by(f64::total_cmp);
+    let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize];
+    println!(
+        "latency: publish to visible row at {rate} messages/s for {seconds} s: p50 {:.2} ms, p99 {:.2} ms, max {:.1} ms",
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    );
+    Ok(())
+}
+
+/// When each of the first `count` messages was published; index 0 is sequence 1.
+async fn publish_evenly(url: &str, rate: u64, count: u64) -> anyhow::Result<Vec<Instant>> {
+    let context = jetstream::new(async_nats::connect(url).await?);
+    let events = events::load(None, usize::try_from(count)?)?;
+    let began = tokio::time::Instant::now();
+    let mut sent = Vec::with_capacity(events.messages.len());
+    for (number, (subject, payload)) in events.messages.into_iter().enumerate() {
+        tokio::time::sleep_until(began + Duration::from_micros(number as u64 * 1_000_000 / rate)).await;
+        sent.push(Instant::now());
+        // The acknowledgement is not waited for: the row is what counts.
+        drop(context.publish(subject, payload.into()).await?);
+    }
+    Ok(sent)
+}
+
+/// When each row was first seen.
+fn watch(path: &Path, count: u64) -> anyhow::Result<Vec<Instant>> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.busy_timeout(Duration::from_secs(1))?;
+    let mut statement =
+        connection.prepare("SELECT coalesce(max(_sequence), 0) FROM obs_events WHERE _origin = 1")?;
+    let mut seen = Vec::with_capacity(usize::try_from(count)?);
+    let deadline = Instant::now() + Duration::from_secs(300);
+    while (seen.len() as u64) < count && Instant::now() < deadline {
+        let last: i64 = statement.query_row([], |row| row.get(0))?;
+        let now = Instant::now();
+        while (seen.len() as i64) < last {
+            seen.push(now);
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    Ok(seen)
+}
+
+/// Start to ready with all plugins and a warm cache; resident memory idle, and while a filled stream is read.
+pub fn start_and_memory(count: usize) -> anyhow::Result<()> {
+    let server = NatsServer::start();
+    let dir = tempfile::tempdir()?;
+    let started = || {
+        let began = Instant::now();
+        let host = Host::start(dir.path(), &server.url(), &plugins());
+        while host.get("/readyz").map_or(0, |(status, _)| status) != 200 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        (host, began.elapsed())
+    };
+    let (host, cold) = started();
+    host.terminate();
+    let mut warm: Vec<Duration> = Vec::new();
+    for _ in 0..5 {
+        let (host, took) = started();
+        warm.push(took);
+        host.terminate();
+    }
+    warm.sort();
+    println!(
+        "start to ready with 5 plugins: {} ms cold, {} ms with a warm cache (median of 5)",
+        cold.as_millis(),
+        warm[2].as_millis()
+    );
+
+    let (host, _) = started();
+    std::thread::sleep(Duration::from_secs(3));
+    let idle = resident(host.pid())?;
+    let events: Events = events::load(None, count)?;
+    let publishing = std::thread::spawn({
+        let url = server.url();
+        move || events::publish_into(&url, &events)
+    });
+    let mut peak = Memory::default();
+    while host.projection("obs")["checkpoint"].as_u64().unwrap_or(0) < count as u64 {
+        peak = peak.max(resident(host.pid())?);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    publishing
+        .join()
+        .map_err(|_| anyhow::anyhow!("the publisher panicked"))??;
+    println!(
+        "resident memory with 5 plugins: idle {:.0} MiB ({:.0} MiB of it not file pages), at full rate {:.0} MiB ({:.0} MiB)",
+        idle.all, idle.anonymous, peak.all, peak.anonymous
+    );
+    Ok(())
+}
+
+#[derive(Clone, Copy, Default)]
+struct Memory {
+    all: f64,
+    anonymous: f64,
+}
+
+impl Memory {
+    fn max(self, other: Self) -> Self {
+        Self {
+            all: self.all.max(other.all),
+            anonymous: self.anonymous.max(other.anonymous),
+        }
+    }
+}
+
+fn resident(pid: u32) -> anyhow::Result<Memory> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let field = |name: &str| -> anyhow::Result<f64> {
+        let line = status
+            .lines()
+            .find(|line| line.starts_with(name))
+            .context("no such line in /proc")?;
+        let kib: f64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
+        Ok(kib / 1024.0)
+    };
+    Ok(Memory {
+        all: field("VmRSS:")?,
+        anonymous: field("RssAnon:")?,
+    })
+}

@@ -1,0 +1,117 @@
+//! From the checked configuration to what each module wants to be told.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use sha2::{Digest as _, Sha256};
+
+use crate::broker::{self, EmbeddedConfig, Place, Remote, SecretSource, Tls};
+use crate::config::{BrokerSettings, Config, Login, RemoteBroker, Servers};
+use crate::plugin::{self, Compiler};
+use crate::store::{self, Store, Synchronous};
+
+pub(super) fn store(config: &Config) -> store::Config {
+    let synchronous = if config.store.synchronous_full {
+        Synchronous::Full
+    } else {
+        Synchronous::Normal
+    };
+    store::Config {
+        synchronous,
+        cache_bytes: config.store.cache_bytes,
+        reserve_bytes: config.store.reserve_bytes,
+        ..store::Config::new(&config.data_dir)
+    }
+}
+
+pub(super) fn plugins(config: &Config) -> anyhow::Result<plugin::Config> {
+    let limits = &config.limits;
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let program = std::env::current_exe().context("find the host's own program, which compiles plugins")?;
+    let defaults = plugin::Limits::default();
+    Ok(plugin::Config {
+        limits: plugin::Limits {
+            memory_bytes: bytes(limits.memory_bytes),
+            message_time: limits.message_time,
+            rows_per_message: limits.rows_per_message as usize,
+            bytes_per_message: bytes(limits.bytes_per_message),
+            module_bytes: bytes(limits.module_bytes),
+            compile_time: limits.compile_time,
+            compile_memory_bytes: limits.compile_memory_bytes,
+            ..defaults
+        },
+        cache_dir: Some(config.data_dir.join("cache")),
+        compiler: Compiler::Child { program },
+    })
+}
+
+pub(super) fn broker(config: &Config) -> anyhow::Result<broker::Config> {
+    Ok(match &config.broker {
+        BrokerSettings::Embedded { binary, port } => broker::Config::new(Place::Embedded(EmbeddedConfig {
+            binary: binary.clone(),
+            dir: absolute(config.data_dir.join("broker"))?,
+            port: (*port != 0).then_some(*port),
+        })),
+        BrokerSettings::Remote(remote) => broker::Config {
+            jetstream_domain: remote.jetstream_domain.clone(),
+            ..broker::Config::new(place(remote)?)
+        },
+    })
+}
+
+/// The broker's server is started with this as its folder, and finds its files whatever its own folder is.
+fn absolute(path: PathBuf) -> anyhow::Result<PathBuf> {
+    std::path::absolute(&path).with_context(|| format!("resolve {}", path.display()))
+}
+
+fn place(settings: &RemoteBroker) -> anyhow::Result<Place> {
+    let urls = match &settings.servers {
+        Servers::Urls(urls) => urls.clone(),
+        Servers::Context(name) => {
+            return Ok(Place::Context {
+                name: name.clone(),
+                folder: None,
+            });
+        }
+    };
+    let mut remote = Remote {
+        urls,
+        ..Remote::default()
+    };
+    match &settings.login {
+        Login::None => {}
+        Login::Credentials(file) => remote.credentials_file = Some(file.clone()),
+        Login::Password {
+            user_file,
+            password_file,
+        } => {
+            let user = std::fs::read_to_string(user_file)
+                .with_context(|| format!("read broker.user_file {}", user_file.display()))?;
+            remote.user = Some(user.trim().to_owned());
+            remote.password = Some(SecretSource::File(password_file.clone()));
+        }
+        Login::Token(file) => remote.token = Some(SecretSource::File(file.clone())),
+    }
+    let (cert, key) = settings.tls.identity.clone().unzip();
+    remote.tls = Tls {
+        ca: settings.tls.ca.clone(),
+        cert,
+        key,
+        first: settings.tls.first,
+    };
+    Ok(Place::Remote(remote))
+}
+
+/// The key that seals the compile cache, made once for each database: code that somebody else puts into the cache is
+/// not run.
+pub(super) async fn cache_key(store: &Store) -> anyhow::Result<[u8; 32]> {
+    let make = || {
+        format!(
+            "{}{}",
+            uuid::Uuid::new_v4().simple(),
+            uuid::Uuid::new_v4().simple()
+        )
+    };
+    let secret = store.fact("cache_key", make).await?;
+    Ok(Sha256::digest(secret.as_bytes()).into())
+}

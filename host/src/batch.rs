@@ -1,0 +1,205 @@
+//! The plain data that passes along a projection: messages in, outcomes out. No I/O and no opinion.
+
+use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, Utc};
+
+/// Microseconds since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    /// The present, by this machine's clock.
+    pub fn now() -> Self {
+        Self(Utc::now().timestamp_micros())
+    }
+
+    /// RFC 3339 in UTC with microseconds, or the bare number of microseconds where no calendar reaches.
+    pub fn to_rfc3339(self) -> String {
+        match DateTime::<Utc>::from_timestamp_micros(self.0) {
+            Some(time) => time.to_rfc3339_opts(SecondsFormat::Micros, true),
+            None => self.0.to_string(),
+        }
+    }
+}
+
+/// One message of a source, as the broker delivered it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// The subject that it was published to.
+    pub subject: String,
+    /// Its sequence in the stream. A core NATS source has none; the host then counts what it received in this
+    /// epoch, so that every row has an origin, and the plugin is shown 0.
+    pub sequence: u64,
+    /// When the broker stored it (core NATS: when the host received it), in nanoseconds since 1970: the broker's
+    /// own precision, which the comparison of histories needs.
+    pub published_ns: i64,
+    /// Sorted by name, a name's values in the order sent. Always here, for the dead letters; a plugin sees them only
+    /// when its source asks for them.
+    pub headers: Vec<(String, String)>,
+    /// The message's bytes, shared with the buffer that they arrived in.
+    pub payload: Bytes,
+}
+
+impl Delivery {
+    /// When the broker stored it, as plugins and rows see it.
+    pub fn published(&self) -> Timestamp {
+        Timestamp(self.published_ns.div_euclid(1_000))
+    }
+
+    /// Bytes that the message holds in memory, for the bounds of batches and queues.
+    pub fn size_bytes(&self) -> usize {
+        let headers: usize = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
+        self.subject.len() + headers + self.payload.len()
+    }
+}
+
+/// The value of one column.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// No value.
+    Null,
+    /// Yes or no; stored as 1 or 0.
+    Boolean(bool),
+    /// A whole number.
+    Integer(i64),
+    /// A finite number.
+    Real(f64),
+    /// Text without NUL.
+    Text(String),
+    /// Bytes.
+    Blob(Vec<u8>),
+    /// A point in time.
+    Timestamp(Timestamp),
+    /// One JSON document, to the byte.
+    Json(String),
+}
+
+/// One row for one of a plugin's writes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// Index into the manifest's writes.
+    pub write: u32,
+    /// In the order of the write's columns.
+    pub values: Vec<Value>,
+}
+
+/// Why a message could not be projected. The first three are said by the plugin, the rest by the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RejectionClass {
+    /// The bytes are not what the format says.
+    Malformed,
+    /// A version or kind that the plugin does not know.
+    Unsupported,
+    /// Well formed, but against a rule.
+    Invalid,
+    /// The plugin trapped on it.
+    Trap,
+    /// The plugin took longer than it may for one message.
+    Timeout,
+    /// The plugin wanted more memory than it may have.
+    Memory,
+    /// The plugin's answer breaks its own description or a limit on rows and bytes.
+    Output,
+    /// The database refused its rows.
+    Constraint,
+}
+
+impl RejectionClass {
+    /// The word that the database and the API use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Unsupported => "unsupported",
+            Self::Invalid => "invalid",
+            Self::Trap => "trap",
+            Self::Timeout => "timeout",
+            Self::Memory => "memory",
+            Self::Output => "output",
+            Self::Constraint => "constraint",
+        }
+    }
+}
+
+/// A message's way into the dead letters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// The kind of reason.
+    pub class: RejectionClass,
+    /// For the operator: at most [`REASON_BYTES_MAX`] bytes, without control characters.
+    pub reason: String,
+}
+
+/// Longest reason that is kept. A plugin may answer with megabytes of error text.
+pub const REASON_BYTES_MAX: usize = 4 * 1024;
+
+impl Rejection {
+    /// Cuts and cleans `reason`, so that it can be stored, logged and shown as it is.
+    pub fn new(class: RejectionClass, reason: &str) -> Self {
+        Self {
+            class,
+            reason: clean_text(reason, REASON_BYTES_MAX),
+        }
+    }
+}
+
+/// Text from outside made fit for a log, a table and a terminal: control characters become U+FFFD (newline
+/// and tab become a space), and what exceeds `bytes_max` is cut at a character and marked with an ellipsis.
+pub fn clean_text(text: &str, bytes_max: usize) -> String {
+    let mut clean = String::with_capacity(text.len().min(bytes_max));
+    for character in text.chars() {
+        let character = match character {
+            '\n' | '\t' => ' ',
+            other if other.is_control() => char::REPLACEMENT_CHARACTER,
+            other => other,
+        };
+        if clean.len() + character.len_utf8() > bytes_max.saturating_sub('…'.len_utf8()) {
+            clean.push('…');
+            break;
+        }
+        clean.push(character);
+    }
+    clean
+}
+
+/// What became of one message.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// These rows, all of them or none.
+    Rows(Vec<Row>),
+    /// Deliberately nothing.
+    Skip,
+    /// To the dead letters.
+    Reject(Rejection),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_and_hostile_text_is_cut_and_cleaned() {
+        let clean = clean_text(&format!("\u{1b}[31mred\0\n{}", "ä".repeat(10_000)), 64);
+        assert!(clean.len() <= 64, "{} bytes", clean.len());
+        assert!(clean.ends_with('…'));
+        assert!(!clean.chars().any(char::is_control));
+        assert_eq!(clean_text("a plain reason", 64), "a plain reason");
+    }
+
+    #[test]
+    fn times_before_1970_round_down() {
+        let delivery = Delivery {
+            subject: "s".into(),
+            sequence: 1,
+            published_ns: -1,
+            headers: Vec::new(),
+            payload: Bytes::new(),
+        };
+        assert_eq!(delivery.published(), Timestamp(-1));
+        assert_eq!(Timestamp(0).to_rfc3339(), "1970-01-01T00:00:00.000000Z");
+        assert_eq!(Timestamp(i64::MAX).to_rfc3339(), i64::MAX.to_string());
+    }
+}

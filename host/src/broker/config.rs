@@ -1,0 +1,464 @@
+//! What an operator may say about the broker: where it is, who we are there, and how often we ask whether it is
+//! still alive. Owns the reading of `nats` CLI contexts. Connects to nothing.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_nats::ServerAddr;
+use serde::Deserialize;
+
+use super::ConnectError;
+
+/// How to reach the broker.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// A broker of our own, one that runs elsewhere, or a `nats` CLI context that says where.
+    pub place: Place,
+    /// Shown in the broker's list of connections.
+    pub client_name: String,
+    /// How often the connection is pinged. Two missed answers end it, so a frozen broker is noticed by every
+    /// caller after three intervals; a subscription notices by its heartbeats before that.
+    pub ping_interval: Duration,
+    /// Prefix of the subjects that answers arrive at, where the account only permits a certain one.
+    pub inbox_prefix: Option<String>,
+    /// The JetStream domain to use, when it is not the one of the server that we connect to.
+    pub jetstream_domain: Option<String>,
+    /// The JetStream API's subject prefix, when the account imports it under another name. Wins over the domain.
+    pub jetstream_api_prefix: Option<String>,
+}
+
+impl Config {
+    /// The usual settings for a broker at `place`.
+    pub fn new(place: Place) -> Self {
+        Self {
+            place,
+            client_name: "lantern".to_owned(),
+            // The library's default is a minute, and a broker that hangs would go unnoticed for three.
+            ping_interval: Duration::from_secs(5),
+            inbox_prefix: None,
+            jetstream_domain: None,
+            jetstream_api_prefix: None,
+        }
+    }
+
+    /// The usual settings for the broker at `url`, without credentials beyond those that the URL holds.
+    pub fn remote(url: impl Into<String>) -> Self {
+        Self::new(Place::Remote(Remote {
+            urls: vec![url.into()],
+            ..Remote::default()
+        }))
+    }
+}
+
+/// Where the broker is.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// Started and supervised by the host.
+    Embedded(EmbeddedConfig),
+    /// Run by somebody else.
+    Remote(Remote),
+    /// Whatever the `nats` CLI context of this name says.
+    Context {
+        /// The context's name, as in `nats context ls`.
+        name: String,
+        /// The folder that holds `<name>.json`; none for the CLI's own.
+        folder: Option<PathBuf>,
+    },
+}
+
+/// Settings of the broker that the host runs itself.
+#[derive(Clone, Debug)]
+pub struct EmbeddedConfig {
+    /// The `nats-server` to run; none to look for it.
+    pub binary: Option<PathBuf>,
+    /// Where it keeps its streams, its configuration and its log.
+    pub dir: PathBuf,
+    /// The TCP port on 127.0.0.1; none to choose a free one and keep to it.
+    pub port: Option<u16>,
+}
+
+/// A broker that runs elsewhere. At most one way to say who we are is expected.
+#[derive(Clone, Debug, Default)]
+pub struct Remote {
+    /// `nats://` or `tls://` URLs of one cluster. User and password in a URL are taken out before it is shown.
+    pub urls: Vec<String>,
+    /// A `.creds` file: JWT and seed.
+    pub credentials_file: Option<PathBuf>,
+    /// A file that holds an nkey seed.
+    pub nkey_file: Option<PathBuf>,
+    /// User name, for `password`.
+    pub user: Option<String>,
+    /// The user's password.
+    pub password: Option<SecretSource>,
+    /// A token.
+    pub token: Option<SecretSource>,
+    /// TLS settings.
+    pub tls: Tls,
+}
+
+/// TLS settings of a remote broker.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// Certificates to trust beside the system's (PEM).
+    pub ca: Option<PathBuf>,
+    /// Our certificate (PEM); needs `key`.
+    pub cert: Option<PathBuf>,
+    /// The private key of `cert` (PEM).
+    pub key: Option<PathBuf>,
+    /// Shake hands before the broker says anything (its `handshake_first`).
+    pub first: bool,
+}
+
+/// Where a secret comes from. A file is read again at each connection attempt, so that a rotated secret is taken
+/// up without a restart.
+#[derive(Clone, Debug)]
+pub enum SecretSource {
+    /// The secret itself.
+    Inline(Secret),
+    /// A file that holds it; white space around it does not count.
+    File(PathBuf),
+}
+
+/// Text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps `text`.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, for the one who sends it.
+    pub(super) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("[secret]")
+    }
+}
+
+/// A URL without what it says of user and password, fit for logs. What cannot be parsed is not shown at all:
+/// it may hold a password in the wrong place.
+pub fn redacted_url(url: &str) -> String {
+    url.parse::<ServerAddr>()
+        .map_or_else(|_| "(not a NATS URL)".to_owned(), |address| bare_url(&address))
+}
+
+/// The URL of `address` without user and password.
+pub(super) fn bare_url(address: &ServerAddr) -> String {
+    let host = address.host();
+    let brackets = if host.contains(':') { ("[", "]") } else { ("", "") };
+    format!(
+        "{}://{}{host}{}:{}",
+        address.scheme(),
+        brackets.0,
+        brackets.1,
+        address.port()
+    )
+}
+
+/// Parses the URLs and moves the credentials that they hold to where credentials are kept.
+pub(super) fn take_userinfo(remote: &mut Remote) -> Result<Vec<ServerAddr>, ConnectError> {
+    let mut addresses = Vec::new();
+    for url in remote
+        .urls
+        .iter()
+        .flat_map(|urls| urls.split(','))
+        .map(str::trim)
+        .filter(|url| !url.is_empty())
+    {
+        // The parser's message repeats the URL's parts at most by name, never its user or password.
+        let address: ServerAddr = url.parse().map_err(|source| ConnectError::Url {
+            url: redacted_url(url),
+            source,
+        })?;
+        if address.is_websocket() {
+            return Err(ConnectError::Websocket {
+                url: bare_url(&address),
+            });
+        }
+        match (address.username(), address.password()) {
+            (Some(user), Some(password)) => {
+                remote.user.get_or_insert_with(|| percent_decoded(user));
+                remote
+                    .password
+                    .get_or_insert_with(|| SecretSource::Inline(Secret::new(percent_decoded(password))));
+            }
+            (Some(token), None) => {
+                remote
+                    .token
+                    .get_or_insert_with(|| SecretSource::Inline(Secret::new(percent_decoded(token))));
+            }
+            _ => {}
+        }
+        let bare = bare_url(&address);
+        addresses.push(
+            bare.parse()
+                .map_err(|source| ConnectError::Url { url: bare, source })?,
+        );
+    }
+    if addresses.is_empty() {
+        return Err(ConnectError::NoUrl);
+    }
+    remote.urls = addresses.iter().map(bare_url).collect();
+    Ok(addresses)
+}
+
+fn percent_decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut index = 0;
+    while let Some(&byte) = bytes.get(index) {
+        let code = (byte == b'%')
+            .then(|| text.get(index + 1..index + 3))
+            .flatten()
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        decoded.push(code.unwrap_or(byte));
+        index += if code.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+/// A context file of the `nats` CLI. An empty string is how the CLI writes "not set".
+#[derive(Deserialize)]
+struct ContextFile {
+    #[serde(default)]
+    url: String,
+    #[serde(default)]
+    user: String,
+    #[serde(default)]
+    password: String,
+    #[serde(default)]
+    token: String,
+    #[serde(default)]
+    creds: String,
+    #[serde(default)]
+    nkey: String,
+    #[serde(default)]
+    cert: String,
+    #[serde(default)]
+    key: String,
+    #[serde(default)]
+    ca: String,
+    #[serde(default)]
+    tls_first: bool,
+    #[serde(default)]
+    jetstream_domain: String,
+    #[serde(default)]
+    jetstream_api_prefix: String,
+    #[serde(default)]
+    inbox_prefix: String,
+    #[serde(flatten)]
+    others: BTreeMap<String, serde_json::Value>,
+}
+
+/// Settings of a context that decide how to connect and that we do not understand: to ignore them would be to
+/// connect as somebody else, or not at all, without a word.
+const UNSUPPORTED: [&str; 5] = [
+    "nsc",
+    "socks_proxy",
+    "user_jwt",
+    "user_seed",
+    "windows_cert_store",
+];
+
+/// Reads the context `name` and lays it over `config`: what the context says wins only where `config` says nothing.
+pub(super) async fn read_context(
+    name: &str,
+    folder: Option<&Path>,
+    config: &mut Config,
+) -> Result<Remote, ConnectError> {
+    if name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.') {
+        return Err(ConnectError::ContextName {
+            name: name.to_owned(),
+        });
+    }
+    let folder = match folder {
+        Some(folder) => folder.to_owned(),
+        None => context_folder().ok_or_else(|| ConnectError::ContextName {
+            name: name.to_owned(),
+        })?,
+    };
+    let path = folder.join(format!("{name}.json"));
+    let text = tokio::fs::read(&path)
+        .await
+        .map_err(|source| ConnectError::Unreadable {
+            what: "context",
+            path: path.clone(),
+            source,
+        })?;
+    let file: ContextFile = serde_json::from_slice(&text).map_err(|source| ConnectError::ContextFormat {
+        path: path.clone(),
+        source,
+    })?;
+    if let Some(setting) = UNSUPPORTED
+        .into_iter()
+        .find(|setting| is_set(file.others.get(*setting)))
+    {
+        return Err(ConnectError::ContextSetting { path, setting });
+    }
+    fill(&mut config.jetstream_domain, file.jetstream_domain);
+    fill(&mut config.jetstream_api_prefix, file.jetstream_api_prefix);
+    fill(&mut config.inbox_prefix, file.inbox_prefix);
+    let inline = |text: String| (!text.is_empty()).then(|| SecretSource::Inline(Secret::new(text)));
+    Ok(Remote {
+        // The CLI's own default.
+        urls: vec![if file.url.is_empty() {
+            "nats://127.0.0.1:4222".to_owned()
+        } else {
+            file.url
+        }],
+        credentials_file: path_of(file.creds),
+        nkey_file: path_of(file.nkey),
+        user: (!file.user.is_empty()).then_some(file.user),
+        password: inline(file.password),
+        token: inline(file.token),
+        tls: Tls {
+            ca: path_of(file.ca),
+            cert: path_of(file.cert),
+            key: path_of(file.key),
+            first: file.tls_first,
+        },
+    })
+}
+
+fn is_set(value: Option<&serde_json::Value>) -> bool {
+    value.is_some_and(|value| !value.is_null() && value.as_str() != Some(""))
+}
+
+fn fill(setting: &mut Option<String>, value: String) {
+    if setting.is_none() && !value.is_empty() {
+        *setting = Some(value);
+    }
+}
+
+fn home() -> Option<PathBuf> {
+    std::env::var_os("HOME")
+        .filter(|home| !home.is_empty())
+        .map(PathBuf::from)
+}
+
+fn context_folder() -> Option<PathBuf> {
+    let config = std::env::var_os("XDG_CONFIG_HOME")
+        .filter(|folder| !folder.is_empty())
+        .map(PathBuf::from);
+    Some(
+        config
+            .or_else(|| Some(home()?.join(".config")))?
+            .join("nats/context"),
+    )
+}
+
+/// A path of a context; the CLI lets it begin with `~/`.
+fn path_of(text: String) -> Option<PathBuf> {
+    match (text.strip_prefix("~/"), home()) {
+        _ if text.is_empty() => None,
+        (Some(rest), Some(home)) => Some(home.join(rest)),
+        _ => Some(PathBuf::from(text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_gives_up_its_credentials() {
+        let mut remote = Remote {
+            urls: vec![
+                "nats://ann:p%40ss@one:4222, tls://two".into(),
+                "nats://[::1]:5".into(),
+            ],
+            ..Remote::default()
+        };
+        let addresses = take_userinfo(&mut remote).unwrap();
+        assert_eq!(addresses.len(), 3);
+        assert_eq!(
+            remote.urls,
+            ["nats://one:4222", "tls://two:4222", "nats://[::1]:5"]
+        );
+        assert_eq!(remote.user.as_deref(), Some("ann"));
+        let Some(SecretSource::Inline(password)) = &remote.password else {
+            panic!("{remote:?}")
+        };
+        assert_eq!(password.expose(), "p@ss");
+        assert!(!format!("{remote:?}").contains("p@ss"));
+    }
+
+    #[test]
+    fn a_url_with_a_lone_user_is_a_token() {
+        let mut remote = Remote {
+            urls: vec!["nats://s3cret@one".into()],
+            ..Remote::default()
+        };
+        take_userinfo(&mut remote).unwrap();
+        assert!(matches!(&remote.token, Some(SecretSource::Inline(token)) if token.expose() == "s3cret"));
+        assert!(remote.user.is_none());
+    }
+
+    #[test]
+    fn bad_urls_are_refused_without_showing_them() {
+        for url in [
+            "nats://u:secret@host:notaport",
+            "http://u:secret@host",
+            "ws://u:secret@host",
+            "",
+        ] {
+            let mut remote = Remote {
+                urls: vec![url.into()],
+                ..Remote::default()
+            };
+            let error = anyhow::Error::from(take_userinfo(&mut remote).unwrap_err());
+            assert!(!format!("{error:#} {error:?}").contains("secret"), "{error:#}");
+        }
+        assert_eq!(redacted_url("nats://u:secret@host:1"), "nats://host:1");
+    }
+
+    #[tokio::test]
+    async fn a_context_says_how_to_connect() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = r#"{"description":"lab","url":"nats://a:1,nats://b:2","user":"","creds":"/c/x.creds",
+            "ca":"~/ca.pem","jetstream_domain":"hub","inbox_prefix":"_I","tls_first":true,"nsc":""}"#;
+        std::fs::write(folder.path().join("lab.json"), text).unwrap();
+        let mut config = Config::remote("");
+        config.inbox_prefix = Some("_MINE".into());
+        let remote = read_context("lab", Some(folder.path()), &mut config)
+            .await
+            .unwrap();
+        assert_eq!(remote.urls, ["nats://a:1,nats://b:2"]);
+        assert_eq!(remote.credentials_file.as_deref(), Some(Path::new("/c/x.creds")));
+        assert!(remote.tls.first && remote.user.is_none());
+        assert!(!remote.tls.ca.unwrap().starts_with("~"));
+        assert_eq!(config.jetstream_domain.as_deref(), Some("hub"));
+        assert_eq!(
+            config.inbox_prefix.as_deref(),
+            Some("_MINE"),
+            "what was configured wins"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_context_that_cannot_be_followed_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("nsc.json"), r#"{"nsc":"nsc://op/acc/user"}"#).unwrap();
+        std::fs::write(folder.path().join("broken.json"), "{").unwrap();
+        for (name, word) in [
+            ("nsc", "nsc"),
+            ("broken", "broken.json"),
+            ("none", "none.json"),
+            ("../x", "../x"),
+        ] {
+            let mut config = Config::remote("");
+            let error = read_context(name, Some(folder.path()), &mut config)
+                .await
+                .unwrap_err();
+            assert!(error.to_string().contains(word), "{error}");
+        }
+    }
+}

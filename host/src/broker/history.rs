@@ -1,0 +1,38 @@
+//! Where in a stream a moment lies. Asked only when a stream went back in time, so it may cost a consumer.
+
+use async_nats::jetstream::consumer::Info;
+use chrono::{DateTime, SecondsFormat};
+use serde_json::json;
+
+use super::{Broker, BrokerError};
+
+impl Broker {
+    /// The last sequence of `stream` whose message was stored at or before `time_ns` (nanoseconds since 1970); that
+    /// before the stream's first one when all are younger.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError`] when the broker cannot be asked, does not answer, or has no such stream.
+    pub async fn sequence_until(&self, stream: &str, time_ns: i64) -> Result<u64, BrokerError> {
+        let start = DateTime::from_timestamp_nanos(time_ns.saturating_add(1));
+        // The broker finds the place when it makes a consumer; this one never delivers anything and goes by itself.
+        let config = json!({
+            "deliver_policy": "by_start_time",
+            "opt_start_time": start.to_rfc3339_opts(SecondsFormat::Nanos, true),
+            "ack_policy": "none",
+            "replay_policy": "instant",
+            "inactive_threshold": 5_000_000_000_u64,
+            "mem_storage": true,
+        });
+        let request = json!({ "stream_name": stream, "config": config });
+        let made: Option<Info> = self
+            .inner
+            .request(format!("CONSUMER.CREATE.{stream}"), &request, &[])
+            .await?;
+        made.map(|info| info.delivered.stream_sequence)
+            .ok_or_else(|| BrokerError::Answer {
+                what: format!("consumer by time on stream {stream}"),
+                detail: "the broker made none".to_owned(),
+            })
+    }
+}

@@ -1,0 +1,439 @@
+//! Opening a subscription: finds the consumer, checks whose it is and what it is like, puts it where the caller's
+//! checkpoint says, or makes it. Never a create over a live consumer: a rejected one destroys its state on some
+//! brokers (nats-server #8491), so it is looked up first, and deleted before it is made anew.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::consumer::{Config, Info};
+use async_nats::jetstream::stream::DeleteStatus;
+use serde_json::json;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::api::EMPTY;
+use super::consumer::{OWNER, differences, wanted};
+use super::link::ServerVersion;
+use super::pull::PULL_EXPIRES;
+use super::stream::retention;
+use super::{Broker, BrokerError, Inner, Retention, Subscription, link};
+
+/// What a source wants to read, and from where on.
+#[derive(Clone, Debug)]
+pub struct OpenRequest {
+    /// The stream.
+    pub stream: String,
+    /// Subjects that are wanted, with wildcards; empty for all of the stream.
+    pub subjects: Vec<String>,
+    /// The name of the durable consumer.
+    pub consumer: String,
+    /// The identity of this database. Two hosts must not read through one consumer, and this tells them apart.
+    pub owner: String,
+    /// Where to begin.
+    pub start: Start,
+    /// The plugin's name, for those who list the broker's consumers.
+    pub plugin: String,
+    /// The source's name within the plugin, for the same.
+    pub source: String,
+    /// A sentence for the same.
+    pub description: String,
+}
+
+/// Where a subscription begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// After a position. That the history up to there is the one that the position was taken from is for the
+    /// caller to know, by [`Broker::stream_facts`] and [`Broker::message_at`].
+    After {
+        /// The stream sequence that is done; 0 for the beginning.
+        sequence: u64,
+        /// When its message was stored. A message that is younger and has no higher sequence is proof of another
+        /// history.
+        published_ns: Option<i64>,
+    },
+    /// With the first message stored at or after this time, in nanoseconds since 1970.
+    AfterTime(i64),
+}
+
+/// Why a consumer could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The broker could not be asked, or refused.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// There is no such stream.
+    #[error("there is no stream {stream} on the broker")]
+    NoStream {
+        /// The stream.
+        stream: String,
+    },
+    /// The stream ends before the position: it is not the one that the position was taken from.
+    #[error("stream {stream} ends at sequence {last}, before the position {after}")]
+    Ahead {
+        /// The stream.
+        stream: String,
+        /// The position.
+        after: u64,
+        /// The stream's last sequence.
+        last: u64,
+    },
+    /// Somebody else reads through this consumer.
+    #[error("consumer {consumer} of stream {stream} is in use by {}", other(owner.as_deref()))]
+    Taken {
+        /// The stream.
+        stream: String,
+        /// The consumer.
+        consumer: String,
+        /// Whose it is, by its metadata.
+        owner: Option<String>,
+    },
+    /// The consumer of an interest stream is not as it has to be, and to make it anew would lose messages.
+    #[error("consumer {consumer} of interest stream {stream} was changed: {}", differences.join("; "))]
+    Changed {
+        /// The stream.
+        stream: String,
+        /// The consumer.
+        consumer: String,
+        /// In what it differs.
+        differences: Vec<String>,
+    },
+    /// The consumer of an interest stream cannot be rewound by this broker.
+    #[error("interest stream {stream} needs nats-server 2.14 or later, and this is {version}")]
+    NeedsReset {
+        /// The stream.
+        stream: String,
+        /// The broker's version.
+        version: ServerVersion,
+    },
+}
+
+fn other(owner: Option<&str>) -> String {
+    owner.map_or("a program that is not Lantern".to_owned(), |owner| {
+        format!("another host ({owner})")
+    })
+}
+
+impl OpenError {
+    /// Whether it may work later without anybody doing anything about it.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Broker(error) => error.is_retryable(),
+            // A stream may be made, and another host may end, at any time.
+            Self::NoStream { .. } | Self::Taken { .. } => true,
+            Self::Ahead { .. } | Self::Changed { .. } | Self::NeedsReset { .. } => false,
+        }
+    }
+
+    /// What the operator can do about it.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Broker(error) => error.hint(),
+            Self::NoStream { .. } => Some("create the stream, or let the configuration ask for it"),
+            Self::Taken { .. } => Some("stop the other host: two cannot read through one consumer"),
+            Self::Changed { .. } => {
+                Some("set the consumer back as it was, or delete it if what it has not read may be lost")
+            }
+            Self::NeedsReset { .. } => Some("upgrade the broker, or give the stream limits retention"),
+            Self::Ahead { .. } => None,
+        }
+    }
+}
+
+/// How long a consumer of another owner is watched before it counts as left behind.
+const IDLE_WATCH: Duration = Duration::from_secs(2);
+
+impl Broker {
+    /// Opens the consumer that `request` describes and puts it at the start that it says; makes it if need be.
+    /// Nothing is asked for before the first [`Subscription::next`].
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; its `is_retryable` says whether it makes sense to come back.
+    pub async fn open(&self, request: OpenRequest) -> Result<Subscription, OpenError> {
+        let inner = &self.inner;
+        let server = inner.server()?;
+        let generation = link::generation(&inner.client);
+        if generation != server.generation {
+            return Err(BrokerError::NotConnected { last_error: None }.into());
+        }
+        let Some(stream) = inner.stream_info(&request.stream).await? else {
+            return Err(OpenError::NoStream {
+                stream: request.stream,
+            });
+        };
+        if let Start::After { sequence: after, .. } = request.start
+            && after > stream.state.last_sequence
+        {
+            let last = stream.state.last_sequence;
+            return Err(OpenError::Ahead {
+                stream: request.stream,
+                after,
+                last,
+            });
+        }
+        warn_of_deaf_filters(&request, &stream.config.subjects);
+        let retention = retention(stream.config.retention);
+        let wanted = wanted(&request, retention, server.version);
+        let info = match inner.consumer_info(&request.stream, &request.consumer).await? {
+            None => inner.make(&request, &wanted, retention, server.version).await?,
+            Some(_) if retention == Retention::Interest && !server.version.has_reset() => {
+                return Err(OpenError::NeedsReset {
+                    stream: request.stream,
+                    version: server.version,
+                });
+            }
+            Some(found) => {
+                let found = inner.unused(&request, found).await?;
+                inner
+                    .rewind(&request, &wanted, retention, server.version, found)
+                    .await?
+            }
+        };
+        Subscription::new(
+            self,
+            request,
+            wanted,
+            retention,
+            generation,
+            info.delivered.consumer_sequence,
+        )
+        .await
+    }
+}
+
+impl Inner {
+    /// Waits until nobody pulls through the consumer. Our own requests of before are gone at once: the client has
+    /// said so on the same connection. What a connection that died silently has left behind is gone when its
+    /// requests expire; what is still there then belongs to another host with a copy of our database.
+    async fn unused(&self, request: &OpenRequest, found: Info) -> Result<Info, OpenError> {
+        let owner = found.config.metadata.get(OWNER).cloned();
+        let ours = owner.as_deref() == Some(request.owner.as_str());
+        if ours && found.num_waiting == 0 {
+            return Ok(found);
+        }
+        let taken = || OpenError::Taken {
+            stream: request.stream.clone(),
+            consumer: request.consumer.clone(),
+            owner: owner.clone(),
+        };
+        if !ours && found.num_waiting > 0 {
+            return Err(taken());
+        }
+        let patience = if ours {
+            PULL_EXPIRES + Duration::from_secs(1)
+        } else {
+            IDLE_WATCH
+        };
+        let deadline = Instant::now() + patience;
+        loop {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            let Some(now) = self.consumer_info(&request.stream, &request.consumer).await? else {
+                return Ok(found);
+            };
+            let moved = now.delivered.consumer_sequence != found.delivered.consumer_sequence;
+            match (ours, now.num_waiting > 0, Instant::now() >= deadline) {
+                (true, false, _) => return Ok(now),
+                (true, true, true) => return Err(taken()),
+                (false, waiting, _) if waiting || moved => return Err(taken()),
+                (false, _, true) => return Ok(now),
+                _ => {}
+            }
+        }
+    }
+
+    /// Puts the consumer `found` where `request` says.
+    async fn rewind(
+        &self,
+        request: &OpenRequest,
+        wanted: &Config,
+        retention: Retention,
+        version: ServerVersion,
+        found: Info,
+    ) -> Result<Info, OpenError> {
+        let differences = differences(wanted, &found.config);
+        let owner = found.config.metadata.get(OWNER);
+        let adopted = owner != Some(&request.owner);
+        if retention == Retention::Interest {
+            if !differences.is_empty() {
+                let (stream, consumer) = (request.stream.clone(), request.consumer.clone());
+                return Err(OpenError::Changed {
+                    stream,
+                    consumer,
+                    differences,
+                });
+            }
+            if adopted {
+                self.adopt(request, wanted, &found).await?;
+            }
+            return Ok(self
+                .reset(request, rewound(request.start, retention, &found))
+                .await?);
+        }
+        if differences.is_empty() && !adopted && version.has_reset() {
+            if matches!(request.start, Start::After { .. }) {
+                return Ok(self
+                    .reset(request, rewound(request.start, retention, &found))
+                    .await?);
+            }
+        } else if adopted {
+            info!(
+                stream = request.stream,
+                consumer = request.consumer,
+                before = owner,
+                "nobody uses the consumer any more: taking it over"
+            );
+        } else if version.has_reset() {
+            warn!(
+                stream = request.stream,
+                consumer = request.consumer,
+                ?differences,
+                "the consumer is not as it was made: replacing it"
+            );
+        }
+        let _: Option<DeleteStatus> = self
+            .request(
+                format!("CONSUMER.DELETE.{}.{}", request.stream, request.consumer),
+                &EMPTY,
+                &[ErrorCode::CONSUMER_NOT_FOUND],
+            )
+            .await?;
+        // An operator's pause outlives the rewinding.
+        let wanted = Config {
+            pause_until: found.config.pause_until,
+            ..wanted.clone()
+        };
+        Ok(self.make(request, &wanted, retention, version).await?)
+    }
+
+    /// Makes the consumer, which must not exist, and moves it to where `request` says.
+    async fn make(
+        &self,
+        request: &OpenRequest,
+        wanted: &Config,
+        retention: Retention,
+        version: ServerVersion,
+    ) -> Result<Info, BrokerError> {
+        let info = self.write(request, wanted, "create").await?;
+        match request.start {
+            Start::After { sequence, .. }
+                if sequence > 0 && retention == Retention::Limits && version.has_reset() =>
+            {
+                self.reset(request, sequence + 1).await
+            }
+            _ => Ok(info),
+        }
+    }
+
+    /// Writes our name on a consumer that is otherwise as it should be.
+    async fn adopt(&self, request: &OpenRequest, wanted: &Config, found: &Info) -> Result<(), BrokerError> {
+        // What the server has added to the metadata is the server's.
+        let ours = wanted
+            .metadata
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()));
+        let kept = found
+            .config
+            .metadata
+            .iter()
+            .filter(|(name, _)| !name.starts_with("_nats."));
+        let metadata: HashMap<String, String> = kept
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .chain(ours)
+            .collect();
+        self.write(
+            request,
+            &Config {
+                metadata,
+                ..found.config.clone()
+            },
+            "update",
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn write(&self, request: &OpenRequest, config: &Config, action: &str) -> Result<Info, BrokerError> {
+        let mut subject = format!("CONSUMER.CREATE.{}.{}", request.stream, request.consumer);
+        if !config.filter_subject.is_empty() {
+            // The broker wants a single filter in the subject as well, so that permissions can name it.
+            subject = format!("{subject}.{}", config.filter_subject);
+        }
+        let payload = json!({ "stream_name": request.stream, "config": config, "action": action });
+        self.must(subject, &payload).await
+    }
+
+    async fn reset(&self, request: &OpenRequest, sequence: u64) -> Result<Info, BrokerError> {
+        let subject = format!("CONSUMER.RESET.{}.{}", request.stream, request.consumer);
+        self.must(subject, &json!({ "seq": sequence })).await
+    }
+
+    async fn must(&self, subject: String, payload: &serde_json::Value) -> Result<Info, BrokerError> {
+        let what = subject.clone();
+        let answer = self.request(subject, payload, &[]).await?;
+        answer.ok_or(BrokerError::Answer {
+            what,
+            detail: "nothing was made".to_owned(),
+        })
+    }
+}
+
+/// The stream sequence that the consumer has to deliver next.
+fn rewound(start: Start, retention: Retention, found: &Info) -> u64 {
+    let after = match start {
+        Start::After { sequence, .. } => sequence,
+        Start::AfterTime(_) => 0,
+    };
+    match retention {
+        Retention::Limits => after + 1,
+        // What is committed and whose acknowledgement was lost is still there, and has to be acknowledged.
+        Retention::WorkQueue | Retention::Interest => after.min(found.ack_floor.stream_sequence) + 1,
+    }
+}
+
+/// The broker does not mind a filter that can match nothing, for example after the stream's subjects were edited.
+fn warn_of_deaf_filters(request: &OpenRequest, stream_subjects: &[String]) {
+    for filter in &request.subjects {
+        if !stream_subjects.is_empty() && !stream_subjects.iter().any(|subject| overlap(filter, subject)) {
+            warn!(
+                stream = request.stream,
+                filter,
+                ?stream_subjects,
+                "no subject of the stream can match this filter: nothing will be read by it"
+            );
+        }
+    }
+}
+
+/// Whether some subject matches both patterns.
+fn overlap(a: &str, b: &str) -> bool {
+    let (mut a, mut b) = (a.split('.'), b.split('.'));
+    loop {
+        match (a.next(), b.next()) {
+            (None, None) => return true,
+            (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
+            (Some(x), Some(y)) if x == y || x == "*" || y == "*" => {}
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_and_subjects_that_share_nothing_are_seen() {
+        for (a, b, expected) in [
+            ("obs.>", "obs.*", true),
+            ("obs.>", "obs", false),
+            ("a.*.c", "a.b.*", true),
+            ("a.b", "a.c", false),
+            (">", "x.y.z", true),
+            ("a.b.c", "a.b", false),
+        ] {
+            assert_eq!(overlap(a, b), expected, "{a} {b}");
+            assert_eq!(overlap(b, a), expected, "{b} {a}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Facts about streams, and the making of one where the configuration asks for it. Never changes a stream that
+//! exists: it belongs to somebody else.
+
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::stream::{self, RetentionPolicy, StorageType};
+
+use super::api::EMPTY;
+use super::{Broker, BrokerError, Inner};
+
+/// What decides when a stream forgets a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retention {
+    /// Age, count and size.
+    Limits,
+    /// Each message goes when it is acknowledged.
+    WorkQueue,
+    /// Each message goes when every consumer has acknowledged it.
+    Interest,
+}
+
+/// Where a stream is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StorageKind {
+    /// On disk.
+    File,
+    /// In memory: gone when the broker restarts.
+    Memory,
+}
+
+/// A stream as the broker describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamFacts {
+    /// When the stream was made, in nanoseconds since 1970. Survives a restore from a backup.
+    pub created_ns: i64,
+    /// The first sequence that is still there; one more than the last when the stream is empty.
+    pub first_sequence: u64,
+    /// The last sequence that was given out, also when its message is gone.
+    pub last_sequence: u64,
+    /// When the last message was stored, in nanoseconds since 1970; 0 when there was none.
+    pub last_time_ns: i64,
+    /// Messages in the stream.
+    pub messages: u64,
+    /// Sequences between first and last whose messages were deleted one by one.
+    pub deleted: u64,
+    /// The subjects that it takes in; empty for a mirror.
+    pub subjects: Vec<String>,
+    /// When it forgets.
+    pub retention: Retention,
+    /// Where it is kept.
+    pub storage: StorageKind,
+    /// Whether it copies another stream, with that stream's sequences.
+    pub is_mirror: bool,
+    /// Whether it gathers from other streams, with sequences of its own.
+    pub has_sources: bool,
+}
+
+impl Broker {
+    /// What the broker says of the stream `name`; `None` when there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError`] when the broker cannot be asked or does not answer.
+    pub async fn stream_facts(&self, name: &str) -> Result<Option<StreamFacts>, BrokerError> {
+        let Some(info) = self.inner.stream_info(name).await? else {
+            return Ok(None);
+        };
+        Ok(Some(facts(info)))
+    }
+
+    /// Makes the stream `name` for `subjects`, on disk and with limits retention, when there is none of that name.
+    /// An existing stream is left as it is, whatever it is like. Says whether it made one.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError`] when the broker cannot be asked or refuses, for example because another stream already
+    /// takes in one of the subjects.
+    pub async fn ensure_stream(&self, name: &str, subjects: &[String]) -> Result<bool, BrokerError> {
+        if self.inner.stream_info(name).await?.is_some() {
+            return Ok(false);
+        }
+        let config = stream::Config {
+            name: name.to_owned(),
+            subjects: subjects.to_vec(),
+            retention: RetentionPolicy::Limits,
+            storage: StorageType::File,
+            num_replicas: 1,
+            max_bytes: -1,
+            max_messages: -1,
+            max_messages_per_subject: -1,
+            max_message_size: -1,
+            max_consumers: -1,
+            allow_direct: true,
+            description: Some("made by Lantern, because its configuration asks for it".to_owned()),
+            ..stream::Config::default()
+        };
+        let made: Option<stream::Info> = self
+            .inner
+            .request(format!("STREAM.CREATE.{name}"), &config, &[])
+            .await?;
+        tracing::info!(stream = name, ?subjects, "made the stream");
+        Ok(made.is_some())
+    }
+}
+
+impl Inner {
+    pub(super) async fn stream_info(&self, name: &str) -> Result<Option<stream::Info>, BrokerError> {
+        self.request(
+            format!("STREAM.INFO.{name}"),
+            &EMPTY,
+            &[ErrorCode::STREAM_NOT_FOUND],
+        )
+        .await
+    }
+}
+
+pub(super) fn retention(policy: RetentionPolicy) -> Retention {
+    match policy {
+        RetentionPolicy::Limits => Retention::Limits,
+        RetentionPolicy::WorkQueue => Retention::WorkQueue,
+        RetentionPolicy::Interest => Retention::Interest,
+    }
+}
+
+fn facts(info: stream::Info) -> StreamFacts {
+    let state = info.state;
+    StreamFacts {
+        created_ns: nanoseconds(info.created.unix_timestamp_nanos()),
+        first_sequence: state.first_sequence,
+        last_sequence: state.last_sequence,
+        last_time_ns: nanoseconds(state.last_timestamp.unix_timestamp_nanos()).max(0),
+        messages: state.messages,
+        deleted: state.deleted_count.unwrap_or(0),
+        subjects: info.config.subjects,
+        retention: retention(info.config.retention),
+        storage: match info.config.storage {
+            StorageType::File => StorageKind::File,
+            StorageType::Memory => StorageKind::Memory,
+        },
+        is_mirror: info.config.mirror.is_some(),
+        has_sources: info.config.sources.is_some_and(|sources| !sources.is_empty()),
+    }
+}
+
+/// Nanoseconds since 1970; the years before 1678 and after 2262 end at the limit (an empty stream says year 1).
+pub(super) fn nanoseconds(wide: i128) -> i64 {
+    i64::try_from(wide).unwrap_or(if wide < 0 { i64::MIN } else { i64::MAX })
+}

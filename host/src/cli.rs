@@ -1,0 +1,150 @@
+//! The command line: what can be typed, which command it becomes, and how success and failure look. Each command
+//! has its own file and does its own printing; the work behind it is in `commands`.
+//!
+//! Exit codes: 0 done, 1 failed, 2 not understood, 78 the configuration cannot be used.
+
+pub mod check;
+mod commands;
+mod completions;
+mod config;
+mod failure;
+pub mod inspect;
+mod publish;
+mod serve;
+mod table;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::LazyLock;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use failure::Failure;
+pub use publish::{Header, PublishRequest};
+
+use crate::config::{Flag, Sources};
+
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "{} (SQLite {})",
+        env!("CARGO_PKG_VERSION"),
+        crate::store::reader::sqlite_version()
+    )
+});
+
+/// Projects event streams into SQLite tables through WebAssembly plugins that can be swapped while it runs.
+#[derive(Debug, Parser)]
+#[command(name = "lantern", version = VERSION.as_str(), max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 2 not understood, 78 the configuration cannot be used."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Read streams, project them into tables, and serve the API, until SIGTERM or Ctrl-C.
+    Serve(ServeArgs),
+    /// Build plugins and look into them.
+    #[command(subcommand)]
+    Plugin(PluginCommand),
+    /// Verify that a database is whole: integrity, ledger, checkpoints, rows. Exits with 1 when it is not.
+    Check(check::CheckArgs),
+    /// Send events to a stream and wait until the broker has stored them.
+    Publish(publish::PublishArgs),
+    /// Show, check and explain the configuration.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Print a script that completes commands in a shell.
+    Completions(completions::CompletionsArgs),
+    /// Compile a component from standard input. The host runs this in a process of its own.
+    #[command(hide = true)]
+    CompileComponent,
+}
+
+#[derive(Debug, Subcommand)]
+enum PluginCommand {
+    /// Build the plugin in a cargo package and make it a component that the host loads.
+    Build {
+        /// The package's directory.
+        path: PathBuf,
+        /// Where the component is written [default: PACKAGE.wasm beside the package's target directory].
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Show what a plugin says of itself: sources, tables, writes, imports and sizes.
+    Inspect(inspect::InspectArgs),
+}
+
+/// Flags that stand for settings.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// A TOML file; `lantern config reference` prints one.
+    #[arg(long, value_name = "FILE", env = "LANTERN_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where the database and all else is kept [setting: data_dir].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<OsString>,
+    /// The NATS servers; without them the host runs its own [setting: broker.url].
+    #[arg(long, value_name = "URL")]
+    nats: Option<OsString>,
+    /// Where plugins are loaded from [setting: plugin_dir].
+    #[arg(long, value_name = "DIR")]
+    plugin_dir: Option<OsString>,
+    /// Where the API is served [setting: listen].
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<OsString>,
+}
+
+impl ServeArgs {
+    fn sources(&self) -> Sources {
+        let flags = [
+            ("data_dir", "--data-dir", &self.data_dir),
+            ("broker.url", "--nats", &self.nats),
+            ("plugin_dir", "--plugin-dir", &self.plugin_dir),
+            ("listen", "--listen", &self.listen),
+        ];
+        let given = flags
+            .into_iter()
+            .filter_map(|(setting, name, value)| value.clone().map(|value| Flag { setting, name, value }));
+        Sources::of_process(self.config.clone(), given.collect())
+    }
+}
+
+/// Runs the command that was typed. What it answers is printed by then; a failure is not.
+pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    match cli.command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Plugin(PluginCommand::Build { path, out }) => inspect::run_build(&path, out.as_deref()),
+        Command::Plugin(PluginCommand::Inspect(args)) => inspect::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Publish(args) => publish::run(args),
+        Command::Config(command) => config::run(&command),
+        Command::Completions(args) => completions::run(&args),
+        Command::CompileComponent => commands::compile_component(),
+    }
+}
+
+/// Writes to standard output. A reader that went away (`lantern … | head`) is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    use std::io::{ErrorKind, Write as _};
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::new(
+            anyhow::Error::new(error).context("cannot write to standard output"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a value as JSON, for programs.
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let mut text = serde_json::to_string_pretty(value).map_err(|error| {
+        Failure::new(anyhow::Error::new(error).context("cannot write the answer as JSON"))
+    })?;
+    text.push('\n');
+    print(&text)
+}

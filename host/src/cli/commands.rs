@@ -1,0 +1,158 @@
+//! From the commands to the rooms that do the work. Printing, flags and exit codes are in each command's own file.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use super::check::{CheckReport, SourceCheck};
+use super::inspect::{Inspection, Size};
+use super::{Failure, PublishRequest};
+use crate::config::Config;
+use crate::plugin::{self, Compiler, Loader, Plugin};
+use crate::{app, broker, store};
+
+/// Runs the host until it is told to stop.
+pub async fn serve(config: Config) -> Result<ExitCode, Failure> {
+    app::serve(config).await.map_err(Failure::new)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Verifies a database.
+pub fn check(data_dir: &Path) -> Result<CheckReport, Failure> {
+    let database = data_dir.join(store::DATABASE_FILE);
+    let report = store::check::check(&database).map_err(Failure::new)?;
+    let sources = report
+        .sources
+        .into_iter()
+        .map(|source| SourceCheck {
+            plugin: source.plugin,
+            source: source.source,
+            epoch: source.epoch,
+            stream: source.stream,
+            checkpoint: source.checkpoint,
+            messages: source.counts.messages,
+            projected: source.counts.projected,
+            skipped: source.counts.skipped,
+            dead: source.counts.dead,
+            missing: source.counts.missing,
+            rows: source.counts.rows,
+        })
+        .collect();
+    Ok(CheckReport {
+        database,
+        sources,
+        problems: report.problems,
+    })
+}
+
+/// Looks into a plugin without running the host.
+pub fn inspect(file: &Path) -> Result<Inspection, Failure> {
+    let bytes = std::fs::read(file)
+        .with_context(|| format!("read {}", file.display()))
+        .map_err(Failure::new)?;
+    // The one who asks waits for the answer, so the compiler need not be a process that can be killed.
+    let loader = Loader::new(plugin::Config::new(Compiler::InProcess), [0; 32]).map_err(Failure::new)?;
+    let plugin = loader.load(&bytes).map_err(|error| {
+        let hint = error.hint();
+        let failure =
+            Failure::new(anyhow::Error::new(error).context(format!("{} is refused", file.display())));
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    })?;
+    Ok(inspection(&plugin))
+}
+
+fn inspection(plugin: &Plugin) -> Inspection {
+    let facts = plugin.facts();
+    let size = |part: &str, bytes: usize| Size {
+        part: part.to_owned(),
+        bytes: bytes as u64,
+    };
+    let sizes = vec![
+        size("component", facts.component_bytes),
+        size("compiled code", facts.code_bytes),
+        size("memory after describe", facts.memory_bytes),
+    ];
+    let contract = facts.contract.to_string();
+    Inspection::new(
+        plugin.manifest(),
+        contract,
+        plugin.digest().to_string(),
+        facts.imports.clone(),
+        sizes,
+    )
+}
+
+/// Builds a plugin; answers with where it was written.
+pub fn build(package: &Path, out: Option<&Path>) -> Result<std::path::PathBuf, Failure> {
+    match plugin::build(package, out) {
+        Ok(built) => Ok(built.path),
+        Err(error) => {
+            let hint = error.hint();
+            let failure = Failure::new(error);
+            Err(match hint {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            })
+        }
+    }
+}
+
+/// Sends events, and answers with how many the broker has stored.
+pub fn publish(request: PublishRequest) -> Result<u64, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+        .map_err(Failure::new)?;
+    let headers = request
+        .headers
+        .into_iter()
+        .map(|header| (header.name, header.value))
+        .collect();
+    let lines = broker::Lines {
+        url: request.url,
+        subject: request.subject,
+        headers,
+        outbox: request.outbox,
+        input: request.input,
+    };
+    let report = runtime.block_on(broker::publish(lines)).map_err(Failure::new)?;
+    let mut troubles: Vec<String> = report
+        .bad_lines
+        .iter()
+        .map(|bad| format!("line {}: {}", bad.number, bad.reason))
+        .collect();
+    if report.bad > report.bad_lines.len() as u64 {
+        troubles.push(format!("{} lines in all are no events", report.bad));
+    }
+    if report.aside > 0 {
+        troubles.push(format!(
+            "{} events were set aside: the broker can never take them",
+            report.aside
+        ));
+    }
+    if report.waiting > 0 {
+        let why = report
+            .last_error
+            .map(|error| format!(": {}", error.message))
+            .unwrap_or_default();
+        troubles.push(format!("{} events wait in the outbox{why}", report.waiting));
+    }
+    if troubles.is_empty() {
+        return Ok(report.published);
+    }
+    let words = format!(
+        "{} of {} lines were stored by the broker",
+        report.published, report.lines
+    );
+    Err(Failure::new(anyhow::anyhow!(words)).details(troubles))
+}
+
+/// Compiles a component in this process, which the host may kill.
+pub fn compile_component() -> Result<ExitCode, Failure> {
+    Ok(plugin::compile_child_main())
+}

@@ -1,0 +1,324 @@
+//! Values of settings: parsed once from what was written, and written again as a TOML file would have them.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::settings::Kind;
+use crate::batch::clean_text;
+
+/// What somebody wrote, before it is known to mean anything.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Written {
+    /// Text in a file.
+    Text(String),
+    /// A whole number in a file.
+    Integer(i64),
+    /// `true` or `false` in a file.
+    Boolean(bool),
+    /// A flag or a variable: text that may stand for any kind.
+    Bare(String),
+    /// Something that no setting takes; the word says what.
+    Other(&'static str),
+}
+
+/// What it means.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Words, names, addresses of brokers.
+    Text(String),
+    /// A path, relative to the working directory of the process.
+    Path(PathBuf),
+    /// Where to listen.
+    Address(SocketAddr),
+    /// Yes or no.
+    Boolean(bool),
+    /// A whole number.
+    Count(u64),
+    /// Bytes.
+    Size(u64),
+    /// A span of time.
+    Time(Duration),
+}
+
+/// Why what was written is not a value: what is wrong, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misfit {
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub fix: String,
+}
+
+fn misfit<T>(message: impl Into<String>, fix: impl Into<String>) -> Result<T, Misfit> {
+    Err(Misfit {
+        message: message.into(),
+        fix: fix.into(),
+    })
+}
+
+impl Value {
+    /// Parses `written` as `kind` says. Relative paths begin at `base`. Does not look at the disk.
+    pub fn parse(kind: Kind, written: &Written, base: &Path) -> Result<Self, Misfit> {
+        match (kind, written) {
+            (_, Written::Other(what)) => misfit(format!("{what} cannot be a value"), expected(kind)),
+            (Kind::Boolean, Written::Boolean(yes)) => Ok(Self::Boolean(*yes)),
+            (Kind::Boolean, Written::Bare(text)) => match text.as_str() {
+                "true" => Ok(Self::Boolean(true)),
+                "false" => Ok(Self::Boolean(false)),
+                other => misfit(
+                    format!("{} is neither true nor false", shown(other)),
+                    expected(kind),
+                ),
+            },
+            (Kind::Count { min, max }, Written::Integer(number)) => u64::try_from(*number)
+                .ok()
+                .filter(|number| (min..=max).contains(number))
+                .map_or_else(
+                    || misfit(format!("{number} is out of range"), expected(kind)),
+                    |number| Ok(Self::Count(number)),
+                ),
+            (Kind::Count { .. }, Written::Bare(text)) => match text.parse() {
+                Ok(number) => Self::parse(kind, &Written::Integer(number), base),
+                Err(_) => misfit(format!("{} is not a whole number", shown(text)), expected(kind)),
+            },
+            (Kind::Size { min, max }, Written::Integer(bytes)) => match u64::try_from(*bytes) {
+                Ok(bytes) if (min..=max).contains(&bytes) => Ok(Self::Size(bytes)),
+                _ => misfit(format!("{bytes} bytes are out of range"), expected(kind)),
+            },
+            (_, Written::Integer(_)) => misfit("is a number", expected(kind)),
+            (_, Written::Boolean(_)) => misfit("is true or false", expected(kind)),
+            (Kind::Boolean | Kind::Count { .. }, Written::Text(text)) => {
+                misfit(format!("{} is text", shown(text)), expected(kind))
+            }
+            (_, Written::Text(text) | Written::Bare(text)) => Self::parse_text(kind, text, base),
+        }
+    }
+
+    fn parse_text(kind: Kind, text: &str, base: &Path) -> Result<Self, Misfit> {
+        match kind {
+            Kind::Path | Kind::File | Kind::Directory if text.is_empty() || text.contains('\0') => {
+                misfit(format!("{} is not a path", shown(text)), expected(kind))
+            }
+            Kind::Path | Kind::File | Kind::Directory => Ok(Self::Path(base.join(text))),
+            Kind::Address => parse_address(kind, text),
+            Kind::Urls => parse_urls(kind, text),
+            Kind::Name if is_name(text) => Ok(Self::Text(text.to_owned())),
+            Kind::Name => misfit(format!("{} is not a name", shown(text)), expected(kind)),
+            Kind::LogFilter => match crate::telemetry::check_filter(text) {
+                Ok(()) => Ok(Self::Text(text.to_owned())),
+                Err(why) => misfit(format!("{} is not a filter ({why})", shown(text)), expected(kind)),
+            },
+            Kind::Choice(words) if words.contains(&text) => Ok(Self::Text(text.to_owned())),
+            Kind::Choice(_) => misfit(format!("{} is not known", shown(text)), expected(kind)),
+            Kind::Size { min, max } => match parse_size(text) {
+                Some(bytes) if (min..=max).contains(&bytes) => Ok(Self::Size(bytes)),
+                Some(_) => misfit(format!("{} is out of range", shown(text)), expected(kind)),
+                None => misfit(format!("{} is not a size", shown(text)), expected(kind)),
+            },
+            Kind::Time { min, max } => match humantime::parse_duration(text) {
+                Ok(time) if (min..=max).contains(&time) => Ok(Self::Time(time)),
+                Ok(_) => misfit(format!("{} is out of range", shown(text)), expected(kind)),
+                Err(_) => misfit(format!("{} is not a span of time", shown(text)), expected(kind)),
+            },
+            // Text for these comes as `Bare` and is handled by the caller.
+            Kind::Boolean | Kind::Count { .. } => misfit("is text", expected(kind)),
+        }
+    }
+}
+
+/// What a value of this kind looks like, as advice.
+pub fn expected(kind: Kind) -> String {
+    match kind {
+        Kind::Path => "give a path in quotes".into(),
+        Kind::File => "give the path of a file that can be read".into(),
+        Kind::Directory => "give the path of a directory".into(),
+        Kind::Address => "give ADDRESS:PORT, such as 127.0.0.1:7070".into(),
+        Kind::Urls => "give nats://HOST:PORT or tls://HOST:PORT, several with commas between".into(),
+        Kind::Name => "use letters, digits, - and _ only".into(),
+        Kind::LogFilter => "give a level (error, warn, info, debug, trace) or MODULE=LEVEL pairs".into(),
+        Kind::Boolean => "write true or false, without quotes in a file".into(),
+        Kind::Count { min, max } => {
+            format!("give a whole number from {min} to {max}, without quotes in a file")
+        }
+        Kind::Size { min, max } => {
+            format!(
+                "give a size from {} to {}, such as \"64 MiB\"",
+                ShownSize(min),
+                ShownSize(max)
+            )
+        }
+        Kind::Time { min, max } => format!(
+            "give a time with its unit from {} to {}, such as \"500ms\" or \"5s\"",
+            humantime::format_duration(min),
+            humantime::format_duration(max)
+        ),
+        Kind::Choice(words) => format!("use one of {}", words.join(", ")),
+    }
+}
+
+/// As a TOML file would have it. Passwords in broker addresses are left out.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // A JSON string is also a TOML string.
+            Self::Text(text) => write!(f, "{}", serde_json::Value::String(redact(text))),
+            Self::Path(path) => write!(f, "{}", serde_json::Value::String(path.display().to_string())),
+            Self::Address(address) => write!(f, "\"{address}\""),
+            Self::Boolean(yes) => write!(f, "{yes}"),
+            Self::Count(number) => write!(f, "{number}"),
+            Self::Size(bytes) => write!(f, "\"{}\"", ShownSize(*bytes)),
+            Self::Time(time) => write!(f, "\"{}\"", humantime::format_duration(*time)),
+        }
+    }
+}
+
+/// `text` with what stands before the `@` of each address replaced, since that is a password or a token.
+pub fn redact(text: &str) -> String {
+    let one = |address: &str| match (address.split_once("://"), address.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://***@{host}"),
+        (None, Some((_, host))) => format!("***@{host}"),
+        (_, None) => address.to_owned(),
+    };
+    text.split(',').map(one).collect::<Vec<_>>().join(",")
+}
+
+/// What was written, fit to stand in a message: short, clean and without secrets.
+fn shown(text: &str) -> String {
+    format!("{:?}", clean_text(&redact(text), 80))
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 255
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+}
+
+fn parse_address(kind: Kind, text: &str) -> Result<Value, Misfit> {
+    // "localhost" is what people write; it is not looked up, since what it resolves to may change.
+    let literal = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => text.to_owned(),
+    };
+    match literal.parse::<SocketAddr>() {
+        Ok(address) if is_loopback(address.ip()) => Ok(Value::Address(address)),
+        Ok(_) => misfit(
+            format!("{} can be reached from other machines", shown(text)),
+            "listen on 127.0.0.1 or [::1]: this version has no access tokens yet, so it serves this \
+             machine only",
+        ),
+        Err(_) => misfit(
+            format!("{} is not an address with a port", shown(text)),
+            expected(kind),
+        ),
+    }
+}
+
+fn is_loopback(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_loopback(),
+        IpAddr::V6(address) => {
+            address.is_loopback()
+                || address
+                    .to_ipv4_mapped()
+                    .is_some_and(|mapped| mapped.is_loopback())
+        }
+    }
+}
+
+fn parse_urls(kind: Kind, text: &str) -> Result<Value, Misfit> {
+    for address in text.split(',') {
+        let address = address.trim();
+        let whole = if address.contains("://") {
+            address.to_owned()
+        } else {
+            format!("nats://{address}")
+        };
+        let good = url::Url::parse(&whole).is_ok_and(|url| {
+            matches!(url.scheme(), "nats" | "tls")
+                && url.host_str().is_some_and(|host| !host.is_empty())
+                && matches!(url.path(), "" | "/")
+        });
+        if !good {
+            return misfit(
+                format!("{} is not the address of a NATS server", shown(address)),
+                expected(kind),
+            );
+        }
+    }
+    Ok(Value::Text(
+        text.split(',').map(str::trim).collect::<Vec<_>>().join(","),
+    ))
+}
+
+const UNITS: [(&str, u64); 8] = [
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("kB", 1_000),
+    ("KB", 1_000),
+    ("B", 1),
+];
+
+fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let (number, factor) = UNITS
+        .iter()
+        .find_map(|(unit, factor)| text.strip_suffix(unit).map(|number| (number, *factor)))
+        .unwrap_or((text, 1));
+    number.trim().parse::<u64>().ok()?.checked_mul(factor)
+}
+
+/// Bytes in the greatest binary unit that shows them exactly.
+pub struct ShownSize(pub u64);
+
+impl fmt::Display for ShownSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = UNITS[..3]
+            .iter()
+            .find(|(_, factor)| self.0 >= *factor && self.0.is_multiple_of(*factor));
+        match unit {
+            Some((unit, factor)) => write!(f, "{} {unit}", self.0 / factor),
+            None => write!(f, "{} B", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_and_written_exactly() {
+        let cases = [
+            ("64 MiB", 64 << 20),
+            ("64MiB", 64 << 20),
+            ("1 kB", 1000),
+            ("17", 17),
+            ("1 GiB", 1 << 30),
+        ];
+        for (text, bytes) in cases {
+            assert_eq!(parse_size(text), Some(bytes), "{text}");
+            assert_eq!(parse_size(&ShownSize(bytes).to_string()), Some(bytes), "{text}");
+        }
+        for bad in ["", "MiB", "1.5 MiB", "-1 B", "64 mib", "20000000000 GiB", "1 TiB"] {
+            assert_eq!(parse_size(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn secrets_in_addresses_are_not_shown() {
+        assert_eq!(
+            redact("nats://bob:p@ss@a:4222,tls://b"),
+            "nats://***@a:4222,tls://b"
+        );
+        assert_eq!(redact("token@a"), "***@a");
+        let refused = parse_urls(Kind::Urls, "http://bob:secret@a").unwrap_err();
+        assert!(!refused.message.contains("secret"), "{}", refused.message);
+    }
+}

@@ -1,0 +1,123 @@
+//! Is it alive, is it ready, and what are its figures.
+
+use axum::extract;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::State;
+use super::problem::Problem;
+use crate::batch::Timestamp;
+use crate::status;
+
+/// A source that has not moved for this long although messages wait is stuck, and the host not ready.
+const STALLED_MS: i64 = 10_000;
+
+/// One thing that has to be well for the host to be ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// `broker`, `database`, `disk`, or `projection:PLUGIN/SOURCE`.
+    pub name: String,
+    /// Whether it is well.
+    pub ok: bool,
+    /// How it is, in words.
+    pub detail: String,
+}
+
+#[derive(Serialize)]
+struct Readiness {
+    ready: bool,
+    checks: Vec<Check>,
+}
+
+/// Whether the process answers. Asks nobody: a host that waits for its broker must not be restarted for it.
+pub async fn live() -> &'static str {
+    "ok\n"
+}
+
+pub async fn ready(extract::State(state): extract::State<State>) -> Response {
+    let readiness = readiness(&state);
+    let status = if readiness.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, axum::Json(readiness)).into_response()
+}
+
+pub async fn metrics(extract::State(state): extract::State<State>) -> Result<Response, Problem> {
+    state.metrics.ready(readiness(&state).ready);
+    let text = state.metrics.encode().map_err(|error| {
+        tracing::error!(%error, "the figures cannot be written");
+        Problem::internal()
+    })?;
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
+}
+
+fn readiness(state: &State) -> Readiness {
+    let mut checks = (state.health)();
+    let now_ms = Timestamp::now().0 / 1_000;
+    checks.extend(
+        state
+            .projections
+            .snapshot()
+            .iter()
+            .map(|status| projection_check(status, now_ms)),
+    );
+    Readiness {
+        ready: checks.iter().all(|check| check.ok),
+        checks,
+    }
+}
+
+fn projection_check(status: &status::Status, now_ms: i64) -> Check {
+    use status::State;
+    let because = || {
+        status
+            .last_error
+            .clone()
+            .unwrap_or_else(|| "no reason was given".into())
+    };
+    let stalled_ms = status.stalled_since_ms.map(|since| now_ms.saturating_sub(since));
+    let (ok, detail) = match status.state {
+        State::Starting => (false, "starting".to_owned()),
+        State::WaitingForStream => {
+            let stream = status.stream.as_deref().unwrap_or("?");
+            // Nothing can be held up by a stream that was never there; one that is gone is another matter.
+            (
+                status.epoch == 0,
+                format!("waits for stream {stream}, which the broker does not have"),
+            )
+        }
+        State::Paused => (true, because()),
+        State::Retrying => (false, format!("retrying: {}", because())),
+        State::Failed => (false, format!("halted: {}", because())),
+        State::Stopped => (false, "stopped".to_owned()),
+        State::Running => match stalled_ms {
+            Some(for_ms) if for_ms >= STALLED_MS => {
+                let why = status.last_error.as_deref().unwrap_or("no reason is known");
+                (
+                    false,
+                    format!(
+                        "has not moved for {} s although messages wait: {why}",
+                        for_ms / 1_000
+                    ),
+                )
+            }
+            _ => (true, running(status)),
+        },
+    };
+    Check {
+        name: format!("projection:{}/{}", status.plugin, status.source),
+        ok,
+        detail,
+    }
+}
+
+fn running(status: &status::Status) -> String {
+    match status.lag {
+        Some(lag) => format!("running at sequence {}, {lag} behind", status.checkpoint),
+        None => format!("running at sequence {}", status.checkpoint),
+    }
+}

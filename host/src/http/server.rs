@@ -1,0 +1,147 @@
+//! Connections: accepted up to a number, each with limits on the time for reading a request and for writing an
+//! answer, and ended in order when the host stops. Knows nothing of what is asked.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{State, router};
+use crate::telemetry::Repeats;
+
+/// What connections may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at once; the next ones wait in the listener's queue. Each costs a task, a descriptor and up to
+    /// 64 KiB of buffer, so these are 16 MiB at worst.
+    pub connections: usize,
+    /// Longest time from the opening of a connection, or the end of an answer, to a whole request header.
+    pub header_time: Duration,
+    /// Longest time for which a client may leave an answer unread.
+    pub write_time: Duration,
+    /// Longest time that answers in hand are given when the host stops.
+    pub drain_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 256,
+            header_time: Duration::from_secs(10),
+            write_time: Duration::from_secs(30),
+            drain_time: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Largest request header, and the buffer of a connection.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Pause after an accept that failed for want of descriptors or memory: trying again at once would only burn the
+/// processor that could free some.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Serves until `shutdown`, with the usual limits.
+pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationToken) {
+    serve_with(listener, state, shutdown, Limits::default()).await;
+}
+
+/// Serves until `shutdown`; returns when the answers in hand are sent or `drain_time` is over.
+pub async fn serve_with(listener: TcpListener, state: State, shutdown: CancellationToken, limits: Limits) {
+    let service = TowerToHyperService::new(router(state));
+    let slots = Arc::new(Semaphore::new(limits.connections));
+    let (graceful, cut_off, tasks) = (
+        GracefulShutdown::new(),
+        CancellationToken::new(),
+        TaskTracker::new(),
+    );
+    let troubles = Repeats::new(Duration::from_secs(30));
+    loop {
+        let next = async {
+            // The semaphore is never closed; if it were, there would be nothing to serve.
+            let slot = slots.clone().acquire_owned().await.ok()?;
+            Some((slot, accept(&listener, &troubles).await))
+        };
+        let (slot, stream) = tokio::select! {
+            () = shutdown.cancelled() => break,
+            next = next => match next {
+                Some(next) => next,
+                None => break,
+            },
+        };
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_time)
+            .max_buf_size(BUFFER_BYTES);
+        let io = TokioIo::new(Box::pin(with_write_limit(stream, limits.write_time)));
+        let connection = graceful.watch(builder.serve_connection(io, service.clone()));
+        let cut_off = cut_off.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                // How a connection ends is the client's affair: it hung up, was too slow or sent no HTTP.
+                end = connection => if let Err(error) = end {
+                    tracing::debug!(%error, "a connection ended early");
+                },
+                () = cut_off.cancelled() => {}
+            }
+            drop(slot);
+        });
+    }
+    drop(listener);
+    tasks.close();
+    if tokio::time::timeout(limits.drain_time, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!(connections = tasks.len(), "some answers were cut off at the end");
+        cut_off.cancel();
+    }
+    tasks.wait().await;
+}
+
+/// The next connection, however long it takes.
+async fn accept(listener: &TcpListener, troubles: &Repeats) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Answers are written whole; waiting for more to send only delays them.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "a connection cannot be told not to wait");
+                }
+                return stream;
+            }
+            // That client is gone; the next one may be there.
+            Err(error) if is_of_client(&error) => {}
+            Err(error) => {
+                if let Some(held_back) = troubles.note(&error.to_string()) {
+                    tracing::error!(%error, held_back, "cannot accept connections for now");
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
+}
+
+fn with_write_limit(stream: TcpStream, time: Duration) -> TimeoutStream<TcpStream> {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(time));
+    stream
+}

@@ -1,0 +1,17 @@
+//! Lantern: a host that projects event streams into tables through WebAssembly plugins.
+//!
+//! Table of contents. The way of a message is `broker` -> `projection` (which asks `plugin`) -> `store`;
+//! ARCHITECTURE.md draws it.
+
+pub mod app;
+pub mod batch;
+pub mod broker;
+pub mod cli;
+pub mod config;
+pub mod http;
+pub mod plugin;
+pub mod projection;
+pub mod schema;
+pub mod status;
+pub mod store;
+pub mod telemetry;

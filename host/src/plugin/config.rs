@@ -1,0 +1,94 @@
+//! What the operator may decide about plugins: the limits that bound a guest, and where compiled code comes from.
+//! Every limit is on by default and has a reason here.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Settings of the plugin module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// What a guest may use.
+    pub limits: Limits,
+    /// Where compiled code is kept between starts; none compiles each time. The directory is made private to its
+    /// owner. It should not be one that others put plugins into.
+    pub cache_dir: Option<PathBuf>,
+    /// Where components are compiled.
+    pub compiler: Compiler,
+}
+
+impl Config {
+    /// Default limits, no cache, and the given compiler.
+    pub fn new(compiler: Compiler) -> Self {
+        Self {
+            limits: Limits::default(),
+            cache_dir: None,
+            compiler,
+        }
+    }
+}
+
+/// Where components are compiled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Compiler {
+    /// In this process. A component made to keep the compiler busy keeps this process busy, so this is for
+    /// tools and tests.
+    InProcess,
+    /// In a child process that can be killed: `program compile-component`, which calls
+    /// [`compile_child_main`](super::compile_child_main).
+    Child {
+        /// The host's own binary.
+        program: PathBuf,
+    },
+}
+
+/// What a guest may use. Units are in the names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Linear memory of one instance. 64 MiB holds a batch of messages many times over.
+    pub memory_bytes: usize,
+    /// Processor time for one message, and for one call of many: long enough for any honest decoder, short enough
+    /// that a loop is a hiccup and not an outage. A call that gets no processor ends after
+    /// five times as much by the clock.
+    pub message_time: Duration,
+    /// Stack of a call. A thread's own stack has to be larger than this: 512 KiB of the usual 2 MiB.
+    pub stack_bytes: usize,
+    /// Rows in the answer to one message. One transaction takes them all.
+    pub rows_per_message: usize,
+    /// Bytes of values in the answer to one message. The host copies the answer of a call before it counts, and
+    /// refuses to copy more than four times this.
+    pub bytes_per_message: usize,
+    /// A component's file.
+    pub module_bytes: usize,
+    /// Compiling one component, by the clock.
+    pub compile_time: Duration,
+    /// Address space of the process that compiles.
+    pub compile_memory_bytes: u64,
+    /// Making the first instance and asking it for its description.
+    pub describe_time: Duration,
+    /// Lines that one plugin may write into the host's log in a second; the rest are counted and dropped.
+    pub log_lines_per_second: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 64 << 20,
+            message_time: Duration::from_secs(1),
+            stack_bytes: 512 << 10,
+            rows_per_message: 10_000,
+            bytes_per_message: 16 << 20,
+            module_bytes: 32 << 20,
+            compile_time: Duration::from_secs(30),
+            compile_memory_bytes: 1 << 30,
+            describe_time: Duration::from_secs(1),
+            log_lines_per_second: 100,
+        }
+    }
+}
+
+impl Limits {
+    /// Bytes that one answer of a guest may bring into the host's memory.
+    pub(super) fn answer_bytes(&self) -> usize {
+        self.bytes_per_message.saturating_mul(4)
+    }
+}

@@ -1,0 +1,150 @@
+//! A session of a core NATS source. There is no position and no replay: what arrives is numbered by the host, so
+//! that its rows have an origin and the ledger counts it, and what is lost by then is lost. What has arrived is kept
+//! until the database has it.
+
+use tokio_util::sync::CancellationToken;
+
+use super::pipeline::Pipeline;
+use super::plan::Horizon;
+use super::{Halt, Projection};
+use crate::batch::{Delivery, Timestamp};
+use crate::broker::CoreSubscription;
+use crate::status::State;
+use crate::store::{Attached, Gap, NewEpoch};
+
+impl Projection {
+    pub(super) async fn core_session(&self, subjects: &[String], shutdown: &CancellationToken) -> Halt {
+        let mut subscription = match self.broker.subscribe_core(subjects).await {
+            Ok(subscription) => subscription,
+            Err(error) => return Halt::Retry(error.to_string()),
+        };
+        let mut kept = Kept::default();
+        loop {
+            match self.core_pass(&mut subscription, &mut kept, shutdown).await {
+                // The subscription stays open and what has arrived is kept while the database is away.
+                Halt::Retry(reason) if !kept.is_empty() => {
+                    let halt = Halt::Retry(reason);
+                    self.say(&halt);
+                    self.show(&halt);
+                    tokio::select! {
+                        () = shutdown.cancelled() => return Halt::Shutdown,
+                        () = tokio::time::sleep(super::PAUSE_MAX / 5) => {}
+                    }
+                }
+                Halt::Reopen(_) => {}
+                halt => return halt,
+            }
+        }
+    }
+
+    async fn core_pass(
+        &self,
+        subscription: &mut CoreSubscription,
+        kept: &mut Kept,
+        shutdown: &CancellationToken,
+    ) -> Halt {
+        match self.core_flow(subscription, kept, shutdown).await {
+            Ok(()) => Halt::Shutdown,
+            Err(halt) => halt,
+        }
+    }
+
+    async fn core_flow(
+        &self,
+        subscription: &mut CoreSubscription,
+        kept: &mut Kept,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Halt> {
+        let plugin = self.adopt().await?;
+        let attached = self.attach_core().await?;
+        self.status.send_modify(|status| {
+            status.epoch = attached.epoch;
+            status.checkpoint = attached.checkpoint.sequence;
+            status.messages = attached.counts.messages;
+            status.rows = attached.counts.rows;
+            status.missing = attached.counts.missing;
+            status.dead_letters = attached.dead_letters;
+            status.last_sequence = Some(attached.checkpoint.sequence);
+            status.lag = Some(0);
+            status.state = State::Running;
+        });
+        self.check_dead_letters()?;
+        let mut pipeline = Pipeline::new(self, plugin, attached.origin, attached.checkpoint, false, None);
+        let horizon = Horizon {
+            covers_stream: true,
+            first_sequence: 1,
+        };
+        loop {
+            if kept.is_empty() {
+                let batch = tokio::select! {
+                    () = shutdown.cancelled() => return Ok(()),
+                    batch = subscription.next(self.config.messages_max, self.config.bytes_max) => batch,
+                };
+                kept.deliveries = batch.map_err(|error| Halt::Retry(error.to_string()))?;
+                let dropped = subscription.dropped();
+                kept.dropped = dropped - kept.dropped_before;
+                kept.dropped_before = dropped;
+            }
+            if kept.dropped > 0 {
+                let first = pipeline.handed() + 1;
+                let reason = "dropped: the host could not keep up".to_owned();
+                pipeline
+                    .skip(Gap {
+                        first,
+                        last: first + kept.dropped - 1,
+                        exact: true,
+                        reason,
+                    })
+                    .await?;
+                pipeline.drain().await?;
+                kept.dropped = 0;
+            }
+            let mut numbered = kept.deliveries.clone();
+            for (sequence, delivery) in (pipeline.handed() + 1..).zip(&mut numbered) {
+                delivery.sequence = sequence;
+            }
+            let before = pipeline.stored();
+            let fed = pipeline.feed(numbered, None, &horizon).await;
+            let drained = pipeline.drain().await;
+            // Also when the rest could not be stored: what could must not be stored again.
+            kept.deliveries.drain(..pipeline.stored() - before);
+            fed?;
+            drained?;
+            self.check_dead_letters()?;
+            self.status
+                .send_modify(|status| status.last_sequence = Some(status.checkpoint));
+        }
+    }
+
+    async fn attach_core(&self) -> Result<Attached, Halt> {
+        let (plugin, source) = (self.plugin_name(), self.source().name.as_str());
+        if let Some(attached) = self.store.attach(plugin, source).await? {
+            return Ok(attached);
+        }
+        let epoch = NewEpoch {
+            plugin: plugin.to_owned(),
+            source: source.to_owned(),
+            stream: None,
+            stream_created_ns: None,
+            after: 0,
+            reason: "the first".to_owned(),
+            at: Timestamp::now(),
+        };
+        Ok(self.store.begin_epoch(epoch).await?)
+    }
+}
+
+/// What has arrived and is not in the database yet. It is kept over passes, because nobody sends it again.
+#[derive(Default)]
+struct Kept {
+    deliveries: Vec<Delivery>,
+    /// Messages that were dropped since the last batch and are not in the ledger yet.
+    dropped: u64,
+    dropped_before: u64,
+}
+
+impl Kept {
+    fn is_empty(&self) -> bool {
+        self.deliveries.is_empty() && self.dropped == 0
+    }
+}

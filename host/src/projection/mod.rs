@@ -1,0 +1,298 @@
+//! One source of one plugin, from delivery to acknowledgement.
+//!
+//! A [`Projection`] runs sessions: a session looks where the database stands, compares that with the broker, opens a
+//! subscription behind the checkpoint and feeds a pipeline until something ends it; then the next one begins the
+//! same way. So there is one way to start, to recover and to rewind, and it is walked all the time.
+
+mod core;
+mod pipeline;
+pub mod plan;
+mod session;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::Timestamp;
+use crate::broker::Broker;
+use crate::plugin::{Plugin, Projected, Projector};
+use crate::schema::{Origin, Source};
+use crate::status::{State, Status};
+use crate::store::{AdoptError, Adopted, Adoption, Committed, Store};
+use crate::telemetry::{Metrics, Outcome};
+
+/// What can be chosen for all projections.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Messages in one batch at the most.
+    pub messages_max: usize,
+    /// Bytes of messages in one batch at the most; a single message may be larger.
+    pub bytes_max: usize,
+    /// Whether missing streams are made.
+    pub create_streams: bool,
+    /// Open dead letters at which a source halts.
+    pub dead_letters_max: u64,
+    /// The identity of the database, by which a consumer's owner is known.
+    pub owner: String,
+}
+
+/// One source of one plugin at work.
+pub struct Projection {
+    broker: Broker,
+    store: Arc<Store>,
+    plugin: Arc<Plugin>,
+    source: usize,
+    config: Config,
+    metrics: Metrics,
+    status: watch::Sender<Status>,
+    projectors: Box<dyn Fn() -> Projector + Send + Sync>,
+}
+
+/// Why a session ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Halt {
+    /// The host stops.
+    Shutdown,
+    /// Begin again at once: the histories have to be compared, or the subscription to be opened anew.
+    Reopen(String),
+    /// Begin again after a while.
+    Retry(String),
+    /// The stream does not exist.
+    NoStream(String),
+    /// A person has to mend something; looked at again now and then.
+    Failed(String),
+}
+
+/// The pause before a session begins again: doubles from the first to the last, and starts over when something was
+/// stored in between.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How often a halted projection looks whether it was mended, and a missing stream is looked for.
+const PAUSE_FAILED: Duration = Duration::from_secs(10);
+const PAUSE_NO_STREAM: Duration = Duration::from_millis(500);
+
+impl Projection {
+    /// A projection that is not running yet, and the status that it will show.
+    pub fn new(
+        broker: Broker,
+        store: Arc<Store>,
+        plugin: Arc<Plugin>,
+        source: usize,
+        config: Config,
+        metrics: Metrics,
+    ) -> (Self, watch::Receiver<Status>) {
+        let manifest = plugin.manifest();
+        let declared = &manifest.sources[source];
+        let stream = match &declared.origin {
+            Origin::JetStream { stream, .. } => Some(stream.clone()),
+            Origin::Core { .. } => None,
+        };
+        let status = Status {
+            plugin: manifest.name.to_string(),
+            version: manifest.version.to_string(),
+            digest: plugin.digest().to_string(),
+            source: declared.name.to_string(),
+            stream,
+            state: State::Starting,
+            epoch: 0,
+            checkpoint: 0,
+            last_sequence: None,
+            lag: None,
+            messages: 0,
+            rows: 0,
+            dead_letters: 0,
+            missing: 0,
+            last_error: None,
+            stalled_since_ms: None,
+        };
+        let (status, watched) = watch::channel(status);
+        let projectors = {
+            let plugin = Arc::clone(&plugin);
+            Box::new(move || plugin.projector())
+        };
+        (
+            Self {
+                broker,
+                store,
+                plugin,
+                source,
+                config,
+                metrics,
+                status,
+                projectors,
+            },
+            watched,
+        )
+    }
+
+    /// Decodes with something else than the plugin's component: for the benchmark that compares the two.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn decoding_with(self, projectors: Box<dyn Fn() -> Projector + Send + Sync>) -> Self {
+        Self { projectors, ..self }
+    }
+
+    /// Runs until `shutdown`; then the batch in hand is finished, stored and acknowledged.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut pause = PAUSE_MIN;
+        let mut quiet = None;
+        loop {
+            let checkpoint = self.status.borrow().checkpoint;
+            let halt = match &self.source().origin {
+                Origin::JetStream { stream, subjects } => {
+                    self.stream_session(stream, subjects, &shutdown).await
+                }
+                Origin::Core { subjects } => self.core_session(subjects, &shutdown).await,
+            };
+            if self.status.borrow().checkpoint != checkpoint {
+                pause = PAUSE_MIN;
+            }
+            let wait = match &halt {
+                Halt::Shutdown => break,
+                Halt::Reopen(_) | Halt::Retry(_) => pause,
+                Halt::NoStream(_) => PAUSE_NO_STREAM,
+                Halt::Failed(_) => PAUSE_FAILED,
+            };
+            // The same reason again is not said again: a broker that is away for a night is one line.
+            if quiet.as_ref() != Some(&halt) {
+                self.say(&halt);
+            }
+            self.show(&halt);
+            quiet = Some(halt);
+            pause = (pause * 2).min(PAUSE_MAX);
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        self.status.send_modify(|status| status.state = State::Stopped);
+    }
+
+    /// A stream that is all poison halts before it fills the disk; none of its messages is dropped.
+    fn check_dead_letters(&self) -> Result<(), Halt> {
+        let (open, max) = (self.status.borrow().dead_letters, self.config.dead_letters_max);
+        if open < max {
+            return Ok(());
+        }
+        Err(Halt::Failed(format!(
+            "{open} dead letters are open, and the limit is {max} (limits.dead_letters_max)"
+        )))
+    }
+
+    fn source(&self) -> &Source {
+        &self.plugin.manifest().sources[self.source]
+    }
+
+    fn plugin_name(&self) -> &str {
+        self.plugin.manifest().name.as_str()
+    }
+
+    async fn adopt(&self) -> Result<Adopted, Halt> {
+        let adoption = Adoption {
+            manifest: Arc::clone(self.plugin.manifest()),
+            digest: self.plugin.digest().to_string(),
+            contract: self.plugin.facts().contract.to_string(),
+            at: Timestamp::now(),
+        };
+        self.store.adopt(adoption).await.map_err(|error| match error {
+            AdoptError::Refused(_) => Halt::Failed(error.to_string()),
+            AdoptError::Unavailable(_) => Halt::Retry(error.to_string()),
+            AdoptError::Closed => Halt::Shutdown,
+        })
+    }
+
+    fn say(&self, halt: &Halt) {
+        let (plugin, source) = (self.plugin_name(), self.source().name.as_str());
+        match halt {
+            Halt::Shutdown => {}
+            Halt::Reopen(reason) => {
+                tracing::info!(plugin, source, reason, "reading again from the checkpoint")
+            }
+            Halt::Retry(reason) => tracing::warn!(plugin, source, reason, "held up; trying again"),
+            Halt::NoStream(reason) => tracing::warn!(plugin, source, reason, "waiting for the stream"),
+            Halt::Failed(reason) => tracing::error!(plugin, source, reason, "halted"),
+        }
+    }
+
+    fn show(&self, halt: &Halt) {
+        let (state, reason) = match halt {
+            Halt::Shutdown => return,
+            Halt::Reopen(reason) | Halt::Retry(reason) => (State::Retrying, reason),
+            Halt::NoStream(reason) => (State::WaitingForStream, reason),
+            Halt::Failed(reason) => (State::Failed, reason),
+        };
+        self.status.send_modify(|status| {
+            status.state = state;
+            status.last_error = Some(reason.clone());
+        });
+    }
+
+    fn note_projected(&self, projected: &Projected) {
+        let (plugin, source) = (self.plugin_name(), self.source().name.as_str());
+        self.metrics.projected(plugin, projected.busy);
+        for fault in &projected.faults {
+            let (class, reason, sequence) = (fault.class.as_str(), &fault.reason, fault.first_sequence);
+            let (messages, rejected) = (fault.messages, fault.rejected);
+            tracing::warn!(
+                plugin,
+                source,
+                class,
+                reason,
+                sequence,
+                messages,
+                rejected,
+                "a call into the plugin failed"
+            );
+            self.metrics.plugin_fault(plugin, class);
+        }
+    }
+
+    /// Brings status and metrics up to a batch that has taken effect.
+    fn note_committed(&self, committed: &Committed, through: u64) {
+        let (plugin, source) = (self.plugin_name(), self.source().name.as_str());
+        let counts = committed.counts;
+        for (sequence, reason) in &committed.refused {
+            tracing::warn!(
+                plugin,
+                source,
+                sequence,
+                reason,
+                "the database refused a message's rows"
+            );
+        }
+        self.metrics.committed(committed.took, counts.rows);
+        self.metrics
+            .messages(plugin, source, Outcome::Projected, counts.projected);
+        self.metrics
+            .messages(plugin, source, Outcome::Skipped, counts.skipped);
+        self.metrics.messages(plugin, source, Outcome::Dead, counts.dead);
+        let manifest = self.plugin.manifest();
+        let mut rows = vec![0; manifest.writes.len()];
+        for entry in &committed.spent {
+            match &entry.outcome {
+                crate::batch::Outcome::Rows(written) => {
+                    written.iter().for_each(|row| rows[row.write as usize] += 1);
+                }
+                crate::batch::Outcome::Skip => {}
+                crate::batch::Outcome::Reject(rejection) => {
+                    self.metrics.dead_letters(plugin, source, rejection.class, 1);
+                }
+            }
+        }
+        for (write, rows) in manifest.writes.iter().zip(rows).filter(|(_, rows)| *rows > 0) {
+            self.metrics
+                .rows(plugin, manifest.table_of(write).name.as_str(), rows);
+        }
+        self.status.send_modify(|status| {
+            status.checkpoint = through;
+            status.messages += counts.messages;
+            status.rows += counts.rows;
+            status.dead_letters += counts.dead;
+            status.missing += counts.missing;
+            status.stalled_since_ms = None;
+            status.lag = status.lag.map(|lag| lag.saturating_sub(counts.messages));
+        });
+    }
+}

@@ -1,0 +1,232 @@
+//! From a batch of messages to its commit: project, plan, hand to the writer, and settle what the writer answered.
+//! Fed by a session with messages in stream order; it holds at most [`IN_FLIGHT_MAX`] batches that are not settled.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use tokio::sync::oneshot;
+
+use super::plan::{Horizon, plan};
+use super::{Halt, Projection};
+use crate::batch::Delivery;
+use crate::broker::{AckToken, ConsumerHandle};
+use crate::plugin::{Projected, Projector};
+use crate::store::{Adopted, Commit, CommitError, Committed, Gap, Mark, OriginId};
+
+/// One batch in the writer's hands and one behind it: while it writes, the next is decoded. More would only hold
+/// memory, since the writer is the bottleneck.
+pub(super) const IN_FLIGHT_MAX: usize = 2;
+
+/// A slow plugin commits what it has done after this long, so that the tables move and the host sees that it does.
+const PROJECT_BUDGET: Duration = Duration::from_millis(250);
+
+pub(super) struct Pipeline<'a> {
+    projection: &'a Projection,
+    projector: Option<Projector>,
+    plugin: Adopted,
+    origin: OriginId,
+    durable: bool,
+    /// The position up to which batches were handed to the writer.
+    handed: Mark,
+    in_flight: VecDeque<InFlight>,
+    /// Where acknowledgements go; none for core NATS, which knows of none.
+    acks: Option<ConsumerHandle>,
+    /// Messages that have taken effect since this pipeline began.
+    stored: usize,
+}
+
+struct InFlight {
+    answer: oneshot::Receiver<Result<Committed, CommitError>>,
+    through: u64,
+    /// What to acknowledge when it is settled; none for a part of a pulled batch.
+    ack: Option<AckToken>,
+}
+
+impl<'a> Pipeline<'a> {
+    pub(super) fn new(
+        projection: &'a Projection,
+        plugin: Adopted,
+        origin: OriginId,
+        checkpoint: Mark,
+        durable: bool,
+        acks: Option<ConsumerHandle>,
+    ) -> Self {
+        let projector = Some((projection.projectors)());
+        let in_flight = VecDeque::with_capacity(IN_FLIGHT_MAX);
+        Self {
+            projection,
+            projector,
+            plugin,
+            origin,
+            durable,
+            handed: checkpoint,
+            in_flight,
+            acks,
+            stored: 0,
+        }
+    }
+
+    /// The last sequence that was handed to the writer.
+    pub(super) fn handed(&self) -> u64 {
+        self.handed.sequence
+    }
+
+    /// Messages that have taken effect since this pipeline began.
+    pub(super) fn stored(&self) -> usize {
+        self.stored
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.in_flight.len() < IN_FLIGHT_MAX
+    }
+
+    /// Projects messages and hands them to the writer, in as many parts as the plugin's speed asks for.
+    pub(super) async fn feed(
+        &mut self,
+        mut deliveries: Vec<Delivery>,
+        ack: Option<AckToken>,
+        horizon: &Horizon,
+    ) -> Result<(), Halt> {
+        let handed = self.handed.sequence;
+        deliveries.retain(|delivery| delivery.sequence > handed);
+        let mut ack = ack;
+        while !deliveries.is_empty() {
+            let (part, rest, projected) = self.project(deliveries).await?;
+            deliveries = rest;
+            let Some(planned) = plan(self.handed.sequence, part, projected.outcomes, horizon) else {
+                continue;
+            };
+            let payload_sha256 = planned
+                .entries
+                .last()
+                .map(|(delivery, _)| Sha256::digest(&delivery.payload).into())
+                .unwrap_or_default();
+            let (through, entries, gaps) = planned.into_parts(payload_sha256);
+            let commit = Commit {
+                origin: self.origin,
+                plugin: self.plugin.clone(),
+                after: self.handed.sequence,
+                through,
+                entries,
+                gaps,
+                durable: self.durable,
+            };
+            while !self.has_room() {
+                self.settle().await?;
+            }
+            let ack = if deliveries.is_empty() { ack.take() } else { None };
+            self.hand_over(commit, ack).await?;
+        }
+        Ok(())
+    }
+
+    /// Records that the sequences up to the end of `gap` are gone.
+    pub(super) async fn skip(&mut self, gap: Gap) -> Result<(), Halt> {
+        let through = Mark {
+            sequence: gap.last,
+            payload_sha256: None,
+            ..self.handed.clone()
+        };
+        let commit = Commit {
+            origin: self.origin,
+            plugin: self.plugin.clone(),
+            after: self.handed.sequence,
+            through,
+            entries: Vec::new(),
+            gaps: vec![gap],
+            durable: self.durable,
+        };
+        self.hand_over(commit, None).await
+    }
+
+    async fn hand_over(&mut self, commit: Commit, ack: Option<AckToken>) -> Result<(), Halt> {
+        let through = commit.through.clone();
+        let answer = self.projection.store.begin_commit(commit).await?;
+        self.in_flight.push_back(InFlight {
+            answer,
+            through: through.sequence,
+            ack,
+        });
+        self.handed = through;
+        Ok(())
+    }
+
+    /// Waits until the oldest batch has taken effect, and acknowledges it: the last step, and only then. When idle it
+    /// waits for ever, which is what a `select!` wants. Dropping the future loses no more than an acknowledgement,
+    /// which does no harm: the checkpoint decides.
+    pub(super) async fn settle(&mut self) -> Result<(), Halt> {
+        let Some(oldest) = self.in_flight.front_mut() else {
+            return std::future::pending().await;
+        };
+        let answer = (&mut oldest.answer).await;
+        let Some(InFlight { through, ack, .. }) = self.in_flight.pop_front() else {
+            return std::future::pending().await;
+        };
+        let committed = answer.map_err(|_| CommitError::Closed)??;
+        self.stored += committed.spent.len();
+        self.projection.note_committed(&committed, through);
+        if let (Some(handle), Some(ack)) = (&self.acks, ack)
+            && let Err(error) = handle.ack(ack).await
+        {
+            tracing::debug!(%error, "an acknowledgement did not leave; the next one covers it");
+        }
+        Ok(())
+    }
+
+    /// What is with the writer already takes effect; it is acknowledged too, so that the broker need not send it
+    /// again.
+    pub(super) async fn drain(&mut self) -> Result<(), Halt> {
+        while !self.is_idle() {
+            self.settle().await?;
+        }
+        Ok(())
+    }
+
+    /// Runs the plugin on a thread of its own, since it may take as long as its limits allow. Returns the messages
+    /// that were projected, those that are left, and what became of the former.
+    async fn project(
+        &mut self,
+        mut deliveries: Vec<Delivery>,
+    ) -> Result<(Vec<Delivery>, Vec<Delivery>, Projected), Halt> {
+        let mut projector = match self.projector.take() {
+            Some(projector) => projector,
+            None => (self.projection.projectors)(),
+        };
+        let source = self.projection.source;
+        let work = tokio::task::spawn_blocking(move || {
+            let projected = projector.project(source, &deliveries, PROJECT_BUDGET);
+            let rest = deliveries.split_off(projected.outcomes.len().min(deliveries.len()));
+            (projector, deliveries, rest, projected)
+        });
+        match work.await {
+            Ok((projector, done, rest, projected)) => {
+                self.projector = Some(projector);
+                self.projection.note_projected(&projected);
+                match projected.halted {
+                    // What was decided before it stays decided; the rest is asked again in the next session.
+                    Some(reason) if done.is_empty() => Err(Halt::Retry(reason)),
+                    _ => Ok((done, rest, projected)),
+                }
+            }
+            // Ours, not the guest's: a guest's trap is an outcome. Nothing was stored or acknowledged.
+            Err(error) => Err(Halt::Failed(format!(
+                "the host panicked while it called the plugin: {error}"
+            ))),
+        }
+    }
+}
+
+impl From<CommitError> for Halt {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Stale { .. } => Self::Reopen(error.to_string()),
+            CommitError::Unavailable(_) => Self::Retry(error.to_string()),
+            CommitError::Closed => Self::Shutdown,
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! A session of a JetStream source: attach, compare, open, and feed the pipeline until something ends it.
+
+use tokio::sync::mpsc;
+use tokio::time::{Duration, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::pipeline::Pipeline;
+use super::plan::{History, Horizon, Resume, covers, resume};
+use super::{Halt, Projection};
+use crate::batch::Timestamp;
+use crate::broker::{
+    BrokerError, ConsumerFacts, ConsumerHandle, OpenError, OpenRequest, PullError, Pulled, Retention, Start,
+    StreamFacts, Subscription,
+};
+use crate::status::State;
+use crate::store::{Attached, Gap, NewEpoch};
+
+/// How often the broker is asked for lag, trimming and the consumer's owner.
+const SURVEY_EVERY: Duration = Duration::from_secs(2);
+
+/// What the broker said of stream and consumer, beside the flow of messages.
+struct Survey {
+    stream: Option<StreamFacts>,
+    consumer: Option<ConsumerFacts>,
+}
+
+impl Projection {
+    pub(super) async fn stream_session(
+        &self,
+        stream: &str,
+        subjects: &[String],
+        shutdown: &CancellationToken,
+    ) -> Halt {
+        let result = tokio::select! {
+            () = shutdown.cancelled() => return Halt::Shutdown,
+            opened = self.open(stream, subjects) => opened,
+        };
+        match result {
+            Ok(opened) => opened.run(self, shutdown).await,
+            Err(halt) => halt,
+        }
+    }
+
+    /// From nothing to an open subscription behind the checkpoint.
+    async fn open(&self, stream: &str, subjects: &[String]) -> Result<Opened<'_>, Halt> {
+        let plugin = self.adopt().await?;
+        let facts = self.find_stream(stream, subjects).await?;
+        let durable = facts.retention != Retention::Limits;
+        let attached = self.attach(stream, &facts).await?;
+        self.status.send_modify(|status| {
+            status.epoch = attached.epoch;
+            status.checkpoint = attached.checkpoint.sequence;
+            status.messages = attached.counts.messages;
+            status.rows = attached.counts.rows;
+            status.missing = attached.counts.missing;
+            status.dead_letters = attached.dead_letters;
+            status.last_sequence = Some(facts.last_sequence);
+        });
+        self.check_dead_letters()?;
+        let request = OpenRequest {
+            stream: stream.to_owned(),
+            subjects: subjects.to_vec(),
+            consumer: format!("lantern-{}-{}", self.plugin_name(), self.source().name),
+            owner: self.config.owner.clone(),
+            plugin: self.plugin_name().to_owned(),
+            source: self.source().name.to_string(),
+            description: format!("feeds the tables of Lantern's plugin {}", self.plugin_name()),
+            start: Start::After {
+                sequence: attached.checkpoint.sequence,
+                published_ns: (attached.checkpoint.published_ns > 0)
+                    .then_some(attached.checkpoint.published_ns),
+            },
+        };
+        let subscription = self.broker.open(request).await.map_err(open_halt)?;
+        let horizon = Horizon {
+            covers_stream: covers(subjects, &facts.subjects),
+            first_sequence: facts.first_sequence,
+        };
+        let checkpoint = attached.checkpoint.clone();
+        let acks = Some(subscription.handle());
+        let pipeline = Pipeline::new(self, plugin, attached.origin, checkpoint, durable, acks);
+        Ok(Opened {
+            pipeline,
+            subscription,
+            horizon,
+            stream: stream.to_owned(),
+        })
+    }
+
+    async fn find_stream(&self, stream: &str, subjects: &[String]) -> Result<StreamFacts, Halt> {
+        if let Some(facts) = self.broker.stream_facts(stream).await.map_err(broker_halt)? {
+            return Ok(facts);
+        }
+        if self.config.create_streams && !subjects.is_empty() {
+            self.broker
+                .ensure_stream(stream, subjects)
+                .await
+                .map_err(broker_halt)?;
+            if let Some(facts) = self.broker.stream_facts(stream).await.map_err(broker_halt)? {
+                return Ok(facts);
+            }
+        }
+        Err(Halt::NoStream(format!("the broker has no stream {stream}")))
+    }
+
+    /// Where to go on, after the histories were compared; begins a new epoch when they differ.
+    async fn attach(&self, stream: &str, facts: &StreamFacts) -> Result<Attached, Halt> {
+        let (plugin, source) = (self.plugin_name(), self.source().name.as_str());
+        let attached = self.store.attach(plugin, source).await?;
+        let known = attached.as_ref().map(|attached| &attached.checkpoint);
+        let at_checkpoint = match known {
+            Some(mark) if mark.payload_sha256.is_some() && mark.sequence <= facts.last_sequence => self
+                .broker
+                .message_at(stream, mark.sequence)
+                .await
+                .map_err(broker_halt)?,
+            _ => None,
+        };
+        let history = History {
+            created_ns: facts.created_ns,
+            last_sequence: facts.last_sequence,
+            at_checkpoint: at_checkpoint.map(|found| (found.published_ns, found.payload_sha256)),
+        };
+        let (after, reason) = match (resume(attached.as_ref(), &history), attached) {
+            (Resume::Continue, Some(attached)) => return Ok(attached),
+            (Resume::Continue, None) => (0, "the first".to_owned()),
+            (Resume::Begin { after, reason }, _) => (after, reason),
+            (Resume::BeginAfterTime { time_ns, reason }, _) => {
+                let after = self
+                    .broker
+                    .sequence_until(stream, time_ns)
+                    .await
+                    .map_err(broker_halt)?;
+                (after, reason)
+            }
+        };
+        let epoch = NewEpoch {
+            plugin: plugin.to_owned(),
+            source: source.to_owned(),
+            stream: Some(stream.to_owned()),
+            stream_created_ns: Some(facts.created_ns),
+            after,
+            reason: reason.clone(),
+            at: Timestamp::now(),
+        };
+        let begun = self.store.begin_epoch(epoch).await?;
+        if begun.epoch > 1 {
+            tracing::warn!(
+                plugin,
+                source,
+                epoch = begun.epoch,
+                after,
+                reason,
+                "a new epoch begins; old rows stay"
+            );
+        }
+        Ok(begun)
+    }
+
+    fn survey(
+        &self,
+        stream: &str,
+        handle: &ConsumerHandle,
+    ) -> (mpsc::Receiver<Survey>, AbortOnDropHandle<()>) {
+        // One answer at a time: an old one is of no use.
+        let (answers, surveys) = mpsc::channel(1);
+        let (broker, handle, stream) = (self.broker.clone(), handle.clone(), stream.to_owned());
+        let task = tokio::spawn(async move {
+            let mut ticks = interval(SURVEY_EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                // A broker that does not answer is noticed by the subscription; there is nothing to survey then.
+                let (Ok(stream), Ok(consumer)) = (broker.stream_facts(&stream).await, handle.facts().await)
+                else {
+                    continue;
+                };
+                if answers.send(Survey { stream, consumer }).await.is_err() {
+                    return;
+                }
+            }
+        });
+        (surveys, AbortOnDropHandle::new(task))
+    }
+}
+
+struct Opened<'a> {
+    pipeline: Pipeline<'a>,
+    subscription: Subscription,
+    horizon: Horizon,
+    stream: String,
+}
+
+/// Pulls beside the pipeline, so that the next batch is there when the last one has been decoded. One batch waits
+/// and one is being pulled; both are bounded in bytes.
+fn pull(
+    mut subscription: Subscription,
+    messages_max: usize,
+    bytes_max: usize,
+) -> (mpsc::Receiver<Result<Pulled, PullError>>, AbortOnDropHandle<()>) {
+    let (pulled, batches) = mpsc::channel(1);
+    let task = tokio::spawn(async move {
+        loop {
+            let batch = subscription.next(messages_max, bytes_max).await;
+            let ended = batch.is_err();
+            if pulled.send(batch).await.is_err() || ended {
+                return;
+            }
+        }
+    });
+    (batches, AbortOnDropHandle::new(task))
+}
+
+impl Opened<'_> {
+    async fn run(self, projection: &Projection, shutdown: &CancellationToken) -> Halt {
+        let Self {
+            mut pipeline,
+            subscription,
+            mut horizon,
+            stream,
+        } = self;
+        let handle = subscription.handle();
+        let (mut surveys, _surveying) = projection.survey(&stream, &handle);
+        let config = &projection.config;
+        let (mut batches, pulling) = pull(subscription, config.messages_max, config.bytes_max);
+        projection
+            .status
+            .send_modify(|status| status.state = State::Running);
+        let mut quiet_at = None;
+        let halt = loop {
+            let step = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break Halt::Shutdown,
+                settled = pipeline.settle() => settled,
+                survey = surveys.recv() => match survey {
+                    Some(survey) => look(projection, &mut pipeline, &mut horizon, survey, &mut quiet_at).await,
+                    None => Err(Halt::Retry("the survey of the stream ended".to_owned())),
+                },
+                batch = batches.recv(), if pipeline.has_room() => match batch {
+                    Some(Ok(Pulled { deliveries, ack })) => {
+                        quiet_at = None;
+                        pipeline.feed(deliveries, Some(ack), &horizon).await
+                    }
+                    Some(Err(error)) => Err(pull_halt(&error)),
+                    None => Err(Halt::Retry("pulling ended".to_owned())),
+                },
+            };
+            if let Err(halt) = step.and_then(|()| projection.check_dead_letters()) {
+                break halt;
+            }
+        };
+        drop(pulling);
+        // An answer that is not there is found at the checkpoint by the next session.
+        if let Err(reason) = pipeline.drain().await {
+            tracing::debug!(?reason, "a batch in hand was not settled");
+        }
+        halt
+    }
+}
+
+/// Takes in what the broker said beside the flow: lag, owner, and sequences that are gone while nothing flows.
+async fn look(
+    projection: &Projection,
+    pipeline: &mut Pipeline<'_>,
+    horizon: &mut Horizon,
+    survey: Survey,
+    quiet_at: &mut Option<u64>,
+) -> Result<(), Halt> {
+    let Some(stream) = survey.stream else {
+        return Err(Halt::NoStream("the stream is gone from the broker".to_owned()));
+    };
+    let Some(consumer) = survey.consumer else {
+        return Err(Halt::Reopen("the consumer is gone from the broker".to_owned()));
+    };
+    if consumer
+        .owner
+        .as_ref()
+        .is_some_and(|owner| *owner != projection.config.owner)
+    {
+        return Err(Halt::Failed(format!(
+            "the consumer was taken over by another Lantern (database {})",
+            consumer.owner.unwrap_or_default()
+        )));
+    }
+    horizon.first_sequence = horizon.first_sequence.max(stream.first_sequence);
+    if !consumer.differences.is_empty() {
+        return Err(Halt::Reopen(format!(
+            "the consumer was changed: {}",
+            consumer.differences.join("; ")
+        )));
+    }
+    let paused = consumer.paused_until.filter(|until| *until > Timestamp::now());
+    let waiting = consumer.pending + consumer.ack_pending;
+    projection.status.send_modify(|status| {
+        status.last_sequence = Some(stream.last_sequence);
+        status.lag = Some(waiting);
+        status.state = if paused.is_some() {
+            State::Paused
+        } else {
+            State::Running
+        };
+        if let Some(until) = paused {
+            status.last_error = Some(format!("the consumer is paused until {}", until.to_rfc3339()));
+        }
+        let stuck = paused.is_none() && waiting > 0 && quiet_at.is_some_and(|at| at == status.checkpoint);
+        if stuck && status.stalled_since_ms.is_none() {
+            status.stalled_since_ms = Some(Timestamp::now().0 / 1_000);
+        } else if !stuck {
+            status.stalled_since_ms = None;
+        }
+    });
+    let handed = pipeline.handed();
+    let gone = stream.first_sequence.saturating_sub(1);
+    // Twice in a row without a message between: what was delivered before the trimming has come through.
+    if pipeline.is_idle() && *quiet_at == Some(handed) && gone > handed {
+        let reason = "gone from the stream before it was read".to_owned();
+        pipeline
+            .skip(Gap {
+                first: handed + 1,
+                last: gone,
+                exact: horizon.covers_stream,
+                reason,
+            })
+            .await?;
+    }
+    *quiet_at = Some(handed);
+    Ok(())
+}
+
+fn broker_halt(error: BrokerError) -> Halt {
+    let words = match error.hint() {
+        Some(hint) => format!("{error} ({hint})"),
+        None => error.to_string(),
+    };
+    if error.is_retryable() {
+        Halt::Retry(words)
+    } else {
+        Halt::Failed(words)
+    }
+}
+
+fn open_halt(error: OpenError) -> Halt {
+    let words = match error.hint() {
+        Some(hint) => format!("{error} ({hint})"),
+        None => error.to_string(),
+    };
+    match error {
+        OpenError::NoStream { .. } => Halt::NoStream(words),
+        // Another host has it: nothing that passes by itself, and nothing to be silent about.
+        OpenError::Taken { .. } => Halt::Failed(words),
+        // The stream went back between the comparison and the opening: compare again.
+        OpenError::Ahead { .. } => Halt::Reopen(words),
+        _ if error.is_retryable() => Halt::Retry(words),
+        _ => Halt::Failed(words),
+    }
+}
+
+fn pull_halt(error: &PullError) -> Halt {
+    match error.hint() {
+        Some(hint) if !error.is_retryable() => Halt::Failed(format!("{error} ({hint})")),
+        _ => Halt::Reopen(error.to_string()),
+    }
+}

@@ -1,0 +1,185 @@
+//! The check of one row against its write's declared columns. It runs for every row, so it allocates only to
+//! say what is wrong.
+
+use serde::de::IgnoredAny;
+
+use super::{Column, ColumnType, Manifest, Write};
+use crate::batch::{Row, Value};
+
+/// The greatest whole number up to which every whole number is exact as a double.
+const EXACT_IN_REAL: i64 = 1 << 53;
+
+impl Manifest {
+    /// Checks a row as a plugin answered it, and turns whole numbers in `real` columns into reals.
+    ///
+    /// # Errors
+    /// What is wrong, in a sentence that names the table and the column.
+    pub fn check_row(&self, row: &mut Row) -> Result<(), String> {
+        let Some(write) = self.writes.get(row.write as usize) else {
+            return Err(format!(
+                "a row names write {}, but the plugin declares {} writes",
+                row.write,
+                self.writes.len()
+            ));
+        };
+        let table = self.table_of(write);
+        if row.values.len() != write.columns.len() {
+            return Err(format!(
+                "a row for table {} has {} values, but its write has {} columns",
+                table.name,
+                row.values.len(),
+                write.columns.len()
+            ));
+        }
+        for (value, &column) in row.values.iter_mut().zip(&write.columns) {
+            let column = &table.columns[column];
+            check_value(value, column).map_err(|problem| self.in_place(write, column, &problem))?;
+        }
+        Ok(())
+    }
+
+    fn in_place(&self, write: &Write, column: &Column, problem: &str) -> String {
+        format!(
+            "table {}, column {}: {problem}",
+            self.table_of(write).name,
+            column.name
+        )
+    }
+}
+
+fn check_value(value: &mut Value, column: &Column) -> Result<(), String> {
+    match (&*value, column.column_type) {
+        (Value::Null, _) if column.nullable => Ok(()),
+        (Value::Null, _) => Err("null, but the column is not nullable".to_owned()),
+        (Value::Boolean(_), ColumnType::Boolean)
+        | (Value::Integer(_), ColumnType::Integer)
+        | (Value::Blob(_), ColumnType::Blob)
+        | (Value::Timestamp(_), ColumnType::Timestamp) => Ok(()),
+        // SQLite would store a NaN as NULL without a word.
+        (Value::Real(real), ColumnType::Real) if real.is_finite() => Ok(()),
+        (Value::Real(real), ColumnType::Real) => Err(format!("{real} is not finite")),
+        (Value::Integer(integer), ColumnType::Real) => {
+            let integer = *integer;
+            if (-EXACT_IN_REAL..=EXACT_IN_REAL).contains(&integer) {
+                #[allow(clippy::cast_precision_loss, reason = "the range was checked")]
+                let real = integer as f64;
+                *value = Value::Real(real);
+                Ok(())
+            } else {
+                Err(format!("{integer} is not exact as a real"))
+            }
+        }
+        (Value::Text(text), ColumnType::Text) => check_text(text),
+        (Value::Json(text), ColumnType::Json) => check_text(text).and_then(|()| check_json(text)),
+        (other, expected) => Err(format!(
+            "a value of type {}, but the column is {expected}",
+            type_name(other)
+        )),
+    }
+}
+
+fn check_text(text: &str) -> Result<(), String> {
+    match text.as_bytes().iter().position(|&byte| byte == 0) {
+        Some(position) => Err(format!("a NUL character at byte {position}")),
+        None => Ok(()),
+    }
+}
+
+fn check_json(text: &str) -> Result<(), String> {
+    serde_json::from_str::<IgnoredAny>(text)
+        .map(|_| ())
+        .map_err(|error| format!("not a JSON document: {error}"))
+}
+
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Boolean(_) => "boolean",
+        Value::Integer(_) => "integer",
+        Value::Real(_) => "real",
+        Value::Text(_) => "text",
+        Value::Blob(_) => "blob",
+        Value::Timestamp(_) => "timestamp",
+        Value::Json(_) => "json",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::Timestamp;
+    use crate::schema::Role;
+
+    fn column(column_type: ColumnType, nullable: bool) -> Column {
+        Column {
+            name: super::super::ColumnName::parse("c").unwrap(),
+            column_type,
+            nullable,
+            role: Role::None,
+            doc: String::new(),
+            hints: Vec::new(),
+        }
+    }
+
+    #[track_caller]
+    fn check(mut value: Value, column_type: ColumnType, expected: Result<Value, &str>) {
+        match (check_value(&mut value, &column(column_type, false)), expected) {
+            (Ok(()), Ok(expected)) => assert_eq!(value, expected),
+            (Err(problem), Err(words)) => assert!(problem.contains(words), "{words:?} is not in {problem:?}"),
+            (result, expected) => panic!("{result:?} where {expected:?} was expected"),
+        }
+    }
+
+    #[test]
+    fn values_are_taken_exactly_or_not_at_all() {
+        check(
+            Value::Integer(i64::MIN),
+            ColumnType::Integer,
+            Ok(Value::Integer(i64::MIN)),
+        );
+        check(Value::Integer(3), ColumnType::Real, Ok(Value::Real(3.0)));
+        check(Value::Integer(i64::MAX), ColumnType::Real, Err("not exact"));
+        check(Value::Real(-0.0), ColumnType::Real, Ok(Value::Real(-0.0)));
+        check(Value::Real(f64::NAN), ColumnType::Real, Err("not finite"));
+        check(Value::Real(f64::INFINITY), ColumnType::Real, Err("not finite"));
+        check(
+            Value::Real(1.0),
+            ColumnType::Integer,
+            Err("type real, but the column is integer"),
+        );
+        check(
+            Value::Text("a\0b".into()),
+            ColumnType::Text,
+            Err("NUL character at byte 1"),
+        );
+        check(Value::Text("{}".into()), ColumnType::Json, Err("type text"));
+        check(
+            Value::Json("{".into()),
+            ColumnType::Json,
+            Err("not a JSON document"),
+        );
+        check(
+            Value::Json("{} {}".into()),
+            ColumnType::Json,
+            Err("not a JSON document"),
+        );
+        check(
+            Value::Json(" [1e400] ".into()),
+            ColumnType::Json,
+            Ok(Value::Json(" [1e400] ".into())),
+        );
+        check(Value::Null, ColumnType::Text, Err("not nullable"));
+        check(
+            Value::Timestamp(Timestamp(-1)),
+            ColumnType::Timestamp,
+            Ok(Value::Timestamp(Timestamp(-1))),
+        );
+        assert!(check_value(&mut Value::Null, &column(ColumnType::Blob, true)).is_ok());
+    }
+
+    #[test]
+    fn json_as_deep_as_an_attack_is_an_error_and_not_a_crash() {
+        let deep = "[".repeat(1_000_000);
+        check(Value::Json(deep), ColumnType::Json, Err("not a JSON document"));
+    }
+}

@@ -1,0 +1,88 @@
+//! What a projection shows of itself, and the list of all of them that the faces read. Written by the projection,
+//! read by http and metrics; nothing here acts.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Serialize;
+use tokio::sync::watch;
+
+/// What a projection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Looking at the broker and the database before the first batch.
+    Starting,
+    /// The broker has no stream of this name yet.
+    WaitingForStream,
+    /// Reading and storing.
+    Running,
+    /// Somebody has paused the consumer on the broker; it goes on by itself.
+    Paused,
+    /// Held up by something that may pass by itself: `last_error` says what.
+    Retrying,
+    /// Halted by something that a person has to mend: `last_error` says what.
+    Failed,
+    /// Ended in order.
+    Stopped,
+}
+
+/// One projection (a plugin's source) as the API shows it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Status {
+    /// The plugin's name.
+    pub plugin: String,
+    /// The plugin's version.
+    pub version: String,
+    /// The plugin's digest, `sha256:` and 64 hex digits.
+    pub digest: String,
+    /// The source's name within the plugin.
+    pub source: String,
+    /// The stream that it reads; none for core NATS.
+    pub stream: Option<String>,
+    /// What it is doing.
+    pub state: State,
+    /// Which history of the stream it is in; starts at 1.
+    pub epoch: u64,
+    /// The last sequence whose effect is in the database.
+    pub checkpoint: u64,
+    /// The last sequence of the stream, as the broker said last; for core NATS: messages received.
+    pub last_sequence: Option<u64>,
+    /// Messages that wait to be projected, as the broker said last.
+    pub lag: Option<u64>,
+    /// Messages that became rows, since the beginning of this epoch.
+    pub messages: u64,
+    /// Rows written in this epoch.
+    pub rows: u64,
+    /// Dead letters of this source that are open.
+    pub dead_letters: u64,
+    /// Sequences of this epoch that were gone before they were read.
+    pub missing: u64,
+    /// The last thing that held it up, in words; stays until the next one.
+    pub last_error: Option<String>,
+    /// Since when (milliseconds since 1970) it has not moved although messages wait; none while it moves.
+    pub stalled_since_ms: Option<i64>,
+}
+
+/// All projections of the host. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Registry {
+    projections: Arc<Mutex<Vec<watch::Receiver<Status>>>>,
+}
+
+impl Registry {
+    /// Adds a projection; it stays listed, also when it has ended.
+    pub fn add(&self, status: watch::Receiver<Status>) {
+        self.projections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(status);
+    }
+
+    /// The present status of each projection, ordered by plugin and source.
+    pub fn snapshot(&self) -> Vec<Status> {
+        let projections = self.projections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<Status> = projections.iter().map(|status| status.borrow().clone()).collect();
+        all.sort_by(|a, b| (&a.plugin, &a.source).cmp(&(&b.plugin, &b.source)));
+        all
+    }
+}

@@ -1,0 +1,108 @@
+//! The one write connection: how it is opened, and whether its file is still the one that the path names.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::Config;
+
+/// The oldest SQLite whose WAL cannot lose a commit to a race with a checkpoint (the WAL-reset bug, mended in
+/// 3.51.3): the checkpointer is a connection of its own.
+const SQLITE_VERSION_MIN: i32 = 3_051_003;
+
+/// How long one attempt waits for another process's lock before the writer says so and tries again.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The open database with the identity of its files.
+pub(super) struct Database {
+    pub(super) connection: Connection,
+    path: PathBuf,
+    identity: Identity,
+}
+
+/// Which file it is, whatever its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(path: &Path) -> std::io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        Ok(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        })
+    }
+}
+
+/// Fails when the linked SQLite is older than the fix that the writer relies on.
+pub(super) fn assert_version() -> Result<(), String> {
+    if rusqlite::version_number() < SQLITE_VERSION_MIN {
+        return Err(format!(
+            "SQLite {} is too old: 3.51.3 or later is needed",
+            rusqlite::version()
+        ));
+    }
+    Ok(())
+}
+
+impl Database {
+    /// Opens the database for writing. It has to exist: the migrations made it.
+    pub(super) fn open(path: &Path, config: &Config) -> rusqlite::Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.set_prepared_statement_cache_capacity(1_024);
+        connection.pragma_update(None, "journal_mode", "wal")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        connection.pragma_update(None, "temp_store", "memory")?;
+        connection.pragma_update(None, "cache_size", -config.cache_kib())?;
+        // The checkpointer does them, so that a commit does not wait for one.
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+        connection.pragma_update(None, "journal_size_limit", Config::WAL_BYTES_KEPT)?;
+        let identity = Identity::of(path).map_err(|error| io_error(&error))?;
+        Ok(Self {
+            connection,
+            path: path.to_owned(),
+            identity,
+        })
+    }
+
+    /// Fails when the path does not name the open file any more. SQLite itself would go on and commit into a
+    /// file that nobody can ever read.
+    pub(super) fn check_identity(&self) -> Result<(), String> {
+        match Identity::of(&self.path) {
+            Ok(found) if found == self.identity => Ok(()),
+            Ok(_) => Err(format!("{} was replaced by another file", self.path.display())),
+            Err(error) => Err(format!("{} is gone: {error}", self.path.display())),
+        }
+    }
+}
+
+fn io_error(error: &std::io::Error) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(
+        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN),
+        Some(error.to_string()),
+    )
+}
+
+/// Whether an error is the fault of what was written and would come again with it, and not of the database, the
+/// disk or another process.
+pub(super) fn is_refusal(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{ConstraintViolation, ParameterOutOfRange, TooBig, TypeMismatch};
+    matches!(
+        error.sqlite_error_code(),
+        Some(ConstraintViolation | TypeMismatch | TooBig | ParameterOutOfRange)
+    )
+}
+
+/// Whether an error says that another process holds the lock.
+pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
+    matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
+}

@@ -1,0 +1,290 @@
+//! The host's own records: dead letters, gaps and the ledger.
+
+use sqlx::Row as _;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+
+use super::{Page, ReadError, Reader, bind};
+use crate::batch::Timestamp;
+
+/// Which source's records are wanted; none means any.
+#[derive(Clone, Debug, Default)]
+pub struct SourceFilter {
+    /// The plugin's name.
+    pub plugin: Option<String>,
+    /// The source's name.
+    pub source: Option<String>,
+}
+
+/// Which dead letters are wanted; none means any.
+#[derive(Clone, Debug, Default)]
+pub struct DeadLetterFilter {
+    /// Whose.
+    pub source: SourceFilter,
+    /// The kind of reason.
+    pub class: Option<String>,
+    /// `open`, `resolved` or `discarded`.
+    pub state: Option<String>,
+}
+
+/// A message that could not be projected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its number in this database.
+    pub id: i64,
+    /// The plugin that it was for.
+    pub plugin: String,
+    /// The plugin's source.
+    pub source: String,
+    /// The source's epoch.
+    pub epoch: i64,
+    /// The stream; none for core NATS.
+    pub stream: Option<String>,
+    /// Its sequence there.
+    pub sequence: i64,
+    /// Where it was published.
+    pub subject: String,
+    /// When.
+    pub published: Timestamp,
+    /// Its headers.
+    pub headers: Vec<(String, String)>,
+    /// Its bytes.
+    pub payload: Vec<u8>,
+    /// The kind of reason.
+    pub class: String,
+    /// The reason.
+    pub reason: String,
+    /// The plugin's version that tried last.
+    pub version: String,
+    /// That version's digest.
+    pub digest: String,
+    /// How often it was tried.
+    pub attempts: i64,
+    /// `open`, `resolved` or `discarded`.
+    pub state: String,
+    /// When it was first tried.
+    pub first_at: Timestamp,
+    /// When it was last tried.
+    pub last_at: Timestamp,
+}
+
+/// Sequences that were gone from the stream before they were read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Its number in this database.
+    pub id: i64,
+    /// The plugin.
+    pub plugin: String,
+    /// The plugin's source.
+    pub source: String,
+    /// The source's epoch.
+    pub epoch: i64,
+    /// The stream; none for core NATS.
+    pub stream: Option<String>,
+    /// The first that was gone.
+    pub first_sequence: i64,
+    /// The last that was gone.
+    pub last_sequence: i64,
+    /// Whether all of them were this source's.
+    pub exact: bool,
+    /// Why, in words.
+    pub reason: String,
+    /// When it was noticed.
+    pub recorded_at: Timestamp,
+}
+
+/// Which version handled which sequences, and what became of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerRange {
+    /// Its number in this database.
+    pub id: i64,
+    /// The plugin.
+    pub plugin: String,
+    /// The plugin's source.
+    pub source: String,
+    /// The source's epoch.
+    pub epoch: i64,
+    /// The stream; none for core NATS.
+    pub stream: Option<String>,
+    /// The plugin's version.
+    pub version: String,
+    /// That version's digest.
+    pub digest: String,
+    /// The first sequence of the range.
+    pub first_sequence: i64,
+    /// The last.
+    pub last_sequence: i64,
+    /// Messages handled: projected, skipped and dead together.
+    pub messages: i64,
+    /// Those that became rows.
+    pub projected: i64,
+    /// Those that the plugin passed over.
+    pub skipped: i64,
+    /// Those that became dead letters.
+    pub dead: i64,
+    /// Sequences that were gone before they were read.
+    pub missing: i64,
+    /// Rows that the plugin answered with.
+    pub rows: i64,
+    /// When the first batch of the range was stored.
+    pub first_at: Timestamp,
+    /// When the last one was.
+    pub last_at: Timestamp,
+}
+
+/// Without a cursor a list begins past its newest record; ids are given upwards from 1.
+const NEWEST: i64 = i64::MAX;
+
+impl Reader {
+    /// Dead letters, the newest first. `after` is the `next` of the page before.
+    pub async fn dead_letters(
+        &self,
+        filter: &DeadLetterFilter,
+        limit: u32,
+        after: Option<i64>,
+    ) -> Result<Page<DeadLetter>, ReadError> {
+        const SQL: &str = "SELECT d.id, o.plugin, o.source, o.epoch, o.stream, d.sequence, d.subject, \
+             d.published_ns, d.headers, d.payload, d.class, d.reason, p.version, p.digest, d.attempts, \
+             d.state, d.first_at, d.last_at \
+             FROM _lantern_dead_letter AS d JOIN _lantern_origin AS o ON o.id = d.origin \
+             JOIN _lantern_plugin AS p ON p.id = d.plugin_version \
+             WHERE d.id < ?1 AND (?2 IS NULL OR o.plugin = ?2) AND (?3 IS NULL OR o.source = ?3) \
+             AND (?4 IS NULL OR d.class = ?4) AND (?5 IS NULL OR d.state = ?5) \
+             ORDER BY d.id DESC LIMIT ?6";
+        let mut arguments = source_arguments(&filter.source, after)?;
+        bind(&mut arguments, filter.class.clone())?;
+        bind(&mut arguments, filter.state.clone())?;
+        bind(&mut arguments, i64::from(limit) + 1)?;
+        self.page(SQL, arguments, limit, |row| {
+            let letter = dead_letter(row)?;
+            let bytes = letter.payload.len() + letter.reason.len() + letter.subject.len();
+            Ok((letter.id, letter, bytes))
+        })
+        .await
+    }
+
+    /// Gaps, the newest first. `after` is the `next` of the page before.
+    pub async fn gaps(
+        &self,
+        filter: &SourceFilter,
+        limit: u32,
+        after: Option<i64>,
+    ) -> Result<Page<Gap>, ReadError> {
+        const SQL: &str = "SELECT g.id, o.plugin, o.source, o.epoch, o.stream, g.first_sequence, \
+             g.last_sequence, g.exact, g.reason, g.recorded_at \
+             FROM _lantern_gap AS g JOIN _lantern_origin AS o ON o.id = g.origin \
+             WHERE g.id < ?1 AND (?2 IS NULL OR o.plugin = ?2) AND (?3 IS NULL OR o.source = ?3) \
+             ORDER BY g.id DESC LIMIT ?4";
+        let mut arguments = source_arguments(filter, after)?;
+        bind(&mut arguments, i64::from(limit) + 1)?;
+        self.page(SQL, arguments, limit, |row| {
+            let gap = gap(row).map_err(ReadError::Sql)?;
+            Ok((gap.id, gap, 0))
+        })
+        .await
+    }
+
+    /// The ledger, the newest ranges first. `after` is the `next` of the page before.
+    pub async fn ledger(
+        &self,
+        filter: &SourceFilter,
+        limit: u32,
+        after: Option<i64>,
+    ) -> Result<Page<LedgerRange>, ReadError> {
+        const SQL: &str = "SELECT l.id, o.plugin, o.source, o.epoch, o.stream, p.version, p.digest, \
+             l.first_sequence, l.last_sequence, l.messages, l.projected, l.skipped, l.dead, l.missing, \
+             l.rows, l.first_at, l.last_at \
+             FROM _lantern_ledger AS l JOIN _lantern_origin AS o ON o.id = l.origin \
+             JOIN _lantern_plugin AS p ON p.id = l.plugin_version \
+             WHERE l.id < ?1 AND (?2 IS NULL OR o.plugin = ?2) AND (?3 IS NULL OR o.source = ?3) \
+             ORDER BY l.id DESC LIMIT ?4";
+        let mut arguments = source_arguments(filter, after)?;
+        bind(&mut arguments, i64::from(limit) + 1)?;
+        self.page(SQL, arguments, limit, |row| {
+            let range = ledger_range(row).map_err(ReadError::Sql)?;
+            Ok((range.id, range, 0))
+        })
+        .await
+    }
+}
+
+/// `?1` the cursor, `?2` the plugin, `?3` the source.
+fn source_arguments(filter: &SourceFilter, after: Option<i64>) -> Result<SqliteArguments, ReadError> {
+    let mut arguments = SqliteArguments::default();
+    bind(&mut arguments, after.unwrap_or(NEWEST))?;
+    bind(&mut arguments, filter.plugin.clone())?;
+    bind(&mut arguments, filter.source.clone())?;
+    Ok(arguments)
+}
+
+fn dead_letter(row: &SqliteRow) -> Result<DeadLetter, ReadError> {
+    let headers: String = row.try_get(8).map_err(ReadError::Sql)?;
+    let id: i64 = row.try_get(0).map_err(ReadError::Sql)?;
+    let headers = serde_json::from_str(&headers)
+        .map_err(|error| ReadError::corrupt(format!("the headers of dead letter {id}"), error))?;
+    dead_letter_columns(row, id, headers).map_err(ReadError::Sql)
+}
+
+fn dead_letter_columns(
+    row: &SqliteRow,
+    id: i64,
+    headers: Vec<(String, String)>,
+) -> Result<DeadLetter, sqlx::Error> {
+    let published_ns: i64 = row.try_get(7)?;
+    Ok(DeadLetter {
+        id,
+        plugin: row.try_get(1)?,
+        source: row.try_get(2)?,
+        epoch: row.try_get(3)?,
+        stream: row.try_get(4)?,
+        sequence: row.try_get(5)?,
+        subject: row.try_get(6)?,
+        published: Timestamp(published_ns.div_euclid(1_000)),
+        headers,
+        payload: row.try_get(9)?,
+        class: row.try_get(10)?,
+        reason: row.try_get(11)?,
+        version: row.try_get(12)?,
+        digest: row.try_get(13)?,
+        attempts: row.try_get(14)?,
+        state: row.try_get(15)?,
+        first_at: Timestamp(row.try_get(16)?),
+        last_at: Timestamp(row.try_get(17)?),
+    })
+}
+
+fn gap(row: &SqliteRow) -> Result<Gap, sqlx::Error> {
+    Ok(Gap {
+        id: row.try_get(0)?,
+        plugin: row.try_get(1)?,
+        source: row.try_get(2)?,
+        epoch: row.try_get(3)?,
+        stream: row.try_get(4)?,
+        first_sequence: row.try_get(5)?,
+        last_sequence: row.try_get(6)?,
+        exact: row.try_get::<i64, _>(7)? != 0,
+        reason: row.try_get(8)?,
+        recorded_at: Timestamp(row.try_get(9)?),
+    })
+}
+
+fn ledger_range(row: &SqliteRow) -> Result<LedgerRange, sqlx::Error> {
+    Ok(LedgerRange {
+        id: row.try_get(0)?,
+        plugin: row.try_get(1)?,
+        source: row.try_get(2)?,
+        epoch: row.try_get(3)?,
+        stream: row.try_get(4)?,
+        version: row.try_get(5)?,
+        digest: row.try_get(6)?,
+        first_sequence: row.try_get(7)?,
+        last_sequence: row.try_get(8)?,
+        messages: row.try_get(9)?,
+        projected: row.try_get(10)?,
+        skipped: row.try_get(11)?,
+        dead: row.try_get(12)?,
+        missing: row.try_get(13)?,
+        rows: row.try_get(14)?,
+        first_at: Timestamp(row.try_get(15)?),
+        last_at: Timestamp(row.try_get(16)?),
+    })
+}

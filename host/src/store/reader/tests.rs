@@ -1,0 +1,147 @@
+//! The reader against a real file: what it refuses, and what it bounds. The API's tests ask the rest.
+
+use super::*;
+use crate::schema::TableName;
+
+fn database(sql: &str) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lantern.db");
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.pragma_update(None, "journal_mode", "WAL").unwrap();
+    connection
+        .execute_batch(include_str!("../../../../migrations/0001_host_tables.sql"))
+        .unwrap();
+    connection.execute_batch(sql).unwrap();
+    (dir, path)
+}
+
+#[tokio::test]
+async fn a_missing_file_or_no_database_is_refused_and_not_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("lantern.db");
+    assert!(matches!(
+        Reader::open(&missing).await,
+        Err(ReadError::Open { .. })
+    ));
+    assert!(!missing.exists());
+
+    let text = dir.path().join("text");
+    std::fs::write(&text, "not a database, ".repeat(1000)).unwrap();
+    let error = Reader::open(&text).await.unwrap_err();
+    assert!(matches!(error, ReadError::Open { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn nothing_can_be_written_through_it() {
+    let (_dir, path) = database("");
+    let reader = Reader::open(&path).await.unwrap();
+    for sql in [
+        "INSERT INTO _lantern_host VALUES ('a', 'b')",
+        "DROP TABLE _lantern_host",
+        "PRAGMA user_version = 7",
+    ] {
+        let refused = reader.fetch(sql, SqliteArguments::default(), 1, |_| Ok(())).await;
+        assert!(matches!(refused, Err(ReadError::Sql(_))), "{sql}: {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_read_without_end_is_interrupted_and_the_connection_lives() {
+    let (_dir, path) = database("");
+    let limits = ReadLimits {
+        time: Duration::from_millis(200),
+        connections: 1,
+        ..ReadLimits::default()
+    };
+    let reader = Reader::open_with(&path, limits).await.unwrap();
+    let endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";
+    let began = Instant::now();
+    let error = reader
+        .fetch(endless, SqliteArguments::default(), 1, |_| Ok(()))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ReadError::TimeLimit { .. }), "{error:?}");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+
+    // Longer than the first deadline: the handler of the next read has to be a new one.
+    tokio::time::sleep(Duration::from_millis(250)).await;
+    assert!(reader.tables().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_dropped_read_gives_its_connection_back() {
+    let (_dir, path) = database("");
+    let limits = ReadLimits {
+        time: Duration::from_secs(1),
+        connections: 1,
+        ..ReadLimits::default()
+    };
+    let reader = Reader::open_with(&path, limits).await.unwrap();
+    let endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";
+    let read = reader.fetch(endless, SqliteArguments::default(), 1, |_| Ok(()));
+    assert!(
+        tokio::time::timeout(Duration::from_millis(100), read)
+            .await
+            .is_err()
+    );
+
+    let began = Instant::now();
+    while reader.tables().await.is_err() {
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "the connection did not come back"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_page_ends_by_its_bytes_and_goes_on_where_it_ended() {
+    let description = r#"{"doc":"","columns":[{"name":"body","type":"blob","nullable":false,"role":null,"unit":null,"doc":"","hints":{}}],"primary_key":[],"indexes":[],"retention_days":null,"hints":{}}"#;
+    let (_dir, path) = database(&format!(
+        "CREATE TABLE big (body BLOB NOT NULL, _origin INTEGER, _sequence INTEGER, _row INTEGER) STRICT;
+         INSERT INTO _lantern_table (name, plugin, description, updates) VALUES ('big', 'p', '{description}', 0);
+         WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 10)
+         INSERT INTO big SELECT zeroblob(1000), 1, x, 0 FROM n;"
+    ));
+    let limits = ReadLimits {
+        page_bytes: 2_500,
+        ..ReadLimits::default()
+    };
+    let reader = Reader::open_with(&path, limits).await.unwrap();
+    let table = reader
+        .table(&TableName::parse("big").unwrap())
+        .await
+        .unwrap()
+        .unwrap();
+    let (mut after, mut sequences) = (None, Vec::new());
+    loop {
+        let page = reader.rows(&table, Order::OldestFirst, 100, after).await.unwrap();
+        assert!(page.items.len() <= 3, "{} rows of 1,000 bytes", page.items.len());
+        sequences.extend(page.items.iter().map(|row| row.origin.sequence));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(sequences, (1..=10).collect::<Vec<i64>>());
+}
+
+#[tokio::test]
+async fn a_description_with_a_hostile_name_never_reaches_sql() {
+    let description = r#"{"doc":"","columns":[{"name":"x\"; DROP TABLE _lantern_host; --","type":"text","nullable":false,"role":null,"unit":null,"doc":"","hints":{}}],"primary_key":[],"indexes":[],"retention_days":null,"hints":{}}"#;
+    let (_dir, path) = database(&format!(
+        "CREATE TABLE t (x TEXT) STRICT;
+         INSERT INTO _lantern_table (name, plugin, description, updates) VALUES ('t', 'p', '{description}', 0);"
+    ));
+    let reader = Reader::open(&path).await.unwrap();
+    let table = reader
+        .table(&TableName::parse("t").unwrap())
+        .await
+        .unwrap()
+        .unwrap();
+    let error = reader
+        .rows(&table, Order::NewestFirst, 10, None)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ReadError::Corrupt { .. }), "{error:?}");
+}

@@ -1,0 +1,474 @@
+//! The store against a real file: what is promised of a commit, seen from outside.
+
+use std::fs;
+use std::time::Duration;
+
+use super::check::check;
+use super::testing::{Scene, adoption, entry, first_epoch, note, order, orders};
+use super::*;
+use crate::batch::{Outcome, Rejection, RejectionClass, Row, Timestamp, Value};
+use crate::schema::{ColumnType, Manifest};
+
+fn sound(store: &Store) {
+    let report = check(store.path()).expect("check");
+    assert_eq!(report.problems, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_batch_takes_effect_as_a_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    let rejection = Rejection::new(RejectionClass::Malformed, "no id");
+    let outcomes = vec![order("a", 1), Outcome::Skip, Outcome::Reject(rejection), note(5)];
+    let committed = scene
+        .store
+        .commit(scene.batch(0, outcomes))
+        .await
+        .expect("commit");
+    let expected = Counts {
+        messages: 4,
+        projected: 2,
+        skipped: 1,
+        dead: 1,
+        missing: 0,
+        rows: 2,
+        changed: 2,
+    };
+    assert_eq!(committed.counts, expected);
+    assert_eq!(
+        scene.query("SELECT _origin, _sequence, _row, id, total FROM orders"),
+        "1 1 0 a 1"
+    );
+    assert_eq!(scene.query("SELECT _sequence, n FROM notes"), "4 5");
+    assert_eq!(
+        scene.query("SELECT sequence, class, reason, subject, headers, payload FROM _lantern_dead_letter"),
+        "3 malformed no id orders.new [[\"Nats-Msg-Id\",\"3\"]] 9 bytes"
+    );
+    let attached = scene.store.attach("orders", "orders").await.unwrap().unwrap();
+    assert_eq!(
+        (
+            attached.checkpoint.sequence,
+            attached.counts,
+            attached.dead_letters
+        ),
+        (4, expected, 1)
+    );
+    sound(&scene.store);
+}
+
+#[tokio::test]
+async fn a_batch_cannot_take_effect_twice_or_out_of_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    scene
+        .store
+        .commit(scene.batch(0, vec![note(1)]))
+        .await
+        .expect("first");
+    for after in [0, 2] {
+        let refused = scene
+            .store
+            .commit(scene.batch(after, vec![note(1)]))
+            .await
+            .expect_err("stale");
+        assert_eq!(
+            refused,
+            CommitError::Stale {
+                expected: after,
+                found: Some(1)
+            }
+        );
+    }
+    assert_eq!(scene.query("SELECT count(*) FROM notes"), "1");
+    sound(&scene.store);
+}
+
+#[tokio::test]
+async fn a_row_that_the_database_refuses_costs_only_its_message() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    let both = Outcome::Rows(vec![
+        Row {
+            write: 2,
+            values: vec![Value::Integer(9), Value::Null],
+        },
+        Row {
+            write: 0,
+            values: vec![Value::Text("a".into()), Value::Null, Value::Null],
+        },
+    ]);
+    let committed = scene
+        .store
+        .commit(scene.batch(0, vec![order("a", 1), both, order("b", 2)]))
+        .await
+        .expect("commit");
+    assert_eq!(committed.counts.dead, 1);
+    assert_eq!(committed.refused.len(), 1);
+    assert_eq!(committed.refused[0].0, 2);
+    assert_eq!(scene.query("SELECT id FROM orders ORDER BY id"), "a; b");
+    assert_eq!(
+        scene.query("SELECT count(*) FROM notes"),
+        "0",
+        "half a message is stored"
+    );
+    assert_eq!(
+        scene.query("SELECT sequence, class FROM _lantern_dead_letter"),
+        "2 constraint"
+    );
+    sound(&scene.store);
+}
+
+#[tokio::test]
+async fn a_sum_that_overflows_is_a_dead_letter_and_not_a_rounded_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    let add = |total, at| {
+        let values = vec![
+            Value::Text("a".into()),
+            Value::Integer(total),
+            Value::Timestamp(Timestamp(at)),
+        ];
+        Outcome::Rows(vec![Row { write: 1, values }])
+    };
+    let committed = scene
+        .store
+        .commit(scene.batch(0, vec![add(i64::MAX - 1, 1), add(1, 2), add(1, 3), add(5, 2)]))
+        .await
+        .expect("commit");
+    // `at` has no merge rule, so it stays 1: every later one is newer.
+    assert_eq!(committed.counts.dead, 2);
+    assert_eq!(
+        scene.query("SELECT total, at, _sequence FROM orders"),
+        format!("{} 1 2", i64::MAX)
+    );
+    sound(&scene.store);
+}
+
+#[tokio::test]
+async fn gaps_and_ranges_are_merged_and_add_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    for (after, first) in [(0, 1), (10, 11), (20, 21)] {
+        let mut batch = scene.batch(after, vec![]);
+        batch.gaps = vec![Gap {
+            first,
+            last: first + 8,
+            exact: true,
+            reason: "trimmed".into(),
+        }];
+        batch.entries = vec![entry(first + 9, note(1))];
+        batch.through.sequence = first + 9;
+        scene.store.commit(batch).await.expect("commit");
+    }
+    let mut batch = scene.batch(30, vec![]);
+    batch.gaps = vec![Gap {
+        first: 31,
+        last: 40,
+        exact: true,
+        reason: "purged".into(),
+    }];
+    batch.through = Mark {
+        sequence: 40,
+        published_ns: 0,
+        payload_sha256: None,
+    };
+    scene.store.commit(batch).await.expect("a gap alone");
+    assert_eq!(
+        scene.query("SELECT first_sequence, last_sequence, messages, missing FROM _lantern_ledger"),
+        "1 40 3 37"
+    );
+    sound(&scene.store);
+}
+
+#[tokio::test]
+async fn a_new_epoch_keeps_the_old_rows_and_counts_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scene = Scene::open(dir.path()).await;
+    scene
+        .store
+        .commit(scene.batch(0, vec![note(1), note(2)]))
+        .await
+        .expect("commit");
+    let again = NewEpoch {
+        reason: "the stream was created anew".into(),
+        ..first_epoch()
+    };
+    scene.attached = scene.store.begin_epoch(again).await.expect("epoch");
+    assert_eq!((scene.attached.epoch, scene.attached.checkpoint.sequence), (2, 0));
+    scene
+        .store
+        .commit(scene.batch(0, vec![note(3)]))
+        .await
+        .expect("commit");
+    assert_eq!(
+        scene.query("SELECT _origin, _sequence, n FROM notes"),
+        "1 1 1; 1 2 2; 2 1 3"
+    );
+    sound(&scene.store);
+}
+
+#[tokio::test]
+async fn batches_that_wait_together_are_answered_each() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    let mut answers = Vec::new();
+    for after in 0..50 {
+        answers.push(
+            scene
+                .store
+                .begin_commit(scene.batch(after, vec![note(1)]))
+                .await
+                .expect("handed over"),
+        );
+    }
+    for answer in answers {
+        answer.await.expect("answered").expect("committed");
+    }
+    assert_eq!(scene.query("SELECT count(*), max(_sequence) FROM notes"), "50 50");
+    sound(&scene.store);
+}
+
+#[tokio::test]
+async fn a_deleted_database_is_noticed_before_anything_is_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    scene
+        .store
+        .commit(scene.batch(0, vec![note(1)]))
+        .await
+        .expect("commit");
+    for file in ["lantern.db", "lantern.db-wal", "lantern.db-shm"] {
+        fs::remove_file(dir.path().join(file)).unwrap();
+    }
+    let refused = scene
+        .store
+        .commit(scene.batch(1, vec![note(2)]))
+        .await
+        .expect_err("into the void");
+    // The new file knows nothing, so the source has to begin again: the broker still has the messages.
+    assert_eq!(
+        refused,
+        CommitError::Stale {
+            expected: 1,
+            found: None
+        }
+    );
+    assert_eq!(scene.store.attach("orders", "orders").await.unwrap(), None);
+    scene.store.adopt(adoption(orders())).await.expect("adopt again");
+    scene.store.begin_epoch(first_epoch()).await.expect("begin again");
+    scene
+        .store
+        .commit(scene.batch(0, vec![note(1), note(2)]))
+        .await
+        .expect("all again");
+    assert_eq!(*scene.store.health().borrow(), Health::Well);
+    sound(&scene.store);
+}
+
+#[tokio::test]
+async fn another_process_that_holds_the_lock_delays_but_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    let other = rusqlite::Connection::open(scene.store.path()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let answer = scene
+        .store
+        .begin_commit(scene.batch(0, vec![note(1)]))
+        .await
+        .unwrap();
+    let mut health = scene.store.health();
+    tokio::time::timeout(
+        Duration::from_secs(20),
+        health.wait_for(|health| *health != Health::Well),
+    )
+    .await
+    .expect("it says so")
+    .expect("alive");
+    other.execute_batch("ROLLBACK").unwrap();
+    answer.await.unwrap().expect("committed in the end");
+    assert_eq!(*scene.store.health().borrow(), Health::Well);
+    sound(&scene.store);
+}
+
+#[tokio::test]
+async fn additions_to_a_table_are_made_and_other_changes_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    scene
+        .store
+        .commit(scene.batch(0, vec![order("a", 1)]))
+        .await
+        .expect("commit");
+    let changed = |change: fn(&mut Manifest)| {
+        let mut manifest = orders();
+        manifest.version = semver::Version::new(2, 0, 0);
+        change(&mut manifest);
+        adoption(manifest)
+    };
+    let more = changed(|manifest| {
+        let mut column = manifest.tables[0].columns[1].clone();
+        column.name = crate::schema::ColumnName::parse("tax").unwrap();
+        manifest.tables[0].columns.push(column);
+        let columns = vec![crate::schema::ColumnName::parse("tax").unwrap()];
+        manifest.tables[0].indexes.push(crate::schema::Index {
+            columns,
+            unique: false,
+        });
+    });
+    let adopted = scene
+        .store
+        .adopt(more)
+        .await
+        .expect("a nullable column and an index");
+    assert_ne!(adopted.version, scene.plugin.version);
+    assert_eq!(scene.query("SELECT id, tax FROM orders"), "a null");
+    for (change, words) in [
+        (
+            changed(|m| m.tables[0].columns[1].column_type = ColumnType::Text),
+            "would become text",
+        ),
+        (
+            changed(|m| drop(m.tables[0].columns.remove(1))),
+            "column total is not declared any more",
+        ),
+        (
+            changed(|m| m.tables[0].columns[1].nullable = false),
+            "would become not nullable",
+        ),
+        (
+            changed(|m| m.tables[0].primary_key.clear()),
+            "the primary key is (id) and would become ()",
+        ),
+        (
+            changed(|m| m.name = crate::schema::PluginName::parse("thief").unwrap()),
+            "belongs to plugin orders",
+        ),
+    ] {
+        let refused = scene.store.adopt(change).await.expect_err(words);
+        assert!(
+            refused.to_string().contains(words),
+            "{words:?} is not in {refused}"
+        );
+    }
+    sound(&scene.store);
+}
+
+#[tokio::test]
+async fn old_rows_of_a_table_with_retention_go_and_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    const DAY_US: i64 = 86_400_000_000;
+    scene
+        .store
+        .commit(scene.batch(0, vec![note(1), note(2), note(2 * DAY_US)]))
+        .await
+        .expect("commit");
+    let table = scene.plugin.manifest.tables[1].clone();
+    let removed = scene
+        .store
+        .expire(table, Timestamp(2 * DAY_US))
+        .await
+        .expect("expire");
+    assert_eq!(removed, 2);
+    assert_eq!(scene.query("SELECT n FROM notes"), (2 * DAY_US).to_string());
+    sound(&scene.store);
+}
+
+#[tokio::test]
+async fn check_finds_what_was_done_by_hand() {
+    for (harm, words) in [
+        (
+            "UPDATE _lantern_table SET updates = 0; DELETE FROM notes WHERE n = 2",
+            "have had 2 rows, the ledger says 3",
+        ),
+        (
+            "INSERT INTO notes VALUES (1, 3, 1, 8, 8)",
+            "have had 4 rows, the ledger says 3",
+        ),
+        (
+            "UPDATE _lantern_checkpoint SET sequence = 9",
+            "the ledger ends at 4, the checkpoint is 9",
+        ),
+        ("UPDATE _lantern_ledger SET skipped = 5", "do not add up"),
+        (
+            "DELETE FROM _lantern_dead_letter",
+            "0 dead letters, the ledger says 1",
+        ),
+        (
+            "UPDATE notes SET _sequence = 77 WHERE n = 2",
+            "messages that the ledger does not know",
+        ),
+        (
+            "UPDATE notes SET _sequence = 4 WHERE n = 2",
+            "messages that are dead letters too",
+        ),
+        (
+            "UPDATE _lantern_ledger SET first_sequence = 2",
+            "hole between 0 and 2",
+        ),
+        (
+            "INSERT INTO _lantern_gap VALUES (1, 1, 2, 3, 1, 'x', 0)",
+            "gaps of 2, the ledger says 0",
+        ),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let scene = Scene::open(dir.path()).await;
+        let dead = Outcome::Reject(Rejection::new(RejectionClass::Invalid, "x"));
+        scene
+            .store
+            .commit(scene.batch(0, vec![note(1), note(2), note(3), dead]))
+            .await
+            .expect("commit");
+        sound(&scene.store);
+        rusqlite::Connection::open(scene.store.path())
+            .unwrap()
+            .execute_batch(harm)
+            .unwrap();
+        let problems = check(scene.store.path()).expect("check").problems;
+        assert!(
+            problems.iter().any(|problem| problem.contains(words)),
+            "{harm}: {problems:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_refused_at_start() {
+    use std::os::unix::fs::FileExt;
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    scene
+        .store
+        .commit(scene.batch(0, (0..500).map(note).collect()))
+        .await
+        .expect("commit");
+    let path = scene.store.path().to_owned();
+    scene.store.close().await;
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    for page in 3..20 {
+        file.write_all_at(&[0xff; 64], page * 4096 + 8).unwrap();
+    }
+    let refused = Store::open(Config::new(dir.path()))
+        .await
+        .err()
+        .expect("it is damaged");
+    assert!(
+        matches!(refused, OpenError::Damaged { .. } | OpenError::Database { .. }),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn closing_waits_for_what_was_handed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    let answer = scene
+        .store
+        .begin_commit(scene.batch(0, vec![note(1)]))
+        .await
+        .unwrap();
+    scene.store.close().await;
+    answer.await.expect("answered").expect("committed");
+    let again = Scene::open(dir.path()).await;
+    assert_eq!(again.attached.checkpoint.sequence, 1);
+}

@@ -1,0 +1,319 @@
+//! The thread that owns the only write connection. Requests come in through a bounded channel, and nobody can
+//! cancel what it has begun: a caller that goes away leaves a commit that still completes, and finds its effect at
+//! the checkpoint.
+//!
+//! Batches that wait are merged into one transaction (group commit): at once when idle, thousands of rows when busy.
+//! After any error in a transaction the connection is closed and opened anew, because its state is not to be
+//! trusted then; nobody has been told that anything was stored.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::apply::{ApplyError, apply};
+use super::checkpointer::Checkpointer;
+use super::commit::{Commit, CommitError, Committed};
+use super::connection::{Database, is_busy};
+use super::{Config, Health, Reader, Synchronous, migrate};
+use crate::batch::Timestamp;
+
+/// Rows after which a transaction ends although more batches wait. At 150,000 rows a second it is done in a
+/// quarter of a second, which is the longest that another source's batch waits for its turn; larger ones were
+/// not faster.
+const GROUP_ROWS_MAX: usize = 32_768;
+
+/// Requests that may wait. Each source has at most two batches on the way, and a batch is bounded in bytes, so
+/// this bounds the memory of the queue; senders wait when it is full.
+pub(super) const REQUESTS_MAX: usize = 64;
+
+/// How long the writer waits between attempts while another process holds the lock.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+
+pub(super) type CommitReply = oneshot::Sender<Result<Committed, CommitError>>;
+
+/// Something else that has to happen on the write connection. It gets the connection, or why there is none, and
+/// returns the error after which the connection is not to be used again.
+pub(super) type Call = Box<dyn FnOnce(Result<&mut Connection, String>) -> Option<rusqlite::Error> + Send>;
+
+pub(super) enum Request {
+    Commit(Box<Commit>, CommitReply),
+    Call(Call),
+}
+
+pub(super) struct Writer {
+    pub(super) path: PathBuf,
+    pub(super) config: Config,
+    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) health: watch::Sender<Health>,
+    pub(super) runtime: Handle,
+    /// Has to let go before a database that was deleted or replaced is opened anew: the new one would share the old
+    /// one's `-shm` file.
+    pub(super) reader: Arc<Mutex<Option<Reader>>>,
+    pub(super) database: Option<(Database, Checkpointer)>,
+    pub(super) identity_lost: bool,
+}
+
+/// A batch that is in the open transaction and waits for its end.
+struct Pending {
+    reply: CommitReply,
+    committed: Committed,
+}
+
+impl Writer {
+    /// Serves requests until the last sender is gone.
+    pub(super) fn run(mut self) {
+        let mut next = self.requests.blocking_recv();
+        while let Some(request) = next.take() {
+            next = match request {
+                Request::Commit(commit, reply) => self.commit_group(*commit, reply),
+                Request::Call(call) => {
+                    self.call(call);
+                    None
+                }
+            };
+            if next.is_none() {
+                next = self.requests.blocking_recv();
+            }
+        }
+        self.close();
+    }
+
+    /// Carries out a batch and those that wait behind it. Returns a request that was taken from the queue but is
+    /// not a batch.
+    fn commit_group(&mut self, first: Commit, reply: CommitReply) -> Option<Request> {
+        let began = Instant::now();
+        if let Err(reason) = self.begin(first.durable) {
+            // A caller that has gone away does not need the answer.
+            drop(reply.send(Err(CommitError::Unavailable(reason))));
+            return None;
+        }
+        let durable = first.durable;
+        let mut rows = 0;
+        let mut pending = Vec::new();
+        let mut batch = Some((first, reply));
+        let mut left = None;
+        let now = Timestamp::now();
+        while let Some((commit, reply)) = batch.take() {
+            match self.apply(commit, reply, now) {
+                Ok(Some(applied)) => {
+                    rows += applied.committed.spent.len();
+                    pending.push(applied);
+                }
+                Ok(None) => {}
+                Err(reason) => {
+                    fail(pending, &reason);
+                    return None;
+                }
+            }
+            if rows < GROUP_ROWS_MAX {
+                match self.requests.try_recv() {
+                    // Whether the transaction is synchronized was decided when it began.
+                    Ok(Request::Commit(commit, reply)) if durable || !commit.durable => {
+                        batch = Some((*commit, reply));
+                    }
+                    Ok(other) => left = Some(other),
+                    Err(_) => {}
+                }
+            }
+        }
+        match self.finish() {
+            Ok(()) => {
+                for Pending { reply, mut committed } in pending {
+                    committed.took = began.elapsed();
+                    drop(reply.send(Ok(committed)));
+                }
+            }
+            Err(reason) => fail(pending, &reason),
+        }
+        left
+    }
+
+    /// Opens the database if need be and begins a transaction. While another process holds the lock it tries
+    /// again, for a while.
+    fn begin(&mut self, durable: bool) -> Result<(), String> {
+        let attempts = 20;
+        let synchronous = if durable {
+            Synchronous::Full
+        } else {
+            self.config.synchronous
+        };
+        for attempt in 1..=attempts {
+            let Some((database, _)) = self.database()? else {
+                return Err("the database is not open".to_owned());
+            };
+            let begun = database
+                .connection
+                .execute_batch(synchronous.pragma())
+                .and_then(|()| database.connection.execute_batch("BEGIN IMMEDIATE"));
+            match begun {
+                Ok(()) => return Ok(()),
+                Err(error) if is_busy(&error) && attempt < attempts => {
+                    self.unwell(format!("another process holds the database's lock: {error}"));
+                    std::thread::sleep(BUSY_PAUSE);
+                }
+                Err(error) => return Err(self.lost(&error)),
+            }
+        }
+        Err("another process holds the database's lock".to_owned())
+    }
+
+    /// Puts one batch into the open transaction. `Ok(None)`: it was refused and answered, the others go on.
+    /// `Err`: the transaction is lost; this batch has been answered.
+    fn apply(
+        &mut self,
+        mut commit: Commit,
+        reply: CommitReply,
+        now: Timestamp,
+    ) -> Result<Option<Pending>, String> {
+        let Some((database, _)) = self.database.as_ref() else {
+            return Err("the database is not open".to_owned());
+        };
+        match apply(&database.connection, &mut commit, now) {
+            Ok(applied) => Ok(Some(Pending {
+                reply,
+                committed: Committed {
+                    counts: applied.counts,
+                    refused: applied.refused,
+                    spent: commit.entries,
+                    took: Duration::ZERO,
+                },
+            })),
+            Err(ApplyError::Stale(found)) => {
+                drop(reply.send(Err(CommitError::Stale {
+                    expected: commit.after,
+                    found,
+                })));
+                Ok(None)
+            }
+            Err(ApplyError::Sqlite(error)) => {
+                let reason = self.lost(&error);
+                drop(reply.send(Err(CommitError::Unavailable(reason.clone()))));
+                Err(reason)
+            }
+        }
+    }
+
+    /// Ends the transaction. It has taken effect only when this returns `Ok`: the commit succeeded, and into the
+    /// file that the path names.
+    fn finish(&mut self) -> Result<(), String> {
+        let Some((database, checkpointer)) = self.database.as_mut() else {
+            return Err("the database is not open".to_owned());
+        };
+        if let Err(error) = database.connection.execute_batch("COMMIT") {
+            return Err(self.lost(&error));
+        }
+        if let Err(reason) = database.check_identity() {
+            self.identity_lost = true;
+            self.close();
+            self.unwell(reason.clone());
+            return Err(reason);
+        }
+        checkpointer.after_commit(&database.connection);
+        self.well();
+        Ok(())
+    }
+
+    fn call(&mut self, call: Call) {
+        let failed = match self.database() {
+            Ok(Some((database, _))) => call(Ok(&mut database.connection)),
+            Ok(None) => call(Err("the database is not open".to_owned())),
+            Err(reason) => call(Err(reason)),
+        };
+        if let Some(error) = failed {
+            self.lost(&error);
+        }
+    }
+
+    /// The open database; opens it when it is not.
+    fn database(&mut self) -> Result<Option<&mut (Database, Checkpointer)>, String> {
+        if let Some((database, _)) = &self.database
+            && let Err(reason) = database.check_identity()
+        {
+            self.identity_lost = true;
+            self.close();
+            self.unwell(reason);
+        }
+        if self.database.is_none() {
+            if self.identity_lost {
+                self.release_reader();
+            }
+            let opened = self
+                .runtime
+                .block_on(migrate(&self.path))
+                .map_err(|error| error.to_string())
+                .and_then(|()| Database::open(&self.path, &self.config).map_err(|error| error.to_string()))
+                .and_then(|database| {
+                    Checkpointer::start(&self.path, &self.config).map(|checkpointer| (database, checkpointer))
+                });
+            match opened {
+                Ok(opened) => {
+                    self.identity_lost = false;
+                    self.database = Some(opened);
+                }
+                Err(reason) => {
+                    self.unwell(reason.clone());
+                    return Err(reason);
+                }
+            }
+        }
+        Ok(self.database.as_mut())
+    }
+
+    /// After an error in a transaction: the connection goes, and with it whatever the transaction held.
+    fn lost(&mut self, error: &rusqlite::Error) -> String {
+        let reason = error.to_string();
+        self.close();
+        self.unwell(reason.clone());
+        reason
+    }
+
+    fn release_reader(&self) {
+        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(reader) = reader {
+            self.runtime.block_on(reader.release());
+        }
+    }
+
+    fn close(&mut self) {
+        // Dropping rolls back an open transaction; the checkpointer first, so that it does not outlive the file.
+        if let Some((database, checkpointer)) = self.database.take() {
+            drop(checkpointer);
+            drop(database);
+        }
+    }
+
+    fn well(&self) {
+        self.health.send_if_modified(|health| {
+            let changed = *health != Health::Well;
+            if changed {
+                tracing::info!("the database can be written again");
+                *health = Health::Well;
+            }
+            changed
+        });
+    }
+
+    fn unwell(&self, reason: String) {
+        self.health.send_if_modified(|health| {
+            let unwell = Health::Unwell(reason);
+            let changed = *health != unwell;
+            if changed {
+                if let Health::Unwell(reason) = &unwell {
+                    tracing::error!(reason, "the database cannot be written");
+                }
+                *health = unwell;
+            }
+            changed
+        });
+    }
+}
+
+fn fail(pending: Vec<Pending>, reason: &str) {
+    for Pending { reply, .. } in pending {
+        drop(reply.send(Err(CommitError::Unavailable(reason.to_owned()))));
+    }
+}

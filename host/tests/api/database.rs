@@ -1,0 +1,121 @@
+//! What several tests need: a database as the host makes it, with one plugin's table, and the API over it.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lantern::http::{Check, State};
+use lantern::status::{self, Registry, Status};
+use lantern::store::Reader;
+use lantern::telemetry::Metrics;
+use tokio::sync::watch;
+
+/// A data directory with a database in it, as the host leaves it.
+pub struct Database {
+    pub dir: tempfile::TempDir,
+    pub path: PathBuf,
+}
+
+/// The table that [`Database::new`] makes has a column of each type.
+const DESCRIPTION: &str = r#"{
+  "doc": "Things.", "primary_key": ["id"], "indexes": [{"columns": ["at"], "unique": false}],
+  "retention_days": 30, "hints": {"title": "Things"},
+  "columns": [
+    {"name": "id", "type": "integer", "nullable": false, "role": null, "unit": null, "doc": "", "hints": {}},
+    {"name": "at", "type": "timestamp", "nullable": true, "role": "time", "unit": null, "doc": "", "hints": {}},
+    {"name": "ok", "type": "boolean", "nullable": true, "role": "facet", "unit": null, "doc": "", "hints": {}},
+    {"name": "used", "type": "real", "nullable": true, "role": "measure", "unit": "By", "doc": "", "hints": {}},
+    {"name": "order", "type": "text", "nullable": true, "role": null, "unit": null, "doc": "", "hints": {}},
+    {"name": "body", "type": "blob", "nullable": true, "role": null, "unit": null, "doc": "", "hints": {}},
+    {"name": "extra", "type": "json", "nullable": true, "role": null, "unit": null, "doc": "", "hints": {}}
+  ]}"#;
+
+impl Database {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lantern.db");
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        connection.pragma_update(None, "journal_mode", "WAL").unwrap();
+        connection
+            .execute_batch(include_str!("../../../migrations/0001_host_tables.sql"))
+            .unwrap();
+        connection
+            .execute_batch(
+                "CREATE TABLE things (
+                     id INTEGER NOT NULL, at INTEGER, ok INTEGER, used REAL, \"order\" TEXT, body BLOB, extra TEXT,
+                     _origin INTEGER NOT NULL, _sequence INTEGER NOT NULL, _row INTEGER NOT NULL,
+                     PRIMARY KEY (id)
+                 ) STRICT;
+                 INSERT INTO _lantern_plugin VALUES (1, 'things', '0.1.0', 'sha256:aa', '0.1.0', 0);
+                 INSERT INTO _lantern_origin VALUES (1, 'things', 'events', 1, 'THINGS', 5, 0, 'first start', 0);
+                 INSERT INTO _lantern_origin VALUES (2, 'other', 'input', 3, NULL, NULL, 0, 'restored', 0);",
+            )
+            .unwrap();
+        connection
+            .execute(
+                "INSERT INTO _lantern_table (name, plugin, description, updates) VALUES ('things', 'things', ?1, 0)",
+                [DESCRIPTION],
+            )
+            .unwrap();
+        Self { dir, path }
+    }
+
+    /// A connection that may write.
+    pub fn writer(&self) -> rusqlite::Connection {
+        let connection = rusqlite::Connection::open(&self.path).unwrap();
+        connection
+            .busy_timeout(std::time::Duration::from_secs(10))
+            .unwrap();
+        connection
+    }
+
+    /// The API's state over this database, with a host in which all is well and no projections.
+    pub async fn state(&self) -> State {
+        let projections = Registry::default();
+        State {
+            projections: projections.clone(),
+            reader: Reader::open(&self.path).await.unwrap(),
+            health: Arc::new(|| vec![check("broker", true), check("database", true)]),
+            metrics: Metrics::new(projections, &self.path),
+        }
+    }
+}
+
+pub fn check(name: &str, ok: bool) -> Check {
+    Check {
+        name: name.into(),
+        ok,
+        detail: "as the test says".into(),
+    }
+}
+
+/// A projection that runs.
+pub fn running() -> Status {
+    Status {
+        plugin: "things".into(),
+        version: "0.1.0".into(),
+        digest: "sha256:aa".into(),
+        source: "events".into(),
+        stream: Some("THINGS".into()),
+        state: status::State::Running,
+        epoch: 1,
+        checkpoint: 10,
+        last_sequence: Some(12),
+        lag: Some(2),
+        messages: 10,
+        rows: 9,
+        dead_letters: 1,
+        missing: 0,
+        last_error: None,
+        stalled_since_ms: None,
+    }
+}
+
+/// Adds a projection; what is sent changes what it shows.
+pub fn add(projections: &Registry, status: Status) -> watch::Sender<Status> {
+    let (sender, receiver) = watch::channel(status);
+    projections.add(receiver);
+    sender
+}

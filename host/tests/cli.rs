@@ -1,0 +1,140 @@
+//! The real binary: what it prints and how it exits.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn lantern(arguments: &[&str], dir: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_lantern"))
+        .args(arguments)
+        .current_dir(dir)
+        .env_clear()
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn the_version_names_what_the_data_is_kept_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = lantern(&["--version"], dir.path());
+    assert!(output.status.success());
+    let version = text(&output.stdout);
+    assert!(
+        version.starts_with(&format!("lantern {} (SQLite 3.", env!("CARGO_PKG_VERSION"))),
+        "{version}"
+    );
+}
+
+#[test]
+fn a_bad_configuration_exits_with_78_before_anything_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(
+        dir.path().join("lantern.toml"),
+        "lisen = 'x'\n[limits]\nmemory = 'much'\n",
+    )
+    .unwrap();
+    for command in [&["serve"][..], &["config", "check"], &["config", "show"]] {
+        let arguments = [command, &["--config", "lantern.toml", "--data-dir", "data"]].concat();
+        let output = lantern(&arguments, dir.path());
+        assert_eq!(output.status.code(), Some(78), "{command:?}");
+        let error = text(&output.stderr);
+        assert_eq!(
+            error,
+            "error: the configuration has 2 problems\n  \
+             - lantern.toml:1: lisen: there is no such setting; did you mean listen?\n  \
+             - lantern.toml:3: limits.memory: \"much\" is not a size; give a size from 1 MiB to 4 GiB, such as \"64 MiB\"\n"
+        );
+        assert!(!dir.path().join("data").exists());
+    }
+}
+
+#[test]
+fn config_shows_what_holds_and_its_origin() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_lantern"))
+        .args(["config", "show", "--listen", "127.0.0.1:0"])
+        .current_dir(dir.path())
+        .env_clear()
+        .env("LANTERN__BROKER__URL", "nats://bob:hunter2@localhost")
+        .env("STATE_DIRECTORY", "/var/lib/lantern")
+        .output()
+        .unwrap();
+    let shown = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    for line in [
+        "data_dir = \"/var/lib/lantern\" # env STATE_DIRECTORY",
+        "listen = \"127.0.0.1:0\" # flag --listen",
+        "broker.url = \"nats://***@localhost\" # env LANTERN__BROKER__URL",
+        "log.format = \"text\" # default",
+    ] {
+        let found = shown
+            .lines()
+            .any(|shown| shown.split_whitespace().collect::<Vec<_>>().join(" ") == line);
+        assert!(found, "{line} is missing in\n{shown}");
+    }
+    assert!(!shown.contains("hunter2"));
+}
+
+#[test]
+fn the_reference_is_a_file_that_can_be_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let reference = lantern(&["config", "reference"], dir.path());
+    assert!(reference.status.success());
+    std::fs::write(dir.path().join("lantern.toml"), &reference.stdout).unwrap();
+    let output = lantern(&["config", "check", "--config", "lantern.toml"], dir.path());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "the configuration is good\n");
+}
+
+#[test]
+fn what_makes_no_sense_exits_with_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let cases: [(&[&str], &str); 7] = [
+        (&[], "Usage"),
+        (&["serv"], "serve"),
+        (&["check"], "--data-dir"),
+        (&["publish", "a.*"], "wildcards"),
+        (&["publish", "a.b"], "--nats URL, or --data-dir DIR"),
+        (
+            &["publish", "a.b", "--nats", "x", "--data-dir", "y"],
+            "cannot be used with",
+        ),
+        (&["publish", "a.b", "--header", "novalue"], "KEY:VALUE"),
+    ];
+    for (arguments, words) in cases {
+        let output = lantern(arguments, dir.path());
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+        assert!(error.contains(words), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn a_failure_says_why_and_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = lantern(&["publish", "a.b", "--data-dir", "data"], dir.path());
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        text(&output.stderr),
+        "error: cannot read data/broker/nats.url\n\
+         caused by: No such file or directory (os error 2)\n\
+         hint: only a host that runs its own broker leaves its address there; else give --nats URL\n"
+    );
+}
+
+#[test]
+fn completions_are_made_for_shells() {
+    let dir = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let output = lantern(&["completions", shell], dir.path());
+        assert!(output.status.success());
+        let script = text(&output.stdout);
+        assert!(script.contains("publish"), "{shell}");
+    }
+}

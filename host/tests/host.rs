@@ -1,0 +1,105 @@
+//! The whole program against a real broker: what goes in as messages comes out as rows, exactly once, whatever is
+//! killed, deleted or restored on the way.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    dead_code,
+    reason = "clippy.toml allows them in tests, but clippy does not take a test's helpers for tests"
+)]
+
+#[path = "support/host.rs"]
+mod host;
+#[path = "support/nats.rs"]
+mod nats;
+#[path = "support/torture.rs"]
+mod torture;
+
+#[path = "host/faults.rs"]
+mod faults;
+#[path = "host/history.rs"]
+mod history;
+#[path = "host/misbehaving.rs"]
+mod misbehaving;
+#[path = "host/seeds.rs"]
+mod seeds;
+#[path = "host/start.rs"]
+mod start;
+
+use std::path::Path;
+use std::time::Duration;
+
+use host::{Host, query};
+use nats::NatsServer;
+use serde_json::json;
+
+/// Longer than anything takes on a busy machine with two cores.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Runs something that talks to the broker behind Lantern's back.
+fn run<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(work)
+}
+
+/// Publishes messages and waits until the broker has each.
+fn publish(server: &NatsServer, messages: &[(String, String)]) {
+    run(async {
+        let context = server.jetstream().await;
+        for (subject, payload) in messages {
+            let ack = context
+                .publish(subject.clone(), payload.clone().into())
+                .await
+                .unwrap();
+            ack.await.unwrap();
+        }
+    });
+}
+
+/// `count` obs events, numbered from `first`.
+fn obs(first: usize, count: usize) -> Vec<(String, String)> {
+    (first..first + count)
+        .map(|number| {
+            let event = json!({
+                "pc_id": "pc-1", "at": "2026-05-28T10:41:00Z", "kind": "logon", "source": "winlog:Security",
+                "event_record_id": number.to_string(), "payload": {"n": number},
+            });
+            ("obs.pc-1".to_owned(), event.to_string())
+        })
+        .collect()
+}
+
+fn running(host: &Host, source: &str) {
+    host.wait("running", LIMIT, |host| {
+        host.projection(source)["state"] == "running"
+    });
+}
+
+fn wait_for_rows(host: &Host, dir: &Path, table: &str, count: usize) {
+    let sql = format!("SELECT count(*) FROM {table}");
+    host.wait(&format!("{count} rows in {table}"), LIMIT, |_| {
+        query(dir, &sql) == [count.to_string()]
+    });
+}
+
+/// All rows of a table in a fixed order, without the host's numbers for histories.
+fn dump(dir: &Path, table: &str) -> Vec<String> {
+    let columns = query(
+        dir,
+        &format!(
+            "SELECT group_concat(name, ', ') FROM pragma_table_info('{table}') WHERE name NOT LIKE '\\_%' ESCAPE '\\'"
+        ),
+    );
+    query(dir, &format!("SELECT {0} FROM {table} ORDER BY {0}", columns[0]))
+}
+
+#[track_caller]
+fn sound(dir: &Path) {
+    let (code, text) = host::check(dir);
+    assert_eq!(code, 0, "{text}");
+}

@@ -1,0 +1,178 @@
+//! Kills, a broker that comes and goes, a full disk: nothing lost, nothing doubled, and the host says what is wrong.
+
+use std::process::Command;
+use std::time::Instant;
+
+use super::*;
+use crate::host::plugin_folder;
+use crate::torture::{Outcome, kill_broker, kill_host};
+
+#[track_caller]
+fn nothing_lost(outcome: &Outcome) {
+    println!("{outcome:?}");
+    assert!(outcome.published > 0);
+    assert_eq!((outcome.lost, outcome.duplicated), (0, 0), "{outcome:?}");
+    assert_eq!(outcome.problems, "");
+}
+
+#[test]
+fn killing_the_host_again_and_again_loses_and_doubles_nothing() {
+    nothing_lost(&kill_host(12));
+}
+
+#[test]
+fn killing_the_broker_again_and_again_loses_and_doubles_nothing() {
+    nothing_lost(&kill_broker(5));
+}
+
+#[test]
+fn a_host_waits_for_a_broker_that_is_not_there_yet() {
+    let mut server = NatsServer::prepared("");
+    let plugins = plugin_folder(&["obs-events"]);
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    assert_eq!(host.get("/readyz").unwrap().0, 503);
+    assert!(!host.check("broker").unwrap().0);
+    assert_eq!(host.get("/livez").unwrap().0, 200);
+    server.restart();
+    host.wait("ready", LIMIT, |host| {
+        host.get("/readyz").is_ok_and(|(status, _)| status == 200)
+    });
+    publish(&server, &obs(1, 5));
+    wait_for_rows(&host, dir.path(), "obs_events", 5);
+    server.kill();
+    host.wait("named", LIMIT, |host| !host.check("broker").unwrap().0);
+    server.restart();
+    publish(&server, &obs(6, 5));
+    wait_for_rows(&host, dir.path(), "obs_events", 10);
+    host.terminate();
+    sound(dir.path());
+}
+
+#[test]
+fn a_consumer_deleted_by_hand_is_made_again_at_the_checkpoint() {
+    let server = NatsServer::start();
+    let plugins = plugin_folder(&["obs-events"]);
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    running(&host, "obs");
+    publish(&server, &obs(1, 10));
+    wait_for_rows(&host, dir.path(), "obs_events", 10);
+    for round in 1..=3 {
+        run(async {
+            let stream = server.jetstream().await.get_stream("OBS_EVENTS").await.unwrap();
+            stream.delete_consumer("lantern-obs-events-obs").await.unwrap();
+        });
+        publish(&server, &obs(10 * round + 1, 10));
+        wait_for_rows(&host, dir.path(), "obs_events", 10 * round + 10);
+    }
+    host.terminate();
+    sound(dir.path());
+}
+
+#[test]
+fn two_hosts_do_not_share_a_consumer() {
+    let server = NatsServer::start();
+    let plugins = plugin_folder(&["obs-events"]);
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let first = Host::start(one.path(), &server.url(), plugins.path());
+    running(&first, "obs");
+    let second = Host::start(two.path(), &server.url(), plugins.path());
+    second.wait("refused", LIMIT, |host| {
+        host.projection("obs")["state"] == "failed"
+    });
+    let reason = second.projection("obs")["last_error"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(reason.contains("in use by another host"), "{reason}");
+    publish(&server, &obs(1, 100));
+    wait_for_rows(&first, one.path(), "obs_events", 100);
+    assert_eq!(second.projection("obs")["rows"], 0);
+}
+
+/// Needs to mount; a machine where that is not allowed cannot show it, and says so.
+#[test]
+fn a_full_disk_stops_the_acks_and_is_survived_without_a_restart() {
+    let disk = tempfile::tempdir().unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"])
+        .arg(disk.path())
+        .status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        println!("not shown: this user may not mount a small disk");
+        return;
+    }
+    let _unmount = Unmount(disk.path().to_owned());
+    let server = NatsServer::start();
+    let plugins = plugin_folder(&["obs-events"]);
+    let dir = disk.path().join("data");
+    let mut command = Host::command(&dir, &server.url(), plugins.path());
+    command.env("LANTERN__STORE__RESERVE_SIZE", "0");
+    let host = Host::spawn(command);
+    running(&host, "obs");
+    let filler = disk.path().join("filler");
+    publish(&server, &obs(1, 100));
+    wait_for_rows(&host, &dir, "obs_events", 100);
+    // What is left is filled to the last byte.
+    drop(std::fs::write(&filler, vec![0_u8; 16 << 20]));
+    publish(&server, &obs(101, 3_000));
+    host.wait("it says so", LIMIT, |host| !host.check("database").unwrap().0);
+    let (_, detail) = host.check("database").unwrap();
+    assert!(detail.contains("full"), "{detail}");
+    assert_eq!(host.get("/readyz").unwrap().0, 503);
+    std::fs::remove_file(&filler).unwrap();
+    wait_for_rows(&host, &dir, "obs_events", 3_100);
+    host.wait("ready again", LIMIT, |host| host.get("/readyz").unwrap().0 == 200);
+    host.terminate();
+    sound(&dir);
+}
+
+#[test]
+fn sigterm_is_in_time_also_while_another_process_holds_the_database() {
+    let server = NatsServer::start();
+    let plugins = plugin_folder(&["obs-events"]);
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    running(&host, "obs");
+    let other = rusqlite::Connection::open(dir.path().join("lantern.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    publish(&server, &obs(1, 10));
+    host.wait("it says so", LIMIT, |host| !host.check("database").unwrap().0);
+    let (status, took) = host.terminate();
+    assert!(status.success(), "{status}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    other.execute_batch("ROLLBACK").unwrap();
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    wait_for_rows(&host, dir.path(), "obs_events", 10);
+    host.terminate();
+    sound(dir.path());
+}
+
+struct Unmount(std::path::PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
+
+#[test]
+fn sigterm_under_load_ends_in_order_and_in_time() {
+    let server = NatsServer::start();
+    let plugins = plugin_folder(&["obs-events"]);
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    running(&host, "obs");
+    let publisher = crate::torture::Publisher::start(server.url());
+    let began = Instant::now();
+    while publisher.published() < 500 {
+        assert!(began.elapsed() < LIMIT, "nothing is published");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let (status, took) = host.terminate();
+    assert!(status.success(), "{status}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    publisher.stop();
+    sound(dir.path());
+}

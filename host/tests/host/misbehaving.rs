@@ -1,0 +1,212 @@
+//! Guests that trap, loop, grow and lie: their message is a dead letter, and their neighbours do not notice.
+
+use std::process::Command;
+
+use super::*;
+use crate::host::plugins;
+
+/// The neighbours' plugins and the bad one.
+fn with_misbehaving() -> tempfile::TempDir {
+    let folder = crate::host::plugin_folder(&["obs-events"]);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/misbehaving");
+    let built = Command::new(env!("CARGO_BIN_EXE_lantern"))
+        .args(["plugin", "build"])
+        .arg(source)
+        .arg("--out")
+        .arg(folder.path().join("misbehaving.wasm"))
+        .output()
+        .unwrap();
+    assert!(
+        built.status.success(),
+        "{}",
+        String::from_utf8_lossy(&built.stderr)
+    );
+    folder
+}
+
+fn evil(words: &[&str]) -> Vec<(String, String)> {
+    words
+        .iter()
+        .map(|word| ("evil.x".to_owned(), (*word).to_owned()))
+        .collect()
+}
+
+#[test]
+fn each_kind_of_misbehaviour_costs_its_message_and_nothing_else() {
+    let server = NatsServer::start();
+    let plugins = with_misbehaving();
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    running(&host, "evil");
+    let bad = [
+        ("trap", "trap"),
+        ("loop", "timeout"),
+        ("recurse", "trap"),
+        ("grow", "memory"),
+        ("copy", "memory"),
+        ("short-answer", "output"),
+        ("long-answer", "output"),
+        ("wrong-count", "output"),
+        ("extra-value", "output"),
+        ("wrong-type", "output"),
+        ("null-in-not-null", "output"),
+        ("unknown-write", "output"),
+        ("half-wrong 1", "output"),
+        ("nan", "output"),
+        ("infinity", "output"),
+        ("nul-text", "output"),
+        ("bad-json", "output"),
+        ("too-many-rows", "output"),
+        ("ansi", "invalid"),
+    ];
+    let mut messages = Vec::new();
+    for (number, (word, _)) in bad.iter().enumerate() {
+        messages.extend(evil(&[&format!("ok {number}"), word]));
+    }
+    publish(&server, &messages);
+    publish(&server, &obs(1, 200));
+    wait_for_rows(&host, dir.path(), "obs_events", 200);
+    host.wait("all handled", LIMIT * 2, |host| {
+        host.projection("evil")["checkpoint"] == messages.len()
+    });
+    wait_for_rows(&host, dir.path(), "evil", bad.len());
+    let classes = query(
+        dir.path(),
+        "SELECT CAST(payload AS TEXT), class FROM _lantern_dead_letter ORDER BY sequence",
+    );
+    for ((word, class), found) in bad.iter().zip(&classes) {
+        // The plugin says which class an `ansi` is of; the others are the host's finding.
+        let same = found == &format!("{word}|{class}") || *word == "ansi" || *word == "too-many-rows";
+        assert!(same, "{word}: {found}");
+    }
+    assert_eq!(classes.len(), bad.len(), "{classes:?}");
+    let longest = query(dir.path(), "SELECT max(length(reason)) FROM _lantern_dead_letter");
+    assert!(longest[0].parse::<usize>().unwrap() <= 4_096, "{longest:?}");
+    assert_eq!(
+        query(
+            dir.path(),
+            "SELECT count(*) FROM _lantern_dead_letter WHERE instr(reason, char(27))"
+        ),
+        ["0"]
+    );
+    host.terminate();
+    sound(dir.path());
+}
+
+#[test]
+fn a_trap_on_every_seventh_message_of_a_call_costs_no_more_than_those() {
+    let server = NatsServer::start();
+    let plugins = with_misbehaving();
+    let dir = tempfile::tempdir().unwrap();
+    publish_evil_stream(&server);
+    publish(&server, &evil(&["count7"; 100]));
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    host.wait("all handled", LIMIT, |host| {
+        host.projection("evil")["checkpoint"] == 100
+    });
+    // Alone, none of them is the seventh: fresh instances find nobody guilty.
+    assert_eq!(query(dir.path(), "SELECT count(*) FROM evil"), ["100"]);
+    assert_eq!(host.projection("evil")["dead_letters"], 0);
+    host.terminate();
+    sound(dir.path());
+}
+
+#[test]
+fn an_instance_that_was_poisoned_is_thrown_away() {
+    let server = NatsServer::start();
+    let plugins = with_misbehaving();
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    running(&host, "evil");
+    for number in 0..5 {
+        publish(&server, &evil(&["poison"]));
+        host.wait("poisoned", LIMIT, |host| {
+            host.projection("evil")["checkpoint"] == 2 * number + 1
+        });
+        publish(&server, &evil(&["ok 1"]));
+        host.wait("well again", LIMIT, |host| {
+            host.projection("evil")["checkpoint"] == 2 * number + 2
+        });
+    }
+    assert_eq!(query(dir.path(), "SELECT count(*) FROM evil"), ["10"]);
+    host.terminate();
+    sound(dir.path());
+}
+
+#[test]
+fn a_slow_plugin_moves_on_and_does_not_hold_up_its_neighbours() {
+    let server = NatsServer::start();
+    let plugins = with_misbehaving();
+    let dir = tempfile::tempdir().unwrap();
+    publish_evil_stream(&server);
+    publish(&server, &evil(&["loop"; 20]));
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    running(&host, "obs");
+    publish(&server, &obs(1, 100));
+    wait_for_rows(&host, dir.path(), "obs_events", 100);
+    let done = host.projection("evil")["checkpoint"].as_u64().unwrap();
+    assert!(done < 20, "the neighbour waited for all loops");
+    host.wait("all handled", LIMIT * 2, |host| {
+        host.projection("evil")["dead_letters"] == 20
+    });
+    host.terminate();
+    sound(dir.path());
+}
+
+fn publish_evil_stream(server: &NatsServer) {
+    run(async {
+        let config = async_nats::jetstream::stream::Config {
+            name: "EVIL".to_owned(),
+            subjects: vec!["evil.>".to_owned()],
+            ..async_nats::jetstream::stream::Config::default()
+        };
+        server.jetstream().await.create_stream(config).await.unwrap();
+    });
+}
+
+#[test]
+fn a_file_that_is_no_plugin_is_refused_by_name_and_the_others_run() {
+    let server = NatsServer::start();
+    let folder = crate::host::plugin_folder(&["obs-events"]);
+    std::fs::write(folder.path().join("junk.wasm"), b"this is no plugin").unwrap();
+    let whole = std::fs::read(plugins().join("audit-log.wasm")).unwrap();
+    std::fs::write(folder.path().join("half.wasm"), &whole[..whole.len() / 2]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::start(dir.path(), &server.url(), folder.path());
+    running(&host, "obs");
+    for file in ["junk.wasm", "half.wasm"] {
+        let name = format!("plugin:{}", folder.path().join(file).display());
+        let (_, detail) = host.check(&name).unwrap_or_else(|| panic!("{name} is not named"));
+        assert!(detail.starts_with("refused: "), "{detail}");
+    }
+    publish(&server, &obs(1, 3));
+    wait_for_rows(&host, dir.path(), "obs_events", 3);
+}
+
+#[test]
+fn a_stream_that_is_all_poison_halts_at_the_limit_and_drops_nothing() {
+    let server = NatsServer::start();
+    let plugins = crate::host::plugin_folder(&["obs-events"]);
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Host::command(dir.path(), &server.url(), plugins.path());
+    command.env("LANTERN__LIMITS__DEAD_LETTERS_MAX", "10");
+    let host = Host::spawn(command);
+    running(&host, "obs");
+    for _ in 0..15 {
+        publish(&server, &[("obs.x".to_owned(), "poison".to_owned())]);
+    }
+    host.wait("halted", LIMIT, |host| {
+        host.projection("obs")["state"] == "failed"
+    });
+    let reason = host.projection("obs")["last_error"].as_str().unwrap().to_owned();
+    assert!(reason.contains("limits.dead_letters_max"), "{reason}");
+    assert_eq!(host.get("/readyz").unwrap().0, 503);
+    host.terminate();
+    // With a higher limit the rest is still there.
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    host.wait("all dead", LIMIT, |host| {
+        host.projection("obs")["dead_letters"] == 15
+    });
+    host.terminate();
+    sound(dir.path());
+}

@@ -1,0 +1,205 @@
+//! A real `nats-server` for tests: on a free port, with a store of its own, and with the faults that a test wants
+//! to see survived. The server is killed and its store removed when the guard is dropped.
+
+#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a harness fails like the tests that use it"
+)]
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A running (or stopped) server.
+pub struct NatsServer {
+    binary: PathBuf,
+    port: u16,
+    folder: tempfile::TempDir,
+    extra: String,
+    child: Option<Child>,
+}
+
+impl NatsServer {
+    /// Starts a server with JetStream.
+    pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// Starts a server with JetStream and more lines of configuration.
+    pub fn start_with(extra: &str) -> Self {
+        let mut server = Self::prepared(extra);
+        server.restart();
+        server
+    }
+
+    /// Chooses a port and a store, and starts nothing yet.
+    pub fn prepared(extra: &str) -> Self {
+        Self {
+            binary: binary(),
+            port: free_port(),
+            folder: tempfile::tempdir().unwrap(),
+            extra: extra.to_owned(),
+            child: None,
+        }
+    }
+
+    /// Replaces the additional configuration; takes effect with the next `restart`.
+    pub fn configure(&mut self, extra: &str) {
+        self.extra = extra.to_owned();
+    }
+
+    /// Starts it, with the store and the port of before; kills it first when it runs.
+    pub fn restart(&mut self) {
+        self.kill();
+        let config = self.folder.path().join("nats.conf");
+        let text = format!(
+            "listen: \"127.0.0.1:{}\"\nmax_payload: 8MB\njetstream {{ store_dir: {:?} }}\n{}\n",
+            self.port,
+            self.folder.path().join("js").display().to_string(),
+            self.extra
+        );
+        std::fs::write(&config, text).unwrap();
+        let log = std::fs::File::create(self.folder.path().join("nats.log")).unwrap();
+        let child = Command::new(&self.binary)
+            .arg("-c")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !self.greets() {
+            assert!(
+                Instant::now() < deadline,
+                "the server does not start: {}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn greets(&self) -> bool {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else {
+            return false;
+        };
+        stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        let mut greeting = [0; 5];
+        stream.read_exact(&mut greeting).is_ok() && &greeting == b"INFO "
+    }
+
+    /// Kills it at once, as a crash would.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Ends it in order.
+    pub fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            signal(&child, Signal::TERM);
+            child.wait().unwrap();
+        }
+    }
+
+    /// Freezes it: connections stay open, nothing is answered.
+    pub fn freeze(&self) {
+        signal(self.child.as_ref().unwrap(), Signal::STOP);
+    }
+
+    /// Ends a freeze.
+    pub fn thaw(&self) {
+        signal(self.child.as_ref().unwrap(), Signal::CONT);
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Its TCP port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The folder of its store, configuration and log.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("nats.log")).unwrap_or_default()
+    }
+
+    /// A plain client, for what a test does behind Lantern's back.
+    pub async fn client(&self) -> async_nats::Client {
+        async_nats::connect(self.url()).await.unwrap()
+    }
+
+    /// JetStream by a plain client.
+    pub async fn jetstream(&self) -> jetstream::Context {
+        jetstream::new(self.client().await)
+    }
+
+    /// A bare connection that has said CONNECT, for what no client would send.
+    pub fn raw(&self) -> TcpStream {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream
+            .write_all(b"CONNECT {\"headers\":true,\"verbose\":false}\r\n")
+            .unwrap();
+        stream
+    }
+}
+
+impl Drop for NatsServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// The `nats-server` to test with.
+pub fn binary() -> PathBuf {
+    let named = std::env::var_os("LANTERN_NATS_SERVER").map(PathBuf::from);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|folder| folder.join("nats-server"));
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/nats-server");
+    named
+        .into_iter()
+        .chain(on_path)
+        .chain([tools])
+        .find(|path| path.is_file())
+        .expect("these tests need a nats-server: run `cargo xtask test`, or name one in LANTERN_NATS_SERVER")
+}
+
+/// Waits until `condition` holds, and fails after `limit` with `what`.
+pub async fn eventually(what: &str, limit: Duration, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,204 @@
+//! Kill -9 of the host, or of the broker, again and again while events are published; then a count of what arrived.
+//! Events carry no id of their own, so that no unique key can hide a row that was stored twice.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream;
+
+use super::host::{Host, check, plugin_folder, query};
+use super::nats::NatsServer;
+
+/// What arrived.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub published: u64,
+    pub lost: u64,
+    pub duplicated: u64,
+    pub problems: String,
+}
+
+/// Publishes events until it is told to stop; each is sent again until the broker says that it has it, with an id by
+/// which the broker drops what it had already. So each number is in the stream exactly once.
+pub struct Publisher {
+    stop: Arc<AtomicBool>,
+    published: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Publisher {
+    pub fn start(url: String) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let published = Arc::new(AtomicU64::new(0));
+        let thread = std::thread::spawn({
+            let (stop, published) = (Arc::clone(&stop), Arc::clone(&published));
+            move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap();
+                runtime.block_on(publish(&url, &stop, &published));
+            }
+        });
+        Self {
+            stop,
+            published,
+            thread: Some(thread),
+        }
+    }
+
+    pub fn published(&self) -> u64 {
+        self.published.load(Ordering::Acquire)
+    }
+
+    pub fn stop(mut self) -> u64 {
+        self.stop.store(true, Ordering::Release);
+        self.thread.take().unwrap().join().unwrap();
+        self.published()
+    }
+}
+
+async fn publish(url: &str, stop: &AtomicBool, published: &AtomicU64) {
+    const WINDOW: u64 = 64;
+    let client = async_nats::ConnectOptions::new()
+        .retry_on_initial_connect()
+        .connect(url)
+        .await
+        .unwrap();
+    let mut context = jetstream::new(client);
+    context.set_timeout(Duration::from_millis(500));
+    let mut next = 0;
+    while !stop.load(Ordering::Acquire) {
+        let mut waiting: Vec<u64> = (next..next + WINDOW).collect();
+        while !waiting.is_empty() {
+            let mut acks = Vec::new();
+            for &number in &waiting {
+                let mut headers = HeaderMap::new();
+                headers.insert("Nats-Msg-Id", number.to_string());
+                let payload = format!(
+                    r#"{{"pc_id":"pc","at":"2026-11-20T00:00:00Z","kind":"k","source":"s","payload":{{"n":{number}}}}}"#
+                );
+                acks.push((
+                    number,
+                    context
+                        .publish_with_headers("obs.pc", headers, payload.into())
+                        .await,
+                ));
+            }
+            let mut again = Vec::new();
+            for (number, ack) in acks {
+                let stored = match ack {
+                    Ok(ack) => ack.await.is_ok(),
+                    Err(_) => false,
+                };
+                if !stored {
+                    again.push(number);
+                }
+            }
+            if !again.is_empty() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            waiting = again;
+        }
+        next += WINDOW;
+        published.store(next, Ordering::Release);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A number generator that can be repeated; good enough to choose moments.
+pub struct Moments(u64);
+
+impl Moments {
+    pub fn seeded() -> Self {
+        let seed = std::env::var("LANTERN_SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok())
+            .unwrap_or_else(|| {
+                std::time::SystemTime::now()
+                    .duration_since(std::time::UNIX_EPOCH)
+                    .unwrap()
+                    .as_micros() as u64
+                    | 1
+            });
+        println!("LANTERN_SEED={seed}");
+        Self(seed)
+    }
+
+    pub fn pause(&mut self, from_ms: u64, to_ms: u64) {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        std::thread::sleep(Duration::from_millis(from_ms + self.0 % (to_ms - from_ms)));
+    }
+}
+
+/// Kills the host `rounds` times.
+pub fn kill_host(rounds: usize) -> Outcome {
+    let server = NatsServer::start();
+    let plugins = plugin_folder(&["obs-events"]);
+    let dir = tempfile::tempdir().unwrap();
+    let mut moments = Moments::seeded();
+    Host::start(dir.path(), &server.url(), plugins.path()).wait(
+        "a stream",
+        Duration::from_secs(30),
+        |host| host.projection("obs")["state"] == "running",
+    );
+    let publisher = Publisher::start(server.url());
+    for _ in 0..rounds {
+        let host = Host::start(dir.path(), &server.url(), plugins.path());
+        moments.pause(50, 500);
+        host.kill();
+    }
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    settle(publisher, &host, dir.path())
+}
+
+/// Kills the broker `rounds` times.
+pub fn kill_broker(rounds: usize) -> Outcome {
+    // Synchronized writes: what the broker has confirmed, it has. What it loses without is not Lantern's to find.
+    let mut server = NatsServer::start();
+    let plugins = plugin_folder(&["obs-events"]);
+    let dir = tempfile::tempdir().unwrap();
+    let mut moments = Moments::seeded();
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    host.wait("a stream", Duration::from_secs(30), |host| {
+        host.projection("obs")["state"] == "running"
+    });
+    let publisher = Publisher::start(server.url());
+    for _ in 0..rounds {
+        moments.pause(300, 900);
+        server.kill();
+        moments.pause(50, 600);
+        server.restart();
+    }
+    settle(publisher, &host, dir.path())
+}
+
+fn settle(publisher: Publisher, host: &Host, dir: &Path) -> Outcome {
+    let enough = publisher.published() + 200;
+    while publisher.published() < enough {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let published = publisher.stop();
+    host.wait("all rows", Duration::from_secs(60), |host| {
+        host.projection("obs")["checkpoint"].as_u64().unwrap_or(0) >= published
+    });
+    let counts = query(
+        dir,
+        "SELECT count(*), count(DISTINCT json_extract(payload, '$.n')) FROM obs_events",
+    );
+    let mut counts = counts[0].split('|').map(|count| count.parse::<u64>().unwrap());
+    let (rows, distinct) = (counts.next().unwrap(), counts.next().unwrap());
+    let (code, text) = check(dir);
+    Outcome {
+        published,
+        lost: published - distinct.min(published),
+        duplicated: rows - distinct,
+        problems: if code == 0 { String::new() } else { text },
+    }
+}

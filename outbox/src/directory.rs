@@ -1,0 +1,380 @@
+//! The files of an outbox, through one handle of its directory: nothing here can name a file outside of it.
+//! Owns the order of steps that makes a file durable, and the locks. Knows entries and bytes, never events.
+//!
+//! ```text
+//! <uuid>-<lane>.event    an event that waits
+//! <uuid>.tmp             an event that is being written; nobody reads it
+//! aside/                 what can never be published, each with a `.reason` beside it
+//! done/                  what is published and about to be removed
+//! writers.lock           shared by every opened outbox; who gets it alone may clean up
+//! drain.lock             held by the one drain
+//! ```
+
+use std::ffi::OsString;
+use std::fs::{File, TryLockError};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use cap_std::ambient_authority;
+use cap_std::fs::{Dir, OpenOptions};
+
+use crate::entry::{EVENT_SUFFIX, Entry, TMP_SUFFIX};
+
+const ASIDE: &str = "aside";
+const DONE: &str = "done";
+const REASON_SUFFIX: &str = ".reason";
+/// A file larger than this is not read: the largest `max_payload` that a server takes is 64 MiB.
+const FILE_BYTES_MAX: u64 = 66 * 1024 * 1024;
+/// A `.tmp` file this old is a leftover even while other writers live: no write takes an hour.
+const TMP_AGE_MAX: Duration = Duration::from_secs(3600);
+
+/// One outbox directory.
+pub(crate) struct Directory {
+    dir: Dir,
+    /// The directory opened for reading. `dir` itself may be an `O_PATH` handle, which cannot be synced.
+    sync: File,
+    /// Only for messages; every access goes through `dir`.
+    path: PathBuf,
+    #[cfg(test)]
+    pub(crate) faults: faults::Faults,
+}
+
+/// Why a file that waits could not be read.
+#[derive(Debug)]
+pub(crate) enum ReadError {
+    /// It is gone: someone removed it, which is no business of ours.
+    Gone,
+    /// This process is short of something; the same read may succeed later.
+    Busy(io::Error),
+    /// This file cannot be read, whoever tries.
+    Unreadable(io::Error),
+}
+
+impl Directory {
+    /// Opens the directory and makes it, durably, when it is not there.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        create_durably(path)?;
+        let dir = Dir::open_ambient_dir(path, ambient_authority())?;
+        let sync = dir.open(".")?.into_std();
+        let path = path.to_owned();
+        Ok(Self {
+            dir,
+            sync,
+            path,
+            #[cfg(test)]
+            faults: faults::Faults::default(),
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens a lock file. The lock lives as long as the file stays open, so it dies with the process.
+    pub(crate) fn lock_file(&self, name: &str) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        Ok(self.dir.open_with(name, &options)?.into_std())
+    }
+
+    /// Takes the writers' lock for this process and removes what dead writers left half written.
+    ///
+    /// Whoever gets the lock alone knows that no writer lives, so every `.tmp` file is a leftover. Otherwise only
+    /// old ones are: a file of a living writer is seconds old.
+    pub(crate) fn join_writers(&self) -> io::Result<File> {
+        let lock = self.lock_file("writers.lock")?;
+        match lock.try_lock() {
+            Ok(()) => {
+                self.remove_tmp_files(Duration::ZERO)?;
+                // Another one may clean up between these two calls; nothing of ours exists yet.
+                lock.unlock()?;
+            }
+            Err(TryLockError::WouldBlock) => self.remove_tmp_files(TMP_AGE_MAX)?,
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        lock.lock_shared()?;
+        Ok(lock)
+    }
+
+    fn remove_tmp_files(&self, age_min: Duration) -> io::Result<()> {
+        for file in self.dir.entries()? {
+            let file = file?;
+            if !file.file_name().to_string_lossy().ends_with(TMP_SUFFIX) {
+                continue;
+            }
+            let Ok(modified) = file.metadata().and_then(|metadata| metadata.modified()) else {
+                continue;
+            };
+            // A file from the future, after the clock was set back, has no age and stays.
+            let age = SystemTime::now().duration_since(modified.into_std());
+            if age_min.is_zero() || age.is_ok_and(|age| age >= age_min) {
+                ignore_missing(file.remove_file())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the file under its temporary name, and makes its bytes durable when `sync` says so.
+    /// On an error nothing is left behind.
+    pub(crate) fn write_tmp(&self, entry: Entry, bytes: &[u8], sync: bool) -> io::Result<()> {
+        let name = entry.tmp_name();
+        let written = self.write_new(&name, bytes, sync);
+        if written.is_err() {
+            self.remove_tmp(entry);
+        }
+        written
+    }
+
+    fn write_new(&self, name: &str, bytes: &[u8], sync: bool) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        let mut file = self.dir.open_with(name, &options)?;
+        #[cfg(test)]
+        self.faults.write(&mut file, bytes)?;
+        file.write_all(bytes)?;
+        if sync {
+            file.sync_all()?;
+        }
+        Ok(())
+    }
+
+    /// Makes the bytes of many temporary files durable at once.
+    pub(crate) fn sync_tmp_files(&self, entries: &[Entry]) -> io::Result<()> {
+        // One flush of the whole file system instead of one of its journal for each file.
+        #[cfg(target_os = "linux")]
+        match rustix::fs::syncfs(&self.sync) {
+            Ok(()) => return Ok(()),
+            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {}
+            Err(error) => return Err(error.into()),
+        }
+        entries
+            .iter()
+            .try_for_each(|entry| self.dir.open(entry.tmp_name())?.sync_all())
+    }
+
+    /// Gives a temporary file its final name. It is visible to drains from now on.
+    pub(crate) fn publish_tmp(&self, entry: Entry) -> io::Result<()> {
+        self.dir.rename(entry.tmp_name(), &self.dir, entry.file_name())
+    }
+
+    /// Removes a temporary file. What cannot be removed is removed by the next one who opens the outbox.
+    pub(crate) fn remove_tmp(&self, entry: Entry) {
+        if let Err(error) = ignore_missing(self.dir.remove_file(entry.tmp_name())) {
+            tracing::debug!(%error, %entry.id, "a temporary file stays until the outbox is opened again");
+        }
+    }
+
+    /// Makes every rename and removal so far durable.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        // Other systems have no such call for a directory, and do it by themselves.
+        if cfg!(unix) { self.sync.sync_all() } else { Ok(()) }
+    }
+
+    /// A second handle for [`Directory::sync`] from another thread.
+    pub(crate) fn sync_handle(&self) -> io::Result<File> {
+        self.sync.try_clone()
+    }
+
+    /// Calls `found` for every file that looks like an event: with its entry, or with the name that is not one.
+    /// In no order.
+    pub(crate) fn scan(&self, mut found: impl FnMut(Result<Entry, OsString>)) -> io::Result<()> {
+        for file in self.dir.entries()? {
+            let name = file?.file_name();
+            let text = name.to_string_lossy();
+            if text.ends_with(EVENT_SUFFIX) {
+                let entry = Entry::parse(&text);
+                found(entry.ok_or(name));
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes of a file that waits.
+    pub(crate) fn read(&self, name: &str) -> Result<Vec<u8>, ReadError> {
+        let bytes = self.open_regular(name).and_then(|(file, size_bytes)| {
+            let mut bytes = Vec::with_capacity(size_bytes as usize + 1);
+            file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        });
+        bytes.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => ReadError::Gone,
+            io::ErrorKind::OutOfMemory | io::ErrorKind::Interrupted => ReadError::Busy(error),
+            _ if out_of_files(&error) => ReadError::Busy(error),
+            _ => ReadError::Unreadable(error),
+        })
+    }
+
+    fn open_regular(&self, name: &str) -> io::Result<(cap_std::fs::File, u64)> {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        // Opening a named pipe would wait for its other end for ever.
+        #[cfg(unix)]
+        cap_std::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NONBLOCK.bits() as i32);
+        let file = self.dir.open_with(name, &options)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        if metadata.len() > FILE_BYTES_MAX {
+            return Err(io::Error::other("it is larger than any event"));
+        }
+        Ok((file, metadata.len()))
+    }
+
+    /// The directory for files whose events are published.
+    pub(crate) fn done(&self) -> io::Result<Dir> {
+        ignore_exists(self.dir.create_dir(DONE))?;
+        self.dir.open_dir(DONE)
+    }
+
+    /// Moves a file whose event is published to `done`. That it is gone already is no error.
+    pub(crate) fn retire(&self, entry: Entry, done: &Dir) -> io::Result<()> {
+        let name = entry.file_name();
+        ignore_missing(self.dir.rename(&name, done, &name))
+    }
+
+    /// Removes a file whose event is published. That it is gone already is no error.
+    pub(crate) fn remove(&self, entry: Entry) -> io::Result<()> {
+        ignore_missing(self.dir.remove_file(entry.file_name()))
+    }
+
+    /// Moves a file out of the way, and writes the reason beside it. A file of the same name that was set aside
+    /// before is kept. When only the reason cannot be written, the file is aside all the same.
+    pub(crate) fn set_aside(&self, name: &str, reason: &str) -> io::Result<()> {
+        ignore_exists(self.dir.create_dir(ASIDE))?;
+        let aside = self.dir.open_dir(ASIDE)?;
+        let mut target = name.to_owned();
+        let mut copy = 1;
+        while aside.symlink_metadata(&target).is_ok() {
+            copy += 1;
+            target = format!("{name}.{copy}");
+        }
+        #[cfg(test)]
+        self.faults.rename()?;
+        self.dir.rename(name, &aside, &target)?;
+        let written = aside.write(format!("{target}{REASON_SUFFIX}"), format!("{reason}\n"));
+        let synced = aside
+            .open(".")
+            .and_then(|aside| aside.sync_all())
+            .and_then(|()| self.sync());
+        if let Err(error) = written.and(synced) {
+            tracing::warn!(%error, file = name, reason, "the reason for setting a file aside may not be on disk");
+        }
+        Ok(())
+    }
+
+    /// The names of the files in `aside/`, without their reasons.
+    pub(crate) fn scan_aside(&self, mut found: impl FnMut(&str)) -> io::Result<()> {
+        let files = match self.dir.read_dir(ASIDE) {
+            Ok(files) => files,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        for file in files {
+            let name = file?.file_name();
+            let name = name.to_string_lossy();
+            if !name.ends_with(REASON_SUFFIX) {
+                found(&name);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes a directory and its parents, and syncs each parent that got a new child: otherwise a power cut could
+/// take the whole outbox away with the durable files in it.
+fn create_durably(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    create_durably(parent)?;
+    ignore_exists(std::fs::create_dir(path))?;
+    if cfg!(unix) {
+        File::open(parent)?.sync_all()
+    } else {
+        Ok(())
+    }
+}
+
+fn out_of_files(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    if let Some(code) = error.raw_os_error() {
+        let errno = rustix::io::Errno::from_raw_os_error(code);
+        return matches!(errno, rustix::io::Errno::MFILE | rustix::io::Errno::NFILE);
+    }
+    let _ = error;
+    false
+}
+
+/// Whether an error says that there is no room, on the disk or in a quota.
+pub(crate) fn is_disk_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+fn ignore_missing(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+fn ignore_exists(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        done => done,
+    }
+}
+
+/// Faults that a unit test can order, for what no test can bring about without a disk of its own.
+#[cfg(test)]
+pub(crate) mod faults {
+    use std::io::{self, Write};
+    use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+    pub(crate) struct Faults {
+        /// Bytes that may still be written; negative means no limit.
+        pub(crate) disk_bytes: AtomicI64,
+        pub(crate) renames_fail: AtomicBool,
+    }
+
+    impl Default for Faults {
+        fn default() -> Self {
+            Self {
+                disk_bytes: AtomicI64::new(-1),
+                renames_fail: AtomicBool::new(false),
+            }
+        }
+    }
+
+    impl Faults {
+        /// As a full disk does: takes what fits, then fails.
+        pub(crate) fn write(&self, file: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+            let left = self.disk_bytes.load(Ordering::Relaxed);
+            if left < 0 {
+                return Ok(());
+            }
+            if left < bytes.len() as i64 {
+                file.write_all(&bytes[..left as usize])?;
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.disk_bytes.fetch_sub(bytes.len() as i64, Ordering::Relaxed);
+            Ok(())
+        }
+
+        pub(crate) fn rename(&self) -> io::Result<()> {
+            if self.renames_fail.load(Ordering::Relaxed) {
+                Err(io::ErrorKind::StorageFull.into())
+            } else {
+                Ok(())
+            }
+        }
+    }
+}

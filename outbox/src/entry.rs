@@ -1,0 +1,214 @@
+//! Names of the files in an outbox. A name says when the event was put and to which lane it belongs, so that a
+//! listing of the directory is enough to know the order and nothing has to be opened for it. No I/O.
+//!
+//! A name is `<uuid>-<lane>.event`. The UUID is a version 7 one: 48 bits of milliseconds, then 12 bits of
+//! fraction (RFC 9562, method 3), then 62 bits which keep processes apart. Within one process the time never
+//! stands still and never goes back, whatever the clock does.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use uuid::Uuid;
+
+pub(crate) const EVENT_SUFFIX: &str = ".event";
+pub(crate) const TMP_SUFFIX: &str = ".tmp";
+
+/// A tick is 1/4096 ms: what fits in the 60 bits of time that a version 7 UUID has.
+const TICKS_PER_MS: u64 = 4096;
+/// Names from beyond the year 10000 are somebody's mistake, and following them would use up the ticks.
+const TICK_MAX: u64 = 253_402_300_800_000 * TICKS_PER_MS;
+
+/// The last tick given out in this process: shared by all outboxes in it, so that their entries are in order too.
+static LAST_TICK: AtomicU64 = AtomicU64::new(0);
+
+/// The name of one event in an outbox. Ids sort in the order in which events were put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryId(Uuid);
+
+impl EntryId {
+    /// The next id, greater than any that this process made before.
+    pub(crate) fn next(writer: Writer) -> Self {
+        Self::at(next_tick(now_ticks()), writer, Uuid::new_v4().as_u128() as u32)
+    }
+
+    fn at(tick: u64, writer: Writer, random: u32) -> Self {
+        let (ms, fraction) = (u128::from(tick / TICKS_PER_MS), u128::from(tick % TICKS_PER_MS));
+        let tail = (u128::from(writer.0) << 32) | u128::from(random);
+        Self(Uuid::from_u128(
+            (ms << 80) | (7 << 76) | (fraction << 64) | (0b10 << 62) | tail,
+        ))
+    }
+
+    fn tick(self) -> u64 {
+        let bits = self.0.as_u128();
+        ((bits >> 80) as u64) * TICKS_PER_MS + ((bits >> 64) as u64 & (TICKS_PER_MS - 1))
+    }
+
+    /// Which opened outbox made this id.
+    pub(crate) fn writer(self) -> Writer {
+        Writer((self.0.as_u128() >> 32) as u32 & Writer::MASK)
+    }
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Thirty random bits that tell the entries of one opened outbox from those of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Writer(u32);
+
+impl Writer {
+    const MASK: u32 = (1 << 30) - 1;
+
+    pub(crate) fn random() -> Self {
+        Self(Uuid::new_v4().as_u128() as u32 & Self::MASK)
+    }
+}
+
+/// The subjects that wait for each other: those whose names have the same checksum, which is nearly always one.
+/// Two subjects in one lane cost nothing but their independence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Lane(u32);
+
+impl Lane {
+    pub(crate) fn of(subject: &str) -> Self {
+        Self(crc32fast::hash(subject.as_bytes()))
+    }
+}
+
+/// One file that waits in the outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Entry {
+    pub(crate) id: EntryId,
+    pub(crate) lane: Lane,
+}
+
+impl Entry {
+    pub(crate) fn file_name(self) -> String {
+        format!("{}-{:08x}{EVENT_SUFFIX}", self.id, self.lane.0)
+    }
+
+    pub(crate) fn tmp_name(self) -> String {
+        format!("{}{TMP_SUFFIX}", self.id)
+    }
+
+    /// Reads a name back. `None` for any name that [`Entry::file_name`] does not make, letter by letter.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        let (id, lane) = name.strip_suffix(EVENT_SUFFIX)?.split_at_checked(36)?;
+        let id = Uuid::try_parse(id).ok()?;
+        let lane = u32::from_str_radix(lane.strip_prefix('-')?, 16).ok()?;
+        let entry = Self {
+            id: EntryId(id),
+            lane: Lane(lane),
+        };
+        (id.get_version_num() == 7 && entry.file_name() == name).then_some(entry)
+    }
+}
+
+/// Makes sure that ids made from now on sort after `seen`: a process that starts with a clock which was set back
+/// must not put its events before those which already wait.
+pub(crate) fn continue_after(seen: EntryId) {
+    if seen.tick() < TICK_MAX {
+        LAST_TICK.fetch_max(seen.tick(), Ordering::AcqRel);
+    }
+}
+
+fn now_ticks() -> u64 {
+    // A clock before 1970 counts as 1970; the order within the process does not need it.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let fraction = u64::from(now.subsec_nanos() % 1_000_000) * TICKS_PER_MS / 1_000_000;
+    u64::try_from(now.as_millis())
+        .unwrap_or(0)
+        .saturating_mul(TICKS_PER_MS)
+        .saturating_add(fraction)
+}
+
+fn next_tick(now: u64) -> u64 {
+    let mut last = LAST_TICK.load(Ordering::Acquire);
+    loop {
+        let tick = now.max(last + 1);
+        match LAST_TICK.compare_exchange_weak(last, tick, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return tick,
+            Err(seen) => last = seen,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_version_7_and_strictly_rise() {
+        let writer = Writer::random();
+        let mut last = EntryId::next(writer);
+        for _ in 0..100_000 {
+            let next = EntryId::next(writer);
+            assert!(next > last, "{next} after {last}");
+            assert!(
+                next.to_string() > last.to_string(),
+                "the names sort as the ids do"
+            );
+            last = next;
+        }
+        assert_eq!(last.0.get_version_num(), 7);
+        assert_eq!(last.writer(), writer);
+    }
+
+    #[test]
+    fn ids_rise_in_every_thread_at_once() {
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                std::thread::spawn(|| {
+                    let writer = Writer::random();
+                    (0..10_000).map(|_| EntryId::next(writer)).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        let mut all = std::collections::HashSet::new();
+        for thread in threads {
+            let ids = thread.join().unwrap();
+            assert!(ids.is_sorted());
+            all.extend(ids.into_iter().map(|id| id.tick()));
+        }
+        assert_eq!(all.len(), 40_000, "no tick is given out twice");
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_does_not_change_the_order() {
+        let ahead = EntryId::at(now_ticks() + 3_600_000 * TICKS_PER_MS, Writer::random(), 1);
+        continue_after(ahead);
+        assert!(EntryId::next(Writer::random()) > ahead);
+        // A name from the far future is not followed.
+        continue_after(EntryId::at(u64::MAX / 16, Writer::random(), 1));
+        assert!(EntryId::next(Writer::random()).tick() < TICK_MAX);
+    }
+
+    #[test]
+    fn names_are_read_back_and_nothing_else_is() {
+        let entry = Entry {
+            id: EntryId::next(Writer::random()),
+            lane: Lane::of("obs.pc"),
+        };
+        let name = entry.file_name();
+        assert_eq!(Entry::parse(&name), Some(entry));
+        let foreign = [
+            String::new(),
+            ".event".to_owned(),
+            entry.tmp_name(),
+            name.to_uppercase(),
+            name.replace("-", ""),
+            format!("{name}.bak"),
+            format!("+{name}"),
+            name.replace(".event", "0.event"),
+            format!("{}-00000000.event", Uuid::new_v4()),
+        ];
+        for name in foreign {
+            assert_eq!(Entry::parse(&name), None, "{name}");
+        }
+    }
+}

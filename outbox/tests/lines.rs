@@ -1,0 +1,203 @@
+//! Publishing lines, as `lantern publish` does it, against a real broker.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that fails should fail loudly"
+)]
+
+mod support;
+
+use std::io::{BufReader, Cursor, Write};
+use std::time::Duration;
+
+use lantern_outbox::{LinesError, LinesOptions, LinesReport, Outbox, publish_lines};
+use support::*;
+use tokio_util::sync::CancellationToken;
+
+async fn publish(
+    server: &NatsServer,
+    outbox: &Outbox,
+    subject: &str,
+    input: impl Into<Vec<u8>>,
+    change: impl FnOnce(&mut LinesOptions),
+) -> Result<LinesReport, LinesError> {
+    let mut options = LinesOptions::default();
+    change(&mut options);
+    let reader = Cursor::new(input.into());
+    publish_lines(
+        reader,
+        subject,
+        outbox,
+        server.broker(),
+        options,
+        CancellationToken::new(),
+    )
+    .await
+}
+
+#[tokio::test]
+async fn each_json_line_is_an_event_and_a_bad_one_holds_nobody_up() {
+    let server = NatsServer::start().await;
+    server.create_stream("OBS", &["obs.>"]).await;
+    let dir = scratch();
+    let outbox = Outbox::open(dir.path()).unwrap();
+    let input = "\u{feff}{\"n\":0}\n\n{\"n\":1}\r\nnot json\n   \n[2]\n{\"n\":\n3";
+    let headers = |options: &mut LinesOptions| options.headers.push(("From".to_owned(), "test".to_owned()));
+    let report = publish(&server, &outbox, "obs.a", input, headers).await.unwrap();
+    assert_eq!((report.lines, report.stored, report.published), (8, 4, 4));
+    assert_eq!(
+        (report.waiting, report.aside, report.duplicates, report.bad),
+        (0, 0, 0, 2)
+    );
+    let bad: Vec<(u64, &str)> = report
+        .bad_lines
+        .iter()
+        .map(|bad| (bad.number, bad.reason.as_str()))
+        .collect();
+    assert_eq!(bad, [(4, "it is not JSON"), (7, "it is not JSON")]);
+    let messages = server.messages("OBS").await;
+    assert_eq!(
+        payloads(&messages, "obs.a"),
+        ["{\"n\":0}", "{\"n\":1}", "[2]", "3"]
+    );
+    assert!(
+        messages
+            .iter()
+            .all(|message| message.headers.get("From").unwrap().as_str() == "test")
+    );
+}
+
+#[tokio::test]
+async fn raw_lines_are_published_as_they_are() {
+    let server = NatsServer::start().await;
+    server.create_stream("OBS", &["obs.>"]).await;
+    let dir = scratch();
+    let outbox = Outbox::open(dir.path()).unwrap();
+    let long = vec![b'x'; 2 * 1024 * 1024];
+    let input = [&b"a b\n\n\xff\xfe\n"[..], &long, b"\nend"].concat();
+    let report = publish(&server, &outbox, "obs.a", input, |options| options.raw = true)
+        .await
+        .unwrap();
+    assert_eq!(
+        (report.lines, report.stored, report.published, report.bad),
+        (5, 4, 4, 1)
+    );
+    assert_eq!(report.bad_lines[0].number, 4);
+    let found: Vec<Vec<u8>> = server
+        .messages("OBS")
+        .await
+        .into_iter()
+        .map(|message| message.payload)
+        .collect();
+    assert_eq!(found, [&b"a b"[..], b"", b"\xff\xfe", b"end"]);
+}
+
+#[tokio::test]
+async fn many_lines_keep_their_order() {
+    let server = NatsServer::start().await;
+    server.create_stream("OBS", &["obs.>"]).await;
+    let dir = scratch();
+    let outbox = Outbox::open(dir.path()).unwrap();
+    let input = numbers(5000).join("\n");
+    let report = publish(&server, &outbox, "obs.a", input, |_| {}).await.unwrap();
+    assert_eq!((report.stored, report.published, report.waiting), (5000, 5000, 0));
+    assert_eq!(payloads(&server.messages("OBS").await, "obs.a"), numbers(5000));
+}
+
+#[tokio::test]
+async fn a_line_of_a_pipe_that_stays_open_is_published_at_once() {
+    let server = NatsServer::start().await;
+    server.create_stream("OBS", &["obs.>"]).await;
+    let dir = scratch();
+    let outbox = Outbox::open(dir.path()).unwrap();
+    let (pipe, mut writer) = std::io::pipe().unwrap();
+    let cancel = CancellationToken::new();
+    let publishing = tokio::spawn({
+        let (outbox, broker, cancel) = (outbox.clone(), server.broker(), cancel.clone());
+        async move {
+            publish_lines(
+                BufReader::new(pipe),
+                "obs.a",
+                &outbox,
+                broker,
+                LinesOptions::default(),
+                cancel,
+            )
+            .await
+        }
+    });
+    for count in 1..=3 {
+        writer.write_all(b"{}\n").unwrap();
+        wait_for("the line", || async {
+            (server.count("OBS").await == count).then_some(())
+        })
+        .await;
+    }
+    cancel.cancel();
+    let report = tokio::time::timeout(PATIENCE, publishing)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    assert_eq!((report.stored, report.published), (3, 3));
+}
+
+#[tokio::test]
+async fn what_cannot_be_published_now_is_counted_and_waits_for_the_next_time() {
+    let mut server = NatsServer::start().await;
+    let dir = scratch();
+    let outbox = Outbox::open(dir.path()).unwrap();
+    let short = |options: &mut LinesOptions| options.patience = Duration::from_millis(700);
+    let report = publish(&server, &outbox, "obs.a", "1\n2\n", short).await.unwrap();
+    assert_eq!((report.stored, report.published, report.waiting), (2, 0, 2));
+    assert_eq!(report.blocked[0].reason, "no stream takes this subject");
+
+    server.kill();
+    let report = publish(&server, &outbox, "obs.a", "3", short).await.unwrap();
+    assert_eq!((report.stored, report.published, report.waiting), (1, 0, 1));
+    assert!(report.last_error.unwrap().message.contains("cannot connect"));
+
+    server.restart().await;
+    server.create_stream("OBS", &["obs.>"]).await;
+    let report = publish(&server, &outbox, "obs.a", "4", |_| {}).await.unwrap();
+    assert_eq!((report.stored, report.published, report.waiting), (1, 1, 0));
+    assert_eq!(
+        payloads(&server.messages("OBS").await, "obs.a"),
+        ["1", "2", "3", "4"]
+    );
+}
+
+/// A service of its own drains the directory; the lines only have to get there.
+#[tokio::test]
+async fn lines_are_published_by_another_drain_when_there_is_one() {
+    let server = NatsServer::start().await;
+    server.create_stream("OBS", &["obs.>"]).await;
+    let dir = scratch();
+    let service = Outbox::open(dir.path()).unwrap();
+    let drain = Running::start(&service, server.broker());
+    wait_for("the service", || async {
+        (service.stats().unwrap().drain == lantern_outbox::DrainState::Connected).then_some(())
+    })
+    .await;
+    let outbox = Outbox::open(dir.path()).unwrap();
+    let report = publish(&server, &outbox, "obs.a", "1\n2", |_| {}).await.unwrap();
+    assert_eq!((report.stored, report.published, report.waiting), (2, 2, 0));
+    assert_eq!(service.published(), 2);
+    drain.stop().await;
+}
+
+#[tokio::test]
+async fn a_subject_that_cannot_be_is_refused_before_anything_is_read() {
+    let server = NatsServer::start().await;
+    let dir = scratch();
+    let outbox = Outbox::open(dir.path()).unwrap();
+    for subject in ["", "a.*", "a b"] {
+        let refused = publish(&server, &outbox, subject, "1", |_| {}).await;
+        assert!(
+            matches!(refused, Err(LinesError::Invalid(_))),
+            "{subject:?}: {refused:?}"
+        );
+    }
+    assert_eq!(outbox.len().unwrap(), 0);
+}

@@ -1,0 +1,108 @@
+//! A line between a client and the broker that loses what is on it when it is cut, as a real one does. Without it
+//! a test only sees how a process dies, which loses nothing that was already handed to the kernel.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_nats::ConnectOptions;
+use lantern_outbox::Broker;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// Forwards connections to a server.
+pub struct Line {
+    address: SocketAddr,
+    state: Arc<State>,
+    cut: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    lose_to_server: AtomicBool,
+    lose_to_client: AtomicBool,
+}
+
+impl Line {
+    pub async fn to(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State::default());
+        let (cut, cuts) = watch::channel(0);
+        let shared = Arc::clone(&state);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(server) = TcpStream::connect(server).await else {
+                    continue;
+                };
+                let (from_client, to_client) = client.into_split();
+                let (from_server, to_server) = server.into_split();
+                let state = Arc::clone(&shared);
+                tokio::spawn(copy(
+                    from_client,
+                    to_server,
+                    Arc::clone(&state),
+                    |s| &s.lose_to_server,
+                    cuts.clone(),
+                ));
+                tokio::spawn(copy(
+                    from_server,
+                    to_client,
+                    state,
+                    |s| &s.lose_to_client,
+                    cuts.clone(),
+                ));
+            }
+        });
+        Self { address, state, cut }
+    }
+
+    pub fn broker(&self) -> Broker {
+        Broker::new(format!("nats://{}", self.address), ConnectOptions::new()).unwrap()
+    }
+
+    /// From now on nothing reaches the server, and nobody is told.
+    pub fn lose_to_server(&self) {
+        self.state.lose_to_server.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on nothing reaches the client, and nobody is told.
+    pub fn lose_to_client(&self) {
+        self.state.lose_to_client.store(true, Ordering::SeqCst);
+    }
+
+    /// Closes every connection. New ones lose nothing.
+    pub fn cut(&self) {
+        // In this order, so that a connection made at once after the cut loses nothing either.
+        self.state.lose_to_server.store(false, Ordering::SeqCst);
+        self.state.lose_to_client.store(false, Ordering::SeqCst);
+        self.cut.send_modify(|count| *count += 1);
+    }
+}
+
+async fn copy(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    state: Arc<State>,
+    loses: fn(&State) -> &AtomicBool,
+    mut cuts: watch::Receiver<u64>,
+) {
+    cuts.mark_unchanged();
+    let mut buffer = vec![0; 16 * 1024];
+    let mut lost = false;
+    loop {
+        let read = tokio::select! {
+            biased;
+            _ = cuts.changed() => return,
+            read = from.read(&mut buffer) => read,
+        };
+        let Ok(count @ 1..) = read else { return };
+        // What begins to lose goes on losing: a stream of bytes with a hole in it would be no fault of the network.
+        lost |= loses(&state).load(Ordering::SeqCst);
+        if !lost && to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+}

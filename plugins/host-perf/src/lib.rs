@@ -1,0 +1,52 @@
+//! Projects the samples that agents publish on `host_perf.>` into the table `host_perf`. They travel over core
+//! NATS: a chart with a gap is worth having, so nobody stores them for a host that is away.
+
+use lantern_sdk::prelude::*;
+use serde::Deserialize;
+
+lantern_sdk::export!(HostPerf);
+
+/// The plugin.
+pub struct HostPerf;
+
+impl Plugin for HostPerf {
+    const SOURCES: &'static [Source<Self>] = &[Source::core("perf", &["host_perf.>"], sample)];
+    const WRITES: &'static [Write] = &[Sample::WRITE];
+}
+
+/// How busy a machine was. What an agent cannot measure is null.
+#[derive(Deserialize, Table, Row)]
+#[table(name = "host_perf", primary_key = [pc_id, at], retention_days = 30)]
+#[row(on_conflict = ignore)]
+struct Sample {
+    #[column(entity)]
+    pc_id: String,
+    #[column(time)]
+    at: Timestamp,
+    /// Of all processors together.
+    #[column(measure = "%")]
+    cpu_pct: Option<f64>,
+    #[column(measure = "")]
+    cpu_count: Option<i64>,
+    #[column(measure = "By")]
+    mem_used_bytes: Option<i64>,
+    #[column(measure = "By")]
+    mem_total_bytes: Option<i64>,
+    #[column(measure = "By")]
+    swap_used_bytes: Option<i64>,
+    #[column(measure = "By")]
+    swap_total_bytes: Option<i64>,
+    #[column(measure = "By/s")]
+    disk_read_bytes_per_sec: Option<f64>,
+    #[column(measure = "By/s")]
+    disk_written_bytes_per_sec: Option<f64>,
+    #[column(measure = "By/s")]
+    net_rx_bytes_per_sec: Option<f64>,
+    #[column(measure = "By/s")]
+    net_tx_bytes_per_sec: Option<f64>,
+}
+
+fn sample(message: &Message<'_>, rows: &mut Rows<HostPerf>) -> Result {
+    rows.put(message.json::<Sample>()?);
+    Ok(())
+}

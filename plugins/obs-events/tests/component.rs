@@ -1,0 +1,82 @@
+//! The SDK's promises about what a build makes: a component of this contract that imports nothing, or only the
+//! host's log. It stands here and not with the SDK, whose examples would else be built with the encoder.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "all of this file is a test")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use wit_component::{ComponentEncoder, DecodedWasm};
+
+/// Builds a module of this workspace as `lantern plugin build` does, and encodes it.
+fn component(arguments: &[&str], file: &str) -> Vec<u8> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let status = Command::new(env!("CARGO"))
+        .current_dir(&workspace)
+        .args([
+            "build",
+            "--quiet",
+            "--target",
+            "wasm32-unknown-unknown",
+            "--profile",
+            "plugin",
+            "--package",
+        ])
+        .args(arguments)
+        .status()
+        .expect("cargo runs");
+    assert!(status.success(), "{arguments:?} does not build: {status}");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(workspace.join("target"), PathBuf::from);
+    let module =
+        std::fs::read(target.join("wasm32-unknown-unknown/plugin").join(file)).expect("cargo made it");
+    let mut encoder = ComponentEncoder::default()
+        .validate(true)
+        .module(&module)
+        .expect("it carries its contract");
+    let component = encoder.encode().expect("the module becomes a component");
+    println!(
+        "{file}: {} bytes of core module, {} bytes of component",
+        module.len(),
+        component.len()
+    );
+    component
+}
+
+/// The names of what a component imports and exports.
+fn surface(component: &[u8]) -> (Vec<String>, Vec<String>) {
+    let DecodedWasm::Component(resolve, world) = wit_component::decode(component).expect("it decodes") else {
+        panic!("it is no component");
+    };
+    let world = &resolve.worlds[world];
+    let imports = world
+        .imports
+        .keys()
+        .map(|key| resolve.name_world_key(key))
+        .collect();
+    let exports = world
+        .exports
+        .keys()
+        .map(|key| resolve.name_world_key(key))
+        .collect();
+    (imports, exports)
+}
+
+const PROJECTOR: &str = "lantern:projection/projector@0.1.0";
+const LOG: &str = "lantern:projection/log@0.1.0";
+
+#[test]
+fn a_plugin_that_does_not_log_imports_nothing() {
+    let (imports, exports) = surface(&component(&["obs-events"], "obs_events.wasm"));
+    assert_eq!(imports, Vec::<String>::new());
+    assert_eq!(exports, [PROJECTOR]);
+}
+
+#[test]
+fn a_plugin_that_logs_imports_the_log_alone() {
+    let (imports, exports) = surface(&component(
+        &["lantern-sdk", "--example", "logging"],
+        "examples/logging.wasm",
+    ));
+    assert_eq!(imports, [LOG]);
+    assert_eq!(exports, [PROJECTOR]);
+}

@@ -1,0 +1,70 @@
+//! The component's two exports, over any [`Plugin`].
+
+use std::marker::PhantomData;
+
+use crate::bindings::exports::lantern::projection::projector::{Guest, Manifest, Message as Sent, Outcome};
+use crate::declare;
+use crate::{Message, Plugin, Timestamp};
+
+/// The exports of the plugin `P`.
+#[derive(Debug)]
+pub struct Exported<P>(PhantomData<P>);
+
+impl<P: Plugin> Guest for Exported<P> {
+    fn describe() -> Manifest {
+        declare::manifest::<P>()
+    }
+
+    fn project(source: u32, messages: Vec<Sent>) -> Vec<Outcome> {
+        let source = &P::SOURCES[source as usize];
+        let mut outcomes = Vec::with_capacity(messages.len());
+        for sent in messages {
+            let message = Message {
+                subject: &sent.subject,
+                sequence: sent.sequence,
+                published: Timestamp::from_micros(sent.published),
+                headers: &sent.headers,
+                payload: &sent.payload,
+            };
+            outcomes.push(source.handle(&message));
+        }
+        outcomes
+    }
+}
+
+/// Makes a type that is a [`Plugin`] the plugin of this package. Once in a package; its name, version and
+/// description are those in `Cargo.toml`.
+///
+/// ```
+/// use lantern_sdk::prelude::*;
+///
+/// lantern_sdk::export!(Nothing);
+///
+/// struct Nothing;
+///
+/// impl Plugin for Nothing {
+///     const SOURCES: &'static [Source<Self>] = &[Source::core("all", &[">"], |_, _| Ok(()))];
+///     const WRITES: &'static [Write] = &[];
+/// }
+/// # assert_eq!(lantern_sdk::native::describe::<Nothing>().name, "lantern-sdk");
+/// ```
+#[macro_export]
+macro_rules! export {
+    ($plugin:ident) => {
+        impl $crate::Package for $plugin {
+            const NAME: &'static str = ::core::env!("CARGO_PKG_NAME");
+            const VERSION: &'static str = ::core::env!("CARGO_PKG_VERSION");
+            const DOC: &'static str = ::core::env!("CARGO_PKG_DESCRIPTION");
+        }
+
+        // In an ordinary build nothing else may use the plugin, and the compiler would call it dead.
+        const _: fn() -> $crate::native::Manifest = $crate::native::describe::<$plugin>;
+
+        // Only there: natively several plugins may be linked into one program, and the exports have one name.
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            type Exported = $crate::guest::Exported<$plugin>;
+    $crate::bindings::export_projector!(Exported with_types_in $crate::bindings);
+        };
+    };
+}

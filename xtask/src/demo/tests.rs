@@ -1,0 +1,116 @@
+//! The demo with stand-ins for its two programs: scripts that begin and end as the real ones do.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::TcpStream,
+    thread,
+};
+
+use super::*;
+
+/// A host's API that answers every question with one projection of `rows` rows. It lives as long as the test.
+fn api(rows: u64) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        listener
+            .incoming()
+            .for_each(|stream| answer(stream.unwrap(), rows))
+    });
+    address
+}
+
+fn answer(mut stream: TcpStream, rows: u64) {
+    let mut request = String::new();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    while reader.read_line(&mut request).unwrap() > 2 {}
+    let body = format!(r#"[{{"plugin": "obs-events", "source": "events", "rows": {rows}, "lag": 0}}]"#);
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+}
+
+fn script(folder: &Path, name: &str, text: &str) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let path = folder.join(name);
+    fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+/// A folder, a host whose API says `rows`, and a feeder that does `feeder`. Both write down when they end.
+fn start(rows: u64, feeder: &str) -> (tempfile::TempDir, Host, Feeder) {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let text = format!(
+        "trap 'echo host >>{0}/ended; exit 0' TERM\necho http://{1}\nwhile :; do sleep 0.02; done",
+        here.display(),
+        api(rows)
+    );
+    let start = host::Start {
+        program: script(here, "lantern", &text),
+        plugins: here.join("plugins"),
+        nats_server: here.join("nats-server"),
+        data_dir: here.to_owned(),
+        listen: "127.0.0.1:0".parse().unwrap(),
+    };
+    let host = Host::start(&start, here).unwrap();
+    let text = format!("{feeder}; echo feeder >>{}/ended", here.display());
+    let feeder = Feeder::start(&script(here, "feeder", &text), here).unwrap();
+    (folder, host, feeder)
+}
+
+fn ended(folder: &tempfile::TempDir) -> String {
+    fs::read_to_string(folder.path().join("ended")).unwrap()
+}
+
+#[test]
+fn a_demo_with_a_limit_ends_in_the_order_of_the_data() {
+    let (folder, mut host, mut feeder) = start(5, "cat");
+    let (_stop, stopped) = mpsc::sync_channel(1);
+    let end = watch(&mut host, &mut feeder, &stopped, Some(Duration::from_millis(1)));
+    assert!(matches!(end, End::Wanted), "{end:?}");
+    stop_both(host, feeder, &end, true).unwrap();
+    assert_eq!(ended(&folder), "feeder\nhost\n");
+}
+
+#[test]
+fn ctrl_c_ends_it() {
+    let (folder, mut host, mut feeder) = start(5, "cat");
+    let (stop, stopped) = mpsc::sync_channel(1);
+    stop.send(()).unwrap();
+    let end = watch(&mut host, &mut feeder, &stopped, None);
+    stop_both(host, feeder, &end, false).unwrap();
+    assert_eq!(ended(&folder), "feeder\nhost\n");
+}
+
+#[test]
+fn a_feeder_that_ends_by_itself_ends_the_demo_as_a_failure() {
+    let (folder, mut host, mut feeder) = start(5, "true");
+    let (_stop, stopped) = mpsc::sync_channel(1);
+    let end = watch(&mut host, &mut feeder, &stopped, None);
+    let error = stop_both(host, feeder, &end, false).unwrap_err().to_string();
+    assert_eq!(error, "the feeder has ended by itself");
+    assert_eq!(ended(&folder), "feeder\nhost\n");
+}
+
+#[test]
+fn a_run_that_brings_no_row_is_a_failure() {
+    let (_folder, mut host, mut feeder) = start(0, "cat");
+    let (_stop, stopped) = mpsc::sync_channel(1);
+    let end = watch(&mut host, &mut feeder, &stopped, Some(Duration::from_millis(1)));
+    let error = stop_both(host, feeder, &end, true).unwrap_err().to_string();
+    assert_eq!(error, "no event became a row");
+}
+
+#[test]
+fn a_taken_port_is_replaced_by_any() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    assert_eq!(free(address).unwrap().port(), 0);
+    drop(taken);
+    assert_eq!(free(address).unwrap(), address);
+}

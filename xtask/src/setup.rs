@@ -1,0 +1,28 @@
+//! `cargo xtask setup`: makes a fresh machine ready, and says what it does while it does it.
+//!
+//! What is there already is left alone, so it may run as often as one likes. It writes only under `target/`,
+//! apart from the compiler target, which belongs to rustup.
+
+mod nats_server;
+mod wasm_target;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::workspace::Workspace;
+
+/// What set-up has found or fetched.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    /// A broker of a version that Lantern works with.
+    pub nats_server: PathBuf,
+}
+
+/// Makes sure of everything that building, testing and the demo need. Each error says what to do about it.
+pub fn run(workspace: &Workspace) -> Result<Tools> {
+    println!("==> set-up");
+    wasm_target::ensure(&workspace.root)?;
+    let nats_server = nats_server::ensure(workspace)?;
+    Ok(Tools { nats_server })
+}

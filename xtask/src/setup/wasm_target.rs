@@ -1,0 +1,62 @@
+//! The compiler target that plugins are built for.
+
+use std::{ffi::OsStr, path::Path, process::Command};
+
+use anyhow::{Context, Result, bail};
+
+use crate::process;
+
+const TARGET: &str = "wasm32-unknown-unknown";
+
+/// Adds the target through rustup when the compiler in use has no standard library for it.
+pub fn ensure(root: &Path) -> Result<()> {
+    if installed()? {
+        println!("    {TARGET}: there");
+        return Ok(());
+    }
+    if process::answer(OsStr::new("rustup"), &["--version"]).is_none() {
+        bail!(
+            "the compiler has no standard library for {TARGET}, and there is no rustup to add it.\n\
+             Install Rust with rustup (https://rustup.rs), or the package of your system that brings this \
+             target, then run this again."
+        );
+    }
+    println!("    {TARGET}: missing, asking rustup for it");
+    let mut rustup = Command::new("rustup");
+    process::run(rustup.current_dir(root).args(["target", "add", TARGET]))?;
+    if !installed()? {
+        bail!("rustup has added {TARGET}, but not to the compiler that cargo uses here; see `rustup show`");
+    }
+    Ok(())
+}
+
+/// Asks the compiler itself, because a rustc that did not come from rustup may have the target as well.
+fn installed() -> Result<bool> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let folder = process::answer(&rustc, &["--print", "target-libdir", "--target", TARGET])
+        .with_context(|| format!("cannot ask {} for its targets", rustc.display()))?;
+    Ok(holds_core(Path::new(&folder)))
+}
+
+fn holds_core(folder: &Path) -> bool {
+    let Ok(entries) = folder.read_dir() else {
+        return false;
+    };
+    entries
+        .flatten()
+        .any(|entry| entry.file_name().to_string_lossy().starts_with("libcore-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_there_when_its_core_library_is() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!holds_core(&folder.path().join("absent")));
+        assert!(!holds_core(folder.path()));
+        std::fs::write(folder.path().join("libcore-0123.rlib"), "").unwrap();
+        assert!(holds_core(folder.path()));
+    }
+}

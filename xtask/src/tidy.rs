@@ -1,0 +1,226 @@
+//! `cargo xtask tidy`: promises of this repository that no compiler checks.
+//!
+//! Each check takes a [`Tree`] (paths and texts) and answers with [`Finding`]s, so that its tests need no
+//! repository. Which files there are, and what they hold, is read once and only here.
+
+mod boundaries;
+mod files;
+mod frozen;
+mod modules;
+mod sizes;
+mod tokens;
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+
+/// One thing that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// The file, from the root on.
+    pub path: String,
+    /// The line, counted from 1; none when it is about the whole file.
+    pub line: Option<usize>,
+    /// What is wrong and what to do instead.
+    pub text: String,
+}
+
+impl Finding {
+    fn new(path: &str, line: impl Into<Option<usize>>, text: impl Into<String>) -> Self {
+        Self {
+            path: path.to_owned(),
+            line: line.into(),
+            text: text.into(),
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(out, "{}:{line}: {}", self.path, self.text),
+            None => write!(out, "{}: {}", self.path, self.text),
+        }
+    }
+}
+
+/// The files of the repository that git knows or would take.
+#[derive(Debug, Default)]
+pub struct Tree {
+    files: Vec<(String, Vec<u8>)>,
+}
+
+impl Tree {
+    /// Reads the tree under `root`.
+    fn read(root: &Path) -> Result<Self> {
+        let mut files = Vec::new();
+        for path in listed(root)? {
+            let full = root.join(&path);
+            // A file that is removed but not yet committed is listed as well, and a link is not a file of ours.
+            if !full.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
+                continue;
+            }
+            let bytes = fs::read(&full).with_context(|| format!("cannot read {}", full.display()))?;
+            files.push((path, bytes));
+        }
+        Ok(Self { files })
+    }
+
+    /// All files with their bytes, in the order of their paths.
+    fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.files
+            .iter()
+            .map(|(path, bytes)| (path.as_str(), bytes.as_slice()))
+    }
+
+    /// The files that are text.
+    fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.files()
+            .filter_map(|(path, bytes)| Some((path, std::str::from_utf8(bytes).ok()?)))
+    }
+
+    /// The Rust files.
+    fn rust(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.texts().filter(|(path, _)| path.ends_with(".rs"))
+    }
+
+    #[cfg(test)]
+    fn of(files: &[(&str, &str)]) -> Self {
+        Self {
+            files: files
+                .iter()
+                .map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec()))
+                .collect(),
+        }
+    }
+}
+
+/// Runs all checks over the repository at `root` and prints what they find. Fails when there is anything but
+/// warnings.
+pub fn check(root: &Path) -> Result<()> {
+    let tree = Tree::read(root)?;
+    for warning in sorted(sizes::check(&tree)) {
+        println!("    warning: {warning}");
+    }
+    let findings = sorted(
+        [boundaries::check, files::check, frozen::check, modules::check]
+            .iter()
+            .flat_map(|check| check(&tree)),
+    );
+    for finding in &findings {
+        println!("    {finding}");
+    }
+    if !findings.is_empty() {
+        bail!("{} of the promises above are broken", findings.len());
+    }
+    println!("    {} files are tidy", tree.files.len());
+    Ok(())
+}
+
+/// Writes down the digests of a WIT folder that has been released. From then on `check` refuses any change of it.
+/// Fails when the folder is frozen already, or empty.
+pub fn freeze(root: &Path, folder: &str) -> Result<()> {
+    frozen::freeze(root, folder)
+}
+
+fn sorted(findings: impl IntoIterator<Item = Finding>) -> Vec<Finding> {
+    let mut findings: Vec<_> = findings.into_iter().collect();
+    findings.sort();
+    findings
+}
+
+/// The paths from `root` on, with `/` between: what git lists, or, in an unpacked archive, what lies there.
+fn listed(root: &Path) -> Result<Vec<String>> {
+    let mut git = Command::new("git");
+    git.current_dir(root)
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
+    let mut paths: Vec<String> = match git.output() {
+        Ok(output) if output.status.success() => output
+            .stdout
+            .split(|&byte| byte == 0)
+            .filter(|path| !path.is_empty())
+            .map(|path| String::from_utf8_lossy(path).into_owned())
+            .collect(),
+        _ => {
+            println!(
+                "    git does not list the files; taking all but target, node_modules and hidden folders"
+            );
+            let mut found = Vec::new();
+            walk(root, root, &mut found)?;
+            found
+        }
+    };
+    paths.sort();
+    paths.dedup();
+    Ok(paths)
+}
+
+fn walk(root: &Path, folder: &Path, found: &mut Vec<String>) -> Result<()> {
+    for entry in folder
+        .read_dir()
+        .with_context(|| format!("cannot read {}", folder.display()))?
+    {
+        let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;
+        let (path, name) = (entry.path(), entry.file_name());
+        let kind = entry
+            .file_type()
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        if kind.is_file() {
+            found.extend(relative(root, &path));
+        } else if kind.is_dir() {
+            let name = name.to_string_lossy();
+            let ours = !matches!(&*name, "target" | "node_modules" | ".git" | "dist");
+            if ours {
+                walk(root, &path, found)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn relative(root: &Path, path: &Path) -> Option<String> {
+    let parts: Option<Vec<_>> = path
+        .strip_prefix(root)
+        .ok()?
+        .components()
+        .map(|part| part.as_os_str().to_str())
+        .collect();
+    Some(parts?.join("/"))
+}
+
+/// The folder that a path of the tree lies in.
+fn folder_of(path: &str) -> PathBuf {
+    Path::new(path)
+        .parent()
+        .map(Path::to_path_buf)
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unpacked_archive_is_walked() {
+        let root = tempfile::tempdir().unwrap();
+        for path in [
+            "host/src/lib.rs",
+            "target/debug/x.rs",
+            "web/node_modules/y.js",
+            "README.md",
+            ".ci/run",
+        ] {
+            let full = root.path().join(path);
+            fs::create_dir_all(full.parent().unwrap()).unwrap();
+            fs::write(full, "").unwrap();
+        }
+        let mut found = Vec::new();
+        walk(root.path(), root.path(), &mut found).unwrap();
+        found.sort();
+        assert_eq!(found, [".ci/run", "README.md", "host/src/lib.rs"]);
+    }
+}

@@ -1,0 +1,134 @@
+//! What every file keeps to: a paragraph at its beginning, no path of somebody's machine, no forgotten to-do.
+
+use super::{Finding, Tree};
+
+/// Beginnings of paths that exist on one machine only. Written in two halves, so that this file may be checked too.
+const PRIVATE: &[&str] = &[
+    concat!("/wo", "rk/"),
+    concat!("/ro", "ot/"),
+    concat!("/ho", "me/"),
+    concat!("/Us", "ers/"),
+];
+
+/// Words for work that was put off; written in halves for the same reason.
+const PUT_OFF: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
+
+/// Licence texts and the lock file are not ours to write.
+const FOREIGN: &[&str] = &["LICENSE", "Cargo.lock", "web/package-lock.json"];
+
+/// Finds Rust files without an opening paragraph, absolute paths, and to-dos without an issue.
+pub fn check(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (path, text) in tree.rust() {
+        if !opens_with_paragraph(text) {
+            findings.push(Finding::new(
+                path,
+                1,
+                "does not begin with a `//!` paragraph: what it is for, what it owns, what it does not do",
+            ));
+        }
+    }
+    for (path, text) in tree.texts().filter(|(path, _)| !FOREIGN.contains(path)) {
+        for (number, line) in (1..).zip(text.lines()) {
+            if let Some(private) = PRIVATE.iter().find(|private| names_path(line, private)) {
+                let text = format!("holds a path under {private}, which exists on one machine only");
+                findings.push(Finding::new(path, number, text));
+            }
+            if let Some(word) = PUT_OFF.iter().find(|word| is_put_off(line, word)) {
+                let text = format!("{word} without an issue; write {word}(#123)");
+                findings.push(Finding::new(path, number, text));
+            }
+        }
+    }
+    findings
+}
+
+fn opens_with_paragraph(text: &str) -> bool {
+    let text = text.trim_start_matches('\u{feff}');
+    let first = text.lines().find(|line| !line.trim().is_empty());
+    first.is_some_and(|line| {
+        line.strip_prefix("//!")
+            .is_some_and(|words| !words.trim().is_empty())
+    })
+}
+
+/// Whether the line holds the path at the beginning of a word: `a/work/b` is somebody's own folder name.
+fn names_path(line: &str, path: &str) -> bool {
+    line.match_indices(path).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        !before.is_some_and(|letter| letter.is_alphanumeric() || "_-.~*{}$<>".contains(letter))
+    })
+}
+
+/// Whether the word stands in the line without `(#number)` behind it.
+fn is_put_off(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        let rest = &line[at + word.len()..];
+        let is_word =
+            |letter: Option<char>| letter.is_some_and(|letter| letter.is_alphanumeric() || letter == '_');
+        !is_word(before) && !is_word(rest.chars().next()) && !has_issue(rest)
+    })
+}
+
+fn has_issue(rest: &str) -> bool {
+    let Some((number, _)) = rest.strip_prefix("(#").and_then(|rest| rest.split_once(')')) else {
+        return false;
+    };
+    !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_one(path: &str, text: &str, expected: usize) {
+        let findings = check(&Tree::of(&[(path, text)]));
+        assert_eq!(findings.len(), expected, "{findings:?}");
+    }
+
+    #[test]
+    fn rust_files_open_with_a_paragraph() {
+        check_one("a.rs", "//! What it is for.\nfn a() {}", 0);
+        check_one("a.rs", "\n//! What it is for.", 0);
+        check_one("a.rs", "fn a() {}\n//! late", 1);
+        check_one("a.rs", "// no doc comment", 1);
+        check_one("a.rs", "//!\n", 1);
+        check_one("a.rs", "", 1);
+        check_one("a.md", "No paragraph is asked of it.", 0);
+    }
+
+    #[test]
+    fn private_paths_are_found() {
+        for private in PRIVATE {
+            check_one("a.md", &format!("see {private}x"), 1);
+            check_one("a.toml", &format!("path = \"{private}x\""), 1);
+            check_one(
+                "a.md",
+                &format!("https://example.org{private}x and own{private}"),
+                0,
+            );
+            check_one("LICENSE", &format!("see {private}x"), 0);
+        }
+        check_one("a.md", "/var/log and ./target/tools", 0);
+    }
+
+    #[test]
+    fn what_is_put_off_has_an_issue() {
+        for word in PUT_OFF {
+            check_one("a.md", &format!("// {word}: later"), 1);
+            check_one("a.md", &format!("// {word}() {word}(#) {word}(#x)"), 1);
+            check_one("a.md", &format!("// {word}(#12): later"), 0);
+            check_one("a.md", &format!("MY_{word} {word}S"), 0);
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_left_alone() {
+        let tree = Tree {
+            files: vec![("a.png".to_owned(), vec![0xff, 0xfe])],
+        };
+        assert_eq!(check(&tree), []);
+    }
+}
