@@ -4,6 +4,8 @@
 ALTER TABLE _lantern_plugin ADD COLUMN component_bytes INTEGER;
 ALTER TABLE _lantern_plugin ADD COLUMN description TEXT;
 ALTER TABLE _lantern_plugin ADD COLUMN came_from TEXT;
+-- When it last began to run; NULL where it never did.
+ALTER TABLE _lantern_plugin ADD COLUMN activated_at INTEGER;
 -- Why it cannot run, where that is so.
 ALTER TABLE _lantern_plugin ADD COLUMN failed TEXT;
 

@@ -203,7 +203,10 @@ impl Backlog {
         if self.scan_not_before.is_some_and(|not_before| begin < not_before) {
             return Ok(false);
         }
-        let listing = self.list()?;
+        // A listing may miss a file that was renamed while it ran, and show one that was renamed after that. What is
+        // older than something that was there before the listing began cannot be missed: so the order is kept.
+        let newest = self.newest()?;
+        let listing = self.list(newest)?;
         let end = Instant::now();
         self.scan_not_before = Some(end + (end - begin) * SCAN_REST_FACTOR);
         self.more = listing.truncated;
@@ -224,7 +227,17 @@ impl Backlog {
         Ok(true)
     }
 
-    fn list(&self) -> io::Result<Listing> {
+    /// The newest event that waits.
+    fn newest(&self) -> io::Result<Option<EntryId>> {
+        let mut newest = None;
+        self.shared
+            .directory
+            .scan(|found| newest = newest.max(found.ok().map(|entry| entry.id)))?;
+        Ok(newest)
+    }
+
+    /// Lists what is not newer than `newest`; there is more when something is.
+    fn list(&self, newest: Option<EntryId>) -> io::Result<Listing> {
         let mut listing = Listing::default();
         let only_resting = self.lanes.resting() >= RESTING_MAX;
         self.shared.directory.scan(|found| match found {
@@ -235,6 +248,10 @@ impl Backlog {
                     return;
                 }
                 listing.count += 1;
+                if newest.is_none_or(|newest| entry.id > newest) {
+                    listing.truncated = true;
+                    return;
+                }
                 if self.lanes.is_resting(entry.lane) {
                     let oldest = listing.resting.entry(entry.lane).or_insert(entry.id);
                     *oldest = entry.id.min(*oldest);

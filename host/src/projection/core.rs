@@ -2,25 +2,40 @@
 //! that its rows have an origin and the ledger counts it, and what is lost by then is lost. What has arrived is kept
 //! until the database has it.
 
+use std::sync::Arc;
+
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::pipeline::Pipeline;
 use super::plan::Horizon;
-use super::{Halt, Projection};
+use super::version::changed;
+use super::{Halt, Orders, Projection, Version};
 use crate::batch::{Delivery, Timestamp};
 use crate::broker::CoreSubscription;
+use crate::schema::Origin;
 use crate::status::State;
 use crate::store::{Attached, Gap, NewEpoch};
 
 impl Projection {
-    pub(super) async fn core_session(&self, subjects: &[String], shutdown: &CancellationToken) -> Halt {
+    pub(super) async fn core_session(
+        &self,
+        version: &Arc<Version>,
+        orders: &mut watch::Receiver<Orders>,
+        subjects: &[String],
+        shutdown: &CancellationToken,
+    ) -> Halt {
+        let mut version = Arc::clone(version);
         let mut subscription = match self.broker.subscribe_core(subjects).await {
             Ok(subscription) => subscription,
             Err(error) => return Halt::Retry(error.to_string()),
         };
         let mut kept = Kept::default();
         loop {
-            match self.core_pass(&mut subscription, &mut kept, shutdown).await {
+            match self
+                .core_pass(&version, orders, &mut subscription, &mut kept, shutdown)
+                .await
+            {
                 // The subscription stays open and what has arrived is kept while the database is away.
                 Halt::Retry(reason) if !kept.is_empty() => {
                     let halt = Halt::Retry(reason);
@@ -32,6 +47,20 @@ impl Projection {
                     }
                 }
                 Halt::Reopen(_) => {}
+                // Another version that reads the same goes on with the same subscription, so that nothing is missed.
+                Halt::Ordered => {
+                    let now = orders.borrow_and_update().clone();
+                    let reads_the_same = now
+                        .version
+                        .source(self.source_name())
+                        .is_some_and(|(_, source)| {
+                            matches!(&source.origin, Origin::Core { subjects: others } if others == subjects)
+                        });
+                    if now.hold.is_some() || !reads_the_same {
+                        return Halt::Ordered;
+                    }
+                    version = now.version;
+                }
                 halt => return halt,
             }
         }
@@ -39,11 +68,13 @@ impl Projection {
 
     async fn core_pass(
         &self,
+        version: &Arc<Version>,
+        orders: &mut watch::Receiver<Orders>,
         subscription: &mut CoreSubscription,
         kept: &mut Kept,
         shutdown: &CancellationToken,
     ) -> Halt {
-        match self.core_flow(subscription, kept, shutdown).await {
+        match self.core_flow(version, orders, subscription, kept, shutdown).await {
             Ok(()) => Halt::Shutdown,
             Err(halt) => halt,
         }
@@ -51,11 +82,13 @@ impl Projection {
 
     async fn core_flow(
         &self,
+        version: &Arc<Version>,
+        orders: &mut watch::Receiver<Orders>,
         subscription: &mut CoreSubscription,
         kept: &mut Kept,
         shutdown: &CancellationToken,
     ) -> Result<(), Halt> {
-        let plugin = self.adopt().await?;
+        let at_work = self.at_work(version).await?;
         let attached = self.attach_core().await?;
         self.status.send_modify(|status| {
             status.epoch = attached.epoch;
@@ -69,7 +102,7 @@ impl Projection {
             status.state = State::Running;
         });
         self.check_dead_letters()?;
-        let mut pipeline = Pipeline::new(self, plugin, attached.origin, attached.checkpoint, false, None);
+        let mut pipeline = Pipeline::new(self, at_work, attached.origin, attached.checkpoint, false, None);
         let horizon = Horizon {
             covers_stream: true,
             first_sequence: 1,
@@ -78,6 +111,7 @@ impl Projection {
             if kept.is_empty() {
                 let batch = tokio::select! {
                     () = shutdown.cancelled() => return Ok(()),
+                    () = changed(orders) => return Err(Halt::Ordered),
                     batch = subscription.next(self.config.messages_max, self.config.bytes_max) => batch,
                 };
                 kept.deliveries = batch.map_err(|error| Halt::Retry(error.to_string()))?;
@@ -117,7 +151,7 @@ impl Projection {
     }
 
     async fn attach_core(&self) -> Result<Attached, Halt> {
-        let (plugin, source) = (self.plugin_name(), self.source().name.as_str());
+        let (plugin, source) = (self.plugin_name(), self.source_name());
         if let Some(attached) = self.store.attach(plugin, source).await? {
             return Ok(attached);
         }

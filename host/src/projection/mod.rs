@@ -8,6 +8,7 @@ mod core;
 mod pipeline;
 pub mod plan;
 mod session;
+mod version;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +18,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batch::Timestamp;
 use crate::broker::Broker;
-use crate::plugin::{Plugin, Projected, Projector};
-use crate::schema::{Origin, Source};
+use crate::plugin::{Plugin, Projected};
+use crate::schema::Origin;
 use crate::status::{State, Status};
 use crate::store::{AdoptError, Adopted, Adoption, Committed, Store};
 use crate::telemetry::{Metrics, Outcome};
+
+pub use version::{Counted, Orders, Version};
 
 /// What can be chosen for all projections.
 #[derive(Clone, Debug)]
@@ -42,12 +45,12 @@ pub struct Config {
 pub struct Projection {
     broker: Broker,
     store: Arc<Store>,
-    plugin: Arc<Plugin>,
-    source: usize,
+    orders: watch::Receiver<Orders>,
+    plugin: String,
+    source: String,
     config: Config,
     metrics: Metrics,
     status: watch::Sender<Status>,
-    projectors: Box<dyn Fn() -> Projector + Send + Sync>,
 }
 
 /// Why a session ends.
@@ -55,6 +58,8 @@ pub struct Projection {
 enum Halt {
     /// The host stops.
     Shutdown,
+    /// There are new orders, which the session cannot follow as it goes.
+    Ordered,
     /// Begin again at once: the histories have to be compared, or the subscription to be opened anew.
     Reopen(String),
     /// Begin again after a while.
@@ -74,26 +79,27 @@ const PAUSE_FAILED: Duration = Duration::from_secs(10);
 const PAUSE_NO_STREAM: Duration = Duration::from_millis(500);
 
 impl Projection {
-    /// A projection that is not running yet, and the status that it will show.
+    /// A projection of one source that is not running yet, and the status that it will show. It follows `orders` as
+    /// they change; a version that does not have the source any more lets it rest.
     pub fn new(
         broker: Broker,
         store: Arc<Store>,
-        plugin: Arc<Plugin>,
-        source: usize,
+        orders: watch::Receiver<Orders>,
+        source: &str,
         config: Config,
         metrics: Metrics,
     ) -> (Self, watch::Receiver<Status>) {
-        let manifest = plugin.manifest();
-        let declared = &manifest.sources[source];
-        let stream = match &declared.origin {
-            Origin::JetStream { stream, .. } => Some(stream.clone()),
-            Origin::Core { .. } => None,
+        let version = Arc::clone(&orders.borrow().version);
+        let manifest = version.plugin().manifest();
+        let stream = match version.source(source).map(|(_, source)| &source.origin) {
+            Some(Origin::JetStream { stream, .. }) => Some(stream.clone()),
+            Some(Origin::Core { .. }) | None => None,
         };
         let status = Status {
             plugin: manifest.name.to_string(),
             version: manifest.version.to_string(),
-            digest: plugin.digest().to_string(),
-            source: declared.name.to_string(),
+            digest: version.plugin().digest().to_string(),
+            source: source.to_owned(),
             stream,
             state: State::Starting,
             epoch: 0,
@@ -108,49 +114,40 @@ impl Projection {
             stalled_since_ms: None,
         };
         let (status, watched) = watch::channel(status);
-        let projectors = {
-            let plugin = Arc::clone(&plugin);
-            Box::new(move || plugin.projector())
-        };
+        let plugin = manifest.name.to_string();
+        let source = source.to_owned();
         (
             Self {
                 broker,
                 store,
+                orders,
                 plugin,
                 source,
                 config,
                 metrics,
                 status,
-                projectors,
             },
             watched,
         )
-    }
-
-    /// Decodes with something else than the plugin's component: for the benchmark that compares the two.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn decoding_with(self, projectors: Box<dyn Fn() -> Projector + Send + Sync>) -> Self {
-        Self { projectors, ..self }
     }
 
     /// Runs until `shutdown`; then the batch in hand is finished, stored and acknowledged.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut pause = PAUSE_MIN;
         let mut quiet = None;
+        let mut orders = self.orders.clone();
         loop {
             let checkpoint = self.status.borrow().checkpoint;
-            let halt = match &self.source().origin {
-                Origin::JetStream { stream, subjects } => {
-                    self.stream_session(stream, subjects, &shutdown).await
-                }
-                Origin::Core { subjects } => self.core_session(subjects, &shutdown).await,
+            let halt = tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = self.held(&mut orders) => self.session(&mut orders, &shutdown).await,
             };
             if self.status.borrow().checkpoint != checkpoint {
                 pause = PAUSE_MIN;
             }
             let wait = match &halt {
                 Halt::Shutdown => break,
+                Halt::Ordered => continue,
                 Halt::Reopen(_) | Halt::Retry(_) => pause,
                 Halt::NoStream(_) => PAUSE_NO_STREAM,
                 Halt::Failed(_) => PAUSE_FAILED,
@@ -165,9 +162,46 @@ impl Projection {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = tokio::time::sleep(wait) => {}
+                // Perhaps the one that mends it.
+                () = version::changed(&mut orders) => {}
             }
         }
         self.status.send_modify(|status| status.state = State::Stopped);
+    }
+
+    /// Returns when the projection may run.
+    async fn held(&self, orders: &mut watch::Receiver<Orders>) {
+        loop {
+            let reason = match &*orders.borrow_and_update() {
+                Orders { hold: Some(reason), .. } => reason.clone(),
+                Orders { version, .. } if version.source(&self.source).is_some() => return,
+                Orders { .. } => "the version that runs does not read this source".to_owned(),
+            };
+            self.status.send_modify(|status| {
+                status.state = State::Paused;
+                status.last_error = Some(reason);
+                status.stalled_since_ms = None;
+            });
+            version::changed(orders).await;
+        }
+    }
+
+    async fn session(
+        &self,
+        orders: &mut watch::Receiver<Orders>,
+        shutdown: &CancellationToken,
+    ) -> Halt {
+        let version = Arc::clone(&orders.borrow_and_update().version);
+        let Some((_, source)) = version.source(&self.source) else {
+            return Halt::Ordered;
+        };
+        match &source.origin {
+            Origin::JetStream { stream, subjects } => {
+                self.stream_session(&version, orders, stream, subjects, shutdown)
+                    .await
+            }
+            Origin::Core { subjects } => self.core_session(&version, orders, subjects, shutdown).await,
+        }
     }
 
     /// A stream that is all poison halts before it fills the disk; none of its messages is dropped.
@@ -181,32 +215,39 @@ impl Projection {
         )))
     }
 
-    fn source(&self) -> &Source {
-        &self.plugin.manifest().sources[self.source]
-    }
-
     fn plugin_name(&self) -> &str {
-        self.plugin.manifest().name.as_str()
+        &self.plugin
     }
 
-    async fn adopt(&self) -> Result<Adopted, Halt> {
+    fn source_name(&self) -> &str {
+        &self.source
+    }
+
+    /// Makes sure that the database knows the version, and shows that it is the one at work.
+    async fn adopt(&self, version: &Version) -> Result<Adopted, Halt> {
+        let plugin: &Plugin = version.plugin();
         let adoption = Adoption {
-            manifest: Arc::clone(self.plugin.manifest()),
-            digest: self.plugin.digest().to_string(),
-            contract: self.plugin.facts().contract.to_string(),
+            manifest: Arc::clone(plugin.manifest()),
+            digest: plugin.digest().to_string(),
+            contract: plugin.facts().contract.to_string(),
             at: Timestamp::now(),
         };
-        self.store.adopt(adoption).await.map_err(|error| match error {
+        let adopted = self.store.adopt(adoption).await.map_err(|error| match error {
             AdoptError::Refused(_) => Halt::Failed(error.to_string()),
             AdoptError::Unavailable(_) => Halt::Retry(error.to_string()),
             AdoptError::Closed => Halt::Shutdown,
-        })
+        })?;
+        self.status.send_modify(|status| {
+            status.version = plugin.manifest().version.to_string();
+            status.digest = plugin.digest().to_string();
+        });
+        Ok(adopted)
     }
 
     fn say(&self, halt: &Halt) {
-        let (plugin, source) = (self.plugin_name(), self.source().name.as_str());
+        let (plugin, source) = (self.plugin_name(), self.source_name());
         match halt {
-            Halt::Shutdown => {}
+            Halt::Shutdown | Halt::Ordered => {}
             Halt::Reopen(reason) => {
                 tracing::info!(plugin, source, reason, "reading again from the checkpoint")
             }
@@ -218,7 +259,7 @@ impl Projection {
 
     fn show(&self, halt: &Halt) {
         let (state, reason) = match halt {
-            Halt::Shutdown => return,
+            Halt::Shutdown | Halt::Ordered => return,
             Halt::Reopen(reason) | Halt::Retry(reason) => (State::Retrying, reason),
             Halt::NoStream(reason) => (State::WaitingForStream, reason),
             Halt::Failed(reason) => (State::Failed, reason),
@@ -229,9 +270,10 @@ impl Projection {
         });
     }
 
-    fn note_projected(&self, projected: &Projected) {
-        let (plugin, source) = (self.plugin_name(), self.source().name.as_str());
+    fn note_projected(&self, version: &Version, projected: &Projected) {
+        let (plugin, source) = (self.plugin_name(), self.source_name());
         self.metrics.projected(plugin, projected.busy);
+        version.count_faults(projected.faults.len() as u64);
         for fault in &projected.faults {
             let (class, reason, sequence) = (fault.class.as_str(), &fault.reason, fault.first_sequence);
             let (messages, rejected) = (fault.messages, fault.rejected);
@@ -250,9 +292,10 @@ impl Projection {
     }
 
     /// Brings status and metrics up to a batch that has taken effect.
-    fn note_committed(&self, committed: &Committed, through: u64) {
-        let (plugin, source) = (self.plugin_name(), self.source().name.as_str());
+    fn note_committed(&self, version: &Version, committed: &Committed, through: u64) {
+        let (plugin, source) = (self.plugin_name(), self.source_name());
         let counts = committed.counts;
+        version.count(counts.messages, counts.dead);
         for (sequence, reason) in &committed.refused {
             tracing::warn!(
                 plugin,
@@ -268,7 +311,7 @@ impl Projection {
         self.metrics
             .messages(plugin, source, Outcome::Skipped, counts.skipped);
         self.metrics.messages(plugin, source, Outcome::Dead, counts.dead);
-        let manifest = self.plugin.manifest();
+        let manifest = version.plugin().manifest();
         let mut rows = vec![0; manifest.writes.len()];
         for entry in &committed.spent {
             match &entry.outcome {

@@ -2,13 +2,14 @@
 //! Fed by a session with messages in stream order; it holds at most [`IN_FLIGHT_MAX`] batches that are not settled.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 
 use super::plan::{Horizon, plan};
-use super::{Halt, Projection};
+use super::{Halt, Projection, Version};
 use crate::batch::Delivery;
 use crate::broker::{AckToken, ConsumerHandle};
 use crate::plugin::{Projected, Projector};
@@ -21,8 +22,18 @@ pub(super) const IN_FLIGHT_MAX: usize = 2;
 /// A slow plugin commits what it has done after this long, so that the tables move and the host sees that it does.
 const PROJECT_BUDGET: Duration = Duration::from_millis(250);
 
+/// A version that the database knows, and where in it the source stands.
+pub(super) struct AtWork {
+    pub(super) version: Arc<Version>,
+    pub(super) source: usize,
+    pub(super) adopted: Adopted,
+}
+
 pub(super) struct Pipeline<'a> {
     projection: &'a Projection,
+    version: Arc<Version>,
+    /// The source's index in the version.
+    source: usize,
     projector: Option<Projector>,
     plugin: Adopted,
     origin: OriginId,
@@ -38,6 +49,7 @@ pub(super) struct Pipeline<'a> {
 
 struct InFlight {
     answer: oneshot::Receiver<Result<Committed, CommitError>>,
+    version: Arc<Version>,
     through: u64,
     /// What to acknowledge when it is settled; none for a part of a pulled batch.
     ack: Option<AckToken>,
@@ -46,18 +58,24 @@ struct InFlight {
 impl<'a> Pipeline<'a> {
     pub(super) fn new(
         projection: &'a Projection,
-        plugin: Adopted,
+        at_work: AtWork,
         origin: OriginId,
         checkpoint: Mark,
         durable: bool,
         acks: Option<ConsumerHandle>,
     ) -> Self {
-        let projector = Some((projection.projectors)());
+        let AtWork {
+            version,
+            source,
+            adopted,
+        } = at_work;
         let in_flight = VecDeque::with_capacity(IN_FLIGHT_MAX);
         Self {
             projection,
-            projector,
-            plugin,
+            projector: Some(version.projector()),
+            version,
+            source,
+            plugin: adopted,
             origin,
             durable,
             handed: checkpoint,
@@ -65,6 +83,29 @@ impl<'a> Pipeline<'a> {
             acks,
             stored: 0,
         }
+    }
+
+    /// Whether another version reads this source as the present one does: from the same place, the same subjects.
+    pub(super) fn reads_the_same(&self, version: &Version) -> bool {
+        let name = self.projection.source_name();
+        match (self.version.source(name), version.source(name)) {
+            (Some((_, now)), Some((_, then))) => now.origin == then.origin,
+            _ => false,
+        }
+    }
+
+    /// Goes on with another version from the next batch on. What is with the writer was decided by the old one and
+    /// stays so; the ledger tells the two apart.
+    pub(super) fn switch(&mut self, at_work: AtWork) {
+        let AtWork {
+            version,
+            source,
+            adopted,
+        } = at_work;
+        self.projector = Some(version.projector());
+        self.version = version;
+        self.source = source;
+        self.plugin = adopted;
     }
 
     /// The last sequence that was handed to the writer.
@@ -149,6 +190,7 @@ impl<'a> Pipeline<'a> {
         let answer = self.projection.store.begin_commit(commit).await?;
         self.in_flight.push_back(InFlight {
             answer,
+            version: Arc::clone(&self.version),
             through: through.sequence,
             ack,
         });
@@ -164,12 +206,18 @@ impl<'a> Pipeline<'a> {
             return std::future::pending().await;
         };
         let answer = (&mut oldest.answer).await;
-        let Some(InFlight { through, ack, .. }) = self.in_flight.pop_front() else {
+        let Some(InFlight {
+            version,
+            through,
+            ack,
+            ..
+        }) = self.in_flight.pop_front()
+        else {
             return std::future::pending().await;
         };
         let committed = answer.map_err(|_| CommitError::Closed)??;
         self.stored += committed.spent.len();
-        self.projection.note_committed(&committed, through);
+        self.projection.note_committed(&version, &committed, through);
         if let (Some(handle), Some(ack)) = (&self.acks, ack)
             && let Err(error) = handle.ack(ack).await
         {
@@ -195,9 +243,9 @@ impl<'a> Pipeline<'a> {
     ) -> Result<(Vec<Delivery>, Vec<Delivery>, Projected), Halt> {
         let mut projector = match self.projector.take() {
             Some(projector) => projector,
-            None => (self.projection.projectors)(),
+            None => self.version.projector(),
         };
-        let source = self.projection.source;
+        let source = self.source;
         let work = tokio::task::spawn_blocking(move || {
             let projected = projector.project(source, &deliveries, PROJECT_BUDGET);
             let rest = deliveries.split_off(projected.outcomes.len().min(deliveries.len()));
@@ -206,7 +254,7 @@ impl<'a> Pipeline<'a> {
         match work.await {
             Ok((projector, done, rest, projected)) => {
                 self.projector = Some(projector);
-                self.projection.note_projected(&projected);
+                self.projection.note_projected(&self.version, &projected);
                 match projected.halted {
                     // What was decided before it stays decided; the rest is asked again in the next session.
                     Some(reason) if done.is_empty() => Err(Halt::Retry(reason)),

@@ -1,13 +1,16 @@
 //! A session of a JetStream source: attach, compare, open, and feed the pipeline until something ends it.
 
-use tokio::sync::mpsc;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Duration, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::pipeline::Pipeline;
+use super::pipeline::{AtWork, Pipeline};
 use super::plan::{History, Horizon, Resume, covers, resume};
-use super::{Halt, Projection};
+use super::version::changed;
+use super::{Halt, Orders, Projection, Version};
 use crate::batch::Timestamp;
 use crate::broker::{
     BrokerError, ConsumerFacts, ConsumerHandle, OpenError, OpenRequest, PullError, Pulled, Retention, Start,
@@ -28,23 +31,61 @@ struct Survey {
 impl Projection {
     pub(super) async fn stream_session(
         &self,
+        version: &Arc<Version>,
+        orders: &mut watch::Receiver<Orders>,
         stream: &str,
         subjects: &[String],
         shutdown: &CancellationToken,
     ) -> Halt {
         let result = tokio::select! {
             () = shutdown.cancelled() => return Halt::Shutdown,
-            opened = self.open(stream, subjects) => opened,
+            () = changed(orders) => return Halt::Ordered,
+            opened = self.open(version, stream, subjects) => opened,
         };
         match result {
-            Ok(opened) => opened.run(self, shutdown).await,
+            Ok(opened) => opened.run(self, orders, shutdown).await,
             Err(halt) => halt,
         }
     }
 
+    /// A version as a pipeline runs it; the database knows it then.
+    pub(super) async fn at_work(&self, version: &Arc<Version>) -> Result<AtWork, Halt> {
+        let Some((source, _)) = version.source(self.source_name()) else {
+            return Err(Halt::Ordered);
+        };
+        Ok(AtWork {
+            version: Arc::clone(version),
+            source,
+            adopted: self.adopt(version).await?,
+        })
+    }
+
+    /// Follows new orders between two batches where the source stays what it was; anything else needs a session of its
+    /// own.
+    async fn follow(&self, pipeline: &mut Pipeline<'_>, orders: &Orders) -> Result<(), Halt> {
+        if orders.hold.is_some() || !pipeline.reads_the_same(&orders.version) {
+            return Err(Halt::Ordered);
+        }
+        pipeline.switch(self.at_work(&orders.version).await?);
+        tracing::info!(
+            plugin = self.plugin_name(),
+            source = self.source_name(),
+            version = %orders.version.plugin().manifest().version,
+            digest = %orders.version.plugin().digest(),
+            after = pipeline.handed(),
+            "another version goes on"
+        );
+        Ok(())
+    }
+
     /// From nothing to an open subscription behind the checkpoint.
-    async fn open(&self, stream: &str, subjects: &[String]) -> Result<Opened<'_>, Halt> {
-        let plugin = self.adopt().await?;
+    async fn open(
+        &self,
+        version: &Arc<Version>,
+        stream: &str,
+        subjects: &[String],
+    ) -> Result<Opened<'_>, Halt> {
+        let at_work = self.at_work(version).await?;
         let facts = self.find_stream(stream, subjects).await?;
         let durable = facts.retention != Retention::Limits;
         let attached = self.attach(stream, &facts).await?;
@@ -61,10 +102,10 @@ impl Projection {
         let request = OpenRequest {
             stream: stream.to_owned(),
             subjects: subjects.to_vec(),
-            consumer: format!("lantern-{}-{}", self.plugin_name(), self.source().name),
+            consumer: format!("lantern-{}-{}", self.plugin_name(), self.source_name()),
             owner: self.config.owner.clone(),
             plugin: self.plugin_name().to_owned(),
-            source: self.source().name.to_string(),
+            source: self.source_name().to_owned(),
             description: format!("feeds the tables of Lantern's plugin {}", self.plugin_name()),
             start: Start::After {
                 sequence: attached.checkpoint.sequence,
@@ -79,7 +120,7 @@ impl Projection {
         };
         let checkpoint = attached.checkpoint.clone();
         let acks = Some(subscription.handle());
-        let pipeline = Pipeline::new(self, plugin, attached.origin, checkpoint, durable, acks);
+        let pipeline = Pipeline::new(self, at_work, attached.origin, checkpoint, durable, acks);
         Ok(Opened {
             pipeline,
             subscription,
@@ -106,7 +147,7 @@ impl Projection {
 
     /// Where to go on, after the histories were compared; begins a new epoch when they differ.
     async fn attach(&self, stream: &str, facts: &StreamFacts) -> Result<Attached, Halt> {
-        let (plugin, source) = (self.plugin_name(), self.source().name.as_str());
+        let (plugin, source) = (self.plugin_name(), self.source_name());
         let attached = self.store.attach(plugin, source).await?;
         let known = attached.as_ref().map(|attached| &attached.checkpoint);
         let at_checkpoint = match known {
@@ -213,7 +254,12 @@ fn pull(
 }
 
 impl Opened<'_> {
-    async fn run(self, projection: &Projection, shutdown: &CancellationToken) -> Halt {
+    async fn run(
+        self,
+        projection: &Projection,
+        orders: &mut watch::Receiver<Orders>,
+        shutdown: &CancellationToken,
+    ) -> Halt {
         let Self {
             mut pipeline,
             subscription,
@@ -232,6 +278,10 @@ impl Opened<'_> {
             let step = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break Halt::Shutdown,
+                () = changed(orders) => {
+                    let now = orders.borrow_and_update().clone();
+                    projection.follow(&mut pipeline, &now).await
+                }
                 settled = pipeline.settle() => settled,
                 survey = surveys.recv() => match survey {
                     Some(survey) => look(projection, &mut pipeline, &mut horizon, survey, &mut quiet_at).await,

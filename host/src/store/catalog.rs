@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 use super::apply::{from_sql, to_sql};
 use super::commit::{Adopted, Attached, Counts, Mark, NewEpoch, OriginId, VersionId};
-use super::description::TableDescription;
+use super::description::{ColumnDescription, TableDescription};
 use super::statement;
 use crate::batch::Timestamp;
 use crate::schema::{Manifest, OnConflict, Table};
@@ -51,36 +51,56 @@ impl From<rusqlite::Error> for CatalogError {
     }
 }
 
-/// Makes a plugin version known, and its tables what it declares: missing tables, nullable columns and indexes
-/// are added, anything else is refused with the difference.
+/// Makes a plugin version the one that writes, and its tables what it declares: missing tables, nullable columns and
+/// indexes are added, anything else is refused with the difference. A version that has run before may come back
+/// although the table has grown since: what it does not know stays null in its rows.
 pub(super) fn adopt(connection: &mut Connection, adoption: &Adoption) -> Result<Adopted, CatalogError> {
-    let manifest = &adoption.manifest;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let adopted = adopt_in(&transaction, adoption)?;
+    transaction.commit()?;
+    Ok(adopted)
+}
+
+/// As [`adopt`], in a transaction that is open.
+pub(super) fn adopt_in(
+    transaction: &Transaction<'_>,
+    adoption: &Adoption,
+) -> Result<Adopted, CatalogError> {
+    let manifest = &adoption.manifest;
+    let returns = has_run(transaction, adoption)?;
     let mut refusals = Vec::new();
     for table in &manifest.tables {
-        match stored_table(&transaction, table)? {
+        match stored_table(transaction, table)? {
             Some((owner, _)) if owner != manifest.name.as_str() => {
                 refusals.push(format!("table {} belongs to plugin {owner}", table.name));
             }
-            Some((_, stored)) if table_exists(&transaction, table)? => match additions(&stored, table) {
-                Ok(statements) => run(&transaction, &statements)?,
-                Err(differences) => refusals.extend(differences),
-            },
-            _ if table_exists(&transaction, table)? => refusals.push(format!(
+            Some((_, stored)) if table_exists(transaction, table)? => {
+                match additions(&stored, table, returns) {
+                    Ok(statements) => run(transaction, &statements)?,
+                    Err(differences) => refusals.extend(differences),
+                }
+                if refusals.is_empty() {
+                    describe(transaction, manifest, table, Some(stored))?;
+                }
+            }
+            _ if table_exists(transaction, table)? => refusals.push(format!(
                 "table {} is in the database already, and no plugin made it",
                 table.name
             )),
-            _ => run(&transaction, &statement::create_table(table))?,
-        }
-        if refusals.is_empty() {
-            describe(&transaction, manifest, table)?;
+            _ => {
+                run(transaction, &statement::create_table(table))?;
+                describe(transaction, manifest, table, None)?;
+            }
         }
     }
     if !refusals.is_empty() {
         return Err(CatalogError::Refused(refusals));
     }
-    let version = version_id(&transaction, adoption)?;
-    transaction.commit()?;
+    let version = version_id(transaction, adoption)?;
+    transaction.execute(
+        "UPDATE _lantern_plugin SET activated_at = ?2, failed = NULL WHERE id = ?1 AND activated_at IS NULL",
+        params![version.0, adoption.at.0],
+    )?;
     let statements: Vec<String> = manifest
         .writes
         .iter()
@@ -91,6 +111,16 @@ pub(super) fn adopt(connection: &mut Connection, adoption: &Adoption) -> Result<
         manifest: Arc::clone(manifest),
         statements: statements.into(),
     })
+}
+
+/// Whether this very version was running at some time.
+fn has_run(transaction: &Transaction<'_>, adoption: &Adoption) -> Result<bool, rusqlite::Error> {
+    transaction.query_row(
+        "SELECT EXISTS (SELECT 1 FROM _lantern_plugin WHERE name = ?1 AND digest = ?2
+             AND activated_at IS NOT NULL)",
+        [adoption.manifest.name.as_str(), adoption.digest.as_str()],
+        |row| row.get(0),
+    )
 }
 
 fn run(transaction: &Transaction<'_>, statements: &[String]) -> Result<(), rusqlite::Error> {
@@ -126,14 +156,16 @@ fn table_exists(transaction: &Transaction<'_>, table: &Table) -> Result<bool, ru
     )
 }
 
-/// The statements that bring a stored table to what is declared now, or what stands against it.
-fn additions(stored: &TableDescription, table: &Table) -> Result<Vec<String>, Vec<String>> {
+/// The statements that bring a stored table to what is declared now, or what stands against it. A version that
+/// `returns` need not know the columns that came after it, and no version those that the present one does not know.
+fn additions(stored: &TableDescription, table: &Table, returns: bool) -> Result<Vec<String>, Vec<String>> {
     let declared = TableDescription::from(table);
     let mut statements = Vec::new();
     let mut differences = Vec::new();
     let place = format!("table {}", table.name);
     for old in &stored.columns {
         match declared.columns.iter().find(|new| new.name == old.name) {
+            None if old.nullable && (returns || old.retired) => {}
             None => differences.push(format!("{place}: column {} is not declared any more", old.name)),
             Some(new) if new.column_type != old.column_type => differences.push(format!(
                 "{place}: column {} is {} and would become {}",
@@ -211,12 +243,29 @@ fn index_changes(
     (statements, differences)
 }
 
+/// Keeps what is declared now; columns and indexes of `stored` that are not declared are still in the table, and stay
+/// in its description.
 fn describe(
     transaction: &Transaction<'_>,
     manifest: &Manifest,
     table: &Table,
+    stored: Option<TableDescription>,
 ) -> Result<(), rusqlite::Error> {
-    let description = serde_json::to_string(&TableDescription::from(table))
+    let mut description = TableDescription::from(table);
+    if let Some(stored) = stored {
+        let known = |name: &str| table.columns.iter().any(|column| column.name.as_str() == name);
+        let more = stored.columns.into_iter().filter(|column| !known(&column.name));
+        description.columns.extend(more.map(|column| ColumnDescription {
+            retired: true,
+            ..column
+        }));
+        for index in stored.indexes {
+            if !description.indexes.contains(&index) {
+                description.indexes.push(index);
+            }
+        }
+    }
+    let description = serde_json::to_string(&description)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
     let updates = manifest.writes.iter().any(|write| {
         manifest.table_of(write).name == table.name && matches!(write.on_conflict, OnConflict::Update(_))

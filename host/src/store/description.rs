@@ -42,6 +42,9 @@ pub struct ColumnDescription {
     pub doc: String,
     /// For faces of the host.
     pub hints: BTreeMap<String, String>,
+    /// The version that runs does not know it: it came with a later one that was rolled back. Its old values stay.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retired: bool,
 }
 
 /// What a column means to people.
@@ -100,6 +103,7 @@ impl From<&Column> for ColumnDescription {
             unit,
             doc: column.doc.clone(),
             hints: column.hints.iter().cloned().collect(),
+            retired: false,
         }
     }
 }

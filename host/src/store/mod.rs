@@ -11,6 +11,7 @@ mod checkpointer;
 mod commit;
 mod connection;
 pub mod description;
+mod installation;
 mod lock;
 pub mod reader;
 mod reserve;
@@ -36,6 +37,7 @@ pub use commit::{
     Adopted, Attached, Commit, CommitError, Committed, Counts, Entry, Gap, Mark, NewEpoch, OriginId,
     VersionId,
 };
+pub use installation::{Arrival, FileRecord, Installation, VersionRecord};
 pub use description::{ColumnDescription, IndexDescription, TableDescription};
 pub use lock::LockError;
 pub use reader::Reader;
@@ -248,9 +250,18 @@ impl Store {
     /// # Errors
     /// See [`AdoptError`]; nothing has changed then.
     pub async fn adopt(&self, adoption: Adoption) -> Result<Adopted, AdoptError> {
+        self.call_catalog(move |connection| catalog::adopt(connection, &adoption))
+            .await
+    }
+
+    /// A call that may be refused in words.
+    async fn call_catalog<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut Connection) -> Result<T, CatalogError> + Send + 'static,
+    ) -> Result<T, AdoptError> {
         let result = self
-            .call(move |connection| match catalog::adopt(connection, &adoption) {
-                Ok(adopted) => Ok(Ok(adopted)),
+            .call(move |connection| match act(connection) {
+                Ok(value) => Ok(Ok(value)),
                 Err(CatalogError::Refused(reasons)) => Ok(Err(AdoptError::Refused(reasons))),
                 Err(CatalogError::Sqlite(error)) => Err(error),
             })

@@ -1,0 +1,388 @@
+//! The plugin directory: a file that appears or changes is taken in and activated, one that goes away pauses its
+//! plugin. It is looked at again and again rather than listened to, because events of the file system get lost; and a
+//! file is taken only when it has kept still for a while, because files are written in pieces.
+//!
+//! What was done with a file is kept in the database, so that a start does not undo a rollback.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::start::StartError;
+use super::{Actor, Inner, LifecycleError, Refusal};
+use crate::plugin::{Digest, Plugin};
+use crate::projection::Version;
+use crate::store::FileRecord;
+
+/// How often the directory is looked at, and how long a file has to keep still. Listing ten thousand files takes a few
+/// milliseconds.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How many looks a file may be missing before it counts as removed: editors and copies take a file away for a moment.
+const MISSING_LOOKS: u32 = 4;
+
+/// What tells one state of a file from another without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    bytes: u64,
+    modified: Option<SystemTime>,
+    inode: u64,
+}
+
+/// What is remembered of a file.
+struct Seen {
+    stamp: Stamp,
+    /// Whether these bytes were dealt with.
+    handled: bool,
+    missing: u32,
+}
+
+pub(super) struct Directory {
+    inner: Arc<Inner>,
+    seen: BTreeMap<String, Seen>,
+    /// What was last done with each file.
+    records: BTreeMap<String, FileRecord>,
+    actor: Actor,
+    /// Whether the directory could be read at the last look.
+    readable: bool,
+}
+
+impl Directory {
+    pub(super) fn new(inner: Arc<Inner>) -> Self {
+        Self {
+            inner,
+            seen: BTreeMap::new(),
+            records: BTreeMap::new(),
+            actor: Actor("plugin directory".to_owned()),
+            readable: true,
+        }
+    }
+
+    fn path(&self) -> &Path {
+        &self.inner.parts.config.plugin_dir
+    }
+
+    /// The first look: what is there is taken to be whole.
+    pub(super) async fn look_at_start(&mut self) -> Result<(), StartError> {
+        for record in self.inner.parts.store.plugin_files().await? {
+            self.records.insert(record.file.clone(), record);
+        }
+        let found = list(self.path()).map_err(|source| StartError::Directory {
+            dir: self.path().to_owned(),
+            source,
+        })?;
+        if found.is_empty() && self.inner.fleet.lock().await.len() == 0 {
+            let dir = self.path().display().to_string();
+            tracing::warn!(dir, "there are no plugins (*.wasm) in the plugin directory; nothing is projected");
+        }
+        let files: Vec<String> = found.keys().cloned().collect();
+        let mut loaded = self.load_together(&files).await;
+        for (file, stamp) in found {
+            let seen = Seen {
+                stamp,
+                handled: true,
+                missing: 0,
+            };
+            self.seen.insert(file.clone(), seen);
+            match loaded.remove(&file) {
+                Some(Taken::Known) | None => {}
+                Some(Taken::Plugin(plugin)) => self.activate(&file, plugin).await,
+                Some(Taken::Refused(reason)) => self.refuse(&file, reason),
+            }
+        }
+        let gone: Vec<String> = self.records.keys().filter(|file| !self.seen.contains_key(*file)).cloned().collect();
+        for file in gone {
+            self.gone(&file).await;
+        }
+        Ok(())
+    }
+
+    /// Reads, compiles and tries files side by side: at the first start that is most of the time it takes.
+    async fn load_together(&self, files: &[String]) -> BTreeMap<String, Taken> {
+        let mut loading = tokio::task::JoinSet::new();
+        for file in files {
+            let (inner, file) = (Arc::clone(&self.inner), file.clone());
+            let known = self.records.get(&file).map(|record| record.digest.clone());
+            loading.spawn_blocking(move || {
+                let taken = take(&inner, &file, known.as_deref());
+                (file, taken)
+            });
+        }
+        loading.join_all().await.into_iter().collect()
+    }
+
+    /// Looks at the directory until the host stops.
+    pub(super) async fn watch(mut self) {
+        let stop = self.inner.stop.clone();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            self.look().await;
+        }
+    }
+
+    async fn look(&mut self) {
+        let path = self.path().to_owned();
+        let listed = tokio::task::spawn_blocking(move || list(&path)).await;
+        let found = match listed {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => return self.unreadable(&error.to_string()),
+            Err(error) => return self.unreadable(&error.to_string()),
+        };
+        if !self.readable {
+            self.readable = true;
+            self.inner.forgive("plugin directory");
+            tracing::info!("the plugin directory can be read again");
+        }
+        let mut ready = Vec::new();
+        for (file, stamp) in &found {
+            match self.seen.get_mut(file) {
+                Some(seen) if seen.stamp == *stamp => {
+                    seen.missing = 0;
+                    if !seen.handled {
+                        seen.handled = true;
+                        ready.push(file.clone());
+                    }
+                }
+                _ => {
+                    let seen = Seen {
+                        stamp: *stamp,
+                        handled: false,
+                        missing: 0,
+                    };
+                    self.seen.insert(file.clone(), seen);
+                }
+            }
+        }
+        for file in ready {
+            self.take_one(&file).await;
+        }
+        let mut gone = Vec::new();
+        for (file, seen) in &mut self.seen {
+            if !found.contains_key(file) {
+                seen.missing += 1;
+                if seen.missing >= MISSING_LOOKS {
+                    gone.push(file.clone());
+                }
+            }
+        }
+        for file in gone {
+            self.seen.remove(&file);
+            self.gone(&file).await;
+        }
+    }
+
+    async fn take_one(&mut self, file: &str) {
+        let known = self.records.get(file).map(|record| record.digest.clone());
+        let (inner, name) = (Arc::clone(&self.inner), file.to_owned());
+        // One at a time with whatever else is compiled.
+        let _permit = inner.compiling.acquire().await.ok();
+        let work = {
+            let inner = Arc::clone(&inner);
+            tokio::task::spawn_blocking(move || take(&inner, &name, known.as_deref()))
+        };
+        match work.await {
+            Ok(Taken::Known) => {
+                self.inner.forgive(&described(file));
+                self.back_again(file).await;
+            }
+            Ok(Taken::Plugin(plugin)) => self.activate(file, plugin).await,
+            Ok(Taken::Refused(reason)) => self.refuse(file, reason),
+            Err(error) => self.refuse(file, format!("the host panicked while it loaded it: {error}")),
+        }
+    }
+
+    /// Makes a file's plugin run. When it is another plugin than the file held before, that one is left without a file.
+    async fn activate(&mut self, file: &str, (plugin, bytes): (Arc<Plugin>, Vec<u8>)) {
+        let name = plugin.manifest().name.to_string();
+        let other = self
+            .records
+            .values()
+            .find(|record| record.plugin == name && record.file != file && self.seen.contains_key(&record.file));
+        if let Some(other) = other {
+            let reason = format!("another file, {}, has brought a plugin named {name} already", other.file);
+            return self.refuse(file, reason);
+        }
+        if let Some(before) = self.records.get(file)
+            && before.plugin != name
+        {
+            let before = before.plugin.clone();
+            self.pause(&before, &format!("its file {file} is another plugin now")).await;
+        }
+        let digest = plugin.digest();
+        match self.activate_inner(file, plugin, bytes).await {
+            Ok(()) => {
+                let record = FileRecord {
+                    file: file.to_owned(),
+                    digest: digest.to_string(),
+                    plugin: name,
+                };
+                if let Err(error) = self.inner.parts.store.note_file(record.clone()).await {
+                    tracing::warn!(file, %error, "what was done with a file could not be noted; the next start looks again");
+                }
+                self.records.insert(file.to_owned(), record);
+                self.inner.forgive(&described(file));
+            }
+            Err(error) => {
+                // The database may come back: then the file is new again.
+                if matches!(error, LifecycleError::Unavailable(_))
+                    && let Some(seen) = self.seen.get_mut(file)
+                {
+                    seen.handled = false;
+                }
+                let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+                self.refuse(file, format!("{:#}{hint}", anyhow::Error::new(error)));
+            }
+        }
+    }
+
+    async fn activate_inner(
+        &self,
+        file: &str,
+        plugin: Arc<Plugin>,
+        bytes: Vec<u8>,
+    ) -> Result<(), LifecycleError> {
+        let came_from = format!("file {file}");
+        self.inner.keep(&plugin, bytes, &came_from).await?;
+        let name = plugin.manifest().name.to_string();
+        self.inner
+            .switch(Arc::new(Version::new(plugin)), &self.actor)
+            .await?;
+        self.resume_own(&name).await
+    }
+
+    /// A file that went away and came back with the same bytes: its plugin goes on.
+    async fn back_again(&self, file: &str) {
+        if let Some(record) = self.records.get(file)
+            && let Err(error) = self.resume_own(&record.plugin).await
+        {
+            tracing::warn!(file, %error, "a plugin whose file is back cannot go on");
+        }
+    }
+
+    /// Lets a plugin go on that was paused because its file was gone, and not for another reason.
+    async fn resume_own(&self, plugin: &str) -> Result<(), LifecycleError> {
+        let installation = self.inner.installation(plugin).await?;
+        match installation.paused {
+            Some(reason) if reason.starts_with("its file ") => {
+                self.inner.hold(plugin, None, &self.actor).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A file that was taken in is not there any more.
+    async fn gone(&mut self, file: &str) {
+        self.inner.forgive(&described(file));
+        let Some(record) = self.records.get(file) else {
+            return;
+        };
+        let plugin = record.plugin.clone();
+        self.pause(&plugin, &format!("its file {file} was removed from the plugin directory")).await;
+    }
+
+    async fn pause(&self, plugin: &str, reason: &str) {
+        let held = self.inner.installation(plugin).await;
+        match held {
+            // Somebody's own reason is the better one; and one that was removed needs none.
+            Ok(installation) if installation.paused.is_some() => {}
+            Err(LifecycleError::NoPlugin(_)) => {}
+            Ok(_) => {
+                if let Err(error) = self.inner.hold(plugin, Some(reason.to_owned()), &self.actor).await {
+                    tracing::warn!(plugin, %error, "a plugin whose file is gone cannot be paused");
+                }
+            }
+            Err(error) => tracing::warn!(plugin, %error, "a plugin whose file is gone cannot be paused"),
+        }
+    }
+
+    fn refuse(&self, file: &str, reason: String) {
+        tracing::error!(file, reason, "a plugin is refused");
+        self.inner.refuse(Refusal {
+            what: described(file),
+            reason,
+            holds_up: false,
+        });
+    }
+
+    /// What runs keeps running.
+    fn unreadable(&mut self, error: &str) {
+        if self.readable {
+            tracing::warn!(error, "the plugin directory cannot be read; what runs keeps running");
+        }
+        self.readable = false;
+        self.inner.refuse(Refusal {
+            what: "plugin directory".to_owned(),
+            reason: format!("{} cannot be read: {error}", self.path().display()),
+            holds_up: false,
+        });
+    }
+}
+
+/// A file as refusals name it.
+fn described(file: &str) -> String {
+    format!("file {file}")
+}
+
+enum Taken {
+    /// These bytes were dealt with before.
+    Known,
+    Plugin((Arc<Plugin>, Vec<u8>)),
+    Refused(String),
+}
+
+/// Reads a file whole and loads it. Blocks.
+fn take(inner: &Inner, file: &str, known: Option<&str>) -> Taken {
+    let bytes = match read(&inner.parts.config.plugin_dir, file, inner.parts.loader.module_bytes_max()) {
+        Ok(bytes) => bytes,
+        Err(error) => return Taken::Refused(format!("it cannot be read: {error}")),
+    };
+    if known == Some(Digest::of(&bytes).to_string().as_str()) {
+        return Taken::Known;
+    }
+    match inner.parts.loader.load(&bytes) {
+        Ok(plugin) => Taken::Plugin((plugin, bytes)),
+        Err(error) => {
+            let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+            Taken::Refused(format!("{:#}{hint}", anyhow::Error::new(error)))
+        }
+    }
+}
+
+/// At most one byte more than a component may have: the loader then says that it is too large.
+fn read(dir: &Path, file: &str, bytes_max: usize) -> io::Result<Vec<u8>> {
+    use std::io::Read as _;
+    let dir = cap_std::fs::Dir::open_ambient_dir(dir, cap_std::ambient_authority())?;
+    let file = dir.open(file)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The files that may be plugins: `*.wasm`, not hidden.
+fn list(dir: &Path) -> io::Result<BTreeMap<String, Stamp>> {
+    use cap_std::fs::MetadataExt as _;
+    let dir = cap_std::fs::Dir::open_ambient_dir(dir, cap_std::ambient_authority())?;
+    let mut files = BTreeMap::new();
+    for entry in dir.entries()? {
+        let name = entry?.file_name();
+        let Some(name) = name.to_str().filter(|name| name.ends_with(".wasm") && !name.starts_with('.')) else {
+            continue;
+        };
+        // A link is followed; what is gone by now was never there.
+        let Ok(metadata) = dir.metadata(name) else { continue };
+        let stamp = Stamp {
+            bytes: metadata.len(),
+            modified: metadata.modified().ok().map(cap_std::time::SystemTime::into_std),
+            inode: metadata.ino(),
+        };
+        files.insert(name.to_owned(), stamp);
+    }
+    Ok(files)
+}

@@ -1,0 +1,258 @@
+//! What runs: for each plugin its versions at hand, its orders and the projections that follow them. Every change of it
+//! happens here, under one lock, after the database has agreed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{Actor, Inner, Installed, LifecycleError, adoption, installed};
+use crate::plugin::Digest;
+use crate::projection::{Orders, Projection, Version};
+use crate::schema::{Manifest, Table};
+use crate::store::Installation;
+
+/// All plugins that run or are paused.
+#[derive(Default)]
+pub(super) struct Fleet {
+    members: BTreeMap<String, Member>,
+}
+
+struct Member {
+    orders: watch::Sender<Orders>,
+    /// The version that ran before, kept ready.
+    warm: Option<Arc<Version>>,
+    sources: BTreeMap<String, Running>,
+}
+
+/// A projection's task.
+struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    async fn end(self) {
+        self.stop.cancel();
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "a projection ended badly");
+        }
+    }
+}
+
+impl Member {
+    fn version(&self) -> Arc<Version> {
+        Arc::clone(&self.orders.borrow().version)
+    }
+}
+
+impl Fleet {
+    /// A version of a plugin that is loaded: the one at work, or the one before it.
+    pub(super) fn warm(&self, plugin: &str, digest: Digest) -> Option<Arc<Version>> {
+        let member = self.members.get(plugin)?;
+        std::iter::once(member.version())
+            .chain(member.warm.clone())
+            .find(|version| version.plugin().digest() == digest)
+    }
+
+    /// What the version at work says of itself.
+    pub(super) fn manifest(&self, plugin: &str) -> Option<Arc<Manifest>> {
+        let member = self.members.get(plugin)?;
+        Some(Arc::clone(member.version().plugin().manifest()))
+    }
+
+    /// How many plugins run or are paused.
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// The tables of all plugins whose rows grow old.
+    pub(super) fn expiring(&self) -> Vec<Table> {
+        let manifests = self.members.values().map(|member| member.version());
+        manifests
+            .flat_map(|version| version.plugin().manifest().tables.clone())
+            .filter(|table| table.retention_days.is_some())
+            .collect()
+    }
+
+    /// Ends all projections after the batch in hand.
+    pub(super) async fn stop(&mut self) {
+        let members = std::mem::take(&mut self.members);
+        let running: Vec<Running> = members.into_values().flat_map(|member| member.sources.into_values()).collect();
+        running.iter().for_each(|running| running.stop.cancel());
+        for running in running {
+            running.end().await;
+        }
+    }
+}
+
+impl Inner {
+    /// Makes a version the one that runs: in the database first, then at once for all its projections. They finish the
+    /// batch in hand with the old one, which stays ready for a rollback.
+    pub(super) async fn switch(
+        self: &Arc<Self>,
+        version: Arc<Version>,
+        by: &Actor,
+    ) -> Result<Installed, LifecycleError> {
+        let plugin = Arc::clone(version.plugin());
+        let name = plugin.manifest().name.to_string();
+        let mut fleet = self.fleet.lock().await;
+        if let Some(member) = fleet.members.get(&name)
+            && member.version().plugin().digest() == plugin.digest()
+        {
+            return Ok(installed(&plugin));
+        }
+        self.parts.store.activate(adoption(&plugin)).await?;
+        self.forgive(&format!("plugin {name}"));
+        let hold = self.installation(&name).await?.paused;
+        self.run(&mut fleet, Arc::clone(&version), hold).await;
+        tracing::info!(
+            plugin = name,
+            version = %plugin.manifest().version,
+            digest = %plugin.digest(),
+            by = by.0,
+            "a version is active"
+        );
+        Ok(installed(&plugin))
+    }
+
+    /// Gives a plugin's projections a version, and makes or ends projections where its sources are others. Nothing is
+    /// asked of the database.
+    pub(super) async fn run(&self, fleet: &mut Fleet, version: Arc<Version>, hold: Option<String>) {
+        let name = version.plugin().manifest().name.to_string();
+        let member = match fleet.members.entry(name.clone()) {
+            std::collections::btree_map::Entry::Occupied(entry) => {
+                let member = entry.into_mut();
+                let old = member.version();
+                member.orders.send_replace(Orders {
+                    version: Arc::clone(&version),
+                    hold,
+                });
+                member.warm = Some(old);
+                member
+            }
+            std::collections::btree_map::Entry::Vacant(entry) => entry.insert(Member {
+                orders: watch::Sender::new(Orders {
+                    version: Arc::clone(&version),
+                    hold,
+                }),
+                warm: None,
+                sources: BTreeMap::new(),
+            }),
+        };
+        let wanted: Vec<String> = version
+            .plugin()
+            .manifest()
+            .sources
+            .iter()
+            .map(|source| source.name.to_string())
+            .collect();
+        let gone: Vec<String> = member.sources.keys().filter(|name| !wanted.contains(name)).cloned().collect();
+        for source in gone {
+            if let Some(running) = member.sources.remove(&source) {
+                running.end().await;
+            }
+            self.parts.registry.remove(&name, &source);
+        }
+        for source in wanted {
+            if !member.sources.contains_key(&source) {
+                let running = self.spawn(&member.orders, &source);
+                member.sources.insert(source, running);
+            }
+        }
+    }
+
+    fn spawn(&self, orders: &watch::Sender<Orders>, source: &str) -> Running {
+        let parts = &self.parts;
+        let (projection, status) = Projection::new(
+            parts.broker.clone(),
+            Arc::clone(&parts.store),
+            orders.subscribe(),
+            source,
+            parts.config.projections.clone(),
+            parts.metrics.clone(),
+        );
+        parts.registry.add(status);
+        let stop = self.stop.child_token();
+        let task = tokio::spawn(projection.run(stop.clone()));
+        Running { stop, task }
+    }
+
+    /// Pauses a plugin for a reason, or lets it go on.
+    pub(super) async fn hold(
+        &self,
+        plugin: &str,
+        hold: Option<String>,
+        by: &Actor,
+    ) -> Result<(), LifecycleError> {
+        let fleet = self.fleet.lock().await;
+        self.installation(plugin).await?;
+        self.parts.store.set_paused(plugin, hold.clone()).await?;
+        if let Some(member) = fleet.members.get(plugin) {
+            member.orders.send_modify(|orders| orders.hold.clone_from(&hold));
+        }
+        match hold {
+            Some(reason) => tracing::warn!(plugin, reason, by = by.0, "a plugin is paused"),
+            None => tracing::info!(plugin, by = by.0, "a plugin goes on"),
+        }
+        Ok(())
+    }
+
+    /// Ends a plugin's projections and forgets the plugin.
+    pub(super) async fn remove(
+        &self,
+        plugin: &str,
+        drop_tables: bool,
+        by: &Actor,
+    ) -> Result<Vec<String>, LifecycleError> {
+        let mut fleet = self.fleet.lock().await;
+        self.installation(plugin).await?;
+        if let Some(member) = fleet.members.remove(plugin) {
+            for (source, running) in member.sources {
+                running.end().await;
+                self.parts.registry.remove(plugin, &source);
+            }
+        }
+        let dropped = self.parts.store.remove(plugin, drop_tables).await?;
+        self.forgive(&format!("plugin {plugin}"));
+        tracing::warn!(plugin, tables = ?dropped, by = by.0, "a plugin is removed");
+        Ok(dropped)
+    }
+
+    /// What the database knows of a plugin.
+    pub(super) async fn installation(&self, plugin: &str) -> Result<Installation, LifecycleError> {
+        let all = self.parts.store.installations().await?;
+        all.into_iter()
+            .find(|installation| installation.plugin == plugin)
+            .ok_or_else(|| LifecycleError::NoPlugin(plugin.to_owned()))
+    }
+
+    /// The digest that is meant: the one given, if the plugin has it, or that of the newest version.
+    pub(super) async fn choose(&self, plugin: &str, digest: Option<Digest>) -> Result<Digest, LifecycleError> {
+        let installation = self.installation(plugin).await?;
+        let chosen = match digest {
+            Some(digest) => {
+                let text = digest.to_string();
+                installation.versions.iter().find(|version| version.digest == text)
+            }
+            None => installation.versions.last(),
+        };
+        let missing = || LifecycleError::NoVersion {
+            plugin: plugin.to_owned(),
+            version: digest.map_or_else(|| "at all".to_owned(), |digest| digest.to_string()),
+        };
+        let chosen = chosen.ok_or_else(missing)?;
+        chosen.digest.parse().map_err(|_| missing())
+    }
+
+    /// The digest of the version before the present one.
+    pub(super) async fn previous(&self, plugin: &str) -> Result<Digest, LifecycleError> {
+        let installation = self.installation(plugin).await?;
+        let previous = installation.previous.and_then(|id| installation.version(id));
+        previous
+            .and_then(|version| version.digest.parse().ok())
+            .ok_or_else(|| LifecycleError::Conflict(format!("plugin {plugin} has no version to go back to")))
+    }
+}

@@ -1,0 +1,340 @@
+//! The plugins of a running host: how they come, change and go. It owns the projections, tells them which version to
+//! run, and keeps what is wanted of each plugin in the database, so that a restart finds it again.
+//!
+//! A version is stored by its digest and checked before anything changes; a switch is one transaction, which the
+//! projections follow between two batches. Whatever cannot be loaded changes nothing. Every act goes through
+//! [`Lifecycle`], whoever asks for it: the API, the plugin directory, or the host itself.
+
+mod components;
+mod directory;
+mod fleet;
+mod start;
+mod view;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::Timestamp;
+use crate::broker::Broker;
+use crate::plugin::{Digest, LoadError, Loader, Plugin};
+use crate::projection::{self, Version};
+use crate::status::Registry;
+use crate::store::{AdoptError, Adoption, Arrival, CommitError, Store};
+use crate::telemetry::Metrics;
+
+pub use start::StartError;
+pub use view::{PluginView, Refusal, VersionState, VersionView};
+
+use components::Components;
+use fleet::Fleet;
+
+/// What can be chosen.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where components are kept.
+    pub components_dir: PathBuf,
+    /// The watched directory.
+    pub plugin_dir: PathBuf,
+    /// For each projection.
+    pub projections: projection::Config,
+}
+
+/// What the lifecycle works with.
+pub struct Parts {
+    /// What can be chosen.
+    pub config: Config,
+    /// Where messages come from.
+    pub broker: Broker,
+    /// Where rows go.
+    pub store: Arc<Store>,
+    /// Makes plugins of bytes.
+    pub loader: Arc<Loader>,
+    /// Where projections are listed.
+    pub registry: Registry,
+    /// Where things are counted.
+    pub metrics: Metrics,
+}
+
+/// The plugins of this host. Cheap to clone.
+#[derive(Clone)]
+pub struct Lifecycle {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    parts: Parts,
+    components: Components,
+    /// One act at a time: each is short, since what takes long (compiling) is done before.
+    fleet: tokio::sync::Mutex<Fleet>,
+    /// One compiler at a time beside the work of the host: two cores would have none left.
+    compiling: tokio::sync::Semaphore,
+    /// Files and versions that do not run, and why.
+    refusals: Mutex<Vec<Refusal>>,
+    stop: CancellationToken,
+}
+
+/// Who acts, for the audit and the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor(pub String);
+
+/// Why an act was not done. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum LifecycleError {
+    /// No plugin of this name is installed.
+    #[error("no plugin named {0} is installed")]
+    NoPlugin(String),
+    /// The plugin has no such version.
+    #[error("plugin {plugin} has no version {version}")]
+    NoVersion {
+        /// The plugin.
+        plugin: String,
+        /// What was asked for.
+        version: String,
+    },
+    /// It makes no sense as things are; says what would.
+    #[error("{0}")]
+    Conflict(String),
+    /// The component cannot be a plugin.
+    #[error("the component is refused")]
+    Load(#[source] LoadError),
+    /// Its tables do not fit, or belong to another plugin.
+    #[error("the database refuses its tables: {}", .0.join("; "))]
+    Tables(Vec<String>),
+    /// The database cannot be written, or a file not be kept; it may be tried again.
+    #[error("not possible now: {0}")]
+    Unavailable(String),
+}
+
+impl LifecycleError {
+    /// What the operator can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Load(error) => error.hint().map(str::to_owned),
+            Self::Tables(reasons) if reasons.iter().any(|reason| reason.contains("belongs to plugin")) => {
+                Some("two plugins cannot have one table; rename it in one of them".to_owned())
+            }
+            Self::Tables(_) => Some(
+                "only new tables, new nullable columns and new indexes come in by themselves; for anything else \
+                 rebuild: lantern rebuild PLUGIN@DIGEST"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+impl From<CommitError> for LifecycleError {
+    fn from(error: CommitError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<AdoptError> for LifecycleError {
+    fn from(error: AdoptError) -> Self {
+        match error {
+            AdoptError::Refused(reasons) => Self::Tables(reasons),
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
+}
+
+/// A version that was taken in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installed {
+    /// The plugin's name.
+    pub plugin: String,
+    /// The version that it says it is.
+    pub version: String,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+impl Lifecycle {
+    /// Takes a component in: checks, compiles and tries it, and keeps it. Nothing of it runs.
+    ///
+    /// # Errors
+    /// See [`LifecycleError`].
+    pub async fn install(&self, bytes: Vec<u8>, by: &Actor) -> Result<Installed, LifecycleError> {
+        let inner = Arc::clone(&self.inner);
+        let by = by.clone();
+        // A caller that goes away does not leave half an act.
+        detached(async move {
+            let plugin = inner.take_in(bytes, &by.0).await?;
+            Ok(installed(&plugin))
+        })
+        .await
+    }
+
+    /// Makes a version run: the one with this digest, or the newest.
+    ///
+    /// # Errors
+    /// See [`LifecycleError`].
+    pub async fn activate(
+        &self,
+        plugin: &str,
+        digest: Option<Digest>,
+        by: &Actor,
+    ) -> Result<Installed, LifecycleError> {
+        let inner = Arc::clone(&self.inner);
+        let (plugin, by) = (plugin.to_owned(), by.clone());
+        detached(async move {
+            let digest = inner.choose(&plugin, digest).await?;
+            let version = inner.version(&plugin, digest).await?;
+            inner.switch(version, &by).await
+        })
+        .await
+    }
+
+    /// Goes back to the version that ran before.
+    ///
+    /// # Errors
+    /// See [`LifecycleError`].
+    pub async fn rollback(&self, plugin: &str, by: &Actor) -> Result<Installed, LifecycleError> {
+        let inner = Arc::clone(&self.inner);
+        let (plugin, by) = (plugin.to_owned(), by.clone());
+        detached(async move {
+            let digest = inner.previous(&plugin).await?;
+            let version = inner.version(&plugin, digest).await?;
+            inner.switch(version, &by).await
+        })
+        .await
+    }
+
+    /// Holds a plugin's projections after the batch in hand; its messages wait in their streams.
+    ///
+    /// # Errors
+    /// See [`LifecycleError`].
+    pub async fn pause(&self, plugin: &str, reason: &str, by: &Actor) -> Result<(), LifecycleError> {
+        let inner = Arc::clone(&self.inner);
+        let (plugin, reason, by) = (plugin.to_owned(), reason.to_owned(), by.clone());
+        detached(async move { inner.hold(&plugin, Some(reason), &by).await }).await
+    }
+
+    /// Lets a paused plugin go on where it was.
+    ///
+    /// # Errors
+    /// See [`LifecycleError`].
+    pub async fn resume(&self, plugin: &str, by: &Actor) -> Result<(), LifecycleError> {
+        let inner = Arc::clone(&self.inner);
+        let (plugin, by) = (plugin.to_owned(), by.clone());
+        detached(async move { inner.hold(&plugin, None, &by).await }).await
+    }
+
+    /// Stops a plugin and forgets it. Its tables stay, and so does the memory of where it was; or they go as well.
+    /// Returns the tables that were dropped.
+    ///
+    /// # Errors
+    /// See [`LifecycleError`].
+    pub async fn remove(
+        &self,
+        plugin: &str,
+        drop_tables: bool,
+        by: &Actor,
+    ) -> Result<Vec<String>, LifecycleError> {
+        let inner = Arc::clone(&self.inner);
+        let (plugin, by) = (plugin.to_owned(), by.clone());
+        detached(async move { inner.remove(&plugin, drop_tables, &by).await }).await
+    }
+
+    /// Files and versions that do not run, and why.
+    pub fn refusals(&self) -> Vec<Refusal> {
+        self.inner
+            .refusals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// Runs an act that goes on when the one who asked for it has gone away.
+async fn detached<T: Send + 'static>(
+    act: impl Future<Output = Result<T, LifecycleError>> + Send + 'static,
+) -> Result<T, LifecycleError> {
+    match tokio::spawn(act).await {
+        Ok(result) => result,
+        Err(error) => Err(LifecycleError::Unavailable(format!("the act ended badly: {error}"))),
+    }
+}
+
+fn installed(plugin: &Plugin) -> Installed {
+    Installed {
+        plugin: plugin.manifest().name.to_string(),
+        version: plugin.manifest().version.to_string(),
+        digest: plugin.digest(),
+    }
+}
+
+fn adoption(plugin: &Plugin) -> Adoption {
+    Adoption {
+        manifest: Arc::clone(plugin.manifest()),
+        digest: plugin.digest().to_string(),
+        contract: plugin.facts().contract.to_string(),
+        at: Timestamp::now(),
+    }
+}
+
+impl Inner {
+    /// Compiles and tries a component on a thread of its own, one at a time.
+    async fn load(self: &Arc<Self>, bytes: Vec<u8>) -> Result<(Arc<Plugin>, Vec<u8>), LifecycleError> {
+        // The semaphore is never closed; if it were, compiling would merely not be bounded.
+        let _permit = self.compiling.acquire().await.ok();
+        let loader = Arc::clone(&self.parts.loader);
+        let work = tokio::task::spawn_blocking(move || {
+            let plugin = loader.load(&bytes)?;
+            Ok((plugin, bytes))
+        });
+        match work.await {
+            Ok(loaded) => loaded.map_err(LifecycleError::Load),
+            Err(error) => Err(LifecycleError::Unavailable(format!(
+                "the host panicked while it loaded the component: {error}"
+            ))),
+        }
+    }
+
+    /// Checks a component and keeps it.
+    async fn take_in(self: &Arc<Self>, bytes: Vec<u8>, by: &str) -> Result<Arc<Plugin>, LifecycleError> {
+        let (plugin, bytes) = self.load(bytes).await?;
+        let component_bytes = bytes.len() as u64;
+        let digest = plugin.digest();
+        let inner = Arc::clone(self);
+        let kept = tokio::task::spawn_blocking(move || inner.components.put(digest, &bytes)).await;
+        match kept {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                return Err(LifecycleError::Unavailable(format!(
+                    "the component cannot be kept: {error}"
+                )));
+            }
+            Err(error) => return Err(LifecycleError::Unavailable(error.to_string())),
+        }
+        let arrival = Arrival {
+            adoption: adoption(&plugin),
+            component_bytes,
+            came_from: by.to_owned(),
+        };
+        self.parts.store.install(arrival).await?;
+        Ok(plugin)
+    }
+
+    /// A version ready to run: the one at work or the warm one behind it, or loaded from what is kept.
+    async fn version(self: &Arc<Self>, plugin: &str, digest: Digest) -> Result<Arc<Version>, LifecycleError> {
+        if let Some(warm) = self.fleet.lock().await.warm(plugin, digest) {
+            return Ok(warm);
+        }
+        let inner = Arc::clone(self);
+        let read = tokio::task::spawn_blocking(move || inner.components.get(digest)).await;
+        let bytes = match read {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(error)) => {
+                return Err(LifecycleError::Unavailable(format!(
+                    "the component {digest} of plugin {plugin} cannot be read: {error}"
+                )));
+            }
+            Err(error) => return Err(LifecycleError::Unavailable(error.to_string())),
+        };
+        let (loaded, _) = self.load(bytes).await?;
+        Ok(Arc::new(Version::new(loaded)))
+    }
+}

@@ -1,0 +1,185 @@
+//! The start and the end: what the database says should run is loaded and runs, then the plugin directory is looked
+//! at, then it is watched.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::components::Components;
+use super::directory::Directory;
+use super::fleet::Fleet;
+use super::{Inner, Lifecycle, Parts, Refusal};
+use crate::plugin::{Digest, Plugin};
+use crate::projection::Version;
+use crate::schema::Table;
+use crate::store::{CommitError, Installation};
+
+/// Why the plugins cannot be started at all.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The folder of components cannot be used.
+    #[error("the folder of installed plugins {} cannot be used", dir.display())]
+    Components {
+        /// The folder.
+        dir: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The plugin directory cannot be read.
+    #[error("read the plugin directory {}", dir.display())]
+    Directory {
+        /// The directory.
+        dir: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The database does not say what should run.
+    #[error("ask the database which plugins are installed")]
+    Database(#[from] CommitError),
+    /// There are plugins, and not one of them can run.
+    #[error("no plugin can be loaded: {0}")]
+    Nothing(String),
+}
+
+impl Lifecycle {
+    /// Starts what should run: what the database says, and what is new in the plugin directory. What cannot be loaded
+    /// is noted among the refusals and does not keep the others from running.
+    ///
+    /// # Errors
+    /// See [`StartError`]; when there are plugins and not one can run, there is nothing to start for.
+    pub async fn start(parts: Parts, stop: CancellationToken) -> Result<Self, StartError> {
+        let dir = parts.config.components_dir.clone();
+        let components =
+            Components::open(&dir).map_err(|source| StartError::Components { dir, source })?;
+        let inner = Arc::new(Inner {
+            parts,
+            components,
+            fleet: tokio::sync::Mutex::new(Fleet::default()),
+            compiling: tokio::sync::Semaphore::new(1),
+            refusals: Mutex::default(),
+            stop,
+        });
+        let installations = inner.parts.store.installations().await?;
+        inner.resume(&installations).await?;
+        inner.sweep(&installations);
+        let mut directory = Directory::new(Arc::clone(&inner));
+        directory.look_at_start().await?;
+        let running = inner.fleet.lock().await.len();
+        let refusals = inner.refusals();
+        if running == 0 && !refusals.is_empty() {
+            let reasons: Vec<String> = refusals
+                .iter()
+                .map(|refusal| format!("{}: {}", refusal.what, refusal.reason))
+                .collect();
+            return Err(StartError::Nothing(reasons.join("; ")));
+        }
+        tokio::spawn(directory.watch());
+        Ok(Self { inner })
+    }
+
+    /// How many plugins run or are paused.
+    pub async fn count(&self) -> usize {
+        self.inner.fleet.lock().await.len()
+    }
+
+    /// The tables whose rows grow old.
+    pub async fn expiring_tables(&self) -> Vec<Table> {
+        self.inner.fleet.lock().await.expiring()
+    }
+
+    /// Ends all projections after the batch in hand.
+    pub async fn stop(&self) {
+        self.inner.stop.cancel();
+        self.inner.fleet.lock().await.stop().await;
+    }
+}
+
+impl Inner {
+    /// Runs what ran, or was paused, when the host stopped.
+    async fn resume(self: &Arc<Self>, installations: &[Installation]) -> Result<(), StartError> {
+        let mut loading = JoinSet::new();
+        for installation in installations {
+            let Some(active) = installation.active.and_then(|id| installation.version(id)) else {
+                continue;
+            };
+            let (inner, plugin) = (Arc::clone(self), installation.plugin.clone());
+            let (digest, hold) = (active.digest.clone(), installation.paused.clone());
+            loading.spawn_blocking(move || {
+                let loaded = inner.load_kept(&digest);
+                (plugin, digest, hold, loaded)
+            });
+        }
+        for (plugin, digest, hold, loaded) in loading.join_all().await {
+            match loaded {
+                Ok(loaded) => {
+                    let mut fleet = self.fleet.lock().await;
+                    self.run(&mut fleet, Arc::new(Version::new(loaded)), hold).await;
+                }
+                Err(reason) => {
+                    tracing::error!(plugin, digest, reason, "a plugin that should run cannot be loaded");
+                    self.parts.store.note_failed(&plugin, &digest, &reason).await?;
+                    self.refuse(Refusal {
+                        what: format!("plugin {plugin}"),
+                        reason,
+                        holds_up: true,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn load_kept(&self, digest: &str) -> Result<Arc<Plugin>, String> {
+        let digest: Digest = digest.parse().map_err(|error| format!("{error}"))?;
+        let bytes = self
+            .components
+            .get(digest)
+            .map_err(|error| format!("its component cannot be read: {error}"))?;
+        self.parts
+            .loader
+            .load(&bytes)
+            .map_err(|error| format!("{:#}", anyhow::Error::new(error)))
+    }
+
+    /// Removes components that no plugin knows any more.
+    fn sweep(&self, installations: &[Installation]) {
+        let kept: Vec<Digest> = installations
+            .iter()
+            .flat_map(|installation| &installation.versions)
+            .filter_map(|version| version.digest.parse().ok())
+            .collect();
+        if let Err(error) = self.components.sweep(&kept) {
+            tracing::warn!(%error, "components that are not needed any more cannot be removed");
+        }
+    }
+
+    pub(super) fn refusals(&self) -> Vec<Refusal> {
+        self.refusals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Notes that something does not run; an earlier reason for the same is replaced.
+    pub(super) fn refuse(&self, refusal: Refusal) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.retain(|known| known.what != refusal.what);
+        // A directory full of rubbish is not worth more memory than this.
+        if refusals.len() < REFUSALS_MAX {
+            refusals.push(refusal);
+        }
+    }
+
+    /// Takes a refusal back.
+    pub(super) fn forgive(&self, what: &str) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.retain(|known| known.what != what);
+    }
+}
+
+/// Refusals that are remembered.
+const REFUSALS_MAX: usize = 1_000;

@@ -1,0 +1,105 @@
+//! What a projection is told: which version of its plugin to run, and whether to run at all. Given by whoever owns the
+//! plugins, followed between two batches.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::watch;
+
+use crate::plugin::{Plugin, Projector};
+use crate::schema::Source;
+
+/// A version of a plugin at work. Shared by the projections of its sources, which count here what became of messages.
+pub struct Version {
+    plugin: Arc<Plugin>,
+    projectors: Box<dyn Fn() -> Projector + Send + Sync>,
+    tally: Tally,
+}
+
+#[derive(Default)]
+struct Tally {
+    messages: AtomicU64,
+    rejected: AtomicU64,
+    faults: AtomicU64,
+}
+
+/// What became of the messages that a version was given since it was loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Messages that have taken effect.
+    pub messages: u64,
+    /// Those of them that became dead letters.
+    pub rejected: u64,
+    /// Calls that went wrong: traps, timeouts, answers that could not be read.
+    pub faults: u64,
+}
+
+impl Version {
+    /// A version that nothing was asked yet.
+    pub fn new(plugin: Arc<Plugin>) -> Self {
+        let projectors = {
+            let plugin = Arc::clone(&plugin);
+            Box::new(move || plugin.projector())
+        };
+        Self {
+            plugin,
+            projectors,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Decodes with something else than the plugin's component: for the benchmark that compares the two.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn decoding_with(self, projectors: Box<dyn Fn() -> Projector + Send + Sync>) -> Self {
+        Self { projectors, ..self }
+    }
+
+    /// The loaded plugin.
+    pub fn plugin(&self) -> &Arc<Plugin> {
+        &self.plugin
+    }
+
+    /// What was counted so far.
+    pub fn counted(&self) -> Counted {
+        Counted {
+            messages: self.tally.messages.load(Ordering::Relaxed),
+            rejected: self.tally.rejected.load(Ordering::Relaxed),
+            faults: self.tally.faults.load(Ordering::Relaxed),
+        }
+    }
+
+    /// A new projector, with instances of its own.
+    pub fn projector(&self) -> Projector {
+        (self.projectors)()
+    }
+
+    pub(super) fn source(&self, name: &str) -> Option<(usize, &Source)> {
+        self.plugin.manifest().source(name)
+    }
+
+    pub(super) fn count(&self, messages: u64, rejected: u64) {
+        self.tally.messages.fetch_add(messages, Ordering::Relaxed);
+        self.tally.rejected.fetch_add(rejected, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_faults(&self, faults: u64) {
+        self.tally.faults.fetch_add(faults, Ordering::Relaxed);
+    }
+}
+
+/// What a projection is to do.
+#[derive(Clone)]
+pub struct Orders {
+    /// With which version.
+    pub version: Arc<Version>,
+    /// Why it is not to run at all for now; none lets it run.
+    pub hold: Option<String>,
+}
+
+/// Waits until there are new orders. When nobody can give any more, the present ones hold for ever.
+pub(super) async fn changed(orders: &mut watch::Receiver<Orders>) {
+    if orders.changed().await.is_err() {
+        std::future::pending().await
+    }
+}
