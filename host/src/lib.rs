@@ -9,6 +9,7 @@ pub mod broker;
 pub mod cli;
 pub mod config;
 pub mod http;
+pub mod lifecycle;
 pub mod plugin;
 pub mod projection;
 pub mod schema;

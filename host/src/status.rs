@@ -70,12 +70,23 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Adds a projection; it stays listed, also when it has ended.
+    /// Adds a projection; it stays listed until it is removed, also when it has ended.
     pub fn add(&self, status: watch::Receiver<Status>) {
         self.projections
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(status);
+    }
+
+    /// Takes a projection off the list.
+    pub fn remove(&self, plugin: &str, source: &str) {
+        self.projections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|status| {
+                let status = status.borrow();
+                status.plugin != plugin || status.source != source
+            });
     }
 
     /// The present status of each projection, ordered by plugin and source.

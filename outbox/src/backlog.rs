@@ -381,7 +381,7 @@ mod tests {
             Duration::from_secs(3600)
         });
         outbox.put(&Event::new("free", "y")).unwrap();
-        let listing = backlog.list().unwrap();
+        let listing = backlog.list(backlog.newest().unwrap()).unwrap();
         assert_eq!(
             (listing.oldest.len(), listing.resting.len(), listing.count),
             (1, 1, 21)

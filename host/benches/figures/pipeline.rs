@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use lantern::broker::{self, Broker, Link};
 use lantern::plugin::{self, Compiler, Limits, Loader, Plugin, Projector};
-use lantern::projection::{Config, Projection};
+use lantern::projection::{Config, Orders, Projection, Version};
 use lantern::status::Registry;
 use lantern::store::{self, Store};
 use lantern::telemetry::Metrics;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::events::runtime;
@@ -53,20 +54,23 @@ pub fn run(server: &NatsServer, count: usize, side: Side) -> anyhow::Result<f64>
             dead_letters_max: 1,
             owner: dir.path().display().to_string(),
         };
-        let (mut projection, mut status) = Projection::new(
-            broker.clone(),
-            Arc::clone(&store),
-            Arc::clone(&plugin),
-            0,
-            config,
-            metrics,
-        );
+        let mut version = Version::new(Arc::clone(&plugin));
         if side == Side::Native {
             let manifest = Arc::clone(plugin.manifest());
-            projection = projection.decoding_with(Box::new(move || {
+            version = version.decoding_with(Box::new(move || {
                 Projector::native(Arc::clone(&manifest), Limits::default(), Box::new(Guest))
             }));
         }
+        let version = Arc::new(version);
+        let orders = watch::Sender::new(Orders { version, hold: None });
+        let (projection, mut status) = Projection::new(
+            broker.clone(),
+            Arc::clone(&store),
+            orders.subscribe(),
+            "obs",
+            config,
+            metrics,
+        );
         let stop = CancellationToken::new();
         let began = Instant::now();
         let running = tokio::spawn(projection.run(stop.clone()));

@@ -5,34 +5,45 @@ use std::sync::Arc;
 
 use crate::broker::{Broker, Link};
 use crate::http::{Check, Health};
+use crate::lifecycle::{Lifecycle, Refusal};
 use crate::store::{self, Store};
 use crate::telemetry::Metrics;
 
-/// A plugin file that is not running.
-pub(super) struct Refused {
-    pub(super) file: String,
-    pub(super) reason: String,
-}
+/// Refusals that are shown one by one; a directory full of rubbish is summed up.
+const REFUSALS_SHOWN: usize = 20;
 
 /// What http asks at each look.
-pub(super) fn checks(broker: &Broker, store: &Store, refused: Vec<Refused>, metrics: Metrics) -> Health {
+pub(super) fn checks(broker: &Broker, store: &Store, lifecycle: Lifecycle, metrics: Metrics) -> Health {
     let (link, database) = (broker.link(), store.health());
-    // The others run and nothing is held up, so this does not make the host unready; it is said all the same.
-    let refused: Vec<Check> = refused
-        .into_iter()
-        .map(|refused| Check {
-            name: format!("plugin:{}", refused.file),
-            ok: true,
-            detail: format!("refused: {}", refused.reason),
-        })
-        .collect();
     Arc::new(move || {
         let broker = broker_check(&link.borrow());
         metrics.broker_connected(broker.ok);
         let mut checks = vec![broker, database_check(&database.borrow())];
-        checks.extend(refused.iter().cloned());
+        checks.extend(refusal_checks(&lifecycle.refusals()));
         checks
     })
+}
+
+/// A file that is refused holds nothing up, so it does not make the host unready; it is said all the same. A plugin that
+/// should run and does not leaves messages waiting.
+fn refusal_checks(refusals: &[Refusal]) -> Vec<Check> {
+    let (urgent, others): (Vec<&Refusal>, Vec<&Refusal>) = refusals.iter().partition(|refusal| refusal.holds_up);
+    let shown = urgent.iter().chain(others.iter().take(REFUSALS_SHOWN));
+    let mut checks: Vec<Check> = shown
+        .map(|refusal| Check {
+            name: refusal.what.replace(' ', ":"),
+            ok: !refusal.holds_up,
+            detail: format!("refused: {}", refusal.reason),
+        })
+        .collect();
+    if others.len() > REFUSALS_SHOWN {
+        checks.push(Check {
+            name: "plugin-directory".to_owned(),
+            ok: true,
+            detail: format!("{} more files are refused", others.len() - REFUSALS_SHOWN),
+        });
+    }
+    checks
 }
 
 fn broker_check(link: &Link) -> Check {

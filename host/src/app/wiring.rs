@@ -7,7 +7,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::broker::{self, EmbeddedConfig, Place, Remote, SecretSource, Tls};
 use crate::config::{BrokerSettings, Config, Login, RemoteBroker, Servers};
+use crate::lifecycle;
 use crate::plugin::{self, Compiler};
+use crate::projection;
 use crate::store::{self, Store, Synchronous};
 
 pub(super) fn store(config: &Config) -> store::Config {
@@ -43,6 +45,20 @@ pub(super) fn plugins(config: &Config) -> anyhow::Result<plugin::Config> {
         cache_dir: Some(config.data_dir.join("cache")),
         compiler: Compiler::Child { program },
     })
+}
+
+pub(super) fn lifecycle(config: &Config, owner: String) -> lifecycle::Config {
+    lifecycle::Config {
+        components_dir: config.data_dir.join("components"),
+        plugin_dir: config.plugin_dir.clone(),
+        projections: projection::Config {
+            messages_max: config.batch.messages_max as usize,
+            bytes_max: usize::try_from(config.batch.bytes_max).unwrap_or(usize::MAX),
+            create_streams: config.streams_create,
+            dead_letters_max: config.limits.dead_letters_max,
+            owner,
+        },
+    }
 }
 
 pub(super) fn broker(config: &Config) -> anyhow::Result<broker::Config> {

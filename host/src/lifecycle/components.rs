@@ -67,7 +67,7 @@ impl Components {
         let kept: Vec<String> = kept.iter().map(|digest| name(*digest)).collect();
         for entry in self.dir.entries()? {
             let file = entry?.file_name();
-            if !kept.iter().any(|kept| *kept == *file) {
+            if !kept.iter().any(|kept| file == kept.as_str()) {
                 self.dir.remove_file(&file)?;
             }
         }

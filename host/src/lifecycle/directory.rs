@@ -5,12 +5,13 @@
 //! What was done with a file is kept in the database, so that a start does not undo a rollback.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::start::StartError;
+use super::start::{StartError, side_by_side};
 use super::{Actor, Inner, LifecycleError, Refusal};
 use crate::plugin::{Digest, Plugin};
 use crate::projection::Version;
@@ -27,6 +28,8 @@ const MISSING_LOOKS: u32 = 4;
 struct Stamp {
     bytes: u64,
     modified: Option<SystemTime>,
+    /// Of the inode, in seconds and nanoseconds: rights that were mended show here alone.
+    changed: (i64, i64),
     inode: u64,
 }
 
@@ -100,16 +103,16 @@ impl Directory {
 
     /// Reads, compiles and tries files side by side: at the first start that is most of the time it takes.
     async fn load_together(&self, files: &[String]) -> BTreeMap<String, Taken> {
-        let mut loading = tokio::task::JoinSet::new();
-        for file in files {
-            let (inner, file) = (Arc::clone(&self.inner), file.clone());
-            let known = self.records.get(&file).map(|record| record.digest.clone());
-            loading.spawn_blocking(move || {
-                let taken = take(&inner, &file, known.as_deref());
-                (file, taken)
-            });
-        }
-        loading.join_all().await.into_iter().collect()
+        let inner = Arc::clone(&self.inner);
+        let known: Vec<(String, Option<String>)> = files
+            .iter()
+            .map(|file| (file.clone(), self.records.get(file).map(|record| record.digest.clone())))
+            .collect();
+        let taken = side_by_side(known, move |(file, known)| {
+            let taken = take(&inner, &file, known.as_deref());
+            (file, taken)
+        });
+        taken.await.into_iter().collect()
     }
 
     /// Looks at the directory until the host stops.
@@ -355,31 +358,31 @@ fn take(inner: &Inner, file: &str, known: Option<&str>) -> Taken {
 /// At most one byte more than a component may have: the loader then says that it is too large.
 fn read(dir: &Path, file: &str, bytes_max: usize) -> io::Result<Vec<u8>> {
     use std::io::Read as _;
-    let dir = cap_std::fs::Dir::open_ambient_dir(dir, cap_std::ambient_authority())?;
-    let file = dir.open(file)?;
-    if !file.metadata()?.is_file() {
+    let path = dir.join(file);
+    // Opening a pipe would wait for somebody to write.
+    if !fs::metadata(&path)?.is_file() {
         return Err(io::Error::other("it is no file"));
     }
     let mut bytes = Vec::new();
-    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+    fs::File::open(&path)?.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// The files that may be plugins: `*.wasm`, not hidden.
+/// The files that may be plugins: `*.wasm`, not hidden. Links are followed, as an operator who makes one expects.
 fn list(dir: &Path) -> io::Result<BTreeMap<String, Stamp>> {
-    use cap_std::fs::MetadataExt as _;
-    let dir = cap_std::fs::Dir::open_ambient_dir(dir, cap_std::ambient_authority())?;
+    use std::os::unix::fs::MetadataExt as _;
     let mut files = BTreeMap::new();
-    for entry in dir.entries()? {
+    for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
         let Some(name) = name.to_str().filter(|name| name.ends_with(".wasm") && !name.starts_with('.')) else {
             continue;
         };
-        // A link is followed; what is gone by now was never there.
-        let Ok(metadata) = dir.metadata(name) else { continue };
+        // What is gone by now was never there.
+        let Ok(metadata) = fs::metadata(dir.join(name)) else { continue };
         let stamp = Stamp {
             bytes: metadata.len(),
-            modified: metadata.modified().ok().map(cap_std::time::SystemTime::into_std),
+            modified: metadata.modified().ok(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
             inode: metadata.ino(),
         };
         files.insert(name.to_owned(), stamp);

@@ -296,26 +296,35 @@ impl Inner {
     /// Checks a component and keeps it.
     async fn take_in(self: &Arc<Self>, bytes: Vec<u8>, by: &str) -> Result<Arc<Plugin>, LifecycleError> {
         let (plugin, bytes) = self.load(bytes).await?;
+        self.keep(&plugin, bytes, by).await?;
+        Ok(plugin)
+    }
+
+    /// Keeps a component that was loaded, and makes it known.
+    async fn keep(
+        self: &Arc<Self>,
+        plugin: &Plugin,
+        bytes: Vec<u8>,
+        came_from: &str,
+    ) -> Result<(), LifecycleError> {
         let component_bytes = bytes.len() as u64;
         let digest = plugin.digest();
         let inner = Arc::clone(self);
         let kept = tokio::task::spawn_blocking(move || inner.components.put(digest, &bytes)).await;
-        match kept {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                return Err(LifecycleError::Unavailable(format!(
-                    "the component cannot be kept: {error}"
-                )));
-            }
-            Err(error) => return Err(LifecycleError::Unavailable(error.to_string())),
+        let failed = match kept {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(error) = failed {
+            return Err(LifecycleError::Unavailable(format!("the component cannot be kept: {error}")));
         }
         let arrival = Arrival {
-            adoption: adoption(&plugin),
+            adoption: adoption(plugin),
             component_bytes,
-            came_from: by.to_owned(),
+            came_from: came_from.to_owned(),
         };
-        self.parts.store.install(arrival).await?;
-        Ok(plugin)
+        Ok(self.parts.store.install(arrival).await?)
     }
 
     /// A version ready to run: the one at work or the warm one behind it, or loaded from what is kept.

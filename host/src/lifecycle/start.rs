@@ -101,19 +101,16 @@ impl Lifecycle {
 impl Inner {
     /// Runs what ran, or was paused, when the host stopped.
     async fn resume(self: &Arc<Self>, installations: &[Installation]) -> Result<(), StartError> {
-        let mut loading = JoinSet::new();
-        for installation in installations {
-            let Some(active) = installation.active.and_then(|id| installation.version(id)) else {
-                continue;
-            };
-            let (inner, plugin) = (Arc::clone(self), installation.plugin.clone());
-            let (digest, hold) = (active.digest.clone(), installation.paused.clone());
-            loading.spawn_blocking(move || {
-                let loaded = inner.load_kept(&digest);
-                (plugin, digest, hold, loaded)
-            });
-        }
-        for (plugin, digest, hold, loaded) in loading.join_all().await {
+        let wanted = installations.iter().filter_map(|installation| {
+            let active = installation.active.and_then(|id| installation.version(id))?;
+            Some((installation.plugin.clone(), active.digest.clone(), installation.paused.clone()))
+        });
+        let inner = Arc::clone(self);
+        let loaded = side_by_side(wanted.collect(), move |(plugin, digest, hold)| {
+            let loaded = inner.load_kept(&digest);
+            (plugin, digest, hold, loaded)
+        });
+        for (plugin, digest, hold, loaded) in loaded.await {
             match loaded {
                 Ok(loaded) => {
                     let mut fleet = self.fleet.lock().await;
@@ -178,6 +175,30 @@ impl Inner {
     pub(super) fn forgive(&self, what: &str) {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         refusals.retain(|known| known.what != what);
+    }
+}
+
+/// Blocking work on many things, as many at once as there are processors, answered in any order.
+pub(super) async fn side_by_side<T: Send + 'static, U: Send + 'static>(
+    things: Vec<T>,
+    work: impl Fn(T) -> U + Clone + Send + 'static,
+) -> Vec<U> {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut things = things.into_iter();
+    let mut working = JoinSet::new();
+    let mut done = Vec::new();
+    loop {
+        while working.len() < processors
+            && let Some(thing) = things.next()
+        {
+            let work = work.clone();
+            working.spawn_blocking(move || work(thing));
+        }
+        match working.join_next().await {
+            Some(Ok(result)) => done.push(result),
+            Some(Err(error)) => tracing::error!(%error, "the host panicked while it loaded a plugin"),
+            None => return done,
+        }
     }
 }
 

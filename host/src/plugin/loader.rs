@@ -147,6 +147,11 @@ impl Loader {
         })
     }
 
+    /// The largest component that is looked at, in bytes.
+    pub fn module_bytes_max(&self) -> usize {
+        self.engine.limits.module_bytes
+    }
+
     /// Checks, compiles and tries a component. Blocks, for as long as the limits on compiling and describing allow.
     ///
     /// # Errors

@@ -57,6 +57,12 @@ impl From<rusqlite::Error> for CatalogError {
 pub(super) fn adopt(connection: &mut Connection, adoption: &Adoption) -> Result<Adopted, CatalogError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let adopted = adopt_in(&transaction, adoption)?;
+    // A database that was deleted under a running host learns here what runs.
+    transaction.execute(
+        "INSERT INTO _lantern_installation (plugin, active, changed_at) VALUES (?1, ?2, ?3)
+         ON CONFLICT (plugin) DO UPDATE SET active = coalesce(active, excluded.active)",
+        params![adoption.manifest.name.as_str(), adopted.version.0, adoption.at.0],
+    )?;
     transaction.commit()?;
     Ok(adopted)
 }
