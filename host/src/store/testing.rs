@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use sha2::Digest as _;
+
 use bytes::Bytes;
 
 use super::{Adopted, Adoption, Attached, Commit, Config, Entry, Mark, NewEpoch, Store};
@@ -174,8 +176,10 @@ impl Scene {
 }
 
 pub(super) fn adoption(manifest: Manifest) -> Adoption {
+    // Another declaration is another version.
+    let digest = format!("sha256:{:?}", sha2::Sha256::digest(format!("{manifest:?}")));
     Adoption {
-        digest: format!("sha256:{}", manifest.version),
+        digest,
         manifest: Arc::new(manifest),
         contract: "0.1.0".into(),
         at: Timestamp(1),

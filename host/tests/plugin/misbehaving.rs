@@ -104,7 +104,7 @@ fn each_bad_message_ends_in_its_class_and_costs_no_other() {
     check("recurse", RejectionClass::Trap, "stack");
     check("grow", RejectionClass::Memory, "may have 64 MiB");
     check("short-answer", RejectionClass::Output, "0 outcomes");
-    check("long-answer", RejectionClass::Output, "2 outcomes");
+    check("long-answer", RejectionClass::Output, "3 outcomes");
     check("wrong-count", RejectionClass::Output, "values");
     check("extra-value", RejectionClass::Output, "values");
     check("wrong-type", RejectionClass::Output, "column");
