@@ -1,7 +1,7 @@
 //! `cargo xtask plugins`: every plugin of this repository as a component, in `target/plugins/NAME.wasm`.
 //!
-//! A plugin is a workspace member under `plugins/` with a `cdylib`. `misbehaving` is left out: it holds the bad
-//! guests that tests need, and a demo must not load it.
+//! A plugin is a workspace member under `plugins/` with a `cdylib`. `misbehaving` and `evolving` are left out: they
+//! are what tests need, and a demo must not load them.
 
 use std::{fs, path::Path, process::Command};
 
@@ -12,7 +12,7 @@ use crate::{
     workspace::{Package, Profile, Workspace},
 };
 
-const NOT_FOR_THE_DEMO: &str = "misbehaving";
+const NOT_FOR_THE_DEMO: [&str; 2] = ["misbehaving", "evolving"];
 
 /// Builds the host, and with its `lantern plugin build` each plugin. Files of plugins that are gone are removed,
 /// because a host that is given the folder loads all that is in it.
@@ -56,7 +56,7 @@ fn plugins_of(workspace: &Workspace) -> Vec<&Package> {
     let mut plugins: Vec<&Package> = workspace
         .packages
         .iter()
-        .filter(|package| package.manifest_path.starts_with(&folder) && package.name != NOT_FOR_THE_DEMO)
+        .filter(|package| package.manifest_path.starts_with(&folder) && !NOT_FOR_THE_DEMO.contains(&package.name.as_str()))
         .filter(|package| {
             package
                 .targets

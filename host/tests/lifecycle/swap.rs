@@ -1,0 +1,229 @@
+//! One version after the other.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_swap_happens_between_two_batches_and_the_ledger_says_where() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=100).await;
+    scene.wait_for_checkpoint(100).await;
+    scene.swap(b'i').await.unwrap();
+    scene.publish(101..=200).await;
+    scene.wait_for_checkpoint(200).await;
+    assert_eq!(
+        scene.query("SELECT note, min(n), max(n), count(*) FROM evolved GROUP BY note ORDER BY 2"),
+        ["a|1|100|100", "i|101|200|100"]
+    );
+    assert_eq!(
+        scene.query(
+            "SELECT p.version, l.first_sequence, l.last_sequence, l.messages FROM _lantern_ledger l
+             JOIN _lantern_plugin p ON p.id = l.plugin_version ORDER BY l.first_sequence"
+        ),
+        ["1.0.0|1|100|100", "1.0.1|101|200|100"]
+    );
+    let view = scene.lifecycle().show("evolving").await.unwrap();
+    assert_eq!(view.versions.len(), 2);
+    assert_eq!(scene.status("evolve").unwrap().version, "1.0.1");
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn swaps_under_load_lose_and_double_nothing() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    let publishing = scene.publish(1..=20_000);
+    let swapping = async {
+        for round in 0..40 {
+            scene.swap(if round % 2 == 0 { b'i' } else { b'a' }).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::join!(publishing, swapping);
+    scene.wait_for_checkpoint(20_000).await;
+    assert_eq!(
+        scene.query("SELECT count(*), count(DISTINCT n), min(n), max(n) FROM evolved"),
+        ["20000|20000|1|20000"]
+    );
+    // Every row was made by the version that the ledger names for its sequence.
+    assert_eq!(
+        scene.query(
+            "SELECT count(*) FROM evolved e JOIN _lantern_ledger l
+             ON l.origin = e._origin AND e._sequence BETWEEN l.first_sequence AND l.last_sequence
+             JOIN _lantern_plugin p ON p.id = l.plugin_version
+             WHERE p.version <> CASE e.note WHEN 'a' THEN '1.0.0' ELSE '1.0.1' END"
+        ),
+        ["0"]
+    );
+    assert!(scene.query("SELECT count(*) FROM _lantern_ledger")[0].parse::<u64>().unwrap() > 2);
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn additions_come_in_with_the_swap_and_a_rollback_leaves_them() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=3).await;
+    scene.wait_for_checkpoint(3).await;
+    scene.swap(b'b').await.unwrap();
+    scene.publish(4..=6).await;
+    scene.wait_for_checkpoint(6).await;
+    let back = scene.lifecycle().rollback("evolving", &operator()).await.unwrap();
+    assert_eq!(back.version, "1.0.0");
+    scene.publish(7..=9).await;
+    scene.wait_for_checkpoint(9).await;
+    assert_eq!(
+        scene.query("SELECT n, note, extra FROM evolved ORDER BY n"),
+        [
+            "1|a|null", "2|a|null", "3|a|null", "4|b|more", "5|b|more", "6|b|more", "7|a|null", "8|a|null",
+            "9|a|null"
+        ]
+    );
+    // A version that was built from the older one does not know the column either.
+    scene.swap(b'i').await.unwrap();
+    scene.swap(b'b').await.unwrap();
+    scene.publish(10..=10).await;
+    scene.wait_for_checkpoint(10).await;
+    assert_eq!(scene.query("SELECT extra FROM evolved WHERE n = 10"), ["more"]);
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_does_not_fit_is_refused_in_words_and_changes_nothing() {
+    let mut scene = Scene::start().await;
+    let first = scene.swap(b'a').await.unwrap();
+    let refused = scene.swap(b'c').await.unwrap_err();
+    assert!(
+        refused.to_string().contains("column note is text and would become integer"),
+        "{refused}"
+    );
+    assert!(refused.hint().unwrap().contains("lantern rebuild"));
+    let junk = scene.lifecycle().install(b"junk".to_vec(), &operator()).await.unwrap_err();
+    assert!(matches!(junk, LifecycleError::Load(_)), "{junk}");
+    let nobody = scene.lifecycle().activate("nobody", None, &operator()).await.unwrap_err();
+    assert!(matches!(nobody, LifecycleError::NoPlugin(_)), "{nobody}");
+    scene.publish(1..=5).await;
+    scene.wait_for_checkpoint(5).await;
+    let view = scene.lifecycle().show("evolving").await.unwrap();
+    assert_eq!(view.active, Some(first.digest.to_string()));
+    assert_eq!(scene.query("SELECT DISTINCT note FROM evolved"), ["a"]);
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_comes_with_a_version_goes_with_it() {
+    let mut scene = Scene::start().await;
+    scene.publish_to("more.x", 1001..=1010).await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=10).await;
+    scene.wait_for_checkpoint(10).await;
+    assert!(scene.status("more").is_none());
+    scene.swap(b'h').await.unwrap();
+    scene
+        .wait("both sources", |scene| {
+            scene.query("SELECT count(*) FROM evolved") == ["20"]
+        })
+        .await;
+    scene.swap(b'i').await.unwrap();
+    assert!(scene.status("more").is_none());
+    scene.publish_to("more.x", 1011..=1012).await;
+    scene.publish(11..=12).await;
+    scene.wait_for_checkpoint(12).await;
+    assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["22"]);
+    // It comes back where it was.
+    scene.swap(b'h').await.unwrap();
+    scene
+        .wait("the rest", |scene| scene.query("SELECT count(*) FROM evolved") == ["24"])
+        .await;
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_plugin_waits_also_over_a_restart_and_goes_on_where_it_was() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=10).await;
+    scene.wait_for_checkpoint(10).await;
+    scene
+        .lifecycle()
+        .pause("evolving", "maintenance", &operator())
+        .await
+        .unwrap();
+    scene.wait_for_state(State::Paused).await;
+    assert_eq!(scene.status("evolve").unwrap().last_error.as_deref(), Some("maintenance"));
+    scene.publish(11..=20).await;
+    scene.close().await;
+    scene.open().await;
+    scene.wait_for_state(State::Paused).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["10"]);
+    // A swap while it is paused is one for later.
+    scene.swap(b'i').await.unwrap();
+    scene.lifecycle().resume("evolving", &operator()).await.unwrap();
+    scene.wait_for_checkpoint(20).await;
+    assert_eq!(
+        scene.query("SELECT note, count(*) FROM evolved GROUP BY note"),
+        ["a|10", "i|10"]
+    );
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_plugin_leaves_its_tables_and_can_come_back_or_takes_them_along() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=10).await;
+    scene.wait_for_checkpoint(10).await;
+    assert!(scene.lifecycle().remove("evolving", false, &operator()).await.unwrap().is_empty());
+    assert!(scene.status("evolve").is_none());
+    scene.publish(11..=20).await;
+    scene.swap(b'a').await.unwrap();
+    scene.wait_for_checkpoint(20).await;
+    assert_eq!(
+        scene.query("SELECT count(*), count(DISTINCT n) FROM evolved"),
+        ["20|20"]
+    );
+    let dropped = scene.lifecycle().remove("evolving", true, &operator()).await.unwrap();
+    assert_eq!(dropped, ["evolved"]);
+    assert_eq!(
+        scene.query("SELECT count(*) FROM _lantern_ledger"),
+        ["0"]
+    );
+    // From nothing: the stream is read again from its beginning.
+    scene.swap(b'a').await.unwrap();
+    scene.wait_for_checkpoint(20).await;
+    assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["20"]);
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_component_sent_many_times_at_once_is_one_version() {
+    let mut scene = Scene::start().await;
+    let bytes = evolving::version(b'a');
+    let mut sending = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let (lifecycle, bytes) = (scene.lifecycle().clone(), bytes.clone());
+        sending.spawn(async move {
+            let installed = lifecycle.install(bytes, &operator()).await?;
+            lifecycle
+                .activate("evolving", Some(installed.digest), &operator())
+                .await
+        });
+    }
+    for result in sending.join_all().await {
+        result.unwrap();
+    }
+    scene.publish(1..=10).await;
+    scene.wait_for_checkpoint(10).await;
+    assert_eq!(scene.query("SELECT count(*) FROM _lantern_plugin"), ["1"]);
+    assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["10"]);
+    scene.close().await;
+    scene.sound();
+}

@@ -1,0 +1,40 @@
+//! The test plugin that is built once and comes in many versions: a letter in its bytes says which. See
+//! `plugins/evolving`.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+
+const MARKER: &[u8] = b"evolving-letter:a";
+
+/// The version of the plugin with this letter.
+pub fn version(letter: u8) -> Vec<u8> {
+    let mut bytes = built().to_vec();
+    let at = bytes
+        .windows(MARKER.len())
+        .position(|window| window == MARKER)
+        .unwrap();
+    bytes[at + MARKER.len() - 1] = letter;
+    bytes
+}
+
+fn built() -> &'static [u8] {
+    static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("evolving.wasm");
+        let built = Command::new(env!("CARGO_BIN_EXE_lantern"))
+            .args(["plugin", "build"])
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/evolving"))
+            .arg("--out")
+            .arg(&file)
+            .output()
+            .unwrap();
+        assert!(
+            built.status.success(),
+            "{}",
+            String::from_utf8_lossy(&built.stderr)
+        );
+        std::fs::read(&file).unwrap()
+    })
+}

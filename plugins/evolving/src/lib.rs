@@ -1,0 +1,156 @@
+//! A plugin that is built once and comes in many versions: tests write a letter over the one in its marker, which makes
+//! another component with another digest. It reads `EVOLVE`; a message is a number, or a word and a number.
+//!
+//! | letter | version | what it does |
+//! | --- | --- | --- |
+//! | `a` | 1.0.0 | a row (n, note) for a number, rejects `later N` |
+//! | `b` | 1.1.0 | as `a`, with a new column `extra` and an index on `n` |
+//! | `c` | 2.0.0 | as `a`, but `note` is a number: another table than before |
+//! | `d` | 1.2.0 | rejects everything |
+//! | `e` | 1.3.0 | as `a`, and knows `later N` too |
+//! | `f` | 1.4.0 | as `a`, but says n + 1000 |
+//! | `g` | 1.5.0 | traps on everything |
+//! | `h` | 1.6.0 | reads a second stream as well, `EVOLVE_MORE` |
+//! | `i` | 1.0.1 | as `a` |
+
+#![cfg_attr(
+    target_arch = "wasm32",
+    expect(unsafe_code, reason = "the generated exports pass addresses")
+)]
+
+#[path = "../../misbehaving/src/bindings.rs"]
+mod bindings;
+
+use std::hint::black_box;
+
+use bindings::{
+    Column, ColumnType, Guest, Index, Manifest, Message, Origin, Outcome, Rejection, RejectionClass, Row, Source,
+    StreamSource, Value, column, table, write,
+};
+
+#[cfg(target_arch = "wasm32")]
+bindings::export!(Evolving with_types_in bindings);
+
+/// Tests look for these bytes, and write over the last one.
+static MARKER: [u8; 16] = *b"evolving-letter:";
+static LETTER: [u8; 17] = *b"evolving-letter:a";
+
+/// The plugin.
+pub struct Evolving;
+
+fn letter() -> u8 {
+    let letter = black_box(&LETTER);
+    // The compiler must not know it: the bytes change after it has done its work.
+    if letter.starts_with(black_box(&MARKER)) { letter[16] } else { b'a' }
+}
+
+fn columns() -> Vec<Column> {
+    let note = if letter() == b'c' { ColumnType::Integer } else { ColumnType::Text };
+    let mut columns = vec![
+        column("n", ColumnType::Integer, false),
+        column("note", note, true),
+    ];
+    if letter() == b'b' {
+        columns.push(column("extra", ColumnType::Text, true));
+    }
+    columns
+}
+
+fn source(name: &str, stream: &str, subject: &str) -> Source {
+    Source {
+        name: name.into(),
+        origin: Origin::Jetstream(StreamSource {
+            stream_name: stream.into(),
+            subjects: vec![subject.into()],
+        }),
+        wants_headers: false,
+    }
+}
+
+impl Guest for Evolving {
+    fn describe() -> Manifest {
+        let version = match letter() {
+            b'b' => "1.1.0",
+            b'c' => "2.0.0",
+            b'd' => "1.2.0",
+            b'e' => "1.3.0",
+            b'f' => "1.4.0",
+            b'g' => "1.5.0",
+            b'h' => "1.6.0",
+            b'i' => "1.0.1",
+            _ => "1.0.0",
+        };
+        let columns = columns();
+        let names: Vec<String> = columns.iter().map(|column| column.name.clone()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut evolved = table("evolved", columns);
+        if letter() == b'b' {
+            evolved.indexes.push(Index {
+                columns: vec!["n".into()],
+                unique: false,
+            });
+        }
+        let mut sources = vec![source("evolve", "EVOLVE", "evolve.>")];
+        if letter() == b'h' {
+            sources.push(source("more", "EVOLVE_MORE", "more.>"));
+        }
+        Manifest {
+            name: "evolving".into(),
+            version: version.into(),
+            doc: "One plugin in many versions.".into(),
+            sources,
+            tables: vec![evolved],
+            writes: vec![write("evolved", &names)],
+        }
+    }
+
+    fn project(_source: u32, messages: Vec<Message>) -> Vec<Outcome> {
+        messages.iter().map(|message| one(&message.payload)).collect()
+    }
+}
+
+fn one(payload: &[u8]) -> Outcome {
+    let text = String::from_utf8_lossy(payload);
+    let (word, number) = match text.split_once(' ') {
+        Some((word, number)) => (word, number),
+        None => ("", &*text),
+    };
+    let reject = |reason: &str| {
+        Outcome::Reject(Rejection {
+            class: RejectionClass::Malformed,
+            reason: reason.to_owned(),
+        })
+    };
+    let Ok(n) = number.parse::<i64>() else {
+        return reject("it is no number");
+    };
+    match (letter(), word) {
+        (b'd', _) => reject("this version knows nothing"),
+        (b'g', _) => trap(),
+        (b'e', "" | "later") | (_, "") => Outcome::Rows(vec![row(n)]),
+        (_, word) => reject(&format!("what is {word}?")),
+    }
+}
+
+fn row(n: i64) -> Row {
+    let n = if letter() == b'f' { n + 1_000 } else { n };
+    let note = match letter() {
+        b'c' => Value::Integer(n),
+        letter => Value::Text(char::from(letter).to_string()),
+    };
+    let mut values = vec![Value::Integer(n), note];
+    if letter() == b'b' {
+        values.push(Value::Text("more".into()));
+    }
+    Row {
+        write: 0,
+        values,
+    }
+}
+
+fn trap() -> ! {
+    #[cfg(target_arch = "wasm32")]
+    core::arch::wasm32::unreachable();
+    #[cfg(not(target_arch = "wasm32"))]
+    std::process::abort()
+}
