@@ -75,11 +75,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     };
     let serving = tokio::spawn(http::serve(listener, state, stop.child_token()));
     let counting = tokio::spawn(count_reconnects(broker.clone(), metrics.clone()));
-    let expiring = tokio::spawn(expire(
-        Arc::clone(&store),
-        lifecycle.clone(),
-        stop.child_token(),
-    ));
+    let expiring = tokio::spawn(expire(Arc::clone(&store), lifecycle.clone(), stop.child_token()));
     announce(
         &format!("http://{address}"),
         store.path(),

@@ -129,7 +129,9 @@ impl Scene {
 
     /// Stops in order; [`Scene::open`] starts again from the same directories.
     async fn close(&mut self) {
-        let Some(running) = self.running.take() else { return };
+        let Some(running) = self.running.take() else {
+            return;
+        };
         running.lifecycle.stop().await;
         running.stop.cancel();
         running.broker.stop().await;
@@ -213,7 +215,9 @@ impl Scene {
 
     async fn wait_for_checkpoint(&self, sequence: u64) {
         self.wait(&format!("checkpoint {sequence}"), |scene| {
-            scene.status("evolve").is_some_and(|status| status.checkpoint >= sequence)
+            scene
+                .status("evolve")
+                .is_some_and(|status| status.checkpoint >= sequence)
         })
         .await;
     }

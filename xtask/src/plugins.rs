@@ -56,7 +56,9 @@ fn plugins_of(workspace: &Workspace) -> Vec<&Package> {
     let mut plugins: Vec<&Package> = workspace
         .packages
         .iter()
-        .filter(|package| package.manifest_path.starts_with(&folder) && !NOT_FOR_THE_DEMO.contains(&package.name.as_str()))
+        .filter(|package| {
+            package.manifest_path.starts_with(&folder) && !NOT_FOR_THE_DEMO.contains(&package.name.as_str())
+        })
         .filter(|package| {
             package
                 .targets

@@ -27,7 +27,8 @@ pub(super) fn checks(broker: &Broker, store: &Store, lifecycle: Lifecycle, metri
 /// A file that is refused holds nothing up, so it does not make the host unready; it is said all the same. A plugin that
 /// should run and does not leaves messages waiting.
 fn refusal_checks(refusals: &[Refusal]) -> Vec<Check> {
-    let (urgent, others): (Vec<&Refusal>, Vec<&Refusal>) = refusals.iter().partition(|refusal| refusal.holds_up);
+    let (urgent, others): (Vec<&Refusal>, Vec<&Refusal>) =
+        refusals.iter().partition(|refusal| refusal.holds_up);
     let shown = urgent.iter().chain(others.iter().take(REFUSALS_SHOWN));
     let mut checks: Vec<Check> = shown
         .map(|refusal| Check {

@@ -94,7 +94,10 @@ mod tests {
         assert_eq!(components.get(digest).unwrap(), b"abc");
         let file = folder.path().join(format!("{}.wasm", digest.hex()));
         std::fs::write(&file, b"abd").unwrap();
-        assert_eq!(components.get(digest).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(
+            components.get(digest).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
         components.put(digest, b"abc").unwrap();
         assert_eq!(components.get(digest).unwrap(), b"abc");
         std::fs::write(folder.path().join("half.tmp"), b"x").unwrap();

@@ -77,7 +77,10 @@ impl Directory {
         })?;
         if found.is_empty() && self.inner.fleet.lock().await.len() == 0 {
             let dir = self.path().display().to_string();
-            tracing::warn!(dir, "there are no plugins (*.wasm) in the plugin directory; nothing is projected");
+            tracing::warn!(
+                dir,
+                "there are no plugins (*.wasm) in the plugin directory; nothing is projected"
+            );
         }
         let files: Vec<String> = found.keys().cloned().collect();
         let mut loaded = self.load_together(&files).await;
@@ -94,7 +97,12 @@ impl Directory {
                 Some(Taken::Refused(reason)) => self.refuse(&file, reason),
             }
         }
-        let gone: Vec<String> = self.records.keys().filter(|file| !self.seen.contains_key(*file)).cloned().collect();
+        let gone: Vec<String> = self
+            .records
+            .keys()
+            .filter(|file| !self.seen.contains_key(*file))
+            .cloned()
+            .collect();
         for file in gone {
             self.gone(&file).await;
         }
@@ -106,7 +114,12 @@ impl Directory {
         let inner = Arc::clone(&self.inner);
         let known: Vec<(String, Option<String>)> = files
             .iter()
-            .map(|file| (file.clone(), self.records.get(file).map(|record| record.digest.clone())))
+            .map(|file| {
+                (
+                    file.clone(),
+                    self.records.get(file).map(|record| record.digest.clone()),
+                )
+            })
             .collect();
         let taken = side_by_side(known, move |(file, known)| {
             let taken = take(&inner, &file, known.as_deref());
@@ -201,19 +214,22 @@ impl Directory {
     /// Makes a file's plugin run. When it is another plugin than the file held before, that one is left without a file.
     async fn activate(&mut self, file: &str, (plugin, bytes): (Arc<Plugin>, Vec<u8>)) {
         let name = plugin.manifest().name.to_string();
-        let other = self
-            .records
-            .values()
-            .find(|record| record.plugin == name && record.file != file && self.seen.contains_key(&record.file));
+        let other = self.records.values().find(|record| {
+            record.plugin == name && record.file != file && self.seen.contains_key(&record.file)
+        });
         if let Some(other) = other {
-            let reason = format!("another file, {}, has brought a plugin named {name} already", other.file);
+            let reason = format!(
+                "another file, {}, has brought a plugin named {name} already",
+                other.file
+            );
             return self.refuse(file, reason);
         }
         if let Some(before) = self.records.get(file)
             && before.plugin != name
         {
             let before = before.plugin.clone();
-            self.pause(&before, &format!("its file {file} is another plugin now")).await;
+            self.pause(&before, &format!("its file {file} is another plugin now"))
+                .await;
         }
         let digest = plugin.digest();
         match self.activate_inner(file, plugin, bytes).await {
@@ -284,7 +300,11 @@ impl Directory {
             return;
         };
         let plugin = record.plugin.clone();
-        self.pause(&plugin, &format!("its file {file} was removed from the plugin directory")).await;
+        self.pause(
+            &plugin,
+            &format!("its file {file} was removed from the plugin directory"),
+        )
+        .await;
     }
 
     async fn pause(&self, plugin: &str, reason: &str) {
@@ -294,7 +314,11 @@ impl Directory {
             Ok(installation) if installation.paused.is_some() => {}
             Err(LifecycleError::NoPlugin(_)) => {}
             Ok(_) => {
-                if let Err(error) = self.inner.hold(plugin, Some(reason.to_owned()), &self.actor).await {
+                if let Err(error) = self
+                    .inner
+                    .hold(plugin, Some(reason.to_owned()), &self.actor)
+                    .await
+                {
                     tracing::warn!(plugin, %error, "a plugin whose file is gone cannot be paused");
                 }
             }
@@ -314,7 +338,10 @@ impl Directory {
     /// What runs keeps running.
     fn unreadable(&mut self, error: &str) {
         if self.readable {
-            tracing::warn!(error, "the plugin directory cannot be read; what runs keeps running");
+            tracing::warn!(
+                error,
+                "the plugin directory cannot be read; what runs keeps running"
+            );
         }
         self.readable = false;
         self.inner.refuse(Refusal {
@@ -339,7 +366,11 @@ enum Taken {
 
 /// Reads a file whole and loads it. Blocks.
 fn take(inner: &Inner, file: &str, known: Option<&str>) -> Taken {
-    let bytes = match read(&inner.parts.config.plugin_dir, file, inner.parts.loader.module_bytes_max()) {
+    let bytes = match read(
+        &inner.parts.config.plugin_dir,
+        file,
+        inner.parts.loader.module_bytes_max(),
+    ) {
         Ok(bytes) => bytes,
         Err(error) => return Taken::Refused(format!("it cannot be read: {error}")),
     };
@@ -364,7 +395,9 @@ fn read(dir: &Path, file: &str, bytes_max: usize) -> io::Result<Vec<u8>> {
         return Err(io::Error::other("it is no file"));
     }
     let mut bytes = Vec::new();
-    fs::File::open(&path)?.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+    fs::File::open(&path)?
+        .take(bytes_max as u64 + 1)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -374,11 +407,16 @@ fn list(dir: &Path) -> io::Result<BTreeMap<String, Stamp>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
-        let Some(name) = name.to_str().filter(|name| name.ends_with(".wasm") && !name.starts_with('.')) else {
+        let Some(name) = name
+            .to_str()
+            .filter(|name| name.ends_with(".wasm") && !name.starts_with('.'))
+        else {
             continue;
         };
         // What is gone by now was never there.
-        let Ok(metadata) = fs::metadata(dir.join(name)) else { continue };
+        let Ok(metadata) = fs::metadata(dir.join(name)) else {
+            continue;
+        };
         let stamp = Stamp {
             bytes: metadata.len(),
             modified: metadata.modified().ok(),

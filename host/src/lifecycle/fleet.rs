@@ -3,16 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::heal::{BEFORE_SWAP, of_plugin, say};
 use super::{Actor, Inner, Installed, LifecycleError, adoption, installed};
 use crate::plugin::Digest;
 use crate::projection::{Orders, Projection, Version};
 use crate::schema::{Manifest, Table};
-use crate::store::Installation;
+use crate::store::{Healed, Installation};
 
 /// All plugins that run or are paused.
 #[derive(Default)]
@@ -63,6 +65,18 @@ impl Fleet {
         Some(Arc::clone(member.version().plugin().manifest()))
     }
 
+    /// The versions at work.
+    pub(super) fn versions(&self) -> Vec<Arc<Version>> {
+        self.members.values().map(Member::version).collect()
+    }
+
+    /// Has a plugin's projections look at the database again: dead letters were resolved.
+    pub(super) fn nudge(&self, plugin: &str) {
+        if let Some(member) = self.members.get(plugin) {
+            member.orders.send_modify(|_| ());
+        }
+    }
+
     /// How many plugins run or are paused.
     pub(super) fn len(&self) -> usize {
         self.members.len()
@@ -80,7 +94,10 @@ impl Fleet {
     /// Ends all projections after the batch in hand.
     pub(super) async fn stop(&mut self) {
         let members = std::mem::take(&mut self.members);
-        let running: Vec<Running> = members.into_values().flat_map(|member| member.sources.into_values()).collect();
+        let running: Vec<Running> = members
+            .into_values()
+            .flat_map(|member| member.sources.into_values())
+            .collect();
         running.iter().for_each(|running| running.stop.cancel());
         for running in running {
             running.end().await;
@@ -107,7 +124,20 @@ impl Inner {
         self.parts.store.activate(adoption(&plugin)).await?;
         self.forgive(&format!("plugin {name}"));
         let hold = self.installation(&name).await?.paused;
+        // The old messages before the new ones; the old version goes on with what comes in meanwhile.
+        let until = Some(Instant::now() + BEFORE_SWAP);
+        let (healed, more) = match self.heal(&version, of_plugin(&name), 0, until).await {
+            Ok(done) => done,
+            Err(error) => {
+                tracing::warn!(plugin = name, %error, "dead letters could not be tried again");
+                (Healed::default(), None)
+            }
+        };
         self.run(&mut fleet, Arc::clone(&version), hold).await;
+        say(&name, healed);
+        if let Some(after) = more {
+            self.heal_the_rest(Arc::clone(&version), after);
+        }
         tracing::info!(
             plugin = name,
             version = %plugin.manifest().version,
@@ -115,7 +145,10 @@ impl Inner {
             by = by.0,
             "a version is active"
         );
-        Ok(installed(&plugin))
+        Ok(Installed {
+            healed,
+            ..installed(&plugin)
+        })
     }
 
     /// Gives a plugin's projections a version, and makes or ends projections where its sources are others. Nothing is
@@ -149,7 +182,12 @@ impl Inner {
             .iter()
             .map(|source| source.name.to_string())
             .collect();
-        let gone: Vec<String> = member.sources.keys().filter(|name| !wanted.contains(name)).cloned().collect();
+        let gone: Vec<String> = member
+            .sources
+            .keys()
+            .filter(|name| !wanted.contains(name))
+            .cloned()
+            .collect();
         for source in gone {
             if let Some(running) = member.sources.remove(&source) {
                 running.end().await;
@@ -230,12 +268,19 @@ impl Inner {
     }
 
     /// The digest that is meant: the one given, if the plugin has it, or that of the newest version.
-    pub(super) async fn choose(&self, plugin: &str, digest: Option<Digest>) -> Result<Digest, LifecycleError> {
+    pub(super) async fn choose(
+        &self,
+        plugin: &str,
+        digest: Option<Digest>,
+    ) -> Result<Digest, LifecycleError> {
         let installation = self.installation(plugin).await?;
         let chosen = match digest {
             Some(digest) => {
                 let text = digest.to_string();
-                installation.versions.iter().find(|version| version.digest == text)
+                installation
+                    .versions
+                    .iter()
+                    .find(|version| version.digest == text)
             }
             None => installation.versions.last(),
         };

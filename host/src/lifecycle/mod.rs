@@ -8,6 +8,7 @@
 mod components;
 mod directory;
 mod fleet;
+mod heal;
 mod start;
 mod view;
 
@@ -21,7 +22,7 @@ use crate::broker::Broker;
 use crate::plugin::{Digest, LoadError, Loader, Plugin};
 use crate::projection::{self, Version};
 use crate::status::Registry;
-use crate::store::{AdoptError, Adoption, Arrival, CommitError, Store};
+use crate::store::{AdoptError, Adoption, Arrival, CommitError, Healed, Store};
 use crate::telemetry::Metrics;
 
 pub use start::StartError;
@@ -149,6 +150,8 @@ pub struct Installed {
     pub version: String,
     /// Its digest.
     pub digest: Digest,
+    /// What came of the open dead letters, which a version that is activated tries first.
+    pub healed: Healed,
 }
 
 impl Lifecycle {
@@ -254,7 +257,9 @@ async fn detached<T: Send + 'static>(
 ) -> Result<T, LifecycleError> {
     match tokio::spawn(act).await {
         Ok(result) => result,
-        Err(error) => Err(LifecycleError::Unavailable(format!("the act ended badly: {error}"))),
+        Err(error) => Err(LifecycleError::Unavailable(format!(
+            "the act ended badly: {error}"
+        ))),
     }
 }
 
@@ -263,6 +268,7 @@ fn installed(plugin: &Plugin) -> Installed {
         plugin: plugin.manifest().name.to_string(),
         version: plugin.manifest().version.to_string(),
         digest: plugin.digest(),
+        healed: Healed::default(),
     }
 }
 
@@ -317,7 +323,9 @@ impl Inner {
             Err(error) => Some(error.to_string()),
         };
         if let Some(error) = failed {
-            return Err(LifecycleError::Unavailable(format!("the component cannot be kept: {error}")));
+            return Err(LifecycleError::Unavailable(format!(
+                "the component cannot be kept: {error}"
+            )));
         }
         let arrival = Arrival {
             adoption: adoption(plugin),

@@ -53,8 +53,7 @@ impl Lifecycle {
     /// See [`StartError`]; when there are plugins and not one can run, there is nothing to start for.
     pub async fn start(parts: Parts, stop: CancellationToken) -> Result<Self, StartError> {
         let dir = parts.config.components_dir.clone();
-        let components =
-            Components::open(&dir).map_err(|source| StartError::Components { dir, source })?;
+        let components = Components::open(&dir).map_err(|source| StartError::Components { dir, source })?;
         let inner = Arc::new(Inner {
             parts,
             components,
@@ -103,7 +102,11 @@ impl Inner {
     async fn resume(self: &Arc<Self>, installations: &[Installation]) -> Result<(), StartError> {
         let wanted = installations.iter().filter_map(|installation| {
             let active = installation.active.and_then(|id| installation.version(id))?;
-            Some((installation.plugin.clone(), active.digest.clone(), installation.paused.clone()))
+            Some((
+                installation.plugin.clone(),
+                active.digest.clone(),
+                installation.paused.clone(),
+            ))
         });
         let inner = Arc::clone(self);
         let loaded = side_by_side(wanted.collect(), move |(plugin, digest, hold)| {
@@ -117,7 +120,12 @@ impl Inner {
                     self.run(&mut fleet, Arc::new(Version::new(loaded)), hold).await;
                 }
                 Err(reason) => {
-                    tracing::error!(plugin, digest, reason, "a plugin that should run cannot be loaded");
+                    tracing::error!(
+                        plugin,
+                        digest,
+                        reason,
+                        "a plugin that should run cannot be loaded"
+                    );
                     self.parts.store.note_failed(&plugin, &digest, &reason).await?;
                     self.refuse(Refusal {
                         what: format!("plugin {plugin}"),

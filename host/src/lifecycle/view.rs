@@ -145,7 +145,8 @@ fn version_view(installation: &Installation, record: &VersionRecord) -> VersionV
         _ if installation.active == Some(record.id) => VersionState::Active,
         VersionRecord { failed: Some(_), .. } => VersionState::Failed,
         VersionRecord {
-            activated_at: Some(_), ..
+            activated_at: Some(_),
+            ..
         } => VersionState::Replaced,
         _ => VersionState::Installed,
     };

@@ -74,7 +74,10 @@ impl Projection {
         kept: &mut Kept,
         shutdown: &CancellationToken,
     ) -> Halt {
-        match self.core_flow(version, orders, subscription, kept, shutdown).await {
+        match self
+            .core_flow(version, orders, subscription, kept, shutdown)
+            .await
+        {
             Ok(()) => Halt::Shutdown,
             Err(halt) => halt,
         }

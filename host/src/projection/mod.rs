@@ -173,7 +173,9 @@ impl Projection {
     async fn held(&self, orders: &mut watch::Receiver<Orders>) {
         loop {
             let reason = match &*orders.borrow_and_update() {
-                Orders { hold: Some(reason), .. } => reason.clone(),
+                Orders {
+                    hold: Some(reason), ..
+                } => reason.clone(),
                 Orders { version, .. } if version.source(&self.source).is_some() => return,
                 Orders { .. } => "the version that runs does not read this source".to_owned(),
             };
@@ -186,11 +188,7 @@ impl Projection {
         }
     }
 
-    async fn session(
-        &self,
-        orders: &mut watch::Receiver<Orders>,
-        shutdown: &CancellationToken,
-    ) -> Halt {
+    async fn session(&self, orders: &mut watch::Receiver<Orders>, shutdown: &CancellationToken) -> Halt {
         let version = Arc::clone(&orders.borrow_and_update().version);
         let Some((_, source)) = version.source(&self.source) else {
             return Halt::Ordered;

@@ -85,6 +85,11 @@ impl<'a> Pipeline<'a> {
         }
     }
 
+    /// Whether this is the version at work.
+    pub(super) fn runs(&self, version: &Arc<Version>) -> bool {
+        Arc::ptr_eq(&self.version, version)
+    }
+
     /// Whether another version reads this source as the present one does: from the same place, the same subjects.
     pub(super) fn reads_the_same(&self, version: &Version) -> bool {
         let name = self.projection.source_name();

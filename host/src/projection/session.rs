@@ -66,6 +66,9 @@ impl Projection {
         if orders.hold.is_some() || !pipeline.reads_the_same(&orders.version) {
             return Err(Halt::Ordered);
         }
+        if pipeline.runs(&orders.version) {
+            return self.recount_dead_letters().await;
+        }
         pipeline.switch(self.at_work(&orders.version).await?);
         tracing::info!(
             plugin = self.plugin_name(),
@@ -75,6 +78,14 @@ impl Projection {
             after = pipeline.handed(),
             "another version goes on"
         );
+        self.recount_dead_letters().await
+    }
+
+    /// Asks the database how many dead letters are open: an operator, or another version, may have dealt with some.
+    pub(super) async fn recount_dead_letters(&self) -> Result<(), Halt> {
+        let (plugin, source) = (self.plugin_name(), self.source_name());
+        let open = self.store.count_open_letters(plugin, source).await?;
+        self.status.send_modify(|status| status.dead_letters = open);
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, params, types::ToSqlOutput};
 
-use super::commit::{Commit, Counts, Entry, Mark, OriginId};
+use super::commit::{Adopted, Commit, Counts, Entry, Mark, OriginId};
 use super::connection::is_refusal;
 use crate::batch::{Outcome, Rejection, RejectionClass, Row, Timestamp, Value};
 
@@ -64,12 +64,7 @@ fn write_rows(
     connection: &Connection,
     commit: &mut Commit,
 ) -> Result<(u64, Vec<(u64, String)>), rusqlite::Error> {
-    let mut statements: Vec<CachedStatement<'_>> = commit
-        .plugin
-        .statements
-        .iter()
-        .map(|text| connection.prepare_cached(text))
-        .collect::<Result<_, _>>()?;
+    let mut statements = prepare(connection, &commit.plugin)?;
     connection.execute_batch("SAVEPOINT batch")?;
     let origin = commit.origin;
     let quick = commit.entries.iter().try_fold(0, |changed, entry| {
@@ -87,6 +82,32 @@ fn write_rows(
     Ok(written)
 }
 
+/// Writes the rows of one message by itself, for a dead letter that is tried again. Rows that the database refuses make
+/// its outcome a rejection.
+///
+/// Returns how many rows were inserted or updated.
+pub(super) fn write_alone(
+    connection: &Connection,
+    plugin: &Adopted,
+    origin: OriginId,
+    entry: &mut Entry,
+) -> Result<u64, rusqlite::Error> {
+    let mut statements = prepare(connection, plugin)?;
+    let (changed, _) = write_one(connection, &mut statements, origin, entry)?;
+    Ok(changed)
+}
+
+fn prepare<'a>(
+    connection: &'a Connection,
+    plugin: &Adopted,
+) -> Result<Vec<CachedStatement<'a>>, rusqlite::Error> {
+    plugin
+        .statements
+        .iter()
+        .map(|text| connection.prepare_cached(text))
+        .collect()
+}
+
 fn write_rows_one_by_one(
     connection: &Connection,
     statements: &mut [CachedStatement<'_>],
@@ -96,20 +117,35 @@ fn write_rows_one_by_one(
     let mut refused = Vec::new();
     let origin = commit.origin;
     for entry in &mut commit.entries {
-        connection.execute_batch("SAVEPOINT message")?;
-        match write_entry(statements, origin, entry) {
-            Ok(rows) => changed += rows,
-            Err(error) if is_refusal(&error) => {
-                connection.execute_batch("ROLLBACK TO message")?;
-                let rejection = Rejection::new(RejectionClass::Constraint, &error.to_string());
-                refused.push((entry.delivery.sequence, rejection.reason.clone()));
-                entry.outcome = Outcome::Reject(rejection);
-            }
-            Err(error) => return Err(error),
-        }
-        connection.execute_batch("RELEASE message")?;
+        let (rows, reason) = write_one(connection, statements, origin, entry)?;
+        changed += rows;
+        refused.extend(reason.map(|reason| (entry.delivery.sequence, reason)));
     }
     Ok((changed, refused))
+}
+
+/// Writes a message's rows inside a savepoint. Returns how many were inserted or updated, and why the database refused
+/// them where it did: then the outcome is a rejection.
+fn write_one(
+    connection: &Connection,
+    statements: &mut [CachedStatement<'_>],
+    origin: OriginId,
+    entry: &mut Entry,
+) -> Result<(u64, Option<String>), rusqlite::Error> {
+    connection.execute_batch("SAVEPOINT message")?;
+    let written = match write_entry(statements, origin, entry) {
+        Ok(rows) => (rows, None),
+        Err(error) if is_refusal(&error) => {
+            connection.execute_batch("ROLLBACK TO message")?;
+            let rejection = Rejection::new(RejectionClass::Constraint, &error.to_string());
+            let reason = rejection.reason.clone();
+            entry.outcome = Outcome::Reject(rejection);
+            (0, Some(reason))
+        }
+        Err(error) => return Err(error),
+    };
+    connection.execute_batch("RELEASE message")?;
+    Ok(written)
 }
 
 fn write_entry(

@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use super::apply::{from_sql, to_sql};
 use super::commit::{Adopted, Attached, Counts, Mark, NewEpoch, OriginId, VersionId};
 use super::description::{ColumnDescription, TableDescription};
+use super::letters::count_open;
 use super::statement;
 use crate::batch::Timestamp;
 use crate::schema::{Manifest, OnConflict, Table};
@@ -68,10 +69,7 @@ pub(super) fn adopt(connection: &mut Connection, adoption: &Adoption) -> Result<
 }
 
 /// As [`adopt`], in a transaction that is open.
-pub(super) fn adopt_in(
-    transaction: &Transaction<'_>,
-    adoption: &Adoption,
-) -> Result<Adopted, CatalogError> {
+pub(super) fn adopt_in(transaction: &Transaction<'_>, adoption: &Adoption) -> Result<Adopted, CatalogError> {
     let manifest = &adoption.manifest;
     let returns = has_run(transaction, adoption)?;
     let mut refusals = Vec::new();
@@ -338,12 +336,7 @@ pub(super) fn attach(
         return Ok(None);
     };
     attached.counts = ledger_sums(connection, attached.origin)?;
-    attached.dead_letters = connection.query_row(
-        "SELECT count(*) FROM _lantern_dead_letter d JOIN _lantern_origin o ON o.id = d.origin
-         WHERE o.plugin = ?1 AND o.source = ?2 AND d.state = 'open'",
-        [plugin, source],
-        |row| row.get(0).map(from_sql),
-    )?;
+    attached.dead_letters = count_open(connection, plugin, source)?;
     Ok(Some(attached))
 }
 

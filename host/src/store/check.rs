@@ -206,7 +206,7 @@ fn check_sums(
     report: &mut Report,
 ) -> Result<(), rusqlite::Error> {
     let of = |sql: &str| connection.query_row(sql, [origin.id.0], |row| row.get(0).map(from_sql));
-    let dead = of("SELECT count(*) FROM _lantern_dead_letter WHERE origin = ?1")?;
+    let dead = of("SELECT count(*) FROM _lantern_dead_letter WHERE origin = ?1 AND state <> 'resolved'")?;
     if dead != counts.dead {
         report.problems.push(format!(
             "{place}: {dead} dead letters, the ledger says {}",

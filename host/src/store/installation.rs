@@ -269,7 +269,9 @@ pub(super) fn set_settings(
 /// All plugins that are installed, by name.
 pub(super) fn installations(connection: &Connection) -> Result<Vec<Installation>, rusqlite::Error> {
     let mut all: Vec<Installation> = connection
-        .prepare("SELECT plugin, active, previous, paused, settings FROM _lantern_installation ORDER BY plugin")?
+        .prepare(
+            "SELECT plugin, active, previous, paused, settings FROM _lantern_installation ORDER BY plugin",
+        )?
         .query_map([], |row| {
             Ok(Installation {
                 plugin: row.get(0)?,

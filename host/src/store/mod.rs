@@ -12,6 +12,7 @@ mod commit;
 mod connection;
 pub mod description;
 mod installation;
+mod letters;
 mod lock;
 pub mod reader;
 mod reserve;
@@ -37,8 +38,9 @@ pub use commit::{
     Adopted, Attached, Commit, CommitError, Committed, Counts, Entry, Gap, Mark, NewEpoch, OriginId,
     VersionId,
 };
-pub use installation::{Arrival, FileRecord, Installation, VersionRecord};
 pub use description::{ColumnDescription, IndexDescription, TableDescription};
+pub use installation::{Arrival, FileRecord, Installation, VersionRecord};
+pub use letters::{Healed, LetterFilter, OpenLetter, Retried};
 pub use lock::LockError;
 pub use reader::Reader;
 

@@ -17,14 +17,20 @@ impl Scene {
 
     async fn wait_for_version(&self, version: &str) {
         self.wait(version, |scene| {
-            scene.status("evolve").is_some_and(|status| status.version == version)
+            scene
+                .status("evolve")
+                .is_some_and(|status| status.version == version)
         })
         .await;
     }
 
     async fn wait_for_refusal(&self, word: &str) {
         self.wait(word, |scene| {
-            scene.lifecycle().refusals().iter().any(|refusal| refusal.reason.contains(word))
+            scene
+                .lifecycle()
+                .refusals()
+                .iter()
+                .any(|refusal| refusal.reason.contains(word))
         })
         .await;
     }
@@ -77,7 +83,11 @@ async fn a_file_written_in_pieces_over_the_running_one_is_never_loaded_half() {
     drop(file);
     assert!(versions.contains("1.0.0"));
     scene.wait_for_version("1.0.1").await;
-    assert!(scene.lifecycle().refusals().is_empty(), "{:?}", scene.lifecycle().refusals());
+    assert!(
+        scene.lifecycle().refusals().is_empty(),
+        "{:?}",
+        scene.lifecycle().refusals()
+    );
     scene.close().await;
 }
 
@@ -93,7 +103,9 @@ async fn junk_is_reported_by_name_and_what_runs_keeps_running() {
     scene.place("evolving.wasm", &evolving::version(b'c'));
     scene.wait_for_refusal("would become integer").await;
     scene.place("other.wasm", &evolving::version(b'i'));
-    scene.wait_for_refusal("has brought a plugin named evolving already").await;
+    scene
+        .wait_for_refusal("has brought a plugin named evolving already")
+        .await;
     for name in [".evolving.wasm.swp", "evolving.wasm~", "4913", ".hidden.wasm"] {
         fs::write(scene.file(name), b"junk").unwrap();
     }
@@ -103,7 +115,9 @@ async fn junk_is_reported_by_name_and_what_runs_keeps_running() {
     fs::remove_file(scene.file("other.wasm")).unwrap();
     scene.place("evolving.wasm", &evolving::version(b'a'));
     scene
-        .wait("nothing is refused", |scene| scene.lifecycle().refusals().is_empty())
+        .wait("nothing is refused", |scene| {
+            scene.lifecycle().refusals().is_empty()
+        })
         .await;
     assert_eq!(scene.status("evolve").unwrap().version, "1.0.0");
     scene.close().await;
@@ -129,7 +143,9 @@ async fn a_file_that_goes_pauses_its_plugin_and_a_directory_that_goes_does_not()
     scene.wait_for_checkpoint(15).await;
     fs::rename(&aside, scene.plugin_dir.path()).unwrap();
     scene
-        .wait("nothing is refused", |scene| scene.lifecycle().refusals().is_empty())
+        .wait("nothing is refused", |scene| {
+            scene.lifecycle().refusals().is_empty()
+        })
         .await;
     assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["15"]);
     scene.close().await;

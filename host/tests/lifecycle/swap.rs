@@ -36,7 +36,10 @@ async fn swaps_under_load_lose_and_double_nothing() {
     let publishing = scene.publish(1..=20_000);
     let swapping = async {
         for round in 0..40 {
-            scene.swap(if round % 2 == 0 { b'i' } else { b'a' }).await.unwrap();
+            scene
+                .swap(if round % 2 == 0 { b'i' } else { b'a' })
+                .await
+                .unwrap();
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -56,7 +59,12 @@ async fn swaps_under_load_lose_and_double_nothing() {
         ),
         ["0"]
     );
-    assert!(scene.query("SELECT count(*) FROM _lantern_ledger")[0].parse::<u64>().unwrap() > 2);
+    assert!(
+        scene.query("SELECT count(*) FROM _lantern_ledger")[0]
+            .parse::<u64>()
+            .unwrap()
+            > 2
+    );
     scene.close().await;
     scene.sound();
 }
@@ -97,13 +105,23 @@ async fn what_does_not_fit_is_refused_in_words_and_changes_nothing() {
     let first = scene.swap(b'a').await.unwrap();
     let refused = scene.swap(b'c').await.unwrap_err();
     assert!(
-        refused.to_string().contains("column note is text and would become integer"),
+        refused
+            .to_string()
+            .contains("column note is text and would become integer"),
         "{refused}"
     );
     assert!(refused.hint().unwrap().contains("lantern rebuild"));
-    let junk = scene.lifecycle().install(b"junk".to_vec(), &operator()).await.unwrap_err();
+    let junk = scene
+        .lifecycle()
+        .install(b"junk".to_vec(), &operator())
+        .await
+        .unwrap_err();
     assert!(matches!(junk, LifecycleError::Load(_)), "{junk}");
-    let nobody = scene.lifecycle().activate("nobody", None, &operator()).await.unwrap_err();
+    let nobody = scene
+        .lifecycle()
+        .activate("nobody", None, &operator())
+        .await
+        .unwrap_err();
     assert!(matches!(nobody, LifecycleError::NoPlugin(_)), "{nobody}");
     scene.publish(1..=5).await;
     scene.wait_for_checkpoint(5).await;
@@ -137,7 +155,9 @@ async fn a_source_that_comes_with_a_version_goes_with_it() {
     // It comes back where it was.
     scene.swap(b'h').await.unwrap();
     scene
-        .wait("the rest", |scene| scene.query("SELECT count(*) FROM evolved") == ["24"])
+        .wait("the rest", |scene| {
+            scene.query("SELECT count(*) FROM evolved") == ["24"]
+        })
         .await;
     scene.close().await;
     scene.sound();
@@ -155,7 +175,10 @@ async fn a_paused_plugin_waits_also_over_a_restart_and_goes_on_where_it_was() {
         .await
         .unwrap();
     scene.wait_for_state(State::Paused).await;
-    assert_eq!(scene.status("evolve").unwrap().last_error.as_deref(), Some("maintenance"));
+    assert_eq!(
+        scene.status("evolve").unwrap().last_error.as_deref(),
+        Some("maintenance")
+    );
     scene.publish(11..=20).await;
     scene.close().await;
     scene.open().await;
@@ -180,7 +203,14 @@ async fn a_removed_plugin_leaves_its_tables_and_can_come_back_or_takes_them_alon
     scene.swap(b'a').await.unwrap();
     scene.publish(1..=10).await;
     scene.wait_for_checkpoint(10).await;
-    assert!(scene.lifecycle().remove("evolving", false, &operator()).await.unwrap().is_empty());
+    assert!(
+        scene
+            .lifecycle()
+            .remove("evolving", false, &operator())
+            .await
+            .unwrap()
+            .is_empty()
+    );
     assert!(scene.status("evolve").is_none());
     scene.publish(11..=20).await;
     scene.swap(b'a').await.unwrap();
@@ -189,12 +219,13 @@ async fn a_removed_plugin_leaves_its_tables_and_can_come_back_or_takes_them_alon
         scene.query("SELECT count(*), count(DISTINCT n) FROM evolved"),
         ["20|20"]
     );
-    let dropped = scene.lifecycle().remove("evolving", true, &operator()).await.unwrap();
+    let dropped = scene
+        .lifecycle()
+        .remove("evolving", true, &operator())
+        .await
+        .unwrap();
     assert_eq!(dropped, ["evolved"]);
-    assert_eq!(
-        scene.query("SELECT count(*) FROM _lantern_ledger"),
-        ["0"]
-    );
+    assert_eq!(scene.query("SELECT count(*) FROM _lantern_ledger"), ["0"]);
     // From nothing: the stream is read again from its beginning.
     scene.swap(b'a').await.unwrap();
     scene.wait_for_checkpoint(20).await;
@@ -224,6 +255,63 @@ async fn the_same_component_sent_many_times_at_once_is_one_version() {
     scene.wait_for_checkpoint(10).await;
     assert_eq!(scene.query("SELECT count(*) FROM _lantern_plugin"), ["1"]);
     assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["10"]);
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_are_tried_first_by_a_version_that_knows_better() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    let messages = (1..=41).map(|n| match n {
+        n if n > 37 => format!("never {n}"),
+        n => format!("later {n}"),
+    });
+    scene.publish(messages).await;
+    scene.publish(100..=109).await;
+    scene.wait_for_checkpoint(51).await;
+    assert_eq!(scene.status("evolve").unwrap().dead_letters, 41);
+    let healed = scene.swap(b'e').await.unwrap().healed;
+    assert_eq!((healed.tried, healed.resolved, healed.rows), (41, 37, 37));
+    scene
+        .wait("the count", |scene| {
+            scene.status("evolve").unwrap().dead_letters == 4
+        })
+        .await;
+    assert_eq!(scene.query("SELECT count(*), min(n) FROM evolved"), ["47|1"]);
+    assert_eq!(
+        scene.query(
+            "SELECT state, attempts, count(*) FROM _lantern_dead_letter GROUP BY state, attempts ORDER BY 1"
+        ),
+        ["open|2|4", "resolved|2|37"]
+    );
+    assert_eq!(
+        scene.query("SELECT messages, projected, skipped, dead, rows FROM _lantern_ledger"),
+        ["51|47|0|4|47"]
+    );
+    let filter = lantern::store::LetterFilter {
+        class: Some("malformed".into()),
+        ..Default::default()
+    };
+    let again = scene
+        .lifecycle()
+        .retry_letters(filter.clone(), &operator())
+        .await
+        .unwrap();
+    assert_eq!((again.tried, again.resolved), (4, 0));
+    assert_eq!(
+        scene
+            .lifecycle()
+            .discard_letters(filter, &operator())
+            .await
+            .unwrap(),
+        4
+    );
+    scene
+        .wait("the count", |scene| {
+            scene.status("evolve").unwrap().dead_letters == 0
+        })
+        .await;
     scene.close().await;
     scene.sound();
 }

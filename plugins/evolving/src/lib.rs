@@ -24,8 +24,8 @@ mod bindings;
 use std::hint::black_box;
 
 use bindings::{
-    Column, ColumnType, Guest, Index, Manifest, Message, Origin, Outcome, Rejection, RejectionClass, Row, Source,
-    StreamSource, Value, column, table, write,
+    Column, ColumnType, Guest, Index, Manifest, Message, Origin, Outcome, Rejection, RejectionClass, Row,
+    Source, StreamSource, Value, column, table, write,
 };
 
 #[cfg(target_arch = "wasm32")]
@@ -41,11 +41,19 @@ pub struct Evolving;
 fn letter() -> u8 {
     let letter = black_box(&LETTER);
     // The compiler must not know it: the bytes change after it has done its work.
-    if letter.starts_with(black_box(&MARKER)) { letter[16] } else { b'a' }
+    if letter.starts_with(black_box(&MARKER)) {
+        letter[16]
+    } else {
+        b'a'
+    }
 }
 
 fn columns() -> Vec<Column> {
-    let note = if letter() == b'c' { ColumnType::Integer } else { ColumnType::Text };
+    let note = if letter() == b'c' {
+        ColumnType::Integer
+    } else {
+        ColumnType::Text
+    };
     let mut columns = vec![
         column("n", ColumnType::Integer, false),
         column("note", note, true),
@@ -142,10 +150,7 @@ fn row(n: i64) -> Row {
     if letter() == b'b' {
         values.push(Value::Text("more".into()));
     }
-    Row {
-        write: 0,
-        values,
-    }
+    Row { write: 0, values }
 }
 
 fn trap() -> ! {
