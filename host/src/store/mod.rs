@@ -10,7 +10,6 @@ pub mod check;
 mod checkpointer;
 mod commit;
 mod connection;
-pub mod description;
 mod lock;
 pub mod reader;
 mod reserve;
@@ -31,12 +30,12 @@ use sqlx::ConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use crate::schema::description::{self, ColumnDescription, IndexDescription, TableDescription};
 pub use catalog::{AdoptError, Adoption};
 pub use commit::{
     Adopted, Attached, Commit, CommitError, Committed, Counts, Entry, Gap, Mark, NewEpoch, OriginId,
     VersionId,
 };
-pub use description::{ColumnDescription, IndexDescription, TableDescription};
 pub use lock::LockError;
 pub use reader::Reader;
 
