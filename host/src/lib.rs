@@ -12,6 +12,7 @@ pub mod http;
 pub mod plugin;
 pub mod projection;
 pub mod schema;
+pub mod settings;
 pub mod status;
 pub mod store;
 pub mod telemetry;
