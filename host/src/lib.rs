@@ -13,6 +13,7 @@ pub mod lifecycle;
 pub mod plugin;
 pub mod projection;
 pub mod schema;
+pub mod settings;
 pub mod status;
 pub mod store;
 pub mod telemetry;

@@ -5,10 +5,14 @@
 //! [`TableName`] or [`ColumnName`] is always a plain lower-case word, and indexes into it always hit.
 
 mod check;
+pub mod description;
+pub mod difference;
 mod names;
 mod row;
 
 pub use check::Problem;
+pub use description::ManifestDescription;
+pub use difference::{Difference, Effect};
 pub use names::{ColumnName, PluginName, SourceName, TableName};
 
 use std::fmt;

@@ -1,7 +1,10 @@
 //! The one table of settings: path, kind, default and a line for people. Checking, `lantern config show` and
 //! `lantern config reference` are all driven by it, so that a setting cannot exist in one of them only.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
+
+use crate::settings;
 
 /// What a setting's value has to be.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +84,27 @@ const fn setting(path: &'static str, kind: Kind, preset: Preset, doc: &'static s
         kind,
         preset,
         doc,
+    }
+}
+
+const fn size(bounds: RangeInclusive<u64>) -> Kind {
+    Kind::Size {
+        min: *bounds.start(),
+        max: *bounds.end(),
+    }
+}
+
+const fn count(bounds: RangeInclusive<u64>) -> Kind {
+    Kind::Count {
+        min: *bounds.start(),
+        max: *bounds.end(),
+    }
+}
+
+const fn time(bounds: RangeInclusive<Duration>) -> Kind {
+    Kind::Time {
+        min: *bounds.start(),
+        max: *bounds.end(),
     }
 }
 
@@ -216,31 +240,25 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "limits.memory",
-        Size {
-            min: MIB,
-            max: 4 * GIB,
-        },
+        size(settings::MEMORY_BYTES),
         Value("64 MiB"),
         "Most memory that a plugin may hold.",
     ),
     setting(
         "limits.message_time",
-        millis(1, 60_000),
+        time(settings::MESSAGE_TIME),
         Value("1s"),
         "Longest time that a plugin may take for one message.",
     ),
     setting(
         "limits.rows_per_message",
-        Count { min: 1, max: 100_000 },
+        count(settings::ROWS_PER_MESSAGE),
         Value("1000"),
         "Most rows that a plugin may make of one message.",
     ),
     setting(
         "limits.bytes_per_message",
-        Size {
-            min: KIB,
-            max: 256 * MIB,
-        },
+        size(settings::BYTES_PER_MESSAGE),
         Value("8 MiB"),
         "Most bytes of rows that a plugin may make of one message.",
     ),
@@ -267,10 +285,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "limits.dead_letters_max",
-        Count {
-            min: 1,
-            max: 100_000_000,
-        },
+        count(settings::DEAD_LETTERS),
         Value("100000"),
         "Most open dead letters of a source. At the limit it halts, so that none is dropped.",
     ),

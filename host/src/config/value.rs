@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::settings::Kind;
 use crate::batch::clean_text;
+use crate::settings::{ShownSize, parse_size};
 
 /// What somebody wrote, before it is known to mean anything.
 #[derive(Clone, Debug, PartialEq)]
@@ -254,62 +255,9 @@ fn parse_urls(kind: Kind, text: &str) -> Result<Value, Misfit> {
     ))
 }
 
-const UNITS: [(&str, u64); 8] = [
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-    ("GB", 1_000_000_000),
-    ("MB", 1_000_000),
-    ("kB", 1_000),
-    ("KB", 1_000),
-    ("B", 1),
-];
-
-fn parse_size(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let (number, factor) = UNITS
-        .iter()
-        .find_map(|(unit, factor)| text.strip_suffix(unit).map(|number| (number, *factor)))
-        .unwrap_or((text, 1));
-    number.trim().parse::<u64>().ok()?.checked_mul(factor)
-}
-
-/// Bytes in the greatest binary unit that shows them exactly.
-pub struct ShownSize(pub u64);
-
-impl fmt::Display for ShownSize {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = UNITS[..3]
-            .iter()
-            .find(|(_, factor)| self.0 >= *factor && self.0.is_multiple_of(*factor));
-        match unit {
-            Some((unit, factor)) => write!(f, "{} {unit}", self.0 / factor),
-            None => write!(f, "{} B", self.0),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_read_and_written_exactly() {
-        let cases = [
-            ("64 MiB", 64 << 20),
-            ("64MiB", 64 << 20),
-            ("1 kB", 1000),
-            ("17", 17),
-            ("1 GiB", 1 << 30),
-        ];
-        for (text, bytes) in cases {
-            assert_eq!(parse_size(text), Some(bytes), "{text}");
-            assert_eq!(parse_size(&ShownSize(bytes).to_string()), Some(bytes), "{text}");
-        }
-        for bad in ["", "MiB", "1.5 MiB", "-1 B", "64 mib", "20000000000 GiB", "1 TiB"] {
-            assert_eq!(parse_size(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn secrets_in_addresses_are_not_shown() {

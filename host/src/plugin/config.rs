@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::settings::LimitSettings;
+
 /// Settings of the plugin module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -41,6 +43,9 @@ pub enum Compiler {
     },
 }
 
+/// The host has this much for an answer, whatever one message may bring.
+const ANSWER_BYTES_MIN: usize = 8 << 20;
+
 /// What a guest may use. Units are in the names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -55,7 +60,7 @@ pub struct Limits {
     /// Rows in the answer to one message. One transaction takes them all.
     pub rows_per_message: usize,
     /// Bytes of values in the answer to one message. The host copies the answer of a call before it counts, and
-    /// refuses to copy more than four times this.
+    /// refuses to copy more than four times this, or 8 MiB where that is more.
     pub bytes_per_message: usize,
     /// A component's file.
     pub module_bytes: usize,
@@ -87,8 +92,23 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Bytes that one answer of a guest may bring into the host's memory.
+    /// These limits, but for what is set for one plugin.
+    pub fn with(&self, settings: &LimitSettings) -> Self {
+        let count = |set: Option<u64>, otherwise| {
+            set.map_or(otherwise, |value| usize::try_from(value).unwrap_or(usize::MAX))
+        };
+        Self {
+            memory_bytes: count(settings.memory_bytes, self.memory_bytes),
+            message_time: settings.message_time.unwrap_or(self.message_time),
+            rows_per_message: count(settings.rows_per_message, self.rows_per_message),
+            bytes_per_message: count(settings.bytes_per_message, self.bytes_per_message),
+            ..self.clone()
+        }
+    }
+
+    /// Bytes that one answer of a guest may bring into the host's memory. An answer is to as many as a thousand messages,
+    /// or is a description; a small limit for each message must not make those impossible.
     pub(super) fn answer_bytes(&self) -> usize {
-        self.bytes_per_message.saturating_mul(4)
+        self.bytes_per_message.saturating_mul(4).max(ANSWER_BYTES_MIN)
     }
 }

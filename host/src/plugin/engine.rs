@@ -3,6 +3,7 @@
 
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 use wasmtime::{Config, Result, WasmBacktraceDetails};
@@ -14,7 +15,8 @@ use super::config::Limits;
 pub(super) struct Engine {
     pub wasmtime: wasmtime::Engine,
     pub clock: Clock,
-    pub limits: Limits,
+    /// What holds for every plugin that has no settings of its own.
+    pub limits: Arc<Limits>,
 }
 
 impl Engine {
@@ -24,7 +26,7 @@ impl Engine {
         Ok(Self {
             wasmtime,
             clock,
-            limits,
+            limits: Arc::new(limits),
         })
     }
 

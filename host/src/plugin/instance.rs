@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wasmtime::{Store, Trap, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
 
 use super::bindings::{Guest, Pre, Shape};
+use super::config::Limits;
 use super::engine::Engine;
 use super::limits::{GuestState, LogGate};
 use crate::batch::{Delivery, Outcome, RejectionClass, clean_text};
@@ -41,8 +43,14 @@ pub(super) struct Instance {
 
 impl Instance {
     /// Makes an instance within `time`. Its start function runs.
-    pub fn new(engine: &Engine, pre: &Pre, log: &Arc<LogGate>, time: Duration) -> Result<Self, Upset> {
-        let mut store = GuestState::store(&engine.wasmtime, &engine.limits, log);
+    pub fn new(
+        engine: &Engine,
+        pre: &Pre,
+        limits: &Limits,
+        log: &Arc<LogGate>,
+        time: Duration,
+    ) -> Result<Self, Upset> {
+        let mut store = GuestState::store(&engine.wasmtime, limits, log);
         let _running = engine.clock.call();
         GuestState::start(&mut store, time);
         match pre.instantiate(&mut store) {
@@ -90,8 +98,8 @@ impl Instance {
 
     /// Whether it has grown so much that a new one is the better choice: linear memory never shrinks, and a guest
     /// that leaks would otherwise run into its limit in the middle of a call.
-    pub fn is_bloated(&self, engine: &Engine) -> bool {
-        self.memory_bytes().saturating_sub(self.memory_bytes_at_birth) > engine.limits.memory_bytes / 2
+    pub fn is_bloated(&self, limits: &Limits) -> bool {
+        self.memory_bytes().saturating_sub(self.memory_bytes_at_birth) > limits.memory_bytes / 2
     }
 }
 
@@ -105,6 +113,10 @@ fn upset(error: &wasmtime::Error, store: &Store<GuestState>, time: Duration) -> 
         (Some(trap), None) => (
             RejectionClass::Trap,
             trap.to_string().trim_start_matches("wasm trap: ").to_owned(),
+        ),
+        (None, None) if error.is::<I32Exit>() => (
+            RejectionClass::Trap,
+            "it ended itself with wasi:cli/exit".to_owned(),
         ),
         // Everything else is an answer that cannot be read: text that is not UTF-8, a list that lies outside of the
         // guest's memory, more data than the host is willing to copy.

@@ -10,6 +10,7 @@ use wasmtime::{ResourceLimiter, Result, Store, StoreContextMut, UpdateDeadline};
 
 use super::clock::TICK;
 use super::config::Limits;
+use super::wasi::Wasi;
 use crate::batch::clean_text;
 
 /// Core instances, tables and memories of one component. A Rust plugin has four instances and one memory; one made of
@@ -19,10 +20,10 @@ const TABLES_MAX: usize = 64;
 const MEMORIES_MAX: usize = 8;
 /// Elements of all tables together, eight bytes each.
 const TABLE_ELEMENTS_MAX: usize = 200_000;
-/// The contract has no resources, so live handles are never honest; the limit leaves room for a language's runtime.
-const HANDLES_MAX: usize = 1_000;
+/// The contract has no resources; the limit leaves room for a language's runtime and for WASI's streams.
+pub(super) const HANDLES_MAX: usize = 1_000;
 /// Longest line of a guest that is logged.
-const LOG_LINE_BYTES_MAX: usize = 4 * 1024;
+pub(super) const LOG_LINE_BYTES_MAX: usize = 4 * 1024;
 /// How much longer than its processor time a call may take by the clock, when other work keeps the processor.
 const STARVATION_FACTOR: u32 = 5;
 
@@ -34,6 +35,7 @@ pub(super) struct GuestState {
     refused: Option<String>,
     deadline: Deadline,
     log: Arc<LogGate>,
+    wasi: Option<Box<Wasi>>,
 }
 
 impl GuestState {
@@ -46,6 +48,7 @@ impl GuestState {
             refused: None,
             deadline: Deadline::after(Duration::ZERO),
             log: Arc::clone(log),
+            wasi: None,
         };
         let mut store = Store::new(engine, state);
         store.limiter(|state| state);
@@ -60,6 +63,9 @@ impl GuestState {
         let state = store.data_mut();
         state.deadline = Deadline::after(time);
         state.refused = None;
+        if let Some(wasi) = &state.wasi {
+            wasi.begin_call();
+        }
         store.set_epoch_deadline(ticks(time));
     }
 
@@ -76,6 +82,11 @@ impl GuestState {
     /// A permit to log one line, unless the guest has had its share of this second.
     pub fn log_line(&self) -> Option<LogLine<'_>> {
         self.log.admit()
+    }
+
+    /// The guest's WASI. Only where it is linked does anybody ask for it.
+    pub fn wasi(&mut self) -> &mut Wasi {
+        self.wasi.get_or_insert_with(|| Box::new(Wasi::new(&self.log)))
     }
 }
 
@@ -188,7 +199,8 @@ impl LogGate {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    fn admit(&self) -> Option<LogLine<'_>> {
+    /// A permit to log one line, unless the plugin has had its share of this second.
+    pub fn admit(&self) -> Option<LogLine<'_>> {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if now.duration_since(window.start) >= Duration::from_secs(1) {

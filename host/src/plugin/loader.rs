@@ -10,14 +10,16 @@ use wasmtime::component::Component;
 use super::bindings::{Contract, Pre};
 use super::cache::Cache;
 use super::compile::{self, CompileError, words_of};
-use super::config::{Compiler, Config};
+use super::config::{Compiler, Config, Limits};
 use super::digest::Digest;
 use super::engine::Engine;
 use super::instance::{Instance, Upset};
 use super::limits::LogGate;
-use super::outline::{Outline, OutlineError};
+use super::outline::{Outline, OutlineError, check_imports};
 use super::projector::Projector;
+use super::wasi;
 use crate::schema::{Manifest, Problem};
+use crate::settings::PluginSettings;
 
 /// Half of the 2 MiB that a thread has; the host's own code runs on the other half. Overrunning a thread's stack would end
 /// the process.
@@ -92,6 +94,14 @@ pub enum LoadError {
     /// It described itself differently when it was asked again.
     #[error("the plugin describes itself differently each time it is asked")]
     Unsteady,
+    /// It has more memory when it has described itself than it may have.
+    #[error("the plugin begins with {bytes} bytes of memory, and the limit would be {limit}")]
+    Memory {
+        /// What it has.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// Its description is not valid.
     #[error("the plugin's description is not valid: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Manifest(Vec<Problem>),
@@ -110,6 +120,7 @@ impl LoadError {
                 Some("it may have needed more memory than the limit on compile memory allows")
             }
             Self::Contract { .. } => Some("build it with the lantern-sdk of that version"),
+            Self::Memory { .. } => Some("raise limits.memory"),
             Self::Unsteady => Some("`describe` must not depend on anything that changes"),
             Self::Compile(_) | Self::Code(_) | Self::Trial { .. } | Self::Manifest(_) => None,
         }
@@ -152,11 +163,21 @@ impl Loader {
         self.engine.limits.module_bytes
     }
 
-    /// Checks, compiles and tries a component. Blocks, for as long as the limits on compiling and describing allow.
+    /// Checks, compiles and tries a component, with the limits of all plugins and without WASI. Blocks, for as long as
+    /// the limits on compiling and describing allow.
     ///
     /// # Errors
     /// The first thing that is wrong with the file; all problems of its description at once.
     pub fn load(&self, bytes: &[u8]) -> Result<Arc<Plugin>, LoadError> {
+        self.load_with(bytes, &PluginSettings::default())
+    }
+
+    /// As [`load`](Self::load), with what is set for this plugin. The settings are taken as they are; check them
+    /// before. Not to be called from an async task.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub fn load_with(&self, bytes: &[u8], settings: &PluginSettings) -> Result<Arc<Plugin>, LoadError> {
         let limit = self.engine.limits.module_bytes;
         if bytes.len() > limit {
             return Err(LoadError::TooLarge {
@@ -168,15 +189,18 @@ impl Loader {
             contract,
             imports,
             exports,
-        } = Outline::read(bytes)?;
+        } = Outline::read(bytes, settings.wasi)?;
+        let wasi = imports.iter().any(|import| wasi::provides(import));
+        let limits = Arc::new(self.engine.limits.with(&settings.limits));
         let digest = Digest::of(bytes);
         let (component, code_bytes) = self.code(digest, bytes)?;
-        let pre =
-            Pre::link(contract, &self.engine.wasmtime, &component).map_err(|error| LoadError::Contract {
+        let pre = Pre::link(contract, &self.engine.wasmtime, &component, wasi).map_err(|error| {
+            LoadError::Contract {
                 contract,
                 words: words_of(&error),
-            })?;
-        let (manifest, memory_bytes) = self.trial(&pre, digest)?;
+            }
+        })?;
+        let (manifest, memory_bytes) = self.trial(&pre, &limits, digest)?;
         let log = LogGate::new(manifest.name.to_string(), self.engine.limits.log_lines_per_second);
         let facts = Facts {
             contract,
@@ -189,9 +213,10 @@ impl Loader {
         Ok(Arc::new(Plugin {
             digest,
             manifest: Arc::new(manifest),
-            facts,
-            pre,
+            facts: Arc::new(facts),
+            pre: Arc::new(pre),
             engine: Arc::clone(&self.engine),
+            limits,
             log: Arc::new(log),
         }))
     }
@@ -231,7 +256,7 @@ impl Loader {
 
     /// Makes an instance and asks it for its description, twice: tables and positions hang on it, so that a plugin which
     /// changes its mind would be found out too late.
-    fn trial(&self, pre: &Pre, digest: Digest) -> Result<(Manifest, usize), LoadError> {
+    fn trial(&self, pre: &Pre, limits: &Limits, digest: Digest) -> Result<(Manifest, usize), LoadError> {
         let time = self.engine.limits.describe_time;
         let failed = |doing| {
             move |upset: Upset| LoadError::Trial {
@@ -243,7 +268,7 @@ impl Loader {
             digest.short(),
             self.engine.limits.log_lines_per_second,
         ));
-        let mut instance = Instance::new(&self.engine, pre, &log, time).map_err(failed("start"))?;
+        let mut instance = Instance::new(&self.engine, pre, limits, &log, time).map_err(failed("start"))?;
         let raw = instance
             .describe(&self.engine, time)
             .map_err(failed("describe itself"))?;
@@ -262,9 +287,10 @@ impl Loader {
 pub struct Plugin {
     digest: Digest,
     manifest: Arc<Manifest>,
-    facts: Facts,
-    pre: Pre,
+    facts: Arc<Facts>,
+    pre: Arc<Pre>,
     engine: Arc<Engine>,
+    limits: Arc<Limits>,
     log: Arc<LogGate>,
 }
 
@@ -306,6 +332,36 @@ impl Plugin {
         self.log.dropped()
     }
 
+    /// What its instances may use.
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.limits
+    }
+
+    /// The same compiled code under other settings. Projectors that were made before keep theirs. Nothing is run.
+    ///
+    /// # Errors
+    /// When it cannot run under them: it imports WASI and would not be allowed it, or it begins with more memory
+    /// than it would have.
+    pub fn with_settings(&self, settings: &PluginSettings) -> Result<Arc<Self>, LoadError> {
+        check_imports(self.facts.contract, &self.facts.imports, settings.wasi)?;
+        let limits = self.engine.limits.with(&settings.limits);
+        if self.facts.memory_bytes > limits.memory_bytes {
+            return Err(LoadError::Memory {
+                bytes: self.facts.memory_bytes,
+                limit: limits.memory_bytes,
+            });
+        }
+        Ok(Arc::new(Self {
+            digest: self.digest,
+            manifest: Arc::clone(&self.manifest),
+            facts: Arc::clone(&self.facts),
+            pre: Arc::clone(&self.pre),
+            engine: Arc::clone(&self.engine),
+            limits: Arc::new(limits),
+            log: Arc::clone(&self.log),
+        }))
+    }
+
     /// A new projector, with instances of its own.
     pub fn projector(self: &Arc<Self>) -> Projector {
         Projector::new(Arc::clone(self))
@@ -316,6 +372,6 @@ impl Plugin {
     }
 
     pub(super) fn instantiate(&self, time: Duration) -> Result<Instance, Upset> {
-        Instance::new(&self.engine, &self.pre, &self.log, time)
+        Instance::new(&self.engine, &self.pre, &self.limits, &self.log, time)
     }
 }

@@ -1,5 +1,5 @@
-//! Plugins: WebAssembly components that turn messages into rows. This is the only module that names wasmtime and
-//! wit_component.
+//! Plugins: WebAssembly components that turn messages into rows. This is the only module that names wasmtime,
+//! wasmtime_wasi and wit_component.
 //!
 //! [`Loader`] makes a [`Plugin`] from bytes: outline, compile (or cache), link, trial. [`Plugin::projector`] makes a
 //! [`Projector`], which one projection owns. Here is everything that keeps a guest in its place: its limits, the
@@ -22,6 +22,7 @@ mod loader;
 mod outline;
 mod pace;
 mod projector;
+mod wasi;
 
 pub use bindings::Contract;
 pub use build::{BuildError, Built, EncodeError, build, encode};

@@ -5,6 +5,7 @@
 use wasmparser::{ComponentExternName, Parser, Payload};
 
 use super::bindings::Contract;
+use super::wasi;
 
 /// What a component says about its surface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,11 +56,19 @@ impl OutlineError {
             Self::NotAComponent(_) | Self::NoContract { .. } => Some(
                 "build plugins with `lantern plugin build PATH`, and end the crate with `lantern_sdk::export!`",
             ),
+            // Where WASI is allowed, none of these is forbidden.
+            Self::ForbiddenImports { imports, .. } if imports.iter().all(|import| wasi::provides(import)) => {
+                Some(
+                    "build it for the target wasm32-unknown-unknown, which imports nothing; or allow it WASI, with \
+                     everything in it empty: `lantern plugin set NAME wasi=true`",
+                )
+            }
             Self::ForbiddenImports { imports, .. }
                 if imports.iter().any(|import| import.starts_with("wasi:")) =>
             {
                 Some(
-                    "build it for the target wasm32-unknown-unknown, which imports nothing; wasm32-wasip2 brings WASI",
+                    "build it for the target wasm32-unknown-unknown, which imports nothing; of WASI only cli, clocks, \
+                     filesystem, io, random and sockets 0.2 can be allowed",
                 )
             }
             Self::ForbiddenImports { .. } => Some("a plugin is a function of its messages alone"),
@@ -78,8 +87,8 @@ fn known() -> String {
 }
 
 impl Outline {
-    /// Reads the names of a component's imports and exports.
-    pub fn read(bytes: &[u8]) -> Result<Self, OutlineError> {
+    /// Reads the names of a component's imports and exports. `wasi` says whether it may import that.
+    pub fn read(bytes: &[u8], wasi: bool) -> Result<Self, OutlineError> {
         refuse_other_formats(bytes).map_err(|words| OutlineError::NotAComponent(words.to_owned()))?;
         let (imports, exports) = surface(bytes).map_err(|error| {
             let words = if error.message().contains("unexpected end") {
@@ -93,24 +102,30 @@ impl Outline {
             OutlineError::NotAComponent(words)
         })?;
         let contract = choose(&exports)?;
-        let allowed = contract.import();
-        let forbidden: Vec<String> = imports
-            .iter()
-            .filter(|import| *import != allowed)
-            .cloned()
-            .collect();
-        if forbidden.is_empty() {
-            Ok(Self {
-                contract,
-                imports,
-                exports,
-            })
-        } else {
-            Err(OutlineError::ForbiddenImports {
-                imports: forbidden,
-                allowed,
-            })
-        }
+        check_imports(contract, &imports, wasi)?;
+        Ok(Self {
+            contract,
+            imports,
+            exports,
+        })
+    }
+}
+
+/// Refuses imports that a plugin does not get.
+pub(super) fn check_imports(contract: Contract, imports: &[String], wasi: bool) -> Result<(), OutlineError> {
+    let allowed = contract.import();
+    let forbidden: Vec<String> = imports
+        .iter()
+        .filter(|import| *import != allowed && !(wasi && wasi::provides(import)))
+        .cloned()
+        .collect();
+    if forbidden.is_empty() {
+        Ok(())
+    } else {
+        Err(OutlineError::ForbiddenImports {
+            imports: forbidden,
+            allowed,
+        })
     }
 }
 

@@ -22,7 +22,7 @@ use crate::schema::Manifest;
 /// new one. What it answered before stands.
 pub struct Projector {
     manifest: Arc<Manifest>,
-    limits: Limits,
+    limits: Arc<Limits>,
     decoder: Decoder,
     pace: Pace,
 }
@@ -77,7 +77,7 @@ pub struct Fault {
 impl Projector {
     pub(super) fn new(plugin: Arc<Plugin>) -> Self {
         let manifest = Arc::clone(plugin.manifest());
-        let limits = plugin.engine().limits.clone();
+        let limits = Arc::clone(plugin.limits());
         let shapes = manifest.sources.iter().map(Shape::from).collect();
         Self {
             manifest,
@@ -96,7 +96,7 @@ impl Projector {
     pub fn native(manifest: Arc<Manifest>, limits: Limits, guest: Box<dyn NativeGuest>) -> Self {
         Self {
             manifest,
-            limits,
+            limits: Arc::new(limits),
             decoder: Decoder::Native(guest),
             pace: Pace::default(),
         }
@@ -219,7 +219,7 @@ impl Projector {
                 let outcomes = self.pace.measure(messages.len(), || {
                     called.project(engine, number, shape, messages, time)
                 });
-                if outcomes.is_ok() && !called.is_bloated(engine) {
+                if outcomes.is_ok() && !called.is_bloated(&self.limits) {
                     *instance = Some(called);
                 }
                 outcomes

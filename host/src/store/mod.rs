@@ -10,7 +10,6 @@ pub mod check;
 mod checkpointer;
 mod commit;
 mod connection;
-pub mod description;
 mod installation;
 mod letters;
 mod lock;
@@ -33,12 +32,12 @@ use sqlx::ConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use crate::schema::description::{self, ColumnDescription, IndexDescription, TableDescription};
 pub use catalog::{AdoptError, Adoption};
 pub use commit::{
     Adopted, Attached, Commit, CommitError, Committed, Counts, Entry, Gap, Mark, NewEpoch, OriginId,
     VersionId,
 };
-pub use description::{ColumnDescription, IndexDescription, TableDescription};
 pub use installation::{Arrival, FileRecord, Installation, VersionRecord};
 pub use letters::{Healed, LetterFilter, OpenLetter, Retried};
 pub use lock::LockError;

@@ -15,6 +15,8 @@ pub struct Variant {
     pub describe: &'static str,
     /// The name that it gives itself, when not `by-hand`.
     pub name: &'static str,
+    /// Whether it imports WASI and has the messages of `wasi.wat`.
+    pub wasi: bool,
 }
 
 /// The guest as a component.
@@ -41,15 +43,35 @@ pub fn core_module(variant: &Variant) -> Vec<u8> {
         .replace("\"(; DATA ;)\"", &format!("\"{data}\""))
         .replace("(; START ;)\n\n", &format!("{start}\n\n"))
         .replace("    (; DESCRIBE ;)\n", variant.describe);
+    let text = ["IMPORTS", "FUNCTIONS", "MESSAGES"]
+        .into_iter()
+        .fold(text, |text, part| {
+            let filling = if variant.wasi { wasi_part(part) } else { "" };
+            text.replace(&format!("(; {part} ;)"), filling)
+        });
     let mut module = wat::parse_str(&text).expect("guest.wat is valid");
     let mut resolve = Resolve::default();
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../wit/projection@0.1.0");
     let (package, _) = resolve.push_dir(dir).expect("the contract is valid");
+    let (package, world) = if variant.wasi {
+        let package = resolve.push_str("wasi.wit", include_str!("wasi.wit"));
+        (package.expect("wasi.wit is valid"), "with-wasi")
+    } else {
+        (package, "plugin")
+    };
     let world = resolve
-        .select_world(&[package], Some("plugin"))
-        .expect("the contract has the world");
+        .select_world(&[package], Some(world))
+        .expect("the package has the world");
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("metadata fits");
     module
+}
+
+/// One part of `wasi.wat`.
+fn wasi_part(name: &str) -> &'static str {
+    let (_, rest) = include_str!("wasi.wat")
+        .split_once(&format!("(; PART {name} ;)"))
+        .expect("wasi.wat has the part");
+    rest.split("(; PART ").next().unwrap_or(rest)
 }
 
 fn encode(module: &[u8]) -> Vec<u8> {

@@ -1,8 +1,9 @@
 ;; A plugin written by hand, so that tests can have what no compiler makes: pointers out of nowhere, text that is not
 ;; UTF-8, an answer of the wrong length. The first byte of a payload says what happens; the rest is a text.
-;; (; START ;), (; DESCRIBE ;) and (; DATA ;) are filled in by guest.rs.
+;; (; START ;), (; DESCRIBE ;) and (; DATA ;) are filled in by guest.rs, and the places for WASI from wasi.wat.
 (module
   (import "lantern:projection/log@0.1.0" "log" (func $log (param i32 i32 i32)))
+  (; IMPORTS ;)
   (memory (export "memory") 2)
   (data (i32.const 1024) "(; DATA ;)")
   ;; 16: {"  20: ff fe
@@ -102,8 +103,12 @@
     (i32.store offset=4 (local.get $outcome) (local.get $rows))
     (i32.store offset=8 (local.get $outcome) (i32.const 20000)))
 
+  (; FUNCTIONS ;)
+
   (func $one (param $index i32) (param $message i32) (param $outcome i32)
     (local $kind i32) (local $text i32) (local $length i32) (local $values i32) (local $row i32)
+    (local $n i64) (local $scratch i32)
+    (local.set $n (i64.load offset=8 (local.get $message)))
     (if (i32.load offset=36 (local.get $message))
       (then
         (local.set $kind (i32.load8_u (i32.load offset=32 (local.get $message))))
@@ -135,7 +140,8 @@
     (if (i32.eq (local.get $kind) (i32.const 0x2d)) (then (global.set $surplus (i32.const -1)))) ;; -
     (if (i32.eq (local.get $kind) (i32.const 0x2b)) (then (global.set $surplus (i32.const 1)))) ;; +
 
-    (local.set $values (call $values (i64.load offset=8 (local.get $message)) (local.get $text) (local.get $length)))
+    (; MESSAGES ;)
+    (local.set $values (call $values (local.get $n) (local.get $text) (local.get $length)))
     (local.set $row (call $row (local.get $outcome) (local.get $values)))
     (if (i32.eq (local.get $kind) (i32.const 0x42)) (then (call $many (local.get $outcome) (local.get $values)))) ;; B
     (if (i32.eq (local.get $kind) (i32.const 0x56)) ;; V: a text where an integer belongs

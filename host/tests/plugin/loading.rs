@@ -139,7 +139,17 @@ fn g4_what_it_imports_beyond_the_log_is_named() {
     assert!(
         error
             .hint()
-            .is_some_and(|hint| hint.contains("wasm32-unknown-unknown")),
+            .is_some_and(|hint| hint.contains("wasm32-unknown-unknown")
+                && hint.contains("`lantern plugin set NAME wasi=true`")),
+        "{:?}",
+        error.hint()
+    );
+    let error = refused(
+        &text("(import \"wasi:http/types@0.2.0\" (instance))"),
+        "imports wasi:http/types@0.2.0;",
+    );
+    assert!(
+        error.hint().is_some_and(|hint| !hint.contains("plugin set")),
         "{:?}",
         error.hint()
     );

@@ -12,4 +12,6 @@ mod calls;
 mod guest;
 mod loading;
 mod misbehaving;
+mod settings;
 mod support;
+mod wasi;

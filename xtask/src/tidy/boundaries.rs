@@ -8,7 +8,7 @@ use super::{Finding, Tree, tokens};
 /// Crates, the only folder that may name them, and why.
 const OWNERS: &[(&[&str], &str, &str)] = &[
     (
-        &["wasmtime", "wit_component"],
+        &["wasmtime", "wasmtime_wasi", "wit_component"],
         "host/src/plugin",
         "a trap, a limit and a version of the contract are decided in one place",
     ),

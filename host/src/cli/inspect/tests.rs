@@ -1,7 +1,10 @@
 //! What `inspect` prints, for a plugin with everything in it.
 
 use super::*;
-use crate::schema::{Column, ColumnName, ColumnType, Index, PluginName, Role, SourceName, Table, TableName};
+use crate::schema::{
+    Column, ColumnName, ColumnType, Guard, Index, Merge, OnConflict, Origin, PluginName, Role, Source,
+    SourceName, Table, TableName, UpdateRule, Write,
+};
 
 fn name(text: &str) -> ColumnName {
     ColumnName::parse(text).unwrap()
@@ -115,4 +118,5 @@ fn a_plugin_is_described_in_words() {
     let json = serde_json::to_value(&inspection).unwrap();
     assert_eq!(json["tables"][0]["name"], "execution_results");
     assert_eq!(json["tables"][0]["columns"][3]["unit"], "By");
+    assert_eq!(json["writes"][1]["rule"]["merges"]["memory"], "max");
 }

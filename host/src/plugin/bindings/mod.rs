@@ -8,6 +8,7 @@ use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Result, Store};
 
 use super::limits::GuestState;
+use super::wasi;
 use crate::batch::{Delivery, Outcome};
 use crate::schema::{Origin, RawManifest, Source};
 
@@ -29,7 +30,7 @@ impl Contract {
         }
     }
 
-    /// The only interface that a plugin of this version may import.
+    /// The only interface that a plugin of this version may import, besides WASI where that is allowed.
     pub(super) fn import(self) -> &'static str {
         match self {
             Self::V0_1 => v0_1::IMPORT,
@@ -69,8 +70,11 @@ pub(super) enum Pre {
 
 impl Pre {
     /// Links a component. Fails when its functions have other types than the contract says.
-    pub fn link(contract: Contract, engine: &Engine, component: &Component) -> Result<Self> {
+    pub fn link(contract: Contract, engine: &Engine, component: &Component, wasi: bool) -> Result<Self> {
         let mut linker = Linker::new(engine);
+        if wasi {
+            wasi::link(&mut linker)?;
+        }
         match contract {
             Contract::V0_1 => {
                 v0_1::link(&mut linker)?;

@@ -1,0 +1,326 @@
+//! WASI for plugins that may import it: every interface is there and everything in it is empty. No arguments, no
+//! environment, no files, no network, nothing to read; what is printed goes to the plugin's log; the clocks stand still and
+//! random numbers begin again with each call, so that replaying gives the same rows.
+//!
+//! The types and the unreachable rest (files, sockets) are wasmtime-wasi's. Waiting is not: its own would sleep in the host,
+//! where no epoch interrupts it. Here every wait ends at once, and a guest that waits for a clock to move is a loop, which
+//! the limits end.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rand_core::TryRng;
+use tokio::io::AsyncWrite;
+use wasmtime::Result;
+use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::bindings::sync::io::poll;
+use wasmtime_wasi::p2::{DynPollable, OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
+
+use super::limits::{GuestState, HANDLES_MAX, LOG_LINE_BYTES_MAX, LogGate, LogLevel};
+
+/// The packages that are there, all of version 0.2. wasi:http is not one of them: there is no one to talk to.
+const PACKAGES: [&str; 6] = ["cli", "clocks", "filesystem", "io", "random", "sockets"];
+/// Random bytes in one answer. Seeds take 32; nobody needs as many in a decoder.
+const RANDOM_BYTES_MAX: u64 = 64 << 10;
+/// Bytes that a guest may print at once; what comes in one piece is copied into the host.
+const PRINT_BYTES_MAX: usize = 64 << 10;
+/// Where random numbers begin. It is not secret: they only have to be the same each time.
+const SEED: u64 = 0x6c61_6e74_6572_6e00;
+
+/// Whether an import is one that a plugin gets where the operator allows WASI.
+pub(super) fn provides(import: &str) -> bool {
+    let Some((package, version)) = import.strip_prefix("wasi:").and_then(|rest| {
+        let (path, version) = rest.split_once('@')?;
+        Some((path.split_once('/')?.0, version))
+    }) else {
+        return false;
+    };
+    PACKAGES.contains(&package) && version.starts_with("0.2.")
+}
+
+/// What one instance has of it; made when it is first asked for.
+pub(super) struct Wasi {
+    ctx: WasiCtx,
+    table: ResourceTable,
+    random: Random,
+}
+
+impl Wasi {
+    pub fn new(log: &Arc<LogGate>) -> Self {
+        let random = Random::default();
+        let mut table = ResourceTable::new();
+        // As many as the guest may have handles. A stream that is subscribed to takes two.
+        table.set_max_capacity(2 * HANDLES_MAX);
+        // Arguments, environment, directories and standard input are empty, and addresses denied, unless they are set.
+        let ctx = WasiCtx::builder()
+            .stdout(Printed::new(log, LogLevel::Info))
+            .stderr(Printed::new(log, LogLevel::Warn))
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false)
+            .wall_clock(Still)
+            .monotonic_clock(Still)
+            .secure_random(random.clone())
+            .insecure_random(random.clone())
+            .insecure_random_seed(u128::from(SEED))
+            .max_random_size(RANDOM_BYTES_MAX)
+            .build();
+        Self { ctx, table, random }
+    }
+
+    /// A call begins: what it gets does not depend on the calls before it.
+    pub fn begin_call(&self) {
+        self.random.restart();
+    }
+}
+
+impl WasiView for GuestState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let Wasi { ctx, table, .. } = self.wasi();
+        WasiCtxView { ctx, table }
+    }
+}
+
+/// Gives a guest all of it.
+pub(super) fn link(linker: &mut Linker<GuestState>) -> Result<()> {
+    wasmtime_wasi::p2::add_to_linker_sync(linker)?;
+    linker.allow_shadowing(true);
+    poll::add_to_linker::<GuestState, AtOnce<'static>>(linker, |state| AtOnce(&mut state.wasi().table))?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+/// Waiting that ends at once. Of all that can be waited for, streams are always ready, since they are closed or never
+/// full, and clocks never would be, since they stand still.
+struct AtOnce<'a>(&'a mut ResourceTable);
+
+impl HasData for AtOnce<'static> {
+    type Data<'a> = AtOnce<'a>;
+}
+
+impl poll::Host for AtOnce<'_> {
+    fn poll(&mut self, pollables: Vec<Resource<DynPollable>>) -> Result<Vec<u32>> {
+        // As the interface has it; a guest that waits for nothing would wait for ever.
+        if pollables.is_empty() {
+            return Err(wasmtime::Error::msg("it waits for nothing at all"));
+        }
+        Ok((0..).zip(&pollables).map(|(index, _)| index).collect())
+    }
+}
+
+impl poll::HostPollable for AtOnce<'_> {
+    fn ready(&mut self, _: Resource<DynPollable>) -> Result<bool> {
+        Ok(true)
+    }
+
+    fn block(&mut self, _: Resource<DynPollable>) -> Result<()> {
+        Ok(())
+    }
+
+    fn drop(&mut self, pollable: Resource<DynPollable>) -> Result<()> {
+        poll::HostPollable::drop(self.0, pollable)
+    }
+}
+
+/// A clock that stands still at its beginning, 1970 for the one on the wall: a time that nobody takes for the real one.
+struct Still;
+
+impl HostWallClock for Still {
+    fn resolution(&self) -> Duration {
+        Duration::from_nanos(1)
+    }
+
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+impl HostMonotonicClock for Still {
+    fn resolution(&self) -> u64 {
+        1
+    }
+
+    fn now(&self) -> u64 {
+        0
+    }
+}
+
+/// SplitMix64, whose numbers stay the same whatever versions the libraries have.
+#[derive(Clone)]
+struct Random(Arc<AtomicU64>);
+
+impl Default for Random {
+    fn default() -> Self {
+        Self(Arc::new(AtomicU64::new(SEED)))
+    }
+}
+
+impl Random {
+    fn restart(&self) {
+        self.0.store(SEED, Ordering::Relaxed);
+    }
+
+    fn next(&self) -> u64 {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut word = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^ (word >> 31)
+    }
+}
+
+impl TryRng for Random {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        // The upper half.
+        Ok((self.next() >> 32) as u32)
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        Ok(self.next())
+    }
+
+    fn try_fill_bytes(&mut self, into: &mut [u8]) -> Result<(), Infallible> {
+        for chunk in into.chunks_mut(8) {
+            chunk.copy_from_slice(&self.next().to_le_bytes()[..chunk.len()]);
+        }
+        Ok(())
+    }
+}
+
+/// Standard output or standard error: complete lines become lines of the plugin's log, as many as it may write.
+#[derive(Clone)]
+struct Printed {
+    log: Arc<LogGate>,
+    level: LogLevel,
+    /// The line that has begun. All streams of an instance share it, since guests open a new one for each write.
+    line: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Printed {
+    fn new(log: &Arc<LogGate>, level: LogLevel) -> Self {
+        Self {
+            log: Arc::clone(log),
+            level,
+            line: Arc::default(),
+        }
+    }
+
+    fn print(&self, bytes: &[u8]) {
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        for part in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let (text, ends) = match part.strip_suffix(b"\n") {
+                Some(text) => (text, true),
+                None => (part, false),
+            };
+            // What is longer than a line of the log is cut, so that a line without an end costs no more.
+            let room = LOG_LINE_BYTES_MAX.saturating_sub(line.len());
+            line.extend_from_slice(&text[..text.len().min(room)]);
+            if ends {
+                if let Some(permit) = self.log.admit() {
+                    permit.write(self.level, &String::from_utf8_lossy(&line));
+                }
+                line.clear();
+            }
+        }
+    }
+}
+
+impl IsTerminal for Printed {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Printed {
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+
+    /// Only WASI 0.3 asks for this, which is not linked.
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(tokio::io::sink())
+    }
+}
+
+impl OutputStream for Printed {
+    fn write(&mut self, bytes: bytes::Bytes) -> StreamResult<()> {
+        self.print(&bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(PRINT_BYTES_MAX)
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for Printed {
+    async fn ready(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_empty_is_provided() {
+        for import in [
+            "wasi:cli/environment@0.2.0",
+            "wasi:clocks/wall-clock@0.2.6",
+            "wasi:filesystem/types@0.2.12",
+        ] {
+            assert!(provides(import), "{import}");
+        }
+        for import in [
+            "wasi:http/outgoing-handler@0.2.0",
+            "wasi:cli/environment@0.3.0",
+            "wasi:cli/environment",
+            "wasi:cli@0.2.0",
+            "wasi_snapshot_preview1",
+            "other:cli/environment@0.2.0",
+        ] {
+            assert!(!provides(import), "{import}");
+        }
+    }
+
+    #[test]
+    fn random_numbers_are_spread_and_begin_again() {
+        let mut random = Random::default();
+        let (mut first, mut second) = ([0; 20], [0; 20]);
+        random.try_fill_bytes(&mut first).unwrap();
+        random.try_fill_bytes(&mut second).unwrap();
+        assert_ne!(first, second);
+        random.restart();
+        random.try_fill_bytes(&mut second).unwrap();
+        assert_eq!(first, second);
+        // The generator's own test vector: its second number from the seed 0.
+        let known = Random(Arc::new(AtomicU64::new(0)));
+        known.next();
+        assert_eq!(known.next(), 0x6e78_9e6a_a1b9_65f4);
+    }
+
+    #[test]
+    fn lines_are_put_together_and_cut() {
+        let log = Arc::new(LogGate::new("printer".into(), 2));
+        let mut stream = Printed::new(&log, LogLevel::Info).p2_stream();
+        let mut print = |text: &str| stream.write(text.to_owned().into()).unwrap();
+        print("a line in ");
+        print("two parts\nanother\nand a third, which is one too many\n");
+        assert_eq!(log.dropped(), 1);
+        let printed = Printed::new(&log, LogLevel::Info);
+        for _ in 0..100 {
+            printed.print(&[b'x'; 1_000]);
+        }
+        assert_eq!(printed.line.lock().unwrap().len(), LOG_LINE_BYTES_MAX);
+    }
+}

@@ -1,0 +1,429 @@
+//! What a plugin declared, as JSON: what the database keeps of a table (`_lantern_table.description`) and of a
+//! whole version (`_lantern_plugin.description`), what the API shows and what `inspect` prints. Fields are only ever
+//! added, and a new one has a default, since old databases hold old descriptions.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Column, ColumnType, Guard, Index, Manifest, Merge, OnConflict, Origin, Role, Source, Table, Write,
+};
+
+/// Everything that a plugin said of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestDescription {
+    /// The plugin's name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// A sentence for people; may be empty.
+    pub doc: String,
+    /// What it reads.
+    pub sources: Vec<SourceDescription>,
+    /// The tables that it writes.
+    pub tables: Vec<NamedTable>,
+    /// How it writes them.
+    pub writes: Vec<WriteDescription>,
+}
+
+/// One thing that a plugin reads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceDescription {
+    /// Its name in the plugin.
+    pub name: String,
+    /// The stream; none for core NATS.
+    pub stream: Option<String>,
+    /// Subjects; empty means all of the stream.
+    pub subjects: Vec<String>,
+    /// Whether messages come with their headers.
+    pub wants_headers: bool,
+}
+
+/// A table with its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedTable {
+    /// The name.
+    pub name: String,
+    /// The rest.
+    #[serde(flatten)]
+    pub description: TableDescription,
+}
+
+/// A table as its plugin described it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableDescription {
+    /// A sentence for people; may be empty.
+    pub doc: String,
+    /// In the order declared.
+    pub columns: Vec<ColumnDescription>,
+    /// May be empty.
+    pub primary_key: Vec<String>,
+    /// Indexes besides the primary key's.
+    pub indexes: Vec<IndexDescription>,
+    /// Days that rows are kept by the time column.
+    pub retention_days: Option<u32>,
+    /// For faces of the host.
+    pub hints: BTreeMap<String, String>,
+}
+
+/// A column as its plugin described it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColumnDescription {
+    /// Unique in the table.
+    pub name: String,
+    /// The type of its values.
+    #[serde(rename = "type", with = "type_word")]
+    pub column_type: ColumnType,
+    /// Whether it may be null.
+    pub nullable: bool,
+    /// What it means to people.
+    pub role: Option<RoleWord>,
+    /// The UCUM unit of a measure that has one.
+    pub unit: Option<String>,
+    /// A sentence for people; may be empty.
+    pub doc: String,
+    /// For faces of the host.
+    pub hints: BTreeMap<String, String>,
+    /// The version that runs does not know it: it came with a later one that was rolled back. Its old values stay.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retired: bool,
+}
+
+/// What a column means to people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RoleWord {
+    /// When it happened.
+    Time,
+    /// Whom it happened to.
+    Entity,
+    /// Worth filtering by.
+    Facet,
+    /// A quantity.
+    Measure,
+}
+
+/// An index as its plugin described it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexDescription {
+    /// In order.
+    pub columns: Vec<String>,
+    /// Whether two rows may not agree on all of them.
+    pub unique: bool,
+}
+
+/// One way of putting rows into a table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteDescription {
+    /// The table.
+    pub table: String,
+    /// The columns that it fills.
+    pub columns: Vec<String>,
+    /// What happens when the row is there already, in words.
+    pub on_conflict: String,
+    /// The same for programs.
+    pub rule: ConflictRule,
+}
+
+/// What happens when a row is there already.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum ConflictRule {
+    /// Its message becomes a dead letter.
+    Fail,
+    /// It is dropped.
+    Ignore,
+    /// It is merged.
+    Update {
+        /// The key by which the stored row is found.
+        key: Vec<String>,
+        /// What happens to which column; columns without an entry keep their value.
+        merges: BTreeMap<String, MergeWord>,
+        /// When the update happens.
+        guard: GuardWord,
+    },
+}
+
+/// What happens to a column of a row that is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MergeWord {
+    /// The new value.
+    Replace,
+    /// The stored value, or the new one where it is null.
+    Fill,
+    /// The sum.
+    Add,
+    /// The smaller.
+    Min,
+    /// The greater.
+    Max,
+}
+
+/// When an update happens at all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GuardWord {
+    /// Always.
+    Always,
+    /// While this column of the stored row is null.
+    WhileNull(String),
+    /// When this column of the new row is greater than the stored one, or the stored one is null.
+    Newer(String),
+}
+
+impl From<&Manifest> for ManifestDescription {
+    fn from(manifest: &Manifest) -> Self {
+        let named = |table: &Table| NamedTable {
+            name: table.name.to_string(),
+            description: table.into(),
+        };
+        Self {
+            name: manifest.name.to_string(),
+            version: manifest.version.to_string(),
+            doc: manifest.doc.clone(),
+            sources: manifest.sources.iter().map(SourceDescription::from).collect(),
+            tables: manifest.tables.iter().map(named).collect(),
+            writes: manifest
+                .writes
+                .iter()
+                .map(|write| WriteDescription::new(manifest, write))
+                .collect(),
+        }
+    }
+}
+
+impl From<&Source> for SourceDescription {
+    fn from(source: &Source) -> Self {
+        let (stream, subjects) = match &source.origin {
+            Origin::JetStream { stream, subjects } => (Some(stream.clone()), subjects),
+            Origin::Core { subjects } => (None, subjects),
+        };
+        Self {
+            name: source.name.to_string(),
+            stream,
+            subjects: subjects.clone(),
+            wants_headers: source.wants_headers,
+        }
+    }
+}
+
+impl WriteDescription {
+    fn new(manifest: &Manifest, write: &Write) -> Self {
+        let target = manifest.table_of(write);
+        let name = |index: &usize| target.columns.get(*index).map(|column| column.name.to_string());
+        let rule = ConflictRule::from(&write.on_conflict);
+        Self {
+            table: target.name.to_string(),
+            columns: write.columns.iter().filter_map(name).collect(),
+            on_conflict: rule.in_words(),
+            rule,
+        }
+    }
+}
+
+impl From<&OnConflict> for ConflictRule {
+    fn from(rule: &OnConflict) -> Self {
+        match rule {
+            OnConflict::Fail => Self::Fail,
+            OnConflict::Ignore => Self::Ignore,
+            OnConflict::Update(rule) => {
+                let merge = |(column, merge): &(_, Merge)| {
+                    MergeWord::of(*merge).map(|word| (ToString::to_string(column), word))
+                };
+                Self::Update {
+                    key: rule.key.iter().map(ToString::to_string).collect(),
+                    merges: rule.merges.iter().filter_map(merge).collect(),
+                    guard: match &rule.guard {
+                        Guard::Always => GuardWord::Always,
+                        Guard::WhileNull(column) => GuardWord::WhileNull(column.to_string()),
+                        Guard::Newer(column) => GuardWord::Newer(column.to_string()),
+                    },
+                }
+            }
+        }
+    }
+}
+
+impl MergeWord {
+    /// None for a column that is kept: saying so and saying nothing are the same.
+    fn of(merge: Merge) -> Option<Self> {
+        match merge {
+            Merge::Keep => None,
+            Merge::Replace => Some(Self::Replace),
+            Merge::Fill => Some(Self::Fill),
+            Merge::Add => Some(Self::Add),
+            Merge::Min => Some(Self::Min),
+            Merge::Max => Some(Self::Max),
+        }
+    }
+}
+
+impl ConflictRule {
+    /// For people.
+    pub fn in_words(&self) -> String {
+        match self {
+            Self::Fail => "a row that is there already makes the message a dead letter".into(),
+            Self::Ignore => "a row that is there already stays as it is".into(),
+            Self::Update { key, merges, guard } => {
+                let guard = match guard {
+                    GuardWord::Always => String::new(),
+                    GuardWord::WhileNull(column) => format!(", while its {column} is null"),
+                    GuardWord::Newer(column) => {
+                        format!(", when the new {column} is greater or there was none")
+                    }
+                };
+                format!(
+                    "a row with the same {}{guard}: {}",
+                    key.join(", "),
+                    deeds_in_words(merges)
+                )
+            }
+        }
+    }
+}
+
+fn deeds_in_words(merges: &BTreeMap<String, MergeWord>) -> String {
+    let kinds = [
+        (MergeWord::Replace, "replaces"),
+        (MergeWord::Fill, "fills where null"),
+        (MergeWord::Add, "adds to"),
+        (MergeWord::Min, "keeps the smaller of"),
+        (MergeWord::Max, "keeps the greater of"),
+    ];
+    let deeds: Vec<String> = kinds
+        .into_iter()
+        .filter_map(|(kind, verb)| {
+            let of_kind = merges.iter().filter(|(_, merge)| **merge == kind);
+            let columns: Vec<&str> = of_kind.map(|(column, _)| column.as_str()).collect();
+            (!columns.is_empty()).then(|| format!("{verb} {}", columns.join(", ")))
+        })
+        .collect();
+    if deeds.is_empty() {
+        "changes nothing".to_owned()
+    } else {
+        deeds.join("; ")
+    }
+}
+
+impl From<&Table> for TableDescription {
+    fn from(table: &Table) -> Self {
+        Self {
+            doc: table.doc.clone(),
+            columns: table.columns.iter().map(ColumnDescription::from).collect(),
+            primary_key: table.primary_key.iter().map(ToString::to_string).collect(),
+            indexes: table.indexes.iter().map(IndexDescription::from).collect(),
+            retention_days: table.retention_days,
+            hints: table.hints.iter().cloned().collect(),
+        }
+    }
+}
+
+impl From<&Column> for ColumnDescription {
+    fn from(column: &Column) -> Self {
+        let (role, unit) = match &column.role {
+            Role::None => (None, None),
+            Role::Time => (Some(RoleWord::Time), None),
+            Role::Entity => (Some(RoleWord::Entity), None),
+            Role::Facet => (Some(RoleWord::Facet), None),
+            Role::Measure(unit) => (
+                Some(RoleWord::Measure),
+                Some(unit.clone()).filter(|u| !u.is_empty()),
+            ),
+        };
+        Self {
+            name: column.name.to_string(),
+            column_type: column.column_type,
+            nullable: column.nullable,
+            role,
+            unit,
+            doc: column.doc.clone(),
+            hints: column.hints.iter().cloned().collect(),
+            retired: false,
+        }
+    }
+}
+
+impl From<&Index> for IndexDescription {
+    fn from(index: &Index) -> Self {
+        Self {
+            columns: index.columns.iter().map(ToString::to_string).collect(),
+            unique: index.unique,
+        }
+    }
+}
+
+/// A column's type as the word that the contract uses.
+mod type_word {
+    use serde::{Deserialize as _, Deserializer, Serializer, de};
+
+    use super::ColumnType;
+
+    const ALL: [ColumnType; 7] = [
+        ColumnType::Boolean,
+        ColumnType::Integer,
+        ColumnType::Real,
+        ColumnType::Text,
+        ColumnType::Blob,
+        ColumnType::Timestamp,
+        ColumnType::Json,
+    ];
+
+    pub fn serialize<S: Serializer>(column_type: &ColumnType, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(column_type.as_str())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ColumnType, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        let found = ALL.into_iter().find(|column_type| column_type.as_str() == word);
+        found.ok_or_else(|| de::Error::custom(format!("{word:?} is not a column type")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::{ColumnName, TableName};
+
+    #[test]
+    fn a_table_survives_the_way_through_json() {
+        let name = |name: &str| ColumnName::parse(name).unwrap();
+        let column = |at: &str, column_type, role| Column {
+            name: name(at),
+            column_type,
+            nullable: true,
+            role,
+            doc: "A column.".into(),
+            hints: vec![("format".into(), "bytes".into())],
+        };
+        let table = Table {
+            name: TableName::parse("t").unwrap(),
+            doc: "A table.".into(),
+            columns: vec![
+                column("at", ColumnType::Timestamp, Role::Time),
+                column("used", ColumnType::Integer, Role::Measure("By".into())),
+                column("note", ColumnType::Json, Role::None),
+            ],
+            primary_key: vec![name("at")],
+            indexes: vec![Index {
+                columns: vec![name("used")],
+                unique: false,
+            }],
+            retention_days: Some(30),
+            hints: Vec::new(),
+        };
+        let description = TableDescription::from(&table);
+        let json = serde_json::to_string(&description).unwrap();
+        assert!(
+            json.contains(r#""name":"used","type":"integer","nullable":true,"role":"measure","unit":"By""#)
+        );
+        assert_eq!(
+            serde_json::from_str::<TableDescription>(&json).unwrap(),
+            description
+        );
+        let strange = json.replace("\"integer\"", "\"decimal\"");
+        let error = serde_json::from_str::<TableDescription>(&strange).unwrap_err();
+        assert!(error.to_string().contains("\"decimal\" is not a column type"));
+    }
+}

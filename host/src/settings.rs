@@ -1,0 +1,350 @@
+//! What an operator may set for one plugin: its limits, its dead letters, when a swap is taken back, and whether it
+//! may import WASI. Plain data with its check, no I/O. What is absent is as for all plugins.
+//!
+//! The JSON of it is what the API takes and what the database keeps, so fields are only ever added. The bounds are the
+//! same that the host's own configuration has, since `config` takes them from here.
+
+mod units;
+
+pub use units::{ShownSize, parse_size};
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// Linear memory of an instance, in bytes.
+pub const MEMORY_BYTES: RangeInclusive<u64> = MIB..=4 * GIB;
+/// Time for one message.
+pub const MESSAGE_TIME: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
+/// Rows in the answer to one message.
+pub const ROWS_PER_MESSAGE: RangeInclusive<u64> = 1..=100_000;
+/// Bytes of values in the answer to one message.
+pub const BYTES_PER_MESSAGE: RangeInclusive<u64> = KIB..=256 * MIB;
+/// Open dead letters of one source.
+pub const DEAD_LETTERS: RangeInclusive<u64> = 1..=100_000_000;
+/// Messages before a swap is judged. More than this is never in one window.
+const ROLLBACK_MESSAGES: RangeInclusive<u64> = 1..=1_000_000_000;
+/// Seconds for which a swap is watched: up to thirty days.
+const ROLLBACK_WINDOW_S: RangeInclusive<u64> = 1..=30 * 24 * 60 * 60;
+/// How many more of a hundred messages may be rejected than before.
+const ROLLBACK_EXCESS_PERCENT: RangeInclusive<u64> = 0..=100;
+
+/// What is set for one plugin.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PluginSettings {
+    /// What its instances may use.
+    #[serde(skip_serializing_if = "is_default")]
+    pub limits: LimitSettings,
+    /// How many of its messages may wait as dead letters.
+    #[serde(skip_serializing_if = "is_default")]
+    pub dead_letters: DeadLetterSettings,
+    /// When a new version is taken back by itself.
+    #[serde(skip_serializing_if = "is_default")]
+    pub rollback: RollbackSettings,
+    /// Whether it may import WASI, with everything in it empty.
+    #[serde(skip_serializing_if = "is_default")]
+    pub wasi: bool,
+}
+
+/// What the instances of one plugin may use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitSettings {
+    /// Linear memory of one instance: a number of bytes, or text with a unit such as `64 MiB`.
+    #[serde(
+        rename = "memory",
+        with = "units::size",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub memory_bytes: Option<u64>,
+    /// Processor time for one message, and for one call of many: text with a unit, such as `500ms`.
+    #[serde(with = "units::time", skip_serializing_if = "Option::is_none")]
+    pub message_time: Option<Duration>,
+    /// Rows in the answer to one message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows_per_message: Option<u64>,
+    /// Bytes of values in the answer to one message, written as `memory` is.
+    #[serde(with = "units::size", skip_serializing_if = "Option::is_none")]
+    pub bytes_per_message: Option<u64>,
+}
+
+/// How many messages of one plugin may wait as dead letters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeadLetterSettings {
+    /// Most open dead letters of each of its sources.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<u64>,
+    /// What happens to the next one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<DeadLetterPolicy>,
+}
+
+/// What happens when there are as many dead letters as there may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeadLetterPolicy {
+    /// The source stops until an operator has looked. Nothing is lost.
+    #[default]
+    Halt,
+    /// The oldest are discarded.
+    DropOldest,
+}
+
+/// When a new version is taken back by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RollbackSettings {
+    /// Whether it ever is.
+    pub enabled: bool,
+    /// Messages that the new version has to have handled before it is judged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages_min: Option<u64>,
+    /// Seconds after the swap for which it is watched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window_s: Option<u64>,
+    /// By how many more of a hundred messages it may reject than the version before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub excess_percent: Option<u64>,
+}
+
+impl Default for RollbackSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            messages_min: None,
+            window_s: None,
+            excess_percent: None,
+        }
+    }
+}
+
+impl PluginSettings {
+    /// Reads and checks the JSON of settings.
+    ///
+    /// # Errors
+    /// In words: where it is no such JSON, the first thing that is wrong; else everything that is out of bounds.
+    pub fn from_json(json: &str) -> Result<Self, Vec<String>> {
+        let settings: Self = serde_json::from_str(json).map_err(|error| vec![error.to_string()])?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Sets one value by its path, such as `limits.memory`, as somebody typed it. Empty text means as for all
+    /// plugins. Does not check bounds, so that several can be set and then checked together.
+    ///
+    /// # Errors
+    /// When there is no such setting or the text is none of its values; then nothing has changed.
+    pub fn set(&mut self, path: &str, text: &str) -> Result<(), String> {
+        use serde_json::Value;
+        let of_path = |words: String| format!("{path}: {words}");
+        let mut whole = serde_json::to_value(&*self).map_err(|error| of_path(error.to_string()))?;
+        let mut at = &mut whole;
+        for key in path.split('.') {
+            let Value::Object(table) = at else {
+                return Err(of_path("there is no such setting".to_owned()));
+            };
+            at = table
+                .entry(key)
+                .or_insert_with(|| Value::Object(serde_json::Map::new()));
+        }
+        *at = match text {
+            "" => Value::Null,
+            // What is no number and neither true nor false is text: sizes, times and words come without quotes.
+            _ => match serde_json::from_str(text) {
+                Ok(value @ (Value::Number(_) | Value::Bool(_))) => value,
+                _ => Value::String(text.to_owned()),
+            },
+        };
+        drop_nulls(&mut whole);
+        *self = serde_json::from_value(whole).map_err(|error| of_path(error.to_string()))?;
+        Ok(())
+    }
+
+    /// Checks that every value is within its bounds.
+    ///
+    /// # Errors
+    /// Everything that is not, in words that begin with the setting's path.
+    pub fn check(&self) -> Result<(), Vec<String>> {
+        let mut problems = Vec::new();
+        let (limits, rollback) = (&self.limits, &self.rollback);
+        let time = |time: &Duration| humantime::format_duration(*time).to_string();
+        let size = |bytes: &u64| ShownSize(*bytes).to_string();
+        let mut one = |path, value, bounds| problems.extend(outside(path, value, &bounds, u64::to_string));
+        one(
+            "limits.rows_per_message",
+            limits.rows_per_message,
+            ROWS_PER_MESSAGE,
+        );
+        one("dead_letters.max", self.dead_letters.max, DEAD_LETTERS);
+        one("rollback.messages_min", rollback.messages_min, ROLLBACK_MESSAGES);
+        one("rollback.window_s", rollback.window_s, ROLLBACK_WINDOW_S);
+        one(
+            "rollback.excess_percent",
+            rollback.excess_percent,
+            ROLLBACK_EXCESS_PERCENT,
+        );
+        problems.extend(outside("limits.memory", limits.memory_bytes, &MEMORY_BYTES, size));
+        problems.extend(outside(
+            "limits.message_time",
+            limits.message_time,
+            &MESSAGE_TIME,
+            time,
+        ));
+        problems.extend(outside(
+            "limits.bytes_per_message",
+            limits.bytes_per_message,
+            &BYTES_PER_MESSAGE,
+            size,
+        ));
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(problems)
+        }
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// What is set to nothing is not there.
+fn drop_nulls(value: &mut serde_json::Value) {
+    if let serde_json::Value::Object(table) = value {
+        table.retain(|_, value| !value.is_null());
+        table.values_mut().for_each(drop_nulls);
+    }
+}
+
+/// That a value is out of its bounds, in words.
+fn outside<T: PartialOrd, W: Display>(
+    path: &str,
+    value: Option<T>,
+    bounds: &RangeInclusive<T>,
+    shown: impl Fn(&T) -> W,
+) -> Option<String> {
+    let value = value.filter(|value| !bounds.contains(value))?;
+    Some(format!(
+        "{path}: {} is out of range; give a value from {} to {}",
+        shown(&value),
+        shown(bounds.start()),
+        shown(bounds.end())
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_round_trip(json: &str) -> PluginSettings {
+        let settings = PluginSettings::from_json(json).unwrap();
+        assert_eq!(serde_json::to_string(&settings).unwrap(), json);
+        settings
+    }
+
+    #[test]
+    fn nothing_set_is_empty_json() {
+        assert_eq!(check_round_trip("{}"), PluginSettings::default());
+        assert!(PluginSettings::default().rollback.enabled);
+        let same = r#"{"limits":{},"rollback":{"enabled":true},"wasi":false}"#;
+        assert_eq!(
+            PluginSettings::from_json(same).unwrap(),
+            PluginSettings::default()
+        );
+    }
+
+    #[test]
+    fn everything_set_survives_the_way_through_json() {
+        let settings = check_round_trip(
+            r#"{"limits":{"memory":"128 MiB","message_time":"1s 500ms","rows_per_message":5,"bytes_per_message":"1500 B"},"dead_letters":{"max":7,"policy":"drop-oldest"},"rollback":{"enabled":false,"messages_min":100,"window_s":600,"excess_percent":3},"wasi":true}"#,
+        );
+        assert_eq!(settings.limits.memory_bytes, Some(128 << 20));
+        assert_eq!(settings.limits.message_time, Some(Duration::from_millis(1_500)));
+        assert_eq!(settings.dead_letters.policy, Some(DeadLetterPolicy::DropOldest));
+        let numbers = PluginSettings::from_json(r#"{"limits":{"memory":2097152}}"#).unwrap();
+        assert_eq!(numbers.limits.memory_bytes, Some(2 << 20));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        for (json, words) in [
+            (r#"{"limit":{}}"#, "unknown field `limit`"),
+            (
+                r#"{"limits":{"memory_bytes":1}}"#,
+                "unknown field `memory_bytes`, expected one of `memory`",
+            ),
+            (r#"{"limits":{"memory":"64 mib"}}"#, "\"64 mib\" is not a size"),
+            (r#"{"limits":{"memory":-1}}"#, "such as \"64 MiB\""),
+            (
+                r#"{"limits":{"message_time":"5"}}"#,
+                "\"5\" is not a span of time",
+            ),
+            (
+                r#"{"dead_letters":{"policy":"forget"}}"#,
+                "unknown variant `forget`",
+            ),
+            (r#"{"wasi":"yes"}"#, "expected a boolean"),
+            ("[1]", "invalid"),
+        ] {
+            let problems = PluginSettings::from_json(json).unwrap_err();
+            assert!(problems[0].contains(words), "{words:?} is not in {problems:?}");
+        }
+    }
+
+    #[test]
+    fn all_that_is_out_of_bounds_is_told_at_once() {
+        let json = r#"{"limits":{"memory":"1 B","message_time":"2m","rows_per_message":0,"bytes_per_message":"1 GiB"},"dead_letters":{"max":0},"rollback":{"messages_min":0,"window_s":0,"excess_percent":101}}"#;
+        let problems = PluginSettings::from_json(json).unwrap_err();
+        assert_eq!(problems.len(), 8, "{problems:?}");
+        for words in [
+            "limits.memory: 1 B is out of range; give a value from 1 MiB to 4 GiB",
+            "limits.message_time: 2m is out of range; give a value from 1ms to 1m",
+            "rollback.excess_percent: 101 is out of range; give a value from 0 to 100",
+        ] {
+            assert!(
+                problems.iter().any(|problem| problem == words),
+                "{words:?} is not in {problems:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn single_values_are_set_as_they_are_typed() {
+        let mut settings = PluginSettings::default();
+        for (path, text) in [
+            ("limits.memory", "32 MiB"),
+            ("limits.message_time", "250ms"),
+            ("limits.rows_per_message", "9"),
+            ("dead_letters.policy", "drop-oldest"),
+            ("rollback.enabled", "false"),
+            ("wasi", "true"),
+        ] {
+            settings.set(path, text).unwrap();
+        }
+        assert_eq!(settings.limits.memory_bytes, Some(32 << 20));
+        assert!(settings.wasi && !settings.rollback.enabled);
+        for path in ["limits", "dead_letters.policy", "rollback.enabled", "wasi"] {
+            settings.set(path, "").unwrap();
+        }
+        assert_eq!(settings, PluginSettings::default());
+        for (path, text, words) in [
+            ("limits.memroy", "1", "limits.memroy: unknown field `memroy`"),
+            ("wasi.more", "1", "wasi.more: "),
+            ("limits.memory", "much", "limits.memory: \"much\" is not a size"),
+            ("", "1", "unknown field ``"),
+        ] {
+            let problem = settings.set(path, text).unwrap_err();
+            assert!(problem.contains(words), "{words:?} is not in {problem:?}");
+            assert_eq!(settings, PluginSettings::default());
+        }
+    }
+}
