@@ -62,7 +62,11 @@ pub fn run(server: &NatsServer, count: usize, side: Side) -> anyhow::Result<f64>
             }));
         }
         let version = Arc::new(version);
-        let orders = watch::Sender::new(Orders { version, hold: None });
+        let orders = watch::Sender::new(Orders {
+            version,
+            settings: Arc::default(),
+            hold: None,
+        });
         let (projection, mut status) = Projection::new(
             broker.clone(),
             Arc::clone(&store),

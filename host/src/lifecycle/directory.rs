@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::start::{StartError, side_by_side};
+use super::start::{StartError, side_by_side, words};
 use super::{Actor, Inner, LifecycleError, Refusal};
 use crate::plugin::{Digest, Plugin};
 use crate::projection::Version;
@@ -252,8 +252,7 @@ impl Directory {
                 {
                     seen.handled = false;
                 }
-                let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
-                self.refuse(file, format!("{:#}{hint}", anyhow::Error::new(error)));
+                self.refuse(file, words(error));
             }
         }
     }
@@ -377,12 +376,14 @@ fn take(inner: &Inner, file: &str, known: Option<&str>) -> Taken {
     if known == Some(Digest::of(&bytes).to_string().as_str()) {
         return Taken::Known;
     }
-    match inner.parts.loader.load(&bytes) {
+    match inner.load_bytes(&bytes) {
         Ok(plugin) => Taken::Plugin((plugin, bytes)),
-        Err(error) => {
+        // Without its own frame: the file is what the reason is about.
+        Err(LifecycleError::Load(error)) => {
             let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
             Taken::Refused(format!("{:#}{hint}", anyhow::Error::new(error)))
         }
+        Err(error) => Taken::Refused(words(error)),
     }
 }
 

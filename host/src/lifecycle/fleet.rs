@@ -14,6 +14,7 @@ use super::{Actor, Inner, Installed, LifecycleError, adoption, installed};
 use crate::plugin::Digest;
 use crate::projection::{Orders, Projection, Version};
 use crate::schema::{Manifest, Table};
+use crate::settings::PluginSettings;
 use crate::store::{Healed, Installation};
 
 /// All plugins that run or are paused.
@@ -57,6 +58,33 @@ impl Fleet {
         std::iter::once(member.version())
             .chain(member.warm.clone())
             .find(|version| version.plugin().digest() == digest)
+    }
+
+    /// The version of a plugin at work.
+    pub(super) fn version(&self, plugin: &str) -> Option<Arc<Version>> {
+        self.members.get(plugin).map(Member::version)
+    }
+
+    /// Whether this very version is at work.
+    pub(super) fn runs(&self, version: &Arc<Version>) -> bool {
+        let name = version.plugin().manifest().name.as_str();
+        self.version(name)
+            .is_some_and(|running| Arc::ptr_eq(&running, version))
+    }
+
+    /// Gives a plugin's projections the same version under other settings.
+    pub(super) fn give(&mut self, plugin: &str, version: Arc<Version>, settings: Arc<PluginSettings>) {
+        if let Some(member) = self.members.get_mut(plugin) {
+            // One that could not run under them has to be loaded anew, and is refused then in words.
+            let warm = member.warm.take();
+            member.warm = warm
+                .and_then(|warm| warm.plugin().with_settings(&settings).ok())
+                .map(|plugin| Arc::new(Version::new(plugin)));
+            member.orders.send_modify(|orders| {
+                orders.version = version;
+                orders.settings = settings;
+            });
+        }
     }
 
     /// What the version at work says of itself.
@@ -116,6 +144,8 @@ impl Inner {
         let plugin = Arc::clone(version.plugin());
         let name = plugin.manifest().name.to_string();
         let mut fleet = self.fleet.lock().await;
+        // One that has run before is known, and whoever goes back to it wants it.
+        let watched = !self.has_run(&name, plugin.digest()).await?;
         if let Some(member) = fleet.members.get(&name)
             && member.version().plugin().digest() == plugin.digest()
         {
@@ -133,7 +163,13 @@ impl Inner {
                 (Healed::default(), None)
             }
         };
+        let old = fleet.version(&name);
         self.run(&mut fleet, Arc::clone(&version), hold).await;
+        if let Some(old) = old
+            && watched
+        {
+            self.watch(&old, &version, &self.settings_of(&name).rollback);
+        }
         say(&name, healed);
         if let Some(after) = more {
             self.heal_the_rest(Arc::clone(&version), after);
@@ -155,12 +191,14 @@ impl Inner {
     /// asked of the database.
     pub(super) async fn run(&self, fleet: &mut Fleet, version: Arc<Version>, hold: Option<String>) {
         let name = version.plugin().manifest().name.to_string();
+        let settings = Arc::new(self.settings_of(&name));
         let member = match fleet.members.entry(name.clone()) {
             std::collections::btree_map::Entry::Occupied(entry) => {
                 let member = entry.into_mut();
                 let old = member.version();
                 member.orders.send_replace(Orders {
                     version: Arc::clone(&version),
+                    settings,
                     hold,
                 });
                 member.warm = Some(old);
@@ -169,6 +207,7 @@ impl Inner {
             std::collections::btree_map::Entry::Vacant(entry) => entry.insert(Member {
                 orders: watch::Sender::new(Orders {
                     version: Arc::clone(&version),
+                    settings,
                     hold,
                 }),
                 warm: None,
@@ -257,6 +296,15 @@ impl Inner {
         self.forgive(&format!("plugin {plugin}"));
         tracing::warn!(plugin, tables = ?dropped, by = by.0, "a plugin is removed");
         Ok(dropped)
+    }
+
+    /// Whether a version was running at some time.
+    async fn has_run(&self, plugin: &str, digest: Digest) -> Result<bool, LifecycleError> {
+        let digest = digest.to_string();
+        let versions = self.installation(plugin).await?.versions;
+        Ok(versions
+            .iter()
+            .any(|version| version.digest == digest && version.activated_at.is_some()))
     }
 
     /// What the database knows of a plugin.

@@ -9,9 +9,12 @@ mod components;
 mod directory;
 mod fleet;
 mod heal;
+mod probation;
+mod settings;
 mod start;
 mod view;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,6 +24,8 @@ use crate::batch::Timestamp;
 use crate::broker::Broker;
 use crate::plugin::{Digest, LoadError, Loader, Plugin};
 use crate::projection::{self, Version};
+use crate::schema::{ManifestDescription, PluginName};
+use crate::settings::PluginSettings;
 use crate::status::Registry;
 use crate::store::{AdoptError, Adoption, Arrival, CommitError, Healed, Store};
 use crate::telemetry::Metrics;
@@ -71,6 +76,8 @@ struct Inner {
     fleet: tokio::sync::Mutex<Fleet>,
     /// One compiler at a time beside the work of the host: two cores would have none left.
     compiling: tokio::sync::Semaphore,
+    /// What operators have set, by plugin.
+    settings: Mutex<BTreeMap<String, PluginSettings>>,
     /// Files and versions that do not run, and why.
     refusals: Mutex<Vec<Refusal>>,
     stop: CancellationToken,
@@ -100,6 +107,18 @@ pub enum LifecycleError {
     /// The component cannot be a plugin.
     #[error("the component is refused")]
     Load(#[source] LoadError),
+    /// The component is a plugin, but not one that may run as things are set for it.
+    #[error("plugin {plugin} may not run with its settings")]
+    Settings {
+        /// The plugin.
+        plugin: String,
+        /// Why.
+        #[source]
+        source: LoadError,
+    },
+    /// The settings make no sense; all problems at once.
+    #[error("{}", .0.join("; "))]
+    BadSettings(Vec<String>),
     /// Its tables do not fit, or belong to another plugin.
     #[error("the database refuses its tables: {}", .0.join("; "))]
     Tables(Vec<String>),
@@ -113,6 +132,12 @@ impl LifecycleError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Load(error) => error.hint().map(str::to_owned),
+            Self::Settings { plugin, source } => Some(match source {
+                LoadError::Outline(_) => {
+                    format!("if you trust it: lantern plugin set {plugin} wasi=true, and install it again")
+                }
+                _ => format!("see lantern plugin show {plugin}, and lantern plugin set {plugin} …"),
+            }),
             Self::Tables(reasons) if reasons.iter().any(|reason| reason.contains("belongs to plugin")) => {
                 Some("two plugins cannot have one table; rename it in one of them".to_owned())
             }
@@ -286,17 +311,33 @@ impl Inner {
     async fn load(self: &Arc<Self>, bytes: Vec<u8>) -> Result<(Arc<Plugin>, Vec<u8>), LifecycleError> {
         // The semaphore is never closed; if it were, compiling would merely not be bounded.
         let _permit = self.compiling.acquire().await.ok();
-        let loader = Arc::clone(&self.parts.loader);
+        let inner = Arc::clone(self);
         let work = tokio::task::spawn_blocking(move || {
-            let plugin = loader.load(&bytes)?;
+            let plugin = inner.load_bytes(&bytes)?;
             Ok((plugin, bytes))
         });
         match work.await {
-            Ok(loaded) => loaded.map_err(LifecycleError::Load),
+            Ok(loaded) => loaded,
             Err(error) => Err(LifecycleError::Unavailable(format!(
                 "the host panicked while it loaded the component: {error}"
             ))),
         }
+    }
+
+    /// Compiles and tries a component, then holds it to what the operator has set for the plugin that it says it is.
+    /// Blocks.
+    fn load_bytes(&self, bytes: &[u8]) -> Result<Arc<Plugin>, LifecycleError> {
+        // Its name has to be known before it can be looked up whether it may import WASI, and WASI here is empty.
+        let trial = PluginSettings {
+            wasi: true,
+            ..PluginSettings::default()
+        };
+        let loaded = self.parts.loader.load_with(bytes, &trial);
+        let plugin = loaded.map_err(LifecycleError::Load)?;
+        let name = plugin.manifest().name.to_string();
+        plugin
+            .with_settings(&self.settings_of(&name))
+            .map_err(|source| LifecycleError::Settings { plugin: name, source })
     }
 
     /// Checks a component and keeps it.
@@ -331,6 +372,7 @@ impl Inner {
             adoption: adoption(plugin),
             component_bytes,
             came_from: came_from.to_owned(),
+            description: ManifestDescription::from(&**plugin.manifest()),
         };
         Ok(self.parts.store.install(arrival).await?)
     }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::components::Components;
 use super::directory::Directory;
 use super::fleet::Fleet;
-use super::{Inner, Lifecycle, Parts, Refusal};
+use super::{Inner, Lifecycle, LifecycleError, Parts, Refusal};
 use crate::plugin::{Digest, Plugin};
 use crate::projection::Version;
 use crate::schema::Table;
@@ -59,10 +59,12 @@ impl Lifecycle {
             components,
             fleet: tokio::sync::Mutex::new(Fleet::default()),
             compiling: tokio::sync::Semaphore::new(1),
+            settings: Mutex::default(),
             refusals: Mutex::default(),
             stop,
         });
         let installations = inner.parts.store.installations().await?;
+        inner.remember_settings(&installations);
         inner.resume(&installations).await?;
         inner.sweep(&installations);
         let mut directory = Directory::new(Arc::clone(&inner));
@@ -144,10 +146,7 @@ impl Inner {
             .components
             .get(digest)
             .map_err(|error| format!("its component cannot be read: {error}"))?;
-        self.parts
-            .loader
-            .load(&bytes)
-            .map_err(|error| format!("{:#}", anyhow::Error::new(error)))
+        self.load_bytes(&bytes).map_err(words)
     }
 
     /// Removes components that no plugin knows any more.
@@ -184,6 +183,12 @@ impl Inner {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         refusals.retain(|known| known.what != what);
     }
+}
+
+/// An error with its causes and what to do about it, in one line.
+pub(super) fn words(error: LifecycleError) -> String {
+    let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+    format!("{:#}{hint}", anyhow::Error::new(error))
 }
 
 /// Blocking work on many things, as many at once as there are processors, answered in any order.

@@ -6,6 +6,8 @@ use serde::Serialize;
 
 use super::{Lifecycle, LifecycleError};
 use crate::batch::Timestamp;
+use crate::plugin::Digest;
+use crate::schema::difference::{Difference, differences};
 use crate::store::{Installation, VersionRecord};
 
 /// Where a version is in its life.
@@ -111,6 +113,35 @@ impl Lifecycle {
         all.into_iter()
             .find(|view| view.name == plugin)
             .ok_or_else(|| LifecycleError::NoPlugin(plugin.to_owned()))
+    }
+}
+
+impl Lifecycle {
+    /// How one version of a plugin differs from another, by their descriptions.
+    ///
+    /// # Errors
+    /// [`LifecycleError::NoPlugin`], [`LifecycleError::NoVersion`] and [`LifecycleError::Unavailable`].
+    pub async fn differences(
+        &self,
+        plugin: &str,
+        from: Digest,
+        to: Digest,
+    ) -> Result<Vec<Difference>, LifecycleError> {
+        let installation = self.inner.installation(plugin).await?;
+        let describe = |digest: Digest| {
+            let text = digest.to_string();
+            let version = installation
+                .versions
+                .iter()
+                .find(|version| version.digest == text);
+            version
+                .and_then(|version| version.description.as_ref())
+                .ok_or(LifecycleError::NoVersion {
+                    plugin: plugin.to_owned(),
+                    version: text,
+                })
+        };
+        Ok(differences(describe(from)?, describe(to)?))
     }
 }
 

@@ -104,7 +104,7 @@ impl Projection {
             status.lag = Some(0);
             status.state = State::Running;
         });
-        self.check_dead_letters()?;
+        self.check_dead_letters().await?;
         let mut pipeline = Pipeline::new(self, at_work, attached.origin, attached.checkpoint, false, None);
         let horizon = Horizon {
             covers_stream: true,
@@ -147,7 +147,7 @@ impl Projection {
             kept.deliveries.drain(..pipeline.stored() - before);
             fed?;
             drained?;
-            self.check_dead_letters()?;
+            self.check_dead_letters().await?;
             self.status
                 .send_modify(|status| status.last_sequence = Some(status.checkpoint));
         }

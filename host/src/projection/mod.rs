@@ -20,6 +20,7 @@ use crate::batch::Timestamp;
 use crate::broker::Broker;
 use crate::plugin::{Plugin, Projected};
 use crate::schema::Origin;
+use crate::settings::DeadLetterPolicy;
 use crate::status::{State, Status};
 use crate::store::{AdoptError, Adopted, Adoption, Committed, Store};
 use crate::telemetry::{Metrics, Outcome};
@@ -202,15 +203,31 @@ impl Projection {
         }
     }
 
-    /// A stream that is all poison halts before it fills the disk; none of its messages is dropped.
-    fn check_dead_letters(&self) -> Result<(), Halt> {
-        let (open, max) = (self.status.borrow().dead_letters, self.config.dead_letters_max);
+    /// A stream that is all poison halts before it fills the disk; none of its messages is dropped. Unless the operator
+    /// has said that the newest are worth more than the oldest.
+    async fn check_dead_letters(&self) -> Result<(), Halt> {
+        let settings = self.orders.borrow().settings.dead_letters.clone();
+        let max = settings.max.unwrap_or(self.config.dead_letters_max);
+        let open = self.status.borrow().dead_letters;
         if open < max {
             return Ok(());
         }
-        Err(Halt::Failed(format!(
-            "{open} dead letters are open, and the limit is {max} (limits.dead_letters_max)"
-        )))
+        if settings.policy.unwrap_or_default() == DeadLetterPolicy::Halt {
+            return Err(Halt::Failed(format!(
+                "{open} dead letters are open, and the limit is {max} (limits.dead_letters_max)"
+            )));
+        }
+        let (plugin, source) = (self.plugin_name(), self.source_name());
+        // A tenth at a time, so that it is not done for each message.
+        let keep = max - max.div_ceil(10);
+        let dropped = self.store.discard_oldest_letters(plugin, source, keep).await?;
+        tracing::warn!(
+            plugin,
+            source,
+            dropped,
+            "the oldest dead letters were given up, as is set for this plugin"
+        );
+        self.recount_dead_letters().await
     }
 
     fn plugin_name(&self) -> &str {

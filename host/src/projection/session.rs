@@ -109,7 +109,7 @@ impl Projection {
             status.dead_letters = attached.dead_letters;
             status.last_sequence = Some(facts.last_sequence);
         });
-        self.check_dead_letters()?;
+        self.check_dead_letters().await?;
         let request = OpenRequest {
             stream: stream.to_owned(),
             subjects: subjects.to_vec(),
@@ -307,7 +307,11 @@ impl Opened<'_> {
                     None => Err(Halt::Retry("pulling ended".to_owned())),
                 },
             };
-            if let Err(halt) = step.and_then(|()| projection.check_dead_letters()) {
+            let step = match step {
+                Ok(()) => projection.check_dead_letters().await,
+                halted => halted,
+            };
+            if let Err(halt) = step {
                 break halt;
             }
         };

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::plugin::{Plugin, Projector};
 use crate::schema::Source;
+use crate::settings::PluginSettings;
 
 /// A version of a plugin at work. Shared by the projections of its sources, which count here what became of messages.
 pub struct Version {
@@ -93,6 +94,8 @@ impl Version {
 pub struct Orders {
     /// With which version.
     pub version: Arc<Version>,
+    /// What the operator has set for the plugin.
+    pub settings: Arc<PluginSettings>,
     /// Why it is not to run at all for now; none lets it run.
     pub hold: Option<String>,
 }

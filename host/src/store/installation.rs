@@ -9,6 +9,7 @@ use super::commit::{Adopted, VersionId};
 use super::statement::quote_text;
 use super::{AdoptError, CommitError, Store};
 use crate::batch::Timestamp;
+use crate::schema::ManifestDescription;
 
 /// A version that is to be known, without running yet.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub struct Arrival {
     pub component_bytes: u64,
     /// Where it came from, in words: a file of the plugin directory, or who has sent it.
     pub came_from: String,
+    /// What it says of itself.
+    pub description: ManifestDescription,
 }
 
 /// One version of one plugin, as the database knows it.
@@ -44,6 +47,8 @@ pub struct VersionRecord {
     pub came_from: Option<String>,
     /// Why it cannot run, where that is so.
     pub failed: Option<String>,
+    /// What it said of itself; none where that was not kept.
+    pub description: Option<ManifestDescription>,
 }
 
 /// What is wanted of one plugin.
@@ -172,11 +177,14 @@ pub(super) fn install(connection: &mut Connection, arrival: &Arrival) -> Result<
         contract,
         at,
     } = &arrival.adoption;
+    let description = serde_json::to_string(&arrival.description)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
     transaction.execute(
-        "INSERT INTO _lantern_plugin (name, version, digest, contract, loaded_at, component_bytes, came_from)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+        "INSERT INTO _lantern_plugin (name, version, digest, contract, loaded_at, component_bytes, came_from,
+             description)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
          ON CONFLICT (name, digest) DO UPDATE SET component_bytes = excluded.component_bytes,
-             came_from = coalesce(came_from, excluded.came_from)",
+             came_from = coalesce(came_from, excluded.came_from), description = excluded.description",
         params![
             manifest.name.as_str(),
             manifest.version.to_string(),
@@ -185,6 +193,7 @@ pub(super) fn install(connection: &mut Connection, arrival: &Arrival) -> Result<
             at.0,
             to_sql(arrival.component_bytes),
             arrival.came_from,
+            description,
         ],
     )?;
     ensure(&transaction, manifest.name.as_str(), *at)?;
@@ -260,7 +269,8 @@ pub(super) fn set_settings(
 ) -> Result<(), rusqlite::Error> {
     connection
         .execute(
-            "UPDATE _lantern_installation SET settings = ?2, changed_at = ?3 WHERE plugin = ?1",
+            "INSERT INTO _lantern_installation (plugin, settings, changed_at) VALUES (?1, ?2, ?3)
+             ON CONFLICT (plugin) DO UPDATE SET settings = excluded.settings, changed_at = excluded.changed_at",
             params![plugin, settings, at.0],
         )
         .map(|_| ())
@@ -293,7 +303,8 @@ pub(super) fn installations(connection: &Connection) -> Result<Vec<Installation>
 fn versions(connection: &Connection, plugin: &str) -> Result<Vec<VersionRecord>, rusqlite::Error> {
     connection
         .prepare(
-            "SELECT id, name, version, digest, contract, loaded_at, activated_at, component_bytes, came_from, failed
+            "SELECT id, name, version, digest, contract, loaded_at, activated_at, component_bytes, came_from, failed,
+                    description
              FROM _lantern_plugin WHERE name = ?1 ORDER BY id",
         )?
         .query_map([plugin], version_record)?
@@ -312,6 +323,10 @@ fn version_record(row: &Row<'_>) -> Result<VersionRecord, rusqlite::Error> {
         component_bytes: row.get::<_, Option<i64>>(7)?.map(from_sql),
         came_from: row.get(8)?,
         failed: row.get(9)?,
+        // One that a newer host wrote and this one cannot read is as good as none: it is only for showing.
+        description: row
+            .get::<_, Option<String>>(10)?
+            .and_then(|text| serde_json::from_str(&text).ok()),
     })
 }
 

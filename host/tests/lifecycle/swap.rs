@@ -315,3 +315,101 @@ async fn dead_letters_are_tried_first_by_a_version_that_knows_better() {
     scene.close().await;
     scene.sound();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_rejects_more_than_the_one_before_is_taken_back_and_nothing_is_lost() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=100).await;
+    scene.wait_for_checkpoint(100).await;
+    for bad in [b'd', b'g'] {
+        let bad = scene.swap(bad).await.unwrap();
+        let from = scene.status("evolve").unwrap().checkpoint;
+        scene.publish(from + 1..=from + 100).await;
+        scene
+            .wait("the old version", |scene| {
+                scene.status("evolve").unwrap().version == "1.0.0"
+            })
+            .await;
+        scene.wait_for_checkpoint(from + 100).await;
+        scene
+            .wait("all rows", |scene| {
+                scene.query("SELECT count(*) FROM evolved") == [(from + 100).to_string()]
+            })
+            .await;
+        scene
+            .wait("it is said", |scene| {
+                let refusals = scene.lifecycle().refusals();
+                refusals
+                    .iter()
+                    .any(|refusal| refusal.reason.contains("taken back to 1.0.0"))
+            })
+            .await;
+        let view = scene.lifecycle().show("evolving").await.unwrap();
+        let version = view
+            .versions
+            .iter()
+            .find(|version| version.digest == bad.digest.to_string());
+        assert!(
+            version
+                .unwrap()
+                .failed
+                .as_ref()
+                .unwrap()
+                .contains("100 messages were rejected")
+                || version
+                    .unwrap()
+                    .failed
+                    .as_ref()
+                    .unwrap()
+                    .contains("messages were rejected")
+        );
+    }
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_of_a_plugin_are_in_force_at_once_and_after_a_restart() {
+    let mut scene = Scene::start().await;
+    let set = async |scene: &Scene, path: &str, value: &str| {
+        let changes = vec![(path.to_owned(), value.to_owned())];
+        scene.lifecycle().set("evolving", changes, &operator()).await
+    };
+    set(&scene, "rollback.enabled", "false").await.unwrap();
+    scene.swap(b'a').await.unwrap();
+    set(&scene, "dead_letters.max", "10").await.unwrap();
+    scene.publish((1..=30).map(|n| format!("later {n}"))).await;
+    scene.wait_for_state(State::Failed).await;
+    assert!(
+        scene
+            .status("evolve")
+            .unwrap()
+            .last_error
+            .unwrap()
+            .contains("the limit is 10")
+    );
+    set(&scene, "dead_letters.policy", "drop-oldest").await.unwrap();
+    scene.publish((31..=60).map(|n| format!("later {n}"))).await;
+    scene.wait_for_checkpoint(60).await;
+    scene
+        .wait("fewer than ten", |scene| {
+            scene.status("evolve").unwrap().dead_letters < 10
+        })
+        .await;
+    let refused = set(&scene, "limits.memory", "1").await.unwrap_err();
+    assert!(refused.to_string().contains("limits.memory"), "{refused}");
+    let refused = set(&scene, "colour", "red").await.unwrap_err();
+    assert!(refused.to_string().contains("colour"), "{refused}");
+    scene.close().await;
+    scene.open().await;
+    assert_eq!(scene.lifecycle().settings("evolving").dead_letters.max, Some(10));
+    // A rollback was not asked for: the version that rejects everything stays.
+    scene.swap(b'd').await.unwrap();
+    scene.publish(61..=160).await;
+    scene.wait_for_checkpoint(160).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(scene.status("evolve").unwrap().version, "1.2.0");
+    scene.close().await;
+    scene.sound();
+}

@@ -1,0 +1,156 @@
+//! A version that was swapped in is watched for a while: when more of its messages are rejected than of those before,
+//! the host goes back by itself to the version that ran, and says so loudly. What the bad version rejected is tried again
+//! by the old one then, so nothing is lost by having tried.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::{Actor, Inner, Refusal};
+use crate::projection::{Counted, Version};
+use crate::settings::RollbackSettings;
+
+/// Messages before a version is judged.
+const MESSAGES_MIN: u64 = 50;
+/// How long it is watched.
+const WINDOW: Duration = Duration::from_secs(300);
+/// How many more of a hundred messages may be rejected than before.
+const EXCESS_PERCENT: u64 = 5;
+/// How often it is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// What is compared, and with what.
+#[derive(Clone, Copy, Debug)]
+struct Measure {
+    before: Counted,
+    messages_min: u64,
+    excess_percent: u64,
+}
+
+impl Inner {
+    /// Watches `version`, which has just taken over from `old`, beside everything else.
+    pub(super) fn watch(
+        self: &Arc<Self>,
+        old: &Arc<Version>,
+        version: &Arc<Version>,
+        settings: &RollbackSettings,
+    ) {
+        if !settings.enabled {
+            return;
+        }
+        let measure = Measure {
+            before: old.counted(),
+            messages_min: settings.messages_min.unwrap_or(MESSAGES_MIN),
+            excess_percent: settings.excess_percent.unwrap_or(EXCESS_PERCENT),
+        };
+        let until = Instant::now() + settings.window_s.map_or(WINDOW, Duration::from_secs);
+        let (inner, version, old) = (Arc::downgrade(self), Arc::downgrade(version), Arc::clone(old));
+        let stop = self.stop.child_token();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = judge(inner, version, old, measure, until) => {}
+            }
+        });
+    }
+
+    /// Goes back, unless something else runs by now.
+    async fn take_back(self: &Arc<Self>, bad: &Arc<Version>, old: Arc<Version>, why: &str) {
+        let name = bad.plugin().manifest().name.to_string();
+        let still = self.fleet.lock().await.runs(bad);
+        if !still {
+            return;
+        }
+        let by = Actor("automatic rollback".to_owned());
+        let (from, to) = (&bad.plugin().manifest().version, &old.plugin().manifest().version);
+        let words = format!("version {from} was taken back to {to} automatically: {why}");
+        match self.switch(Arc::clone(&old), &by).await {
+            Ok(_) => {
+                tracing::error!(plugin = name, "{words}");
+                let digest = bad.plugin().digest().to_string();
+                if let Err(error) = self.parts.store.note_failed(&name, &digest, &words).await {
+                    tracing::warn!(plugin = name, %error, "it could not be noted that a version failed");
+                }
+                self.refuse(Refusal {
+                    what: format!("plugin {name}"),
+                    reason: words,
+                    holds_up: false,
+                });
+            }
+            Err(error) => {
+                tracing::error!(plugin = name, %error, "a version should be taken back, and it is not possible: {why}")
+            }
+        }
+    }
+}
+
+/// Ends when the time is over, when another version runs, or when this one was taken back.
+async fn judge(
+    inner: Weak<Inner>,
+    version: Weak<Version>,
+    old: Arc<Version>,
+    measure: Measure,
+    until: Instant,
+) {
+    while Instant::now() < until {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let (Some(inner), Some(version)) = (inner.upgrade(), version.upgrade()) else {
+            return;
+        };
+        if !inner.fleet.lock().await.runs(&version) {
+            return;
+        }
+        if let Some(why) = measure.verdict(version.counted()) {
+            return inner.take_back(&version, old, &why).await;
+        }
+    }
+}
+
+impl Measure {
+    /// Why a version has to go, if it has to.
+    fn verdict(&self, now: Counted) -> Option<String> {
+        if now.messages < self.messages_min {
+            return None;
+        }
+        let hundredths = |part: u64, whole: u64| u128::from(part) * 10_000 / u128::from(whole.max(1));
+        let allowed = u128::from(self.excess_percent) * 100;
+        let worse = |now_part, before_part| {
+            hundredths(now_part, now.messages) > hundredths(before_part, self.before.messages) + allowed
+        };
+        if worse(now.rejected, self.before.rejected) {
+            return Some(format!(
+                "{} of {} messages were rejected, and {} of {} before",
+                now.rejected, now.messages, self.before.rejected, self.before.messages
+            ));
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_goes_when_it_is_clearly_worse_than_the_one_before() {
+        let counted = |messages, rejected| Counted {
+            messages,
+            rejected,
+            faults: 0,
+        };
+        let measure = Measure {
+            before: counted(1_000, 100),
+            messages_min: 50,
+            excess_percent: 5,
+        };
+        assert_eq!(measure.verdict(counted(49, 49)), None);
+        assert_eq!(measure.verdict(counted(100, 15)), None);
+        assert!(measure.verdict(counted(100, 16)).unwrap().contains("16 of 100"));
+        // Nothing to compare with counts as nothing rejected.
+        let first = Measure {
+            before: Counted::default(),
+            ..measure
+        };
+        assert!(first.verdict(counted(100, 6)).is_some());
+        assert_eq!(first.verdict(counted(100, 5)), None);
+    }
+}
