@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::pipeline::Pipeline;
+use super::pipeline::{Pipeline, Place};
 use super::plan::Horizon;
 use super::version::changed;
 use super::{Halt, Orders, Projection, Version};
@@ -105,7 +105,12 @@ impl Projection {
             status.state = State::Running;
         });
         self.check_dead_letters().await?;
-        let mut pipeline = Pipeline::new(self, at_work, attached.origin, attached.checkpoint, false, None);
+        let place = Place {
+            origin: attached.origin,
+            stamp: attached.origin,
+            durable: false,
+        };
+        let mut pipeline = Pipeline::new(self, at_work, place, attached.checkpoint, None);
         let horizon = Horizon {
             covers_stream: true,
             first_sequence: 1,

@@ -29,6 +29,17 @@ pub(super) struct AtWork {
     pub(super) adopted: Adopted,
 }
 
+/// Where a pipeline's batches go in the database.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    /// Whose checkpoint and ledger they move.
+    pub(super) origin: OriginId,
+    /// What their rows are stamped with.
+    pub(super) stamp: OriginId,
+    /// Whether each commit has to be on the disk before it is acknowledged.
+    pub(super) durable: bool,
+}
+
 pub(super) struct Pipeline<'a> {
     projection: &'a Projection,
     version: Arc<Version>,
@@ -36,8 +47,7 @@ pub(super) struct Pipeline<'a> {
     source: usize,
     projector: Option<Projector>,
     plugin: Adopted,
-    origin: OriginId,
-    durable: bool,
+    place: Place,
     /// The position up to which batches were handed to the writer.
     handed: Mark,
     in_flight: VecDeque<InFlight>,
@@ -59,9 +69,8 @@ impl<'a> Pipeline<'a> {
     pub(super) fn new(
         projection: &'a Projection,
         at_work: AtWork,
-        origin: OriginId,
+        place: Place,
         checkpoint: Mark,
-        durable: bool,
         acks: Option<ConsumerHandle>,
     ) -> Self {
         let AtWork {
@@ -76,8 +85,7 @@ impl<'a> Pipeline<'a> {
             version,
             source,
             plugin: adopted,
-            origin,
-            durable,
+            place,
             handed: checkpoint,
             in_flight,
             acks,
@@ -154,13 +162,14 @@ impl<'a> Pipeline<'a> {
                 .unwrap_or_default();
             let (through, entries, gaps) = planned.into_parts(payload_sha256);
             let commit = Commit {
-                origin: self.origin,
+                origin: self.place.origin,
+                stamp: self.place.stamp,
                 plugin: self.plugin.clone(),
                 after: self.handed.sequence,
                 through,
                 entries,
                 gaps,
-                durable: self.durable,
+                durable: self.place.durable,
             };
             while !self.has_room() {
                 self.settle().await?;
@@ -179,13 +188,14 @@ impl<'a> Pipeline<'a> {
             ..self.handed.clone()
         };
         let commit = Commit {
-            origin: self.origin,
+            origin: self.place.origin,
+            stamp: self.place.stamp,
             plugin: self.plugin.clone(),
             after: self.handed.sequence,
             through,
             entries: Vec::new(),
             gaps: vec![gap],
-            durable: self.durable,
+            durable: self.place.durable,
         };
         self.hand_over(commit, None).await
     }

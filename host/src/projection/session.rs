@@ -7,7 +7,7 @@ use tokio::time::{Duration, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::pipeline::{AtWork, Pipeline};
+use super::pipeline::{AtWork, Pipeline, Place};
 use super::plan::{History, Horizon, Resume, covers, resume};
 use super::version::changed;
 use super::{Halt, Orders, Projection, Version};
@@ -131,7 +131,12 @@ impl Projection {
         };
         let checkpoint = attached.checkpoint.clone();
         let acks = Some(subscription.handle());
-        let pipeline = Pipeline::new(self, at_work, attached.origin, checkpoint, durable, acks);
+        let place = Place {
+            origin: attached.origin,
+            stamp: attached.origin,
+            durable,
+        };
+        let pipeline = Pipeline::new(self, at_work, place, checkpoint, acks);
         Ok(Opened {
             pipeline,
             subscription,

@@ -61,6 +61,11 @@ impl TableName {
         }
     }
 
+    /// The name that the table has while a rebuild fills it: no name that a plugin can give has a `#`.
+    pub(crate) fn of_rebuild(&self, rebuild: i64) -> Self {
+        Self(format!("{}#{rebuild}", self.0))
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -66,7 +66,7 @@ fn write_rows(
 ) -> Result<(u64, Vec<(u64, String)>), rusqlite::Error> {
     let mut statements = prepare(connection, &commit.plugin)?;
     connection.execute_batch("SAVEPOINT batch")?;
-    let origin = commit.origin;
+    let origin = commit.stamp;
     let quick = commit.entries.iter().try_fold(0, |changed, entry| {
         Ok(changed + write_entry(&mut statements, origin, entry)?)
     });
@@ -115,7 +115,7 @@ fn write_rows_one_by_one(
 ) -> Result<(u64, Vec<(u64, String)>), rusqlite::Error> {
     let mut changed = 0;
     let mut refused = Vec::new();
-    let origin = commit.origin;
+    let origin = commit.stamp;
     for entry in &mut commit.entries {
         let (rows, reason) = write_one(connection, statements, origin, entry)?;
         changed += rows;

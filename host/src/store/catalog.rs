@@ -127,7 +127,7 @@ fn has_run(transaction: &Transaction<'_>, adoption: &Adoption) -> Result<bool, r
     )
 }
 
-fn run(transaction: &Transaction<'_>, statements: &[String]) -> Result<(), rusqlite::Error> {
+pub(super) fn run(transaction: &Transaction<'_>, statements: &[String]) -> Result<(), rusqlite::Error> {
     statements
         .iter()
         .try_for_each(|text| transaction.execute_batch(text))
@@ -249,7 +249,7 @@ fn index_changes(
 
 /// Keeps what is declared now; columns and indexes of `stored` that are not declared are still in the table, and stay
 /// in its description.
-fn describe(
+pub(super) fn describe(
     transaction: &Transaction<'_>,
     manifest: &Manifest,
     table: &Table,
@@ -284,7 +284,10 @@ fn describe(
         .map(|_| ())
 }
 
-fn version_id(transaction: &Transaction<'_>, adoption: &Adoption) -> Result<VersionId, rusqlite::Error> {
+pub(super) fn version_id(
+    transaction: &Transaction<'_>,
+    adoption: &Adoption,
+) -> Result<VersionId, rusqlite::Error> {
     let manifest = &adoption.manifest;
     transaction.execute(
         "INSERT INTO _lantern_plugin (name, version, digest, contract, loaded_at) VALUES (?1, ?2, ?3, ?4, ?5)

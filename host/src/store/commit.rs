@@ -78,6 +78,9 @@ pub struct Adopted {
 pub struct Commit {
     /// Which history of which source.
     pub origin: OriginId,
+    /// The history that the rows are stamped with: the same, but for a rebuild, whose rows are to look like those that
+    /// they replace.
+    pub stamp: OriginId,
     /// Which plugin version made the outcomes.
     pub plugin: Adopted,
     /// The checkpoint that this batch continues. When the stored one differs, nothing happens

@@ -353,6 +353,7 @@ pub(super) fn remove(
         }
         forget_origins(&transaction, plugin)?;
         transaction.execute("DELETE FROM _lantern_table WHERE plugin = ?1", [plugin])?;
+        transaction.execute("DELETE FROM _lantern_rebuild WHERE plugin = ?1", [plugin])?;
         transaction.execute("DELETE FROM _lantern_plugin WHERE name = ?1", [plugin])?;
     }
     transaction.commit()?;

@@ -14,6 +14,7 @@ mod installation;
 mod letters;
 mod lock;
 pub mod reader;
+mod rebuild;
 mod reserve;
 #[doc(hidden)]
 pub mod statement;
@@ -42,6 +43,7 @@ pub use installation::{Arrival, FileRecord, Installation, VersionRecord};
 pub use letters::{Healed, LetterFilter, OpenLetter, Retried};
 pub use lock::LockError;
 pub use reader::Reader;
+pub use rebuild::{RebuildId, RebuildRecord, Scope, Unreachable};
 
 use catalog::CatalogError;
 use writer::{Call, Request, Writer};

@@ -142,6 +142,7 @@ impl Scene {
         let sequence = after + entries.len() as u64;
         Commit {
             origin: self.attached.origin,
+            stamp: self.attached.origin,
             plugin: self.plugin.clone(),
             after,
             through: Mark {
