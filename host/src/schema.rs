@@ -9,7 +9,7 @@ mod names;
 mod row;
 
 pub use check::Problem;
-pub use names::{ColumnName, PluginName, SourceName, TableName};
+pub use names::{ColumnName, PluginName, SourceName, TableName, TokenName};
 
 use std::fmt;
 
