@@ -2,6 +2,7 @@
 //! order of dependence, waits, and stops it in the order of the data.
 
 mod health;
+mod presence;
 mod wiring;
 
 use std::io::Write as _;
@@ -25,6 +26,7 @@ use crate::status::Registry;
 use crate::store::{AdoptError, Adoption, Reader, Store};
 use crate::telemetry::Metrics;
 use health::{Refused, checks};
+use presence::Presence;
 
 /// How often rows that are too old are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
@@ -61,7 +63,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let metrics = Metrics::new(registry.clone(), store.path());
     let loader = Arc::new(Loader::new(wiring::plugins(&config)?, cache_key)?);
     let loaded = load_all(&config.plugin_dir, &loader, &store).await?;
+    let access = http::Access::open(Arc::clone(&store), &reader, wiring::http(&config, address)).await?;
+    presence::keep_operator_token(&config.data_dir, &access).await?;
     let state = http::State {
+        access,
         projections: registry.clone(),
         reader: reader.clone(),
         health: checks(&broker, &store, loaded.refused, metrics.clone()),
@@ -97,14 +102,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         tables(&loaded.plugins),
         stop.child_token(),
     ));
-    announce(
-        &format!("http://{address}"),
-        store.path(),
-        broker.embedded_url(),
-        loaded.plugins.len(),
-    );
+    let url = presence::url_of(address);
+    let presence = Presence::write(&config.data_dir, &url)?;
+    announce(&url, store.path(), broker.embedded_url(), loaded.plugins.len());
 
     stop.cancelled().await;
+    presence.remove();
     tracing::info!("stopping: what is in hand is finished and stored");
     // The rest is for the broker: its last acknowledgements, and the end of one of our own.
     let deadline = tokio::time::Instant::now() + config.shutdown_time * 7 / 10;

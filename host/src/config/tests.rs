@@ -145,6 +145,10 @@ fn each_bad_value_names_setting_and_fix() {
         ("listen = '127.0.0.1'", "is not an address with a port"),
         ("listen = '127.0.0.1:70000'", "is not an address with a port"),
         ("listen = '[::]:7070'", "can be reached from other machines"),
+        ("http.hosts = ''", "\"\" is not the name of a host"),
+        ("http.hosts = 'a:80'", "\"a:80\" is not the name of a host"),
+        ("http.hosts = 'http://a'", "is not the name of a host"),
+        ("http.hosts = 'a,*.b'", "\"*.b\" is not the name of a host"),
         (
             "broker.url = 'http://bob:hunter2@x'",
             "\"http://***@x\" is not the address of a NATS server",
@@ -215,6 +219,16 @@ fn a_flag_may_point_a_configured_host_at_another_broker() {
         panic!("{:?}", config.broker)
     };
     assert!(remote.servers == Servers::Urls(vec!["127.0.0.1:4222".into()]));
+}
+
+#[test]
+fn other_machines_are_served_under_names_that_are_listed() {
+    let file = "listen = '0.0.0.0:7070'\nhttp.hosts = 'Lantern.Example.org, 10.0.0.7,[2001:db8::1]'\n";
+    let config = resolve(&written(file, &[], &[]).sources).1.unwrap();
+    assert_eq!(config.hosts, ["lantern.example.org", "10.0.0.7", "2001:db8::1"]);
+    assert!(!is_loopback(config.listen.ip()));
+    let sources = written("", &[], &[("listen", "--listen", "[::ffff:127.0.0.1]:0")]).sources;
+    assert!(is_loopback(resolve(&sources).1.unwrap().listen.ip()));
 }
 
 #[test]
