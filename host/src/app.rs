@@ -25,6 +25,8 @@ use crate::schema::Table;
 use crate::status::Registry;
 use crate::store::{AdoptError, Adoption, Reader, Store};
 use crate::telemetry::Metrics;
+pub use presence::{HOST_FILE, TOKEN_FILE};
+
 use health::{Refused, checks};
 use presence::Presence;
 

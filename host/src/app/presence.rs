@@ -12,11 +12,11 @@ use serde_json::json;
 
 use crate::http::{Access, LOCAL_TOKEN};
 
-/// Names the running host.
-pub(crate) const HOST_FILE: &str = "host.json";
+/// The file in the data directory that says where the running host is: `url` and `pid`.
+pub const HOST_FILE: &str = "host.json";
 
-/// Holds the token of the data directory's owner.
-pub(crate) const TOKEN_FILE: &str = "operator.token";
+/// The file in the data directory that holds its owner's token.
+pub const TOKEN_FILE: &str = "operator.token";
 
 /// The file that says where the host is.
 pub(super) struct Presence {

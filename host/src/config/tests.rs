@@ -131,7 +131,7 @@ lantern.toml:10: limits.rows_per_message: \"5\" is text; give a whole number fro
 lantern.toml:12: store.synchronous: \"off\" is not known; use one of normal, full
 env LANTERN__BROKER__URI: broker.uri: there is no such setting; did you mean LANTERN__BROKER__URL?
 env LANTERN__LOG__FORMAT: log.format: \"xml\" is not known; use one of text, json
-flag --listen: listen: \"0.0.0.0:80\" can be reached from other machines; listen on 127.0.0.1 or [::1]: this version has no access tokens yet, so it serves this machine only";
+flag --listen: listen: \"0.0.0.0:80\" can be reached from other machines, and http.hosts is not set; set http.hosts to the names by which they call this host, or listen on 127.0.0.1 or [::1]";
     assert_eq!(found, expected);
 }
 
@@ -227,8 +227,8 @@ fn other_machines_are_served_under_names_that_are_listed() {
     let config = resolve(&written(file, &[], &[]).sources).1.unwrap();
     assert_eq!(config.hosts, ["lantern.example.org", "10.0.0.7", "2001:db8::1"]);
     assert!(!is_loopback(config.listen.ip()));
-    let sources = written("", &[], &[("listen", "--listen", "[::ffff:127.0.0.1]:0")]).sources;
-    assert!(is_loopback(resolve(&sources).1.unwrap().listen.ip()));
+    let mapped = written("", &[], &[("listen", "--listen", "[::ffff:127.0.0.1]:0")]);
+    assert!(is_loopback(resolve(&mapped.sources).1.unwrap().listen.ip()));
 }
 
 #[test]

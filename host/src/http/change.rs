@@ -263,15 +263,7 @@ async fn prepare(
         BodyRule::Component { .. } => Some(place(access).await?),
         _ => None,
     };
-    let read = tokio::time::timeout(time, read(body, bytes_max)).await;
-    let bytes = read.map_err(|_| {
-        Problem::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "slow-body",
-            "The request takes too long to arrive",
-            format!("the body was not there within {} s", time.as_secs()),
-        )
-    })??;
+    let bytes = read(body, bytes_max, time).await?;
     Ok((bytes, permit))
 }
 
@@ -304,8 +296,20 @@ async fn place(access: &Access) -> Result<OwnedSemaphorePermit, Problem> {
     }
 }
 
+async fn read(body: Body, bytes_max: u64, time: Duration) -> Result<Bytes, Problem> {
+    let read = tokio::time::timeout(time, collect(body, bytes_max)).await;
+    read.map_err(|_| {
+        Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "slow-body",
+            "The request takes too long to arrive",
+            format!("the body was not there within {} s", time.as_secs()),
+        )
+    })?
+}
+
 /// Whatever the client says of its length, what comes is counted.
-async fn read(body: Body, bytes_max: u64) -> Result<Bytes, Problem> {
+async fn collect(body: Body, bytes_max: u64) -> Result<Bytes, Problem> {
     let mut chunks = body.into_data_stream();
     let mut whole = Vec::new();
     while let Some(chunk) = chunks.next().await {
@@ -334,3 +338,6 @@ async fn plugin_of(parts: &mut Parts) -> Option<PluginName> {
     let (_, name) = params.iter().find(|(key, _)| *key == "plugin")?;
     PluginName::parse(name).ok()
 }
+
+#[cfg(test)]
+mod tests;
