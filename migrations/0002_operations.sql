@@ -74,7 +74,7 @@ CREATE TABLE _lantern_audit (
     action  TEXT NOT NULL,
     plugin  TEXT,
     digest  TEXT,
-    -- done or refused
+    -- done, refused or failed
     outcome TEXT NOT NULL,
     -- For people: what changed, or why not.
     detail  TEXT NOT NULL

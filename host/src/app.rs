@@ -2,6 +2,7 @@
 //! order of dependence, waits, and stops it in the order of the data.
 
 mod health;
+mod presence;
 mod wiring;
 
 use std::io::Write as _;
@@ -22,7 +23,10 @@ use crate::plugin::Loader;
 use crate::status::Registry;
 use crate::store::{Reader, Store};
 use crate::telemetry::Metrics;
+pub use presence::{HOST_FILE, TOKEN_FILE};
+
 use health::checks;
+use presence::Presence;
 
 /// How often rows that are too old are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
@@ -66,8 +70,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         registry: registry.clone(),
         metrics: metrics.clone(),
     };
+    let access = http::Access::open(Arc::clone(&store), &reader, wiring::http(&config, address)).await?;
+    presence::keep_operator_token(&config.data_dir, &access).await?;
     let lifecycle = Lifecycle::start(parts, stop.child_token()).await?;
     let state = http::State {
+        access,
         projections: registry,
         reader: reader.clone(),
         health: checks(&broker, &store, lifecycle.clone(), metrics.clone()),
@@ -76,14 +83,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let serving = tokio::spawn(http::serve(listener, state, stop.child_token()));
     let counting = tokio::spawn(count_reconnects(broker.clone(), metrics.clone()));
     let expiring = tokio::spawn(expire(Arc::clone(&store), lifecycle.clone(), stop.child_token()));
-    announce(
-        &format!("http://{address}"),
-        store.path(),
-        broker.embedded_url(),
-        lifecycle.count().await,
-    );
+    let url = presence::url_of(address);
+    let presence = Presence::write(&config.data_dir, &url)?;
+    announce(&url, store.path(), broker.embedded_url(), lifecycle.count().await);
 
     stop.cancelled().await;
+    presence.remove();
     tracing::info!("stopping: what is in hand is finished and stored");
     // The rest is for the broker: its last acknowledgements, and the end of one of our own.
     let deadline = tokio::time::Instant::now() + config.shutdown_time * 7 / 10;

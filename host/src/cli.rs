@@ -3,7 +3,9 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 not understood, 78 the configuration cannot be used.
 
+mod audit;
 pub mod check;
+pub mod client;
 mod commands;
 mod completions;
 mod config;
@@ -11,7 +13,9 @@ mod failure;
 pub mod inspect;
 mod publish;
 mod serve;
+mod status;
 mod table;
+mod token;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -53,6 +57,13 @@ enum Command {
     Plugin(PluginCommand),
     /// Verify that a database is whole: integrity, ledger, checkpoints, rows. Exits with 1 when it is not.
     Check(check::CheckArgs),
+    /// Show how a running host is. Exits with 1 when it is not ready.
+    Status(status::StatusArgs),
+    /// Make, list and revoke tokens, by which others may ask a running host.
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// Show who changed what in a running host.
+    Audit(audit::AuditArgs),
     /// Send events to a stream and wait until the broker has stored them.
     Publish(publish::PublishArgs),
     /// Show, check and explain the configuration.
@@ -121,6 +132,9 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Plugin(PluginCommand::Build { path, out }) => inspect::run_build(&path, out.as_deref()),
         Command::Plugin(PluginCommand::Inspect(args)) => inspect::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Token(command) => token::run(&command),
+        Command::Audit(args) => audit::run(&args),
         Command::Publish(args) => publish::run(args),
         Command::Config(command) => config::run(&command),
         Command::Completions(args) => completions::run(&args),

@@ -17,13 +17,15 @@ use std::time::Duration;
 
 pub use layers::{Flag, Origin, Sources};
 pub use show::reference;
-pub use value::redact;
+pub use value::{is_loopback, redact};
 
 use settings::{Preset, SETTINGS};
 use value::{Value, Written};
 
 /// The variable in which systemd names the directory of a unit with `StateDirectory=`.
 const DATA_DIR_VARIABLE: &str = "STATE_DIRECTORY";
+
+const DATA_DIR_DEFAULT: &str = "./lantern-data";
 
 /// Everything that the host is told, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +36,11 @@ pub struct Config {
     pub plugin_dir: PathBuf,
     /// Whether the operator named `plugin_dir`, or it is the default and may have to be made.
     pub plugin_dir_is_default: bool,
-    /// Where HTTP is served; always loopback.
+    /// Where HTTP is served.
     pub listen: SocketAddr,
+    /// Names by which requests may call the host, besides those of loopback; in lower case. Not empty when `listen`
+    /// is not loopback.
+    pub hosts: Vec<String>,
     /// How long a stop may take.
     pub shutdown_time: Duration,
     /// Which broker, and how to reach it.
@@ -249,6 +254,14 @@ impl Resolved {
         self.values.get(path).map(|(value, origin)| (value, origin))
     }
 
+    /// Where the database and all else is kept; known also when other settings have problems.
+    pub fn data_dir(&self) -> PathBuf {
+        match self.get("data_dir") {
+            Some((Value::Path(path), _)) => path.clone(),
+            _ => PathBuf::from(DATA_DIR_DEFAULT),
+        }
+    }
+
     /// Each setting with its value and origin, as a TOML file with comments. Passwords are left out.
     pub fn show(&self) -> String {
         show::show(self)
@@ -314,7 +327,7 @@ fn derive(sources: &Sources, resolved: &mut Resolved) {
     let data_dir = match resolved.get("data_dir") {
         Some((Value::Path(path), _)) => path.clone(),
         _ => {
-            let path = PathBuf::from(state.unwrap_or("./lantern-data"));
+            let path = PathBuf::from(state.unwrap_or(DATA_DIR_DEFAULT));
             let origin = show::data_dir_origin(state.is_some());
             resolved
                 .values
@@ -406,6 +419,9 @@ fn compose(resolved: &Resolved) -> Result<Config, Problem> {
             .map_or_else(|| Picker::absent("plugin_dir"), Ok)?,
         plugin_dir_is_default,
         listen,
+        hosts: pick
+            .text("http.hosts")
+            .map_or_else(Vec::new, |hosts| hosts.split(',').map(str::to_owned).collect()),
         shutdown_time: pick.time("shutdown_time")?,
         broker: compose_broker(&pick)?,
         streams_create: pick.boolean("streams.create")?,

@@ -13,7 +13,7 @@ mod row;
 pub use check::Problem;
 pub use description::ManifestDescription;
 pub use difference::{Difference, Effect};
-pub use names::{ColumnName, PluginName, SourceName, TableName};
+pub use names::{ColumnName, PluginName, SourceName, TableName, TokenName};
 
 use std::fmt;
 

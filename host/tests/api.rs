@@ -8,6 +8,8 @@
     reason = "a test fails by them"
 )]
 
+#[path = "api/access.rs"]
+mod access;
 #[path = "api/database.rs"]
 mod database;
 #[path = "api/guard.rs"]
@@ -99,6 +101,8 @@ async fn every_page_answers_with_its_headers() {
         "/api/v1/dead-letters",
         "/api/v1/gaps",
         "/api/v1/ledger",
+        "/api/v1/audit",
+        "/api/v1/whoami",
     ] {
         let request = Request::get(path)
             .header("host", "[::1]:7070")
@@ -471,7 +475,8 @@ async fn records_are_filtered_and_paged() {
     for id in 1..=5_i64 {
         writer
             .execute(
-                "INSERT INTO _lantern_dead_letter VALUES
+                "INSERT INTO _lantern_dead_letter (id, origin, sequence, plugin_version, class, reason, subject, published_ns,
+                  headers, payload, attempts, state, first_at, last_at) VALUES
                  (?1, ?2, ?1, 1, ?3, 'because', 'a.b', 1700000000123456789, '[[\"h\",\"v\"],[\"h\",\"w\"]]', ?4,
                   1, 'open', 0, 1000000)",
                 rusqlite::params![

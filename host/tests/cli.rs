@@ -95,10 +95,13 @@ fn the_reference_is_a_file_that_can_be_used() {
 #[test]
 fn what_makes_no_sense_exits_with_2() {
     let dir = tempfile::tempdir().unwrap();
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 10] = [
         (&[], "Usage"),
         (&["serv"], "serve"),
         (&["check"], "--data-dir"),
+        (&["token", "create", "../x", "--role", "viewer"], "token name"),
+        (&["token", "create", "x", "--role", "admin"], "viewer, operator"),
+        (&["status", "--host", "https://x"], "http://HOST:PORT"),
         (&["publish", "a.*"], "wildcards"),
         (&["publish", "a.b"], "--nats URL, or --data-dir DIR"),
         (

@@ -17,6 +17,8 @@ mod nats;
 #[path = "support/torture.rs"]
 mod torture;
 
+#[path = "host/access.rs"]
+mod access;
 #[path = "host/faults.rs"]
 mod faults;
 #[path = "host/history.rs"]

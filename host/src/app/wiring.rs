@@ -1,12 +1,14 @@
 //! From the checked configuration to what each module wants to be told.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use sha2::{Digest as _, Sha256};
 
 use crate::broker::{self, EmbeddedConfig, Place, Remote, SecretSource, Tls};
-use crate::config::{BrokerSettings, Config, Login, RemoteBroker, Servers};
+use crate::config::{self, BrokerSettings, Config, Login, RemoteBroker, Servers};
+use crate::http;
 use crate::lifecycle;
 use crate::plugin::{self, Compiler};
 use crate::projection;
@@ -24,6 +26,16 @@ pub(super) fn store(config: &Config) -> store::Config {
         reserve_bytes: config.store.reserve_bytes,
         ..store::Config::new(&config.data_dir)
     }
+}
+
+/// Beside the names that are set, the address itself is one: nobody else can make it resolve.
+pub(super) fn http(config: &Config, address: SocketAddr) -> http::Config {
+    let loopback = config::is_loopback(address.ip());
+    let mut hosts = config.hosts.clone();
+    if !loopback && !address.ip().is_unspecified() {
+        hosts.push(address.ip().to_string());
+    }
+    http::Config { loopback, hosts }
 }
 
 pub(super) fn plugins(config: &Config) -> anyhow::Result<plugin::Config> {

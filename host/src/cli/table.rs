@@ -46,6 +46,14 @@ pub fn bytes(bytes: u64) -> String {
     }
 }
 
+/// A time as the API has it, without its fraction.
+pub fn to_the_second(time: &str) -> String {
+    match time.split_once('.') {
+        Some((whole, fraction)) if fraction.ends_with('Z') => format!("{whole}Z"),
+        _ => time.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

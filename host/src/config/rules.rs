@@ -2,13 +2,29 @@
 
 use super::layers::Origin;
 use super::settings::{Kind, SETTINGS};
-use super::value::{Value, expected};
+use super::value::{Value, expected, is_loopback};
 use super::{Problem, Problems, Resolved};
 
 /// Finds everything that is wrong with values which are right by themselves.
 pub fn check(resolved: &Resolved, problems: &mut Problems) {
     check_disk(resolved, problems);
     check_broker(resolved, problems);
+    check_listen(resolved, problems);
+}
+
+/// Off loopback a page that makes its name resolve here is only kept out by the list of our own names.
+fn check_listen(resolved: &Resolved, problems: &mut Problems) {
+    let Some((Value::Address(address), origin)) = resolved.get("listen") else {
+        return;
+    };
+    if !is_loopback(address.ip()) && resolved.get("http.hosts").is_none() {
+        problems.push(Problem::new(
+            "listen",
+            origin,
+            format!("\"{address}\" can be reached from other machines, and http.hosts is not set"),
+            "set http.hosts to the names by which they call this host, or listen on 127.0.0.1 or [::1]",
+        ));
+    }
 }
 
 fn check_disk(resolved: &Resolved, problems: &mut Problems) {

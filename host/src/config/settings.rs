@@ -15,10 +15,12 @@ pub enum Kind {
     File,
     /// A path to a directory that is there now, when it is set by hand.
     Directory,
-    /// A loopback `ADDRESS:PORT`.
+    /// `ADDRESS:PORT`.
     Address,
     /// One or several `nats://` or `tls://` addresses, separated by commas.
     Urls,
+    /// One or several names of this host, separated by commas, without ports.
+    Hosts,
     /// One word: letters, digits, `-` and `_`.
     Name,
     /// What `tracing_subscriber` takes as a filter.
@@ -115,7 +117,7 @@ const fn millis(min: u64, max: u64) -> Kind {
     }
 }
 
-use Kind::{Address, Boolean, Choice, Count, Directory, File, LogFilter, Name, Path, Size, Urls};
+use Kind::{Address, Boolean, Choice, Count, Directory, File, Hosts, LogFilter, Name, Path, Size, Urls};
 use Preset::{Derived, Unset, Value};
 
 /// Every setting, in the order in which people are shown them.
@@ -136,13 +138,21 @@ pub const SETTINGS: &[Setting] = &[
         "listen",
         Address,
         Value("127.0.0.1:7070"),
-        "Where the API and the dashboard are served. Only loopback for now; port 0 takes a free one.",
+        "Where the API and the dashboard are served; port 0 takes a free one. Other than on loopback every request \
+         needs a token, and http.hosts has to be set.",
     ),
     setting(
         "shutdown_time",
         millis(100, 600_000),
         Value("5s"),
         "How long a stop may take until what is left is cut off. Nothing is lost by it.",
+    ),
+    setting(
+        "http.hosts",
+        Hosts,
+        Unset,
+        "Names by which requests may call the host, such as a proxy's or this machine's on the network. Names and \
+         addresses of loopback always may.",
     ),
     setting(
         "broker.url",

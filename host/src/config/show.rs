@@ -73,6 +73,7 @@ fn example(kind: Kind, preset: Preset) -> String {
         (Preset::Value(value), _) => format!("{value:?}"),
         (_, Kind::Boolean) => "false".to_owned(),
         (_, Kind::Urls) => "\"nats://127.0.0.1:4222\"".to_owned(),
+        (_, Kind::Hosts) => "\"lantern.example.org\"".to_owned(),
         (_, Kind::Name) => "\"name\"".to_owned(),
         (_, _) => "\"path\"".to_owned(),
     }

@@ -131,7 +131,7 @@ lantern.toml:10: limits.rows_per_message: \"5\" is text; give a whole number fro
 lantern.toml:12: store.synchronous: \"off\" is not known; use one of normal, full
 env LANTERN__BROKER__URI: broker.uri: there is no such setting; did you mean LANTERN__BROKER__URL?
 env LANTERN__LOG__FORMAT: log.format: \"xml\" is not known; use one of text, json
-flag --listen: listen: \"0.0.0.0:80\" can be reached from other machines; listen on 127.0.0.1 or [::1]: this version has no access tokens yet, so it serves this machine only";
+flag --listen: listen: \"0.0.0.0:80\" can be reached from other machines, and http.hosts is not set; set http.hosts to the names by which they call this host, or listen on 127.0.0.1 or [::1]";
     assert_eq!(found, expected);
 }
 
@@ -145,6 +145,10 @@ fn each_bad_value_names_setting_and_fix() {
         ("listen = '127.0.0.1'", "is not an address with a port"),
         ("listen = '127.0.0.1:70000'", "is not an address with a port"),
         ("listen = '[::]:7070'", "can be reached from other machines"),
+        ("http.hosts = ''", "\"\" is not the name of a host"),
+        ("http.hosts = 'a:80'", "\"a:80\" is not the name of a host"),
+        ("http.hosts = 'http://a'", "is not the name of a host"),
+        ("http.hosts = 'a,*.b'", "\"*.b\" is not the name of a host"),
         (
             "broker.url = 'http://bob:hunter2@x'",
             "\"http://***@x\" is not the address of a NATS server",
@@ -215,6 +219,16 @@ fn a_flag_may_point_a_configured_host_at_another_broker() {
         panic!("{:?}", config.broker)
     };
     assert!(remote.servers == Servers::Urls(vec!["127.0.0.1:4222".into()]));
+}
+
+#[test]
+fn other_machines_are_served_under_names_that_are_listed() {
+    let file = "listen = '0.0.0.0:7070'\nhttp.hosts = 'Lantern.Example.org, 10.0.0.7,[2001:db8::1]'\n";
+    let config = resolve(&written(file, &[], &[]).sources).1.unwrap();
+    assert_eq!(config.hosts, ["lantern.example.org", "10.0.0.7", "2001:db8::1"]);
+    assert!(!is_loopback(config.listen.ip()));
+    let mapped = written("", &[], &[("listen", "--listen", "[::ffff:127.0.0.1]:0")]);
+    assert!(is_loopback(resolve(&mapped.sources).1.unwrap().listen.ip()));
 }
 
 #[test]

@@ -105,6 +105,7 @@ impl Value {
             Kind::Path | Kind::File | Kind::Directory => Ok(Self::Path(base.join(text))),
             Kind::Address => parse_address(kind, text),
             Kind::Urls => parse_urls(kind, text),
+            Kind::Hosts => parse_hosts(kind, text),
             Kind::Name if is_name(text) => Ok(Self::Text(text.to_owned())),
             Kind::Name => misfit(format!("{} is not a name", shown(text)), expected(kind)),
             Kind::LogFilter => match crate::telemetry::check_filter(text) {
@@ -137,6 +138,10 @@ pub fn expected(kind: Kind) -> String {
         Kind::Directory => "give the path of a directory".into(),
         Kind::Address => "give ADDRESS:PORT, such as 127.0.0.1:7070".into(),
         Kind::Urls => "give nats://HOST:PORT or tls://HOST:PORT, several with commas between".into(),
+        Kind::Hosts => {
+            "give names or addresses without ports, several with commas between, such as lantern.example.org"
+                .into()
+        }
         Kind::Name => "use letters, digits, - and _ only".into(),
         Kind::LogFilter => "give a level (error, warn, info, debug, trace) or MODULE=LEVEL pairs".into(),
         Kind::Boolean => "write true or false, without quotes in a file".into(),
@@ -205,12 +210,7 @@ fn parse_address(kind: Kind, text: &str) -> Result<Value, Misfit> {
         None => text.to_owned(),
     };
     match literal.parse::<SocketAddr>() {
-        Ok(address) if is_loopback(address.ip()) => Ok(Value::Address(address)),
-        Ok(_) => misfit(
-            format!("{} can be reached from other machines", shown(text)),
-            "listen on 127.0.0.1 or [::1]: this version has no access tokens yet, so it serves this \
-             machine only",
-        ),
+        Ok(address) => Ok(Value::Address(address)),
         Err(_) => misfit(
             format!("{} is not an address with a port", shown(text)),
             expected(kind),
@@ -218,7 +218,8 @@ fn parse_address(kind: Kind, text: &str) -> Result<Value, Misfit> {
     }
 }
 
-fn is_loopback(address: IpAddr) -> bool {
+/// Whether only this machine can connect to the address.
+pub fn is_loopback(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_loopback(),
         IpAddr::V6(address) => {
@@ -253,6 +254,34 @@ fn parse_urls(kind: Kind, text: &str) -> Result<Value, Misfit> {
     Ok(Value::Text(
         text.split(',').map(str::trim).collect::<Vec<_>>().join(","),
     ))
+}
+
+/// Names are kept in lower case; an address in brackets loses them.
+fn parse_hosts(kind: Kind, text: &str) -> Result<Value, Misfit> {
+    let mut hosts = Vec::new();
+    for host in text.split(',') {
+        let host = host.trim().to_ascii_lowercase();
+        let literal = host
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+            .unwrap_or(&host);
+        let is_label = |label: &str| {
+            !label.is_empty()
+                && label
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+        };
+        let is_host =
+            literal.parse::<IpAddr>().is_ok() || (host.len() <= 253 && host.split('.').all(is_label));
+        if !is_host {
+            return misfit(
+                format!("{} is not the name of a host", shown(&host)),
+                expected(kind),
+            );
+        }
+        hosts.push(literal.to_owned());
+    }
+    Ok(Value::Text(hosts.join(",")))
 }
 
 #[cfg(test)]

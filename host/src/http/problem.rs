@@ -3,11 +3,12 @@
 use std::any::Any;
 use std::time::Duration;
 
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::batch::clean_text;
+use crate::store::CommitError;
 use crate::store::reader::ReadError;
 
 /// Longest explanation; it may hold what somebody sent.
@@ -21,6 +22,7 @@ pub struct Problem {
     title: &'static str,
     status: StatusCode,
     detail: String,
+    hint: Option<&'static str>,
     retry_after: Option<Duration>,
 }
 
@@ -32,6 +34,9 @@ struct Body<'a> {
     status: u16,
     detail: &'a str,
     instance: &'a str,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'static str>,
 }
 
 impl Problem {
@@ -42,8 +47,27 @@ impl Problem {
             title,
             status,
             detail,
+            hint: None,
             retry_after: None,
         }
+    }
+
+    /// Adds what can be done about it.
+    pub fn hint(self, hint: &'static str) -> Self {
+        Self {
+            hint: Some(hint),
+            ..self
+        }
+    }
+
+    /// The status of the answer.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What is wrong in this case.
+    pub fn detail(&self) -> &str {
+        &self.detail
     }
 
     /// A parameter of the request cannot be used.
@@ -54,6 +78,53 @@ impl Problem {
             "The request cannot be understood",
             detail,
         )
+    }
+
+    /// Without a good token this is not answered.
+    pub fn unauthorized(detail: impl AsRef<str>) -> Self {
+        let problem = Self::new(
+            StatusCode::UNAUTHORIZED,
+            "token",
+            "A good token is needed",
+            detail,
+        );
+        problem.hint(
+            "send it as `Authorization: Bearer TOKEN`; on the host's machine, one is in DATA_DIR/operator.token",
+        )
+    }
+
+    /// The token is good, but not for this.
+    pub fn forbidden(detail: impl AsRef<str>) -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "role",
+            "The token does not allow this",
+            detail,
+        )
+    }
+
+    /// What is asked for does not go together with what is there.
+    pub fn conflict(detail: impl AsRef<str>) -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "conflict",
+            "This does not go together with what is there",
+            detail,
+        )
+    }
+
+    /// The same was tried too often; it may be tried again after `wait`.
+    pub fn too_many(detail: impl AsRef<str>, wait: Duration) -> Self {
+        let problem = Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too-many-attempts",
+            "Too many attempts",
+            detail,
+        );
+        Self {
+            retry_after: Some(wait),
+            ..problem
+        }
     }
 
     /// There is nothing of this name.
@@ -99,6 +170,7 @@ impl Problem {
             status: self.status.as_u16(),
             detail: &self.detail,
             instance: &instance,
+            hint: self.hint,
         };
         let mut response = (self.status, axum::Json(body)).into_response();
         let headers = response.headers_mut();
@@ -106,11 +178,12 @@ impl Problem {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        if self.status == StatusCode::METHOD_NOT_ALLOWED {
-            headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if let Some(wait) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, wait.as_secs().into());
+            // Zero would be an invitation to try at once.
+            headers.insert(header::RETRY_AFTER, wait.as_secs().max(1).into());
         }
         response
     }
@@ -149,8 +222,25 @@ impl From<ReadError> for Problem {
     }
 }
 
+impl From<CommitError> for Problem {
+    fn from(error: CommitError) -> Self {
+        tracing::warn!(%error, "a change could not be stored");
+        Self::busy("the database cannot be written at the moment; /readyz says why")
+    }
+}
+
 pub async fn no_such_path() -> Problem {
     Problem::not_found("the API begins at /api/v1; / lists what there is")
+}
+
+/// Axum adds which methods there are.
+pub async fn no_such_method(method: Method) -> Problem {
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method",
+        "This cannot be done here",
+        format!("{method} is not possible here; the header Allow says what is"),
+    )
 }
 
 /// Answers for a handler that panicked. The panic itself has been printed by the panic hook.

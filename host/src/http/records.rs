@@ -23,7 +23,7 @@ pub struct List<T> {
 }
 
 impl<T> List<T> {
-    fn of<R>(list: &str, page: Page<R>, show: impl Fn(R) -> T) -> Json<Self> {
+    pub(super) fn of<R>(list: &str, page: Page<R>, show: impl Fn(R) -> T) -> Json<Self> {
         let next_cursor = page.next.map(|id| cursor::encode(list, id));
         Json(Self {
             items: page.items.into_iter().map(show).collect(),
@@ -160,7 +160,8 @@ fn source_filter(parameters: &Parameters) -> Result<SourceFilter, Problem> {
     })
 }
 
-fn after(parameters: &Parameters, list: &str) -> Result<Option<i64>, Problem> {
+/// The record that the page begins after, as the parameter `cursor` of `list` says.
+pub(super) fn after(parameters: &Parameters, list: &str) -> Result<Option<i64>, Problem> {
     parameters
         .get("cursor")
         .map(|text| cursor::decode(list, text))

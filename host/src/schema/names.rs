@@ -1,5 +1,5 @@
-//! Names that plugins choose, as types: parsed once, and safe from then on to stand in SQL, in a path, in a
-//! consumer's name and in a metric's label.
+//! Names that plugins and operators choose, as types: parsed once, and safe from then on to stand in SQL, in a path,
+//! in a consumer's name and in a metric's label.
 
 use std::fmt;
 
@@ -40,6 +40,10 @@ name!(
 name!(
     /// `[a-z][a-z0-9_]{0,62}`.
     ColumnName, "column name", "_", 63
+);
+name!(
+    /// `[a-z][a-z0-9_-]{0,62}`: what an operator calls a token.
+    TokenName, "token name", "_-", 63
 );
 
 /// `[a-z][a-z0-9_]{0,62}`, and not one of SQLite's or the host's own.
@@ -119,6 +123,7 @@ mod tests {
             assert!(TableName::parse(bad).is_err(), "{bad:?}");
             assert!(ColumnName::parse(bad).is_err(), "{bad:?}");
             assert!(PluginName::parse(bad).is_err(), "{bad:?}");
+            assert!(TokenName::parse(bad).is_err(), "{bad:?}");
         }
         assert!(TableName::parse("sqlite_master").is_err());
         assert!(TableName::parse("lantern_x").is_err());

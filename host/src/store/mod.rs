@@ -4,6 +4,7 @@
 //! and a small pool of readers for the faces (`reader`). Rows, dead letters, gaps, ledger and checkpoint of a batch
 //! change in one transaction (`apply`). It knows nothing of brokers and plugins.
 
+mod access;
 mod apply;
 mod catalog;
 pub mod check;
@@ -34,6 +35,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use crate::schema::description::{self, ColumnDescription, IndexDescription, TableDescription};
+pub use access::{AuditEntry, AuditOutcome, NewToken, Role};
 pub use catalog::{AdoptError, Adoption};
 pub use commit::{
     Adopted, Attached, Commit, CommitError, Committed, Counts, Entry, Gap, Mark, NewEpoch, OriginId,

@@ -2,6 +2,7 @@
 //! answer is one short read with a limit on its time and its bytes, so that no reader holds a snapshot for long
 //! and the write-ahead log can be reset. It never creates or changes anything.
 
+mod access;
 mod records;
 mod rows;
 
@@ -14,6 +15,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRow};
 use sqlx::{AssertSqlSafe, Sqlite};
 
+pub use access::{AuditFilter, AuditRecord, TOKENS_MAX, TokenRecord};
 pub use records::{DeadLetter, DeadLetterFilter, Gap, LedgerRange, SourceFilter};
 pub use rows::{Cell, Order, RowEstimate, RowOrigin, RowPage, RowRecord, TableEntry};
 

@@ -3,19 +3,20 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lantern::http::{Check, State};
+use lantern::http::{self, Access, Check, State};
 use lantern::status::{self, Registry, Status};
-use lantern::store::Reader;
+use lantern::store::{self, Reader, Store};
 use lantern::telemetry::Metrics;
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 
 /// A data directory with a database in it, as the host leaves it.
 pub struct Database {
     pub dir: tempfile::TempDir,
     pub path: PathBuf,
+    store: OnceCell<Arc<Store>>,
 }
 
 /// The table that [`Database::new`] makes has a column of each type.
@@ -36,11 +37,8 @@ impl Database {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lantern.db");
+        make(dir.path());
         let connection = rusqlite::Connection::open(&path).unwrap();
-        connection.pragma_update(None, "journal_mode", "WAL").unwrap();
-        connection
-            .execute_batch(include_str!("../../../migrations/0001_host_tables.sql"))
-            .unwrap();
         connection
             .execute_batch(
                 "CREATE TABLE things (
@@ -48,7 +46,8 @@ impl Database {
                      _origin INTEGER NOT NULL, _sequence INTEGER NOT NULL, _row INTEGER NOT NULL,
                      PRIMARY KEY (id)
                  ) STRICT;
-                 INSERT INTO _lantern_plugin VALUES (1, 'things', '0.1.0', 'sha256:aa', '0.1.0', 0);
+                 INSERT INTO _lantern_plugin (id, name, version, digest, contract, loaded_at)
+                     VALUES (1, 'things', '0.1.0', 'sha256:aa', '0.1.0', 0);
                  INSERT INTO _lantern_origin VALUES (1, 'things', 'events', 1, 'THINGS', 5, 0, 'first start', 0);
                  INSERT INTO _lantern_origin VALUES (2, 'other', 'input', 3, NULL, NULL, 0, 'restored', 0);",
             )
@@ -59,7 +58,11 @@ impl Database {
                 [DESCRIPTION],
             )
             .unwrap();
-        Self { dir, path }
+        Self {
+            dir,
+            path,
+            store: OnceCell::new(),
+        }
     }
 
     /// A connection that may write.
@@ -73,14 +76,44 @@ impl Database {
 
     /// The API's state over this database, with a host in which all is well and no projections.
     pub async fn state(&self) -> State {
+        self.state_at(http::Config::loopback()).await
+    }
+
+    /// As [`Database::state`], for a host that listens elsewhere.
+    pub async fn state_at(&self, config: http::Config) -> State {
         let projections = Registry::default();
+        let reader = Reader::open(&self.path).await.unwrap();
+        let store = self
+            .store
+            .get_or_init(async || Arc::new(open(self.dir.path()).await));
+        let store = Arc::clone(store.await);
         State {
             projections: projections.clone(),
-            reader: Reader::open(&self.path).await.unwrap(),
+            access: Access::open(store, &reader, config).await.unwrap(),
+            reader,
             health: Arc::new(|| vec![check("broker", true), check("database", true)]),
             metrics: Metrics::new(projections, &self.path),
         }
     }
+}
+
+async fn open(dir: &Path) -> Store {
+    let config = store::Config {
+        reserve_bytes: 0,
+        ..store::Config::new(dir)
+    };
+    Store::open(config).await.unwrap()
+}
+
+/// Makes the host's own tables, on a thread of its own because tests are asynchronous already.
+fn make(dir: &Path) {
+    std::thread::scope(|scope| {
+        let made = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async { open(dir).await.close().await });
+        });
+        made.join().unwrap();
+    });
 }
 
 pub fn check(name: &str, ok: bool) -> Check {

@@ -1,0 +1,132 @@
+//! `lantern audit`: who changed what in a running host, and how it ended.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use url::form_urlencoded::Serializer;
+
+use super::client::{Client, HostArgs};
+use super::{Failure, print, print_json, table};
+
+/// As many as the API puts into one page.
+const PAGE_MAX: usize = 1_000;
+
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    /// Only what was done to this plugin.
+    #[arg(long)]
+    plugin: Option<String>,
+    /// Only what was done with this token.
+    #[arg(long)]
+    actor: Option<String>,
+    /// Only what was done of this kind, such as plugin.install.
+    #[arg(long)]
+    action: Option<String>,
+    /// So many entries, the newest first.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    /// Answer with JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    items: Vec<Entry>,
+    next_cursor: Option<String>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Entry {
+    id: i64,
+    at: String,
+    actor: String,
+    action: String,
+    plugin: Option<String>,
+    digest: Option<String>,
+    outcome: String,
+    detail: String,
+}
+
+pub fn run(args: &AuditArgs) -> Result<ExitCode, Failure> {
+    let client = Client::open(&args.host)?;
+    let limit = args.limit as usize;
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut cursor = None;
+    loop {
+        let asked = (limit - entries.len()).min(PAGE_MAX);
+        let page: Page = client.get_json(&path(args, asked, cursor.as_deref()))?;
+        entries.extend(page.items);
+        cursor = page.next_cursor;
+        if cursor.is_none() || entries.len() >= limit {
+            break;
+        }
+    }
+    match args.json {
+        true => print_json(&entries)?,
+        false => print(&render(&entries))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn path(args: &AuditArgs, limit: usize, cursor: Option<&str>) -> String {
+    let mut query = Serializer::new(String::new());
+    query.append_pair("limit", &limit.to_string());
+    let parts = [
+        ("plugin", args.plugin.as_deref()),
+        ("actor", args.actor.as_deref()),
+        ("action", args.action.as_deref()),
+        ("cursor", cursor),
+    ];
+    for (name, value) in parts {
+        if let Some(value) = value {
+            query.append_pair(name, value);
+        }
+    }
+    format!("/api/v1/audit?{}", query.finish())
+}
+
+fn render(entries: &[Entry]) -> String {
+    let head = ["at", "actor", "action", "plugin", "outcome", "detail"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(entries.iter().map(|entry| {
+        vec![
+            table::to_the_second(&entry.at),
+            entry.actor.clone(),
+            entry.action.clone(),
+            entry.plugin.clone().unwrap_or_else(|| "-".into()),
+            entry.outcome.clone(),
+            entry.detail.clone(),
+        ]
+    }));
+    table::align(&rows, &[], "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_audit_is_listed_in_columns() {
+        let entry = Entry {
+            id: 1,
+            at: "2026-11-20T10:00:00.123456Z".into(),
+            actor: "(nobody)".into(),
+            action: "token.create".into(),
+            plugin: None,
+            digest: None,
+            outcome: "refused".into(),
+            detail: "the request has no token".into(),
+        };
+        assert_eq!(
+            render(&[entry]),
+            "\
+at                    actor     action        plugin  outcome  detail
+2026-11-20T10:00:00Z  (nobody)  token.create  -       refused  the request has no token
+"
+        );
+    }
+}

@@ -1,0 +1,68 @@
+//! Lets through so many in a while, and counts the others.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// One thing that may happen `most` times within `span`, for the whole process.
+pub(super) struct Throttle {
+    most: u32,
+    span: Duration,
+    state: Mutex<State>,
+}
+
+struct State {
+    began: Instant,
+    passed: u32,
+    held_back: u64,
+}
+
+impl Throttle {
+    pub(super) fn new(most: u32, span: Duration) -> Self {
+        let state = State {
+            began: Instant::now(),
+            passed: 0,
+            held_back: 0,
+        };
+        Self {
+            most,
+            span,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// It happens. `Ok`: it may, and so many were held back since the last that might. `Err`: it may not, until then.
+    pub(super) fn note(&self) -> Result<u64, Duration> {
+        self.note_at(Instant::now())
+    }
+
+    fn note_at(&self, now: Instant) -> Result<u64, Duration> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let age = now.saturating_duration_since(state.began);
+        if age >= self.span {
+            (state.began, state.passed) = (now, 0);
+        } else if state.passed >= self.most {
+            state.held_back += 1;
+            return Err(self.span - age);
+        }
+        state.passed += 1;
+        Ok(std::mem::take(&mut state.held_back))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_pass_in_a_while_and_the_others_are_counted() {
+        let throttle = Throttle::new(2, Duration::from_secs(60));
+        let start = Instant::now();
+        let at = |seconds| throttle.note_at(start + Duration::from_secs(seconds));
+        assert_eq!((at(0), at(1)), (Ok(0), Ok(0)));
+        for second in 2..59 {
+            assert!(at(second).unwrap_err() <= Duration::from_secs(60 - second + 1));
+        }
+        assert_eq!((at(61), at(62)), (Ok(57), Ok(0)));
+        assert!(at(63).is_err());
+    }
+}

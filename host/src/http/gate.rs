@@ -1,0 +1,136 @@
+//! What every request passes before its handler: a name of this host, no foreign page, a good token where one is
+//! needed, and limits. `Routes` puts it before each route and before the answers for what is no route, so nothing is
+//! reached past it.
+
+use std::time::Duration;
+
+use axum::extract::{self, FromRequestParts, Request};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+
+use super::access::{Access, Principal, Role};
+use super::change::{self, Change};
+use super::guard::{self, Named};
+use super::problem::Problem;
+
+/// A read ends after two seconds and a page takes a few of them at worst. What is not done now never will be.
+const READ_TIME: Duration = Duration::from_secs(10);
+
+/// A read has no body; a client that sends a large one is mistaken or hostile.
+const READ_BYTES_MAX: u64 = 64 * 1024;
+
+/// Who may use a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// Everybody who can connect: what a load balancer asks.
+    Nothing,
+    /// A viewer's token; on the loopback interface everybody.
+    Viewer,
+    /// An operator's token, everywhere.
+    Operator,
+}
+
+/// Stands before one route.
+#[derive(Clone)]
+pub(super) struct Gate {
+    pub(super) access: Access,
+    pub(super) needs: Needs,
+    /// For routes that change something.
+    pub(super) change: Option<Change>,
+}
+
+pub(super) async fn pass(
+    extract::State(gate): extract::State<Gate>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let admitted = gate.admit(&request);
+    if let Some(change) = &gate.change {
+        let operator = admitted.and_then(|principal| principal.ok_or_else(token_needed));
+        return change::carry_out(&gate.access, change, operator, request, next).await;
+    }
+    match admitted {
+        Ok(principal) => request.extensions_mut().insert(Asks(principal)),
+        Err(problem) => return problem.into_response(),
+    };
+    match tokio::time::timeout(READ_TIME, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::busy("the request took too long and was given up").into_response(),
+    }
+}
+
+impl Gate {
+    /// Whether the request may go on, and who asks. The first reason against it is answered.
+    fn admit(&self, request: &Request) -> Result<Option<Principal>, Problem> {
+        let config = self.access.config();
+        let named = guard::named(request, &config.hosts)?;
+        guard::own_page(request, named)?;
+        if self.change.is_none() {
+            small_enough(request)?;
+        }
+        // Through a proxy on this machine strangers come in by a listed name, over the loopback interface.
+        let is_near = config.loopback && named == Named::Machine;
+        let least = match self.needs {
+            Needs::Nothing => return Ok(None),
+            Needs::Viewer if is_near => None,
+            Needs::Viewer => Some(Role::Viewer),
+            Needs::Operator => Some(Role::Operator),
+        };
+        let principal = self.access.authenticate(request.headers())?;
+        match (&principal, least) {
+            (None, Some(_)) => Err(token_needed()),
+            (Some(principal), Some(least)) if principal.role < least => Err(Problem::forbidden(format!(
+                "this needs the role {}, and the token {} has the role {}",
+                least.as_str(),
+                principal.name,
+                principal.role.as_str()
+            ))),
+            _ => Ok(principal),
+        }
+    }
+}
+
+fn token_needed() -> Problem {
+    Problem::unauthorized("the request has no token")
+}
+
+fn small_enough(request: &Request) -> Result<(), Problem> {
+    match guard::content_length(request.headers()) {
+        Some(bytes) if bytes > READ_BYTES_MAX => Err(Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body-too-large",
+            "The request is too large",
+            "a read has no body",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Who asks, for a handler of a read: none on the loopback interface without a token.
+#[derive(Clone, Debug)]
+pub struct Asks(pub Option<Principal>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Asks {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or(Self(None)))
+    }
+}
+
+/// Who asks, for a handler of a change: always an operator. A route that was not built as a change refuses.
+#[derive(Clone, Debug)]
+pub struct Operator(pub Principal);
+
+impl<S: Send + Sync> FromRequestParts<S> for Operator {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        match parts.extensions.get::<Principal>() {
+            Some(principal) if principal.role >= Role::Operator => Ok(Self(principal.clone())),
+            _ => Err(token_needed()),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The table of routes: each with who may use it, and nothing reachable that is not in it.
+//!
+//! ```text
+//! Routes::default()
+//!     .open("/livez", live)                               everybody
+//!     .read("/api/v1/tables", tables)                     a viewer; on the loopback interface everybody
+//!     .read_as_operator("/api/v1/tokens", list)           an operator
+//!     .change(Change::delete("/api/v1/tokens/{name}", "token.revoke"), revoke)
+//! ```
+//!
+//! A change needs an operator, comes from no foreign page, has a body of the right type and size, and stands in the
+//! audit: see [`Change`] for what can be said of one. A test sends every route of the table what has to be refused.
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodFilter, MethodRouter, get, on};
+
+use super::State;
+use super::access::Access;
+use super::change::Change;
+use super::gate::{self, Gate, Needs};
+use super::problem;
+
+/// A route as the table has it.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// What it answers to; GET stands for HEAD as well.
+    pub method: Method,
+    /// Its path, with parameters in braces.
+    pub path: &'static str,
+    /// Who may use it.
+    pub needs: Needs,
+    /// What the audit calls it; none for a read.
+    pub action: Option<&'static str>,
+}
+
+/// Collects the routes.
+#[derive(Default)]
+pub struct Routes(Vec<(Route, Option<Change>, MethodRouter<State>)>);
+
+impl Routes {
+    /// A read for everybody who can connect.
+    pub fn open<H, T>(self, path: &'static str, handler: H) -> Self
+    where
+        H: Handler<T, State>,
+        T: 'static,
+    {
+        self.add_read(path, Needs::Nothing, get(handler))
+    }
+
+    /// A read for viewers.
+    pub fn read<H, T>(self, path: &'static str, handler: H) -> Self
+    where
+        H: Handler<T, State>,
+        T: 'static,
+    {
+        self.add_read(path, Needs::Viewer, get(handler))
+    }
+
+    /// A read for operators.
+    pub fn read_as_operator<H, T>(self, path: &'static str, handler: H) -> Self
+    where
+        H: Handler<T, State>,
+        T: 'static,
+    {
+        self.add_read(path, Needs::Operator, get(handler))
+    }
+
+    /// Something that changes. Its handler can take `Operator`, `AuditNote` and, last, `Input` or `Bytes`.
+    pub fn change<H, T>(mut self, change: Change, handler: H) -> Self
+    where
+        H: Handler<T, State>,
+        T: 'static,
+    {
+        let filter = match change.method {
+            Method::PUT => MethodFilter::PUT,
+            Method::DELETE => MethodFilter::DELETE,
+            _ => MethodFilter::POST,
+        };
+        let route = Route {
+            method: change.method.clone(),
+            path: change.path,
+            needs: Needs::Operator,
+            action: Some(change.action),
+        };
+        self.0.push((route, Some(change), on(filter, handler)));
+        self
+    }
+
+    fn add_read(mut self, path: &'static str, needs: Needs, handler: MethodRouter<State>) -> Self {
+        let route = Route {
+            method: Method::GET,
+            path,
+            needs,
+            action: None,
+        };
+        self.0.push((route, None, handler));
+        self
+    }
+
+    /// The table.
+    pub fn table(&self) -> Vec<Route> {
+        self.0.iter().map(|(route, ..)| route.clone()).collect()
+    }
+
+    /// The router, with a gate before each route.
+    pub(super) fn into_router(self, access: &Access) -> Router<State> {
+        let gate = |needs, change| {
+            let access = access.clone();
+            from_fn_with_state(
+                Gate {
+                    access,
+                    needs,
+                    change,
+                },
+                gate::pass,
+            )
+        };
+        let elsewhere = gate(Needs::Viewer, None);
+        let mut router = Router::new();
+        for (route, change, handler) in self.0 {
+            router = router.route(route.path, handler.route_layer(gate(route.needs, change)));
+        }
+        router
+            .method_not_allowed_fallback(problem::no_such_method.layer(elsewhere.clone()))
+            .fallback(problem::no_such_path.layer(elsewhere))
+            // The gate has limits of its own, which differ from route to route.
+            .layer(DefaultBodyLimit::disable())
+    }
+}

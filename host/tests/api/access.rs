@@ -1,0 +1,492 @@
+//! Who may do what: every route of the table is sent what has to be refused, and tokens are made, used and revoked.
+
+use lantern::http::{Config, Needs, Role, Route, TokenText, route_table};
+use lantern::schema::TokenName;
+
+use super::*;
+
+/// The API, with a token of each role.
+struct Scene {
+    database: Database,
+    api: Router,
+    routes: Vec<Route>,
+    viewer: TokenText,
+    operator: TokenText,
+}
+
+impl Scene {
+    async fn at(config: Config) -> Self {
+        let database = Database::new();
+        let state = database.state_at(config).await;
+        let routes = route_table(&state);
+        let token = async |name: &str, role| {
+            let name = TokenName::parse(name).unwrap();
+            state.access.create(name, role, "test", None).await.unwrap()
+        };
+        Self {
+            viewer: token("looks", Role::Viewer).await,
+            operator: token("acts", Role::Operator).await,
+            database,
+            api: router(state),
+            routes,
+        }
+    }
+
+    async fn near() -> Self {
+        Self::at(Config::loopback()).await
+    }
+
+    /// What the host holds that a change could change, besides the audit.
+    fn contents(&self) -> Vec<String> {
+        let connection = self.database.writer();
+        let mut tables = connection
+            .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT IN ('_lantern_audit') ORDER BY name")
+            .unwrap();
+        let names: Vec<String> = tables
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        let count = |name: &String| -> String {
+            let sql = format!("SELECT count(*) FROM \"{name}\"");
+            let rows: i64 = connection.query_row(&sql, [], |row| row.get(0)).unwrap();
+            format!("{name} {rows}")
+        };
+        names.iter().map(count).collect()
+    }
+
+    /// The newest entries of the audit, as `actor action outcome detail`.
+    fn audit(&self, count: usize) -> Vec<String> {
+        let connection = self.database.writer();
+        let sql = "SELECT actor || ' ' || action || ' ' || outcome || ' ' || detail FROM _lantern_audit \
+                   ORDER BY id DESC LIMIT ?1";
+        let mut statement = connection.prepare(sql).unwrap();
+        statement
+            .query_map([count as i64], |row| row.get(0))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect()
+    }
+
+    async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Body) -> (u16, String) {
+        let mut request = Request::builder().method(method).uri(path);
+        if !headers.iter().any(|(name, _)| *name == "host") {
+            request = request.header("host", "localhost:7070");
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (response, text) = send(&self.api, request.body(body).unwrap()).await;
+        let status = response.status().as_u16();
+        if status >= 400 {
+            assert_eq!(
+                response.headers()["content-type"],
+                "application/problem+json",
+                "{method} {path}"
+            );
+        }
+        assert_eq!(
+            response.headers().contains_key("www-authenticate"),
+            status == 401,
+            "{method} {path}"
+        );
+        assert_eq!(
+            response.headers().contains_key("retry-after"),
+            status == 429 || status == 503,
+            "{method} {path}"
+        );
+        assert!(!response.headers().contains_key("access-control-allow-origin"));
+        (status, text)
+    }
+
+    /// A call with a JSON body by the operator.
+    async fn post(&self, path: &str, body: &str) -> (u16, String) {
+        let token = bearer(&self.operator);
+        let headers = [
+            ("authorization", token.as_str()),
+            ("content-type", "application/json"),
+        ];
+        self.call("POST", path, &headers, Body::from(body.to_owned()))
+            .await
+    }
+}
+
+fn bearer(token: &TokenText) -> String {
+    format!("Bearer {}", token.as_str())
+}
+
+/// A path that the route answers to.
+fn path_of(route: &Route) -> String {
+    let segments: Vec<&str> = route
+        .path
+        .split('/')
+        .map(|segment| {
+            if segment.starts_with('{') {
+                "things"
+            } else {
+                segment
+            }
+        })
+        .collect();
+    segments.join("/")
+}
+
+#[tokio::test]
+async fn every_change_is_refused_without_an_operator_and_from_foreign_pages() {
+    let scene = Scene::near().await;
+    let before = scene.contents();
+    let (viewer, operator) = (bearer(&scene.viewer), bearer(&scene.operator));
+    let changes: Vec<&Route> = scene
+        .routes
+        .iter()
+        .filter(|route| route.action.is_some())
+        .collect();
+    assert!(changes.len() >= 2);
+    for route in changes {
+        let (method, path) = (route.method.as_str(), path_of(route));
+        assert_eq!(route.needs, Needs::Operator, "{method} {path}");
+        let json = ("content-type", "application/json");
+        let cases: &[(&[(&str, &str)], u16)] = &[
+            (&[json], 401),
+            (&[json, ("authorization", "Bearer lantern_wrong")], 401),
+            (&[json, ("authorization", &viewer)], 403),
+            (
+                &[
+                    json,
+                    ("authorization", &operator),
+                    ("origin", "https://evil.example"),
+                ],
+                403,
+            ),
+            (&[json, ("authorization", &operator), ("origin", "null")], 403),
+            (
+                &[
+                    json,
+                    ("authorization", &operator),
+                    ("sec-fetch-site", "cross-site"),
+                ],
+                403,
+            ),
+            // A form on another page is a navigation as well.
+            (
+                &[
+                    json,
+                    ("authorization", &operator),
+                    ("sec-fetch-site", "cross-site"),
+                    ("sec-fetch-mode", "navigate"),
+                ],
+                403,
+            ),
+            (
+                &[json, ("authorization", &operator), ("host", "evil.example")],
+                421,
+            ),
+            (
+                &[
+                    json,
+                    ("authorization", &operator),
+                    ("host", "localhost.evil.example:7070"),
+                ],
+                421,
+            ),
+        ];
+        for (headers, expected) in cases {
+            let (status, body) = scene.call(method, &path, headers, Body::from("{}")).await;
+            assert_eq!(status, *expected, "{method} {path} {headers:?}: {body}");
+        }
+        let action = route.action.unwrap();
+        let recorded = scene.audit(9);
+        assert!(
+            recorded
+                .iter()
+                .all(|entry| entry.contains(&format!("{action} refused"))),
+            "{recorded:#?}"
+        );
+        for (entry, actor) in recorded
+            .iter()
+            .rev()
+            .zip(["(nobody)", "(nobody)", "looks", "acts"])
+        {
+            assert!(entry.starts_with(actor), "{entry}");
+        }
+    }
+    assert_eq!(scene.contents(), before);
+}
+
+#[tokio::test]
+async fn bodies_that_pages_can_send_unasked_are_refused() {
+    let scene = Scene::near().await;
+    let before = scene.contents();
+    let operator = bearer(&scene.operator);
+    for route in scene.routes.iter().filter(|route| route.action.is_some()) {
+        let (method, path) = (route.method.as_str(), path_of(route));
+        for content_type in [
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data; boundary=x",
+            "application/jsonx",
+            "",
+        ] {
+            let mut headers = vec![("authorization", operator.as_str()), ("content-length", "2")];
+            if !content_type.is_empty() {
+                headers.push(("content-type", content_type));
+            }
+            let (status, body) = scene.call(method, &path, &headers, Body::from("{}")).await;
+            let expected = if method == "DELETE" { 400 } else { 415 };
+            assert_eq!(status, expected, "{method} {path} {content_type}: {body}");
+        }
+    }
+    assert_eq!(scene.contents(), before);
+}
+
+#[tokio::test]
+async fn near_by_reads_need_no_token_but_a_wrong_one_is_refused() {
+    let scene = Scene::near().await;
+    for route in scene.routes.iter().filter(|route| route.action.is_none()) {
+        let path = path_of(route);
+        let (bare, _) = scene.call("GET", &path, &[], Body::empty()).await;
+        let wrong = [("authorization", "Bearer lantern_wrong")];
+        let (with_wrong, _) = scene.call("GET", &path, &wrong, Body::empty()).await;
+        let expected = match route.needs {
+            Needs::Nothing => (200, 200),
+            Needs::Viewer => (200, 401),
+            Needs::Operator => (401, 401),
+        };
+        assert_eq!((bare, with_wrong), expected, "{path}");
+    }
+    // A proxy on this machine comes over loopback, and with the name that it was given.
+    let scene = Scene::at(Config {
+        loopback: true,
+        hosts: vec!["lantern.example".into()],
+    })
+    .await;
+    let through_proxy = [("host", "lantern.example")];
+    let (status, _) = scene
+        .call("GET", "/api/v1/tables", &through_proxy, Body::empty())
+        .await;
+    assert_eq!(status, 401);
+}
+
+#[tokio::test]
+async fn from_elsewhere_everything_but_health_needs_a_token() {
+    let scene = Scene::at(Config {
+        loopback: false,
+        hosts: vec!["lantern.example".into(), "10.0.0.7".into(), "2001:db8::1".into()],
+    })
+    .await;
+    let (viewer, operator) = (bearer(&scene.viewer), bearer(&scene.operator));
+    let mut open = Vec::new();
+    for route in &scene.routes {
+        let (method, path) = (route.method.as_str(), path_of(route));
+        let (status, _) = scene.call(method, &path, &[], Body::empty()).await;
+        if status == 401 {
+            let by_viewer = [
+                ("authorization", viewer.as_str()),
+                ("host", "Lantern.example:443"),
+            ];
+            let (status, body) = scene.call(method, &path, &by_viewer, Body::empty()).await;
+            let expected = if route.needs == Needs::Viewer { 200 } else { 403 };
+            assert_eq!(status, expected, "{method} {path}: {body}");
+        } else {
+            open.push(path);
+        }
+    }
+    assert_eq!(open, ["/livez", "/readyz"]);
+    for (method, path) in [("GET", "/nothing"), ("POST", "/nothing"), ("POST", "/livez")] {
+        assert_eq!(
+            scene.call(method, path, &[], Body::empty()).await.0,
+            401,
+            "{path}"
+        );
+    }
+    let cases: &[(&[(&str, &str)], u16)] = &[
+        (&[("host", "10.0.0.7:7070")], 200),
+        (&[("host", "[2001:db8::1]:7070")], 200),
+        (&[("host", "10.0.0.8")], 421),
+        (&[("host", "sub.lantern.example")], 421),
+        (
+            &[("host", "lantern.example"), ("origin", "https://lantern.example")],
+            200,
+        ),
+        (&[("host", "localhost"), ("origin", "https://localhost")], 403),
+        (
+            &[
+                ("host", "lantern.example"),
+                ("origin", "https://lantern.example.evil"),
+            ],
+            403,
+        ),
+    ];
+    for (headers, expected) in cases {
+        let headers = [*headers, &[("authorization", operator.as_str())]].concat();
+        let (status, body) = scene.call("GET", "/api/v1/tokens", &headers, Body::empty()).await;
+        assert_eq!(status, *expected, "{headers:?}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_shown_once_used_and_revoked() {
+    let scene = Scene::near().await;
+    let (status, body) = scene
+        .post(
+            "/api/v1/tokens",
+            r#"{"name": "ci", "role": "viewer", "expires_in_days": 30}"#,
+        )
+        .await;
+    assert_eq!(status, 201, "{body}");
+    let created: Value = serde_json::from_str(&body).unwrap();
+    let token = format!("Bearer {}", created["token"].as_str().unwrap());
+    let who = async || {
+        let headers = [("authorization", token.as_str())];
+        scene.call("GET", "/api/v1/whoami", &headers, Body::empty()).await
+    };
+    assert_eq!(who().await, (200, r#"{"name":"ci","role":"viewer"}"#.into()));
+    assert_eq!(
+        get_json(&scene.api, "/api/v1/whoami").await,
+        serde_json::json!({"name": null, "role": "viewer"})
+    );
+
+    let operator = bearer(&scene.operator);
+    let as_operator = [("authorization", operator.as_str())];
+    let (_, list) = scene
+        .call("GET", "/api/v1/tokens", &as_operator, Body::empty())
+        .await;
+    assert!(
+        !list.contains(created["token"].as_str().unwrap()) && !list.contains("sha256"),
+        "{list}"
+    );
+    let list: Value = serde_json::from_str(&list).unwrap();
+    let names: Vec<&str> = list
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|token| token["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["acts", "ci", "looks"]);
+    assert_eq!(list[1]["created_by"], "acts");
+    assert_eq!(list[1]["expires_at"], created["expires_at"]);
+
+    let (status, _) = scene
+        .post("/api/v1/tokens", r#"{"name": "ci", "role": "operator"}"#)
+        .await;
+    assert_eq!(status, 409);
+    for expected in [204, 404] {
+        let (status, _) = scene
+            .call("DELETE", "/api/v1/tokens/ci", &as_operator, Body::empty())
+            .await;
+        assert_eq!(status, expected);
+    }
+    assert_eq!(who().await.0, 401);
+
+    let audit = get_json(&scene.api, "/api/v1/audit?actor=acts&limit=3").await;
+    let outcomes: Vec<String> = audit["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| {
+            format!(
+                "{} {}: {}",
+                entry["action"].as_str().unwrap(),
+                entry["outcome"].as_str().unwrap(),
+                entry["detail"].as_str().unwrap()
+            )
+        })
+        .collect();
+    assert_eq!(
+        outcomes[0],
+        "token.revoke refused: token ci: there is no token ci"
+    );
+    assert_eq!(outcomes[1], "token.revoke done: token ci");
+    assert!(
+        outcomes[2].starts_with("token.create refused: token ci, role operator"),
+        "{outcomes:?}"
+    );
+    let next = audit["next_cursor"].as_str().unwrap();
+    let rest = get_json(&scene.api, &format!("/api/v1/audit?actor=acts&cursor={next}")).await;
+    assert_eq!(rest["items"].as_array().unwrap().len(), 1);
+    assert!(!format!("{audit}{rest}").contains(created["token"].as_str().unwrap()));
+    let done = get_json(&scene.api, "/api/v1/audit?action=token.create").await;
+    assert_eq!(done["items"][1]["outcome"], "done");
+}
+
+#[tokio::test]
+async fn hostile_names_and_odd_bodies_change_nothing() {
+    let scene = Scene::near().await;
+    let before = scene.contents();
+    let long = "a".repeat(300);
+    for name in [
+        "", "../x", "..", "a/b", "a\\b", "a\0b", "A", "ä", "а", "a b", "a\n", "(host)", "1a", "local", &long,
+    ] {
+        let body = serde_json::json!({"name": name, "role": "viewer"}).to_string();
+        let (status, answer) = scene.post("/api/v1/tokens", &body).await;
+        assert_eq!(status, 400, "{name:?}: {answer}");
+    }
+    let operator = bearer(&scene.operator);
+    let as_operator = [("authorization", operator.as_str())];
+    for name in [
+        "..%2fx",
+        "%2e%2e%2f",
+        "a%00b",
+        "%d0%b0",
+        "CON",
+        "%27%20OR%201=1",
+        "%ff",
+        &long,
+    ] {
+        let (status, _) = scene
+            .call(
+                "DELETE",
+                &format!("/api/v1/tokens/{name}"),
+                &as_operator,
+                Body::empty(),
+            )
+            .await;
+        assert_eq!(status, 400, "{name}");
+    }
+    for body in [
+        "",
+        "{",
+        "[]",
+        "null",
+        r#"{"name": "x"}"#,
+        r#"{"name": "x", "role": "admin"}"#,
+        r#"{"name": "x", "role": "viewer", "more": 1}"#,
+        r#"{"name": "x", "name": "y", "role": "viewer"}"#,
+        r#"{"name": "x", "role": "viewer", "expires_in_days": 0}"#,
+        r#"{"name": "x", "role": "viewer", "expires_in_days": -1}"#,
+        r#"{"name": "x", "role": "viewer", "expires_in_days": 4000}"#,
+    ] {
+        let (status, answer) = scene.post("/api/v1/tokens", body).await;
+        assert_eq!(status, 400, "{body}: {answer}");
+    }
+    let large = format!(
+        r#"{{"name": "x", "role": "viewer", "pad": "{}"}}"#,
+        "x".repeat(70_000)
+    );
+    assert_eq!(scene.post("/api/v1/tokens", &large).await.0, 413);
+    assert_eq!(scene.contents(), before);
+}
+
+#[tokio::test]
+async fn a_flood_of_refusals_does_not_fill_the_audit() {
+    let scene = Scene::near().await;
+    let mut statuses = std::collections::BTreeMap::new();
+    for _ in 0..500 {
+        let headers = [
+            ("authorization", "Bearer lantern_wrong"),
+            ("content-type", "application/json"),
+        ];
+        let (status, _) = scene
+            .call("POST", "/api/v1/tokens", &headers, Body::from("{}"))
+            .await;
+        *statuses.entry(status).or_insert(0) += 1;
+    }
+    assert_eq!(statuses.into_iter().collect::<Vec<_>>(), [(401, 20), (429, 480)]);
+    assert_eq!(scene.audit(1_000).len(), 30);
+    // Whoever has a good token does not notice.
+    let (status, _) = scene
+        .post("/api/v1/tokens", r#"{"name": "ci", "role": "viewer"}"#)
+        .await;
+    assert_eq!(status, 201);
+    assert_eq!(scene.audit(1)[0].split(' ').next(), Some("acts"));
+}
