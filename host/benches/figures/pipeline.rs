@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use lantern::broker::{self, Broker, Link};
 use lantern::plugin::{self, Compiler, Limits, Loader, Plugin, Projector};
-use lantern::projection::{Config, Orders, Projection, Version};
+use lantern::projection::{Config, Orders, Projection, Purpose, Version};
 use lantern::status::Registry;
 use lantern::store::{self, Store};
 use lantern::telemetry::Metrics;
@@ -72,6 +72,7 @@ pub fn run(server: &NatsServer, count: usize, side: Side) -> anyhow::Result<f64>
             Arc::clone(&store),
             orders.subscribe(),
             "obs",
+            Purpose::Live,
             config,
             metrics,
         );

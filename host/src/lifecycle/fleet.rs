@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::heal::{BEFORE_SWAP, of_plugin, say};
 use super::{Actor, Inner, Installed, LifecycleError, adoption, installed};
 use crate::plugin::Digest;
-use crate::projection::{Orders, Projection, Version};
+use crate::projection::{Orders, Projection, Purpose, Version};
 use crate::schema::{Manifest, Table};
 use crate::settings::PluginSettings;
 use crate::store::{Healed, Installation};
@@ -248,6 +248,7 @@ impl Inner {
             Arc::clone(&parts.store),
             orders.subscribe(),
             source,
+            Purpose::Live,
             parts.config.projections.clone(),
             parts.metrics.clone(),
         );

@@ -25,7 +25,7 @@ use crate::status::{State, Status};
 use crate::store::{AdoptError, Adopted, Adoption, Committed, Store};
 use crate::telemetry::{Metrics, Outcome};
 
-pub use version::{Counted, Orders, Version};
+pub use version::{Counted, Orders, Purpose, Rebuild, Version};
 
 /// What can be chosen for all projections.
 #[derive(Clone, Debug)]
@@ -49,6 +49,7 @@ pub struct Projection {
     orders: watch::Receiver<Orders>,
     plugin: String,
     source: String,
+    purpose: Purpose,
     config: Config,
     metrics: Metrics,
     status: watch::Sender<Status>,
@@ -87,6 +88,7 @@ impl Projection {
         store: Arc<Store>,
         orders: watch::Receiver<Orders>,
         source: &str,
+        purpose: Purpose,
         config: Config,
         metrics: Metrics,
     ) -> (Self, watch::Receiver<Status>) {
@@ -124,6 +126,7 @@ impl Projection {
                 orders,
                 plugin,
                 source,
+                purpose,
                 config,
                 metrics,
                 status,
@@ -217,7 +220,7 @@ impl Projection {
                 "{open} dead letters are open, and the limit is {max} (limits.dead_letters_max)"
             )));
         }
-        let (plugin, source) = (self.plugin_name(), self.source_name());
+        let (plugin, source) = (&self.ledger_name(), self.source_name());
         // A tenth at a time, so that it is not done for each message.
         let keep = max - max.div_ceil(10);
         let dropped = self.store.discard_oldest_letters(plugin, source, keep).await?;
@@ -234,6 +237,14 @@ impl Projection {
         &self.plugin
     }
 
+    /// The name under which the database keeps where the projection stands.
+    fn ledger_name(&self) -> String {
+        match self.purpose {
+            Purpose::Live => self.plugin.clone(),
+            Purpose::Rebuild(rebuild) => rebuild.id.name_of(&self.plugin),
+        }
+    }
+
     fn source_name(&self) -> &str {
         &self.source
     }
@@ -247,7 +258,11 @@ impl Projection {
             contract: plugin.facts().contract.to_string(),
             at: Timestamp::now(),
         };
-        let adopted = self.store.adopt(adoption).await.map_err(|error| match error {
+        let adopted = match self.purpose {
+            Purpose::Live => self.store.adopt(adoption).await,
+            Purpose::Rebuild(rebuild) => self.store.adopt_rebuild(rebuild.id, adoption).await,
+        };
+        let adopted = adopted.map_err(|error| match error {
             AdoptError::Refused(_) => Halt::Failed(error.to_string()),
             AdoptError::Unavailable(_) => Halt::Retry(error.to_string()),
             AdoptError::Closed => Halt::Shutdown,
@@ -287,7 +302,10 @@ impl Projection {
 
     fn note_projected(&self, version: &Version, projected: &Projected) {
         let (plugin, source) = (self.plugin_name(), self.source_name());
-        self.metrics.projected(plugin, projected.busy);
+        let live = self.purpose == Purpose::Live;
+        if live {
+            self.metrics.projected(plugin, projected.busy);
+        }
         version.count_faults(projected.faults.len() as u64);
         for fault in &projected.faults {
             let (class, reason, sequence) = (fault.class.as_str(), &fault.reason, fault.first_sequence);
@@ -302,7 +320,9 @@ impl Projection {
                 rejected,
                 "a call into the plugin failed"
             );
-            self.metrics.plugin_fault(plugin, class);
+            if live {
+                self.metrics.plugin_fault(plugin, class);
+            }
         }
     }
 
@@ -320,6 +340,24 @@ impl Projection {
                 "the database refused a message's rows"
             );
         }
+        if self.purpose == Purpose::Live {
+            self.measure(version, committed);
+        }
+        self.status.send_modify(|status| {
+            status.checkpoint = through;
+            status.messages += counts.messages;
+            status.rows += counts.rows;
+            status.dead_letters += counts.dead;
+            status.missing += counts.missing;
+            status.stalled_since_ms = None;
+            status.lag = status.lag.map(|lag| lag.saturating_sub(counts.messages));
+        });
+    }
+
+    /// Counts a batch of the tables in use. A rebuild is not counted a second time.
+    fn measure(&self, version: &Version, committed: &Committed) {
+        let (plugin, source) = (self.plugin_name(), self.source_name());
+        let counts = committed.counts;
         self.metrics.committed(committed.took, counts.rows);
         self.metrics
             .messages(plugin, source, Outcome::Projected, counts.projected);
@@ -343,14 +381,5 @@ impl Projection {
             self.metrics
                 .rows(plugin, manifest.table_of(write).name.as_str(), rows);
         }
-        self.status.send_modify(|status| {
-            status.checkpoint = through;
-            status.messages += counts.messages;
-            status.rows += counts.rows;
-            status.dead_letters += counts.dead;
-            status.missing += counts.missing;
-            status.stalled_since_ms = None;
-            status.lag = status.lag.map(|lag| lag.saturating_sub(counts.messages));
-        });
     }
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Duration, MissedTickBehavior, interval};
+use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::pipeline::{AtWork, Pipeline, Place};
 use super::plan::{History, Horizon, Resume, covers, resume};
 use super::version::changed;
-use super::{Halt, Orders, Projection, Version};
+use super::{Halt, Orders, Projection, Purpose, Version};
 use crate::batch::Timestamp;
 use crate::broker::{
     BrokerError, ConsumerFacts, ConsumerHandle, OpenError, OpenRequest, PullError, Pulled, Retention, Start,
@@ -83,8 +83,8 @@ impl Projection {
 
     /// Asks the database how many dead letters are open: an operator, or another version, may have dealt with some.
     pub(super) async fn recount_dead_letters(&self) -> Result<(), Halt> {
-        let (plugin, source) = (self.plugin_name(), self.source_name());
-        let open = self.store.count_open_letters(plugin, source).await?;
+        let (plugin, source) = (self.ledger_name(), self.source_name());
+        let open = self.store.count_open_letters(&plugin, source).await?;
         self.status.send_modify(|status| status.dead_letters = open);
         Ok(())
     }
@@ -113,7 +113,7 @@ impl Projection {
         let request = OpenRequest {
             stream: stream.to_owned(),
             subjects: subjects.to_vec(),
-            consumer: format!("lantern-{}-{}", self.plugin_name(), self.source_name()),
+            consumer: consumer_name(self.plugin_name(), self.source_name(), self.purpose),
             owner: self.config.owner.clone(),
             plugin: self.plugin_name().to_owned(),
             source: self.source_name().to_owned(),
@@ -133,7 +133,10 @@ impl Projection {
         let acks = Some(subscription.handle());
         let place = Place {
             origin: attached.origin,
-            stamp: attached.origin,
+            stamp: match self.purpose {
+                Purpose::Live => attached.origin,
+                Purpose::Rebuild(rebuild) => rebuild.stamp,
+            },
             durable,
         };
         let pipeline = Pipeline::new(self, at_work, place, checkpoint, acks);
@@ -163,7 +166,7 @@ impl Projection {
 
     /// Where to go on, after the histories were compared; begins a new epoch when they differ.
     async fn attach(&self, stream: &str, facts: &StreamFacts) -> Result<Attached, Halt> {
-        let (plugin, source) = (self.plugin_name(), self.source_name());
+        let (plugin, source) = (&self.ledger_name(), self.source_name());
         let attached = self.store.attach(plugin, source).await?;
         let known = attached.as_ref().map(|attached| &attached.checkpoint);
         let at_checkpoint = match known {
@@ -180,6 +183,14 @@ impl Projection {
             at_checkpoint: at_checkpoint.map(|found| (found.published_ns, found.payload_sha256)),
         };
         let (after, reason) = match (resume(attached.as_ref(), &history), attached) {
+            (Resume::Begin { reason, .. } | Resume::BeginAfterTime { reason, .. }, Some(_))
+                if self.purpose != Purpose::Live =>
+            {
+                return Err(Halt::Failed(format!("{reason}; the rebuild has to begin again")));
+            }
+            (Resume::Begin { reason, .. }, None) if let Purpose::Rebuild(rebuild) = self.purpose => {
+                (rebuild.after, reason)
+            }
             (Resume::Continue, Some(attached)) => return Ok(attached),
             (Resume::Continue, None) => (0, "the first".to_owned()),
             (Resume::Begin { after, reason }, _) => (after, reason),
@@ -249,6 +260,47 @@ struct Opened<'a> {
     stream: String,
 }
 
+/// The name of the broker's durable consumer of a source.
+pub(crate) fn consumer_name(plugin: &str, source: &str, purpose: Purpose) -> String {
+    match purpose {
+        Purpose::Live => format!("lantern-{plugin}-{source}"),
+        Purpose::Rebuild(_) => format!("lantern-{plugin}-{source}-rebuild"),
+    }
+}
+
+/// Holds a rebuild to its rate: says when the next batch may be taken.
+struct Pace {
+    rate: Option<u64>,
+    began: Instant,
+    taken: u64,
+}
+
+impl Pace {
+    fn new(purpose: Purpose) -> Self {
+        let rate = match purpose {
+            Purpose::Live => None,
+            Purpose::Rebuild(rebuild) => rebuild.rate,
+        };
+        Self {
+            rate,
+            began: Instant::now(),
+            taken: 0,
+        }
+    }
+
+    fn take(&mut self, messages: usize) {
+        self.taken += messages as u64;
+    }
+
+    /// Returns when the rate allows more; at once where there is none.
+    async fn allows(&self) {
+        if let Some(rate) = self.rate {
+            let due = Duration::from_secs_f64(self.taken as f64 / rate.max(1) as f64);
+            tokio::time::sleep_until(self.began + due).await;
+        }
+    }
+}
+
 /// Pulls beside the pipeline, so that the next batch is there when the last one has been decoded. One batch waits
 /// and one is being pulled; both are bounded in bytes.
 fn pull(
@@ -290,6 +342,7 @@ impl Opened<'_> {
             .status
             .send_modify(|status| status.state = State::Running);
         let mut quiet_at = None;
+        let mut pace = Pace::new(projection.purpose);
         let halt = loop {
             let step = tokio::select! {
                 biased;
@@ -303,9 +356,10 @@ impl Opened<'_> {
                     Some(survey) => look(projection, &mut pipeline, &mut horizon, survey, &mut quiet_at).await,
                     None => Err(Halt::Retry("the survey of the stream ended".to_owned())),
                 },
-                batch = batches.recv(), if pipeline.has_room() => match batch {
+                batch = async { pace.allows().await; batches.recv().await }, if pipeline.has_room() => match batch {
                     Some(Ok(Pulled { deliveries, ack })) => {
                         quiet_at = None;
+                        pace.take(deliveries.len());
                         pipeline.feed(deliveries, Some(ack), &horizon).await
                     }
                     Some(Err(error)) => Err(pull_halt(&error)),

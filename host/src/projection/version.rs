@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::plugin::{Plugin, Projector};
 use crate::schema::Source;
 use crate::settings::PluginSettings;
+use crate::store::{OriginId, RebuildId};
 
 /// A version of a plugin at work. Shared by the projections of its sources, which count here what became of messages.
 pub struct Version {
@@ -105,4 +106,26 @@ pub(super) async fn changed(orders: &mut watch::Receiver<Orders>) {
     if orders.changed().await.is_err() {
         std::future::pending().await
     }
+}
+
+/// What a projection works for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The tables in use.
+    Live,
+    /// The tables of a rebuild, beside those in use.
+    Rebuild(Rebuild),
+}
+
+/// A rebuild of one source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rebuild {
+    /// Which rebuild.
+    pub id: RebuildId,
+    /// The history in use, which the rows are stamped with.
+    pub stamp: OriginId,
+    /// The last sequence that is not read again.
+    pub after: u64,
+    /// Messages a second at the most; none for as many as there can be.
+    pub rate: Option<u64>,
 }
