@@ -17,6 +17,8 @@ mod nats;
 
 #[path = "lifecycle/directory.rs"]
 mod directory;
+#[path = "lifecycle/rebuild.rs"]
+mod rebuild;
 #[path = "lifecycle/swap.rs"]
 mod swap;
 

@@ -1,9 +1,13 @@
-//! Where in a stream a moment lies. Asked only when a stream went back in time, so it may cost a consumer.
+//! What is seldom asked of the broker: where in a stream a moment lies (it may cost a consumer), and that a consumer be
+//! gone.
 
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::Info;
+use async_nats::jetstream::stream::DeleteStatus;
 use chrono::{DateTime, SecondsFormat};
 use serde_json::json;
 
+use super::api::EMPTY;
 use super::{Broker, BrokerError};
 
 impl Broker {
@@ -34,5 +38,22 @@ impl Broker {
                 what: format!("consumer by time on stream {stream}"),
                 detail: "the broker made none".to_owned(),
             })
+    }
+
+    /// Deletes a consumer that is not needed any more. One that is not there is as good as deleted.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError`] when the broker cannot be asked or does not answer.
+    pub async fn delete_consumer(&self, stream: &str, consumer: &str) -> Result<(), BrokerError> {
+        let _: Option<DeleteStatus> = self
+            .inner
+            .request(
+                format!("CONSUMER.DELETE.{stream}.{consumer}"),
+                &EMPTY,
+                &[ErrorCode::CONSUMER_NOT_FOUND, ErrorCode::STREAM_NOT_FOUND],
+            )
+            .await?;
+        Ok(())
     }
 }

@@ -105,6 +105,15 @@ impl Fleet {
         }
     }
 
+    /// Ends a plugin's projections after the batch in hand, until the plugin is run again. Returns its version.
+    pub(super) async fn rest(&mut self, plugin: &str) -> Option<Arc<Version>> {
+        let member = self.members.get_mut(plugin)?;
+        for (_, running) in std::mem::take(&mut member.sources) {
+            running.end().await;
+        }
+        Some(member.version())
+    }
+
     /// How many plugins run or are paused.
     pub(super) fn len(&self) -> usize {
         self.members.len()
@@ -151,6 +160,7 @@ impl Inner {
         {
             return Ok(installed(&plugin));
         }
+        self.check_no_rebuild(&name)?;
         self.parts.store.activate(adoption(&plugin)).await?;
         self.forgive(&format!("plugin {name}"));
         let hold = self.installation(&name).await?.paused;
@@ -201,7 +211,9 @@ impl Inner {
                     settings,
                     hold,
                 });
-                member.warm = Some(old);
+                if !Arc::ptr_eq(&old, &version) {
+                    member.warm = Some(old);
+                }
                 member
             }
             std::collections::btree_map::Entry::Vacant(entry) => entry.insert(Member {
@@ -235,6 +247,8 @@ impl Inner {
         }
         for source in wanted {
             if !member.sources.contains_key(&source) {
+                // One that rested is still listed.
+                self.parts.registry.remove(&name, &source);
                 let running = self.spawn(&member.orders, &source);
                 member.sources.insert(source, running);
             }
@@ -287,6 +301,7 @@ impl Inner {
     ) -> Result<Vec<String>, LifecycleError> {
         let mut fleet = self.fleet.lock().await;
         self.installation(plugin).await?;
+        self.check_no_rebuild(plugin)?;
         if let Some(member) = fleet.members.remove(plugin) {
             for (source, running) in member.sources {
                 running.end().await;
@@ -297,6 +312,16 @@ impl Inner {
         self.forgive(&format!("plugin {plugin}"));
         tracing::warn!(plugin, tables = ?dropped, by = by.0, "a plugin is removed");
         Ok(dropped)
+    }
+
+    fn check_no_rebuild(&self, plugin: &str) -> Result<(), LifecycleError> {
+        match self.rebuilds.of(plugin) {
+            Some(id) => Err(LifecycleError::Conflict(format!(
+                "rebuild {} of plugin {plugin} runs; wait for it or cancel it",
+                id.0
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// Whether a version was running at some time.

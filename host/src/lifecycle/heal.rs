@@ -106,7 +106,7 @@ impl Inner {
         let inner = Arc::clone(self);
         let stop = self.stop.child_token();
         let name = version.plugin().manifest().name.to_string();
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             let healing = inner.heal(&version, of_plugin(&name), after, None);
             tokio::select! {
                 () = stop.cancelled() => {}

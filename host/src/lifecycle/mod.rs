@@ -10,6 +10,7 @@ mod directory;
 mod fleet;
 mod heal;
 mod probation;
+mod rebuild;
 mod settings;
 mod start;
 mod view;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::batch::Timestamp;
 use crate::broker::Broker;
@@ -30,11 +32,13 @@ use crate::status::Registry;
 use crate::store::{AdoptError, Adoption, Arrival, CommitError, Healed, Store};
 use crate::telemetry::Metrics;
 
+pub use rebuild::{Progress, RebuildRequest, RebuildView};
 pub use start::StartError;
 pub use view::{PluginView, Refusal, VersionState, VersionView};
 
 use components::Components;
 use fleet::Fleet;
+use rebuild::Rebuilds;
 
 /// What can be chosen.
 #[derive(Clone, Debug)]
@@ -76,6 +80,9 @@ struct Inner {
     fleet: tokio::sync::Mutex<Fleet>,
     /// One compiler at a time beside the work of the host: two cores would have none left.
     compiling: tokio::sync::Semaphore,
+    rebuilds: Rebuilds,
+    /// What goes on beside the acts, and ends with the host.
+    tasks: TaskTracker,
     /// What operators have set, by plugin.
     settings: Mutex<BTreeMap<String, PluginSettings>>,
     /// Files and versions that do not run, and why.

@@ -45,7 +45,7 @@ impl Inner {
         let until = Instant::now() + settings.window_s.map_or(WINDOW, Duration::from_secs);
         let (inner, version, old) = (Arc::downgrade(self), Arc::downgrade(version), Arc::clone(old));
         let stop = self.stop.child_token();
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = judge(inner, version, old, measure, until) => {}

@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::components::Components;
 use super::directory::Directory;
 use super::fleet::Fleet;
+use super::rebuild::Rebuilds;
 use super::{Inner, Lifecycle, LifecycleError, Parts, Refusal};
 use crate::plugin::{Digest, Plugin};
 use crate::projection::Version;
@@ -40,6 +42,9 @@ pub enum StartError {
     /// The database does not say what should run.
     #[error("ask the database which plugins are installed")]
     Database(#[from] CommitError),
+    /// The rebuilds that were running cannot be taken up.
+    #[error("take up the rebuilds that were running")]
+    Rebuilds(#[from] LifecycleError),
     /// There are plugins, and not one of them can run.
     #[error("no plugin can be loaded: {0}")]
     Nothing(String),
@@ -59,6 +64,8 @@ impl Lifecycle {
             components,
             fleet: tokio::sync::Mutex::new(Fleet::default()),
             compiling: tokio::sync::Semaphore::new(1),
+            rebuilds: Rebuilds::default(),
+            tasks: TaskTracker::new(),
             settings: Mutex::default(),
             refusals: Mutex::default(),
             stop,
@@ -78,7 +85,8 @@ impl Lifecycle {
                 .collect();
             return Err(StartError::Nothing(reasons.join("; ")));
         }
-        tokio::spawn(directory.watch());
+        inner.resume_rebuilds().await?;
+        inner.tasks.spawn(directory.watch());
         Ok(Self { inner })
     }
 
@@ -96,6 +104,8 @@ impl Lifecycle {
     pub async fn stop(&self) {
         self.inner.stop.cancel();
         self.inner.fleet.lock().await.stop().await;
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
     }
 }
 

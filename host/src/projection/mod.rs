@@ -25,6 +25,7 @@ use crate::status::{State, Status};
 use crate::store::{AdoptError, Adopted, Adoption, Committed, Store};
 use crate::telemetry::{Metrics, Outcome};
 
+pub(crate) use session::consumer_name;
 pub use version::{Counted, Orders, Purpose, Rebuild, Version};
 
 /// What can be chosen for all projections.

@@ -87,6 +87,21 @@ impl Store {
             .await
     }
 
+    /// The last sequence that does not belong to a history.
+    ///
+    /// # Errors
+    /// As for [`Store::unreachable_rows`].
+    pub async fn begins_after(&self, origin: OriginId) -> Result<u64, CommitError> {
+        self.call(move |connection| {
+            connection.query_row(
+                "SELECT begins_after FROM _lantern_origin WHERE id = ?1",
+                [origin.0],
+                |row| row.get(0).map(from_sql),
+            )
+        })
+        .await
+    }
+
     /// Begins a rebuild: makes the empty tables.
     ///
     /// # Errors
@@ -340,7 +355,11 @@ fn finish(
     let plugin = adoption.manifest.name.as_str();
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for scope in scopes {
-        take_over(&transaction, id, plugin, scope)?;
+        cut(&transaction, plugin, scope)?;
+    }
+    let expired = expired_of_kept(&transaction, plugin, scopes)?;
+    for scope in scopes {
+        adopt_history(&transaction, id, plugin, scope)?;
     }
     for (table, _) in tables_of(&transaction, plugin)? {
         // To drop it here would hold up every commit for as long as it takes to free its pages.
@@ -355,6 +374,12 @@ fn finish(
             table.name.as_str(),
         )?;
         describe(&transaction, &adoption.manifest, table, None)?;
+    }
+    if let Some(table) = adoption.manifest.tables.first() {
+        transaction.execute(
+            "UPDATE _lantern_table SET rows_expired = ?2 WHERE name = ?1",
+            params![table.name.as_str(), expired],
+        )?;
     }
     forget_origins(&transaction, &id.name_of(plugin))?;
     let version = version_id(&transaction, adoption)?;
@@ -384,27 +409,14 @@ fn rename(transaction: &Transaction<'_>, from: &str, to: &str) -> Result<(), rus
     ))
 }
 
-/// What the rebuild remembers of a source becomes what is in use, from the scope's beginning on.
-fn take_over(
-    transaction: &Transaction<'_>,
-    id: RebuildId,
-    plugin: &str,
-    scope: &Scope,
-) -> Result<(), CatalogError> {
-    let latest = latest_origin(transaction, plugin, &scope.source)?;
-    if latest != Some(scope.origin.0) {
+/// Makes room for what the rebuild remembers of a source: what lies behind the scope's beginning is forgotten.
+fn cut(transaction: &Transaction<'_>, plugin: &str, scope: &Scope) -> Result<(), CatalogError> {
+    if latest_origin(transaction, plugin, &scope.source)? != Some(scope.origin.0) {
         return Err(CatalogError::Refused(vec![format!(
             "source {} has begun a new epoch meanwhile; rebuild again",
             scope.source
         )]));
     }
-    let Some(new) = latest_origin(transaction, &id.name_of(plugin), &scope.source)? else {
-        return Err(CatalogError::Refused(vec![format!(
-            "nothing of source {} was read",
-            scope.source
-        )]));
-    };
-    let (old, after) = (scope.origin.0, to_sql(scope.after));
     split_ledger(transaction, plugin, scope)?;
     for (table, column) in [
         ("ledger", "first_sequence"),
@@ -413,8 +425,51 @@ fn take_over(
     ] {
         transaction.execute(
             &format!("DELETE FROM _lantern_{table} WHERE origin = ?1 AND {column} > ?2"),
-            [old, after],
+            params![scope.origin.0, to_sql(scope.after)],
         )?;
+    }
+    Ok(())
+}
+
+/// Rows of the kept part that have gone by age: the ledger knows them, and no table has them.
+fn expired_of_kept(
+    transaction: &Transaction<'_>,
+    plugin: &str,
+    scopes: &[Scope],
+) -> Result<i64, rusqlite::Error> {
+    let expired: i64 = transaction.query_row(
+        "SELECT coalesce(sum(rows_expired), 0) FROM _lantern_table WHERE plugin = ?1",
+        [plugin],
+        |row| row.get(0),
+    )?;
+    let changed: i64 = transaction.query_row(
+        "SELECT coalesce(sum(l.changed), 0) FROM _lantern_ledger l JOIN _lantern_origin o ON o.id = l.origin
+         WHERE o.plugin = ?1",
+        [plugin],
+        |row| row.get(0),
+    )?;
+    let kept: u64 = unreachable_rows(transaction, plugin, scopes)?
+        .iter()
+        .map(|table| table.rows)
+        .sum();
+    Ok((changed - to_sql(kept)).clamp(0, expired))
+}
+
+/// What the rebuild remembers of a source becomes what is in use.
+fn adopt_history(
+    transaction: &Transaction<'_>,
+    id: RebuildId,
+    plugin: &str,
+    scope: &Scope,
+) -> Result<(), CatalogError> {
+    let Some(new) = latest_origin(transaction, &id.name_of(plugin), &scope.source)? else {
+        return Err(CatalogError::Refused(vec![format!(
+            "nothing of source {} was read",
+            scope.source
+        )]));
+    };
+    let old = scope.origin.0;
+    for table in ["ledger", "gap", "dead_letter"] {
         transaction.execute(
             &format!("UPDATE _lantern_{table} SET origin = ?1 WHERE origin = ?2"),
             [old, new],
