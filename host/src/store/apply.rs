@@ -17,6 +17,8 @@ pub(super) struct Applied {
 pub(super) enum ApplyError {
     /// The checkpoint is another one.
     Stale(Option<u64>),
+    /// The database refused a row, and the transaction holds half of the batch.
+    Refused,
     /// SQLite refused, and not because of the batch's rows.
     Sqlite(rusqlite::Error),
 }
@@ -27,17 +29,28 @@ impl From<rusqlite::Error> for ApplyError {
     }
 }
 
-/// Puts a batch into the open transaction. Rows that the database refuses turn their message into a dead letter.
+/// How rows are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Care {
+    /// As they come. When the database refuses one, the transaction has to be begun anew: a savepoint around each batch
+    /// would copy every page that it touches, and cost a tenth of the writer's time for what hardly ever happens.
+    None,
+    /// With a savepoint around each message, which finds the guilty ones: their messages become dead letters.
+    EachMessage,
+}
+
+/// Puts a batch into the open transaction.
 pub(super) fn apply(
     connection: &Connection,
     commit: &mut Commit,
     now: Timestamp,
+    care: Care,
 ) -> Result<Applied, ApplyError> {
     let found = checkpoint_sequence(connection, commit.origin)?;
     if found != Some(commit.after) {
         return Err(ApplyError::Stale(found));
     }
-    let (changed, refused) = write_rows(connection, commit)?;
+    let (changed, refused) = write_rows(connection, commit, care)?;
     let mut counts = Counts {
         changed,
         ..count(&commit.entries)
@@ -56,30 +69,28 @@ pub(super) fn apply(
     Ok(Applied { counts, refused })
 }
 
-/// The quick way: all rows as they come. Only when the database refuses one is the work undone and done again
-/// with a savepoint around each message, which finds the guilty ones.
-///
 /// Returns how many rows were inserted or updated, and the messages that were refused.
 fn write_rows(
     connection: &Connection,
     commit: &mut Commit,
-) -> Result<(u64, Vec<(u64, String)>), rusqlite::Error> {
+    care: Care,
+) -> Result<(u64, Vec<(u64, String)>), ApplyError> {
     let mut statements = prepare(connection, &commit.plugin)?;
-    connection.execute_batch("SAVEPOINT batch")?;
+    if care == Care::EachMessage {
+        return Ok(write_rows_one_by_one(connection, &mut statements, commit)?);
+    }
     let origin = commit.stamp;
-    let quick = commit.entries.iter().try_fold(0, |changed, entry| {
-        Ok(changed + write_entry(&mut statements, origin, entry)?)
-    });
-    let written = match quick {
-        Ok(changed) => (changed, Vec::new()),
-        Err(error) if is_refusal(&error) => {
-            connection.execute_batch("ROLLBACK TO batch")?;
-            write_rows_one_by_one(connection, &mut statements, commit)?
-        }
-        Err(error) => return Err(error),
-    };
-    connection.execute_batch("RELEASE batch")?;
-    Ok(written)
+    let mut changed = 0;
+    for entry in &commit.entries {
+        changed += write_entry(&mut statements, origin, entry).map_err(|error| {
+            if is_refusal(&error) {
+                ApplyError::Refused
+            } else {
+                ApplyError::Sqlite(error)
+            }
+        })?;
+    }
+    Ok((changed, Vec::new()))
 }
 
 /// Writes the rows of one message by itself, for a dead letter that is tried again. Rows that the database refuses make

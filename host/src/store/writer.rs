@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::apply::{ApplyError, apply};
+use super::apply::{Applied, ApplyError, Care, apply};
 use super::checkpointer::Checkpointer;
 use super::commit::{Commit, CommitError, Committed};
 use super::connection::{Database, is_busy};
@@ -59,8 +59,11 @@ pub(super) struct Writer {
 
 /// A batch that is in the open transaction and waits for its end.
 struct Pending {
+    commit: Commit,
     reply: CommitReply,
-    committed: Committed,
+    applied: Applied,
+    /// How it got there, and has to get there again when the transaction is begun anew.
+    care: Care,
 }
 
 impl Writer {
@@ -91,28 +94,23 @@ impl Writer {
             drop(reply.send(Err(CommitError::Unavailable(reason))));
             return None;
         }
-        let durable = first.durable;
-        let mut rows = 0;
-        let mut pending = Vec::new();
+        let mut group = Group {
+            durable: first.durable,
+            now: Timestamp::now(),
+            rows: 0,
+            pending: Vec::new(),
+        };
         let mut batch = Some((first, reply));
         let mut left = None;
-        let now = Timestamp::now();
         while let Some((commit, reply)) = batch.take() {
-            match self.apply(commit, reply, now) {
-                Ok(Some(applied)) => {
-                    rows += applied.committed.spent.len();
-                    pending.push(applied);
-                }
-                Ok(None) => {}
-                Err(reason) => {
-                    fail(pending, &reason);
-                    return None;
-                }
+            if let Err(reason) = self.add(&mut group, commit, reply) {
+                fail(group.pending, &reason);
+                return None;
             }
-            if rows < GROUP_ROWS_MAX {
+            if group.rows < GROUP_ROWS_MAX {
                 match self.requests.try_recv() {
                     // Whether the transaction is synchronized was decided when it began.
-                    Ok(Request::Commit(commit, reply)) if durable || !commit.durable => {
+                    Ok(Request::Commit(commit, reply)) if group.durable || !commit.durable => {
                         batch = Some((*commit, reply));
                     }
                     Ok(other) => left = Some(other),
@@ -121,15 +119,91 @@ impl Writer {
             }
         }
         match self.finish() {
-            Ok(()) => {
-                for Pending { reply, mut committed } in pending {
-                    committed.took = began.elapsed();
-                    drop(reply.send(Ok(committed)));
-                }
-            }
-            Err(reason) => fail(pending, &reason),
+            Ok(()) => group.answer(began),
+            Err(reason) => fail(group.pending, &reason),
         }
         left
+    }
+
+    /// Puts one batch into the open transaction; one whose checkpoint is another is answered and left out. When the
+    /// database refuses a row, the transaction is begun anew: with what was in it, and then this batch with care.
+    /// `Err`: the transaction is lost, and this batch has been answered.
+    fn add(&mut self, group: &mut Group, mut commit: Commit, reply: CommitReply) -> Result<(), String> {
+        let mut care = Care::None;
+        let mut applied = self.apply(&mut commit, group.now, care);
+        if matches!(applied, Err(ApplyError::Refused)) {
+            care = Care::EachMessage;
+            applied = match self.again(group) {
+                Ok(()) => self.apply(&mut commit, group.now, care),
+                Err(reason) => {
+                    drop(reply.send(Err(CommitError::Unavailable(reason.clone()))));
+                    return Err(reason);
+                }
+            };
+        }
+        match applied {
+            Ok(applied) => {
+                group.rows += commit.entries.len();
+                group.pending.push(Pending {
+                    commit,
+                    reply,
+                    applied,
+                    care,
+                });
+                Ok(())
+            }
+            Err(ApplyError::Stale(found)) => {
+                let expected = commit.after;
+                drop(reply.send(Err(CommitError::Stale { expected, found })));
+                Ok(())
+            }
+            Err(ApplyError::Sqlite(error)) => {
+                let reason = self.lost(&error);
+                drop(reply.send(Err(CommitError::Unavailable(reason.clone()))));
+                Err(reason)
+            }
+            // With care there is no such answer.
+            Err(ApplyError::Refused) => {
+                let reason = "the database refuses rows without saying which".to_owned();
+                self.close();
+                self.unwell(reason.clone());
+                drop(reply.send(Err(CommitError::Unavailable(reason.clone()))));
+                Err(reason)
+            }
+        }
+    }
+
+    /// Rolls the transaction back, begins it anew, and puts into it what was in it.
+    fn again(&mut self, group: &mut Group) -> Result<(), String> {
+        let Some((database, _)) = self.database.as_ref() else {
+            return Err("the database is not open".to_owned());
+        };
+        if let Err(error) = database.connection.execute_batch("ROLLBACK") {
+            return Err(self.lost(&error));
+        }
+        self.begin(group.durable)?;
+        for pending in &mut group.pending {
+            match self.apply(&mut pending.commit, group.now, pending.care) {
+                Ok(applied) if pending.care == Care::None => pending.applied = applied,
+                // Its guilty messages are rejections by now, and were counted before.
+                Ok(applied) => pending.applied.counts = applied.counts,
+                Err(ApplyError::Sqlite(error)) => return Err(self.lost(&error)),
+                Err(ApplyError::Stale(_) | ApplyError::Refused) => {
+                    let reason = "a batch does not go in a second time as it did before".to_owned();
+                    self.close();
+                    self.unwell(reason.clone());
+                    return Err(reason);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&self, commit: &mut Commit, now: Timestamp, care: Care) -> Result<Applied, ApplyError> {
+        match self.database.as_ref() {
+            Some((database, _)) => apply(&database.connection, commit, now, care),
+            None => Err(ApplyError::Sqlite(rusqlite::Error::InvalidQuery)),
+        }
     }
 
     /// Opens the database if need be and begins a transaction. While another process holds the lock it tries
@@ -159,42 +233,6 @@ impl Writer {
             }
         }
         Err("another process holds the database's lock".to_owned())
-    }
-
-    /// Puts one batch into the open transaction. `Ok(None)`: it was refused and answered, the others go on.
-    /// `Err`: the transaction is lost; this batch has been answered.
-    fn apply(
-        &mut self,
-        mut commit: Commit,
-        reply: CommitReply,
-        now: Timestamp,
-    ) -> Result<Option<Pending>, String> {
-        let Some((database, _)) = self.database.as_ref() else {
-            return Err("the database is not open".to_owned());
-        };
-        match apply(&database.connection, &mut commit, now) {
-            Ok(applied) => Ok(Some(Pending {
-                reply,
-                committed: Committed {
-                    counts: applied.counts,
-                    refused: applied.refused,
-                    spent: commit.entries,
-                    took: Duration::ZERO,
-                },
-            })),
-            Err(ApplyError::Stale(found)) => {
-                drop(reply.send(Err(CommitError::Stale {
-                    expected: commit.after,
-                    found,
-                })));
-                Ok(None)
-            }
-            Err(ApplyError::Sqlite(error)) => {
-                let reason = self.lost(&error);
-                drop(reply.send(Err(CommitError::Unavailable(reason.clone()))));
-                Err(reason)
-            }
-        }
     }
 
     /// Ends the transaction. It has taken effect only when this returns `Ok`: the commit succeeded, and into the
@@ -309,6 +347,37 @@ impl Writer {
             }
             changed
         });
+    }
+}
+
+/// The batches of one transaction.
+struct Group {
+    durable: bool,
+    now: Timestamp,
+    rows: usize,
+    pending: Vec<Pending>,
+}
+
+impl Group {
+    /// Tells each that it has taken effect.
+    fn answer(self, began: Instant) {
+        let took = began.elapsed();
+        for Pending {
+            commit,
+            reply,
+            applied,
+            ..
+        } in self.pending
+        {
+            let committed = Committed {
+                counts: applied.counts,
+                refused: applied.refused,
+                spent: commit.entries,
+                took,
+            };
+            // A caller that has gone away does not need the answer.
+            drop(reply.send(Ok(committed)));
+        }
     }
 }
 
