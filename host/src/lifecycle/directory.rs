@@ -57,7 +57,7 @@ impl Directory {
             inner,
             seen: BTreeMap::new(),
             records: BTreeMap::new(),
-            actor: Actor("plugin directory".to_owned()),
+            actor: Actor::part("plugin directory"),
             readable: true,
         }
     }

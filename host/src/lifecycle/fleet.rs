@@ -191,6 +191,16 @@ impl Inner {
             by = by.0,
             "a version is active"
         );
+        self.parts.metrics.plugin_switched(&name);
+        self.parts.metrics.dead_letters_resolved(&name, healed.resolved);
+        let detail = format!(
+            "version {} is active; {} of {} dead letters now decode",
+            plugin.manifest().version,
+            healed.resolved,
+            healed.tried
+        );
+        self.audit(by, "plugin.activate", &name, Some(plugin.digest()), detail)
+            .await;
         Ok(Installed {
             healed,
             ..installed(&plugin)
@@ -285,10 +295,17 @@ impl Inner {
         if let Some(member) = fleet.members.get(plugin) {
             member.orders.send_modify(|orders| orders.hold.clone_from(&hold));
         }
-        match hold {
+        match &hold {
             Some(reason) => tracing::warn!(plugin, reason, by = by.0, "a plugin is paused"),
             None => tracing::info!(plugin, by = by.0, "a plugin goes on"),
         }
+        let action = if hold.is_some() {
+            "plugin.pause"
+        } else {
+            "plugin.resume"
+        };
+        self.audit(by, action, plugin, None, hold.unwrap_or_default())
+            .await;
         Ok(())
     }
 

@@ -39,6 +39,7 @@ impl Lifecycle {
                 };
                 let (some, _) = inner.heal(&version, filter, 0, None).await?;
                 inner.fleet.lock().await.nudge(&name);
+                inner.parts.metrics.dead_letters_resolved(&name, some.resolved);
                 healed += some;
             }
             tracing::info!(
@@ -113,6 +114,7 @@ impl Inner {
                 result = healing => match result {
                     Ok((healed, _)) => {
                         say(&name, healed);
+                        inner.parts.metrics.dead_letters_resolved(&name, healed.resolved);
                         inner.fleet.lock().await.nudge(&name);
                     }
                     Err(error) => tracing::warn!(plugin = name, %error, "dead letters could not all be tried again"),

@@ -29,7 +29,7 @@ use crate::projection::{self, Version};
 use crate::schema::{ManifestDescription, PluginName};
 use crate::settings::PluginSettings;
 use crate::status::Registry;
-use crate::store::{AdoptError, Adoption, Arrival, CommitError, Healed, Store};
+use crate::store::{AdoptError, Adoption, Arrival, AuditEntry, AuditOutcome, CommitError, Healed, Store};
 use crate::telemetry::Metrics;
 
 pub use rebuild::{Progress, RebuildRequest, RebuildView};
@@ -90,9 +90,20 @@ struct Inner {
     stop: CancellationToken,
 }
 
-/// Who acts, for the audit and the log.
+/// Who acts, for the audit and the log: a token's name, or a part of the host in brackets, which no token can have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor(pub String);
+
+impl Actor {
+    /// A part of the host that acts by itself.
+    fn part(name: &str) -> Self {
+        Self(format!("({name})"))
+    }
+
+    fn is_part(&self) -> bool {
+        self.0.starts_with('(')
+    }
+}
 
 /// Why an act was not done. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]
@@ -314,6 +325,25 @@ fn adoption(plugin: &Plugin) -> Adoption {
 }
 
 impl Inner {
+    /// Writes into the audit what a part of the host has done by itself. What somebody has asked for is written where it
+    /// was asked, with who that was.
+    async fn audit(&self, by: &Actor, action: &str, plugin: &str, digest: Option<Digest>, detail: String) {
+        if !by.is_part() {
+            return;
+        }
+        let entry = AuditEntry {
+            actor: by.0.clone(),
+            action: action.to_owned(),
+            plugin: Some(plugin.to_owned()),
+            digest: digest.map(|digest| digest.to_string()),
+            outcome: AuditOutcome::Done,
+            detail,
+        };
+        if let Err(error) = self.parts.store.append_audit(entry).await {
+            tracing::warn!(plugin, action, %error, "an act of the host could not be written into the audit");
+        }
+    }
+
     /// Compiles and tries a component on a thread of its own, one at a time.
     async fn load(self: &Arc<Self>, bytes: Vec<u8>) -> Result<(Arc<Plugin>, Vec<u8>), LifecycleError> {
         // The semaphore is never closed; if it were, compiling would merely not be bounded.

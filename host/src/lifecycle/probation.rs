@@ -60,12 +60,13 @@ impl Inner {
         if !still {
             return;
         }
-        let by = Actor("automatic rollback".to_owned());
+        let by = Actor::part("automatic rollback");
         let (from, to) = (&bad.plugin().manifest().version, &old.plugin().manifest().version);
         let words = format!("version {from} was taken back to {to} automatically: {why}");
         match self.switch(Arc::clone(&old), &by).await {
             Ok(_) => {
                 tracing::error!(plugin = name, "{words}");
+                self.parts.metrics.plugin_taken_back(&name);
                 let digest = bad.plugin().digest().to_string();
                 if let Err(error) = self.parts.store.note_failed(&name, &digest, &words).await {
                     tracing::warn!(plugin = name, %error, "it could not be noted that a version failed");

@@ -291,6 +291,49 @@ async fn another_process_that_holds_the_lock_delays_but_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_refused_row_takes_nothing_from_the_batches_of_its_transaction() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    let twice = || {
+        let row = Row {
+            write: 0,
+            values: vec![Value::Text("a".into()), Value::Null, Value::Null],
+        };
+        Outcome::Rows(vec![row])
+    };
+    // While another process holds the lock, all of them come to wait, and go into one transaction.
+    let other = rusqlite::Connection::open(scene.store.path()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut answers = Vec::new();
+    for (after, outcomes) in [
+        (0, vec![order("a", 1), note(2)]),
+        (2, vec![twice(), order("b", 1)]),
+        (4, vec![order("c", 1), twice()]),
+        (6, vec![note(7)]),
+    ] {
+        answers.push(
+            scene
+                .store
+                .begin_commit(scene.batch(after, outcomes))
+                .await
+                .unwrap(),
+        );
+    }
+    other.execute_batch("ROLLBACK").unwrap();
+    let mut refused = Vec::new();
+    for answer in answers {
+        refused.push(answer.await.unwrap().expect("committed").refused.len());
+    }
+    assert_eq!(refused, [0, 1, 1, 0]);
+    assert_eq!(scene.query("SELECT id FROM orders ORDER BY id"), "a; b; c");
+    assert_eq!(
+        scene.query("SELECT messages, projected, dead FROM _lantern_ledger"),
+        "7 5 2"
+    );
+    sound(&scene.store);
+}
+
+#[tokio::test]
 async fn additions_to_a_table_are_made_and_other_changes_refused() {
     let dir = tempfile::tempdir().unwrap();
     let scene = Scene::open(dir.path()).await;

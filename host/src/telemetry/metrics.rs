@@ -14,7 +14,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetri
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
@@ -89,8 +89,51 @@ struct Inner {
     commit_rows: Histogram,
     project_duration: Family<PluginLabels, Histogram, fn() -> Histogram>,
     plugin_faults: Family<FaultLabels, Counter>,
+    lifecycle: Lifecycle,
     broker_reconnects: Counter,
     flags: Arc<Flags>,
+}
+
+/// What happens to plugins.
+#[derive(Default)]
+struct Lifecycle {
+    switches: Family<PluginLabels, Counter>,
+    rollbacks: Family<PluginLabels, Counter>,
+    resolved: Family<PluginLabels, Counter>,
+    rebuild_left: Family<PluginLabels, Gauge>,
+}
+
+impl Lifecycle {
+    fn registered(registry: &mut Registry) -> Self {
+        let own = Self::default();
+        registry.register(
+            "plugin_switches",
+            "How often another version of a plugin became active",
+            own.switches.clone(),
+        );
+        registry.register(
+            "plugin_automatic_rollbacks",
+            "How often the host went back to an earlier version by itself",
+            own.rollbacks.clone(),
+        );
+        registry.register(
+            "dead_letters_resolved",
+            "Dead letters that could be projected after all",
+            own.resolved.clone(),
+        );
+        registry.register(
+            "rebuild_messages_left",
+            "Messages that a rebuild has still to read",
+            own.rebuild_left.clone(),
+        );
+        own
+    }
+}
+
+fn of(plugin: &str) -> PluginLabels {
+    PluginLabels {
+        plugin: plugin.to_owned(),
+    }
 }
 
 /// What is either so or not.
@@ -121,6 +164,7 @@ impl Metrics {
         let commit_rows = Histogram::new(exponential_buckets(1.0, 4.0, 9));
         let project_duration = Family::new_with_constructor(project_histogram as fn() -> Histogram);
         let plugin_faults = Family::<FaultLabels, Counter>::default();
+        let lifecycle = Lifecycle::registered(registry);
         let broker_reconnects = Counter::default();
 
         registry.register(
@@ -178,6 +222,7 @@ impl Metrics {
             commit_rows,
             project_duration,
             plugin_faults,
+            lifecycle,
             broker_reconnects,
             flags,
         };
@@ -223,12 +268,9 @@ impl Metrics {
 
     /// A plugin took `time` for a batch.
     pub fn projected(&self, plugin: &str, time: Duration) {
-        let labels = PluginLabels {
-            plugin: plugin.to_owned(),
-        };
         self.inner
             .project_duration
-            .get_or_create(&labels)
+            .get_or_create(&of(plugin))
             .observe(time.as_secs_f64());
     }
 
@@ -239,6 +281,40 @@ impl Metrics {
             kind,
         };
         self.inner.plugin_faults.get_or_create(&labels).inc();
+    }
+
+    /// Another version of a plugin is active.
+    pub fn plugin_switched(&self, plugin: &str) {
+        self.inner.lifecycle.switches.get_or_create(&of(plugin)).inc();
+    }
+
+    /// The host went back to an earlier version by itself.
+    pub fn plugin_taken_back(&self, plugin: &str) {
+        self.inner.lifecycle.rollbacks.get_or_create(&of(plugin)).inc();
+    }
+
+    /// `count` dead letters of a plugin could be projected after all.
+    pub fn dead_letters_resolved(&self, plugin: &str, count: u64) {
+        self.inner
+            .lifecycle
+            .resolved
+            .get_or_create(&of(plugin))
+            .inc_by(count);
+    }
+
+    /// How many messages a plugin's rebuild has still to read; none when there is no rebuild.
+    pub fn rebuild_left(&self, plugin: &str, left: Option<u64>) {
+        match left {
+            Some(left) => {
+                let left = i64::try_from(left).unwrap_or(i64::MAX);
+                self.inner
+                    .lifecycle
+                    .rebuild_left
+                    .get_or_create(&of(plugin))
+                    .set(left);
+            }
+            None => drop(self.inner.lifecycle.rebuild_left.remove(&of(plugin))),
+        }
     }
 
     /// Whether there is a connection to the broker now.
