@@ -15,9 +15,9 @@ use crate::broker::{AckToken, ConsumerHandle};
 use crate::plugin::{Projected, Projector};
 use crate::store::{Adopted, Commit, CommitError, Committed, Gap, Mark, OriginId};
 
-/// One batch in the writer's hands and one behind it: while it writes, the next is decoded. More would only hold
-/// memory, since the writer is the bottleneck.
-pub(super) const IN_FLIGHT_MAX: usize = 2;
+/// One batch in the writer's hands, one behind it, and one whose answer is on the way back: while the writer works, the
+/// next is decoded. More would only hold memory, since the writer is the bottleneck.
+pub(super) const IN_FLIGHT_MAX: usize = 3;
 
 /// A slow plugin commits what it has done after this long, so that the tables move and the host sees that it does.
 const PROJECT_BUDGET: Duration = Duration::from_millis(250);

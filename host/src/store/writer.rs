@@ -21,12 +21,12 @@ use super::connection::{Database, is_busy};
 use super::{Config, Health, Reader, Synchronous, migrate};
 use crate::batch::Timestamp;
 
-/// Rows after which a transaction ends although more batches wait. At 150,000 rows a second it is done in a
-/// quarter of a second, which is the longest that another source's batch waits for its turn; larger ones were
-/// not faster.
-const GROUP_ROWS_MAX: usize = 32_768;
+/// Rows after which a transaction ends although more batches wait. Enough that the cost of a commit does not show, and
+/// less than two full batches: a transaction that takes in all that a source may have on the way leaves the writer idle
+/// until the next batch is decoded.
+const GROUP_ROWS_MAX: usize = 8_192;
 
-/// Requests that may wait. Each source has at most two batches on the way, and a batch is bounded in bytes, so
+/// Requests that may wait. Each source has at most three batches on the way, and a batch is bounded in bytes, so
 /// this bounds the memory of the queue; senders wait when it is full.
 pub(super) const REQUESTS_MAX: usize = 64;
 
