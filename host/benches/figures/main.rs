@@ -14,12 +14,15 @@
 )]
 
 mod events;
+#[path = "../../tests/support/evolving.rs"]
+mod evolving;
 #[path = "../../tests/support/host.rs"]
 mod host;
 mod kill;
 mod native;
 #[path = "../../tests/support/nats.rs"]
 mod nats;
+mod operator;
 mod pipeline;
 mod process;
 mod raw;
@@ -56,6 +59,12 @@ struct Options {
     /// Rounds of killing the host; the broker is killed in a third as many.
     #[arg(long, default_value_t = 100)]
     kills: usize,
+    /// Swaps under load.
+    #[arg(long, default_value_t = 1_000)]
+    swaps: usize,
+    /// Rows that are rebuilt.
+    #[arg(long, default_value_t = 1_000_000)]
+    rebuilt: u64,
     /// A folder with `windows-events.zip`'s content as JSON lines; generated events are used without it.
     #[arg(long)]
     data: Option<PathBuf>,
@@ -75,6 +84,10 @@ enum Figure {
     Process,
     /// Kill -9 of host and broker under load.
     Kill,
+    /// Swaps of a plugin's versions under load.
+    Swaps,
+    /// A rebuild beside the live path.
+    Rebuild,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -92,6 +105,12 @@ fn main() -> anyhow::Result<()> {
     if wanted(Figure::Kill) {
         kill::host(options.kills);
         kill::broker(options.kills.div_ceil(3));
+    }
+    if wanted(Figure::Swaps) {
+        operator::swaps(options.swaps)?;
+    }
+    if wanted(Figure::Rebuild) {
+        operator::rebuild(options.rebuilt)?;
     }
     Ok(())
 }
