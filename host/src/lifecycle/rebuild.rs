@@ -249,7 +249,6 @@ impl Inner {
         request: &RebuildRequest,
     ) -> Result<Vec<Scope>, LifecycleError> {
         let manifest = version.plugin().manifest();
-        let unavailable = |error: &dyn std::fmt::Display| LifecycleError::Unavailable(error.to_string());
         let streams: Vec<_> = manifest
             .sources
             .iter()
@@ -272,53 +271,69 @@ impl Inner {
         let from_ns = from_time(request)?;
         let mut scopes = Vec::new();
         for (source, stream) in streams {
-            let Some(attached) = self.parts.store.attach(manifest.name.as_str(), source).await? else {
-                return Err(LifecycleError::Conflict(format!(
-                    "source {source} was never read by plugin {}; activate the version instead",
-                    manifest.name
-                )));
-            };
-            let broker = &self.parts.broker;
-            let facts = broker
-                .stream_facts(stream)
-                .await
-                .map_err(|error| unavailable(&error))?;
-            let Some(facts) = facts else {
-                return Err(LifecycleError::Conflict(format!(
-                    "the broker has no stream {stream}"
-                )));
-            };
-            if attached
-                .stream_created_ns
-                .is_some_and(|created| created != facts.created_ns)
-            {
-                return Err(LifecycleError::Conflict(format!(
-                    "stream {stream} was created anew; wait until the plugin has begun its new epoch"
-                )));
-            }
-            let asked = match (request.from_sequence, from_ns) {
-                (Some(sequence), _) => sequence.saturating_sub(1),
-                (None, Some(time)) => broker
-                    .sequence_until(stream, time - 1)
-                    .await
-                    .map_err(|error| unavailable(&error))?,
-                (None, None) => 0,
-            };
-            let begins_after = self.parts.store.begins_after(attached.origin).await?;
-            // Where nothing was trimmed and nothing asked for, the ledger begins where it began.
-            let gone = facts.first_sequence.saturating_sub(1);
-            let after = if asked == 0 && gone <= begins_after {
-                begins_after
-            } else {
-                asked.max(gone).max(begins_after)
-            };
-            scopes.push(Scope {
-                source: source.to_owned(),
-                origin: attached.origin,
-                after: after.min(attached.checkpoint.sequence),
-            });
+            scopes.push(
+                self.scope(
+                    manifest.name.as_str(),
+                    source,
+                    stream,
+                    (request.from_sequence, from_ns),
+                )
+                .await?,
+            );
         }
         Ok(scopes)
+    }
+
+    /// What of one stream is read again: `from` is a sequence or a time in nanoseconds.
+    async fn scope(
+        &self,
+        plugin: &str,
+        source: &str,
+        stream: &str,
+        from: (Option<u64>, Option<i64>),
+    ) -> Result<Scope, LifecycleError> {
+        let unavailable = |error: &dyn std::fmt::Display| LifecycleError::Unavailable(error.to_string());
+        let Some(attached) = self.parts.store.attach(plugin, source).await? else {
+            return Err(LifecycleError::Conflict(format!(
+                "source {source} was never read by plugin {plugin}; activate the version instead"
+            )));
+        };
+        let broker = &self.parts.broker;
+        let facts = broker
+            .stream_facts(stream)
+            .await
+            .map_err(|error| unavailable(&error))?;
+        let Some(facts) = facts else {
+            return Err(LifecycleError::Conflict(format!(
+                "the broker has no stream {stream}"
+            )));
+        };
+        if attached
+            .stream_created_ns
+            .is_some_and(|created| created != facts.created_ns)
+        {
+            return Err(LifecycleError::Conflict(format!(
+                "stream {stream} was created anew; wait until the plugin has begun its new epoch"
+            )));
+        }
+        let asked = match from {
+            (Some(sequence), _) => sequence.saturating_sub(1),
+            (None, Some(time)) => broker
+                .sequence_until(stream, time - 1)
+                .await
+                .map_err(|error| unavailable(&error))?,
+            (None, None) => 0,
+        };
+        let begins_after = self.parts.store.begins_after(attached.origin).await?;
+        let gone = facts.first_sequence.saturating_sub(1);
+        Ok(Scope {
+            source: source.to_owned(),
+            origin: attached.origin,
+            after: asked
+                .max(gone)
+                .max(begins_after)
+                .min(attached.checkpoint.sequence),
+        })
     }
 
     /// Refuses where rows would be lost.
