@@ -1,6 +1,7 @@
 //! What the host as a whole has to pass to be ready: broker and database, and which plugin files do not run. It looks
 //! at what the parts say of themselves and asks nobody. Projections are looked at by http itself.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::broker::{Broker, Link};
@@ -14,11 +15,11 @@ const REFUSALS_SHOWN: usize = 20;
 
 /// What http asks at each look.
 pub(super) fn checks(broker: &Broker, store: &Store, lifecycle: Lifecycle, metrics: Metrics) -> Health {
-    let (link, database) = (broker.link(), store.health());
+    let (link, database, log) = (broker.link(), store.health(), store.log_path());
     Arc::new(move || {
         let broker = broker_check(&link.borrow());
         metrics.broker_connected(broker.ok);
-        let mut checks = vec![broker, database_check(&database.borrow())];
+        let mut checks = vec![broker, database_check(&database.borrow()), log_check(&log)];
         checks.extend(refusal_checks(&lifecycle.refusals()));
         checks
     })
@@ -67,6 +68,29 @@ fn broker_check(link: &Link) -> Check {
     };
     Check {
         name: "broker".to_owned(),
+        ok,
+        detail,
+    }
+}
+
+/// Bytes of the write-ahead log beyond which somebody has to look. The host keeps it below 100 MiB, but a program that
+/// holds a read transaction open keeps it from starting over.
+const LOG_BYTES_MAX: u64 = 1 << 30;
+
+fn log_check(log: &Path) -> Check {
+    // Without the file there is nothing in it.
+    let bytes = std::fs::metadata(log).map_or(0, |metadata| metadata.len());
+    let mib = bytes >> 20;
+    let ok = bytes <= LOG_BYTES_MAX;
+    let detail = if ok {
+        format!("the write-ahead log has {mib} MiB")
+    } else {
+        format!(
+            "the write-ahead log has grown to {mib} MiB: some program keeps a read transaction of lantern.db open"
+        )
+    };
+    Check {
+        name: "database-log".to_owned(),
         ok,
         detail,
     }

@@ -217,6 +217,13 @@ impl Store {
         &self.path
     }
 
+    /// The write-ahead log's file, which may be missing while nothing is in it.
+    pub fn log_path(&self) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push("-wal");
+        path.into()
+    }
+
     /// Whether the database can be written, as it changes.
     pub fn health(&self) -> watch::Receiver<Health> {
         self.health.clone()
