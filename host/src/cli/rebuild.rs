@@ -1,0 +1,257 @@
+//! `lantern rebuild`: a plugin's tables are filled anew beside those in use.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::client::{Client, HostArgs};
+use super::plugin::Reference;
+use super::{Failure, print, print_json, table};
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct RebuildArgs {
+    #[command(subcommand)]
+    command: Option<RebuildCommand>,
+    /// The plugin; with @DIGEST (eight digits or more) or @VERSION by that version, otherwise by the one that runs.
+    #[arg(value_name = "NAME[@VERSION]", required = true)]
+    plugin: Option<Reference>,
+    /// Begin here: a sequence, or a time as 2026-05-28T10:41:00Z is one. Rows from before are kept.
+    #[arg(long, value_name = "SEQUENCE|TIME")]
+    from: Option<String>,
+    /// Messages a second for each source at the most.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
+    /// Keep rows whose messages no stream holds any more, instead of refusing.
+    #[arg(long)]
+    carry_over: bool,
+    /// Do not wait for the end.
+    #[arg(long)]
+    detach: bool,
+    /// Answer with JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum RebuildCommand {
+    /// List rebuilds, the newest first.
+    List(ListArgs),
+    /// Wait for a rebuild and show how far it is.
+    Watch(OneArgs),
+    /// End a rebuild. The tables in use stay as they are.
+    Cancel(OneArgs),
+}
+
+#[derive(Debug, Args)]
+struct ListArgs {
+    /// Answer with JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+#[derive(Debug, Args)]
+struct OneArgs {
+    /// The rebuild's number.
+    id: i64,
+    /// Answer with JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+/// A rebuild, as the host answers.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Rebuild {
+    id: i64,
+    plugin: String,
+    digest: String,
+    state: String,
+    started_at: String,
+    ended_at: Option<String>,
+    reason: Option<String>,
+    progress: Option<Progress>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+struct Progress {
+    messages: u64,
+    left: u64,
+    rate: f64,
+    eta_seconds: Option<f64>,
+}
+
+pub fn run(args: &RebuildArgs) -> Result<ExitCode, Failure> {
+    match (&args.command, &args.plugin) {
+        (Some(RebuildCommand::List(args)), _) => list(args),
+        (Some(RebuildCommand::Watch(args)), _) => watch(&Client::open(&args.host)?, args.id, args.json),
+        (Some(RebuildCommand::Cancel(args)), _) => cancel(args),
+        (None, Some(plugin)) => begin(args, plugin),
+        (None, None) => Err(Failure::usage("which plugin is to be rebuilt?")),
+    }
+}
+
+fn begin(args: &RebuildArgs, plugin: &Reference) -> Result<ExitCode, Failure> {
+    let (from_sequence, from_time) = match &args.from {
+        Some(text) => match text.parse::<u64>() {
+            Ok(sequence) => (Some(sequence), None),
+            Err(_) => (None, Some(text)),
+        },
+        None => (None, None),
+    };
+    let body = json!({
+        "version": plugin.version,
+        "from_sequence": from_sequence,
+        "from_time": from_time,
+        "rate": args.rate,
+        "carry_over": args.carry_over,
+    });
+    let client = Client::open(&args.host)?;
+    let begun: Rebuild = client.post_json(&format!("/api/v1/plugins/{}/rebuild", plugin.name), &body)?;
+    if args.detach {
+        return match args.json {
+            true => print_json(&begun),
+            false => print(&format!(
+                "rebuild {0} of {1} has begun\nto see how far it is: lantern rebuild watch {0}\n",
+                begun.id, begun.plugin
+            )),
+        }
+        .map(|()| ExitCode::SUCCESS);
+    }
+    watch(&client, begun.id, args.json)
+}
+
+fn list(args: &ListArgs) -> Result<ExitCode, Failure> {
+    let all: Vec<Rebuild> = Client::open(&args.host)?.get_json("/api/v1/rebuilds")?;
+    if args.json {
+        print_json(&all)?;
+    } else if all.is_empty() {
+        print("there was no rebuild yet\n")?;
+    } else {
+        let head = ["id", "plugin", "state", "started", "left", "reason"].map(str::to_owned);
+        let rows = all.iter().map(|rebuild| {
+            vec![
+                rebuild.id.to_string(),
+                rebuild.plugin.clone(),
+                rebuild.state.clone(),
+                table::to_the_second(&rebuild.started_at),
+                rebuild.progress.map_or_else(String::new, |progress| progress.left.to_string()),
+                rebuild.reason.clone().unwrap_or_default(),
+            ]
+        });
+        let rows: Vec<Vec<String>> = std::iter::once(head.to_vec()).chain(rows).collect();
+        print(&table::align(&rows, &[true, false, false, false, true], ""))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn cancel(args: &OneArgs) -> Result<ExitCode, Failure> {
+    let ended: Rebuild = Client::open(&args.host)?.delete(&format!("/api/v1/rebuilds/{}", args.id))?;
+    match args.json {
+        true => print_json(&ended),
+        false => print(&format!(
+            "rebuild {} is {}; the tables of {} are as they were\n",
+            ended.id, ended.state, ended.plugin
+        )),
+    }
+    .map(|()| ExitCode::SUCCESS)
+}
+
+/// Shows how far a rebuild is until it ends. Interrupting this does not interrupt the rebuild.
+fn watch(client: &Client, id: i64, as_json: bool) -> Result<ExitCode, Failure> {
+    let terminal = std::io::stderr().is_terminal();
+    let mut last: Option<Rebuild> = None;
+    for line in client.lines(&format!("/api/v1/rebuilds/{id}/events"))? {
+        let line = line?;
+        let Some(data) = line.strip_prefix("data:") else { continue };
+        let rebuild: Rebuild = serde_json::from_str(data.trim()).map_err(|error| {
+            Failure::new(anyhow::Error::new(error).context("cannot understand what the host says of the rebuild"))
+        })?;
+        if terminal && !as_json {
+            eprint!("\r\u{1b}[2K{}", bar(&rebuild));
+        }
+        last = Some(rebuild);
+    }
+    if terminal && !as_json {
+        eprint!("\r\u{1b}[2K");
+    }
+    let Some(last) = last else {
+        return Err(Failure::new(anyhow::anyhow!("the host did not say how the rebuild ended")));
+    };
+    if as_json {
+        print_json(&last)?;
+    }
+    let words = last.reason.clone().unwrap_or_default();
+    match last.state.as_str() {
+        "done" => {
+            if !as_json {
+                print(&format!("rebuild {} of {} is done\n", last.id, last.plugin))?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        "running" => Err(Failure::new(anyhow::anyhow!(
+            "the host has stopped; the rebuild goes on when it starts again"
+        ))),
+        state => Err(Failure::new(anyhow::anyhow!("rebuild {id} is {state}: {words}"))),
+    }
+}
+
+/// One line: a bar, what is done and left, the rate, and how long it takes still.
+fn bar(rebuild: &Rebuild) -> String {
+    const WIDTH: u64 = 30;
+    let Some(progress) = rebuild.progress else {
+        return format!("rebuild {}: {}", rebuild.id, rebuild.state);
+    };
+    let all = (progress.messages + progress.left).max(1);
+    let full = usize::try_from(progress.messages * WIDTH / all).unwrap_or_default();
+    let eta = progress
+        .eta_seconds
+        .map_or_else(String::new, |seconds| format!(", {seconds:.0} s left"));
+    let held = rebuild
+        .reason
+        .as_ref()
+        .map_or_else(String::new, |reason| format!(" (held up: {reason})"));
+    format!(
+        "[{}{}] {} of {all} messages, {:.0}/s{eta}{held}",
+        "#".repeat(full),
+        "-".repeat(WIDTH as usize - full),
+        progress.messages,
+        progress.rate
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_tells_how_far_it_is() {
+        let rebuild = Rebuild {
+            id: 3,
+            plugin: "p".into(),
+            digest: "sha256:0".into(),
+            state: "running".into(),
+            started_at: String::new(),
+            ended_at: None,
+            reason: Some("the broker is away".into()),
+            progress: Some(Progress {
+                messages: 500,
+                left: 1_500,
+                rate: 250.0,
+                eta_seconds: Some(6.0),
+            }),
+        };
+        assert_eq!(
+            bar(&rebuild),
+            "[#######-----------------------] 500 of 2000 messages, 250/s, 6 s left (held up: the broker is away)"
+        );
+    }
+}
