@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::record::OwnAct;
 use super::start::{StartError, side_by_side, words};
 use super::{Actor, Inner, LifecycleError, Refusal};
 use crate::plugin::{Digest, Plugin};
@@ -266,9 +267,18 @@ impl Directory {
         let came_from = format!("file {file}");
         self.inner.keep(&plugin, bytes, &came_from).await?;
         let name = plugin.manifest().name.to_string();
+        let digest = plugin.digest();
         self.inner
             .switch(Arc::new(Version::new(plugin)), &self.actor)
             .await?;
+        self.inner
+            .record(OwnAct {
+                action: "plugin.activate",
+                plugin: &name,
+                digest: Some(digest),
+                detail: came_from,
+            })
+            .await;
         self.resume_own(&name).await
     }
 
@@ -286,7 +296,16 @@ impl Directory {
         let installation = self.inner.installation(plugin).await?;
         match installation.paused {
             Some(reason) if reason.starts_with("its file ") => {
-                self.inner.hold(plugin, None, &self.actor).await
+                self.inner.hold(plugin, None, &self.actor).await?;
+                self.inner
+                    .record(OwnAct {
+                        action: "plugin.resume",
+                        plugin,
+                        digest: None,
+                        detail: "its file is there again".to_owned(),
+                    })
+                    .await;
+                Ok(())
             }
             _ => Ok(()),
         }
@@ -312,15 +331,22 @@ impl Directory {
             // Somebody's own reason is the better one; and one that was removed needs none.
             Ok(installation) if installation.paused.is_some() => {}
             Err(LifecycleError::NoPlugin(_)) => {}
-            Ok(_) => {
-                if let Err(error) = self
-                    .inner
-                    .hold(plugin, Some(reason.to_owned()), &self.actor)
-                    .await
-                {
-                    tracing::warn!(plugin, %error, "a plugin whose file is gone cannot be paused");
+            Ok(_) => match self
+                .inner
+                .hold(plugin, Some(reason.to_owned()), &self.actor)
+                .await
+            {
+                Ok(()) => {
+                    let act = OwnAct {
+                        action: "plugin.pause",
+                        plugin,
+                        digest: None,
+                        detail: reason.to_owned(),
+                    };
+                    self.inner.record(act).await;
                 }
-            }
+                Err(error) => tracing::warn!(plugin, %error, "a plugin whose file is gone cannot be paused"),
+            },
             Err(error) => tracing::warn!(plugin, %error, "a plugin whose file is gone cannot be paused"),
         }
     }

@@ -5,6 +5,7 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use super::record::OwnAct;
 use super::{Actor, Inner, Refusal};
 use crate::projection::{Counted, Version};
 use crate::settings::RollbackSettings;
@@ -66,6 +67,13 @@ impl Inner {
         match self.switch(Arc::clone(&old), &by).await {
             Ok(_) => {
                 tracing::error!(plugin = name, "{words}");
+                self.record(OwnAct {
+                    action: "plugin.rollback",
+                    plugin: &name,
+                    digest: Some(old.plugin().digest()),
+                    detail: words.clone(),
+                })
+                .await;
                 let digest = bad.plugin().digest().to_string();
                 if let Err(error) = self.parts.store.note_failed(&name, &digest, &words).await {
                     tracing::warn!(plugin = name, %error, "it could not be noted that a version failed");
