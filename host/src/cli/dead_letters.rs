@@ -83,7 +83,11 @@ fn retry(args: &ActArgs) -> Result<(), Failure> {
 }
 
 fn render(healed: &Healed) -> String {
-    let Healed { tried, resolved, rows } = healed;
+    let Healed {
+        tried,
+        resolved,
+        rows,
+    } = healed;
     if *tried == 0 {
         return "no dead letter is open that matches, or its plugin does not run\n".to_owned();
     }

@@ -196,6 +196,12 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalI
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // Serde would take a list for a struct, field by field: nobody can mean that.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(Problem::bad_request(
+            "the body cannot be understood: it is a list, not an object",
+        ));
+    }
     serde_json::from_slice(bytes)
         .map_err(|error| Problem::bad_request(format!("the body cannot be understood: {error}")))
 }

@@ -161,10 +161,7 @@ enum ExportError {
 impl Export {
     async fn fill(&mut self) -> Result<(), ReadError> {
         if let Some(after) = self.next {
-            let page = self
-                .reader
-                .dead_letters(&self.filter, EXPORT_PAGE, after)
-                .await?;
+            let page = self.reader.dead_letters(&self.filter, EXPORT_PAGE, after).await?;
             self.page = page.items.into();
             self.next = page.next.map(Some);
         }
@@ -204,11 +201,7 @@ impl Which {
         let plugin = self.plugin.as_deref().map(PluginName::parse).transpose()?;
         let source = self.source.as_deref().map(SourceName::parse).transpose()?;
         let words = CLASSES.map(RejectionClass::as_str);
-        if self
-            .class
-            .as_deref()
-            .is_some_and(|class| !words.contains(&class))
-        {
+        if self.class.as_deref().is_some_and(|class| !words.contains(&class)) {
             return Err(format!("class is one of {}", words.join(", ")));
         }
         Ok(LetterFilter {
@@ -239,7 +232,10 @@ pub async fn retry(
         .lifecycle
         .retry_letters(filter, &Actor(operator.name))
         .await?;
-    note.detail(format!("{what}: {} of {} now decode", healed.resolved, healed.tried));
+    note.detail(format!(
+        "{what}: {} of {} now decode",
+        healed.resolved, healed.tried
+    ));
     Ok(Json(healed))
 }
 

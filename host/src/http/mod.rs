@@ -144,8 +144,7 @@ fn dead_letter_routes(routes: Routes) -> Routes {
         .read("/api/v1/dead-letters/export", dead_letters::export)
         .read("/api/v1/dead-letters/{id}", dead_letters::one)
         .change(
-            Change::post("/api/v1/dead-letters/retry", "dead-letters.retry")
-                .within(dead_letters::RETRY_TIME),
+            Change::post("/api/v1/dead-letters/retry", "dead-letters.retry").within(dead_letters::RETRY_TIME),
             dead_letters::retry,
         )
         .change(

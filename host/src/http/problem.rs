@@ -1,7 +1,6 @@
 //! Answers that say no, as RFC 9457 has them. A handler returns a [`Problem`]; `guard::finish` adds the path.
 
 use std::any::Any;
-use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
@@ -28,8 +27,8 @@ pub struct Problem {
     status: StatusCode,
     detail: String,
     /// Each thing that is wrong, where it is more than one.
-    problems: Vec<String>,
-    hint: Option<Cow<'static, str>>,
+    problems: Box<[String]>,
+    hint: Option<Box<str>>,
     retry_after: Option<Duration>,
 }
 
@@ -56,14 +55,14 @@ impl Problem {
             title,
             status,
             detail,
-            problems: Vec::new(),
+            problems: Box::default(),
             hint: None,
             retry_after: None,
         }
     }
 
     /// Adds what can be done about it.
-    pub fn hint(self, hint: impl Into<Cow<'static, str>>) -> Self {
+    pub fn hint(self, hint: impl Into<Box<str>>) -> Self {
         Self {
             hint: Some(hint.into()),
             ..self
@@ -260,9 +259,8 @@ impl From<CommitError> for Problem {
 impl From<LifecycleError> for Problem {
     fn from(error: LifecycleError) -> Self {
         let hint = error.hint();
-        let refused = |kind, title, detail: String| {
-            Self::new(StatusCode::UNPROCESSABLE_ENTITY, kind, title, detail)
-        };
+        let refused =
+            |kind, title, detail: String| Self::new(StatusCode::UNPROCESSABLE_ENTITY, kind, title, detail);
         let problem = match error {
             LifecycleError::NoPlugin(_) | LifecycleError::NoVersion { .. } => {
                 Self::not_found(error.to_string())

@@ -14,6 +14,8 @@ mod record;
 mod reference;
 mod settings;
 mod start;
+#[cfg(test)]
+pub(crate) mod testing;
 mod view;
 
 use std::collections::BTreeMap;

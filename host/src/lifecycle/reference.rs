@@ -84,7 +84,11 @@ mod tests {
     #[test]
     fn a_version_is_named_by_its_digest_enough_of_it_or_its_number() {
         let [one, two, three] = [b"1", b"2", b"3"].map(|bytes| Digest::of(bytes));
-        let versions = [version("1.0.0", one), version("1.0.0", two), version("2.0.0", three)];
+        let versions = [
+            version("1.0.0", one),
+            version("1.0.0", two),
+            version("2.0.0", three),
+        ];
         let check = |text: &str| meant("p", &versions, text);
         for text in [
             one.to_string(),
@@ -101,7 +105,15 @@ mod tests {
             matches!(&both, LifecycleError::Conflict(words) if words.contains(&one.hex()) && words.contains(&two.hex())),
             "{both}"
         );
-        for text in ["", "sha256:", &one.hex()[..7], &two.hex()[1..], "3.0.0", "../x", "ä"] {
+        for text in [
+            "",
+            "sha256:",
+            &one.hex()[..7],
+            &two.hex()[1..],
+            "3.0.0",
+            "../x",
+            "ä",
+        ] {
             let none = check(text).unwrap_err();
             assert!(matches!(none, LifecycleError::NoVersion { .. }), "{text}: {none}");
         }

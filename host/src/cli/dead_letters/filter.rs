@@ -139,9 +139,6 @@ mod tests {
             },
             state: Some("open".into()),
         };
-        assert_eq!(
-            filter.query(),
-            "since=1970-01-01T00%3A00%3A01.000000Z&state=open"
-        );
+        assert_eq!(filter.query(), "since=1970-01-01T00%3A00%3A01.000000Z&state=open");
     }
 }

@@ -75,8 +75,7 @@ pub fn list(args: &ListArgs) -> Result<(), Failure> {
     let mut cursor = String::new();
     loop {
         let asked = (limit - letters.len()).min(PAGE_MAX);
-        let page: Page =
-            client.get_json(&format!("/api/v1/dead-letters?{query}&limit={asked}{cursor}"))?;
+        let page: Page = client.get_json(&format!("/api/v1/dead-letters?{query}&limit={asked}{cursor}"))?;
         letters.extend(page.items);
         match page.next_cursor {
             Some(next) if letters.len() < limit => cursor = format!("&cursor={next}"),
@@ -101,8 +100,10 @@ pub fn show(args: &ShowArgs) -> Result<(), Failure> {
 
 fn parse(letter: Value) -> Result<Letter, Failure> {
     serde_json::from_value(letter).map_err(|error| {
-        Failure::new(anyhow::Error::new(error).context("the host shows a dead letter that cannot be understood"))
-            .hint("is it a Lantern of another version?")
+        Failure::new(
+            anyhow::Error::new(error).context("the host shows a dead letter that cannot be understood"),
+        )
+        .hint("is it a Lantern of another version?")
     })
 }
 
@@ -111,7 +112,15 @@ fn render_list(letters: &[Letter]) -> String {
         return "there are no such dead letters\n".to_owned();
     }
     let head = [
-        "id", "plugin/source", "sequence", "state", "class", "tries", "version", "last tried", "reason",
+        "id",
+        "plugin/source",
+        "sequence",
+        "state",
+        "class",
+        "tries",
+        "version",
+        "last tried",
+        "reason",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(letters.iter().map(|letter| {
@@ -211,8 +220,14 @@ mod tests {
     #[test]
     fn a_dead_letter_is_shown_whole_and_harmless() {
         let text = render(&letter());
-        assert!(text.starts_with("dead letter  7, open\nof           obs/events\n"), "{text}");
-        assert!(text.contains("\u{fffd}[31m{}") && !text.contains('\u{1b}'), "{text}");
+        assert!(
+            text.starts_with("dead letter  7, open\nof           obs/events\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("\u{fffd}[31m{}") && !text.contains('\u{1b}'),
+            "{text}"
+        );
         assert!(text.contains("header       h: v"), "{text}");
         assert!(text.ends_with("discard --id 7\n"), "{text}");
         let list = render_list(&[letter()]);

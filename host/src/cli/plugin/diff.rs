@@ -16,7 +16,9 @@ use crate::schema::difference::{Difference, Effect, differences};
 use crate::settings::PluginSettings;
 
 #[derive(Debug, Args)]
-#[command(override_usage = "lantern plugin diff NAME A B [OPTIONS]\n       lantern plugin diff FILE FILE [--json]")]
+#[command(
+    override_usage = "lantern plugin diff NAME A B [OPTIONS]\n       lantern plugin diff FILE FILE [--json]"
+)]
 pub struct DiffArgs {
     /// A plugin of the host and two of its versions, each a digest (eight digits or more) or a version number; or two
     /// component files, the older one first.

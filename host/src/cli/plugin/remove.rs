@@ -63,8 +63,10 @@ pub fn run(args: &RemoveArgs) -> Result<(), Failure> {
 fn confirm(name: &PluginName, url: &str) -> Result<(), Failure> {
     let stdin = io::stdin();
     if !stdin.is_terminal() {
-        return Err(Failure::usage("--drop-tables asks again, and nobody is there to answer")
-            .hint("give --yes when it is meant"));
+        return Err(
+            Failure::usage("--drop-tables asks again, and nobody is there to answer")
+                .hint("give --yes when it is meant"),
+        );
     }
     let mut answer = String::new();
     let asked = write!(

@@ -102,7 +102,9 @@ fn render_list(plugins: &[Plugin], refused: &[Refusal]) -> String {
     let mut text = if plugins.is_empty() {
         "no plugins are installed\nto install one: lantern plugin install FILE --activate\n".to_owned()
     } else {
-        let head = ["plugin", "state", "version", "digest", "versions", "reads", "writes"];
+        let head = [
+            "plugin", "state", "version", "digest", "versions", "reads", "writes",
+        ];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         rows.extend(plugins.iter().map(|plugin| {
             let active = plugin
@@ -193,7 +195,16 @@ fn ranges(versions: &[Version]) -> String {
     }
     ranges.sort_by_key(|(_, range)| (&range.source, range.epoch, range.first_sequence));
     let head = [
-        "source", "epoch", "from", "to", "version", "messages", "projected", "skipped", "dead", "rows",
+        "source",
+        "epoch",
+        "from",
+        "to",
+        "version",
+        "messages",
+        "projected",
+        "skipped",
+        "dead",
+        "rows",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(ranges.into_iter().map(|(version, range)| {

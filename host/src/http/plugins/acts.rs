@@ -63,9 +63,8 @@ pub async fn install(
     let (plugin, digest) = (plugin.clone(), *digest);
     let taken = if activate {
         let done = state.lifecycle.activate(&plugin, Some(digest), &by).await;
-        let installed = done.map_err(|error| {
-            Problem::from(error).after("it is installed, and cannot be made to run")
-        })?;
+        let installed =
+            done.map_err(|error| Problem::from(error).after("it is installed, and cannot be made to run"))?;
         let healed = installed.healed;
         note.detail(format!(
             "version {}, activated{}",
@@ -168,9 +167,8 @@ pub async fn remove(
 ) -> Result<Json<Removed>, Problem> {
     let parameters = Parameters::parse(&uri, &["tables"])?;
     let tables = parameters.choice("tables", &["keep", "drop"])?;
-    let tables = tables.ok_or_else(|| {
-        Problem::bad_request("say what becomes of its tables: tables=keep or tables=drop")
-    })?;
+    let tables = tables
+        .ok_or_else(|| Problem::bad_request("say what becomes of its tables: tables=keep or tables=drop"))?;
     note.detail(format!("tables={tables}"));
     let by = Actor(operator.name);
     let dropped = state
