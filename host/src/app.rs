@@ -79,6 +79,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         reader: reader.clone(),
         health: checks(&broker, &store, lifecycle.clone(), metrics.clone()),
         metrics: metrics.clone(),
+        lifecycle: lifecycle.clone(),
     };
     let serving = tokio::spawn(http::serve(listener, state, stop.child_token()));
     let counting = tokio::spawn(count_reconnects(broker.clone(), metrics.clone()));

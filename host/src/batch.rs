@@ -13,6 +13,12 @@ impl Timestamp {
         Self(Utc::now().timestamp_micros())
     }
 
+    /// The moment that a text in RFC 3339 names; none when it is no such text.
+    pub fn parse_rfc3339(text: &str) -> Option<Self> {
+        let time = DateTime::parse_from_rfc3339(text).ok()?;
+        Some(Self(time.timestamp_micros()))
+    }
+
     /// RFC 3339 in UTC with microseconds, or the bare number of microseconds where no calendar reaches.
     pub fn to_rfc3339(self) -> String {
         match DateTime::<Utc>::from_timestamp_micros(self.0) {

@@ -9,9 +9,12 @@ pub mod client;
 mod commands;
 mod completions;
 mod config;
+mod dead_letters;
 mod failure;
 pub mod inspect;
+mod plugin;
 mod publish;
+mod rebuild;
 mod serve;
 mod status;
 mod table;
@@ -52,9 +55,14 @@ pub struct Cli {
 enum Command {
     /// Read streams, project them into tables, and serve the API, until SIGTERM or Ctrl-C.
     Serve(ServeArgs),
-    /// Build plugins and look into them.
+    /// Build plugins, look into them, and install, swap, pause and remove them in a running host.
     #[command(subcommand)]
-    Plugin(PluginCommand),
+    Plugin(plugin::PluginCommand),
+    /// Messages that could not be projected: see them, try them again, give them up.
+    #[command(subcommand, name = "dead-letters")]
+    DeadLetters(dead_letters::DeadLettersCommand),
+    /// Fill a plugin's tables anew beside those in use, and put them in their place.
+    Rebuild(rebuild::RebuildArgs),
     /// Verify that a database is whole: integrity, ledger, checkpoints, rows. Exits with 1 when it is not.
     Check(check::CheckArgs),
     /// Show how a running host is. Exits with 1 when it is not ready.
@@ -74,20 +82,6 @@ enum Command {
     /// Compile a component from standard input. The host runs this in a process of its own.
     #[command(hide = true)]
     CompileComponent,
-}
-
-#[derive(Debug, Subcommand)]
-enum PluginCommand {
-    /// Build the plugin in a cargo package and make it a component that the host loads.
-    Build {
-        /// The package's directory.
-        path: PathBuf,
-        /// Where the component is written [default: PACKAGE.wasm beside the package's target directory].
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
-    },
-    /// Show what a plugin says of itself: sources, tables, writes, imports and sizes.
-    Inspect(inspect::InspectArgs),
 }
 
 /// Flags that stand for settings.
@@ -129,9 +123,10 @@ impl ServeArgs {
 pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Serve(args) => serve::run(&args),
-        Command::Plugin(PluginCommand::Build { path, out }) => inspect::run_build(&path, out.as_deref()),
-        Command::Plugin(PluginCommand::Inspect(args)) => inspect::run(&args),
+        Command::Plugin(command) => plugin::run(&command),
+        Command::DeadLetters(command) => dead_letters::run(&command),
         Command::Check(args) => check::run(&args),
+        Command::Rebuild(args) => rebuild::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Token(command) => token::run(&command),
         Command::Audit(args) => audit::run(&args),

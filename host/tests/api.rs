@@ -12,8 +12,16 @@
 mod access;
 #[path = "api/database.rs"]
 mod database;
+#[path = "api/dead_letters.rs"]
+mod dead_letters;
+#[path = "support/evolving.rs"]
+mod evolving;
 #[path = "api/guard.rs"]
 mod guard;
+#[path = "api/plugins.rs"]
+mod plugins;
+#[path = "api/scene.rs"]
+mod scene;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -103,6 +111,9 @@ async fn every_page_answers_with_its_headers() {
         "/api/v1/ledger",
         "/api/v1/audit",
         "/api/v1/whoami",
+        "/api/v1/plugins",
+        "/api/v1/plugin-files",
+        "/api/v1/dead-letters/export",
     ] {
         let request = Request::get(path)
             .header("host", "[::1]:7070")

@@ -10,6 +10,8 @@
     reason = "clippy.toml allows them in tests, but clippy does not take a test's helpers for tests"
 )]
 
+#[path = "support/evolving.rs"]
+mod evolving;
 #[path = "support/host.rs"]
 mod host;
 #[path = "support/nats.rs"]
@@ -25,6 +27,8 @@ mod faults;
 mod history;
 #[path = "host/misbehaving.rs"]
 mod misbehaving;
+#[path = "host/operator.rs"]
+mod operator;
 #[path = "host/seeds.rs"]
 mod seeds;
 #[path = "host/start.rs"]

@@ -58,6 +58,9 @@ struct HostFile {
 struct Problem {
     title: String,
     detail: String,
+    /// Each thing that is wrong, where it is more than one.
+    #[serde(default)]
+    problems: Vec<String>,
     hint: Option<String>,
 }
 
@@ -281,7 +284,12 @@ fn problem(status: u16, bytes: &[u8]) -> Failure {
         return Failure::new(anyhow!("the host answered with status {status}"))
             .hint("is it a Lantern, and not another program at that address?");
     };
-    let failure = Failure::new(anyhow!(problem.title)).details(vec![problem.detail]);
+    let details = if problem.problems.is_empty() {
+        vec![problem.detail]
+    } else {
+        problem.problems
+    };
+    let failure = Failure::new(anyhow!(problem.title)).details(details);
     match problem.hint {
         Some(hint) => failure.hint(hint),
         None => failure,
@@ -449,6 +457,8 @@ mod tests {
     fn problems_become_failures() {
         let body = br#"{"type":"x","title":"No","status":403,"detail":"because","hint":"do","instance":"/"}"#;
         assert_eq!(problem(403, body).render(), "error: No\n  - because\nhint: do\n");
+        let body = br#"{"title":"No","detail":"a; b","problems":["a","b"]}"#;
+        assert_eq!(problem(422, body).render(), "error: No\n  - a\n  - b\n");
         assert!(problem(502, b"<html>").render().contains("status 502"));
     }
 }

@@ -10,6 +10,7 @@ use super::inspect::{Inspection, Size};
 use super::{Failure, PublishRequest};
 use crate::config::Config;
 use crate::plugin::{self, Compiler, Loader, Plugin};
+use crate::settings::PluginSettings;
 use crate::{app, broker, store};
 
 /// Runs the host until it is told to stop.
@@ -46,14 +47,19 @@ pub fn check(data_dir: &Path) -> Result<CheckReport, Failure> {
     })
 }
 
-/// Looks into a plugin without running the host.
+/// Looks into a plugin without running the host, as one for which nothing is set.
 pub fn inspect(file: &Path) -> Result<Inspection, Failure> {
+    inspect_with(file, &PluginSettings::default())
+}
+
+/// Looks into a plugin, as one for which this is set.
+pub fn inspect_with(file: &Path, settings: &PluginSettings) -> Result<Inspection, Failure> {
     let bytes = std::fs::read(file)
         .with_context(|| format!("read {}", file.display()))
         .map_err(Failure::new)?;
     // The one who asks waits for the answer, so the compiler need not be a process that can be killed.
     let loader = Loader::new(plugin::Config::new(Compiler::InProcess), [0; 32]).map_err(Failure::new)?;
-    let plugin = loader.load(&bytes).map_err(|error| {
+    let plugin = loader.load_with(&bytes, settings).map_err(|error| {
         let hint = error.hint();
         let failure =
             Failure::new(anyhow::Error::new(error).context(format!("{} is refused", file.display())));

@@ -143,7 +143,9 @@ fn list(args: &ListArgs) -> Result<ExitCode, Failure> {
                 rebuild.plugin.clone(),
                 rebuild.state.clone(),
                 table::to_the_second(&rebuild.started_at),
-                rebuild.progress.map_or_else(String::new, |progress| progress.left.to_string()),
+                rebuild
+                    .progress
+                    .map_or_else(String::new, |progress| progress.left.to_string()),
                 rebuild.reason.clone().unwrap_or_default(),
             ]
         });
@@ -171,9 +173,13 @@ fn watch(client: &Client, id: i64, as_json: bool) -> Result<ExitCode, Failure> {
     let mut last: Option<Rebuild> = None;
     for line in client.lines(&format!("/api/v1/rebuilds/{id}/events"))? {
         let line = line?;
-        let Some(data) = line.strip_prefix("data:") else { continue };
+        let Some(data) = line.strip_prefix("data:") else {
+            continue;
+        };
         let rebuild: Rebuild = serde_json::from_str(data.trim()).map_err(|error| {
-            Failure::new(anyhow::Error::new(error).context("cannot understand what the host says of the rebuild"))
+            Failure::new(
+                anyhow::Error::new(error).context("cannot understand what the host says of the rebuild"),
+            )
         })?;
         if terminal && !as_json {
             eprint!("\r\u{1b}[2K{}", bar(&rebuild));
@@ -184,7 +190,9 @@ fn watch(client: &Client, id: i64, as_json: bool) -> Result<ExitCode, Failure> {
         eprint!("\r\u{1b}[2K");
     }
     let Some(last) = last else {
-        return Err(Failure::new(anyhow::anyhow!("the host did not say how the rebuild ended")));
+        return Err(Failure::new(anyhow::anyhow!(
+            "the host did not say how the rebuild ended"
+        )));
     };
     if as_json {
         print_json(&last)?;

@@ -174,9 +174,51 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
         let bytes = Bytes::from_request(request, state)
             .await
             .map_err(|error| Problem::bad_request(error.body_text()))?;
-        serde_json::from_slice(&bytes)
-            .map(Self)
-            .map_err(|error| Problem::bad_request(format!("the body cannot be understood: {error}")))
+        parse(&bytes).map(Self)
+    }
+}
+
+/// As [`Input`], for a call that makes sense without a body.
+pub struct OptionalInput<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalInput<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let bytes = Bytes::from_request(request, state)
+            .await
+            .map_err(|error| Problem::bad_request(error.body_text()))?;
+        if bytes.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        parse(&bytes).map(Self)
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // Serde would take a list for a struct, field by field: nobody can mean that.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(Problem::bad_request(
+            "the body cannot be understood: it is a list, not an object",
+        ));
+    }
+    serde_json::from_slice(bytes)
+        .map_err(|error| Problem::bad_request(format!("the body cannot be understood: {error}")))
+}
+
+/// The plugin that the route's `{plugin}` names, as an argument of a handler.
+pub struct OfPlugin(pub PluginName);
+
+impl<S: Send + Sync> FromRequestParts<S> for OfPlugin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let params = RawPathParams::from_request_parts(parts, state)
+            .await
+            .map_err(|error| Problem::bad_request(error.body_text()))?;
+        let name = params.iter().find(|(key, _)| *key == "plugin");
+        let (_, name) = name.ok_or_else(Problem::internal)?;
+        PluginName::parse(name).map(Self).map_err(Problem::bad_request)
     }
 }
 

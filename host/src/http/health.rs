@@ -90,7 +90,7 @@ fn projection_check(status: &status::Status, now_ms: i64) -> Check {
                 format!("waits for stream {stream}, which the broker does not have"),
             )
         }
-        State::Paused => (true, because()),
+        State::Paused => (true, format!("paused: {}", because())),
         State::Retrying => (false, format!("retrying: {}", because())),
         State::Failed => (false, format!("halted: {}", because())),
         State::Stopped => (false, "stopped".to_owned()),

@@ -6,13 +6,16 @@ mod access;
 mod audit;
 mod change;
 mod cursor;
+mod dead_letters;
 mod gate;
 mod guard;
 mod health;
 mod index;
 mod parameters;
+mod plugins;
 mod problem;
 mod projections;
+mod rebuilds;
 mod records;
 mod routes;
 mod rows;
@@ -34,6 +37,7 @@ pub use server::{Limits, serve, serve_with};
 
 use routes::Routes;
 
+use crate::lifecycle::Lifecycle;
 use crate::status::Registry;
 use crate::store::Reader;
 use crate::telemetry::Metrics;
@@ -55,6 +59,8 @@ pub struct State {
     pub metrics: Metrics,
     /// Who may ask for what.
     pub access: Access,
+    /// The plugins, to be asked and changed.
+    pub lifecycle: Lifecycle,
 }
 
 /// All routes, with everything that stands before them.
@@ -68,8 +74,8 @@ pub fn route_table(state: &State) -> Vec<Route> {
     routes(state).table()
 }
 
-fn routes(_state: &State) -> Routes {
-    Routes::default()
+fn routes(state: &State) -> Routes {
+    let routes = Routes::default()
         .open("/livez", health::live)
         .open("/readyz", health::ready)
         .read("/", index::page)
@@ -78,7 +84,6 @@ fn routes(_state: &State) -> Routes {
         .read("/api/v1/projections", projections::list)
         .read("/api/v1/tables", rows::tables)
         .read("/api/v1/tables/{table}/rows", rows::rows)
-        .read("/api/v1/dead-letters", records::dead_letters)
         .read("/api/v1/gaps", records::gaps)
         .read("/api/v1/ledger", records::ledger)
         .read("/api/v1/whoami", tokens::who_am_i)
@@ -88,6 +93,79 @@ fn routes(_state: &State) -> Routes {
         .change(
             Change::delete("/api/v1/tokens/{name}", "token.revoke"),
             tokens::revoke,
+        );
+    rebuild_routes(dead_letter_routes(plugin_routes(routes, state)))
+}
+
+fn rebuild_routes(routes: Routes) -> Routes {
+    routes
+        .read("/api/v1/rebuilds", rebuilds::list)
+        .read("/api/v1/rebuilds/{id}", rebuilds::show)
+        .read("/api/v1/rebuilds/{id}/events", rebuilds::events)
+        .change(
+            Change::post("/api/v1/plugins/{plugin}/rebuild", "rebuild.begin").within(plugins::INSTALL_TIME),
+            rebuilds::begin,
+        )
+        .change(
+            Change::delete("/api/v1/rebuilds/{id}", "rebuild.cancel"),
+            rebuilds::cancel,
+        )
+}
+
+fn plugin_routes(routes: Routes, state: &State) -> Routes {
+    let component_bytes_max = state.lifecycle.module_bytes_max() as u64;
+    routes
+        .read("/api/v1/plugins", plugins::list)
+        .read("/api/v1/plugins/{plugin}", plugins::show)
+        .read("/api/v1/plugins/{plugin}/differences", plugins::differences)
+        .read("/api/v1/plugins/{plugin}/settings", plugins::settings)
+        .read("/api/v1/plugin-files", plugins::refusals)
+        .change(
+            Change::post("/api/v1/plugins", "plugin.install")
+                .with_component(component_bytes_max)
+                .within(plugins::INSTALL_TIME),
+            plugins::install,
+        )
+        .change(
+            Change::post("/api/v1/plugins/{plugin}/activate", "plugin.activate")
+                .within(plugins::INSTALL_TIME),
+            plugins::activate,
+        )
+        .change(
+            Change::post("/api/v1/plugins/{plugin}/rollback", "plugin.rollback")
+                .within(plugins::INSTALL_TIME),
+            plugins::rollback,
+        )
+        .change(
+            Change::post("/api/v1/plugins/{plugin}/pause", "plugin.pause"),
+            plugins::pause,
+        )
+        .change(
+            Change::post("/api/v1/plugins/{plugin}/resume", "plugin.resume"),
+            plugins::resume,
+        )
+        .change(
+            Change::put("/api/v1/plugins/{plugin}/settings", "plugin.set"),
+            plugins::change_settings,
+        )
+        .change(
+            Change::delete("/api/v1/plugins/{plugin}", "plugin.remove"),
+            plugins::remove,
+        )
+}
+
+fn dead_letter_routes(routes: Routes) -> Routes {
+    routes
+        .read("/api/v1/dead-letters", dead_letters::list)
+        .read("/api/v1/dead-letters/export", dead_letters::export)
+        .read("/api/v1/dead-letters/{id}", dead_letters::one)
+        .change(
+            Change::post("/api/v1/dead-letters/retry", "dead-letters.retry").within(dead_letters::RETRY_TIME),
+            dead_letters::retry,
+        )
+        .change(
+            Change::post("/api/v1/dead-letters/discard", "dead-letters.discard"),
+            dead_letters::discard,
         )
 }
 

@@ -4,7 +4,7 @@ use axum::extract::Query;
 use axum::http::Uri;
 
 use super::problem::Problem;
-use crate::batch::clean_text;
+use crate::batch::{Timestamp, clean_text};
 
 const LIMIT_DEFAULT: u32 = 100;
 const LIMIT_MAX: u32 = 1_000;
@@ -66,6 +66,11 @@ impl Parameters {
             .transpose()
     }
 
+    /// A parameter that is a moment in RFC 3339.
+    pub fn time(&self, name: &str) -> Result<Option<Timestamp>, Problem> {
+        self.parsed(name, |text| time(name, text))
+    }
+
     /// A parameter that is one of these words.
     pub fn choice<'a>(&self, name: &str, words: &[&'a str]) -> Result<Option<&'a str>, Problem> {
         self.parsed(name, |text| {
@@ -73,4 +78,10 @@ impl Parameters {
             found.ok_or_else(|| format!("{name} is one of {}", words.join(", ")))
         })
     }
+}
+
+/// A moment in RFC 3339, or why the text called `name` is none.
+pub fn time(name: &str, text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse_rfc3339(text)
+        .ok_or_else(|| format!("{name} is a time in RFC 3339, such as 2026-11-20T10:00:00Z"))
 }

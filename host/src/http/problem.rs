@@ -8,11 +8,15 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::batch::clean_text;
+use crate::lifecycle::LifecycleError;
 use crate::store::CommitError;
 use crate::store::reader::ReadError;
 
 /// Longest explanation; it may hold what somebody sent.
 const DETAIL_BYTES_MAX: usize = 1024;
+
+/// Most problems that are told one by one.
+const PROBLEMS_MAX: usize = 50;
 
 /// Why there is no other answer.
 #[derive(Clone, Debug)]
@@ -22,7 +26,9 @@ pub struct Problem {
     title: &'static str,
     status: StatusCode,
     detail: String,
-    hint: Option<&'static str>,
+    /// Each thing that is wrong, where it is more than one.
+    problems: Box<[String]>,
+    hint: Option<Box<str>>,
     retry_after: Option<Duration>,
 }
 
@@ -34,9 +40,11 @@ struct Body<'a> {
     status: u16,
     detail: &'a str,
     instance: &'a str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    problems: &'a [String],
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<&'static str>,
+    hint: Option<&'a str>,
 }
 
 impl Problem {
@@ -47,15 +55,33 @@ impl Problem {
             title,
             status,
             detail,
+            problems: Box::default(),
             hint: None,
             retry_after: None,
         }
     }
 
     /// Adds what can be done about it.
-    pub fn hint(self, hint: &'static str) -> Self {
+    pub fn hint(self, hint: impl Into<Box<str>>) -> Self {
         Self {
-            hint: Some(hint),
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
+
+    /// Adds everything that is wrong, one by one; the detail has it in one sentence.
+    fn problems(self, problems: &[String]) -> Self {
+        let clean = |problem: &String| clean_text(problem, DETAIL_BYTES_MAX);
+        Self {
+            problems: problems.iter().take(PROBLEMS_MAX).map(clean).collect(),
+            ..self
+        }
+    }
+
+    /// Says first what was done before it went wrong.
+    pub fn after(self, done: &str) -> Self {
+        Self {
+            detail: clean_text(&format!("{done}: {}", self.detail), DETAIL_BYTES_MAX),
             ..self
         }
     }
@@ -170,7 +196,8 @@ impl Problem {
             status: self.status.as_u16(),
             detail: &self.detail,
             instance: &instance,
-            hint: self.hint,
+            problems: &self.problems,
+            hint: self.hint.as_deref(),
         };
         let mut response = (self.status, axum::Json(body)).into_response();
         let headers = response.headers_mut();
@@ -227,6 +254,46 @@ impl From<CommitError> for Problem {
         tracing::warn!(%error, "a change could not be stored");
         Self::busy("the database cannot be written at the moment; /readyz says why")
     }
+}
+
+impl From<LifecycleError> for Problem {
+    fn from(error: LifecycleError) -> Self {
+        let hint = error.hint();
+        let refused =
+            |kind, title, detail: String| Self::new(StatusCode::UNPROCESSABLE_ENTITY, kind, title, detail);
+        let problem = match error {
+            LifecycleError::NoPlugin(_) | LifecycleError::NoVersion { .. } => {
+                Self::not_found(error.to_string())
+            }
+            LifecycleError::Conflict(words) => Self::conflict(words),
+            LifecycleError::Load(source) => {
+                refused("component-refused", "The component is refused", chain(source))
+            }
+            LifecycleError::Settings { .. } => refused(
+                "settings-forbid",
+                "The plugin may not run with its settings",
+                chain(error),
+            ),
+            LifecycleError::BadSettings(problems) => {
+                let title = "The settings cannot be used";
+                refused("bad-settings", title, problems.join("; ")).problems(&problems)
+            }
+            LifecycleError::Tables(reasons) => {
+                let title = "The database refuses the plugin's tables";
+                refused("tables-refused", title, reasons.join("; ")).problems(&reasons)
+            }
+            LifecycleError::Unavailable(words) => Self::busy(words),
+        };
+        match hint {
+            Some(hint) => problem.hint(hint),
+            None => problem,
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: impl std::error::Error + Send + Sync + 'static) -> String {
+    format!("{:#}", anyhow::Error::new(error))
 }
 
 pub async fn no_such_path() -> Problem {

@@ -51,7 +51,9 @@ pub async fn begin(
     Input(asked): Input<Asked>,
 ) -> Result<(StatusCode, Json<RebuildView>), Problem> {
     if asked.rate == Some(0) {
-        return Err(Problem::bad_request("rate is a number of messages a second, at least 1"));
+        return Err(Problem::bad_request(
+            "rate is a number of messages a second, at least 1",
+        ));
     }
     let digest = match &asked.version {
         Some(text) => Some(state.lifecycle.meant(plugin.as_str(), text).await?),

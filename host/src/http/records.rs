@@ -1,19 +1,16 @@
-//! The host's own records: dead letters, gaps and the ledger.
+//! The host's own records: gaps and the ledger; and lists in pages, as all records come.
 
 use axum::Json;
 use axum::extract;
 use axum::http::Uri;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use super::State;
 use super::cursor;
 use super::parameters::Parameters;
 use super::problem::Problem;
-use crate::batch::RejectionClass;
 use crate::schema::{PluginName, SourceName};
-use crate::store::reader::{self, DeadLetterFilter, Page, SourceFilter};
+use crate::store::reader::{self, Page, SourceFilter};
 
 /// One page of a list.
 #[derive(Serialize)]
@@ -33,30 +30,6 @@ impl<T> List<T> {
 }
 
 #[derive(Serialize)]
-pub struct DeadLetter {
-    id: i64,
-    plugin: String,
-    source: String,
-    epoch: i64,
-    stream: Option<String>,
-    sequence: i64,
-    subject: String,
-    published: String,
-    headers: Vec<(String, String)>,
-    payload_base64: String,
-    /// The payload once more, when it is UTF-8.
-    payload_text: Option<String>,
-    class: String,
-    reason: String,
-    version: String,
-    digest: String,
-    attempts: i64,
-    state: String,
-    first_at: String,
-    last_at: String,
-}
-
-#[derive(Serialize)]
 pub struct Gap {
     id: i64,
     plugin: String,
@@ -70,6 +43,7 @@ pub struct Gap {
     recorded_at: String,
 }
 
+/// A range of the ledger.
 #[derive(Serialize)]
 pub struct LedgerRange {
     id: i64,
@@ -89,38 +63,6 @@ pub struct LedgerRange {
     rows: i64,
     first_at: String,
     last_at: String,
-}
-
-pub async fn dead_letters(
-    extract::State(state): extract::State<State>,
-    uri: Uri,
-) -> Result<Json<List<DeadLetter>>, Problem> {
-    const CLASSES: [RejectionClass; 8] = [
-        RejectionClass::Malformed,
-        RejectionClass::Unsupported,
-        RejectionClass::Invalid,
-        RejectionClass::Trap,
-        RejectionClass::Timeout,
-        RejectionClass::Memory,
-        RejectionClass::Output,
-        RejectionClass::Constraint,
-    ];
-    let parameters = Parameters::parse(&uri, &["plugin", "source", "class", "state", "limit", "cursor"])?;
-    let filter = DeadLetterFilter {
-        source: source_filter(&parameters)?,
-        class: parameters
-            .choice("class", &CLASSES.map(RejectionClass::as_str))?
-            .map(str::to_owned),
-        state: parameters
-            .choice("state", &["open", "resolved", "discarded"])?
-            .map(str::to_owned),
-    };
-    let after = after(&parameters, "dead-letters")?;
-    let page = state
-        .reader
-        .dead_letters(&filter, parameters.limit()?, after)
-        .await?;
-    Ok(List::of("dead-letters", page, show_dead_letter))
 }
 
 pub async fn gaps(
@@ -149,7 +91,8 @@ pub async fn ledger(
     Ok(List::of("ledger", page, show_range))
 }
 
-fn source_filter(parameters: &Parameters) -> Result<SourceFilter, Problem> {
+/// Whose records are asked for.
+pub(super) fn source_filter(parameters: &Parameters) -> Result<SourceFilter, Problem> {
     Ok(SourceFilter {
         plugin: parameters
             .parsed("plugin", PluginName::parse)?
@@ -168,30 +111,6 @@ pub(super) fn after(parameters: &Parameters, list: &str) -> Result<Option<i64>, 
         .transpose()
 }
 
-fn show_dead_letter(letter: reader::DeadLetter) -> DeadLetter {
-    DeadLetter {
-        id: letter.id,
-        plugin: letter.plugin,
-        source: letter.source,
-        epoch: letter.epoch,
-        stream: letter.stream,
-        sequence: letter.sequence,
-        subject: letter.subject,
-        published: letter.published.to_rfc3339(),
-        headers: letter.headers,
-        payload_base64: STANDARD.encode(&letter.payload),
-        payload_text: String::from_utf8(letter.payload).ok(),
-        class: letter.class,
-        reason: letter.reason,
-        version: letter.version,
-        digest: letter.digest,
-        attempts: letter.attempts,
-        state: letter.state,
-        first_at: letter.first_at.to_rfc3339(),
-        last_at: letter.last_at.to_rfc3339(),
-    }
-}
-
 fn show_gap(gap: reader::Gap) -> Gap {
     Gap {
         id: gap.id,
@@ -207,7 +126,7 @@ fn show_gap(gap: reader::Gap) -> Gap {
     }
 }
 
-fn show_range(range: reader::LedgerRange) -> LedgerRange {
+pub(super) fn show_range(range: reader::LedgerRange) -> LedgerRange {
     LedgerRange {
         id: range.id,
         plugin: range.plugin,

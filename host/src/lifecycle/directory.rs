@@ -312,15 +312,14 @@ impl Directory {
             // Somebody's own reason is the better one; and one that was removed needs none.
             Ok(installation) if installation.paused.is_some() => {}
             Err(LifecycleError::NoPlugin(_)) => {}
-            Ok(_) => {
-                if let Err(error) = self
-                    .inner
-                    .hold(plugin, Some(reason.to_owned()), &self.actor)
-                    .await
-                {
-                    tracing::warn!(plugin, %error, "a plugin whose file is gone cannot be paused");
-                }
-            }
+            Ok(_) => match self
+                .inner
+                .hold(plugin, Some(reason.to_owned()), &self.actor)
+                .await
+            {
+                Ok(()) => {}
+                Err(error) => tracing::warn!(plugin, %error, "a plugin whose file is gone cannot be paused"),
+            },
             Err(error) => tracing::warn!(plugin, %error, "a plugin whose file is gone cannot be paused"),
         }
     }

@@ -11,8 +11,11 @@ mod fleet;
 mod heal;
 mod probation;
 mod rebuild;
+mod reference;
 mod settings;
 mod start;
+#[cfg(test)]
+pub(crate) mod testing;
 mod view;
 
 use std::collections::BTreeMap;
@@ -164,6 +167,11 @@ impl LifecycleError {
                  rebuild: lantern rebuild PLUGIN@DIGEST"
                     .to_owned(),
             ),
+            Self::NoPlugin(_) => Some("lantern plugin list shows what is installed".to_owned()),
+            Self::NoVersion { plugin, .. } => Some(format!(
+                "lantern plugin show {plugin} lists its versions; name one by its number, or by eight digits or more \
+                 of its digest"
+            )),
             _ => None,
         }
     }
@@ -207,7 +215,7 @@ impl Lifecycle {
         let by = by.clone();
         // A caller that goes away does not leave half an act.
         detached(async move {
-            let plugin = inner.take_in(bytes, &by.0).await?;
+            let plugin = inner.take_in(bytes, &format!("sent by {}", by.0)).await?;
             Ok(installed(&plugin))
         })
         .await

@@ -6,11 +6,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lantern::broker::{self, Broker};
 use lantern::http::{self, Access, Check, State};
+use lantern::lifecycle::{self, Lifecycle, Parts};
+use lantern::plugin::{self, Compiler, Loader};
+use lantern::projection;
 use lantern::status::{self, Registry, Status};
 use lantern::store::{self, Reader, Store};
 use lantern::telemetry::Metrics;
 use tokio::sync::{OnceCell, watch};
+use tokio_util::sync::CancellationToken;
 
 /// A data directory with a database in it, as the host leaves it.
 pub struct Database {
@@ -87,13 +92,47 @@ impl Database {
             .store
             .get_or_init(async || Arc::new(open(self.dir.path()).await));
         let store = Arc::clone(store.await);
+        let metrics = Metrics::new(projections.clone(), &self.path);
         State {
             projections: projections.clone(),
-            access: Access::open(store, &reader, config).await.unwrap(),
+            access: Access::open(Arc::clone(&store), &reader, config).await.unwrap(),
             reader,
             health: Arc::new(|| vec![check("broker", true), check("database", true)]),
-            metrics: Metrics::new(projections, &self.path),
+            metrics: metrics.clone(),
+            lifecycle: self.lifecycle(store, projections, metrics).await,
         }
+    }
+
+    /// Plugins over this database that can be installed and swapped; their projections wait for a broker that never
+    /// comes.
+    async fn lifecycle(&self, store: Arc<Store>, registry: Registry, metrics: Metrics) -> Lifecycle {
+        let plugin_dir = self.dir.path().join("plugins");
+        std::fs::create_dir_all(&plugin_dir).unwrap();
+        let plugin = plugin::Config {
+            cache_dir: Some(self.dir.path().join("cache")),
+            ..plugin::Config::new(Compiler::InProcess)
+        };
+        let parts = Parts {
+            config: lifecycle::Config {
+                components_dir: self.dir.path().join("components"),
+                plugin_dir,
+                projections: projection::Config {
+                    messages_max: 1_000,
+                    bytes_max: 1 << 20,
+                    create_streams: false,
+                    dead_letters_max: 10_000,
+                    owner: "test".to_owned(),
+                },
+            },
+            broker: Broker::connect(broker::Config::remote("nats://127.0.0.1:1"))
+                .await
+                .unwrap(),
+            store,
+            loader: Arc::new(Loader::new(plugin, [7; 32]).unwrap()),
+            registry,
+            metrics,
+        };
+        Lifecycle::start(parts, CancellationToken::new()).await.unwrap()
     }
 }
 

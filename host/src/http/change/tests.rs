@@ -36,7 +36,9 @@ impl Scene {
         let store = Arc::new(Store::open(store::Config::new(dir.path())).await.unwrap());
         let reader = Reader::open(store.path()).await.unwrap();
         let path = store.path().to_owned();
-        let access = Access::open(store, &reader, Config::loopback()).await.unwrap();
+        let access = Access::open(Arc::clone(&store), &reader, Config::loopback())
+            .await
+            .unwrap();
         let name = crate::schema::TokenName::parse("acts").unwrap();
         let token = access.create(name, Role::Operator, "test", None).await.unwrap();
         let projections = Registry::default();
@@ -46,6 +48,7 @@ impl Scene {
             reader: reader.clone(),
             health: Arc::new(Vec::new),
             access: access.clone(),
+            lifecycle: crate::lifecycle::testing::idle(dir.path(), store).await,
         };
         let (received, go_on) = (Arc::<AtomicUsize>::default(), Arc::<Notify>::default());
         let (count, wait) = (Arc::clone(&received), Arc::clone(&go_on));

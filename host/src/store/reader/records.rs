@@ -24,6 +24,10 @@ pub struct DeadLetterFilter {
     pub class: Option<String>,
     /// `open`, `resolved` or `discarded`.
     pub state: Option<String>,
+    /// First tried at this time or later.
+    pub since: Option<Timestamp>,
+    /// First tried before this time.
+    pub until: Option<Timestamp>,
 }
 
 /// A message that could not be projected.
@@ -134,6 +138,13 @@ pub struct LedgerRange {
 /// Without a cursor a list begins past its newest record; ids are given upwards from 1.
 const NEWEST: i64 = i64::MAX;
 
+/// Dead letters as `dead_letter` reads them, to be followed by what is wanted of them.
+const DEAD_LETTERS: &str = "SELECT d.id, o.plugin, o.source, o.epoch, o.stream, d.sequence, d.subject, \
+     d.published_ns, d.headers, d.payload, d.class, d.reason, p.version, p.digest, d.attempts, \
+     d.state, d.first_at, d.last_at \
+     FROM _lantern_dead_letter AS d JOIN _lantern_origin AS o ON o.id = d.origin \
+     JOIN _lantern_plugin AS p ON p.id = d.plugin_version";
+
 impl Reader {
     /// Dead letters, the newest first. `after` is the `next` of the page before.
     pub async fn dead_letters(
@@ -142,24 +153,34 @@ impl Reader {
         limit: u32,
         after: Option<i64>,
     ) -> Result<Page<DeadLetter>, ReadError> {
-        const SQL: &str = "SELECT d.id, o.plugin, o.source, o.epoch, o.stream, d.sequence, d.subject, \
-             d.published_ns, d.headers, d.payload, d.class, d.reason, p.version, p.digest, d.attempts, \
-             d.state, d.first_at, d.last_at \
-             FROM _lantern_dead_letter AS d JOIN _lantern_origin AS o ON o.id = d.origin \
-             JOIN _lantern_plugin AS p ON p.id = d.plugin_version \
-             WHERE d.id < ?1 AND (?2 IS NULL OR o.plugin = ?2) AND (?3 IS NULL OR o.source = ?3) \
+        let sql = format!(
+            "{DEAD_LETTERS} WHERE d.id < ?1 AND (?2 IS NULL OR o.plugin = ?2) AND (?3 IS NULL OR o.source = ?3) \
              AND (?4 IS NULL OR d.class = ?4) AND (?5 IS NULL OR d.state = ?5) \
-             ORDER BY d.id DESC LIMIT ?6";
+             AND (?6 IS NULL OR d.first_at >= ?6) AND (?7 IS NULL OR d.first_at < ?7) ORDER BY d.id DESC LIMIT ?8"
+        );
         let mut arguments = source_arguments(&filter.source, after)?;
         bind(&mut arguments, filter.class.clone())?;
         bind(&mut arguments, filter.state.clone())?;
+        bind(&mut arguments, filter.since.map(|time| time.0))?;
+        bind(&mut arguments, filter.until.map(|time| time.0))?;
         bind(&mut arguments, i64::from(limit) + 1)?;
-        self.page(SQL, arguments, limit, |row| {
+        self.page(&sql, arguments, limit, |row| {
             let letter = dead_letter(row)?;
             let bytes = letter.payload.len() + letter.reason.len() + letter.subject.len();
             Ok((letter.id, letter, bytes))
         })
         .await
+    }
+
+    /// The dead letter with this number, if there is one.
+    pub async fn dead_letter(&self, id: i64) -> Result<Option<DeadLetter>, ReadError> {
+        let mut arguments = SqliteArguments::default();
+        bind(&mut arguments, id)?;
+        let sql = format!("{DEAD_LETTERS} WHERE d.id = ?1");
+        let mut found = self
+            .fetch_sized(&sql, arguments, 1, |row| Ok((dead_letter(row)?, 0)))
+            .await?;
+        Ok(found.pop())
     }
 
     /// Gaps, the newest first. `after` is the `next` of the page before.

@@ -1,0 +1,281 @@
+//! `lantern plugin list` and `show`.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Short, path, set};
+use crate::cli::client::{Client, HostArgs};
+use crate::cli::{Failure, print, print_json, table};
+use crate::schema::PluginName;
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Answer with JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The plugin.
+    #[arg(value_parser = PluginName::parse)]
+    name: PluginName,
+    /// Answer with JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+/// A plugin, in a list or alone.
+#[derive(Deserialize)]
+struct Plugin {
+    name: String,
+    state: String,
+    active: Option<String>,
+    paused: Option<String>,
+    sources: Vec<String>,
+    tables: Vec<String>,
+    #[serde(default)]
+    settings: Value,
+    versions: Vec<Version>,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: String,
+    digest: String,
+    state: String,
+    installed_at: String,
+    came_from: Option<String>,
+    failed: Option<String>,
+    #[serde(default)]
+    ranges: Vec<Range>,
+}
+
+#[derive(Deserialize)]
+struct Range {
+    source: String,
+    epoch: i64,
+    first_sequence: i64,
+    last_sequence: i64,
+    messages: i64,
+    projected: i64,
+    skipped: i64,
+    dead: i64,
+    rows: i64,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Refusal {
+    what: String,
+    reason: String,
+    holds_up: bool,
+}
+
+pub fn list(args: &ListArgs) -> Result<(), Failure> {
+    let client = Client::open(&args.host)?;
+    let refused: Vec<Refusal> = client.get_json("/api/v1/plugin-files")?;
+    if args.json {
+        let plugins: Value = client.get_json("/api/v1/plugins")?;
+        return print_json(&json!({"plugins": plugins, "refused": refused}));
+    }
+    let plugins: Vec<Plugin> = client.get_json("/api/v1/plugins")?;
+    print(&render_list(&plugins, &refused))
+}
+
+pub fn show(args: &ShowArgs) -> Result<(), Failure> {
+    let client = Client::open(&args.host)?;
+    let path = path(&args.name, "");
+    if args.json {
+        return print_json(&client.get_json::<Value>(&path)?);
+    }
+    print(&render(&client.get_json(&path)?))
+}
+
+fn render_list(plugins: &[Plugin], refused: &[Refusal]) -> String {
+    let mut text = if plugins.is_empty() {
+        "no plugins are installed\nto install one: lantern plugin install FILE --activate\n".to_owned()
+    } else {
+        let head = [
+            "plugin", "state", "version", "digest", "versions", "reads", "writes",
+        ];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        rows.extend(plugins.iter().map(|plugin| {
+            let active = plugin
+                .versions
+                .iter()
+                .find(|version| Some(&version.digest) == plugin.active.as_ref());
+            let (version, digest) = active.map_or_else(
+                || ("-".to_owned(), "-".to_owned()),
+                |active| (active.version.clone(), Short(&active.digest).to_string()),
+            );
+            vec![
+                plugin.name.clone(),
+                plugin.state.clone(),
+                version,
+                digest,
+                plugin.versions.len().to_string(),
+                plugin.sources.join(", "),
+                plugin.tables.join(", "),
+            ]
+        }));
+        table::align(&rows, &[false, false, false, false, true], "")
+    };
+    for plugin in plugins {
+        if let Some(reason) = &plugin.paused {
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "\n{} is paused: {reason}", plugin.name);
+        }
+    }
+    if !refused.is_empty() {
+        text.push_str("\nrefused:\n");
+        for refusal in refused {
+            let _ = writeln!(text, "  - {}: {}", refusal.what, refusal.reason);
+        }
+    }
+    text
+}
+
+fn render(plugin: &Plugin) -> String {
+    let mut head = vec![
+        vec!["plugin".to_owned(), plugin.name.clone()],
+        vec!["state".to_owned(), plugin.state.clone()],
+        vec!["reads".to_owned(), plugin.sources.join(", ")],
+        vec!["writes".to_owned(), plugin.tables.join(", ")],
+    ];
+    if let Some(reason) = &plugin.paused {
+        head.insert(2, vec!["paused".to_owned(), reason.clone()]);
+    }
+    let mut settings = Vec::new();
+    set::flatten("", &plugin.settings, &mut settings);
+    head.extend(settings.into_iter().map(|line| vec!["setting".to_owned(), line]));
+    let mut text = table::align(&head, &[], "");
+    text.push('\n');
+    text.push_str(&versions(&plugin.versions));
+    text.push_str(&ranges(&plugin.versions));
+    for version in &plugin.versions {
+        if let Some(reason) = &version.failed {
+            let (number, digest) = (&version.version, Short(&version.digest));
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "\n{number} ({digest}) has failed: {reason}");
+        }
+    }
+    text
+}
+
+fn versions(versions: &[Version]) -> String {
+    let head = ["version", "digest", "state", "installed", "came from"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(versions.iter().map(|version| {
+        vec![
+            version.version.clone(),
+            Short(&version.digest).to_string(),
+            version.state.clone(),
+            table::to_the_second(&version.installed_at),
+            version.came_from.clone().unwrap_or_else(|| "-".into()),
+        ]
+    }));
+    table::align(&rows, &[], "")
+}
+
+/// What each version handled, in the order of the streams.
+fn ranges(versions: &[Version]) -> String {
+    let mut ranges: Vec<(&Version, &Range)> = versions
+        .iter()
+        .flat_map(|version| version.ranges.iter().map(move |range| (version, range)))
+        .collect();
+    if ranges.is_empty() {
+        return String::new();
+    }
+    ranges.sort_by_key(|(_, range)| (&range.source, range.epoch, range.first_sequence));
+    let head = [
+        "source",
+        "epoch",
+        "from",
+        "to",
+        "version",
+        "messages",
+        "projected",
+        "skipped",
+        "dead",
+        "rows",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(ranges.into_iter().map(|(version, range)| {
+        vec![
+            range.source.clone(),
+            range.epoch.to_string(),
+            range.first_sequence.to_string(),
+            range.last_sequence.to_string(),
+            version.version.clone(),
+            range.messages.to_string(),
+            range.projected.to_string(),
+            range.skipped.to_string(),
+            range.dead.to_string(),
+            range.rows.to_string(),
+        ]
+    }));
+    let right = [false, true, true, true, false, true, true, true, true, true];
+    format!("\n{}", table::align(&rows, &right, ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plugins_are_listed_with_what_is_refused() {
+        let plugin: Plugin = serde_json::from_value(json!({
+            "name": "obs", "state": "paused", "active": "sha256:aa", "paused": "by me", "sources": ["obs"],
+            "tables": ["events"], "versions": [{
+                "version": "1.0.0", "digest": "sha256:aa", "state": "paused",
+                "installed_at": "2026-11-20T10:00:00.123456Z", "came_from": "file obs.wasm", "failed": "it was bad",
+                "ranges": [{"source": "obs", "epoch": 1, "first_sequence": 1, "last_sequence": 100, "messages": 100,
+                            "projected": 98, "skipped": 1, "dead": 1, "rows": 98}],
+            }],
+        }))
+        .unwrap();
+        let refusal = Refusal {
+            what: "file x.wasm".into(),
+            reason: "it is empty".into(),
+            holds_up: false,
+        };
+        assert_eq!(
+            render(&plugin),
+            "\
+plugin  obs
+state   paused
+paused  by me
+reads   obs
+writes  events
+
+version  digest  state   installed             came from
+1.0.0    aa      paused  2026-11-20T10:00:00Z  file obs.wasm
+
+source  epoch  from   to  version  messages  projected  skipped  dead  rows
+obs         1     1  100  1.0.0         100         98        1     1    98
+
+1.0.0 (aa) has failed: it was bad
+"
+        );
+        assert_eq!(
+            render_list(&[plugin], &[refusal]),
+            "\
+plugin  state   version  digest  versions  reads  writes
+obs     paused  1.0.0    aa             1  obs    events
+
+obs is paused: by me
+
+refused:
+  - file x.wasm: it is empty
+"
+        );
+        assert!(render_list(&[], &[]).contains("lantern plugin install"));
+    }
+}

@@ -1,0 +1,209 @@
+//! `lantern plugin install`, `activate` and `rollback`: another version comes, and takes over.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Reference, Short, diff, path};
+use crate::cli::client::{Client, HostArgs};
+use crate::cli::{Failure, print, print_json};
+use crate::schema::PluginName;
+use crate::schema::difference::{Difference, Effect};
+
+#[derive(Debug, Args)]
+pub struct InstallArgs {
+    /// The component, or - for standard input.
+    file: PathBuf,
+    /// Make it run as well.
+    #[arg(long)]
+    activate: bool,
+    /// Answer with JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ActivateArgs {
+    /// The plugin; with @DIGEST (eight digits or more) or @VERSION that version, otherwise its newest.
+    #[arg(value_name = "NAME[@VERSION]")]
+    plugin: Reference,
+    /// Answer with JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct RollbackArgs {
+    /// The plugin.
+    #[arg(value_parser = PluginName::parse)]
+    name: PluginName,
+    /// Answer with JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+/// What the host answers.
+#[derive(Deserialize, Serialize)]
+struct Taken {
+    plugin: String,
+    version: String,
+    digest: String,
+    state: String,
+    from: Option<String>,
+    effect: Effect,
+    differences: Vec<Difference>,
+    healed: Option<Healed>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Healed {
+    tried: u64,
+    resolved: u64,
+    rows: u64,
+}
+
+pub fn install(args: &InstallArgs) -> Result<(), Failure> {
+    let client = Client::open(&args.host)?;
+    let component = read(&args.file)?;
+    let path = format!("/api/v1/plugins?activate={}", args.activate);
+    let taken: Taken = client.post_bytes(&path, "application/wasm", component)?;
+    say(&taken, args.json)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    if file.as_os_str() != "-" {
+        return std::fs::read(file)
+            .with_context(|| format!("cannot read {}", file.display()))
+            .map_err(Failure::new);
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin()
+        .lock()
+        .read_to_end(&mut bytes)
+        .context("cannot read standard input")
+        .map_err(Failure::new)?;
+    Ok(bytes)
+}
+
+pub fn activate(args: &ActivateArgs) -> Result<(), Failure> {
+    let client = Client::open(&args.host)?;
+    let body = json!({"digest": args.plugin.version});
+    let taken: Taken = client.post_json(&path(&args.plugin.name, "/activate"), &body)?;
+    say(&taken, args.json)
+}
+
+pub fn rollback(args: &RollbackArgs) -> Result<(), Failure> {
+    let client = Client::open(&args.host)?;
+    let taken: Taken = client.post_json(&path(&args.name, "/rollback"), &json!({}))?;
+    say(&taken, args.json)
+}
+
+fn say(taken: &Taken, json: bool) -> Result<(), Failure> {
+    match json {
+        true => print_json(taken),
+        false => print(&render(taken)),
+    }
+}
+
+fn render(taken: &Taken) -> String {
+    let Taken {
+        plugin,
+        version,
+        digest,
+        state,
+        ..
+    } = taken;
+    let digest = Short(digest);
+    let is_new = taken.from.as_ref() != Some(&taken.digest);
+    let mut text = match state.as_str() {
+        "paused" => format!("{plugin} {version} ({digest}) is the active version, and paused\n"),
+        state => format!("{plugin} {version} ({digest}) is {state}\n"),
+    };
+    if let Some(from) = taken.from.as_deref().filter(|_| is_new) {
+        text.push_str(&format!("\ncompared with {}:\n", Short(from)));
+        text.push_str(&diff::render(&taken.differences, taken.effect));
+    }
+    if let Some(healed) = taken.healed.as_ref().filter(|healed| healed.tried > 0) {
+        let Healed { tried, resolved, .. } = healed;
+        text.push_str(&format!("\n{resolved} of {tried} dead letters now decode\n"));
+    }
+    let next = match state.as_str() {
+        "active" if is_new && taken.from.is_some() => {
+            format!("to go back: lantern plugin rollback {plugin}")
+        }
+        "active" => format!("to see how it does: lantern plugin show {plugin}"),
+        "paused" => format!("to let it go on: lantern plugin resume {plugin}"),
+        _ if taken.effect == Effect::NeedsRebuild => {
+            format!("it can run when its tables are filled anew: lantern rebuild {plugin}@{digest}")
+        }
+        _ => format!("to make it run: lantern plugin activate {plugin}@{digest}"),
+    };
+    text.push_str(&format!("\n{next}\n"));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_is_told_with_what_to_do_next() {
+        let mut taken = Taken {
+            plugin: "obs".into(),
+            version: "1.1.0".into(),
+            digest: "sha256:0123456789abcdef".into(),
+            state: "installed".into(),
+            from: Some("sha256:aaaaaaaaaaaaaaaa".into()),
+            effect: Effect::Additive,
+            differences: vec![Difference {
+                place: "table t, column c".into(),
+                words: "is new".into(),
+                effect: Effect::Additive,
+            }],
+            healed: None,
+        };
+        assert_eq!(
+            render(&taken),
+            "\
+obs 1.1.0 (0123456789ab) is installed
+
+compared with aaaaaaaaaaaa:
+  - table t, column c: is new
+tables, columns, indexes or sources are added with the swap
+
+to make it run: lantern plugin activate obs@0123456789ab
+"
+        );
+        taken.state = "active".into();
+        taken.differences.clear();
+        taken.effect = Effect::None;
+        taken.healed = Some(Healed {
+            tried: 41,
+            resolved: 37,
+            rows: 37,
+        });
+        assert_eq!(
+            render(&taken),
+            "\
+obs 1.1.0 (0123456789ab) is active
+
+compared with aaaaaaaaaaaa:
+  no difference in what they say of themselves
+
+37 of 41 dead letters now decode
+
+to go back: lantern plugin rollback obs
+"
+        );
+    }
+}

@@ -1,0 +1,129 @@
+//! The plugins of the host: what there is, how versions differ, what is set for each. What changes them is in `acts`.
+
+mod acts;
+mod settings;
+
+use axum::Json;
+use axum::extract;
+use axum::http::Uri;
+use serde::Serialize;
+
+use super::State;
+use super::change::OfPlugin;
+use super::parameters::Parameters;
+use super::problem::Problem;
+use super::records::{LedgerRange, show_range};
+use crate::lifecycle::{PluginView, Refusal, VersionState, VersionView};
+use crate::schema::difference::{Difference, Effect};
+use crate::settings::PluginSettings;
+use crate::store::reader::SourceFilter;
+
+pub use acts::{INSTALL_TIME, activate, install, pause, remove, resume, rollback};
+pub use settings::{change as change_settings, show as settings};
+
+/// Ranges of the ledger that a plugin is shown with, the newest; all of them are in `/api/v1/ledger`.
+const RANGES_MAX: u32 = 1_000;
+
+pub async fn list(
+    extract::State(state): extract::State<State>,
+    uri: Uri,
+) -> Result<Json<Vec<PluginView>>, Problem> {
+    Parameters::parse(&uri, &[])?;
+    Ok(Json(state.lifecycle.list().await?))
+}
+
+#[derive(Serialize)]
+pub struct Detail {
+    name: String,
+    state: VersionState,
+    active: Option<String>,
+    previous: Option<String>,
+    paused: Option<String>,
+    sources: Vec<String>,
+    tables: Vec<String>,
+    settings: PluginSettings,
+    versions: Vec<Version>,
+}
+
+#[derive(Serialize)]
+struct Version {
+    #[serde(flatten)]
+    version: VersionView,
+    /// What it handled, the newest first.
+    ranges: Vec<LedgerRange>,
+}
+
+pub async fn show(
+    extract::State(state): extract::State<State>,
+    OfPlugin(plugin): OfPlugin,
+    uri: Uri,
+) -> Result<Json<Detail>, Problem> {
+    Parameters::parse(&uri, &[])?;
+    let view = state.lifecycle.show(plugin.as_str()).await?;
+    let filter = SourceFilter {
+        plugin: Some(plugin.to_string()),
+        source: None,
+    };
+    let ledger = state.reader.ledger(&filter, RANGES_MAX, None).await?;
+    let mut ranges = ledger.items;
+    let versions = view.versions.into_iter().map(|version| {
+        let its = ranges.extract_if(.., |range| range.digest == version.digest);
+        Version {
+            ranges: its.map(show_range).collect(),
+            version,
+        }
+    });
+    Ok(Json(Detail {
+        versions: versions.collect(),
+        settings: state.lifecycle.settings(plugin.as_str()),
+        name: view.name,
+        state: view.state,
+        active: view.active,
+        previous: view.previous,
+        paused: view.paused,
+        sources: view.sources.into_iter().collect(),
+        tables: view.tables.into_iter().collect(),
+    }))
+}
+
+#[derive(Serialize)]
+pub struct Differences {
+    /// The digest of the version that is compared with.
+    from: String,
+    /// The digest of the other one.
+    to: String,
+    /// What all of them cost together.
+    effect: Effect,
+    differences: Vec<Difference>,
+}
+
+pub async fn differences(
+    extract::State(state): extract::State<State>,
+    OfPlugin(plugin): OfPlugin,
+    uri: Uri,
+) -> Result<Json<Differences>, Problem> {
+    let parameters = Parameters::parse(&uri, &["from", "to"])?;
+    let meant = async |name: &str| match parameters.get(name) {
+        Some(text) => Ok(state.lifecycle.meant(plugin.as_str(), text).await?),
+        None => Err(Problem::bad_request(format!(
+            "{name} is missing: a digest, eight digits or more of one, or a version number"
+        ))),
+    };
+    let (from, to) = (meant("from").await?, meant("to").await?);
+    let differences = state.lifecycle.differences(plugin.as_str(), from, to).await?;
+    Ok(Json(Differences {
+        from: from.to_string(),
+        to: to.to_string(),
+        effect: Effect::of(&differences),
+        differences,
+    }))
+}
+
+/// What of the plugin directory, or of what should run, is refused and why.
+pub async fn refusals(
+    extract::State(state): extract::State<State>,
+    uri: Uri,
+) -> Result<Json<Vec<Refusal>>, Problem> {
+    Parameters::parse(&uri, &[])?;
+    Ok(Json(state.lifecycle.refusals()))
+}

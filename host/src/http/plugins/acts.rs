@@ -1,0 +1,246 @@
+//! What changes the plugins of the host: a version comes, is made to run, goes; a plugin pauses, goes on, is removed.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract;
+use axum::http::{StatusCode, Uri};
+use serde::{Deserialize, Serialize};
+
+use crate::batch::clean_text;
+use crate::http::State;
+use crate::http::change::{AuditNote, OfPlugin, OptionalInput};
+use crate::http::gate::Operator;
+use crate::http::parameters::Parameters;
+use crate::http::problem::Problem;
+use crate::lifecycle::{Actor, Installed, LifecycleError, PluginView, VersionState};
+use crate::schema::difference::{Difference, Effect};
+use crate::store::Healed;
+
+/// How long a client waits for its component: another one may be compiled before it, and each has half a minute.
+pub const INSTALL_TIME: Duration = Duration::from_secs(120);
+
+/// Longest reason for a pause, in bytes.
+const REASON_BYTES_MAX: usize = 200;
+
+/// A version that came, or that was made to run.
+#[derive(Serialize)]
+pub struct Taken {
+    plugin: String,
+    version: String,
+    digest: String,
+    state: VersionState,
+    /// The digest of the version that ran before, which it is compared with; none where none ran.
+    from: Option<String>,
+    /// What the differences cost together.
+    effect: Effect,
+    differences: Vec<Difference>,
+    /// What came of the open dead letters, when it was made to run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    healed: Option<Healed>,
+}
+
+pub async fn install(
+    extract::State(state): extract::State<State>,
+    Operator(operator): Operator,
+    note: AuditNote,
+    uri: Uri,
+    component: Bytes,
+) -> Result<(StatusCode, Json<Taken>), Problem> {
+    let parameters = Parameters::parse(&uri, &["activate"])?;
+    let activate = parameters.choice("activate", &["true", "false"])? == Some("true");
+    if component.is_empty() {
+        return Err(Problem::bad_request("the body is the component, and it is empty"));
+    }
+    let by = Actor(operator.name);
+    let installed = state.lifecycle.install(component.into(), &by).await?;
+    let Installed { plugin, digest, .. } = &installed;
+    note.plugin(plugin);
+    note.digest(digest);
+    note.detail(format!("version {}", installed.version));
+    let before = active(&state, plugin).await?;
+    let (plugin, digest) = (plugin.clone(), *digest);
+    let taken = if activate {
+        let done = state.lifecycle.activate(&plugin, Some(digest), &by).await;
+        let installed =
+            done.map_err(|error| Problem::from(error).after("it is installed, and cannot be made to run"))?;
+        let healed = installed.healed;
+        note.detail(format!(
+            "version {}, activated{}",
+            installed.version,
+            in_words(healed)
+        ));
+        taken(&state, installed, before, Some(healed)).await?
+    } else {
+        taken(&state, installed, before, None).await?
+    };
+    Ok((StatusCode::CREATED, Json(taken)))
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Activate {
+    /// Digest, beginning of one, or version number; without it, the newest version.
+    digest: Option<String>,
+}
+
+pub async fn activate(
+    extract::State(state): extract::State<State>,
+    Operator(operator): Operator,
+    OfPlugin(plugin): OfPlugin,
+    note: AuditNote,
+    OptionalInput(asked): OptionalInput<Activate>,
+) -> Result<Json<Taken>, Problem> {
+    let digest = match &asked.digest {
+        Some(text) => Some(state.lifecycle.meant(plugin.as_str(), text).await?),
+        None => None,
+    };
+    if let Some(digest) = digest {
+        note.digest(digest);
+    }
+    let before = active(&state, plugin.as_str()).await?;
+    let by = Actor(operator.name);
+    let done = state.lifecycle.activate(plugin.as_str(), digest, &by).await?;
+    now_runs(&state, &note, done, before).await
+}
+
+pub async fn rollback(
+    extract::State(state): extract::State<State>,
+    Operator(operator): Operator,
+    OfPlugin(plugin): OfPlugin,
+    note: AuditNote,
+) -> Result<Json<Taken>, Problem> {
+    let before = active(&state, plugin.as_str()).await?;
+    let by = Actor(operator.name);
+    let done = state.lifecycle.rollback(plugin.as_str(), &by).await?;
+    now_runs(&state, &note, done, before).await
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pause {
+    reason: Option<String>,
+}
+
+pub async fn pause(
+    extract::State(state): extract::State<State>,
+    Operator(operator): Operator,
+    OfPlugin(plugin): OfPlugin,
+    note: AuditNote,
+    OptionalInput(asked): OptionalInput<Pause>,
+) -> Result<Json<PluginView>, Problem> {
+    let given = clean_text(asked.reason.as_deref().unwrap_or_default(), REASON_BYTES_MAX);
+    let by = Actor(operator.name);
+    let reason = match given.trim() {
+        "" => format!("by {}", by.0),
+        given => format!("{given} (by {})", by.0),
+    };
+    note.detail(&reason);
+    state.lifecycle.pause(plugin.as_str(), &reason, &by).await?;
+    Ok(Json(state.lifecycle.show(plugin.as_str()).await?))
+}
+
+pub async fn resume(
+    extract::State(state): extract::State<State>,
+    Operator(operator): Operator,
+    OfPlugin(plugin): OfPlugin,
+) -> Result<Json<PluginView>, Problem> {
+    let by = Actor(operator.name);
+    state.lifecycle.resume(plugin.as_str(), &by).await?;
+    Ok(Json(state.lifecycle.show(plugin.as_str()).await?))
+}
+
+#[derive(Serialize)]
+pub struct Removed {
+    plugin: String,
+    /// The tables that are gone.
+    dropped: Vec<String>,
+}
+
+pub async fn remove(
+    extract::State(state): extract::State<State>,
+    Operator(operator): Operator,
+    OfPlugin(plugin): OfPlugin,
+    note: AuditNote,
+    uri: Uri,
+) -> Result<Json<Removed>, Problem> {
+    let parameters = Parameters::parse(&uri, &["tables"])?;
+    let tables = parameters.choice("tables", &["keep", "drop"])?;
+    let tables = tables
+        .ok_or_else(|| Problem::bad_request("say what becomes of its tables: tables=keep or tables=drop"))?;
+    note.detail(format!("tables={tables}"));
+    let by = Actor(operator.name);
+    let dropped = state
+        .lifecycle
+        .remove(plugin.as_str(), tables == "drop", &by)
+        .await?;
+    if !dropped.is_empty() {
+        note.detail(format!("with its tables {}", dropped.join(", ")));
+    }
+    Ok(Json(Removed {
+        plugin: plugin.to_string(),
+        dropped,
+    }))
+}
+
+/// The digest of the version that runs.
+async fn active(state: &State, plugin: &str) -> Result<Option<String>, LifecycleError> {
+    Ok(state.lifecycle.show(plugin).await?.active)
+}
+
+/// The answer to what made a version run, and its words for the audit.
+async fn now_runs(
+    state: &State,
+    note: &AuditNote,
+    done: Installed,
+    before: Option<String>,
+) -> Result<Json<Taken>, Problem> {
+    let healed = done.healed;
+    note.digest(done.digest);
+    note.detail(format!("version {}{}", done.version, in_words(healed)));
+    Ok(Json(taken(state, done, before, Some(healed)).await?))
+}
+
+fn in_words(healed: Healed) -> String {
+    match healed.tried {
+        0 => String::new(),
+        tried => format!("; {} of {tried} dead letters now decode", healed.resolved),
+    }
+}
+
+async fn taken(
+    state: &State,
+    installed: Installed,
+    before: Option<String>,
+    healed: Option<Healed>,
+) -> Result<Taken, Problem> {
+    let Installed {
+        plugin,
+        version,
+        digest,
+        ..
+    } = installed;
+    let differences = match before.as_deref().map(str::parse) {
+        Some(Ok(before)) => match state.lifecycle.differences(&plugin, before, digest).await {
+            Ok(differences) => differences,
+            // A version of a host that kept no descriptions: there is nothing to compare with.
+            Err(LifecycleError::NoVersion { .. }) => Vec::new(),
+            Err(error) => return Err(error.into()),
+        },
+        _ => Vec::new(),
+    };
+    let digest = digest.to_string();
+    let view = state.lifecycle.show(&plugin).await?;
+    let its_state = view.versions.iter().find(|version| version.digest == digest);
+    Ok(Taken {
+        state: its_state.map_or(VersionState::Installed, |version| version.state),
+        effect: Effect::of(&differences),
+        plugin,
+        version,
+        digest,
+        from: before,
+        differences,
+        healed,
+    })
+}

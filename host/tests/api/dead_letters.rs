@@ -1,0 +1,170 @@
+//! Dead letters through the API: found, exported whole, tried again, given up, and what is refused.
+
+use super::scene::Scene;
+use super::*;
+
+impl Scene {
+    /// Letters `first..=last` of plugin `things`, first tried at second `id`.
+    fn letters(&self, first: i64, last: i64, payload: &[u8]) {
+        let writer = self.database.writer();
+        for id in first..=last {
+            writer
+                .execute(
+                    "INSERT INTO _lantern_dead_letter (id, origin, sequence, plugin_version, class, reason, subject,
+                         published_ns, headers, payload, attempts, state, first_at, last_at)
+                     VALUES (?1, 1, ?1, 2, ?2, 'because', 'a.b', 0, '[]', ?3, 1, 'open', ?1 * 1000000, 0)",
+                    rusqlite::params![id, if id % 2 == 0 { "trap" } else { "invalid" }, payload],
+                )
+                .unwrap();
+        }
+    }
+
+    async fn ids(&self, query: &str) -> Vec<i64> {
+        let list = get_json(&self.api, &format!("/api/v1/dead-letters?{query}")).await;
+        let items = list["items"].as_array().unwrap().iter();
+        items.map(|item| item["id"].as_i64().unwrap()).collect()
+    }
+}
+
+#[tokio::test]
+async fn letters_are_found_by_time_and_by_number() {
+    let scene = Scene::near().await;
+    scene.letters(11, 14, b"{}");
+    assert_eq!(scene.ids("since=1970-01-01T00:00:12Z").await, [14, 13, 12]);
+    assert_eq!(scene.ids("until=1970-01-01T00:00:12Z").await, [11, 7]);
+    assert_eq!(
+        scene
+            .ids("since=1970-01-01T01:00:11%2B01:00&until=1970-01-01T00:00:13Z&class=trap")
+            .await,
+        [12]
+    );
+    let one = get_json(&scene.api, "/api/v1/dead-letters/7").await;
+    assert_eq!(
+        (&one["id"], &one["payload_text"], &one["state"]),
+        (&7.into(), &"{}".into(), &"open".into())
+    );
+    for (path, status, words) in [
+        (
+            "/api/v1/dead-letters/8",
+            StatusCode::NOT_FOUND,
+            "no dead letter 8",
+        ),
+        ("/api/v1/dead-letters/x", StatusCode::BAD_REQUEST, ""),
+        ("/api/v1/dead-letters/..%2f7", StatusCode::BAD_REQUEST, ""),
+        ("/api/v1/dead-letters/7%00", StatusCode::BAD_REQUEST, ""),
+        (
+            "/api/v1/dead-letters/99999999999999999999",
+            StatusCode::BAD_REQUEST,
+            "",
+        ),
+        (
+            "/api/v1/dead-letters?since=2h",
+            StatusCode::BAD_REQUEST,
+            "since is a time in RFC 3339",
+        ),
+        (
+            "/api/v1/dead-letters/export?until=x",
+            StatusCode::BAD_REQUEST,
+            "until is a time",
+        ),
+        (
+            "/api/v1/dead-letters/export?limit=1",
+            StatusCode::BAD_REQUEST,
+            "no parameter",
+        ),
+    ] {
+        refused(&scene.api, path, status, words).await;
+    }
+}
+
+#[tokio::test]
+async fn an_export_has_every_letter_once_and_whole() {
+    let scene = Scene::near().await;
+    // More than one page by number, and more than one by bytes.
+    scene.letters(100, 399, &vec![0xff; 100_000]);
+    let (status, body) = get(&scene.api, "/api/v1/dead-letters/export?plugin=things").await;
+    assert_eq!(status, StatusCode::OK);
+    let lines: Vec<Value> = body
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let ids: Vec<i64> = lines
+        .iter()
+        .map(|letter| letter["id"].as_i64().unwrap())
+        .collect();
+    let expected: Vec<i64> = (100..=399).rev().chain([7]).collect();
+    assert_eq!(ids, expected);
+    assert_eq!(lines[0]["payload_text"], Value::Null);
+    assert_eq!(lines[0]["payload_base64"].as_str().unwrap().len(), 133_336);
+    assert_eq!(lines[300]["payload_text"], "{}");
+    let (_, none) = get(&scene.api, "/api/v1/dead-letters/export?state=resolved").await;
+    assert_eq!(none, "");
+}
+
+#[tokio::test]
+async fn letters_are_given_up_only_when_it_is_said_which() {
+    let scene = Scene::near().await;
+    scene.letters(11, 14, b"{}");
+    let before = scene.contents();
+    let json = "application/json";
+    for (body, status) in [
+        ("", 400),
+        ("{}", 400),
+        (r#"{"all": false}"#, 400),
+        (r#"{"id": "7"}"#, 400),
+        (r#"{"plugin": "../x"}"#, 400),
+        (r#"{"plugin": "things", "souce": "events"}"#, 400),
+        (r#"{"class": "x"}"#, 400),
+        (r#"{"since": "2h"}"#, 400),
+        (r#"{"id": 8}"#, 404),
+    ] {
+        let (found, answer) = scene
+            .act("POST", "/api/v1/dead-letters/discard", json, body)
+            .await;
+        assert_eq!(found, status, "{body}: {answer}");
+    }
+    assert_eq!(scene.ids("state=open").await.len(), 5);
+    assert_eq!(scene.contents(), before);
+
+    let discard = async |body: &'static str| {
+        scene
+            .act("POST", "/api/v1/dead-letters/discard", json, body)
+            .await
+    };
+    assert_eq!(
+        discard(r#"{"id": 7}"#).await,
+        (200, serde_json::json!({"discarded": 1}))
+    );
+    let (status, again) = discard(r#"{"id": 7}"#).await;
+    assert_eq!(status, 409, "{again}");
+    let (_, some) =
+        discard(r#"{"plugin": "things", "class": "trap", "until": "1970-01-01T00:00:14Z"}"#).await;
+    assert_eq!(some["discarded"], 1);
+    assert_eq!(scene.ids("state=open").await, [14, 13, 11]);
+    assert_eq!(discard(r#"{"all": true}"#).await.1["discarded"], 3);
+    assert_eq!(scene.ids("state=discarded").await.len(), 5);
+    assert_eq!(
+        scene.audit(1),
+        ["acts dead-letters.discard done all open dead letters: 3 were given up"]
+    );
+}
+
+#[tokio::test]
+async fn trying_again_needs_a_plugin_that_is_there() {
+    let scene = Scene::near().await;
+    let json = "application/json";
+    for (body, status) in [
+        (r#"{"plugin": "absent"}"#, 404),
+        (r#"{"id": 8}"#, 404),
+        (r#"{"source": "A"}"#, 400),
+        // It is installed and does not run.
+        (r#"{"plugin": "things"}"#, 200),
+        ("", 200),
+    ] {
+        let (found, answer) = scene.act("POST", "/api/v1/dead-letters/retry", json, body).await;
+        assert_eq!(found, status, "{body}: {answer}");
+        if status == 200 {
+            assert_eq!(answer, serde_json::json!({"tried": 0, "resolved": 0, "rows": 0}));
+        }
+    }
+}

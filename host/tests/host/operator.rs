@@ -1,0 +1,331 @@
+//! The operator's day, by the command line against the real program: plugins are installed, swapped, taken back, paused
+//! and removed, dead letters heal, and the audit says who did what.
+
+use std::process::{Command, Stdio};
+
+use super::*;
+use crate::evolving;
+
+struct Scene {
+    server: NatsServer,
+    folder: tempfile::TempDir,
+    host: Host,
+}
+
+impl Scene {
+    /// A host with an empty plugin directory, and a stream for the evolving plugin.
+    fn start() -> Self {
+        let server = NatsServer::start();
+        run(async {
+            let stream = async_nats::jetstream::stream::Config {
+                name: "EVOLVE".into(),
+                subjects: vec!["evolve.>".into()],
+                ..Default::default()
+            };
+            server.jetstream().await.create_stream(stream).await.unwrap();
+        });
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("plugins")).unwrap();
+        for letter in [b'a', b'b', b'c', b'e'] {
+            let name = format!("{}.wasm", char::from(letter));
+            std::fs::write(folder.path().join(name), evolving::version(letter)).unwrap();
+        }
+        let data = folder.path().join("data");
+        let host = Host::start(&data, &server.url(), &folder.path().join("plugins"));
+        Self { server, folder, host }
+    }
+
+    fn data(&self) -> std::path::PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Exit code, standard output, standard error.
+    fn lantern(&self, arguments: &[&str]) -> (i32, String, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_lantern"))
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env_clear()
+            .env("LANTERN__DATA_DIR", self.data())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        (
+            output.status.code().unwrap_or(-1),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
+    }
+
+    /// What a command prints that has to succeed.
+    #[track_caller]
+    fn done(&self, command: &str) -> String {
+        let arguments: Vec<&str> = command.split(' ').collect();
+        let (code, out, error) = self.lantern(&arguments);
+        assert_eq!(code, 0, "{command}: {out}{error}");
+        out
+    }
+
+    /// What a command says that has to fail with this code.
+    #[track_caller]
+    fn fails(&self, command: &str, code: i32) -> String {
+        let arguments: Vec<&str> = command.split(' ').collect();
+        let (found, out, error) = self.lantern(&arguments);
+        assert_eq!(found, code, "{command}: {out}{error}");
+        error
+    }
+
+    fn publish(&self, payloads: &[&str]) {
+        let messages: Vec<(String, String)> = payloads
+            .iter()
+            .map(|payload| ("evolve.x".to_owned(), (*payload).to_owned()))
+            .collect();
+        publish(&self.server, &messages);
+    }
+
+    fn wait_for_checkpoint(&self, sequence: u64) {
+        self.host.wait(&format!("checkpoint {sequence}"), LIMIT, |host| {
+            host.projection("evolve")["checkpoint"] == sequence
+        });
+    }
+
+    fn notes(&self) -> Vec<String> {
+        query(&self.data(), "SELECT n || note FROM evolved ORDER BY n")
+    }
+}
+
+#[track_caller]
+fn says(text: &str, words: &[&str]) {
+    for words in words {
+        assert!(text.contains(words), "{words:?} is not in\n{text}");
+    }
+}
+
+#[test]
+fn an_operator_installs_swaps_heals_pauses_and_removes() {
+    let scene = Scene::start();
+    says(
+        &scene.done("plugin list"),
+        &[
+            "no plugins are installed",
+            "lantern plugin install FILE --activate",
+        ],
+    );
+    says(
+        &scene.done("plugin install a.wasm --activate"),
+        &[
+            "evolving 1.0.0 (",
+            ") is active\n",
+            "lantern plugin show evolving",
+        ],
+    );
+    scene.publish(&["1", "2", "later 3", "4"]);
+    scene.wait_for_checkpoint(4);
+    let letters = scene.done("dead-letters list");
+    says(&letters, &["evolving/evolve", "malformed", "what is later?"]);
+    let id = letters
+        .lines()
+        .nth(1)
+        .unwrap()
+        .split_whitespace()
+        .next()
+        .unwrap()
+        .to_owned();
+    says(
+        &scene.done(&format!("dead-letters show {id}")),
+        &["\nlater 3\n", "EVOLVE 3, epoch 1", &format!("retry --id {id}")],
+    );
+    says(
+        &scene.done("dead-letters retry --plugin evolving"),
+        &["0 of 1 dead letters now decode"],
+    );
+
+    // The second version knows the message.
+    let installed = scene.done("plugin install e.wasm");
+    says(
+        &installed,
+        &["evolving 1.3.0", "is installed", "version 1.0.0 becomes 1.3.0"],
+    );
+    says(
+        &scene.done("plugin activate evolving@1.3.0"),
+        &[
+            "is active",
+            "1 of 1 dead letters now decode",
+            "lantern plugin rollback evolving",
+        ],
+    );
+    assert_eq!(scene.notes(), ["1a", "2a", "3e", "4a"]);
+    scene.publish(&["5"]);
+    scene.wait_for_checkpoint(5);
+
+    says(
+        &scene.done("plugin rollback evolving"),
+        &["evolving 1.0.0", "is active"],
+    );
+    scene.publish(&["later 6", "7"]);
+    scene.wait_for_checkpoint(7);
+    assert_eq!(scene.notes(), ["1a", "2a", "3e", "4a", "5e", "7a"]);
+    let shown = scene.done("plugin show evolving");
+    says(&shown, &["1.3.0", "replaced", "sent by local"]);
+    let handled: Vec<&str> = shown.lines().filter(|line| line.starts_with("evolve ")).collect();
+    assert_eq!(handled.len(), 3, "{shown}");
+
+    scene.done("plugin pause evolving --reason maintenance");
+    scene.host.wait("paused", LIMIT, |host| {
+        host.check("projection:evolving/evolve") == Some((true, "paused: maintenance (by local)".to_owned()))
+    });
+    scene.publish(&["8"]);
+    says(
+        &scene.done("plugin list"),
+        &["paused", "evolving is paused: maintenance (by local)"],
+    );
+    scene.done("plugin resume evolving");
+    scene.wait_for_checkpoint(8);
+
+    says(
+        &scene.done("plugin set evolving limits.memory=128MiB dead_letters.max=7"),
+        &["limits.memory=128 MiB", "dead_letters.max=7"],
+    );
+    let error = scene.fails("plugin set evolving limits.memory=1B limits.memroy=1", 1);
+    says(
+        &error,
+        &[
+            "\n  - limits.memory: 1 B is out of range",
+            "\n  - limits.memroy: unknown field",
+        ],
+    );
+    says(
+        &scene.done("plugin set evolving limits.memory= dead_letters.max="),
+        &["has the settings of all plugins"],
+    );
+    removed(&scene);
+    audited(&scene);
+    sound(&scene.data());
+}
+
+/// The end of the day: the last letter is exported and given up, and the plugin goes twice.
+fn removed(scene: &Scene) {
+    let line = scene.done("dead-letters export --state open");
+    let letter: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(
+        (&letter["payload_text"], &letter["payload_base64"]),
+        (&json!("later 6"), &json!("bGF0ZXIgNg=="))
+    );
+    assert!(scene.fails("dead-letters discard", 2).contains("--all"));
+    assert!(scene.fails("dead-letters retry", 2).contains("--all"));
+    says(
+        &scene.done("dead-letters discard --since 1h"),
+        &["1 dead letters are given up"],
+    );
+    says(
+        &scene.done("dead-letters retry --all"),
+        &["no dead letter is open"],
+    );
+    assert_eq!(scene.done("dead-letters export --state open"), "");
+
+    assert!(scene.fails("plugin remove evolving", 2).contains("--keep-tables"));
+    assert!(
+        scene
+            .fails("plugin remove evolving --drop-tables", 2)
+            .contains("--yes")
+    );
+    scene.done("plugin remove evolving --keep-tables");
+    assert!(
+        scene
+            .fails("plugin show evolving", 1)
+            .contains("hint: lantern plugin list")
+    );
+    assert_eq!(scene.notes().len(), 7);
+    says(&scene.done("plugin install a.wasm --activate"), &["is active"]);
+    scene.publish(&["9"]);
+    scene.wait_for_checkpoint(9);
+    assert_eq!(scene.notes().len(), 8);
+    says(
+        &scene.done("plugin remove evolving --drop-tables --yes"),
+        &["with its tables evolved"],
+    );
+}
+
+fn audited(scene: &Scene) {
+    let audit = scene.done("audit --actor local --plugin evolving --json");
+    let entries: Vec<serde_json::Value> = serde_json::from_str(&audit).unwrap();
+    let told: Vec<String> = entries
+        .iter()
+        .rev()
+        .map(|entry| format!("{} {}", entry["action"], entry["outcome"]).replace('"', ""))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "plugin.install done",
+            "dead-letters.retry done",
+            "plugin.install done",
+            "plugin.activate done",
+            "plugin.rollback done",
+            "plugin.pause done",
+            "plugin.resume done",
+            "plugin.set done",
+            "plugin.set refused",
+            "plugin.set done",
+            "plugin.remove done",
+            "plugin.install done",
+            "plugin.remove done",
+        ]
+    );
+    assert!(audit.contains("1 of 1 dead letters now decode"), "{audit}");
+}
+
+#[test]
+fn versions_are_compared_in_the_host_and_as_files() {
+    let scene = Scene::start();
+    scene.done("plugin install a.wasm --activate");
+    scene.done("plugin install c.wasm");
+    let in_host = scene.done("plugin diff evolving 1.0.0 2.0.0");
+    let of_files = scene.done("plugin diff a.wasm c.wasm");
+    assert_eq!(in_host, of_files);
+    says(
+        &in_host,
+        &[
+            "table evolved, column note: is text and would become integer (needs a rebuild)",
+            "have to be filled anew",
+        ],
+    );
+    says(
+        &scene.done("plugin diff a.wasm b.wasm"),
+        &["column extra: is new", "added with the swap"],
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&scene.done("plugin diff a.wasm a.wasm --json")).unwrap();
+    assert_eq!(
+        (&json["effect"], &json["differences"]),
+        (&json!("none"), &json!([]))
+    );
+
+    let error = scene.fails("plugin activate evolving@2.0.0", 1);
+    says(
+        &error,
+        &[
+            "error: The database refuses",
+            "\n  - ",
+            "column note is text",
+            "\nhint: ",
+        ],
+    );
+    assert!(
+        scene
+            .fails("plugin diff evolving 1.0.0 9.9.9", 1)
+            .contains("hint: lantern plugin show evolving")
+    );
+    std::fs::write(scene.folder.path().join("junk.wasm"), "junk").unwrap();
+    says(
+        &scene.fails("plugin install junk.wasm", 1),
+        &["error: The component is refused", "hint: "],
+    );
+    assert!(scene.fails("plugin diff a.wasm junk.wasm", 1).contains("refused"));
+    assert!(
+        scene
+            .fails("plugin install absent.wasm", 1)
+            .contains("cannot read absent.wasm")
+    );
+    assert!(scene.fails("plugin show ../x", 2).contains("plugin name"));
+}
