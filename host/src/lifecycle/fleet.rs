@@ -193,12 +193,13 @@ impl Inner {
         );
         self.parts.metrics.plugin_switched(&name);
         self.parts.metrics.dead_letters_resolved(&name, healed.resolved);
-        let detail = format!(
-            "version {} is active; {} of {} dead letters now decode",
-            plugin.manifest().version,
-            healed.resolved,
-            healed.tried
-        );
+        let mut detail = format!("version {} is active", plugin.manifest().version);
+        if healed.tried > 0 {
+            detail.push_str(&format!(
+                "; {} of {} dead letters now decode",
+                healed.resolved, healed.tried
+            ));
+        }
         self.audit(by, "plugin.activate", &name, Some(plugin.digest()), detail)
             .await;
         Ok(Installed {
