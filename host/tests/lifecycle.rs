@@ -15,6 +15,8 @@ mod evolving;
 #[path = "support/nats.rs"]
 mod nats;
 
+#[path = "lifecycle/canary.rs"]
+mod canary;
 #[path = "lifecycle/directory.rs"]
 mod directory;
 #[path = "lifecycle/swap.rs"]

@@ -5,6 +5,7 @@
 //! projections follow between two batches. Whatever cannot be loaded changes nothing. Every act goes through
 //! [`Lifecycle`], whoever asks for it: the API, the plugin directory, or the host itself.
 
+mod canary;
 mod components;
 mod directory;
 mod fleet;
@@ -12,9 +13,10 @@ mod heal;
 mod probation;
 mod settings;
 mod start;
+mod turn;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -30,6 +32,9 @@ use crate::status::Registry;
 use crate::store::{AdoptError, Adoption, Arrival, CommitError, Healed, Store};
 use crate::telemetry::Metrics;
 
+pub use canary::{
+    CANARY_LIVE_MAX, CANARY_MESSAGES_MAX, CanaryReport, CanaryRequest, CanarySource, SideReport,
+};
 pub use start::StartError;
 pub use view::{PluginView, Refusal, VersionState, VersionView};
 
@@ -80,6 +85,8 @@ struct Inner {
     settings: Mutex<BTreeMap<String, PluginSettings>>,
     /// Files and versions that do not run, and why.
     refusals: Mutex<Vec<Refusal>>,
+    /// Long work beside the projections that is under way.
+    busy: Mutex<BTreeSet<String>>,
     stop: CancellationToken,
 }
 

@@ -61,6 +61,7 @@ impl Lifecycle {
             compiling: tokio::sync::Semaphore::new(1),
             settings: Mutex::default(),
             refusals: Mutex::default(),
+            busy: Mutex::default(),
             stop,
         });
         let installations = inner.parts.store.installations().await?;

@@ -9,12 +9,15 @@ mod catalog;
 pub mod check;
 mod checkpointer;
 mod commit;
+pub mod comparison;
 mod connection;
 mod installation;
 mod letters;
 mod lock;
 pub mod reader;
 mod reserve;
+pub mod scratch;
+mod shown;
 #[doc(hidden)]
 pub mod statement;
 #[cfg(test)]
@@ -42,6 +45,8 @@ pub use installation::{Arrival, FileRecord, Installation, VersionRecord};
 pub use letters::{Healed, LetterFilter, OpenLetter, Retried};
 pub use lock::LockError;
 pub use reader::Reader;
+pub use scratch::{Scratch, ScratchError};
+pub use shown::ShownRow;
 
 use catalog::CatalogError;
 use writer::{Call, Request, Writer};
@@ -175,6 +180,7 @@ impl Store {
         let (requests, received) = mpsc::channel(writer::REQUESTS_MAX);
         let (health, watched) = watch::channel(Health::Well);
         reserve::keep(&config);
+        scratch::sweep(&config.dir);
         let reader: Arc<Mutex<Option<Reader>>> = Arc::default();
         let writer = Writer {
             path: path.clone(),
