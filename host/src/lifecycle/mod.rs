@@ -11,8 +11,10 @@ mod directory;
 mod fleet;
 mod heal;
 mod probation;
+mod reproject;
 mod settings;
 mod start;
+mod trace;
 mod turn;
 mod view;
 
@@ -35,7 +37,9 @@ use crate::telemetry::Metrics;
 pub use canary::{
     CANARY_LIVE_MAX, CANARY_MESSAGES_MAX, CanaryReport, CanaryRequest, CanarySource, SideReport,
 };
+pub use reproject::Reprojected;
 pub use start::StartError;
+pub use trace::{Trace, TracedMessage, Written, WrittenRange};
 pub use view::{PluginView, Refusal, VersionState, VersionView};
 
 use components::Components;
@@ -108,6 +112,9 @@ pub enum LifecycleError {
         /// What was asked for.
         version: String,
     },
+    /// What was asked about is not there.
+    #[error("{0}")]
+    NotFound(String),
     /// It makes no sense as things are; says what would.
     #[error("{0}")]
     Conflict(String),

@@ -3,7 +3,7 @@
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, params, types::ToSqlOutput};
 
-use super::commit::{Adopted, Commit, Counts, Entry, Mark, OriginId};
+use super::commit::{Adopted, Commit, Counts, Entry, Mark, OriginId, VersionId};
 use super::connection::is_refusal;
 use crate::batch::{Outcome, Rejection, RejectionClass, Row, Timestamp, Value};
 
@@ -37,14 +37,21 @@ pub(super) fn apply(
     if found != Some(commit.after) {
         return Err(ApplyError::Stale(found));
     }
-    let (changed, refused) = write_rows(connection, commit)?;
+    let (changed, refused) = write_rows(connection, &commit.plugin, commit.origin, &mut commit.entries)?;
     let mut counts = Counts {
         changed,
         ..count(&commit.entries)
     };
     for entry in &commit.entries {
         if let Outcome::Reject(rejection) = &entry.outcome {
-            write_dead_letter(connection, commit, entry, rejection, now)?;
+            write_dead_letter(
+                connection,
+                commit.origin,
+                commit.plugin.version,
+                entry,
+                rejection,
+                now,
+            )?;
         }
     }
     for gap in &commit.gaps {
@@ -60,21 +67,22 @@ pub(super) fn apply(
 /// with a savepoint around each message, which finds the guilty ones.
 ///
 /// Returns how many rows were inserted or updated, and the messages that were refused.
-fn write_rows(
+pub(super) fn write_rows(
     connection: &Connection,
-    commit: &mut Commit,
+    plugin: &Adopted,
+    origin: OriginId,
+    entries: &mut [Entry],
 ) -> Result<(u64, Vec<(u64, String)>), rusqlite::Error> {
-    let mut statements = prepare(connection, &commit.plugin)?;
+    let mut statements = prepare(connection, plugin)?;
     connection.execute_batch("SAVEPOINT batch")?;
-    let origin = commit.origin;
-    let quick = commit.entries.iter().try_fold(0, |changed, entry| {
+    let quick = entries.iter().try_fold(0, |changed, entry| {
         Ok(changed + write_entry(&mut statements, origin, entry)?)
     });
     let written = match quick {
         Ok(changed) => (changed, Vec::new()),
         Err(error) if is_refusal(&error) => {
             connection.execute_batch("ROLLBACK TO batch")?;
-            write_rows_one_by_one(connection, &mut statements, commit)?
+            write_rows_one_by_one(connection, &mut statements, origin, entries)?
         }
         Err(error) => return Err(error),
     };
@@ -111,12 +119,12 @@ fn prepare<'a>(
 fn write_rows_one_by_one(
     connection: &Connection,
     statements: &mut [CachedStatement<'_>],
-    commit: &mut Commit,
+    origin: OriginId,
+    entries: &mut [Entry],
 ) -> Result<(u64, Vec<(u64, String)>), rusqlite::Error> {
     let mut changed = 0;
     let mut refused = Vec::new();
-    let origin = commit.origin;
-    for entry in &mut commit.entries {
+    for entry in entries {
         let (rows, reason) = write_one(connection, statements, origin, entry)?;
         changed += rows;
         refused.extend(reason.map(|reason| (entry.delivery.sequence, reason)));
@@ -195,7 +203,7 @@ impl ToSql for Value {
     }
 }
 
-fn count(entries: &[Entry]) -> Counts {
+pub(super) fn count(entries: &[Entry]) -> Counts {
     let mut counts = Counts {
         messages: entries.len() as u64,
         ..Counts::default()
@@ -213,9 +221,10 @@ fn count(entries: &[Entry]) -> Counts {
     counts
 }
 
-fn write_dead_letter(
+pub(super) fn write_dead_letter(
     connection: &Connection,
-    commit: &Commit,
+    origin: OriginId,
+    version: VersionId,
     entry: &Entry,
     rejection: &Rejection,
     now: Timestamp,
@@ -229,9 +238,9 @@ fn write_dead_letter(
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 1, 'open', ?10, ?10)",
         )?
         .execute(params![
-            commit.origin.0,
+            origin.0,
             to_sql(entry.delivery.sequence),
-            commit.plugin.version.0,
+            version.0,
             rejection.class.as_str(),
             rejection.reason,
             entry.delivery.subject,

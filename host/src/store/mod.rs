@@ -14,8 +14,10 @@ mod connection;
 mod installation;
 mod letters;
 mod lock;
+mod provenance;
 pub mod reader;
 mod reserve;
+mod rewrite;
 pub mod scratch;
 mod shown;
 #[doc(hidden)]
@@ -44,7 +46,9 @@ pub use commit::{
 pub use installation::{Arrival, FileRecord, Installation, VersionRecord};
 pub use letters::{Healed, LetterFilter, OpenLetter, Retried};
 pub use lock::LockError;
+pub use provenance::{LedgerSpan, Lineage, ProvenanceError, RowKey, TracedRow, VersionWork};
 pub use reader::Reader;
+pub use rewrite::{Rewrite, Rewritten};
 pub use scratch::{Scratch, ScratchError};
 pub use shown::ShownRow;
 
