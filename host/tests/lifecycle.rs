@@ -21,6 +21,8 @@ mod canary;
 mod directory;
 #[path = "lifecycle/swap.rs"]
 mod swap;
+#[path = "lifecycle/trace.rs"]
+mod trace;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -87,7 +89,7 @@ impl Scene {
     async fn open(&mut self) {
         let store = Arc::new(Store::open(store::Config::new(self.dir.path())).await.unwrap());
         let owner = store.fact("instance", || "test".to_owned()).await.unwrap();
-        let broker = Broker::connect(broker::Config::remote(&self.server.url()))
+        let broker = Broker::connect(broker::Config::remote(self.server.url()))
             .await
             .unwrap();
         broker.link().wait_for(Link::is_connected).await.unwrap();
