@@ -21,6 +21,8 @@ mod link;
 mod messages;
 #[path = "broker/owners.rs"]
 mod owners;
+#[path = "broker/reading.rs"]
+mod reading;
 #[path = "broker/retention.rs"]
 mod retention;
 

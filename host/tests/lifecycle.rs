@@ -15,12 +15,16 @@ mod evolving;
 #[path = "support/nats.rs"]
 mod nats;
 
+#[path = "lifecycle/canary.rs"]
+mod canary;
 #[path = "lifecycle/directory.rs"]
 mod directory;
 #[path = "lifecycle/rebuild.rs"]
 mod rebuild;
 #[path = "lifecycle/swap.rs"]
 mod swap;
+#[path = "lifecycle/trace.rs"]
+mod trace;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -18,6 +18,7 @@ mod link;
 mod open;
 mod publish;
 mod pull;
+mod reading;
 mod sequence;
 mod stored;
 mod stream;
@@ -42,6 +43,7 @@ pub use link::{Link, Server, ServerVersion};
 pub use open::{OpenError, OpenRequest, Start};
 pub use publish::{Lines, PublishError, publish};
 pub use pull::{PullError, Pulled, Subscription};
+pub use reading::Reading;
 pub use stored::Fingerprint;
 pub use stream::{Retention, StorageKind, StreamFacts};
 

@@ -45,6 +45,17 @@ impl Broker {
     }
 }
 
+impl Broker {
+    /// The message at `sequence` of `stream`, whole; `None` when there is no such message (any more) or no such stream.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError`] when the broker cannot be asked or does not answer.
+    pub async fn stored_message(&self, stream: &str, sequence: u64) -> Result<Option<Delivery>, BrokerError> {
+        self.inner.stored(stream, &json!({ "seq": sequence })).await
+    }
+}
+
 impl Inner {
     /// The first message from `sequence` on whose subject one of `subjects` matches (none means any).
     pub(super) async fn stored_from(

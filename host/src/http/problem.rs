@@ -265,6 +265,7 @@ impl From<LifecycleError> for Problem {
             LifecycleError::NoPlugin(_) | LifecycleError::NoVersion { .. } => {
                 Self::not_found(error.to_string())
             }
+            LifecycleError::NotFound(words) => Self::not_found(words),
             LifecycleError::Conflict(words) => Self::conflict(words),
             LifecycleError::Load(source) => {
                 refused("component-refused", "The component is refused", chain(source))

@@ -5,6 +5,7 @@
 //! projections follow between two batches. Whatever cannot be loaded changes nothing. Every act goes through
 //! [`Lifecycle`], whoever asks for it: the API, the plugin directory, or the host itself.
 
+mod canary;
 mod components;
 mod directory;
 mod fleet;
@@ -12,13 +13,16 @@ mod heal;
 mod probation;
 mod rebuild;
 mod reference;
+mod reproject;
 mod settings;
 mod start;
 #[cfg(test)]
 pub(crate) mod testing;
+mod trace;
+mod turn;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -35,8 +39,13 @@ use crate::status::Registry;
 use crate::store::{AdoptError, Adoption, Arrival, AuditEntry, AuditOutcome, CommitError, Healed, Store};
 use crate::telemetry::Metrics;
 
+pub use canary::{
+    CANARY_LIVE_MAX, CANARY_MESSAGES_MAX, CanaryReport, CanaryRequest, CanarySource, SideReport,
+};
 pub use rebuild::{Progress, RebuildRequest, RebuildView};
+pub use reproject::Reprojected;
 pub use start::StartError;
+pub use trace::{Trace, TracedMessage, Written, WrittenRange};
 pub use view::{PluginView, Refusal, VersionState, VersionView};
 
 use components::Components;
@@ -90,6 +99,8 @@ struct Inner {
     settings: Mutex<BTreeMap<String, PluginSettings>>,
     /// Files and versions that do not run, and why.
     refusals: Mutex<Vec<Refusal>>,
+    /// Long work beside the projections that is under way.
+    busy: Mutex<BTreeSet<String>>,
     stop: CancellationToken,
 }
 
@@ -122,6 +133,9 @@ pub enum LifecycleError {
         /// What was asked for.
         version: String,
     },
+    /// What was asked about is not there.
+    #[error("{0}")]
+    NotFound(String),
     /// It makes no sense as things are; says what would.
     #[error("{0}")]
     Conflict(String),

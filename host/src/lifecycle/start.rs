@@ -68,6 +68,7 @@ impl Lifecycle {
             tasks: TaskTracker::new(),
             settings: Mutex::default(),
             refusals: Mutex::default(),
+            busy: Mutex::default(),
             stop,
         });
         let installations = inner.parts.store.installations().await?;

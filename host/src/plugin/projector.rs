@@ -25,6 +25,7 @@ pub struct Projector {
     limits: Arc<Limits>,
     decoder: Decoder,
     pace: Pace,
+    memory_peak_bytes: usize,
 }
 
 enum Decoder {
@@ -88,6 +89,7 @@ impl Projector {
                 instance: None,
             },
             pace: Pace::default(),
+            memory_peak_bytes: 0,
         }
     }
 
@@ -99,6 +101,7 @@ impl Projector {
             limits: Arc::new(limits),
             decoder: Decoder::Native(guest),
             pace: Pace::default(),
+            memory_peak_bytes: 0,
         }
     }
 
@@ -157,6 +160,11 @@ impl Projector {
         if let Decoder::Wasm { instance, .. } = &mut self.decoder {
             *instance = None;
         }
+    }
+
+    /// The most linear memory, in bytes, that an instance has had after a call; none has ever less than it had before.
+    pub fn memory_peak_bytes(&self) -> usize {
+        self.memory_peak_bytes
     }
 
     /// Whether the next call goes to an instance that has been called before.
@@ -219,6 +227,7 @@ impl Projector {
                 let outcomes = self.pace.measure(messages.len(), || {
                     called.project(engine, number, shape, messages, time)
                 });
+                self.memory_peak_bytes = self.memory_peak_bytes.max(called.memory_bytes());
                 if outcomes.is_ok() && !called.is_bloated(&self.limits) {
                     *instance = Some(called);
                 }

@@ -3,7 +3,7 @@
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, params, types::ToSqlOutput};
 
-use super::commit::{Adopted, Commit, Counts, Entry, Mark, OriginId};
+use super::commit::{Adopted, Commit, Counts, Entry, Mark, OriginId, VersionId};
 use super::connection::is_refusal;
 use crate::batch::{Outcome, Rejection, RejectionClass, Row, Timestamp, Value};
 
@@ -57,7 +57,14 @@ pub(super) fn apply(
     };
     for entry in &commit.entries {
         if let Outcome::Reject(rejection) = &entry.outcome {
-            write_dead_letter(connection, commit, entry, rejection, now)?;
+            write_dead_letter(
+                connection,
+                commit.origin,
+                commit.plugin.version,
+                entry,
+                rejection,
+                now,
+            )?;
         }
     }
     for gap in &commit.gaps {
@@ -75,11 +82,16 @@ fn write_rows(
     commit: &mut Commit,
     care: Care,
 ) -> Result<(u64, Vec<(u64, String)>), ApplyError> {
-    let mut statements = prepare(connection, &commit.plugin)?;
-    if care == Care::EachMessage {
-        return Ok(write_rows_one_by_one(connection, &mut statements, commit)?);
-    }
     let origin = commit.stamp;
+    if care == Care::EachMessage {
+        return Ok(write_with_care(
+            connection,
+            &commit.plugin,
+            origin,
+            &mut commit.entries,
+        )?);
+    }
+    let mut statements = prepare(connection, &commit.plugin)?;
     let mut changed = 0;
     for entry in &commit.entries {
         changed += write_entry(&mut statements, origin, entry).map_err(|error| {
@@ -91,6 +103,27 @@ fn write_rows(
         })?;
     }
     Ok((changed, Vec::new()))
+}
+
+/// Writes rows with a savepoint around each message; rows that the database refuses make their message's outcome a
+/// rejection.
+///
+/// Returns how many rows were inserted or updated, and the messages that were refused.
+pub(super) fn write_with_care(
+    connection: &Connection,
+    plugin: &Adopted,
+    origin: OriginId,
+    entries: &mut [Entry],
+) -> Result<(u64, Vec<(u64, String)>), rusqlite::Error> {
+    let mut statements = prepare(connection, plugin)?;
+    let mut changed = 0;
+    let mut refused = Vec::new();
+    for entry in entries {
+        let (rows, reason) = write_one(connection, &mut statements, origin, entry)?;
+        changed += rows;
+        refused.extend(reason.map(|reason| (entry.delivery.sequence, reason)));
+    }
+    Ok((changed, refused))
 }
 
 /// Writes the rows of one message by itself, for a dead letter that is tried again. Rows that the database refuses make
@@ -117,22 +150,6 @@ fn prepare<'a>(
         .iter()
         .map(|text| connection.prepare_cached(text))
         .collect()
-}
-
-fn write_rows_one_by_one(
-    connection: &Connection,
-    statements: &mut [CachedStatement<'_>],
-    commit: &mut Commit,
-) -> Result<(u64, Vec<(u64, String)>), rusqlite::Error> {
-    let mut changed = 0;
-    let mut refused = Vec::new();
-    let origin = commit.stamp;
-    for entry in &mut commit.entries {
-        let (rows, reason) = write_one(connection, statements, origin, entry)?;
-        changed += rows;
-        refused.extend(reason.map(|reason| (entry.delivery.sequence, reason)));
-    }
-    Ok((changed, refused))
 }
 
 /// Writes a message's rows inside a savepoint. Returns how many were inserted or updated, and why the database refused
@@ -206,7 +223,7 @@ impl ToSql for Value {
     }
 }
 
-fn count(entries: &[Entry]) -> Counts {
+pub(super) fn count(entries: &[Entry]) -> Counts {
     let mut counts = Counts {
         messages: entries.len() as u64,
         ..Counts::default()
@@ -224,9 +241,10 @@ fn count(entries: &[Entry]) -> Counts {
     counts
 }
 
-fn write_dead_letter(
+pub(super) fn write_dead_letter(
     connection: &Connection,
-    commit: &Commit,
+    origin: OriginId,
+    version: VersionId,
     entry: &Entry,
     rejection: &Rejection,
     now: Timestamp,
@@ -240,9 +258,9 @@ fn write_dead_letter(
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 1, 'open', ?10, ?10)",
         )?
         .execute(params![
-            commit.origin.0,
+            origin.0,
             to_sql(entry.delivery.sequence),
-            commit.plugin.version.0,
+            version.0,
             rejection.class.as_str(),
             rejection.reason,
             entry.delivery.subject,

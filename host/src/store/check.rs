@@ -94,7 +94,8 @@ pub(super) fn quick(path: &Path) -> Result<(), String> {
     }
 }
 
-fn open(path: &Path) -> Result<Connection, rusqlite::Error> {
+/// A connection that can only read.
+pub(super) fn open(path: &Path) -> Result<Connection, rusqlite::Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;

@@ -156,21 +156,37 @@ fn open_letters(
     after: i64,
     limit: u32,
 ) -> Result<Vec<OpenLetter>, rusqlite::Error> {
+    letters_where(
+        connection,
+        &format!("{MATCHES} AND d.id > ?7"),
+        params![
+            filter.plugin,
+            filter.source,
+            filter.class,
+            filter.since.map(|time| time.0),
+            filter.until.map(|time| time.0),
+            filter.id,
+            after,
+            limit
+        ],
+        "?8",
+    )
+}
+
+/// Letters for which a condition over `d` (letter) and `o` (origin) holds, in the order of their arrival; `limit` is the
+/// parameter that says how many.
+pub(super) fn letters_where(
+    connection: &Connection,
+    condition: &str,
+    parameters: &[&dyn rusqlite::ToSql],
+    limit: &str,
+) -> Result<Vec<OpenLetter>, rusqlite::Error> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT d.id, o.source, d.origin, d.sequence, d.subject, d.published_ns, d.headers, d.payload
          FROM _lantern_dead_letter d JOIN _lantern_origin o ON o.id = d.origin
-         WHERE {MATCHES} AND d.id > ?7 ORDER BY d.id LIMIT ?8"
+         WHERE {condition} ORDER BY d.id LIMIT {limit}"
     ))?;
-    let mut rows = statement.query(params![
-        filter.plugin,
-        filter.source,
-        filter.class,
-        filter.since.map(|time| time.0),
-        filter.until.map(|time| time.0),
-        filter.id,
-        after,
-        limit
-    ])?;
+    let mut rows = statement.query(parameters)?;
     let mut letters = Vec::new();
     let mut bytes = 0;
     while bytes < PAGE_BYTES

@@ -10,13 +10,18 @@ mod catalog;
 pub mod check;
 mod checkpointer;
 mod commit;
+pub mod comparison;
 mod connection;
 mod installation;
 mod letters;
 mod lock;
+mod provenance;
 pub mod reader;
 mod rebuild;
 mod reserve;
+mod rewrite;
+pub mod scratch;
+mod shown;
 #[doc(hidden)]
 pub mod statement;
 #[cfg(test)]
@@ -44,8 +49,12 @@ pub use commit::{
 pub use installation::{Arrival, FileRecord, Installation, VersionRecord};
 pub use letters::{Healed, LetterFilter, OpenLetter, Retried};
 pub use lock::LockError;
+pub use provenance::{LedgerSpan, Lineage, ProvenanceError, RowKey, TracedRow, VersionWork};
 pub use reader::Reader;
 pub use rebuild::{RebuildId, RebuildRecord, Scope, Unreachable};
+pub use rewrite::{Rewrite, Rewritten};
+pub use scratch::{Scratch, ScratchError};
+pub use shown::ShownRow;
 
 use catalog::CatalogError;
 use writer::{Call, Request, Writer};
@@ -179,6 +188,7 @@ impl Store {
         let (requests, received) = mpsc::channel(writer::REQUESTS_MAX);
         let (health, watched) = watch::channel(Health::Well);
         reserve::keep(&config);
+        scratch::sweep(&config.dir);
         let reader: Arc<Mutex<Option<Reader>>> = Arc::default();
         let writer = Writer {
             path: path.clone(),

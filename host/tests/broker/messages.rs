@@ -252,7 +252,7 @@ async fn headers_are_sorted_and_keep_their_values() {
 }
 
 /// Publishes with header bytes that no client would send, and waits until the stream has them.
-async fn publish_raw(server: &NatsServer, headers: &[u8], payload: &[u8]) {
+pub(crate) async fn publish_raw(server: &NatsServer, headers: &[u8], payload: &[u8]) {
     let stream = server.jetstream().await.get_stream(STREAM).await.unwrap();
     let before = stream.cached_info().state.last_sequence;
     let mut raw = server.raw();

@@ -12,6 +12,8 @@
 //! | `g` | 1.5.0 | traps on everything |
 //! | `h` | 1.6.0 | reads a second stream as well, `EVOLVE_MORE` |
 //! | `i` | 1.0.1 | as `a` |
+//! | `j` | 1.7.0 | as `a`, and adds n to a second table, `totals` (kind, total), by `even` and `odd` |
+//! | `k` | 1.8.0 | as `e`, but says n + 1000 |
 
 #![cfg_attr(
     target_arch = "wasm32",
@@ -24,8 +26,9 @@ mod bindings;
 use std::hint::black_box;
 
 use bindings::{
-    Column, ColumnType, Guest, Index, Manifest, Message, Origin, Outcome, Rejection, RejectionClass, Row,
-    Source, StreamSource, Value, column, table, write,
+    Column, ColumnType, Guard, Guest, Index, Manifest, Merge, MergeRule, Message, OnConflict, Origin,
+    Outcome, Rejection, RejectionClass, Row, Source, StreamSource, Table, UpdateRule, Value, Write, column,
+    table, write,
 };
 
 #[cfg(target_arch = "wasm32")]
@@ -75,6 +78,29 @@ fn source(name: &str, stream: &str, subject: &str) -> Source {
     }
 }
 
+/// A table whose writes merge rows.
+fn totals() -> (Table, Write) {
+    let columns = vec![
+        column("kind", ColumnType::Text, false),
+        column("total", ColumnType::Integer, true),
+    ];
+    let mut totals = table("totals", columns);
+    totals.primary_key = vec!["kind".into()];
+    let rule = UpdateRule {
+        key: vec!["kind".into()],
+        merges: vec![MergeRule {
+            column: "total".into(),
+            merge: Merge::Add,
+        }],
+        guard: Guard::Always,
+    };
+    let add = Write {
+        on_conflict: OnConflict::Update(rule),
+        ..write("totals", &["kind", "total"])
+    };
+    (totals, add)
+}
+
 impl Guest for Evolving {
     fn describe() -> Manifest {
         let version = match letter() {
@@ -86,6 +112,8 @@ impl Guest for Evolving {
             b'g' => "1.5.0",
             b'h' => "1.6.0",
             b'i' => "1.0.1",
+            b'j' => "1.7.0",
+            b'k' => "1.8.0",
             _ => "1.0.0",
         };
         let columns = columns();
@@ -102,13 +130,20 @@ impl Guest for Evolving {
         if letter() == b'h' {
             sources.push(source("more", "EVOLVE_MORE", "more.>"));
         }
+        let mut tables = vec![evolved];
+        let mut writes = vec![write("evolved", &names)];
+        if letter() == b'j' {
+            let (totals, add) = totals();
+            tables.push(totals);
+            writes.push(add);
+        }
         Manifest {
             name: "evolving".into(),
             version: version.into(),
             doc: "One plugin in many versions.".into(),
             sources,
-            tables: vec![evolved],
-            writes: vec![write("evolved", &names)],
+            tables,
+            writes,
         }
     }
 
@@ -135,13 +170,18 @@ fn one(payload: &[u8]) -> Outcome {
     match (letter(), word) {
         (b'd', _) => reject("this version knows nothing"),
         (b'g', _) => trap(),
-        (b'e', "" | "later") | (_, "") => Outcome::Rows(vec![row(n)]),
+        (b'j', "") => Outcome::Rows(vec![row(n), total(n)]),
+        (b'e' | b'k', "" | "later") | (_, "") => Outcome::Rows(vec![row(n)]),
         (_, word) => reject(&format!("what is {word}?")),
     }
 }
 
 fn row(n: i64) -> Row {
-    let n = if letter() == b'f' { n + 1_000 } else { n };
+    let n = if matches!(letter(), b'f' | b'k') {
+        n + 1_000
+    } else {
+        n
+    };
     let note = match letter() {
         b'c' => Value::Integer(n),
         letter => Value::Text(char::from(letter).to_string()),
@@ -151,6 +191,14 @@ fn row(n: i64) -> Row {
         values.push(Value::Text("more".into()));
     }
     Row { write: 0, values }
+}
+
+fn total(n: i64) -> Row {
+    let kind = if n % 2 == 0 { "even" } else { "odd" };
+    Row {
+        write: 1,
+        values: vec![Value::Text(kind.into()), Value::Integer(n)],
+    }
 }
 
 fn trap() -> ! {
