@@ -108,6 +108,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     broker.stop().await;
     drop(tokio::time::timeout_at(deadline, reader.close()).await);
     drop(expiring.await);
+    close(store, deadline).await;
+    Ok(())
+}
+
+/// Everybody who works has ended by now, so the database has one owner left.
+async fn close(store: Arc<Store>, deadline: tokio::time::Instant) {
     match Arc::try_unwrap(store) {
         Ok(store) => {
             if tokio::time::timeout_at(deadline, store.close()).await.is_err() {
@@ -116,7 +122,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         }
         Err(_) => tracing::warn!("the database is still in use; what was answered is safe"),
     }
-    Ok(())
 }
 
 fn watch_signals(stop: CancellationToken) -> anyhow::Result<()> {

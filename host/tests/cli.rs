@@ -95,13 +95,29 @@ fn the_reference_is_a_file_that_can_be_used() {
 #[test]
 fn what_makes_no_sense_exits_with_2() {
     let dir = tempfile::tempdir().unwrap();
-    let cases: [(&[&str], &str); 10] = [
+    let cases: &[(&[&str], &str)] = &[
         (&[], "Usage"),
         (&["serv"], "serve"),
         (&["check"], "--data-dir"),
         (&["token", "create", "../x", "--role", "viewer"], "token name"),
         (&["token", "create", "x", "--role", "admin"], "viewer, operator"),
         (&["status", "--host", "https://x"], "http://HOST:PORT"),
+        (&["plugin", "show", "../x"], "plugin name"),
+        (&["plugin", "activate", "a@"], "a digest or a version"),
+        (&["plugin", "set", "a"], "KEY=VALUE"),
+        (&["plugin", "set", "a", "b"], "KEY=VALUE"),
+        (&["plugin", "set", "a", "b=1", "b=2"], "given twice"),
+        (&["plugin", "remove", "a"], "--keep-tables"),
+        (
+            &["plugin", "remove", "a", "--keep-tables", "--drop-tables"],
+            "cannot be used with",
+        ),
+        (&["plugin", "diff", "a"], "FILE"),
+        (&["plugin", "diff", "A", "1", "2"], "plugin name"),
+        (&["dead-letters", "retry"], "--all"),
+        (&["dead-letters", "discard"], "--all"),
+        (&["dead-letters", "list", "--since", "yesterday"], "2h"),
+        (&["dead-letters", "show", "x"], "invalid"),
         (&["publish", "a.*"], "wildcards"),
         (&["publish", "a.b"], "--nats URL, or --data-dir DIR"),
         (
@@ -138,6 +154,8 @@ fn completions_are_made_for_shells() {
         let output = lantern(&["completions", shell], dir.path());
         assert!(output.status.success());
         let script = text(&output.stdout);
-        assert!(script.contains("publish"), "{shell}");
+        for word in ["publish", "rollback", "dead-letters", "keep-tables"] {
+            assert!(script.contains(word), "{shell} has no {word}");
+        }
     }
 }

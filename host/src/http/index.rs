@@ -13,6 +13,7 @@ const PAGE: &str = "<!doctype html>
 <li><a href=\"/livez\">/livez</a>: does the process answer
 <li><a href=\"/metrics\">/metrics</a>: figures for Prometheus
 <li><a href=\"/api/v1/projections\">/api/v1/projections</a>: what is read, and how far
+<li><a href=\"/api/v1/plugins\">/api/v1/plugins</a>: what is installed, in which versions
 <li><a href=\"/api/v1/tables\">/api/v1/tables</a>: the tables, and <code>/api/v1/tables/NAME/rows</code> their rows
 <li><a href=\"/api/v1/dead-letters\">/api/v1/dead-letters</a>: messages that could not be projected
 <li><a href=\"/api/v1/gaps\">/api/v1/gaps</a>: messages that were gone before they were read

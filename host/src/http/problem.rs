@@ -78,10 +78,11 @@ impl Problem {
         }
     }
 
-    /// Says first what was done before it went wrong.
+    /// Says first what was done before it went wrong. All is in the detail then, so that nobody reads past it.
     pub fn after(self, done: &str) -> Self {
         Self {
             detail: clean_text(&format!("{done}: {}", self.detail), DETAIL_BYTES_MAX),
+            problems: Box::default(),
             ..self
         }
     }

@@ -301,6 +301,14 @@ fn versions_are_compared_in_the_host_and_as_files() {
         (&json!("none"), &json!([]))
     );
 
+    let error = scene.fails("plugin install c.wasm --activate", 1);
+    says(
+        &error,
+        &[
+            "it is installed, and cannot be made to run: table evolved",
+            "hint: ",
+        ],
+    );
     let error = scene.fails("plugin activate evolving@2.0.0", 1);
     says(
         &error,
