@@ -61,6 +61,10 @@ async fn a_file_that_appears_runs_and_one_that_changes_is_swapped() {
     scene.place("evolving.wasm", &evolving::version(b'e'));
     scene.wait_for_version("1.3.0").await;
     scene.close().await;
+    assert_eq!(
+        scene.query("SELECT actor, action, plugin, outcome, detail FROM _lantern_audit ORDER BY id"),
+        ["(host)|plugin.activate|evolving|done|file evolving.wasm"; 3]
+    );
     scene.sound();
 }
 

@@ -366,6 +366,15 @@ async fn a_version_that_rejects_more_than_the_one_before_is_taken_back_and_nothi
         );
     }
     scene.close().await;
+    let recorded = scene.query("SELECT actor || ' ' || action || ' ' || detail FROM _lantern_audit");
+    assert!(
+        recorded
+            .iter()
+            .all(|entry| entry.starts_with("(host) plugin.rollback version 1."))
+            && recorded.len() == 2
+            && recorded[0].contains("1.2.0 was taken back to 1.0.0 automatically"),
+        "{recorded:?}"
+    );
     scene.sound();
 }
 

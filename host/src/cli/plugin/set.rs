@@ -70,6 +70,7 @@ pub fn flatten(prefix: &str, value: &Value, lines: &mut Vec<String>) {
                 flatten(&path, value, lines);
             }
         }
+        Value::Null => {}
         Value::String(text) => lines.push(format!("{prefix}={text}")),
         other => lines.push(format!("{prefix}={other}")),
     }
