@@ -19,6 +19,7 @@ mod serve;
 mod status;
 mod table;
 mod token;
+mod trace;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -63,6 +64,10 @@ enum Command {
     DeadLetters(dead_letters::DeadLettersCommand),
     /// Fill a plugin's tables anew beside those in use, and put them in their place.
     Rebuild(rebuild::RebuildArgs),
+    /// Say where a row comes from: its message, and the version that made it.
+    Trace(trace::TraceArgs),
+    /// Make the work of a bad version again, from just its messages, with the version that runs.
+    Reproject(trace::ReprojectArgs),
     /// Verify that a database is whole: integrity, ledger, checkpoints, rows. Exits with 1 when it is not.
     Check(check::CheckArgs),
     /// Show how a running host is. Exits with 1 when it is not ready.
@@ -127,6 +132,8 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::DeadLetters(command) => dead_letters::run(&command),
         Command::Check(args) => check::run(&args),
         Command::Rebuild(args) => rebuild::run(&args),
+        Command::Trace(args) => trace::trace(&args).map(|()| ExitCode::SUCCESS),
+        Command::Reproject(args) => trace::reproject(&args).map(|()| ExitCode::SUCCESS),
         Command::Status(args) => status::run(&args),
         Command::Token(command) => token::run(&command),
         Command::Audit(args) => audit::run(&args),

@@ -137,6 +137,19 @@ impl Client {
         self.call(Method::POST, path, Some(("application/json", json(body)?)))
     }
 
+    /// As [`Client::post_json`], for what may take long: the answer is awaited for as long as the host works on it.
+    ///
+    /// # Errors
+    /// As for [`Client::get_json`].
+    pub fn post_json_for_long<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let body = Some(("application/json", json(body)?));
+        self.call_with(&agent_waiting(None, None), Method::POST, path, body)
+    }
+
     /// As [`Client::post_json`], with PUT.
     ///
     /// # Errors
@@ -194,7 +207,17 @@ impl Client {
         path: &str,
         body: Option<(&str, Vec<u8>)>,
     ) -> Result<T, Failure> {
-        let (status, bytes) = self.send(&self.agent, method, path, body)?.whole(self)?;
+        self.call_with(&self.agent, method, path, body)
+    }
+
+    fn call_with<T: DeserializeOwned>(
+        &self,
+        agent: &ureq::Agent,
+        method: Method,
+        path: &str,
+        body: Option<(&str, Vec<u8>)>,
+    ) -> Result<T, Failure> {
+        let (status, bytes) = self.send(agent, method, path, body)?.whole(self)?;
         if status >= 400 {
             return Err(problem(status, &bytes));
         }
@@ -262,12 +285,16 @@ impl Answer {
 
 /// A proxy of the environment is not for a host on this machine, and a token follows no redirection.
 fn agent(body_time: Option<Duration>) -> ureq::Agent {
+    agent_waiting(Some(ANSWER_TIME), body_time)
+}
+
+fn agent_waiting(answer_time: Option<Duration>, body_time: Option<Duration>) -> ureq::Agent {
     ureq::Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
         .proxy(None)
         .timeout_connect(Some(CONNECT_TIME))
-        .timeout_recv_response(Some(ANSWER_TIME))
+        .timeout_recv_response(answer_time)
         .timeout_recv_body(body_time)
         .build()
         .into()

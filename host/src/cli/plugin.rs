@@ -7,6 +7,7 @@ mod remove;
 mod set;
 mod show;
 mod swap;
+mod trial;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -48,6 +49,10 @@ pub enum PluginCommand {
     Remove(remove::RemoveArgs),
     /// Change settings of one plugin, such as limits.memory=128MiB; KEY= takes one back.
     Set(set::SetArgs),
+    /// Try a version on real messages, beside the one that runs, and say what would change.
+    Canary(trial::CanaryArgs),
+    /// Say which messages a version has handled, and how many rows of them are there now.
+    Written(trial::WrittenArgs),
     /// Say what differs between two versions of a plugin in the host, or between two files.
     Diff(diff::DiffArgs),
 }
@@ -65,6 +70,8 @@ pub fn run(command: &PluginCommand) -> Result<ExitCode, Failure> {
         PluginCommand::Resume(args) => hold::resume(args)?,
         PluginCommand::Remove(args) => remove::run(args)?,
         PluginCommand::Set(args) => set::run(args)?,
+        PluginCommand::Canary(args) => trial::canary(args)?,
+        PluginCommand::Written(args) => trial::written(args)?,
         PluginCommand::Diff(args) => diff::run(args)?,
     }
     Ok(ExitCode::SUCCESS)

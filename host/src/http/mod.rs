@@ -21,6 +21,7 @@ mod routes;
 mod rows;
 mod server;
 mod tokens;
+mod trials;
 
 use std::sync::Arc;
 
@@ -94,7 +95,7 @@ fn routes(state: &State) -> Routes {
             Change::delete("/api/v1/tokens/{name}", "token.revoke"),
             tokens::revoke,
         );
-    rebuild_routes(dead_letter_routes(plugin_routes(routes, state)))
+    trial_routes(rebuild_routes(dead_letter_routes(plugin_routes(routes, state))))
 }
 
 fn rebuild_routes(routes: Routes) -> Routes {
@@ -109,6 +110,20 @@ fn rebuild_routes(routes: Routes) -> Routes {
         .change(
             Change::delete("/api/v1/rebuilds/{id}", "rebuild.cancel"),
             rebuilds::cancel,
+        )
+}
+
+fn trial_routes(routes: Routes) -> Routes {
+    routes
+        .read("/api/v1/trace", trials::trace)
+        .read("/api/v1/plugins/{plugin}/written", trials::written)
+        .change(
+            Change::post("/api/v1/plugins/{plugin}/canary", "plugin.canary").within(trials::TRIAL_TIME),
+            trials::canary,
+        )
+        .change(
+            Change::post("/api/v1/plugins/{plugin}/reproject", "plugin.reproject").within(trials::TRIAL_TIME),
+            trials::reproject,
         )
 }
 

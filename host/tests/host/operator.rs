@@ -26,7 +26,7 @@ impl Scene {
         });
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("plugins")).unwrap();
-        for letter in [b'a', b'b', b'c', b'e'] {
+        for letter in [b'a', b'b', b'c', b'e', b'f'] {
             let name = format!("{}.wasm", char::from(letter));
             std::fs::write(folder.path().join(name), evolving::version(letter)).unwrap();
         }
@@ -336,4 +336,76 @@ fn versions_are_compared_in_the_host_and_as_files() {
             .contains("cannot read absent.wasm")
     );
     assert!(scene.fails("plugin show ../x", 2).contains("plugin name"));
+}
+
+#[test]
+fn an_operator_tries_a_version_traces_its_rows_and_makes_its_work_again() {
+    let scene = Scene::start();
+    scene.done("plugin install a.wasm --activate");
+    scene.publish(&["1", "2", "3"]);
+    scene.wait_for_checkpoint(3);
+    let tried = scene.done("plugin install f.wasm --canary 10");
+    says(
+        &tried,
+        &[
+            "evolving 1.4.0",
+            "is installed",
+            "changed",
+            "1003",
+            "lantern plugin activate evolving@",
+        ],
+    );
+    says(
+        &scene.done("plugin canary evolving@1.4.0 --messages 2"),
+        &["on trial", "evolve 3:"],
+    );
+    assert_eq!(scene.notes(), ["1a", "2a", "3a"]);
+    says(&scene.fails("plugin canary evolving", 2), &["which version"]);
+
+    scene.done("plugin activate evolving@1.4.0");
+    scene.publish(&["4", "5"]);
+    scene.wait_for_checkpoint(5);
+    assert_eq!(scene.notes(), ["1a", "2a", "3a", "1004f", "1005f"]);
+    let traced = scene.done("trace evolved 1:4:0");
+    says(
+        &traced,
+        &[
+            "stream EVOLVE, sequence 4",
+            "evolving 1.4.0",
+            "evolve.x at ",
+            "\n4\n",
+        ],
+    );
+    says(
+        &scene.fails("trace evolved 9:9:9", 1),
+        &["There is no such thing"],
+    );
+    says(
+        &scene.done("plugin written evolving@1.4.0"),
+        &["evolve      1     4   5         2"],
+    );
+    says(&scene.fails("reproject evolving --digest 1.4.0", 1), &["1.4.0"]);
+    scene.done("plugin rollback evolving");
+    says(
+        &scene.done("reproject evolving --digest 1.4.0"),
+        &["2 messages of version 1.4.0 were done again by 1.0.0: 2 rows removed, 2 written"],
+    );
+    assert_eq!(scene.notes(), ["1a", "2a", "3a", "4a", "5a"]);
+    says(&scene.done("plugin written evolving@1.4.0"), &["handled nothing"]);
+
+    // Another table than before comes in by a rebuild alone.
+    scene.done("plugin install c.wasm");
+    says(
+        &scene.fails("plugin activate evolving@2.0.0", 1),
+        &["would become integer", "lantern rebuild"],
+    );
+    says(
+        &scene.done("rebuild evolving@2.0.0"),
+        &["rebuild 1 of evolving is done"],
+    );
+    assert_eq!(scene.notes(), ["11", "22", "33", "44", "55"]);
+    says(&scene.done("rebuild list"), &["evolving", "done"]);
+    says(&scene.fails("rebuild cancel 1", 1), &["is done already"]);
+    says(&scene.fails("rebuild cancel 9", 1), &["there is no rebuild 9"]);
+    sound(&scene.data());
 }

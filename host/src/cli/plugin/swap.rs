@@ -8,7 +8,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Reference, Short, diff, path};
+use super::{Reference, Short, diff, path, trial};
 use crate::cli::client::{Client, HostArgs};
 use crate::cli::{Failure, print, print_json};
 use crate::schema::PluginName;
@@ -19,8 +19,11 @@ pub struct InstallArgs {
     /// The component, or - for standard input.
     file: PathBuf,
     /// Make it run as well.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "canary")]
     activate: bool,
+    /// Try it beside the version that runs, on the last N messages of each stream, and say what would change.
+    #[arg(long, value_name = "N")]
+    canary: Option<u64>,
     /// Answer with JSON.
     #[arg(long)]
     json: bool,
@@ -77,7 +80,22 @@ pub fn install(args: &InstallArgs) -> Result<(), Failure> {
     let component = read(&args.file)?;
     let path = format!("/api/v1/plugins?activate={}", args.activate);
     let taken: Taken = client.post_bytes(&path, "application/wasm", component)?;
-    say(&taken, args.json)
+    let Some(messages) = args.canary else {
+        return say(&taken, args.json);
+    };
+    let name = PluginName::parse(&taken.plugin).map_err(Failure::usage)?;
+    let plugin = Reference { name, version: None };
+    let report = trial::try_out(&client, &plugin, &taken.digest, Some(messages), None)?;
+    if args.json {
+        return print_json(&json!({"installed": taken, "canary": report}));
+    }
+    print(&format!(
+        "{}\n{}\nto make it run: lantern plugin activate {}@{}\n",
+        render(&taken),
+        trial::render(&report),
+        taken.plugin,
+        Short(&taken.digest)
+    ))
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, Failure> {
