@@ -23,6 +23,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How many looks a file may be missing before it counts as removed: editors and copies take a file away for a moment.
 const MISSING_LOOKS: u32 = 4;
 
+/// How the reasons begin for which the directory pauses a plugin.
+pub(super) const REASON: &str = "its file ";
+
 /// What tells one state of a file from another without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
@@ -228,7 +231,7 @@ impl Directory {
             && before.plugin != name
         {
             let before = before.plugin.clone();
-            self.pause(&before, &format!("its file {file} is another plugin now"))
+            self.pause(&before, &format!("{REASON}{file} is another plugin now"))
                 .await;
         }
         let digest = plugin.digest();
@@ -285,9 +288,7 @@ impl Directory {
     async fn resume_own(&self, plugin: &str) -> Result<(), LifecycleError> {
         let installation = self.inner.installation(plugin).await?;
         match installation.paused {
-            Some(reason) if reason.starts_with("its file ") => {
-                self.inner.hold(plugin, None, &self.actor).await
-            }
+            Some(reason) if reason.starts_with(REASON) => self.inner.hold(plugin, None, &self.actor).await,
             _ => Ok(()),
         }
     }
@@ -301,7 +302,7 @@ impl Directory {
         let plugin = record.plugin.clone();
         self.pause(
             &plugin,
-            &format!("its file {file} was removed from the plugin directory"),
+            &format!("{REASON}{file} was removed from the plugin directory"),
         )
         .await;
     }

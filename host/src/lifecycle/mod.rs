@@ -276,7 +276,9 @@ impl Lifecycle {
     /// See [`LifecycleError`].
     pub async fn pause(&self, plugin: &str, reason: &str, by: &Actor) -> Result<(), LifecycleError> {
         let inner = Arc::clone(&self.inner);
-        let (plugin, reason, by) = (plugin.to_owned(), reason.to_owned(), by.clone());
+        // What the plugin directory has paused it lets go again; nobody else's reason is to look like its own.
+        let reason = reason.trim_start_matches(directory::REASON).to_owned();
+        let (plugin, by) = (plugin.to_owned(), by.clone());
         detached(async move { inner.hold(&plugin, Some(reason), &by).await }).await
     }
 
