@@ -249,9 +249,11 @@ impl Directory {
                 self.inner.forgive(&described(file));
             }
             Err(error) => {
-                // The database may come back: then the file is new again.
-                if matches!(error, LifecycleError::Unavailable(_))
-                    && let Some(seen) = self.seen.get_mut(file)
+                // The database may come back, and a rebuild end: then the file is new again.
+                if matches!(
+                    error,
+                    LifecycleError::Unavailable(_) | LifecycleError::Conflict(_)
+                ) && let Some(seen) = self.seen.get_mut(file)
                 {
                     seen.handled = false;
                 }
@@ -286,7 +288,11 @@ impl Directory {
 
     /// Lets a plugin go on that was paused because its file was gone, and not for another reason.
     async fn resume_own(&self, plugin: &str) -> Result<(), LifecycleError> {
-        let installation = self.inner.installation(plugin).await?;
+        let installation = match self.inner.installation(plugin).await {
+            // Somebody has removed it; the same bytes do not bring it back.
+            Err(LifecycleError::NoPlugin(_)) => return Ok(()),
+            known => known?,
+        };
         match installation.paused {
             Some(reason) if reason.starts_with(REASON) => self.inner.hold(plugin, None, &self.actor).await,
             _ => Ok(()),
@@ -300,11 +306,24 @@ impl Directory {
             return;
         };
         let plugin = record.plugin.clone();
+        if let Err(LifecycleError::NoPlugin(_)) = self.inner.installation(&plugin).await {
+            self.forget(file).await;
+            return;
+        }
         self.pause(
             &plugin,
             &format!("{REASON}{file} was removed from the plugin directory"),
         )
         .await;
+    }
+
+    /// The file of a plugin that was removed is gone as well: when it comes again, it is new.
+    async fn forget(&mut self, file: &str) {
+        if let Err(error) = self.inner.parts.store.forget_file(file).await {
+            tracing::warn!(file, %error, "a file that is gone could not be forgotten; the next start does it");
+            return;
+        }
+        self.records.remove(file);
     }
 
     async fn pause(&self, plugin: &str, reason: &str) {
@@ -326,12 +345,16 @@ impl Directory {
     }
 
     fn refuse(&self, file: &str, reason: String) {
-        tracing::error!(file, reason, "a plugin is refused");
-        self.inner.refuse(Refusal {
+        let refusal = Refusal {
             what: described(file),
             reason,
             holds_up: false,
-        });
+        };
+        // One that is tried again and again is said once.
+        if !self.inner.refusals().contains(&refusal) {
+            tracing::error!(file, reason = refusal.reason, "a plugin is refused");
+        }
+        self.inner.refuse(refusal);
     }
 
     /// What runs keeps running.

@@ -331,7 +331,7 @@ fn version_record(row: &Row<'_>) -> Result<VersionRecord, rusqlite::Error> {
 }
 
 /// Removes a plugin. Its tables, ledger and checkpoints stay, so that it can be installed again and goes on where it
-/// was; or go with it.
+/// was; or go with it. What was done with its file stays known, or the file would bring it back at the next start.
 ///
 /// Returns the names of the tables that were dropped.
 pub(super) fn remove(
@@ -341,7 +341,6 @@ pub(super) fn remove(
 ) -> Result<Vec<String>, rusqlite::Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute("DELETE FROM _lantern_installation WHERE plugin = ?1", [plugin])?;
-    transaction.execute("DELETE FROM _lantern_plugin_file WHERE plugin = ?1", [plugin])?;
     let mut dropped = Vec::new();
     if drop_tables {
         dropped = transaction

@@ -170,3 +170,57 @@ async fn ten_thousand_files_do_not_hold_up_the_one_that_counts() {
     assert!(scene.lifecycle().refusals().len() <= 1_000);
     scene.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_that_was_removed_is_not_brought_back_by_its_old_file() {
+    let mut scene = Scene::start().await;
+    scene.place("evolving.wasm", &evolving::version(b'a'));
+    scene.wait_for_version("1.0.0").await;
+    scene
+        .lifecycle()
+        .remove("evolving", false, &operator())
+        .await
+        .unwrap();
+    scene.close().await;
+    scene.open().await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(scene.lifecycle().list().await.unwrap().is_empty());
+    // Another version does, and so does the same file when it went away and comes again.
+    fs::remove_file(scene.file("evolving.wasm")).unwrap();
+    scene
+        .wait("the file is forgotten", |scene| {
+            scene.query("SELECT count(*) FROM _lantern_plugin_file") == ["0"]
+        })
+        .await;
+    scene.place("evolving.wasm", &evolving::version(b'a'));
+    scene.wait_for_version("1.0.0").await;
+    scene.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_comes_during_a_rebuild_waits_for_its_end() {
+    let mut scene = Scene::start().await;
+    scene.place("evolving.wasm", &evolving::version(b'a'));
+    scene.wait_for_version("1.0.0").await;
+    scene.publish(1..=3_000).await;
+    scene.wait_for_checkpoint(3_000).await;
+    let slow = lantern::lifecycle::RebuildRequest {
+        rate: Some(1_000),
+        ..Default::default()
+    };
+    scene
+        .lifecycle()
+        .rebuild("evolving", slow, &operator())
+        .await
+        .unwrap();
+    scene.place("evolving.wasm", &evolving::version(b'i'));
+    scene.wait_for_refusal("wait for it or cancel it").await;
+    scene.wait_for_version("1.0.1").await;
+    scene
+        .wait("nothing is refused", |scene| {
+            scene.lifecycle().refusals().is_empty()
+        })
+        .await;
+    scene.close().await;
+    scene.sound();
+}
