@@ -67,6 +67,14 @@ impl Inner {
             Ok(_) => {
                 tracing::error!(plugin = name, "{words}");
                 self.parts.metrics.plugin_taken_back(&name);
+                self.audit(
+                    &by,
+                    "plugin.rollback",
+                    &name,
+                    Some(bad.plugin().digest()),
+                    words.clone(),
+                )
+                .await;
                 let digest = bad.plugin().digest().to_string();
                 if let Err(error) = self.parts.store.note_failed(&name, &digest, &words).await {
                     tracing::warn!(plugin = name, %error, "it could not be noted that a version failed");

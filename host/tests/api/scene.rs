@@ -153,11 +153,14 @@ pub fn path_of(route: &Route) -> String {
     }
     match route.path.rsplit('/').next() {
         Some("differences") => path + "?from=0.2.0&to=0.2.0",
+        Some("written") => path + "?version=0.2.0",
+        Some("trace") => path + "?table=things&key=1",
         _ => path,
     }
 }
 
-/// A plugin that is installed and does not run, with a version that says what it is, and a dead letter.
+/// A plugin that is installed and does not run, with a version that says what it is, a dead letter, an ended rebuild and a
+/// row.
 fn known(database: &Database) {
     let description = serde_json::json!({
         "name": "things", "version": "0.2.0", "doc": "", "sources": [], "tables": [], "writes": [],
@@ -175,7 +178,10 @@ fn known(database: &Database) {
             "INSERT INTO _lantern_installation (plugin, changed_at) VALUES ('things', 0);
              INSERT INTO _lantern_dead_letter (id, origin, sequence, plugin_version, class, reason, subject, published_ns,
                  headers, payload, attempts, state, first_at, last_at)
-             VALUES (7, 1, 7, 2, 'malformed', 'because', 'a.b', 0, '[]', x'7b7d', 1, 'open', 1000000, 1000000);",
+             VALUES (7, 1, 7, 2, 'malformed', 'because', 'a.b', 0, '[]', x'7b7d', 1, 'open', 1000000, 1000000);
+             INSERT INTO _lantern_rebuild (id, plugin, plugin_version, state, options, started_at, ended_at)
+             VALUES (7, 'things', 2, 'done', '{}', 0, 1);
+             INSERT INTO things (id, _origin, _sequence, _row) VALUES (1, 2, 3, 0);",
         )
         .unwrap();
 }

@@ -63,7 +63,9 @@ async fn a_file_that_appears_runs_and_one_that_changes_is_swapped() {
     scene.close().await;
     assert_eq!(
         scene.query("SELECT actor, action, plugin, outcome, detail FROM _lantern_audit ORDER BY id"),
-        ["(host)|plugin.activate|evolving|done|file evolving.wasm"; 3]
+        ["1.0.0", "1.0.1", "1.3.0"].map(|version| format!(
+            "(plugin directory)|plugin.activate|evolving|done|version {version} is active"
+        ))
     );
     scene.sound();
 }
