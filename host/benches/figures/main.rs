@@ -88,6 +88,8 @@ enum Figure {
     Swaps,
     /// A rebuild beside the live path.
     Rebuild,
+    /// Guests that misbehave beside one that works.
+    Hostile,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -111,6 +113,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted(Figure::Rebuild) {
         operator::rebuild(options.rebuilt)?;
+    }
+    if wanted(Figure::Hostile) {
+        operator::hostile()?;
     }
     Ok(())
 }

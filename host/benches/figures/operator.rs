@@ -107,7 +107,8 @@ impl Scene {
 
     fn checkpoint(&self) -> u64 {
         let all = self.registry.snapshot();
-        all.first().map_or(0, |status| status.checkpoint)
+        let evolve = all.iter().find(|status| status.source == "evolve");
+        evolve.map_or(0, |status| status.checkpoint)
     }
 
     async fn reach(&self, sequence: u64) -> anyhow::Result<()> {
@@ -312,6 +313,92 @@ pub fn swaps(swaps: usize) -> anyhow::Result<()> {
             after.1,
             before.2,
             after.2
+        );
+        scene.end().await;
+        Ok(())
+    })
+}
+
+/// Guests that do what no plugin should, beside one that works at 2,000 messages a second: what its commits notice.
+pub fn hostile() -> anyhow::Result<()> {
+    const RATE: u64 = 2_000;
+    const WORDS: [&str; 9] = [
+        "loop",
+        "recurse",
+        "grow",
+        "copy",
+        "trap",
+        "too-many-rows",
+        "huge-text",
+        "log-flood",
+        "deep-json",
+    ];
+    runtime()?.block_on(async {
+        let scene = Scene::start().await?;
+        let context = scene.server.jetstream().await;
+        context
+            .create_stream(async_nats::jetstream::stream::Config {
+                name: "EVIL".into(),
+                subjects: vec!["evil.>".into()],
+                ..Default::default()
+            })
+            .await?;
+        let version = scene.install(b'a').await?;
+        scene.activate(version).await?;
+        let misbehaving = evolving::build("misbehaving");
+        let load = Load::start(&scene.server, RATE, 1).await;
+        let rest = async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            Ok(())
+        };
+        let (mut before, ()) = watch(&scene, &load, rest).await?;
+        let evil = async {
+            let mut refused = 0;
+            for bytes in [
+                Vec::new(),
+                b"junk".to_vec(),
+                misbehaving[..misbehaving.len() / 2].to_vec(),
+                misbehaving[..8].to_vec(),
+            ] {
+                refused += usize::from(scene.lifecycle.install(bytes, &operator()).await.is_err());
+            }
+            let installed = scene.lifecycle.install(misbehaving.clone(), &operator()).await?;
+            scene
+                .lifecycle
+                .activate("misbehaving", Some(installed.digest), &operator())
+                .await?;
+            for word in WORDS {
+                context.publish("evil.x", word.into()).await?.await?;
+            }
+            let deadline = Instant::now() + Duration::from_secs(60);
+            let handled = || {
+                let all = scene.registry.snapshot();
+                all.iter().any(|status| status.source == "evil" && status.checkpoint == WORDS.len() as u64)
+            };
+            while !handled() && Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            anyhow::Ok((refused, handled()))
+        };
+        let (mut during, (refused, handled)) = watch(&scene, &load, evil).await?;
+        let published = load.end().await?;
+        scene.reach(published).await?;
+        let dead = scene.query("SELECT count(*) FROM _lantern_dead_letter")?;
+        println!("hostile guests beside a plugin at {RATE} messages/s");
+        println!(
+            "  {refused} of 4 files refused; {} evil messages {}, {} of them dead letters",
+            WORDS.len(),
+            if handled { "handled" } else { "NOT ALL HANDLED" },
+            dead[0]
+        );
+        println!(
+            "  publish to commit p50 / p99: before {:.2} / {:.2} ms, during {:.2} / {:.2} ms; worst stall {:.0} and {:.0} ms",
+            before.percentile(50),
+            before.percentile(99),
+            during.percentile(50),
+            during.percentile(99),
+            before.longest_pause.as_secs_f64() * 1e3,
+            during.longest_pause.as_secs_f64() * 1e3
         );
         scene.end().await;
         Ok(())

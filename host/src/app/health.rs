@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::broker::{Broker, Link};
 use crate::http::{Check, Health};
-use crate::lifecycle::{Lifecycle, Refusal};
+use crate::lifecycle::{Lifecycle, Progress, Refusal};
 use crate::store::{self, Store};
 use crate::telemetry::Metrics;
 
@@ -21,6 +21,7 @@ pub(super) fn checks(broker: &Broker, store: &Store, lifecycle: Lifecycle, metri
         metrics.broker_connected(broker.ok);
         let mut checks = vec![broker, database_check(&database.borrow()), log_check(&log)];
         checks.extend(refusal_checks(&lifecycle.refusals()));
+        checks.extend(lifecycle.rebuilding().into_iter().map(rebuild_check));
         checks
     })
 }
@@ -69,6 +70,23 @@ fn broker_check(link: &Link) -> Check {
     Check {
         name: "broker".to_owned(),
         ok,
+        detail,
+    }
+}
+
+/// A rebuild holds nothing up: the tables in use are served meanwhile.
+fn rebuild_check((plugin, progress, held_up): (String, Progress, Option<String>)) -> Check {
+    let mut detail = format!(
+        "{} messages read again, {} left",
+        progress.messages, progress.left
+    );
+    if let Some(reason) = held_up {
+        detail.push_str(", held up: ");
+        detail.push_str(&reason);
+    }
+    Check {
+        name: format!("rebuild:{plugin}"),
+        ok: true,
         detail,
     }
 }

@@ -46,6 +46,16 @@ pub struct HostArgs {
     token_file: Option<PathBuf>,
 }
 
+impl HostArgs {
+    /// Another host by its address, with the same token.
+    pub fn at(&self, url: &str) -> Self {
+        Self {
+            host: Some(url.to_owned()),
+            ..self.clone()
+        }
+    }
+}
+
 /// What a running host leaves in its data directory.
 #[derive(Deserialize)]
 struct HostFile {
@@ -127,6 +137,18 @@ impl Client {
             Err(_) if status >= 400 => Err(problem(status, &bytes)),
             Err(error) => Err(self.odd_answer(path, error)),
         }
+    }
+
+    /// Asks for bytes, such as a component.
+    ///
+    /// # Errors
+    /// As for [`Client::get_json`].
+    pub fn get_bytes(&self, path: &str) -> Result<Vec<u8>, Failure> {
+        let (status, bytes) = self.send(&self.agent, Method::GET, path, None)?.whole(self)?;
+        if status >= 400 {
+            return Err(problem(status, &bytes));
+        }
+        Ok(bytes)
     }
 
     /// Sends a value to be acted upon. An answer without a body is read as `null`, so `T` may be `()`.

@@ -133,6 +133,7 @@ fn plugin_routes(routes: Routes, state: &State) -> Routes {
         .read("/api/v1/plugins", plugins::list)
         .read("/api/v1/plugins/{plugin}", plugins::show)
         .read("/api/v1/plugins/{plugin}/differences", plugins::differences)
+        .read_as_operator("/api/v1/plugins/{plugin}/component", plugins::component)
         .read("/api/v1/plugins/{plugin}/settings", plugins::settings)
         .read("/api/v1/plugin-files", plugins::refusals)
         .change(

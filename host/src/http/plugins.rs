@@ -5,7 +5,8 @@ mod settings;
 
 use axum::Json;
 use axum::extract;
-use axum::http::Uri;
+use axum::http::{Uri, header};
+use axum::response::IntoResponse;
 use serde::Serialize;
 
 use super::State;
@@ -84,6 +85,23 @@ pub async fn show(
         sources: view.sources.into_iter().collect(),
         tables: view.tables.into_iter().collect(),
     }))
+}
+
+/// The component of a version as it was installed: for another host, or to look into it.
+pub async fn component(
+    extract::State(state): extract::State<State>,
+    OfPlugin(plugin): OfPlugin,
+    uri: Uri,
+) -> Result<impl IntoResponse, Problem> {
+    let parameters = Parameters::parse(&uri, &["version"])?;
+    let Some(version) = parameters.get("version") else {
+        return Err(Problem::bad_request(
+            "version is missing: a digest, eight digits or more of one, or a version number",
+        ));
+    };
+    let digest = state.lifecycle.meant(plugin.as_str(), version).await?;
+    let bytes = state.lifecycle.component(digest).await?;
+    Ok(([(header::CONTENT_TYPE, "application/wasm")], bytes))
 }
 
 #[derive(Serialize)]

@@ -140,6 +140,17 @@ impl Lifecycle {
     }
 }
 
+impl Lifecycle {
+    /// The rebuilds that run here: plugin, how far, and what holds it up. Asks nobody.
+    pub fn rebuilding(&self) -> Vec<(String, Progress, Option<String>)> {
+        let running = self.inner.rebuilds.lock();
+        running
+            .values()
+            .map(|running| (running.plugin.clone(), running.progress, running.held_up.clone()))
+            .collect()
+    }
+}
+
 fn view(record: &RebuildRecord, running: Option<&Running>) -> RebuildView {
     RebuildView {
         id: record.id,

@@ -145,6 +145,24 @@ impl Lifecycle {
     }
 }
 
+impl Lifecycle {
+    /// The bytes of a version's component, as it was installed.
+    ///
+    /// # Errors
+    /// [`LifecycleError::NotFound`] when they are not kept any more.
+    pub async fn component(&self, digest: Digest) -> Result<Vec<u8>, LifecycleError> {
+        let inner = std::sync::Arc::clone(&self.inner);
+        let read = tokio::task::spawn_blocking(move || inner.components.get(digest)).await;
+        match read {
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(error)) => Err(LifecycleError::NotFound(format!(
+                "the component {digest} cannot be read: {error}"
+            ))),
+            Err(error) => Err(LifecycleError::Unavailable(error.to_string())),
+        }
+    }
+}
+
 fn view(installation: &Installation) -> PluginView {
     let digest = |id| installation.version(id).map(|version| version.digest.clone());
     let versions: Vec<VersionView> = installation

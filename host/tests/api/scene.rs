@@ -153,7 +153,7 @@ pub fn path_of(route: &Route) -> String {
     }
     match route.path.rsplit('/').next() {
         Some("differences") => path + "?from=0.2.0&to=0.2.0",
-        Some("written") => path + "?version=0.2.0",
+        Some("written" | "component") => path + "?version=0.2.0",
         Some("trace") => path + "?table=things&key=1",
         _ => path,
     }

@@ -360,6 +360,15 @@ fn an_operator_tries_a_version_traces_its_rows_and_makes_its_work_again() {
         &["on trial", "evolve 3:"],
     );
     assert_eq!(scene.notes(), ["1a", "2a", "3a"]);
+    let data = scene.data().display().to_string();
+    let there = format!(
+        "{}/api/v1/plugins/evolving/component?version=1.4.0",
+        scene.host.url()
+    );
+    says(
+        &scene.done(&format!("plugin install {there} --data-dir {data}")),
+        &["evolving 1.4.0", "is installed"],
+    );
     says(&scene.fails("plugin canary evolving", 2), &["which version"]);
 
     scene.done("plugin activate evolving@1.4.0");

@@ -20,21 +20,28 @@ pub fn version(letter: u8) -> Vec<u8> {
 
 fn built() -> &'static [u8] {
     static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("evolving.wasm");
-        let built = Command::new(env!("CARGO_BIN_EXE_lantern"))
-            .args(["plugin", "build"])
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/evolving"))
-            .arg("--out")
-            .arg(&file)
-            .output()
-            .unwrap();
-        assert!(
-            built.status.success(),
-            "{}",
-            String::from_utf8_lossy(&built.stderr)
-        );
-        std::fs::read(&file).unwrap()
-    })
+    BUILT.get_or_init(|| build("evolving"))
+}
+
+/// Builds a plugin of this repository that is not among those of the demo.
+pub fn build(name: &str) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("plugin.wasm");
+    let built = Command::new(env!("CARGO_BIN_EXE_lantern"))
+        .args(["plugin", "build"])
+        .arg(
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("../plugins")
+                .join(name),
+        )
+        .arg("--out")
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert!(
+        built.status.success(),
+        "{}",
+        String::from_utf8_lossy(&built.stderr)
+    );
+    std::fs::read(&file).unwrap()
 }

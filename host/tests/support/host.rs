@@ -140,6 +140,11 @@ impl Host {
         }
     }
 
+    /// Where its API is.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -16,7 +16,9 @@ use crate::schema::difference::{Difference, Effect};
 
 #[derive(Debug, Args)]
 pub struct InstallArgs {
-    /// The component, or - for standard input.
+    /// The component: a file, - for standard input, or where a host has one
+    /// (http://HOST:PORT/api/v1/plugins/NAME/component?version=VERSION).
+    #[arg(value_name = "FILE|-|URL")]
     file: PathBuf,
     /// Make it run as well.
     #[arg(long, conflicts_with = "canary")]
@@ -77,7 +79,7 @@ struct Healed {
 
 pub fn install(args: &InstallArgs) -> Result<(), Failure> {
     let client = Client::open(&args.host)?;
-    let component = read(&args.file)?;
+    let component = read(&args.file, &args.host)?;
     let path = format!("/api/v1/plugins?activate={}", args.activate);
     let taken: Taken = client.post_bytes(&path, "application/wasm", component)?;
     let Some(messages) = args.canary else {
@@ -98,7 +100,14 @@ pub fn install(args: &InstallArgs) -> Result<(), Failure> {
     ))
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+fn read(file: &Path, host: &HostArgs) -> Result<Vec<u8>, Failure> {
+    if let Some(url) = file.to_str().filter(|text| text.starts_with("http://")) {
+        let Some(at) = url.find("/api/") else {
+            return Err(Failure::usage(format!("{url} is not an address of a host's API")));
+        };
+        let (from, path) = url.split_at(at);
+        return Client::open(&host.at(from))?.get_bytes(path);
+    }
     if file.as_os_str() != "-" {
         return std::fs::read(file)
             .with_context(|| format!("cannot read {}", file.display()))
