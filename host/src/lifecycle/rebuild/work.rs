@@ -42,8 +42,25 @@ enum Ended {
 impl Work<'_> {
     pub(super) async fn run(&self) {
         match self.fill_and_finish().await {
-            Ok(()) | Err(Ended::Stopped) => {}
+            // It goes on when the host starts again.
+            Err(Ended::Stopped) if self.inner.stop.is_cancelled() => return,
+            Err(Ended::Stopped) => self.forget_again().await,
             Err(Ended::Failed(reason)) => self.inner.fail_rebuild(self.id, &reason).await,
+            Ok(()) => {}
+        }
+        self.delete_consumers().await;
+    }
+
+    /// A projection may have begun anew between the cancellation and its own end.
+    async fn forget_again(&self) {
+        if let Err(error) = self
+            .inner
+            .parts
+            .store
+            .end_rebuild(self.id, "cancelled", None)
+            .await
+        {
+            tracing::warn!(rebuild = self.id.0, %error, "what a cancelled rebuild remembers could not be forgotten");
         }
     }
 
@@ -52,9 +69,14 @@ impl Work<'_> {
         loop {
             let stop = self.stop.child_token();
             let mut filling = self.spawn(&stop);
-            self.until_caught_up(&filling.statuses).await?;
-            let done = self.take_over(&mut filling, &stop).await?;
-            if done {
+            let result = match self.until_caught_up(&filling.statuses).await {
+                Ok(()) => self.take_over(&mut filling, &stop).await,
+                Err(ended) => Err(ended),
+            };
+            // Also on the way out: nothing of a rebuild is written when it has ended.
+            stop.cancel();
+            filling.end().await;
+            if result? {
                 return Ok(());
             }
             self.held_up("the database cannot be written now");
@@ -251,7 +273,6 @@ impl Work<'_> {
             inner
                 .audit(&by, "rebuild.finish", &name, Some(plugin.digest()), detail)
                 .await;
-            self.delete_consumers().await;
         }
         result
     }
