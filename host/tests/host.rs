@@ -33,6 +33,8 @@ mod operator;
 mod seeds;
 #[path = "host/start.rs"]
 mod start;
+#[path = "host/wasi.rs"]
+mod wasi;
 
 use std::path::Path;
 use std::time::Duration;

@@ -47,19 +47,19 @@ pub fn check(data_dir: &Path) -> Result<CheckReport, Failure> {
     })
 }
 
-/// Looks into a plugin without running the host, as one for which nothing is set.
+/// Looks into a plugin without running the host. Where it imports WASI it gets that, with everything in it empty:
+/// whether it may have it is for each host's operator to say, and [`Inspection::wasi`] says that there is something to say.
 pub fn inspect(file: &Path) -> Result<Inspection, Failure> {
-    inspect_with(file, &PluginSettings::default())
-}
-
-/// Looks into a plugin, as one for which this is set.
-pub fn inspect_with(file: &Path, settings: &PluginSettings) -> Result<Inspection, Failure> {
+    let settings = PluginSettings {
+        wasi: true,
+        ..PluginSettings::default()
+    };
     let bytes = std::fs::read(file)
         .with_context(|| format!("read {}", file.display()))
         .map_err(Failure::new)?;
     // The one who asks waits for the answer, so the compiler need not be a process that can be killed.
     let loader = Loader::new(plugin::Config::new(Compiler::InProcess), [0; 32]).map_err(Failure::new)?;
-    let plugin = loader.load_with(&bytes, settings).map_err(|error| {
+    let plugin = loader.load_with(&bytes, &settings).map_err(|error| {
         let hint = error.hint();
         let failure =
             Failure::new(anyhow::Error::new(error).context(format!("{} is refused", file.display())));
@@ -88,13 +88,18 @@ fn inspection(plugin: &Plugin) -> Inspection {
         contract,
         plugin.digest().to_string(),
         facts.imports.clone(),
+        facts.wasi,
         sizes,
     )
 }
 
 /// Builds a plugin; answers with where it was written.
-pub fn build(package: &Path, out: Option<&Path>) -> Result<std::path::PathBuf, Failure> {
-    match plugin::build(package, out) {
+pub fn build(
+    package: &Path,
+    out: Option<&Path>,
+    target: plugin::Target,
+) -> Result<std::path::PathBuf, Failure> {
+    match plugin::build(package, out, target) {
         Ok(built) => Ok(built.path),
         Err(error) => {
             let hint = error.hint();

@@ -7,6 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Failure, commands, print, print_json, table};
+use crate::plugin::Target;
 use crate::schema::description::{ColumnDescription, NamedTable, RoleWord, SourceDescription};
 use crate::schema::{Manifest, ManifestDescription};
 
@@ -32,6 +33,8 @@ pub struct Inspection {
     pub manifest: ManifestDescription,
     /// What it asks of its host; empty for most.
     pub imports: Vec<String>,
+    /// Whether some of that is WASI, which an operator has to allow.
+    pub wasi: bool,
     /// Sizes of the parts of the file, the whole first.
     pub sizes: Vec<Size>,
 }
@@ -52,6 +55,7 @@ impl Inspection {
         contract: String,
         digest: String,
         imports: Vec<String>,
+        wasi: bool,
         sizes: Vec<Size>,
     ) -> Self {
         Self {
@@ -59,6 +63,7 @@ impl Inspection {
             digest,
             manifest: manifest.into(),
             imports,
+            wasi,
             sizes,
         }
     }
@@ -66,11 +71,6 @@ impl Inspection {
     /// For people.
     pub fn render(&self) -> String {
         let manifest = &self.manifest;
-        let imports = if self.imports.is_empty() {
-            "nothing".to_owned()
-        } else {
-            self.imports.join(", ")
-        };
         let mut head = vec![
             vec![
                 "plugin".to_owned(),
@@ -78,7 +78,7 @@ impl Inspection {
             ],
             vec!["digest".to_owned(), self.digest.clone()],
             vec!["contract".to_owned(), self.contract.clone()],
-            vec!["imports".to_owned(), imports],
+            vec!["imports".to_owned(), self.shown_imports()],
         ];
         if !manifest.doc.is_empty() {
             head.insert(1, vec![String::new(), manifest.doc.clone()]);
@@ -104,7 +104,35 @@ impl Inspection {
             ));
             text.push_str(&format!("     {}\n", write.on_conflict));
         }
+        if self.wasi {
+            text.push_str(&format!(
+                "\nIt imports WASI, and a host refuses that until an operator allows it; everything in it is empty there:\n  \
+                 lantern plugin set {} wasi=true\n",
+                manifest.name
+            ));
+        }
         text
+    }
+
+    /// The imports in one line. WASI comes in a dozen interfaces, whose packages say enough.
+    fn shown_imports(&self) -> String {
+        let package = |import: &str| Some(import.strip_prefix("wasi:")?.split('/').next()?.to_owned());
+        let mut packages: Vec<String> = self.imports.iter().filter_map(|import| package(import)).collect();
+        packages.sort();
+        packages.dedup();
+        let mut shown: Vec<String> = self
+            .imports
+            .iter()
+            .filter(|import| package(import).is_none())
+            .cloned()
+            .collect();
+        if !packages.is_empty() {
+            shown.push(format!("WASI ({})", packages.join(", ")));
+        }
+        if shown.is_empty() {
+            return "nothing".to_owned();
+        }
+        shown.join(", ")
     }
 }
 
@@ -177,8 +205,9 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode, Failure> {
 }
 
 /// Builds, and then shows what was built.
-pub fn run_build(package: &Path, out: Option<&Path>) -> Result<ExitCode, Failure> {
-    let file = commands::build(package, out)?;
+pub fn run_build(package: &Path, out: Option<&Path>, wasi: bool) -> Result<ExitCode, Failure> {
+    let target = if wasi { Target::Wasi } else { Target::Bare };
+    let file = commands::build(package, out, target)?;
     let inspection = commands::inspect(&file)?;
     print(&format!("{}\n\n{}", file.display(), inspection.render()))?;
     Ok(ExitCode::SUCCESS)

@@ -28,6 +28,9 @@ pub enum PluginCommand {
         /// Where the component is written [default: PACKAGE.wasm beside the package's target directory].
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        /// Build for wasm32-wasip2, for crates that do not compile without a system; an operator has to allow the plugin WASI.
+        #[arg(long)]
+        wasi: bool,
     },
     /// Show what a plugin says of itself: sources, tables, writes, imports and sizes.
     Inspect(inspect::InspectArgs),
@@ -59,7 +62,7 @@ pub enum PluginCommand {
 
 pub fn run(command: &PluginCommand) -> Result<ExitCode, Failure> {
     match command {
-        PluginCommand::Build { path, out } => return inspect::run_build(path, out.as_deref()),
+        PluginCommand::Build { path, out, wasi } => return inspect::run_build(path, out.as_deref(), *wasi),
         PluginCommand::Inspect(args) => return inspect::run(args),
         PluginCommand::Install(args) => swap::install(args)?,
         PluginCommand::List(args) => show::list(args)?,

@@ -11,9 +11,28 @@ use serde::Deserialize;
 
 use super::config::{Compiler, Config};
 use super::loader::{LoadError, Loader, LoaderError, Plugin};
+use crate::settings::PluginSettings;
 
-/// The only target whose components import nothing but what the contract allows.
-const TARGET: &str = "wasm32-unknown-unknown";
+/// What a crate is built for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Target {
+    /// `wasm32-unknown-unknown`: the component imports nothing but what the contract allows.
+    #[default]
+    Bare,
+    /// `wasm32-wasip2`, for crates whose dependencies do not compile without a system. The component imports WASI, so
+    /// an operator has to allow it.
+    Wasi,
+}
+
+impl Target {
+    fn triple(self) -> &'static str {
+        match self {
+            Self::Bare => "wasm32-unknown-unknown",
+            Self::Wasi => "wasm32-wasip2",
+        }
+    }
+}
+
 /// The profile that is used where a workspace defines it.
 const PROFILE: &str = "plugin";
 /// The same settings for a workspace without that profile: small and fast, with nothing to unwind.
@@ -49,8 +68,8 @@ pub enum BuildError {
         source: io::Error,
     },
     /// Rust cannot build for WebAssembly here.
-    #[error("the Rust target {TARGET} is not installed")]
-    TargetMissing,
+    #[error("the Rust target {} is not installed", .0.triple())]
+    TargetMissing(Target),
     /// Cargo has said why on standard error.
     #[error("cargo could not build {0}")]
     Cargo(PathBuf),
@@ -91,7 +110,8 @@ impl BuildError {
         match self {
             Self::NoCrate(_) => Some("give the directory that has the plugin's Cargo.toml"),
             Self::Run { .. } => Some("plugins are built with cargo; install Rust from https://rustup.rs"),
-            Self::TargetMissing => Some("run `rustup target add wasm32-unknown-unknown`"),
+            Self::TargetMissing(Target::Bare) => Some("run `rustup target add wasm32-unknown-unknown`"),
+            Self::TargetMissing(Target::Wasi) => Some("run `rustup target add wasm32-wasip2`"),
             Self::NotACdylib(_) => Some("add to its Cargo.toml: [lib] crate-type = [\"cdylib\"]"),
             Self::Encode(_) => Some("the crate needs `lantern_sdk::export!(YourPlugin);` in its lib.rs"),
             Self::Load(error) => error.hint(),
@@ -118,19 +138,27 @@ pub fn encode(core_module: &[u8]) -> Result<Vec<u8>, EncodeError> {
         .map_err(|error| EncodeError(format!("{error:#}")))
 }
 
-/// Builds the crate at `path` (a directory or its Cargo.toml), encodes and loads it, and writes it to `out`, or to
-/// `NAME.wasm` in the current directory. Cargo talks to standard error while it works.
+/// Builds the crate at `path` (a directory or its Cargo.toml) for `target`, encodes and loads it, and writes it to `out`,
+/// or to `NAME.wasm` in the current directory. Cargo talks to standard error while it works.
 ///
 /// # Errors
 /// Whatever keeps a file from being a plugin that the host would load; then nothing is written.
-pub fn build(path: &Path, out: Option<&Path>) -> Result<Built, BuildError> {
+pub fn build(path: &Path, out: Option<&Path>, target: Target) -> Result<Built, BuildError> {
     let manifest = manifest_of(path)?;
     let dir = manifest.parent().unwrap_or(Path::new("/"));
-    ensure_target(dir)?;
-    let artifact = cargo_build(dir, &manifest)?;
-    let core = std::fs::read(&artifact.file).map_err(|source| file(&artifact.file, source))?;
-    let component = encode(&core)?;
-    let plugin = Loader::new(Config::new(Compiler::InProcess), [0; 32])?.load(&component)?;
+    ensure_target(dir, target)?;
+    let artifact = cargo_build(dir, &manifest, target)?;
+    let binary = std::fs::read(&artifact.file).map_err(|source| file(&artifact.file, source))?;
+    let component = match target {
+        Target::Bare => encode(&binary)?,
+        Target::Wasi => binary, // Rust's linker for this target has encoded it.
+    };
+    // Whether it may import WASI is for the operator of a host to say; here it is empty anyway.
+    let settings = PluginSettings {
+        wasi: true,
+        ..PluginSettings::default()
+    };
+    let plugin = Loader::new(Config::new(Compiler::InProcess), [0; 32])?.load_with(&component, &settings)?;
     let path = out.map_or_else(
         || PathBuf::from(format!("{}.wasm", artifact.name)),
         Path::to_owned,
@@ -172,16 +200,16 @@ fn tool(variable: &str, name: &str) -> OsString {
     std::env::var_os(variable).unwrap_or_else(|| name.into())
 }
 
-fn ensure_target(dir: &Path) -> Result<(), BuildError> {
+fn ensure_target(dir: &Path, target: Target) -> Result<(), BuildError> {
     let mut rustc = Command::new(tool("RUSTC", "rustc"));
     let output = run(rustc
-        .args(["--print", "target-libdir", "--target", TARGET])
+        .args(["--print", "target-libdir", "--target", target.triple()])
         .current_dir(dir))?;
     let libdir = String::from_utf8_lossy(&output.stdout);
     if output.status.success() && Path::new(libdir.trim()).is_dir() {
         Ok(())
     } else {
-        Err(BuildError::TargetMissing)
+        Err(BuildError::TargetMissing(target))
     }
 }
 
@@ -214,13 +242,13 @@ fn unclear(what: &'static str, error: &dyn std::error::Error) -> BuildError {
 struct Report {
     reason: String,
     manifest_path: Option<PathBuf>,
-    target: Option<Target>,
+    target: Option<Product>,
     #[serde(default)]
     filenames: Vec<PathBuf>,
 }
 
 #[derive(Deserialize)]
-struct Target {
+struct Product {
     name: String,
     kind: Vec<String>,
 }
@@ -230,14 +258,14 @@ struct Artifact {
     file: PathBuf,
 }
 
-fn cargo_build(dir: &Path, manifest: &Path) -> Result<Artifact, BuildError> {
+fn cargo_build(dir: &Path, manifest: &Path, target: Target) -> Result<Artifact, BuildError> {
     let mut cargo = Command::new(tool("CARGO", "cargo"));
     cargo
         .args([
             "build",
             "--lib",
             "--target",
-            TARGET,
+            target.triple(),
             "--message-format",
             "json-render-diagnostics",
         ])
@@ -328,7 +356,7 @@ not json
     #[test]
     fn a_place_without_a_crate_is_said_so() {
         let dir = tempfile::tempdir().unwrap();
-        let Err(error) = build(dir.path(), None) else {
+        let Err(error) = build(dir.path(), None, Target::Bare) else {
             panic!("there is nothing to build")
         };
         assert!(matches!(error, BuildError::NoCrate(_)), "{error:?}");

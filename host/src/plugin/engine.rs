@@ -53,7 +53,9 @@ pub(super) fn compiler(stack_bytes: usize) -> Result<wasmtime::Engine> {
         // processor's own protection replaces nearly all bounds checks.
         .memory_may_move(false)
         .wasm_memory64(false)
-        .wasm_multi_memory(false)
+        // No language makes more than one, but what copies between the parts of a component that is made of several (as
+        // JavaScript's are) has two. Together they are bounded as one is.
+        .wasm_multi_memory(true)
         .wasm_custom_page_sizes(false)
         .wasm_wide_arithmetic(false)
         // Names of functions are enough to find a trap; line tables and unwinding by other tools are not used.

@@ -208,6 +208,7 @@ impl Loader {
             code_bytes,
             memory_bytes,
             imports,
+            wasi,
             exports,
         };
         Ok(Arc::new(Plugin {
@@ -307,6 +308,8 @@ pub struct Facts {
     pub memory_bytes: usize,
     /// Interfaces that it imports.
     pub imports: Vec<String>,
+    /// Whether some of them are WASI's, so that an operator has to allow it.
+    pub wasi: bool,
     /// What it exports.
     pub exports: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! The compiler target that plugins are built for.
+//! The compiler targets that plugins are built for: the one for all of them, and the one with WASI, which a test tries.
 
 use std::{ffi::OsStr, path::Path, process::Command};
 
@@ -6,34 +6,40 @@ use anyhow::{Context, Result, bail};
 
 use crate::process;
 
-const TARGET: &str = "wasm32-unknown-unknown";
+const TARGETS: [&str; 2] = ["wasm32-unknown-unknown", "wasm32-wasip2"];
 
-/// Adds the target through rustup when the compiler in use has no standard library for it.
+/// Adds each target through rustup when the compiler in use has no standard library for it.
 pub fn ensure(root: &Path) -> Result<()> {
-    if installed()? {
-        println!("    {TARGET}: there");
+    TARGETS
+        .into_iter()
+        .try_for_each(|target| ensure_one(root, target))
+}
+
+fn ensure_one(root: &Path, target: &str) -> Result<()> {
+    if installed(target)? {
+        println!("    {target}: there");
         return Ok(());
     }
     if process::answer(OsStr::new("rustup"), &["--version"]).is_none() {
         bail!(
-            "the compiler has no standard library for {TARGET}, and there is no rustup to add it.\n\
+            "the compiler has no standard library for {target}, and there is no rustup to add it.\n\
              Install Rust with rustup (https://rustup.rs), or the package of your system that brings this \
              target, then run this again."
         );
     }
-    println!("    {TARGET}: missing, asking rustup for it");
+    println!("    {target}: missing, asking rustup for it");
     let mut rustup = Command::new("rustup");
-    process::run(rustup.current_dir(root).args(["target", "add", TARGET]))?;
-    if !installed()? {
-        bail!("rustup has added {TARGET}, but not to the compiler that cargo uses here; see `rustup show`");
+    process::run(rustup.current_dir(root).args(["target", "add", target]))?;
+    if !installed(target)? {
+        bail!("rustup has added {target}, but not to the compiler that cargo uses here; see `rustup show`");
     }
     Ok(())
 }
 
 /// Asks the compiler itself, because a rustc that did not come from rustup may have the target as well.
-fn installed() -> Result<bool> {
+fn installed(target: &str) -> Result<bool> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let folder = process::answer(&rustc, &["--print", "target-libdir", "--target", TARGET])
+    let folder = process::answer(&rustc, &["--print", "target-libdir", "--target", target])
         .with_context(|| format!("cannot ask {} for its targets", rustc.display()))?;
     Ok(holds_core(Path::new(&folder)))
 }

@@ -112,6 +112,7 @@ fn a_plugin_is_described_in_words() {
         "lantern:projection@0.1.0".into(),
         "sha256:ab".into(),
         Vec::new(),
+        false,
         sizes,
     );
     assert_eq!(inspection.render(), include_str!("inspect.golden.txt"));
@@ -119,4 +120,31 @@ fn a_plugin_is_described_in_words() {
     assert_eq!(json["tables"][0]["name"], "execution_results");
     assert_eq!(json["tables"][0]["columns"][3]["unit"], "By");
     assert_eq!(json["writes"][1]["rule"]["merges"]["memory"], "max");
+}
+
+#[test]
+fn what_an_operator_has_to_allow_is_said_by_name() {
+    let imports = [
+        "lantern:projection/log@0.1.0",
+        "wasi:io/poll@0.2.6",
+        "wasi:cli/exit@0.2.6",
+        "wasi:io/error@0.2.6",
+    ];
+    let inspection = Inspection::new(
+        &manifest(),
+        "lantern:projection@0.1.0".into(),
+        "sha256:ab".into(),
+        imports.map(str::to_owned).to_vec(),
+        true,
+        Vec::new(),
+    );
+    let text = inspection.render();
+    assert!(
+        text.contains("imports   lantern:projection/log@0.1.0, WASI (cli, io)\n"),
+        "{text}"
+    );
+    assert!(
+        text.ends_with("\n  lantern plugin set executions wasi=true\n"),
+        "{text}"
+    );
 }

@@ -13,7 +13,6 @@ use crate::cli::inspect::Inspection;
 use crate::cli::{Failure, commands, print, print_json};
 use crate::schema::PluginName;
 use crate::schema::difference::{Difference, Effect, differences};
-use crate::settings::PluginSettings;
 
 #[derive(Debug, Args)]
 #[command(
@@ -63,12 +62,8 @@ fn of_host(args: &DiffArgs, name: &str, from: &str, to: &str) -> Result<Differen
 
 fn of_files(from: &Path, to: &Path) -> Result<Differences, Failure> {
     // Whether WASI is allowed is the host's to say; here it is one more thing that may differ.
-    let settings = PluginSettings {
-        wasi: true,
-        ..PluginSettings::default()
-    };
-    let old = commands::inspect_with(from, &settings)?;
-    let new = commands::inspect_with(to, &settings)?;
+    let old = commands::inspect(from)?;
+    let new = commands::inspect(to)?;
     if old.manifest.name != new.manifest.name {
         return Err(Failure::usage(format!(
             "{} is plugin {}, and {} is plugin {}; only versions of one plugin can be compared",
