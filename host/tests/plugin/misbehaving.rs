@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use lantern::batch::{Outcome, RejectionClass, Value};
-use lantern::plugin::{Digest, Limits, LoadError, Plugin, build, encode};
+use lantern::plugin::{Digest, Limits, LoadError, Plugin, Target, build, encode};
 
 use crate::support::{LONG, loader, messages, quick, reason, word};
 
@@ -19,8 +19,8 @@ fn component() -> &'static [u8] {
     BYTES.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("misbehaving.wasm");
-        let built =
-            build(Path::new(CRATE), Some(&out)).unwrap_or_else(|error| panic!("{error}: {:?}", error.hint()));
+        let built = build(Path::new(CRATE), Some(&out), Target::Bare)
+            .unwrap_or_else(|error| panic!("{error}: {:?}", error.hint()));
         assert_eq!(built.path, out);
         let bytes = std::fs::read(&out).unwrap();
         assert_eq!(built.plugin.digest(), Digest::of(&bytes));
