@@ -21,7 +21,7 @@ use crate::http;
 use crate::lifecycle::{self, Lifecycle};
 use crate::plugin::Loader;
 use crate::status::Registry;
-use crate::store::{Reader, Store};
+use crate::store::{IndexStep, Reader, Store};
 use crate::telemetry::Metrics;
 pub use presence::{HOST_FILE, TOKEN_FILE};
 
@@ -30,6 +30,12 @@ use presence::Presence;
 
 /// How often rows that are too old are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+
+/// How often tables that lack an index are looked for: they come with new versions of plugins.
+const INDEX_EVERY: Duration = Duration::from_secs(60);
+
+/// Between one index and the next, so that messages that have waited are stored.
+const INDEX_PAUSE: Duration = Duration::from_secs(2);
 
 /// Runs the host until it is told to stop by SIGTERM or SIGINT.
 ///
@@ -80,10 +86,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         health: checks(&broker, &store, lifecycle.clone(), metrics.clone()),
         metrics: metrics.clone(),
         lifecycle: lifecycle.clone(),
+        started: Timestamp::now(),
     };
     let serving = tokio::spawn(http::serve(listener, state, stop.child_token()));
     let counting = tokio::spawn(count_reconnects(broker.clone(), metrics.clone()));
     let expiring = tokio::spawn(expire(Arc::clone(&store), lifecycle.clone(), stop.child_token()));
+    let indexing = tokio::spawn(keep_indexes(Arc::clone(&store), stop.child_token()));
     let url = presence::url_of(address);
     let presence = Presence::write(&config.data_dir, &url)?;
     announce(&url, store.path(), broker.embedded_url(), lifecycle.count().await);
@@ -104,10 +112,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     drop(lifecycle);
     expiring.abort();
     counting.abort();
+    indexing.abort();
     drop(tokio::time::timeout_at(deadline, serving).await);
     broker.stop().await;
     drop(tokio::time::timeout_at(deadline, reader.close()).await);
     drop(expiring.await);
+    drop(indexing.await);
     close(store, deadline).await;
     Ok(())
 }
@@ -189,6 +199,45 @@ async fn expire(store: Arc<Store>, lifecycle: Lifecycle, stop: CancellationToken
                     return;
                 }
             }
+        }
+    }
+}
+
+/// Gives tables the indexes that they lack, one at a time and with pauses in which others have their turn.
+async fn keep_indexes(store: Arc<Store>, stop: CancellationToken) {
+    let mut told = Vec::new();
+    loop {
+        let pause = match store.add_missing_index().await {
+            Ok(IndexStep::Made { table, columns, took }) => {
+                let columns = columns.join(", ");
+                let took_ms = took.as_millis();
+                tracing::info!(
+                    table,
+                    columns,
+                    took_ms,
+                    "made an index; nothing else was stored meanwhile"
+                );
+                INDEX_PAUSE
+            }
+            Ok(IndexStep::Left(tables)) => {
+                for table in tables.iter().filter(|table| !told.contains(*table)) {
+                    tracing::warn!(
+                        table,
+                        "the table lacks indexes for its facets and is too large to be given them now: questions about \
+                         it are slow until `lantern rebuild` of its plugin"
+                    );
+                }
+                told = tables;
+                INDEX_EVERY
+            }
+            Err(error) => {
+                tracing::warn!(%error, "indexes could not be looked at; tried again");
+                INDEX_EVERY
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }

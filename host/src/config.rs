@@ -41,6 +41,8 @@ pub struct Config {
     /// Names by which requests may call the host, besides those of loopback; in lower case. Not empty when `listen`
     /// is not loopback.
     pub hosts: Vec<String>,
+    /// Whether operators may ask the database in SQL.
+    pub sql: bool,
     /// How long a stop may take.
     pub shutdown_time: Duration,
     /// Which broker, and how to reach it.
@@ -422,6 +424,7 @@ fn compose(resolved: &Resolved) -> Result<Config, Problem> {
         hosts: pick
             .text("http.hosts")
             .map_or_else(Vec::new, |hosts| hosts.split(',').map(str::to_owned).collect()),
+        sql: pick.boolean("http.sql")?,
         shutdown_time: pick.time("shutdown_time")?,
         broker: compose_broker(&pick)?,
         streams_create: pick.boolean("streams.create")?,

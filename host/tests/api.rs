@@ -22,6 +22,8 @@ mod guard;
 mod plugins;
 #[path = "api/scene.rs"]
 mod scene;
+#[path = "api/tables.rs"]
+mod tables;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -35,7 +35,11 @@ pub(super) fn http(config: &Config, address: SocketAddr) -> http::Config {
     if !loopback && !address.ip().is_unspecified() {
         hosts.push(address.ip().to_string());
     }
-    http::Config { loopback, hosts }
+    http::Config {
+        loopback,
+        hosts,
+        sql: config.sql,
+    }
 }
 
 pub(super) fn plugins(config: &Config) -> anyhow::Result<plugin::Config> {

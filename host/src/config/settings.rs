@@ -155,6 +155,13 @@ pub const SETTINGS: &[Setting] = &[
          addresses of loopback always may.",
     ),
     setting(
+        "http.sql",
+        Boolean,
+        Value("false"),
+        "Whether operators may ask the database in SQL, through the API and its page: reads only, with limits on time \
+         and rows.",
+    ),
+    setting(
         "broker.url",
         Urls,
         Unset,

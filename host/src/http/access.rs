@@ -53,6 +53,8 @@ pub struct Config {
     pub loopback: bool,
     /// Names that a request may call the host by, besides those of this machine. Without ports, in lower case.
     pub hosts: Vec<String>,
+    /// Whether operators may ask in SQL.
+    pub sql: bool,
 }
 
 impl Config {
@@ -61,6 +63,7 @@ impl Config {
         Self {
             loopback: true,
             hosts: Vec::new(),
+            sql: false,
         }
     }
 }

@@ -11,6 +11,7 @@ mod gate;
 mod guard;
 mod health;
 mod index;
+mod info;
 mod parameters;
 mod plugins;
 mod problem;
@@ -18,8 +19,8 @@ mod projections;
 mod rebuilds;
 mod records;
 mod routes;
-mod rows;
 mod server;
+mod tables;
 mod tokens;
 mod trials;
 
@@ -38,6 +39,7 @@ pub use server::{Limits, serve, serve_with};
 
 use routes::Routes;
 
+use crate::batch::Timestamp;
 use crate::lifecycle::Lifecycle;
 use crate::status::Registry;
 use crate::store::Reader;
@@ -62,6 +64,8 @@ pub struct State {
     pub access: Access,
     /// The plugins, to be asked and changed.
     pub lifecycle: Lifecycle,
+    /// When the host started.
+    pub started: Timestamp,
 }
 
 /// All routes, with everything that stands before them.
@@ -79,12 +83,11 @@ fn routes(state: &State) -> Routes {
     let routes = Routes::default()
         .open("/livez", health::live)
         .open("/readyz", health::ready)
+        .open("/api/v1/info", info::info)
         .read("/", index::page)
         .read("/healthz", health::ready)
         .read("/metrics", health::metrics)
         .read("/api/v1/projections", projections::list)
-        .read("/api/v1/tables", rows::tables)
-        .read("/api/v1/tables/{table}/rows", rows::rows)
         .read("/api/v1/gaps", records::gaps)
         .read("/api/v1/ledger", records::ledger)
         .read("/api/v1/whoami", tokens::who_am_i)
@@ -95,7 +98,19 @@ fn routes(state: &State) -> Routes {
             Change::delete("/api/v1/tokens/{name}", "token.revoke"),
             tokens::revoke,
         );
+    let routes = table_routes(routes);
     trial_routes(rebuild_routes(dead_letter_routes(plugin_routes(routes, state))))
+}
+
+fn table_routes(routes: Routes) -> Routes {
+    routes
+        .read("/api/v1/tables", tables::list)
+        .read("/api/v1/tables/{table}", tables::one)
+        .read("/api/v1/tables/{table}/rows", tables::rows)
+        .read("/api/v1/tables/{table}/rows/{row}", tables::detail)
+        .read("/api/v1/tables/{table}/count", tables::count)
+        .read("/api/v1/tables/{table}/facets", tables::facets)
+        .read("/api/v1/tables/{table}/histogram", tables::histogram)
 }
 
 fn rebuild_routes(routes: Routes) -> Routes {

@@ -15,6 +15,11 @@ pub struct Parameters(Vec<(String, String)>);
 impl Parameters {
     /// Reads the query of `uri`; a name that is not in `known`, or that stands twice, is refused.
     pub fn parse(uri: &Uri, known: &[&str]) -> Result<Self, Problem> {
+        Self::parse_repeating(uri, known, &[])
+    }
+
+    /// The same, where those in `repeated` may stand more than once.
+    pub fn parse_repeating(uri: &Uri, known: &[&str], repeated: &[&str]) -> Result<Self, Problem> {
         let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
             .map_err(|error| Problem::bad_request(format!("the query cannot be read: {error}")))?;
         for (index, (name, _)) in pairs.iter().enumerate() {
@@ -25,7 +30,8 @@ impl Parameters {
                     "there is no parameter {shown:?}; there are: {list}"
                 )));
             }
-            if pairs[..index].iter().any(|(other, _)| other == name) {
+            let again = pairs[..index].iter().any(|(other, _)| other == name);
+            if again && !repeated.contains(&name.as_str()) {
                 return Err(Problem::bad_request(format!(
                     "parameter {shown:?} is given twice"
                 )));
@@ -42,17 +48,23 @@ impl Parameters {
             .map(|(_, value)| value.as_str())
     }
 
+    /// All values of a parameter that may stand more than once.
+    pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+        let mine = self.0.iter().filter(move |(key, _)| key == name);
+        mine.map(|(_, value)| value.as_str())
+    }
+
     /// How many items a page may have.
     pub fn limit(&self) -> Result<u32, Problem> {
-        let Some(text) = self.get("limit") else {
-            return Ok(LIMIT_DEFAULT);
-        };
-        match text.parse::<u32>() {
-            Ok(limit) if (1..=LIMIT_MAX).contains(&limit) => Ok(limit),
-            _ => Err(Problem::bad_request(format!(
-                "limit is a whole number from 1 to {LIMIT_MAX}"
-            ))),
-        }
+        Ok(self.number("limit", 1, LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT))
+    }
+
+    /// A parameter that is a whole number between these two.
+    pub fn number(&self, name: &str, least: u32, most: u32) -> Result<Option<u32>, Problem> {
+        self.parsed(name, |text| match text.parse::<u32>() {
+            Ok(number) if (least..=most).contains(&number) => Ok(number),
+            _ => Err(format!("{name} is a whole number from {least} to {most}")),
+        })
     }
 
     /// A parameter that `parse` understands, or that has none of its values wrong.
@@ -84,4 +96,78 @@ impl Parameters {
 pub fn time(name: &str, text: &str) -> Result<Timestamp, String> {
     Timestamp::parse_rfc3339(text)
         .ok_or_else(|| format!("{name} is a time in RFC 3339, such as 2026-11-20T10:00:00Z"))
+}
+
+/// A moment in RFC 3339, or relative to `now`: `now`, `now-15m`, `now-1h`, `now+2d`; or why the text called `name` is
+/// neither.
+pub fn moment(name: &str, text: &str, now: Timestamp) -> Result<Timestamp, String> {
+    let wrong = || {
+        format!(
+            "{name} is a time in RFC 3339, such as 2026-11-20T10:00:00Z, or relative, such as now-15m, now-1h or now-7d"
+        )
+    };
+    let Some(distance) = text.strip_prefix("now") else {
+        return Timestamp::parse_rfc3339(text).ok_or_else(wrong);
+    };
+    if distance.is_empty() {
+        return Ok(now);
+    }
+    let unit = distance.chars().last().ok_or_else(wrong)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 60 * 60,
+        'd' => 24 * 60 * 60,
+        'w' => 7 * 24 * 60 * 60,
+        _ => return Err(wrong()),
+    };
+    let number = distance.strip_suffix(unit).unwrap_or_default();
+    let sign = match number.as_bytes().first() {
+        // A plus in an address is a space, unless it is written as %2B.
+        Some(b'+' | b' ') => 1,
+        Some(b'-') => -1,
+        _ => return Err(wrong()),
+    };
+    let number: u32 = number[1..].parse().map_err(|_| wrong())?;
+    let distance = i64::from(number)
+        .saturating_mul(seconds)
+        .saturating_mul(1_000_000);
+    Ok(Timestamp(now.0.saturating_add(distance.saturating_mul(sign))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_a_date_or_relative() {
+        let now = Timestamp(1_700_000_000_000_000);
+        for (text, expected) in [
+            ("now", 0),
+            ("now-15m", -900),
+            ("now-1h", -3_600),
+            ("now-7d", -7 * 86_400),
+            ("now+2w", 14 * 86_400),
+            ("now 1s", 1),
+        ] {
+            let moment = moment("from", text, now).unwrap();
+            assert_eq!(moment.0 - now.0, expected * 1_000_000, "{text}");
+        }
+        assert!(moment("from", "2026-11-20T10:00:00Z", now).is_ok());
+        for bad in [
+            "",
+            "now-",
+            "now-m",
+            "now-1",
+            "now-1y",
+            "now1h",
+            "now-1é",
+            "now--1h",
+            "now-99999999999h",
+            "yesterday",
+        ] {
+            let problem = moment("from", bad, now).unwrap_err();
+            assert!(problem.starts_with("from is a time"), "{bad}: {problem}");
+        }
+    }
 }

@@ -230,6 +230,9 @@ impl From<ReadError> for Problem {
     fn from(error: ReadError) -> Self {
         match &error {
             ReadError::Busy => Self::busy("all readers of the database are in use; try again"),
+            ReadError::PlaceGone => {
+                Self::bad_request("cursor: the row where the page ended is gone; begin without one")
+            }
             ReadError::TimeLimit { time } => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too-slow",

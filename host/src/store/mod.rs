@@ -12,6 +12,7 @@ mod checkpointer;
 mod commit;
 pub mod comparison;
 mod connection;
+mod indexes;
 mod installation;
 mod letters;
 mod lock;
@@ -46,6 +47,7 @@ pub use commit::{
     Adopted, Attached, Commit, CommitError, Committed, Counts, Entry, Gap, Mark, NewEpoch, OriginId,
     VersionId,
 };
+pub use indexes::IndexStep;
 pub use installation::{Arrival, FileRecord, Installation, VersionRecord};
 pub use letters::{Healed, LetterFilter, OpenLetter, Retried};
 pub use lock::LockError;

@@ -3,8 +3,14 @@
 //! and the write-ahead log can be reset. It never creates or changes anything.
 
 mod access;
+mod buckets;
+mod cells;
+mod facets;
 mod records;
 mod rows;
+mod selection;
+mod shape;
+mod tables;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,8 +22,14 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqlitePool, SqlitePool
 use sqlx::{AssertSqlSafe, Sqlite};
 
 pub use access::{AuditFilter, AuditRecord, TOKENS_MAX, TokenRecord};
+pub use buckets::{Bucket, Buckets, Histogram};
+pub use cells::Cell;
+pub use facets::Facet;
 pub use records::{DeadLetter, DeadLetterFilter, Gap, LedgerRange, SourceFilter};
-pub use rows::{Cell, Order, RowEstimate, RowOrigin, RowPage, RowRecord, TableEntry};
+pub use rows::{Key, Place, RowOrigin, RowPage, RowQuery, RowRecord, Sort, can_sort};
+pub use selection::{Comparison, Condition, Selection, Test};
+pub use shape::{Shape, ShapeColumn};
+pub use tables::{RowEstimate, TableEntry};
 
 /// What a single read may cost.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +83,9 @@ pub enum ReadError {
         /// What is wrong with it.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The row that a page begins behind is not there any more.
+    #[error("the row that the page begins behind is gone")]
+    PlaceGone,
     /// Anything else that SQLite refuses.
     #[error("cannot read from the database")]
     Sql(#[source] sqlx::Error),
@@ -176,6 +191,13 @@ impl Reader {
         let options = (*old.connect_options()).clone();
         *self.pool.write().unwrap_or_else(PoisonError::into_inner) = pool(options, &self.limits);
         old.close().await;
+    }
+
+    /// The same with less time for a read.
+    fn within(&self, time: Duration) -> Self {
+        let mut reader = self.clone();
+        reader.limits.time = reader.limits.time.min(time);
+        reader
     }
 
     fn pool(&self) -> SqlitePool {

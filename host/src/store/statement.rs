@@ -1,6 +1,7 @@
 //! From a declared table to SQL text. The only place where a name becomes part of a statement: [`quote`] takes
 //! names that were parsed, and even so writes them as SQLite wants an identifier.
 
+use super::description::TableDescription;
 use crate::schema::{
     Column, ColumnName, ColumnType, Guard, Index, Manifest, Merge, OnConflict, Table, TableName, Write,
 };
@@ -63,18 +64,20 @@ pub fn create_table(table: &Table) -> Vec<String> {
     statements
 }
 
-/// The indexes that a table gets: those declared, and one for the time column where none begins with it, since
-/// every face of the host asks by time.
+/// The indexes that a table gets: those declared, and those that the host's faces need besides (see `indexes`).
 pub fn indexes_of(table: &Table) -> Vec<Index> {
     let mut indexes = table.indexes.clone();
-    if let Some(time) = table.time_column() {
-        let begins = |columns: &[ColumnName]| columns.first() == Some(&time.name);
-        if !begins(&table.primary_key) && !indexes.iter().any(|index| begins(&index.columns)) {
-            indexes.push(Index {
-                columns: vec![time.name.clone()],
-                unique: false,
-            });
-        }
+    for columns in super::indexes::needed(&TableDescription::from(table)) {
+        // They are names of this table's columns, so all of them are found.
+        let named = |name: &String| table.columns.iter().find(|column| column.name.as_str() == name);
+        indexes.push(Index {
+            columns: columns
+                .iter()
+                .filter_map(named)
+                .map(|column| column.name.clone())
+                .collect(),
+            unique: false,
+        });
     }
     indexes
 }

@@ -135,6 +135,7 @@ async fn near_by_reads_need_no_token_but_a_wrong_one_is_refused() {
     let scene = Scene::at(Config {
         loopback: true,
         hosts: vec!["lantern.example".into()],
+        sql: false,
     })
     .await;
     let through_proxy = [("host", "lantern.example")];
@@ -149,6 +150,7 @@ async fn from_elsewhere_everything_but_health_needs_a_token() {
     let scene = Scene::at(Config {
         loopback: false,
         hosts: vec!["lantern.example".into(), "10.0.0.7".into(), "2001:db8::1".into()],
+        sql: false,
     })
     .await;
     let (viewer, operator) = (bearer(&scene.viewer), bearer(&scene.operator));
@@ -168,7 +170,7 @@ async fn from_elsewhere_everything_but_health_needs_a_token() {
             open.push(path);
         }
     }
-    assert_eq!(open, ["/livez", "/readyz"]);
+    assert_eq!(open, ["/livez", "/readyz", "/api/v1/info"]);
     for (method, path) in [("GET", "/nothing"), ("POST", "/nothing"), ("POST", "/livez")] {
         assert_eq!(
             scene.call(method, path, &[], Body::empty()).await.0,

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lantern::batch::Timestamp;
 use lantern::broker::{self, Broker};
 use lantern::http::{self, Access, Check, State};
 use lantern::lifecycle::{self, Lifecycle, Parts};
@@ -100,6 +101,7 @@ impl Database {
             health: Arc::new(|| vec![check("broker", true), check("database", true)]),
             metrics: metrics.clone(),
             lifecycle: self.lifecycle(store, projections, metrics).await,
+            started: Timestamp(1_700_000_000_000_000),
         }
     }
 

@@ -144,6 +144,7 @@ pub fn bearer(token: &TokenText) -> String {
 pub fn path_of(route: &Route) -> String {
     let mut segments = route.path.split('/').map(|segment| match segment {
         "{id}" => "7",
+        "{row}" => "1",
         segment if segment.starts_with('{') => "things",
         segment => segment,
     });
@@ -154,6 +155,7 @@ pub fn path_of(route: &Route) -> String {
     match route.path.rsplit('/').next() {
         Some("differences") => path + "?from=0.2.0&to=0.2.0",
         Some("written" | "component") => path + "?version=0.2.0",
+        Some("facets") => path + "?columns=ok",
         Some("trace") => path + "?table=things&key=1",
         _ => path,
     }

@@ -49,6 +49,7 @@ impl Scene {
             health: Arc::new(Vec::new),
             access: access.clone(),
             lifecycle: crate::lifecycle::testing::idle(dir.path(), store).await,
+            started: crate::batch::Timestamp::now(),
         };
         let (received, go_on) = (Arc::<AtomicUsize>::default(), Arc::<Notify>::default());
         let (count, wait) = (Arc::clone(&received), Arc::clone(&go_on));

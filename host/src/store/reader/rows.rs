@@ -1,69 +1,71 @@
-//! The tables that plugins own, and their rows.
+//! Rows in pages: any selection, in the order of any column, each page beginning behind the last row of the one before.
+//!
+//! A page is found in two steps of one statement. The first finds the numbers of its rows, by an index where there is
+//! one, and reads nothing else; the second reads those rows. Rows without a value in the column of the order come last,
+//! whichever way it goes.
 
-use serde_json::value::RawValue;
+use std::sync::Arc;
+
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Row as _, TypeInfo as _, ValueRef as _};
 
+use super::cells::{Cell, cell};
+use super::selection::{Bound, Conditions, Lead, Selection, Test, all};
+use super::shape::Shape;
 use super::{ReadError, Reader, bind};
-use crate::batch::Timestamp;
-use crate::schema::{ColumnName, ColumnType, TableName};
-use crate::store::description::TableDescription;
+use crate::batch::Value;
+use crate::schema::ColumnType;
 use crate::store::statement::quote;
 
-/// Rows are counted up to here; beyond, the number is an estimate.
-const COUNT_MAX: i64 = 10_000;
+/// Texts up to here stand in the place where a page ends; longer ones are looked up again.
+const KEY_BYTES_MAX: usize = 512;
 
-/// A table that a plugin owns.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TableEntry {
-    /// Its name.
-    pub name: TableName,
-    /// Whose it is.
-    pub plugin: String,
-    /// What the plugin says of it.
-    pub description: TableDescription,
-    /// Rows that were removed because they were older than the table keeps them.
-    pub rows_expired: i64,
-}
-
-/// How many rows a table has.
+/// In which order rows are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RowEstimate {
-    /// The number.
-    pub rows: u64,
-    /// Whether they were counted.
-    pub exact: bool,
+pub struct Sort {
+    /// By the values of this column, and among equal ones by row number; by row number alone where there is none.
+    pub column: Option<usize>,
+    /// The greatest first.
+    pub descending: bool,
 }
 
-/// In which order rows are wanted, by when they came to be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Order {
-    /// The newest first.
-    #[default]
-    NewestFirst,
-    /// The oldest first.
-    OldestFirst,
+/// Where a page ends: behind this row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Place {
+    /// Its value in the column of the order.
+    pub key: Key,
+    /// Its number.
+    pub row: i64,
 }
 
-/// The value of one cell.
-#[derive(Clone, Debug)]
-pub enum Cell {
-    /// No value.
+/// The value by which rows are ordered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Key {
+    /// None, or rows are ordered by number.
     Null,
-    /// Yes or no.
-    Boolean(bool),
-    /// A whole number.
+    /// A whole number, a time, or yes and no.
     Integer(i64),
     /// A double.
     Real(f64),
-    /// Text; what is not UTF-8 has been replaced.
+    /// Text.
     Text(String),
-    /// Bytes.
-    Blob(Vec<u8>),
-    /// A point in time.
-    Timestamp(Timestamp),
-    /// One JSON document, to the byte.
-    Json(Box<RawValue>),
+    /// What the row holds; too long to be carried about.
+    Stored,
+}
+
+/// Which rows are wanted, and what of them.
+#[derive(Clone, Debug)]
+pub struct RowQuery {
+    /// Which.
+    pub selection: Selection,
+    /// In which order.
+    pub sort: Sort,
+    /// Which columns of them, by position.
+    pub columns: Vec<usize>,
+    /// At most so many.
+    pub limit: u32,
+    /// Behind this place; from the beginning where there is none.
+    pub after: Option<Place>,
 }
 
 /// Which message a row was last written by.
@@ -75,11 +77,17 @@ pub struct RowOrigin {
     pub epoch: Option<i64>,
     /// The message's sequence.
     pub sequence: i64,
+    /// `_origin`.
+    pub number: i64,
+    /// `_row`: which of that message's rows it is.
+    pub row: i64,
 }
 
 /// One row.
 #[derive(Clone, Debug)]
 pub struct RowRecord {
+    /// Its number in the table.
+    pub row: i64,
     /// In the order of the page's columns.
     pub cells: Vec<Cell>,
     /// Where it comes from.
@@ -90,209 +98,334 @@ pub struct RowRecord {
 #[derive(Clone, Debug)]
 pub struct RowPage {
     /// Names of the cells.
-    pub columns: Vec<String>,
+    pub columns: Arc<[String]>,
     /// The rows.
     pub items: Vec<RowRecord>,
     /// Where the next page begins, when there is more.
-    pub next: Option<i64>,
+    pub next: Option<Place>,
+}
+
+/// Rows with a value in the column of the order, or those without.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Numbered,
+    Filled,
+    Empty,
 }
 
 impl Reader {
-    /// All tables that plugins own, by name.
-    pub async fn tables(&self) -> Result<Vec<TableEntry>, ReadError> {
-        // As many as plugins may declare; a page limit would hide the rest.
-        self.table_entries("", SqliteArguments::default(), usize::MAX)
-            .await
-    }
-
-    /// The table with this name, when a plugin owns one.
-    pub async fn table(&self, name: &TableName) -> Result<Option<TableEntry>, ReadError> {
-        let mut arguments = SqliteArguments::default();
-        bind(&mut arguments, name.as_str().to_owned())?;
-        Ok(self.table_entries("WHERE name = ?1", arguments, 1).await?.pop())
-    }
-
-    async fn table_entries(
-        &self,
-        condition: &str,
-        arguments: SqliteArguments,
-        rows_max: usize,
-    ) -> Result<Vec<TableEntry>, ReadError> {
-        let sql = format!(
-            "SELECT name, plugin, description, rows_expired FROM _lantern_table {condition} ORDER BY name"
-        );
-        self.fetch_sized(&sql, arguments, rows_max, |row| Ok((table_entry(row)?, 0)))
-            .await
-    }
-
-    /// How many rows a table has: counted when they are few, estimated from the row numbers when they are many.
-    pub async fn row_estimate(&self, name: &TableName) -> Result<RowEstimate, ReadError> {
-        let table = quote(name);
-        let sql = format!(
-            "SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT {})",
-            COUNT_MAX + 1
-        );
-        let counted = self
-            .fetch(&sql, SqliteArguments::default(), 1, |row| {
-                row.try_get::<i64, _>(0)
-            })
-            .await?;
-        let counted = counted.first().copied().unwrap_or_default();
-        if counted <= COUNT_MAX {
-            return Ok(RowEstimate {
-                rows: counted.unsigned_abs(),
-                exact: true,
-            });
+    /// One page of rows.
+    ///
+    /// # Errors
+    /// See [`ReadError`]; [`ReadError::PlaceGone`] when the row that it begins behind would have to be there and is not.
+    pub async fn rows(&self, shape: &Shape, query: &RowQuery) -> Result<RowPage, ReadError> {
+        let mut after = query.after.clone();
+        if let (Some(place), Some(column)) = (after.as_mut(), query.sort.column)
+            && place.key == Key::Stored
+        {
+            place.key = self.key_of(shape, column, place.row).await?;
         }
-        // Two questions, since SQLite answers each from one end of the table and both together from all of it.
-        let sql = format!(
-            "SELECT (SELECT _rowid_ FROM {table} ORDER BY _rowid_ DESC LIMIT 1), \
-                    (SELECT _rowid_ FROM {table} ORDER BY _rowid_ LIMIT 1)"
-        );
-        let ends = self.fetch(&sql, SqliteArguments::default(), 1, |row| {
-            Ok((row.try_get::<i64, _>(0)?, row.try_get::<i64, _>(1)?))
+        let parts: &[Part] = match query.sort.column {
+            None => &[Part::Numbered],
+            Some(column) if !shape.columns[column].nullable => &[Part::Filled],
+            Some(_) if after.as_ref().is_some_and(|place| place.key == Key::Null) => &[Part::Empty],
+            Some(_) => &[Part::Filled, Part::Empty],
+        };
+        let wanted = query.limit as usize + 1;
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        for part in parts {
+            // The place is in the first part that is looked at; the others are read from their beginning.
+            let after = after.take();
+            let (sql, bound) = statement(shape, query, *part, after.as_ref(), wanted - found.len());
+            let more = self
+                .fetch_sized(&sql, bound.arguments()?, wanted, |row| {
+                    let (key, record, size) = record(shape, &query.columns, row)?;
+                    bytes += size;
+                    Ok(((key, record), size))
+                })
+                .await?;
+            found.extend(more);
+            if found.len() >= wanted || bytes >= self.limits.page_bytes {
+                break;
+            }
+        }
+        let more = found.len() >= wanted || bytes >= self.limits.page_bytes;
+        found.truncate(query.limit as usize);
+        let next = found.last().filter(|_| more).map(|(key, record)| Place {
+            key: match key {
+                Key::Text(text) if text.len() > KEY_BYTES_MAX => Key::Stored,
+                key => key.clone(),
+            },
+            row: record.row,
         });
-        let span = ends
-            .await?
-            .first()
-            .map_or(0, |(last, first)| last.abs_diff(*first).saturating_add(1));
-        Ok(RowEstimate {
-            rows: span.max(counted.unsigned_abs()),
-            exact: false,
+        let name = |position: &usize| shape.columns[*position].name.to_string();
+        Ok(RowPage {
+            columns: query.columns.iter().map(name).collect(),
+            items: found.into_iter().map(|(_, record)| record).collect(),
+            next,
         })
     }
 
-    /// One page of rows, by row number. `after` is the `next` of the page before.
-    pub async fn rows(
-        &self,
-        table: &TableEntry,
-        order: Order,
-        limit: u32,
-        after: Option<i64>,
-    ) -> Result<RowPage, ReadError> {
-        let columns = parse_columns(table)?;
-        let names: Vec<String> = columns
-            .iter()
-            .map(|(name, _)| format!(", t.{}", quote(name)))
-            .collect();
-        let (comparison, direction, begin) = match order {
-            Order::NewestFirst => ("<", "DESC", i64::MAX),
-            Order::OldestFirst => (">", "ASC", i64::MIN),
-        };
-        // The first page includes the very last row number, which no comparison with it would.
-        let or_equal = if after.is_none() { "=" } else { "" };
-        let sql = format!(
-            "SELECT t._rowid_, t._sequence, o.source, o.epoch{} FROM {} AS t \
-             LEFT JOIN _lantern_origin AS o ON o.id = t._origin \
-             WHERE t._rowid_ {comparison}{or_equal} ?1 ORDER BY t._rowid_ {direction} LIMIT ?2",
-            names.concat(),
-            quote(&table.name),
+    /// The row with this number, when there is one.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn row(&self, shape: &Shape, row: i64) -> Result<Option<RowRecord>, ReadError> {
+        let columns: Vec<usize> = (0..shape.columns.len()).collect();
+        let mut bound = Bound::default();
+        let number = bound.integer(row);
+        let found = format!(
+            "SELECT _rowid_, NULL FROM {} WHERE _rowid_ = {number}",
+            quote(&shape.entry.name)
         );
-        let mut arguments = SqliteArguments::default();
-        bind(&mut arguments, after.unwrap_or(begin))?;
-        bind(&mut arguments, i64::from(limit) + 1)?;
-        let page = self
-            .page(&sql, arguments, limit, |row| {
-                let mut cells = Vec::with_capacity(columns.len());
-                let mut bytes = 0;
-                for (index, (name, column_type)) in columns.iter().enumerate() {
-                    let what = || format!("column {name} of table {}", table.name);
-                    let (cell, size) = cell(row, 4 + index, *column_type, what)?;
-                    cells.push(cell);
-                    bytes += size;
-                }
-                let (id, origin) = row_origin(row).map_err(ReadError::Sql)?;
-                Ok((id, RowRecord { cells, origin }, bytes))
+        let sql = reading(shape, &columns, &found);
+        let mut rows = self
+            .fetch_sized(&sql, bound.arguments()?, 1, |row| {
+                Ok((record(shape, &columns, row)?.1, 0))
             })
             .await?;
-        let columns = columns.into_iter().map(|(name, _)| name.to_string()).collect();
-        Ok(RowPage {
-            columns,
-            items: page.items,
-            next: page.next,
-        })
+        Ok(rows.pop())
+    }
+
+    async fn key_of(&self, shape: &Shape, column: usize, row: i64) -> Result<Key, ReadError> {
+        let name = quote(&shape.columns[column].name);
+        let sql = format!(
+            "SELECT {name} FROM {} WHERE _rowid_ = ?1",
+            quote(&shape.entry.name)
+        );
+        let mut arguments = SqliteArguments::default();
+        bind(&mut arguments, row)?;
+        let mut found = self
+            .fetch_sized(&sql, arguments, 1, |row| Ok((key(row, 0)?, 0)))
+            .await?;
+        match found.pop() {
+            Some(Key::Stored) | None => Err(ReadError::PlaceGone),
+            Some(key) => Ok(key),
+        }
     }
 }
 
-fn table_entry(row: &SqliteRow) -> Result<TableEntry, ReadError> {
-    let get = |index: usize| row.try_get::<String, _>(index).map_err(ReadError::Sql);
-    let (name, plugin, description) = (get(0)?, get(1)?, get(2)?);
-    let what = || format!("the description of table {name:?}");
-    Ok(TableEntry {
-        name: TableName::parse(&name).map_err(|error| ReadError::corrupt(what(), error))?,
-        plugin,
-        description: serde_json::from_str(&description).map_err(|error| ReadError::corrupt(what(), error))?,
-        rows_expired: row.try_get(3).map_err(ReadError::Sql)?,
+/// The statement for one part of a page.
+fn statement(
+    shape: &Shape,
+    query: &RowQuery,
+    part: Part,
+    after: Option<&Place>,
+    limit: usize,
+) -> (String, Bound) {
+    let mut bound = Bound::default();
+    let lead = Lead::of(shape, &query.selection, query.sort.column);
+    let finder = Finder {
+        shape,
+        sort: query.sort,
+        part,
+        after,
+        limit,
+    };
+    let branches: Vec<String> = match lead {
+        Lead::Choice(position) => alternatives(&query.selection, position)
+            .map(|selection| finder.select(&mut bound, &selection, lead))
+            .collect(),
+        Lead::Order | Lead::Key => vec![finder.select(&mut bound, &query.selection, lead)],
+    };
+    let found = match branches.as_slice() {
+        [one] => one.clone(),
+        many => {
+            let each: Vec<String> = many
+                .iter()
+                .map(|one| format!("SELECT r, k FROM ({one})"))
+                .collect();
+            let direction = query.sort.direction();
+            format!(
+                "{} ORDER BY 2 {direction}, 1 {direction} LIMIT {limit}",
+                each.join(" UNION ALL ")
+            )
+        }
+    };
+    (reading(shape, &query.columns, &found), bound)
+}
+
+/// The selection once for each value of its leading condition.
+fn alternatives(selection: &Selection, position: usize) -> impl Iterator<Item = Selection> {
+    let values = match selection
+        .conditions
+        .get(position)
+        .map(|condition| &condition.test)
+    {
+        Some(Test::OneOf { values, .. }) => values.clone(),
+        _ => Vec::new(),
+    };
+    values.into_iter().map(move |value| {
+        let mut selection = selection.clone();
+        selection.conditions[position].test = Test::OneOf {
+            values: vec![value],
+            null: false,
+        };
+        selection
     })
 }
 
-fn parse_columns(table: &TableEntry) -> Result<Vec<(ColumnName, ColumnType)>, ReadError> {
-    let parse = |name: &str| {
-        ColumnName::parse(name)
-            .map_err(|error| ReadError::corrupt(format!("the description of table {}", table.name), error))
-    };
-    let columns = &table.description.columns;
-    columns
+impl Sort {
+    fn direction(self) -> &'static str {
+        if self.descending { "DESC" } else { "ASC" }
+    }
+}
+
+/// Finds the numbers of the rows of a page.
+struct Finder<'a> {
+    shape: &'a Shape,
+    sort: Sort,
+    part: Part,
+    after: Option<&'a Place>,
+    limit: usize,
+}
+
+impl Finder<'_> {
+    fn select(&self, bound: &mut Bound, selection: &Selection, lead: Lead) -> String {
+        let conditions = Conditions {
+            shape: self.shape,
+            selection,
+            lead,
+        };
+        let is_sorted_by_time = self.sort.column == self.shape.time();
+        let sort_is_served = self
+            .sort
+            .column
+            .is_some_and(|column| self.shape.is_indexed(column));
+        let range_leads = is_sorted_by_time || (lead == Lead::Order && !sort_is_served);
+        let mut every = conditions.leading(bound);
+        every.extend(conditions.range(bound, range_leads));
+        every.extend(self.behind(bound));
+        every.extend(conditions.following(bound));
+        let direction = self.sort.direction();
+        let order = match (self.key(), self.part) {
+            (Some(key), Part::Filled) => format!("{key} {direction}, t._rowid_ {direction}"),
+            _ => format!("t._rowid_ {direction}"),
+        };
+        format!(
+            "SELECT t._rowid_ AS r, {} AS k FROM {} AS t WHERE {} ORDER BY {order} LIMIT {}",
+            self.key()
+                .filter(|_| self.part == Part::Filled)
+                .unwrap_or("NULL".to_owned()),
+            quote(&self.shape.entry.name),
+            all(&every),
+            self.limit
+        )
+    }
+
+    fn key(&self) -> Option<String> {
+        let column = self.sort.column?;
+        Some(format!("t.{}", quote(&self.shape.columns[column].name)))
+    }
+
+    /// The conditions that say in which part a row is, and that it comes behind the place.
+    fn behind(&self, bound: &mut Bound) -> Vec<String> {
+        let sign = if self.sort.descending { "<" } else { ">" };
+        let mut conditions = Vec::new();
+        match (self.part, self.key()) {
+            (Part::Filled, Some(key)) if self.sort_is_nullable() => {
+                conditions.push(format!("{key} IS NOT NULL"))
+            }
+            (Part::Empty, Some(key)) => conditions.push(format!("{key} IS NULL")),
+            _ => {}
+        }
+        let Some(place) = self.after else {
+            return conditions;
+        };
+        let key = match (&place.key, self.part) {
+            (Key::Integer(number), Part::Filled) => Some(Value::Integer(*number)),
+            (Key::Real(number), Part::Filled) => Some(Value::Real(*number)),
+            (Key::Text(text), Part::Filled) => Some(Value::Text(text.clone())),
+            _ => None,
+        };
+        let row = bound.integer(place.row);
+        conditions.push(match (self.key(), key) {
+            (Some(column), Some(value)) => {
+                let value = bound.add(value);
+                format!("({column}, t._rowid_) {sign} ({value}, {row})")
+            }
+            _ => format!("t._rowid_ {sign} {row}"),
+        });
+        conditions
+    }
+
+    fn sort_is_nullable(&self) -> bool {
+        self.sort
+            .column
+            .is_some_and(|column| self.shape.columns[column].nullable)
+    }
+}
+
+/// Reads the rows whose numbers `found` finds, in its order: `p` is looped over as it was made, and nothing is sorted
+/// again, so that no more than one row is in memory at a time.
+fn reading(shape: &Shape, columns: &[usize], found: &str) -> String {
+    let names: Vec<String> = columns
         .iter()
-        .map(|column| Ok((parse(&column.name)?, column.column_type)))
-        .collect()
+        .map(|&position| format!(", t.{}", quote(&shape.columns[position].name)))
+        .collect();
+    format!(
+        "WITH p (r, k) AS MATERIALIZED ({found}) \
+         SELECT t._rowid_, p.k, t._sequence, o.source, o.epoch, t._origin, t._row{} FROM p \
+         CROSS JOIN {} AS t ON t._rowid_ = p.r LEFT JOIN _lantern_origin AS o ON o.id = t._origin",
+        names.concat(),
+        quote(&shape.entry.name)
+    )
+}
+
+/// Columns that stand before those asked for.
+const LEADING: usize = 7;
+
+/// A row with the value by which it is ordered, and about how many bytes it has.
+fn record(shape: &Shape, columns: &[usize], row: &SqliteRow) -> Result<(Key, RowRecord, usize), ReadError> {
+    let mut cells = Vec::with_capacity(columns.len());
+    let mut bytes = 0;
+    for (index, &position) in columns.iter().enumerate() {
+        let column = &shape.columns[position];
+        let what = || format!("column {} of table {}", column.name, shape.entry.name);
+        let (cell, size) = cell(row, LEADING + index, column.column_type, what)?;
+        cells.push(cell);
+        bytes += size;
+    }
+    let (row_number, origin) = row_origin(row).map_err(ReadError::Sql)?;
+    let record = RowRecord {
+        row: row_number,
+        cells,
+        origin,
+    };
+    Ok((key(row, 1)?, record, bytes))
 }
 
 fn row_origin(row: &SqliteRow) -> Result<(i64, RowOrigin), sqlx::Error> {
     let origin = RowOrigin {
-        sequence: row.try_get(1)?,
-        source: row.try_get(2)?,
-        epoch: row.try_get(3)?,
+        sequence: row.try_get(2)?,
+        source: row.try_get(3)?,
+        epoch: row.try_get(4)?,
+        number: row.try_get(5)?,
+        row: row.try_get(6)?,
     };
     Ok((row.try_get(0)?, origin))
 }
 
-/// Reads one cell, and about how many bytes it has.
-fn cell(
-    row: &SqliteRow,
-    index: usize,
-    column_type: ColumnType,
-    what: impl Fn() -> String,
-) -> Result<(Cell, usize), ReadError> {
+fn key(row: &SqliteRow, index: usize) -> Result<Key, ReadError> {
     let raw = row.try_get_raw(index).map_err(ReadError::Sql)?;
     if raw.is_null() {
-        return Ok((Cell::Null, 8));
+        return Ok(Key::Null);
     }
-    let integer = || row.try_get_unchecked::<i64, _>(index).map_err(ReadError::Sql);
-    // Read as bytes, so that text which is not UTF-8 can still be shown.
-    let bytes = || row.try_get_unchecked::<Vec<u8>, _>(index).map_err(ReadError::Sql);
-    let cell = match (column_type, raw.type_info().name()) {
-        (ColumnType::Boolean, "INTEGER") => Cell::Boolean(integer()? != 0),
-        (ColumnType::Integer, "INTEGER") => Cell::Integer(integer()?),
-        (ColumnType::Timestamp, "INTEGER") => Cell::Timestamp(Timestamp(integer()?)),
-        (ColumnType::Real, "REAL") => {
-            Cell::Real(row.try_get_unchecked::<f64, _>(index).map_err(ReadError::Sql)?)
-        }
-        (ColumnType::Text, "TEXT") => return Ok(sized_text(bytes()?)),
-        (ColumnType::Json, "TEXT") => {
-            let (text, size) = match sized_text(bytes()?) {
-                (Cell::Text(text), size) => (text, size),
-                other => return Ok(other),
-            };
-            let json = RawValue::from_string(text).map_err(|error| ReadError::corrupt(what(), error))?;
-            return Ok((Cell::Json(json), size));
-        }
-        (ColumnType::Blob, "BLOB") => {
-            let bytes = bytes()?;
-            let size = bytes.len();
-            return Ok((Cell::Blob(bytes), size));
-        }
-        (_, stored) => {
-            let why = format!("it is declared as {column_type} and stored as {stored}");
-            return Err(ReadError::corrupt(what(), why));
-        }
+    let key = match raw.type_info().name() {
+        "INTEGER" => row.try_get_unchecked::<i64, _>(index).map(Key::Integer),
+        "REAL" => row.try_get_unchecked::<f64, _>(index).map(Key::Real),
+        _ => row
+            .try_get_unchecked::<Vec<u8>, _>(index)
+            .map(|bytes| match String::from_utf8(bytes) {
+                Ok(text) => Key::Text(text),
+                // It cannot be a parameter, so it is looked up again.
+                Err(_) => Key::Stored,
+            }),
     };
-    Ok((cell, 8))
+    key.map_err(ReadError::Sql)
 }
 
-fn sized_text(bytes: Vec<u8>) -> (Cell, usize) {
-    let size = bytes.len();
-    let text = String::from_utf8(bytes)
-        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
-    (Cell::Text(text), size)
+/// Columns by which rows can be ordered.
+pub fn can_sort(column_type: ColumnType) -> bool {
+    !matches!(column_type, ColumnType::Json | ColumnType::Blob)
 }

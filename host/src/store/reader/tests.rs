@@ -108,14 +108,21 @@ async fn a_page_ends_by_its_bytes_and_goes_on_where_it_ended() {
         ..ReadLimits::default()
     };
     let reader = Reader::open_with(&path, limits).await.unwrap();
-    let table = reader
-        .table(&TableName::parse("big").unwrap())
-        .await
-        .unwrap()
-        .unwrap();
+    let big = TableName::parse("big").unwrap();
+    let shape = reader.shape(&big).await.unwrap().unwrap();
     let (mut after, mut sequences) = (None, Vec::new());
     loop {
-        let page = reader.rows(&table, Order::OldestFirst, 100, after).await.unwrap();
+        let query = RowQuery {
+            selection: Selection::default(),
+            sort: Sort {
+                column: None,
+                descending: false,
+            },
+            columns: vec![0],
+            limit: 100,
+            after,
+        };
+        let page = reader.rows(&shape, &query).await.unwrap();
         assert!(page.items.len() <= 3, "{} rows of 1,000 bytes", page.items.len());
         sequences.extend(page.items.iter().map(|row| row.origin.sequence));
         after = page.next;
@@ -134,14 +141,6 @@ async fn a_description_with_a_hostile_name_never_reaches_sql() {
          INSERT INTO _lantern_table (name, plugin, description, updates) VALUES ('t', 'p', '{description}', 0);"
     ));
     let reader = Reader::open(&path).await.unwrap();
-    let table = reader
-        .table(&TableName::parse("t").unwrap())
-        .await
-        .unwrap()
-        .unwrap();
-    let error = reader
-        .rows(&table, Order::NewestFirst, 10, None)
-        .await
-        .unwrap_err();
+    let error = reader.shape(&TableName::parse("t").unwrap()).await.unwrap_err();
     assert!(matches!(error, ReadError::Corrupt { .. }), "{error:?}");
 }

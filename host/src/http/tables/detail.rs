@@ -1,0 +1,208 @@
+//! One row with all that is known of it: its message, the version that made it, and what happened around it.
+
+use axum::Json;
+use axum::extract::{self, FromRequestParts, Path};
+use axum::http::Uri;
+use axum::http::request::Parts;
+use serde::Serialize;
+
+use super::NameOfTable;
+use super::cells::Item;
+use super::selection;
+use crate::http::State;
+use crate::http::parameters::Parameters;
+use crate::http::problem::Problem;
+use crate::lifecycle::Trace;
+use crate::schema::description::RoleWord;
+use crate::store::RowKey;
+use crate::store::reader::{
+    Cell, Condition, Key, Place, ReadError, Reader, RowPage, RowQuery, RowRecord, Selection, Shape, Sort,
+    Test,
+};
+
+/// Rows before and after.
+const NEIGHBOURS: u32 = 5;
+
+/// A row with all that is known of it.
+#[derive(Serialize)]
+pub struct Detail {
+    row: Item,
+    origin: Origin,
+    version: Option<Version>,
+    message: Option<Message>,
+    /// Why the message cannot be shown.
+    message_missing: Option<String>,
+    /// What has to be known in order to understand this.
+    note: Option<String>,
+    neighbours: Neighbours,
+}
+
+/// Which message wrote the row last.
+#[derive(Serialize)]
+pub struct Origin {
+    source: Option<String>,
+    stream: Option<String>,
+    epoch: Option<i64>,
+    sequence: i64,
+}
+
+/// Which version of which plugin made it.
+#[derive(Serialize)]
+pub struct Version {
+    plugin: String,
+    version: String,
+    digest: String,
+}
+
+/// The message itself.
+#[derive(Serialize)]
+pub struct Message {
+    /// `stream`, or `dead-letter` where only that was kept.
+    found_in: &'static str,
+    subject: String,
+    published: String,
+    headers: Vec<(String, String)>,
+    payload_base64: String,
+    bytes: usize,
+}
+
+/// What happened around it, in the order of time; of the same entity where the table has one.
+#[derive(Serialize)]
+pub struct Neighbours {
+    before: Vec<Item>,
+    after: Vec<Item>,
+}
+
+/// A row that a path names.
+pub struct NameOfRow(NameOfTable, i64);
+
+impl<S: Send + Sync> FromRequestParts<S> for NameOfRow {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path((table, row)) = Path::<(String, String)>::from_request_parts(parts, state)
+            .await
+            .map_err(|error| Problem::bad_request(error.body_text()))?;
+        let number = row
+            .parse()
+            .map_err(|_| Problem::bad_request("a row is named by the number that it has as _row"))?;
+        Ok(Self(NameOfTable::parse(&table)?, number))
+    }
+}
+
+pub async fn detail(
+    extract::State(state): extract::State<State>,
+    NameOfRow(table, number): NameOfRow,
+    uri: Uri,
+) -> Result<Json<Detail>, Problem> {
+    let parameters = Parameters::parse(&uri, &["integers"])?;
+    let integers = selection::integers(&parameters)?;
+    let shape = table.shape(&state.reader).await?;
+    let name = &shape.entry.name;
+    let record = state.reader.row(&shape, number).await?;
+    let record = record.ok_or_else(|| Problem::not_found(format!("table {name} has no row {number}")))?;
+    let before = neighbours(&state.reader, &shape, &record, true).await?;
+    let after = neighbours(&state.reader, &shape, &record, false).await?;
+    let trace = match row_key(&record) {
+        Some(key) => state.lifecycle.trace(name.as_str(), key).await.ok(),
+        None => None,
+    };
+    let origin = Origin {
+        source: record.origin.source.clone(),
+        stream: trace.as_ref().and_then(|trace| trace.stream.clone()),
+        epoch: record.origin.epoch,
+        sequence: record.origin.sequence,
+    };
+    let mut before = Item::all(before, integers);
+    before.reverse();
+    let after = Item::all(after, integers);
+    let (version, message, message_missing, note) = told(trace);
+    Ok(Json(Detail {
+        row: Item::one(&shape, record, integers),
+        origin,
+        version,
+        message,
+        message_missing,
+        note,
+        neighbours: Neighbours { before, after },
+    }))
+}
+
+type Told = (Option<Version>, Option<Message>, Option<String>, Option<String>);
+
+fn told(trace: Option<Trace>) -> Told {
+    let Some(trace) = trace else {
+        let missing = "it is not known which message the row comes from".to_owned();
+        return (None, None, Some(missing), None);
+    };
+    let version = match (trace.version, trace.digest) {
+        (Some(version), Some(digest)) => Some(Version {
+            plugin: trace.plugin,
+            version,
+            digest,
+        }),
+        _ => None,
+    };
+    let message = trace.message.map(|message| Message {
+        found_in: message.found_in,
+        subject: message.subject,
+        published: message.published,
+        headers: message.headers,
+        bytes: message.payload_bytes,
+        payload_base64: message.payload_base64,
+    });
+    (version, message, trace.gone, trace.note)
+}
+
+fn row_key(record: &RowRecord) -> Option<RowKey> {
+    Some(RowKey::Origin {
+        origin: record.origin.number,
+        sequence: record.origin.sequence.try_into().ok()?,
+        row: record.origin.row.try_into().ok()?,
+    })
+}
+
+/// The rows around one, the nearest first.
+async fn neighbours(
+    reader: &Reader,
+    shape: &Shape,
+    record: &RowRecord,
+    before: bool,
+) -> Result<RowPage, ReadError> {
+    let time = shape.time().and_then(|time| match record.cells.get(time) {
+        Some(Cell::Timestamp(at)) => Some((time, Key::Integer(at.0))),
+        _ => None,
+    });
+    let entity = shape.with_role(RoleWord::Entity).next();
+    let conditions = entity
+        .and_then(|column| match record.cells.get(column) {
+            None | Some(Cell::Null) => None,
+            Some(cell) => Some(Condition {
+                column,
+                test: Test::OneOf {
+                    values: vec![cell.to_value()],
+                    null: false,
+                },
+            }),
+        })
+        .into_iter()
+        .collect();
+    let (column, key) = time.unzip();
+    let query = RowQuery {
+        selection: Selection {
+            conditions,
+            ..Selection::default()
+        },
+        sort: Sort {
+            column,
+            descending: before,
+        },
+        columns: (0..shape.columns.len()).collect(),
+        limit: NEIGHBOURS,
+        after: Some(Place {
+            key: key.unwrap_or(Key::Null),
+            row: record.row,
+        }),
+    };
+    reader.rows(shape, &query).await
+}

@@ -1,0 +1,97 @@
+//! Rows over time.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract;
+use axum::http::Uri;
+use serde::Serialize;
+
+use super::NameOfTable;
+use super::cells::word;
+use super::facets::has_values;
+use super::selection;
+use crate::http::State;
+use crate::http::problem::Problem;
+use crate::store::reader::{Bucket, Shape};
+
+/// Buckets that are asked for when nothing is said, and at most.
+const BUCKETS_DEFAULT: u32 = 60;
+const BUCKETS_MAX: u32 = 1_000;
+
+/// Rows over time, in buckets of one width that follow each other without a hole.
+#[derive(Serialize)]
+pub struct Histogram {
+    /// RFC 3339; none where there is no row.
+    from: Option<String>,
+    to: Option<String>,
+    bucket_ms: i64,
+    buckets: Vec<OneBucket>,
+    exact: bool,
+}
+
+/// One of them.
+#[derive(Serialize)]
+pub struct OneBucket {
+    /// RFC 3339.
+    start: String,
+    count: u64,
+    /// Rows by value of the column that was asked for; rows with rarer values or none are only in `count`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<BTreeMap<String, u64>>,
+}
+
+pub async fn histogram(
+    extract::State(state): extract::State<State>,
+    table: NameOfTable,
+    uri: Uri,
+) -> Result<Json<Histogram>, Problem> {
+    let parameters = selection::read(&uri, &["buckets", "by"])?;
+    let count = parameters
+        .number("buckets", 1, BUCKETS_MAX)?
+        .unwrap_or(BUCKETS_DEFAULT);
+    let shape = table.shape(&state.reader).await?;
+    needs_time(&shape)?;
+    let selection = selection::parse(&shape, &parameters)?;
+    let by = match parameters.get("by") {
+        Some(name) => {
+            let column = selection::column(&shape, "by", name)?;
+            has_values(&shape, "by", column)?;
+            Some(column)
+        }
+        None => None,
+    };
+    let histogram = state.reader.histogram(&shape, &selection, count, by).await?;
+    let Some(buckets) = histogram.buckets else {
+        return Ok(Json(Histogram {
+            from: None,
+            to: None,
+            bucket_ms: 0,
+            buckets: Vec::new(),
+            exact: true,
+        }));
+    };
+    let bucket = |(number, Bucket { rows, by: values }): (i64, Bucket)| OneBucket {
+        start: buckets.start(number).to_rfc3339(),
+        count: rows,
+        by: by.map(|_| values.iter().map(|(value, rows)| (word(value), *rows)).collect()),
+    };
+    Ok(Json(Histogram {
+        from: Some(buckets.from.to_rfc3339()),
+        to: Some(buckets.to.to_rfc3339()),
+        bucket_ms: buckets.width_ms,
+        buckets: (0..).zip(histogram.counts).map(bucket).collect(),
+        exact: true,
+    }))
+}
+
+/// Nothing can be shown over time where there is none.
+pub fn needs_time(shape: &Shape) -> Result<(), Problem> {
+    match shape.time() {
+        Some(_) => Ok(()),
+        None => Err(Problem::bad_request(format!(
+            "table {} has no column with the role time",
+            shape.entry.name
+        ))),
+    }
+}

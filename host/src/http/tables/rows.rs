@@ -1,0 +1,91 @@
+//! The rows of a table in pages.
+
+use axum::Json;
+use axum::extract;
+use axum::http::Uri;
+use serde::Serialize;
+
+use super::NameOfTable;
+use super::cells::Item;
+use super::selection;
+use crate::http::State;
+use crate::http::cursor;
+use crate::http::parameters::Parameters;
+use crate::http::problem::Problem;
+use crate::store::reader::{RowQuery, Shape, Sort, can_sort};
+
+/// One page.
+#[derive(Serialize)]
+pub struct Rows {
+    items: Vec<Item>,
+    next_cursor: Option<String>,
+}
+
+pub async fn rows(
+    extract::State(state): extract::State<State>,
+    table: NameOfTable,
+    uri: Uri,
+) -> Result<Json<Rows>, Problem> {
+    let parameters = selection::read(&uri, &["limit", "cursor", "sort", "order", "columns"])?;
+    let limit = parameters.limit()?;
+    let shape = table.shape(&state.reader).await?;
+    let sort = sort(&shape, &parameters)?;
+    let list = list_name(&shape, sort, &parameters);
+    let after = parameters
+        .get("cursor")
+        .map(|text| cursor::place(&list, text))
+        .transpose()?;
+    let query = RowQuery {
+        selection: selection::parse(&shape, &parameters)?,
+        sort,
+        columns: columns(&shape, &parameters)?,
+        limit,
+        after,
+    };
+    let integers = selection::integers(&parameters)?;
+    let page = state.reader.rows(&shape, &query).await?;
+    let next_cursor = page.next.as_ref().map(|place| cursor::of_place(&list, place));
+    Ok(Json(Rows {
+        items: Item::all(page, integers),
+        next_cursor,
+    }))
+}
+
+/// What the cursors of a list of rows belong to.
+fn list_name(shape: &Shape, sort: Sort, parameters: &Parameters) -> String {
+    let by = sort
+        .column
+        .map_or("", |column| shape.columns[column].name.as_str());
+    let direction = if sort.descending { "desc" } else { "asc" };
+    let fingerprint = selection::fingerprint(parameters);
+    format!("rows {} {direction}:{by} {fingerprint}", shape.entry.name)
+}
+
+/// The columns that are wanted; all of them when nothing is said.
+pub fn columns(shape: &Shape, parameters: &Parameters) -> Result<Vec<usize>, Problem> {
+    let chosen = selection::columns(shape, parameters, "columns")?;
+    Ok(chosen.unwrap_or_else(|| (0..shape.columns.len()).collect()))
+}
+
+/// In which order: `sort=COLUMN` or `sort=-COLUMN`; `order=` by arrival; else the newest first, by the time column where
+/// there is one.
+pub fn sort(shape: &Shape, parameters: &Parameters) -> Result<Sort, Problem> {
+    let order = parameters.choice("order", &["asc", "desc"])?;
+    let (column, descending) = match (parameters.get("sort"), order) {
+        (Some(_), Some(_)) => {
+            return Err(Problem::bad_request("sort and order cannot be given together"));
+        }
+        (Some(text), None) => {
+            let name = text.strip_prefix('-');
+            let column = selection::column(shape, "sort", name.unwrap_or(text))?;
+            let column_type = shape.columns[column].column_type;
+            if !can_sort(column_type) {
+                return Err(Problem::bad_request(format!("sort: {column_type} has no order")));
+            }
+            (Some(column), name.is_some())
+        }
+        (None, Some(order)) => (None, order == "desc"),
+        (None, None) => (shape.time(), true),
+    };
+    Ok(Sort { column, descending })
+}

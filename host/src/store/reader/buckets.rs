@@ -1,0 +1,370 @@
+//! Rows over time: a range divided into buckets of a width that people know, and the rows in each.
+
+use std::fmt::Write as _;
+
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteArguments;
+
+use super::cells::{Cell, cell};
+use super::selection::{Bound, Conditions, Lead, Selection, all};
+use super::shape::Shape;
+use super::{ReadError, Reader};
+use crate::batch::Timestamp;
+use crate::store::statement::quote;
+
+/// Values of a column that are counted by themselves in each bucket: as many as people tell apart by colour.
+const VALUES_MAX: u32 = 10;
+
+/// Widths of buckets, in milliseconds; beyond, multiples of the last.
+const WIDTHS_MS: [i64; 34] = {
+    const S: i64 = 1_000;
+    const M: i64 = 60 * S;
+    const H: i64 = 60 * M;
+    const D: i64 = 24 * H;
+    [
+        1,
+        2,
+        5,
+        10,
+        20,
+        50,
+        100,
+        200,
+        500,
+        S,
+        2 * S,
+        5 * S,
+        10 * S,
+        15 * S,
+        30 * S,
+        M,
+        2 * M,
+        5 * M,
+        10 * M,
+        15 * M,
+        30 * M,
+        H,
+        2 * H,
+        3 * H,
+        6 * H,
+        12 * H,
+        D,
+        2 * D,
+        5 * D,
+        10 * D,
+        30 * D,
+        60 * D,
+        90 * D,
+        365 * D,
+    ]
+};
+
+/// A range of time in buckets. Each begins at a multiple of the width; the first and the last reach out of the range,
+/// and hold only what is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buckets {
+    /// The range begins.
+    pub from: Timestamp,
+    /// The range ends before.
+    pub to: Timestamp,
+    /// How wide each is, in milliseconds.
+    pub width_ms: i64,
+    /// How many.
+    pub count: i64,
+}
+
+/// The rows of one bucket.
+#[derive(Clone, Debug, Default)]
+pub struct Bucket {
+    /// All of them.
+    pub rows: u64,
+    /// Those with each of the most frequent values, where that was asked.
+    pub by: Vec<(Cell, u64)>,
+}
+
+/// Rows over time.
+#[derive(Clone, Debug)]
+pub struct Histogram {
+    /// The range; none where there is no row with a time.
+    pub buckets: Option<Buckets>,
+    /// The rows of each bucket, also of those without any.
+    pub counts: Vec<Bucket>,
+}
+
+impl Buckets {
+    /// Divides a range into at most `count` buckets.
+    pub fn new(from: Timestamp, to: Timestamp, count: u32) -> Self {
+        let to = Timestamp(to.0.max(from.0.saturating_add(1)));
+        let most = i64::from(count.max(1));
+        let number = |width_ms: i64| {
+            let width = i128::from(width_ms) * 1_000;
+            let first = i128::from(from.0).div_euclid(width);
+            let last = (i128::from(to.0) - 1).div_euclid(width);
+            i64::try_from(last - first + 1).unwrap_or(i64::MAX)
+        };
+        let largest = WIDTHS_MS[WIDTHS_MS.len() - 1];
+        let width_ms = WIDTHS_MS
+            .into_iter()
+            .find(|&width| number(width) <= most)
+            .unwrap_or_else(|| {
+                let mut width = largest;
+                while number(width) > most {
+                    width = width.saturating_mul(2);
+                }
+                width
+            });
+        Self {
+            from,
+            to,
+            width_ms,
+            count: number(width_ms),
+        }
+    }
+
+    fn width(&self) -> i64 {
+        self.width_ms.saturating_mul(1_000)
+    }
+
+    /// When a bucket begins.
+    pub fn start(&self, number: i64) -> Timestamp {
+        let first = i128::from(self.from.0).div_euclid(i128::from(self.width()));
+        let start = (first + i128::from(number)) * i128::from(self.width());
+        let end = if start < 0 { i64::MIN } else { i64::MAX };
+        Timestamp(i64::try_from(start).unwrap_or(end))
+    }
+
+    /// The limits of each bucket, clipped to the range, as rows of a table `b (i, first, past)`.
+    fn table(&self) -> String {
+        let mut rows = String::new();
+        for number in 0..self.count {
+            let first = self.start(number).max(self.from).0;
+            let past = self.start(number + 1).min(self.to).0;
+            let comma = if number == 0 { "" } else { ", " };
+            // Writing to a string cannot fail. The numbers are ours.
+            let _ = write!(rows, "{comma}({number}, {first}, {past})");
+        }
+        format!("b (i, first, past) AS (VALUES {rows})")
+    }
+}
+
+impl Reader {
+    /// The range that a selection asks for, and where it leaves an end open, that of the table's rows. None where there
+    /// is no row with a time.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn range(
+        &self,
+        shape: &Shape,
+        selection: &Selection,
+    ) -> Result<Option<(Timestamp, Timestamp)>, ReadError> {
+        let Some(time) = shape.time() else {
+            return Ok(None);
+        };
+        if let (Some(from), Some(to)) = (selection.from, selection.to) {
+            return Ok(Some((from, to)));
+        }
+        let (column, table) = (quote(&shape.columns[time].name), quote(&shape.entry.name));
+        let end = |direction: &str| {
+            format!(
+                "(SELECT {column} FROM {table} WHERE {column} IS NOT NULL ORDER BY {column} {direction} LIMIT 1)"
+            )
+        };
+        let sql = format!("SELECT {}, {}", end("ASC"), end("DESC"));
+        let ends = self
+            .fetch(&sql, SqliteArguments::default(), 1, |row| {
+                Ok((
+                    row.try_get::<Option<i64>, _>(0)?,
+                    row.try_get::<Option<i64>, _>(1)?,
+                ))
+            })
+            .await?;
+        Ok(match ends.first() {
+            Some((Some(first), Some(last))) => {
+                let from = selection.from.unwrap_or(Timestamp(*first));
+                let to = selection.to.unwrap_or(Timestamp(last.saturating_add(1)));
+                Some((from, to))
+            }
+            _ => None,
+        })
+    }
+
+    /// When the newest row of a table happened.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn newest(&self, shape: &Shape) -> Result<Option<Timestamp>, ReadError> {
+        let range = self.range(shape, &Selection::default()).await?;
+        Ok(range.map(|(_, past)| Timestamp(past.0.saturating_sub(1))))
+    }
+
+    /// The rows of a selection over time, in at most `count` buckets; with `by` also those of each frequent value of that
+    /// column.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn histogram(
+        &self,
+        shape: &Shape,
+        selection: &Selection,
+        count: u32,
+        by: Option<usize>,
+    ) -> Result<Histogram, ReadError> {
+        let (Some(time), Some((from, to))) = (shape.time(), self.range(shape, selection).await?) else {
+            return Ok(Histogram {
+                buckets: None,
+                counts: Vec::new(),
+            });
+        };
+        let buckets = Buckets::new(from, to, count);
+        let mut counts = vec![Bucket::default(); usize::try_from(buckets.count).unwrap_or_default()];
+        let mut at = |number: i64, rows: i64, value: Option<Cell>| {
+            if let Some(bucket) = usize::try_from(number)
+                .ok()
+                .and_then(|number| counts.get_mut(number))
+            {
+                match value {
+                    Some(value) if rows > 0 => bucket.by.push((value, rows.unsigned_abs())),
+                    Some(_) => {}
+                    None => bucket.rows = rows.unsigned_abs(),
+                }
+            }
+        };
+        let asked = Asked {
+            shape,
+            selection,
+            time,
+            buckets,
+        };
+        for (number, rows) in self.in_buckets(&asked).await? {
+            at(number, rows, None);
+        }
+        if let Some(column) = by {
+            let facet = self.facet(shape, selection, column, VALUES_MAX).await?;
+            let values: Vec<Cell> = facet.values.into_iter().map(|(value, _)| value).collect();
+            for (number, rows, value) in self.in_buckets_by(&asked, column, &values).await? {
+                at(number, rows, Some(value));
+            }
+        }
+        Ok(Histogram {
+            buckets: Some(buckets),
+            counts,
+        })
+    }
+
+    async fn in_buckets(&self, asked: &Asked<'_>) -> Result<Vec<(i64, i64)>, ReadError> {
+        let mut bound = Bound::default();
+        let counting = asked.counting(&mut bound, &[]);
+        let sql = format!("WITH {} SELECT b.i, ({counting}) FROM b", asked.buckets.table());
+        self.fetch(&sql, bound.arguments()?, usize::MAX, |row| {
+            Ok((row.try_get(0)?, row.try_get(1)?))
+        })
+        .await
+    }
+
+    async fn in_buckets_by(
+        &self,
+        asked: &Asked<'_>,
+        column: usize,
+        values: &[Cell],
+    ) -> Result<Vec<(i64, i64, Cell)>, ReadError> {
+        let described = &asked.shape.columns[column];
+        if values.is_empty() {
+            return Ok(Vec::new());
+        }
+        let name = quote(&described.name);
+        let mut bound = Bound::default();
+        let listed: Vec<String> = values.iter().map(|value| bound.add(value.to_value())).collect();
+        let buckets = asked.buckets;
+        let sql = if asked.shape.leads(column, Some(asked.time)) && !asked.selection.is_narrow() {
+            // Each value and bucket is a stretch of an index.
+            let rows: Vec<String> = listed.iter().map(|value| format!("({value})")).collect();
+            let counting = asked.counting(&mut bound, &[format!("t.{name} = v.value")]);
+            format!(
+                "WITH {}, v (value) AS (VALUES {}) SELECT b.i, v.value, ({counting}) FROM v CROSS JOIN b",
+                buckets.table(),
+                rows.join(", ")
+            )
+        } else {
+            let conditions = asked.conditions();
+            let rows = conditions.all_rows(&mut bound);
+            let (time, width) = (quote(&asked.shape.columns[asked.time].name), buckets.width());
+            let first = buckets.start(0).0;
+            format!(
+                "SELECT (t.{time} - {first}) / {width}, t.{name}, count(*) {rows} AND +t.{time} >= {} \
+                 AND +t.{time} < {} AND +t.{name} IN ({}) GROUP BY 1, 2",
+                buckets.from.0,
+                buckets.to.0,
+                listed.join(", ")
+            )
+        };
+        self.fetch_sized(&sql, bound.arguments()?, usize::MAX, |row| {
+            let what = || format!("column {} of table {}", described.name, asked.shape.entry.name);
+            let (value, size) = cell(row, 1, described.column_type, what)?;
+            let number = |index: usize| row.try_get::<i64, _>(index).map_err(ReadError::Sql);
+            Ok(((number(0)?, number(2)?, value), size))
+        })
+        .await
+    }
+}
+
+/// What is counted, over which range.
+struct Asked<'a> {
+    shape: &'a Shape,
+    selection: &'a Selection,
+    time: usize,
+    buckets: Buckets,
+}
+
+impl<'a> Asked<'a> {
+    fn conditions(&self) -> Conditions<'a> {
+        Conditions {
+            shape: self.shape,
+            selection: self.selection,
+            lead: Lead::of(self.shape, self.selection, Some(self.time)),
+        }
+    }
+
+    /// Counts the rows of bucket `b`: a stretch of an index, which needs no sorting.
+    fn counting(&self, bound: &mut Bound, more: &[String]) -> String {
+        let conditions = self.conditions();
+        let time = quote(&self.shape.columns[self.time].name);
+        let mut every = conditions.leading(bound);
+        every.push(format!("t.{time} >= b.first AND t.{time} < b.past"));
+        every.extend(conditions.following(bound));
+        every.extend_from_slice(more);
+        format!(
+            "SELECT count(*) FROM {} AS t WHERE {}",
+            quote(&self.shape.entry.name),
+            all(&every)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_begin_at_multiples_of_a_width_that_people_know() {
+        let hour = 3_600_000_000;
+        for (from, to, count, width_ms, number, first) in [
+            (0, 24 * hour, 60, 1_800_000, 48, 0),
+            (1, 24 * hour + 1, 60, 1_800_000, 49, 0),
+            (5 * hour + 7, 5 * hour + 8, 60, 1, 1, 5 * hour),
+            (-1, 1, 60, 1, 2, -1_000),
+        ] {
+            let buckets = Buckets::new(Timestamp(from), Timestamp(to), count);
+            assert_eq!(
+                (buckets.width_ms, buckets.count),
+                (width_ms, number),
+                "{from} {to}"
+            );
+            assert_eq!(buckets.start(0), Timestamp(first));
+        }
+        let whole = Buckets::new(Timestamp(i64::MIN), Timestamp(i64::MAX), 60);
+        assert!(whole.count <= 60, "{whole:?}");
+        let none = Buckets::new(Timestamp(7), Timestamp(7), 60);
+        assert_eq!(none.count, 1);
+    }
+}
