@@ -65,7 +65,7 @@ impl Fleet {
         self.members.get(plugin).map(Member::version)
     }
 
-    /// Whether this very version is at work.
+    /// Whether this very version is at work, under the settings that it was loaded with.
     pub(super) fn runs(&self, version: &Arc<Version>) -> bool {
         let name = version.plugin().manifest().name.as_str();
         self.version(name)
@@ -78,8 +78,7 @@ impl Fleet {
             // One that could not run under them has to be loaded anew, and is refused then in words.
             let warm = member.warm.take();
             member.warm = warm
-                .and_then(|warm| warm.plugin().with_settings(&settings).ok())
-                .map(|plugin| Arc::new(Version::new(plugin)));
+                .and_then(|warm| Some(Arc::new(warm.under(warm.plugin().with_settings(&settings).ok()?))));
             member.orders.send_modify(|orders| {
                 orders.version = version;
                 orders.settings = settings;
@@ -178,7 +177,7 @@ impl Inner {
         if let Some(old) = old
             && watched
         {
-            self.watch(&old, &version, &self.settings_of(&name).rollback);
+            self.watch(&old, &version);
         }
         say(&name, healed);
         if let Some(after) = more {

@@ -26,40 +26,42 @@ struct Measure {
     excess_percent: u64,
 }
 
-impl Inner {
-    /// Watches `version`, which has just taken over from `old`, beside everything else.
-    pub(super) fn watch(
-        self: &Arc<Self>,
-        old: &Arc<Version>,
-        version: &Arc<Version>,
-        settings: &RollbackSettings,
-    ) {
-        if !settings.enabled {
-            return;
-        }
-        let measure = Measure {
-            before: old.counted(),
+impl Measure {
+    fn new(before: Counted, settings: &RollbackSettings) -> Self {
+        Self {
+            before,
             messages_min: settings.messages_min.unwrap_or(MESSAGES_MIN),
             excess_percent: settings.excess_percent.unwrap_or(EXCESS_PERCENT),
-        };
-        let until = Instant::now() + settings.window_s.map_or(WINDOW, Duration::from_secs);
-        let (inner, version, old) = (Arc::downgrade(self), Arc::downgrade(version), Arc::clone(old));
+        }
+    }
+}
+
+impl Inner {
+    /// Watches `version`, which has just taken over from `old`, beside everything else. It is watched on when settings
+    /// change, by what they say then.
+    pub(super) fn watch(self: &Arc<Self>, old: &Arc<Version>, version: &Arc<Version>) {
+        let (inner, version, old) = (Arc::downgrade(self), Arc::clone(version), Arc::clone(old));
         let stop = self.stop.child_token();
         self.tasks.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = judge(inner, version, old, measure, until) => {}
+                () = judge(inner, version, old) => {}
             }
         });
     }
 
     /// Goes back, unless something else runs by now.
-    async fn take_back(self: &Arc<Self>, bad: &Arc<Version>, old: Arc<Version>, why: &str) {
+    async fn take_back(self: &Arc<Self>, bad: &Version, old: &Arc<Version>, why: &str) {
         let name = bad.plugin().manifest().name.to_string();
-        let still = self.fleet.lock().await.runs(bad);
-        if !still {
-            return;
-        }
+        let old = {
+            let fleet = self.fleet.lock().await;
+            if !fleet.version(&name).is_some_and(|running| running.is(bad)) {
+                return;
+            }
+            // As it is kept ready: under the settings of now.
+            let ready = fleet.warm(&name, old.plugin().digest());
+            ready.unwrap_or_else(|| Arc::clone(old))
+        };
         let by = Actor::part("automatic rollback");
         let (from, to) = (&bad.plugin().manifest().version, &old.plugin().manifest().version);
         let words = format!("version {from} was taken back to {to} automatically: {why}");
@@ -92,24 +94,24 @@ impl Inner {
     }
 }
 
-/// Ends when the time is over, when another version runs, or when this one was taken back.
-async fn judge(
-    inner: Weak<Inner>,
-    version: Weak<Version>,
-    old: Arc<Version>,
-    measure: Measure,
-    until: Instant,
-) {
-    while Instant::now() < until {
+/// Ends when the time is over, when another version runs, when nobody wants it any more, or when the version was taken back.
+async fn judge(inner: Weak<Inner>, version: Arc<Version>, old: Arc<Version>) {
+    let began = Instant::now();
+    let before = old.counted();
+    let name = version.plugin().manifest().name.to_string();
+    loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let (Some(inner), Some(version)) = (inner.upgrade(), version.upgrade()) else {
+        let Some(inner) = inner.upgrade() else {
             return;
         };
-        if !inner.fleet.lock().await.runs(&version) {
+        let settings = inner.settings_of(&name).rollback;
+        let window = settings.window_s.map_or(WINDOW, Duration::from_secs);
+        let running = inner.fleet.lock().await.version(&name);
+        if !settings.enabled || began.elapsed() >= window || !running.is_some_and(|it| it.is(&version)) {
             return;
         }
-        if let Some(why) = measure.verdict(version.counted()) {
-            return inner.take_back(&version, old, &why).await;
+        if let Some(why) = Measure::new(before, &settings).verdict(version.counted()) {
+            return inner.take_back(&version, &old, &why).await;
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::sync::{Arc, PoisonError};
 
 use super::{Actor, Inner, Lifecycle, LifecycleError, PluginName, detached};
-use crate::projection::Version;
 use crate::settings::PluginSettings;
 use crate::store::Installation;
 
@@ -86,7 +85,7 @@ impl Inner {
                     plugin: plugin.to_owned(),
                     source,
                 })?;
-                Some(Arc::new(Version::new(under)))
+                Some(Arc::new(version.under(under)))
             }
             None => None,
         };

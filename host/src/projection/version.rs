@@ -15,7 +15,7 @@ use crate::store::{OriginId, RebuildId};
 pub struct Version {
     plugin: Arc<Plugin>,
     projectors: Box<dyn Fn() -> Projector + Send + Sync>,
-    tally: Tally,
+    tally: Arc<Tally>,
 }
 
 #[derive(Default)]
@@ -46,8 +46,22 @@ impl Version {
         Self {
             plugin,
             projectors,
-            tally: Tally::default(),
+            tally: Arc::default(),
         }
+    }
+
+    /// The same version, loaded under other settings: what was counted so far is its own.
+    #[must_use]
+    pub fn under(&self, plugin: Arc<Plugin>) -> Self {
+        Self {
+            tally: Arc::clone(&self.tally),
+            ..Self::new(plugin)
+        }
+    }
+
+    /// Whether both are the same version at work, whatever the settings.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.tally, &other.tally)
     }
 
     /// Decodes with something else than the plugin's component: for the benchmark that compares the two.

@@ -17,6 +17,7 @@ mod installation;
 mod letters;
 mod lock;
 mod provenance;
+mod queue;
 pub mod reader;
 mod rebuild;
 mod reserve;
@@ -195,7 +196,7 @@ impl Store {
         let writer = Writer {
             path: path.clone(),
             config,
-            requests: received,
+            requests: queue::Queue::new(received),
             health,
             runtime: tokio::runtime::Handle::current(),
             reader: Arc::clone(&reader),

@@ -6,6 +6,7 @@ use sha2::Digest as _;
 
 use bytes::Bytes;
 
+use super::commit::{OriginId, VersionId};
 use super::{Adopted, Adoption, Attached, Commit, Config, Entry, Mark, NewEpoch, Store};
 use crate::batch::{Delivery, Outcome, Row, Timestamp, Value};
 use crate::schema::{
@@ -109,6 +110,24 @@ pub(super) fn entry(sequence: u64, outcome: Outcome) -> Entry {
         payload,
     };
     Entry { delivery, outcome }
+}
+
+/// A batch without messages, of a version that no database knows.
+pub(super) fn empty_commit() -> Commit {
+    Commit {
+        origin: OriginId(1),
+        stamp: OriginId(1),
+        plugin: Adopted {
+            version: VersionId(1),
+            manifest: Arc::new(orders()),
+            statements: Arc::default(),
+        },
+        after: 0,
+        through: Mark::BEGINNING,
+        entries: Vec::new(),
+        gaps: Vec::new(),
+        durable: false,
+    }
 }
 
 /// An open store with the `orders` plugin, at the beginning of epoch 1.

@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::apply::{Applied, ApplyError, Care, apply};
 use super::checkpointer::Checkpointer;
 use super::commit::{Commit, CommitError, Committed};
 use super::connection::{Database, is_busy};
+use super::queue::{Next, Queue, Turn};
 use super::{Config, Health, Reader, Synchronous, migrate};
 use crate::batch::Timestamp;
 
@@ -47,7 +48,7 @@ pub(super) enum Request {
 pub(super) struct Writer {
     pub(super) path: PathBuf,
     pub(super) config: Config,
-    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) requests: Queue,
     pub(super) health: watch::Sender<Health>,
     pub(super) runtime: Handle,
     /// Has to let go before a database that was deleted or replaced is opened anew: the new one would share the old
@@ -69,30 +70,22 @@ struct Pending {
 impl Writer {
     /// Serves requests until the last sender is gone.
     pub(super) fn run(mut self) {
-        let mut next = self.requests.blocking_recv();
-        while let Some(request) = next.take() {
-            next = match request {
-                Request::Commit(commit, reply) => self.commit_group(*commit, reply),
-                Request::Call(call) => {
-                    self.call(call);
-                    None
-                }
-            };
-            if next.is_none() {
-                next = self.requests.blocking_recv();
+        while let Some(next) = self.requests.next() {
+            match next {
+                Next::Batch(turn, commit, reply) => self.commit_group(turn, *commit, reply),
+                Next::Call(call) => self.call(call),
             }
         }
         self.close();
     }
 
-    /// Carries out a batch and those that wait behind it. Returns a request that was taken from the queue but is
-    /// not a batch.
-    fn commit_group(&mut self, first: Commit, reply: CommitReply) -> Option<Request> {
+    /// Carries out a batch and those that wait behind it.
+    fn commit_group(&mut self, turn: Turn, first: Commit, reply: CommitReply) {
         let began = Instant::now();
         if let Err(reason) = self.begin(first.durable) {
             // A caller that has gone away does not need the answer.
             drop(reply.send(Err(CommitError::Unavailable(reason))));
-            return None;
+            return;
         }
         let mut group = Group {
             durable: first.durable,
@@ -101,28 +94,18 @@ impl Writer {
             pending: Vec::new(),
         };
         let mut batch = Some((first, reply));
-        let mut left = None;
         while let Some((commit, reply)) = batch.take() {
             if let Err(reason) = self.add(&mut group, commit, reply) {
-                fail(group.pending, &reason);
-                return None;
+                return fail(group.pending, &reason);
             }
             if group.rows < GROUP_ROWS_MAX {
-                match self.requests.try_recv() {
-                    // Whether the transaction is synchronized was decided when it began.
-                    Ok(Request::Commit(commit, reply)) if group.durable || !commit.durable => {
-                        batch = Some((*commit, reply));
-                    }
-                    Ok(other) => left = Some(other),
-                    Err(_) => {}
-                }
+                batch = self.requests.more(turn, group.durable);
             }
         }
         match self.finish() {
             Ok(()) => group.answer(began),
             Err(reason) => fail(group.pending, &reason),
         }
-        left
     }
 
     /// Puts one batch into the open transaction; one whose checkpoint is another is answered and left out. When the
