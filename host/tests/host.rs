@@ -25,6 +25,8 @@ mod access;
 mod faults;
 #[path = "host/history.rs"]
 mod history;
+#[path = "host/io.rs"]
+mod io;
 #[path = "host/misbehaving.rs"]
 mod misbehaving;
 #[path = "host/operator.rs"]

@@ -1,0 +1,142 @@
+//! A device that fails: one write, truncation or synchronization of the database's files after the other, each once
+//! (`support/fail_io.c`, loaded before libc). Whatever it is, nothing is acknowledged that is not there.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use super::*;
+use crate::host::plugin_folder;
+
+/// How many calls fail while messages come in, one in each round: a small batch makes some twenty.
+const ROUNDS: usize = 30;
+/// Which calls fail while the host starts with an empty directory: some of the first forty.
+const AT_START: [i64; 8] = [1, 2, 3, 7, 12, 18, 27, 40];
+
+/// The library that fails, and the file that says when.
+struct Device {
+    folder: tempfile::TempDir,
+}
+
+impl Device {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/fail_io.c");
+        let built = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()))
+            .args(["-O1", "-shared", "-fPIC", "-o"])
+            .arg(folder.path().join("fail_io.so"))
+            .arg(source)
+            .arg("-ldl")
+            .status();
+        assert!(built.unwrap().success());
+        let device = Self { folder };
+        device.fail_in(0);
+        device
+    }
+
+    fn control(&self) -> PathBuf {
+        self.folder.path().join("control")
+    }
+
+    /// The `count`th call from now on fails; 0 for none.
+    fn fail_in(&self, count: i64) {
+        // Written in place: the host has it mapped.
+        use std::io::Write as _;
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(self.control())
+            .unwrap();
+        file.write_all(&count.to_ne_bytes()).unwrap();
+    }
+
+    fn has_failed(&self) -> bool {
+        let mut count = [0; 8];
+        let mut file = std::fs::File::open(self.control()).unwrap();
+        file.read_exact(&mut count).unwrap();
+        i64::from_ne_bytes(count) == 0
+    }
+
+    fn under(&self, command: &mut Command) {
+        command
+            .env("LD_PRELOAD", self.folder.path().join("fail_io.so"))
+            .env("FAIL_IO_CONTROL", self.control());
+    }
+}
+
+#[test]
+fn a_device_that_fails_once_anywhere_costs_nothing() {
+    let device = Device::new();
+    let server = NatsServer::start();
+    let plugins = plugin_folder(&["obs-events"]);
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Host::command(dir.path(), &server.url(), plugins.path());
+    device.under(&mut command);
+    let host = Host::spawn(command);
+    running(&host, "obs");
+    let mut published = 0;
+    for round in 1..=ROUNDS {
+        device.fail_in(i64::try_from(round).unwrap());
+        // Until it has failed, and then some more.
+        loop {
+            publish(&server, &obs(published + 1, 5));
+            published += 5;
+            wait_for_rows(&host, dir.path(), "obs_events", published);
+            if device.has_failed() {
+                break;
+            }
+        }
+    }
+    host.wait("ready again", LIMIT, |host| host.get("/readyz").unwrap().0 == 200);
+    host.terminate();
+    sound(dir.path());
+    let distinct = query(
+        dir.path(),
+        "SELECT count(*), count(DISTINCT event_record_id) FROM obs_events",
+    );
+    assert_eq!(distinct, [format!("{published}|{published}")]);
+}
+
+#[test]
+fn a_device_that_fails_at_the_start_is_named_or_survived() {
+    let device = Device::new();
+    let server = NatsServer::start();
+    let plugins = plugin_folder(&["obs-events"]);
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path().join("data");
+    let host = Host::start(&dir, &server.url(), plugins.path());
+    running(&host, "obs");
+    publish(&server, &obs(1, 5));
+    host.terminate();
+    for call in AT_START {
+        std::fs::remove_dir_all(&dir).unwrap();
+        device.fail_in(call);
+        let mut command = Host::command(&dir, &server.url(), plugins.path());
+        device.under(&mut command);
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut up = String::new();
+        std::io::BufRead::read_line(
+            &mut std::io::BufReader::new(child.stdout.take().unwrap()),
+            &mut up,
+        )
+        .unwrap();
+        if up.is_empty() {
+            let mut words = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut words).unwrap();
+            assert!(!child.wait().unwrap().success());
+            assert!(
+                words.contains("lantern.db") && !words.contains("panicked"),
+                "{call}: {words}"
+            );
+        }
+        drop(child.kill());
+        child.wait().unwrap();
+        // Whatever was half done, the next start goes on from it.
+        let host = Host::start(&dir, &server.url(), plugins.path());
+        wait_for_rows(&host, &dir, "obs_events", 5);
+        host.terminate();
+        sound(&dir);
+    }
+}
