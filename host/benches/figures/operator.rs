@@ -199,19 +199,37 @@ impl Load {
 }
 
 /// Latencies, and the longest time between two commits.
-#[derive(Default)]
 struct Seen {
-    latencies: Vec<Duration>,
+    /// How many there were of each ten microseconds; the last counts all that took longer. Counted and not listed: a list
+    /// would grow with each message, and look as if the host did.
+    counts: Vec<u32>,
     longest_pause: Duration,
 }
 
+impl Default for Seen {
+    fn default() -> Self {
+        Self {
+            counts: vec![0; 200_000],
+            longest_pause: Duration::ZERO,
+        }
+    }
+}
+
 impl Seen {
-    fn percentile(&mut self, hundredths: usize) -> f64 {
-        self.latencies.sort_unstable();
-        let at = (self.latencies.len() * hundredths / 100).min(self.latencies.len().saturating_sub(1));
-        self.latencies
-            .get(at)
-            .map_or(0.0, |latency| latency.as_secs_f64() * 1e3)
+    fn took(&mut self, latency: Duration) {
+        let last = self.counts.len() - 1;
+        self.counts[(latency.as_micros() as usize / 10).min(last)] += 1;
+    }
+
+    /// In milliseconds.
+    fn percentile(&self, hundredths: u64) -> f64 {
+        let all: u64 = self.counts.iter().map(|count| u64::from(*count)).sum();
+        let mut below = 0;
+        let at = self.counts.iter().position(|count| {
+            below += u64::from(*count);
+            below * 100 > all * hundredths
+        });
+        at.unwrap_or(0) as f64 / 100.0
     }
 }
 
@@ -224,11 +242,7 @@ async fn watch<T>(
     let done = AtomicBool::new(false);
     let sent = Arc::clone(&load.sent);
     let watching = async {
-        let mut seen = Seen {
-            // Taken at once, so that it does not look like something that grows.
-            latencies: Vec::with_capacity(2_000_000),
-            ..Seen::default()
-        };
+        let mut seen = Seen::default();
         let (mut at, mut since) = (scene.checkpoint(), Instant::now());
         while !done.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_micros(200)).await;
@@ -239,7 +253,7 @@ async fn watch<T>(
                 let mut sent = sent.lock().unwrap();
                 while sent.front().is_some_and(|(sequence, _)| *sequence <= checkpoint) {
                     if let Some((_, published)) = sent.pop_front() {
-                        seen.latencies.push(now - published);
+                        seen.took(now - published);
                     }
                 }
             }
@@ -285,10 +299,7 @@ pub fn swaps(swaps: usize) -> anyhow::Result<()> {
         let warm_up = swaps / 4;
         let (_, ()) = watch(&scene, &load, swap(warm_up)).await?;
         let before = resources()?;
-        let (mut seen, ()) = watch(&scene, &load, swap(swaps)).await?;
-        let (p50, p99) = (seen.percentile(50), seen.percentile(99));
-        // What the measurement itself has written down is not what is measured: 16 bytes for each message.
-        seen.latencies = Vec::new();
+        let (seen, ()) = watch(&scene, &load, swap(swaps)).await?;
         let after = resources()?;
         let published = load.end().await?;
         scene.reach(published).await?;
@@ -312,8 +323,8 @@ pub fn swaps(swaps: usize) -> anyhow::Result<()> {
         println!(
             "  longest pause between commits {:.1} ms, publish to commit p50 {:.2} ms, p99 {:.2} ms",
             seen.longest_pause.as_secs_f64() * 1e3,
-            p50,
-            p99
+            seen.percentile(50),
+            seen.percentile(99)
         );
         println!(
             "  after {} swaps and after {} more: {:.1} and {:.1} MiB resident ({:+.1} %), {} and {} files, {} and {} threads",
@@ -364,7 +375,7 @@ pub fn hostile() -> anyhow::Result<()> {
             tokio::time::sleep(Duration::from_secs(5)).await;
             Ok(())
         };
-        let (mut before, ()) = watch(&scene, &load, rest).await?;
+        let (before, ()) = watch(&scene, &load, rest).await?;
         let evil = async {
             let mut refused = 0;
             for bytes in [
@@ -393,7 +404,7 @@ pub fn hostile() -> anyhow::Result<()> {
             }
             anyhow::Ok((refused, handled()))
         };
-        let (mut during, (refused, handled)) = watch(&scene, &load, evil).await?;
+        let (during, (refused, handled)) = watch(&scene, &load, evil).await?;
         let published = load.end().await?;
         scene.reach(published).await?;
         let dead = scene.query("SELECT count(*) FROM _lantern_dead_letter")?;
@@ -444,7 +455,7 @@ pub fn rebuild(rows: u64) -> anyhow::Result<()> {
             tokio::time::sleep(Duration::from_secs(5)).await;
             Ok(())
         };
-        let (mut before, ()) = watch(&scene, &load, rest).await?;
+        let (before, ()) = watch(&scene, &load, rest).await?;
         let digest_of = "SELECT count(*), sum(n * 31 + _sequence), min(_sequence = n) FROM evolved WHERE n <= ";
         let dump = scene.query(&format!("{digest_of}{rows}"))?;
         let began = Instant::now();
@@ -463,7 +474,7 @@ pub fn rebuild(rows: u64) -> anyhow::Result<()> {
                 }
             }
         };
-        let (mut during, ()) = watch(&scene, &load, rebuild).await?;
+        let (during, ()) = watch(&scene, &load, rebuild).await?;
         let took = began.elapsed().as_secs_f64();
         let published = load.end().await?;
         scene.reach(published).await?;

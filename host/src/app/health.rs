@@ -125,3 +125,21 @@ fn database_check(health: &store::Health) -> Check {
         detail,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_a_reader_keeps_from_starting_over_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("lantern.db-wal");
+        assert!(log_check(&log).ok);
+        let file = std::fs::File::create(&log).unwrap();
+        file.set_len(LOG_BYTES_MAX).unwrap();
+        assert!(log_check(&log).ok);
+        file.set_len(LOG_BYTES_MAX + (1 << 20)).unwrap();
+        let check = log_check(&log);
+        assert!(!check.ok && check.detail.contains("1025 MiB"), "{}", check.detail);
+    }
+}
