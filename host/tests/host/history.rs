@@ -229,3 +229,43 @@ fn purged_and_trimmed_messages_are_recorded_gaps() {
     host.terminate();
     sound(dir.path());
 }
+
+/// The file of a stream's messages in the broker's directory.
+fn block(folder: &Path) -> Option<std::path::PathBuf> {
+    std::fs::read_dir(folder).unwrap().find_map(|entry| {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            block(&path)
+        } else {
+            path.extension()
+                .is_some_and(|extension| extension == "blk")
+                .then_some(path)
+        }
+    })
+}
+
+#[test]
+fn a_stream_that_a_spoilt_disk_has_cut_short_is_a_new_epoch_and_nothing_new_is_skipped() {
+    let mut server = NatsServer::start();
+    let plugins = plugin_folder(&["obs-events"]);
+    let dir = tempfile::tempdir().unwrap();
+    stopped_after(&server, plugins.path(), dir.path(), 200);
+    server.kill();
+    let file = block(server.folder()).unwrap();
+    let mut bytes = std::fs::read(&file).unwrap();
+    let needle = b"\"event_record_id\":\"150\"";
+    let at = bytes
+        .windows(needle.len())
+        .position(|window| window == needle)
+        .unwrap();
+    bytes[at + 2] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    // The broker throws away the spoilt message and those behind it, and gives their sequences to others.
+    server.restart();
+    publish(&server, &obs(201, 10));
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    wait_for_rows(&host, dir.path(), "obs_events", 210);
+    assert_eq!(host.projection("obs")["epoch"], 2);
+    host.terminate();
+    sound(dir.path());
+}
