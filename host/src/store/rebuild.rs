@@ -123,8 +123,8 @@ impl Store {
             .await
     }
 
-    /// Copies some of the rows that are not made again into the new table, those behind row `after`. Returns the last
-    /// row that was copied; none when there are no more.
+    /// Looks at some of the rows behind row `after`, and copies those that are not made again into the new table. Returns
+    /// the last row that was looked at; none when there are no more.
     ///
     /// # Errors
     /// As for [`Store::unreachable_rows`].
@@ -215,17 +215,30 @@ fn unreachable_rows(
 ) -> Result<Vec<Unreachable>, rusqlite::Error> {
     let mut found = Vec::new();
     for (table, merges) in tables_of(connection, plugin)? {
-        let sql = format!(
-            "SELECT count(*) FROM {} WHERE NOT ({})",
-            quote_text(&table),
-            reachable(scopes)
-        );
-        let rows = connection.query_row(&sql, [], |row| row.get(0).map(from_sql))?;
+        let rows = rows_outside(connection, &table, scopes)?;
         if rows > 0 {
             found.push(Unreachable { table, rows, merges });
         }
     }
     Ok(found)
+}
+
+/// Rows of a table that are not read again. Counted origin by origin along the index of every table, so that it costs what
+/// it finds: commits wait for it, and a table can have any number of rows.
+fn rows_outside(connection: &Connection, table: &str, scopes: &[Scope]) -> Result<u64, rusqlite::Error> {
+    let table = quote_text(table);
+    let mut next = connection.prepare(&format!("SELECT min(_origin) FROM {table} WHERE _origin > ?1"))?;
+    let mut count = connection.prepare(&format!(
+        "SELECT count(*) FROM {table} WHERE _origin = ?1 AND _sequence <= ?2"
+    ))?;
+    let (mut rows, mut origin) = (0, i64::MIN);
+    while let Some(found) = next.query_row([origin], |row| row.get::<_, Option<i64>>(0))? {
+        let scope = scopes.iter().find(|scope| scope.origin.0 == found);
+        let until = scope.map_or(i64::MAX, |scope| to_sql(scope.after));
+        rows += count.query_row([found, until], |row| row.get(0).map(from_sql))?;
+        origin = found;
+    }
+    Ok(rows)
 }
 
 /// The same plugin, with tables named as those of the rebuild.
@@ -314,14 +327,14 @@ fn carry_over(
     let new = old.name.of_rebuild(id.0);
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let columns = common_columns(&transaction, old.name.as_str(), new.as_str())?;
-    if columns.is_empty() {
+    let begins = after == i64::MIN;
+    if columns.is_empty() || (begins && rows_outside(&transaction, old.name.as_str(), scopes)? == 0) {
         return Ok(None);
     }
-    let (old, columns, outside) = (statement::quote(&old.name), columns.join(", "), reachable(scopes));
+    let (old, columns, inside) = (statement::quote(&old.name), columns.join(", "), reachable(scopes));
     let last: Option<i64> = transaction.query_row(
         &format!(
-            "SELECT max(rowid) FROM (SELECT rowid FROM {old} WHERE rowid > ?1 AND NOT ({outside})
-                 ORDER BY rowid LIMIT {ROWS_AT_ONCE})"
+            "SELECT max(rowid) FROM (SELECT rowid FROM {old} WHERE rowid > ?1 ORDER BY rowid LIMIT {ROWS_AT_ONCE})"
         ),
         [after],
         |row| row.get(0),
@@ -330,7 +343,7 @@ fn carry_over(
         transaction.execute(
             &format!(
                 "INSERT OR IGNORE INTO {} ({columns}) SELECT {columns} FROM {old}
-                 WHERE rowid > ?1 AND rowid <= ?2 AND NOT ({outside})",
+                 WHERE rowid > ?1 AND rowid <= ?2 AND NOT ({inside})",
                 statement::quote(&new)
             ),
             [after, last],
