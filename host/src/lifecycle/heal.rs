@@ -63,7 +63,9 @@ impl Lifecycle {
         for version in fleet.versions() {
             fleet.nudge(version.plugin().manifest().name.as_str());
         }
-        tracing::warn!(discarded, by = by.0, "dead letters were given up");
+        if discarded > 0 {
+            tracing::warn!(discarded, by = by.0, "dead letters were given up");
+        }
         Ok(discarded)
     }
 }
