@@ -21,6 +21,8 @@ mod torture;
 
 #[path = "host/access.rs"]
 mod access;
+#[path = "host/examples.rs"]
+mod examples;
 #[path = "host/faults.rs"]
 mod faults;
 #[path = "host/history.rs"]

@@ -1,7 +1,7 @@
 //! `cargo xtask plugins`: every plugin of this repository as a component, in `target/plugins/NAME.wasm`.
 //!
-//! A plugin is a workspace member under `plugins/` with a `cdylib`. `misbehaving` and `evolving` are left out: they
-//! are what tests need, and a demo must not load them.
+//! A plugin is a workspace member under `plugins/` with a `cdylib`. Some are left out, since a demo loads all that is there:
+//! what only tests need, and the examples for authors, whose streams nobody feeds. Tests build them themselves.
 
 use std::{fs, path::Path, process::Command};
 
@@ -12,7 +12,13 @@ use crate::{
     workspace::{Package, Profile, Workspace},
 };
 
-const NOT_FOR_THE_DEMO: [&str; 2] = ["misbehaving", "evolving"];
+const NOT_FOR_THE_DEMO: [&str; 5] = [
+    "misbehaving",
+    "evolving",
+    "github-webhooks",
+    "otel-logs",
+    "syslog",
+];
 
 /// Builds the host, and with its `lantern plugin build` each plugin. Files of plugins that are gone are removed,
 /// because a host that is given the folder loads all that is in it.

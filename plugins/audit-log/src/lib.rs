@@ -9,8 +9,8 @@ lantern_sdk::export!(AuditLog);
 pub struct AuditLog;
 
 impl Plugin for AuditLog {
-    const SOURCES: &'static [Source<Self>] = &[Source::stream("audit", "AUDIT", &["audit.>"], event)];
-    const WRITES: &'static [Write] = &[AuditEvent::WRITE];
+    const SOURCES: Sources<Self> = &[Source::stream("audit", "AUDIT", &["audit.>"], event)];
+    const WRITES: Writes = &[AuditEvent::WRITE];
 }
 
 /// Who did what, for good.

@@ -12,11 +12,11 @@ lantern_sdk::export!(Executions);
 pub struct Executions;
 
 impl Plugin for Executions {
-    const SOURCES: &'static [Source<Self>] = &[
+    const SOURCES: Sources<Self> = &[
         Source::stream("events", "EVENTS", &["events.started.>"], started),
         Source::stream("results", "RESULTS", &["results.>"], finished),
     ];
-    const WRITES: &'static [Write] = &[Started::WRITE, Finished::WRITE];
+    const WRITES: Writes = &[Started::WRITE, Finished::WRITE];
 }
 
 /// What ran where, and how it ended. A row without `finished_at` is still running.

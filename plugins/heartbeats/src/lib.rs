@@ -11,8 +11,8 @@ lantern_sdk::export!(Heartbeats);
 pub struct Heartbeats;
 
 impl Plugin for Heartbeats {
-    const SOURCES: &'static [Source<Self>] = &[Source::core("heartbeats", &["heartbeat.>"], heartbeat)];
-    const WRITES: &'static [Write] = &[Agent::WRITE];
+    const SOURCES: Sources<Self> = &[Source::core("heartbeats", &["heartbeat.>"], heartbeat)];
+    const WRITES: Writes = &[Agent::WRITE];
 }
 
 /// The agents, and when each was last heard of.

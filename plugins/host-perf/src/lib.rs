@@ -10,8 +10,8 @@ lantern_sdk::export!(HostPerf);
 pub struct HostPerf;
 
 impl Plugin for HostPerf {
-    const SOURCES: &'static [Source<Self>] = &[Source::core("perf", &["host_perf.>"], sample)];
-    const WRITES: &'static [Write] = &[Sample::WRITE];
+    const SOURCES: Sources<Self> = &[Source::core("perf", &["host_perf.>"], sample)];
+    const WRITES: Writes = &[Sample::WRITE];
 }
 
 /// How busy a machine was. What an agent cannot measure is null.

@@ -9,8 +9,8 @@ lantern_sdk::export!(ObsEvents);
 pub struct ObsEvents;
 
 impl Plugin for ObsEvents {
-    const SOURCES: &'static [Source<Self>] = &[Source::stream("obs", "OBS_EVENTS", &["obs.>"], event)];
-    const WRITES: &'static [Write] = &[ObsEvent::WRITE];
+    const SOURCES: Sources<Self> = &[Source::stream("obs", "OBS_EVENTS", &["obs.>"], event)];
+    const WRITES: Writes = &[ObsEvent::WRITE];
 }
 
 /// What happened on which machine. An agent that sends an event twice does no harm.

@@ -6,6 +6,10 @@ use syn::{DeriveInput, Error, LitInt, LitStr, Result};
 
 use crate::fields::{self, Column};
 
+/// What may stand in `#[table(…)]`.
+const WORDS: &str = "a table has `name = \"…\"`, `primary_key = […]`, `unique = […]`, `index = […]`, `retention_days = …`, \
+    `view(\"name\", \"query\")`, `span_end = column`, `lane = column` or `hint(\"key\", \"value\")`";
+
 /// What `#[table(…)]` says.
 #[derive(Default)]
 struct Settings {
@@ -70,15 +74,33 @@ fn settings(input: &DeriveInput, columns: &[Column]) -> Result<Settings> {
             } else if meta.path.is_ident("primary_key") {
                 settings.primary_key = fields::column_list(meta.value()?, columns)?;
             } else if meta.path.is_ident("unique") {
-                settings.indexes.push((fields::column_list(meta.value()?, columns)?, true));
+                settings
+                    .indexes
+                    .push((fields::column_list(meta.value()?, columns)?, true));
             } else if meta.path.is_ident("index") {
-                settings.indexes.push((fields::column_list(meta.value()?, columns)?, false));
+                settings
+                    .indexes
+                    .push((fields::column_list(meta.value()?, columns)?, false));
             } else if meta.path.is_ident("retention_days") {
                 settings.retention_days = Some(meta.value()?.parse()?);
             } else if meta.path.is_ident("hint") {
                 settings.hints.push(fields::hint(&meta)?);
+            } else if meta.path.is_ident("view") {
+                let (name, query) = fields::hint(&meta)?;
+                settings
+                    .hints
+                    .push((LitStr::new(&format!("view.{}", name.value()), name.span()), query));
+            } else if meta.path.is_ident("span_end") || meta.path.is_ident("lane") {
+                let key = if meta.path.is_ident("lane") {
+                    "lane"
+                } else {
+                    "span_end"
+                };
+                let column = fields::column_name(meta.value()?)?;
+                fields::check_column(&column, columns)?;
+                settings.hints.push((LitStr::new(key, column.span()), column));
             } else {
-                return Err(meta.error("a table has `name = \"…\"`, `primary_key = […]`, `unique = […]`, `index = […]`, `retention_days = …` or `hint(\"key\", \"value\")`"));
+                return Err(meta.error(WORDS));
             }
             Ok(())
         })?;

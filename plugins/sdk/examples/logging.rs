@@ -7,8 +7,8 @@ lantern_sdk::export!(Words);
 struct Words;
 
 impl Plugin for Words {
-    const SOURCES: &'static [Source<Self>] = &[Source::stream("texts", "TEXTS", &["text.>"], text)];
-    const WRITES: &'static [Write] = &[Count::WRITE];
+    const SOURCES: Sources<Self> = &[Source::stream("texts", "TEXTS", &["text.>"], text)];
+    const WRITES: Writes = &[Count::WRITE];
 }
 
 /// How many words a text has.

@@ -12,10 +12,12 @@ pub struct Exported<P>(PhantomData<P>);
 
 impl<P: Plugin> Guest for Exported<P> {
     fn describe() -> Manifest {
+        log_panics();
         declare::manifest::<P>()
     }
 
     fn project(source: u32, messages: Vec<Sent>) -> Vec<Outcome> {
+        log_panics();
         let source = &P::SOURCES[source as usize];
         let mut outcomes = Vec::with_capacity(messages.len());
         for sent in messages {
@@ -32,6 +34,20 @@ impl<P: Plugin> Guest for Exported<P> {
     }
 }
 
+/// Has a panic write where and why into the host's log, since a trap alone says neither. An instance asks for it with each
+/// call and it is done once.
+fn log_panics() {
+    #[cfg(target_arch = "wasm32")]
+    {
+        static ONCE: std::sync::Once = std::sync::Once::new();
+        ONCE.call_once(|| {
+            std::panic::set_hook(Box::new(|panic| {
+                crate::log::line(crate::log::Level::Error, format_args!("{panic}"));
+            }));
+        });
+    }
+}
+
 /// Makes a type that is a [`Plugin`] the plugin of this package. Once in a package; its name, version and
 /// description are those in `Cargo.toml`.
 ///
@@ -43,8 +59,8 @@ impl<P: Plugin> Guest for Exported<P> {
 /// struct Nothing;
 ///
 /// impl Plugin for Nothing {
-///     const SOURCES: &'static [Source<Self>] = &[Source::core("all", &[">"], |_, _| Ok(()))];
-///     const WRITES: &'static [Write] = &[];
+///     const SOURCES: Sources<Self> = &[Source::core("all", &[">"], |_, _| Ok(()))];
+///     const WRITES: Writes = &[];
 /// }
 /// # assert_eq!(lantern_sdk::native::describe::<Nothing>().name, "lantern-sdk");
 /// ```

@@ -13,8 +13,8 @@
 //! struct Logons;
 //!
 //! impl Plugin for Logons {
-//!     const SOURCES: &'static [Source<Self>] = &[Source::stream("logons", "LOGONS", &["logon.>"], logon)];
-//!     const WRITES: &'static [Write] = &[Logon::WRITE];
+//!     const SOURCES: Sources<Self> = &[Source::stream("logons", "LOGONS", &["logon.>"], logon)];
+//!     const WRITES: Writes = &[Logon::WRITE];
 //! }
 //!
 //! /// A logon.
@@ -39,7 +39,8 @@
 //!
 //! It is tested like any Rust, with [`native`], or with files beside it, with [`testing`]. It is built with
 //! `lantern plugin build`, which compiles for `wasm32-unknown-unknown` and makes a component that imports nothing,
-//! or only the host's log if it writes lines with [`info!`] and its like.
+//! but the host's log: for the lines that a plugin writes with [`info!`]
+//! and its like, and for where it panicked.
 
 // The derives name this crate from outside, and its own tests use them from inside.
 #[cfg(test)]
@@ -53,22 +54,35 @@ pub mod guest;
 pub mod log;
 mod message;
 pub mod native;
+#[cfg(feature = "regex")]
+mod pattern;
 mod plugin;
 mod reject;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 mod timestamp;
+mod tree;
+mod unix;
 mod value;
 
 pub use lantern_sdk_macros::{Row, Table};
 pub use message::Message;
-pub use plugin::{Handler, Package, Plugin, Row, Rows, Source, Table};
-pub use reject::{Rejection, RejectionClass, Result};
-pub use timestamp::Timestamp;
+#[cfg(feature = "regex")]
+pub use pattern::{Parts, Pattern};
+pub use plugin::{Handler, Package, Plugin, Row, Rows, Source, Sources, Table, Writes};
+pub use reject::{OrReject, Rejection, RejectionClass, Result};
+pub use timestamp::{NoTimestamp, Timestamp};
+pub use tree::Tree;
+pub use unix::{Unix, UnixMicros, UnixMillis, UnixNanos, UnixSeconds};
 pub use value::{ColumnValue, Json, Value};
 
 /// What nearly every plugin uses, for `use lantern_sdk::prelude::*`.
 pub mod prelude {
+    #[cfg(feature = "regex")]
+    pub use crate::Pattern;
     pub use crate::declare::Write;
-    pub use crate::{Json, Message, Plugin, Rejection, Result, Row, Rows, Source, Table, Timestamp};
+    pub use crate::{
+        Json, Message, OrReject, Plugin, Rejection, Result, Row, Rows, Source, Sources, Table, Timestamp,
+        Tree, UnixMicros, UnixMillis, UnixNanos, UnixSeconds, Writes,
+    };
 }

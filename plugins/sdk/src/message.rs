@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_path_to_error::Segment;
 
-use crate::{Rejection, Result, Timestamp};
+use crate::{Rejection, Result, Timestamp, Tree};
 
 /// A message as the broker stored it.
 ///
@@ -57,19 +57,70 @@ impl<'a> Message<'a> {
         serde_json::from_str(text).map_err(|error| locate::<T>(text, error))
     }
 
+    /// The payload as one JSON document whose values are read by their paths.
+    ///
+    /// ```
+    /// use lantern_sdk::Message;
+    ///
+    /// let message = Message { payload: br#"{"door": {"name": "north"}}"#, ..Message::default() };
+    /// assert_eq!(message.tree()?.get::<String>("door.name")?, "north");
+    /// # Ok::<(), lantern_sdk::Rejection>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the payload is no JSON.
+    pub fn tree(&self) -> Result<Tree<'a>> {
+        Tree::of(self.text()?)
+    }
+
     /// The payload as text.
+    ///
+    /// ```
+    /// use lantern_sdk::Message;
+    ///
+    /// let message = Message { payload: "22 °C".as_bytes(), ..Message::default() };
+    /// assert_eq!(message.text()?, "22 °C");
+    /// assert!(Message { payload: b"\xff", ..message }.text().is_err());
+    /// # Ok::<(), lantern_sdk::Rejection>(())
+    /// ```
     pub fn text(&self) -> Result<&'a str> {
         std::str::from_utf8(self.payload)
             .map_err(|error| Rejection::malformed(format_args!("the payload is no UTF-8 text: {error}")))
     }
 
-    /// The first header with this name, whatever its case.
+    /// The first header with this name, whatever its case. There are none unless the source says
+    /// [`with_headers`](crate::Source::with_headers).
+    ///
+    /// ```
+    /// use lantern_sdk::Message;
+    ///
+    /// let headers = [("Content-Type".to_owned(), "text/plain".to_owned())];
+    /// let message = Message { headers: &headers, ..Message::default() };
+    /// assert_eq!(message.header("content-type"), Some("text/plain"));
+    /// assert_eq!(message.header("Accept"), None);
+    /// ```
     pub fn header(&self, name: &str) -> Option<&'a str> {
         let header = self
             .headers
             .iter()
             .find(|(candidate, _)| candidate.eq_ignore_ascii_case(name))?;
         Some(&header.1)
+    }
+
+    /// As [`header`](Self::header), for one that every message has to have.
+    ///
+    /// # Errors
+    /// A rejection of the class malformed that names the header.
+    ///
+    /// ```
+    /// use lantern_sdk::Message;
+    ///
+    /// let rejection = Message::default().required_header("X-GitHub-Event").unwrap_err();
+    /// assert_eq!(rejection.reason, "the header X-GitHub-Event is missing");
+    /// ```
+    pub fn required_header(&self, name: &str) -> Result<&'a str> {
+        self.header(name)
+            .ok_or_else(|| Rejection::malformed(format_args!("the header {name} is missing")))
     }
 
     /// The part of the subject at `index`, counted from 0: in `obs.minipc`, 1 is `minipc`.

@@ -19,8 +19,8 @@ pub use crate::value::Value;
 /// # lantern_sdk::export!(Empty);
 /// # struct Empty;
 /// # impl Plugin for Empty {
-/// #     const SOURCES: &'static [Source<Self>] = &[Source::stream("all", "ALL", &[], |_, _| Ok(()))];
-/// #     const WRITES: &'static [Write] = &[];
+/// #     const SOURCES: Sources<Self> = &[Source::stream("all", "ALL", &[], |_, _| Ok(()))];
+/// #     const WRITES: Writes = &[];
 /// # }
 /// let manifest = lantern_sdk::native::describe::<Empty>();
 /// assert_eq!(manifest.sources[0].name, "all");

@@ -21,11 +21,11 @@ use crate::{Message, Result, Value};
 /// struct Doors;
 ///
 /// impl Plugin for Doors {
-///     const SOURCES: &'static [Source<Self>] = &[
+///     const SOURCES: Sources<Self> = &[
 ///         Source::stream("opened", "DOORS", &["door.*.opened"], opened),
 ///         Source::core("closed", &["door.*.closed"], closed),
 ///     ];
-///     const WRITES: &'static [Write] = &[Opening::WRITE];
+///     const WRITES: Writes = &[Opening::WRITE];
 /// }
 ///
 /// /// When which door was opened.
@@ -54,9 +54,9 @@ use crate::{Message, Result, Value};
 /// ```
 pub trait Plugin: Package + Sized + 'static {
     /// What it reads, and which function handles it.
-    const SOURCES: &'static [Source<Self>];
+    const SOURCES: Sources<Self>;
     /// The ways in which it puts rows into its tables. The tables are those that these rows name.
-    const WRITES: &'static [declare::Write];
+    const WRITES: Writes;
 }
 
 /// A plugin's name, version and description. [`export!`](crate::export) takes them from its Cargo package.
@@ -88,7 +88,8 @@ pub trait Package {
 ///     unique = [serial],                 // rows with a null in it never collide
 ///     index = [at],
 ///     retention_days = 30,               // needs a time column
-///     hint("chart", "line")
+///     view("Outdoors", "kind=outdoor"),  // a view that the dashboard offers: what stands after `?` in its address
+///     hint("chart", "line")              // anything else that a face of the host knows
 /// )]
 /// struct Sample {
 ///     /// Which sensor.
@@ -104,9 +105,13 @@ pub trait Package {
 ///     serial_number: Option<i64>,
 ///     raw: Json,
 /// }
+/// # assert_eq!(Sample::TABLE.hints[0], ("view.Outdoors", "kind=outdoor"));
 /// # assert_eq!(Sample::TABLE.columns[4].name, "serial");
 /// # assert_eq!(Sample::TABLE.doc, "Samples of a sensor.");
 /// ```
+///
+/// Rows that last from one time to another say so with `span_end = column`, and which column names the lane of a timeline
+/// with `lane = column`; without it that is the first facet.
 ///
 /// A primary key that could be null does not compile, nor does a time that is no [`Timestamp`](crate::Timestamp):
 ///
@@ -205,6 +210,11 @@ pub trait Row {
     /// One value for each column of [`Self::WRITE`], in that order.
     fn into_values(self) -> Vec<Value>;
 }
+
+/// What a plugin reads, as [`Plugin::SOURCES`] has it.
+pub type Sources<P> = &'static [Source<P>];
+/// The ways in which a plugin puts rows into its tables, as [`Plugin::WRITES`] has them.
+pub type Writes = &'static [declare::Write];
 
 /// One thing that a plugin reads, and the function that handles its messages.
 #[derive(Debug)]

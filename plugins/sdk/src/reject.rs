@@ -62,20 +62,139 @@ impl fmt::Display for RejectionClass {
     }
 }
 
-macro_rules! malformed {
-    ($($error:ty),*) => {$(
-        /// The bytes are not what the format says.
-        impl From<$error> for Rejection {
-            fn from(error: $error) -> Self {
-                Self::malformed(error)
+/// Any error of a reader, with its causes: the bytes are not what the format says. So `?` works on what
+/// `serde_json`, `prost`, `ciborium` and the standard library answer with.
+///
+/// ```
+/// use lantern_sdk::{RejectionClass, Result};
+///
+/// fn port(text: &str) -> Result<u16> {
+///     Ok(text.parse::<u16>()?)
+/// }
+/// assert_eq!(port("http").unwrap_err().class, RejectionClass::Malformed);
+/// ```
+impl<E: std::error::Error> From<E> for Rejection {
+    #[cold]
+    fn from(error: E) -> Self {
+        let mut reason = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            let words = error.to_string();
+            // Some errors have their cause in their own words already.
+            if !reason.contains(&words) {
+                reason.push_str(": ");
+                reason.push_str(&words);
             }
+            cause = error.source();
         }
-    )*};
+        Self::malformed(reason)
+    }
 }
 
-malformed!(
-    serde_json::Error,
-    std::str::Utf8Error,
-    std::num::ParseIntError,
-    std::num::ParseFloatError
-);
+/// Turns what is missing or wrong into a rejection that names it, for formats whose readers know no fields.
+///
+/// ```
+/// use lantern_sdk::prelude::*;
+///
+/// fn line(text: &str) -> Result<(&str, u16)> {
+///     let (host, port) = text.split_once(':').or_malformed("no colon between host and port")?;
+///     Ok((host, port.parse().or_malformed("port")?))
+/// }
+/// assert_eq!(line("a").unwrap_err().reason, "no colon between host and port");
+/// assert_eq!(line("a:b").unwrap_err().reason, "port: invalid digit found in string");
+/// # assert_eq!(line("a:80"), Ok(("a", 80)));
+/// ```
+pub trait OrReject<T>: Sized {
+    /// The value, or a rejection of this class. `what` is the reason for an `Option`, and stands before the error of
+    /// a `Result`.
+    ///
+    /// # Errors
+    /// When there is no value.
+    fn or_reject(self, class: RejectionClass, what: impl Display) -> Result<T>;
+
+    /// The value, or: the bytes are not what the format says.
+    ///
+    /// # Errors
+    /// When there is no value.
+    fn or_malformed(self, what: impl Display) -> Result<T> {
+        self.or_reject(RejectionClass::Malformed, what)
+    }
+
+    /// The value, or: well formed, of a version or kind that this plugin does not know.
+    ///
+    /// # Errors
+    /// When there is no value.
+    fn or_unsupported(self, what: impl Display) -> Result<T> {
+        self.or_reject(RejectionClass::Unsupported, what)
+    }
+
+    /// The value, or: well formed and known, but against a rule.
+    ///
+    /// # Errors
+    /// When there is no value.
+    fn or_invalid(self, what: impl Display) -> Result<T> {
+        self.or_reject(RejectionClass::Invalid, what)
+    }
+}
+
+impl<T> OrReject<T> for Option<T> {
+    fn or_reject(self, class: RejectionClass, what: impl Display) -> Result<T> {
+        self.ok_or_else(|| Rejection {
+            class,
+            reason: what.to_string(),
+        })
+    }
+}
+
+impl<T, E: Display> OrReject<T> for std::result::Result<T, E> {
+    fn or_reject(self, class: RejectionClass, what: impl Display) -> Result<T> {
+        self.map_err(|error| Rejection {
+            class,
+            reason: format!("{what}: {error}"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Clone, Copy)]
+    struct Outer(&'static str);
+
+    impl Display for Outer {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl std::error::Error for Outer {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&fmt::Error)
+        }
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let cause = fmt::Error.to_string();
+        assert_eq!(
+            Rejection::from(Outer("no date")).reason,
+            format!("no date: {cause}")
+        );
+        let told = Rejection::from("x".parse::<i64>().unwrap_err());
+        assert_eq!(told.reason, "invalid digit found in string");
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        assert_eq!(
+            None::<u8>.or_unsupported("version 3"),
+            Err(Rejection::unsupported("version 3"))
+        );
+        let wrong = "x".parse::<i64>().or_invalid("count");
+        assert_eq!(
+            wrong,
+            Err(Rejection::invalid("count: invalid digit found in string"))
+        );
+    }
+}

@@ -1,14 +1,18 @@
-//! Tests from files: a payload in `fixtures/NAME.json`, and what must become of it in `NAME.expected.json` beside
-//! it. A new file is a new test. It runs the plugin natively; what the rows do in a database is the host's to test.
+//! Tests from files: a message in `fixtures/`, and what must become of it in `NAME.expected.json` beside it. A new file
+//! is a new test. It runs the plugin natively; `lantern plugin test` does the same with the component, and what the rows
+//! do in a database is the host's to test.
+
+mod fixture;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value as Tree, json};
+use serde_json::{Map, Value as Shown, json};
 
 use crate::native::{self, Manifest, Outcome, Row, Value};
 use crate::{Message, Plugin, Timestamp};
+use fixture::Case;
 
 /// The environment variable that makes [`check_fixtures`] write the expectations instead of comparing them.
 pub const BLESS: &str = "LANTERN_BLESS";
@@ -21,11 +25,22 @@ pub const PUBLISHED: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
 
 /// Handles every fixture in `folder` and compares the outcome with its expectation.
 ///
-/// A payload lies in `folder/SOURCE/NAME.json`, or in `folder/NAME.json` when the plugin has one source. It need
-/// not be JSON: whatever is in the file is published, to the byte. Its subject is the source's first one, with
-/// `fixture` in place of `*` and `>`; its sequence is [`SEQUENCE`], its time [`PUBLISHED`]. The expectation says
-/// `"skip"`, or `{"reject": …}`, or `{"rows": […]}` with the values by column; times stand there as RFC 3339,
-/// JSON as text, bytes in hex.
+/// The files of a source lie in `folder/SOURCE/`, or in `folder/` itself when the plugin has one source. Each is a test:
+///
+/// | file | what is in it |
+/// | --- | --- |
+/// | `NAME.message.json` | one message with what belongs to it: `{"subject": …, "headers": {"Name": "value"}, "published": …, "sequence": …, "payload": …}`; all but the payload may be left out |
+/// | `NAME.messages.jsonl` | many of those, one on each line |
+/// | `NAME.jsonl` | many payloads, one on each line |
+/// | `NAME.json`, `NAME.txt`, any other | one payload, to the byte |
+///
+/// A `payload` that is a JSON string is the text itself; any other JSON is the document as it is written; bytes that
+/// are no text are given as `payload_base64`. Without a subject it is the source's first one, with `fixture` in place of
+/// `*` and `>`; sequences count from [`SEQUENCE`], times from [`PUBLISHED`], a second apart. Hidden files and `*.md` are
+/// left out.
+///
+/// The expectation says `"skip"`, or `{"reject": …}`, or `{"rows": […]}` with the values by column; times stand there as
+/// RFC 3339, JSON as text, bytes in hex. For a file of many messages it is a list of those.
 ///
 /// With `LANTERN_BLESS=1` in the environment the expectations are written, to be read in the diff.
 ///
@@ -34,8 +49,8 @@ pub const PUBLISHED: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
 /// # lantern_sdk::export!(MyPlugin);
 /// # struct MyPlugin;
 /// # impl Plugin for MyPlugin {
-/// #     const SOURCES: &'static [Source<Self>] = &[];
-/// #     const WRITES: &'static [Write] = &[];
+/// #     const SOURCES: Sources<Self> = &[];
+/// #     const WRITES: Writes = &[];
 /// # }
 /// #[test]
 /// fn fixtures() {
@@ -72,19 +87,25 @@ fn run<P: Plugin>(folder: &Path, bless: bool) -> io::Result<Vec<String>> {
     let mut count = 0;
     for (index, source) in P::SOURCES.iter().enumerate() {
         let subject = subject(source.subjects());
-        for path in payloads(folder, source.name(), P::SOURCES.len() == 1)? {
+        for path in files(folder, source.name(), P::SOURCES.len() == 1)? {
             count += 1;
-            let payload = fs::read(&path)?;
-            let message = Message {
-                subject: &subject,
-                sequence: SEQUENCE,
-                published: PUBLISHED,
-                payload: &payload,
-                ..Message::default()
+            let named =
+                |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+            let case = Case::read(&path, &subject).map_err(named)?;
+            let messages: Vec<Message<'_>> = case
+                .messages
+                .iter()
+                .map(|sent| sent.message(source.wants_headers))
+                .collect();
+            let mut outcomes: Vec<Shown> = native::project::<P>(index, &messages)
+                .iter()
+                .map(|outcome| render(&manifest, outcome))
+                .collect();
+            let actual = match case.is_list {
+                true => Shown::Array(outcomes),
+                false => outcomes.remove(0),
             };
-            let outcome = native::project::<P>(index, &[message]).remove(0);
-            let actual = render(&manifest, &outcome);
-            problems.extend(compare(&path.with_extension("expected.json"), &actual, bless)?);
+            problems.extend(compare(&case.expected, &actual, bless)?);
         }
     }
     if count == 0 {
@@ -93,8 +114,8 @@ fn run<P: Plugin>(folder: &Path, bless: bool) -> io::Result<Vec<String>> {
     Ok(problems)
 }
 
-/// The payload files of one source, in the order of their names.
-fn payloads(folder: &Path, source: &str, only_source: bool) -> io::Result<Vec<PathBuf>> {
+/// The files with messages of one source, in the order of their names.
+fn files(folder: &Path, source: &str, only_source: bool) -> io::Result<Vec<PathBuf>> {
     let own_folder = folder.join(source);
     let folders = [
         Some(own_folder.as_path()).filter(|own| own.is_dir()),
@@ -108,7 +129,8 @@ fn payloads(folder: &Path, source: &str, only_source: bool) -> io::Result<Vec<Pa
                 .file_name()
                 .map(|name| name.to_string_lossy().into_owned())
                 .unwrap_or_default();
-            if name.ends_with(".json") && !name.ends_with(".expected.json") {
+            let other = name.starts_with('.') || name.ends_with(".md") || name.ends_with(".expected.json");
+            if path.is_file() && !other {
                 files.push(path);
             }
         }
@@ -129,12 +151,12 @@ fn subject(subjects: &[&str]) -> String {
     tokens.collect::<Vec<_>>().join(".")
 }
 
-fn compare(path: &Path, actual: &Tree, bless: bool) -> io::Result<Option<String>> {
+fn compare(path: &Path, actual: &Shown, bless: bool) -> io::Result<Option<String>> {
     let text = format!("{actual:#}\n");
     if bless {
         fs::write(path, &text)?;
     }
-    let expected: Tree = match fs::read(path) {
+    let expected: Shown = match fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Ok(Some(format!(
@@ -154,22 +176,22 @@ fn compare(path: &Path, actual: &Tree, bless: bool) -> io::Result<Option<String>
 }
 
 /// An outcome as the expectation files have it.
-fn render(manifest: &Manifest, outcome: &Outcome) -> Tree {
+fn render(manifest: &Manifest, outcome: &Outcome) -> Shown {
     match outcome {
         Outcome::Skip => json!("skip"),
         Outcome::Reject(rejection) => {
             json!({ "reject": { "class": rejection.class.as_str(), "reason": rejection.reason } })
         }
         Outcome::Rows(rows) => {
-            let rows: Vec<Tree> = rows.iter().map(|row| render_row(manifest, row)).collect();
+            let rows: Vec<Shown> = rows.iter().map(|row| render_row(manifest, row)).collect();
             json!({ "rows": rows })
         }
     }
 }
 
-fn render_row(manifest: &Manifest, row: &Row) -> Tree {
+fn render_row(manifest: &Manifest, row: &Row) -> Shown {
     let write = &manifest.writes[row.write as usize];
-    let values: Map<String, Tree> = write
+    let values: Map<String, Shown> = write
         .columns
         .iter()
         .cloned()
@@ -178,14 +200,14 @@ fn render_row(manifest: &Manifest, row: &Row) -> Tree {
     json!({ "write": row.write, "table": write.table, "values": values })
 }
 
-fn render_value(value: &Value) -> Tree {
+fn render_value(value: &Value) -> Shown {
     match value {
-        Value::Null => Tree::Null,
+        Value::Null => Shown::Null,
         Value::Boolean(value) => json!(value),
         Value::Integer(value) => json!(value),
         Value::Real(value) => json!(value),
         Value::Text(text) | Value::Json(text) => json!(text),
-        Value::Blob(bytes) => Tree::String(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+        Value::Blob(bytes) => Shown::String(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
         Value::Timestamp(micros) => json!(Timestamp::from_micros(*micros).to_string()),
     }
 }
@@ -201,8 +223,8 @@ mod tests {
     struct Lengths;
 
     impl Plugin for Lengths {
-        const SOURCES: &'static [Source<Self>] = &[Source::stream("lengths", "L", &["l.*.x.>"], length)];
-        const WRITES: &'static [Write] = &[Length::WRITE];
+        const SOURCES: Sources<Self> = &[Source::stream("lengths", "L", &["l.*.x.>"], length)];
+        const WRITES: Writes = &[Length::WRITE];
     }
 
     /// A length.
@@ -265,7 +287,7 @@ mod tests {
         );
         assert_eq!(run::<Lengths>(&scratch.0, true).unwrap(), Vec::<String>::new());
         assert_eq!(run::<Lengths>(&scratch.0, false).unwrap(), Vec::<String>::new());
-        let expected: Tree =
+        let expected: Shown =
             serde_json::from_str(&fs::read_to_string(scratch.0.join("two.expected.json")).unwrap()).unwrap();
         let values = json!({
             "subject": "l.fixture.x.fixture",

@@ -1,6 +1,7 @@
 //! Points in time as the contract has them. A plugin has no clock, so there is no "now" here.
 
 use std::fmt;
+use std::str::FromStr;
 
 use chrono::{DateTime, FixedOffset, SecondsFormat, Utc};
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
@@ -48,6 +49,34 @@ impl Timestamp {
         Some(Self(time.timestamp_micros()))
     }
 }
+
+/// As [`Timestamp::parse`], with an error for `?`.
+impl FromStr for Timestamp {
+    type Err = NoTimestamp;
+
+    fn from_str(text: &str) -> Result<Self, NoTimestamp> {
+        Self::parse(text).ok_or_else(|| NoTimestamp(text.chars().take(64).collect()))
+    }
+}
+
+/// Text that is no time.
+///
+/// ```
+/// use lantern_sdk::Timestamp;
+///
+/// let error = "yesterday".parse::<Timestamp>().unwrap_err();
+/// assert_eq!(error.to_string(), "`yesterday` is no time such as 2026-05-28T10:41:00Z");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoTimestamp(String);
+
+impl fmt::Display for NoTimestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is no time such as 2026-05-28T10:41:00Z", self.0)
+    }
+}
+
+impl std::error::Error for NoTimestamp {}
 
 /// RFC 3339 in UTC with microseconds, or the bare number of microseconds where no calendar reaches.
 impl fmt::Display for Timestamp {

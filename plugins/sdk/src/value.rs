@@ -3,11 +3,11 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::Timestamp;
 use crate::declare::ColumnType;
+use crate::{Rejection, Result, Timestamp};
 
 pub use crate::bindings::exports::lantern::projection::projector::Value;
 
@@ -112,6 +112,26 @@ impl Json {
     /// The document's text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Writes a value as a JSON document.
+    ///
+    /// # Errors
+    /// When the value cannot be JSON, such as a map whose keys are no text.
+    ///
+    /// ```
+    /// use lantern_sdk::Json;
+    ///
+    /// #[derive(serde::Serialize)]
+    /// struct Position { x: i64, y: i64 }
+    ///
+    /// assert_eq!(Json::of(&Position { x: 1, y: 2 })?.as_str(), r#"{"x":1,"y":2}"#);
+    /// # Ok::<(), lantern_sdk::Rejection>(())
+    /// ```
+    pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
+        serde_json::to_string(value)
+            .map(Self)
+            .map_err(|error| Rejection::invalid(format_args!("cannot be written as JSON: {error}")))
     }
 
     /// Takes text for a JSON document without looking: the host looks, and makes the message a dead letter if it
