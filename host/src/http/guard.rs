@@ -13,6 +13,7 @@ use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 
+use super::assets::{self, OfPage};
 use super::problem::Problem;
 
 /// Adds what every answer carries, and gives problems their body.
@@ -26,12 +27,16 @@ pub async fn finish(request: Request, next: Next) -> Response {
             response.headers_mut().insert(header::ALLOW, allow);
         }
     }
-    const EVERY: [(HeaderName, &str); 6] = [
-        // No page of the host loads anything yet, and none may be framed.
-        (
-            header::CONTENT_SECURITY_POLICY,
+    let (policy, caching) = match response.extensions_mut().remove::<OfPage>() {
+        Some(page) => (assets::CONTENT_SECURITY_POLICY, page.caching),
+        // Data loads nothing.
+        None => (
             "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+            "no-store",
         ),
+    };
+    let every: [(HeaderName, &'static str); 6] = [
+        (header::CONTENT_SECURITY_POLICY, policy),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
         (header::REFERRER_POLICY, "no-referrer"),
@@ -39,9 +44,9 @@ pub async fn finish(request: Request, next: Next) -> Response {
             HeaderName::from_static("cross-origin-resource-policy"),
             "same-origin",
         ),
-        (header::CACHE_CONTROL, "no-store"),
+        (header::CACHE_CONTROL, caching),
     ];
-    for (name, value) in EVERY {
+    for (name, value) in every {
         response
             .headers_mut()
             .insert(name, HeaderValue::from_static(value));

@@ -3,6 +3,7 @@
 //! the audit (`change`). The only module that knows axum and hyper.
 
 mod access;
+mod assets;
 mod audit;
 mod change;
 mod cursor;
@@ -10,7 +11,6 @@ mod dead_letters;
 mod gate;
 mod guard;
 mod health;
-mod index;
 mod info;
 mod parameters;
 mod plugins;
@@ -80,11 +80,14 @@ pub fn route_table(state: &State) -> Vec<Route> {
 }
 
 fn routes(state: &State) -> Routes {
-    let routes = Routes::default()
+    let pages = assets::PAGES
+        .into_iter()
+        .fold(Routes::default(), |routes, path| routes.open(path, assets::page));
+    let routes = pages
         .open("/livez", health::live)
         .open("/readyz", health::ready)
         .open("/api/v1/info", info::info)
-        .read("/", index::page)
+        .open("/assets/{file}", assets::file)
         .read("/healthz", health::ready)
         .read("/metrics", health::metrics)
         .read("/api/v1/projections", projections::list)

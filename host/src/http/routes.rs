@@ -20,6 +20,7 @@ use axum::routing::{MethodFilter, MethodRouter, get, on};
 
 use super::State;
 use super::access::Access;
+use super::assets;
 use super::change::Change;
 use super::gate::{self, Gate, Needs};
 use super::problem;
@@ -126,7 +127,7 @@ impl Routes {
         }
         router
             .method_not_allowed_fallback(problem::no_such_method.layer(elsewhere.clone()))
-            .fallback(problem::no_such_path.layer(elsewhere))
+            .fallback(assets::elsewhere.layer(elsewhere))
             // The gate has limits of its own, which differ from route to route.
             .layer(DefaultBodyLimit::disable())
     }

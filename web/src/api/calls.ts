@@ -1,0 +1,60 @@
+// The questions that the page asks, by name.
+import { change, get, type Query, request } from './client';
+import { parseJson } from './json';
+import type * as T from './types';
+
+const V1 = '/api/v1';
+const table = (name: string) => `${V1}/tables/${encodeURIComponent(name)}`;
+const plugin = (name: string) => `${V1}/plugins/${encodeURIComponent(name)}`;
+
+/** Integers come as text, because JavaScript rounds beyond 2^53. */
+const EXACT = { integers: 'text' };
+
+/** Readiness answers with 503 when something is not well, and says what: that is an answer too. */
+export async function readiness(signal?: AbortSignal): Promise<T.Readiness> {
+  const response = await fetch('/readyz', { cache: 'no-store', credentials: 'omit', ...(signal ? { signal } : {}) });
+  return (await response.json()) as T.Readiness;
+}
+
+export const projections = (signal?: AbortSignal) => get<T.Projection[]>(`${V1}/projections`, {}, signal);
+export const history = (signal?: AbortSignal) => get<T.History>(`${V1}/projections/history`, {}, signal);
+export const tables = (signal?: AbortSignal) => get<T.Table[]>(`${V1}/tables`, {}, signal);
+export const oneTable = (name: string, signal?: AbortSignal) => get<T.Table>(table(name), {}, signal);
+
+export const rows = (name: string, query: Query, signal?: AbortSignal) =>
+  get<T.Page<T.Row>>(`${table(name)}/rows`, { ...EXACT, ...query }, signal);
+export const count = (name: string, query: Query, signal?: AbortSignal) =>
+  get<T.Count>(`${table(name)}/count`, query, signal);
+export const row = (name: string, key: string, signal?: AbortSignal) =>
+  get<T.RowDetail>(`${table(name)}/rows/${encodeURIComponent(key)}`, EXACT, signal);
+export const facets = (name: string, query: Query, signal?: AbortSignal) =>
+  get<{ facets: T.Facet[] }>(`${table(name)}/facets`, { ...EXACT, ...query }, signal);
+export const histogram = (name: string, query: Query, signal?: AbortSignal) =>
+  get<T.Histogram>(`${table(name)}/histogram`, query, signal);
+export const series = (name: string, query: Query, signal?: AbortSignal) =>
+  get<T.SeriesAnswer>(`${table(name)}/series`, query, signal);
+export const tailPath = (name: string) => `${table(name)}/tail`;
+export const exportPath = (name: string) => `${table(name)}/export`;
+
+export const deadLetters = (query: Query, signal?: AbortSignal) =>
+  get<T.Page<T.DeadLetter>>(`${V1}/dead-letters`, query, signal);
+export const retryLetters = (which: object) => change<T.Healed>('POST', `${V1}/dead-letters/retry`, which);
+export const discardLetters = (which: object) =>
+  change<{ discarded: number }>('POST', `${V1}/dead-letters/discard`, which);
+
+export const plugins = (signal?: AbortSignal) => get<T.Plugin[]>(`${V1}/plugins`, {}, signal);
+export const onePlugin = (name: string, signal?: AbortSignal) => get<T.Plugin>(plugin(name), {}, signal);
+export const refusals = (signal?: AbortSignal) => get<T.Refusal[]>(`${V1}/plugin-files`, {}, signal);
+export const act = <A>(name: string, what: string, body?: object) => change<A>('POST', `${plugin(name)}/${what}`, body);
+export const setPlugin = (name: string, changes: Record<string, string>) =>
+  change<T.Settings>('PUT', `${plugin(name)}/settings`, { changes });
+
+/** Hands a component in. It is checked and kept; nothing of it runs. */
+export async function install(component: Blob): Promise<T.Taken> {
+  const headers = { 'content-type': 'application/wasm' };
+  const response = await request(`${V1}/plugins`, { method: 'POST', body: component, headers });
+  return parseJson(await response.text()) as T.Taken;
+}
+
+export const audit = (query: Query, signal?: AbortSignal) => get<T.Page<T.AuditEntry>>(`${V1}/audit`, query, signal);
+export const sql = (query: string, signal?: AbortSignal) => get<T.SqlAnswer>(`${V1}/sql`, { query }, signal);

@@ -1,0 +1,92 @@
+// Text of strangers, shown so that nothing in it acts: what cannot be seen becomes a name.
+
+export interface Piece {
+  text: string;
+  /** The name of a character that is shown by it. */
+  name?: string;
+}
+
+// Written as escapes, for the same reason that they are shown by name: controls, marks of direction, zero widths,
+// separators of lines and paragraphs, tags, and halves of pairs.
+const HIDDEN =
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what it looks for
+  /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]|[\u{e0000}-\u{e007f}]/gu;
+
+const NAMES: Record<number, string> = {
+  0x00: 'NUL',
+  0x09: '⇥',
+  0x0a: '↵',
+  0x0d: '␍',
+  0x1b: 'ESC',
+  0x7f: 'DEL',
+  0xad: 'SHY',
+  0x200b: 'ZWSP',
+  0x200c: 'ZWNJ',
+  0x200d: 'ZWJ',
+  0x200e: 'LRM',
+  0x200f: 'RLM',
+  0x061c: 'ALM',
+  0x202a: 'LRE',
+  0x202b: 'RLE',
+  0x202c: 'PDF',
+  0x202d: 'LRO',
+  0x202e: 'RLO',
+  0x2066: 'LRI',
+  0x2067: 'RLI',
+  0x2068: 'FSI',
+  0x2069: 'PDI',
+  0xfeff: 'BOM',
+};
+
+/** Splits text where something in it cannot be seen. `lines` keeps line breaks and tabs as they are. */
+export function pieces(text: string, lines = false): Piece[] {
+  const found: Piece[] = [];
+  let from = 0;
+  for (const match of text.matchAll(HIDDEN)) {
+    const code = match[0].codePointAt(0) ?? 0;
+    if (lines && (code === 0x0a || code === 0x09)) continue;
+    // Emoji of several parts are joined by a ZWJ, which is then nothing to warn of.
+    if (code === 0x200d && /\p{Extended_Pictographic}/u.test(text.slice(match.index + 1, match.index + 3))) continue;
+    if (match.index > from) found.push({ text: text.slice(from, match.index) });
+    const hex = `U+${code.toString(16).toUpperCase().padStart(4, '0')}`;
+    found.push({ text: NAMES[code] ?? hex, name: `${hex}${NAMES[code] ? ` ${NAMES[code]}` : ''}` });
+    from = match.index + match[0].length;
+  }
+  if (from < text.length) found.push({ text: text.slice(from) });
+  return found;
+}
+
+/** The beginning of text; never half of a pair. */
+export function clip(text: string, most: number): string {
+  if (text.length <= most) return text;
+  const last = text.charCodeAt(most - 1);
+  return text.slice(0, last >= 0xd800 && last < 0xdc00 ? most - 1 : most);
+}
+
+export function fromBase64(text: string): Uint8Array<ArrayBuffer> {
+  const binary = atob(text);
+  const bytes = new Uint8Array(binary.length);
+  for (let index = 0; index < binary.length; index += 1) bytes[index] = binary.charCodeAt(index);
+  return bytes;
+}
+
+/** The text that bytes are, or none when they are no UTF-8. */
+export function utf8(bytes: Uint8Array): string | undefined {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    return undefined;
+  }
+}
+
+/** `00000000  7b 22 …  |{"…|`, sixteen bytes a line. */
+export function hex(bytes: Uint8Array, most = 4096): string {
+  const lines: string[] = [];
+  for (let at = 0; at < Math.min(bytes.length, most); at += 16) {
+    const row = [...bytes.subarray(at, Math.min(at + 16, most))];
+    const digits = row.map((byte) => byte.toString(16).padStart(2, '0')).join(' ');
+    const letters = row.map((byte) => (byte >= 0x20 && byte < 0x7f ? String.fromCharCode(byte) : '.')).join('');
+    lines.push(`${at.toString(16).padStart(8, '0')}  ${digits.padEnd(47)}  |${letters}|`);
+  }
+  return lines.join('\n');
+}

@@ -1,0 +1,117 @@
+// Times as people read them: exact, short, and relative; and ranges as they stand in an address.
+
+export type Zone = 'local' | 'utc';
+
+const SECOND = 1_000;
+const MINUTE = 60 * SECOND;
+const HOUR = 60 * MINUTE;
+const DAY = 24 * HOUR;
+const UNITS: Record<string, number> = { s: SECOND, m: MINUTE, h: HOUR, d: DAY, w: 7 * DAY };
+
+/** Milliseconds since 1970 of RFC 3339 text, or of `now`, `now-15m`, `now-7d`. */
+export function parseTime(text: string, now: number): number | undefined {
+  const relative = /^now(?:-(\d+)([smhdw]))?$/.exec(text);
+  if (relative) {
+    const unit = UNITS[relative[2] ?? 's'] ?? 0;
+    return now - Number(relative[1] ?? 0) * unit;
+  }
+  const at = Date.parse(text);
+  return Number.isNaN(at) ? undefined : at;
+}
+
+export function isRelative(text: string): boolean {
+  return text.startsWith('now');
+}
+
+const two = (value: number) => String(value).padStart(2, '0');
+
+function fields(date: Date, zone: Zone): [number, number, number, number, number, number] {
+  return zone === 'utc'
+    ? [
+        date.getUTCFullYear(),
+        date.getUTCMonth() + 1,
+        date.getUTCDate(),
+        date.getUTCHours(),
+        date.getUTCMinutes(),
+        date.getUTCSeconds(),
+      ]
+    : [
+        date.getFullYear(),
+        date.getMonth() + 1,
+        date.getDate(),
+        date.getHours(),
+        date.getMinutes(),
+        date.getSeconds(),
+      ];
+}
+
+/** `2026-11-21 15:04:05.123`: every digit of the second that `text` has, up to `digits`. */
+export function exactTime(text: string, zone: Zone, digits = 6): string {
+  const date = new Date(text);
+  if (Number.isNaN(date.getTime())) return text;
+  const [year, month, day, hour, minute, second] = fields(date, zone);
+  const fraction = /\.(\d+)/.exec(text)?.[1]?.slice(0, digits) ?? '';
+  const clock = `${two(hour)}:${two(minute)}:${two(second)}${fraction ? `.${fraction}` : ''}`;
+  return `${year}-${two(month)}-${two(day)} ${clock}`;
+}
+
+/** With the name of the zone, for a tooltip. */
+export function fullTime(text: string, zone: Zone): string {
+  return `${exactTime(text, zone)} ${zone === 'utc' ? 'UTC' : localOffset(new Date(text))}`;
+}
+
+function localOffset(date: Date): string {
+  const minutes = -date.getTimezoneOffset();
+  if (Number.isNaN(minutes)) return '';
+  const size = Math.abs(minutes);
+  return `UTC${minutes < 0 ? '−' : '+'}${two(Math.floor(size / 60))}:${two(size % 60)}`;
+}
+
+/** `3 s ago`, `in 2 min`. */
+export function relativeTime(at: number, now: number): string {
+  const distance = now - at;
+  const size = Math.abs(distance);
+  if (size < 1_500) return 'now';
+  const words = duration(size);
+  return distance > 0 ? `${words} ago` : `in ${words}`;
+}
+
+/** One unit, for people: `45 s`, `12 min`, `3 h`, `5 d`. */
+export function duration(milliseconds: number): string {
+  if (milliseconds < SECOND) return `${Math.round(milliseconds)} ms`;
+  if (milliseconds < 90 * SECOND) return `${Math.round(milliseconds / SECOND)} s`;
+  if (milliseconds < 90 * MINUTE) return `${Math.round(milliseconds / MINUTE)} min`;
+  if (milliseconds < 36 * HOUR) return `${Math.round(milliseconds / HOUR)} h`;
+  return `${Math.round(milliseconds / DAY)} d`;
+}
+
+/** For an axis: as much of the time as a range of this length needs. */
+export function axisTime(at: number, range: number, zone: Zone): string {
+  const [year, month, day, hour, minute, second] = fields(new Date(at), zone);
+  const clock = `${two(hour)}:${two(minute)}`;
+  if (range <= 5 * MINUTE) return `${clock}:${two(second)}`;
+  if (range <= DAY) return clock;
+  if (range <= 7 * DAY) return `${two(month)}-${two(day)} ${clock}`;
+  return `${year}-${two(month)}-${two(day)}`;
+}
+
+/** What a range is called, such as `last 15 minutes`. */
+export function rangeWords(from: string | undefined, to: string | undefined, zone: Zone): string {
+  if (!from && !to) return 'All time';
+  const relative = /^now-(\d+)([smhdw])$/.exec(from ?? '');
+  if (relative && (!to || to === 'now')) {
+    const names: Record<string, string> = { s: 'second', m: 'minute', h: 'hour', d: 'day', w: 'week' };
+    const count = Number(relative[1]);
+    const name = names[relative[2] ?? ''] ?? '';
+    return count === 1 ? `Last ${name}` : `Last ${count} ${name}s`;
+  }
+  const one = (text: string) => (isRelative(text) ? text : exactTime(text, zone, 0).replace(/:00$/, ''));
+  if (!to) return `Since ${one(from ?? '')}`;
+  if (!from) return `Until ${one(to)}`;
+  return `${one(from)} – ${one(to)}`;
+}
+
+/** RFC 3339 without fractions that are zero. */
+export function toRfc3339(at: number): string {
+  return new Date(at).toISOString().replace('.000Z', 'Z');
+}

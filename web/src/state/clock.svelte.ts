@@ -1,0 +1,15 @@
+// The time, once a second, for everything that says "3 s ago".
+class Clock {
+  now = $state(Date.now());
+
+  constructor() {
+    setInterval(() => {
+      if (!document.hidden) this.now = Date.now();
+    }, 1_000);
+    document.addEventListener('visibilitychange', () => {
+      this.now = Date.now();
+    });
+  }
+}
+
+export const clock = new Clock();

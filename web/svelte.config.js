@@ -1,0 +1,4 @@
+// Settings that the editor, svelte-check and Vite share.
+import { vitePreprocess } from '@sveltejs/vite-plugin-svelte';
+
+export default { preprocess: vitePreprocess(), compilerOptions: { runes: true } };

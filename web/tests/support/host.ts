@@ -1,0 +1,111 @@
+// A real host for a test: started on a port of its own with a scratch database, stopped in order at the end.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { ended, type Outgoing, publish } from './nats';
+import { lantern, natsServer, plugins } from './places';
+
+export interface Wishes {
+  /** Which of the plugins that come along; all of them when nothing is said. */
+  plugins?: readonly string[];
+  /** A broker that is there; without one the host starts its own. */
+  nats?: string;
+  env?: Record<string, string>;
+  /** Where it listens. */
+  listen?: string;
+}
+
+export class Host {
+  #child: ChildProcess | undefined;
+  #log = '';
+  address = '';
+
+  private constructor(
+    readonly folder: string,
+    readonly wishes: Wishes,
+  ) {}
+
+  static async start(wishes: Wishes = {}): Promise<Host> {
+    const host = new Host(mkdtempSync(join(tmpdir(), 'lantern-host-')), wishes);
+    mkdirSync(host.pluginFolder);
+    const names = wishes.plugins ?? readdirSync(plugins()).map((file) => file.replace(/\.wasm$/, ''));
+    for (const name of names) copyFileSync(join(plugins(), `${name}.wasm`), join(host.pluginFolder, `${name}.wasm`));
+    await host.#run();
+    return host;
+  }
+
+  get pluginFolder(): string {
+    return join(this.folder, 'plugins');
+  }
+
+  /** The operator's token of this machine. */
+  get token(): string {
+    return readFileSync(join(this.folder, 'data', 'operator.token'), 'utf8').trim();
+  }
+
+  get nats(): string {
+    return this.wishes.nats ?? readFileSync(join(this.folder, 'data', 'broker', 'nats.url'), 'utf8').trim();
+  }
+
+  publish(messages: readonly Outgoing[]): Promise<void> {
+    return publish(this.nats, messages);
+  }
+
+  /** Asks the API with the operator's token. */
+  async api<T>(path: string, init: RequestInit = {}): Promise<T> {
+    const headers = { authorization: `Bearer ${this.token}`, ...(init.headers as Record<string, string>) };
+    const response = await fetch(`${this.address}${path}`, { ...init, headers });
+    const text = await response.text();
+    if (!response.ok) throw new Error(`${path} answers ${response.status}: ${text}`);
+    return JSON.parse(text) as T;
+  }
+
+  /** Waits until a table has as many rows. */
+  async rows(table: string, least: number): Promise<void> {
+    const until = Date.now() + 30_000;
+    let seen = 0;
+    while (Date.now() < until) {
+      const tables = await this.api<{ name: string; rows: number }[]>('/api/v1/tables');
+      seen = tables.find((one) => one.name === table)?.rows ?? 0;
+      if (seen >= least) return;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    throw new Error(`${table} has ${seen} rows instead of ${least}; the host's log ends with\n${this.#log.slice(-2_000)}`);
+  }
+
+  async stop(): Promise<void> {
+    await ended(this.#child);
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  async #run(): Promise<void> {
+    const { nats, env, listen } = this.wishes;
+    const args = ['serve', '--data-dir', join(this.folder, 'data'), '--plugin-dir', this.pluginFolder];
+    args.push('--listen', listen ?? '127.0.0.1:0', ...(nats ? ['--nats', nats] : []));
+    const child = spawn(lantern(), args, {
+      env: { ...process.env, LANTERN__BROKER__EMBEDDED__BINARY: natsServer(), LANTERN__STREAMS__CREATE: 'true', ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    this.#child = child;
+    child.stderr.on('data', (data) => {
+      this.#log = (this.#log + data).slice(-20_000);
+    });
+    this.address = await new Promise<string>((resolve, reject) => {
+      let said = '';
+      const timer = setTimeout(() => reject(new Error(`the host is not ready within 60 s:\n${this.#log}`)), 60_000);
+      child.stdout.on('data', (data) => {
+        said += data;
+        const found = /http:\/\/[\w.:[\]-]+\d/.exec(said);
+        if (!found || !said.includes('\n')) return;
+        clearTimeout(timer);
+        resolve(found[0]);
+      });
+      child.once('exit', (code) => {
+        clearTimeout(timer);
+        reject(new Error(`the host ended with ${code}:\n${this.#log}`));
+      });
+    });
+    if (!existsSync(join(this.folder, 'data'))) throw new Error('the host has no data directory');
+  }
+}
