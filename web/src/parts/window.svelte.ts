@@ -1,0 +1,52 @@
+// Which rows of a long list are drawn: those that are seen, and a few around them.
+import {
+  elementScroll,
+  observeElementOffset,
+  observeElementRect,
+  type VirtualItem,
+  Virtualizer,
+} from '@tanstack/virtual-core';
+
+export class Window {
+  items = $state.raw<VirtualItem[]>([]);
+  height = $state(0);
+  #virtualizer: Virtualizer<HTMLElement, HTMLElement>;
+
+  /** To be made in a component; `box` scrolls, and each of `count` rows is `rowHeight` pixels high. */
+  constructor(box: () => HTMLElement | undefined, count: () => number, rowHeight: number) {
+    const options = {
+      count: 0,
+      getScrollElement: () => box() ?? null,
+      estimateSize: () => rowHeight,
+      overscan: 10,
+      scrollToFn: elementScroll,
+      observeElementRect,
+      observeElementOffset,
+      onChange: () => this.#look(),
+    };
+    const virtualizer = new Virtualizer<HTMLElement, HTMLElement>(options);
+    this.#virtualizer = virtualizer;
+    $effect(() => {
+      if (!box()) return;
+      const end = virtualizer._didMount();
+      virtualizer._willUpdate();
+      return end;
+    });
+    $effect(() => {
+      virtualizer.setOptions({ ...options, count: count() });
+      virtualizer._willUpdate();
+      this.#look();
+    });
+  }
+
+  /** Makes a row visible. */
+  show(index: number): void {
+    this.#virtualizer.scrollToIndex(index, { align: 'auto' });
+    this.#look();
+  }
+
+  #look(): void {
+    this.items = this.#virtualizer.getVirtualItems();
+    this.height = this.#virtualizer.getTotalSize();
+  }
+}
