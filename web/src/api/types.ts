@@ -284,3 +284,37 @@ export interface SqlAnswer {
   truncated: boolean;
   elapsed_ms: number;
 }
+
+/** What one of the two versions did in a trial. */
+export interface CanarySide {
+  version: string;
+  digest: string;
+  messages: number;
+  projected: number;
+  skipped: number;
+  rejected: number;
+  rows: number;
+  faults: number;
+  decode_us_per_message: number;
+  memory_peak_bytes: number;
+}
+
+export interface CanaryReport {
+  plugin: string;
+  old: CanarySide | null;
+  new: CanarySide;
+  tables: {
+    table: string;
+    same: number;
+    changed: number;
+    only_old: number;
+    only_new: number;
+    examples: { source: string; sequence: number; old: unknown; new: unknown }[];
+  }[];
+  sources: { source: string; stream: string | null; messages: number; note: string | null }[];
+  differences: Difference[];
+  effect: Effect;
+  needs_rebuild: boolean;
+  took_ms: number;
+  partial: string[];
+}

@@ -1,0 +1,145 @@
+// What one entity went through, folded: a start and its end are one span, whether they stand in one row or in two.
+import type { Row, Table } from '../api/types';
+
+export interface Item {
+  table: string;
+  row: string;
+  lane: string;
+  /** Milliseconds since 1970. */
+  start: number;
+  /** None while it goes on; the same as the start for a moment. */
+  end: number | undefined;
+  label: string;
+  bad: boolean;
+  /** How many rows it was folded of. */
+  rows: number;
+}
+
+export interface Lane {
+  name: string;
+  items: Item[];
+}
+
+const END = /^(finished|ended|completed|stopped|closed|done|exited)_at$|(^|_)end(_at|_time)?$/;
+const PAIRS: [RegExp, RegExp][] = [
+  [/^(.*?)[._-]?(start|started|begin|began|opened|up)$/i, /^(.*?)[._-]?(stop|stopped|end|ended|exit|exited|finished|closed|down)$/i],
+  [/^(.*?)(logon|login)$/i, /^(.*?)(logoff|logout)$/i],
+  [/^(.*?)(connect|connected)$/i, /^(.*?)(disconnect|disconnected)$/i],
+];
+/** Fields by which the start and the end of the same thing know each other. */
+const SAME = ['id', 'session', 'session_id', 'pid', 'line', 'terminal', 'name', 'user'];
+
+/** The column that says when something was over, for tables whose rows are spans. */
+export function endColumn(table: Table): string | undefined {
+  const hinted = table.hints.span_end;
+  if (hinted && table.columns.some((column) => column.name === hinted)) return hinted;
+  return table.columns.find((column) => column.type === 'timestamp' && END.test(column.name))?.name;
+}
+
+/** The column that says what kind of thing a row is. */
+export function laneColumn(table: Table): string | undefined {
+  const text = table.columns.filter((column) => column.role === 'facet' && column.type === 'text');
+  return table.hints.lane ?? text[0]?.name;
+}
+
+/** Folds the rows of one table into items. */
+export function fold(table: Table, rows: readonly Row[]): Item[] {
+  const time = table.time_column;
+  if (!time) return [];
+  const end = endColumn(table);
+  const lane = laneColumn(table);
+  const items = rows.map((row): Item => {
+    const kind = lane ? row[lane] : undefined;
+    const start = Date.parse(String(row[time]));
+    const over = end ? row[end] : row[time];
+    return {
+      table: table.name,
+      row: row._row,
+      lane: kind === null || kind === undefined ? table.name : String(kind),
+      start,
+      end: over === null || over === undefined ? undefined : Date.parse(String(over)),
+      label: labelOf(table, row, kind),
+      bad: isBad(row),
+      rows: 1,
+    };
+  });
+  return end ? items : paired(items, rows);
+}
+
+function labelOf(table: Table, row: Row, kind: unknown): string {
+  const document = table.columns.find((column) => column.type === 'json');
+  const inner = document ? row[document.name] : undefined;
+  const words = inner && typeof inner === 'object' ? Object.values(inner as object) : [];
+  const about = words.filter((word) => typeof word === 'string' || typeof word === 'number').slice(0, 3);
+  return [kind ?? table.name, ...about].map(String).join(' · ').slice(0, 160);
+}
+
+function isBad(row: Row): boolean {
+  const code = row.exit_code;
+  return (code !== null && code !== undefined && String(code) !== '0') || row.ok === false || row.success === false;
+}
+
+/** Joins `x_started` with the next `x_exited` of the same thing. Items come and go in any order. */
+function paired(items: readonly Item[], rows: readonly Row[]): Item[] {
+  const order = items.map((_, index) => index).sort((a, b) => (items[a]?.start ?? 0) - (items[b]?.start ?? 0));
+  const open = new Map<string, Item>();
+  const found: Item[] = [];
+  for (const index of order) {
+    const item = items[index];
+    const row = rows[index];
+    if (!item || !row) continue;
+    const word = stemOf(item.lane);
+    if (!word) {
+      found.push(item);
+      continue;
+    }
+    const key = `${word.stem}\n${sameness(row)}`;
+    const begun = open.get(key);
+    if (word.starts) {
+      const span = { ...item, lane: word.stem };
+      open.set(key, span);
+      found.push(span);
+    } else if (begun) {
+      begun.end = item.start;
+      begun.bad ||= item.bad;
+      begun.rows += 1;
+      open.delete(key);
+    } else found.push({ ...item, lane: word.stem });
+  }
+  return found;
+}
+
+function stemOf(kind: string): { stem: string; starts: boolean } | undefined {
+  for (const [start, end] of PAIRS) {
+    for (const [pattern, starts] of [
+      [start, true],
+      [end, false],
+    ] as const) {
+      const match = pattern.exec(kind);
+      if (match) return { stem: match[1] || (/^log/i.test(match[2] ?? '') ? 'session' : 'run'), starts };
+    }
+  }
+  return undefined;
+}
+
+function sameness(row: Row): string {
+  for (const value of Object.values(row)) {
+    if (value === null || typeof value !== 'object') continue;
+    const fields = value as Record<string, unknown>;
+    const name = SAME.find((one) => typeof fields[one] === 'string' || typeof fields[one] === 'number');
+    if (name && value !== row._origin) return `${name}=${fields[name]}`;
+  }
+  return '';
+}
+
+/** Lanes in the order of their first item; each with its items in the order of time. */
+export function lanes(items: readonly Item[]): Lane[] {
+  const by = new Map<string, Item[]>();
+  for (const item of [...items].sort((a, b) => a.start - b.start)) {
+    const name = item.lane === item.table ? item.table : `${item.table} / ${item.lane}`;
+    const list = by.get(name);
+    if (list) list.push(item);
+    else by.set(name, [item]);
+  }
+  return [...by].map(([name, list]) => ({ name, items: list }));
+}
