@@ -18,9 +18,10 @@ mod dead_letters;
 mod evolving;
 #[path = "api/guard.rs"]
 mod guard;
+#[path = "api/scene.rs"]
+mod page;
 #[path = "api/plugins.rs"]
 mod plugins;
-#[path = "api/scene.rs"]
 mod scene;
 #[path = "api/tables.rs"]
 mod tables;

@@ -8,7 +8,9 @@ for (const name of readdirSync(folder, { recursive: true })) {
   if (!/\.(html|js|css|svg|txt|webmanifest)$/.test(name)) continue;
   const path = join(folder, name);
   const bytes = readFileSync(path);
-  const options = { params: { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length } };
+  const options = {
+    params: { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length },
+  };
   writeFileSync(`${path}.br`, brotliCompressSync(bytes, options));
   writeFileSync(`${path}.gz`, gzipSync(bytes, { level: 9 }));
 }

@@ -21,6 +21,7 @@ use anyhow::{Context, Result, bail};
 use crate::{
     plugins, process,
     setup::{self, Tools},
+    web,
     workspace::{Profile, Workspace},
 };
 use host::Host;
@@ -70,6 +71,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         Profile::Release
     };
     let tools = setup::run(workspace)?;
+    web::build_where_possible(workspace)?;
     build(workspace, profile)?;
     if stopped.try_recv().is_ok() {
         return Ok(());
@@ -147,11 +149,15 @@ fn free(wished: SocketAddr) -> Result<SocketAddr> {
 fn greet(workspace: &Workspace, host: &Host, data_dir: &Path, options: &Options) {
     println!();
     println!("    Lantern runs.");
-    println!("      address    {}", host.address());
+    println!("      dashboard  {}", host.address());
     println!("      rows       {}/api/v1/projections", host.address());
     println!(
         "      database   {}",
         workspace.shown(&data_dir.join("lantern.db"))
+    );
+    println!(
+        "      to change  sign in there with the token in {}",
+        workspace.shown(&data_dir.join("operator.token"))
     );
     println!("      host's log {}", workspace.shown(host.log()));
     match options.seconds {

@@ -11,6 +11,7 @@ mod process;
 mod setup;
 mod test;
 mod tidy;
+mod web;
 mod workspace;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -41,6 +42,10 @@ enum Task {
         #[arg(long)]
         dev: bool,
     },
+    /// Builds the dashboard into web/dist/page, where the host's build finds it
+    Web,
+    /// Draws the dashboard's main pages for the README into docs/pictures
+    Pictures,
     /// Measures the host against its floors; arguments go to `cargo bench`
     Bench {
         /// For `cargo bench`, for example `--bench throughput -- --quick`
@@ -76,6 +81,8 @@ fn run(task: Task) -> Result<ExitCode> {
             setup::run(&workspace)?;
             plugins::build(&workspace, if dev { Profile::Dev } else { Profile::Release })?;
         }
+        Task::Web => web::build(&workspace)?,
+        Task::Pictures => web::pictures(&workspace)?,
         Task::Bench { arguments } => bench::run(&workspace, &arguments)?,
         Task::Tidy { freeze: Some(folder) } => tidy::freeze(&workspace.root, &folder)?,
         Task::Tidy { freeze: None } => tidy::check(&workspace.root)?,

@@ -3,7 +3,9 @@
 //! What is there already is left alone, so it may run as often as one likes. It writes only under `target/`,
 //! apart from the compiler target, which belongs to rustup.
 
+pub mod chromium;
 mod nats_server;
+pub mod node;
 mod wasm_target;
 
 use std::path::PathBuf;
@@ -24,5 +26,6 @@ pub fn run(workspace: &Workspace) -> Result<Tools> {
     println!("==> set-up");
     wasm_target::ensure(&workspace.root)?;
     let nats_server = nats_server::ensure(workspace)?;
+    node::look();
     Ok(Tools { nats_server })
 }

@@ -17,7 +17,7 @@ use crate::{
     bench::with_environment,
     plugins, process,
     setup::{self, Tools},
-    tidy,
+    tidy, web,
     workspace::{Profile, Workspace},
 };
 use tally::Tally;
@@ -36,10 +36,18 @@ pub struct Options {
 type Run = fn(&mut Session) -> Result<Verdict>;
 
 /// The stages in the order of what they cost, so that a slip is found early.
-const STAGES: [(&str, Run); 9] = [
+const STAGES: [(&str, Run); 11] = [
     ("fmt", fmt),
     ("tidy", |session| {
         tidy::check(&session.workspace.root).map(|()| Verdict::Done)
+    }),
+    // Before everything that builds the host, which embeds the page.
+    ("web", |session| {
+        let mut here = Tally::default();
+        let outcome = web::check(&session.workspace, |line| here.print(line));
+        session.tally.add(here);
+        outcome?;
+        some(here.passed)
     }),
     ("clippy", clippy),
     ("deny", |session| deny::check(&session.workspace)),
@@ -55,6 +63,13 @@ const STAGES: [(&str, Run); 9] = [
         } else {
             no_examples()
         })
+    }),
+    ("browser", |session| {
+        let mut here = Tally::default();
+        let outcome = web::drive(&session.workspace, &session.tools, |line| here.print(line));
+        session.tally.add(here);
+        outcome?;
+        some(here.passed)
     }),
 ];
 
@@ -180,10 +195,7 @@ impl Session {
         let mut command = self.test_command();
         command.args(targets.split(' ')).arg("--no-fail-fast");
         let mut here = Tally::default();
-        let outcome = process::run_lines(&mut command, |line| {
-            println!("{line}");
-            here.read(line);
-        });
+        let outcome = process::run_lines(&mut command, |line| here.print(line));
         self.tally.add(here);
         outcome?;
         Ok(here.passed)

@@ -54,10 +54,7 @@ static TAGS: LazyLock<Vec<String>> = LazyLock::new(|| {
             .get(..22)
             .map(str::to_owned)
     };
-    FILES
-        .iter()
-        .map(|file| tag(file).unwrap_or_default())
-        .collect()
+    FILES.iter().map(|file| tag(file).unwrap_or_default()).collect()
 });
 
 /// Marks an answer as one of the page, which has headers of its own.
@@ -101,8 +98,9 @@ pub async fn page(headers: HeaderMap) -> Response {
 
 /// What the page is made of. The build puts a digest into each name, so a browser may keep it for good.
 pub async fn file(Path(file): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
-    answer(&format!("assets/{file}"), &headers)
-        .ok_or_else(|| Problem::not_found("the page has no such file; reload it, it may be of an older version"))
+    answer(&format!("assets/{file}"), &headers).ok_or_else(|| {
+        Problem::not_found("the page has no such file; reload it, it may be of an older version")
+    })
 }
 
 /// What is at no address. Whoever came by a link or typed it reads it on the page, a program as a problem.
@@ -234,7 +232,12 @@ mod tests {
         let built = response.extensions().get::<OfPage>().is_some();
         assert_eq!(built, !FILES.is_empty());
         for file in FILES {
-            assert_ne!(content_type(file.path), "application/octet-stream", "{}", file.path);
+            assert_ne!(
+                content_type(file.path),
+                "application/octet-stream",
+                "{}",
+                file.path
+            );
             let mut headers = HeaderMap::new();
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, br"));
             let first = answer(file.path, &headers).unwrap();

@@ -35,14 +35,7 @@ function fields(date: Date, zone: Zone): [number, number, number, number, number
         date.getUTCMinutes(),
         date.getUTCSeconds(),
       ]
-    : [
-        date.getFullYear(),
-        date.getMonth() + 1,
-        date.getDate(),
-        date.getHours(),
-        date.getMinutes(),
-        date.getSeconds(),
-      ];
+    : [date.getFullYear(), date.getMonth() + 1, date.getDate(), date.getHours(), date.getMinutes(), date.getSeconds()];
 }
 
 /** `2026-11-21 15:04:05.123`: every digit of the second that `text` has, up to `digits`. */

@@ -19,7 +19,8 @@ export interface Group {
 export function pattern(reason: string): string {
   return reason
     .replace(/"[^"]*"|`[^`]*`|'[^']*'/g, '“…”')
-    .replace(/\b\d[\d.:T-]*\b/g, '#')
+    .replace(/\b\d{4}-\d\d-\d\dT[\d:.]+Z?/g, '#')
+    .replace(/\b\d[\d.]*\b/g, '#')
     .slice(0, 200);
 }
 
@@ -28,7 +29,14 @@ export function groups(letters: readonly DeadLetter[]): Group[] {
   const by = new Map<string, Group>();
   for (const letter of letters) {
     const key = `${letter.plugin}/${letter.source}/${letter.class}`;
-    const group = by.get(key) ?? { key, plugin: letter.plugin, source: letter.source, class: letter.class, letters: [], reasons: [] };
+    const group = by.get(key) ?? {
+      key,
+      plugin: letter.plugin,
+      source: letter.source,
+      class: letter.class,
+      letters: [],
+      reasons: [],
+    };
     by.set(key, group);
     group.letters.push(letter);
     const words = pattern(letter.reason);

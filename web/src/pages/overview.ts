@@ -26,10 +26,20 @@ export function verdict(
   if (failing.length > 0) {
     const names = failing.map((check) => check.name.replace(/^projection:/, ''));
     const who = names.length > 3 ? `${names.slice(0, 2).join(', ')} and ${names.length - 2} others` : list(names);
-    return { tone: 'bad', sentence: `Not all is well: ${who} ${names.length === 1 ? 'needs' : 'need'} attention.`, reasons, letters };
+    return {
+      tone: 'bad',
+      sentence: `Not all is well: ${who} ${names.length === 1 ? 'needs' : 'need'} attention.`,
+      reasons,
+      letters,
+    };
   }
   if (projections.length === 0) {
-    return { tone: refusals.length ? 'warn' : 'good', sentence: 'The host is well. Nothing is read yet.', reasons, letters };
+    return {
+      tone: refusals.length ? 'warn' : 'good',
+      sentence: 'The host is well. Nothing is read yet.',
+      reasons,
+      letters,
+    };
   }
   if (refusals.length > 0) {
     const sentence = `What runs is well; ${plural(refusals.length, 'plugin file')} cannot be loaded.`;
@@ -40,7 +50,9 @@ export function verdict(
   const running = projections.length - paused - waiting;
   const notes = [
     paused ? `${plural(paused, 'source')} paused` : '',
-    waiting ? `${plural(waiting, 'source')} ${waiting === 1 ? 'waits' : 'wait'} for ${waiting === 1 ? 'its stream' : 'their streams'}` : '',
+    waiting
+      ? `${plural(waiting, 'source')} ${waiting === 1 ? 'waits' : 'wait'} for ${waiting === 1 ? 'its stream' : 'their streams'}`
+      : '',
   ].filter(Boolean);
   const behind = projections.reduce((sum, one) => sum + (one.lag ?? 0), 0);
   const fresh = behind > 1_000 ? `, ${plural(behind, 'message')} behind` : '';

@@ -22,7 +22,10 @@ export interface Lane {
 
 const END = /^(finished|ended|completed|stopped|closed|done|exited)_at$|(^|_)end(_at|_time)?$/;
 const PAIRS: [RegExp, RegExp][] = [
-  [/^(.*?)[._-]?(start|started|begin|began|opened|up)$/i, /^(.*?)[._-]?(stop|stopped|end|ended|exit|exited|finished|closed|down)$/i],
+  [
+    /^(.*?)[._-]?(start|started|begin|began|opened|up)$/i,
+    /^(.*?)[._-]?(stop|stopped|end|ended|exit|exited|finished|closed|down)$/i,
+  ],
   [/^(.*?)(logon|login)$/i, /^(.*?)(logoff|logout)$/i],
   [/^(.*?)(connect|connected)$/i, /^(.*?)(disconnect|disconnected)$/i],
 ];
@@ -96,7 +99,7 @@ function paired(items: readonly Item[], rows: readonly Row[]): Item[] {
     const key = `${word.stem}\n${sameness(row)}`;
     const begun = open.get(key);
     if (word.starts) {
-      const span = { ...item, lane: word.stem };
+      const span: Item = { ...item, lane: word.stem, end: undefined };
       open.set(key, span);
       found.push(span);
     } else if (begun) {

@@ -76,7 +76,16 @@ function readWord(text: string, columns: readonly Column[]): string | undefined 
   }
   const operator = sign === ':' ? '=' : sign;
   if (not === '') return `${name}${operator}${value}`;
-  const opposite: Record<string, string> = { '=': '!=', '!=': '=', '~': '!~', '!~': '~', '<': '>=', '>': '<=', '<=': '>', '>=': '<' };
+  const opposite: Record<string, string> = {
+    '=': '!=',
+    '!=': '=',
+    '~': '!~',
+    '!~': '~',
+    '<': '>=',
+    '>': '<=',
+    '<=': '>',
+    '>=': '<',
+  };
   const against = opposite[operator ?? ''];
   return against ? `${name}${against}${value}` : undefined;
 }

@@ -5,12 +5,12 @@ const MACHINES = ['atlas', 'borea', 'cygnus', 'draco', 'eridu', 'fornax'];
 const PACKAGES = ['openssl', 'curl', 'linux-image-6.1', 'python3.11', 'git', 'nginx', 'postgresql-15', 'tzdata'];
 const USERS = ['mira', 'jonas', 'root', 'deploy', 'aylin'];
 const KINDS: [string, string, number][] = [
-  ['process_started', 'linux:proc', 30],
-  ['process_exited', 'linux:proc', 28],
+  ['process_start', 'linux:proc', 30],
+  ['process_exit', 'linux:proc', 28],
   ['package_install', 'dpkg', 6],
   ['package_upgrade', 'dpkg', 12],
-  ['login', 'wtmp', 9],
-  ['logout', 'wtmp', 8],
+  ['logon', 'wtmp', 9],
+  ['logoff', 'wtmp', 8],
   ['boot', 'linux:kernel', 1],
 ];
 
@@ -35,23 +35,44 @@ export function observations(count: number, end: number, hours = 24): Outgoing[]
     const place = (index + next()) / count;
     const wave = place + 0.06 * Math.sin(place * Math.PI * 4);
     const at = end - hours * 3_600_000 * (1 - Math.min(Math.max(wave, 0), 0.9999));
-    let pick = next() * total;
-    const [kind, source] = KINDS.find(([, , weight]) => (pick -= weight) < 0) ?? ['boot', 'linux:kernel'];
+    const [kind, source] = kindAt(next() * total);
     const machine = MACHINES[Math.floor(next() ** 1.6 * MACHINES.length)] ?? 'atlas';
     messages.push({
       subject: `obs.${machine}`,
-      payload: { pc_id: machine, at: iso(at), kind, source, event_record_id: `${index}`, payload: about(kind, next, index) },
+      payload: {
+        pc_id: machine,
+        at: iso(at),
+        kind,
+        source,
+        event_record_id: `${index}`,
+        payload: about(kind, next, index),
+      },
     });
   }
   return messages;
 }
 
+function kindAt(place: number): [string, string] {
+  let left = place;
+  for (const [kind, source, weight] of KINDS) {
+    left -= weight;
+    if (left < 0) return [kind, source];
+  }
+  return ['boot', 'linux:kernel'];
+}
+
 function about(kind: string, next: () => number, index: number): object {
   const one = (list: readonly string[]) => list[Math.floor(next() * list.length)];
-  if (kind.startsWith('package')) return { package: one(PACKAGES), version: `${1 + (index % 4)}.${index % 17}.${index % 9}` };
-  if (kind.startsWith('log')) return { user: one(USERS), line: `pts/${index % 6}`, host: `10.0.${index % 7}.${index % 200}` };
+  if (kind.startsWith('package'))
+    return { package: one(PACKAGES), version: `${1 + (index % 4)}.${index % 17}.${index % 9}` };
+  if (kind.startsWith('log'))
+    return { user: one(USERS), line: `pts/${index % 6}`, host: `10.0.${index % 7}.${index % 200}` };
   if (kind === 'boot') return { kernel: '6.1.0-28-amd64' };
-  return { pid: 1000 + index, command: one(['sshd', 'cron', 'postgres', 'nginx', 'bash', 'cargo']), exit_code: index % 11 ? 0 : 1 };
+  return {
+    pid: 1000 + index,
+    command: one(['sshd', 'cron', 'postgres', 'nginx', 'bash', 'cargo']),
+    exit_code: index % 11 ? 0 : 1,
+  };
 }
 
 /** How busy the machines were, a sample of each in every minute. */
@@ -101,7 +122,15 @@ export function executions(count: number, end: number): Outgoing[] {
     const finished = iso(Math.min(started + 60_000 + 3_000_000 * next(), end - 1_000));
     messages.push({
       subject: `results.${machine}`,
-      payload: { ...ids, exit_code: index % 7 === 3 ? 2 : 0, stdout: 'ok\n', stderr: '', started_at: iso(started), finished_at: finished, manifest_id: job },
+      payload: {
+        ...ids,
+        exit_code: index % 7 === 3 ? 2 : 0,
+        stdout: 'ok\n',
+        stderr: '',
+        started_at: iso(started),
+        finished_at: finished,
+        manifest_id: job,
+      },
     });
   }
   return messages;

@@ -71,7 +71,9 @@ export class Host {
       if (seen >= least) return;
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
-    throw new Error(`${table} has ${seen} rows instead of ${least}; the host's log ends with\n${this.#log.slice(-2_000)}`);
+    throw new Error(
+      `${table} has ${seen} rows instead of ${least}; the host's log ends with\n${this.#log.slice(-2_000)}`,
+    );
   }
 
   async stop(): Promise<void> {
@@ -84,7 +86,12 @@ export class Host {
     const args = ['serve', '--data-dir', join(this.folder, 'data'), '--plugin-dir', this.pluginFolder];
     args.push('--listen', listen ?? '127.0.0.1:0', ...(nats ? ['--nats', nats] : []));
     const child = spawn(lantern(), args, {
-      env: { ...process.env, LANTERN__BROKER__EMBEDDED__BINARY: natsServer(), LANTERN__STREAMS__CREATE: 'true', ...env },
+      env: {
+        ...process.env,
+        LANTERN__BROKER__EMBEDDED__BINARY: natsServer(),
+        LANTERN__STREAMS__CREATE: 'true',
+        ...env,
+      },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     this.#child = child;

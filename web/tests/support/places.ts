@@ -6,7 +6,8 @@ const root = fileURLToPath(new URL('../../../', import.meta.url));
 
 function found(variable: string, otherwise: string): string {
   const path = process.env[variable] ?? `${root}${otherwise}`;
-  if (!existsSync(path)) throw new Error(`${path} is not there: run \`cargo xtask test --only browser\`, or set ${variable}`);
+  if (!existsSync(path))
+    throw new Error(`${path} is not there: run \`cargo xtask test --only browser\`, or set ${variable}`);
   return path;
 }
 

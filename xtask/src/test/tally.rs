@@ -21,6 +21,12 @@ impl Tally {
         }
     }
 
+    /// Prints one line of output and takes it in.
+    pub fn print(&mut self, line: &str) {
+        println!("{line}");
+        self.read(line);
+    }
+
     /// Adds the counts of another.
     pub fn add(&mut self, other: Self) {
         self.passed += other.passed;

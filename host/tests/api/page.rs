@@ -1,0 +1,97 @@
+//! The dashboard's page: where it is served, with which headers, and what it does not stand in the way of. Whether the
+//! page was built or not; what it shows is tested in a browser.
+
+use super::*;
+
+async fn ask(api: &Router, path: &str, headers: &[(&str, &str)]) -> (Response<()>, String) {
+    let mut request = Request::get(path).header("host", "localhost:7070");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    send(api, request.body(Body::empty()).unwrap()).await
+}
+
+#[tokio::test]
+async fn every_address_of_the_page_shows_it() {
+    let database = Database::new();
+    let api = router(database.state().await);
+    for path in [
+        "/",
+        "/tables/things",
+        "/tables/nothing/live",
+        "/timeline?entity=x",
+        "/dead-letters",
+        "/plugins/things",
+        "/audit",
+        "/sql",
+        "/sign-in",
+    ] {
+        let (response, body) = ask(&api, path, &[("accept", "text/html")]).await;
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        assert_eq!(
+            response.headers()["content-type"],
+            "text/html; charset=utf-8",
+            "{path}"
+        );
+        assert!(body.contains("<title>Lantern</title>"), "{path}: {body}");
+        let policy = response.headers()["content-security-policy"].to_str().unwrap();
+        assert!(policy.starts_with("default-src 'none'"), "{policy}");
+        assert!(
+            !policy.contains("unsafe") && !policy.contains("http"),
+            "{policy}"
+        );
+        assert_eq!(response.headers()["x-content-type-options"], "nosniff");
+    }
+}
+
+#[tokio::test]
+async fn the_page_stands_before_no_answer_of_the_api() {
+    let database = Database::new();
+    let api = router(database.state().await);
+    let html = [("accept", "text/html,*/*")];
+    let (response, _) = ask(&api, "/api/v1/nothing", &html).await;
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    let (response, _) = ask(&api, "/assets/nothing.js", &html).await;
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    // An address that means nothing is shown by the page, and told to programs as a problem.
+    assert_eq!(ask(&api, "/nothing", &html).await.0.status(), StatusCode::NOT_FOUND);
+    let (response, _) = ask(&api, "/nothing", &[]).await;
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+}
+
+#[tokio::test]
+async fn a_built_page_is_packed_and_kept() {
+    let database = Database::new();
+    let api = router(database.state().await);
+    let (response, body) = ask(&api, "/", &[]).await;
+    let Some(tag) = response.headers().get("etag") else {
+        assert!(body.contains("built without its dashboard"), "{body}");
+        return;
+    };
+    let tag = tag.to_str().unwrap();
+    assert_eq!(response.headers()["cache-control"], "no-cache");
+    assert_eq!(response.headers()["vary"], "accept-encoding");
+    let (again, _) = ask(&api, "/", &[("if-none-match", tag)]).await;
+    assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
+    let script = body
+        .split('"')
+        .find(|word| word.starts_with("/assets/") && word.ends_with(".js"))
+        .unwrap();
+    let request = Request::get(script)
+        .header("host", "localhost:7070")
+        .header("accept-encoding", "gzip, br")
+        .body(Body::empty())
+        .unwrap();
+    let response = tower::ServiceExt::oneshot(api.clone(), request).await.unwrap();
+    assert_eq!(response.headers()["content-encoding"], "br");
+    assert_eq!(
+        response.headers()["content-type"],
+        "text/javascript; charset=utf-8"
+    );
+    assert_eq!(
+        response.headers()["cache-control"],
+        "public, max-age=31536000, immutable"
+    );
+}

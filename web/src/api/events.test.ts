@@ -1,0 +1,16 @@
+import { expect, test } from 'vitest';
+import { EventParser } from './events';
+
+test('events are found wherever the pieces end', () => {
+  const text =
+    'event: rows\r\nid: 7\r\ndata: {"items":\r\ndata: []}\r\n\r\n: still here\n\nevent: gap\ndata: {"skipped":3}\n\n';
+  for (const size of [1, 3, 7, 1000]) {
+    const parser = new EventParser();
+    const events = [];
+    for (let at = 0; at < text.length; at += size) events.push(...parser.push(text.slice(at, at + size)));
+    expect(events).toEqual([
+      { name: 'rows', id: '7', data: '{"items":\n[]}' },
+      { name: 'gap', id: '7', data: '{"skipped":3}' },
+    ]);
+  }
+});

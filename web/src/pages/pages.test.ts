@@ -1,0 +1,138 @@
+import { expect, test } from 'vitest';
+import type { Column, DeadLetter, Projection, Row, Table } from '../api/types';
+import { groups, pattern } from './letters';
+import { ratesOf, verdict } from './overview';
+import { fold, lanes } from './timeline';
+
+const projection = (over: Partial<Projection> = {}): Projection => ({
+  plugin: 'obs-events',
+  version: '0.1.0',
+  digest: 'sha256:0',
+  source: 'obs',
+  stream: 'OBS',
+  state: 'running',
+  epoch: 1,
+  checkpoint: 1,
+  last_sequence: 1,
+  lag: 0,
+  messages: 1,
+  rows: 1,
+  dead_letters: 0,
+  missing: 0,
+  last_error: null,
+  stalled_since_ms: null,
+  ...over,
+});
+const ready = { ready: true, checks: [{ name: 'broker', ok: true, detail: 'connected' }] };
+
+test('one sentence says whether all is well', () => {
+  expect(verdict(ready, [projection(), projection()], [])).toMatchObject({
+    tone: 'good',
+    sentence: 'All is well: 2 sources running.',
+  });
+  expect(verdict(ready, [projection({ state: 'paused' }), projection()], []).sentence).toBe(
+    'All is well: 1 source running; 1 source paused.',
+  );
+  expect(verdict(ready, [], []).sentence).toBe('The host is well. Nothing is read yet.');
+  const away = { ready: false, checks: [{ name: 'broker', ok: false, detail: 'not connected' }] };
+  expect(verdict(away, [projection()], [])).toMatchObject({
+    tone: 'bad',
+    sentence: 'Not all is well: broker needs attention.',
+    reasons: ['broker: not connected'],
+  });
+  const refusal = { what: 'x.wasm', reason: 'no component', holds_up: false };
+  expect(verdict(ready, [projection()], [refusal])).toMatchObject({ tone: 'warn', reasons: ['x.wasm: no component'] });
+});
+
+test('rates are what came between two samples', () => {
+  const sample = (at: string, messages: number) => ({ at, messages, rows: 0, dead_letters: 0, lag: 0 });
+  const samples = [
+    sample('2026-11-21T10:00:00Z', 0),
+    sample('2026-11-21T10:00:10Z', 50),
+    // The host was started again.
+    sample('2026-11-21T10:00:20Z', 10),
+  ];
+  expect(ratesOf(samples)).toEqual([5, 0]);
+});
+
+test('letters are grouped by why', () => {
+  const letter = (id: number, reason: string, kind = 'malformed') =>
+    ({ id, reason, plugin: 'p', source: 's', class: kind }) as DeadLetter;
+  const found = groups([
+    letter(1, 'x', 'trap'),
+    letter(2, 'missing field `at` at line 1 column 17'),
+    letter(3, 'missing field `kind` at line 2 column 9'),
+    letter(4, 'no JSON'),
+  ]);
+  expect(found.map((group) => [group.class, group.letters.length])).toEqual([
+    ['malformed', 3],
+    ['trap', 1],
+  ]);
+  expect(found[0]?.reasons.map((reason) => reason.letters.length)).toEqual([2, 1]);
+  expect(pattern('took 12.5 ms at 2026-11-21T10:00:00Z')).toBe('took # ms at #');
+});
+
+const column = (name: string, over: Partial<Column> = {}): Column => ({
+  name,
+  type: 'text',
+  nullable: true,
+  role: null,
+  unit: null,
+  doc: '',
+  hints: {},
+  ...over,
+});
+const table = (name: string, columns: Column[], time: string): Table =>
+  ({ name, columns, time_column: time, hints: {} }) as unknown as Table;
+let next = 0;
+const row = (fields: Record<string, unknown>): Row => {
+  next += 1;
+  return { ...fields, _row: String(next), _origin: { source: null, epoch: null, sequence: next } };
+};
+
+test('a start and its end are one span', () => {
+  const events = table(
+    'obs_events',
+    [
+      column('at', { type: 'timestamp', role: 'time' }),
+      column('kind', { role: 'facet' }),
+      column('payload', { type: 'json' }),
+    ],
+    'at',
+  );
+  const items = fold(events, [
+    row({ at: '2026-11-21T10:05:00Z', kind: 'process_exit', payload: { pid: 7 } }),
+    row({ at: '2026-11-21T10:00:00Z', kind: 'process_start', payload: { pid: 7 } }),
+    row({ at: '2026-11-21T10:01:00Z', kind: 'process_start', payload: { pid: 8 } }),
+    row({ at: '2026-11-21T10:02:00Z', kind: 'boot', payload: {} }),
+    row({ at: '2026-11-21T10:03:00Z', kind: 'logoff', payload: { terminal: 'pts/1' } }),
+  ]);
+  const by = Object.fromEntries(lanes(items).map((lane) => [lane.name, lane.items]));
+  expect(by['obs_events / process']?.map((item) => [item.rows, item.end && item.end - item.start])).toEqual([
+    [2, 300_000],
+    [1, undefined],
+  ]);
+  expect(by['obs_events / boot']?.[0]).toMatchObject({ rows: 1 });
+  // An end without a start is a moment.
+  expect(by['obs_events / session']?.map((item) => item.end === item.start)).toEqual([true]);
+});
+
+test('a row with both times is a span by itself', () => {
+  const runs = table(
+    'runs',
+    [
+      column('started_at', { type: 'timestamp', role: 'time' }),
+      column('finished_at', { type: 'timestamp' }),
+      column('job_id', { role: 'facet' }),
+    ],
+    'started_at',
+  );
+  const items = fold(runs, [
+    row({ started_at: '2026-11-21T10:00:00Z', finished_at: '2026-11-21T10:10:00Z', job_id: 'backup', exit_code: '2' }),
+    row({ started_at: '2026-11-21T10:20:00Z', finished_at: null, job_id: 'backup', exit_code: null }),
+  ]);
+  expect(items.map((item) => [item.lane, item.end, item.bad])).toEqual([
+    ['backup', Date.parse('2026-11-21T10:10:00Z'), true],
+    ['backup', undefined, false],
+  ]);
+});

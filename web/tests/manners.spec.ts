@@ -1,0 +1,119 @@
+// For everybody: no violations of WCAG that a program can find, in light and dark; small and large; values that would
+// like to do harm; and who may see what.
+import { accessible, expect, signedIn, test } from './support/fixtures';
+import { Host } from './support/host';
+
+const PAGES = [
+  '/',
+  '/tables/obs_events',
+  '/tables/obs_events?filter=kind=nothing',
+  '/tables/obs_events/live',
+  '/tables/host_perf/charts',
+  '/timeline?entity=atlas&column=pc_id',
+  '/dead-letters',
+  '/plugins',
+  '/plugins/obs-events',
+  '/audit',
+  '/sql?q=select+kind,+count(*)+from+obs_events+group+by+kind',
+  '/sign-in',
+];
+
+for (const colorScheme of ['light', 'dark'] as const) {
+  test(`no page breaks a rule of accessibility, ${colorScheme}`, async ({ page, host, operator }) => {
+    test.setTimeout(120_000);
+    await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
+    await operator(page, host);
+    for (const path of PAGES) {
+      await page.goto(`${host.address}${path}`);
+      await page.waitForLoadState('networkidle').catch(() => undefined);
+      await expect(page.getByRole('heading', { level: 1 })).toBeAttached();
+      await expect(page.getByText('Asking', { exact: false })).toHaveCount(0);
+      await accessible(page, `${path} in ${colorScheme}`);
+    }
+  });
+}
+
+test('nothing runs over the edge of a phone, or at 400 %', async ({ page, host }) => {
+  // 1280 pixels at 400 % are 320.
+  for (const width of [390, 320]) {
+    await page.setViewportSize({ width, height: 700 });
+    for (const path of PAGES.filter((one) => !one.startsWith('/sql'))) {
+      await page.goto(`${host.address}${path}`);
+      await expect(page.getByRole('heading', { level: 1 })).toBeAttached();
+      const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+      expect(over, `${path} at ${width}`).toBeLessThanOrEqual(0);
+    }
+  }
+  await page.goto(host.address);
+  await page.getByRole('button', { name: 'Menu' }).click();
+  await page.getByRole('link', { name: 'Audit' }).click();
+  await expect(page.getByRole('heading', { name: 'Audit' })).toBeVisible();
+});
+
+test('the theme and the zone are remembered', async ({ page, host }) => {
+  await page.goto(`${host.address}/audit`);
+  await page.getByRole('button', { name: 'System colours' }).click();
+  await page.getByRole('button', { name: 'Light' }).click();
+  await page.getByRole('button', { name: 'Local time' }).click();
+  await page.reload();
+  await expect(page.locator('html')).toHaveAttribute('data-theme', 'dark');
+  await expect(page.getByRole('button', { name: 'UTC' })).toBeVisible();
+});
+
+test('values of strangers are shown exactly and do no harm', async ({ page }) => {
+  const host = await Host.start({ plugins: ['obs-events'] });
+  try {
+    const big = `{"big":9223372036854775807,"nul":"a\\u0000b","html":"<script>window.harm=1</script>","long":"${'x'.repeat(1 << 20)}"}`;
+    const at = new Date().toISOString();
+    const payload = `{"pc_id":"<img src=x onerror=window.harm=1>","at":"${at}","kind":"\u202Egnp.exe","source":"s","payload":${big}}`;
+    await host.publish([{ subject: 'obs.x', payload }]);
+    await host.rows('obs_events', 1);
+    await page.goto(`${host.address}/tables/obs_events`);
+    const row = page.getByRole('table', { name: 'Rows of obs_events' }).getByRole('row').nth(1);
+    await expect(row).toContainText('<img src=x onerror=window.harm=1>');
+    await expect(row).toContainText('RLO');
+    await row.getByRole('link').click();
+    const drawer = page.getByRole('dialog', { name: /Row/ });
+    await expect(drawer.getByText('9223372036854775807').first()).toBeVisible();
+    await expect(drawer.getByTitle('U+0000 NUL').first()).toBeVisible();
+    await expect(drawer.getByText('<script>window.harm=1</script>').first()).toBeVisible();
+    await expect(drawer.getByRole('button', { name: /more characters/ }).first()).toBeVisible();
+    expect(await page.evaluate(() => 'harm' in window)).toBe(false);
+    // The whole document is not drawn until somebody wants it.
+    expect(await page.evaluate(() => document.body.textContent.length)).toBeLessThan(200_000);
+  } finally {
+    await host.stop();
+  }
+});
+
+test('a host for others asks for a token, and a viewer changes nothing', async ({ page }) => {
+  const host = await Host.start({ plugins: ['obs-events'] });
+  try {
+    const { token } = await host.api<{ token: string }>('/api/v1/tokens', {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ name: 'looks', role: 'viewer' }),
+    });
+    await page.goto(`${host.address}/sign-in`);
+    await page.getByLabel('Token').fill('lantern_wrong');
+    await page.getByRole('button', { name: 'Sign in' }).click();
+    await expect(page.getByRole('alert')).toContainText('the token is not known here');
+    await page.getByLabel('Token').fill(token);
+    await page.getByRole('button', { name: 'Sign in' }).click();
+    await expect(page.getByRole('button', { name: 'Sign out looks' })).toBeVisible();
+    await page.goto(`${host.address}/plugins/obs-events`);
+    await expect(page.getByRole('heading', { name: 'Versions' })).toBeVisible();
+    await expect(page.getByRole('button', { name: 'Pause…' })).toHaveCount(0);
+    await page.goto(`${host.address}/plugins`);
+    await expect(page.getByLabel("A plugin's .wasm file")).toHaveCount(0);
+    await page.getByRole('button', { name: 'Sign out looks' }).click();
+    await expect(page.getByRole('link', { name: 'Sign in', exact: true })).toBeVisible();
+
+    // A token that is no longer good leads back to signing in.
+    await signedIn(page, 'lantern_gone');
+    await page.goto(`${host.address}/audit`);
+    await expect(page.getByRole('heading', { name: 'Sign in' })).toBeVisible();
+  } finally {
+    await host.stop();
+  }
+});
