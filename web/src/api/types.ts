@@ -157,6 +157,8 @@ export interface RowDetail {
   version: { plugin: string; version: string; digest: string } | null;
   message: Message | null;
   message_missing: string | null;
+  /** What else there is to know of where the row comes from. */
+  note?: string | null;
   neighbours: { before: Row[]; after: Row[] };
 }
 

@@ -13,12 +13,18 @@ export interface Item {
   bad: boolean;
   /** How many rows it was folded of. */
   rows: number;
+  /** Which line of its lane it is drawn on, so that spans at the same time do not cover each other. */
+  track: number;
 }
 
 export interface Lane {
   name: string;
   items: Item[];
+  tracks: number;
 }
+
+/** Lines of one lane. What is more than this shares the last one. */
+const TRACKS_MAX = 5;
 
 const END = /^(finished|ended|completed|stopped|closed|done|exited)_at$|(^|_)end(_at|_time)?$/;
 const PAIRS: [RegExp, RegExp][] = [
@@ -64,6 +70,7 @@ export function fold(table: Table, rows: readonly Row[]): Item[] {
       label: labelOf(table, row, kind),
       bad: isBad(row),
       rows: 1,
+      track: 0,
     };
   });
   return end ? items : paired(items, rows);
@@ -144,5 +151,17 @@ export function lanes(items: readonly Item[]): Lane[] {
     if (list) list.push(item);
     else by.set(name, [item]);
   }
-  return [...by].map(([name, list]) => ({ name, items: list }));
+  return [...by].map(([name, list]) => ({ name, items: list, tracks: stack(list) }));
+}
+
+/** Puts every span on the first line that is free when it starts; answers how many lines there are. */
+function stack(items: readonly Item[]): number {
+  const busyUntil: number[] = [];
+  for (const item of items) {
+    if (item.end === item.start) continue;
+    const free = busyUntil.findIndex((until) => until <= item.start);
+    item.track = free >= 0 ? free : Math.min(busyUntil.length, TRACKS_MAX - 1);
+    busyUntil[item.track] = Math.max(busyUntil[item.track] ?? 0, item.end ?? Number.POSITIVE_INFINITY);
+  }
+  return Math.max(1, busyUntil.length);
 }

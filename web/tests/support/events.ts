@@ -30,6 +30,7 @@ export function observations(count: number, end: number, hours = 24): Outgoing[]
   const next = numbers(7);
   const total = KINDS.reduce((sum, [, , weight]) => sum + weight, 0);
   const messages: Outgoing[] = [];
+  const open = new Map<string, object[]>();
   for (let index = 0; index < count; index += 1) {
     // Busier in the middle of the day, with one burst.
     const place = (index + next()) / count;
@@ -45,11 +46,22 @@ export function observations(count: number, end: number, hours = 24): Outgoing[]
         kind,
         source,
         event_record_id: `${index}`,
-        payload: about(kind, next, index),
+        payload: inPairs(open, `${machine} ${kind}`, about(kind, next, index)),
       },
     });
   }
   return messages;
+}
+
+const ENDS: Record<string, string> = { process_exit: 'process_start', logoff: 'logon' };
+
+/** An end is about what was started on the same machine before. */
+function inPairs(open: Map<string, object[]>, place: string, about: object): object {
+  const [machine = '', kind = ''] = place.split(' ');
+  const started = open.get(`${machine} ${ENDS[kind] ?? kind}`) ?? [];
+  if (ENDS[kind]) return { ...about, ...started.shift() };
+  if (Object.values(ENDS).includes(kind)) open.set(place, [...started, about]);
+  return about;
 }
 
 function kindAt(place: number): [string, string] {
@@ -66,7 +78,7 @@ function about(kind: string, next: () => number, index: number): object {
   if (kind.startsWith('package'))
     return { package: one(PACKAGES), version: `${1 + (index % 4)}.${index % 17}.${index % 9}` };
   if (kind.startsWith('log'))
-    return { user: one(USERS), line: `pts/${index % 6}`, host: `10.0.${index % 7}.${index % 200}` };
+    return { user: one(USERS), line: `pts/${index}`, host: `10.0.${index % 7}.${index % 200}` };
   if (kind === 'boot') return { kernel: '6.1.0-28-amd64' };
   return {
     pid: 1000 + index,
