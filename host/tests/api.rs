@@ -18,10 +18,11 @@ mod dead_letters;
 mod evolving;
 #[path = "api/guard.rs"]
 mod guard;
-#[path = "api/scene.rs"]
+#[path = "api/page.rs"]
 mod page;
 #[path = "api/plugins.rs"]
 mod plugins;
+#[path = "api/scene.rs"]
 mod scene;
 #[path = "api/tables.rs"]
 mod tables;
