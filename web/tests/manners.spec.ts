@@ -46,7 +46,7 @@ test('nothing runs over the edge of a phone, or at 400 %', async ({ page, host }
   }
   await page.goto(host.address);
   await page.getByRole('button', { name: 'Menu' }).click();
-  await page.getByRole('link', { name: 'Audit' }).click();
+  await page.getByRole('link', { name: 'Audit', exact: true }).click();
   await expect(page.getByRole('heading', { name: 'Audit' })).toBeVisible();
 });
 

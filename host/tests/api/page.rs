@@ -36,10 +36,7 @@ async fn every_address_of_the_page_shows_it() {
         assert!(body.contains("<title>Lantern</title>"), "{path}: {body}");
         let policy = response.headers()["content-security-policy"].to_str().unwrap();
         assert!(policy.starts_with("default-src 'none'"), "{policy}");
-        assert!(
-            !policy.contains("unsafe") && !policy.contains("http"),
-            "{policy}"
-        );
+        assert!(!policy.contains("unsafe") && !policy.contains("http"), "{policy}");
         assert_eq!(response.headers()["x-content-type-options"], "nosniff");
     }
 }
@@ -55,7 +52,10 @@ async fn the_page_stands_before_no_answer_of_the_api() {
     let (response, _) = ask(&api, "/assets/nothing.js", &html).await;
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
     // An address that means nothing is shown by the page, and told to programs as a problem.
-    assert_eq!(ask(&api, "/nothing", &html).await.0.status(), StatusCode::NOT_FOUND);
+    assert_eq!(
+        ask(&api, "/nothing", &html).await.0.status(),
+        StatusCode::NOT_FOUND
+    );
     let (response, _) = ask(&api, "/nothing", &[]).await;
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
     assert_eq!(response.headers()["content-type"], "application/problem+json");

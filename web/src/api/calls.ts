@@ -12,7 +12,7 @@ const EXACT = { integers: 'text' };
 
 /** Readiness answers with 503 when something is not well, and says what: that is an answer too. */
 export async function readiness(signal?: AbortSignal): Promise<T.Readiness> {
-  const response = await fetch('/readyz', { cache: 'no-store', credentials: 'omit', ...(signal ? { signal } : {}) });
+  const response = await request('/readyz', { signal, unready: true });
   return (await response.json()) as T.Readiness;
 }
 

@@ -41,6 +41,8 @@ interface Call {
   body?: BodyInit;
   headers?: Record<string, string>;
   signal?: AbortSignal | undefined;
+  /** Whether 503 is an answer like any other. */
+  unready?: boolean;
 }
 
 /** One request. Throws `Problem`, `Unreachable`, or an `AbortError` when the signal says so. */
@@ -62,7 +64,7 @@ export async function request(path: string, call: Call = {}): Promise<Response> 
     if (isAbort(error)) throw error;
     throw new Unreachable(error);
   }
-  if (response.ok) return response;
+  if (response.ok || (call.unready && response.status === 503)) return response;
   throw await problemOf(response);
 }
 
