@@ -59,6 +59,11 @@ export class Pages<T> {
       this.#cursor = page.next_cursor ?? undefined;
       this.whole = page.next_cursor === null;
       this.error = undefined;
+      // A page without a row says only how far was looked.
+      if (page.items.length === 0 && !this.whole) {
+        await this.#load(this.#cursor);
+        return;
+      }
     } catch (error) {
       if (isAbort(error) || running.signal.aborted) return;
       this.error = error instanceof Error ? error : new Error(String(error));
