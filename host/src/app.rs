@@ -6,7 +6,7 @@ mod presence;
 mod wiring;
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,11 +48,36 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     run(config, stop).await
 }
 
-/// Runs the host until `stop`.
+/// Runs the host until `stop`, and says where it is on standard output.
 ///
 /// # Errors
 /// As for [`serve`].
 pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    run_and_tell(config, stop, announce).await
+}
+
+/// A host that has started.
+#[derive(Clone, Debug)]
+pub struct Up {
+    /// Where its API is.
+    pub url: String,
+    /// Its database.
+    pub database: PathBuf,
+    /// Its own broker, where it has one.
+    pub broker: Option<String>,
+    /// How many plugins it has.
+    pub plugins: usize,
+}
+
+/// Runs the host until `stop`. `up` is called when it answers.
+///
+/// # Errors
+/// As for [`serve`].
+pub async fn run_and_tell(
+    config: Config,
+    stop: CancellationToken,
+    up: impl FnOnce(Up),
+) -> anyhow::Result<()> {
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("listen on {} (setting listen, flag --listen)", config.listen))?;
@@ -94,7 +119,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let indexing = tokio::spawn(keep_indexes(Arc::clone(&store), stop.child_token()));
     let url = presence::url_of(address);
     let presence = Presence::write(&config.data_dir, &url)?;
-    announce(&url, store.path(), broker.embedded_url(), lifecycle.count().await);
+    up(Up {
+        url,
+        database: store.path().to_owned(),
+        broker: broker.embedded_url().map(str::to_owned),
+        plugins: lifecycle.count().await,
+    });
 
     stop.cancelled().await;
     presence.remove();
@@ -166,7 +196,13 @@ async fn count_reconnects(broker: Broker, metrics: Metrics) {
 }
 
 /// What programs that start the host wait for: one line on standard output.
-fn announce(url: &str, database: &Path, broker: Option<&str>, plugins: usize) {
+fn announce(up: Up) {
+    let Up {
+        url,
+        database,
+        broker,
+        plugins,
+    } = up;
     let broker = broker.map(|url| format!(", broker {url}")).unwrap_or_default();
     let line = format!(
         "lantern is up: {url}, database {}{broker}, {plugins} plugins",

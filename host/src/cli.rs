@@ -4,12 +4,14 @@
 //! Exit codes: 0 done, 1 failed, 2 not understood, 78 the configuration cannot be used.
 
 mod audit;
+mod author;
 pub mod check;
 pub mod client;
 mod commands;
 mod completions;
 mod config;
 mod dead_letters;
+mod doctor;
 mod failure;
 pub mod inspect;
 mod plugin;
@@ -79,6 +81,8 @@ enum Command {
     Audit(audit::AuditArgs),
     /// Send events to a stream and wait until the broker has stored them.
     Publish(publish::PublishArgs),
+    /// See whether plugins can be written and run here, and what to do where not. Exits with 1 when something is wrong.
+    Doctor(doctor::DoctorArgs),
     /// Show, check and explain the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -138,6 +142,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Token(command) => token::run(&command),
         Command::Audit(args) => audit::run(&args),
         Command::Publish(args) => publish::run(args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Config(command) => config::run(&command),
         Command::Completions(args) => completions::run(&args),
         Command::CompileComponent => commands::compile_component(),

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use layers::{Flag, Origin, Sources};
+pub use layers::{Flag, Origin, Sources, variable_name};
 pub use show::reference;
 pub use value::{is_loopback, redact};
 

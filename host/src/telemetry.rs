@@ -1,6 +1,7 @@
 //! What the host says of itself to people and machines: the log on standard error, and [`Metrics`]. Decides
 //! nothing; the rest of the host calls `tracing` and the methods here.
 
+mod guests;
 mod metrics;
 mod repeats;
 
@@ -8,6 +9,7 @@ use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
 
+pub use guests::{GuestLine, listen_to_guests};
 pub use metrics::{Metrics, Outcome};
 pub use repeats::Repeats;
 

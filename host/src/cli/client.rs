@@ -47,6 +47,20 @@ pub struct HostArgs {
 }
 
 impl HostArgs {
+    /// The host at `url` with this data directory.
+    pub fn of(url: &str, data_dir: &Path) -> Self {
+        Self {
+            host: Some(url.to_owned()),
+            data_dir: Some(data_dir.to_owned()),
+            token_file: None,
+        }
+    }
+
+    /// Whether a host was named on the command line.
+    pub fn is_named(&self) -> bool {
+        self.host.is_some() || self.data_dir.is_some()
+    }
+
     /// Another host by its address, with the same token.
     pub fn at(&self, url: &str) -> Self {
         Self {

@@ -9,8 +9,9 @@ use super::check::{CheckReport, SourceCheck};
 use super::inspect::{Inspection, Size};
 use super::{Failure, PublishRequest};
 use crate::config::Config;
-use crate::plugin::{self, Compiler, Loader, Plugin};
+use crate::plugin::{self, Compiler, Loader, Plugin, Speed, Target};
 use crate::settings::PluginSettings;
+use crate::workshop::project::{Project, ProjectError};
 use crate::{app, broker, store};
 
 /// Runs the host until it is told to stop.
@@ -94,22 +95,13 @@ fn inspection(plugin: &Plugin) -> Inspection {
 }
 
 /// Builds a plugin; answers with where it was written.
-pub fn build(
-    package: &Path,
-    out: Option<&Path>,
-    target: plugin::Target,
-) -> Result<std::path::PathBuf, Failure> {
-    match plugin::build(package, out, target) {
-        Ok(built) => Ok(built.path),
-        Err(error) => {
-            let hint = error.hint();
-            let failure = Failure::new(error);
-            Err(match hint {
-                Some(hint) => failure.hint(hint),
-                None => failure,
-            })
-        }
-    }
+pub fn build(package: &Path, out: Option<&Path>, target: Target) -> Result<std::path::PathBuf, Failure> {
+    let compiled = match target {
+        Target::Bare => Project::open(package)?.build(Speed::Full)?,
+        Target::Wasi => plugin::compile(package, target, Speed::Full).map_err(ProjectError::from)?,
+    };
+    let built = plugin::write(&compiled, out).map_err(ProjectError::from)?;
+    Ok(built.path)
 }
 
 /// Sends events, and answers with how many the broker has stored.
@@ -161,6 +153,16 @@ pub fn publish(request: PublishRequest) -> Result<u64, Failure> {
         report.published, report.lines
     );
     Err(Failure::new(anyhow::anyhow!(words)).details(troubles))
+}
+
+/// Waits for something that a command does with a broker.
+pub fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    Ok(runtime.block_on(future))
 }
 
 /// Compiles a component in this process, which the host may kill.

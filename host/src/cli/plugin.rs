@@ -16,11 +16,21 @@ use std::str::FromStr;
 
 use clap::Subcommand;
 
-use super::{Failure, inspect};
+use super::{Failure, author, inspect};
 use crate::schema::PluginName;
 
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
+    /// Make a project that builds and passes its test, with a table guessed from a sample.
+    New(author::new::NewArgs),
+    /// Build a plugin and compare what it makes of its fixtures with what is expected. Exits with 1 when it differs.
+    Test(author::test::TestArgs),
+    /// Build on each save, swap into a host that is started for it, and show rows and dead letters as they come.
+    Dev(author::dev::DevArgs),
+    /// Take messages from a stream, or a host's dead letters, as fixtures.
+    Record(author::record::RecordArgs),
+    /// Show what one message becomes. Exits with 1 when it is rejected.
+    Run(author::run::RunArgs),
     /// Build the plugin in a cargo package and make it a component that the host loads.
     Build {
         /// The package's directory.
@@ -63,6 +73,11 @@ pub enum PluginCommand {
 pub fn run(command: &PluginCommand) -> Result<ExitCode, Failure> {
     match command {
         PluginCommand::Build { path, out, wasi } => return inspect::run_build(path, out.as_deref(), *wasi),
+        PluginCommand::New(args) => author::new::run(args)?,
+        PluginCommand::Dev(args) => return author::dev::run(args),
+        PluginCommand::Record(args) => author::record::run(args)?,
+        PluginCommand::Test(args) => return author::test::run(args),
+        PluginCommand::Run(args) => return author::run::run(args),
         PluginCommand::Inspect(args) => return inspect::run(args),
         PluginCommand::Install(args) => swap::install(args)?,
         PluginCommand::List(args) => show::list(args)?,

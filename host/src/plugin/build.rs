@@ -35,6 +35,15 @@ impl Target {
 
 /// The profile that is used where a workspace defines it.
 const PROFILE: &str = "plugin";
+/// The settings for [`Speed::Quick`], which calculate as the others do. Names of functions stay, for the words of a trap.
+const QUICK_SETTINGS: [(&str, &str); 6] = [
+    ("CARGO_PROFILE_DEV_OPT_LEVEL", "1"),
+    ("CARGO_PROFILE_DEV_DEBUG", "0"),
+    ("CARGO_PROFILE_DEV_DEBUG_ASSERTIONS", "false"),
+    ("CARGO_PROFILE_DEV_OVERFLOW_CHECKS", "false"),
+    ("CARGO_PROFILE_DEV_PANIC", "abort"),
+    ("CARGO_PROFILE_DEV_INCREMENTAL", "true"),
+];
 /// The same settings for a workspace without that profile: small and fast, with nothing to unwind.
 const RELEASE_SETTINGS: [(&str, &str); 5] = [
     ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3"),
@@ -43,6 +52,23 @@ const RELEASE_SETTINGS: [(&str, &str); 5] = [
     ("CARGO_PROFILE_RELEASE_PANIC", "abort"),
     ("CARGO_PROFILE_RELEASE_STRIP", "true"),
 ];
+
+/// What is more worth: a plugin that runs fast, or one that is built fast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speed {
+    /// As it is installed: small and fast.
+    Full,
+    /// For a look while it is being written: a second after a change instead of several.
+    Quick,
+}
+
+/// A crate that has become a component.
+pub struct Compiled {
+    /// The package's name.
+    pub name: String,
+    /// The component, as no host has seen it yet.
+    pub component: Vec<u8>,
+}
 
 /// A plugin file that was built.
 pub struct Built {
@@ -138,33 +164,42 @@ pub fn encode(core_module: &[u8]) -> Result<Vec<u8>, EncodeError> {
         .map_err(|error| EncodeError(format!("{error:#}")))
 }
 
-/// Builds the crate at `path` (a directory or its Cargo.toml) for `target`, encodes and loads it, and writes it to `out`,
-/// or to `NAME.wasm` in the current directory. Cargo talks to standard error while it works.
+/// Loads what was built and writes it to `out`, or to `NAME.wasm` in the current directory.
 ///
 /// # Errors
 /// Whatever keeps a file from being a plugin that the host would load; then nothing is written.
-pub fn build(path: &Path, out: Option<&Path>, target: Target) -> Result<Built, BuildError> {
-    let manifest = manifest_of(path)?;
-    let dir = manifest.parent().unwrap_or(Path::new("/"));
-    ensure_target(dir, target)?;
-    let artifact = cargo_build(dir, &manifest, target)?;
-    let binary = std::fs::read(&artifact.file).map_err(|source| file(&artifact.file, source))?;
-    let component = match target {
-        Target::Bare => encode(&binary)?,
-        Target::Wasi => binary, // Rust's linker for this target has encoded it.
-    };
+pub fn write(compiled: &Compiled, out: Option<&Path>) -> Result<Built, BuildError> {
+    let Compiled { name, component } = compiled;
     // Whether it may import WASI is for the operator of a host to say; here it is empty anyway.
     let settings = PluginSettings {
         wasi: true,
         ..PluginSettings::default()
     };
-    let plugin = Loader::new(Config::new(Compiler::InProcess), [0; 32])?.load_with(&component, &settings)?;
-    let path = out.map_or_else(
-        || PathBuf::from(format!("{}.wasm", artifact.name)),
-        Path::to_owned,
-    );
-    replace(&path, &component).map_err(|source| file(&path, source))?;
+    let plugin = Loader::new(Config::new(Compiler::InProcess), [0; 32])?.load_with(component, &settings)?;
+    let path = out.map_or_else(|| PathBuf::from(format!("{name}.wasm")), Path::to_owned);
+    replace(&path, component).map_err(|source| file(&path, source))?;
     Ok(Built { path, plugin })
+}
+
+/// Builds and encodes the crate at `path` (a directory or its Cargo.toml), without a look at whether a host would load it.
+/// Cargo talks to standard error while it works.
+///
+/// # Errors
+/// Whatever keeps the crate from becoming a component.
+pub fn compile(path: &Path, target: Target, speed: Speed) -> Result<Compiled, BuildError> {
+    let manifest = manifest_of(path)?;
+    let dir = manifest.parent().unwrap_or(Path::new("/"));
+    ensure_target(dir, target)?;
+    let artifact = cargo_build(dir, &manifest, target, speed)?;
+    let binary = std::fs::read(&artifact.file).map_err(|source| file(&artifact.file, source))?;
+    let component = match target {
+        Target::Bare => encode(&binary)?,
+        Target::Wasi => binary, // Rust's linker for this target has encoded it.
+    };
+    Ok(Compiled {
+        name: artifact.name,
+        component,
+    })
 }
 
 fn file(path: &Path, source: io::Error) -> BuildError {
@@ -258,7 +293,7 @@ struct Artifact {
     file: PathBuf,
 }
 
-fn cargo_build(dir: &Path, manifest: &Path, target: Target) -> Result<Artifact, BuildError> {
+fn cargo_build(dir: &Path, manifest: &Path, target: Target, speed: Speed) -> Result<Artifact, BuildError> {
     let mut cargo = Command::new(tool("CARGO", "cargo"));
     cargo
         .args([
@@ -273,7 +308,9 @@ fn cargo_build(dir: &Path, manifest: &Path, target: Target) -> Result<Artifact, 
         .arg(manifest)
         .current_dir(dir)
         .stderr(Stdio::inherit());
-    if has_profile(dir)? {
+    if speed == Speed::Quick {
+        cargo.envs(QUICK_SETTINGS);
+    } else if has_profile(dir)? {
         cargo.args(["--profile", PROFILE]);
     } else {
         cargo.arg("--release").envs(RELEASE_SETTINGS);
@@ -356,7 +393,7 @@ not json
     #[test]
     fn a_place_without_a_crate_is_said_so() {
         let dir = tempfile::tempdir().unwrap();
-        let Err(error) = build(dir.path(), None, Target::Bare) else {
+        let Err(error) = compile(dir.path(), Target::Bare, Speed::Full) else {
             panic!("there is nothing to build")
         };
         assert!(matches!(error, BuildError::NoCrate(_)), "{error:?}");

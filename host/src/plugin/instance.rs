@@ -126,6 +126,10 @@ fn upset(error: &wasmtime::Error, store: &Store<GuestState>, time: Duration) -> 
         words.push_str(", in ");
         words.push_str(&functions);
     }
+    // A panic writes where it happened before it traps.
+    if let (RejectionClass::Trap, Some(said)) = (class, store.data().last_error()) {
+        words = format!("{said} ({words})");
+    }
     Upset {
         class,
         words: clean_text(&words, WORDS_BYTES_MAX),

@@ -24,6 +24,8 @@ const TABLE_ELEMENTS_MAX: usize = 200_000;
 pub(super) const HANDLES_MAX: usize = 1_000;
 /// Longest line of a guest that is logged.
 pub(super) const LOG_LINE_BYTES_MAX: usize = 4 * 1024;
+/// What is kept of a line that the guest logged as an error, for the words of a trap.
+pub(super) const ERROR_BYTES_MAX: usize = 600;
 /// How much longer than its processor time a call may take by the clock, when other work keeps the processor.
 const STARVATION_FACTOR: u32 = 5;
 
@@ -33,6 +35,7 @@ pub(super) struct GuestState {
     memory_bytes_max: usize,
     table_elements: usize,
     refused: Option<String>,
+    last_error: Option<String>,
     deadline: Deadline,
     log: Arc<LogGate>,
     wasi: Option<Box<Wasi>>,
@@ -46,6 +49,7 @@ impl GuestState {
             memory_bytes_max: limits.memory_bytes,
             table_elements: 0,
             refused: None,
+            last_error: None,
             deadline: Deadline::after(Duration::ZERO),
             log: Arc::clone(log),
             wasi: None,
@@ -63,6 +67,7 @@ impl GuestState {
         let state = store.data_mut();
         state.deadline = Deadline::after(time);
         state.refused = None;
+        state.last_error = None;
         if let Some(wasi) = &state.wasi {
             wasi.begin_call();
         }
@@ -82,6 +87,17 @@ impl GuestState {
     /// A permit to log one line, unless the guest has had its share of this second.
     pub fn log_line(&self) -> Option<LogLine<'_>> {
         self.log.admit()
+    }
+
+    /// Keeps what the guest has logged as an error, for the words of a trap that may follow.
+    pub fn note_error(&mut self, text: String) {
+        self.last_error = Some(text);
+    }
+
+    /// The last line that the guest has logged as an error since the call began. Before a trap it is mostly the words
+    /// of a panic.
+    pub fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
     }
 
     /// The guest's WASI. Only where it is linked does anybody ask for it.

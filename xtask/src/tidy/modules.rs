@@ -31,6 +31,8 @@ const MAY_KNOW: &[(&str, &[&str], &str)] = &[
      "it owns the projections and tells them what to run; faces ask it, it asks no face"),
     ("http", &["batch", "schema", "settings", "store", "status", "telemetry", "lifecycle"],
      "it shows and steers; it reaches brokers and plugins only through the lifecycle"),
+    ("workshop", &["batch", "schema", "settings", "broker", "plugin"],
+     "it is for authors, beside a running host and no part of it"),
     ("config", &["batch", "schema", "settings", "broker", "plugin", "store", "projection", "http", "telemetry"],
      "each module owns its Config; this one composes them, and none asks it back"),
     ("telemetry", &["batch", "schema", "status"],

@@ -23,6 +23,14 @@ use super::config::EmbeddedConfig;
 use super::link::ServerVersion;
 use process::Child;
 
+/// The `nats-server` that a host would run, and its version: the one that is named, or the first that is found.
+///
+/// # Errors
+/// [`EmbeddedError::NoBinary`] when there is none that is new enough.
+pub async fn find_server(named: Option<&Path>) -> Result<(PathBuf, ServerVersion), EmbeddedError> {
+    binary::find(named).await
+}
+
 /// How long a server may take to accept connections. It reads its streams' state before that.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -4,9 +4,9 @@
 use wasmtime::Result;
 use wasmtime::component::{Linker, WasmStr};
 
-use super::super::limits::{GuestState, LogLevel};
+use super::super::limits::{ERROR_BYTES_MAX, GuestState, LogLevel};
 use super::Shape;
-use crate::batch::{Delivery, Outcome, Rejection, RejectionClass, Row, Timestamp, Value};
+use crate::batch::{Delivery, Outcome, Rejection, RejectionClass, Row, Timestamp, Value, clean_text};
 use crate::schema::{
     ColumnType, Merge, Origin, RawColumn, RawGuard, RawIndex, RawManifest, RawOnConflict, RawSource,
     RawTable, RawWrite, Role,
@@ -37,9 +37,14 @@ pub(super) type Guest = generated::Plugin;
 pub(super) fn link(linker: &mut Linker<GuestState>) -> Result<()> {
     linker
         .instance(IMPORT)?
-        .func_wrap("log", |store, (level, text): (Level, WasmStr)| {
+        .func_wrap("log", |mut store, (level, text): (Level, WasmStr)| {
             if let Some(line) = store.data().log_line() {
-                line.write(LogLevel::from(level), &text.to_str(&store)?);
+                let text = text.to_str(&store)?;
+                line.write(LogLevel::from(level), &text);
+                if level == Level::Error {
+                    let words = clean_text(&text, ERROR_BYTES_MAX);
+                    store.data_mut().note_error(words);
+                }
             }
             Ok(())
         })

@@ -1,0 +1,203 @@
+//! What the author of a plugin types, with the real binary, cargo and component, in a folder that has no checkout around it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by it"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// Where all projects of these tests are built, so that crates of the registry are compiled once.
+fn target() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("author-target")
+}
+
+/// A folder for projects. Always the same path, so that the SDK beside a project is built once for it; nothing of an
+/// earlier run is left in it.
+fn workplace(name: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("author").join(name);
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+fn lantern(arguments: &[&str], dir: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_lantern"))
+        .args(arguments)
+        .current_dir(dir)
+        .env("CARGO_TARGET_DIR", target())
+        // The crates that a project needs are among those that this workspace was built from.
+        .env("CARGO_NET_OFFLINE", "true")
+        .env_remove("RUSTFLAGS")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[track_caller]
+fn succeeds(arguments: &[&str], dir: &Path) -> String {
+    let output = lantern(arguments, dir);
+    assert!(
+        output.status.success(),
+        "{arguments:?}\n{}{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
+    text(&output.stdout)
+}
+
+/// Runs what must fail with 1, and answers with all that it said.
+#[track_caller]
+fn fails(arguments: &[&str], dir: &Path) -> String {
+    let output = lantern(arguments, dir);
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}\n{said}");
+    said
+}
+
+/// Versions of crates as this workspace has them: those are here, without a network.
+fn lock(project: &Path) {
+    let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock");
+    std::fs::copy(lock, project.join("Cargo.lock")).unwrap();
+}
+
+#[track_caller]
+fn edit(file: &Path, from: &str, to: &str) {
+    let text = std::fs::read_to_string(file).unwrap();
+    assert!(text.contains(from), "{from:?} is not in\n{text}");
+    std::fs::write(file, text.replace(from, to)).unwrap();
+}
+
+#[track_caller]
+fn has(said: &str, words: &[&str]) {
+    for word in words {
+        assert!(said.contains(word), "{word:?} is not in\n{said}");
+    }
+}
+
+const SAMPLE: &str = r#"{"orderId":"a","customer":"x","placedAt":"2026-05-28T12:41:00+02:00","total_cents":100,"type":"gift","note":null}
+{"orderId":"b","customer":"x","placedAt":"2026-05-28T10:41:01Z","total_cents":250,"type":"gift","items":[{"sku":1}],"weight":2}
+{"orderId":"c","customer":"y","placedAt":"2026-05-28T10:41:02Z","total_cents":250,"type":"gift","weight":2.5}
+"#;
+
+/// One project through everything, so that it is compiled as few times as can be.
+#[test]
+fn from_nothing_to_rows_and_through_what_beginners_do() {
+    let dir = workplace("rust");
+    std::fs::write(dir.join("sample.jsonl"), SAMPLE).unwrap();
+    let said = succeeds(&["plugin", "new", "orders", "--sample", "sample.jsonl"], &dir);
+    has(
+        &said,
+        &[
+            "stream ORDERS (orders.>)",
+            "guessed from 3 messages of sample.jsonl",
+            "order_id",
+            "key",
+            "measure",
+            "lantern plugin test",
+        ],
+    );
+    let project = dir.join("orders");
+    lock(&project);
+    let again = fails(&["plugin", "new", "orders"], &dir);
+    has(&again, &["orders is there already", "--path DIR"]);
+
+    let said = succeeds(&["plugin", "test"], &project);
+    has(&said, &["orders 0.1.0", "sample-1", "sample-3", "3 cases ok"]);
+
+    // Another message, without and with an expectation, and one with its own subject.
+    let fixture = project.join("fixtures/more.messages.jsonl");
+    std::fs::write(
+        &fixture,
+        "{\"subject\":\"orders.new\",\"payload\":{\"orderId\":7}}\n{\"payload\":\"text\"}\n",
+    )
+    .unwrap();
+    let said = fails(&["plugin", "test", "--filter", "more"], &project);
+    has(
+        &said,
+        &[
+            "FAILED",
+            "more.expected.json is missing",
+            "orderId: invalid type: integer `7`",
+            "1 of 1 case failed",
+        ],
+    );
+    let said = succeeds(&["plugin", "test", "--bless"], &project);
+    has(&said, &["blessed", "4 cases ok, 1 of them written anew"]);
+    edit(&project.join("fixtures/sample-2.expected.json"), "250", "251");
+    let said = fails(&["plugin", "test"], &project);
+    has(
+        &said,
+        &["row 1 of orders", "total_cents  expected 251", "now 250"],
+    );
+    edit(&project.join("fixtures/sample-2.expected.json"), "251", "250");
+
+    let said = succeeds(
+        &[
+            "plugin",
+            "run",
+            ".",
+            "--input",
+            "fixtures/sample-1.json",
+            "--subject",
+            "orders.x",
+        ],
+        &project,
+    );
+    has(
+        &said,
+        &[
+            "orders.x 1 (",
+            "1 row",
+            "order_id     a",
+            "placed_at    2026-05-28T10:41:00.000000Z",
+        ],
+    );
+    let said = fails(
+        &["plugin", "run", ".", "--input", "Cargo.toml", "--json"],
+        &project,
+    );
+    has(&said, &["\"class\": \"malformed\""]);
+
+    mistakes(&project);
+}
+
+fn mistakes(project: &Path) {
+    let library = project.join("src/lib.rs");
+    let good = std::fs::read_to_string(&library).unwrap();
+    let with = |from: &str, to: &str| {
+        std::fs::write(&library, &good).unwrap();
+        edit(&library, from, to);
+    };
+
+    with("total_cents: i64", "total_cents: u64");
+    has(
+        &fails(&["plugin", "test"], project),
+        &["`u64` cannot be a column", "total_cents: u64", "i64"],
+    );
+
+    with("lantern_sdk::export!(Orders);", "");
+    let said = fails(&["plugin", "test"], project);
+    has(&said, &["lantern_sdk::export!(Orders)"]);
+
+    with(
+        "rows.put(",
+        "if message.sequence == 1 { loop { std::hint::black_box(0); } }\n    rows.put(",
+    );
+    let said = fails(&["plugin", "test", "--filter", "sample-1"], project);
+    has(&said, &["rejected as timeout", "did not end within 1000 ms"]);
+
+    with(
+        "rows.put(",
+        "if message.sequence == 1 { panic!(\"no such order\") }\n    rows.put(",
+    );
+    let said = fails(&["plugin", "test", "--filter", "sample-1"], project);
+    has(&said, &["rejected as trap"]);
+}
