@@ -118,6 +118,13 @@ fn what_makes_no_sense_exits_with_2() {
         (&["dead-letters", "discard"], "--all"),
         (&["dead-letters", "list", "--since", "yesterday"], "2h"),
         (&["dead-letters", "show", "x"], "invalid"),
+        (&["plugin", "new", "../x"], "plugin name"),
+        (&["plugin", "new", "x", "--nats", "y"], "--from-stream"),
+        (&["plugin", "record"], "--from-stream"),
+        (
+            &["plugin", "record", "--from-stream", "S", "--seq", "9..1"],
+            "the first is not after",
+        ),
         (&["publish", "a.*"], "wildcards"),
         (&["publish", "a.b"], "--nats URL, or --data-dir DIR"),
         (

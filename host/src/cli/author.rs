@@ -63,8 +63,8 @@ fn build_and_load(project: &Project, speed: Speed) -> Result<(Compiled, Loaded),
 }
 
 /// Hears what plugins log from now on.
-fn listen() -> Result<Receiver<GuestLine>, Failure> {
-    listen_to_guests("warn").map_err(Failure::new)
+fn listen(filter: &str) -> Result<Receiver<GuestLine>, Failure> {
+    listen_to_guests(filter).map_err(Failure::new)
 }
 
 /// What plugins have logged since this was asked the last time, as lines to print.

@@ -175,7 +175,7 @@ mod tests {
             &[
                 "row 1 of t",
                 "  a  expected 1",
-                "           now 2",
+                "          now 2",
                 "  fresh  is new: null",
                 "  gone  expected true, and there is no such column",
             ],
@@ -194,7 +194,7 @@ mod tests {
             &[
                 "it is rejected, with other words",
                 "  reason  expected \"x\"",
-                "                now \"y\"",
+                "               now \"y\"",
             ],
         );
         check(

@@ -129,12 +129,16 @@ fn documents(text: &[u8], notes: &mut Vec<String>) -> Result<Vec<Bytes>, String>
         && !items.is_empty()
     {
         notes.push("the sample is one array of objects: each of them is taken for a message".to_owned());
-        return Ok(items.iter().take(MESSAGES_MAX).map(to_bytes).collect());
+        return Ok(items
+            .iter()
+            .take(MESSAGES_MAX)
+            .map(|item| to_bytes(item))
+            .collect());
     }
-    Ok(documents.iter().map(to_bytes).collect())
+    Ok(documents.iter().map(|document| to_bytes(document)).collect())
 }
 
-fn to_bytes(document: &Box<RawValue>) -> Bytes {
+fn to_bytes(document: &RawValue) -> Bytes {
     Bytes::from(document.get().to_owned())
 }
 

@@ -125,12 +125,16 @@ fn files() -> io::Result<Vec<(String, String)>> {
 
 /// A manifest that stands without its workspace: what it inherits is filled in, its lints and examples stay behind.
 fn alone(manifest: &str, workspace: &toml::Table) -> String {
-    let inherited = |section: &str, key: &str| {
+    let inherited = |section: &str, key: &str, more: &str| {
         let tables = workspace.get("workspace")?.as_table()?;
-        let inline = tables.get(section)?.get(key)?;
-        Some(match (key, section) {
+        let inline = match (key, section) {
             ("lantern-sdk-macros", "dependencies") => r#"{ path = "macros" }"#.to_owned(),
-            _ => inline_toml(inline),
+            _ => inline_toml(tables.get(section)?.get(key)?),
+        };
+        Some(match (more.is_empty(), inline.strip_suffix(" }")) {
+            (true, _) => inline,
+            (false, Some(table)) => format!("{table}, {more} }}"),
+            (false, None) => format!("{{ version = {inline}, {more} }}"),
         })
     };
     let mut text = String::new();
@@ -147,9 +151,16 @@ fn alone(manifest: &str, workspace: &toml::Table) -> String {
         } else {
             "dependencies"
         };
-        let filled = line
+        // `key.workspace = true`, or `key = { workspace = true, more }`.
+        let inherits = line
             .split_once(".workspace = true")
-            .and_then(|(key, _)| Some(format!("{key} = {}", inherited(from, key)?)));
+            .map(|(key, _)| (key, ""))
+            .or_else(|| {
+                let (key, more) = line.split_once(" = { workspace = true, ")?;
+                Some((key, more.trim_end().strip_suffix(" }")?))
+            });
+        let filled =
+            inherits.and_then(|(key, more)| Some(format!("{key} = {}", inherited(from, key, more)?)));
         // Writing to a String does not fail.
         let _ = writeln!(text, "{}", filled.as_deref().unwrap_or(line));
     }

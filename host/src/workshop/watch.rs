@@ -57,7 +57,7 @@ impl Watch {
                 .filter(|event| !event.kind.is_access())
                 .flat_map(|event| &event.paths)
                 .filter(|path| counts(&below, path))
-                .cloned();
+                .map(|path| path.strip_prefix(&below).unwrap_or(path).to_owned());
             let paths: Vec<PathBuf> = paths.collect();
             if !paths.is_empty() {
                 // Whoever has ended the watch no longer wants to know.
@@ -72,19 +72,21 @@ impl Watch {
         })
     }
 
-    /// Waits at most so long; answers with one of the files that have changed.
-    pub fn wait(&self, time: Duration) -> Option<PathBuf> {
-        let first = match self.changes.recv_timeout(time) {
+    /// Waits at most so long; answers with the files that have changed, relative to the project.
+    pub fn wait(&self, time: Duration) -> Vec<PathBuf> {
+        let mut changed = match self.changes.recv_timeout(time) {
             Ok(paths) => paths,
-            Err(RecvTimeoutError::Timeout) => return None,
+            Err(RecvTimeoutError::Timeout) => return Vec::new(),
             Err(RecvTimeoutError::Disconnected) => {
                 std::thread::sleep(time);
-                return None;
+                return Vec::new();
             }
         };
         // What has come meanwhile is part of the same.
-        while self.changes.try_recv().is_ok() {}
-        first.into_iter().next()
+        changed.extend(self.changes.try_iter().flatten());
+        changed.sort();
+        changed.dedup();
+        changed
     }
 }
 
@@ -129,7 +131,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let watch = Watch::over(dir.path()).unwrap();
         std::fs::write(dir.path().join("lib.rs"), "x").unwrap();
-        let changed = watch.wait(Duration::from_secs(10)).unwrap();
-        assert!(changed.ends_with("lib.rs"), "{}", changed.display());
+        assert_eq!(watch.wait(Duration::from_secs(10)), [Path::new("lib.rs")]);
     }
 }

@@ -19,7 +19,7 @@ use super::{build_and_load, heard, listen, time};
 use crate::cli::client::{Client, HostArgs};
 use crate::cli::{Failure, print};
 use crate::plugin::{Plugin, Speed};
-use crate::schema::{Manifest, Source};
+use crate::schema::Manifest;
 use crate::telemetry::GuestLine;
 use crate::workshop::fixture;
 use crate::workshop::project::Project;
@@ -56,15 +56,16 @@ struct Dev<'a> {
     log: Receiver<GuestLine>,
     stopping: Arc<AtomicBool>,
     own: Option<Own>,
-    /// What the last version that ran reads: another one needs other streams.
-    sources: Vec<Source>,
+    /// What the version that runs says of itself; one that reads something else needs other streams.
+    manifest: Option<Arc<Manifest>>,
     /// Fixtures that were sent, by name and content.
     sent: HashSet<(String, Vec<u8>)>,
     news: Option<News>,
 }
 
 pub fn run(args: &DevArgs) -> Result<ExitCode, Failure> {
-    let log = listen()?;
+    // The host's own warnings are about what this command does to it.
+    let log = listen("error")?;
     let project = Project::open(&args.path)?;
     let watch = Watch::over(project.dir()).map_err(Failure::new)?;
     let stopping = Arc::new(AtomicBool::new(false));
@@ -77,7 +78,7 @@ pub fn run(args: &DevArgs) -> Result<ExitCode, Failure> {
         log,
         stopping,
         own: None,
-        sources: Vec::new(),
+        manifest: None,
         sent: HashSet::new(),
         news: None,
     };
@@ -92,10 +93,17 @@ impl Dev<'_> {
     fn go_on(&mut self, watch: &Watch) -> Result<(), Failure> {
         self.version()?;
         while !self.stops() {
-            if let Some(file) = watch.wait(LOOK_EVERY) {
-                let shown = file.strip_prefix(self.project.dir().canonicalize().unwrap_or_default());
-                print(&format!("\n{} changed\n", shown.unwrap_or(&file).display()))?;
-                self.version()?;
+            let changed = watch.wait(LOOK_EVERY);
+            if let Some(first) = changed.first() {
+                print(&format!("\n{} changed\n", first.display()))?;
+                match &self.manifest {
+                    // What the component is made of is as it was.
+                    Some(manifest) if changed.iter().all(|file| file.starts_with(fixture::FOLDER)) => {
+                        let manifest = Arc::clone(manifest);
+                        self.send_fixtures(&manifest)?;
+                    }
+                    _ => self.version()?,
+                }
             }
             self.look()?;
         }
@@ -134,10 +142,8 @@ impl Dev<'_> {
         };
         let shown = self.news.insert(news);
         shown.built_at(built_at);
-        if let Err(failure) = self.send_fixtures(plugin.manifest()) {
-            eprint!("{}", failure.render());
-        }
-        Ok(())
+        self.manifest = Some(Arc::clone(plugin.manifest()));
+        self.send_fixtures(plugin.manifest())
     }
 
     fn failed(&self, failure: &Failure) -> Result<(), Failure> {
@@ -154,7 +160,8 @@ impl Dev<'_> {
         if self.args.host.is_named() {
             return Client::open(&self.args.host);
         }
-        if self.own.is_some() && self.sources != manifest.sources {
+        let before = self.manifest.as_ref().map(|manifest| &manifest.sources);
+        if self.own.is_some() && before.is_some_and(|before| *before != manifest.sources) {
             print("it reads something else than before: a new host is started\n")?;
             if let Some(own) = self.own.take() {
                 own.stop();
@@ -171,7 +178,6 @@ impl Dev<'_> {
                 own
             }
         };
-        self.sources.clone_from(&manifest.sources);
         self.own.insert(own).client()
     }
 
@@ -213,8 +219,15 @@ impl Dev<'_> {
         }
     }
 
-    /// Sends fixtures that the host's own broker does not have yet.
+    /// Sends fixtures that the host's own broker does not have yet. One that cannot be read is told, and waited for.
     fn send_fixtures(&mut self, manifest: &Manifest) -> Result<(), Failure> {
+        if let Err(failure) = self.try_to_send_fixtures(manifest) {
+            eprint!("{}", failure.render());
+        }
+        Ok(())
+    }
+
+    fn try_to_send_fixtures(&mut self, manifest: &Manifest) -> Result<(), Failure> {
         let Some(own) = &self.own else { return Ok(()) };
         let folder = self.project.dir().join(fixture::FOLDER);
         let mut messages = 0;

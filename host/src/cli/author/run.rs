@@ -41,7 +41,7 @@ pub struct RunArgs {
 }
 
 pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
-    let log = listen()?;
+    let log = listen("warn")?;
     let project = Project::open(&args.path)?;
     let (_, loaded) = build_and_load(&project, Speed::Full)?;
     let plugin = &loaded.plugin;

@@ -63,7 +63,7 @@ enum Verdict {
 }
 
 pub fn run(args: &TestArgs) -> Result<ExitCode, Failure> {
-    let log = listen()?;
+    let log = listen("warn")?;
     let project = Project::open(&args.path)?;
     let began = Instant::now();
     let (_, loaded) = build_and_load(&project, Speed::Full)?;

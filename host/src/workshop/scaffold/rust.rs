@@ -7,18 +7,23 @@ use crate::schema::{ColumnType, Role};
 use crate::workshop::guess::{Column, Content, Guess, Shape};
 
 /// Names that the SDK's prelude and Rust's own have; a plugin that is called so has another name in its source.
-const TAKEN: [&str; 19] = [
+const TAKEN: &[&str] = &[
     "Json",
     "Message",
+    "OrReject",
+    "Pattern",
     "Plugin",
     "Rejection",
     "Result",
     "Row",
     "Rows",
     "Source",
+    "Sources",
     "Table",
     "Timestamp",
+    "Tree",
     "Write",
+    "Writes",
     "Option",
     "String",
     "Vec",
@@ -129,8 +134,8 @@ lantern_sdk::export!({plugin});
 pub struct {plugin};
 
 impl Plugin for {plugin} {{
-    const SOURCES: &'static [Source<Self>] = &[Source::stream({table:?}, {stream:?}, &[{subjects}], handle)];
-    const WRITES: &'static [Write] = &[{row}::WRITE];
+    const SOURCES: Sources<Self> = &[Source::stream({table:?}, {stream:?}, &[{subjects}], handle)];
+    const WRITES: Writes = &[{row}::WRITE];
 }}
 
 /// A message, and its row: fields are columns, an `Option` may be null, and this text is what people read.

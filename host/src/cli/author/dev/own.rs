@@ -35,7 +35,8 @@ pub struct Own {
 impl Own {
     pub fn start(nats_server: Option<&Path>) -> Result<Self, Failure> {
         let dir = std::env::temp_dir().join(format!("lantern-dev-{}", uuid::Uuid::now_v7().simple()));
-        std::fs::create_dir(&dir).with_context(|| format!("make {}", dir.display()))?;
+        // A host expects the directory of its plugins to be there; this one is sent them.
+        std::fs::create_dir_all(dir.join("plugins")).with_context(|| format!("make {}", dir.display()))?;
         let started = start_in(&dir, nats_server);
         if started.is_err() {
             clear(&dir);
