@@ -96,12 +96,11 @@ fn inspection(plugin: &Plugin) -> Inspection {
 
 /// Builds a plugin; answers with where it was written.
 pub fn build(package: &Path, out: Option<&Path>, target: Target) -> Result<std::path::PathBuf, Failure> {
-    let compiled = match target {
-        Target::Bare => Project::open(package)?.build(Speed::Full)?,
-        Target::Wasi => plugin::compile(package, target, Speed::Full).map_err(ProjectError::from)?,
+    let built = match target {
+        Target::Bare => plugin::write(&Project::open(package)?.build(Speed::Full)?, out),
+        Target::Wasi => plugin::build(package, out, target),
     };
-    let built = plugin::write(&compiled, out).map_err(ProjectError::from)?;
-    Ok(built.path)
+    Ok(built.map_err(ProjectError::from)?.path)
 }
 
 /// Sends events, and answers with how many the broker has stored.

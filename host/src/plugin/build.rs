@@ -165,6 +165,14 @@ pub fn encode(core_module: &[u8]) -> Result<Vec<u8>, EncodeError> {
         .map_err(|error| EncodeError(format!("{error:#}")))
 }
 
+/// Builds the crate at `path` (a directory or its Cargo.toml) for `target`, as it is installed, and [writes](write) it.
+///
+/// # Errors
+/// Whatever keeps a file from being a plugin that the host would load; then nothing is written.
+pub fn build(path: &Path, out: Option<&Path>, target: Target) -> Result<Built, BuildError> {
+    write(&compile(path, target, Speed::Full)?, out)
+}
+
 /// Loads what was built and writes it to `out`, or to `NAME.wasm` in the current directory.
 ///
 /// # Errors

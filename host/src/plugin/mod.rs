@@ -25,7 +25,7 @@ mod projector;
 mod wasi;
 
 pub use bindings::Contract;
-pub use build::{BuildError, Built, Compiled, EncodeError, Speed, Target, compile, encode, write};
+pub use build::{BuildError, Built, Compiled, EncodeError, Speed, Target, build, compile, encode, write};
 pub use compile::{COMPILE_SUBCOMMAND, CompileError, compile_child_main};
 pub use config::{Compiler, Config, Limits};
 pub use digest::{Digest, DigestError};
