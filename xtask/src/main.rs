@@ -6,6 +6,7 @@
 mod bench;
 mod demo;
 mod digest;
+mod languages;
 mod plugins;
 mod process;
 mod setup;
@@ -52,6 +53,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Measures one plugin in Rust, JavaScript and Python; needs node with npm, and Python
+    Languages {
+        /// With an optimized host
+        #[arg(long)]
+        release: bool,
+    },
     /// Checks the promises that no compiler checks: module boundaries, frozen WIT, file openings
     Tidy {
         /// Write down the digests of a released WIT folder, for example wit/projection@0.1.0
@@ -84,6 +91,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Web => web::build(&workspace)?,
         Task::Pictures => web::pictures(&workspace)?,
         Task::Bench { arguments } => bench::run(&workspace, &arguments)?,
+        Task::Languages { release } => languages::run(&workspace, release)?,
         Task::Tidy { freeze: Some(folder) } => tidy::freeze(&workspace.root, &folder)?,
         Task::Tidy { freeze: None } => tidy::check(&workspace.root)?,
     }
