@@ -3,6 +3,10 @@
 //! Table of contents. The way of a message is `broker` -> `projection` (which asks `plugin`) -> `store`;
 //! ARCHITECTURE.md draws it.
 
+// What integration tests share with unit tests names this crate from outside.
+#[cfg(test)]
+extern crate self as lantern;
+
 pub mod app;
 pub mod batch;
 pub mod broker;

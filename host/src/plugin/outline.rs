@@ -83,7 +83,8 @@ impl OutlineError {
 const PROJECTOR: &str = "lantern:projection/projector@";
 
 fn known() -> String {
-    Contract::ALL.map(|contract| contract.to_string()).join(", ")
+    let names: Vec<String> = Contract::ALL.iter().map(ToString::to_string).collect();
+    names.join(", ")
 }
 
 impl Outline {
@@ -191,10 +192,10 @@ fn choose(exports: &[String]) -> Result<Contract, OutlineError> {
             exports: exports.to_vec(),
         }),
         [one] => match Contract::ALL
-            .into_iter()
+            .iter()
             .find(|contract| contract.export() == one.as_str())
         {
-            Some(contract) => Ok(contract),
+            Some(contract) => Ok(*contract),
             None => Err(OutlineError::UnknownContract { exports: named() }),
         },
         _ => Err(OutlineError::SeveralContracts { exports: named() }),

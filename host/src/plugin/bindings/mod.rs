@@ -1,6 +1,10 @@
 //! The contract's versions. Each has a file of its own; everyone else sees the host's types and the choice here.
 
+#[cfg(test)]
+mod tests;
 mod v0_1;
+#[cfg(test)]
+mod v0_2_test;
 
 use std::fmt;
 
@@ -17,16 +21,25 @@ use crate::schema::{Origin, RawManifest, Source};
 pub enum Contract {
     /// `lantern:projection@0.1.0`
     V0_1,
+    /// `lantern:projection@0.2.0-test`
+    #[cfg(test)]
+    V0_2Test,
 }
 
 impl Contract {
     /// All versions, the newest last.
-    pub const ALL: [Self; 1] = [Self::V0_1];
+    pub const ALL: &[Self] = &[
+        Self::V0_1,
+        #[cfg(test)]
+        Self::V0_2Test,
+    ];
 
     /// The interface that a plugin of this version exports.
     pub(super) fn export(self) -> &'static str {
         match self {
             Self::V0_1 => v0_1::EXPORT,
+            #[cfg(test)]
+            Self::V0_2Test => v0_2_test::EXPORT,
         }
     }
 
@@ -34,6 +47,8 @@ impl Contract {
     pub(super) fn import(self) -> &'static str {
         match self {
             Self::V0_1 => v0_1::IMPORT,
+            #[cfg(test)]
+            Self::V0_2Test => v0_2_test::IMPORT,
         }
     }
 }
@@ -42,6 +57,8 @@ impl fmt::Display for Contract {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::V0_1 => f.write_str("lantern:projection@0.1.0"),
+            #[cfg(test)]
+            Self::V0_2Test => f.write_str("lantern:projection@0.2.0-test"),
         }
     }
 }
@@ -66,6 +83,8 @@ impl From<&Source> for Shape {
 /// A component whose imports and exports fit, ready to be instantiated.
 pub(super) enum Pre {
     V0_1(v0_1::Pre),
+    #[cfg(test)]
+    V0_2Test(v0_2_test::Pre),
 }
 
 impl Pre {
@@ -80,6 +99,11 @@ impl Pre {
                 v0_1::link(&mut linker)?;
                 v0_1::Pre::new(linker.instantiate_pre(component)?).map(Self::V0_1)
             }
+            #[cfg(test)]
+            Contract::V0_2Test => {
+                v0_2_test::link(&mut linker)?;
+                v0_2_test::Pre::new(linker.instantiate_pre(component)?).map(Self::V0_2Test)
+            }
         }
     }
 
@@ -87,6 +111,8 @@ impl Pre {
     pub fn instantiate(&self, store: &mut Store<GuestState>) -> Result<Guest> {
         match self {
             Self::V0_1(pre) => pre.instantiate(store).map(Guest::V0_1),
+            #[cfg(test)]
+            Self::V0_2Test(pre) => pre.instantiate(store).map(Guest::V0_2Test),
         }
     }
 }
@@ -94,12 +120,16 @@ impl Pre {
 /// An instance's functions.
 pub(super) enum Guest {
     V0_1(v0_1::Guest),
+    #[cfg(test)]
+    V0_2Test(v0_2_test::Guest),
 }
 
 impl Guest {
     pub fn describe(&self, store: &mut Store<GuestState>) -> Result<RawManifest> {
         match self {
             Self::V0_1(guest) => v0_1::describe(guest, store),
+            #[cfg(test)]
+            Self::V0_2Test(guest) => v0_2_test::describe(guest, store),
         }
     }
 
@@ -112,6 +142,8 @@ impl Guest {
     ) -> Result<Vec<Outcome>> {
         match self {
             Self::V0_1(guest) => v0_1::project(guest, store, source, shape, deliveries),
+            #[cfg(test)]
+            Self::V0_2Test(guest) => v0_2_test::project(guest, store, deliveries),
         }
     }
 }
