@@ -95,7 +95,7 @@ pub(super) fn project(
             write: 0,
             values: vec![Value::Integer(value)],
         }]),
-        Err(reason) => Outcome::Reject(Rejection::new(RejectionClass::Invalid, &String::from(reason))),
+        Err(reason) => Outcome::Reject(Rejection::new(RejectionClass::Invalid, &reason)),
     };
     Ok(answers.into_iter().map(outcome).collect())
 }
