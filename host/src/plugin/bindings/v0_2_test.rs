@@ -90,7 +90,7 @@ pub(super) fn project(
     let answers = guest
         .lantern_projection_projector()
         .call_project(store, &messages)?;
-    let outcome = |answer| match answer {
+    let outcome = |answer: std::result::Result<i64, String>| match answer {
         Ok(value) => Outcome::Rows(vec![Row {
             write: 0,
             values: vec![Value::Integer(value)],
