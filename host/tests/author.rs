@@ -166,7 +166,144 @@ fn from_nothing_to_rows_and_through_what_beginners_do() {
     );
     has(&said, &["\"class\": \"malformed\""]);
 
+    pack(&project);
+    dev(&project);
     mistakes(&project);
+}
+
+fn pack(project: &Path) {
+    let refused = fails(&["plugin", "pack", "--license", "mine alone"], project);
+    has(&refused, &["the licence \"mine alone\" cannot be used", "SPDX"]);
+    let said = succeeds(
+        &[
+            "plugin",
+            "pack",
+            "--license",
+            "MIT",
+            "--source",
+            "https://example.org/orders",
+        ],
+        project,
+    );
+    has(
+        &said,
+        &["orders-0.1.0.wasm", "digest       sha256:", "licence      MIT"],
+    );
+    let said = succeeds(&["plugin", "inspect", "orders-0.1.0.wasm"], project);
+    has(&said, &["orders 0.1.0", "MIT", "https://example.org/orders"]);
+    succeeds(
+        &["plugin", "test", "orders-0.1.0.wasm", "--filter", "sample-1"],
+        project,
+    );
+}
+
+/// A `plugin dev` that runs, and is killed when the test fails.
+struct Dev {
+    child: std::process::Child,
+    lines: std::sync::mpsc::Receiver<String>,
+    said: String,
+}
+
+impl Dev {
+    fn start(project: &Path) -> Self {
+        let server = std::env::var_os("LANTERN_NATS_SERVER").map(PathBuf::from);
+        let server = server
+            .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/nats-server"));
+        let mut child = Command::new(env!("CARGO_BIN_EXE_lantern"))
+            .args(["plugin", "dev", "--full", "--nats-server"])
+            .arg(server)
+            .current_dir(project)
+            .env("CARGO_TARGET_DIR", target())
+            .env("CARGO_NET_OFFLINE", "true")
+            .env("TMPDIR", project.parent().unwrap())
+            .env_remove("RUSTFLAGS")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out = std::io::BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in std::io::BufRead::lines(out) {
+                let Ok(line) = line else { return };
+                drop(sender.send(line));
+            }
+        });
+        Self {
+            child,
+            lines,
+            said: String::new(),
+        }
+    }
+
+    #[track_caller]
+    fn until(&mut self, words: &str) {
+        loop {
+            match self.lines.recv_timeout(std::time::Duration::from_secs(120)) {
+                Ok(line) => {
+                    self.said.push_str(&line);
+                    self.said.push('\n');
+                    if line.contains(words) {
+                        return;
+                    }
+                }
+                Err(_) => panic!("{words:?} did not come after\n{}", self.said),
+            }
+        }
+    }
+
+    #[track_caller]
+    fn stops(&mut self) {
+        Command::new("kill")
+            .args(["-INT", &self.child.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(self.child.wait().unwrap().success(), "{}", self.said);
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn dev(project: &Path) {
+    let mut dev = Dev::start(project);
+    dev.until("row  orders  order_id=a");
+    dev.until("dead orders.new");
+    // A message that was saved is sent; a build that fails leaves what runs.
+    std::fs::write(
+        project.join("fixtures/later.json"),
+        SAMPLE.lines().next().unwrap().replace("\"a\"", "\"later\""),
+    )
+    .unwrap();
+    dev.until("row  orders  order_id=later");
+    let library = project.join("src/lib.rs");
+    edit(&library, "customer: String", "customer: Strin");
+    dev.until("the version before it goes on");
+    // Another table than before: it is made anew from all messages.
+    edit(
+        &library,
+        "customer: Strin",
+        "#[serde(rename = \"customer\")]\n    buyer: String",
+    );
+    dev.until("buyer=x");
+    edit(
+        &library,
+        "#[serde(rename = \"customer\")]\n    buyer: String",
+        "customer: String",
+    );
+    dev.until("customer=x");
+    dev.stops();
+    std::fs::remove_file(project.join("fixtures/later.json")).unwrap();
+    let left: Vec<_> = std::fs::read_dir(project.parent().unwrap())
+        .unwrap()
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+        .filter(|name| name.starts_with("lantern-dev"))
+        .collect();
+    assert!(left.is_empty(), "{left:?} stays behind");
 }
 
 fn mistakes(project: &Path) {

@@ -3,6 +3,7 @@
 
 pub mod dev;
 pub mod new;
+pub mod pack;
 pub mod record;
 pub mod run;
 pub mod test;

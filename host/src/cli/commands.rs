@@ -69,7 +69,10 @@ pub fn inspect(file: &Path) -> Result<Inspection, Failure> {
             None => failure,
         }
     })?;
-    Ok(inspection(&plugin))
+    Ok(Inspection {
+        metadata: plugin::read_metadata(&bytes),
+        ..inspection(&plugin)
+    })
 }
 
 fn inspection(plugin: &Plugin) -> Inspection {

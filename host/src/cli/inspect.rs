@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Failure, commands, print, print_json, table};
-use crate::plugin::Target;
+use crate::plugin::{Metadata, Target};
 use crate::schema::description::{ColumnDescription, NamedTable, RoleWord, SourceDescription};
 use crate::schema::{Manifest, ManifestDescription};
 
@@ -31,6 +31,8 @@ pub struct Inspection {
     /// What it says of itself.
     #[serde(flatten)]
     pub manifest: ManifestDescription,
+    /// What its file says of where it is from.
+    pub metadata: Metadata,
     /// What it asks of its host; empty for most.
     pub imports: Vec<String>,
     /// Whether some of that is WASI, which an operator has to allow.
@@ -62,6 +64,7 @@ impl Inspection {
             contract,
             digest,
             manifest: manifest.into(),
+            metadata: Metadata::default(),
             imports,
             wasi,
             sizes,
@@ -83,6 +86,8 @@ impl Inspection {
         if !manifest.doc.is_empty() {
             head.insert(1, vec![String::new(), manifest.doc.clone()]);
         }
+        let told = metadata_lines(&self.metadata).into_iter();
+        head.extend(told.map(|(what, value)| vec![what.to_owned(), value]));
         head.extend(
             self.sizes
                 .iter()
@@ -134,6 +139,20 @@ impl Inspection {
         }
         shown.join(", ")
     }
+}
+
+/// What metadata says beside name, version and description, which the plugin itself says.
+pub fn metadata_lines(metadata: &Metadata) -> Vec<(&'static str, String)> {
+    [
+        ("licence", &metadata.licenses),
+        ("source", &metadata.source),
+        ("homepage", &metadata.homepage),
+        ("authors", &metadata.authors),
+        ("revision", &metadata.revision),
+    ]
+    .into_iter()
+    .filter_map(|(what, value)| Some((what, value.clone()?)))
+    .collect()
 }
 
 fn source_cells(source: &SourceDescription) -> Vec<String> {

@@ -42,6 +42,8 @@ pub enum PluginCommand {
         #[arg(long)]
         wasi: bool,
     },
+    /// Build a component that says what it is and where it is from: version, licence, source, authors.
+    Pack(author::pack::PackArgs),
     /// Show what a plugin says of itself: sources, tables, writes, imports and sizes.
     Inspect(inspect::InspectArgs),
     /// Send a component to the host, which checks, compiles and keeps it; with --activate it runs.
@@ -78,6 +80,7 @@ pub fn run(command: &PluginCommand) -> Result<ExitCode, Failure> {
         PluginCommand::Record(args) => author::record::run(args)?,
         PluginCommand::Test(args) => return author::test::run(args),
         PluginCommand::Run(args) => return author::run::run(args),
+        PluginCommand::Pack(args) => author::pack::run(args)?,
         PluginCommand::Inspect(args) => return inspect::run(args),
         PluginCommand::Install(args) => swap::install(args)?,
         PluginCommand::List(args) => show::list(args)?,

@@ -5,6 +5,7 @@
 //! [`live`], [`sample`] and [`guess`] look at messages, [`scaffold`] writes a project with the SDK from [`sdk`] beside it,
 //! [`project`] builds one, [`fixture`] reads and writes messages as files, and [`trial`] runs a component on them.
 
+pub mod about;
 pub mod difference;
 pub mod doctor;
 pub mod fixture;
