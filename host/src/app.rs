@@ -106,11 +106,17 @@ pub async fn run_and_tell(
     let lifecycle = Lifecycle::start(parts, stop.child_token()).await?;
     let state = http::State {
         access,
-        projections: registry,
+        projections: registry.clone(),
         reader: reader.clone(),
         health: checks(&broker, &store, lifecycle.clone(), metrics.clone()),
         metrics: metrics.clone(),
         lifecycle: lifecycle.clone(),
+        live: http::Live::start(
+            reader.clone(),
+            store.commits(),
+            registry.clone(),
+            stop.child_token(),
+        ),
         started: Timestamp::now(),
     };
     let serving = tokio::spawn(http::serve(listener, state, stop.child_token()));

@@ -16,6 +16,8 @@ mod database;
 mod dead_letters;
 #[path = "support/evolving.rs"]
 mod evolving;
+#[path = "api/following.rs"]
+mod following;
 #[path = "api/guard.rs"]
 mod guard;
 #[path = "api/page.rs"]
@@ -34,6 +36,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, Response, StatusCode};
 use database::{Database, add, check, running};
+use futures_util::StreamExt as _;
 use lantern::batch::Timestamp;
 use lantern::http::{State, router};
 use lantern::status;
@@ -43,7 +46,15 @@ use tower::ServiceExt as _;
 async fn send(api: &Router, request: Request<Body>) -> (Response<()>, String) {
     let response = api.clone().oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
-    let bytes = to_bytes(body, 64 << 20).await.unwrap();
+    // Events go on for as long as somebody listens.
+    let is_events = parts
+        .headers
+        .get("content-type")
+        .is_some_and(|kind| kind == "text/event-stream");
+    let bytes = match is_events {
+        true => body.into_data_stream().next().await.unwrap().unwrap(),
+        false => to_bytes(body, 64 << 20).await.unwrap(),
+    };
     (
         Response::from_parts(parts, ()),
         String::from_utf8(bytes.to_vec()).unwrap(),

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use super::problem::Problem;
-use crate::store::reader::{Key, Place};
+use crate::store::reader::{Key, Place, Places};
 
 /// A cursor of `list`, after the record with this number. `list` names what is listed and in which order, so
 /// that a cursor of one list is refused by another.
@@ -74,6 +74,31 @@ pub fn place(list: &str, cursor: &str) -> Result<Place, Problem> {
     Ok(Place { key, row })
 }
 
+/// Where somebody who follows a table may go on.
+pub fn of_places(table: &str, places: &Places) -> String {
+    let each: Vec<String> = places
+        .iter()
+        .map(|(history, (sequence, row))| format!("{history}:{sequence}:{row}"))
+        .collect();
+    URL_SAFE_NO_PAD.encode(format!("tail {table}\n{}", each.join(",")))
+}
+
+/// The places in what [`of_places`] has made for the same table.
+pub fn places(table: &str, cursor: &str) -> Result<Places, Problem> {
+    let wrong = || Problem::bad_request("after: this is no place of this table's tail; begin without one");
+    let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| wrong())?;
+    let text = str::from_utf8(&bytes).map_err(|_| wrong())?;
+    let list = format!("tail {table}\n");
+    let each = text.strip_prefix(list.as_str()).ok_or_else(wrong)?;
+    let place = |text: &str| {
+        let mut numbers = text.split(':').map(|number| number.parse::<i64>().ok());
+        let place = (numbers.next()??, (numbers.next()??, numbers.next()??));
+        numbers.next().is_none().then_some(place)
+    };
+    let each = each.split(',').filter(|text| !text.is_empty());
+    each.map(|text| place(text).ok_or_else(wrong)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,6 +119,26 @@ mod tests {
             &encode("gaps", 1)[1..],
         ] {
             assert!(decode("gaps", bad).is_err(), "{bad:.20}");
+        }
+    }
+
+    #[test]
+    fn a_place_of_a_tail_belongs_to_its_table() {
+        let known: Places = [(1, (i64::MAX, 0)), (7, (-1, -1))].into();
+        let cursor = of_places("things", &known);
+        assert_eq!(places("things", &cursor).unwrap(), known);
+        assert_eq!(
+            places("things", &of_places("things", &Places::new())).unwrap(),
+            Places::new()
+        );
+        let short = URL_SAFE_NO_PAD.encode("tail things\n1:2");
+        for (table, bad) in [
+            ("other", cursor.as_str()),
+            ("things", "!"),
+            ("things", ""),
+            ("things", &short),
+        ] {
+            assert!(places(table, bad).is_err(), "{bad}");
         }
     }
 

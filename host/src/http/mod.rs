@@ -12,6 +12,7 @@ mod gate;
 mod guard;
 mod health;
 mod info;
+mod live;
 mod parameters;
 mod plugins;
 mod problem;
@@ -34,6 +35,7 @@ pub use access::{Access, AccessError, Config, LOCAL_TOKEN, Principal, Role, Toke
 pub use change::{AuditNote, Change};
 pub use gate::Needs;
 pub use health::Check;
+pub use live::Live;
 pub use routes::Route;
 pub use server::{Limits, serve, serve_with};
 
@@ -64,6 +66,8 @@ pub struct State {
     pub access: Access,
     /// The plugins, to be asked and changed.
     pub lifecycle: Lifecycle,
+    /// What is kept for those who watch.
+    pub live: Live,
     /// When the host started.
     pub started: Timestamp,
 }
@@ -91,6 +95,7 @@ fn routes(state: &State) -> Routes {
         .read("/healthz", health::ready)
         .read("/metrics", health::metrics)
         .read("/api/v1/projections", projections::list)
+        .read("/api/v1/projections/history", projections::history)
         .read("/api/v1/gaps", records::gaps)
         .read("/api/v1/ledger", records::ledger)
         .read("/api/v1/whoami", tokens::who_am_i)
@@ -114,6 +119,9 @@ fn table_routes(routes: Routes) -> Routes {
         .read("/api/v1/tables/{table}/count", tables::count)
         .read("/api/v1/tables/{table}/facets", tables::facets)
         .read("/api/v1/tables/{table}/histogram", tables::histogram)
+        .read("/api/v1/tables/{table}/series", tables::series)
+        .read("/api/v1/tables/{table}/tail", tables::tail)
+        .read("/api/v1/tables/{table}/export", tables::export)
 }
 
 fn rebuild_routes(routes: Routes) -> Routes {

@@ -1,10 +1,12 @@
-//! The projections, and how far they are.
+//! The projections: how far they are, and how they have done in the last hour.
 
 use axum::Json;
 use axum::extract;
 use axum::http::Uri;
+use serde::Serialize;
 
 use super::State;
+use super::live::{INTERVAL, Sample};
 use super::parameters::Parameters;
 use super::problem::Problem;
 use crate::status::Status;
@@ -15,4 +17,55 @@ pub async fn list(
 ) -> Result<Json<Vec<Status>>, Problem> {
     Parameters::parse(&uri, &[])?;
     Ok(Json(state.projections.snapshot()))
+}
+
+/// The last hour, as long as the host has run.
+#[derive(Serialize)]
+pub struct Histories {
+    interval_ms: u64,
+    projections: Vec<OneHistory>,
+}
+
+/// One projection.
+#[derive(Serialize)]
+pub struct OneHistory {
+    plugin: String,
+    source: String,
+    /// The oldest first.
+    samples: Vec<OneSample>,
+}
+
+/// How it stood at one time.
+#[derive(Serialize)]
+pub struct OneSample {
+    /// RFC 3339.
+    at: String,
+    messages: u64,
+    rows: u64,
+    dead_letters: u64,
+    lag: Option<u64>,
+}
+
+pub async fn history(
+    extract::State(state): extract::State<State>,
+    uri: Uri,
+) -> Result<Json<Histories>, Problem> {
+    Parameters::parse(&uri, &[])?;
+    let shown = |sample: Sample| OneSample {
+        at: sample.at.to_rfc3339(),
+        messages: sample.messages,
+        rows: sample.rows,
+        dead_letters: sample.dead_letters,
+        lag: sample.lag,
+    };
+    let all = state.live.history.all().into_iter();
+    let projections = all.map(|((plugin, source), samples)| OneHistory {
+        plugin,
+        source,
+        samples: samples.into_iter().map(shown).collect(),
+    });
+    Ok(Json(Histories {
+        interval_ms: INTERVAL.as_millis() as u64,
+        projections: projections.collect(),
+    }))
 }

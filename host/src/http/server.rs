@@ -22,7 +22,8 @@ use crate::telemetry::Repeats;
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Connections at once; the next ones wait in the listener's queue. Each costs a task, a descriptor and up to
-    /// 64 KiB of buffer, so these are 16 MiB at worst.
+    /// 64 KiB of buffer, so these are 48 MiB at worst. More than follow tables (see `live`), so that those who
+    /// listen leave room for those who ask.
     pub connections: usize,
     /// Longest time from the opening of a connection, or the end of an answer, to a whole request header.
     pub header_time: Duration,
@@ -35,7 +36,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 256,
+            connections: 768,
             header_time: Duration::from_secs(10),
             write_time: Duration::from_secs(30),
             drain_time: Duration::from_secs(2),

@@ -2,10 +2,13 @@
 
 mod cells;
 mod detail;
+mod export;
 mod facets;
 mod histogram;
 mod rows;
 mod selection;
+mod series;
+mod tail;
 
 use axum::Json;
 use axum::extract::{self, FromRequestParts, Path};
@@ -13,10 +16,14 @@ use axum::http::Uri;
 use axum::http::request::Parts;
 use serde::Serialize;
 
+pub(super) use cells::{Integers, Item};
 pub use detail::detail;
+pub use export::export;
 pub use facets::{count, facets};
 pub use histogram::histogram;
 pub use rows::rows;
+pub use series::series;
+pub use tail::tail;
 
 use super::State;
 use super::parameters::Parameters;

@@ -166,6 +166,7 @@ pub struct Store {
     path: PathBuf,
     requests: mpsc::Sender<Request>,
     health: watch::Receiver<Health>,
+    commits: watch::Receiver<u64>,
     thread: Mutex<Option<JoinHandle<()>>>,
     reader: Arc<Mutex<Option<Reader>>>,
     _lock: lock::DirLock,
@@ -190,6 +191,7 @@ impl Store {
         })?;
         let (requests, received) = mpsc::channel(writer::REQUESTS_MAX);
         let (health, watched) = watch::channel(Health::Well);
+        let (commits, counted) = watch::channel(0);
         reserve::keep(&config);
         scratch::sweep(&config.dir);
         let reader: Arc<Mutex<Option<Reader>>> = Arc::default();
@@ -198,6 +200,7 @@ impl Store {
             config,
             requests: queue::Queue::new(received),
             health,
+            commits,
             runtime: tokio::runtime::Handle::current(),
             reader: Arc::clone(&reader),
             database: None,
@@ -214,6 +217,7 @@ impl Store {
             path,
             requests,
             health: watched,
+            commits: counted,
             thread: Mutex::new(Some(thread)),
             reader,
             _lock: lock,
@@ -240,6 +244,11 @@ impl Store {
     /// Whether the database can be written, as it changes.
     pub fn health(&self) -> watch::Receiver<Health> {
         self.health.clone()
+    }
+
+    /// Changes with each commit: how many there were since the store was opened.
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.commits.clone()
     }
 
     /// Stores a batch. When this future is dropped, the batch may still take effect.

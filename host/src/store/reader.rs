@@ -3,12 +3,15 @@
 //! and the write-ahead log can be reset. It never creates or changes anything.
 
 mod access;
+mod arrivals;
 mod buckets;
 mod cells;
 mod facets;
+mod matching;
 mod records;
 mod rows;
 mod selection;
+mod series;
 mod shape;
 mod tables;
 
@@ -22,12 +25,14 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqlitePool, SqlitePool
 use sqlx::{AssertSqlSafe, Sqlite};
 
 pub use access::{AuditFilter, AuditRecord, TOKENS_MAX, TokenRecord};
+pub use arrivals::{BEGINNING, Places};
 pub use buckets::{Bucket, Buckets, Histogram};
 pub use cells::Cell;
 pub use facets::Facet;
 pub use records::{DeadLetter, DeadLetterFilter, Gap, LedgerRange, SourceFilter};
 pub use rows::{Key, Place, RowOrigin, RowPage, RowQuery, RowRecord, Sort, can_sort};
 pub use selection::{Comparison, Condition, Selection, Test};
+pub use series::{Aggregate, Line, Series, SeriesQuery};
 pub use shape::{Shape, ShapeColumn};
 pub use tables::{RowEstimate, TableEntry};
 

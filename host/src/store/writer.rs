@@ -50,6 +50,8 @@ pub(super) struct Writer {
     pub(super) config: Config,
     pub(super) requests: Queue,
     pub(super) health: watch::Sender<Health>,
+    /// Counts commits, for those who follow a table.
+    pub(super) commits: watch::Sender<u64>,
     pub(super) runtime: Handle,
     /// Has to let go before a database that was deleted or replaced is opened anew: the new one would share the old
     /// one's `-shm` file.
@@ -234,6 +236,7 @@ impl Writer {
             return Err(reason);
         }
         checkpointer.after_commit(&database.connection);
+        self.commits.send_modify(|count| *count += 1);
         self.well();
         Ok(())
     }
@@ -244,8 +247,10 @@ impl Writer {
             Ok(None) => call(Err("the database is not open".to_owned())),
             Err(reason) => call(Err(reason)),
         };
-        if let Some(error) = failed {
-            self.lost(&error);
+        match failed {
+            Some(error) => drop(self.lost(&error)),
+            // It may have changed rows.
+            None => self.commits.send_modify(|count| *count += 1),
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use lantern::batch::Timestamp;
 use lantern::broker::{self, Broker};
-use lantern::http::{self, Access, Check, State};
+use lantern::http::{self, Access, Check, Live, State};
 use lantern::lifecycle::{self, Lifecycle, Parts};
 use lantern::plugin::{self, Compiler, Loader};
 use lantern::projection;
@@ -95,6 +95,12 @@ impl Database {
         let store = Arc::clone(store.await);
         let metrics = Metrics::new(projections.clone(), &self.path);
         State {
+            live: Live::start(
+                reader.clone(),
+                store.commits(),
+                projections.clone(),
+                CancellationToken::new(),
+            ),
             projections: projections.clone(),
             access: Access::open(Arc::clone(&store), &reader, config).await.unwrap(),
             reader,
@@ -102,6 +108,13 @@ impl Database {
             metrics: metrics.clone(),
             lifecycle: self.lifecycle(store, projections, metrics).await,
             started: Timestamp(1_700_000_000_000_000),
+        }
+    }
+
+    /// Has the host notice what was written past it, as it notices its own commits.
+    pub async fn wake(&self) {
+        if let Some(store) = self.store.get() {
+            store.fact("woken", String::new).await.unwrap();
         }
     }
 

@@ -44,6 +44,12 @@ impl Scene {
         let projections = Registry::default();
         let state = State {
             metrics: Metrics::new(projections.clone(), &path),
+            live: crate::http::Live::start(
+                reader.clone(),
+                store.commits(),
+                projections.clone(),
+                tokio_util::sync::CancellationToken::new(),
+            ),
             projections,
             reader: reader.clone(),
             health: Arc::new(Vec::new),

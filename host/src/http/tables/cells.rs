@@ -37,6 +37,25 @@ impl Item {
         items.into_iter().map(item).collect()
     }
 
+    /// Some columns of rows that were read whole.
+    pub fn chosen(shape: &Shape, records: &[&RowRecord], chosen: &[usize], integers: Integers) -> Vec<Self> {
+        let name = |&position: &usize| shape.columns[position].name.to_string();
+        let columns: Arc<[String]> = chosen.iter().map(name).collect();
+        let item = |record: &&RowRecord| Self {
+            columns: Arc::clone(&columns),
+            record: RowRecord {
+                row: record.row,
+                cells: chosen
+                    .iter()
+                    .map(|&position| record.cells[position].clone())
+                    .collect(),
+                origin: record.origin.clone(),
+            },
+            integers,
+        };
+        records.iter().map(item).collect()
+    }
+
     /// One row with all its columns.
     pub fn one(shape: &Shape, record: RowRecord, integers: Integers) -> Self {
         let columns = shape

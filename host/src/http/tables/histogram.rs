@@ -17,7 +17,7 @@ use crate::store::reader::{Bucket, Shape};
 
 /// Buckets that are asked for when nothing is said, and at most.
 const BUCKETS_DEFAULT: u32 = 60;
-const BUCKETS_MAX: u32 = 1_000;
+pub const BUCKETS_MAX: u32 = 1_000;
 
 /// Rows over time, in buckets of one width that follow each other without a hole.
 #[derive(Serialize)]

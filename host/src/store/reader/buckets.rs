@@ -121,7 +121,7 @@ impl Buckets {
         }
     }
 
-    fn width(&self) -> i64 {
+    pub(super) fn width(&self) -> i64 {
         self.width_ms.saturating_mul(1_000)
     }
 

@@ -4,7 +4,9 @@
 //! one, and reads nothing else; the second reads those rows. Rows without a value in the column of the order come last,
 //! whichever way it goes.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Row as _, TypeInfo as _, ValueRef as _};
@@ -16,6 +18,11 @@ use super::{ReadError, Reader, bind};
 use crate::batch::Value;
 use crate::schema::ColumnType;
 use crate::store::statement::quote;
+
+/// Rows that are looked at at once where no index finds those that are wanted: few at first, for pages that are full soon,
+/// and then more, up to what takes some hundredths of a second.
+const STRETCH_FIRST: usize = 2_000;
+const STRETCH_LAST: usize = 32_000;
 
 /// Texts up to here stand in the place where a page ends; longer ones are looked up again.
 const KEY_BYTES_MAX: usize = 512;
@@ -105,6 +112,19 @@ pub struct RowPage {
     pub next: Option<Place>,
 }
 
+impl Place {
+    /// Long texts are left out; they are read again.
+    fn short(self) -> Self {
+        match self.key {
+            Key::Text(text) if text.len() > KEY_BYTES_MAX => Self {
+                key: Key::Stored,
+                ..self
+            },
+            key => Self { key, ..self },
+        }
+    }
+}
+
 /// Rows with a value in the column of the order, or those without.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
@@ -114,7 +134,8 @@ enum Part {
 }
 
 impl Reader {
-    /// One page of rows.
+    /// One page of rows. Where none of the conditions leads to rows by an index, rows are looked at in stretches until
+    /// the page is full or the time is up: then it has fewer rows, or none, and `next` says where to go on.
     ///
     /// # Errors
     /// See [`ReadError`]; [`ReadError::PlaceGone`] when the row that it begins behind would have to be there and is not.
@@ -125,18 +146,20 @@ impl Reader {
         {
             place.key = self.key_of(shape, column, place.row).await?;
         }
-        let parts: &[Part] = match query.sort.column {
-            None => &[Part::Numbered],
-            Some(column) if !shape.columns[column].nullable => &[Part::Filled],
-            Some(_) if after.as_ref().is_some_and(|place| place.key == Key::Null) => &[Part::Empty],
-            Some(_) => &[Part::Filled, Part::Empty],
+        let mut parts: VecDeque<Part> = match query.sort.column {
+            None => [Part::Numbered].into(),
+            Some(column) if !shape.columns[column].nullable => [Part::Filled].into(),
+            Some(_) if after.as_ref().is_some_and(|place| place.key == Key::Null) => [Part::Empty].into(),
+            Some(_) => [Part::Filled, Part::Empty].into(),
         };
         let wanted = query.limit as usize + 1;
+        let until = Instant::now() + self.limits.time / 2;
         let (mut found, mut bytes) = (Vec::new(), 0);
-        for part in parts {
-            // The place is in the first part that is looked at; the others are read from their beginning.
-            let after = after.take();
-            let (sql, bound) = statement(shape, query, *part, after.as_ref(), wanted - found.len());
+        let mut stretch = STRETCH_FIRST;
+        let mut next = None;
+        while let Some(&part) = parts.front() {
+            let finder = Finder::new(shape, query, part, after.as_ref());
+            let (sql, bound) = finder.page(&query.columns, wanted - found.len(), stretch);
             let more = self
                 .fetch_sized(&sql, bound.arguments()?, wanted, |row| {
                     let (key, record, size) = record(shape, &query.columns, row)?;
@@ -148,22 +171,50 @@ impl Reader {
             if found.len() >= wanted || bytes >= self.limits.page_bytes {
                 break;
             }
+            let end = match finder.is_in_stretches() {
+                true => self.end_of_stretch(&finder, stretch).await?,
+                false => None,
+            };
+            if end.is_none() {
+                parts.pop_front();
+            }
+            // The other part begins at its beginning.
+            after = end;
+            stretch = (stretch * 4).min(STRETCH_LAST);
+            if Instant::now() >= until && after.is_some() {
+                next = after;
+                break;
+            }
         }
-        let more = found.len() >= wanted || bytes >= self.limits.page_bytes;
+        let is_full = found.len() >= wanted || bytes >= self.limits.page_bytes;
         found.truncate(query.limit as usize);
-        let next = found.last().filter(|_| more).map(|(key, record)| Place {
-            key: match key {
-                Key::Text(text) if text.len() > KEY_BYTES_MAX => Key::Stored,
-                key => key.clone(),
-            },
+        let last = found.last().filter(|_| is_full).map(|(key, record)| Place {
+            key: key.clone(),
             row: record.row,
         });
         let name = |position: &usize| shape.columns[*position].name.to_string();
         Ok(RowPage {
             columns: query.columns.iter().map(name).collect(),
             items: found.into_iter().map(|(_, record)| record).collect(),
-            next,
+            next: last.or(next).map(Place::short),
         })
+    }
+
+    /// The last row of the stretch that was looked at; none where it was the last stretch.
+    async fn end_of_stretch(&self, finder: &Finder<'_>, rows: usize) -> Result<Option<Place>, ReadError> {
+        let mut bound = Bound::default();
+        let found = finder.find(&mut bound, rows);
+        let sql = format!("SELECT r, k FROM ({found}) LIMIT 1 OFFSET {}", rows - 1);
+        let mut ends = self
+            .fetch_sized(&sql, bound.arguments()?, 1, |row| {
+                let place = Place {
+                    key: key(row, 1)?,
+                    row: row.try_get(0).map_err(ReadError::Sql)?,
+                };
+                Ok((place, 0))
+            })
+            .await?;
+        Ok(ends.pop())
     }
 
     /// The row with this number, when there is one.
@@ -205,46 +256,6 @@ impl Reader {
     }
 }
 
-/// The statement for one part of a page.
-fn statement(
-    shape: &Shape,
-    query: &RowQuery,
-    part: Part,
-    after: Option<&Place>,
-    limit: usize,
-) -> (String, Bound) {
-    let mut bound = Bound::default();
-    let lead = Lead::of(shape, &query.selection, query.sort.column);
-    let finder = Finder {
-        shape,
-        sort: query.sort,
-        part,
-        after,
-        limit,
-    };
-    let branches: Vec<String> = match lead {
-        Lead::Choice(position) => alternatives(&query.selection, position)
-            .map(|selection| finder.select(&mut bound, &selection, lead))
-            .collect(),
-        Lead::Order | Lead::Key => vec![finder.select(&mut bound, &query.selection, lead)],
-    };
-    let found = match branches.as_slice() {
-        [one] => one.clone(),
-        many => {
-            let each: Vec<String> = many
-                .iter()
-                .map(|one| format!("SELECT r, k FROM ({one})"))
-                .collect();
-            let direction = query.sort.direction();
-            format!(
-                "{} ORDER BY 2 {direction}, 1 {direction} LIMIT {limit}",
-                each.join(" UNION ALL ")
-            )
-        }
-    };
-    (reading(shape, &query.columns, &found), bound)
-}
-
 /// The selection once for each value of its leading condition.
 fn alternatives(selection: &Selection, position: usize) -> impl Iterator<Item = Selection> {
     let values = match selection
@@ -274,48 +285,129 @@ impl Sort {
 /// Finds the numbers of the rows of a page.
 struct Finder<'a> {
     shape: &'a Shape,
+    selection: &'a Selection,
+    lead: Lead,
     sort: Sort,
     part: Part,
     after: Option<&'a Place>,
-    limit: usize,
 }
 
-impl Finder<'_> {
-    fn select(&self, bound: &mut Bound, selection: &Selection, lead: Lead) -> String {
-        let conditions = Conditions {
+impl<'a> Finder<'a> {
+    fn new(shape: &'a Shape, query: &'a RowQuery, part: Part, after: Option<&'a Place>) -> Self {
+        Self {
+            shape,
+            selection: &query.selection,
+            lead: Lead::of(shape, &query.selection, query.sort.column),
+            sort: query.sort,
+            part,
+            after,
+        }
+    }
+
+    fn conditions(&self) -> Conditions<'_> {
+        Conditions {
             shape: self.shape,
-            selection,
-            lead,
+            selection: self.selection,
+            lead: self.lead,
+        }
+    }
+
+    /// Whether rows have to be looked at that are not wanted in the end.
+    fn is_in_stretches(&self) -> bool {
+        let led = match self.lead {
+            Lead::Order => 0,
+            Lead::Choice(_) => 1,
+            Lead::Key => self.selection.conditions.len(),
         };
-        let is_sorted_by_time = self.sort.column == self.shape.time();
+        let range_follows = self.selection.has_range() && !self.range_leads();
+        self.selection.conditions.len() > led || self.selection.search.is_some() || range_follows
+    }
+
+    fn is_sorted_by_time(&self) -> bool {
+        self.sort.column.is_some() && self.sort.column == self.shape.time()
+    }
+
+    /// Whether rows are found by their time. In another order they have to be sorted then.
+    fn range_leads(&self) -> bool {
         let sort_is_served = self
             .sort
             .column
             .is_some_and(|column| self.shape.is_indexed(column));
-        let range_leads = is_sorted_by_time || (lead == Lead::Order && !sort_is_served);
+        self.is_sorted_by_time()
+            || (self.selection.has_range() && (self.lead == Lead::Order || !sort_is_served))
+    }
+
+    /// Reads the rows whose numbers are found, in their order: `p` is looped over as it was made, and nothing is sorted
+    /// again, so that no more than one row is in memory at a time.
+    fn page(&self, columns: &[usize], limit: usize, stretch: usize) -> (String, Bound) {
+        let mut bound = Bound::default();
+        let found = self.find(&mut bound, if self.is_in_stretches() { stretch } else { limit });
+        let mut sql = reading(self.shape, columns, &found);
+        if self.is_in_stretches() {
+            let mut following = self.conditions().following(&mut bound);
+            if !self.range_leads() {
+                following.extend(self.conditions().range(&mut bound, false));
+            }
+            sql = format!("{sql} WHERE {} LIMIT {limit}", all(&following));
+        }
+        (sql, bound)
+    }
+
+    /// The numbers of rows in the order wanted, by what leads to them; their values in the order's column as `k`.
+    fn find(&self, bound: &mut Bound, limit: usize) -> String {
+        let branches: Vec<String> = match self.lead {
+            Lead::Choice(position) => alternatives(self.selection, position)
+                .map(|selection| self.select(bound, &selection, limit))
+                .collect(),
+            Lead::Order | Lead::Key => vec![self.select(bound, self.selection, limit)],
+        };
+        match branches.as_slice() {
+            [one] => one.clone(),
+            many => {
+                let each: Vec<String> = many
+                    .iter()
+                    .map(|one| format!("SELECT r, k FROM ({one})"))
+                    .collect();
+                let direction = self.sort.direction();
+                format!(
+                    "{} ORDER BY 2 {direction}, 1 {direction} LIMIT {limit}",
+                    each.join(" UNION ALL ")
+                )
+            }
+        }
+    }
+
+    fn select(&self, bound: &mut Bound, selection: &Selection, limit: usize) -> String {
+        let conditions = Conditions {
+            selection,
+            ..self.conditions()
+        };
         let mut every = conditions.leading(bound);
-        every.extend(conditions.range(bound, range_leads));
+        if self.range_leads() {
+            every.extend(conditions.range(bound, true));
+        }
         every.extend(self.behind(bound));
-        every.extend(conditions.following(bound));
         let direction = self.sort.direction();
         let order = match (self.key(), self.part) {
             (Some(key), Part::Filled) => format!("{key} {direction}, t._rowid_ {direction}"),
             _ => format!("t._rowid_ {direction}"),
         };
         format!(
-            "SELECT t._rowid_ AS r, {} AS k FROM {} AS t WHERE {} ORDER BY {order} LIMIT {}",
+            "SELECT t._rowid_ AS r, {} AS k FROM {} AS t WHERE {} ORDER BY {order} LIMIT {limit}",
             self.key()
                 .filter(|_| self.part == Part::Filled)
                 .unwrap_or("NULL".to_owned()),
             quote(&self.shape.entry.name),
             all(&every),
-            self.limit
         )
     }
 
     fn key(&self) -> Option<String> {
         let column = self.sort.column?;
-        Some(format!("t.{}", quote(&self.shape.columns[column].name)))
+        // The sign keeps SQLite from taking the order's index where the range of time leads.
+        let leads = self.is_sorted_by_time() || !(self.range_leads() && self.selection.has_range());
+        let sign = if leads { "" } else { "+" };
+        Some(format!("{sign}t.{}", quote(&self.shape.columns[column].name)))
     }
 
     /// The conditions that say in which part a row is, and that it comes behind the place.
@@ -356,8 +448,7 @@ impl Finder<'_> {
     }
 }
 
-/// Reads the rows whose numbers `found` finds, in its order: `p` is looped over as it was made, and nothing is sorted
-/// again, so that no more than one row is in memory at a time.
+/// Reads the rows whose numbers `found` finds.
 fn reading(shape: &Shape, columns: &[usize], found: &str) -> String {
     let names: Vec<String> = columns
         .iter()
@@ -376,7 +467,11 @@ fn reading(shape: &Shape, columns: &[usize], found: &str) -> String {
 const LEADING: usize = 7;
 
 /// A row with the value by which it is ordered, and about how many bytes it has.
-fn record(shape: &Shape, columns: &[usize], row: &SqliteRow) -> Result<(Key, RowRecord, usize), ReadError> {
+pub(super) fn record(
+    shape: &Shape,
+    columns: &[usize],
+    row: &SqliteRow,
+) -> Result<(Key, RowRecord, usize), ReadError> {
     let mut cells = Vec::with_capacity(columns.len());
     let mut bytes = 0;
     for (index, &position) in columns.iter().enumerate() {

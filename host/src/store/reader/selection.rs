@@ -92,6 +92,11 @@ impl Selection {
         selection
     }
 
+    /// Whether it says anything of the time.
+    pub(super) fn has_range(&self) -> bool {
+        self.from.is_some() || self.to.is_some()
+    }
+
     /// Whether it says more than a range of time.
     pub(super) fn is_narrow(&self) -> bool {
         !self.conditions.is_empty() || self.search.is_some()

@@ -1,0 +1,383 @@
+//! Tables that are followed. Each has one reader for all who follow it, woken by commits: it reads what has come once,
+//! and each view makes of it what its followers want. Somebody who comes back is first told what came meanwhile, up to
+//! a limit.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::ring::{self, Read, Reading, View, Wanted};
+use crate::http::cursor;
+use crate::schema::TableName;
+use crate::store::Reader;
+use crate::store::reader::{BEGINNING, Places, ReadError, RowRecord, Shape};
+
+/// Followers at once, of all tables. Each costs a connection with its buffer; the packets are shared.
+const FOLLOWERS_MAX: usize = 640;
+/// Different selections of one table that are followed at once; each may keep a megabyte.
+const VIEWS_MAX: usize = 64;
+/// Between two looks at a table into which rows are stored all the time.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Rows that one look reads; where more have come, the oldest of them are left out.
+const LOOK_ROWS: u32 = 2_000;
+/// Rows that somebody who comes back is told of; what is older is left out.
+const RESUME_ROWS: u32 = 5_000;
+/// Rows that are left out are counted up to here.
+const SKIPPED_MAX: u32 = 100_000;
+/// How long a connection may be silent.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How long somebody is told without being asked again for a token.
+const LIFE: Duration = Duration::from_secs(30 * 60);
+
+/// Why a table cannot be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    #[error("there are as many followers as there may be")]
+    Full,
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// Tables that are followed. Cheap to clone.
+#[derive(Clone)]
+pub struct Tails(Arc<Inner>);
+
+struct Inner {
+    reader: Reader,
+    commits: watch::Receiver<u64>,
+    stop: CancellationToken,
+    tables: Mutex<HashMap<TableName, Arc<Followed>>>,
+    followers: Arc<Semaphore>,
+}
+
+/// A table that somebody follows.
+struct Followed {
+    shape: Shape,
+    told: Mutex<Told>,
+}
+
+struct Told {
+    /// Up to where all views were told.
+    places: Places,
+    views: Vec<Arc<View>>,
+    ended: bool,
+}
+
+impl Followed {
+    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self) {
+        let mut told = self.told();
+        told.ended = true;
+        told.views.drain(..).for_each(|view| view.end());
+    }
+}
+
+impl Tails {
+    pub fn new(reader: Reader, commits: watch::Receiver<u64>, stop: CancellationToken) -> Self {
+        Self(Arc::new(Inner {
+            reader,
+            commits,
+            stop,
+            tables: Mutex::default(),
+            followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
+        }))
+    }
+
+    /// Follows a table: from now on, or from where somebody has heard last.
+    pub async fn follow(
+        &self,
+        shape: Shape,
+        wanted: Wanted,
+        after: Option<Places>,
+    ) -> Result<Follower, FollowError> {
+        let inner = &self.0;
+        let permit = Arc::clone(&inner.followers)
+            .try_acquire_owned()
+            .map_err(|_| FollowError::Full)?;
+        let places = inner.reader.places(&shape).await?;
+        let followed = self.followed(shape, places);
+        let (view, reading, joined) = {
+            let mut told = followed.told();
+            let view = match told.views.iter().find(|view| view.wanted == wanted) {
+                Some(view) => Arc::clone(view),
+                None if told.views.len() >= VIEWS_MAX => return Err(FollowError::Full),
+                None => {
+                    let view = Arc::new(View::new(wanted));
+                    told.views.push(Arc::clone(&view));
+                    view
+                }
+            };
+            let reading = view.begin();
+            (view, reading, told.places.clone())
+        };
+        let missed = after.map(|after| missed(&after, &joined)).unwrap_or_default();
+        // Somebody who has missed something goes on from where it was, until it was told.
+        let id = match missed.as_slice() {
+            [] => format!("id: {}\n", resume_id(&followed.shape, &joined)),
+            _ => String::new(),
+        };
+        Ok(Follower {
+            hello: Some(format!("retry: 2000\n{id}\n").into()),
+            missed,
+            changed: view.watch(),
+            followed,
+            view,
+            reading,
+            inner: Arc::clone(inner),
+            until: Instant::now() + LIFE,
+            _permit: permit,
+        })
+    }
+
+    /// The table among those that are followed; it begins to be when it is not.
+    fn followed(&self, shape: Shape, places: Places) -> Arc<Followed> {
+        let mut tables = self.0.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(followed) = tables.get(&shape.entry.name)
+            && !followed.told().ended
+            && followed.shape.entry.description == shape.entry.description
+        {
+            return Arc::clone(followed);
+        }
+        let name = shape.entry.name.clone();
+        let told = Told {
+            places,
+            views: Vec::new(),
+            ended: false,
+        };
+        let followed = Arc::new(Followed {
+            shape,
+            told: Mutex::new(told),
+        });
+        if let Some(old) = tables.insert(name, Arc::clone(&followed)) {
+            old.end();
+        }
+        tokio::spawn(look(Arc::clone(&self.0), Arc::clone(&followed)));
+        followed
+    }
+}
+
+/// The stretches that somebody has missed, history by history.
+fn missed(after: &Places, joined: &Places) -> Vec<(i64, (i64, i64), (i64, i64))> {
+    let newest = after.keys().next_back().copied().unwrap_or(i64::MIN);
+    let stretches = joined.iter().filter_map(|(&history, &until)| {
+        let from = match after.get(&history) {
+            Some(&from) => from,
+            // It began later; an older one had been left out as one of too many.
+            None if history > newest => BEGINNING,
+            None => return None,
+        };
+        (from < until).then_some((history, from, until))
+    });
+    stretches.collect()
+}
+
+/// Looks at a table after commits, until nobody follows it any more.
+async fn look(inner: Arc<Inner>, followed: Arc<Followed>) {
+    let mut commits = inner.commits.clone();
+    let mut again = false;
+    loop {
+        let woken = async {
+            if again {
+                return true;
+            }
+            // What nobody follows any more is noticed although nothing is stored.
+            match tokio::time::timeout(KEEP_ALIVE, commits.changed()).await {
+                Ok(changed) => changed.is_ok(),
+                Err(_) => true,
+            }
+        };
+        let goes_on = tokio::select! {
+            () = inner.stop.cancelled() => false,
+            woken = woken => woken,
+        };
+        if !goes_on || inner.is_deserted(&followed) {
+            break;
+        }
+        again = match look_once(&inner.reader, &followed).await {
+            Ok(true) => false,
+            // Another version of the plugin has another table: those who come back are told of that one.
+            Ok(false) => break,
+            Err(ReadError::Busy | ReadError::TimeLimit { .. }) => true,
+            Err(error) => {
+                let table = followed.shape.entry.name.as_str();
+                tracing::warn!(table, %error, "the table cannot be followed any more");
+                break;
+            }
+        };
+        tokio::select! {
+            () = inner.stop.cancelled() => break,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+    followed.end();
+}
+
+impl Inner {
+    /// Whether nobody follows a table any more; it is not among those that are followed then.
+    fn is_deserted(&self, followed: &Arc<Followed>) -> bool {
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = followed.told();
+        told.views.retain(|view| Arc::strong_count(view) > 1);
+        if told.views.is_empty() {
+            told.ended = true;
+            let name = &followed.shape.entry.name;
+            if tables.get(name).is_some_and(|known| Arc::ptr_eq(known, followed)) {
+                tables.remove(name);
+            }
+        }
+        told.ended
+    }
+}
+
+/// Tells all views of a table what has come. Returns whether it is still the same table.
+async fn look_once(reader: &Reader, followed: &Followed) -> Result<bool, ReadError> {
+    let shape = &followed.shape;
+    match reader.table(&shape.entry.name).await? {
+        Some(entry) if entry.description == shape.entry.description => {}
+        _ => return Ok(false),
+    }
+    let now = reader.places(shape).await?;
+    let known = followed.told().places.clone();
+    for (history, until) in now {
+        let mut after = known.get(&history).copied().unwrap_or(BEGINNING);
+        let mut skipped = 0;
+        if after < until {
+            let kept = reader.place_before(shape, history, until, LOOK_ROWS).await?;
+            if kept > after {
+                skipped = reader
+                    .arrivals_between(shape, history, after, kept, SKIPPED_MAX)
+                    .await?;
+                after = kept;
+            }
+        }
+        while after < until {
+            let rows = reader.arrivals(shape, history, after, until, LOOK_ROWS).await?;
+            after = rows.last().map_or(until, place_of);
+            followed.tell(history, after, &rows, std::mem::take(&mut skipped));
+        }
+        followed.told().places.insert(history, until);
+    }
+    Ok(true)
+}
+
+impl Followed {
+    fn tell(&self, history: i64, place: (i64, i64), rows: &[RowRecord], skipped: u64) {
+        let mut told = self.told();
+        told.places.insert(history, place);
+        let id = resume_id(&self.shape, &told.places);
+        for view in &told.views {
+            view.tell(&self.shape, rows, skipped, &id);
+        }
+    }
+}
+
+fn place_of(record: &RowRecord) -> (i64, i64) {
+    (record.origin.sequence, record.origin.row)
+}
+
+/// Where somebody who has heard all up to these places may go on.
+fn resume_id(shape: &Shape, places: &Places) -> String {
+    cursor::of_places(shape.entry.name.as_str(), places)
+}
+
+/// Somebody who follows a table.
+pub struct Follower {
+    hello: Option<Bytes>,
+    missed: Vec<(i64, (i64, i64), (i64, i64))>,
+    followed: Arc<Followed>,
+    view: Arc<View>,
+    reading: Reading,
+    changed: watch::Receiver<u64>,
+    inner: Arc<Inner>,
+    until: Instant,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Follower {
+    /// The next event; none when it is over.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        if let Some(hello) = self.hello.take() {
+            return Some(hello);
+        }
+        loop {
+            while let Some(stretch) = self.missed.pop() {
+                // What cannot be read ends it; somebody who comes back asks again.
+                let block = self.catch_up(stretch).await.ok()?;
+                if block.is_some() {
+                    return block;
+                }
+            }
+            self.changed.borrow_and_update();
+            match self.view.read(&mut self.reading) {
+                Read::Block(block) => return Some(block),
+                Read::Missed(rows) => return Some(ring::gap(rows)),
+                Read::End => return None,
+                Read::Nothing => {}
+            }
+            tokio::select! {
+                () = self.inner.stop.cancelled() => return None,
+                () = tokio::time::sleep_until(self.until) => return None,
+                changed = self.changed.changed() => changed.ok()?,
+                () = tokio::time::sleep(KEEP_ALIVE) => return Some(self.still_here()),
+            }
+        }
+    }
+
+    /// A part of a stretch that was missed; what is left of it is kept for the next time.
+    async fn catch_up(&mut self, stretch: (i64, (i64, i64), (i64, i64))) -> Result<Option<Bytes>, ReadError> {
+        let (history, after, until) = stretch;
+        let (reader, shape) = (&self.inner.reader, &self.followed.shape);
+        let kept = reader.place_before(shape, history, until, RESUME_ROWS).await?;
+        if kept > after {
+            let skipped = reader
+                .arrivals_between(shape, history, after, kept, SKIPPED_MAX)
+                .await?;
+            self.missed.push((history, kept, until));
+            return Ok(Some(ring::gap(skipped)));
+        }
+        let rows = reader
+            .arrivals(shape, history, after, until, ring::ROWS_MAX as u32)
+            .await?;
+        let place = rows.last().map_or(until, place_of);
+        if place < until {
+            self.missed.push((history, place, until));
+        }
+        let wanted = &self.view.wanted;
+        let shown: Vec<&RowRecord> = rows
+            .iter()
+            .filter(|record| wanted.selection.matches(shape, &record.cells))
+            .collect();
+        // Somebody who goes away in the middle goes on from here: what is still missed, and all else up to now.
+        let mut places = self.followed.told().places.clone();
+        for (history, from, _) in &self.missed {
+            places.insert(*history, *from);
+        }
+        Ok(ring::rows(
+            shape,
+            &shown,
+            wanted,
+            Some(&resume_id(shape, &places)),
+        ))
+    }
+
+    fn still_here(&mut self) -> Bytes {
+        let told = self.followed.told();
+        // With nothing to read, all up to these places was heard.
+        match self.view.begin() {
+            end if end.is_at(&self.reading) => format!(
+                ": still here\nid: {}\n\n",
+                resume_id(&self.followed.shape, &told.places)
+            )
+            .into(),
+            _ => Bytes::from_static(b": still here\n\n"),
+        }
+    }
+}
