@@ -26,6 +26,8 @@ mod page;
 mod plugins;
 #[path = "api/scene.rs"]
 mod scene;
+#[path = "api/sql.rs"]
+mod sql;
 #[path = "api/tables.rs"]
 mod tables;
 

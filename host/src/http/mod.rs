@@ -6,6 +6,7 @@ mod access;
 mod assets;
 mod audit;
 mod change;
+mod csv;
 mod cursor;
 mod dead_letters;
 mod gate;
@@ -21,6 +22,7 @@ mod rebuilds;
 mod records;
 mod routes;
 mod server;
+mod sql;
 mod tables;
 mod tokens;
 mod trials;
@@ -101,6 +103,7 @@ fn routes(state: &State) -> Routes {
         .read("/api/v1/whoami", tokens::who_am_i)
         .read("/api/v1/audit", audit::list)
         .read_as_operator("/api/v1/tokens", tokens::list)
+        .read_as_operator("/api/v1/sql", sql::sql)
         .change(Change::post("/api/v1/tokens", "token.create"), tokens::create)
         .change(
             Change::delete("/api/v1/tokens/{name}", "token.revoke"),

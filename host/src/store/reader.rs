@@ -13,6 +13,7 @@ mod rows;
 mod selection;
 mod series;
 mod shape;
+mod sql;
 mod tables;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use futures_util::TryStreamExt as _;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRow};
 use sqlx::{AssertSqlSafe, Sqlite};
+use tokio::sync::Semaphore;
 
 pub use access::{AuditFilter, AuditRecord, TOKENS_MAX, TokenRecord};
 pub use arrivals::{BEGINNING, Places};
@@ -34,6 +36,7 @@ pub use rows::{Key, Place, RowOrigin, RowPage, RowQuery, RowRecord, Sort, can_so
 pub use selection::{Comparison, Condition, Selection, Test};
 pub use series::{Aggregate, Line, Series, SeriesQuery};
 pub use shape::{Shape, ShapeColumn};
+pub use sql::{SqlAnswer, SqlError, SqlValue};
 pub use tables::{RowEstimate, TableEntry};
 
 /// What a single read may cost.
@@ -136,7 +139,13 @@ pub struct Reader {
     /// Changed only by [`Reader::release`].
     pool: Arc<RwLock<SqlitePool>>,
     limits: ReadLimits,
+    path: Arc<Path>,
+    /// Questions in SQL that are answered at once; each has a thread and a connection.
+    questions: Arc<Semaphore>,
 }
+
+/// Few: they may be as slow as they are allowed to be.
+const QUESTIONS_MAX: usize = 2;
 
 impl Reader {
     /// Opens the database that the store has made. Fails when the file is missing or is no database.
@@ -164,6 +173,8 @@ impl Reader {
         let reader = Self {
             pool: Arc::new(RwLock::new(pool)),
             limits,
+            path: path.into(),
+            questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
         };
         // SQLite opens anything; only a read shows whether it is a database.
         match reader

@@ -156,6 +156,7 @@ pub fn path_of(route: &Route) -> String {
         Some("differences") => path + "?from=0.2.0&to=0.2.0",
         Some("written" | "component") => path + "?version=0.2.0",
         Some("facets") => path + "?columns=ok",
+        Some("sql") => path + "?query=SELECT%201",
         Some("series") => path + "?measures=used",
         Some("export") if route.path.contains("tables") => path + "?format=csv",
         Some("trace") => path + "?table=things&key=1",

@@ -164,8 +164,11 @@ impl Tails {
     }
 }
 
+/// A history, and behind which place up to which other.
+type Stretch = (i64, (i64, i64), (i64, i64));
+
 /// The stretches that somebody has missed, history by history.
-fn missed(after: &Places, joined: &Places) -> Vec<(i64, (i64, i64), (i64, i64))> {
+fn missed(after: &Places, joined: &Places) -> Vec<Stretch> {
     let newest = after.keys().next_back().copied().unwrap_or(i64::MIN);
     let stretches = joined.iter().filter_map(|(&history, &until)| {
         let from = match after.get(&history) {
@@ -291,7 +294,7 @@ fn resume_id(shape: &Shape, places: &Places) -> String {
 /// Somebody who follows a table.
 pub struct Follower {
     hello: Option<Bytes>,
-    missed: Vec<(i64, (i64, i64), (i64, i64))>,
+    missed: Vec<Stretch>,
     followed: Arc<Followed>,
     view: Arc<View>,
     reading: Reading,
@@ -332,7 +335,7 @@ impl Follower {
     }
 
     /// A part of a stretch that was missed; what is left of it is kept for the next time.
-    async fn catch_up(&mut self, stretch: (i64, (i64, i64), (i64, i64))) -> Result<Option<Bytes>, ReadError> {
+    async fn catch_up(&mut self, stretch: Stretch) -> Result<Option<Bytes>, ReadError> {
         let (history, after, until) = stretch;
         let (reader, shape) = (&self.inner.reader, &self.followed.shape);
         let kept = reader.place_before(shape, history, until, RESUME_ROWS).await?;

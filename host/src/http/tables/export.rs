@@ -11,6 +11,7 @@ use super::NameOfTable;
 use super::cells::{Integers, Item, word};
 use super::{rows, selection};
 use crate::http::State;
+use crate::http::csv;
 use crate::http::problem::Problem;
 use crate::store::reader::{Cell, ReadError, Reader, RowPage, RowQuery, Shape};
 
@@ -116,10 +117,10 @@ impl Export {
         match self.format {
             Format::Csv => {
                 if !self.begun {
-                    line(&mut part, page.columns.iter().map(String::as_str));
+                    csv::line(&mut part, page.columns.iter().map(String::as_str));
                 }
                 for record in &page.items {
-                    line(&mut part, record.cells.iter().map(field));
+                    csv::line(&mut part, record.cells.iter().map(field));
                 }
             }
             Format::Jsonl => {
@@ -133,59 +134,11 @@ impl Export {
     }
 }
 
-/// A cell as a field. Text that a spreadsheet would take for a formula gets an apostrophe in front, which makes it text
-/// there; numbers are numbers.
+/// A cell as a field.
 fn field(cell: &Cell) -> String {
-    let text = match cell {
-        Cell::Null => return String::new(),
+    match cell {
+        Cell::Null => String::new(),
+        Cell::Text(_) | Cell::Json(_) | Cell::Blob(_) => csv::text(word(cell)),
         cell => word(cell),
-    };
-    let is_text = matches!(cell, Cell::Text(_) | Cell::Json(_) | Cell::Blob(_));
-    if is_text && text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-        format!("'{text}")
-    } else {
-        text
-    }
-}
-
-/// A line as RFC 4180 has it.
-fn line(part: &mut Vec<u8>, fields: impl Iterator<Item = impl AsRef<str>>) {
-    for (number, field) in fields.enumerate() {
-        if number > 0 {
-            part.push(b',');
-        }
-        let field = field.as_ref();
-        if field.contains([',', '"', '\n', '\r']) {
-            part.push(b'"');
-            part.extend_from_slice(field.replace('"', "\"\"").as_bytes());
-            part.push(b'"');
-        } else {
-            part.extend_from_slice(field.as_bytes());
-        }
-    }
-    part.extend_from_slice(b"\r\n");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fields_are_quoted_and_formulas_are_text() {
-        for (cell, expected) in [
-            (Cell::Text("a,\"b\"\nc".into()), "\"a,\"\"b\"\"\nc\"\r\n"),
-            (Cell::Text("=1+1".into()), "'=1+1\r\n"),
-            (Cell::Text("@x".into()), "'@x\r\n"),
-            (Cell::Text("\t=1".into()), "'\t=1\r\n"),
-            (Cell::Text("-1".into()), "'-1\r\n"),
-            (Cell::Integer(-1), "-1\r\n"),
-            (Cell::Real(-0.5), "-0.5\r\n"),
-            (Cell::Null, "\r\n"),
-            (Cell::Boolean(true), "true\r\n"),
-        ] {
-            let mut written = Vec::new();
-            line(&mut written, [field(&cell)].iter());
-            assert_eq!(String::from_utf8(written).unwrap(), expected);
-        }
     }
 }
