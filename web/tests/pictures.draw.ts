@@ -7,7 +7,7 @@ import { expect, test } from './support/fixtures';
 const folder = fileURLToPath(new URL('../../docs/pictures/', import.meta.url));
 const BYTES_MAX = 150_000;
 
-test.use({ viewport: { width: 1240, height: 780 } });
+test.use({ viewport: { width: 1160, height: 700 } });
 
 const PICTURES: { name: string; path: string; dark?: boolean; ready: string; click?: string }[] = [
   { name: 'overview', path: '/', ready: 'All is well' },
