@@ -140,7 +140,10 @@ export interface SeriesAnswer {
   to: string | null;
   bucket_ms: number;
   series: Series[];
+  /** Whether there are more keys than lines. */
   more?: boolean;
+  /** Whether all rows were looked at. */
+  exact?: boolean;
 }
 
 export interface Message {
