@@ -2,6 +2,7 @@
 // are real.
 import { statSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { observations, performance } from './support/events';
 import { expect, test } from './support/fixtures';
 
 const folder = fileURLToPath(new URL('../../docs/pictures/', import.meta.url));
@@ -10,7 +11,6 @@ const BYTES_MAX = 150_000;
 test.use({ viewport: { width: 1160, height: 700 } });
 
 const PICTURES: { name: string; path: string; dark?: boolean; ready: string; click?: string }[] = [
-  { name: 'overview', path: '/', ready: 'All is well' },
   {
     name: 'table',
     path: '/tables/obs_events?filter=kind=package_upgrade&from=now-24h',
@@ -19,6 +19,8 @@ const PICTURES: { name: string; path: string; dark?: boolean; ready: string; cli
   },
   { name: 'timeline', path: '/timeline?column=pc_id&entity=atlas', ready: 'execution_results / backup', dark: true },
   { name: 'charts', path: '/tables/host_perf/charts?from=now-2h', ready: 'cpu_pct' },
+  // The last, so that there is a past to be seen.
+  { name: 'overview', path: '/', ready: 'All is well' },
   { name: 'dead-letters', path: '/dead-letters', ready: 'malformed', dark: true, click: '.reason > button' },
 ];
 
@@ -29,8 +31,24 @@ for (const picture of PICTURES) {
     await page.goto(`${host.address}${picture.path}`);
     await expect(page.getByText(picture.ready).first()).toBeVisible();
     if (picture.name === 'charts') await expect(page.locator('.u-over').first()).toBeVisible();
-    if (picture.name === 'overview')
-      await expect(page.locator('svg[role=img]').first()).toBeVisible({ timeout: 45_000 });
+    if (picture.name === 'overview') {
+      test.setTimeout(180_000);
+      let number = 0;
+      const past = async () => {
+        number += 1;
+        const at = Date.now();
+        await host.publish([
+          ...observations(40 * (1 + (number % 7)), at, 0.01, `now-${number}-`),
+          ...performance(3, at),
+        ]);
+        const points = await page
+          .getByRole('row', { name: /obs-events/ })
+          .locator('polyline')
+          .getAttribute('points');
+        return (points ?? '').split(' ').length;
+      };
+      await expect.poll(past, { timeout: 150_000, intervals: [1_500] }).toBeGreaterThan(8);
+    }
     if (picture.click) {
       await page.locator(picture.click).first().click();
       await expect(page.getByRole('group', { name: 'How the payload is shown' }).first()).toBeVisible();

@@ -26,7 +26,7 @@ export function numbers(seed: number): () => number {
 const iso = (at: number) => new Date(Math.round(at)).toISOString();
 
 /** `count` observations over the `hours` before `end`. */
-export function observations(count: number, end: number, hours = 24): Outgoing[] {
+export function observations(count: number, end: number, hours = 24, name = ''): Outgoing[] {
   const next = numbers(7);
   const total = KINDS.reduce((sum, [, , weight]) => sum + weight, 0);
   const messages: Outgoing[] = [];
@@ -45,7 +45,7 @@ export function observations(count: number, end: number, hours = 24): Outgoing[]
         at: iso(at),
         kind,
         source,
-        event_record_id: `${index}`,
+        event_record_id: `${name}${index}`,
         payload: inPairs(open, `${machine} ${kind}`, about(kind, next, index)),
       },
     });

@@ -1,0 +1,62 @@
+// Rows as they come, charts, and what goes out as a file.
+import { readFileSync } from 'node:fs';
+import { expect, test } from './support/fixtures';
+
+const event = (n: number) => ({
+  subject: 'obs.live',
+  payload: {
+    pc_id: 'live',
+    at: new Date().toISOString(),
+    kind: 'live',
+    source: 'test',
+    event_record_id: `live-${n}`,
+    payload: { n },
+  },
+});
+
+test('rows appear as they come; held still, they are counted', async ({ page, host }) => {
+  await page.goto(`${host.address}/tables/obs_events/live?filter=pc_id=live`);
+  await expect(page.getByText('Listening')).toBeVisible();
+  await host.publish([event(1)]);
+  const rows = page.getByRole('region', { name: 'Newest rows of obs_events' });
+  await expect(rows).toContainText('live-1');
+  await page.getByRole('button', { name: 'Hold' }).click();
+  await host.publish([event(2), event(3)]);
+  await expect(page.getByRole('button', { name: '2 new' })).toBeVisible();
+  await expect(rows).not.toContainText('live-2');
+  await page.getByRole('button', { name: '2 new' }).click();
+  await expect(rows.getByRole('row').nth(1)).toContainText('live-3');
+  await expect(rows.getByRole('row').nth(2)).toContainText('live-2');
+});
+
+test('charts are drawn, zoomed together, and stand in a table', async ({ page, host }) => {
+  await page.goto(`${host.address}/tables/host_perf/charts`);
+  const plots = page.locator('.u-over');
+  await expect(plots.first()).toBeVisible();
+  expect(await plots.count()).toBeGreaterThan(3);
+  await page.getByText('cpu_pct as a table').click();
+  await expect(page.getByRole('region', { name: 'cpu_pct as a table' }).getByRole('cell').first()).toContainText('%');
+  const box = await plots.first().boundingBox();
+  if (!box) throw new Error('the chart is not drawn');
+  await page.mouse.move(box.x + box.width * 0.3, box.y + 40);
+  await page.mouse.down();
+  await page.mouse.move(box.x + box.width * 0.6, box.y + 40, { steps: 4 });
+  await page.mouse.up();
+  await expect(page).toHaveURL(/from=.*to=/);
+  await expect(page.getByRole('link', { name: 'Back to all of it' })).toBeVisible();
+});
+
+test('what is selected goes out as a file', async ({ page, host, operator }) => {
+  for (const signed of [false, true]) {
+    if (signed) await operator(page, host);
+    await page.goto(`${host.address}/tables/obs_events?filter=kind=boot`);
+    await page.getByRole('button', { name: 'Export' }).click();
+    const download = page.waitForEvent('download');
+    await page.getByRole('link', { name: 'CSV' }).click();
+    const text = readFileSync(await (await download).path(), 'utf8');
+    const lines = text.trim().split(/\r?\n/);
+    expect(lines[0]).toContain('pc_id');
+    expect(lines.length).toBeGreaterThan(5);
+    expect(lines.slice(1).every((line) => line.includes('boot'))).toBe(true);
+  }
+});
