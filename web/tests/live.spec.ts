@@ -60,3 +60,16 @@ test('what is selected goes out as a file', async ({ page, host, operator }) => 
     expect(lines.slice(1).every((line) => line.includes('boot'))).toBe(true);
   }
 });
+
+test('a question in SQL is answered to an operator', async ({ page, host, operator }) => {
+  await operator(page, host);
+  await page.goto(`${host.address}/sql`);
+  await page
+    .getByRole('textbox', { name: 'Question in SQL' })
+    .fill("select kind, count(*) as n from obs_events where kind = 'boot' group by kind");
+  await page.keyboard.press('Control+Enter');
+  await expect(page.getByRole('region', { name: 'Answer' })).toContainText('boot');
+  await page.getByRole('textbox', { name: 'Question in SQL' }).fill('delete from obs_events');
+  await page.getByRole('button', { name: 'Ask' }).click();
+  await expect(page.getByRole('alert')).toBeVisible();
+});
