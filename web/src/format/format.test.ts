@@ -22,7 +22,7 @@ test('times are shown exactly, whatever the digits', () => {
 });
 
 test('distances are one unit', () => {
-  expect(relativeTime(NOW, NOW)).toBe('now');
+  expect(relativeTime(NOW, NOW)).toBe('just now');
   expect(relativeTime(NOW - 45_000, NOW)).toBe('45 s ago');
   expect(relativeTime(NOW + 180_000, NOW)).toBe('in 3 min');
   expect(duration(250)).toBe('250 ms');

@@ -64,7 +64,7 @@ function localOffset(date: Date): string {
 export function relativeTime(at: number, now: number): string {
   const distance = now - at;
   const size = Math.abs(distance);
-  if (size < 1_500) return 'now';
+  if (size < 1_500) return 'just now';
   const words = duration(size);
   return distance > 0 ? `${words} ago` : `in ${words}`;
 }
