@@ -337,4 +337,6 @@ pub fn sqlite_version() -> &'static str {
 }
 
 #[cfg(test)]
+mod plans;
+#[cfg(test)]
 mod tests;

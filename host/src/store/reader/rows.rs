@@ -256,6 +256,15 @@ impl Reader {
     }
 }
 
+/// The statement for the first part of a page, and its parameters.
+#[cfg(test)]
+pub(super) fn plan_of(shape: &Shape, query: &RowQuery) -> (String, Vec<Value>) {
+    let part = query.sort.column.map_or(Part::Numbered, |_| Part::Filled);
+    let finder = Finder::new(shape, query, part, query.after.as_ref());
+    let (sql, bound) = finder.page(&query.columns, query.limit as usize, STRETCH_FIRST);
+    (sql, bound.into_values())
+}
+
 /// The selection once for each value of its leading condition.
 fn alternatives(selection: &Selection, position: usize) -> impl Iterator<Item = Selection> {
     let values = match selection

@@ -118,6 +118,11 @@ impl Bound {
         self.add(Value::Integer(number))
     }
 
+    #[cfg(test)]
+    pub(super) fn into_values(self) -> Vec<Value> {
+        self.0
+    }
+
     pub(super) fn arguments(self) -> Result<SqliteArguments, ReadError> {
         let mut arguments = SqliteArguments::default();
         for value in self.0 {
