@@ -2,6 +2,7 @@
 //! with the rows that they must become.
 
 mod rust;
+mod script;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use super::guess::{Guess, guess};
 use super::sample::Sample;
 use super::sdk;
 use crate::batch::Delivery;
-use crate::schema::PluginName;
+use crate::schema::{ColumnType, PluginName};
 
 /// Messages that become fixtures: enough to see the form, few enough to read.
 const FIXTURES_MAX: usize = 3;
@@ -28,6 +29,21 @@ const EXAMPLE: &str = r#"{"id":"e-1","at":"2026-05-28T10:41:00Z","host":"web-1",
 pub enum Language {
     /// Rust, with the SDK beside it.
     Rust,
+    /// JavaScript, made a component by componentize-qjs from npm.
+    Js,
+    /// Python, made a component by componentize-py.
+    Python,
+}
+
+impl Language {
+    /// The file in which the author goes on.
+    fn source_file(self) -> &'static str {
+        match self {
+            Self::Rust => "src/lib.rs",
+            Self::Js => "plugin.js",
+            Self::Python => "plugin.py",
+        }
+    }
 }
 
 /// What is to be made.
@@ -84,7 +100,7 @@ pub enum ScaffoldError {
     Example(#[from] super::sample::SampleError),
 }
 
-/// Makes a project in Rust in the folder `dir`, which is made as well.
+/// Makes a project in the folder `dir`, which is made as well.
 ///
 /// # Errors
 /// See [`ScaffoldError`]. What was written by then stays.
@@ -103,18 +119,21 @@ pub fn make(dir: &Path, plan: Plan) -> Result<Made, ScaffoldError> {
         stream: plan.stream,
         subjects: plan.subjects,
     };
-    match plan.language {
-        Language::Rust => {
-            for (name, text) in rust::files(&words, &guess) {
-                write(&dir.join(name), &text)?;
-            }
-            sdk::write(dir).map_err(|source| ScaffoldError::Write {
-                path: dir.join(sdk::FOLDER),
-                source,
-            })?;
-        }
+    let files = match plan.language {
+        Language::Rust => rust::files(&words, &guess),
+        Language::Js => script::javascript(&words, &guess),
+        Language::Python => script::python(&words, &guess),
+    };
+    for (name, text) in files {
+        write(&dir.join(name), &text)?;
     }
-    let fixtures = write_fixtures(dir, &words, &guess, &sample)?;
+    if plan.language == Language::Rust {
+        sdk::write(dir).map_err(|source| ScaffoldError::Write {
+            path: dir.join(sdk::FOLDER),
+            source,
+        })?;
+    }
+    let fixtures = write_fixtures(dir, &words, &guess, &sample, plan.language)?;
     Ok(Made {
         dir: dir.to_owned(),
         messages: sample.messages.len(),
@@ -122,7 +141,7 @@ pub fn make(dir: &Path, plan: Plan) -> Result<Made, ScaffoldError> {
         notes: sample.notes,
         guess,
         fixtures,
-        source_file: "src/lib.rs",
+        source_file: plan.language.source_file(),
     })
 }
 
@@ -144,7 +163,13 @@ pub fn table_name(plugin: &PluginName) -> String {
     }
 }
 
-fn write_fixtures(dir: &Path, words: &Words, guess: &Guess, sample: &Sample) -> Result<usize, ScaffoldError> {
+fn write_fixtures(
+    dir: &Path,
+    words: &Words,
+    guess: &Guess,
+    sample: &Sample,
+    language: Language,
+) -> Result<usize, ScaffoldError> {
     let folder = dir.join(fixture::FOLDER);
     let chosen = &sample.messages[..sample.messages.len().min(FIXTURES_MAX)];
     for (index, message) in chosen.iter().enumerate() {
@@ -163,7 +188,13 @@ fn write_fixtures(dir: &Path, words: &Words, guess: &Guess, sample: &Sample) -> 
             false => (format!("{stem}.json"), message.payload.to_vec(), &plain),
         };
         write(&folder.join(name), text)?;
-        if let Some(values) = guess.values(seen) {
+        // Other languages than Rust write nested documents anew, each in its way: those are for `--bless`.
+        let told = language == Language::Rust
+            || guess
+                .columns
+                .iter()
+                .all(|column| column.column_type != ColumnType::Json);
+        if let Some(values) = guess.values(seen).filter(|_| told) {
             let row = json!({ "write": 0, "table": words.table, "values": values });
             let expected: Tree = json!({ "rows": [row] });
             write(

@@ -89,6 +89,14 @@ pub fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")
 }
 
+/// The contract's own files, by their names.
+pub fn contract() -> impl Iterator<Item = (&'static str, &'static str)> {
+    FILES
+        .iter()
+        .filter(|(name, _)| name.starts_with("wit/"))
+        .filter_map(|(name, text)| Some((name.rsplit('/').next()?, *text)))
+}
+
 /// The oldest Rust that builds the SDK.
 pub fn rust_version() -> Option<semver::Version> {
     let (_, text) = FILES.iter().find(|(name, _)| *name == "workspace.toml")?;

@@ -42,13 +42,15 @@ const KEYWORDS: [&str; 48] = [
 ];
 
 /// Paths and texts.
-pub(super) fn files(words: &Words, guess: &Guess) -> Vec<(&'static str, String)> {
-    vec![
+pub(super) fn files(words: &Words, guess: &Guess) -> Vec<(String, String)> {
+    [
         ("Cargo.toml", manifest(words, guess)),
         ("src/lib.rs", library(words, guess)),
         (".gitignore", "/target\n".to_owned()),
         ("README.md", readme(words)),
     ]
+    .map(|(name, text)| (name.to_owned(), text))
+    .to_vec()
 }
 
 fn manifest(words: &Words, guess: &Guess) -> String {
