@@ -13,6 +13,7 @@
     reason = "a benchmark that cannot run should say so loudly; it shares its servers with the tests"
 )]
 
+mod dashboard;
 mod events;
 #[path = "../../tests/support/evolving.rs"]
 mod evolving;
@@ -65,6 +66,12 @@ struct Options {
     /// Rows that are rebuilt.
     #[arg(long, default_value_t = 1_000_000)]
     rebuilt: u64,
+    /// Rows of the table that the dashboard's questions are asked of.
+    #[arg(long, default_value_t = 10_000_000)]
+    rows: i64,
+    /// Those who follow a table live.
+    #[arg(long, default_value_t = 500)]
+    followers: usize,
     /// A folder with `windows-events.zip`'s content as JSON lines; generated events are used without it.
     #[arg(long)]
     data: Option<PathBuf>,
@@ -90,6 +97,10 @@ enum Figure {
     Rebuild,
     /// Guests that misbehave beside one that works.
     Hostile,
+    /// What the dashboard asks of a table of millions of rows; it takes minutes and gigabytes.
+    Dashboard,
+    /// Those who follow a table live, and what they cost the messages.
+    Followers,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -116,6 +127,12 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted(Figure::Hostile) {
         operator::hostile()?;
+    }
+    if wanted(Figure::Followers) {
+        dashboard::followers(options.followers)?;
+    }
+    if wanted(Figure::Dashboard) {
+        dashboard::questions(options.rows)?;
     }
     Ok(())
 }

@@ -11,8 +11,39 @@ use crate::events::{self, Events, runtime};
 use crate::host::{Host, plugin_folder, plugins};
 use crate::nats::NatsServer;
 
-/// Publishes at an even rate, and looks when each row can be seen by another connection to the database.
+/// Latencies in milliseconds, sorted.
+pub struct Latencies(Vec<f64>);
+
+impl Latencies {
+    pub fn new(mut all: Vec<f64>) -> Self {
+        all.sort_by(f64::total_cmp);
+        Self(all)
+    }
+
+    /// The one below which this share of them lies.
+    pub fn at(&self, share: f64) -> f64 {
+        self.0[((self.0.len() - 1) as f64 * share) as usize]
+    }
+}
+
 pub fn latency(rate: u64, seconds: u64) -> anyhow::Result<()> {
+    let latencies = measured(rate, seconds, |_| Ok(()))?;
+    println!(
+        "latency: publish to visible row at {rate} messages/s for {seconds} s: p50 {:.2} ms, p99 {:.2} ms, max {:.1} ms",
+        latencies.at(0.5),
+        latencies.at(0.99),
+        latencies.at(1.0)
+    );
+    Ok(())
+}
+
+/// Publishes at an even rate, and looks when each row can be seen by another connection to the database. What `beside`
+/// returns is kept until the end.
+pub fn measured<T>(
+    rate: u64,
+    seconds: u64,
+    beside: impl FnOnce(&Host) -> anyhow::Result<T>,
+) -> anyhow::Result<Latencies> {
     let server = NatsServer::start();
     let folder = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir()?;
@@ -20,6 +51,7 @@ pub fn latency(rate: u64, seconds: u64) -> anyhow::Result<()> {
     host.wait("running", Duration::from_secs(30), |host| {
         host.projection("obs")["state"] == "running"
     });
+    let kept = beside(&host)?;
     let count = rate * seconds;
     let seen = std::thread::spawn({
         let path = dir.path().join("lantern.db");
@@ -29,24 +61,16 @@ pub fn latency(rate: u64, seconds: u64) -> anyhow::Result<()> {
     let seen = seen
         .join()
         .map_err(|_| anyhow::anyhow!("the watching thread panicked"))??;
-    let mut latencies: Vec<f64> = sent
+    drop(kept);
+    let latencies = sent
         .iter()
         .zip(&seen)
-        .map(|(sent, seen)| seen.duration_since(*sent).as_secs_f64() * 1_000.0)
-        .collect();
-    latencies.sort_by(f64::total_cmp);
-    let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize];
-    println!(
-        "latency: publish to visible row at {rate} messages/s for {seconds} s: p50 {:.2} ms, p99 {:.2} ms, max {:.1} ms",
-        at(0.5),
-        at(0.99),
-        at(1.0)
-    );
-    Ok(())
+        .map(|(sent, seen)| seen.duration_since(*sent).as_secs_f64() * 1_000.0);
+    Ok(Latencies::new(latencies.collect()))
 }
 
 /// When each of the first `count` messages was published; index 0 is sequence 1.
-async fn publish_evenly(url: &str, rate: u64, count: u64) -> anyhow::Result<Vec<Instant>> {
+pub async fn publish_evenly(url: &str, rate: u64, count: u64) -> anyhow::Result<Vec<Instant>> {
     let context = jetstream::new(async_nats::connect(url).await?);
     let events = events::load(None, usize::try_from(count)?)?;
     let began = tokio::time::Instant::now();
@@ -130,8 +154,8 @@ pub fn start_and_memory(count: usize) -> anyhow::Result<()> {
 }
 
 #[derive(Clone, Copy, Default)]
-struct Memory {
-    all: f64,
+pub struct Memory {
+    pub all: f64,
     anonymous: f64,
 }
 
@@ -144,7 +168,7 @@ impl Memory {
     }
 }
 
-fn resident(pid: u32) -> anyhow::Result<Memory> {
+pub fn resident(pid: u32) -> anyhow::Result<Memory> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let field = |name: &str| -> anyhow::Result<f64> {
         let line = status

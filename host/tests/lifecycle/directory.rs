@@ -206,17 +206,23 @@ async fn a_file_that_comes_during_a_rebuild_waits_for_its_end() {
     scene.wait_for_version("1.0.0").await;
     scene.publish(1..=3_000).await;
     scene.wait_for_checkpoint(3_000).await;
+    // It would take five minutes: longer than the file takes to be noticed and compiled on any machine.
     let slow = lantern::lifecycle::RebuildRequest {
-        rate: Some(1_000),
+        rate: Some(10),
         ..Default::default()
     };
-    scene
+    let rebuild = scene
         .lifecycle()
         .rebuild("evolving", slow, &operator())
         .await
         .unwrap();
     scene.place("evolving.wasm", &evolving::version(b'i'));
     scene.wait_for_refusal("wait for it or cancel it").await;
+    scene
+        .lifecycle()
+        .cancel_rebuild(rebuild, &operator())
+        .await
+        .unwrap();
     scene.wait_for_version("1.0.1").await;
     scene
         .wait("nothing is refused", |scene| {

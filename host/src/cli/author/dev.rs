@@ -143,6 +143,9 @@ impl Dev<'_> {
         let shown = self.news.insert(news);
         shown.built_at(built_at);
         self.manifest = Some(Arc::clone(plugin.manifest()));
+        if self.own.is_none() {
+            print(&format!("it runs in {} and waits for messages\n", client.url()))?;
+        }
         self.send_fixtures(plugin.manifest())
     }
 

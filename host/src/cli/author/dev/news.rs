@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde::Deserialize;
 use serde_json::Value as Tree;
 
+use crate::batch::clean_text;
 use crate::cli::author::time;
 use crate::cli::client::Client;
 use crate::cli::{Failure, print};
@@ -16,8 +17,8 @@ use crate::schema::Manifest;
 const ROWS_LOOKED_AT: usize = 100;
 /// Rows of one table that are shown at once.
 const ROWS_SHOWN: usize = 20;
-/// Characters of one value that are shown.
-const VALUE_CHARACTERS: usize = 60;
+/// Bytes of one value that are shown.
+const VALUE_BYTES: usize = 80;
 
 /// What is known already.
 pub struct News {
@@ -138,11 +139,7 @@ fn line_of(table: &str, columns: &[String], row: &Tree) -> String {
             Tree::String(text) => text.clone(),
             other => other.to_string(),
         };
-        let value = match value.char_indices().nth(VALUE_CHARACTERS) {
-            Some((end, _)) => format!("{}…", &value[..end]),
-            None => value,
-        };
-        Some(format!("{column}={}", value.escape_debug()))
+        Some(format!("{column}={}", clean_text(&value, VALUE_BYTES)))
     });
     let cells: Vec<String> = cells.collect();
     format!("row  {table}  {}", cells.join("  "))

@@ -1,0 +1,204 @@
+//! What the dashboard asks of the real program: questions to a table of millions of rows while messages come in, and what
+//! those who follow a table live cost the messages.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use rusqlite::{Connection, params};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::events::runtime;
+use crate::host::{Host, plugin_folder};
+use crate::nats::NatsServer;
+use crate::process::{Latencies, measured, publish_evenly, resident};
+
+/// Messages a second that come in meanwhile.
+const RATE: u64 = 2_000;
+/// How often each question is asked.
+const ASKED: usize = 100;
+/// Days that the rows are spread over.
+const DAYS: i64 = 30;
+const DAY_US: i64 = 86_400_000_000;
+
+/// The questions, and the places of a time in them: a moment, and a day after it.
+const QUESTIONS: [(&str, &str); 8] = [
+    ("first page", "/rows?limit=100&integers=text"),
+    (
+        "filter by facet",
+        "/rows?limit=100&integers=text&filter=kind=kind-3",
+    ),
+    (
+        "one machine, two kinds",
+        "/rows?limit=100&filter=pc_id=pc-77&filter=kind=kind-1&filter=kind=kind-2",
+    ),
+    ("jump to a time", "/rows?limit=100&to={from}"),
+    ("histogram of a day", "/histogram?buckets=60&from={from}&to={to}"),
+    (
+        "histogram of a day by kind",
+        "/histogram?buckets=60&by=kind&from={from}&to={to}",
+    ),
+    (
+        "facets of a day",
+        "/facets?columns=kind,source&from={from}&to={to}",
+    ),
+    ("facets of all rows", "/facets?columns=kind,source,pc_id"),
+];
+
+/// Asks a table of `rows` rows.
+pub fn questions(rows: i64) -> anyhow::Result<()> {
+    let server = NatsServer::start();
+    let folder = plugin_folder(&["obs-events"]);
+    let dir = tempfile::tempdir()?;
+    let start = || {
+        let host = Host::start(dir.path(), &server.url(), folder.path());
+        host.wait("running", Duration::from_secs(300), |host| {
+            host.projection("obs")["state"] == "running"
+        });
+        host
+    };
+    start().terminate();
+    let began = Instant::now();
+    let newest = fill(&dir.path().join("lantern.db"), rows)?;
+    let filled = began.elapsed();
+    let began = Instant::now();
+    let host = start();
+    println!(
+        "dashboard: {rows} rows over {DAYS} days (written in {:.0} s, host ready in {:.1} s), {RATE} messages/s come in",
+        filled.as_secs_f64(),
+        began.elapsed().as_secs_f64()
+    );
+    let publishing = std::thread::spawn({
+        let url = server.url();
+        move || runtime()?.block_on(publish_evenly(&url, RATE, RATE * 60))
+    });
+    for (name, question) in QUESTIONS {
+        let mut took = Vec::with_capacity(ASKED);
+        for turn in 0..ASKED {
+            let from = newest - DAY_US * DAYS + DAY_US * (1 + (turn as i64 * 7) % (DAYS - 2));
+            let path = format!("/api/v1/tables/obs_events{question}")
+                .replace("{from}", &time(from)?)
+                .replace("{to}", &time(from + DAY_US)?);
+            let began = Instant::now();
+            let (status, body) = host.get(&path)?;
+            took.push(began.elapsed().as_secs_f64() * 1e3);
+            anyhow::ensure!(status == 200, "{path}: {body}");
+        }
+        let took = Latencies::new(took);
+        println!(
+            "  {name:<28} p50 {:>7.1} ms   p95 {:>7.1} ms",
+            took.at(0.5),
+            took.at(0.95)
+        );
+    }
+    publishing
+        .join()
+        .map_err(|_| anyhow::anyhow!("the publisher panicked"))??;
+    Ok(())
+}
+
+fn time(us: i64) -> anyhow::Result<String> {
+    let time = chrono::DateTime::from_timestamp_micros(us).context("a time out of range")?;
+    Ok(time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true))
+}
+
+/// Writes rows behind the back of a host that is not running; indexes are made afterwards, which is quicker. Returns the
+/// time of the newest row.
+fn fill(database: &Path, rows: i64) -> anyhow::Result<i64> {
+    let connection = Connection::open(database)?;
+    connection
+        .execute_batch("PRAGMA synchronous = off; PRAGMA cache_size = -500000; PRAGMA temp_store = file;")?;
+    let indexes: Vec<(String, String)> = connection
+        .prepare("SELECT name, sql FROM sqlite_schema WHERE tbl_name = 'obs_events' AND type = 'index' AND sql <> ''")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    for (name, _) in &indexes {
+        connection.execute_batch(&format!("DROP INDEX \"{name}\""))?;
+    }
+    let newest = chrono::Utc::now().timestamp_micros();
+    let step = DAYS * DAY_US / rows;
+    for first in (1..=rows).step_by(1_000_000) {
+        connection.execute(
+            "WITH RECURSIVE n(i) AS (VALUES (?1) UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
+             INSERT INTO obs_events (_origin, _sequence, _row, pc_id, at, kind, source, event_record_id, payload)
+             SELECT 1, 1000000000 + i, 0, 'pc-' || abs(random() % 500), ?3 - (?4 - i) * ?5, 'kind-' || abs(random() % 8),
+                 'source-' || (i % 5), i, '{\"n\":' || i || ',\"text\":\"what an agent has observed\"}' FROM n",
+            params![first, (first + 999_999).min(rows), newest, rows, step],
+        )?;
+    }
+    for (_, sql) in &indexes {
+        connection.execute_batch(sql)?;
+    }
+    Ok(newest)
+}
+
+/// What `clients` followers of a table cost the messages, a tenth of whom never read.
+pub fn followers(clients: usize) -> anyhow::Result<()> {
+    const SECONDS: u64 = 15;
+    let alone = measured(RATE, SECONDS, |_| Ok(()))?;
+    let mut before = 0.0;
+    let mut after = 0.0;
+    let followed = measured(RATE, SECONDS, |host| {
+        before = resident(host.pid())?.all;
+        let address = host.url().trim_start_matches("http://").to_owned();
+        let (up, ready) = std::sync::mpsc::channel();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        std::thread::spawn(move || {
+            runtime()?.block_on(async {
+                let mut silent = Vec::new();
+                for client in 0..clients {
+                    let mut stream = TcpStream::connect(&address).await?;
+                    let question =
+                        format!("GET /api/v1/tables/obs_events/tail HTTP/1.1\r\nHost: {address}\r\n\r\n");
+                    stream.write_all(question.as_bytes()).await?;
+                    if client % 10 == 0 {
+                        silent.push(stream);
+                    } else {
+                        tokio::spawn(async move {
+                            let mut part = vec![0; 64 << 10];
+                            while stream.read(&mut part).await.is_ok_and(|read| read > 0) {}
+                        });
+                    }
+                }
+                up.send(())?;
+                drop(stopped.await);
+                anyhow::Ok(())
+            })
+        });
+        ready.recv().context("the followers did not come up")?;
+        Ok(Followers {
+            _stop: stop,
+            pid: host.pid(),
+            after: &mut after,
+        })
+    })?;
+    println!(
+        "followers: {clients} follow a table at {RATE} messages/s, {} of them never read",
+        clients.div_ceil(10)
+    );
+    println!(
+        "  publish to visible row p50 / p99: {:.2} / {:.2} ms alone, {:.2} / {:.2} ms with them",
+        alone.at(0.5),
+        alone.at(0.99),
+        followed.at(0.5),
+        followed.at(0.99)
+    );
+    println!("  resident memory: {before:.0} MiB before them, {after:.0} MiB at the end");
+    Ok(())
+}
+
+/// Follows until it is dropped, and looks at the host's memory then.
+struct Followers<'a> {
+    _stop: tokio::sync::oneshot::Sender<()>,
+    pid: u32,
+    after: &'a mut f64,
+}
+
+impl Drop for Followers<'_> {
+    fn drop(&mut self) {
+        if let Ok(memory) = resident(self.pid) {
+            *self.after = memory.all;
+        }
+    }
+}
