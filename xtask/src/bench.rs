@@ -10,14 +10,22 @@ use crate::{
     workspace::{Profile, Workspace},
 };
 
-/// Runs `cargo bench -p lantern` with `arguments` after it.
+/// Runs the host's figures with `arguments`: which ones, and with how much.
 pub fn run(workspace: &Workspace, arguments: &[OsString]) -> Result<()> {
     let tools = setup::run(workspace)?;
     plugins::build(workspace, Profile::Release)?;
     println!("==> bench");
     let mut command = process::cargo(&workspace.root);
     command
-        .args(["bench", "--locked", "--package", "lantern"])
+        .args([
+            "bench",
+            "--locked",
+            "--package",
+            "lantern",
+            "--bench",
+            "figures",
+            "--",
+        ])
         .args(arguments);
     with_environment(&mut command, workspace, &tools);
     process::run(&mut command)

@@ -71,7 +71,8 @@ pub fn measured<T>(
 
 /// When each of the first `count` messages was published; index 0 is sequence 1.
 pub async fn publish_evenly(url: &str, rate: u64, count: u64) -> anyhow::Result<Vec<Instant>> {
-    let context = jetstream::new(async_nats::connect(url).await?);
+    let client = async_nats::connect(url).await?;
+    let context = jetstream::new(client.clone());
     let events = events::load(None, usize::try_from(count)?)?;
     let began = tokio::time::Instant::now();
     let mut sent = Vec::with_capacity(events.messages.len());
@@ -81,6 +82,8 @@ pub async fn publish_evenly(url: &str, rate: u64, count: u64) -> anyhow::Result<
         // The acknowledgement is not waited for: the row is what counts.
         drop(context.publish(subject, payload.into()).await?);
     }
+    // The last ones may still wait in the client, and it ends here.
+    client.flush().await?;
     Ok(sent)
 }
 
