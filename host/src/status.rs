@@ -63,6 +63,30 @@ pub struct Status {
     pub stalled_since_ms: Option<i64>,
 }
 
+impl Status {
+    /// The status of a projection that has done nothing yet.
+    pub fn starting(plugin: &str, version: &str, digest: &str, source: &str, stream: Option<String>) -> Self {
+        Self {
+            plugin: plugin.to_owned(),
+            version: version.to_owned(),
+            digest: digest.to_owned(),
+            source: source.to_owned(),
+            stream,
+            state: State::Starting,
+            epoch: 0,
+            checkpoint: 0,
+            last_sequence: None,
+            lag: None,
+            messages: 0,
+            rows: 0,
+            dead_letters: 0,
+            missing: 0,
+            last_error: None,
+            stalled_since_ms: None,
+        }
+    }
+}
+
 /// All projections of the host. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Registry {

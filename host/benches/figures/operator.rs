@@ -233,6 +233,18 @@ impl Seen {
     }
 }
 
+fn print_both(before: &Seen, during: &Seen) {
+    println!(
+        "  publish to commit p50 / p99: before {:.2} / {:.2} ms, during {:.2} / {:.2} ms; longest pause {:.0} and {:.0} ms",
+        before.percentile(50),
+        before.percentile(99),
+        during.percentile(50),
+        during.percentile(99),
+        before.longest_pause.as_secs_f64() * 1e3,
+        during.longest_pause.as_secs_f64() * 1e3
+    );
+}
+
 /// Watches the checkpoint while `act` runs.
 async fn watch<T>(
     scene: &Scene,
@@ -397,7 +409,8 @@ pub fn hostile() -> anyhow::Result<()> {
             let deadline = Instant::now() + Duration::from_secs(60);
             let handled = || {
                 let all = scene.registry.snapshot();
-                all.iter().any(|status| status.source == "evil" && status.checkpoint == WORDS.len() as u64)
+                all.iter()
+                    .any(|status| status.source == "evil" && status.checkpoint == WORDS.len() as u64)
             };
             while !handled() && Instant::now() < deadline {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -415,15 +428,7 @@ pub fn hostile() -> anyhow::Result<()> {
             if handled { "handled" } else { "NOT ALL HANDLED" },
             dead[0]
         );
-        println!(
-            "  publish to commit p50 / p99: before {:.2} / {:.2} ms, during {:.2} / {:.2} ms; worst stall {:.0} and {:.0} ms",
-            before.percentile(50),
-            before.percentile(99),
-            during.percentile(50),
-            during.percentile(99),
-            before.longest_pause.as_secs_f64() * 1e3,
-            during.longest_pause.as_secs_f64() * 1e3
-        );
+        print_both(&before, &during);
         scene.end().await;
         Ok(())
     })
@@ -456,7 +461,8 @@ pub fn rebuild(rows: u64) -> anyhow::Result<()> {
             Ok(())
         };
         let (before, ()) = watch(&scene, &load, rest).await?;
-        let digest_of = "SELECT count(*), sum(n * 31 + _sequence), min(_sequence = n) FROM evolved WHERE n <= ";
+        let digest_of =
+            "SELECT count(*), sum(n * 31 + _sequence), min(_sequence = n) FROM evolved WHERE n <= ";
         let dump = scene.query(&format!("{digest_of}{rows}"))?;
         let began = Instant::now();
         let rebuild = async {
@@ -466,7 +472,10 @@ pub fn rebuild(rows: u64) -> anyhow::Result<()> {
                 .await?;
             loop {
                 let all = scene.lifecycle.rebuilds().await?;
-                let view = all.into_iter().find(|view| view.id == id).context("the rebuild")?;
+                let view = all
+                    .into_iter()
+                    .find(|view| view.id == id)
+                    .context("the rebuild")?;
                 match view.state.as_str() {
                     "running" => tokio::time::sleep(Duration::from_millis(50)).await,
                     "done" => return Ok(()),
@@ -489,15 +498,7 @@ pub fn rebuild(rows: u64) -> anyhow::Result<()> {
             published as i64 - all[1],
             all[0] - all[1]
         );
-        println!(
-            "  publish to commit p50 / p99: before {:.2} / {:.2} ms, during {:.2} / {:.2} ms; longest pause {:.0} and {:.0} ms",
-            before.percentile(50),
-            before.percentile(99),
-            during.percentile(50),
-            during.percentile(99),
-            before.longest_pause.as_secs_f64() * 1e3,
-            during.longest_pause.as_secs_f64() * 1e3
-        );
+        print_both(&before, &during);
         scene.end().await;
         Ok(())
     })

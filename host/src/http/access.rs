@@ -253,6 +253,11 @@ impl Access {
         }
     }
 
+    /// Whether the token of a request that was let in is still good; that of one that came without any always is.
+    pub(super) fn is_still_good(&self, headers: &HeaderMap) -> bool {
+        bearer(headers).is_none_or(|text| text.and_then(|text| self.holder(text)).is_some())
+    }
+
     /// The name under which the audit knows who asks.
     pub(super) fn actor(&self, headers: &HeaderMap) -> String {
         let known = bearer(headers).flatten().and_then(|text| self.holder(text));

@@ -4,11 +4,13 @@
 
 use std::time::Duration;
 
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{self, FromRequestParts, Request};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use futures_util::TryStreamExt as _;
 
 use super::access::{Access, Principal, Role};
 use super::change::{self, Change};
@@ -55,10 +57,33 @@ pub(super) async fn pass(
         Ok(principal) => request.extensions_mut().insert(Asks(principal)),
         Err(problem) => return problem.into_response(),
     };
+    let headers = authorization(request.headers());
     match tokio::time::timeout(READ_TIME, next.run(request)).await {
-        Ok(response) => response,
+        Ok(response) => while_good(gate.access, headers, response),
         Err(_) => Problem::busy("the request took too long and was given up").into_response(),
     }
+}
+
+/// The part of a request that says who asks.
+fn authorization(headers: &HeaderMap) -> HeaderMap {
+    let all = headers.get_all(header::AUTHORIZATION).iter();
+    all.map(|value| (header::AUTHORIZATION, value.clone())).collect()
+}
+
+/// What is told piece by piece, a table that is followed for one, breaks off when the token is revoked or expires. What is
+/// all there already is answered.
+fn while_good(access: Access, headers: HeaderMap, response: Response) -> Response {
+    if headers.is_empty() || response.body().size_hint().exact().is_some() {
+        return response;
+    }
+    response.map(|body| {
+        let parts = body.into_data_stream().and_then(move |part| {
+            let good = access.is_still_good(&headers);
+            let part = good.then_some(part);
+            std::future::ready(part.ok_or_else(|| axum::Error::new("the token is no longer good")))
+        });
+        Body::from_stream(parts)
+    })
 }
 
 impl Gate {

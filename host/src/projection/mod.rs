@@ -99,24 +99,13 @@ impl Projection {
             Some(Origin::JetStream { stream, .. }) => Some(stream.clone()),
             Some(Origin::Core { .. }) | None => None,
         };
-        let status = Status {
-            plugin: manifest.name.to_string(),
-            version: manifest.version.to_string(),
-            digest: version.plugin().digest().to_string(),
-            source: source.to_owned(),
+        let status = Status::starting(
+            manifest.name.as_str(),
+            &manifest.version.to_string(),
+            &version.plugin().digest().to_string(),
+            source,
             stream,
-            state: State::Starting,
-            epoch: 0,
-            checkpoint: 0,
-            last_sequence: None,
-            lag: None,
-            messages: 0,
-            rows: 0,
-            dead_letters: 0,
-            missing: 0,
-            last_error: None,
-            stalled_since_ms: None,
-        };
+        );
         let (status, watched) = watch::channel(status);
         let plugin = manifest.name.to_string();
         let source = source.to_owned();

@@ -1,6 +1,8 @@
 //! Who may do what: every route of the table is sent what has to be refused, and tokens are made, used and revoked.
 
+use futures_util::StreamExt as _;
 use lantern::http::{Config, Needs, Route};
+use lantern::schema::TokenName;
 
 use super::scene::{Scene, bearer, path_of};
 use super::*;
@@ -290,6 +292,51 @@ async fn a_token_is_shown_once_used_and_revoked() {
     assert!(!format!("{audit}{rest}").contains(created["token"].as_str().unwrap()));
     let done = get_json(&scene.api, "/api/v1/audit?action=token.create").await;
     assert_eq!(done["items"][1]["outcome"], "done");
+}
+
+#[tokio::test]
+async fn what_is_told_piece_by_piece_breaks_off_with_its_token() {
+    let scene = Scene::near().await;
+    let token = TokenName::parse("looks").unwrap();
+    let follow = async |headers: &[(&str, &str)]| {
+        let mut request = Request::get("/api/v1/tables/things/tail").header("host", "localhost:7070");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::empty()).unwrap();
+        let response = scene.api.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let mut told = response.into_body().into_data_stream();
+        told.next().await.expect("a greeting").unwrap();
+        told
+    };
+    let viewer = bearer(&scene.viewer);
+    let mut with = follow(&[("authorization", &viewer)]).await;
+    let mut without = follow(&[]).await;
+    let add = async |id: i64| {
+        let sql = "INSERT INTO things (id, _origin, _sequence, _row) VALUES (?1, 1, ?1, 0)";
+        scene.database.writer().execute(sql, [id]).unwrap();
+        scene.database.wake().await;
+    };
+    add(101).await;
+    for told in [&mut with, &mut without] {
+        let part = told.next().await.expect("a row").unwrap();
+        assert!(part.starts_with(b"event: rows"), "{part:?}");
+    }
+    let operator = bearer(&scene.operator);
+    let as_operator = [("authorization", operator.as_str())];
+    let (status, _) = scene
+        .call(
+            "DELETE",
+            &format!("/api/v1/tokens/{token}"),
+            &as_operator,
+            Body::empty(),
+        )
+        .await;
+    assert_eq!(status, 204);
+    add(102).await;
+    with.next().await.expect("an end that is none").unwrap_err();
+    without.next().await.expect("a row").unwrap();
 }
 
 #[tokio::test]

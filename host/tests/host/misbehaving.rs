@@ -1,26 +1,16 @@
 //! Guests that trap, loop, grow and lie: their message is a dead letter, and their neighbours do not notice.
 
-use std::process::Command;
-
 use super::*;
 use crate::host::plugins;
 
 /// The neighbours' plugins and the bad one.
 fn with_misbehaving() -> tempfile::TempDir {
     let folder = crate::host::plugin_folder(&["obs-events"]);
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/misbehaving");
-    let built = Command::new(env!("CARGO_BIN_EXE_lantern"))
-        .args(["plugin", "build"])
-        .arg(source)
-        .arg("--out")
-        .arg(folder.path().join("misbehaving.wasm"))
-        .output()
-        .unwrap();
-    assert!(
-        built.status.success(),
-        "{}",
-        String::from_utf8_lossy(&built.stderr)
-    );
+    std::fs::write(
+        folder.path().join("misbehaving.wasm"),
+        evolving::build("misbehaving"),
+    )
+    .unwrap();
     folder
 }
 

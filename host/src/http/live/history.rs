@@ -91,24 +91,7 @@ mod tests {
     #[test]
     fn an_hour_is_kept_and_what_is_gone_is_forgotten() {
         let (history, registry) = (History::default(), Registry::default());
-        let status = crate::status::Status {
-            plugin: "p".into(),
-            version: "1.0.0".into(),
-            digest: "sha256:aa".into(),
-            source: "s".into(),
-            stream: None,
-            state: crate::status::State::Running,
-            epoch: 1,
-            checkpoint: 0,
-            last_sequence: None,
-            lag: None,
-            messages: 0,
-            rows: 0,
-            dead_letters: 0,
-            missing: 0,
-            last_error: None,
-            stalled_since_ms: None,
-        };
+        let status = crate::status::Status::starting("p", "1.0.0", "sha256:aa", "s", None);
         let (_sender, receiver) = tokio::sync::watch::channel(status);
         registry.add(receiver);
         for number in 0..500 {

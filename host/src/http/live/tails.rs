@@ -3,6 +3,7 @@
 //! a limit.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +24,11 @@ const FOLLOWERS_MAX: usize = 640;
 const VIEWS_MAX: usize = 64;
 /// Between two looks at a table into which rows are stored all the time.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Those who wait for the same rows are woken one after the other within this time: hundreds at once would keep the
+/// messages waiting that come in meanwhile.
+const SPREAD: Duration = Duration::from_millis(100);
+/// Parts that it is divided into.
+const SPREAD_PARTS: u32 = 50;
 /// Rows that one look reads; where more have come, the oldest of them are left out.
 const LOOK_ROWS: u32 = 2_000;
 /// Rows that somebody who comes back is told of; what is older is left out.
@@ -53,6 +59,8 @@ struct Inner {
     stop: CancellationToken,
     tables: Mutex<HashMap<TableName, Arc<Followed>>>,
     followers: Arc<Semaphore>,
+    /// How many have ever followed.
+    joined: AtomicU32,
 }
 
 /// A table that somebody follows.
@@ -88,6 +96,7 @@ impl Tails {
             stop,
             tables: Mutex::default(),
             followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
+            joined: AtomicU32::new(0),
         }))
     }
 
@@ -133,6 +142,7 @@ impl Tails {
             reading,
             inner: Arc::clone(inner),
             until: Instant::now() + LIFE,
+            turn: SPREAD / SPREAD_PARTS * (inner.joined.fetch_add(1, Ordering::Relaxed) % SPREAD_PARTS),
             _permit: permit,
         })
     }
@@ -301,6 +311,8 @@ pub struct Follower {
     changed: watch::Receiver<u64>,
     inner: Arc<Inner>,
     until: Instant,
+    /// How long after the first it looks at what has come.
+    turn: Duration,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -328,7 +340,10 @@ impl Follower {
             tokio::select! {
                 () = self.inner.stop.cancelled() => return None,
                 () = tokio::time::sleep_until(self.until) => return None,
-                changed = self.changed.changed() => changed.ok()?,
+                changed = self.changed.changed() => {
+                    changed.ok()?;
+                    tokio::time::sleep(self.turn).await;
+                }
                 () = tokio::time::sleep(KEEP_ALIVE) => return Some(self.still_here()),
             }
         }

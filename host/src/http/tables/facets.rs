@@ -9,6 +9,7 @@ use super::NameOfTable;
 use super::cells::{Integers, Shown};
 use super::selection;
 use crate::http::State;
+use crate::http::parameters::Parameters;
 use crate::http::problem::Problem;
 use crate::schema::ColumnType;
 use crate::store::reader::{Cell, Shape};
@@ -115,8 +116,18 @@ pub async fn facets(
     Ok(Json(Facets { facets }))
 }
 
+/// The column that the parameter `by` names: rows are told apart by its values.
+pub fn grouping(shape: &Shape, parameters: &Parameters) -> Result<Option<usize>, Problem> {
+    let Some(name) = parameters.get("by") else {
+        return Ok(None);
+    };
+    let column = selection::column(shape, "by", name)?;
+    has_values(shape, "by", column)?;
+    Ok(Some(column))
+}
+
 /// Whether rows can be told apart by the values of a column.
-pub fn has_values(shape: &Shape, parameter: &str, column: usize) -> Result<(), Problem> {
+fn has_values(shape: &Shape, parameter: &str, column: usize) -> Result<(), Problem> {
     let column = &shape.columns[column];
     match column.column_type {
         ColumnType::Json | ColumnType::Blob => Err(Problem::bad_request(format!(

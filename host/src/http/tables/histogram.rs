@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::NameOfTable;
 use super::cells::word;
-use super::facets::has_values;
+use super::facets::grouping;
 use super::selection;
 use crate::http::State;
 use crate::http::problem::Problem;
@@ -53,14 +53,7 @@ pub async fn histogram(
     let shape = table.shape(&state.reader).await?;
     needs_time(&shape)?;
     let selection = selection::parse(&shape, &parameters)?;
-    let by = match parameters.get("by") {
-        Some(name) => {
-            let column = selection::column(&shape, "by", name)?;
-            has_values(&shape, "by", column)?;
-            Some(column)
-        }
-        None => None,
-    };
+    let by = grouping(&shape, &parameters)?;
     let histogram = state.reader.histogram(&shape, &selection, count, by).await?;
     let Some(buckets) = histogram.buckets else {
         return Ok(Json(Histogram {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::NameOfTable;
 use super::cells::word;
-use super::facets::has_values;
+use super::facets::grouping;
 use super::histogram::{BUCKETS_MAX, needs_time};
 use super::selection;
 use crate::http::State;
@@ -67,14 +67,7 @@ pub async fn series(
     };
     let measures = selection::columns(&shape, &parameters, "measures")?.unwrap_or_default();
     check(&shape, &measures, aggregate)?;
-    let by = match parameters.get("by") {
-        Some(name) => {
-            let column = selection::column(&shape, "by", name)?;
-            has_values(&shape, "by", column)?;
-            Some(column)
-        }
-        None => None,
-    };
+    let by = grouping(&shape, &parameters)?;
     let query = SeriesQuery {
         selection: selection::parse(&shape, &parameters)?,
         measures,

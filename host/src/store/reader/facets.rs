@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::Row as _;
 
 use super::cells::{Cell, cell};
-use super::selection::{Bound, Conditions, Lead, Selection};
+use super::selection::{Bound, Conditions, Selection};
 use super::shape::Shape;
 use super::tables::COUNT_MAX;
 use super::{ReadError, Reader, RowEstimate};
@@ -40,11 +40,7 @@ impl Reader {
     /// # Errors
     /// See [`ReadError`].
     pub async fn count(&self, shape: &Shape, selection: &Selection) -> Result<RowEstimate, ReadError> {
-        let conditions = Conditions {
-            shape,
-            selection,
-            lead: Lead::to_count(shape, selection),
-        };
+        let conditions = Conditions::to_count(shape, selection);
         let mut bound = Bound::default();
         let rows = conditions.all_rows(&mut bound);
         let sql = format!("SELECT count(*) FROM (SELECT 1 {rows} LIMIT {})", COUNT_MAX + 1);
@@ -85,11 +81,7 @@ impl Reader {
         column: usize,
         limit: u32,
     ) -> Result<Facet, ReadError> {
-        let conditions = Conditions {
-            shape,
-            selection,
-            lead: Lead::to_count(shape, selection),
-        };
+        let conditions = Conditions::to_count(shape, selection);
         let mut bound = Bound::default();
         let rows = conditions.all_rows(&mut bound);
         let patient = self.within(ALL_TIME);

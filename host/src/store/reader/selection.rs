@@ -211,7 +211,16 @@ pub(super) struct Conditions<'a> {
     pub(super) lead: Lead,
 }
 
-impl Conditions<'_> {
+impl<'a> Conditions<'a> {
+    /// For rows that are only counted.
+    pub(super) fn to_count(shape: &'a Shape, selection: &'a Selection) -> Self {
+        Self {
+            shape,
+            selection,
+            lead: Lead::to_count(shape, selection),
+        }
+    }
+
     /// `FROM … WHERE …` for all rows of the selection.
     pub(super) fn all_rows(&self, bound: &mut Bound) -> String {
         let mut every = self.leading(bound);
