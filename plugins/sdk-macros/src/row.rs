@@ -1,8 +1,9 @@
 //! `#[derive(Row)]`: a write, and the values of its rows, from a struct.
 
 use proc_macro2::TokenStream;
-use quote::quote;
+use quote::{quote, quote_spanned};
 use syn::parse::ParseStream;
+use syn::spanned::Spanned as _;
 use syn::{DeriveInput, Error, Ident, LitStr, Path, Result, Token, parenthesized};
 
 use crate::fields::{self, Column};
@@ -40,7 +41,10 @@ pub fn expand(input: &DeriveInput) -> Result<TokenStream> {
     let on_conflict = settings.on_conflict.unwrap_or(OnConflict::Fail);
     let checks = checks(&columns, &on_conflict);
     let names = columns.iter().map(|column| &column.name);
-    let fields = columns.iter().map(|column| &column.ident);
+    // At the field's type, where the table's derive complains of it too: the compiler says it once.
+    let values = columns.iter().map(|Column { ident, ty, .. }| {
+        quote_spanned!(ty.span()=> <#ty as ::lantern_sdk::ColumnValue>::into_value(self.#ident))
+    });
     let conflict_tokens = conflict_tokens(&on_conflict);
     let name = ident.to_string();
     let at_once = input
@@ -64,7 +68,7 @@ pub fn expand(input: &DeriveInput) -> Result<TokenStream> {
 
             #[inline]
             fn into_values(self) -> ::std::vec::Vec<::lantern_sdk::Value> {
-                ::std::vec![#(::lantern_sdk::ColumnValue::into_value(self.#fields)),*]
+                ::std::vec![#(#values),*]
             }
         }
         #at_once
@@ -179,7 +183,7 @@ fn checks(columns: &[Column], on_conflict: &OnConflict) -> Vec<TokenStream> {
             "the table has no column `{}` that takes this field's type",
             name.value()
         );
-        checks.push(quote! {
+        checks.push(quote_spanned! { ty.span() =>
             ::core::assert!(
                 table.takes(#name, <#ty as ::lantern_sdk::ColumnValue>::TYPE, <#ty as ::lantern_sdk::ColumnValue>::NULLABLE),
                 #message

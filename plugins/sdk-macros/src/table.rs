@@ -1,7 +1,8 @@
 //! `#[derive(Table)]`: columns, keys and indexes from a struct.
 
 use proc_macro2::TokenStream;
-use quote::quote;
+use quote::{quote, quote_spanned};
+use syn::spanned::Spanned as _;
 use syn::{DeriveInput, Error, LitInt, LitStr, Result};
 
 use crate::fields::{self, Column};
@@ -126,7 +127,7 @@ fn checks(columns: &[Column], settings: &Settings) -> Result<Vec<TokenStream>> {
     }
     for Column { name, ty, .. } in times {
         let message = format!("the time column `{}` must be a Timestamp", name.value());
-        checks.push(quote! {
+        checks.push(quote_spanned! { ty.span() =>
             ::core::assert!(
                 ::core::matches!(<#ty as ::lantern_sdk::ColumnValue>::TYPE, ::lantern_sdk::declare::ColumnType::Timestamp),
                 #message
@@ -141,7 +142,9 @@ fn checks(columns: &[Column], settings: &Settings) -> Result<Vec<TokenStream>> {
     };
     for Column { name, ty, .. } in columns.iter().filter(in_key) {
         let message = format!("the primary key's column `{}` cannot be an Option", name.value());
-        checks.push(quote!(::core::assert!(!<#ty as ::lantern_sdk::ColumnValue>::NULLABLE, #message);));
+        checks.push(quote_spanned! { ty.span() =>
+            ::core::assert!(!<#ty as ::lantern_sdk::ColumnValue>::NULLABLE, #message);
+        });
     }
     Ok(checks)
 }

@@ -126,6 +126,10 @@ pub trait Package {
 /// #[table(name = "samples")]
 /// struct Sample { #[column(time)] at: i64 }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no table",
+    note = "a table has `#[derive(Table)]`; rows for the table of another struct name it: `#[row(table = …)]`"
+)]
 pub trait Table {
     /// The declaration.
     const TABLE: declare::Table;

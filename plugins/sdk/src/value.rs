@@ -33,7 +33,7 @@ pub use crate::bindings::exports::lantern::projection::projector::Value;
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a column",
-    note = "a column is a bool, an integer up to 64 bits (i64, u32), a float, text, Vec<u8>, Timestamp, Json, or an Option of one of them"
+    note = "a column is a bool, an integer up to 64 bits (i64, u32), a float, text, Vec<u8>, Timestamp, Json (for what has parts), or an Option of one of them"
 )]
 pub trait ColumnValue {
     /// The column's type.
@@ -47,6 +47,8 @@ pub trait ColumnValue {
 
 macro_rules! column_values {
     ($($rust:ty => $column_type:ident, |$value:ident| $make:expr;)*) => {$(
+        // What a type that is none of these can be replaced by is said where the trait is.
+        #[diagnostic::do_not_recommend]
         impl ColumnValue for $rust {
             const TYPE: ColumnType = ColumnType::$column_type;
 
