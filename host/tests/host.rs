@@ -14,6 +14,8 @@
 mod evolving;
 #[path = "support/host.rs"]
 mod host;
+#[path = "support/line.rs"]
+mod line_to_broker;
 #[path = "support/nats.rs"]
 mod nats;
 #[path = "support/torture.rs"]
@@ -29,6 +31,8 @@ mod faults;
 mod history;
 #[path = "host/io.rs"]
 mod io;
+#[path = "host/line.rs"]
+mod line;
 #[path = "host/misbehaving.rs"]
 mod misbehaving;
 #[path = "host/operator.rs"]

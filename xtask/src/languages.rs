@@ -1,11 +1,20 @@
 //! `cargo xtask languages`: one plugin in Rust, JavaScript and Python, built with each language's own tools and measured side
-//! by side. The tools come from npm and PyPI into `target/tools`; node with npm and Python have to be there.
+//! by side. The tests build those in JavaScript and Python too, and what `plugin new` writes. The tools come from npm and
+//! PyPI into `target/tools`; node with npm and Python have to be there.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 
-use crate::{process, setup, workspace::Workspace};
+use crate::{
+    plugins, process, setup,
+    workspace::{Profile, Workspace},
+};
 
 const COMPONENTIZE_QJS: &str = "componentize-qjs@0.4.5";
 const COMPONENTIZE_PY: &str = "componentize-py==0.25.1";
@@ -33,6 +42,34 @@ pub fn run(workspace: &Workspace, release: bool) -> Result<()> {
     process::run(command.arg("--").args([rust, javascript, python]))
 }
 
+/// Builds the examples in JavaScript and Python, and a new project in each, and runs their tests on a host's engine.
+pub fn check(workspace: &Workspace) -> Result<()> {
+    setup::node::find()?;
+    plugins::build_host(workspace, Profile::Dev)?;
+    let new = workspace.root.join("target/new-plugins");
+    if new.exists() {
+        fs::remove_dir_all(&new).with_context(|| format!("cannot clear {}", new.display()))?;
+    }
+    fs::create_dir_all(&new).with_context(|| format!("cannot make {}", new.display()))?;
+    let tools = [javascript_tools(workspace)?, python_tools(workspace)?.join("bin")];
+    javascript(workspace)?;
+    python(workspace)?;
+    let path = path_with(&tools)?;
+    let lantern = |folder: &Path, words: &[&str]| {
+        let mut command = Command::new(workspace.program(Profile::Dev, "lantern"));
+        command.current_dir(folder).args(words).env("PATH", &path);
+        process::run(&mut command)
+    };
+    for language in ["js", "python"] {
+        let example = format!("plugins/{language}-example/{language}-example.wasm");
+        lantern(&workspace.root, &["plugin", "test", &example])?;
+        let name = format!("new-{language}");
+        lantern(&new, &["plugin", "new", &name, "--lang", language])?;
+        lantern(&new, &["plugin", "test", &name])?;
+    }
+    Ok(())
+}
+
 fn rust(workspace: &Workspace) -> Result<String> {
     println!("==> Rust");
     let mut command = process::cargo(&workspace.root);
@@ -54,6 +91,18 @@ fn rust(workspace: &Workspace) -> Result<String> {
 
 fn javascript(workspace: &Workspace) -> Result<String> {
     println!("==> JavaScript");
+    let tools = [javascript_tools(workspace)?];
+    let folder = workspace.root.join("plugins/js-example");
+    let mut npm = Command::new("npm");
+    npm.current_dir(&folder)
+        .args(["run", "build"])
+        .env("PATH", path_with(&tools)?);
+    process::run(&mut npm)?;
+    Ok(folder.join("js-example.wasm").display().to_string())
+}
+
+/// The folder with what makes components of JavaScript; fetched when it is missing.
+fn javascript_tools(workspace: &Workspace) -> Result<PathBuf> {
     let tools = workspace.root.join("target/tools/javascript");
     let binaries = tools.join("node_modules/.bin");
     if !binaries.join("componentize-qjs").exists() {
@@ -62,23 +111,12 @@ fn javascript(workspace: &Workspace) -> Result<String> {
         npm.args(["install", "--no-save", "--no-audit", "--no-fund", "--prefix"]);
         process::run(npm.arg(&tools).arg(COMPONENTIZE_QJS))?;
     }
-    let folder = workspace.root.join("plugins/js-example");
-    let mut npm = Command::new("npm");
-    npm.current_dir(&folder)
-        .args(["run", "build"])
-        .env("PATH", path_with(&binaries));
-    process::run(&mut npm)?;
-    Ok(folder.join("js-example.wasm").display().to_string())
+    Ok(binaries)
 }
 
 fn python(workspace: &Workspace) -> Result<String> {
     println!("==> Python");
-    let tools = workspace.root.join("target/tools/python");
-    let program = tools.join("bin/componentize-py");
-    if !program.exists() {
-        process::run(Command::new("python3").args(["-m", "venv"]).arg(&tools))?;
-        process::run(Command::new(tools.join("bin/pip")).args(["install", "--quiet", COMPONENTIZE_PY]))?;
-    }
+    let program = python_tools(workspace)?.join("bin/componentize-py");
     let folder = workspace.root.join("plugins/python-example");
     let mut build = Command::new(program);
     build
@@ -96,12 +134,19 @@ fn python(workspace: &Workspace) -> Result<String> {
     Ok(folder.join("python-example.wasm").display().to_string())
 }
 
-/// The search path with a folder before it.
-fn path_with(folder: &Path) -> std::ffi::OsString {
-    let mut path = folder.as_os_str().to_owned();
-    if let Some(rest) = std::env::var_os("PATH") {
-        path.push(":");
-        path.push(rest);
+/// The virtual environment with what makes components of Python; made when it is missing.
+fn python_tools(workspace: &Workspace) -> Result<PathBuf> {
+    let tools = workspace.root.join("target/tools/python");
+    if !tools.join("bin/componentize-py").exists() {
+        process::run(Command::new("python3").args(["-m", "venv"]).arg(&tools))?;
+        process::run(Command::new(tools.join("bin/pip")).args(["install", "--quiet", COMPONENTIZE_PY]))?;
     }
-    path
+    Ok(tools)
+}
+
+/// The search path with folders before it.
+fn path_with(folders: &[PathBuf]) -> Result<OsString> {
+    let there = std::env::var_os("PATH").unwrap_or_default();
+    let all = folders.iter().cloned().chain(std::env::split_paths(&there));
+    std::env::join_paths(all).context("the workspace's path cannot stand in PATH")
 }

@@ -15,7 +15,7 @@ use anyhow::{Result, bail};
 
 use crate::{
     bench::with_environment,
-    plugins, process,
+    languages, plugins, process,
     setup::{self, Tools},
     tidy, web,
     workspace::{Profile, Workspace},
@@ -36,7 +36,7 @@ pub struct Options {
 type Run = fn(&mut Session) -> Result<Verdict>;
 
 /// The stages in the order of what they cost, so that a slip is found early.
-const STAGES: [(&str, Run); 11] = [
+const STAGES: [(&str, Run); 12] = [
     ("fmt", fmt),
     ("tidy", |session| {
         tidy::check(&session.workspace.root).map(|()| Verdict::Done)
@@ -63,6 +63,9 @@ const STAGES: [(&str, Run); 11] = [
         } else {
             no_examples()
         })
+    }),
+    ("languages", |session| {
+        languages::check(&session.workspace).map(|()| Verdict::Done)
     }),
     ("browser", |session| {
         let mut here = Tally::default();

@@ -9,6 +9,13 @@ pub fn host(rounds: usize) {
     tell("host", rounds, began, &torture::kill_host(rounds));
 }
 
+pub fn rebuilding(rounds: usize) {
+    let began = Instant::now();
+    let (outcome, done) = torture::kill_rebuilding(rounds);
+    tell("host in a rebuild", rounds, began, &outcome);
+    println!("  {done} rebuilds have ended");
+}
+
 pub fn broker(rounds: usize) {
     let began = Instant::now();
     tell("broker", rounds, began, &torture::kill_broker(rounds));

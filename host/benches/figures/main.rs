@@ -117,6 +117,7 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted(Figure::Kill) {
         kill::host(options.kills);
+        kill::rebuilding(options.kills);
         kill::broker(options.kills.div_ceil(3));
     }
     if wanted(Figure::Swaps) {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::host::plugin_folder;
-use crate::torture::{Outcome, kill_broker, kill_host};
+use crate::torture::{Outcome, kill_broker, kill_host, kill_rebuilding};
 
 #[track_caller]
 fn nothing_lost(outcome: &Outcome) {
@@ -18,6 +18,13 @@ fn nothing_lost(outcome: &Outcome) {
 #[test]
 fn killing_the_host_again_and_again_loses_and_doubles_nothing() {
     nothing_lost(&kill_host(12));
+}
+
+#[test]
+fn killing_the_host_while_it_rebuilds_loses_and_doubles_nothing() {
+    let (outcome, done) = kill_rebuilding(8);
+    nothing_lost(&outcome);
+    assert!(done > 0, "no rebuild has ended");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! Events carry no id of their own, so that no unique key can hide a row that was stored twice.
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -156,6 +157,65 @@ pub fn kill_host(rounds: usize) -> Outcome {
     }
     let host = Host::start(dir.path(), &server.url(), plugins.path());
     settle(publisher, &host, dir.path())
+}
+
+/// Kills the host `rounds` times while a rebuild is at work: one goes on after each start, and another is begun when
+/// that one has ended. Returns how many ended beside what arrived.
+pub fn kill_rebuilding(rounds: usize) -> (Outcome, u64) {
+    let server = NatsServer::start();
+    let plugins = plugin_folder(&["obs-events"]);
+    let dir = tempfile::tempdir().unwrap();
+    let mut moments = Moments::seeded();
+    let publisher = Publisher::start(server.url());
+    // Slow enough that most of them are killed in the middle.
+    let rebuild = |rate: u64| {
+        Command::new(env!("CARGO_BIN_EXE_lantern"))
+            .args([
+                "rebuild",
+                "obs-events",
+                "--detach",
+                "--rate",
+                &rate.to_string(),
+                "--data-dir",
+            ])
+            .arg(dir.path())
+            .output()
+            .unwrap()
+    };
+    let running = |host: &Host| host.projection("obs")["state"] == "running";
+    let rebuilding = |host: &Host| {
+        let all = host.json("/api/v1/rebuilds");
+        all.as_array()
+            .unwrap()
+            .iter()
+            .any(|one| one["state"] == "running")
+    };
+    for round in 0..rounds {
+        let host = Host::start(dir.path(), &server.url(), plugins.path());
+        host.wait("a stream", Duration::from_secs(30), running);
+        if !rebuilding(&host) {
+            let begun = rebuild(5_000 + 5_000 * (round as u64 % 5));
+            let errors = String::from_utf8_lossy(&begun.stderr);
+            assert!(begun.status.success(), "{errors}");
+        }
+        moments.pause(50, 900);
+        host.kill();
+    }
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    host.wait("the last rebuild's end", Duration::from_secs(120), |host| {
+        !rebuilding(host)
+    });
+    let mut outcome = settle(publisher, &host, dir.path());
+    let left = query(
+        dir.path(),
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND instr(name, '#')",
+    );
+    outcome.problems += &left.join(", ");
+    let done = query(
+        dir.path(),
+        "SELECT count(*) FROM _lantern_rebuild WHERE state = 'done'",
+    );
+    (outcome, done[0].parse().unwrap())
 }
 
 /// Kills the broker `rounds` times.
