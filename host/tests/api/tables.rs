@@ -433,6 +433,59 @@ async fn facets_count_values_and_leave_out_their_own_choice() {
     );
 }
 
+/// With few values each is a stretch of an index, with many all rows of the range are looked at: the counts are the same.
+#[tokio::test]
+async fn facets_of_a_range_are_right_with_few_values_and_with_many() {
+    let visits = hundred().await;
+    for many in [false, true] {
+        if many {
+            let others: Vec<Visit> = (0..600)
+                .map(|number| Visit {
+                    pc: "delta",
+                    at: Some(DAY + number % 30 * MINUTE),
+                    kind: (number % 3 > 0).then(|| format!("other-{number}")),
+                    ..Visit::default()
+                })
+                .collect();
+            visits.add(&others);
+        }
+        let facets = visits
+            .ask("/facets?columns=kind&limit=3&from=2026-11-20T00:02:00Z&to=2026-11-20T00:11:00Z")
+            .await;
+        let facet = &facets["facets"][0];
+        let range = format!("at >= {} AND at < {}", DAY + 2 * MINUTE, DAY + 11 * MINUTE);
+        let writer = visits.database.writer();
+        let mut expected = writer
+            .prepare(&format!(
+                "SELECT kind, count(*) FROM visits WHERE {range} AND kind IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 3"
+            ))
+            .unwrap();
+        let expected: Vec<Value> = expected
+            .query_map([], |row| {
+                Ok(json!({"value": row.get::<_, String>(0)?, "count": row.get::<_, i64>(1)?}))
+            })
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(facet["values"], json!(expected), "many: {many}");
+        assert_eq!(expected.len(), 3);
+        let nulls: i64 = writer
+            .query_row(
+                &format!("SELECT count(*) FROM visits WHERE {range} AND kind IS NULL"),
+                [],
+                |row| row.get(0),
+            )
+            .unwrap();
+        assert!(nulls > 0);
+        assert_eq!(facet["nulls"], nulls);
+        assert_eq!(
+            (&facet["more"], &facet["exact"]),
+            (&json!(many), &json!(true)),
+            "{facet}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn rows_over_time_add_up() {
     let visits = hundred().await;

@@ -127,6 +127,7 @@ async fn a_page_is_a_walk_along_an_index_and_sorts_nothing() {
                 .map(Result::unwrap)
                 .collect();
             let plan = steps.join("; ");
+            println!("{what}: {plan}");
             let arrives = sort.is_none() && after.is_some();
             assert!(arrives || plan.contains(expected), "{what}, {after:?}: {plan}");
             let merges = what == "two values of a facet";
