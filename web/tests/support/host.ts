@@ -76,6 +76,21 @@ export class Host {
     );
   }
 
+  /** Waits until a plugin has handled as many messages. */
+  async handled(plugin: string, least: number): Promise<void> {
+    const until = Date.now() + 60_000;
+    let seen = 0;
+    while (Date.now() < until) {
+      const projections = await this.api<{ plugin: string; messages: number }[]>('/api/v1/projections');
+      seen = projections.filter((one) => one.plugin === plugin).reduce((sum, one) => sum + one.messages, 0);
+      if (seen >= least) return;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    throw new Error(
+      `${plugin} has handled ${seen} messages instead of ${least}; the host's log ends with\n${this.#log}`,
+    );
+  }
+
   async stop(): Promise<void> {
     await ended(this.#child);
     rmSync(this.folder, { recursive: true, force: true });
