@@ -245,6 +245,9 @@ test('a broker that goes away is told, and that it is back', async ({ page }) =>
     await expect(page.getByText(/^All is well/)).toBeVisible();
     await broker.goAway();
     await expect(page.getByText(/^Not all is well: .*broker/)).toBeVisible({ timeout: 30_000 });
+    // It is said on other pages as well.
+    await page.getByRole('navigation', { name: 'Pages' }).getByRole('link', { name: 'obs_events' }).click();
+    await page.getByRole('status').getByRole('link', { name: 'The overview says why' }).click();
     await broker.comeBack();
     await expect(page.getByText(/^All is well/)).toBeVisible({ timeout: 30_000 });
     await host.publish([

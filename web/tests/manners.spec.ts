@@ -161,7 +161,8 @@ test('on an address that others can reach, nothing is seen without a token', asy
     expect(page.url()).not.toContain(token);
 
     // A viewer: no control that changes anything, on any page.
-    const changing = /^(Activate|Try again|Try these|Try it on|Give (up|these)|Pause|Resume|Roll back|Change|choose one)/;
+    const changing =
+      /^(Activate|Try again|Try these|Try it on|Give (up|these)|Pause|Resume|Roll back|Change|choose one)/;
     for (const path of ['/', '/dead-letters', '/plugins', '/plugins/obs-events', '/audit']) {
       await page.goto(`${host.address}${path}`);
       await expect(page.getByRole('heading', { level: 1 })).toBeAttached();

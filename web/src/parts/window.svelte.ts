@@ -23,7 +23,7 @@ export class Window {
       count: 0,
       getScrollElement: () => box() ?? null,
       estimateSize: () => rowHeight,
-      overscan: 10,
+      overscan: 6,
       scrollToFn: elementScroll,
       observeElementRect,
       observeElementOffset,
