@@ -150,6 +150,21 @@ test('a thousand letters of a few reasons are told by their reasons', async ({ p
     await expect(page.getByText('400 dead letters were given up.')).toBeVisible();
     await expect(group.locator('.reason')).toHaveCount(2);
     await expect(group.getByRole('heading')).toContainText('800');
+
+    // Many reasons: a few are drawn, and what is looked for is found.
+    const times = [...'abcdefghijklmnopqr'].map((letter) => ({
+      subject: 'obs.x',
+      payload: { pc_id: 'a', at: `time ${letter}${letter}`, kind: 'k', source: 's', payload: {} },
+    }));
+    await host.publish(times);
+    await host.handled('obs-events', letters.length + times.length);
+    await page.getByRole('button', { name: 'Look again' }).click();
+    await expect(group.locator('.reason')).toHaveCount(15);
+    await group.getByRole('button', { name: '5 more reasons' }).click();
+    await expect(group.locator('.reason')).toHaveCount(20);
+    await page.getByRole('searchbox', { name: 'Find in the reasons' }).fill('TIME QQ');
+    await expect(group.locator('.reason')).toHaveCount(1);
+    await expect(page).toHaveURL(/find=TIME\+QQ/);
   } finally {
     await host.stop();
   }

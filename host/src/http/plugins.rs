@@ -15,8 +15,6 @@ use super::parameters::Parameters;
 use super::problem::Problem;
 use super::records::{LedgerRange, show_range};
 use crate::lifecycle::{DescriptionView, PluginView, Refusal, VersionState, VersionView};
-use crate::plugin::Digest;
-use crate::schema::PluginName;
 use crate::schema::difference::{Difference, Effect};
 use crate::settings::PluginSettings;
 use crate::store::reader::SourceFilter;
@@ -95,7 +93,7 @@ pub async fn component(
     OfPlugin(plugin): OfPlugin,
     uri: Uri,
 ) -> Result<impl IntoResponse, Problem> {
-    let digest = version_of(&state, &plugin, &uri).await?;
+    let digest = state.lifecycle.meant(plugin.as_str(), &version_in(&uri)?).await?;
     let bytes = state.lifecycle.component(digest).await?;
     Ok(([(header::CONTENT_TYPE, "application/wasm")], bytes))
 }
@@ -106,19 +104,16 @@ pub async fn description(
     OfPlugin(plugin): OfPlugin,
     uri: Uri,
 ) -> Result<Json<DescriptionView>, Problem> {
-    let digest = version_of(&state, &plugin, &uri).await?;
+    let digest = state.lifecycle.meant(plugin.as_str(), &version_in(&uri)?).await?;
     Ok(Json(state.lifecycle.description(plugin.as_str(), digest).await?))
 }
 
 /// The version that the only parameter names.
-async fn version_of(state: &State, plugin: &PluginName, uri: &Uri) -> Result<Digest, Problem> {
+fn version_in(uri: &Uri) -> Result<String, Problem> {
     let parameters = Parameters::parse(uri, &["version"])?;
-    let Some(version) = parameters.get("version") else {
-        return Err(Problem::bad_request(
-            "version is missing: a digest, eight digits or more of one, or a version number",
-        ));
-    };
-    Ok(state.lifecycle.meant(plugin.as_str(), version).await?)
+    parameters.get("version").map(str::to_owned).ok_or_else(|| {
+        Problem::bad_request("version is missing: a digest, eight digits or more of one, or a version number")
+    })
 }
 
 #[derive(Serialize)]
