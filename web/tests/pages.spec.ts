@@ -201,6 +201,8 @@ test('an address that means nothing says so', async ({ page, host }) => {
   const response = await page.goto(`${host.address}/nothing/here`);
   expect(response?.status()).toBe(404);
   await expect(page.getByRole('heading', { name: 'There is no such page' })).toBeVisible();
+  await page.goto(`${host.address}/tables/obs_events/charts`);
+  await expect(page.getByText('There is nothing to draw')).toContainText('declares no measure');
   await page.goto(`${host.address}/tables/nothing`);
   await expect(page.getByRole('alert')).toContainText('there is no table nothing');
 });
