@@ -159,7 +159,8 @@ test('a plugin ships views of its tables', async ({ page }) => {
   const host = await Host.start({ plugins: [] });
   try {
     copyFileSync(syslog(), join(host.pluginFolder, 'syslog.wasm'));
-    await expect.poll(() => host.api<object[]>('/api/v1/tables')).toHaveLength(1);
+    const running = { plugin: 'syslog', state: 'running' };
+    await expect.poll(() => host.api<object[]>('/api/v1/projections')).toMatchObject([running]);
     const line = (priority: number, text: string) => ({
       subject: 'syslog.x',
       payload: `<${priority}>1 ${new Date().toISOString()} web-1 nginx 7 - - ${text}`,
