@@ -1,7 +1,8 @@
 // What changes the host: in the page, on a host of its own for each test.
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, signedIn, test } from './support/fixtures';
+import type { Page } from '@playwright/test';
+import { accessible, expect, signedIn, test } from './support/fixtures';
 import { Host } from './support/host';
 import { Broker } from './support/nats';
 import { evolving, plugins } from './support/places';
@@ -17,6 +18,22 @@ function version(letter: string): Buffer {
 }
 
 const file = (name: string, buffer: Buffer) => ({ name, mimeType: 'application/wasm', buffer });
+
+/** Drops a file onto the middle of the page, as somebody does who does not aim. */
+async function drop(page: Page, name: string, bytes: Buffer): Promise<void> {
+  const transfer = await page.evaluateHandle(
+    ([name, base64]) => {
+      const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+      const transfer = new DataTransfer();
+      transfer.items.add(new File([bytes], name, { type: 'application/wasm' }));
+      return transfer;
+    },
+    [name, bytes.toString('base64')] as const,
+  );
+  await page.dispatchEvent('main', 'dragover', { dataTransfer: transfer });
+  await expect(page.getByRole('group', { name: 'Check a plugin' })).toHaveClass(/over/);
+  await page.dispatchEvent('main', 'drop', { dataTransfer: transfer });
+}
 
 test('a plugin is loaded in the page, and its first rows are seen', async ({ page }) => {
   const host = await Host.start({ plugins: [] });
@@ -39,6 +56,115 @@ test('a plugin is loaded in the page, and its first rows are seen', async ({ pag
     await host.publish([{ subject: 'obs.atlas', payload: event }]);
     await page.getByRole('button', { name: /Newer rows came/ }).click();
     await expect(page.getByRole('table', { name: 'Rows of obs_events' })).toContainText('boot');
+  } finally {
+    await host.stop();
+  }
+});
+
+test('what a file declares is shown before it runs; a file is dropped anywhere on the page', async ({ page }) => {
+  const host = await Host.start({ plugins: [] });
+  try {
+    await signedIn(page, host.token);
+    await page.goto(`${host.address}/plugins`);
+    await drop(page, 'nonsense.wasm', Buffer.from('no component'));
+    await expect(page.getByRole('alert')).toContainText('The plugin was not taken');
+    await expect(page.getByRole('alert')).toContainText('no WebAssembly component');
+    await expect(page.getByText('Nothing is installed yet.')).toBeVisible();
+
+    await drop(page, 'host-perf.wasm', readFileSync(join(plugins(), 'host-perf.wasm')));
+    await expect(page.getByText('It is checked and kept.')).toBeVisible();
+    await expect(page).toHaveURL(/\/plugins\/host-perf\?version=sha256:/);
+    const candidate = page.getByRole('region', { name: /^Version / });
+    await expect(candidate.getByText('core NATS, which keeps nothing')).toBeVisible();
+    const columns = candidate.getByRole('table', { name: 'Columns of host_perf' });
+    await expect(columns.getByRole('row', { name: /^mem_used_bytes/ })).toContainText('integer, may be empty');
+    await expect(columns.getByRole('row', { name: /^mem_used_bytes/ })).toContainText('measure');
+    await expect(columns.getByRole('row', { name: /^cpu_pct/ })).toContainText('%');
+    await expect(candidate.getByText('64 MiB of memory')).toBeVisible();
+    await accessible(page, 'a candidate');
+    // Nothing of it runs.
+    await expect(page.getByText('Nothing of it runs.')).toBeVisible();
+    expect(await host.api('/api/v1/tables')).toEqual([]);
+  } finally {
+    await host.stop();
+  }
+});
+
+test('a limit is set for one plugin, refused where it is out of bounds, and taken back', async ({ page }) => {
+  const host = await Host.start({ plugins: ['obs-events'] });
+  try {
+    await signedIn(page, host.token);
+    await page.goto(`${host.address}/plugins/obs-events`);
+    await page.getByText('What it may use, and what else is set').click();
+    const row = page.getByRole('row', { name: /limits\.memory/ });
+    await expect(row).toContainText('64 MiB as for all');
+    await row.getByRole('button').click();
+    const dialog = page.getByRole('dialog', { name: 'Set limits.memory of obs-events?' });
+    await dialog.getByRole('textbox').fill('1 KiB');
+    await dialog.getByRole('button', { name: 'Set' }).click();
+    await expect(dialog.getByRole('alert')).toContainText('out of range');
+    await dialog.getByRole('textbox').fill('128 MiB');
+    await dialog.getByRole('button', { name: 'Set' }).click();
+    await expect(page.getByText('limits.memory is 128 MiB now.')).toBeVisible();
+    await expect(row).not.toContainText('as for all');
+    expect(await host.api('/api/v1/plugins/obs-events/settings')).toEqual({ limits: { memory: '128 MiB' } });
+    await row.getByRole('button').click();
+    await dialog.getByRole('textbox').fill('');
+    await dialog.getByRole('button', { name: 'Set' }).click();
+    await expect(row).toContainText('64 MiB as for all');
+  } finally {
+    await host.stop();
+  }
+});
+
+test('a thousand letters of a few reasons are told by their reasons', async ({ page }) => {
+  const host = await Host.start({ plugins: ['obs-events'] });
+  try {
+    await signedIn(page, host.token);
+    const letters = Array.from({ length: 1_200 }, (_, n) => ({
+      subject: 'obs.x',
+      payload: n % 3 === 0 ? 'no JSON' : n % 3 === 1 ? { pc_id: 'a', n } : { pc_id: n },
+    }));
+    await host.publish(letters);
+    await host.handled('obs-events', letters.length);
+    await page.goto(`${host.address}/dead-letters`);
+    const group = page.getByRole('region', { name: 'obs-events/obs: malformed' });
+    await expect(group.getByRole('heading')).toContainText(/1\s200/);
+    await expect(group.locator('.reason')).toHaveCount(3);
+    // Only a few of those of one reason are here, and they are of that reason.
+    await group.getByRole('button', { name: /missing field/ }).click();
+    await expect(group.getByRole('article')).toHaveCount(10);
+    await expect(group.getByRole('article').first()).toContainText('missing field `at`');
+    await group.getByRole('button', { name: 'Older ones' }).click();
+    await expect(group.getByRole('article')).toHaveCount(20);
+    // The address says which one is open.
+    await page.reload();
+    await expect(group.getByRole('article')).toHaveCount(10);
+    await page.goBack();
+    await expect(group.getByRole('article')).toHaveCount(0);
+    await page.goForward();
+    await group.getByRole('button', { name: 'Give these up…' }).click();
+    const dialog = page.getByRole('dialog', { name: /Give up 400 messages/ });
+    await expect(dialog).toContainText('missing field');
+    await dialog.getByRole('button', { name: 'Give up' }).click();
+    await expect(page.getByText('400 dead letters were given up.')).toBeVisible();
+    await expect(group.locator('.reason')).toHaveCount(2);
+    await expect(group.getByRole('heading')).toContainText('800');
+
+    // Many reasons: a few are drawn, and what is looked for is found.
+    const times = [...'abcdefghijklmnopqr'].map((letter) => ({
+      subject: 'obs.x',
+      payload: { pc_id: 'a', at: `time ${letter}${letter}`, kind: 'k', source: 's', payload: {} },
+    }));
+    await host.publish(times);
+    await host.handled('obs-events', letters.length + times.length);
+    await page.getByRole('button', { name: 'Look again' }).click();
+    await expect(group.locator('.reason')).toHaveCount(15);
+    await group.getByRole('button', { name: '5 more reasons' }).click();
+    await expect(group.locator('.reason')).toHaveCount(20);
+    await page.getByRole('searchbox', { name: 'Find in the reasons' }).fill('TIME QQ');
+    await expect(group.locator('.reason')).toHaveCount(1);
+    await expect(page).toHaveURL(/find=TIME\+QQ/);
   } finally {
     await host.stop();
   }
@@ -134,6 +260,9 @@ test('a broker that goes away is told, and that it is back', async ({ page }) =>
     await expect(page.getByText(/^All is well/)).toBeVisible();
     await broker.goAway();
     await expect(page.getByText(/^Not all is well: .*broker/)).toBeVisible({ timeout: 30_000 });
+    // It is said on other pages as well.
+    await page.getByRole('navigation', { name: 'Pages' }).getByRole('link', { name: 'obs_events' }).click();
+    await page.getByRole('status').getByRole('link', { name: 'The overview says why' }).click();
     await broker.comeBack();
     await expect(page.getByText(/^All is well/)).toBeVisible({ timeout: 30_000 });
     await host.publish([

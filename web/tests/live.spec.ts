@@ -61,6 +61,23 @@ test('what is selected goes out as a file', async ({ page, host, operator }) => 
   }
 });
 
+test('what is selected goes out as lines of JSON, with every digit', async ({ page, host }) => {
+  const big = { ...event(7).payload, event_record_id: 'export-7', payload: { n: 1 } };
+  const text = JSON.stringify(big).replace('"n":1', '"n":9223372036854775807');
+  await host.publish([{ subject: 'obs.live', payload: text }]);
+  await page.goto(`${host.address}/tables/obs_events?filter=event_record_id=export-7`);
+  await expect(page.getByRole('table', { name: 'Rows of obs_events' })).toContainText('export-7');
+  await page.getByRole('button', { name: 'Export', exact: true }).click();
+  const download = page.waitForEvent('download');
+  await page.getByRole('link', { name: 'JSON lines' }).click();
+  expect((await download).suggestedFilename()).toBe('obs_events.jsonl');
+  const lines = readFileSync(await (await download).path(), 'utf8').split('\n');
+  expect(lines).toHaveLength(2);
+  expect(lines[1]).toBe('');
+  expect(lines[0]).toContain('9223372036854775807');
+  expect(JSON.parse(lines[0] ?? '')).toMatchObject({ pc_id: 'live', kind: 'live', event_record_id: 'export-7' });
+});
+
 test('a question in SQL is answered to an operator', async ({ page, host, operator }) => {
   await operator(page, host);
   await page.goto(`${host.address}/sql`);

@@ -1,5 +1,6 @@
 // For everybody: no violations of WCAG that a program can find, in light and dark; small and large; values that would
 // like to do harm; and who may see what.
+import { networkInterfaces } from 'node:os';
 import { accessible, expect, signedIn, test } from './support/fixtures';
 import { Host } from './support/host';
 
@@ -112,6 +113,74 @@ test('a host for others asks for a token, and a viewer changes nothing', async (
     await signedIn(page, 'lantern_gone');
     await page.goto(`${host.address}/audit`);
     await expect(page.getByRole('heading', { name: 'Sign in' })).toBeVisible();
+  } finally {
+    await host.stop();
+  }
+});
+
+/** An address of this machine that others can reach it by. */
+function reachable(): string | undefined {
+  const all = Object.values(networkInterfaces()).flatMap((its) => its ?? []);
+  return all.find((one) => one.family === 'IPv4' && !one.internal)?.address;
+}
+
+test('on an address that others can reach, nothing is seen without a token', async ({ page, context }) => {
+  const ip = reachable();
+  test.skip(ip === undefined, 'this machine has no address but loopback');
+  const host = await Host.start({
+    plugins: ['obs-events'],
+    listen: `${ip}:0`,
+    env: { LANTERN__HTTP__HOSTS: String(ip) },
+  });
+  try {
+    expect(host.address).toContain(String(ip));
+    const big =
+      '{"pc_id":"atlas","at":"2026-11-21T10:00:00Z","kind":"boot","source":"s","payload":{"n":9223372036854775807}}';
+    await host.publish([
+      { subject: 'obs.atlas', payload: big },
+      { subject: 'obs.atlas', payload: 'no JSON' },
+    ]);
+    await host.rows('obs_events', 1);
+    const { token } = await host.api<{ token: string }>('/api/v1/tokens', {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ name: 'looks', role: 'viewer' }),
+    });
+    expect((await fetch(`${host.address}/api/v1/tables`)).status).toBe(401);
+
+    // The address that somebody was sent is where he is after signing in.
+    await page.goto(`${host.address}/tables/obs_events?filter=kind=boot`);
+    await expect(page.getByRole('heading', { name: 'Sign in' })).toBeVisible();
+    await expect(page.getByText('obs_events')).toHaveCount(0);
+    await accessible(page, 'signing in');
+    await page.getByLabel('Token').fill(token);
+    await page.getByRole('button', { name: 'Sign in' }).click();
+    const row = page.getByRole('table', { name: 'Rows of obs_events' }).getByRole('row').nth(1);
+    await expect(row).toContainText('9223372036854775807');
+    expect(page.url()).toContain('filter=kind=boot');
+    expect(page.url()).not.toContain(token);
+
+    // A viewer: no control that changes anything, on any page.
+    const changing =
+      /^(Activate|Try again|Try these|Try it on|Give (up|these)|Pause|Resume|Roll back|Change|choose one)/;
+    for (const path of ['/', '/dead-letters', '/plugins', '/plugins/obs-events', '/audit']) {
+      await page.goto(`${host.address}${path}`);
+      await expect(page.getByRole('heading', { level: 1 })).toBeAttached();
+      await expect(page.getByText(/^Asking/)).toHaveCount(0);
+      for (const summary of await page.locator('summary').all()) await summary.click();
+      await expect(page.getByRole('button', { name: changing })).toHaveCount(0);
+    }
+    await page.goto(`${host.address}/dead-letters`);
+    await expect(page.getByRole('article')).toContainText('no JSON');
+
+    // Copying works without TLS too.
+    await context.grantPermissions([]);
+    await page.getByRole('button', { name: 'Copy' }).click();
+    await expect(page.getByRole('button', { name: 'Copied' })).toBeVisible();
+
+    await page.getByRole('button', { name: 'Sign out looks' }).click();
+    await expect(page.getByRole('heading', { name: 'Sign in' })).toBeVisible();
+    await expect(page.getByText('no JSON')).toHaveCount(0);
   } finally {
     await host.stop();
   }

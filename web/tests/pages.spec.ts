@@ -1,5 +1,9 @@
 // Each page's main job, on a host that has events.
+import { copyFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { accessible, expect, OBSERVATIONS, test } from './support/fixtures';
+import { Host } from './support/host';
+import { syslog } from './support/places';
 
 test('the overview says that all is well, and what is read', async ({ viewer }) => {
   await expect(viewer.getByText(/^All is well: 6 sources running/)).toBeVisible();
@@ -151,6 +155,35 @@ test('views are saved in the browser', async ({ page, host }) => {
   await expect(page).toHaveURL(/filter=kind=boot/);
 });
 
+test('a plugin ships views of its tables', async ({ page }) => {
+  const host = await Host.start({ plugins: [] });
+  try {
+    copyFileSync(syslog(), join(host.pluginFolder, 'syslog.wasm'));
+    const running = { plugin: 'syslog', state: 'running' };
+    await expect.poll(() => host.api<object[]>('/api/v1/projections')).toMatchObject([running]);
+    const line = (priority: number, text: string) => ({
+      subject: 'syslog.x',
+      payload: `<${priority}>1 ${new Date().toISOString()} web-1 nginx 7 - - ${text}`,
+    });
+    await host.publish([line(27, 'disk is full'), line(30, 'all is quiet')]);
+    await host.rows('syslog_lines', 2);
+    await page.goto(`${host.address}/tables/syslog_lines`);
+    const table = page.getByRole('table', { name: 'Rows of syslog_lines' });
+    await expect(table).toContainText('all is quiet');
+    await page.getByRole('button', { name: 'Views' }).click();
+    await page.getByRole('link', { name: 'Bad news' }).click();
+    await expect(page).toHaveURL(/filter=severity%3C4/);
+    await expect(page.getByRole('list', { name: 'Filters' })).toContainText('severity');
+    await expect(table).toContainText('disk is full');
+    await expect(table).not.toContainText('all is quiet');
+    // It came with the plugin, so nobody can forget it here.
+    await page.getByRole('button', { name: 'Views' }).click();
+    await expect(page.getByRole('button', { name: /Forget the view/ })).toHaveCount(0);
+  } finally {
+    await host.stop();
+  }
+});
+
 test('single keys go places, and can be turned off', async ({ viewer }) => {
   await expect(viewer.getByRole('heading', { name: 'What is read' })).toBeVisible();
   await viewer.keyboard.press('g');
@@ -169,6 +202,8 @@ test('an address that means nothing says so', async ({ page, host }) => {
   const response = await page.goto(`${host.address}/nothing/here`);
   expect(response?.status()).toBe(404);
   await expect(page.getByRole('heading', { name: 'There is no such page' })).toBeVisible();
+  await page.goto(`${host.address}/tables/obs_events/charts`);
+  await expect(page.getByText('There is nothing to draw')).toContainText('declares no measure');
   await page.goto(`${host.address}/tables/nothing`);
   await expect(page.getByRole('alert')).toContainText('there is no table nothing');
 });

@@ -47,6 +47,8 @@ enum Task {
     Web,
     /// Draws the dashboard's main pages for the README into docs/pictures
     Pictures,
+    /// Measures how many frames a second a table of a million rows scrolls with, in a browser
+    Frames(web::Frames),
     /// Measures the host against its floors; arguments go to `cargo bench`
     Bench {
         /// For `cargo bench`, for example `--bench throughput -- --quick`
@@ -90,6 +92,7 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Web => web::build(&workspace)?,
         Task::Pictures => web::pictures(&workspace)?,
+        Task::Frames(options) => web::frames(&workspace, &options)?,
         Task::Bench { arguments } => bench::run(&workspace, &arguments)?,
         Task::Languages { release } => languages::run(&workspace, release)?,
         Task::Tidy { freeze: Some(folder) } => tidy::freeze(&workspace.root, &folder)?,

@@ -1,5 +1,5 @@
 //! The dashboard: `cargo xtask web` builds it, the tests check it and drive it in a browser, `cargo xtask pictures`
-//! draws it for the README. The host embeds what lies in `web/dist/page` when it is built, so this comes before that.
+//! draws it for the README, `cargo xtask frames` measures how it scrolls. The host embeds what lies in `web/dist/page` when it is built, so this comes before that.
 
 use std::{
     fs,
@@ -48,7 +48,8 @@ pub fn check(workspace: &Workspace, each: impl FnMut(&str)) -> Result<()> {
 
 /// The page in a browser, on a real host with a real broker and real plugins.
 pub fn drive(workspace: &Workspace, tools: &Tools, each: impl FnMut(&str)) -> Result<()> {
-    let mut command = browser_command(workspace, tools, "browser")?;
+    let mut command = browser_command(workspace, tools, "browser", Profile::Dev)?;
+    test_plugins(workspace, &mut command)?;
     process::run_lines(&mut command, each)
 }
 
@@ -57,33 +58,71 @@ pub fn pictures(workspace: &Workspace) -> Result<()> {
     let tools = setup::run(workspace)?;
     build(workspace)?;
     plugins::build(workspace, Profile::Dev)?;
-    process::run(&mut browser_command(workspace, &tools, "pictures")?)
+    process::run(&mut browser_command(workspace, &tools, "pictures", Profile::Dev)?)
+}
+
+/// What may be chosen for `cargo xtask frames`.
+#[derive(clap::Args, Debug)]
+pub struct Frames {
+    /// Rows of the table; they are read from a stream
+    #[arg(long, default_value_t = 1_000_000)]
+    rows: u64,
+    /// Seconds of each way of scrolling
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
+    /// With a host built without optimization, which builds sooner and fills the table later
+    #[arg(long)]
+    dev: bool,
+}
+
+/// `cargo xtask frames`: measures how smoothly a table of very many rows scrolls.
+pub fn frames(workspace: &Workspace, frames: &Frames) -> Result<()> {
+    let profile = if frames.dev {
+        Profile::Dev
+    } else {
+        Profile::Release
+    };
+    let tools = setup::run(workspace)?;
+    build(workspace)?;
+    plugins::build(workspace, profile)?;
+    let mut command = browser_command(workspace, &tools, "frames", profile)?;
+    command
+        .env("LANTERN_ROWS", frames.rows.to_string())
+        .env("LANTERN_SECONDS", frames.seconds.to_string());
+    process::run(&mut command)
 }
 
 /// With everything in place that a browser test needs.
-fn browser_command(workspace: &Workspace, tools: &Tools, script: &str) -> Result<Command> {
+fn browser_command(workspace: &Workspace, tools: &Tools, script: &str, profile: Profile) -> Result<Command> {
     node::find()?;
     let chromium = chromium::ensure()?;
     install(workspace)?;
     if !page(workspace).join("index.html").is_file() {
         npm(workspace, &["run", "build"])?;
     }
-    plugins::build_host(workspace, Profile::Dev)?;
-    let lantern = workspace.program(Profile::Dev, "lantern");
-    let evolving = workspace.tools().join("evolving.wasm");
-    let mut build = Command::new(&lantern);
-    build
-        .current_dir(&workspace.root)
-        .args(["plugin", "build", "plugins/evolving", "--out"])
-        .arg(&evolving);
-    process::run(&mut build)?;
+    plugins::build_host(workspace, profile)?;
     let mut command = npm_command(workspace, &["run", script]);
     with_environment(&mut command, workspace, tools);
     command
-        .env("LANTERN_BINARY", lantern)
-        .env("LANTERN_EVOLVING", evolving)
+        .env("LANTERN_BINARY", workspace.program(profile, "lantern"))
         .env(chromium::VARIABLE, chromium);
     Ok(command)
+}
+
+/// Plugins that only tests load, each with the variable that says where it is: one that comes in many versions, and one
+/// that ships a view.
+fn test_plugins(workspace: &Workspace, command: &mut Command) -> Result<()> {
+    for (name, variable) in [("evolving", "LANTERN_EVOLVING"), ("syslog", "LANTERN_SYSLOG")] {
+        let component = workspace.tools().join(format!("{name}.wasm"));
+        let mut build = Command::new(workspace.program(Profile::Dev, "lantern"));
+        build
+            .current_dir(&workspace.root)
+            .args(["plugin", "build", &format!("plugins/{name}"), "--out"])
+            .arg(&component);
+        process::run(&mut build)?;
+        command.env(variable, component);
+    }
+    Ok(())
 }
 
 /// `npm ci`, unless exactly this was installed before.

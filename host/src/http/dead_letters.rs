@@ -32,6 +32,9 @@ pub const RETRY_TIME: Duration = Duration::from_secs(150);
 /// slowly holds no more than that in memory.
 const EXPORT_PAGE: u32 = 50;
 
+/// Longest reason that is asked for, in bytes.
+const REASON_BYTES_MAX: usize = 1_000;
+
 const CLASSES: [RejectionClass; 8] = [
     RejectionClass::Malformed,
     RejectionClass::Unsupported,
@@ -43,7 +46,7 @@ const CLASSES: [RejectionClass; 8] = [
     RejectionClass::Constraint,
 ];
 
-const FILTERS: [&str; 6] = ["plugin", "source", "class", "state", "since", "until"];
+const FILTERS: [&str; 7] = ["plugin", "source", "class", "state", "reason", "since", "until"];
 
 #[derive(Serialize)]
 pub struct DeadLetter {
@@ -110,9 +113,77 @@ fn filter(parameters: &Parameters) -> Result<DeadLetterFilter, Problem> {
         state: parameters
             .choice("state", &["open", "resolved", "discarded"])?
             .map(str::to_owned),
+        reason: parameters.parsed("reason", reason_like)?,
         since: parameters.time("since")?,
         until: parameters.time("until")?,
     })
+}
+
+/// A reason with stars. A little longer than any that [`reasons`] answers with.
+fn reason_like(text: &str) -> Result<String, String> {
+    if text.len() <= REASON_BYTES_MAX {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "reason has {} bytes, and may have {REASON_BYTES_MAX}; write * for any text",
+            text.len()
+        ))
+    }
+}
+
+/// Why messages could not be read.
+#[derive(Serialize)]
+pub struct Reasons {
+    /// The largest first.
+    groups: Vec<Group>,
+    /// Whether all letters were looked at, or only the newest.
+    exact: bool,
+}
+
+#[derive(Serialize)]
+struct Group {
+    plugin: String,
+    source: String,
+    class: String,
+    letters: u64,
+    /// The most frequent first.
+    reasons: Vec<Reason>,
+    /// How many rarer ones are left out.
+    left_out: u64,
+}
+
+#[derive(Serialize)]
+struct Reason {
+    /// A star stands for what differs; the parameter `reason` takes it.
+    like: String,
+    letters: u64,
+    last_at: String,
+}
+
+/// Letters counted by what their reasons have in common.
+pub async fn reasons(
+    extract::State(state): extract::State<State>,
+    uri: Uri,
+) -> Result<Json<Reasons>, Problem> {
+    let parameters = Parameters::parse(&uri, &FILTERS)?;
+    let (groups, exact) = state.reader.letter_groups(&filter(&parameters)?).await?;
+    let reason = |one: reader::LetterReason| Reason {
+        like: one.like,
+        letters: one.letters,
+        last_at: one.last_at.to_rfc3339(),
+    };
+    let group = |one: reader::LetterGroup| Group {
+        plugin: one.plugin,
+        source: one.source,
+        class: one.class,
+        letters: one.letters,
+        reasons: one.reasons.into_iter().map(reason).collect(),
+        left_out: one.left_out,
+    };
+    Ok(Json(Reasons {
+        groups: groups.into_iter().map(group).collect(),
+        exact,
+    }))
 }
 
 /// All letters that match, the newest first, as lines of JSON.
@@ -188,6 +259,8 @@ pub struct Which {
     plugin: Option<String>,
     source: Option<String>,
     class: Option<String>,
+    /// With `*` for any text.
+    reason: Option<String>,
     since: Option<String>,
     until: Option<String>,
     id: Option<i64>,
@@ -208,6 +281,7 @@ impl Which {
             plugin: plugin.map(|name| name.to_string()),
             source: source.map(|name| name.to_string()),
             class: self.class,
+            reason: self.reason.as_deref().map(reason_like).transpose()?,
             since: time("since", self.since)?,
             until: time("until", self.until)?,
             id: self.id,
@@ -294,6 +368,7 @@ fn in_words(filter: &LetterFilter) -> String {
         ("plugin", filter.plugin.clone()),
         ("source", filter.source.clone()),
         ("class", filter.class.clone()),
+        ("reason", filter.reason.clone()),
         ("since", time(&filter.since)),
         ("until", time(&filter.until)),
         ("id", filter.id.map(|id| id.to_string())),

@@ -162,6 +162,7 @@ fn plugin_routes(routes: Routes, state: &State) -> Routes {
         .read("/api/v1/plugins", plugins::list)
         .read("/api/v1/plugins/{plugin}", plugins::show)
         .read("/api/v1/plugins/{plugin}/differences", plugins::differences)
+        .read("/api/v1/plugins/{plugin}/description", plugins::description)
         .read_as_operator("/api/v1/plugins/{plugin}/component", plugins::component)
         .read("/api/v1/plugins/{plugin}/settings", plugins::settings)
         .read("/api/v1/plugin-files", plugins::refusals)
@@ -202,6 +203,7 @@ fn plugin_routes(routes: Routes, state: &State) -> Routes {
 fn dead_letter_routes(routes: Routes) -> Routes {
     routes
         .read("/api/v1/dead-letters", dead_letters::list)
+        .read("/api/v1/dead-letters/reasons", dead_letters::reasons)
         .read("/api/v1/dead-letters/export", dead_letters::export)
         .read("/api/v1/dead-letters/{id}", dead_letters::one)
         .change(

@@ -14,7 +14,7 @@ use super::change::OfPlugin;
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::records::{LedgerRange, show_range};
-use crate::lifecycle::{PluginView, Refusal, VersionState, VersionView};
+use crate::lifecycle::{DescriptionView, PluginView, Refusal, VersionState, VersionView};
 use crate::schema::difference::{Difference, Effect};
 use crate::settings::PluginSettings;
 use crate::store::reader::SourceFilter;
@@ -93,15 +93,27 @@ pub async fn component(
     OfPlugin(plugin): OfPlugin,
     uri: Uri,
 ) -> Result<impl IntoResponse, Problem> {
-    let parameters = Parameters::parse(&uri, &["version"])?;
-    let Some(version) = parameters.get("version") else {
-        return Err(Problem::bad_request(
-            "version is missing: a digest, eight digits or more of one, or a version number",
-        ));
-    };
-    let digest = state.lifecycle.meant(plugin.as_str(), version).await?;
+    let digest = state.lifecycle.meant(plugin.as_str(), &version_in(&uri)?).await?;
     let bytes = state.lifecycle.component(digest).await?;
     Ok(([(header::CONTENT_TYPE, "application/wasm")], bytes))
+}
+
+/// What a version says of itself: sources, tables, writes; and what it would run under.
+pub async fn description(
+    extract::State(state): extract::State<State>,
+    OfPlugin(plugin): OfPlugin,
+    uri: Uri,
+) -> Result<Json<DescriptionView>, Problem> {
+    let digest = state.lifecycle.meant(plugin.as_str(), &version_in(&uri)?).await?;
+    Ok(Json(state.lifecycle.description(plugin.as_str(), digest).await?))
+}
+
+/// The version that the only parameter names.
+fn version_in(uri: &Uri) -> Result<String, Problem> {
+    let parameters = Parameters::parse(uri, &["version"])?;
+    parameters.get("version").map(str::to_owned).ok_or_else(|| {
+        Problem::bad_request("version is missing: a digest, eight digits or more of one, or a version number")
+    })
 }
 
 #[derive(Serialize)]

@@ -46,7 +46,7 @@ pub use rebuild::{Progress, RebuildRequest, RebuildView};
 pub use reproject::Reprojected;
 pub use start::StartError;
 pub use trace::{Trace, TracedMessage, Written, WrittenRange};
-pub use view::{PluginView, Refusal, VersionState, VersionView};
+pub use view::{DescriptionView, PluginView, Refusal, VersionState, VersionView};
 
 use components::Components;
 use fleet::Fleet;

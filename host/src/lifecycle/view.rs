@@ -6,8 +6,10 @@ use serde::Serialize;
 
 use super::{Lifecycle, LifecycleError};
 use crate::batch::Timestamp;
-use crate::plugin::Digest;
+use crate::plugin::{Digest, Metadata, imports, read_metadata};
+use crate::schema::description::ManifestDescription;
 use crate::schema::difference::{Difference, differences};
+use crate::settings::LimitSettings;
 use crate::store::{Installation, VersionRecord};
 
 /// Where a version is in its life.
@@ -145,7 +147,57 @@ impl Lifecycle {
     }
 }
 
+/// What one version of a plugin says of itself, and what it would run under.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DescriptionView {
+    /// Which version.
+    #[serde(flatten)]
+    pub version: VersionView,
+    /// Its sources, tables and writes; none where it was installed by a host that kept no descriptions.
+    pub description: Option<ManifestDescription>,
+    /// The interfaces that it asks the host for; none when its component is not kept any more.
+    pub imports: Option<Vec<String>>,
+    /// What its file says of where it is from; for people, and believed by nobody.
+    pub about: Metadata,
+    /// What its instances may use, with what is set for this plugin.
+    pub limits: LimitSettings,
+}
+
 impl Lifecycle {
+    /// What a version of a plugin says of itself. Nothing of it is run.
+    ///
+    /// # Errors
+    /// [`LifecycleError::NoPlugin`], [`LifecycleError::NoVersion`] and [`LifecycleError::Unavailable`].
+    pub async fn description(&self, plugin: &str, digest: Digest) -> Result<DescriptionView, LifecycleError> {
+        let installation = self.inner.installation(plugin).await?;
+        let text = digest.to_string();
+        let mut versions = installation.versions.iter();
+        let Some(record) = versions.find(|version| version.digest == text) else {
+            return Err(LifecycleError::NoVersion {
+                plugin: plugin.to_owned(),
+                version: text,
+            });
+        };
+        let limits = self.inner.parts.loader.limits(&self.settings(plugin));
+        let component = match self.component(digest).await {
+            Ok(bytes) => Some(bytes),
+            Err(LifecycleError::NotFound(_)) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(DescriptionView {
+            version: version_view(&installation, record),
+            description: record.description.clone(),
+            imports: component.as_deref().and_then(|bytes| imports(bytes).ok()),
+            about: component.as_deref().map(read_metadata).unwrap_or_default(),
+            limits: LimitSettings {
+                memory_bytes: Some(limits.memory_bytes as u64),
+                message_time: Some(limits.message_time),
+                rows_per_message: Some(limits.rows_per_message as u64),
+                bytes_per_message: Some(limits.bytes_per_message as u64),
+            },
+        })
+    }
+
     /// The bytes of a version's component, as it was installed.
     ///
     /// # Errors

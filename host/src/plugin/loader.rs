@@ -163,6 +163,11 @@ impl Loader {
         self.engine.limits.module_bytes
     }
 
+    /// What a plugin with these settings may use.
+    pub fn limits(&self, settings: &PluginSettings) -> Limits {
+        self.engine.limits.with(&settings.limits)
+    }
+
     /// Checks, compiles and tries a component, with the limits of all plugins and without WASI. Blocks, for as long as
     /// the limits on compiling and describing allow.
     ///

@@ -32,5 +32,5 @@ pub use config::{Compiler, Config, Limits};
 pub use digest::{Digest, DigestError};
 pub use loader::{Facts, LoadError, Loader, LoaderError, Plugin};
 pub use metadata::{Metadata, MetadataError, add as add_metadata, read as read_metadata};
-pub use outline::OutlineError;
+pub use outline::{OutlineError, imports};
 pub use projector::{Fault, NativeGuest, Projected, Projector};

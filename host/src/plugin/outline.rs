@@ -82,6 +82,14 @@ impl OutlineError {
 
 const PROJECTOR: &str = "lantern:projection/projector@";
 
+/// The interfaces that a component asks its host for.
+///
+/// # Errors
+/// When the bytes are no plugin, with or without WASI.
+pub fn imports(component: &[u8]) -> Result<Vec<String>, OutlineError> {
+    Outline::read(component, true).map(|outline| outline.imports)
+}
+
 fn known() -> String {
     let names: Vec<String> = Contract::ALL.iter().map(ToString::to_string).collect();
     names.join(", ")

@@ -18,6 +18,8 @@ pub struct LetterFilter {
     pub source: Option<String>,
     /// With this class of reason.
     pub class: Option<String>,
+    /// With a reason like this: `*` stands for any text, all else for itself.
+    pub reason: Option<String>,
     /// First tried at this time or later.
     pub since: Option<Timestamp>,
     /// First tried before this time.
@@ -145,10 +147,15 @@ pub(super) fn count_open(
         .query_row([plugin, source], |row| row.get(0).map(from_sql))
 }
 
-/// The conditions of a filter over `d` (letter) and `o` (origin); its parameters are `?1` to `?6`.
+/// The conditions of a filter over `d` (letter) and `o` (origin); its parameters are `?1` to `?7`.
 const MATCHES: &str = "d.state = 'open' AND (?1 IS NULL OR o.plugin = ?1) AND (?2 IS NULL OR o.source = ?2)
      AND (?3 IS NULL OR d.class = ?3) AND (?4 IS NULL OR d.first_at >= ?4) AND (?5 IS NULL OR d.first_at < ?5)
-     AND (?6 IS NULL OR d.id = ?6)";
+     AND (?6 IS NULL OR d.id = ?6) AND (?7 IS NULL OR d.reason GLOB ?7)";
+
+/// What a reason is to be like, for SQLite's GLOB, which knows more signs than the star.
+pub(super) fn glob(like: &str) -> String {
+    like.replace('[', "[[]").replace('?', "[?]")
+}
 
 fn open_letters(
     connection: &Connection,
@@ -158,7 +165,7 @@ fn open_letters(
 ) -> Result<Vec<OpenLetter>, rusqlite::Error> {
     letters_where(
         connection,
-        &format!("{MATCHES} AND d.id > ?7"),
+        &format!("{MATCHES} AND d.id > ?8"),
         params![
             filter.plugin,
             filter.source,
@@ -166,10 +173,11 @@ fn open_letters(
             filter.since.map(|time| time.0),
             filter.until.map(|time| time.0),
             filter.id,
+            filter.reason.as_deref().map(glob),
             after,
             limit
         ],
-        "?8",
+        "?9",
     )
 }
 
@@ -296,7 +304,7 @@ fn discard(connection: &Connection, filter: &LetterFilter) -> Result<u64, rusqli
     connection
         .execute(
             &format!(
-                "UPDATE _lantern_dead_letter SET state = 'discarded', last_at = ?7 WHERE id IN (
+                "UPDATE _lantern_dead_letter SET state = 'discarded', last_at = ?8 WHERE id IN (
                      SELECT d.id FROM _lantern_dead_letter d JOIN _lantern_origin o ON o.id = d.origin
                      WHERE {MATCHES})"
             ),
@@ -307,6 +315,7 @@ fn discard(connection: &Connection, filter: &LetterFilter) -> Result<u64, rusqli
                 filter.since.map(|time| time.0),
                 filter.until.map(|time| time.0),
                 filter.id,
+                filter.reason.as_deref().map(glob),
                 Timestamp::now().0
             ],
         )

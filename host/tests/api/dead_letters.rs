@@ -78,6 +78,52 @@ async fn letters_are_found_by_time_and_by_number() {
 }
 
 #[tokio::test]
+async fn letters_are_counted_by_what_their_reasons_share() {
+    let scene = Scene::near().await;
+    scene.letters(100, 399, b"{}");
+    for (change, ids) in [
+        ("'no field [at] at line ' || id", "id BETWEEN 100 AND 299"),
+        ("'what? ' || (id % 2)", "id >= 300"),
+        ("'alone'", "id = 399"),
+    ] {
+        let sql = format!("UPDATE _lantern_dead_letter SET class = 'invalid', reason = {change} WHERE {ids}");
+        scene.database.writer().execute(&sql, []).unwrap();
+    }
+    let path = "/api/v1/dead-letters/reasons?state=open&class=invalid";
+    let answer = get_json(&scene.api, path).await;
+    let [group] = answer["groups"].as_array().unwrap().as_slice() else {
+        panic!("{answer}");
+    };
+    assert_eq!(
+        (&group["plugin"], &group["letters"]),
+        (&"things".into(), &300.into())
+    );
+    assert_eq!((&group["left_out"], &answer["exact"]), (&0.into(), &true.into()));
+    let shown: Vec<_> = group["reasons"].as_array().unwrap().iter().collect();
+    let words: Vec<_> = shown.iter().map(|one| one["like"].as_str().unwrap()).collect();
+    assert_eq!(words, ["no field [at] at line *", "what? *", "alone"]);
+    assert_eq!(shown[0]["letters"], 200);
+
+    // What is answered finds the letters that were counted, signs and all.
+    assert_eq!(
+        scene.ids("limit=1000&reason=no+field+[at]+at+line+*").await.len(),
+        200
+    );
+    assert_eq!(scene.ids("limit=1000&reason=what%3F+*").await.len(), 99);
+    assert_eq!(scene.ids("limit=1000&reason=wha%3F%3F+*").await.len(), 0);
+    let long = format!("/api/v1/dead-letters?reason={}", "x".repeat(1_001));
+    refused(&scene.api, &long, StatusCode::BAD_REQUEST, "may have 1000").await;
+
+    let body = r#"{"plugin": "things", "reason": "what? *"}"#;
+    let (_, done) = scene
+        .act("POST", "/api/v1/dead-letters/discard", "application/json", body)
+        .await;
+    assert_eq!(done["discarded"], 99);
+    let left = get_json(&scene.api, path).await;
+    assert_eq!(left["groups"][0]["letters"], 201);
+}
+
+#[tokio::test]
 async fn an_export_has_every_letter_once_and_whole() {
     let scene = Scene::near().await;
     // More than one page by number, and more than one by bytes.

@@ -117,6 +117,21 @@ async fn a_plugin_lives_through_the_api() {
     );
     assert_eq!(diff["effect"], "additive");
 
+    // What it says of itself, before and while it runs.
+    let path = format!("/api/v1/plugins/evolving/description?version={digest}");
+    let said = get_json(&scene.api, &path).await;
+    assert_eq!(
+        (&said["digest"], &said["version"]),
+        (&second["digest"], &second["version"])
+    );
+    assert_eq!(said["description"]["tables"][0]["name"], "evolved");
+    assert_eq!(said["imports"], serde_json::json!([]));
+    assert_eq!(said["limits"]["memory"], "64 MiB");
+    let (status, _) = get(&scene.api, "/api/v1/plugins/evolving/description").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let (status, _) = get(&scene.api, "/api/v1/plugins/evolving/description?version=9.9.9").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+
     let (_, paused) = scene
         .act(
             "POST",

@@ -14,8 +14,8 @@ const TOKEN = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
 /** Parses JSON text and keeps every number exact. */
 export function parseJson(text: string): unknown {
   // A mark that is in no text of the document, so that no text is taken for a number. Browsers that hand the digits to
-  // a reviver would do without; not all do yet.
-  const mark = `\u0000${crypto.randomUUID()}:`;
+  // a reviver would do without; not all do yet. Nor do all know `randomUUID`: none does without TLS, off this machine.
+  const mark = `\u0000${crypto.getRandomValues(new Uint32Array(4)).join('-')}:`;
   let found = false;
   const marked = text.replace(TOKEN, (token) => {
     if (token.startsWith('"') || isExact(token)) return token;

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { readMetrics } from './metrics';
-import { bytes, compact, measured, plural, unitName, whole } from './numbers';
+import { bytes, compact, measured, plural, some, unitName, whole } from './numbers';
 import { clip, fromBase64, hex, pieces, utf8 } from './text';
 import { axisTime, duration, exactTime, parseTime, rangeWords, relativeTime } from './time';
 
@@ -84,4 +84,14 @@ test('figures are read with their labels', () => {
     { name: 'a_total', labels: { plugin: 'x', kind: 'a\\"b' }, value: 4 },
     { name: 'b', labels: {}, value: 1.5 },
   ]);
+});
+
+test('one is not many', () => {
+  expect([0, 1, 2, 12_345].map((count) => some(count, 'row'))).toEqual([
+    '0 rows',
+    '1 row',
+    '2 rows',
+    '12.3\u202fk rows',
+  ]);
+  expect(some(1, 'older one has', 'older ones have')).toBe('1 older one has');
 });

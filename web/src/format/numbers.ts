@@ -28,6 +28,11 @@ export function plural(count: number, one: string, many = `${one}s`): string {
   return `${whole(count)} ${count === 1 ? one : many}`;
 }
 
+/** The same in few letters: `1 row`, `12.3 k rows`. */
+export function some(count: number, one: string, many = `${one}s`): string {
+  return `${compact(count)} ${count === 1 ? one : many}`;
+}
+
 const NAMES: Record<string, string> = {
   '%': '%',
   By: 'B',

@@ -1,6 +1,5 @@
 import { expect, test } from 'vitest';
-import type { Column, DeadLetter, Projection, Row, Table } from '../api/types';
-import { groups, pattern } from './letters';
+import type { Column, Projection, Row, Table } from '../api/types';
 import { ratesOf, verdict } from './overview';
 import { fold, lanes } from './timeline';
 
@@ -53,23 +52,6 @@ test('rates are what came between two samples', () => {
     sample('2026-11-21T10:00:20Z', 10),
   ];
   expect(ratesOf(samples)).toEqual([5, 0]);
-});
-
-test('letters are grouped by why', () => {
-  const letter = (id: number, reason: string, kind = 'malformed') =>
-    ({ id, reason, plugin: 'p', source: 's', class: kind }) as DeadLetter;
-  const found = groups([
-    letter(1, 'x', 'trap'),
-    letter(2, 'missing field `at` at line 1 column 17'),
-    letter(3, 'missing field `kind` at line 2 column 9'),
-    letter(4, 'no JSON'),
-  ]);
-  expect(found.map((group) => [group.class, group.letters.length])).toEqual([
-    ['malformed', 3],
-    ['trap', 1],
-  ]);
-  expect(found[0]?.reasons.map((reason) => reason.letters.length)).toEqual([2, 1]);
-  expect(pattern('took 12.5 ms at 2026-11-21T10:00:00Z')).toBe('took # ms at #');
 });
 
 const column = (name: string, over: Partial<Column> = {}): Column => ({

@@ -10,6 +10,11 @@ import {
 export class Window {
   items = $state.raw<VirtualItem[]>([]);
   height = $state(0);
+  /**
+   * A row's index modulo this is its slot: which elements of the page show it. A row that comes into sight takes over
+   * those of one that went out, because making new ones for every row costs more than a frame has.
+   */
+  slots = $state(1);
   #virtualizer: Virtualizer<HTMLElement, HTMLElement>;
 
   /** To be made in a component; `box` scrolls, and each of `count` rows is `rowHeight` pixels high. */
@@ -18,7 +23,7 @@ export class Window {
       count: 0,
       getScrollElement: () => box() ?? null,
       estimateSize: () => rowHeight,
-      overscan: 10,
+      overscan: 6,
       scrollToFn: elementScroll,
       observeElementRect,
       observeElementOffset,
@@ -46,7 +51,9 @@ export class Window {
   }
 
   #look(): void {
-    this.items = this.#virtualizer.getVirtualItems();
+    const items = this.#virtualizer.getVirtualItems();
+    if (items.length > this.slots) this.slots = items.length;
+    this.items = items;
     this.height = this.#virtualizer.getTotalSize();
   }
 }

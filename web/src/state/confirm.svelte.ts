@@ -7,7 +7,7 @@ export interface Question {
   verb: string;
   danger?: boolean;
   /** A line that is asked for with it, such as the reason of a pause. */
-  input?: { label: string; placeholder?: string };
+  input?: { label: string; placeholder?: string; value?: string; required?: boolean };
   /** The act. What it says at the end is shown; an error keeps the question open. */
   act: (input: string) => Promise<string | undefined>;
 }

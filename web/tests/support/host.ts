@@ -32,6 +32,7 @@ export class Host {
     const names = wishes.plugins ?? readdirSync(plugins()).map((file) => file.replace(/\.wasm$/, ''));
     for (const name of names) copyFileSync(join(plugins(), `${name}.wasm`), join(host.pluginFolder, `${name}.wasm`));
     await host.#run();
+    await host.#reading();
     return host;
   }
 
@@ -76,9 +77,36 @@ export class Host {
     );
   }
 
+  /** Waits until a plugin has handled as many messages. */
+  async handled(plugin: string, least: number): Promise<void> {
+    const until = Date.now() + 60_000;
+    let seen = 0;
+    while (Date.now() < until) {
+      const projections = await this.api<{ plugin: string; messages: number }[]>('/api/v1/projections');
+      seen = projections.filter((one) => one.plugin === plugin).reduce((sum, one) => sum + one.messages, 0);
+      if (seen >= least) return;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    throw new Error(
+      `${plugin} has handled ${seen} messages instead of ${least}; the host's log ends with\n${this.#log}`,
+    );
+  }
+
   async stop(): Promise<void> {
     await ended(this.#child);
     rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  /** Waits until every source reads. The host is up before it has made the streams, and what is published then is lost. */
+  async #reading(): Promise<void> {
+    const until = Date.now() + 30_000;
+    let states: string[] = [];
+    while (Date.now() < until) {
+      states = (await this.api<{ state: string }[]>('/api/v1/projections')).map((one) => one.state);
+      if (states.every((state) => state === 'running')) return;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    throw new Error(`the sources are ${states}; the host's log ends with\n${this.#log.slice(-2_000)}`);
   }
 
   async #run(): Promise<void> {

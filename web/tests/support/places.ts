@@ -16,3 +16,5 @@ export const natsServer = () => found('LANTERN_NATS_SERVER', 'target/tools/nats-
 export const plugins = () => found('LANTERN_PLUGINS', 'target/plugins');
 /** The plugin that comes in many versions. */
 export const evolving = () => found('LANTERN_EVOLVING', 'target/tools/evolving.wasm');
+/** A plugin that ships a view. */
+export const syslog = () => found('LANTERN_SYSLOG', 'target/tools/syslog.wasm');

@@ -5,6 +5,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 
 use super::{Page, ReadError, Reader, bind};
 use crate::batch::Timestamp;
+use crate::store::letters::glob;
 
 /// Which source's records are wanted; none means any.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +25,8 @@ pub struct DeadLetterFilter {
     pub class: Option<String>,
     /// `open`, `resolved` or `discarded`.
     pub state: Option<String>,
+    /// What the reason is like: `*` stands for any text, all else for itself.
+    pub reason: Option<String>,
     /// First tried at this time or later.
     pub since: Option<Timestamp>,
     /// First tried before this time.
@@ -153,16 +156,8 @@ impl Reader {
         limit: u32,
         after: Option<i64>,
     ) -> Result<Page<DeadLetter>, ReadError> {
-        let sql = format!(
-            "{DEAD_LETTERS} WHERE d.id < ?1 AND (?2 IS NULL OR o.plugin = ?2) AND (?3 IS NULL OR o.source = ?3) \
-             AND (?4 IS NULL OR d.class = ?4) AND (?5 IS NULL OR d.state = ?5) \
-             AND (?6 IS NULL OR d.first_at >= ?6) AND (?7 IS NULL OR d.first_at < ?7) ORDER BY d.id DESC LIMIT ?8"
-        );
-        let mut arguments = source_arguments(&filter.source, after)?;
-        bind(&mut arguments, filter.class.clone())?;
-        bind(&mut arguments, filter.state.clone())?;
-        bind(&mut arguments, filter.since.map(|time| time.0))?;
-        bind(&mut arguments, filter.until.map(|time| time.0))?;
+        let sql = format!("{DEAD_LETTERS} WHERE {LETTER_MATCHES} ORDER BY d.id DESC LIMIT ?9");
+        let mut arguments = letter_arguments(filter, after)?;
         bind(&mut arguments, i64::from(limit) + 1)?;
         self.page(&sql, arguments, limit, |row| {
             let letter = dead_letter(row)?;
@@ -226,6 +221,24 @@ impl Reader {
         })
         .await
     }
+}
+
+/// The condition of a filter over `d` (letter) and `o` (origin); its parameters are those of [`letter_arguments`].
+pub(super) const LETTER_MATCHES: &str = "d.id < ?1 AND (?2 IS NULL OR o.plugin = ?2) \
+     AND (?3 IS NULL OR o.source = ?3) AND (?4 IS NULL OR d.class = ?4) AND (?5 IS NULL OR d.state = ?5) \
+     AND (?6 IS NULL OR d.reason GLOB ?6) AND (?7 IS NULL OR d.first_at >= ?7) AND (?8 IS NULL OR d.first_at < ?8)";
+
+pub(super) fn letter_arguments(
+    filter: &DeadLetterFilter,
+    after: Option<i64>,
+) -> Result<SqliteArguments, ReadError> {
+    let mut arguments = source_arguments(&filter.source, after)?;
+    bind(&mut arguments, filter.class.clone())?;
+    bind(&mut arguments, filter.state.clone())?;
+    bind(&mut arguments, filter.reason.as_deref().map(glob))?;
+    bind(&mut arguments, filter.since.map(|time| time.0))?;
+    bind(&mut arguments, filter.until.map(|time| time.0))?;
+    Ok(arguments)
 }
 
 /// `?1` the cursor, `?2` the plugin, `?3` the source.

@@ -1,0 +1,10 @@
+// Measures how smoothly the table scrolls.
+import { defineConfig } from '@playwright/test';
+import tests from './playwright.config';
+
+export default defineConfig({
+  ...tests,
+  testMatch: 'frames.measure.ts',
+  workers: 1,
+  reporter: 'line',
+});
