@@ -6,6 +6,7 @@ pub mod new;
 pub mod pack;
 pub mod record;
 pub mod run;
+pub mod sign;
 pub mod test;
 
 use std::sync::mpsc::Receiver;
@@ -17,6 +18,7 @@ use crate::telemetry::{GuestLine, listen_to_guests};
 use crate::workshop::fixture::FixtureError;
 use crate::workshop::live::LiveError;
 use crate::workshop::project::{Project, ProjectError};
+use crate::workshop::sign::SignError;
 use crate::workshop::trial::{self, Loaded, TrialError};
 
 /// A hint that an error of the workshop may have.
@@ -35,7 +37,7 @@ macro_rules! with_hint {
     )*};
 }
 
-with_hint!(ProjectError, TrialError, FixtureError, LiveError);
+with_hint!(ProjectError, TrialError, FixtureError, LiveError, SignError);
 
 /// The broker that is named, or the one in the environment.
 fn nats_url(named: Option<&str>) -> Result<String, Failure> {

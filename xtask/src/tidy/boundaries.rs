@@ -27,6 +27,16 @@ const OWNERS: &[(&[&str], &str, &str)] = &[
         "host/src/http",
         "everything that is served is found there",
     ),
+    (
+        &["minisign_verify"],
+        "host/src/signature",
+        "what a good signature is, is decided in one place",
+    ),
+    (
+        &["minisign"],
+        "host/src/workshop",
+        "secret keys are known to those who sign alone",
+    ),
 ];
 
 /// Finds names of these crates in other folders of the host's sources.
