@@ -1,6 +1,8 @@
 //! Signatures of plugins, as minisign writes them: which keys are trusted, and what a signature says of a component's
-//! bytes. Pure, and alone in naming the library that verifies. It reads no files, and it decides nothing: what becomes of
-//! a component whose signature is not good is for the lifecycle to say.
+//! bytes; and, for authors, how they are made ([`sign`]). Alone in naming minisign's libraries. It touches no files, and it
+//! decides nothing: what becomes of a component whose signature is not good is for the lifecycle to say.
+
+pub mod sign;
 
 use std::fmt;
 

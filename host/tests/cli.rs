@@ -118,6 +118,12 @@ fn what_makes_no_sense_exits_with_2() {
         (&["dead-letters", "discard"], "--all"),
         (&["dead-letters", "list", "--since", "yesterday"], "2h"),
         (&["dead-letters", "show", "x"], "invalid"),
+        (&["plugin", "sign", "x.wasm"], "--secret-key"),
+        (&["plugin", "inspect", "x.wasm", "--key", "y"], "not a public key"),
+        (
+            &["plugin", "inspect", "x.wasm", "--key", "RWRTY0IySECRET"],
+            "--key is a secret key",
+        ),
         (&["plugin", "new", "../x"], "plugin name"),
         (&["plugin", "new", "x", "--nats", "y"], "--from-stream"),
         (&["plugin", "record"], "--from-stream"),

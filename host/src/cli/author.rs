@@ -14,11 +14,11 @@ use std::sync::mpsc::Receiver;
 use super::{Failure, table};
 use crate::plugin::{Compiled, Speed};
 use crate::schema::Manifest;
+use crate::signature::sign::SignError;
 use crate::telemetry::{GuestLine, listen_to_guests};
 use crate::workshop::fixture::FixtureError;
 use crate::workshop::live::LiveError;
 use crate::workshop::project::{Project, ProjectError};
-use crate::workshop::sign::SignError;
 use crate::workshop::trial::{self, Loaded, TrialError};
 
 /// A hint that an error of the workshop may have.

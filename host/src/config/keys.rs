@@ -65,7 +65,7 @@ fn read_one(entry: &str) -> Result<TrustedKey, String> {
     match text {
         Ok(text) => TrustedKey::parse(&text).map_err(said),
         Err(error) => Err(format!(
-            "is not a public key of minisign, nor a file that can be read: {error}"
+            "is not a public key of minisign, and as a file it cannot be read: {error}"
         )),
     }
 }

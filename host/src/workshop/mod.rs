@@ -3,7 +3,7 @@
 //! what it answers.
 //!
 //! [`live`], [`sample`] and [`guess`] look at messages, [`scaffold`] writes a project with the SDK from [`sdk`] beside it,
-//! [`project`] builds one, [`fixture`] reads and writes messages as files, [`trial`] runs a component on them, and [`sign`] signs it.
+//! [`project`] builds one, [`fixture`] reads and writes messages as files, and [`trial`] runs a component on them.
 
 pub mod about;
 pub mod difference;
@@ -16,6 +16,5 @@ pub mod project;
 pub mod sample;
 pub mod scaffold;
 pub mod sdk;
-pub mod sign;
 pub mod trial;
 pub mod watch;

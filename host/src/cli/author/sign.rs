@@ -9,8 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::cli::{Failure, print};
-use crate::signature::FILE_SUFFIX;
-use crate::workshop::sign;
+use crate::signature::{FILE_SUFFIX, sign};
 
 /// What is typed after `lantern plugin keygen`.
 #[derive(Debug, Args)]

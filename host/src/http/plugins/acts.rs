@@ -65,12 +65,11 @@ pub async fn install(
         signature: signature(&headers)?,
         component: component.into(),
     };
-    let installed = state.lifecycle.install(parcel, &by).await.map_err(|error| {
+    let installed = state.lifecycle.install(parcel, &by).await.inspect_err(|error| {
         // Nothing else is known of what was refused.
         if let Some(digest) = error.unsigned() {
             note.digest(digest);
         }
-        error
     })?;
     let Installed { plugin, digest, .. } = &installed;
     note.plugin(plugin);

@@ -1,11 +1,11 @@
-//! Makes keys and signatures as minisign does, with its own crate, so that authors need no other tool. Alone in naming
-//! it. A secret key and its password are in no error and in no log.
+//! Makes keys and signatures as minisign does, with its own crate, so that authors need no other tool. A secret key and its
+//! password are in no error and in no log.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minisign::{KeyPair, PublicKey, SecretKey, SecretKeyBox};
 
-use crate::signature::{KeyId, TrustedKey, verify};
+use super::{KeyId, TrustedKey, verify};
 
 /// A new pair of keys, each as the text of its file.
 pub struct NewKeys {
