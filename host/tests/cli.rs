@@ -124,6 +124,17 @@ fn what_makes_no_sense_exits_with_2() {
             &["plugin", "inspect", "x.wasm", "--key", "RWRTY0IySECRET"],
             "--key is a secret key",
         ),
+        #[cfg(not(feature = "oci"))]
+        (
+            &[
+                "plugin",
+                "install",
+                "oci://ghcr.io/me/orders:0.1.0",
+                "--host",
+                "http://127.0.0.1:1",
+            ],
+            "--features oci",
+        ),
         (&["plugin", "new", "../x"], "plugin name"),
         (&["plugin", "new", "x", "--nats", "y"], "--from-stream"),
         (&["plugin", "record"], "--from-stream"),

@@ -3,6 +3,8 @@
 
 mod diff;
 mod hold;
+#[cfg(feature = "oci")]
+mod oci;
 mod remove;
 mod set;
 mod show;

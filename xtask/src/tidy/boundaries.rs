@@ -28,6 +28,11 @@ const OWNERS: &[(&[&str], &str, &str)] = &[
         "everything that is served is found there",
     ),
     (
+        &["oci_client", "docker_credential"],
+        "host/src/cli/plugin/oci",
+        "a host never asks a registry by itself",
+    ),
+    (
         &["minisign", "minisign_verify"],
         "host/src/signature",
         "what a good signature is, and who handles secret keys, is found in one place",

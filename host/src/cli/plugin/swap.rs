@@ -20,9 +20,10 @@ use crate::signature::FILE_SUFFIX;
 
 #[derive(Debug, Args)]
 pub struct InstallArgs {
-    /// The component: a file, - for standard input, or where a host has one
-    /// (http://HOST:PORT/api/v1/plugins/NAME/component?version=VERSION).
-    #[arg(value_name = "FILE|-|URL")]
+    /// The component: a file, - for standard input, where a host has one
+    /// (http://HOST:PORT/api/v1/plugins/NAME/component?version=VERSION), or a reference to a registry
+    /// (oci://ghcr.io/me/orders:0.1.0; in programs that are built with the feature oci).
+    #[arg(value_name = "FILE|-|URL|OCI")]
     file: PathBuf,
     /// Its signature, where it is not beside it as FILE.minisig.
     #[arg(long, value_name = "FILE")]
@@ -120,6 +121,9 @@ fn read(file: &Path, host: &HostArgs) -> Result<Parcel, Failure> {
         let (from, path) = url.split_at(at);
         return Client::open(&host.at(from))?.get_component(path);
     }
+    if let Some(reference) = file.to_str().and_then(|text| text.strip_prefix("oci://")) {
+        return pull(reference);
+    }
     if file.as_os_str() != "-" {
         let beside = with_end(file, FILE_SUFFIX);
         let signature = match std::fs::symlink_metadata(&beside) {
@@ -138,6 +142,17 @@ fn read(file: &Path, host: &HostArgs) -> Result<Parcel, Failure> {
         .context("cannot read standard input")
         .map_err(Failure::new)?;
     Ok(bytes.into())
+}
+
+#[cfg(feature = "oci")]
+use super::oci::pull;
+
+#[cfg(not(feature = "oci"))]
+fn pull(reference: &str) -> Result<Parcel, Failure> {
+    let words = "this program cannot pull from registries: it was built without the feature oci";
+    Err(Failure::usage(words).hint(format!(
+        "build it with cargo build --release --features oci, or pull with wkg oci pull {reference} and install the file"
+    )))
 }
 
 fn read_file(file: &Path) -> Result<Vec<u8>, Failure> {
