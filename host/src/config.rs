@@ -3,6 +3,7 @@
 //!
 //! Two types: [`Sources`] is what was written, [`Config`] is what it means. The program sees only the second.
 
+mod keys;
 mod layers;
 mod rules;
 mod settings;
@@ -21,6 +22,8 @@ pub use value::{is_loopback, redact};
 
 use settings::{Preset, SETTINGS};
 use value::{Value, Written};
+
+use crate::signature::{Policy, Rule};
 
 /// The variable in which systemd names the directory of a unit with `StateDirectory=`.
 const DATA_DIR_VARIABLE: &str = "STATE_DIRECTORY";
@@ -43,6 +46,8 @@ pub struct Config {
     pub hosts: Vec<String>,
     /// Whether operators may ask the database in SQL.
     pub sql: bool,
+    /// Whether plugins have to be signed, and by whom.
+    pub signatures: Policy,
     /// How long a stop may take.
     pub shutdown_time: Duration,
     /// Which broker, and how to reach it.
@@ -425,6 +430,14 @@ fn compose(resolved: &Resolved) -> Result<Config, Problem> {
             .text("http.hosts")
             .map_or_else(Vec::new, |hosts| hosts.split(',').map(str::to_owned).collect()),
         sql: pick.boolean("http.sql")?,
+        signatures: Policy {
+            rule: match pick.text("plugins.signatures").as_deref() {
+                Some("require") => Rule::Require,
+                Some("warn") => Rule::Warn,
+                _ => Rule::Off,
+            },
+            keys: keys::read(resolved).0,
+        },
         shutdown_time: pick.time("shutdown_time")?,
         broker: compose_broker(&pick)?,
         streams_create: pick.boolean("streams.create")?,

@@ -18,6 +18,7 @@ pub mod plugin;
 pub mod projection;
 pub mod schema;
 pub mod settings;
+pub mod signature;
 pub mod status;
 pub mod store;
 pub mod telemetry;

@@ -4,6 +4,7 @@
 mod guests;
 mod metrics;
 mod repeats;
+mod throttle;
 
 use std::io::IsTerminal as _;
 
@@ -12,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 pub use guests::{GuestLine, listen_to_guests};
 pub use metrics::{Metrics, Outcome};
 pub use repeats::Repeats;
+pub use throttle::Throttle;
 
 /// The log could not be set up.
 #[derive(Debug, thiserror::Error)]

@@ -191,10 +191,56 @@ fn pack(project: &Path) {
     );
     let said = succeeds(&["plugin", "inspect", "orders-0.1.0.wasm"], project);
     has(&said, &["orders 0.1.0", "MIT", "https://example.org/orders"]);
+    has(&said, &["none beside it"]);
     succeeds(
         &["plugin", "test", "orders-0.1.0.wasm", "--filter", "sample-1"],
         project,
     );
+    sign(project);
+}
+
+fn sign(project: &Path) {
+    let component = "orders-0.1.0.wasm";
+    let inspect = ["plugin", "inspect", component];
+    let with_key = |key: &'static str| [&inspect[..], &["--key", key]].concat();
+    for name in ["mine", "theirs"] {
+        let said = succeeds(&["plugin", "keygen", name, "--no-password"], project);
+        has(
+            &said,
+            &[&format!("{name}.key"), "for you alone", "plugins.keys = \"RW"],
+        );
+    }
+    let secret = project.join("mine.key");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&secret).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let public = std::fs::read_to_string(project.join("mine.pub")).unwrap();
+    assert!(public.starts_with("untrusted comment: "), "{public}");
+    let unsigned = fails(&with_key("mine.pub"), project);
+    has(&unsigned, &["none beside it"]);
+    let said = succeeds(
+        &["plugin", "sign", component, "--secret-key", "mine.key"],
+        project,
+    );
+    let public_key = public.lines().nth(1).unwrap();
+    has(&said, &["orders-0.1.0.wasm.minisig", public_key]);
+    let secret = std::fs::read_to_string(secret).unwrap();
+    assert!(!said.contains(secret.lines().nth(1).unwrap()), "{said}");
+    has(&succeeds(&inspect, project), &["names key", "--key checks it"]);
+    let good = succeeds(&with_key("mine.pub"), project);
+    has(&good, &["good, of key", "file:orders-0.1.0.wasm"]);
+    let other = fails(&with_key("theirs.pub"), project);
+    has(&other, &["not good: it is signed with key", "and --key is"]);
+    let no_key = fails(
+        &["plugin", "sign", component, "--secret-key", "mine.pub"],
+        project,
+    );
+    has(
+        &no_key,
+        &["not a secret key of minisign", "lantern plugin keygen"],
+    );
+    let twice = lantern(&["plugin", "keygen", "mine", "--no-password"], project);
+    assert_eq!(twice.status.code(), Some(2), "{}", text(&twice.stderr));
+    has(&text(&twice.stderr), &["mine.key is there already"]);
 }
 
 /// A `plugin dev` that runs, and is killed when the test fails.

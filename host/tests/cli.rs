@@ -118,6 +118,23 @@ fn what_makes_no_sense_exits_with_2() {
         (&["dead-letters", "discard"], "--all"),
         (&["dead-letters", "list", "--since", "yesterday"], "2h"),
         (&["dead-letters", "show", "x"], "invalid"),
+        (&["plugin", "sign", "x.wasm"], "--secret-key"),
+        (&["plugin", "inspect", "x.wasm", "--key", "y"], "not a public key"),
+        (
+            &["plugin", "inspect", "x.wasm", "--key", "RWRTY0IySECRET"],
+            "--key is a secret key",
+        ),
+        #[cfg(not(feature = "oci"))]
+        (
+            &[
+                "plugin",
+                "install",
+                "oci://ghcr.io/me/orders:0.1.0",
+                "--host",
+                "http://127.0.0.1:1",
+            ],
+            "--features oci",
+        ),
         (&["plugin", "new", "../x"], "plugin name"),
         (&["plugin", "new", "x", "--nats", "y"], "--from-stream"),
         (&["plugin", "record"], "--from-stream"),

@@ -21,6 +21,8 @@ mod canary;
 mod directory;
 #[path = "lifecycle/rebuild.rs"]
 mod rebuild;
+#[path = "lifecycle/signatures.rs"]
+mod signatures;
 #[path = "lifecycle/swap.rs"]
 mod swap;
 #[path = "lifecycle/trace.rs"]
@@ -34,6 +36,7 @@ use lantern::broker::{self, Broker, Link};
 use lantern::lifecycle::{Actor, Config, Installed, Lifecycle, LifecycleError, Parts};
 use lantern::plugin::{self, Compiler, Loader};
 use lantern::projection;
+use lantern::signature::Policy;
 use lantern::status::{Registry, State, Status};
 use lantern::store::{self, Store};
 use lantern::telemetry::Metrics;
@@ -48,6 +51,8 @@ struct Scene {
     server: NatsServer,
     dir: tempfile::TempDir,
     plugin_dir: tempfile::TempDir,
+    /// What the host is told of signatures when it is opened.
+    signatures: Policy,
     running: Option<Running>,
 }
 
@@ -82,6 +87,7 @@ impl Scene {
             server,
             dir: tempfile::tempdir().unwrap(),
             plugin_dir: tempfile::tempdir().unwrap(),
+            signatures: Policy::default(),
             running: None,
         };
         scene.open().await;
@@ -109,6 +115,7 @@ impl Scene {
             config: Config {
                 components_dir: self.dir.path().join("components"),
                 plugin_dir: self.plugin_dir.path().to_owned(),
+                signatures: self.signatures.clone(),
                 projections: projection::Config {
                     messages_max: 1_000,
                     bytes_max: 1 << 20,

@@ -55,7 +55,10 @@ const STAGES: [(&str, Run); 12] = [
     ("plugins", |session| {
         plugins::build(&session.workspace, Profile::Dev).map(|()| Verdict::Done)
     }),
-    ("unit", |session| some(session.cargo_test("--lib --bins")?)),
+    // With the host's feature, as clippy; the integration stage has the host as it is built without it.
+    ("unit", |session| {
+        some(session.cargo_test("--lib --bins --features lantern/oci")?)
+    }),
     ("integration", |session| some(session.cargo_test("--test *")?)),
     ("doc", |session| {
         Ok(if session.cargo_test("--doc")? > 0 {
@@ -183,6 +186,8 @@ fn clippy(session: &mut Session) -> Result<Verdict> {
         "--locked",
         "--workspace",
         "--all-targets",
+        "--features",
+        "lantern/oci",
         "--",
         "-D",
         "warnings",

@@ -70,6 +70,7 @@ impl Scene {
             config: Config {
                 components_dir: dir.path().join("components"),
                 plugin_dir,
+                signatures: lantern::signature::Policy::default(),
                 projections: projection::Config {
                     messages_max: 16_384,
                     bytes_max: 8 << 20,

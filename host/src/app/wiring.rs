@@ -67,6 +67,7 @@ pub(super) fn lifecycle(config: &Config, owner: String) -> lifecycle::Config {
     lifecycle::Config {
         components_dir: config.data_dir.join("components"),
         plugin_dir: config.plugin_dir.clone(),
+        signatures: config.signatures.clone(),
         projections: projection::Config {
             messages_max: config.batch.messages_max as usize,
             bytes_max: usize::try_from(config.batch.bytes_max).unwrap_or(usize::MAX),

@@ -6,6 +6,7 @@ pub mod new;
 pub mod pack;
 pub mod record;
 pub mod run;
+pub mod sign;
 pub mod test;
 
 use std::sync::mpsc::Receiver;
@@ -13,6 +14,7 @@ use std::sync::mpsc::Receiver;
 use super::{Failure, table};
 use crate::plugin::{Compiled, Speed};
 use crate::schema::Manifest;
+use crate::signature::sign::SignError;
 use crate::telemetry::{GuestLine, listen_to_guests};
 use crate::workshop::fixture::FixtureError;
 use crate::workshop::live::LiveError;
@@ -35,7 +37,7 @@ macro_rules! with_hint {
     )*};
 }
 
-with_hint!(ProjectError, TrialError, FixtureError, LiveError);
+with_hint!(ProjectError, TrialError, FixtureError, LiveError, SignError);
 
 /// The broker that is named, or the one in the environment.
 fn nats_url(named: Option<&str>) -> Result<String, Failure> {

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
@@ -18,6 +20,8 @@ use ureq::http::{Method, Request};
 use super::Failure;
 use crate::app::{HOST_FILE, TOKEN_FILE};
 use crate::config::{Flag, Sources, resolve};
+use crate::http::SIGNATURE_HEADER;
+use crate::lifecycle::Parcel;
 
 /// Largest answer that is read whole, in bytes. A page of rows has at most 8 MiB and what JSON adds to it.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
@@ -145,7 +149,9 @@ impl Client {
     /// # Errors
     /// As for [`Client::get_json`].
     pub fn get_json_of_any_status<T: DeserializeOwned>(&self, path: &str) -> Result<(u16, T), Failure> {
-        let (status, bytes) = self.send(&self.agent, Method::GET, path, None)?.whole(self)?;
+        let (status, bytes) = self
+            .send(&self.agent, Method::GET, path, Sent::body(None))?
+            .whole(self)?;
         match serde_json::from_slice(&bytes) {
             Ok(value) => Ok((status, value)),
             Err(_) if status >= 400 => Err(problem(status, &bytes)),
@@ -153,16 +159,18 @@ impl Client {
         }
     }
 
-    /// Asks for bytes, such as a component.
+    /// Asks for a component, and for the signature that the host keeps with it.
     ///
     /// # Errors
     /// As for [`Client::get_json`].
-    pub fn get_bytes(&self, path: &str) -> Result<Vec<u8>, Failure> {
-        let (status, bytes) = self.send(&self.agent, Method::GET, path, None)?.whole(self)?;
+    pub fn get_component(&self, path: &str) -> Result<Parcel, Failure> {
+        let answer = self.send(&self.agent, Method::GET, path, Sent::body(None))?;
+        let signature = answer.signature.clone();
+        let (status, component) = answer.whole(self)?;
         if status >= 400 {
-            return Err(problem(status, &bytes));
+            return Err(problem(status, &component));
         }
-        Ok(bytes)
+        Ok(Parcel { component, signature })
     }
 
     /// Sends a value to be acted upon. An answer without a body is read as `null`, so `T` may be `()`.
@@ -183,7 +191,7 @@ impl Client {
         body: &impl Serialize,
     ) -> Result<T, Failure> {
         let body = Some(("application/json", json(body)?));
-        self.call_with(&agent_waiting(None, None), Method::POST, path, body)
+        self.call_with(&agent_waiting(None, None), Method::POST, path, Sent::body(body))
     }
 
     /// As [`Client::post_json`], with PUT.
@@ -194,17 +202,16 @@ impl Client {
         self.call(Method::PUT, path, Some(("application/json", json(body)?)))
     }
 
-    /// Uploads bytes of a type, such as `application/wasm`.
+    /// Uploads a component with its signature.
     ///
     /// # Errors
     /// As for [`Client::get_json`].
-    pub fn post_bytes<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        content_type: &str,
-        body: Vec<u8>,
-    ) -> Result<T, Failure> {
-        self.call(Method::POST, path, Some((content_type, body)))
+    pub fn post_component<T: DeserializeOwned>(&self, path: &str, parcel: Parcel) -> Result<T, Failure> {
+        let sent = Sent {
+            body: Some(("application/wasm", parcel.component)),
+            signature: parcel.signature,
+        };
+        self.call_with(&self.agent, Method::POST, path, sent)
     }
 
     /// Has something removed.
@@ -224,7 +231,7 @@ impl Client {
         path: &str,
     ) -> Result<impl Iterator<Item = Result<String, Failure>> + use<>, Failure> {
         // The host may be silent for long between two lines.
-        let answer = self.send(&agent(None), Method::GET, path, None)?;
+        let answer = self.send(&agent(None), Method::GET, path, Sent::body(None))?;
         if answer.status >= 400 {
             let (status, bytes) = answer.whole(self)?;
             return Err(problem(status, &bytes));
@@ -243,7 +250,7 @@ impl Client {
         path: &str,
         body: Option<(&str, Vec<u8>)>,
     ) -> Result<T, Failure> {
-        self.call_with(&self.agent, method, path, body)
+        self.call_with(&self.agent, method, path, Sent::body(body))
     }
 
     fn call_with<T: DeserializeOwned>(
@@ -251,9 +258,9 @@ impl Client {
         agent: &ureq::Agent,
         method: Method,
         path: &str,
-        body: Option<(&str, Vec<u8>)>,
+        sent: Sent<'_>,
     ) -> Result<T, Failure> {
-        let (status, bytes) = self.send(agent, method, path, body)?.whole(self)?;
+        let (status, bytes) = self.send(agent, method, path, sent)?.whole(self)?;
         if status >= 400 {
             return Err(problem(status, &bytes));
         }
@@ -266,13 +273,16 @@ impl Client {
         agent: &ureq::Agent,
         method: Method,
         path: &str,
-        body: Option<(&str, Vec<u8>)>,
+        Sent { body, signature }: Sent<'_>,
     ) -> Result<Answer, Failure> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.url));
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if let Some(signature) = signature {
+            request = request.header(SIGNATURE_HEADER, STANDARD.encode(signature));
         }
         let sent = match body {
             None => request.body(()).map(|request| agent.run(request)),
@@ -285,7 +295,9 @@ impl Client {
             .map_err(|error| Failure::new(anyhow!(error).context("cannot make the request")))?
             .map_err(|error| self.unreachable(error))?;
         let (parts, body) = response.into_parts();
+        let signature = parts.headers.get(SIGNATURE_HEADER);
         Ok(Answer {
+            signature: signature.and_then(|value| STANDARD.decode(value.as_bytes()).ok()),
             status: parts.status.as_u16(),
             body,
         })
@@ -302,8 +314,27 @@ impl Client {
     }
 }
 
+/// What goes along with a request.
+struct Sent<'a> {
+    /// With its type.
+    body: Option<(&'a str, Vec<u8>)>,
+    /// Of the component in the body.
+    signature: Option<Vec<u8>>,
+}
+
+impl<'a> Sent<'a> {
+    fn body(body: Option<(&'a str, Vec<u8>)>) -> Self {
+        Self {
+            body,
+            signature: None,
+        }
+    }
+}
+
 struct Answer {
     status: u16,
+    /// Of the component in the body, where the answer has one.
+    signature: Option<Vec<u8>>,
     body: ureq::Body,
 }
 

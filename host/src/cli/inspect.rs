@@ -1,21 +1,29 @@
 //! `lantern plugin inspect` and what `build` shows at its end: what a plugin says of itself, in words.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 
+use super::author::sign::with_end;
 use super::{Failure, commands, print, print_json, table};
 use crate::plugin::{Metadata, Target};
 use crate::schema::description::{ColumnDescription, NamedTable, RoleWord, SourceDescription};
 use crate::schema::{Manifest, ManifestDescription};
+use crate::signature::{
+    FILE_SUFFIX, Fault, SignatureState, SignatureView, TrustedKey, Verdict, key_named, verify,
+};
 
 /// What is typed after `lantern plugin inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// The plugin.
-    file: std::path::PathBuf,
+    /// The plugin. Its signature is looked for beside it, as FILE.minisig.
+    file: PathBuf,
+    /// Check the signature with this public key, or the .pub file that holds it. Exits with 1 when it is not good.
+    #[arg(long, value_name = "KEY|FILE")]
+    key: Option<String>,
     /// Answer with JSON.
     #[arg(long)]
     json: bool,
@@ -33,6 +41,8 @@ pub struct Inspection {
     pub manifest: ManifestDescription,
     /// What its file says of where it is from.
     pub metadata: Metadata,
+    /// What is known of the signature beside it; none where nobody has looked.
+    pub signature: Option<SignatureView>,
     /// What it asks of its host; empty for most.
     pub imports: Vec<String>,
     /// Whether some of that is WASI, which an operator has to allow.
@@ -65,6 +75,7 @@ impl Inspection {
             digest,
             manifest: manifest.into(),
             metadata: Metadata::default(),
+            signature: None,
             imports,
             wasi,
             sizes,
@@ -88,6 +99,8 @@ impl Inspection {
         }
         let told = metadata_lines(&self.metadata).into_iter();
         head.extend(told.map(|(what, value)| vec![what.to_owned(), value]));
+        let signature = self.signature.as_ref().map(in_words);
+        head.extend(signature.map(|words| vec!["signature".to_owned(), words]));
         head.extend(
             self.sizes
                 .iter()
@@ -213,14 +226,93 @@ fn column_cells(column: &ColumnDescription) -> Vec<String> {
     ]
 }
 
-/// Prints what a plugin says of itself.
+/// Prints what a plugin says of itself, and what its signature says of it.
 pub fn run(args: &InspectArgs) -> Result<ExitCode, Failure> {
-    let inspection = commands::inspect(&args.file)?;
+    let key = args.key.as_deref().map(key).transpose()?;
+    let mut inspection = commands::inspect(&args.file)?;
+    let signature = signature(&args.file, key.as_ref())?;
+    let is_bad = key.is_some() && signature.state != SignatureState::Good;
+    inspection.signature = Some(signature);
     match args.json {
         true => print_json(&inspection)?,
         false => print(&inspection.render())?,
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if is_bad {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn key(text: &str) -> Result<TrustedKey, Failure> {
+    // A key in base64 may look like a path, so that it is tried first.
+    let key = TrustedKey::parse(text).or_else(|error| match std::fs::read_to_string(text) {
+        Ok(text) => TrustedKey::parse(&text),
+        Err(_) => Err(error),
+    });
+    key.map_err(|error| {
+        Failure::usage(format!("--key {error}"))
+            .hint("give the second line of a minisign .pub file, or the path of one")
+    })
+}
+
+fn signature(file: &Path, key: Option<&TrustedKey>) -> Result<SignatureView, Failure> {
+    let beside = with_end(file, FILE_SUFFIX);
+    let signature = match std::fs::read(&beside) {
+        Ok(signature) => signature,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(Verdict::Faulty(Fault::Missing).view());
+        }
+        Err(error) => {
+            let error = anyhow::Error::new(error).context(format!("cannot read {}", beside.display()));
+            return Err(Failure::new(error));
+        }
+    };
+    let Some(key) = key else {
+        return Ok(match key_named(&signature) {
+            None => Verdict::Faulty(Fault::Malformed).view(),
+            named => SignatureView {
+                key: named,
+                ..Verdict::NotChecked.view()
+            },
+        });
+    };
+    let component = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let verdict = verify(std::slice::from_ref(key), &component, &signature);
+    let reason = match &verdict {
+        Verdict::Faulty(Fault::UnknownKey { key: other, .. }) => Some(format!(
+            "it is signed with key {other}, and --key is {}",
+            key.id()
+        )),
+        _ => verdict.view().reason,
+    };
+    Ok(SignatureView {
+        reason,
+        ..verdict.view()
+    })
+}
+
+fn in_words(signature: &SignatureView) -> String {
+    match signature {
+        SignatureView {
+            state: SignatureState::Missing,
+            ..
+        } => "none beside it".to_owned(),
+        SignatureView {
+            key: Some(key),
+            comment: Some(comment),
+            ..
+        } => format!("good, of key {key}: {comment}"),
+        SignatureView {
+            key, reason: None, ..
+        } => {
+            let key = key.map(|key| key.to_string()).unwrap_or_default();
+            format!("names key {key}; --key checks it")
+        }
+        SignatureView {
+            reason: Some(reason), ..
+        } => format!("not good: {reason}"),
+    }
 }
 
 /// Builds, and then shows what was built.

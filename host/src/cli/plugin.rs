@@ -3,9 +3,12 @@
 
 mod diff;
 mod hold;
+#[cfg(feature = "oci")]
+mod oci;
 mod remove;
 mod set;
 mod show;
+mod signature;
 mod swap;
 mod trial;
 
@@ -44,6 +47,10 @@ pub enum PluginCommand {
     },
     /// Build a component that says what it is and where it is from: version, licence, source, authors.
     Pack(author::pack::PackArgs),
+    /// Make a pair of keys to sign components with, as minisign has them.
+    Keygen(author::sign::KeygenArgs),
+    /// Sign a component, so that hosts know who has made it; writes FILE.minisig.
+    Sign(author::sign::SignArgs),
     /// Show what a plugin says of itself: sources, tables, writes, imports and sizes.
     Inspect(inspect::InspectArgs),
     /// Send a component to the host, which checks, compiles and keeps it; with --activate it runs.
@@ -81,6 +88,8 @@ pub fn run(command: &PluginCommand) -> Result<ExitCode, Failure> {
         PluginCommand::Test(args) => return author::test::run(args),
         PluginCommand::Run(args) => return author::run::run(args),
         PluginCommand::Pack(args) => author::pack::run(args)?,
+        PluginCommand::Keygen(args) => author::sign::keygen(args)?,
+        PluginCommand::Sign(args) => author::sign::run(args)?,
         PluginCommand::Inspect(args) => return inspect::run(args),
         PluginCommand::Install(args) => swap::install(args)?,
         PluginCommand::List(args) => show::list(args)?,

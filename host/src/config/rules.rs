@@ -1,5 +1,6 @@
 //! What settings ask of each other and of the disk: files that have to be there, and settings that contradict.
 
+use super::keys;
 use super::layers::Origin;
 use super::settings::{Kind, SETTINGS};
 use super::value::{Value, expected, is_loopback};
@@ -10,6 +11,24 @@ pub fn check(resolved: &Resolved, problems: &mut Problems) {
     check_disk(resolved, problems);
     check_broker(resolved, problems);
     check_listen(resolved, problems);
+    check_signatures(resolved, problems);
+}
+
+fn check_signatures(resolved: &Resolved, problems: &mut Problems) {
+    problems.extend(keys::read(resolved).1);
+    if let Some((Value::Text(rule), origin)) = resolved.get("plugins.signatures")
+        && rule == "require"
+        && resolved.get("plugins.keys").is_none()
+        // One that could not be read is a problem of its own.
+        && problems.iter().all(|problem| problem.setting != "plugins.keys")
+    {
+        problems.push(Problem::new(
+            "plugins.signatures",
+            origin,
+            "\"require\" needs to know whose signatures are good, and plugins.keys is not set",
+            "set plugins.keys to the public keys that you trust",
+        ));
+    }
 }
 
 /// Off loopback a page that makes its name resolve here is only kept out by the list of our own names.

@@ -21,6 +21,8 @@ pub enum Kind {
     Urls,
     /// One or several names of this host, separated by commas, without ports.
     Hosts,
+    /// One or several public keys of minisign, or paths to files that hold one, separated by commas.
+    Keys,
     /// One word: letters, digits, `-` and `_`.
     Name,
     /// What `tracing_subscriber` takes as a filter.
@@ -117,7 +119,9 @@ const fn millis(min: u64, max: u64) -> Kind {
     }
 }
 
-use Kind::{Address, Boolean, Choice, Count, Directory, File, Hosts, LogFilter, Name, Path, Size, Urls};
+use Kind::{
+    Address, Boolean, Choice, Count, Directory, File, Hosts, Keys, LogFilter, Name, Path, Size, Urls,
+};
 use Preset::{Derived, Unset, Value};
 
 /// Every setting, in the order in which people are shown them.
@@ -160,6 +164,19 @@ pub const SETTINGS: &[Setting] = &[
         Value("false"),
         "Whether operators may ask the database in SQL, through the API and its page: reads only, with limits on time \
          and rows.",
+    ),
+    setting(
+        "plugins.signatures",
+        Choice(&["off", "warn", "require"]),
+        Value("off"),
+        "Whether plugins have to be signed with one of plugins.keys: nobody looks, those that are not run with a \
+         warning, or they are refused.",
+    ),
+    setting(
+        "plugins.keys",
+        Keys,
+        Unset,
+        "Public keys of minisign whose signatures are good, or paths to their .pub files.",
     ),
     setting(
         "broker.url",

@@ -173,6 +173,20 @@ fn each_bad_value_names_setting_and_fix() {
         ("data_dir = ''", "\"\" is not a path"),
         ("plugin_dir = 'nowhere'", "nowhere cannot be read"),
         ("broker.context = '../x'", "is not a name"),
+        (
+            "plugins.signatures = 'required'",
+            "\"required\" is not known; use one of off, warn, require",
+        ),
+        (
+            "plugins.signatures = 'require'",
+            "plugins.signatures: \"require\" needs to know whose signatures are good, and plugins.keys is not set",
+        ),
+        (
+            "plugins.keys = 'RWRTY0IyabcSECRET'",
+            "plugins.keys: holds a secret key, which nobody but its owner may have",
+        ),
+        ("plugins.keys = 'RWQf6', ", "this is not TOML"),
+        ("plugins.keys = ['RWQf6']", "a list cannot be a value"),
         ("broker.tls.cert = 'lantern.toml'", "needs broker.tls.key"),
         ("broker.user_file = 'lantern.toml'", "needs broker.password_file"),
         ("broker = 1", "is a section, not a value"),
@@ -307,5 +321,57 @@ fn what_show_and_reference_print_is_configuration() {
             || problem.contains("contradicts")
             || problem.contains("has no effect");
         assert!(about_examples, "{problem}");
+    }
+}
+
+/// From the documentation of minisign.
+const KEY: &str = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
+
+#[test]
+fn keys_are_given_as_they_are_or_in_files_and_each_bad_one_is_named() {
+    let good = written(
+        &format!("[plugins]\nsignatures = 'require'\nkeys = 'keys/me.pub, {KEY}'\n"),
+        &[],
+        &[],
+    );
+    let keys = good.dir.path().join("keys");
+    std::fs::create_dir(&keys).unwrap();
+    std::fs::write(
+        keys.join("me.pub"),
+        format!("untrusted comment: minisign public key\n{KEY}\n"),
+    )
+    .unwrap();
+    let (resolved, config) = resolve(&good.sources);
+    let signatures = config.unwrap().signatures;
+    assert_eq!(signatures.rule, Rule::Require);
+    let ids: Vec<String> = signatures.keys.iter().map(|key| key.id().to_string()).collect();
+    assert_eq!(ids, ["E7620F1842B4E81F"; 2]);
+    assert!(resolved.show().contains(&format!("keys/me.pub, {KEY}\"")));
+
+    let other = KEY.replace("RWQf", "RWXX");
+    let bad = written(
+        &format!(
+            "plugins.signatures = 'require'\nplugins.keys = '{KEY}, none.pub, RWshort, lantern.toml, {other}9'\n"
+        ),
+        &[],
+        &[],
+    );
+    let found = problems(&bad).join("\n");
+    let fix = "give the second line of a minisign .pub file, or the path of one; several with commas between";
+    let expected = [
+        "\"none.pub\" is not a public key of minisign, and as a file it cannot be read: No such file or directory (os error 2)",
+        "\"RWshort\" is not a public key of minisign, and as a file it cannot be read: No such file or directory (os error 2)",
+        "\"lantern.toml\" is not a public key of minisign",
+        &format!("\"{other}9\" is not a public key of minisign, and as a file it cannot be read: No such file or directory (os error 2)"),
+    ]
+    .map(|message| format!("lantern.toml:2: plugins.keys: {message}; {fix}"));
+    assert_eq!(found, expected.join("\n"));
+    for shown in [
+        found,
+        resolve(&written("plugins.keys = 'x.pub, RWQAAEIySECRET'", &[], &[]).sources)
+            .0
+            .show(),
+    ] {
+        assert!(!shown.contains("SECRET"), "{shown}");
     }
 }

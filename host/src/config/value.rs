@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::keys;
 use super::settings::Kind;
 use crate::batch::clean_text;
 use crate::settings::{ShownSize, parse_size};
@@ -29,6 +30,8 @@ pub enum Written {
 pub enum Value {
     /// Words, names, addresses of brokers.
     Text(String),
+    /// Several of them.
+    List(Vec<String>),
     /// A path, relative to the working directory of the process.
     Path(PathBuf),
     /// Where to listen.
@@ -106,6 +109,13 @@ impl Value {
             Kind::Address => parse_address(kind, text),
             Kind::Urls => parse_urls(kind, text),
             Kind::Hosts => parse_hosts(kind, text),
+            Kind::Keys => match keys::split(text, base) {
+                Some(entries) => Ok(Self::List(entries)),
+                None => misfit(
+                    "holds a secret key, which nobody but its owner may have",
+                    expected(kind),
+                ),
+            },
             Kind::Name if is_name(text) => Ok(Self::Text(text.to_owned())),
             Kind::Name => misfit(format!("{} is not a name", shown(text)), expected(kind)),
             Kind::LogFilter => match crate::telemetry::check_filter(text) {
@@ -142,6 +152,10 @@ pub fn expected(kind: Kind) -> String {
             "give names or addresses without ports, several with commas between, such as lantern.example.org"
                 .into()
         }
+        Kind::Keys => {
+            "give the second line of a minisign .pub file, or the path of one; several with commas between"
+                .into()
+        }
         Kind::Name => "use letters, digits, - and _ only".into(),
         Kind::LogFilter => "give a level (error, warn, info, debug, trace) or MODULE=LEVEL pairs".into(),
         Kind::Boolean => "write true or false, without quotes in a file".into(),
@@ -170,6 +184,7 @@ impl fmt::Display for Value {
         match self {
             // A JSON string is also a TOML string.
             Self::Text(text) => write!(f, "{}", serde_json::Value::String(redact(text))),
+            Self::List(entries) => write!(f, "{}", serde_json::Value::String(entries.join(", "))),
             Self::Path(path) => write!(f, "{}", serde_json::Value::String(path.display().to_string())),
             Self::Address(address) => write!(f, "\"{address}\""),
             Self::Boolean(yes) => write!(f, "{yes}"),
@@ -191,7 +206,7 @@ pub fn redact(text: &str) -> String {
 }
 
 /// What was written, fit to stand in a message: short, clean and without secrets.
-fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     format!("{:?}", clean_text(&redact(text), 80))
 }
 

@@ -4,8 +4,6 @@
 //!
 //! It decides; `gate` asks it before every handler.
 
-mod throttle;
-
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -25,7 +23,7 @@ use crate::batch::Timestamp;
 use crate::schema::TokenName;
 use crate::store::reader::{ReadError, Reader, TOKENS_MAX};
 use crate::store::{AuditEntry, CommitError, NewToken, Store};
-use throttle::Throttle;
+use crate::telemetry::Throttle;
 
 /// What every token begins with, so that people and scanners of secrets recognise one.
 const PREFIX: &str = "lantern_";

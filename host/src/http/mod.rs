@@ -38,6 +38,7 @@ pub use change::{AuditNote, Change};
 pub use gate::Needs;
 pub use health::Check;
 pub use live::Live;
+pub use plugins::SIGNATURE_HEADER;
 pub use routes::Route;
 pub use server::{Limits, serve, serve_with};
 

@@ -5,8 +5,10 @@ mod settings;
 
 use axum::Json;
 use axum::extract;
-use axum::http::{Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::IntoResponse;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use super::State;
@@ -14,13 +16,16 @@ use super::change::OfPlugin;
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::records::{LedgerRange, show_range};
-use crate::lifecycle::{DescriptionView, PluginView, Refusal, VersionState, VersionView};
+use crate::lifecycle::{DescriptionView, Parcel, PluginView, Refusal, VersionState, VersionView};
 use crate::schema::difference::{Difference, Effect};
 use crate::settings::PluginSettings;
 use crate::store::reader::SourceFilter;
 
 pub use acts::{INSTALL_TIME, activate, install, pause, remove, resume, rollback};
 pub use settings::{change as change_settings, show as settings};
+
+/// The header in which a component's signature travels: the `.minisig` file in base64.
+pub const SIGNATURE_HEADER: &str = "lantern-signature";
 
 /// Ranges of the ledger that a plugin is shown with, the newest; all of them are in `/api/v1/ledger`.
 const RANGES_MAX: u32 = 1_000;
@@ -87,15 +92,21 @@ pub async fn show(
     }))
 }
 
-/// The component of a version as it was installed: for another host, or to look into it.
+/// The component of a version as it was installed, with its signature in a header where one is kept: for another host, or to look into it.
 pub async fn component(
     extract::State(state): extract::State<State>,
     OfPlugin(plugin): OfPlugin,
     uri: Uri,
 ) -> Result<impl IntoResponse, Problem> {
     let digest = state.lifecycle.meant(plugin.as_str(), &version_in(&uri)?).await?;
-    let bytes = state.lifecycle.component(digest).await?;
-    Ok(([(header::CONTENT_TYPE, "application/wasm")], bytes))
+    let Parcel { component, signature } = state.lifecycle.component(digest).await?;
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/wasm"));
+    let signature = signature.and_then(|signature| HeaderValue::from_str(&STANDARD.encode(signature)).ok());
+    if let Some(signature) = signature {
+        headers.insert(SIGNATURE_HEADER, signature);
+    }
+    Ok((headers, component))
 }
 
 /// What a version says of itself: sources, tables, writes; and what it would run under.

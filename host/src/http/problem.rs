@@ -274,6 +274,11 @@ impl From<LifecycleError> for Problem {
             LifecycleError::Load(source) => {
                 refused("component-refused", "The component is refused", chain(source))
             }
+            LifecycleError::Signature { fault, .. } => refused(
+                "signature-refused",
+                "The component's signature is not good",
+                fault.to_string(),
+            ),
             LifecycleError::Settings { .. } => refused(
                 "settings-forbid",
                 "The plugin may not run with its settings",

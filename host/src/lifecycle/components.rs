@@ -1,4 +1,5 @@
-//! The components that were installed, as files named by their digest. A file is written beside its place, synced and
+//! The components that were installed, as files named by their digest, each with its signature beside it where one came
+//! along. A file is written beside its place, synced and
 //! renamed, so that it is whole or not there; what is read back is checked against its name. Nothing that comes from
 //! outside becomes part of a path.
 
@@ -8,6 +9,7 @@ use std::path::Path;
 use cap_std::fs::{Dir, OpenOptions};
 
 use crate::plugin::Digest;
+use crate::signature::{FILE_SUFFIX, SIGNATURE_BYTES_MAX};
 
 /// The folder of components. Blocks; meant for threads that may.
 pub(super) struct Components {
@@ -28,15 +30,24 @@ impl Components {
         if self.get(digest).is_ok() {
             return Ok(());
         }
+        self.write(&name(digest), bytes)
+    }
+
+    /// Keeps the signature of a component, in the place of the one that was there.
+    pub(super) fn put_signature(&self, digest: Digest, signature: &[u8]) -> io::Result<()> {
+        self.write(&signature_name(digest), signature)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         // Two that bring the same component at once write two files, and the second rename does no harm.
-        let beside = format!("{}.{}.tmp", digest.hex(), uuid::Uuid::new_v4().simple());
+        let beside = format!("{name}.{}.tmp", uuid::Uuid::new_v4().simple());
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
         let written = self.dir.open_with(&beside, &options).and_then(|mut file| {
             file.write_all(bytes)?;
             file.sync_all()
         });
-        let placed = written.and_then(|()| self.dir.rename(&beside, &self.dir, name(digest)));
+        let placed = written.and_then(|()| self.dir.rename(&beside, &self.dir, name));
         if placed.is_err() {
             // The first error is the one that counts; what is left is swept away at the next start.
             drop(self.dir.remove_file(&beside));
@@ -62,9 +73,25 @@ impl Components {
         }
     }
 
+    /// The signature of a component, where one is kept. It is for the caller to check.
+    pub(super) fn signature(&self, digest: Digest) -> io::Result<Option<Vec<u8>>> {
+        let file = match self.dir.open(signature_name(digest)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut bytes = Vec::new();
+        file.take(SIGNATURE_BYTES_MAX as u64 + 1)
+            .read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
+
     /// Removes what is not among `kept`, and what was left half written.
     pub(super) fn sweep(&self, kept: &[Digest]) -> io::Result<()> {
-        let kept: Vec<String> = kept.iter().map(|digest| name(*digest)).collect();
+        let kept: Vec<String> = kept
+            .iter()
+            .flat_map(|digest| [name(*digest), signature_name(*digest)])
+            .collect();
         for entry in self.dir.entries()? {
             let file = entry?.file_name();
             if !kept.iter().any(|kept| file == kept.as_str()) {
@@ -77,6 +104,10 @@ impl Components {
 
 fn name(digest: Digest) -> String {
     format!("{}.wasm", digest.hex())
+}
+
+fn signature_name(digest: Digest) -> String {
+    format!("{}{FILE_SUFFIX}", name(digest))
 }
 
 #[cfg(test)]
@@ -100,8 +131,15 @@ mod tests {
         );
         components.put(digest, b"abc").unwrap();
         assert_eq!(components.get(digest).unwrap(), b"abc");
+        assert_eq!(components.signature(digest).unwrap(), None);
+        for signature in [b"one", b"two"] {
+            components.put_signature(digest, signature).unwrap();
+            assert_eq!(components.signature(digest).unwrap().unwrap(), signature);
+        }
         std::fs::write(folder.path().join("half.tmp"), b"x").unwrap();
         components.sweep(&[digest]).unwrap();
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+        components.sweep(&[]).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

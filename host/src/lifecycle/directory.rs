@@ -2,6 +2,9 @@
 //! plugin. It is looked at again and again rather than listened to, because events of the file system get lost; and a
 //! file is taken only when it has kept still for a while, because files are written in pieces.
 //!
+//! Beside a file may stand its signature, `NAME.wasm.minisig`, which may come before it or after it: when it changes, the file
+//! is looked at again.
+//!
 //! What was done with a file is kept in the database, so that a start does not undo a rollback.
 
 use std::collections::BTreeMap;
@@ -12,9 +15,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::start::{StartError, side_by_side, words};
-use super::{Actor, Inner, LifecycleError, Refusal};
+use super::{Actor, Inner, LifecycleError, Parcel, Refusal};
 use crate::plugin::{Digest, Plugin};
 use crate::projection::Version;
+use crate::signature::{FILE_SUFFIX, Rule, SIGNATURE_BYTES_MAX};
 use crate::store::FileRecord;
 
 /// How often the directory is looked at, and how long a file has to keep still. Listing ten thousand files takes a few
@@ -36,9 +40,24 @@ struct Stamp {
     inode: u64,
 }
 
+impl Stamp {
+    fn of(metadata: &fs::Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt as _;
+        Self {
+            bytes: metadata.len(),
+            modified: metadata.modified().ok(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            inode: metadata.ino(),
+        }
+    }
+}
+
+/// The states of a file and of its signature.
+type Stamps = (Stamp, Option<Stamp>);
+
 /// What is remembered of a file.
 struct Seen {
-    stamp: Stamp,
+    stamps: Stamps,
     /// Whether these bytes were dealt with.
     handled: bool,
     missing: u32,
@@ -87,17 +106,18 @@ impl Directory {
         }
         let files: Vec<String> = found.keys().cloned().collect();
         let mut loaded = self.load_together(&files).await;
-        for (file, stamp) in found {
+        for (file, stamps) in found {
             let seen = Seen {
-                stamp,
+                stamps,
                 handled: true,
                 missing: 0,
             };
             self.seen.insert(file.clone(), seen);
             match loaded.remove(&file) {
                 Some(Taken::Known) | None => {}
+                Some(Taken::Resigned(parcel)) => self.sign_anew(&file, parcel).await,
                 Some(Taken::Plugin(plugin)) => self.activate(&file, plugin).await,
-                Some(Taken::Refused(reason)) => self.refuse(&file, reason),
+                Some(Taken::Refused(refused)) => self.refuse(&file, refused).await,
             }
         }
         let gone: Vec<String> = self
@@ -157,9 +177,9 @@ impl Directory {
             tracing::info!("the plugin directory can be read again");
         }
         let mut ready = Vec::new();
-        for (file, stamp) in &found {
+        for (file, stamps) in &found {
             match self.seen.get_mut(file) {
-                Some(seen) if seen.stamp == *stamp => {
+                Some(seen) if seen.stamps == *stamps => {
                     seen.missing = 0;
                     if !seen.handled {
                         seen.handled = true;
@@ -168,7 +188,7 @@ impl Directory {
                 }
                 _ => {
                     let seen = Seen {
-                        stamp: *stamp,
+                        stamps: *stamps,
                         handled: false,
                         missing: 0,
                     };
@@ -197,25 +217,28 @@ impl Directory {
     async fn take_one(&mut self, file: &str) {
         let known = self.records.get(file).map(|record| record.digest.clone());
         let (inner, name) = (Arc::clone(&self.inner), file.to_owned());
-        // One at a time with whatever else is compiled.
-        let _permit = inner.compiling.acquire().await.ok();
-        let work = {
-            let inner = Arc::clone(&inner);
-            tokio::task::spawn_blocking(move || take(&inner, &name, known.as_deref()))
+        let taken = {
+            // One at a time with whatever else is compiled.
+            let _permit = self.inner.compiling.acquire().await.ok();
+            tokio::task::spawn_blocking(move || take(&inner, &name, known.as_deref())).await
         };
-        match work.await {
+        match taken {
             Ok(Taken::Known) => {
                 self.inner.forgive(&described(file));
                 self.back_again(file).await;
             }
+            Ok(Taken::Resigned(parcel)) => self.sign_anew(file, parcel).await,
             Ok(Taken::Plugin(plugin)) => self.activate(file, plugin).await,
-            Ok(Taken::Refused(reason)) => self.refuse(file, reason),
-            Err(error) => self.refuse(file, format!("the host panicked while it loaded it: {error}")),
+            Ok(Taken::Refused(refused)) => self.refuse(file, refused).await,
+            Err(error) => {
+                let reason = format!("the host panicked while it loaded it: {error}");
+                self.refuse(file, Refused::because(reason)).await;
+            }
         }
     }
 
     /// Makes a file's plugin run. When it is another plugin than the file held before, that one is left without a file.
-    async fn activate(&mut self, file: &str, (plugin, bytes): (Arc<Plugin>, Vec<u8>)) {
+    async fn activate(&mut self, file: &str, (plugin, parcel): (Arc<Plugin>, Parcel)) {
         let name = plugin.manifest().name.to_string();
         let other = self.records.values().find(|record| {
             record.plugin == name && record.file != file && self.seen.contains_key(&record.file)
@@ -225,7 +248,7 @@ impl Directory {
                 "another file, {}, has brought a plugin named {name} already",
                 other.file
             );
-            return self.refuse(file, reason);
+            return self.refuse(file, Refused::because(reason)).await;
         }
         if let Some(before) = self.records.get(file)
             && before.plugin != name
@@ -235,7 +258,7 @@ impl Directory {
                 .await;
         }
         let digest = plugin.digest();
-        match self.activate_inner(file, plugin, bytes).await {
+        match self.activate_inner(file, plugin, parcel).await {
             Ok(()) => {
                 let record = FileRecord {
                     file: file.to_owned(),
@@ -257,7 +280,7 @@ impl Directory {
                 {
                     seen.handled = false;
                 }
-                self.refuse(file, words(error));
+                self.refuse(file, Refused::by(error)).await;
             }
         }
     }
@@ -266,15 +289,53 @@ impl Directory {
         &self,
         file: &str,
         plugin: Arc<Plugin>,
-        bytes: Vec<u8>,
+        parcel: Parcel,
     ) -> Result<(), LifecycleError> {
         let came_from = format!("file {file}");
-        self.inner.keep(&plugin, bytes, &came_from).await?;
+        self.inner.keep(&plugin, parcel, &came_from).await?;
         let name = plugin.manifest().name.to_string();
         self.inner
             .switch(Arc::new(Version::new(plugin)), &self.actor)
             .await?;
         self.resume_own(&name).await
+    }
+
+    /// The bytes are those that were taken in, and their signature is another one: it is kept, and a version that was
+    /// refused for want of it runs.
+    async fn sign_anew(&self, file: &str, parcel: Parcel) {
+        let Some(record) = self.records.get(file) else {
+            return;
+        };
+        match self.sign_anew_inner(&record.plugin, parcel).await {
+            Ok(()) => {
+                self.inner.forgive(&described(file));
+                self.back_again(file).await;
+            }
+            // Somebody has removed it; another signature does not bring it back.
+            Err(LifecycleError::NoPlugin(_)) => {}
+            Err(error) => self.refuse(file, Refused::by(error)).await,
+        }
+    }
+
+    async fn sign_anew_inner(&self, plugin: &str, parcel: Parcel) -> Result<(), LifecycleError> {
+        let installation = self.inner.installation(plugin).await?;
+        let digest = Digest::of(&parcel.component);
+        let inner = Arc::clone(&self.inner);
+        let kept = tokio::task::spawn_blocking(move || {
+            inner.keep_signature(digest, &parcel)?;
+            Ok::<_, io::Error>(inner.admit(&parcel))
+        });
+        let unkept =
+            |error: String| LifecycleError::Unavailable(format!("its signature cannot be kept: {error}"));
+        let kept = kept.await.map_err(|error| unkept(error.to_string()))?;
+        kept.map_err(|error| unkept(error.to_string()))??;
+        let active = installation.active.and_then(|id| installation.version(id));
+        let is_active = active.is_some_and(|active| active.digest == digest.to_string());
+        if is_active && self.inner.fleet.lock().await.version(plugin).is_none() {
+            let version = self.inner.version(plugin, digest).await?;
+            self.inner.switch(version, &self.actor).await?;
+        }
+        Ok(())
     }
 
     /// A file that went away and came back with the same bytes: its plugin goes on.
@@ -344,15 +405,22 @@ impl Directory {
         }
     }
 
-    fn refuse(&self, file: &str, reason: String) {
+    async fn refuse(&self, file: &str, refused: Refused) {
         let refusal = Refusal {
             what: described(file),
-            reason,
+            reason: refused.reason,
             holds_up: false,
+            unsigned: refused.unsigned.is_some(),
         };
         // One that is tried again and again is said once.
         if !self.inner.refusals().contains(&refusal) {
             tracing::error!(file, reason = refusal.reason, "a plugin is refused");
+            if refusal.unsigned {
+                let detail = format!("file {file}: {}", refusal.reason);
+                self.inner
+                    .audit_refusal(&self.actor, None, refused.unsigned, &detail)
+                    .await;
+            }
         }
         self.inner.refuse(refusal);
     }
@@ -370,6 +438,7 @@ impl Directory {
             what: "plugin directory".to_owned(),
             reason: format!("{} cannot be read: {error}", self.path().display()),
             holds_up: false,
+            unsigned: false,
         });
     }
 }
@@ -382,35 +451,74 @@ fn described(file: &str) -> String {
 enum Taken {
     /// These bytes were dealt with before.
     Known,
-    Plugin((Arc<Plugin>, Vec<u8>)),
-    Refused(String),
+    /// The same, with another signature than is kept.
+    Resigned(Parcel),
+    Plugin((Arc<Plugin>, Parcel)),
+    Refused(Refused),
 }
 
-/// Reads a file whole and loads it. Blocks.
-fn take(inner: &Inner, file: &str, known: Option<&str>) -> Taken {
-    let bytes = match read(
-        &inner.parts.config.plugin_dir,
-        file,
-        inner.parts.loader.module_bytes_max(),
-    ) {
-        Ok(bytes) => bytes,
-        Err(error) => return Taken::Refused(format!("it cannot be read: {error}")),
-    };
-    if known == Some(Digest::of(&bytes).to_string().as_str()) {
-        return Taken::Known;
+/// Why a file is not taken in.
+struct Refused {
+    reason: String,
+    /// What was refused for want of a good signature.
+    unsigned: Option<Digest>,
+}
+
+impl Refused {
+    fn because(reason: String) -> Self {
+        Self {
+            reason,
+            unsigned: None,
+        }
     }
-    match inner.load_bytes(&bytes) {
-        Ok(plugin) => Taken::Plugin((plugin, bytes)),
+
+    fn by(error: LifecycleError) -> Self {
+        Self {
+            unsigned: error.unsigned(),
+            reason: words(error),
+        }
+    }
+}
+
+/// Reads a file whole, with its signature, and loads it. Blocks.
+fn take(inner: &Inner, file: &str, known: Option<&str>) -> Taken {
+    let dir = &inner.parts.config.plugin_dir;
+    let component = match read(dir, file, inner.parts.loader.module_bytes_max()) {
+        Ok(bytes) => bytes,
+        Err(error) => return Taken::Refused(Refused::because(format!("it cannot be read: {error}"))),
+    };
+    let signature = match read(dir, &format!("{file}{FILE_SUFFIX}"), SIGNATURE_BYTES_MAX) {
+        Ok(bytes) => Some(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(_) if inner.parts.config.signatures.rule == Rule::Off => None,
+        Err(error) => {
+            let reason = format!("its signature cannot be read: {error}");
+            return Taken::Refused(Refused::because(reason));
+        }
+    };
+    let parcel = Parcel { component, signature };
+    let digest = Digest::of(&parcel.component);
+    if known == Some(digest.to_string().as_str()) {
+        return match inner.is_news(digest, &parcel) {
+            Ok(true) => Taken::Resigned(parcel),
+            Ok(false) => Taken::Known,
+            Err(error) => Taken::Refused(Refused::because(format!(
+                "its kept signature cannot be read: {error}"
+            ))),
+        };
+    }
+    match inner.load_parcel(&parcel) {
+        Ok(plugin) => Taken::Plugin((plugin, parcel)),
         // Without its own frame: the file is what the reason is about.
         Err(LifecycleError::Load(error)) => {
             let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
-            Taken::Refused(format!("{:#}{hint}", anyhow::Error::new(error)))
+            Taken::Refused(Refused::because(format!("{:#}{hint}", anyhow::Error::new(error))))
         }
-        Err(error) => Taken::Refused(words(error)),
+        Err(error) => Taken::Refused(Refused::by(error)),
     }
 }
 
-/// At most one byte more than a component may have: the loader then says that it is too large.
+/// At most one byte more than it may have: whoever looks at it then says that it is too large.
 fn read(dir: &Path, file: &str, bytes_max: usize) -> io::Result<Vec<u8>> {
     use std::io::Read as _;
     let path = dir.join(file);
@@ -425,29 +533,32 @@ fn read(dir: &Path, file: &str, bytes_max: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The files that may be plugins: `*.wasm`, not hidden. Links are followed, as an operator who makes one expects.
-fn list(dir: &Path) -> io::Result<BTreeMap<String, Stamp>> {
-    use std::os::unix::fs::MetadataExt as _;
+/// The files that may be plugins: `*.wasm`, not hidden, each with the state of its signature. Links are followed, as an
+/// operator who makes one expects.
+fn list(dir: &Path) -> io::Result<BTreeMap<String, Stamps>> {
     let mut files = BTreeMap::new();
+    let mut signatures = BTreeMap::new();
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
-        let Some(name) = name
-            .to_str()
-            .filter(|name| name.ends_with(".wasm") && !name.starts_with('.'))
-        else {
+        let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else {
             continue;
         };
+        let signed = name.strip_suffix(FILE_SUFFIX);
+        if !signed.unwrap_or(name).ends_with(".wasm") {
+            continue;
+        }
         // What is gone by now was never there.
         let Ok(metadata) = fs::metadata(dir.join(name)) else {
             continue;
         };
-        let stamp = Stamp {
-            bytes: metadata.len(),
-            modified: metadata.modified().ok(),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-            inode: metadata.ino(),
+        match signed {
+            Some(signed) => signatures.insert(signed.to_owned(), Stamp::of(&metadata)),
+            None => files.insert(name.to_owned(), Stamp::of(&metadata)),
         };
-        files.insert(name.to_owned(), stamp);
     }
-    Ok(files)
+    let stamps = files.into_iter().map(|(name, stamp)| {
+        let signature = signatures.remove(&name);
+        (name, (stamp, signature))
+    });
+    Ok(stamps.collect())
 }

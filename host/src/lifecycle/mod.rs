@@ -15,6 +15,7 @@ mod rebuild;
 mod reference;
 mod reproject;
 mod settings;
+mod signatures;
 mod start;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -35,6 +36,7 @@ use crate::plugin::{Digest, LoadError, Loader, Plugin};
 use crate::projection::{self, Version};
 use crate::schema::{ManifestDescription, PluginName};
 use crate::settings::PluginSettings;
+use crate::signature::{Fault, Policy, Verdict};
 use crate::status::Registry;
 use crate::store::{AdoptError, Adoption, Arrival, AuditEntry, AuditOutcome, CommitError, Healed, Store};
 use crate::telemetry::Metrics;
@@ -51,6 +53,7 @@ pub use view::{DescriptionView, PluginView, Refusal, VersionState, VersionView};
 use components::Components;
 use fleet::Fleet;
 use rebuild::Rebuilds;
+use signatures::Signatures;
 
 /// What can be chosen.
 #[derive(Clone, Debug)]
@@ -59,6 +62,8 @@ pub struct Config {
     pub components_dir: PathBuf,
     /// The watched directory.
     pub plugin_dir: PathBuf,
+    /// Whether components have to be signed, and by whom.
+    pub signatures: Policy,
     /// For each projection.
     pub projections: projection::Config,
 }
@@ -92,6 +97,7 @@ struct Inner {
     fleet: tokio::sync::Mutex<Fleet>,
     /// One compiler at a time beside the work of the host: two cores would have none left.
     compiling: tokio::sync::Semaphore,
+    signatures: Signatures,
     rebuilds: Rebuilds,
     /// What goes on beside the acts, and ends with the host.
     tasks: TaskTracker,
@@ -119,6 +125,25 @@ impl Actor {
     }
 }
 
+/// A component as it comes in: its bytes, and the content of its `.minisig` file where one came along.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parcel {
+    /// The component.
+    pub component: Vec<u8>,
+    /// Its signature; nothing is known of it yet.
+    pub signature: Option<Vec<u8>>,
+}
+
+/// Without a signature.
+impl From<Vec<u8>> for Parcel {
+    fn from(component: Vec<u8>) -> Self {
+        Self {
+            component,
+            signature: None,
+        }
+    }
+}
+
 /// Why an act was not done. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]
 pub enum LifecycleError {
@@ -142,6 +167,14 @@ pub enum LifecycleError {
     /// The component cannot be a plugin.
     #[error("the component is refused")]
     Load(#[source] LoadError),
+    /// Signatures are required, and the component's is not good. Nothing has looked at its bytes.
+    #[error("{fault}")]
+    Signature {
+        /// The component.
+        digest: Digest,
+        /// What is wrong with its signature.
+        fault: Fault,
+    },
     /// The component is a plugin, but not one that may run as things are set for it.
     #[error("plugin {plugin} may not run with its settings")]
     Settings {
@@ -163,10 +196,19 @@ pub enum LifecycleError {
 }
 
 impl LifecycleError {
+    /// The component that was refused for want of a good signature, where it is that.
+    pub fn unsigned(&self) -> Option<Digest> {
+        match self {
+            Self::Signature { digest, .. } => Some(*digest),
+            _ => None,
+        }
+    }
+
     /// What the operator can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Load(error) => error.hint().map(str::to_owned),
+            Self::Signature { fault, .. } => Some(fault.hint()),
             Self::Settings { plugin, source } => Some(match source {
                 LoadError::Outline(_) => {
                     format!("if you trust it: lantern plugin set {plugin} wasi=true, and install it again")
@@ -220,16 +262,16 @@ pub struct Installed {
 }
 
 impl Lifecycle {
-    /// Takes a component in: checks, compiles and tries it, and keeps it. Nothing of it runs.
+    /// Takes a component in: looks at its signature, checks, compiles and tries it, and keeps it. Nothing of it runs.
     ///
     /// # Errors
     /// See [`LifecycleError`].
-    pub async fn install(&self, bytes: Vec<u8>, by: &Actor) -> Result<Installed, LifecycleError> {
+    pub async fn install(&self, parcel: impl Into<Parcel>, by: &Actor) -> Result<Installed, LifecycleError> {
         let inner = Arc::clone(&self.inner);
-        let by = by.clone();
+        let (parcel, by) = (parcel.into(), by.clone());
         // A caller that goes away does not leave half an act.
         detached(async move {
-            let plugin = inner.take_in(bytes, &format!("sent by {}", by.0)).await?;
+            let plugin = inner.take_in(parcel, &format!("sent by {}", by.0)).await?;
             Ok(installed(&plugin))
         })
         .await
@@ -363,19 +405,24 @@ impl Inner {
             outcome: AuditOutcome::Done,
             detail,
         };
+        self.write_audit(entry).await;
+    }
+
+    async fn write_audit(&self, entry: AuditEntry) {
+        let action = entry.action.clone();
         if let Err(error) = self.parts.store.append_audit(entry).await {
-            tracing::warn!(plugin, action, %error, "an act of the host could not be written into the audit");
+            tracing::warn!(action, %error, "an act of the host could not be written into the audit");
         }
     }
 
     /// Compiles and tries a component on a thread of its own, one at a time.
-    async fn load(self: &Arc<Self>, bytes: Vec<u8>) -> Result<(Arc<Plugin>, Vec<u8>), LifecycleError> {
+    async fn load(self: &Arc<Self>, parcel: Parcel) -> Result<(Arc<Plugin>, Parcel), LifecycleError> {
         // The semaphore is never closed; if it were, compiling would merely not be bounded.
         let _permit = self.compiling.acquire().await.ok();
         let inner = Arc::clone(self);
         let work = tokio::task::spawn_blocking(move || {
-            let plugin = inner.load_bytes(&bytes)?;
-            Ok((plugin, bytes))
+            let plugin = inner.load_parcel(&parcel)?;
+            Ok((plugin, parcel))
         });
         match work.await {
             Ok(loaded) => loaded,
@@ -385,26 +432,31 @@ impl Inner {
         }
     }
 
-    /// Compiles and tries a component, then holds it to what the operator has set for the plugin that it says it is.
-    /// Blocks.
-    fn load_bytes(&self, bytes: &[u8]) -> Result<Arc<Plugin>, LifecycleError> {
+    /// Looks at a component's signature, compiles and tries it, then holds it to what the operator has set for the plugin
+    /// that it says it is. Blocks.
+    fn load_parcel(&self, parcel: &Parcel) -> Result<Arc<Plugin>, LifecycleError> {
+        let verdict = self.admit(parcel)?;
         // Its name has to be known before it can be looked up whether it may import WASI, and WASI here is empty.
         let trial = PluginSettings {
             wasi: true,
             ..PluginSettings::default()
         };
-        let loaded = self.parts.loader.load_with(bytes, &trial);
+        let loaded = self.parts.loader.load_with(&parcel.component, &trial);
         let plugin = loaded.map_err(LifecycleError::Load)?;
         let name = plugin.manifest().name.to_string();
+        if let Verdict::Faulty(fault) = verdict {
+            let (digest, reason) = (plugin.digest(), fault.to_string());
+            tracing::warn!(plugin = name, %digest, reason, "a plugin without a good signature is let in");
+        }
         plugin
             .with_settings(&self.settings_of(&name))
             .map_err(|source| LifecycleError::Settings { plugin: name, source })
     }
 
     /// Checks a component and keeps it.
-    async fn take_in(self: &Arc<Self>, bytes: Vec<u8>, by: &str) -> Result<Arc<Plugin>, LifecycleError> {
-        let (plugin, bytes) = self.load(bytes).await?;
-        self.keep(&plugin, bytes, by).await?;
+    async fn take_in(self: &Arc<Self>, parcel: Parcel, by: &str) -> Result<Arc<Plugin>, LifecycleError> {
+        let (plugin, parcel) = self.load(parcel).await?;
+        self.keep(&plugin, parcel, by).await?;
         Ok(plugin)
     }
 
@@ -412,15 +464,19 @@ impl Inner {
     async fn keep(
         self: &Arc<Self>,
         plugin: &Plugin,
-        bytes: Vec<u8>,
+        parcel: Parcel,
         came_from: &str,
     ) -> Result<(), LifecycleError> {
-        let component_bytes = bytes.len() as u64;
+        let component_bytes = parcel.component.len() as u64;
         let digest = plugin.digest();
         let inner = Arc::clone(self);
-        let kept = tokio::task::spawn_blocking(move || inner.components.put(digest, &bytes)).await;
+        let kept = tokio::task::spawn_blocking(move || {
+            inner.components.put(digest, &parcel.component)?;
+            inner.keep_signature(digest, &parcel)
+        });
+        let kept = kept.await;
         let failed = match kept {
-            Ok(Ok(())) => None,
+            Ok(Ok(_)) => None,
             Ok(Err(error)) => Some(error.to_string()),
             Err(error) => Some(error.to_string()),
         };
@@ -454,7 +510,7 @@ impl Inner {
             }
             Err(error) => return Err(LifecycleError::Unavailable(error.to_string())),
         };
-        let (loaded, _) = self.load(bytes).await?;
+        let (loaded, _) = self.load(bytes.into()).await?;
         Ok(Arc::new(Version::new(loaded)))
     }
 }

@@ -78,13 +78,14 @@ impl Inner {
                 )
                 .await;
                 let digest = bad.plugin().digest().to_string();
-                if let Err(error) = self.parts.store.note_failed(&name, &digest, &words).await {
+                if let Err(error) = self.parts.store.note_failed(&name, &digest, Some(&words)).await {
                     tracing::warn!(plugin = name, %error, "it could not be noted that a version failed");
                 }
                 self.refuse(Refusal {
                     what: format!("plugin {name}"),
                     reason: words,
                     holds_up: false,
+                    unsigned: false,
                 });
             }
             Err(error) => {

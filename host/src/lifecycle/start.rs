@@ -12,8 +12,9 @@ use super::components::Components;
 use super::directory::Directory;
 use super::fleet::Fleet;
 use super::rebuild::Rebuilds;
-use super::{Inner, Lifecycle, LifecycleError, Parts, Refusal};
-use crate::plugin::{Digest, Plugin};
+use super::signatures::Signatures;
+use super::{Actor, Inner, Lifecycle, LifecycleError, Parts, Refusal};
+use crate::plugin::{Digest, DigestError, Plugin};
 use crate::projection::Version;
 use crate::schema::Table;
 use crate::store::{CommitError, Installation};
@@ -64,6 +65,7 @@ impl Lifecycle {
             components,
             fleet: tokio::sync::Mutex::new(Fleet::default()),
             compiling: tokio::sync::Semaphore::new(1),
+            signatures: Signatures::default(),
             rebuilds: Rebuilds::default(),
             tasks: TaskTracker::new(),
             settings: Mutex::default(),
@@ -79,7 +81,9 @@ impl Lifecycle {
         directory.look_at_start().await?;
         let running = inner.fleet.lock().await.len();
         let refusals = inner.refusals();
-        if running == 0 && !refusals.is_empty() {
+        // What is refused for its signature can be mended while the host runs: by a signature that comes.
+        let hopeless = refusals.iter().all(|refusal| !refusal.unsigned);
+        if running == 0 && !refusals.is_empty() && hopeless {
             let reasons: Vec<String> = refusals
                 .iter()
                 .map(|refusal| format!("{}: {}", refusal.what, refusal.reason))
@@ -119,31 +123,44 @@ impl Inner {
                 installation.plugin.clone(),
                 active.digest.clone(),
                 installation.paused.clone(),
+                active.failed.is_some(),
             ))
         });
         let inner = Arc::clone(self);
-        let loaded = side_by_side(wanted.collect(), move |(plugin, digest, hold)| {
+        let loaded = side_by_side(wanted.collect(), move |(plugin, digest, hold, failed)| {
             let loaded = inner.load_kept(&digest);
-            (plugin, digest, hold, loaded)
+            (plugin, digest, hold, failed, loaded)
         });
-        for (plugin, digest, hold, loaded) in loaded.await {
+        for (plugin, digest, hold, failed, loaded) in loaded.await {
             match loaded {
                 Ok(loaded) => {
+                    if failed {
+                        // What kept it from running at an earlier start does not any more.
+                        self.parts.store.note_failed(&plugin, &digest, None).await?;
+                    }
                     let mut fleet = self.fleet.lock().await;
                     self.run(&mut fleet, Arc::new(Version::new(loaded)), hold).await;
                 }
-                Err(reason) => {
+                Err(error) => {
+                    let unsigned = error.unsigned();
+                    let reason = words(error);
                     tracing::error!(
                         plugin,
                         digest,
                         reason,
                         "a plugin that should run cannot be loaded"
                     );
-                    self.parts.store.note_failed(&plugin, &digest, &reason).await?;
+                    let noted = self.parts.store.note_failed(&plugin, &digest, Some(&reason));
+                    noted.await?;
+                    if unsigned.is_some() {
+                        let by = Actor::part("host");
+                        self.audit_refusal(&by, Some(&plugin), unsigned, &reason).await;
+                    }
                     self.refuse(Refusal {
                         what: format!("plugin {plugin}"),
                         reason,
                         holds_up: true,
+                        unsigned: unsigned.is_some(),
                     });
                 }
             }
@@ -151,13 +168,15 @@ impl Inner {
         Ok(())
     }
 
-    fn load_kept(&self, digest: &str) -> Result<Arc<Plugin>, String> {
-        let digest: Digest = digest.parse().map_err(|error| format!("{error}"))?;
-        let bytes = self
-            .components
-            .get(digest)
-            .map_err(|error| format!("its component cannot be read: {error}"))?;
-        self.load_bytes(&bytes).map_err(words)
+    fn load_kept(&self, digest: &str) -> Result<Arc<Plugin>, LifecycleError> {
+        let unreadable =
+            |error: String| LifecycleError::Unavailable(format!("its component cannot be read: {error}"));
+        let digest: Digest = digest
+            .parse()
+            .map_err(|error: DigestError| unreadable(error.to_string()))?;
+        let bytes = self.components.get(digest);
+        let bytes = bytes.map_err(|error| unreadable(error.to_string()))?;
+        self.load_parcel(&bytes.into())
     }
 
     /// Removes components that no plugin knows any more.

@@ -9,6 +9,7 @@ use super::{Config, Lifecycle, Parts};
 use crate::broker::{self, Broker};
 use crate::plugin::{self, Compiler, Loader};
 use crate::projection;
+use crate::signature::Policy;
 use crate::status::Registry;
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -23,6 +24,7 @@ pub async fn idle(dir: &Path, store: Arc<Store>) -> Lifecycle {
         config: Config {
             components_dir: dir.join("components"),
             plugin_dir,
+            signatures: Policy::default(),
             projections: projection::Config {
                 messages_max: 1_000,
                 bytes_max: 1 << 20,

@@ -1,15 +1,16 @@
 //! What the faces are told of plugins: plain data, made of what the database knows and what runs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::{Lifecycle, LifecycleError};
+use super::{Lifecycle, LifecycleError, Parcel};
 use crate::batch::Timestamp;
 use crate::plugin::{Digest, Metadata, imports, read_metadata};
 use crate::schema::description::ManifestDescription;
 use crate::schema::difference::{Difference, differences};
 use crate::settings::LimitSettings;
+use crate::signature::{SignatureView, Verdict};
 use crate::store::{Installation, VersionRecord};
 
 /// Where a version is in its life.
@@ -49,6 +50,8 @@ pub struct VersionView {
     pub came_from: Option<String>,
     /// Why it cannot run.
     pub failed: Option<String>,
+    /// What is known of the signature that is kept with its component.
+    pub signature: SignatureView,
 }
 
 /// A plugin.
@@ -81,6 +84,8 @@ pub struct Refusal {
     pub reason: String,
     /// Whether messages wait because of it: a plugin that should run does not.
     pub holds_up: bool,
+    /// Whether it is for want of a good signature.
+    pub unsigned: bool,
 }
 
 impl Lifecycle {
@@ -90,6 +95,11 @@ impl Lifecycle {
     /// [`LifecycleError::Unavailable`].
     pub async fn list(&self) -> Result<Vec<PluginView>, LifecycleError> {
         let installations = self.inner.parts.store.installations().await?;
+        let versions = installations
+            .iter()
+            .flat_map(|installation| &installation.versions);
+        let digests = versions.filter_map(|version| version.digest.parse().ok());
+        let verdicts = self.inner.verdicts(digests.collect()).await;
         let fleet = self.inner.fleet.lock().await;
         Ok(installations
             .iter()
@@ -100,7 +110,7 @@ impl Lifecycle {
                 PluginView {
                     sources: sources.map(|source| source.name.to_string()).collect(),
                     tables: tables.map(|table| table.name.to_string()).collect(),
-                    ..view(installation)
+                    ..view(installation, &verdicts)
                 }
             })
             .collect())
@@ -180,12 +190,13 @@ impl Lifecycle {
         };
         let limits = self.inner.parts.loader.limits(&self.settings(plugin));
         let component = match self.component(digest).await {
-            Ok(bytes) => Some(bytes),
+            Ok(parcel) => Some(parcel.component),
             Err(LifecycleError::NotFound(_)) => None,
             Err(error) => return Err(error),
         };
+        let verdicts = self.inner.verdicts(vec![digest]).await;
         Ok(DescriptionView {
-            version: version_view(&installation, record),
+            version: version_view(&installation, record, &verdicts),
             description: record.description.clone(),
             imports: component.as_deref().and_then(|bytes| imports(bytes).ok()),
             about: component.as_deref().map(read_metadata).unwrap_or_default(),
@@ -198,15 +209,20 @@ impl Lifecycle {
         })
     }
 
-    /// The bytes of a version's component, as it was installed.
+    /// A version's component as it was installed, with the signature that is kept for it.
     ///
     /// # Errors
     /// [`LifecycleError::NotFound`] when they are not kept any more.
-    pub async fn component(&self, digest: Digest) -> Result<Vec<u8>, LifecycleError> {
+    pub async fn component(&self, digest: Digest) -> Result<Parcel, LifecycleError> {
         let inner = std::sync::Arc::clone(&self.inner);
-        let read = tokio::task::spawn_blocking(move || inner.components.get(digest)).await;
-        match read {
-            Ok(Ok(bytes)) => Ok(bytes),
+        let read = tokio::task::spawn_blocking(move || {
+            Ok::<_, std::io::Error>(Parcel {
+                component: inner.components.get(digest)?,
+                signature: inner.components.signature(digest)?,
+            })
+        });
+        match read.await {
+            Ok(Ok(parcel)) => Ok(parcel),
             Ok(Err(error)) => Err(LifecycleError::NotFound(format!(
                 "the component {digest} cannot be read: {error}"
             ))),
@@ -215,12 +231,12 @@ impl Lifecycle {
     }
 }
 
-fn view(installation: &Installation) -> PluginView {
+fn view(installation: &Installation, verdicts: &BTreeMap<Digest, Verdict>) -> PluginView {
     let digest = |id| installation.version(id).map(|version| version.digest.clone());
     let versions: Vec<VersionView> = installation
         .versions
         .iter()
-        .map(|version| version_view(installation, version))
+        .map(|version| version_view(installation, version, verdicts))
         .collect();
     let active = installation.active.and_then(digest);
     let state = versions
@@ -239,7 +255,11 @@ fn view(installation: &Installation) -> PluginView {
     }
 }
 
-fn version_view(installation: &Installation, record: &VersionRecord) -> VersionView {
+fn version_view(
+    installation: &Installation,
+    record: &VersionRecord,
+    verdicts: &BTreeMap<Digest, Verdict>,
+) -> VersionView {
     let state = match record {
         _ if installation.active == Some(record.id) && record.failed.is_some() => VersionState::Failed,
         _ if installation.active == Some(record.id) && installation.paused.is_some() => VersionState::Paused,
@@ -251,7 +271,10 @@ fn version_view(installation: &Installation, record: &VersionRecord) -> VersionV
         } => VersionState::Replaced,
         _ => VersionState::Installed,
     };
+    let digest: Option<Digest> = record.digest.parse().ok();
+    let verdict = digest.and_then(|digest| verdicts.get(&digest));
     VersionView {
+        signature: verdict.unwrap_or(&Verdict::NotChecked).view(),
         version: record.version.clone(),
         digest: record.digest.clone(),
         contract: record.contract.clone(),

@@ -93,13 +93,19 @@ impl Store {
             .await
     }
 
-    /// Notes why a version cannot run.
+    /// Notes why a version cannot run, or that it can (`None`).
     ///
     /// # Errors
     /// As for [`Store::install`].
-    pub async fn note_failed(&self, plugin: &str, digest: &str, reason: &str) -> Result<(), CommitError> {
-        let [plugin, digest, reason] = [plugin, digest, reason].map(str::to_owned);
-        self.call(move |connection| set_failed(connection, &plugin, &digest, &reason))
+    pub async fn note_failed(
+        &self,
+        plugin: &str,
+        digest: &str,
+        reason: Option<&str>,
+    ) -> Result<(), CommitError> {
+        let [plugin, digest] = [plugin, digest].map(str::to_owned);
+        let reason = reason.map(str::to_owned);
+        self.call(move |connection| set_failed(connection, &plugin, &digest, reason.as_deref()))
             .await
     }
 
@@ -230,17 +236,17 @@ fn ensure(transaction: &Transaction<'_>, plugin: &str, at: Timestamp) -> Result<
         .map(|_| ())
 }
 
-/// Notes why a version cannot run.
+/// Notes why a version cannot run, or that it can.
 pub(super) fn set_failed(
     connection: &Connection,
     plugin: &str,
     digest: &str,
-    reason: &str,
+    reason: Option<&str>,
 ) -> Result<(), rusqlite::Error> {
     connection
         .execute(
             "UPDATE _lantern_plugin SET failed = ?3 WHERE name = ?1 AND digest = ?2",
-            [plugin, digest, reason],
+            params![plugin, digest, reason],
         )
         .map(|_| ())
 }

@@ -12,6 +12,7 @@ use lantern::http::{self, Access, Check, Live, State};
 use lantern::lifecycle::{self, Lifecycle, Parts};
 use lantern::plugin::{self, Compiler, Loader};
 use lantern::projection;
+use lantern::signature::Policy;
 use lantern::status::{self, Registry, Status};
 use lantern::store::{self, Reader, Store};
 use lantern::telemetry::Metrics;
@@ -22,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 pub struct Database {
     pub dir: tempfile::TempDir,
     pub path: PathBuf,
+    /// What the plugins of [`Database::state_at`] are asked to be signed with.
+    pub signatures: Policy,
     store: OnceCell<Arc<Store>>,
 }
 
@@ -67,6 +70,7 @@ impl Database {
         Self {
             dir,
             path,
+            signatures: Policy::default(),
             store: OnceCell::new(),
         }
     }
@@ -131,6 +135,7 @@ impl Database {
             config: lifecycle::Config {
                 components_dir: self.dir.path().join("components"),
                 plugin_dir,
+                signatures: self.signatures.clone(),
                 projections: projection::Config {
                     messages_max: 1_000,
                     bytes_max: 1 << 20,

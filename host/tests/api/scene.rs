@@ -16,7 +16,11 @@ pub struct Scene {
 
 impl Scene {
     pub async fn at(config: Config) -> Self {
-        let database = Database::new();
+        Self::over(Database::new(), config).await
+    }
+
+    /// With plugins that have to be signed as the database says.
+    pub async fn over(database: Database, config: Config) -> Self {
         known(&database);
         let state = database.state_at(config).await;
         let routes = route_table(&state);

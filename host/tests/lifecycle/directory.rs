@@ -5,17 +5,17 @@ use std::fs;
 use super::*;
 
 impl Scene {
-    fn file(&self, name: &str) -> std::path::PathBuf {
+    pub(super) fn file(&self, name: &str) -> std::path::PathBuf {
         self.plugin_dir.path().join(name)
     }
 
     /// As a careful operator puts a file there: whole, by renaming.
-    fn place(&self, name: &str, bytes: &[u8]) {
+    pub(super) fn place(&self, name: &str, bytes: &[u8]) {
         fs::write(self.file("place.tmp"), bytes).unwrap();
         fs::rename(self.file("place.tmp"), self.file(name)).unwrap();
     }
 
-    async fn wait_for_version(&self, version: &str) {
+    pub(super) async fn wait_for_version(&self, version: &str) {
         self.wait(version, |scene| {
             scene
                 .status("evolve")

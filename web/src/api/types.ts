@@ -215,6 +215,13 @@ export interface LedgerRange {
 
 export type VersionState = 'installed' | 'active' | 'paused' | 'failed' | 'replaced';
 
+export interface Signature {
+  state: 'good' | 'missing' | 'unknown-key' | 'bad' | 'not-checked';
+  key: string | null;
+  comment: string | null;
+  reason: string | null;
+}
+
 export interface Version {
   version: string;
   digest: string;
@@ -225,6 +232,7 @@ export interface Version {
   component_bytes: number | null;
   came_from: string | null;
   failed: string | null;
+  signature?: Signature;
   ranges?: LedgerRange[];
 }
 

@@ -27,6 +27,16 @@ const OWNERS: &[(&[&str], &str, &str)] = &[
         "host/src/http",
         "everything that is served is found there",
     ),
+    (
+        &["oci_client", "docker_credential"],
+        "host/src/cli/plugin/oci",
+        "a host never asks a registry by itself",
+    ),
+    (
+        &["minisign", "minisign_verify"],
+        "host/src/signature",
+        "what a good signature is, and who handles secret keys, is found in one place",
+    ),
 ];
 
 /// Finds names of these crates in other folders of the host's sources.

@@ -208,8 +208,7 @@ impl Dev<'_> {
             let settings = serde_json::json!({"wasi": true});
             let _: Tree = client.put_json(&format!("/api/v1/plugins/{name}/settings"), &settings)?;
         }
-        let taken: Tree =
-            client.post_bytes("/api/v1/plugins?activate=true", "application/wasm", component)?;
+        let taken: Tree = client.post_component("/api/v1/plugins?activate=true", component.into())?;
         match taken["state"].as_str() {
             Some("active") => Ok(news),
             state => Err(Failure::new(anyhow::anyhow!(

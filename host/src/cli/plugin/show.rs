@@ -6,6 +6,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::signature::Signature;
 use super::{Short, path, set};
 use crate::cli::client::{Client, HostArgs};
 use crate::cli::{Failure, print, print_json, table};
@@ -54,6 +55,8 @@ struct Version {
     installed_at: String,
     came_from: Option<String>,
     failed: Option<String>,
+    #[serde(default)]
+    signature: Signature,
     #[serde(default)]
     ranges: Vec<Range>,
 }
@@ -128,6 +131,16 @@ fn render_list(plugins: &[Plugin], refused: &[Refusal]) -> String {
         table::align(&rows, &[false, false, false, false, true], "")
     };
     for plugin in plugins {
+        let active = plugin
+            .versions
+            .iter()
+            .find(|version| Some(&version.digest) == plugin.active.as_ref());
+        if let Some(active) = active.filter(|active| active.signature.state != "good")
+            && let Some(words) = active.signature.in_words()
+        {
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "\nthe signature of {} is {words}", plugin.name);
+        }
         if let Some(reason) = &plugin.paused {
             // Writing to a String does not fail.
             let _ = writeln!(text, "\n{} is paused: {reason}", plugin.name);
@@ -160,6 +173,11 @@ fn render(plugin: &Plugin) -> String {
     text.push_str(&versions(&plugin.versions));
     text.push_str(&ranges(&plugin.versions));
     for version in &plugin.versions {
+        if let Some(words) = version.signature.in_words() {
+            let (number, digest) = (&version.version, Short(&version.digest));
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "\nthe signature of {number} ({digest}) is {words}");
+        }
         if let Some(reason) = &version.failed {
             let (number, digest) = (&version.version, Short(&version.digest));
             // Writing to a String does not fail.
@@ -170,7 +188,14 @@ fn render(plugin: &Plugin) -> String {
 }
 
 fn versions(versions: &[Version]) -> String {
-    let head = ["version", "digest", "state", "installed", "came from"];
+    let head = [
+        "version",
+        "digest",
+        "state",
+        "installed",
+        "came from",
+        "signature",
+    ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(versions.iter().map(|version| {
         vec![
@@ -179,8 +204,18 @@ fn versions(versions: &[Version]) -> String {
             version.state.clone(),
             table::to_the_second(&version.installed_at),
             version.came_from.clone().unwrap_or_else(|| "-".into()),
+            version.signature.in_short().unwrap_or_default(),
         ]
     }));
+    // Where nobody looks at signatures, there is nothing to say of them.
+    if versions
+        .iter()
+        .all(|version| version.signature.in_short().is_none())
+    {
+        for row in &mut rows {
+            row.pop();
+        }
+    }
     table::align(&rows, &[], "")
 }
 
@@ -265,7 +300,7 @@ obs         1     1  100  1.0.0         100         98        1     1    98
 "
         );
         assert_eq!(
-            render_list(&[plugin], &[refusal]),
+            render_list(std::slice::from_ref(&plugin), &[refusal]),
             "\
 plugin  state   version  digest  versions  reads  writes
 obs     paused  1.0.0    aa             1  obs    events
@@ -277,5 +312,18 @@ refused:
 "
         );
         assert!(render_list(&[], &[]).contains("lantern plugin install"));
+        let mut signed = plugin;
+        signed.versions[0].failed = None;
+        signed.versions[0].ranges.clear();
+        signed.versions[0].signature = serde_json::from_value(json!({
+            "state": "good", "key": "E7620F1842B4E81F", "comment": "orders 1.0.0", "reason": null,
+        }))
+        .unwrap();
+        let shown = render(&signed);
+        assert!(shown.contains("came from      signature\n"), "{shown}");
+        assert!(
+            shown.ends_with("the signature of 1.0.0 (aa) is good, of key E7620F1842B4E81F: orders 1.0.0\n"),
+            "{shown}"
+        );
     }
 }

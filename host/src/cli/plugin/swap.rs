@@ -8,18 +8,26 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::signature::Signature;
 use super::{Reference, Short, diff, path, trial};
+use crate::cli::author::sign::with_end;
 use crate::cli::client::{Client, HostArgs};
 use crate::cli::{Failure, print, print_json};
+use crate::lifecycle::Parcel;
 use crate::schema::PluginName;
 use crate::schema::difference::{Difference, Effect};
+use crate::signature::FILE_SUFFIX;
 
 #[derive(Debug, Args)]
 pub struct InstallArgs {
-    /// The component: a file, - for standard input, or where a host has one
-    /// (http://HOST:PORT/api/v1/plugins/NAME/component?version=VERSION).
-    #[arg(value_name = "FILE|-|URL")]
+    /// The component: a file, - for standard input, where a host has one
+    /// (http://HOST:PORT/api/v1/plugins/NAME/component?version=VERSION), or a reference to a registry
+    /// (oci://ghcr.io/me/orders:0.1.0; in programs that are built with the feature oci).
+    #[arg(value_name = "FILE|-|URL|OCI")]
     file: PathBuf,
+    /// Its signature, where it is not beside it as FILE.minisig.
+    #[arg(long, value_name = "FILE")]
+    signature: Option<PathBuf>,
     /// Make it run as well.
     #[arg(long, conflicts_with = "canary")]
     activate: bool,
@@ -64,6 +72,7 @@ struct Taken {
     version: String,
     digest: String,
     state: String,
+    signature: Signature,
     from: Option<String>,
     effect: Effect,
     differences: Vec<Difference>,
@@ -79,9 +88,12 @@ struct Healed {
 
 pub fn install(args: &InstallArgs) -> Result<(), Failure> {
     let client = Client::open(&args.host)?;
-    let component = read(&args.file, &args.host)?;
+    let mut parcel = read(&args.file, &args.host)?;
+    if let Some(file) = &args.signature {
+        parcel.signature = Some(read_file(file)?);
+    }
     let path = format!("/api/v1/plugins?activate={}", args.activate);
-    let taken: Taken = client.post_bytes(&path, "application/wasm", component)?;
+    let taken: Taken = client.post_component(&path, parcel)?;
     let Some(messages) = args.canary else {
         return say(&taken, args.json);
     };
@@ -100,18 +112,28 @@ pub fn install(args: &InstallArgs) -> Result<(), Failure> {
     ))
 }
 
-fn read(file: &Path, host: &HostArgs) -> Result<Vec<u8>, Failure> {
+/// The component, with the signature that is beside it.
+fn read(file: &Path, host: &HostArgs) -> Result<Parcel, Failure> {
     if let Some(url) = file.to_str().filter(|text| text.starts_with("http://")) {
         let Some(at) = url.find("/api/") else {
             return Err(Failure::usage(format!("{url} is not an address of a host's API")));
         };
         let (from, path) = url.split_at(at);
-        return Client::open(&host.at(from))?.get_bytes(path);
+        return Client::open(&host.at(from))?.get_component(path);
+    }
+    if let Some(reference) = file.to_str().and_then(|text| text.strip_prefix("oci://")) {
+        return pull(reference);
     }
     if file.as_os_str() != "-" {
-        return std::fs::read(file)
-            .with_context(|| format!("cannot read {}", file.display()))
-            .map_err(Failure::new);
+        let beside = with_end(file, FILE_SUFFIX);
+        let signature = match std::fs::symlink_metadata(&beside) {
+            Ok(_) => Some(read_file(&beside)?),
+            Err(_) => None,
+        };
+        return Ok(Parcel {
+            component: read_file(file)?,
+            signature,
+        });
     }
     let mut bytes = Vec::new();
     std::io::stdin()
@@ -119,7 +141,24 @@ fn read(file: &Path, host: &HostArgs) -> Result<Vec<u8>, Failure> {
         .read_to_end(&mut bytes)
         .context("cannot read standard input")
         .map_err(Failure::new)?;
-    Ok(bytes)
+    Ok(bytes.into())
+}
+
+#[cfg(feature = "oci")]
+use super::oci::pull;
+
+#[cfg(not(feature = "oci"))]
+fn pull(reference: &str) -> Result<Parcel, Failure> {
+    let words = "this program cannot pull from registries: it was built without the feature oci";
+    Err(Failure::usage(words).hint(format!(
+        "build it with cargo build --release --features oci, or pull with wkg oci pull {reference} and install the file"
+    )))
+}
+
+fn read_file(file: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(file)
+        .with_context(|| format!("cannot read {}", file.display()))
+        .map_err(Failure::new)
 }
 
 pub fn activate(args: &ActivateArgs) -> Result<(), Failure> {
@@ -156,6 +195,9 @@ fn render(taken: &Taken) -> String {
         "paused" => format!("{plugin} {version} ({digest}) is the active version, and paused\n"),
         state => format!("{plugin} {version} ({digest}) is {state}\n"),
     };
+    if let Some(words) = taken.signature.in_words() {
+        text.push_str(&format!("its signature: {words}\n"));
+    }
     if let Some(from) = taken.from.as_deref().filter(|_| is_new) {
         text.push_str(&format!("\ncompared with {}:\n", Short(from)));
         text.push_str(&diff::render(&taken.differences, taken.effect));
@@ -190,6 +232,7 @@ mod tests {
             version: "1.1.0".into(),
             digest: "sha256:0123456789abcdef".into(),
             state: "installed".into(),
+            signature: Signature::default(),
             from: Some("sha256:aaaaaaaaaaaaaaaa".into()),
             effect: Effect::Additive,
             differences: vec![Difference {
@@ -211,6 +254,10 @@ tables, columns, indexes or sources are added with the swap
 to make it run: lantern plugin activate obs@0123456789ab
 "
         );
+        taken.signature.state = "missing".into();
+        taken.signature.reason = Some("it has no signature".into());
+        assert!(render(&taken).contains("\nits signature: missing: it has no signature\n"));
+        taken.signature = Signature::default();
         taken.state = "active".into();
         taken.differences.clear();
         taken.effect = Effect::None;

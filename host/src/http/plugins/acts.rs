@@ -5,17 +5,21 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract;
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use super::SIGNATURE_HEADER;
 use crate::batch::clean_text;
 use crate::http::State;
 use crate::http::change::{AuditNote, OfPlugin, OptionalInput};
 use crate::http::gate::Operator;
 use crate::http::parameters::Parameters;
 use crate::http::problem::Problem;
-use crate::lifecycle::{Actor, Installed, LifecycleError, PluginView, VersionState};
+use crate::lifecycle::{Actor, Installed, LifecycleError, Parcel, PluginView, VersionState};
 use crate::schema::difference::{Difference, Effect};
+use crate::signature::{SIGNATURE_BYTES_MAX, SignatureView, Verdict};
 use crate::store::Healed;
 
 /// How long a client waits for its component: another one may be compiled before it, and each has half a minute.
@@ -31,6 +35,8 @@ pub struct Taken {
     version: String,
     digest: String,
     state: VersionState,
+    /// What is known of its signature.
+    signature: SignatureView,
     /// The digest of the version that ran before, which it is compared with; none where none ran.
     from: Option<String>,
     /// What the differences cost together.
@@ -45,6 +51,7 @@ pub async fn install(
     extract::State(state): extract::State<State>,
     Operator(operator): Operator,
     note: AuditNote,
+    headers: HeaderMap,
     uri: Uri,
     component: Bytes,
 ) -> Result<(StatusCode, Json<Taken>), Problem> {
@@ -54,7 +61,16 @@ pub async fn install(
         return Err(Problem::bad_request("the body is the component, and it is empty"));
     }
     let by = Actor(operator.name);
-    let installed = state.lifecycle.install(component.into(), &by).await?;
+    let parcel = Parcel {
+        signature: signature(&headers)?,
+        component: component.into(),
+    };
+    let installed = state.lifecycle.install(parcel, &by).await.inspect_err(|error| {
+        // Nothing else is known of what was refused.
+        if let Some(digest) = error.unsigned() {
+            note.digest(digest);
+        }
+    })?;
     let Installed { plugin, digest, .. } = &installed;
     note.plugin(plugin);
     note.digest(digest);
@@ -76,6 +92,20 @@ pub async fn install(
         taken(&state, installed, before, None).await?
     };
     Ok((StatusCode::CREATED, Json(taken)))
+}
+
+/// The signature that was sent along.
+fn signature(headers: &HeaderMap) -> Result<Option<Vec<u8>>, Problem> {
+    let Some(value) = headers.get(SIGNATURE_HEADER) else {
+        return Ok(None);
+    };
+    match STANDARD.decode(value.as_bytes()) {
+        Ok(signature) if signature.len() <= SIGNATURE_BYTES_MAX => Ok(Some(signature)),
+        _ => Err(Problem::bad_request(format!(
+            "the header Lantern-Signature has to be the component's .minisig file in base64, which has at most \
+             {SIGNATURE_BYTES_MAX} bytes"
+        ))),
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -235,6 +265,7 @@ async fn taken(
     let its_state = view.versions.iter().find(|version| version.digest == digest);
     Ok(Taken {
         state: its_state.map_or(VersionState::Installed, |version| version.state),
+        signature: its_state.map_or_else(|| Verdict::NotChecked.view(), |version| version.signature.clone()),
         effect: Effect::of(&differences),
         plugin,
         version,

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// One thing that may happen `most` times within `span`, for the whole process.
-pub(super) struct Throttle {
+pub struct Throttle {
     most: u32,
     span: Duration,
     state: Mutex<State>,
@@ -17,7 +17,8 @@ struct State {
 }
 
 impl Throttle {
-    pub(super) fn new(most: u32, span: Duration) -> Self {
+    /// Lets `most` of them happen within `span`.
+    pub fn new(most: u32, span: Duration) -> Self {
         let state = State {
             began: Instant::now(),
             passed: 0,
@@ -31,7 +32,7 @@ impl Throttle {
     }
 
     /// It happens. `Ok`: it may, and so many were held back since the last that might. `Err`: it may not, until then.
-    pub(super) fn note(&self) -> Result<u64, Duration> {
+    pub fn note(&self) -> Result<u64, Duration> {
         self.note_at(Instant::now())
     }
 
