@@ -12,6 +12,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 use super::State;
 use super::change::{AuditNote, OptionalInput};
@@ -32,7 +34,11 @@ pub const RETRY_TIME: Duration = Duration::from_secs(150);
 /// slowly holds no more than that in memory.
 const EXPORT_PAGE: u32 = 50;
 
-const CLASSES: [RejectionClass; 8] = [
+/// What may have become of a letter.
+pub const STATES: [&str; 3] = ["open", "resolved", "discarded"];
+
+/// Why a message may have become one.
+pub const CLASSES: [RejectionClass; 8] = [
     RejectionClass::Malformed,
     RejectionClass::Unsupported,
     RejectionClass::Invalid,
@@ -45,28 +51,54 @@ const CLASSES: [RejectionClass; 8] = [
 
 const FILTERS: [&str; 6] = ["plugin", "source", "class", "state", "since", "until"];
 
-#[derive(Serialize)]
+/// A message that could not be projected.
+#[derive(Serialize, ToSchema)]
 pub struct DeadLetter {
+    /// Its number.
     id: i64,
+    /// The plugin.
     plugin: String,
+    /// The source.
     source: String,
+    /// Which history of the source.
     epoch: i64,
+    /// The stream; none for core NATS.
     stream: Option<String>,
+    /// The sequence of the message in it.
     sequence: i64,
+    /// The subject that it was published to.
     subject: String,
+    /// When (RFC 3339).
     published: String,
+    /// Its headers: name and value.
     headers: Vec<(String, String)>,
+    /// The payload.
     payload_base64: String,
     /// The payload once more, when it is UTF-8.
     payload_text: Option<String>,
+    /// The kind of reason.
+    #[schema(value_type = RejectionClass)]
     class: String,
+    /// Why, in words.
     reason: String,
+    /// The version that rejected it last.
     version: String,
+    /// That version's digest.
     digest: String,
+    /// How often it was tried.
     attempts: i64,
+    /// `open`, `resolved` or `discarded`.
+    #[schema(schema_with = state_words)]
     state: String,
+    /// When it was first rejected (RFC 3339).
     first_at: String,
+    /// When it was last tried.
     last_at: String,
+}
+
+fn state_words() -> Object {
+    let states = ObjectBuilder::new().enum_values(Some(STATES));
+    states.schema_type(Type::String).build()
 }
 
 pub async fn list(
@@ -107,9 +139,7 @@ fn filter(parameters: &Parameters) -> Result<DeadLetterFilter, Problem> {
         class: parameters
             .choice("class", &CLASSES.map(RejectionClass::as_str))?
             .map(str::to_owned),
-        state: parameters
-            .choice("state", &["open", "resolved", "discarded"])?
-            .map(str::to_owned),
+        state: parameters.choice("state", &STATES)?.map(str::to_owned),
         since: parameters.time("since")?,
         until: parameters.time("until")?,
     })
@@ -182,14 +212,22 @@ impl Export {
 }
 
 /// Which open letters are meant. What is not said is not asked.
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Default, ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(as = WhichDeadLetters)]
 pub struct Which {
+    /// Of this plugin.
     plugin: Option<String>,
+    /// Of this source.
     source: Option<String>,
+    /// Of this kind.
+    #[schema(value_type = Option<RejectionClass>)]
     class: Option<String>,
+    /// First rejected at this time or later (RFC 3339).
     since: Option<String>,
+    /// First rejected before this time (RFC 3339).
     until: Option<String>,
+    /// This one.
     id: Option<i64>,
     /// That really all are meant, where nothing else is said.
     all: bool,
@@ -239,8 +277,10 @@ pub async fn retry(
     Ok(Json(healed))
 }
 
-#[derive(Serialize)]
+/// Letters that were given up.
+#[derive(Serialize, ToSchema)]
 pub struct Discarded {
+    /// How many.
     discarded: u64,
 }
 

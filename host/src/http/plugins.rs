@@ -8,6 +8,7 @@ use axum::extract;
 use axum::http::{Uri, header};
 use axum::response::IntoResponse;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::State;
 use super::change::OfPlugin;
@@ -19,8 +20,10 @@ use crate::schema::difference::{Difference, Effect};
 use crate::settings::PluginSettings;
 use crate::store::reader::SourceFilter;
 
-pub use acts::{INSTALL_TIME, activate, install, pause, remove, resume, rollback};
-pub use settings::{change as change_settings, show as settings};
+pub use acts::{
+    Activate, INSTALL_TIME, Pause, Removed, Taken, activate, install, pause, remove, resume, rollback,
+};
+pub use settings::{Changes, change as change_settings, show as settings};
 
 /// Ranges of the ledger that a plugin is shown with, the newest; all of them are in `/api/v1/ledger`.
 const RANGES_MAX: u32 = 1_000;
@@ -33,20 +36,33 @@ pub async fn list(
     Ok(Json(state.lifecycle.list().await?))
 }
 
-#[derive(Serialize)]
+/// A plugin with all that is known of it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PluginDetail)]
 pub struct Detail {
+    /// Its name.
     name: String,
+    /// The state of the version that counts.
     state: VersionState,
+    /// The digest of the version that runs, or would if it were not paused.
     active: Option<String>,
+    /// The digest of the one before it.
     previous: Option<String>,
+    /// Why it is paused.
     paused: Option<String>,
+    /// What the version that runs reads.
     sources: Vec<String>,
+    /// The tables of the version that runs.
     tables: Vec<String>,
+    /// What is set for it; what is absent is as for all plugins.
     settings: PluginSettings,
+    /// All versions, in the order of arrival.
     versions: Vec<Version>,
 }
 
-#[derive(Serialize)]
+/// A version with what it handled.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PluginVersionDetail)]
 struct Version {
     #[serde(flatten)]
     version: VersionView,
@@ -104,7 +120,8 @@ pub async fn component(
     Ok(([(header::CONTENT_TYPE, "application/wasm")], bytes))
 }
 
-#[derive(Serialize)]
+/// In what two versions differ.
+#[derive(Serialize, ToSchema)]
 pub struct Differences {
     /// The digest of the version that is compared with.
     from: String,
@@ -112,6 +129,7 @@ pub struct Differences {
     to: String,
     /// What all of them cost together.
     effect: Effect,
+    /// One by one.
     differences: Vec<Difference>,
 }
 

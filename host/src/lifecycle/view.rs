@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Lifecycle, LifecycleError};
 use crate::batch::Timestamp;
@@ -11,7 +12,7 @@ use crate::schema::difference::{Difference, differences};
 use crate::store::{Installation, VersionRecord};
 
 /// Where a version is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum VersionState {
     /// Checked and kept; it never ran.
@@ -27,7 +28,8 @@ pub enum VersionState {
 }
 
 /// One version of a plugin.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = PluginVersion)]
 pub struct VersionView {
     /// The version that it says it is.
     pub version: String,
@@ -50,7 +52,8 @@ pub struct VersionView {
 }
 
 /// A plugin.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Plugin)]
 pub struct PluginView {
     /// Its name.
     pub name: String,
@@ -71,7 +74,7 @@ pub struct PluginView {
 }
 
 /// A file, or an active version, that does not run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Refusal {
     /// The file of the plugin directory, or the plugin's name and digest.
     pub what: String,

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     Column, ColumnType, Guard, Index, Manifest, Merge, OnConflict, Origin, Role, Source, Table, Write,
@@ -51,7 +52,7 @@ pub struct NamedTable {
 }
 
 /// A table as its plugin described it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TableDescription {
     /// A sentence for people; may be empty.
     pub doc: String,
@@ -68,7 +69,8 @@ pub struct TableDescription {
 }
 
 /// A column as its plugin described it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Column)]
 pub struct ColumnDescription {
     /// Unique in the table.
     pub name: String,
@@ -91,8 +93,9 @@ pub struct ColumnDescription {
 }
 
 /// What a column means to people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schema(as = ColumnRole)]
 pub enum RoleWord {
     /// When it happened.
     Time,
@@ -105,7 +108,8 @@ pub enum RoleWord {
 }
 
 /// An index as its plugin described it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Index)]
 pub struct IndexDescription {
     /// In order.
     pub columns: Vec<String>,

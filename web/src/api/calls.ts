@@ -28,7 +28,7 @@ export const count = (name: string, query: Query, signal?: AbortSignal) =>
 export const row = (name: string, key: string, signal?: AbortSignal) =>
   get<T.RowDetail>(`${table(name)}/rows/${encodeURIComponent(key)}`, EXACT, signal);
 export const facets = (name: string, query: Query, signal?: AbortSignal) =>
-  get<{ facets: T.Facet[] }>(`${table(name)}/facets`, { ...EXACT, ...query }, signal);
+  get<T.Facets>(`${table(name)}/facets`, { ...EXACT, ...query }, signal);
 export const histogram = (name: string, query: Query, signal?: AbortSignal) =>
   get<T.Histogram>(`${table(name)}/histogram`, query, signal);
 export const series = (name: string, query: Query, signal?: AbortSignal) =>
@@ -39,10 +39,9 @@ export const exportPath = (name: string) => `${table(name)}/export`;
 export const deadLetters = (query: Query, signal?: AbortSignal) =>
   get<T.Page<T.DeadLetter>>(`${V1}/dead-letters`, query, signal);
 export const retryLetters = (which: object) => change<T.Healed>('POST', `${V1}/dead-letters/retry`, which);
-export const discardLetters = (which: object) =>
-  change<{ discarded: number }>('POST', `${V1}/dead-letters/discard`, which);
+export const discardLetters = (which: object) => change<T.Discarded>('POST', `${V1}/dead-letters/discard`, which);
 
-export const plugins = (signal?: AbortSignal) => get<T.Plugin[]>(`${V1}/plugins`, {}, signal);
+export const plugins = (signal?: AbortSignal) => get<T.ListedPlugin[]>(`${V1}/plugins`, {}, signal);
 export const onePlugin = (name: string, signal?: AbortSignal) => get<T.Plugin>(plugin(name), {}, signal);
 export const refusals = (signal?: AbortSignal) => get<T.Refusal[]>(`${V1}/plugin-files`, {}, signal);
 export const act = <A>(name: string, what: string, body?: object) => change<A>('POST', `${plugin(name)}/${what}`, body);
