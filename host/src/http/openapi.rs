@@ -45,11 +45,11 @@ const INTRODUCTION: &str = "\
 Lantern projects event streams into tables. Everything is under `/api/v1`, answered in JSON, and refused as \
 problem+json (RFC 9457).
 
-A change needs an operator's token, everywhere, and stands in the audit. A read needs a viewer's token; on the loopback \
-interface, by one of this machine's own names, it needs none. HEAD is answered wherever GET is.
+A change needs an operator's token, everywhere, and stands in the audit. A read needs a viewer's token; on the \
+loopback interface, by one of this machine's own names, it needs none. HEAD is answered wherever GET is.
 
-A field that can be null is always there; one that is left out is never null. Times are RFC 3339. A whole number may have \
-64 bits, which is more than a double holds.";
+A field that can be null is always there; one that is left out is never null. Times are RFC 3339. A whole number \
+may have 64 bits, which is more than a double holds.";
 
 /// The document, as it is served.
 pub struct Document {
@@ -182,10 +182,10 @@ fn operation(route: &Route, doc: &Doc) -> Operation {
 fn description(route: &Route, doc: &Doc) -> String {
     let needs = match route.needs {
         Needs::Nothing => "Everybody who can connect may ask.".to_owned(),
-        Needs::Viewer => "Needs a viewer; on the loopback interface nobody.".to_owned(),
+        Needs::Viewer => "Needs a viewer's token; on the loopback interface none.".to_owned(),
         Needs::Operator => match route.action {
-            Some(action) => format!("Needs an operator, and stands in the audit as `{action}`."),
-            None => "Needs an operator.".to_owned(),
+            Some(action) => format!("Needs an operator's token, and stands in the audit as `{action}`."),
+            None => "Needs an operator's token.".to_owned(),
         },
     };
     match doc.description {

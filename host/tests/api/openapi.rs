@@ -250,133 +250,139 @@ async fn questions_in_sql_are_as_the_document_says() {
     }
 }
 
-/// Changes that are made one after the other, with the path of their route where it has parameters.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_change_answers_as_the_document_says() {
-    let scene = Scene::near().await;
-    let described = Described::kept();
-    let mut done = BTreeSet::new();
-    let mut act = async |method: &str, route: &str, path: &str, body: &[u8], expected: u16| {
-        let (path, query) = path
-            .split_once('?')
-            .map_or((path, String::new()), |(path, query)| (path, format!("?{query}")));
-        let kind = if body.starts_with(b"\0asm") {
-            "application/wasm"
-        } else {
-            "application/json"
-        };
+/// Calls that are made one after the other.
+struct Acts {
+    scene: Scene,
+    described: Described,
+    done: BTreeSet<String>,
+}
+
+impl Acts {
+    /// A call of the operator to the route, which has to be answered with this status and as the document says. A body
+    /// that is taken has to be as the document says, too.
+    async fn act(&mut self, method: &str, route: &str, path: &str, body: &[u8], expected: u16) {
+        let is_component = body.starts_with(b"\0asm");
         let mut request = Request::builder()
             .method(method)
-            .uri(format!("{path}{query}"))
+            .uri(path)
             .header("host", "localhost")
-            .header("authorization", bearer(&scene.operator));
+            .header("authorization", bearer(&self.scene.operator));
         if !body.is_empty() {
+            let kind = if is_component {
+                "application/wasm"
+            } else {
+                "application/json"
+            };
             request = request.header("content-type", kind);
         }
         let request = request.body(Body::from(body.to_vec())).unwrap();
-        let (status, kind, answer) = whole(&scene.api, request).await;
+        let (status, kind, answer) = whole(&self.scene.api, request).await;
         assert_eq!(status, expected, "{method} {path}: {answer}");
-        described.check(method, route, status, kind.as_deref(), &answer);
-        if !body.is_empty() && !body.starts_with(b"\0asm") && status < 300 {
-            let schema =
-                &described.operation(method, route)["requestBody"]["content"]["application/json"]["schema"];
-            let name = schema["$ref"].as_str().unwrap().rsplit('/').next().unwrap();
-            described.is(name, &serde_json::from_slice(body).unwrap());
+        self.described
+            .check(method, route, status, kind.as_deref(), &answer);
+        if !body.is_empty() && !is_component && status < 300 {
+            let takes = &self.described.operation(method, route)["requestBody"]["content"];
+            let schema = takes["application/json"]["schema"]["$ref"].as_str().unwrap();
+            let name = schema.rsplit('/').next().unwrap();
+            self.described.is(name, &serde_json::from_slice(body).unwrap());
         }
-        done.insert(format!("{method} {route}"));
-    };
-    let (a, b) = (evolving::version(b'a'), evolving::version(b'b'));
-    let plugin = "/api/v1/plugins/{plugin}";
-    let of = |what: &str| {
-        (
-            format!("{plugin}{what}"),
-            format!("/api/v1/plugins/evolving{what}"),
-        )
-    };
-
-    act(
-        "POST",
-        "/api/v1/plugins",
-        "/api/v1/plugins?activate=true",
-        &a,
-        201,
-    )
-    .await;
-    act("POST", "/api/v1/plugins", "/api/v1/plugins", &b, 201).await;
-    act(
-        "POST",
-        "/api/v1/plugins",
-        "/api/v1/plugins",
-        b"\0asm nonsense",
-        422,
-    )
-    .await;
-    for (what, body, expected) in [
-        ("/activate", "{\"digest\":\"1.1.0\"}", 200),
-        ("/activate", "{\"digest\":\"9.9.9\"}", 404),
-        ("/activate", "[]", 400),
-        ("/rollback", "", 200),
-        ("/pause", "{\"reason\":\"a look\"}", 200),
-        ("/resume", "", 200),
-        ("/canary", "{\"version\":\"1.1.0\",\"messages\":0}", 422),
-        ("/reproject", "{\"version\":\"1.0.0\"}", 409),
-        ("/rebuild", "{\"rate\":0}", 400),
-    ] {
-        let (route, path) = of(what);
-        act("POST", &route, &path, body.as_bytes(), expected).await;
+        self.done.insert(format!("{method} {route}"));
     }
-    let (route, path) = of("/settings");
-    let settings = "{\"changes\":{\"limits.memory\":\"64 MiB\",\"limits.message_time\":\"500ms\",\
-                    \"dead_letters.policy\":\"drop-oldest\",\"rollback.enabled\":false,\"wasi\":null}}";
-    act("PUT", &route, &path, settings.as_bytes(), 200).await;
-    act(
-        "PUT",
-        &route,
-        &path,
-        b"{\"changes\":{\"limits.memory\":\"1 B\"}}",
-        422,
-    )
-    .await;
-    for (route, path) in [
-        (plugin, "/api/v1/plugins/evolving"),
-        (
-            "/api/v1/plugins/{plugin}/settings",
-            "/api/v1/plugins/evolving/settings",
-        ),
-        (
-            "/api/v1/plugins/{plugin}/differences",
-            "/api/v1/plugins/evolving/differences?from=1.0.0&to=1.1.0",
-        ),
-        ("/api/v1/plugins", "/api/v1/plugins"),
-        ("/api/v1/projections", "/api/v1/projections"),
-        ("/api/v1/projections/history", "/api/v1/projections/history"),
-        ("/readyz", "/readyz"),
-        ("/api/v1/audit", "/api/v1/audit"),
-    ] {
-        act("GET", route, path, b"", if path == "/readyz" { 503 } else { 200 }).await;
+
+    /// The same for a route and a path that are alike.
+    async fn at(&mut self, method: &str, path: &str, body: &str, expected: u16) {
+        let route = path.split('?').next().unwrap();
+        self.act(method, route, path, body.as_bytes(), expected).await;
     }
-    act("DELETE", plugin, "/api/v1/plugins/evolving?tables=drop", b"", 200).await;
 
-    let letters = "/api/v1/dead-letters";
-    let (retry, discard) = (format!("{letters}/retry"), format!("{letters}/discard"));
-    act("POST", &retry, &retry, b"{\"source\":\"nothing\"}", 200).await;
-    act("POST", &discard, &discard, b"", 400).await;
-    act("POST", &discard, &discard, b"{\"id\":7}", 200).await;
-    act("POST", &discard, &discard, b"{\"id\":7}", 409).await;
-    act("DELETE", "/api/v1/rebuilds/{id}", "/api/v1/rebuilds/7", b"", 409).await;
+    /// The same for the plugin `evolving`.
+    async fn of_plugin(&mut self, method: &str, rest: &str, body: &str, expected: u16) {
+        let route = format!("/api/v1/plugins/{{plugin}}{}", rest.split('?').next().unwrap());
+        let path = format!("/api/v1/plugins/evolving{rest}");
+        self.act(method, &route, &path, body.as_bytes(), expected).await;
+    }
 
-    let tokens = "/api/v1/tokens";
-    let token = b"{\"name\":\"ci\",\"role\":\"viewer\",\"expires_in_days\":1}";
-    act("POST", tokens, tokens, token, 201).await;
-    act("POST", tokens, tokens, token, 409).await;
-    act("DELETE", "/api/v1/tokens/{name}", "/api/v1/tokens/ci", b"", 204).await;
-    act("DELETE", "/api/v1/tokens/{name}", "/api/v1/tokens/ci", b"", 404).await;
+    async fn with_plugins(&mut self) {
+        let (a, b) = (evolving::version(b'a'), evolving::version(b'b'));
+        let all = "/api/v1/plugins";
+        self.act("POST", all, &format!("{all}?activate=true"), &a, 201)
+            .await;
+        self.act("POST", all, all, &b, 201).await;
+        self.act("POST", all, all, b"\0asm nonsense", 422).await;
+        for (what, body, expected) in [
+            ("/activate", r#"{"digest":"1.1.0"}"#, 200),
+            ("/activate", r#"{"digest":"9.9.9"}"#, 404),
+            ("/activate", "[]", 400),
+            ("/rollback", "", 200),
+            ("/pause", r#"{"reason":"a look"}"#, 200),
+            ("/resume", "", 200),
+            ("/canary", r#"{"version":"1.1.0","messages":0}"#, 422),
+            ("/reproject", r#"{"version":"1.0.0"}"#, 409),
+            ("/rebuild", r#"{"rate":0}"#, 400),
+        ] {
+            self.of_plugin("POST", what, body, expected).await;
+        }
+        let settings = r#"{"changes":{"limits.memory":"64 MiB","limits.message_time":"500ms",
+            "dead_letters.policy":"drop-oldest","rollback.enabled":false,"wasi":null}}"#;
+        self.of_plugin("PUT", "/settings", settings, 200).await;
+        self.of_plugin("PUT", "/settings", r#"{"changes":{"limits.memory":"1 B"}}"#, 422)
+            .await;
+        for what in ["", "/settings", "/differences?from=1.0.0&to=1.1.0"] {
+            self.of_plugin("GET", what, "", 200).await;
+        }
+        for path in [
+            all,
+            "/api/v1/projections",
+            "/api/v1/projections/history",
+            "/api/v1/audit",
+        ] {
+            self.at("GET", path, "", 200).await;
+        }
+        self.at("GET", "/readyz", "", 503).await;
+        self.of_plugin("DELETE", "?tables=drop", "", 200).await;
+    }
 
-    let changes = scene.routes.iter().filter(|route| route.action.is_some());
+    async fn with_records_and_tokens(&mut self) {
+        let (retry, discard) = ("/api/v1/dead-letters/retry", "/api/v1/dead-letters/discard");
+        self.at("POST", retry, r#"{"source":"nothing"}"#, 200).await;
+        self.at("POST", discard, "", 400).await;
+        self.at("POST", discard, r#"{"id":7}"#, 200).await;
+        self.at("POST", discard, r#"{"id":7}"#, 409).await;
+        self.act("DELETE", "/api/v1/rebuilds/{id}", "/api/v1/rebuilds/7", b"", 409)
+            .await;
+        let (tokens, token) = (
+            "/api/v1/tokens",
+            r#"{"name":"ci","role":"viewer","expires_in_days":1}"#,
+        );
+        self.at("POST", tokens, token, 201).await;
+        self.at("POST", tokens, token, 409).await;
+        for expected in [204, 404] {
+            self.act(
+                "DELETE",
+                "/api/v1/tokens/{name}",
+                "/api/v1/tokens/ci",
+                b"",
+                expected,
+            )
+            .await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_change_answers_as_the_document_says() {
+    let mut acts = Acts {
+        scene: Scene::near().await,
+        described: Described::kept(),
+        done: BTreeSet::new(),
+    };
+    acts.with_plugins().await;
+    acts.with_records_and_tokens().await;
+    let changes = acts.scene.routes.iter().filter(|route| route.action.is_some());
     let changes: BTreeSet<String> = changes
         .map(|route| format!("{} {}", route.method, route.path))
         .collect();
-    let missing: Vec<_> = changes.difference(&done).collect();
+    let missing: Vec<_> = changes.difference(&acts.done).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
 
@@ -405,11 +411,8 @@ async fn the_page_has_every_route_and_loads_nothing_from_elsewhere() {
         policy.contains("style-src 'self'") && !policy.contains("unsafe"),
         "{policy}"
     );
-    for refused in ["<script", "style=", "<style", " on", "https:"] {
-        assert!(
-            !page.contains(&format!("{refused}click")) && !(refused != " on" && page.contains(refused)),
-            "{refused}"
-        );
+    for refused in ["<script", "<style", "style=", "onclick", "https:", "src="] {
+        assert!(!page.contains(refused), "{refused}");
     }
     let described = Described::parse(&served(&api).await);
     for operation in described.operations() {

@@ -59,7 +59,7 @@ export interface paths {
          * Whether all is well, for viewers
          * @description Checks the broker, the database, the disk, and every projection, which is not well when it has halted, or has not moved for ten seconds although messages wait.
          *
-         *     Needs a viewer; on the loopback interface nobody.
+         *     Needs a viewer's token; on the loopback interface none.
          */
         get: operations["health"];
         put?: never;
@@ -79,7 +79,7 @@ export interface paths {
         };
         /**
          * Figures for Prometheus
-         * @description Needs a viewer; on the loopback interface nobody.
+         * @description Needs a viewer's token; on the loopback interface none.
          */
         get: operations["metrics"];
         put?: never;
@@ -141,7 +141,7 @@ export interface paths {
         };
         /**
          * The projections, and how far they are
-         * @description Needs a viewer; on the loopback interface nobody.
+         * @description Needs a viewer's token; on the loopback interface none.
          */
         get: operations["listProjections"];
         put?: never;
@@ -163,7 +163,7 @@ export interface paths {
          * How the projections did in the last hour
          * @description A sample of each every ten seconds, as long as the host has run.
          *
-         *     Needs a viewer; on the loopback interface nobody.
+         *     Needs a viewer's token; on the loopback interface none.
          */
         get: operations["projectionHistory"];
         put?: never;
@@ -185,7 +185,7 @@ export interface paths {
          * A question in SQL
          * @description One SELECT over the tables of plugins, where the setting `http.sql` is true; three seconds, 1,000 rows (100,000 as CSV). There is nothing else to be had: no other statement, no PRAGMA, no ATTACH, none of the host's own tables.
          *
-         *     Needs an operator.
+         *     Needs an operator's token.
          */
         get: operations["sql"];
         put?: never;
@@ -205,7 +205,7 @@ export interface paths {
         };
         /**
          * Whose token this is
-         * @description Needs a viewer; on the loopback interface nobody.
+         * @description Needs a viewer's token; on the loopback interface none.
          */
         get: operations["whoAmI"];
         put?: never;
@@ -225,13 +225,13 @@ export interface paths {
         };
         /**
          * All tokens
-         * @description Needs an operator.
+         * @description Needs an operator's token.
          */
         get: operations["listTokens"];
         put?: never;
         /**
          * Make a token
-         * @description Needs an operator, and stands in the audit as `token.create`.
+         * @description Needs an operator's token, and stands in the audit as `token.create`.
          */
         post: operations["createToken"];
         delete?: never;
@@ -254,7 +254,7 @@ export interface paths {
          * Revoke a token
          * @description Whoever follows a table with it is told no more.
          *
-         *     Needs an operator, and stands in the audit as `token.revoke`.
+         *     Needs an operator's token, and stands in the audit as `token.revoke`.
          */
         delete: operations["revokeToken"];
         options?: never;
@@ -271,7 +271,7 @@ export interface paths {
         };
         /**
          * All tables
-         * @description Needs a viewer; on the loopback interface nobody.
+         * @description Needs a viewer's token; on the loopback interface none.
          */
         get: operations["listTables"];
         put?: never;
@@ -291,7 +291,7 @@ export interface paths {
         };
         /**
          * One table
-         * @description Needs a viewer; on the loopback interface nobody.
+         * @description Needs a viewer's token; on the loopback interface none.
          */
         get: operations["getTable"];
         put?: never;
@@ -313,7 +313,7 @@ export interface paths {
          * Rows of a table, in pages
          * @description Without `sort` the newest by the time column come first, and where there is none, the last to arrive. Pages neither repeat nor lose rows that are there all the time. Where no index leads to the rows, a page may be short, or empty, and still have a `next_cursor`: so far was looked.
          *
-         *     Needs a viewer; on the loopback interface nobody.
+         *     Needs a viewer's token; on the loopback interface none.
          */
         get: operations["listRows"];
         put?: never;
@@ -335,7 +335,7 @@ export interface paths {
          * One row with all that is known of it
          * @description The message is shown as long as its stream has it, or a dead letter was kept of it.
          *
-         *     Needs a viewer; on the loopback interface nobody.
+         *     Needs a viewer's token; on the loopback interface none.
          */
         get: operations["getRow"];
         put?: never;
@@ -357,7 +357,7 @@ export interface paths {
          * Rows of a table as they come
          * @description A row that a later message changes comes again. Rows that heal or are reprojected come in the place of their message, which has gone by: they are in the table, and not here. Whoever follows with a token is told no more when it is revoked or expires.
          *
-         *     Needs a viewer; on the loopback interface nobody.
+         *     Needs a viewer's token; on the loopback interface none.
          */
         get: operations["followTable"];
         put?: never;
@@ -379,7 +379,7 @@ export interface paths {
          * Rows of a table as a file
          * @description It is read in short pages while the client takes it, so it is no snapshot. An export that breaks off ends without the last chunk of HTTP, which clients notice. In CSV (RFC 4180) a text that begins with `=` `+` `-` `@`, tab or return gets an apostrophe in front, so that no spreadsheet runs it.
          *
-         *     Needs a viewer; on the loopback interface nobody.
+         *     Needs a viewer's token; on the loopback interface none.
          */
         get: operations["exportTable"];
         put?: never;
@@ -399,7 +399,7 @@ export interface paths {
         };
         /**
          * How many rows there are
-         * @description Needs a viewer; on the loopback interface nobody.
+         * @description Needs a viewer's token; on the loopback interface none.
          */
         get: operations["countRows"];
         put?: never;
@@ -421,7 +421,7 @@ export interface paths {
          * Frequent values of columns
          * @description A column leaves out the choice among its own values. Where all rows would take too long, the newest ones stand for them, and `exact` is false.
          *
-         *     Needs a viewer; on the loopback interface nobody.
+         *     Needs a viewer's token; on the loopback interface none.
          */
         get: operations["facets"];
         put?: never;
@@ -441,7 +441,7 @@ export interface paths {
         };
         /**
          * Rows over time
-         * @description Needs a viewer; on the loopback interface nobody.
+         * @description Needs a viewer's token; on the loopback interface none.
          */
         get: operations["histogram"];
         put?: never;
@@ -463,7 +463,7 @@ export interface paths {
          * Quantities over time
          * @description Where all rows would take too long, the newest ones stand for them, and `exact` is false.
          *
-         *     Needs a viewer; on the loopback interface nobody.
+         *     Needs a viewer's token; on the loopback interface none.
          */
         get: operations["series"];
         put?: never;
@@ -483,7 +483,7 @@ export interface paths {
         };
         /**
          * Messages that were gone before they were read
-         * @description Needs a viewer; on the loopback interface nobody.
+         * @description Needs a viewer's token; on the loopback interface none.
          */
         get: operations["listGaps"];
         put?: never;
@@ -505,7 +505,7 @@ export interface paths {
          * Which version handled which messages
          * @description `messages = projected + skipped + dead` in every range; the ranges of a source follow each other without a hole and end at the checkpoint.
          *
-         *     Needs a viewer; on the loopback interface nobody.
+         *     Needs a viewer's token; on the loopback interface none.
          */
         get: operations["listLedger"];
         put?: never;
@@ -525,7 +525,7 @@ export interface paths {
         };
         /**
          * Who did what, and how it ended
-         * @description Needs a viewer; on the loopback interface nobody.
+         * @description Needs a viewer's token; on the loopback interface none.
          */
         get: operations["listAudit"];
         put?: never;
@@ -545,7 +545,7 @@ export interface paths {
         };
         /**
          * Messages that could not be projected
-         * @description Needs a viewer; on the loopback interface nobody.
+         * @description Needs a viewer's token; on the loopback interface none.
          */
         get: operations["listDeadLetters"];
         put?: never;
@@ -565,7 +565,7 @@ export interface paths {
         };
         /**
          * Dead letters as a file
-         * @description Needs a viewer; on the loopback interface nobody.
+         * @description Needs a viewer's token; on the loopback interface none.
          */
         get: operations["exportDeadLetters"];
         put?: never;
@@ -585,7 +585,7 @@ export interface paths {
         };
         /**
          * One dead letter
-         * @description Needs a viewer; on the loopback interface nobody.
+         * @description Needs a viewer's token; on the loopback interface none.
          */
         get: operations["getDeadLetter"];
         put?: never;
@@ -609,7 +609,7 @@ export interface paths {
          * Try open dead letters again
          * @description With the versions that run. Without a body, all of them.
          *
-         *     Needs an operator, and stands in the audit as `dead-letters.retry`.
+         *     Needs an operator's token, and stands in the audit as `dead-letters.retry`.
          */
         post: operations["retryDeadLetters"];
         delete?: never;
@@ -631,7 +631,7 @@ export interface paths {
          * Give open dead letters up
          * @description Something has to be said: which, or `all`.
          *
-         *     Needs an operator, and stands in the audit as `dead-letters.discard`.
+         *     Needs an operator's token, and stands in the audit as `dead-letters.discard`.
          */
         post: operations["discardDeadLetters"];
         delete?: never;
@@ -649,7 +649,7 @@ export interface paths {
         };
         /**
          * All plugins
-         * @description Needs a viewer; on the loopback interface nobody.
+         * @description Needs a viewer's token; on the loopback interface none.
          */
         get: operations["listPlugins"];
         put?: never;
@@ -657,7 +657,7 @@ export interface paths {
          * Install a component
          * @description It is checked and kept; nothing of it runs, unless `activate` is true.
          *
-         *     Needs an operator, and stands in the audit as `plugin.install`.
+         *     Needs an operator's token, and stands in the audit as `plugin.install`.
          */
         post: operations["installPlugin"];
         delete?: never;
@@ -675,14 +675,14 @@ export interface paths {
         };
         /**
          * One plugin with all that is known of it
-         * @description Needs a viewer; on the loopback interface nobody.
+         * @description Needs a viewer's token; on the loopback interface none.
          */
         get: operations["getPlugin"];
         put?: never;
         post?: never;
         /**
          * Remove a plugin
-         * @description Needs an operator, and stands in the audit as `plugin.remove`.
+         * @description Needs an operator's token, and stands in the audit as `plugin.remove`.
          */
         delete: operations["removePlugin"];
         options?: never;
@@ -699,7 +699,7 @@ export interface paths {
         };
         /**
          * In what two versions differ
-         * @description Needs a viewer; on the loopback interface nobody.
+         * @description Needs a viewer's token; on the loopback interface none.
          */
         get: operations["pluginDifferences"];
         put?: never;
@@ -719,7 +719,7 @@ export interface paths {
         };
         /**
          * The component of a version, as it was installed
-         * @description Needs an operator.
+         * @description Needs an operator's token.
          */
         get: operations["getComponent"];
         put?: never;
@@ -739,14 +739,14 @@ export interface paths {
         };
         /**
          * What is set for a plugin
-         * @description Needs a viewer; on the loopback interface nobody.
+         * @description Needs a viewer's token; on the loopback interface none.
          */
         get: operations["getSettings"];
         /**
          * Set something for a plugin
          * @description What is not named stays as it is. Either all of it can be used, or nothing changes.
          *
-         *     Needs an operator, and stands in the audit as `plugin.set`.
+         *     Needs an operator's token, and stands in the audit as `plugin.set`.
          */
         put: operations["changeSettings"];
         post?: never;
@@ -765,7 +765,7 @@ export interface paths {
         };
         /**
          * What of the plugin directory, or of what should run, is refused
-         * @description Needs a viewer; on the loopback interface nobody.
+         * @description Needs a viewer's token; on the loopback interface none.
          */
         get: operations["listRefusals"];
         put?: never;
@@ -789,7 +789,7 @@ export interface paths {
          * Make a version run
          * @description Between two batches, in one transaction. Without a body, the newest version. Open dead letters are tried again with it.
          *
-         *     Needs an operator, and stands in the audit as `plugin.activate`.
+         *     Needs an operator's token, and stands in the audit as `plugin.activate`.
          */
         post: operations["activatePlugin"];
         delete?: never;
@@ -809,7 +809,7 @@ export interface paths {
         put?: never;
         /**
          * Make the version before run again
-         * @description Needs an operator, and stands in the audit as `plugin.rollback`.
+         * @description Needs an operator's token, and stands in the audit as `plugin.rollback`.
          */
         post: operations["rollbackPlugin"];
         delete?: never;
@@ -829,7 +829,7 @@ export interface paths {
         put?: never;
         /**
          * Pause a plugin
-         * @description Needs an operator, and stands in the audit as `plugin.pause`.
+         * @description Needs an operator's token, and stands in the audit as `plugin.pause`.
          */
         post: operations["pausePlugin"];
         delete?: never;
@@ -849,7 +849,7 @@ export interface paths {
         put?: never;
         /**
          * Have a plugin go on
-         * @description Needs an operator, and stands in the audit as `plugin.resume`.
+         * @description Needs an operator's token, and stands in the audit as `plugin.resume`.
          */
         post: operations["resumePlugin"];
         delete?: never;
@@ -867,7 +867,7 @@ export interface paths {
         };
         /**
          * All rebuilds
-         * @description Needs a viewer; on the loopback interface nobody.
+         * @description Needs a viewer's token; on the loopback interface none.
          */
         get: operations["listRebuilds"];
         put?: never;
@@ -887,14 +887,14 @@ export interface paths {
         };
         /**
          * One rebuild
-         * @description Needs a viewer; on the loopback interface nobody.
+         * @description Needs a viewer's token; on the loopback interface none.
          */
         get: operations["getRebuild"];
         put?: never;
         post?: never;
         /**
          * Give a rebuild up
-         * @description Needs an operator, and stands in the audit as `rebuild.cancel`.
+         * @description Needs an operator's token, and stands in the audit as `rebuild.cancel`.
          */
         delete: operations["cancelRebuild"];
         options?: never;
@@ -911,7 +911,7 @@ export interface paths {
         };
         /**
          * How far a rebuild is, as it goes on
-         * @description Needs a viewer; on the loopback interface nobody.
+         * @description Needs a viewer's token; on the loopback interface none.
          */
         get: operations["followRebuild"];
         put?: never;
@@ -935,7 +935,7 @@ export interface paths {
          * Fill a plugin's tables anew
          * @description Beside those in use; when they have caught up, one transaction puts them in the place of the old ones.
          *
-         *     Needs an operator, and stands in the audit as `rebuild.begin`.
+         *     Needs an operator's token, and stands in the audit as `rebuild.begin`.
          */
         post: operations["beginRebuild"];
         delete?: never;
@@ -953,7 +953,7 @@ export interface paths {
         };
         /**
          * Where a row comes from
-         * @description Needs a viewer; on the loopback interface nobody.
+         * @description Needs a viewer's token; on the loopback interface none.
          */
         get: operations["trace"];
         put?: never;
@@ -973,7 +973,7 @@ export interface paths {
         };
         /**
          * What a version has made
-         * @description Needs a viewer; on the loopback interface nobody.
+         * @description Needs a viewer's token; on the loopback interface none.
          */
         get: operations["writtenBy"];
         put?: never;
@@ -997,7 +997,7 @@ export interface paths {
          * Try a version beside the one that runs
          * @description Both project the same messages into databases that are thrown away; nothing of the host changes. It answers when it is over, which may be after a quarter of an hour of listening.
          *
-         *     Needs an operator, and stands in the audit as `plugin.canary`.
+         *     Needs an operator's token, and stands in the audit as `plugin.canary`.
          */
         post: operations["canary"];
         delete?: never;
@@ -1019,7 +1019,7 @@ export interface paths {
          * Make a version's work again
          * @description The version that runs makes again what another one has made, from just its messages.
          *
-         *     Needs an operator, and stands in the audit as `plugin.reproject`.
+         *     Needs an operator's token, and stands in the audit as `plugin.reproject`.
          */
         post: operations["reproject"];
         delete?: never;

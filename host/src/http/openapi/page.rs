@@ -44,8 +44,39 @@ pub(super) fn render(api: &OpenApi) -> String {
     all.push("<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n");
     all.push("<meta name=\"viewport\" content=\"width=device-width\">\n<title>Lantern's API</title>\n");
     all.push("<link rel=\"stylesheet\" href=\"/api/v1/docs/style.css\">\n<nav>\n");
-    all.push("<h2><a href=\"/\">Lantern</a></h2>\n");
+    contents_of(&mut all, api);
+    all.push("<main>\n<header>\n<h1>Lantern's API</h1>\n");
+    all.push(&prose(api.info.description.as_deref().unwrap_or_default()));
+    all.push(&format!(
+        "<p>Version {}. For programs, as OpenAPI 3.1: <a \
+             href=\"/api/v1/openapi.json\">/api/v1/openapi.json</a>.\n</header>\n",
+        escape(&api.info.version)
+    ));
+    let components = api.components.as_ref();
     for tag in tags {
+        all.push(&format!("<section>\n<h2>{}</h2>\n", escape(&tag.name)));
+        all.push(&prose(tag.description.as_deref().unwrap_or_default()));
+        for (path, method, operation) in of_tag(api, &tag.name) {
+            route(&mut all, path, &method, operation, components);
+        }
+        all.push("</section>\n");
+    }
+    refusals(&mut all);
+    all.push("<section id=\"schemas\">\n<h2>Schemas</h2>\n");
+    for (name, schema) in components.iter().flat_map(|components| &components.schemas) {
+        let name = escape(name);
+        all.push(&format!("<article id=\"schema-{name}\">\n<h3>{name}</h3>\n"));
+        all.push(&described(schema));
+        all.push("</article>\n");
+    }
+    all.push("</section>\n</main>\n</html>\n");
+    all.into_string()
+}
+
+/// Where everything is.
+fn contents_of(all: &mut Text, api: &OpenApi) {
+    all.push("<h2><a href=\"/\">Lantern</a></h2>\n");
+    for tag in api.tags.iter().flatten() {
         all.push(&format!("<h3>{}</h3>\n<ul>\n", escape(&tag.name)));
         for (path, method, operation) in of_tag(api, &tag.name) {
             all.push(&format!(
@@ -58,30 +89,27 @@ pub(super) fn render(api: &OpenApi) -> String {
         }
         all.push("</ul>\n");
     }
-    all.push("<h3><a href=\"#schemas\">Schemas</a></h3>\n</nav>\n<main>\n<header>\n<h1>Lantern's API</h1>\n");
-    all.push(&prose(api.info.description.as_deref().unwrap_or_default()));
-    all.push(&format!(
-        "<p>Version {}. For programs, as OpenAPI 3.1: <a href=\"/api/v1/openapi.json\">/api/v1/openapi.json</a>.\n</header>\n",
-        escape(&api.info.version)
-    ));
-    let components = api.components.as_ref();
-    for tag in tags {
-        all.push(&format!("<section>\n<h2>{}</h2>\n", escape(&tag.name)));
-        all.push(&prose(tag.description.as_deref().unwrap_or_default()));
-        for (path, method, operation) in of_tag(api, &tag.name) {
-            route(&mut all, path, &method, operation, components);
-        }
-        all.push("</section>\n");
+    all.push(
+        "<h3><a href=\"#refusals\">Refusals</a></h3>\n<h3><a \
+         href=\"#schemas\">Schemas</a></h3>\n</nav>\n",
+    );
+}
+
+/// What the refusals of all routes mean.
+fn refusals(all: &mut Text) {
+    all.push(
+        "<section id=\"refusals\">\n<h2>Refusals</h2>\n<p>Each is a <a \
+         href=\"#schema-Problem\">Problem</a>, ",
+    );
+    all.push("as <code>application/problem+json</code>.\n<article>\n<table>\n");
+    for (status, _, words) in super::REFUSALS {
+        all.push(&format!(
+            "<tr><th><code>{}</code><td>{}\n",
+            status.as_str(),
+            escape(words)
+        ));
     }
-    all.push("<section id=\"schemas\">\n<h2>Schemas</h2>\n");
-    for (name, schema) in components.iter().flat_map(|components| &components.schemas) {
-        let name = escape(name);
-        all.push(&format!("<article id=\"schema-{name}\">\n<h3>{name}</h3>\n"));
-        all.push(&described(schema));
-        all.push("</article>\n");
-    }
-    all.push("</section>\n</main>\n</html>\n");
-    all.into_string()
+    all.push("</table>\n</article>\n</section>\n");
 }
 
 /// The operations with this tag, in the order of the table of routes.
@@ -139,16 +167,17 @@ fn route(
         takes(all, body);
     }
     all.push("<h4>Answers</h4>\n<table>\n");
+    let mut refused = String::new();
     for (status, answer) in &operation.responses.responses {
-        let answer = match answer {
-            RefOr::T(answer) => Some(answer),
-            RefOr::Ref(named) => named_answer(components, &named.ref_location),
-        };
-        if let Some(answer) = answer {
-            answers(all, status, answer);
+        match answer {
+            RefOr::T(answer) => answers(all, status, answer),
+            // What all routes may refuse is told once.
+            RefOr::Ref(_) => refused.push_str(&format!(" <a href=\"#refusals\">{}</a>", escape(status))),
         }
     }
-    all.push("</table>\n<h4>Example</h4>\n");
+    all.push(&format!(
+        "</table>\n<p class=\"refused\">Refused with{refused}\n<h4>Example</h4>\n"
+    ));
     let example = curl(path, method, operation, components);
     all.push(&format!(
         "<pre><code>{}</code></pre>\n</article>\n",
@@ -175,11 +204,6 @@ fn contents<'a>(
 /// The parameters that stand here.
 fn its_parameters(operation: &Operation) -> impl Iterator<Item = &Parameter> {
     operation.parameters.iter().flatten().filter_map(whole)
-}
-
-fn named_answer<'a>(components: Option<&'a Components>, location: &str) -> Option<&'a Answer> {
-    let name = location.rsplit('/').next()?;
-    whole(components?.responses.get(name)?)
 }
 
 fn parameters(all: &mut Text, operation: &Operation) {

@@ -33,11 +33,14 @@ fn about(routes: Routes) -> Routes {
     let ready = |id, summary| {
         doc(id, summary)
             .says(
-                "Checks the broker, the database, the disk, and every projection, which is not well when it has halted, \
-                 or has not moved for ten seconds although messages wait.",
+                "Checks the broker, the database, the disk, and every projection, which is not well when \
+                 it has halted, or has not moved for ten seconds although messages wait.",
             )
             .answers::<Readiness>("All is well.")
-            .answers_with::<Readiness>(StatusCode::SERVICE_UNAVAILABLE, "Something is not well, and this is what.")
+            .answers_with::<Readiness>(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Something is not well, and this is what.",
+            )
     };
     routes
         .open(
@@ -48,11 +51,16 @@ fn about(routes: Routes) -> Routes {
                 .answers_text("text/plain", "`ok`."),
         )
         .open("/readyz", health::ready, ready("ready", "Whether all is well"))
-        .read("/healthz", health::ready, ready("health", "Whether all is well, for viewers"))
+        .read(
+            "/healthz",
+            health::ready,
+            ready("health", "Whether all is well, for viewers"),
+        )
         .read(
             "/metrics",
             health::metrics,
-            doc("metrics", "Figures for Prometheus").answers_text("application/openmetrics-text", "The figures."),
+            doc("metrics", "Figures for Prometheus")
+                .answers_text("application/openmetrics-text", "The figures."),
         )
         .open(
             "/api/v1/info",
@@ -84,12 +92,16 @@ fn about(routes: Routes) -> Routes {
             sql::sql,
             doc("sql", "A question in SQL")
                 .says(
-                    "One SELECT over the tables of plugins, where the setting `http.sql` is true; three seconds, 1,000 \
-                     rows (100,000 as CSV). There is nothing else to be had: no other statement, no PRAGMA, no ATTACH, \
-                     none of the host's own tables.",
+                    "One SELECT over the tables of plugins, where the setting `http.sql` is true; three \
+                     seconds, 1,000 rows (100,000 as CSV). There is nothing else to be had: no other \
+                     statement, no PRAGMA, no ATTACH, none of the host's own tables.",
                 )
                 .query(text("query", "The SELECT.").required().example("SELECT 1"))
-                .query(choice("format", &["json", "csv"], "How the answer is written; JSON when nothing is said."))
+                .query(choice(
+                    "format",
+                    &["json", "csv"],
+                    "How the answer is written; JSON when nothing is said.",
+                ))
                 .answers::<Answer>("The rows.")
                 .answers_text("text/csv", "The rows.")
                 .refuses(StatusCode::NOT_FOUND)

@@ -87,16 +87,26 @@ fn changes(routes: Routes, component_bytes_max: u64) -> Routes {
             plugins::install,
             act("installPlugin", "Install a component")
                 .says("It is checked and kept; nothing of it runs, unless `activate` is true.")
-                .query(choice("activate", &["true", "false"], "Whether it is made to run at once."))
+                .query(choice(
+                    "activate",
+                    &["true", "false"],
+                    "Whether it is made to run at once.",
+                ))
                 .takes_bytes("application/wasm", "The component.")
-                .answers_with::<Taken>(StatusCode::CREATED, "What came, and in what it differs from what runs.")
+                .answers_with::<Taken>(
+                    StatusCode::CREATED,
+                    "What came, and in what it differs from what runs.",
+                )
                 .refuses(StatusCode::NOT_FOUND),
         )
         .change(
             within("/api/v1/plugins/{plugin}/activate", "plugin.activate"),
             plugins::activate,
             act("activatePlugin", "Make a version run")
-                .says("Between two batches, in one transaction. Without a body, the newest version. Open dead letters are tried again with it.")
+                .says(
+                    "Between two batches, in one transaction. Without a body, the newest version. Open \
+                     dead letters are tried again with it.",
+                )
                 .may_take::<Activate>()
                 .answers::<Taken>("What runs now, and in what it differs from what ran."),
         )
@@ -130,7 +140,11 @@ fn changes(routes: Routes, component_bytes_max: u64) -> Routes {
             Change::delete("/api/v1/plugins/{plugin}", "plugin.remove"),
             plugins::remove,
             act("removePlugin", "Remove a plugin")
-                .query(choice("tables", &["keep", "drop"], "What becomes of its tables.").required().example("keep"))
+                .query(
+                    choice("tables", &["keep", "drop"], "What becomes of its tables.")
+                        .required()
+                        .example("keep"),
+                )
                 .answers::<Removed>("The plugin, and the tables that are gone."),
         )
 }
@@ -153,14 +167,20 @@ fn rebuilds(routes: Routes) -> Routes {
             rebuilds::events,
             doc("followRebuild", "How far a rebuild is, as it goes on").answers_events(
                 "Events until the rebuild ends.",
-                [event::<RebuildView>("message", "how far it is, now and each half second. The event has no name of its own.")],
+                [event::<RebuildView>(
+                    "message",
+                    "how far it is, now and each half second. The event has no name of its own.",
+                )],
             ),
         )
         .change(
             Change::post("/api/v1/plugins/{plugin}/rebuild", "rebuild.begin").within(plugins::INSTALL_TIME),
             rebuilds::begin,
             doc("beginRebuild", "Fill a plugin's tables anew")
-                .says("Beside those in use; when they have caught up, one transaction puts them in the place of the old ones.")
+                .says(
+                    "Beside those in use; when they have caught up, one transaction puts them in the \
+                     place of the old ones.",
+                )
                 .takes::<Asked>()
                 .answers_with::<RebuildView>(StatusCode::ACCEPTED, "It has begun.")
                 .refuses(StatusCode::CONFLICT)
@@ -177,13 +197,15 @@ fn rebuilds(routes: Routes) -> Routes {
 
 fn trials(routes: Routes) -> Routes {
     let doc = |id, summary| Doc::new(Tag::Trials, id, summary);
+    let key = "The row's primary key; one of several columns is a JSON array of texts. Any row is also named by \
+               `ORIGIN:SEQUENCE:ROW`, the three columns of the host.";
     routes
         .read(
             "/api/v1/trace",
             trials::trace,
             doc("trace", "Where a row comes from")
                 .query(text("table", "The table.").required())
-                .query(text("key", "The row's primary key; one of several columns is a JSON array of texts. Any row is also named by `ORIGIN:SEQUENCE:ROW`, the three columns of the host.").required())
+                .query(text("key", key).required())
                 .answers::<Trace>("The row with its message and its version.")
                 .refuses(StatusCode::NOT_FOUND)
                 .refuses(StatusCode::CONFLICT)
@@ -201,8 +223,9 @@ fn trials(routes: Routes) -> Routes {
             trials::canary,
             doc("canary", "Try a version beside the one that runs")
                 .says(
-                    "Both project the same messages into databases that are thrown away; nothing of the host changes. It \
-                     answers when it is over, which may be after a quarter of an hour of listening.",
+                    "Both project the same messages into databases that are thrown away; nothing of the \
+                     host changes. It answers when it is over, which may be after a quarter of an hour \
+                     of listening.",
                 )
                 .takes::<OnTrial>()
                 .answers::<CanaryReport>("What both have made of the messages.")

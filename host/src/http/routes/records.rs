@@ -49,8 +49,8 @@ fn ledgers(routes: Routes) -> Routes {
             records::ledger,
             doc("listLedger", "Which version handled which messages")
                 .says(
-                    "`messages = projected + skipped + dead` in every range; the ranges of a source follow each other \
-                     without a hole and end at the checkpoint.",
+                    "`messages = projected + skipped + dead` in every range; the ranges of a source \
+                     follow each other without a hole and end at the checkpoint.",
                 )
                 .queries(of_source())
                 .queries(page())

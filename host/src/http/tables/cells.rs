@@ -108,9 +108,9 @@ impl PartialSchema for Item {
             .description(Some("Which message wrote it last."));
         ObjectBuilder::new()
             .description(Some(
-                "A row: its columns by name, and `_row` and `_origin`, which no column can be called. Times are in \
-                 RFC 3339, bytes in base64, documents as they are; whole numbers are text where `integers=text` was \
-                 asked for.",
+                "A row: its columns by name, and `_row` and `_origin`, which no column can be called. \
+                 Times are in RFC 3339, bytes in base64, documents as they are; whole numbers are text \
+                 where `integers=text` was asked for.",
             ))
             .property("_row", row)
             .required("_row")

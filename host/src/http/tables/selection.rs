@@ -27,10 +27,10 @@ const SOUGHT_BYTES_MAX: usize = 1_024;
 
 /// The same for the API's document.
 pub fn described() -> [Query; 5] {
-    let filter = "A condition: a column, one of `=` `!=` `<` `<=` `>` `>=` `~` (has this text in it) `!~` (has not) `^=` \
-                  (begins with it), and a value; or a column with `:null` or `:set`. Several with `=` on one column are \
-                  alternatives, everything else has to hold as well. Values are read by their column's type; bytes are \
-                  base64.";
+    let filter = "A condition: a column, one of `=` `!=` `<` `<=` `>` `>=` `~` (has this text in it) \
+                  `!~` (has not) `^=` (begins with it), and a value; or a column with `:null` or `:set`. \
+                  Several with `=` on one column are alternatives, everything else has to hold as well. \
+                  Values are read by their column's type; bytes are base64.";
     let moment = |name, words: &str| {
         let forms = "RFC 3339, or relative, such as `now-15m`, with one of `s` `m` `h` `d` `w`.";
         text(name, format!("{words} {forms}"))
