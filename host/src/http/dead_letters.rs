@@ -214,7 +214,7 @@ impl Export {
 /// Which open letters are meant. What is not said is not asked.
 #[derive(Deserialize, Default, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-#[schema(as = WhichDeadLetters)]
+#[schema(as = WhichDeadLetters, examples(json!({ "plugin": "orders" })))]
 pub struct Which {
     /// Of this plugin.
     plugin: Option<String>,

@@ -22,7 +22,7 @@ pub const TRIAL_TIME: Duration = Duration::from_secs(20 * 60);
 /// A version to be tried, and on which messages: at least one of the two.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(as = NewCanary)]
+#[schema(as = NewCanary, examples(json!({ "version": "1.1.0", "messages": 1000 })))]
 pub struct OnTrial {
     /// Digest, beginning of one, or version number.
     version: String,

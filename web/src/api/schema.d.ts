@@ -1640,7 +1640,13 @@ export interface components {
             /** @description The nearest first. */
             after: components["schemas"]["Row"][];
         };
-        /** @description A version to be tried, and on which messages: at least one of the two. */
+        /**
+         * @description A version to be tried, and on which messages: at least one of the two.
+         * @example {
+         *       "messages": 1000,
+         *       "version": "1.1.0"
+         *     }
+         */
         NewCanary: {
             /** @description Digest, beginning of one, or version number. */
             version: string;
@@ -2199,7 +2205,14 @@ export interface components {
              */
             wasi?: boolean;
         };
-        /** @description Settings to be changed. */
+        /**
+         * @description Settings to be changed.
+         * @example {
+         *       "changes": {
+         *         "limits.memory": "64 MiB"
+         *       }
+         *     }
+         */
         SettingsChanges: {
             /** @description By path, such as `limits.memory`; null or empty text takes a setting back. */
             changes: {
@@ -2400,7 +2413,12 @@ export interface components {
          * @enum {string}
          */
         VersionState: "installed" | "active" | "paused" | "failed" | "replaced";
-        /** @description Which open letters are meant. What is not said is not asked. */
+        /**
+         * @description Which open letters are meant. What is not said is not asked.
+         * @example {
+         *       "plugin": "orders"
+         *     }
+         */
         WhichDeadLetters: {
             /** @description Of this plugin. */
             plugin?: string | null;

@@ -32,7 +32,7 @@ pub async fn show(
 /// Settings to be changed.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(as = SettingsChanges)]
+#[schema(as = SettingsChanges, examples(json!({ "changes": { "limits.memory": "64 MiB" } })))]
 pub struct Changes {
     /// By path, such as `limits.memory`; null or empty text takes a setting back.
     changes: BTreeMap<String, Value>,

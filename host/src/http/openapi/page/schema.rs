@@ -150,7 +150,7 @@ pub fn example(schema: &RefOr<Schema>) -> Option<&str> {
     }
 }
 
-/// A value that fits, with what has to be there and nothing else.
+/// A value that fits: an example, or what has to be there and nothing else.
 pub fn sample(schema: &RefOr<Schema>, components: Option<&Components>) -> Value {
     let object = match schema {
         RefOr::Ref(named) => {
@@ -161,7 +161,7 @@ pub fn sample(schema: &RefOr<Schema>, components: Option<&Components>) -> Value 
         RefOr::T(Schema::Object(object)) => object,
         RefOr::T(_) => return Value::Null,
     };
-    if let Some(example) = &object.example {
+    if let Some(example) = object.examples.first() {
         return example.clone();
     }
     if let Some(first) = object.enum_values.as_ref().and_then(|values| values.first()) {
