@@ -94,7 +94,8 @@ pub struct Row {
 }
 
 /// Why a message could not be projected. The first three are said by the plugin, the rest by the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, utoipa::ToSchema)]
+#[schema(rename_all = "lowercase")]
 pub enum RejectionClass {
     /// The bytes are not what the format says.
     Malformed,

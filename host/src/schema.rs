@@ -64,7 +64,8 @@ pub enum Origin {
 }
 
 /// A column's type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, utoipa::ToSchema)]
+#[schema(rename_all = "lowercase")]
 pub enum ColumnType {
     /// Yes or no.
     Boolean,

@@ -13,6 +13,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -36,8 +37,9 @@ const ROLLBACK_WINDOW_S: RangeInclusive<u64> = 1..=30 * 24 * 60 * 60;
 const ROLLBACK_EXCESS_PERCENT: RangeInclusive<u64> = 0..=100;
 
 /// What is set for one plugin.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(as = Settings)]
 pub struct PluginSettings {
     /// What its instances may use.
     #[serde(skip_serializing_if = "is_default")]
@@ -54,7 +56,7 @@ pub struct PluginSettings {
 }
 
 /// What the instances of one plugin may use.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitSettings {
     /// Linear memory of one instance: a number of bytes, or text with a unit such as `64 MiB`.
@@ -63,32 +65,38 @@ pub struct LimitSettings {
         with = "units::size",
         skip_serializing_if = "Option::is_none"
     )]
+    #[schema(value_type = String, nullable = false, required = false)]
     pub memory_bytes: Option<u64>,
     /// Processor time for one message, and for one call of many: text with a unit, such as `500ms`.
     #[serde(with = "units::time", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, nullable = false, required = false)]
     pub message_time: Option<Duration>,
     /// Rows in the answer to one message.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub rows_per_message: Option<u64>,
     /// Bytes of values in the answer to one message, written as `memory` is.
     #[serde(with = "units::size", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, nullable = false, required = false)]
     pub bytes_per_message: Option<u64>,
 }
 
 /// How many messages of one plugin may wait as dead letters.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeadLetterSettings {
     /// Most open dead letters of each of its sources.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub max: Option<u64>,
     /// What happens to the next one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub policy: Option<DeadLetterPolicy>,
 }
 
 /// What happens when there are as many dead letters as there may be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeadLetterPolicy {
     /// The source stops until an operator has looked. Nothing is lost.
@@ -99,19 +107,22 @@ pub enum DeadLetterPolicy {
 }
 
 /// When a new version is taken back by itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RollbackSettings {
     /// Whether it ever is.
     pub enabled: bool,
     /// Messages that the new version has to have handled before it is judged.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub messages_min: Option<u64>,
     /// Seconds after the swap for which it is watched.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub window_s: Option<u64>,
     /// By how many more of a hundred messages it may reject than the version before it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub excess_percent: Option<u64>,
 }
 

@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use minisign_verify::{PublicKey, Signature};
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 use crate::batch::clean_text;
 
@@ -288,7 +289,7 @@ impl Verdict {
 }
 
 /// What is known of a component's signature, in a word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SignatureState {
     /// A trusted key has signed these bytes.
@@ -304,11 +305,13 @@ pub enum SignatureState {
 }
 
 /// What the faces are told of a component's signature.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Signature)]
 pub struct SignatureView {
     /// In a word.
     pub state: SignatureState,
     /// The key that it names, as minisign writes it.
+    #[schema(value_type = Option<String>)]
     pub key: Option<KeyId>,
     /// What the signer has said of it; only of a good one.
     pub comment: Option<String>,

@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 use tokio::sync::watch;
+use utoipa::ToSchema;
 
 /// What a projection is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schema(as = ProjectionState)]
 pub enum State {
     /// Looking at the broker and the database before the first batch.
     Starting,
@@ -27,7 +29,8 @@ pub enum State {
 }
 
 /// One projection (a plugin's source) as the API shows it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = Projection)]
 pub struct Status {
     /// The plugin's name.
     pub plugin: String,

@@ -14,12 +14,16 @@ mod access;
 mod database;
 #[path = "api/dead_letters.rs"]
 mod dead_letters;
+#[path = "support/described.rs"]
+mod described;
 #[path = "support/evolving.rs"]
 mod evolving;
 #[path = "api/following.rs"]
 mod following;
 #[path = "api/guard.rs"]
 mod guard;
+#[path = "api/openapi.rs"]
+mod openapi;
 #[path = "api/page.rs"]
 mod page;
 #[path = "api/plugins.rs"]

@@ -10,6 +10,8 @@
     reason = "clippy.toml allows them in tests, but clippy does not take a test's helpers for tests"
 )]
 
+#[path = "support/described.rs"]
+mod described;
 #[path = "support/evolving.rs"]
 mod evolving;
 #[path = "support/nats.rs"]
@@ -41,6 +43,7 @@ use lantern::status::{Registry, State, Status};
 use lantern::store::{self, Store};
 use lantern::telemetry::Metrics;
 use nats::NatsServer;
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 /// Longer than anything takes on a busy machine with two cores.
@@ -274,4 +277,9 @@ fn query(dir: &Path, sql: &str) -> Vec<String> {
         })
         .unwrap();
     rows.map(Result::unwrap).collect()
+}
+
+/// What the API answers with has to be as its document says.
+fn described(name: &str, answer: &impl Serialize) {
+    described::Described::kept().is(name, &serde_json::to_value(answer).unwrap());
 }

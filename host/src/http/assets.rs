@@ -78,6 +78,7 @@ To get it, in the repository:</p>
 cargo build --release</pre>
 <p>Everything else is there:</p>
 <ul>
+<li><a href=\"/api/v1/docs\">/api/v1/docs</a>: all of it, with every parameter and answer
 <li><a href=\"/readyz\">/readyz</a>: is everything well, and if not, what is not
 <li><a href=\"/livez\">/livez</a>: does the process answer
 <li><a href=\"/metrics\">/metrics</a>: figures for Prometheus

@@ -4,23 +4,36 @@ use axum::Json;
 use axum::extract;
 use axum::http::Uri;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::State;
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::records::{List, after};
 use crate::schema::PluginName;
+use crate::store::AuditOutcome;
 use crate::store::reader::{AuditFilter, AuditRecord};
 
-#[derive(Serialize)]
+/// Who did what, and how it ended.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AuditEntry)]
 pub struct Entry {
+    /// Its number.
     id: i64,
+    /// When (RFC 3339).
     at: String,
+    /// A token's name, `(host)`, or `(nobody)`.
     actor: String,
+    /// What was done, as `noun.verb`.
     action: String,
+    /// The plugin that it is about.
     plugin: Option<String>,
+    /// The version that it is about.
     digest: Option<String>,
+    /// How it ended.
+    #[schema(value_type = AuditOutcome)]
     outcome: String,
+    /// What changed, or why not, in words.
     detail: String,
 }
 

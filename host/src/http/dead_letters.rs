@@ -12,6 +12,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 use super::State;
 use super::change::{AuditNote, OptionalInput};
@@ -35,7 +37,11 @@ const EXPORT_PAGE: u32 = 50;
 /// Longest reason that is asked for, in bytes.
 const REASON_BYTES_MAX: usize = 1_000;
 
-const CLASSES: [RejectionClass; 8] = [
+/// What may have become of a letter.
+pub const STATES: [&str; 3] = ["open", "resolved", "discarded"];
+
+/// Why a message may have become one.
+pub const CLASSES: [RejectionClass; 8] = [
     RejectionClass::Malformed,
     RejectionClass::Unsupported,
     RejectionClass::Invalid,
@@ -48,28 +54,54 @@ const CLASSES: [RejectionClass; 8] = [
 
 const FILTERS: [&str; 7] = ["plugin", "source", "class", "state", "reason", "since", "until"];
 
-#[derive(Serialize)]
+/// A message that could not be projected.
+#[derive(Serialize, ToSchema)]
 pub struct DeadLetter {
+    /// Its number.
     id: i64,
+    /// The plugin.
     plugin: String,
+    /// The source.
     source: String,
+    /// Which history of the source.
     epoch: i64,
+    /// The stream; none for core NATS.
     stream: Option<String>,
+    /// The sequence of the message in it.
     sequence: i64,
+    /// The subject that it was published to.
     subject: String,
+    /// When (RFC 3339).
     published: String,
+    /// Its headers: name and value.
     headers: Vec<(String, String)>,
+    /// The payload.
     payload_base64: String,
     /// The payload once more, when it is UTF-8.
     payload_text: Option<String>,
+    /// The kind of reason.
+    #[schema(value_type = RejectionClass)]
     class: String,
+    /// Why, in words.
     reason: String,
+    /// The version that rejected it last.
     version: String,
+    /// That version's digest.
     digest: String,
+    /// How often it was tried.
     attempts: i64,
+    /// `open`, `resolved` or `discarded`.
+    #[schema(schema_with = state_words)]
     state: String,
+    /// When it was first rejected (RFC 3339).
     first_at: String,
+    /// When it was last tried.
     last_at: String,
+}
+
+fn state_words() -> Object {
+    let states = ObjectBuilder::new().enum_values(Some(STATES));
+    states.schema_type(Type::String).build()
 }
 
 pub async fn list(
@@ -110,9 +142,7 @@ fn filter(parameters: &Parameters) -> Result<DeadLetterFilter, Problem> {
         class: parameters
             .choice("class", &CLASSES.map(RejectionClass::as_str))?
             .map(str::to_owned),
-        state: parameters
-            .choice("state", &["open", "resolved", "discarded"])?
-            .map(str::to_owned),
+        state: parameters.choice("state", &STATES)?.map(str::to_owned),
         reason: parameters.parsed("reason", reason_like)?,
         since: parameters.time("since")?,
         until: parameters.time("until")?,
@@ -132,7 +162,8 @@ fn reason_like(text: &str) -> Result<String, String> {
 }
 
 /// Why messages could not be read.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeadLetterReasons)]
 pub struct Reasons {
     /// The largest first.
     groups: Vec<Group>,
@@ -140,11 +171,18 @@ pub struct Reasons {
     exact: bool,
 }
 
-#[derive(Serialize)]
+/// Dead letters of one plugin and source that are of one class.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeadLetterGroup)]
 struct Group {
+    /// The plugin.
     plugin: String,
+    /// The source.
     source: String,
+    /// The class of their reasons.
+    #[schema(value_type = RejectionClass)]
     class: String,
+    /// How many.
     letters: u64,
     /// The most frequent first.
     reasons: Vec<Reason>,
@@ -152,11 +190,15 @@ struct Group {
     left_out: u64,
 }
 
-#[derive(Serialize)]
+/// What the reasons of some dead letters have in common.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeadLetterReason)]
 struct Reason {
     /// A star stands for what differs; the parameter `reason` takes it.
     like: String,
+    /// How many letters.
     letters: u64,
+    /// When one of them was last tried (RFC 3339).
     last_at: String,
 }
 
@@ -253,16 +295,24 @@ impl Export {
 }
 
 /// Which open letters are meant. What is not said is not asked.
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Default, ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(as = WhichDeadLetters, examples(json!({ "plugin": "orders" })))]
 pub struct Which {
+    /// Of this plugin.
     plugin: Option<String>,
+    /// Of this source.
     source: Option<String>,
+    /// Of this kind.
+    #[schema(value_type = Option<RejectionClass>)]
     class: Option<String>,
     /// With `*` for any text.
     reason: Option<String>,
+    /// First rejected at this time or later (RFC 3339).
     since: Option<String>,
+    /// First rejected before this time (RFC 3339).
     until: Option<String>,
+    /// This one.
     id: Option<i64>,
     /// That really all are meant, where nothing else is said.
     all: bool,
@@ -313,8 +363,10 @@ pub async fn retry(
     Ok(Json(healed))
 }
 
-#[derive(Serialize)]
+/// Letters that were given up.
+#[derive(Serialize, ToSchema)]
 pub struct Discarded {
+    /// How many.
     discarded: u64,
 }
 

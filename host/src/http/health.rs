@@ -4,6 +4,7 @@ use axum::extract;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::State;
 use super::problem::Problem;
@@ -14,7 +15,7 @@ use crate::status;
 const STALLED_MS: i64 = 10_000;
 
 /// One thing that has to be well for the host to be ready.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Check {
     /// `broker`, `database`, `disk`, or `projection:PLUGIN/SOURCE`.
     pub name: String,
@@ -24,9 +25,12 @@ pub struct Check {
     pub detail: String,
 }
 
-#[derive(Serialize)]
-struct Readiness {
+/// Whether all is well.
+#[derive(Serialize, ToSchema)]
+pub struct Readiness {
+    /// Whether every check passes.
     ready: bool,
+    /// What was looked at.
     checks: Vec<Check>,
 }
 

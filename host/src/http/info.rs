@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{self, Request};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::State;
 use super::guard::{self, Named};
@@ -11,9 +12,11 @@ use super::problem::Problem;
 use crate::store::reader::sqlite_version;
 
 /// The host.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Info {
+    /// `lantern`.
     name: &'static str,
+    /// Its version.
     version: &'static str,
     /// What it was built with, and how.
     build: String,

@@ -14,6 +14,7 @@ mod guard;
 mod health;
 mod info;
 mod live;
+mod openapi;
 mod parameters;
 mod plugins;
 mod problem;
@@ -29,8 +30,8 @@ mod trials;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::middleware;
+use axum::{Extension, Router};
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use access::{Access, AccessError, Config, LOCAL_TOKEN, Principal, Role, TokenText};
@@ -42,6 +43,7 @@ pub use plugins::SIGNATURE_HEADER;
 pub use routes::Route;
 pub use server::{Limits, serve, serve_with};
 
+use openapi::Document;
 use routes::Routes;
 
 use crate::batch::Timestamp;
@@ -77,8 +79,10 @@ pub struct State {
 
 /// All routes, with everything that stands before them.
 pub fn router(state: State) -> Router {
-    let routes = routes(&state).into_router(&state.access);
-    protected(routes.with_state(state))
+    let routes = routes(&state);
+    let document = Arc::new(Document::of(&routes.table()));
+    let routes = routes.into_router(&state.access).with_state(state);
+    protected(routes.layer(Extension(document)))
 }
 
 /// What there is, and who may use it.
@@ -87,134 +91,7 @@ pub fn route_table(state: &State) -> Vec<Route> {
 }
 
 fn routes(state: &State) -> Routes {
-    let pages = assets::PAGES
-        .into_iter()
-        .fold(Routes::default(), |routes, path| routes.open(path, assets::page));
-    let routes = pages
-        .open("/livez", health::live)
-        .open("/readyz", health::ready)
-        .open("/api/v1/info", info::info)
-        .open("/assets/{file}", assets::file)
-        .read("/healthz", health::ready)
-        .read("/metrics", health::metrics)
-        .read("/api/v1/projections", projections::list)
-        .read("/api/v1/projections/history", projections::history)
-        .read("/api/v1/gaps", records::gaps)
-        .read("/api/v1/ledger", records::ledger)
-        .read("/api/v1/whoami", tokens::who_am_i)
-        .read("/api/v1/audit", audit::list)
-        .read_as_operator("/api/v1/tokens", tokens::list)
-        .read_as_operator("/api/v1/sql", sql::sql)
-        .change(Change::post("/api/v1/tokens", "token.create"), tokens::create)
-        .change(
-            Change::delete("/api/v1/tokens/{name}", "token.revoke"),
-            tokens::revoke,
-        );
-    let routes = table_routes(routes);
-    trial_routes(rebuild_routes(dead_letter_routes(plugin_routes(routes, state))))
-}
-
-fn table_routes(routes: Routes) -> Routes {
-    routes
-        .read("/api/v1/tables", tables::list)
-        .read("/api/v1/tables/{table}", tables::one)
-        .read("/api/v1/tables/{table}/rows", tables::rows)
-        .read("/api/v1/tables/{table}/rows/{row}", tables::detail)
-        .read("/api/v1/tables/{table}/count", tables::count)
-        .read("/api/v1/tables/{table}/facets", tables::facets)
-        .read("/api/v1/tables/{table}/histogram", tables::histogram)
-        .read("/api/v1/tables/{table}/series", tables::series)
-        .read("/api/v1/tables/{table}/tail", tables::tail)
-        .read("/api/v1/tables/{table}/export", tables::export)
-}
-
-fn rebuild_routes(routes: Routes) -> Routes {
-    routes
-        .read("/api/v1/rebuilds", rebuilds::list)
-        .read("/api/v1/rebuilds/{id}", rebuilds::show)
-        .read("/api/v1/rebuilds/{id}/events", rebuilds::events)
-        .change(
-            Change::post("/api/v1/plugins/{plugin}/rebuild", "rebuild.begin").within(plugins::INSTALL_TIME),
-            rebuilds::begin,
-        )
-        .change(
-            Change::delete("/api/v1/rebuilds/{id}", "rebuild.cancel"),
-            rebuilds::cancel,
-        )
-}
-
-fn trial_routes(routes: Routes) -> Routes {
-    routes
-        .read("/api/v1/trace", trials::trace)
-        .read("/api/v1/plugins/{plugin}/written", trials::written)
-        .change(
-            Change::post("/api/v1/plugins/{plugin}/canary", "plugin.canary").within(trials::TRIAL_TIME),
-            trials::canary,
-        )
-        .change(
-            Change::post("/api/v1/plugins/{plugin}/reproject", "plugin.reproject").within(trials::TRIAL_TIME),
-            trials::reproject,
-        )
-}
-
-fn plugin_routes(routes: Routes, state: &State) -> Routes {
-    let component_bytes_max = state.lifecycle.module_bytes_max() as u64;
-    routes
-        .read("/api/v1/plugins", plugins::list)
-        .read("/api/v1/plugins/{plugin}", plugins::show)
-        .read("/api/v1/plugins/{plugin}/differences", plugins::differences)
-        .read("/api/v1/plugins/{plugin}/description", plugins::description)
-        .read_as_operator("/api/v1/plugins/{plugin}/component", plugins::component)
-        .read("/api/v1/plugins/{plugin}/settings", plugins::settings)
-        .read("/api/v1/plugin-files", plugins::refusals)
-        .change(
-            Change::post("/api/v1/plugins", "plugin.install")
-                .with_component(component_bytes_max)
-                .within(plugins::INSTALL_TIME),
-            plugins::install,
-        )
-        .change(
-            Change::post("/api/v1/plugins/{plugin}/activate", "plugin.activate")
-                .within(plugins::INSTALL_TIME),
-            plugins::activate,
-        )
-        .change(
-            Change::post("/api/v1/plugins/{plugin}/rollback", "plugin.rollback")
-                .within(plugins::INSTALL_TIME),
-            plugins::rollback,
-        )
-        .change(
-            Change::post("/api/v1/plugins/{plugin}/pause", "plugin.pause"),
-            plugins::pause,
-        )
-        .change(
-            Change::post("/api/v1/plugins/{plugin}/resume", "plugin.resume"),
-            plugins::resume,
-        )
-        .change(
-            Change::put("/api/v1/plugins/{plugin}/settings", "plugin.set"),
-            plugins::change_settings,
-        )
-        .change(
-            Change::delete("/api/v1/plugins/{plugin}", "plugin.remove"),
-            plugins::remove,
-        )
-}
-
-fn dead_letter_routes(routes: Routes) -> Routes {
-    routes
-        .read("/api/v1/dead-letters", dead_letters::list)
-        .read("/api/v1/dead-letters/reasons", dead_letters::reasons)
-        .read("/api/v1/dead-letters/export", dead_letters::export)
-        .read("/api/v1/dead-letters/{id}", dead_letters::one)
-        .change(
-            Change::post("/api/v1/dead-letters/retry", "dead-letters.retry").within(dead_letters::RETRY_TIME),
-            dead_letters::retry,
-        )
-        .change(
-            Change::post("/api/v1/dead-letters/discard", "dead-letters.discard"),
-            dead_letters::discard,
-        )
+    routes::all(state.lifecycle.module_bytes_max() as u64)
 }
 
 /// From the inside out: panics, and what every answer carries. Who may ask is before each route.

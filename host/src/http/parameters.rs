@@ -6,8 +6,11 @@ use axum::http::Uri;
 use super::problem::Problem;
 use crate::batch::{Timestamp, clean_text};
 
-const LIMIT_DEFAULT: u32 = 100;
-const LIMIT_MAX: u32 = 1_000;
+/// Items of a page when nothing is said.
+pub const LIMIT_DEFAULT: u32 = 100;
+
+/// Items of a page at most.
+pub const LIMIT_MAX: u32 = 1_000;
 
 /// The parameters of one request.
 pub struct Parameters(Vec<(String, String)>);

@@ -10,6 +10,7 @@ use axum::response::IntoResponse;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::State;
 use super::change::OfPlugin;
@@ -21,8 +22,10 @@ use crate::schema::difference::{Difference, Effect};
 use crate::settings::PluginSettings;
 use crate::store::reader::SourceFilter;
 
-pub use acts::{INSTALL_TIME, activate, install, pause, remove, resume, rollback};
-pub use settings::{change as change_settings, show as settings};
+pub use acts::{
+    Activate, INSTALL_TIME, Pause, Removed, Taken, activate, install, pause, remove, resume, rollback,
+};
+pub use settings::{Changes, change as change_settings, show as settings};
 
 /// The header in which a component's signature travels: the `.minisig` file in base64.
 pub const SIGNATURE_HEADER: &str = "lantern-signature";
@@ -38,20 +41,33 @@ pub async fn list(
     Ok(Json(state.lifecycle.list().await?))
 }
 
-#[derive(Serialize)]
+/// A plugin with all that is known of it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PluginDetail)]
 pub struct Detail {
+    /// Its name.
     name: String,
+    /// The state of the version that counts.
     state: VersionState,
+    /// The digest of the version that runs, or would if it were not paused.
     active: Option<String>,
+    /// The digest of the one before it.
     previous: Option<String>,
+    /// Why it is paused.
     paused: Option<String>,
+    /// What the version that runs reads.
     sources: Vec<String>,
+    /// The tables of the version that runs.
     tables: Vec<String>,
+    /// What is set for it; what is absent is as for all plugins.
     settings: PluginSettings,
+    /// All versions, in the order of arrival.
     versions: Vec<Version>,
 }
 
-#[derive(Serialize)]
+/// A version with what it handled.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PluginVersionDetail)]
 struct Version {
     #[serde(flatten)]
     version: VersionView,
@@ -127,7 +143,8 @@ fn version_in(uri: &Uri) -> Result<String, Problem> {
     })
 }
 
-#[derive(Serialize)]
+/// In what two versions differ.
+#[derive(Serialize, ToSchema)]
 pub struct Differences {
     /// The digest of the version that is compared with.
     from: String,
@@ -135,6 +152,7 @@ pub struct Differences {
     to: String,
     /// What all of them cost together.
     effect: Effect,
+    /// One by one.
     differences: Vec<Difference>,
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::batch::clean_text;
 use crate::lifecycle::LifecycleError;
@@ -32,18 +33,28 @@ pub struct Problem {
     retry_after: Option<Duration>,
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+/// Why there is no other answer (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct Body<'a> {
+    /// What kind of problem it is, for programs: `urn:lantern:problem:` and a word.
     #[serde(rename = "type")]
     kind: String,
+    /// What kind of problem it is, for people.
     title: &'static str,
+    /// The answer's status.
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
+    /// What is wrong in this case.
     detail: &'a str,
+    /// The path that was asked for.
     instance: &'a str,
+    /// Each thing that is wrong, where it is more than one.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     problems: &'a [String],
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     hint: Option<&'a str>,
 }
 

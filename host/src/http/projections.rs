@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract;
 use axum::http::Uri;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::State;
 use super::live::{INTERVAL, Sample};
@@ -20,29 +21,40 @@ pub async fn list(
 }
 
 /// The last hour, as long as the host has run.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = History)]
 pub struct Histories {
+    /// Between two samples.
     interval_ms: u64,
+    /// Each with its samples.
     projections: Vec<OneHistory>,
 }
 
 /// One projection.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ProjectionHistory)]
 pub struct OneHistory {
+    /// The plugin.
     plugin: String,
+    /// The source.
     source: String,
     /// The oldest first.
     samples: Vec<OneSample>,
 }
 
 /// How it stood at one time.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Sample)]
 pub struct OneSample {
     /// RFC 3339.
     at: String,
+    /// Messages that became rows, since the beginning of its epoch.
     messages: u64,
+    /// Rows written in this epoch.
     rows: u64,
+    /// Dead letters that are open.
     dead_letters: u64,
+    /// Messages that wait, as the broker said last.
     lag: Option<u64>,
 }
 

@@ -10,6 +10,7 @@ use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
 use futures_util::Stream;
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::State;
 use super::change::{AuditNote, Input, OfPlugin};
@@ -23,14 +24,20 @@ use crate::store::RebuildId;
 const TELL_EVERY: Duration = Duration::from_millis(500);
 
 /// What is to be rebuilt.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NewRebuild)]
 pub struct Asked {
     /// Digest, beginning of one, or version number; without it, the version that runs.
     version: Option<String>,
+    /// From this sequence on, for a plugin with one stream; rows from before are kept.
     from_sequence: Option<u64>,
+    /// From this time on (RFC 3339); rows from before are kept.
     from_time: Option<String>,
+    /// Messages a second for each source at the most.
+    #[schema(minimum = 1)]
     rate: Option<u64>,
+    /// Whether rows are kept whose messages are gone from their stream.
     #[serde(default)]
     carry_over: bool,
 }

@@ -2,14 +2,23 @@
 //!
 //! ```text
 //! Routes::default()
-//!     .open("/livez", live)                               everybody
-//!     .read("/api/v1/tables", tables)                     a viewer; on the loopback interface everybody
-//!     .read_as_operator("/api/v1/tokens", list)           an operator
-//!     .change(Change::delete("/api/v1/tokens/{name}", "token.revoke"), revoke)
+//!     .page("/", page)                                    everybody; no part of the API
+//!     .open("/livez", live, doc)                          everybody
+//!     .read("/api/v1/tables", tables, doc)                a viewer; on the loopback interface everybody
+//!     .read_as_operator("/api/v1/tokens", list, doc)      an operator
+//!     .change(Change::delete("/api/v1/tokens/{name}", "token.revoke"), revoke, doc)
 //! ```
 //!
 //! A change needs an operator, comes from no foreign page, has a body of the right type and size, and stands in the
 //! audit: see [`Change`] for what can be said of one. A test sends every route of the table what has to be refused.
+//! The last argument is what the route says of itself, of which [`super::openapi`] makes the API's document.
+//!
+//! The table itself is in the modules below, a part in each.
+
+mod host;
+mod plugins;
+mod records;
+mod tables;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -23,6 +32,7 @@ use super::access::Access;
 use super::assets;
 use super::change::Change;
 use super::gate::{self, Gate, Needs};
+use super::openapi::Doc;
 use super::problem;
 
 /// A route as the table has it.
@@ -36,6 +46,14 @@ pub struct Route {
     pub needs: Needs,
     /// What the audit calls it; none for a read.
     pub action: Option<&'static str>,
+    /// What it says of itself; none for what is no part of the API.
+    pub(super) doc: Option<Doc>,
+}
+
+/// The whole table. A component that is sent may have so many bytes.
+pub(super) fn all(component_bytes_max: u64) -> Routes {
+    let routes = records::routes(tables::routes(host::routes(Routes::default())));
+    plugins::routes(routes, component_bytes_max)
 }
 
 /// Collects the routes.
@@ -43,35 +61,44 @@ pub struct Route {
 pub struct Routes(Vec<(Route, Option<Change>, MethodRouter<State>)>);
 
 impl Routes {
-    /// A read for everybody who can connect.
-    pub fn open<H, T>(self, path: &'static str, handler: H) -> Self
+    /// Something for people's eyes, for everybody who can connect: no part of the API.
+    pub fn page<H, T>(self, path: &'static str, handler: H) -> Self
     where
         H: Handler<T, State>,
         T: 'static,
     {
-        self.add_read(path, Needs::Nothing, get(handler))
+        self.add_read(path, Needs::Nothing, get(handler), None)
+    }
+
+    /// A read for everybody who can connect.
+    pub fn open<H, T>(self, path: &'static str, handler: H, doc: Doc) -> Self
+    where
+        H: Handler<T, State>,
+        T: 'static,
+    {
+        self.add_read(path, Needs::Nothing, get(handler), Some(doc))
     }
 
     /// A read for viewers.
-    pub fn read<H, T>(self, path: &'static str, handler: H) -> Self
+    pub fn read<H, T>(self, path: &'static str, handler: H, doc: Doc) -> Self
     where
         H: Handler<T, State>,
         T: 'static,
     {
-        self.add_read(path, Needs::Viewer, get(handler))
+        self.add_read(path, Needs::Viewer, get(handler), Some(doc))
     }
 
     /// A read for operators.
-    pub fn read_as_operator<H, T>(self, path: &'static str, handler: H) -> Self
+    pub fn read_as_operator<H, T>(self, path: &'static str, handler: H, doc: Doc) -> Self
     where
         H: Handler<T, State>,
         T: 'static,
     {
-        self.add_read(path, Needs::Operator, get(handler))
+        self.add_read(path, Needs::Operator, get(handler), Some(doc))
     }
 
     /// Something that changes. Its handler can take `Operator`, `AuditNote` and, last, `Input` or `Bytes`.
-    pub fn change<H, T>(mut self, change: Change, handler: H) -> Self
+    pub fn change<H, T>(mut self, change: Change, handler: H, doc: Doc) -> Self
     where
         H: Handler<T, State>,
         T: 'static,
@@ -86,17 +113,25 @@ impl Routes {
             path: change.path,
             needs: Needs::Operator,
             action: Some(change.action),
+            doc: Some(doc),
         };
         self.0.push((route, Some(change), on(filter, handler)));
         self
     }
 
-    fn add_read(mut self, path: &'static str, needs: Needs, handler: MethodRouter<State>) -> Self {
+    fn add_read(
+        mut self,
+        path: &'static str,
+        needs: Needs,
+        handler: MethodRouter<State>,
+        doc: Option<Doc>,
+    ) -> Self {
         let route = Route {
             method: Method::GET,
             path,
             needs,
             action: None,
+            doc,
         };
         self.0.push((route, None, handler));
         self

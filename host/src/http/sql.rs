@@ -7,6 +7,8 @@ use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{Array, ObjectBuilder, SchemaType, Type};
 
 use super::State;
 use super::csv;
@@ -21,13 +23,27 @@ const ROWS_MAX: usize = 1_000;
 const ROWS_MAX_CSV: usize = 100_000;
 
 /// What a question was answered.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = SqlAnswer)]
 pub struct Answer {
+    /// Their names, in order.
     columns: Vec<String>,
+    /// Each with a value for every column.
+    #[schema(schema_with = rows_of_values)]
     rows: Vec<Vec<Shown>>,
     /// Whether there are more rows.
     truncated: bool,
+    /// How long it took, in milliseconds.
     elapsed_ms: u64,
+}
+
+/// As [`Shown`] is written.
+fn rows_of_values() -> Array {
+    let value = SchemaType::from_iter([Type::String, Type::Number, Type::Null]);
+    let value = ObjectBuilder::new().schema_type(value).description(Some(
+        "A value: whole numbers beyond 2^53 and numbers that are not finite as text, bytes in base64.",
+    ));
+    Array::new(Array::new(value))
 }
 
 /// A value: whole numbers beyond 2^53 as strings, bytes in base64.

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{self, Path, rejection::PathRejection};
 use axum::http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::State;
 use super::access::Role;
@@ -21,10 +22,13 @@ const EXPIRY_DAYS_MAX: u32 = 3_650;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-#[derive(Serialize)]
+/// Whose token a request has.
+#[derive(Serialize, ToSchema)]
 pub struct WhoAmI {
+    /// The token's name; none without one.
     name: Option<String>,
     /// What may be done: as viewer also without a token, on the loopback interface.
+    #[schema(value_type = Role)]
     role: &'static str,
 }
 
@@ -39,13 +43,21 @@ pub async fn who_am_i(Asks(principal): Asks, uri: Uri) -> Result<Json<WhoAmI>, P
     }))
 }
 
-#[derive(Serialize)]
+/// A token, without its text: that is nowhere.
+#[derive(Serialize, ToSchema)]
 pub struct Token {
+    /// What it is called.
     name: String,
+    /// What it allows.
+    #[schema(value_type = Role)]
     role: &'static str,
+    /// When it was made (RFC 3339).
     created_at: String,
+    /// With whose token it was made.
     created_by: String,
+    /// From when on it is refused; none means never.
     expires_at: Option<String>,
+    /// When a request last had it, to the minute.
     last_used_at: Option<String>,
 }
 
@@ -66,18 +78,31 @@ pub async fn list(
     Ok(Json(tokens.collect()))
 }
 
-#[derive(Deserialize)]
+/// A token to be made.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NewToken)]
 pub struct Create {
+    /// What it is called: small letters, digits, `-` and `_`.
     name: String,
+    /// What it allows.
+    #[schema(value_type = Role)]
     role: String,
+    /// After how many days it is refused; never when it is absent.
+    #[schema(minimum = 1, maximum = 3650)]
     expires_in_days: Option<u32>,
 }
 
-#[derive(Serialize)]
+/// A token that was made.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CreatedToken)]
 pub struct Created {
+    /// What it is called.
     name: String,
+    /// What it allows.
+    #[schema(value_type = Role)]
     role: &'static str,
+    /// From when on it is refused (RFC 3339); none means never.
     expires_at: Option<String>,
     /// Shown this once.
     token: String,

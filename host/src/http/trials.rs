@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract;
 use axum::http::Uri;
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::State;
 use super::change::{AuditNote, Input, OfPlugin};
@@ -18,12 +19,18 @@ use crate::store::RowKey;
 /// How long a client waits for a trial: a quarter of an hour of listening, and the work.
 pub const TRIAL_TIME: Duration = Duration::from_secs(20 * 60);
 
-#[derive(Deserialize)]
+/// A version to be tried, and on which messages: at least one of the two.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NewCanary, examples(json!({ "version": "1.1.0", "messages": 1000 })))]
 pub struct OnTrial {
     /// Digest, beginning of one, or version number.
     version: String,
+    /// The last so many messages of each stream.
+    #[schema(minimum = 1)]
     messages: Option<u64>,
+    /// What comes for so many seconds; after the last messages, where both are asked for.
+    #[schema(minimum = 1)]
     live_seconds: Option<u64>,
 }
 
@@ -48,8 +55,10 @@ pub async fn canary(
     Ok(Json(report))
 }
 
-#[derive(Deserialize)]
+/// The version whose work is to be made again.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = Reproject)]
 pub struct Bad {
     /// Digest, beginning of one, or version number.
     version: String,

@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use utoipa::ToSchema;
 
 use super::{Actor, Inner, Lifecycle, LifecycleError, adoption};
 use crate::plugin::Digest;
@@ -42,7 +43,7 @@ pub struct CanaryRequest {
 }
 
 /// What a canary has seen.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct CanaryReport {
     /// The plugin.
     pub plugin: String,
@@ -67,7 +68,7 @@ pub struct CanaryReport {
 }
 
 /// What was read of one source.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct CanarySource {
     /// Its name.
     pub source: String,

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 use super::{Actor, Inner, Lifecycle, LifecycleError, adoption, detached};
 use crate::batch::Timestamp;
@@ -38,15 +39,18 @@ pub struct RebuildRequest {
 }
 
 /// A rebuild as faces show it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = Rebuild)]
 pub struct RebuildView {
     /// Its number.
+    #[schema(value_type = i64)]
     pub id: RebuildId,
     /// The plugin.
     pub plugin: String,
     /// The digest of the version that fills the new tables.
     pub digest: String,
     /// `running`, `failed`, `cancelled` or `done`.
+    #[schema(pattern = "^(running|failed|cancelled|done)$")]
     pub state: String,
     /// When it began (RFC 3339).
     pub started_at: String,
@@ -59,7 +63,8 @@ pub struct RebuildView {
 }
 
 /// How far a rebuild is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, ToSchema)]
+#[schema(as = RebuildProgress)]
 pub struct Progress {
     /// Messages read again so far.
     pub messages: u64,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::{Actor, Inner, Lifecycle, LifecycleError, adoption, detached};
 use crate::batch::Delivery;
@@ -26,7 +27,7 @@ const PROJECT_BUDGET: Duration = Duration::from_millis(250);
 const ATTEMPTS: u32 = 5;
 
 /// What projecting again has come to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Reprojected {
     /// The plugin.
     pub plugin: String,

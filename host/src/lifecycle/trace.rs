@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Inner, Lifecycle, LifecycleError};
 use crate::batch::Delivery;
@@ -13,11 +14,12 @@ use crate::plugin::Digest;
 use crate::store::{LedgerSpan, Lineage, ProvenanceError, RowKey, ShownRow};
 
 /// A row with where it comes from.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Trace {
     /// The table.
     pub table: String,
     /// The row's columns; times in RFC 3339, bytes in base64, long values cut.
+    #[schema(value_type = Object)]
     pub row: ShownRow,
     /// `_origin`: which history of which source.
     pub origin: i64,
@@ -48,7 +50,7 @@ pub struct Trace {
 }
 
 /// The message behind a row.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct TracedMessage {
     /// Where it was found: `stream`, or `dead-letter`.
     pub found_in: &'static str,
@@ -67,7 +69,7 @@ pub struct TracedMessage {
 }
 
 /// What a version has made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Written {
     /// The plugin.
     pub plugin: String,
@@ -82,7 +84,7 @@ pub struct Written {
 }
 
 /// Messages that one version has handled.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct WrittenRange {
     /// The source.
     pub source: String,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Lifecycle, LifecycleError, Parcel};
 use crate::batch::Timestamp;
@@ -14,7 +15,7 @@ use crate::signature::{SignatureView, Verdict};
 use crate::store::{Installation, VersionRecord};
 
 /// Where a version is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum VersionState {
     /// Checked and kept; it never ran.
@@ -30,7 +31,8 @@ pub enum VersionState {
 }
 
 /// One version of a plugin.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = PluginVersion)]
 pub struct VersionView {
     /// The version that it says it is.
     pub version: String,
@@ -55,7 +57,8 @@ pub struct VersionView {
 }
 
 /// A plugin.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Plugin)]
 pub struct PluginView {
     /// Its name.
     pub name: String,
@@ -76,7 +79,7 @@ pub struct PluginView {
 }
 
 /// A file, or an active version, that does not run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Refusal {
     /// The file of the plugin directory, or the plugin's name and digest.
     pub what: String,
@@ -158,7 +161,8 @@ impl Lifecycle {
 }
 
 /// What one version of a plugin says of itself, and what it would run under.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Description)]
 pub struct DescriptionView {
     /// Which version.
     #[serde(flatten)]

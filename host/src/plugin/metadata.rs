@@ -12,7 +12,7 @@ use crate::batch::clean_text;
 const VALUE_BYTES_MAX: usize = 500;
 
 /// What is said; each may be missing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct Metadata {
     /// The component's name.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -5,13 +5,14 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     Column, ColumnType, Guard, Index, Manifest, Merge, OnConflict, Origin, Role, Source, Table, Write,
 };
 
 /// Everything that a plugin said of itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ManifestDescription {
     /// The plugin's name.
     pub name: String,
@@ -28,7 +29,7 @@ pub struct ManifestDescription {
 }
 
 /// One thing that a plugin reads.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SourceDescription {
     /// Its name in the plugin.
     pub name: String,
@@ -41,7 +42,7 @@ pub struct SourceDescription {
 }
 
 /// A table with its name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NamedTable {
     /// The name.
     pub name: String,
@@ -51,7 +52,7 @@ pub struct NamedTable {
 }
 
 /// A table as its plugin described it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TableDescription {
     /// A sentence for people; may be empty.
     pub doc: String,
@@ -68,7 +69,8 @@ pub struct TableDescription {
 }
 
 /// A column as its plugin described it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Column)]
 pub struct ColumnDescription {
     /// Unique in the table.
     pub name: String,
@@ -91,8 +93,9 @@ pub struct ColumnDescription {
 }
 
 /// What a column means to people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schema(as = ColumnRole)]
 pub enum RoleWord {
     /// When it happened.
     Time,
@@ -105,7 +108,8 @@ pub enum RoleWord {
 }
 
 /// An index as its plugin described it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Index)]
 pub struct IndexDescription {
     /// In order.
     pub columns: Vec<String>,
@@ -114,7 +118,7 @@ pub struct IndexDescription {
 }
 
 /// One way of putting rows into a table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WriteDescription {
     /// The table.
     pub table: String,
@@ -127,7 +131,7 @@ pub struct WriteDescription {
 }
 
 /// What happens when a row is there already.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum ConflictRule {
     /// Its message becomes a dead letter.
@@ -146,7 +150,7 @@ pub enum ConflictRule {
 }
 
 /// What happens to a column of a row that is there already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum MergeWord {
     /// The new value.
@@ -162,7 +166,7 @@ pub enum MergeWord {
 }
 
 /// When an update happens at all.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum GuardWord {
     /// Always.

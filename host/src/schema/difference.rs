@@ -7,6 +7,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Manifest;
 use super::description::{
@@ -15,7 +16,7 @@ use super::description::{
 };
 
 /// One thing that is not as it was.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Difference {
     /// Where, such as `table orders, column total`.
     pub place: String,
@@ -32,7 +33,7 @@ impl fmt::Display for Difference {
 }
 
 /// What a change costs, the cheapest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Effect {
     /// Nothing: the next message is handled as the new version says.

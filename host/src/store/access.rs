@@ -12,7 +12,8 @@ use crate::schema::TokenName;
 const TEXT_BYTES_MAX: usize = 1024;
 
 /// What a token allows. The later one allows all that the earlier one does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, utoipa::ToSchema)]
+#[schema(rename_all = "lowercase")]
 pub enum Role {
     /// Reads.
     Viewer,
@@ -59,7 +60,8 @@ pub struct NewToken {
 }
 
 /// How an action ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, utoipa::ToSchema)]
+#[schema(rename_all = "lowercase")]
 pub enum AuditOutcome {
     /// It took effect.
     Done,

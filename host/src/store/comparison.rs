@@ -16,7 +16,7 @@ const EXAMPLES: usize = 10;
 const VALUE_BYTES: usize = 200;
 
 /// One table, as two versions filled it.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
 pub struct TableComparison {
     /// Its name.
     pub table: String,
@@ -35,15 +35,17 @@ pub struct TableComparison {
 }
 
 /// A row that is not the same.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
 pub struct RowExample {
     /// The source of the message that wrote it last.
     pub source: String,
     /// That message's sequence.
     pub sequence: u64,
     /// As the active version made it; none where it did not.
+    #[schema(value_type = Option<Object>)]
     pub old: Option<ShownRow>,
     /// As the candidate made it; none where it did not.
+    #[schema(value_type = Option<Object>)]
     pub new: Option<ShownRow>,
 }
 

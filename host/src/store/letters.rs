@@ -53,7 +53,7 @@ pub struct Retried {
 }
 
 /// What came of trying dead letters again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct Healed {
     /// Tried.
     pub tried: u64,

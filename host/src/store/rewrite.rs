@@ -38,7 +38,7 @@ pub struct Rewrite {
 }
 
 /// What projecting again has done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct Rewritten {
     /// Messages that were projected again.
     pub messages: u64,

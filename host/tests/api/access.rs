@@ -176,7 +176,17 @@ async fn from_elsewhere_everything_but_health_needs_a_token() {
     }
     // The page holds no data: whoever needs a token types it there.
     open.retain(|path| ["/livez", "/readyz"].contains(&path.as_str()) || path.starts_with("/api/"));
-    assert_eq!(open, ["/livez", "/readyz", "/api/v1/info"]);
+    assert_eq!(
+        open,
+        [
+            "/api/v1/docs",
+            "/api/v1/docs/style.css",
+            "/livez",
+            "/readyz",
+            "/api/v1/info",
+            "/api/v1/openapi.json"
+        ]
+    );
     for (method, path) in [("GET", "/nothing"), ("POST", "/nothing"), ("POST", "/livez")] {
         assert_eq!(
             scene.call(method, path, &[], Body::empty()).await.0,

@@ -79,6 +79,7 @@ async fn a_canary_shows_what_would_change_and_changes_nothing() {
     let before = scene.untouched().await;
     let report = scene.canary(wrong, last(600)).await.unwrap();
     assert!(report.partial.is_empty(), "{:?}", report.partial);
+    described("CanaryReport", &report);
     assert_eq!(numbers(&report), [0, 595, 0, 0]);
     let example = &report.tables[0].examples[0];
     assert_eq!((example.source.as_str(), example.sequence), ("evolve", 401));

@@ -11,6 +11,7 @@ impl Scene {
         loop {
             let all = self.lifecycle().rebuilds().await?;
             let view = all.into_iter().find(|view| view.id == id).unwrap();
+            described("Rebuild", &view);
             if view.state != "running" {
                 return Ok(view);
             }

@@ -62,6 +62,7 @@ async fn the_work_of_a_bad_version_is_made_again_as_if_it_had_never_run() {
         .await
         .unwrap();
     assert_eq!((written.version.as_str(), written.healed), ("1.8.0", 5));
+    described("Written", &written);
     let range = &written.ranges[0];
     assert_eq!((range.first_sequence, range.last_sequence), (106, 701));
     assert_eq!((range.messages, range.dead, range.rows), (596, 1, 595));
@@ -69,6 +70,7 @@ async fn the_work_of_a_bad_version_is_made_again_as_if_it_had_never_run() {
 
     let done = scene.reproject(bad.digest).await.unwrap();
     assert_eq!(done.partial, None);
+    described("Reprojected", &done);
     assert_eq!((done.done.messages, done.letters, done.gone), (601, 5, 0));
     assert_eq!((done.done.rows_removed, done.done.rows_written), (600, 600));
     let clean = (1..=100)
@@ -79,6 +81,7 @@ async fn the_work_of_a_bad_version_is_made_again_as_if_it_had_never_run() {
     assert_eq!(scene.ledger(), ["1.0.0|1|105|105|0", "1.3.0|106|800|695|1"]);
     let healed = scene.trace("evolved", &["1:103:0"]).await.unwrap();
     assert_eq!((healed.version.as_deref(), healed.healed), (Some("1.3.0"), true));
+    described("Trace", &healed);
     // Nothing is left to do, and the live path goes on where it was.
     let again = scene.reproject(bad.digest).await.unwrap();
     assert_eq!((again.done.messages, again.gone), (0, 0));

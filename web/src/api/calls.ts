@@ -29,7 +29,7 @@ export const count = (name: string, query: Query, signal?: AbortSignal) =>
 export const row = (name: string, key: string, signal?: AbortSignal) =>
   get<T.RowDetail>(`${table(name)}/rows/${encodeURIComponent(key)}`, EXACT, signal);
 export const facets = (name: string, query: Query, signal?: AbortSignal) =>
-  get<{ facets: T.Facet[] }>(`${table(name)}/facets`, { ...EXACT, ...query }, signal);
+  get<T.Facets>(`${table(name)}/facets`, { ...EXACT, ...query }, signal);
 export const histogram = (name: string, query: Query, signal?: AbortSignal) =>
   get<T.Histogram>(`${table(name)}/histogram`, query, signal);
 export const series = (name: string, query: Query, signal?: AbortSignal) =>
@@ -43,9 +43,9 @@ export const letterReasons = (query: Query, signal?: AbortSignal) =>
   get<Reasons>(`${V1}/dead-letters/reasons`, query, signal);
 export const retryLetters = (which: Which) => change<T.Healed>('POST', `${V1}/dead-letters/retry`, which);
 export const discardLetters = (which: Which) =>
-  change<{ discarded: number }>('POST', `${V1}/dead-letters/discard`, which);
+  change<T.Discarded>('POST', `${V1}/dead-letters/discard`, which);
 
-export const plugins = (signal?: AbortSignal) => get<T.Plugin[]>(`${V1}/plugins`, {}, signal);
+export const plugins = (signal?: AbortSignal) => get<T.ListedPlugin[]>(`${V1}/plugins`, {}, signal);
 export const onePlugin = (name: string, signal?: AbortSignal) => get<T.Plugin>(plugin(name), {}, signal);
 export const described = (name: string, version: string, signal?: AbortSignal) =>
   get<Described>(`${plugin(name)}/description`, { version }, signal);

@@ -11,6 +11,7 @@ use tower::ServiceExt as _;
 
 use super::*;
 use crate::http::access::{Config, Role};
+use crate::http::openapi::{Doc, Tag};
 use crate::http::routes::Routes;
 use crate::http::{State, guard};
 use crate::status::Registry;
@@ -59,6 +60,7 @@ impl Scene {
         };
         let (received, go_on) = (Arc::<AtomicUsize>::default(), Arc::<Notify>::default());
         let (count, wait) = (Arc::clone(&received), Arc::clone(&go_on));
+        let doc = || Doc::new(Tag::Plugins, "test", "A change of the test");
         let routes = Routes::default()
             .change(
                 Change::post("/plugins/{plugin}", "plugin.install").with_component(UPLOAD_BYTES_MAX),
@@ -67,14 +69,17 @@ impl Scene {
                     note.digest("sha256:ab");
                     note.detail(format!("{} bytes", body.len()));
                 },
+                doc(),
             )
             .change(
                 Change::put("/slow", "test.slow").within(Duration::from_millis(50)),
                 async move || wait.notified().await,
+                doc(),
             )
             .change(
                 Change::post("/panics", "test.panic"),
                 async |_: extract::State<State>| -> &'static str { panic!("as the test wants") },
+                doc(),
             );
         let api = routes
             .into_router(&access)

@@ -7,7 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
+use serde::Serialize;
 use tokio::sync::watch;
+use utoipa::ToSchema;
 
 use crate::http::tables::{Integers, Item};
 use crate::store::reader::{RowRecord, Selection, Shape};
@@ -191,9 +193,25 @@ impl View {
     }
 }
 
+/// The data of the event `rows`.
+#[derive(Serialize, ToSchema)]
+pub struct RowsEvent {
+    /// In the order in which their messages were handled.
+    items: Vec<Item>,
+}
+
+/// The data of the event `gap`.
+#[derive(Serialize, ToSchema)]
+pub struct GapEvent {
+    /// Rows that were left out; counted up to 100,000.
+    skipped: u64,
+}
+
 /// The event that says that rows were left out.
 pub fn gap(skipped: u64) -> Bytes {
-    format!("event: gap\ndata: {{\"skipped\":{skipped}}}\n\n").into()
+    // A number can always be written.
+    let data = serde_json::to_string(&GapEvent { skipped }).unwrap_or_default();
+    format!("event: gap\ndata: {data}\n\n").into()
 }
 
 /// The event that tells of rows; none where there are none.
@@ -201,13 +219,9 @@ pub fn rows(shape: &Shape, records: &[&RowRecord], wanted: &Wanted, id: Option<&
     if records.is_empty() {
         return None;
     }
-    #[derive(serde::Serialize)]
-    struct Items {
-        items: Vec<Item>,
-    }
     let items = Item::chosen(shape, records, &wanted.columns, wanted.integers);
     // What SQLite holds can be shown as JSON; a number that is not finite never came in.
-    let mut data = serde_json::to_vec(&Items { items }).ok()?;
+    let mut data = serde_json::to_vec(&RowsEvent { items }).ok()?;
     // A document is shown to the byte, and its line breaks can only stand between its parts.
     for byte in &mut data {
         if matches!(*byte, b'\n' | b'\r') {

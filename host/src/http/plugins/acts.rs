@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::SIGNATURE_HEADER;
 use crate::batch::clean_text;
@@ -29,11 +30,15 @@ pub const INSTALL_TIME: Duration = Duration::from_secs(120);
 const REASON_BYTES_MAX: usize = 200;
 
 /// A version that came, or that was made to run.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Taken {
+    /// The plugin.
     plugin: String,
+    /// The version that it says it is.
     version: String,
+    /// `sha256:` and 64 hex digits.
     digest: String,
+    /// Where it is in its life now.
     state: VersionState,
     /// What is known of its signature.
     signature: SignatureView,
@@ -41,9 +46,11 @@ pub struct Taken {
     from: Option<String>,
     /// What the differences cost together.
     effect: Effect,
+    /// In what it differs from the version before.
     differences: Vec<Difference>,
     /// What came of the open dead letters, when it was made to run.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     healed: Option<Healed>,
 }
 
@@ -108,7 +115,8 @@ fn signature(headers: &HeaderMap) -> Result<Option<Vec<u8>>, Problem> {
     }
 }
 
-#[derive(Deserialize, Default)]
+/// Which version is to run.
+#[derive(Deserialize, Default, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Activate {
     /// Digest, beginning of one, or version number; without it, the newest version.
@@ -147,9 +155,11 @@ pub async fn rollback(
     now_runs(&state, &note, done, before).await
 }
 
-#[derive(Deserialize, Default)]
+/// Why a plugin is paused.
+#[derive(Deserialize, Default, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pause {
+    /// For people; who did it is added.
     reason: Option<String>,
 }
 
@@ -181,8 +191,10 @@ pub async fn resume(
     Ok(Json(state.lifecycle.show(plugin.as_str()).await?))
 }
 
-#[derive(Serialize)]
+/// A plugin that is gone.
+#[derive(Serialize, ToSchema)]
 pub struct Removed {
+    /// Its name.
     plugin: String,
     /// The tables that are gone.
     dropped: Vec<String>,

@@ -7,6 +7,7 @@ use axum::extract;
 use axum::http::Uri;
 use serde::Deserialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::http::State;
 use crate::http::change::{AuditNote, Input, OfPlugin};
@@ -28,8 +29,10 @@ pub async fn show(
     Ok(Json(state.lifecycle.settings(plugin.as_str())))
 }
 
-#[derive(Deserialize)]
+/// Settings to be changed.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = SettingsChanges, examples(json!({ "changes": { "limits.memory": "64 MiB" } })))]
 pub struct Changes {
     /// By path, such as `limits.memory`; null or empty text takes a setting back.
     changes: BTreeMap<String, Value>,

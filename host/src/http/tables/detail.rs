@@ -5,6 +5,7 @@ use axum::extract::{self, FromRequestParts, Path};
 use axum::http::Uri;
 use axum::http::request::Parts;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::NameOfTable;
 use super::cells::Item;
@@ -24,52 +25,74 @@ use crate::store::reader::{
 const NEIGHBOURS: u32 = 5;
 
 /// A row with all that is known of it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = RowDetail)]
 pub struct Detail {
+    /// The row, whole.
     row: Item,
+    /// Which message wrote it last.
     origin: Origin,
+    /// Which version made it; none where that is not known.
     version: Option<Version>,
+    /// The message, where it is still there.
     message: Option<Message>,
     /// Why the message cannot be shown.
     message_missing: Option<String>,
     /// What has to be known in order to understand this.
     note: Option<String>,
+    /// The rows around it.
     neighbours: Neighbours,
 }
 
 /// Which message wrote the row last.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = MessageOrigin)]
 pub struct Origin {
+    /// The source; none where it is not known any more.
     source: Option<String>,
+    /// The stream; none for core NATS.
     stream: Option<String>,
+    /// Which history of the source.
     epoch: Option<i64>,
+    /// The sequence of the message in it.
     sequence: i64,
 }
 
 /// Which version of which plugin made it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = RowVersion)]
 pub struct Version {
+    /// The plugin.
     plugin: String,
+    /// The version that it says it is.
     version: String,
+    /// `sha256:` and 64 hex digits.
     digest: String,
 }
 
 /// The message itself.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Message {
     /// `stream`, or `dead-letter` where only that was kept.
     found_in: &'static str,
+    /// The subject that it was published to.
     subject: String,
+    /// When (RFC 3339).
     published: String,
+    /// Its headers: name and value.
     headers: Vec<(String, String)>,
+    /// Its payload.
     payload_base64: String,
+    /// Its size.
     bytes: usize,
 }
 
 /// What happened around it, in the order of time; of the same entity where the table has one.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Neighbours {
+    /// The nearest last.
     before: Vec<Item>,
+    /// The nearest first.
     after: Vec<Item>,
 }
 

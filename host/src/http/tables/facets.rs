@@ -4,9 +4,10 @@ use axum::Json;
 use axum::extract;
 use axum::http::Uri;
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 use super::NameOfTable;
-use super::cells::{Integers, Shown};
+use super::cells::{self, Integers, Shown};
 use super::selection;
 use crate::http::State;
 use crate::http::parameters::Parameters;
@@ -15,12 +16,13 @@ use crate::schema::ColumnType;
 use crate::store::reader::{Cell, Shape};
 
 /// Columns in one question; each is a look at all rows.
-const COLUMNS_MAX: usize = 20;
+pub const COLUMNS_MAX: usize = 20;
 
-const VALUES_DEFAULT: u32 = 20;
+/// Values of a column when nothing is said.
+pub const VALUES_DEFAULT: u32 = 20;
 
 /// How many rows a selection has.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Count {
     /// At most 10,000.
     rows: u64,
@@ -44,15 +46,18 @@ pub async fn count(
 }
 
 /// The frequent values of some columns.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Facets {
+    /// In the order asked for.
     facets: Vec<Facet>,
 }
 
 /// The frequent values of one column.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Facet {
+    /// The column.
     column: String,
+    /// The most frequent first.
     values: Vec<FacetValue>,
     /// Rows without a value.
     nulls: u64,
@@ -63,9 +68,12 @@ pub struct Facet {
 }
 
 /// A value, and how many rows have it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct FacetValue {
+    /// The value, as rows have it.
+    #[schema(schema_with = cells::plain_value)]
     value: OneValue,
+    /// Rows that have it.
     count: u64,
 }
 

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract;
 use axum::http::Uri;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::NameOfTable;
 use super::cells::word;
@@ -15,29 +16,38 @@ use crate::http::State;
 use crate::http::problem::Problem;
 use crate::store::reader::{Bucket, Shape};
 
-/// Buckets that are asked for when nothing is said, and at most.
-const BUCKETS_DEFAULT: u32 = 60;
+/// Buckets that are asked for when nothing is said.
+pub const BUCKETS_DEFAULT: u32 = 60;
+
+/// Buckets at most.
 pub const BUCKETS_MAX: u32 = 1_000;
 
 /// Rows over time, in buckets of one width that follow each other without a hole.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Histogram {
     /// RFC 3339; none where there is no row.
     from: Option<String>,
+    /// The end of the last bucket; none where there is no row.
     to: Option<String>,
+    /// Width of a bucket, in milliseconds.
     bucket_ms: i64,
+    /// In the order of time.
     buckets: Vec<OneBucket>,
+    /// Whether all rows were counted.
     exact: bool,
 }
 
 /// One of them.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Bucket)]
 pub struct OneBucket {
     /// RFC 3339.
     start: String,
+    /// Rows in it.
     count: u64,
     /// Rows by value of the column that was asked for; rows with rarer values or none are only in `count`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     by: Option<BTreeMap<String, u64>>,
 }
 

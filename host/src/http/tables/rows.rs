@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract;
 use axum::http::Uri;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::NameOfTable;
 use super::cells::Item;
@@ -15,9 +16,12 @@ use crate::http::problem::Problem;
 use crate::store::reader::{RowQuery, Shape, Sort, can_sort};
 
 /// One page.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = RowPage)]
 pub struct Rows {
+    /// The rows, in order.
     items: Vec<Item>,
+    /// Where the next page begins; none at the end.
     next_cursor: Option<String>,
 }
 

@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::cells::Integers;
 use crate::batch::{Timestamp, Value, clean_text};
+use crate::http::openapi::{Query, choice, repeated, text};
 use crate::http::parameters::{self, Parameters};
 use crate::http::problem::Problem;
 use crate::schema::ColumnType;
@@ -23,6 +24,34 @@ const FILTERS_MAX: usize = 50;
 
 /// Longest text that is looked for; it is compared at every letter of a text.
 const SOUGHT_BYTES_MAX: usize = 1_024;
+
+/// The same for the API's document.
+pub fn described() -> [Query; 5] {
+    let filter = "A condition: a column, one of `=` `!=` `<` `<=` `>` `>=` `~` (has this text in it) \
+                  `!~` (has not) `^=` (begins with it), and a value; or a column with `:null` or `:set`. \
+                  Several with `=` on one column are alternatives, everything else has to hold as well. \
+                  Values are read by their column's type; bytes are base64.";
+    let moment = |name, words: &str| {
+        let forms = "RFC 3339, or relative, such as `now-15m`, with one of `s` `m` `h` `d` `w`.";
+        text(name, format!("{words} {forms}"))
+    };
+    [
+        repeated("filter", FILTERS_MAX, filter).example(serde_json::json!(["kind=error", "bytes>=1000"])),
+        text(
+            "search",
+            "Text that any column of text or JSON has in it, whatever the case of ASCII letters.",
+        ),
+        moment("from", "Rows from this time on, by the time column.").example("now-1h"),
+        moment("to", "Rows before this time.").example("now"),
+        integers_described(),
+    ]
+}
+
+/// How whole numbers are to be written, for the API's document.
+pub fn integers_described() -> Query {
+    let words = "How whole numbers of rows are written: as text for those who read JSON with doubles.";
+    choice("integers", &["number", "text"], words)
+}
 
 /// Reads the parameters of a question about rows: those of every one, and `more`.
 pub fn read(uri: &axum::http::Uri, more: &[&str]) -> Result<Parameters, Problem> {

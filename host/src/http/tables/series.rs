@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract;
 use axum::http::Uri;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::NameOfTable;
 use super::cells::word;
@@ -16,18 +17,25 @@ use crate::schema::ColumnType;
 use crate::store::reader::{Aggregate, Line, SeriesQuery, Shape};
 
 /// Buckets that are asked for when nothing is said.
-const BUCKETS_DEFAULT: u32 = 120;
+pub const BUCKETS_DEFAULT: u32 = 120;
+
+/// What can be made of the values of a bucket.
+pub const OPERATIONS: [&str; 8] = ["avg", "min", "max", "sum", "count", "p50", "p95", "p99"];
 
 /// Measures in one question; each is a look at all rows.
-const MEASURES_MAX: usize = 8;
+pub const MEASURES_MAX: usize = 8;
 
 /// Lines over time.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = SeriesAnswer)]
 pub struct Series {
     /// RFC 3339; none where there is no row.
     from: Option<String>,
+    /// The end of the last bucket; none where there is no row.
     to: Option<String>,
+    /// Width of a bucket, in milliseconds.
     bucket_ms: i64,
+    /// The lines.
     series: Vec<OneLine>,
     /// Whether the column of `by` has more values than lines.
     more: bool,
@@ -36,7 +44,8 @@ pub struct Series {
 }
 
 /// One line.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Series)]
 pub struct OneLine {
     /// The column; `rows` where rows are counted.
     measure: String,
@@ -54,7 +63,7 @@ pub async fn series(
     let parameters = selection::read(&uri, &["measures", "op", "by", "buckets"])?;
     let shape = table.shape(&state.reader).await?;
     needs_time(&shape)?;
-    let op = parameters.choice("op", &["avg", "min", "max", "sum", "count", "p50", "p95", "p99"])?;
+    let op = parameters.choice("op", &OPERATIONS)?;
     let aggregate = match op {
         Some("min") => Aggregate::Minimum,
         Some("max") => Aggregate::Maximum,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 use super::feed::Lane;
 use crate::batch::{Delivery, Outcome};
@@ -19,7 +20,8 @@ use crate::store::{Counts, Entry};
 const CALL_BUDGET: Duration = Duration::from_millis(100);
 
 /// What one version did with the messages.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = CanarySide)]
 pub struct SideReport {
     /// The version that it says it is.
     pub version: String,
