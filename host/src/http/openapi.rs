@@ -10,6 +10,7 @@ mod schemas;
 use std::sync::Arc;
 
 use axum::Extension;
+use axum::body::Bytes;
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use utoipa::ToSchema as _;
@@ -54,9 +55,9 @@ may have 64 bits, which is more than a double holds.";
 /// The document, as it is served.
 pub struct Document {
     /// As JSON.
-    pub json: String,
+    json: Bytes,
     /// For people.
-    pub page: String,
+    page: Bytes,
 }
 
 impl Document {
@@ -64,9 +65,9 @@ impl Document {
     pub fn of(table: &[Route]) -> Self {
         let api = api(table);
         Self {
-            // Names and texts can always be written.
-            json: api.to_pretty_json().unwrap_or_default() + "\n",
-            page: page::render(&api),
+            // Names and texts can always be written; a test holds it against the repository's.
+            json: (api.to_pretty_json().unwrap_or_default() + "\n").into(),
+            page: page::render(&api).into(),
         }
     }
 }

@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::http::header;
-use axum::response::{Html, IntoResponse as _, Response};
+use axum::response::{IntoResponse as _, Response};
 use utoipa::openapi::path::{HttpMethod, Operation, Parameter, ParameterIn};
 use utoipa::openapi::request_body::RequestBody;
 use utoipa::openapi::{Components, Content, OpenApi, PathItem, RefOr, Required, Response as Answer};
 
 use super::Document;
 use crate::http::assets::OfPage;
-use html::{Html as Text, code, escape, prose};
+use html::{Html, code, escape, prose};
 use schema::{described, sample, words};
 
 /// Nothing in it changes while the host runs, and a new version of the host may have another one.
@@ -23,7 +23,8 @@ const CACHING: &str = "no-cache";
 
 /// The page.
 pub async fn page(Extension(document): Extension<Arc<Document>>) -> Response {
-    of_page(Html(document.page.clone()).into_response())
+    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
+    of_page((headers, document.page.clone()).into_response())
 }
 
 /// Its style.
@@ -40,7 +41,7 @@ fn of_page(mut response: Response) -> Response {
 /// Renders the page.
 pub(super) fn render(api: &OpenApi) -> String {
     let tags = api.tags.as_deref().unwrap_or_default();
-    let mut all = Text::default();
+    let mut all = Html::default();
     all.push("<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n");
     all.push("<meta name=\"viewport\" content=\"width=device-width\">\n<title>Lantern's API</title>\n");
     all.push("<link rel=\"stylesheet\" href=\"/api/v1/docs/style.css\">\n<nav>\n");
@@ -74,7 +75,7 @@ pub(super) fn render(api: &OpenApi) -> String {
 }
 
 /// Where everything is.
-fn contents_of(all: &mut Text, api: &OpenApi) {
+fn contents_of(all: &mut Html, api: &OpenApi) {
     all.push("<h2><a href=\"/\">Lantern</a></h2>\n");
     for tag in api.tags.iter().flatten() {
         all.push(&format!("<h3>{}</h3>\n<ul>\n", escape(&tag.name)));
@@ -96,7 +97,7 @@ fn contents_of(all: &mut Text, api: &OpenApi) {
 }
 
 /// What the refusals of all routes mean.
-fn refusals(all: &mut Text) {
+fn refusals(all: &mut Html) {
     all.push(
         "<section id=\"refusals\">\n<h2>Refusals</h2>\n<p>Each is a <a \
          href=\"#schema-Problem\">Problem</a>, ",
@@ -147,7 +148,7 @@ fn id(operation: &Operation) -> String {
 }
 
 fn route(
-    all: &mut Text,
+    all: &mut Html,
     path: &str,
     method: &HttpMethod,
     operation: &Operation,
@@ -206,7 +207,7 @@ fn its_parameters(operation: &Operation) -> impl Iterator<Item = &Parameter> {
     operation.parameters.iter().flatten().filter_map(whole)
 }
 
-fn parameters(all: &mut Text, operation: &Operation) {
+fn parameters(all: &mut Html, operation: &Operation) {
     if its_parameters(operation).next().is_none() {
         return;
     }
@@ -228,7 +229,7 @@ fn parameters(all: &mut Text, operation: &Operation) {
     all.push("</table>\n");
 }
 
-fn takes(all: &mut Text, body: &RequestBody) {
+fn takes(all: &mut Html, body: &RequestBody) {
     let may = match body.required {
         Some(Required::True) => "",
         _ => " <small>may be left out</small>",
@@ -240,7 +241,7 @@ fn takes(all: &mut Text, body: &RequestBody) {
     all.push(&prose(body.description.as_deref().unwrap_or_default()));
 }
 
-fn answers(all: &mut Text, status: &str, answer: &Answer) {
+fn answers(all: &mut Html, status: &str, answer: &Answer) {
     all.push(&format!(
         "<tr><th><code>{}</code><td class=\"type\">",
         escape(status)
