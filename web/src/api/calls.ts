@@ -42,8 +42,7 @@ export const deadLetters = (query: Query, signal?: AbortSignal) =>
 export const letterReasons = (query: Query, signal?: AbortSignal) =>
   get<Reasons>(`${V1}/dead-letters/reasons`, query, signal);
 export const retryLetters = (which: Which) => change<T.Healed>('POST', `${V1}/dead-letters/retry`, which);
-export const discardLetters = (which: Which) =>
-  change<T.Discarded>('POST', `${V1}/dead-letters/discard`, which);
+export const discardLetters = (which: Which) => change<T.Discarded>('POST', `${V1}/dead-letters/discard`, which);
 
 export const plugins = (signal?: AbortSignal) => get<T.ListedPlugin[]>(`${V1}/plugins`, {}, signal);
 export const onePlugin = (name: string, signal?: AbortSignal) => get<T.Plugin>(plugin(name), {}, signal);

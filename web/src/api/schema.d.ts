@@ -556,6 +556,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/dead-letters/reasons": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Why messages could not be projected
+         * @description Dead letters counted by what their reasons have in common.
+         *
+         *     Needs a viewer's token; on the loopback interface none.
+         */
+        get: operations["deadLetterReasons"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/dead-letters/export": {
         parameters: {
             query?: never;
@@ -702,6 +724,26 @@ export interface paths {
          * @description Needs a viewer's token; on the loopback interface none.
          */
         get: operations["pluginDifferences"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/{plugin}/description": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What a version says of itself, and what it would run under
+         * @description Needs a viewer's token; on the loopback interface none.
+         */
+        get: operations["describeVersion"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1227,6 +1269,25 @@ export interface components {
          * @enum {string}
          */
         ColumnType: "boolean" | "integer" | "real" | "text" | "blob" | "timestamp" | "json";
+        /** @description What happens when a row is there already. */
+        ConflictRule: {
+            /** @enum {string} */
+            kind: "fail";
+        } | {
+            /** @enum {string} */
+            kind: "ignore";
+        } | {
+            /** @description The key by which the stored row is found. */
+            key: string[];
+            /** @description What happens to which column; columns without an entry keep their value. */
+            merges: {
+                [key: string]: components["schemas"]["MergeWord"];
+            };
+            /** @description When the update happens. */
+            guard: components["schemas"]["GuardWord"];
+            /** @enum {string} */
+            kind: "update";
+        };
         /** @description How many rows a selection has. */
         Count: {
             /**
@@ -1304,6 +1365,27 @@ export interface components {
             /** @description When it was last tried. */
             last_at: string;
         };
+        /** @description Dead letters of one plugin and source that are of one class. */
+        DeadLetterGroup: {
+            /** @description The plugin. */
+            plugin: string;
+            /** @description The source. */
+            source: string;
+            /** @description The class of their reasons. */
+            class: components["schemas"]["RejectionClass"];
+            /**
+             * Format: int64
+             * @description How many.
+             */
+            letters: number;
+            /** @description The most frequent first. */
+            reasons: components["schemas"]["DeadLetterReason"][];
+            /**
+             * Format: int64
+             * @description How many rarer ones are left out.
+             */
+            left_out: number;
+        };
         /** @description One page of a list, the newest first. */
         DeadLetterPage: {
             items: components["schemas"]["DeadLetter"][];
@@ -1315,6 +1397,25 @@ export interface components {
          * @enum {string}
          */
         DeadLetterPolicy: "halt" | "drop-oldest";
+        /** @description What the reasons of some dead letters have in common. */
+        DeadLetterReason: {
+            /** @description A star stands for what differs; the parameter `reason` takes it. */
+            like: string;
+            /**
+             * Format: int64
+             * @description How many letters.
+             */
+            letters: number;
+            /** @description When one of them was last tried (RFC 3339). */
+            last_at: string;
+        };
+        /** @description Why messages could not be read. */
+        DeadLetterReasons: {
+            /** @description The largest first. */
+            groups: components["schemas"]["DeadLetterGroup"][];
+            /** @description Whether all letters were looked at, or only the newest. */
+            exact: boolean;
+        };
         /** @description How many messages of one plugin may wait as dead letters. */
         DeadLetterSettings: {
             /**
@@ -1324,6 +1425,16 @@ export interface components {
             max?: number;
             /** @description What happens to the next one. */
             policy?: components["schemas"]["DeadLetterPolicy"];
+        };
+        /** @description What one version of a plugin says of itself, and what it would run under. */
+        Description: components["schemas"]["PluginVersion"] & {
+            description: components["schemas"]["ManifestDescription"] | null;
+            /** @description The interfaces that it asks the host for; none when its component is not kept any more. */
+            imports: string[] | null;
+            /** @description What its file says of where it is from; for people, and believed by nobody. */
+            about: components["schemas"]["Metadata"];
+            /** @description What its instances may use, with what is set for this plugin. */
+            limits: components["schemas"]["LimitSettings"];
         };
         /** @description One thing that is not as it was. */
         Difference: {
@@ -1437,6 +1548,14 @@ export interface components {
             items: components["schemas"]["Gap"][];
             /** @description Where the next page begins; none at the end. */
             next_cursor: string | null;
+        };
+        /** @description When an update happens at all. */
+        GuardWord: "always" | {
+            /** @description While this column of the stored row is null. */
+            "while-null": string;
+        } | {
+            /** @description When this column of the new row is greater than the stored one, or the stored one is null. */
+            newer: string;
         };
         /** @description What came of trying dead letters again. */
         Healed: {
@@ -1591,6 +1710,21 @@ export interface components {
             /** @description Bytes of values in the answer to one message, written as `memory` is. */
             bytes_per_message?: string;
         };
+        /** @description Everything that a plugin said of itself. */
+        ManifestDescription: {
+            /** @description The plugin's name. */
+            name: string;
+            /** @description Its version. */
+            version: string;
+            /** @description A sentence for people; may be empty. */
+            doc: string;
+            /** @description What it reads. */
+            sources: components["schemas"]["SourceDescription"][];
+            /** @description The tables that it writes. */
+            tables: components["schemas"]["NamedTable"][];
+            /** @description How it writes them. */
+            writes: components["schemas"]["WriteDescription"][];
+        };
         /** @description A quantity. */
         Measure: {
             /** @description The column. */
@@ -1598,6 +1732,11 @@ export interface components {
             /** @description In the UCUM's letters. */
             unit: string | null;
         };
+        /**
+         * @description What happens to a column of a row that is there already.
+         * @enum {string}
+         */
+        MergeWord: "replace" | "fill" | "add" | "min" | "max";
         /** @description The message itself. */
         Message: {
             /** @description `stream`, or `dead-letter` where only that was kept. */
@@ -1632,6 +1771,30 @@ export interface components {
              * @description The sequence of the message in it.
              */
             sequence: number;
+        };
+        /** @description What is said; each may be missing. */
+        Metadata: {
+            /** @description The component's name. */
+            name?: string;
+            /** @description Its version. */
+            version?: string;
+            /** @description A sentence for people. */
+            description?: string;
+            /** @description Who has made it. */
+            authors?: string;
+            /** @description An SPDX expression, such as `Apache-2.0`. */
+            licenses?: string;
+            /** @description The address of its sources. */
+            source?: string;
+            /** @description The address of more about it. */
+            homepage?: string;
+            /** @description The commit that it was built from. */
+            revision?: string;
+        };
+        /** @description A table with its name. */
+        NamedTable: components["schemas"]["TableDescription"] & {
+            /** @description The name. */
+            name: string;
         };
         /** @description What happened around it, in the order of time; of the same entity where the table has one. */
         Neighbours: {
@@ -1760,6 +1923,8 @@ export interface components {
             came_from: string | null;
             /** @description Why it cannot run. */
             failed: string | null;
+            /** @description What is known of the signature that is kept with its component. */
+            signature: components["schemas"]["Signature"];
         };
         /** @description A version with what it handled. */
         PluginVersionDetail: components["schemas"]["PluginVersion"] & {
@@ -1921,6 +2086,8 @@ export interface components {
             reason: string;
             /** @description Whether messages wait because of it: a plugin that should run does not. */
             holds_up: boolean;
+            /** @description Whether it is for want of a good signature. */
+            unsigned: boolean;
         };
         /** @description One rejected message. */
         RejectExample: {
@@ -2219,6 +2386,33 @@ export interface components {
                 [key: string]: unknown;
             };
         };
+        /** @description What the faces are told of a component's signature. */
+        Signature: {
+            /** @description In a word. */
+            state: components["schemas"]["SignatureState"];
+            /** @description The key that it names, as minisign writes it. */
+            key: string | null;
+            /** @description What the signer has said of it; only of a good one. */
+            comment: string | null;
+            /** @description Why it is not good. */
+            reason: string | null;
+        };
+        /**
+         * @description What is known of a component's signature, in a word.
+         * @enum {string}
+         */
+        SignatureState: "good" | "missing" | "unknown-key" | "bad" | "not-checked";
+        /** @description One thing that a plugin reads. */
+        SourceDescription: {
+            /** @description Its name in the plugin. */
+            name: string;
+            /** @description The stream; none for core NATS. */
+            stream: string | null;
+            /** @description Subjects; empty means all of the stream. */
+            subjects: string[];
+            /** @description Whether messages come with their headers. */
+            wants_headers: boolean;
+        };
         /** @description What a question was answered. */
         SqlAnswer: {
             /** @description Their names, in order. */
@@ -2320,6 +2514,8 @@ export interface components {
             digest: string;
             /** @description Where it is in its life now. */
             state: components["schemas"]["VersionState"];
+            /** @description What is known of its signature. */
+            signature: components["schemas"]["Signature"];
             /** @description The digest of the version that ran before, which it is compared with; none where none ran. */
             from: string | null;
             /** @description What the differences cost together. */
@@ -2425,6 +2621,8 @@ export interface components {
             /** @description Of this source. */
             source?: string | null;
             class?: components["schemas"]["RejectionClass"] | null;
+            /** @description With `*` for any text. */
+            reason?: string | null;
             /** @description First rejected at this time or later (RFC 3339). */
             since?: string | null;
             /** @description First rejected before this time (RFC 3339). */
@@ -2446,6 +2644,17 @@ export interface components {
             name: string | null;
             /** @description What may be done: as viewer also without a token, on the loopback interface. */
             role: components["schemas"]["Role"];
+        };
+        /** @description One way of putting rows into a table. */
+        WriteDescription: {
+            /** @description The table. */
+            table: string;
+            /** @description The columns that it fills. */
+            columns: string[];
+            /** @description What happens when the row is there already, in words. */
+            on_conflict: string;
+            /** @description The same for programs. */
+            rule: components["schemas"]["ConflictRule"];
         };
         /** @description What a version has made. */
         Written: {
@@ -3615,6 +3824,8 @@ export interface operations {
                 class?: "malformed" | "unsupported" | "invalid" | "trap" | "timeout" | "memory" | "output" | "constraint";
                 /** @description In this state. */
                 state?: "open" | "resolved" | "discarded";
+                /** @description With this reason; `*` stands for any text. */
+                reason?: string;
                 /** @description First rejected at this time or later. */
                 since?: string;
                 /** @description First rejected before this time. */
@@ -3649,6 +3860,49 @@ export interface operations {
             503: components["responses"]["Busy"];
         };
     };
+    deadLetterReasons: {
+        parameters: {
+            query?: {
+                /** @description Of this plugin. */
+                plugin?: string;
+                /** @description Of this source. */
+                source?: string;
+                /** @description Of this kind. */
+                class?: "malformed" | "unsupported" | "invalid" | "trap" | "timeout" | "memory" | "output" | "constraint";
+                /** @description In this state. */
+                state?: "open" | "resolved" | "discarded";
+                /** @description With this reason; `*` stands for any text. */
+                reason?: string;
+                /** @description First rejected at this time or later. */
+                since?: string;
+                /** @description First rejected before this time. */
+                until?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The groups, and whether all letters were looked at. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeadLetterReasons"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            413: components["responses"]["TooLarge"];
+            421: components["responses"]["WrongHost"];
+            429: components["responses"]["TooMany"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["Busy"];
+        };
+    };
     exportDeadLetters: {
         parameters: {
             query?: {
@@ -3660,6 +3914,8 @@ export interface operations {
                 class?: "malformed" | "unsupported" | "invalid" | "trap" | "timeout" | "memory" | "output" | "constraint";
                 /** @description In this state. */
                 state?: "open" | "resolved" | "discarded";
+                /** @description With this reason; `*` stands for any text. */
+                reason?: string;
                 /** @description First rejected at this time or later. */
                 since?: string;
                 /** @description First rejected before this time. */
@@ -3830,7 +4086,10 @@ export interface operations {
                 /** @description Whether it is made to run at once. */
                 activate?: "true" | "false";
             };
-            header?: never;
+            header?: {
+                /** @description The component's `.minisig` file in base64, where it is signed. */
+                "Lantern-Signature"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -3971,6 +4230,41 @@ export interface operations {
             503: components["responses"]["Busy"];
         };
     };
+    describeVersion: {
+        parameters: {
+            query: {
+                /** @description A digest, eight digits or more of one, or a version number. */
+                version: string;
+            };
+            header?: never;
+            path: {
+                /** @description The plugin's name. */
+                plugin: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Sources, tables, writes, imports and limits. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Description"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            413: components["responses"]["TooLarge"];
+            421: components["responses"]["WrongHost"];
+            429: components["responses"]["TooMany"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["Busy"];
+        };
+    };
     getComponent: {
         parameters: {
             query: {
@@ -3986,7 +4280,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The component. */
+            /** @description The component; its signature, where one is kept, in the header `Lantern-Signature`. */
             200: {
                 headers: {
                     [name: string]: unknown;

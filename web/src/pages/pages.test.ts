@@ -39,7 +39,7 @@ test('one sentence says whether all is well', () => {
     sentence: 'Not all is well: broker needs attention.',
     reasons: ['broker: not connected'],
   });
-  const refusal = { what: 'x.wasm', reason: 'no component', holds_up: false };
+  const refusal = { what: 'x.wasm', reason: 'no component', holds_up: false, unsigned: false };
   expect(verdict(ready, [projection()], [refusal])).toMatchObject({ tone: 'warn', reasons: ['x.wasm: no component'] });
 });
 
