@@ -1,5 +1,5 @@
 // The questions that the page asks, by name.
-import type { Described, Reasons, Which } from './answers';
+
 import { change, get, type Query, request } from './client';
 import { parseJson } from './json';
 import type * as T from './types';
@@ -40,14 +40,14 @@ export const exportPath = (name: string) => `${table(name)}/export`;
 export const deadLetters = (query: Query, signal?: AbortSignal) =>
   get<T.Page<T.DeadLetter>>(`${V1}/dead-letters`, query, signal);
 export const letterReasons = (query: Query, signal?: AbortSignal) =>
-  get<Reasons>(`${V1}/dead-letters/reasons`, query, signal);
-export const retryLetters = (which: Which) => change<T.Healed>('POST', `${V1}/dead-letters/retry`, which);
-export const discardLetters = (which: Which) => change<T.Discarded>('POST', `${V1}/dead-letters/discard`, which);
+  get<T.Reasons>(`${V1}/dead-letters/reasons`, query, signal);
+export const retryLetters = (which: T.Which) => change<T.Healed>('POST', `${V1}/dead-letters/retry`, which);
+export const discardLetters = (which: T.Which) => change<T.Discarded>('POST', `${V1}/dead-letters/discard`, which);
 
 export const plugins = (signal?: AbortSignal) => get<T.ListedPlugin[]>(`${V1}/plugins`, {}, signal);
 export const onePlugin = (name: string, signal?: AbortSignal) => get<T.Plugin>(plugin(name), {}, signal);
 export const described = (name: string, version: string, signal?: AbortSignal) =>
-  get<Described>(`${plugin(name)}/description`, { version }, signal);
+  get<T.Described>(`${plugin(name)}/description`, { version }, signal);
 export const refusals = (signal?: AbortSignal) => get<T.Refusal[]>(`${V1}/plugin-files`, {}, signal);
 export const act = <A>(name: string, what: string, body?: object) => change<A>('POST', `${plugin(name)}/${what}`, body);
 export const setPlugin = (name: string, changes: Record<string, string>) =>

@@ -56,3 +56,14 @@ export type Taken = Schemas['Taken'];
 export type Refusal = Schemas['Refusal'];
 export type CanarySide = Schemas['CanarySide'];
 export type CanaryReport = Schemas['CanaryReport'];
+
+/** Why messages could not be read, and which of them are meant. */
+export type Reasons = Schemas['DeadLetterReasons'];
+export type LetterGroup = Schemas['DeadLetterGroup'];
+export type LetterReason = Schemas['DeadLetterReason'];
+export type Which = Partial<Schemas['WhichDeadLetters']>;
+
+/** What a version says of itself, and what it runs under. */
+export type Described = Schemas['Description'];
+export type Description = Schemas['ManifestDescription'];
+export type DescribedTable = Schemas['NamedTable'];
