@@ -29,7 +29,7 @@ use utoipa::openapi::{
 };
 
 pub use doc::{Doc, Tag, event};
-pub use page::{page, style};
+pub use page::{icon, page, style};
 pub use parameter::{Query, choice, header, list, number, repeated, text, time};
 
 use super::gate::Needs;

@@ -434,6 +434,7 @@ async fn look(
             status.stalled_since_ms = None;
         }
     });
+    pipeline.rest();
     let handed = pipeline.handed();
     let gone = stream.first_sequence.saturating_sub(1);
     // Twice in a row without a message between: what was delivered before the trimming has come through.

@@ -181,6 +181,7 @@ async fn from_elsewhere_everything_but_health_needs_a_token() {
         [
             "/api/v1/docs",
             "/api/v1/docs/style.css",
+            "/api/v1/docs/icon.svg",
             "/livez",
             "/readyz",
             "/api/v1/info",

@@ -10,7 +10,12 @@ use super::tables::{DAY, Visit, Visits};
 use super::*;
 
 /// Routes that are no part of the API: what people see.
-const PAGES: [&str; 3] = ["/assets/{file}", "/api/v1/docs", "/api/v1/docs/style.css"];
+const PAGES: [&str; 4] = [
+    "/assets/{file}",
+    "/api/v1/docs",
+    "/api/v1/docs/style.css",
+    "/api/v1/docs/icon.svg",
+];
 
 async fn served(api: &Router) -> String {
     let (status, text) = get(api, "/api/v1/openapi.json").await;
@@ -429,12 +434,17 @@ async fn the_page_has_every_route_and_loads_nothing_from_elsewhere() {
     {
         assert!(page.contains(&format!("id=\"{link}\"")), "{link}");
     }
-    let style = page.split("href=\"").nth(1).unwrap().split('"').next().unwrap();
-    let request = Request::get(style)
-        .header("host", "localhost")
-        .body(Body::empty())
-        .unwrap();
-    let (response, _) = send(&api, request).await;
-    assert_eq!(response.status(), StatusCode::OK);
-    assert_eq!(response.headers()["content-type"], "text/css; charset=utf-8");
+    let mut links = page
+        .split("href=\"")
+        .skip(1)
+        .map(|rest| rest.split('"').next().unwrap());
+    for expected in ["image/svg+xml", "text/css; charset=utf-8"] {
+        let request = Request::get(links.next().unwrap())
+            .header("host", "localhost")
+            .body(Body::empty())
+            .unwrap();
+        let (response, _) = send(&api, request).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], expected);
+    }
 }

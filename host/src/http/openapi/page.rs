@@ -33,6 +33,12 @@ pub async fn style() -> Response {
     of_page((headers, include_str!("page.css")).into_response())
 }
 
+/// Its icon, which is the dashboard's.
+pub async fn icon() -> Response {
+    let headers = [(header::CONTENT_TYPE, "image/svg+xml")];
+    of_page((headers, include_str!("../../../../web/src/icon.svg")).into_response())
+}
+
 fn of_page(mut response: Response) -> Response {
     response.extensions_mut().insert(OfPage { caching: CACHING });
     response
@@ -44,6 +50,7 @@ pub(super) fn render(api: &OpenApi) -> String {
     let mut all = Html::default();
     all.push("<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n");
     all.push("<meta name=\"viewport\" content=\"width=device-width\">\n<title>Lantern's API</title>\n");
+    all.push("<link rel=\"icon\" href=\"/api/v1/docs/icon.svg\" type=\"image/svg+xml\">\n");
     all.push("<link rel=\"stylesheet\" href=\"/api/v1/docs/style.css\">\n<nav>\n");
     contents_of(&mut all, api);
     all.push("<main>\n<header>\n<h1>Lantern's API</h1>\n");

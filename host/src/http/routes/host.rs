@@ -26,6 +26,7 @@ fn pages(routes: Routes) -> Routes {
         .page("/assets/{file}", assets::file)
         .page("/api/v1/docs", openapi::page)
         .page("/api/v1/docs/style.css", openapi::style)
+        .page("/api/v1/docs/icon.svg", openapi::icon)
 }
 
 fn about(routes: Routes) -> Routes {

@@ -198,13 +198,16 @@ fn figures(routes: Routes) -> Routes {
             doc("series", "Quantities over time")
                 .says(newest)
                 .queries(selection::described())
-                .query(list(
-                    "measures",
-                    format!(
-                        "Columns of numbers, at most {}. Needed, unless `op` is `count`.",
-                        series::MEASURES_MAX
-                    ),
-                ))
+                .query(
+                    list(
+                        "measures",
+                        format!(
+                            "Columns of numbers, at most {}. Needed, unless `op` is `count`.",
+                            series::MEASURES_MAX
+                        ),
+                    )
+                    .example("load"),
+                )
                 .query(choice(
                     "op",
                     &series::OPERATIONS,

@@ -254,8 +254,7 @@ impl Reader {
 
     async fn in_buckets(&self, asked: &Asked<'_>) -> Result<Vec<(i64, i64)>, ReadError> {
         let mut bound = Bound::default();
-        let counting = asked.counting(&mut bound, &[]);
-        let sql = format!("WITH {} SELECT b.i, ({counting}) FROM b", asked.buckets.table());
+        let sql = asked.statement(&mut bound);
         self.fetch(&sql, bound.arguments()?, usize::MAX, |row| {
             Ok((row.try_get(0)?, row.try_get(1)?))
         })
@@ -325,6 +324,12 @@ impl<'a> Asked<'a> {
         }
     }
 
+    /// The rows of each bucket.
+    fn statement(&self, bound: &mut Bound) -> String {
+        let counting = self.counting(bound, &[]);
+        format!("WITH {} SELECT b.i, ({counting}) FROM b", self.buckets.table())
+    }
+
     /// Counts the rows of bucket `b`: a stretch of an index, which needs no sorting.
     fn counting(&self, bound: &mut Bound, more: &[String]) -> String {
         let conditions = self.conditions();
@@ -339,6 +344,23 @@ impl<'a> Asked<'a> {
             all(&every)
         )
     }
+}
+
+/// The statement of a histogram of ten buckets, for a look at its plan.
+#[cfg(test)]
+pub(super) fn plan_of(
+    shape: &Shape,
+    selection: &Selection,
+    time: usize,
+) -> (String, Vec<crate::batch::Value>) {
+    let asked = Asked {
+        shape,
+        selection,
+        time,
+        buckets: Buckets::new(Timestamp(0), Timestamp(10_000), 10),
+    };
+    let mut bound = Bound::default();
+    (asked.statement(&mut bound), bound.into_values())
 }
 
 #[cfg(test)]

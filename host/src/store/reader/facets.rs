@@ -146,21 +146,9 @@ impl Reader {
         column: usize,
         limit: u32,
     ) -> Result<Vec<(Cell, u64)>, ReadError> {
-        let shape = conditions.shape;
-        let (table, name) = (quote(&shape.entry.name), quote(&shape.columns[column].name));
         let mut bound = Bound::default();
-        let range = conditions.range(&mut bound, true).join(" AND ");
-        let count =
-            |test: &str| format!("(SELECT count(*) FROM {table} AS t WHERE t.{name} {test} AND {range})");
-        let sql = format!(
-            "{} SELECT * FROM (SELECT v.value, {} AS rows FROM v WHERE v.value IS NOT NULL UNION ALL SELECT NULL, {}) \
-             WHERE rows > 0 ORDER BY value IS NULL DESC, rows DESC, value LIMIT {}",
-            different_values(shape, column),
-            count("= v.value"),
-            count("IS NULL"),
-            limit + 2
-        );
-        self.counted(shape, column, &sql, bound).await
+        let sql = stretches(conditions, column, limit, &mut bound);
+        self.counted(conditions.shape, column, &sql, bound).await
     }
 
     /// Values with their numbers: one more than `limit`, and null.
@@ -210,4 +198,34 @@ fn different_values(shape: &Shape, column: usize) -> String {
         next("IS NOT NULL"),
         next("> v.value")
     )
+}
+
+/// The rows of each value of a column in a range of time, value by value.
+fn stretches(conditions: &Conditions<'_>, column: usize, limit: u32, bound: &mut Bound) -> String {
+    let shape = conditions.shape;
+    let (table, name) = (quote(&shape.entry.name), quote(&shape.columns[column].name));
+    let range = conditions.range(bound, true).join(" AND ");
+    let count = |test: &str| format!("(SELECT count(*) FROM {table} AS t WHERE t.{name} {test} AND {range})");
+    format!(
+        "{}, c (value, rows) AS MATERIALIZED (
+             SELECT v.value, {} FROM v WHERE v.value IS NOT NULL UNION ALL SELECT NULL, {}
+         ) SELECT value, rows FROM c WHERE rows > 0 ORDER BY value IS NULL DESC, rows DESC, value LIMIT {}",
+        different_values(shape, column),
+        count("= v.value"),
+        count("IS NULL"),
+        limit + 2
+    )
+}
+
+/// The statement of a facet of a range of time, for a look at its plan.
+#[cfg(test)]
+pub(super) fn plan_of(
+    shape: &Shape,
+    selection: &Selection,
+    column: usize,
+) -> (String, Vec<crate::batch::Value>) {
+    let mut bound = Bound::default();
+    let conditions = Conditions::to_count(shape, selection);
+    let sql = stretches(&conditions, column, 10, &mut bound);
+    (sql, bound.into_values())
 }

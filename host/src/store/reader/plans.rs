@@ -3,7 +3,9 @@
 
 use super::rows::{Key, Place, RowQuery, Sort, plan_of};
 use super::selection::{Condition, Selection, Test};
+use super::shape::Shape;
 use super::*;
+use super::{buckets, facets};
 use crate::batch::{Timestamp, Value};
 use crate::schema::TableName;
 
@@ -35,8 +37,8 @@ fn one_of(column: usize, values: &[&str]) -> Condition {
     }
 }
 
-#[tokio::test]
-async fn a_page_is_a_walk_along_an_index_and_sorts_nothing() {
+/// A database with the table, to be kept, and the table's shape.
+async fn visits() -> (tempfile::TempDir, rusqlite::Connection, Shape) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("lantern.db");
     let connection = rusqlite::Connection::open(&path).unwrap();
@@ -56,6 +58,12 @@ async fn a_page_is_a_walk_along_an_index_and_sorts_nothing() {
         .await
         .unwrap()
         .unwrap();
+    (dir, connection, shape)
+}
+
+#[tokio::test]
+async fn a_page_is_a_walk_along_an_index_and_sorts_nothing() {
+    let (_dir, connection, shape) = visits().await;
     let (pc, at, kind, note) = (0, 1, 2, 3);
     let search = Condition {
         column: note,
@@ -115,18 +123,7 @@ async fn a_page_is_a_walk_along_an_index_and_sorts_nothing() {
                 }),
             };
             let (sql, values) = plan_of(&shape, &query);
-            let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-            let values = values.iter().map(|value| match value {
-                Value::Text(text) => rusqlite::types::Value::Text(text.clone()),
-                Value::Integer(number) => rusqlite::types::Value::Integer(*number),
-                other => panic!("{other:?}"),
-            });
-            let steps: Vec<String> = statement
-                .query_map(rusqlite::params_from_iter(values), |row| row.get(3))
-                .unwrap()
-                .map(Result::unwrap)
-                .collect();
-            let plan = steps.join("; ");
+            let plan = explained(&connection, &sql, values);
             println!("{what}: {plan}");
             let arrives = sort.is_none() && after.is_some();
             assert!(arrives || plan.contains(expected), "{what}, {after:?}: {plan}");
@@ -137,4 +134,57 @@ async fn a_page_is_a_walk_along_an_index_and_sorts_nothing() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn counting_over_time_is_a_walk_along_stretches_of_an_index() {
+    let (_dir, connection, shape) = visits().await;
+    let (at, kind) = (1, 2);
+    let day = Selection {
+        from: Some(Timestamp(0)),
+        to: Some(Timestamp(10_000)),
+        ..Selection::default()
+    };
+    let of_kind = Selection {
+        conditions: vec![one_of(kind, &["a"])],
+        ..day.clone()
+    };
+    for (what, (sql, values), expected) in [
+        (
+            "a histogram",
+            buckets::plan_of(&shape, &day, at),
+            "visits__at (at>? AND at<?)",
+        ),
+        (
+            "a histogram of one kind",
+            buckets::plan_of(&shape, &of_kind, at),
+            "visits__kind (kind=? AND at>? AND at<?)",
+        ),
+        (
+            "a facet in a range",
+            facets::plan_of(&shape, &day, kind),
+            "visits__kind (kind=? AND at>? AND at<?)",
+        ),
+    ] {
+        let plan = explained(&connection, &sql, values);
+        println!("{what}: {plan}");
+        assert!(plan.contains(expected), "{what}: {plan}");
+        assert!(!plan.contains("SCAN t "), "{what}: {plan}");
+    }
+}
+
+/// SQLite's own plan for a statement.
+fn explained(connection: &rusqlite::Connection, sql: &str, values: Vec<Value>) -> String {
+    let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+    let values = values.iter().map(|value| match value {
+        Value::Text(text) => rusqlite::types::Value::Text(text.clone()),
+        Value::Integer(number) => rusqlite::types::Value::Integer(*number),
+        other => panic!("{other:?}"),
+    });
+    let steps: Vec<String> = statement
+        .query_map(rusqlite::params_from_iter(values), |row| row.get(3))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    steps.join("; ")
 }
