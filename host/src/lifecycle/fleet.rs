@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::heal::{BEFORE_SWAP, of_plugin, say};
 use super::{Actor, Inner, Installed, LifecycleError, adoption, installed};
 use crate::plugin::Digest;
-use crate::projection::{Orders, Projection, Purpose, Version};
+use crate::projection::{Counted, Orders, Projection, Purpose, Version};
 use crate::schema::{Manifest, Table};
 use crate::settings::PluginSettings;
 use crate::store::{Healed, Installation};
@@ -90,6 +90,11 @@ impl Fleet {
     pub(super) fn manifest(&self, plugin: &str) -> Option<Arc<Manifest>> {
         let member = self.members.get(plugin)?;
         Some(Arc::clone(member.version().plugin().manifest()))
+    }
+
+    /// What the version at work has done since it was loaded.
+    pub(super) fn counted(&self, plugin: &str) -> Option<Counted> {
+        Some(self.members.get(plugin)?.version().counted())
     }
 
     /// The versions at work.

@@ -147,7 +147,7 @@ mod tests {
         let counted = |messages, rejected| Counted {
             messages,
             rejected,
-            faults: 0,
+            ..Counted::default()
         };
         let measure = Measure {
             before: counted(1_000, 100),

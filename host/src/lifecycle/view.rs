@@ -74,8 +74,24 @@ pub struct PluginView {
     pub sources: BTreeSet<String>,
     /// The tables of the version that runs.
     pub tables: BTreeSet<String>,
+    /// What the version that runs has used; none where none runs.
+    pub used: Option<UseView>,
     /// All versions, in the order of arrival.
     pub versions: Vec<VersionView>,
+}
+
+/// What a version has used since it was loaded, for all of its sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = PluginUse)]
+pub struct UseView {
+    /// Messages that it was asked about.
+    pub messages: u64,
+    /// Time that this took, in microseconds.
+    pub busy_us: u64,
+    /// The most memory that one of its instances has had, in bytes.
+    pub memory_peak_bytes: u64,
+    /// Calls that went wrong: traps, timeouts, answers that could not be read.
+    pub faults: u64,
 }
 
 /// A file, or an active version, that does not run.
@@ -113,6 +129,12 @@ impl Lifecycle {
                 PluginView {
                     sources: sources.map(|source| source.name.to_string()).collect(),
                     tables: tables.map(|table| table.name.to_string()).collect(),
+                    used: fleet.counted(&installation.plugin).map(|counted| UseView {
+                        messages: counted.projected,
+                        busy_us: counted.busy_us,
+                        memory_peak_bytes: counted.memory_peak_bytes,
+                        faults: counted.faults,
+                    }),
                     ..view(installation, &verdicts)
                 }
             })
@@ -255,6 +277,7 @@ fn view(installation: &Installation, verdicts: &BTreeMap<Digest, Verdict>) -> Pl
         paused: installation.paused.clone(),
         sources: BTreeSet::new(),
         tables: BTreeSet::new(),
+        used: None,
         versions,
     }
 }

@@ -290,13 +290,13 @@ impl Projection {
         });
     }
 
-    fn note_projected(&self, version: &Version, projected: &Projected) {
+    fn note_projected(&self, version: &Version, projected: &Projected, memory_peak_bytes: usize) {
         let (plugin, source) = (self.plugin_name(), self.source_name());
         let live = self.purpose == Purpose::Live;
         if live {
             self.metrics.projected(plugin, projected.busy);
         }
-        version.count_faults(projected.faults.len() as u64);
+        version.count_projected(projected, memory_peak_bytes);
         for fault in &projected.faults {
             let (class, reason, sequence) = (fault.class.as_str(), &fault.reason, fault.first_sequence);
             let (messages, rejected) = (fault.messages, fault.rejected);

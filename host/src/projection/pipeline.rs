@@ -285,8 +285,9 @@ impl<'a> Pipeline<'a> {
         });
         match work.await {
             Ok((projector, done, rest, projected)) => {
+                let memory = projector.memory_peak_bytes();
+                self.projection.note_projected(&self.version, &projected, memory);
                 self.projector = Some(projector);
-                self.projection.note_projected(&self.version, &projected);
                 match projected.halted {
                     // What was decided before it stays decided; the rest is asked again in the next session.
                     Some(reason) if done.is_empty() => Err(Halt::Retry(reason)),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
-use crate::plugin::{Plugin, Projector};
+use crate::plugin::{Plugin, Projected, Projector};
 use crate::schema::Source;
 use crate::settings::PluginSettings;
 use crate::store::{OriginId, RebuildId};
@@ -23,6 +23,9 @@ struct Tally {
     messages: AtomicU64,
     rejected: AtomicU64,
     faults: AtomicU64,
+    projected: AtomicU64,
+    busy_us: AtomicU64,
+    memory_peak_bytes: AtomicU64,
 }
 
 /// What became of the messages that a version was given since it was loaded.
@@ -34,6 +37,12 @@ pub struct Counted {
     pub rejected: u64,
     /// Calls that went wrong: traps, timeouts, answers that could not be read.
     pub faults: u64,
+    /// Messages that it was asked about, also those that have no effect yet.
+    pub projected: u64,
+    /// Time that this took, in microseconds.
+    pub busy_us: u64,
+    /// The most linear memory that one of its instances has had, in bytes.
+    pub memory_peak_bytes: u64,
 }
 
 impl Version {
@@ -82,6 +91,9 @@ impl Version {
             messages: self.tally.messages.load(Ordering::Relaxed),
             rejected: self.tally.rejected.load(Ordering::Relaxed),
             faults: self.tally.faults.load(Ordering::Relaxed),
+            projected: self.tally.projected.load(Ordering::Relaxed),
+            busy_us: self.tally.busy_us.load(Ordering::Relaxed),
+            memory_peak_bytes: self.tally.memory_peak_bytes.load(Ordering::Relaxed),
         }
     }
 
@@ -99,8 +111,21 @@ impl Version {
         self.tally.rejected.fetch_add(rejected, Ordering::Relaxed);
     }
 
-    pub(super) fn count_faults(&self, faults: u64) {
-        self.tally.faults.fetch_add(faults, Ordering::Relaxed);
+    /// Counts what one call, or several, came to and have cost.
+    pub(super) fn count_projected(&self, projected: &Projected, memory_peak_bytes: usize) {
+        let tally = &self.tally;
+        let number = |count: usize| count as u64;
+        tally
+            .faults
+            .fetch_add(number(projected.faults.len()), Ordering::Relaxed);
+        tally
+            .projected
+            .fetch_add(number(projected.outcomes.len()), Ordering::Relaxed);
+        let busy_us = u64::try_from(projected.busy.as_micros()).unwrap_or(u64::MAX);
+        tally.busy_us.fetch_add(busy_us, Ordering::Relaxed);
+        tally
+            .memory_peak_bytes
+            .fetch_max(number(memory_peak_bytes), Ordering::Relaxed);
     }
 }
 

@@ -166,7 +166,16 @@ fn an_operator_installs_swaps_heals_pauses_and_removes() {
     scene.wait_for_checkpoint(7);
     assert_eq!(scene.notes(), ["1a", "2a", "3e", "4a", "5e", "7a"]);
     let shown = scene.done("plugin show evolving");
-    says(&shown, &["1.3.0", "replaced", "sent by local"]);
+    says(
+        &shown,
+        &[
+            "1.3.0",
+            "replaced",
+            "sent by local",
+            "messages since it was loaded",
+            "0 failed calls",
+        ],
+    );
     let handled: Vec<&str> = shown.lines().filter(|line| line.starts_with("evolve ")).collect();
     assert_eq!(handled.len(), 3, "{shown}");
 

@@ -1876,6 +1876,7 @@ export interface components {
             sources: string[];
             /** @description The tables of the version that runs. */
             tables: string[];
+            used: components["schemas"]["PluginUse"] | null;
             /** @description All versions, in the order of arrival. */
             versions: components["schemas"]["PluginVersion"][];
         };
@@ -1899,6 +1900,29 @@ export interface components {
             settings: components["schemas"]["Settings"];
             /** @description All versions, in the order of arrival. */
             versions: components["schemas"]["PluginVersionDetail"][];
+        };
+        /** @description What a version has used since it was loaded, for all of its sources. */
+        PluginUse: {
+            /**
+             * Format: int64
+             * @description Messages that it was asked about.
+             */
+            messages: number;
+            /**
+             * Format: int64
+             * @description Time that this took, in microseconds.
+             */
+            busy_us: number;
+            /**
+             * Format: int64
+             * @description The most memory that one of its instances has had, in bytes.
+             */
+            memory_peak_bytes: number;
+            /**
+             * Format: int64
+             * @description Calls that went wrong: traps, timeouts, answers that could not be read.
+             */
+            faults: number;
         };
         /** @description One version of a plugin. */
         PluginVersion: {

@@ -44,7 +44,33 @@ struct Plugin {
     tables: Vec<String>,
     #[serde(default)]
     settings: Value,
+    #[serde(default)]
+    used: Option<Used>,
     versions: Vec<Version>,
+}
+
+/// What the version that runs has used since it was loaded.
+#[derive(Deserialize)]
+struct Used {
+    messages: u64,
+    busy_us: u64,
+    memory_peak_bytes: u64,
+    faults: u64,
+}
+
+impl Used {
+    fn in_words(&self) -> String {
+        if self.messages == 0 {
+            return "no messages since it was loaded".to_owned();
+        }
+        format!(
+            "{} messages since it was loaded, {:.1} µs each, {} of memory at the most, {} failed calls",
+            self.messages,
+            self.busy_us as f64 / self.messages as f64,
+            table::bytes(self.memory_peak_bytes),
+            self.faults
+        )
+    }
 }
 
 #[derive(Deserialize)]
@@ -164,6 +190,9 @@ fn render(plugin: &Plugin) -> String {
     ];
     if let Some(reason) = &plugin.paused {
         head.insert(2, vec!["paused".to_owned(), reason.clone()]);
+    }
+    if let Some(used) = &plugin.used {
+        head.push(vec!["used".to_owned(), used.in_words()]);
     }
     let mut settings = Vec::new();
     set::flatten("", &plugin.settings, &mut settings);
