@@ -17,7 +17,7 @@ use super::change::OfPlugin;
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::records::{LedgerRange, show_range};
-use crate::lifecycle::{DescriptionView, Parcel, PluginView, Refusal, VersionState, VersionView};
+use crate::lifecycle::{DescriptionView, Parcel, PluginView, Refusal, UseView, VersionState, VersionView};
 use crate::schema::difference::{Difference, Effect};
 use crate::settings::PluginSettings;
 use crate::store::reader::SourceFilter;
@@ -61,6 +61,8 @@ pub struct Detail {
     tables: Vec<String>,
     /// What is set for it; what is absent is as for all plugins.
     settings: PluginSettings,
+    /// What the version that runs has used; none where none runs.
+    used: Option<UseView>,
     /// All versions, in the order of arrival.
     versions: Vec<Version>,
 }
@@ -98,6 +100,7 @@ pub async fn show(
     Ok(Json(Detail {
         versions: versions.collect(),
         settings: state.lifecycle.settings(plugin.as_str()),
+        used: view.used,
         name: view.name,
         state: view.state,
         active: view.active,

@@ -48,7 +48,7 @@ pub use rebuild::{Progress, RebuildRequest, RebuildView};
 pub use reproject::Reprojected;
 pub use start::StartError;
 pub use trace::{Trace, TracedMessage, Written, WrittenRange};
-pub use view::{DescriptionView, PluginView, Refusal, VersionState, VersionView};
+pub use view::{DescriptionView, PluginView, Refusal, UseView, VersionState, VersionView};
 
 use components::Components;
 use fleet::Fleet;

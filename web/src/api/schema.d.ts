@@ -1898,6 +1898,7 @@ export interface components {
             tables: string[];
             /** @description What is set for it; what is absent is as for all plugins. */
             settings: components["schemas"]["Settings"];
+            used: components["schemas"]["PluginUse"] | null;
             /** @description All versions, in the order of arrival. */
             versions: components["schemas"]["PluginVersionDetail"][];
         };
