@@ -30,8 +30,10 @@ async function drop(page: Page, name: string, bytes: Buffer): Promise<void> {
     },
     [name, bytes.toString('base64')] as const,
   );
+  const place = page.getByRole('group', { name: 'Check a plugin' });
+  await place.waitFor();
   await page.dispatchEvent('main', 'dragover', { dataTransfer: transfer });
-  await expect(page.getByRole('group', { name: 'Check a plugin' })).toHaveClass(/over/);
+  await expect(place).toHaveClass(/over/);
   await page.dispatchEvent('main', 'drop', { dataTransfer: transfer });
 }
 
