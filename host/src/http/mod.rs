@@ -80,7 +80,7 @@ pub struct State {
 /// All routes, with everything that stands before them.
 pub fn router(state: State) -> Router {
     let routes = routes(&state);
-    let document = Arc::new(Document::of(&routes.table()));
+    let document = Arc::new(Document::of(routes.table()));
     let routes = routes.into_router(&state.access).with_state(state);
     protected(routes.layer(Extension(document)))
 }

@@ -7,7 +7,7 @@ mod page;
 mod parameter;
 mod schemas;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::Extension;
 use axum::body::Bytes;
@@ -52,8 +52,14 @@ loopback interface, by one of this machine's own names, it needs none. HEAD is a
 A field that can be null is always there; one that is left out is never null. Times are RFC 3339. A whole number \
 may have 64 bits, which is more than a double holds.";
 
-/// The document, as it is served.
+/// The document. It is made when it is asked for the first time: most hosts are never asked.
 pub struct Document {
+    table: Vec<Route>,
+    served: OnceLock<Served>,
+}
+
+/// The document, as it is served.
+struct Served {
     /// As JSON.
     json: Bytes,
     /// For people.
@@ -62,7 +68,20 @@ pub struct Document {
 
 impl Document {
     /// The document of these routes.
-    pub fn of(table: &[Route]) -> Self {
+    pub fn of(table: Vec<Route>) -> Self {
+        Self {
+            table,
+            served: OnceLock::new(),
+        }
+    }
+
+    fn served(&self) -> &Served {
+        self.served.get_or_init(|| Served::of(&self.table))
+    }
+}
+
+impl Served {
+    fn of(table: &[Route]) -> Self {
         let api = api(table);
         Self {
             // Names and texts can always be written; a test holds it against the repository's.
@@ -76,7 +95,7 @@ impl Document {
 pub async fn json(Extension(document): Extension<Arc<Document>>, uri: Uri) -> Result<Response, Problem> {
     Parameters::parse(&uri, &[])?;
     let headers = [(header::CONTENT_TYPE, "application/json")];
-    Ok((headers, document.json.clone()).into_response())
+    Ok((headers, document.served().json.clone()).into_response())
 }
 
 fn api(table: &[Route]) -> OpenApi {
@@ -130,7 +149,8 @@ fn schemas(table: &[Route]) -> Schemas {
     let mut schemas = Schemas::default();
     schemas.add_answer::<problem::Body<'_>>();
     let docs = table.iter().filter_map(|route| route.doc.as_ref());
-    docs.for_each(|doc| schemas.append(doc.schemas.clone()));
+    docs.flat_map(|doc| &doc.schemas)
+        .for_each(|add| add(&mut schemas));
     schemas
 }
 

@@ -26,9 +26,9 @@ const VIEWS_MAX: usize = 64;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Those who wait for the same rows are woken one after the other within this time: hundreds at once would keep the
 /// messages waiting that come in meanwhile.
-const SPREAD: Duration = Duration::from_millis(100);
+const SPREAD: Duration = Duration::from_millis(180);
 /// Parts that it is divided into.
-const SPREAD_PARTS: u32 = 50;
+const SPREAD_PARTS: u32 = 90;
 /// Rows that one look reads; where more have come, the oldest of them are left out.
 const LOOK_ROWS: u32 = 2_000;
 /// Rows that somebody who comes back is told of; what is older is left out.

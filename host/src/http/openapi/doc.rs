@@ -27,7 +27,8 @@ pub struct Doc {
     pub(super) body: Option<RequestBody>,
     pub(super) answers: Vec<(StatusCode, Response)>,
     pub(super) refusals: Vec<StatusCode>,
-    pub(super) schemas: Schemas,
+    /// What adds the schemas that it names, when the document is asked for.
+    pub(super) schemas: Vec<fn(&mut Schemas)>,
 }
 
 /// A group of routes.
@@ -79,18 +80,16 @@ pub struct Event {
     name: &'static str,
     description: &'static str,
     data: String,
-    schemas: Schemas,
+    schemas: fn(&mut Schemas),
 }
 
 /// An event whose data is a `T` as JSON. An event without a name is `message`, as browsers call it.
 pub fn event<T: ToSchema>(name: &'static str, description: &'static str) -> Event {
-    let mut schemas = Schemas::default();
-    schemas.add_answer::<T>();
     Event {
         name,
         description,
         data: T::name().into_owned(),
-        schemas,
+        schemas: Schemas::add_answer::<T>,
     }
 }
 
@@ -106,7 +105,7 @@ impl Doc {
             body: None,
             answers: Vec::new(),
             refusals: Vec::new(),
-            schemas: Schemas::default(),
+            schemas: Vec::new(),
         }
     }
 
@@ -142,7 +141,7 @@ impl Doc {
     }
 
     fn json_body<T: ToSchema>(mut self, required: Required) -> Self {
-        self.schemas.add::<T>();
+        self.schemas.push(Schemas::add::<T>);
         let content = Content::new(Some(Ref::from_schema_name(T::name())));
         let body = RequestBodyBuilder::new().content("application/json", content);
         self.body = Some(body.required(Some(required)).build());
@@ -164,14 +163,14 @@ impl Doc {
 
     /// Answers with a `T` as JSON, and this status.
     pub fn answers_with<T: ToSchema>(mut self, status: StatusCode, description: &str) -> Self {
-        self.schemas.add_answer::<T>();
+        self.schemas.push(Schemas::add_answer::<T>);
         let content = Content::new(Some(Ref::from_schema_name(T::name())));
         self.content(status, description, "application/json", content)
     }
 
     /// Answers with a JSON array of `T`.
     pub fn answers_list<T: ToSchema>(mut self, description: &str) -> Self {
-        self.schemas.add_answer::<T>();
+        self.schemas.push(Schemas::add_answer::<T>);
         let list = ArrayBuilder::new().items(Ref::from_schema_name(T::name()));
         let content = Content::new(Some(list));
         self.content(StatusCode::OK, description, "application/json", content)
@@ -197,7 +196,7 @@ impl Doc {
 
     /// Answers with lines, each a `T` as JSON.
     pub fn answers_lines<T: ToSchema>(mut self, description: &str) -> Self {
-        self.schemas.add_answer::<T>();
+        self.schemas.push(Schemas::add_answer::<T>);
         let line = Ref::from_schema_name(T::name()).ref_location;
         let content = ContentBuilder::new()
             .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
@@ -222,7 +221,7 @@ impl Doc {
                 data,
                 schemas,
             } = event;
-            self.schemas.append(schemas);
+            self.schemas.push(schemas);
             said.push_str(&format!("\n\n- `{name}`, with a {data}: {description}"));
             let data = Ref::from_schema_name(data).ref_location;
             let kind = json!({ "description": description, "data": { "$ref": data } });

@@ -24,7 +24,7 @@ const CACHING: &str = "no-cache";
 /// The page.
 pub async fn page(Extension(document): Extension<Arc<Document>>) -> Response {
     let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
-    of_page((headers, document.page.clone()).into_response())
+    of_page((headers, document.served().page.clone()).into_response())
 }
 
 /// Its style.

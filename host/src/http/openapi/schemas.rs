@@ -36,14 +36,6 @@ impl Schemas {
         }
     }
 
-    /// Adds others.
-    pub fn append(&mut self, others: Self) {
-        self.ambiguous.extend(others.ambiguous);
-        for (name, schema) in others.all {
-            self.insert(name, schema);
-        }
-    }
-
     /// All of them, and the names that are ambiguous.
     pub fn into_parts(self) -> (BTreeMap<String, RefOr<Schema>>, Vec<String>) {
         (self.all, self.ambiguous)
