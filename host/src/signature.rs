@@ -24,8 +24,10 @@ pub const SIGNATURE_BYTES_MAX: usize = 10_000;
 /// Longest trusted comment that is shown, in bytes.
 const COMMENT_BYTES_MAX: usize = 200;
 
-/// How the files of secret keys begin in base64: with a password and without.
-const SECRET_BEGINNINGS: [&str; 2] = ["RWRTY0Iy", "RWQAAEIy"];
+/// How the base64 of a secret key with a password begins.
+const ENCRYPTED_BEGINNING: &str = "RWRTY0Iy";
+/// And of one without.
+const PLAIN_BEGINNING: &str = "RWQAAEIy";
 
 /// What becomes of components whose signature is not good.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,9 +111,7 @@ impl TrustedKey {
 
 /// Whether a line of base64 is a secret key of minisign.
 pub fn is_secret(line: &str) -> bool {
-    SECRET_BEGINNINGS
-        .iter()
-        .any(|beginning| line.starts_with(beginning))
+    line.starts_with(ENCRYPTED_BEGINNING) || line.starts_with(PLAIN_BEGINNING)
 }
 
 /// The number in the base64 of a key or a signature: two bytes of algorithm, then eight of number.

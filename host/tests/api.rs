@@ -10,6 +10,8 @@
 
 #[path = "api/access.rs"]
 mod access;
+#[path = "api/counts.rs"]
+mod counts;
 #[path = "api/database.rs"]
 mod database;
 #[path = "api/dead_letters.rs"]

@@ -84,6 +84,23 @@ pub fn answer(program: &OsStr, args: &[&str]) -> Option<String> {
         .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// Writes a program that runs `text` in a shell.
+///
+/// A shell writes it, not this process: what one thread has open for writing while another starts a program is open
+/// in that child as well until it is another program, and so long the file cannot be run ("text file busy").
+#[cfg(test)]
+pub fn write_script(path: &Path, text: &str) {
+    let write = r#"printf '#!/bin/sh\n%s\n' "$2" >"$1" && chmod 755 "$1""#;
+    let mut shell = Command::new("/bin/sh");
+    let status = shell
+        .args(["-c", write, "sh"])
+        .arg(path)
+        .arg(text)
+        .status()
+        .unwrap();
+    assert!(status.success(), "{} cannot be written", path.display());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -111,7 +111,8 @@ pub async fn show(
     }))
 }
 
-/// The component of a version as it was installed, with its signature in a header where one is kept: for another host, or to look into it.
+/// The component of a version as it was installed, with its signature in a header where one is kept: for another host,
+/// or to look into it.
 pub async fn component(
     extract::State(state): extract::State<State>,
     OfPlugin(plugin): OfPlugin,

@@ -1,7 +1,6 @@
 //! The components that were installed, as files named by their digest, each with its signature beside it where one came
-//! along. A file is written beside its place, synced and
-//! renamed, so that it is whole or not there; what is read back is checked against its name. Nothing that comes from
-//! outside becomes part of a path.
+//! along. A file is written beside its place, synced and renamed, so that it is whole or not there; what is read back is
+//! checked against its name. Nothing that comes from outside becomes part of a path.
 
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;

@@ -272,16 +272,20 @@ impl Directory {
                 self.inner.forgive(&described(file));
             }
             Err(error) => {
-                // The database may come back, and a rebuild end: then the file is new again.
-                if matches!(
-                    error,
-                    LifecycleError::Unavailable(_) | LifecycleError::Conflict(_)
-                ) && let Some(seen) = self.seen.get_mut(file)
-                {
-                    seen.handled = false;
-                }
+                self.try_again_after(file, &error);
                 self.refuse(file, Refused::by(error)).await;
             }
+        }
+    }
+
+    /// The database may come back, and a rebuild end: then the file is new again.
+    fn try_again_after(&mut self, file: &str, error: &LifecycleError) {
+        let passes = matches!(
+            error,
+            LifecycleError::Unavailable(_) | LifecycleError::Conflict(_)
+        );
+        if passes && let Some(seen) = self.seen.get_mut(file) {
+            seen.handled = false;
         }
     }
 
@@ -302,7 +306,7 @@ impl Directory {
 
     /// The bytes are those that were taken in, and their signature is another one: it is kept, and a version that was
     /// refused for want of it runs.
-    async fn sign_anew(&self, file: &str, parcel: Parcel) {
+    async fn sign_anew(&mut self, file: &str, parcel: Parcel) {
         let Some(record) = self.records.get(file) else {
             return;
         };
@@ -313,7 +317,10 @@ impl Directory {
             }
             // Somebody has removed it; another signature does not bring it back.
             Err(LifecycleError::NoPlugin(_)) => {}
-            Err(error) => self.refuse(file, Refused::by(error)).await,
+            Err(error) => {
+                self.try_again_after(file, &error);
+                self.refuse(file, Refused::by(error)).await;
+            }
         }
     }
 

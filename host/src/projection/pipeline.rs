@@ -22,8 +22,8 @@ pub(super) const IN_FLIGHT_MAX: usize = 3;
 /// A slow plugin commits what it has done after this long, so that the tables move and the host sees that it does.
 const PROJECT_BUDGET: Duration = Duration::from_millis(250);
 
-/// After so long without a message a plugin's memory is given back: hundreds of quiet plugins cost nothing but their code.
-/// The next message then costs a tenth of a millisecond more.
+/// After so long without a message a plugin's memory is given back: hundreds of quiet plugins cost nothing but their
+/// code. The next message then waits until the plugin is instantiated again.
 const REST_AFTER: Duration = Duration::from_secs(60);
 
 /// A version that the database knows, and where in it the source stands.

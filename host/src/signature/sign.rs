@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use minisign::{KeyPair, PublicKey, SecretKey, SecretKeyBox};
 
-use super::{KeyId, TrustedKey, verify};
+use super::{ENCRYPTED_BEGINNING, KeyId, PLAIN_BEGINNING, TrustedKey, verify};
 
 /// A new pair of keys, each as the text of its file.
 pub struct NewKeys {
@@ -91,8 +91,8 @@ pub fn make_keys(password: Option<String>) -> Result<NewKeys, SignError> {
 /// [`SignError::NotASecretKey`].
 pub fn is_encrypted(secret_key: &str) -> Result<bool, SignError> {
     match secret_key.lines().nth(1) {
-        Some(line) if line.starts_with("RWRTY0Iy") => Ok(true),
-        Some(line) if line.starts_with("RWQAAEIy") => Ok(false),
+        Some(line) if line.starts_with(ENCRYPTED_BEGINNING) => Ok(true),
+        Some(line) if line.starts_with(PLAIN_BEGINNING) => Ok(false),
         _ => Err(SignError::NotASecretKey),
     }
 }

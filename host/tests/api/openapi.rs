@@ -23,6 +23,10 @@ async fn served(api: &Router) -> String {
     text
 }
 
+async fn described(api: &Router) -> Described {
+    Described::parse(&served(api).await)
+}
+
 /// The type and the body as bytes, which a component is.
 async fn whole(api: &Router, request: Request<Body>) -> (u16, Option<String>, String) {
     let (response, body) = send(api, request).await;
@@ -49,7 +53,7 @@ async fn the_document_is_the_one_in_the_repository() {
 #[tokio::test]
 async fn every_route_is_in_the_document_and_no_other() {
     let scene = Scene::near().await;
-    let described = Described::parse(&served(&scene.api).await);
+    let described = described(&scene.api).await;
     let is_page = |path: &str| {
         let of_dashboard =
             !path.starts_with("/api/") && !["/livez", "/readyz", "/healthz", "/metrics"].contains(&path);
@@ -77,7 +81,7 @@ async fn every_route_is_in_the_document_and_no_other() {
 #[tokio::test]
 async fn parameters_are_those_that_the_handlers_know() {
     let scene = Scene::near().await;
-    let described = Described::parse(&served(&scene.api).await);
+    let described = described(&scene.api).await;
     let mut asked = 0;
     for route in &scene.routes {
         let Some(operation) = described.0["paths"].get(route.path) else {
@@ -131,7 +135,7 @@ async fn parameters_are_those_that_the_handlers_know() {
 #[tokio::test]
 async fn every_read_answers_as_the_document_says() {
     let scene = Scene::near().await;
-    let described = Described::kept();
+    let described = described(&scene.api).await;
     let mut refused = Vec::new();
     for route in scene.routes.iter().filter(|route| route.action.is_none()) {
         if described.0["paths"].get(route.path).is_none() || route.path.ends_with("component") {
@@ -164,7 +168,7 @@ async fn every_read_answers_as_the_document_says() {
 #[tokio::test]
 async fn rows_of_every_type_are_as_the_document_says() {
     let visits = Visits::new().await;
-    let described = Described::kept();
+    let described = described(&visits.api).await;
     visits.add(&[
         Visit {
             pc: "a",
@@ -239,7 +243,7 @@ async fn questions_in_sql_are_as_the_document_says() {
         ..lantern::http::Config::loopback()
     })
     .await;
-    let described = Described::kept();
+    let described = described(&scene.api).await;
     let token = bearer(&scene.operator);
     for (query, expected) in [
         ("SELECT%201,9223372036854775807,0.5,'a',x'00',NULL", 200),
@@ -376,9 +380,10 @@ impl Acts {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_change_answers_as_the_document_says() {
+    let scene = Scene::near().await;
     let mut acts = Acts {
-        scene: Scene::near().await,
-        described: Described::kept(),
+        described: described(&scene.api).await,
+        scene,
         done: BTreeSet::new(),
     };
     acts.with_plugins().await;
@@ -419,7 +424,7 @@ async fn the_page_has_every_route_and_loads_nothing_from_elsewhere() {
     for refused in ["<script", "<style", "style=", "onclick", "https:", "src="] {
         assert!(!page.contains(refused), "{refused}");
     }
-    let described = Described::parse(&served(&api).await);
+    let described = described(&api).await;
     for operation in described.operations() {
         let (method, path) = operation.split_once(' ').unwrap();
         let id = described.operation(method, path)["operationId"].as_str().unwrap();

@@ -223,12 +223,7 @@ mod tests {
 
     fn script(folder: &Path, text: &str) -> Start {
         let program = folder.join("lantern");
-        fs::write(&program, format!("#!/bin/sh\n{text}\n")).unwrap();
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        }
+        crate::process::write_script(&program, text);
         Start {
             program,
             plugins: folder.join("plugins"),

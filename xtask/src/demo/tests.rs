@@ -34,10 +34,8 @@ fn answer(mut stream: TcpStream, rows: u64) {
 }
 
 fn script(folder: &Path, name: &str, text: &str) -> PathBuf {
-    use std::os::unix::fs::PermissionsExt;
     let path = folder.join(name);
-    fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    process::write_script(&path, text);
     path
 }
 

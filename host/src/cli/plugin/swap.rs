@@ -72,6 +72,7 @@ struct Taken {
     version: String,
     digest: String,
     state: String,
+    #[serde(default)]
     signature: Signature,
     from: Option<String>,
     effect: Effect,
@@ -127,8 +128,9 @@ fn read(file: &Path, host: &HostArgs) -> Result<Parcel, Failure> {
     if file.as_os_str() != "-" {
         let beside = with_end(file, FILE_SUFFIX);
         let signature = match std::fs::symlink_metadata(&beside) {
-            Ok(_) => Some(read_file(&beside)?),
-            Err(_) => None,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            // Whatever else is in the way, reading says it.
+            _ => Some(read_file(&beside)?),
         };
         return Ok(Parcel {
             component: read_file(file)?,

@@ -1,6 +1,7 @@
 //! Why messages could not be read: dead letters counted by what their reasons have in common. A plugin that meets one
 //! mistake says it of a thousand messages, with another number or name each time; here that is one reason.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use sqlx::Row as _;
@@ -11,7 +12,7 @@ use super::{DeadLetterFilter, ReadError, Reader, bind};
 use crate::batch::Timestamp;
 
 /// Letters that are looked at, the newest: twice as many as may be open in one source by default.
-const LETTERS_MAX: i64 = 200_000;
+const LETTERS_MAX: usize = 200_000;
 
 /// Longest reason that is answered with, in bytes; a star stands for the rest.
 const REASON_BYTES_MAX: usize = 300;
@@ -59,7 +60,8 @@ struct Same {
 }
 
 impl Reader {
-    /// Dead letters by their reasons, the largest group first; and whether all were looked at, or only the newest.
+    /// Dead letters by their reasons, the largest group first; and whether all were looked at, or only the newest:
+    /// letters up to a number, and reasons that differ up to the bytes of a page.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -68,26 +70,54 @@ impl Reader {
         filter: &DeadLetterFilter,
     ) -> Result<(Vec<LetterGroup>, bool), ReadError> {
         let sql = format!(
-            "SELECT plugin, source, class, reason, count(*), max(last_at) FROM \
-             (SELECT o.plugin, o.source, d.class, d.reason, d.last_at \
+            "SELECT o.plugin, o.source, d.class, d.reason, d.last_at \
              FROM _lantern_dead_letter AS d JOIN _lantern_origin AS o ON o.id = d.origin \
-             WHERE {LETTER_MATCHES} ORDER BY d.id DESC LIMIT ?9) GROUP BY plugin, source, class, reason"
+             WHERE {LETTER_MATCHES} ORDER BY d.id DESC LIMIT ?9"
         );
         let mut arguments = letter_arguments(filter, None)?;
-        bind(&mut arguments, LETTERS_MAX + 1)?;
-        let found = self.fetch(&sql, arguments, usize::MAX, same).await?;
-        let looked_at: u64 = found.iter().map(|same| same.letters).sum();
-        Ok((groups(found), looked_at <= LETTERS_MAX.unsigned_abs()))
+        bind(&mut arguments, LETTERS_MAX as i64)?;
+        let (mut found, mut bytes) = (Found::new(), 0);
+        // Counted here and not by SQLite, which would hold every reason before it answers with one.
+        let read = self
+            .fetch_sized(&sql, arguments, LETTERS_MAX, |row| {
+                let size = count(&mut found, row).map_err(ReadError::Sql)?;
+                bytes += size;
+                Ok(((), size))
+            })
+            .await?;
+        let exact = read.len() < LETTERS_MAX && bytes < self.limits.page_bytes;
+        let found = found
+            .into_iter()
+            .map(|((group, reason), (letters, last_at))| Same {
+                group,
+                reason,
+                letters,
+                last_at,
+            });
+        Ok((groups(found.collect()), exact))
     }
 }
 
-fn same(row: &SqliteRow) -> Result<Same, sqlx::Error> {
-    Ok(Same {
-        group: (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?),
-        reason: row.try_get(3)?,
-        letters: row.try_get::<i64, _>(4)?.unsigned_abs(),
-        last_at: Timestamp(row.try_get(5)?),
-    })
+/// Of each group and reason, how many letters there are and when one was last tried.
+type Found = HashMap<((String, String, String), String), (u64, Timestamp)>;
+
+/// Counts a letter. Returns the bytes that are kept for it: none for a reason that was there before.
+fn count(found: &mut Found, row: &SqliteRow) -> Result<usize, sqlx::Error> {
+    let (plugin, source, class): (String, _, _) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    let (reason, last_at): (String, _) = (row.try_get(3)?, Timestamp(row.try_get(4)?));
+    let size = plugin.len() + reason.len();
+    match found.entry(((plugin, source, class), reason)) {
+        Entry::Occupied(mut known) => {
+            let (letters, newest) = known.get_mut();
+            *letters += 1;
+            *newest = last_at.max(*newest);
+            Ok(0)
+        }
+        Entry::Vacant(first) => {
+            first.insert((1, last_at));
+            Ok(size)
+        }
+    }
 }
 
 fn groups(found: Vec<Same>) -> Vec<LetterGroup> {

@@ -1,6 +1,7 @@
 //! The reader against a real file: what it refuses, and what it bounds. The API's tests ask the rest.
 
 use super::*;
+use crate::batch::Timestamp;
 use crate::schema::TableName;
 
 fn database(sql: &str) -> (tempfile::TempDir, PathBuf) {
@@ -131,6 +132,39 @@ async fn a_page_ends_by_its_bytes_and_goes_on_where_it_ended() {
         }
     }
     assert_eq!(sequences, (1..=10).collect::<Vec<i64>>());
+}
+
+#[tokio::test]
+async fn dead_letters_are_grouped_within_the_bytes_of_a_page() {
+    let (_dir, path) = database(
+        "INSERT INTO _lantern_plugin (id, name, version, digest, contract, loaded_at) VALUES (1, 'p', '1', '', '', 0);
+         INSERT INTO _lantern_origin (id, plugin, source, epoch, begins_after, reason, began_at)
+         VALUES (1, 'p', 's', 0, 0, '', 0);
+         WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 1000)
+         INSERT INTO _lantern_dead_letter (origin, sequence, plugin_version, class, reason, subject, published_ns,
+             headers, payload, attempts, state, first_at, last_at)
+         SELECT 1, x, 1, 'malformed', CASE WHEN x <= 100 THEN 'many ' || hex(zeroblob(x)) ELSE 'one' END, '', 0,
+             '[]', x'', 1, 'open', x, x FROM n;",
+    );
+    let of = async |page_bytes| {
+        let limits = ReadLimits {
+            page_bytes,
+            ..ReadLimits::default()
+        };
+        let reader = Reader::open_with(&path, limits).await.unwrap();
+        let (groups, exact) = reader.letter_groups(&DeadLetterFilter::default()).await.unwrap();
+        (groups[0].letters, groups[0].reasons[0].clone(), exact)
+    };
+    let (letters, first, exact) = of(1 << 20).await;
+    assert_eq!((letters, exact), (1_000, true));
+    assert_eq!(
+        (first.like.as_str(), first.letters, first.last_at),
+        ("one", 900, Timestamp(1_000))
+    );
+    // A reason that was met before costs nothing: all of "one", and the newest few of the others.
+    let (letters, first, exact) = of(1_000).await;
+    assert_eq!((first.letters, exact), (900, false));
+    assert!((901..920).contains(&letters), "{letters}");
 }
 
 #[tokio::test]
