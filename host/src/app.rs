@@ -119,7 +119,8 @@ pub async fn run_and_tell(
         ),
         started: Timestamp::now(),
     };
-    let serving = tokio::spawn(http::serve(listener, state, stop.child_token()));
+    let mut server =
+        http::Server::start(listener, state, stop.child_token()).context("start the threads of the API")?;
     let counting = tokio::spawn(count_reconnects(broker.clone(), metrics.clone()));
     let expiring = tokio::spawn(expire(Arc::clone(&store), lifecycle.clone(), stop.child_token()));
     let indexing = tokio::spawn(keep_indexes(Arc::clone(&store), stop.child_token()));
@@ -149,7 +150,7 @@ pub async fn run_and_tell(
     expiring.abort();
     counting.abort();
     indexing.abort();
-    drop(tokio::time::timeout_at(deadline, serving).await);
+    drop(tokio::time::timeout_at(deadline, server.ended()).await);
     broker.stop().await;
     drop(tokio::time::timeout_at(deadline, reader.close()).await);
     drop(expiring.await);

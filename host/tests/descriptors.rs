@@ -34,7 +34,12 @@ async fn without_descriptors_it_waits_and_then_serves() {
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
     let state = database.state().await;
-    let server = tokio::spawn(lantern::http::serve(listener, state, shutdown.clone()));
+    let server = tokio::spawn(lantern::http::serve_with(
+        listener,
+        state,
+        shutdown.clone(),
+        lantern::http::Limits::default(),
+    ));
 
     // The client's socket is made before the descriptors are gone, and connected after.
     let client = tokio::net::TcpSocket::new_v4().unwrap();

@@ -37,6 +37,8 @@ mod line;
 mod misbehaving;
 #[path = "host/operator.rs"]
 mod operator;
+#[path = "host/power.rs"]
+mod power;
 #[path = "host/seeds.rs"]
 mod seeds;
 #[path = "host/start.rs"]

@@ -10,7 +10,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -51,9 +53,70 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// processor that could free some.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Serves until `shutdown`, with the usual limits.
-pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationToken) {
-    serve_with(listener, state, shutdown, Limits::default()).await;
+/// How much less than the rest of the host those who ask get of a processor that is wanted by both (`nice`). Five
+/// steps are about a quarter: messages go first, and nobody who asks waits forever.
+#[cfg(target_os = "linux")]
+const GIVE_WAY: i32 = 5;
+
+/// Threads that answer. Answers wait for the database most of the time, so two are enough for many clients.
+const THREADS: usize = 2;
+
+/// The API on threads of its own, which give way to those that store rows: whoever looks does not slow down what is
+/// looked at. When it is dropped, what is still under way there is dropped too.
+#[derive(Debug)]
+pub struct Server {
+    /// Some until it is dropped.
+    runtime: Option<Runtime>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// Serves until `shutdown`, with the usual limits. It may be called on any runtime.
+    ///
+    /// # Errors
+    /// When the system has no threads left, or the listener cannot be moved to them.
+    pub fn start(listener: TcpListener, state: State, shutdown: CancellationToken) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("lantern-api")
+            .on_thread_start(give_way)
+            .enable_all()
+            .build()?;
+        let listener = listener.into_std()?;
+        let listener = {
+            let _there = runtime.enter();
+            TcpListener::from_std(listener)?
+        };
+        let task = runtime.spawn(serve_with(listener, state, shutdown, Limits::default()));
+        Ok(Self {
+            runtime: Some(runtime),
+            task,
+        })
+    }
+
+    /// Waits until `shutdown` was asked for and the answers in hand are sent. Asked for once.
+    pub async fn ended(&mut self) {
+        if let Err(error) = (&mut self.task).await {
+            tracing::error!(%error, "the API ended badly");
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Lets the other threads of the host go first. On Linux each thread has a priority of its own, which the threads that
+/// it starts take over; elsewhere they are all alike.
+fn give_way() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, GIVE_WAY) {
+        tracing::debug!(%error, "a thread of the API cannot give way to the others");
+    }
 }
 
 /// Serves until `shutdown`; returns when the answers in hand are sent or `drain_time` is over.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Actor, Inner, Lifecycle, LifecycleError, adoption, detached};
+use super::{Actor, Inner, Lifecycle, LifecycleError, adoption};
 use crate::batch::Delivery;
 use crate::plugin::Projector;
 use crate::projection::Version;
@@ -25,7 +25,7 @@ impl Lifecycle {
     pub async fn retry_letters(&self, filter: LetterFilter, by: &Actor) -> Result<Healed, LifecycleError> {
         let inner = Arc::clone(&self.inner);
         let by = by.clone();
-        detached(async move {
+        self.detached(async move {
             let versions = inner.fleet.lock().await.versions();
             let mut healed = Healed::default();
             for version in versions {

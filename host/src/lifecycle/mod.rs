@@ -92,6 +92,8 @@ pub struct Lifecycle {
 
 struct Inner {
     parts: Parts,
+    /// Where acts are carried out, whoever asks for them.
+    runtime: tokio::runtime::Handle,
     components: Components,
     /// One act at a time: each is short, since what takes long (compiling) is done before.
     fleet: tokio::sync::Mutex<Fleet>,
@@ -270,7 +272,7 @@ impl Lifecycle {
         let inner = Arc::clone(&self.inner);
         let (parcel, by) = (parcel.into(), by.clone());
         // A caller that goes away does not leave half an act.
-        detached(async move {
+        self.detached(async move {
             let plugin = inner.take_in(parcel, &format!("sent by {}", by.0)).await?;
             Ok(installed(&plugin))
         })
@@ -289,7 +291,7 @@ impl Lifecycle {
     ) -> Result<Installed, LifecycleError> {
         let inner = Arc::clone(&self.inner);
         let (plugin, by) = (plugin.to_owned(), by.clone());
-        detached(async move {
+        self.detached(async move {
             let digest = inner.choose(&plugin, digest).await?;
             let version = inner.version(&plugin, digest).await?;
             inner.switch(version, &by).await
@@ -304,7 +306,7 @@ impl Lifecycle {
     pub async fn rollback(&self, plugin: &str, by: &Actor) -> Result<Installed, LifecycleError> {
         let inner = Arc::clone(&self.inner);
         let (plugin, by) = (plugin.to_owned(), by.clone());
-        detached(async move {
+        self.detached(async move {
             let digest = inner.previous(&plugin).await?;
             let version = inner.version(&plugin, digest).await?;
             inner.switch(version, &by).await
@@ -321,7 +323,8 @@ impl Lifecycle {
         // What the plugin directory has paused it lets go again; nobody else's reason is to look like its own.
         let reason = reason.trim_start_matches(directory::REASON).to_owned();
         let (plugin, by) = (plugin.to_owned(), by.clone());
-        detached(async move { inner.hold(&plugin, Some(reason), &by).await }).await
+        self.detached(async move { inner.hold(&plugin, Some(reason), &by).await })
+            .await
     }
 
     /// Lets a paused plugin go on where it was.
@@ -331,7 +334,8 @@ impl Lifecycle {
     pub async fn resume(&self, plugin: &str, by: &Actor) -> Result<(), LifecycleError> {
         let inner = Arc::clone(&self.inner);
         let (plugin, by) = (plugin.to_owned(), by.clone());
-        detached(async move { inner.hold(&plugin, None, &by).await }).await
+        self.detached(async move { inner.hold(&plugin, None, &by).await })
+            .await
     }
 
     /// Stops a plugin and forgets it. Its tables stay, and so does the memory of where it was; or they go as well.
@@ -347,7 +351,8 @@ impl Lifecycle {
     ) -> Result<Vec<String>, LifecycleError> {
         let inner = Arc::clone(&self.inner);
         let (plugin, by) = (plugin.to_owned(), by.clone());
-        detached(async move { inner.remove(&plugin, drop_tables, &by).await }).await
+        self.detached(async move { inner.remove(&plugin, drop_tables, &by).await })
+            .await
     }
 
     /// Files and versions that do not run, and why.
@@ -358,17 +363,19 @@ impl Lifecycle {
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
-}
 
-/// Runs an act that goes on when the one who asked for it has gone away.
-async fn detached<T: Send + 'static>(
-    act: impl Future<Output = Result<T, LifecycleError>> + Send + 'static,
-) -> Result<T, LifecycleError> {
-    match tokio::spawn(act).await {
-        Ok(result) => result,
-        Err(error) => Err(LifecycleError::Unavailable(format!(
-            "the act ended badly: {error}"
-        ))),
+    /// Runs an act that goes on when the one who asked for it has gone away, and on the host's own threads: what it
+    /// starts is not to give way to messages as those who ask do.
+    async fn detached<T: Send + 'static>(
+        &self,
+        act: impl Future<Output = Result<T, LifecycleError>> + Send + 'static,
+    ) -> Result<T, LifecycleError> {
+        match self.inner.runtime.spawn(act).await {
+            Ok(result) => result,
+            Err(error) => Err(LifecycleError::Unavailable(format!(
+                "the act ended badly: {error}"
+            ))),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
-use super::{Actor, Inner, Lifecycle, LifecycleError, adoption, detached};
+use super::{Actor, Inner, Lifecycle, LifecycleError, adoption};
 use crate::batch::Timestamp;
 use crate::plugin::Digest;
 use crate::projection::Version;
@@ -118,7 +118,8 @@ impl Lifecycle {
     ) -> Result<RebuildId, LifecycleError> {
         let inner = Arc::clone(&self.inner);
         let (plugin, by) = (plugin.to_owned(), by.clone());
-        detached(async move { inner.begin_rebuild(&plugin, request, &by).await }).await
+        self.detached(async move { inner.begin_rebuild(&plugin, request, &by).await })
+            .await
     }
 
     /// Ends a rebuild. The tables in use stay as they are.
@@ -128,7 +129,8 @@ impl Lifecycle {
     pub async fn cancel_rebuild(&self, id: RebuildId, by: &Actor) -> Result<(), LifecycleError> {
         let inner = Arc::clone(&self.inner);
         let by = by.clone();
-        detached(async move { inner.cancel_rebuild(id, &by).await }).await
+        self.detached(async move { inner.cancel_rebuild(id, &by).await })
+            .await
     }
 
     /// All rebuilds, the newest first.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-use super::{Actor, Inner, Lifecycle, LifecycleError, adoption, detached};
+use super::{Actor, Inner, Lifecycle, LifecycleError, adoption};
 use crate::batch::Delivery;
 use crate::broker::Reading;
 use crate::plugin::{Digest, Projector};
@@ -69,7 +69,7 @@ impl Lifecycle {
     ) -> Result<Reprojected, LifecycleError> {
         let inner = Arc::clone(&self.inner);
         let (plugin, by) = (plugin.to_owned(), by.clone());
-        detached(async move {
+        self.detached(async move {
             let _turn = inner.turn("reprojection", &plugin)?;
             let mut work = Work::begin(Arc::clone(&inner), &plugin, digest).await?;
             tracing::warn!(

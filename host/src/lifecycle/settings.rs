@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::{Actor, Inner, Lifecycle, LifecycleError, PluginName, detached};
+use super::{Actor, Inner, Lifecycle, LifecycleError, PluginName};
 use crate::settings::PluginSettings;
 use crate::store::Installation;
 
@@ -25,7 +25,8 @@ impl Lifecycle {
     ) -> Result<PluginSettings, LifecycleError> {
         let inner = Arc::clone(&self.inner);
         let (plugin, by) = (plugin.to_owned(), by.clone());
-        detached(async move { inner.set(&plugin, &changes, &by).await }).await
+        self.detached(async move { inner.set(&plugin, &changes, &by).await })
+            .await
     }
 }
 

@@ -62,6 +62,7 @@ impl Lifecycle {
         let components = Components::open(&dir).map_err(|source| StartError::Components { dir, source })?;
         let inner = Arc::new(Inner {
             parts,
+            runtime: tokio::runtime::Handle::current(),
             components,
             fleet: tokio::sync::Mutex::new(Fleet::default()),
             compiling: tokio::sync::Semaphore::new(1),

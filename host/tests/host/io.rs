@@ -18,17 +18,24 @@ struct Device {
     folder: tempfile::TempDir,
 }
 
+/// Compiles one of the libraries beside the tests that stand before libc.
+pub fn library(folder: &Path, name: &str) -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support");
+    let built = folder.join(format!("{name}.so"));
+    let status = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()))
+        .args(["-O1", "-shared", "-fPIC", "-o"])
+        .arg(&built)
+        .arg(tests.join(format!("{name}.c")))
+        .args(["-ldl", "-lpthread"])
+        .status();
+    assert!(status.unwrap().success());
+    built
+}
+
 impl Device {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/fail_io.c");
-        let built = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()))
-            .args(["-O1", "-shared", "-fPIC", "-o"])
-            .arg(folder.path().join("fail_io.so"))
-            .arg(source)
-            .arg("-ldl")
-            .status();
-        assert!(built.unwrap().success());
+        library(folder.path(), "fail_io");
         let device = Self { folder };
         device.fail_in(0);
         device

@@ -284,6 +284,42 @@ fn audited(scene: &Scene) {
     assert!(audit.contains("1 of 1 dead letters now decode"), "{audit}");
 }
 
+/// The names of a process's threads, each with its niceness.
+#[cfg(target_os = "linux")]
+fn threads(pid: u32) -> Vec<(String, i64)> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let read = |task: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).ok()?;
+        let (begin, rest) = stat.rsplit_once(')')?;
+        let (_, name) = begin.split_once('(')?;
+        Some((name.to_owned(), rest.split_whitespace().nth(16)?.parse().ok()?))
+    };
+    // Some have ended by the time they are looked at.
+    tasks.filter_map(|task| read(task.unwrap())).collect()
+}
+
+/// What an operator begins over the API runs on the host's own threads, which those of the API give way to (ADR 12).
+#[cfg(target_os = "linux")]
+#[test]
+fn those_who_ask_give_way_to_the_messages() {
+    let scene = Scene::start();
+    scene.done("plugin install a.wasm --activate");
+    scene.publish(&[r#"{"n":1,"note":"x"}"#]);
+    scene.wait_for_checkpoint(1);
+    let threads = threads(scene.host.pid());
+    let of = |name: &str| -> Vec<i64> {
+        let named = threads.iter().filter(|(found, _)| found == name);
+        named.map(|(_, nice)| *nice).collect()
+    };
+    let own = of("lantern")[0];
+    assert_eq!(of("lantern"), vec![own; of("lantern").len()], "{threads:?}");
+    assert_eq!(of("lantern-api"), vec![own + 5; of("lantern-api").len()]);
+    assert!(
+        of("lantern").len() > 2 && of("lantern-api").len() >= 2,
+        "{threads:?}"
+    );
+}
+
 #[test]
 fn versions_are_compared_in_the_host_and_as_files() {
     let scene = Scene::start();

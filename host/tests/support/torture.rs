@@ -130,11 +130,21 @@ impl Moments {
         Self(seed)
     }
 
-    pub fn pause(&mut self, from_ms: u64, to_ms: u64) {
+    fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        std::thread::sleep(Duration::from_millis(from_ms + self.0 % (to_ms - from_ms)));
+        self.0
+    }
+
+    pub fn pause(&mut self, from_ms: u64, to_ms: u64) {
+        std::thread::sleep(Duration::from_millis(from_ms + self.next() % (to_ms - from_ms)));
+    }
+
+    /// Heads or tails.
+    pub fn coin(&mut self) -> bool {
+        // The lower bits of such a generator are its worst.
+        self.next() >> 63 == 1
     }
 }
 
@@ -239,7 +249,8 @@ pub fn kill_broker(rounds: usize) -> Outcome {
     settle(publisher, &host, dir.path())
 }
 
-fn settle(publisher: Publisher, host: &Host, dir: &Path) -> Outcome {
+/// Waits until all that was published has arrived, and counts.
+pub fn settle(publisher: Publisher, host: &Host, dir: &Path) -> Outcome {
     let enough = publisher.published() + 200;
     while publisher.published() < enough {
         std::thread::sleep(Duration::from_millis(50));
