@@ -68,7 +68,7 @@ pub const DATABASE_FILE: &str = "lantern.db";
 /// How much of a power cut a commit survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Synchronous {
-    /// A power cut may take the last commits with their checkpoints; the broker still has their messages.
+    /// A power cut may take the commits of the last half minute with their checkpoints; the broker still has their messages.
     /// Enough for streams with limits retention, and several times faster.
     Normal,
     /// Every commit is on the disk before it is answered.

@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
 use super::apply::{Applied, ApplyError, Care, apply};
-use super::checkpointer::Checkpointer;
+use super::checkpointer::{Checkpointer, UNSAFE_FOR};
 use super::commit::{Commit, CommitError, Committed};
 use super::connection::{Database, is_busy};
 use super::queue::{Next, Queue, Turn};
@@ -273,7 +273,8 @@ impl Writer {
                 .map_err(|error| error.to_string())
                 .and_then(|()| Database::open(&self.path, &self.config).map_err(|error| error.to_string()))
                 .and_then(|database| {
-                    Checkpointer::start(&self.path, &self.config).map(|checkpointer| (database, checkpointer))
+                    Checkpointer::start(&self.path, &self.config, UNSAFE_FOR)
+                        .map(|checkpointer| (database, checkpointer))
                 });
             match opened {
                 Ok(opened) => {
