@@ -13,6 +13,7 @@ mod config;
 mod dead_letters;
 mod doctor;
 mod failure;
+mod gaps;
 pub mod inspect;
 mod plugin;
 mod publish;
@@ -64,6 +65,8 @@ enum Command {
     /// Messages that could not be projected: see them, try them again, give them up.
     #[command(subcommand, name = "dead-letters")]
     DeadLetters(dead_letters::DeadLettersCommand),
+    /// Show messages that were gone before they were read, which no plugin has seen.
+    Gaps(gaps::GapsArgs),
     /// Fill a plugin's tables anew beside those in use, and put them in their place.
     Rebuild(rebuild::RebuildArgs),
     /// Say where a row comes from: its message, and the version that made it.
@@ -134,6 +137,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Serve(args) => serve::run(&args),
         Command::Plugin(command) => plugin::run(&command),
         Command::DeadLetters(command) => dead_letters::run(&command),
+        Command::Gaps(args) => gaps::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Rebuild(args) => rebuild::run(&args),
         Command::Trace(args) => trace::trace(&args).map(|()| ExitCode::SUCCESS),

@@ -242,6 +242,34 @@ test('a plugin is paused with a reason, resumed and rolled back', async ({ page 
   }
 });
 
+test('messages that were gone before they were read are counted and named', async ({ page }) => {
+  const host = await Host.start({ plugins: ['obs-events'] });
+  const event = { pc_id: 'atlas', at: new Date().toISOString(), kind: 'boot', source: 'linux', payload: {} };
+  const three = Array.from({ length: 3 }, () => ({ subject: 'obs.atlas', payload: event }));
+  try {
+    await host.publish(three);
+    await host.rows('obs_events', 3);
+    await signedIn(page, host.token);
+    await page.goto(`${host.address}/gaps`);
+    await expect(page.getByText('Nothing is missing: all that was to be read was there.')).toBeVisible();
+    const json = { method: 'POST', headers: { 'content-type': 'application/json' } };
+    await host.api('/api/v1/plugins/obs-events/pause', { ...json, body: '{"reason":"test"}' });
+    await host.publish(three);
+    // All before the seventh, whether or not that one is there yet.
+    await host.publish([{ subject: '$JS.API.STREAM.PURGE.OBS_EVENTS _INBOX.purged', payload: { seq: 7 } }]);
+    await host.publish(three);
+    await host.api('/api/v1/plugins/obs-events/resume', { method: 'POST' });
+    await host.rows('obs_events', 6);
+
+    await page.goto(host.address);
+    await page.getByRole('link', { name: '3 messages were gone before being read' }).click();
+    await expect(page.getByRole('row', { name: /obs-events \/ obs OBS_EVENTS 1 4–6 3 / })).toBeVisible();
+    await accessible(page, 'gaps');
+  } finally {
+    await host.stop();
+  }
+});
+
 test('a file that is no plugin is refused in words', async ({ page }) => {
   const host = await Host.start({ plugins: [] });
   try {

@@ -1,6 +1,7 @@
 // Rows as they come, charts, and what goes out as a file.
 import { readFileSync } from 'node:fs';
 import { expect, test } from './support/fixtures';
+import { Host } from './support/host';
 
 const event = (n: number) => ({
   subject: 'obs.live',
@@ -14,19 +15,24 @@ const event = (n: number) => ({
   },
 });
 
-test('rows appear as they come; held still, they are counted', async ({ page, host }) => {
-  await page.goto(`${host.address}/tables/obs_events/live?filter=pc_id=live`);
-  await expect(page.getByText('Listening')).toBeVisible();
-  await host.publish([event(1)]);
-  const rows = page.getByRole('region', { name: 'Newest rows of obs_events' });
-  await expect(rows).toContainText('live-1');
-  await page.getByRole('button', { name: 'Hold' }).click();
-  await host.publish([event(2), event(3)]);
-  await expect(page.getByRole('button', { name: '2 new' })).toBeVisible();
-  await expect(rows).not.toContainText('live-2');
-  await page.getByRole('button', { name: '2 new' }).click();
-  await expect(rows.getByRole('row').nth(1)).toContainText('live-3');
-  await expect(rows.getByRole('row').nth(2)).toContainText('live-2');
+test('rows appear as they come; held still, they are counted', async ({ page }) => {
+  const host = await Host.start({ plugins: ['obs-events'] });
+  try {
+    await page.goto(`${host.address}/tables/obs_events/live?filter=pc_id=live`);
+    await expect(page.getByText('Listening')).toBeVisible();
+    await host.publish([event(1)]);
+    const rows = page.getByRole('region', { name: 'Newest rows of obs_events' });
+    await expect(rows).toContainText('live-1');
+    await page.getByRole('button', { name: 'Hold' }).click();
+    await host.publish([event(2), event(3)]);
+    await expect(page.getByRole('button', { name: '2 new' })).toBeVisible();
+    await expect(rows).not.toContainText('live-2');
+    await page.getByRole('button', { name: '2 new' }).click();
+    await expect(rows.getByRole('row').nth(1)).toContainText('live-3');
+    await expect(rows.getByRole('row').nth(2)).toContainText('live-2');
+  } finally {
+    await host.stop();
+  }
 });
 
 test('charts are drawn, zoomed together, and stand in a table', async ({ page, host }) => {
@@ -61,21 +67,26 @@ test('what is selected goes out as a file', async ({ page, host, operator }) => 
   }
 });
 
-test('what is selected goes out as lines of JSON, with every digit', async ({ page, host }) => {
-  const big = { ...event(7).payload, event_record_id: 'export-7', payload: { n: 1 } };
-  const text = JSON.stringify(big).replace('"n":1', '"n":9223372036854775807');
-  await host.publish([{ subject: 'obs.live', payload: text }]);
-  await page.goto(`${host.address}/tables/obs_events?filter=event_record_id=export-7`);
-  await expect(page.getByRole('table', { name: 'Rows of obs_events' })).toContainText('export-7');
-  await page.getByRole('button', { name: 'Export', exact: true }).click();
-  const download = page.waitForEvent('download');
-  await page.getByRole('link', { name: 'JSON lines' }).click();
-  expect((await download).suggestedFilename()).toBe('obs_events.jsonl');
-  const lines = readFileSync(await (await download).path(), 'utf8').split('\n');
-  expect(lines).toHaveLength(2);
-  expect(lines[1]).toBe('');
-  expect(lines[0]).toContain('9223372036854775807');
-  expect(JSON.parse(lines[0] ?? '')).toMatchObject({ pc_id: 'live', kind: 'live', event_record_id: 'export-7' });
+test('what is selected goes out as lines of JSON, with every digit', async ({ page }) => {
+  const host = await Host.start({ plugins: ['obs-events'] });
+  try {
+    const big = { ...event(7).payload, event_record_id: 'export-7', payload: { n: 1 } };
+    const text = JSON.stringify(big).replace('"n":1', '"n":9223372036854775807');
+    await host.publish([{ subject: 'obs.live', payload: text }]);
+    await page.goto(`${host.address}/tables/obs_events?filter=event_record_id=export-7`);
+    await expect(page.getByRole('table', { name: 'Rows of obs_events' })).toContainText('export-7');
+    await page.getByRole('button', { name: 'Export', exact: true }).click();
+    const download = page.waitForEvent('download');
+    await page.getByRole('link', { name: 'JSON lines' }).click();
+    expect((await download).suggestedFilename()).toBe('obs_events.jsonl');
+    const lines = readFileSync(await (await download).path(), 'utf8').split('\n');
+    expect(lines).toHaveLength(2);
+    expect(lines[1]).toBe('');
+    expect(lines[0]).toContain('9223372036854775807');
+    expect(JSON.parse(lines[0] ?? '')).toMatchObject({ pc_id: 'live', kind: 'live', event_record_id: 'export-7' });
+  } finally {
+    await host.stop();
+  }
 });
 
 test('a question in SQL is answered to an operator', async ({ page, host, operator }) => {

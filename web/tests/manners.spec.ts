@@ -12,6 +12,7 @@ const PAGES = [
   '/tables/host_perf/charts',
   '/timeline?entity=atlas&column=pc_id',
   '/dead-letters',
+  '/gaps',
   '/plugins',
   '/plugins/obs-events',
   '/audit',

@@ -33,12 +33,6 @@ pub struct AuditArgs {
     host: HostArgs,
 }
 
-#[derive(Deserialize)]
-struct Page {
-    items: Vec<Entry>,
-    next_cursor: Option<String>,
-}
-
 #[derive(Deserialize, Serialize)]
 struct Entry {
     id: i64,
@@ -53,18 +47,7 @@ struct Entry {
 
 pub fn run(args: &AuditArgs) -> Result<ExitCode, Failure> {
     let client = Client::open(&args.host)?;
-    let limit = args.limit as usize;
-    let mut entries: Vec<Entry> = Vec::new();
-    let mut cursor = None;
-    loop {
-        let asked = (limit - entries.len()).min(PAGE_MAX);
-        let page: Page = client.get_json(&path(args, asked, cursor.as_deref()))?;
-        entries.extend(page.items);
-        cursor = page.next_cursor;
-        if cursor.is_none() || entries.len() >= limit {
-            break;
-        }
-    }
+    let entries: Vec<Entry> = client.newest(&list(args), args.limit, PAGE_MAX)?;
     match args.json {
         true => print_json(&entries)?,
         false => print(&render(&entries))?,
@@ -72,14 +55,12 @@ pub fn run(args: &AuditArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn path(args: &AuditArgs, limit: usize, cursor: Option<&str>) -> String {
+fn list(args: &AuditArgs) -> String {
     let mut query = Serializer::new(String::new());
-    query.append_pair("limit", &limit.to_string());
     let parts = [
-        ("plugin", args.plugin.as_deref()),
-        ("actor", args.actor.as_deref()),
-        ("action", args.action.as_deref()),
-        ("cursor", cursor),
+        ("plugin", &args.plugin),
+        ("actor", &args.actor),
+        ("action", &args.action),
     ];
     for (name, value) in parts {
         if let Some(value) = value {

@@ -99,6 +99,13 @@ pub struct Client {
     token: Option<String>,
 }
 
+/// A part of a list.
+#[derive(Deserialize)]
+struct Page<T> {
+    items: Vec<T>,
+    next_cursor: Option<String>,
+}
+
 impl Client {
     /// Finds the host and the token. Does not connect.
     ///
@@ -141,6 +148,30 @@ impl Client {
     /// A [`Failure`]: the host cannot be reached, has a problem, or answers something else than expected.
     pub fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         self.call(Method::GET, path, None)
+    }
+
+    /// The newest `limit` items of a list that is answered in pages, fewer when there are no more. `list` is its path with
+    /// its query, which may be empty but begins with `?`; `page_max` is how many are asked for at once.
+    ///
+    /// # Errors
+    /// As for [`Client::get_json`].
+    pub fn newest<T: DeserializeOwned>(
+        &self,
+        list: &str,
+        limit: u32,
+        page_max: usize,
+    ) -> Result<Vec<T>, Failure> {
+        let limit = limit as usize;
+        let (mut items, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let asked = (limit - items.len()).min(page_max);
+            let page: Page<T> = self.get_json(&format!("{list}&limit={asked}{cursor}"))?;
+            items.extend(page.items);
+            match page.next_cursor {
+                Some(next) if items.len() < limit => cursor = format!("&cursor={next}"),
+                _ => return Ok(items),
+            }
+        }
     }
 
     /// As [`Client::get_json`], also when the answer's status is an error; answers with the status. For readiness,

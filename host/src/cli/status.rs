@@ -28,6 +28,7 @@ struct Projection {
     lag: Option<u64>,
     checkpoint: u64,
     dead_letters: u64,
+    missing: u64,
     last_error: Option<String>,
 }
 
@@ -76,6 +77,7 @@ fn render(url: &str, readiness: &Readiness, projections: &[Projection]) -> Strin
             "lag",
             "checkpoint",
             "dead letters",
+            "missing",
             "last error",
         ];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
@@ -86,10 +88,11 @@ fn render(url: &str, readiness: &Readiness, projections: &[Projection]) -> Strin
                 projection.lag.map_or_else(|| "-".into(), |lag| lag.to_string()),
                 projection.checkpoint.to_string(),
                 projection.dead_letters.to_string(),
+                projection.missing.to_string(),
                 projection.last_error.clone().unwrap_or_default(),
             ]
         }));
-        text.push_str(&table::align(&rows, &[false, false, true, true, true], ""));
+        text.push_str(&table::align(&rows, &[false, false, true, true, true, true], ""));
     }
     let failing: Vec<&Check> = readiness.checks.iter().filter(|check| !check.ok).collect();
     if !failing.is_empty() {
@@ -130,6 +133,7 @@ mod tests {
             lag: Some(12_000),
             checkpoint: 7,
             dead_letters: 1,
+            missing: 20,
             last_error: Some("disk full".into()),
         };
         assert_eq!(
@@ -137,8 +141,8 @@ mod tests {
             "\
 http://a is not ready
 
-plugin/source   state       lag  checkpoint  dead letters  last error
-obs-events/obs  retrying  12000           7             1  disk full
+plugin/source   state       lag  checkpoint  dead letters  missing  last error
+obs-events/obs  retrying  12000           7             1       20  disk full
 
 not as it has to be:
   - projection:obs-events/obs: as the test says

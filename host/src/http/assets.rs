@@ -17,13 +17,14 @@ use sha2::{Digest as _, Sha256};
 use super::problem::{self, Problem};
 
 /// Where the page is served: all of its addresses, so that each can be opened, reloaded and sent to somebody.
-pub const PAGES: [&str; 11] = [
+pub const PAGES: [&str; 12] = [
     "/",
     "/tables/{table}",
     "/tables/{table}/charts",
     "/tables/{table}/live",
     "/timeline",
     "/dead-letters",
+    "/gaps",
     "/plugins",
     "/plugins/{plugin}",
     "/audit",

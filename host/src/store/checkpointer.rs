@@ -175,7 +175,11 @@ mod tests {
         let config = Config::new(dir.path());
         let path = dir.path().join(super::super::DATABASE_FILE);
         // It opens only what is there.
-        drop(Connection::open(&path).unwrap().pragma_update(None, "journal_mode", "WAL"));
+        drop(
+            Connection::open(&path)
+                .unwrap()
+                .pragma_update(None, "journal_mode", "WAL"),
+        );
         let writer = Database::open(&path, &config).unwrap();
         let mut checkpointer = Checkpointer::start(&path, &config, Duration::from_millis(20)).unwrap();
         let commit = |sql: &str| writer.connection.execute_batch(sql).unwrap();

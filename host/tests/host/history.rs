@@ -207,6 +207,18 @@ fn purged_and_trimmed_messages_are_recorded_gaps() {
     );
     assert_eq!(gaps, ["11|20|1", "25|25|1"]);
     assert_eq!(host.projection("obs")["missing"], 11);
+    let told = std::process::Command::new(env!("CARGO_BIN_EXE_lantern"))
+        .args(["gaps", "--plugin", "obs-events", "--data-dir"])
+        .arg(dir.path())
+        .output()
+        .unwrap();
+    let told = String::from_utf8(told.stdout).unwrap();
+    for words in [
+        "OBS_EVENTS      11-20        10  ",
+        "OBS_EVENTS         25         1  ",
+    ] {
+        assert!(told.contains(words), "{told}");
+    }
     // Purged while nothing is left to read: noticed without a message.
     let checkpoint = host.projection("obs")["checkpoint"].as_u64().unwrap();
     host.terminate();

@@ -3,8 +3,6 @@
 //! they are made anew as a disk could hold them then.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::process::Command;
 
 use async_nats::jetstream::stream::RetentionPolicy;
 

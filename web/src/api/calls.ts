@@ -61,4 +61,5 @@ export async function install(component: Blob): Promise<T.Taken> {
 }
 
 export const audit = (query: Query, signal?: AbortSignal) => get<T.Page<T.AuditEntry>>(`${V1}/audit`, query, signal);
+export const gaps = (query: Query, signal?: AbortSignal) => get<T.Page<T.Gap>>(`${V1}/gaps`, query, signal);
 export const sql = (query: string, signal?: AbortSignal) => get<T.SqlAnswer>(`${V1}/sql`, { query }, signal);

@@ -43,6 +43,7 @@ export type Healed = Schemas['Healed'];
 export type Discarded = Schemas['Discarded'];
 export type LedgerRange = Schemas['LedgerRange'];
 export type AuditEntry = Schemas['AuditEntry'];
+export type Gap = Schemas['Gap'];
 
 export type VersionState = Schemas['VersionState'];
 /** A plugin in the list of all, and with all that is known of it. */

@@ -8,6 +8,8 @@ export interface Verdict {
   reasons: string[];
   /** Dead letters that are open. */
   letters: number;
+  /** Messages that were gone before they were read. */
+  missing: number;
 }
 
 /** Whether all is well, in one sentence, and if not, why. */
@@ -17,6 +19,7 @@ export function verdict(
   refusals: readonly Refusal[],
 ): Verdict {
   const letters = projections.reduce((sum, one) => sum + one.dead_letters, 0);
+  const missing = projections.reduce((sum, one) => sum + one.missing, 0);
   const failing = readiness?.checks.filter((check) => !check.ok) ?? [];
   const reasons = failing.map((check) => `${check.name.replace(/^projection:/, '')}: ${check.detail}`);
   for (const one of refusals) {
@@ -31,6 +34,7 @@ export function verdict(
       sentence: `Not all is well: ${who} ${names.length === 1 ? 'needs' : 'need'} attention.`,
       reasons,
       letters,
+      missing,
     };
   }
   if (projections.length === 0) {
@@ -39,11 +43,12 @@ export function verdict(
       sentence: 'The host is well. Nothing is read yet.',
       reasons,
       letters,
+      missing,
     };
   }
   if (refusals.length > 0) {
     const sentence = `What runs is well; ${plural(refusals.length, 'plugin file')} cannot be loaded.`;
-    return { tone: 'warn', sentence, reasons, letters };
+    return { tone: 'warn', sentence, reasons, letters, missing };
   }
   const paused = projections.filter((one) => one.state === 'paused' || one.state === 'stopped').length;
   const waiting = projections.filter((one) => one.state === 'waiting-for-stream').length;
@@ -57,7 +62,7 @@ export function verdict(
   const behind = projections.reduce((sum, one) => sum + (one.lag ?? 0), 0);
   const fresh = behind > 1_000 ? `, ${plural(behind, 'message')} behind` : '';
   const sentence = `All is well: ${plural(running, 'source')} running${fresh}${notes.length ? `; ${notes.join(', ')}` : ''}.`;
-  return { tone: paused ? 'warn' : 'good', sentence, reasons, letters };
+  return { tone: paused ? 'warn' : 'good', sentence, reasons, letters, missing };
 }
 
 function list(names: readonly string[]): string {

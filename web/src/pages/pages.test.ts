@@ -39,6 +39,7 @@ test('one sentence says whether all is well', () => {
     sentence: 'Not all is well: broker needs attention.',
     reasons: ['broker: not connected'],
   });
+  expect(verdict(ready, [projection({ missing: 2 }), projection({ missing: 3 })], [])).toMatchObject({ missing: 5 });
   const refusal = { what: 'x.wasm', reason: 'no component', holds_up: false, unsigned: false };
   expect(verdict(ready, [projection()], [refusal])).toMatchObject({ tone: 'warn', reasons: ['x.wasm: no component'] });
 });

@@ -42,6 +42,9 @@ struct Of {
     /// Only those with this kind of reason, such as malformed or timeout.
     #[arg(long)]
     class: Option<String>,
+    /// Only those with this reason; a * stands for any text, as in 'missing field `at`*'.
+    #[arg(long)]
+    reason: Option<String>,
     /// Only those first tried at this time or later: RFC 3339, or how long ago, such as 2h.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<Timestamp>,
@@ -69,6 +72,7 @@ impl Of {
             ("plugin", self.plugin.as_ref().map(ToString::to_string)),
             ("source", self.source.as_ref().map(ToString::to_string)),
             ("class", self.class.clone()),
+            ("reason", self.reason.clone()),
             ("since", self.since.map(Timestamp::to_rfc3339)),
             ("until", self.until.map(Timestamp::to_rfc3339)),
         ];
@@ -134,11 +138,15 @@ mod tests {
         assert_eq!(filter.body(false).unwrap(), json!({"id": 7, "all": false}));
         let filter = Filter {
             of: Of {
+                reason: Some("no `at`*".into()),
                 since: Some(Timestamp(1_000_000)),
                 ..Of::default()
             },
             state: Some("open".into()),
         };
-        assert_eq!(filter.query(), "since=1970-01-01T00%3A00%3A01.000000Z&state=open");
+        assert_eq!(
+            filter.query(),
+            "reason=no+%60at%60*&since=1970-01-01T00%3A00%3A01.000000Z&state=open"
+        );
     }
 }

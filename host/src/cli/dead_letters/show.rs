@@ -40,12 +40,6 @@ pub struct ShowArgs {
 }
 
 #[derive(Deserialize)]
-struct Page {
-    items: Vec<Value>,
-    next_cursor: Option<String>,
-}
-
-#[derive(Deserialize)]
 struct Letter {
     id: i64,
     plugin: String,
@@ -69,19 +63,8 @@ struct Letter {
 
 pub fn list(args: &ListArgs) -> Result<(), Failure> {
     let client = Client::open(&args.host)?;
-    let limit = args.limit as usize;
-    let query = args.filter.query();
-    let mut letters: Vec<Value> = Vec::new();
-    let mut cursor = String::new();
-    loop {
-        let asked = (limit - letters.len()).min(PAGE_MAX);
-        let page: Page = client.get_json(&format!("/api/v1/dead-letters?{query}&limit={asked}{cursor}"))?;
-        letters.extend(page.items);
-        match page.next_cursor {
-            Some(next) if letters.len() < limit => cursor = format!("&cursor={next}"),
-            _ => break,
-        }
-    }
+    let list = format!("/api/v1/dead-letters?{}", args.filter.query());
+    let letters: Vec<Value> = client.newest(&list, args.limit, PAGE_MAX)?;
     if args.json {
         return print_json(&letters);
     }
