@@ -65,10 +65,13 @@ const THREADS: usize = 2;
 /// looked at. When it is dropped, what is still under way there is dropped too.
 #[derive(Debug)]
 pub struct Server {
-    /// Some until it is dropped.
-    runtime: Option<Runtime>,
     task: JoinHandle<()>,
+    _threads: Threads,
 }
+
+/// A runtime that may be dropped on a thread of another one, which must not wait for it. Some until then.
+#[derive(Debug)]
+struct Threads(Option<Runtime>);
 
 impl Server {
     /// Serves until `shutdown`, with the usual limits. It may be called on any runtime.
@@ -79,18 +82,20 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("lantern-api")
-            .on_thread_start(give_way)
+            .on_thread_start(giving_way())
             .enable_all()
             .build()?;
+        let handle = runtime.handle().clone();
+        let threads = Threads(Some(runtime));
+        // Its events have to come from the runtime that serves it.
         let listener = listener.into_std()?;
         let listener = {
-            let _there = runtime.enter();
+            let _there = handle.enter();
             TcpListener::from_std(listener)?
         };
-        let task = runtime.spawn(serve_with(listener, state, shutdown, Limits::default()));
         Ok(Self {
-            runtime: Some(runtime),
-            task,
+            task: handle.spawn(serve_with(listener, state, shutdown, Limits::default())),
+            _threads: threads,
         })
     }
 
@@ -102,21 +107,31 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for Threads {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
+        if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
     }
 }
 
-/// Lets the other threads of the host go first. On Linux each thread has a priority of its own, which the threads that
-/// it starts take over; elsewhere they are all alike.
-fn give_way() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, GIVE_WAY) {
-        tracing::debug!(%error, "a thread of the API cannot give way to the others");
+/// What lets the other threads of the host go first, to be called by each that answers. On Linux each thread has a
+/// priority of its own, which the threads that it starts take over; elsewhere they are all alike.
+#[cfg(target_os = "linux")]
+fn giving_way() -> impl Fn() + Send + Sync + 'static {
+    // Counted from where the host is now: an operator may have started it with `nice`.
+    let own = rustix::process::getpriority_process(None);
+    move || {
+        let given = own.and_then(|own| rustix::process::setpriority_process(None, own + GIVE_WAY));
+        if let Err(error) = given {
+            tracing::debug!(%error, "a thread of the API cannot give way to the others");
+        }
     }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn giving_way() -> impl Fn() + Send + Sync + 'static {
+    || {}
 }
 
 /// Serves until `shutdown`; returns when the answers in hand are sent or `drain_time` is over.
