@@ -153,6 +153,17 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
     }
 }
 
+/// Writes a line to standard error, beside the answer. Whether anybody can read it makes no difference.
+fn note(line: std::fmt::Arguments<'_>) {
+    mutter(format_args!("{line}\n"));
+}
+
+/// As [`note`], without an end of the line.
+fn mutter(text: std::fmt::Arguments<'_>) {
+    use std::io::Write as _;
+    drop(std::io::stderr().write_fmt(text));
+}
+
 /// Writes to standard output. A reader that went away (`lantern … | head`) is no failure.
 fn print(text: &str) -> Result<(), Failure> {
     use std::io::{ErrorKind, Write as _};

@@ -1,5 +1,6 @@
 //! The program: parse, run, tell what failed, choose the exit code.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -9,7 +10,8 @@ fn main() -> ExitCode {
     match cli::run(Cli::parse()) {
         Ok(code) => code,
         Err(failure) => {
-            eprint!("{}", failure.render());
+            // The code says it as well, where nobody reads this.
+            drop(write!(std::io::stderr(), "{}", failure.render()));
             failure.exit_code()
         }
     }

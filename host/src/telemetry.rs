@@ -2,15 +2,15 @@
 //! nothing; the rest of the host calls `tracing` and the methods here.
 
 mod guests;
+mod log;
 mod metrics;
 mod repeats;
 mod throttle;
 
-use std::io::IsTerminal as _;
-
 use tracing_subscriber::EnvFilter;
 
 pub use guests::{GuestLine, listen_to_guests};
+pub use log::{Log, init};
 pub use metrics::{Metrics, Outcome};
 pub use repeats::Repeats;
 pub use throttle::Throttle;
@@ -27,25 +27,12 @@ pub enum TelemetryError {
         /// What is wrong with it.
         source: tracing_subscriber::filter::ParseError,
     },
+    /// The system has no thread left for it.
+    #[error("the log has no thread")]
+    Thread(#[source] std::io::Error),
     /// Something else in the process has set up a log.
     #[error("the log is set up already")]
     Again(#[source] Box<dyn std::error::Error + Send + Sync>),
-}
-
-/// Sends the log to standard error, as text or with one JSON object a line. To be called once.
-pub fn init(filter: &str, json: bool) -> Result<(), TelemetryError> {
-    let env_filter = EnvFilter::try_new(filter).map_err(|source| TelemetryError::Filter {
-        filter: filter.to_owned(),
-        source,
-    })?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(env_filter)
-        .with_writer(std::io::stderr);
-    let done = match json {
-        true => log.json().flatten_event(true).try_init(),
-        false => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
-    };
-    done.map_err(TelemetryError::Again)
 }
 
 /// Whether `filter` is one that [`init`] takes, or in words why not.

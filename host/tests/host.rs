@@ -33,6 +33,8 @@ mod history;
 mod io;
 #[path = "host/line.rs"]
 mod line;
+#[path = "host/log.rs"]
+mod log;
 #[path = "host/misbehaving.rs"]
 mod misbehaving;
 #[path = "host/operator.rs"]

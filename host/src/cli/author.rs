@@ -11,7 +11,7 @@ pub mod test;
 
 use std::sync::mpsc::Receiver;
 
-use super::{Failure, table};
+use super::{Failure, note, table};
 use crate::plugin::{Compiled, Speed};
 use crate::schema::Manifest;
 use crate::signature::sign::SignError;
@@ -57,10 +57,10 @@ fn build_and_load(project: &Project, speed: Speed) -> Result<(Compiled, Loaded),
     let loaded = trial::load(&component.component)?;
     if loaded.wasi {
         let name = &loaded.plugin.manifest().name;
-        eprintln!(
+        note(format_args!(
             "note: it imports WASI; an operator has to allow that, with everything in it empty: \
              lantern plugin set {name} wasi=true"
-        );
+        ));
     }
     Ok((component, loaded))
 }

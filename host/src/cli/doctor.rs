@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Failure, commands, print, print_json, table};
+use super::{Failure, commands, note, print, print_json, table};
 use crate::workshop::doctor::{self, Finding, Places, State};
 
 /// What is typed after `lantern doctor`.
@@ -44,10 +44,10 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode, Failure> {
         for finding in &findings {
             match finding.mend() {
                 Some(Ok(done)) => {
-                    eprintln!("{done}");
+                    note(format_args!("{done}"));
                     mended = true;
                 }
-                Some(Err(words)) => eprintln!("{words}"),
+                Some(Err(words)) => note(format_args!("{words}")),
                 None => {}
             }
         }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::client::{Client, HostArgs};
 use super::plugin::Reference;
-use super::{Failure, print, print_json, table};
+use super::{Failure, mutter, print, print_json, table};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -182,12 +182,12 @@ fn watch(client: &Client, id: i64, as_json: bool) -> Result<ExitCode, Failure> {
             )
         })?;
         if terminal && !as_json {
-            eprint!("\r\u{1b}[2K{}", bar(&rebuild));
+            mutter(format_args!("\r\u{1b}[2K{}", bar(&rebuild)));
         }
         last = Some(rebuild);
     }
     if terminal && !as_json {
-        eprint!("\r\u{1b}[2K");
+        mutter(format_args!("\r\u{1b}[2K"));
     }
     let Some(last) = last else {
         return Err(Failure::new(anyhow::anyhow!(

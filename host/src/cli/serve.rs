@@ -8,7 +8,8 @@ use crate::telemetry;
 
 pub fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let config = resolve(&args.sources()).1?;
-    telemetry::init(&config.log.filter, config.log.json).map_err(Failure::new)?;
+    // To the end, so that the last words are written.
+    let _log = telemetry::init(&config.log.filter, config.log.json).map_err(Failure::new)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("lantern")

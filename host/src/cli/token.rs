@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::client::{Client, HostArgs};
-use super::{Failure, print, print_json, table};
+use super::{Failure, note, print, print_json, table};
 use crate::schema::TokenName;
 
 #[derive(Debug, Subcommand)]
@@ -86,7 +86,7 @@ fn create(args: &CreateArgs) -> Result<(), Failure> {
     });
     let created: Created = Client::open(&args.host)?.post_json("/api/v1/tokens", &body)?;
     // Alone on standard output, so that a script can keep it.
-    eprintln!("token {}, shown only this once:", args.name);
+    note(format_args!("token {}, shown only this once:", args.name));
     print(&format!("{}\n", created.token))
 }
 

@@ -12,13 +12,14 @@ use std::time::Duration;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, text};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use super::log;
 use crate::batch::RejectionClass;
 use crate::status;
 
@@ -414,7 +415,15 @@ impl Collector for AtScrape {
             ),
             ("wal_bytes", "Size of the write-ahead log", file_bytes(&wal)),
         ];
-        encode_gauges(&mut encoder, single)
+        encode_gauges(&mut encoder, single)?;
+        let lost = ConstCounter::new(log::lost_lines());
+        let lines = encoder.encode_descriptor(
+            "log_lines_lost",
+            "Lines of the log that standard error did not take",
+            None,
+            MetricType::Counter,
+        )?;
+        lost.encode(lines)
     }
 }
 

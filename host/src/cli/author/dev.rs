@@ -17,7 +17,7 @@ use serde_json::Value as Tree;
 
 use super::{build_and_load, heard, listen, time};
 use crate::cli::client::{Client, HostArgs};
-use crate::cli::{Failure, print};
+use crate::cli::{Failure, mutter, print};
 use crate::plugin::{Plugin, Speed};
 use crate::schema::Manifest;
 use crate::telemetry::GuestLine;
@@ -150,7 +150,7 @@ impl Dev<'_> {
     }
 
     fn failed(&self, failure: &Failure) -> Result<(), Failure> {
-        eprint!("{}", failure.render());
+        mutter(format_args!("{}", failure.render()));
         match self.news.is_some() {
             true => print("the version before it goes on\n"),
             false => print("waiting for a change\n"),
@@ -224,7 +224,7 @@ impl Dev<'_> {
     /// Sends fixtures that the host's own broker does not have yet. One that cannot be read is told, and waited for.
     fn send_fixtures(&mut self, manifest: &Manifest) -> Result<(), Failure> {
         if let Err(failure) = self.try_to_send_fixtures(manifest) {
-            eprint!("{}", failure.render());
+            mutter(format_args!("{}", failure.render()));
         }
         Ok(())
     }

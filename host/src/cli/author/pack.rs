@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::build_and_load;
-use crate::cli::{Failure, inspect, print};
+use crate::cli::{Failure, inspect, note, print};
 use crate::plugin::{self, Compiled, Metadata, Speed};
 use crate::workshop::about::about;
 use crate::workshop::project::{Project, ProjectError};
@@ -60,7 +60,9 @@ pub fn run(args: &PackArgs) -> Result<(), Failure> {
         ("source", metadata.source.is_none(), "--source"),
     ] {
         if missing {
-            eprintln!("note: it names no {what}: say it in the project's file, or with {flag}");
+            note(format_args!(
+                "note: it names no {what}: say it in the project's file, or with {flag}"
+            ));
         }
     }
     let out = args

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::count;
 use crate::batch::{Delivery, Timestamp};
 use crate::cli::client::{Client, HostArgs};
-use crate::cli::{Failure, commands, print};
+use crate::cli::{Failure, commands, note, print};
 use crate::schema::{PluginName, SourceName};
 use crate::workshop::fixture;
 use crate::workshop::live::{self, Part};
@@ -164,7 +164,10 @@ fn from_dead_letters(args: &RecordArgs, plugin: &PluginName) -> Result<Vec<Recor
     let recorded = page.items.into_iter().map(|letter| {
         let payload = STANDARD.decode(&letter.payload_base64);
         let payload = payload.with_context(|| format!("read the payload of message {}", letter.sequence))?;
-        eprintln!("{} {}: {}", letter.source, letter.sequence, letter.reason);
+        note(format_args!(
+            "{} {}: {}",
+            letter.source, letter.sequence, letter.reason
+        ));
         Ok(Recorded {
             stem: format!("dead-letter-{}", letter.sequence),
             delivery: Delivery {

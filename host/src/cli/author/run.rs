@@ -11,7 +11,7 @@ use serde_json::Value as Tree;
 use super::{build_and_load, count, heard, indented, listen, source_named, sources, time};
 use crate::batch::{Delivery, Outcome, Row};
 use crate::cli::publish::Header;
-use crate::cli::{Failure, print, print_json, table};
+use crate::cli::{Failure, note, print, print_json, table};
 use crate::plugin::Speed;
 use crate::schema::Manifest;
 use crate::workshop::project::Project;
@@ -67,9 +67,9 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
             .hint(format!("name one with --source: {}", sources(manifest)))
     })?;
     if !args.headers.is_empty() && !manifest.sources[source].wants_headers {
-        eprintln!(
+        note(format_args!(
             "note: this source does not ask for headers (`.with_headers()`), so the plugin does not see them"
-        );
+        ));
     }
     drop(heard(&log));
     let tried = trial::run(plugin, source, &messages)?;

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::app::{self, Up};
 use crate::batch::Delivery;
 use crate::broker::{Broker, ConnectError};
-use crate::cli::Failure;
 use crate::cli::client::{Client, HostArgs};
+use crate::cli::{Failure, note};
 use crate::config::{Flag, Sources, resolve, variable_name};
 use crate::schema::{Manifest, Origin, Source};
 use crate::workshop::live;
@@ -108,7 +108,7 @@ impl Own {
         runtime.block_on(broker.stop());
         stop.cancel();
         if let Ok(Err(error)) = running.join() {
-            eprintln!("the host did not end in order: {error:#}");
+            note(format_args!("the host did not end in order: {error:#}"));
         }
         runtime.shutdown_background();
         clear(&dir);
@@ -190,6 +190,6 @@ fn hinted(error: anyhow::Error) -> Failure {
 
 fn clear(dir: &Path) {
     if let Err(error) = std::fs::remove_dir_all(dir) {
-        eprintln!("{} could not be removed: {error}", dir.display());
+        note(format_args!("{} could not be removed: {error}", dir.display()));
     }
 }

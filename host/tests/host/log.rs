@@ -1,0 +1,52 @@
+//! A log that goes nowhere: a full disk, and a pipe that nobody reads. The host does its work and counts the lines.
+
+use std::process::Stdio;
+use std::time::Instant;
+
+use super::*;
+use crate::host::plugin_folder;
+
+fn lines_lost(host: &Host) -> u64 {
+    let (_, metrics) = host.get("/metrics").unwrap();
+    let line = metrics
+        .lines()
+        .find(|line| line.starts_with("lantern_log_lines_lost_total "));
+    line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+/// Works with its standard error there, until lines are lost, and ends in order.
+fn works_unheard(stderr: Stdio) {
+    let server = NatsServer::start();
+    let plugins = plugin_folder(&["obs-events"]);
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Host::command(dir.path(), &server.url(), plugins.path());
+    command.env("LANTERN__LOG__FILTER", "trace").stderr(stderr);
+    let host = Host::spawn(command);
+    running(&host, "obs");
+    let began = Instant::now();
+    let mut published = 0;
+    while lines_lost(&host) == 0 {
+        assert!(began.elapsed() < LIMIT, "no line is lost");
+        publish(&server, &obs(published, 200));
+        published += 200;
+    }
+    wait_for_rows(&host, dir.path(), "obs_events", published);
+    assert_eq!(host.get("/readyz").unwrap().0, 200);
+    let (status, took) = host.terminate();
+    assert!(status.success(), "{status:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    sound(dir.path());
+}
+
+#[test]
+fn a_full_disk_under_the_log_costs_lines_and_nothing_else() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    works_unheard(full.into());
+}
+
+#[test]
+fn a_reader_of_the_log_that_has_stopped_reading_holds_nobody_up() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    works_unheard(writer.into());
+    drop(reader);
+}
