@@ -155,13 +155,13 @@ mod tests {
         // Nobody writes, and the queue is full.
         drop(Log { queue: queue.clone() });
 
-        let mut out = Fills(Vec::new(), 3);
-        std::thread::scope(|scope| {
-            scope.spawn(|| write(&lines, &mut out));
-            drop(Log { queue: queue.clone() });
-            drop(queue);
+        let writing = std::thread::spawn(move || {
+            let mut out = Fills(Vec::new(), 3);
+            write(&lines, &mut out);
+            out.0
         });
-        assert_eq!(out.0, b"line\nline\nline\n");
+        drop(Log { queue });
+        assert_eq!(writing.join().unwrap(), b"line\nline\nline\n");
         assert_eq!(lost_lines() - before, 3);
     }
 }
