@@ -51,6 +51,79 @@ test('nothing runs over the edge of a phone, or at 400 %', async ({ page, host }
   await expect(page.getByRole('heading', { name: 'Audit' })).toBeVisible();
 });
 
+test('who only hears the page knows where he is, how much was found, and does not lose his place', async ({
+  page,
+  host,
+}) => {
+  await page.goto(host.address);
+  // What changes by itself every second is not told.
+  await expect(page.getByText(/^All is well/)).toHaveAttribute('aria-live', 'polite');
+  await expect(page.locator('[aria-live] time, [role="status"] time')).toHaveCount(0);
+  await expect(page.locator('main').getByRole('link', { name: 'obs_events', exact: true })).toBeVisible();
+
+  const places = page.getByRole('navigation', { name: 'Pages' });
+  for (const name of ['Dead letters', 'Plugins', 'obs_events']) {
+    await places.getByRole('link', { name }).click();
+    await expect(page.getByRole('main', { name })).toBeFocused();
+  }
+  await page.getByRole('link', { name: 'Live', exact: true }).click();
+  await expect(page.getByRole('main', { name: 'obs_events, live' })).toBeFocused();
+  await page.getByRole('button', { name: 'Hold' }).click();
+  await expect(page.getByRole('status').filter({ hasText: /^Held/ })).toBeVisible();
+
+  await page.goto(`${host.address}/tables/obs_events?filter=kind=nothing`);
+  await expect(page.getByRole('status').filter({ hasText: /^0 rows/ })).toBeAttached();
+  await page.getByRole('button', { name: 'Remove the filter kind=nothing' }).press('Enter');
+  await expect(page.getByRole('main', { name: 'obs_events' })).toBeFocused();
+  await expect(page.getByRole('status').filter({ hasText: /^4\s\d+ rows/ })).toBeAttached();
+  // A row is called by its time.
+  const rows = page.getByRole('table', { name: 'Rows of obs_events' });
+  await expect(rows.getByRole('link', { name: /^\d{4}-\d\d-\d\d \d\d:\d\d/ }).first()).toBeVisible();
+});
+
+test('a question, and a mistake, belong to what they are about', async ({ page }) => {
+  const host = await Host.start({ plugins: ['obs-events'], env: { LANTERN__HTTP__SQL: 'true' } });
+  try {
+    await signedIn(page, host.token);
+    await host.publish([{ subject: 'obs.x', payload: 'no JSON' }]);
+    await host.handled('obs-events', 1);
+    await page.goto(`${host.address}/plugins/obs-events`);
+    const pause = page.getByRole('button', { name: 'Pause…' });
+    await pause.press('Enter');
+    await expect(page.getByRole('dialog', { name: 'Pause obs-events?' }).getByRole('textbox')).toBeFocused();
+    await page.keyboard.press('Escape');
+    await expect(pause).toBeFocused();
+
+    await page.goto(`${host.address}/dead-letters`);
+    const retry = page
+      .getByRole('region', { name: 'obs-events/obs: malformed' })
+      .getByRole('button', { name: 'Try again' });
+    await retry.first().press('Enter');
+    const dialog = page.getByRole('dialog', { name: /^Try \d+ messages? again\?/ });
+    await expect(dialog).toBeFocused();
+    await dialog.getByRole('button', { name: 'Try again' }).press('Enter');
+    await expect(page.getByRole('status').filter({ hasText: /^\d+ of \d+ messages? can be read now/ })).toBeVisible();
+    await expect(retry.first()).toBeFocused();
+
+    await page.goto(`${host.address}/sql`);
+    const question = page.getByRole('textbox', { name: 'Question in SQL' });
+    await question.fill('delete from obs_events');
+    const ask = page.getByRole('button', { name: 'Ask' });
+    await ask.press('Enter');
+    await expect(page.getByRole('alert')).toBeVisible();
+    await expect(ask).toBeFocused();
+    await expect(question).toHaveAttribute('aria-invalid', 'true');
+    await expect(question).toHaveAccessibleDescription(/cannot be answered/);
+
+    await page.goto(`${host.address}/sign-in`);
+    await page.getByLabel('Token').fill('lantern_wrong');
+    await page.keyboard.press('Enter');
+    await expect(page.getByLabel('Token')).toHaveAccessibleDescription(/the token is not known here/);
+  } finally {
+    await host.stop();
+  }
+});
+
 test('the theme and the zone are remembered', async ({ page, host }) => {
   await page.goto(`${host.address}/audit`);
   await page.getByRole('button', { name: 'System colours' }).click();
