@@ -373,13 +373,13 @@ async fn names_in_addresses_never_become_paths() {
     let token = bearer(&scene.operator);
     let contents = scene.contents();
     let inside = files(scene.database.dir.path());
-    let beside = |found: BTreeSet<String>| -> BTreeSet<String> {
-        // Other tests make folders of their own there.
-        found
-            .into_iter()
-            .filter(|path| path.contains("hostile"))
-            .collect()
+    // Others make files of their own there.
+    let beside = || -> BTreeSet<String> {
+        let entries = std::fs::read_dir(&root).unwrap();
+        let names = entries.map(|entry| entry.unwrap().path().display().to_string());
+        names.filter(|path| path.contains("hostile")).collect()
     };
+    let before = beside();
     let long = "a".repeat(300);
     for name in [
         "../hostile",
@@ -424,15 +424,7 @@ async fn names_in_addresses_never_become_paths() {
         .cloned()
         .collect();
     assert!(fresh.is_empty(), "{fresh:?}");
-    assert!(
-        beside(
-            std::fs::read_dir(root)
-                .unwrap()
-                .map(|entry| entry.unwrap().path().display().to_string())
-                .collect()
-        )
-        .is_empty()
-    );
+    assert_eq!(beside(), before);
     assert!(!Path::new("/tmp/hostile").exists());
 }
 
