@@ -83,7 +83,12 @@ pub async fn run_and_tell(
         .with_context(|| format!("listen on {} (setting listen, flag --listen)", config.listen))?;
     let address = listener.local_addr().context("ask for the address")?;
     let store = Arc::new(Store::open(wiring::store(&config)).await?);
-    let reader = Reader::open(store.path()).await?;
+    let asking = http::Threads::start().context("start the threads of the API")?;
+    let path = store.path().to_owned();
+    let reader = asking
+        .spawn(async move { Reader::open(&path).await })
+        .await
+        .context("open the database for questions")??;
     store.release_before_reopen(reader.clone());
     let owner = store
         .fact("instance", || uuid::Uuid::now_v7().to_string())
@@ -119,8 +124,9 @@ pub async fn run_and_tell(
         ),
         started: Timestamp::now(),
     };
-    let mut server =
-        http::Server::start(listener, state, stop.child_token()).context("start the threads of the API")?;
+    let serving = asking
+        .serve(listener, state, stop.child_token())
+        .context("hand the address to the API")?;
     let counting = tokio::spawn(count_reconnects(broker.clone(), metrics.clone()));
     let expiring = tokio::spawn(expire(Arc::clone(&store), lifecycle.clone(), stop.child_token()));
     let indexing = tokio::spawn(keep_indexes(Arc::clone(&store), stop.child_token()));
@@ -150,12 +156,13 @@ pub async fn run_and_tell(
     expiring.abort();
     counting.abort();
     indexing.abort();
-    drop(tokio::time::timeout_at(deadline, server.ended()).await);
+    drop(tokio::time::timeout_at(deadline, serving).await);
     broker.stop().await;
     drop(tokio::time::timeout_at(deadline, reader.close()).await);
     drop(expiring.await);
     drop(indexing.await);
     close(store, deadline).await;
+    drop(asking);
     Ok(())
 }
 

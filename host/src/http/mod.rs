@@ -41,7 +41,7 @@ pub use health::Check;
 pub use live::Live;
 pub use plugins::SIGNATURE_HEADER;
 pub use routes::Route;
-pub use server::{Limits, Server, serve_with};
+pub use server::{Limits, Threads, serve_with};
 
 use openapi::Document;
 use routes::Routes;

@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_io_timeout::TimeoutStream;
@@ -61,55 +61,60 @@ const GIVE_WAY: i32 = 5;
 /// Threads that answer. Answers wait for the database most of the time, so two are enough for many clients.
 const THREADS: usize = 2;
 
-/// The API on threads of its own, which give way to those that store rows: whoever looks does not slow down what is
-/// looked at. When it is dropped, what is still under way there is dropped too.
+/// Threads for those who ask, which give way to those that store rows: whoever looks does not slow down what is looked
+/// at. When they are dropped, what is still under way there is dropped too.
 #[derive(Debug)]
-pub struct Server {
-    task: JoinHandle<()>,
-    _threads: Threads,
+pub struct Threads {
+    /// Some until they are dropped.
+    runtime: Option<Runtime>,
+    handle: Handle,
 }
 
-/// A runtime that may be dropped on a thread of another one, which must not wait for it. Some until then.
-#[derive(Debug)]
-struct Threads(Option<Runtime>);
-
-impl Server {
-    /// Serves until `shutdown`, with the usual limits. It may be called on any runtime.
+impl Threads {
+    /// Starts them. It may be called on any runtime, and they may be dropped there.
     ///
     /// # Errors
-    /// When the system has no threads left, or the listener cannot be moved to them.
-    pub fn start(listener: TcpListener, state: State, shutdown: CancellationToken) -> io::Result<Self> {
+    /// When the system has no threads left.
+    pub fn start() -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("lantern-api")
             .on_thread_start(giving_way())
             .enable_all()
             .build()?;
-        let handle = runtime.handle().clone();
-        let threads = Threads(Some(runtime));
-        // Its events have to come from the runtime that serves it.
-        let listener = listener.into_std()?;
-        let listener = {
-            let _there = handle.enter();
-            TcpListener::from_std(listener)?
-        };
         Ok(Self {
-            task: handle.spawn(serve_with(listener, state, shutdown, Limits::default())),
-            _threads: threads,
+            handle: runtime.handle().clone(),
+            runtime: Some(runtime),
         })
     }
 
-    /// Waits until `shutdown` was asked for and the answers in hand are sent. Asked for once.
-    pub async fn ended(&mut self) {
-        if let Err(error) = (&mut self.task).await {
-            tracing::error!(%error, "the API ended badly");
-        }
+    /// Does something there. Threads that it starts give way as well, as those of database connections.
+    pub fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        self.handle.spawn(work)
+    }
+
+    /// Serves there until `shutdown`, with the usual limits. What is returned ends when the answers in hand are sent.
+    ///
+    /// # Errors
+    /// When the listener cannot be moved there.
+    pub fn serve(
+        &self,
+        listener: TcpListener,
+        state: State,
+        shutdown: CancellationToken,
+    ) -> io::Result<JoinHandle<()>> {
+        let listener = listener.into_std()?;
+        // Its events have to come from the runtime that serves it.
+        let _there = self.handle.enter();
+        let listener = TcpListener::from_std(listener)?;
+        Ok(self.spawn(serve_with(listener, state, shutdown, Limits::default())))
     }
 }
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
+        if let Some(runtime) = self.runtime.take() {
+            // Waiting for it is not allowed on a thread of another one.
             runtime.shutdown_background();
         }
     }
