@@ -26,7 +26,8 @@ const PAGES_BACKGROUND: i32 = 4_000;
 /// Pages after which the writer finishes the job: 48 MiB. Between the two the thread has time to do the bulk.
 const PAGES_FINISH: i32 = 12_000;
 
-/// Longest time for which a commit is only in the log, and may not be on the disk.
+/// Longest time for which a commit is only in the log, and may not be on the disk; unless a reader of another process holds
+/// a snapshot from before it, which a checkpoint does not go past.
 pub(super) const UNSAFE_FOR: Duration = Duration::from_secs(30);
 
 thread_local! {
