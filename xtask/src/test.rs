@@ -3,6 +3,7 @@
 //! It needs only what a Rust toolchain brings; the rest it fetches. The last line is always
 //! `N passed, N failed`, summed over all test programs.
 
+mod clock;
 mod deny;
 mod tally;
 
@@ -36,7 +37,7 @@ pub struct Options {
 type Run = fn(&mut Session) -> Result<Verdict>;
 
 /// The stages in the order of what they cost, so that a slip is found early.
-const STAGES: [(&str, Run); 12] = [
+const STAGES: [(&str, Run); 13] = [
     ("fmt", fmt),
     ("tidy", |session| {
         tidy::check(&session.workspace.root).map(|()| Verdict::Done)
@@ -60,6 +61,7 @@ const STAGES: [(&str, Run); 12] = [
         some(session.cargo_test("--lib --bins --features lantern/oci")?)
     }),
     ("integration", |session| some(session.cargo_test("--test *")?)),
+    ("clock", clock::check),
     ("doc", |session| {
         Ok(if session.cargo_test("--doc")? > 0 {
             Verdict::Done
@@ -201,7 +203,13 @@ impl Session {
     /// Answers how many tests passed; fails when one did not.
     fn cargo_test(&mut self, targets: &str) -> Result<u64> {
         let mut command = self.test_command();
-        command.args(targets.split(' ')).arg("--no-fail-fast");
+        command.args(targets.split(' '));
+        self.run_tests(command)
+    }
+
+    /// Runs a `cargo test` command to its end and adds its results to the tally. Returns how many tests passed.
+    fn run_tests(&mut self, mut command: Command) -> Result<u64> {
+        command.arg("--no-fail-fast");
         let mut here = Tally::default();
         let outcome = process::run_lines(&mut command, |line| here.print(line));
         self.tally.add(here);

@@ -91,11 +91,11 @@ fn the_examples_do_with_their_fixtures_what_is_expected() {
             .map(|fixture| fixture.expected["rows"].as_array().map_or(0, Vec::len))
             .sum();
         assert!(rows > 0, "{name}");
-        assert_eq!(
-            query(dir.path(), &format!("SELECT count(*) FROM {table}")),
-            [rows.to_string()],
-            "{name}"
+        // The tables keep rows for thirty days and the fixtures are older, so the host may have expired some already.
+        let stored = format!(
+            "SELECT (SELECT count(*) FROM {table}) + rows_expired FROM _lantern_table WHERE name = '{table}'"
         );
+        assert_eq!(query(dir.path(), &stored), [rows.to_string()], "{name}");
         let mut reasons: Vec<_> = fixtures
             .iter()
             .filter_map(|fixture| fixture.expected["reject"]["reason"].as_str())
