@@ -6,6 +6,7 @@ mod access;
 mod arrivals;
 mod buckets;
 mod cells;
+mod connections;
 mod facets;
 mod letters;
 mod matching;
@@ -16,16 +17,17 @@ mod series;
 mod shape;
 mod sql;
 mod tables;
+mod text;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use futures_util::TryStreamExt as _;
-use sqlx::pool::PoolConnection;
-use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRow};
-use sqlx::{AssertSqlSafe, Sqlite};
+use rusqlite::ErrorCode;
+use rusqlite::types::Value;
 use tokio::sync::Semaphore;
+
+use connections::{Connections, Query, QueryError, Row};
 
 pub use access::{AuditFilter, AuditRecord, TOKENS_MAX, TokenRecord};
 pub use arrivals::{BEGINNING, Places};
@@ -33,6 +35,7 @@ pub use buckets::{Bucket, Buckets, Histogram};
 pub use cells::Cell;
 pub use facets::Facet;
 pub use letters::{LetterGroup, LetterReason};
+pub use matching::Matcher;
 pub use records::{DeadLetter, DeadLetterFilter, Gap, LedgerRange, SourceFilter};
 pub use rows::{Key, Place, RowOrigin, RowPage, RowQuery, RowRecord, Sort, can_sort};
 pub use selection::{Comparison, Condition, Selection, Test};
@@ -40,13 +43,14 @@ pub use series::{Aggregate, Line, Series, SeriesQuery};
 pub use shape::{Shape, ShapeColumn};
 pub use sql::{SqlAnswer, SqlError, SqlValue};
 pub use tables::{RowEstimate, TableEntry};
+pub use text::Stopped;
 
 /// What a single read may cost.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadLimits {
     /// A read is interrupted after this long. Readers that stay keep the write-ahead log from being reset.
     pub time: Duration,
-    /// A page ends after the row that passes this.
+    /// A page ends after the row that passes this. Values are counted as they are in JSON.
     pub page_bytes: usize,
     /// Connections, each a thread and a page cache; more readers wait.
     pub connections: u32,
@@ -74,7 +78,7 @@ pub enum ReadError {
         /// The file.
         path: PathBuf,
         /// What SQLite said.
-        source: sqlx::Error,
+        source: rusqlite::Error,
     },
     /// All connections were in use for too long, or the database was locked.
     #[error("the database has no time for readers at the moment")]
@@ -98,7 +102,7 @@ pub enum ReadError {
     PlaceGone,
     /// Anything else that SQLite refuses.
     #[error("cannot read from the database")]
-    Sql(#[source] sqlx::Error),
+    Sql(#[source] rusqlite::Error),
 }
 
 impl ReadError {
@@ -124,22 +128,10 @@ pub struct Page<T> {
     pub next: Option<i64>,
 }
 
-/// Connections are made when they are asked for.
-fn pool(options: SqliteConnectOptions, limits: &ReadLimits) -> SqlitePool {
-    SqlitePoolOptions::new()
-        .max_connections(limits.connections)
-        .min_connections(0)
-        .acquire_timeout(limits.time)
-        // An idle host should not keep threads for a dashboard that was closed.
-        .idle_timeout(Duration::from_secs(30))
-        .connect_lazy_with(options)
-}
-
 /// The handle that asks. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Reader {
-    /// Changed only by [`Reader::release`].
-    pool: Arc<RwLock<SqlitePool>>,
+    connections: Connections,
     limits: ReadLimits,
     path: Arc<Path>,
     /// Questions in SQL that are answered at once; each has a thread and a connection.
@@ -157,35 +149,15 @@ impl Reader {
 
     /// As [`Reader::open`], with other limits.
     pub async fn open_with(path: &Path, limits: ReadLimits) -> Result<Self, ReadError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .read_only(true)
-            .create_if_missing(false)
-            .busy_timeout(Duration::from_millis(500))
-            .statement_cache_capacity(16)
-            // Rows that wait between SQLite's thread and ours; each may be megabytes.
-            .row_buffer_size(2)
-            .pragma("query_only", "ON")
-            // A file that shrinks under a mapping kills the process.
-            .pragma("mmap_size", "0")
-            // KiB, as SQLite wants it: negative.
-            .pragma("cache_size", "-1024")
-            .pragma("temp_store", "MEMORY");
-        let pool = pool(options, &limits);
         let reader = Self {
-            pool: Arc::new(RwLock::new(pool)),
+            connections: Connections::new(path, limits.connections, limits.time),
             limits,
             path: path.into(),
             questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
         };
         // SQLite opens anything; only a read shows whether it is a database.
         match reader
-            .fetch(
-                "SELECT count(*) FROM sqlite_schema",
-                SqliteArguments::default(),
-                1,
-                |_| Ok(()),
-            )
+            .fetch("SELECT count(*) FROM sqlite_schema", Vec::new(), 1, |_| Ok(()))
             .await
         {
             Ok(_) => Ok(reader),
@@ -199,16 +171,13 @@ impl Reader {
 
     /// Closes all connections, after the reads that are running.
     pub async fn close(&self) {
-        self.pool().close().await;
+        self.connections.close().await;
     }
 
     /// Closes all connections to the present file, after the reads that are running, and opens new ones when they are
     /// needed: for a database that was deleted or replaced.
     pub async fn release(&self) {
-        let old = self.pool();
-        let options = (*old.connect_options()).clone();
-        *self.pool.write().unwrap_or_else(PoisonError::into_inner) = pool(options, &self.limits);
-        old.close().await;
+        self.connections.release().await;
     }
 
     /// The same with less time for a read.
@@ -218,39 +187,36 @@ impl Reader {
         reader
     }
 
-    fn pool(&self) -> SqlitePool {
-        self.pool.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// A connection whose next statements are interrupted when the time is up.
-    async fn connection(&self) -> Result<PoolConnection<Sqlite>, ReadError> {
-        let mut connection = self.pool().acquire().await.map_err(|error| self.error(error))?;
-        let deadline = Instant::now() + self.limits.time;
-        let mut handle = connection
-            .lock_handle()
-            .await
-            .map_err(|error| self.error(error))?;
-        // Every thousand steps of SQLite's machine: tens of microseconds.
-        handle.set_progress_handler(1_000, move || Instant::now() < deadline);
-        drop(handle);
-        Ok(connection)
+    #[cfg(test)]
+    fn with_time(&self, time: Duration) -> Self {
+        let mut reader = self.clone();
+        reader.limits.time = time;
+        reader
     }
 
     /// Runs one statement and hands each row to `read`, which answers with an item and its bytes.
     async fn fetch_sized<T>(
         &self,
         sql: &str,
-        arguments: SqliteArguments,
+        arguments: Vec<Value>,
         rows_max: usize,
-        mut read: impl FnMut(&SqliteRow) -> Result<(T, usize), ReadError>,
+        mut read: impl FnMut(&mut Row) -> Result<(T, usize), ReadError>,
     ) -> Result<Vec<T>, ReadError> {
-        let mut connection = self.connection().await?;
         // Every statement comes from this module; names in it went through `statement::quote`.
-        let query = sqlx::query_with(AssertSqlSafe(sql.to_owned()), arguments);
-        let mut rows = query.fetch(&mut *connection);
+        let query = Query {
+            sql: sql.to_owned(),
+            arguments,
+            rows_max,
+            time: self.limits.time,
+        };
+        let mut rows = self
+            .connections
+            .query(query)
+            .await
+            .map_err(|error| self.error(error))?;
         let (mut items, mut bytes) = (Vec::new(), 0);
-        while let Some(row) = rows.try_next().await.map_err(|error| self.error(error))? {
-            let (item, size) = read(&row)?;
+        while let Some(mut row) = rows.next().await.map_err(|error| self.error(error))? {
+            let (item, size) = read(&mut row)?;
             items.push(item);
             bytes += size;
             if items.len() >= rows_max || bytes >= self.limits.page_bytes {
@@ -263,9 +229,9 @@ impl Reader {
     async fn fetch<T>(
         &self,
         sql: &str,
-        arguments: SqliteArguments,
+        arguments: Vec<Value>,
         rows_max: usize,
-        mut read: impl FnMut(&SqliteRow) -> Result<T, sqlx::Error>,
+        mut read: impl FnMut(&Row) -> Result<T, rusqlite::Error>,
     ) -> Result<Vec<T>, ReadError> {
         self.fetch_sized(sql, arguments, rows_max, |row| {
             Ok((read(row).map_err(ReadError::Sql)?, 0))
@@ -277,9 +243,9 @@ impl Reader {
     async fn page<T>(
         &self,
         sql: &str,
-        arguments: SqliteArguments,
+        arguments: Vec<Value>,
         limit: u32,
-        mut read: impl FnMut(&SqliteRow) -> Result<(i64, T, usize), ReadError>,
+        mut read: impl FnMut(&mut Row) -> Result<(i64, T, usize), ReadError>,
     ) -> Result<Page<T>, ReadError> {
         let limit = limit as usize;
         let mut bytes = 0;
@@ -300,37 +266,19 @@ impl Reader {
         })
     }
 
-    fn error(&self, error: sqlx::Error) -> ReadError {
-        match &error {
-            sqlx::Error::PoolTimedOut => ReadError::Busy,
-            sqlx::Error::Database(inner) => {
-                // The primary code is in the lowest byte: 5 busy, 6 locked, 9 interrupted.
-                let code = inner
-                    .code()
-                    .and_then(|code| code.parse::<u32>().ok())
-                    .unwrap_or_default();
-                match code & 0xff {
-                    5 | 6 => ReadError::Busy,
-                    9 => ReadError::TimeLimit {
-                        time: self.limits.time,
-                    },
-                    _ => ReadError::Sql(error),
-                }
-            }
+    fn error(&self, error: QueryError) -> ReadError {
+        let error = match error {
+            QueryError::Busy => return ReadError::Busy,
+            QueryError::Sql(error) => error,
+        };
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ReadError::Busy,
+            Some(ErrorCode::OperationInterrupted) => ReadError::TimeLimit {
+                time: self.limits.time,
+            },
             _ => ReadError::Sql(error),
         }
     }
-}
-
-/// Binds a value. What is bound here (numbers and short text) always can be.
-fn bind<'a, T>(arguments: &mut SqliteArguments, value: T) -> Result<(), ReadError>
-where
-    T: sqlx::Encode<'a, Sqlite> + sqlx::Type<Sqlite>,
-{
-    use sqlx::Arguments as _;
-    arguments
-        .add(value)
-        .map_err(|error| ReadError::Sql(sqlx::Error::Encode(error)))
 }
 
 /// The version of SQLite that is linked, such as `3.51.3`.

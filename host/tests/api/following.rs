@@ -401,3 +401,49 @@ async fn a_rare_text_is_found_in_stretches() {
         [18, 6_002]
     );
 }
+
+#[tokio::test]
+async fn a_follower_with_hostile_filters_keeps_nobody_else_waiting() {
+    let visits = Visits::new().await;
+    visits.add(&noted(["first".to_owned()]));
+    let mut listening = Listening::begin(&visits, "", None).await;
+    visits.add(&noted(["second".to_owned()]));
+    visits.database.wake().await;
+    let (_, last) = listening.notes(1).await;
+    visits.add(&noted(vec!["a".repeat(2_000_000); 4]));
+    // All of it is read for each filter.
+    let filters: String = (0..20)
+        .map(|number| format!("&filter=note!~{}b", "a".repeat(300 - number)))
+        .collect();
+    let mut hostile = Listening::begin(&visits, &filters[1..], Some(&last)).await;
+    let done = std::cell::Cell::new(false);
+    let first = async {
+        let event = hostile.event().await;
+        done.set(true);
+        event
+    };
+    let others = async {
+        let mut longest = Duration::ZERO;
+        while !done.get() {
+            let began = std::time::Instant::now();
+            assert_eq!(get_json(&visits.api, "/api/v1/info").await["name"], "lantern");
+            longest = longest.max(began.elapsed());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        longest
+    };
+    let (event, longest) = tokio::join!(first, others);
+    assert!(longest < Duration::from_secs(5), "{longest:?}");
+    // What takes too long is left out, and the follower gets on to what comes later.
+    let mut kinds = vec![event.kind];
+    visits.add(&noted(["last".to_owned()]));
+    visits.database.wake().await;
+    loop {
+        let event = hostile.event().await;
+        if event.kind == "rows" && event.data["items"].to_string().contains("\"last\"") {
+            break;
+        }
+        kinds.push(event.kind);
+        assert!(kinds.len() < 20, "{kinds:?}");
+    }
+}

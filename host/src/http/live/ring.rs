@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use utoipa::ToSchema;
 
 use crate::http::tables::{Integers, Item};
-use crate::store::reader::{RowRecord, Selection, Shape};
+use crate::store::reader::{Matcher, RowRecord, Selection, Shape, Stopped};
 
 /// Bytes of packets that are kept for those who read slowly; the newest packet is kept whatever it has.
 const BYTES_MAX: usize = 1 << 20;
@@ -36,6 +36,7 @@ pub struct Wanted {
 /// One way of following a table.
 pub struct View {
     pub wanted: Wanted,
+    pub matcher: Matcher,
     ring: Mutex<Ring>,
     /// Changes with the ring.
     changed: watch::Sender<u64>,
@@ -52,6 +53,17 @@ struct Ring {
     ended: bool,
     /// Rows that may be told now, as of the last time.
     allowance: Option<(f64, Instant)>,
+}
+
+/// Packets that were rendered and not yet published, each with the rows that it tells of.
+pub struct Prepared(Vec<(Bytes, u64)>);
+
+impl Prepared {
+    fn gap(&mut self, rows: u64) {
+        if rows > 0 {
+            self.0.push((gap(rows), rows));
+        }
+    }
 }
 
 struct Packet {
@@ -89,6 +101,7 @@ impl Reading {
 impl View {
     pub fn new(wanted: Wanted) -> Self {
         Self {
+            matcher: Matcher::new(wanted.selection.clone()),
             wanted,
             ring: Mutex::default(),
             changed: watch::channel(0).0,
@@ -137,25 +150,48 @@ impl View {
         }
     }
 
-    /// Tells of the rows among `records` that are wanted, and that `skipped` before them were left out. `id` is where
-    /// somebody who has heard it may go on.
-    pub fn tell(&self, shape: &Shape, records: &[RowRecord], skipped: u64, id: &str) {
-        let wanted: Vec<&RowRecord> = records
-            .iter()
-            .filter(|record| self.wanted.selection.matches(shape, &record.cells))
-            .collect();
-        let thinned = wanted.len() - self.allowed(wanted.len());
-        let left_out = skipped + thinned as u64;
-        if left_out > 0 {
-            self.push(gap(left_out), left_out);
+    /// Renders the rows among `records` that are wanted, until `has_to_stop` says so: the rows that were not compared by
+    /// then count as left out, as do `skipped` rows before them. `id` is where a client that has read all of it may go
+    /// on. This is work for a blocking thread.
+    pub fn prepare(
+        &self,
+        shape: &Shape,
+        records: &[RowRecord],
+        skipped: u64,
+        id: &str,
+        has_to_stop: impl Fn() -> bool,
+    ) -> Prepared {
+        let mut prepared = Prepared(Vec::new());
+        let mut wanted: Vec<&RowRecord> = Vec::new();
+        let mut not_compared = 0;
+        for (number, record) in records.iter().enumerate() {
+            match self.matcher.matches(shape, &record.cells, &has_to_stop) {
+                Ok(true) => wanted.push(record),
+                Ok(false) => {}
+                Err(Stopped) => {
+                    not_compared = (records.len() - number) as u64;
+                    break;
+                }
+            }
         }
+        let thinned = wanted.len() - self.allowed(wanted.len());
+        prepared.gap(skipped + thinned as u64);
         let mut parts = wanted[thinned..].chunks(ROWS_MAX).peekable();
         while let Some(part) = parts.next() {
             // Only who has heard the last of them may go on behind it.
             let id = parts.peek().is_none().then_some(id);
             if let Some(block) = rows(shape, part, &self.wanted, id) {
-                self.push(block, part.len() as u64);
+                prepared.0.push((block, part.len() as u64));
             }
+        }
+        prepared.gap(not_compared);
+        prepared
+    }
+
+    /// Hands packets to all who follow this way.
+    pub fn publish(&self, prepared: Prepared) {
+        for (block, rows) in prepared.0 {
+            self.push(block, rows);
         }
     }
 

@@ -3,7 +3,7 @@
 //! a limit.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::ring::{self, Read, Reading, View, Wanted};
+use super::ring::{self, Prepared, Read, Reading, View, Wanted};
 use crate::http::cursor;
 use crate::schema::TableName;
 use crate::store::Reader;
@@ -40,6 +40,13 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long somebody is told without being asked again for a token.
 const LIFE: Duration = Duration::from_secs(30 * 60);
 
+/// Time for comparing the rows of one read with all views of a table, divided among them but for a least share. A view
+/// whose conditions take longer is told how many rows were not compared.
+const COMPARE_TIME: Duration = Duration::from_secs(2);
+const COMPARE_TIME_OF_VIEW: Duration = Duration::from_millis(50);
+/// The same for the rows that one follower has missed; what is left is compared when its turn comes again.
+const CATCH_UP_TIME: Duration = Duration::from_millis(200);
+
 /// Why a table cannot be followed.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
@@ -59,6 +66,10 @@ struct Inner {
     stop: CancellationToken,
     tables: Mutex<HashMap<TableName, Arc<Followed>>>,
     followers: Arc<Semaphore>,
+    /// Rows are compared and rendered on blocking threads, one for tables and one for followers that catch up: the threads
+    /// of the API answer others meanwhile, and one processor at most is taken by each kind.
+    comparing: Arc<Semaphore>,
+    catching_up: Arc<Semaphore>,
     /// How many have ever followed.
     joined: AtomicU32,
 }
@@ -96,6 +107,8 @@ impl Tails {
             stop,
             tables: Mutex::default(),
             followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
+            comparing: Arc::new(Semaphore::new(1)),
+            catching_up: Arc::new(Semaphore::new(1)),
             joined: AtomicU32::new(0),
         }))
     }
@@ -136,6 +149,8 @@ impl Tails {
         Ok(Follower {
             hello: Some(format!("retry: 2000\n{id}\n").into()),
             missed,
+            joined,
+            gone: Arc::default(),
             changed: view.watch(),
             followed,
             view,
@@ -214,7 +229,7 @@ async fn look(inner: Arc<Inner>, followed: Arc<Followed>) {
         if !goes_on || inner.is_deserted(&followed) {
             break;
         }
-        again = match look_once(&inner.reader, &followed).await {
+        again = match look_once(&inner, &followed).await {
             Ok(true) => false,
             // Another version of the plugin has another table: those who come back are told of that one.
             Ok(false) => break,
@@ -251,8 +266,8 @@ impl Inner {
 }
 
 /// Tells all views of a table what has come. Returns whether it is still the same table.
-async fn look_once(reader: &Reader, followed: &Followed) -> Result<bool, ReadError> {
-    let shape = &followed.shape;
+async fn look_once(inner: &Inner, followed: &Arc<Followed>) -> Result<bool, ReadError> {
+    let (reader, shape) = (&inner.reader, &followed.shape);
     match reader.table(&shape.entry.name).await? {
         Some(entry) if entry.description == shape.entry.description => {}
         _ => return Ok(false),
@@ -274,20 +289,56 @@ async fn look_once(reader: &Reader, followed: &Followed) -> Result<bool, ReadErr
         while after < until {
             let rows = reader.arrivals(shape, history, after, until, LOOK_ROWS).await?;
             after = rows.last().map_or(until, place_of);
-            followed.tell(history, after, &rows, std::mem::take(&mut skipped));
+            let (told, skipped) = (Arc::clone(followed), std::mem::take(&mut skipped));
+            let work = move || told.tell(history, after, &rows, skipped);
+            if blocking(&inner.comparing, work).await.is_none() {
+                return Ok(false);
+            }
         }
         followed.told().places.insert(history, until);
     }
     Ok(true)
 }
 
+/// Does work on a blocking thread, when its turn comes. None when it panicked or the host is stopping.
+async fn blocking<T: Send + 'static>(
+    turns: &Arc<Semaphore>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let turn = Arc::clone(turns).acquire_owned().await.ok()?;
+    let done = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        work()
+    });
+    done.await.ok()
+}
+
 impl Followed {
+    /// Compares rows with all views and publishes them, together with the place that is known to all views then. The lock
+    /// is not held meanwhile; views that were added in the meantime are told of the same rows.
     fn tell(&self, history: i64, place: (i64, i64), rows: &[RowRecord], skipped: u64) {
-        let mut told = self.told();
-        told.places.insert(history, place);
-        let id = resume_id(&self.shape, &told.places);
-        for view in &told.views {
-            view.tell(&self.shape, rows, skipped, &id);
+        let mut ready: Vec<(Arc<View>, Prepared)> = Vec::new();
+        loop {
+            let mut told = self.told();
+            let is_new = |view: &&Arc<View>| !ready.iter().any(|(known, _)| Arc::ptr_eq(known, view));
+            let new: Vec<Arc<View>> = told.views.iter().filter(is_new).cloned().collect();
+            if new.is_empty() {
+                told.places.insert(history, place);
+                for (view, prepared) in ready {
+                    view.publish(prepared);
+                }
+                return;
+            }
+            let mut places = told.places.clone();
+            drop(told);
+            places.insert(history, place);
+            let id = resume_id(&self.shape, &places);
+            let share = COMPARE_TIME / u32::try_from(new.len()).unwrap_or(u32::MAX);
+            for view in new {
+                let deadline = Instant::now() + share.max(COMPARE_TIME_OF_VIEW);
+                let prepared = view.prepare(&self.shape, rows, skipped, &id, || Instant::now() >= deadline);
+                ready.push((view, prepared));
+            }
         }
     }
 }
@@ -305,6 +356,10 @@ fn resume_id(shape: &Shape, places: &Places) -> String {
 pub struct Follower {
     hello: Option<Bytes>,
     missed: Vec<Stretch>,
+    /// Where the table stood when it began to follow; what came later is in the view.
+    joined: Places,
+    /// Set when it is dropped, so that a comparison on another thread ends.
+    gone: Arc<AtomicBool>,
     followed: Arc<Followed>,
     view: Arc<View>,
     reading: Reading,
@@ -364,26 +419,32 @@ impl Follower {
         let rows = reader
             .arrivals(shape, history, after, until, ring::ROWS_MAX as u32)
             .await?;
-        let place = rows.last().map_or(until, place_of);
-        if place < until {
-            self.missed.push((history, place, until));
+        if rows.is_empty() {
+            return Ok(None);
         }
-        let wanted = &self.view.wanted;
-        let shown: Vec<&RowRecord> = rows
-            .iter()
-            .filter(|record| wanted.selection.matches(shape, &record.cells))
-            .collect();
-        // Somebody who goes away in the middle goes on from here: what is still missed, and all else up to now.
-        let mut places = self.followed.told().places.clone();
-        for (history, from, _) in &self.missed {
-            places.insert(*history, *from);
+        let (followed, view) = (Arc::clone(&self.followed), Arc::clone(&self.view));
+        let (gone, missed, joined) = (Arc::clone(&self.gone), self.missed.clone(), self.joined.clone());
+        let compared = blocking(&self.inner.catching_up, move || {
+            let deadline = Instant::now() + CATCH_UP_TIME;
+            let has_to_stop = || gone.load(Ordering::Relaxed) || Instant::now() >= deadline;
+            let shape = &followed.shape;
+            compare(shape, &view, &rows, has_to_stop, |place| {
+                // A client that goes away now goes on from here: what is still missed, and all else up to where it joined.
+                let mut places = joined.clone();
+                let left = (place < until).then_some((history, place, until));
+                for (history, from, _) in missed.iter().copied().chain(left) {
+                    places.insert(history, from);
+                }
+                resume_id(shape, &places)
+            })
+        });
+        let Some(compared) = compared.await else {
+            return Err(ReadError::Busy);
+        };
+        if compared.place < until {
+            self.missed.push((history, compared.place, until));
         }
-        Ok(ring::rows(
-            shape,
-            &shown,
-            wanted,
-            Some(&resume_id(shape, &places)),
-        ))
+        Ok(compared.block)
     }
 
     fn still_here(&mut self) -> Bytes {
@@ -398,4 +459,45 @@ impl Follower {
             _ => Bytes::from_static(b": still here\n\n"),
         }
     }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.gone.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What became of rows that a follower has missed.
+struct Compared {
+    /// The event that tells of them.
+    block: Option<Bytes>,
+    /// The last row that was compared.
+    place: (i64, i64),
+}
+
+/// Compares rows, of which there is at least one, until `has_to_stop`. At least one row is done with, so that a follower
+/// gets on: where not even one could be compared, it is left out.
+fn compare(
+    shape: &Shape,
+    view: &View,
+    rows: &[RowRecord],
+    has_to_stop: impl Fn() -> bool,
+    id: impl Fn((i64, i64)) -> String,
+) -> Compared {
+    let mut wanted = Vec::new();
+    let mut done = 0;
+    for record in rows {
+        match view.matcher.matches(shape, &record.cells, &has_to_stop) {
+            Ok(true) => wanted.push(record),
+            Ok(false) => {}
+            Err(_) => break,
+        }
+        done += 1;
+    }
+    let last = rows.get(done.max(1) - 1).map_or((0, 0), place_of);
+    let block = match done {
+        0 => Some(ring::gap(1)),
+        _ => ring::rows(shape, &wanted, &view.wanted, Some(&id(last))),
+    };
+    Compared { block, place: last }
 }

@@ -1,9 +1,7 @@
 //! Tokens and the audit, as lists.
 
-use sqlx::Row as _;
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
-
-use super::{Page, ReadError, Reader, bind};
+use super::connections::Row;
+use super::{Page, ReadError, Reader};
 use crate::batch::Timestamp;
 use crate::store::Role;
 
@@ -69,7 +67,7 @@ impl Reader {
     pub async fn tokens(&self) -> Result<Vec<TokenRecord>, ReadError> {
         const SQL: &str = "SELECT name, role, sha256, created_at, created_by, expires_at, last_used_at \
              FROM _lantern_token ORDER BY name";
-        self.fetch_sized(SQL, SqliteArguments::default(), TOKENS_MAX, |row| {
+        self.fetch_sized(SQL, Vec::new(), TOKENS_MAX, |row| {
             token(row).map(|token| (token, 0))
         })
         .await
@@ -88,12 +86,13 @@ impl Reader {
         const SQL: &str = "SELECT id, at, actor, action, plugin, digest, outcome, detail FROM _lantern_audit \
              WHERE id < ?1 AND (?2 IS NULL OR actor = ?2) AND (?3 IS NULL OR action = ?3) \
              AND (?4 IS NULL OR plugin = ?4) ORDER BY id DESC LIMIT ?5";
-        let mut arguments = SqliteArguments::default();
-        bind(&mut arguments, after.unwrap_or(i64::MAX))?;
-        bind(&mut arguments, filter.actor.clone())?;
-        bind(&mut arguments, filter.action.clone())?;
-        bind(&mut arguments, filter.plugin.clone())?;
-        bind(&mut arguments, i64::from(limit) + 1)?;
+        let arguments = vec![
+            after.unwrap_or(i64::MAX).into(),
+            filter.actor.clone().into(),
+            filter.action.clone().into(),
+            filter.plugin.clone().into(),
+            (i64::from(limit) + 1).into(),
+        ];
         self.page(SQL, arguments, limit, |row| {
             let entry = entry(row).map_err(ReadError::Sql)?;
             Ok((entry.id, entry, 0))
@@ -102,23 +101,18 @@ impl Reader {
     }
 }
 
-fn token(row: &SqliteRow) -> Result<TokenRecord, ReadError> {
-    let name: String = row.try_get(0).map_err(ReadError::Sql)?;
+fn token(row: &Row) -> Result<TokenRecord, ReadError> {
+    let name: String = row.get(0).map_err(ReadError::Sql)?;
     let what = || format!("the token {name}");
-    let word: String = row.try_get(1).map_err(ReadError::Sql)?;
+    let word: String = row.get(1).map_err(ReadError::Sql)?;
     let role = Role::parse(&word).map_err(|error| ReadError::corrupt(what(), error))?;
-    let digest: Vec<u8> = row.try_get(2).map_err(ReadError::Sql)?;
+    let digest: Vec<u8> = row.get(2).map_err(ReadError::Sql)?;
     let sha256 = digest
         .try_into()
         .map_err(|_| ReadError::corrupt(what(), "its digest has not 32 bytes"))?;
-    let times = |row: &SqliteRow| -> Result<_, sqlx::Error> {
-        let time = |column: usize| row.try_get::<Option<i64>, _>(column).map(|at| at.map(Timestamp));
-        Ok((
-            Timestamp(row.try_get(3)?),
-            row.try_get::<String, _>(4)?,
-            time(5)?,
-            time(6)?,
-        ))
+    let times = |row: &Row| -> Result<_, rusqlite::Error> {
+        let time = |column: usize| row.get::<Option<i64>>(column).map(|at| at.map(Timestamp));
+        Ok((Timestamp(row.get(3)?), row.get::<String>(4)?, time(5)?, time(6)?))
     };
     let (created_at, created_by, expires_at, last_used_at) = times(row).map_err(ReadError::Sql)?;
     Ok(TokenRecord {
@@ -132,15 +126,15 @@ fn token(row: &SqliteRow) -> Result<TokenRecord, ReadError> {
     })
 }
 
-fn entry(row: &SqliteRow) -> Result<AuditRecord, sqlx::Error> {
+fn entry(row: &Row) -> Result<AuditRecord, rusqlite::Error> {
     Ok(AuditRecord {
-        id: row.try_get(0)?,
-        at: Timestamp(row.try_get(1)?),
-        actor: row.try_get(2)?,
-        action: row.try_get(3)?,
-        plugin: row.try_get(4)?,
-        digest: row.try_get(5)?,
-        outcome: row.try_get(6)?,
-        detail: row.try_get(7)?,
+        id: row.get(0)?,
+        at: Timestamp(row.get(1)?),
+        actor: row.get(2)?,
+        action: row.get(3)?,
+        plugin: row.get(4)?,
+        digest: row.get(5)?,
+        outcome: row.get(6)?,
+        detail: row.get(7)?,
     })
 }

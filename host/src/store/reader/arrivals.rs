@@ -6,13 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteArguments;
-
 use super::rows::{RowRecord, record};
 use super::selection::Bound;
 use super::shape::Shape;
-use super::{ReadError, Reader, bind};
+use super::{ReadError, Reader};
 use crate::store::statement::quote;
 
 /// Histories that are followed at once: the newest. A plugin has one for each source, and one more each time that a
@@ -38,19 +35,15 @@ impl Reader {
              LEFT JOIN {table} AS t ON t._rowid_ = (SELECT n._rowid_ FROM {table} AS n WHERE n._origin = o.id
                  ORDER BY n._sequence DESC, n._row DESC LIMIT 1)"
         );
-        let mut arguments = SqliteArguments::default();
-        bind(&mut arguments, shape.entry.plugin.clone())?;
+        let arguments = vec![shape.entry.plugin.clone().into()];
         let places = self
             .fetch(&sql, arguments, usize::MAX, |row| {
-                let last = (
-                    row.try_get::<Option<i64>, _>(1)?,
-                    row.try_get::<Option<i64>, _>(2)?,
-                );
+                let last = (row.get::<Option<i64>>(1)?, row.get::<Option<i64>>(2)?);
                 let last = match last {
                     (Some(sequence), Some(number)) => (sequence, number),
                     _ => BEGINNING,
                 };
-                Ok((row.try_get(0)?, last))
+                Ok((row.get(0)?, last))
             })
             .await?;
         Ok(places.into_iter().collect())
@@ -83,7 +76,7 @@ impl Reader {
             names.concat(),
             quote(&shape.entry.name)
         );
-        self.fetch_sized(&sql, bound.arguments()?, limit as usize, |row| {
+        self.fetch_sized(&sql, bound.arguments(), limit as usize, |row| {
             let (_, record, size) = record(shape, &columns, row)?;
             Ok((record, size))
         })
@@ -109,7 +102,7 @@ impl Reader {
             quote(&shape.entry.name)
         );
         let counted = self
-            .fetch(&sql, bound.arguments()?, 1, |row| row.try_get::<i64, _>(0))
+            .fetch(&sql, bound.arguments(), 1, |row| row.get::<i64>(0))
             .await?;
         Ok(counted.first().copied().unwrap_or_default().unsigned_abs())
     }
@@ -133,9 +126,7 @@ impl Reader {
             quote(&shape.entry.name)
         );
         let found = self
-            .fetch(&sql, bound.arguments()?, 1, |row| {
-                Ok((row.try_get(0)?, row.try_get(1)?))
-            })
+            .fetch(&sql, bound.arguments(), 1, |row| Ok((row.get(0)?, row.get(1)?)))
             .await?;
         Ok(found.first().copied().unwrap_or(BEGINNING))
     }

@@ -2,9 +2,6 @@
 
 use std::fmt::Write as _;
 
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteArguments;
-
 use super::cells::{Cell, cell};
 use super::selection::{Bound, Conditions, Lead, Selection, all};
 use super::shape::Shape;
@@ -172,11 +169,8 @@ impl Reader {
         };
         let sql = format!("SELECT {}, {}", end("ASC"), end("DESC"));
         let ends = self
-            .fetch(&sql, SqliteArguments::default(), 1, |row| {
-                Ok((
-                    row.try_get::<Option<i64>, _>(0)?,
-                    row.try_get::<Option<i64>, _>(1)?,
-                ))
+            .fetch(&sql, Vec::new(), 1, |row| {
+                Ok((row.get::<Option<i64>>(0)?, row.get::<Option<i64>>(1)?))
             })
             .await?;
         Ok(match ends.first() {
@@ -255,8 +249,8 @@ impl Reader {
     async fn in_buckets(&self, asked: &Asked<'_>) -> Result<Vec<(i64, i64)>, ReadError> {
         let mut bound = Bound::default();
         let sql = asked.statement(&mut bound);
-        self.fetch(&sql, bound.arguments()?, usize::MAX, |row| {
-            Ok((row.try_get(0)?, row.try_get(1)?))
+        self.fetch(&sql, bound.arguments(), usize::MAX, |row| {
+            Ok((row.get(0)?, row.get(1)?))
         })
         .await
     }
@@ -297,10 +291,10 @@ impl Reader {
                 listed.join(", ")
             )
         };
-        self.fetch_sized(&sql, bound.arguments()?, usize::MAX, |row| {
+        self.fetch_sized(&sql, bound.arguments(), usize::MAX, |row| {
             let what = || format!("column {} of table {}", described.name, asked.shape.entry.name);
             let (value, size) = cell(row, 1, described.column_type, what)?;
-            let number = |index: usize| row.try_get::<i64, _>(index).map_err(ReadError::Sql);
+            let number = |index: usize| row.get::<i64>(index).map_err(ReadError::Sql);
             Ok(((number(0)?, number(2)?, value), size))
         })
         .await

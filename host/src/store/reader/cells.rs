@@ -1,10 +1,11 @@
 //! The values of cells, as they are stored and to the byte.
 
+use rusqlite::types::ValueRef;
 use serde_json::value::RawValue;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, TypeInfo as _, ValueRef as _};
 
 use super::ReadError;
+use super::connections::Row;
+use super::text::json_bytes;
 use crate::batch::{Timestamp, Value};
 use crate::schema::ColumnType;
 
@@ -45,42 +46,36 @@ impl Cell {
     }
 }
 
-/// Reads one cell, and about how many bytes it has.
+/// Reads one cell, and about how many bytes it has in JSON. Text and bytes are moved out of the row.
 pub(super) fn cell(
-    row: &SqliteRow,
+    row: &mut Row,
     index: usize,
     column_type: ColumnType,
     what: impl Fn() -> String,
 ) -> Result<(Cell, usize), ReadError> {
-    let raw = row.try_get_raw(index).map_err(ReadError::Sql)?;
-    if raw.is_null() {
-        return Ok((Cell::Null, 8));
-    }
-    let integer = || row.try_get_unchecked::<i64, _>(index).map_err(ReadError::Sql);
-    // Read as bytes, so that text which is not UTF-8 can still be shown.
-    let bytes = || row.try_get_unchecked::<Vec<u8>, _>(index).map_err(ReadError::Sql);
-    let cell = match (column_type, raw.type_info().name()) {
-        (ColumnType::Boolean, "INTEGER") => Cell::Boolean(integer()? != 0),
-        (ColumnType::Integer, "INTEGER") => Cell::Integer(integer()?),
-        (ColumnType::Timestamp, "INTEGER") => Cell::Timestamp(Timestamp(integer()?)),
-        (ColumnType::Real, "REAL") => {
-            Cell::Real(row.try_get_unchecked::<f64, _>(index).map_err(ReadError::Sql)?)
+    let value = row.value(index).map_err(ReadError::Sql)?;
+    let cell = match (column_type, value) {
+        (_, ValueRef::Null) => Cell::Null,
+        (ColumnType::Boolean, ValueRef::Integer(number)) => Cell::Boolean(number != 0),
+        (ColumnType::Integer, ValueRef::Integer(number)) => Cell::Integer(number),
+        (ColumnType::Timestamp, ValueRef::Integer(number)) => Cell::Timestamp(Timestamp(number)),
+        (ColumnType::Real, ValueRef::Real(number)) => Cell::Real(number),
+        (ColumnType::Text, ValueRef::Text(text)) => {
+            let bytes = json_bytes(text);
+            return Ok((Cell::Text(lossy(row.take_bytes(index))), bytes));
         }
-        (ColumnType::Text, "TEXT") => return Ok(sized_text(bytes()?)),
-        (ColumnType::Json, "TEXT") => {
-            let (text, size) = match sized_text(bytes()?) {
-                (Cell::Text(text), size) => (text, size),
-                other => return Ok(other),
-            };
-            let json = RawValue::from_string(text).map_err(|error| ReadError::corrupt(what(), error))?;
-            return Ok((Cell::Json(json), size));
+        (ColumnType::Json, ValueRef::Text(text)) => {
+            let bytes = text.len();
+            let json = RawValue::from_string(lossy(row.take_bytes(index)))
+                .map_err(|error| ReadError::corrupt(what(), error))?;
+            return Ok((Cell::Json(json), bytes));
         }
-        (ColumnType::Blob, "BLOB") => {
-            let bytes = bytes()?;
-            let size = bytes.len();
-            return Ok((Cell::Blob(bytes), size));
+        (ColumnType::Blob, ValueRef::Blob(bytes)) => {
+            let size = bytes.len().div_ceil(3) * 4;
+            return Ok((Cell::Blob(row.take_bytes(index)), size));
         }
         (_, stored) => {
+            let stored = stored.data_type();
             let why = format!("it is declared as {column_type} and stored as {stored}");
             return Err(ReadError::corrupt(what(), why));
         }
@@ -88,9 +83,6 @@ pub(super) fn cell(
     Ok((cell, 8))
 }
 
-fn sized_text(bytes: Vec<u8>) -> (Cell, usize) {
-    let size = bytes.len();
-    let text = String::from_utf8(bytes)
-        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
-    (Cell::Text(text), size)
+fn lossy(text: Vec<u8>) -> String {
+    String::from_utf8(text).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }

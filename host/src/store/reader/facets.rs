@@ -3,13 +3,12 @@
 
 use std::time::Duration;
 
-use sqlx::Row as _;
-
 use super::cells::{Cell, cell};
 use super::selection::{Bound, Conditions, Selection};
 use super::shape::Shape;
 use super::tables::COUNT_MAX;
 use super::{ReadError, Reader, RowEstimate};
+use crate::schema::ColumnType;
 use crate::store::statement::quote;
 
 /// How long all rows are tried, before the newest ones have to do.
@@ -22,6 +21,10 @@ const STRETCHES_MAX: i64 = 500;
 /// Rows that stand for all: 50,000 are looked up in a few hundredths of a second, and their shares are right to half a
 /// percent.
 const NEWEST_ROWS: u32 = 50_000;
+
+/// Longest text that is counted as a value, in bytes. Longer ones are left out: they are no choice to offer, and to group
+/// by them takes as much memory as the table.
+const VALUE_BYTES_MAX: usize = 1 << 10;
 
 /// The values of one column.
 #[derive(Clone, Debug)]
@@ -69,7 +72,7 @@ impl Reader {
 
     async fn number(&self, sql: &str, bound: Bound) -> Result<i64, ReadError> {
         let found = self
-            .fetch(sql, bound.arguments()?, 1, |row| row.try_get::<i64, _>(0))
+            .fetch(sql, bound.arguments(), 1, |row| row.get::<i64>(0))
             .await?;
         Ok(found.first().copied().unwrap_or_default())
     }
@@ -162,8 +165,12 @@ impl Reader {
     ) -> Result<Vec<(Cell, u64)>, ReadError> {
         let name = quote(&shape.columns[column].name);
         // Null comes first, so that it is not among those that are left out.
+        let is_short = match is_short(shape, column) {
+            short if short.is_empty() => short,
+            short => format!(" AND (t.{name} IS NULL OR (1{short}))"),
+        };
         let sql = format!(
-            "SELECT t.{name}, count(*) {rows} GROUP BY t.{name} ORDER BY t.{name} IS NULL DESC, 2 DESC, 1 LIMIT {}",
+            "SELECT t.{name}, count(*) {rows}{is_short} GROUP BY t.{name} ORDER BY t.{name} IS NULL DESC, 2 DESC, 1 LIMIT {}",
             limit + 2
         );
         self.counted(shape, column, &sql, bound).await
@@ -177,21 +184,36 @@ impl Reader {
         bound: Bound,
     ) -> Result<Vec<(Cell, u64)>, ReadError> {
         let described = &shape.columns[column];
-        self.fetch_sized(sql, bound.arguments()?, usize::MAX, |row| {
+        self.fetch_sized(sql, bound.arguments(), usize::MAX, |row| {
             let what = || format!("column {} of table {}", described.name, shape.entry.name);
             let (value, size) = cell(row, 0, described.column_type, what)?;
-            let rows: i64 = row.try_get(1).map_err(ReadError::Sql)?;
+            let rows: i64 = row.get(1).map_err(ReadError::Sql)?;
             Ok(((value, rows.unsigned_abs()), size))
         })
         .await
     }
 }
 
+/// The condition that a text is short enough to be counted as a value, to be added to others; empty for other types.
+fn is_short(shape: &Shape, column: usize) -> String {
+    let column = &shape.columns[column];
+    match column.column_type {
+        ColumnType::Text => {
+            let name = quote(&column.name);
+            format!(" AND octet_length(t.{name}) <= {VALUE_BYTES_MAX}")
+        }
+        _ => String::new(),
+    }
+}
+
 /// A table `v (value)` of the different values of a column, each found by a step along an index. The last row is null.
 fn different_values(shape: &Shape, column: usize) -> String {
     let (table, name) = (quote(&shape.entry.name), quote(&shape.columns[column].name));
+    let is_short = is_short(shape, column);
     let next = |test: &str| {
-        format!("(SELECT t.{name} FROM {table} AS t WHERE t.{name} {test} ORDER BY t.{name} LIMIT 1)")
+        format!(
+            "(SELECT t.{name} FROM {table} AS t WHERE t.{name} {test}{is_short} ORDER BY t.{name} LIMIT 1)"
+        )
     };
     format!(
         "WITH RECURSIVE v (value) AS (SELECT {} UNION ALL SELECT {} FROM v WHERE v.value IS NOT NULL)",

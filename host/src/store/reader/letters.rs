@@ -4,11 +4,9 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
-
+use super::connections::Row;
 use super::records::{LETTER_MATCHES, letter_arguments};
-use super::{DeadLetterFilter, ReadError, Reader, bind};
+use super::{DeadLetterFilter, ReadError, Reader};
 use crate::batch::Timestamp;
 
 /// Letters that are looked at, the newest: twice as many as may be open in one source by default.
@@ -74,8 +72,8 @@ impl Reader {
              FROM _lantern_dead_letter AS d JOIN _lantern_origin AS o ON o.id = d.origin \
              WHERE {LETTER_MATCHES} ORDER BY d.id DESC LIMIT ?9"
         );
-        let mut arguments = letter_arguments(filter, None)?;
-        bind(&mut arguments, LETTERS_MAX as i64)?;
+        let mut arguments = letter_arguments(filter, None);
+        arguments.push((LETTERS_MAX as i64).into());
         let (mut found, mut bytes) = (Found::new(), 0);
         // Counted here and not by SQLite, which would hold every reason before it answers with one.
         let read = self
@@ -102,9 +100,9 @@ impl Reader {
 type Found = HashMap<((String, String, String), String), (u64, Timestamp)>;
 
 /// Counts a letter. Returns the bytes that are kept for it: none for a reason that was there before.
-fn count(found: &mut Found, row: &SqliteRow) -> Result<usize, sqlx::Error> {
-    let (plugin, source, class): (String, _, _) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-    let (reason, last_at): (String, _) = (row.try_get(3)?, Timestamp(row.try_get(4)?));
+fn count(found: &mut Found, row: &Row) -> Result<usize, rusqlite::Error> {
+    let (plugin, source, class): (String, _, _) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    let (reason, last_at): (String, _) = (row.get(3)?, Timestamp(row.get(4)?));
     let size = plugin.len() + reason.len();
     match found.entry(((plugin, source, class), reason)) {
         Entry::Occupied(mut known) => {

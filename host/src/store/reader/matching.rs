@@ -1,42 +1,99 @@
 //! Whether a row that is in memory is one of a selection: the same answers as from SQL, for the live tail, which reads
 //! a row once for all who listen. A test compares the two.
 
-use super::cells::Cell;
-use super::selection::{Comparison, Condition, Selection, Test};
-use super::shape::Shape;
-use crate::batch::Value;
 use std::cmp::Ordering;
 
-impl Selection {
-    /// Whether a row is meant. `cells` are all columns of the table.
-    pub fn matches(&self, shape: &Shape, cells: &[Cell]) -> bool {
-        self.is_in_range(shape, cells)
-            && self.conditions.iter().all(|condition| holds(condition, cells))
-            && self
-                .search
-                .as_ref()
-                .is_none_or(|text| cells.iter().any(|cell| has_text(cell, text)))
+use super::cells::Cell;
+use super::selection::{Comparison, Selection, Test};
+use super::shape::Shape;
+use super::text::{Needle, Stopped};
+use crate::batch::Value;
+
+/// A selection, prepared for comparing many rows with it.
+#[derive(Clone, Debug)]
+pub struct Matcher {
+    selection: Selection,
+    /// For each condition, the text that it looks for.
+    needles: Vec<Option<Needle>>,
+    search: Option<Needle>,
+}
+
+impl Matcher {
+    /// Prepares a selection.
+    pub fn new(selection: Selection) -> Self {
+        let needle = |text: &String| Needle::new(text.as_bytes());
+        let needles = selection
+            .conditions
+            .iter()
+            .map(|condition| match &condition.test {
+                Test::Contains(text) | Test::Lacks(text) => Some(needle(text)),
+                _ => None,
+            });
+        Self {
+            needles: needles.collect(),
+            search: selection.search.as_ref().map(needle),
+            selection,
+        }
     }
 
-    fn is_in_range(&self, shape: &Shape, cells: &[Cell]) -> bool {
-        if self.from.is_none() && self.to.is_none() {
-            return true;
+    /// Whether a row is one of the selection. `cells` are all columns of the table. `has_to_stop` is asked before each
+    /// condition and every few kilobytes of text.
+    ///
+    /// # Errors
+    /// [`Stopped`] when it has to stop before the answer is known.
+    pub fn matches(
+        &self,
+        shape: &Shape,
+        cells: &[Cell],
+        mut has_to_stop: impl FnMut() -> bool,
+    ) -> Result<bool, Stopped> {
+        if !is_in_range(&self.selection, shape, cells) {
+            return Ok(false);
         }
-        match shape.time().and_then(|time| cells.get(time)) {
-            Some(Cell::Timestamp(at)) => {
-                self.from.is_none_or(|from| *at >= from) && self.to.is_none_or(|to| *at < to)
+        for (condition, needle) in self.selection.conditions.iter().zip(&self.needles) {
+            if has_to_stop() {
+                return Err(Stopped);
             }
-            _ => false,
+            let Some(cell) = cells.get(condition.column) else {
+                return Ok(false);
+            };
+            if !holds(&condition.test, needle.as_ref(), cell, &mut has_to_stop)? {
+                return Ok(false);
+            }
         }
+        let Some(needle) = &self.search else {
+            return Ok(true);
+        };
+        for cell in cells {
+            if has_text(cell, needle, &mut has_to_stop)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
-fn holds(condition: &Condition, cells: &[Cell]) -> bool {
-    let Some(cell) = cells.get(condition.column) else {
-        return false;
-    };
+fn is_in_range(selection: &Selection, shape: &Shape, cells: &[Cell]) -> bool {
+    if !selection.has_range() {
+        return true;
+    }
+    match shape.time().and_then(|time| cells.get(time)) {
+        Some(Cell::Timestamp(at)) => {
+            selection.from.is_none_or(|from| *at >= from) && selection.to.is_none_or(|to| *at < to)
+        }
+        _ => false,
+    }
+}
+
+/// Whether a test holds for a cell. `needle` is the text of a test that looks for one.
+fn holds(
+    test: &Test,
+    needle: Option<&Needle>,
+    cell: &Cell,
+    has_to_stop: &mut impl FnMut() -> bool,
+) -> Result<bool, Stopped> {
     let is_null = matches!(cell, Cell::Null);
-    match &condition.test {
+    Ok(match test {
         Test::OneOf { values, null } => {
             (*null && is_null)
                 || values
@@ -50,11 +107,17 @@ fn holds(condition: &Condition, cells: &[Cell]) -> bool {
             Comparison::Greater => order.is_gt(),
             Comparison::AtLeast => order.is_ge(),
         }),
-        Test::Contains(text) => has_text(cell, text),
-        Test::Lacks(text) => !has_text(cell, text),
+        Test::Contains(_) => match needle {
+            Some(needle) => has_text(cell, needle, has_to_stop)?,
+            None => false,
+        },
+        Test::Lacks(_) => match needle {
+            Some(needle) => !has_text(cell, needle, has_to_stop)?,
+            None => false,
+        },
         Test::BeginsWith(text) => text_of(cell).is_some_and(|own| own.starts_with(text.as_str())),
         Test::Set => !is_null,
-    }
+    })
 }
 
 /// None where one of them is null, or they are of different types and so never stand in one column.
@@ -79,48 +142,9 @@ fn text_of(cell: &Cell) -> Option<&str> {
     }
 }
 
-/// Whether text has `sought` in it, whatever the case of ASCII letters, as SQLite's LIKE has it.
-fn has_text(cell: &Cell, sought: &str) -> bool {
-    let Some(text) = text_of(cell) else {
-        return false;
-    };
-    let (text, sought) = (text.as_bytes(), sought.as_bytes());
-    let Some(first) = sought.first() else {
-        return true;
-    };
-    // Both are UTF-8, in which no letter begins within another.
-    let mut rest = text;
-    while let Some(position) = rest.iter().position(|byte| byte.eq_ignore_ascii_case(first)) {
-        rest = &rest[position..];
-        if rest.len() < sought.len() {
-            return false;
-        }
-        if rest[..sought.len()].eq_ignore_ascii_case(sought) {
-            return true;
-        }
-        rest = &rest[1..];
-    }
-    false
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_is_found_whatever_the_case_of_ascii_letters() {
-        let text = |text: &str| Cell::Text(text.to_owned());
-        for (own, sought, expected) in [
-            ("aaab", "AAB", true),
-            ("Straße", "sTRASSE", false),
-            ("STRAßE", "straße", true),
-            ("Ärger", "ärger", false),
-            ("", "a", false),
-            ("a", "", true),
-            ("100%", "0%", true),
-        ] {
-            assert_eq!(has_text(&text(own), sought), expected, "{own} {sought}");
-        }
-        assert!(!has_text(&Cell::Null, ""));
+fn has_text(cell: &Cell, needle: &Needle, has_to_stop: impl FnMut() -> bool) -> Result<bool, Stopped> {
+    match text_of(cell) {
+        Some(text) => needle.is_in(text.as_bytes(), has_to_stop),
+        None => Ok(false),
     }
 }

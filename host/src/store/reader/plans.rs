@@ -45,6 +45,7 @@ async fn visits() -> (tempfile::TempDir, rusqlite::Connection, Shape) {
     connection
         .execute_batch(include_str!("../../../../migrations/0001_host_tables.sql"))
         .unwrap();
+    text::register(&connection, Arc::default()).unwrap();
     connection.execute_batch(SCHEMA).unwrap();
     connection
         .execute(

@@ -1,9 +1,9 @@
 //! The host's own records: dead letters, gaps and the ledger.
 
-use sqlx::Row as _;
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use rusqlite::types::Value;
 
-use super::{Page, ReadError, Reader, bind};
+use super::connections::Row;
+use super::{Page, ReadError, Reader};
 use crate::batch::Timestamp;
 use crate::store::letters::glob;
 
@@ -157,8 +157,8 @@ impl Reader {
         after: Option<i64>,
     ) -> Result<Page<DeadLetter>, ReadError> {
         let sql = format!("{DEAD_LETTERS} WHERE {LETTER_MATCHES} ORDER BY d.id DESC LIMIT ?9");
-        let mut arguments = letter_arguments(filter, after)?;
-        bind(&mut arguments, i64::from(limit) + 1)?;
+        let mut arguments = letter_arguments(filter, after);
+        arguments.push((i64::from(limit) + 1).into());
         self.page(&sql, arguments, limit, |row| {
             let letter = dead_letter(row)?;
             let bytes = letter.payload.len() + letter.reason.len() + letter.subject.len();
@@ -169,8 +169,7 @@ impl Reader {
 
     /// The dead letter with this number, if there is one.
     pub async fn dead_letter(&self, id: i64) -> Result<Option<DeadLetter>, ReadError> {
-        let mut arguments = SqliteArguments::default();
-        bind(&mut arguments, id)?;
+        let arguments = vec![id.into()];
         let sql = format!("{DEAD_LETTERS} WHERE d.id = ?1");
         let mut found = self
             .fetch_sized(&sql, arguments, 1, |row| Ok((dead_letter(row)?, 0)))
@@ -190,8 +189,8 @@ impl Reader {
              FROM _lantern_gap AS g JOIN _lantern_origin AS o ON o.id = g.origin \
              WHERE g.id < ?1 AND (?2 IS NULL OR o.plugin = ?2) AND (?3 IS NULL OR o.source = ?3) \
              ORDER BY g.id DESC LIMIT ?4";
-        let mut arguments = source_arguments(filter, after)?;
-        bind(&mut arguments, i64::from(limit) + 1)?;
+        let mut arguments = source_arguments(filter, after);
+        arguments.push((i64::from(limit) + 1).into());
         self.page(SQL, arguments, limit, |row| {
             let gap = gap(row).map_err(ReadError::Sql)?;
             Ok((gap.id, gap, 0))
@@ -213,8 +212,8 @@ impl Reader {
              JOIN _lantern_plugin AS p ON p.id = l.plugin_version \
              WHERE l.id < ?1 AND (?2 IS NULL OR o.plugin = ?2) AND (?3 IS NULL OR o.source = ?3) \
              ORDER BY l.id DESC LIMIT ?4";
-        let mut arguments = source_arguments(filter, after)?;
-        bind(&mut arguments, i64::from(limit) + 1)?;
+        let mut arguments = source_arguments(filter, after);
+        arguments.push((i64::from(limit) + 1).into());
         self.page(SQL, arguments, limit, |row| {
             let range = ledger_range(row).map_err(ReadError::Sql)?;
             Ok((range.id, range, 0))
@@ -228,97 +227,95 @@ pub(super) const LETTER_MATCHES: &str = "d.id < ?1 AND (?2 IS NULL OR o.plugin =
      AND (?3 IS NULL OR o.source = ?3) AND (?4 IS NULL OR d.class = ?4) AND (?5 IS NULL OR d.state = ?5) \
      AND (?6 IS NULL OR d.reason GLOB ?6) AND (?7 IS NULL OR d.first_at >= ?7) AND (?8 IS NULL OR d.first_at < ?8)";
 
-pub(super) fn letter_arguments(
-    filter: &DeadLetterFilter,
-    after: Option<i64>,
-) -> Result<SqliteArguments, ReadError> {
-    let mut arguments = source_arguments(&filter.source, after)?;
-    bind(&mut arguments, filter.class.clone())?;
-    bind(&mut arguments, filter.state.clone())?;
-    bind(&mut arguments, filter.reason.as_deref().map(glob))?;
-    bind(&mut arguments, filter.since.map(|time| time.0))?;
-    bind(&mut arguments, filter.until.map(|time| time.0))?;
-    Ok(arguments)
+pub(super) fn letter_arguments(filter: &DeadLetterFilter, after: Option<i64>) -> Vec<Value> {
+    let mut arguments = source_arguments(&filter.source, after);
+    arguments.push(filter.class.clone().into());
+    arguments.push(filter.state.clone().into());
+    arguments.push(filter.reason.as_deref().map(glob).into());
+    arguments.push(filter.since.map(|time| time.0).into());
+    arguments.push(filter.until.map(|time| time.0).into());
+    arguments
 }
 
 /// `?1` the cursor, `?2` the plugin, `?3` the source.
-fn source_arguments(filter: &SourceFilter, after: Option<i64>) -> Result<SqliteArguments, ReadError> {
-    let mut arguments = SqliteArguments::default();
-    bind(&mut arguments, after.unwrap_or(NEWEST))?;
-    bind(&mut arguments, filter.plugin.clone())?;
-    bind(&mut arguments, filter.source.clone())?;
-    Ok(arguments)
+fn source_arguments(filter: &SourceFilter, after: Option<i64>) -> Vec<Value> {
+    let arguments = vec![
+        after.unwrap_or(NEWEST).into(),
+        filter.plugin.clone().into(),
+        filter.source.clone().into(),
+    ];
+    arguments
 }
 
-fn dead_letter(row: &SqliteRow) -> Result<DeadLetter, ReadError> {
-    let headers: String = row.try_get(8).map_err(ReadError::Sql)?;
-    let id: i64 = row.try_get(0).map_err(ReadError::Sql)?;
+fn dead_letter(row: &Row) -> Result<DeadLetter, ReadError> {
+    let headers: String = row.get(8).map_err(ReadError::Sql)?;
+    let id: i64 = row.get(0).map_err(ReadError::Sql)?;
     let headers = serde_json::from_str(&headers)
         .map_err(|error| ReadError::corrupt(format!("the headers of dead letter {id}"), error))?;
     dead_letter_columns(row, id, headers).map_err(ReadError::Sql)
 }
 
 fn dead_letter_columns(
-    row: &SqliteRow,
+    row: &Row,
     id: i64,
     headers: Vec<(String, String)>,
-) -> Result<DeadLetter, sqlx::Error> {
-    let published_ns: i64 = row.try_get(7)?;
+) -> Result<DeadLetter, rusqlite::Error> {
+    let published_ns: i64 = row.get(7)?;
     Ok(DeadLetter {
         id,
-        plugin: row.try_get(1)?,
-        source: row.try_get(2)?,
-        epoch: row.try_get(3)?,
-        stream: row.try_get(4)?,
-        sequence: row.try_get(5)?,
-        subject: row.try_get(6)?,
+        plugin: row.get(1)?,
+        source: row.get(2)?,
+        epoch: row.get(3)?,
+        stream: row.get(4)?,
+        sequence: row.get(5)?,
+        subject: row.get(6)?,
         published: Timestamp(published_ns.div_euclid(1_000)),
         headers,
-        payload: row.try_get(9)?,
-        class: row.try_get(10)?,
-        reason: row.try_get(11)?,
-        version: row.try_get(12)?,
-        digest: row.try_get(13)?,
-        attempts: row.try_get(14)?,
-        state: row.try_get(15)?,
-        first_at: Timestamp(row.try_get(16)?),
-        last_at: Timestamp(row.try_get(17)?),
+        payload: row.get(9)?,
+        class: row.get(10)?,
+        reason: row.get(11)?,
+        version: row.get(12)?,
+        digest: row.get(13)?,
+        attempts: row.get(14)?,
+        state: row.get(15)?,
+        first_at: Timestamp(row.get(16)?),
+        last_at: Timestamp(row.get(17)?),
     })
 }
 
-fn gap(row: &SqliteRow) -> Result<Gap, sqlx::Error> {
+fn gap(row: &Row) -> Result<Gap, rusqlite::Error> {
     Ok(Gap {
-        id: row.try_get(0)?,
-        plugin: row.try_get(1)?,
-        source: row.try_get(2)?,
-        epoch: row.try_get(3)?,
-        stream: row.try_get(4)?,
-        first_sequence: row.try_get(5)?,
-        last_sequence: row.try_get(6)?,
-        exact: row.try_get::<i64, _>(7)? != 0,
-        reason: row.try_get(8)?,
-        recorded_at: Timestamp(row.try_get(9)?),
+        id: row.get(0)?,
+        plugin: row.get(1)?,
+        source: row.get(2)?,
+        epoch: row.get(3)?,
+        stream: row.get(4)?,
+        first_sequence: row.get(5)?,
+        last_sequence: row.get(6)?,
+        exact: row.get::<i64>(7)? != 0,
+        reason: row.get(8)?,
+        recorded_at: Timestamp(row.get(9)?),
     })
 }
 
-fn ledger_range(row: &SqliteRow) -> Result<LedgerRange, sqlx::Error> {
+fn ledger_range(row: &Row) -> Result<LedgerRange, rusqlite::Error> {
     Ok(LedgerRange {
-        id: row.try_get(0)?,
-        plugin: row.try_get(1)?,
-        source: row.try_get(2)?,
-        epoch: row.try_get(3)?,
-        stream: row.try_get(4)?,
-        version: row.try_get(5)?,
-        digest: row.try_get(6)?,
-        first_sequence: row.try_get(7)?,
-        last_sequence: row.try_get(8)?,
-        messages: row.try_get(9)?,
-        projected: row.try_get(10)?,
-        skipped: row.try_get(11)?,
-        dead: row.try_get(12)?,
-        missing: row.try_get(13)?,
-        rows: row.try_get(14)?,
-        first_at: Timestamp(row.try_get(15)?),
-        last_at: Timestamp(row.try_get(16)?),
+        id: row.get(0)?,
+        plugin: row.get(1)?,
+        source: row.get(2)?,
+        epoch: row.get(3)?,
+        stream: row.get(4)?,
+        version: row.get(5)?,
+        digest: row.get(6)?,
+        first_sequence: row.get(7)?,
+        last_sequence: row.get(8)?,
+        messages: row.get(9)?,
+        projected: row.get(10)?,
+        skipped: row.get(11)?,
+        dead: row.get(12)?,
+        missing: row.get(13)?,
+        rows: row.get(14)?,
+        first_at: Timestamp(row.get(15)?),
+        last_at: Timestamp(row.get(16)?),
     })
 }

@@ -8,13 +8,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{Row as _, TypeInfo as _, ValueRef as _};
+use rusqlite::types::ValueRef;
 
 use super::cells::{Cell, cell};
+use super::connections::Row;
 use super::selection::{Bound, Conditions, Lead, Selection, Test, all};
 use super::shape::Shape;
-use super::{ReadError, Reader, bind};
+use super::{ReadError, Reader};
 use crate::batch::Value;
 use crate::schema::ColumnType;
 use crate::store::statement::quote;
@@ -141,11 +141,6 @@ impl Reader {
     /// See [`ReadError`]; [`ReadError::PlaceGone`] when the row that it begins behind would have to be there and is not.
     pub async fn rows(&self, shape: &Shape, query: &RowQuery) -> Result<RowPage, ReadError> {
         let mut after = query.after.clone();
-        if let (Some(place), Some(column)) = (after.as_mut(), query.sort.column)
-            && place.key == Key::Stored
-        {
-            place.key = self.key_of(shape, column, place.row).await?;
-        }
         let mut parts: VecDeque<Part> = match query.sort.column {
             None => [Part::Numbered].into(),
             Some(column) if !shape.columns[column].nullable => [Part::Filled].into(),
@@ -153,27 +148,50 @@ impl Reader {
             Some(_) => [Part::Filled, Part::Empty].into(),
         };
         let wanted = query.limit as usize + 1;
-        let until = Instant::now() + self.limits.time / 2;
+        let began = Instant::now();
+        let until = began + self.limits.time / 2;
         let (mut found, mut bytes) = (Vec::new(), 0);
         let mut stretch = STRETCH_FIRST;
         let mut next = None;
         while let Some(&part) = parts.front() {
+            if let (Some(place), Some(column)) = (after.as_mut(), query.sort.column)
+                && place.key == Key::Stored
+            {
+                place.key = self.key_of(shape, column, place.row).await?;
+            }
             let finder = Finder::new(shape, query, part, after.as_ref());
             let (sql, bound) = finder.page(&query.columns, wanted - found.len(), stretch);
-            let more = self
-                .fetch_sized(&sql, bound.arguments()?, wanted, |row| {
-                    let (key, record, size) = record(shape, &query.columns, row)?;
-                    bytes += size;
-                    Ok(((key, record), size))
-                })
-                .await?;
-            found.extend(more);
-            if found.len() >= wanted || bytes >= self.limits.page_bytes {
-                break;
-            }
-            let end = match finder.is_in_stretches() {
-                true => self.end_of_stretch(&finder, stretch).await?,
-                false => None,
+            // All stretches together have the time of one read.
+            let reader = self.within(self.limits.time.saturating_sub(began.elapsed()));
+            let (rows_before, mut size_of_stretch) = (found.len(), 0);
+            let more = reader.fetch_sized(&sql, bound.arguments(), wanted, |row| {
+                let (key, record, size) = record(shape, &query.columns, row)?;
+                size_of_stretch += size;
+                Ok(((key, record), size))
+            });
+            let end = match more.await {
+                Ok(more) => {
+                    found.extend(more);
+                    bytes += size_of_stretch;
+                    if found.len() >= wanted || bytes >= self.limits.page_bytes {
+                        break;
+                    }
+                    match finder.is_in_stretches() {
+                        true => reader.end_of_stretch(&finder, stretch).await,
+                        false => Ok(None),
+                    }
+                }
+                Err(error) => Err(error),
+            };
+            let end = match end {
+                Ok(end) => end,
+                // What was found before is a page, and the next one begins with this stretch.
+                Err(ReadError::TimeLimit { .. }) if stretch > STRETCH_FIRST && after.is_some() => {
+                    found.truncate(rows_before);
+                    next = after;
+                    break;
+                }
+                Err(error) => return Err(error),
             };
             if end.is_none() {
                 parts.pop_front();
@@ -206,10 +224,10 @@ impl Reader {
         let found = finder.find(&mut bound, rows);
         let sql = format!("SELECT r, k FROM ({found}) LIMIT 1 OFFSET {}", rows - 1);
         let mut ends = self
-            .fetch_sized(&sql, bound.arguments()?, 1, |row| {
+            .fetch_sized(&sql, bound.arguments(), 1, |row| {
                 let place = Place {
                     key: key(row, 1)?,
-                    row: row.try_get(0).map_err(ReadError::Sql)?,
+                    row: row.get(0).map_err(ReadError::Sql)?,
                 };
                 Ok((place, 0))
             })
@@ -231,7 +249,7 @@ impl Reader {
         );
         let sql = reading(shape, &columns, &found);
         let mut rows = self
-            .fetch_sized(&sql, bound.arguments()?, 1, |row| {
+            .fetch_sized(&sql, bound.arguments(), 1, |row| {
                 Ok((record(shape, &columns, row)?.1, 0))
             })
             .await?;
@@ -244,8 +262,7 @@ impl Reader {
             "SELECT {name} FROM {} WHERE _rowid_ = ?1",
             quote(&shape.entry.name)
         );
-        let mut arguments = SqliteArguments::default();
-        bind(&mut arguments, row)?;
+        let arguments = vec![row.into()];
         let mut found = self
             .fetch_sized(&sql, arguments, 1, |row| Ok((key(row, 0)?, 0)))
             .await?;
@@ -403,12 +420,26 @@ impl<'a> Finder<'a> {
         };
         format!(
             "SELECT t._rowid_ AS r, {} AS k FROM {} AS t WHERE {} ORDER BY {order} LIMIT {limit}",
-            self.key()
-                .filter(|_| self.part == Part::Filled)
-                .unwrap_or("NULL".to_owned()),
+            self.shown_key(),
             quote(&self.shape.entry.name),
             all(&every),
         )
+    }
+
+    /// The value of a row in the column of the order. A long text is replaced by a blob, so that a page does not hold each
+    /// of them twice; it is read again where it is needed. Where several alternatives are merged by it, it has to be whole.
+    fn shown_key(&self) -> String {
+        let Some(column) = self.sort.column.filter(|_| self.part == Part::Filled) else {
+            return "NULL".to_owned();
+        };
+        let column = &self.shape.columns[column];
+        let name = format!("t.{}", quote(&column.name));
+        let is_merged = matches!(self.lead, Lead::Choice(_));
+        if column.column_type == ColumnType::Text && !is_merged {
+            format!("iif(octet_length({name}) > {KEY_BYTES_MAX}, x'', {name})")
+        } else {
+            name
+        }
     }
 
     fn key(&self) -> Option<String> {
@@ -479,7 +510,7 @@ const LEADING: usize = 7;
 pub(super) fn record(
     shape: &Shape,
     columns: &[usize],
-    row: &SqliteRow,
+    row: &mut Row,
 ) -> Result<(Key, RowRecord, usize), ReadError> {
     let mut cells = Vec::with_capacity(columns.len());
     let mut bytes = 0;
@@ -499,34 +530,30 @@ pub(super) fn record(
     Ok((key(row, 1)?, record, bytes))
 }
 
-fn row_origin(row: &SqliteRow) -> Result<(i64, RowOrigin), sqlx::Error> {
+fn row_origin(row: &Row) -> Result<(i64, RowOrigin), rusqlite::Error> {
     let origin = RowOrigin {
-        sequence: row.try_get(2)?,
-        source: row.try_get(3)?,
-        epoch: row.try_get(4)?,
-        number: row.try_get(5)?,
-        row: row.try_get(6)?,
+        sequence: row.get(2)?,
+        source: row.get(3)?,
+        epoch: row.get(4)?,
+        number: row.get(5)?,
+        row: row.get(6)?,
     };
-    Ok((row.try_get(0)?, origin))
+    Ok((row.get(0)?, origin))
 }
 
-fn key(row: &SqliteRow, index: usize) -> Result<Key, ReadError> {
-    let raw = row.try_get_raw(index).map_err(ReadError::Sql)?;
-    if raw.is_null() {
-        return Ok(Key::Null);
-    }
-    let key = match raw.type_info().name() {
-        "INTEGER" => row.try_get_unchecked::<i64, _>(index).map(Key::Integer),
-        "REAL" => row.try_get_unchecked::<f64, _>(index).map(Key::Real),
-        _ => row
-            .try_get_unchecked::<Vec<u8>, _>(index)
-            .map(|bytes| match String::from_utf8(bytes) {
-                Ok(text) => Key::Text(text),
-                // It cannot be a parameter, so it is looked up again.
-                Err(_) => Key::Stored,
-            }),
-    };
-    key.map_err(ReadError::Sql)
+fn key(row: &Row, index: usize) -> Result<Key, ReadError> {
+    Ok(match row.value(index).map_err(ReadError::Sql)? {
+        ValueRef::Null => Key::Null,
+        ValueRef::Integer(number) => Key::Integer(number),
+        ValueRef::Real(number) => Key::Real(number),
+        ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => Key::Text(text.to_owned()),
+            // It cannot be a parameter, so it is looked up again.
+            Err(_) => Key::Stored,
+        },
+        // Stands for a long text, see `Finder::shown_key`.
+        ValueRef::Blob(_) => Key::Stored,
+    })
 }
 
 /// Columns by which rows can be ordered.

@@ -2,12 +2,11 @@
 //! always parameters; a column is a position in a [`Shape`], whose names were checked.
 
 use super::shape::Shape;
-use super::{ReadError, bind};
+use super::text::CONTAINS;
 use crate::batch::{Timestamp, Value};
 use crate::schema::ColumnType;
 use crate::schema::description::RoleWord;
 use crate::store::statement::quote;
-use sqlx::sqlite::SqliteArguments;
 
 /// Alternatives of one condition that are followed one by one in the order of an index; more are filtered.
 const ALTERNATIVES_LED: usize = 20;
@@ -123,19 +122,16 @@ impl Bound {
         self.0
     }
 
-    pub(super) fn arguments(self) -> Result<SqliteArguments, ReadError> {
-        let mut arguments = SqliteArguments::default();
-        for value in self.0 {
-            match value {
-                Value::Null => bind(&mut arguments, None::<i64>)?,
-                Value::Boolean(yes) => bind(&mut arguments, yes)?,
-                Value::Integer(number) | Value::Timestamp(Timestamp(number)) => bind(&mut arguments, number)?,
-                Value::Real(number) => bind(&mut arguments, number)?,
-                Value::Text(text) | Value::Json(text) => bind(&mut arguments, text)?,
-                Value::Blob(bytes) => bind(&mut arguments, bytes)?,
-            }
-        }
-        Ok(arguments)
+    pub(super) fn arguments(self) -> Vec<rusqlite::types::Value> {
+        let argument = |value| match value {
+            Value::Null => None::<i64>.into(),
+            Value::Boolean(yes) => yes.into(),
+            Value::Integer(number) | Value::Timestamp(Timestamp(number)) => number.into(),
+            Value::Real(number) => number.into(),
+            Value::Text(text) | Value::Json(text) => text.into(),
+            Value::Blob(bytes) => bytes.into(),
+        };
+        self.0.into_iter().map(argument).collect()
     }
 }
 
@@ -320,10 +316,10 @@ impl<'a> Conditions<'a> {
             Test::Compare(comparison, value) => {
                 format!("{column} {} {}", comparison.sql(), bound.add(value.clone()))
             }
-            Test::Contains(text) => format!("{column} LIKE {} ESCAPE '\\'", bound.add(containing(text))),
+            Test::Contains(text) => contains(&column, &bound.add(Value::Text(text.clone()))),
             Test::Lacks(text) => format!(
-                "({column} IS NULL OR {column} NOT LIKE {} ESCAPE '\\')",
-                bound.add(containing(text))
+                "({column} IS NULL OR NOT {})",
+                contains(&column, &bound.add(Value::Text(text.clone())))
             ),
             Test::BeginsWith(text) => {
                 let mut limits = vec![format!("{column} >= {}", bound.add(Value::Text(text.clone())))];
@@ -338,7 +334,7 @@ impl<'a> Conditions<'a> {
 
     fn search(&self, bound: &mut Bound) -> Option<String> {
         let text = self.selection.search.as_ref()?;
-        let pattern = bound.add(containing(text));
+        let needle = bound.add(Value::Text(text.clone()));
         let texts = self
             .shape
             .columns
@@ -346,7 +342,7 @@ impl<'a> Conditions<'a> {
             .enumerate()
             .filter(|(_, column)| matches!(column.column_type, ColumnType::Text | ColumnType::Json));
         let each: Vec<String> = texts
-            .map(|(position, _)| format!("{} LIKE {pattern} ESCAPE '\\'", self.column(position, false)))
+            .map(|(position, _)| contains(&self.column(position, false), &needle))
             .collect();
         Some(match each.as_slice() {
             // Nothing stands in no column.
@@ -356,18 +352,10 @@ impl<'a> Conditions<'a> {
     }
 }
 
-/// The pattern of text with `text` in it: what has a meaning in patterns stands for itself.
-fn containing(text: &str) -> Value {
-    let mut pattern = String::with_capacity(text.len() + 2);
-    pattern.push('%');
-    for letter in text.chars() {
-        if matches!(letter, '%' | '_' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(letter);
-    }
-    pattern.push('%');
-    Value::Text(pattern)
+/// The condition that a column contains text, whatever the case of ASCII letters. SQLite's own `LIKE` is quadratic, and
+/// cannot be interrupted within one value.
+fn contains(column: &str, needle: &str) -> String {
+    format!("{CONTAINS}({column}, {needle})")
 }
 
 /// The smallest text that is greater than all that begin with `text`; none when there is none.
@@ -398,11 +386,6 @@ pub(super) fn all(conditions: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_has_a_meaning_in_patterns_stands_for_itself() {
-        assert_eq!(containing("50%_\\"), Value::Text("%50\\%\\_\\\\%".to_owned()));
-    }
 
     #[test]
     fn the_end_of_a_beginning() {

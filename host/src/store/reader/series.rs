@@ -3,11 +3,9 @@
 
 use std::time::Duration;
 
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
-
 use super::buckets::Buckets;
 use super::cells::{Cell, cell};
+use super::connections::Row;
 use super::selection::{Bound, Conditions, Lead, Selection};
 use super::shape::Shape;
 use super::{ReadError, Reader};
@@ -130,7 +128,7 @@ impl Reader {
             let mut bound = Bound::default();
             let sql = asked.sql(&mut bound, newest);
             reader
-                .fetch_sized(&sql, bound.arguments()?, usize::MAX, |row| asked.point(row))
+                .fetch_sized(&sql, bound.arguments(), usize::MAX, |row| asked.point(row))
                 .await
         };
         match fetch(&self.within(ALL_TIME), None).await {
@@ -215,10 +213,10 @@ impl Asked<'_> {
         )
     }
 
-    fn point(&self, row: &SqliteRow) -> Result<(Point, usize), ReadError> {
+    fn point(&self, row: &mut Row) -> Result<(Point, usize), ReadError> {
         let what = || format!("a measure of table {}", self.shape.entry.name);
-        let number = |index: usize| row.try_get::<i64, _>(index).map_err(ReadError::Sql);
         let (value, size) = cell(row, 2, crate::schema::ColumnType::Real, what)?;
+        let number = |index: usize| row.get::<i64>(index).map_err(ReadError::Sql);
         let value = match value {
             Cell::Real(number) if number.is_finite() => Some(number),
             _ => None,

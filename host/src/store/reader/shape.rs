@@ -1,10 +1,7 @@
 //! What a question has to know about a table before it can be asked: its columns as checked names with their types and
 //! roles, and which indexes there are, so that the statement can be written for them.
 
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteArguments;
-
-use super::{ReadError, Reader, TableEntry, bind};
+use super::{ReadError, Reader, TableEntry};
 use crate::schema::description::RoleWord;
 use crate::schema::{ColumnName, ColumnType, TableName};
 
@@ -144,12 +141,11 @@ impl Reader {
     pub async fn shape_of(&self, entry: TableEntry) -> Result<Shape, ReadError> {
         const SQL: &str = "SELECT l.seq, l.\"unique\", i.name FROM pragma_index_list(?1) AS l \
              JOIN pragma_index_info(l.name) AS i WHERE l.partial = 0 ORDER BY l.seq, i.seqno";
-        let mut arguments = SqliteArguments::default();
-        bind(&mut arguments, entry.name.as_str().to_owned())?;
+        let arguments = vec![entry.name.as_str().to_owned().into()];
         let parts = self
             .fetch(SQL, arguments, usize::MAX, |row| {
-                let name: Option<String> = row.try_get(2)?;
-                Ok((row.try_get::<i64, _>(0)?, row.try_get::<bool, _>(1)?, name))
+                let name: Option<String> = row.get(2)?;
+                Ok((row.get::<i64>(0)?, row.get::<bool>(1)?, name))
             })
             .await?;
         let mut indexes: Vec<(i64, ShapeIndex)> = Vec::new();

@@ -1,9 +1,9 @@
 //! The tables that plugins own, and about how many rows each has.
 
-use sqlx::Row as _;
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use rusqlite::types::Value;
 
-use super::{ReadError, Reader, bind};
+use super::connections::Row;
+use super::{ReadError, Reader};
 use crate::schema::TableName;
 use crate::store::description::TableDescription;
 use crate::store::statement::quote;
@@ -37,21 +37,19 @@ impl Reader {
     /// All tables that plugins own, by name.
     pub async fn tables(&self) -> Result<Vec<TableEntry>, ReadError> {
         // As many as plugins may declare; a page limit would hide the rest.
-        self.table_entries("", SqliteArguments::default(), usize::MAX)
-            .await
+        self.table_entries("", Vec::new(), usize::MAX).await
     }
 
     /// The table with this name, when a plugin owns one.
     pub async fn table(&self, name: &TableName) -> Result<Option<TableEntry>, ReadError> {
-        let mut arguments = SqliteArguments::default();
-        bind(&mut arguments, name.as_str().to_owned())?;
+        let arguments = vec![name.as_str().to_owned().into()];
         Ok(self.table_entries("WHERE name = ?1", arguments, 1).await?.pop())
     }
 
     async fn table_entries(
         &self,
         condition: &str,
-        arguments: SqliteArguments,
+        arguments: Vec<Value>,
         rows_max: usize,
     ) -> Result<Vec<TableEntry>, ReadError> {
         let sql = format!(
@@ -68,11 +66,7 @@ impl Reader {
             "SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT {})",
             COUNT_MAX + 1
         );
-        let counted = self
-            .fetch(&sql, SqliteArguments::default(), 1, |row| {
-                row.try_get::<i64, _>(0)
-            })
-            .await?;
+        let counted = self.fetch(&sql, Vec::new(), 1, |row| row.get::<i64>(0)).await?;
         let counted = counted.first().copied().unwrap_or_default();
         if counted <= COUNT_MAX {
             return Ok(RowEstimate {
@@ -85,8 +79,8 @@ impl Reader {
             "SELECT (SELECT _rowid_ FROM {table} ORDER BY _rowid_ DESC LIMIT 1), \
                     (SELECT _rowid_ FROM {table} ORDER BY _rowid_ LIMIT 1)"
         );
-        let ends = self.fetch(&sql, SqliteArguments::default(), 1, |row| {
-            Ok((row.try_get::<i64, _>(0)?, row.try_get::<i64, _>(1)?))
+        let ends = self.fetch(&sql, Vec::new(), 1, |row| {
+            Ok((row.get::<i64>(0)?, row.get::<i64>(1)?))
         });
         let span = ends
             .await?
@@ -99,14 +93,14 @@ impl Reader {
     }
 }
 
-fn table_entry(row: &SqliteRow) -> Result<TableEntry, ReadError> {
-    let get = |index: usize| row.try_get::<String, _>(index).map_err(ReadError::Sql);
+fn table_entry(row: &Row) -> Result<TableEntry, ReadError> {
+    let get = |index: usize| row.get::<String>(index).map_err(ReadError::Sql);
     let (name, plugin, description) = (get(0)?, get(1)?, get(2)?);
     let what = || format!("the description of table {name:?}");
     Ok(TableEntry {
         name: TableName::parse(&name).map_err(|error| ReadError::corrupt(what(), error))?,
         plugin,
         description: serde_json::from_str(&description).map_err(|error| ReadError::corrupt(what(), error))?,
-        rows_expired: row.try_get(3).map_err(ReadError::Sql)?,
+        rows_expired: row.get(3).map_err(ReadError::Sql)?,
     })
 }

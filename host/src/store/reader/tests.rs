@@ -1,5 +1,7 @@
 //! The reader against a real file: what it refuses, and what it bounds. The API's tests ask the rest.
 
+use std::time::Instant;
+
 use super::*;
 use crate::batch::Timestamp;
 use crate::schema::TableName;
@@ -41,7 +43,7 @@ async fn nothing_can_be_written_through_it() {
         "DROP TABLE _lantern_host",
         "PRAGMA user_version = 7",
     ] {
-        let refused = reader.fetch(sql, SqliteArguments::default(), 1, |_| Ok(())).await;
+        let refused = reader.fetch(sql, Vec::new(), 1, |_| Ok(())).await;
         assert!(matches!(refused, Err(ReadError::Sql(_))), "{sql}: {refused:?}");
     }
 }
@@ -58,7 +60,7 @@ async fn a_read_without_end_is_interrupted_and_the_connection_lives() {
     let endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";
     let began = Instant::now();
     let error = reader
-        .fetch(endless, SqliteArguments::default(), 1, |_| Ok(()))
+        .fetch(endless, Vec::new(), 1, |_| Ok(()))
         .await
         .unwrap_err();
     assert!(matches!(error, ReadError::TimeLimit { .. }), "{error:?}");
@@ -79,7 +81,7 @@ async fn a_dropped_read_gives_its_connection_back() {
     };
     let reader = Reader::open_with(&path, limits).await.unwrap();
     let endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";
-    let read = reader.fetch(endless, SqliteArguments::default(), 1, |_| Ok(()));
+    let read = reader.fetch(endless, Vec::new(), 1, |_| Ok(()));
     assert!(
         tokio::time::timeout(Duration::from_millis(100), read)
             .await
@@ -177,4 +179,90 @@ async fn a_description_with_a_hostile_name_never_reaches_sql() {
     let reader = Reader::open(&path).await.unwrap();
     let error = reader.shape(&TableName::parse("t").unwrap()).await.unwrap_err();
     assert!(matches!(error, ReadError::Corrupt { .. }), "{error:?}");
+}
+
+/// A table with one row whose text is long and repeats itself, and its shape.
+async fn long_text(limits: ReadLimits) -> (tempfile::TempDir, Reader, Shape) {
+    let description = r#"{"doc":"","columns":[{"name":"note","type":"text","nullable":false,"role":null,"unit":null,"doc":"","hints":{}}],"primary_key":[],"indexes":[],"retention_days":null,"hints":{}}"#;
+    let (dir, path) = database(&format!(
+        "CREATE TABLE long (note TEXT NOT NULL, _origin INTEGER, _sequence INTEGER, _row INTEGER) STRICT;
+         INSERT INTO _lantern_table (name, plugin, description, updates) VALUES ('long', 'p', '{description}', 0);
+         INSERT INTO long SELECT replace(hex(zeroblob(3500000)), '0', 'a'), 1, 1, 0;"
+    ));
+    let reader = Reader::open_with(&path, limits).await.unwrap();
+    let shape = reader
+        .shape(&TableName::parse("long").unwrap())
+        .await
+        .unwrap()
+        .unwrap();
+    (dir, reader, shape)
+}
+
+/// Conditions that are quadratic for a search that compares at every position.
+fn hostile(count: usize, test: impl Fn(String) -> Test) -> Selection {
+    let condition = |number: usize| Condition {
+        column: 0,
+        test: test(format!("{}b", "a".repeat(1_000 - number))),
+    };
+    Selection {
+        conditions: (0..count).map(condition).collect(),
+        ..Selection::default()
+    }
+}
+
+#[tokio::test]
+async fn a_search_of_a_long_text_takes_the_time_of_reading_it() {
+    let (_dir, reader, shape) = long_text(ReadLimits {
+        // Far below what a quadratic search takes: 7 MB times 1,000 letters.
+        time: Duration::from_secs(20),
+        ..ReadLimits::default()
+    })
+    .await;
+    let lacks = reader.count(&shape, &hostile(1, Test::Lacks)).await.unwrap();
+    assert_eq!((lacks.rows, lacks.exact), (1, true));
+    let contains = hostile(1, Test::Contains);
+    assert_eq!(reader.count(&shape, &contains).await.unwrap().rows, 0);
+    let search = Selection {
+        search: Some("A".repeat(1_000)),
+        ..Selection::default()
+    };
+    assert_eq!(reader.count(&shape, &search).await.unwrap().rows, 1);
+}
+
+#[tokio::test]
+async fn a_search_is_interrupted_within_one_value_and_when_nobody_waits() {
+    let (_dir, reader, shape) = long_text(ReadLimits {
+        time: Duration::from_millis(100),
+        connections: 1,
+        ..ReadLimits::default()
+    })
+    .await;
+    // Each condition reads all 7 MB, and the answer is known after the last.
+    let selection = hostile(50, Test::Lacks);
+    let query = RowQuery {
+        selection: selection.clone(),
+        sort: Sort {
+            column: None,
+            descending: false,
+        },
+        columns: vec![0],
+        limit: 1,
+        after: None,
+    };
+    let began = Instant::now();
+    let error = reader.rows(&shape, &query).await.unwrap_err();
+    assert!(matches!(error, ReadError::TimeLimit { .. }), "{error:?}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(reader.tables().await.unwrap().len(), 1);
+
+    let patient = reader.with_time(Duration::from_secs(600));
+    let abandoned = tokio::time::timeout(Duration::from_millis(50), patient.rows(&shape, &query));
+    assert!(abandoned.await.is_err());
+    let began = Instant::now();
+    while reader.tables().await.is_err() {
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "the connection is still in use"
+        );
+    }
 }
