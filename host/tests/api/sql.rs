@@ -72,6 +72,7 @@ async fn answers_are_exact_and_bounded() {
 #[tokio::test]
 async fn nothing_but_rows_of_plugins_can_be_had() {
     let scene = scene().await;
+    big(&scene, 1);
     let before = scene.contents();
     for query in [
         "SELECT * FROM _lantern_token",
@@ -85,6 +86,15 @@ async fn nothing_but_rows_of_plugins_can_be_had() {
         "SELECT * FROM dbstat",
         "SELECT * FROM sqlite_dbpage",
         "SELECT load_extension('x')",
+        "SELECT count(*) FROM dbstat",
+        "SELECT count(*) FROM dbstat('main', 1)",
+        "SELECT count(*) FROM pragma_table_list",
+        "SELECT count(*) FROM sqlite_stmt",
+        "SELECT randomblob(1000)",
+        "SELECT unhex('00', 'x')",
+        "SELECT 1 FROM big WHERE 'a' LIKE \"order\"",
+        "SELECT replace(\"order\", 'a', \"order\") FROM big",
+        "SELECT replace(hex(\"order\"), '6', hex(\"order\")) FROM big",
         "INSERT INTO things (id, _origin, _sequence, _row) VALUES (9, 1, 1, 1)",
         "DELETE FROM things",
         "DROP TABLE things",
@@ -111,4 +121,69 @@ async fn nothing_but_rows_of_plugins_can_be_had() {
     )
     .await;
     assert_eq!(status, 200, "{body}");
+}
+
+/// A table of a plugin with rows of 800 kB of text.
+fn big(scene: &Scene, rows: usize) {
+    let writer = scene.database.writer();
+    writer
+        .execute_batch(
+            "CREATE TABLE big (\"order\" TEXT) STRICT;
+             INSERT INTO _lantern_table (name, plugin, description, updates) VALUES ('big', 'things', '{}', 0);",
+        )
+        .unwrap();
+    for _ in 0..rows {
+        writer
+            .execute("INSERT INTO big VALUES (?1)", ["a".repeat(800_000)])
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_counted_before_it_is_copied() {
+    let scene = scene().await;
+    big(&scene, 40);
+    // 40 rows of 800 kB are more than an answer may have.
+    let (status, body) = ask(&scene, "SELECT \"order\" FROM big", "").await;
+    assert_eq!(status, 200);
+    assert!(body.len() <= 17 << 20, "{}", body.len());
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(answer["truncated"], true);
+    // A wide row has smaller values, so that all of them together are bounded.
+    let wide = vec!["\"order\""; 100].join(", ");
+    let (status, body) = ask(&scene, &format!("SELECT {wide} FROM big"), "").await;
+    assert_eq!(status, 400, "{body}");
+    assert!(body.contains("too big"), "{body}");
+}
+
+#[tokio::test]
+async fn functions_are_linear_so_that_the_time_limit_holds() {
+    let scene = scene().await;
+    big(&scene, 1);
+    let begun = std::time::Instant::now();
+    for (query, expected) in [
+        (
+            "SELECT instr(\"order\", substr(\"order\", 1, 400000) || 'b') AS x FROM big",
+            "0",
+        ),
+        (
+            "SELECT length(replace(\"order\", substr(\"order\", 1, 400000) || 'b', '')) AS x FROM big",
+            "800000",
+        ),
+        (
+            "SELECT length(trim(\"order\", replace(\"order\", 'a', 'b'))) AS x FROM big",
+            "800000",
+        ),
+    ] {
+        let (status, body) = ask(&scene, query, "").await;
+        assert_eq!(status, 200, "{body}");
+        let answer: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(answer["rows"][0][0].to_string(), expected, "{query}");
+    }
+    // With the functions of SQLite each of them takes minutes.
+    assert!(
+        begun.elapsed() < std::time::Duration::from_secs(30),
+        "{:?}",
+        begun.elapsed()
+    );
 }

@@ -1,8 +1,13 @@
 //! Questions in SQL, for operators who have allowed them: on a connection of its own that can only read, with an
 //! authorizer that lets nothing pass but looking at plugins' tables, and with limits on time, memory, rows and bytes.
+//! SQLite interrupts a statement only between two steps, so each step is kept short: values and patterns are bounded, and
+//! functions that are quadratic in SQLite are replaced or not allowed (see `functions`).
+
+mod functions;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
@@ -11,6 +16,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode};
 
 use super::Reader;
+use super::text::json_bytes;
 use crate::store::check;
 
 /// How long a question may take.
@@ -19,8 +25,12 @@ const TIME: Duration = Duration::from_secs(3);
 const BYTES_MAX: usize = 16 << 20;
 /// Longest question.
 const SQL_BYTES_MAX: i32 = 64 << 10;
-/// Largest value that a question may make; larger ones are in no table.
-const VALUE_BYTES_MAX: i32 = 16 << 20;
+/// Largest value that a question may read or make. A function works on it for milliseconds.
+const VALUE_BYTES_MAX: usize = 1 << 20;
+/// Values of a row that is wide have to be smaller, so that all of them have [`BYTES_MAX`]; but never smaller than this.
+const VALUE_BYTES_MIN: usize = 64 << 10;
+/// Longest pattern of `LIKE` and `GLOB`, which may take its length times that of the value.
+const PATTERN_BYTES_MAX: i32 = 256;
 
 /// A value as SQLite has it.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,10 +91,12 @@ impl Reader {
             .map_err(|_| SqlError::Busy)?;
         let path = self.path.clone();
         let question = question.to_owned();
+        let caller = Caller::default();
+        let is_gone = Arc::clone(&caller.0);
         let work = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let connection = check::open(&path).map_err(|error| SqlError::Unavailable(error.to_string()))?;
-            answer(&connection, &question, rows_max)
+            answer(&connection, &question, rows_max, is_gone)
         });
         match work.await {
             Ok(answer) => answer,
@@ -93,9 +105,24 @@ impl Reader {
     }
 }
 
-fn answer(connection: &Connection, question: &str, rows_max: usize) -> Result<SqlAnswer, SqlError> {
+/// Whoever waits for an answer. When it is dropped, the question is interrupted and its permit is free again.
+#[derive(Default)]
+struct Caller(Arc<AtomicBool>);
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn answer(
+    connection: &Connection,
+    question: &str,
+    rows_max: usize,
+    is_gone: Arc<AtomicBool>,
+) -> Result<SqlAnswer, SqlError> {
     let began = Instant::now();
-    guard(connection).map_err(|error| SqlError::Unavailable(error.to_string()))?;
+    guard(connection, is_gone).map_err(|error| SqlError::Unavailable(error.to_string()))?;
     let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
         Some(ErrorCode::OperationInterrupted) => SqlError::TimeLimit { time: TIME },
         Some(ErrorCode::DatabaseBusy) => SqlError::Busy,
@@ -110,24 +137,27 @@ fn answer(connection: &Connection, question: &str, rows_max: usize) -> Result<Sq
         return Err(SqlError::Refused("a question is a SELECT".to_owned()));
     }
     let count = columns.len();
+    // SQLite makes a row whole before its values can be counted.
+    let value_max = (BYTES_MAX / count).clamp(VALUE_BYTES_MIN, VALUE_BYTES_MAX);
+    connection
+        .set_limit(
+            Limit::SQLITE_LIMIT_LENGTH,
+            i32::try_from(value_max).unwrap_or(i32::MAX),
+        )
+        .map_err(failed)?;
     let mut found = statement.query([]).map_err(failed)?;
     let (mut rows, mut bytes, mut truncated) = (Vec::new(), 0, false);
     while let Some(row) = found.next().map_err(failed)? {
-        if rows.len() >= rows_max || bytes >= BYTES_MAX {
+        // Counted before anything of the row is copied.
+        for index in 0..count {
+            bytes += rendered_bytes(row.get_ref(index).map_err(failed)?);
+        }
+        if rows.len() >= rows_max || bytes > BYTES_MAX {
             truncated = true;
             break;
         }
-        let mut values = Vec::with_capacity(count);
-        for index in 0..count {
-            let value = value(row.get_ref(index).map_err(failed)?);
-            bytes += 8 + match &value {
-                SqlValue::Text(text) => text.len(),
-                SqlValue::Blob(blob) => blob.len(),
-                _ => 0,
-            };
-            values.push(value);
-        }
-        rows.push(values);
+        let values = (0..count).map(|index| row.get_ref(index).map(value));
+        rows.push(values.collect::<Result<_, _>>().map_err(failed)?);
     }
     Ok(SqlAnswer {
         columns,
@@ -135,6 +165,15 @@ fn answer(connection: &Connection, question: &str, rows_max: usize) -> Result<Sq
         truncated,
         took: began.elapsed(),
     })
+}
+
+/// About how many bytes a value has in JSON, where a control character has six.
+fn rendered_bytes(value: ValueRef<'_>) -> usize {
+    match value {
+        ValueRef::Text(text) => 8 + json_bytes(text),
+        ValueRef::Blob(bytes) => 8 + bytes.len().div_ceil(3) * 4,
+        _ => 8,
+    }
 }
 
 fn value(value: ValueRef<'_>) -> SqlValue {
@@ -148,7 +187,7 @@ fn value(value: ValueRef<'_>) -> SqlValue {
 }
 
 /// Makes a connection safe to hand a stranger's question to.
-fn guard(connection: &Connection) -> Result<(), rusqlite::Error> {
+fn guard(connection: &Connection, is_gone: Arc<AtomicBool>) -> Result<(), rusqlite::Error> {
     let names = |sql: &str| -> Result<HashSet<String>, rusqlite::Error> {
         connection
             .prepare(sql)?
@@ -158,6 +197,7 @@ fn guard(connection: &Connection) -> Result<(), rusqlite::Error> {
     let known = Known {
         plugins: names("SELECT lower(name) FROM _lantern_table")?,
         all: names("SELECT lower(name) FROM sqlite_schema")?,
+        modules: names("SELECT lower(name) FROM pragma_module_list")?,
     };
     for (pragma, value) in [
         ("query_only", "ON"),
@@ -171,7 +211,8 @@ fn guard(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.pragma_update(None, "cache_size", -4_096)?;
     for (limit, most) in [
         (Limit::SQLITE_LIMIT_ATTACHED, 0),
-        (Limit::SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX),
+        (Limit::SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX as i32),
+        (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN_BYTES_MAX),
         (Limit::SQLITE_LIMIT_SQL_LENGTH, SQL_BYTES_MAX),
         (Limit::SQLITE_LIMIT_EXPR_DEPTH, 200),
         (Limit::SQLITE_LIMIT_COMPOUND_SELECT, 50),
@@ -180,8 +221,10 @@ fn guard(connection: &Connection) -> Result<(), rusqlite::Error> {
     ] {
         connection.set_limit(limit, most)?;
     }
+    functions::replace(connection)?;
     let deadline = Instant::now() + TIME;
-    connection.progress_handler(1_000, Some(move || Instant::now() >= deadline))?;
+    let is_over = move || is_gone.load(Ordering::Relaxed) || Instant::now() >= deadline;
+    connection.progress_handler(1_000, Some(is_over))?;
     connection.authorizer(Some(move |context: AuthContext<'_>| {
         known.authorize(&context.action)
     }))
@@ -194,9 +237,20 @@ const READABLE: [&str; 4] = ["sqlite_schema", "sqlite_master", "json_each", "jso
 struct Known {
     plugins: HashSet<String>,
     all: HashSet<String>,
+    /// Virtual tables that are there without being made, such as `dbstat`.
+    modules: HashSet<String>,
 }
 
 impl Known {
+    /// Whether a name is one of the database or of SQLite, and not of a part of the question. SQLite makes the tables
+    /// `pragma_…` when they are asked for.
+    fn is_a_table(&self, name: &str) -> bool {
+        self.all.contains(name)
+            || self.modules.contains(name)
+            || name.starts_with("pragma_")
+            || name.starts_with("sqlite_")
+    }
+
     /// Nothing but looking, and only at what plugins have made: the host's own tables hold tokens and the audit.
     fn authorize(&self, action: &AuthAction<'_>) -> Authorization {
         let may = match action {
@@ -207,10 +261,10 @@ impl Known {
             } => {
                 let name = table_name.to_ascii_lowercase();
                 // A part of the question itself, of which only the rows are counted, is told like a table.
-                let is_part = column_name.is_empty() && !self.all.contains(&name);
+                let is_part = column_name.is_empty() && !self.is_a_table(&name);
                 self.plugins.contains(&name) || READABLE.contains(&name.as_str()) || is_part
             }
-            AuthAction::Function { function_name } => !function_name.eq_ignore_ascii_case("load_extension"),
+            AuthAction::Function { function_name } => functions::is_allowed(function_name),
             _ => false,
         };
         if may {
