@@ -1,5 +1,5 @@
 //! What an operator may set for one plugin: its limits, its dead letters, when a swap is taken back, and whether it
-//! may import WASI. Plain data with its check, no I/O. What is absent is as for all plugins.
+//! may import WASI and subscribe to internal subjects. Plain data with its check, no I/O. What is absent is as for all plugins.
 //!
 //! The JSON of it is what the API takes and what the database keeps, so fields are only ever added. The bounds are the
 //! same that the host's own configuration has, since `config` takes them from here.
@@ -53,6 +53,10 @@ pub struct PluginSettings {
     /// Whether it may import WASI, with everything in it empty.
     #[serde(skip_serializing_if = "is_default")]
     pub wasi: bool,
+    /// Whether its core sources may subscribe to subjects on which the broker and its clients talk to each other, such as
+    /// `>`, `$JS.>`, `$SYS.>` and `_INBOX.>`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub internal_subjects: bool,
 }
 
 /// What the instances of one plugin may use.

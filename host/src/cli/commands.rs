@@ -53,6 +53,7 @@ pub fn check(data_dir: &Path) -> Result<CheckReport, Failure> {
 pub fn inspect(file: &Path) -> Result<Inspection, Failure> {
     let settings = PluginSettings {
         wasi: true,
+        internal_subjects: true,
         ..PluginSettings::default()
     };
     let bytes = std::fs::read(file)

@@ -215,6 +215,9 @@ impl LifecycleError {
                 LoadError::Outline(_) => {
                     format!("if you trust it: lantern plugin set {plugin} wasi=true, and install it again")
                 }
+                LoadError::InternalSubject { .. } => format!(
+                    "if you trust it: lantern plugin set {plugin} internal_subjects=true, and install it again"
+                ),
                 _ => format!("see lantern plugin show {plugin}, and lantern plugin set {plugin} …"),
             }),
             Self::Tables(reasons) if reasons.iter().any(|reason| reason.contains("belongs to plugin")) => {
@@ -443,9 +446,10 @@ impl Inner {
     /// that it says it is. Blocks.
     fn load_parcel(&self, parcel: &Parcel) -> Result<Arc<Plugin>, LifecycleError> {
         let verdict = self.admit(parcel)?;
-        // Its name has to be known before it can be looked up whether it may import WASI, and WASI here is empty.
+        // Its name has to be known before it can be looked up what it is allowed. WASI is empty here, and nothing subscribes.
         let trial = PluginSettings {
             wasi: true,
+            internal_subjects: true,
             ..PluginSettings::default()
         };
         let loaded = self.parts.loader.load_with(&parcel.component, &trial);

@@ -182,6 +182,7 @@ pub fn write(compiled: &Compiled, out: Option<&Path>) -> Result<Built, BuildErro
     // Whether it may import WASI is for the operator of a host to say; here it is empty anyway.
     let settings = PluginSettings {
         wasi: true,
+        internal_subjects: true,
         ..PluginSettings::default()
     };
     let plugin = Loader::new(Config::new(Compiler::InProcess), [0; 32])?.load_with(component, &settings)?;

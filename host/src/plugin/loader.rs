@@ -105,6 +105,17 @@ pub enum LoadError {
     /// Its description is not valid.
     #[error("the plugin's description is not valid: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Manifest(Vec<Problem>),
+    /// It subscribes to subjects of the broker's own traffic, which an operator has to allow.
+    #[error(
+        "source {source_name} subscribes to {subject:?}, on which requests and answers of other programs arrive; \
+         an operator has to allow that"
+    )]
+    InternalSubject {
+        /// The source.
+        source_name: String,
+        /// The subject.
+        subject: String,
+    },
 }
 
 impl LoadError {
@@ -121,6 +132,9 @@ impl LoadError {
             }
             Self::Contract { .. } => Some("build it with the lantern-sdk of that version"),
             Self::Memory { .. } => Some("raise limits.memory"),
+            Self::InternalSubject { .. } => Some(
+                "subscribe to narrower subjects, or allow it: `lantern plugin set NAME internal_subjects=true`",
+            ),
             Self::Unsteady => Some("`describe` must not depend on anything that changes"),
             Self::Compile(_) | Self::Code(_) | Self::Trial { .. } | Self::Manifest(_) => None,
         }
@@ -206,6 +220,7 @@ impl Loader {
             }
         })?;
         let (manifest, memory_bytes) = self.trial(&pre, &limits, digest)?;
+        check_subjects(&manifest, settings)?;
         let log = LogGate::new(manifest.name.to_string(), self.engine.limits.log_lines_per_second);
         let facts = Facts {
             contract,
@@ -289,6 +304,17 @@ impl Loader {
     }
 }
 
+/// Refuses core subjects that carry the broker's own traffic, unless the settings allow them.
+fn check_subjects(manifest: &Manifest, settings: &PluginSettings) -> Result<(), LoadError> {
+    match manifest.internal_subject() {
+        Some((source, subject)) if !settings.internal_subjects => Err(LoadError::InternalSubject {
+            source_name: source.to_string(),
+            subject: subject.to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// A plugin that was loaded: compiled, tried, and ready to be used by any number of projections.
 pub struct Plugin {
     digest: Digest,
@@ -348,10 +374,11 @@ impl Plugin {
     /// The same compiled code under other settings. Projectors that were made before keep theirs. Nothing is run.
     ///
     /// # Errors
-    /// When it cannot run under them: it imports WASI and would not be allowed it, or it begins with more memory
-    /// than it would have.
+    /// When it cannot run under them: it imports WASI or subscribes to internal subjects and would not be allowed that, or
+    /// it begins with more memory than it would have.
     pub fn with_settings(&self, settings: &PluginSettings) -> Result<Arc<Self>, LoadError> {
         check_imports(self.facts.contract, &self.facts.imports, settings.wasi)?;
+        check_subjects(&self.manifest, settings)?;
         let limits = self.engine.limits.with(&settings.limits);
         if self.facts.memory_bytes > limits.memory_bytes {
             return Err(LoadError::Memory {

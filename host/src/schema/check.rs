@@ -3,9 +3,9 @@
 use std::fmt;
 
 use super::{
-    Column, ColumnName, ColumnType, Guard, Index, Manifest, Merge, OnConflict, Origin, PluginName, RawGuard,
-    RawManifest, RawOnConflict, RawSource, RawTable, RawWrite, Role, Source, SourceName, Table, TableName,
-    UpdateRule, Write,
+    Column, ColumnName, ColumnType, Guard, Index, Manifest, Merge, OnConflict, Origin, PluginName, RawColumn,
+    RawGuard, RawManifest, RawOnConflict, RawSource, RawTable, RawWrite, Role, Source, SourceName, Table,
+    TableName, UpdateRule, Write,
 };
 
 /// SQLite allows 2,000 columns and 32,766 variables; nobody can read a table of this width.
@@ -15,8 +15,18 @@ const TABLES_MAX: usize = 64;
 const SOURCES_MAX: usize = 64;
 const WRITES_MAX: usize = 256;
 const INDEXES_MAX: usize = 32;
+/// All names, documentation, hints, units and subjects of a manifest together. The API shows the whole of it to every
+/// client that lists tables, and the database keeps it for each version.
+const MANIFEST_BYTES_MAX: usize = 256 * 1024;
+/// What each column, index, merge rule and so on counts besides its text.
+const ENTRY_BYTES: usize = 32;
 /// A description is for people; a plugin must not use it to fill the disk.
 const DOC_BYTES_MAX: usize = 64 * 1024;
+/// Hints of one table or column, and the bytes of one.
+const HINTS_MAX: usize = 64;
+const HINT_BYTES_MAX: usize = 4 * 1024;
+/// Longest unit; those of UCUM are a few letters.
+const UNIT_BYTES_MAX: usize = 64;
 
 /// One thing that is wrong with a manifest, in words that name the place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +45,14 @@ impl Manifest {
     /// All problems that were found, in the order of the manifest.
     pub fn check(raw: RawManifest) -> Result<Self, Vec<Problem>> {
         let mut problems = Problems::default();
+        let bytes = manifest_bytes(&raw);
+        if bytes > MANIFEST_BYTES_MAX {
+            // Nothing else is checked: each problem would repeat a part of it.
+            problems.say(format!(
+                "the description has {bytes} bytes, and the limit is {MANIFEST_BYTES_MAX}"
+            ));
+            return Err(problems.0);
+        }
         let name = problems.keep(PluginName::parse(&raw.name));
         let version = problems.keep(semver::Version::parse(&raw.version).map_err(|error| {
             format!(
@@ -100,6 +118,69 @@ impl Problems {
             ));
         }
     }
+
+    fn hints(&mut self, place: &str, hints: &[(String, String)]) {
+        self.bound(&format!("hints of {place}"), hints.len(), HINTS_MAX);
+        for (key, value) in hints {
+            if key.len() + value.len() > HINT_BYTES_MAX || key.contains('\0') || value.contains('\0') {
+                self.say(format!(
+                    "the hint {:?} of {place} is longer than 4 KiB or has a NUL character",
+                    clean(key)
+                ));
+            }
+        }
+    }
+}
+
+/// What a manifest has to keep, in bytes.
+fn manifest_bytes(raw: &RawManifest) -> usize {
+    let texts = |texts: &[String]| -> usize { texts.iter().map(|text| text.len() + ENTRY_BYTES).sum() };
+    let hints = |hints: &[(String, String)]| -> usize {
+        hints
+            .iter()
+            .map(|(key, value)| key.len() + value.len() + ENTRY_BYTES)
+            .sum()
+    };
+    let source = |source: &RawSource| {
+        source.name.len()
+            + match &source.origin {
+                Origin::JetStream { stream, subjects } => stream.len() + texts(subjects),
+                Origin::Core { subjects } => texts(subjects),
+            }
+    };
+    let column = |column: &RawColumn| {
+        let unit = match &column.role {
+            Role::Measure(unit) => unit.len(),
+            _ => 0,
+        };
+        ENTRY_BYTES + column.name.len() + column.doc.len() + unit + hints(&column.hints)
+    };
+    let table = |table: &RawTable| {
+        let columns: usize = table.columns.iter().map(column).sum();
+        let indexes: usize = table.indexes.iter().map(|index| texts(&index.columns)).sum();
+        table.name.len()
+            + table.doc.len()
+            + columns
+            + texts(&table.primary_key)
+            + indexes
+            + hints(&table.hints)
+    };
+    let write = |write: &RawWrite| {
+        let rule = match &write.on_conflict {
+            RawOnConflict::Fail | RawOnConflict::Ignore => 0,
+            RawOnConflict::Update { key, merges, .. } => {
+                let merges: usize = merges.iter().map(|(column, _)| column.len() + ENTRY_BYTES).sum();
+                texts(key) + merges
+            }
+        };
+        write.table.len() + texts(&write.columns) + rule
+    };
+    raw.name.len()
+        + raw.version.len()
+        + raw.doc.len()
+        + raw.sources.iter().map(source).sum::<usize>()
+        + raw.tables.iter().map(table).sum::<usize>()
+        + raw.writes.iter().map(write).sum::<usize>()
 }
 
 fn clean(text: &str) -> String {
@@ -165,6 +246,33 @@ fn check_subjects(place: &str, subjects: &[String], problems: &mut Problems) {
     }
 }
 
+/// First tokens of the subjects on which the broker and its clients talk to each other: requests to JetStream, answers to
+/// requests, events of the system, and the servers' own consensus.
+const INTERNAL: [&str; 4] = ["$JS", "_INBOX", "$SYS", "$NRG"];
+
+impl Manifest {
+    /// The first core subject on which traffic of the broker itself arrives, such as `>` or `_INBOX.>`, with its source.
+    /// Such a plugin sees what other programs ask and are answered, so an operator has to allow it.
+    pub fn internal_subject(&self) -> Option<(&SourceName, &str)> {
+        self.sources.iter().find_map(|source| match &source.origin {
+            Origin::JetStream { .. } => None,
+            Origin::Core { subjects } => subjects
+                .iter()
+                .find(|subject| is_internal(subject))
+                .map(|subject| (&source.name, subject.as_str())),
+        })
+    }
+}
+
+/// Whether a subject matches any that begins with an internal token.
+fn is_internal(subject: &str) -> bool {
+    match subject.split_once('.') {
+        Some((first, _)) => first == "*" || INTERNAL.contains(&first),
+        // A single token has no more behind it, but for this one.
+        None => subject == ">",
+    }
+}
+
 fn check_tables(raw: Vec<RawTable>, problems: &mut Problems) -> Option<Vec<Table>> {
     let declared = raw.len();
     let mut tables: Vec<Table> = Vec::with_capacity(declared);
@@ -188,6 +296,7 @@ fn check_table(name: TableName, raw: RawTable, problems: &mut Problems) -> Optio
     problems.bound(&format!("columns of {place}"), raw.columns.len(), COLUMNS_MAX);
     problems.bound(&format!("indexes of {place}"), raw.indexes.len(), INDEXES_MAX);
     problems.doc(&place, &raw.doc);
+    problems.hints(&place, &raw.hints);
     if raw.columns.is_empty() {
         problems.say(format!("{place} has no columns"));
     }
@@ -199,7 +308,16 @@ fn check_table(name: TableName, raw: RawTable, problems: &mut Problems) -> Optio
         if columns.iter().any(|other| other.name == name) {
             problems.say(format!("{place}: column {name} is declared twice"));
         }
-        problems.doc(&format!("{place}, column {name}"), &column.doc);
+        let of_column = format!("{place}, column {name}");
+        problems.doc(&of_column, &column.doc);
+        problems.hints(&of_column, &column.hints);
+        if let Role::Measure(unit) = &column.role
+            && unit.len() > UNIT_BYTES_MAX
+        {
+            problems.say(format!(
+                "the unit of {of_column} is longer than {UNIT_BYTES_MAX} bytes"
+            ));
+        }
         if column.role == Role::Time && column.column_type != ColumnType::Timestamp {
             problems.say(format!(
                 "{place}: column {name} has the role time but is a {}",
@@ -416,7 +534,7 @@ fn check_update(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::{RawColumn, RawIndex};
+    use crate::schema::RawIndex;
 
     fn column(name: &str, column_type: ColumnType, nullable: bool) -> RawColumn {
         RawColumn {
@@ -551,6 +669,71 @@ mod tests {
             |m| m.writes[0].columns = vec!["total".into(), "at".into()],
             "leaves out column id",
         );
+    }
+
+    #[test]
+    fn a_manifest_is_bounded_as_a_whole_and_in_its_parts() {
+        let hint = |bytes: usize| ("key".to_owned(), "x".repeat(bytes));
+        refused(
+            |m| m.tables[0].hints = vec![hint(5_000)],
+            "the hint \"key\" of table orders",
+        );
+        refused(
+            |m| m.tables[0].columns[1].hints = vec![hint(5_000)],
+            "of table orders, column total",
+        );
+        refused(
+            |m| m.tables[0].hints = vec![hint(1); 65],
+            "65 hints of table orders are more than 64",
+        );
+        refused(
+            |m| m.tables[0].columns[1].role = Role::Measure("x".repeat(65)),
+            "the unit of table orders, column total",
+        );
+        refused(
+            |m| m.tables[0].columns[1].hints = vec![hint(4_000); 70],
+            "bytes, and the limit is 262144",
+        );
+        let table = |number: usize| RawTable {
+            name: format!("t{number}"),
+            columns: (0..256)
+                .map(|number| column(&format!("c{number}"), ColumnType::Text, true))
+                .collect(),
+            ..RawTable::default()
+        };
+        refused(
+            |m| m.tables = (0..63).map(table).collect(),
+            "bytes, and the limit is 262144",
+        );
+        let mut large = good();
+        large.tables[0].columns[1].hints = vec![hint(4_000); 50];
+        Manifest::check(large).expect("within all limits");
+    }
+
+    #[test]
+    fn core_subjects_that_carry_internal_traffic_are_found() {
+        for (subject, expected) in [
+            (">", true),
+            ("*.>", true),
+            ("*.a", true),
+            ("$JS.>", true),
+            ("$JS.API.>", true),
+            ("_INBOX.>", true),
+            ("$SYS.ACCOUNT.*.CONNECT", true),
+            ("*", false),
+            ("orders.>", false),
+            ("orders.*.closed", false),
+            ("$KV.bucket.>", false),
+        ] {
+            let mut manifest = good();
+            manifest.sources[0].origin = Origin::Core {
+                subjects: vec!["a".into(), subject.into()],
+            };
+            let manifest = Manifest::check(manifest).expect("good");
+            let found = manifest.internal_subject();
+            assert_eq!(found.map(|(_, subject)| subject), expected.then_some(subject));
+        }
+        assert_eq!(Manifest::check(good()).expect("good").internal_subject(), None);
     }
 
     #[test]

@@ -9,6 +9,10 @@ use crate::batch::{Row, Value};
 /// The greatest whole number up to which every whole number is exact as a double.
 const EXACT_IN_REAL: i64 = 1 << 53;
 
+/// Arrays and objects within each other in a JSON document. Common parsers refuse deeper ones, and with them the whole
+/// answer of the API in which the document stands.
+const JSON_DEPTH_MAX: usize = 128;
+
 impl Manifest {
     /// Checks a row as a plugin answered it, and turns whole numbers in `real` columns into reals.
     ///
@@ -86,9 +90,33 @@ fn check_text(text: &str) -> Result<(), String> {
 }
 
 fn check_json(text: &str) -> Result<(), String> {
-    serde_json::from_str::<IgnoredAny>(text)
-        .map(|_| ())
-        .map_err(|error| format!("not a JSON document: {error}"))
+    serde_json::from_str::<IgnoredAny>(text).map_err(|error| format!("not a JSON document: {error}"))?;
+    match json_depth(text) {
+        0..=JSON_DEPTH_MAX => Ok(()),
+        depth => Err(format!(
+            "a JSON document that is nested {depth} deep, and the limit is {JSON_DEPTH_MAX}"
+        )),
+    }
+}
+
+/// How deep arrays and objects of a valid document are nested.
+fn json_depth(text: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 fn type_name(value: &Value) -> &'static str {
@@ -181,5 +209,25 @@ mod tests {
     fn json_as_deep_as_an_attack_is_an_error_and_not_a_crash() {
         let deep = "[".repeat(1_000_000);
         check(Value::Json(deep), ColumnType::Json, Err("not a JSON document"));
+    }
+
+    #[test]
+    fn json_is_nested_up_to_a_limit() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        let good = Value::Json(nested(JSON_DEPTH_MAX));
+        check(good.clone(), ColumnType::Json, Ok(good));
+        check(
+            Value::Json(nested(JSON_DEPTH_MAX + 1)),
+            ColumnType::Json,
+            Err("nested 129 deep"),
+        );
+        for (text, depth) in [
+            ("1", 0),
+            (r#"{"a":[{}],"b":[]}"#, 3),
+            (r#""[[[[""#, 0),
+            (r#"["\"[[", "\\", []]"#, 2),
+        ] {
+            assert_eq!(json_depth(text), depth, "{text}");
+        }
     }
 }

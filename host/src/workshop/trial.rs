@@ -61,6 +61,7 @@ pub fn load(component: &[u8]) -> Result<Loaded, TrialError> {
     // Whether it may import WASI is for the operator of a host to say; here it is empty anyway.
     let settings = PluginSettings {
         wasi: true,
+        internal_subjects: true,
         ..PluginSettings::default()
     };
     let plugin = loader.load_with(component, &settings)?;
