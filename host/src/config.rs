@@ -46,6 +46,10 @@ pub struct Config {
     pub hosts: Vec<String>,
     /// Whether operators may ask the database in SQL.
     pub sql: bool,
+    /// Whether reads need a token on loopback as well.
+    pub reads_need_token: bool,
+    /// Memory for answers that clients have not read yet.
+    pub answer_bytes: u64,
     /// Whether plugins have to be signed, and by whom.
     pub signatures: Policy,
     /// How long a stop may take.
@@ -430,6 +434,8 @@ fn compose(resolved: &Resolved) -> Result<Config, Problem> {
             .text("http.hosts")
             .map_or_else(Vec::new, |hosts| hosts.split(',').map(str::to_owned).collect()),
         sql: pick.boolean("http.sql")?,
+        reads_need_token: pick.boolean("http.reads_need_token")?,
+        answer_bytes: pick.number("http.answer_memory")?,
         signatures: Policy {
             rule: match pick.text("plugins.signatures").as_deref() {
                 Some("require") => Rule::Require,

@@ -39,6 +39,8 @@ pub(super) fn http(config: &Config, address: SocketAddr) -> http::Config {
         loopback,
         hosts,
         sql: config.sql,
+        reads_need_token: config.reads_need_token,
+        answer_bytes: config.answer_bytes,
     }
 }
 

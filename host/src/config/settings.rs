@@ -166,6 +166,22 @@ pub const SETTINGS: &[Setting] = &[
          and rows.",
     ),
     setting(
+        "http.reads_need_token",
+        Boolean,
+        Value("false"),
+        "Whether reads need a token on loopback as well. Set it on a machine whose other users are not to read the tables.",
+    ),
+    setting(
+        "http.answer_memory",
+        Size {
+            min: 16 * MIB,
+            max: 16 * GIB,
+        },
+        Value("32 MiB"),
+        "Most memory for answers that clients have not read yet, all together. One client has at most half of it; a \
+         request that finds no room within two seconds is answered with 503.",
+    ),
+    setting(
         "plugins.signatures",
         Choice(&["off", "warn", "require"]),
         Value("off"),

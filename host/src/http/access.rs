@@ -18,6 +18,8 @@ use tokio::sync::Semaphore;
 
 pub use crate::store::Role;
 
+use super::budget::{ANSWER_BYTES_DEFAULT, Budget};
+use super::guard::Named;
 use super::problem::Problem;
 use crate::batch::Timestamp;
 use crate::schema::TokenName;
@@ -47,12 +49,16 @@ pub const LOCAL_TOKEN: &str = "local";
 /// Where the host listens, and what it is called there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Whether only programs on this machine can connect. Reads need no token then.
+    /// Whether only programs on this machine can connect. Reads need no token then, unless `reads_need_token` is set.
     pub loopback: bool,
     /// Names that a request may call the host by, besides those of this machine. Without ports, in lower case.
     pub hosts: Vec<String>,
     /// Whether operators may ask in SQL.
     pub sql: bool,
+    /// Whether reads need a token on the loopback interface as well.
+    pub reads_need_token: bool,
+    /// Memory for answers that clients have not read yet, in bytes.
+    pub answer_bytes: u64,
 }
 
 impl Config {
@@ -62,7 +68,15 @@ impl Config {
             loopback: true,
             hosts: Vec::new(),
             sql: false,
+            reads_need_token: false,
+            answer_bytes: ANSWER_BYTES_DEFAULT,
         }
+    }
+
+    /// Whether a request that calls the host by this name may read without a token. Through a proxy on this machine
+    /// strangers come in by a listed name, over the loopback interface.
+    pub(super) fn is_near(&self, named: Named) -> bool {
+        self.loopback && !self.reads_need_token && named == Named::Machine
     }
 }
 
@@ -137,6 +151,7 @@ struct Inner {
     wrong_tokens: Throttle,
     refusals: Throttle,
     uploads: Arc<Semaphore>,
+    budget: Budget,
 }
 
 /// The handle. Cheap to clone.
@@ -162,6 +177,7 @@ impl Access {
         });
         let inner = Inner {
             tokens: RwLock::new(tokens.collect()),
+            budget: Budget::new(config.answer_bytes),
             store,
             config,
             wrong_tokens: Throttle::new(WRONG_TOKENS_MAX, MINUTE),
@@ -236,6 +252,11 @@ impl Access {
         Arc::clone(&self.0.uploads)
     }
 
+    /// The memory for answers.
+    pub(super) fn budget(&self) -> &Budget {
+        &self.0.budget
+    }
+
     /// Who asks, by the request's `Authorization`; none when it has none.
     pub(super) fn authenticate(&self, headers: &HeaderMap) -> Result<Option<Principal>, Problem> {
         let Some(text) = bearer(headers) else {
@@ -254,6 +275,12 @@ impl Access {
     /// Whether the token of a request that was let in is still good; that of one that came without any always is.
     pub(super) fn is_still_good(&self, headers: &HeaderMap) -> bool {
         bearer(headers).is_none_or(|text| text.and_then(|text| self.holder(text)).is_some())
+    }
+
+    /// Whether a request has a good token. Does not count as an attempt.
+    pub(super) fn is_of_holder(&self, headers: &HeaderMap) -> bool {
+        let token = bearer(headers).flatten();
+        token.is_some_and(|text| self.holder(text).is_some())
     }
 
     /// The name under which the audit knows who asks.

@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 use super::State;
+use super::budget::Room;
 use super::change::{AuditNote, OptionalInput};
 use super::gate::Operator;
 use super::parameters::{self, Parameters};
@@ -106,6 +107,7 @@ fn state_words() -> Object {
 
 pub async fn list(
     extract::State(state): extract::State<State>,
+    _room: Room,
     uri: Uri,
 ) -> Result<Json<List<DeadLetter>>, Problem> {
     let known = [&FILTERS[..], &["limit", "cursor"]].concat();
@@ -122,6 +124,7 @@ pub async fn list(
 pub async fn one(
     extract::State(state): extract::State<State>,
     path: Result<Path<i64>, PathRejection>,
+    _room: Room,
     uri: Uri,
 ) -> Result<Json<DeadLetter>, Problem> {
     let Path(id) = path.map_err(|error| Problem::bad_request(error.body_text()))?;

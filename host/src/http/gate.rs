@@ -13,8 +13,9 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::TryStreamExt as _;
 
 use super::access::{Access, Principal, Role};
+use super::budget::{self, Client, Peer, Slot};
 use super::change::{self, Change};
-use super::guard::{self, Named};
+use super::guard;
 use super::problem::Problem;
 
 /// A read ends after two seconds and a page takes a few of them at worst. What is not done now never will be.
@@ -28,7 +29,7 @@ const READ_BYTES_MAX: u64 = 64 * 1024;
 pub enum Needs {
     /// Everybody who can connect: what a load balancer asks.
     Nothing,
-    /// A viewer's token; on the loopback interface everybody.
+    /// A viewer's token; on the loopback interface everybody, unless `http.reads_need_token` is set.
     Viewer,
     /// An operator's token, everywhere.
     Operator,
@@ -53,13 +54,21 @@ pub(super) async fn pass(
         let operator = admitted.and_then(|principal| principal.ok_or_else(token_needed));
         return change::carry_out(&gate.access, change, operator, request, next).await;
     }
-    match admitted {
-        Ok(principal) => request.extensions_mut().insert(Asks(principal)),
+    let principal = match admitted {
+        Ok(principal) => principal,
         Err(problem) => return problem.into_response(),
     };
+    let client = Client::of(principal.as_ref(), request.extensions().get::<Peer>());
+    let slot = Slot::default();
+    request.extensions_mut().insert(Asks(principal));
+    request.extensions_mut().insert(client.clone());
+    request.extensions_mut().insert(slot.clone());
     let headers = authorization(request.headers());
     match tokio::time::timeout(READ_TIME, next.run(request)).await {
-        Ok(response) => while_good(gate.access, headers, response),
+        Ok(response) => {
+            let response = while_good(gate.access.clone(), headers, response);
+            budget::counted(&gate.access, &client, &slot, response)
+        }
         Err(_) => Problem::busy("the request took too long and was given up").into_response(),
     }
 }
@@ -95,8 +104,7 @@ impl Gate {
         if self.change.is_none() {
             small_enough(request)?;
         }
-        // Through a proxy on this machine strangers come in by a listed name, over the loopback interface.
-        let is_near = config.loopback && named == Named::Machine;
+        let is_near = config.is_near(named);
         let least = match self.needs {
             Needs::Nothing => return Ok(None),
             Needs::Viewer if is_near => None,

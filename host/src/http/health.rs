@@ -1,12 +1,13 @@
 //! Is it alive, is it ready, and what are its figures.
 
-use axum::extract;
+use axum::extract::{self, Request};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::State;
+use super::guard;
 use super::problem::Problem;
 use crate::batch::Timestamp;
 use crate::status;
@@ -34,13 +35,51 @@ pub struct Readiness {
     checks: Vec<Check>,
 }
 
+impl Readiness {
+    /// The kinds of checks, each well where all of its kind are.
+    fn without_details(self) -> Self {
+        let mut checks: Vec<Check> = Vec::new();
+        for check in self.checks {
+            let kind = check.name.split(':').next().unwrap_or_default();
+            match checks.iter_mut().find(|known| known.name == kind) {
+                Some(known) => known.ok &= check.ok,
+                None => checks.push(Check {
+                    name: kind.to_owned(),
+                    ok: check.ok,
+                    detail: "details are shown to holders of a token".to_owned(),
+                }),
+            }
+        }
+        Self {
+            ready: self.ready,
+            checks,
+        }
+    }
+}
+
 /// Whether the process answers. Asks nobody: a host that waits for its broker must not be restarted for it.
 pub async fn live() -> &'static str {
     "ok\n"
 }
 
-pub async fn ready(extract::State(state): extract::State<State>) -> Response {
+/// For everybody who can connect. Details are for those who may read: they name plugins, streams and addresses.
+pub async fn ready(extract::State(state): extract::State<State>, request: Request) -> Response {
+    let config = state.access.config();
+    let is_near = guard::named(&request, &config.hosts).is_ok_and(|named| config.is_near(named));
     let readiness = readiness(&state);
+    if is_near || state.access.is_of_holder(request.headers()) {
+        answer(readiness)
+    } else {
+        answer(readiness.without_details())
+    }
+}
+
+/// For viewers.
+pub async fn health(extract::State(state): extract::State<State>) -> Response {
+    answer(readiness(&state))
+}
+
+fn answer(readiness: Readiness) -> Response {
     let status = if readiness.ready {
         StatusCode::OK
     } else {

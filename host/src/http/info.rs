@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::State;
-use super::guard::{self, Named};
+use super::guard;
 use super::parameters::Parameters;
 use super::problem::Problem;
 use crate::store::reader::sqlite_version;
@@ -34,7 +34,7 @@ pub async fn info(
 ) -> Result<Json<Info>, Problem> {
     Parameters::parse(request.uri(), &[])?;
     let config = state.access.config();
-    let is_near = config.loopback && guard::named(&request, &config.hosts)? == Named::Machine;
+    let is_near = config.is_near(guard::named(&request, &config.hosts)?);
     let profile = if cfg!(debug_assertions) {
         "debug"
     } else {

@@ -5,6 +5,7 @@
 mod access;
 mod assets;
 mod audit;
+mod budget;
 mod change;
 mod csv;
 mod cursor;
@@ -35,6 +36,7 @@ use axum::{Extension, Router};
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use access::{Access, AccessError, Config, LOCAL_TOKEN, Principal, Role, TokenText};
+pub use budget::{ANSWER_BYTES_DEFAULT, Peer};
 pub use change::{AuditNote, Change};
 pub use gate::Needs;
 pub use health::Check;

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::{Array, ObjectBuilder, SchemaType, Type};
 
 use super::State;
+use super::budget::Room;
 use super::csv;
 use super::parameters::Parameters;
 use super::problem::Problem;
@@ -66,7 +67,11 @@ impl Serialize for Shown {
     }
 }
 
-pub async fn sql(extract::State(state): extract::State<State>, uri: Uri) -> Result<Response, Problem> {
+pub async fn sql(
+    extract::State(state): extract::State<State>,
+    _room: Room,
+    uri: Uri,
+) -> Result<Response, Problem> {
     let parameters = Parameters::parse(&uri, &["query", "format"])?;
     if !state.access.config().sql {
         let problem = Problem::not_found("questions in SQL are not answered by this host");

@@ -5,6 +5,7 @@ pub(super) mod detail;
 mod export;
 pub(super) mod facets;
 pub(super) mod histogram;
+mod pieces;
 pub(super) mod rows;
 pub(super) mod selection;
 pub(super) mod series;

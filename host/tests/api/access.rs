@@ -140,6 +140,7 @@ async fn near_by_reads_need_no_token_but_a_wrong_one_is_refused() {
         loopback: true,
         hosts: vec!["lantern.example".into()],
         sql: false,
+        ..Config::loopback()
     })
     .await;
     let through_proxy = [("host", "lantern.example")];
@@ -155,6 +156,7 @@ async fn from_elsewhere_everything_but_health_needs_a_token() {
         loopback: false,
         hosts: vec!["lantern.example".into(), "10.0.0.7".into(), "2001:db8::1".into()],
         sql: false,
+        ..Config::loopback()
     })
     .await;
     let (viewer, operator) = (bearer(&scene.viewer), bearer(&scene.operator));

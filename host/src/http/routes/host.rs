@@ -31,12 +31,9 @@ fn pages(routes: Routes) -> Routes {
 
 fn about(routes: Routes) -> Routes {
     let doc = |id, summary| Doc::new(Tag::Host, id, summary);
-    let ready = |id, summary| {
+    let ready = |id, summary, description| {
         doc(id, summary)
-            .says(
-                "Checks the broker, the database, the disk, and every projection, which is not well when \
-                 it has halted, or has not moved for ten seconds although messages wait.",
-            )
+            .says(description)
             .answers::<Readiness>("All is well.")
             .answers_with::<Readiness>(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -51,11 +48,25 @@ fn about(routes: Routes) -> Routes {
                 .says("Asks nobody: a host that waits for its broker must not be restarted for it.")
                 .answers_text("text/plain", "`ok`."),
         )
-        .open("/readyz", health::ready, ready("ready", "Whether all is well"))
+        .open(
+            "/readyz",
+            health::ready,
+            ready(
+                "ready",
+                "Whether all is well",
+                "Checks the broker, the database, the disk, and every projection, which is not well when \
+                 it has halted, or has not moved for ten seconds although messages wait. Where reads need a \
+                 token and the request has none, the answer has one check for each kind, without details.",
+            ),
+        )
         .read(
             "/healthz",
-            health::ready,
-            ready("health", "Whether all is well, for viewers"),
+            health::health,
+            ready(
+                "health",
+                "Whether all is well, for viewers",
+                "As `/readyz`, always with details.",
+            ),
         )
         .read(
             "/metrics",

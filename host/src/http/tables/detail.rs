@@ -11,6 +11,7 @@ use super::NameOfTable;
 use super::cells::Item;
 use super::selection;
 use crate::http::State;
+use crate::http::budget::Room;
 use crate::http::parameters::Parameters;
 use crate::http::problem::Problem;
 use crate::lifecycle::Trace;
@@ -116,6 +117,7 @@ impl<S: Send + Sync> FromRequestParts<S> for NameOfRow {
 pub async fn detail(
     extract::State(state): extract::State<State>,
     NameOfRow(table, number): NameOfRow,
+    _room: Room,
     uri: Uri,
 ) -> Result<Json<Detail>, Problem> {
     let parameters = Parameters::parse(&uri, &["integers"])?;

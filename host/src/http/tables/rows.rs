@@ -1,21 +1,25 @@
 //! The rows of a table in pages.
 
-use axum::Json;
+use axum::body::Body;
 use axum::extract;
-use axum::http::Uri;
+use axum::http::{Uri, header};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::stream;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::NameOfTable;
 use super::cells::Item;
+use super::pieces::{Frame, Pieces};
 use super::selection;
 use crate::http::State;
+use crate::http::budget::Room;
 use crate::http::cursor;
 use crate::http::parameters::Parameters;
 use crate::http::problem::Problem;
 use crate::store::reader::{RowQuery, Shape, Sort, can_sort};
 
-/// One page.
+/// One page, as [`Pieces`] writes it.
 #[derive(Serialize, ToSchema)]
 #[schema(as = RowPage)]
 pub struct Rows {
@@ -28,8 +32,9 @@ pub struct Rows {
 pub async fn rows(
     extract::State(state): extract::State<State>,
     table: NameOfTable,
+    room: Room,
     uri: Uri,
-) -> Result<Json<Rows>, Problem> {
+) -> Result<Response, Problem> {
     let parameters = selection::read(&uri, &["limit", "cursor", "sort", "order", "columns"])?;
     let limit = parameters.limit()?;
     let shape = table.shape(&state.reader).await?;
@@ -49,10 +54,34 @@ pub async fn rows(
     let integers = selection::integers(&parameters)?;
     let page = state.reader.rows(&shape, &query).await?;
     let next_cursor = page.next.as_ref().map(|place| cursor::of_place(&list, place));
-    Ok(Json(Rows {
-        items: Item::all(page, integers),
-        next_cursor,
-    }))
+    let mut after = b"],\"next_cursor\":".to_vec();
+    let frame = serde_json::to_writer(&mut after, &next_cursor).map(|()| Frame {
+        before: b"{\"items\":[".to_vec(),
+        between: b",",
+        after: [&after[..], b"}"].concat(),
+    });
+    let body = frame.and_then(|frame| body_of(Pieces::new(page, integers, frame, room.take())?));
+    let body = body.map_err(|error| {
+        tracing::error!(%error, "a row cannot be written as JSON");
+        Problem::internal()
+    })?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// The body of an answer: at once where it is one piece, else piece by piece.
+fn body_of(mut pieces: Pieces) -> Result<Body, serde_json::Error> {
+    let first = pieces.next()?.unwrap_or_default();
+    if pieces.is_at_end() {
+        return Ok(first.into());
+    }
+    let parts = stream::try_unfold((Some(first), pieces), async |(ready, mut pieces)| {
+        let part = match ready {
+            Some(part) => Some(part),
+            None => pieces.next()?,
+        };
+        Ok::<_, serde_json::Error>(part.map(|part| (part, (None, pieces))))
+    });
+    Ok(Body::from_stream(parts))
 }
 
 /// What the cursors of a list of rows belong to.

@@ -1,0 +1,328 @@
+//! One bound on the memory that answers take until clients have read them. Whatever the number of clients and however
+//! slowly they read, answers in progress hold no more than the setting `http.answer_memory`, and one client no more than
+//! half of it. Answers of a few kilobytes are not counted: the number of connections bounds them.
+//!
+//! A handler whose answer may be large takes a [`Room`] before it reads from the database. The gate keeps what is left of
+//! it until the body is sent.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody as _};
+use axum::extract::FromRequestParts;
+use axum::http::header;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::TryStreamExt as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::State;
+use super::access::{Access, Principal};
+use super::problem::Problem;
+
+/// Memory for all answers when nothing is set.
+pub const ANSWER_BYTES_DEFAULT: u64 = 32 << 20;
+
+/// What a page of rows may have: the reader ends it behind the row that passes this.
+pub const PAGE_BYTES: usize = 8 << 20;
+
+/// Answers up to this size are not counted, and larger ones are sent in pieces of it.
+pub const PIECE_BYTES: usize = 64 << 10;
+
+/// How long a request waits for room.
+const WAIT: Duration = Duration::from_secs(2);
+
+/// The unit of the count.
+const UNIT: usize = 1 << 10;
+
+/// Who holds memory: the holder of a token, or whoever connects from an address. All of loopback is one address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Client {
+    /// The token with this name.
+    Token(String),
+    /// No token.
+    Address(IpAddr),
+    /// No token, and a connection of which nothing is known.
+    Unknown,
+}
+
+/// The address that a connection comes from, as the server leaves it with each request.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
+
+impl Peer {
+    /// The address by which connections are counted: a program on this machine can choose any of loopback.
+    pub fn counted(self) -> IpAddr {
+        match self.0.to_canonical() {
+            IpAddr::V6(address) if address.is_loopback() => IpAddr::from([127, 0, 0, 1]),
+            IpAddr::V4(address) if address.is_loopback() => IpAddr::from([127, 0, 0, 1]),
+            // The smallest network that a provider hands out.
+            IpAddr::V6(address) => IpAddr::from((u128::from(address) >> 64 << 64).to_be_bytes()),
+            address => address,
+        }
+    }
+}
+
+impl Client {
+    /// Who asks.
+    pub fn of(principal: Option<&Principal>, peer: Option<&Peer>) -> Self {
+        match (principal, peer) {
+            (Some(principal), _) => Self::Token(principal.name.clone()),
+            (None, Some(peer)) => Self::Address(peer.counted()),
+            (None, None) => Self::Unknown,
+        }
+    }
+}
+
+/// The bound. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Budget(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    all: Arc<Semaphore>,
+    /// Units that one client may hold.
+    share: u32,
+    /// Clients that hold or wait for some.
+    clients: Mutex<HashMap<Client, Weak<Semaphore>>>,
+}
+
+/// Memory that is counted for one answer. It is given back when this is dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    budget: Budget,
+    client: Client,
+    own: OwnedSemaphorePermit,
+    all: OwnedSemaphorePermit,
+}
+
+impl Budget {
+    pub fn new(bytes: u64) -> Self {
+        let units = usize::try_from(bytes).unwrap_or(usize::MAX) / UNIT;
+        let units = units.clamp(2, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
+        Self(Arc::new(Inner {
+            all: Arc::new(Semaphore::new(units)),
+            share: u32::try_from(units / 2).unwrap_or(u32::MAX),
+            clients: Mutex::default(),
+        }))
+    }
+
+    /// Bytes that are not held by an answer.
+    #[cfg(test)]
+    fn free(&self) -> usize {
+        self.0.all.available_permits() * UNIT
+    }
+
+    fn units(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.div_ceil(UNIT))
+            .unwrap_or(u32::MAX)
+            .min(self.0.share)
+    }
+
+    fn of_client(&self, client: &Client) -> Arc<Semaphore> {
+        let mut clients = self.0.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = clients.get(client).and_then(Weak::upgrade) {
+            return known;
+        }
+        clients.retain(|_, known| known.strong_count() > 0);
+        let own = Arc::new(Semaphore::new(self.0.share as usize));
+        clients.insert(client.clone(), Arc::downgrade(&own));
+        own
+    }
+
+    /// Counts bytes for a client, when there is room in time. More than a client's share is counted as the share: one such
+    /// answer has to be possible.
+    pub async fn reserve(&self, client: &Client, bytes: usize, wait: Duration) -> Option<Reservation> {
+        let units = self.units(bytes);
+        let own = self.of_client(client);
+        let both = async {
+            let own = own.acquire_many_owned(units).await.ok()?;
+            let all = Arc::clone(&self.0.all).acquire_many_owned(units).await.ok()?;
+            Some(self.reservation(client, own, all))
+        };
+        tokio::time::timeout(wait, both).await.ok().flatten()
+    }
+
+    /// The same without waiting.
+    pub fn try_reserve(&self, client: &Client, bytes: usize) -> Option<Reservation> {
+        let units = self.units(bytes);
+        let own = self.of_client(client).try_acquire_many_owned(units).ok()?;
+        let all = Arc::clone(&self.0.all).try_acquire_many_owned(units).ok()?;
+        Some(self.reservation(client, own, all))
+    }
+
+    fn reservation(
+        &self,
+        client: &Client,
+        own: OwnedSemaphorePermit,
+        all: OwnedSemaphorePermit,
+    ) -> Reservation {
+        Reservation {
+            budget: self.clone(),
+            client: client.clone(),
+            own,
+            all,
+        }
+    }
+}
+
+impl Reservation {
+    /// Gives back what is more than `bytes`.
+    pub fn shrink(&mut self, bytes: usize) {
+        let spare = self.own.num_permits().saturating_sub(bytes.div_ceil(UNIT));
+        drop(self.own.split(spare));
+        drop(self.all.split(spare));
+    }
+
+    /// Counts `bytes` from now on. Where there is no room for more, it remains what it was: the answer is there already.
+    fn resize(&mut self, bytes: usize) {
+        self.shrink(bytes);
+        let missing = bytes.saturating_sub(self.own.num_permits() * UNIT);
+        if missing > 0
+            && let Some(more) = self.budget.try_reserve(&self.client, missing)
+        {
+            self.own.merge(more.own);
+            self.all.merge(more.all);
+        }
+    }
+}
+
+/// Where a handler's reservation is left for the gate.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Slot(Arc<Mutex<Option<Reservation>>>);
+
+impl Slot {
+    fn take(&self) -> Option<Reservation> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Room in memory for a large answer, as an argument of a handler. A request that finds none in time is answered with 503.
+#[derive(Debug)]
+pub struct Room {
+    slot: Slot,
+    budget: Budget,
+    client: Client,
+}
+
+impl Room {
+    /// Takes the reservation over, for an answer that is sent piece by piece.
+    pub fn take(&self) -> Option<Reservation> {
+        self.slot.take()
+    }
+
+    /// Waits for room for another page of the same answer; none when there is none in time.
+    pub async fn another(&self, wait: Duration) -> Option<Reservation> {
+        self.budget.reserve(&self.client, PAGE_BYTES, wait).await
+    }
+}
+
+impl FromRequestParts<State> for Room {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
+        let slot = parts.extensions.get::<Slot>().cloned().unwrap_or_default();
+        let client = parts
+            .extensions
+            .get::<Client>()
+            .cloned()
+            .unwrap_or(Client::Unknown);
+        let budget = state.access.budget().clone();
+        let reservation = budget
+            .reserve(&client, PAGE_BYTES, WAIT)
+            .await
+            .ok_or_else(no_room)?;
+        *slot.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reservation);
+        Ok(Self { slot, budget, client })
+    }
+}
+
+fn no_room() -> Problem {
+    Problem::busy(
+        "answers that clients have not read take all the memory for answers (http.answer_memory); try again",
+    )
+}
+
+/// Counts the body of an answer until it is sent. One that is sent piece by piece is counted by its handler.
+pub(super) fn counted(access: &Access, client: &Client, slot: &Slot, response: Response) -> Response {
+    let reserved = slot.take();
+    let Some(bytes) = response.body().size_hint().exact() else {
+        return response;
+    };
+    let size = usize::try_from(bytes).unwrap_or(usize::MAX);
+    if size <= PIECE_BYTES {
+        return response;
+    }
+    let reservation = match reserved {
+        Some(mut reserved) => {
+            reserved.resize(size);
+            Some(reserved)
+        }
+        None => access.budget().try_reserve(client, size),
+    };
+    let Some(reservation) = reservation else {
+        return no_room().into_response();
+    };
+    let mut response = response.map(|body| {
+        let parts = body.into_data_stream().inspect_ok(move |_| {
+            // Held as long as the body is.
+            let _ = &reservation;
+        });
+        Body::from_stream(parts)
+    });
+    response
+        .headers_mut()
+        .insert(header::CONTENT_LENGTH, bytes.into());
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(number: u8) -> Client {
+        Client::Address(IpAddr::from([10, 0, 0, number]))
+    }
+
+    #[tokio::test]
+    async fn one_client_holds_half_and_all_together_the_whole() {
+        let budget = Budget::new(1 << 20);
+        let first = budget.try_reserve(&client(1), 300 << 10).unwrap();
+        assert!(budget.try_reserve(&client(1), 300 << 10).is_none());
+        let second = budget.try_reserve(&client(2), 512 << 10).unwrap();
+        assert!(budget.try_reserve(&client(3), 300 << 10).is_none());
+        let third = client(3);
+        let waiting = budget.reserve(&third, 300 << 10, Duration::from_secs(10));
+        drop(first);
+        let third = waiting.await.unwrap();
+        assert_eq!(budget.free(), (1 << 20) - (812 << 10));
+        drop((second, third));
+        assert_eq!(budget.free(), 1 << 20);
+    }
+
+    #[tokio::test]
+    async fn a_reservation_shrinks_as_its_answer_is_sent() {
+        let budget = Budget::new(1 << 20);
+        // More than the share of one client counts as the share.
+        let mut held = budget.try_reserve(&client(1), 10 << 20).unwrap();
+        assert_eq!(budget.free(), 512 << 10);
+        held.shrink(100 << 10);
+        assert_eq!(budget.free(), (1 << 20) - (100 << 10));
+        held.resize(200 << 10);
+        assert_eq!(budget.free(), (1 << 20) - (200 << 10));
+        held.shrink(0);
+        assert_eq!(budget.free(), 1 << 20);
+    }
+
+    #[test]
+    fn all_of_loopback_is_one_client() {
+        let counted = |text: &str| Peer(text.parse().unwrap()).counted().to_string();
+        assert_eq!(counted("127.9.9.9"), "127.0.0.1");
+        assert_eq!(counted("::1"), "127.0.0.1");
+        assert_eq!(counted("::ffff:127.0.0.2"), "127.0.0.1");
+        assert_eq!(counted("10.1.2.3"), "10.1.2.3");
+        assert_eq!(counted("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+    }
+}
