@@ -6,6 +6,7 @@
 //! it until the body is sent.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -76,49 +77,33 @@ impl Client {
     }
 }
 
-/// The bound. Cheap to clone.
+/// Something that there is a number of, of which each client has a share at most. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Budget(Arc<Inner>);
+pub struct Shares(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     all: Arc<Semaphore>,
-    /// Units that one client may hold.
-    share: u32,
+    of_client: u32,
     /// Clients that hold or wait for some.
     clients: Mutex<HashMap<Client, Weak<Semaphore>>>,
 }
 
-/// Memory that is counted for one answer. It is given back when this is dropped.
+/// What a client holds. It is given back when this is dropped.
 #[derive(Debug)]
-pub struct Reservation {
-    budget: Budget,
-    client: Client,
+pub struct Share {
     own: OwnedSemaphorePermit,
     all: OwnedSemaphorePermit,
 }
 
-impl Budget {
-    pub fn new(bytes: u64) -> Self {
-        let units = usize::try_from(bytes).unwrap_or(usize::MAX) / UNIT;
-        let units = units.clamp(2, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
+impl Shares {
+    /// So many, and so many of them for one client.
+    pub fn new(all: usize, of_client: u32) -> Self {
         Self(Arc::new(Inner {
-            all: Arc::new(Semaphore::new(units)),
-            share: u32::try_from(units / 2).unwrap_or(u32::MAX),
+            all: Arc::new(Semaphore::new(all.min(Semaphore::MAX_PERMITS))),
+            of_client,
             clients: Mutex::default(),
         }))
-    }
-
-    /// Bytes that are not held by an answer.
-    #[cfg(test)]
-    fn free(&self) -> usize {
-        self.0.all.available_permits() * UNIT
-    }
-
-    fn units(&self, bytes: usize) -> u32 {
-        u32::try_from(bytes.div_ceil(UNIT))
-            .unwrap_or(u32::MAX)
-            .min(self.0.share)
     }
 
     fn of_client(&self, client: &Client) -> Arc<Semaphore> {
@@ -127,64 +112,100 @@ impl Budget {
             return known;
         }
         clients.retain(|_, known| known.strong_count() > 0);
-        let own = Arc::new(Semaphore::new(self.0.share as usize));
+        let own = Arc::new(Semaphore::new(self.0.of_client as usize));
         clients.insert(client.clone(), Arc::downgrade(&own));
         own
     }
 
-    /// Counts bytes for a client, when there is room in time. More than a client's share is counted as the share: one such
-    /// answer has to be possible.
-    pub async fn reserve(&self, client: &Client, bytes: usize, wait: Duration) -> Option<Reservation> {
-        let units = self.units(bytes);
+    /// Takes some for a client, when there are enough in time.
+    async fn take(&self, client: &Client, number: u32, wait: Duration) -> Option<Share> {
         let own = self.of_client(client);
         let both = async {
-            let own = own.acquire_many_owned(units).await.ok()?;
-            let all = Arc::clone(&self.0.all).acquire_many_owned(units).await.ok()?;
-            Some(self.reservation(client, own, all))
+            let own = own.acquire_many_owned(number).await.ok()?;
+            let all = Arc::clone(&self.0.all).acquire_many_owned(number).await.ok()?;
+            Some(Share { own, all })
         };
         tokio::time::timeout(wait, both).await.ok().flatten()
     }
 
     /// The same without waiting.
-    pub fn try_reserve(&self, client: &Client, bytes: usize) -> Option<Reservation> {
-        let units = self.units(bytes);
-        let own = self.of_client(client).try_acquire_many_owned(units).ok()?;
-        let all = Arc::clone(&self.0.all).try_acquire_many_owned(units).ok()?;
-        Some(self.reservation(client, own, all))
+    pub fn try_take(&self, client: &Client, number: u32) -> Option<Share> {
+        let own = self.of_client(client).try_acquire_many_owned(number).ok()?;
+        let all = Arc::clone(&self.0.all).try_acquire_many_owned(number).ok()?;
+        Some(Share { own, all })
+    }
+}
+
+/// The memory for answers. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Budget(Shares);
+
+/// Memory that is counted for one answer. It is given back when this is dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    budget: Budget,
+    client: Client,
+    share: Share,
+}
+
+impl Budget {
+    /// So many bytes, half of them for one client.
+    pub fn new(bytes: u64) -> Self {
+        let units = u32::try_from(bytes / UNIT as u64).unwrap_or(u32::MAX).max(2);
+        Self(Shares::new(units as usize, units / 2))
     }
 
-    fn reservation(
-        &self,
-        client: &Client,
-        own: OwnedSemaphorePermit,
-        all: OwnedSemaphorePermit,
-    ) -> Reservation {
+    /// Bytes that are not held by an answer.
+    #[cfg(test)]
+    fn free(&self) -> usize {
+        self.0.0.all.available_permits() * UNIT
+    }
+
+    fn units(&self, bytes: usize) -> u32 {
+        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
+        units.min(self.0.0.of_client)
+    }
+
+    fn reservation(&self, client: &Client, share: Share) -> Reservation {
         Reservation {
             budget: self.clone(),
             client: client.clone(),
-            own,
-            all,
+            share,
         }
+    }
+
+    /// Counts bytes for a client, when there is room in time. More than a client's share is counted as the share: one such
+    /// answer has to be possible.
+    pub async fn reserve(&self, client: &Client, bytes: usize, wait: Duration) -> Option<Reservation> {
+        let share = self.0.take(client, self.units(bytes), wait).await?;
+        Some(self.reservation(client, share))
+    }
+
+    /// The same without waiting.
+    pub fn try_reserve(&self, client: &Client, bytes: usize) -> Option<Reservation> {
+        let share = self.0.try_take(client, self.units(bytes))?;
+        Some(self.reservation(client, share))
     }
 }
 
 impl Reservation {
     /// Gives back what is more than `bytes`.
     pub fn shrink(&mut self, bytes: usize) {
-        let spare = self.own.num_permits().saturating_sub(bytes.div_ceil(UNIT));
-        drop(self.own.split(spare));
-        drop(self.all.split(spare));
+        let Share { own, all } = &mut self.share;
+        let spare = own.num_permits().saturating_sub(bytes.div_ceil(UNIT));
+        drop(own.split(spare));
+        drop(all.split(spare));
     }
 
     /// Counts `bytes` from now on. Where there is no room for more, it remains what it was: the answer is there already.
     fn resize(&mut self, bytes: usize) {
         self.shrink(bytes);
-        let missing = bytes.saturating_sub(self.own.num_permits() * UNIT);
+        let missing = bytes.saturating_sub(self.share.own.num_permits() * UNIT);
         if missing > 0
             && let Some(more) = self.budget.try_reserve(&self.client, missing)
         {
-            self.own.merge(more.own);
-            self.all.merge(more.all);
+            self.share.own.merge(more.share.own);
+            self.share.all.merge(more.share.all);
         }
     }
 }
@@ -219,16 +240,21 @@ impl Room {
     }
 }
 
+/// Who asks, as the gate found out.
+impl<S: Send + Sync> FromRequestParts<S> for Client {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or(Self::Unknown))
+    }
+}
+
 impl FromRequestParts<State> for Room {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
         let slot = parts.extensions.get::<Slot>().cloned().unwrap_or_default();
-        let client = parts
-            .extensions
-            .get::<Client>()
-            .cloned()
-            .unwrap_or(Client::Unknown);
+        let Ok(client) = Client::from_request_parts(parts, state).await;
         let budget = state.access.budget().clone();
         let reservation = budget
             .reserve(&client, PAGE_BYTES, WAIT)

@@ -433,3 +433,44 @@ async fn a_flood_of_refusals_does_not_fill_the_audit() {
     assert_eq!(status, 201);
     assert_eq!(scene.audit(1)[0].split(' ').next(), Some("acts"));
 }
+
+#[tokio::test]
+async fn a_setting_makes_reads_need_a_token_on_loopback_too() {
+    let scene = Scene::at(Config {
+        reads_need_token: true,
+        ..Config::loopback()
+    })
+    .await;
+    let viewer = bearer(&scene.viewer);
+    let with_token = [("authorization", viewer.as_str())];
+    for path in [
+        "/api/v1/tables",
+        "/api/v1/tables/things/tail",
+        "/healthz",
+        "/metrics",
+    ] {
+        let (bare, _) = scene.call("GET", path, &[], Body::empty()).await;
+        assert_eq!(bare, 401, "{path}");
+    }
+    let (status, _) = scene
+        .call("GET", "/api/v1/tables", &with_token, Body::empty())
+        .await;
+    assert_eq!(status, 200);
+    let info = async |headers: &[(&str, &str)]| -> serde_json::Value {
+        let (_, text) = scene.call("GET", "/api/v1/info", headers, Body::empty()).await;
+        serde_json::from_str(&text).unwrap()
+    };
+    assert_eq!(info(&[]).await["needs_token"], true);
+    // Whether the host is ready is for everybody, why it is not for those who may read.
+    for (headers, expected) in [
+        (&[][..], "details are shown"),
+        (&with_token[..], "as the test says"),
+    ] {
+        let (status, text) = scene.call("GET", "/readyz", headers, Body::empty()).await;
+        assert_eq!(status, 200);
+        let ready: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(ready["checks"][0]["name"], "broker");
+        let detail = ready["checks"][0]["detail"].as_str().unwrap();
+        assert!(detail.contains(expected), "{detail}");
+    }
+}

@@ -447,3 +447,42 @@ async fn a_follower_with_hostile_filters_keeps_nobody_else_waiting() {
         assert!(kinds.len() < 20, "{kinds:?}");
     }
 }
+
+#[tokio::test]
+async fn a_row_that_is_too_large_for_a_packet_is_left_out_and_counted() {
+    let visits = Visits::new().await;
+    visits.add(&noted(["first".to_owned()]));
+    let mut listening = Listening::begin(&visits, "", None).await;
+    let mut narrow = Listening::begin(&visits, "columns=pc", None).await;
+    visits.add(&noted(["second".to_owned()]));
+    visits.database.wake().await;
+    let (_, last) = listening.notes(1).await;
+    let rows = ["before".to_owned(), "x".repeat(200_000), "after".to_owned()];
+    visits.add(&noted(rows));
+    visits.database.wake().await;
+    let mut back = Listening::begin(&visits, "", Some(&last)).await;
+    for listening in [&mut listening, &mut back] {
+        let (mut notes, mut skipped) = (Vec::new(), 0);
+        while notes.len() < 2 || skipped < 1 {
+            let event = listening.event().await;
+            match event.kind.as_str() {
+                "gap" => skipped += event.data["skipped"].as_u64().unwrap(),
+                _ => {
+                    let items = event.data["items"].as_array().unwrap();
+                    notes.extend(items.iter().map(|item| item["note"].as_str().unwrap().to_owned()));
+                }
+            }
+        }
+        assert_eq!(
+            (notes, skipped),
+            (vec!["before".to_owned(), "after".to_owned()], 1)
+        );
+    }
+    // What is too large is what is followed, and not the row.
+    let mut told = 0;
+    while told < 4 {
+        let event = narrow.event().await;
+        assert_eq!(event.kind, "rows");
+        told += event.data["items"].as_array().unwrap().len();
+    }
+}

@@ -494,3 +494,31 @@ async fn everybody_is_told_how_to_begin() {
         .await;
     assert!(body.contains("\"needs_token\":true"), "{body}");
 }
+
+#[tokio::test]
+async fn long_texts_are_paged_by_their_rendered_size_and_are_no_facets() {
+    let visits = Visits::new().await;
+    // A control character has six bytes in JSON.
+    let rows: Vec<Visit> = (0..6)
+        .map(|number| Visit {
+            pc: "a",
+            kind: Some("k".repeat(if number < 3 { 1 } else { 2_000 })),
+            note: Some("\u{1}".repeat(1_000_000)),
+            ..Visit::default()
+        })
+        .collect();
+    visits.add(&rows);
+    let (status, body) = get(&visits.api, "/api/v1/tables/visits/rows?order=asc").await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(body.len() < 15 << 20, "{}", body.len());
+    let page: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(page["items"][0]["note"], "\u{1}".repeat(1_000_000));
+    // The pages go on where each ended, also in the order of a text that is too long for a cursor.
+    assert_eq!(visits.walk("order=asc&columns=note").await, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(visits.walk("sort=note&columns=pc").await.len(), 6);
+    assert_eq!(visits.walk("sort=kind&columns=pc").await, [1, 2, 3, 4, 5, 6]);
+    let facets = visits.ask("/facets?columns=kind,pc").await;
+    let kinds = &facets["facets"][0];
+    assert_eq!(kinds["values"], json!([{"value": "k", "count": 3}]));
+    assert_eq!(facets["facets"][1]["values"], json!([{"value": "a", "count": 6}]));
+}

@@ -35,7 +35,7 @@ export interface paths {
         };
         /**
          * Whether all is well
-         * @description Checks the broker, the database, the disk, and every projection, which is not well when it has halted, or has not moved for ten seconds although messages wait.
+         * @description Checks the broker, the database, the disk, and every projection, which is not well when it has halted, or has not moved for ten seconds although messages wait. Where reads need a token and the request has none, the answer has one check for each kind, without details.
          *
          *     Everybody who can connect may ask.
          */
@@ -57,7 +57,7 @@ export interface paths {
         };
         /**
          * Whether all is well, for viewers
-         * @description Checks the broker, the database, the disk, and every projection, which is not well when it has halted, or has not moved for ten seconds although messages wait.
+         * @description As `/readyz`, always with details.
          *
          *     Needs a viewer's token; on the loopback interface none.
          */
@@ -2296,7 +2296,7 @@ export interface components {
              */
             sequence: number;
         };
-        /** @description One page. */
+        /** @description One page, as [`Pieces`] writes it. */
         RowPage: {
             /** @description The rows, in order. */
             items: components["schemas"]["Row"][];
@@ -2396,6 +2396,12 @@ export interface components {
              * @default false
              */
             wasi?: boolean;
+            /**
+             * @description Whether its core sources may subscribe to subjects on which the broker and its clients talk to each other, such as
+             *     `>`, `$JS.>`, `$SYS.>` and `_INBOX.>`.
+             * @default false
+             */
+            internal_subjects?: boolean;
         };
         /**
          * @description Settings to be changed.

@@ -3,7 +3,8 @@
 //! were in them.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -14,11 +15,18 @@ use utoipa::ToSchema;
 use crate::http::tables::{Integers, Item};
 use crate::store::reader::{Matcher, RowRecord, Selection, Shape, Stopped};
 
-/// Bytes of packets that are kept for those who read slowly; the newest packet is kept whatever it has.
-const BYTES_MAX: usize = 1 << 20;
+/// Bytes of packets that one view keeps for those who read slowly.
+pub const BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of packets that all views keep together.
+const BYTES_OF_ALL_MAX: usize = 16 << 20;
 
 /// Rows that one packet tells of.
 pub const ROWS_MAX: usize = 200;
+
+/// Bytes at which a packet is full. A row with more is left out and counted as such: each client may hold a packet of its
+/// own, and large rows can be had as pages and exports.
+const PACKET_BYTES: usize = 128 << 10;
 
 /// Rows a second that are told in the long run, and at once after a while with fewer. This is more than anybody reads; a
 /// stream that stays faster is thinned out, and those who want all of it have pages and exports.
@@ -40,6 +48,15 @@ pub struct View {
     ring: Mutex<Ring>,
     /// Changes with the ring.
     changed: watch::Sender<u64>,
+    /// Bytes that all views keep.
+    kept: Arc<AtomicUsize>,
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        let ring = self.ring.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.kept.fetch_sub(ring.bytes, Ordering::Relaxed);
+    }
 }
 
 #[derive(Default)]
@@ -62,6 +79,41 @@ impl Prepared {
     fn gap(&mut self, rows: u64) {
         if rows > 0 {
             self.0.push((gap(rows), rows));
+        }
+    }
+
+    fn rows(&mut self, shape: &Shape, records: &[&RowRecord], wanted: &Wanted, id: &str, mut room: usize) {
+        let mut items = Items::new(shape, wanted);
+        let mut left_out = 0;
+        for (number, record) in records.iter().enumerate() {
+            match items.add(record) {
+                Added::Yes => {}
+                Added::TooLarge => {
+                    left_out += 1;
+                    continue;
+                }
+                Added::Full => {
+                    let full = std::mem::replace(&mut items, Items::new(shape, wanted));
+                    room = room.saturating_sub(full.bytes());
+                    self.items(full, None);
+                    if room == 0 {
+                        left_out += (records.len() - number) as u64;
+                        break;
+                    }
+                    // It fits in one that is empty, or it would have been too large.
+                    items.add(record);
+                }
+            }
+        }
+        // Only who has heard the last of them may go on behind it.
+        self.items(items, Some(id));
+        self.gap(left_out);
+    }
+
+    fn items(&mut self, items: Items, id: Option<&str>) {
+        let rows = items.rows();
+        if rows > 0 {
+            self.0.push((items.into_event(id), rows as u64));
         }
     }
 }
@@ -99,12 +151,14 @@ impl Reading {
 }
 
 impl View {
-    pub fn new(wanted: Wanted) -> Self {
+    /// `kept` counts the bytes that all views keep.
+    pub fn new(wanted: Wanted, kept: Arc<AtomicUsize>) -> Self {
         Self {
             matcher: Matcher::new(wanted.selection.clone()),
             wanted,
             ring: Mutex::default(),
             changed: watch::channel(0).0,
+            kept,
         }
     }
 
@@ -152,13 +206,13 @@ impl View {
 
     /// Renders the rows among `records` that are wanted, until `has_to_stop` says so: the rows that were not compared by
     /// then count as left out, as do `skipped` rows before them. `id` is where a client that has read all of it may go
-    /// on. This is work for a blocking thread.
+    /// on. Rows beyond `room` bytes are left out as well. This is work for a blocking thread.
     pub fn prepare(
         &self,
         shape: &Shape,
         records: &[RowRecord],
-        skipped: u64,
-        id: &str,
+        (skipped, id): (u64, &str),
+        room: usize,
         has_to_stop: impl Fn() -> bool,
     ) -> Prepared {
         let mut prepared = Prepared(Vec::new());
@@ -176,14 +230,7 @@ impl View {
         }
         let thinned = wanted.len() - self.allowed(wanted.len());
         prepared.gap(skipped + thinned as u64);
-        let mut parts = wanted[thinned..].chunks(ROWS_MAX).peekable();
-        while let Some(part) = parts.next() {
-            // Only who has heard the last of them may go on behind it.
-            let id = parts.peek().is_none().then_some(id);
-            if let Some(block) = rows(shape, part, &self.wanted, id) {
-                prepared.0.push((block, part.len() as u64));
-            }
-        }
+        prepared.rows(shape, &wanted[thinned..], &self.wanted, id, room);
         prepared.gap(not_compared);
         prepared
     }
@@ -217,12 +264,16 @@ impl View {
         let rows_before = ring.rows;
         ring.rows += rows;
         ring.bytes += block.len();
+        let mut of_all = self.kept.fetch_add(block.len(), Ordering::Relaxed) + block.len();
         ring.packets.push_back(Packet { block, rows_before });
-        while ring.bytes > BYTES_MAX && ring.packets.len() > 1 {
-            if let Some(packet) = ring.packets.pop_front() {
-                ring.bytes -= packet.block.len();
-                ring.first += 1;
-            }
+        // Where all views keep too much, this one keeps nothing, and those who follow it are told how much they missed.
+        while (ring.bytes > BYTES_MAX && ring.packets.len() > 1) || of_all > BYTES_OF_ALL_MAX {
+            let Some(packet) = ring.packets.pop_front() else {
+                break;
+            };
+            ring.bytes -= packet.block.len();
+            ring.first += 1;
+            of_all = self.kept.fetch_sub(packet.block.len(), Ordering::Relaxed) - packet.block.len();
         }
         drop(ring);
         self.changed.send_modify(|number| *number += 1);
@@ -250,25 +301,81 @@ pub fn gap(skipped: u64) -> Bytes {
     format!("event: gap\ndata: {data}\n\n").into()
 }
 
-/// The event that tells of rows; none where there are none.
-pub fn rows(shape: &Shape, records: &[&RowRecord], wanted: &Wanted, id: Option<&str>) -> Option<Bytes> {
-    if records.is_empty() {
-        return None;
-    }
-    let items = Item::chosen(shape, records, &wanted.columns, wanted.integers);
-    // What SQLite holds can be shown as JSON; a number that is not finite never came in.
-    let mut data = serde_json::to_vec(&RowsEvent { items }).ok()?;
-    // A document is shown to the byte, and its line breaks can only stand between its parts.
-    for byte in &mut data {
-        if matches!(*byte, b'\n' | b'\r') {
-            *byte = b' ';
+/// Rows of one packet, rendered one by one.
+pub struct Items {
+    columns: Arc<[String]>,
+    chosen: Vec<usize>,
+    integers: Integers,
+    /// As they stand in the event, without what is around them.
+    data: Vec<u8>,
+    rows: usize,
+}
+
+/// Whether a row was added to a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Added {
+    Yes,
+    /// It goes into the next packet.
+    Full,
+    /// It goes into none.
+    TooLarge,
+}
+
+impl Items {
+    pub fn new(shape: &Shape, wanted: &Wanted) -> Self {
+        let name = |&position: &usize| shape.columns[position].name.to_string();
+        Self {
+            columns: wanted.columns.iter().map(name).collect(),
+            chosen: wanted.columns.clone(),
+            integers: wanted.integers,
+            data: Vec::new(),
+            rows: 0,
         }
     }
-    let id = id.map_or_else(String::new, |id| format!("id: {id}\n"));
-    let mut block = format!("event: rows\n{id}data: ").into_bytes();
-    block.append(&mut data);
-    block.extend_from_slice(b"\n\n");
-    Some(block.into())
+
+    /// Adds a row that was read whole.
+    pub fn add(&mut self, record: &RowRecord) -> Added {
+        if Item::bytes(record, &self.chosen) > PACKET_BYTES {
+            return Added::TooLarge;
+        }
+        if self.rows >= ROWS_MAX || self.data.len() >= PACKET_BYTES {
+            return Added::Full;
+        }
+        let item = Item::chosen(&self.columns, record, &self.chosen, self.integers);
+        // What SQLite holds can be shown as JSON; a number that is not finite never came in.
+        let mut rendered = match serde_json::to_vec(&item) {
+            Ok(rendered) if rendered.len() <= PACKET_BYTES => rendered,
+            Ok(_) | Err(_) => return Added::TooLarge,
+        };
+        if self.rows > 0 {
+            if self.data.len() + rendered.len() > PACKET_BYTES {
+                return Added::Full;
+            }
+            self.data.push(b',');
+        }
+        self.data.append(&mut rendered);
+        self.rows += 1;
+        Added::Yes
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn bytes(&self) -> usize {
+        self.data.len()
+    }
+
+    /// The event that tells of them.
+    pub fn into_event(self, id: Option<&str>) -> Bytes {
+        let id = id.map_or_else(String::new, |id| format!("id: {id}\n"));
+        let mut event = format!("event: rows\n{id}data: {{\"items\":[").into_bytes();
+        // A document is shown to the byte, and its line breaks can only stand between its parts.
+        let line = |byte: u8| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte };
+        event.extend(self.data.into_iter().map(line));
+        event.extend_from_slice(b"]}\n\n");
+        event.into()
+    }
 }
 
 #[cfg(test)]
@@ -276,11 +383,12 @@ mod tests {
     use super::*;
 
     fn view() -> View {
-        View::new(Wanted {
+        let wanted = Wanted {
             selection: Selection::default(),
             columns: Vec::new(),
             integers: Integers::Text,
-        })
+        };
+        View::new(wanted, Arc::default())
     }
 
     fn all(view: &View, reading: &mut Reading) -> (u64, u64) {
@@ -312,5 +420,28 @@ mod tests {
         assert_eq!(all(&view, &mut late), (1, 0));
         view.end();
         assert!(matches!(view.read(&mut late), Read::End));
+    }
+
+    #[test]
+    fn all_views_together_keep_a_bounded_number_of_bytes() {
+        let kept = Arc::new(AtomicUsize::new(0));
+        let wanted = view().wanted.clone();
+        let views: Vec<View> = (0..64)
+            .map(|_| View::new(wanted.clone(), Arc::clone(&kept)))
+            .collect();
+        let mut reading: Vec<Reading> = views.iter().map(View::begin).collect();
+        for _ in 0..10 {
+            for view in &views {
+                view.push(Bytes::from(vec![0; 100_000]), 1);
+            }
+        }
+        assert!(kept.load(Ordering::Relaxed) <= BYTES_OF_ALL_MAX);
+        // Nobody is told less than all of it: what was not kept is counted.
+        for (view, reading) in views.iter().zip(&mut reading) {
+            let (blocks, missed) = all(view, reading);
+            assert_eq!(blocks + missed, 10);
+        }
+        drop(views);
+        assert_eq!(kept.load(Ordering::Relaxed), 0);
     }
 }

@@ -3,7 +3,7 @@
 //! a limit.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::ring::{self, Prepared, Read, Reading, View, Wanted};
+use super::ring::{self, Added, Items, Prepared, Read, Reading, View, Wanted};
+use crate::http::budget::{Client, Share, Shares};
 use crate::http::cursor;
 use crate::schema::TableName;
 use crate::store::Reader;
@@ -47,6 +48,12 @@ const COMPARE_TIME_OF_VIEW: Duration = Duration::from_millis(50);
 /// The same for the rows that one follower has missed; what is left is compared when its turn comes again.
 const CATCH_UP_TIME: Duration = Duration::from_millis(200);
 
+/// Bytes of packets that are rendered at once for all views of a table.
+const RENDERED_BYTES: usize = 16 << 20;
+
+/// Followers of one client at once: the others leave room for somebody else.
+const FOLLOWERS_OF_CLIENT_MAX: u32 = 512;
+
 /// Why a table cannot be followed.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
@@ -65,7 +72,9 @@ struct Inner {
     commits: watch::Receiver<u64>,
     stop: CancellationToken,
     tables: Mutex<HashMap<TableName, Arc<Followed>>>,
-    followers: Arc<Semaphore>,
+    followers: Shares,
+    /// Bytes of packets that all views keep.
+    kept: Arc<AtomicUsize>,
     /// Rows are compared and rendered on blocking threads, one for tables and one for followers that catch up: the threads
     /// of the API answer others meanwhile, and one processor at most is taken by each kind.
     comparing: Arc<Semaphore>,
@@ -106,7 +115,8 @@ impl Tails {
             commits,
             stop,
             tables: Mutex::default(),
-            followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
+            followers: Shares::new(FOLLOWERS_MAX, FOLLOWERS_OF_CLIENT_MAX),
+            kept: Arc::default(),
             comparing: Arc::new(Semaphore::new(1)),
             catching_up: Arc::new(Semaphore::new(1)),
             joined: AtomicU32::new(0),
@@ -119,11 +129,10 @@ impl Tails {
         shape: Shape,
         wanted: Wanted,
         after: Option<Places>,
+        client: &Client,
     ) -> Result<Follower, FollowError> {
         let inner = &self.0;
-        let permit = Arc::clone(&inner.followers)
-            .try_acquire_owned()
-            .map_err(|_| FollowError::Full)?;
+        let share = inner.followers.try_take(client, 1).ok_or(FollowError::Full)?;
         let places = inner.reader.places(&shape).await?;
         let followed = self.followed(shape, places);
         let (view, reading, joined) = {
@@ -132,7 +141,7 @@ impl Tails {
                 Some(view) => Arc::clone(view),
                 None if told.views.len() >= VIEWS_MAX => return Err(FollowError::Full),
                 None => {
-                    let view = Arc::new(View::new(wanted));
+                    let view = Arc::new(View::new(wanted, Arc::clone(&inner.kept)));
                     told.views.push(Arc::clone(&view));
                     view
                 }
@@ -158,7 +167,7 @@ impl Tails {
             inner: Arc::clone(inner),
             until: Instant::now() + LIFE,
             turn: SPREAD / SPREAD_PARTS * (inner.joined.fetch_add(1, Ordering::Relaxed) % SPREAD_PARTS),
-            _permit: permit,
+            _share: share,
         })
     }
 
@@ -287,11 +296,15 @@ async fn look_once(inner: &Inner, followed: &Arc<Followed>) -> Result<bool, Read
             }
         }
         while after < until {
+            // Rows are in memory only while it is the turn of this table.
+            let Ok(turn) = Arc::clone(&inner.comparing).acquire_owned().await else {
+                return Ok(false);
+            };
             let rows = reader.arrivals(shape, history, after, until, LOOK_ROWS).await?;
             after = rows.last().map_or(until, place_of);
             let (told, skipped) = (Arc::clone(followed), std::mem::take(&mut skipped));
             let work = move || told.tell(history, after, &rows, skipped);
-            if blocking(&inner.comparing, work).await.is_none() {
+            if blocking(turn, work).await.is_none() {
                 return Ok(false);
             }
         }
@@ -300,12 +313,11 @@ async fn look_once(inner: &Inner, followed: &Arc<Followed>) -> Result<bool, Read
     Ok(true)
 }
 
-/// Does work on a blocking thread, when its turn comes. None when it panicked or the host is stopping.
+/// Does work on a blocking thread. None when it panicked or the host is stopping.
 async fn blocking<T: Send + 'static>(
-    turns: &Arc<Semaphore>,
+    turn: OwnedSemaphorePermit,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
-    let turn = Arc::clone(turns).acquire_owned().await.ok()?;
     let done = tokio::task::spawn_blocking(move || {
         let _turn = turn;
         work()
@@ -329,14 +341,17 @@ impl Followed {
                 }
                 return;
             }
-            let mut places = told.places.clone();
+            let (mut places, told_views) = (told.places.clone(), told.views.len());
             drop(told);
             places.insert(history, place);
             let id = resume_id(&self.shape, &places);
             let share = COMPARE_TIME / u32::try_from(new.len()).unwrap_or(u32::MAX);
+            let room = ring::BYTES_MAX.min(RENDERED_BYTES / told_views.max(1));
             for view in new {
                 let deadline = Instant::now() + share.max(COMPARE_TIME_OF_VIEW);
-                let prepared = view.prepare(&self.shape, rows, skipped, &id, || Instant::now() >= deadline);
+                let prepared = view.prepare(&self.shape, rows, (skipped, &id), room, || {
+                    Instant::now() >= deadline
+                });
                 ready.push((view, prepared));
             }
         }
@@ -368,7 +383,7 @@ pub struct Follower {
     until: Instant,
     /// How long after the first it looks at what has come.
     turn: Duration,
-    _permit: OwnedSemaphorePermit,
+    _share: Share,
 }
 
 impl Follower {
@@ -416,6 +431,9 @@ impl Follower {
             self.missed.push((history, kept, until));
             return Ok(Some(ring::gap(skipped)));
         }
+        // Rows are in memory only while it is this follower's turn.
+        let turn = Arc::clone(&self.inner.catching_up).acquire_owned().await;
+        let turn = turn.map_err(|_| ReadError::Busy)?;
         let rows = reader
             .arrivals(shape, history, after, until, ring::ROWS_MAX as u32)
             .await?;
@@ -424,7 +442,7 @@ impl Follower {
         }
         let (followed, view) = (Arc::clone(&self.followed), Arc::clone(&self.view));
         let (gone, missed, joined) = (Arc::clone(&self.gone), self.missed.clone(), self.joined.clone());
-        let compared = blocking(&self.inner.catching_up, move || {
+        let compared = blocking(turn, move || {
             let deadline = Instant::now() + CATCH_UP_TIME;
             let has_to_stop = || gone.load(Ordering::Relaxed) || Instant::now() >= deadline;
             let shape = &followed.shape;
@@ -475,8 +493,8 @@ struct Compared {
     place: (i64, i64),
 }
 
-/// Compares rows, of which there is at least one, until `has_to_stop`. At least one row is done with, so that a follower
-/// gets on: where not even one could be compared, it is left out.
+/// Compares rows, of which there is at least one, until a packet is full or `has_to_stop`. At least one row is done with,
+/// so that a follower gets on: one that could not be compared, or is too large, is left out.
 fn compare(
     shape: &Shape,
     view: &View,
@@ -484,20 +502,29 @@ fn compare(
     has_to_stop: impl Fn() -> bool,
     id: impl Fn((i64, i64)) -> String,
 ) -> Compared {
-    let mut wanted = Vec::new();
-    let mut done = 0;
+    let mut items = Items::new(shape, &view.wanted);
+    let mut last = None;
     for record in rows {
-        match view.matcher.matches(shape, &record.cells, &has_to_stop) {
-            Ok(true) => wanted.push(record),
-            Ok(false) => {}
-            Err(_) => break,
+        let added = match view.matcher.matches(shape, &record.cells, &has_to_stop) {
+            Ok(true) => items.add(record),
+            Ok(false) => Added::Yes,
+            Err(_) => Added::TooLarge,
+        };
+        match added {
+            Added::Yes => last = Some(place_of(record)),
+            // It is left out when it comes first; what is before it is told of before.
+            Added::TooLarge if last.is_none() => {
+                return Compared {
+                    block: Some(ring::gap(1)),
+                    place: place_of(record),
+                };
+            }
+            Added::TooLarge | Added::Full => break,
         }
-        done += 1;
     }
-    let last = rows.get(done.max(1) - 1).map_or((0, 0), place_of);
-    let block = match done {
-        0 => Some(ring::gap(1)),
-        _ => ring::rows(shape, &wanted, &view.wanted, Some(&id(last))),
-    };
-    Compared { block, place: last }
+    let place = last.unwrap_or_default();
+    Compared {
+        block: (items.rows() > 0).then(|| items.into_event(Some(&id(place)))),
+        place,
+    }
 }

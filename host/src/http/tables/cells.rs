@@ -11,6 +11,7 @@ use utoipa::openapi::schema::{AdditionalProperties, Object, RefBuilder, SchemaTy
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
+use super::pieces;
 use crate::store::reader::{Cell, RowOrigin, RowPage, RowRecord, Shape};
 
 /// How whole numbers are written.
@@ -41,23 +42,24 @@ impl Item {
         items.into_iter().map(item).collect()
     }
 
-    /// Some columns of rows that were read whole.
-    pub fn chosen(shape: &Shape, records: &[&RowRecord], chosen: &[usize], integers: Integers) -> Vec<Self> {
-        let name = |&position: &usize| shape.columns[position].name.to_string();
-        let columns: Arc<[String]> = chosen.iter().map(name).collect();
-        let item = |record: &&RowRecord| Self {
-            columns: Arc::clone(&columns),
+    /// Some columns of a row that was read whole, with their names.
+    pub fn chosen(columns: &Arc<[String]>, record: &RowRecord, chosen: &[usize], integers: Integers) -> Self {
+        let cells = chosen.iter().filter_map(|&position| record.cells.get(position));
+        Self {
+            columns: Arc::clone(columns),
             record: RowRecord {
                 row: record.row,
-                cells: chosen
-                    .iter()
-                    .map(|&position| record.cells[position].clone())
-                    .collect(),
+                cells: cells.cloned().collect(),
                 origin: record.origin.clone(),
             },
             integers,
-        };
-        records.iter().map(item).collect()
+        }
+    }
+
+    /// At least how many bytes some columns of a row have.
+    pub fn bytes(record: &RowRecord, chosen: &[usize]) -> usize {
+        let cells = chosen.iter().filter_map(|&position| record.cells.get(position));
+        cells.map(pieces::bytes_of_cell).sum()
     }
 
     /// One row with all its columns.

@@ -204,13 +204,17 @@ fn names(columns: &Arc<[String]>) -> Result<Vec<Vec<u8>>, serde_json::Error> {
 
 /// About what a row takes in memory.
 pub fn bytes_of(record: &RowRecord) -> usize {
-    let cell = |cell: &Cell| match cell {
+    record.cells.iter().map(|cell| 32 + bytes_of_cell(cell)).sum()
+}
+
+/// What a value takes besides its place in the row.
+pub fn bytes_of_cell(cell: &Cell) -> usize {
+    match cell {
         Cell::Text(text) => text.len(),
         Cell::Blob(bytes) => bytes.len(),
         Cell::Json(document) => document.get().len(),
         _ => 0,
-    };
-    record.cells.iter().map(|value| 32 + cell(value)).sum()
+    }
 }
 
 #[cfg(test)]

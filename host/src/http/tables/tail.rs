@@ -10,6 +10,7 @@ use super::NameOfTable;
 use super::rows;
 use super::selection;
 use crate::http::State;
+use crate::http::budget::Client;
 use crate::http::cursor;
 use crate::http::live::{FollowError, Follower, Wanted};
 use crate::http::problem::Problem;
@@ -18,6 +19,7 @@ use crate::http::problem::Problem;
 pub async fn tail(
     extract::State(state): extract::State<State>,
     table: NameOfTable,
+    client: Client,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Problem> {
@@ -38,7 +40,7 @@ pub async fn tail(
     let follower = state
         .live
         .tails
-        .follow(shape, wanted, after)
+        .follow(shape, wanted, after, &client)
         .await
         .map_err(|error| match error {
             FollowError::Full => Problem::busy("too many tables and selections are followed at the moment"),
