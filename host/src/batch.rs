@@ -52,6 +52,18 @@ impl Delivery {
         Timestamp(self.published_ns.div_euclid(1_000))
     }
 
+    /// Whether the message only says that a key or a subject has no value any more: a deleted or purged key of a
+    /// key-value bucket, or what the broker writes when the last message of a subject expires. It has no payload, so
+    /// there is nothing to project.
+    pub fn is_delete_marker(&self) -> bool {
+        self.payload.is_empty()
+            && self.headers.iter().any(|(name, value)| match name.as_str() {
+                "KV-Operation" => matches!(value.as_str(), "DEL" | "PURGE"),
+                "Nats-Marker-Reason" => true,
+                _ => false,
+            })
+    }
+
     /// Bytes that the message holds in memory, for the bounds of batches and queues.
     pub fn size_bytes(&self) -> usize {
         let headers: usize = self
@@ -194,6 +206,30 @@ mod tests {
         assert!(clean.ends_with('…'));
         assert!(!clean.chars().any(char::is_control));
         assert_eq!(clean_text("a plain reason", 64), "a plain reason");
+    }
+
+    #[test]
+    fn delete_markers_are_empty_messages_with_a_certain_header() {
+        let marker = |name: &str, value: &str, payload: &'static [u8]| {
+            let delivery = Delivery {
+                subject: "$KV.j.a".into(),
+                sequence: 1,
+                published_ns: 1,
+                headers: vec![("Z".into(), "1".into()), (name.into(), value.into())],
+                payload: Bytes::from_static(payload),
+            };
+            delivery.is_delete_marker()
+        };
+        for (name, value, expected) in [
+            ("KV-Operation", "DEL", true),
+            ("KV-Operation", "PURGE", true),
+            ("KV-Operation", "PUT", false),
+            ("Nats-Marker-Reason", "MaxAge", true),
+            ("Nats-Msg-Id", "1", false),
+        ] {
+            assert_eq!(marker(name, value, b""), expected, "{name}: {value}");
+            assert!(!marker(name, value, b"{}"), "a message with a payload is one");
+        }
     }
 
     #[test]

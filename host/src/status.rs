@@ -28,6 +28,31 @@ pub enum State {
     Stopped,
 }
 
+/// What a warning is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schema(as = ProjectionWarningKind)]
+pub enum WarningKind {
+    /// The broker does not take the acknowledgements of this source.
+    AcknowledgementsRefused,
+    /// The broker deletes the consumer when the host is stopped for long, and messages with it.
+    ConsumerExpires,
+    /// A subject filter of this source can match nothing that the stream holds.
+    FilterMatchesNothing,
+}
+
+/// A condition that needs attention although the source runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ProjectionWarning)]
+pub struct Warning {
+    /// What it is about.
+    pub kind: WarningKind,
+    /// The condition and what can be done about it.
+    pub detail: String,
+    /// Whether the host is not ready because of it.
+    pub not_ready: bool,
+}
+
 /// One projection (a plugin's source) as the API shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[schema(as = Projection)]
@@ -64,6 +89,8 @@ pub struct Status {
     pub last_error: Option<String>,
     /// Since when (milliseconds since 1970) it has not moved although messages wait; none while it moves.
     pub stalled_since_ms: Option<i64>,
+    /// Conditions that need attention although the source runs, as of the last survey of the stream.
+    pub warnings: Vec<Warning>,
 }
 
 impl Status {
@@ -86,6 +113,7 @@ impl Status {
             missing: 0,
             last_error: None,
             stalled_since_ms: None,
+            warnings: Vec::new(),
         }
     }
 }

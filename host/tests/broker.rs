@@ -15,12 +15,18 @@ mod nats;
 mod embedded;
 #[path = "broker/faults.rs"]
 mod faults;
+#[path = "broker/limits.rs"]
+mod limits;
 #[path = "broker/link.rs"]
 mod link;
+#[path = "broker/malformed.rs"]
+mod malformed;
 #[path = "broker/messages.rs"]
 mod messages;
 #[path = "broker/owners.rs"]
 mod owners;
+#[path = "broker/permissions.rs"]
+mod permissions;
 #[path = "broker/reading.rs"]
 mod reading;
 #[path = "broker/retention.rs"]

@@ -35,6 +35,8 @@ mod io;
 mod line;
 #[path = "host/log.rs"]
 mod log;
+#[path = "host/malformed.rs"]
+mod malformed;
 #[path = "host/misbehaving.rs"]
 mod misbehaving;
 #[path = "host/operator.rs"]
@@ -45,6 +47,8 @@ mod power;
 mod seeds;
 #[path = "host/start.rs"]
 mod start;
+#[path = "host/warnings.rs"]
+mod warnings;
 #[path = "host/wasi.rs"]
 mod wasi;
 

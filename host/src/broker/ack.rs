@@ -9,14 +9,16 @@ use async_nats::Subject;
 use async_nats::jetstream::consumer::Config;
 use bytes::Bytes;
 
-use super::{BrokerError, ConsumerFacts, Inner, consumer, link};
+use super::client::Line;
+use super::sequence::Place;
+use super::{BrokerError, ConsumerFacts, Inner, consumer};
 
 /// What to acknowledge when the deliveries that it came with have taken effect. Dropping it acknowledges nothing.
 #[derive(Debug)]
 #[must_use = "what is never acknowledged keeps the broker's position behind"]
 pub struct AckToken {
-    /// The connection that the deliveries came over.
-    pub(super) generation: u64,
+    /// The number of the line that the deliveries came over.
+    pub(super) line: u64,
     pub(super) replies: Replies,
 }
 
@@ -48,10 +50,14 @@ pub enum AckError {
 /// stands still, and then it is not worth more than this.
 const ACK_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long the broker may take to answer an acknowledgement. It does within milliseconds.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// A handle on an open consumer, beside its [`super::Subscription`]. Cheap to clone, and usable while `next` waits.
 #[derive(Clone)]
 pub struct ConsumerHandle {
     pub(super) inner: Arc<Inner>,
+    pub(super) line: Arc<Line>,
     pub(super) stream: String,
     pub(super) consumer: String,
     pub(super) wanted: Arc<Config>,
@@ -64,7 +70,7 @@ impl ConsumerHandle {
     ///
     /// [`AckError`], which is worth a line in the log at most.
     pub async fn ack(&self, token: AckToken) -> Result<(), AckError> {
-        send(&self.inner, &token, "+ACK").await
+        send(&self.line, &token, "+ACK").await
     }
 
     /// Tells the broker that the deliveries of `token` are still being worked on, so that it does not deliver them
@@ -74,7 +80,32 @@ impl ConsumerHandle {
     ///
     /// [`AckError`], as for [`ConsumerHandle::ack`].
     pub async fn in_progress(&self, token: &AckToken) -> Result<(), AckError> {
-        send(&self.inner, token, "+WPI").await
+        send(&self.line, token, "+WPI").await
+    }
+
+    /// The stream sequence of the message that was acknowledged last over this handle's connection.
+    pub fn last_acknowledged(&self) -> Option<u64> {
+        let reply = self.line.last_ack()?;
+        Some(Place::parse(&reply)?.stream_sequence)
+    }
+
+    /// Sends the last acknowledgement again and waits for the broker's answer to it. Says whether one came: none comes
+    /// when the user may not publish acknowledgements, or when its account does not import their subject.
+    pub async fn confirm_last(&self) -> bool {
+        let Some(reply) = self.line.last_ack() else {
+            return false;
+        };
+        if self.line.is_lost() {
+            return false;
+        }
+        let answer = self.line.client.request(reply, Bytes::from_static(b"+ACK"));
+        matches!(tokio::time::timeout(CONFIRM_TIMEOUT, answer).await, Ok(Ok(_)))
+    }
+
+    /// Sends the acknowledgements that are on their way. To be called before the handle is dropped, which closes the
+    /// connection.
+    pub async fn flush(&self) {
+        self.line.flush(ACK_TIMEOUT / 2).await;
     }
 
     /// What the broker says of the consumer, and in what it differs from what was asked for when it was opened;
@@ -92,22 +123,24 @@ impl ConsumerHandle {
     }
 }
 
-pub(super) async fn send(inner: &Inner, token: &AckToken, word: &'static str) -> Result<(), AckError> {
+pub(super) async fn send(line: &Line, token: &AckToken, word: &'static str) -> Result<(), AckError> {
     let replies = match &token.replies {
         Replies::All(last) => std::slice::from_ref(last),
         Replies::Each(replies) => replies.as_slice(),
         Replies::Nothing => return Ok(()),
     };
     // It would wait in the client's queue and arrive at a consumer that has been put elsewhere meanwhile.
-    if link::generation(&inner.client) != token.generation || !inner.link.borrow().is_connected() {
+    if line.number != token.line || line.is_lost() {
         return Err(AckError::Reconnected);
     }
     let publish = async {
         for reply in replies {
-            inner
-                .client
+            line.client
                 .publish(reply.clone(), Bytes::from_static(word.as_bytes()))
                 .await?;
+        }
+        if let (Some(last), "+ACK") = (replies.last(), word) {
+            line.acknowledged(last);
         }
         Ok(())
     };

@@ -48,6 +48,12 @@ pub enum BrokerError {
         /// The broker's last complaint; a missing permission shows here.
         server_said: Option<String>,
     },
+    /// The user may not send this request.
+    #[error("the broker does not permit {what} to this user")]
+    Forbidden {
+        /// The request's subject.
+        what: String,
+    },
     /// JetStream says no.
     #[error("JetStream refuses {what}: {description} ({code})")]
     JetStream {
@@ -93,7 +99,7 @@ impl BrokerError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::NotConnected { .. } | Self::Timeout { .. } | Self::NoJetStream { .. } => true,
-            Self::Request { .. } => true,
+            Self::Request { .. } | Self::Forbidden { .. } => true,
             Self::JetStream { code, .. } => PASSING.iter().any(|passing| passing.0 == *code),
             Self::Refused { .. } | Self::Answer { .. } => false,
         }
@@ -104,6 +110,9 @@ impl BrokerError {
         match self {
             Self::Refused { hint, .. } => Some(hint),
             Self::NoJetStream { .. } => Some("enable JetStream on the broker, or check the JetStream domain"),
+            Self::Forbidden { .. } => {
+                Some("permit it to publish to this subject; docs/operations.md lists what Lantern needs")
+            }
             Self::Timeout { .. } => Some("the user may lack permissions on $JS.API.> or on its inbox"),
             _ => None,
         }
@@ -140,11 +149,16 @@ impl Inner {
         // Without this, a request would wait in the client's queue until it times out.
         self.server()?;
         let what = subject.clone();
-        match self
-            .jetstream
-            .request::<_, _, Response<Answer>>(subject, payload)
-            .await
-        {
+        let jetstream = self.current().jetstream;
+        let full_subject = format!("{}.{subject}", self.api_prefix);
+        let answer = tokio::select! {
+            biased;
+            answer = jetstream.request::<_, _, Response<Answer>>(subject, payload) => answer,
+            () = self.main.signals().denied(&full_subject) => {
+                return Err(BrokerError::Forbidden { what: full_subject });
+            }
+        };
+        match answer {
             Ok(Response::Ok(answer)) => Ok(Some(answer)),
             Ok(Response::Err { error }) if none.contains(&error.error_code()) => Ok(None),
             Ok(Response::Err { error }) => Err(BrokerError::JetStream {
@@ -156,7 +170,7 @@ impl Inner {
                 RequestErrorKind::NoResponders => BrokerError::NoJetStream { what },
                 RequestErrorKind::TimedOut => BrokerError::Timeout {
                     what,
-                    server_said: self.signals.server_said(),
+                    server_said: self.main.signals().server_said(),
                 },
                 _ => BrokerError::Request { what, source },
             }),

@@ -30,6 +30,8 @@ pub struct ConsumerFacts {
     pub paused_until: Option<Timestamp>,
     /// Whose it is, by its metadata.
     pub owner: Option<String>,
+    /// How long nobody may read through it before the broker deletes it; zero for ever.
+    pub inactive_threshold: Duration,
     /// In what it differs from what was asked for, in words: somebody has changed it. Only said by
     /// [`super::ConsumerHandle::facts`], which knows what was asked for.
     pub differences: Vec<String>,
@@ -111,7 +113,36 @@ pub(super) fn wanted(request: &OpenRequest, retention: Retention, version: Serve
     }
 }
 
-/// In what `found` differs from `wanted`, where it matters to what is delivered; in words.
+/// What one pull request may ask for at most. The broker fills these in from its own limits and from those of the
+/// stream when a consumer names none, so they are no change that anybody made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PullLimits {
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+    pub(super) expires: Duration,
+}
+
+impl PullLimits {
+    /// The lower of `self` and what the broker says of the consumer.
+    pub(super) fn within(self, config: &Config) -> Self {
+        let limit = |ours: usize, broker: i64| match usize::try_from(broker) {
+            Ok(broker @ 1..) => ours.min(broker),
+            _ => ours,
+        };
+        Self {
+            messages: limit(self.messages, config.max_batch),
+            bytes: limit(self.bytes, config.max_bytes),
+            expires: if config.max_expires.is_zero() {
+                self.expires
+            } else {
+                self.expires.min(config.max_expires)
+            },
+        }
+    }
+}
+
+/// In what `found` differs from `wanted`, as text, where it matters to what is delivered. What one request may ask
+/// for does not matter: [`PullLimits`] keeps to it.
 pub(super) fn differences(wanted: &Config, found: &Config) -> Vec<String> {
     let mut list = Vec::new();
     let mut compare = |what: &str, wanted: String, found: String| {
@@ -164,13 +195,6 @@ pub(super) fn differences(wanted: &Config, found: &Config) -> Vec<String> {
     );
     compare("headers only", false.to_string(), found.headers_only.to_string());
     compare("rate limit", 0.to_string(), found.rate_limit.to_string());
-    compare("max batch", 0.to_string(), found.max_batch.to_string());
-    compare("max bytes", 0.to_string(), found.max_bytes.to_string());
-    compare(
-        "max expires",
-        "0ns".to_owned(),
-        format!("{:?}", found.max_expires),
-    );
     compare("backoff", "[]".to_owned(), format!("{:?}", found.backoff));
     let priority = |config: &Config| (config.priority_policy == PriorityPolicy::None).to_string();
     compare("no priority policy", priority(wanted), priority(found));
@@ -187,6 +211,7 @@ pub(super) fn facts(info: &Info) -> ConsumerFacts {
         waiting: info.num_waiting as u64,
         paused_until: until.map(|time| Timestamp(nanoseconds(time.unix_timestamp_nanos()) / 1_000)),
         owner: info.config.metadata.get(OWNER).cloned(),
+        inactive_threshold: info.config.inactive_threshold,
         differences: Vec::new(),
     }
 }
@@ -258,6 +283,35 @@ mod tests {
     }
 
     #[test]
+    fn requests_keep_to_the_limits_of_the_broker() {
+        let ours = PullLimits {
+            messages: 4096,
+            bytes: 8 << 20,
+            expires: Duration::from_secs(10),
+        };
+        assert_eq!(ours.within(&Config::default()), ours);
+        let limited = Config {
+            max_batch: 250,
+            max_bytes: 100,
+            max_expires: Duration::from_secs(2),
+            ..Config::default()
+        };
+        let expected = PullLimits {
+            messages: 250,
+            bytes: 100,
+            expires: Duration::from_secs(2),
+        };
+        assert_eq!(ours.within(&limited), expected);
+        let wide = Config {
+            max_batch: 5000,
+            max_bytes: 1 << 30,
+            max_expires: Duration::from_secs(60),
+            ..Config::default()
+        };
+        assert_eq!(ours.within(&wide), ours);
+    }
+
+    #[test]
     fn changes_that_matter_are_named() {
         let start = Start::After {
             sequence: 0,
@@ -268,6 +322,9 @@ mod tests {
             filter_subjects: vec!["b".into(), "a.>".into()],
             description: Some("other words".into()),
             max_waiting: 512,
+            max_batch: 250,
+            max_bytes: 1 << 20,
+            max_expires: Duration::from_secs(5),
             ..ours.clone()
         };
         assert_eq!(differences(&ours, &same), Vec::<String>::new());

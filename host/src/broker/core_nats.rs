@@ -20,7 +20,6 @@ use futures_util::stream::{SelectAll, Stream};
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::link::Signals;
 use super::{Broker, headers};
 use crate::batch::{Delivery, Timestamp};
 
@@ -89,12 +88,7 @@ impl Broker {
     /// [`CoreError`] when a subject is no subject or the client was closed.
     pub async fn subscribe_core(&self, subjects: &[String]) -> Result<CoreSubscription, CoreError> {
         // The state of this connection is that of the main one, or nearly so: it has no `Link` of its own.
-        let client = self
-            .inner
-            .dialing
-            .dial(&Arc::new(Signals::default()))
-            .await
-            .map_err(CoreError::Connect)?;
+        let client = self.inner.dialing().dial().await.map_err(CoreError::Connect)?;
         let mut subscribers = SelectAll::new();
         for subject in subjects {
             let subscriber =

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_nats::connection::State;
-use async_nats::{Client, Event};
+use async_nats::Event;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::VERSION_MIN;
 use super::auth::CredentialsError;
+use super::client::{Current, Main};
 use crate::batch::{Timestamp, clean_text};
 
 /// The state of the connection to the broker.
@@ -114,6 +114,8 @@ pub(super) struct Signals {
     failure: Mutex<Failure>,
     refused: AtomicBool,
     wake: Notify,
+    /// What the broker complained of last.
+    complaints: watch::Sender<String>,
 }
 
 #[derive(Default)]
@@ -143,7 +145,9 @@ impl Signals {
             // No JetStream subscription asks for as much, and if it happens all the same, its reader finds the hole.
             Event::SlowConsumer(_) => return,
             Event::ServerError(error) => {
-                self.lock().server_said = Some(clean_text(&error.to_string(), 500));
+                let words = error.to_string();
+                self.lock().server_said = Some(clean_text(&words, 500));
+                self.complaints.send_replace(words);
             }
             Event::LameDuckMode => info!("the broker is about to shut down; looking for another one"),
             _ => {}
@@ -172,6 +176,21 @@ impl Signals {
     /// The last thing that the broker complained of; it often explains a request without an answer.
     pub(super) fn server_said(&self) -> Option<String> {
         self.lock().server_said.clone()
+    }
+
+    /// Returns when the broker complains, from now on, that the user may not publish to `subject`. It answers such a
+    /// request in no other way.
+    pub(super) async fn denied(&self, subject: &str) {
+        let mut complaints = self.complaints.subscribe();
+        let wanted = format!("\"{subject}\"");
+        while complaints.changed().await.is_ok() {
+            let words = complaints.borrow_and_update();
+            if words.to_lowercase().contains("permissions violation for publish") && words.contains(&wanted) {
+                return;
+            }
+        }
+        // The sender is ours, so the channel does not close.
+        std::future::pending().await
     }
 
     /// What to show while there is no connection.
@@ -211,18 +230,11 @@ fn is_refusal(error: &str) -> bool {
     error.starts_with("authorization violation") || error.starts_with("failed signing nonce")
 }
 
-/// How many connections `client` has made. Counted by the client before it reads the first message of a
-/// connection, so that nothing can arrive under a number that is too low.
-pub(super) fn generation(client: &Client) -> u64 {
-    client.statistics().connects.load(Ordering::SeqCst)
-}
+/// How long to wait before the settings are tried again that the client has refused at a replacement.
+const REPLACE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Starts to watch `client`. `urls` is what to show of where it connects to.
-pub(super) fn watch_over(
-    client: Client,
-    signals: Arc<Signals>,
-    urls: String,
-) -> (watch::Receiver<Link>, JoinHandle<()>) {
+/// Starts to watch the client for requests. `urls` is what to show of where it connects to.
+pub(super) fn watch_over(main: Arc<Main>, urls: String) -> (watch::Receiver<Link>, JoinHandle<()>) {
     let mut since = Timestamp::now();
     let (sender, receiver) = watch::channel(Link::Connecting {
         since,
@@ -231,14 +243,20 @@ pub(super) fn watch_over(
     let task = tokio::spawn(async move {
         let mut seen = None;
         loop {
-            // The events wake us at once, but the library drops them when they come too fast.
-            let _ = tokio::time::timeout(Duration::from_millis(500), signals.wake.notified()).await;
-            let next = if client.connection_state() == State::Connected {
-                let generation = generation(&client);
+            let current = main.current();
+            let signals = main.signals();
+            tokio::select! {
+                () = signals.wake.notified() => {}
+                () = current.ended() => {}
+                // The events wake us at once, but the library drops them when they come too fast.
+                () = tokio::time::sleep(Duration::from_millis(500)) => {}
+            }
+            let next = if current.is_connected() {
+                let generation = current.generation();
                 if seen == Some(generation) {
                     continue;
                 }
-                let Some(link) = look(&client, &urls, generation).await else {
+                let Some(link) = look(&current, &urls, generation).await else {
                     continue;
                 };
                 seen = Some(generation);
@@ -256,20 +274,33 @@ pub(super) fn watch_over(
                 report(&sender.borrow(), &next, &urls);
                 sender.send_replace(next);
             }
+            if current.has_ended() {
+                replace(&main).await;
+            }
         }
     });
     (receiver, task)
 }
 
+/// Puts another client in the place of one whose task has ended, which no reconnecting can mend.
+async fn replace(main: &Main) {
+    warn!("the NATS client library stopped unexpectedly; connecting with a new client");
+    if let Err(error) = main.replace().await {
+        warn!(%error, "cannot make a new NATS client; trying again");
+        tokio::time::sleep(REPLACE_PAUSE).await;
+    }
+}
+
 /// What we are connected to; none when the connection did not last.
-async fn look(client: &Client, urls: &str, number: u64) -> Option<Link> {
+async fn look(current: &Current, urls: &str, number: u64) -> Option<Link> {
+    let client = &current.client;
     // The library publishes the server's facts after it has reported the connection; a round trip comes after both.
     tokio::time::timeout(Duration::from_secs(5), client.flush())
         .await
         .ok()?
         .ok()?;
     let facts = client.try_server_info()?;
-    if generation(client) != number || client.connection_state() != State::Connected {
+    if current.generation() != number || !current.is_connected() {
         return None;
     }
     let version = ServerVersion::parse(&facts.version);

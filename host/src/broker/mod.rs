@@ -1,5 +1,6 @@
-//! The broker: the only module that names async_nats. Owns the one client of the host, watches its connection,
-//! and hands out messages in stream order, acknowledgements, and facts about streams and consumers.
+//! The broker: the only module that names async_nats. Owns the host's client for requests, watches its connection,
+//! and hands out messages in stream order, acknowledgements, and facts about streams and consumers. Each subscription
+//! has its own connection.
 //!
 //! It knows nothing of rows, plugins or checkpoints. What it promises is that whatever [`Subscription::next`]
 //! hands out follows without a hole on what it handed out before; when it cannot promise that any more, it says so
@@ -8,6 +9,7 @@
 mod ack;
 mod api;
 mod auth;
+mod client;
 mod config;
 mod consumer;
 mod core_nats;
@@ -25,11 +27,12 @@ mod stored;
 mod stream;
 mod suspects;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, ServerAddr, jetstream};
+use async_nats::{Client, ConnectOptions, ServerAddr};
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -49,6 +52,7 @@ pub use send::SendError;
 pub use stored::Fingerprint;
 pub use stream::{Retention, StorageKind, StreamFacts};
 
+use client::{Current, Main};
 use embedded::Embedded;
 use link::Signals;
 
@@ -68,21 +72,20 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// nothing else, and counts what is dropped all the same.
 const SUBSCRIPTION_CAPACITY: usize = 32 * 1024;
 
-/// A handle on the broker. Cheap to clone; all clones share one connection.
+/// A handle on the broker. Cheap to clone; all clones share one connection for requests.
 #[derive(Clone)]
 pub struct Broker {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    dialing: Dialing,
-    client: Client,
-    jetstream: jetstream::Context,
+    main: Arc<Main>,
     /// What JetStream's own subjects begin with.
     api_prefix: String,
     link: watch::Receiver<Link>,
-    signals: Arc<Signals>,
     suspects: Mutex<suspects::Suspects>,
+    /// Consumers that we use and may not write our name on, by stream and consumer.
+    unnamed: Mutex<HashSet<(String, String)>>,
     embedded: Option<Embedded>,
     monitor: tokio_util::task::AbortOnDropHandle<()>,
 }
@@ -121,24 +124,20 @@ impl Broker {
             remote: Arc::new(remote),
             addresses,
         };
-        let client = dialing
-            .dial(&signals)
+        let main = Main::dial(dialing, api_prefix.clone(), signals)
             .await
+            .map(Arc::new)
             .map_err(|source| ConnectError::Client { source })?;
-        let builder = jetstream::context::ContextBuilder::new().timeout(REQUEST_TIMEOUT);
-        let jetstream = builder.api_prefix(api_prefix.as_str()).build(client.clone());
-        let (link, monitor) = link::watch_over(client.clone(), Arc::clone(&signals), urls);
+        let (link, monitor) = link::watch_over(Arc::clone(&main), urls);
         let monitor = tokio_util::task::AbortOnDropHandle::new(monitor);
         let suspects = Mutex::default();
         Ok(Self {
             inner: Arc::new(Inner {
-                dialing,
-                client,
-                jetstream,
+                main,
                 api_prefix,
                 link,
-                signals,
                 suspects,
+                unnamed: Mutex::default(),
                 embedded,
                 monitor,
             }),
@@ -158,22 +157,36 @@ impl Broker {
     /// Sends what is still to be sent, ends the connection, and then stops the embedded broker. To be called when
     /// nothing else uses the broker any more; takes a second or two at most.
     pub async fn stop(&self) {
-        let flush = tokio::time::timeout(Duration::from_millis(500), self.inner.client.flush());
+        let client = self.inner.current().client;
+        let flush = tokio::time::timeout(Duration::from_millis(500), client.flush());
         if self.inner.link.borrow().is_connected() && !matches!(flush.await, Ok(Ok(()))) {
-            warn!(
-                "the last acknowledgements may not have reached the broker; they are sent again after the start"
-            );
+            warn!("the last requests may not have reached the broker");
         }
         self.inner.monitor.abort();
         // A connection that is already gone needs no draining.
-        let _ = tokio::time::timeout(Duration::from_millis(500), self.inner.client.drain()).await;
+        let _ = tokio::time::timeout(Duration::from_millis(500), client.drain()).await;
         if let Some(embedded) = &self.inner.embedded {
             embedded.stop().await;
         }
     }
+}
+
+impl Inner {
+    /// The client for requests, as it is at the moment.
+    fn current(&self) -> Current {
+        self.main.current()
+    }
+
+    fn dialing(&self) -> &Dialing {
+        self.main.dialing()
+    }
+
+    fn unnamed(&self) -> std::sync::MutexGuard<'_, HashSet<(String, String)>> {
+        self.unnamed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     fn suspects(&self) -> std::sync::MutexGuard<'_, suspects::Suspects> {
-        self.inner.suspects.lock().unwrap_or_else(PoisonError::into_inner)
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -207,9 +220,12 @@ struct Dialing {
 }
 
 impl Dialing {
-    /// Makes a client that begins to connect; `signals` hears how it goes.
-    async fn dial(&self, signals: &Arc<Signals>) -> Result<Client, async_nats::ConnectError> {
-        self.options(signals).connect(self.addresses.as_slice()).await
+    /// Makes a client that begins to connect, for one reader; its state is not watched.
+    async fn dial(&self) -> Result<Client, async_nats::ConnectError> {
+        let options = self
+            .options(&Arc::new(Signals::default()))
+            .retry_on_initial_connect();
+        options.connect(self.addresses.as_slice()).await
     }
 
     fn options(&self, signals: &Arc<Signals>) -> ConnectOptions {
@@ -224,18 +240,12 @@ impl Dialing {
             }
         })
         .name(&self.config.client_name)
-        .retry_on_initial_connect()
         .ping_interval(self.config.ping_interval)
         .connection_timeout(Duration::from_secs(5))
         .request_timeout(Some(REQUEST_TIMEOUT))
         .subscription_capacity(SUBSCRIPTION_CAPACITY);
         let delaying = Arc::clone(signals);
         options = options.reconnect_delay_callback(move |attempts| delaying.delay(attempts));
-        let listening = Arc::clone(signals);
-        options = options.event_callback(move |event| {
-            listening.event(&event);
-            std::future::ready(())
-        });
         let looking = Arc::clone(signals);
         options = options.reconnect_to_server_callback(move |servers, _| {
             looking.attempt(&servers);

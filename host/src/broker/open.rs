@@ -3,6 +3,7 @@
 //! brokers (nats-server #8491), so it is looked up first, and deleted before it is made anew.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::ErrorCode;
@@ -12,12 +13,14 @@ use serde_json::json;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::ack::ConsumerHandle;
 use super::api::EMPTY;
+use super::client::Line;
 use super::consumer::{OWNER, differences, wanted};
 use super::link::ServerVersion;
 use super::pull::PULL_EXPIRES;
 use super::stream::retention;
-use super::{Broker, BrokerError, Inner, Retention, Subscription, link};
+use super::{Broker, BrokerError, Inner, Retention, Subscription, suspects};
 
 /// What a source wants to read, and from where on.
 #[derive(Clone, Debug)]
@@ -88,8 +91,9 @@ pub enum OpenError {
         /// Whose it is, by its metadata.
         owner: Option<String>,
     },
-    /// The consumer of an interest stream is not as it has to be, and to make it anew would lose messages.
-    #[error("consumer {consumer} of interest stream {stream} was changed: {}", differences.join("; "))]
+    /// The consumer is not as it has to be, and it cannot be replaced: on an interest stream that would lose messages,
+    /// and elsewhere the user may not be permitted to.
+    #[error("consumer {consumer} of stream {stream} was changed: {}", differences.join("; "))]
     Changed {
         /// The stream.
         stream: String,
@@ -131,9 +135,10 @@ impl OpenError {
             Self::Broker(error) => error.hint(),
             Self::NoStream { .. } => Some("create the stream, or let the configuration ask for it"),
             Self::Taken { .. } => Some("stop the other host: two cannot read through one consumer"),
-            Self::Changed { .. } => {
-                Some("set the consumer back as it was, or delete it if what it has not read may be lost")
-            }
+            Self::Changed { .. } => Some(
+                "set the consumer back as it was, or delete it if what it has not read may be lost (Lantern replaces it \
+                     on streams that keep messages, when it is permitted to)",
+            ),
             Self::NeedsReset { .. } => Some("upgrade the broker, or give the stream limits retention"),
             Self::Ahead { .. } => None,
         }
@@ -153,10 +158,6 @@ impl Broker {
     pub async fn open(&self, request: OpenRequest) -> Result<Subscription, OpenError> {
         let inner = &self.inner;
         let server = inner.server()?;
-        let generation = link::generation(&inner.client);
-        if generation != server.generation {
-            return Err(BrokerError::NotConnected { last_error: None }.into());
-        }
         let Some(stream) = inner.stream_info(&request.stream).await? else {
             return Err(OpenError::NoStream {
                 stream: request.stream,
@@ -172,9 +173,16 @@ impl Broker {
                 last,
             });
         }
-        warn_of_deaf_filters(&request, &stream.config.subjects);
         let retention = retention(stream.config.retention);
         let wanted = wanted(&request, retention, server.version);
+        let line = Line::dial(&inner.main).await?;
+        let care = match request.start {
+            Start::After { sequence, .. } => inner
+                .suspects()
+                .get_mut(&suspects::key(&request))
+                .and_then(|suspect| suspect.care(sequence)),
+            Start::AfterTime(_) => None,
+        };
         let info = match inner.consumer_info(&request.stream, &request.consumer).await? {
             None => inner.make(&request, &wanted, retention, server.version).await?,
             Some(_) if retention == Retention::Interest && !server.version.has_reset() => {
@@ -185,30 +193,35 @@ impl Broker {
             }
             Some(found) => {
                 let found = inner.unused(&request, found).await?;
-                inner
-                    .rewind(&request, &wanted, retention, server.version, found)
-                    .await?
+                let ours = inner.is_ours(&request, &found);
+                if care.is_some() && retention != Retention::Limits && ours {
+                    // What was delivered can only be acknowledged before the consumer is put back.
+                    found
+                } else {
+                    inner
+                        .rewind(&request, &wanted, retention, server.version, found)
+                        .await?
+                }
             }
         };
-        Subscription::new(
-            self,
-            request,
-            wanted,
-            retention,
-            generation,
-            info.delivered.consumer_sequence,
-        )
-        .await
+        let handle = ConsumerHandle {
+            inner: Arc::clone(inner),
+            line: Arc::new(line),
+            stream: request.stream.clone(),
+            consumer: request.consumer.clone(),
+            wanted: Arc::new(wanted),
+        };
+        Subscription::new(handle, request, retention, &info, care).await
     }
 }
 
 impl Inner {
-    /// Waits until nobody pulls through the consumer. Our own requests of before are gone at once: the client has
-    /// said so on the same connection. What a connection that died silently has left behind is gone when its
+    /// Waits until nobody pulls through the consumer. Our own earlier requests go as soon as the broker has noticed
+    /// that their connection was closed. What a connection that died silently has left behind is gone when its
     /// requests expire; what is still there then belongs to another host with a copy of our database.
     async fn unused(&self, request: &OpenRequest, found: Info) -> Result<Info, OpenError> {
         let owner = found.config.metadata.get(OWNER).cloned();
-        let ours = owner.as_deref() == Some(request.owner.as_str());
+        let ours = self.is_ours(request, &found);
         if ours && found.num_waiting == 0 {
             return Ok(found);
         }
@@ -226,8 +239,10 @@ impl Inner {
             IDLE_WATCH
         };
         let deadline = Instant::now() + patience;
+        let mut pause = Duration::from_millis(5);
         loop {
-            tokio::time::sleep(Duration::from_millis(250)).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(250));
             let Some(now) = self.consumer_info(&request.stream, &request.consumer).await? else {
                 return Ok(found);
             };
@@ -242,6 +257,14 @@ impl Inner {
         }
     }
 
+    /// Whether the consumer has our name, or none, because we were not permitted to write ours.
+    fn is_ours(&self, request: &OpenRequest, found: &Info) -> bool {
+        match found.config.metadata.get(OWNER) {
+            Some(owner) => *owner == request.owner,
+            None => self.unnamed().contains(&suspects::key(request)),
+        }
+    }
+
     /// Puts the consumer `found` where `request` says.
     async fn rewind(
         &self,
@@ -253,30 +276,32 @@ impl Inner {
     ) -> Result<Info, OpenError> {
         let differences = differences(wanted, &found.config);
         let owner = found.config.metadata.get(OWNER);
-        let adopted = owner != Some(&request.owner);
-        if retention == Retention::Interest {
-            if !differences.is_empty() {
-                let (stream, consumer) = (request.stream.clone(), request.consumer.clone());
-                return Err(OpenError::Changed {
-                    stream,
-                    consumer,
-                    differences,
-                });
-            }
+        let adopted = !self.is_ours(request, &found);
+        let resettable = retention == Retention::Interest
+            || (version.has_reset() && matches!(request.start, Start::After { .. }));
+        let changed = |differences| OpenError::Changed {
+            stream: request.stream.clone(),
+            consumer: request.consumer.clone(),
+            differences,
+        };
+        if differences.is_empty() && resettable {
             if adopted {
+                info!(
+                    stream = request.stream,
+                    consumer = request.consumer,
+                    before = owner,
+                    "nobody uses the consumer: taking it over"
+                );
                 self.adopt(request, wanted, &found).await?;
             }
             return Ok(self
                 .reset(request, rewound(request.start, retention, &found))
                 .await?);
         }
-        if differences.is_empty() && !adopted && version.has_reset() {
-            if matches!(request.start, Start::After { .. }) {
-                return Ok(self
-                    .reset(request, rewound(request.start, retention, &found))
-                    .await?);
-            }
-        } else if adopted {
+        if retention == Retention::Interest {
+            return Err(changed(differences));
+        }
+        if adopted {
             info!(
                 stream = request.stream,
                 consumer = request.consumer,
@@ -291,13 +316,19 @@ impl Inner {
                 "the consumer is not as it was made: replacing it"
             );
         }
-        let _: Option<DeleteStatus> = self
+        let deleted: Result<Option<DeleteStatus>, BrokerError> = self
             .request(
                 format!("CONSUMER.DELETE.{}.{}", request.stream, request.consumer),
                 &EMPTY,
                 &[ErrorCode::CONSUMER_NOT_FOUND],
             )
-            .await?;
+            .await;
+        match deleted {
+            Err(BrokerError::Forbidden { .. }) if !differences.is_empty() => {
+                return Err(changed(differences));
+            }
+            deleted => deleted?,
+        };
         // An operator's pause outlives the rewinding.
         let wanted = Config {
             pause_until: found.config.pause_until,
@@ -325,8 +356,29 @@ impl Inner {
         }
     }
 
-    /// Writes our name on a consumer that is otherwise as it should be.
+    /// Writes our name on a consumer that is otherwise as it should be. One that somebody made for us, without a name,
+    /// is also used when we may not write on it.
     async fn adopt(&self, request: &OpenRequest, wanted: &Config, found: &Info) -> Result<(), BrokerError> {
+        match self.write_name(request, wanted, found).await {
+            Err(BrokerError::Forbidden { .. }) if !found.config.metadata.contains_key(OWNER) => {
+                info!(
+                    stream = request.stream,
+                    consumer = request.consumer,
+                    "using a consumer that Lantern is not permitted to write its name on"
+                );
+                self.unnamed().insert(suspects::key(request));
+                Ok(())
+            }
+            written => written,
+        }
+    }
+
+    async fn write_name(
+        &self,
+        request: &OpenRequest,
+        wanted: &Config,
+        found: &Info,
+    ) -> Result<(), BrokerError> {
         // What the server has added to the metadata is the server's.
         let ours = wanted
             .metadata
@@ -388,52 +440,5 @@ fn rewound(start: Start, retention: Retention, found: &Info) -> u64 {
         Retention::Limits => after + 1,
         // What is committed and whose acknowledgement was lost is still there, and has to be acknowledged.
         Retention::WorkQueue | Retention::Interest => after.min(found.ack_floor.stream_sequence) + 1,
-    }
-}
-
-/// The broker does not mind a filter that can match nothing, for example after the stream's subjects were edited.
-fn warn_of_deaf_filters(request: &OpenRequest, stream_subjects: &[String]) {
-    for filter in &request.subjects {
-        if !stream_subjects.is_empty() && !stream_subjects.iter().any(|subject| overlap(filter, subject)) {
-            warn!(
-                stream = request.stream,
-                filter,
-                ?stream_subjects,
-                "no subject of the stream can match this filter: nothing will be read by it"
-            );
-        }
-    }
-}
-
-/// Whether some subject matches both patterns.
-fn overlap(a: &str, b: &str) -> bool {
-    let (mut a, mut b) = (a.split('.'), b.split('.'));
-    loop {
-        match (a.next(), b.next()) {
-            (None, None) => return true,
-            (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
-            (Some(x), Some(y)) if x == y || x == "*" || y == "*" => {}
-            _ => return false,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn filters_and_subjects_that_share_nothing_are_seen() {
-        for (a, b, expected) in [
-            ("obs.>", "obs.*", true),
-            ("obs.>", "obs", false),
-            ("a.*.c", "a.b.*", true),
-            ("a.b", "a.c", false),
-            (">", "x.y.z", true),
-            ("a.b.c", "a.b", false),
-        ] {
-            assert_eq!(overlap(a, b), expected, "{a} {b}");
-            assert_eq!(overlap(b, a), expected, "{b} {a}");
-        }
     }
 }

@@ -3,35 +3,43 @@
 //! histories; it hides the heartbeats, which say how many deliveries there have been and so reveal a lost last one;
 //! and a message that is larger than a request's limit needs another request than the rest.
 
+mod from_store;
+
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::Config;
+use async_nats::jetstream::consumer::Info;
 use async_nats::{Message, StatusCode, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use serde_json::json;
-use tokio::sync::watch;
-use tracing::{debug, warn};
+use tokio::time::Instant;
+use tracing::debug;
 
 use super::ack::{self, AckToken, Replies};
+use super::consumer::PullLimits;
 use super::sequence::{Order, Place, Verdict};
-use super::{Broker, BrokerError, ConsumerHandle, Link, OpenError, OpenRequest, Retention, Start};
-use super::{headers, link, suspects};
+use super::suspects::Care;
+use super::{BrokerError, ConsumerHandle, OpenError, OpenRequest, Retention, Start};
+use super::{headers, suspects};
 use crate::batch::Delivery;
 
-/// Messages asked for at once. Another request follows when half of them have come; the other half lasts for 5 ms at
+/// What is asked for at once, where the broker sets no lower limit.
+///
+/// Messages: another request follows when half of them have come; the other half lasts for 5 ms at
 /// 400,000 messages a second, many times the round trip to a broker nearby, so that it never waits for us.
-const PULL_MESSAGES: usize = 4096;
-
-/// Bytes asked for at once. With the two requests that can be open at a time, 16 MiB is what one subscription may
+///
+/// Bytes: with the two requests that can be open at a time, 16 MiB is what one subscription may
 /// hold while its owner is busy.
-const PULL_BYTES: usize = 8 * 1024 * 1024;
+const PULL: PullLimits = PullLimits {
+    messages: 4096,
+    bytes: 8 * 1024 * 1024,
+    expires: PULL_EXPIRES,
+};
 
 /// The most messages that can be under way to a subscription.
-const OUTSTANDING_MAX: usize = PULL_MESSAGES + PULL_MESSAGES / 2;
+const OUTSTANDING_MAX: usize = PULL.messages + PULL.messages / 2;
 const _: () = assert!(
     super::SUBSCRIPTION_CAPACITY > 4 * OUTSTANDING_MAX,
     "heartbeats and statuses need room beside the messages, or the library drops some"
@@ -91,29 +99,14 @@ pub enum PullError {
     #[error("the broker does not answer pull requests")]
     NoResponders,
     /// A message made the client drop the connection; some messages were read past it one by one.
-    #[error("messages were read beside the consumer, past one that breaks the connection")]
+    #[error("messages were read from the stream's store, past one that the client library cannot receive")]
     PastUnreadable,
-    /// A message makes the client drop the connection, and it can only be read through the consumer.
-    #[error("message {sequence} cannot be read: its headers break the connection")]
-    Unreadable {
-        /// Its sequence.
-        sequence: u64,
-    },
-    /// The client was closed.
-    #[error("the connection was closed")]
-    Closed,
 }
 
 impl PullError {
-    /// Whether to open again soon; otherwise somebody has to do something first.
-    pub fn is_retryable(&self) -> bool {
-        !matches!(self, Self::Closed | Self::Unreadable { .. })
-    }
-
     /// What the operator can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Unreadable { .. } => Some("look at the message with `nats stream get` and delete it"),
             Self::Hole { .. } => Some("if it happens again, another program reads through the same consumer"),
             _ => None,
         }
@@ -134,11 +127,10 @@ pub struct Subscription {
     handle: ConsumerHandle,
     request: OpenRequest,
     retention: Retention,
-    generation: u64,
-    link: watch::Receiver<Link>,
     subscriber: Subscriber,
     pull_subject: String,
     inbox: String,
+    limits: PullLimits,
     order: Order,
     /// Messages asked for that have neither come nor been taken back by the broker.
     outstanding: usize,
@@ -149,9 +141,25 @@ pub struct Subscription {
     /// A message that would have made a batch too large; it begins the next one.
     held: Option<Message>,
     failed: Option<PullError>,
-    /// Messages still to be read one by one.
-    careful: u32,
+    /// Messages are read out of the store, one by one, as long as this is there.
+    care: Option<Care>,
+    store_reads: StoreReads,
     handed_out: bool,
+}
+
+/// What was read out of the store by one subscription.
+#[derive(Default)]
+struct StoreReads {
+    /// The first sequence that was not examined, where each message is acknowledged separately.
+    next: u64,
+    /// Deliveries of the consumer when the subscription began.
+    delivered: u64,
+    /// Messages handed out or acknowledged.
+    messages: u64,
+    /// When the last one was found that ends a connection.
+    found: Option<Instant>,
+    /// Whether the subscription ends with it.
+    done: bool,
 }
 
 #[derive(Default)]
@@ -166,24 +174,21 @@ struct Batch {
 
 impl Subscription {
     pub(super) async fn new(
-        broker: &Broker,
+        handle: ConsumerHandle,
         request: OpenRequest,
-        wanted: Config,
         retention: Retention,
-        generation: u64,
-        delivered: u64,
+        info: &Info,
+        care: Option<Care>,
     ) -> Result<Self, OpenError> {
-        let inner = &broker.inner;
-        let inbox = inner.client.new_inbox();
-        let subscriber =
-            inner
-                .client
-                .subscribe(inbox.clone())
-                .await
-                .map_err(|error| BrokerError::Answer {
-                    what: format!("subscribe to {inbox}"),
-                    detail: error.to_string(),
-                })?;
+        let client = &handle.line.client;
+        let inbox = client.new_inbox();
+        let subscriber = client
+            .subscribe(inbox.clone())
+            .await
+            .map_err(|error| BrokerError::Answer {
+                what: format!("subscribe to {inbox}"),
+                detail: error.to_string(),
+            })?;
         let (after, published_ns) = match request.start {
             Start::After {
                 sequence,
@@ -191,26 +196,16 @@ impl Subscription {
             } => (sequence, published_ns),
             Start::AfterTime(_) => (0, None),
         };
-        let careful = broker
-            .suspects()
-            .get_mut(&suspects::key(&request))
-            .map_or(0, |suspect| suspect.careful_now(after));
+        let delivered = info.delivered.consumer_sequence;
         Ok(Self {
-            handle: ConsumerHandle {
-                inner: Arc::clone(inner),
-                stream: request.stream.clone(),
-                consumer: request.consumer.clone(),
-                wanted: Arc::new(wanted),
-            },
             retention,
-            generation,
-            link: broker.link(),
             subscriber,
             pull_subject: format!(
                 "{}.CONSUMER.MSG.NEXT.{}.{}",
-                inner.api_prefix, request.stream, request.consumer
+                handle.inner.api_prefix, request.stream, request.consumer
             ),
             inbox,
+            limits: PULL.within(&info.config),
             order: Order::new(delivered, after, published_ns),
             outstanding: 0,
             oversized: false,
@@ -218,8 +213,14 @@ impl Subscription {
             batch: Batch::default(),
             held: None,
             failed: None,
-            careful,
+            care,
+            store_reads: StoreReads {
+                next: info.ack_floor.stream_sequence.min(after) + 1,
+                delivered,
+                ..StoreReads::default()
+            },
             handed_out: false,
+            handle,
             request,
         })
     }
@@ -240,29 +241,36 @@ impl Subscription {
     /// [`PullError`], after which the subscription has ended. What was handed out before is good.
     pub async fn next(&mut self, messages_max: usize, bytes_max: usize) -> Result<Pulled, PullError> {
         loop {
-            if link::generation(&self.handle.inner.client) != self.generation {
+            let line = &self.handle.line;
+            if line.was_remade() {
                 return Err(PullError::Reconnected);
             }
-            if self.careful > 0 && self.failed.is_none() {
-                self.read_beside(messages_max, bytes_max).await?;
+            // Looked at before the last messages are taken: what had arrived by then is in order, and good.
+            let lost = line.is_lost();
+            if self.care.is_some() && self.failed.is_none() && !lost {
+                self.read_from_store(messages_max, bytes_max).await?;
             } else {
                 self.drain(messages_max, bytes_max).await;
             }
             self.acknowledge_covered().await;
             if !self.batch.deliveries.is_empty() {
                 self.ask().await;
-                self.handed_out = true;
-                return Ok(self.batch.take(self.generation, self.retention));
+                return Ok(self.batch.take(self.handle.line.number, self.retention));
             }
             if let Some(error) = self.failed.clone() {
                 return Err(self.explain(error).await);
             }
-            self.ask().await;
-            self.wait().await?;
+            if lost {
+                return Err(PullError::Reconnected);
+            }
+            if self.care.is_none() {
+                self.ask().await;
+                self.wait().await?;
+            }
         }
     }
 
-    /// Waits until there is something to take.
+    /// Waits until there is something to take, or the line is lost.
     async fn wait(&mut self) -> Result<(), PullError> {
         let silence = HEARTBEAT * 2 + HEARTBEAT / 2;
         tokio::select! {
@@ -271,14 +279,11 @@ impl Subscription {
                 match message {
                     // Judged by the next `drain`; nothing else is between here and there.
                     Some(message) => self.held = Some(message),
-                    None => self.failed = Some(PullError::Closed),
+                    None => self.failed = Some(PullError::Reconnected),
                 }
                 Ok(())
             }
-            changed = self.link.changed() => {
-                let lost = changed.is_err() || !self.link.borrow().is_connected();
-                if lost { Err(PullError::Reconnected) } else { Ok(()) }
-            }
+            () = self.handle.line.lost() => Ok(()),
             () = tokio::time::sleep(silence) => Err(PullError::Silent { after: silence }),
         }
     }
@@ -301,7 +306,7 @@ impl Subscription {
                         }
                         self.accept(message);
                     }
-                    Poll::Ready(None) => self.failed = Some(PullError::Closed),
+                    Poll::Ready(None) => self.failed = Some(PullError::Reconnected),
                     Poll::Pending => break,
                 }
             }
@@ -348,6 +353,7 @@ impl Subscription {
                 return;
             }
         }
+        self.handed_out = true;
         self.batch.bytes += message.length;
         if explicit {
             self.batch.replies.extend(message.reply);
@@ -394,7 +400,7 @@ impl Subscription {
             (_, "Message Size Exceeds MaxBytes") => {
                 // The rest of a request's bytes is often too small for the next message; only a whole request that
                 // is too small is special.
-                self.oversized |= unused == Some(PULL_MESSAGES);
+                self.oversized |= unused == Some(self.limits.messages);
             }
             _ => {
                 self.rejections += 1;
@@ -414,25 +420,30 @@ impl Subscription {
         let due = if self.oversized {
             self.outstanding == 0
         } else {
-            self.outstanding <= PULL_MESSAGES / 2
+            self.outstanding <= self.limits.messages / 2
         };
-        if !due || self.failed.is_some() || self.careful > 0 {
+        if !due || self.failed.is_some() || self.care.is_some() || self.handle.line.is_lost() {
             return;
         }
+        let PullLimits {
+            mut messages,
+            bytes,
+            expires,
+        } = self.limits;
         let mut request = json!({
-            "batch": PULL_MESSAGES,
-            "max_bytes": PULL_BYTES,
-            "expires": PULL_EXPIRES.as_nanos() as u64,
-            "idle_heartbeat": HEARTBEAT.as_nanos() as u64,
+            "batch": messages,
+            "max_bytes": bytes,
+            "expires": expires.as_nanos() as u64,
+            // The broker wants two of them within the life of a request.
+            "idle_heartbeat": HEARTBEAT.min(expires / 2).as_nanos() as u64,
         });
-        let mut messages = PULL_MESSAGES;
         if self.oversized {
             messages = 1;
             request["batch"] = json!(1);
             request["max_bytes"] = json!(0);
         }
         let payload = Bytes::from(request.to_string());
-        let client = &self.handle.inner.client;
+        let client = &self.handle.line.client;
         match client
             .publish_with_reply(self.pull_subject.clone(), self.inbox.clone(), payload)
             .await
@@ -443,7 +454,7 @@ impl Subscription {
             }
             Err(error) => {
                 debug!(%error, "cannot ask for messages");
-                self.failed = Some(PullError::Closed);
+                self.failed = Some(PullError::Reconnected);
             }
         }
     }
@@ -454,10 +465,10 @@ impl Subscription {
         }
         let replies = std::mem::take(&mut self.batch.covered);
         let token = AckToken {
-            generation: self.generation,
+            line: self.handle.line.number,
             replies: Replies::Each(replies),
         };
-        if let Err(error) = ack::send(&self.handle.inner, &token, "+ACK").await {
+        if let Err(error) = ack::send(&self.handle.line, &token, "+ACK").await {
             debug!(%error, "acknowledgements of known messages are lost; they come again after the next opening");
         }
     }
@@ -481,49 +492,10 @@ impl Subscription {
             _ => error,
         }
     }
-
-    /// Fills the batch from the stream's store, one message at a time.
-    async fn read_beside(&mut self, messages_max: usize, bytes_max: usize) -> Result<(), PullError> {
-        let request = &self.request;
-        while self.careful > 0
-            && self.batch.deliveries.len() < messages_max.max(1)
-            && self.batch.bytes < bytes_max
-        {
-            let from = self.order.highest() + 1;
-            let found = self
-                .handle
-                .inner
-                .stored_from(&request.stream, from, &request.subjects)
-                .await;
-            let found = found.map_err(|error| {
-                warn!(%error, stream = request.stream, "cannot read messages one by one");
-                PullError::Reconnected
-            })?;
-            let Some(delivery) = found else {
-                // Nothing there that could have done it: it was the network.
-                self.careful = 0;
-                break;
-            };
-            if self.retention != Retention::Limits {
-                return Err(PullError::Unreadable {
-                    sequence: delivery.sequence,
-                });
-            }
-            self.careful -= 1;
-            self.order.skip_to(delivery.sequence, delivery.published_ns);
-            self.batch.bytes += delivery.size_bytes();
-            self.batch.deliveries.push(delivery);
-            // The consumer knows nothing of these, and has to be put behind them.
-            if self.careful == 0 {
-                self.failed = Some(PullError::PastUnreadable);
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Batch {
-    fn take(&mut self, generation: u64, retention: Retention) -> Pulled {
+    fn take(&mut self, line: u64, retention: Retention) -> Pulled {
         let batch = std::mem::take(self);
         let replies = match (retention, batch.last_reply) {
             (Retention::Limits, Some(last)) => Replies::All(last),
@@ -532,7 +504,7 @@ impl Batch {
         };
         Pulled {
             deliveries: batch.deliveries,
-            ack: AckToken { generation, replies },
+            ack: AckToken { line, replies },
         }
     }
 }
@@ -540,21 +512,17 @@ impl Batch {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let inner = &self.handle.inner;
-        let lost = link::generation(&inner.client) != self.generation || !inner.link.borrow().is_connected();
-        let broker = Broker {
-            inner: Arc::clone(inner),
-        };
-        let mut suspects = broker.suspects();
-        if self.handed_out {
-            // Remembers how far the careful reading has grown, as long as it goes on.
-            if !lost && self.failed != Some(PullError::PastUnreadable) {
-                suspects.remove(&suspects::key(&self.request));
+        let lost = self.handle.line.is_lost() || self.failed == Some(PullError::Reconnected);
+        let (key, highest) = (suspects::key(&self.request), self.order.highest());
+        let mut suspects = inner.suspects();
+        if lost && !self.store_reads.done {
+            suspects.entry(key).or_default().lost(highest);
+        } else if let Some(suspect) = suspects.get_mut(&key) {
+            if self.store_reads.messages > 0 {
+                suspect.left(highest);
+            } else if self.handed_out {
+                suspect.forgive();
             }
-        } else if lost && let Start::After { sequence, .. } = self.request.start {
-            suspects
-                .entry(suspects::key(&self.request))
-                .or_default()
-                .lost(sequence);
         }
     }
 }

@@ -17,8 +17,9 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::api::EMPTY;
-use super::link::Signals;
+use super::consumer::PullLimits;
 use super::sequence::Place;
+use super::stored::Stored;
 use super::{Broker, BrokerError, Inner, Retention, headers};
 use crate::batch::Delivery;
 
@@ -47,6 +48,8 @@ pub struct Reading {
 /// A consumer that passes away by itself.
 struct Passing {
     name: String,
+    /// What one request may ask for.
+    limits: PullLimits,
     /// Deliveries so far.
     delivered: u64,
 }
@@ -247,8 +250,7 @@ impl Reading {
         let client = match &self.client {
             Some(client) => client.clone(),
             None => {
-                let dialing = &self.broker.inner.dialing;
-                let dialled = dialing.dial(&std::sync::Arc::new(Signals::default())).await;
+                let dialled = self.broker.inner.dialing().dial().await;
                 let client = dialled.map_err(|error| failed("connect for a reading", error.to_string()))?;
                 self.client.insert(client).clone()
             }
@@ -258,17 +260,26 @@ impl Reading {
             Some(consumer) => consumer,
             None => {
                 let info = inner.passing(&self.stream, &self.subjects, self.next).await?;
+                let limits = PullLimits {
+                    messages: usize::MAX,
+                    bytes: usize::MAX,
+                    expires: Duration::MAX,
+                };
                 self.consumer.insert(Passing {
                     name: info.name,
+                    limits: limits.within(&info.config),
                     delivered: 0,
                 })
             }
         };
+        let limits = consumer.limits;
+        let messages = messages.min(limits.messages);
+        let wait = wait.min(limits.expires);
         // An inbox for each request, so that the end of an earlier one is not taken for the end of this one.
         let inbox = client.new_inbox();
         let subscribed = client.subscribe(inbox.clone()).await;
         let mut subscriber = subscribed.map_err(|error| failed("subscribe", error.to_string()))?;
-        let mut request = json!({ "batch": messages, "max_bytes": bytes.unwrap_or(0) });
+        let mut request = json!({ "batch": messages, "max_bytes": bytes.unwrap_or(0).min(limits.bytes) });
         if wait.is_zero() {
             request["no_wait"] = json!(true);
         } else {
@@ -316,7 +327,7 @@ impl Reading {
         while deliveries.len() < messages_max.max(1) && (deliveries.is_empty() || bytes < bytes_max) {
             let inner = &self.broker.inner;
             let found = inner.stored_from(&self.stream, next, &self.subjects).await?;
-            let Some(delivery) = found else {
+            let Some(Stored { delivery, .. }) = found else {
                 self.careful = 0;
                 if deliveries.is_empty() && Instant::now() < until {
                     tokio::time::sleep_until(until.min(Instant::now() + LOOK_EVERY)).await;

@@ -24,6 +24,7 @@ impl Broker {
     /// # Errors
     /// The first message that was not taken; those before it were.
     pub async fn send(&self, messages: &[Delivery], stored: bool) -> Result<(), SendError> {
+        let current = self.inner.current();
         for message in messages {
             let failed = |words: String| SendError {
                 subject: message.subject.clone(),
@@ -32,17 +33,21 @@ impl Broker {
             let headers = headers(message).map_err(failed)?;
             let (subject, payload) = (message.subject.clone(), message.payload.clone());
             if stored {
-                let jetstream = &self.inner.jetstream;
-                let sent = jetstream.publish_with_headers(subject, headers, payload).await;
+                let sent = current
+                    .jetstream
+                    .publish_with_headers(subject, headers, payload)
+                    .await;
                 let answer = sent.map_err(|error| failed(error.to_string()))?;
                 answer.await.map_err(|error| failed(error.to_string()))?;
             } else {
-                let client = &self.inner.client;
-                let sent = client.publish_with_headers(subject, headers, payload).await;
+                let sent = current
+                    .client
+                    .publish_with_headers(subject, headers, payload)
+                    .await;
                 sent.map_err(|error| failed(error.to_string()))?;
             }
         }
-        let flushed = self.inner.client.flush().await;
+        let flushed = current.client.flush().await;
         flushed.map_err(|error| SendError {
             subject: messages
                 .first()

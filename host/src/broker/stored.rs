@@ -41,7 +41,7 @@ impl Broker {
     /// [`BrokerError`] when the broker cannot be asked or does not answer.
     pub async fn message_at(&self, stream: &str, sequence: u64) -> Result<Option<Fingerprint>, BrokerError> {
         let stored = self.inner.stored(stream, &json!({ "seq": sequence })).await?;
-        Ok(stored.map(|delivery| Fingerprint::of(&delivery)))
+        Ok(stored.map(|stored| Fingerprint::of(&stored.delivery)))
     }
 }
 
@@ -52,8 +52,16 @@ impl Broker {
     ///
     /// [`BrokerError`] when the broker cannot be asked or does not answer.
     pub async fn stored_message(&self, stream: &str, sequence: u64) -> Result<Option<Delivery>, BrokerError> {
-        self.inner.stored(stream, &json!({ "seq": sequence })).await
+        let stored = self.inner.stored(stream, &json!({ "seq": sequence })).await?;
+        Ok(stored.map(|stored| stored.delivery))
     }
+}
+
+/// A message read out of the store.
+pub(super) struct Stored {
+    pub(super) delivery: Delivery,
+    /// Whether the library ends its connection when it receives this message.
+    pub(super) breaks: bool,
 }
 
 impl Inner {
@@ -63,9 +71,9 @@ impl Inner {
         stream: &str,
         sequence: u64,
         subjects: &[String],
-    ) -> Result<Option<Delivery>, BrokerError> {
+    ) -> Result<Option<Stored>, BrokerError> {
         let everything = [">".to_owned()];
-        let mut first: Option<Delivery> = None;
+        let mut first: Option<Stored> = None;
         for subject in if subjects.is_empty() {
             &everything
         } else {
@@ -75,7 +83,11 @@ impl Inner {
             let Some(found) = self.stored(stream, &question).await? else {
                 continue;
             };
-            if first.as_ref().is_none_or(|first| found.sequence < first.sequence) {
+            let sequence = |stored: &Stored| stored.delivery.sequence;
+            if first
+                .as_ref()
+                .is_none_or(|first| sequence(&found) < sequence(first))
+            {
                 first = Some(found);
             }
         }
@@ -86,7 +98,7 @@ impl Inner {
         &self,
         stream: &str,
         question: &serde_json::Value,
-    ) -> Result<Option<Delivery>, BrokerError> {
+    ) -> Result<Option<Stored>, BrokerError> {
         #[derive(serde::Deserialize)]
         struct Answer {
             message: RawMessage,
@@ -108,12 +120,15 @@ impl Inner {
             .map(decode)
             .transpose()?
             .unwrap_or_default();
-        Ok(Some(Delivery {
-            subject: message.subject,
-            sequence: message.sequence,
-            published_ns: nanoseconds(message.time.unix_timestamp_nanos()),
-            headers: headers::from_bytes(&header_bytes),
-            payload: Bytes::from(decode(&message.payload)?),
+        Ok(Some(Stored {
+            breaks: headers::break_the_connection(&message.subject, &header_bytes),
+            delivery: Delivery {
+                subject: message.subject,
+                sequence: message.sequence,
+                published_ns: nanoseconds(message.time.unix_timestamp_nanos()),
+                headers: headers::from_bytes(&header_bytes),
+                payload: Bytes::from(decode(&message.payload)?),
+            },
         }))
     }
 }

@@ -44,6 +44,8 @@ pub struct StreamFacts {
     pub deleted: u64,
     /// The subjects that it takes in; empty for a mirror.
     pub subjects: Vec<String>,
+    /// The subjects that its messages can have; none when the configuration does not tell, as for a mirror.
+    pub holds: Option<Vec<String>>,
     /// When it forgets.
     pub retention: Retention,
     /// Where it is kept.
@@ -65,6 +67,38 @@ impl Broker {
             return Ok(None);
         };
         Ok(Some(facts(info)))
+    }
+
+    /// The subjects that messages of the stream `name` can have, also where it copies other streams of the account.
+    /// None when that cannot be known: a copied stream is elsewhere, or subjects are rewritten on the way.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError`] when the broker cannot be asked or does not answer.
+    pub async fn subjects_held(&self, name: &str) -> Result<Option<Vec<String>>, BrokerError> {
+        let mut held = Vec::new();
+        let mut names = vec![name.to_owned()];
+        let mut asked = 0;
+        while let Some(name) = names.pop() {
+            asked += 1;
+            let info = self.inner.stream_info(&name).await?;
+            let Some(config) = info.map(|info| info.config).filter(|_| asked <= COPIED_MAX) else {
+                return Ok(None);
+            };
+            if config.subject_transform.is_some() {
+                return Ok(None);
+            }
+            for source in config.mirror.iter().chain(config.sources.iter().flatten()) {
+                match &source.filter_subject {
+                    _ if !source.subject_transforms.is_empty() => return Ok(None),
+                    Some(filter) if !filter.is_empty() => held.push(filter.clone()),
+                    _ if source.external.is_some() || source.domain.is_some() => return Ok(None),
+                    _ => names.push(source.name.clone()),
+                }
+            }
+            held.extend(config.subjects);
+        }
+        Ok(Some(held))
     }
 
     /// Makes the stream `name` for `subjects`, on disk and with limits retention, when there is none of that name.
@@ -113,6 +147,16 @@ impl Inner {
     }
 }
 
+/// Streams that are asked about one stream's subjects; more than that are not known to anybody who set them up.
+const COPIED_MAX: usize = 16;
+
+/// Whether the stream copies messages of others or rewrites subjects, so that its own subjects do not tell all.
+fn copies(config: &stream::Config) -> bool {
+    config.mirror.is_some()
+        || config.sources.as_ref().is_some_and(|sources| !sources.is_empty())
+        || config.subject_transform.is_some()
+}
+
 pub(super) fn retention(policy: RetentionPolicy) -> Retention {
     match policy {
         RetentionPolicy::Limits => Retention::Limits,
@@ -130,6 +174,7 @@ fn facts(info: stream::Info) -> StreamFacts {
         last_time_ns: nanoseconds(state.last_timestamp.unix_timestamp_nanos()).max(0),
         messages: state.messages,
         deleted: state.deleted_count.unwrap_or(0),
+        holds: (!copies(&info.config)).then(|| info.config.subjects.clone()),
         subjects: info.config.subjects,
         retention: retention(info.config.retention),
         storage: match info.config.storage {

@@ -30,6 +30,13 @@ struct Projection {
     dead_letters: u64,
     missing: u64,
     last_error: Option<String>,
+    #[serde(default)]
+    warnings: Vec<Warning>,
+}
+
+#[derive(Deserialize)]
+struct Warning {
+    detail: String,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -94,6 +101,17 @@ fn render(url: &str, readiness: &Readiness, projections: &[Projection]) -> Strin
         }));
         text.push_str(&table::align(&rows, &[false, false, true, true, true, true], ""));
     }
+    let warned = projections.iter().flat_map(|projection| {
+        projection
+            .warnings
+            .iter()
+            .map(move |warning| (projection, warning))
+    });
+    for (number, (Projection { plugin, source, .. }, warning)) in warned.enumerate() {
+        let head = if number == 0 { "\nwarnings:\n" } else { "" };
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "{head}  - {plugin}/{source}: {}", warning.detail);
+    }
     let failing: Vec<&Check> = readiness.checks.iter().filter(|check| !check.ok).collect();
     if !failing.is_empty() {
         text.push_str("\nnot as it has to be:\n");
@@ -135,6 +153,9 @@ mod tests {
             dead_letters: 1,
             missing: 20,
             last_error: Some("disk full".into()),
+            warnings: vec![Warning {
+                detail: "the filter matches nothing".into(),
+            }],
         };
         assert_eq!(
             render("http://a", &readiness, &[projection]),
@@ -143,6 +164,9 @@ http://a is not ready
 
 plugin/source   state       lag  checkpoint  dead letters  missing  last error
 obs-events/obs  retrying  12000           7             1       20  disk full
+
+warnings:
+  - obs-events/obs: the filter matches nothing
 
 not as it has to be:
   - projection:obs-events/obs: as the test says

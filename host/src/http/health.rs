@@ -148,7 +148,10 @@ fn projection_check(status: &status::Status, now_ms: i64) -> Check {
                     ),
                 )
             }
-            _ => (true, running(status)),
+            _ => match status.warnings.iter().find(|warning| warning.not_ready) {
+                Some(warning) => (false, warning.detail.clone()),
+                None => (true, running(status)),
+            },
         },
     };
     Check {

@@ -106,7 +106,7 @@ impl Projector {
     }
 
     /// Decides messages of one source (an index into the manifest's sources), in order and from the first on, until all
-    /// are decided or `budget` is used up. The last call into the plugin may exceed the budget.
+    /// are decided or `budget` is used up. Delete markers are skipped; the plugin does not see them. The last call into the plugin may exceed the budget.
     pub fn project(&mut self, source: usize, messages: &[Delivery], budget: Duration) -> Projected {
         let began = Instant::now();
         let mut projected = Projected {
@@ -119,6 +119,12 @@ impl Projector {
                 break;
             }
             let rest = &messages[projected.outcomes.len()..];
+            let marker = rest.iter().position(Delivery::is_delete_marker);
+            if marker == Some(0) {
+                projected.outcomes.push(Outcome::Skip);
+                continue;
+            }
+            let rest = &rest[..marker.unwrap_or(rest.len())];
             let chunk = &rest[..self.pace.next_call(rest, left)];
             let fresh = !self.has_instance();
             match self.call(source, chunk, false) {

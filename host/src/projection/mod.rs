@@ -9,6 +9,7 @@ mod pipeline;
 pub mod plan;
 mod session;
 mod version;
+mod warnings;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -147,6 +147,11 @@ impl<'a> Pipeline<'a> {
         self.stored
     }
 
+    /// Whether each message is acknowledged separately: on streams that delete acknowledged messages.
+    pub(super) fn acknowledges_each(&self) -> bool {
+        self.place.durable
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
     }

@@ -10,13 +10,14 @@ use tokio_util::task::AbortOnDropHandle;
 use super::pipeline::{AtWork, Pipeline, Place};
 use super::plan::{History, Horizon, Resume, covers, resume};
 use super::version::changed;
+use super::warnings::{AckWatch, Acks, deaf_filters, expiring_consumer, refused_acks};
 use super::{Halt, Orders, Projection, Purpose, Version};
 use crate::batch::Timestamp;
 use crate::broker::{
-    BrokerError, ConsumerFacts, ConsumerHandle, OpenError, OpenRequest, PullError, Pulled, Retention, Start,
-    StreamFacts, Subscription,
+    Broker, BrokerError, ConsumerFacts, ConsumerHandle, OpenError, OpenRequest, PullError, Pulled, Retention,
+    Start, StreamFacts, Subscription,
 };
-use crate::status::State;
+use crate::status::{State, Warning};
 use crate::store::{Attached, Gap, NewEpoch};
 
 /// How often the broker is asked for lag, trimming and the consumer's owner.
@@ -26,6 +27,60 @@ const SURVEY_EVERY: Duration = Duration::from_secs(2);
 struct Survey {
     stream: Option<StreamFacts>,
     consumer: Option<ConsumerFacts>,
+    acks: Acks,
+    /// The subjects that the stream can hold, where that is known.
+    held: Option<Vec<String>>,
+}
+
+/// Asks the broker for facts at intervals, independently of the flow of messages.
+struct Surveyor {
+    broker: Broker,
+    stream: String,
+    handle: ConsumerHandle,
+    watch: AckWatch,
+    /// The subjects of the streams that a mirror copies; asked for once.
+    copied: Option<Option<Vec<String>>>,
+}
+
+impl Surveyor {
+    /// One look at the broker. An acknowledgement that it has not taken for a while is sent again.
+    async fn look(&mut self) -> Result<Survey, BrokerError> {
+        let stream = self.broker.stream_facts(&self.stream).await?;
+        let consumer = self.handle.facts().await?;
+        let mut acks = Acks::Follow;
+        if let Some(consumer) = &consumer {
+            let acknowledged = self.handle.last_acknowledged();
+            acks = self.watch.look(Instant::now(), acknowledged, consumer.ack_floor);
+            if acks != Acks::Follow && self.handle.confirm_last().await {
+                acks = Acks::TakenAgain;
+            }
+        }
+        let held = match &stream {
+            Some(StreamFacts {
+                holds: Some(held), ..
+            }) => Some(held.clone()),
+            Some(_) => self.copied().await?,
+            None => None,
+        };
+        Ok(Survey {
+            stream,
+            consumer,
+            acks,
+            held,
+        })
+    }
+
+    async fn copied(&mut self) -> Result<Option<Vec<String>>, BrokerError> {
+        if self.copied.is_none() {
+            self.copied = Some(match self.broker.subjects_held(&self.stream).await {
+                Ok(held) => held,
+                // The user may not look at the other stream, and need not.
+                Err(error) if !error.is_retryable() => None,
+                Err(error) => return Err(error),
+            });
+        }
+        Ok(self.copied.clone().flatten())
+    }
 }
 
 impl Projection {
@@ -144,7 +199,12 @@ impl Projection {
             pipeline,
             subscription,
             horizon,
-            stream: stream.to_owned(),
+            reads: Reads {
+                stream: stream.to_owned(),
+                subjects: subjects.to_vec(),
+                consumer: consumer_name(self.plugin_name(), self.source_name(), self.purpose),
+                retention: facts.retention,
+            },
         })
     }
 
@@ -226,6 +286,26 @@ impl Projection {
         Ok(begun)
     }
 
+    /// Shows the warnings of a survey, and logs those that are new.
+    fn show_warnings(&self, reads: &Reads, survey: &Survey) {
+        let Some(consumer) = &survey.consumer else {
+            return;
+        };
+        let warnings = reads.warnings(consumer, survey.acks, survey.held.as_deref());
+        self.status.send_if_modified(|status| {
+            for warning in &warnings {
+                let is_new = !status.warnings.iter().any(|known| known.kind == warning.kind);
+                if is_new {
+                    let (plugin, source) = (self.plugin_name(), self.source_name());
+                    tracing::warn!(plugin, source, "{}", warning.detail);
+                }
+            }
+            let changed = status.warnings != warnings;
+            status.warnings = warnings;
+            changed
+        });
+    }
+
     fn survey(
         &self,
         stream: &str,
@@ -233,18 +313,23 @@ impl Projection {
     ) -> (mpsc::Receiver<Survey>, AbortOnDropHandle<()>) {
         // One answer at a time: an old one is of no use.
         let (answers, surveys) = mpsc::channel(1);
-        let (broker, handle, stream) = (self.broker.clone(), handle.clone(), stream.to_owned());
+        let mut surveyor = Surveyor {
+            broker: self.broker.clone(),
+            stream: stream.to_owned(),
+            handle: handle.clone(),
+            watch: AckWatch::default(),
+            copied: None,
+        };
         let task = tokio::spawn(async move {
             let mut ticks = interval(SURVEY_EVERY);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
                 // A broker that does not answer is noticed by the subscription; there is nothing to survey then.
-                let (Ok(stream), Ok(consumer)) = (broker.stream_facts(&stream).await, handle.facts().await)
-                else {
+                let Ok(survey) = surveyor.look().await else {
                     continue;
                 };
-                if answers.send(Survey { stream, consumer }).await.is_err() {
+                if answers.send(survey).await.is_err() {
                     return;
                 }
             }
@@ -257,7 +342,24 @@ struct Opened<'a> {
     pipeline: Pipeline<'a>,
     subscription: Subscription,
     horizon: Horizon,
+    reads: Reads,
+}
+
+/// What a session reads, for its warnings.
+struct Reads {
     stream: String,
+    subjects: Vec<String>,
+    consumer: String,
+    retention: Retention,
+}
+
+impl Reads {
+    fn warnings(&self, consumer: &ConsumerFacts, acks: Acks, held: Option<&[String]>) -> Vec<Warning> {
+        let refused = (acks == Acks::Refused).then(|| refused_acks(self.retention, consumer));
+        let expires = expiring_consumer(self.retention, &self.consumer, consumer);
+        let deaf = held.and_then(|held| deaf_filters(&self.stream, &self.subjects, held));
+        [refused, expires, deaf].into_iter().flatten().collect()
+    }
 }
 
 /// The name of the broker's durable consumer of a source.
@@ -332,10 +434,10 @@ impl Opened<'_> {
             mut pipeline,
             subscription,
             mut horizon,
-            stream,
+            reads,
         } = self;
         let handle = subscription.handle();
-        let (mut surveys, _surveying) = projection.survey(&stream, &handle);
+        let (mut surveys, _surveying) = projection.survey(&reads.stream, &handle);
         let config = &projection.config;
         let (mut batches, pulling) = pull(subscription, config.messages_max, config.bytes_max);
         projection
@@ -353,7 +455,10 @@ impl Opened<'_> {
                 }
                 settled = pipeline.settle() => settled,
                 survey = surveys.recv() => match survey {
-                    Some(survey) => look(projection, &mut pipeline, &mut horizon, survey, &mut quiet_at).await,
+                    Some(survey) => {
+                        projection.show_warnings(&reads, &survey);
+                        look(projection, &mut pipeline, &mut horizon, survey, &mut quiet_at).await
+                    }
                     None => Err(Halt::Retry("the survey of the stream ended".to_owned())),
                 },
                 batch = async { pace.allows().await; batches.recv().await }, if pipeline.has_room() => match batch {
@@ -379,6 +484,7 @@ impl Opened<'_> {
         if let Err(reason) = pipeline.drain().await {
             tracing::debug!(?reason, "a batch in hand was not settled");
         }
+        handle.flush().await;
         halt
     }
 }
@@ -413,6 +519,13 @@ async fn look(
             "the consumer was changed: {}",
             consumer.differences.join("; ")
         )));
+    }
+    // The broker keeps an acknowledgement for each message here, and those that it has not taken are only sent again
+    // for messages that it delivers again.
+    if survey.acks == Acks::TakenAgain && pipeline.acknowledges_each() {
+        return Err(Halt::Reopen(
+            "the broker had not taken some acknowledgements; sending them again".to_owned(),
+        ));
     }
     let paused = consumer.paused_until.filter(|until| *until > Timestamp::now());
     let waiting = consumer.pending + consumer.ack_pending;
@@ -483,7 +596,7 @@ fn open_halt(error: OpenError) -> Halt {
 
 fn pull_halt(error: &PullError) -> Halt {
     match error.hint() {
-        Some(hint) if !error.is_retryable() => Halt::Failed(format!("{error} ({hint})")),
-        _ => Halt::Reopen(error.to_string()),
+        Some(hint) => Halt::Reopen(format!("{error} ({hint})")),
+        None => Halt::Reopen(error.to_string()),
     }
 }

@@ -524,6 +524,7 @@ mod tests {
             missing: 0,
             last_error: None,
             stalled_since_ms: Some(1),
+            warnings: Vec::new(),
         });
         projections.add(receiver);
         let metrics = Metrics::new(projections, &database);

@@ -202,6 +202,7 @@ pub fn running() -> Status {
         missing: 0,
         last_error: None,
         stalled_since_ms: None,
+        warnings: Vec::new(),
     }
 }
 

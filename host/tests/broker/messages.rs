@@ -7,7 +7,7 @@ use async_nats::HeaderMap;
 use lantern::broker::{PullError, Start};
 
 use super::nats::{NatsServer, eventually};
-use super::{STREAM, broker, failure, next, publish, read, reopen, request, sequences, stream};
+use super::{STREAM, broker, failure, next, publish, read, request, sequences, stream};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_thousand_messages_come_in_order_and_once() {
@@ -287,41 +287,6 @@ async fn a_stored_message_that_looks_like_a_status_is_a_message() {
         (&all[0].payload[..], &all[1].payload[..]),
         (&b"one"[..], &b"two"[..])
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn headers_that_break_the_client_are_read_past() {
-    let server = NatsServer::start();
-    stream(&server).await;
-    publish(&server, 1, 5).await;
-    publish_raw(&server, b"NATS/1.0\r\nA: \xff\xfe\r\n\r\n", b"not utf-8").await;
-    publish(&server, 7, 30).await;
-    publish_raw(&server, b"NATS/1.0\r\nnocolon\r\n\r\n", b"no colon").await;
-    publish(&server, 38, 3).await;
-    let broker = broker(&server).await;
-    let mut got = Vec::new();
-    let mut failures = Vec::new();
-    while got.len() < 40 {
-        let after = got
-            .last()
-            .map_or(0, |delivery: &lantern::batch::Delivery| delivery.sequence);
-        let mut subscription = reopen(&broker, request(after)).await;
-        let failure = loop {
-            match next(&mut subscription).await {
-                Ok(pulled) => got.extend(pulled.deliveries),
-                Err(failure) => break failure,
-            }
-            if got.len() >= 40 {
-                break PullError::Closed;
-            }
-        };
-        failures.push(failure);
-        assert!(failures.len() < 20, "{failures:?}");
-    }
-    assert_eq!(sequences(&got), (1..=40).collect::<Vec<_>>());
-    assert_eq!(got[5].headers, [("A".to_owned(), "\u{fffd}\u{fffd}".to_owned())]);
-    assert_eq!(got[36].headers, [("nocolon".to_owned(), String::new())]);
-    assert!(failures.contains(&PullError::PastUnreadable), "{failures:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,6 +23,8 @@ pub struct NatsServer {
     port: u16,
     folder: tempfile::TempDir,
     extra: String,
+    /// More settings inside of `jetstream { }`.
+    jetstream: String,
     child: Option<Child>,
 }
 
@@ -39,6 +41,14 @@ impl NatsServer {
         server
     }
 
+    /// Starts a server with more settings of JetStream.
+    pub fn start_with_jetstream(settings: &str) -> Self {
+        let mut server = Self::prepared("");
+        server.jetstream = settings.to_owned();
+        server.restart();
+        server
+    }
+
     /// Chooses a port and a store, and starts nothing yet.
     pub fn prepared(extra: &str) -> Self {
         Self {
@@ -46,6 +56,7 @@ impl NatsServer {
             port: free_port(),
             folder: tempfile::tempdir().unwrap(),
             extra: extra.to_owned(),
+            jetstream: String::new(),
             child: None,
         }
     }
@@ -55,17 +66,29 @@ impl NatsServer {
         self.extra = extra.to_owned();
     }
 
-    /// Starts it, with the store and the port of before; kills it first when it runs.
-    pub fn restart(&mut self) {
-        self.kill();
+    /// Has it read its configuration again, as `configure` has changed it.
+    pub fn reload(&self) {
+        self.write_config();
+        signal(self.child.as_ref().unwrap(), Signal::HUP);
+    }
+
+    fn write_config(&self) -> PathBuf {
         let config = self.folder.path().join("nats.conf");
         let text = format!(
-            "listen: \"127.0.0.1:{}\"\nmax_payload: 8MB\njetstream {{ store_dir: {:?} }}\n{}\n",
+            "listen: \"127.0.0.1:{}\"\nmax_payload: 8MB\njetstream {{ store_dir: {:?} \n {} }}\n{}\n",
             self.port,
             self.folder.path().join("js").display().to_string(),
+            self.jetstream,
             self.extra
         );
         std::fs::write(&config, text).unwrap();
+        config
+    }
+
+    /// Starts it, with the store and the port of before; kills it first when it runs.
+    pub fn restart(&mut self) {
+        self.kill();
+        let config = self.write_config();
         let log = std::fs::File::create(self.folder.path().join("nats.log")).unwrap();
         let child = Command::new(&self.binary)
             .arg("-c")
