@@ -20,6 +20,7 @@ const projection = (over: Partial<Projection> = {}): Projection => ({
   missing: 0,
   last_error: null,
   stalled_since_ms: null,
+  warnings: [],
   ...over,
 });
 const ready = { ready: true, checks: [{ name: 'broker', ok: true, detail: 'connected' }] };
