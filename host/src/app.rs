@@ -45,7 +45,25 @@ const INDEX_PAUSE: Duration = Duration::from_secs(2);
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     watch_signals(stop.clone())?;
+    raise_file_limit();
     run(config, stop).await
+}
+
+/// Raises the soft limit of open files to the hard one: each source has a connection to the broker, and the soft limit
+/// is often 1,024, for programs that use `select`.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return;
+    }
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, ?current, "cannot raise the limit of open files");
+    }
 }
 
 /// Runs the host until `stop`, and says where it is on standard output.

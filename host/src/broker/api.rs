@@ -7,7 +7,7 @@ use async_nats::jetstream::response::Response;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::link::Link;
+use super::link::{Link, denied, denies};
 use super::{Inner, Server};
 use crate::batch::clean_text;
 
@@ -151,10 +151,12 @@ impl Inner {
         let what = subject.clone();
         let jetstream = self.current().jetstream;
         let full_subject = format!("{}.{subject}", self.api_prefix);
+        // Before the request is sent, so that no complaint about it is missed.
+        let complaints = self.main.signals().complaints();
         let answer = tokio::select! {
             biased;
             answer = jetstream.request::<_, _, Response<Answer>>(subject, payload) => answer,
-            () = self.main.signals().denied(&full_subject) => {
+            () = denied(complaints, &full_subject) => {
                 return Err(BrokerError::Forbidden { what: full_subject });
             }
         };
@@ -168,9 +170,12 @@ impl Inner {
             }),
             Err(source) => Err(match source.kind() {
                 RequestErrorKind::NoResponders => BrokerError::NoJetStream { what },
-                RequestErrorKind::TimedOut => BrokerError::Timeout {
-                    what,
-                    server_said: self.main.signals().server_said(),
+                RequestErrorKind::TimedOut => match self.main.signals().server_said() {
+                    // Another complaint came right after it.
+                    Some(said) if denies(&said, &full_subject) => {
+                        BrokerError::Forbidden { what: full_subject }
+                    }
+                    server_said => BrokerError::Timeout { what, server_said },
                 },
                 _ => BrokerError::Request { what, source },
             }),

@@ -178,19 +178,9 @@ impl Signals {
         self.lock().server_said.clone()
     }
 
-    /// Returns when the broker complains, from now on, that the user may not publish to `subject`. It answers such a
-    /// request in no other way.
-    pub(super) async fn denied(&self, subject: &str) {
-        let mut complaints = self.complaints.subscribe();
-        let wanted = format!("\"{subject}\"");
-        while complaints.changed().await.is_ok() {
-            let words = complaints.borrow_and_update();
-            if words.to_lowercase().contains("permissions violation for publish") && words.contains(&wanted) {
-                return;
-            }
-        }
-        // The sender is ours, so the channel does not close.
-        std::future::pending().await
+    /// What the broker complains of from now on.
+    pub(super) fn complaints(&self) -> watch::Receiver<String> {
+        self.complaints.subscribe()
     }
 
     /// What to show while there is no connection.
@@ -223,6 +213,26 @@ impl Signals {
     fn lock(&self) -> std::sync::MutexGuard<'_, Failure> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns when the broker complains that the user may not publish to `subject`. It answers such a request in no other
+/// way.
+pub(super) async fn denied(mut complaints: watch::Receiver<String>, subject: &str) {
+    while complaints.changed().await.is_ok() {
+        if denies(&complaints.borrow_and_update(), subject) {
+            return;
+        }
+    }
+    // Nobody complains any more; the request ends in another way.
+    std::future::pending().await
+}
+
+/// Whether the broker's complaint is that the user may not publish to `subject`.
+pub(super) fn denies(complaint: &str, subject: &str) -> bool {
+    complaint
+        .to_lowercase()
+        .contains("permissions violation for publish")
+        && complaint.contains(&format!("\"{subject}\""))
 }
 
 /// The library only keeps the words of an error; these are its kinds `AuthorizationViolation` and `Authentication`.

@@ -528,7 +528,9 @@ async fn look(
         ));
     }
     let paused = consumer.paused_until.filter(|until| *until > Timestamp::now());
-    let waiting = consumer.pending + consumer.ack_pending;
+    // What was delivered and is stored does not wait, also when the broker has not taken its acknowledgement.
+    let stored = pipeline.is_idle() && pipeline.handed() >= consumer.delivered;
+    let waiting = consumer.pending + if stored { 0 } else { consumer.ack_pending };
     projection.status.send_modify(|status| {
         status.last_sequence = Some(stream.last_sequence);
         status.lag = Some(waiting);

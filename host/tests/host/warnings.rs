@@ -64,6 +64,7 @@ fn refused_acknowledgements_are_reported_and_sent_again_when_they_are_permitted(
             detail.contains("$JS.ACK.>") && detail.contains("import"),
             "{detail}"
         );
+        assert_eq!(host.projection("obs")["lag"], 0, "all of it is stored");
         let limits = retention == RetentionPolicy::Limits;
         assert_eq!(
             host.check("projection:obs-events/obs").unwrap().0,
@@ -74,7 +75,13 @@ fn refused_acknowledgements_are_reported_and_sent_again_when_they_are_permitted(
         // Nothing new is published.
         server.configure(&users(true));
         server.reload();
-        host.wait("they arrive", LIMIT, |host| host.projection("obs")["lag"] == 0);
+        host.wait("they arrive", LIMIT, |_| {
+            run(async {
+                let stream = server.jetstream().await.get_stream("OBS_EVENTS").await.unwrap();
+                let consumer = stream.consumer_info("lantern-obs-events-obs").await.unwrap();
+                consumer.num_ack_pending == 0
+            })
+        });
         host.wait("no warning", LIMIT, |host| {
             !warns_of(host, "acknowledgements-refused")
         });

@@ -2037,6 +2037,8 @@ export interface components {
              * @description Since when (milliseconds since 1970) it has not moved although messages wait; none while it moves.
              */
             stalled_since_ms: number | null;
+            /** @description Conditions that need attention although the source runs, as of the last survey of the stream. */
+            warnings: components["schemas"]["ProjectionWarning"][];
         };
         /** @description One projection. */
         ProjectionHistory: {
@@ -2052,6 +2054,20 @@ export interface components {
          * @enum {string}
          */
         ProjectionState: "starting" | "waiting-for-stream" | "running" | "paused" | "retrying" | "failed" | "stopped";
+        /** @description A condition that needs attention although the source runs. */
+        ProjectionWarning: {
+            /** @description What it is about. */
+            kind: components["schemas"]["ProjectionWarningKind"];
+            /** @description The condition and what can be done about it. */
+            detail: string;
+            /** @description Whether the host is not ready because of it. */
+            not_ready: boolean;
+        };
+        /**
+         * @description What a warning is about.
+         * @enum {string}
+         */
+        ProjectionWarningKind: "acknowledgements-refused" | "consumer-expires" | "filter-matches-nothing";
         /** @description Whether all is well. */
         Readiness: {
             /** @description Whether every check passes. */
