@@ -8,20 +8,34 @@ use chrono::{DateTime, SecondsFormat, Utc};
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
+    /// The earliest admissible time: 0000-01-01T00:00:00Z, the first that RFC 3339 can write.
+    pub const MIN: Self = Self(-62_167_219_200_000_000);
+
+    /// The latest admissible time: 9999-12-31T23:59:59.999999Z, the last that RFC 3339 can write.
+    pub const MAX: Self = Self(253_402_300_799_999_999);
+
+    /// Whether the time is in the range that columns store and the API accepts. Every write path and every query
+    /// parameter uses this one definition.
+    pub fn is_admissible(self) -> bool {
+        (Self::MIN..=Self::MAX).contains(&self)
+    }
+
     /// The present, by this machine's clock.
     pub fn now() -> Self {
         Self(Utc::now().timestamp_micros())
     }
 
-    /// The moment that a text in RFC 3339 names; none when it is no such text.
+    /// The time that a text in RFC 3339 names. `None` when the text is not RFC 3339, or when an offset moves the time
+    /// out of the admissible range.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         let time = DateTime::parse_from_rfc3339(text).ok()?;
-        Some(Self(time.timestamp_micros()))
+        Some(Self(time.timestamp_micros())).filter(|time| time.is_admissible())
     }
 
-    /// RFC 3339 in UTC with microseconds, or the bare number of microseconds where no calendar reaches.
+    /// RFC 3339 in UTC with microseconds, or the bare number of microseconds outside the admissible range, which RFC
+    /// 3339 cannot write.
     pub fn to_rfc3339(self) -> String {
-        match DateTime::<Utc>::from_timestamp_micros(self.0) {
+        match DateTime::<Utc>::from_timestamp_micros(self.0).filter(|_| self.is_admissible()) {
             Some(time) => time.to_rfc3339_opts(SecondsFormat::Micros, true),
             None => self.0.to_string(),
         }
@@ -244,5 +258,28 @@ mod tests {
         assert_eq!(delivery.published(), Timestamp(-1));
         assert_eq!(Timestamp(0).to_rfc3339(), "1970-01-01T00:00:00.000000Z");
         assert_eq!(Timestamp(i64::MAX).to_rfc3339(), i64::MAX.to_string());
+    }
+
+    #[test]
+    fn the_admissible_times_are_those_that_rfc_3339_can_write() {
+        for (time, text) in [
+            (Timestamp::MIN, "0000-01-01T00:00:00.000000Z"),
+            (Timestamp::MAX, "9999-12-31T23:59:59.999999Z"),
+        ] {
+            assert!(time.is_admissible());
+            assert_eq!(time.to_rfc3339(), text);
+            assert_eq!(Timestamp::parse_rfc3339(text), Some(time));
+        }
+        for outside in [Timestamp::MIN.0 - 1, Timestamp::MAX.0 + 1] {
+            assert!(!Timestamp(outside).is_admissible());
+            assert_eq!(Timestamp(outside).to_rfc3339(), outside.to_string());
+        }
+        for text in [
+            "9999-12-31T23:59:59-23:59",
+            "0000-01-01T00:00:00+00:01",
+            "+12345-01-01T00:00:00Z",
+        ] {
+            assert_eq!(Timestamp::parse_rfc3339(text), None, "{text}");
+        }
     }
 }

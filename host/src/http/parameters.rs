@@ -97,8 +97,9 @@ impl Parameters {
 
 /// A moment in RFC 3339, or why the text called `name` is none.
 pub fn time(name: &str, text: &str) -> Result<Timestamp, String> {
-    Timestamp::parse_rfc3339(text)
-        .ok_or_else(|| format!("{name} is a time in RFC 3339, such as 2026-11-20T10:00:00Z"))
+    Timestamp::parse_rfc3339(text).ok_or_else(|| {
+        format!("{name} is a time in RFC 3339 within the years 0000 to 9999, such as 2026-11-20T10:00:00Z")
+    })
 }
 
 /// A moment in RFC 3339, or relative to `now`: `now`, `now-15m`, `now-1h`, `now+2d`; or why the text called `name` is
@@ -106,7 +107,8 @@ pub fn time(name: &str, text: &str) -> Result<Timestamp, String> {
 pub fn moment(name: &str, text: &str, now: Timestamp) -> Result<Timestamp, String> {
     let wrong = || {
         format!(
-            "{name} is a time in RFC 3339, such as 2026-11-20T10:00:00Z, or relative, such as now-15m, now-1h or now-7d"
+            "{name} is a time in RFC 3339 within the years 0000 to 9999, such as 2026-11-20T10:00:00Z, or relative, such \
+             as now-15m, now-1h or now-7d"
         )
     };
     let Some(distance) = text.strip_prefix("now") else {
@@ -135,7 +137,12 @@ pub fn moment(name: &str, text: &str, now: Timestamp) -> Result<Timestamp, Strin
     let distance = i64::from(number)
         .saturating_mul(seconds)
         .saturating_mul(1_000_000);
-    Ok(Timestamp(now.0.saturating_add(distance.saturating_mul(sign))))
+    let time = Timestamp(now.0.saturating_add(distance.saturating_mul(sign)));
+    if time.is_admissible() {
+        Ok(time)
+    } else {
+        Err(wrong())
+    }
 }
 
 #[cfg(test)]
@@ -167,6 +174,10 @@ mod tests {
             "now-1é",
             "now--1h",
             "now-99999999999h",
+            "now-4294967295w",
+            "now+4294967295d",
+            "+12345-01-01T00:00:00Z",
+            "9999-12-31T23:59:59-00:01",
             "yesterday",
         ] {
             let problem = moment("from", bad, now).unwrap_err();

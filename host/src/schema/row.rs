@@ -57,8 +57,12 @@ fn check_value(value: &mut Value, column: &Column) -> Result<(), String> {
         (Value::Null, _) => Err("null, but the column is not nullable".to_owned()),
         (Value::Boolean(_), ColumnType::Boolean)
         | (Value::Integer(_), ColumnType::Integer)
-        | (Value::Blob(_), ColumnType::Blob)
-        | (Value::Timestamp(_), ColumnType::Timestamp) => Ok(()),
+        | (Value::Blob(_), ColumnType::Blob) => Ok(()),
+        (Value::Timestamp(time), ColumnType::Timestamp) if time.is_admissible() => Ok(()),
+        (Value::Timestamp(time), ColumnType::Timestamp) => Err(format!(
+            "the time {} (microseconds since 1970) is outside the years 0000 to 9999",
+            time.0
+        )),
         // SQLite would store a NaN as NULL without a word.
         (Value::Real(real), ColumnType::Real) if real.is_finite() => Ok(()),
         (Value::Real(real), ColumnType::Real) => Err(format!("{real} is not finite")),
@@ -202,6 +206,20 @@ mod tests {
             ColumnType::Timestamp,
             Ok(Value::Timestamp(Timestamp(-1))),
         );
+        for edge in [Timestamp::MIN, Timestamp::MAX] {
+            check(
+                Value::Timestamp(edge),
+                ColumnType::Timestamp,
+                Ok(Value::Timestamp(edge)),
+            );
+        }
+        for outside in [Timestamp::MIN.0 - 1, Timestamp::MAX.0 + 1, i64::MIN, i64::MAX] {
+            check(
+                Value::Timestamp(Timestamp(outside)),
+                ColumnType::Timestamp,
+                Err("outside the years 0000 to 9999"),
+            );
+        }
         assert!(check_value(&mut Value::Null, &column(ColumnType::Blob, true)).is_ok());
     }
 

@@ -165,7 +165,7 @@ fn write_one(
         Ok(rows) => (rows, None),
         Err(error) if is_refusal(&error) => {
             connection.execute_batch("ROLLBACK TO message")?;
-            let rejection = Rejection::new(RejectionClass::Constraint, &error.to_string());
+            let rejection = Rejection::new(RejectionClass::Constraint, &refusal_reason(&error));
             let reason = rejection.reason.clone();
             entry.outcome = Outcome::Reject(rejection);
             (0, Some(reason))
@@ -174,6 +174,18 @@ fn write_one(
     };
     connection.execute_batch("RELEASE message")?;
     Ok(written)
+}
+
+/// The reason of a dead letter whose rows the database refused. Rows are checked against their columns' types before
+/// they are written, so only a merged value can be of the wrong type: a sum outside the range of its column.
+fn refusal_reason(error: &rusqlite::Error) -> String {
+    let extended_code = error.sqlite_error().map(|error| error.extended_code);
+    if extended_code == Some(rusqlite::ffi::SQLITE_CONSTRAINT_DATATYPE) {
+        return format!(
+            "a sum is outside the range of its column (whole numbers: 64 bits; reals: finite): {error}"
+        );
+    }
+    error.to_string()
 }
 
 fn write_entry(

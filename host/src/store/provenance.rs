@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use chrono::DateTime;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
@@ -378,9 +377,8 @@ fn value(column_type: ColumnType, word: &str) -> Option<Value> {
             "false" | "0" => Some(Value::Integer(0)),
             _ => None,
         },
-        ColumnType::Timestamp => DateTime::parse_from_rfc3339(word)
-            .map(|time| time.timestamp_micros())
-            .ok()
+        ColumnType::Timestamp => Timestamp::parse_rfc3339(word)
+            .map(|time| time.0)
             .or_else(|| word.parse().ok())
             .map(Value::Integer),
         ColumnType::Blob => None,

@@ -57,7 +57,11 @@ pub(super) fn shown(value: ValueRef<'_>, column_type: ColumnType, bytes_max: usi
     match (value, column_type) {
         (ValueRef::Null, _) => Value::Null,
         (ValueRef::Integer(integer), ColumnType::Boolean) => json!(integer != 0),
-        (ValueRef::Integer(integer), ColumnType::Timestamp) => json!(Timestamp(integer).to_rfc3339()),
+        // As the reader shows it: what an earlier version stored outside the admissible range is null.
+        (ValueRef::Integer(integer), ColumnType::Timestamp) => match Timestamp(integer) {
+            time if time.is_admissible() => json!(time.to_rfc3339()),
+            _ => Value::Null,
+        },
         (ValueRef::Integer(integer), _) => json!(integer),
         (ValueRef::Real(real), _) => json!(real),
         (ValueRef::Text(text), ColumnType::Json) if text.len() <= bytes_max => {

@@ -150,10 +150,7 @@ fn conflict_clauses(table: &Table, write: &Write) -> String {
                 .merges
                 .iter()
                 .filter(|(_, merge)| *merge != Merge::Keep)
-                .map(|(column, merge)| {
-                    let name = quote(column);
-                    format!("{name} = {}", merged(table, &name, *merge))
-                })
+                .map(|(column, merge)| format!("{} = {}", quote(column), merged(table, column, *merge)))
                 .collect();
             if changes.is_empty() {
                 return format!(" ON CONFLICT ({}) DO NOTHING", column_list(&rule.key));
@@ -172,13 +169,25 @@ fn conflict_clauses(table: &Table, write: &Write) -> String {
     }
 }
 
-fn merged(table: &Table, name: &str, merge: Merge) -> String {
+/// The new value of a column whose write merges.
+fn merged(table: &Table, column: &ColumnName, merge: Merge) -> String {
+    let name = quote(column);
     let stored = format!("{}.{name}", quote(&table.name));
     let new = format!("excluded.{name}");
+    let is_real = table
+        .column(column)
+        .is_some_and(|column| column.column_type == ColumnType::Real);
     match merge {
         Merge::Replace => new,
         Merge::Keep => stored,
         Merge::Fill => format!("coalesce({stored}, {new})"),
+        // A strict table refuses text in a column of numbers, so that a sum beyond the largest real is a constraint
+        // failure of its message. An integer sum that overflows becomes a real in SQLite, which a strict table refuses
+        // as well.
+        Merge::Add if is_real => format!(
+            "CASE WHEN {stored} IS NULL THEN {new} WHEN {new} IS NULL THEN {stored} \
+             WHEN abs({stored} + {new}) < 9e999 THEN {stored} + {new} ELSE 'out of range' END"
+        ),
         Merge::Add => format!(
             "CASE WHEN {stored} IS NULL THEN {new} WHEN {new} IS NULL THEN {stored} ELSE {stored} + {new} END"
         ),

@@ -139,8 +139,13 @@ pub(super) struct Scene {
 
 impl Scene {
     pub(super) async fn open(dir: &std::path::Path) -> Self {
+        Self::of(dir, orders()).await
+    }
+
+    /// With another declaration of the plugin.
+    pub(super) async fn of(dir: &std::path::Path, manifest: Manifest) -> Self {
         let store = Store::open(Config::new(dir)).await.expect("open");
-        let plugin = store.adopt(adoption(orders())).await.expect("adopt");
+        let plugin = store.adopt(adoption(manifest)).await.expect("adopt");
         let attached = match store.attach("orders", "orders").await.expect("attach") {
             Some(attached) => attached,
             None => store.begin_epoch(first_epoch()).await.expect("begin"),

@@ -145,6 +145,68 @@ async fn a_sum_that_overflows_is_a_dead_letter_and_not_a_rounded_number() {
 }
 
 #[tokio::test]
+async fn a_sum_out_of_range_costs_only_its_message_and_never_stores_infinity() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut manifest = orders();
+    manifest.tables[0].columns[1].column_type = ColumnType::Real;
+    let scene = Scene::of(dir.path(), manifest).await;
+    let add = |total: f64, at| {
+        let values = vec![
+            Value::Text("a".into()),
+            Value::Real(total),
+            Value::Timestamp(Timestamp(at)),
+        ];
+        Outcome::Rows(vec![Row { write: 1, values }])
+    };
+    let sums = [
+        (f64::MAX, 1),
+        (f64::MAX, 2),
+        (-f64::MAX, 3),
+        (f64::MAX, 4),
+        (1.5, 5),
+    ];
+    let outcomes = sums.map(|(total, at)| add(total, at)).to_vec();
+    let committed = scene.store.commit(scene.batch(0, outcomes)).await.unwrap();
+    assert_eq!(committed.counts.dead, 1);
+    assert_eq!(committed.refused[0].0, 2);
+    assert!(
+        committed.refused[0]
+            .1
+            .contains("a sum is outside the range of its column"),
+        "{:?}",
+        committed.refused
+    );
+    assert_eq!(
+        scene.query("SELECT total = 1.7976931348623157e308, _sequence FROM orders"),
+        "1 5"
+    );
+    sound(&scene.store);
+}
+
+#[tokio::test]
+async fn a_whole_number_below_the_smallest_is_no_sum() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    let add = |total, at| {
+        let values = vec![
+            Value::Text("a".into()),
+            Value::Integer(total),
+            Value::Timestamp(Timestamp(at)),
+        ];
+        Outcome::Rows(vec![Row { write: 1, values }])
+    };
+    // As doubles, all of these sums are -2^63, which is the smallest whole number.
+    let outcomes = vec![add(i64::MIN, 1), add(-1, 2), add(-1_000, 3)];
+    let committed = scene.store.commit(scene.batch(0, outcomes)).await.unwrap();
+    assert_eq!(committed.counts.dead, 2);
+    assert_eq!(
+        scene.query("SELECT total, _sequence FROM orders"),
+        format!("{} 1", i64::MIN)
+    );
+    sound(&scene.store);
+}
+
+#[tokio::test]
 async fn gaps_and_ranges_are_merged_and_add_up() {
     let dir = tempfile::tempdir().unwrap();
     let scene = Scene::open(dir.path()).await;

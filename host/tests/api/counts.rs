@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::tables::{DAY, MINUTE, Visit, hundred};
+use super::tables::{DAY, MINUTE, Visit, Visits, hundred};
 use super::*;
 
 #[tokio::test]
@@ -93,6 +93,96 @@ async fn facets_of_a_range_are_right_with_few_values_and_with_many() {
             "{facet}"
         );
     }
+}
+
+#[tokio::test]
+async fn one_row_far_away_does_not_take_the_histogram_away() {
+    let visits = Visits::new().await;
+    // Go's zero time, the two ends of what can be stored, and what an earlier version stored beyond them.
+    let outliers = [
+        Timestamp::parse_rfc3339("0001-01-01T00:00:00Z").unwrap().0,
+        Timestamp::MIN.0,
+        Timestamp::MAX.0,
+        Timestamp::MIN.0 - 1,
+        Timestamp::MAX.0 + 1,
+        i64::MAX,
+        i64::MIN,
+    ];
+    let at = |at| Visit {
+        pc: "alpha",
+        at: Some(at),
+        kind: Some("k".to_owned()),
+        ..Visit::default()
+    };
+    let ordinary = (0..50).map(|number| DAY + number * 1_000_000);
+    visits.add(&ordinary.chain(outliers).map(at).collect::<Vec<_>>());
+    let histogram = visits.ask("/histogram?buckets=32&by=kind").await;
+    assert_eq!(histogram["from"], "2026-11-20T00:00:00.000000Z");
+    assert_eq!(histogram["to"], "2026-11-20T00:00:49.000001Z");
+    assert_eq!(histogram["earlier"], 4);
+    assert_eq!(histogram["later"], 3);
+    let buckets = histogram["buckets"].as_array().unwrap();
+    let filled = buckets.iter().filter(|bucket| bucket["count"] != 0).count();
+    assert_eq!((buckets.len(), filled), (25, 25), "{histogram}");
+    let narrow = visits.ask("/histogram?buckets=32&filter=kind=none").await;
+    assert_eq!((&narrow["earlier"], &narrow["later"]), (&json!(0), &json!(0)));
+
+    // All of the admissible range: no bucket begins before it.
+    let all = visits
+        .ask("/histogram?buckets=60&from=0000-01-01T00:00:00Z&to=9999-12-31T23:59:59.999999Z")
+        .await;
+    assert_eq!(all["buckets"][0]["start"], "0000-01-01T00:00:00.000000Z");
+    assert_eq!(all["buckets"][0]["count"], 2, "{all}");
+
+    let rows = visits.ask("/rows?limit=100&columns=at").await;
+    let times: Vec<&Value> = rows["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| &row["at"])
+        .collect();
+    assert_eq!(times.len(), 57);
+    assert_eq!(times.iter().filter(|time| time.is_null()).count(), 4);
+    assert!(times.contains(&&json!("9999-12-31T23:59:59.999999Z")));
+    let about = visits.ask("").await;
+    assert_eq!(about["newest"], "9999-12-31T23:59:59.999999Z");
+}
+
+#[tokio::test]
+async fn a_number_that_json_cannot_write_is_null_and_fails_no_read() {
+    let database = Database::new();
+    let writer = database.writer();
+    for (id, used) in [(1, f64::INFINITY), (2, f64::NEG_INFINITY), (3, 1.5)] {
+        let sql = "INSERT INTO things (id, at, used, _origin, _sequence, _row) VALUES (?1, ?1, ?2, 1, ?1, 0)";
+        writer.execute(sql, rusqlite::params![id, used]).unwrap();
+    }
+    let api = router(database.state().await);
+    let path_of = |path: &str| format!("/api/v1/tables/things{path}");
+    for path in [
+        "/rows",
+        "/rows?sort=used&limit=1",
+        "/rows?sort=-used&limit=1",
+        "/export?format=csv",
+        "/export?format=jsonl",
+        "/facets?columns=used",
+        "/series?measures=used&op=sum",
+        "/series?measures=used&op=avg",
+        "/histogram?by=used",
+    ] {
+        let (status, text) = get(&api, &path_of(path)).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {text}");
+        assert!(!text.to_lowercase().contains("inf"), "{path}: {text}");
+    }
+    let rows = get_json(&api, &path_of("/rows?sort=used")).await;
+    let used: Vec<&Value> = rows["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| &row["used"])
+        .collect();
+    assert_eq!(used, [&json!(null), &json!(1.5), &json!(null)]);
+    let facets = get_json(&api, &path_of("/facets?columns=used")).await;
+    assert_eq!(facets["facets"][0]["nulls"], 2, "{facets}");
 }
 
 #[tokio::test]

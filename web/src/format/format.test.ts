@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import { readMetrics } from './metrics';
 import { bytes, compact, measured, plural, some, unitName, whole } from './numbers';
 import { clip, fromBase64, hex, pieces, utf8 } from './text';
-import { axisTime, duration, exactTime, parseTime, rangeWords, relativeTime } from './time';
+import { axisTime, duration, exactTime, parseTime, rangeWords, relativeTime, toRfc3339 } from './time';
 
 const NOW = Date.parse('2026-11-21T12:00:00Z');
 
@@ -19,6 +19,15 @@ test('times are shown exactly, whatever the digits', () => {
   expect(exactTime('2026-11-21T10:00:00.123456Z', 'utc', 3)).toBe('2026-11-21 10:00:00.123');
   expect(exactTime('2026-11-21T10:00:00Z', 'utc')).toBe('2026-11-21 10:00:00');
   expect(exactTime('no time', 'utc')).toBe('no time');
+});
+
+test('times are written within the years 0000 to 9999', () => {
+  expect(toRfc3339(NOW)).toBe('2026-11-21T12:00:00Z');
+  expect(toRfc3339(Date.parse('0001-01-01T00:00:00.5Z'))).toBe('0001-01-01T00:00:00.500Z');
+  expect(toRfc3339(-1e15)).toBe('0000-01-01T00:00:00Z');
+  expect(toRfc3339(1e300)).toBe('9999-12-31T23:59:59.999Z');
+  expect(toRfc3339(Number.NaN)).toBe('0000-01-01T00:00:00Z');
+  expect(exactTime('0001-01-01T00:00:00Z', 'utc')).toBe('0001-01-01 00:00:00');
 });
 
 test('distances are one unit', () => {

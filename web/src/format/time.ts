@@ -24,6 +24,7 @@ export function isRelative(text: string): boolean {
 }
 
 const two = (value: number) => String(value).padStart(2, '0');
+const four = (value: number) => String(value).padStart(4, '0');
 
 function fields(date: Date, zone: Zone): [number, number, number, number, number, number] {
   return zone === 'utc'
@@ -45,7 +46,7 @@ export function exactTime(text: string, zone: Zone, digits = 6): string {
   const [year, month, day, hour, minute, second] = fields(date, zone);
   const fraction = /\.(\d+)/.exec(text)?.[1]?.slice(0, digits) ?? '';
   const clock = `${two(hour)}:${two(minute)}:${two(second)}${fraction ? `.${fraction}` : ''}`;
-  return `${year}-${two(month)}-${two(day)} ${clock}`;
+  return `${four(year)}-${two(month)}-${two(day)} ${clock}`;
 }
 
 /** With the name of the zone, for a tooltip. */
@@ -85,7 +86,7 @@ export function axisTime(at: number, range: number, zone: Zone): string {
   if (range <= 5 * MINUTE) return `${clock}:${two(second)}`;
   if (range <= DAY) return clock;
   if (range <= 7 * DAY) return `${two(month)}-${two(day)} ${clock}`;
-  return `${year}-${two(month)}-${two(day)}`;
+  return `${four(year)}-${two(month)}-${two(day)}`;
 }
 
 /** What a range is called, such as `last 15 minutes`. */
@@ -104,7 +105,13 @@ export function rangeWords(from: string | undefined, to: string | undefined, zon
   return `${one(from)} – ${one(to)}`;
 }
 
-/** RFC 3339 without fractions that are zero. */
+/** The first and the last millisecond that RFC 3339 can write, which are also the host's limits. */
+const FIRST = Date.parse('0000-01-01T00:00:00Z');
+const LAST = Date.parse('9999-12-31T23:59:59.999Z');
+
+/** RFC 3339 without fractions that are zero. A time outside the years 0000 to 9999 becomes the nearest inside, because
+    the host accepts no other; what is not a number becomes the first. */
 export function toRfc3339(at: number): string {
-  return new Date(at).toISOString().replace('.000Z', 'Z');
+  const inside = Number.isNaN(at) ? FIRST : Math.min(Math.max(at, FIRST), LAST);
+  return new Date(inside).toISOString().replace('.000Z', 'Z');
 }

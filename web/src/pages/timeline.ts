@@ -57,7 +57,9 @@ export function fold(table: Table, rows: readonly Row[]): Item[] {
   if (!time) return [];
   const end = endColumn(table);
   const lane = laneColumn(table);
-  const items = rows.map((row): Item => {
+  // A row without a time that can be read has no place on a line of time.
+  const placed = rows.filter((row) => Number.isFinite(Date.parse(String(row[time]))));
+  const items = placed.map((row): Item => {
     const kind = lane ? row[lane] : undefined;
     const start = Date.parse(String(row[time]));
     const over = end ? row[end] : row[time];
@@ -73,7 +75,7 @@ export function fold(table: Table, rows: readonly Row[]): Item[] {
       track: 0,
     };
   });
-  return end ? items : paired(items, rows);
+  return end ? items : paired(items, placed);
 }
 
 function labelOf(table: Table, row: Row, kind: unknown): string {

@@ -22,7 +22,8 @@ pub const BUCKETS_DEFAULT: u32 = 60;
 /// Buckets at most.
 pub const BUCKETS_MAX: u32 = 1_000;
 
-/// Rows over time, in buckets of one width that follow each other without a hole.
+/// Rows over time, in buckets of one width that follow each other without a hole. Where the question leaves an end of the
+/// range open, the range ends with the table's rows, without the few outliers that would make it many times as long.
 #[derive(Serialize, ToSchema)]
 pub struct Histogram {
     /// RFC 3339; none where there is no row.
@@ -31,6 +32,10 @@ pub struct Histogram {
     to: Option<String>,
     /// Width of a bucket, in milliseconds.
     bucket_ms: i64,
+    /// Rows of the selection before `from`, where the question leaves the beginning open.
+    earlier: u64,
+    /// Rows of the selection at `to` or later, where the question leaves the end open.
+    later: u64,
     /// In the order of time.
     buckets: Vec<OneBucket>,
     /// Whether all rows were counted.
@@ -70,6 +75,8 @@ pub async fn histogram(
             from: None,
             to: None,
             bucket_ms: 0,
+            earlier: 0,
+            later: 0,
             buckets: Vec::new(),
             exact: true,
         }));
@@ -83,6 +90,8 @@ pub async fn histogram(
         from: Some(buckets.from.to_rfc3339()),
         to: Some(buckets.to.to_rfc3339()),
         bucket_ms: buckets.width_ms,
+        earlier: histogram.earlier,
+        later: histogram.later,
         buckets: (0..).zip(histogram.counts).map(bucket).collect(),
         exact: true,
     }))

@@ -12,6 +12,16 @@ use crate::store::statement::quote;
 /// Values of a column that are counted by themselves in each bucket: as many as people tell apart by colour.
 const VALUES_MAX: u32 = 10;
 
+/// Rows at each end of a table's time range that are examined for outliers.
+const END_ROWS: usize = 16;
+
+/// A row at an end of the range is an outlier when the time between it and the rest is more than this many times as long
+/// as the rest, and longer than [`OUTLIER_DISTANCE_MIN`].
+const OUTLIER_FACTOR: i64 = 10;
+
+/// Shortest distance of an outlier, in microseconds: 30 days. A table whose rows lie within some weeks is shown whole.
+const OUTLIER_DISTANCE_MIN: i64 = 30 * 24 * 3_600 * 1_000_000;
+
 /// Widths of buckets, in milliseconds; beyond, multiples of the last.
 const WIDTHS_MS: [i64; 34] = {
     const S: i64 = 1_000;
@@ -86,6 +96,10 @@ pub struct Histogram {
     pub buckets: Option<Buckets>,
     /// The rows of each bucket, also of those without any.
     pub counts: Vec<Bucket>,
+    /// Rows of the selection before the range, where the selection leaves its beginning open.
+    pub earlier: u64,
+    /// Rows of the selection after the range, where the selection leaves its end open.
+    pub later: u64,
 }
 
 impl Buckets {
@@ -122,8 +136,13 @@ impl Buckets {
         self.width_ms.saturating_mul(1_000)
     }
 
-    /// When a bucket begins.
+    /// When a bucket begins: at a multiple of the width, and not before the earliest admissible time.
     pub fn start(&self, number: i64) -> Timestamp {
+        self.aligned(number).clamp(Timestamp::MIN, Timestamp::MAX)
+    }
+
+    /// The multiple of the width at which a bucket begins, which may lie before the earliest admissible time.
+    pub(super) fn aligned(&self, number: i64) -> Timestamp {
         let first = i128::from(self.from.0).div_euclid(i128::from(self.width()));
         let start = (first + i128::from(number)) * i128::from(self.width());
         let end = if start < 0 { i64::MIN } else { i64::MAX };
@@ -134,8 +153,8 @@ impl Buckets {
     fn table(&self) -> String {
         let mut rows = String::new();
         for number in 0..self.count {
-            let first = self.start(number).max(self.from).0;
-            let past = self.start(number + 1).min(self.to).0;
+            let first = self.aligned(number).max(self.from).0;
+            let past = self.aligned(number + 1).min(self.to).0;
             let comma = if number == 0 { "" } else { ", " };
             // Writing to a string cannot fail. The numbers are ours.
             let _ = write!(rows, "{comma}({number}, {first}, {past})");
@@ -145,8 +164,8 @@ impl Buckets {
 }
 
 impl Reader {
-    /// The range that a selection asks for, and where it leaves an end open, that of the table's rows. None where there
-    /// is no row with a time.
+    /// The range that a selection asks for. Where it leaves an end open, the range ends with the table's rows, without
+    /// the few outliers that would make it many times as long. `None` when no row has an admissible time.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -161,26 +180,33 @@ impl Reader {
         if let (Some(from), Some(to)) = (selection.from, selection.to) {
             return Ok(Some((from, to)));
         }
+        let lowest = self.end_times(shape, time, selection, "ASC", END_ROWS).await?;
+        let highest = self.end_times(shape, time, selection, "DESC", END_ROWS).await?;
+        Ok(central_range(&lowest, &highest).map(|(first, last)| {
+            let from = selection.from.unwrap_or(Timestamp(first));
+            let to = selection.to.unwrap_or(Timestamp(last.saturating_add(1)));
+            (from, to)
+        }))
+    }
+
+    /// The admissible times at one end of a selection's range, from the outside inwards.
+    async fn end_times(
+        &self,
+        shape: &Shape,
+        time: usize,
+        selection: &Selection,
+        direction: &str,
+        rows: usize,
+    ) -> Result<Vec<i64>, ReadError> {
         let (column, table) = (quote(&shape.columns[time].name), quote(&shape.entry.name));
-        let end = |direction: &str| {
-            format!(
-                "(SELECT {column} FROM {table} WHERE {column} IS NOT NULL ORDER BY {column} {direction} LIMIT 1)"
-            )
-        };
-        let sql = format!("SELECT {}, {}", end("ASC"), end("DESC"));
-        let ends = self
-            .fetch(&sql, Vec::new(), 1, |row| {
-                Ok((row.get::<Option<i64>>(0)?, row.get::<Option<i64>>(1)?))
-            })
-            .await?;
-        Ok(match ends.first() {
-            Some((Some(first), Some(last))) => {
-                let from = selection.from.unwrap_or(Timestamp(*first));
-                let to = selection.to.unwrap_or(Timestamp(last.saturating_add(1)));
-                Some((from, to))
-            }
-            _ => None,
-        })
+        let from = selection.from.unwrap_or(Timestamp::MIN).0;
+        let last = selection.to.map_or(Timestamp::MAX.0, |to| to.0.saturating_sub(1));
+        let sql = format!(
+            "SELECT {column} FROM {table} WHERE {column} BETWEEN {from} AND {last} \
+             ORDER BY {column} {direction} LIMIT {rows}"
+        );
+        self.fetch(&sql, Vec::new(), rows, |row| row.get(0))
+            .await
     }
 
     /// When the newest row of a table happened.
@@ -188,8 +214,13 @@ impl Reader {
     /// # Errors
     /// See [`ReadError`].
     pub async fn newest(&self, shape: &Shape) -> Result<Option<Timestamp>, ReadError> {
-        let range = self.range(shape, &Selection::default()).await?;
-        Ok(range.map(|(_, past)| Timestamp(past.0.saturating_sub(1))))
+        let Some(time) = shape.time() else {
+            return Ok(None);
+        };
+        let newest = self
+            .end_times(shape, time, &Selection::default(), "DESC", 1)
+            .await?;
+        Ok(newest.first().copied().map(Timestamp))
     }
 
     /// The rows of a selection over time, in at most `count` buckets; with `by` also those of each frequent value of that
@@ -208,6 +239,8 @@ impl Reader {
             return Ok(Histogram {
                 buckets: None,
                 counts: Vec::new(),
+                earlier: 0,
+                later: 0,
             });
         };
         let buckets = Buckets::new(from, to, count);
@@ -240,10 +273,39 @@ impl Reader {
                 at(number, rows, Some(value));
             }
         }
+        let (earlier, later) = self.outside(&asked).await?;
         Ok(Histogram {
             buckets: Some(buckets),
             counts,
+            earlier,
+            later,
         })
+    }
+
+    /// Rows of the selection before and after the range, at those ends that the selection leaves open.
+    async fn outside(&self, asked: &Asked<'_>) -> Result<(u64, u64), ReadError> {
+        let Selection { from, to, .. } = asked.selection;
+        if from.is_some() && to.is_some() {
+            return Ok((0, 0));
+        }
+        let mut bound = Bound::default();
+        let mut count = |open: bool, limit: String| match open {
+            true => format!("({})", asked.counting(&mut bound, &limit, &[])),
+            false => "0".to_owned(),
+        };
+        let time = quote(&asked.shape.columns[asked.time].name);
+        let earlier = count(from.is_none(), format!("t.{time} < {}", asked.buckets.from.0));
+        let later = count(to.is_none(), format!("t.{time} >= {}", asked.buckets.to.0));
+        let counted = self
+            .fetch(
+                &format!("SELECT {earlier}, {later}"),
+                bound.arguments(),
+                1,
+                |row| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?)),
+            )
+            .await?;
+        let (earlier, later) = counted.first().copied().unwrap_or_default();
+        Ok((earlier.unsigned_abs(), later.unsigned_abs()))
     }
 
     async fn in_buckets(&self, asked: &Asked<'_>) -> Result<Vec<(i64, i64)>, ReadError> {
@@ -272,7 +334,7 @@ impl Reader {
         let sql = if asked.shape.leads(column, Some(asked.time)) && !asked.selection.is_narrow() {
             // Each value and bucket is a stretch of an index.
             let rows: Vec<String> = listed.iter().map(|value| format!("({value})")).collect();
-            let counting = asked.counting(&mut bound, &[format!("t.{name} = v.value")]);
+            let counting = asked.counting(&mut bound, &asked.in_bucket(), &[format!("t.{name} = v.value")]);
             format!(
                 "WITH {}, v (value) AS (VALUES {}) SELECT b.i, v.value, ({counting}) FROM v CROSS JOIN b",
                 buckets.table(),
@@ -282,9 +344,9 @@ impl Reader {
             let conditions = asked.conditions();
             let rows = conditions.all_rows(&mut bound);
             let (time, width) = (quote(&asked.shape.columns[asked.time].name), buckets.width());
-            let first = buckets.start(0).0;
+            let first = buckets.aligned(0).0;
             format!(
-                "SELECT (t.{time} - {first}) / {width}, t.{name}, count(*) {rows} AND +t.{time} >= {} \
+                "SELECT (t.{time} - ({first})) / {width}, t.{name}, count(*) {rows} AND +t.{time} >= {} \
                  AND +t.{time} < {} AND +t.{name} IN ({}) GROUP BY 1, 2",
                 buckets.from.0,
                 buckets.to.0,
@@ -320,16 +382,21 @@ impl<'a> Asked<'a> {
 
     /// The rows of each bucket.
     fn statement(&self, bound: &mut Bound) -> String {
-        let counting = self.counting(bound, &[]);
+        let counting = self.counting(bound, &self.in_bucket(), &[]);
         format!("WITH {} SELECT b.i, ({counting}) FROM b", self.buckets.table())
     }
 
-    /// Counts the rows of bucket `b`: a stretch of an index, which needs no sorting.
-    fn counting(&self, bound: &mut Bound, more: &[String]) -> String {
-        let conditions = self.conditions();
+    /// The condition that a row is in bucket `b`.
+    fn in_bucket(&self) -> String {
         let time = quote(&self.shape.columns[self.time].name);
+        format!("t.{time} >= b.first AND t.{time} < b.past")
+    }
+
+    /// Counts the rows of the selection in a range of time: a stretch of an index, which needs no sorting.
+    fn counting(&self, bound: &mut Bound, range: &str, more: &[String]) -> String {
+        let conditions = self.conditions();
         let mut every = conditions.leading(bound);
-        every.push(format!("t.{time} >= b.first AND t.{time} < b.past"));
+        every.push(range.to_owned());
         every.extend(conditions.following(bound));
         every.extend_from_slice(more);
         format!(
@@ -337,6 +404,45 @@ impl<'a> Asked<'a> {
             quote(&self.shape.entry.name),
             all(&every)
         )
+    }
+}
+
+/// The first and the last time of a table without outliers, from the outermost times of its two ends: ascending from the
+/// earliest, and descending from the latest. All rows but the outermost [`END_ROWS`] of each end always belong to it (of few rows, the middle
+/// half).
+fn central_range(lowest: &[i64], highest: &[i64]) -> Option<(i64, i64)> {
+    let (&inner_low, &inner_high) = (lowest.last()?, highest.last()?);
+    let inwards: Vec<i64> = highest.iter().rev().copied().collect();
+    let mut early: Vec<i64> = lowest.to_vec();
+    let late = if inner_low < inner_high {
+        inwards
+    } else {
+        // The two ends meet, so together they hold all rows: then the middle half is the core.
+        early.extend(inwards.into_iter().filter(|&time| time > inner_low));
+        let late = early.split_off(early.len() * 3 / 4);
+        early.truncate(early.len() / 3 + 1);
+        late
+    };
+    early.reverse();
+    let (&last, &first) = (late.first()?, early.first().or(late.first())?);
+    let (mut first, mut last) = (first, last);
+    let near = |distance: i64, first: i64, last: i64| {
+        let span = last.saturating_sub(first);
+        distance <= span.saturating_mul(OUTLIER_FACTOR).max(OUTLIER_DISTANCE_MIN)
+    };
+    let (mut early, mut late) = (early.into_iter().peekable(), late.into_iter().peekable());
+    // Each row that is taken in makes the range longer, which may bring the next row of the other end near.
+    loop {
+        let before = (early.len(), late.len());
+        while let Some(time) = early.next_if(|time| near(first.saturating_sub(*time), first, last)) {
+            first = first.min(time);
+        }
+        while let Some(time) = late.next_if(|time| near(time.saturating_sub(last), first, last)) {
+            last = last.max(time);
+        }
+        if (early.len(), late.len()) == before {
+            return Some((first, last));
+        }
     }
 }
 
@@ -378,9 +484,46 @@ mod tests {
             );
             assert_eq!(buckets.start(0), Timestamp(first));
         }
+        let outermost = Buckets::new(Timestamp::MIN, Timestamp::MAX, 60);
+        assert_eq!(outermost.start(0), Timestamp::MIN);
+        assert!(outermost.aligned(0) < Timestamp::MIN);
+        assert!(outermost.start(outermost.count) <= Timestamp::MAX);
         let whole = Buckets::new(Timestamp(i64::MIN), Timestamp(i64::MAX), 60);
         assert!(whole.count <= 60, "{whole:?}");
         let none = Buckets::new(Timestamp(7), Timestamp(7), 60);
         assert_eq!(none.count, 1);
+    }
+
+    /// The central range of times, as [`Reader::range`] asks for it.
+    fn central(mut times: Vec<i64>) -> Option<(i64, i64)> {
+        times.sort_unstable();
+        let lowest: Vec<i64> = times.iter().take(END_ROWS).copied().collect();
+        let highest: Vec<i64> = times.iter().rev().take(END_ROWS).copied().collect();
+        central_range(&lowest, &highest)
+    }
+
+    #[test]
+    fn an_outlier_does_not_stretch_the_range() {
+        let second = 1_000_000;
+        let day = 86_400 * second;
+        let today = 20_000 * day;
+        for rows in [8, 15, 16, 17, 20, 31, 32, 50, 1_000] {
+            let ordinary: Vec<i64> = (0..rows).map(|number| today + number * second).collect();
+            let whole = Some((today, today + (rows - 1) * second));
+            assert_eq!(central(ordinary.clone()), whole, "{rows}");
+            let with = |outliers: &[i64]| central([ordinary.as_slice(), outliers].concat());
+            assert_eq!(with(&[Timestamp::MIN.0]), whole, "{rows}");
+            assert_eq!(with(&[Timestamp::MAX.0]), whole, "{rows}");
+            assert_eq!(with(&[today - 2_000 * day, today + 92 * day]), whole, "{rows}");
+            // What lies some weeks away belongs to the range.
+            let week = Some((today - 7 * day, today + (rows - 1) * second));
+            assert_eq!(with(&[today - 7 * day]), week, "{rows}");
+        }
+        // Rows that spread evenly are all shown, however far apart they are.
+        for rows in [1, 2, 3, 5, 17, 33, 100] {
+            let spread: Vec<i64> = (0..rows).map(|number| number * 400 * day).collect();
+            assert_eq!(central(spread), Some((0, (rows - 1) * 400 * day)), "{rows}");
+        }
+        assert_eq!(central(Vec::new()), None);
     }
 }

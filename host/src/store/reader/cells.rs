@@ -47,6 +47,10 @@ impl Cell {
 }
 
 /// Reads one cell, and about how many bytes it has in JSON. Text and bytes are moved out of the row.
+///
+/// A real that is not finite and a time outside [`Timestamp::MIN`] to [`Timestamp::MAX`] are read as null: no answer can
+/// write them, and one such value must not make the whole table unreadable. Nothing stores them any more; earlier
+/// versions did.
 pub(super) fn cell(
     row: &mut Row,
     index: usize,
@@ -58,8 +62,12 @@ pub(super) fn cell(
         (_, ValueRef::Null) => Cell::Null,
         (ColumnType::Boolean, ValueRef::Integer(number)) => Cell::Boolean(number != 0),
         (ColumnType::Integer, ValueRef::Integer(number)) => Cell::Integer(number),
-        (ColumnType::Timestamp, ValueRef::Integer(number)) => Cell::Timestamp(Timestamp(number)),
-        (ColumnType::Real, ValueRef::Real(number)) => Cell::Real(number),
+        (ColumnType::Timestamp, ValueRef::Integer(number)) => match Timestamp(number) {
+            time if time.is_admissible() => Cell::Timestamp(time),
+            _ => Cell::Null,
+        },
+        (ColumnType::Real, ValueRef::Real(number)) if number.is_finite() => Cell::Real(number),
+        (ColumnType::Real, ValueRef::Real(_)) => Cell::Null,
         (ColumnType::Text, ValueRef::Text(text)) => {
             let bytes = json_bytes(text);
             return Ok((Cell::Text(lossy(row.take_bytes(index))), bytes));

@@ -107,11 +107,14 @@ impl Reader {
             }
             Err(error) => return Err(error),
         };
+        // Several stored values can read as null: see `cell`.
         let is_null = |(value, _): &(Cell, u64)| matches!(value, Cell::Null);
         let nulls = values
             .iter()
-            .position(is_null)
-            .map_or(0, |position| values.remove(position).1);
+            .filter(|one| is_null(one))
+            .map(|(_, rows)| rows)
+            .sum();
+        values.retain(|one| !is_null(one));
         let more = values.len() > limit as usize;
         values.truncate(limit as usize);
         Ok(Facet {

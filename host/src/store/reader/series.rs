@@ -161,7 +161,7 @@ impl Asked<'_> {
         };
         let name = |position: usize| format!("t.{}", quote(&self.shape.columns[position].name));
         let time = name(self.time);
-        let (first, width) = (self.buckets.start(0).0, self.buckets.width());
+        let (first, width) = (self.buckets.aligned(0).0, self.buckets.width());
         let value = self.measure.map_or("1".to_owned(), name);
         let rows = match newest {
             Some(rows) => conditions.newest_rows(bound, rows),
