@@ -4,6 +4,8 @@
 use std::fmt::Write as _;
 
 use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::client::{Client, HostArgs};
@@ -45,68 +47,95 @@ pub fn trace(args: &TraceArgs) -> Result<(), Failure> {
         .append_pair("table", &args.table)
         .append_pair("key", &key)
         .finish();
-    let traced: Value = Client::open(&args.host)?.get_json(&format!("/api/v1/trace?{query}"))?;
+    let traced: Traced = Client::open(&args.host)?.get_json(&format!("/api/v1/trace?{query}"))?;
     match args.json {
         true => print_json(&traced),
         false => print(&render(&traced)),
     }
 }
 
-fn render(traced: &Value) -> String {
-    let text = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
+/// The host's answer. The row is kept as the text that it is, because its documents are shown as they are stored.
+#[derive(Deserialize, Serialize)]
+struct Traced {
+    table: String,
+    row: Box<RawValue>,
+    origin: i64,
+    row_number: u64,
+    plugin: String,
+    version: Option<String>,
+    digest: Option<String>,
+    healed: bool,
+    source: String,
+    stream: Option<String>,
+    epoch: u64,
+    sequence: u64,
+    note: Option<String>,
+    message: Option<TracedMessage>,
+    gone: Option<String>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct TracedMessage {
+    found_in: String,
+    subject: String,
+    published: String,
+    headers: Vec<(String, String)>,
+    payload_bytes: u64,
+    payload_text: Option<String>,
+    payload_base64: String,
+}
+
+fn render(traced: &Traced) -> String {
+    let unknown = "(unknown)";
     let mut out = String::new();
     // Writing to a String does not fail.
-    let _ = writeln!(out, "row      {}", traced["row"]);
-    let place = match &traced["stream"] {
-        Value::String(stream) => format!("stream {stream}, sequence {}", traced["sequence"]),
-        _ => format!("core NATS, message {}", traced["sequence"]),
+    let _ = writeln!(out, "row      {}", traced.row.get());
+    let place = match &traced.stream {
+        Some(stream) => format!("stream {stream}, sequence {}", traced.sequence),
+        None => format!("core NATS, message {}", traced.sequence),
     };
     let _ = writeln!(
         out,
         "from     {place}, epoch {}, row {}",
-        traced["epoch"], traced["row_number"]
+        traced.epoch, traced.row_number
     );
     let _ = writeln!(
         out,
         "by       {} {} {}",
-        text(&traced["plugin"]),
-        text(&traced["version"]),
-        text(&traced["digest"])
+        traced.plugin,
+        traced.version.as_deref().unwrap_or(unknown),
+        traced.digest.as_deref().unwrap_or_default()
     );
-    if traced["healed"] == true {
+    if traced.healed {
         let _ = writeln!(
             out,
             "         its message was a dead letter before this version could project it"
         );
     }
-    if let Value::String(note) = &traced["note"] {
+    if let Some(note) = &traced.note {
         let _ = writeln!(out, "note     {note}");
     }
-    let message = &traced["message"];
-    if message.is_object() {
-        let _ = writeln!(
-            out,
-            "message  {} at {}, {} bytes, found in the {}",
-            text(&message["subject"]),
-            text(&message["published"]),
-            message["payload_bytes"],
-            text(&message["found_in"])
-        );
-        for header in message["headers"].as_array().into_iter().flatten() {
-            let _ = writeln!(out, "         {}: {}", text(&header[0]), text(&header[1]));
-        }
-        let payload = match &message["payload_text"] {
-            Value::String(text) => text.clone(),
-            _ => format!("(base64) {}", text(&message["payload_base64"])),
-        };
-        let _ = writeln!(out, "{payload}");
-    } else if let Value::String(gone) = &traced["gone"] {
+    if let Some(message) = &traced.message {
+        render_message(&mut out, message);
+    } else if let Some(gone) = &traced.gone {
         let _ = writeln!(out, "message  {gone}");
     }
     out
+}
+
+fn render_message(out: &mut String, message: &TracedMessage) {
+    let _ = writeln!(
+        out,
+        "message  {} at {}, {} bytes, found in the {}",
+        message.subject, message.published, message.payload_bytes, message.found_in
+    );
+    for (name, value) in &message.headers {
+        let _ = writeln!(out, "         {name}: {value}");
+    }
+    let _ = match &message.payload_text {
+        Some(text) => writeln!(out, "{text}"),
+        None => writeln!(out, "(base64) {}", message.payload_base64),
+    };
 }
 
 pub fn reproject(args: &ReprojectArgs) -> Result<(), Failure> {
@@ -139,4 +168,29 @@ pub fn reproject(args: &ReprojectArgs) -> Result<(), Failure> {
         );
     }
     print(&out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_is_shown_as_it_is_stored() {
+        let row =
+            r#"{"id":7,"extra":{"n":12345678901234567890123,"a":1,"a":2,"z":-0,"e":1e400,"s":"\ud800"}}"#;
+        let answer = format!(
+            r#"{{"table":"t","row":{row},"origin":1,"row_number":0,"plugin":"p","version":"1.0.0","digest":"sha256:aa",
+                 "healed":false,"source":"s","stream":"S","epoch":1,"sequence":9,"note":null,"message":null,
+                 "gone":"it is not in stream S any more"}}"#
+        );
+        let traced: Traced = serde_json::from_str(&answer).unwrap();
+        assert_eq!(
+            render(&traced),
+            format!(
+                "row      {row}\nfrom     stream S, sequence 9, epoch 1, row 0\nby       p 1.0.0 sha256:aa\n\
+                 message  it is not in stream S any more\n"
+            )
+        );
+        assert!(serde_json::to_string_pretty(&traced).unwrap().contains(row));
+    }
 }

@@ -265,8 +265,6 @@ fn examples(
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::batch::Outcome;
     use crate::schema::Manifest;
@@ -317,8 +315,8 @@ mod tests {
         assert_eq!(numbers(&compared[1]), [1, 0, 1, 1]);
         let changed = &compared[0].examples[0];
         assert_eq!((changed.source.as_str(), changed.sequence), ("orders", 2));
-        assert_eq!(changed.old.as_ref().unwrap()["total"], json!(1));
-        assert_eq!(changed.new.as_ref().unwrap()["total"], json!(10));
+        assert_eq!(changed.old.as_ref().unwrap().get("total"), Some("1"));
+        assert_eq!(changed.new.as_ref().unwrap().get("total"), Some("10"));
         assert_eq!(new.counts().skipped, 1);
         let alone = compare(None, &new).unwrap();
         assert_eq!(numbers(&alone[0]), [0, 0, 0, 3]);

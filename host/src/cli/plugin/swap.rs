@@ -87,6 +87,13 @@ struct Healed {
     rows: u64,
 }
 
+/// What was installed, and what its canary showed.
+#[derive(Serialize)]
+struct Tried<'a> {
+    installed: &'a Taken,
+    canary: &'a trial::Report,
+}
+
 pub fn install(args: &InstallArgs) -> Result<(), Failure> {
     let client = Client::open(&args.host)?;
     let mut parcel = read(&args.file, &args.host)?;
@@ -102,7 +109,10 @@ pub fn install(args: &InstallArgs) -> Result<(), Failure> {
     let plugin = Reference { name, version: None };
     let report = trial::try_out(&client, &plugin, &taken.digest, Some(messages), None)?;
     if args.json {
-        return print_json(&json!({"installed": taken, "canary": report}));
+        return print_json(&Tried {
+            installed: &taken,
+            canary: &report,
+        });
     }
     print(&format!(
         "{}\n{}\nto make it run: lantern plugin activate {}@{}\n",

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 
 use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::{Reference, Short, path};
@@ -39,6 +41,40 @@ pub struct WrittenArgs {
     host: HostArgs,
 }
 
+/// The host's report of a canary. Rows stay the text that they are, because their documents are shown as they are stored.
+#[derive(Deserialize, Serialize)]
+pub struct Report {
+    plugin: String,
+    old: Value,
+    new: Value,
+    tables: Vec<Compared>,
+    sources: Value,
+    differences: Value,
+    effect: Value,
+    needs_rebuild: bool,
+    took_ms: u64,
+    partial: Vec<String>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Compared {
+    table: String,
+    key: Vec<String>,
+    same: u64,
+    changed: u64,
+    only_old: u64,
+    only_new: u64,
+    examples: Vec<Example>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Example {
+    source: String,
+    sequence: u64,
+    old: Option<Box<RawValue>>,
+    new: Option<Box<RawValue>>,
+}
+
 /// Rows that are shown of each table; all that the host gives are in the JSON.
 const EXAMPLES_SHOWN: usize = 5;
 
@@ -69,13 +105,13 @@ pub fn try_out(
     version: &str,
     messages: Option<u64>,
     live_seconds: Option<u64>,
-) -> Result<Value, Failure> {
+) -> Result<Report, Failure> {
     let body = json!({"version": version, "messages": messages, "live_seconds": live_seconds});
     client.post_json_for_long(&path(&plugin.name, "/canary"), &body)
 }
 
 /// The report for people: what each table would hold, what would be rejected, what it costs.
-pub fn render(report: &Value) -> String {
+pub fn render(report: &Report) -> String {
     let mut text = String::new();
     let number = |value: &Value| value.as_u64().unwrap_or_default();
     let mut rows = vec![
@@ -83,15 +119,13 @@ pub fn render(report: &Value) -> String {
             .map(str::to_owned)
             .to_vec(),
     ];
-    for compared in report["tables"].as_array().into_iter().flatten() {
-        let count = |key: &str| number(&compared[key]).to_string();
-        let name = compared["table"].as_str().unwrap_or_default().to_owned();
+    for compared in &report.tables {
         rows.push(vec![
-            name,
-            count("same"),
-            count("changed"),
-            count("only_old"),
-            count("only_new"),
+            compared.table.clone(),
+            compared.same.to_string(),
+            compared.changed.to_string(),
+            compared.only_old.to_string(),
+            compared.only_new.to_string(),
         ]);
     }
     text.push_str(&table::align(&rows, &[false, true, true, true, true], ""));
@@ -110,7 +144,7 @@ pub fn render(report: &Value) -> String {
         .map(str::to_owned)
         .to_vec(),
     ];
-    for (name, side) in [("runs", &report["old"]), ("on trial", &report["new"])] {
+    for (name, side) in [("runs", &report.old), ("on trial", &report.new)] {
         if side.is_object() {
             sides.push(vec![
                 name.to_owned(),
@@ -136,37 +170,34 @@ pub fn render(report: &Value) -> String {
         &[false, false, true, true, true, true, true, true],
         "",
     ));
-    for rejects in report["new"]["rejects"].as_array().into_iter().flatten() {
+    for rejects in report.new["rejects"].as_array().into_iter().flatten() {
         // Writing to a String does not fail.
         let _ = writeln!(text, "  rejected: {rejects}");
     }
-    for compared in report["tables"].as_array().into_iter().flatten() {
-        let name = compared["table"].as_str().unwrap_or_default();
-        for example in compared["examples"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .take(EXAMPLES_SHOWN)
-        {
+    let row =
+        |row: &Option<Box<RawValue>>| row.as_ref().map_or("null".to_owned(), |row| row.get().to_owned());
+    for compared in &report.tables {
+        for example in compared.examples.iter().take(EXAMPLES_SHOWN) {
             let _ = writeln!(
                 text,
-                "  {name}, {} {}: {} -> {}",
-                example["source"].as_str().unwrap_or_default(),
-                example["sequence"],
-                example["old"],
-                example["new"]
+                "  {}, {} {}: {} -> {}",
+                compared.table,
+                example.source,
+                example.sequence,
+                row(&example.old),
+                row(&example.new)
             );
         }
     }
-    for words in report["partial"].as_array().into_iter().flatten() {
-        let _ = writeln!(text, "not all of it: {}", words.as_str().unwrap_or_default());
+    for words in &report.partial {
+        let _ = writeln!(text, "not all of it: {words}");
     }
-    if report["needs_rebuild"] == true {
-        let plugin = report["plugin"].as_str().unwrap_or_default();
-        let digest = report["new"]["digest"].as_str().unwrap_or_default();
+    if report.needs_rebuild {
+        let digest = report.new["digest"].as_str().unwrap_or_default();
         let _ = writeln!(
             text,
-            "its tables are others: lantern rebuild {plugin}@{}",
+            "its tables are others: lantern rebuild {}@{}",
+            report.plugin,
             Short(digest)
         );
     }
