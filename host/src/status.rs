@@ -79,8 +79,15 @@ pub struct Status {
     pub lag: Option<u64>,
     /// Messages that became rows, since the beginning of this epoch.
     pub messages: u64,
-    /// Rows written in this epoch.
+    /// Rows that the plugin answered with in this epoch: inserted, updated and already present together.
     pub rows: u64,
+    /// Rows of this epoch that were inserted. What an earlier version of Lantern recorded for tables whose writes update
+    /// rows counts only in `rows`.
+    pub inserted: u64,
+    /// Rows of this epoch that changed a stored row.
+    pub updated: u64,
+    /// Rows of this epoch that changed nothing, because a row with their key was there already.
+    pub present: u64,
     /// Dead letters of this source that are open.
     pub dead_letters: u64,
     /// Sequences of this epoch that were gone before they were read.
@@ -109,6 +116,9 @@ impl Status {
             lag: None,
             messages: 0,
             rows: 0,
+            inserted: 0,
+            updated: 0,
+            present: 0,
             dead_letters: 0,
             missing: 0,
             last_error: None,

@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use guests::{GuestLine, listen_to_guests};
 pub use log::{Log, init};
-pub use metrics::{Metrics, Outcome};
+pub use metrics::{Metrics, Outcome, RowEffect};
 pub use repeats::Repeats;
 pub use throttle::Throttle;
 

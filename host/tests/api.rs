@@ -525,8 +525,8 @@ async fn records_are_filtered_and_paged() {
     writer
         .execute_batch(
             "INSERT INTO _lantern_gap VALUES (1, 1, 7, 9, 1, 'purged', 0);
-             INSERT INTO _lantern_ledger VALUES (1, 1, 1, 1, 6, 6, 4, 1, 1, 0, 4, 4, 0, 1000000);
-             INSERT INTO _lantern_ledger VALUES (2, 2, 1, 1, 2, 2, 2, 0, 0, 0, 2, 2, 0, 0);",
+             INSERT INTO _lantern_ledger VALUES (1, 1, 1, 1, 6, 6, 4, 1, 1, 0, 4, 4, 0, 1000000, 2, 1);
+             INSERT INTO _lantern_ledger VALUES (2, 2, 1, 1, 2, 2, 2, 0, 0, 0, 2, 2, 0, 0, 2, 0);",
         )
         .unwrap();
     let api = router(database.state().await);

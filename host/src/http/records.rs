@@ -117,8 +117,15 @@ pub struct LedgerRange {
     dead: i64,
     /// Sequences that were gone before they were read.
     missing: i64,
-    /// Rows that the plugin answered with; a table may hold fewer, where its writes merge or ignore.
+    /// Rows that the plugin answered with: inserted, updated and already present together.
     rows: i64,
+    /// Rows that were inserted. Ranges that an earlier version of Lantern recorded for tables whose writes update rows
+    /// count their changes only in `rows`.
+    inserted: i64,
+    /// Rows that changed a stored row.
+    updated: i64,
+    /// Rows that changed nothing, because a row with their key was there already.
+    present: i64,
     /// When its first batch was stored (RFC 3339).
     first_at: String,
     /// When its last one was.
@@ -203,6 +210,9 @@ pub(super) fn show_range(range: reader::LedgerRange) -> LedgerRange {
         dead: range.dead,
         missing: range.missing,
         rows: range.rows,
+        inserted: range.inserted,
+        updated: range.updated,
+        present: range.present,
         first_at: range.first_at.to_rfc3339(),
         last_at: range.last_at.to_rfc3339(),
     }

@@ -24,7 +24,7 @@ use crate::schema::Origin;
 use crate::settings::DeadLetterPolicy;
 use crate::status::{State, Status};
 use crate::store::{AdoptError, Adopted, Adoption, Committed, Store};
-use crate::telemetry::{Metrics, Outcome};
+use crate::telemetry::{Metrics, Outcome, RowEffect};
 
 pub(crate) use session::consumer_name;
 pub use version::{Counted, Orders, Purpose, Rebuild, Version};
@@ -338,6 +338,9 @@ impl Projection {
             status.checkpoint = through;
             status.messages += counts.messages;
             status.rows += counts.rows;
+            status.inserted += counts.inserted;
+            status.updated += counts.updated;
+            status.present += counts.present();
             status.dead_letters += counts.dead;
             status.missing += counts.missing;
             status.stalled_since_ms = None;
@@ -356,21 +359,22 @@ impl Projection {
             .messages(plugin, source, Outcome::Skipped, counts.skipped);
         self.metrics.messages(plugin, source, Outcome::Dead, counts.dead);
         let manifest = version.plugin().manifest();
-        let mut rows = vec![0; manifest.writes.len()];
         for entry in &committed.spent {
-            match &entry.outcome {
-                crate::batch::Outcome::Rows(written) => {
-                    written.iter().for_each(|row| rows[row.write as usize] += 1);
-                }
-                crate::batch::Outcome::Skip => {}
-                crate::batch::Outcome::Reject(rejection) => {
-                    self.metrics.dead_letters(plugin, source, rejection.class, 1);
-                }
+            if let crate::batch::Outcome::Reject(rejection) = &entry.outcome {
+                self.metrics.dead_letters(plugin, source, rejection.class, 1);
             }
         }
-        for (write, rows) in manifest.writes.iter().zip(rows).filter(|(_, rows)| *rows > 0) {
-            self.metrics
-                .rows(plugin, manifest.table_of(write).name.as_str(), rows);
+        for (write, effects) in manifest.writes.iter().zip(&committed.effects) {
+            let table = manifest.table_of(write).name.as_str();
+            for (effect, rows) in [
+                (RowEffect::Inserted, effects.inserted),
+                (RowEffect::Updated, effects.updated),
+                (RowEffect::Present, effects.present),
+            ] {
+                if rows > 0 {
+                    self.metrics.rows(plugin, table, effect, rows);
+                }
+            }
         }
     }
 }

@@ -160,6 +160,9 @@ impl Projection {
             status.checkpoint = attached.checkpoint.sequence;
             status.messages = attached.counts.messages;
             status.rows = attached.counts.rows;
+            status.inserted = attached.counts.inserted;
+            status.updated = attached.counts.updated;
+            status.present = attached.counts.present();
             status.missing = attached.counts.missing;
             status.dead_letters = attached.dead_letters;
             status.last_sequence = Some(facts.last_sequence);

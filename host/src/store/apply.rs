@@ -1,16 +1,26 @@
 //! One batch inside the open transaction: rows, dead letters, gaps, ledger, checkpoint. Nothing here begins or
 //! ends a transaction; the writer does.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rusqlite::hooks::Action;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, params, types::ToSqlOutput};
 
-use super::commit::{Adopted, Commit, Counts, Entry, Mark, OriginId, VersionId};
+use super::commit::{Adopted, Commit, Counts, Entry, Mark, OriginId, RowEffects, VersionId};
 use super::connection::is_refusal;
 use crate::batch::{Outcome, Rejection, RejectionClass, Row, Timestamp, Value};
+use crate::schema::OnConflict;
+
+/// Messages whose rows the database refused, with its reason.
+pub(super) type Refused = Vec<(u64, String)>;
 
 /// What a batch did.
 pub(super) struct Applied {
     pub(super) counts: Counts,
-    pub(super) refused: Vec<(u64, String)>,
+    /// Of each of the manifest's writes.
+    pub(super) effects: Vec<RowEffects>,
+    pub(super) refused: Refused,
 }
 
 /// Why it did nothing.
@@ -50,11 +60,8 @@ pub(super) fn apply(
     if found != Some(commit.after) {
         return Err(ApplyError::Stale(found));
     }
-    let (changed, refused) = write_rows(connection, commit, care)?;
-    let mut counts = Counts {
-        changed,
-        ..count(&commit.entries)
-    };
+    let (effects, refused) = write_rows(connection, commit, care)?;
+    let mut counts = count(&commit.entries).with_effects(total(&effects));
     for entry in &commit.entries {
         if let Outcome::Reject(rejection) = &entry.outcome {
             write_dead_letter(
@@ -73,15 +80,19 @@ pub(super) fn apply(
     }
     write_ledger(connection, commit, counts, now)?;
     write_checkpoint(connection, commit.origin, &commit.through, now)?;
-    Ok(Applied { counts, refused })
+    Ok(Applied {
+        counts,
+        effects,
+        refused,
+    })
 }
 
-/// Returns how many rows were inserted or updated, and the messages that were refused.
+/// Returns what became of the rows of each write, and the messages that were refused.
 fn write_rows(
     connection: &Connection,
     commit: &mut Commit,
     care: Care,
-) -> Result<(u64, Vec<(u64, String)>), ApplyError> {
+) -> Result<(Vec<RowEffects>, Refused), ApplyError> {
     let origin = commit.stamp;
     if care == Care::EachMessage {
         return Ok(write_with_care(
@@ -91,10 +102,9 @@ fn write_rows(
             &mut commit.entries,
         )?);
     }
-    let mut statements = prepare(connection, &commit.plugin)?;
-    let mut changed = 0;
+    let mut writes = Writes::prepare(connection, &commit.plugin)?;
     for entry in &commit.entries {
-        changed += write_entry(&mut statements, origin, entry).map_err(|error| {
+        writes.write_entry(origin, entry).map_err(|error| {
             if is_refusal(&error) {
                 ApplyError::Refused
             } else {
@@ -102,78 +112,150 @@ fn write_rows(
             }
         })?;
     }
-    Ok((changed, Vec::new()))
+    Ok((writes.take_effects(), Vec::new()))
 }
 
 /// Writes rows with a savepoint around each message; rows that the database refuses make their message's outcome a
 /// rejection.
 ///
-/// Returns how many rows were inserted or updated, and the messages that were refused.
+/// Returns what became of the rows of each write, and the messages that were refused.
 pub(super) fn write_with_care(
     connection: &Connection,
     plugin: &Adopted,
     origin: OriginId,
     entries: &mut [Entry],
-) -> Result<(u64, Vec<(u64, String)>), rusqlite::Error> {
-    let mut statements = prepare(connection, plugin)?;
-    let mut changed = 0;
+) -> Result<(Vec<RowEffects>, Refused), rusqlite::Error> {
+    let mut writes = Writes::prepare(connection, plugin)?;
     let mut refused = Vec::new();
     for entry in entries {
-        let (rows, reason) = write_one(connection, &mut statements, origin, entry)?;
-        changed += rows;
+        let reason = write_one(connection, &mut writes, origin, entry)?;
         refused.extend(reason.map(|reason| (entry.delivery.sequence, reason)));
     }
-    Ok((changed, refused))
+    Ok((writes.take_effects(), refused))
 }
 
 /// Writes the rows of one message by itself, for a dead letter that is tried again. Rows that the database refuses make
 /// its outcome a rejection.
-///
-/// Returns how many rows were inserted or updated.
 pub(super) fn write_alone(
     connection: &Connection,
     plugin: &Adopted,
     origin: OriginId,
     entry: &mut Entry,
-) -> Result<u64, rusqlite::Error> {
-    let mut statements = prepare(connection, plugin)?;
-    let (changed, _) = write_one(connection, &mut statements, origin, entry)?;
-    Ok(changed)
+) -> Result<RowEffects, rusqlite::Error> {
+    let mut writes = Writes::prepare(connection, plugin)?;
+    write_one(connection, &mut writes, origin, entry)?;
+    Ok(total(&writes.take_effects()))
 }
 
-fn prepare<'a>(
+/// What became of the rows of all writes together.
+pub(super) fn total(effects: &[RowEffects]) -> RowEffects {
+    let mut total = RowEffects::default();
+    for effects in effects {
+        total += *effects;
+    }
+    total
+}
+
+/// The prepared statements of a plugin's writes, which count what became of the rows.
+struct Writes<'a> {
     connection: &'a Connection,
-    plugin: &Adopted,
-) -> Result<Vec<CachedStatement<'a>>, rusqlite::Error> {
-    plugin
-        .statements
-        .iter()
-        .map(|text| connection.prepare_cached(text))
-        .collect()
+    statements: Vec<CachedStatement<'a>>,
+    /// Rows that the connection updated, counted by a hook; none where no write of the plugin updates. The number of
+    /// changes that SQLite reports does not say whether an upsert inserted or updated.
+    updates: Option<Arc<AtomicU64>>,
+    effects: Vec<RowEffects>,
 }
 
-/// Writes a message's rows inside a savepoint. Returns how many were inserted or updated, and why the database refused
-/// them where it did: then the outcome is a rejection.
+impl<'a> Writes<'a> {
+    fn prepare(connection: &'a Connection, plugin: &Adopted) -> Result<Self, rusqlite::Error> {
+        let statements = plugin
+            .statements
+            .iter()
+            .map(|text| connection.prepare_cached(text))
+            .collect::<Result<Vec<_>, _>>()?;
+        let writes = &plugin.manifest.writes;
+        let updates = writes
+            .iter()
+            .any(|write| matches!(write.on_conflict, OnConflict::Update(_)))
+            .then(Arc::<AtomicU64>::default);
+        if let Some(updates) = updates.clone() {
+            connection.update_hook(Some(move |action, _: &str, _: &str, _| {
+                if action == Action::SQLITE_UPDATE {
+                    updates.fetch_add(1, Ordering::Relaxed);
+                }
+            }))?;
+        }
+        Ok(Self {
+            connection,
+            effects: vec![RowEffects::default(); statements.len()],
+            statements,
+            updates,
+        })
+    }
+
+    fn take_effects(mut self) -> Vec<RowEffects> {
+        std::mem::take(&mut self.effects)
+    }
+
+    fn updated(&self) -> u64 {
+        self.updates
+            .as_ref()
+            .map_or(0, |updates| updates.load(Ordering::Relaxed))
+    }
+
+    fn write_entry(&mut self, origin: OriginId, entry: &Entry) -> Result<(), rusqlite::Error> {
+        let Outcome::Rows(rows) = &entry.outcome else {
+            return Ok(());
+        };
+        let sequence = to_sql(entry.delivery.sequence);
+        for (number, row) in (0_i64..).zip(rows) {
+            let before = self.updated();
+            let write = row.write as usize;
+            let changed = write_row(&mut self.statements[write], [origin.0, sequence, number], row)?;
+            let updated = self.updated() - before;
+            self.effects[write] += RowEffects {
+                inserted: changed.saturating_sub(updated),
+                updated,
+                present: u64::from(changed == 0),
+            };
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Writes<'_> {
+    fn drop(&mut self) {
+        if self.updates.is_some() {
+            // It fails only on a connection of somebody else, where it would have failed at the beginning.
+            drop(self.connection.update_hook(None::<fn(Action, &str, &str, i64)>));
+        }
+    }
+}
+
+/// Writes a message's rows inside a savepoint. Returns why the database refused them where it did: then the outcome is a
+/// rejection, and nothing of the message is written or counted.
 fn write_one(
     connection: &Connection,
-    statements: &mut [CachedStatement<'_>],
+    writes: &mut Writes<'_>,
     origin: OriginId,
     entry: &mut Entry,
-) -> Result<(u64, Option<String>), rusqlite::Error> {
+) -> Result<Option<String>, rusqlite::Error> {
     connection.execute_batch("SAVEPOINT message")?;
-    let written = match write_entry(statements, origin, entry) {
-        Ok(rows) => (rows, None),
+    let before = writes.effects.clone();
+    let refused = match writes.write_entry(origin, entry) {
+        Ok(()) => None,
         Err(error) if is_refusal(&error) => {
             connection.execute_batch("ROLLBACK TO message")?;
+            writes.effects = before;
             let rejection = Rejection::new(RejectionClass::Constraint, &refusal_reason(&error));
             let reason = rejection.reason.clone();
             entry.outcome = Outcome::Reject(rejection);
-            (0, Some(reason))
+            Some(reason)
         }
         Err(error) => return Err(error),
     };
     connection.execute_batch("RELEASE message")?;
-    Ok(written)
+    Ok(refused)
 }
 
 /// The reason of a dead letter whose rows the database refused. Rows are checked against their columns' types before
@@ -186,26 +268,6 @@ fn refusal_reason(error: &rusqlite::Error) -> String {
         );
     }
     error.to_string()
-}
-
-fn write_entry(
-    statements: &mut [CachedStatement<'_>],
-    origin: OriginId,
-    entry: &Entry,
-) -> Result<u64, rusqlite::Error> {
-    let Outcome::Rows(rows) = &entry.outcome else {
-        return Ok(0);
-    };
-    let sequence = to_sql(entry.delivery.sequence);
-    let mut changed = 0;
-    for (number, row) in (0_i64..).zip(rows) {
-        changed += write_row(
-            &mut statements[row.write as usize],
-            [origin.0, sequence, number],
-            row,
-        )?;
-    }
-    Ok(changed)
 }
 
 fn write_row(
@@ -344,15 +406,28 @@ fn write_ledger(
         counts.missing,
         counts.rows,
         counts.changed,
+        counts.inserted,
+        counts.updated,
     ]
     .map(to_sql);
-    let [messages, projected, skipped, dead, missing, rows, changed] = sums;
+    let [
+        messages,
+        projected,
+        skipped,
+        dead,
+        missing,
+        rows,
+        changed,
+        inserted,
+        updated,
+    ] = sums;
     match last {
         Some((id, version)) if version == commit.plugin.version.0 => connection
             .prepare_cached(
                 "UPDATE _lantern_ledger SET last_sequence = ?2, messages = messages + ?3,
                      projected = projected + ?4, skipped = skipped + ?5, dead = dead + ?6,
-                     missing = missing + ?7, rows = rows + ?8, changed = changed + ?9, last_at = ?10
+                     missing = missing + ?7, rows = rows + ?8, changed = changed + ?9, last_at = ?10,
+                     inserted = inserted + ?11, updated = updated + ?12
                  WHERE id = ?1",
             )?
             .execute(params![
@@ -365,13 +440,15 @@ fn write_ledger(
                 missing,
                 rows,
                 changed,
-                now.0
+                now.0,
+                inserted,
+                updated
             ]),
         _ => connection
             .prepare_cached(
                 "INSERT INTO _lantern_ledger (origin, plugin_version, first_sequence, last_sequence, messages,
-                     projected, skipped, dead, missing, rows, changed, first_at, last_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12)",
+                     projected, skipped, dead, missing, rows, changed, first_at, last_at, inserted, updated)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12, ?13, ?14)",
             )?
             .execute(params![
                 commit.origin.0,
@@ -385,7 +462,9 @@ fn write_ledger(
                 missing,
                 rows,
                 changed,
-                now.0
+                now.0,
+                inserted,
+                updated
             ]),
     }
     .map(|_| ())

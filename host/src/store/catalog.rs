@@ -348,7 +348,7 @@ pub(super) fn ledger_sums(connection: &Connection, origin: OriginId) -> Result<C
     connection.query_row(
         "SELECT coalesce(sum(messages), 0), coalesce(sum(projected), 0), coalesce(sum(skipped), 0),
                 coalesce(sum(dead), 0), coalesce(sum(missing), 0), coalesce(sum(rows), 0),
-                coalesce(sum(changed), 0)
+                coalesce(sum(changed), 0), coalesce(sum(inserted), 0), coalesce(sum(updated), 0)
          FROM _lantern_ledger WHERE origin = ?1",
         [origin.0],
         |row| {
@@ -360,6 +360,8 @@ pub(super) fn ledger_sums(connection: &Connection, origin: OriginId) -> Result<C
                 missing: from_sql(row.get(4)?),
                 rows: from_sql(row.get(5)?),
                 changed: from_sql(row.get(6)?),
+                inserted: from_sql(row.get(7)?),
+                updated: from_sql(row.get(8)?),
             })
         },
     )

@@ -97,6 +97,25 @@ pub struct Commit {
     pub durable: bool,
 }
 
+/// What the database did with rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RowEffects {
+    /// Rows that were inserted.
+    pub inserted: u64,
+    /// Rows that changed a stored row.
+    pub updated: u64,
+    /// Rows that changed nothing: a row with their key was there already, and the write ignores or guards against that.
+    pub present: u64,
+}
+
+impl std::ops::AddAssign for RowEffects {
+    fn add_assign(&mut self, other: Self) {
+        self.inserted += other.inserted;
+        self.updated += other.updated;
+        self.present += other.present;
+    }
+}
+
 /// Counts of a range of the ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -114,6 +133,28 @@ pub struct Counts {
     pub rows: u64,
     /// Rows that were inserted or updated: fewer, where writes ignore or guard.
     pub changed: u64,
+    /// Rows that were inserted. Together with `updated` less than `changed` where ranges were recorded before the two
+    /// were told apart.
+    pub inserted: u64,
+    /// Rows that changed a stored row.
+    pub updated: u64,
+}
+
+impl Counts {
+    /// The same counts with what the database did with the rows.
+    pub fn with_effects(self, effects: RowEffects) -> Self {
+        Self {
+            changed: effects.inserted + effects.updated,
+            inserted: effects.inserted,
+            updated: effects.updated,
+            ..self
+        }
+    }
+
+    /// Rows that changed nothing, because a row with their key was there already.
+    pub fn present(&self) -> u64 {
+        self.rows.saturating_sub(self.changed)
+    }
 }
 
 impl std::ops::AddAssign for Counts {
@@ -125,6 +166,8 @@ impl std::ops::AddAssign for Counts {
         self.missing += other.missing;
         self.rows += other.rows;
         self.changed += other.changed;
+        self.inserted += other.inserted;
+        self.updated += other.updated;
     }
 }
 
@@ -133,6 +176,8 @@ impl std::ops::AddAssign for Counts {
 pub struct Committed {
     /// What was counted.
     pub counts: Counts,
+    /// What the database did with the rows of each of the manifest's writes.
+    pub effects: Vec<RowEffects>,
     /// Messages whose rows the database refused, with its reason; they are dead letters now.
     pub refused: Vec<(u64, String)>,
     /// The entries, given back so that their memory is released away from the writer, which is the

@@ -6,7 +6,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::Store;
 use super::apply::{from_sql, to_sql, write_alone};
-use super::commit::{Adopted, CommitError, Entry, OriginId};
+use super::commit::{Adopted, CommitError, Entry, OriginId, RowEffects};
 use crate::batch::{Delivery, Outcome, Timestamp};
 
 /// Which dead letters are meant; what is not said is not asked.
@@ -245,7 +245,7 @@ fn heal(
             continue;
         }
         healed.tried += 1;
-        let changed = write_alone(&transaction, plugin, origin, &mut entry)?;
+        let effects = write_alone(&transaction, plugin, origin, &mut entry)?;
         match &entry.outcome {
             Outcome::Reject(rejection) => {
                 transaction
@@ -272,9 +272,9 @@ fn heal(
                              attempts = attempts + 1, last_at = ?3 WHERE id = ?1",
                     )?
                     .execute(params![id, plugin.version.0, now.0])?;
-                account(&transaction, origin, entry.delivery.sequence, rows, changed)?;
+                account(&transaction, origin, entry.delivery.sequence, rows, effects)?;
                 healed.resolved += 1;
-                healed.rows += changed;
+                healed.rows += effects.inserted + effects.updated;
             }
         }
     }
@@ -288,15 +288,22 @@ fn account(
     origin: OriginId,
     sequence: u64,
     rows: u64,
-    changed: u64,
+    effects: RowEffects,
 ) -> Result<(), rusqlite::Error> {
     connection
         .prepare_cached(
             "UPDATE _lantern_ledger SET dead = dead - 1, projected = projected + (?3 > 0),
-                 skipped = skipped + (?3 = 0), rows = rows + ?3, changed = changed + ?4
+                 skipped = skipped + (?3 = 0), rows = rows + ?3, changed = changed + ?4 + ?5,
+                 inserted = inserted + ?4, updated = updated + ?5
              WHERE origin = ?1 AND first_sequence <= ?2 AND last_sequence >= ?2",
         )?
-        .execute(params![origin.0, to_sql(sequence), to_sql(rows), to_sql(changed)])
+        .execute(params![
+            origin.0,
+            to_sql(sequence),
+            to_sql(rows),
+            to_sql(effects.inserted),
+            to_sql(effects.updated)
+        ])
         .map(|_| ())
 }
 

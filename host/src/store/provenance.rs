@@ -463,7 +463,7 @@ fn work_of(connection: &Connection, plugin: &str, digest: &str) -> Result<Versio
     })?;
     let mut statement = connection.prepare(
         "SELECT origin, first_sequence, last_sequence, messages, projected, skipped, dead, missing, rows, changed,
-                first_at, last_at
+                inserted, updated, first_at, last_at
          FROM _lantern_ledger WHERE plugin_version = ?1 ORDER BY origin, first_sequence",
     )?;
     let mut spans = Vec::new();
@@ -474,8 +474,8 @@ fn work_of(connection: &Connection, plugin: &str, digest: &str) -> Result<Versio
             first: row.get(1).map(from_sql)?,
             last: row.get(2).map(from_sql)?,
             counts: counts(row, 3)?,
-            first_at: Timestamp(row.get(10)?),
-            last_at: Timestamp(row.get(11)?),
+            first_at: Timestamp(row.get(12)?),
+            last_at: Timestamp(row.get(13)?),
         });
     }
     let healed = connection.query_row(
@@ -491,7 +491,7 @@ fn work_of(connection: &Connection, plugin: &str, digest: &str) -> Result<Versio
     })
 }
 
-/// The seven counts of a range, from column number `first` on.
+/// The counts of a range, from column number `first` on.
 pub(super) fn counts(row: &Row<'_>, first: usize) -> Result<Counts, rusqlite::Error> {
     let number = |offset: usize| row.get::<_, i64>(first + offset).map(from_sql);
     Ok(Counts {
@@ -502,6 +502,8 @@ pub(super) fn counts(row: &Row<'_>, first: usize) -> Result<Counts, rusqlite::Er
         missing: number(4)?,
         rows: number(5)?,
         changed: number(6)?,
+        inserted: number(7)?,
+        updated: number(8)?,
     })
 }
 

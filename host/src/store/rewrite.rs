@@ -10,7 +10,7 @@ mod survey;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-use super::apply::{count, to_sql, write_alone, write_dead_letter, write_with_care};
+use super::apply::{count, to_sql, total, write_alone, write_dead_letter, write_with_care};
 use super::commit::{Adopted, CommitError, Counts, Entry, OriginId, VersionId};
 use super::letters::{OpenLetter, Retried, letters_where};
 use super::provenance::tables_of;
@@ -233,17 +233,14 @@ fn write(
     now: Timestamp,
     done: &mut Rewritten,
 ) -> Result<Counts, rusqlite::Error> {
-    let (changed, _) = write_with_care(transaction, plugin, origin, entries)?;
-    let counts = Counts {
-        changed,
-        ..count(entries)
-    };
+    let (effects, _) = write_with_care(transaction, plugin, origin, entries)?;
+    let counts = count(entries).with_effects(total(&effects));
     for entry in entries.iter() {
         write_letter(transaction, plugin, origin, entry, now, done)?;
     }
     done.messages += counts.messages;
-    done.rows_written += changed;
-    done.rows_left_out += counts.rows.saturating_sub(changed);
+    done.rows_written += counts.changed;
+    done.rows_left_out += counts.present();
     Ok(counts)
 }
 
@@ -335,8 +332,8 @@ fn insert_range(
     transaction
         .prepare_cached(
             "INSERT INTO _lantern_ledger (origin, plugin_version, first_sequence, last_sequence, messages,
-                 projected, skipped, dead, missing, rows, changed, first_at, last_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                 projected, skipped, dead, missing, rows, changed, first_at, last_at, inserted, updated)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
         )?
         .execute(params![
             origin.0,
@@ -351,7 +348,9 @@ fn insert_range(
             to_sql(counts.rows),
             to_sql(counts.changed),
             first_at,
-            last_at
+            last_at,
+            to_sql(counts.inserted),
+            to_sql(counts.updated)
         ])
         .map(|_| ())
 }
@@ -382,7 +381,8 @@ fn merge_ranges(
                              messages = l.messages + m.messages, projected = l.projected + m.projected,
                              skipped = l.skipped + m.skipped, dead = l.dead + m.dead,
                              missing = l.missing + m.missing, rows = l.rows + m.rows,
-                             changed = l.changed + m.changed, first_at = min(l.first_at, m.first_at),
+                             changed = l.changed + m.changed, inserted = l.inserted + m.inserted,
+                             updated = l.updated + m.updated, first_at = min(l.first_at, m.first_at),
                              last_at = max(l.last_at, m.last_at)
                          FROM _lantern_ledger AS m WHERE l.id = ?1 AND m.id = ?2",
                     )?
@@ -434,17 +434,14 @@ fn settle_letters(
             left: Known::default(),
         };
         let removed = remove(&look, &alone)?;
-        let changed = write_alone(&transaction, plugin, origin, &mut entry)?;
+        let effects = write_alone(&transaction, plugin, origin, &mut entry)?;
         write_letter(&transaction, plugin, origin, &entry, now, &mut done)?;
-        let new = Counts {
-            changed,
-            ..count(std::slice::from_ref(&entry))
-        };
+        let new = count(std::slice::from_ref(&entry)).with_effects(effects);
         account(&transaction, origin, sequence, removed, new)?;
         done.messages += 1;
         done.rows_removed += removed.rows;
-        done.rows_written += changed;
-        done.rows_left_out += new.rows.saturating_sub(changed);
+        done.rows_written += new.changed;
+        done.rows_left_out += new.present();
     }
     transaction.commit()?;
     Ok(done)
@@ -464,7 +461,8 @@ fn account(
             "UPDATE _lantern_ledger SET
                  projected = projected - (?3 > 0 OR skipped = 0) + ?4,
                  skipped = skipped - (?3 = 0 AND skipped > 0) + ?5,
-                 dead = dead + ?6, rows = max(rows - ?3, 0) + ?7, changed = max(changed - ?3, 0) + ?8
+                 dead = dead + ?6, rows = max(rows - ?3, 0) + ?7, changed = max(changed - ?3, 0) + ?8,
+                 inserted = max(inserted - ?3, 0) + ?9, updated = updated + ?10
              WHERE origin = ?1 AND first_sequence <= ?2 AND last_sequence >= ?2",
         )?
         .execute(params![
@@ -475,7 +473,9 @@ fn account(
             to_sql(new.skipped),
             to_sql(new.dead),
             to_sql(new.rows),
-            to_sql(new.changed)
+            to_sql(new.changed),
+            to_sql(new.inserted),
+            to_sql(new.updated)
         ])
         .map(|_| ())
 }

@@ -171,7 +171,10 @@ impl Writer {
             match self.apply(&mut pending.commit, group.now, pending.care) {
                 Ok(applied) if pending.care == Care::None => pending.applied = applied,
                 // Its guilty messages are rejections by now, and were counted before.
-                Ok(applied) => pending.applied.counts = applied.counts,
+                Ok(applied) => {
+                    pending.applied.counts = applied.counts;
+                    pending.applied.effects = applied.effects;
+                }
                 Err(ApplyError::Sqlite(error)) => return Err(self.lost(&error)),
                 Err(ApplyError::Stale(_) | ApplyError::Refused) => {
                     let reason = "a batch does not go in a second time as it did before".to_owned();
@@ -360,6 +363,7 @@ impl Group {
         {
             let committed = Committed {
                 counts: applied.counts,
+                effects: applied.effects,
                 refused: applied.refused,
                 spent: commit.entries,
                 took,

@@ -44,6 +44,27 @@ impl Outcome {
     }
 }
 
+/// What the database did with a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowEffect {
+    /// It was inserted.
+    Inserted,
+    /// It changed a stored row.
+    Updated,
+    /// It changed nothing, because a row with its key was there already.
+    Present,
+}
+
+impl RowEffect {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Inserted => "inserted",
+            Self::Updated => "updated",
+            Self::Present => "present",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct MessageLabels {
     plugin: String,
@@ -55,6 +76,7 @@ struct MessageLabels {
 struct RowLabels {
     plugin: String,
     table: String,
+    effect: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -175,7 +197,7 @@ impl Metrics {
         );
         registry.register(
             "rows",
-            "Rows that plugins answered with and that are stored",
+            "Rows that plugins answered with, by effect: inserted, updated, or present (a row with their key was there already)",
             rows.clone(),
         );
         registry.register(
@@ -242,11 +264,12 @@ impl Metrics {
         self.inner.messages.get_or_create(&labels).inc_by(count);
     }
 
-    /// `count` rows of a table are stored.
-    pub fn rows(&self, plugin: &str, table: &str, count: u64) {
+    /// `count` rows of a table had this effect.
+    pub fn rows(&self, plugin: &str, table: &str, effect: RowEffect, count: u64) {
         let labels = RowLabels {
             plugin: plugin.to_owned(),
             table: table.to_owned(),
+            effect: effect.as_str(),
         };
         self.inner.rows.get_or_create(&labels).inc_by(count);
     }
@@ -520,6 +543,9 @@ mod tests {
             lag: Some(7),
             messages: 41,
             rows: 41,
+            inserted: 41,
+            updated: 0,
+            present: 0,
             dead_letters: 0,
             missing: 0,
             last_error: None,
@@ -530,7 +556,7 @@ mod tests {
         let metrics = Metrics::new(projections, &database);
         metrics.messages("obs-events", "events", Outcome::Projected, 40);
         metrics.messages("obs-events", "events", Outcome::Projected, 1);
-        metrics.rows("obs-events", "obs_events", 41);
+        metrics.rows("obs-events", "obs_events", RowEffect::Inserted, 41);
         metrics.dead_letters("obs-events", "events", RejectionClass::Malformed, 2);
         metrics.committed(Duration::from_millis(3), 41);
         metrics.projected("obs-events", Duration::from_micros(50));
@@ -541,7 +567,7 @@ mod tests {
         let text = metrics.encode().unwrap();
         for line in [
             r#"lantern_messages_total{plugin="obs-events",source="events",outcome="projected"} 41"#,
-            r#"lantern_rows_total{plugin="obs-events",table="obs_events"} 41"#,
+            r#"lantern_rows_total{plugin="obs-events",table="obs_events",effect="inserted"} 41"#,
             r#"lantern_dead_letters_total{plugin="obs-events",source="events",class="malformed"} 2"#,
             "lantern_commit_duration_seconds_count 1",
             "lantern_commit_rows_sum 41.0",

@@ -201,9 +201,9 @@ async fn the_ledger_of_a_version_stands_beside_it() {
         .database
         .writer()
         .execute_batch(
-            "INSERT INTO _lantern_ledger VALUES (1, 1, 1, 1, 6, 6, 4, 1, 1, 0, 4, 4, 0, 1000000);
-             INSERT INTO _lantern_ledger VALUES (2, 1, 2, 7, 9, 3, 3, 0, 0, 0, 3, 3, 0, 0);
-             INSERT INTO _lantern_ledger VALUES (3, 1, 1, 10, 10, 1, 1, 0, 0, 0, 1, 1, 0, 0);",
+            "INSERT INTO _lantern_ledger VALUES (1, 1, 1, 1, 6, 6, 4, 1, 1, 0, 4, 4, 0, 1000000, 4, 0);
+             INSERT INTO _lantern_ledger VALUES (2, 1, 2, 7, 9, 3, 3, 0, 0, 0, 3, 3, 0, 0, 3, 0);
+             INSERT INTO _lantern_ledger VALUES (3, 1, 1, 10, 10, 1, 1, 0, 0, 0, 1, 1, 0, 0, 1, 0);",
         )
         .unwrap();
     let detail = get_json(&scene.api, "/api/v1/plugins/things").await;

@@ -1575,7 +1575,10 @@ export interface components {
              */
             rows: number;
         };
-        /** @description Rows over time, in buckets of one width that follow each other without a hole. */
+        /**
+         * @description Rows over time, in buckets of one width that follow each other without a hole. Where the question leaves an end of the
+         *     range open, the range ends with the table's rows, without the few outliers that would make it many times as long.
+         */
         Histogram: {
             /** @description RFC 3339; none where there is no row. */
             from: string | null;
@@ -1586,6 +1589,16 @@ export interface components {
              * @description Width of a bucket, in milliseconds.
              */
             bucket_ms: number;
+            /**
+             * Format: int64
+             * @description Rows of the selection before `from`, where the question leaves the beginning open.
+             */
+            earlier: number;
+            /**
+             * Format: int64
+             * @description Rows of the selection at `to` or later, where the question leaves the end open.
+             */
+            later: number;
             /** @description In the order of time. */
             buckets: components["schemas"]["Bucket"][];
             /** @description Whether all rows were counted. */
@@ -1682,9 +1695,25 @@ export interface components {
             missing: number;
             /**
              * Format: int64
-             * @description Rows that the plugin answered with; a table may hold fewer, where its writes merge or ignore.
+             * @description Rows that the plugin answered with: inserted, updated and already present together.
              */
             rows: number;
+            /**
+             * Format: int64
+             * @description Rows that were inserted. Ranges that an earlier version of Lantern recorded for tables whose writes update rows
+             *     count their changes only in `rows`.
+             */
+            inserted: number;
+            /**
+             * Format: int64
+             * @description Rows that changed a stored row.
+             */
+            updated: number;
+            /**
+             * Format: int64
+             * @description Rows that changed nothing, because a row with their key was there already.
+             */
+            present: number;
             /** @description When its first batch was stored (RFC 3339). */
             first_at: string;
             /** @description When its last one was. */
@@ -2017,9 +2046,25 @@ export interface components {
             messages: number;
             /**
              * Format: int64
-             * @description Rows written in this epoch.
+             * @description Rows that the plugin answered with in this epoch: inserted, updated and already present together.
              */
             rows: number;
+            /**
+             * Format: int64
+             * @description Rows of this epoch that were inserted. What an earlier version of Lantern recorded for tables whose writes update
+             *     rows counts only in `rows`.
+             */
+            inserted: number;
+            /**
+             * Format: int64
+             * @description Rows of this epoch that changed a stored row.
+             */
+            updated: number;
+            /**
+             * Format: int64
+             * @description Rows of this epoch that changed nothing, because a row with their key was there already.
+             */
+            present: number;
             /**
              * Format: int64
              * @description Dead letters of this source that are open.

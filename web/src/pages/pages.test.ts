@@ -16,6 +16,9 @@ const projection = (over: Partial<Projection> = {}): Projection => ({
   lag: 0,
   messages: 1,
   rows: 1,
+  inserted: 1,
+  updated: 0,
+  present: 0,
   dead_letters: 0,
   missing: 0,
   last_error: null,
@@ -99,6 +102,20 @@ test('a start and its end are one span', () => {
   expect(by['obs_events / boot']?.[0]).toMatchObject({ rows: 1 });
   // An end without a start is a moment.
   expect(by['obs_events / session']?.map((item) => item.end === item.start)).toEqual([true]);
+});
+
+test('a row without a time that can be read is left out', () => {
+  const events = table(
+    'events',
+    [column('at', { type: 'timestamp', role: 'time' }), column('kind', { role: 'facet' })],
+    'at',
+  );
+  const items = fold(events, [
+    row({ at: '2026-11-21T10:00:00Z', kind: 'boot' }),
+    row({ at: null, kind: 'boot' }),
+    row({ at: '-0013-04-27T00:00:00.000000Z', kind: 'boot' }),
+  ]);
+  expect(items.map((item) => item.start)).toEqual([Date.parse('2026-11-21T10:00:00Z')]);
 });
 
 test('a row with both times is a span by itself', () => {

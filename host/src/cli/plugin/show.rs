@@ -97,7 +97,9 @@ struct Range {
     projected: i64,
     skipped: i64,
     dead: i64,
-    rows: i64,
+    inserted: i64,
+    updated: i64,
+    present: i64,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -268,7 +270,9 @@ fn ranges(versions: &[Version]) -> String {
         "projected",
         "skipped",
         "dead",
-        "rows",
+        "inserted",
+        "updated",
+        "present",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(ranges.into_iter().map(|(version, range)| {
@@ -282,10 +286,13 @@ fn ranges(versions: &[Version]) -> String {
             range.projected.to_string(),
             range.skipped.to_string(),
             range.dead.to_string(),
-            range.rows.to_string(),
+            range.inserted.to_string(),
+            range.updated.to_string(),
+            range.present.to_string(),
         ]
     }));
-    let right = [false, true, true, true, false, true, true, true, true, true];
+    let mut right = [true; 12];
+    (right[0], right[4]) = (false, false);
     format!("\n{}", table::align(&rows, &right, ""))
 }
 
@@ -301,7 +308,8 @@ mod tests {
                 "version": "1.0.0", "digest": "sha256:aa", "state": "paused",
                 "installed_at": "2026-11-20T10:00:00.123456Z", "came_from": "file obs.wasm", "failed": "it was bad",
                 "ranges": [{"source": "obs", "epoch": 1, "first_sequence": 1, "last_sequence": 100, "messages": 100,
-                            "projected": 98, "skipped": 1, "dead": 1, "rows": 98}],
+                            "projected": 98, "skipped": 1, "dead": 1, "rows": 98, "inserted": 90,
+                            "updated": 5, "present": 3}],
             }],
         }))
         .unwrap();
@@ -322,8 +330,8 @@ writes  events
 version  digest  state   installed             came from
 1.0.0    aa      paused  2026-11-20T10:00:00Z  file obs.wasm
 
-source  epoch  from   to  version  messages  projected  skipped  dead  rows
-obs         1     1  100  1.0.0         100         98        1     1    98
+source  epoch  from   to  version  messages  projected  skipped  dead  inserted  updated  present
+obs         1     1  100  1.0.0         100         98        1     1        90        5        3
 
 1.0.0 (aa) has failed: it was bad
 "

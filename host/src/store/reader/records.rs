@@ -132,6 +132,12 @@ pub struct LedgerRange {
     pub missing: i64,
     /// Rows that the plugin answered with.
     pub rows: i64,
+    /// Those that were inserted.
+    pub inserted: i64,
+    /// Those that changed a stored row.
+    pub updated: i64,
+    /// Those that changed nothing, because a row with their key was there already.
+    pub present: i64,
     /// When the first batch of the range was stored.
     pub first_at: Timestamp,
     /// When the last one was.
@@ -207,7 +213,7 @@ impl Reader {
     ) -> Result<Page<LedgerRange>, ReadError> {
         const SQL: &str = "SELECT l.id, o.plugin, o.source, o.epoch, o.stream, p.version, p.digest, \
              l.first_sequence, l.last_sequence, l.messages, l.projected, l.skipped, l.dead, l.missing, \
-             l.rows, l.first_at, l.last_at \
+             l.rows, l.first_at, l.last_at, l.inserted, l.updated, max(l.rows - l.changed, 0) \
              FROM _lantern_ledger AS l JOIN _lantern_origin AS o ON o.id = l.origin \
              JOIN _lantern_plugin AS p ON p.id = l.plugin_version \
              WHERE l.id < ?1 AND (?2 IS NULL OR o.plugin = ?2) AND (?3 IS NULL OR o.source = ?3) \
@@ -317,5 +323,8 @@ fn ledger_range(row: &Row) -> Result<LedgerRange, rusqlite::Error> {
         rows: row.get(14)?,
         first_at: Timestamp(row.get(15)?),
         last_at: Timestamp(row.get(16)?),
+        inserted: row.get(17)?,
+        updated: row.get(18)?,
+        present: row.get(19)?,
     })
 }

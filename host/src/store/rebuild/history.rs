@@ -147,7 +147,7 @@ fn split_ledger(transaction: &Transaction<'_>, plugin: &str, scope: &Scope) -> R
     transaction
         .execute(
             "UPDATE _lantern_ledger SET last_sequence = ?2, messages = ?3, projected = ?4, skipped = ?5, dead = ?6,
-                 missing = ?7, rows = ?8, changed = ?8 WHERE id = ?1",
+                 missing = ?7, rows = ?8, changed = ?8, inserted = ?8, updated = 0 WHERE id = ?1",
             params![
                 range,
                 after,

@@ -73,6 +73,8 @@ pub(super) fn divide(whole: Counts, stretches: &[Stretch], rest_width: u64) -> D
     {
         // Rows that were written once and have expired since.
         last.changed += rest.changed;
+        last.inserted += rest.inserted;
+        last.updated += rest.updated;
         rest = Counts::default();
     }
     Division {
@@ -101,6 +103,9 @@ fn take(rest: &mut Counts, stretch: &Stretch, extra: u64) -> Counts {
         missing: stretch.missing,
         rows,
         changed: rows,
+        // Only tables whose writes update nothing are projected again.
+        inserted: rows,
+        updated: 0,
     };
     rest.messages = rest.messages.saturating_sub(old.messages);
     rest.projected = rest.projected.saturating_sub(old.projected);
@@ -108,6 +113,7 @@ fn take(rest: &mut Counts, stretch: &Stretch, extra: u64) -> Counts {
     rest.dead = rest.dead.saturating_sub(old.dead);
     rest.rows = rest.rows.saturating_sub(old.rows);
     rest.changed = rest.changed.saturating_sub(old.changed);
+    rest.inserted = rest.inserted.saturating_sub(old.inserted);
     match stretch.new {
         None => old,
         Some(new) => Counts {
@@ -132,6 +138,8 @@ mod tests {
             missing,
             rows: projected,
             changed: projected,
+            inserted: projected,
+            updated: 0,
         }
     }
 
@@ -192,6 +200,7 @@ mod tests {
         let divided = divide(whole, &[again(1, 10, 4, 0, counts(10, 0, 0, 0))], 0);
         let expected = Counts {
             changed: 16,
+            inserted: 16,
             ..counts(10, 0, 0, 0)
         };
         assert_eq!(divided.stretches, [expected]);

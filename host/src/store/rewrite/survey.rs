@@ -101,7 +101,8 @@ pub(super) fn range(
 ) -> Result<Option<Range>, rusqlite::Error> {
     connection
         .query_row(
-            "SELECT id, last_sequence, messages, projected, skipped, dead, missing, rows, changed, first_at, last_at
+            "SELECT id, last_sequence, messages, projected, skipped, dead, missing, rows, changed, inserted,
+                    updated, first_at, last_at
              FROM _lantern_ledger WHERE origin = ?1 AND plugin_version = ?2 AND first_sequence = ?3",
             params![origin.0, version.0, to_sql(first)],
             |row| {
@@ -109,8 +110,8 @@ pub(super) fn range(
                     id: row.get(0)?,
                     last: row.get(1).map(from_sql)?,
                     counts: counts(row, 2)?,
-                    first_at: row.get(9)?,
-                    last_at: row.get(10)?,
+                    first_at: row.get(11)?,
+                    last_at: row.get(12)?,
                 })
             },
         )
