@@ -1,6 +1,7 @@
 //! The whole host: the only place that knows everybody. It builds what the configuration asks for, starts it in the
 //! order of dependence, waits, and stops it in the order of the data.
 
+pub mod doctor;
 mod health;
 mod presence;
 mod wiring;
@@ -182,6 +183,63 @@ pub async fn run_and_tell(
     close(store, deadline).await;
     drop(asking);
     Ok(())
+}
+
+/// How long a broker may take to accept the connection of a check.
+const CONNECT_TIME: Duration = Duration::from_secs(10);
+
+/// Compares the rows of a database with those that its messages give: of all messages, or of about `sample` of each
+/// plugin. The host may run meanwhile.
+///
+/// # Errors
+/// The broker cannot be reached, or the database or a component cannot be read.
+pub async fn check_deep(config: &Config, sample: Option<u64>) -> anyhow::Result<lifecycle::DeepReport> {
+    let broker = broker_of(config).await?;
+    // What is compiled for this is kept nowhere: the host's cache is sealed with a key of its own.
+    let plugins = crate::plugin::Config {
+        cache_dir: None,
+        ..wiring::plugins(config)?
+    };
+    let parts = lifecycle::DeepParts {
+        database: config.data_dir.join(crate::store::DATABASE_FILE),
+        components_dir: config.data_dir.join("components"),
+        broker: broker.clone(),
+        loader: Arc::new(Loader::new(plugins, [0; 32])?),
+    };
+    let report = lifecycle::check_deep(&parts, sample).await;
+    broker.stop().await;
+    Ok(report?)
+}
+
+/// A connection to the broker of the configuration. An embedded broker that a running host has started is used as it is;
+/// otherwise it is started, and stopped with the connection.
+async fn broker_of(config: &Config) -> anyhow::Result<Broker> {
+    let settings = wiring::broker(config)?;
+    if matches!(settings.place, crate::broker::Place::Embedded(_)) {
+        let file = config.data_dir.join("broker").join("nats.url");
+        if let Ok(url) = std::fs::read_to_string(&file)
+            && let Ok(broker) = connected(crate::broker::Config::remote(url.trim())).await
+        {
+            return Ok(broker);
+        }
+    }
+    connected(settings).await
+}
+
+async fn connected(settings: crate::broker::Config) -> anyhow::Result<Broker> {
+    let broker = Broker::connect(settings).await?;
+    let mut link = broker.link();
+    let wait = tokio::time::timeout(CONNECT_TIME, link.wait_for(Link::is_connected)).await;
+    if matches!(wait, Ok(Ok(_))) {
+        return Ok(broker);
+    }
+    let why = match &*broker.link().borrow() {
+        Link::Refused { why, .. } => why.clone(),
+        Link::Connecting { last_error, .. } => last_error.clone().unwrap_or_else(|| "no answer".to_owned()),
+        Link::Connected(_) => "it took too long".to_owned(),
+    };
+    broker.stop().await;
+    Err(anyhow::anyhow!("the broker cannot be reached: {why}"))
 }
 
 /// Everybody who works has ended by now, so the database has one owner left.

@@ -73,7 +73,8 @@ enum Command {
     Trace(trace::TraceArgs),
     /// Make the work of a bad version again, from just its messages, with the version that runs.
     Reproject(trace::ReprojectArgs),
-    /// Verify that a database is whole: integrity, ledger, checkpoints, rows. Exits with 1 when it is not.
+    /// Verify a database: integrity, ledger, checkpoints, indexes, row counts; with --deep also the values of the rows.
+    /// Exits with 1 when there is a problem.
     Check(check::CheckArgs),
     /// Show how a running host is. Exits with 1 when it is not ready.
     Status(status::StatusArgs),
@@ -84,7 +85,8 @@ enum Command {
     Audit(audit::AuditArgs),
     /// Send events to a stream and wait until the broker has stored them.
     Publish(publish::PublishArgs),
-    /// See whether plugins can be written and run here, and what to do where not. Exits with 1 when something is wrong.
+    /// Check the tools, the database, the broker and the disk, with what to do about each problem. Exits with 1 when
+    /// something is wrong.
     Doctor(doctor::DoctorArgs),
     /// Show, check and explain the configuration.
     #[command(subcommand)]

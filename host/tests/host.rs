@@ -49,6 +49,8 @@ mod seeds;
 mod start;
 #[path = "host/warnings.rs"]
 mod warnings;
+#[path = "host/values.rs"]
+mod values;
 #[path = "host/wasi.rs"]
 mod wasi;
 

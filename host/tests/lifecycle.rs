@@ -19,6 +19,8 @@ mod nats;
 
 #[path = "lifecycle/canary.rs"]
 mod canary;
+#[path = "lifecycle/deep.rs"]
+mod deep;
 #[path = "lifecycle/directory.rs"]
 mod directory;
 #[path = "lifecycle/rebuild.rs"]

@@ -56,7 +56,40 @@ pub struct StreamFacts {
     pub has_sources: bool,
 }
 
+/// What decides whether a stream can lose messages that the broker has confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamSafety {
+    /// How many servers keep it.
+    pub replicas: u64,
+    /// Whether the broker is a cluster.
+    pub is_clustered: bool,
+    /// Whether messages are confirmed before they are on disk (`persist_mode` async).
+    pub is_persisted_later: bool,
+}
+
 impl Broker {
+    /// Whether a stream can lose messages that the broker has confirmed; `None` when there is no such stream.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError`] when the broker cannot be asked or does not answer.
+    pub async fn stream_safety(&self, name: &str) -> Result<Option<StreamSafety>, BrokerError> {
+        // The client library does not know every field of this answer.
+        let info: Option<serde_json::Value> = self
+            .inner
+            .request(
+                format!("STREAM.INFO.{name}"),
+                &EMPTY,
+                &[ErrorCode::STREAM_NOT_FOUND],
+            )
+            .await?;
+        Ok(info.map(|info| StreamSafety {
+            replicas: info["config"]["num_replicas"].as_u64().unwrap_or(1),
+            is_clustered: info["cluster"]["name"].is_string(),
+            is_persisted_later: info["config"]["persist_mode"] == "async",
+        }))
+    }
+
     /// What the broker says of the stream `name`; `None` when there is none.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! `lantern check`: how the verdict over a database is shown. The verdict itself is the store's.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,6 +9,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Failure, commands, print, print_json, table};
+use crate::config::{Flag, Sources, resolve};
+use crate::store::check::{Problem, TableReport, plural};
 
 /// What is typed after `lantern check`.
 #[derive(Debug, Args)]
@@ -15,9 +18,49 @@ pub struct CheckArgs {
     /// The data directory.
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
+    /// Also project the messages that the streams still hold again, and compare the rows and the ledger with the result.
+    #[arg(long)]
+    deep: bool,
+    /// Compare about this many messages of each plugin instead of all.
+    #[arg(long, value_name = "N", requires = "deep", value_parser = clap::value_parser!(u64).range(1..))]
+    sample: Option<u64>,
+    /// The host's configuration, for its broker and limits (with --deep).
+    #[arg(long, value_name = "FILE", env = "LANTERN_CONFIG")]
+    config: Option<PathBuf>,
+    /// The NATS servers; by default those of the configuration, or the host's own broker.
+    #[arg(long, value_name = "URL", requires = "deep")]
+    nats: Option<OsString>,
     /// Answer with JSON.
     #[arg(long)]
     json: bool,
+}
+
+impl CheckArgs {
+    fn sources(&self) -> Sources {
+        let data_dir = Flag {
+            setting: "data_dir",
+            name: "--data-dir",
+            value: self.data_dir.clone().into_os_string(),
+        };
+        let nats = self.nats.clone().map(|value| Flag {
+            setting: "broker.url",
+            name: "--nats",
+            value,
+        });
+        Sources::of_process(
+            self.config.clone(),
+            std::iter::once(data_dir).chain(nats).collect(),
+        )
+    }
+}
+
+/// What a deep check has compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct DeepCheck {
+    /// Messages that were projected again.
+    pub messages: u64,
+    /// Rows that are stored as their messages give them.
+    pub rows: u64,
 }
 
 /// What was found in a database.
@@ -27,8 +70,17 @@ pub struct CheckReport {
     pub database: PathBuf,
     /// Each history of each source, ordered by plugin, source and epoch.
     pub sources: Vec<SourceCheck>,
-    /// Everything that is not as it has to be, in sentences.
-    pub problems: Vec<String>,
+    /// Each table of each plugin.
+    pub tables: Vec<TableReport>,
+    /// Everything that is wrong, with what to do about it.
+    pub problems: Vec<Problem>,
+    /// What was not verified, in sentences.
+    pub unverified: Vec<String>,
+    /// What only the messages could show.
+    #[serde(skip)]
+    pub unverified_values: Vec<String>,
+    /// What was compared with the messages; none without `--deep`.
+    pub deep: Option<DeepCheck>,
 }
 
 /// What the ledger says of one history of a source.
@@ -54,8 +106,14 @@ pub struct SourceCheck {
     pub dead: u64,
     /// Sequences that were gone before they were read.
     pub missing: u64,
-    /// Rows that the plugin answered with.
+    /// Rows that the plugin answered with: inserted, updated and already present together.
     pub rows: u64,
+    /// Those that were inserted. Of tables whose writes update rows, without those that an earlier version recorded.
+    pub inserted: u64,
+    /// Those that changed a stored row.
+    pub updated: u64,
+    /// Those that changed nothing, because a row with their key was there already.
+    pub present: u64,
 }
 
 impl CheckReport {
@@ -76,26 +134,52 @@ impl CheckReport {
                 "dead",
                 "missing",
                 "rows",
+                "inserted",
+                "updated",
+                "present",
             ];
             let mut rows = vec![head.map(str::to_owned).to_vec()];
             rows.extend(self.sources.iter().map(SourceCheck::cells));
-            let right = [false, true, false, true, true, true, true, true, true, true];
+            let mut right = [true; 13];
+            (right[0], right[2]) = (false, false);
             text.push_str(&table::align(&rows, &right, ""));
         }
+        if !self.tables.is_empty() {
+            let head = ["plugin", "table", "rows", "expired"];
+            let mut rows = vec![head.map(str::to_owned).to_vec()];
+            rows.extend(self.tables.iter().map(|one| {
+                vec![
+                    one.plugin.clone(),
+                    one.table.clone(),
+                    one.rows.to_string(),
+                    one.expired.to_string(),
+                ]
+            }));
+            let _ = write!(text, "\n{}", table::align(&rows, &[false, false, true, true], ""));
+        }
         text.push('\n');
+        if let Some(deep) = self.deep {
+            let _ = writeln!(
+                text,
+                "projected again: {}; {} as stored\n",
+                plural(deep.messages, "message"),
+                plural(deep.rows, "row")
+            );
+        }
+        // Writing to a String does not fail.
         match self.problems.as_slice() {
-            [] => text.push_str("all is as it has to be\n"),
+            [] => text.push_str("OK: no problems found\n"),
             problems => {
-                let word = if problems.len() == 1 {
-                    "problem"
-                } else {
-                    "problems"
-                };
-                // Writing to a String does not fail.
-                let _ = writeln!(text, "{} {word}:", problems.len());
-                for problem in problems {
-                    let _ = writeln!(text, "  - {problem}");
+                text.push_str("Problems:\n");
+                for Problem { problem, remedy } in problems {
+                    let _ = writeln!(text, "  - {problem}\n    to restore it: {remedy}");
                 }
+            }
+        }
+        if !self.unverified.is_empty() {
+            text.push_str("Not verified:\n");
+            for note in &self.unverified {
+                let _ = writeln!(text, "  - {note}");
             }
         }
         text
@@ -112,6 +196,9 @@ impl SourceCheck {
             self.dead,
             self.missing,
             self.rows,
+            self.inserted,
+            self.updated,
+            self.present,
         ];
         let mut cells = vec![
             format!("{}/{}", self.plugin, self.source),
@@ -125,7 +212,14 @@ impl SourceCheck {
 
 /// Prints the verdict; the exit code is 1 when there are problems.
 pub fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
-    let report = commands::check(&args.data_dir)?;
+    let mut report = commands::check(&args.data_dir)?;
+    if args.deep {
+        let config = resolve(&args.sources()).1?;
+        commands::check_deep(&config, args.sample, &mut report)?;
+    } else {
+        let values = std::mem::take(&mut report.unverified_values);
+        report.unverified.splice(0..0, values);
+    }
     match args.json {
         true => print_json(&report)?,
         false => print(&report.render())?,
@@ -155,6 +249,9 @@ mod tests {
             dead: 1,
             missing: 0,
             rows: 12_277,
+            inserted: 12_000,
+            updated: 200,
+            present: 77,
         };
         let core = SourceCheck {
             plugin: "host-perf".into(),
@@ -165,27 +262,60 @@ mod tests {
         let mut report = CheckReport {
             database: "data/lantern.db".into(),
             sources: vec![core, source],
+            tables: vec![TableReport {
+                plugin: "obs-events".into(),
+                table: "obs_events".into(),
+                rows: 12_000,
+                expired: 3,
+                merges: false,
+            }],
             problems: Vec::new(),
+            unverified: vec!["the values in the tables".into()],
+            unverified_values: Vec::new(),
+            deep: None,
         };
+        let text = report.render();
+        let lines: Vec<&str> = text.lines().collect();
+        let head: Vec<&str> = lines[2].split_whitespace().collect();
         assert_eq!(
-            report.render(),
-            "\
-data/lantern.db
-
-plugin/source      epoch  stream      checkpoint  messages  projected  skipped  dead  missing   rows
-host-perf/events       1  (core)               7     12278      12277        0     1        0  12277
-obs-events/events      1  OBS_EVENTS       12278     12278      12277        0     1        0  12277
-
-all is as it has to be
-"
+            head,
+            [
+                "plugin/source",
+                "epoch",
+                "stream",
+                "checkpoint",
+                "messages",
+                "projected",
+                "skipped",
+                "dead",
+                "missing",
+                "rows",
+                "inserted",
+                "updated",
+                "present"
+            ]
         );
-        report
-            .problems
-            .push("obs-events/events: the ledger has a hole from 5 to 9".into());
+        assert!(lines[3].starts_with("host-perf/events"), "{text}");
+        assert!(lines[3].contains(" (core) "), "{text}");
         assert!(
-            report
-                .render()
-                .ends_with("1 problem:\n  - obs-events/events: the ledger has a hole from 5 to 9\n")
+            text.ends_with(
+                "\nplugin      table        rows  expired\nobs-events  obs_events  12000        3\n\n\
+                 OK: no problems found\nNot verified:\n  - the values in the tables\n"
+            ),
+            "{text}"
+        );
+        report.unverified.clear();
+        report.problems = vec![Problem {
+            problem: "obs-events/events, epoch 1: the ledger has a hole between 5 and 9".into(),
+            remedy: "lantern rebuild obs-events".into(),
+        }];
+        assert!(
+            report.render().ends_with(
+                "Problems:\n  - obs-events/events, epoch 1: the ledger has a hole between 5 and 9\n    \
+                 to restore it: lantern rebuild obs-events\n"
+            ),
+            "{}",
+            report.render()
         );
     }
 }

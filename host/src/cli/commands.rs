@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use super::check::{CheckReport, SourceCheck};
+use super::check::{CheckReport, DeepCheck, SourceCheck};
 use super::inspect::{Inspection, Size};
 use super::{Failure, PublishRequest};
 use crate::config::Config;
@@ -24,6 +24,7 @@ pub async fn serve(config: Config) -> Result<ExitCode, Failure> {
 pub fn check(data_dir: &Path) -> Result<CheckReport, Failure> {
     let database = data_dir.join(store::DATABASE_FILE);
     let report = store::check::check(&database).map_err(Failure::new)?;
+    let unverified_values = report.unverified_values();
     let sources = report
         .sources
         .into_iter()
@@ -39,13 +40,32 @@ pub fn check(data_dir: &Path) -> Result<CheckReport, Failure> {
             dead: source.counts.dead,
             missing: source.counts.missing,
             rows: source.counts.rows,
+            inserted: source.counts.inserted,
+            updated: source.counts.updated,
+            present: source.counts.present(),
         })
         .collect();
     Ok(CheckReport {
         database,
+        unverified_values,
+        deep: None,
         sources,
+        tables: report.tables,
         problems: report.problems,
+        unverified: report.unverified,
     })
+}
+
+/// Compares the rows of a database with those that its messages give.
+pub fn check_deep(config: &Config, sample: Option<u64>, report: &mut CheckReport) -> Result<(), Failure> {
+    let found = block_on(app::check_deep(config, sample))?.map_err(Failure::new)?;
+    report.problems.extend(found.problems);
+    report.unverified.splice(0..0, found.unverified);
+    report.deep = Some(DeepCheck {
+        messages: found.messages,
+        rows: found.rows,
+    });
+    Ok(())
 }
 
 /// Looks into a plugin without running the host. Where it imports WASI it gets that, with everything in it empty:

@@ -1,4 +1,4 @@
-//! `lantern doctor`: what is there and what is not, with what to do about it.
+//! `lantern doctor`: what authors and operators need, what is missing or damaged, and what to do about it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{Failure, commands, note, print, print_json, table};
+use crate::app;
 use crate::workshop::doctor::{self, Finding, Places, State};
 
 /// What is typed after `lantern doctor`.
@@ -38,7 +39,7 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode, Failure> {
         nats: args.nats.clone(),
         nats_server: args.nats_server.clone(),
     };
-    let mut findings = commands::block_on(doctor::look(&places))?;
+    let mut findings = look(&places)?;
     if args.fix {
         let mut mended = false;
         for finding in &findings {
@@ -52,7 +53,7 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode, Failure> {
             }
         }
         if mended {
-            findings = commands::block_on(doctor::look(&places))?;
+            findings = look(&places)?;
         }
     }
     let wrong = findings
@@ -64,6 +65,15 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode, Failure> {
         false => print(&render(&findings, wrong))?,
     }
     Ok(ExitCode::from(u8::from(wrong > 0)))
+}
+
+/// What authors need, and what operators do.
+fn look(places: &Places) -> Result<Vec<Finding>, Failure> {
+    commands::block_on(async {
+        let mut findings = doctor::look(places).await;
+        findings.extend(app::doctor::look(&places.data_dir, places.nats.as_deref()).await);
+        findings
+    })
 }
 
 fn render(findings: &[Finding], wrong: usize) -> String {
@@ -85,8 +95,8 @@ fn render(findings: &[Finding], wrong: usize) -> String {
         .collect();
     let mut text = table::align(&rows, &[], "");
     text.push_str(match wrong {
-        0 => "\nplugins can be written and run here\n",
-        _ => "\nwhat is WRONG has to be mended first; `lantern doctor --fix` does what it can\n",
+        0 => "\nOK: plugins can be written and run here\n",
+        _ => "\nRepair what is marked WRONG first; `lantern doctor --fix` repairs some of it\n",
     });
     text
 }

@@ -7,6 +7,7 @@
 
 mod canary;
 mod components;
+mod deep;
 mod directory;
 mod fleet;
 mod heal;
@@ -44,6 +45,7 @@ use crate::telemetry::Metrics;
 pub use canary::{
     CANARY_LIVE_MAX, CANARY_MESSAGES_MAX, CanaryReport, CanaryRequest, CanarySource, SideReport,
 };
+pub use deep::{DeepError, DeepParts, DeepReport, check_deep};
 pub use rebuild::{Progress, RebuildRequest, RebuildView};
 pub use reproject::Reprojected;
 pub use start::StartError;

@@ -21,7 +21,7 @@ const ROLE_INDEXES_MAX: usize = 8;
 
 /// Rows of a table that is given an index while the host runs. Nothing is stored meanwhile, which for so many rows are
 /// some seconds; a rebuild makes the index of a larger one without holding anything up.
-const ROWS_MAX: u64 = 5_000_000;
+pub(super) const ROWS_MAX: u64 = 5_000_000;
 
 /// What was done about indexes that are missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +106,7 @@ fn add_missing(connection: &mut Connection, rows_max: u64) -> Result<IndexStep, 
 }
 
 /// The columns of each index that is there, whatever it is called: a rebuild leaves them with the names of its own tables.
-fn indexes_of(connection: &Connection, table: &str) -> Result<Vec<Vec<String>>, rusqlite::Error> {
+pub(super) fn indexes_of(connection: &Connection, table: &str) -> Result<Vec<Vec<String>>, rusqlite::Error> {
     let names: Vec<String> = connection
         .prepare("SELECT name FROM pragma_index_list(?1) WHERE partial = 0")?
         .query_map([table], |row| row.get(0))?
@@ -120,7 +120,7 @@ fn indexes_of(connection: &Connection, table: &str) -> Result<Vec<Vec<String>>, 
 }
 
 /// Not fewer rows than a table has: counting them would take as long as the index.
-fn rows_at_most(connection: &Connection, table: &str) -> Result<u64, rusqlite::Error> {
+pub(super) fn rows_at_most(connection: &Connection, table: &str) -> Result<u64, rusqlite::Error> {
     let table = quote_text(table);
     let sql = format!(
         "SELECT (SELECT _rowid_ FROM {table} ORDER BY _rowid_ DESC LIMIT 1)

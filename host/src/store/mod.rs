@@ -12,6 +12,7 @@ mod checkpointer;
 mod commit;
 pub mod comparison;
 mod connection;
+pub mod deep;
 mod indexes;
 mod installation;
 mod letters;
@@ -46,7 +47,7 @@ pub use access::{AuditEntry, AuditOutcome, NewToken, Role};
 pub use catalog::{AdoptError, Adoption};
 pub use commit::{
     Adopted, Attached, Commit, CommitError, Committed, Counts, Entry, Gap, Mark, NewEpoch, OriginId,
-    VersionId,
+    RowEffects, VersionId,
 };
 pub use indexes::IndexStep;
 pub use installation::{Arrival, FileRecord, Installation, VersionRecord};
@@ -392,6 +393,9 @@ impl Store {
     }
 }
 
+/// The host's own tables, version by version.
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
+
 /// Makes the database when it is missing and applies the migrations of the host's own tables.
 async fn migrate(path: &Path) -> Result<(), sqlx::Error> {
     let mut connection = SqliteConnectOptions::new()
@@ -400,7 +404,7 @@ async fn migrate(path: &Path) -> Result<(), sqlx::Error> {
         .journal_mode(SqliteJournalMode::Wal)
         .connect()
         .await?;
-    let migrated = sqlx::migrate!("../migrations").run(&mut connection).await;
+    let migrated = MIGRATIONS.run(&mut connection).await;
     sqlx::Connection::close(connection).await?;
     migrated.map_err(sqlx::Error::from)
 }

@@ -110,13 +110,22 @@ impl Store {
     /// # Errors
     /// See [`ScratchError`].
     pub async fn scratch(&self, adoption: Adoption, sources: Vec<String>) -> Result<Scratch, ScratchError> {
-        let folder = self.path().with_file_name(FOLDER);
+        Scratch::make(&self.path().with_file_name(FOLDER), adoption, sources).await
+    }
+}
+
+impl Scratch {
+    /// Makes a scratch database in a folder, which is made when it is missing. `sources` as for [`Store::scratch`].
+    ///
+    /// # Errors
+    /// See [`ScratchError`].
+    pub async fn make(folder: &Path, adoption: Adoption, sources: Vec<String>) -> Result<Self, ScratchError> {
         let path = folder.join(format!("{}.db", uuid::Uuid::new_v4().simple()));
         let failed = |reason: String| ScratchError::Make {
             path: path.clone(),
             reason,
         };
-        std::fs::create_dir_all(&folder).map_err(|error| failed(error.to_string()))?;
+        std::fs::create_dir_all(folder).map_err(|error| failed(error.to_string()))?;
         let file = File(path.clone());
         let runtime = tokio::runtime::Handle::current();
         let work = tokio::task::spawn_blocking(move || {
@@ -145,6 +154,18 @@ pub(super) fn sweep(dir: &Path) {
 }
 
 impl Scratch {
+    /// Goes on with another version, as the real database does at a swap.
+    ///
+    /// # Errors
+    /// See [`ScratchError`].
+    pub fn switch(&mut self, adoption: &Adoption) -> Result<(), ScratchError> {
+        self.plugin = adopt(&mut self.connection, adoption).map_err(|error| match error {
+            CatalogError::Refused(reasons) => ScratchError::Tables(reasons),
+            CatalogError::Sqlite(error) => error.into(),
+        })?;
+        Ok(())
+    }
+
     fn fill(file: File, adoption: &Adoption, sources: &[String]) -> Result<Self, ScratchError> {
         let mut connection = Connection::open(&file.0)?;
         // A power cut may take all of it; nobody would miss it. A journal is needed for savepoints.

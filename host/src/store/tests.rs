@@ -11,7 +11,7 @@ use crate::schema::{ColumnType, Manifest};
 
 fn sound(store: &Store) {
     let report = check(store.path()).expect("check");
-    assert_eq!(report.problems, Vec::<String>::new());
+    assert_eq!(report.problems, []);
 }
 
 #[tokio::test]
@@ -33,6 +33,8 @@ async fn a_batch_takes_effect_as_a_whole() {
         missing: 0,
         rows: 2,
         changed: 2,
+        inserted: 2,
+        updated: 0,
     };
     assert_eq!(committed.counts, expected);
     assert_eq!(
@@ -141,6 +143,67 @@ async fn a_sum_that_overflows_is_a_dead_letter_and_not_a_rounded_number() {
         scene.query("SELECT total, at, _sequence FROM orders"),
         format!("{} 1 2", i64::MAX)
     );
+    sound(&scene.store);
+}
+
+#[tokio::test]
+async fn rows_are_counted_as_inserted_updated_or_already_present() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    let add = |id: &str, total, at| {
+        let values = vec![
+            Value::Text(id.into()),
+            Value::Integer(total),
+            Value::Timestamp(Timestamp(at)),
+        ];
+        Row { write: 1, values }
+    };
+    // "a" is inserted with time 5 and updated by 6, but not by the older 5 and 4; "b" is inserted.
+    let rows = [
+        vec![add("a", 1, 5)],
+        vec![add("a", 1, 6), add("a", 1, 5)],
+        vec![add("a", 1, 4), add("b", 1, 1)],
+    ];
+    let outcomes = rows.map(Outcome::Rows).to_vec();
+    let committed = scene.store.commit(scene.batch(0, outcomes)).await.unwrap();
+    let expected = RowEffects {
+        inserted: 2,
+        updated: 1,
+        present: 2,
+    };
+    assert_eq!(committed.effects[1], expected);
+    assert_eq!(
+        committed.effects[0],
+        RowEffects::default(),
+        "another write of the same table"
+    );
+    let counts = committed.counts;
+    assert_eq!(
+        (counts.rows, counts.inserted, counts.updated, counts.present()),
+        (5, 2, 1, 2)
+    );
+
+    // A message that the database refuses counts none of its rows; the rest of its batch counts once.
+    let refused = Outcome::Rows(vec![
+        add("c", 1, 1),
+        Row {
+            write: 0,
+            values: vec![Value::Text("a".into()), Value::Null, Value::Null],
+        },
+    ]);
+    let outcomes = vec![Outcome::Rows(vec![add("b", 1, 2)]), refused];
+    let committed = scene.store.commit(scene.batch(3, outcomes)).await.unwrap();
+    let counts = committed.counts;
+    assert_eq!(
+        (counts.dead, counts.rows, counts.inserted, counts.updated),
+        (1, 1, 0, 1)
+    );
+    assert_eq!(
+        scene.query("SELECT rows, changed, inserted, updated FROM _lantern_ledger"),
+        "6 4 2 2"
+    );
+    let attached = scene.store.attach("orders", "orders").await.unwrap().unwrap();
+    assert_eq!((attached.counts.inserted, attached.counts.updated), (2, 2));
     sound(&scene.store);
 }
 
@@ -483,12 +546,12 @@ async fn old_rows_of_a_table_with_retention_go_and_are_counted() {
 async fn check_finds_what_was_done_by_hand() {
     for (harm, words) in [
         (
-            "UPDATE _lantern_table SET updates = 0; DELETE FROM notes WHERE n = 2",
-            "have had 2 rows, the ledger says 3",
+            "DELETE FROM notes WHERE n = 2",
+            "orders: 1 row is missing (tables 2: notes 2, orders 0, ledger 3); remedy: lantern rebuild orders",
         ),
         (
             "INSERT INTO notes VALUES (1, 3, 1, 8, 8)",
-            "have had 4 rows, the ledger says 3",
+            "orders: 1 row is too many (tables 4",
         ),
         (
             "UPDATE _lantern_checkpoint SET sequence = 9",
@@ -497,7 +560,7 @@ async fn check_finds_what_was_done_by_hand() {
         ("UPDATE _lantern_ledger SET skipped = 5", "do not add up"),
         (
             "DELETE FROM _lantern_dead_letter",
-            "0 dead letters, the ledger says 1",
+            "0 dead letters in the table, 1 in the ledger",
         ),
         (
             "UPDATE notes SET _sequence = 77 WHERE n = 2",
@@ -505,15 +568,40 @@ async fn check_finds_what_was_done_by_hand() {
         ),
         (
             "UPDATE notes SET _sequence = 4 WHERE n = 2",
-            "messages that are dead letters too",
+            "1 row from messages that are open dead letters",
         ),
         (
             "UPDATE _lantern_ledger SET first_sequence = 2",
             "hole between 0 and 2",
         ),
         (
+            "UPDATE _lantern_ledger SET updated = 1",
+            "the ledger's rows of messages 1 to 4 do not add up",
+        ),
+        (
+            "UPDATE _lantern_ledger SET inserted = inserted - 1, updated = updated + 1",
+            "orders: 1 row is too many (tables 3: notes 3, orders 0, ledger 2)",
+        ),
+        (
+            "PRAGMA foreign_keys = OFF; UPDATE _lantern_ledger SET plugin_version = 77",
+            "broken reference: _lantern_ledger row 1 refers to a missing row of _lantern_plugin",
+        ),
+        (
+            "DROP INDEX orders__origin",
+            "orders: table orders has no unique index (_origin, _sequence, _row)",
+        ),
+        (
+            "DROP INDEX notes__at__index",
+            "orders: table notes has no index (at); remedy: start the host, which creates it",
+        ),
+        (
+            "DROP INDEX _lantern_gap_origin",
+            "index _lantern_gap_origin is missing; remedy: stop the host and run in SQLite: CREATE INDEX",
+        ),
+        ("DROP TABLE notes", "orders: table notes is missing"),
+        (
             "INSERT INTO _lantern_gap VALUES (1, 1, 2, 3, 1, 'x', 0)",
-            "gaps of 2, the ledger says 0",
+            "gaps of 2 messages recorded, 0 in the ledger",
         ),
     ] {
         let dir = tempfile::tempdir().unwrap();
@@ -531,10 +619,74 @@ async fn check_finds_what_was_done_by_hand() {
             .unwrap();
         let problems = check(scene.store.path()).expect("check").problems;
         assert!(
-            problems.iter().any(|problem| problem.contains(words)),
+            problems.iter().any(|problem| problem.to_string().contains(words)),
             "{harm}: {problems:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn check_names_what_it_cannot_verify() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    let all = || {
+        let report = check(scene.store.path()).unwrap();
+        [report.unverified_values(), report.unverified].concat()
+    };
+    assert_eq!(all().len(), 1, "only the merging table: {:?}", all());
+    let outcomes = vec![note(1), Outcome::Skip, order("a", 1)];
+    scene.store.commit(scene.batch(0, outcomes)).await.unwrap();
+    let table = scene.plugin.manifest.tables[1].clone();
+    scene.store.expire(table, Timestamp::now()).await.unwrap();
+    let report = check(scene.store.path()).unwrap();
+    assert_eq!(report.problems, []);
+    for words in [
+        "the values in the tables",
+        "the rows of orders are made of",
+        "1 skipped message:",
+        "1 expired row:",
+    ] {
+        assert!(
+            all().iter().any(|note| note.contains(words)),
+            "{words}: {:?}",
+            all()
+        );
+    }
+    let counts: Vec<_> = report
+        .tables
+        .iter()
+        .map(|table| (table.table.as_str(), table.rows, table.expired))
+        .collect();
+    assert_eq!(counts, [("notes", 0, 1), ("orders", 1, 0)]);
+
+    // A row deleted from a table whose writes merge is missed by its number.
+    let connection = rusqlite::Connection::open(scene.store.path()).unwrap();
+    connection.execute("DELETE FROM orders", []).unwrap();
+    let problems = check(scene.store.path()).unwrap().problems;
+    assert!(problems[0].problem.contains("1 row is missing"), "{problems:?}");
+}
+
+#[tokio::test]
+async fn check_refuses_a_database_of_another_version_and_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    let connection = rusqlite::Connection::open(scene.store.path()).unwrap();
+    let known: i64 = connection
+        .query_row("SELECT max(version) FROM _sqlx_migrations", [], |row| row.get(0))
+        .unwrap();
+    let set = |version: i64| {
+        let sql = "UPDATE _sqlx_migrations SET version = ?1 WHERE version = (SELECT max(version) FROM _sqlx_migrations)";
+        connection.execute(sql, [version]).unwrap();
+        check(scene.store.path()).unwrap_err().to_string()
+    };
+    let newer = set(known + 1);
+    let words = format!(
+        "written by a newer Lantern (schema {}, this program knows {known})",
+        known + 1
+    );
+    assert!(newer.contains(&words), "{newer}");
+    let older = set(0);
+    assert!(older.contains("written by an older Lantern (schema "), "{older}");
 }
 
 #[tokio::test]

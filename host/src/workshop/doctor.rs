@@ -62,15 +62,18 @@ impl Finding {
         }
     }
 
-    fn good(subject: &str, words: impl Into<String>) -> Self {
+    /// All is as it should be.
+    pub fn good(subject: &str, words: impl Into<String>) -> Self {
         Self::new(subject, State::Good, words)
     }
 
-    fn wrong(subject: &str, words: impl Into<String>, fix: impl Into<String>) -> Self {
+    /// Something will not work.
+    pub fn wrong(subject: &str, words: impl Into<String>, fix: impl Into<String>) -> Self {
         Self::new(subject, State::Wrong, words).fix(fix)
     }
 
-    fn warning(subject: &str, words: impl Into<String>, fix: impl Into<String>) -> Self {
+    /// Not needed for everything, or a risk.
+    pub fn warning(subject: &str, words: impl Into<String>, fix: impl Into<String>) -> Self {
         Self::new(subject, State::Warning, words).fix(fix)
     }
 
@@ -339,7 +342,8 @@ async fn server(named: Option<&Path>) -> Finding {
     }
 }
 
-async fn broker(url: &str) -> Finding {
+/// Whether a broker can be reached and has JetStream.
+pub async fn broker(url: &str) -> Finding {
     let broker = match live::connect(url).await {
         Ok(broker) => broker,
         Err(error) => {
