@@ -47,10 +47,10 @@ mod power;
 mod seeds;
 #[path = "host/start.rs"]
 mod start;
-#[path = "host/warnings.rs"]
-mod warnings;
 #[path = "host/values.rs"]
 mod values;
+#[path = "host/warnings.rs"]
+mod warnings;
 #[path = "host/wasi.rs"]
 mod wasi;
 

@@ -205,8 +205,7 @@ impl Reader {
             "SELECT {column} FROM {table} WHERE {column} BETWEEN {from} AND {last} \
              ORDER BY {column} {direction} LIMIT {rows}"
         );
-        self.fetch(&sql, Vec::new(), rows, |row| row.get(0))
-            .await
+        self.fetch(&sql, Vec::new(), rows, |row| row.get(0)).await
     }
 
     /// When the newest row of a table happened.
