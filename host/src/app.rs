@@ -19,8 +19,10 @@ use crate::batch::Timestamp;
 use crate::broker::{Broker, Link};
 use crate::config::Config;
 use crate::http;
+use crate::identity::{self, Identity};
 use crate::lifecycle::{self, Lifecycle};
 use crate::plugin::Loader;
+use crate::private_files;
 use crate::status::Registry;
 use crate::store::{IndexStep, Reader, Store};
 use crate::telemetry::Metrics;
@@ -125,6 +127,8 @@ pub async fn run_and_tell(
         registry: registry.clone(),
         metrics: metrics.clone(),
     };
+    let url = presence::url_of(address);
+    let key = private_files::keep_secret(&config.data_dir.join(identity::KEY_FILE))?;
     let access = http::Access::open(Arc::clone(&store), &reader, wiring::http(&config, address)).await?;
     presence::keep_operator_token(&config.data_dir, &access).await?;
     let lifecycle = Lifecycle::start(parts, stop.child_token()).await?;
@@ -141,6 +145,7 @@ pub async fn run_and_tell(
             registry.clone(),
             stop.child_token(),
         ),
+        identity: Identity::new(key, url.as_str()),
         started: Timestamp::now(),
     };
     let serving = asking
@@ -149,7 +154,6 @@ pub async fn run_and_tell(
     let counting = tokio::spawn(count_reconnects(broker.clone(), metrics.clone()));
     let expiring = tokio::spawn(expire(Arc::clone(&store), lifecycle.clone(), stop.child_token()));
     let indexing = tokio::spawn(keep_indexes(Arc::clone(&store), stop.child_token()));
-    let url = presence::url_of(address);
     let presence = Presence::write(&config.data_dir, &url)?;
     up(Up {
         url,

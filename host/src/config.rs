@@ -273,6 +273,12 @@ impl Resolved {
         }
     }
 
+    /// Whether somebody named the data directory, in a flag, a variable or a file, and it is not the default.
+    pub fn data_dir_is_named(&self) -> bool {
+        let origin = self.get("data_dir").map(|(_, origin)| origin);
+        origin.is_some_and(|origin| *origin != Origin::Default)
+    }
+
     /// Each setting with its value and origin, as a TOML file with comments. Passwords are left out.
     pub fn show(&self) -> String {
         show::show(self)

@@ -29,6 +29,8 @@ mod examples;
 mod faults;
 #[path = "host/history.rs"]
 mod history;
+#[path = "host/impostor.rs"]
+mod impostor;
 #[path = "host/io.rs"]
 mod io;
 #[path = "host/line.rs"]

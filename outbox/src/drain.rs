@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use async_nats::{ConnectOptions, ServerAddr, ToServerAddrs};
+use percent_encoding::percent_decode_str;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -72,6 +73,35 @@ impl Broker {
             servers: servers.to_server_addrs()?.collect(),
             options,
         })
+    }
+
+    /// The broker at these addresses, separated by commas. User and password in an address, or a token (a user without
+    /// a password), are used to log in; percent-encoding in them is decoded.
+    ///
+    /// # Errors
+    /// When an address cannot be read.
+    pub fn at(url: &str) -> io::Result<Self> {
+        let mut options = ConnectOptions::new();
+        let mut servers = Vec::new();
+        for address in url.split(',').map(str::trim).filter(|address| !address.is_empty()) {
+            let address: ServerAddr = address.parse()?;
+            let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+            options = match (address.username(), address.password()) {
+                (Some(user), Some(password)) => options.user_and_password(decoded(user), decoded(password)),
+                (Some(token), None) => options.token(decoded(token)),
+                (None, _) => options,
+            };
+            servers.push(address);
+        }
+        Ok(Self { servers, options })
+    }
+
+    /// A connection to the broker, for what does not go through an outbox.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or refuses the login.
+    pub async fn connect(&self) -> Result<async_nats::Client, async_nats::ConnectError> {
+        self.options.clone().connect(self.servers.clone()).await
     }
 }
 

@@ -10,7 +10,7 @@
 //! use tokio_util::sync::CancellationToken;
 //!
 //! let outbox = Outbox::open("/var/lib/agent/outbox")?;
-//! let broker = Broker::new("nats://127.0.0.1:4222", async_nats::ConnectOptions::new())?;
+//! let broker = Broker::at("nats://127.0.0.1:4222")?;
 //! let stop = CancellationToken::new();
 //! let drain = tokio::spawn(Drain::new(&outbox, DrainOptions::default()).run(broker, stop.clone()));
 //!

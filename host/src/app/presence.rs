@@ -1,16 +1,17 @@
 //! What a running host leaves in its data directory for programs on its machine: `host.json`, which says where it is,
 //! and `operator.token`, by which its owner may change things. The second stays when the host stops.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde_json::json;
 
 use crate::http::{Access, LOCAL_TOKEN};
+use crate::private_files::{self, OWNER_ONLY};
 
 /// The file in the data directory that says where the running host is: `url` and `pid`.
 pub const HOST_FILE: &str = "host.json";
@@ -28,7 +29,7 @@ impl Presence {
     pub(super) fn write(dir: &Path, url: &str) -> anyhow::Result<Self> {
         let path = dir.join(HOST_FILE);
         let text = format!("{}\n", json!({"url": url, "pid": std::process::id()}));
-        write_whole(&path, &text, 0o644).with_context(|| format!("write {}", path.display()))?;
+        private_files::write(&path, &text, OWNER_ONLY)?;
         Ok(Self { path })
     }
 
@@ -57,8 +58,8 @@ pub(super) async fn keep_operator_token(dir: &Path, access: &Access) -> anyhow::
         Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
     }
     let token = access.renew_local().await?;
-    write_whole(&path, &format!("{}\n", token.as_str()), 0o600)
-        .with_context(|| format!("write {}", path.display()))
+    private_files::write(&path, &format!("{}\n", token.as_str()), OWNER_ONLY)?;
+    Ok(())
 }
 
 fn warn_of_readers(path: &Path) {
@@ -80,23 +81,6 @@ pub(super) fn url_of(address: SocketAddr) -> String {
         other => other,
     };
     format!("http://{near}")
-}
-
-/// Nobody sees half of the file, or one that others can read before its mode is set.
-fn write_whole(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let fresh = path.with_extension("new");
-    match fs::remove_file(&fresh) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file: File = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&fresh)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ pub use auth::CredentialsError;
 pub use config::{Config, EmbeddedConfig, Place, Remote, Secret, SecretSource, Tls, redacted_url};
 pub use consumer::ConsumerFacts;
 pub use core_nats::{CoreError, CoreSubscription};
-pub use embedded::{EmbeddedError, find_server};
+pub use embedded::{EmbeddedError, find_server, url_file};
 pub use link::{Link, Server, ServerVersion};
 pub use open::{OpenError, OpenRequest, Start};
 pub use publish::{Lines, PublishError, publish};
@@ -102,10 +102,7 @@ impl Broker {
         let mut remote = match config.place.clone() {
             Place::Embedded(settings) => {
                 let server = Embedded::start(settings).await?;
-                let remote = Remote {
-                    urls: vec![server.url().to_owned()],
-                    ..Remote::default()
-                };
+                let remote = server.remote();
                 embedded = Some(server);
                 remote
             }
@@ -149,7 +146,7 @@ impl Broker {
         self.inner.link.clone()
     }
 
-    /// The URL of the broker that the host runs itself; none when it runs elsewhere.
+    /// The URL of the broker that the host runs itself, without user and password; none when it runs elsewhere.
     pub fn embedded_url(&self) -> Option<&str> {
         self.inner.embedded.as_ref().map(Embedded::url)
     }

@@ -1,7 +1,10 @@
-//! How commands talk to a running host: finding it, finding the token, and turning its problems into failures.
+//! How commands talk to a running host: requests, answers, and turning its problems into failures.
 //!
-//! A token is only sent to a host that it is for: the one in the data directory goes to the host of that directory,
-//! and to another one only when both are named.
+//! A token is only sent to the host that it is for. One that is found through a data directory has to prove first that
+//! it is the host of that directory; a source that components are fetched from gets a token only by its own flag.
+
+mod locate;
+mod verified;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -11,17 +14,17 @@ use anyhow::{Context as _, anyhow};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
-use rustix::io::Errno;
-use rustix::process::{Pid, test_kill_process};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use ureq::http::{Method, Request};
 
 use super::Failure;
-use crate::app::{HOST_FILE, TOKEN_FILE};
-use crate::config::{Flag, Sources, resolve};
 use crate::http::SIGNATURE_HEADER;
+use crate::identity::Identity;
 use crate::lifecycle::Parcel;
+
+use locate::Target;
+use verified::Unproven;
 
 /// Largest answer that is read whole, in bytes. A page of rows has at most 8 MiB and what JSON adds to it.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
@@ -64,21 +67,6 @@ impl HostArgs {
     pub fn is_named(&self) -> bool {
         self.host.is_some() || self.data_dir.is_some()
     }
-
-    /// Another host by its address, with the same token.
-    pub fn at(&self, url: &str) -> Self {
-        Self {
-            host: Some(url.to_owned()),
-            ..self.clone()
-        }
-    }
-}
-
-/// What a running host leaves in its data directory.
-#[derive(Deserialize)]
-struct HostFile {
-    url: String,
-    pid: i32,
 }
 
 /// A problem as the API has it.
@@ -97,6 +85,8 @@ pub struct Client {
     agent: ureq::Agent,
     url: String,
     token: Option<String>,
+    /// What the host has to prove on each connection.
+    identity: Option<Identity>,
 }
 
 /// A part of a list.
@@ -112,29 +102,34 @@ impl Client {
     /// # Errors
     /// A [`Failure`] that says where no host or token was found.
     pub fn open(args: &HostArgs) -> Result<Self, Failure> {
-        let named = match (&args.host, &args.data_dir) {
-            (Some(host), _) => Some(host.clone()),
-            (None, Some(_)) => None,
-            (None, None) => variable("LANTERN_HOST"),
-        };
-        let (url, token_dir) = match named {
-            Some(url) => (url, args.data_dir.clone()),
-            None => {
-                let dir = data_dir(args);
-                (url_of(&dir)?, Some(dir))
-            }
-        };
-        let url = url.trim_end_matches('/').to_owned();
-        let host = url.strip_prefix("http://").unwrap_or_default();
-        if host.is_empty() || host.contains(['/', '?', '#', '@', ' ']) {
-            return Err(Failure::usage(format!("{url:?} is not the address of a host"))
-                .hint("give http://HOST:PORT; a host behind TLS is reached through a tunnel"));
-        }
-        Ok(Self {
-            agent: agent(Some(BODY_TIME)),
+        Ok(Self::to(locate::find(args)?))
+    }
+
+    /// A host that a component is fetched from. It is another one than the host that the command is for, so it gets no
+    /// token but the one that the user names for it.
+    ///
+    /// # Errors
+    /// A [`Failure`] when the address or the file with the token cannot be used.
+    pub fn source(url: &str, token_file: Option<&Path>) -> Result<Self, Failure> {
+        Ok(Self::to(Target {
+            url: locate::checked_url(url)?,
+            token: token_file.map(locate::token_in).transpose()?,
+            identity: None,
+        }))
+    }
+
+    fn to(target: Target) -> Self {
+        let Target {
             url,
-            token: token(args, token_dir.as_deref())?,
-        })
+            token,
+            identity,
+        } = target;
+        Self {
+            agent: agent(Some(ANSWER_TIME), Some(BODY_TIME), identity.clone()),
+            url,
+            token,
+            identity,
+        }
     }
 
     /// The host's address, `http://HOST:PORT`.
@@ -222,7 +217,7 @@ impl Client {
         body: &impl Serialize,
     ) -> Result<T, Failure> {
         let body = Some(("application/json", json(body)?));
-        self.call_with(&agent_waiting(None, None), Method::POST, path, Sent::body(body))
+        self.call_with(&agent(None, None, self.identity.clone()), Method::POST, path, Sent::body(body))
     }
 
     /// As [`Client::post_json`], with PUT.
@@ -262,7 +257,8 @@ impl Client {
         path: &str,
     ) -> Result<impl Iterator<Item = Result<String, Failure>> + use<>, Failure> {
         // The host may be silent for long between two lines.
-        let answer = self.send(&agent(None), Method::GET, path, Sent::body(None))?;
+        let agent = agent(Some(ANSWER_TIME), None, self.identity.clone());
+        let answer = self.send(&agent, Method::GET, path, Sent::body(None))?;
         if answer.status >= 400 {
             let (status, bytes) = answer.whole(self)?;
             return Err(problem(status, &bytes));
@@ -335,8 +331,20 @@ impl Client {
     }
 
     fn unreachable(&self, error: ureq::Error) -> Failure {
+        let error = match error {
+            ureq::Error::Other(cause) if cause.is::<Unproven>() => return self.unproven(&cause.to_string()),
+            error => error,
+        };
         Failure::new(anyhow!(error).context(format!("cannot ask the host at {}", self.url)))
             .hint("is it running there? `lantern serve` starts one")
+    }
+
+    fn unproven(&self, why: &str) -> Failure {
+        let words = format!("{} is not the host of this data directory; nothing was sent to it", self.url);
+        Failure::new(anyhow!("{why}").context(words)).hint(
+            "the host may have been killed and another program may have its port: restart the host; \
+             or name the host with --host URL",
+        )
     }
 
     fn odd_answer(&self, path: &str, error: serde_json::Error) -> Failure {
@@ -382,20 +390,23 @@ impl Answer {
 }
 
 /// A proxy of the environment is not for a host on this machine, and a token follows no redirection.
-fn agent(body_time: Option<Duration>) -> ureq::Agent {
-    agent_waiting(Some(ANSWER_TIME), body_time)
-}
-
-fn agent_waiting(answer_time: Option<Duration>, body_time: Option<Duration>) -> ureq::Agent {
-    ureq::Agent::config_builder()
+fn agent(
+    answer_time: Option<Duration>,
+    body_time: Option<Duration>,
+    identity: Option<Identity>,
+) -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
         .proxy(None)
         .timeout_connect(Some(CONNECT_TIME))
         .timeout_recv_response(answer_time)
         .timeout_recv_body(body_time)
-        .build()
-        .into()
+        .build();
+    match identity {
+        Some(identity) => verified::agent(config, identity),
+        None => config.into(),
+    }
 }
 
 fn json(value: &impl Serialize) -> Result<Vec<u8>, Failure> {
@@ -421,162 +432,9 @@ fn problem(status: u16, bytes: &[u8]) -> Failure {
     }
 }
 
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-/// As `lantern serve` would have it: flag, environment, configuration file, default.
-fn data_dir(args: &HostArgs) -> PathBuf {
-    let flag = args.data_dir.as_ref().map(|dir| Flag {
-        setting: "data_dir",
-        name: "--data-dir",
-        value: dir.into(),
-    });
-    let file = std::env::var_os("LANTERN_CONFIG").map(PathBuf::from);
-    let sources = Sources::of_process(file, flag.into_iter().collect());
-    resolve(&sources).0.data_dir()
-}
-
-/// The address of the host that has this data directory.
-fn url_of(dir: &Path) -> Result<String, Failure> {
-    let nobody = |cause: Option<String>| {
-        let words = format!("no host runs with data directory {}", dir.display());
-        let failure = Failure::new(anyhow!(words)).details(cause.into_iter().collect());
-        failure.hint("start one with `lantern serve`, or name another with --data-dir or --host")
-    };
-    let path = dir.join(HOST_FILE);
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(nobody(None)),
-        Err(error) => {
-            return Err(Failure::new(
-                anyhow!(error).context(format!("cannot read {}", path.display())),
-            ));
-        }
-    };
-    let file: HostFile = serde_json::from_str(&text)
-        .with_context(|| format!("{} cannot be understood", path.display()))
-        .map_err(Failure::new)?;
-    if is_gone(file.pid) {
-        return Err(nobody(Some(format!(
-            "process {} did not stop in order and left {HOST_FILE} behind",
-            file.pid
-        ))));
-    }
-    Ok(file.url)
-}
-
-/// Another program may have the port by now, and must not be sent the token.
-fn is_gone(pid: i32) -> bool {
-    let alive = |pid| !matches!(test_kill_process(pid), Err(Errno::SRCH));
-    !Pid::from_raw(pid).is_some_and(alive)
-}
-
-fn token(args: &HostArgs, dir: Option<&Path>) -> Result<Option<String>, Failure> {
-    let read = |path: &Path| {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read the token in {}", path.display()));
-        text.and_then(|text| clean(&text).with_context(|| format!("{} holds no token", path.display())))
-            .map_err(Failure::new)
-    };
-    if let Some(path) = &args.token_file {
-        return read(path).map(Some);
-    }
-    if let Some(text) = variable("LANTERN_TOKEN") {
-        return clean(&text)
-            .map(Some)
-            .ok_or_else(|| Failure::usage("LANTERN_TOKEN holds no token"));
-    }
-    // Who may not read it can still ask what needs no token.
-    Ok(dir.and_then(|dir| read(&dir.join(TOKEN_FILE)).ok()))
-}
-
-/// One word that can stand in a header.
-fn clean(text: &str) -> Option<String> {
-    let text = text.trim();
-    (!text.is_empty() && text.chars().all(|c| c.is_ascii_graphic())).then(|| text.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn args(host: Option<&str>, dir: Option<&Path>) -> HostArgs {
-        HostArgs {
-            host: host.map(str::to_owned),
-            data_dir: dir.map(Path::to_owned),
-            token_file: None,
-        }
-    }
-
-    fn refused(args: &HostArgs) -> String {
-        Client::open(args).err().expect("it finds a host").render()
-    }
-
-    #[test]
-    fn a_host_is_found_by_its_data_directory_and_gets_its_token() {
-        let dir = tempfile::tempdir().unwrap();
-        let text = refused(&args(None, Some(dir.path())));
-        assert!(
-            text.starts_with("error: no host runs with data directory"),
-            "{text}"
-        );
-        assert!(text.contains("`lantern serve`"), "{text}");
-
-        let write = |pid: u32| {
-            let text = format!(r#"{{"url":"http://127.0.0.1:7","pid":{pid}}}"#);
-            std::fs::write(dir.path().join(HOST_FILE), text).unwrap();
-        };
-        write(std::process::id());
-        let found = Client::open(&args(None, Some(dir.path()))).ok().unwrap();
-        assert_eq!(
-            (found.url(), found.token.as_deref()),
-            ("http://127.0.0.1:7", None)
-        );
-        std::fs::write(dir.path().join(TOKEN_FILE), "lantern_x\n").unwrap();
-        let found = Client::open(&args(None, Some(dir.path()))).ok().unwrap();
-        assert_eq!(found.token.as_deref(), Some("lantern_x"));
-
-        // Greater than any process number.
-        write(i32::MAX as u32);
-        let text = refused(&args(None, Some(dir.path())));
-        assert!(text.contains("left host.json behind"), "{text}");
-    }
-
-    #[test]
-    fn a_token_goes_only_where_it_belongs() {
-        let elsewhere = Client::open(&args(Some("http://10.0.0.7:7070/"), None))
-            .ok()
-            .unwrap();
-        assert_eq!(
-            (elsewhere.url(), elsewhere.token.as_deref()),
-            ("http://10.0.0.7:7070", None)
-        );
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(TOKEN_FILE), "lantern_x").unwrap();
-        let both = Client::open(&args(Some("http://a"), Some(dir.path())))
-            .ok()
-            .unwrap();
-        assert_eq!(both.token.as_deref(), Some("lantern_x"));
-        for bad in [
-            "",
-            "127.0.0.1:7070",
-            "https://a",
-            "http://",
-            "http://a/b",
-            "http://b@a",
-        ] {
-            assert!(
-                refused(&args(Some(bad), None)).contains("is not the address"),
-                "{bad}"
-            );
-        }
-        let with_file = HostArgs {
-            token_file: Some(dir.path().join("missing")),
-            ..args(Some("http://a"), None)
-        };
-        assert!(refused(&with_file).contains("cannot read the token"));
-    }
 
     #[test]
     fn problems_become_failures() {

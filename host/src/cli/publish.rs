@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::{Failure, commands, print};
+use crate::broker::url_file;
 
 #[derive(Debug, Args)]
 pub struct PublishArgs {
@@ -108,7 +109,7 @@ pub fn run(args: PublishArgs) -> Result<ExitCode, Failure> {
 
 /// The address that a host with an embedded broker leaves in its data directory.
 fn url_of(data_dir: &Path) -> Result<String, Failure> {
-    let path = data_dir.join("broker").join("nats.url");
+    let path = url_file(data_dir);
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()));
     let text = text.map_err(|error| {
         Failure::new(error)

@@ -20,6 +20,7 @@ mod parameters;
 mod plugins;
 mod problem;
 mod projections;
+mod proof;
 mod rebuilds;
 mod records;
 mod routes;
@@ -49,6 +50,7 @@ use openapi::Document;
 use routes::Routes;
 
 use crate::batch::Timestamp;
+use crate::identity::Identity;
 use crate::lifecycle::Lifecycle;
 use crate::status::Registry;
 use crate::store::Reader;
@@ -75,6 +77,8 @@ pub struct State {
     pub lifecycle: Lifecycle,
     /// What is kept for those who watch.
     pub live: Live,
+    /// Proves to commands on this machine which host this is.
+    pub identity: Identity,
     /// When the host started.
     pub started: Timestamp,
 }

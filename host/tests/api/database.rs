@@ -111,6 +111,7 @@ impl Database {
             health: Arc::new(|| vec![check("broker", true), check("database", true)]),
             metrics: metrics.clone(),
             lifecycle: self.lifecycle(store, projections, metrics).await,
+            identity: lantern::identity::Identity::new([7; 32], "http://127.0.0.1:7070"),
             started: Timestamp(1_700_000_000_000_000),
         }
     }

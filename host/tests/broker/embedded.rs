@@ -1,6 +1,7 @@
 //! The broker that the host runs itself.
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -28,9 +29,19 @@ fn pid(dir: &Path) -> Pid {
     Pid::from_raw(std::fs::read_to_string(dir.join("pid")).unwrap().parse().unwrap()).unwrap()
 }
 
-async fn fill(broker: &Broker) {
+/// The address that other programs of the same user read, with user and password.
+fn full_url(dir: &Path) -> String {
+    let text = std::fs::read_to_string(dir.join("nats.url")).unwrap();
+    text.trim().to_owned()
+}
+
+async fn client(url: &str) -> Result<async_nats::Client, async_nats::ConnectError> {
+    lantern_outbox::Broker::at(url).unwrap().connect().await
+}
+
+async fn fill(broker: &Broker, dir: &Path) {
     broker.ensure_stream(STREAM, &["ev.>".into()]).await.unwrap();
-    let client = async_nats::connect(broker.embedded_url().unwrap()).await.unwrap();
+    let client = client(&full_url(dir)).await.unwrap();
     let jetstream = async_nats::jetstream::new(client);
     for number in 0..10 {
         jetstream
@@ -47,13 +58,9 @@ async fn it_starts_keeps_its_port_and_streams_and_stops() {
     let dir = tempfile::tempdir().unwrap();
     let broker = start(config(dir.path())).await.unwrap();
     let url = broker.embedded_url().unwrap().to_owned();
-    assert_eq!(
-        std::fs::read_to_string(dir.path().join("nats.url"))
-            .unwrap()
-            .trim(),
-        url
-    );
-    fill(&broker).await;
+    let full = full_url(dir.path());
+    assert!(full.starts_with("nats://lantern:") && full.ends_with(url.strip_prefix("nats://").unwrap()));
+    fill(&broker, dir.path()).await;
     let running = pid(dir.path());
     broker.stop().await;
     assert!(test_kill_process(running).is_err(), "it has ended");
@@ -66,6 +73,7 @@ async fn it_starts_keeps_its_port_and_streams_and_stops() {
         url,
         "other programs find it where it was"
     );
+    assert_eq!(full_url(dir.path()), full, "with the same password");
     let mut subscription = broker.open(request(0)).await.unwrap();
     assert_eq!(read(&mut subscription, 10).await.len(), 10);
     drop(subscription);
@@ -73,10 +81,37 @@ async fn it_starts_keeps_its_port_and_streams_and_stops() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn it_refuses_clients_without_the_password_which_only_its_owner_can_read() {
+    let dir = tempfile::tempdir().unwrap();
+    // As a version without passwords left it.
+    std::fs::write(dir.path().join("nats.conf"), "listen: \"127.0.0.1:0\"\n").unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let broker = start(config(dir.path())).await.unwrap();
+    fill(&broker, dir.path()).await;
+    let bare = broker.embedded_url().unwrap().to_owned();
+    let wrong = bare.replace("nats://", "nats://lantern:wrong@");
+    for url in [&bare, &wrong] {
+        let error = client(url).await.err().unwrap();
+        assert_eq!(error.kind(), async_nats::ConnectErrorKind::AuthorizationViolation, "{error}");
+    }
+    let mode = |name: &str| {
+        let meta = std::fs::metadata(dir.path().join(name)).unwrap();
+        meta.permissions().mode() & 0o777
+    };
+    for file in ["nats.conf", "nats.url", "password", "pid", "port"] {
+        assert_eq!(mode(file), 0o600, "{file}");
+    }
+    assert_eq!(mode(""), 0o700);
+    let password = std::fs::read_to_string(dir.path().join("password")).unwrap();
+    assert!(!bare.contains(password.trim()), "the address that is shown has the password");
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_dies_is_started_again() {
     let dir = tempfile::tempdir().unwrap();
     let broker = start(config(dir.path())).await.unwrap();
-    fill(&broker).await;
+    fill(&broker, dir.path()).await;
     for generation in 2..5 {
         kill_process(pid(dir.path()), Signal::KILL).unwrap();
         wait_for_link(
@@ -114,6 +149,7 @@ async fn what_an_earlier_host_has_left_behind_is_ended() {
     let dir = tempfile::tempdir().unwrap();
     let broker = start(config(dir.path())).await.unwrap();
     let url = broker.embedded_url().unwrap().to_owned();
+    let full = full_url(dir.path());
     broker.stop().await;
     // As after a kill of a host on a system that does not tell the child.
     let conf = std::fs::canonicalize(dir.path()).unwrap().join("nats.conf");
@@ -125,7 +161,7 @@ async fn what_an_earlier_host_has_left_behind_is_ended() {
     std::fs::write(dir.path().join("pid"), orphan.id().to_string()).unwrap();
     let reaper = std::thread::spawn(move || orphan.wait().unwrap());
     eventually("the orphan listens", LIMIT, async || {
-        async_nats::connect(&url).await.is_ok()
+        client(&full).await.is_ok()
     })
     .await;
     let broker = start(config(dir.path())).await.unwrap();

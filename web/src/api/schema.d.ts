@@ -110,6 +110,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/prove": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Prove which host this is
+         * @description For commands on the same machine, which ask before they send a token: the proof is HMAC-SHA-256 over a fixed prefix, the nonce and the address in `host.json`, with the key in `host.key`.
+         *
+         *     Everybody who can connect may ask.
+         */
+        get: operations["prove"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/openapi.json": {
         parameters: {
             query?: never;
@@ -2113,6 +2135,11 @@ export interface components {
          * @enum {string}
          */
         ProjectionWarningKind: "acknowledgements-refused" | "consumer-expires" | "filter-matches-nothing";
+        /** @description The proof. */
+        Proof: {
+            /** @description HMAC-SHA-256 with the key in the data directory's `host.key`, in base64url. */
+            proof: string;
+        };
         /** @description Whether all is well. */
         Readiness: {
             /** @description Whether every check passes. */
@@ -3097,6 +3124,35 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Info"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            403: components["responses"]["Forbidden"];
+            413: components["responses"]["TooLarge"];
+            421: components["responses"]["WrongHost"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["Busy"];
+        };
+    };
+    prove: {
+        parameters: {
+            query: {
+                /** @description 32 random bytes in base64url without padding. */
+                nonce: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The proof. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Proof"];
                 };
             };
             400: components["responses"]["BadRequest"];

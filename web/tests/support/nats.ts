@@ -85,7 +85,8 @@ export interface Outgoing {
 
 /** Publishes in order; answers when the broker has taken all of it. Text and bytes go as they are, the rest as JSON. */
 export function publish(url: string, messages: readonly Outgoing[]): Promise<void> {
-  const { hostname, port } = new URL(url);
+  const { hostname, port, username, password } = new URL(url);
+  const login = username ? { user: decodeURIComponent(username), pass: decodeURIComponent(password) } : {};
   return new Promise((resolve, reject) => {
     const socket = connect(Number(port), hostname);
     socket.setTimeout(10_000, () => socket.destroy(new Error('the broker does not answer')));
@@ -98,7 +99,8 @@ export function publish(url: string, messages: readonly Outgoing[]): Promise<voi
         resolve();
       }
     });
-    socket.write('CONNECT {"verbose":false,"pedantic":false,"headers":true}\r\n');
+    const hello = { verbose: false, pedantic: false, headers: true, ...login };
+    socket.write(`CONNECT ${JSON.stringify(hello)}\r\n`);
     for (const message of messages) socket.write(written(message));
     socket.write('PING\r\n');
   });

@@ -30,13 +30,13 @@ impl Delivery {
     /// cannot be made; a broker that goes away later is waited for.
     pub async fn open(url: &str, folder: &Path) -> Result<Self> {
         // Not the address in the error: it may hold a password.
-        let client = async_nats::connect(url)
+        let broker = Broker::at(url).context("cannot read the address")?;
+        let client = broker
+            .connect()
             .await
             .context("cannot connect to the broker")?;
         let outbox =
             Outbox::open(folder).with_context(|| format!("cannot open the outbox {}", folder.display()))?;
-        let broker =
-            Broker::new(url, async_nats::ConnectOptions::new()).context("cannot read the address")?;
         let stop = CancellationToken::new();
         let drain = tokio::spawn(Drain::new(&outbox, DrainOptions::default()).run(broker, stop.clone()));
         Ok(Self {

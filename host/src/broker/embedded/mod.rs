@@ -1,16 +1,21 @@
 //! A `nats-server` of the host's own: found, configured, started, watched over and stopped here. Keeps everything in
-//! one folder, among it `nats.url` while the server accepts connections, for other programs on the same machine.
-//! It listens on 127.0.0.1 alone and asks nobody for a password.
+//! one folder, among it `nats.url` while the server accepts connections, for other programs of the same user.
+//!
+//! It listens on 127.0.0.1 alone and requires a user and a random password, which is created at the first start. Only
+//! the owner of the folder can read the files that hold it.
 
 mod binary;
 mod process;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustix::fs::{FlockOperation, flock};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -19,9 +24,24 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::config::EmbeddedConfig;
+use super::config::{EmbeddedConfig, Remote, Secret, SecretSource};
 use super::link::ServerVersion;
+use crate::private_files::{self, OWNER_ONLY, PrivateFileError};
 use process::Child;
+
+/// The one user of the server. It may do everything.
+const USER: &str = "lantern";
+
+/// Holds the password of [`USER`].
+const PASSWORD_FILE: &str = "password";
+
+/// Holds the address with user and password while the server accepts connections.
+const URL_FILE: &str = "nats.url";
+
+/// The file in a host's data directory that holds the address of its own broker, with user and password.
+pub fn url_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("broker").join(URL_FILE)
+}
 
 /// The `nats-server` that a host would run, and its version: the one that is named, or the first that is found.
 ///
@@ -57,6 +77,9 @@ pub enum EmbeddedError {
         #[source]
         source: io::Error,
     },
+    /// A file that holds the password or the address cannot be used.
+    #[error(transparent)]
+    Private(#[from] PrivateFileError),
     /// Another host runs a broker in this folder.
     #[error("another host runs its broker in {}", dir.display())]
     InUse {
@@ -111,6 +134,7 @@ impl EmbeddedError {
 /// The running server. Dropping it ends the server as well, but only [`Embedded::stop`] waits for that.
 pub(super) struct Embedded {
     url: String,
+    password: Secret,
     stopping: CancellationToken,
     supervisor: Mutex<Option<JoinHandle<()>>>,
 }
@@ -120,6 +144,8 @@ struct Plan {
     binary: PathBuf,
     dir: PathBuf,
     url: String,
+    /// With user and password.
+    full_url: String,
     address: SocketAddr,
     /// Held as long as the server may run: two servers on one store would ruin it.
     _lock: std::fs::File,
@@ -132,10 +158,12 @@ impl Embedded {
         let dir = prepare(&config.dir)?;
         let lock = lock(&dir)?;
         process::end_leftover(&dir).await;
+        let password = password(&dir)?;
         let mut attempt = 0;
         let (plan, child) = loop {
             let port = choose_port(&dir, config.port)?;
-            let plan = Plan::write(&binary, &dir, port, lock.try_clone().map_err(file("lock", &dir))?)?;
+            let lock = lock.try_clone().map_err(file("lock", &dir))?;
+            let plan = Plan::write(&binary, &dir, port, &password, lock)?;
             match plan.start().await {
                 Ok(child) => break (plan, child),
                 // Somebody was quicker with the port that we have found to be free.
@@ -153,6 +181,7 @@ impl Embedded {
         let supervisor = Mutex::new(Some(tokio::spawn(supervise(plan, child, stopping.clone()))));
         Ok(Self {
             url,
+            password: Secret::new(password),
             stopping,
             supervisor,
         })
@@ -161,6 +190,16 @@ impl Embedded {
     /// Where it accepts connections.
     pub(super) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// How to connect to it.
+    pub(super) fn remote(&self) -> Remote {
+        Remote {
+            urls: vec![self.url.clone()],
+            user: Some(USER.to_owned()),
+            password: Some(SecretSource::Inline(self.password.clone())),
+            ..Remote::default()
+        }
     }
 
     /// Ends the server, in order if it does so in time.
@@ -186,16 +225,23 @@ impl Drop for Embedded {
 }
 
 impl Plan {
-    fn write(binary: &Path, dir: &Path, port: u16, lock: std::fs::File) -> Result<Self, EmbeddedError> {
+    fn write(
+        binary: &Path,
+        dir: &Path,
+        port: u16,
+        password: &str,
+        lock: std::fs::File,
+    ) -> Result<Self, EmbeddedError> {
         let plan = Self {
             binary: binary.to_owned(),
             dir: dir.to_owned(),
             url: format!("nats://127.0.0.1:{port}"),
+            full_url: format!("nats://{USER}:{password}@127.0.0.1:{port}"),
             address: (Ipv4Addr::LOCALHOST, port).into(),
             _lock: lock,
         };
         write(&dir.join("port"), &port.to_string())?;
-        write(&dir.join(process::CONFIG_FILE), &configuration(dir, port))?;
+        write(&dir.join(process::CONFIG_FILE), &configuration(dir, port, password))?;
         Ok(plan)
     }
 
@@ -212,7 +258,7 @@ impl Plan {
                 return Err(self.not_ready(status));
             }
             if accepts(self.address).await {
-                write(&self.dir.join("nats.url"), &format!("{}\n", self.url))?;
+                write(&self.dir.join(URL_FILE), &format!("{}\n", self.full_url))?;
                 return Ok(child);
             }
             if Instant::now() >= deadline {
@@ -232,7 +278,7 @@ impl Plan {
     }
 
     fn forget_url(&self) {
-        if let Err(error) = std::fs::remove_file(self.dir.join("nats.url"))
+        if let Err(error) = std::fs::remove_file(self.dir.join(URL_FILE))
             && error.kind() != io::ErrorKind::NotFound
         {
             warn!(%error, "cannot remove nats.url");
@@ -279,12 +325,13 @@ async fn supervise(plan: Plan, mut child: Child, stop: CancellationToken) {
 }
 
 /// The server's configuration file.
-fn configuration(dir: &Path, port: u16) -> String {
+fn configuration(dir: &Path, port: u16, password: &str) -> String {
     let quoted = |path: PathBuf| format!("{:?}", path.display().to_string());
     format!(
         "# Written by Lantern at each start; changes are lost.\n\
          listen: \"127.0.0.1:{port}\"\n\
          server_name: lantern\n\
+         authorization {{\n  user: \"{USER}\"\n  password: \"{password}\"\n}}\n\
          log_file: {log}\n\
          logfile_size_limit: 8MB\n\
          logfile_max_num: 3\n\
@@ -302,9 +349,23 @@ fn configuration(dir: &Path, port: u16) -> String {
 const SYNC_INTERVAL: &str = "1s";
 
 fn prepare(dir: &Path) -> Result<PathBuf, EmbeddedError> {
-    std::fs::create_dir_all(dir).map_err(file("create", dir))?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(file("create", dir))?;
+    // A folder of an earlier version may be open to others, and the server writes its streams and its log into it.
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
+        .map_err(file("set the mode of", dir))?;
     // The server resolves relative paths by itself, and the check for a leftover compares them.
     std::fs::canonicalize(dir).map_err(file("resolve", dir))
+}
+
+/// The password of [`USER`], created at the first start and kept. Letters, digits, `-` and `_`: it needs no quoting,
+/// neither in the configuration nor in an address.
+fn password(dir: &Path) -> Result<String, EmbeddedError> {
+    let secret = private_files::keep_secret(&dir.join(PASSWORD_FILE))?;
+    Ok(URL_SAFE_NO_PAD.encode(secret))
 }
 
 fn lock(dir: &Path) -> Result<std::fs::File, EmbeddedError> {
@@ -364,12 +425,9 @@ async fn accepts(address: SocketAddr) -> bool {
     )
 }
 
-/// Writes a small file so that a reader sees all of it or the one before.
+/// Writes a small file so that a reader sees all of it or the one before, and other users see none of it.
 fn write(path: &Path, text: &str) -> Result<(), EmbeddedError> {
-    let fresh = path.with_extension("new");
-    std::fs::write(&fresh, text)
-        .and_then(|()| std::fs::rename(&fresh, path))
-        .map_err(file("write", path))
+    Ok(private_files::write(path, text, OWNER_ONLY)?)
 }
 
 fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> EmbeddedError {
@@ -386,12 +444,13 @@ mod tests {
 
     #[test]
     fn paths_with_quotes_and_spaces_do_not_break_the_configuration() {
-        let text = configuration(Path::new("/data/my \"streams\""), 4222);
+        let text = configuration(Path::new("/data/my \"streams\""), 4222, "pass-word_1");
         assert!(
             text.contains(r#"store_dir: "/data/my \"streams\"/jetstream""#),
             "{text}"
         );
         assert!(text.contains("127.0.0.1:4222"));
+        assert!(text.contains("  password: \"pass-word_1\"\n"), "{text}");
     }
 
     #[test]

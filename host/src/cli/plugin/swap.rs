@@ -28,6 +28,9 @@ pub struct InstallArgs {
     /// Its signature, where it is not beside it as FILE.minisig.
     #[arg(long, value_name = "FILE")]
     signature: Option<PathBuf>,
+    /// A file with a token for the host in URL. No other token is sent to it.
+    #[arg(long, value_name = "FILE")]
+    from_token_file: Option<PathBuf>,
     /// Make it run as well.
     #[arg(long, conflicts_with = "canary")]
     activate: bool,
@@ -96,7 +99,7 @@ struct Tried<'a> {
 
 pub fn install(args: &InstallArgs) -> Result<(), Failure> {
     let client = Client::open(&args.host)?;
-    let mut parcel = read(&args.file, &args.host)?;
+    let mut parcel = read(args)?;
     if let Some(file) = &args.signature {
         parcel.signature = Some(read_file(file)?);
     }
@@ -124,13 +127,17 @@ pub fn install(args: &InstallArgs) -> Result<(), Failure> {
 }
 
 /// The component, with the signature that is beside it.
-fn read(file: &Path, host: &HostArgs) -> Result<Parcel, Failure> {
+fn read(args: &InstallArgs) -> Result<Parcel, Failure> {
+    let file = args.file.as_path();
     if let Some(url) = file.to_str().filter(|text| text.starts_with("http://")) {
         let Some(at) = url.find("/api/") else {
             return Err(Failure::usage(format!("{url} is not an address of a host's API")));
         };
         let (from, path) = url.split_at(at);
-        return Client::open(&host.at(from))?.get_component(path);
+        return Client::source(from, args.from_token_file.as_deref())?.get_component(path);
+    }
+    if args.from_token_file.is_some() {
+        return Err(Failure::usage("--from-token-file is for a component that is fetched from http://…"));
     }
     if let Some(reference) = file.to_str().and_then(|text| text.strip_prefix("oci://")) {
         return pull(reference);

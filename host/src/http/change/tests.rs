@@ -56,6 +56,7 @@ impl Scene {
             health: Arc::new(Vec::new),
             access: access.clone(),
             lifecycle: crate::lifecycle::testing::idle(dir.path(), store).await,
+            identity: crate::identity::Identity::new([7; 32], "http://127.0.0.1:7070"),
             started: crate::batch::Timestamp::now(),
         };
         let (received, go_on) = (Arc::<AtomicUsize>::default(), Arc::<Notify>::default());

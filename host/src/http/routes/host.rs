@@ -9,9 +9,11 @@ use crate::http::health::Readiness;
 use crate::http::info::Info;
 use crate::http::openapi::{Doc, Tag, choice, text};
 use crate::http::projections::Histories;
+use crate::http::proof::Proof;
 use crate::http::sql::Answer;
 use crate::http::tokens::{Create, Created, Token, WhoAmI};
-use crate::http::{assets, health, info, openapi, projections, sql, tokens};
+use crate::http::{assets, health, info, openapi, projections, proof, sql, tokens};
+use crate::identity::PROOF_PATH;
 use crate::status::Status;
 
 pub fn routes(routes: Routes) -> Routes {
@@ -78,6 +80,21 @@ fn about(routes: Routes) -> Routes {
             "/api/v1/info",
             info::info,
             doc("info", "What the host is").answers::<Info>("The host."),
+        )
+        .open(
+            PROOF_PATH,
+            proof::prove,
+            doc("prove", "Prove which host this is")
+                .says(
+                    "For commands on the same machine, which ask before they send a token: the proof is HMAC-SHA-256 \
+                     over a fixed prefix, the nonce and the address in `host.json`, with the key in `host.key`.",
+                )
+                .query(
+                    text("nonce", "32 random bytes in base64url without padding.")
+                        .required()
+                        .example("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"),
+                )
+                .answers::<Proof>("The proof."),
         )
         .open(
             "/api/v1/openapi.json",

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{self, Up};
 use crate::batch::Delivery;
-use crate::broker::{Broker, ConnectError};
+use crate::broker::{Broker, ConnectError, url_file};
 use crate::cli::client::{Client, HostArgs};
 use crate::cli::{Failure, note};
 use crate::config::{Flag, Sources, resolve, variable_name};
@@ -79,7 +79,6 @@ impl Own {
 
     /// What one can do with it.
     pub fn greeting(&self, manifest: &Manifest) -> String {
-        let nats = self.up.broker.as_deref().unwrap_or_default();
         let subject = manifest.sources.first().map(|source| {
             crate::workshop::fixture::message(
                 crate::workshop::fixture::subjects(&source.origin),
@@ -89,9 +88,10 @@ impl Own {
             .subject
         });
         format!(
-            "a host is up until Ctrl-C: {}\n  send more: lantern publish {} FILE --nats {nats}\n",
+            "a host is up until Ctrl-C: {}\n  send more: lantern publish {} FILE --data-dir {}\n",
             self.up.url,
-            subject.unwrap_or_default()
+            subject.unwrap_or_default(),
+            self.dir.display()
         )
     }
 
@@ -162,8 +162,8 @@ fn start_in(dir: &Path, nats_server: Option<&Path>) -> Result<Own, Failure> {
             .unwrap_or_else(|| anyhow!("it did not answer within {} s", START_TIME.as_secs()));
         return Err(hinted(why.context("cannot start a host to try the plugin in")));
     };
-    let url = up.broker.clone().unwrap_or_default();
-    let broker = runtime.block_on(live::connect(&url))?;
+    let url = std::fs::read_to_string(url_file(dir)).context("read the address of the host's broker")?;
+    let broker = runtime.block_on(live::connect(url.trim()))?;
     Ok(Own {
         dir: dir.to_owned(),
         up,

@@ -1,0 +1,296 @@
+//! Files and directories whose safety depends on their owner and mode: the data directory, keys and tokens.
+//!
+//! Writing never follows a symbolic link and never leaves a file readable by others. Reading refuses what another user
+//! could have written.
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rustix::fs::OFlags;
+use rustix::process::geteuid;
+
+/// Mode of a file that only its owner reads and writes.
+pub const OWNER_ONLY: u32 = 0o600;
+
+/// Larger than any key, token or address; smaller than what would hurt to read.
+const BYTES_MAX: u64 = 64 * 1024;
+
+/// Why a file or directory is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum PrivateFileError {
+    /// Another user owns it and could have put anything there.
+    #[error("{} belongs to another user (uid {owner})", path.display())]
+    Owner {
+        /// The file or directory.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
+    /// Others may write to it.
+    #[error("{} can be written by other users (mode {:03o})", path.display(), mode & 0o777)]
+    Writable {
+        /// The file or directory.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// It is a link, a pipe or something else than was expected.
+    #[error("{} is not a {expected}", path.display())]
+    Kind {
+        /// The path.
+        path: PathBuf,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// The operating system reports an error.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The error.
+        #[source]
+        source: io::Error,
+    },
+    /// The system has no random numbers.
+    #[error("the system provides no random numbers: {0}")]
+    Random(getrandom::Error),
+}
+
+impl PrivateFileError {
+    /// What the operator can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Owner { path, .. } => Some(format!(
+                "run Lantern as the owner of {0}, change the owner (chown), or choose another directory",
+                path.display()
+            )),
+            Self::Writable { path, .. } => Some(format!(
+                "chmod go-w {0}; or choose a directory inside it, which Lantern creates with mode 0700",
+                path.display()
+            )),
+            _ => None,
+        }
+    }
+
+    /// Whether the file does not exist.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+/// Whose files are trusted: those of the current user and of root, and of one more user where that is stated.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Trusted {
+    also: Option<u32>,
+}
+
+impl Trusted {
+    /// For a directory that the operator named: root administers the services of other users, so when the process is
+    /// root, the owner of that directory is trusted as well.
+    pub fn named_by_operator(dir: &Path) -> Self {
+        let also = fs::metadata(dir).ok().map(|meta| meta.uid());
+        Self {
+            also: also.filter(|_| geteuid().is_root()),
+        }
+    }
+
+    fn owner(self, uid: u32) -> bool {
+        uid == 0 || uid == geteuid().as_raw() || Some(uid) == self.also
+    }
+
+    fn check(self, path: &Path, meta: &Metadata) -> Result<(), PrivateFileError> {
+        let path = path.to_owned();
+        if !self.owner(meta.uid()) {
+            let owner = meta.uid();
+            return Err(PrivateFileError::Owner { path, owner });
+        }
+        match meta.mode() {
+            mode if mode & 0o022 != 0 => Err(PrivateFileError::Writable { path, mode }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Checks that no other user can have put anything into `dir`, or can do so.
+///
+/// # Errors
+/// See [`PrivateFileError`].
+pub fn check_directory(dir: &Path, trusted: Trusted) -> Result<(), PrivateFileError> {
+    let meta = fs::metadata(dir).map_err(failed("examine", dir))?;
+    if !meta.is_dir() {
+        return Err(PrivateFileError::Kind {
+            path: dir.to_owned(),
+            expected: "directory",
+        });
+    }
+    trusted.check(dir, &meta)
+}
+
+/// Opens a file for reading that no other user can have written. Follows no link and does not block on a pipe.
+///
+/// # Errors
+/// See [`PrivateFileError`].
+pub fn read(path: &Path, trusted: Trusted) -> Result<String, PrivateFileError> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+        .map_err(failed("open", path))?;
+    let meta = file.metadata().map_err(failed("examine", path))?;
+    if !meta.is_file() {
+        return Err(PrivateFileError::Kind {
+            path: path.to_owned(),
+            expected: "regular file",
+        });
+    }
+    trusted.check(path, &meta)?;
+    let mut text = String::new();
+    file.take(BYTES_MAX)
+        .read_to_string(&mut text)
+        .map_err(failed("read", path))?;
+    Ok(text)
+}
+
+/// Replaces the file as a whole: a reader sees the text before or the text after, and never a file with another mode.
+///
+/// # Errors
+/// See [`PrivateFileError`].
+pub fn write(path: &Path, text: &str, mode: u32) -> Result<(), PrivateFileError> {
+    let fresh = path.with_extension("new");
+    match fs::remove_file(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("replace", &fresh)(error)),
+        _ => {}
+    }
+    // `create_new` follows no link.
+    let mut file: File = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&fresh)
+        .map_err(failed("create", &fresh))?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&fresh, path))
+        .map_err(failed("write", path))
+}
+
+/// The secret in the file, which is created with a random one (mode 0600) when it does not exist or holds none.
+///
+/// # Errors
+/// See [`PrivateFileError`].
+pub fn keep_secret(path: &Path) -> Result<[u8; 32], PrivateFileError> {
+    match read_secret(path, Trusted::default()) {
+        Ok(Some(secret)) => return Ok(secret),
+        Ok(None) => {}
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error),
+    }
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(PrivateFileError::Random)?;
+    write(path, &format!("{}\n", URL_SAFE_NO_PAD.encode(secret)), OWNER_ONLY)?;
+    Ok(secret)
+}
+
+/// The secret in the file; none when the file holds something else.
+///
+/// # Errors
+/// See [`PrivateFileError`].
+pub fn read_secret(path: &Path, trusted: Trusted) -> Result<Option<[u8; 32]>, PrivateFileError> {
+    let text = read(path, trusted)?;
+    let bytes = URL_SAFE_NO_PAD.decode(text.trim()).ok();
+    Ok(bytes.and_then(|bytes| bytes.try_into().ok()))
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PrivateFileError {
+    move |source| PrivateFileError::Io {
+        action,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn chmod(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_secret_is_created_once_with_mode_0600() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.key");
+        let secret = keep_secret(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(keep_secret(&path).unwrap(), secret);
+        for text in ["", "short", "\u{feff}x"] {
+            write(&path, text, OWNER_ONLY).unwrap();
+            assert_ne!(keep_secret(&path).unwrap(), secret, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_or_directory_that_others_can_write_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.key");
+        write(&path, "text", OWNER_ONLY).unwrap();
+        for (mode, fits) in [(0o600, true), (0o644, true), (0o620, false), (0o602, false)] {
+            chmod(&path, mode);
+            assert_eq!(read(&path, Trusted::default()).is_ok(), fits, "{mode:o}");
+            chmod(dir.path(), mode | 0o100);
+            let checked = check_directory(dir.path(), Trusted::default());
+            assert_eq!(checked.is_ok(), fits, "{mode:o}");
+            chmod(dir.path(), 0o700);
+        }
+        let error = check_directory(&path, Trusted::default()).unwrap_err();
+        assert!(error.to_string().ends_with("x.key is not a directory"), "{error}");
+    }
+
+    #[test]
+    fn links_and_pipes_are_refused_without_following_or_blocking() {
+        let dir = tempfile::tempdir().unwrap();
+        let (target, link, pipe) = (
+            dir.path().join("target"),
+            dir.path().join("link"),
+            dir.path().join("pipe"),
+        );
+        write(&target, "text", OWNER_ONLY).unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        assert!(matches!(
+            read(&link, Trusted::default()),
+            Err(PrivateFileError::Io { .. })
+        ));
+        keep_secret(&link).unwrap_err();
+        write(&link, "new", OWNER_ONLY).unwrap();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "text", "the link was followed");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
+        assert!(matches!(
+            read(&pipe, Trusted::default()),
+            Err(PrivateFileError::Kind { .. })
+        ));
+    }
+
+    #[test]
+    fn files_of_other_users_are_trusted_only_where_root_was_told_the_directory() {
+        let trusted = |uid| Trusted { also: None }.owner(uid);
+        assert!(trusted(0) && trusted(geteuid().as_raw()) && !trusted(54_321));
+        assert!(Trusted { also: Some(54_321) }.owner(54_321));
+    }
+}
