@@ -15,6 +15,7 @@ mod doctor;
 mod failure;
 mod gaps;
 pub mod inspect;
+mod output;
 mod plugin;
 mod publish;
 mod rebuild;
@@ -32,7 +33,10 @@ use std::sync::LazyLock;
 use clap::{Args, Parser, Subcommand};
 
 pub use failure::Failure;
+pub use output::text as printable;
 pub use publish::{Header, PublishRequest};
+
+use output::{mutter, note, print, print_json};
 
 use crate::config::{Flag, Sources};
 
@@ -153,36 +157,4 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Completions(args) => completions::run(&args),
         Command::CompileComponent => commands::compile_component(),
     }
-}
-
-/// Writes a line to standard error, beside the answer. Whether anybody can read it makes no difference.
-fn note(line: std::fmt::Arguments<'_>) {
-    mutter(format_args!("{line}\n"));
-}
-
-/// As [`note`], without an end of the line.
-fn mutter(text: std::fmt::Arguments<'_>) {
-    use std::io::Write as _;
-    drop(std::io::stderr().write_fmt(text));
-}
-
-/// Writes to standard output. A reader that went away (`lantern … | head`) is no failure.
-fn print(text: &str) -> Result<(), Failure> {
-    use std::io::{ErrorKind, Write as _};
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::new(
-            anyhow::Error::new(error).context("cannot write to standard output"),
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// Writes a value as JSON, for programs.
-fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    let mut text = serde_json::to_string_pretty(value).map_err(|error| {
-        Failure::new(anyhow::Error::new(error).context("cannot write the answer as JSON"))
-    })?;
-    text.push('\n');
-    print(&text)
 }

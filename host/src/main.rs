@@ -11,7 +11,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(failure) => {
             // The code says it as well, where nobody reads this.
-            drop(write!(std::io::stderr(), "{}", failure.render()));
+            drop(write!(std::io::stderr(), "{}", cli::printable(&failure.render())));
             failure.exit_code()
         }
     }

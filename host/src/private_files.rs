@@ -165,7 +165,9 @@ pub fn read(path: &Path, trusted: Trusted) -> Result<String, PrivateFileError> {
 pub fn write(path: &Path, text: &str, mode: u32) -> Result<(), PrivateFileError> {
     let fresh = path.with_extension("new");
     match fs::remove_file(&fresh) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("replace", &fresh)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(failed("replace", &fresh)(error));
+        }
         _ => {}
     }
     // `create_new` follows no link.
@@ -272,7 +274,11 @@ mod tests {
         ));
         keep_secret(&link).unwrap_err();
         write(&link, "new", OWNER_ONLY).unwrap();
-        assert_eq!(fs::read_to_string(&target).unwrap(), "text", "the link was followed");
+        assert_eq!(
+            fs::read_to_string(&target).unwrap(),
+            "text",
+            "the link was followed"
+        );
         rustix::fs::mknodat(
             rustix::fs::CWD,
             &pipe,

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
+#[path = "cli/terminal.rs"]
+mod terminal;
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 

@@ -83,7 +83,11 @@ impl Broker {
     pub fn at(url: &str) -> io::Result<Self> {
         let mut options = ConnectOptions::new();
         let mut servers = Vec::new();
-        for address in url.split(',').map(str::trim).filter(|address| !address.is_empty()) {
+        for address in url
+            .split(',')
+            .map(str::trim)
+            .filter(|address| !address.is_empty())
+        {
             let address: ServerAddr = address.parse()?;
             let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
             options = match (address.username(), address.password()) {

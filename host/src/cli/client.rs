@@ -119,11 +119,7 @@ impl Client {
     }
 
     fn to(target: Target) -> Self {
-        let Target {
-            url,
-            token,
-            identity,
-        } = target;
+        let Target { url, token, identity } = target;
         Self {
             agent: agent(Some(ANSWER_TIME), Some(BODY_TIME), identity.clone()),
             url,
@@ -217,7 +213,12 @@ impl Client {
         body: &impl Serialize,
     ) -> Result<T, Failure> {
         let body = Some(("application/json", json(body)?));
-        self.call_with(&agent(None, None, self.identity.clone()), Method::POST, path, Sent::body(body))
+        self.call_with(
+            &agent(None, None, self.identity.clone()),
+            Method::POST,
+            path,
+            Sent::body(body),
+        )
     }
 
     /// As [`Client::post_json`], with PUT.
@@ -340,7 +341,10 @@ impl Client {
     }
 
     fn unproven(&self, why: &str) -> Failure {
-        let words = format!("{} is not the host of this data directory; nothing was sent to it", self.url);
+        let words = format!(
+            "{} is not the host of this data directory; nothing was sent to it",
+            self.url
+        );
         Failure::new(anyhow!("{why}").context(words)).hint(
             "the host may have been killed and another program may have its port: restart the host; \
              or name the host with --host URL",

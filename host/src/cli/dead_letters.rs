@@ -3,14 +3,13 @@
 mod filter;
 mod show;
 
-use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
 use super::client::{Client, HostArgs};
+use super::output::print_json_line;
 use super::{Failure, print, print_json};
 use filter::{Filter, OpenFilter};
 
@@ -113,14 +112,10 @@ fn discard(args: &ActArgs) -> Result<(), Failure> {
 fn export(args: &ExportArgs) -> Result<(), Failure> {
     let query = args.filter.query();
     let lines = Client::open(&args.host)?.lines(&format!("/api/v1/dead-letters/export?{query}"))?;
-    let mut out = std::io::stdout().lock();
     for line in lines {
-        match writeln!(out, "{}", line?) {
-            // A reader that has enough ends the export as well.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
-            written => written
-                .context("cannot write to standard output")
-                .map_err(Failure::new)?,
+        // A reader that has enough ends the export as well.
+        if !print_json_line(&line?)? {
+            return Ok(());
         }
     }
     Ok(())

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::client::{Client, HostArgs};
+use super::output::redraw;
 use super::plugin::Reference;
-use super::{Failure, mutter, print, print_json, table};
+use super::{Failure, print, print_json, table};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -182,12 +183,12 @@ fn watch(client: &Client, id: i64, as_json: bool) -> Result<ExitCode, Failure> {
             )
         })?;
         if terminal && !as_json {
-            mutter(format_args!("\r\u{1b}[2K{}", bar(&rebuild)));
+            redraw(&bar(&rebuild));
         }
         last = Some(rebuild);
     }
     if terminal && !as_json {
-        mutter(format_args!("\r\u{1b}[2K"));
+        redraw("");
     }
     let Some(last) = last else {
         return Err(Failure::new(anyhow::anyhow!(

@@ -1,8 +1,14 @@
 //! Text in aligned columns.
 
+use super::output;
+
 /// Rows with their columns aligned, two spaces apart. Columns marked `true` in `right` are aligned to the right;
-/// the last column is not padded.
+/// the last column is not padded. A cell stays on its line, whatever it holds.
 pub fn align(rows: &[Vec<String>], right: &[bool], indent: &str) -> String {
+    let rows: Vec<Vec<_>> = rows
+        .iter()
+        .map(|row| row.iter().map(|cell| output::line(cell)).collect())
+        .collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {
         rows.iter()
@@ -13,7 +19,7 @@ pub fn align(rows: &[Vec<String>], right: &[bool], indent: &str) -> String {
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = String::from(indent);
         for (column, cell) in row.iter().enumerate() {
             let padding = " ".repeat(widths[column].saturating_sub(cell.chars().count()));

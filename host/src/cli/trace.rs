@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::client::{Client, HostArgs};
-use super::{Failure, print, print_json};
+use super::{Failure, output, print, print_json};
 use crate::schema::PluginName;
 
 #[derive(Debug, Args)]
@@ -89,7 +89,7 @@ fn render(traced: &Traced) -> String {
     let unknown = "(unknown)";
     let mut out = String::new();
     // Writing to a String does not fail.
-    let _ = writeln!(out, "row      {}", traced.row.get());
+    let _ = writeln!(out, "row      {}", output::json(traced.row.get()));
     let place = match &traced.stream {
         Some(stream) => format!("stream {stream}, sequence {}", traced.sequence),
         None => format!("core NATS, message {}", traced.sequence),
@@ -127,10 +127,13 @@ fn render_message(out: &mut String, message: &TracedMessage) {
     let _ = writeln!(
         out,
         "message  {} at {}, {} bytes, found in the {}",
-        message.subject, message.published, message.payload_bytes, message.found_in
+        output::line(&message.subject),
+        message.published,
+        message.payload_bytes,
+        message.found_in
     );
     for (name, value) in &message.headers {
-        let _ = writeln!(out, "         {name}: {value}");
+        let _ = writeln!(out, "         {}: {}", output::line(name), output::line(value));
     }
     let _ = match &message.payload_text {
         Some(text) => writeln!(out, "{text}"),

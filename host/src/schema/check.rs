@@ -7,6 +7,7 @@ use super::{
     RawGuard, RawManifest, RawOnConflict, RawSource, RawTable, RawWrite, Role, Source, SourceName, Table,
     TableName, UpdateRule, Write,
 };
+use crate::batch::is_hazardous;
 
 /// SQLite allows 2,000 columns and 32,766 variables; nobody can read a table of this width.
 const COLUMNS_MAX: usize = 256;
@@ -112,9 +113,12 @@ impl Problems {
     }
 
     fn doc(&mut self, place: &str, doc: &str) {
-        if doc.len() > DOC_BYTES_MAX || doc.contains('\0') {
+        if doc.len() > DOC_BYTES_MAX {
+            self.say(format!("the doc of {place} is longer than 64 KiB"));
+        }
+        if doc.contains(|c| is_hazardous(c) && !matches!(c, '\n' | '\t')) {
             self.say(format!(
-                "the doc of {place} is longer than 64 KiB or has a NUL character"
+                "the doc of {place} has a control character or a mark that changes the direction of text"
             ));
         }
     }
@@ -122,12 +126,23 @@ impl Problems {
     fn hints(&mut self, place: &str, hints: &[(String, String)]) {
         self.bound(&format!("hints of {place}"), hints.len(), HINTS_MAX);
         for (key, value) in hints {
-            if key.len() + value.len() > HINT_BYTES_MAX || key.contains('\0') || value.contains('\0') {
+            if key.len() + value.len() > HINT_BYTES_MAX {
                 self.say(format!(
-                    "the hint {:?} of {place} is longer than 4 KiB or has a NUL character",
+                    "the hint {:?} of {place} is longer than 4 KiB",
                     clean(key)
                 ));
             }
+            self.one_line("a hint", place, key);
+            self.one_line("a hint", place, value);
+        }
+    }
+
+    /// Text that is shown on one line.
+    fn one_line(&mut self, what: &str, place: &str, text: &str) {
+        if text.contains(is_hazardous) {
+            self.say(format!(
+                "{what} of {place} has a control character or a mark that changes the direction of text"
+            ));
         }
     }
 }
@@ -311,12 +326,13 @@ fn check_table(name: TableName, raw: RawTable, problems: &mut Problems) -> Optio
         let of_column = format!("{place}, column {name}");
         problems.doc(&of_column, &column.doc);
         problems.hints(&of_column, &column.hints);
-        if let Role::Measure(unit) = &column.role
-            && unit.len() > UNIT_BYTES_MAX
-        {
-            problems.say(format!(
-                "the unit of {of_column} is longer than {UNIT_BYTES_MAX} bytes"
-            ));
+        if let Role::Measure(unit) = &column.role {
+            if unit.len() > UNIT_BYTES_MAX {
+                problems.say(format!(
+                    "the unit of {of_column} is longer than {UNIT_BYTES_MAX} bytes"
+                ));
+            }
+            problems.one_line("the unit", &of_column, unit);
         }
         if column.role == Role::Time && column.column_type != ColumnType::Timestamp {
             problems.say(format!(
@@ -734,6 +750,47 @@ mod tests {
             assert_eq!(found.map(|(_, subject)| subject), expected.then_some(subject));
         }
         assert_eq!(Manifest::check(good()).expect("good").internal_subject(), None);
+    }
+
+    #[test]
+    fn texts_that_a_terminal_would_obey_are_refused() {
+        for hostile in [
+            "a\u{1b}[31m",
+            "a\u{9b}2J",
+            "a\u{7f}",
+            "a\0",
+            "a\rb",
+            "a\u{202e}b",
+            "a\u{2066}b",
+        ] {
+            refused(
+                |m| m.doc = hostile.into(),
+                "the doc of the plugin has a control character",
+            );
+            refused(
+                |m| m.tables[0].doc = hostile.into(),
+                "the doc of table orders has",
+            );
+            refused(
+                |m| m.tables[0].columns[0].doc = hostile.into(),
+                "the doc of table orders, column id has",
+            );
+            refused(
+                |m| m.tables[0].columns[1].role = Role::Measure(hostile.into()),
+                "the unit of table orders, column total has",
+            );
+            refused(
+                |m| m.tables[0].hints.push((hostile.into(), "x".into())),
+                "a hint of table orders has",
+            );
+            refused(
+                |m| m.tables[0].columns[0].hints.push(("x".into(), hostile.into())),
+                "a hint of table orders, column id has",
+            );
+        }
+        let mut manifest = good();
+        manifest.doc = "two lines\n\tof Grüße".into();
+        Manifest::check(manifest).expect("line ends and tabs are good in a doc");
     }
 
     #[test]

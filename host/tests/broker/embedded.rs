@@ -92,7 +92,11 @@ async fn it_refuses_clients_without_the_password_which_only_its_owner_can_read()
     let wrong = bare.replace("nats://", "nats://lantern:wrong@");
     for url in [&bare, &wrong] {
         let error = client(url).await.err().unwrap();
-        assert_eq!(error.kind(), async_nats::ConnectErrorKind::AuthorizationViolation, "{error}");
+        assert_eq!(
+            error.kind(),
+            async_nats::ConnectErrorKind::AuthorizationViolation,
+            "{error}"
+        );
     }
     let mode = |name: &str| {
         let meta = std::fs::metadata(dir.path().join(name)).unwrap();
@@ -103,7 +107,10 @@ async fn it_refuses_clients_without_the_password_which_only_its_owner_can_read()
     }
     assert_eq!(mode(""), 0o700);
     let password = std::fs::read_to_string(dir.path().join("password")).unwrap();
-    assert!(!bare.contains(password.trim()), "the address that is shown has the password");
+    assert!(
+        !bare.contains(password.trim()),
+        "the address that is shown has the password"
+    );
     broker.stop().await;
 }
 
@@ -160,10 +167,7 @@ async fn what_an_earlier_host_has_left_behind_is_ended() {
         .unwrap();
     std::fs::write(dir.path().join("pid"), orphan.id().to_string()).unwrap();
     let reaper = std::thread::spawn(move || orphan.wait().unwrap());
-    eventually("the orphan listens", LIMIT, async || {
-        client(&full).await.is_ok()
-    })
-    .await;
+    eventually("the orphan listens", LIMIT, async || client(&full).await.is_ok()).await;
     let broker = start(config(dir.path())).await.unwrap();
     assert_eq!(broker.embedded_url().unwrap(), url);
     reaper.join().unwrap();

@@ -97,7 +97,11 @@ fn a_source_of_components_gets_no_token_but_the_one_that_is_named_for_it() {
     // The host is found before the component is fetched.
     let host = Impostor::start("127.0.0.1:0", Behaviour::Answer(""));
     point_to(dir, &host.url());
-    std::fs::write(dir.join("host.key"), "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA").unwrap();
+    std::fs::write(
+        dir.join("host.key"),
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+    )
+    .unwrap();
     std::fs::write(dir.join("operator.token"), "lantern_secret").unwrap();
     std::fs::write(dir.join("other.token"), "lantern_for_the_source").unwrap();
     let (data_dir, other) = (dir.to_str().unwrap(), dir.join("other.token"));
@@ -146,10 +150,15 @@ fn a_program_that_takes_the_port_of_a_killed_host_never_sees_a_token() {
 
     let refused = |impostor: &Impostor, expected: &str| {
         for env in [&[][..], &[("LANTERN_TOKEN", token.trim())]] {
-            for arguments in [&list[..], &["plugin", "pause", "obs-events", "--data-dir", data_dir]] {
+            for arguments in [
+                &list[..],
+                &["plugin", "pause", "obs-events", "--data-dir", data_dir],
+            ] {
                 let (done, text) = lantern(arguments, env);
                 assert!(
-                    !done && text.contains("is not the host of this data directory") && text.contains(expected),
+                    !done
+                        && text.contains("is not the host of this data directory")
+                        && text.contains(expected),
                     "{text}"
                 );
             }
@@ -161,13 +170,18 @@ fn a_program_that_takes_the_port_of_a_killed_host_never_sees_a_token() {
             "{received}"
         );
     };
-    let taken = Impostor::start(&address, Behaviour::Answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"));
+    let taken = Impostor::start(
+        &address,
+        Behaviour::Answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"),
+    );
     // The number of the killed process may be that of any process by now.
     point_to(dir, &taken.url());
     refused(&taken, "did not answer with a proof");
     let made_up = Impostor::start(
         "127.0.0.1:0",
-        Behaviour::Answer("HTTP/1.1 200 OK\r\ncontent-length: 55\r\n\r\n{\"proof\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"}"),
+        Behaviour::Answer(
+            "HTTP/1.1 200 OK\r\ncontent-length: 55\r\n\r\n{\"proof\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"}",
+        ),
     );
     point_to(dir, &made_up.url());
     refused(&made_up, "has not the key");
@@ -188,9 +202,16 @@ fn a_planted_data_directory_gets_no_token() {
     let folder = tempfile::tempdir().unwrap();
     let planted = folder.path().join("lantern-data");
     std::fs::create_dir(&planted).unwrap();
-    let impostor = Impostor::start("127.0.0.1:0", Behaviour::Answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]"));
+    let impostor = Impostor::start(
+        "127.0.0.1:0",
+        Behaviour::Answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]"),
+    );
     point_to(&planted, &impostor.url());
-    std::fs::write(planted.join("host.key"), "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA").unwrap();
+    std::fs::write(
+        planted.join("host.key"),
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+    )
+    .unwrap();
     std::fs::set_permissions(&planted, std::fs::Permissions::from_mode(0o777)).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_lantern"));
     command
@@ -200,6 +221,9 @@ fn a_planted_data_directory_gets_no_token() {
         .env("LANTERN_TOKEN", "lantern_secret");
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && text.contains("is not trusted"), "{text}");
+    assert!(
+        !output.status.success() && text.contains("is not trusted"),
+        "{text}"
+    );
     assert_eq!(impostor.received(), "");
 }

@@ -31,10 +31,7 @@ impl Delivery {
     pub async fn open(url: &str, folder: &Path) -> Result<Self> {
         // Not the address in the error: it may hold a password.
         let broker = Broker::at(url).context("cannot read the address")?;
-        let client = broker
-            .connect()
-            .await
-            .context("cannot connect to the broker")?;
+        let client = broker.connect().await.context("cannot connect to the broker")?;
         let outbox =
             Outbox::open(folder).with_context(|| format!("cannot open the outbox {}", folder.display()))?;
         let stop = CancellationToken::new();

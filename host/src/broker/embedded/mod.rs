@@ -241,7 +241,10 @@ impl Plan {
             _lock: lock,
         };
         write(&dir.join("port"), &port.to_string())?;
-        write(&dir.join(process::CONFIG_FILE), &configuration(dir, port, password))?;
+        write(
+            &dir.join(process::CONFIG_FILE),
+            &configuration(dir, port, password),
+        )?;
         Ok(plan)
     }
 

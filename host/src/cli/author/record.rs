@@ -168,6 +168,8 @@ fn from_dead_letters(args: &RecordArgs, plugin: &PluginName) -> Result<Vec<Recor
             "{} {}: {}",
             letter.source, letter.sequence, letter.reason
         ));
+        // It becomes a folder, so it must be no path.
+        let source = SourceName::parse(&letter.source).map_err(|why| Failure::new(anyhow::anyhow!(why)))?;
         Ok(Recorded {
             stem: format!("dead-letter-{}", letter.sequence),
             delivery: Delivery {
@@ -180,7 +182,7 @@ fn from_dead_letters(args: &RecordArgs, plugin: &PluginName) -> Result<Vec<Recor
                 headers: letter.headers,
                 payload: payload.into(),
             },
-            source: Some(letter.source),
+            source: Some(source.to_string()),
         })
     });
     recorded.collect()

@@ -64,16 +64,15 @@ fn in_directory(args: &HostArgs) -> Result<Target, Failure> {
         Ok(None) => return Err(unproven(anyhow!("{} holds no key", dir.join(KEY_FILE).display()))),
         Err(error) => return Err(unproven(error.into())),
     };
-    Ok(Target {
-        url,
-        token,
-        identity,
-    })
+    Ok(Target { url, token, identity })
 }
 
 fn unproven(cause: anyhow::Error) -> Failure {
-    Failure::new(cause.context("cannot verify that the host is the one of this data directory; the token was not sent"))
-        .hint("restart a host of an earlier version, which creates the key; or name the host with --host URL")
+    Failure::new(
+        cause
+            .context("cannot verify that the host is the one of this data directory; the token was not sent"),
+    )
+    .hint("restart a host of an earlier version, which creates the key; or name the host with --host URL")
 }
 
 /// The address of a host, without the slash at its end.
@@ -118,7 +117,8 @@ fn url_of(dir: &Path, trusted: Trusted) -> Result<String, Failure> {
         failure.hint("start one with `lantern serve`, or name another with --data-dir or --host")
     };
     let path = dir.join(HOST_FILE);
-    let read = private_files::check_directory(dir, trusted).and_then(|()| private_files::read(&path, trusted));
+    let read =
+        private_files::check_directory(dir, trusted).and_then(|()| private_files::read(&path, trusted));
     let text = match read {
         Ok(text) => text,
         Err(error) if error.is_not_found() => return Err(nobody(None)),
@@ -135,7 +135,11 @@ fn url_of(dir: &Path, trusted: Trusted) -> Result<String, Failure> {
         ))));
     }
     if !is_on_this_machine(&file.url) {
-        let words = format!("{} names {:?}, which is not an address of this machine", path.display(), file.url);
+        let words = format!(
+            "{} names {:?}, which is not an address of this machine",
+            path.display(),
+            file.url
+        );
         return Err(Failure::new(anyhow!(words)).hint("name the host with --host URL"));
     }
     Ok(file.url)
@@ -143,7 +147,8 @@ fn url_of(dir: &Path, trusted: Trusted) -> Result<String, Failure> {
 
 fn untrusted(dir: &Path, error: PrivateFileError) -> Failure {
     let hint = error.hint();
-    let failure = Failure::new(anyhow!(error).context(format!("the data directory {} is not trusted", dir.display())));
+    let failure =
+        Failure::new(anyhow!(error).context(format!("the data directory {} is not trusted", dir.display())));
     match hint {
         Some(hint) => failure.hint(format!("{hint}; or name the host with --host URL")),
         None => failure,
@@ -157,7 +162,9 @@ fn is_gone(pid: i32) -> bool {
 
 /// Whether the address is loopback or one that this machine has: only such a one can be bound.
 fn is_on_this_machine(url: &str) -> bool {
-    let address = url.strip_prefix("http://").and_then(|rest| rest.parse::<SocketAddr>().ok());
+    let address = url
+        .strip_prefix("http://")
+        .and_then(|rest| rest.parse::<SocketAddr>().ok());
     address.is_some_and(|address| {
         let ip: IpAddr = address.ip();
         ip.is_loopback() || (!ip.is_unspecified() && UdpSocket::bind((ip, 0)).is_ok())
@@ -180,8 +187,8 @@ fn token(args: &HostArgs, dir: Option<&Path>, trusted: Trusted) -> Result<Option
 
 /// The token in a file that the user names.
 pub(super) fn token_in(path: &Path) -> Result<String, Failure> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the token in {}", path.display()));
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read the token in {}", path.display()));
     text.and_then(|text| clean(&text).with_context(|| format!("{} holds no token", path.display())))
         .map_err(Failure::new)
 }
@@ -255,11 +262,19 @@ mod tests {
         for mode in [0o777, 0o770, 0o702] {
             std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(mode)).unwrap();
             let text = refused(&args(None, Some(dir.path())));
-            assert!(text.contains("is not trusted") && text.contains("chmod go-w"), "{text}");
+            assert!(
+                text.contains("is not trusted") && text.contains("chmod go-w"),
+                "{text}"
+            );
         }
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
         // TEST-NET-1, and names that could resolve to anything.
-        for url in ["http://192.0.2.1:80", "http://example.org:80", "http://0.0.0.0:80", "x"] {
+        for url in [
+            "http://192.0.2.1:80",
+            "http://example.org:80",
+            "http://0.0.0.0:80",
+            "x",
+        ] {
             host_file(dir.path(), url, std::process::id());
             let text = refused(&args(None, Some(dir.path())));
             assert!(text.contains("not an address of this machine"), "{text}");

@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use ureq::unversioned::resolver::DefaultResolver;
-use ureq::unversioned::transport::{
-    ConnectionDetails, Connector, NextTimeout, TcpConnector, Transport,
-};
+use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout, TcpConnector, Transport};
 
 use crate::identity::{Identity, Nonce, PROOF_PATH};
 
@@ -127,7 +125,10 @@ fn parse(input: &[u8]) -> Answer {
         return Answer::Other;
     };
     let mut lines = head.split("\r\n");
-    if !lines.next().is_some_and(|status| status.starts_with("HTTP/1.1 200")) {
+    if !lines
+        .next()
+        .is_some_and(|status| status.starts_with("HTTP/1.1 200"))
+    {
         return Answer::Other;
     }
     let length = lines

@@ -163,7 +163,7 @@ fn render(letter: &Letter) -> String {
         .collect();
     let mut text = table::align(&rows, &[], "");
     text.push_str(&match &letter.payload_text {
-        Some(payload) => format!("\n{}\n", plain(payload)),
+        Some(payload) => format!("\n{payload}\n"),
         None => format!("\n(not text; in base64:)\n{}\n", letter.payload_base64),
     });
     if state == "open" {
@@ -175,23 +175,13 @@ fn render(letter: &Letter) -> String {
     text
 }
 
-/// A payload may hold what a terminal would obey.
-fn plain(payload: &str) -> String {
-    let shown = |c: char| match c {
-        '\n' | '\t' => c,
-        c if c.is_control() => char::REPLACEMENT_CHARACTER,
-        c => c,
-    };
-    payload.chars().map(shown).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn letter() -> Letter {
         parse(serde_json::json!({
-            "id": 7, "plugin": "obs", "source": "events", "epoch": 1, "stream": "OBS", "sequence": 9, "subject": "a.b",
+            "id": 7, "plugin": "obs", "source": "events", "epoch": 1, "stream": "OBS", "sequence": 9, "subject": "a.b\u{1b}[31m\nforged",
             "published": "2026-11-20T10:00:00.123456Z", "headers": [["h", "v"]], "payload_base64": "G1szMW0=",
             "payload_text": "\u{1b}[31m{}", "class": "malformed", "reason": "x".repeat(100), "version": "1.0.0",
             "digest": "sha256:aa", "attempts": 2, "state": "open", "first_at": "2026-11-20T10:00:01.000000Z",
@@ -208,7 +198,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("\u{fffd}[31m{}") && !text.contains('\u{1b}'),
+            text.contains("\nsubject      a.b\\u{1b}[31m\\u{a}forged\n"),
             "{text}"
         );
         assert!(text.contains("header       h: v"), "{text}");

@@ -137,7 +137,9 @@ fn read(args: &InstallArgs) -> Result<Parcel, Failure> {
         return Client::source(from, args.from_token_file.as_deref())?.get_component(path);
     }
     if args.from_token_file.is_some() {
-        return Err(Failure::usage("--from-token-file is for a component that is fetched from http://…"));
+        return Err(Failure::usage(
+            "--from-token-file is for a component that is fetched from http://…",
+        ));
     }
     if let Some(reference) = file.to_str().and_then(|text| text.strip_prefix("oci://")) {
         return pull(reference);
