@@ -27,6 +27,7 @@ use crate::status::Registry;
 use crate::store::{IndexStep, Reader, Store};
 use crate::telemetry::Metrics;
 pub use presence::{HOST_FILE, TOKEN_FILE};
+pub use wiring::remote_broker;
 
 use health::checks;
 use presence::Presence;

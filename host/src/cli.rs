@@ -5,6 +5,7 @@
 
 mod audit;
 mod author;
+mod broker;
 pub mod check;
 pub mod client;
 mod commands;
@@ -34,8 +35,9 @@ use clap::{Args, Parser, Subcommand};
 
 pub use failure::Failure;
 pub use output::text as printable;
-pub use publish::{Header, PublishRequest};
+pub use publish::Header;
 
+use broker::BrokerArgs;
 use output::{mutter, note, print, print_json};
 
 use crate::config::{Flag, Sources};
@@ -111,28 +113,28 @@ pub struct ServeArgs {
     /// Where the database and all else is kept [setting: data_dir].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<OsString>,
-    /// The NATS servers; without them the host runs its own [setting: broker.url].
-    #[arg(long, value_name = "URL")]
-    nats: Option<OsString>,
     /// Where plugins are loaded from [setting: plugin_dir].
     #[arg(long, value_name = "DIR")]
     plugin_dir: Option<OsString>,
     /// Where the API is served [setting: listen].
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<OsString>,
+    /// Without --nats and --nats-context the host runs its own broker.
+    #[command(flatten)]
+    broker: BrokerArgs,
 }
 
 impl ServeArgs {
     fn sources(&self) -> Sources {
         let flags = [
             ("data_dir", "--data-dir", &self.data_dir),
-            ("broker.url", "--nats", &self.nats),
             ("plugin_dir", "--plugin-dir", &self.plugin_dir),
             ("listen", "--listen", &self.listen),
         ];
         let given = flags
             .into_iter()
-            .filter_map(|(setting, name, value)| value.clone().map(|value| Flag { setting, name, value }));
+            .filter_map(|(setting, name, value)| value.clone().map(|value| Flag { setting, name, value }))
+            .chain(self.broker.flags());
         Sources::of_process(self.config.clone(), given.collect())
     }
 }

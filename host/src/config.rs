@@ -91,6 +91,10 @@ pub struct RemoteBroker {
     pub login: Login,
     /// JetStream domain.
     pub jetstream_domain: Option<String>,
+    /// Prefix of the JetStream API's subjects.
+    pub jetstream_api_prefix: Option<String>,
+    /// Prefix of the subjects of answers.
+    pub inbox_prefix: Option<String>,
     /// Transport security.
     pub tls: TlsSettings,
 }
@@ -105,6 +109,8 @@ impl fmt::Debug for RemoteBroker {
             .field("servers", &servers)
             .field("login", &self.login)
             .field("jetstream_domain", &self.jetstream_domain)
+            .field("jetstream_api_prefix", &self.jetstream_api_prefix)
+            .field("inbox_prefix", &self.inbox_prefix)
             .field("tls", &self.tls)
             .finish()
     }
@@ -126,6 +132,8 @@ pub enum Login {
     None,
     /// A `.creds` file.
     Credentials(PathBuf),
+    /// A file that holds an nkey seed.
+    Nkey(PathBuf),
     /// User name and password, in files.
     Password {
         /// Holds the user name.
@@ -334,6 +342,29 @@ pub fn resolve(sources: &Sources) -> (Resolved, Result<Config, ConfigError>) {
     (resolved, config)
 }
 
+/// The broker that the settings name, whatever the other settings are; none when the host is to run its own.
+///
+/// # Errors
+/// All that is wrong with the settings of the broker.
+pub fn resolve_broker(sources: &Sources) -> Result<Option<RemoteBroker>, ConfigError> {
+    let (resolved, config) = resolve(sources);
+    let problems = config.err().map(|error| error.problems).unwrap_or_default();
+    let is_about_brokers = |problem: &Problem| {
+        problem.setting.is_empty() || problem.setting == "broker" || problem.setting.starts_with("broker.")
+    };
+    let problems: Problems = problems.into_iter().filter(is_about_brokers).collect();
+    if !problems.is_empty() {
+        return Err(ConfigError { problems });
+    }
+    match compose_broker(&Picker(&resolved)) {
+        Ok(BrokerSettings::Remote(remote)) => Ok(Some(*remote)),
+        Ok(BrokerSettings::Embedded { .. }) => Ok(None),
+        Err(problem) => Err(ConfigError {
+            problems: vec![problem],
+        }),
+    }
+}
+
 /// Fills in the defaults that depend on something else.
 fn derive(sources: &Sources, resolved: &mut Resolved) {
     // systemd separates several directories by colons; the first is the unit's own.
@@ -498,20 +529,24 @@ fn compose_broker(pick: &Picker<'_>) -> Result<BrokerSettings, Problem> {
         pick.path("broker.user_file")
             .zip(pick.path("broker.password_file")),
         pick.path("broker.token_file"),
+        pick.path("broker.nkey_file"),
     );
     let login = match files {
-        (Some(file), _, _) => Login::Credentials(file),
-        (None, Some((user_file, password_file)), _) => Login::Password {
+        (Some(file), ..) => Login::Credentials(file),
+        (None, Some((user_file, password_file)), ..) => Login::Password {
             user_file,
             password_file,
         },
-        (None, None, Some(file)) => Login::Token(file),
-        (None, None, None) => Login::None,
+        (None, None, Some(file), _) => Login::Token(file),
+        (None, None, None, Some(file)) => Login::Nkey(file),
+        (None, None, None, None) => Login::None,
     };
     Ok(BrokerSettings::Remote(Box::new(RemoteBroker {
         servers,
         login,
         jetstream_domain: pick.text("broker.jetstream_domain"),
+        jetstream_api_prefix: pick.text("broker.jetstream_api_prefix"),
+        inbox_prefix: pick.text("broker.inbox_prefix"),
         tls: TlsSettings {
             ca: pick.path("broker.tls.ca"),
             identity: pick.path("broker.tls.cert").zip(pick.path("broker.tls.key")),

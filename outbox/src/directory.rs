@@ -264,6 +264,13 @@ impl Directory {
         Ok(())
     }
 
+    /// Why the file is in `aside/`, as far as that can be read.
+    pub(crate) fn reason_aside(&self, name: &str) -> String {
+        let path = format!("{ASIDE}/{name}{REASON_SUFFIX}");
+        let reason = self.dir.read_to_string(path);
+        reason.map_or_else(|error| format!("unknown ({error})"), |text| text.trim().to_owned())
+    }
+
     /// The names of the files in `aside/`, without their reasons.
     pub(crate) fn scan_aside(&self, mut found: impl FnMut(&str)) -> io::Result<()> {
         let files = match self.dir.read_dir(ASIDE) {

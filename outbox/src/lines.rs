@@ -1,7 +1,9 @@
 //! Publishing a file or a pipe of lines: each line is one event. Stores lines in chunks, drains meanwhile, and
 //! counts. It is all that `lantern publish` does besides reading its arguments.
 
-use std::io::{self, BufRead};
+use std::collections::HashMap;
+use std::io::{self, BufRead, Read as _};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,8 +13,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::drain::{Broker, Drain, DrainError, DrainOptions};
+use crate::entry::EntryId;
 use crate::event::{Event, InvalidEvent, check_subject};
-use crate::outbox::{Outbox, OutboxError, PutError};
+use crate::outbox::{Outbox, OutboxError, OwnEntry, PutError};
 use crate::status::{BlockedSubject, LastError, chain};
 
 /// Lines between the reader and the disk, and so in one chunk. One flush of the disk costs about as much as
@@ -27,12 +30,32 @@ const DISK_FULL_PAUSE: Duration = Duration::from_millis(250);
 /// How often to look what still waits, at most. A large directory is looked at less often.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
+/// Unpublished lines described in the report; the counts beside them are not limited.
+const UNPUBLISHED_LISTED_MAX: usize = 100;
+/// Entries of which the line number is remembered, before those that are published by now are forgotten.
+const PLACES_MIN: usize = 64 * 1024;
+
+/// What one event is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InputFormat {
+    /// Each line, which has to be JSON; blank lines are passed over.
+    #[default]
+    JsonLines,
+    /// Each line as it is, without its end.
+    Lines,
+    /// The whole input, byte by byte.
+    Whole,
+}
+
 /// What can be chosen about publishing lines.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LinesOptions {
-    /// Take each line as it is. Otherwise a line must be JSON, and blank lines are passed over.
-    pub raw: bool,
+    /// What one event is made of.
+    pub format: InputFormat,
+    /// The top-level field of the JSON whose value (text or a number) is the message id, so that the broker recognises
+    /// a repeated event. Without it the outbox makes an id for each event.
+    pub id_field: Option<String>,
     /// Headers for every event.
     pub headers: Vec<(String, String)>,
     /// Once everything is stored: how long to wait while nothing is published, before the rest is left to the
@@ -45,10 +68,15 @@ pub struct LinesOptions {
 impl Default for LinesOptions {
     fn default() -> Self {
         Self {
-            raw: false,
+            format: InputFormat::default(),
+            id_field: None,
             headers: Vec::new(),
             patience: Duration::from_secs(30),
-            drain: DrainOptions::default(),
+            drain: DrainOptions {
+                // Shorter than the patience, so that a broker which never answers is reported as the reason.
+                ack_timeout: Duration::from_secs(10),
+                ..DrainOptions::default()
+            },
         }
     }
 }
@@ -73,6 +101,8 @@ pub struct LinesReport {
     pub bad: u64,
     /// The first hundred of them.
     pub bad_lines: Vec<BadLine>,
+    /// The first hundred stored lines that are aside or still wait.
+    pub unpublished: Vec<Unpublished>,
     /// Subjects that the broker refused at the end.
     pub blocked: Vec<BlockedSubject>,
     /// The last thing that went wrong, which is why some wait, when some do.
@@ -86,6 +116,17 @@ pub struct BadLine {
     pub number: u64,
     /// What is wrong with it.
     pub reason: String,
+}
+
+/// A stored line that the broker does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unpublished {
+    /// Its number, counted from 1.
+    pub line: u64,
+    /// The file that holds its event.
+    pub file: PathBuf,
+    /// Why it is aside; none for an event that waits.
+    pub aside: Option<String>,
 }
 
 /// Why not all lines could be stored. What the report counts as stored is safe in the outbox.
@@ -164,9 +205,10 @@ pub async fn publish_lines(
         template,
         options: &options,
         report: LinesReport::default(),
+        places: Places::default(),
     };
     let stored = store.all(reader, &cancel).await;
-    let mut report = store.report;
+    let (mut report, places) = (store.report, store.places);
     wait(&outbox, options.patience, || {
         cancel.is_cancelled() || drain.is_finished()
     })
@@ -176,6 +218,7 @@ pub async fn publish_lines(
     stop.cancel();
     let drained = drain.await;
     let own = outbox.own()?;
+    report.unpublished = places.unpublished(&outbox)?;
     let stats = outbox.stats()?;
     (report.waiting, report.aside) = (own.waiting, own.aside);
     report.published = report.stored.saturating_sub(own.waiting + own.aside);
@@ -214,12 +257,53 @@ struct Store<'a> {
     template: Event,
     options: &'a LinesOptions,
     report: LinesReport,
+    places: Places,
+}
+
+/// Which line each event came from, for the events that may not be published yet.
+#[derive(Default)]
+struct Places {
+    lines: HashMap<EntryId, u64>,
+    /// How many there may be before the published ones are forgotten; 0 stands for the least.
+    limit: usize,
+}
+
+impl Places {
+    fn add(&mut self, entries: impl Iterator<Item = (EntryId, u64)>, outbox: &Outbox) -> Result<(), OutboxError> {
+        self.lines.extend(entries);
+        if self.lines.len() > self.limit.max(PLACES_MIN) {
+            let left = outbox.own_entries()?;
+            let mut kept = HashMap::with_capacity(left.len());
+            kept.extend(left.iter().filter_map(|own| self.lines.get_key_value(&own.entry.id)));
+            self.lines = kept;
+            // Twice what is left: the directory is listed once for as many events as are added to it.
+            self.limit = self.lines.len() * 2;
+        }
+        Ok(())
+    }
+
+    fn unpublished(&self, outbox: &Outbox) -> Result<Vec<Unpublished>, OutboxError> {
+        let mut left: Vec<(u64, OwnEntry)> = outbox
+            .own_entries()?
+            .into_iter()
+            .filter_map(|own| Some((*self.lines.get(&own.entry.id)?, own)))
+            .collect();
+        left.sort_by_key(|(line, _)| *line);
+        left.truncate(UNPUBLISHED_LISTED_MAX);
+        let described = left.into_iter().map(|(line, own)| Unpublished {
+            line,
+            file: own.file,
+            aside: own.aside,
+        });
+        Ok(described.collect())
+    }
 }
 
 /// Why storing ended before the input did.
 enum Broken {
     Read { line: u64, source: io::Error },
     Put(PutError),
+    Outbox(OutboxError),
 }
 
 impl Broken {
@@ -228,6 +312,7 @@ impl Broken {
         match self {
             Self::Read { line, source } => LinesError::Read { line, report, source },
             Self::Put(source) => LinesError::Put { report, source },
+            Self::Outbox(error) => LinesError::Outbox(error),
         }
     }
 }
@@ -238,7 +323,8 @@ impl Store<'_> {
         reader: impl BufRead + Send + 'static,
         cancel: &CancellationToken,
     ) -> Result<(), Broken> {
-        let mut lines = read_lines(reader, self.outbox.size_limit_bytes());
+        let whole = self.options.format == InputFormat::Whole;
+        let mut lines = read_lines(reader, self.outbox.size_limit_bytes(), whole);
         let mut chunk = Vec::new();
         loop {
             // Whatever is there goes to disk together: one line when they come slowly, a thousand when they wait.
@@ -252,7 +338,10 @@ impl Store<'_> {
             for (line, permit) in chunk.drain(..) {
                 permits.extend(permit);
                 match line {
-                    Ok(line) => events.extend(self.event(line)),
+                    Ok(line) => {
+                        let event = self.event(line);
+                        events.extend(event.map(|event| (self.report.lines, event)));
+                    }
                     Err(source) => {
                         broken = Some(Broken::Read {
                             line: self.report.lines + 1,
@@ -261,7 +350,7 @@ impl Store<'_> {
                     }
                 }
             }
-            self.put(events, cancel).await.map_err(Broken::Put)?;
+            self.put(events, cancel).await?;
             if let Some(broken) = broken {
                 return Err(broken);
             }
@@ -271,18 +360,12 @@ impl Store<'_> {
     /// The event of a line; `None` for a blank or a bad one.
     fn event(&mut self, line: Line) -> Option<Event> {
         self.report.lines += 1;
+        let json = self.options.format == InputFormat::JsonLines;
         let checked = match line {
             Line::TooLong => Err("it is longer than the largest event that may be published".to_owned()),
-            Line::Whole(bytes) if !self.options.raw && bytes.trim_ascii().is_empty() => return None,
-            Line::Whole(bytes) if !self.options.raw && !is_json(&bytes) => Err("it is not JSON".to_owned()),
-            Line::Whole(bytes) => {
-                let event = Event {
-                    payload: bytes.into(),
-                    ..self.template.clone()
-                };
-                let checked = event.check(self.outbox.size_limit_bytes());
-                checked.map(|()| event).map_err(|invalid| chain(&invalid))
-            }
+            Line::Whole(bytes) if json && bytes.trim_ascii().is_empty() => return None,
+            Line::Whole(bytes) if json && !is_json(&bytes) => Err("it is not JSON".to_owned()),
+            Line::Whole(bytes) => self.checked(bytes),
         };
         match checked {
             Ok(event) => Some(event),
@@ -299,16 +382,30 @@ impl Store<'_> {
         }
     }
 
+    fn checked(&self, bytes: Vec<u8>) -> Result<Event, String> {
+        let id = self.options.id_field.as_deref();
+        let event = Event {
+            id: id.map(|field| id_in(&bytes, field)).transpose()?,
+            payload: bytes.into(),
+            ..self.template.clone()
+        };
+        let checked = event.check(self.outbox.size_limit_bytes());
+        checked.map(|()| event).map_err(|invalid| chain(&invalid))
+    }
+
     /// Puts the events, and waits for the drain to make room when the disk is full.
-    async fn put(&mut self, events: Vec<Event>, cancel: &CancellationToken) -> Result<(), PutError> {
+    async fn put(&mut self, events: Vec<(u64, Event)>, cancel: &CancellationToken) -> Result<(), Broken> {
+        let (lines, events): (Vec<u64>, Vec<Event>) = events.into_iter().unzip();
         let events: Arc<[Event]> = events.into();
         let (mut begin, mut part) = (0, events.len());
         let mut moved_at = Instant::now();
         while begin < events.len() {
             let end = events.len().min(begin + part);
-            let result = self.put_part(Arc::clone(&events), begin, end).await;
-            let stored = result.as_ref().map_or_else(PutError::stored, |()| end - begin);
+            let (entries, result) = self.put_part(Arc::clone(&events), begin, end).await;
+            let stored = entries.len();
             self.report.stored += stored as u64;
+            let placed = entries.into_iter().zip(lines[begin..].iter().copied());
+            self.places.add(placed, self.outbox).map_err(Broken::Outbox)?;
             begin += stored;
             if stored > 0 {
                 moved_at = Instant::now();
@@ -322,17 +419,25 @@ impl Store<'_> {
                     part = (part / 2).max(1);
                     tokio::time::sleep(DISK_FULL_PAUSE).await;
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(Broken::Put(error)),
             }
         }
         Ok(())
     }
 
-    async fn put_part(&self, events: Arc<[Event]>, begin: usize, end: usize) -> Result<(), PutError> {
+    /// Puts some of the events; the ids are those of the first ones, which are stored, also when there is an error.
+    async fn put_part(
+        &self,
+        events: Arc<[Event]>,
+        begin: usize,
+        end: usize,
+    ) -> (Vec<EntryId>, Result<(), PutError>) {
         let outbox = self.outbox.clone();
-        let put = tokio::task::spawn_blocking(move || outbox.put_all(&events[begin..end]).map(|_| ()));
-        put.await
-            .unwrap_or_else(|error| Err(self.outbox.failed("put", 0, io::Error::other(error))))
+        let put = tokio::task::spawn_blocking(move || outbox.put_some(&events[begin..end]));
+        put.await.unwrap_or_else(|error| {
+            let failed = self.outbox.failed("put", 0, io::Error::other(error));
+            (Vec::new(), Err(failed))
+        })
     }
 }
 
@@ -347,7 +452,11 @@ enum Line {
 type ReadLine = (io::Result<Line>, Option<OwnedSemaphorePermit>);
 
 /// Reads on a thread of its own, because a pipe may keep it waiting for ever. Ends when the receiver is dropped.
-fn read_lines(mut reader: impl BufRead + Send + 'static, size_limit: usize) -> mpsc::Receiver<ReadLine> {
+fn read_lines(
+    mut reader: impl BufRead + Send + 'static,
+    size_limit: usize,
+    whole: bool,
+) -> mpsc::Receiver<ReadLine> {
     let (lines, received) = mpsc::channel(CHUNK_LINES);
     let (runtime, bytes) = (
         tokio::runtime::Handle::current(),
@@ -356,7 +465,12 @@ fn read_lines(mut reader: impl BufRead + Send + 'static, size_limit: usize) -> m
     let errors = lines.clone();
     let read = move || {
         let mut first = true;
-        while let Some(line) = next_line(&mut reader, size_limit, std::mem::take(&mut first)).transpose() {
+        let mut next = || match (whole, std::mem::take(&mut first)) {
+            (true, true) => all(&mut reader, size_limit).map(Some),
+            (true, false) => Ok(None),
+            (false, first) => next_line(&mut reader, size_limit, first),
+        };
+        while let Some(line) = next().transpose() {
             let size = line.as_ref().map_or(0, |line| {
                 if let Line::Whole(bytes) = line {
                     bytes.len()
@@ -381,6 +495,16 @@ fn read_lines(mut reader: impl BufRead + Send + 'static, size_limit: usize) -> m
         let _ = errors.try_send((Err(error), None));
     }
     received
+}
+
+/// The whole input.
+fn all(reader: &mut impl BufRead, limit: usize) -> io::Result<Line> {
+    let mut bytes = Vec::new();
+    reader.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    match bytes.len() > limit {
+        true => Ok(Line::TooLong),
+        false => Ok(Line::Whole(bytes)),
+    }
 }
 
 /// The next line, without its `\n` or `\r\n`; `None` at the end. A byte order mark before the first is dropped.
@@ -422,6 +546,18 @@ fn next_line(reader: &mut impl BufRead, limit: usize, first: bool) -> io::Result
         bytes.drain(..3);
     }
     Ok(Some(Line::Whole(bytes)))
+}
+
+/// The message id in a field of a JSON object.
+fn id_in(bytes: &[u8], field: &str) -> Result<String, String> {
+    let value: serde_json::Value =
+        serde_json::from_slice(bytes).map_err(|_| format!("it is not JSON, so it has no {field:?}"))?;
+    match &value[field] {
+        serde_json::Value::String(text) => Ok(text.clone()),
+        serde_json::Value::Number(number) => Ok(number.to_string()),
+        serde_json::Value::Null => Err(format!("it has no {field:?} to be its message id")),
+        _ => Err(format!("its {field:?} is neither text nor a number")),
+    }
 }
 
 /// Whether the bytes are one JSON text. The value itself is not looked at.
@@ -467,6 +603,25 @@ mod tests {
         let short = Line::Whole(b"short".to_vec());
         let next = Line::Whole(b"next".to_vec());
         assert_eq!(lines(&input, 64, 100), [short, Line::TooLong, next]);
+    }
+
+    #[test]
+    fn an_id_is_text_or_a_number_of_the_named_field() {
+        for (line, expected) in [
+            (r#"{"id":"a","n":1}"#, Ok("a")),
+            (r#"{"id":7}"#, Ok("7")),
+            (r#"{"n":1}"#, Err("no \"id\"")),
+            (r#"{"id":null}"#, Err("no \"id\"")),
+            (r#"{"id":[1]}"#, Err("neither text nor a number")),
+            ("[1]", Err("no \"id\"")),
+            ("x", Err("not JSON")),
+        ] {
+            match (id_in(line.as_bytes(), "id"), expected) {
+                (Ok(id), Ok(expected)) => assert_eq!(id, expected),
+                (Err(why), Err(expected)) => assert!(why.contains(expected), "{why}"),
+                (found, _) => panic!("{line}: {found:?}"),
+            }
+        }
     }
 
     #[test]

@@ -50,6 +50,14 @@ pub(crate) struct Own {
     pub(crate) aside: u64,
 }
 
+/// One entry of a writer that is not published.
+pub(crate) struct OwnEntry {
+    pub(crate) entry: Entry,
+    pub(crate) file: PathBuf,
+    /// Why it is aside; none for one that waits.
+    pub(crate) aside: Option<String>,
+}
+
 pub(crate) struct Shared {
     pub(crate) directory: Directory,
     pub(crate) status: Status,
@@ -275,6 +283,38 @@ impl Outbox {
         Ok(own)
     }
 
+    /// The events that were put through this handle and its clones and are not published.
+    pub(crate) fn own_entries(&self) -> Result<Vec<OwnEntry>, OutboxError> {
+        let directory = &self.shared.directory;
+        let mut own = Vec::new();
+        let mut add = |entry: Option<Entry>, file: PathBuf, aside: Option<String>| {
+            let entry = entry.filter(|entry| entry.id.writer() == self.writer);
+            own.extend(entry.map(|entry| OwnEntry { entry, file, aside }));
+        };
+        let scanned = directory.scan(|found| {
+            let entry = found.ok();
+            let name = entry.map(Entry::file_name).unwrap_or_default();
+            add(entry, self.path().join(name), None);
+        });
+        scanned.map_err(|source| self.unreadable(source))?;
+        let scanned = directory.scan_aside(|name| {
+            let file = self.path().join("aside").join(name);
+            let reason = directory.reason_aside(name);
+            add(Entry::parse(name), file, Some(reason));
+        });
+        scanned.map_err(|source| self.unreadable(source))?;
+        Ok(own)
+    }
+
+    /// Puts events as [`Outbox::put_all`] does, and answers with the ids of those that are stored also when there is an
+    /// error.
+    pub(crate) fn put_some(&self, events: &[Event]) -> (Vec<EntryId>, Result<(), PutError>) {
+        let mut ids = Vec::with_capacity(events.len());
+        let put = self.put_each(events, |entry| ids.push(entry.id));
+        (ids, put)
+    }
+
+    /// `stored` is called for each event that is in the outbox afterwards, also when there is an error.
     fn put_each(&self, events: &[Event], mut stored: impl FnMut(Entry)) -> Result<(), PutError> {
         for (index, event) in events.iter().enumerate() {
             let checked = event.check(self.shared.options.size_limit_bytes);
@@ -290,15 +330,14 @@ impl Outbox {
                 self.shared.put.notify_one();
                 return Err(self.failed("rename a file", count, error));
             }
+            stored(entry);
         }
         self.shared.put.notify_one();
         directory.sync().map_err(|source| PutError::NotDurable {
             stored: events.len(),
             path: self.path().to_owned(),
             source,
-        })?;
-        entries.into_iter().for_each(&mut stored);
-        Ok(())
+        })
     }
 
     /// Writes every event under a temporary name, durably, or leaves nothing.

@@ -327,18 +327,16 @@ impl Session<'_> {
 
     fn unanswered(&mut self, sent: Sent) {
         let waited = self.options.ack_timeout.as_secs_f32();
+        let said = self.said_by_server();
+        let said = said.map(|said| format!(" The broker said: {said}")).unwrap_or_default();
+        let why = "may this user publish it and receive answers, is the stream no_ack?";
         if self.answered > sent.serial {
             // Later ones were answered, so the connection is sound and the broker keeps silent about this one.
-            let mut reason =
-                format!("no acknowledgement in {waited} s; may this user publish it, is the stream no_ack?");
-            if let Some(said) = self.said_by_server() {
-                reason = format!("{reason} The broker said: {said}");
-            }
-            self.refused(sent, reason);
+            self.refused(sent, format!("no acknowledgement in {waited} s; {why}{said}"));
         } else {
             self.backlog.lanes.put_back(sent.entry);
             self.abandoned = true;
-            self.end(format!("the broker did not answer in {waited} s"));
+            self.end(format!("the broker did not answer in {waited} s; {why}{said}"));
         }
     }
 

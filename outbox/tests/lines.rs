@@ -11,7 +11,7 @@ mod support;
 use std::io::{BufReader, Cursor, Write};
 use std::time::Duration;
 
-use lantern_outbox::{LinesError, LinesOptions, LinesReport, Outbox, publish_lines};
+use lantern_outbox::{InputFormat, LinesError, LinesOptions, LinesReport, Outbox, publish_lines};
 use support::*;
 use tokio_util::sync::CancellationToken;
 
@@ -76,7 +76,9 @@ async fn raw_lines_are_published_as_they_are() {
     let outbox = Outbox::open(dir.path()).unwrap();
     let long = vec![b'x'; 2 * 1024 * 1024];
     let input = [&b"a b\n\n\xff\xfe\n"[..], &long, b"\nend"].concat();
-    let report = publish(&server, &outbox, "obs.a", input, |options| options.raw = true)
+    let report = publish(&server, &outbox, "obs.a", input, |options| {
+        options.format = InputFormat::Lines
+    })
         .await
         .unwrap();
     assert_eq!(
@@ -152,6 +154,9 @@ async fn what_cannot_be_published_now_is_counted_and_waits_for_the_next_time() {
     let report = publish(&server, &outbox, "obs.a", "1\n2\n", short).await.unwrap();
     assert_eq!((report.stored, report.published, report.waiting), (2, 0, 2));
     assert_eq!(report.blocked[0].reason, "no stream takes this subject");
+    let left: Vec<_> = report.unpublished.iter().map(|left| (left.line, &left.aside)).collect();
+    assert_eq!(left, [(1, &None), (2, &None)]);
+    assert!(report.unpublished.iter().all(|left| left.file.is_file()));
 
     server.kill();
     let report = publish(&server, &outbox, "obs.a", "3", short).await.unwrap();
@@ -200,4 +205,77 @@ async fn a_subject_that_cannot_be_is_refused_before_anything_is_read() {
         );
     }
     assert_eq!(outbox.len().unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_whole_input_is_one_message_byte_by_byte() {
+    let server = NatsServer::start().await;
+    server.create_stream("OBS", &["obs.>"]).await;
+    let dir = scratch();
+    let outbox = Outbox::open(dir.path()).unwrap();
+    let whole = |options: &mut LinesOptions| options.format = InputFormat::Whole;
+    let bytes = b"\xef\xbb\xbfa\r\n\n\x00\xff\n";
+    let report = publish(&server, &outbox, "obs.a", &bytes[..], whole).await.unwrap();
+    assert_eq!((report.lines, report.published), (1, 1));
+    let report = publish(&server, &outbox, "obs.a", vec![b'x'; 2 << 20], whole).await.unwrap();
+    assert_eq!((report.lines, report.published, report.bad), (1, 0, 1));
+    let messages = server.messages("OBS").await;
+    assert_eq!(messages.len(), 1);
+    assert_eq!(messages[0].payload, bytes);
+}
+
+#[tokio::test]
+async fn an_id_from_a_field_lets_the_broker_recognise_a_repeated_line() {
+    let server = NatsServer::start().await;
+    server.create_stream("OBS", &["obs.>"]).await;
+    let dir = scratch();
+    let outbox = Outbox::open(dir.path()).unwrap();
+    let by_id = |options: &mut LinesOptions| options.id_field = Some("id".to_owned());
+    let input = "{\"id\":\"a\"}\n{\"id\":2}\n{\"n\":1}\n{\"id\":\"a\",\"again\":true}\n";
+    let report = publish(&server, &outbox, "obs.a", input, by_id).await.unwrap();
+    assert_eq!((report.stored, report.published, report.duplicates), (3, 3, 1));
+    assert_eq!(report.bad_lines[0].number, 3);
+    assert_eq!(server.count("OBS").await, 2);
+}
+
+#[tokio::test]
+async fn a_line_that_the_broker_can_never_take_is_reported_with_its_number_reason_and_file() {
+    let mut server = NatsServer::start().await;
+    server.restart_with("max_payload: 1000").await;
+    server.create_stream("OBS", &["obs.>"]).await;
+    let dir = scratch();
+    let outbox = Outbox::open(dir.path()).unwrap();
+    let large = format!("\"{}\"", "x".repeat(5000));
+    let input = format!("1\n\n{large}\n2\n");
+    let report = publish(&server, &outbox, "obs.a", input, |_| {}).await.unwrap();
+    assert_eq!((report.stored, report.published, report.aside), (3, 2, 1));
+    let [left] = &report.unpublished[..] else {
+        panic!("{report:?}")
+    };
+    assert_eq!(left.line, 3);
+    let reason = left.aside.as_deref().unwrap();
+    assert!(reason.contains("the broker cannot take it: "), "{reason}");
+    assert!(left.file.starts_with(dir.path().join("aside")) && left.file.is_file());
+}
+
+#[tokio::test]
+async fn a_stream_that_never_acknowledges_is_named_as_the_reason() {
+    let server = NatsServer::start().await;
+    let config = async_nats::jetstream::stream::Config {
+        name: "OBS".to_owned(),
+        subjects: vec!["obs.>".to_owned()],
+        no_ack: true,
+        ..Default::default()
+    };
+    server.create_stream_with(config).await;
+    let dir = scratch();
+    let outbox = Outbox::open(dir.path()).unwrap();
+    let report = publish(&server, &outbox, "obs.a", "1\n2\n", |options| {
+        options.patience = Duration::from_secs(3);
+        options.drain.ack_timeout = Duration::from_millis(500);
+    });
+    let report = report.await.unwrap();
+    assert_eq!((report.published, report.waiting), (0, 2));
+    let error = report.last_error.unwrap().message;
+    assert!(error.contains("no_ack"), "{error}");
 }

@@ -87,10 +87,20 @@ pub(super) fn broker(config: &Config) -> anyhow::Result<broker::Config> {
             dir: absolute(config.data_dir.join("broker"))?,
             port: (*port != 0).then_some(*port),
         })),
-        BrokerSettings::Remote(remote) => broker::Config {
-            jetstream_domain: remote.jetstream_domain.clone(),
-            ..broker::Config::new(place(remote)?)
-        },
+        BrokerSettings::Remote(remote) => remote_broker(remote)?,
+    })
+}
+
+/// How to reach a broker that somebody else runs.
+///
+/// # Errors
+/// When the file with the user name cannot be read.
+pub fn remote_broker(remote: &RemoteBroker) -> anyhow::Result<broker::Config> {
+    Ok(broker::Config {
+        jetstream_domain: remote.jetstream_domain.clone(),
+        jetstream_api_prefix: remote.jetstream_api_prefix.clone(),
+        inbox_prefix: remote.inbox_prefix.clone(),
+        ..broker::Config::new(place(remote)?)
     })
 }
 
@@ -116,6 +126,7 @@ fn place(settings: &RemoteBroker) -> anyhow::Result<Place> {
     match &settings.login {
         Login::None => {}
         Login::Credentials(file) => remote.credentials_file = Some(file.clone()),
+        Login::Nkey(file) => remote.nkey_file = Some(file.clone()),
         Login::Password {
             user_file,
             password_file,

@@ -68,6 +68,21 @@ pub enum Place {
     },
 }
 
+/// For messages: without credentials.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded(settings) => write!(f, "in {}", settings.dir.display()),
+            Self::Remote(remote) => {
+                let urls = remote.urls.iter().flat_map(|urls| urls.split(','));
+                let shown: Vec<String> = urls.map(|url| redacted_url(url.trim())).collect();
+                f.write_str(&shown.join(", "))
+            }
+            Self::Context { name, .. } => write!(f, "of the context {name}"),
+        }
+    }
+}
+
 /// Settings of the broker that the host runs itself.
 #[derive(Clone, Debug)]
 pub struct EmbeddedConfig {

@@ -45,7 +45,7 @@ pub use core_nats::{CoreError, CoreSubscription};
 pub use embedded::{EmbeddedError, find_server, url_file};
 pub use link::{Link, Server, ServerVersion};
 pub use open::{OpenError, OpenRequest, Start};
-pub use publish::{Lines, PublishError, publish};
+pub use publish::{Lines, PublishError, Published, publish};
 pub use pull::{PullError, Pulled, Subscription};
 pub use reading::Reading;
 pub use send::SendError;
@@ -97,30 +97,15 @@ impl Broker {
     /// # Errors
     ///
     /// What no waiting can mend: a URL that is none, a context that cannot be read, no `nats-server` to run.
-    pub async fn connect(mut config: Config) -> Result<Self, ConnectError> {
+    pub async fn connect(config: Config) -> Result<Self, ConnectError> {
         let mut embedded = None;
-        let mut remote = match config.place.clone() {
-            Place::Embedded(settings) => {
-                let server = Embedded::start(settings).await?;
-                let remote = server.remote();
-                embedded = Some(server);
-                remote
-            }
-            Place::Remote(remote) => remote,
-            Place::Context { name, folder } => {
-                config::read_context(&name, folder.as_deref(), &mut config).await?
-            }
-        };
-        let addresses = config::take_userinfo(&mut remote)?;
-        check_tls(&remote.tls)?;
+        if let Place::Embedded(settings) = &config.place {
+            embedded = Some(Embedded::start(settings.clone()).await?);
+        }
+        let dialing = Dialing::prepare(config, embedded.as_ref()).await?;
         let signals = Arc::new(Signals::default());
-        let urls = remote.urls.join(", ");
-        let api_prefix = api_prefix(&config);
-        let dialing = Dialing {
-            config,
-            remote: Arc::new(remote),
-            addresses,
-        };
+        let urls = dialing.remote.urls.join(", ");
+        let api_prefix = api_prefix(&dialing.config);
         let main = Main::dial(dialing, api_prefix.clone(), signals)
             .await
             .map(Arc::new)
@@ -217,6 +202,24 @@ struct Dialing {
 }
 
 impl Dialing {
+    /// Collects what a connection takes: reads a context, and moves logins out of addresses.
+    async fn prepare(mut config: Config, embedded: Option<&Embedded>) -> Result<Self, ConnectError> {
+        let mut remote = match config.place.clone() {
+            Place::Embedded(_) => embedded.map(Embedded::remote).unwrap_or_default(),
+            Place::Remote(remote) => remote,
+            Place::Context { name, folder } => {
+                config::read_context(&name, folder.as_deref(), &mut config).await?
+            }
+        };
+        let addresses = config::take_userinfo(&mut remote)?;
+        check_tls(&remote.tls)?;
+        Ok(Self {
+            config,
+            remote: Arc::new(remote),
+            addresses,
+        })
+    }
+
     /// Makes a client that begins to connect, for one reader; its state is not watched.
     async fn dial(&self) -> Result<Client, async_nats::ConnectError> {
         let options = self
@@ -226,6 +229,21 @@ impl Dialing {
     }
 
     fn options(&self, signals: &Arc<Signals>) -> ConnectOptions {
+        let mut options = self
+            .login(signals)
+            .request_timeout(Some(REQUEST_TIMEOUT))
+            .subscription_capacity(SUBSCRIPTION_CAPACITY);
+        let delaying = Arc::clone(signals);
+        options = options.reconnect_delay_callback(move |attempts| delaying.delay(attempts));
+        let looking = Arc::clone(signals);
+        options.reconnect_to_server_callback(move |servers, _| {
+            looking.attempt(&servers);
+            std::future::ready(None)
+        })
+    }
+
+    /// Who we are, and how to reach the broker: what is the same for every kind of connection.
+    fn login(&self, signals: &Arc<Signals>) -> ConnectOptions {
         let (remote, answering) = (Arc::clone(&self.remote), Arc::clone(signals));
         let mut options = ConnectOptions::with_auth_callback(move |nonce| {
             let (remote, signals) = (Arc::clone(&remote), Arc::clone(&answering));
@@ -238,16 +256,7 @@ impl Dialing {
         })
         .name(&self.config.client_name)
         .ping_interval(self.config.ping_interval)
-        .connection_timeout(Duration::from_secs(5))
-        .request_timeout(Some(REQUEST_TIMEOUT))
-        .subscription_capacity(SUBSCRIPTION_CAPACITY);
-        let delaying = Arc::clone(signals);
-        options = options.reconnect_delay_callback(move |attempts| delaying.delay(attempts));
-        let looking = Arc::clone(signals);
-        options = options.reconnect_to_server_callback(move |servers, _| {
-            looking.attempt(&servers);
-            std::future::ready(None)
-        });
+        .connection_timeout(Duration::from_secs(5));
         if let Some(prefix) = &self.config.inbox_prefix {
             options = options.custom_inbox_prefix(prefix);
         }

@@ -39,18 +39,6 @@ macro_rules! with_hint {
 
 with_hint!(ProjectError, TrialError, FixtureError, LiveError, SignError);
 
-/// The broker that is named, or the one in the environment.
-fn nats_url(named: Option<&str>) -> Result<String, Failure> {
-    // Not clap's own `env`: that shows the value in the help, passwords included.
-    named
-        .map(str::to_owned)
-        .or_else(|| std::env::var("NATS_URL").ok())
-        .ok_or_else(|| {
-            Failure::usage("no broker is named")
-                .hint("give --nats URL; that of a host's own broker is in DATA_DIR/broker/nats.url")
-        })
-}
-
 /// Builds what is at `path` and loads it as a host would. Says what an operator has to allow.
 fn build_and_load(project: &Project, speed: Speed) -> Result<(Compiled, Loaded), Failure> {
     let component = project.build(speed)?;

@@ -63,6 +63,11 @@ impl HostArgs {
         }
     }
 
+    /// The data directory that was named.
+    pub fn data_dir(&self) -> Option<&Path> {
+        self.data_dir.as_deref()
+    }
+
     /// Whether a host was named on the command line.
     pub fn is_named(&self) -> bool {
         self.host.is_some() || self.data_dir.is_some()

@@ -7,12 +7,12 @@ use anyhow::Context as _;
 
 use super::check::{CheckReport, DeepCheck, SourceCheck};
 use super::inspect::{Inspection, Size};
-use super::{Failure, PublishRequest};
+use super::Failure;
 use crate::config::Config;
 use crate::plugin::{self, Compiler, Loader, Plugin, Speed, Target};
 use crate::settings::PluginSettings;
 use crate::workshop::project::{Project, ProjectError};
-use crate::{app, broker, store};
+use crate::{app, store};
 
 /// Runs the host until it is told to stop.
 pub async fn serve(config: Config) -> Result<ExitCode, Failure> {
@@ -125,57 +125,6 @@ pub fn build(package: &Path, out: Option<&Path>, target: Target) -> Result<std::
         Target::Wasi => plugin::build(package, out, target),
     };
     Ok(built.map_err(ProjectError::from)?.path)
-}
-
-/// Sends events, and answers with how many the broker has stored.
-pub fn publish(request: PublishRequest) -> Result<u64, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")
-        .map_err(Failure::new)?;
-    let headers = request
-        .headers
-        .into_iter()
-        .map(|header| (header.name, header.value))
-        .collect();
-    let lines = broker::Lines {
-        url: request.url,
-        subject: request.subject,
-        headers,
-        outbox: request.outbox,
-        input: request.input,
-    };
-    let report = runtime.block_on(broker::publish(lines)).map_err(Failure::new)?;
-    let mut troubles: Vec<String> = report
-        .bad_lines
-        .iter()
-        .map(|bad| format!("line {}: {}", bad.number, bad.reason))
-        .collect();
-    if report.bad > report.bad_lines.len() as u64 {
-        troubles.push(format!("{} lines in all are no events", report.bad));
-    }
-    if report.aside > 0 {
-        troubles.push(format!(
-            "{} events were set aside: the broker can never take them",
-            report.aside
-        ));
-    }
-    if report.waiting > 0 {
-        let why = report
-            .last_error
-            .map(|error| format!(": {}", error.message))
-            .unwrap_or_default();
-        troubles.push(format!("{} events wait in the outbox{why}", report.waiting));
-    }
-    if troubles.is_empty() {
-        return Ok(report.published);
-    }
-    let words = format!(
-        "{} of {} lines were stored by the broker",
-        report.published, report.lines
-    );
-    Err(Failure::new(anyhow::anyhow!(words)).details(troubles))
 }
 
 /// Waits for something that a command does with a broker.

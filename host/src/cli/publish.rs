@@ -7,24 +7,33 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, ValueEnum};
+use lantern_outbox::InputFormat;
 
+use super::broker::BrokerArgs;
 use super::{Failure, commands, print};
-use crate::broker::url_file;
+use crate::broker::{self, Lines, PublishError, Published};
+
+/// Numbers of waiting lines in a message.
+const LINES_SHOWN: usize = 10;
 
 #[derive(Debug, Args)]
 pub struct PublishArgs {
     /// The subject, without wildcards.
     #[arg(value_parser = parse_subject)]
     subject: String,
-    /// A file with one event a line; `-` reads standard input.
+    /// The file to send; `-` reads standard input.
     #[arg(default_value = "-")]
     file: PathBuf,
-    /// The NATS servers; without it and --data-dir, those in $NATS_URL.
-    #[arg(long, value_name = "URL")]
-    nats: Option<String>,
-    /// Send to the broker of the host with this data directory.
-    #[arg(long, value_name = "DIR", conflicts_with = "nats")]
+    /// What one message is made of.
+    #[arg(long, value_enum, default_value = "jsonl")]
+    format: Format,
+    /// Use this top-level field of each JSON line (text or a number) as the message id, so that the broker recognises a
+    /// line that is sent twice within the stream's duplicate window.
+    #[arg(long, value_name = "NAME")]
+    id_field: Option<String>,
+    /// Send to the embedded broker of the host with this data directory.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["nats", "nats_context"])]
     data_dir: Option<PathBuf>,
     /// Keep events in this directory until the broker has stored them, also across restarts.
     #[arg(long, value_name = "DIR")]
@@ -32,6 +41,20 @@ pub struct PublishArgs {
     /// A header of each message; may be given several times.
     #[arg(long = "header", value_name = "KEY:VALUE")]
     headers: Vec<Header>,
+    /// Without them and --data-dir, the broker in the settings of `lantern serve`, or the one in $NATS_URL.
+    #[command(flatten)]
+    broker: BrokerArgs,
+}
+
+/// What one message is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Each line, which has to be JSON; blank lines are skipped.
+    Jsonl,
+    /// Each line as it is, without its end.
+    Text,
+    /// The whole input as one message, byte by byte.
+    Raw,
 }
 
 /// A header of a message.
@@ -62,63 +85,110 @@ impl FromStr for Header {
     }
 }
 
-/// What is to be sent where.
-pub struct PublishRequest {
-    /// The NATS servers, separated by commas.
-    pub url: String,
-    /// Where to.
-    pub subject: String,
-    /// Headers of each message.
-    pub headers: Vec<Header>,
-    /// Where events wait until they are stored; none sends them straight from the input.
-    pub outbox: Option<PathBuf>,
-    /// The input, one event a line.
-    pub input: Box<dyn BufRead + Send>,
-}
-
 pub fn run(args: PublishArgs) -> Result<ExitCode, Failure> {
-    // Not clap's own `env`: that shows the value in the help, passwords included.
-    let url = match (
-        args.data_dir,
-        args.nats.or_else(|| std::env::var("NATS_URL").ok()),
-    ) {
-        (Some(dir), _) => url_of(&dir)?,
-        (None, Some(url)) => url,
-        (None, None) => {
-            return Err(Failure::usage("no broker is named")
-                .hint("give --nats URL, or --data-dir DIR of a running host"));
-        }
-    };
-    let input: Box<dyn BufRead + Send> = if args.file == Path::new("-") {
+    if args.id_field.is_some() && args.format == Format::Text {
+        return Err(Failure::usage("--id-field needs JSON, and the format is text"));
+    }
+    let broker = args.broker.resolve(args.data_dir.as_deref())?;
+    let is_stdin = args.file == Path::new("-");
+    let input: Box<dyn BufRead + Send> = if is_stdin {
         Box::new(BufReader::new(std::io::stdin()))
     } else {
         let file = File::open(&args.file).with_context(|| format!("cannot open {}", args.file.display()))?;
         Box::new(BufReader::new(file))
     };
-    let request = PublishRequest {
-        url,
+    let subject = args.subject.clone();
+    let headers = args.headers.into_iter();
+    let lines = Lines {
+        broker,
         subject: args.subject,
-        headers: args.headers,
+        headers: headers.map(|header| (header.name, header.value)).collect(),
+        format: match args.format {
+            Format::Jsonl => InputFormat::JsonLines,
+            Format::Text => InputFormat::Lines,
+            Format::Raw => InputFormat::Whole,
+        },
+        id_field: args.id_field,
         outbox: args.outbox,
+        file: (!is_stdin).then_some(args.file),
         input,
     };
-    let stored = commands::publish(request)?;
-    print(&format!("{stored} stored\n"))?;
+    let published = commands::block_on(broker::publish(lines))?.map_err(|error| failure(&subject, error))?;
+    let report = &published.report;
+    if report.bad + report.aside + report.waiting > 0 {
+        return Err(incomplete(&subject, &published));
+    }
+    let known = match report.duplicates {
+        0 => String::new(),
+        known => format!(", {known} of them known to the broker before"),
+    };
+    print(&format!("{} stored{known}\n", report.published))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The address that a host with an embedded broker leaves in its data directory.
-fn url_of(data_dir: &Path) -> Result<String, Failure> {
-    let path = url_file(data_dir);
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()));
-    let text = text.map_err(|error| {
-        Failure::new(error)
-            .hint("only a host that runs its own broker leaves its address there; else give --nats URL")
-    })?;
-    match text.trim() {
-        "" => Err(Failure::new(anyhow::anyhow!("{} is empty", path.display()))
-            .hint("start the host, which writes the address there")),
-        url => Ok(url.to_owned()),
+fn failure(subject: &str, error: PublishError) -> Failure {
+    let hint = match &error {
+        PublishError::Connect(error) => error.hint().map(str::to_owned),
+        PublishError::Unfinished { path, .. } => Some(format!(
+            "{}; or remove the directory and send the whole file again",
+            to_resume(subject, path)
+        )),
+        PublishError::Lines { kept: Some(path), .. } => Some(to_resume(subject, path)),
+        PublishError::Scratch { source, .. } => source.hint(),
+        _ => None,
+    };
+    let failure = Failure::new(error);
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+fn to_resume(subject: &str, outbox: &Path) -> String {
+    format!(
+        "send only what is kept: lantern publish {subject} /dev/null --outbox {} (with the same broker)",
+        outbox.display()
+    )
+}
+
+/// Which lines the broker has not stored, why, and where they are.
+fn incomplete(subject: &str, published: &Published) -> Failure {
+    let report = &published.report;
+    let mut troubles: Vec<String> = report
+        .bad_lines
+        .iter()
+        .map(|bad| format!("line {}: {}", bad.number, bad.reason))
+        .collect();
+    if report.bad > report.bad_lines.len() as u64 {
+        troubles.push(format!("{} lines in all are not events", report.bad));
+    }
+    for left in &report.unpublished {
+        if let Some(reason) = &left.aside {
+            troubles.push(format!("line {}: {reason}; kept in {}", left.line, left.file.display()));
+        }
+    }
+    if report.waiting > 0 {
+        let blocked = report.blocked.first().map(|blocked| blocked.reason.clone());
+        let last = report.last_error.as_ref().map(|error| error.message.clone());
+        let why = blocked.or(last).unwrap_or_else(|| "the broker did not answer in time".to_owned());
+        let waiting = report.unpublished.iter().filter(|left| left.aside.is_none());
+        let lines: Vec<String> = waiting.map(|left| left.line.to_string()).take(LINES_SHOWN).collect();
+        let more = match report.waiting > lines.len() as u64 {
+            true => ", …",
+            false => "",
+        };
+        troubles.push(format!(
+            "{} not sent (lines {}{more}): {why}",
+            report.waiting,
+            lines.join(", ")
+        ));
+    }
+    let words = format!("{} of {} lines were stored by the broker", report.published, report.lines);
+    let failure = Failure::new(anyhow::anyhow!(words)).details(troubles);
+    match &published.kept {
+        Some(path) if report.waiting > 0 => failure.hint(to_resume(subject, path)),
+        Some(path) => failure.hint(format!("what was refused is kept in {}", path.join("aside").display())),
+        None => failure,
     }
 }
 

@@ -88,8 +88,9 @@ fn check_disk(resolved: &Resolved, problems: &mut Problems) {
 }
 
 /// Ways of proving who one is that are for a broker somewhere else.
-const CREDENTIALS: [&str; 5] = [
+const CREDENTIALS: [&str; 6] = [
     "broker.credentials_file",
+    "broker.nkey_file",
     "broker.user_file",
     "broker.token_file",
     "broker.tls.cert",
@@ -108,7 +109,12 @@ fn check_broker(resolved: &Resolved, problems: &mut Problems) {
             "keep one of the two: a context's credentials are not for other servers",
         ));
     }
-    let ways = ["broker.credentials_file", "broker.user_file", "broker.token_file"];
+    let ways = [
+        "broker.credentials_file",
+        "broker.user_file",
+        "broker.token_file",
+        "broker.nkey_file",
+    ];
     let chosen: Vec<&str> = ways.into_iter().filter(|way| set(way).is_some()).collect();
     if let [first, .., last] = chosen[..]
         && let Some(origin) = set(last)
@@ -138,7 +144,12 @@ fn check_broker(resolved: &Resolved, problems: &mut Problems) {
     if url.is_none() && set("broker.context").is_none() {
         for path in CREDENTIALS
             .into_iter()
-            .chain(["broker.jetstream_domain", "broker.tls.ca"])
+            .chain([
+                "broker.jetstream_domain",
+                "broker.jetstream_api_prefix",
+                "broker.inbox_prefix",
+                "broker.tls.ca",
+            ])
         {
             if let Some(origin) = set(path) {
                 problems.push(Problem::new(

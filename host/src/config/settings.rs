@@ -25,6 +25,8 @@ pub enum Kind {
     Keys,
     /// One word: letters, digits, `-` and `_`.
     Name,
+    /// The beginning of subjects: words with dots between, without wildcards.
+    Prefix,
     /// What `tracing_subscriber` takes as a filter.
     LogFilter,
     /// `true` or `false`.
@@ -120,7 +122,7 @@ const fn millis(min: u64, max: u64) -> Kind {
 }
 
 use Kind::{
-    Address, Boolean, Choice, Count, Directory, File, Hosts, Keys, LogFilter, Name, Path, Size, Urls,
+    Address, Boolean, Choice, Count, Directory, File, Hosts, Keys, LogFilter, Name, Path, Prefix, Size, Urls,
 };
 use Preset::{Derived, Unset, Value};
 
@@ -226,10 +228,28 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("broker.token_file", File, Unset, "A file that holds the token."),
     setting(
+        "broker.nkey_file",
+        File,
+        Unset,
+        "A file that holds an nkey seed.",
+    ),
+    setting(
         "broker.jetstream_domain",
         Name,
         Unset,
         "The JetStream domain, when it is not the server's own.",
+    ),
+    setting(
+        "broker.jetstream_api_prefix",
+        Prefix,
+        Unset,
+        "The prefix of the JetStream API's subjects, when the account imports it under another name than $JS.API.",
+    ),
+    setting(
+        "broker.inbox_prefix",
+        Prefix,
+        Unset,
+        "The prefix of the subjects of answers, when the account permits only a certain one.",
     ),
     setting(
         "broker.tls.ca",

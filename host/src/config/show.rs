@@ -76,6 +76,7 @@ fn example(kind: Kind, preset: Preset) -> String {
         (_, Kind::Hosts) => "\"lantern.example.org\"".to_owned(),
         (_, Kind::Keys) => "\"publisher.pub\"".to_owned(),
         (_, Kind::Name) => "\"name\"".to_owned(),
+        (_, Kind::Prefix) => "\"JS.hub.API\"".to_owned(),
         (_, _) => "\"path\"".to_owned(),
     }
 }

@@ -118,6 +118,11 @@ impl Value {
             },
             Kind::Name if is_name(text) => Ok(Self::Text(text.to_owned())),
             Kind::Name => misfit(format!("{} is not a name", shown(text)), expected(kind)),
+            Kind::Prefix if is_prefix(text) => Ok(Self::Text(text.trim_end_matches('.').to_owned())),
+            Kind::Prefix => misfit(
+                format!("{} is not a prefix of subjects", shown(text)),
+                expected(kind),
+            ),
             Kind::LogFilter => match crate::telemetry::check_filter(text) {
                 Ok(()) => Ok(Self::Text(text.to_owned())),
                 Err(why) => misfit(format!("{} is not a filter ({why})", shown(text)), expected(kind)),
@@ -157,6 +162,7 @@ pub fn expected(kind: Kind) -> String {
                 .into()
         }
         Kind::Name => "use letters, digits, - and _ only".into(),
+        Kind::Prefix => "give words with dots between, without blanks and wildcards, such as JS.hub.API".into(),
         Kind::LogFilter => "give a level (error, warn, info, debug, trace) or MODULE=LEVEL pairs".into(),
         Kind::Boolean => "write true or false, without quotes in a file".into(),
         Kind::Count { min, max } => {
@@ -216,6 +222,15 @@ fn is_name(text: &str) -> bool {
         && text
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+}
+
+fn is_prefix(text: &str) -> bool {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let is_good = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '*' | '>');
+    text.len() <= 255
+        && text
+            .split('.')
+            .all(|word| !word.is_empty() && word.chars().all(is_good))
 }
 
 fn parse_address(kind: Kind, text: &str) -> Result<Value, Misfit> {

@@ -36,9 +36,9 @@ pub enum LiveError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The broker does not let us in.
-    #[error("the broker at {url} cannot be reached: {why}")]
+    #[error("cannot reach the broker {url}: {why}")]
     Unreachable {
-        /// Without credentials.
+        /// Which one, without credentials.
         url: String,
         /// Why.
         why: String,
@@ -60,7 +60,7 @@ impl LiveError {
         match self {
             Self::Connect(error) => error.hint(),
             Self::Unreachable { .. } => {
-                Some("give --nats URL; that of a host's own broker is in DATA_DIR/broker/nats.url")
+                Some("name the broker with --nats URL and its login, or a running host with --data-dir DIR")
             }
             Self::NoStream(_) => Some("stream names are written as the broker has them, mostly in capitals"),
             Self::Empty(_) | Self::Broker(_) => None,
@@ -72,9 +72,9 @@ impl LiveError {
 ///
 /// # Errors
 /// When it does not within ten seconds.
-pub async fn connect(url: &str) -> Result<Broker, LiveError> {
-    let shown = crate::broker::redacted_url(url);
-    let broker = Broker::connect(Config::remote(url)).await?;
+pub async fn connect(config: Config) -> Result<Broker, LiveError> {
+    let shown = config.place.to_string();
+    let broker = Broker::connect(config).await?;
     let mut link = broker.link();
     let connected = tokio::time::timeout(CONNECT_TIME, link.wait_for(Link::is_connected)).await;
     if matches!(connected, Ok(Ok(_))) {
@@ -95,8 +95,8 @@ pub async fn connect(url: &str) -> Result<Broker, LiveError> {
 ///
 /// # Errors
 /// See [`LiveError`].
-pub async fn read(url: &str, stream: &str, part: Part) -> Result<Read, LiveError> {
-    let broker = connect(url).await?;
+pub async fn read(config: Config, stream: &str, part: Part) -> Result<Read, LiveError> {
+    let broker = connect(config).await?;
     let read = read_part(&broker, stream, part).await;
     broker.stop().await;
     read

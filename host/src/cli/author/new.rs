@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::{count, indented};
+use crate::cli::broker::BrokerArgs;
 use crate::cli::{Failure, commands, print};
 use crate::schema::{PluginName, Role};
 use crate::workshop::guess::{Column, Content};
@@ -36,21 +37,27 @@ pub struct NewArgs {
     /// A stream to read and to guess the table from its last messages.
     #[arg(long, value_name = "STREAM")]
     from_stream: Option<String>,
-    /// The broker of that stream; without it, the one in $NATS_URL.
-    #[arg(long, value_name = "URL", requires = "from_stream")]
-    nats: Option<String>,
+    /// The stream is in the embedded broker of the host with this data directory.
+    #[arg(long, value_name = "DIR", requires = "from_stream", conflicts_with_all = ["nats", "nats_context"])]
+    data_dir: Option<PathBuf>,
     /// Another folder for the project.
     #[arg(long, value_name = "DIR")]
     path: Option<PathBuf>,
+    /// The broker of that stream; without them, the one in the settings of `lantern serve` or in $NATS_URL.
+    #[command(flatten)]
+    broker: BrokerArgs,
 }
 
 pub fn run(args: &NewArgs) -> Result<(), Failure> {
+    if args.broker.is_given() && args.from_stream.is_none() {
+        return Err(Failure::usage("the options of a broker need --from-stream STREAM"));
+    }
     let mut subjects = args.subjects.clone();
     let sample = match (&args.sample, &args.from_stream) {
         (Some(file), _) => Some(sample::read(file).map_err(Failure::new)?),
         (None, Some(stream)) => {
-            let url = super::nats_url(args.nats.as_deref())?;
-            let read = commands::block_on(live::read(&url, stream, Part::Last(STREAM_MESSAGES)))??;
+            let broker = args.broker.resolve(args.data_dir.as_deref())?;
+            let read = commands::block_on(live::read(broker, stream, Part::Last(STREAM_MESSAGES)))??;
             if subjects.is_empty() {
                 subjects = read.subjects;
             }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::count;
 use crate::batch::{Delivery, Timestamp};
+use crate::cli::broker::BrokerArgs;
 use crate::cli::client::{Client, HostArgs};
 use crate::cli::{Failure, commands, note, print};
 use crate::schema::{PluginName, SourceName};
@@ -39,11 +40,12 @@ pub struct RecordArgs {
     /// The source that they are for: the folder below fixtures. Needed where the plugin has several.
     #[arg(long, value_name = "NAME", value_parser = SourceName::parse)]
     source: Option<SourceName>,
-    /// The stream's broker; without it, the one in $NATS_URL.
-    #[arg(long, value_name = "URL")]
-    nats: Option<String>,
     #[command(flatten)]
     host: HostArgs,
+    /// The stream's broker; without them, the embedded one of --data-dir, the one in the settings of `lantern serve`, or
+    /// the one in $NATS_URL.
+    #[command(flatten)]
+    broker: BrokerArgs,
 }
 
 /// `A..B`, or one sequence.
@@ -132,12 +134,12 @@ pub fn run(args: &RecordArgs) -> Result<(), Failure> {
 }
 
 fn from_stream(args: &RecordArgs, stream: &str) -> Result<Vec<Recorded>, Failure> {
-    let url = super::nats_url(args.nats.as_deref())?;
+    let broker = args.broker.resolve(args.host.data_dir())?;
     let part = match args.seq {
         Some(Sequences(first, last)) => Part::Between(first, last),
         None => Part::Last(args.last.into()),
     };
-    let read = commands::block_on(live::read(&url, stream, part))??;
+    let read = commands::block_on(live::read(broker, stream, part))??;
     let recorded = read.messages.into_iter().map(|delivery| Recorded {
         stem: format!("{}-{}", stream.to_lowercase(), delivery.sequence),
         delivery,

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{self, Up};
 use crate::batch::Delivery;
-use crate::broker::{Broker, ConnectError, url_file};
+use crate::broker::{Broker, Config, ConnectError, url_file};
 use crate::cli::client::{Client, HostArgs};
 use crate::cli::{Failure, note};
 use crate::config::{Flag, Sources, resolve, variable_name};
@@ -163,7 +163,7 @@ fn start_in(dir: &Path, nats_server: Option<&Path>) -> Result<Own, Failure> {
         return Err(hinted(why.context("cannot start a host to try the plugin in")));
     };
     let url = std::fs::read_to_string(url_file(dir)).context("read the address of the host's broker")?;
-    let broker = runtime.block_on(live::connect(url.trim()))?;
+    let broker = runtime.block_on(live::connect(Config::remote(url.trim())))?;
     Ok(Own {
         dir: dir.to_owned(),
         up,
