@@ -115,7 +115,7 @@ pub async fn run_and_tell(
     let owner = store
         .fact("instance", || uuid::Uuid::now_v7().to_string())
         .await?;
-    let cache_key = wiring::cache_key(&store).await?;
+    let cache_key = wiring::cache_key(&config, &store).await?;
     let broker = Broker::connect(wiring::broker(&config)?).await?;
     let registry = Registry::default();
     let metrics = Metrics::new(registry.clone(), store.path());

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -158,6 +158,37 @@ pub fn read(path: &Path, trusted: Trusted) -> Result<String, PrivateFileError> {
     Ok(text)
 }
 
+/// Opens a file for reading and writing, which is created empty with mode 0600 when it does not exist. Follows no link.
+/// One that every user could access is restricted to its owner; access of its group is the operator's choice and stays.
+///
+/// # Errors
+/// See [`PrivateFileError`].
+pub fn open_or_create(path: &Path) -> Result<File, PrivateFileError> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(OWNER_ONLY)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+        .map_err(failed("open", path))?;
+    let meta = file.metadata().map_err(failed("examine", path))?;
+    if !meta.is_file() {
+        return Err(PrivateFileError::Kind {
+            path: path.to_owned(),
+            expected: "regular file",
+        });
+    }
+    if meta.mode() & 0o007 != 0 {
+        let owner_only = fs::Permissions::from_mode(OWNER_ONLY);
+        file.set_permissions(owner_only)
+            .map_err(failed("set the mode of", path))?;
+    }
+    Ok(file)
+}
+
 /// Replaces the file as a whole: a reader sees the text before or the text after, and never a file with another mode.
 ///
 /// # Errors
@@ -220,8 +251,6 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Privat
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     fn chmod(path: &Path, mode: u32) {
@@ -259,6 +288,22 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_everybody_could_access_is_restricted_and_a_group_keeps_its_access() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lantern.db");
+        let mode = || fs::metadata(&path).unwrap().mode() & 0o777;
+        open_or_create(&path).unwrap();
+        assert_eq!(mode(), 0o600);
+        fs::write(&path, "kept").unwrap();
+        for (before, after) in [(0o644, 0o600), (0o666, 0o600), (0o640, 0o640), (0o600, 0o600)] {
+            chmod(&path, before);
+            open_or_create(&path).unwrap();
+            assert_eq!(mode(), after, "{before:o}");
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "kept");
+    }
+
+    #[test]
     fn links_and_pipes_are_refused_without_following_or_blocking() {
         let dir = tempfile::tempdir().unwrap();
         let (target, link, pipe) = (
@@ -273,6 +318,7 @@ mod tests {
             Err(PrivateFileError::Io { .. })
         ));
         keep_secret(&link).unwrap_err();
+        open_or_create(&link).unwrap_err();
         write(&link, "new", OWNER_ONLY).unwrap();
         assert_eq!(
             fs::read_to_string(&target).unwrap(),

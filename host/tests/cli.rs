@@ -168,9 +168,9 @@ fn a_failure_says_why_and_what_to_do() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(
         text(&output.stderr),
-        "error: cannot read data/broker/nats.url\n\
+        "error: cannot open data/broker/nats.url\n\
          caused by: No such file or directory (os error 2)\n\
-         hint: only a host that runs its own broker leaves its address there; else give --nats URL\n"
+         hint: only a running host with its own broker leaves its address there; else give --nats URL\n"
     );
 }
 

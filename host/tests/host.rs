@@ -23,6 +23,8 @@ mod torture;
 
 #[path = "host/access.rs"]
 mod access;
+#[path = "host/brokers.rs"]
+mod brokers;
 #[path = "host/examples.rs"]
 mod examples;
 #[path = "host/faults.rs"]

@@ -29,9 +29,48 @@ const FILE_BYTES_MAX: u64 = 66 * 1024 * 1024;
 /// A `.tmp` file this old is a leftover even while other writers live: no write takes an hour.
 const TMP_AGE_MAX: Duration = Duration::from_secs(3600);
 
+/// Modes of what is created.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Modes {
+    directory: u32,
+    file: u32,
+}
+
+impl Modes {
+    pub(crate) fn new(group_readable: bool) -> Self {
+        match group_readable {
+            false => Self {
+                directory: 0o700,
+                file: 0o600,
+            },
+            true => Self {
+                directory: 0o750,
+                file: 0o640,
+            },
+        }
+    }
+
+    /// For a file that is created.
+    fn options(self) -> OpenOptions {
+        let mut options = OpenOptions::new();
+        #[cfg(unix)]
+        cap_std::fs::OpenOptionsExt::mode(&mut options, self.file);
+        options
+    }
+
+    /// Creates a directory inside of the outbox. That it exists is no error.
+    fn create_dir(self, dir: &Dir, name: &str) -> io::Result<()> {
+        let mut builder = cap_std::fs::DirBuilder::new();
+        #[cfg(unix)]
+        cap_std::fs::DirBuilderExt::mode(&mut builder, self.directory);
+        ignore_exists(dir.create_dir_with(name, &builder))
+    }
+}
+
 /// One outbox directory.
 pub(crate) struct Directory {
     dir: Dir,
+    modes: Modes,
     /// The directory opened for reading. `dir` itself may be an `O_PATH` handle, which cannot be synced.
     sync: File,
     /// Only for messages; every access goes through `dir`.
@@ -53,13 +92,14 @@ pub(crate) enum ReadError {
 
 impl Directory {
     /// Opens the directory and makes it, durably, when it is not there.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        create_durably(path)?;
+    pub(crate) fn open(path: &Path, modes: Modes) -> io::Result<Self> {
+        create_durably(path, modes)?;
         let dir = Dir::open_ambient_dir(path, ambient_authority())?;
         let sync = dir.open(".")?.into_std();
         let path = path.to_owned();
         Ok(Self {
             dir,
+            modes,
             sync,
             path,
             #[cfg(test)]
@@ -73,7 +113,7 @@ impl Directory {
 
     /// Opens a lock file. The lock lives as long as the file stays open, so it dies with the process.
     pub(crate) fn lock_file(&self, name: &str) -> io::Result<File> {
-        let mut options = OpenOptions::new();
+        let mut options = self.modes.options();
         options.read(true).write(true).create(true).truncate(false);
         Ok(self.dir.open_with(name, &options)?.into_std())
     }
@@ -127,7 +167,7 @@ impl Directory {
     }
 
     fn write_new(&self, name: &str, bytes: &[u8], sync: bool) -> io::Result<()> {
-        let mut options = OpenOptions::new();
+        let mut options = self.modes.options();
         options.write(true).create_new(true);
         let mut file = self.dir.open_with(name, &options)?;
         #[cfg(test)]
@@ -224,7 +264,7 @@ impl Directory {
 
     /// The directory for files whose events are published.
     pub(crate) fn done(&self) -> io::Result<Dir> {
-        ignore_exists(self.dir.create_dir(DONE))?;
+        self.modes.create_dir(&self.dir, DONE)?;
         self.dir.open_dir(DONE)
     }
 
@@ -242,7 +282,7 @@ impl Directory {
     /// Moves a file out of the way, and writes the reason beside it. A file of the same name that was set aside
     /// before is kept. When only the reason cannot be written, the file is aside all the same.
     pub(crate) fn set_aside(&self, name: &str, reason: &str) -> io::Result<()> {
-        ignore_exists(self.dir.create_dir(ASIDE))?;
+        self.modes.create_dir(&self.dir, ASIDE)?;
         let aside = self.dir.open_dir(ASIDE)?;
         let mut target = name.to_owned();
         let mut copy = 1;
@@ -253,7 +293,11 @@ impl Directory {
         #[cfg(test)]
         self.faults.rename()?;
         self.dir.rename(name, &aside, &target)?;
-        let written = aside.write(format!("{target}{REASON_SUFFIX}"), format!("{reason}\n"));
+        let mut options = self.modes.options();
+        options.write(true).create(true).truncate(true);
+        let written = aside
+            .open_with(format!("{target}{REASON_SUFFIX}"), &options)
+            .and_then(|mut file| file.write_all(format!("{reason}\n").as_bytes()));
         let synced = aside
             .open(".")
             .and_then(|aside| aside.sync_all())
@@ -268,7 +312,10 @@ impl Directory {
     pub(crate) fn reason_aside(&self, name: &str) -> String {
         let path = format!("{ASIDE}/{name}{REASON_SUFFIX}");
         let reason = self.dir.read_to_string(path);
-        reason.map_or_else(|error| format!("unknown ({error})"), |text| text.trim().to_owned())
+        reason.map_or_else(
+            |error| format!("unknown ({error})"),
+            |text| text.trim().to_owned(),
+        )
     }
 
     /// The names of the files in `aside/`, without their reasons.
@@ -291,7 +338,7 @@ impl Directory {
 
 /// Makes a directory and its parents, and syncs each parent that got a new child: otherwise a power cut could
 /// take the whole outbox away with the durable files in it.
-fn create_durably(path: &Path) -> io::Result<()> {
+fn create_durably(path: &Path, modes: Modes) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
@@ -299,8 +346,11 @@ fn create_durably(path: &Path) -> io::Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    create_durably(parent)?;
-    ignore_exists(std::fs::create_dir(path))?;
+    create_durably(parent, modes)?;
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, modes.directory);
+    ignore_exists(builder.create(path))?;
     if cfg!(unix) {
         File::open(parent)?.sync_all()
     } else {

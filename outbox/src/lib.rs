@@ -68,8 +68,6 @@ mod verdict;
 pub use drain::{Broker, Drain, DrainError, DrainOptions};
 pub use entry::EntryId;
 pub use event::{Event, InvalidEvent, check_subject};
-pub use lines::{
-    BadLine, InputFormat, LinesError, LinesOptions, LinesReport, Unpublished, publish_lines,
-};
+pub use lines::{BadLine, InputFormat, LinesError, LinesOptions, LinesReport, Unpublished, publish_lines};
 pub use outbox::{Outbox, OutboxError, OutboxOptions, PutError};
 pub use status::{BlockedSubject, DrainState, LastError, Stats};

@@ -269,12 +269,19 @@ struct Places {
 }
 
 impl Places {
-    fn add(&mut self, entries: impl Iterator<Item = (EntryId, u64)>, outbox: &Outbox) -> Result<(), OutboxError> {
+    fn add(
+        &mut self,
+        entries: impl Iterator<Item = (EntryId, u64)>,
+        outbox: &Outbox,
+    ) -> Result<(), OutboxError> {
         self.lines.extend(entries);
         if self.lines.len() > self.limit.max(PLACES_MIN) {
             let left = outbox.own_entries()?;
             let mut kept = HashMap::with_capacity(left.len());
-            kept.extend(left.iter().filter_map(|own| self.lines.get_key_value(&own.entry.id)));
+            kept.extend(
+                left.iter()
+                    .filter_map(|own| self.lines.get_key_value(&own.entry.id)),
+            );
             self.lines = kept;
             // Twice what is left: the directory is listed once for as many events as are added to it.
             self.limit = self.lines.len() * 2;

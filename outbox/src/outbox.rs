@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::Notify;
 
-use crate::directory::{Directory, is_disk_full};
+use crate::directory::{Directory, Modes, is_disk_full};
 use crate::entry::{Entry, EntryId, Lane, Writer, continue_after};
 use crate::event::{Event, InvalidEvent};
 use crate::format;
@@ -26,12 +26,16 @@ pub struct OutboxOptions {
     /// Largest sum of headers and payload that `put` takes, in bytes. The default is 1 MiB, which is the
     /// `max_payload` of a server that was not told otherwise.
     pub size_limit_bytes: usize,
+    /// Whether the group of the files may read them. The default is no: directories have mode 0700 and files 0600, since
+    /// events hold whatever the producer saw. With `true` they have 0750 and 0640. A directory that exists keeps its mode.
+    pub group_readable: bool,
 }
 
 impl Default for OutboxOptions {
     fn default() -> Self {
         Self {
             size_limit_bytes: 1024 * 1024,
+            group_readable: false,
         }
     }
 }
@@ -168,7 +172,7 @@ impl Outbox {
                 source,
             }
         };
-        let directory = Directory::open(path).map_err(failed("open"))?;
+        let directory = Directory::open(path, Modes::new(options.group_readable)).map_err(failed("open"))?;
         let writers_lock = directory.join_writers().map_err(failed("clean up and lock"))?;
         let mut newest: Option<EntryId> = None;
         let scanned = directory.scan(|found| newest = newest.max(found.ok().map(|entry| entry.id)));

@@ -328,7 +328,9 @@ impl Session<'_> {
     fn unanswered(&mut self, sent: Sent) {
         let waited = self.options.ack_timeout.as_secs_f32();
         let said = self.said_by_server();
-        let said = said.map(|said| format!(" The broker said: {said}")).unwrap_or_default();
+        let said = said
+            .map(|said| format!(" The broker said: {said}"))
+            .unwrap_or_default();
         let why = "may this user publish it and receive answers, is the stream no_ack?";
         if self.answered > sent.serial {
             // Later ones were answered, so the connection is sound and the broker keeps silent about this one.

@@ -177,3 +177,49 @@ fn the_order_goes_on_after_a_restart_with_an_earlier_clock() {
     let id = outbox.put(&Event::new("obs.a", "y")).unwrap();
     assert!(id.to_string().as_str() > &later[..36], "{id} after {later}");
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn other_users_cannot_read_an_outbox_and_its_group_only_where_that_was_chosen() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let server = NatsServer::start().await;
+    server.create_stream("OBS", &["obs.>"]).await;
+    for (group_readable, expected) in [(false, (0o700, 0o600)), (true, (0o750, 0o640))] {
+        let dir = scratch();
+        let path = dir.path().join("made").join("for it");
+        let mut options = lantern_outbox::OutboxOptions::default();
+        options.group_readable = group_readable;
+        let outbox = Outbox::open_with(&path, options).unwrap();
+        outbox.put(&Event::new("obs.a", "published")).unwrap();
+        std::fs::write(path.join("x.event"), "no event").unwrap();
+        std::fs::set_permissions(path.join("x.event"), std::fs::Permissions::from_mode(expected.1)).unwrap();
+        let drain = Running::start(&outbox, server.broker());
+        wait_for("one is published and one is aside", || async {
+            let stats = outbox.stats().unwrap();
+            (stats.waiting == 0 && stats.aside == 1).then_some(())
+        })
+        .await;
+        drain.stop().await;
+        outbox.put(&Event::new("obs.a", "waits")).unwrap();
+        let mut seen = 0;
+        let mut left = vec![dir.path().join("made")];
+        while let Some(found) = left.pop() {
+            let meta = std::fs::symlink_metadata(&found).unwrap();
+            let mode = meta.permissions().mode() & 0o777;
+            let expected = if meta.is_dir() { expected.0 } else { expected.1 };
+            // The umask may take rights of the group away, and never adds any.
+            assert_eq!(mode & !expected, 0, "{} has mode {mode:o}", found.display());
+            assert_eq!(mode & 0o700, expected & 0o700, "{}", found.display());
+            seen += 1;
+            if meta.is_dir() {
+                left.extend(
+                    std::fs::read_dir(&found)
+                        .unwrap()
+                        .map(|entry| entry.unwrap().path()),
+                );
+            }
+        }
+        assert!(seen >= 8, "{seen} files and directories");
+    }
+}

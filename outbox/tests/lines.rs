@@ -79,8 +79,8 @@ async fn raw_lines_are_published_as_they_are() {
     let report = publish(&server, &outbox, "obs.a", input, |options| {
         options.format = InputFormat::Lines
     })
-        .await
-        .unwrap();
+    .await
+    .unwrap();
     assert_eq!(
         (report.lines, report.stored, report.published, report.bad),
         (5, 4, 4, 1)
@@ -154,7 +154,11 @@ async fn what_cannot_be_published_now_is_counted_and_waits_for_the_next_time() {
     let report = publish(&server, &outbox, "obs.a", "1\n2\n", short).await.unwrap();
     assert_eq!((report.stored, report.published, report.waiting), (2, 0, 2));
     assert_eq!(report.blocked[0].reason, "no stream takes this subject");
-    let left: Vec<_> = report.unpublished.iter().map(|left| (left.line, &left.aside)).collect();
+    let left: Vec<_> = report
+        .unpublished
+        .iter()
+        .map(|left| (left.line, &left.aside))
+        .collect();
     assert_eq!(left, [(1, &None), (2, &None)]);
     assert!(report.unpublished.iter().all(|left| left.file.is_file()));
 
@@ -215,9 +219,13 @@ async fn a_whole_input_is_one_message_byte_by_byte() {
     let outbox = Outbox::open(dir.path()).unwrap();
     let whole = |options: &mut LinesOptions| options.format = InputFormat::Whole;
     let bytes = b"\xef\xbb\xbfa\r\n\n\x00\xff\n";
-    let report = publish(&server, &outbox, "obs.a", &bytes[..], whole).await.unwrap();
+    let report = publish(&server, &outbox, "obs.a", &bytes[..], whole)
+        .await
+        .unwrap();
     assert_eq!((report.lines, report.published), (1, 1));
-    let report = publish(&server, &outbox, "obs.a", vec![b'x'; 2 << 20], whole).await.unwrap();
+    let report = publish(&server, &outbox, "obs.a", vec![b'x'; 2 << 20], whole)
+        .await
+        .unwrap();
     assert_eq!((report.lines, report.published, report.bad), (1, 0, 1));
     let messages = server.messages("OBS").await;
     assert_eq!(messages.len(), 1);

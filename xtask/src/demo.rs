@@ -10,6 +10,7 @@ mod status;
 use std::{
     fs,
     net::{SocketAddr, TcpListener},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
@@ -79,7 +80,12 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 
     println!("==> demo");
     let data_dir = workspace.root.join(&options.data_dir);
-    fs::create_dir_all(&data_dir).with_context(|| format!("cannot make {}", data_dir.display()))?;
+    // The host refuses a directory that others can write to.
+    let mut private = fs::DirBuilder::new();
+    private.recursive(true).mode(0o700);
+    private
+        .create(&data_dir)
+        .with_context(|| format!("cannot make {}", data_dir.display()))?;
     let mut host = Host::start(
         &host_command(workspace, profile, &tools, &data_dir, options)?,
         &data_dir,

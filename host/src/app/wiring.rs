@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use sha2::{Digest as _, Sha256};
 
 use crate::broker::{self, EmbeddedConfig, Place, Remote, SecretSource, Tls};
 use crate::config::{self, BrokerSettings, Config, Login, RemoteBroker, Servers};
 use crate::http;
 use crate::lifecycle;
 use crate::plugin::{self, Compiler};
+use crate::private_files;
 use crate::projection;
 use crate::store::{self, Store, Synchronous};
 
@@ -148,16 +148,14 @@ fn place(settings: &RemoteBroker) -> anyhow::Result<Place> {
     Ok(Place::Remote(remote))
 }
 
-/// The key that seals the compile cache, made once for each database: code that somebody else puts into the cache is
-/// not run.
-pub(super) async fn cache_key(store: &Store) -> anyhow::Result<[u8; 32]> {
-    let make = || {
-        format!(
-            "{}{}",
-            uuid::Uuid::new_v4().simple(),
-            uuid::Uuid::new_v4().simple()
-        )
-    };
-    let secret = store.fact("cache_key", make).await?;
-    Ok(Sha256::digest(secret.as_bytes()).into())
+/// The file in the data directory that holds the key of the compile cache.
+const CACHE_KEY_FILE: &str = "cache.key";
+
+/// The key that seals the compile cache, made once for each data directory: code that somebody else puts into the cache is
+/// not run. It has a file of its own, since those who may read the database must not learn it.
+pub(super) async fn cache_key(config: &Config, store: &Store) -> anyhow::Result<[u8; 32]> {
+    let key = private_files::keep_secret(&config.data_dir.join(CACHE_KEY_FILE))?;
+    // Earlier versions kept a key in the database. What it sealed is compiled again.
+    store.remove_fact("cache_key").await?;
+    Ok(key)
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lantern_outbox::{
-    InputFormat, LinesError, LinesOptions, LinesReport, Outbox, OutboxError, publish_lines,
+    InputFormat, LinesError, LinesOptions, LinesReport, Outbox, OutboxError, OutboxOptions, publish_lines,
 };
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,8 @@ pub struct Lines {
     pub id_field: Option<String>,
     /// Where events wait until the broker has them; none for a scratch directory that is removed when all were sent.
     pub outbox: Option<PathBuf>,
+    /// Whether the group of the outbox may read its files.
+    pub group_readable: bool,
     /// The file that is read; none for standard input.
     pub file: Option<PathBuf>,
     /// The content.
@@ -115,7 +117,9 @@ pub async fn publish(lines: Lines) -> Result<Published, PublishError> {
         path: path.clone(),
         source,
     };
-    let outbox = Outbox::open(&path).map_err(failed)?;
+    let mut outbox_options = OutboxOptions::default();
+    outbox_options.group_readable = lines.group_readable;
+    let outbox = Outbox::open_with(&path, outbox_options).map_err(failed)?;
     if lines.outbox.is_none() {
         let stats = outbox.stats().map_err(failed)?;
         let left = stats.waiting + stats.aside;
@@ -153,7 +157,10 @@ fn clear(path: &Path) {
 fn scratch(subject: &str, urls: &[String], file: Option<&Path>) -> Result<PathBuf, PublishError> {
     let user = rustix::process::geteuid().as_raw();
     let base = std::env::temp_dir().join(format!("lantern-publish-{user}"));
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&base);
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&base);
     made.map_err(|source| PrivateFileError::Io {
         action: "create",
         path: base.clone(),

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
+use super::Failure;
 use super::check::{CheckReport, DeepCheck, SourceCheck};
 use super::inspect::{Inspection, Size};
-use super::Failure;
 use crate::config::Config;
 use crate::plugin::{self, Compiler, Loader, Plugin, Speed, Target};
 use crate::settings::PluginSettings;

@@ -38,6 +38,9 @@ pub struct PublishArgs {
     /// Keep events in this directory until the broker has stored them, also across restarts.
     #[arg(long, value_name = "DIR")]
     outbox: Option<PathBuf>,
+    /// Let the group of the outbox read its files (modes 0750 and 0640 instead of 0700 and 0600).
+    #[arg(long, requires = "outbox")]
+    group_readable: bool,
     /// A header of each message; may be given several times.
     #[arg(long = "header", value_name = "KEY:VALUE")]
     headers: Vec<Header>,
@@ -110,6 +113,7 @@ pub fn run(args: PublishArgs) -> Result<ExitCode, Failure> {
         },
         id_field: args.id_field,
         outbox: args.outbox,
+        group_readable: args.group_readable,
         file: (!is_stdin).then_some(args.file),
         input,
     };
@@ -164,15 +168,24 @@ fn incomplete(subject: &str, published: &Published) -> Failure {
     }
     for left in &report.unpublished {
         if let Some(reason) = &left.aside {
-            troubles.push(format!("line {}: {reason}; kept in {}", left.line, left.file.display()));
+            troubles.push(format!(
+                "line {}: {reason}; kept in {}",
+                left.line,
+                left.file.display()
+            ));
         }
     }
     if report.waiting > 0 {
         let blocked = report.blocked.first().map(|blocked| blocked.reason.clone());
         let last = report.last_error.as_ref().map(|error| error.message.clone());
-        let why = blocked.or(last).unwrap_or_else(|| "the broker did not answer in time".to_owned());
+        let why = blocked
+            .or(last)
+            .unwrap_or_else(|| "the broker did not answer in time".to_owned());
         let waiting = report.unpublished.iter().filter(|left| left.aside.is_none());
-        let lines: Vec<String> = waiting.map(|left| left.line.to_string()).take(LINES_SHOWN).collect();
+        let lines: Vec<String> = waiting
+            .map(|left| left.line.to_string())
+            .take(LINES_SHOWN)
+            .collect();
         let more = match report.waiting > lines.len() as u64 {
             true => ", …",
             false => "",
@@ -183,11 +196,17 @@ fn incomplete(subject: &str, published: &Published) -> Failure {
             lines.join(", ")
         ));
     }
-    let words = format!("{} of {} lines were stored by the broker", report.published, report.lines);
+    let words = format!(
+        "{} of {} lines were stored by the broker",
+        report.published, report.lines
+    );
     let failure = Failure::new(anyhow::anyhow!(words)).details(troubles);
     match &published.kept {
         Some(path) if report.waiting > 0 => failure.hint(to_resume(subject, path)),
-        Some(path) => failure.hint(format!("what was refused is kept in {}", path.join("aside").display())),
+        Some(path) => failure.hint(format!(
+            "what was refused is kept in {}",
+            path.join("aside").display()
+        )),
         None => failure,
     }
 }

@@ -2,12 +2,16 @@
 
 use std::process::ExitCode;
 
+use rustix::fs::Mode;
+
 use super::{Failure, ServeArgs, commands};
 use crate::config::resolve;
 use crate::telemetry;
 
 pub fn run(args: &ServeArgs) -> Result<ExitCode, Failure> {
     let config = resolve(&args.sources()).1?;
+    // Whatever the host and its broker create is for its owner alone: rows, components, streams, logs.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     // To the end, so that the last words are written.
     let _log = telemetry::init(&config.log.filter, config.log.json).map_err(Failure::new)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

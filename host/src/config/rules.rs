@@ -142,15 +142,12 @@ fn check_broker(resolved: &Resolved, problems: &mut Problems) {
         }
     }
     if url.is_none() && set("broker.context").is_none() {
-        for path in CREDENTIALS
-            .into_iter()
-            .chain([
-                "broker.jetstream_domain",
-                "broker.jetstream_api_prefix",
-                "broker.inbox_prefix",
-                "broker.tls.ca",
-            ])
-        {
+        for path in CREDENTIALS.into_iter().chain([
+            "broker.jetstream_domain",
+            "broker.jetstream_api_prefix",
+            "broker.inbox_prefix",
+            "broker.tls.ca",
+        ]) {
             if let Some(origin) = set(path) {
                 problems.push(Problem::new(
                     path,

@@ -227,12 +227,7 @@ pub const SETTINGS: &[Setting] = &[
         "A file that holds the password.",
     ),
     setting("broker.token_file", File, Unset, "A file that holds the token."),
-    setting(
-        "broker.nkey_file",
-        File,
-        Unset,
-        "A file that holds an nkey seed.",
-    ),
+    setting("broker.nkey_file", File, Unset, "A file that holds an nkey seed."),
     setting(
         "broker.jetstream_domain",
         Name,

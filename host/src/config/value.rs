@@ -162,7 +162,9 @@ pub fn expected(kind: Kind) -> String {
                 .into()
         }
         Kind::Name => "use letters, digits, - and _ only".into(),
-        Kind::Prefix => "give words with dots between, without blanks and wildcards, such as JS.hub.API".into(),
+        Kind::Prefix => {
+            "give words with dots between, without blanks and wildcards, such as JS.hub.API".into()
+        }
         Kind::LogFilter => "give a level (error, warn, info, debug, trace) or MODULE=LEVEL pairs".into(),
         Kind::Boolean => "write true or false, without quotes in a file".into(),
         Kind::Count { min, max } => {

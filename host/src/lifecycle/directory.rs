@@ -14,6 +14,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::OFlags;
+
 use super::start::{StartError, side_by_side, words};
 use super::{Actor, Inner, LifecycleError, Parcel, Refusal};
 use crate::plugin::{Digest, Plugin};
@@ -528,15 +530,17 @@ fn take(inner: &Inner, file: &str, known: Option<&str>) -> Taken {
 /// At most one byte more than it may have: whoever looks at it then says that it is too large.
 fn read(dir: &Path, file: &str, bytes_max: usize) -> io::Result<Vec<u8>> {
     use std::io::Read as _;
-    let path = dir.join(file);
-    // Opening a pipe would wait for somebody to write.
-    if !fs::metadata(&path)?.is_file() {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    // Opening a pipe would wait for a writer. What was opened is examined, and not what had the name a moment before.
+    let opened = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(dir.join(file))?;
+    if !opened.metadata()?.is_file() {
         return Err(io::Error::other("it is no file"));
     }
     let mut bytes = Vec::new();
-    fs::File::open(&path)?
-        .take(bytes_max as u64 + 1)
-        .read_to_end(&mut bytes)?;
+    opened.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

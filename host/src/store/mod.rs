@@ -63,6 +63,8 @@ pub use shown::ShownRow;
 use catalog::CatalogError;
 use writer::{Call, Request, Writer};
 
+use crate::private_files;
+
 /// The database's name in the data directory.
 pub const DATABASE_FILE: &str = "lantern.db";
 
@@ -162,6 +164,23 @@ pub enum OpenError {
     },
 }
 
+/// Creates the database's file with mode 0600, which SQLite also gives to the files beside it, and restricts one that an
+/// earlier version left open to everybody.
+fn restrict(path: &Path) -> Result<(), OpenError> {
+    let restricted = private_files::open_or_create(path).and_then(|_| {
+        for end in ["-wal", "-shm"] {
+            let mut beside = path.as_os_str().to_owned();
+            beside.push(end);
+            let beside = PathBuf::from(beside);
+            if beside.exists() {
+                private_files::open_or_create(&beside)?;
+            }
+        }
+        Ok(())
+    });
+    restricted.map_err(|source| OpenError::Lock(LockError::Unsafe { source }))
+}
+
 /// The open store. Dropping it without [`Store::close`] loses nothing that was answered.
 pub struct Store {
     path: PathBuf,
@@ -182,6 +201,7 @@ impl Store {
         connection::assert_version().map_err(OpenError::Version)?;
         let lock = lock::DirLock::take(&config.dir)?;
         let path = config.dir.join(DATABASE_FILE);
+        restrict(&path)?;
         migrate(&path).await.map_err(|source| OpenError::Database {
             path: path.clone(),
             source,
@@ -353,6 +373,19 @@ impl Store {
             connection.query_row("SELECT value FROM _lantern_host WHERE key = ?1", [key], |row| {
                 row.get(0)
             })
+        })
+        .await
+    }
+
+    /// Removes a fact.
+    ///
+    /// # Errors
+    /// As for [`Store::attach`].
+    pub async fn remove_fact(&self, key: &'static str) -> Result<(), CommitError> {
+        self.call(move |connection| {
+            connection
+                .execute("DELETE FROM _lantern_host WHERE key = ?1", [key])
+                .map(|_| ())
         })
         .await
     }

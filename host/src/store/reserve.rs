@@ -2,11 +2,13 @@
 //! WAL mode cannot even be checkpointed without some.
 
 use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
 use super::Config;
+use crate::private_files::OWNER_ONLY;
 
 const FILE: &str = "reserve";
 
@@ -34,7 +36,11 @@ fn make(path: &Path, config: &Config) -> std::io::Result<bool> {
     if room.f_bavail.saturating_mul(room.f_frsize) < config.reserve_bytes.saturating_mul(SHARE_MIN) {
         return Ok(false);
     }
-    let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(OWNER_ONLY)
+        .open(path)?;
     fallocate(&file, FallocateFlags::empty(), 0, config.reserve_bytes)?;
     Ok(true)
 }

@@ -29,7 +29,7 @@ const MAY_KNOW: &[(&str, &[&str], &str)] = &[
      "it makes and checks proofs; who asks for one is decided elsewhere"),
     ("plugin", &["batch", "schema", "settings"],
      "a plugin is a function of its messages: no acknowledgements, no tables"),
-    ("store", &["batch", "schema"],
+    ("store", &["batch", "schema", "private_files"],
      "the database can be replaced without a word about brokers or plugins"),
     ("projection", &["batch", "schema", "settings", "broker", "plugin", "store", "status", "telemetry"],
      "it drives the one way through, and is driven by the lifecycle alone"),

@@ -11,7 +11,7 @@ use crate::broker::VERSION_MIN;
 const NAME: &str = "nats-server";
 
 /// The first candidate that runs and is new enough: the configured one and no other, else those on PATH, beside
-/// our own executable, and where the repository's tools are kept.
+/// our own executable, and, for a program inside of the checkout that it was built in, among that checkout's tools.
 pub(super) async fn find(configured: Option<&Path>) -> Result<(PathBuf, ServerVersion), EmbeddedError> {
     let mut looked_at = Vec::new();
     for path in configured.map_or_else(candidates, |path| vec![path.to_owned()]) {
@@ -29,7 +29,7 @@ pub(super) async fn find(configured: Option<&Path>) -> Result<(PathBuf, ServerVe
         }
     }
     if configured.is_none() {
-        looked_at.push("not on PATH, beside the executable or in ../tools".to_owned());
+        looked_at.push("not on PATH and not beside the executable".to_owned());
     }
     Err(EmbeddedError::NoBinary { looked_at })
 }
@@ -41,9 +41,16 @@ fn candidates() -> Vec<PathBuf> {
         .collect();
     if let Some(folder) = std::env::current_exe().ok().as_deref().and_then(Path::parent) {
         all.push(folder.join(NAME));
-        all.push(folder.join("../tools").join(NAME));
+        all.extend(tools(folder, Path::new(env!("CARGO_MANIFEST_DIR"))).map(|tools| tools.join(NAME)));
     }
     all
+}
+
+/// The folder with a checkout's tools, for a program that lies in that checkout. For any other program the same path
+/// could be a folder that everybody may write to.
+fn tools(program: &Path, manifest: &Path) -> Option<PathBuf> {
+    let target = manifest.parent()?.join("target");
+    program.starts_with(&target).then(|| target.join("tools"))
 }
 
 /// Asks the program for its version: `nats-server: v2.15.1`.
@@ -95,6 +102,23 @@ mod tests {
             error.to_string().contains("/nowhere/nats-server does not exist"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn tools_of_a_checkout_are_for_its_own_programs() {
+        let manifest = Path::new("/src/lantern/host");
+        let found = |program: &str| tools(Path::new(program), manifest);
+        let expected = Some(PathBuf::from("/src/lantern/target/tools"));
+        assert_eq!(found("/src/lantern/target/debug"), expected);
+        assert_eq!(found("/src/lantern/target/release/deps"), expected);
+        for elsewhere in [
+            "/usr/local/bin",
+            "/tmp/x",
+            "/src/lantern/target-of-others",
+            "/src/lantern",
+        ] {
+            assert_eq!(found(elsewhere), None, "{elsewhere}");
+        }
     }
 
     #[tokio::test]

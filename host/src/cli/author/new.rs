@@ -50,7 +50,9 @@ pub struct NewArgs {
 
 pub fn run(args: &NewArgs) -> Result<(), Failure> {
     if args.broker.is_given() && args.from_stream.is_none() {
-        return Err(Failure::usage("the options of a broker need --from-stream STREAM"));
+        return Err(Failure::usage(
+            "the options of a broker need --from-stream STREAM",
+        ));
     }
     let mut subjects = args.subjects.clone();
     let sample = match (&args.sample, &args.from_stream) {

@@ -2,6 +2,7 @@
 //! process, so that what the plugin logs is heard, and nothing stays behind.
 
 use std::ffi::OsString;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
@@ -36,7 +37,11 @@ impl Own {
     pub fn start(nats_server: Option<&Path>) -> Result<Self, Failure> {
         let dir = std::env::temp_dir().join(format!("lantern-dev-{}", uuid::Uuid::now_v7().simple()));
         // A host expects the directory of its plugins to be there; this one is sent them.
-        std::fs::create_dir_all(dir.join("plugins")).with_context(|| format!("make {}", dir.display()))?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir.join("plugins"))
+            .with_context(|| format!("make {}", dir.display()))?;
         let started = start_in(&dir, nats_server);
         if started.is_err() {
             clear(&dir);
