@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 
 pub use crate::store::Role;
 
-use super::budget::{ANSWER_BYTES_DEFAULT, Budget};
+use super::budget::{ANSWER_BYTES_DEFAULT, Budget, Shares};
 use super::guard::Named;
 use super::problem::Problem;
 use crate::batch::Timestamp;
@@ -42,6 +42,11 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// Uploads that are held in memory at once. Each may have `limits.module_size` bytes, 64 MiB by default.
 const UPLOADS_MAX: usize = 2;
+
+/// Questions about tables that are answered at once, and those of one client. The database has four readers, so one client
+/// cannot keep all of them busy; the other questions wait for a reader.
+const QUESTIONS_MAX: usize = 64;
+const QUESTIONS_OF_CLIENT_MAX: u32 = 3;
 
 /// The token that the host makes for the command line on its own machine.
 pub const LOCAL_TOKEN: &str = "local";
@@ -152,6 +157,7 @@ struct Inner {
     refusals: Throttle,
     uploads: Arc<Semaphore>,
     budget: Budget,
+    questions: Shares,
 }
 
 /// The handle. Cheap to clone.
@@ -178,6 +184,7 @@ impl Access {
         let inner = Inner {
             tokens: RwLock::new(tokens.collect()),
             budget: Budget::new(config.answer_bytes),
+            questions: Shares::new(QUESTIONS_MAX, QUESTIONS_OF_CLIENT_MAX),
             store,
             config,
             wrong_tokens: Throttle::new(WRONG_TOKENS_MAX, MINUTE),
@@ -250,6 +257,11 @@ impl Access {
     /// A place in memory for an upload.
     pub(super) fn uploads(&self) -> Arc<Semaphore> {
         Arc::clone(&self.0.uploads)
+    }
+
+    /// Questions about tables that are answered at once.
+    pub(super) fn questions(&self) -> &Shares {
+        &self.0.questions
     }
 
     /// The memory for answers.

@@ -118,7 +118,7 @@ impl Shares {
     }
 
     /// Takes some for a client, when there are enough in time.
-    async fn take(&self, client: &Client, number: u32, wait: Duration) -> Option<Share> {
+    pub async fn take(&self, client: &Client, number: u32, wait: Duration) -> Option<Share> {
         let own = self.of_client(client);
         let both = async {
             let own = own.acquire_many_owned(number).await.ok()?;

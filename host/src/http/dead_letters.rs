@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 use super::State;
-use super::budget::Room;
+use super::budget::{Reservation, Room};
 use super::change::{AuditNote, OptionalInput};
 use super::gate::Operator;
 use super::parameters::{self, Parameters};
@@ -34,6 +34,9 @@ pub const RETRY_TIME: Duration = Duration::from_secs(150);
 /// Letters that an export reads at once. A page also ends at the reader's own limit of bytes, so a client that reads
 /// slowly holds no more than that in memory.
 const EXPORT_PAGE: u32 = 50;
+
+/// How long an export waits for room for its next page before it breaks off.
+const EXPORT_WAIT: Duration = Duration::from_secs(30);
 
 /// Longest reason that is asked for, in bytes.
 const REASON_BYTES_MAX: usize = 1_000;
@@ -232,16 +235,26 @@ pub async fn reasons(
 }
 
 /// All letters that match, the newest first, as lines of JSON.
-pub async fn export(extract::State(state): extract::State<State>, uri: Uri) -> Result<Response, Problem> {
+pub async fn export(
+    extract::State(state): extract::State<State>,
+    room: Room,
+    uri: Uri,
+) -> Result<Response, Problem> {
     let parameters = Parameters::parse(&uri, &FILTERS)?;
     let mut export = Export {
         filter: filter(&parameters)?,
         reader: state.reader,
+        room,
+        reservation: None,
         page: VecDeque::new(),
         next: Some(None),
     };
     // What cannot be read at all is said as a problem; later the answer can only break off.
-    export.fill().await?;
+    export.fill().await.map_err(|error| match error {
+        ExportError::Read(error) => Problem::from(error),
+        ExportError::Json(_) => Problem::internal(),
+        ExportError::NoRoom => Problem::busy(error.to_string()),
+    })?;
     let lines = stream::try_unfold(export, async |mut export| {
         let line = export.line().await?;
         Ok::<_, ExportError>(line.map(|line| (line, export)))
@@ -260,6 +273,9 @@ pub async fn export(extract::State(state): extract::State<State>, uri: Uri) -> R
 struct Export {
     reader: Reader,
     filter: DeadLetterFilter,
+    room: Room,
+    /// For the page in hand.
+    reservation: Option<Reservation>,
     page: VecDeque<reader::DeadLetter>,
     /// Behind which letter the next page begins; none when there is none.
     next: Option<Option<i64>>,
@@ -272,11 +288,19 @@ enum ExportError {
     Read(#[from] ReadError),
     #[error("write a dead letter as JSON")]
     Json(#[from] serde_json::Error),
+    #[error("there was no memory for the next page in time")]
+    NoRoom,
 }
 
 impl Export {
-    async fn fill(&mut self) -> Result<(), ReadError> {
+    async fn fill(&mut self) -> Result<(), ExportError> {
         if let Some(after) = self.next {
+            // What the page before took is given back first.
+            self.reservation = None;
+            self.reservation = match self.room.take() {
+                Some(reservation) => Some(reservation),
+                None => Some(self.room.another(EXPORT_WAIT).await.ok_or(ExportError::NoRoom)?),
+            };
             let page = self.reader.dead_letters(&self.filter, EXPORT_PAGE, after).await?;
             self.page = page.items.into();
             self.next = page.next.map(Some);

@@ -13,6 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::State;
+use super::budget::Room;
 use super::change::OfPlugin;
 use super::parameters::Parameters;
 use super::problem::Problem;
@@ -116,6 +117,7 @@ pub async fn show(
 pub async fn component(
     extract::State(state): extract::State<State>,
     OfPlugin(plugin): OfPlugin,
+    _room: Room,
     uri: Uri,
 ) -> Result<impl IntoResponse, Problem> {
     let digest = state.lifecycle.meant(plugin.as_str(), &version_in(&uri)?).await?;

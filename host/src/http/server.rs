@@ -106,15 +106,18 @@ impl Threads {
     /// # Errors
     /// When the system has no threads left.
     pub fn start() -> io::Result<Self> {
-        let runtime = |name: &str, threads: usize| {
-            tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(threads)
-                .thread_name(name)
-                .on_thread_start(giving_way())
-                .enable_all()
-                .build()
-        };
-        let (api, front) = (runtime("lantern-api", THREADS)?, runtime("lantern-front", 1)?);
+        let api = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("lantern-api")
+            .on_thread_start(giving_way())
+            .enable_all()
+            .build()?;
+        // It has little to do, and does not give way: the host says that it is alive when the machine is busy as well.
+        let front = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("lantern-front")
+            .enable_all()
+            .build()?;
         Ok(Self {
             handle: api.handle().clone(),
             runtime: Some(api),

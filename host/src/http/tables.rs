@@ -11,6 +11,8 @@ pub(super) mod selection;
 pub(super) mod series;
 mod tail;
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{self, FromRequestParts, Path};
 use axum::http::Uri;
@@ -28,6 +30,7 @@ pub use series::series;
 pub use tail::tail;
 
 use super::State;
+use super::budget::{Client, Share};
 use super::parameters::Parameters;
 use super::problem::Problem;
 use crate::schema::TableName;
@@ -120,28 +123,42 @@ async fn described(reader: &Reader, shape: Shape) -> Result<Table, ReadError> {
     })
 }
 
-/// The table that a path names.
-pub struct NameOfTable(TableName);
+/// How long a question waits for others of the same client.
+const WAIT: Duration = Duration::from_secs(2);
+
+/// The table that a path names, and the right to ask about it.
+pub struct NameOfTable {
+    name: TableName,
+    /// Held until the question is answered: one client leaves a reader of the database for others.
+    _share: Share,
+}
 
 impl NameOfTable {
     /// What is known of it; a problem where there is none.
     async fn shape(&self, reader: &Reader) -> Result<Shape, Problem> {
-        let shape = reader.shape(&self.0).await?;
-        shape.ok_or_else(|| Problem::not_found(format!("there is no table {}", self.0)))
+        let shape = reader.shape(&self.name).await?;
+        shape.ok_or_else(|| Problem::not_found(format!("there is no table {}", self.name)))
     }
 
-    fn parse(name: &str) -> Result<Self, Problem> {
-        TableName::parse(name).map(Self).map_err(Problem::bad_request)
+    async fn of(name: &str, parts: &mut Parts, state: &State) -> Result<Self, Problem> {
+        let name = TableName::parse(name).map_err(Problem::bad_request)?;
+        let Ok(client) = Client::from_request_parts(parts, state).await;
+        let share = state.access.questions().take(&client, 1, WAIT).await;
+        let busy = || Problem::busy("this client asks as many questions as are answered at once; try again");
+        Ok(Self {
+            name,
+            _share: share.ok_or_else(busy)?,
+        })
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for NameOfTable {
+impl FromRequestParts<State> for NameOfTable {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
         let Path(name) = Path::<String>::from_request_parts(parts, state)
             .await
             .map_err(|error| Problem::bad_request(error.body_text()))?;
-        Self::parse(&name)
+        Self::of(&name, parts, state).await
     }
 }

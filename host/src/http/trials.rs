@@ -9,6 +9,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::State;
+use super::budget::Room;
 use super::change::{AuditNote, Input, OfPlugin};
 use super::gate::Operator;
 use super::parameters::Parameters;
@@ -97,7 +98,11 @@ pub async fn written(
     Ok(Json(state.lifecycle.written_by(plugin.as_str(), digest).await?))
 }
 
-pub async fn trace(extract::State(state): extract::State<State>, uri: Uri) -> Result<Json<Trace>, Problem> {
+pub async fn trace(
+    extract::State(state): extract::State<State>,
+    _room: Room,
+    uri: Uri,
+) -> Result<Json<Trace>, Problem> {
     let parameters = Parameters::parse(&uri, &["table", "key"])?;
     let (Some(table), Some(key)) = (parameters.get("table"), parameters.get("key")) else {
         return Err(Problem::bad_request(

@@ -410,3 +410,47 @@ impl Plugin {
         Instance::new(&self.engine, &self.pre, &self.limits, &self.log, time)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::{Origin, RawManifest, RawSource};
+
+    #[test]
+    fn internal_subjects_need_the_operators_consent() {
+        let manifest = |subject: &str| {
+            let source = RawSource {
+                name: "all".into(),
+                origin: Origin::Core {
+                    subjects: vec![subject.into()],
+                },
+                wants_headers: false,
+            };
+            Manifest::check(RawManifest {
+                name: "spy".into(),
+                version: "1.0.0".into(),
+                doc: String::new(),
+                sources: vec![source],
+                tables: Vec::new(),
+                writes: Vec::new(),
+            })
+            .unwrap()
+        };
+        let (usual, allowed) = (
+            PluginSettings::default(),
+            PluginSettings {
+                internal_subjects: true,
+                ..PluginSettings::default()
+            },
+        );
+        let error = check_subjects(&manifest("_INBOX.>"), &usual).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "source all subscribes to \"_INBOX.>\", on which requests and answers of other programs arrive; an operator has to \
+             allow that"
+        );
+        assert!(error.hint().unwrap().contains("internal_subjects=true"));
+        assert!(check_subjects(&manifest("_INBOX.>"), &allowed).is_ok());
+        assert!(check_subjects(&manifest("orders.>"), &usual).is_ok());
+    }
+}

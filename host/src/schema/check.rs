@@ -1,11 +1,14 @@
 //! From what a plugin sent to what the host may rely on. All problems are found, not only the first.
 
+mod internal;
+mod size;
+
 use std::fmt;
 
 use super::{
-    Column, ColumnName, ColumnType, Guard, Index, Manifest, Merge, OnConflict, Origin, PluginName, RawColumn,
-    RawGuard, RawManifest, RawOnConflict, RawSource, RawTable, RawWrite, Role, Source, SourceName, Table,
-    TableName, UpdateRule, Write,
+    Column, ColumnName, ColumnType, Guard, Index, Manifest, Merge, OnConflict, Origin, PluginName, RawGuard,
+    RawManifest, RawOnConflict, RawSource, RawTable, RawWrite, Role, Source, SourceName, Table, TableName,
+    UpdateRule, Write,
 };
 use crate::batch::is_hazardous;
 
@@ -19,8 +22,6 @@ const INDEXES_MAX: usize = 32;
 /// All names, documentation, hints, units and subjects of a manifest together. The API shows the whole of it to every
 /// client that lists tables, and the database keeps it for each version.
 const MANIFEST_BYTES_MAX: usize = 256 * 1024;
-/// What each column, index, merge rule and so on counts besides its text.
-const ENTRY_BYTES: usize = 32;
 /// A description is for people; a plugin must not use it to fill the disk.
 const DOC_BYTES_MAX: usize = 64 * 1024;
 /// Hints of one table or column, and the bytes of one.
@@ -46,7 +47,7 @@ impl Manifest {
     /// All problems that were found, in the order of the manifest.
     pub fn check(raw: RawManifest) -> Result<Self, Vec<Problem>> {
         let mut problems = Problems::default();
-        let bytes = manifest_bytes(&raw);
+        let bytes = size::of(&raw);
         if bytes > MANIFEST_BYTES_MAX {
             // Nothing else is checked: each problem would repeat a part of it.
             problems.say(format!(
@@ -147,57 +148,6 @@ impl Problems {
     }
 }
 
-/// What a manifest has to keep, in bytes.
-fn manifest_bytes(raw: &RawManifest) -> usize {
-    let texts = |texts: &[String]| -> usize { texts.iter().map(|text| text.len() + ENTRY_BYTES).sum() };
-    let hints = |hints: &[(String, String)]| -> usize {
-        hints
-            .iter()
-            .map(|(key, value)| key.len() + value.len() + ENTRY_BYTES)
-            .sum()
-    };
-    let source = |source: &RawSource| {
-        source.name.len()
-            + match &source.origin {
-                Origin::JetStream { stream, subjects } => stream.len() + texts(subjects),
-                Origin::Core { subjects } => texts(subjects),
-            }
-    };
-    let column = |column: &RawColumn| {
-        let unit = match &column.role {
-            Role::Measure(unit) => unit.len(),
-            _ => 0,
-        };
-        ENTRY_BYTES + column.name.len() + column.doc.len() + unit + hints(&column.hints)
-    };
-    let table = |table: &RawTable| {
-        let columns: usize = table.columns.iter().map(column).sum();
-        let indexes: usize = table.indexes.iter().map(|index| texts(&index.columns)).sum();
-        table.name.len()
-            + table.doc.len()
-            + columns
-            + texts(&table.primary_key)
-            + indexes
-            + hints(&table.hints)
-    };
-    let write = |write: &RawWrite| {
-        let rule = match &write.on_conflict {
-            RawOnConflict::Fail | RawOnConflict::Ignore => 0,
-            RawOnConflict::Update { key, merges, .. } => {
-                let merges: usize = merges.iter().map(|(column, _)| column.len() + ENTRY_BYTES).sum();
-                texts(key) + merges
-            }
-        };
-        write.table.len() + texts(&write.columns) + rule
-    };
-    raw.name.len()
-        + raw.version.len()
-        + raw.doc.len()
-        + raw.sources.iter().map(source).sum::<usize>()
-        + raw.tables.iter().map(table).sum::<usize>()
-        + raw.writes.iter().map(write).sum::<usize>()
-}
-
 fn clean(text: &str) -> String {
     crate::batch::clean_text(text, 80)
 }
@@ -258,33 +208,6 @@ fn check_subjects(place: &str, subjects: &[String], problems: &mut Problems) {
         if subject.len() > 4096 || tokens.iter().enumerate().any(bad_token) {
             problems.say(format!("{place}: {:?} is not a subject", clean(subject)));
         }
-    }
-}
-
-/// First tokens of the subjects on which the broker and its clients talk to each other: requests to JetStream, answers to
-/// requests, events of the system, and the servers' own consensus.
-const INTERNAL: [&str; 4] = ["$JS", "_INBOX", "$SYS", "$NRG"];
-
-impl Manifest {
-    /// The first core subject on which traffic of the broker itself arrives, such as `>` or `_INBOX.>`, with its source.
-    /// Such a plugin sees what other programs ask and are answered, so an operator has to allow it.
-    pub fn internal_subject(&self) -> Option<(&SourceName, &str)> {
-        self.sources.iter().find_map(|source| match &source.origin {
-            Origin::JetStream { .. } => None,
-            Origin::Core { subjects } => subjects
-                .iter()
-                .find(|subject| is_internal(subject))
-                .map(|subject| (&source.name, subject.as_str())),
-        })
-    }
-}
-
-/// Whether a subject matches any that begins with an internal token.
-fn is_internal(subject: &str) -> bool {
-    match subject.split_once('.') {
-        Some((first, _)) => first == "*" || INTERNAL.contains(&first),
-        // A single token has no more behind it, but for this one.
-        None => subject == ">",
     }
 }
 
@@ -550,7 +473,7 @@ fn check_update(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::RawIndex;
+    use crate::schema::{RawColumn, RawIndex};
 
     fn column(name: &str, column_type: ColumnType, nullable: bool) -> RawColumn {
         RawColumn {

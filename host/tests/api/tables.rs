@@ -522,3 +522,42 @@ async fn long_texts_are_paged_by_their_rendered_size_and_are_no_facets() {
     assert_eq!(kinds["values"], json!([{"value": "k", "count": 3}]));
     assert_eq!(facets["facets"][1]["values"], json!([{"value": "a", "count": 6}]));
 }
+
+#[tokio::test]
+async fn one_client_does_not_keep_all_readers_busy() {
+    let visits = Visits::new().await;
+    let long = Visit {
+        pc: "a",
+        note: Some("a".repeat(7_000_000)),
+        ..Visit::default()
+    };
+    visits.add(&[long]);
+    let state = visits.database.state().await;
+    let name = lantern::schema::TokenName::parse("other").unwrap();
+    let token = state
+        .access
+        .create(name, lantern::http::Role::Viewer, "test", None)
+        .await
+        .unwrap();
+    let api = router(state);
+    // Together they ask for more than all readers have time for.
+    let filters = format!("&filter=note!~{}b", "a".repeat(500)).repeat(50);
+    let slow = format!("/api/v1/tables/visits/rows?limit=1{filters}");
+    let asking: Vec<_> = (0..12)
+        .map(|_| {
+            let (api, slow) = (api.clone(), slow.clone());
+            tokio::spawn(async move { get(&api, &slow).await.0 })
+        })
+        .collect();
+    // Somebody else is answered meanwhile, whatever the first client asks.
+    for _ in 0..50 {
+        let request = Request::get("/api/v1/tables/visits/rows?limit=1&columns=pc")
+            .header("host", "localhost:7070")
+            .header("authorization", format!("Bearer {}", token.as_str()));
+        let (response, _) = send(&api, request.body(Body::empty()).unwrap()).await;
+        assert_eq!(response.status(), StatusCode::OK);
+    }
+    for answer in asking {
+        answer.await.unwrap();
+    }
+}

@@ -100,17 +100,17 @@ pub struct Neighbours {
 /// A row that a path names.
 pub struct NameOfRow(NameOfTable, i64);
 
-impl<S: Send + Sync> FromRequestParts<S> for NameOfRow {
+impl FromRequestParts<State> for NameOfRow {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
         let Path((table, row)) = Path::<(String, String)>::from_request_parts(parts, state)
             .await
             .map_err(|error| Problem::bad_request(error.body_text()))?;
         let number = row
             .parse()
             .map_err(|_| Problem::bad_request("a row is named by the number that it has as _row"))?;
-        Ok(Self(NameOfTable::parse(&table)?, number))
+        Ok(Self(NameOfTable::of(&table, parts, state).await?, number))
     }
 }
 

@@ -1,0 +1,57 @@
+//! How large a manifest is, before anything of it is checked.
+
+use crate::schema::{Origin, RawColumn, RawManifest, RawOnConflict, RawSource, RawTable, RawWrite, Role};
+
+/// What each column, index, merge rule and so on counts besides its text.
+const ENTRY_BYTES: usize = 32;
+
+/// What a manifest has to keep, in bytes.
+pub(super) fn of(raw: &RawManifest) -> usize {
+    let texts = |texts: &[String]| -> usize { texts.iter().map(|text| text.len() + ENTRY_BYTES).sum() };
+    let hints = |hints: &[(String, String)]| -> usize {
+        hints
+            .iter()
+            .map(|(key, value)| key.len() + value.len() + ENTRY_BYTES)
+            .sum()
+    };
+    let source = |source: &RawSource| {
+        source.name.len()
+            + match &source.origin {
+                Origin::JetStream { stream, subjects } => stream.len() + texts(subjects),
+                Origin::Core { subjects } => texts(subjects),
+            }
+    };
+    let column = |column: &RawColumn| {
+        let unit = match &column.role {
+            Role::Measure(unit) => unit.len(),
+            _ => 0,
+        };
+        ENTRY_BYTES + column.name.len() + column.doc.len() + unit + hints(&column.hints)
+    };
+    let table = |table: &RawTable| {
+        let columns: usize = table.columns.iter().map(column).sum();
+        let indexes: usize = table.indexes.iter().map(|index| texts(&index.columns)).sum();
+        table.name.len()
+            + table.doc.len()
+            + columns
+            + texts(&table.primary_key)
+            + indexes
+            + hints(&table.hints)
+    };
+    let write = |write: &RawWrite| {
+        let rule = match &write.on_conflict {
+            RawOnConflict::Fail | RawOnConflict::Ignore => 0,
+            RawOnConflict::Update { key, merges, .. } => {
+                let merges: usize = merges.iter().map(|(column, _)| column.len() + ENTRY_BYTES).sum();
+                texts(key) + merges
+            }
+        };
+        write.table.len() + texts(&write.columns) + rule
+    };
+    raw.name.len()
+        + raw.version.len()
+        + raw.doc.len()
+        + raw.sources.iter().map(source).sum::<usize>()
+        + raw.tables.iter().map(table).sum::<usize>()
+        + raw.writes.iter().map(write).sum::<usize>()
+}
