@@ -23,7 +23,7 @@ const OWNERS: &[(&[&str], &str, &str)] = &[
         "one owner of the write connection, one place that quotes",
     ),
     (
-        &["axum", "hyper", "hyper_util", "tower", "tower_http"],
+        &["axum", "http_body", "hyper", "hyper_util", "tower", "tower_http"],
         "host/src/http",
         "everything that is served is found there",
     ),
