@@ -25,6 +25,10 @@ mod deep;
 mod directory;
 #[path = "lifecycle/rebuild.rs"]
 mod rebuild;
+#[path = "lifecycle/rebuild_loss.rs"]
+mod rebuild_loss;
+#[path = "lifecycle/rebuild_property.rs"]
+mod rebuild_property;
 #[path = "lifecycle/signatures.rs"]
 mod signatures;
 #[path = "lifecycle/swap.rs"]

@@ -32,6 +32,9 @@ const CAREFUL_MESSAGES: u32 = 64;
 /// How long nothing was there before it is looked again, where the broker cannot say when something comes.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// How often messages are counted in a stream that grows meanwhile before the bounds are good enough.
+const COUNTS_MAX: u32 = 5;
+
 /// What a stream still holds, from a sequence on.
 pub struct Reading {
     broker: Broker,
@@ -132,6 +135,39 @@ impl Broker {
             }
         }
         Ok((low, found.saturating_sub(messages)))
+    }
+
+    /// How many messages that match one of `subjects` (none means any) `stream` holds behind sequence `after` up to
+    /// `through`: at least and at most. The two are the same number unless messages come in all the time.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError`] when the broker cannot be asked or does not answer, also when there is no such stream.
+    pub async fn messages_between(
+        &self,
+        stream: &str,
+        subjects: &[String],
+        after: u64,
+        through: u64,
+    ) -> Result<(u64, u64), BrokerError> {
+        if after >= through {
+            return Ok((0, 0));
+        }
+        let mut bounds = (0, u64::MAX);
+        for _ in 0..COUNTS_MAX {
+            let before = self.inner.pending_from(stream, subjects, through + 1).await?;
+            let all = self.inner.pending_from(stream, subjects, after + 1).await?;
+            let behind = self.inner.pending_from(stream, subjects, through + 1).await?;
+            let least = all.saturating_sub(before.max(behind));
+            bounds = (
+                bounds.0.max(least),
+                bounds.1.min(all.saturating_sub(before.min(behind))),
+            );
+            if bounds.0 >= bounds.1 {
+                break;
+            }
+        }
+        Ok((bounds.0.min(bounds.1), bounds.1))
     }
 }
 

@@ -11,6 +11,7 @@ use super::client::{Client, HostArgs};
 use super::output::redraw;
 use super::plugin::Reference;
 use super::{Failure, print, print_json, table};
+use crate::store::RebuildOutcome;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -29,6 +30,12 @@ pub struct RebuildArgs {
     /// Keep rows whose messages no stream holds any more, instead of refusing.
     #[arg(long)]
     carry_over: bool,
+    /// Drop tables that the version does not declare; without this they stay.
+    #[arg(long)]
+    drop_undeclared: bool,
+    /// Use the new tables although their totals differ from those in use and nothing explains the difference.
+    #[arg(long)]
+    accept_differences: bool,
     /// Do not wait for the end.
     #[arg(long)]
     detach: bool,
@@ -80,6 +87,7 @@ struct Rebuild {
     ended_at: Option<String>,
     reason: Option<String>,
     progress: Option<Progress>,
+    outcome: Option<RebuildOutcome>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
@@ -114,6 +122,8 @@ fn begin(args: &RebuildArgs, plugin: &Reference) -> Result<ExitCode, Failure> {
         "from_time": from_time,
         "rate": args.rate,
         "carry_over": args.carry_over,
+        "drop_undeclared": args.drop_undeclared,
+        "accept_differences": args.accept_differences,
     });
     let client = Client::open(&args.host)?;
     let begun: Rebuild = client.post_json(&format!("/api/v1/plugins/{}/rebuild", plugin.name), &body)?;
@@ -202,7 +212,7 @@ fn watch(client: &Client, id: i64, as_json: bool) -> Result<ExitCode, Failure> {
     match last.state.as_str() {
         "done" => {
             if !as_json {
-                print(&format!("rebuild {} of {} is done\n", last.id, last.plugin))?;
+                print(&result(&last))?;
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -211,6 +221,43 @@ fn watch(client: &Client, id: i64, as_json: bool) -> Result<ExitCode, Failure> {
         ))),
         state => Err(Failure::new(anyhow::anyhow!("rebuild {id} is {state}: {words}"))),
     }
+}
+
+/// What a finished rebuild has come to: a line, and one for each table.
+fn result(rebuild: &Rebuild) -> String {
+    let mut text = format!("rebuild {} of {}: done", rebuild.id, rebuild.plugin);
+    let Some(outcome) = &rebuild.outcome else {
+        return text + "\n";
+    };
+    let time = |text: &str| chrono::DateTime::parse_from_rfc3339(text).ok();
+    let ended = rebuild.ended_at.as_deref().and_then(time);
+    let took = ended
+        .zip(time(&rebuild.started_at))
+        .map_or_else(String::new, |(ended, started)| {
+            let milliseconds = (ended - started).num_milliseconds();
+            format!(" in {:.1} s", milliseconds as f64 / 1_000.0)
+        });
+    text.push_str(&format!(
+        ", {} rows{took}, {} carried over, {} left out\n",
+        outcome.rows, outcome.carried_over, outcome.left_out
+    ));
+    for table in &outcome.tables {
+        text.push_str(&match table.change.as_str() {
+            "kept" => format!(
+                "  table {}: stays with {} rows; this version does not declare it (--drop-undeclared drops it)\n",
+                table.table, table.rows_after
+            ),
+            "dropped" => format!("  table {}: dropped with {} rows\n", table.table, table.rows_before),
+            _ => format!(
+                "  table {}: {} rows before, {} after\n",
+                table.table, table.rows_before, table.rows_after
+            ),
+        });
+    }
+    for difference in &outcome.accepted {
+        text.push_str(&format!("  accepted: {difference}\n"));
+    }
+    text
 }
 
 /// One line: a bar, what is done and left, the rate, and how long it takes still.
@@ -240,6 +287,7 @@ fn bar(rebuild: &Rebuild) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::TableOutcome;
 
     #[test]
     fn a_bar_tells_how_far_it_is() {
@@ -257,10 +305,48 @@ mod tests {
                 rate: 250.0,
                 eta_seconds: Some(6.0),
             }),
+            outcome: None,
         };
         assert_eq!(
             bar(&rebuild),
             "[#######-----------------------] 500 of 2000 messages, 250/s, 6 s left (held up: the broker is away)"
+        );
+    }
+
+    #[test]
+    fn the_result_names_every_table() {
+        let table = |table: &str, change: &str, rows_before, rows_after| TableOutcome {
+            table: table.into(),
+            change: change.into(),
+            rows_before,
+            rows_after,
+        };
+        let rebuild = Rebuild {
+            id: 1,
+            plugin: "op".into(),
+            digest: "sha256:0".into(),
+            state: "done".into(),
+            started_at: "2026-11-28T10:00:00Z".into(),
+            ended_at: Some("2026-11-28T10:00:00.4Z".into()),
+            reason: None,
+            progress: None,
+            outcome: Some(RebuildOutcome {
+                messages: 500,
+                rows: 1_000,
+                carried_over: 500,
+                left_out: 0,
+                tables: vec![
+                    table("op", "rebuilt", 1_000, 1_000),
+                    table("op_more", "kept", 7, 7),
+                ],
+                accepted: Vec::new(),
+            }),
+        };
+        assert_eq!(
+            result(&rebuild),
+            "rebuild 1 of op: done, 1000 rows in 0.4 s, 500 carried over, 0 left out\n  \
+             table op: 1000 rows before, 1000 after\n  \
+             table op_more: stays with 7 rows; this version does not declare it (--drop-undeclared drops it)\n"
         );
     }
 }

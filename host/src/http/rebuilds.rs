@@ -40,6 +40,12 @@ pub struct Asked {
     /// Whether rows are kept whose messages are gone from their stream.
     #[serde(default)]
     carry_over: bool,
+    /// Whether tables that the version does not declare are dropped; otherwise they stay.
+    #[serde(default)]
+    drop_undeclared: bool,
+    /// Whether the new tables are taken although their totals differ from those in use and nothing explains it.
+    #[serde(default)]
+    accept_differences: bool,
 }
 
 pub async fn list(
@@ -75,6 +81,8 @@ pub async fn begin(
         from_time: asked.from_time,
         rate: asked.rate,
         carry_over: asked.carry_over,
+        drop_undeclared: asked.drop_undeclared,
+        accept_differences: asked.accept_differences,
     };
     let by = Actor(operator.name);
     let id = state.lifecycle.rebuild(plugin.as_str(), request, &by).await?;

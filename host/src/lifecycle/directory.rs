@@ -21,7 +21,7 @@ use super::{Actor, Inner, LifecycleError, Parcel, Refusal};
 use crate::plugin::{Digest, Plugin};
 use crate::projection::Version;
 use crate::signature::{FILE_SUFFIX, Rule, SIGNATURE_BYTES_MAX};
-use crate::store::FileRecord;
+use crate::store::{FileRecord, Way};
 
 /// How often the directory is looked at, and how long a file has to keep still. Listing ten thousand files takes a few
 /// milliseconds.
@@ -301,7 +301,7 @@ impl Directory {
         self.inner.keep(&plugin, parcel, &came_from).await?;
         let name = plugin.manifest().name.to_string();
         self.inner
-            .switch(Arc::new(Version::new(plugin)), &self.actor)
+            .switch(Arc::new(Version::new(plugin)), Way::Forward, &self.actor)
             .await?;
         self.resume_own(&name).await
     }
@@ -342,7 +342,7 @@ impl Directory {
         let is_active = active.is_some_and(|active| active.digest == digest.to_string());
         if is_active && self.inner.fleet.lock().await.version(plugin).is_none() {
             let version = self.inner.version(plugin, digest).await?;
-            self.inner.switch(version, &self.actor).await?;
+            self.inner.switch(version, Way::Forward, &self.actor).await?;
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use crate::plugin::Digest;
 use crate::projection::{Counted, Orders, Projection, Purpose, Version};
 use crate::schema::{Manifest, Table};
 use crate::settings::PluginSettings;
-use crate::store::{Healed, Installation};
+use crate::store::{Healed, Installation, Way};
 
 /// All plugins that run or are paused.
 #[derive(Default)]
@@ -152,6 +152,7 @@ impl Inner {
     pub(super) async fn switch(
         self: &Arc<Self>,
         version: Arc<Version>,
+        way: Way,
         by: &Actor,
     ) -> Result<Installed, LifecycleError> {
         let plugin = Arc::clone(version.plugin());
@@ -165,7 +166,7 @@ impl Inner {
             return Ok(installed(&plugin));
         }
         self.check_no_rebuild(&name)?;
-        self.parts.store.activate(adoption(&plugin)).await?;
+        self.parts.store.activate(adoption(&plugin), way).await?;
         self.forgive(&format!("plugin {name}"));
         let hold = self.installation(&name).await?.paused;
         // The old messages before the new ones; the old version goes on with what comes in meanwhile.

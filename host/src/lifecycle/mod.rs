@@ -39,7 +39,7 @@ use crate::schema::{ManifestDescription, PluginName};
 use crate::settings::PluginSettings;
 use crate::signature::{Fault, Policy, Verdict};
 use crate::status::Registry;
-use crate::store::{AdoptError, Adoption, Arrival, AuditEntry, AuditOutcome, CommitError, Healed, Store};
+use crate::store::{AdoptError, Adoption, Arrival, AuditEntry, AuditOutcome, CommitError, Healed, Store, Way};
 use crate::telemetry::Metrics;
 
 pub use canary::{
@@ -299,7 +299,7 @@ impl Lifecycle {
         self.detached(async move {
             let digest = inner.choose(&plugin, digest).await?;
             let version = inner.version(&plugin, digest).await?;
-            inner.switch(version, &by).await
+            inner.switch(version, Way::Forward, &by).await
         })
         .await
     }
@@ -314,7 +314,7 @@ impl Lifecycle {
         self.detached(async move {
             let digest = inner.previous(&plugin).await?;
             let version = inner.version(&plugin, digest).await?;
-            inner.switch(version, &by).await
+            inner.switch(version, Way::Back, &by).await
         })
         .await
     }

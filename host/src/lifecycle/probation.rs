@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::{Actor, Inner, Refusal};
 use crate::projection::{Counted, Version};
 use crate::settings::RollbackSettings;
+use crate::store::Way;
 
 /// Messages before a version is judged.
 const MESSAGES_MIN: u64 = 50;
@@ -65,7 +66,7 @@ impl Inner {
         let by = Actor::part("automatic rollback");
         let (from, to) = (&bad.plugin().manifest().version, &old.plugin().manifest().version);
         let words = format!("version {from} was taken back to {to} automatically: {why}");
-        match self.switch(Arc::clone(&old), &by).await {
+        match self.switch(Arc::clone(&old), Way::Back, &by).await {
             Ok(_) => {
                 tracing::error!(plugin = name, "{words}");
                 self.parts.metrics.plugin_taken_back(&name);

@@ -4,6 +4,8 @@
 //! A rebuild is a row in the database and a task here. The task can end at any moment (with the host, too) and begins
 //! again where its checkpoints say; only the last transaction and a cancellation end the rebuild itself.
 
+mod begin;
+mod reach;
 mod work;
 
 use std::collections::BTreeMap;
@@ -13,12 +15,11 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
-use super::{Actor, Inner, Lifecycle, LifecycleError, adoption};
+use super::{Actor, Inner, Lifecycle, LifecycleError};
 use crate::batch::Timestamp;
 use crate::plugin::Digest;
 use crate::projection::Version;
-use crate::schema::Origin;
-use crate::store::{RebuildId, RebuildRecord, Scope};
+use crate::store::{RebuildId, RebuildOutcome, RebuildRecord, Scope};
 
 use work::Work;
 
@@ -36,6 +37,10 @@ pub struct RebuildRequest {
     pub rate: Option<u64>,
     /// Whether rows are kept whose messages are gone from their stream.
     pub carry_over: bool,
+    /// Whether tables that the version does not declare are dropped; otherwise they stay.
+    pub drop_undeclared: bool,
+    /// Whether the new tables are taken although their totals differ from those in use and nothing explains it.
+    pub accept_differences: bool,
 }
 
 /// A rebuild as faces show it.
@@ -60,6 +65,8 @@ pub struct RebuildView {
     pub reason: Option<String>,
     /// While it runs here: how far it is.
     pub progress: Option<Progress>,
+    /// When it is done: what it has come to.
+    pub outcome: Option<RebuildOutcome>,
 }
 
 /// How far a rebuild is.
@@ -171,6 +178,7 @@ fn view(record: &RebuildRecord, running: Option<&Running>) -> RebuildView {
             .clone()
             .or_else(|| running.and_then(|running| running.held_up.clone())),
         progress: running.map(|running| running.progress),
+        outcome: record.outcome.clone(),
     }
 }
 
@@ -203,187 +211,6 @@ impl Options {
 }
 
 impl Inner {
-    async fn begin_rebuild(
-        self: &Arc<Self>,
-        plugin: &str,
-        request: RebuildRequest,
-        by: &Actor,
-    ) -> Result<RebuildId, LifecycleError> {
-        let installation = self.installation(plugin).await?;
-        let active = installation.active.and_then(|id| installation.version(id));
-        let digest = match (&request.digest, active) {
-            (Some(digest), _) => digest.clone(),
-            (None, Some(active)) => active.digest.clone(),
-            (None, None) => {
-                return Err(LifecycleError::Conflict(format!(
-                    "plugin {plugin} has never run: activate it instead"
-                )));
-            }
-        };
-        let digest: Digest = digest
-            .parse()
-            .map_err(|error| LifecycleError::Conflict(format!("{digest}: {error}")))?;
-        let digest = self.choose(plugin, Some(digest)).await?;
-        let version = self.version(plugin, digest).await?;
-        // From here on nobody else changes the plugin.
-        let _fleet = self.fleet.lock().await;
-        if let Some(id) = self.rebuilds.of(plugin) {
-            return Err(LifecycleError::Conflict(format!(
-                "rebuild {} of plugin {plugin} runs already",
-                id.0
-            )));
-        }
-        let scopes = self.scopes(&version, &request).await?;
-        self.check_reach(plugin, &scopes, &request).await?;
-        let options = Options {
-            request,
-            scopes: scopes
-                .iter()
-                .map(|scope| StoredScope {
-                    source: scope.source.clone(),
-                    origin: scope.origin.0,
-                    after: scope.after,
-                })
-                .collect(),
-            by: by.0.clone(),
-        };
-        let json = serde_json::to_string(&options)
-            .map_err(|error| LifecycleError::Unavailable(error.to_string()))?;
-        let id = self
-            .parts
-            .store
-            .begin_rebuild(adoption(version.plugin()), json)
-            .await?;
-        tracing::info!(plugin, rebuild = id.0, %digest, by = by.0, "a rebuild begins");
-        self.run_rebuild(id, version, options);
-        Ok(id)
-    }
-
-    /// For each stream of the version what is read again: what the stream still holds, as far as the history in use
-    /// reaches, and not from before what was asked for.
-    async fn scopes(
-        &self,
-        version: &Version,
-        request: &RebuildRequest,
-    ) -> Result<Vec<Scope>, LifecycleError> {
-        let manifest = version.plugin().manifest();
-        let streams: Vec<_> = manifest
-            .sources
-            .iter()
-            .filter_map(|source| match &source.origin {
-                Origin::JetStream { stream, .. } => Some((source.name.as_str(), stream)),
-                Origin::Core { .. } => None,
-            })
-            .collect();
-        if streams.is_empty() {
-            return Err(LifecycleError::Conflict(format!(
-                "plugin {} reads no stream, and core NATS keeps nothing that could be read again",
-                manifest.name
-            )));
-        }
-        if request.from_sequence.is_some() && streams.len() > 1 {
-            return Err(LifecycleError::Conflict(
-                "a sequence says nothing about several streams; give a time".to_owned(),
-            ));
-        }
-        let from_ns = from_time(request)?;
-        let mut scopes = Vec::new();
-        for (source, stream) in streams {
-            scopes.push(
-                self.scope(
-                    manifest.name.as_str(),
-                    source,
-                    stream,
-                    (request.from_sequence, from_ns),
-                )
-                .await?,
-            );
-        }
-        Ok(scopes)
-    }
-
-    /// What of one stream is read again: `from` is a sequence or a time in nanoseconds.
-    async fn scope(
-        &self,
-        plugin: &str,
-        source: &str,
-        stream: &str,
-        from: (Option<u64>, Option<i64>),
-    ) -> Result<Scope, LifecycleError> {
-        let unavailable = |error: &dyn std::fmt::Display| LifecycleError::Unavailable(error.to_string());
-        let Some(attached) = self.parts.store.attach(plugin, source).await? else {
-            return Err(LifecycleError::Conflict(format!(
-                "source {source} was never read by plugin {plugin}; activate the version instead"
-            )));
-        };
-        let broker = &self.parts.broker;
-        let facts = broker
-            .stream_facts(stream)
-            .await
-            .map_err(|error| unavailable(&error))?;
-        let Some(facts) = facts else {
-            return Err(LifecycleError::Conflict(format!(
-                "the broker has no stream {stream}"
-            )));
-        };
-        if attached
-            .stream_created_ns
-            .is_some_and(|created| created != facts.created_ns)
-        {
-            return Err(LifecycleError::Conflict(format!(
-                "stream {stream} was created anew; wait until the plugin has begun its new epoch"
-            )));
-        }
-        let asked = match from {
-            (Some(sequence), _) => sequence.saturating_sub(1),
-            (None, Some(time)) => broker
-                .sequence_until(stream, time - 1)
-                .await
-                .map_err(|error| unavailable(&error))?,
-            (None, None) => 0,
-        };
-        let begins_after = self.parts.store.begins_after(attached.origin).await?;
-        let gone = facts.first_sequence.saturating_sub(1);
-        Ok(Scope {
-            source: source.to_owned(),
-            origin: attached.origin,
-            after: asked
-                .max(gone)
-                .max(begins_after)
-                .min(attached.checkpoint.sequence),
-        })
-    }
-
-    /// Refuses where rows would be lost.
-    async fn check_reach(
-        &self,
-        plugin: &str,
-        scopes: &[Scope],
-        request: &RebuildRequest,
-    ) -> Result<(), LifecycleError> {
-        let keeps = request.carry_over || request.from_sequence.is_some() || request.from_time.is_some();
-        let lost = self.parts.store.unreachable_rows(plugin, scopes.to_vec()).await?;
-        if let Some(table) = lost.iter().find(|table| table.merges && keeps) {
-            return Err(LifecycleError::Conflict(format!(
-                "{} rows of table {} come from messages that would not be read again, and its writes merge several \
-                 messages into a row, so that a part of it cannot be kept by itself",
-                table.rows, table.table
-            )));
-        }
-        if !keeps && !lost.is_empty() {
-            let words: Vec<String> = lost
-                .iter()
-                .map(|table| format!("{} rows of table {}", table.rows, table.table))
-                .collect();
-            return Err(LifecycleError::Conflict(format!(
-                "{} come from messages that no stream holds any more, and would be lost; --carry-over keeps them as \
-                 they are",
-                words.join(" and ")
-            )));
-        }
-        Ok(())
-    }
-
     async fn cancel_rebuild(self: &Arc<Self>, id: RebuildId, by: &Actor) -> Result<(), LifecycleError> {
         let _fleet = self.fleet.lock().await;
         let record = self
@@ -503,16 +330,4 @@ impl Inner {
             inner.clean_up();
         });
     }
-}
-
-/// The time asked for, in nanoseconds since 1970.
-fn from_time(request: &RebuildRequest) -> Result<Option<i64>, LifecycleError> {
-    let Some(text) = &request.from_time else {
-        return Ok(None);
-    };
-    let parsed = chrono::DateTime::parse_from_rfc3339(text).ok();
-    let time = parsed.and_then(|time| time.timestamp_nanos_opt());
-    time.map(Some).ok_or_else(|| {
-        LifecycleError::Conflict(format!("{text:?} is no time as 2026-05-28T10:41:00Z is one"))
-    })
 }

@@ -5,6 +5,7 @@
 //! same way. So there is one way to start, to recover and to rewind, and it is walked all the time.
 
 mod core;
+mod gate;
 mod pipeline;
 pub mod plan;
 mod session;
@@ -26,6 +27,7 @@ use crate::status::{State, Status};
 use crate::store::{AdoptError, Adopted, Adoption, Committed, Store};
 use crate::telemetry::{Metrics, Outcome, RowEffect};
 
+pub use gate::{Gate, GateKeeper};
 pub(crate) use session::consumer_name;
 pub use version::{Counted, Orders, Purpose, Rebuild, Version};
 
@@ -52,6 +54,8 @@ pub struct Projection {
     plugin: String,
     source: String,
     purpose: Purpose,
+    /// What may be taken of the stream; all of it where there is no gate.
+    gate: Option<GateKeeper>,
     config: Config,
     metrics: Metrics,
     status: watch::Sender<Status>,
@@ -118,12 +122,22 @@ impl Projection {
                 plugin,
                 source,
                 purpose,
+                gate: None,
                 config,
                 metrics,
                 status,
             },
             watched,
         )
+    }
+
+    /// Has it take only what the gate lets through.
+    #[must_use]
+    pub fn behind(self, gate: GateKeeper) -> Self {
+        Self {
+            gate: Some(gate),
+            ..self
+        }
     }
 
     /// Runs until `shutdown`; then the batch in hand is finished, stored and acknowledged.

@@ -156,6 +156,11 @@ impl<'a> Pipeline<'a> {
         self.in_flight.is_empty()
     }
 
+    /// The last sequence that was stored; none while a batch is with the writer.
+    pub(super) fn stored_through(&self) -> Option<u64> {
+        self.is_idle().then(|| self.handed())
+    }
+
     pub(super) fn has_room(&self) -> bool {
         self.in_flight.len() < IN_FLIGHT_MAX
     }

@@ -7,6 +7,7 @@ use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::gate::{Waiting, opened_further};
 use super::pipeline::{AtWork, Pipeline, Place};
 use super::plan::{History, Horizon, Resume, covers, resume};
 use super::version::changed;
@@ -448,7 +449,13 @@ impl Opened<'_> {
             .send_modify(|status| status.state = State::Running);
         let mut quiet_at = None;
         let mut pace = Pace::new(projection.purpose);
+        let mut gate = projection.gate.clone();
+        // What was pulled and may not be taken yet; empty where there is no gate.
+        let mut waiting = Waiting::default();
         let halt = loop {
+            let admitted = gate.as_mut().map_or(0, |gate| {
+                gate.admit(&waiting.deliveries, pipeline.stored_through())
+            });
             let step = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break Halt::Shutdown,
@@ -460,15 +467,29 @@ impl Opened<'_> {
                 survey = surveys.recv() => match survey {
                     Some(survey) => {
                         projection.show_warnings(&reads, &survey);
-                        look(projection, &mut pipeline, &mut horizon, survey, &mut quiet_at).await
+                        let view = View { survey, nothing_waits: waiting.deliveries.is_empty() };
+                        look(projection, &mut pipeline, &mut horizon, view, &mut quiet_at).await
                     }
                     None => Err(Halt::Retry("the survey of the stream ended".to_owned())),
                 },
-                batch = async { pace.allows().await; batches.recv().await }, if pipeline.has_room() => match batch {
+                () = std::future::ready(()), if admitted > 0 && pipeline.has_room() => {
+                    let (part, ack) = waiting.take(admitted);
+                    pipeline.feed(part, ack, &horizon).await
+                }
+                () = opened_further(&mut gate) => Ok(()),
+                batch = async { pace.allows().await; batches.recv().await },
+                    if pipeline.has_room() && waiting.deliveries.is_empty() => match batch
+                {
                     Some(Ok(Pulled { deliveries, ack })) => {
                         quiet_at = None;
                         pace.take(deliveries.len());
-                        pipeline.feed(deliveries, Some(ack), &horizon).await
+                        match &gate {
+                            Some(_) => {
+                                waiting.put(deliveries, ack, pipeline.handed());
+                                Ok(())
+                            }
+                            None => pipeline.feed(deliveries, Some(ack), &horizon).await,
+                        }
                     }
                     Some(Err(error)) => Err(pull_halt(&error)),
                     None => Err(Halt::Retry("pulling ended".to_owned())),
@@ -492,12 +513,21 @@ impl Opened<'_> {
     }
 }
 
+/// A survey, and whether no message waits that was pulled before.
+struct View {
+    survey: Survey,
+    nothing_waits: bool,
+}
+
 /// Takes in what the broker said beside the flow: lag, owner, and sequences that are gone while nothing flows.
 async fn look(
     projection: &Projection,
     pipeline: &mut Pipeline<'_>,
     horizon: &mut Horizon,
-    survey: Survey,
+    View {
+        survey,
+        nothing_waits,
+    }: View,
     quiet_at: &mut Option<u64>,
 ) -> Result<(), Halt> {
     let Some(stream) = survey.stream else {
@@ -554,9 +584,15 @@ async fn look(
     });
     pipeline.rest();
     let handed = pipeline.handed();
-    let gone = stream.first_sequence.saturating_sub(1);
+    let mut gone = stream.first_sequence.saturating_sub(1);
+    if let Some(gate) = &projection.gate {
+        gone = gone.min(gate.until());
+        if waiting == 0 && nothing_waits && pipeline.is_idle() {
+            gate.nothing_left(stream.last_sequence);
+        }
+    }
     // Twice in a row without a message between: what was delivered before the trimming has come through.
-    if pipeline.is_idle() && *quiet_at == Some(handed) && gone > handed {
+    if nothing_waits && pipeline.is_idle() && *quiet_at == Some(handed) && gone > handed {
         let reason = "gone from the stream before it was read".to_owned();
         pipeline
             .skip(Gap {

@@ -57,7 +57,8 @@ impl From<rusqlite::Error> for CatalogError {
 /// although the table has grown since: what it does not know stays null in its rows.
 pub(super) fn adopt(connection: &mut Connection, adoption: &Adoption) -> Result<Adopted, CatalogError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let adopted = adopt_in(&transaction, adoption)?;
+    let returns = has_run(&transaction, adoption)?;
+    let adopted = adopt_in(&transaction, adoption, returns)?;
     // A database that was deleted under a running host learns here what runs.
     transaction.execute(
         "INSERT INTO _lantern_installation (plugin, active, changed_at) VALUES (?1, ?2, ?3)
@@ -68,10 +69,14 @@ pub(super) fn adopt(connection: &mut Connection, adoption: &Adoption) -> Result<
     Ok(adopted)
 }
 
-/// As [`adopt`], in a transaction that is open.
-pub(super) fn adopt_in(transaction: &Transaction<'_>, adoption: &Adoption) -> Result<Adopted, CatalogError> {
+/// As [`adopt`], in a transaction that is open. A version that `returns` need not know the nullable columns that have come
+/// since it ran.
+pub(super) fn adopt_in(
+    transaction: &Transaction<'_>,
+    adoption: &Adoption,
+    returns: bool,
+) -> Result<Adopted, CatalogError> {
     let manifest = &adoption.manifest;
-    let returns = has_run(transaction, adoption)?;
     let mut refusals = Vec::new();
     for table in &manifest.tables {
         match stored_table(transaction, table)? {

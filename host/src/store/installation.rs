@@ -75,6 +75,15 @@ impl Installation {
     }
 }
 
+/// How a version becomes the one that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// It is activated: its tables have to fit, whether or not it has run before.
+    Forward,
+    /// It is rolled back to: nullable columns that have come since stay in the tables, and new rows have no value there.
+    Back,
+}
+
 impl Store {
     /// Makes a version known; nothing of it runs.
     ///
@@ -88,8 +97,8 @@ impl Store {
     ///
     /// # Errors
     /// See [`AdoptError`]; nothing has changed then.
-    pub async fn activate(&self, adoption: Adoption) -> Result<Adopted, AdoptError> {
-        self.call_catalog(move |connection| activate(connection, &adoption))
+    pub async fn activate(&self, adoption: Adoption, way: Way) -> Result<Adopted, AdoptError> {
+        self.call_catalog(move |connection| activate(connection, &adoption, way))
             .await
     }
 
@@ -207,9 +216,13 @@ pub(super) fn install(connection: &mut Connection, arrival: &Arrival) -> Result<
 }
 
 /// Makes a version the one that runs: its tables become what it declares, in the same transaction.
-pub(super) fn activate(connection: &mut Connection, adoption: &Adoption) -> Result<Adopted, CatalogError> {
+pub(super) fn activate(
+    connection: &mut Connection,
+    adoption: &Adoption,
+    way: Way,
+) -> Result<Adopted, CatalogError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let adopted = adopt_in(&transaction, adoption)?;
+    let adopted = adopt_in(&transaction, adoption, way == Way::Back)?;
     let name = adoption.manifest.name.as_str();
     ensure(&transaction, name, adoption.at)?;
     transaction.execute(

@@ -50,12 +50,15 @@ pub use commit::{
     RowEffects, VersionId,
 };
 pub use indexes::IndexStep;
-pub use installation::{Arrival, FileRecord, Installation, VersionRecord};
+pub use installation::{Arrival, FileRecord, Installation, VersionRecord, Way};
 pub use letters::{Healed, LetterFilter, OpenLetter, Retried};
 pub use lock::LockError;
 pub use provenance::{LedgerSpan, Lineage, ProvenanceError, RowKey, TracedRow, VersionWork};
 pub use reader::Reader;
-pub use rebuild::{RebuildId, RebuildRecord, Scope, Unreachable};
+pub use rebuild::{
+    HeadBounds, LedgerRange, RebuildId, RebuildOutcome, RebuildRecord, RebuildSurvey, Scope, SourceHistory,
+    TableOutcome, TableSurvey, Verification, VerifyRequest,
+};
 pub use rewrite::{Rewrite, Rewritten};
 pub use scratch::{Scratch, ScratchError};
 pub use shown::ShownRow;

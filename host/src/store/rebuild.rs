@@ -5,7 +5,10 @@
 //! Rows are stamped with the origin of the history in use, so that a rebuilt table is the same as the one that it
 //! replaces, to the byte.
 
+mod carry;
 mod history;
+mod survey;
+mod verify;
 
 use std::sync::Arc;
 
@@ -19,7 +22,12 @@ use super::statement::{self, quote_text};
 use super::{AdoptError, Store};
 use crate::batch::Timestamp;
 use crate::schema::Manifest;
-use history::{adopt_history, cut, expired_of_kept};
+use history::{TableSets, adopt_history, cut, expired_of_kept, forget_dropped};
+pub use survey::{HeadBounds, LedgerRange, RebuildSurvey, SourceHistory, TableSurvey};
+pub use verify::{RebuildOutcome, TableOutcome, Verification, VerifyRequest};
+
+/// Rows that one transaction copies or removes; few enough that a commit behind it does not notice.
+const ROWS_AT_ONCE: i64 = 2_000;
 
 /// Identifies a rebuild in this database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -51,6 +59,8 @@ pub struct RebuildRecord {
     pub ended_at: Option<Timestamp>,
     /// Why it failed.
     pub reason: Option<String>,
+    /// What it has come to, when it is done.
+    pub outcome: Option<RebuildOutcome>,
 }
 
 /// The part of a source's history that a rebuild reads again.
@@ -64,36 +74,52 @@ pub struct Scope {
     pub after: u64,
 }
 
-/// Rows that a rebuild would not make again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unreachable {
-    /// The table.
-    pub table: String,
-    /// How many rows.
-    pub rows: u64,
-    /// Whether the table's writes merge rows, so that a part of it cannot be kept by itself.
-    pub merges: bool,
-}
-
 impl Store {
-    /// The rows of a plugin's tables that lie outside of what would be read again.
+    /// What ledger and tables in use say of a rebuild that reads these scopes again with this version.
     ///
     /// # Errors
     /// [`CommitError::Unavailable`] and [`CommitError::Closed`].
-    pub async fn unreachable_rows(
+    pub async fn survey_rebuild(
         &self,
-        plugin: &str,
+        manifest: Arc<Manifest>,
         scopes: Vec<Scope>,
-    ) -> Result<Vec<Unreachable>, CommitError> {
-        let plugin = plugin.to_owned();
-        self.call(move |connection| unreachable_rows(connection, &plugin, &scopes))
+    ) -> Result<RebuildSurvey, CommitError> {
+        let surveyed = self.look(move |connection| survey::survey(connection, &manifest, &scopes));
+        surveyed
             .await
+            .map_err(|error: rusqlite::Error| CommitError::Unavailable(error.to_string()))
+    }
+
+    /// The ledger of a plugin, history by history.
+    ///
+    /// # Errors
+    /// As for [`Store::survey_rebuild`].
+    pub async fn ledger_histories(&self, plugin: &str) -> Result<Vec<SourceHistory>, CommitError> {
+        let plugin = plugin.to_owned();
+        let read = self.look(move |connection| survey::histories(connection, &plugin, &[]));
+        read.await
+            .map_err(|error: rusqlite::Error| CommitError::Unavailable(error.to_string()))
+    }
+
+    /// Compares the new tables of a rebuild, and what it remembers, with what is in use.
+    ///
+    /// # Errors
+    /// As for [`Store::survey_rebuild`].
+    pub async fn verify_rebuild(
+        &self,
+        manifest: Arc<Manifest>,
+        request: VerifyRequest,
+    ) -> Result<Verification, CommitError> {
+        let verified = self.look(move |connection| verify::verify(connection, &manifest, &request));
+        verified
+            .await
+            .map_err(|error: rusqlite::Error| CommitError::Unavailable(error.to_string()))
     }
 
     /// The last sequence that does not belong to a history.
     ///
     /// # Errors
-    /// As for [`Store::unreachable_rows`].
+    /// As for [`Store::survey_rebuild`].
     pub async fn begins_after(&self, origin: OriginId) -> Result<u64, CommitError> {
         self.call(move |connection| {
             connection.query_row(
@@ -127,7 +153,7 @@ impl Store {
     /// the last row that was looked at; none when there are no more.
     ///
     /// # Errors
-    /// As for [`Store::unreachable_rows`].
+    /// See [`AdoptError`]; [`AdoptError::Refused`] when a row does not fit into the new table.
     pub async fn carry_over(
         &self,
         id: RebuildId,
@@ -135,30 +161,31 @@ impl Store {
         table: usize,
         scopes: Vec<Scope>,
         after: i64,
-    ) -> Result<Option<i64>, CommitError> {
-        self.call(move |connection| carry_over(connection, id, &manifest, table, &scopes, after))
+    ) -> Result<Option<i64>, AdoptError> {
+        self.call_catalog(move |connection| carry::copy(connection, id, &manifest, table, &scopes, after))
             .await
     }
 
-    /// Puts the new tables in the place of the old ones, with the ledger, gaps, dead letters and checkpoints that belong
-    /// to them, and makes the version the active one. All of it takes effect, or nothing.
+    /// Puts the new tables in the place of the old ones, with the ledger, gaps and dead letters that belong to them, and
+    /// makes the version the active one. All of it takes effect, or nothing. `Ok(false)`: something has changed since the
+    /// comparison, which has to be made again.
     ///
     /// # Errors
     /// See [`AdoptError`]; refused when the history in use is another one by now.
     pub async fn finish_rebuild(
         &self,
-        id: RebuildId,
         adoption: Adoption,
-        scopes: Vec<Scope>,
-    ) -> Result<(), AdoptError> {
-        self.call_catalog(move |connection| finish(connection, id, &adoption, &scopes))
+        request: VerifyRequest,
+        verified: Verification,
+    ) -> Result<bool, AdoptError> {
+        self.call_catalog(move |connection| finish(connection, &adoption, &request, &verified))
             .await
     }
 
     /// Ends a rebuild that will not finish. Its tables are removed by [`Store::sweep_tables`].
     ///
     /// # Errors
-    /// As for [`Store::unreachable_rows`].
+    /// As for [`Store::survey_rebuild`].
     pub async fn end_rebuild(
         &self,
         id: RebuildId,
@@ -173,7 +200,7 @@ impl Store {
     /// is more to do.
     ///
     /// # Errors
-    /// As for [`Store::unreachable_rows`].
+    /// As for [`Store::survey_rebuild`].
     pub async fn sweep_tables(&self) -> Result<bool, CommitError> {
         self.call(sweep).await
     }
@@ -181,7 +208,7 @@ impl Store {
     /// All rebuilds, the newest first.
     ///
     /// # Errors
-    /// As for [`Store::unreachable_rows`].
+    /// As for [`Store::survey_rebuild`].
     pub async fn rebuilds(&self) -> Result<Vec<RebuildRecord>, CommitError> {
         self.call(|connection| rebuilds(connection)).await
     }
@@ -199,28 +226,6 @@ fn reachable(scopes: &[Scope]) -> String {
     each.chain(std::iter::once("0".to_owned()))
         .collect::<Vec<_>>()
         .join(" OR ")
-}
-
-fn tables_of(connection: &Connection, plugin: &str) -> Result<Vec<(String, bool)>, rusqlite::Error> {
-    connection
-        .prepare("SELECT name, updates FROM _lantern_table WHERE plugin = ?1 ORDER BY name")?
-        .query_map([plugin], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect()
-}
-
-fn unreachable_rows(
-    connection: &Connection,
-    plugin: &str,
-    scopes: &[Scope],
-) -> Result<Vec<Unreachable>, rusqlite::Error> {
-    let mut found = Vec::new();
-    for (table, merges) in tables_of(connection, plugin)? {
-        let rows = rows_outside(connection, &table, scopes)?;
-        if rows > 0 {
-            found.push(Unreachable { table, rows, merges });
-        }
-    }
-    Ok(found)
 }
 
 /// Rows of a table that are not read again. Counted origin by origin along the index of every table, so that it costs what
@@ -312,76 +317,56 @@ fn adopt(connection: &mut Connection, id: RebuildId, adoption: &Adoption) -> Res
     })
 }
 
-/// Rows that one transaction copies or removes; few enough that a commit behind it does not notice.
-const ROWS_AT_ONCE: i64 = 2_000;
-
-fn carry_over(
-    connection: &mut Connection,
-    id: RebuildId,
+/// Divides the plugin's tables by what the version declares.
+fn table_sets(
+    connection: &Connection,
     manifest: &Manifest,
-    table: usize,
-    scopes: &[Scope],
-    after: i64,
-) -> Result<Option<i64>, rusqlite::Error> {
-    let old = &manifest.tables[table];
-    let new = old.name.of_rebuild(id.0);
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let columns = common_columns(&transaction, old.name.as_str(), new.as_str())?;
-    let begins = after == i64::MIN;
-    if columns.is_empty() || (begins && rows_outside(&transaction, old.name.as_str(), scopes)? == 0) {
-        return Ok(None);
-    }
-    let (old, columns, inside) = (statement::quote(&old.name), columns.join(", "), reachable(scopes));
-    let last: Option<i64> = transaction.query_row(
-        &format!(
-            "SELECT max(rowid) FROM (SELECT rowid FROM {old} WHERE rowid > ?1 ORDER BY rowid LIMIT {ROWS_AT_ONCE})"
-        ),
-        [after],
-        |row| row.get(0),
-    )?;
-    if let Some(last) = last {
-        transaction.execute(
-            &format!(
-                "INSERT OR IGNORE INTO {} ({columns}) SELECT {columns} FROM {old}
-                 WHERE rowid > ?1 AND rowid <= ?2 AND NOT ({inside})",
-                statement::quote(&new)
-            ),
-            [after, last],
-        )?;
-    }
-    transaction.commit()?;
-    Ok(last)
-}
-
-/// Columns that both tables have, quoted.
-fn common_columns(connection: &Connection, one: &str, other: &str) -> Result<Vec<String>, rusqlite::Error> {
-    let mut statement = connection.prepare(
-        "SELECT name FROM pragma_table_info(?1) WHERE name IN (SELECT name FROM pragma_table_info(?2))",
-    )?;
-    let names = statement.query_map([one, other], |row| row.get::<_, String>(0))?;
-    names.map(|name| name.map(|name| quote_text(&name))).collect()
+    drop_undeclared: bool,
+) -> Result<TableSets, rusqlite::Error> {
+    let all: Vec<String> = connection
+        .prepare("SELECT name FROM _lantern_table WHERE plugin = ?1 ORDER BY name")?
+        .query_map([manifest.name.as_str()], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let declared = |name: &String| manifest.tables.iter().any(|table| table.name.as_str() == name);
+    let (replaced, undeclared) = all.into_iter().partition(declared);
+    let (kept, dropped) = match drop_undeclared {
+        true => (Vec::new(), undeclared),
+        false => (undeclared, Vec::new()),
+    };
+    Ok(TableSets {
+        replaced,
+        kept,
+        dropped,
+    })
 }
 
 fn finish(
     connection: &mut Connection,
-    id: RebuildId,
     adoption: &Adoption,
-    scopes: &[Scope],
-) -> Result<(), CatalogError> {
+    request: &VerifyRequest,
+    verified: &Verification,
+) -> Result<bool, CatalogError> {
+    let (id, scopes) = (request.id, request.scopes.as_slice());
     let plugin = adoption.manifest.name.as_str();
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for scope in scopes {
-        cut(&transaction, plugin, scope)?;
+    if verify::fingerprint(&transaction, id, plugin)? != verified.fingerprint {
+        return Ok(false);
     }
-    let expired = expired_of_kept(&transaction, plugin, scopes)?;
-    for scope in scopes {
-        adopt_history(&transaction, id, plugin, scope)?;
+    let tables = table_sets(&transaction, &adoption.manifest, request.drop_undeclared)?;
+    let version = version_id(&transaction, adoption)?;
+    for (scope, head) in scopes.iter().zip(&verified.heads) {
+        cut(&transaction, plugin, scope, *head, &tables)?;
     }
-    for (table, _) in tables_of(&transaction, plugin)? {
+    forget_dropped(&transaction, plugin, &tables.dropped)?;
+    let expired = expired_of_kept(&transaction, id, plugin, scopes, &tables)?;
+    for scope in scopes {
+        adopt_history(&transaction, id, plugin, scope, version, &tables)?;
+    }
+    for table in tables.replaced.iter().chain(&tables.dropped) {
         // To drop it here would hold up every commit for as long as it takes to free its pages.
         let aside = format!("{table}#{}#old", id.0);
-        rename(&transaction, &table, &aside)?;
-        transaction.execute("DELETE FROM _lantern_table WHERE name = ?1", [&table])?;
+        rename(&transaction, table, &aside)?;
+        transaction.execute("DELETE FROM _lantern_table WHERE name = ?1", [table])?;
     }
     for table in &adoption.manifest.tables {
         rename(
@@ -391,6 +376,11 @@ fn finish(
         )?;
         describe(&transaction, &adoption.manifest, table, None)?;
     }
+    // `rows_expired` of tables that stay is part of the sum.
+    transaction.execute(
+        "UPDATE _lantern_table SET rows_expired = 0 WHERE plugin = ?1",
+        [plugin],
+    )?;
     if let Some(table) = adoption.manifest.tables.first() {
         transaction.execute(
             "UPDATE _lantern_table SET rows_expired = ?2 WHERE name = ?1",
@@ -398,7 +388,6 @@ fn finish(
         )?;
     }
     forget_origins(&transaction, &id.name_of(plugin))?;
-    let version = version_id(&transaction, adoption)?;
     transaction.execute(
         "UPDATE _lantern_installation SET active = ?2, changed_at = ?3,
              previous = CASE WHEN active IS NOT ?2 THEN active ELSE previous END
@@ -409,12 +398,14 @@ fn finish(
         "UPDATE _lantern_plugin SET activated_at = ?2, failed = NULL WHERE id = ?1",
         params![version.0, adoption.at.0],
     )?;
+    let outcome = serde_json::to_string(&verified.outcome)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
     transaction.execute(
-        "UPDATE _lantern_rebuild SET state = 'done', ended_at = ?2 WHERE id = ?1",
-        params![id.0, adoption.at.0],
+        "UPDATE _lantern_rebuild SET state = 'done', ended_at = ?2, outcome = ?3 WHERE id = ?1",
+        params![id.0, Timestamp::now().0, outcome],
     )?;
     transaction.commit()?;
-    Ok(())
+    Ok(true)
 }
 
 fn rename(transaction: &Transaction<'_>, from: &str, to: &str) -> Result<(), rusqlite::Error> {
@@ -476,7 +467,8 @@ fn sweep(connection: &mut Connection) -> Result<bool, rusqlite::Error> {
 fn rebuilds(connection: &Connection) -> Result<Vec<RebuildRecord>, rusqlite::Error> {
     connection
         .prepare(
-            "SELECT r.id, r.plugin, p.digest, r.state, r.options, r.started_at, r.ended_at, r.reason
+            "SELECT r.id, r.plugin, p.digest, r.state, r.options, r.started_at, r.ended_at, r.reason,
+                    r.outcome
              FROM _lantern_rebuild r JOIN _lantern_plugin p ON p.id = r.plugin_version ORDER BY r.id DESC",
         )?
         .query_map([], |row| {
@@ -489,6 +481,10 @@ fn rebuilds(connection: &Connection) -> Result<Vec<RebuildRecord>, rusqlite::Err
                 started_at: Timestamp(row.get(5)?),
                 ended_at: row.get::<_, Option<i64>>(6)?.map(Timestamp),
                 reason: row.get(7)?,
+                // One that a newer host wrote and this one cannot read is as good as none: it is only shown.
+                outcome: row
+                    .get::<_, Option<String>>(8)?
+                    .and_then(|text| serde_json::from_str(&text).ok()),
             })
         })?
         .collect()

@@ -97,13 +97,19 @@ async fn a_plugin_lives_through_the_api() {
         )
         .await;
     assert_eq!((status, &now["state"]), (200, &"active".into()), "{now}");
-    let (_, back) = scene.act("POST", activate, JSON, r#"{"digest": "1.0.0"}"#).await;
-    assert_eq!(back["digest"], first["digest"]);
+    let rollback = "/api/v1/plugins/evolving/rollback";
+    // The older version does not know the new column: activating it is refused, going back to it is not.
+    let (status, older) = scene.act("POST", activate, JSON, r#"{"digest": "1.0.0"}"#).await;
+    assert_eq!(status, 409, "{older}");
+    let (_, back) = scene.act("POST", rollback, "", Body::empty()).await;
+    assert_eq!(
+        (&back["digest"], &back["effect"]),
+        (&first["digest"], &"none".into()),
+        "{back}"
+    );
     let (_, newest) = scene.act("POST", activate, "", Body::empty()).await;
     assert_eq!(newest["digest"], second["digest"]);
-    let (_, rolled) = scene
-        .act("POST", "/api/v1/plugins/evolving/rollback", "", Body::empty())
-        .await;
+    let (_, rolled) = scene.act("POST", rollback, "", Body::empty()).await;
     assert_eq!(rolled["digest"], first["digest"], "{rolled}");
 
     let diff = get_json(
@@ -178,12 +184,13 @@ async fn a_plugin_lives_through_the_api() {
         "no plugin named evolving",
     )
     .await;
-    let actions: Vec<String> = scene.audit(9);
+    let actions: Vec<String> = scene.audit(10);
     for (entry, beginning) in actions.iter().rev().zip([
         "acts plugin.install done version 1.0.0, activated",
         "acts plugin.install done version 1.1.0",
         "acts plugin.activate done version 1.1.0",
-        "acts plugin.activate done version 1.0.0",
+        "acts plugin.activate refused",
+        "acts plugin.rollback done version 1.0.0",
         "acts plugin.activate done version 1.1.0",
         "acts plugin.rollback done version 1.0.0",
         "acts plugin.pause done because",

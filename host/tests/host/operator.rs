@@ -457,7 +457,11 @@ fn an_operator_tries_a_version_traces_its_rows_and_makes_its_work_again() {
     );
     says(
         &scene.done("rebuild evolving@2.0.0"),
-        &["rebuild 1 of evolving is done"],
+        &[
+            "rebuild 1 of evolving: done, 5 rows in",
+            "0 carried over, 0 left out",
+            "table evolved: 5 rows before, 5 after",
+        ],
     );
     assert_eq!(scene.notes(), ["11", "22", "33", "44", "55"]);
     says(&scene.done("rebuild list"), &["evolving", "done"]);

@@ -1,12 +1,18 @@
 //! Tables made anew beside those in use.
 
 use lantern::lifecycle::{RebuildRequest, RebuildView};
+use lantern::store::RebuildId;
 
 use super::*;
 
 impl Scene {
-    async fn rebuild(&self, request: RebuildRequest) -> Result<RebuildView, LifecycleError> {
+    pub(super) async fn rebuild(&self, request: RebuildRequest) -> Result<RebuildView, LifecycleError> {
         let id = self.lifecycle().rebuild("evolving", request, &operator()).await?;
+        self.wait_for_rebuild(id).await
+    }
+
+    /// Returns when the rebuild has ended, however it has.
+    pub(super) async fn wait_for_rebuild(&self, id: RebuildId) -> Result<RebuildView, LifecycleError> {
         let deadline = Instant::now() + LIMIT;
         loop {
             let all = self.lifecycle().rebuilds().await?;
@@ -21,18 +27,18 @@ impl Scene {
     }
 
     #[track_caller]
-    fn same_as(&self, before: &[String]) {
+    pub(super) fn same_as(&self, before: &[String]) {
         let now = self.dump();
         let differs = now.iter().zip(before).find(|(now, before)| now != before);
         assert_eq!((now.len(), differs), (before.len(), None));
     }
 
     /// Every column of every row, the host's own too.
-    fn dump(&self) -> Vec<String> {
+    pub(super) fn dump(&self) -> Vec<String> {
         self.query("SELECT * FROM evolved ORDER BY _origin, _sequence, _row")
     }
 
-    async fn wait_for_rows(&self, count: u64) {
+    pub(super) async fn wait_for_rows(&self, count: u64) {
         self.wait(&format!("{count} rows"), |scene| {
             scene.query("SELECT count(*) FROM evolved") == [count.to_string()]
         })
@@ -40,7 +46,7 @@ impl Scene {
     }
 
     /// No table, consumer or record of a rebuild is left.
-    async fn wait_until_swept(&self) {
+    pub(super) async fn wait_until_swept(&self) {
         self.wait("no table of a rebuild", |scene| {
             scene
                 .query("SELECT name FROM sqlite_schema WHERE type = 'table' AND instr(name, '#')")

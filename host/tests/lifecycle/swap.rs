@@ -100,6 +100,28 @@ async fn additions_come_in_with_the_swap_and_a_rollback_leaves_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_version_is_held_to_its_tables_like_a_new_one() {
+    let mut scene = Scene::start().await;
+    let older = scene.swap(b'a').await.unwrap();
+    let newer = scene.swap(b'b').await.unwrap();
+    let refused = scene
+        .lifecycle()
+        .activate("evolving", Some(older.digest), &operator())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&refused, LifecycleError::Tables(reasons) if reasons[0].contains("column extra is not declared")),
+        "{refused}"
+    );
+    let view = scene.lifecycle().show("evolving").await.unwrap();
+    assert_eq!(view.active, Some(newer.digest.to_string()));
+    let back = scene.lifecycle().rollback("evolving", &operator()).await.unwrap();
+    assert_eq!(back.digest, older.digest);
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_does_not_fit_is_refused_in_words_and_changes_nothing() {
     let mut scene = Scene::start().await;
     let first = scene.swap(b'a').await.unwrap();

@@ -14,6 +14,7 @@
 //! | `i` | 1.0.1 | as `a` |
 //! | `j` | 1.7.0 | as `a`, and adds n to a second table, `totals` (kind, total), by `even` and `odd` |
 //! | `k` | 1.8.0 | as `e`, but says n + 1000 |
+//! | `l` | 2.1.0 | as `a`, with a new column `size` that is not nullable |
 
 #![cfg_attr(
     target_arch = "wasm32",
@@ -63,6 +64,9 @@ fn columns() -> Vec<Column> {
     ];
     if letter() == b'b' {
         columns.push(column("extra", ColumnType::Text, true));
+    }
+    if letter() == b'l' {
+        columns.push(column("size", ColumnType::Integer, false));
     }
     columns
 }
@@ -114,6 +118,7 @@ impl Guest for Evolving {
             b'i' => "1.0.1",
             b'j' => "1.7.0",
             b'k' => "1.8.0",
+            b'l' => "2.1.0",
             _ => "1.0.0",
         };
         let columns = columns();
@@ -189,6 +194,9 @@ fn row(n: i64) -> Row {
     let mut values = vec![Value::Integer(n), note];
     if letter() == b'b' {
         values.push(Value::Text("more".into()));
+    }
+    if letter() == b'l' {
+        values.push(Value::Integer(1));
     }
     Row { write: 0, values }
 }

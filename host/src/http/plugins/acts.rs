@@ -263,7 +263,7 @@ async fn taken(
         digest,
         ..
     } = installed;
-    let differences = match before.as_deref().map(str::parse) {
+    let mut differences = match before.as_deref().map(str::parse) {
         Some(Ok(before)) => match state.lifecycle.differences(&plugin, before, digest).await {
             Ok(differences) => differences,
             // A version of a host that kept no descriptions: there is nothing to compare with.
@@ -275,6 +275,16 @@ async fn taken(
     let digest = digest.to_string();
     let view = state.lifecycle.show(&plugin).await?;
     let its_state = view.versions.iter().find(|version| version.digest == digest);
+    // Only a rollback can have made it run in spite of columns that it does not know.
+    let runs = view.active.as_ref() == Some(&digest);
+    for difference in differences.iter_mut().filter(|_| runs) {
+        if difference.effect == Effect::NeedsRebuild {
+            difference.effect = Effect::None;
+            difference
+                .words
+                .push_str("; it stays in the table, and new rows have no value there");
+        }
+    }
     Ok(Taken {
         state: its_state.map_or(VersionState::Installed, |version| version.state),
         signature: its_state.map_or_else(|| Verdict::NotChecked.view(), |version| version.signature.clone()),

@@ -1,5 +1,6 @@
 //! One rebuild at work: rows that are kept are copied, projections fill the new tables, and when they are as far as those
-//! in use, the live projections rest for the one transaction that exchanges them.
+//! in use, the live projections rest while both are compared and one transaction exchanges them. Where the comparison
+//! finds a difference that nothing explains, the tables in use stay.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +10,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::super::{Actor, Inner, adoption};
+use super::begin::stream_of;
+use super::reach::same;
 use super::{Options, Progress};
-use crate::projection::{self, Orders, Projection, Purpose, Rebuild, Version, consumer_name};
-use crate::schema::Origin;
+use crate::plugin::Plugin;
+use crate::projection::{
+    self, Gate, GateKeeper, Orders, Projection, Purpose, Rebuild, Version, consumer_name,
+};
+use crate::schema::{Manifest, OnConflict};
 use crate::status::{State, Status};
-use crate::store::{AdoptError, RebuildId, Scope, Store};
+use crate::store::{AdoptError, CommitError, RebuildId, Scope, Verification, VerifyRequest};
 
 /// Messages in one batch of a rebuild: a commit of the live tables waits for one such batch at the most, some 15 ms.
 const MESSAGES_MAX: usize = 2_048;
@@ -37,6 +43,15 @@ enum Ended {
     /// The host stops, or an operator has cancelled.
     Stopped,
     Failed(String),
+}
+
+/// What an attempt to exchange the tables has come to.
+enum Step {
+    Done,
+    /// Rows have come that have to be carried over.
+    CarryOver,
+    /// It has to be tried again, for this reason.
+    Again(String),
 }
 
 impl Work<'_> {
@@ -69,18 +84,28 @@ impl Work<'_> {
         loop {
             let stop = self.stop.child_token();
             let mut filling = self.spawn(&stop);
-            let result = match self.until_caught_up(&filling.statuses).await {
+            let result = match self.until_caught_up(&filling).await {
                 Ok(()) => self.take_over(&mut filling, &stop).await,
                 Err(ended) => Err(ended),
             };
             // Also on the way out: nothing of a rebuild is written when it has ended.
             stop.cancel();
             filling.end().await;
-            if result? {
-                return Ok(());
+            match result? {
+                Step::Done => return Ok(()),
+                Step::CarryOver => self.carry_over().await?,
+                Step::Again(why) => {
+                    self.held_up(&why);
+                    self.pause().await?;
+                }
             }
-            self.held_up("the database cannot be written now");
-            tokio::time::sleep(RETRY_AFTER).await;
+        }
+    }
+
+    async fn pause(&self) -> Result<(), Ended> {
+        tokio::select! {
+            () = self.stop.cancelled() => Err(Ended::Stopped),
+            () = tokio::time::sleep(RETRY_AFTER) => Ok(()),
         }
     }
 
@@ -104,9 +129,10 @@ impl Work<'_> {
                 match copied {
                     Ok(Some(last)) => after = last,
                     Ok(None) => break,
+                    Err(AdoptError::Refused(reasons)) => return Err(Ended::Failed(reasons.join("; "))),
                     Err(error) => {
                         self.held_up(&error.to_string());
-                        tokio::time::sleep(RETRY_AFTER).await;
+                        self.pause().await?;
                     }
                 }
             }
@@ -125,7 +151,9 @@ impl Work<'_> {
         });
         let mut running = JoinSet::new();
         let mut statuses = Vec::new();
-        for scope in &self.scopes {
+        let until: Vec<u64> = self.scopes.iter().map(|scope| scope.after).collect();
+        let gate = Gate::new(&until, order_matters(self.version.plugin().manifest()));
+        for (number, scope) in self.scopes.iter().enumerate() {
             let config = projection::Config {
                 messages_max: parts.config.projections.messages_max.min(MESSAGES_MAX),
                 ..parts.config.projections.clone()
@@ -140,12 +168,14 @@ impl Work<'_> {
                 config,
                 parts.metrics.clone(),
             );
+            let projection = projection.behind(GateKeeper::new(&gate, number));
             running.spawn(projection.run(stop.clone()));
             statuses.push(status);
         }
         Filling {
             running,
             statuses,
+            gate,
             _orders: orders,
         }
     }
@@ -159,16 +189,22 @@ impl Work<'_> {
         })
     }
 
-    /// Returns when nothing is left to be read.
-    async fn until_caught_up(&self, statuses: &[watch::Receiver<Status>]) -> Result<(), Ended> {
+    /// Returns when the new tables are nearly as far as those in use.
+    async fn until_caught_up(&self, filling: &Filling) -> Result<(), Ended> {
         let began = tokio::time::Instant::now();
         let mut at_begin = None;
+        while let Some(why) = self.raise_to_checkpoints(filling).await? {
+            self.held_up(&why);
+            self.pause().await?;
+        }
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return Err(Ended::Stopped),
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
-            let now: Vec<Status> = statuses.iter().map(|status| status.borrow().clone()).collect();
+            self.raise_to_shown(filling);
+            let statuses = filling.statuses.iter();
+            let now: Vec<Status> = statuses.map(|status| status.borrow().clone()).collect();
             if let Some(failed) = now.iter().find(|status| status.state == State::Failed) {
                 let reason = failed.last_error.clone().unwrap_or_default();
                 return Err(Ended::Failed(format!("source {}: {reason}", failed.source)));
@@ -183,24 +219,57 @@ impl Work<'_> {
                 .find(|status| status.state == State::Retrying || status.state == State::WaitingForStream)
                 .and_then(|status| status.last_error.clone());
             self.show(messages, left, rate, held_up);
-            if self.is_near(&now) {
+            if self.is_near(filling, &now) {
                 return Ok(());
             }
         }
     }
 
-    /// Whether the new tables are so near the ones in use that the live projections can wait for the rest.
-    fn is_near(&self, filling: &[Status]) -> bool {
-        let near = self.options.request.rate.map_or(NEAR, |rate| NEAR.min(rate / 10));
+    /// Lets the projections read up to the checkpoints in use, as the database has them. Returns why that cannot be done
+    /// now.
+    async fn raise_to_checkpoints(&self, filling: &Filling) -> Result<Option<String>, Ended> {
+        let plugin = self.version.plugin().manifest().name.as_str();
+        for (number, scope) in self.scopes.iter().enumerate() {
+            match self.inner.parts.store.attach(plugin, &scope.source).await {
+                Ok(Some(live)) if live.origin == scope.origin => {
+                    filling.gate.raise(number, live.checkpoint.sequence);
+                }
+                Ok(_) => {
+                    return Err(Ended::Failed(format!(
+                        "source {} has begun a new epoch meanwhile; rebuild again",
+                        scope.source
+                    )));
+                }
+                Err(CommitError::Closed) => return Err(Ended::Stopped),
+                Err(error) => return Ok(Some(error.to_string())),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The same, as the live projections show them. One of another epoch is refused at the end.
+    fn raise_to_shown(&self, filling: &Filling) {
         let plugin = self.version.plugin().manifest().name.as_str();
         let live = self.inner.parts.registry.snapshot();
-        filling.iter().all(|status| {
-            let live = live
-                .iter()
-                .find(|live| live.plugin == plugin && live.source == status.source);
-            let nothing_left = status.lag == Some(0);
+        for (number, scope) in self.scopes.iter().enumerate() {
+            let mut live = live.iter();
+            if let Some(live) = live.find(|live| live.plugin == plugin && live.source == scope.source) {
+                filling.gate.raise(number, live.checkpoint);
+            }
+        }
+    }
+
+    /// Whether the new tables are so near the ones in use that the live projections can wait for the rest.
+    fn is_near(&self, filling: &Filling, now: &[Status]) -> bool {
+        let near = if filling.gate.is_in_order() {
+            NEAR / 10
+        } else {
+            NEAR
+        };
+        let near = self.options.request.rate.map_or(near, |rate| near.min(rate / 10));
+        now.iter().enumerate().all(|(number, status)| {
             status.state == State::Running
-                && (nothing_left || live.is_some_and(|live| status.checkpoint + near >= live.checkpoint))
+                && (filling.gate.is_through(number) || status.checkpoint + near >= filling.gate.until(number))
         })
     }
 
@@ -224,9 +293,9 @@ impl Work<'_> {
         }
     }
 
-    /// Ends the live projections after the batch in hand, waits until the new tables are as far as the old, puts them in
-    /// their place, and lets the projections go on behind them. `Ok(false)`: the database was away, nothing has happened.
-    async fn take_over(&self, filling: &mut Filling, stop: &CancellationToken) -> Result<bool, Ended> {
+    /// Ends the live projections after the batch in hand, waits until the new tables are as far as the old, compares
+    /// them, puts them in their place, and lets the projections go on behind them.
+    async fn take_over(&self, filling: &mut Filling, stop: &CancellationToken) -> Result<Step, Ended> {
         let inner = self.inner;
         let plugin = self.version.plugin();
         let name = plugin.manifest().name.to_string();
@@ -235,55 +304,147 @@ impl Work<'_> {
             return Err(Ended::Stopped);
         }
         let resting = fleet.rest(&name).await;
-        filling.reach(&inner.parts.store, &name, &self.scopes).await;
-        stop.cancel();
-        filling.end().await;
-        let finished = inner
-            .parts
-            .store
-            .finish_rebuild(self.id, adoption(plugin), self.scopes.clone())
-            .await;
-        if finished.is_ok() {
+        let result = self.exchange(filling, stop).await;
+        let done = matches!(result, Ok(Step::Done));
+        if done {
             inner.rebuilds.lock().remove(&self.id);
         }
-        let (version, result) = match finished {
-            Ok(()) => (Some(Arc::clone(self.version)), Ok(true)),
-            Err(AdoptError::Refused(reasons)) => (resting.clone(), Err(Ended::Failed(reasons.join("; ")))),
-            Err(error) => {
-                tracing::warn!(rebuild = self.id.0, %error, "a rebuild cannot be finished now; it is tried again");
-                (resting.clone(), Ok(false))
-            }
-        };
         let hold = match inner.installation(&name).await {
             Ok(installation) => installation.paused,
             Err(_) => None,
+        };
+        let version = if done {
+            Some(Arc::clone(self.version))
+        } else {
+            resting
         };
         if let Some(version) = version {
             inner.run(&mut fleet, version, hold).await;
         }
         drop(fleet);
-        if let Ok(true) = result {
-            inner.forgive(&format!("plugin {name}"));
-            tracing::info!(plugin = name, rebuild = self.id.0, digest = %plugin.digest(), by = self.options.by, "a rebuild is done");
-            let detail = format!(
-                "rebuild {}, begun by {}, has taken over",
-                self.id.0, self.options.by
-            );
-            let by = Actor::part("rebuild");
-            inner
-                .audit(&by, "rebuild.finish", &name, Some(plugin.digest()), detail)
-                .await;
+        if done {
+            self.announce(plugin, &name).await;
         }
         result
+    }
+
+    /// The part of it while the live projections rest.
+    async fn exchange(&self, filling: &mut Filling, stop: &CancellationToken) -> Result<Step, Ended> {
+        if let Some(why) = self.raise_to_checkpoints(filling).await? {
+            return Ok(Step::Again(why));
+        }
+        let reached = tokio::time::timeout(REACH_TIME, filling.gate.all_through()).await;
+        stop.cancel();
+        filling.end().await;
+        if reached.is_err() {
+            return Ok(Step::Again("the new tables are behind those in use".to_owned()));
+        }
+        let request = match self.verify_request().await {
+            Ok(request) => request,
+            Err(why) => return Ok(Step::Again(why)),
+        };
+        let store = &self.inner.parts.store;
+        let manifest = Arc::clone(self.version.plugin().manifest());
+        let mut verified = match store.verify_rebuild(manifest, request.clone()).await {
+            Ok(verified) => verified,
+            Err(error) => return Ok(Step::Again(error.to_string())),
+        };
+        if verified.lacks_carried {
+            // A dead letter of a message that is not read again has become a row meanwhile.
+            return Ok(Step::CarryOver);
+        }
+        self.judge(&mut verified)?;
+        match store
+            .finish_rebuild(adoption(self.version.plugin()), request, verified)
+            .await
+        {
+            Ok(true) => Ok(Step::Done),
+            Ok(false) => Ok(Step::Again(
+                "rows or dead letters have changed since the comparison".to_owned(),
+            )),
+            Err(AdoptError::Refused(reasons)) => Err(Ended::Failed(reasons.join("; "))),
+            Err(error) => {
+                tracing::warn!(rebuild = self.id.0, %error, "failed to finish the rebuild; will retry");
+                Ok(Step::Again(error.to_string()))
+            }
+        }
+    }
+
+    /// Refuses the new tables where something is missing, or differs and was not accepted.
+    fn judge(&self, verified: &mut Verification) -> Result<(), Ended> {
+        let accepts = self.options.request.accept_differences;
+        if verified.losses.is_empty() && (verified.differences.is_empty() || accepts) {
+            verified.outcome.accepted = std::mem::take(&mut verified.differences);
+            return Ok(());
+        }
+        let mut found = verified.losses.clone();
+        found.extend(verified.differences.iter().cloned());
+        let hint = match verified.losses.is_empty() {
+            true => {
+                "; the version and its messages are the same as before, and --accept-differences takes the new tables"
+            }
+            false => "",
+        };
+        Err(Ended::Failed(format!(
+            "the new tables differ from those in use, which stay: {}{hint}",
+            found.join("; ")
+        )))
+    }
+
+    /// What is asked of the comparison. The messages of a version that reads other subjects cannot be held against the
+    /// ledger; that all of those are still in the stream shows that none was missed.
+    async fn verify_request(&self) -> Result<VerifyRequest, String> {
+        let name = self.version.plugin().manifest().name.as_str();
+        let histories = self.inner.parts.store.ledger_histories(name).await;
+        let histories = histories.map_err(|error| error.to_string())?;
+        let mut available = Vec::new();
+        for scope in &self.scopes {
+            let mut all = histories.iter();
+            let history = all.find(|history| history.origin == scope.origin);
+            let subjects = stream_of(self.version, &scope.source).map(|(_, subjects)| subjects);
+            let others = history.filter(|history| {
+                let mut again = history.ranges.iter().filter(|range| range.last > scope.after);
+                again.any(|range| match (&range.subjects, subjects) {
+                    (Some(then), Some(now)) => !same(then, now),
+                    _ => false,
+                })
+            });
+            available.push(match others {
+                Some(history) => Some(
+                    self.inner
+                        .available(self.version, scope, history)
+                        .await
+                        .map_err(|error| error.to_string())?,
+                ),
+                None => None,
+            });
+        }
+        Ok(VerifyRequest {
+            id: self.id,
+            digest: self.version.plugin().digest().to_string(),
+            scopes: self.scopes.clone(),
+            available,
+            drop_undeclared: self.options.request.drop_undeclared,
+        })
+    }
+
+    async fn announce(&self, plugin: &Plugin, name: &str) {
+        self.inner.forgive(&format!("plugin {name}"));
+        tracing::info!(plugin = name, rebuild = self.id.0, digest = %plugin.digest(), by = self.options.by, "rebuild finished");
+        let detail = format!(
+            "rebuild {}, begun by {}, has taken over",
+            self.id.0, self.options.by
+        );
+        let by = Actor::part("rebuild");
+        self.inner
+            .audit(&by, "rebuild.finish", name, Some(plugin.digest()), detail)
+            .await;
     }
 
     async fn delete_consumers(&self) {
         let manifest = self.version.plugin().manifest();
         for scope in &self.scopes {
-            let Some((_, source)) = manifest.source(&scope.source) else {
-                continue;
-            };
-            if let Origin::JetStream { stream, .. } = &source.origin {
+            if let Some((stream, _)) = stream_of(self.version, &scope.source) {
                 let consumer = consumer_name(manifest.name.as_str(), &scope.source, self.purpose(scope));
                 if let Err(error) = self.inner.parts.broker.delete_consumer(stream, &consumer).await {
                     tracing::warn!(stream, consumer, %error, "the consumer of an ended rebuild could not be deleted");
@@ -297,30 +458,12 @@ impl Work<'_> {
 struct Filling {
     running: JoinSet<()>,
     statuses: Vec<watch::Receiver<Status>>,
+    gate: Arc<Gate>,
     /// They rest when nobody can give them orders any more.
     _orders: watch::Sender<Orders>,
 }
 
 impl Filling {
-    /// Waits until the new tables are as far as those in use, which rest; for a while, since a little behind does no harm:
-    /// what is missing is read by the live projections.
-    async fn reach(&mut self, store: &Store, plugin: &str, scopes: &[Scope]) {
-        let reached = async {
-            for (scope, status) in scopes.iter().zip(&mut self.statuses) {
-                let Ok(Some(live)) = store.attach(plugin, &scope.source).await else {
-                    return;
-                };
-                let far = status.wait_for(|status| status.checkpoint >= live.checkpoint.sequence);
-                if far.await.is_err() {
-                    return;
-                }
-            }
-        };
-        if tokio::time::timeout(REACH_TIME, reached).await.is_err() {
-            tracing::debug!(plugin, "the new tables are a little behind those in use");
-        }
-    }
-
     async fn end(&mut self) {
         while let Some(ended) = self.running.join_next().await {
             if let Err(error) = ended {
@@ -330,7 +473,18 @@ impl Filling {
     }
 }
 
+/// Whether the order of messages of different sources decides what the rows become: where writes find their row by a key.
+fn order_matters(manifest: &Manifest) -> bool {
+    let keyed = |number: usize| {
+        manifest.tables.get(number).is_some_and(|table| {
+            !table.primary_key.is_empty() || table.indexes.iter().any(|index| index.unique)
+        })
+    };
+    let mut writes = manifest.writes.iter();
+    writes.any(|write| keyed(write.table) || matches!(write.on_conflict, OnConflict::Update(_)))
+}
+
 /// Sequences that the new tables may be behind when the live projections are ended: some hundredths of a second.
 const NEAR: u64 = 2_000;
 /// How long the live projections wait for them.
-const REACH_TIME: Duration = Duration::from_secs(3);
+const REACH_TIME: Duration = Duration::from_secs(5);

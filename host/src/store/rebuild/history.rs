@@ -1,40 +1,87 @@
-//! The last transaction of a rebuild, as far as it is about what happened: ledger, gaps, dead letters and checkpoints of the
-//! rebuild come in the place of those that they make true again.
+//! The last transaction of a rebuild, as far as it is about what happened: ledger, gaps and dead letters of the rebuild
+//! come in the place of those that it replaces. The checkpoint stays: the rebuild has read exactly up to it.
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::super::apply::to_sql;
+use super::super::apply::{from_sql, to_sql};
 use super::super::catalog::CatalogError;
+use super::super::commit::VersionId;
 use super::super::statement::quote_text;
-use super::{RebuildId, Scope, tables_of, unreachable_rows};
+use super::survey::sequences;
+use super::{RebuildId, Scope, rows_outside};
+use crate::batch::Timestamp;
 
-/// Makes room for what the rebuild remembers of a source: what lies behind the scope's beginning is forgotten.
-pub(super) fn cut(transaction: &Transaction<'_>, plugin: &str, scope: &Scope) -> Result<(), CatalogError> {
+/// What the last transaction has to know of the plugin's tables.
+pub(super) struct TableSets {
+    /// Tables that the new version declares; they are replaced.
+    pub(super) replaced: Vec<String>,
+    /// Tables that it does not declare and that stay.
+    pub(super) kept: Vec<String>,
+    /// Tables that it does not declare and that go.
+    pub(super) dropped: Vec<String>,
+}
+
+/// Makes room for what the rebuild remembers of a source: what lies behind the scope's beginning is removed. `head` is
+/// how many messages the first part of a range has that lies on both sides.
+pub(super) fn cut(
+    transaction: &Transaction<'_>,
+    plugin: &str,
+    scope: &Scope,
+    head: Option<u64>,
+    tables: &TableSets,
+) -> Result<(), CatalogError> {
     if latest_origin(transaction, plugin, &scope.source)? != Some(scope.origin.0) {
         return Err(CatalogError::Refused(vec![format!(
             "source {} has begun a new epoch meanwhile; rebuild again",
             scope.source
         )]));
     }
-    split_ledger(transaction, plugin, scope)?;
-    for (table, column) in [
-        ("ledger", "first_sequence"),
-        ("gap", "first_sequence"),
-        ("dead_letter", "sequence"),
-    ] {
-        transaction.execute(
-            &format!("DELETE FROM _lantern_{table} WHERE origin = ?1 AND {column} > ?2"),
-            params![scope.origin.0, to_sql(scope.after)],
-        )?;
+    if let Some(messages) = head {
+        split_ledger(transaction, scope, messages, tables)?;
     }
+    transaction.execute(
+        "DELETE FROM _lantern_ledger WHERE origin = ?1 AND first_sequence > ?2",
+        params![scope.origin.0, to_sql(scope.after)],
+    )?;
     Ok(())
 }
 
-/// Rows of the kept part that have gone by age: the ledger knows them, and no table has them.
-pub(super) fn expired_of_kept(
+/// Takes the rows of tables that are dropped out of the ranges that stay.
+pub(super) fn forget_dropped(
     transaction: &Transaction<'_>,
     plugin: &str,
+    dropped: &[String],
+) -> Result<(), rusqlite::Error> {
+    if dropped.is_empty() {
+        return Ok(());
+    }
+    let parts = dropped.iter().map(|table| {
+        format!(
+            "SELECT count(*) AS n FROM {} WHERE _origin = l.origin AND _sequence BETWEEN l.first_sequence AND \
+             l.last_sequence",
+            quote_text(table)
+        )
+    });
+    let parts: Vec<String> = parts.collect();
+    let gone = format!("(SELECT sum(n) FROM ({}))", parts.join(" UNION ALL "));
+    transaction
+        .execute(
+            &format!(
+                "UPDATE _lantern_ledger AS l SET rows = max(rows - {gone}, 0), changed = max(changed - {gone}, 0)
+                 WHERE l.origin IN (SELECT id FROM _lantern_origin WHERE plugin = ?1)"
+            ),
+            [plugin],
+        )
+        .map(|_| ())
+}
+
+/// Rows of the ranges that stay and that have expired: the ledger counts them, and no table has them.
+pub(super) fn expired_of_kept(
+    transaction: &Transaction<'_>,
+    id: RebuildId,
+    plugin: &str,
     scopes: &[Scope],
+    tables: &TableSets,
 ) -> Result<i64, rusqlite::Error> {
     let expired: i64 = transaction.query_row(
         "SELECT coalesce(sum(rows_expired), 0) FROM _lantern_table WHERE plugin = ?1",
@@ -47,10 +94,13 @@ pub(super) fn expired_of_kept(
         [plugin],
         |row| row.get(0),
     )?;
-    let kept: u64 = unreachable_rows(transaction, plugin, scopes)?
-        .iter()
-        .map(|table| table.rows)
-        .sum();
+    let mut kept = 0;
+    for table in &tables.replaced {
+        kept += rows_outside(transaction, &format!("{table}#{}", id.0), scopes)?;
+    }
+    for table in &tables.kept {
+        kept += rows_outside(transaction, table, scopes)?;
+    }
     Ok((changed - to_sql(kept)).clamp(0, expired))
 }
 
@@ -60,6 +110,8 @@ pub(super) fn adopt_history(
     id: RebuildId,
     plugin: &str,
     scope: &Scope,
+    version: VersionId,
+    tables: &TableSets,
 ) -> Result<(), CatalogError> {
     let Some(new) = latest_origin(transaction, &id.name_of(plugin), &scope.source)? else {
         return Err(CatalogError::Refused(vec![format!(
@@ -68,27 +120,157 @@ pub(super) fn adopt_history(
         )]));
     };
     let old = scope.origin.0;
-    for table in ["ledger", "gap", "dead_letter"] {
-        transaction.execute(
-            &format!("UPDATE _lantern_{table} SET origin = ?1 WHERE origin = ?2"),
-            [old, new],
-        )?;
+    let sequence = |origin: i64| {
+        let sql = "SELECT sequence FROM _lantern_checkpoint WHERE origin = ?1";
+        transaction.query_row(sql, [origin], |row| row.get(0).map(from_sql))
+    };
+    let (end, checkpoint) = (sequence(new)?.max(scope.after), sequence(old)?);
+    if end > checkpoint {
+        return Err(CatalogError::Refused(vec![format!(
+            "source {}: the rebuild has read up to sequence {end}, the tables in use only up to {checkpoint}",
+            scope.source
+        )]));
     }
+    adopt_letters(transaction, scope, new, version)?;
+    let still_missing = adopt_gaps(transaction, scope, new, end)?;
     transaction.execute(
-        "UPDATE _lantern_checkpoint SET (sequence, published_ns, payload_sha256, committed_at) =
-             (SELECT sequence, published_ns, payload_sha256, committed_at FROM _lantern_checkpoint WHERE origin = ?2)
-         WHERE origin = ?1",
+        "UPDATE _lantern_ledger SET origin = ?1 WHERE origin = ?2",
         [old, new],
     )?;
+    extend_ledger(transaction, scope, end, checkpoint, still_missing, version)?;
+    let parts = sequences(&tables.kept);
+    if !parts.is_empty() && checkpoint > scope.after {
+        let kept: i64 = transaction.query_row(
+            &format!("SELECT count(*) FROM ({})", parts.join(" UNION ALL ")),
+            params![old, to_sql(scope.after + 1), to_sql(checkpoint)],
+            |row| row.get(0),
+        )?;
+        transaction.execute(
+            "UPDATE _lantern_ledger SET rows = rows + ?3, changed = changed + ?3
+             WHERE origin = ?1 AND last_sequence = ?2",
+            params![old, to_sql(checkpoint), kept],
+        )?;
+    }
     Ok(())
 }
 
-fn latest_origin(
+/// Dead letters of messages that were read again: one that was discarded stays discarded, and one whose message could be
+/// projected this time is resolved by the version that has done it.
+fn adopt_letters(
     transaction: &Transaction<'_>,
+    scope: &Scope,
+    new: i64,
+    version: VersionId,
+) -> Result<(), rusqlite::Error> {
+    let old = scope.origin.0;
+    let after = to_sql(scope.after);
+    transaction.execute(
+        "UPDATE _lantern_dead_letter AS n SET first_at = o.first_at, attempts = o.attempts + 1,
+             state = CASE WHEN o.state = 'discarded' THEN 'discarded' ELSE n.state END
+         FROM _lantern_dead_letter AS o
+         WHERE n.origin = ?2 AND o.origin = ?1 AND o.sequence = n.sequence AND o.sequence > ?3",
+        params![old, new, after],
+    )?;
+    transaction.execute(
+        "DELETE FROM _lantern_dead_letter AS o WHERE o.origin = ?1 AND o.sequence > ?3 AND EXISTS (
+             SELECT 1 FROM _lantern_dead_letter n WHERE n.origin = ?2 AND n.sequence = o.sequence)",
+        params![old, new, after],
+    )?;
+    transaction.execute(
+        "UPDATE _lantern_dead_letter SET resolved_by = ?3, attempts = attempts + 1, last_at = ?4, state = 'resolved'
+         WHERE origin = ?1 AND sequence > ?2",
+        params![old, after, version.0, Timestamp::now().0],
+    )?;
+    transaction
+        .execute(
+            "UPDATE _lantern_dead_letter SET origin = ?1 WHERE origin = ?2",
+            [old, new],
+        )
+        .map(|_| ())
+}
+
+/// Gaps from the scope's beginning to `end` are those that the rebuild has found; the others stay. Returns how many
+/// sequences behind `end` are missing.
+fn adopt_gaps(
+    transaction: &Transaction<'_>,
+    scope: &Scope,
+    new: i64,
+    end: u64,
+) -> Result<i64, rusqlite::Error> {
+    let (old, after, end) = (scope.origin.0, to_sql(scope.after), to_sql(end));
+    transaction.execute(
+        "INSERT INTO _lantern_gap (origin, first_sequence, last_sequence, exact, reason, recorded_at)
+         SELECT origin, max(first_sequence, ?3 + 1), last_sequence, exact, reason, recorded_at FROM _lantern_gap
+         WHERE origin = ?1 AND first_sequence <= ?2 AND last_sequence > ?3",
+        [old, after, end],
+    )?;
+    transaction.execute(
+        "UPDATE _lantern_gap SET last_sequence = ?2 WHERE origin = ?1 AND first_sequence <= ?2 AND last_sequence > ?2",
+        [old, after],
+    )?;
+    transaction.execute(
+        "DELETE FROM _lantern_gap WHERE origin = ?1 AND first_sequence > ?2 AND last_sequence <= ?3",
+        [old, after, end],
+    )?;
+    transaction.execute(
+        "UPDATE _lantern_gap SET first_sequence = ?3 + 1
+         WHERE origin = ?1 AND first_sequence > ?2 AND first_sequence <= ?3",
+        [old, after, end],
+    )?;
+    transaction.execute(
+        "UPDATE _lantern_gap SET origin = ?1 WHERE origin = ?2",
+        [old, new],
+    )?;
+    transaction.query_row(
+        "SELECT coalesce(sum(last_sequence - first_sequence + 1), 0) FROM _lantern_gap
+         WHERE origin = ?1 AND first_sequence > ?2",
+        [old, end],
+        |row| row.get(0),
+    )
+}
+
+/// The last range ends at the checkpoint, also where the stream holds no message behind `end`.
+fn extend_ledger(
+    transaction: &Transaction<'_>,
+    scope: &Scope,
+    end: u64,
+    checkpoint: u64,
+    missing: i64,
+    version: VersionId,
+) -> Result<(), rusqlite::Error> {
+    let (old, after) = (scope.origin.0, to_sql(scope.after));
+    if checkpoint == end {
+        return Ok(());
+    }
+    let extended = transaction.execute(
+        "UPDATE _lantern_ledger SET last_sequence = ?4, missing = missing + ?5
+         WHERE origin = ?1 AND first_sequence > ?2 AND last_sequence = ?3",
+        params![old, after, to_sql(end), to_sql(checkpoint), missing],
+    )?;
+    if extended == 0 {
+        transaction.execute(
+            "INSERT INTO _lantern_ledger (origin, plugin_version, first_sequence, last_sequence, messages, projected,
+                 skipped, dead, missing, rows, changed, first_at, last_at)
+             VALUES (?1, ?2, ?3, ?4, 0, 0, 0, 0, ?5, 0, 0, ?6, ?6)",
+            params![
+                old,
+                version.0,
+                to_sql(end + 1),
+                to_sql(checkpoint),
+                missing,
+                Timestamp::now().0
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+pub(super) fn latest_origin(
+    connection: &rusqlite::Connection,
     plugin: &str,
     source: &str,
 ) -> Result<Option<i64>, rusqlite::Error> {
-    transaction
+    connection
         .query_row(
             "SELECT id FROM _lantern_origin WHERE plugin = ?1 AND source = ?2 ORDER BY epoch DESC LIMIT 1",
             [plugin, source],
@@ -97,15 +279,15 @@ fn latest_origin(
         .optional()
 }
 
-/// Cuts the range of the ledger that lies on both sides of where the rebuild begins, and a gap that does. The part that
-/// stays is counted from what is there: rows, dead letters and gaps exactly; messages that were skipped on purpose left
-/// no trace, and are taken to lie in it as far as they fit.
-fn split_ledger(transaction: &Transaction<'_>, plugin: &str, scope: &Scope) -> Result<(), rusqlite::Error> {
+/// Cuts the range of the ledger that lies on both sides of where the rebuild begins. Rows, dead letters and gaps of the
+/// part that stays are counted; the number of its messages follows from those that were read again.
+fn split_ledger(
+    transaction: &Transaction<'_>,
+    scope: &Scope,
+    messages: u64,
+    tables: &TableSets,
+) -> Result<(), rusqlite::Error> {
     let (origin, after) = (scope.origin.0, to_sql(scope.after));
-    transaction.execute(
-        "UPDATE _lantern_gap SET last_sequence = ?2 WHERE origin = ?1 AND first_sequence <= ?2 AND last_sequence > ?2",
-        [origin, after],
-    )?;
     let spanning: Option<(i64, i64, i64)> = transaction
         .query_row(
             "SELECT id, first_sequence, skipped FROM _lantern_ledger
@@ -117,33 +299,29 @@ fn split_ledger(transaction: &Transaction<'_>, plugin: &str, scope: &Scope) -> R
     let Some((range, first, skipped)) = spanning else {
         return Ok(());
     };
-    let mut rows = 0;
-    let mut each = Vec::new();
-    for (table, _) in tables_of(transaction, plugin)? {
-        let part = format!(
-            "SELECT _sequence FROM {} WHERE _origin = {origin} AND _sequence BETWEEN {first} AND {after}",
-            quote_text(&table)
-        );
-        let sql = format!("SELECT count(*) FROM ({part})");
-        rows += transaction.query_row(&sql, [], |row| row.get::<_, i64>(0))?;
-        each.push(part);
-    }
-    let projected: i64 = if each.is_empty() {
-        0
-    } else {
-        let sql = format!("SELECT count(*) FROM ({})", each.join(" UNION "));
-        transaction.query_row(&sql, [], |row| row.get(0))?
-    };
+    let all = [&tables.replaced, &tables.kept, &tables.dropped]
+        .into_iter()
+        .flatten();
+    let parts = sequences(&all.cloned().collect::<Vec<_>>());
     let count = |sql: &str| transaction.query_row(sql, [origin, first, after], |row| row.get::<_, i64>(0));
+    let (rows, with_rows) = match parts.is_empty() {
+        true => (0, 0),
+        false => (
+            count(&format!("SELECT count(*) FROM ({})", parts.join(" UNION ALL ")))?,
+            count(&format!("SELECT count(*) FROM ({})", parts.join(" UNION ")))?,
+        ),
+    };
     let dead = count(
         "SELECT count(*) FROM _lantern_dead_letter
          WHERE origin = ?1 AND sequence BETWEEN ?2 AND ?3 AND state <> 'resolved'",
     )?;
     let missing = count(
-        "SELECT coalesce(sum(last_sequence - first_sequence + 1), 0) FROM _lantern_gap
-         WHERE origin = ?1 AND first_sequence >= ?2 AND last_sequence <= ?3",
+        "SELECT coalesce(sum(min(last_sequence, ?3) - max(first_sequence, ?2) + 1), 0) FROM _lantern_gap
+         WHERE origin = ?1 AND first_sequence <= ?3 AND last_sequence >= ?2",
     )?;
-    let skipped = skipped.min(after - first + 1 - projected - dead - missing).max(0);
+    let messages = to_sql(messages).max(with_rows + dead);
+    // Messages that have left nothing were skipped, or have given rows that have expired.
+    let skipped = skipped.min(messages - with_rows - dead);
     transaction
         .execute(
             "UPDATE _lantern_ledger SET last_sequence = ?2, messages = ?3, projected = ?4, skipped = ?5, dead = ?6,
@@ -151,8 +329,8 @@ fn split_ledger(transaction: &Transaction<'_>, plugin: &str, scope: &Scope) -> R
             params![
                 range,
                 after,
-                projected + skipped + dead,
-                projected,
+                messages,
+                messages - skipped - dead,
                 skipped,
                 dead,
                 missing,
