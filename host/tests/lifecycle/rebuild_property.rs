@@ -9,7 +9,7 @@ use super::rebuild_loss::{by, state};
 use super::*;
 
 /// Rounds of the ordinary run.
-const ROUNDS: u64 = 6;
+const ROUNDS: u64 = 12;
 
 /// SplitMix64: small, and the same everywhere.
 struct Random(u64);

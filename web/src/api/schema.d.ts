@@ -1893,6 +1893,10 @@ export interface components {
             rate?: number | null;
             /** @description Whether rows are kept whose messages are gone from their stream. */
             carry_over?: boolean;
+            /** @description Whether tables that the version does not declare are dropped; otherwise they stay. */
+            drop_undeclared?: boolean;
+            /** @description Whether the new tables are taken although their totals differ from those in use and nothing explains it. */
+            accept_differences?: boolean;
         };
         /** @description A token to be made. */
         NewToken: {
@@ -2167,6 +2171,34 @@ export interface components {
             /** @description Why it failed, or what holds it up. */
             reason: string | null;
             progress: components["schemas"]["RebuildProgress"] | null;
+            outcome: components["schemas"]["RebuildOutcome"] | null;
+        };
+        /** @description What a rebuild has come to. */
+        RebuildOutcome: {
+            /**
+             * Format: int64
+             * @description Messages that were read again.
+             */
+            messages: number;
+            /**
+             * Format: int64
+             * @description Rows of the tables that were rebuilt.
+             */
+            rows: number;
+            /**
+             * Format: int64
+             * @description Rows that were copied, because their messages were not read again.
+             */
+            carried_over: number;
+            /**
+             * Format: int64
+             * @description Rows by which tables have become smaller.
+             */
+            left_out: number;
+            /** @description The plugin's tables. */
+            tables: components["schemas"]["TableOutcome"][];
+            /** @description Differences that the operator has accepted. */
+            accepted?: string[];
         };
         /** @description How far a rebuild is. */
         RebuildProgress: {
@@ -2622,6 +2654,23 @@ export interface components {
             hints: {
                 [key: string]: string;
             };
+        };
+        /** @description What a rebuild has done to one table. */
+        TableOutcome: {
+            /** @description Its name. */
+            table: string;
+            /** @description `rebuilt`, `added`, `kept` (the new version does not declare it) or `dropped`. */
+            change: string;
+            /**
+             * Format: int64
+             * @description Rows before.
+             */
+            rows_before: number;
+            /**
+             * Format: int64
+             * @description Rows after.
+             */
+            rows_after: number;
         };
         /** @description A version that came, or that was made to run. */
         Taken: {
