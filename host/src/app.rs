@@ -316,6 +316,7 @@ async fn expire(store: Arc<Store>, lifecycle: Lifecycle, stop: CancellationToken
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
+        lifecycle.remove_old_tables();
         for table in &lifecycle.expiring_tables().await {
             loop {
                 match store.expire(table.clone(), Timestamp::now()).await {

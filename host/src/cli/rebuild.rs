@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,9 @@ pub struct RebuildArgs {
     /// Use the new tables although their totals differ from those in use and nothing explains the difference.
     #[arg(long)]
     accept_differences: bool,
+    /// How long the replaced tables are kept, for `lantern plugin rollback`, such as 1d, 12h or 30m; 0 removes them at once.
+    #[arg(long, value_name = "DURATION", default_value = "1d", value_parser = parse_duration)]
+    keep_old: Duration,
     /// Do not wait for the end.
     #[arg(long)]
     detach: bool,
@@ -88,6 +92,7 @@ struct Rebuild {
     reason: Option<String>,
     progress: Option<Progress>,
     outcome: Option<RebuildOutcome>,
+    previous_until: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
@@ -124,6 +129,7 @@ fn begin(args: &RebuildArgs, plugin: &Reference) -> Result<ExitCode, Failure> {
         "carry_over": args.carry_over,
         "drop_undeclared": args.drop_undeclared,
         "accept_differences": args.accept_differences,
+        "keep_old_s": args.keep_old.as_secs(),
     });
     let client = Client::open(&args.host)?;
     let begun: Rebuild = client.post_json(&format!("/api/v1/plugins/{}/rebuild", plugin.name), &body)?;
@@ -254,10 +260,23 @@ fn result(rebuild: &Rebuild) -> String {
             ),
         });
     }
+    if let Some(until) = &rebuild.previous_until {
+        text.push_str(&format!(
+            "  the replaced tables are kept until {}: lantern plugin rollback {} goes back to them\n",
+            table::to_the_second(until),
+            rebuild.plugin
+        ));
+    }
     for difference in &outcome.accepted {
         text.push_str(&format!("  accepted: {difference}\n"));
     }
     text
+}
+
+/// A duration, or 0.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|_| format!("{text:?} is not a duration; write it like 1d, 12h, 30m or 0"))
 }
 
 /// One line: a bar, what is done and left, the rate, and how long it takes still.
@@ -306,11 +325,29 @@ mod tests {
                 eta_seconds: Some(6.0),
             }),
             outcome: None,
+            previous_until: None,
         };
         assert_eq!(
             bar(&rebuild),
             "[#######-----------------------] 500 of 2000 messages, 250/s, 6 s left (held up: the broker is away)"
         );
+    }
+
+    #[test]
+    fn a_duration_has_a_unit() {
+        let seconds = |text: &str| parse_duration(text).map(|duration| duration.as_secs());
+        for (text, expected) in [
+            ("0", 0),
+            ("0s", 0),
+            ("1d", 86_400),
+            ("12h", 43_200),
+            ("30m", 1_800),
+        ] {
+            assert_eq!(seconds(text), Ok(expected), "{text}");
+        }
+        for text in ["", "1", "d", "-1d", "99999999999999999999d", "ä"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
     }
 
     #[test]
@@ -341,6 +378,7 @@ mod tests {
                 ],
                 accepted: Vec::new(),
             }),
+            previous_until: None,
         };
         assert_eq!(
             result(&rebuild),

@@ -46,6 +46,15 @@ pub struct Asked {
     /// Whether the new tables are taken although their totals differ from those in use and nothing explains it.
     #[serde(default)]
     accept_differences: bool,
+    /// For how many seconds the replaced tables are kept, so that a rollback can go back to them; 0 removes them at once.
+    #[serde(default = "keep_old_by_default")]
+    #[schema(default = 86_400)]
+    keep_old_s: u64,
+}
+
+/// A day.
+fn keep_old_by_default() -> u64 {
+    86_400
 }
 
 pub async fn list(
@@ -83,6 +92,7 @@ pub async fn begin(
         carry_over: asked.carry_over,
         drop_undeclared: asked.drop_undeclared,
         accept_differences: asked.accept_differences,
+        keep_old_s: asked.keep_old_s,
     };
     let by = Actor(operator.name);
     let id = state.lifecycle.rebuild(plugin.as_str(), request, &by).await?;

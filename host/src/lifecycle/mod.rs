@@ -39,7 +39,9 @@ use crate::schema::{ManifestDescription, PluginName};
 use crate::settings::PluginSettings;
 use crate::signature::{Fault, Policy, Verdict};
 use crate::status::Registry;
-use crate::store::{AdoptError, Adoption, Arrival, AuditEntry, AuditOutcome, CommitError, Healed, Store, Way};
+use crate::store::{
+    AdoptError, Adoption, Arrival, AuditEntry, AuditOutcome, CommitError, Healed, Store, Way,
+};
 use crate::telemetry::Metrics;
 
 pub use canary::{
@@ -266,6 +268,8 @@ pub struct Installed {
     pub digest: Digest,
     /// What came of the open dead letters, which a version that is activated tries first.
     pub healed: Healed,
+    /// The rebuild whose replaced tables are in use again, where a rollback went back to them.
+    pub restored: Option<i64>,
 }
 
 impl Lifecycle {
@@ -304,7 +308,7 @@ impl Lifecycle {
         .await
     }
 
-    /// Goes back to the version that ran before.
+    /// Goes back to the version that ran before; behind a rebuild whose replaced tables are kept, to those.
     ///
     /// # Errors
     /// See [`LifecycleError`].
@@ -312,6 +316,9 @@ impl Lifecycle {
         let inner = Arc::clone(&self.inner);
         let (plugin, by) = (plugin.to_owned(), by.clone());
         self.detached(async move {
+            if let Some(kept) = inner.kept_tables(&plugin).await? {
+                return inner.restore_tables(&plugin, kept, &by).await;
+            }
             let digest = inner.previous(&plugin).await?;
             let version = inner.version(&plugin, digest).await?;
             inner.switch(version, Way::Back, &by).await
@@ -390,6 +397,7 @@ fn installed(plugin: &Plugin) -> Installed {
         version: plugin.manifest().version.to_string(),
         digest: plugin.digest(),
         healed: Healed::default(),
+        restored: None,
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod begin;
 mod reach;
+mod restore;
 mod work;
 
 use std::collections::BTreeMap;
@@ -41,6 +42,8 @@ pub struct RebuildRequest {
     pub drop_undeclared: bool,
     /// Whether the new tables are taken although their totals differ from those in use and nothing explains it.
     pub accept_differences: bool,
+    /// For how many seconds the replaced tables are kept, so that a rollback can go back to them; 0 removes them at once.
+    pub keep_old_s: u64,
 }
 
 /// A rebuild as faces show it.
@@ -67,6 +70,8 @@ pub struct RebuildView {
     pub progress: Option<Progress>,
     /// When it is done: what it has come to.
     pub outcome: Option<RebuildOutcome>,
+    /// Until when the tables that it has replaced are kept (RFC 3339); a rollback goes back to them.
+    pub previous_until: Option<String>,
 }
 
 /// How far a rebuild is.
@@ -129,6 +134,11 @@ impl Lifecycle {
             .await
     }
 
+    /// Removes replaced tables whose time has passed, and what ended rebuilds have left, a few rows at a time.
+    pub fn remove_old_tables(&self) {
+        self.inner.clean_up();
+    }
+
     /// Ends a rebuild. The tables in use stay as they are.
     ///
     /// # Errors
@@ -179,6 +189,7 @@ fn view(record: &RebuildRecord, running: Option<&Running>) -> RebuildView {
             .or_else(|| running.and_then(|running| running.held_up.clone())),
         progress: running.map(|running| running.progress),
         outcome: record.outcome.clone(),
+        previous_until: record.previous_until.map(Timestamp::to_rfc3339),
     }
 }
 

@@ -56,8 +56,8 @@ pub use lock::LockError;
 pub use provenance::{LedgerSpan, Lineage, ProvenanceError, RowKey, TracedRow, VersionWork};
 pub use reader::Reader;
 pub use rebuild::{
-    HeadBounds, LedgerRange, RebuildId, RebuildOutcome, RebuildRecord, RebuildSurvey, Scope, SourceHistory,
-    TableOutcome, TableSurvey, Verification, VerifyRequest,
+    HeadBounds, KeptHistory, KeptTables, LedgerRange, RebuildId, RebuildOutcome, RebuildRecord,
+    RebuildSurvey, Scope, SourceHistory, TableOutcome, TableSurvey, Verification, VerifyRequest,
 };
 pub use rewrite::{Rewrite, Rewritten};
 pub use scratch::{Scratch, ScratchError};

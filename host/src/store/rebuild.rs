@@ -7,6 +7,7 @@
 
 mod carry;
 mod history;
+mod keep;
 mod survey;
 mod verify;
 
@@ -23,6 +24,7 @@ use super::{AdoptError, Store};
 use crate::batch::Timestamp;
 use crate::schema::Manifest;
 use history::{TableSets, adopt_history, cut, expired_of_kept, forget_dropped};
+pub use keep::{KeptHistory, KeptTables};
 pub use survey::{HeadBounds, LedgerRange, RebuildSurvey, SourceHistory, TableSurvey};
 pub use verify::{RebuildOutcome, TableOutcome, Verification, VerifyRequest};
 
@@ -61,6 +63,8 @@ pub struct RebuildRecord {
     pub reason: Option<String>,
     /// What it has come to, when it is done.
     pub outcome: Option<RebuildOutcome>,
+    /// Until when the tables that it has replaced are kept.
+    pub previous_until: Option<Timestamp>,
 }
 
 /// The part of a source's history that a rebuild reads again.
@@ -179,6 +183,34 @@ impl Store {
         verified: Verification,
     ) -> Result<bool, AdoptError> {
         self.call_catalog(move |connection| finish(connection, &adoption, &request, &verified))
+            .await
+    }
+
+    /// The tables that a plugin can go back to: those that its last rebuild has replaced, while they are kept.
+    ///
+    /// # Errors
+    /// As for [`Store::survey_rebuild`].
+    pub async fn kept_tables(&self, plugin: &str) -> Result<Option<KeptTables>, CommitError> {
+        let plugin = plugin.to_owned();
+        let now = Timestamp::now();
+        let read = self.look(move |connection| keep::kept_tables(connection, &plugin, now));
+        read.await
+            .map_err(|error: rusqlite::Error| CommitError::Unavailable(error.to_string()))
+    }
+
+    /// Goes back to the tables that a rebuild has replaced, with ledger, gaps, dead letters and checkpoints. `handled` is how
+    /// many messages the caller has seen in the ledger of each history.
+    ///
+    /// # Errors
+    /// See [`AdoptError`]; refused when messages have been handled meanwhile.
+    pub async fn restore_tables(
+        &self,
+        plugin: &str,
+        id: RebuildId,
+        handled: Vec<(OriginId, u64)>,
+    ) -> Result<(), AdoptError> {
+        let plugin = plugin.to_owned();
+        self.call_catalog(move |connection| keep::restore(connection, &plugin, id, &handled))
             .await
     }
 
@@ -354,6 +386,11 @@ fn finish(
     }
     let tables = table_sets(&transaction, &adoption.manifest, request.drop_undeclared)?;
     let version = version_id(&transaction, adoption)?;
+    keep::forget_earlier(&transaction, plugin)?;
+    let until = keep_until(request.keep_old_s);
+    if let Some(until) = until {
+        keep::copy_before(&transaction, id, plugin, until)?;
+    }
     for (scope, head) in scopes.iter().zip(&verified.heads) {
         cut(&transaction, plugin, scope, *head, &tables)?;
     }
@@ -398,6 +435,9 @@ fn finish(
         "UPDATE _lantern_plugin SET activated_at = ?2, failed = NULL WHERE id = ?1",
         params![version.0, adoption.at.0],
     )?;
+    if until.is_some() {
+        keep::mark_after(&transaction, id, plugin)?;
+    }
     let outcome = serde_json::to_string(&verified.outcome)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
     transaction.execute(
@@ -406,6 +446,12 @@ fn finish(
     )?;
     transaction.commit()?;
     Ok(true)
+}
+
+/// Until when replaced tables are kept; none when they go at once.
+fn keep_until(seconds: u64) -> Option<Timestamp> {
+    let microseconds = i64::try_from(seconds).ok()?.checked_mul(1_000_000)?;
+    (microseconds > 0).then(|| Timestamp(Timestamp::now().0.saturating_add(microseconds)))
 }
 
 fn rename(transaction: &Transaction<'_>, from: &str, to: &str) -> Result<(), rusqlite::Error> {
@@ -446,8 +492,10 @@ fn sweep(connection: &mut Connection) -> Result<bool, rusqlite::Error> {
         .query_row(
             "SELECT s.name FROM sqlite_schema s WHERE s.type = 'table' AND instr(s.name, '#') > 0
              AND (s.name LIKE '%#old' OR NOT EXISTS (SELECT 1 FROM _lantern_rebuild r
-                 WHERE r.state = 'running' AND s.name LIKE '%#' || r.id)) LIMIT 1",
-            [],
+                 WHERE r.state = 'running' AND s.name LIKE '%#' || r.id))
+             AND NOT EXISTS (SELECT 1 FROM _lantern_rebuild r
+                 WHERE r.previous_until > ?1 AND s.name LIKE '%#' || r.id || '#old') LIMIT 1",
+            [Timestamp::now().0],
             |row| row.get(0),
         )
         .optional()?;
@@ -468,7 +516,7 @@ fn rebuilds(connection: &Connection) -> Result<Vec<RebuildRecord>, rusqlite::Err
     connection
         .prepare(
             "SELECT r.id, r.plugin, p.digest, r.state, r.options, r.started_at, r.ended_at, r.reason,
-                    r.outcome
+                    r.outcome, r.previous_until
              FROM _lantern_rebuild r JOIN _lantern_plugin p ON p.id = r.plugin_version ORDER BY r.id DESC",
         )?
         .query_map([], |row| {
@@ -485,6 +533,7 @@ fn rebuilds(connection: &Connection) -> Result<Vec<RebuildRecord>, rusqlite::Err
                 outcome: row
                     .get::<_, Option<String>>(8)?
                     .and_then(|text| serde_json::from_str(&text).ok()),
+                previous_until: row.get::<_, Option<i64>>(9)?.map(Timestamp),
             })
         })?
         .collect()

@@ -116,6 +116,7 @@ async fn one_round(random: &mut Random) -> bool {
         .and_then(|views| views.first().map(|view| view.state.clone()));
     if end.as_deref() == Some("done") {
         let from = request.from_sequence.unwrap_or(1).max(model.first);
+        let older = model.handled.clone();
         for (sequence, handled) in (1_u64..).zip(&mut model.handled) {
             if sequence >= from {
                 *handled = letter;
@@ -137,6 +138,14 @@ async fn one_round(random: &mut Random) -> bool {
             );
             assert_eq!(scene.query(&total), ["1"], "{what}");
         }
+        if request.keep_old_s > 0 && random.one_in(2) {
+            roll_back(&scene, &mut model, older, random, &what).await;
+            assert_eq!(
+                scene.query(rows),
+                model.rows(&model.handled),
+                "after the rollback: {what}"
+            );
+        }
     } else {
         assert_eq!(state(&scene), before, "{what}: {begun:?}");
         let asks_nothing = !request.carry_over && request.from_sequence.is_none();
@@ -152,6 +161,28 @@ async fn one_round(random: &mut Random) -> bool {
     scene.close().await;
     scene.sound();
     end.as_deref() == Some("done")
+}
+
+/// Goes back to the replaced tables, after some more messages.
+async fn roll_back(scene: &Scene, model: &mut Model, older: Vec<u8>, random: &mut Random, what: &str) {
+    let last = older[older.len() - 1];
+    model.handled = older;
+    let first = model.texts.len();
+    for n in first as u64 + 1..=first as u64 + random.next(20) {
+        model.texts.push(n.to_string());
+        model.handled.push(last);
+    }
+    scene.publish(&model.texts[first..]).await;
+    scene.wait_for_checkpoint(model.texts.len() as u64).await;
+    let back = scene.lifecycle().rollback("evolving", &operator()).await;
+    let back = back.unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert!(back.restored.is_some(), "{what}");
+    let (count, seen) = (model.rows(&model.handled).len(), "SELECT count(*) FROM evolved");
+    scene
+        .wait("the rows of the version before", |scene| {
+            scene.query(seen) == [count.to_string()]
+        })
+        .await;
 }
 
 /// Messages, handled by one version after the other.
@@ -226,6 +257,7 @@ async fn request(scene: &Scene, random: &mut Random) -> (u8, RebuildRequest) {
         carry_over: random.one_in(2),
         from_sequence: random.one_in(3).then(|| 1 + random.next(count)),
         drop_undeclared: random.one_in(2),
+        keep_old_s: if random.one_in(2) { 3_600 } else { 0 },
         ..by(letter)
     };
     (letter, request)

@@ -184,6 +184,8 @@ pub fn kill_rebuilding(rounds: usize) -> (Outcome, u64) {
                 "rebuild",
                 "obs-events",
                 "--detach",
+                "--keep-old",
+                "0",
                 "--rate",
                 &rate.to_string(),
                 "--data-dir",

@@ -1897,6 +1897,12 @@ export interface components {
             drop_undeclared?: boolean;
             /** @description Whether the new tables are taken although their totals differ from those in use and nothing explains it. */
             accept_differences?: boolean;
+            /**
+             * Format: int64
+             * @description For how many seconds the replaced tables are kept, so that a rollback can go back to them; 0 removes them at once.
+             * @default 86400
+             */
+            keep_old_s?: number;
         };
         /** @description A token to be made. */
         NewToken: {
@@ -2172,6 +2178,8 @@ export interface components {
             reason: string | null;
             progress: components["schemas"]["RebuildProgress"] | null;
             outcome: components["schemas"]["RebuildOutcome"] | null;
+            /** @description Until when the tables that it has replaced are kept (RFC 3339); a rollback goes back to them. */
+            previous_until: string | null;
         };
         /** @description What a rebuild has come to. */
         RebuildOutcome: {
@@ -2692,6 +2700,11 @@ export interface components {
             differences: components["schemas"]["Difference"][];
             /** @description What came of the open dead letters, when it was made to run. */
             healed?: components["schemas"]["Healed"];
+            /**
+             * Format: int64
+             * @description The rebuild whose replaced tables are in use again, where a rollback went back to them.
+             */
+            restored?: number;
         };
         /** @description A token, without its text: that is nowhere. */
         Token: {

@@ -81,6 +81,7 @@ struct Taken {
     effect: Effect,
     differences: Vec<Difference>,
     healed: Option<Healed>,
+    restored: Option<i64>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -227,6 +228,11 @@ fn render(taken: &Taken) -> String {
         let Healed { tried, resolved, .. } = healed;
         text.push_str(&format!("\n{resolved} of {tried} dead letters now decode\n"));
     }
+    if let Some(rebuild) = taken.restored {
+        text.push_str(&format!(
+            "\nthe tables from before rebuild {rebuild} are in use again; messages that were handled since are read again\n"
+        ));
+    }
     let next = match state.as_str() {
         "active" if is_new && taken.from.is_some() => {
             format!("to go back: lantern plugin rollback {plugin}")
@@ -262,6 +268,7 @@ mod tests {
                 effect: Effect::Additive,
             }],
             healed: None,
+            restored: None,
         };
         assert_eq!(
             render(&taken),

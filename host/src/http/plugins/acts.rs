@@ -52,6 +52,10 @@ pub struct Taken {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     healed: Option<Healed>,
+    /// The rebuild whose replaced tables are in use again, where a rollback went back to them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    restored: Option<i64>,
 }
 
 pub async fn install(
@@ -261,6 +265,7 @@ async fn taken(
         plugin,
         version,
         digest,
+        restored,
         ..
     } = installed;
     let mut differences = match before.as_deref().map(str::parse) {
@@ -280,9 +285,10 @@ async fn taken(
     for difference in differences.iter_mut().filter(|_| runs) {
         if difference.effect == Effect::NeedsRebuild {
             difference.effect = Effect::None;
-            difference
-                .words
-                .push_str("; it stays in the table, and new rows have no value there");
+            difference.words.push_str(match restored {
+                Some(_) => "; the tables from before the rebuild are in use again",
+                None => "; it stays in the table, and new rows have no value there",
+            });
         }
     }
     Ok(Taken {
@@ -295,5 +301,6 @@ async fn taken(
         from: before,
         differences,
         healed,
+        restored,
     })
 }

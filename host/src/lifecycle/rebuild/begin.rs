@@ -194,7 +194,7 @@ impl Inner {
                 .iter()
                 .find(|history| history.origin == scope.origin);
             let available = match history {
-                Some(history) => self.available(version, scope, history).await?,
+                Some(history) => self.available(version, scope, history).await?.1,
                 None => 0,
             };
             found.push(SourceReach {
@@ -209,15 +209,16 @@ impl Inner {
         }
     }
 
-    /// How many of the messages that the ledger counts behind the scope's beginning the stream still holds, at most.
+    /// How many of the messages that the ledger counts behind the scope's beginning the stream still holds: at least and at
+    /// most.
     pub(super) async fn available(
         &self,
         version: &Version,
         scope: &Scope,
         history: &SourceHistory,
-    ) -> Result<u64, LifecycleError> {
+    ) -> Result<(u64, u64), LifecycleError> {
         let Some((stream, subjects)) = stream_of(version, &scope.source) else {
-            return Ok(0);
+            return Ok((0, 0));
         };
         let unavailable = |error: &dyn std::fmt::Display| LifecycleError::Unavailable(error.to_string());
         let broker = &self.parts.broker;
@@ -227,14 +228,15 @@ impl Inner {
             .map_err(|error| unavailable(&error))?;
         // Work queues and interest streams delete what was acknowledged.
         if facts.is_none_or(|facts| facts.retention != Retention::Limits) {
-            return Ok(0);
+            return Ok((0, 0));
         }
-        let mut available = 0;
+        let mut available = (0, 0);
         for segment in reach::segments(history, scope.after, subjects) {
             let counted = broker
                 .messages_between(stream, &segment.subjects, segment.after, segment.through)
                 .await;
-            available += counted.map_err(|error| unavailable(&error))?.1;
+            let (least, most) = counted.map_err(|error| unavailable(&error))?;
+            available = (available.0 + least, available.1 + most);
         }
         Ok(available)
     }

@@ -414,7 +414,8 @@ impl Work<'_> {
                     self.inner
                         .available(self.version, scope, history)
                         .await
-                        .map_err(|error| error.to_string())?,
+                        .map_err(|error| error.to_string())?
+                        .1,
                 ),
                 None => None,
             });
@@ -425,6 +426,7 @@ impl Work<'_> {
             scopes: self.scopes.clone(),
             available,
             drop_undeclared: self.options.request.drop_undeclared,
+            keep_old_s: self.options.request.keep_old_s,
         })
     }
 

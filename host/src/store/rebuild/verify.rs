@@ -61,6 +61,8 @@ pub struct VerifyRequest {
     pub available: Vec<Option<u64>>,
     /// Whether tables that the version does not declare are dropped.
     pub drop_undeclared: bool,
+    /// For how many seconds the replaced tables are kept; 0 removes them at once.
+    pub keep_old_s: u64,
 }
 
 /// The result of the comparison.

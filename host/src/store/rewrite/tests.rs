@@ -61,7 +61,10 @@ struct Past {
 async fn past(dir: &std::path::Path, dice: &mut Dice) -> Past {
     let store = Store::open(Config::new(dir)).await.unwrap();
     let bad = store.adopt(adoption(notes("bad"))).await.unwrap();
-    let good = store.activate(adoption(notes("good")), Way::Forward).await.unwrap();
+    let good = store
+        .activate(adoption(notes("good")), Way::Forward)
+        .await
+        .unwrap();
     let attached = store.begin_epoch(first_epoch()).await.unwrap();
     let now = Timestamp::now();
     let mut handled = BTreeMap::new();
@@ -286,7 +289,10 @@ async fn a_range_that_has_changed_or_belongs_to_the_active_version_is_left_alone
     for (first, through) in [(span.first + 1, span.last), (span.first, span.last + 1)] {
         assert_eq!(store.rewrite(rewrite(first, through)).await.unwrap(), None);
     }
-    store.activate(adoption(notes("bad")), Way::Forward).await.unwrap();
+    store
+        .activate(adoption(notes("bad")), Way::Forward)
+        .await
+        .unwrap();
     assert_eq!(store.rewrite(rewrite(span.first, span.last)).await.unwrap(), None);
     past.scene.store.close().await;
 }
