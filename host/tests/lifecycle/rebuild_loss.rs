@@ -395,7 +395,7 @@ async fn a_rollback_goes_back_to_the_replaced_tables_and_reads_again_what_came_s
     let mut scene = Scene::start().await;
     scene.swap(b'j').await.unwrap();
     let text = |n: u64| {
-        if n % 10 == 0 {
+        if n.is_multiple_of(10) {
             format!("never {n}")
         } else {
             n.to_string()
