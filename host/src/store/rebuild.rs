@@ -394,7 +394,7 @@ fn finish(
     for (scope, head) in scopes.iter().zip(&verified.heads) {
         cut(&transaction, plugin, scope, *head, &tables)?;
     }
-    forget_dropped(&transaction, plugin, &tables.dropped)?;
+    forget_dropped(&transaction, plugin, &tables)?;
     let expired = expired_of_kept(&transaction, id, plugin, scopes, &tables)?;
     for scope in scopes {
         adopt_history(&transaction, id, plugin, scope, version, &tables)?;

@@ -382,6 +382,33 @@ async fn a_table_that_the_version_does_not_declare_stays_until_it_is_dropped_on_
     scene.sound();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_range_that_is_kept_does_not_count_rows_of_a_dropped_table() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'j').await.unwrap();
+    scene.publish(1..=60).await;
+    scene.wait_for_checkpoint(60).await;
+    scene.swap(b'i').await.unwrap();
+    scene.publish(61..=100).await;
+    scene.wait_for_checkpoint(100).await;
+    let request = RebuildRequest {
+        drop_undeclared: true,
+        ..from(61)
+    };
+    let done = scene.rebuild(request).await.unwrap();
+    assert_eq!(done.state, "done", "{done:?}");
+    assert_eq!(
+        scene.query("SELECT note, count(*) FROM evolved GROUP BY note ORDER BY note"),
+        ["i|40", "j|60"]
+    );
+    assert_eq!(
+        scene.query("SELECT first_sequence, rows, changed FROM _lantern_ledger ORDER BY first_sequence"),
+        ["1|60|60", "61|40|40"]
+    );
+    scene.close().await;
+    scene.sound();
+}
+
 /// With the version that has this letter; what it replaces is kept.
 fn keeping(letter: u8) -> RebuildRequest {
     RebuildRequest {

@@ -46,28 +46,29 @@ pub(super) fn cut(
     Ok(())
 }
 
-/// Takes the rows of tables that are dropped out of the ranges that stay.
+/// Takes the rows of tables that are dropped out of the ranges that stay: what is left in them are the rows of the other
+/// tables. How often a dropped table's rows were updated is counted nowhere, so these are counted anew.
 pub(super) fn forget_dropped(
     transaction: &Transaction<'_>,
     plugin: &str,
-    dropped: &[String],
+    tables: &TableSets,
 ) -> Result<(), rusqlite::Error> {
-    if dropped.is_empty() {
+    if tables.dropped.is_empty() {
         return Ok(());
     }
-    let parts = dropped.iter().map(|table| {
+    let parts = tables.replaced.iter().map(|table| {
         format!(
             "SELECT count(*) AS n FROM {} WHERE _origin = l.origin AND _sequence BETWEEN l.first_sequence AND \
              l.last_sequence",
             quote_text(table)
         )
     });
-    let parts: Vec<String> = parts.collect();
-    let gone = format!("(SELECT sum(n) FROM ({}))", parts.join(" UNION ALL "));
+    let parts: Vec<String> = parts.chain(["SELECT 0 AS n".to_owned()]).collect();
+    let left = format!("(SELECT sum(n) FROM ({}))", parts.join(" UNION ALL "));
     transaction
         .execute(
             &format!(
-                "UPDATE _lantern_ledger AS l SET rows = max(rows - {gone}, 0), changed = max(changed - {gone}, 0)
+                "UPDATE _lantern_ledger AS l SET rows = {left}, changed = {left}, inserted = {left}, updated = 0
                  WHERE l.origin IN (SELECT id FROM _lantern_origin WHERE plugin = ?1)"
             ),
             [plugin],
@@ -146,7 +147,7 @@ pub(super) fn adopt_history(
             |row| row.get(0),
         )?;
         transaction.execute(
-            "UPDATE _lantern_ledger SET rows = rows + ?3, changed = changed + ?3
+            "UPDATE _lantern_ledger SET rows = rows + ?3, changed = changed + ?3, inserted = inserted + ?3
              WHERE origin = ?1 AND last_sequence = ?2",
             params![old, to_sql(checkpoint), kept],
         )?;

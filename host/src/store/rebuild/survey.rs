@@ -232,6 +232,7 @@ fn ranges(connection: &Connection, history: &SourceHistory) -> Result<Vec<Ledger
                 missing: number(8)?,
                 rows: number(9)?,
                 changed: number(10)?,
+                ..Counts::default()
             },
             head: None,
         });
