@@ -2,6 +2,9 @@
 //!
 //! It needs only what a Rust toolchain brings; the rest it fetches. The last line is always
 //! `N passed, N failed`, summed over all test programs.
+//!
+//! Environment variables reach the tests: `LANTERN_REBUILD_SEED` and `LANTERN_REBUILD_ROUNDS` choose other and longer runs of
+//! the property test of rebuilds.
 
 mod clock;
 mod deny;
