@@ -123,6 +123,21 @@ async fn dial(
     })
 }
 
+/// Keeps panics of the library's tasks off the terminal, for commands: the default hook prints them with a backtrace,
+/// although a reader that meets one reads the message in another way.
+pub fn hide_library_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let place = panic.location().map(std::panic::Location::file);
+            if !place.is_some_and(|file| file.contains("/async-nats-")) {
+                before(panic);
+            }
+        }));
+    });
+}
+
 /// Cancels its token when it is dropped. The event callback owns it: the library drops the callback when its connection
 /// task has ended, for whatever reason, and gives no other sign.
 struct EndGuard(DropGuard);

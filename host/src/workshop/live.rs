@@ -96,6 +96,7 @@ pub async fn connect(config: Config) -> Result<Broker, LiveError> {
 /// # Errors
 /// See [`LiveError`].
 pub async fn read(config: Config, stream: &str, part: Part) -> Result<Read, LiveError> {
+    crate::broker::hide_library_panics();
     let broker = connect(config).await?;
     let read = read_part(&broker, stream, part).await;
     broker.stop().await;
@@ -125,6 +126,8 @@ async fn read_part(broker: &Broker, stream: &str, part: Part) -> Result<Read, Li
     }
     reading.close().await;
     if let Part::Last(wanted) = part {
+        // No plugin sees them, and one would make a sample of JSON look like text.
+        messages.retain(|message| !message.is_delete_marker());
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
         messages.drain(..messages.len().saturating_sub(wanted));
     }

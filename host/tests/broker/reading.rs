@@ -77,6 +77,7 @@ async fn messages_that_break_a_connection_and_large_ones_are_read_past() {
         .await
         .unwrap();
     publish(&server, 153, 150).await;
+    publish_raw(&server, b"NATS/1.0\r\nX: a\rb\r\n\r\n", b"the library panics").await;
     let mut reading = broker.read(STREAM, &[], 1).await.unwrap().unwrap();
     let mut read = Vec::new();
     loop {
@@ -86,7 +87,7 @@ async fn messages_that_break_a_connection_and_large_ones_are_read_past() {
         }
         read.extend(sequences(&batch));
     }
-    assert_eq!(read, (1..=302).collect::<Vec<_>>());
+    assert_eq!(read, (1..=303).collect::<Vec<_>>());
     reading.close().await;
     assert!(
         broker.link().borrow().is_connected(),

@@ -149,3 +149,41 @@ fn delete_markers_are_skipped() {
     assert_eq!(query(dir.path(), sums), ["6|2|3|1"]);
     sound(dir.path());
 }
+
+#[test]
+fn a_sample_of_a_stream_leaves_out_delete_markers_and_gets_past_bad_headers() {
+    let server = NatsServer::start();
+    run(async {
+        let stream = async_nats::jetstream::stream::Config {
+            name: "OBS_EVENTS".into(),
+            subjects: vec!["obs.>".into()],
+            ..Default::default()
+        };
+        server.jetstream().await.create_stream(stream).await.unwrap();
+    });
+    publish(&server, &obs(1, 2));
+    publish_raw(&server, "obs.pc-1", b"NATS/1.0\r\nKV-Operation: DEL\r\n\r\n", "");
+    publish_raw(&server, "obs.pc-1", PANICS, &obs(3, 1)[0].1);
+    let dir = tempfile::tempdir().unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_lantern"))
+        .args([
+            "plugin",
+            "new",
+            "seen",
+            "--from-stream",
+            "OBS_EVENTS",
+            "--nats",
+            &server.url(),
+        ])
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{stderr}");
+    assert!(
+        stdout.contains("3 messages") && stdout.contains("pc_id"),
+        "{stdout}"
+    );
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}
