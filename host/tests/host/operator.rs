@@ -413,7 +413,9 @@ fn an_operator_tries_a_version_traces_its_rows_and_makes_its_work_again() {
         scene.host.url()
     );
     says(
-        &scene.done(&format!("plugin install {there} --data-dir {data}")),
+        &scene.done(&format!(
+            "plugin install {there} --from-token-file {data}/operator.token --data-dir {data}"
+        )),
         &["evolving 1.4.0", "is installed"],
     );
     says(&scene.fails("plugin canary evolving", 2), &["which version"]);
