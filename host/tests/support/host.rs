@@ -150,6 +150,11 @@ impl Host {
         self.child.id()
     }
 
+    /// How it ended, when it has ended by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     /// Kill -9.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

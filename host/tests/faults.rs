@@ -1,0 +1,89 @@
+//! A seeded nemesis against the real program and a real broker: processes are killed, frozen and restarted, the disk is
+//! full, databases and streams are deleted, restored and changed, plugins are swapped, rolled back and rebuilt, and
+//! publishers send what no plugin can decode. A journal of the acknowledged publishes says at the end what should be there.
+//!
+//! `cargo xtask faults --minutes N --seed S` runs it longer; the seed (`LANTERN_SEED`) determines the schedule.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    dead_code,
+    reason = "clippy.toml allows them in tests, but clippy does not take a test's helpers for tests"
+)]
+
+#[path = "support/evolving.rs"]
+mod evolving;
+#[path = "support/host.rs"]
+mod host;
+#[path = "support/nats.rs"]
+mod nats;
+
+#[path = "faults/disk.rs"]
+mod disk;
+#[path = "faults/journal.rs"]
+mod journal;
+#[path = "faults/plan.rs"]
+mod plan;
+#[path = "faults/raw.rs"]
+mod raw;
+#[path = "faults/settle.rs"]
+mod settle;
+#[path = "faults/streams.rs"]
+mod streams;
+#[path = "faults/verdict.rs"]
+mod verdict;
+#[path = "faults/world.rs"]
+mod world;
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use plan::{Action, Plan};
+use world::World;
+
+/// How long the nemesis acts when nobody says: short enough for every run of the tests.
+const MINUTES_DEFAULT: f64 = 1.0;
+
+/// What the host may take beyond that before this process ends itself: a host that never prints its first line would keep
+/// it waiting for ever.
+const GRACE: Duration = Duration::from_secs(420);
+
+fn from_environment<T: std::str::FromStr>(name: &str) -> Option<T> {
+    let text = std::env::var(name).ok()?;
+    let parsed = text.parse().ok();
+    assert!(parsed.is_some(), "{name}={text} is not a number");
+    parsed
+}
+
+#[test]
+fn no_message_is_lost_or_stored_twice_whatever_the_nemesis_does() {
+    let minutes = from_environment("LANTERN_FAULTS_MINUTES").unwrap_or(MINUTES_DEFAULT);
+    let time = Duration::from_secs_f64(minutes * 60.0);
+    let seed = from_environment("LANTERN_SEED").unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        now.as_micros() as u64
+    });
+    println!("LANTERN_SEED={seed}");
+    // Builds plugins first, which may wait for another build.
+    let mut world = World::new(minutes);
+    let began = Instant::now();
+    std::thread::spawn(move || {
+        std::thread::sleep(time + GRACE);
+        eprintln!("stuck: no end {GRACE:?} after the time was over; LANTERN_SEED={seed}");
+        std::process::exit(101);
+    });
+    let mut actions = 0;
+    for action in Plan::new(seed, world.can_fill_disk()) {
+        if began.elapsed() >= time {
+            break;
+        }
+        println!("{:7.1} s  {action:?}", began.elapsed().as_secs_f64());
+        if action != Action::Settle {
+            actions += 1;
+        }
+        world.act(&action);
+    }
+    let counts = world.finish();
+    println!("seed {seed}, {actions} actions: {counts}");
+}

@@ -1,0 +1,492 @@
+//! The host, the broker and the publisher of a run, and how each fault is done to them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{FromConsumer, pull};
+use async_nats::jetstream::stream::{Config, Stream as Handle};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::disk::SmallDisk;
+use super::evolving;
+use super::host::{Host, plugin_folder};
+use super::journal::{Journal, Publisher, context};
+use super::nats::NatsServer;
+use super::plan::Action;
+use super::raw;
+use super::streams::{HEADERS, HOSTILE, Stream};
+use super::verdict::{Fate, Kind};
+
+/// Longer than anything takes on a busy machine with two cores; beyond it the host is stuck.
+pub const LIMIT: Duration = Duration::from_secs(120);
+
+pub const PLUGINS: [&str; 3] = ["obs-events", "evolving", "misbehaving"];
+const LETTERS: [u8; 6] = [b'a', b'b', b'd', b'e', b'g', b'i'];
+const DATABASE: [&str; 3] = ["lantern.db", "lantern.db-wal", "lantern.db-shm"];
+
+/// Everything of a run. Fields are dropped in this order: the processes before their disk.
+pub struct World {
+    pub host: Option<Host>,
+    pub publisher: Publisher,
+    pub broker: NatsServer,
+    pub journal: Journal,
+    plugins: tempfile::TempDir,
+    /// Versions to swap to, copies, and the host's log.
+    folder: tempfile::TempDir,
+    pub data: PathBuf,
+    /// The id of the newest message in the copy of the broker's store.
+    broker_copy: Option<u64>,
+    disk: Option<SmallDisk>,
+}
+
+impl World {
+    pub fn new(minutes: f64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let plugins = plugin_folder(&["obs-events"]);
+        fs::write(
+            plugins.path().join("misbehaving.wasm"),
+            evolving::build("misbehaving"),
+        )
+        .unwrap();
+        fs::write(plugins.path().join("evolving.wasm"), evolving::version(b'a')).unwrap();
+        for letter in LETTERS {
+            let file = folder.path().join(format!("{}.wasm", char::from(letter)));
+            fs::write(file, evolving::version(letter)).unwrap();
+        }
+        let disk = SmallDisk::mount(folder.path().join("disk"), 128 + (16.0 * minutes) as u64);
+        if disk.is_none() {
+            println!("no full disks in this run: this user may not mount a small disk");
+        }
+        let data = match &disk {
+            Some(disk) => disk.0.join("data"),
+            None => folder.path().join("data"),
+        };
+        let broker = NatsServer::start();
+        let journal = Journal::default();
+        let mut world = Self {
+            host: None,
+            publisher: Publisher::start(broker.url(), journal.clone()),
+            broker,
+            journal,
+            plugins,
+            folder,
+            data,
+            broker_copy: None,
+            disk,
+        };
+        for stream in Stream::ALL {
+            world.create(stream);
+        }
+        world.start_host();
+        world
+    }
+
+    pub fn can_fill_disk(&self) -> bool {
+        self.disk.is_some()
+    }
+
+    fn start_host(&mut self) {
+        let mut command = Host::command(&self.data, &self.broker.url(), self.plugins.path());
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log())
+            .unwrap();
+        command.stderr(log);
+        if self.disk.is_some() {
+            // Otherwise the reserve takes a part of the small disk.
+            command.env("LANTERN__STORE__RESERVE_SIZE", "0");
+        }
+        self.host = Some(Host::spawn(command));
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("host.log")
+    }
+
+    pub fn end_host(&mut self, kill: bool) {
+        let Some(mut host) = self.host.take() else {
+            return;
+        };
+        if let Some(status) = host.ended() {
+            panic!("the host ended by itself: {status}");
+        }
+        if kill {
+            host.kill();
+        } else {
+            let (status, _) = host.terminate();
+            assert!(status.success(), "the host ended with {status}");
+        }
+    }
+
+    /// A command of an operator. What is refused is printed, and part of the run.
+    pub fn operate(&self, arguments: &[&str]) -> bool {
+        let output = Command::new(env!("CARGO_BIN_EXE_lantern"))
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env("LANTERN__DATA_DIR", &self.data)
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        if !output.status.success() {
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            println!(
+                "           lantern {}: {}",
+                arguments.join(" "),
+                error.lines().next().unwrap_or("?")
+            );
+        }
+        output.status.success()
+    }
+
+    /// Does something to a stream that is there; none when the broker does not answer.
+    fn with_stream<T>(&self, stream: Stream, work: impl AsyncFnOnce(Handle) -> Option<T>) -> Option<T> {
+        run(async {
+            let context = context(&self.broker.url()).await?;
+            let handle = context.get_stream(stream.name()).await.ok()?;
+            work(handle).await
+        })
+    }
+
+    fn create(&mut self, stream: Stream) {
+        let created = run(async {
+            let config = Config {
+                name: stream.name().to_owned(),
+                subjects: vec![stream.subjects().to_owned()],
+                ..Config::default()
+            };
+            // The host may have created it already.
+            context(&self.broker.url())
+                .await
+                .unwrap()
+                .get_or_create_stream(config)
+                .await
+        });
+        created.unwrap();
+    }
+
+    /// Changes the fate of messages, as the nemesis knows it.
+    fn fate(&self, change: impl Fn(u64, Stream, u64, Fate) -> Fate) {
+        for (&id, sent) in self.journal.entries().iter_mut() {
+            if sent.fate != Fate::Unacknowledged {
+                sent.fate = change(id, sent.stream, sent.sequence, sent.fate);
+            }
+        }
+    }
+
+    /// What only the database knew may be gone with it.
+    fn forget_database(&self) {
+        self.fate(|_, _, _, fate| match fate {
+            Fate::Removed | Fate::Stored => Fate::Gone,
+            other => other,
+        });
+    }
+
+    pub fn act(&mut self, action: &Action) {
+        if let Some(status) = self.host.as_mut().and_then(Host::ended) {
+            panic!("the host ended by itself: {status}");
+        }
+        match action {
+            Action::Rest(ms) => pause(*ms),
+            Action::RestartHost {
+                kill,
+                down_ms,
+                meanwhile,
+            } => {
+                self.end_host(*kill);
+                if let Some(action) = meanwhile {
+                    self.act(action);
+                }
+                pause(*down_ms);
+                self.start_host();
+            }
+            Action::FreezeHost(ms) => self.freeze_host(*ms),
+            Action::RestartBroker { kill, down_ms } => {
+                if *kill {
+                    self.broker.kill();
+                } else {
+                    self.broker.stop();
+                }
+                pause(*down_ms);
+                self.broker.restart();
+            }
+            Action::FreezeBroker(ms) => {
+                self.broker.freeze();
+                pause(*ms);
+                self.broker.thaw();
+            }
+            Action::FillDisk(ms) => {
+                if let Some(disk) = &self.disk {
+                    disk.fill();
+                    pause(*ms);
+                    disk.free();
+                }
+            }
+            Action::CopyDatabase | Action::RestoreDatabase | Action::DeleteDatabase { .. } => {
+                self.act_on_database(action);
+            }
+            Action::CopyBroker | Action::RevertBroker { .. } => self.act_on_store(action),
+            Action::Purge { .. }
+            | Action::DeleteMessage { .. }
+            | Action::RecreateStream { .. }
+            | Action::DeleteConsumer(_)
+            | Action::ChangeConsumer(_) => self.act_on_stream(action),
+            Action::Swap(letter) => {
+                self.operate(&["plugin", "install", &format!("{letter}.wasm"), "--activate"]);
+            }
+            Action::Rollback => {
+                self.operate(&["plugin", "rollback", "evolving"]);
+            }
+            Action::Rebuild { plugin, carry_over } => {
+                let carry_over = if *carry_over { &["--carry-over"][..] } else { &[] };
+                self.operate(&[&["rebuild", plugin, "--detach"][..], carry_over].concat());
+            }
+            Action::Pause { plugin, ms } => {
+                self.operate(&["plugin", "pause", plugin]);
+                pause(*ms);
+                self.operate(&["plugin", "resume", plugin]);
+            }
+            Action::Undecodable(_) | Action::Malformed(_) | Action::Hostile(_) => self.publish_bad(action),
+            Action::Settle => println!("           {}", self.settle()),
+        }
+    }
+
+    fn freeze_host(&self, ms: u64) {
+        let pid = self
+            .host
+            .as_ref()
+            .and_then(|host| Pid::from_raw(host.pid() as i32));
+        let Some(pid) = pid else { return };
+        kill_process(pid, Signal::STOP).unwrap();
+        pause(ms);
+        kill_process(pid, Signal::CONT).unwrap();
+    }
+
+    fn act_on_database(&mut self, action: &Action) {
+        let copy = self.folder.path().join("copy.db");
+        match action {
+            Action::CopyDatabase => {
+                let fresh = self.folder.path().join("fresh.db");
+                drop(fs::remove_file(&fresh));
+                let connection = rusqlite::Connection::open(self.data.join("lantern.db")).unwrap();
+                connection.busy_timeout(Duration::from_secs(5)).unwrap();
+                let copied = connection.execute("VACUUM INTO ?1", [fresh.to_str().unwrap()]);
+                match copied {
+                    Ok(_) => fs::rename(fresh, copy).unwrap(),
+                    Err(error) => println!("           not copied: {error}"),
+                }
+            }
+            Action::RestoreDatabase if copy.exists() => {
+                self.end_host(true);
+                self.delete_database();
+                fs::copy(copy, self.data.join("lantern.db")).unwrap();
+                self.start_host();
+            }
+            Action::DeleteDatabase { running: true } => self.delete_database(),
+            Action::DeleteDatabase { running: false } => {
+                self.end_host(true);
+                self.delete_database();
+                self.start_host();
+            }
+            _ => println!("           there is no copy"),
+        }
+    }
+
+    fn delete_database(&self) {
+        for file in DATABASE {
+            drop(fs::remove_file(self.data.join(file)));
+        }
+        self.forget_database();
+    }
+
+    fn act_on_store(&mut self, action: &Action) {
+        let (store, copy) = (self.broker.folder().join("js"), self.folder.path().join("js"));
+        match (action, self.broker_copy) {
+            (Action::CopyBroker, _) => {
+                self.publisher.pause();
+                self.broker.stop();
+                drop(fs::remove_dir_all(&copy));
+                copy_folder(&store, &copy);
+                self.broker.restart();
+                self.broker_copy = Some(self.journal.last());
+                self.publisher.resume();
+            }
+            (Action::RevertBroker { settled }, Some(newest)) => {
+                if *settled {
+                    println!("           {}", self.settle());
+                }
+                self.publisher.pause();
+                self.broker.stop();
+                fs::remove_dir_all(&store).unwrap();
+                copy_folder(&copy, &store);
+                self.broker.restart();
+                let settled = *settled;
+                self.fate(|id, _, _, fate| {
+                    if id > newest {
+                        taken_away(fate, settled)
+                    } else {
+                        fate
+                    }
+                });
+                self.publisher.resume();
+                // The host has to see it before the next fault: two histories on each other it cannot tell apart.
+                self.catch_up();
+            }
+            _ => println!("           there is no copy"),
+        }
+    }
+
+    fn act_on_stream(&mut self, action: &Action) {
+        match *action {
+            Action::Purge { stream, percent } => {
+                self.publisher.pause();
+                let cut = self.with_stream(stream, async |handle| {
+                    let state = handle.get_info().await.ok()?.state;
+                    let held = (state.last_sequence + 1).saturating_sub(state.first_sequence);
+                    let cut = state.first_sequence + (held * percent).div_ceil(100);
+                    // Whether it is done or not: what is purged has a row or a gap, and what is not has a row.
+                    drop(handle.purge().sequence(cut).await);
+                    Some(cut)
+                });
+                self.fate(|_, of, sequence, fate| match fate {
+                    Fate::InStream if of == stream && cut.is_some_and(|cut| sequence < cut) => Fate::Removed,
+                    other => other,
+                });
+                self.publisher.resume();
+            }
+            Action::DeleteMessage { stream, behind } => {
+                let deleted = self.with_stream(stream, async |handle| {
+                    let state = handle.get_info().await.ok()?.state;
+                    let sequence = state.last_sequence.checked_sub(behind)?;
+                    drop(handle.delete_message(sequence).await);
+                    Some(sequence)
+                });
+                self.fate(|_, of, sequence, fate| match fate {
+                    Fate::InStream if of == stream && Some(sequence) == deleted => Fate::Removed,
+                    other => other,
+                });
+            }
+            Action::RecreateStream { stream, settled } => {
+                if settled {
+                    println!("           {}", self.settle());
+                }
+                self.publisher.pause();
+                let deleted = run(async {
+                    let context = context(&self.broker.url()).await?;
+                    context.delete_stream(stream.name()).await.ok()
+                });
+                assert!(deleted.is_some(), "{} cannot be deleted", stream.name());
+                self.create(stream);
+                self.broker_copy = None;
+                self.fate(|_, of, _, fate| {
+                    if of == stream {
+                        taken_away(fate, settled)
+                    } else {
+                        fate
+                    }
+                });
+                self.publisher.resume();
+                self.catch_up();
+            }
+            Action::DeleteConsumer(stream) => {
+                self.with_stream(stream, async |handle| {
+                    handle.delete_consumer(stream.consumer()).await.ok()
+                });
+            }
+            Action::ChangeConsumer(stream) => {
+                self.with_stream(stream, async |handle| {
+                    let info = handle.consumer_info(stream.consumer()).await.ok()?;
+                    let mut config = pull::Config::try_from_consumer_config(info.config).ok()?;
+                    config.ack_wait = Duration::from_secs(3);
+                    config.max_ack_pending = 50;
+                    handle.update_consumer(config).await.ok()
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn publish_bad(&self, action: &Action) {
+        if let Action::Malformed(which) = action {
+            let (headers, stream) = (HEADERS[which % HEADERS.len()], Stream::Obs);
+            let id = self.journal.begin(stream, Kind::Row);
+            let payload = stream.payload(id);
+            let stored = raw::publish(self.broker.raw(), stream.subject(), headers, payload.as_bytes());
+            if let Some(sequence) = stored {
+                self.journal.acknowledged(id, sequence);
+            }
+            return;
+        }
+        run(async {
+            let Some(context) = context(&self.broker.url()).await else {
+                return;
+            };
+            match action {
+                Action::Undecodable(count) => {
+                    for _ in 0..*count {
+                        let bad = |id| format!("bad {id}");
+                        self.journal
+                            .publish(&context, Stream::Obs, Kind::DeadLetter, bad)
+                            .await;
+                    }
+                }
+                Action::Hostile(which) => {
+                    let word = HOSTILE[which % HOSTILE.len()];
+                    let bad = |id| format!("{word} {id}");
+                    self.journal
+                        .publish(&context, Stream::Evil, Kind::DeadLetter, bad)
+                        .await;
+                }
+                _ => {}
+            }
+        });
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.log()).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            println!("the end of the host's log:");
+            println!("{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+        }
+    }
+}
+
+/// A message whose stream was taken away: it stays in the database where it was seen there.
+fn taken_away(fate: Fate, seen: bool) -> Fate {
+    match fate {
+        Fate::InStream if seen => Fate::Stored,
+        Fate::Removed | Fate::Stored if seen => fate,
+        Fate::Stored => Fate::Stored,
+        _ => Fate::Gone,
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_folder(&path, &target);
+        } else {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+pub fn pause(ms: u64) {
+    std::thread::sleep(Duration::from_millis(ms));
+}
+
+pub fn run<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(work)
+}

@@ -1,0 +1,45 @@
+//! `cargo xtask faults`: a seeded nemesis against the real program and a real broker. The code is the test
+//! `host/tests/faults.rs`; this command builds what it needs and runs it for longer than `cargo xtask test` does.
+
+use anyhow::Result;
+
+use crate::{
+    bench::with_environment,
+    plugins, process, setup,
+    workspace::{Profile, Workspace},
+};
+
+/// What may be chosen for `cargo xtask faults`.
+#[derive(clap::Args, Debug)]
+pub struct Options {
+    /// For how long faults happen
+    #[arg(long, default_value_t = 10.0)]
+    minutes: f64,
+    /// Repeats the schedule of a run that printed this seed; without it, the clock chooses
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+/// Fails when a message is lost, stored twice or unexpected, or the host is stuck.
+pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    let tools = setup::run(workspace)?;
+    plugins::build(workspace, Profile::Dev)?;
+    println!("==> faults");
+    let mut command = process::cargo(&workspace.root);
+    command.args([
+        "test",
+        "--locked",
+        "--workspace",
+        "--test",
+        "faults",
+        "--",
+        "--nocapture",
+    ]);
+    command.arg("no_message_is_lost");
+    with_environment(&mut command, workspace, &tools);
+    command.env("LANTERN_FAULTS_MINUTES", options.minutes.to_string());
+    if let Some(seed) = options.seed {
+        command.env("LANTERN_SEED", seed.to_string());
+    }
+    process::run(&mut command)
+}
