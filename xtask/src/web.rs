@@ -46,6 +46,17 @@ pub fn check(workspace: &Workspace, each: impl FnMut(&str)) -> Result<()> {
     npm(workspace, &["run", "size"])
 }
 
+/// The unit tests of the page, in a time zone and, where `prefix` is the beginning of a command, behind that.
+pub fn unit(workspace: &Workspace, prefix: &[&str], zone: &str, each: impl FnMut(&str)) -> Result<()> {
+    let words = [prefix, &["npm", "run", "unit"]].concat();
+    let mut command = Command::new(words[0]);
+    command
+        .current_dir(folder(workspace))
+        .args(&words[1..])
+        .env("TZ", zone);
+    process::run_lines(&mut command, each)
+}
+
 /// The page in a browser, on a real host with a real broker and real plugins.
 pub fn drive(workspace: &Workspace, tools: &Tools, each: impl FnMut(&str)) -> Result<()> {
     let mut command = browser_command(workspace, tools, "browser", Profile::Dev)?;

@@ -73,7 +73,7 @@ mod tests {
         let (first, second) = (boot().unwrap(), boot().unwrap());
         assert_eq!(first.len(), 1);
         assert_eq!(first, second);
-        assert!(first[0].at < chrono::Utc::now());
+        assert_eq!(first[0].at.timestamp().to_string(), first[0].record_id);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::ffi::OsStr;
 
 use anyhow::Result;
 
-use super::{Session, Verdict, some};
-use crate::process;
+use super::{Session, Tally, Verdict, some};
+use crate::{process, web};
 
 /// A time zone (one ahead of UTC and one behind it, each off by a half hour) and a shift of the clock.
 const CLOCKS: [(&str, &str); 2] = [("Asia/Kolkata", "+370d"), ("America/St_Johns", "-1d")];
@@ -21,14 +21,24 @@ const TARGETS: [&str; 2] = ["--lib --bins --features lantern/oci", "--test api"]
 pub fn check(session: &mut Session) -> Result<Verdict> {
     let shifts = process::answer(OsStr::new("faketime"), &["--version"]).is_some();
     for (zone, shift) in CLOCKS {
+        // Time that is only measured (the monotonic clock) stays as it is.
+        let prefix: &[&str] = match shifts {
+            true => &["faketime", "--exclude-monotonic", "-f", shift],
+            false => &[],
+        };
         for targets in TARGETS {
             let mut command = session.test_command();
             command.args(targets.split(' ')).env("TZ", zone);
             if shifts {
-                command.args(["--config", &runner(shift)]);
+                // Cargo starts the test programs, and only those, behind this.
+                command.args(["--config", &format!(r#"target."cfg(all())".runner={prefix:?}"#)]);
             }
             some(session.run_tests(command)?)?;
         }
+        let mut here = Tally::default();
+        let outcome = web::unit(&session.workspace, prefix, zone, |line| here.print(line));
+        session.tally.add(here);
+        outcome?;
     }
     if shifts {
         return Ok(Verdict::Done);
@@ -37,10 +47,4 @@ pub fn check(session: &mut Session) -> Result<Verdict> {
         "tests ran in other time zones but not at other dates: `faketime` is not installed (Debian: apt-get install faketime)"
             .to_owned(),
     ))
-}
-
-/// The cargo setting that starts test programs, and only those, with a shifted clock. Time that is only measured (the
-/// monotonic clock) stays as it is.
-fn runner(shift: &str) -> String {
-    format!(r#"target."cfg(all())".runner=["faketime","--exclude-monotonic","-f","{shift}"]"#)
 }
