@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::layers::{Origin, variable_name};
 use super::settings::{Kind, Preset, SETTINGS};
-use super::value::expected;
+use super::value::{Value, expected};
 use super::{DATA_DIR_VARIABLE, Resolved};
 
 /// Each setting with its value and where that comes from; valid as a TOML file. Passwords are left out.
@@ -12,7 +12,10 @@ pub fn show(resolved: &Resolved) -> String {
     let lines: Vec<(String, String)> = SETTINGS
         .iter()
         .map(|setting| match resolved.get(setting.path) {
-            Some((value, origin)) => (format!("{} = {value}", setting.path), origin.to_string()),
+            Some((value, origin)) => {
+                let value = written(setting.kind, value);
+                (format!("{} = {value}", setting.path), origin.to_string())
+            }
             None => match setting.preset {
                 Preset::Derived(from) => (format!("# {} =", setting.path), format!("default ({from})")),
                 _ => (format!("# {} =", setting.path), "not set".to_owned()),
@@ -32,6 +35,15 @@ pub fn show(resolved: &Resolved) -> String {
         let _ = writeln!(text, "{left:width$}  # {origin}");
     }
     text
+}
+
+/// A value as a TOML file would have it. Passwords in broker addresses are left out; what stands before an `@` in a log
+/// filter is the name of a span and no password.
+pub(super) fn written(kind: Kind, value: &Value) -> String {
+    match (kind, value) {
+        (Kind::LogFilter, Value::Text(filter)) => serde_json::Value::String(filter.clone()).to_string(),
+        _ => value.to_string(),
+    }
 }
 
 /// A commented configuration file with every setting at its default.

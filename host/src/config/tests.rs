@@ -294,6 +294,13 @@ fn show_tells_each_origin_and_no_secret() {
 }
 
 #[test]
+fn a_log_filter_is_shown_as_it_was_written() {
+    let file = written("log.filter = 'inf@o,x=debug'\n", &[], &[]);
+    let shown = resolve(&file.sources).0.show();
+    assert!(shown.contains("log.filter = \"inf@o,x=debug\""), "{shown}");
+}
+
+#[test]
 fn what_show_and_reference_print_is_configuration() {
     let (resolved, _) = resolve(&Sources::default());
     let shown = written(&resolved.show(), &[], &[]);

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::batch::{Delivery, Timestamp};
@@ -111,8 +111,15 @@ pub struct Envelope {
     headers: BTreeMap<String, Values>,
     published: Option<String>,
     sequence: Option<u64>,
+    /// The document `null` is a payload as well.
+    #[serde(default, deserialize_with = "present")]
     payload: Option<Box<RawValue>>,
     payload_base64: Option<String>,
+}
+
+/// A field that is there, whatever its value.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// The values of one header.
@@ -427,9 +434,10 @@ mod tests {
 
     #[test]
     fn envelopes_keep_every_byte() {
-        let payloads: [&[u8]; 7] = [
+        let payloads: [&[u8]; 8] = [
             br#"{"b":1.50, "a":2}"#,
             b"[1]",
+            b"null",
             b"\"text in JSON\"",
             b"<34>1 2003-10-11T22:14:15.003Z mymachine su - ID47",
             b"{\"a\":1}\n",

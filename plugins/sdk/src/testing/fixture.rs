@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::{PUBLISHED, SEQUENCE};
@@ -56,8 +56,15 @@ struct Envelope {
     headers: BTreeMap<String, Header>,
     published: Option<Timestamp>,
     sequence: Option<u64>,
+    /// The document `null` is a payload as well.
+    #[serde(default, deserialize_with = "present")]
     payload: Option<Box<RawValue>>,
     payload_base64: Option<String>,
+}
+
+/// A field that is there, whatever its value.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -214,6 +221,8 @@ mod tests {
         let case = read("n.messages.jsonl", many).unwrap();
         assert_eq!(case.messages[0].message(true).payload, b"a \"word\"");
         assert_eq!(case.messages[1].message(true).payload, b"\xff");
+        let null = read("q.message.json", r#"{"payload":null}"#).unwrap();
+        assert_eq!(null.messages[0].message(true).payload, b"null");
         assert!(read("o.message.json", "{}").is_err());
         assert!(read("p.message.json", r#"{"payload":1,"body":2}"#).is_err());
     }
