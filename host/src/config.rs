@@ -3,6 +3,8 @@
 //!
 //! Two types: [`Sources`] is what was written, [`Config`] is what it means. The program sees only the second.
 
+#[doc(hidden)]
+pub mod fuzzing;
 mod keys;
 mod layers;
 mod rules;

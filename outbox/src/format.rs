@@ -113,6 +113,11 @@ pub(crate) fn decode(bytes: &Bytes) -> Result<Event, Corrupt> {
     Ok(event)
 }
 
+/// The first line of a file with this body.
+pub(crate) fn first_line_of(body: &[u8]) -> String {
+    first_line(crc32fast::hash(body))
+}
+
 fn first_line(checksum: u32) -> String {
     format!("{MAGIC}{VERSION} {checksum:08x}\n")
 }

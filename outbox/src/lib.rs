@@ -57,6 +57,8 @@ mod drain;
 mod entry;
 mod event;
 mod format;
+#[doc(hidden)]
+pub mod fuzzing;
 mod lanes;
 mod lines;
 mod outbox;

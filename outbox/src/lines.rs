@@ -514,6 +514,19 @@ fn all(reader: &mut impl BufRead, limit: usize) -> io::Result<Line> {
     }
 }
 
+/// All lines of an input that is read `buffer` bytes at a time; `None` stands for one that is too long.
+pub(crate) fn split(input: &[u8], buffer: usize, limit: usize) -> Vec<Option<Vec<u8>>> {
+    let mut reader = io::BufReader::with_capacity(buffer, input);
+    let mut lines = Vec::new();
+    while let Ok(Some(line)) = next_line(&mut reader, limit, lines.is_empty()) {
+        lines.push(match line {
+            Line::Whole(bytes) => Some(bytes),
+            Line::TooLong => None,
+        });
+    }
+    lines
+}
+
 /// The next line, without its `\n` or `\r\n`; `None` at the end. A byte order mark before the first is dropped.
 fn next_line(reader: &mut impl BufRead, limit: usize, first: bool) -> io::Result<Option<Line>> {
     let mut bytes = Vec::new();

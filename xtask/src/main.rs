@@ -6,6 +6,8 @@
 mod bench;
 mod demo;
 mod digest;
+mod faults;
+mod fuzz;
 mod languages;
 mod plugins;
 mod process;
@@ -55,6 +57,10 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Kills, freezes, fills, deletes, restores and swaps at random, and checks that no message is lost or stored twice
+    Faults(faults::Options),
+    /// Fuzzes everything that parses untrusted bytes, with libFuzzer
+    Fuzz(fuzz::Options),
     /// Measures one plugin in Rust, JavaScript and Python; needs node with npm, and Python
     Languages {
         /// With an optimized host
@@ -94,6 +100,8 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Pictures => web::pictures(&workspace)?,
         Task::Frames(options) => web::frames(&workspace, &options)?,
         Task::Bench { arguments } => bench::run(&workspace, &arguments)?,
+        Task::Faults(options) => faults::run(&workspace, &options)?,
+        Task::Fuzz(options) => fuzz::run(&workspace, &options)?,
         Task::Languages { release } => languages::run(&workspace, release)?,
         Task::Tidy { freeze: Some(folder) } => tidy::freeze(&workspace.root, &folder)?,
         Task::Tidy { freeze: None } => tidy::check(&workspace.root)?,

@@ -19,7 +19,7 @@ use anyhow::{Result, bail};
 
 use crate::{
     bench::with_environment,
-    languages, plugins, process,
+    fuzz, languages, plugins, process,
     setup::{self, Tools},
     tidy, web,
     workspace::{Profile, Workspace},
@@ -40,7 +40,7 @@ pub struct Options {
 type Run = fn(&mut Session) -> Result<Verdict>;
 
 /// The stages in the order of what they cost, so that a slip is found early.
-const STAGES: [(&str, Run); 13] = [
+const STAGES: [(&str, Run); 14] = [
     ("fmt", fmt),
     ("tidy", |session| {
         tidy::check(&session.workspace.root).map(|()| Verdict::Done)
@@ -71,6 +71,10 @@ const STAGES: [(&str, Run); 13] = [
         } else {
             no_examples()
         })
+    }),
+    ("fuzz", |session| {
+        let skipped = fuzz::check(&session.workspace)?;
+        Ok(skipped.map_or(Verdict::Done, Verdict::Skipped))
     }),
     ("languages", |session| {
         languages::check(&session.workspace).map(|()| Verdict::Done)

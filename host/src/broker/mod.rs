@@ -27,6 +27,15 @@ mod stored;
 mod stream;
 mod suspects;
 
+/// The parsers of this module, for the fuzz targets.
+#[doc(hidden)]
+pub mod fuzzing {
+    /// The headers in the bytes that a publisher sent.
+    pub fn headers(bytes: &[u8]) -> Vec<(String, String)> {
+        super::headers::from_bytes(bytes)
+    }
+}
+
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};

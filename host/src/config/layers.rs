@@ -199,16 +199,21 @@ fn read_file(path: &Path, entries: &mut Vec<Entry>, problems: &mut Problems) {
             return;
         }
     };
-    let (table, errors) = DeTable::parse_recoverable(&text);
+    read_toml(path, &text, entries, problems);
+}
+
+/// Reads the text of the file at `path`, which is only named in problems.
+pub(super) fn read_toml(path: &Path, text: &str, entries: &mut Vec<Entry>, problems: &mut Problems) {
+    let (table, errors) = DeTable::parse_recoverable(text);
     // What the parser guessed after an error would be reported as unknown settings.
     if errors.is_empty() {
-        walk(path, &text, "", table.get_ref(), entries, problems);
+        walk(path, text, "", table.get_ref(), entries, problems);
     }
     for error in errors {
         let at = error.span().map_or(0, |span| span.start);
         let origin = Origin::File {
             path: path.to_owned(),
-            line: line_of(&text, at),
+            line: line_of(text, at),
         };
         let message = format!("this is not TOML: {}", clean_text(error.message(), 200));
         problems.push(Problem::new(

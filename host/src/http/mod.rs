@@ -10,6 +10,8 @@ mod change;
 mod csv;
 mod cursor;
 mod dead_letters;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod guard;
 mod health;

@@ -158,7 +158,7 @@ impl Plan {
             }
             21..=22 => Action::DeleteConsumer(stream),
             23 => Action::ChangeConsumer(stream),
-            24..=26 => Action::Swap(['a', 'b', 'd', 'e', 'g', 'i'][random.below(6) as usize]),
+            24..=26 => Action::Swap(['a', 'd', 'e', 'g', 'i'][random.below(5) as usize]),
             27 => Action::Rollback,
             28..=29 => Action::Rebuild {
                 plugin,

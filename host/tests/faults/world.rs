@@ -23,7 +23,7 @@ use super::verdict::{Fate, Kind};
 pub const LIMIT: Duration = Duration::from_secs(120);
 
 pub const PLUGINS: [&str; 3] = ["obs-events", "evolving", "misbehaving"];
-const LETTERS: [u8; 6] = [b'a', b'b', b'd', b'e', b'g', b'i'];
+const LETTERS: [u8; 5] = [b'a', b'd', b'e', b'g', b'i'];
 const DATABASE: [&str; 3] = ["lantern.db", "lantern.db-wal", "lantern.db-shm"];
 
 /// Everything of a run. Fields are dropped in this order: the processes before their disk.

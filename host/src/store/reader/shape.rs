@@ -89,6 +89,11 @@ impl Shape {
         })
     }
 
+    /// A table of which no index is known: enough to read a query.
+    pub(crate) fn unindexed(entry: TableEntry) -> Result<Self, ReadError> {
+        Self::new(entry, Vec::new())
+    }
+
     fn new(entry: TableEntry, mut indexes: Vec<ShapeIndex>) -> Result<Self, ReadError> {
         let what = || format!("the description of table {}", entry.name);
         let columns = entry

@@ -1,0 +1,97 @@
+//! What clients of the API write: the query that selects rows, and cursors.
+
+use std::sync::LazyLock;
+
+use lantern::batch::Value;
+use lantern::http::fuzzing;
+use lantern::schema::ColumnType;
+use lantern::schema::description::TableDescription;
+use lantern::store::reader::{Selection, Test};
+
+use crate::text;
+
+/// A table with a column of each type.
+const TABLE: &str = r#"{
+  "doc": "", "primary_key": [], "indexes": [], "retention_days": null, "hints": {},
+  "columns": [
+    {"name": "t", "type": "text", "nullable": true, "role": "entity", "unit": null, "doc": "", "hints": {}},
+    {"name": "at", "type": "timestamp", "nullable": true, "role": "time", "unit": null, "doc": "", "hints": {}},
+    {"name": "ok", "type": "boolean", "nullable": true, "role": "facet", "unit": null, "doc": "", "hints": {}},
+    {"name": "n", "type": "integer", "nullable": true, "role": "measure", "unit": "By", "doc": "", "hints": {}},
+    {"name": "r", "type": "real", "nullable": true, "role": "measure", "unit": null, "doc": "", "hints": {}},
+    {"name": "b", "type": "blob", "nullable": true, "role": null, "unit": null, "doc": "", "hints": {}},
+    {"name": "j", "type": "json", "nullable": true, "role": null, "unit": null, "doc": "", "hints": {}}
+  ]}"#;
+
+const TYPES: [ColumnType; 7] = [
+    ColumnType::Text,
+    ColumnType::Timestamp,
+    ColumnType::Boolean,
+    ColumnType::Integer,
+    ColumnType::Real,
+    ColumnType::Blob,
+    ColumnType::Json,
+];
+
+static DESCRIPTION: LazyLock<Option<TableDescription>> = LazyLock::new(|| serde_json::from_str(TABLE).ok());
+
+/// The query of a request for rows: what is accepted has values of its columns' types, within all bounds.
+pub fn selection(input: &[u8]) {
+    let Some(description) = &*DESCRIPTION else {
+        assert!(DESCRIPTION.is_some(), "the table above is none");
+        return;
+    };
+    if let Ok(selection) = fuzzing::selection(description, text(input)) {
+        check(&selection);
+    }
+}
+
+fn check(selection: &Selection) {
+    let values: usize = selection
+        .conditions
+        .iter()
+        .map(|one| values_of(&one.test).len())
+        .sum();
+    assert!(
+        selection.conditions.len() <= 50 && values <= 50,
+        "more than 50 filters"
+    );
+    for condition in &selection.conditions {
+        let column = TYPES[condition.column];
+        for value in values_of(&condition.test) {
+            let fits = match (value, column) {
+                (Value::Text(text), ColumnType::Text) | (Value::Json(text), ColumnType::Json) => {
+                    !text.contains('\0')
+                }
+                (Value::Real(real), ColumnType::Real) => real.is_finite(),
+                (Value::Boolean(_), ColumnType::Boolean)
+                | (Value::Integer(_), ColumnType::Integer)
+                | (Value::Blob(_), ColumnType::Blob)
+                | (Value::Timestamp(_), ColumnType::Timestamp) => true,
+                _ => false,
+            };
+            assert!(fits, "{condition:?}");
+        }
+    }
+    let sought = selection.search.as_deref().unwrap_or_default();
+    assert!(sought.len() <= 1_024 && !sought.contains('\0'), "{sought:?}");
+    if let (Some(from), Some(to)) = (selection.from, selection.to) {
+        assert!(from < to, "a range that ends before it begins");
+    }
+}
+
+fn values_of(test: &Test) -> &[Value] {
+    match test {
+        Test::OneOf { values, .. } => values,
+        Test::Not(value) | Test::Compare(_, value) => std::slice::from_ref(value),
+        _ => &[],
+    }
+}
+
+/// A cursor of each kind of list: what is accepted names the same place when it is written again.
+pub fn cursor(input: &[u8]) {
+    let cursor = text(input);
+    fuzzing::cursor("rows things desc:at 00", cursor);
+    // Nearly no text is base64 of something that is meant; so the bytes are tried as what is inside as well.
+    fuzzing::cursor_of("rows things desc:at 00", input);
+}

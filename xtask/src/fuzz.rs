@@ -1,0 +1,256 @@
+//! `cargo xtask fuzz`: libFuzzer on everything that parses untrusted bytes.
+//!
+//! The targets are functions of the crate `lantern-fuzz`. One program holds all of them. It shares every compiled dependency
+//! with the other builds: coverage is added only to the crates that hold the parsers (`fuzz/instrument`), and libFuzzer is
+//! built by itself (`fuzz/engine`). The stable compiler is enough; libFuzzer needs a C++ compiler.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Mutex,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::Deserialize;
+
+use crate::{
+    process,
+    workspace::{Profile, Workspace},
+};
+
+/// What may be chosen for `cargo xtask fuzz`.
+#[derive(clap::Args, Debug)]
+pub struct Options {
+    /// Fuzz only these targets; without any, all of them
+    targets: Vec<String>,
+    /// Minutes for each target
+    #[arg(long, default_value_t = 1.0)]
+    minutes: f64,
+}
+
+/// Fuzzes the targets of `options`. Fails when one of them crashes, hangs or needs too much memory.
+pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    let time = Duration::try_from_secs_f64(options.minutes * 60.0).context("--minutes is not a time")?;
+    let known = targets(workspace)?;
+    if let Some(unknown) = options.targets.iter().find(|name| !known.contains(name)) {
+        bail!("no target {unknown:?}; the targets are {}", known.join(", "));
+    }
+    let chosen = if options.targets.is_empty() {
+        known
+    } else {
+        options.targets.clone()
+    };
+    if let Some(reason) = missing() {
+        bail!(reason);
+    }
+    all(workspace, &chosen, time)
+}
+
+/// Every target for a minute, as `cargo xtask test` runs them. Returns the reason when this machine cannot.
+pub fn check(workspace: &Workspace) -> Result<Option<String>> {
+    if let Some(reason) = missing() {
+        return Ok(Some(reason));
+    }
+    all(workspace, &targets(workspace)?, Duration::from_secs(60))?;
+    Ok(None)
+}
+
+/// Why there can be no fuzzing here.
+fn missing() -> Option<String> {
+    if !cfg!(target_os = "linux") {
+        return Some("fuzzing is set up for Linux only".to_owned());
+    }
+    let found = process::answer(OsStr::new("c++"), &["--version"]).is_some();
+    (!found).then(|| "libFuzzer needs a C++ compiler, and `c++` is not on PATH".to_owned())
+}
+
+/// The names of all targets: each has a corpus.
+fn targets(workspace: &Workspace) -> Result<Vec<String>> {
+    let folder = workspace.root.join("fuzz/corpus");
+    let entries = folder
+        .read_dir()
+        .with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn all(workspace: &Workspace, targets: &[String], time: Duration) -> Result<()> {
+    let engine = build_engine(workspace)?;
+    build_program(workspace, &engine)?;
+    let job = Job {
+        workspace,
+        program: workspace.program(Profile::Dev, "fuzz"),
+        time,
+    };
+    println!(
+        "    {} targets, {} s each; logs, new inputs and crashes go to {}",
+        targets.len(),
+        time.as_secs(),
+        workspace.shown(&job.folder())
+    );
+    let waiting = Mutex::new(targets.iter());
+    let failed = Mutex::new(Vec::new());
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers.min(targets.len()) {
+            scope.spawn(|| {
+                while let Some(target) = next(&waiting) {
+                    if let Err(error) = job.run(target) {
+                        println!("    FAILED {target}: {error:#}");
+                        lock(&failed).push(target.clone());
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap_or_default();
+    if !failed.is_empty() {
+        bail!("fuzzing found inputs that fail in {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+fn next<'a>(waiting: &Mutex<std::slice::Iter<'a, String>>) -> Option<&'a String> {
+    lock(waiting).next()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// A line of `cargo build --message-format=json`.
+#[derive(Deserialize)]
+struct Message {
+    reason: String,
+    package_id: Option<String>,
+    out_dir: Option<PathBuf>,
+}
+
+/// Builds libFuzzer and returns the library.
+fn build_engine(workspace: &Workspace) -> Result<PathBuf> {
+    let mut command = process::cargo(&workspace.root);
+    command
+        .args([
+            "build",
+            "--locked",
+            "--quiet",
+            "--message-format=json-render-diagnostics",
+        ])
+        .args(["--manifest-path", "fuzz/engine/Cargo.toml", "--target-dir"])
+        .arg(workspace.root.join("target/fuzz/engine"));
+    let mut folder = None;
+    process::run_lines(&mut command, |line| {
+        if let Ok(message) = serde_json::from_str::<Message>(line)
+            && message.reason == "build-script-executed"
+            && message
+                .package_id
+                .is_some_and(|package| package.contains("libfuzzer-sys"))
+        {
+            folder = message.out_dir;
+        }
+    })?;
+    let library = folder
+        .map(|folder| folder.join("libfuzzer.a"))
+        .filter(|library| library.is_file());
+    library.ok_or_else(|| anyhow!("the build of fuzz/engine left no libfuzzer.a"))
+}
+
+/// Builds the program with coverage. `--workspace` gives the dependencies the features that all other builds give them.
+fn build_program(workspace: &Workspace, engine: &Path) -> Result<()> {
+    let mut command = process::cargo(&workspace.root);
+    command
+        .args([
+            "build",
+            "--locked",
+            "--workspace",
+            "--features",
+            "lantern-fuzz/engine",
+            "--bin",
+            "fuzz",
+        ])
+        .env("RUSTC_WORKSPACE_WRAPPER", workspace.root.join("fuzz/instrument"))
+        .env("LANTERN_LIBFUZZER", engine);
+    process::run(&mut command)
+}
+
+struct Job<'a> {
+    workspace: &'a Workspace,
+    program: PathBuf,
+    time: Duration,
+}
+
+impl Job<'_> {
+    fn folder(&self) -> PathBuf {
+        self.workspace.root.join("target/fuzz")
+    }
+
+    /// Fuzzes one target.
+    fn run(&self, target: &str) -> Result<()> {
+        let (found, crashes) = (
+            self.folder().join("corpus").join(target),
+            self.folder().join("crashes"),
+        );
+        for folder in [&found, &crashes] {
+            fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        let log = self.folder().join(format!("{target}.log"));
+        let file = fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let sources = self.workspace.root.join("fuzz");
+        let mut command = Command::new(&self.program);
+        command
+            .env("LANTERN_FUZZ_TARGET", target)
+            .arg(&found)
+            .arg(sources.join("corpus").join(target))
+            .arg(format!("-max_total_time={}", self.time.as_secs().max(1)))
+            // An input that a parser needs this long for is an attack on whoever parses it.
+            .args(["-timeout=10", "-rss_limit_mb=1024"])
+            .args(["-use_value_profile=1", "-print_final_stats=1"])
+            .arg(format!("-artifact_prefix={}/{target}-", crashes.display()))
+            .stdin(std::process::Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file);
+        let dictionary = sources.join("dictionaries").join(format!("{target}.dict"));
+        if dictionary.is_file() {
+            command.arg(format!("-dict={}", dictionary.display()));
+        }
+        let status = command
+            .status()
+            .with_context(|| format!("cannot start {}", self.program.display()))?;
+        let text = String::from_utf8_lossy(&fs::read(&log).unwrap_or_default()).into_owned();
+        if status.success() {
+            println!("    {target}: {} inputs", executed(&text).unwrap_or("?"));
+            return Ok(());
+        }
+        let lines: Vec<&str> = text.lines().collect();
+        bail!(
+            "{status}; the end of {}:\n{}",
+            self.workspace.shown(&log),
+            lines[lines.len().saturating_sub(40)..].join("\n")
+        );
+    }
+}
+
+/// How many inputs libFuzzer says that it has run.
+fn executed(log: &str) -> Option<&str> {
+    let mut lines = log.lines().rev();
+    lines.find_map(|line| Some(line.strip_prefix("stat::number_of_executed_units:")?.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_inputs_is_read_from_the_final_statistics() {
+        let log = "#12 DONE\nstat::number_of_executed_units: 1234\nstat::average_exec_per_sec:     20\n";
+        assert_eq!(executed(log), Some("1234"));
+        assert_eq!(executed("==1== ERROR: libFuzzer: deadly signal\n"), None);
+    }
+}
