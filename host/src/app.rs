@@ -3,6 +3,7 @@
 
 pub mod doctor;
 mod health;
+mod instance;
 mod presence;
 mod wiring;
 
@@ -112,9 +113,7 @@ pub async fn run_and_tell(
         .await
         .context("open the database for questions")??;
     store.release_before_reopen(reader.clone());
-    let owner = store
-        .fact("instance", || uuid::Uuid::now_v7().to_string())
-        .await?;
+    let owner = instance::keep(&config.data_dir, &store).await?;
     let cache_key = wiring::cache_key(&config, &store).await?;
     let broker = Broker::connect(wiring::broker(&config)?).await?;
     let registry = Registry::default();

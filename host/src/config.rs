@@ -58,6 +58,8 @@ pub struct Config {
     pub shutdown_time: Duration,
     /// Which broker, and how to reach it.
     pub broker: BrokerSettings,
+    /// What the names of the host's durable consumers begin with.
+    pub consumer_prefix: String,
     /// Whether missing streams are created.
     pub streams_create: bool,
     /// How much goes into one batch.
@@ -485,6 +487,9 @@ fn compose(resolved: &Resolved) -> Result<Config, Problem> {
         },
         shutdown_time: pick.time("shutdown_time")?,
         broker: compose_broker(&pick)?,
+        consumer_prefix: pick
+            .text("broker.consumer_prefix")
+            .map_or_else(|| Picker::absent("broker.consumer_prefix"), Ok)?,
         streams_create: pick.boolean("streams.create")?,
         batch: BatchSettings {
             messages_max: pick.count("batch.messages_max")?,

@@ -9,6 +9,7 @@ pub mod description;
 pub mod difference;
 mod names;
 mod row;
+pub mod subjects;
 
 pub use check::Problem;
 pub use description::ManifestDescription;
@@ -61,6 +62,16 @@ pub enum Origin {
         /// Subjects subscribed to; at least one.
         subjects: Vec<String>,
     },
+}
+
+impl Origin {
+    /// The stream; none for core NATS.
+    pub fn stream(&self) -> Option<&str> {
+        match self {
+            Self::JetStream { stream, .. } => Some(stream),
+            Self::Core { .. } => None,
+        }
+    }
 }
 
 /// A column's type.

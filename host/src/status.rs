@@ -7,6 +7,8 @@ use serde::Serialize;
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
+use crate::batch::Timestamp;
+
 /// What a projection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -18,7 +20,7 @@ pub enum State {
     WaitingForStream,
     /// Reading and storing.
     Running,
-    /// Somebody has paused the consumer on the broker; it goes on by itself.
+    /// An operator paused the plugin, or the consumer on the broker: `paused` has the reason.
     Paused,
     /// Held up by something that may pass by itself: `last_error` says what.
     Retrying,
@@ -26,6 +28,32 @@ pub enum State {
     Failed,
     /// Ended in order.
     Stopped,
+}
+
+impl State {
+    /// Every state, in the order of its declaration.
+    pub const ALL: [Self; 7] = [
+        Self::Starting,
+        Self::WaitingForStream,
+        Self::Running,
+        Self::Paused,
+        Self::Retrying,
+        Self::Failed,
+        Self::Stopped,
+    ];
+
+    /// The state as the API and the metrics write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::WaitingForStream => "waiting-for-stream",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Retrying => "retrying",
+            Self::Failed => "failed",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 /// What a warning is about.
@@ -69,13 +97,18 @@ pub struct Status {
     pub stream: Option<String>,
     /// What it is doing.
     pub state: State,
+    /// Since when it has been in this state, in milliseconds since 1970.
+    pub state_since_ms: i64,
+    /// Why it is paused; `null` when it is not.
+    pub paused: Option<String>,
     /// Which history of the stream it is in; starts at 1.
     pub epoch: u64,
     /// The last sequence whose effect is in the database.
     pub checkpoint: u64,
     /// The last sequence of the stream, as the broker said last; for core NATS: messages received.
     pub last_sequence: Option<u64>,
-    /// Messages that wait to be projected, as the broker said last.
+    /// Messages that wait to be projected, as of the last survey of the stream. Surveys continue while the source is
+    /// paused or halted. `null` when the number is not known: there is no stream, or no consumer that counts.
     pub lag: Option<u64>,
     /// Messages that became rows, since the beginning of this epoch.
     pub messages: u64,
@@ -92,8 +125,13 @@ pub struct Status {
     pub dead_letters: u64,
     /// Sequences of this epoch that were gone before they were read.
     pub missing: u64,
-    /// The last thing that held it up, in words; stays until the next one.
+    /// The error that holds it up. `null` once it has stored messages again or has nothing left to read.
     pub last_error: Option<String>,
+    /// When that error occurred last, in milliseconds since 1970.
+    pub last_error_at_ms: Option<i64>,
+    /// Whether the broker refuses the consumer that the version asks for. Decides about a rollback; not shown.
+    #[serde(skip)]
+    pub consumer_refused: bool,
     /// Since when (milliseconds since 1970) it has not moved although messages wait; none while it moves.
     pub stalled_since_ms: Option<i64>,
     /// Conditions that need attention although the source runs, as of the last survey of the stream.
@@ -110,6 +148,8 @@ impl Status {
             source: source.to_owned(),
             stream,
             state: State::Starting,
+            state_since_ms: now_ms(),
+            paused: None,
             epoch: 0,
             checkpoint: 0,
             last_sequence: None,
@@ -122,10 +162,47 @@ impl Status {
             dead_letters: 0,
             missing: 0,
             last_error: None,
+            last_error_at_ms: None,
+            consumer_refused: false,
             stalled_since_ms: None,
             warnings: Vec::new(),
         }
     }
+
+    /// Enters a state in which it is not paused.
+    pub fn enter(&mut self, state: State) {
+        if self.state != state {
+            self.state = state;
+            self.state_since_ms = now_ms();
+        }
+        self.paused = None;
+        self.consumer_refused = false;
+    }
+
+    /// Is paused for a reason, which is not an error. What held it up before does not matter while it is paused.
+    pub fn pause(&mut self, reason: String) {
+        self.enter(State::Paused);
+        self.paused = Some(reason);
+        self.stalled_since_ms = None;
+        self.clear_error();
+    }
+
+    /// Enters a state because of an error.
+    pub fn fail(&mut self, state: State, error: String) {
+        self.enter(state);
+        self.last_error = Some(error);
+        self.last_error_at_ms = Some(now_ms());
+    }
+
+    /// The error of before holds it up no longer.
+    pub fn clear_error(&mut self) {
+        self.last_error = None;
+        self.last_error_at_ms = None;
+    }
+}
+
+fn now_ms() -> i64 {
+    Timestamp::now().0 / 1_000
 }
 
 /// All projections of the host. Cheap to clone.
@@ -160,5 +237,30 @@ impl Registry {
         let mut all: Vec<Status> = projections.iter().map(|status| status.borrow().clone()).collect();
         all.sort_by(|a, b| (&a.plugin, &a.source).cmp(&(&b.plugin, &b.source)));
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_named_as_the_api_writes_them() {
+        for state in State::ALL {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+        }
+    }
+
+    #[test]
+    fn a_pause_is_not_an_error_and_an_error_has_a_time() {
+        let mut status = Status::starting("things", "1.0.0", "sha256:00", "events", None);
+        status.fail(State::Retrying, "disk full".into());
+        assert_eq!(status.last_error.as_deref(), Some("disk full"));
+        assert!(status.last_error_at_ms.is_some());
+        status.pause("maintenance".into());
+        assert_eq!(status.paused.as_deref(), Some("maintenance"));
+        assert_eq!((&status.last_error, status.last_error_at_ms), (&None, None));
+        status.enter(State::Running);
+        assert_eq!(status.paused, None);
     }
 }

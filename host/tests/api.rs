@@ -204,6 +204,7 @@ async fn readiness_names_what_is_not_well() {
     projection.send_modify(|status| {
         status.stalled_since_ms = Some(now_ms - 11_000);
         status.last_error = Some("disk full".into());
+        status.last_error_at_ms = Some(now_ms - 10_000);
     });
     let stuck = failing().await;
     assert!(
@@ -211,10 +212,24 @@ async fn readiness_names_what_is_not_well() {
         "{stuck:?}"
     );
     assert!(stuck[0].ends_with("disk full"), "{stuck:?}");
+    // An error from before the source stood still is not the cause.
+    projection.send_modify(|status| status.last_error_at_ms = Some(now_ms - 80_000));
+    let stuck = failing().await;
+    assert!(stuck[0].ends_with("no error was reported"), "{stuck:?}");
 
-    projection.send_modify(|status| status.state = status::State::WaitingForStream);
-    assert!(failing().await[0].contains("waits for stream THINGS"));
-    projection.send_modify(|status| status.state = status::State::Failed);
+    projection.send_modify(|status| status.enter(status::State::WaitingForStream));
+    assert!(
+        failing().await[0].contains("the broker has no stream THINGS"),
+        "it was there before"
+    );
+    projection.send_modify(|status| status.epoch = 0);
+    assert!(
+        failing().await.is_empty(),
+        "the stream may be about to be created"
+    );
+    projection.send_modify(|status| status.state_since_ms = now_ms - 11_000);
+    assert!(failing().await[0].contains("correct its name in the plugin"));
+    projection.send_modify(|status| status.fail(status::State::Failed, "disk full".into()));
     assert_eq!(failing().await, ["projection:things/events: halted: disk full"]);
 }
 
@@ -246,6 +261,9 @@ async fn projections_are_listed_with_their_fields() {
         "rows",
         "dead_letters",
         "last_error",
+        "last_error_at_ms",
+        "paused",
+        "state_since_ms",
     ];
     for field in fields {
         assert!(list[1].get(field).is_some(), "{field} is missing in {list}");

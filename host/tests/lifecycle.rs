@@ -19,6 +19,8 @@ mod nats;
 
 #[path = "lifecycle/canary.rs"]
 mod canary;
+#[path = "lifecycle/consumers.rs"]
+mod consumers;
 #[path = "lifecycle/deep.rs"]
 mod deep;
 #[path = "lifecycle/directory.rs"]
@@ -129,6 +131,7 @@ impl Scene {
                     messages_max: 1_000,
                     bytes_max: 1 << 20,
                     create_streams: false,
+                    consumer_prefix: "lantern".to_owned(),
                     dead_letters_max: 10_000,
                     owner,
                 },

@@ -75,6 +75,7 @@ impl Scene {
                     messages_max: 16_384,
                     bytes_max: 8 << 20,
                     create_streams: false,
+                    consumer_prefix: "lantern".to_owned(),
                     dead_letters_max: 10_000,
                     owner: dir.path().display().to_string(),
                 },

@@ -51,6 +51,7 @@ pub fn run(server: &NatsServer, count: usize, side: Side) -> anyhow::Result<f64>
             messages_max: 16_384,
             bytes_max: 8 << 20,
             create_streams: false,
+            consumer_prefix: "lantern".to_owned(),
             dead_letters_max: 1,
             owner: dir.path().display().to_string(),
         };

@@ -76,6 +76,7 @@ pub(super) fn lifecycle(config: &Config, owner: String) -> lifecycle::Config {
             create_streams: config.streams_create,
             dead_letters_max: config.limits.dead_letters_max,
             owner,
+            consumer_prefix: config.consumer_prefix.clone(),
         },
     }
 }

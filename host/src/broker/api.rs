@@ -119,6 +119,12 @@ impl BrokerError {
     }
 }
 
+/// What the broker said, without the codes that the library appends: [`BrokerError::JetStream`] shows the code once.
+fn described<'a>(shown: &'a str, error: &async_nats::jetstream::Error) -> &'a str {
+    let codes = format!(" (code {}, error code {})", error.code(), error.error_code().0);
+    shown.strip_suffix(&codes).unwrap_or(shown)
+}
+
 fn because(reason: Option<&str>) -> String {
     reason.map(|reason| format!(": {reason}")).unwrap_or_default()
 }
@@ -166,7 +172,7 @@ impl Inner {
             Ok(Response::Err { error }) => Err(BrokerError::JetStream {
                 what,
                 code: error.error_code().0,
-                description: clean_text(&error.to_string(), 500),
+                description: clean_text(described(&error.to_string(), &error), 500),
             }),
             Err(source) => Err(match source.kind() {
                 RequestErrorKind::NoResponders => BrokerError::NoJetStream { what },
@@ -180,5 +186,24 @@ impl Inner {
                 _ => BrokerError::Request { what, source },
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_shown_once() {
+        let error: async_nats::jetstream::Error = serde_json::from_str(
+            r#"{"code":400,"err_code":10138,"description":"consumer subject filters cannot overlap"}"#,
+        )
+        .unwrap();
+        let shown = error.to_string();
+        assert!(shown.ends_with("(code 400, error code 10138)"), "{shown}");
+        assert_eq!(
+            described(&shown, &error),
+            "consumer subject filters cannot overlap"
+        );
     }
 }

@@ -40,12 +40,30 @@ impl Broker {
             })
     }
 
-    /// Deletes a consumer that is not needed any more. One that is not there is as good as deleted.
+    /// Deletes a consumer that is not needed any more. One that does not exist needs no deletion, and one that belongs to
+    /// another host than `owner` is left to that host.
     ///
     /// # Errors
     ///
     /// [`BrokerError`] when the broker cannot be asked or does not answer.
-    pub async fn delete_consumer(&self, stream: &str, consumer: &str) -> Result<(), BrokerError> {
+    pub async fn delete_consumer(
+        &self,
+        stream: &str,
+        consumer: &str,
+        owner: &str,
+    ) -> Result<(), BrokerError> {
+        let Some(facts) = self.consumer_facts(stream, consumer).await? else {
+            return Ok(());
+        };
+        if let Some(other) = facts.owner.filter(|found| found != owner) {
+            tracing::info!(
+                stream,
+                consumer,
+                other,
+                "the consumer belongs to another host and is not deleted"
+            );
+            return Ok(());
+        }
         let _: Option<DeleteStatus> = self
             .inner
             .request(

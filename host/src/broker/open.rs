@@ -81,8 +81,8 @@ pub enum OpenError {
         /// The stream's last sequence.
         last: u64,
     },
-    /// Somebody else reads through this consumer.
-    #[error("consumer {consumer} of stream {stream} is in use by {}", other(owner.as_deref()))]
+    /// Another host reads through this consumer, or did so last.
+    #[error("consumer {consumer} of stream {stream} {} {}", used(*idle), other(owner.as_deref()))]
     Taken {
         /// The stream.
         stream: String,
@@ -90,6 +90,21 @@ pub enum OpenError {
         consumer: String,
         /// Whose it is, by its metadata.
         owner: Option<String>,
+        /// Whether nobody reads through it now.
+        idle: bool,
+    },
+    /// Something else with this database's identity reads through this consumer.
+    #[error(
+        "consumer {consumer} of stream {stream} is being read through another connection with the identity of this \
+         database: a lost connection of this host, whose requests expire within {} s, or another host that runs with a \
+         copy of this database",
+        PULL_EXPIRES.as_secs()
+    )]
+    Busy {
+        /// The stream.
+        stream: String,
+        /// The consumer.
+        consumer: String,
     },
     /// The consumer is not as it has to be, and it cannot be replaced: on an interest stream that would lose messages,
     /// and elsewhere the user may not be permitted to.
@@ -112,6 +127,10 @@ pub enum OpenError {
     },
 }
 
+fn used(idle: bool) -> &'static str {
+    if idle { "belongs to" } else { "is in use by" }
+}
+
 fn other(owner: Option<&str>) -> String {
     owner.map_or("a program that is not Lantern".to_owned(), |owner| {
         format!("another host ({owner})")
@@ -124,7 +143,7 @@ impl OpenError {
         match self {
             Self::Broker(error) => error.is_retryable(),
             // A stream may be made, and another host may end, at any time.
-            Self::NoStream { .. } | Self::Taken { .. } => true,
+            Self::NoStream { .. } | Self::Taken { .. } | Self::Busy { .. } => true,
             Self::Ahead { .. } | Self::Changed { .. } | Self::NeedsReset { .. } => false,
         }
     }
@@ -134,7 +153,13 @@ impl OpenError {
         match self {
             Self::Broker(error) => error.hint(),
             Self::NoStream { .. } => Some("create the stream, or let the configuration ask for it"),
-            Self::Taken { .. } => Some("stop the other host: two cannot read through one consumer"),
+            Self::Taken { idle: true, .. } => Some(
+                "if that host is not to continue: lantern plugin take-over NAME; to read beside it, set another \
+                 broker.consumer_prefix",
+            ),
+            Self::Taken { idle: false, .. } | Self::Busy { .. } => Some(
+                "two hosts cannot read through one consumer: stop the other one, or set another broker.consumer_prefix",
+            ),
             Self::Changed { .. } => Some(
                 "set the consumer back as it was, or delete it if what it has not read may be lost (Lantern replaces it \
                      on streams that keep messages, when it is permitted to)",
@@ -146,7 +171,11 @@ impl OpenError {
 }
 
 /// How long a consumer of another owner is watched before it counts as left behind.
-const IDLE_WATCH: Duration = Duration::from_secs(2);
+pub(super) const IDLE_WATCH: Duration = Duration::from_secs(2);
+/// How long an opening waits for requests of an earlier connection of this host to disappear.
+const OWN_PATIENCE: Duration = Duration::from_secs(1);
+/// How often a consumer is asked for meanwhile.
+pub(super) const WATCH_EVERY: Duration = Duration::from_millis(250);
 
 impl Broker {
     /// Opens the consumer that `request` describes and puts it at the start that it says; makes it if need be.
@@ -216,9 +245,9 @@ impl Broker {
 }
 
 impl Inner {
-    /// Waits until nobody pulls through the consumer. Our own earlier requests go as soon as the broker has noticed
-    /// that their connection was closed. What a connection that died silently has left behind is gone when its
-    /// requests expire; what is still there then belongs to another host with a copy of our database.
+    /// Checks that nobody pulls through the consumer and that it is not another host's: whether that host is to continue
+    /// is for an operator to decide. Requests of our own earlier subscription are gone within moments; those of a
+    /// connection that died silently expire, and the caller tries again until then.
     async fn unused(&self, request: &OpenRequest, found: Info) -> Result<Info, OpenError> {
         let owner = found.config.metadata.get(OWNER).cloned();
         let ours = self.is_ours(request, &found);
@@ -229,15 +258,12 @@ impl Inner {
             stream: request.stream.clone(),
             consumer: request.consumer.clone(),
             owner: owner.clone(),
+            idle: found.num_waiting == 0,
         };
-        if !ours && found.num_waiting > 0 {
+        if !ours && (owner.is_some() || found.num_waiting > 0) {
             return Err(taken());
         }
-        let patience = if ours {
-            PULL_EXPIRES + Duration::from_secs(1)
-        } else {
-            IDLE_WATCH
-        };
+        let patience = if ours { OWN_PATIENCE } else { IDLE_WATCH };
         let deadline = Instant::now() + patience;
         let mut pause = Duration::from_millis(5);
         loop {
@@ -249,7 +275,12 @@ impl Inner {
             let moved = now.delivered.consumer_sequence != found.delivered.consumer_sequence;
             match (ours, now.num_waiting > 0, Instant::now() >= deadline) {
                 (true, false, _) => return Ok(now),
-                (true, true, true) => return Err(taken()),
+                (true, true, true) => {
+                    return Err(OpenError::Busy {
+                        stream: request.stream.clone(),
+                        consumer: request.consumer.clone(),
+                    });
+                }
                 (false, waiting, _) if waiting || moved => return Err(taken()),
                 (false, _, true) => return Ok(now),
                 _ => {}
@@ -290,7 +321,7 @@ impl Inner {
                     stream = request.stream,
                     consumer = request.consumer,
                     before = owner,
-                    "nobody uses the consumer: taking it over"
+                    "the consumer belongs to no host: taking it over"
                 );
                 self.adopt(request, wanted, &found).await?;
             }
@@ -306,7 +337,7 @@ impl Inner {
                 stream = request.stream,
                 consumer = request.consumer,
                 before = owner,
-                "nobody uses the consumer any more: taking it over"
+                "the consumer belongs to no host: taking it over"
             );
         } else if version.has_reset() {
             warn!(
@@ -345,7 +376,9 @@ impl Inner {
         retention: Retention,
         version: ServerVersion,
     ) -> Result<Info, BrokerError> {
-        let info = self.write(request, wanted, "create").await?;
+        let info = self
+            .write(&request.stream, &request.consumer, wanted, "create")
+            .await?;
         match request.start {
             Start::After { sequence, .. }
                 if sequence > 0 && retention == Retention::Limits && version.has_reset() =>
@@ -359,7 +392,10 @@ impl Inner {
     /// Writes our name on a consumer that is otherwise as it should be. One that somebody made for us, without a name,
     /// is also used when we may not write on it.
     async fn adopt(&self, request: &OpenRequest, wanted: &Config, found: &Info) -> Result<(), BrokerError> {
-        match self.write_name(request, wanted, found).await {
+        let written = self
+            .write_metadata(&request.stream, &request.consumer, &wanted.metadata, found)
+            .await;
+        match written {
             Err(BrokerError::Forbidden { .. }) if !found.config.metadata.contains_key(OWNER) => {
                 info!(
                     stream = request.stream,
@@ -373,17 +409,16 @@ impl Inner {
         }
     }
 
-    async fn write_name(
+    /// Writes metadata, such as our name, on a consumer and changes nothing else of it.
+    pub(super) async fn write_metadata(
         &self,
-        request: &OpenRequest,
-        wanted: &Config,
+        stream: &str,
+        consumer: &str,
+        metadata: &HashMap<String, String>,
         found: &Info,
     ) -> Result<(), BrokerError> {
         // What the server has added to the metadata is the server's.
-        let ours = wanted
-            .metadata
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone()));
+        let ours = metadata.iter().map(|(name, value)| (name.clone(), value.clone()));
         let kept = found
             .config
             .metadata
@@ -393,25 +428,27 @@ impl Inner {
             .map(|(name, value)| (name.clone(), value.clone()))
             .chain(ours)
             .collect();
-        self.write(
-            request,
-            &Config {
-                metadata,
-                ..found.config.clone()
-            },
-            "update",
-        )
-        .await?;
+        let config = Config {
+            metadata,
+            ..found.config.clone()
+        };
+        self.write(stream, consumer, &config, "update").await?;
         Ok(())
     }
 
-    async fn write(&self, request: &OpenRequest, config: &Config, action: &str) -> Result<Info, BrokerError> {
-        let mut subject = format!("CONSUMER.CREATE.{}.{}", request.stream, request.consumer);
+    async fn write(
+        &self,
+        stream: &str,
+        consumer: &str,
+        config: &Config,
+        action: &str,
+    ) -> Result<Info, BrokerError> {
+        let mut subject = format!("CONSUMER.CREATE.{stream}.{consumer}");
         if !config.filter_subject.is_empty() {
             // The broker wants a single filter in the subject as well, so that permissions can name it.
             subject = format!("{subject}.{}", config.filter_subject);
         }
-        let payload = json!({ "stream_name": request.stream, "config": config, "action": action });
+        let payload = json!({ "stream_name": stream, "config": config, "action": action });
         self.must(subject, &payload).await
     }
 

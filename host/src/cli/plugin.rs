@@ -10,6 +10,7 @@ mod set;
 mod show;
 mod signature;
 mod swap;
+mod take_over;
 mod trial;
 
 use std::fmt;
@@ -69,6 +70,8 @@ pub enum PluginCommand {
     Resume(hold::ResumeArgs),
     /// Stop a plugin and forget it, with its tables or without.
     Remove(remove::RemoveArgs),
+    /// Take over the plugin's consumers on the broker from another host that is not to continue.
+    TakeOver(take_over::TakeOverArgs),
     /// Change settings of one plugin, such as limits.memory=128MiB; KEY= takes one back.
     Set(set::SetArgs),
     /// Try a version on real messages, beside the one that runs, and say what would change.
@@ -99,6 +102,7 @@ pub fn run(command: &PluginCommand) -> Result<ExitCode, Failure> {
         PluginCommand::Pause(args) => hold::pause(args)?,
         PluginCommand::Resume(args) => hold::resume(args)?,
         PluginCommand::Remove(args) => remove::run(args)?,
+        PluginCommand::TakeOver(args) => take_over::run(args)?,
         PluginCommand::Set(args) => set::run(args)?,
         PluginCommand::Canary(args) => trial::canary(args)?,
         PluginCommand::Written(args) => trial::written(args)?,

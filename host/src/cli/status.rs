@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, HostArgs};
 use super::{Failure, print, print_json, table};
+use crate::batch::Timestamp;
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -29,7 +30,12 @@ struct Projection {
     checkpoint: u64,
     dead_letters: u64,
     missing: u64,
+    // A host of before does not have these fields.
+    #[serde(default)]
+    paused: Option<String>,
     last_error: Option<String>,
+    #[serde(default)]
+    last_error_at_ms: Option<i64>,
     #[serde(default)]
     warnings: Vec<Warning>,
 }
@@ -37,6 +43,20 @@ struct Projection {
 #[derive(Deserialize)]
 struct Warning {
     detail: String,
+}
+
+impl Projection {
+    /// Why it is paused, or what holds it up and when that occurred.
+    fn detail(&self, now_ms: i64) -> String {
+        match (&self.paused, &self.last_error, self.last_error_at_ms) {
+            (Some(reason), _, _) => reason.clone(),
+            (None, Some(error), Some(at)) => {
+                format!("{error} ({} s ago)", now_ms.saturating_sub(at).max(0) / 1_000)
+            }
+            (None, Some(error), None) => error.clone(),
+            (None, None, _) => String::new(),
+        }
+    }
 }
 
 #[derive(Deserialize, Serialize)]
@@ -63,7 +83,8 @@ pub fn run(args: &StatusArgs) -> Result<ExitCode, Failure> {
         }))?;
     } else {
         let projections: Vec<Projection> = client.get_json("/api/v1/projections")?;
-        print(&render(client.url(), &readiness, &projections))?;
+        let now_ms = Timestamp::now().0 / 1_000;
+        print(&render(client.url(), &readiness, &projections, now_ms))?;
     }
     Ok(if readiness.ready {
         ExitCode::SUCCESS
@@ -72,7 +93,7 @@ pub fn run(args: &StatusArgs) -> Result<ExitCode, Failure> {
     })
 }
 
-fn render(url: &str, readiness: &Readiness, projections: &[Projection]) -> String {
+fn render(url: &str, readiness: &Readiness, projections: &[Projection], now_ms: i64) -> String {
     let word = if readiness.ready { "ready" } else { "not ready" };
     let mut text = format!("{url} is {word}\n\n");
     if projections.is_empty() {
@@ -85,7 +106,7 @@ fn render(url: &str, readiness: &Readiness, projections: &[Projection]) -> Strin
             "checkpoint",
             "dead letters",
             "missing",
-            "last error",
+            "detail",
         ];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         rows.extend(projections.iter().map(|projection| {
@@ -96,7 +117,7 @@ fn render(url: &str, readiness: &Readiness, projections: &[Projection]) -> Strin
                 projection.checkpoint.to_string(),
                 projection.dead_letters.to_string(),
                 projection.missing.to_string(),
-                projection.last_error.clone().unwrap_or_default(),
+                projection.detail(now_ms),
             ]
         }));
         text.push_str(&table::align(&rows, &[false, false, true, true, true, true], ""));
@@ -139,7 +160,7 @@ mod tests {
             checks: vec![check("broker", true), check("database", true)],
         };
         assert_eq!(
-            render("http://a", &readiness, &[]),
+            render("http://a", &readiness, &[], 0),
             "http://a is ready\n\nthere are no projections\n"
         );
         readiness.ready = false;
@@ -152,18 +173,34 @@ mod tests {
             checkpoint: 7,
             dead_letters: 1,
             missing: 20,
+            paused: None,
             last_error: Some("disk full".into()),
+            last_error_at_ms: Some(1_000),
             warnings: vec![Warning {
                 detail: "the filter matches nothing".into(),
             }],
         };
+        let paused = Projection {
+            plugin: "obs-events".into(),
+            source: "more".into(),
+            state: "paused".into(),
+            lag: Some(3),
+            checkpoint: 7,
+            dead_letters: 0,
+            missing: 0,
+            paused: Some("no reason given (by local)".into()),
+            last_error: None,
+            last_error_at_ms: None,
+            warnings: Vec::new(),
+        };
         assert_eq!(
-            render("http://a", &readiness, &[projection]),
+            render("http://a", &readiness, &[projection, paused], 13_500),
             "\
 http://a is not ready
 
-plugin/source   state       lag  checkpoint  dead letters  missing  last error
-obs-events/obs  retrying  12000           7             1       20  disk full
+plugin/source    state       lag  checkpoint  dead letters  missing  detail
+obs-events/obs   retrying  12000           7             1       20  disk full (12 s ago)
+obs-events/more  paused        3           7             0        0  no reason given (by local)
 
 warnings:
   - obs-events/obs: the filter matches nothing

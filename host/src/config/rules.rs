@@ -159,6 +159,23 @@ fn check_broker(resolved: &Resolved, problems: &mut Problems) {
         }
     }
     check_embedded(resolved, problems);
+    check_prefix(resolved, problems);
+}
+
+/// The broker takes names of 255 characters; plugin and source have to fit in as well.
+const PREFIX_CHARS_MAX: usize = 64;
+
+fn check_prefix(resolved: &Resolved, problems: &mut Problems) {
+    if let Some((Value::Text(prefix), origin)) = resolved.get("broker.consumer_prefix")
+        && prefix.len() > PREFIX_CHARS_MAX
+    {
+        problems.push(Problem::new(
+            "broker.consumer_prefix",
+            origin,
+            format!("has {} characters", prefix.len()),
+            format!("use at most {PREFIX_CHARS_MAX}"),
+        ));
+    }
 }
 
 /// The embedded broker's settings beside a named broker: a mistake when somebody wrote both in one place. A

@@ -247,6 +247,13 @@ pub const SETTINGS: &[Setting] = &[
         "The prefix of the subjects of answers, when the account permits only a certain one.",
     ),
     setting(
+        "broker.consumer_prefix",
+        Name,
+        Value("lantern"),
+        "What the names of the host's durable consumers begin with. Two hosts that read the same streams into databases \
+         of their own need different prefixes.",
+    ),
+    setting(
         "broker.tls.ca",
         File,
         Unset,

@@ -12,6 +12,9 @@ use super::problem::Problem;
 use crate::batch::Timestamp;
 use crate::status;
 
+/// A stream that has never existed may be about to be created; after this long its name is probably wrong.
+const STREAM_GRACE_MS: i64 = 10_000;
+
 /// A source that has not moved for this long although messages wait is stuck, and the host not ready.
 const STALLED_MS: i64 = 10_000;
 
@@ -116,38 +119,28 @@ fn readiness(state: &State) -> Readiness {
 
 fn projection_check(status: &status::Status, now_ms: i64) -> Check {
     use status::State;
-    let because = || {
-        status
-            .last_error
-            .clone()
-            .unwrap_or_else(|| "no reason was given".into())
-    };
+    let or_none = |reason: &Option<String>| reason.clone().unwrap_or_else(|| "no reason was given".into());
+    let because = || or_none(&status.last_error);
     let stalled_ms = status.stalled_since_ms.map(|since| now_ms.saturating_sub(since));
     let (ok, detail) = match status.state {
         State::Starting => (false, "starting".to_owned()),
         State::WaitingForStream => {
             let stream = status.stream.as_deref().unwrap_or("?");
-            // Nothing can be held up by a stream that was never there; one that is gone is another matter.
+            let for_ms = now_ms.saturating_sub(status.state_since_ms);
             (
-                status.epoch == 0,
-                format!("waits for stream {stream}, which the broker does not have"),
+                status.epoch == 0 && for_ms < STREAM_GRACE_MS,
+                format!(
+                    "the broker has no stream {stream}, since {} s; create the stream, or correct its name in the plugin",
+                    for_ms / 1_000
+                ),
             )
         }
-        State::Paused => (true, format!("paused: {}", because())),
+        State::Paused => (true, format!("paused: {}", or_none(&status.paused))),
         State::Retrying => (false, format!("retrying: {}", because())),
         State::Failed => (false, format!("halted: {}", because())),
         State::Stopped => (false, "stopped".to_owned()),
         State::Running => match stalled_ms {
-            Some(for_ms) if for_ms >= STALLED_MS => {
-                let why = status.last_error.as_deref().unwrap_or("no reason is known");
-                (
-                    false,
-                    format!(
-                        "has not moved for {} s although messages wait: {why}",
-                        for_ms / 1_000
-                    ),
-                )
-            }
+            Some(for_ms) if for_ms >= STALLED_MS => (false, stalled(status, for_ms)),
             _ => match status.warnings.iter().find(|warning| warning.not_ready) {
                 Some(warning) => (false, warning.detail.clone()),
                 None => (true, running(status)),
@@ -159,6 +152,19 @@ fn projection_check(status: &status::Status, now_ms: i64) -> Check {
         ok,
         detail,
     }
+}
+
+/// Only an error that occurred after the source stood still can be the cause.
+fn stalled(status: &status::Status, for_ms: i64) -> String {
+    let why = status.last_error.as_deref().filter(|_| {
+        let (since, at) = (status.stalled_since_ms, status.last_error_at_ms);
+        at >= since
+    });
+    format!(
+        "has not moved for {} s although messages wait: {}",
+        for_ms / 1_000,
+        why.unwrap_or("no error was reported")
+    )
 }
 
 fn running(status: &status::Status) -> String {

@@ -24,7 +24,8 @@ use crate::settings::PluginSettings;
 use crate::store::reader::SourceFilter;
 
 pub use acts::{
-    Activate, INSTALL_TIME, Pause, Removed, Taken, activate, install, pause, remove, resume, rollback,
+    Activate, INSTALL_TIME, Pause, Removed, Taken, TakenOver, activate, install, pause, remove, resume,
+    rollback, take_over,
 };
 pub use settings::{Changes, change as change_settings, show as settings};
 

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::consumers::{AbandonedLeft, ConsumerLeft, Removal};
 use super::heal::{BEFORE_SWAP, of_plugin, say};
 use super::{Actor, Inner, Installed, LifecycleError, adoption, installed};
 use crate::plugin::Digest;
@@ -179,11 +180,12 @@ impl Inner {
             }
         };
         let old = fleet.version(&name);
+        let refused = self.refused_sources(&name);
         self.run(&mut fleet, Arc::clone(&version), hold).await;
         if let Some(old) = old
             && watched
         {
-            self.watch(&old, &version);
+            self.watch(&old, &version, refused);
         }
         say(&name, healed);
         if let Some(after) = more {
@@ -315,26 +317,43 @@ impl Inner {
         Ok(())
     }
 
-    /// Ends a plugin's projections and forgets the plugin.
+    /// Ends a plugin's projections, forgets the plugin and deletes its consumers.
     pub(super) async fn remove(
         &self,
         plugin: &str,
         drop_tables: bool,
         by: &Actor,
-    ) -> Result<Vec<String>, LifecycleError> {
+    ) -> Result<Removal, LifecycleError> {
         let mut fleet = self.fleet.lock().await;
         self.installation(plugin).await?;
         self.check_no_rebuild(plugin)?;
+        let consumers = self.consumers_of(plugin).await?;
         if let Some(member) = fleet.members.remove(plugin) {
             for (source, running) in member.sources {
                 running.end().await;
                 self.parts.registry.remove(plugin, &source);
             }
         }
-        let dropped = self.parts.store.remove(plugin, drop_tables).await?;
+        let dropped = self.parts.store.remove(plugin, drop_tables, consumers).await?;
         self.forgive(&format!("plugin {plugin}"));
         tracing::warn!(plugin, tables = ?dropped, by = by.0, "a plugin is removed");
-        Ok(dropped)
+        let left = self.delete_abandoned(&fleet).await?;
+        if !left.is_empty() {
+            self.abandoned.notify_one();
+        }
+        let consumers_left = left
+            .into_iter()
+            .filter(|left| left.consumer.plugin == plugin)
+            .map(|AbandonedLeft { consumer, reason }| ConsumerLeft {
+                stream: consumer.stream,
+                consumer: consumer.consumer,
+                reason,
+            })
+            .collect();
+        Ok(Removal {
+            dropped,
+            consumers_left,
+        })
     }
 
     fn check_no_rebuild(&self, plugin: &str) -> Result<(), LifecycleError> {

@@ -7,6 +7,7 @@
 
 mod canary;
 mod components;
+mod consumers;
 mod deep;
 mod directory;
 mod fleet;
@@ -47,6 +48,7 @@ use crate::telemetry::Metrics;
 pub use canary::{
     CANARY_LIVE_MAX, CANARY_MESSAGES_MAX, CanaryReport, CanaryRequest, CanarySource, SideReport,
 };
+pub use consumers::{ConsumerLeft, ConsumerTakenOver, Removal, TakeOverOutcome};
 pub use deep::{DeepError, DeepParts, DeepReport, check_deep};
 pub use rebuild::{Progress, RebuildRequest, RebuildView};
 pub use reproject::Reprojected;
@@ -105,6 +107,8 @@ struct Inner {
     compiling: tokio::sync::Semaphore,
     signatures: Signatures,
     rebuilds: Rebuilds,
+    /// Notified when consumers on the broker are to be deleted.
+    abandoned: tokio::sync::Notify,
     /// What goes on beside the acts, and ends with the host.
     tasks: TaskTracker,
     /// What operators have set, by plugin.
@@ -350,8 +354,8 @@ impl Lifecycle {
             .await
     }
 
-    /// Stops a plugin and forgets it. Its tables stay, and so does the memory of where it was; or they go as well.
-    /// Returns the tables that were dropped.
+    /// Stops a plugin, forgets it and deletes its consumers on the broker. Its tables stay, and so does the memory of where
+    /// it was; or they are dropped as well. Consumers that cannot be deleted now are deleted later.
     ///
     /// # Errors
     /// See [`LifecycleError`].
@@ -360,7 +364,7 @@ impl Lifecycle {
         plugin: &str,
         drop_tables: bool,
         by: &Actor,
-    ) -> Result<Vec<String>, LifecycleError> {
+    ) -> Result<Removal, LifecycleError> {
         let inner = Arc::clone(&self.inner);
         let (plugin, by) = (plugin.to_owned(), by.clone());
         self.detached(async move { inner.remove(&plugin, drop_tables, &by).await })

@@ -1,7 +1,8 @@
-//! A version that was swapped in is watched for a while: when more of its messages are rejected than of those before,
-//! the host goes back by itself to the version that ran, and says so loudly. What the bad version rejected is tried again
+//! A version that was swapped in is watched for a while: when more of its messages are rejected than of those before, or the
+//! broker refuses a consumer that it asks for, the host goes back by itself to the version that ran, and says so loudly. What the bad version rejected is tried again
 //! by the old one then, so nothing is lost by having tried.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -40,15 +41,41 @@ impl Measure {
 impl Inner {
     /// Watches `version`, which has just taken over from `old`, beside everything else. It is watched on when settings
     /// change, by what they say then.
-    pub(super) fn watch(self: &Arc<Self>, old: &Arc<Version>, version: &Arc<Version>) {
+    /// `refused` are the sources whose consumers the broker refused before the swap: the new version is not to blame.
+    pub(super) fn watch(
+        self: &Arc<Self>,
+        old: &Arc<Version>,
+        version: &Arc<Version>,
+        refused: BTreeSet<String>,
+    ) {
         let (inner, version, old) = (Arc::downgrade(self), Arc::clone(version), Arc::clone(old));
         let stop = self.stop.child_token();
         self.tasks.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = judge(inner, version, old) => {}
+                () = judge(inner, version, old, refused) => {}
             }
         });
+    }
+
+    /// The sources of a plugin whose consumers the broker refuses now.
+    pub(super) fn refused_sources(&self, plugin: &str) -> BTreeSet<String> {
+        let all = self.parts.registry.snapshot().into_iter();
+        all.filter(|status| status.plugin == plugin && status.consumer_refused)
+            .map(|status| status.source)
+            .collect()
+    }
+
+    /// Why a version cannot read one of its sources, if the broker refuses a consumer that it asks for.
+    fn cannot_read(&self, version: &Version, refused_before: &BTreeSet<String>) -> Option<String> {
+        let name = version.plugin().manifest().name.as_str();
+        let digest = version.plugin().digest().to_string();
+        let all = self.parts.registry.snapshot().into_iter();
+        let refused = all
+            .filter(|status| status.plugin == name && status.digest == digest && status.consumer_refused)
+            .find(|status| !refused_before.contains(&status.source))?;
+        let error = refused.last_error.unwrap_or_default();
+        Some(format!("it cannot read source {}: {error}", refused.source))
     }
 
     /// Goes back, unless something else runs by now.
@@ -97,7 +124,12 @@ impl Inner {
 }
 
 /// Ends when the time is over, when another version runs, when nobody wants it any more, or when the version was taken back.
-async fn judge(inner: Weak<Inner>, version: Arc<Version>, old: Arc<Version>) {
+async fn judge(
+    inner: Weak<Inner>,
+    version: Arc<Version>,
+    old: Arc<Version>,
+    refused_before: BTreeSet<String>,
+) {
     let began = Instant::now();
     let before = old.counted();
     let name = version.plugin().manifest().name.to_string();
@@ -112,7 +144,10 @@ async fn judge(inner: Weak<Inner>, version: Arc<Version>, old: Arc<Version>) {
         if !settings.enabled || began.elapsed() >= window || !running.is_some_and(|it| it.is(&version)) {
             return;
         }
-        if let Some(why) = Measure::new(before, &settings).verdict(version.counted()) {
+        let why = inner
+            .cannot_read(&version, &refused_before)
+            .or_else(|| Measure::new(before, &settings).verdict(version.counted()));
+        if let Some(why) = why {
             return inner.take_back(&version, &old, &why).await;
         }
     }

@@ -68,6 +68,7 @@ impl Lifecycle {
             compiling: tokio::sync::Semaphore::new(1),
             signatures: Signatures::default(),
             rebuilds: Rebuilds::default(),
+            abandoned: tokio::sync::Notify::new(),
             tasks: TaskTracker::new(),
             settings: Mutex::default(),
             refusals: Mutex::default(),
@@ -92,6 +93,7 @@ impl Lifecycle {
             return Err(StartError::Nothing(reasons.join("; ")));
         }
         inner.resume_rebuilds().await?;
+        inner.watch_abandoned();
         inner.tasks.spawn(directory.watch());
         Ok(Self { inner })
     }

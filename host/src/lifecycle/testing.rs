@@ -29,6 +29,7 @@ pub async fn idle(dir: &Path, store: Arc<Store>) -> Lifecycle {
                 messages_max: 1_000,
                 bytes_max: 1 << 20,
                 create_streams: false,
+                consumer_prefix: "lantern".to_owned(),
                 dead_letters_max: 10_000,
                 owner: "test".to_owned(),
             },

@@ -93,19 +93,14 @@ impl Projection {
     ) -> Result<(), Halt> {
         let at_work = self.at_work(version).await?;
         let attached = self.attach_core().await?;
+        self.show_attached(&attached);
         self.status.send_modify(|status| {
-            status.epoch = attached.epoch;
-            status.checkpoint = attached.checkpoint.sequence;
-            status.messages = attached.counts.messages;
-            status.rows = attached.counts.rows;
-            status.inserted = attached.counts.inserted;
-            status.updated = attached.counts.updated;
-            status.present = attached.counts.present();
-            status.missing = attached.counts.missing;
-            status.dead_letters = attached.dead_letters;
             status.last_sequence = Some(attached.checkpoint.sequence);
             status.lag = Some(0);
-            status.state = State::Running;
+            status.enter(State::Running);
+            if kept.is_empty() {
+                status.clear_error();
+            }
         });
         self.check_dead_letters().await?;
         let place = Place {

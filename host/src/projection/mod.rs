@@ -6,6 +6,7 @@
 
 mod core;
 mod gate;
+mod idle;
 mod pipeline;
 pub mod plan;
 mod session;
@@ -28,7 +29,7 @@ use crate::store::{AdoptError, Adopted, Adoption, Committed, Store};
 use crate::telemetry::{Metrics, Outcome, RowEffect};
 
 pub use gate::{Gate, GateKeeper};
-pub(crate) use session::consumer_name;
+pub(crate) use session::consumer_names;
 pub use version::{Counted, Orders, Purpose, Rebuild, Version};
 
 /// What can be chosen for all projections.
@@ -44,6 +45,8 @@ pub struct Config {
     pub dead_letters_max: u64,
     /// The identity of the database, by which a consumer's owner is known.
     pub owner: String,
+    /// What the names of durable consumers begin with.
+    pub consumer_prefix: String,
 }
 
 /// One source of one plugin at work.
@@ -74,6 +77,8 @@ enum Halt {
     Retry(String),
     /// The stream does not exist.
     NoStream(String),
+    /// The broker refuses the consumer that the version asks for; otherwise as `Failed`.
+    Refused(String),
     /// A person has to mend something; looked at again now and then.
     Failed(String),
 }
@@ -145,11 +150,12 @@ impl Projection {
         let mut pause = PAUSE_MIN;
         let mut quiet = None;
         let mut orders = self.orders.clone();
+        let mut surveys = idle::surveys();
         loop {
             let checkpoint = self.status.borrow().checkpoint;
             let halt = tokio::select! {
                 () = shutdown.cancelled() => break,
-                () = self.held(&mut orders) => self.session(&mut orders, &shutdown).await,
+                () = self.held(&mut orders, &mut surveys) => self.session(&mut orders, &shutdown).await,
             };
             if self.status.borrow().checkpoint != checkpoint {
                 pause = PAUSE_MIN;
@@ -159,7 +165,7 @@ impl Projection {
                 Halt::Ordered => continue,
                 Halt::Reopen(_) | Halt::Retry(_) => pause,
                 Halt::NoStream(_) => PAUSE_NO_STREAM,
-                Halt::Failed(_) => PAUSE_FAILED,
+                Halt::Refused(_) | Halt::Failed(_) => PAUSE_FAILED,
             };
             // The same reason again is not said again: a broker that is away for a night is one line.
             if quiet.as_ref() != Some(&halt) {
@@ -171,15 +177,16 @@ impl Projection {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = tokio::time::sleep(wait) => {}
+                () = self.survey_while_idle(&mut surveys) => {}
                 // Perhaps the one that mends it.
                 () = version::changed(&mut orders) => {}
             }
         }
-        self.status.send_modify(|status| status.state = State::Stopped);
+        self.status.send_modify(|status| status.enter(State::Stopped));
     }
 
     /// Returns when the projection may run.
-    async fn held(&self, orders: &mut watch::Receiver<Orders>) {
+    async fn held(&self, orders: &mut watch::Receiver<Orders>, surveys: &mut tokio::time::Interval) {
         loop {
             let reason = match &*orders.borrow_and_update() {
                 Orders {
@@ -188,12 +195,11 @@ impl Projection {
                 Orders { version, .. } if version.source(&self.source).is_some() => return,
                 Orders { .. } => "the version that runs does not read this source".to_owned(),
             };
-            self.status.send_modify(|status| {
-                status.state = State::Paused;
-                status.last_error = Some(reason);
-                status.stalled_since_ms = None;
-            });
-            version::changed(orders).await;
+            self.status.send_modify(|status| status.pause(reason));
+            tokio::select! {
+                () = version::changed(orders) => {}
+                () = self.survey_while_idle(surveys) => {}
+            }
         }
     }
 
@@ -215,14 +221,17 @@ impl Projection {
     /// has said that the newest are worth more than the oldest.
     async fn check_dead_letters(&self) -> Result<(), Halt> {
         let settings = self.orders.borrow().settings.dead_letters.clone();
-        let max = settings.max.unwrap_or(self.config.dead_letters_max);
+        let (max, limit) = match settings.max {
+            Some(max) => (max, "dead_letters.max, set for this plugin"),
+            None => (self.config.dead_letters_max, "limits.dead_letters_max"),
+        };
         let open = self.status.borrow().dead_letters;
         if open < max {
             return Ok(());
         }
         if settings.policy.unwrap_or_default() == DeadLetterPolicy::Halt {
             return Err(Halt::Failed(format!(
-                "{open} dead letters are open, and the limit is {max} (limits.dead_letters_max)"
+                "{open} dead letters are open, and the limit is {max} ({limit})"
             )));
         }
         let (plugin, source) = (&self.ledger_name(), self.source_name());
@@ -288,7 +297,9 @@ impl Projection {
             }
             Halt::Retry(reason) => tracing::warn!(plugin, source, reason, "held up; trying again"),
             Halt::NoStream(reason) => tracing::warn!(plugin, source, reason, "waiting for the stream"),
-            Halt::Failed(reason) => tracing::error!(plugin, source, reason, "halted"),
+            Halt::Refused(reason) | Halt::Failed(reason) => {
+                tracing::error!(plugin, source, reason, "halted")
+            }
         }
     }
 
@@ -297,11 +308,11 @@ impl Projection {
             Halt::Shutdown | Halt::Ordered => return,
             Halt::Reopen(reason) | Halt::Retry(reason) => (State::Retrying, reason),
             Halt::NoStream(reason) => (State::WaitingForStream, reason),
-            Halt::Failed(reason) => (State::Failed, reason),
+            Halt::Refused(reason) | Halt::Failed(reason) => (State::Failed, reason),
         };
         self.status.send_modify(|status| {
-            status.state = state;
-            status.last_error = Some(reason.clone());
+            status.fail(state, reason.clone());
+            status.consumer_refused = matches!(halt, Halt::Refused(_));
         });
     }
 
@@ -358,6 +369,7 @@ impl Projection {
             status.dead_letters += counts.dead;
             status.missing += counts.missing;
             status.stalled_since_ms = None;
+            status.clear_error();
             status.lag = status.lag.map(|lag| lag.saturating_sub(counts.messages));
         });
     }

@@ -2,6 +2,7 @@
 //! gone. Nothing here waits, reads or writes.
 
 use crate::batch::{Delivery, Outcome};
+use crate::schema::subjects::takes_in;
 use crate::store::{Attached, Entry, Gap, Mark};
 
 /// A stream's history as the broker shows it now.
@@ -178,19 +179,6 @@ pub fn covers(wanted: &[String], stream: &[String]) -> bool {
             && stream
                 .iter()
                 .all(|subject| wanted.iter().any(|filter| takes_in(filter, subject))))
-}
-
-fn takes_in(filter: &str, subject: &str) -> bool {
-    let mut filter = filter.split('.');
-    let mut subject = subject.split('.');
-    loop {
-        match (filter.next(), subject.next()) {
-            (Some(">"), Some(_)) | (None, None) => return true,
-            (Some("*"), Some(token)) if token != ">" => {}
-            (Some(wanted), Some(token)) if wanted == token => {}
-            _ => return false,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::status::{State, Warning};
 use crate::store::{Attached, Gap, NewEpoch};
 
 /// How often the broker is asked for lag, trimming and the consumer's owner.
-const SURVEY_EVERY: Duration = Duration::from_secs(2);
+pub(super) const SURVEY_EVERY: Duration = Duration::from_secs(2);
 
 /// What the broker said of stream and consumer, beside the flow of messages.
 struct Survey {
@@ -156,23 +156,14 @@ impl Projection {
         let facts = self.find_stream(stream, subjects).await?;
         let durable = facts.retention != Retention::Limits;
         let attached = self.attach(stream, &facts).await?;
-        self.status.send_modify(|status| {
-            status.epoch = attached.epoch;
-            status.checkpoint = attached.checkpoint.sequence;
-            status.messages = attached.counts.messages;
-            status.rows = attached.counts.rows;
-            status.inserted = attached.counts.inserted;
-            status.updated = attached.counts.updated;
-            status.present = attached.counts.present();
-            status.missing = attached.counts.missing;
-            status.dead_letters = attached.dead_letters;
-            status.last_sequence = Some(facts.last_sequence);
-        });
+        self.show_attached(&attached);
+        self.status
+            .send_modify(|status| status.last_sequence = Some(facts.last_sequence));
         self.check_dead_letters().await?;
         let request = OpenRequest {
             stream: stream.to_owned(),
             subjects: subjects.to_vec(),
-            consumer: consumer_name(self.plugin_name(), self.source_name(), self.purpose),
+            consumer: self.consumer_name(),
             owner: self.config.owner.clone(),
             plugin: self.plugin_name().to_owned(),
             source: self.source_name().to_owned(),
@@ -206,10 +197,20 @@ impl Projection {
             reads: Reads {
                 stream: stream.to_owned(),
                 subjects: subjects.to_vec(),
-                consumer: consumer_name(self.plugin_name(), self.source_name(), self.purpose),
+                consumer: self.consumer_name(),
                 retention: facts.retention,
             },
         })
+    }
+
+    /// The name of the broker's durable consumer that this projection reads through.
+    pub(super) fn consumer_name(&self) -> String {
+        let prefix = &self.config.consumer_prefix;
+        let [live, rebuild] = consumer_names(prefix, self.plugin_name(), self.source_name());
+        match self.purpose {
+            Purpose::Live => live,
+            Purpose::Rebuild(_) => rebuild,
+        }
     }
 
     async fn find_stream(&self, stream: &str, subjects: &[String]) -> Result<StreamFacts, Halt> {
@@ -366,12 +367,11 @@ impl Reads {
     }
 }
 
-/// The name of the broker's durable consumer of a source.
-pub(crate) fn consumer_name(plugin: &str, source: &str, purpose: Purpose) -> String {
-    match purpose {
-        Purpose::Live => format!("lantern-{plugin}-{source}"),
-        Purpose::Rebuild(_) => format!("lantern-{plugin}-{source}-rebuild"),
-    }
+/// The names of the durable consumers that a source may have: that of the tables in use, and that of a rebuild.
+pub(crate) fn consumer_names(prefix: &str, plugin: &str, source: &str) -> [String; 2] {
+    let live = format!("{prefix}-{plugin}-{source}");
+    let rebuild = format!("{live}-rebuild");
+    [live, rebuild]
 }
 
 /// Holds a rebuild to its rate: says when the next batch may be taken.
@@ -446,7 +446,7 @@ impl Opened<'_> {
         let (mut batches, pulling) = pull(subscription, config.messages_max, config.bytes_max);
         projection
             .status
-            .send_modify(|status| status.state = State::Running);
+            .send_modify(|status| status.enter(State::Running));
         let mut quiet_at = None;
         let mut pace = Pace::new(projection.purpose);
         let mut gate = projection.gate.clone();
@@ -567,13 +567,12 @@ async fn look(
     projection.status.send_modify(|status| {
         status.last_sequence = Some(stream.last_sequence);
         status.lag = Some(waiting);
-        status.state = if paused.is_some() {
-            State::Paused
-        } else {
-            State::Running
-        };
-        if let Some(until) = paused {
-            status.last_error = Some(format!("the consumer is paused until {}", until.to_rfc3339()));
+        match paused {
+            Some(until) => status.pause(format!("the consumer is paused until {}", until.to_rfc3339())),
+            None => status.enter(State::Running),
+        }
+        if waiting == 0 {
+            status.clear_error();
         }
         let stuck = paused.is_none() && waiting > 0 && quiet_at.is_some_and(|at| at == status.checkpoint);
         if stuck && status.stalled_since_ms.is_none() {
@@ -612,10 +611,10 @@ fn broker_halt(error: BrokerError) -> Halt {
         Some(hint) => format!("{error} ({hint})"),
         None => error.to_string(),
     };
-    if error.is_retryable() {
-        Halt::Retry(words)
-    } else {
-        Halt::Failed(words)
+    match error {
+        _ if error.is_retryable() => Halt::Retry(words),
+        BrokerError::JetStream { .. } => Halt::Refused(words),
+        _ => Halt::Failed(words),
     }
 }
 
@@ -631,6 +630,7 @@ fn open_halt(error: OpenError) -> Halt {
         // The stream went back between the comparison and the opening: compare again.
         OpenError::Ahead { .. } => Halt::Reopen(words),
         _ if error.is_retryable() => Halt::Retry(words),
+        OpenError::Broker(BrokerError::JetStream { .. }) | OpenError::Changed { .. } => Halt::Refused(words),
         _ => Halt::Failed(words),
     }
 }

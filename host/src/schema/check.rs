@@ -5,6 +5,7 @@ mod size;
 
 use std::fmt;
 
+use super::subjects::{overlap, takes_in};
 use super::{
     Column, ColumnName, ColumnType, Guard, Index, Manifest, Merge, OnConflict, Origin, PluginName, RawGuard,
     RawManifest, RawOnConflict, RawSource, RawTable, RawWrite, Role, Source, SourceName, Table, TableName,
@@ -17,6 +18,7 @@ const COLUMNS_MAX: usize = 256;
 /// Bounds what one plugin can make the host keep for it; generous by two orders of magnitude.
 const TABLES_MAX: usize = 64;
 const SOURCES_MAX: usize = 64;
+const SUBJECTS_MAX: usize = 256;
 const WRITES_MAX: usize = 256;
 const INDEXES_MAX: usize = 32;
 /// All names, documentation, hints, units and subjects of a manifest together. The API shows the whole of it to every
@@ -168,12 +170,18 @@ fn check_sources(raw: Vec<RawSource>, problems: &mut Problems) -> Option<Vec<Sou
                     problems.say(format!("{place}: {problem}"));
                 }
                 check_subjects(&place, subjects, problems);
+                // The broker refuses such a consumer. It takes subjects that overlap otherwise, and delivers once.
+                check_pairs(&place, subjects, problems, |a, b| {
+                    takes_in(a, b) || takes_in(b, a)
+                });
             }
             Origin::Core { subjects } => {
                 if subjects.is_empty() {
                     problems.say(format!("{place}: a core source names at least one subject"));
                 }
                 check_subjects(&place, subjects, problems);
+                // Each subject is a subscription of its own: messages of both would arrive twice.
+                check_pairs(&place, subjects, problems, overlap);
             }
         }
         sources.push(Source {
@@ -196,7 +204,7 @@ fn check_stream_name(stream: &str) -> Result<(), String> {
 }
 
 fn check_subjects(place: &str, subjects: &[String], problems: &mut Problems) {
-    problems.bound(&format!("subjects of {place}"), subjects.len(), 256);
+    problems.bound(&format!("subjects of {place}"), subjects.len(), SUBJECTS_MAX);
     for subject in subjects {
         let tokens: Vec<&str> = subject.split('.').collect();
         let bad_token = |(position, token): (usize, &&str)| {
@@ -207,6 +215,25 @@ fn check_subjects(place: &str, subjects: &[String], problems: &mut Problems) {
         };
         if subject.len() > 4096 || tokens.iter().enumerate().any(bad_token) {
             problems.say(format!("{place}: {:?} is not a subject", clean(subject)));
+        }
+    }
+}
+
+/// Finds subjects of one source that cannot be wanted together.
+fn check_pairs(
+    place: &str,
+    subjects: &[String],
+    problems: &mut Problems,
+    contradict: impl Fn(&str, &str) -> bool,
+) {
+    // Longer lists are refused for their length, and comparing all pairs of them would take long.
+    for (index, subject) in subjects.iter().enumerate().take(SUBJECTS_MAX) {
+        if let Some(other) = subjects[..index].iter().find(|other| contradict(subject, other)) {
+            problems.say(format!(
+                "{place}: subjects {:?} and {:?} overlap; keep one of them",
+                clean(other),
+                clean(subject)
+            ));
         }
     }
 }
@@ -572,6 +599,31 @@ mod tests {
                 "is not a subject",
             );
         }
+        let core = |subjects: [&str; 2]| Origin::Core {
+            subjects: subjects.map(str::to_owned).into(),
+        };
+        let stream = |subjects: [&str; 2]| Origin::JetStream {
+            stream: "S".into(),
+            subjects: subjects.map(str::to_owned).into(),
+        };
+        for subjects in [["zeek.>", "zeek.a"], ["a.b", "a.*"], ["a", "a"]] {
+            refused(
+                |m| m.sources[0].origin = core(subjects),
+                "overlap; keep one of them",
+            );
+            refused(
+                |m| m.sources[0].origin = stream(subjects),
+                "overlap; keep one of them",
+            );
+        }
+        let crossing = ["a.*.c", "a.b.*"];
+        refused(
+            |m| m.sources[0].origin = core(crossing),
+            "overlap; keep one of them",
+        );
+        let mut manifest = good();
+        manifest.sources[0].origin = stream(crossing);
+        Manifest::check(manifest).expect("the broker takes it");
         refused(
             |m| m.sources[0].origin = Origin::Core { subjects: vec![] },
             "at least one subject",
@@ -666,7 +718,7 @@ mod tests {
         ] {
             let mut manifest = good();
             manifest.sources[0].origin = Origin::Core {
-                subjects: vec!["a".into(), subject.into()],
+                subjects: vec![subject.into()],
             };
             let manifest = Manifest::check(manifest).expect("good");
             let found = manifest.internal_subject();

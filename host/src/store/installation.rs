@@ -6,6 +6,7 @@ use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
 use super::apply::{from_sql, to_sql};
 use super::catalog::{Adoption, CatalogError, adopt_in};
 use super::commit::{Adopted, VersionId};
+use super::consumers::{AbandonedConsumer, abandon};
 use super::statement::quote_text;
 use super::{AdoptError, CommitError, Store};
 use crate::batch::Timestamp;
@@ -146,13 +147,19 @@ impl Store {
         self.call(|connection| installations(connection)).await
     }
 
-    /// Removes a plugin, with its tables or without. Returns the names of the tables that were dropped.
+    /// Removes a plugin, with its tables or without, and remembers that its `consumers` have to be deleted. Returns the
+    /// names of the tables that were dropped.
     ///
     /// # Errors
     /// As for [`Store::install`].
-    pub async fn remove(&self, plugin: &str, drop_tables: bool) -> Result<Vec<String>, CommitError> {
+    pub async fn remove(
+        &self,
+        plugin: &str,
+        drop_tables: bool,
+        consumers: Vec<AbandonedConsumer>,
+    ) -> Result<Vec<String>, CommitError> {
         let plugin = plugin.to_owned();
-        self.call(move |connection| remove(connection, &plugin, drop_tables))
+        self.call(move |connection| remove(connection, &plugin, drop_tables, &consumers))
             .await
     }
 
@@ -357,9 +364,11 @@ pub(super) fn remove(
     connection: &mut Connection,
     plugin: &str,
     drop_tables: bool,
+    consumers: &[AbandonedConsumer],
 ) -> Result<Vec<String>, rusqlite::Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute("DELETE FROM _lantern_installation WHERE plugin = ?1", [plugin])?;
+    abandon(&transaction, consumers, Timestamp::now())?;
     let mut dropped = Vec::new();
     if drop_tables {
         dropped = transaction

@@ -12,6 +12,7 @@ mod checkpointer;
 mod commit;
 pub mod comparison;
 mod connection;
+mod consumers;
 pub mod deep;
 mod indexes;
 mod installation;
@@ -49,6 +50,7 @@ pub use commit::{
     Adopted, Attached, Commit, CommitError, Committed, Counts, Entry, Gap, Mark, NewEpoch, OriginId,
     RowEffects, VersionId,
 };
+pub use consumers::AbandonedConsumer;
 pub use indexes::IndexStep;
 pub use installation::{Arrival, FileRecord, Installation, VersionRecord, Way};
 pub use letters::{Healed, LetterFilter, OpenLetter, Retried};
@@ -367,7 +369,11 @@ impl Store {
     ///
     /// # Errors
     /// As for [`Store::attach`].
-    pub async fn fact(&self, key: &'static str, make: fn() -> String) -> Result<String, CommitError> {
+    pub async fn fact(
+        &self,
+        key: &'static str,
+        make: impl FnOnce() -> String + Send + 'static,
+    ) -> Result<String, CommitError> {
         self.call(move |connection| {
             connection.execute(
                 "INSERT INTO _lantern_host (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO NOTHING",

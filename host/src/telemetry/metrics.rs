@@ -382,11 +382,32 @@ impl fmt::Debug for AtScrape {
     }
 }
 
+/// One series for each state of each source, of which one is 1: an alert can select a state, and none disappears.
+fn encode_states(
+    encoder: &mut DescriptorEncoder<'_>,
+    projections: &[status::Status],
+) -> Result<(), fmt::Error> {
+    let help = "State of a source: 1 for the state that it is in, 0 for the others";
+    let mut family = encoder.encode_descriptor("source_state", help, None, MetricType::Gauge)?;
+    for status in projections {
+        for state in status::State::ALL {
+            let labels = [
+                ("plugin", status.plugin.as_str()),
+                ("source", status.source.as_str()),
+                ("state", state.as_str()),
+            ];
+            let metric = family.encode_family(&labels)?;
+            ConstGauge::new(i64::from(status.state == state)).encode(metric)?;
+        }
+    }
+    Ok(())
+}
+
 impl Collector for AtScrape {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let projections = self.projections.snapshot();
         type Read = fn(&status::Status) -> Option<u64>;
-        let by_source: [(&str, &str, Read); 4] = [
+        let by_source: [(&str, &str, Read); 6] = [
             (
                 "source_lag_messages",
                 "Messages that wait to be projected",
@@ -407,6 +428,16 @@ impl Collector for AtScrape {
                 "Whether a source has not moved although messages wait",
                 |status| Some(status.stalled_since_ms.is_some().into()),
             ),
+            (
+                "source_paused",
+                "Whether a source is paused by an operator, here or on the broker",
+                |status| Some(u64::from(status.state == status::State::Paused)),
+            ),
+            (
+                "source_open_dead_letters",
+                "Dead letters of a source that are open",
+                |status| Some(status.dead_letters),
+            ),
         ];
         for (name, help, read) in by_source {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
@@ -421,6 +452,7 @@ impl Collector for AtScrape {
                 }
             }
         }
+        encode_states(&mut encoder, &projections)?;
         let wal = with_suffix(&self.database, "-wal");
         let single = [
             (
@@ -537,6 +569,8 @@ mod tests {
             source: "events".into(),
             stream: Some("OBS_EVENTS".into()),
             state: State::Running,
+            state_since_ms: 0,
+            paused: None,
             epoch: 1,
             checkpoint: 41,
             last_sequence: Some(48),
@@ -546,9 +580,11 @@ mod tests {
             inserted: 41,
             updated: 0,
             present: 0,
-            dead_letters: 0,
+            dead_letters: 3,
             missing: 0,
             last_error: None,
+            last_error_at_ms: None,
+            consumer_refused: false,
             stalled_since_ms: Some(1),
             warnings: Vec::new(),
         });
@@ -576,6 +612,10 @@ mod tests {
             r#"lantern_source_lag_messages{plugin="obs-events",source="events"} 7"#,
             r#"lantern_source_checkpoint{plugin="obs-events",source="events"} 41"#,
             r#"lantern_source_stalled{plugin="obs-events",source="events"} 1"#,
+            r#"lantern_source_paused{plugin="obs-events",source="events"} 0"#,
+            r#"lantern_source_open_dead_letters{plugin="obs-events",source="events"} 3"#,
+            r#"lantern_source_state{plugin="obs-events",source="events",state="running"} 1"#,
+            r#"lantern_source_state{plugin="obs-events",source="events",state="failed"} 0"#,
             "lantern_broker_connected 1",
             "lantern_broker_reconnects_total 1",
             "lantern_ready 1",

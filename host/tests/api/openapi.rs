@@ -325,6 +325,8 @@ impl Acts {
             ("/rollback", "", 200),
             ("/pause", r#"{"reason":"a look"}"#, 200),
             ("/resume", "", 200),
+            // There is no broker.
+            ("/take-over", "", 503),
             ("/canary", r#"{"version":"1.1.0","messages":0}"#, 422),
             ("/reproject", r#"{"version":"1.0.0"}"#, 409),
             ("/rebuild", r#"{"rate":0}"#, 400),

@@ -565,11 +565,11 @@ async fn a_paused_plugin_is_named_by_readiness_and_holds_nothing_up() {
         &state.projections,
         status::Status {
             state: status::State::Paused,
-            last_error: Some("by acts".into()),
+            paused: Some("maintenance (by acts)".into()),
             ..running()
         },
     );
     let (status, body) = get(&router(state), "/readyz").await;
     assert_eq!(status, StatusCode::OK);
-    assert!(body.contains("paused: by acts"), "{body}");
+    assert!(body.contains("paused: maintenance (by acts)"), "{body}");
 }

@@ -122,5 +122,8 @@ async fn the_listed_permissions_are_enough() {
     assert!(broker.message_at(STREAM, 5).await.unwrap().is_some());
     assert!(broker.stored_message(STREAM, 5).await.unwrap().is_some());
     drop(subscription);
-    broker.delete_consumer(STREAM, "lantern_test").await.unwrap();
+    broker
+        .delete_consumer(STREAM, "lantern_test", "host-a")
+        .await
+        .unwrap();
 }

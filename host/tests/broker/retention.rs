@@ -88,6 +88,7 @@ async fn an_interest_stream_is_rewound_without_losing_interest() {
     // Nothing was acknowledged: it all comes again, and another owner takes over without deleting the consumer.
     let mut wanted = request(0);
     wanted.owner = "host-b".into();
+    broker.take_over(STREAM, "lantern_test", "host-b").await.unwrap();
     let mut subscription = broker.open(wanted).await.unwrap();
     assert_eq!(
         sequences(&read(&mut subscription, 20).await),

@@ -96,6 +96,65 @@ fn two_hosts_do_not_share_a_consumer() {
     publish(&server, &obs(1, 100));
     wait_for_rows(&first, one.path(), "obs_events", 100);
     assert_eq!(second.projection("obs")["rows"], 0);
+
+    // The first host stops: the second one does not take its place, so that a restart of the first one is no outage.
+    first.terminate();
+    second.wait("the consumer belongs to the first host", LIMIT, |host| {
+        let obs = host.projection("obs");
+        obs["state"] == "failed"
+            && obs["last_error"]
+                .as_str()
+                .unwrap()
+                .contains("belongs to another host")
+    });
+    let first = Host::start(one.path(), &server.url(), plugins.path());
+    publish(&server, &obs(101, 100));
+    wait_for_rows(&first, one.path(), "obs_events", 200);
+    second.terminate();
+
+    // With consumers of its own it reads beside the first one.
+    let mut command = Host::command(two.path(), &server.url(), plugins.path());
+    command.env("LANTERN__BROKER__CONSUMER_PREFIX", "staging");
+    let second = Host::spawn(command);
+    wait_for_rows(&second, two.path(), "obs_events", 200);
+    second.terminate();
+
+    // An operator decides that the first host does not continue.
+    let second = Host::start(two.path(), &server.url(), plugins.path());
+    assert!(take_over(two.path()).contains("in use by another host"));
+    first.terminate();
+    second.wait("the consumer is idle", LIMIT, |host| {
+        host.projection("obs")["last_error"]
+            .as_str()
+            .is_some_and(|error| error.contains("belongs to another host"))
+    });
+    let said = take_over(two.path());
+    assert!(
+        said.contains("consumer lantern-obs-events-obs of stream OBS_EVENTS: taken over from host"),
+        "{said}"
+    );
+    publish(&server, &obs(201, 100));
+    wait_for_rows(&second, two.path(), "obs_events", 300);
+    let first = Host::start(one.path(), &server.url(), plugins.path());
+    first.wait("refused", LIMIT, |host| {
+        host.projection("obs")["state"] == "failed"
+    });
+    second.terminate();
+    sound(two.path());
+}
+
+/// What `lantern plugin take-over` says.
+fn take_over(data: &Path) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_lantern"))
+        .args(["plugin", "take-over", "obs-events", "--data-dir"])
+        .arg(data)
+        .output()
+        .unwrap();
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 /// Needs to mount; a machine where that is not allowed cannot show it, and says so.

@@ -197,23 +197,34 @@ async fn a_paused_plugin_waits_also_over_a_restart_and_goes_on_where_it_was() {
         .await
         .unwrap();
     scene.wait_for_state(State::Paused).await;
-    assert_eq!(
-        scene.status("evolve").unwrap().last_error.as_deref(),
-        Some("maintenance")
-    );
+    let status = scene.status("evolve").unwrap();
+    assert_eq!(status.paused.as_deref(), Some("maintenance"));
+    assert_eq!(status.last_error, None, "a pause is not an error");
     scene.publish(11..=20).await;
+    scene
+        .wait("the lag of a paused source", |scene| {
+            scene.status("evolve").unwrap().lag == Some(10)
+        })
+        .await;
     scene.close().await;
+    scene.publish(21..=25).await;
     scene.open().await;
     scene.wait_for_state(State::Paused).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    scene
+        .wait("checkpoint and lag, without a session", |scene| {
+            let status = scene.status("evolve").unwrap();
+            (status.epoch, status.checkpoint, status.lag) == (1, 10, Some(15))
+        })
+        .await;
+    assert_eq!(scene.status("evolve").unwrap().state, State::Paused);
     assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["10"]);
     // A swap while it is paused is one for later.
     scene.swap(b'i').await.unwrap();
     scene.lifecycle().resume("evolving", &operator()).await.unwrap();
-    scene.wait_for_checkpoint(20).await;
+    scene.wait_for_checkpoint(25).await;
     assert_eq!(
         scene.query("SELECT note, count(*) FROM evolved GROUP BY note"),
-        ["a|10", "i|10"]
+        ["a|10", "i|15"]
     );
     scene.close().await;
     scene.sound();
@@ -231,6 +242,7 @@ async fn a_removed_plugin_leaves_its_tables_and_can_come_back_or_takes_them_alon
             .remove("evolving", false, &operator())
             .await
             .unwrap()
+            .dropped
             .is_empty()
     );
     assert!(scene.status("evolve").is_none());
@@ -241,12 +253,12 @@ async fn a_removed_plugin_leaves_its_tables_and_can_come_back_or_takes_them_alon
         scene.query("SELECT count(*), count(DISTINCT n) FROM evolved"),
         ["20|20"]
     );
-    let dropped = scene
+    let removed = scene
         .lifecycle()
         .remove("evolving", true, &operator())
         .await
         .unwrap();
-    assert_eq!(dropped, ["evolved"]);
+    assert_eq!(removed.dropped, ["evolved"]);
     assert_eq!(scene.query("SELECT count(*) FROM _lantern_ledger"), ["0"]);
     // From nothing: the stream is read again from its beginning.
     scene.swap(b'a').await.unwrap();
@@ -339,6 +351,49 @@ async fn dead_letters_are_tried_first_by_a_version_that_knows_better() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_whose_consumer_the_broker_refuses_is_rolled_back() {
+    let mut scene = Scene::start().await;
+    // The stream of its second source has room for one consumer, and another program has it.
+    let context = scene.server.jetstream().await;
+    context.delete_stream("EVOLVE_MORE").await.unwrap();
+    let stream = context
+        .create_stream(async_nats::jetstream::stream::Config {
+            name: "EVOLVE_MORE".into(),
+            subjects: vec!["more.>".into()],
+            max_consumers: 1,
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+    stream
+        .create_consumer(async_nats::jetstream::consumer::pull::Config {
+            durable_name: Some("another".into()),
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=10).await;
+    scene.wait_for_checkpoint(10).await;
+    scene.swap(b'h').await.unwrap();
+    scene
+        .wait("the version before runs", |scene| {
+            scene.status("more").is_none() && !scene.lifecycle().refusals().is_empty()
+        })
+        .await;
+    let refusals = scene.lifecycle().refusals();
+    assert!(
+        refusals[0].reason.contains("it cannot read source more") && refusals[0].reason.contains("(10026)"),
+        "{refusals:?}"
+    );
+    scene.publish(11..=20).await;
+    scene.wait_for_checkpoint(20).await;
+    assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["20"]);
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_version_that_rejects_more_than_the_one_before_is_taken_back_and_nothing_is_lost() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
@@ -418,6 +473,32 @@ async fn a_change_of_settings_does_not_end_the_watch_of_a_new_version() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_is_shown_with_its_time_until_the_source_has_recovered() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=10).await;
+    scene.wait_for_checkpoint(10).await;
+    scene.server.kill();
+    scene.wait_for_state(State::Retrying).await;
+    let status = scene.status("evolve").unwrap();
+    assert!(
+        status.last_error.is_some() && status.last_error_at_ms.is_some(),
+        "{status:?}"
+    );
+    scene.server.restart();
+    // Nothing new arrives: a source that has nothing left to read has recovered as well.
+    scene
+        .wait("no error", |scene| {
+            let status = scene.status("evolve").unwrap();
+            status.state == State::Running && status.last_error.is_none()
+        })
+        .await;
+    assert_eq!(scene.status("evolve").unwrap().last_error_at_ms, None);
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settings_of_a_plugin_are_in_force_at_once_and_after_a_restart() {
     let mut scene = Scene::start().await;
     let set = async |scene: &Scene, path: &str, value: &str| {
@@ -429,16 +510,21 @@ async fn settings_of_a_plugin_are_in_force_at_once_and_after_a_restart() {
     set(&scene, "dead_letters.max", "10").await.unwrap();
     scene.publish((1..=30).map(|n| format!("later {n}"))).await;
     scene.wait_for_state(State::Failed).await;
+    let status = scene.status("evolve").unwrap();
+    assert!(status.last_error_at_ms.is_some());
+    let error = status.last_error.unwrap();
     assert!(
-        scene
-            .status("evolve")
-            .unwrap()
-            .last_error
-            .unwrap()
-            .contains("the limit is 10")
+        error.contains("the limit is 10 (dead_letters.max, set for this plugin)"),
+        "{error}"
     );
-    set(&scene, "dead_letters.policy", "drop-oldest").await.unwrap();
     scene.publish((31..=60).map(|n| format!("later {n}"))).await;
+    scene
+        .wait("the lag of a halted source", |scene| {
+            let status = scene.status("evolve").unwrap();
+            status.lag == Some(60 - status.checkpoint)
+        })
+        .await;
+    set(&scene, "dead_letters.policy", "drop-oldest").await.unwrap();
     scene.wait_for_checkpoint(60).await;
     scene
         .wait("fewer than ten", |scene| {

@@ -40,6 +40,15 @@ struct Tables {
 #[derive(Deserialize)]
 struct Removed {
     dropped: Vec<String>,
+    #[serde(default)]
+    consumers_left: Vec<ConsumerLeft>,
+}
+
+#[derive(Deserialize)]
+struct ConsumerLeft {
+    stream: String,
+    consumer: String,
+    reason: String,
 }
 
 pub fn run(args: &RemoveArgs) -> Result<(), Failure> {
@@ -50,14 +59,28 @@ pub fn run(args: &RemoveArgs) -> Result<(), Failure> {
     }
     let word = if args.tables.drop_tables { "drop" } else { "keep" };
     let removed: Removed = client.delete(&path(name, &format!("?tables={word}")))?;
-    print(&if removed.dropped.is_empty() {
+    print(&render(name, &removed))
+}
+
+fn render(name: &PluginName, removed: &Removed) -> String {
+    let mut text = if removed.dropped.is_empty() {
         format!("{name} is removed; its tables stay, and installed again it goes on where it was\n")
     } else {
         format!(
             "{name} is removed with its tables {}; installed again, it reads its streams from the beginning\n",
             removed.dropped.join(", ")
         )
-    })
+    };
+    if !removed.consumers_left.is_empty() {
+        text.push_str("still on the broker; the host deletes them as soon as it can:\n");
+        for left in &removed.consumers_left {
+            text.push_str(&format!(
+                "  - consumer {} of stream {}: {}\n",
+                left.consumer, left.stream, left.reason
+            ));
+        }
+    }
+    text
 }
 
 fn confirm(name: &PluginName, url: &str) -> Result<(), Failure> {
@@ -82,5 +105,32 @@ fn confirm(name: &PluginName, url: &str) -> Result<(), Failure> {
         Ok(())
     } else {
         Err(Failure::usage("that is not its name; nothing was done"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_on_the_broker_is_listed() {
+        let name = PluginName::parse("things").unwrap();
+        let mut removed = Removed {
+            dropped: Vec::new(),
+            consumers_left: Vec::new(),
+        };
+        assert!(!render(&name, &removed).contains("broker"));
+        removed.consumers_left.push(ConsumerLeft {
+            stream: "THINGS".into(),
+            consumer: "lantern-things-events".into(),
+            reason: "the broker is not connected".into(),
+        });
+        let text = render(&name, &removed);
+        assert!(
+            text.ends_with(
+                "  - consumer lantern-things-events of stream THINGS: the broker is not connected\n"
+            ),
+            "{text}"
+        );
     }
 }

@@ -18,7 +18,10 @@ use crate::http::change::{AuditNote, OfPlugin, OptionalInput};
 use crate::http::gate::Operator;
 use crate::http::parameters::Parameters;
 use crate::http::problem::Problem;
-use crate::lifecycle::{Actor, Installed, LifecycleError, Parcel, PluginView, VersionState};
+use crate::lifecycle::{
+    Actor, ConsumerLeft, ConsumerTakenOver, Installed, LifecycleError, Parcel, PluginView, Removal,
+    TakeOverOutcome, VersionState,
+};
 use crate::schema::difference::{Difference, Effect};
 use crate::signature::{SIGNATURE_BYTES_MAX, SignatureView, Verdict};
 use crate::store::Healed;
@@ -177,7 +180,7 @@ pub async fn pause(
     let given = clean_text(asked.reason.as_deref().unwrap_or_default(), REASON_BYTES_MAX);
     let by = Actor(operator.name);
     let reason = match given.trim() {
-        "" => format!("by {}", by.0),
+        "" => format!("no reason given (by {})", by.0),
         given => format!("{given} (by {})", by.0),
     };
     note.detail(&reason);
@@ -195,6 +198,38 @@ pub async fn resume(
     Ok(Json(state.lifecycle.show(plugin.as_str()).await?))
 }
 
+/// The consumers of a plugin whose owner is this host now.
+#[derive(Serialize, ToSchema)]
+pub struct TakenOver {
+    /// The plugin.
+    plugin: String,
+    /// Its consumers on the broker.
+    consumers: Vec<ConsumerTakenOver>,
+}
+
+pub async fn take_over(
+    extract::State(state): extract::State<State>,
+    Operator(_): Operator,
+    OfPlugin(plugin): OfPlugin,
+    note: AuditNote,
+) -> Result<Json<TakenOver>, Problem> {
+    let consumers = state.lifecycle.take_over(plugin.as_str()).await?;
+    let taken = consumers
+        .iter()
+        .filter(|one| one.outcome == TakeOverOutcome::TakenOver);
+    let owned: Vec<String> = taken
+        .map(|one| {
+            let before = one.before.as_deref().unwrap_or("no host");
+            format!("consumer {} of stream {} from {before}", one.consumer, one.stream)
+        })
+        .collect();
+    note.detail(owned.join(", "));
+    Ok(Json(TakenOver {
+        plugin: plugin.to_string(),
+        consumers,
+    }))
+}
+
 /// A plugin that is gone.
 #[derive(Serialize, ToSchema)]
 pub struct Removed {
@@ -202,6 +237,9 @@ pub struct Removed {
     plugin: String,
     /// The tables that are gone.
     dropped: Vec<String>,
+    /// Its consumers that are still on the broker, because it could not be reached or refused. The host deletes them as
+    /// soon as it can, also after a restart.
+    consumers_left: Vec<ConsumerLeft>,
 }
 
 pub async fn remove(
@@ -217,7 +255,10 @@ pub async fn remove(
         .ok_or_else(|| Problem::bad_request("say what becomes of its tables: tables=keep or tables=drop"))?;
     note.detail(format!("tables={tables}"));
     let by = Actor(operator.name);
-    let dropped = state
+    let Removal {
+        dropped,
+        consumers_left,
+    } = state
         .lifecycle
         .remove(plugin.as_str(), tables == "drop", &by)
         .await?;
@@ -227,6 +268,7 @@ pub async fn remove(
     Ok(Json(Removed {
         plugin: plugin.to_string(),
         dropped,
+        consumers_left,
     }))
 }
 

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use super::Routes;
 use crate::http::change::Change;
 use crate::http::openapi::{Doc, Query, Tag, choice, event, header, text};
-use crate::http::plugins::{self, Activate, Changes, Detail, Differences, Pause, Removed, Taken};
+use crate::http::plugins::{self, Activate, Changes, Detail, Differences, Pause, Removed, Taken, TakenOver};
 use crate::http::rebuilds::{self, Asked};
 use crate::http::trials::{self, Bad, OnTrial};
 use crate::lifecycle::{
@@ -146,6 +146,16 @@ fn changes(routes: Routes, component_bytes_max: u64) -> Routes {
             Change::post("/api/v1/plugins/{plugin}/resume", "plugin.resume"),
             plugins::resume,
             act("resumePlugin", "Have a plugin go on").answers::<PluginView>("The plugin."),
+        )
+        .change(
+            Change::post("/api/v1/plugins/{plugin}/take-over", "plugin.take-over"),
+            plugins::take_over,
+            act("takeOverConsumers", "Take over the consumers that another host left behind")
+                .says(
+                    "A host never reads through a consumer that belongs to a host with another database. This makes \
+                     the consumers of the plugin this host's. It is refused while the other host reads through them.",
+                )
+                .answers::<TakenOver>("The consumers, each with its owner before."),
         )
         .change(
             Change::put("/api/v1/plugins/{plugin}/settings", "plugin.set"),

@@ -15,11 +15,13 @@ use super::reach::same;
 use super::{Options, Progress};
 use crate::plugin::Plugin;
 use crate::projection::{
-    self, Gate, GateKeeper, Orders, Projection, Purpose, Rebuild, Version, consumer_name,
+    self, Gate, GateKeeper, Orders, Projection, Purpose, Rebuild, Version, consumer_names,
 };
 use crate::schema::{Manifest, OnConflict};
 use crate::status::{State, Status};
-use crate::store::{AdoptError, CommitError, RebuildId, Scope, Verification, VerifyRequest};
+use crate::store::{
+    AbandonedConsumer, AdoptError, CommitError, RebuildId, Scope, Verification, VerifyRequest,
+};
 
 /// Messages in one batch of a rebuild: a commit of the live tables waits for one such batch at the most, some 15 ms.
 const MESSAGES_MAX: usize = 2_048;
@@ -447,9 +449,21 @@ impl Work<'_> {
         let manifest = self.version.plugin().manifest();
         for scope in &self.scopes {
             if let Some((stream, _)) = stream_of(self.version, &scope.source) {
-                let consumer = consumer_name(manifest.name.as_str(), &scope.source, self.purpose(scope));
-                if let Err(error) = self.inner.parts.broker.delete_consumer(stream, &consumer).await {
-                    tracing::warn!(stream, consumer, %error, "the consumer of an ended rebuild could not be deleted");
+                let prefix = &self.inner.parts.config.projections.consumer_prefix;
+                let [_, consumer] = consumer_names(prefix, manifest.name.as_str(), &scope.source);
+                if let Err(error) = self.inner.delete_consumer(stream, &consumer).await {
+                    tracing::warn!(stream, consumer, %error, "failed to delete the consumer of an ended rebuild; will retry");
+                    let abandoned = AbandonedConsumer {
+                        stream: stream.to_owned(),
+                        consumer,
+                        plugin: manifest.name.to_string(),
+                    };
+                    match self.inner.parts.store.abandon_consumer(abandoned).await {
+                        Ok(()) => self.inner.abandoned.notify_one(),
+                        Err(error) => {
+                            tracing::warn!(stream, %error, "failed to record a consumer that has to be deleted");
+                        }
+                    }
                 }
             }
         }

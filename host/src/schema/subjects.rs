@@ -1,0 +1,63 @@
+//! What NATS subjects with wildcards have in common.
+
+/// Whether some subject matches both patterns.
+pub fn overlap(a: &str, b: &str) -> bool {
+    let (mut a, mut b) = (a.split('.'), b.split('.'));
+    loop {
+        match (a.next(), b.next()) {
+            (None, None) => return true,
+            (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
+            (Some(x), Some(y)) if x == y || x == "*" || y == "*" => {}
+            _ => return false,
+        }
+    }
+}
+
+/// Whether the pattern `filter` matches every subject that `subject`, which may be a pattern too, matches.
+pub fn takes_in(filter: &str, subject: &str) -> bool {
+    let mut filter = filter.split('.');
+    let mut subject = subject.split('.');
+    loop {
+        match (filter.next(), subject.next()) {
+            (Some(">"), Some(_)) | (None, None) => return true,
+            (Some("*"), Some(token)) if token != ">" => {}
+            (Some(wanted), Some(token)) if wanted == token => {}
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_takes_in_what_it_matches_as_a_whole() {
+        for (filter, subject, expected) in [
+            ("a.>", "a.b", true),
+            ("a.>", "a.*", true),
+            ("a.*", "a.>", false),
+            ("a.*.c", "a.b.*", false),
+            ("a.b", "a.b", true),
+            ("a.b", "a.c", false),
+        ] {
+            assert_eq!(takes_in(filter, subject), expected, "{filter} {subject}");
+        }
+    }
+
+    #[test]
+    fn subjects_that_both_patterns_match_are_found() {
+        for (a, b, expected) in [
+            ("obs.>", "obs.*", true),
+            ("obs.>", "obs", false),
+            ("a.*.c", "a.b.*", true),
+            ("a.b", "a.b", true),
+            ("a.b", "a.c", false),
+            (">", "x.y.z", true),
+            ("a.b.c", "a.b", false),
+        ] {
+            assert_eq!(overlap(a, b), expected, "{a} {b}");
+            assert_eq!(overlap(b, a), expected, "{b} {a}");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The durable consumers of plugins on the broker: they are deleted with their plugin, also when the broker is away then.
+
+use async_nats::jetstream::stream::RetentionPolicy;
+use futures_util::TryStreamExt as _;
+
+use super::*;
+
+/// The stream of the evolving plugin, with interest retention: every message waits for every consumer.
+async fn interest(scene: &Scene) {
+    let context = scene.server.jetstream().await;
+    context.delete_stream("EVOLVE").await.unwrap();
+    context
+        .create_stream(async_nats::jetstream::stream::Config {
+            name: "EVOLVE".into(),
+            subjects: vec!["evolve.>".into()],
+            retention: RetentionPolicy::Interest,
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+}
+
+async fn consumers(scene: &Scene) -> Vec<String> {
+    let context = scene.server.jetstream().await;
+    let mut found = Vec::new();
+    // A server that has just started may not answer the first request.
+    nats::eventually("the stream answers", LIMIT, async || {
+        let Ok(stream) = context.get_stream("EVOLVE").await else {
+            return false;
+        };
+        let names: Result<Vec<String>, _> = stream.consumer_names().try_collect().await;
+        names.map(|names| found = names).is_ok()
+    })
+    .await;
+    found
+}
+
+async fn no_consumers(scene: &Scene) {
+    nats::eventually("no consumer is left", LIMIT, async || {
+        consumers(scene).await.is_empty()
+    })
+    .await;
+}
+
+fn noted(scene: &Scene) -> Vec<String> {
+    scene.query("SELECT stream || ' ' || consumer FROM _lantern_abandoned_consumer ORDER BY consumer")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_plugin_does_not_keep_the_messages_of_an_interest_stream() {
+    let mut scene = Scene::start().await;
+    interest(&scene).await;
+    scene.swap(b'a').await.unwrap();
+    // Before the consumer exists, the stream keeps nothing for it.
+    scene.wait_for_state(State::Running).await;
+    scene.publish(1..=10).await;
+    scene.wait_for_checkpoint(10).await;
+    assert_eq!(consumers(&scene).await, ["lantern-evolving-evolve"]);
+    let removed = scene
+        .lifecycle()
+        .remove("evolving", true, &operator())
+        .await
+        .unwrap();
+    assert_eq!(removed.consumers_left, []);
+    assert!(consumers(&scene).await.is_empty());
+    assert!(noted(&scene).is_empty());
+    scene.publish(11..=20).await;
+    let mut stream = scene.server.jetstream().await.get_stream("EVOLVE").await.unwrap();
+    assert_eq!(stream.info().await.unwrap().state.messages, 0);
+    scene.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_is_deleted_later_when_the_broker_is_away_also_after_a_restart() {
+    let mut scene = Scene::start().await;
+    interest(&scene).await;
+    scene.swap(b'a').await.unwrap();
+    // Before the consumer exists, the stream keeps nothing for it.
+    scene.wait_for_state(State::Running).await;
+    scene.publish(1..=10).await;
+    scene.wait_for_checkpoint(10).await;
+    scene.server.kill();
+    scene.wait_for_state(State::Retrying).await;
+    let removed = scene
+        .lifecycle()
+        .remove("evolving", false, &operator())
+        .await
+        .unwrap();
+    let left: Vec<&str> = removed
+        .consumers_left
+        .iter()
+        .map(|left| left.consumer.as_str())
+        .collect();
+    assert_eq!(
+        left,
+        ["lantern-evolving-evolve", "lantern-evolving-evolve-rebuild"]
+    );
+    assert!(
+        removed.consumers_left[0].reason.contains("not connected"),
+        "{removed:?}"
+    );
+    assert_eq!(noted(&scene).len(), 2);
+    // The same host deletes it when the broker is back.
+    scene.server.restart();
+    no_consumers(&scene).await;
+    scene
+        .wait("nothing is left to be deleted", |scene| noted(scene).is_empty())
+        .await;
+
+    // And so does the next one, which only knows it from the database.
+    scene.swap(b'a').await.unwrap();
+    scene.wait_for_state(State::Running).await;
+    assert_eq!(consumers(&scene).await.len(), 1);
+    scene.server.kill();
+    scene.wait_for_state(State::Retrying).await;
+    scene
+        .lifecycle()
+        .remove("evolving", false, &operator())
+        .await
+        .unwrap();
+    scene.close().await;
+    scene.server.restart();
+    assert_eq!(consumers(&scene).await.len(), 1);
+    scene.open().await;
+    no_consumers(&scene).await;
+    scene.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_that_is_installed_again_keeps_its_consumer() {
+    let mut scene = Scene::start().await;
+    interest(&scene).await;
+    scene.swap(b'a').await.unwrap();
+    // Before the consumer exists, the stream keeps nothing for it.
+    scene.wait_for_state(State::Running).await;
+    scene.publish(1..=10).await;
+    scene.wait_for_checkpoint(10).await;
+    scene.server.kill();
+    scene.wait_for_state(State::Retrying).await;
+    scene
+        .lifecycle()
+        .remove("evolving", false, &operator())
+        .await
+        .unwrap();
+    scene.swap(b'a').await.unwrap();
+    scene.server.restart();
+    // The rebuild's consumer does not exist, the live one is needed again.
+    scene
+        .wait("nothing is left to be deleted", |scene| noted(scene).is_empty())
+        .await;
+    assert_eq!(consumers(&scene).await, ["lantern-evolving-evolve"]);
+    scene.publish(11..=20).await;
+    scene
+        .wait("all rows", |scene| {
+            scene.query("SELECT count(*) FROM evolved") == ["20"]
+        })
+        .await;
+    scene.close().await;
+    scene.sound();
+}
