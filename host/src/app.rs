@@ -131,6 +131,7 @@ pub async fn run_and_tell(
     let key = private_files::keep_secret(&config.data_dir.join(identity::KEY_FILE))?;
     let access = http::Access::open(Arc::clone(&store), &reader, wiring::http(&config, address)).await?;
     presence::keep_operator_token(&config.data_dir, &access).await?;
+    make_plugin_dir(&config)?;
     let lifecycle = Lifecycle::start(parts, stop.child_token()).await?;
     let state = http::State {
         access,
@@ -186,6 +187,17 @@ pub async fn run_and_tell(
     drop(indexing.await);
     close(store, deadline).await;
     drop(asking);
+    Ok(())
+}
+
+/// The default plugin directory is made when it is missing. One that the operator named has to exist: its name may be
+/// mistyped.
+fn make_plugin_dir(config: &Config) -> anyhow::Result<()> {
+    if config.plugin_dir_is_default {
+        let dir = &config.plugin_dir;
+        std::fs::create_dir_all(dir)
+            .with_context(|| format!("make the plugin directory {}", dir.display()))?;
+    }
     Ok(())
 }
 
@@ -262,10 +274,17 @@ fn watch_signals(stop: CancellationToken) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("watch for SIGHUP")?;
     tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                // By default it would kill the process without a stop in order.
+                _ = hangup.recv() => {
+                    tracing::info!("SIGHUP is ignored: the configuration cannot be reloaded; restart the host instead");
+                }
+            }
         }
         stop.cancel();
     });

@@ -22,7 +22,7 @@ pub use layers::{Flag, Origin, Sources, variable_name};
 pub use show::reference;
 pub use value::{is_loopback, redact};
 
-use settings::{Preset, SETTINGS};
+use settings::SETTINGS;
 use value::{Value, Written};
 
 use crate::signature::{Policy, Rule};
@@ -277,6 +277,11 @@ impl Resolved {
         self.values.get(path).map(|(value, origin)| (value, origin))
     }
 
+    /// Where the value of a setting comes from; none where it has no value.
+    pub fn origin(&self, path: &str) -> Option<&Origin> {
+        self.get(path).map(|(_, origin)| origin)
+    }
+
     /// Where the database and all else is kept; known also when other settings have problems.
     pub fn data_dir(&self) -> PathBuf {
         match self.get("data_dir") {
@@ -305,9 +310,9 @@ pub fn resolve(sources: &Sources) -> (Resolved, Result<Config, ConfigError>) {
         values: BTreeMap::new(),
     };
     for setting in SETTINGS {
-        if let Preset::Value(text) = setting.preset {
+        if let Some(text) = setting.preset.written() {
             // A test parses every preset, so that none is dropped here.
-            if let Ok(value) = Value::parse(setting.kind, &Written::Bare(text.to_owned()), Path::new("")) {
+            if let Ok(value) = Value::parse(setting.kind, &Written::Bare(text), Path::new("")) {
                 resolved.values.insert(setting.path, (value, Origin::Default));
             }
         }

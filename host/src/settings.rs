@@ -19,6 +19,21 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
+/// Default of the linear memory of an instance, in bytes: it holds a batch of messages many times over.
+pub const MEMORY_BYTES_DEFAULT: u64 = 64 * MIB;
+/// Default of the time for one message: long enough for any honest decoder, short enough that a loop is a hiccup.
+pub const MESSAGE_TIME_DEFAULT: Duration = Duration::from_secs(1);
+/// Default of the rows in the answer to one message.
+pub const ROWS_PER_MESSAGE_DEFAULT: u64 = 1_000;
+/// Default of the bytes of values in the answer to one message.
+pub const BYTES_PER_MESSAGE_DEFAULT: u64 = 8 * MIB;
+/// Default of the largest component, in bytes.
+pub const MODULE_BYTES_DEFAULT: u64 = 64 * MIB;
+/// Default of the time for compiling a component.
+pub const COMPILE_TIME_DEFAULT: Duration = Duration::from_secs(30);
+/// Default of the memory for compiling a component, in bytes.
+pub const COMPILE_MEMORY_BYTES_DEFAULT: u64 = GIB;
+
 /// Linear memory of an instance, in bytes.
 pub const MEMORY_BYTES: RangeInclusive<u64> = MIB..=4 * GIB;
 /// Time for one message.
@@ -114,7 +129,8 @@ pub enum DeadLetterPolicy {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RollbackSettings {
-    /// Whether it ever is.
+    /// Whether it ever is; absent means that it is.
+    #[serde(skip_serializing_if = "is_true")]
     pub enabled: bool,
     /// Messages that the new version has to have handled before it is judged.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -231,6 +247,10 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
+fn is_true(value: &bool) -> bool {
+    *value
+}
+
 /// What is set to nothing is not there.
 fn drop_nulls(value: &mut serde_json::Value) {
     if let serde_json::Value::Object(table) = value {
@@ -330,6 +350,15 @@ mod tests {
                 "{words:?} is not in {problems:?}"
             );
         }
+    }
+
+    #[test]
+    fn one_setting_of_a_section_does_not_set_another() {
+        let mut settings = PluginSettings::default();
+        settings.set("rollback.excess_percent", "1").unwrap();
+        let json = serde_json::to_string(&settings).unwrap();
+        assert_eq!(json, r#"{"rollback":{"excess_percent":1}}"#);
+        assert!(PluginSettings::from_json(&json).unwrap().rollback.enabled);
     }
 
     #[test]

@@ -186,3 +186,22 @@ fn completions_are_made_for_shells() {
         }
     }
 }
+
+#[test]
+fn config_check_reads_the_context() {
+    let home = tempfile::tempdir().unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_lantern"))
+        .args(["config", "check"])
+        .env_clear()
+        .env("HOME", home.path())
+        .env("LANTERN__BROKER__CONTEXT", "nope")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        error.contains("env LANTERN__BROKER__CONTEXT: broker.context: cannot read the context")
+            && error.contains("nope.json"),
+        "{error}"
+    );
+}

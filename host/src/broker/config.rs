@@ -343,6 +343,21 @@ pub(super) async fn read_context(
     })
 }
 
+/// Checks that a `nats` CLI context can be read and used, without connecting.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub async fn check_context(name: &str) -> Result<(), ConnectError> {
+    let place = Place::Context {
+        name: name.to_owned(),
+        folder: None,
+    };
+    read_context(name, None, &mut Config::new(place))
+        .await
+        .map(|_| ())
+}
+
 fn is_set(value: Option<&serde_json::Value>) -> bool {
     value.is_some_and(|value| !value.is_null() && value.as_str() != Some(""))
 }

@@ -50,7 +50,9 @@ pub use ack::{AckError, AckToken, ConsumerHandle};
 pub use api::BrokerError;
 pub use auth::CredentialsError;
 pub use client::hide_library_panics;
-pub use config::{Config, EmbeddedConfig, Place, Remote, Secret, SecretSource, Tls, redacted_url};
+pub use config::{
+    Config, EmbeddedConfig, Place, Remote, Secret, SecretSource, Tls, check_context, redacted_url,
+};
 pub use consumer::ConsumerFacts;
 pub use core_nats::{CoreError, CoreSubscription};
 pub use embedded::{EmbeddedError, find_server, url_file};

@@ -4,8 +4,11 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::{Failure, ServeArgs, print};
-use crate::config::{reference, resolve};
+use super::{Failure, ServeArgs, commands, print};
+use crate::broker;
+use crate::config::{
+    BrokerSettings, Config, ConfigError, Origin, Problem, Resolved, Servers, reference, resolve,
+};
 
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
@@ -25,10 +28,38 @@ pub fn run(command: &ConfigCommand) -> Result<ExitCode, Failure> {
             config?;
         }
         ConfigCommand::Check(args) => {
-            resolve(&args.sources()).1?;
+            let (resolved, config) = resolve(&args.sources());
+            check_context(&resolved, &config?)?;
             print("the configuration is good\n")?;
         }
         ConfigCommand::Reference => print(&reference())?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A context of the nats command line tool is read when the host connects; here it is read to see whether it could be.
+fn check_context(resolved: &Resolved, config: &Config) -> Result<(), Failure> {
+    let BrokerSettings::Remote(remote) = &config.broker else {
+        return Ok(());
+    };
+    let Servers::Context(name) = &remote.servers else {
+        return Ok(());
+    };
+    let Err(error) = commands::block_on(broker::check_context(name))? else {
+        return Ok(());
+    };
+    let fix = error.hint().unwrap_or("`nats context ls` lists the contexts");
+    let problem = Problem {
+        setting: "broker.context".to_owned(),
+        origin: resolved
+            .origin("broker.context")
+            .cloned()
+            .unwrap_or(Origin::Default),
+        fix: fix.to_owned(),
+        message: format!("{:#}", anyhow::Error::new(error)),
+    };
+    Err(ConfigError {
+        problems: vec![problem],
+    }
+    .into())
 }

@@ -145,6 +145,7 @@ fn read_env(env: &[(OsString, OsString)], entries: &mut Vec<Entry>, problems: &m
     for (name, value) in env {
         let name = name.to_string_lossy();
         let Some(rest) = name.strip_prefix(PREFIX) else {
+            problems.extend(nearly_a_setting(&name));
             continue;
         };
         let path = rest.to_ascii_lowercase().replace("__", ".");
@@ -171,6 +172,28 @@ fn read_env(env: &[(OsString, OsString)], entries: &mut Vec<Entry>, problems: &m
             }
         }
     }
+}
+
+/// A variable that is named as a setting's but for underscores, such as `LANTERN_LIMITS__MEMORY`, would have no effect.
+fn nearly_a_setting(name: &str) -> Option<Problem> {
+    let words = |name: &str| -> Vec<String> {
+        let words = name.split('_').filter(|word| !word.is_empty());
+        words.map(str::to_owned).collect()
+    };
+    if !name.starts_with("LANTERN_") {
+        return None;
+    }
+    let mut variables = settings::SETTINGS
+        .iter()
+        .map(|setting| variable_name(setting.path));
+    let meant = variables.find(|variable| words(variable) == words(name))?;
+    let origin = Origin::Env(clean_text(name, 120));
+    Some(Problem::new(
+        "",
+        &origin,
+        "is not a setting, and has no effect",
+        format!("did you mean {meant}?"),
+    ))
 }
 
 /// The variable that sets this setting.

@@ -63,8 +63,27 @@ pub enum Preset {
     Unset,
     /// This value, written as it would be in a file.
     Value(&'static str),
+    /// This number.
+    Number(u64),
+    /// So many bytes.
+    Bytes(u64),
+    /// This span of time.
+    Span(Duration),
     /// A value that depends on something else, said in words.
     Derived(&'static str),
+}
+
+impl Preset {
+    /// The value as it would be written in a file; none where there is no fixed value.
+    pub fn written(self) -> Option<String> {
+        match self {
+            Self::Unset | Self::Derived(_) => None,
+            Self::Value(text) => Some(text.to_owned()),
+            Self::Number(number) => Some(number.to_string()),
+            Self::Bytes(bytes) => Some(settings::ShownSize(bytes).to_string()),
+            Self::Span(span) => Some(humantime::format_duration(span).to_string()),
+        }
+    }
 }
 
 /// One setting.
@@ -124,7 +143,7 @@ const fn millis(min: u64, max: u64) -> Kind {
 use Kind::{
     Address, Boolean, Choice, Count, Directory, File, Hosts, Keys, LogFilter, Name, Path, Prefix, Size, Urls,
 };
-use Preset::{Derived, Unset, Value};
+use Preset::{Bytes, Derived, Number, Span, Unset, Value};
 
 /// Every setting, in the order in which people are shown them.
 pub const SETTINGS: &[Setting] = &[
@@ -313,37 +332,37 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "limits.memory",
         size(settings::MEMORY_BYTES),
-        Value("64 MiB"),
+        Bytes(settings::MEMORY_BYTES_DEFAULT),
         "Most memory that a plugin may hold.",
     ),
     setting(
         "limits.message_time",
         time(settings::MESSAGE_TIME),
-        Value("1s"),
+        Span(settings::MESSAGE_TIME_DEFAULT),
         "Longest time that a plugin may take for one message.",
     ),
     setting(
         "limits.rows_per_message",
         count(settings::ROWS_PER_MESSAGE),
-        Value("1000"),
+        Number(settings::ROWS_PER_MESSAGE_DEFAULT),
         "Most rows that a plugin may make of one message.",
     ),
     setting(
         "limits.bytes_per_message",
         size(settings::BYTES_PER_MESSAGE),
-        Value("8 MiB"),
+        Bytes(settings::BYTES_PER_MESSAGE_DEFAULT),
         "Most bytes of rows that a plugin may make of one message.",
     ),
     setting(
         "limits.module_size",
         Size { min: KIB, max: GIB },
-        Value("64 MiB"),
+        Bytes(settings::MODULE_BYTES_DEFAULT),
         "Largest plugin file.",
     ),
     setting(
         "limits.compile_time",
         millis(100, 600_000),
-        Value("30s"),
+        Span(settings::COMPILE_TIME_DEFAULT),
         "Longest time that compiling a plugin may take.",
     ),
     setting(
@@ -352,7 +371,7 @@ pub const SETTINGS: &[Setting] = &[
             min: 64 * MIB,
             max: 16 * GIB,
         },
-        Value("1 GiB"),
+        Bytes(settings::COMPILE_MEMORY_BYTES_DEFAULT),
         "Most memory that compiling a plugin may take.",
     ),
     setting(

@@ -63,7 +63,7 @@ pub fn reference() -> String {
         }
         let default = match setting.preset {
             Preset::Unset => "Not set by default.".to_owned(),
-            Preset::Value(_) => String::new(),
+            Preset::Value(_) | Preset::Number(_) | Preset::Bytes(_) | Preset::Span(_) => String::new(),
             Preset::Derived(from) => format!("Default: {from}."),
         };
         let _ = write!(text, "\n# {}\n", [setting.doc, &default].join(" ").trim_end());
@@ -80,9 +80,9 @@ pub fn reference() -> String {
 
 /// What stands after the `=`: the default, or something of the right shape where there is none.
 fn example(kind: Kind, preset: Preset) -> String {
-    match (preset, kind) {
-        (Preset::Value(value), Kind::Boolean | Kind::Count { .. }) => value.to_owned(),
-        (Preset::Value(value), _) => format!("{value:?}"),
+    match (preset.written(), kind) {
+        (Some(value), Kind::Boolean | Kind::Count { .. }) => value,
+        (Some(value), _) => format!("{value:?}"),
         (_, Kind::Boolean) => "false".to_owned(),
         (_, Kind::Urls) => "\"nats://127.0.0.1:4222\"".to_owned(),
         (_, Kind::Hosts) => "\"lantern.example.org\"".to_owned(),

@@ -51,13 +51,9 @@ fn problems(written: &Written) -> Vec<String> {
 #[test]
 fn every_preset_is_a_value_of_its_kind() {
     for setting in SETTINGS {
-        if let Preset::Value(text) = setting.preset {
-            let value = Value::parse(
-                setting.kind,
-                &value::Written::Bare(text.to_owned()),
-                Path::new(""),
-            )
-            .unwrap();
+        if let Some(text) = setting.preset.written() {
+            let value =
+                Value::parse(setting.kind, &value::Written::Bare(text.clone()), Path::new("")).unwrap();
             // Written as the reference and `config show` write it, it has to mean the same.
             assert_eq!(value.to_string().trim_matches('"'), text, "{}", setting.path);
         }
@@ -381,4 +377,34 @@ fn keys_are_given_as_they_are_or_in_files_and_each_bad_one_is_named() {
     ] {
         assert!(!shown.contains("SECRET"), "{shown}");
     }
+}
+
+#[test]
+fn the_host_and_the_tools_for_authors_have_the_same_limits() {
+    let sources = Sources::default();
+    let of_host = resolve(&sources).1.unwrap().limits;
+    let of_tools = crate::plugin::Limits::default();
+    let size = |bytes: usize| bytes as u64;
+    assert_eq!(of_host.memory_bytes, size(of_tools.memory_bytes));
+    assert_eq!(of_host.message_time, of_tools.message_time);
+    assert_eq!(of_host.rows_per_message as usize, of_tools.rows_per_message);
+    assert_eq!(of_host.bytes_per_message, size(of_tools.bytes_per_message));
+    assert_eq!(of_host.module_bytes, size(of_tools.module_bytes));
+    assert_eq!(of_host.compile_time, of_tools.compile_time);
+    assert_eq!(of_host.compile_memory_bytes, of_tools.compile_memory_bytes);
+}
+
+#[test]
+fn a_variable_that_misses_an_underscore_is_a_problem() {
+    let written = written(
+        "",
+        &[("LANTERN_LIMITS__MEMORY", "1 MiB"), ("LANTERN_NATS_SERVER", "x")],
+        &[],
+    );
+    assert_eq!(
+        problems(&written),
+        [
+            "env LANTERN_LIMITS__MEMORY: is not a setting, and has no effect; did you mean LANTERN__LIMITS__MEMORY?"
+        ]
+    );
 }

@@ -22,7 +22,8 @@ pub struct Entry {
     id: i64,
     /// When (RFC 3339).
     at: String,
-    /// A token's name, `(host)`, or `(nobody)`.
+    /// A token's name; the part of the host that acted, such as `(automatic rollback)`, `(plugin directory)`, `(rebuild)` or
+    /// `(host)`; or `(nobody)`.
     actor: String,
     /// What was done, as `noun.verb`.
     action: String,

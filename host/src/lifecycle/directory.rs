@@ -7,7 +7,7 @@
 //!
 //! What was done with a file is kept in the database, so that a start does not undo a rollback.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -134,17 +134,39 @@ impl Directory {
         Ok(())
     }
 
+    /// The digests of active versions that do not run because their kept components are missing or damaged: a file with
+    /// these bytes brings them back.
+    async fn lost(&self) -> BTreeSet<String> {
+        let installations = match self.inner.parts.store.installations().await {
+            Ok(installations) => installations,
+            Err(error) => {
+                tracing::warn!(%error, "failed to read which plugins are installed");
+                return BTreeSet::new();
+            }
+        };
+        let fleet = self.inner.fleet.lock().await;
+        let lost = installations.iter().filter_map(|installation| {
+            let active = installation.active.and_then(|id| installation.version(id))?;
+            let runs = fleet.version(&installation.plugin).is_some();
+            let digest: Digest = active.digest.parse().ok()?;
+            (!runs && self.inner.components.get(digest).is_err()).then(|| active.digest.clone())
+        });
+        lost.collect()
+    }
+
+    /// The digest that was taken in from a file before, unless it has to be taken in again.
+    fn known(&self, file: &str, lost: &BTreeSet<String>) -> Option<String> {
+        let record = self.records.get(file)?;
+        (!lost.contains(&record.digest)).then(|| record.digest.clone())
+    }
+
     /// Reads, compiles and tries files side by side: at the first start that is most of the time it takes.
     async fn load_together(&self, files: &[String]) -> BTreeMap<String, Taken> {
         let inner = Arc::clone(&self.inner);
+        let lost = self.lost().await;
         let known: Vec<(String, Option<String>)> = files
             .iter()
-            .map(|file| {
-                (
-                    file.clone(),
-                    self.records.get(file).map(|record| record.digest.clone()),
-                )
-            })
+            .map(|file| (file.clone(), self.known(file, &lost)))
             .collect();
         let taken = side_by_side(known, move |(file, known)| {
             let taken = take(&inner, &file, known.as_deref());
@@ -217,7 +239,7 @@ impl Directory {
     }
 
     async fn take_one(&mut self, file: &str) {
-        let known = self.records.get(file).map(|record| record.digest.clone());
+        let known = self.known(file, &self.lost().await);
         let (inner, name) = (Arc::clone(&self.inner), file.to_owned());
         let taken = {
             // One at a time with whatever else is compiled.

@@ -46,7 +46,7 @@ pub enum StartError {
     /// The rebuilds that were running cannot be taken up.
     #[error("take up the rebuilds that were running")]
     Rebuilds(#[from] LifecycleError),
-    /// There are plugins, and not one of them can run.
+    /// Nothing is installed, and no file of the plugin directory can be loaded.
     #[error("no plugin can be loaded: {0}")]
     Nothing(String),
 }
@@ -56,7 +56,9 @@ impl Lifecycle {
     /// is noted among the refusals and does not keep the others from running.
     ///
     /// # Errors
-    /// See [`StartError`]; when there are plugins and not one can run, there is nothing to start for.
+    /// See [`StartError`]. When nothing is installed and no file of the plugin directory can be loaded, there is nothing to
+    /// start for. Installed plugins that cannot be loaded do not keep the host from starting: its tables are served, and
+    /// the plugins can be installed again.
     pub async fn start(parts: Parts, stop: CancellationToken) -> Result<Self, StartError> {
         let dir = parts.config.components_dir.clone();
         let components = Components::open(&dir).map_err(|source| StartError::Components { dir, source })?;
@@ -84,7 +86,9 @@ impl Lifecycle {
         let running = inner.fleet.lock().await.len();
         let refusals = inner.refusals();
         // What is refused for its signature can be mended while the host runs: by a signature that comes.
-        let hopeless = refusals.iter().all(|refusal| !refusal.unsigned);
+        let hopeless = refusals
+            .iter()
+            .all(|refusal| !refusal.unsigned && !refusal.holds_up);
         if running == 0 && !refusals.is_empty() && hopeless {
             let reasons: Vec<String> = refusals
                 .iter()

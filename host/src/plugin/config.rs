@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::settings::LimitSettings;
+use crate::settings::{self, LimitSettings};
 
 /// Settings of the plugin module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,15 +76,18 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
+        // Those that operators can set have one definition, which the host's configuration uses as well: a plugin that
+        // passes its tests does not meet smaller limits in a host.
+        let count = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
         Self {
-            memory_bytes: 64 << 20,
-            message_time: Duration::from_secs(1),
+            memory_bytes: count(settings::MEMORY_BYTES_DEFAULT),
+            message_time: settings::MESSAGE_TIME_DEFAULT,
             stack_bytes: 512 << 10,
-            rows_per_message: 10_000,
-            bytes_per_message: 16 << 20,
-            module_bytes: 32 << 20,
-            compile_time: Duration::from_secs(30),
-            compile_memory_bytes: 1 << 30,
+            rows_per_message: count(settings::ROWS_PER_MESSAGE_DEFAULT),
+            bytes_per_message: count(settings::BYTES_PER_MESSAGE_DEFAULT),
+            module_bytes: count(settings::MODULE_BYTES_DEFAULT),
+            compile_time: settings::COMPILE_TIME_DEFAULT,
+            compile_memory_bytes: settings::COMPILE_MEMORY_BYTES_DEFAULT,
             describe_time: Duration::from_secs(1),
             log_lines_per_second: 100,
         }
@@ -110,5 +113,48 @@ impl Limits {
     /// or is a description; a small limit for each message must not make those impossible.
     pub(super) fn answer_bytes(&self) -> usize {
         self.bytes_per_message.saturating_mul(4).max(ANSWER_BYTES_MIN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::ShownSize;
+
+    #[test]
+    fn the_documentation_has_these_limits() {
+        let docs = include_str!("../../../docs/plugins.md");
+        let limits = Limits::default();
+        let size = |bytes: usize| ShownSize(bytes as u64).to_string();
+        let rows = limits.rows_per_message;
+        let compiling = format!(
+            "{} s, {}",
+            limits.compile_time.as_secs(),
+            ShownSize(limits.compile_memory_bytes)
+        );
+        for (limit, default) in [
+            ("memory of an instance", size(limits.memory_bytes)),
+            (
+                "processor time for a message",
+                format!("{} s", limits.message_time.as_secs()),
+            ),
+            (
+                "rows of a message",
+                format!("{},{:03}", rows / 1_000, rows % 1_000),
+            ),
+            ("bytes of values of a message", size(limits.bytes_per_message)),
+            ("the component's file", size(limits.module_bytes)),
+            ("compiling it", compiling),
+            (
+                "starting and describing itself",
+                format!("{} s", limits.describe_time.as_secs()),
+            ),
+        ] {
+            let line = format!("| {limit} | {default} |");
+            assert!(
+                docs.lines().any(|found| found == line),
+                "{line} is not in docs/plugins.md"
+            );
+        }
     }
 }

@@ -294,6 +294,11 @@ pub fn examine(path: &Path) -> Result<Examined, CheckError> {
     })
 }
 
+/// Fails when the database was written by a later version, or has not been upgraded to this one.
+pub(super) fn version(path: &Path) -> Result<(), CheckError> {
+    schema::check_version(&open(path)?).map(|_| ())
+}
+
 /// The look at start: the first damage that is found, if any. Large databases are left to [`check`], and to SQLite,
 /// which notices damage in the pages that it reads.
 pub(super) fn quick(path: &Path) -> Result<(), String> {

@@ -159,6 +159,15 @@ pub enum OpenError {
         #[source]
         source: sqlx::Error,
     },
+    /// A newer Lantern has changed the database's own tables.
+    #[error("the database {} cannot be used", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// By how much it is newer.
+        #[source]
+        source: check::CheckError,
+    },
     /// The database is damaged.
     #[error("the database {} is damaged: {problem}", path.display())]
     Damaged {
@@ -206,6 +215,12 @@ impl Store {
         connection::assert_version().map_err(OpenError::Version)?;
         let lock = lock::DirLock::take(&config.dir)?;
         let path = config.dir.join(DATABASE_FILE);
+        // A file that cannot be read is reported by what follows.
+        if path.is_file()
+            && let Err(source @ check::CheckError::Newer { .. }) = check::version(&path)
+        {
+            return Err(OpenError::Newer { path, source });
+        }
         restrict(&path)?;
         migrate(&path).await.map_err(|source| OpenError::Database {
             path: path.clone(),

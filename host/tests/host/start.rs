@@ -97,3 +97,115 @@ fn a_damaged_database_is_refused() {
     let (_, text) = failing(Host::command(dir.path(), &server.url(), plugins.path()));
     assert!(text.contains("lantern.db"), "{text}");
 }
+
+#[test]
+fn a_host_with_defaults_makes_its_plugin_directory_and_sighup_does_not_end_it() {
+    let server = NatsServer::start();
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("fresh");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lantern"));
+    command
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--nats",
+            &server.url(),
+            "--data-dir",
+        ])
+        .arg(&data)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    let mut host = command.spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(
+        &mut std::io::BufReader::new(host.stdout.take().unwrap()),
+        &mut line,
+    )
+    .unwrap();
+    assert!(line.starts_with("lantern is up"), "{line}");
+    assert!(data.join("plugins").is_dir());
+    let pid = rustix::process::Pid::from_child(&host);
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    // Each line of the log until the signal is named; a host that ends closes the log.
+    let mut log = std::io::BufReader::new(host.stderr.take().unwrap());
+    let mut seen = String::new();
+    while !seen.contains("SIGHUP is ignored") {
+        let read = std::io::BufRead::read_line(&mut log, &mut seen).unwrap();
+        assert!(read > 0, "the host has ended: {seen}");
+    }
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(host.wait().unwrap().success());
+}
+
+#[test]
+fn a_host_whose_components_are_gone_starts_and_takes_them_again() {
+    let server = NatsServer::start();
+    let plugins = plugin_folder(&["obs-events"]);
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    running(&host, "obs");
+    publish(&server, &obs(1, 10));
+    wait_for_rows(&host, dir.path(), "obs_events", 10);
+    host.terminate();
+    let file = plugins.path().join("obs-events.wasm");
+    let kept = dir.path().join("kept.wasm");
+    std::fs::rename(&file, &kept).unwrap();
+    let lose = || std::fs::remove_dir_all(dir.path().join("components")).unwrap();
+
+    // As after a restore of the database alone: the tables are served, and the plugin is named.
+    lose();
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    let (ok, detail) = host.check("plugin:obs-events").unwrap();
+    assert!(!ok && detail.contains("cannot be read"), "{detail}");
+    let rows = host.json("/api/v1/tables/obs_events/rows");
+    assert_eq!(rows["items"].as_array().unwrap().len(), 10);
+    publish(&server, &obs(11, 10));
+    let installed = Command::new(env!("CARGO_BIN_EXE_lantern"))
+        .args(["plugin", "install", "--activate", "--data-dir"])
+        .arg(dir.path())
+        .arg(&kept)
+        .output()
+        .unwrap();
+    assert!(installed.status.success(), "{installed:?}");
+    let resumed = Command::new(env!("CARGO_BIN_EXE_lantern"))
+        .args(["plugin", "resume", "obs-events", "--data-dir"])
+        .arg(dir.path())
+        .output()
+        .unwrap();
+    assert!(resumed.status.success(), "{resumed:?}");
+    wait_for_rows(&host, dir.path(), "obs_events", 20);
+    assert_eq!(host.check("plugin:obs-events"), None);
+    host.terminate();
+
+    // The file in the plugin directory brings it back as well, although it was taken in before.
+    lose();
+    std::fs::rename(&kept, &file).unwrap();
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    publish(&server, &obs(21, 10));
+    wait_for_rows(&host, dir.path(), "obs_events", 30);
+    host.terminate();
+    sound(dir.path());
+}
+
+#[test]
+fn a_database_of_a_newer_version_is_named_by_serve_and_by_check() {
+    let dir = tempfile::tempdir().unwrap();
+    let plugins = tempfile::tempdir().unwrap();
+    let server = NatsServer::start();
+    Host::start(dir.path(), &server.url(), plugins.path()).terminate();
+    let connection = rusqlite::Connection::open(dir.path().join("lantern.db")).unwrap();
+    connection
+        .execute(
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+             VALUES (9999, 'of a newer version', TRUE, x'00', 0)",
+            [],
+        )
+        .unwrap();
+    drop(connection);
+    let (_, text) = failing(Host::command(dir.path(), &server.url(), plugins.path()));
+    assert!(text.contains("written by a newer Lantern (schema 9999"), "{text}");
+    let (code, text) = crate::host::check(dir.path());
+    assert_ne!(code, 0, "{text}");
+    assert!(text.contains("restore a copy from before the upgrade"), "{text}");
+}

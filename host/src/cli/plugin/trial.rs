@@ -76,7 +76,7 @@ struct Example {
 }
 
 /// Rows that are shown of each table; all that the host gives are in the JSON.
-const EXAMPLES_SHOWN: usize = 5;
+const EXAMPLES_SHOWN: usize = 10;
 
 fn version(plugin: &Reference) -> Result<&str, Failure> {
     plugin.version.as_deref().ok_or_else(|| {
