@@ -21,6 +21,7 @@ mod plugin;
 mod publish;
 mod rebuild;
 mod serve;
+mod source;
 mod status;
 mod table;
 mod token;
@@ -71,6 +72,9 @@ enum Command {
     /// Messages that could not be projected: see them, try them again, give them up.
     #[command(subcommand, name = "dead-letters")]
     DeadLetters(dead_letters::DeadLettersCommand),
+    /// Decide about the streams that plugins read.
+    #[command(subcommand)]
+    Source(source::SourceCommand),
     /// Show messages that were gone before they were read, which no plugin has seen.
     Gaps(gaps::GapsArgs),
     /// Fill a plugin's tables anew beside those in use, and put them in their place.
@@ -145,6 +149,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Serve(args) => serve::run(&args),
         Command::Plugin(command) => plugin::run(&command),
         Command::DeadLetters(command) => dead_letters::run(&command),
+        Command::Source(command) => source::run(&command).map(|()| ExitCode::SUCCESS),
         Command::Gaps(args) => gaps::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Rebuild(args) => rebuild::run(&args),

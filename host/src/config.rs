@@ -62,6 +62,8 @@ pub struct Config {
     pub consumer_prefix: String,
     /// Whether missing streams are created.
     pub streams_create: bool,
+    /// The time between the two observations of a cluster that have to agree before a source begins a new epoch.
+    pub streams_confirm_after: Duration,
     /// How much goes into one batch.
     pub batch: BatchSettings,
     /// What a plugin may use.
@@ -496,6 +498,7 @@ fn compose(resolved: &Resolved) -> Result<Config, Problem> {
             .text("broker.consumer_prefix")
             .map_or_else(|| Picker::absent("broker.consumer_prefix"), Ok)?,
         streams_create: pick.boolean("streams.create")?,
+        streams_confirm_after: pick.time("streams.confirm_after")?,
         batch: BatchSettings {
             messages_max: pick.count("batch.messages_max")?,
             bytes_max: pick.number("batch.bytes_max")?,

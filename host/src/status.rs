@@ -26,6 +26,9 @@ pub enum State {
     Retrying,
     /// Halted by something that a person has to mend: `last_error` says what.
     Failed,
+    /// Stopped until an operator decides whether the stream is the one that was read: `last_error` says what is not
+    /// known, `lantern source accept` decides.
+    Undecided,
     /// Ended in order.
     Stopped,
 }

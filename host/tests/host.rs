@@ -10,6 +10,8 @@
     reason = "clippy.toml allows them in tests, but clippy does not take a test's helpers for tests"
 )]
 
+#[path = "support/cluster.rs"]
+mod cluster_of_servers;
 #[path = "support/evolving.rs"]
 mod evolving;
 #[path = "support/host.rs"]
@@ -25,6 +27,8 @@ mod torture;
 mod access;
 #[path = "host/brokers.rs"]
 mod brokers;
+#[path = "host/cluster.rs"]
+mod cluster;
 #[path = "host/examples.rs"]
 mod examples;
 #[path = "host/faults.rs"]

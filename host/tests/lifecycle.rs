@@ -132,6 +132,7 @@ impl Scene {
                     bytes_max: 1 << 20,
                     create_streams: false,
                     consumer_prefix: "lantern".to_owned(),
+                    confirm_after: Duration::from_secs(10),
                     dead_letters_max: 10_000,
                     owner,
                 },

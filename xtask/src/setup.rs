@@ -30,3 +30,8 @@ pub fn run(workspace: &Workspace) -> Result<Tools> {
     node::look();
     Ok(Tools { nats_server })
 }
+
+/// The older broker that tests of clusters need beside the one of [`Tools`], with the variable that names it.
+pub fn older_server(workspace: &Workspace) -> Result<(&'static str, PathBuf)> {
+    Ok((nats_server::OLDER_VARIABLE, nats_server::older(workspace)?))
+}

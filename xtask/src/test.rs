@@ -11,6 +11,7 @@ mod deny;
 mod tally;
 
 use std::{
+    path::PathBuf,
     process::{Command, ExitCode},
     time::{Duration, Instant},
 };
@@ -63,7 +64,10 @@ const STAGES: [(&str, Run); 14] = [
     ("unit", |session| {
         some(session.cargo_test("--lib --bins --features lantern/oci")?)
     }),
-    ("integration", |session| some(session.cargo_test("--test *")?)),
+    ("integration", |session| {
+        session.older_server = Some(setup::older_server(&session.workspace)?);
+        some(session.cargo_test("--test *")?)
+    }),
     ("clock", clock::check),
     ("doc", |session| {
         Ok(if session.cargo_test("--doc")? > 0 {
@@ -99,6 +103,8 @@ enum Verdict {
 struct Session {
     workspace: Workspace,
     tools: Tools,
+    /// The variable that names the older broker, and the broker.
+    older_server: Option<(&'static str, PathBuf)>,
     tally: Tally,
 }
 
@@ -124,6 +130,7 @@ fn stages(workspace: Workspace, options: &Options, tally: &mut Tally) -> Result<
     let mut session = Session {
         workspace,
         tools,
+        older_server: None,
         tally: Tally::default(),
     };
     let mut summary = Vec::new();
@@ -228,6 +235,7 @@ impl Session {
         let mut command = process::cargo(&self.workspace.root);
         command.args(["test", "--locked", "--workspace"]);
         with_environment(&mut command, &self.workspace, &self.tools);
+        command.envs(self.older_server.clone());
         command
     }
 }

@@ -76,6 +76,7 @@ impl Scene {
                     bytes_max: 8 << 20,
                     create_streams: false,
                     consumer_prefix: "lantern".to_owned(),
+                    confirm_after: std::time::Duration::from_secs(10),
                     dead_letters_max: 10_000,
                     owner: dir.path().display().to_string(),
                 },

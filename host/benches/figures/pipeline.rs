@@ -52,6 +52,7 @@ pub fn run(server: &NatsServer, count: usize, side: Side) -> anyhow::Result<f64>
             bytes_max: 8 << 20,
             create_streams: false,
             consumer_prefix: "lantern".to_owned(),
+            confirm_after: std::time::Duration::from_secs(10),
             dead_letters_max: 1,
             owner: dir.path().display().to_string(),
         };

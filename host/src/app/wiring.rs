@@ -74,6 +74,7 @@ pub(super) fn lifecycle(config: &Config, owner: String) -> lifecycle::Config {
             messages_max: config.batch.messages_max as usize,
             bytes_max: usize::try_from(config.batch.bytes_max).unwrap_or(usize::MAX),
             create_streams: config.streams_create,
+            confirm_after: config.streams_confirm_after,
             dead_letters_max: config.limits.dead_letters_max,
             owner,
             consumer_prefix: config.consumer_prefix.clone(),

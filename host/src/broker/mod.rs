@@ -64,7 +64,7 @@ pub use pull::{PullError, Pulled, Subscription};
 pub use reading::Reading;
 pub use send::SendError;
 pub use stored::Fingerprint;
-pub use stream::{Retention, StorageKind, StreamFacts, StreamSafety};
+pub use stream::{ClusterFacts, Retention, StorageKind, StreamFacts, StreamSafety};
 
 use client::{Current, Main};
 use embedded::Embedded;

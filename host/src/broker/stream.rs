@@ -30,12 +30,15 @@ pub enum StorageKind {
 /// A stream as the broker describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamFacts {
-    /// When the stream was made, in nanoseconds since 1970. Survives a restore from a backup.
+    /// When the stream was made, in nanoseconds since 1970. Survives a restore from a backup on a single server. On a
+    /// cluster before nats-server 2.14.5 it changes at the first restart after an idempotent create.
     pub created_ns: i64,
     /// The first sequence that is still there; one more than the last when the stream is empty.
     pub first_sequence: u64,
     /// The last sequence that was given out, also when its message is gone.
     pub last_sequence: u64,
+    /// When the first message that is still there was stored, in nanoseconds since 1970; 0 when there is none.
+    pub first_time_ns: i64,
     /// When the last message was stored, in nanoseconds since 1970; 0 when there was none.
     pub last_time_ns: i64,
     /// Messages in the stream.
@@ -54,6 +57,17 @@ pub struct StreamFacts {
     pub is_mirror: bool,
     /// Whether it gathers from other streams, with sequences of its own.
     pub has_sources: bool,
+    /// The servers of a cluster that keep it; none on a single server.
+    pub cluster: Option<ClusterFacts>,
+}
+
+/// The servers of a cluster that keep a stream, as their leader describes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterFacts {
+    /// The server that leads; none while there is no leader.
+    pub leader: Option<String>,
+    /// Replicas that are offline or do not have all of the stream yet.
+    pub behind: Vec<String>,
 }
 
 /// What decides whether a stream can lose messages that the broker has confirmed.
@@ -134,6 +148,13 @@ impl Broker {
         Ok(Some(held))
     }
 
+    /// Whether the server at the other end belongs to a cluster. A cluster may say for a while after a restart that it
+    /// has no stream of a name.
+    pub fn is_clustered(&self) -> bool {
+        let server = self.inner.main.current().client.server_info();
+        server.cluster.is_some_and(|name| !name.is_empty())
+    }
+
     /// Makes the stream `name` for `subjects`, on disk and with limits retention, when there is none of that name.
     /// An existing stream is left as it is, whatever it is like. Says whether it made one.
     ///
@@ -200,10 +221,15 @@ pub(super) fn retention(policy: RetentionPolicy) -> Retention {
 
 fn facts(info: stream::Info) -> StreamFacts {
     let state = info.state;
+    // A single server names itself as the leader, of a cluster without a name.
+    let cluster = info
+        .cluster
+        .filter(|cluster| cluster.name.as_ref().is_some_and(|name| !name.is_empty()));
     StreamFacts {
         created_ns: nanoseconds(info.created.unix_timestamp_nanos()),
         first_sequence: state.first_sequence,
         last_sequence: state.last_sequence,
+        first_time_ns: nanoseconds(state.first_timestamp.unix_timestamp_nanos()).max(0),
         last_time_ns: nanoseconds(state.last_timestamp.unix_timestamp_nanos()).max(0),
         messages: state.messages,
         deleted: state.deleted_count.unwrap_or(0),
@@ -216,6 +242,15 @@ fn facts(info: stream::Info) -> StreamFacts {
         },
         is_mirror: info.config.mirror.is_some(),
         has_sources: info.config.sources.is_some_and(|sources| !sources.is_empty()),
+        cluster: cluster.map(|cluster| ClusterFacts {
+            leader: cluster.leader.filter(|name| !name.is_empty()),
+            behind: cluster
+                .replicas
+                .into_iter()
+                .filter(|replica| replica.offline || !replica.current)
+                .map(|replica| replica.name)
+                .collect(),
+        }),
     }
 }
 

@@ -315,6 +315,12 @@ pub const SETTINGS: &[Setting] = &[
         "Create a stream that a plugin reads and the broker does not have, instead of waiting for it.",
     ),
     setting(
+        "streams.confirm_after",
+        millis(100, 600_000),
+        Value("10s"),
+        "On a cluster, the time between two observations that have to agree before a source begins a new epoch.",
+    ),
+    setting(
         "batch.messages_max",
         Count { min: 1, max: 65_536 },
         Value("16384"),

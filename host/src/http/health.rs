@@ -138,6 +138,7 @@ fn projection_check(status: &status::Status, now_ms: i64) -> Check {
         State::Paused => (true, format!("paused: {}", or_none(&status.paused))),
         State::Retrying => (false, format!("retrying: {}", because())),
         State::Failed => (false, format!("halted: {}", because())),
+        State::Undecided => (false, format!("undecided: {}", because())),
         State::Stopped => (false, "stopped".to_owned()),
         State::Running => match stalled_ms {
             Some(for_ms) if for_ms >= STALLED_MS => (false, stalled(status, for_ms)),

@@ -364,6 +364,10 @@ fn path_parameter(path: &str, name: &str) -> Parameter {
     let (description, schema) = match name {
         "table" => ("The table's name.", text("^[a-z][a-z0-9_]{0,62}$")),
         "plugin" => ("The plugin's name.", text("^[a-z][a-z0-9-]{0,62}$")),
+        "source" => (
+            "The source's name within the plugin.",
+            text("^[a-z][a-z0-9_-]{0,63}$"),
+        ),
         "row" => ("The text that the row has as `_row`.", text("^-?[0-9]+$")),
         "id" if path.contains("dead-letters") => ("The letter's number.", number()),
         "id" => ("The rebuild's number.", number()),

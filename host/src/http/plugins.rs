@@ -2,6 +2,7 @@
 
 mod acts;
 mod settings;
+mod sources;
 
 use axum::Json;
 use axum::extract;
@@ -28,6 +29,7 @@ pub use acts::{
     rollback, take_over,
 };
 pub use settings::{Changes, change as change_settings, show as settings};
+pub use sources::{SourceDecided, SourceDecision, accept};
 
 /// The header in which a component's signature travels: the `.minisig` file in base64.
 pub const SIGNATURE_HEADER: &str = "lantern-signature";

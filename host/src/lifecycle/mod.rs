@@ -18,6 +18,7 @@ mod reference;
 mod reproject;
 mod settings;
 mod signatures;
+mod sources;
 mod start;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -30,6 +30,7 @@ pub async fn idle(dir: &Path, store: Arc<Store>) -> Lifecycle {
                 bytes_max: 1 << 20,
                 create_streams: false,
                 consumer_prefix: "lantern".to_owned(),
+                confirm_after: std::time::Duration::from_secs(10),
                 dead_letters_max: 10_000,
                 owner: "test".to_owned(),
             },

@@ -167,6 +167,7 @@ impl Projection {
             stream: None,
             stream_created_ns: None,
             after: 0,
+            anchors: Vec::new(),
             reason: "the first".to_owned(),
             at: Timestamp::now(),
         };

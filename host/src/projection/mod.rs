@@ -4,9 +4,11 @@
 //! subscription behind the checkpoint and feeds a pipeline until something ends it; then the next one begins the
 //! same way. So there is one way to start, to recover and to rewind, and it is walked all the time.
 
+mod attach;
 mod core;
 mod gate;
 mod idle;
+mod identity;
 mod pipeline;
 pub mod plan;
 mod session;
@@ -14,6 +16,7 @@ mod version;
 mod warnings;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -43,6 +46,8 @@ pub struct Config {
     pub create_streams: bool,
     /// Open dead letters at which a source halts.
     pub dead_letters_max: u64,
+    /// The time between the two observations of a cluster that have to agree before a new epoch begins.
+    pub confirm_after: Duration,
     /// The identity of the database, by which a consumer's owner is known.
     pub owner: String,
     /// What the names of durable consumers begin with.
@@ -62,6 +67,8 @@ pub struct Projection {
     config: Config,
     metrics: Metrics,
     status: watch::Sender<Status>,
+    /// Whether the stream was seen on a cluster.
+    clustered: AtomicBool,
 }
 
 /// Why a session ends.
@@ -81,6 +88,8 @@ enum Halt {
     Refused(String),
     /// A person has to mend something; looked at again now and then.
     Failed(String),
+    /// An operator has to decide whether the stream is the one that was read.
+    Undecided(String),
 }
 
 /// The pause before a session begins again: doubles from the first to the last, and starts over when something was
@@ -131,6 +140,7 @@ impl Projection {
                 config,
                 metrics,
                 status,
+                clustered: AtomicBool::new(false),
             },
             watched,
         )
@@ -165,7 +175,7 @@ impl Projection {
                 Halt::Ordered => continue,
                 Halt::Reopen(_) | Halt::Retry(_) => pause,
                 Halt::NoStream(_) => PAUSE_NO_STREAM,
-                Halt::Refused(_) | Halt::Failed(_) => PAUSE_FAILED,
+                Halt::Refused(_) | Halt::Failed(_) | Halt::Undecided(_) => PAUSE_FAILED,
             };
             // The same reason again is not said again: a broker that is away for a night is one line.
             if quiet.as_ref() != Some(&halt) {
@@ -300,6 +310,9 @@ impl Projection {
             Halt::Refused(reason) | Halt::Failed(reason) => {
                 tracing::error!(plugin, source, reason, "halted")
             }
+            Halt::Undecided(reason) => {
+                tracing::error!(plugin, source, reason, "stopped until an operator decides")
+            }
         }
     }
 
@@ -309,6 +322,7 @@ impl Projection {
             Halt::Reopen(reason) | Halt::Retry(reason) => (State::Retrying, reason),
             Halt::NoStream(reason) => (State::WaitingForStream, reason),
             Halt::Refused(reason) | Halt::Failed(reason) => (State::Failed, reason),
+            Halt::Undecided(reason) => (State::Undecided, reason),
         };
         self.status.send_modify(|status| {
             status.fail(state, reason.clone());

@@ -1,86 +1,9 @@
-//! The decisions of a projection, as pure functions: where to begin, what a batch changes, and which sequences are
-//! gone. Nothing here waits, reads or writes.
+//! The decisions of a projection about batches, as pure functions: what a batch changes, and which sequences are gone.
+//! Nothing here waits, reads or writes.
 
 use crate::batch::{Delivery, Outcome};
 use crate::schema::subjects::takes_in;
-use crate::store::{Attached, Entry, Gap, Mark};
-
-/// A stream's history as the broker shows it now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct History {
-    /// When the stream was created.
-    pub created_ns: i64,
-    /// The last sequence that was given out.
-    pub last_sequence: u64,
-    /// What stands at the checkpoint's sequence, if it is still there.
-    pub at_checkpoint: Option<(i64, [u8; 32])>,
-}
-
-/// Where a source goes on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Resume {
-    /// In the history that it knows, behind its checkpoint.
-    Continue,
-    /// In a new epoch, behind this sequence, for this reason.
-    Begin {
-        /// The last sequence that does not belong to the epoch.
-        after: u64,
-        /// Why.
-        reason: String,
-    },
-    /// In a new epoch of a stream that went back in time (restored from a backup, or a tail lost with the power):
-    /// what it holds from before this time has been handled; all that is newer has not.
-    BeginAfterTime {
-        /// The broker's time of the last message that was handled.
-        time_ns: i64,
-        /// Why.
-        reason: String,
-    },
-}
-
-/// Compares what the database remembers with what the broker shows. A sequence alone proves nothing: two histories
-/// can use the same numbers (ADR 3).
-pub fn resume(attached: Option<&Attached>, history: &History) -> Resume {
-    let Some(attached) = attached else {
-        return Resume::Begin {
-            after: 0,
-            reason: "the first".to_owned(),
-        };
-    };
-    let checkpoint = &attached.checkpoint;
-    if attached
-        .stream_created_ns
-        .is_some_and(|created| created != history.created_ns)
-    {
-        return Resume::Begin {
-            after: 0,
-            reason: "the stream was created anew".to_owned(),
-        };
-    }
-    let reason = if history.last_sequence < checkpoint.sequence {
-        format!(
-            "the stream went back: its last sequence is {}, but {} had been read",
-            history.last_sequence, checkpoint.sequence
-        )
-    } else {
-        match (checkpoint.payload_sha256, history.at_checkpoint) {
-            (Some(known), Some((published_ns, found)))
-                if known != found || published_ns != checkpoint.published_ns =>
-            {
-                format!(
-                    "another message stands at sequence {} than the one that was read",
-                    checkpoint.sequence
-                )
-            }
-            _ => return Resume::Continue,
-        }
-    };
-    match checkpoint.published_ns {
-        // Nothing was ever read, so nothing can be handled twice.
-        0 => Resume::Begin { after: 0, reason },
-        time_ns => Resume::BeginAfterTime { time_ns, reason },
-    }
-}
+use crate::store::{Entry, Gap, Mark};
 
 /// What is known of the sequences that a source may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,64 +107,7 @@ pub fn covers(wanted: &[String], stream: &[String]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Counts, OriginId};
     use bytes::Bytes;
-
-    fn attached(sequence: u64, published_ns: i64, payload_sha256: Option<[u8; 32]>) -> Attached {
-        Attached {
-            origin: OriginId(1),
-            epoch: 1,
-            stream_created_ns: Some(100),
-            checkpoint: Mark {
-                sequence,
-                published_ns,
-                payload_sha256,
-            },
-            counts: Counts::default(),
-            dead_letters: 0,
-        }
-    }
-
-    #[test]
-    fn histories_are_compared_by_more_than_a_number() {
-        let history = |created_ns, last_sequence, at_checkpoint| History {
-            created_ns,
-            last_sequence,
-            at_checkpoint,
-        };
-        let known = attached(5, 50, Some([5; 32]));
-        assert!(matches!(
-            resume(None, &history(1, 9, None)),
-            Resume::Begin { after: 0, .. }
-        ));
-        let same = history(100, 9, Some((50, [5; 32])));
-        assert_eq!(resume(Some(&known), &same), Resume::Continue);
-        // Trimmed or deleted: nothing to compare with, and nothing speaks against it.
-        assert_eq!(resume(Some(&known), &history(100, 9, None)), Resume::Continue);
-        // Clocks may jump; what counts is the message that stands there.
-        assert!(matches!(
-            resume(Some(&known), &history(101, 9, same.at_checkpoint)),
-            Resume::Begin { after: 0, .. }
-        ));
-        for other in [
-            history(100, 4, None),
-            history(100, 9, Some((51, [5; 32]))),
-            history(100, 9, Some((50, [6; 32]))),
-        ] {
-            assert!(
-                matches!(
-                    resume(Some(&known), &other),
-                    Resume::BeginAfterTime { time_ns: 50, .. }
-                ),
-                "{other:?}"
-            );
-        }
-        let nothing_read = attached(5, 0, None);
-        assert!(matches!(
-            resume(Some(&nothing_read), &history(100, 4, None)),
-            Resume::Begin { after: 0, .. }
-        ));
-    }
 
     fn delivery(sequence: u64) -> Delivery {
         Delivery {

@@ -9,7 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::gate::{Waiting, opened_further};
 use super::pipeline::{AtWork, Pipeline, Place};
-use super::plan::{History, Horizon, Resume, covers, resume};
+use super::plan::{Horizon, covers};
 use super::version::changed;
 use super::warnings::{AckWatch, Acks, deaf_filters, expiring_consumer, refused_acks};
 use super::{Halt, Orders, Projection, Purpose, Version};
@@ -19,7 +19,7 @@ use crate::broker::{
     Start, StreamFacts, Subscription,
 };
 use crate::status::{State, Warning};
-use crate::store::{Attached, Gap, NewEpoch};
+use crate::store::Gap;
 
 /// How often the broker is asked for lag, trimming and the consumer's owner.
 pub(super) const SURVEY_EVERY: Duration = Duration::from_secs(2);
@@ -153,12 +153,13 @@ impl Projection {
         subjects: &[String],
     ) -> Result<Opened<'_>, Halt> {
         let at_work = self.at_work(version).await?;
-        let facts = self.find_stream(stream, subjects).await?;
+        let (facts, attached) = self.attach(stream, subjects).await?;
         let durable = facts.retention != Retention::Limits;
-        let attached = self.attach(stream, &facts).await?;
         self.show_attached(&attached);
-        self.status
-            .send_modify(|status| status.last_sequence = Some(facts.last_sequence));
+        self.status.send_modify(|status| {
+            status.stream = Some(stream.to_owned());
+            status.last_sequence = Some(facts.last_sequence);
+        });
         self.check_dead_letters().await?;
         let request = OpenRequest {
             stream: stream.to_owned(),
@@ -211,84 +212,6 @@ impl Projection {
             Purpose::Live => live,
             Purpose::Rebuild(_) => rebuild,
         }
-    }
-
-    async fn find_stream(&self, stream: &str, subjects: &[String]) -> Result<StreamFacts, Halt> {
-        if let Some(facts) = self.broker.stream_facts(stream).await.map_err(broker_halt)? {
-            return Ok(facts);
-        }
-        if self.config.create_streams && !subjects.is_empty() {
-            self.broker
-                .ensure_stream(stream, subjects)
-                .await
-                .map_err(broker_halt)?;
-            if let Some(facts) = self.broker.stream_facts(stream).await.map_err(broker_halt)? {
-                return Ok(facts);
-            }
-        }
-        Err(Halt::NoStream(format!("the broker has no stream {stream}")))
-    }
-
-    /// Where to go on, after the histories were compared; begins a new epoch when they differ.
-    async fn attach(&self, stream: &str, facts: &StreamFacts) -> Result<Attached, Halt> {
-        let (plugin, source) = (&self.ledger_name(), self.source_name());
-        let attached = self.store.attach(plugin, source).await?;
-        let known = attached.as_ref().map(|attached| &attached.checkpoint);
-        let at_checkpoint = match known {
-            Some(mark) if mark.payload_sha256.is_some() && mark.sequence <= facts.last_sequence => self
-                .broker
-                .message_at(stream, mark.sequence)
-                .await
-                .map_err(broker_halt)?,
-            _ => None,
-        };
-        let history = History {
-            created_ns: facts.created_ns,
-            last_sequence: facts.last_sequence,
-            at_checkpoint: at_checkpoint.map(|found| (found.published_ns, found.payload_sha256)),
-        };
-        let (after, reason) = match (resume(attached.as_ref(), &history), attached) {
-            (Resume::Begin { reason, .. } | Resume::BeginAfterTime { reason, .. }, Some(_))
-                if self.purpose != Purpose::Live =>
-            {
-                return Err(Halt::Failed(format!("{reason}; the rebuild has to begin again")));
-            }
-            (Resume::Begin { reason, .. }, None) if let Purpose::Rebuild(rebuild) = self.purpose => {
-                (rebuild.after, reason)
-            }
-            (Resume::Continue, Some(attached)) => return Ok(attached),
-            (Resume::Continue, None) => (0, "the first".to_owned()),
-            (Resume::Begin { after, reason }, _) => (after, reason),
-            (Resume::BeginAfterTime { time_ns, reason }, _) => {
-                let after = self
-                    .broker
-                    .sequence_until(stream, time_ns)
-                    .await
-                    .map_err(broker_halt)?;
-                (after, reason)
-            }
-        };
-        let epoch = NewEpoch {
-            plugin: plugin.to_owned(),
-            source: source.to_owned(),
-            stream: Some(stream.to_owned()),
-            stream_created_ns: Some(facts.created_ns),
-            after,
-            reason: reason.clone(),
-            at: Timestamp::now(),
-        };
-        let begun = self.store.begin_epoch(epoch).await?;
-        if begun.epoch > 1 {
-            tracing::warn!(
-                plugin,
-                source,
-                epoch = begun.epoch,
-                after,
-                reason,
-                "a new epoch begins; old rows stay"
-            );
-        }
-        Ok(begun)
     }
 
     /// Shows the warnings of a survey, and logs those that are new.
@@ -531,7 +454,8 @@ async fn look(
     quiet_at: &mut Option<u64>,
 ) -> Result<(), Halt> {
     let Some(stream) = survey.stream else {
-        return Err(Halt::NoStream("the stream is gone from the broker".to_owned()));
+        // Whether it is gone is for the next session to say, which looks twice where one look is not enough.
+        return Err(Halt::Reopen("the stream is gone from the broker".to_owned()));
     };
     let Some(consumer) = survey.consumer else {
         return Err(Halt::Reopen("the consumer is gone from the broker".to_owned()));
@@ -606,7 +530,7 @@ async fn look(
     Ok(())
 }
 
-fn broker_halt(error: BrokerError) -> Halt {
+pub(super) fn broker_halt(error: BrokerError) -> Halt {
     let words = match error.hint() {
         Some(hint) => format!("{error} ({hint})"),
         None => error.to_string(),
@@ -624,11 +548,10 @@ fn open_halt(error: OpenError) -> Halt {
         None => error.to_string(),
     };
     match error {
-        OpenError::NoStream { .. } => Halt::NoStream(words),
         // Another host has it: nothing that passes by itself, and nothing to be silent about.
         OpenError::Taken { .. } => Halt::Failed(words),
-        // The stream went back between the comparison and the opening: compare again.
-        OpenError::Ahead { .. } => Halt::Reopen(words),
+        // The stream went, or went back, between the comparison and the opening: compare again.
+        OpenError::NoStream { .. } | OpenError::Ahead { .. } => Halt::Reopen(words),
         _ if error.is_retryable() => Halt::Retry(words),
         OpenError::Broker(BrokerError::JetStream { .. }) | OpenError::Changed { .. } => Halt::Refused(words),
         _ => Halt::Failed(words),

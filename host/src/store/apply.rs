@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rusqlite::hooks::Action;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, params, types::ToSqlOutput};
 
-use super::commit::{Adopted, Commit, Counts, Entry, Mark, OriginId, RowEffects, VersionId};
+use super::anchors;
+use super::commit::{Adopted, Anchor, Commit, Counts, Entry, Mark, OriginId, RowEffects, VersionId};
 use super::connection::is_refusal;
 use crate::batch::{Outcome, Rejection, RejectionClass, Row, Timestamp, Value};
 use crate::schema::OnConflict;
@@ -56,10 +57,10 @@ pub(super) fn apply(
     now: Timestamp,
     care: Care,
 ) -> Result<Applied, ApplyError> {
-    let found = checkpoint_sequence(connection, commit.origin)?;
-    if found != Some(commit.after) {
-        return Err(ApplyError::Stale(found));
-    }
+    let before = match read_checkpoint(connection, commit.origin)? {
+        Some((found, before)) if found.sequence == commit.after => before,
+        found => return Err(ApplyError::Stale(found.map(|(found, _)| found.sequence))),
+    };
     let (effects, refused) = write_rows(connection, commit, care)?;
     let mut counts = count(&commit.entries).with_effects(total(&effects));
     for entry in &commit.entries {
@@ -79,7 +80,8 @@ pub(super) fn apply(
         write_gap(connection, commit.origin, gap, now)?;
     }
     write_ledger(connection, commit, counts, now)?;
-    write_checkpoint(connection, commit.origin, &commit.through, now)?;
+    let anchors = anchors::advance(&before, &commit.through, &commit.entries);
+    write_checkpoint(connection, commit.origin, &commit.through, &anchors, now)?;
     Ok(Applied {
         counts,
         effects,
@@ -470,23 +472,38 @@ fn write_ledger(
     .map(|_| ())
 }
 
-fn checkpoint_sequence(connection: &Connection, origin: OriginId) -> Result<Option<u64>, rusqlite::Error> {
+/// The checkpoint of an origin with its anchors.
+fn read_checkpoint(
+    connection: &Connection,
+    origin: OriginId,
+) -> Result<Option<(Mark, Vec<Anchor>)>, rusqlite::Error> {
     connection
-        .prepare_cached("SELECT sequence FROM _lantern_checkpoint WHERE origin = ?1")?
-        .query_row([origin.0], |row| row.get::<_, i64>(0))
+        .prepare_cached(
+            "SELECT sequence, published_ns, payload_sha256, anchors FROM _lantern_checkpoint WHERE origin = ?1",
+        )?
+        .query_row([origin.0], |row| {
+            let checkpoint = Mark {
+                sequence: row.get(0).map(from_sql)?,
+                published_ns: row.get(1)?,
+                payload_sha256: row.get(2)?,
+            };
+            let anchors = anchors::decode(row.get(3)?, &checkpoint, 3)?;
+            Ok((checkpoint, anchors))
+        })
         .optional()
-        .map(|found| found.map(from_sql))
 }
 
 fn write_checkpoint(
     connection: &Connection,
     origin: OriginId,
     mark: &Mark,
+    anchors: &[Anchor],
     now: Timestamp,
 ) -> Result<(), rusqlite::Error> {
     connection
         .prepare_cached(
-            "UPDATE _lantern_checkpoint SET sequence = ?2, published_ns = ?3, payload_sha256 = ?4, committed_at = ?5
+            "UPDATE _lantern_checkpoint SET sequence = ?2, published_ns = ?3, payload_sha256 = ?4, anchors = ?5,
+                 committed_at = ?6
              WHERE origin = ?1",
         )?
         .execute(params![
@@ -494,6 +511,7 @@ fn write_checkpoint(
             to_sql(mark.sequence),
             mark.published_ns,
             mark.payload_sha256.as_ref().map(<[u8; 32]>::as_slice),
+            anchors::encode(anchors),
             now.0
         ])
         .map(|_| ())

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use super::anchors;
 use super::apply::{from_sql, to_sql};
-use super::commit::{Adopted, Attached, Counts, Mark, NewEpoch, OriginId, VersionId};
+use super::commit::{Accepted, Adopted, Attached, Counts, Mark, NewEpoch, OriginId, Question, VersionId};
 use super::description::{ColumnDescription, TableDescription};
 use super::letters::count_open;
 use super::statement;
@@ -320,20 +321,30 @@ pub(super) fn attach(
 ) -> Result<Option<Attached>, rusqlite::Error> {
     let found = connection
         .query_row(
-            "SELECT o.id, o.epoch, o.stream_created_ns, c.sequence, c.published_ns, c.payload_sha256
+            "SELECT o.id, o.epoch, o.stream_created_ns, c.sequence, c.published_ns, c.payload_sha256, c.anchors,
+                 o.stream, o.asked_created_ns, o.accepted
              FROM _lantern_origin o JOIN _lantern_checkpoint c ON c.origin = o.id
              WHERE o.plugin = ?1 AND o.source = ?2 ORDER BY o.epoch DESC LIMIT 1",
             [plugin, source],
             |row| {
+                let checkpoint = Mark {
+                    sequence: from_sql(row.get(3)?),
+                    published_ns: row.get(4)?,
+                    payload_sha256: row.get(5)?,
+                };
+                let asked: Option<i64> = row.get(8)?;
+                let accepted: Option<String> = row.get(9)?;
                 Ok(Attached {
                     origin: OriginId(row.get(0)?),
                     epoch: from_sql(row.get(1)?),
+                    stream: row.get(7)?,
                     stream_created_ns: row.get(2)?,
-                    checkpoint: Mark {
-                        sequence: from_sql(row.get(3)?),
-                        published_ns: row.get(4)?,
-                        payload_sha256: row.get(5)?,
-                    },
+                    anchors: anchors::decode(row.get(6)?, &checkpoint, 6)?,
+                    checkpoint,
+                    question: asked.map(|stream_created_ns| Question {
+                        stream_created_ns,
+                        accepted: accepted.as_deref().and_then(Accepted::parse),
+                    }),
                     counts: Counts::default(),
                     dead_letters: 0,
                 })
@@ -394,14 +405,74 @@ pub(super) fn begin_epoch(
         ],
     )?;
     let origin = transaction.last_insert_rowid();
+    // Where the message before the epoch is known, the checkpoint recognises it like one that was read.
+    let last = epoch.anchors.iter().find(|anchor| anchor.sequence == epoch.after);
     transaction.execute(
-        "INSERT INTO _lantern_checkpoint (origin, sequence, published_ns, payload_sha256, committed_at)
-         VALUES (?1, ?2, 0, NULL, ?3)",
-        params![origin, to_sql(epoch.after), epoch.at.0],
+        "INSERT INTO _lantern_checkpoint (origin, sequence, published_ns, payload_sha256, anchors, committed_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        params![
+            origin,
+            to_sql(epoch.after),
+            last.map_or(0, |anchor| anchor.published_ns),
+            last.map(|anchor| &anchor.payload_sha256[..]),
+            anchors::encode(&epoch.anchors),
+            epoch.at.0
+        ],
     )?;
     let attached = attach(&transaction, &epoch.plugin, &epoch.source)?;
     transaction.commit()?;
     attached.ok_or(rusqlite::Error::QueryReturnedNoRows)
+}
+
+/// Notes that the epoch's stream now has another name or creation time: its messages are those that were read. What an
+/// operator was asked is decided by that.
+pub(super) fn recognise(
+    connection: &Connection,
+    origin: OriginId,
+    stream: &str,
+    created_ns: i64,
+) -> Result<(), rusqlite::Error> {
+    connection
+        .execute(
+            "UPDATE _lantern_origin
+             SET stream = ?2, stream_created_ns = ?3, asked_created_ns = NULL, accepted = NULL WHERE id = ?1",
+            params![origin.0, stream, created_ns],
+        )
+        .map(|_| ())
+}
+
+/// Notes that an operator has to decide whether the stream with this creation time is the epoch's, or that there is
+/// nothing to decide any more.
+pub(super) fn ask(
+    connection: &Connection,
+    origin: OriginId,
+    stream_created_ns: Option<i64>,
+) -> Result<(), rusqlite::Error> {
+    connection
+        .execute(
+            "UPDATE _lantern_origin SET asked_created_ns = ?2, accepted = NULL WHERE id = ?1",
+            params![origin.0, stream_created_ns],
+        )
+        .map(|_| ())
+}
+
+/// Notes an operator's decision. Returns the creation time of the stream that it is about; none when nothing is asked.
+pub(super) fn accept(
+    connection: &Connection,
+    plugin: &str,
+    source: &str,
+    accepted: Accepted,
+) -> Result<Option<i64>, rusqlite::Error> {
+    connection
+        .query_row(
+            "UPDATE _lantern_origin SET accepted = ?3
+             WHERE asked_created_ns IS NOT NULL AND id =
+                 (SELECT id FROM _lantern_origin WHERE plugin = ?1 AND source = ?2 ORDER BY epoch DESC LIMIT 1)
+             RETURNING asked_created_ns",
+            [plugin, source, accepted.as_str()],
+            |row| row.get(0),
+        )
+        .optional()
 }
 
 /// How many rows one transaction removes; few enough that a commit behind it does not notice.

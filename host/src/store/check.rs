@@ -1,6 +1,8 @@
 //! What a database can show of the host's promises (the invariants of the ledger): for `lantern check`, and a quick
 //! look at start. It only reads.
 
+mod epochs;
+
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
@@ -152,6 +154,7 @@ pub fn check(path: &Path) -> Result<Report, CheckError> {
     check_references(&connection, &mut report)?;
     check_sources(&connection, &mut report)?;
     check_tables(&connection, &mut report)?;
+    epochs::check(&connection, &mut report)?;
     schema::check_host(&connection, &mut report)?;
     schema::check_indexes(&connection, &mut report)?;
     note_unverified(&mut report);

@@ -31,6 +31,26 @@ impl Mark {
         published_ns: 0,
         payload_sha256: None,
     };
+
+    /// The position as an anchor; none where no message stands at it.
+    pub fn anchor(&self) -> Option<Anchor> {
+        self.payload_sha256.map(|payload_sha256| Anchor {
+            sequence: self.sequence,
+            published_ns: self.published_ns,
+            payload_sha256,
+        })
+    }
+}
+
+/// A message that was read, with what recognises it: two histories can use the same sequence for different messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Anchor {
+    /// The sequence.
+    pub sequence: u64,
+    /// The broker's time of the message.
+    pub published_ns: i64,
+    /// SHA-256 of the payload.
+    pub payload_sha256: [u8; 32],
 }
 
 /// Sequences that were gone before they were read. Both ends are included.
@@ -213,14 +233,55 @@ pub struct Attached {
     pub origin: OriginId,
     /// Its number; the first is 1.
     pub epoch: u64,
+    /// The name of its stream; none for core NATS.
+    pub stream: Option<String>,
     /// When its stream was created, as the broker said; none for core NATS.
     pub stream_created_ns: Option<i64>,
     /// The last message that took effect, or where the epoch began.
     pub checkpoint: Mark,
+    /// Messages of the epoch that recognise the stream again, the newest first.
+    pub anchors: Vec<Anchor>,
+    /// What an operator was asked about the stream, if anything.
+    pub question: Option<Question>,
     /// The ledger's sums over this epoch.
     pub counts: Counts,
     /// Open dead letters of the source, all epochs.
     pub dead_letters: u64,
+}
+
+/// A question that only an operator can decide: whether the stream is the one that the epoch was read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The creation time of the stream in question. The decision holds for this stream only.
+    pub stream_created_ns: i64,
+    /// The operator's decision; none until there is one.
+    pub accepted: Option<Accepted>,
+}
+
+/// What an operator decided about a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is the stream that was read: continue behind the checkpoint.
+    Same,
+    /// It is another stream: begin a new epoch at its first message.
+    New,
+}
+
+impl Accepted {
+    /// The decision in one word, as the database and the API write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Same => "same",
+            Self::New => "new",
+        }
+    }
+
+    /// Reads the word.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Same, Self::New]
+            .into_iter()
+            .find(|accepted| accepted.as_str() == word)
+    }
 }
 
 /// A new history of a source.
@@ -236,6 +297,9 @@ pub struct NewEpoch {
     pub stream_created_ns: Option<i64>,
     /// The last sequence that does not belong to this epoch.
     pub after: u64,
+    /// Messages up to `after` that the epoch's stream holds, the newest first: they recognise it before anything was
+    /// read in this epoch.
+    pub anchors: Vec<Anchor>,
     /// Why it begins, in words.
     pub reason: String,
     /// When.

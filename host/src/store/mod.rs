@@ -5,6 +5,7 @@
 //! change in one transaction (`apply`). It knows nothing of brokers and plugins.
 
 mod access;
+mod anchors;
 mod apply;
 mod catalog;
 pub mod check;
@@ -47,8 +48,8 @@ pub use crate::schema::description::{self, ColumnDescription, IndexDescription, 
 pub use access::{AuditEntry, AuditOutcome, NewToken, Role};
 pub use catalog::{AdoptError, Adoption};
 pub use commit::{
-    Adopted, Attached, Commit, CommitError, Committed, Counts, Entry, Gap, Mark, NewEpoch, OriginId,
-    RowEffects, VersionId,
+    Accepted, Adopted, Anchor, Attached, Commit, CommitError, Committed, Counts, Entry, Gap, Mark, NewEpoch,
+    OriginId, Question, RowEffects, VersionId,
 };
 pub use consumers::AbandonedConsumer;
 pub use indexes::IndexStep;
@@ -364,6 +365,47 @@ impl Store {
     /// As for [`Store::attach`].
     pub async fn begin_epoch(&self, epoch: NewEpoch) -> Result<Attached, CommitError> {
         self.call(move |connection| catalog::begin_epoch(connection, &epoch))
+            .await
+    }
+
+    /// Records that the stream of an epoch now has this name and creation time. Its messages are those that were read.
+    ///
+    /// # Errors
+    /// As for [`Store::attach`].
+    pub async fn recognise(
+        &self,
+        origin: OriginId,
+        stream: &str,
+        created_ns: i64,
+    ) -> Result<(), CommitError> {
+        let stream = stream.to_owned();
+        self.call(move |connection| catalog::recognise(connection, origin, &stream, created_ns))
+            .await
+    }
+
+    /// Records that an operator has to decide whether the stream with this creation time is the epoch's stream; `None`
+    /// withdraws the question.
+    ///
+    /// # Errors
+    /// As for [`Store::attach`].
+    pub async fn ask(&self, origin: OriginId, stream_created_ns: Option<i64>) -> Result<(), CommitError> {
+        self.call(move |connection| catalog::ask(connection, origin, stream_created_ns))
+            .await
+    }
+
+    /// Records an operator's decision about a source's stream. Returns the creation time of that stream; none when the
+    /// source has no open question.
+    ///
+    /// # Errors
+    /// As for [`Store::attach`].
+    pub async fn accept(
+        &self,
+        plugin: &str,
+        source: &str,
+        accepted: Accepted,
+    ) -> Result<Option<i64>, CommitError> {
+        let (plugin, source) = (plugin.to_owned(), source.to_owned());
+        self.call(move |connection| catalog::accept(connection, &plugin, &source, accepted))
             .await
     }
 

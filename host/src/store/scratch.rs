@@ -192,6 +192,7 @@ impl Scratch {
                     stream: None,
                     stream_created_ns: None,
                     after: 0,
+                    anchors: Vec::new(),
                     reason: "to be looked at".to_owned(),
                     at: adoption.at,
                 },

@@ -218,6 +218,7 @@ pub(super) fn first_epoch() -> NewEpoch {
         stream: Some("ORDERS".into()),
         stream_created_ns: Some(1),
         after: 0,
+        anchors: Vec::new(),
         reason: "the first".into(),
         at: Timestamp(1),
     }

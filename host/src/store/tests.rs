@@ -332,6 +332,129 @@ async fn a_new_epoch_keeps_the_old_rows_and_counts_anew() {
     sound(&scene.store);
 }
 
+/// Two epochs that each read messages 1 to `count`; whether those of the second one have the same times.
+async fn read_in_two_epochs(dir: &std::path::Path, count: i64, same_times: bool) -> check::Report {
+    let mut scene = Scene::open(dir).await;
+    for time in [0, if same_times { 0 } else { 1_000 }] {
+        let mut batch = scene.batch(0, (1..=count).map(note).collect());
+        for entry in &mut batch.entries {
+            entry.delivery.published_ns += time;
+        }
+        batch.through.published_ns += time;
+        scene.store.commit(batch).await.expect("commit");
+        scene.attached = scene.store.begin_epoch(first_epoch()).await.expect("epoch");
+    }
+    check::check(scene.store.path()).expect("checked")
+}
+
+#[tokio::test]
+async fn messages_that_two_epochs_have_read_are_a_problem() {
+    let dir = tempfile::tempdir().unwrap();
+    let report = read_in_two_epochs(dir.path(), 5, true).await;
+    assert_eq!(report.problems.len(), 1, "{report:?}");
+    let problem = report.problems[0].to_string();
+    assert!(problem.contains("epochs 1 and 2: message 5"), "{problem}");
+    assert!(problem.contains("5 messages have rows in both"), "{problem}");
+    assert!(problem.contains("--drop-tables"), "{problem}");
+}
+
+#[tokio::test]
+async fn equal_rows_of_two_epochs_are_a_note() {
+    let dir = tempfile::tempdir().unwrap();
+    let report = read_in_two_epochs(dir.path(), 5, false).await;
+    assert!(report.problems.is_empty(), "{report:?}");
+    let likely = "5 messages have the same rows in both";
+    assert!(
+        report.unverified.iter().any(|note| note.contains(likely)),
+        "{report:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_two_epochs_have_is_a_problem() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scene = Scene::open(dir.path()).await;
+    let reject = || Outcome::Reject(Rejection::new(RejectionClass::Malformed, "it is no order"));
+    for last in [3, 4] {
+        // The anchors are at 1 and at the end; the dead letter is between them.
+        let mut outcomes: Vec<Outcome> = (1..=last).map(|n| note(n * last)).collect();
+        outcomes[1] = reject();
+        let mut batch = scene.batch(0, outcomes);
+        batch.entries[0].delivery.published_ns += last;
+        scene.store.commit(batch).await.expect("commit");
+        scene.attached = scene.store.begin_epoch(first_epoch()).await.expect("epoch");
+    }
+    let report = check::check(scene.store.path()).expect("checked");
+    assert_eq!(report.problems.len(), 1, "{report:?}");
+    assert!(report.problems[0].problem.contains("message 2"), "{report:?}");
+}
+
+#[tokio::test]
+async fn anchors_are_kept_with_the_checkpoint_and_survive_a_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    let sequences = async |store: &Store| {
+        let attached = store.attach("orders", "orders").await.unwrap().unwrap();
+        let sequences = attached.anchors.iter().map(|anchor| anchor.sequence);
+        sequences.collect::<Vec<u64>>()
+    };
+    scene
+        .store
+        .commit(scene.batch(0, vec![note(1), note(2), note(3)]))
+        .await
+        .expect("commit");
+    assert_eq!(sequences(&scene.store).await, [3, 1]);
+    let mut gap = scene.batch(3, vec![]);
+    gap.gaps = vec![Gap {
+        first: 4,
+        last: 9,
+        exact: true,
+        reason: "purged".into(),
+    }];
+    gap.through = Mark {
+        sequence: 9,
+        published_ns: 7,
+        payload_sha256: None,
+    };
+    scene.store.commit(gap).await.expect("commit");
+    assert_eq!(sequences(&scene.store).await, [3, 1]);
+    scene.store.close().await;
+    let store = Store::open(Config::new(dir.path())).await.expect("open");
+    assert_eq!(sequences(&store).await, [3, 1]);
+}
+
+#[tokio::test]
+async fn a_decision_about_a_stream_survives_a_restart_and_holds_for_that_stream() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    let origin = scene.attached.origin;
+    let decide = async |store: &Store| store.accept("orders", "orders", Accepted::Same).await.unwrap();
+    assert_eq!(decide(&scene.store).await, None, "nothing was asked");
+    scene.store.ask(origin, Some(77)).await.unwrap();
+    assert_eq!(decide(&scene.store).await, Some(77));
+    scene.store.close().await;
+    let store = Store::open(Config::new(dir.path())).await.expect("open");
+    let attached = store.attach("orders", "orders").await.unwrap().unwrap();
+    assert_eq!(
+        attached.question,
+        Some(Question {
+            stream_created_ns: 77,
+            accepted: Some(Accepted::Same)
+        })
+    );
+    // Another stream is another question.
+    store.ask(origin, Some(78)).await.unwrap();
+    let asked = store.attach("orders", "orders").await.unwrap().unwrap().question;
+    assert_eq!(asked.unwrap().accepted, None);
+    store.recognise(origin, "ORDERS_2", 78).await.unwrap();
+    let attached = store.attach("orders", "orders").await.unwrap().unwrap();
+    assert_eq!(attached.question, None);
+    assert_eq!(
+        (attached.stream.as_deref(), attached.stream_created_ns),
+        (Some("ORDERS_2"), Some(78))
+    );
+}
+
 #[tokio::test]
 async fn batches_that_wait_together_are_answered_each() {
     let dir = tempfile::tempdir().unwrap();

@@ -161,6 +161,211 @@ fn a_stream_restored_from_a_backup_gives_each_message_once() {
     sound(dir.path());
 }
 
+/// Waits until the mirror `name` has all of its stream, and returns its configuration.
+async fn caught_up(server: &NatsServer, name: &str, last: u64) -> async_nats::jetstream::stream::Config {
+    let context = server.jetstream().await;
+    crate::nats::eventually("the mirror has caught up", LIMIT, async || {
+        let mirror = context.get_stream(name).await.unwrap();
+        mirror.cached_info().state.last_sequence == last
+    })
+    .await;
+    let mirror = context.get_stream(name).await.unwrap();
+    mirror.cached_info().config.clone()
+}
+
+fn mirror_of(name: &str, of: &str) -> async_nats::jetstream::stream::Config {
+    async_nats::jetstream::stream::Config {
+        name: name.into(),
+        mirror: Some(async_nats::jetstream::stream::Source {
+            name: of.into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// Makes a mirror a stream that takes in messages.
+async fn promote(server: &NatsServer, name: &str, last: u64) {
+    let config = async_nats::jetstream::stream::Config {
+        mirror: None,
+        subjects: vec!["obs.>".into()],
+        ..caught_up(server, name, last).await
+    };
+    server.jetstream().await.update_stream(config).await.unwrap();
+}
+
+/// Events without a unique key, so that a message that is read twice gives two rows.
+fn keyless(first: usize, count: usize) -> Vec<(String, String)> {
+    let plain = obs(first, count).into_iter();
+    plain
+        .map(|(subject, text)| (subject, text.replace("event_record_id", "id")))
+        .collect()
+}
+
+#[test]
+fn a_stream_lost_and_made_again_from_its_mirror_continues() {
+    let server = NatsServer::start();
+    let plugins = plugin_folder(&["obs-events"]);
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    running(&host, "obs");
+    run(async {
+        let context = server.jetstream().await;
+        context
+            .create_stream(mirror_of("COPY", "OBS_EVENTS"))
+            .await
+            .unwrap();
+    });
+    publish(&server, &keyless(1, 60));
+    wait_for_rows(&host, dir.path(), "obs_events", 60);
+    host.terminate();
+    run(async {
+        caught_up(&server, "COPY", 60).await;
+        let context = server.jetstream().await;
+        context.delete_stream("OBS_EVENTS").await.unwrap();
+        context
+            .create_stream(mirror_of("OBS_EVENTS", "COPY"))
+            .await
+            .unwrap();
+        promote(&server, "OBS_EVENTS", 60).await;
+    });
+    publish(&server, &keyless(61, 10));
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    wait_for_rows(&host, dir.path(), "obs_events", 70);
+    assert_eq!(host.projection("obs")["epoch"], 1);
+    host.terminate();
+    sound(dir.path());
+}
+
+#[test]
+fn a_mirror_that_is_promoted_in_place_continues() {
+    let server = NatsServer::start();
+    let plugins = plugin_folder(&["obs-events"]);
+    let dir = tempfile::tempdir().unwrap();
+    run(async {
+        let context = server.jetstream().await;
+        let source = async_nats::jetstream::stream::Config {
+            name: "SOURCE".into(),
+            subjects: vec!["obs.>".into()],
+            ..Default::default()
+        };
+        context.create_stream(source).await.unwrap();
+        context
+            .create_stream(mirror_of("OBS_EVENTS", "SOURCE"))
+            .await
+            .unwrap();
+    });
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    publish(&server, &keyless(1, 60));
+    wait_for_rows(&host, dir.path(), "obs_events", 60);
+    run(async {
+        let context = server.jetstream().await;
+        context.delete_stream("SOURCE").await.unwrap();
+        promote(&server, "OBS_EVENTS", 60).await;
+    });
+    publish(&server, &keyless(61, 10));
+    wait_for_rows(&host, dir.path(), "obs_events", 70);
+    assert_eq!(host.projection("obs")["epoch"], 1);
+    host.terminate();
+    sound(dir.path());
+}
+
+fn lantern(dir: &Path, arguments: &[&str]) -> (i32, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_lantern"))
+        .args(arguments)
+        .arg("--data-dir")
+        .arg(dir)
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (
+        output.status.code().unwrap_or(-1),
+        String::from_utf8_lossy(&text).into_owned(),
+    )
+}
+
+/// A host whose database cannot recognise its stream: of an earlier version, at the end of a gap, with a creation time
+/// that has moved.
+fn undecided(server: &NatsServer, plugins: &Path, dir: &Path) -> Host {
+    let host = Host::start(dir, &server.url(), plugins);
+    running(&host, "obs");
+    publish(server, &keyless(1, 30));
+    wait_for_rows(&host, dir, "obs_events", 30);
+    host.terminate();
+    let connection = rusqlite::Connection::open(dir.join("lantern.db")).unwrap();
+    connection
+        .execute_batch(
+            "UPDATE _lantern_checkpoint SET anchors = NULL, payload_sha256 = NULL;
+             UPDATE _lantern_origin SET stream_created_ns = 1;",
+        )
+        .unwrap();
+    drop(connection);
+    publish(server, &keyless(31, 10));
+    let host = Host::start(dir, &server.url(), plugins);
+    host.wait("the source asks", LIMIT, |host| {
+        host.projection("obs")["state"] == "undecided"
+    });
+    let (ok, detail) = host.check("projection:obs-events/obs").unwrap();
+    assert!(
+        !ok && detail.contains("lantern source accept obs-events/obs"),
+        "{detail}"
+    );
+    assert_eq!(query(dir, "SELECT count(*) FROM obs_events"), ["30"]);
+    host
+}
+
+#[test]
+fn a_stream_that_nothing_recognises_is_continued_when_an_operator_says_that_it_is_the_same() {
+    let server = NatsServer::start();
+    let plugins = plugin_folder(&["obs-events"]);
+    let dir = tempfile::tempdir().unwrap();
+    let host = undecided(&server, plugins.path(), dir.path());
+    // A restart asks again.
+    host.terminate();
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    host.wait("the source asks again", LIMIT, |host| {
+        host.projection("obs")["state"] == "undecided"
+    });
+    let (code, text) = lantern(dir.path(), &["source", "accept", "obs-events", "--same"]);
+    assert_eq!(code, 0, "{text}");
+    wait_for_rows(&host, dir.path(), "obs_events", 40);
+    assert_eq!(host.projection("obs")["epoch"], 1);
+    // Nothing is asked any more.
+    let (code, text) = lantern(dir.path(), &["source", "accept", "obs-events/obs", "--new"]);
+    assert!(
+        code == 1 && text.contains("waits for no decision"),
+        "{code}: {text}"
+    );
+    let audit = query(
+        dir.path(),
+        "SELECT actor, plugin, outcome FROM _lantern_audit WHERE action = 'source.accept' ORDER BY id",
+    );
+    assert_eq!(audit, ["local|obs-events|done", "local|obs-events|refused"]);
+    host.terminate();
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    running(&host, "obs");
+    assert_eq!(host.projection("obs")["epoch"], 1);
+    host.terminate();
+    sound(dir.path());
+}
+
+#[test]
+fn a_stream_that_nothing_recognises_is_read_from_its_beginning_when_an_operator_says_that_it_is_new() {
+    let server = NatsServer::start();
+    let plugins = plugin_folder(&["obs-events"]);
+    let dir = tempfile::tempdir().unwrap();
+    let host = undecided(&server, plugins.path(), dir.path());
+    let (code, text) = lantern(dir.path(), &["source", "accept", "obs-events/obs", "--new"]);
+    assert_eq!(code, 0, "{text}");
+    wait_for_rows(&host, dir.path(), "obs_events", 70);
+    assert_eq!(host.projection("obs")["epoch"], 2);
+    host.terminate();
+    // The operator was wrong, which the old database cannot prove.
+    let (code, text) = lantern(dir.path(), &["check"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("30 messages have the same rows in both"), "{text}");
+}
+
 fn copy_folder(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();

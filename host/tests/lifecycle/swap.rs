@@ -30,6 +30,42 @@ async fn a_swap_happens_between_two_batches_and_the_ledger_says_where() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_is_pointed_at_the_mirror_of_its_stream_continues() {
+    let mut scene = Scene::start().await;
+    let context = scene.server.jetstream().await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=100).await;
+    scene.wait_for_checkpoint(100).await;
+    let mirror = async_nats::jetstream::stream::Config {
+        name: "EVOLVE_MIRROR".into(),
+        mirror: Some(async_nats::jetstream::stream::Source {
+            name: "EVOLVE".into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    context.create_stream(mirror).await.unwrap();
+    nats::eventually("the mirror has caught up", LIMIT, async || {
+        let mirror = context.get_stream("EVOLVE_MIRROR").await.unwrap();
+        mirror.cached_info().state.last_sequence == 100
+    })
+    .await;
+    scene.swap(b'm').await.unwrap();
+    scene.publish(101..=150).await;
+    scene.wait_for_checkpoint(150).await;
+    assert_eq!(
+        scene.query("SELECT note, min(n), max(n), count(*) FROM evolved GROUP BY note ORDER BY 2"),
+        ["a|1|100|100", "m|101|150|50"]
+    );
+    assert_eq!(
+        scene.query("SELECT epoch, stream FROM _lantern_origin"),
+        ["1|EVOLVE_MIRROR"]
+    );
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn swaps_under_load_lose_and_double_nothing() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();

@@ -100,7 +100,7 @@ impl NatsServer {
             .unwrap();
         self.child = Some(child);
         let deadline = Instant::now() + Duration::from_secs(20);
-        while !self.greets() {
+        while !greets(self.port) {
             assert!(
                 Instant::now() < deadline,
                 "the server does not start: {}",
@@ -108,15 +108,6 @@ impl NatsServer {
             );
             std::thread::sleep(Duration::from_millis(20));
         }
-    }
-
-    fn greets(&self) -> bool {
-        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else {
-            return false;
-        };
-        stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-        let mut greeting = [0; 5];
-        stream.read_exact(&mut greeting).is_ok() && &greeting == b"INFO "
     }
 
     /// Kills it at once, as a crash would.
@@ -191,7 +182,17 @@ impl Drop for NatsServer {
     }
 }
 
-fn signal(child: &Child, signal: Signal) {
+/// Whether a server at this port says hello.
+pub(crate) fn greets(port: u16) -> bool {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
+        return false;
+    };
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let mut greeting = [0; 5];
+    stream.read_exact(&mut greeting).is_ok() && &greeting == b"INFO "
+}
+
+pub(crate) fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();
 }
 
@@ -206,16 +207,30 @@ pub fn free_port() -> u16 {
 
 /// The `nats-server` to test with.
 pub fn binary() -> PathBuf {
-    let named = std::env::var_os("LANTERN_NATS_SERVER").map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).map(|folder| folder.join("nats-server"));
-    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/nats-server");
+    find("LANTERN_NATS_SERVER", on_path, "nats-server")
+}
+
+/// The older `nats-server`, whose clusters change the creation time of streams.
+pub fn older_binary() -> PathBuf {
+    find("LANTERN_NATS_SERVER_2_14_3", [], "nats-server-2.14.3")
+}
+
+/// The program that `variable` names, else one of `others`, else the one that `cargo xtask` has fetched.
+fn find(variable: &str, others: impl IntoIterator<Item = PathBuf>, fetched: &str) -> PathBuf {
+    let named = std::env::var_os(variable).map(PathBuf::from);
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../target/tools")
+        .join(fetched);
     named
         .into_iter()
-        .chain(on_path)
+        .chain(others)
         .chain([tools])
         .find(|path| path.is_file())
-        .expect("these tests need a nats-server: run `cargo xtask test`, or name one in LANTERN_NATS_SERVER")
+        .unwrap_or_else(|| {
+            panic!("these tests need {fetched}: run `cargo xtask test`, or name one in {variable}")
+        })
 }
 
 /// Waits until `condition` holds, and fails after `limit` with `what`.

@@ -15,6 +15,7 @@
 //! | `j` | 1.7.0 | as `a`, and adds n to a second table, `totals` (kind, total), by `even` and `odd` |
 //! | `k` | 1.8.0 | as `e`, but says n + 1000 |
 //! | `l` | 2.1.0 | as `a`, with a new column `size` that is not nullable |
+//! | `m` | 1.9.0 | as `a`, but reads `EVOLVE_MIRROR` instead of `EVOLVE` |
 
 #![cfg_attr(
     target_arch = "wasm32",
@@ -119,6 +120,7 @@ impl Guest for Evolving {
             b'j' => "1.7.0",
             b'k' => "1.8.0",
             b'l' => "2.1.0",
+            b'm' => "1.9.0",
             _ => "1.0.0",
         };
         let columns = columns();
@@ -131,7 +133,12 @@ impl Guest for Evolving {
                 unique: false,
             });
         }
-        let mut sources = vec![source("evolve", "EVOLVE", "evolve.>")];
+        let stream = if letter() == b'm' {
+            "EVOLVE_MIRROR"
+        } else {
+            "EVOLVE"
+        };
+        let mut sources = vec![source("evolve", stream, "evolve.>")];
         if letter() == b'h' {
             sources.push(source("more", "EVOLVE_MORE", "more.>"));
         }

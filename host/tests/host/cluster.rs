@@ -1,0 +1,173 @@
+//! Streams on a cluster of three servers, where the creation time of a stream is no identity and the leader of an earlier
+//! term may answer for a while.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use async_nats::jetstream::stream;
+
+use super::*;
+use crate::cluster_of_servers::Cluster;
+use crate::host::plugin_folder;
+use crate::nats::{binary, older_binary};
+
+const STREAM: &str = "OBS_EVENTS";
+
+fn config() -> stream::Config {
+    stream::Config {
+        name: STREAM.into(),
+        subjects: vec!["obs.>".into()],
+        num_replicas: 3,
+        ..Default::default()
+    }
+}
+
+/// Events without a unique key, so that a message that is read twice gives two rows.
+fn events(first: usize, count: usize) -> Vec<(String, String)> {
+    let plain = obs(first, count).into_iter();
+    plain
+        .map(|(subject, text)| (subject, text.replace("event_record_id", "id")))
+        .collect()
+}
+
+/// Publishes each message until it is acknowledged. Servers leave and elections take seconds meanwhile, so a message may
+/// arrive more than once; its id keeps the stream from storing it twice.
+async fn publish_to(cluster: &Cluster, messages: Vec<(String, String)>) {
+    let context = cluster.jetstream().await;
+    let deadline = Instant::now() + LIMIT;
+    for (subject, payload) in messages {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Nats-Msg-Id", payload.as_str());
+        loop {
+            let sent = context
+                .publish_with_headers(subject.clone(), headers.clone(), payload.clone().into())
+                .await;
+            match sent {
+                Ok(ack) if ack.await.is_ok() => break,
+                _ => assert!(Instant::now() < deadline, "the cluster does not take messages"),
+            }
+        }
+    }
+}
+
+async fn created(cluster: &Cluster) -> i128 {
+    let context = cluster.jetstream().await;
+    let stream = context.get_stream(STREAM).await.unwrap();
+    stream.cached_info().created.unix_timestamp_nanos()
+}
+
+/// A service makes its stream at each start, which changes nothing; then every server is restarted.
+fn rolling_restart_after_an_idempotent_create(binary: PathBuf, creation_time_moves: bool) {
+    let plugins = plugin_folder(&["obs-events"]);
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = run(Cluster::start(binary));
+    run(async {
+        let context = cluster.jetstream().await;
+        context.create_stream(config()).await.unwrap();
+    });
+    let host = Host::start(dir.path(), &cluster.url(), plugins.path());
+    run(publish_to(&cluster, events(1, 200)));
+    wait_for_rows(&host, dir.path(), "obs_events", 200);
+    let before = run(created(&cluster));
+    run(async {
+        let context = cluster.jetstream().await;
+        context.create_stream(config()).await.unwrap();
+        cluster.restart_each(STREAM).await;
+    });
+    let after = run(created(&cluster));
+    assert_eq!(after != before, creation_time_moves, "{before} {after}");
+    // While it runs, and after a restart: both compare the histories.
+    run(publish_to(&cluster, events(201, 1)));
+    wait_for_rows(&host, dir.path(), "obs_events", 201);
+    host.terminate();
+    let host = Host::start(dir.path(), &cluster.url(), plugins.path());
+    run(publish_to(&cluster, events(202, 1)));
+    wait_for_rows(&host, dir.path(), "obs_events", 202);
+    assert_eq!(host.projection("obs")["epoch"], 1);
+    host.terminate();
+    let counts = query(
+        dir.path(),
+        "SELECT count(*), count(DISTINCT json_extract(payload, '$.n')) FROM obs_events",
+    );
+    assert_eq!(counts, ["202|202"]);
+    let stored = query(dir.path(), "SELECT stream_created_ns FROM _lantern_origin");
+    assert_eq!(stored, [after.to_string()], "the new creation time is stored");
+    sound(dir.path());
+}
+
+#[test]
+fn a_creation_time_that_moves_begins_no_epoch() {
+    rolling_restart_after_an_idempotent_create(older_binary(), true);
+}
+
+#[test]
+fn a_rolling_restart_begins_no_epoch() {
+    rolling_restart_after_an_idempotent_create(binary(), false);
+}
+
+#[test]
+fn a_stream_created_again_on_a_cluster_begins_an_epoch_after_a_second_observation() {
+    let plugins = plugin_folder(&["obs-events"]);
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = run(Cluster::start(binary()));
+    run(async {
+        let context = cluster.jetstream().await;
+        context.create_stream(config()).await.unwrap();
+    });
+    let command = || {
+        let mut command = Host::command(dir.path(), &cluster.url(), plugins.path());
+        command.env("LANTERN__STREAMS__CONFIRM_AFTER", "3s");
+        command
+    };
+    let host = Host::spawn(command());
+    run(publish_to(&cluster, events(1, 50)));
+    wait_for_rows(&host, dir.path(), "obs_events", 50);
+    host.terminate();
+    run(async {
+        let context = cluster.jetstream().await;
+        context.delete_stream(STREAM).await.unwrap();
+        context.create_stream(config()).await.unwrap();
+        cluster.wait_until_current(STREAM).await;
+        publish_to(&cluster, events(51, 60)).await;
+    });
+    let host = Host::spawn(command());
+    host.wait("the first observation is reported", LIMIT, |host| {
+        let projection = host.projection("obs");
+        let reason = projection["last_error"].as_str().unwrap_or_default();
+        projection["state"] == "retrying"
+            && projection["epoch"] != 2
+            && reason.contains("waiting for a second observation")
+    });
+    wait_for_rows(&host, dir.path(), "obs_events", 110);
+    assert_eq!(host.projection("obs")["epoch"], 2);
+    host.terminate();
+    sound(dir.path());
+}
+
+#[test]
+fn a_consumer_that_changes_its_leader_is_pulled_from_again() {
+    let plugins = plugin_folder(&["obs-events"]);
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = run(Cluster::start(binary()));
+    run(async {
+        let context = cluster.jetstream().await;
+        context.create_stream(config()).await.unwrap();
+    });
+    let host = Host::start(dir.path(), &cluster.url(), plugins.path());
+    running(&host, "obs");
+    for round in 0..4 {
+        run(async {
+            publish_to(&cluster, events(round * 100 + 1, 50)).await;
+            let step_down = format!("$JS.API.CONSUMER.LEADER.STEPDOWN.{STREAM}.lantern-obs-events-obs");
+            let client = cluster.jetstream().await.client();
+            let answer = client.request(step_down, "".into()).await.unwrap();
+            let text = String::from_utf8_lossy(&answer.payload).into_owned();
+            assert!(text.contains("\"success\":true"), "{text}");
+            publish_to(&cluster, events(round * 100 + 51, 50)).await;
+        });
+        wait_for_rows(&host, dir.path(), "obs_events", (round + 1) * 100);
+    }
+    assert_eq!(host.projection("obs")["epoch"], 1);
+    host.terminate();
+    sound(dir.path());
+}

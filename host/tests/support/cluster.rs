@@ -1,0 +1,201 @@
+//! A cluster of three real servers on the loopback interface, on free ports, with stores of their own. The servers are
+//! killed and their stores removed when the guard is dropped.
+
+#![allow(dead_code, reason = "each test uses its own part of the harness")]
+#![allow(clippy::unwrap_used, reason = "a harness fails like the tests that use it")]
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream;
+use rustix::process::Signal;
+
+use super::nats::{eventually, greets, signal};
+
+/// An election takes up to nine seconds, and on a busy machine there may be several.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A running cluster.
+pub struct Cluster {
+    binary: PathBuf,
+    folder: tempfile::TempDir,
+    nodes: Vec<Node>,
+}
+
+struct Node {
+    name: String,
+    port: u16,
+    routes_port: u16,
+    child: Option<Child>,
+}
+
+impl Cluster {
+    /// Starts three servers, and returns when they have a leader for JetStream.
+    pub async fn start(binary: PathBuf) -> Self {
+        let ports = free_ports(6);
+        let nodes = (0..3)
+            .map(|index| Node {
+                name: format!("n{}", index + 1),
+                port: ports[index],
+                routes_port: ports[index + 3],
+                child: None,
+            })
+            .collect();
+        let mut cluster = Self {
+            binary,
+            folder: tempfile::tempdir().unwrap(),
+            nodes,
+        };
+        for index in 0..3 {
+            cluster.spawn(index);
+        }
+        for index in 0..3 {
+            cluster.wait_for_greeting(index);
+        }
+        let context = cluster.jetstream().await;
+        eventually("JetStream is available", LIMIT, async || {
+            context.query_account().await.is_ok()
+        })
+        .await;
+        cluster
+    }
+
+    fn spawn(&mut self, index: usize) {
+        let routes: Vec<String> = self
+            .nodes
+            .iter()
+            .map(|node| format!("\"nats://127.0.0.1:{}\"", node.routes_port))
+            .collect();
+        let node = &self.nodes[index];
+        let folder = self.folder.path().join(&node.name);
+        std::fs::create_dir_all(&folder).unwrap();
+        let text = format!(
+            "server_name: {}\nlisten: \"127.0.0.1:{}\"\n\
+             jetstream {{ store_dir: {:?}, max_memory_store: 64MB, max_file_store: 1GB, sync_interval: always }}\n\
+             cluster {{ name: c, listen: \"127.0.0.1:{}\", routes: [{}] }}\n",
+            node.name,
+            node.port,
+            folder.join("js").display().to_string(),
+            node.routes_port,
+            routes.join(", "),
+        );
+        let config = folder.join("nats.conf");
+        std::fs::write(&config, text).unwrap();
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(folder.join("nats.log"))
+            .unwrap();
+        let child = Command::new(&self.binary)
+            .arg("-c")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.nodes[index].child = Some(child);
+    }
+
+    fn wait_for_greeting(&self, index: usize) {
+        let deadline = Instant::now() + LIMIT;
+        while !greets(self.nodes[index].port) {
+            assert!(
+                Instant::now() < deadline,
+                "server {} does not start: {}",
+                self.nodes[index].name,
+                self.log(index)
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn log(&self, index: usize) -> String {
+        let file = self.folder.path().join(&self.nodes[index].name).join("nats.log");
+        std::fs::read_to_string(file).unwrap_or_default()
+    }
+
+    /// Restarts one server after the other, each when all replicas of `stream` are current again.
+    pub async fn restart_each(&mut self, stream: &str) {
+        for index in 0..3 {
+            if let Some(mut child) = self.nodes[index].child.take() {
+                signal(&child, Signal::TERM);
+                child.wait().unwrap();
+            }
+            self.spawn(index);
+            self.wait_for_greeting(index);
+            self.wait_until_current(stream).await;
+        }
+    }
+
+    /// Waits until `stream` has a leader, and both other replicas are current.
+    pub async fn wait_until_current(&self, stream: &str) {
+        let context = self.jetstream().await;
+        eventually("all replicas are current", LIMIT, async || {
+            let Ok(stream) = context.get_stream(stream).await else {
+                return false;
+            };
+            stream.cached_info().cluster.as_ref().is_some_and(|cluster| {
+                cluster.leader.is_some()
+                    && cluster.replicas.len() == 2
+                    && cluster
+                        .replicas
+                        .iter()
+                        .all(|replica| replica.current && !replica.offline)
+            })
+        })
+        .await;
+    }
+
+    /// The URLs of all servers, separated by commas.
+    pub fn url(&self) -> String {
+        let urls: Vec<String> = self
+            .nodes
+            .iter()
+            .map(|node| format!("nats://127.0.0.1:{}", node.port))
+            .collect();
+        urls.join(",")
+    }
+
+    /// JetStream by a plain client.
+    pub async fn jetstream(&self) -> jetstream::Context {
+        let urls: Vec<async_nats::ServerAddr> =
+            self.url().split(',').map(|url| url.parse().unwrap()).collect();
+        let client = async_nats::ConnectOptions::new()
+            .retry_on_initial_connect()
+            .connect(urls)
+            .await
+            .unwrap();
+        jetstream::new(client)
+    }
+
+    /// The folder of the stores, configurations and logs.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            if let Some(mut child) = node.child.take() {
+                // It may have ended already.
+                drop(child.kill());
+                drop(child.wait());
+            }
+        }
+    }
+}
+
+/// Ports that nobody listens on, all different.
+fn free_ports(count: usize) -> Vec<u16> {
+    let listeners: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap())
+        .collect();
+    listeners
+        .iter()
+        .map(|listener| listener.local_addr().unwrap().port())
+        .collect()
+}
