@@ -57,8 +57,10 @@ impl Database {
                  ) STRICT;
                  INSERT INTO _lantern_plugin (id, name, version, digest, contract, loaded_at)
                      VALUES (1, 'things', '0.1.0', 'sha256:aa', '0.1.0', 0);
-                 INSERT INTO _lantern_origin VALUES (1, 'things', 'events', 1, 'THINGS', 5, 0, 'first start', 0);
-                 INSERT INTO _lantern_origin VALUES (2, 'other', 'input', 3, NULL, NULL, 0, 'restored', 0);",
+                 INSERT INTO _lantern_origin (id, plugin, source, epoch, stream, stream_created_ns, begins_after,
+                     reason, began_at) VALUES (1, 'things', 'events', 1, 'THINGS', 5, 0, 'first start', 0);
+                 INSERT INTO _lantern_origin (id, plugin, source, epoch, stream, stream_created_ns, begins_after,
+                     reason, began_at) VALUES (2, 'other', 'input', 3, NULL, NULL, 0, 'restored', 0);",
             )
             .unwrap();
         connection

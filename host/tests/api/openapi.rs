@@ -333,6 +333,15 @@ impl Acts {
         ] {
             self.of_plugin("POST", what, body, expected).await;
         }
+        // No source waits for a decision.
+        self.act(
+            "POST",
+            "/api/v1/plugins/{plugin}/sources/{source}/accept",
+            "/api/v1/plugins/evolving/sources/evolve/accept",
+            br#"{"history":"same"}"#,
+            409,
+        )
+        .await;
         let settings = r#"{"changes":{"limits.memory":"64 MiB","limits.message_time":"500ms",
             "dead_letters.policy":"drop-oldest","rollback.enabled":false,"wasi":null}}"#;
         self.of_plugin("PUT", "/settings", settings, 200).await;

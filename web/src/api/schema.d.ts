@@ -922,7 +922,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/plugins/{plugin}/take-over": {
+    "/api/v1/plugins/{plugin}/sources/{source}/accept": {
         parameters: {
             query?: never;
             header?: never;
@@ -932,12 +932,12 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Take over the consumers that another host left behind
-         * @description A host never reads through a consumer that belongs to a host with another database. This makes the consumers of the plugin this host's. It is refused while the other host reads through them.
+         * Decide whether a stream is the one that was read
+         * @description For a source in the state `undecided`, or one that waits for a second observation: nothing that is stored proves that its stream is the one that it read, or that it is another one.
          *
-         *     Needs an operator's token, and stands in the audit as `plugin.take-over`.
+         *     Needs an operator's token, and stands in the audit as `source.accept`.
          */
-        post: operations["takeOverConsumers"];
+        post: operations["acceptSource"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1331,26 +1331,6 @@ export interface components {
             guard: components["schemas"]["GuardWord"];
             /** @enum {string} */
             kind: "update";
-        };
-        /** @description A consumer that is still on the broker although nothing reads through it. */
-        ConsumerLeft: {
-            /** @description The stream. */
-            stream: string;
-            /** @description The consumer. */
-            consumer: string;
-            /** @description Why it could not be deleted. */
-            reason: string;
-        };
-        /** @description A consumer for which a take-over was asked. */
-        ConsumerTakenOver: {
-            /** @description The stream. */
-            stream: string;
-            /** @description The consumer. */
-            consumer: string;
-            /** @description What became of it. */
-            outcome: components["schemas"]["TakeOverOutcome"];
-            /** @description The host to which it belonged before, by its identity; `null` where it belonged to none. */
-            before: string | null;
         };
         /** @description How many rows a selection has. */
         Count: {
@@ -2085,13 +2065,6 @@ export interface components {
             state: components["schemas"]["ProjectionState"];
             /**
              * Format: int64
-             * @description Since when it has been in this state, in milliseconds since 1970.
-             */
-            state_since_ms: number;
-            /** @description Why it is paused; `null` when it is not. */
-            paused: string | null;
-            /**
-             * Format: int64
              * @description Which history of the stream it is in; starts at 1.
              */
             epoch: number;
@@ -2107,8 +2080,7 @@ export interface components {
             last_sequence: number | null;
             /**
              * Format: int64
-             * @description Messages that wait to be projected, as of the last survey of the stream. Surveys continue while the source is
-             *     paused or halted. `null` when the number is not known: there is no stream, or no consumer that counts.
+             * @description Messages that wait to be projected, as the broker said last.
              */
             lag: number | null;
             /**
@@ -2147,13 +2119,8 @@ export interface components {
              * @description Sequences of this epoch that were gone before they were read.
              */
             missing: number;
-            /** @description The error that holds it up. `null` once it has stored messages again or has nothing left to read. */
+            /** @description The last thing that held it up, in words; stays until the next one. */
             last_error: string | null;
-            /**
-             * Format: int64
-             * @description When that error occurred last, in milliseconds since 1970.
-             */
-            last_error_at_ms: number | null;
             /**
              * Format: int64
              * @description Since when (milliseconds since 1970) it has not moved although messages wait; none while it moves.
@@ -2175,7 +2142,7 @@ export interface components {
          * @description What a projection is doing.
          * @enum {string}
          */
-        ProjectionState: "starting" | "waiting-for-stream" | "running" | "paused" | "retrying" | "failed" | "stopped";
+        ProjectionState: "starting" | "waiting-for-stream" | "running" | "paused" | "retrying" | "failed" | "undecided" | "stopped";
         /** @description A condition that needs attention although the source runs. */
         ProjectionWarning: {
             /** @description What it is about. */
@@ -2292,11 +2259,6 @@ export interface components {
             plugin: string;
             /** @description The tables that are gone. */
             dropped: string[];
-            /**
-             * @description Its consumers that are still on the broker, because it could not be reached or refused. The host deletes them as
-             *     soon as it can, also after a restart.
-             */
-            consumers_left: components["schemas"]["ConsumerLeft"][];
         };
         /** @description The version whose work is to be made again. */
         Reproject: {
@@ -2581,6 +2543,22 @@ export interface components {
          * @enum {string}
          */
         SignatureState: "good" | "missing" | "unknown-key" | "bad" | "not-checked";
+        /** @description A decision that was stored. */
+        SourceDecided: {
+            /** @description The plugin. */
+            plugin: string;
+            /** @description The source. */
+            source: string;
+            /** @description What the stream is. */
+            history: components["schemas"]["SourceHistory"];
+            /** @description When the stream was created that the decision is about (RFC 3339). It holds for no other one. */
+            stream_created: string;
+        };
+        /** @description A decision about the stream of a source. */
+        SourceDecision: {
+            /** @description What the stream is. */
+            history: components["schemas"]["SourceHistory"];
+        };
         /** @description One thing that a plugin reads. */
         SourceDescription: {
             /** @description Its name in the plugin. */
@@ -2592,6 +2570,11 @@ export interface components {
             /** @description Whether messages come with their headers. */
             wants_headers: boolean;
         };
+        /**
+         * @description Whether the stream of a source is the one that was read.
+         * @enum {string}
+         */
+        SourceHistory: "same" | "new";
         /** @description What a question was answered. */
         SqlAnswer: {
             /** @description Their names, in order. */
@@ -2683,11 +2666,6 @@ export interface components {
                 [key: string]: string;
             };
         };
-        /**
-         * @description What became of a consumer for which a take-over was asked.
-         * @enum {string}
-         */
-        TakeOverOutcome: "taken-over" | "own" | "absent";
         /** @description A version that came, or that was made to run. */
         Taken: {
             /** @description The plugin. */
@@ -2708,13 +2686,6 @@ export interface components {
             differences: components["schemas"]["Difference"][];
             /** @description What came of the open dead letters, when it was made to run. */
             healed?: components["schemas"]["Healed"];
-        };
-        /** @description The consumers of a plugin whose owner is this host now. */
-        TakenOver: {
-            /** @description The plugin. */
-            plugin: string;
-            /** @description Its consumers on the broker. */
-            consumers: components["schemas"]["ConsumerTakenOver"][];
         };
         /** @description A token, without its text: that is nowhere. */
         Token: {
@@ -4768,33 +4739,41 @@ export interface operations {
             503: components["responses"]["Busy"];
         };
     };
-    takeOverConsumers: {
+    acceptSource: {
         parameters: {
             query?: never;
             header?: never;
             path: {
                 /** @description The plugin's name. */
                 plugin: string;
+                /** @description The source's name within the plugin. */
+                source: string;
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SourceDecision"];
+            };
+        };
         responses: {
-            /** @description The consumers, each with its owner before. */
+            /** @description The decision, which also holds after a restart. */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["TakenOver"];
+                    "application/json": components["schemas"]["SourceDecided"];
                 };
             };
             400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
+            408: components["responses"]["Timeout"];
             409: components["responses"]["Conflict"];
             413: components["responses"]["TooLarge"];
+            415: components["responses"]["WrongType"];
             421: components["responses"]["WrongHost"];
             422: components["responses"]["Refused"];
             429: components["responses"]["TooMany"];
