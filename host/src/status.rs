@@ -35,13 +35,14 @@ pub enum State {
 
 impl State {
     /// Every state, in the order of its declaration.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Starting,
         Self::WaitingForStream,
         Self::Running,
         Self::Paused,
         Self::Retrying,
         Self::Failed,
+        Self::Undecided,
         Self::Stopped,
     ];
 
@@ -54,6 +55,7 @@ impl State {
             Self::Paused => "paused",
             Self::Retrying => "retrying",
             Self::Failed => "failed",
+            Self::Undecided => "undecided",
             Self::Stopped => "stopped",
         }
     }

@@ -311,8 +311,7 @@ impl Projection {
         let is_new = self.status.send_if_modified(|status| {
             let is_new = status.last_error.as_deref() != Some(reason) || status.state != State::Retrying;
             if is_new {
-                status.state = State::Retrying;
-                status.last_error = Some(reason.to_owned());
+                status.fail(State::Retrying, reason.to_owned());
             }
             is_new
         });

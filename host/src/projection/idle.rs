@@ -27,7 +27,7 @@ impl Projection {
                 continue;
             }
             self.show_stored().await;
-            if let Err(error) = self.show_waiting().await {
+            if let Err(error) = self.show_lag().await {
                 tracing::debug!(plugin = self.plugin, source = self.source, %error, "failed to survey an idle source");
             }
         }
@@ -60,7 +60,7 @@ impl Projection {
     }
 
     /// Asks the broker how many messages wait for the source.
-    async fn show_waiting(&self) -> Result<(), BrokerError> {
+    async fn show_lag(&self) -> Result<(), BrokerError> {
         let version = std::sync::Arc::clone(&self.orders.borrow().version);
         let Some((_, source)) = version.source(&self.source) else {
             return Ok(());
@@ -130,7 +130,9 @@ mod tests {
             created_ns: 1,
             first_sequence,
             last_sequence,
+            first_time_ns: 1,
             last_time_ns: 1,
+            cluster: None,
             messages: last_sequence + 1 - first_sequence - deleted,
             deleted,
             subjects: vec!["ev.>".into()],

@@ -7,8 +7,8 @@
 mod attach;
 mod core;
 mod gate;
-mod idle;
 mod identity;
+mod idle;
 mod pipeline;
 pub mod plan;
 mod session;

@@ -6,7 +6,8 @@ use super::Routes;
 use crate::http::change::Change;
 use crate::http::openapi::{Doc, Query, Tag, choice, event, header, text};
 use crate::http::plugins::{
-    self, Activate, Changes, Detail, Differences, Pause, Removed, SourceDecided, SourceDecision, Taken, TakenOver,
+    self, Activate, Changes, Detail, Differences, Pause, Removed, SourceDecided, SourceDecision, Taken,
+    TakenOver,
 };
 use crate::http::rebuilds::{self, Asked};
 use crate::http::trials::{self, Bad, OnTrial};
