@@ -922,6 +922,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/plugins/{plugin}/take-over": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Take over the consumers that another host left behind
+         * @description A host never reads through a consumer that belongs to a host with another database. This makes the consumers of the plugin this host's. It is refused while the other host reads through them.
+         *
+         *     Needs an operator's token, and stands in the audit as `plugin.take-over`.
+         */
+        post: operations["takeOverConsumers"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/plugins/{plugin}/sources/{source}/accept": {
         parameters: {
             query?: never;
@@ -1132,7 +1154,10 @@ export interface components {
             id: number;
             /** @description When (RFC 3339). */
             at: string;
-            /** @description A token's name, `(host)`, or `(nobody)`. */
+            /**
+             * @description A token's name; the part of the host that acted, such as `(automatic rollback)`, `(plugin directory)`, `(rebuild)` or
+             *     `(host)`; or `(nobody)`.
+             */
             actor: string;
             /** @description What was done, as `noun.verb`. */
             action: string;
@@ -1331,6 +1356,26 @@ export interface components {
             guard: components["schemas"]["GuardWord"];
             /** @enum {string} */
             kind: "update";
+        };
+        /** @description A consumer that is still on the broker although nothing reads through it. */
+        ConsumerLeft: {
+            /** @description The stream. */
+            stream: string;
+            /** @description The consumer. */
+            consumer: string;
+            /** @description Why it could not be deleted. */
+            reason: string;
+        };
+        /** @description A consumer for which a take-over was asked. */
+        ConsumerTakenOver: {
+            /** @description The stream. */
+            stream: string;
+            /** @description The consumer. */
+            consumer: string;
+            /** @description What became of it. */
+            outcome: components["schemas"]["TakeOverOutcome"];
+            /** @description The host to which it belonged before, by its identity; `null` where it belonged to none. */
+            before: string | null;
         };
         /** @description How many rows a selection has. */
         Count: {
@@ -1915,6 +1960,16 @@ export interface components {
             rate?: number | null;
             /** @description Whether rows are kept whose messages are gone from their stream. */
             carry_over?: boolean;
+            /** @description Whether tables that the version does not declare are dropped; otherwise they stay. */
+            drop_undeclared?: boolean;
+            /** @description Whether the new tables are taken although their totals differ from those in use and nothing explains it. */
+            accept_differences?: boolean;
+            /**
+             * Format: int64
+             * @description For how many seconds the replaced tables are kept, so that a rollback can go back to them; 0 removes them at once.
+             * @default 86400
+             */
+            keep_old_s?: number;
         };
         /** @description A token to be made. */
         NewToken: {
@@ -2065,6 +2120,13 @@ export interface components {
             state: components["schemas"]["ProjectionState"];
             /**
              * Format: int64
+             * @description Since when it has been in this state, in milliseconds since 1970.
+             */
+            state_since_ms: number;
+            /** @description Why it is paused; `null` when it is not. */
+            paused: string | null;
+            /**
+             * Format: int64
              * @description Which history of the stream it is in; starts at 1.
              */
             epoch: number;
@@ -2080,7 +2142,8 @@ export interface components {
             last_sequence: number | null;
             /**
              * Format: int64
-             * @description Messages that wait to be projected, as the broker said last.
+             * @description Messages that wait to be projected, as of the last survey of the stream. Surveys continue while the source is
+             *     paused or halted. `null` when the number is not known: there is no stream, or no consumer that counts.
              */
             lag: number | null;
             /**
@@ -2119,8 +2182,13 @@ export interface components {
              * @description Sequences of this epoch that were gone before they were read.
              */
             missing: number;
-            /** @description The last thing that held it up, in words; stays until the next one. */
+            /** @description The error that holds it up. `null` once it has stored messages again or has nothing left to read. */
             last_error: string | null;
+            /**
+             * Format: int64
+             * @description When that error occurred last, in milliseconds since 1970.
+             */
+            last_error_at_ms: number | null;
             /**
              * Format: int64
              * @description Since when (milliseconds since 1970) it has not moved although messages wait; none while it moves.
@@ -2189,6 +2257,36 @@ export interface components {
             /** @description Why it failed, or what holds it up. */
             reason: string | null;
             progress: components["schemas"]["RebuildProgress"] | null;
+            outcome: components["schemas"]["RebuildOutcome"] | null;
+            /** @description Until when the tables that it has replaced are kept (RFC 3339); a rollback goes back to them. */
+            previous_until: string | null;
+        };
+        /** @description What a rebuild has come to. */
+        RebuildOutcome: {
+            /**
+             * Format: int64
+             * @description Messages that were read again.
+             */
+            messages: number;
+            /**
+             * Format: int64
+             * @description Rows of the tables that were rebuilt.
+             */
+            rows: number;
+            /**
+             * Format: int64
+             * @description Rows that were copied, because their messages were not read again.
+             */
+            carried_over: number;
+            /**
+             * Format: int64
+             * @description Rows by which tables have become smaller.
+             */
+            left_out: number;
+            /** @description The plugin's tables. */
+            tables: components["schemas"]["TableOutcome"][];
+            /** @description Differences that the operator has accepted. */
+            accepted?: string[];
         };
         /** @description How far a rebuild is. */
         RebuildProgress: {
@@ -2259,6 +2357,11 @@ export interface components {
             plugin: string;
             /** @description The tables that are gone. */
             dropped: string[];
+            /**
+             * @description Its consumers that are still on the broker, because it could not be reached or refused. The host deletes them as
+             *     soon as it can, also after a restart.
+             */
+            consumers_left: components["schemas"]["ConsumerLeft"][];
         };
         /** @description The version whose work is to be made again. */
         Reproject: {
@@ -2333,7 +2436,7 @@ export interface components {
         /** @description When a new version is taken back by itself. */
         RollbackSettings: {
             /**
-             * @description Whether it ever is.
+             * @description Whether it ever is; absent means that it is.
              * @default true
              */
             enabled?: boolean;
@@ -2496,9 +2599,7 @@ export interface components {
             dead_letters?: components["schemas"]["DeadLetterSettings"];
             /**
              * @description When a new version is taken back by itself.
-             * @default {
-             *       "enabled": true
-             *     }
+             * @default {}
              */
             rollback?: components["schemas"]["RollbackSettings"];
             /**
@@ -2666,6 +2767,28 @@ export interface components {
                 [key: string]: string;
             };
         };
+        /** @description What a rebuild has done to one table. */
+        TableOutcome: {
+            /** @description Its name. */
+            table: string;
+            /** @description `rebuilt`, `added`, `kept` (the new version does not declare it) or `dropped`. */
+            change: string;
+            /**
+             * Format: int64
+             * @description Rows before.
+             */
+            rows_before: number;
+            /**
+             * Format: int64
+             * @description Rows after.
+             */
+            rows_after: number;
+        };
+        /**
+         * @description What became of a consumer for which a take-over was asked.
+         * @enum {string}
+         */
+        TakeOverOutcome: "taken-over" | "own" | "absent";
         /** @description A version that came, or that was made to run. */
         Taken: {
             /** @description The plugin. */
@@ -2686,6 +2809,18 @@ export interface components {
             differences: components["schemas"]["Difference"][];
             /** @description What came of the open dead letters, when it was made to run. */
             healed?: components["schemas"]["Healed"];
+            /**
+             * Format: int64
+             * @description The rebuild whose replaced tables are in use again, where a rollback went back to them.
+             */
+            restored?: number;
+        };
+        /** @description The consumers of a plugin whose owner is this host now. */
+        TakenOver: {
+            /** @description The plugin. */
+            plugin: string;
+            /** @description Its consumers on the broker. */
+            consumers: components["schemas"]["ConsumerTakenOver"][];
         };
         /** @description A token, without its text: that is nowhere. */
         Token: {
@@ -4724,6 +4859,40 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Plugin"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["Conflict"];
+            413: components["responses"]["TooLarge"];
+            421: components["responses"]["WrongHost"];
+            422: components["responses"]["Refused"];
+            429: components["responses"]["TooMany"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["Busy"];
+        };
+    };
+    takeOverConsumers: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The plugin's name. */
+                plugin: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The consumers, each with its owner before. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TakenOver"];
                 };
             };
             400: components["responses"]["BadRequest"];
