@@ -7,8 +7,6 @@ use serde::Serialize;
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
-use crate::batch::Timestamp;
-
 /// What a projection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -207,7 +205,7 @@ impl Status {
 }
 
 fn now_ms() -> i64 {
-    Timestamp::now().0 / 1_000
+    chrono::Utc::now().timestamp_millis()
 }
 
 /// All projections of the host. Cheap to clone.
