@@ -92,6 +92,6 @@ fn values_of(test: &Test) -> &[Value] {
 pub fn cursor(input: &[u8]) {
     let cursor = text(input);
     fuzzing::cursor("rows things desc:at 00", cursor);
-    // Nearly no text is base64 of something that is meant; so the bytes are tried as what is inside as well.
+    // Random text is hardly ever valid base64, so the bytes are also tried as the decoded content.
     fuzzing::cursor_of("rows things desc:at 00", input);
 }

@@ -1,4 +1,4 @@
-//! Fuzz targets: one function for each place where Lantern parses bytes that somebody else wrote.
+//! Fuzz targets: one function for each place where Lantern parses untrusted bytes.
 //!
 //! A target fails by a panic, also one of its own assertions: what was accepted must keep its promises, and what is written
 //! must be read back as it was. `cargo xtask fuzz` drives the targets with libFuzzer. The corpora in `corpus/TARGET` run

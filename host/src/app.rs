@@ -211,7 +211,7 @@ const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// The broker cannot be reached, or the database or a component cannot be read.
 pub async fn check_deep(config: &Config, sample: Option<u64>) -> anyhow::Result<lifecycle::DeepReport> {
     let broker = broker_of(config).await?;
-    // What is compiled for this is kept nowhere: the host's cache is sealed with a key of its own.
+    // What is compiled for this is kept nowhere: the host's cache is sealed with another key.
     let plugins = crate::plugin::Config {
         cache_dir: None,
         ..wiring::plugins(config)?

@@ -292,7 +292,7 @@ impl Resolved {
         }
     }
 
-    /// Whether somebody named the data directory, in a flag, a variable or a file, and it is not the default.
+    /// Whether the data directory was set by a flag, a variable or a file, and is not the default.
     pub fn data_dir_is_named(&self) -> bool {
         let origin = self.get("data_dir").map(|(_, origin)| origin);
         origin.is_some_and(|origin| *origin != Origin::Default)

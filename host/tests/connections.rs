@@ -170,7 +170,7 @@ async fn the_host_says_that_it_is_alive_when_every_connection_is_at_work() {
             assert!(begin(&mut stream, TAIL).await.starts_with("HTTP/1.1 200"));
             followers.push(stream);
         }
-        // Those who say nothing do not keep anybody out either.
+        // Silent connections do not block other clients either.
         let mut silent = Vec::new();
         for _ in 0..20 {
             silent.push(connect(&server).await);
@@ -218,7 +218,7 @@ async fn clients_that_do_not_read_hold_a_bounded_amount_of_memory() {
         stream.write_all(ROWS).await.unwrap();
         clients.push(stream);
     }
-    // Each has an answer, or was told to come again.
+    // Each client has an answer or a 503 with Retry-After.
     let mut served = 0;
     for client in &mut clients {
         let mut head = [0; 12];

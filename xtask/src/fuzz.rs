@@ -209,7 +209,7 @@ impl Job<'_> {
             .arg(&found)
             .arg(sources.join("corpus").join(target))
             .arg(format!("-max_total_time={}", self.time.as_secs().max(1)))
-            // An input that a parser needs this long for is an attack on whoever parses it.
+            // An input that a parser needs this long for is a denial of service.
             .args(["-timeout=10", "-rss_limit_mb=1024"])
             .args(["-use_value_profile=1", "-print_final_stats=1"])
             .arg(format!("-artifact_prefix={}/{target}-", crashes.display()))

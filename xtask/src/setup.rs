@@ -31,7 +31,7 @@ pub fn run(workspace: &Workspace) -> Result<Tools> {
     Ok(Tools { nats_server })
 }
 
-/// The older broker that tests of clusters need beside the one of [`Tools`], with the variable that names it.
+/// The older broker that cluster tests need in addition to the one of [`Tools`], with the variable that names it.
 pub fn older_server(workspace: &Workspace) -> Result<(&'static str, PathBuf)> {
     Ok((nats_server::OLDER_VARIABLE, nats_server::older(workspace)?))
 }

@@ -93,7 +93,7 @@ pub(super) fn broker(config: &Config) -> anyhow::Result<broker::Config> {
     })
 }
 
-/// How to reach a broker that somebody else runs.
+/// How to reach an external broker.
 ///
 /// # Errors
 /// When the file with the user name cannot be read.
@@ -153,8 +153,8 @@ fn place(settings: &RemoteBroker) -> anyhow::Result<Place> {
 /// The file in the data directory that holds the key of the compile cache.
 const CACHE_KEY_FILE: &str = "cache.key";
 
-/// The key that seals the compile cache, made once for each data directory: code that somebody else puts into the cache is
-/// not run. It has a file of its own, since those who may read the database must not learn it.
+/// The key that seals the compile cache, made once for each data directory: code that another user puts into the cache is
+/// not run. It is kept in a separate file, because readers of the database must not learn it.
 pub(super) async fn cache_key(config: &Config, store: &Store) -> anyhow::Result<[u8; 32]> {
     let key = private_files::keep_secret(&config.data_dir.join(CACHE_KEY_FILE))?;
     // Earlier versions kept a key in the database. What it sealed is compiled again.

@@ -154,7 +154,7 @@ impl OpenError {
             Self::Broker(error) => error.hint(),
             Self::NoStream { .. } => Some("create the stream, or let the configuration ask for it"),
             Self::Taken { idle: true, .. } => Some(
-                "if that host is not to continue: lantern plugin take-over NAME; to read beside it, set another \
+                "if that host must not continue: lantern plugin take-over NAME; to read in parallel, set another \
                  broker.consumer_prefix",
             ),
             Self::Taken { idle: false, .. } | Self::Busy { .. } => Some(

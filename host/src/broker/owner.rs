@@ -21,11 +21,11 @@ pub enum TakeOver {
 }
 
 impl Broker {
-    /// Makes `owner` the owner of `consumer` of `stream`, unless somebody reads through it.
+    /// Makes `owner` the owner of `consumer` of `stream`, unless the consumer is in use.
     ///
     /// # Errors
     ///
-    /// [`OpenError::Taken`] when somebody reads through it, and [`OpenError::Broker`].
+    /// [`OpenError::Taken`] when the consumer is in use, and [`OpenError::Broker`].
     pub async fn take_over(&self, stream: &str, consumer: &str, owner: &str) -> Result<TakeOver, OpenError> {
         let inner = &self.inner;
         let Some(found) = inner.consumer_info(stream, consumer).await? else {

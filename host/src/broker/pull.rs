@@ -25,7 +25,7 @@ use super::{BrokerError, ConsumerHandle, OpenError, OpenRequest, Retention, Star
 use super::{headers, suspects};
 use crate::batch::Delivery;
 
-/// What is asked for at once, where the broker sets no lower limit.
+/// Messages requested at once, where the broker sets no lower limit.
 ///
 /// Messages: another request follows when half of them have come; the other half lasts for 5 ms at
 /// 400,000 messages a second, many times the round trip to a broker nearby, so that it never waits for us.

@@ -102,7 +102,7 @@ impl BrokerArgs {
         !self.flags().is_empty()
     }
 
-    /// The broker that is meant: the one in the options, the embedded one of the host with `data_dir`, the one in the
+    /// The broker to use: the one in the options, the embedded one of the host with `data_dir`, the one in the
     /// settings of `lantern serve`, or the one in $NATS_URL.
     ///
     /// # Errors

@@ -82,7 +82,7 @@ fn write_out(text: &str) -> Result<bool, Failure> {
     }
 }
 
-/// Writes a line to standard error, beside the answer. Whether anybody can read it makes no difference.
+/// Writes a line to standard error, separate from the answer. Write errors are ignored: a closed standard error must not fail the command.
 pub fn note(line: std::fmt::Arguments<'_>) {
     mutter(format_args!("{line}\n"));
 }

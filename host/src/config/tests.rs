@@ -291,9 +291,12 @@ fn show_tells_each_origin_and_no_secret() {
 
 #[test]
 fn a_log_filter_is_shown_as_it_was_written() {
-    let file = written("log.filter = 'inf@o,x=debug'\n", &[], &[]);
+    let file = written("log.filter = 'info,x[{peer=a@o}]=debug'\n", &[], &[]);
     let shown = resolve(&file.sources).0.show();
-    assert!(shown.contains("log.filter = \"inf@o,x=debug\""), "{shown}");
+    assert!(
+        shown.contains("log.filter = \"info,x[{peer=a@o}]=debug\""),
+        "{shown}"
+    );
 }
 
 #[test]

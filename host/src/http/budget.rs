@@ -38,7 +38,7 @@ const WAIT: Duration = Duration::from_secs(2);
 /// The unit of the count.
 const UNIT: usize = 1 << 10;
 
-/// Who holds memory: the holder of a token, or whoever connects from an address. All of loopback is one address.
+/// The client that holds memory: a token, or an address for clients without one. All of loopback is one address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Client {
     /// The token with this name.

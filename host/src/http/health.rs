@@ -65,7 +65,7 @@ pub async fn live() -> &'static str {
     "ok\n"
 }
 
-/// For everybody who can connect. Details are for those who may read: they name plugins, streams and addresses.
+/// Public. Details require read access, because they name plugins, streams and addresses.
 pub async fn ready(extract::State(state): extract::State<State>, request: Request) -> Response {
     let config = state.access.config();
     let is_near = guard::named(&request, &config.hosts).is_ok_and(|named| config.is_near(named));

@@ -1,7 +1,7 @@
 //! Connections: accepted up to a number, each with limits on the time for reading a request and for writing an
 //! answer, and ended in order when the host stops.
 //!
-//! A thread of its own accepts them and looks at the first bytes. It answers `/livez` and `/readyz` itself, however much
+//! A dedicated thread accepts them and looks at the first bytes. It answers `/livez` and `/readyz` itself, however much
 //! the other threads have to do and however many connections there are; every other connection gets a slot, if there is
 //! one, and goes to the threads of the API.
 

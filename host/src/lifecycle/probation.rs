@@ -1,5 +1,5 @@
 //! A version that was swapped in is watched for a while: when more of its messages are rejected than of those before, or the
-//! broker refuses a consumer that it asks for, the host goes back by itself to the version that ran, and says so loudly. What the bad version rejected is tried again
+//! broker refuses a consumer that it asks for, the host rolls back to the version that ran before and logs a warning. What the bad version rejected is tried again
 //! by the old one then, so nothing is lost by having tried.
 
 use std::collections::BTreeSet;

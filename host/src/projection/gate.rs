@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::batch::Delivery;
 use crate::broker::AckToken;
 
-/// Shared by the projections of one rebuild and by whoever drives it.
+/// Shared by the projections of one rebuild and by the task that drives it.
 pub struct Gate {
     sources: watch::Sender<Vec<Source>>,
     in_order: bool,

@@ -180,7 +180,7 @@ fn check_sources(raw: Vec<RawSource>, problems: &mut Problems) -> Option<Vec<Sou
                     problems.say(format!("{place}: a core source names at least one subject"));
                 }
                 check_subjects(&place, subjects, problems);
-                // Each subject is a subscription of its own: messages of both would arrive twice.
+                // Each subject is a separate subscription: messages that match both would arrive twice.
                 check_pairs(&place, subjects, problems, overlap);
             }
         }

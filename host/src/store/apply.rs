@@ -228,7 +228,7 @@ impl<'a> Writes<'a> {
 impl Drop for Writes<'_> {
     fn drop(&mut self) {
         if self.updates.is_some() {
-            // It fails only on a connection of somebody else, where it would have failed at the beginning.
+            // It fails only on another owner's connection, where it would have failed at the beginning.
             drop(self.connection.update_hook(None::<fn(Action, &str, &str, i64)>));
         }
     }

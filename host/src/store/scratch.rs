@@ -154,7 +154,7 @@ pub(super) fn sweep(dir: &Path) {
 }
 
 impl Scratch {
-    /// Goes on with another version, as the real database does at a swap.
+    /// Continues with another version, as the real database does at a swap.
     ///
     /// # Errors
     /// See [`ScratchError`].

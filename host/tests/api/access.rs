@@ -464,7 +464,7 @@ async fn a_setting_makes_reads_need_a_token_on_loopback_too() {
         serde_json::from_str(&text).unwrap()
     };
     assert_eq!(info(&[]).await["needs_token"], true);
-    // Whether the host is ready is for everybody, why it is not for those who may read.
+    // Readiness is public; its reasons require read access.
     for (headers, expected) in [
         (&[][..], "details are shown"),
         (&with_token[..], "as the test says"),

@@ -549,7 +549,7 @@ async fn one_client_does_not_keep_all_readers_busy() {
             tokio::spawn(async move { get(&api, &slow).await.0 })
         })
         .collect();
-    // Somebody else is answered meanwhile, whatever the first client asks.
+    // Another client is answered meanwhile, whatever the first client asks.
     for _ in 0..50 {
         let request = Request::get("/api/v1/tables/visits/rows?limit=1&columns=pc")
             .header("host", "localhost:7070")

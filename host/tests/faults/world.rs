@@ -111,7 +111,7 @@ impl World {
             return;
         };
         if let Some(status) = host.ended() {
-            panic!("the host ended by itself: {status}");
+            panic!("the host ended unexpectedly: {status}");
         }
         if kill {
             host.kill();
@@ -186,7 +186,7 @@ impl World {
 
     pub fn act(&mut self, action: &Action) {
         if let Some(status) = self.host.as_mut().and_then(Host::ended) {
-            panic!("the host ended by itself: {status}");
+            panic!("the host ended unexpectedly: {status}");
         }
         match action {
             Action::Rest(ms) => pause(*ms),

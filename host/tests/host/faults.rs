@@ -112,7 +112,7 @@ fn two_hosts_do_not_share_a_consumer() {
     wait_for_rows(&first, one.path(), "obs_events", 200);
     second.terminate();
 
-    // With consumers of its own it reads beside the first one.
+    // With separate consumers it reads in parallel to the first host.
     let mut command = Host::command(two.path(), &server.url(), plugins.path());
     command.env("LANTERN__BROKER__CONSUMER_PREFIX", "staging");
     let second = Host::spawn(command);

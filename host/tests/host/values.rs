@@ -64,7 +64,7 @@ fn duplicates_are_counted_documents_are_kept_and_times_out_of_range_are_dead_let
     assert_eq!(status, 200, "{trace}");
     assert!(trace.contains(DOCUMENT), "{trace}");
 
-    // Beside the running host.
+    // While the host runs.
     let deep = std::process::Command::new(env!("CARGO_BIN_EXE_lantern"))
         .args(["check", "--deep", "--nats", &server.url(), "--data-dir"])
         .arg(dir.path())

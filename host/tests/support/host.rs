@@ -150,7 +150,7 @@ impl Host {
         self.child.id()
     }
 
-    /// How it ended, when it has ended by itself.
+    /// Its exit status, once it has exited.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }

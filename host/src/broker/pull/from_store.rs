@@ -16,7 +16,7 @@ use super::super::{BrokerError, Retention};
 use super::{PullError, Subscription};
 
 /// How long a source waits at the end of its stream for another bad message before it uses the consumer again. A
-/// publisher that goes on sending them costs no connection within this time.
+/// publisher that continues to send them costs no connection within this time.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often it looks meanwhile: delays a message by less than a person notices, for 50 requests a second.

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use crate::http::tables::{Integers, Item};
 use crate::store::reader::{Matcher, RowRecord, Selection, Shape, Stopped};
 
-/// Bytes of packets that one view keeps for those who read slowly.
+/// Bytes of packets that one view keeps for slow readers.
 pub const BYTES_MAX: usize = 1 << 20;
 
 /// Bytes of packets that all views keep together.
@@ -266,7 +266,7 @@ impl View {
         ring.bytes += block.len();
         let mut of_all = self.kept.fetch_add(block.len(), Ordering::Relaxed) + block.len();
         ring.packets.push_back(Packet { block, rows_before });
-        // Where all views keep too much, this one keeps nothing, and those who follow it are told how much they missed.
+        // When all views together keep too much, this view keeps nothing; its followers receive the number of rows they missed.
         while (ring.bytes > BYTES_MAX && ring.packets.len() > 1) || of_all > BYTES_OF_ALL_MAX {
             let Some(packet) = ring.packets.pop_front() else {
                 break;
@@ -436,7 +436,7 @@ mod tests {
             }
         }
         assert!(kept.load(Ordering::Relaxed) <= BYTES_OF_ALL_MAX);
-        // Nobody is told less than all of it: what was not kept is counted.
+        // Every follower receives either the rows or their number: rows that were not kept are counted.
         for (view, reading) in views.iter().zip(&mut reading) {
             let (blocks, missed) = all(view, reading);
             assert_eq!(blocks + missed, 10);

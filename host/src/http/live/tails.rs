@@ -42,7 +42,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const LIFE: Duration = Duration::from_secs(30 * 60);
 
 /// Time for comparing the rows of one read with all views of a table, divided among them but for a least share. A view
-/// whose conditions take longer is told how many rows were not compared.
+/// whose conditions take longer receives the number of rows that were not compared.
 const COMPARE_TIME: Duration = Duration::from_secs(2);
 const COMPARE_TIME_OF_VIEW: Duration = Duration::from_millis(50);
 /// The same for the rows that one follower has missed; what is left is compared when its turn comes again.
@@ -51,7 +51,7 @@ const CATCH_UP_TIME: Duration = Duration::from_millis(200);
 /// Bytes of packets that are rendered at once for all views of a table.
 const RENDERED_BYTES: usize = 16 << 20;
 
-/// Followers of one client at once: the others leave room for somebody else.
+/// Maximum followers of one client; the rest is reserved for other clients.
 const FOLLOWERS_OF_CLIENT_MAX: u32 = 512;
 
 /// Why a table cannot be followed.
@@ -327,7 +327,7 @@ async fn blocking<T: Send + 'static>(
 
 impl Followed {
     /// Compares rows with all views and publishes them, together with the place that is known to all views then. The lock
-    /// is not held meanwhile; views that were added in the meantime are told of the same rows.
+    /// is not held meanwhile; views that were added in the meantime receive the same rows.
     fn tell(&self, history: i64, place: (i64, i64), rows: &[RowRecord], skipped: u64) {
         let mut ready: Vec<(Arc<View>, Prepared)> = Vec::new();
         loop {
@@ -447,7 +447,7 @@ impl Follower {
             let has_to_stop = || gone.load(Ordering::Relaxed) || Instant::now() >= deadline;
             let shape = &followed.shape;
             compare(shape, &view, &rows, has_to_stop, |place| {
-                // A client that goes away now goes on from here: what is still missed, and all else up to where it joined.
+                // A client that disconnects now resumes from here: the rows still missed, and all others up to where it joined.
                 let mut places = joined.clone();
                 let left = (place < until).then_some((history, place, until));
                 for (history, from, _) in missed.iter().copied().chain(left) {
@@ -512,7 +512,7 @@ fn compare(
         };
         match added {
             Added::Yes => last = Some(place_of(record)),
-            // It is left out when it comes first; what is before it is told of before.
+            // It is left out when it comes first; the rows before it are sent first.
             Added::TooLarge if last.is_none() => {
                 return Compared {
                     block: Some(ring::gap(1)),

@@ -143,7 +143,7 @@ impl Inner {
             .is_some_and(|created| created != facts.created_ns)
         {
             return Err(LifecycleError::Conflict(format!(
-                "stream {stream} was created anew; wait until the plugin has begun its new epoch"
+                "stream {stream} was recreated; wait until the plugin has begun its new epoch"
             )));
         }
         let asked = match from {

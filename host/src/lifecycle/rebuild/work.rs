@@ -393,7 +393,7 @@ impl Work<'_> {
         )))
     }
 
-    /// What is asked of the comparison. The messages of a version that reads other subjects cannot be held against the
+    /// The inputs of the comparison. The messages of a version that reads other subjects cannot be held against the
     /// ledger; that all of those are still in the stream shows that none was missed.
     async fn verify_request(&self) -> Result<VerifyRequest, String> {
         let name = self.version.plugin().manifest().name.as_str();

@@ -105,7 +105,7 @@ impl Reader {
     }
 }
 
-/// Whoever waits for an answer. When it is dropped, the question is interrupted and its permit is free again.
+/// The waiting caller. Dropping it interrupts the query and frees its permit.
 #[derive(Default)]
 struct Caller(Arc<AtomicBool>);
 

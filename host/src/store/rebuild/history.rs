@@ -47,7 +47,7 @@ pub(super) fn cut(
 }
 
 /// Takes the rows of tables that are dropped out of the ranges that stay: what is left in them are the rows of the other
-/// tables. How often a dropped table's rows were updated is counted nowhere, so these are counted anew.
+/// tables. How often a dropped table's rows were updated is counted nowhere, so these are counted again.
 pub(super) fn forget_dropped(
     transaction: &Transaction<'_>,
     plugin: &str,

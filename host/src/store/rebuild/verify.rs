@@ -1,6 +1,6 @@
 //! The comparison at the end of a rebuild, before the exchange: the messages that were read against the ledger, the rows
 //! carried over against those in use, and, where nothing explains a difference, the totals of every table. It only
-//! reads, through a connection of its own; the last transaction does nothing when something has changed since.
+//! reads, through a separate connection; the last transaction does nothing when something has changed since.
 
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
@@ -47,7 +47,7 @@ pub struct TableOutcome {
     pub rows_after: u64,
 }
 
-/// What is asked of the comparison.
+/// The inputs of the comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifyRequest {
     /// Which rebuild.
