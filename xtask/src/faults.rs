@@ -1,6 +1,8 @@
 //! `cargo xtask faults`: a seeded nemesis against the real program and a real broker. The code is the test
 //! `host/tests/faults.rs`; this command builds what it needs and runs it for longer than `cargo xtask test` does.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use anyhow::Result;
 
 use crate::{
@@ -38,8 +40,13 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     command.arg("no_message_is_lost");
     with_environment(&mut command, workspace, &tools);
     command.env("LANTERN_FAULTS_MINUTES", options.minutes.to_string());
-    if let Some(seed) = options.seed {
-        command.env("LANTERN_SEED", seed.to_string());
-    }
+    let seed = options.seed.map_or_else(clock_seed, Ok)?;
+    command.env("LANTERN_SEED", seed.to_string());
     process::run(&mut command)
+}
+
+/// A seed that other runs hardly have.
+fn clock_seed() -> Result<u64> {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    Ok(u64::try_from(since_1970.as_micros())?)
 }
