@@ -34,8 +34,9 @@ const PREFIX: &str = "lantern_";
 /// a misconfigured program from filling logs.
 const WRONG_TOKENS_MAX: u32 = 20;
 
-/// Refusals that are written to the audit in a minute. A thousand bytes each at worst, so a flood that goes on for
-/// a day leaves 43 MB and not a full disk.
+/// Refusals of one actor that are written to the audit in a minute. The holder of each token is an actor, and all clients
+/// without a good token together are one, so that their flood cannot hide what the holder of a token tried. A thousand
+/// bytes each at worst: a flood of a whole day leaves 43 MB and not a full disk.
 const REFUSALS_MAX: u32 = 30;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -146,6 +147,19 @@ struct Known {
     expires_at: Option<Timestamp>,
     /// Microseconds since 1970 of the last use that was written down.
     touched_at: AtomicI64,
+    /// Bounds its refusals in the audit.
+    refusals: Throttle,
+}
+
+impl Known {
+    fn new(principal: Principal, expires_at: Option<Timestamp>, touched_at: i64) -> Self {
+        Self {
+            principal,
+            expires_at,
+            touched_at: AtomicI64::new(touched_at),
+            refusals: Throttle::new(REFUSALS_MAX, MINUTE),
+        }
+    }
 }
 
 struct Inner {
@@ -154,7 +168,8 @@ struct Inner {
     /// By SHA-256 of the text: whoever measures how long a look-up takes learns something of a digest, not of a token.
     tokens: RwLock<HashMap<[u8; 32], Known>>,
     wrong_tokens: Throttle,
-    refusals: Throttle,
+    /// Bounds the refusals of clients without a good token in the audit.
+    anonymous_refusals: Throttle,
     uploads: Arc<Semaphore>,
     budget: Budget,
     questions: Shares,
@@ -174,11 +189,7 @@ impl Access {
         let tokens = kept.into_iter().map(|token| {
             let (name, role) = (token.name, token.role);
             let used = token.last_used_at.map_or(0, |at| at.0);
-            let known = Known {
-                principal: Principal { name, role },
-                expires_at: token.expires_at,
-                touched_at: AtomicI64::new(used),
-            };
+            let known = Known::new(Principal { name, role }, token.expires_at, used);
             (token.sha256, known)
         });
         let inner = Inner {
@@ -188,7 +199,7 @@ impl Access {
             store,
             config,
             wrong_tokens: Throttle::new(WRONG_TOKENS_MAX, MINUTE),
-            refusals: Throttle::new(REFUSALS_MAX, MINUTE),
+            anonymous_refusals: Throttle::new(REFUSALS_MAX, MINUTE),
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
         };
         Ok(Self(Arc::new(inner)))
@@ -309,9 +320,16 @@ impl Access {
         }
     }
 
-    /// Writes a refusal to the audit, unless there were too many of late; the next one tells how many are missing.
+    /// Writes a refusal to the audit, unless the actor had too many in the last minute; the next one says how many are
+    /// missing.
     pub(super) async fn record_refusal(&self, mut entry: AuditEntry) {
-        match self.0.refusals.note() {
+        let of_token = self.read_tokens(|tokens| {
+            let known = tokens
+                .values()
+                .find(|known| known.principal.name == entry.actor)?;
+            Some(known.refusals.note())
+        });
+        match of_token.unwrap_or_else(|| self.0.anonymous_refusals.note()) {
             Ok(0) => {}
             Ok(missing) => {
                 entry.detail = format!("{} (and {missing} refusals before it)", entry.detail);
@@ -350,14 +368,11 @@ impl Access {
     }
 
     fn learn(&self, token: NewToken) {
-        let known = Known {
-            principal: Principal {
-                name: token.name.to_string(),
-                role: token.role,
-            },
-            expires_at: token.expires_at,
-            touched_at: AtomicI64::new(0),
+        let principal = Principal {
+            name: token.name.to_string(),
+            role: token.role,
         };
+        let known = Known::new(principal, token.expires_at, 0);
         let mut tokens = self.0.tokens.write().unwrap_or_else(PoisonError::into_inner);
         tokens.insert(token.sha256, known);
     }

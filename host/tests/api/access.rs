@@ -429,7 +429,21 @@ async fn a_flood_of_refusals_does_not_fill_the_audit() {
     }
     assert_eq!(statuses.into_iter().collect::<Vec<_>>(), [(401, 20), (429, 480)]);
     assert_eq!(scene.audit(1_000).len(), 30);
-    // Whoever has a good token does not notice.
+    // The flood hides nothing that the holder of a token tries.
+    let viewer = bearer(&scene.viewer);
+    let headers = [
+        ("authorization", viewer.as_str()),
+        ("content-type", "application/json"),
+    ];
+    let body = Body::from(r#"{"name": "mine", "role": "operator"}"#);
+    let (status, _) = scene.call("POST", "/api/v1/tokens", &headers, body).await;
+    assert_eq!(status, 403);
+    assert!(
+        scene.audit(1)[0].starts_with("looks token.create refused"),
+        "{:?}",
+        scene.audit(1)
+    );
+    // An operator is not affected either.
     let (status, _) = scene
         .post("/api/v1/tokens", r#"{"name": "ci", "role": "viewer"}"#)
         .await;

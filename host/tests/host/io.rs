@@ -117,8 +117,12 @@ fn a_device_that_fails_at_the_start_is_named_or_survived() {
     running(&host, "obs");
     publish(&server, &obs(1, 5));
     host.terminate();
+    let identity = std::fs::read(dir.join("instance")).unwrap();
     for call in AT_START {
         std::fs::remove_dir_all(&dir).unwrap();
+        // Without its identity it would be another host, and another host does not take over the consumer.
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("instance"), &identity).unwrap();
         device.fail_in(call);
         let mut command = Host::command(&dir, &server.url(), plugins.path());
         device.under(&mut command);
