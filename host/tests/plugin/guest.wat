@@ -153,11 +153,11 @@
       (then (i32.store offset=24 (local.get $values) (i32.const 20)) (i32.store offset=28 (local.get $values) (i32.const 2))))
     (if (i32.eq (local.get $kind) (i32.const 0x4f)) ;; O: out of the memory's bounds
       (then (i32.store offset=24 (local.get $values) (i32.const 0xfffffff0)) (i32.store offset=28 (local.get $values) (i32.const 100))))
-    (if (i32.eq (local.get $kind) (i32.const 0x48)) ;; H: 40 MiB of NUL
+    (if (i32.eq (local.get $kind) (i32.const 0x48)) ;; H: 20 MiB of NUL
       (then
-        (drop (memory.grow (i32.const 640)))
+        (drop (memory.grow (i32.const 320)))
         (i32.store offset=24 (local.get $values) (i32.const 131072))
-        (i32.store offset=28 (local.get $values) (i32.const 41943040))))
+        (i32.store offset=28 (local.get $values) (i32.const 20971520))))
     (if (i32.eq (local.get $kind) (i32.const 0x5a)) ;; Z: broken JSON
       (then
         (i32.store8 offset=32 (local.get $values) (i32.const 7))
