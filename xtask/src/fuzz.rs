@@ -46,15 +46,38 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     if let Some(reason) = missing() {
         bail!(reason);
     }
-    all(workspace, &chosen, time)
+    all(workspace, &chosen, Extent::Time(time))
 }
 
-/// Every target for a minute, as `cargo xtask test` runs them. Returns the reason when this machine cannot.
+/// How long a target is fuzzed.
+#[derive(Clone, Copy)]
+enum Extent {
+    /// For a time, with a new seed and with the inputs that earlier runs found.
+    Time(Duration),
+    /// This many inputs, with a fixed seed and only the committed corpus: two runs of the same program do the same.
+    Inputs(u32),
+}
+
+impl std::fmt::Display for Extent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Time(time) => write!(f, "{} s each", time.as_secs()),
+            Self::Inputs(number) => write!(f, "{number} inputs each, fixed seed"),
+        }
+    }
+}
+
+/// Inputs per target in `cargo xtask test`: half a minute of the slowest target.
+const CHECK_INPUTS: u32 = 40_000;
+
+/// Every target with a fixed seed, as `cargo xtask test` runs them. Returns the reason when this machine cannot.
+///
+/// The tests of one commit must answer the same every time. `cargo xtask fuzz` searches with new seeds.
 pub fn check(workspace: &Workspace) -> Result<Option<String>> {
     if let Some(reason) = missing() {
         return Ok(Some(reason));
     }
-    all(workspace, &targets(workspace)?, Duration::from_secs(60))?;
+    all(workspace, &targets(workspace)?, Extent::Inputs(CHECK_INPUTS))?;
     Ok(None)
 }
 
@@ -81,18 +104,17 @@ fn targets(workspace: &Workspace) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn all(workspace: &Workspace, targets: &[String], time: Duration) -> Result<()> {
+fn all(workspace: &Workspace, targets: &[String], extent: Extent) -> Result<()> {
     let engine = build_engine(workspace)?;
     build_program(workspace, &engine)?;
     let job = Job {
         workspace,
         program: workspace.program(Profile::Dev, "fuzz"),
-        time,
+        extent,
     };
     println!(
-        "    {} targets, {} s each; logs, new inputs and crashes go to {}",
+        "    {} targets, {extent}; logs, new inputs and crashes go to {}",
         targets.len(),
-        time.as_secs(),
         workspace.shown(&job.folder())
     );
     let waiting = Mutex::new(targets.iter());
@@ -183,7 +205,7 @@ fn build_program(workspace: &Workspace, engine: &Path) -> Result<()> {
 struct Job<'a> {
     workspace: &'a Workspace,
     program: PathBuf,
-    time: Duration,
+    extent: Extent,
 }
 
 impl Job<'_> {
@@ -193,10 +215,17 @@ impl Job<'_> {
 
     /// Fuzzes one target.
     fn run(&self, target: &str) -> Result<()> {
+        let found = match self.extent {
+            Extent::Time(_) => "corpus",
+            Extent::Inputs(_) => "check",
+        };
         let (found, crashes) = (
-            self.folder().join("corpus").join(target),
+            self.folder().join(found).join(target),
             self.folder().join("crashes"),
         );
+        if matches!(self.extent, Extent::Inputs(_)) && found.exists() {
+            fs::remove_dir_all(&found).with_context(|| format!("cannot clear {}", found.display()))?;
+        }
         for folder in [&found, &crashes] {
             fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         }
@@ -208,7 +237,6 @@ impl Job<'_> {
             .env("LANTERN_FUZZ_TARGET", target)
             .arg(&found)
             .arg(sources.join("corpus").join(target))
-            .arg(format!("-max_total_time={}", self.time.as_secs().max(1)))
             // An input that a parser needs this long for is a denial of service.
             .args(["-timeout=10", "-rss_limit_mb=1024"])
             .args(["-use_value_profile=1", "-print_final_stats=1"])
@@ -216,6 +244,10 @@ impl Job<'_> {
             .stdin(std::process::Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file);
+        match self.extent {
+            Extent::Time(time) => command.arg(format!("-max_total_time={}", time.as_secs().max(1))),
+            Extent::Inputs(number) => command.args([format!("-runs={number}"), "-seed=1".to_owned()]),
+        };
         let dictionary = sources.join("dictionaries").join(format!("{target}.dict"));
         if dictionary.is_file() {
             command.arg(format!("-dict={}", dictionary.display()));
