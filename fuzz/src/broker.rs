@@ -6,7 +6,7 @@ use crate::text;
 
 /// Header bytes of a stored message: sorted pairs, whatever the bytes are.
 pub fn headers(input: &[u8]) {
-    let headers = lantern::broker::fuzzing::headers(input);
+    let headers = lantern_broker::fuzzing::headers(input);
     assert!(headers.is_sorted_by(|one, other| one.0 <= other.0), "not sorted");
     let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     // A replacement character has three bytes where the input had at least one.

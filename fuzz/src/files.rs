@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
-use lantern::batch::Delivery;
-use lantern::signature::{Policy, Rule, SIGNATURE_BYTES_MAX, TrustedKey, Verdict, key_named, verify};
-use lantern::workshop::{fixture, guess, sample};
+use lantern_authoring::{fixture, guess, sample};
+use lantern_model::batch::Delivery;
+use lantern_trust::signature::{Policy, Rule, SIGNATURE_BYTES_MAX, TrustedKey, Verdict, key_named, verify};
 
 use crate::text;
 

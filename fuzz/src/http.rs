@@ -2,11 +2,11 @@
 
 use std::sync::LazyLock;
 
-use lantern::batch::Value;
-use lantern::http::fuzzing;
-use lantern::schema::ColumnType;
-use lantern::schema::description::TableDescription;
-use lantern::store::reader::{Selection, Test};
+use lantern_http::fuzzing;
+use lantern_model::batch::Value;
+use lantern_model::schema::ColumnType;
+use lantern_model::schema::description::TableDescription;
+use lantern_store::reader::{Selection, Test};
 
 use crate::text;
 

@@ -1,14 +1,14 @@
 //! What comes from plugins: their declarations and rows, stored descriptions, settings, and components.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use lantern::batch::{Row, Timestamp, Value};
-use lantern::schema::description::{ManifestDescription, TableDescription};
-use lantern::schema::difference::differences;
-use lantern::schema::{
+use lantern_model::batch::{Row, Timestamp, Value};
+use lantern_model::schema::description::{ManifestDescription, TableDescription};
+use lantern_model::schema::difference::differences;
+use lantern_model::schema::{
     ColumnType, Manifest, Merge, Origin, RawColumn, RawGuard, RawIndex, RawManifest, RawOnConflict,
     RawSource, RawTable, RawWrite, Role,
 };
-use lantern::settings::PluginSettings;
+use lantern_model::settings::PluginSettings;
 use serde::de::IgnoredAny;
 
 use crate::text;
@@ -119,10 +119,10 @@ fn settings_come_back(settings: &PluginSettings) {
 pub fn component(input: &[u8]) {
     const PREAMBLE: &[u8] = b"\0asm\x0d\0\x01\0";
     for bytes in [input, &[PREAMBLE, input].concat()] {
-        if let Err(error) = lantern::plugin::imports(bytes) {
+        if let Err(error) = lantern_plugin::imports(bytes) {
             drop((error.to_string(), error.hint()));
         }
-        drop(lantern::plugin::read_metadata(bytes));
+        drop(lantern_plugin::read_metadata(bytes));
     }
 }
 

@@ -1,5 +1,5 @@
 //! `cargo xtask faults`: a seeded nemesis against the real program and a real broker. The code is the test
-//! `host/tests/faults.rs`; this command builds what it needs and runs it for longer than `cargo xtask test` does.
+//! `host/lantern/tests/faults.rs`; this command builds what it needs and runs it for longer than `cargo xtask test` does.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

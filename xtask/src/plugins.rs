@@ -123,7 +123,7 @@ mod tests {
                 package("plugins/misbehaving", &["cdylib"]),
                 package("plugins/sdk", &["lib"]),
                 package("plugins/sdk-macros", &["proc-macro"]),
-                package("host", &["cdylib"]),
+                package("host/lantern", &["cdylib"]),
             ],
         };
         let names: Vec<_> = plugins_of(&workspace)

@@ -1,0 +1,61 @@
+//! What became of a message, as the files with expectations have it: `"skip"`, `{"reject": …}` or `{"rows": […]}` with
+//! values by column. Times stand there as RFC 3339, documents as text, bytes in hex. The SDK's `testing` writes the
+//! same.
+
+use serde_json::{Map, Value as Tree, json};
+
+use lantern_model::batch::{Outcome, Row, Value};
+use lantern_model::schema::Manifest;
+
+/// An outcome as JSON.
+pub fn render(manifest: &Manifest, outcome: &Outcome) -> Tree {
+    match outcome {
+        Outcome::Skip => json!("skip"),
+        Outcome::Reject(rejection) => {
+            json!({ "reject": { "class": rejection.class.as_str(), "reason": rejection.reason } })
+        }
+        Outcome::Rows(rows) => {
+            let rows: Vec<Tree> = rows.iter().map(|row| render_row(manifest, row)).collect();
+            json!({ "rows": rows })
+        }
+    }
+}
+
+fn render_row(manifest: &Manifest, row: &Row) -> Tree {
+    // Rows were checked against the manifest by now.
+    let Some(write) = manifest.writes.get(row.write as usize) else {
+        return json!({ "write": row.write });
+    };
+    let table = manifest.table_of(write);
+    let values: Map<String, Tree> = write
+        .columns
+        .iter()
+        .zip(&row.values)
+        .map(|(&column, value)| (table.columns[column].name.to_string(), render_value(value)))
+        .collect();
+    json!({ "write": row.write, "table": table.name.as_str(), "values": values })
+}
+
+/// A value as JSON.
+pub fn render_value(value: &Value) -> Tree {
+    match value {
+        Value::Null => Tree::Null,
+        Value::Boolean(value) => json!(value),
+        Value::Integer(value) => json!(value),
+        Value::Real(value) => json!(value),
+        Value::Text(text) | Value::Json(text) => json!(text),
+        Value::Blob(bytes) => Tree::String(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+        Value::Timestamp(time) => json!(time.to_rfc3339()),
+    }
+}
+
+/// Rows among outcomes.
+pub fn count_rows(outcomes: &[Outcome]) -> usize {
+    outcomes
+        .iter()
+        .map(|outcome| match outcome {
+            Outcome::Rows(rows) => rows.len(),
+            Outcome::Skip | Outcome::Reject(_) => 0,
+        })
+        .sum()
+}

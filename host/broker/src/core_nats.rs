@@ -1,0 +1,305 @@
+//! Core NATS subjects as a source: no position, no replay, at most once.
+//!
+//! Each subscription has a connection of its own. A message whose headers the client library cannot read makes it
+//! drop the connection, and on a core subject nothing can be done about that; it must not take the streams with
+//! it. It also makes the count of lost messages exact: what a connection has received and nobody has got was
+//! dropped.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use async_nats::client::Statistics;
+use async_nats::connection::State;
+use async_nats::{Client, Message, Subscriber};
+use futures_util::StreamExt;
+use futures_util::stream::{SelectAll, Stream};
+use tokio::sync::Notify;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Broker, headers};
+use lantern_model::batch::{Delivery, Timestamp};
+
+/// Messages that wait for the projection: some seconds of a busy fleet's heartbeats.
+const QUEUE_MESSAGES: usize = 16 * 1024;
+
+/// Messages that the pump takes before it lets other tasks run.
+const BURST: u64 = 4096;
+
+/// How long nothing must have come before what the client has received counts as having been passed on.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// Bytes that wait for the projection. Bounds what large messages can take.
+const QUEUE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Why there can be no core NATS subscription, or why it has ended.
+#[derive(Debug, thiserror::Error)]
+pub enum CoreError {
+    /// A subject is no subject.
+    #[error("cannot subscribe to {subject:?}")]
+    Subscribe {
+        /// The subject.
+        subject: String,
+        /// Why.
+        #[source]
+        source: async_nats::SubscribeError,
+    },
+    /// There can be no connection.
+    #[error("cannot connect for core NATS subjects")]
+    Connect(#[source] async_nats::ConnectError),
+    /// The client was closed.
+    #[error("the connection was closed")]
+    Closed,
+}
+
+/// Messages of core NATS subjects from now on. It outlives reconnects by itself; what is sent meanwhile is gone.
+pub struct CoreSubscription {
+    queue: Arc<Queue>,
+    client: Client,
+    _pump: AbortOnDropHandle<()>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    arrived: Notify,
+    /// By us, because the queue was full.
+    dropped: AtomicU64,
+    /// By the client, because we were not quick enough.
+    lost: AtomicU64,
+}
+
+#[derive(Default)]
+struct Waiting {
+    deliveries: VecDeque<Delivery>,
+    bytes: usize,
+    closed: bool,
+}
+
+impl Broker {
+    /// Subscribes to core NATS `subjects` (with wildcards). A message that several of them match comes once for
+    /// each. Needs no connection at this moment.
+    ///
+    /// # Errors
+    ///
+    /// [`CoreError`] when a subject is no subject or the client was closed.
+    pub async fn subscribe_core(&self, subjects: &[String]) -> Result<CoreSubscription, CoreError> {
+        // The state of this connection is that of the main one, or nearly so: it has no `Link` of its own.
+        let client = self.inner.dialing().dial().await.map_err(CoreError::Connect)?;
+        let mut subscribers = SelectAll::new();
+        for subject in subjects {
+            let subscriber =
+                client
+                    .subscribe(subject.clone())
+                    .await
+                    .map_err(|source| CoreError::Subscribe {
+                        subject: subject.clone(),
+                        source,
+                    })?;
+            subscribers.push(subscriber);
+        }
+        let queue = Arc::new(Queue::default());
+        let pump = Pump {
+            subscribers,
+            queue: Arc::clone(&queue),
+            statistics: client.statistics(),
+            passed_on: 0,
+        };
+        let pump = AbortOnDropHandle::new(tokio::spawn(pump.run()));
+        Ok(CoreSubscription {
+            queue,
+            client,
+            _pump: pump,
+        })
+    }
+}
+
+struct Pump {
+    subscribers: SelectAll<Subscriber>,
+    queue: Arc<Queue>,
+    statistics: Arc<Statistics>,
+    /// Messages that have come out of the client.
+    passed_on: u64,
+}
+
+impl Pump {
+    async fn run(mut self) {
+        loop {
+            match tokio::time::timeout(QUIET, self.subscribers.next()).await {
+                Ok(Some(message)) => {
+                    self.pass_on(message);
+                    self.burst().await;
+                    // Without this, a flood would keep the other tasks of this thread from running.
+                    tokio::task::yield_now().await;
+                }
+                Ok(None) => break,
+                Err(_) => self.count_lost(0),
+            }
+        }
+        self.queue.lock().closed = true;
+        self.queue.arrived.notify_one();
+    }
+
+    /// Takes what is there, without the runtime's limit of 128 messages at a time.
+    async fn burst(&mut self) {
+        let burst = std::future::poll_fn(|_| {
+            let mut context = Context::from_waker(Waker::noop());
+            for _ in 0..BURST {
+                match Pin::new(&mut self.subscribers).poll_next(&mut context) {
+                    Poll::Ready(Some(message)) => self.pass_on(message),
+                    Poll::Ready(None) => break,
+                    Poll::Pending => {
+                        // The client counts a message just before it passes it on, so one may be on the way.
+                        self.count_lost(1);
+                        break;
+                    }
+                }
+            }
+            Poll::Ready(())
+        });
+        tokio::task::unconstrained(burst).await;
+    }
+
+    fn pass_on(&mut self, message: Message) {
+        self.passed_on += 1;
+        self.queue.push(delivery(message));
+    }
+
+    fn count_lost(&self, on_the_way: u64) {
+        let received = self.statistics.in_messages.load(Ordering::SeqCst);
+        let lost = received.saturating_sub(self.passed_on + on_the_way);
+        self.queue.lost.fetch_max(lost, Ordering::Relaxed);
+    }
+}
+
+fn delivery(message: Message) -> Delivery {
+    Delivery {
+        subject: message.subject.into_string(),
+        sequence: 0,
+        published_ns: Timestamp::now().0.saturating_mul(1_000),
+        headers: message
+            .headers
+            .as_ref()
+            .map(headers::from_map)
+            .unwrap_or_default(),
+        payload: message.payload,
+    }
+}
+
+impl Queue {
+    fn push(&self, delivery: Delivery) {
+        let size = delivery.size_bytes();
+        let mut waiting = self.lock();
+        let fits =
+            waiting.deliveries.len() < QUEUE_MESSAGES && waiting.bytes.saturating_add(size) <= QUEUE_BYTES;
+        if fits || waiting.deliveries.is_empty() {
+            waiting.bytes += size;
+            waiting.deliveries.push_back(delivery);
+            drop(waiting);
+            self.arrived.notify_one();
+        } else {
+            drop(waiting);
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn take(&self, messages_max: usize, bytes_max: usize) -> (Vec<Delivery>, bool) {
+        let mut waiting = self.lock();
+        let mut taken: Vec<Delivery> = Vec::new();
+        let mut bytes = 0;
+        while let Some(front) = waiting.deliveries.front() {
+            let size = front.size_bytes();
+            if taken.len() >= messages_max.max(1) || (!taken.is_empty() && bytes + size > bytes_max) {
+                break;
+            }
+            bytes += size;
+            waiting.bytes -= size;
+            taken.extend(waiting.deliveries.pop_front());
+        }
+        (taken, waiting.closed)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CoreSubscription {
+    /// Waits for a message and takes what has come with it, up to `messages_max` messages and about `bytes_max`
+    /// bytes (one message always). Their sequence is 0, their time that of their arrival. Dropping the future
+    /// before it is ready loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`CoreError::Closed`] when the client was closed; not when the connection is lost, which passes.
+    pub async fn next(&mut self, messages_max: usize, bytes_max: usize) -> Result<Vec<Delivery>, CoreError> {
+        loop {
+            let (taken, closed) = self.queue.take(messages_max, bytes_max);
+            if !taken.is_empty() {
+                return Ok(taken);
+            }
+            if closed {
+                return Err(CoreError::Closed);
+            }
+            self.queue.arrived.notified().await;
+        }
+    }
+
+    /// How many messages have arrived and were dropped because they came faster than they were taken, since the
+    /// beginning. What was sent while there was no connection is not known to anybody.
+    pub fn dropped(&self) -> u64 {
+        self.queue.dropped.load(Ordering::Relaxed) + self.queue.lost.load(Ordering::Relaxed)
+    }
+
+    /// Whether messages can arrive just now.
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(bytes: usize) -> Delivery {
+        Delivery {
+            subject: String::new(),
+            sequence: 0,
+            published_ns: 0,
+            headers: Vec::new(),
+            payload: vec![0; bytes].into(),
+        }
+    }
+
+    #[test]
+    fn the_queue_is_bounded_in_messages_and_bytes_and_counts_what_it_drops() {
+        let queue = Queue::default();
+        for _ in 0..QUEUE_MESSAGES + 5 {
+            queue.push(message(1));
+        }
+        assert_eq!(queue.dropped.load(Ordering::Relaxed), 5);
+        assert_eq!(queue.take(usize::MAX, usize::MAX).0.len(), QUEUE_MESSAGES);
+        queue.push(message(QUEUE_BYTES + 1));
+        queue.push(message(1));
+        assert_eq!(
+            queue.dropped.load(Ordering::Relaxed),
+            6,
+            "one message always fits, and fills it"
+        );
+        assert_eq!(queue.take(10, 1).0.len(), 1);
+        assert_eq!(queue.lock().bytes, 0);
+    }
+
+    #[test]
+    fn a_batch_keeps_to_its_bounds() {
+        let queue = Queue::default();
+        (0..10).for_each(|_| queue.push(message(100)));
+        assert_eq!(queue.take(3, usize::MAX).0.len(), 3);
+        assert_eq!(queue.take(10, 250).0.len(), 2);
+        assert_eq!(queue.take(10, 0).0.len(), 1);
+        assert_eq!(queue.take(10, usize::MAX).0.len(), 4);
+    }
+}

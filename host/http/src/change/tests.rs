@@ -1,0 +1,254 @@
+//! Bodies that lie, never end or come too slowly, and clients that go away, against routes made for it.
+
+use lantern_broker::Broker;
+use lantern_lifecycle::{Lifecycle, Parts};
+use lantern_plugin::{Compiler, Loader};
+use lantern_trust::signature::Policy;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::Router;
+use axum::extract;
+use axum::http::request::Builder;
+use futures_util::stream;
+use tokio::sync::Notify;
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::access::{Config, Role};
+use crate::openapi::{Doc, Tag};
+use crate::routes::Routes;
+use crate::{State, guard};
+use lantern_model::status::Registry;
+use lantern_store::Store;
+use lantern_store::reader::{AuditFilter, Reader};
+use lantern_telemetry::Metrics;
+
+/// Smallest that is refused is one more.
+const UPLOAD_BYTES_MAX: u64 = 100_000;
+
+struct Scene {
+    api: Router,
+    token: String,
+    reader: Reader,
+    received: Arc<AtomicUsize>,
+    go_on: Arc<Notify>,
+    _dir: tempfile::TempDir,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(lantern_store::Config::new(dir.path())).await.unwrap());
+        let reader = Reader::open(store.path()).await.unwrap();
+        let path = store.path().to_owned();
+        let access = Access::open(Arc::clone(&store), &reader, Config::loopback())
+            .await
+            .unwrap();
+        let name = lantern_model::schema::TokenName::parse("acts").unwrap();
+        let token = access.create(name, Role::Operator, "test", None).await.unwrap();
+        let projections = Registry::default();
+        let state = State {
+            metrics: Metrics::new(projections.clone(), &path),
+            live: crate::Live::start(
+                reader.clone(),
+                store.commits(),
+                projections.clone(),
+                tokio_util::sync::CancellationToken::new(),
+            ),
+            projections,
+            reader: reader.clone(),
+            health: Arc::new(Vec::new),
+            access: access.clone(),
+            lifecycle: idle_lifecycle(dir.path(), store).await,
+            identity: lantern_trust::identity::Identity::new([7; 32], "http://127.0.0.1:7070"),
+            started: lantern_model::batch::Timestamp::now(),
+        };
+        let (received, go_on) = (Arc::<AtomicUsize>::default(), Arc::<Notify>::default());
+        let (count, wait) = (Arc::clone(&received), Arc::clone(&go_on));
+        let doc = || Doc::new(Tag::Plugins, "test", "A change of the test");
+        let routes = Routes::default()
+            .change(
+                Change::post("/plugins/{plugin}", "plugin.install").with_component(UPLOAD_BYTES_MAX),
+                async move |note: AuditNote, body: Bytes| {
+                    count.fetch_add(body.len(), Ordering::SeqCst);
+                    note.digest("sha256:ab");
+                    note.detail(format!("{} bytes", body.len()));
+                },
+                doc(),
+            )
+            .change(
+                Change::put("/slow", "test.slow").within(Duration::from_millis(50)),
+                async move || wait.notified().await,
+                doc(),
+            )
+            .change(
+                Change::post("/panics", "test.panic"),
+                async |_: extract::State<State>| -> &'static str { panic!("as the test wants") },
+                doc(),
+            );
+        let api = routes
+            .into_router(&access)
+            .with_state(state)
+            .layer(axum::middleware::from_fn(guard::finish));
+        Self {
+            api,
+            token: token.as_str().to_owned(),
+            reader,
+            received,
+            go_on,
+            _dir: dir,
+        }
+    }
+
+    fn request(&self, method: &str, path: &str) -> Builder {
+        Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "localhost")
+            .header("authorization", format!("Bearer {}", self.token))
+    }
+
+    async fn send(&self, request: Builder, body: Body) -> u16 {
+        let request = request.body(body).unwrap();
+        self.api.clone().oneshot(request).await.unwrap().status().as_u16()
+    }
+
+    async fn audit(&self) -> Vec<String> {
+        let page = self.reader.audit(&AuditFilter::default(), 100, None).await;
+        let entries = page.unwrap().items.into_iter().map(|entry| {
+            let plugin = entry.plugin.unwrap_or_default();
+            format!("{} {} {plugin}: {}", entry.action, entry.outcome, entry.detail)
+        });
+        entries.collect()
+    }
+}
+
+/// A body of so many bytes in pieces, of which nobody knows the length before.
+fn pieces(bytes: u64) -> Body {
+    let pieces = (0..bytes / 1_000).map(|_| Ok::<_, std::io::Error>(vec![0; 1_000]));
+    Body::from_stream(stream::iter(pieces))
+}
+
+#[tokio::test]
+async fn an_upload_is_taken_up_to_its_limit_however_it_comes() {
+    let scene = Scene::new().await;
+    let upload = || {
+        let request = scene.request("POST", "/plugins/things");
+        request.header("content-type", "application/wasm")
+    };
+    let chunked = || upload().header("transfer-encoding", "chunked");
+    let most = UPLOAD_BYTES_MAX;
+    assert_eq!(scene.send(chunked(), pieces(most)).await, 200);
+    assert_eq!(scene.received.load(Ordering::SeqCst) as u64, most);
+    assert_eq!(scene.send(chunked(), pieces(most + 1_000)).await, 413);
+    assert_eq!(scene.send(chunked(), pieces(1 << 40)).await, 413);
+    // It says that it is small, or does not say.
+    let small = upload().header("content-length", "10");
+    assert_eq!(scene.send(small, pieces(1 << 40)).await, 413);
+    assert_eq!(scene.send(upload(), pieces(1 << 40)).await, 413);
+    let large = upload().header("content-length", "1073741824");
+    assert_eq!(scene.send(large, Body::empty()).await, 413);
+
+    let packed = chunked().header("content-encoding", "gzip");
+    assert_eq!(scene.send(packed, pieces(1_000)).await, 415);
+    let typed = |content_type| {
+        let request = scene.request("POST", "/plugins/things");
+        request
+            .header("content-type", content_type)
+            .header("transfer-encoding", "chunked")
+    };
+    for content_type in [
+        "application/json",
+        "multipart/form-data",
+        "application/octet-stream",
+    ] {
+        assert_eq!(scene.send(typed(content_type), pieces(1_000)).await, 415);
+    }
+    let cut_short = Body::from_stream(stream::iter([
+        Ok(vec![0; 10]),
+        Err(std::io::Error::other("the client hung up")),
+    ]));
+    assert_eq!(scene.send(chunked(), cut_short).await, 400);
+    assert_eq!(scene.received.load(Ordering::SeqCst) as u64, most);
+
+    let audit = scene.audit().await;
+    assert_eq!(audit.last().unwrap(), "plugin.install done things: 100000 bytes");
+    assert!(
+        audit[..audit.len() - 1]
+            .iter()
+            .all(|entry| entry.starts_with("plugin.install refused things: ")),
+        "{audit:#?}"
+    );
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_given_up() {
+    let endless = Body::from_stream(stream::pending::<Result<Vec<u8>, std::io::Error>>());
+    let problem = read(endless, 10, Duration::from_millis(20)).await.unwrap_err();
+    assert_eq!(problem.status(), StatusCode::REQUEST_TIMEOUT);
+}
+
+#[tokio::test]
+async fn a_change_is_carried_out_though_nobody_waits_for_it() {
+    let scene = Scene::new().await;
+    let slow = scene.request("PUT", "/slow");
+    assert_eq!(scene.send(slow, Body::empty()).await, 503);
+    let gone = scene.request("PUT", "/slow").body(Body::empty()).unwrap();
+    let answer = tokio::time::timeout(Duration::from_millis(10), scene.api.clone().oneshot(gone));
+    assert!(answer.await.is_err(), "the client did not hang up");
+    assert_eq!(scene.audit().await, [] as [&str; 0]);
+    scene.go_on.notify_waiters();
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while scene.audit().await.len() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("the changes did not end");
+    assert_eq!(scene.audit().await, ["test.slow done : ", "test.slow done : "]);
+}
+
+#[tokio::test]
+async fn a_change_that_panics_is_in_the_audit() {
+    let scene = Scene::new().await;
+    let request = scene.request("POST", "/panics");
+    assert_eq!(scene.send(request, Body::empty()).await, 500);
+    assert_eq!(
+        scene.audit().await,
+        ["test.panic failed : the host's log says why"]
+    );
+}
+
+/// A lifecycle without plugins that keeps its components below `dir`. Its broker never answers.
+async fn idle_lifecycle(dir: &std::path::Path, store: Arc<Store>) -> Lifecycle {
+    let plugin_dir = dir.join("plugins");
+    std::fs::create_dir_all(&plugin_dir).unwrap();
+    let registry = Registry::default();
+    let metrics = Metrics::new(registry.clone(), store.path());
+    let parts = Parts {
+        config: lantern_lifecycle::Config {
+            components_dir: dir.join("components"),
+            plugin_dir,
+            signatures: Policy::default(),
+            projections: lantern_projection::Config {
+                messages_max: 1_000,
+                bytes_max: 1 << 20,
+                create_streams: false,
+                consumer_prefix: "lantern".to_owned(),
+                confirm_after: std::time::Duration::from_secs(10),
+                dead_letters_max: 10_000,
+                owner: "test".to_owned(),
+            },
+        },
+        broker: Broker::connect(lantern_broker::Config::remote("nats://127.0.0.1:1"))
+            .await
+            .unwrap(),
+        store,
+        loader: Arc::new(Loader::new(lantern_plugin::Config::new(Compiler::InProcess), [7; 32]).unwrap()),
+        registry,
+        metrics,
+    };
+    Lifecycle::start(parts, tokio_util::sync::CancellationToken::new())
+        .await
+        .unwrap()
+}

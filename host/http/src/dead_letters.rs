@@ -1,0 +1,487 @@
+//! Dead letters: listed, shown whole, exported line by line; tried again and given up.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{self, Path, rejection::PathRejection};
+use axum::http::{Uri, header};
+use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::stream;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
+
+use super::State;
+use super::budget::{Reservation, Room};
+use super::change::{AuditNote, OptionalInput};
+use super::gate::Operator;
+use super::parameters::{self, Parameters};
+use super::problem::Problem;
+use super::records::{List, after, source_filter};
+use lantern_lifecycle::Actor;
+use lantern_model::batch::{RejectionClass, Timestamp};
+use lantern_model::schema::{PluginName, SourceName};
+use lantern_store::reader::{self, DeadLetterFilter, ReadError, Reader};
+use lantern_store::{Healed, LetterFilter};
+
+/// How long a client waits for letters to be tried again; what is left then goes on without it.
+pub const RETRY_TIME: Duration = Duration::from_secs(150);
+
+/// Letters that an export reads at once. A page also ends at the reader's own limit of bytes, so a client that reads
+/// slowly holds no more than that in memory.
+const EXPORT_PAGE: u32 = 50;
+
+/// How long an export waits for room for its next page before it breaks off.
+const EXPORT_WAIT: Duration = Duration::from_secs(30);
+
+/// Longest reason that is asked for, in bytes.
+const REASON_BYTES_MAX: usize = 1_000;
+
+/// What may have become of a letter.
+pub const STATES: [&str; 3] = ["open", "resolved", "discarded"];
+
+/// Why a message may have become one.
+pub const CLASSES: [RejectionClass; 8] = [
+    RejectionClass::Malformed,
+    RejectionClass::Unsupported,
+    RejectionClass::Invalid,
+    RejectionClass::Trap,
+    RejectionClass::Timeout,
+    RejectionClass::Memory,
+    RejectionClass::Output,
+    RejectionClass::Constraint,
+];
+
+const FILTERS: [&str; 7] = ["plugin", "source", "class", "state", "reason", "since", "until"];
+
+/// A message that could not be projected.
+#[derive(Serialize, ToSchema)]
+pub struct DeadLetter {
+    /// Its number.
+    id: i64,
+    /// The plugin.
+    plugin: String,
+    /// The source.
+    source: String,
+    /// Which history of the source.
+    epoch: i64,
+    /// The stream; none for core NATS.
+    stream: Option<String>,
+    /// The sequence of the message in it.
+    sequence: i64,
+    /// The subject that it was published to.
+    subject: String,
+    /// When (RFC 3339).
+    published: String,
+    /// Its headers: name and value.
+    headers: Vec<(String, String)>,
+    /// The payload.
+    payload_base64: String,
+    /// The payload once more, when it is UTF-8.
+    payload_text: Option<String>,
+    /// The kind of reason.
+    #[schema(value_type = RejectionClass)]
+    class: String,
+    /// Why, in words.
+    reason: String,
+    /// The version that rejected it last.
+    version: String,
+    /// That version's digest.
+    digest: String,
+    /// How often it was tried.
+    attempts: i64,
+    /// `open`, `resolved` or `discarded`.
+    #[schema(schema_with = state_words)]
+    state: String,
+    /// When it was first rejected (RFC 3339).
+    first_at: String,
+    /// When it was last tried.
+    last_at: String,
+}
+
+fn state_words() -> Object {
+    let states = ObjectBuilder::new().enum_values(Some(STATES));
+    states.schema_type(Type::String).build()
+}
+
+pub async fn list(
+    extract::State(state): extract::State<State>,
+    _room: Room,
+    uri: Uri,
+) -> Result<Json<List<DeadLetter>>, Problem> {
+    let known = [&FILTERS[..], &["limit", "cursor"]].concat();
+    let parameters = Parameters::parse(&uri, &known)?;
+    let filter = filter(&parameters)?;
+    let after = after(&parameters, "dead-letters")?;
+    let page = state
+        .reader
+        .dead_letters(&filter, parameters.limit()?, after)
+        .await?;
+    Ok(List::of("dead-letters", page, shown))
+}
+
+pub async fn one(
+    extract::State(state): extract::State<State>,
+    path: Result<Path<i64>, PathRejection>,
+    _room: Room,
+    uri: Uri,
+) -> Result<Json<DeadLetter>, Problem> {
+    let Path(id) = path.map_err(|error| Problem::bad_request(error.body_text()))?;
+    Parameters::parse(&uri, &[])?;
+    let letter = state.reader.dead_letter(id).await?;
+    letter
+        .map(|letter| Json(shown(letter)))
+        .ok_or_else(|| no_letter(id))
+}
+
+fn no_letter(id: i64) -> Problem {
+    Problem::not_found(format!("there is no dead letter {id}"))
+}
+
+fn filter(parameters: &Parameters) -> Result<DeadLetterFilter, Problem> {
+    Ok(DeadLetterFilter {
+        source: source_filter(parameters)?,
+        class: parameters
+            .choice("class", &CLASSES.map(RejectionClass::as_str))?
+            .map(str::to_owned),
+        state: parameters.choice("state", &STATES)?.map(str::to_owned),
+        reason: parameters.parsed("reason", reason_like)?,
+        since: parameters.time("since")?,
+        until: parameters.time("until")?,
+    })
+}
+
+/// A reason with stars. A little longer than any that [`reasons`] answers with.
+fn reason_like(text: &str) -> Result<String, String> {
+    if text.len() <= REASON_BYTES_MAX {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "reason has {} bytes, and may have {REASON_BYTES_MAX}; write * for any text",
+            text.len()
+        ))
+    }
+}
+
+/// Why messages could not be read.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeadLetterReasons)]
+pub struct Reasons {
+    /// The largest first.
+    groups: Vec<Group>,
+    /// Whether all letters were looked at, or only the newest.
+    exact: bool,
+}
+
+/// Dead letters of one plugin and source that are of one class.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeadLetterGroup)]
+struct Group {
+    /// The plugin.
+    plugin: String,
+    /// The source.
+    source: String,
+    /// The class of their reasons.
+    #[schema(value_type = RejectionClass)]
+    class: String,
+    /// How many.
+    letters: u64,
+    /// The most frequent first.
+    reasons: Vec<Reason>,
+    /// How many rarer ones are left out.
+    left_out: u64,
+}
+
+/// What the reasons of some dead letters have in common.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeadLetterReason)]
+struct Reason {
+    /// A star stands for what differs; the parameter `reason` takes it.
+    like: String,
+    /// How many letters.
+    letters: u64,
+    /// When one of them was last tried (RFC 3339).
+    last_at: String,
+}
+
+/// Letters counted by what their reasons have in common.
+pub async fn reasons(
+    extract::State(state): extract::State<State>,
+    uri: Uri,
+) -> Result<Json<Reasons>, Problem> {
+    let parameters = Parameters::parse(&uri, &FILTERS)?;
+    let (groups, exact) = state.reader.letter_groups(&filter(&parameters)?).await?;
+    let reason = |one: reader::LetterReason| Reason {
+        like: one.like,
+        letters: one.letters,
+        last_at: one.last_at.to_rfc3339(),
+    };
+    let group = |one: reader::LetterGroup| Group {
+        plugin: one.plugin,
+        source: one.source,
+        class: one.class,
+        letters: one.letters,
+        reasons: one.reasons.into_iter().map(reason).collect(),
+        left_out: one.left_out,
+    };
+    Ok(Json(Reasons {
+        groups: groups.into_iter().map(group).collect(),
+        exact,
+    }))
+}
+
+/// All letters that match, the newest first, as lines of JSON.
+pub async fn export(
+    extract::State(state): extract::State<State>,
+    room: Room,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let parameters = Parameters::parse(&uri, &FILTERS)?;
+    let mut export = Export {
+        filter: filter(&parameters)?,
+        reader: state.reader,
+        room,
+        reservation: None,
+        page: VecDeque::new(),
+        next: Some(None),
+    };
+    // What cannot be read at all is said as a problem; later the answer can only break off.
+    export.fill().await.map_err(|error| match error {
+        ExportError::Read(error) => Problem::from(error),
+        ExportError::Json(_) => Problem::internal(),
+        ExportError::NoRoom => Problem::busy(error.to_string()),
+    })?;
+    let lines = stream::try_unfold(export, async |mut export| {
+        let line = export.line().await?;
+        Ok::<_, ExportError>(line.map(|line| (line, export)))
+    });
+    let headers = [
+        (header::CONTENT_TYPE, "application/x-ndjson"),
+        (
+            header::CONTENT_DISPOSITION,
+            "attachment; filename=\"dead-letters.jsonl\"",
+        ),
+    ];
+    Ok((headers, Body::from_stream(lines)).into_response())
+}
+
+/// An export that is under way.
+struct Export {
+    reader: Reader,
+    filter: DeadLetterFilter,
+    room: Room,
+    /// For the page in hand.
+    reservation: Option<Reservation>,
+    page: VecDeque<reader::DeadLetter>,
+    /// Behind which letter the next page begins; none when there is none.
+    next: Option<Option<i64>>,
+}
+
+/// Why an export breaks off; the client sees that it is not whole.
+#[derive(Debug, thiserror::Error)]
+enum ExportError {
+    #[error("read dead letters")]
+    Read(#[from] ReadError),
+    #[error("write a dead letter as JSON")]
+    Json(#[from] serde_json::Error),
+    #[error("there was no memory for the next page in time")]
+    NoRoom,
+}
+
+impl Export {
+    async fn fill(&mut self) -> Result<(), ExportError> {
+        if let Some(after) = self.next {
+            // What the page before took is given back first.
+            self.reservation = None;
+            self.reservation = match self.room.take() {
+                Some(reservation) => Some(reservation),
+                None => Some(self.room.another(EXPORT_WAIT).await.ok_or(ExportError::NoRoom)?),
+            };
+            let page = self.reader.dead_letters(&self.filter, EXPORT_PAGE, after).await?;
+            self.page = page.items.into();
+            self.next = page.next.map(Some);
+        }
+        Ok(())
+    }
+
+    async fn line(&mut self) -> Result<Option<Bytes>, ExportError> {
+        if self.page.is_empty() {
+            self.fill().await?;
+        }
+        let Some(letter) = self.page.pop_front() else {
+            return Ok(None);
+        };
+        let mut line = serde_json::to_vec(&shown(letter))?;
+        line.push(b'\n');
+        Ok(Some(line.into()))
+    }
+}
+
+/// Which open letters are meant. What is not said is not asked.
+#[derive(Deserialize, Default, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schema(as = WhichDeadLetters, examples(json!({ "plugin": "orders" })))]
+pub struct Which {
+    /// Of this plugin.
+    plugin: Option<String>,
+    /// Of this source.
+    source: Option<String>,
+    /// Of this kind.
+    #[schema(value_type = Option<RejectionClass>)]
+    class: Option<String>,
+    /// With `*` for any text.
+    reason: Option<String>,
+    /// First rejected at this time or later (RFC 3339).
+    since: Option<String>,
+    /// First rejected before this time (RFC 3339).
+    until: Option<String>,
+    /// This one.
+    id: Option<i64>,
+    /// That really all are meant, where nothing else is said.
+    all: bool,
+}
+
+impl Which {
+    fn filter(self) -> Result<LetterFilter, String> {
+        let time = |name, text: Option<String>| text.map(|text| parameters::time(name, &text)).transpose();
+        let plugin = self.plugin.as_deref().map(PluginName::parse).transpose()?;
+        let source = self.source.as_deref().map(SourceName::parse).transpose()?;
+        let words = CLASSES.map(RejectionClass::as_str);
+        if self.class.as_deref().is_some_and(|class| !words.contains(&class)) {
+            return Err(format!("class is one of {}", words.join(", ")));
+        }
+        Ok(LetterFilter {
+            plugin: plugin.map(|name| name.to_string()),
+            source: source.map(|name| name.to_string()),
+            class: self.class,
+            reason: self.reason.as_deref().map(reason_like).transpose()?,
+            since: time("since", self.since)?,
+            until: time("until", self.until)?,
+            id: self.id,
+        })
+    }
+}
+
+pub async fn retry(
+    extract::State(state): extract::State<State>,
+    Operator(operator): Operator,
+    note: AuditNote,
+    OptionalInput(which): OptionalInput<Which>,
+) -> Result<Json<Healed>, Problem> {
+    let filter = which.filter().map_err(Problem::bad_request)?;
+    noted(&note, &filter);
+    if let Some(plugin) = &filter.plugin {
+        state.lifecycle.show(plugin).await?;
+    }
+    has_to_be_open(&state, &filter).await?;
+    let what = in_words(&filter);
+    let healed = state
+        .lifecycle
+        .retry_letters(filter, &Actor(operator.name))
+        .await?;
+    note.detail(format!(
+        "{what}: {} of {} now decode",
+        healed.resolved, healed.tried
+    ));
+    Ok(Json(healed))
+}
+
+/// Letters that were given up.
+#[derive(Serialize, ToSchema)]
+pub struct Discarded {
+    /// How many.
+    discarded: u64,
+}
+
+pub async fn discard(
+    extract::State(state): extract::State<State>,
+    Operator(operator): Operator,
+    note: AuditNote,
+    OptionalInput(which): OptionalInput<Which>,
+) -> Result<Json<Discarded>, Problem> {
+    let all = which.all;
+    let filter = which.filter().map_err(Problem::bad_request)?;
+    noted(&note, &filter);
+    if filter == LetterFilter::default() && !all {
+        let problem = Problem::bad_request("this would give up every open dead letter of every plugin");
+        return Err(problem.hint("say which, or \"all\": true"));
+    }
+    has_to_be_open(&state, &filter).await?;
+    let what = in_words(&filter);
+    let discarded = state
+        .lifecycle
+        .discard_letters(filter, &Actor(operator.name))
+        .await?;
+    note.detail(format!("{what}: {discarded} were given up"));
+    Ok(Json(Discarded { discarded }))
+}
+
+fn noted(note: &AuditNote, filter: &LetterFilter) {
+    if let Some(plugin) = &filter.plugin {
+        note.plugin(plugin);
+    }
+    note.detail(in_words(filter));
+}
+
+/// One that is named has to be there and open: "0 were tried" would not say which of the two it is.
+async fn has_to_be_open(state: &State, filter: &LetterFilter) -> Result<(), Problem> {
+    let Some(id) = filter.id else { return Ok(()) };
+    let letter = state.reader.dead_letter(id).await?.ok_or_else(|| no_letter(id))?;
+    if letter.state == "open" {
+        Ok(())
+    } else {
+        Err(Problem::conflict(format!(
+            "dead letter {id} is {} already",
+            letter.state
+        )))
+    }
+}
+
+fn in_words(filter: &LetterFilter) -> String {
+    let time = |time: &Option<Timestamp>| time.map(Timestamp::to_rfc3339);
+    let parts = [
+        ("plugin", filter.plugin.clone()),
+        ("source", filter.source.clone()),
+        ("class", filter.class.clone()),
+        ("reason", filter.reason.clone()),
+        ("since", time(&filter.since)),
+        ("until", time(&filter.until)),
+        ("id", filter.id.map(|id| id.to_string())),
+    ];
+    let parts: Vec<String> = parts
+        .into_iter()
+        .filter_map(|(name, value)| Some(format!("{name} {}", value?)))
+        .collect();
+    match parts.as_slice() {
+        [] => "all open dead letters".to_owned(),
+        parts => format!("open dead letters with {}", parts.join(", ")),
+    }
+}
+
+fn shown(letter: reader::DeadLetter) -> DeadLetter {
+    DeadLetter {
+        id: letter.id,
+        plugin: letter.plugin,
+        source: letter.source,
+        epoch: letter.epoch,
+        stream: letter.stream,
+        sequence: letter.sequence,
+        subject: letter.subject,
+        published: letter.published.to_rfc3339(),
+        headers: letter.headers,
+        payload_base64: STANDARD.encode(&letter.payload),
+        payload_text: String::from_utf8(letter.payload).ok(),
+        class: letter.class,
+        reason: letter.reason,
+        version: letter.version,
+        digest: letter.digest,
+        attempts: letter.attempts,
+        state: letter.state,
+        first_at: letter.first_at.to_rfc3339(),
+        last_at: letter.last_at.to_rfc3339(),
+    }
+}

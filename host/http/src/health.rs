@@ -1,0 +1,176 @@
+//! Is it alive, is it ready, and what are its figures.
+
+use axum::extract::{self, Request};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::State;
+use super::guard;
+use super::problem::Problem;
+use lantern_model::batch::Timestamp;
+use lantern_model::status;
+
+/// A stream that has never existed may be about to be created; after this long its name is probably wrong.
+const STREAM_GRACE_MS: i64 = 10_000;
+
+/// A source that has not moved for this long although messages wait is stuck, and the host not ready.
+const STALLED_MS: i64 = 10_000;
+
+/// One thing that has to be well for the host to be ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Check {
+    /// `broker`, `database`, `disk`, or `projection:PLUGIN/SOURCE`.
+    pub name: String,
+    /// Whether it is well.
+    pub ok: bool,
+    /// How it is, in words.
+    pub detail: String,
+}
+
+/// Whether all is well.
+#[derive(Serialize, ToSchema)]
+pub struct Readiness {
+    /// Whether every check passes.
+    ready: bool,
+    /// What was looked at.
+    checks: Vec<Check>,
+}
+
+impl Readiness {
+    /// The kinds of checks, each well where all of its kind are.
+    fn without_details(self) -> Self {
+        let mut checks: Vec<Check> = Vec::new();
+        for check in self.checks {
+            let kind = check.name.split(':').next().unwrap_or_default();
+            match checks.iter_mut().find(|known| known.name == kind) {
+                Some(known) => known.ok &= check.ok,
+                None => checks.push(Check {
+                    name: kind.to_owned(),
+                    ok: check.ok,
+                    detail: "details are shown to holders of a token".to_owned(),
+                }),
+            }
+        }
+        Self {
+            ready: self.ready,
+            checks,
+        }
+    }
+}
+
+/// Whether the process answers. Asks nobody: a host that waits for its broker must not be restarted for it.
+pub async fn live() -> &'static str {
+    "ok\n"
+}
+
+/// Public. Details require read access, because they name plugins, streams and addresses.
+pub async fn ready(extract::State(state): extract::State<State>, request: Request) -> Response {
+    let config = state.access.config();
+    let is_near = guard::named(&request, &config.hosts).is_ok_and(|named| config.is_near(named));
+    let readiness = readiness(&state);
+    if is_near || state.access.is_of_holder(request.headers()) {
+        answer(readiness)
+    } else {
+        answer(readiness.without_details())
+    }
+}
+
+/// For viewers.
+pub async fn health(extract::State(state): extract::State<State>) -> Response {
+    answer(readiness(&state))
+}
+
+fn answer(readiness: Readiness) -> Response {
+    let status = if readiness.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, axum::Json(readiness)).into_response()
+}
+
+pub async fn metrics(extract::State(state): extract::State<State>) -> Result<Response, Problem> {
+    state.metrics.ready(readiness(&state).ready);
+    let text = state.metrics.encode().map_err(|error| {
+        tracing::error!(%error, "the figures cannot be written");
+        Problem::internal()
+    })?;
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
+}
+
+fn readiness(state: &State) -> Readiness {
+    let mut checks = (state.health)();
+    let now_ms = Timestamp::now().0 / 1_000;
+    checks.extend(
+        state
+            .projections
+            .snapshot()
+            .iter()
+            .map(|status| projection_check(status, now_ms)),
+    );
+    Readiness {
+        ready: checks.iter().all(|check| check.ok),
+        checks,
+    }
+}
+
+fn projection_check(status: &status::Status, now_ms: i64) -> Check {
+    use status::State;
+    let or_none = |reason: &Option<String>| reason.clone().unwrap_or_else(|| "no reason was given".into());
+    let because = || or_none(&status.last_error);
+    let stalled_ms = status.stalled_since_ms.map(|since| now_ms.saturating_sub(since));
+    let (ok, detail) = match status.state {
+        State::Starting => (false, "starting".to_owned()),
+        State::WaitingForStream => {
+            let stream = status.stream.as_deref().unwrap_or("?");
+            let for_ms = now_ms.saturating_sub(status.state_since_ms);
+            (
+                status.epoch == 0 && for_ms < STREAM_GRACE_MS,
+                format!(
+                    "the broker has no stream {stream}, since {} s; create the stream, or correct its name in the plugin",
+                    for_ms / 1_000
+                ),
+            )
+        }
+        State::Paused => (true, format!("paused: {}", or_none(&status.paused))),
+        State::Retrying => (false, format!("retrying: {}", because())),
+        State::Failed => (false, format!("halted: {}", because())),
+        State::Undecided => (false, format!("undecided: {}", because())),
+        State::Stopped => (false, "stopped".to_owned()),
+        State::Running => match stalled_ms {
+            Some(for_ms) if for_ms >= STALLED_MS => (false, stalled(status, for_ms)),
+            _ => match status.warnings.iter().find(|warning| warning.not_ready) {
+                Some(warning) => (false, warning.detail.clone()),
+                None => (true, running(status)),
+            },
+        },
+    };
+    Check {
+        name: format!("projection:{}/{}", status.plugin, status.source),
+        ok,
+        detail,
+    }
+}
+
+/// Only an error that occurred after the source stood still can be the cause.
+fn stalled(status: &status::Status, for_ms: i64) -> String {
+    let why = status.last_error.as_deref().filter(|_| {
+        let (since, at) = (status.stalled_since_ms, status.last_error_at_ms);
+        at >= since
+    });
+    format!(
+        "has not moved for {} s although messages wait: {}",
+        for_ms / 1_000,
+        why.unwrap_or("no error was reported")
+    )
+}
+
+fn running(status: &status::Status) -> String {
+    match status.lag {
+        Some(lag) => format!("running at sequence {}, {lag} behind", status.checkpoint),
+        None => format!("running at sequence {}", status.checkpoint),
+    }
+}

@@ -1,0 +1,315 @@
+//! The document for people: one page, rendered once, with no script and nothing from elsewhere. Its style is a file of
+//! its own, as the Content-Security-Policy wants it. Whatever stands in the document is escaped on its way in.
+
+mod html;
+mod schema;
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
+use utoipa::openapi::path::{HttpMethod, Operation, Parameter, ParameterIn};
+use utoipa::openapi::request_body::RequestBody;
+use utoipa::openapi::{Components, Content, OpenApi, PathItem, RefOr, Required, Response as Answer};
+
+use super::Document;
+use crate::assets::OfPage;
+use html::{Html, code, escape, prose};
+use schema::{described, sample, words};
+
+/// Nothing in it changes while the host runs, and a new version of the host may have another one.
+const CACHING: &str = "no-cache";
+
+/// The page.
+pub async fn page(Extension(document): Extension<Arc<Document>>) -> Response {
+    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
+    of_page((headers, document.served().page.clone()).into_response())
+}
+
+/// Its style.
+pub async fn style() -> Response {
+    let headers = [(header::CONTENT_TYPE, "text/css; charset=utf-8")];
+    of_page((headers, include_str!("page.css")).into_response())
+}
+
+/// Its icon, which is the dashboard's.
+pub async fn icon() -> Response {
+    let headers = [(header::CONTENT_TYPE, "image/svg+xml")];
+    of_page((headers, include_str!("../../../../web/src/icon.svg")).into_response())
+}
+
+fn of_page(mut response: Response) -> Response {
+    response.extensions_mut().insert(OfPage { caching: CACHING });
+    response
+}
+
+/// Renders the page.
+pub(super) fn render(api: &OpenApi) -> String {
+    let tags = api.tags.as_deref().unwrap_or_default();
+    let mut all = Html::default();
+    all.push("<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n");
+    all.push("<meta name=\"viewport\" content=\"width=device-width\">\n<title>Lantern's API</title>\n");
+    all.push("<link rel=\"icon\" href=\"/api/v1/docs/icon.svg\" type=\"image/svg+xml\">\n");
+    all.push("<link rel=\"stylesheet\" href=\"/api/v1/docs/style.css\">\n<nav>\n");
+    contents_of(&mut all, api);
+    all.push("<main>\n<header>\n<h1>Lantern's API</h1>\n");
+    all.push(&prose(api.info.description.as_deref().unwrap_or_default()));
+    all.push(&format!(
+        "<p>Version {}. For programs, as OpenAPI 3.1: <a \
+             href=\"/api/v1/openapi.json\">/api/v1/openapi.json</a>.\n</header>\n",
+        escape(&api.info.version)
+    ));
+    let components = api.components.as_ref();
+    for tag in tags {
+        all.push(&format!("<section>\n<h2>{}</h2>\n", escape(&tag.name)));
+        all.push(&prose(tag.description.as_deref().unwrap_or_default()));
+        for (path, method, operation) in of_tag(api, &tag.name) {
+            route(&mut all, path, &method, operation, components);
+        }
+        all.push("</section>\n");
+    }
+    refusals(&mut all);
+    all.push("<section id=\"schemas\">\n<h2>Schemas</h2>\n");
+    for (name, schema) in components.iter().flat_map(|components| &components.schemas) {
+        let name = escape(name);
+        all.push(&format!("<article id=\"schema-{name}\">\n<h3>{name}</h3>\n"));
+        all.push(&described(schema));
+        all.push("</article>\n");
+    }
+    all.push("</section>\n</main>\n</html>\n");
+    all.into_string()
+}
+
+/// Where everything is.
+fn contents_of(all: &mut Html, api: &OpenApi) {
+    all.push("<h2><a href=\"/\">Lantern</a></h2>\n");
+    for tag in api.tags.iter().flatten() {
+        all.push(&format!("<h3>{}</h3>\n<ul>\n", escape(&tag.name)));
+        for (path, method, operation) in of_tag(api, &tag.name) {
+            all.push(&format!(
+                "<li><a href=\"#{}\" title=\"{} {}\">{}</a>\n",
+                id(operation),
+                name(&method),
+                escape(path),
+                escape(operation.summary.as_deref().unwrap_or_default()),
+            ));
+        }
+        all.push("</ul>\n");
+    }
+    all.push(
+        "<h3><a href=\"#refusals\">Refusals</a></h3>\n<h3><a \
+         href=\"#schemas\">Schemas</a></h3>\n</nav>\n",
+    );
+}
+
+/// What the refusals of all routes mean.
+fn refusals(all: &mut Html) {
+    all.push(
+        "<section id=\"refusals\">\n<h2>Refusals</h2>\n<p>Each is a <a \
+         href=\"#schema-Problem\">Problem</a>, ",
+    );
+    all.push("as <code>application/problem+json</code>.\n<article>\n<table>\n");
+    for (status, _, words) in super::REFUSALS {
+        all.push(&format!(
+            "<tr><th><code>{}</code><td>{}\n",
+            status.as_str(),
+            escape(words)
+        ));
+    }
+    all.push("</table>\n</article>\n</section>\n");
+}
+
+/// The operations with this tag, in the order of the table of routes.
+fn of_tag<'a>(api: &'a OpenApi, tag: &str) -> Vec<(&'a str, HttpMethod, &'a Operation)> {
+    let paths = api.paths.paths.iter();
+    let all = paths.flat_map(|(path, item)| {
+        operations(item).map(move |(method, operation)| (path.as_str(), method, operation))
+    });
+    let has = |operation: &Operation| operation.tags.iter().flatten().any(|its| its == tag);
+    all.filter(|(_, _, operation)| has(operation)).collect()
+}
+
+fn operations(item: &PathItem) -> impl Iterator<Item = (HttpMethod, &Operation)> {
+    [
+        (HttpMethod::Get, &item.get),
+        (HttpMethod::Post, &item.post),
+        (HttpMethod::Put, &item.put),
+        (HttpMethod::Delete, &item.delete),
+    ]
+    .into_iter()
+    .filter_map(|(method, operation)| Some((method, operation.as_ref()?)))
+}
+
+fn name(method: &HttpMethod) -> &'static str {
+    match method {
+        HttpMethod::Post => "POST",
+        HttpMethod::Put => "PUT",
+        HttpMethod::Delete => "DELETE",
+        _ => "GET",
+    }
+}
+
+fn id(operation: &Operation) -> String {
+    escape(operation.operation_id.as_deref().unwrap_or_default())
+}
+
+fn route(
+    all: &mut Html,
+    path: &str,
+    method: &HttpMethod,
+    operation: &Operation,
+    components: Option<&Components>,
+) {
+    all.push(&format!(
+        "<article id=\"{}\">\n<h3>{}</h3>\n<p class=\"route\"><span class=\"{}\">{}</span> <code>{}</code>\n",
+        id(operation),
+        escape(operation.summary.as_deref().unwrap_or_default()),
+        name(method).to_lowercase(),
+        name(method),
+        escape(path),
+    ));
+    all.push(&prose(operation.description.as_deref().unwrap_or_default()));
+    parameters(all, operation);
+    if let Some(body) = operation.request_body.as_ref().and_then(whole) {
+        takes(all, body);
+    }
+    all.push("<h4>Answers</h4>\n<table>\n");
+    let mut refused = String::new();
+    for (status, answer) in &operation.responses.responses {
+        match answer {
+            RefOr::T(answer) => answers(all, status, answer),
+            // What all routes may refuse is told once.
+            RefOr::Ref(_) => refused.push_str(&format!(" <a href=\"#refusals\">{}</a>", escape(status))),
+        }
+    }
+    all.push(&format!(
+        "</table>\n<p class=\"refused\">Refused with{refused}\n<h4>Example</h4>\n"
+    ));
+    let example = curl(path, method, operation, components);
+    all.push(&format!(
+        "<pre><code>{}</code></pre>\n</article>\n",
+        escape(&example)
+    ));
+}
+
+/// What stands here itself; Lantern's document has references for answers and schemas alone.
+fn whole<T>(part: &RefOr<T>) -> Option<&T> {
+    match part {
+        RefOr::T(part) => Some(part),
+        RefOr::Ref(_) => None,
+    }
+}
+
+/// The contents that stand here, by their types.
+fn contents<'a>(
+    all: impl IntoIterator<Item = (&'a String, &'a RefOr<Content>)>,
+) -> impl Iterator<Item = (&'a str, &'a Content)> {
+    all.into_iter()
+        .filter_map(|(kind, content)| Some((kind.as_str(), whole(content)?)))
+}
+
+/// The parameters that stand here.
+fn its_parameters(operation: &Operation) -> impl Iterator<Item = &Parameter> {
+    operation.parameters.iter().flatten().filter_map(whole)
+}
+
+fn parameters(all: &mut Html, operation: &Operation) {
+    if its_parameters(operation).next().is_none() {
+        return;
+    }
+    all.push("<h4>Parameters</h4>\n<table>\n");
+    for parameter in its_parameters(operation) {
+        let place = match parameter.parameter_in {
+            ParameterIn::Path => "in the path",
+            ParameterIn::Header => "a header",
+            _ if parameter.required == Required::True => "needed",
+            _ => "",
+        };
+        let its = parameter.schema.as_ref().map(words).unwrap_or_default();
+        all.push(&format!(
+            "<tr><th><code>{}</code> <small>{place}</small><td class=\"type\">{its}<td>{}\n",
+            escape(&parameter.name),
+            prose(parameter.description.as_deref().unwrap_or_default()),
+        ));
+    }
+    all.push("</table>\n");
+}
+
+fn takes(all: &mut Html, body: &RequestBody) {
+    let may = match body.required {
+        Some(Required::True) => "",
+        _ => " <small>may be left out</small>",
+    };
+    all.push(&format!("<h4>Body{may}</h4>\n"));
+    for (kind, content) in contents(&body.content) {
+        all.push(&format!("<p>{} {}\n", code(kind), content_words(content)));
+    }
+    all.push(&prose(body.description.as_deref().unwrap_or_default()));
+}
+
+fn answers(all: &mut Html, status: &str, answer: &Answer) {
+    all.push(&format!(
+        "<tr><th><code>{}</code><td class=\"type\">",
+        escape(status)
+    ));
+    for (kind, content) in contents(&answer.content) {
+        all.push(&format!("<div>{} {}</div>", code(kind), content_words(content)));
+    }
+    all.push(&format!("<td>{}\n", prose(&answer.description)));
+}
+
+fn content_words(content: &Content) -> String {
+    content.schema.as_ref().map(words).unwrap_or_default()
+}
+
+/// A call that can be typed into a shell.
+fn curl(path: &str, method: &HttpMethod, operation: &Operation, components: Option<&Components>) -> String {
+    let mut address = format!("http://localhost:7070{path}");
+    let mut sign = '?';
+    for parameter in its_parameters(operation) {
+        let upper = parameter.name.to_uppercase();
+        match parameter.parameter_in {
+            ParameterIn::Path => address = address.replace(&format!("{{{}}}", parameter.name), &upper),
+            ParameterIn::Query if parameter.required == Required::True => {
+                let example = parameter.schema.as_ref().and_then(schema::example);
+                let value = example.map_or(upper, |text| text.replace(' ', "%20"));
+                address.push_str(&format!("{sign}{}={value}", parameter.name));
+                sign = '&';
+            }
+            _ => {}
+        }
+    }
+    let mut words = vec!["curl".to_owned()];
+    let is_told = |kind: &str| {
+        let answers = operation.responses.responses.values();
+        answers
+            .filter_map(whole)
+            .any(|answer| answer.content.contains_key(kind))
+    };
+    if is_told("text/event-stream") {
+        words.push("-N".to_owned());
+    }
+    if is_told("application/wasm") {
+        words.push("-o plugin.wasm".to_owned());
+    }
+    if !matches!(method, HttpMethod::Get) {
+        words.push(format!("-X {}", name(method)));
+    }
+    let needs_token = operation.security.iter().flatten().count() == 1;
+    if needs_token {
+        words.push("-H \"Authorization: Bearer $TOKEN\"".to_owned());
+    }
+    if let Some(body) = operation.request_body.as_ref().and_then(whole) {
+        for (kind, content) in contents(&body.content) {
+            words.push(format!("\\\n  -H 'Content-Type: {kind}'"));
+            words.push(match &content.schema {
+                Some(schema) => format!("-d '{}'", sample(schema, components)),
+                None => "--data-binary @plugin.wasm".to_owned(),
+            });
+        }
+        words.push("\\\n ".to_owned());
+    }
+    words.push(format!("'{address}'"));
+    words.join(" ")
+}

@@ -1,0 +1,28 @@
+//! The host's proof of its identity, for commands that are about to send a token.
+
+use axum::Json;
+use axum::extract;
+use axum::http::Uri;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::State;
+use super::parameters::Parameters;
+use super::problem::Problem;
+use lantern_trust::identity::Nonce;
+
+/// The proof.
+#[derive(Serialize, ToSchema)]
+pub struct Proof {
+    /// HMAC-SHA-256 with the key in the data directory's `host.key`, in base64url.
+    proof: String,
+}
+
+pub async fn prove(extract::State(state): extract::State<State>, uri: Uri) -> Result<Json<Proof>, Problem> {
+    let parameters = Parameters::parse(&uri, &["nonce"])?;
+    let nonce = parameters.parsed("nonce", Nonce::parse)?;
+    let nonce = nonce.ok_or_else(|| Problem::bad_request("nonce is missing"))?;
+    let proof = state.identity.proof(nonce);
+    let proof = proof.ok_or_else(|| Problem::busy("the proof cannot be made"))?;
+    Ok(Json(Proof { proof }))
+}

@@ -1,0 +1,165 @@
+//! Rebuilds: begun, watched and cancelled. How far one is can be asked, or heard as server-sent events until it ends.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract;
+use axum::http::{StatusCode, Uri};
+use axum::response::Sse;
+use axum::response::sse::{Event, KeepAlive};
+use futures_util::Stream;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::State;
+use super::change::{AuditNote, Input, OfPlugin};
+use super::gate::Operator;
+use super::parameters::Parameters;
+use super::problem::Problem;
+use lantern_lifecycle::{Actor, Lifecycle, RebuildRequest, RebuildView};
+use lantern_store::RebuildId;
+
+/// How often those who listen hear how far a rebuild is.
+const TELL_EVERY: Duration = Duration::from_millis(500);
+
+/// What is to be rebuilt.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewRebuild)]
+pub struct Asked {
+    /// Digest, beginning of one, or version number; without it, the version that runs.
+    version: Option<String>,
+    /// From this sequence on, for a plugin with one stream; rows from before are kept.
+    from_sequence: Option<u64>,
+    /// From this time on (RFC 3339); rows from before are kept.
+    from_time: Option<String>,
+    /// Messages a second for each source at the most.
+    #[schema(minimum = 1)]
+    rate: Option<u64>,
+    /// Whether rows are kept whose messages are gone from their stream.
+    #[serde(default)]
+    carry_over: bool,
+    /// Whether tables that the version does not declare are dropped; otherwise they stay.
+    #[serde(default)]
+    drop_undeclared: bool,
+    /// Whether the new tables are taken although their totals differ from those in use and nothing explains it.
+    #[serde(default)]
+    accept_differences: bool,
+    /// For how many seconds the replaced tables are kept, so that a rollback can go back to them; 0 removes them at once.
+    #[serde(default = "keep_old_by_default")]
+    #[schema(default = 86_400)]
+    keep_old_s: u64,
+}
+
+/// A day.
+fn keep_old_by_default() -> u64 {
+    86_400
+}
+
+pub async fn list(
+    extract::State(state): extract::State<State>,
+    uri: Uri,
+) -> Result<Json<Vec<RebuildView>>, Problem> {
+    Parameters::parse(&uri, &[])?;
+    Ok(Json(state.lifecycle.rebuilds().await?))
+}
+
+pub async fn begin(
+    extract::State(state): extract::State<State>,
+    Operator(operator): Operator,
+    OfPlugin(plugin): OfPlugin,
+    note: AuditNote,
+    Input(asked): Input<Asked>,
+) -> Result<(StatusCode, Json<RebuildView>), Problem> {
+    if asked.rate == Some(0) {
+        return Err(Problem::bad_request(
+            "rate is a number of messages a second, at least 1",
+        ));
+    }
+    let digest = match &asked.version {
+        Some(text) => Some(state.lifecycle.meant(plugin.as_str(), text).await?),
+        None => None,
+    };
+    if let Some(digest) = digest {
+        note.digest(digest);
+    }
+    let request = RebuildRequest {
+        digest: digest.map(|digest| digest.to_string()),
+        from_sequence: asked.from_sequence,
+        from_time: asked.from_time,
+        rate: asked.rate,
+        carry_over: asked.carry_over,
+        drop_undeclared: asked.drop_undeclared,
+        accept_differences: asked.accept_differences,
+        keep_old_s: asked.keep_old_s,
+    };
+    let by = Actor(operator.name);
+    let id = state.lifecycle.rebuild(plugin.as_str(), request, &by).await?;
+    note.detail(format!("rebuild {}", id.0));
+    Ok((StatusCode::ACCEPTED, Json(find(&state.lifecycle, id.0).await?)))
+}
+
+pub async fn cancel(
+    extract::State(state): extract::State<State>,
+    Operator(operator): Operator,
+    extract::Path(id): extract::Path<String>,
+    note: AuditNote,
+) -> Result<Json<RebuildView>, Problem> {
+    let id = parse(&id)?;
+    note.detail(format!("rebuild {id}"));
+    let view = find(&state.lifecycle, id).await?;
+    note.plugin(&view.plugin);
+    let by = Actor(operator.name);
+    state.lifecycle.cancel_rebuild(RebuildId(id), &by).await?;
+    Ok(Json(find(&state.lifecycle, id).await?))
+}
+
+pub async fn show(
+    extract::State(state): extract::State<State>,
+    extract::Path(id): extract::Path<String>,
+    uri: Uri,
+) -> Result<Json<RebuildView>, Problem> {
+    Parameters::parse(&uri, &[])?;
+    Ok(Json(find(&state.lifecycle, parse(&id)?).await?))
+}
+
+/// One event now and one each half second, each a rebuild as `show` has it; the stream ends with the rebuild.
+pub async fn events(
+    extract::State(state): extract::State<State>,
+    extract::Path(id): extract::Path<String>,
+    uri: Uri,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    Parameters::parse(&uri, &[])?;
+    let id = parse(&id)?;
+    let first = find(&state.lifecycle, id).await?;
+    let told = futures_util::stream::unfold(
+        (state.lifecycle, Some(first), true),
+        move |(lifecycle, next, now)| async move {
+            let view = next?;
+            if !now {
+                tokio::time::sleep(TELL_EVERY).await;
+            }
+            let view = match now {
+                true => view,
+                false => find(&lifecycle, id).await.ok()?,
+            };
+            let more = (view.state == "running").then(|| view.clone());
+            let event = Event::default().json_data(&view).ok()?;
+            Some((Ok(event), (lifecycle, more, false)))
+        },
+    );
+    Ok(Sse::new(told).keep_alive(KeepAlive::default()))
+}
+
+fn parse(id: &str) -> Result<i64, Problem> {
+    id.parse()
+        .map_err(|_| Problem::bad_request("a rebuild is named by its number"))
+}
+
+async fn find(lifecycle: &Lifecycle, id: i64) -> Result<RebuildView, Problem> {
+    let all = lifecycle.rebuilds().await?;
+    all.into_iter()
+        .find(|view| view.id.0 == id)
+        .ok_or_else(|| Problem::not_found(format!("there is no rebuild {id}")))
+}

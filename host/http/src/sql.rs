@@ -1,0 +1,143 @@
+//! Questions in SQL: for operators, where the setting `http.sql` allows them.
+
+use axum::Json;
+use axum::extract;
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{Array, ObjectBuilder, SchemaType, Type};
+
+use super::State;
+use super::budget::Room;
+use super::csv;
+use super::parameters::Parameters;
+use super::problem::Problem;
+use lantern_store::reader::{SqlAnswer, SqlError, SqlValue};
+
+/// Rows of an answer as JSON.
+const ROWS_MAX: usize = 1_000;
+
+/// Rows of an answer as a file.
+const ROWS_MAX_CSV: usize = 100_000;
+
+/// What a question was answered.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SqlAnswer)]
+pub struct Answer {
+    /// Their names, in order.
+    columns: Vec<String>,
+    /// Each with a value for every column.
+    #[schema(schema_with = rows_of_values)]
+    rows: Vec<Vec<Shown>>,
+    /// Whether there are more rows.
+    truncated: bool,
+    /// How long it took, in milliseconds.
+    elapsed_ms: u64,
+}
+
+/// As [`Shown`] is written.
+fn rows_of_values() -> Array {
+    let value = SchemaType::from_iter([Type::String, Type::Number, Type::Null]);
+    let value = ObjectBuilder::new().schema_type(value).description(Some(
+        "A value: whole numbers beyond 2^53 and numbers that are not finite as text, bytes in base64.",
+    ));
+    Array::new(Array::new(value))
+}
+
+/// A value: whole numbers beyond 2^53 as strings, bytes in base64.
+struct Shown(SqlValue);
+
+impl Serialize for Shown {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        /// Up to here JavaScript reads every whole number exactly.
+        const EXACT: u64 = 1 << 53;
+        match &self.0 {
+            SqlValue::Null => serializer.serialize_none(),
+            SqlValue::Integer(number) if number.unsigned_abs() > EXACT => serializer.collect_str(number),
+            SqlValue::Integer(number) => serializer.serialize_i64(*number),
+            // JSON has no word for infinity.
+            SqlValue::Real(number) if !number.is_finite() => serializer.collect_str(number),
+            SqlValue::Real(number) => serializer.serialize_f64(*number),
+            SqlValue::Text(text) => serializer.serialize_str(text),
+            SqlValue::Blob(bytes) => serializer.serialize_str(&STANDARD.encode(bytes)),
+        }
+    }
+}
+
+pub async fn sql(
+    extract::State(state): extract::State<State>,
+    _room: Room,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let parameters = Parameters::parse(&uri, &["query", "format"])?;
+    if !state.access.config().sql {
+        let problem = Problem::not_found("questions in SQL are not answered by this host");
+        return Err(problem.hint("the setting http.sql = true allows them, for operators"));
+    }
+    let is_csv = parameters.choice("format", &["json", "csv"])? == Some("csv");
+    let question = parameters
+        .get("query")
+        .filter(|text| !text.trim().is_empty())
+        .ok_or_else(|| Problem::bad_request("query is missing: a SELECT"))?;
+    let rows_max = if is_csv { ROWS_MAX_CSV } else { ROWS_MAX };
+    let answer = state.reader.sql(question, rows_max).await?;
+    if is_csv {
+        return Ok(file(&answer));
+    }
+    let shown = |row: Vec<SqlValue>| row.into_iter().map(Shown).collect();
+    let answer = Answer {
+        columns: answer.columns,
+        rows: answer.rows.into_iter().map(shown).collect(),
+        truncated: answer.truncated,
+        elapsed_ms: answer.took.as_millis().try_into().unwrap_or(u64::MAX),
+    };
+    Ok(Json(answer).into_response())
+}
+
+fn file(answer: &SqlAnswer) -> Response {
+    let mut file = Vec::new();
+    csv::line(&mut file, answer.columns.iter().cloned().map(csv::text));
+    let field = |value: &SqlValue| match value {
+        SqlValue::Null => String::new(),
+        SqlValue::Integer(number) => number.to_string(),
+        SqlValue::Real(number) => number.to_string(),
+        SqlValue::Text(text) => csv::text(text.clone()),
+        SqlValue::Blob(bytes) => csv::text(STANDARD.encode(bytes)),
+    };
+    for row in &answer.rows {
+        csv::line(&mut file, row.iter().map(field));
+    }
+    let headers = [
+        (header::CONTENT_TYPE, "text/csv; charset=utf-8; header=present"),
+        (header::CONTENT_DISPOSITION, "attachment; filename=\"answer.csv\""),
+    ];
+    (headers, file).into_response()
+}
+
+impl From<SqlError> for Problem {
+    fn from(error: SqlError) -> Self {
+        match &error {
+            SqlError::Refused(words) => Self::new(
+                StatusCode::BAD_REQUEST,
+                "sql",
+                "The question cannot be answered",
+                format!("query: {words}"),
+            ),
+            SqlError::TimeLimit { .. } => Self::new(
+                // It would take as long the next time.
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "too-slow",
+                "The question takes too long",
+                error.to_string(),
+            ),
+            SqlError::Busy => Self::busy(error.to_string()),
+            SqlError::Unavailable(words) => {
+                tracing::error!(error = words, "a question in SQL could not be asked");
+                Self::internal()
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Rows and values as JSON that keeps every value exact.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::ser::{SerializeMap as _, Serializer};
+use serde::{Serialize, ser};
+use utoipa::openapi::schema::{AdditionalProperties, Object, RefBuilder, SchemaType, Type};
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::pieces;
+use lantern_store::reader::{Cell, RowOrigin, RowPage, RowRecord, Shape};
+
+/// How whole numbers are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Integers {
+    /// As JSON numbers, which JavaScript reads exactly up to 2^53.
+    Numbers,
+    /// As JSON strings.
+    Text,
+}
+
+/// A row as an object of its columns, `_row` and `_origin`.
+pub struct Item {
+    columns: Arc<[String]>,
+    record: RowRecord,
+    integers: Integers,
+}
+
+impl Item {
+    /// The rows of a page.
+    pub fn all(page: RowPage, integers: Integers) -> Vec<Self> {
+        let RowPage { columns, items, .. } = page;
+        let item = |record| Self {
+            columns: Arc::clone(&columns),
+            record,
+            integers,
+        };
+        items.into_iter().map(item).collect()
+    }
+
+    /// Some columns of a row that was read whole, with their names.
+    pub fn chosen(columns: &Arc<[String]>, record: &RowRecord, chosen: &[usize], integers: Integers) -> Self {
+        let cells = chosen.iter().filter_map(|&position| record.cells.get(position));
+        Self {
+            columns: Arc::clone(columns),
+            record: RowRecord {
+                row: record.row,
+                cells: cells.cloned().collect(),
+                origin: record.origin.clone(),
+            },
+            integers,
+        }
+    }
+
+    /// At least how many bytes some columns of a row have.
+    pub fn bytes(record: &RowRecord, chosen: &[usize]) -> usize {
+        let cells = chosen.iter().filter_map(|&position| record.cells.get(position));
+        cells.map(pieces::bytes_of_cell).sum()
+    }
+
+    /// One row with all its columns.
+    pub fn one(shape: &Shape, record: RowRecord, integers: Integers) -> Self {
+        let columns = shape
+            .columns
+            .iter()
+            .map(|column| column.name.to_string())
+            .collect();
+        Self {
+            columns,
+            record,
+            integers,
+        }
+    }
+}
+
+/// Which message a row was last written by.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RowOrigin)]
+pub struct Origin<'a> {
+    /// The source; none where it is not known any more.
+    source: Option<&'a str>,
+    /// Which history of the source.
+    epoch: Option<i64>,
+    /// The sequence of the message in it.
+    sequence: i64,
+}
+
+impl<'a> From<&'a RowOrigin> for Origin<'a> {
+    fn from(origin: &'a RowOrigin) -> Self {
+        Self {
+            source: origin.source.as_deref(),
+            epoch: origin.epoch,
+            sequence: origin.sequence,
+        }
+    }
+}
+
+impl PartialSchema for Item {
+    fn schema() -> RefOr<Schema> {
+        let named = "What names it in its table until a rebuild: a number of 64 bits, as text, because JavaScript rounds those.";
+        let row = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some(named));
+        let origin = RefBuilder::new()
+            .ref_location_from_schema_name(Origin::name())
+            .description(Some("Which message wrote it last."));
+        ObjectBuilder::new()
+            .description(Some(
+                "A row: its columns by name, and `_row` and `_origin`, which no column can be called. \
+                 Times are in RFC 3339, bytes in base64, documents as they are; whole numbers are text \
+                 where `integers=text` was asked for.",
+            ))
+            .property("_row", row)
+            .required("_row")
+            .property("_origin", RefOr::Ref(origin.build()))
+            .required("_origin")
+            .additional_properties(Some(AdditionalProperties::FreeForm(true)))
+            .into()
+    }
+}
+
+impl ToSchema for Item {
+    fn name() -> Cow<'static, str> {
+        "Row".into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((Origin::name().into_owned(), Origin::schema()));
+    }
+}
+
+/// What a cell is that is no document, as [`Shown`] writes it.
+pub fn plain_value() -> Object {
+    let types = SchemaType::from_iter([Type::String, Type::Number, Type::Boolean]);
+    let description = "A value, as rows have it.";
+    ObjectBuilder::new()
+        .schema_type(types)
+        .description(Some(description))
+        .build()
+}
+
+impl Serialize for Item {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.columns.len() + 2))?;
+        for (name, cell) in self.columns.iter().zip(&self.record.cells) {
+            map.serialize_entry(name, &Shown(cell, self.integers))?;
+        }
+        map.serialize_entry("_row", &self.record.row.to_string())?;
+        map.serialize_entry("_origin", &Origin::from(&self.record.origin))?;
+        map.end()
+    }
+}
+
+/// A cell as JSON: times in RFC 3339, bytes in base64, documents as they are.
+pub struct Shown<'a>(pub &'a Cell, pub Integers);
+
+impl Serialize for Shown<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Cell::Null => serializer.serialize_none(),
+            Cell::Boolean(yes) => serializer.serialize_bool(*yes),
+            Cell::Integer(number) if self.1 == Integers::Text => serializer.collect_str(number),
+            Cell::Integer(number) => serializer.serialize_i64(*number),
+            Cell::Real(number) if number.is_finite() => serializer.serialize_f64(*number),
+            // JSON has no word for it, and null would be a lie.
+            Cell::Real(number) => Err(ser::Error::custom(format!("{number} is not finite"))),
+            Cell::Text(text) => serializer.serialize_str(text),
+            Cell::Blob(bytes) => serializer.serialize_str(&STANDARD.encode(bytes)),
+            Cell::Timestamp(time) => serializer.serialize_str(&time.to_rfc3339()),
+            Cell::Json(document) => document.serialize(serializer),
+        }
+    }
+}
+
+/// A value as the name of something: as it stands in JSON, and text without its quotes.
+pub fn word(cell: &Cell) -> String {
+    match cell {
+        Cell::Null => "null".to_owned(),
+        Cell::Boolean(yes) => yes.to_string(),
+        Cell::Integer(number) => number.to_string(),
+        Cell::Real(number) => number.to_string(),
+        Cell::Text(text) => text.clone(),
+        Cell::Blob(bytes) => STANDARD.encode(bytes),
+        Cell::Timestamp(time) => time.to_rfc3339(),
+        Cell::Json(document) => document.get().to_owned(),
+    }
+}

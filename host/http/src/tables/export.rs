@@ -1,0 +1,211 @@
+//! The rows of a selection as a file: read in short pages, so that however long a client takes, no reader holds up the
+//! write-ahead log and no more than a page is in memory. A page is read when there is room for it.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract;
+use axum::http::{Uri, header};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::stream;
+
+use super::NameOfTable;
+use super::cells::{Integers, word};
+use super::pieces::{Frame, Pieces, bytes_of};
+use super::{rows, selection};
+use crate::State;
+use crate::budget::{PIECE_BYTES, Reservation, Room};
+use crate::csv;
+use crate::problem::Problem;
+use lantern_store::reader::{Cell, ReadError, Reader, RowPage, RowQuery, RowRecord, Shape};
+
+/// Rows that are read at once; a page also ends at the reader's own limit of bytes.
+const PAGE: u32 = 500;
+
+/// How long an export waits for room for its next page before it breaks off.
+const WAIT: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Csv,
+    Jsonl,
+}
+
+pub async fn export(
+    extract::State(state): extract::State<State>,
+    table: NameOfTable,
+    room: Room,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let parameters = selection::read(&uri, &["format", "sort", "order", "columns"])?;
+    let format = match parameters.choice("format", &["csv", "jsonl"])? {
+        Some("csv") => Format::Csv,
+        Some(_) => Format::Jsonl,
+        None => return Err(Problem::bad_request("format is missing: csv or jsonl")),
+    };
+    let shape = table.shape(&state.reader).await?;
+    let query = RowQuery {
+        selection: selection::parse(&shape, &parameters)?,
+        sort: rows::sort(&shape, &parameters)?,
+        columns: rows::columns(&shape, &parameters)?,
+        limit: PAGE,
+        after: None,
+    };
+    let (kind, ending) = match format {
+        Format::Csv => ("text/csv; charset=utf-8; header=present", "csv"),
+        Format::Jsonl => ("application/x-ndjson", "jsonl"),
+    };
+    let disposition = format!("attachment; filename=\"{}.{ending}\"", shape.entry.name);
+    let mut export = Export {
+        integers: selection::integers(&parameters)?,
+        reader: state.reader,
+        shape,
+        query,
+        format,
+        room,
+        page: None,
+        ended: false,
+    };
+    // What cannot be read at all is said as a problem; later the answer can only break off.
+    let first = export.next().await.map_err(|error| match error {
+        ExportError::Read(error) => Problem::from(error),
+        ExportError::Json(error) => {
+            tracing::error!(%error, "a row cannot be exported");
+            Problem::internal()
+        }
+        ExportError::NoRoom => Problem::busy(error.to_string()),
+    })?;
+    let parts = stream::try_unfold((first, export), async |(ready, mut export)| match ready {
+        Some(part) => Ok::<_, ExportError>(Some((part, (None, export)))),
+        None => Ok(export.next().await?.map(|part| (part, (None, export)))),
+    });
+    let headers = [
+        (header::CONTENT_TYPE, kind.to_owned()),
+        (header::CONTENT_DISPOSITION, disposition),
+    ];
+    Ok((headers, Body::from_stream(parts)).into_response())
+}
+
+/// Why an export breaks off; the client sees that it is not whole.
+#[derive(Debug, thiserror::Error)]
+enum ExportError {
+    #[error("read rows")]
+    Read(#[from] ReadError),
+    #[error("write a row as JSON")]
+    Json(#[from] serde_json::Error),
+    #[error("there was no memory for the next page in time")]
+    NoRoom,
+}
+
+/// An export that is under way.
+struct Export {
+    reader: Reader,
+    shape: Shape,
+    query: RowQuery,
+    format: Format,
+    integers: Integers,
+    room: Room,
+    /// The page in hand.
+    page: Option<Page>,
+    ended: bool,
+}
+
+/// A page of the file that is being written.
+enum Page {
+    Csv(CsvPage),
+    Jsonl(Pieces),
+}
+
+impl Export {
+    /// The next part of the file; none at its end.
+    async fn next(&mut self) -> Result<Option<Bytes>, ExportError> {
+        loop {
+            let part = match &mut self.page {
+                Some(Page::Csv(page)) => page.next(),
+                Some(Page::Jsonl(page)) => page.next()?,
+                None => None,
+            };
+            if part.is_some() || self.ended {
+                return Ok(part);
+            }
+            let is_first = self.page.is_none();
+            // What the page before took is given back first.
+            self.page = None;
+            let reservation = match self.room.take() {
+                Some(reservation) => reservation,
+                None => self.room.another(WAIT).await.ok_or(ExportError::NoRoom)?,
+            };
+            let page = self.reader.rows(&self.shape, &self.query).await?;
+            self.query.after.clone_from(&page.next);
+            self.ended = page.next.is_none();
+            self.page = Some(self.page_of(page, is_first, reservation)?);
+        }
+    }
+
+    fn page_of(
+        &self,
+        page: RowPage,
+        is_first: bool,
+        reservation: Reservation,
+    ) -> Result<Page, serde_json::Error> {
+        Ok(match self.format {
+            Format::Csv => Page::Csv(CsvPage::new(page, is_first, reservation)),
+            Format::Jsonl => {
+                let after = if page.items.is_empty() { "" } else { "\n" };
+                let frame = Frame {
+                    before: Vec::new(),
+                    between: b"\n",
+                    after: after.into(),
+                };
+                Page::Jsonl(Pieces::new(page, self.integers, frame, Some(reservation))?)
+            }
+        })
+    }
+}
+
+/// Rows as lines.
+struct CsvPage {
+    header: Option<Vec<u8>>,
+    rows: std::vec::IntoIter<RowRecord>,
+    held: usize,
+    reservation: Reservation,
+}
+
+impl CsvPage {
+    fn new(page: RowPage, with_header: bool, reservation: Reservation) -> Self {
+        let header = with_header.then(|| {
+            let mut header = Vec::new();
+            csv::line(&mut header, page.columns.iter().map(String::as_str));
+            header
+        });
+        Self {
+            header,
+            held: page.items.iter().map(bytes_of).sum(),
+            rows: page.items.into_iter(),
+            reservation,
+        }
+    }
+
+    fn next(&mut self) -> Option<Bytes> {
+        let mut part = self.header.take().unwrap_or_default();
+        while part.len() < PIECE_BYTES {
+            let Some(record) = self.rows.next() else {
+                break;
+            };
+            self.held -= bytes_of(&record);
+            csv::line(&mut part, record.cells.into_iter().map(field));
+        }
+        self.reservation.shrink(self.held + part.len() + PIECE_BYTES);
+        (!part.is_empty()).then(|| part.into())
+    }
+}
+
+/// A cell as a field.
+fn field(cell: Cell) -> String {
+    match cell {
+        Cell::Null => String::new(),
+        Cell::Text(text) => csv::text(text),
+        Cell::Json(_) | Cell::Blob(_) => csv::text(word(&cell)),
+        cell => word(&cell),
+    }
+}

@@ -1,0 +1,109 @@
+//! Rows over time.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract;
+use axum::http::Uri;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::NameOfTable;
+use super::cells::word;
+use super::facets::grouping;
+use super::selection;
+use crate::State;
+use crate::problem::Problem;
+use lantern_store::reader::{Bucket, Shape};
+
+/// Buckets that are asked for when nothing is said.
+pub const BUCKETS_DEFAULT: u32 = 60;
+
+/// Buckets at most.
+pub const BUCKETS_MAX: u32 = 1_000;
+
+/// Rows over time, in buckets of one width that follow each other without a hole. Where the question leaves an end of the
+/// range open, the range ends with the table's rows, without the few outliers that would make it many times as long.
+#[derive(Serialize, ToSchema)]
+pub struct Histogram {
+    /// RFC 3339; none where there is no row.
+    from: Option<String>,
+    /// The end of the last bucket; none where there is no row.
+    to: Option<String>,
+    /// Width of a bucket, in milliseconds.
+    bucket_ms: i64,
+    /// Rows of the selection before `from`, where the question leaves the beginning open.
+    earlier: u64,
+    /// Rows of the selection at `to` or later, where the question leaves the end open.
+    later: u64,
+    /// In the order of time.
+    buckets: Vec<OneBucket>,
+    /// Whether all rows were counted.
+    exact: bool,
+}
+
+/// One of them.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Bucket)]
+pub struct OneBucket {
+    /// RFC 3339.
+    start: String,
+    /// Rows in it.
+    count: u64,
+    /// Rows by value of the column that was asked for; rows with rarer values or none are only in `count`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    by: Option<BTreeMap<String, u64>>,
+}
+
+pub async fn histogram(
+    extract::State(state): extract::State<State>,
+    table: NameOfTable,
+    uri: Uri,
+) -> Result<Json<Histogram>, Problem> {
+    let parameters = selection::read(&uri, &["buckets", "by"])?;
+    let count = parameters
+        .number("buckets", 1, BUCKETS_MAX)?
+        .unwrap_or(BUCKETS_DEFAULT);
+    let shape = table.shape(&state.reader).await?;
+    needs_time(&shape)?;
+    let selection = selection::parse(&shape, &parameters)?;
+    let by = grouping(&shape, &parameters)?;
+    let histogram = state.reader.histogram(&shape, &selection, count, by).await?;
+    let Some(buckets) = histogram.buckets else {
+        return Ok(Json(Histogram {
+            from: None,
+            to: None,
+            bucket_ms: 0,
+            earlier: 0,
+            later: 0,
+            buckets: Vec::new(),
+            exact: true,
+        }));
+    };
+    let bucket = |(number, Bucket { rows, by: values }): (i64, Bucket)| OneBucket {
+        start: buckets.start(number).to_rfc3339(),
+        count: rows,
+        by: by.map(|_| values.iter().map(|(value, rows)| (word(value), *rows)).collect()),
+    };
+    Ok(Json(Histogram {
+        from: Some(buckets.from.to_rfc3339()),
+        to: Some(buckets.to.to_rfc3339()),
+        bucket_ms: buckets.width_ms,
+        earlier: histogram.earlier,
+        later: histogram.later,
+        buckets: (0..).zip(histogram.counts).map(bucket).collect(),
+        exact: true,
+    }))
+}
+
+/// Nothing can be shown over time where there is none.
+pub fn needs_time(shape: &Shape) -> Result<(), Problem> {
+    match shape.time() {
+        Some(_) => Ok(()),
+        None => Err(Problem::bad_request(format!(
+            "table {} has no column with the role time",
+            shape.entry.name
+        ))),
+    }
+}

@@ -1,0 +1,271 @@
+//! Rows as JSON in pieces: rendered when the client takes them, so that what waits is the rows as they are stored and one
+//! piece. A long value is rendered in parts as well.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::value::RawValue;
+
+use super::cells::{Integers, Origin, Shown};
+use crate::budget::{PIECE_BYTES, Reservation};
+use lantern_store::reader::{Cell, RowPage, RowRecord};
+
+/// Values up to this size are rendered at once.
+const SHORT_BYTES: usize = 1 << 10;
+/// A part of a long value; a control character becomes six bytes. A multiple of three, so that base64 needs no padding
+/// between parts.
+const PART_BYTES: usize = 6 << 10;
+
+/// The rows of a page, to be rendered.
+pub struct Pieces {
+    columns: Vec<Vec<u8>>,
+    rows: std::vec::IntoIter<RowRecord>,
+    integers: Integers,
+    /// What stands before the first row, between two and behind the last.
+    frame: Frame,
+    is_first: bool,
+    /// What is rendered next.
+    parts: VecDeque<Part>,
+    /// Bytes of the row in hand and of those behind it.
+    held: usize,
+    bytes_of_row: usize,
+    reservation: Option<Reservation>,
+    is_done: bool,
+}
+
+/// What stands around rows.
+pub struct Frame {
+    pub before: Vec<u8>,
+    pub between: &'static [u8],
+    pub after: Vec<u8>,
+}
+
+enum Part {
+    Bytes(Vec<u8>),
+    Text(String, usize),
+    Blob(Vec<u8>, usize),
+    Document(Box<RawValue>, usize),
+}
+
+impl Pieces {
+    /// Renders a page. What is reserved is given back as rows are sent.
+    ///
+    /// # Errors
+    /// When a value cannot be written as JSON.
+    pub fn new(
+        page: RowPage,
+        integers: Integers,
+        frame: Frame,
+        reservation: Option<Reservation>,
+    ) -> Result<Self, serde_json::Error> {
+        let RowPage { columns, items, .. } = page;
+        for cell in items.iter().flat_map(|record| &record.cells) {
+            if let Cell::Real(_) = cell {
+                // The only kind of value that may fail, found before anything is sent.
+                serde_json::to_writer(std::io::sink(), &Shown(cell, integers))?;
+            }
+        }
+        let mut pieces = Self {
+            columns: names(&columns)?,
+            held: items.iter().map(bytes_of).sum(),
+            rows: items.into_iter(),
+            integers,
+            parts: VecDeque::from([Part::Bytes(frame.before.clone())]),
+            frame,
+            is_first: true,
+            bytes_of_row: 0,
+            reservation,
+            is_done: false,
+        };
+        pieces.shrink();
+        Ok(pieces)
+    }
+
+    /// The next piece; none at the end.
+    ///
+    /// # Errors
+    /// When a value cannot be written as JSON.
+    pub fn next(&mut self) -> Result<Option<Bytes>, serde_json::Error> {
+        let mut piece = Vec::new();
+        while piece.len() < PIECE_BYTES {
+            match self.parts.pop_front() {
+                Some(part) => {
+                    if let Some(rest) = part.write(&mut piece)? {
+                        self.parts.push_front(rest);
+                    }
+                }
+                None if self.is_done => break,
+                None => self.begin_row()?,
+            }
+        }
+        Ok((!piece.is_empty()).then(|| piece.into()))
+    }
+
+    /// Whether all has been rendered.
+    pub fn is_at_end(&self) -> bool {
+        self.is_done && self.parts.is_empty()
+    }
+
+    fn shrink(&mut self) {
+        if let Some(reservation) = &mut self.reservation {
+            // The piece in hand, and those that the connection has.
+            reservation.shrink(self.held + 2 * PIECE_BYTES);
+        }
+    }
+
+    fn begin_row(&mut self) -> Result<(), serde_json::Error> {
+        self.held -= self.bytes_of_row;
+        self.bytes_of_row = 0;
+        self.shrink();
+        let Some(record) = self.rows.next() else {
+            self.is_done = true;
+            self.parts
+                .push_back(Part::Bytes(std::mem::take(&mut self.frame.after)));
+            return Ok(());
+        };
+        self.bytes_of_row = bytes_of(&record);
+        let mut text = match std::mem::take(&mut self.is_first) {
+            true => Vec::new(),
+            false => self.frame.between.to_vec(),
+        };
+        text.push(b'{');
+        for (name, cell) in self.columns.iter().zip(record.cells) {
+            text.extend_from_slice(name);
+            let part = match cell {
+                Cell::Text(value) if value.len() > SHORT_BYTES => Part::Text(value, 0),
+                Cell::Blob(value) if value.len() > SHORT_BYTES => Part::Blob(value, 0),
+                Cell::Json(value) if value.get().len() > SHORT_BYTES => Part::Document(value, 0),
+                short => {
+                    serde_json::to_writer(&mut text, &Shown(&short, self.integers))?;
+                    text.push(b',');
+                    continue;
+                }
+            };
+            let quote: &[u8] = if matches!(part, Part::Document(..)) {
+                b""
+            } else {
+                b"\""
+            };
+            text.extend_from_slice(quote);
+            self.parts.push_back(Part::Bytes(std::mem::take(&mut text)));
+            self.parts.push_back(part);
+            text.extend_from_slice(quote);
+            text.push(b',');
+        }
+        text.extend_from_slice(format!("\"_row\":\"{}\",\"_origin\":", record.row).as_bytes());
+        serde_json::to_writer(&mut text, &Origin::from(&record.origin))?;
+        text.push(b'}');
+        self.parts.push_back(Part::Bytes(text));
+        Ok(())
+    }
+}
+
+impl Part {
+    /// Renders a part of it. Returns what is left.
+    fn write(self, piece: &mut Vec<u8>) -> Result<Option<Self>, serde_json::Error> {
+        Ok(match self {
+            Self::Bytes(bytes) => {
+                piece.extend_from_slice(&bytes);
+                None
+            }
+            Self::Text(text, from) => {
+                let to = text.floor_char_boundary(from + PART_BYTES);
+                let quoted = serde_json::to_string(&text[from..to])?;
+                piece.extend_from_slice(&quoted.as_bytes()[1..quoted.len() - 1]);
+                (to < text.len()).then_some(Self::Text(text, to))
+            }
+            Self::Blob(bytes, from) => {
+                let to = bytes.len().min(from + PART_BYTES);
+                piece.extend_from_slice(STANDARD.encode(&bytes[from..to]).as_bytes());
+                (to < bytes.len()).then_some(Self::Blob(bytes, to))
+            }
+            Self::Document(document, from) => {
+                let text = document.get().as_bytes();
+                let to = text.len().min(from + PART_BYTES);
+                piece.extend_from_slice(&text[from..to]);
+                (to < text.len()).then_some(Self::Document(document, to))
+            }
+        })
+    }
+}
+
+/// The names of columns as they stand before values.
+fn names(columns: &Arc<[String]>) -> Result<Vec<Vec<u8>>, serde_json::Error> {
+    let name = |name: &String| {
+        let mut name = serde_json::to_vec(name)?;
+        name.push(b':');
+        Ok(name)
+    };
+    columns.iter().map(name).collect()
+}
+
+/// About what a row takes in memory.
+pub fn bytes_of(record: &RowRecord) -> usize {
+    record.cells.iter().map(|cell| 32 + bytes_of_cell(cell)).sum()
+}
+
+/// What a value takes besides its place in the row.
+pub fn bytes_of_cell(cell: &Cell) -> usize {
+    match cell {
+        Cell::Text(text) => text.len(),
+        Cell::Blob(bytes) => bytes.len(),
+        Cell::Json(document) => document.get().len(),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tables::Item;
+    use lantern_store::reader::RowOrigin;
+
+    #[test]
+    fn pieces_are_the_same_json_as_the_whole() {
+        let origin = RowOrigin {
+            source: Some("s\"".to_owned()),
+            epoch: Some(1),
+            sequence: 2,
+            number: 3,
+            row: 4,
+        };
+        let long = "ä\u{1}\"\\\n😀".repeat(20_000);
+        let document = serde_json::to_string(&[&long, "x"]).unwrap();
+        let record = |number| RowRecord {
+            row: number,
+            cells: vec![
+                Cell::Text(long.clone()),
+                Cell::Null,
+                Cell::Blob(vec![7; 100_001]),
+                Cell::Json(RawValue::from_string(document.clone()).unwrap()),
+                Cell::Integer(i64::MAX),
+                Cell::Text("short".to_owned()),
+            ],
+            origin: origin.clone(),
+        };
+        let columns: Arc<[String]> = ["a", "b", "c", "d", "e", "f"].map(str::to_owned).into();
+        let page = || RowPage {
+            columns: Arc::clone(&columns),
+            items: vec![record(1), record(2)],
+            next: None,
+        };
+        let whole = serde_json::to_vec(&Item::all(page(), Integers::Text)).unwrap();
+        let frame = Frame {
+            before: b"[".to_vec(),
+            between: b",",
+            after: b"]".to_vec(),
+        };
+        let mut pieces = Pieces::new(page(), Integers::Text, frame, None).unwrap();
+        let mut joined = Vec::new();
+        while let Some(piece) = pieces.next().unwrap() {
+            // A piece ends behind the part that fills it.
+            assert!(piece.len() <= PIECE_BYTES + 6 * PART_BYTES, "{}", piece.len());
+            joined.extend_from_slice(&piece);
+        }
+        assert!(pieces.is_at_end());
+        assert!(joined == whole, "the pieces differ from the whole");
+    }
+}

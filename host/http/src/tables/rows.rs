@@ -1,0 +1,124 @@
+//! The rows of a table in pages.
+
+use axum::body::Body;
+use axum::extract;
+use axum::http::{Uri, header};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::stream;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::NameOfTable;
+use super::cells::Item;
+use super::pieces::{Frame, Pieces};
+use super::selection;
+use crate::State;
+use crate::budget::Room;
+use crate::cursor;
+use crate::parameters::Parameters;
+use crate::problem::Problem;
+use lantern_store::reader::{RowQuery, Shape, Sort, can_sort};
+
+/// One page, as [`Pieces`] writes it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RowPage)]
+pub struct Rows {
+    /// The rows, in order.
+    items: Vec<Item>,
+    /// Where the next page begins; none at the end.
+    next_cursor: Option<String>,
+}
+
+pub async fn rows(
+    extract::State(state): extract::State<State>,
+    table: NameOfTable,
+    room: Room,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let parameters = selection::read(&uri, &["limit", "cursor", "sort", "order", "columns"])?;
+    let limit = parameters.limit()?;
+    let shape = table.shape(&state.reader).await?;
+    let sort = sort(&shape, &parameters)?;
+    let list = list_name(&shape, sort, &parameters);
+    let after = parameters
+        .get("cursor")
+        .map(|text| cursor::place(&list, text))
+        .transpose()?;
+    let query = RowQuery {
+        selection: selection::parse(&shape, &parameters)?,
+        sort,
+        columns: columns(&shape, &parameters)?,
+        limit,
+        after,
+    };
+    let integers = selection::integers(&parameters)?;
+    let page = state.reader.rows(&shape, &query).await?;
+    let next_cursor = page.next.as_ref().map(|place| cursor::of_place(&list, place));
+    let mut after = b"],\"next_cursor\":".to_vec();
+    let frame = serde_json::to_writer(&mut after, &next_cursor).map(|()| Frame {
+        before: b"{\"items\":[".to_vec(),
+        between: b",",
+        after: [&after[..], b"}"].concat(),
+    });
+    let body = frame.and_then(|frame| body_of(Pieces::new(page, integers, frame, room.take())?));
+    let body = body.map_err(|error| {
+        tracing::error!(%error, "a row cannot be written as JSON");
+        Problem::internal()
+    })?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// The body of an answer: at once where it is one piece, else piece by piece.
+fn body_of(mut pieces: Pieces) -> Result<Body, serde_json::Error> {
+    let first = pieces.next()?.unwrap_or_default();
+    if pieces.is_at_end() {
+        return Ok(first.into());
+    }
+    let parts = stream::try_unfold((Some(first), pieces), async |(ready, mut pieces)| {
+        let part = match ready {
+            Some(part) => Some(part),
+            None => pieces.next()?,
+        };
+        Ok::<_, serde_json::Error>(part.map(|part| (part, (None, pieces))))
+    });
+    Ok(Body::from_stream(parts))
+}
+
+/// What the cursors of a list of rows belong to.
+fn list_name(shape: &Shape, sort: Sort, parameters: &Parameters) -> String {
+    let by = sort
+        .column
+        .map_or("", |column| shape.columns[column].name.as_str());
+    let direction = if sort.descending { "desc" } else { "asc" };
+    let fingerprint = selection::fingerprint(parameters);
+    format!("rows {} {direction}:{by} {fingerprint}", shape.entry.name)
+}
+
+/// The columns that are wanted; all of them when nothing is said.
+pub fn columns(shape: &Shape, parameters: &Parameters) -> Result<Vec<usize>, Problem> {
+    let chosen = selection::columns(shape, parameters, "columns")?;
+    Ok(chosen.unwrap_or_else(|| (0..shape.columns.len()).collect()))
+}
+
+/// In which order: `sort=COLUMN` or `sort=-COLUMN`; `order=` by arrival; else the newest first, by the time column where
+/// there is one.
+pub fn sort(shape: &Shape, parameters: &Parameters) -> Result<Sort, Problem> {
+    let order = parameters.choice("order", &["asc", "desc"])?;
+    let (column, descending) = match (parameters.get("sort"), order) {
+        (Some(_), Some(_)) => {
+            return Err(Problem::bad_request("sort and order cannot be given together"));
+        }
+        (Some(text), None) => {
+            let name = text.strip_prefix('-');
+            let column = selection::column(shape, "sort", name.unwrap_or(text))?;
+            let column_type = shape.columns[column].column_type;
+            if !can_sort(column_type) {
+                return Err(Problem::bad_request(format!("sort: {column_type} has no order")));
+            }
+            (Some(column), name.is_some())
+        }
+        (None, Some(order)) => (None, order == "desc"),
+        (None, None) => (shape.time(), true),
+    };
+    Ok(Sort { column, descending })
+}

@@ -1,0 +1,274 @@
+//! The language in which clients say which rows they mean: `filter=COLUMN OP VALUE`, `search=`, `from=` and `to=`.
+//! Each value is parsed by its column's type, and what cannot be understood is answered with the parameter's name.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest as _, Sha256};
+
+use super::cells::Integers;
+use crate::openapi::{Query, choice, repeated, text};
+use crate::parameters::{self, Parameters};
+use crate::problem::Problem;
+use lantern_model::batch::{Timestamp, Value, clean_text};
+use lantern_model::schema::ColumnType;
+use lantern_store::reader::{Comparison, Condition, Selection, Shape, Test};
+
+/// The parameters of every question about the rows of a table.
+pub const NAMES: [&str; 5] = ["filter", "search", "from", "to", "integers"];
+
+/// The one that may be given more than once.
+pub const REPEATED: [&str; 1] = ["filter"];
+
+/// Conditions of one question; each is a comparison for every row that is looked at.
+const FILTERS_MAX: usize = 50;
+
+/// Longest text that is looked for; it is compared at every letter of a text.
+const SOUGHT_BYTES_MAX: usize = 1_024;
+
+/// The same for the API's document.
+pub fn described() -> [Query; 5] {
+    let filter = "A condition: a column, one of `=` `!=` `<` `<=` `>` `>=` `~` (has this text in it) \
+                  `!~` (has not) `^=` (begins with it), and a value; or a column with `:null` or `:set`. \
+                  Several with `=` on one column are alternatives, everything else has to hold as well. \
+                  Values are read by their column's type; bytes are base64.";
+    let moment = |name, words: &str| {
+        let forms = "RFC 3339, or relative, such as `now-15m`, with one of `s` `m` `h` `d` `w`.";
+        text(name, format!("{words} {forms}"))
+    };
+    [
+        repeated("filter", FILTERS_MAX, filter).example(serde_json::json!(["kind=error", "bytes>=1000"])),
+        text(
+            "search",
+            "Text that any column of text or JSON has in it, whatever the case of ASCII letters.",
+        ),
+        moment("from", "Rows from this time on, by the time column.").example("now-1h"),
+        moment("to", "Rows before this time.").example("now"),
+        integers_described(),
+    ]
+}
+
+/// How whole numbers are to be written, for the API's document.
+pub fn integers_described() -> Query {
+    let words = "How whole numbers of rows are written: as text for those who read JSON with doubles.";
+    choice("integers", &["number", "text"], words)
+}
+
+/// Reads the parameters of a question about rows: those of every one, and `more`.
+pub fn read(uri: &axum::http::Uri, more: &[&str]) -> Result<Parameters, Problem> {
+    Parameters::parse_repeating(uri, &[&NAMES[..], more].concat(), &REPEATED)
+}
+
+/// Which rows the parameters mean.
+pub fn parse(shape: &Shape, parameters: &Parameters) -> Result<Selection, Problem> {
+    let now = Timestamp::now();
+    let mut selection = Selection::default();
+    for (index, text) in parameters.all("filter").enumerate() {
+        if index >= FILTERS_MAX {
+            return Err(Problem::bad_request(format!(
+                "there are more than {FILTERS_MAX} filters"
+            )));
+        }
+        let condition = condition(shape, text, now)
+            .map_err(|reason| Problem::bad_request(format!("filter={}: {reason}", clean_text(text, 200))))?;
+        add(&mut selection, condition);
+    }
+    if let Some(text) = parameters.get("search").filter(|text| !text.is_empty()) {
+        selection.search =
+            Some(sought(text).map_err(|reason| Problem::bad_request(format!("search: {reason}")))?);
+    }
+    let moment = |name: &str| -> Result<Option<Timestamp>, Problem> {
+        let time = parameters.parsed(name, |text| parameters::moment(name, text, now))?;
+        match (time, shape.time()) {
+            (Some(_), None) => Err(Problem::bad_request(format!(
+                "{name}: table {} has no column with the role time",
+                shape.entry.name
+            ))),
+            (time, _) => Ok(time),
+        }
+    };
+    selection.from = moment("from")?;
+    selection.to = moment("to")?;
+    if let (Some(from), Some(to)) = (selection.from, selection.to)
+        && from >= to
+    {
+        return Err(Problem::bad_request("from is not before to"));
+    }
+    Ok(selection)
+}
+
+/// How whole numbers are to be written.
+pub fn integers(parameters: &Parameters) -> Result<Integers, Problem> {
+    Ok(match parameters.choice("integers", &["text", "number"])? {
+        Some("text") => Integers::Text,
+        _ => Integers::Numbers,
+    })
+}
+
+/// What tells one question from another, so that a cursor is not taken for another's: not what the values are, which for
+/// relative times change, but what was written.
+pub fn fingerprint(parameters: &Parameters) -> String {
+    let mut digest = Sha256::new();
+    for name in ["filter", "search", "from", "to"] {
+        for text in parameters.all(name) {
+            for part in [name, text] {
+                digest.update((part.len() as u64).to_be_bytes());
+                digest.update(part);
+            }
+        }
+    }
+    let digest = digest.finalize();
+    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The position of the column that a parameter names.
+pub fn column(shape: &Shape, parameter: &str, name: &str) -> Result<usize, Problem> {
+    shape.position(name).ok_or_else(|| {
+        Problem::bad_request(format!(
+            "{parameter}: table {} has no column {:?}",
+            shape.entry.name,
+            clean_text(name, 80)
+        ))
+    })
+}
+
+/// The positions of the columns that a parameter lists; none when it is not given.
+pub fn columns(
+    shape: &Shape,
+    parameters: &Parameters,
+    parameter: &str,
+) -> Result<Option<Vec<usize>>, Problem> {
+    let Some(text) = parameters.get(parameter) else {
+        return Ok(None);
+    };
+    let mut positions = Vec::new();
+    for name in text.split(',').filter(|name| !name.is_empty()) {
+        let position = column(shape, parameter, name)?;
+        if !positions.contains(&position) {
+            positions.push(position);
+        }
+    }
+    Ok(Some(positions))
+}
+
+/// Several values of one column are alternatives; every other condition stands for itself.
+fn add(selection: &mut Selection, condition: Condition) {
+    if let Test::OneOf { values, null } = &condition.test {
+        let same = selection
+            .conditions
+            .iter_mut()
+            .find_map(|known| match &mut known.test {
+                Test::OneOf { values, null } if known.column == condition.column => Some((values, null)),
+                _ => None,
+            });
+        if let Some((known, known_null)) = same {
+            for value in values {
+                if !known.contains(value) {
+                    known.push(value.clone());
+                }
+            }
+            *known_null |= null;
+            return;
+        }
+    }
+    selection.conditions.push(condition);
+}
+
+fn condition(shape: &Shape, text: &str, now: Timestamp) -> Result<Condition, String> {
+    let end = text
+        .find(|letter: char| !(letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_'))
+        .unwrap_or(text.len());
+    let (name, rest) = text.split_at(end);
+    let column = shape.position(name).ok_or_else(|| {
+        format!(
+            "table {} has no column {:?}",
+            shape.entry.name,
+            clean_text(name, 80)
+        )
+    })?;
+    let column_type = shape.columns[column].column_type;
+    let value = |text: &str| value(column_type, text, now);
+    let compared = |comparison, text: &str| {
+        if matches!(
+            column_type,
+            ColumnType::Boolean | ColumnType::Blob | ColumnType::Json
+        ) {
+            return Err(format!("{column_type} has no order; use = or !="));
+        }
+        Ok(Test::Compare(comparison, value(text)?))
+    };
+    let texts = |text: &str| {
+        if matches!(column_type, ColumnType::Text | ColumnType::Json) {
+            sought(text)
+        } else {
+            Err(format!("{name} is {column_type}, and only text can be searched"))
+        }
+    };
+    // The longer signs first.
+    let test = if let Some(rest) = rest.strip_prefix("!=") {
+        Test::Not(value(rest)?)
+    } else if let Some(rest) = rest.strip_prefix("<=") {
+        compared(Comparison::AtMost, rest)?
+    } else if let Some(rest) = rest.strip_prefix(">=") {
+        compared(Comparison::AtLeast, rest)?
+    } else if let Some(rest) = rest.strip_prefix("!~") {
+        Test::Lacks(texts(rest)?)
+    } else if let Some(rest) = rest.strip_prefix("^=") {
+        Test::BeginsWith(texts(rest)?)
+    } else if let Some(rest) = rest.strip_prefix('=') {
+        let values = vec![value(rest)?];
+        Test::OneOf { values, null: false }
+    } else if let Some(rest) = rest.strip_prefix('<') {
+        compared(Comparison::Less, rest)?
+    } else if let Some(rest) = rest.strip_prefix('>') {
+        compared(Comparison::Greater, rest)?
+    } else if let Some(rest) = rest.strip_prefix('~') {
+        Test::Contains(texts(rest)?)
+    } else if rest == ":null" {
+        let values = Vec::new();
+        Test::OneOf { values, null: true }
+    } else if rest == ":set" {
+        Test::Set
+    } else {
+        return Err("after the column comes one of = != < <= > >= ~ !~ ^= :null :set".to_owned());
+    };
+    Ok(Condition { column, test })
+}
+
+fn sought(text: &str) -> Result<String, String> {
+    if text.len() > SOUGHT_BYTES_MAX {
+        return Err(format!("the text is longer than {SOUGHT_BYTES_MAX} bytes"));
+    }
+    no_nul(text)
+}
+
+/// SQLite ends a text at it.
+fn no_nul(text: &str) -> Result<String, String> {
+    match text.contains('\0') {
+        true => Err("a text has no NUL".to_owned()),
+        false => Ok(text.to_owned()),
+    }
+}
+
+/// A value by the type of its column.
+fn value(column_type: ColumnType, text: &str, now: Timestamp) -> Result<Value, String> {
+    let wrong = |what: &str| format!("{:?} is not {what}", clean_text(text, 80));
+    Ok(match column_type {
+        ColumnType::Boolean => match text {
+            "true" => Value::Boolean(true),
+            "false" => Value::Boolean(false),
+            _ => return Err(wrong("true or false")),
+        },
+        ColumnType::Integer => Value::Integer(text.parse().map_err(|_| wrong("a whole number of 64 bits"))?),
+        ColumnType::Real => {
+            let number: f64 = text.parse().map_err(|_| wrong("a number"))?;
+            if !number.is_finite() {
+                return Err(wrong("a finite number"));
+            }
+            Value::Real(number)
+        }
+        ColumnType::Text => Value::Text(no_nul(text)?),
+        ColumnType::Json => Value::Json(no_nul(text)?),
+        ColumnType::Timestamp => Value::Timestamp(parameters::moment("the value", text, now)?),
+        ColumnType::Blob => Value::Blob(STANDARD.decode(text).map_err(|_| wrong("base64"))?),
+    })
+}

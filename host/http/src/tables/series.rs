@@ -1,0 +1,131 @@
+//! Quantities over time.
+
+use axum::Json;
+use axum::extract;
+use axum::http::Uri;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::NameOfTable;
+use super::cells::word;
+use super::facets::grouping;
+use super::histogram::{BUCKETS_MAX, needs_time};
+use super::selection;
+use crate::State;
+use crate::problem::Problem;
+use lantern_model::schema::ColumnType;
+use lantern_store::reader::{Aggregate, Line, SeriesQuery, Shape};
+
+/// Buckets that are asked for when nothing is said.
+pub const BUCKETS_DEFAULT: u32 = 120;
+
+/// What can be made of the values of a bucket.
+pub const OPERATIONS: [&str; 8] = ["avg", "min", "max", "sum", "count", "p50", "p95", "p99"];
+
+/// Measures in one question; each is a look at all rows.
+pub const MEASURES_MAX: usize = 8;
+
+/// Lines over time.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SeriesAnswer)]
+pub struct Series {
+    /// RFC 3339; none where there is no row.
+    from: Option<String>,
+    /// The end of the last bucket; none where there is no row.
+    to: Option<String>,
+    /// Width of a bucket, in milliseconds.
+    bucket_ms: i64,
+    /// The lines.
+    series: Vec<OneLine>,
+    /// Whether the column of `by` has more values than lines.
+    more: bool,
+    /// Whether all rows were looked at; otherwise the newest ones stand for them.
+    exact: bool,
+}
+
+/// One line.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Series)]
+pub struct OneLine {
+    /// The column; `rows` where rows are counted.
+    measure: String,
+    /// The value of the column of `by`.
+    key: Option<String>,
+    /// Milliseconds since 1970 and the number.
+    points: Vec<(i64, Option<f64>)>,
+}
+
+pub async fn series(
+    extract::State(state): extract::State<State>,
+    table: NameOfTable,
+    uri: Uri,
+) -> Result<Json<Series>, Problem> {
+    let parameters = selection::read(&uri, &["measures", "op", "by", "buckets"])?;
+    let shape = table.shape(&state.reader).await?;
+    needs_time(&shape)?;
+    let op = parameters.choice("op", &OPERATIONS)?;
+    let aggregate = match op {
+        Some("min") => Aggregate::Minimum,
+        Some("max") => Aggregate::Maximum,
+        Some("sum") => Aggregate::Sum,
+        Some("count") => Aggregate::Count,
+        Some("p50") => Aggregate::Percentile(50),
+        Some("p95") => Aggregate::Percentile(95),
+        Some("p99") => Aggregate::Percentile(99),
+        _ => Aggregate::Average,
+    };
+    let measures = selection::columns(&shape, &parameters, "measures")?.unwrap_or_default();
+    check(&shape, &measures, aggregate)?;
+    let by = grouping(&shape, &parameters)?;
+    let query = SeriesQuery {
+        selection: selection::parse(&shape, &parameters)?,
+        measures,
+        aggregate,
+        by,
+        buckets: parameters
+            .number("buckets", 1, BUCKETS_MAX)?
+            .unwrap_or(BUCKETS_DEFAULT),
+    };
+    let series = state.reader.series(&shape, &query).await?;
+    let shown = |line: Line| OneLine {
+        measure: line.measure.map_or("rows".to_owned(), |position| {
+            shape.columns[position].name.to_string()
+        }),
+        key: line.key.as_ref().map(word),
+        points: (0..)
+            .zip(line.points)
+            .filter_map(|(number, value)| Some((series.buckets?.start(number).0.div_euclid(1_000), value)))
+            .collect(),
+    };
+    Ok(Json(Series {
+        from: series.buckets.map(|buckets| buckets.from.to_rfc3339()),
+        to: series.buckets.map(|buckets| buckets.to.to_rfc3339()),
+        bucket_ms: series.buckets.map_or(0, |buckets| buckets.width_ms),
+        series: series.lines.into_iter().map(shown).collect(),
+        more: series.more,
+        exact: series.exact,
+    }))
+}
+
+fn check(shape: &Shape, measures: &[usize], aggregate: Aggregate) -> Result<(), Problem> {
+    if measures.len() > MEASURES_MAX {
+        return Err(Problem::bad_request(format!(
+            "measures: there are more than {MEASURES_MAX}"
+        )));
+    }
+    if measures.is_empty() && aggregate != Aggregate::Count {
+        return Err(Problem::bad_request(
+            "measures is missing: the columns whose values are wanted",
+        ));
+    }
+    for &position in measures {
+        let column = &shape.columns[position];
+        if !matches!(column.column_type, ColumnType::Integer | ColumnType::Real) {
+            return Err(Problem::bad_request(format!(
+                "measures: {} is {}, and no number",
+                column.name, column.column_type
+            )));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! The `obs-events` plugin compiled into the benchmark: the decoder without WebAssembly, and what it declares as SQL.
+
+use lantern_model::batch::{Delivery, Outcome, Rejection, RejectionClass, Row, Timestamp, Value};
+use lantern_plugin::NativeGuest;
+use lantern_sdk::{Message, native};
+use lantern_store::statement;
+use obs_events::ObsEvents;
+
+/// The same decoder, called directly.
+pub struct Guest;
+
+impl NativeGuest for Guest {
+    fn project(&mut self, source: u32, messages: &[Delivery]) -> Vec<Outcome> {
+        let messages: Vec<Message<'_>> = messages
+            .iter()
+            .map(|delivery| Message {
+                subject: &delivery.subject,
+                sequence: delivery.sequence,
+                published: lantern_sdk::Timestamp::from_micros(delivery.published().0),
+                headers: &delivery.headers,
+                payload: &delivery.payload,
+            })
+            .collect();
+        native::project::<ObsEvents>(source as usize, &messages)
+            .into_iter()
+            .map(outcome)
+            .collect()
+    }
+}
+
+fn outcome(outcome: native::Outcome) -> Outcome {
+    match outcome {
+        native::Outcome::Rows(rows) => Outcome::Rows(
+            rows.into_iter()
+                .map(|row| Row {
+                    write: row.write,
+                    values: row.values.into_iter().map(value).collect(),
+                })
+                .collect(),
+        ),
+        native::Outcome::Skip => Outcome::Skip,
+        native::Outcome::Reject(rejection) => {
+            Outcome::Reject(Rejection::new(RejectionClass::Malformed, &rejection.reason))
+        }
+    }
+}
+
+fn value(value: native::Value) -> Value {
+    match value {
+        native::Value::Null => Value::Null,
+        native::Value::Boolean(yes) => Value::Boolean(yes),
+        native::Value::Integer(integer) => Value::Integer(integer),
+        native::Value::Real(real) => Value::Real(real),
+        native::Value::Text(text) => Value::Text(text),
+        native::Value::Blob(bytes) => Value::Blob(bytes),
+        native::Value::Timestamp(time) => Value::Timestamp(Timestamp(time)),
+        native::Value::Json(text) => Value::Json(text),
+    }
+}
+
+/// The schema and the insert of the plugin, as the store makes them.
+pub fn statements() -> anyhow::Result<(Vec<String>, String)> {
+    let plugin = crate::pipeline::plugin()?;
+    let manifest = plugin.manifest();
+    let schema = manifest.tables.iter().flat_map(statement::create_table).collect();
+    Ok((schema, statement::insert(manifest, &manifest.writes[0])))
+}

@@ -1,0 +1,101 @@
+//! The projection itself, in this process: from a filled stream to committed rows, with the plugin as a component or
+//! with its decoder compiled in.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use lantern_broker::{Broker, Link};
+use lantern_model::status::Registry;
+use lantern_plugin::{Compiler, Limits, Loader, Plugin, Projector};
+use lantern_projection::{Config, Orders, Projection, Purpose, Version};
+use lantern_store::Store;
+use lantern_telemetry::Metrics;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::events::runtime;
+use crate::native::Guest;
+use crate::nats::NatsServer;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Wasm,
+    Native,
+}
+
+/// The `obs-events` plugin, compiled in this process.
+pub fn plugin() -> anyhow::Result<Arc<Plugin>> {
+    let folder = std::env::var("LANTERN_PLUGINS").unwrap_or_else(|_| "target/plugins".to_owned());
+    let path = std::path::Path::new(&folder).join("obs-events.wasm");
+    let bytes = std::fs::read(&path)
+        .with_context(|| format!("read {} (cargo xtask plugins builds it)", path.display()))?;
+    let loader = Loader::new(lantern_plugin::Config::new(Compiler::InProcess), [0; 32])?;
+    Ok(loader.load(&bytes)?)
+}
+
+/// Rows a second, until the checkpoint stands at the last of `count` messages.
+pub fn run(server: &NatsServer, count: usize, side: Side) -> anyhow::Result<f64> {
+    let plugin = plugin()?;
+    let dir = tempfile::tempdir()?;
+    runtime()?.block_on(async {
+        // Another run's consumer is another owner's, and would be watched for a while before it is taken over.
+        let context = async_nats::jetstream::new(async_nats::connect(server.url()).await?);
+        let stream = context.get_stream("OBS_EVENTS").await?;
+        drop(stream.delete_consumer("lantern-obs-events-obs").await);
+        let store = Arc::new(Store::open(lantern_store::Config::new(dir.path())).await?);
+        let broker = Broker::connect(lantern_broker::Config::remote(server.url())).await?;
+        broker.link().wait_for(Link::is_connected).await?;
+        let metrics = Metrics::new(Registry::default(), store.path());
+        let config = Config {
+            messages_max: 16_384,
+            bytes_max: 8 << 20,
+            create_streams: false,
+            consumer_prefix: "lantern".to_owned(),
+            confirm_after: std::time::Duration::from_secs(10),
+            dead_letters_max: 1,
+            owner: dir.path().display().to_string(),
+        };
+        let mut version = Version::new(Arc::clone(&plugin));
+        if side == Side::Native {
+            let manifest = Arc::clone(plugin.manifest());
+            version = version.decoding_with(Box::new(move || {
+                Projector::native(Arc::clone(&manifest), Limits::default(), Box::new(Guest))
+            }));
+        }
+        let version = Arc::new(version);
+        let orders = watch::Sender::new(Orders {
+            version,
+            settings: Arc::default(),
+            hold: None,
+        });
+        let (projection, mut status) = Projection::new(
+            broker.clone(),
+            Arc::clone(&store),
+            orders.subscribe(),
+            "obs",
+            Purpose::Live,
+            config,
+            metrics,
+        );
+        let stop = CancellationToken::new();
+        let began = Instant::now();
+        let running = tokio::spawn(projection.run(stop.clone()));
+        let reached = status.wait_for(|status| status.checkpoint >= count as u64);
+        tokio::time::timeout(Duration::from_secs(300), reached)
+            .await
+            .context("it does not come to the end")??;
+        let rate = count as f64 / began.elapsed().as_secs_f64();
+        let rows = status.borrow().rows;
+        if rows != count as u64 {
+            bail!("{rows} rows of {count} messages");
+        }
+        stop.cancel();
+        running.await?;
+        broker.stop().await;
+        if let Ok(store) = Arc::try_unwrap(store) {
+            store.close().await;
+        }
+        Ok(rate)
+    })
+}

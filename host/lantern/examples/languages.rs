@@ -1,0 +1,128 @@
+//! What one plugin costs in several languages: size, loading without and with the cache, memory, messages in a second, and what
+//! becomes of a few messages, so that it is seen that they do the same. `cargo xtask languages` builds them and runs this.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use lantern_model::batch::{Delivery, Outcome};
+use lantern_plugin::{Compiler, Config, Loader, encode};
+
+/// Messages in one call, as a busy source has them.
+const BATCH: u64 = 1_000;
+/// How long messages are counted.
+const MEASURED: Duration = Duration::from_secs(3);
+const MIB: f64 = 1_048_576.0;
+
+fn main() -> anyhow::Result<()> {
+    let files: Vec<String> = std::env::args().skip(1).collect();
+    let cache = tempfile::tempdir()?;
+    println!(
+        "| plugin | file MiB | compiled MiB | load, cold ms | load, cached ms | memory MiB | messages/s |"
+    );
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    let mut words = Vec::new();
+    for file in &files {
+        words.push(measure(Path::new(file), cache.path())?);
+    }
+    println!();
+    for (file, outcomes) in files.iter().zip(&words) {
+        println!("{file}");
+        for outcome in outcomes {
+            println!("  {outcome}");
+        }
+    }
+    Ok(())
+}
+
+fn loader(cache: &Path) -> anyhow::Result<Loader> {
+    let config = Config {
+        cache_dir: Some(cache.to_owned()),
+        ..Config::new(Compiler::InProcess)
+    };
+    Ok(Loader::new(config, [1; 32])?)
+}
+
+/// Prints a line of the table, and says what becomes of a few messages.
+fn measure(file: &Path, cache: &Path) -> anyhow::Result<Vec<String>> {
+    let mut bytes = std::fs::read(file).with_context(|| format!("read {}", file.display()))?;
+    if bytes.starts_with(b"\0asm\x01\0\0\0") {
+        bytes = encode(&bytes)?;
+    }
+    let load = || -> anyhow::Result<_> {
+        let loader = loader(cache)?;
+        let began = Instant::now();
+        Ok((loader.load(&bytes)?, began.elapsed()))
+    };
+    let (_, cold) = load()?;
+    let (plugin, cached) = load()?;
+    let mut projector = plugin.projector();
+
+    let few = [
+        r#"{"sensor":"a","at":"2026-05-28T10:41:00Z","celsius":22,"place":"Küche","extra":{"b":0.5}}"#,
+        r#"{"sensor":"a","at":"noon","celsius":1.5}"#,
+        r#"{"sensor":"a","at":"2026-05-28T10:41:00Z","celsius":-300}"#,
+        r#"{"at":"2026-05-28T10:41:00Z","celsius":1}"#,
+        "no JSON",
+    ];
+    let deliveries: Vec<Delivery> = (1..)
+        .zip(few)
+        .map(|(sequence, text)| delivery(sequence, text))
+        .collect();
+    let outcomes = projector
+        .project(0, &deliveries, Duration::from_secs(60))
+        .outcomes;
+    let words = outcomes.iter().map(in_words).collect();
+
+    let batch: Vec<Delivery> = (1..=BATCH)
+        .map(|sequence| {
+            let text = format!(
+                r#"{{"sensor":"roof-{}","at":"2026-05-28T10:41:{:02}.{sequence:06}Z","celsius":21.5,"place":"roof","extra":{{"n":{sequence}}}}}"#,
+                sequence % 50,
+                sequence % 60
+            );
+            delivery(sequence, &text)
+        })
+        .collect();
+    let (mut count, began) = (0, Instant::now());
+    while began.elapsed() < MEASURED {
+        let projected = projector.project(0, &batch, Duration::from_secs(60));
+        let rows = |outcome: &Outcome| matches!(outcome, Outcome::Rows(rows) if rows.len() == 2);
+        anyhow::ensure!(
+            projected.outcomes.iter().all(rows),
+            "{}: not all are rows",
+            file.display()
+        );
+        count += projected.outcomes.len();
+    }
+    let facts = plugin.facts();
+    println!(
+        "| {} | {:.2} | {:.1} | {} | {} | {:.1} | {:.0} |",
+        plugin.manifest().name,
+        facts.component_bytes as f64 / MIB,
+        facts.code_bytes as f64 / MIB,
+        cold.as_millis(),
+        cached.as_millis(),
+        facts.memory_bytes as f64 / MIB,
+        count as f64 / began.elapsed().as_secs_f64()
+    );
+    Ok(words)
+}
+
+fn delivery(sequence: u64, text: &str) -> Delivery {
+    Delivery {
+        subject: "reading.roof".to_owned(),
+        sequence,
+        published_ns: 1_000_000_000,
+        headers: Vec::new(),
+        payload: text.as_bytes().to_vec().into(),
+    }
+}
+
+fn in_words(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Rows(rows) => format!("{} rows", rows.len()),
+        Outcome::Skip => "skip".to_owned(),
+        Outcome::Reject(rejection) => format!("{}: {}", rejection.class.as_str(), rejection.reason),
+    }
+}

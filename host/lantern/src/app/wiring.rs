@@ -1,0 +1,165 @@
+//! From the checked configuration to what each module wants to be told.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+use crate::config::{self, BrokerSettings, Config, Login, RemoteBroker, Servers};
+use lantern_broker::{EmbeddedConfig, Place, Remote, SecretSource, Tls};
+use lantern_http as http;
+use lantern_lifecycle as lifecycle;
+use lantern_plugin::Compiler;
+use lantern_projection as projection;
+use lantern_store::{Store, Synchronous};
+use lantern_trust::private_files;
+
+pub(super) fn store(config: &Config) -> lantern_store::Config {
+    let synchronous = if config.store.synchronous_full {
+        Synchronous::Full
+    } else {
+        Synchronous::Normal
+    };
+    lantern_store::Config {
+        synchronous,
+        cache_bytes: config.store.cache_bytes,
+        reserve_bytes: config.store.reserve_bytes,
+        ..lantern_store::Config::new(&config.data_dir)
+    }
+}
+
+/// Beside the names that are set, the address itself is one: nobody else can make it resolve.
+pub(super) fn http(config: &Config, address: SocketAddr) -> http::Config {
+    let loopback = config::is_loopback(address.ip());
+    let mut hosts = config.hosts.clone();
+    if !loopback && !address.ip().is_unspecified() {
+        hosts.push(address.ip().to_string());
+    }
+    http::Config {
+        loopback,
+        hosts,
+        sql: config.sql,
+        reads_need_token: config.reads_need_token,
+        answer_bytes: config.answer_bytes,
+    }
+}
+
+pub(super) fn plugins(config: &Config) -> anyhow::Result<lantern_plugin::Config> {
+    let limits = &config.limits;
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let program = std::env::current_exe().context("find the host's own program, which compiles plugins")?;
+    let defaults = lantern_plugin::Limits::default();
+    Ok(lantern_plugin::Config {
+        limits: lantern_plugin::Limits {
+            memory_bytes: bytes(limits.memory_bytes),
+            message_time: limits.message_time,
+            rows_per_message: limits.rows_per_message as usize,
+            bytes_per_message: bytes(limits.bytes_per_message),
+            module_bytes: bytes(limits.module_bytes),
+            compile_time: limits.compile_time,
+            compile_memory_bytes: limits.compile_memory_bytes,
+            ..defaults
+        },
+        cache_dir: Some(config.data_dir.join("cache")),
+        compiler: Compiler::Child { program },
+    })
+}
+
+pub(super) fn lifecycle(config: &Config, owner: String) -> lifecycle::Config {
+    lifecycle::Config {
+        components_dir: config.data_dir.join("components"),
+        plugin_dir: config.plugin_dir.clone(),
+        signatures: config.signatures.clone(),
+        projections: projection::Config {
+            messages_max: config.batch.messages_max as usize,
+            bytes_max: usize::try_from(config.batch.bytes_max).unwrap_or(usize::MAX),
+            create_streams: config.streams_create,
+            confirm_after: config.streams_confirm_after,
+            dead_letters_max: config.limits.dead_letters_max,
+            owner,
+            consumer_prefix: config.consumer_prefix.clone(),
+        },
+    }
+}
+
+pub(super) fn broker(config: &Config) -> anyhow::Result<lantern_broker::Config> {
+    Ok(match &config.broker {
+        BrokerSettings::Embedded { binary, port } => {
+            lantern_broker::Config::new(Place::Embedded(EmbeddedConfig {
+                binary: binary.clone(),
+                dir: absolute(config.data_dir.join("broker"))?,
+                port: (*port != 0).then_some(*port),
+            }))
+        }
+        BrokerSettings::Remote(remote) => remote_broker(remote)?,
+    })
+}
+
+/// How to reach an external broker.
+///
+/// # Errors
+/// When the file with the user name cannot be read.
+pub fn remote_broker(remote: &RemoteBroker) -> anyhow::Result<lantern_broker::Config> {
+    Ok(lantern_broker::Config {
+        jetstream_domain: remote.jetstream_domain.clone(),
+        jetstream_api_prefix: remote.jetstream_api_prefix.clone(),
+        inbox_prefix: remote.inbox_prefix.clone(),
+        ..lantern_broker::Config::new(place(remote)?)
+    })
+}
+
+/// The broker's server is started with this as its folder, and finds its files whatever its own folder is.
+fn absolute(path: PathBuf) -> anyhow::Result<PathBuf> {
+    std::path::absolute(&path).with_context(|| format!("resolve {}", path.display()))
+}
+
+fn place(settings: &RemoteBroker) -> anyhow::Result<Place> {
+    let urls = match &settings.servers {
+        Servers::Urls(urls) => urls.clone(),
+        Servers::Context(name) => {
+            return Ok(Place::Context {
+                name: name.clone(),
+                folder: None,
+            });
+        }
+    };
+    let mut remote = Remote {
+        urls,
+        ..Remote::default()
+    };
+    match &settings.login {
+        Login::None => {}
+        Login::Credentials(file) => remote.credentials_file = Some(file.clone()),
+        Login::Nkey(file) => remote.nkey_file = Some(file.clone()),
+        Login::Password {
+            user_file,
+            password_file,
+        } => {
+            let user = std::fs::read_to_string(user_file)
+                .with_context(|| format!("read broker.user_file {}", user_file.display()))?;
+            remote.user = Some(user.trim().to_owned());
+            remote.password = Some(SecretSource::File(password_file.clone()));
+        }
+        Login::Token(file) => remote.token = Some(SecretSource::File(file.clone())),
+    }
+    let (cert, key) = settings.tls.identity.clone().unzip();
+    remote.tls = Tls {
+        ca: settings.tls.ca.clone(),
+        cert,
+        key,
+        first: settings.tls.first,
+    };
+    Ok(Place::Remote(remote))
+}
+
+/// The file in the data directory that holds the key of the compile cache.
+const CACHE_KEY_FILE: &str = "cache.key";
+
+/// The key that seals the compile cache, made once for each data directory: code that another user puts into the cache is
+/// not run. It is kept in a separate file, because readers of the database must not learn it.
+pub(super) async fn cache_key(config: &Config, store: &Store) -> anyhow::Result<[u8; 32]> {
+    let key = private_files::keep_secret(&config.data_dir.join(CACHE_KEY_FILE))?;
+    // Earlier versions kept a key in the database. What it sealed is compiled again.
+    store.remove_fact("cache_key").await?;
+    Ok(key)
+}

@@ -1,0 +1,165 @@
+//! `lantern plugin run`: what one message becomes.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::Value as Tree;
+
+use super::{build_and_load, count, heard, indented, listen, source_named, sources, time};
+use crate::cli::publish::Header;
+use crate::cli::{Failure, note, print, print_json, table};
+use lantern_authoring::project::Project;
+use lantern_authoring::{fixture, outcome, trial};
+use lantern_model::batch::{Delivery, Outcome, Row};
+use lantern_model::schema::Manifest;
+use lantern_plugin::Speed;
+
+/// What is typed after `lantern plugin run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// A component, or a project, which is built first.
+    path: PathBuf,
+    /// The message: a payload, or NAME.message.json, NAME.messages.jsonl or NAME.jsonl as fixtures have them; - reads
+    /// a payload from standard input.
+    #[arg(long, value_name = "FILE|-")]
+    input: PathBuf,
+    /// The source that it is for; needed where the plugin has several and the subject does not tell.
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+    /// Its subject [default: the source's first, with `fixture` for * and >].
+    #[arg(long)]
+    subject: Option<String>,
+    /// A header; may be given several times.
+    #[arg(long = "header", value_name = "KEY:VALUE")]
+    headers: Vec<Header>,
+    /// Answer with JSON, as *.expected.json has it.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
+    let log = listen("warn")?;
+    let project = Project::open(&args.path)?;
+    let (_, loaded) = build_and_load(&project, Speed::Full)?;
+    let plugin = &loaded.plugin;
+    let manifest = plugin.manifest();
+    let mut source = source_named(manifest, args.source.as_deref())?;
+    let of_source = source.map_or(&[][..], |index| {
+        fixture::subjects(&manifest.sources[index].origin)
+    });
+    let mut messages = fixture::messages(&args.input, &read(&args.input)?, of_source)?;
+    for message in &mut messages {
+        if let Some(subject) = &args.subject {
+            message.subject.clone_from(subject);
+        }
+        let headers = args.headers.iter();
+        message
+            .headers
+            .extend(headers.map(|header| (header.name.clone(), header.value.clone())));
+        message.headers.sort_by(|a, b| a.0.cmp(&b.0));
+    }
+    source = source.or_else(|| fixture::source_of(manifest, &messages));
+    let source = source.ok_or_else(|| {
+        Failure::usage("it is not clear which source the message is for")
+            .hint(format!("name one with --source: {}", sources(manifest)))
+    })?;
+    if !args.headers.is_empty() && !manifest.sources[source].wants_headers {
+        note(format_args!(
+            "note: this source does not ask for headers (`.with_headers()`), so the plugin does not see them"
+        ));
+    }
+    drop(heard(&log));
+    let tried = trial::run(plugin, source, &messages)?;
+    let rejected = tried
+        .outcomes
+        .iter()
+        .any(|outcome| matches!(outcome, Outcome::Reject(_)));
+    let lines = heard(&log);
+    if args.json {
+        let outcomes: Vec<Tree> = tried
+            .outcomes
+            .iter()
+            .map(|outcome| outcome::render(manifest, outcome))
+            .collect();
+        match outcomes.as_slice() {
+            [one] => print_json(one)?,
+            many => print_json(&many)?,
+        }
+    } else {
+        print(&render(manifest, &messages, &tried.outcomes))?;
+        for line in lines {
+            print(&format!("{line}\n"))?;
+        }
+        print(&format!(
+            "{}, {} of memory\n",
+            time(tried.busy),
+            table::bytes(tried.memory_peak_bytes as u64)
+        ))?;
+    }
+    Ok(ExitCode::from(u8::from(rejected)))
+}
+
+fn read(input: &Path) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let read = match input == Path::new("-") {
+        true => std::io::stdin().lock().read_to_end(&mut bytes),
+        false => std::fs::File::open(input).and_then(|mut file| file.read_to_end(&mut bytes)),
+    };
+    read.with_context(|| format!("cannot read {}", input.display()))?;
+    Ok(bytes)
+}
+
+fn render(manifest: &Manifest, messages: &[Delivery], outcomes: &[Outcome]) -> String {
+    let mut text = String::new();
+    for (message, outcome) in messages.iter().zip(outcomes) {
+        let Delivery {
+            subject,
+            sequence,
+            payload,
+            ..
+        } = message;
+        text.push_str(&format!("{subject} {sequence} ({} bytes)\n", payload.len()));
+        match outcome {
+            Outcome::Skip => text.push_str("  skipped: no row\n"),
+            Outcome::Reject(rejection) => {
+                text.push_str(&format!(
+                    "  rejected as {}: {}\n",
+                    rejection.class.as_str(),
+                    rejection.reason
+                ));
+            }
+            Outcome::Rows(rows) => {
+                text.push_str(&format!("  {}\n", count(rows.len(), "row")));
+                for row in rows {
+                    text.push_str(&render_row(manifest, row));
+                }
+            }
+        }
+    }
+    text
+}
+
+fn render_row(manifest: &Manifest, row: &Row) -> String {
+    // Rows were checked against the manifest by now.
+    let Some(write) = manifest.writes.get(row.write as usize) else {
+        return String::new();
+    };
+    let declared = manifest.table_of(write);
+    let cells = write.columns.iter().zip(&row.values).map(|(&column, value)| {
+        let value = match outcome::render_value(value) {
+            Tree::String(text) => text,
+            other => other.to_string(),
+        };
+        vec![String::new(), declared.columns[column].name.to_string(), value]
+    });
+    let cells: Vec<_> = cells.collect();
+    format!(
+        "  {} (write {})\n{}",
+        declared.name,
+        row.write,
+        indented(&cells, &[])
+    )
+}

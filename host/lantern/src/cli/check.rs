@@ -1,0 +1,321 @@
+//! `lantern check`: how the verdict over a database is shown. The verdict itself is the store's.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{Failure, commands, print, print_json, table};
+use crate::config::{Flag, Sources, resolve};
+use lantern_store::check::{Problem, TableReport, plural};
+
+/// What is typed after `lantern check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The data directory.
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Also project the messages that the streams still hold again, and compare the rows and the ledger with the result.
+    #[arg(long)]
+    deep: bool,
+    /// Compare about this many messages of each plugin instead of all.
+    #[arg(long, value_name = "N", requires = "deep", value_parser = clap::value_parser!(u64).range(1..))]
+    sample: Option<u64>,
+    /// The host's configuration, for its broker and limits (with --deep).
+    #[arg(long, value_name = "FILE", env = "LANTERN_CONFIG")]
+    config: Option<PathBuf>,
+    /// The NATS servers; by default those of the configuration, or the host's own broker.
+    #[arg(long, value_name = "URL", requires = "deep")]
+    nats: Option<OsString>,
+    /// Answer with JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl CheckArgs {
+    fn sources(&self) -> Sources {
+        let data_dir = Flag {
+            setting: "data_dir",
+            name: "--data-dir",
+            value: self.data_dir.clone().into_os_string(),
+        };
+        let nats = self.nats.clone().map(|value| Flag {
+            setting: "broker.url",
+            name: "--nats",
+            value,
+        });
+        Sources::of_process(
+            self.config.clone(),
+            std::iter::once(data_dir).chain(nats).collect(),
+        )
+    }
+}
+
+/// What a deep check has compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct DeepCheck {
+    /// Messages that were projected again.
+    pub messages: u64,
+    /// Rows that are stored as their messages give them.
+    pub rows: u64,
+}
+
+/// What was found in a database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CheckReport {
+    /// The file.
+    pub database: PathBuf,
+    /// Each history of each source, ordered by plugin, source and epoch.
+    pub sources: Vec<SourceCheck>,
+    /// Each table of each plugin.
+    pub tables: Vec<TableReport>,
+    /// Everything that is wrong, with what to do about it.
+    pub problems: Vec<Problem>,
+    /// What was not verified, in sentences.
+    pub unverified: Vec<String>,
+    /// What only the messages could show.
+    #[serde(skip)]
+    pub unverified_values: Vec<String>,
+    /// What was compared with the messages; none without `--deep`.
+    pub deep: Option<DeepCheck>,
+}
+
+/// What the ledger says of one history of a source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SourceCheck {
+    /// The plugin's name.
+    pub plugin: String,
+    /// The source's name.
+    pub source: String,
+    /// The epoch.
+    pub epoch: u64,
+    /// The stream; none for core NATS.
+    pub stream: Option<String>,
+    /// The last sequence that has taken effect.
+    pub checkpoint: u64,
+    /// Messages handled: projected, skipped and dead together.
+    pub messages: u64,
+    /// Those that became rows.
+    pub projected: u64,
+    /// Those that the plugin passed over.
+    pub skipped: u64,
+    /// Those that became dead letters.
+    pub dead: u64,
+    /// Sequences that were gone before they were read.
+    pub missing: u64,
+    /// Rows that the plugin answered with: inserted, updated and already present together.
+    pub rows: u64,
+    /// Those that were inserted. Of tables whose writes update rows, without those that an earlier version recorded.
+    pub inserted: u64,
+    /// Those that changed a stored row.
+    pub updated: u64,
+    /// Those that changed nothing, because a row with their key was there already.
+    pub present: u64,
+}
+
+impl CheckReport {
+    /// For people.
+    pub fn render(&self) -> String {
+        let mut text = format!("{}\n\n", self.database.display());
+        if self.sources.is_empty() {
+            text.push_str("no source has been read yet\n");
+        } else {
+            let head = [
+                "plugin/source",
+                "epoch",
+                "stream",
+                "checkpoint",
+                "messages",
+                "projected",
+                "skipped",
+                "dead",
+                "missing",
+                "rows",
+                "inserted",
+                "updated",
+                "present",
+            ];
+            let mut rows = vec![head.map(str::to_owned).to_vec()];
+            rows.extend(self.sources.iter().map(SourceCheck::cells));
+            let mut right = [true; 13];
+            (right[0], right[2]) = (false, false);
+            text.push_str(&table::align(&rows, &right, ""));
+        }
+        if !self.tables.is_empty() {
+            let head = ["plugin", "table", "rows", "expired"];
+            let mut rows = vec![head.map(str::to_owned).to_vec()];
+            rows.extend(self.tables.iter().map(|one| {
+                vec![
+                    one.plugin.clone(),
+                    one.table.clone(),
+                    one.rows.to_string(),
+                    one.expired.to_string(),
+                ]
+            }));
+            let _ = write!(text, "\n{}", table::align(&rows, &[false, false, true, true], ""));
+        }
+        text.push('\n');
+        if let Some(deep) = self.deep {
+            let _ = writeln!(
+                text,
+                "projected again: {}; {} as stored\n",
+                plural(deep.messages, "message"),
+                plural(deep.rows, "row")
+            );
+        }
+        // Writing to a String does not fail.
+        match self.problems.as_slice() {
+            [] => text.push_str("OK: no problems found\n"),
+            problems => {
+                text.push_str("Problems:\n");
+                for Problem { problem, remedy } in problems {
+                    let _ = writeln!(text, "  - {problem}\n    to restore it: {remedy}");
+                }
+            }
+        }
+        if !self.unverified.is_empty() {
+            text.push_str("Not verified:\n");
+            for note in &self.unverified {
+                let _ = writeln!(text, "  - {note}");
+            }
+        }
+        text
+    }
+}
+
+impl SourceCheck {
+    fn cells(&self) -> Vec<String> {
+        let numbers = [
+            self.checkpoint,
+            self.messages,
+            self.projected,
+            self.skipped,
+            self.dead,
+            self.missing,
+            self.rows,
+            self.inserted,
+            self.updated,
+            self.present,
+        ];
+        let mut cells = vec![
+            format!("{}/{}", self.plugin, self.source),
+            self.epoch.to_string(),
+            self.stream.clone().unwrap_or_else(|| "(core)".into()),
+        ];
+        cells.extend(numbers.map(|number| number.to_string()));
+        cells
+    }
+}
+
+/// Prints the verdict; the exit code is 1 when there are problems.
+pub fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
+    let mut report = commands::check(&args.data_dir)?;
+    if args.deep {
+        let config = resolve(&args.sources()).1?;
+        commands::check_deep(&config, args.sample, &mut report)?;
+    } else {
+        let values = std::mem::take(&mut report.unverified_values);
+        report.unverified.splice(0..0, values);
+    }
+    match args.json {
+        true => print_json(&report)?,
+        false => print(&report.render())?,
+    }
+    Ok(if report.problems.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verdict_reads_well() {
+        let source = SourceCheck {
+            plugin: "obs-events".into(),
+            source: "events".into(),
+            epoch: 1,
+            stream: Some("OBS_EVENTS".into()),
+            checkpoint: 12_278,
+            messages: 12_278,
+            projected: 12_277,
+            skipped: 0,
+            dead: 1,
+            missing: 0,
+            rows: 12_277,
+            inserted: 12_000,
+            updated: 200,
+            present: 77,
+        };
+        let core = SourceCheck {
+            plugin: "host-perf".into(),
+            stream: None,
+            checkpoint: 7,
+            ..source.clone()
+        };
+        let mut report = CheckReport {
+            database: "data/lantern.db".into(),
+            sources: vec![core, source],
+            tables: vec![TableReport {
+                plugin: "obs-events".into(),
+                table: "obs_events".into(),
+                rows: 12_000,
+                expired: 3,
+                merges: false,
+            }],
+            problems: Vec::new(),
+            unverified: vec!["the values in the tables".into()],
+            unverified_values: Vec::new(),
+            deep: None,
+        };
+        let text = report.render();
+        let lines: Vec<&str> = text.lines().collect();
+        let head: Vec<&str> = lines[2].split_whitespace().collect();
+        assert_eq!(
+            head,
+            [
+                "plugin/source",
+                "epoch",
+                "stream",
+                "checkpoint",
+                "messages",
+                "projected",
+                "skipped",
+                "dead",
+                "missing",
+                "rows",
+                "inserted",
+                "updated",
+                "present"
+            ]
+        );
+        assert!(lines[3].starts_with("host-perf/events"), "{text}");
+        assert!(lines[3].contains(" (core) "), "{text}");
+        assert!(
+            text.ends_with(
+                "\nplugin      table        rows  expired\nobs-events  obs_events  12000        3\n\n\
+                 OK: no problems found\nNot verified:\n  - the values in the tables\n"
+            ),
+            "{text}"
+        );
+        report.unverified.clear();
+        report.problems = vec![Problem {
+            problem: "obs-events/events, epoch 1: the ledger has a hole between 5 and 9".into(),
+            remedy: "lantern rebuild obs-events".into(),
+        }];
+        assert!(
+            report.render().ends_with(
+                "Problems:\n  - obs-events/events, epoch 1: the ledger has a hole between 5 and 9\n    \
+                 to restore it: lantern rebuild obs-events\n"
+            ),
+            "{}",
+            report.render()
+        );
+    }
+}

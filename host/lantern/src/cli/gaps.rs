@@ -1,0 +1,136 @@
+//! `lantern gaps`: messages that were gone before they were read, and how.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use url::form_urlencoded::Serializer;
+
+use super::client::{Client, HostArgs};
+use super::{Failure, print, print_json, table};
+use lantern_model::schema::{PluginName, SourceName};
+
+/// As many as the API puts into one page.
+const PAGE_MAX: usize = 1_000;
+
+#[derive(Debug, Args)]
+pub struct GapsArgs {
+    /// Only those of this plugin.
+    #[arg(long, value_name = "NAME", value_parser = PluginName::parse)]
+    plugin: Option<PluginName>,
+    /// Only those of this source.
+    #[arg(long, value_name = "NAME", value_parser = SourceName::parse)]
+    source: Option<SourceName>,
+    /// So many, the newest first.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    /// Answer with JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Gap {
+    id: i64,
+    plugin: String,
+    source: String,
+    epoch: i64,
+    stream: Option<String>,
+    first_sequence: i64,
+    last_sequence: i64,
+    exact: bool,
+    reason: String,
+    recorded_at: String,
+}
+
+pub fn run(args: &GapsArgs) -> Result<ExitCode, Failure> {
+    let gaps: Vec<Gap> = Client::open(&args.host)?.newest(&list(args), args.limit, PAGE_MAX)?;
+    match args.json {
+        true => print_json(&gaps)?,
+        false => print(&render(&gaps))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(args: &GapsArgs) -> String {
+    let mut query = Serializer::new(String::new());
+    if let Some(plugin) = &args.plugin {
+        query.append_pair("plugin", plugin.as_str());
+    }
+    if let Some(source) = &args.source {
+        query.append_pair("source", source.as_str());
+    }
+    format!("/api/v1/gaps?{}", query.finish())
+}
+
+fn render(gaps: &[Gap]) -> String {
+    if gaps.is_empty() {
+        return "nothing is missing: all that was to be read was there\n".to_owned();
+    }
+    let head = [
+        "noticed",
+        "plugin/source",
+        "epoch",
+        "stream",
+        "sequences",
+        "messages",
+        "reason",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(gaps.iter().map(|gap| {
+        let Gap {
+            first_sequence: first,
+            last_sequence: last,
+            ..
+        } = gap;
+        vec![
+            table::to_the_second(&gap.recorded_at),
+            format!("{}/{}", gap.plugin, gap.source),
+            gap.epoch.to_string(),
+            gap.stream.clone().unwrap_or_else(|| "-".into()),
+            match first == last {
+                true => first.to_string(),
+                false => format!("{first}-{last}"),
+            },
+            // Other subjects may have shared the stream.
+            match gap.exact {
+                true => (last - first + 1).to_string(),
+                false => format!("up to {}", last - first + 1),
+            },
+            gap.reason.clone(),
+        ]
+    }));
+    table::align(&rows, &[false, false, true, false, true, true], "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_counted() {
+        let gap = |first, last, exact| Gap {
+            id: 1,
+            plugin: "obs-events".into(),
+            source: "obs".into(),
+            epoch: 1,
+            stream: Some("OBS_EVENTS".into()),
+            first_sequence: first,
+            last_sequence: last,
+            exact,
+            reason: "the stream begins later".into(),
+            recorded_at: "2026-11-20T10:00:00.123456Z".into(),
+        };
+        assert_eq!(
+            render(&[gap(5, 5, true), gap(1, 3, false)]),
+            "\
+noticed               plugin/source   epoch  stream      sequences  messages  reason
+2026-11-20T10:00:00Z  obs-events/obs      1  OBS_EVENTS          5         1  the stream begins later
+2026-11-20T10:00:00Z  obs-events/obs      1  OBS_EVENTS        1-3   up to 3  the stream begins later
+"
+        );
+        assert!(render(&[]).starts_with("nothing is missing"));
+    }
+}

@@ -1,0 +1,366 @@
+//! `lantern plugin list` and `show`.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::signature::Signature;
+use super::{Short, path, set};
+use crate::cli::client::{Client, HostArgs};
+use crate::cli::{Failure, print, print_json, table};
+use lantern_model::schema::PluginName;
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Answer with JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The plugin.
+    #[arg(value_parser = PluginName::parse)]
+    name: PluginName,
+    /// Answer with JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+/// A plugin, in a list or alone.
+#[derive(Deserialize)]
+struct Plugin {
+    name: String,
+    state: String,
+    active: Option<String>,
+    paused: Option<String>,
+    sources: Vec<String>,
+    tables: Vec<String>,
+    #[serde(default)]
+    settings: Value,
+    #[serde(default)]
+    used: Option<Used>,
+    versions: Vec<Version>,
+}
+
+/// What the version that runs has used since it was loaded.
+#[derive(Deserialize)]
+struct Used {
+    messages: u64,
+    busy_us: u64,
+    memory_peak_bytes: u64,
+    faults: u64,
+}
+
+impl Used {
+    fn in_words(&self) -> String {
+        if self.messages == 0 {
+            return "no messages since it was loaded".to_owned();
+        }
+        format!(
+            "{} messages since it was loaded, {:.1} µs each, {} of memory at the most, {} failed calls",
+            self.messages,
+            self.busy_us as f64 / self.messages as f64,
+            table::bytes(self.memory_peak_bytes),
+            self.faults
+        )
+    }
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: String,
+    digest: String,
+    state: String,
+    installed_at: String,
+    came_from: Option<String>,
+    failed: Option<String>,
+    #[serde(default)]
+    signature: Signature,
+    #[serde(default)]
+    ranges: Vec<Range>,
+}
+
+#[derive(Deserialize)]
+struct Range {
+    source: String,
+    epoch: i64,
+    first_sequence: i64,
+    last_sequence: i64,
+    messages: i64,
+    projected: i64,
+    skipped: i64,
+    dead: i64,
+    inserted: i64,
+    updated: i64,
+    present: i64,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Refusal {
+    what: String,
+    reason: String,
+    holds_up: bool,
+}
+
+pub fn list(args: &ListArgs) -> Result<(), Failure> {
+    let client = Client::open(&args.host)?;
+    let refused: Vec<Refusal> = client.get_json("/api/v1/plugin-files")?;
+    if args.json {
+        let plugins: Value = client.get_json("/api/v1/plugins")?;
+        return print_json(&json!({"plugins": plugins, "refused": refused}));
+    }
+    let plugins: Vec<Plugin> = client.get_json("/api/v1/plugins")?;
+    print(&render_list(&plugins, &refused))
+}
+
+pub fn show(args: &ShowArgs) -> Result<(), Failure> {
+    let client = Client::open(&args.host)?;
+    let path = path(&args.name, "");
+    if args.json {
+        return print_json(&client.get_json::<Value>(&path)?);
+    }
+    print(&render(&client.get_json(&path)?))
+}
+
+fn render_list(plugins: &[Plugin], refused: &[Refusal]) -> String {
+    let mut text = if plugins.is_empty() {
+        "no plugins are installed\nto install one: lantern plugin install FILE --activate\n".to_owned()
+    } else {
+        let head = [
+            "plugin", "state", "version", "digest", "versions", "reads", "writes",
+        ];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        rows.extend(plugins.iter().map(|plugin| {
+            let active = plugin
+                .versions
+                .iter()
+                .find(|version| Some(&version.digest) == plugin.active.as_ref());
+            let (version, digest) = active.map_or_else(
+                || ("-".to_owned(), "-".to_owned()),
+                |active| (active.version.clone(), Short(&active.digest).to_string()),
+            );
+            vec![
+                plugin.name.clone(),
+                plugin.state.clone(),
+                version,
+                digest,
+                plugin.versions.len().to_string(),
+                plugin.sources.join(", "),
+                plugin.tables.join(", "),
+            ]
+        }));
+        table::align(&rows, &[false, false, false, false, true], "")
+    };
+    for plugin in plugins {
+        let active = plugin
+            .versions
+            .iter()
+            .find(|version| Some(&version.digest) == plugin.active.as_ref());
+        if let Some(active) = active.filter(|active| active.signature.state != "good")
+            && let Some(words) = active.signature.in_words()
+        {
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "\nthe signature of {} is {words}", plugin.name);
+        }
+        if let Some(reason) = &plugin.paused {
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "\n{} is paused: {reason}", plugin.name);
+        }
+    }
+    if !refused.is_empty() {
+        text.push_str("\nrefused:\n");
+        for refusal in refused {
+            let _ = writeln!(text, "  - {}: {}", refusal.what, refusal.reason);
+        }
+    }
+    text
+}
+
+fn render(plugin: &Plugin) -> String {
+    let mut head = vec![
+        vec!["plugin".to_owned(), plugin.name.clone()],
+        vec!["state".to_owned(), plugin.state.clone()],
+        vec!["reads".to_owned(), plugin.sources.join(", ")],
+        vec!["writes".to_owned(), plugin.tables.join(", ")],
+    ];
+    if let Some(reason) = &plugin.paused {
+        head.insert(2, vec!["paused".to_owned(), reason.clone()]);
+    }
+    if let Some(used) = &plugin.used {
+        head.push(vec!["used".to_owned(), used.in_words()]);
+    }
+    let mut settings = Vec::new();
+    set::flatten("", &plugin.settings, &mut settings);
+    head.extend(settings.into_iter().map(|line| vec!["setting".to_owned(), line]));
+    let mut text = table::align(&head, &[], "");
+    text.push('\n');
+    text.push_str(&versions(&plugin.versions));
+    text.push_str(&ranges(&plugin.versions));
+    for version in &plugin.versions {
+        if let Some(words) = version.signature.in_words() {
+            let (number, digest) = (&version.version, Short(&version.digest));
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "\nthe signature of {number} ({digest}) is {words}");
+        }
+        if let Some(reason) = &version.failed {
+            let (number, digest) = (&version.version, Short(&version.digest));
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "\n{number} ({digest}) has failed: {reason}");
+        }
+    }
+    text
+}
+
+fn versions(versions: &[Version]) -> String {
+    let head = [
+        "version",
+        "digest",
+        "state",
+        "installed",
+        "came from",
+        "signature",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(versions.iter().map(|version| {
+        vec![
+            version.version.clone(),
+            Short(&version.digest).to_string(),
+            version.state.clone(),
+            table::to_the_second(&version.installed_at),
+            version.came_from.clone().unwrap_or_else(|| "-".into()),
+            version.signature.in_short().unwrap_or_default(),
+        ]
+    }));
+    // Where nobody looks at signatures, there is nothing to say of them.
+    if versions
+        .iter()
+        .all(|version| version.signature.in_short().is_none())
+    {
+        for row in &mut rows {
+            row.pop();
+        }
+    }
+    table::align(&rows, &[], "")
+}
+
+/// What each version handled, in the order of the streams.
+fn ranges(versions: &[Version]) -> String {
+    let mut ranges: Vec<(&Version, &Range)> = versions
+        .iter()
+        .flat_map(|version| version.ranges.iter().map(move |range| (version, range)))
+        .collect();
+    if ranges.is_empty() {
+        return String::new();
+    }
+    ranges.sort_by_key(|(_, range)| (&range.source, range.epoch, range.first_sequence));
+    let head = [
+        "source",
+        "epoch",
+        "from",
+        "to",
+        "version",
+        "messages",
+        "projected",
+        "skipped",
+        "dead",
+        "inserted",
+        "updated",
+        "present",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(ranges.into_iter().map(|(version, range)| {
+        vec![
+            range.source.clone(),
+            range.epoch.to_string(),
+            range.first_sequence.to_string(),
+            range.last_sequence.to_string(),
+            version.version.clone(),
+            range.messages.to_string(),
+            range.projected.to_string(),
+            range.skipped.to_string(),
+            range.dead.to_string(),
+            range.inserted.to_string(),
+            range.updated.to_string(),
+            range.present.to_string(),
+        ]
+    }));
+    let mut right = [true; 12];
+    (right[0], right[4]) = (false, false);
+    format!("\n{}", table::align(&rows, &right, ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plugins_are_listed_with_what_is_refused() {
+        let plugin: Plugin = serde_json::from_value(json!({
+            "name": "obs", "state": "paused", "active": "sha256:aa", "paused": "by me", "sources": ["obs"],
+            "tables": ["events"], "versions": [{
+                "version": "1.0.0", "digest": "sha256:aa", "state": "paused",
+                "installed_at": "2026-11-20T10:00:00.123456Z", "came_from": "file obs.wasm", "failed": "it was bad",
+                "ranges": [{"source": "obs", "epoch": 1, "first_sequence": 1, "last_sequence": 100, "messages": 100,
+                            "projected": 98, "skipped": 1, "dead": 1, "rows": 98, "inserted": 90,
+                            "updated": 5, "present": 3}],
+            }],
+        }))
+        .unwrap();
+        let refusal = Refusal {
+            what: "file x.wasm".into(),
+            reason: "it is empty".into(),
+            holds_up: false,
+        };
+        assert_eq!(
+            render(&plugin),
+            "\
+plugin  obs
+state   paused
+paused  by me
+reads   obs
+writes  events
+
+version  digest  state   installed             came from
+1.0.0    aa      paused  2026-11-20T10:00:00Z  file obs.wasm
+
+source  epoch  from   to  version  messages  projected  skipped  dead  inserted  updated  present
+obs         1     1  100  1.0.0         100         98        1     1        90        5        3
+
+1.0.0 (aa) has failed: it was bad
+"
+        );
+        assert_eq!(
+            render_list(std::slice::from_ref(&plugin), &[refusal]),
+            "\
+plugin  state   version  digest  versions  reads  writes
+obs     paused  1.0.0    aa             1  obs    events
+
+obs is paused: by me
+
+refused:
+  - file x.wasm: it is empty
+"
+        );
+        assert!(render_list(&[], &[]).contains("lantern plugin install"));
+        let mut signed = plugin;
+        signed.versions[0].failed = None;
+        signed.versions[0].ranges.clear();
+        signed.versions[0].signature = serde_json::from_value(json!({
+            "state": "good", "key": "E7620F1842B4E81F", "comment": "orders 1.0.0", "reason": null,
+        }))
+        .unwrap();
+        let shown = render(&signed);
+        assert!(shown.contains("came from      signature\n"), "{shown}");
+        assert!(
+            shown.ends_with("the signature of 1.0.0 (aa) is good, of key E7620F1842B4E81F: orders 1.0.0\n"),
+            "{shown}"
+        );
+    }
+}

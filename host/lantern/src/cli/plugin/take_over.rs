@@ -1,0 +1,58 @@
+//! `lantern plugin take-over`: the consumers that another host left behind become this host's.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::path;
+use crate::cli::client::{Client, HostArgs};
+use crate::cli::{Failure, print};
+use lantern_model::schema::PluginName;
+
+#[derive(Debug, Args)]
+pub struct TakeOverArgs {
+    /// The plugin.
+    #[arg(value_parser = PluginName::parse)]
+    name: PluginName,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+#[derive(Deserialize)]
+struct TakenOver {
+    consumers: Vec<Consumer>,
+}
+
+#[derive(Deserialize)]
+struct Consumer {
+    stream: String,
+    consumer: String,
+    outcome: String,
+    before: Option<String>,
+}
+
+pub fn run(args: &TakeOverArgs) -> Result<(), Failure> {
+    let taken: TakenOver =
+        Client::open(&args.host)?.post_json(&path(&args.name, "/take-over"), &json!({}))?;
+    print(&render(&taken))
+}
+
+fn render(taken: &TakenOver) -> String {
+    let mut text = String::new();
+    for one in &taken.consumers {
+        let what = match one.outcome.as_str() {
+            "taken-over" => match &one.before {
+                Some(host) => format!("taken over from host {host}"),
+                None => "taken over; it belonged to no host".to_owned(),
+            },
+            "own" => "belonged to this host already".to_owned(),
+            "absent" => "does not exist; the host makes it when it reads".to_owned(),
+            other => other.to_owned(),
+        };
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "consumer {} of stream {}: {what}", one.consumer, one.stream);
+    }
+    text
+}

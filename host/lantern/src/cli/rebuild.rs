@@ -1,0 +1,390 @@
+//! `lantern rebuild`: a plugin's tables are filled anew beside those in use.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::client::{Client, HostArgs};
+use super::output::redraw;
+use super::plugin::Reference;
+use super::{Failure, print, print_json, table};
+use lantern_store::RebuildOutcome;
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct RebuildArgs {
+    #[command(subcommand)]
+    command: Option<RebuildCommand>,
+    /// The plugin; with @DIGEST (eight digits or more) or @VERSION by that version, otherwise by the one that runs.
+    #[arg(value_name = "NAME[@VERSION]", required = true)]
+    plugin: Option<Reference>,
+    /// Begin here: a sequence, or a time as 2026-05-28T10:41:00Z is one. Rows from before are kept.
+    #[arg(long, value_name = "SEQUENCE|TIME")]
+    from: Option<String>,
+    /// Messages a second for each source at the most.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
+    /// Keep rows whose messages no stream holds any more, instead of refusing.
+    #[arg(long)]
+    carry_over: bool,
+    /// Drop tables that the version does not declare; without this they stay.
+    #[arg(long)]
+    drop_undeclared: bool,
+    /// Use the new tables although their totals differ from those in use and nothing explains the difference.
+    #[arg(long)]
+    accept_differences: bool,
+    /// How long the replaced tables are kept, for `lantern plugin rollback`, such as 1d, 12h or 30m; 0 removes them at once.
+    #[arg(long, value_name = "DURATION", default_value = "1d", value_parser = parse_duration)]
+    keep_old: Duration,
+    /// Do not wait for the end.
+    #[arg(long)]
+    detach: bool,
+    /// Answer with JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum RebuildCommand {
+    /// List rebuilds, the newest first.
+    List(ListArgs),
+    /// Wait for a rebuild and show how far it is.
+    Watch(OneArgs),
+    /// End a rebuild. The tables in use stay as they are.
+    Cancel(OneArgs),
+}
+
+#[derive(Debug, Args)]
+struct ListArgs {
+    /// Answer with JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+#[derive(Debug, Args)]
+struct OneArgs {
+    /// The rebuild's number.
+    id: i64,
+    /// Answer with JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+/// A rebuild, as the host answers.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Rebuild {
+    id: i64,
+    plugin: String,
+    digest: String,
+    state: String,
+    started_at: String,
+    ended_at: Option<String>,
+    reason: Option<String>,
+    progress: Option<Progress>,
+    outcome: Option<RebuildOutcome>,
+    previous_until: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+struct Progress {
+    messages: u64,
+    left: u64,
+    rate: f64,
+    eta_seconds: Option<f64>,
+}
+
+pub fn run(args: &RebuildArgs) -> Result<ExitCode, Failure> {
+    match (&args.command, &args.plugin) {
+        (Some(RebuildCommand::List(args)), _) => list(args),
+        (Some(RebuildCommand::Watch(args)), _) => watch(&Client::open(&args.host)?, args.id, args.json),
+        (Some(RebuildCommand::Cancel(args)), _) => cancel(args),
+        (None, Some(plugin)) => begin(args, plugin),
+        (None, None) => Err(Failure::usage("which plugin is to be rebuilt?")),
+    }
+}
+
+fn begin(args: &RebuildArgs, plugin: &Reference) -> Result<ExitCode, Failure> {
+    let (from_sequence, from_time) = match &args.from {
+        Some(text) => match text.parse::<u64>() {
+            Ok(sequence) => (Some(sequence), None),
+            Err(_) => (None, Some(text)),
+        },
+        None => (None, None),
+    };
+    let body = json!({
+        "version": plugin.version,
+        "from_sequence": from_sequence,
+        "from_time": from_time,
+        "rate": args.rate,
+        "carry_over": args.carry_over,
+        "drop_undeclared": args.drop_undeclared,
+        "accept_differences": args.accept_differences,
+        "keep_old_s": args.keep_old.as_secs(),
+    });
+    let client = Client::open(&args.host)?;
+    let begun: Rebuild = client.post_json(&format!("/api/v1/plugins/{}/rebuild", plugin.name), &body)?;
+    if args.detach {
+        return match args.json {
+            true => print_json(&begun),
+            false => print(&format!(
+                "rebuild {0} of {1} has begun\nto see how far it is: lantern rebuild watch {0}\n",
+                begun.id, begun.plugin
+            )),
+        }
+        .map(|()| ExitCode::SUCCESS);
+    }
+    watch(&client, begun.id, args.json)
+}
+
+fn list(args: &ListArgs) -> Result<ExitCode, Failure> {
+    let all: Vec<Rebuild> = Client::open(&args.host)?.get_json("/api/v1/rebuilds")?;
+    if args.json {
+        print_json(&all)?;
+    } else if all.is_empty() {
+        print("there was no rebuild yet\n")?;
+    } else {
+        let head = ["id", "plugin", "state", "started", "left", "reason"].map(str::to_owned);
+        let rows = all.iter().map(|rebuild| {
+            vec![
+                rebuild.id.to_string(),
+                rebuild.plugin.clone(),
+                rebuild.state.clone(),
+                table::to_the_second(&rebuild.started_at),
+                rebuild
+                    .progress
+                    .map_or_else(String::new, |progress| progress.left.to_string()),
+                rebuild.reason.clone().unwrap_or_default(),
+            ]
+        });
+        let rows: Vec<Vec<String>> = std::iter::once(head.to_vec()).chain(rows).collect();
+        print(&table::align(&rows, &[true, false, false, false, true], ""))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn cancel(args: &OneArgs) -> Result<ExitCode, Failure> {
+    let ended: Rebuild = Client::open(&args.host)?.delete(&format!("/api/v1/rebuilds/{}", args.id))?;
+    match args.json {
+        true => print_json(&ended),
+        false => print(&format!(
+            "rebuild {} is {}; the tables of {} are as they were\n",
+            ended.id, ended.state, ended.plugin
+        )),
+    }
+    .map(|()| ExitCode::SUCCESS)
+}
+
+/// Shows how far a rebuild is until it ends. Interrupting this does not interrupt the rebuild.
+fn watch(client: &Client, id: i64, as_json: bool) -> Result<ExitCode, Failure> {
+    let terminal = std::io::stderr().is_terminal();
+    let mut last: Option<Rebuild> = None;
+    for line in client.lines(&format!("/api/v1/rebuilds/{id}/events"))? {
+        let line = line?;
+        let Some(data) = line.strip_prefix("data:") else {
+            continue;
+        };
+        let rebuild: Rebuild = serde_json::from_str(data.trim()).map_err(|error| {
+            Failure::new(
+                anyhow::Error::new(error).context("cannot understand what the host says of the rebuild"),
+            )
+        })?;
+        if terminal && !as_json {
+            redraw(&bar(&rebuild));
+        }
+        last = Some(rebuild);
+    }
+    if terminal && !as_json {
+        redraw("");
+    }
+    let Some(last) = last else {
+        return Err(Failure::new(anyhow::anyhow!(
+            "the host did not say how the rebuild ended"
+        )));
+    };
+    if as_json {
+        print_json(&last)?;
+    }
+    let words = last.reason.clone().unwrap_or_default();
+    match last.state.as_str() {
+        "done" => {
+            if !as_json {
+                print(&result(&last))?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        "running" => Err(Failure::new(anyhow::anyhow!(
+            "the host has stopped; the rebuild goes on when it starts again"
+        ))),
+        state => Err(Failure::new(anyhow::anyhow!("rebuild {id} is {state}: {words}"))),
+    }
+}
+
+/// What a finished rebuild has come to: a line, and one for each table.
+fn result(rebuild: &Rebuild) -> String {
+    let mut text = format!("rebuild {} of {}: done", rebuild.id, rebuild.plugin);
+    let Some(outcome) = &rebuild.outcome else {
+        return text + "\n";
+    };
+    let time = |text: &str| chrono::DateTime::parse_from_rfc3339(text).ok();
+    let ended = rebuild.ended_at.as_deref().and_then(time);
+    let took = ended
+        .zip(time(&rebuild.started_at))
+        .map_or_else(String::new, |(ended, started)| {
+            let milliseconds = (ended - started).num_milliseconds();
+            format!(" in {:.1} s", milliseconds as f64 / 1_000.0)
+        });
+    text.push_str(&format!(
+        ", {} rows{took}, {} carried over, {} left out\n",
+        outcome.rows, outcome.carried_over, outcome.left_out
+    ));
+    for table in &outcome.tables {
+        text.push_str(&match table.change.as_str() {
+            "kept" => format!(
+                "  table {}: stays with {} rows; this version does not declare it (--drop-undeclared drops it)\n",
+                table.table, table.rows_after
+            ),
+            "dropped" => format!("  table {}: dropped with {} rows\n", table.table, table.rows_before),
+            _ => format!(
+                "  table {}: {} rows before, {} after\n",
+                table.table, table.rows_before, table.rows_after
+            ),
+        });
+    }
+    if let Some(until) = &rebuild.previous_until {
+        text.push_str(&format!(
+            "  the replaced tables are kept until {}: lantern plugin rollback {} goes back to them\n",
+            table::to_the_second(until),
+            rebuild.plugin
+        ));
+    }
+    for difference in &outcome.accepted {
+        text.push_str(&format!("  accepted: {difference}\n"));
+    }
+    text
+}
+
+/// A duration, or 0.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|_| format!("{text:?} is not a duration; write it like 1d, 12h, 30m or 0"))
+}
+
+/// One line: a bar, what is done and left, the rate, and how long it takes still.
+fn bar(rebuild: &Rebuild) -> String {
+    const WIDTH: u64 = 30;
+    let Some(progress) = rebuild.progress else {
+        return format!("rebuild {}: {}", rebuild.id, rebuild.state);
+    };
+    let all = (progress.messages + progress.left).max(1);
+    let full = usize::try_from(progress.messages * WIDTH / all).unwrap_or_default();
+    let eta = progress
+        .eta_seconds
+        .map_or_else(String::new, |seconds| format!(", {seconds:.0} s left"));
+    let held = rebuild
+        .reason
+        .as_ref()
+        .map_or_else(String::new, |reason| format!(" (held up: {reason})"));
+    format!(
+        "[{}{}] {} of {all} messages, {:.0}/s{eta}{held}",
+        "#".repeat(full),
+        "-".repeat(WIDTH as usize - full),
+        progress.messages,
+        progress.rate
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lantern_store::TableOutcome;
+
+    #[test]
+    fn a_bar_tells_how_far_it_is() {
+        let rebuild = Rebuild {
+            id: 3,
+            plugin: "p".into(),
+            digest: "sha256:0".into(),
+            state: "running".into(),
+            started_at: String::new(),
+            ended_at: None,
+            reason: Some("the broker is away".into()),
+            progress: Some(Progress {
+                messages: 500,
+                left: 1_500,
+                rate: 250.0,
+                eta_seconds: Some(6.0),
+            }),
+            outcome: None,
+            previous_until: None,
+        };
+        assert_eq!(
+            bar(&rebuild),
+            "[#######-----------------------] 500 of 2000 messages, 250/s, 6 s left (held up: the broker is away)"
+        );
+    }
+
+    #[test]
+    fn a_duration_has_a_unit() {
+        let seconds = |text: &str| parse_duration(text).map(|duration| duration.as_secs());
+        for (text, expected) in [
+            ("0", 0),
+            ("0s", 0),
+            ("1d", 86_400),
+            ("12h", 43_200),
+            ("30m", 1_800),
+        ] {
+            assert_eq!(seconds(text), Ok(expected), "{text}");
+        }
+        for text in ["", "1", "d", "-1d", "99999999999999999999d", "ä"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_result_names_every_table() {
+        let table = |table: &str, change: &str, rows_before, rows_after| TableOutcome {
+            table: table.into(),
+            change: change.into(),
+            rows_before,
+            rows_after,
+        };
+        let rebuild = Rebuild {
+            id: 1,
+            plugin: "op".into(),
+            digest: "sha256:0".into(),
+            state: "done".into(),
+            started_at: "2026-11-28T10:00:00Z".into(),
+            ended_at: Some("2026-11-28T10:00:00.4Z".into()),
+            reason: None,
+            progress: None,
+            outcome: Some(RebuildOutcome {
+                messages: 500,
+                rows: 1_000,
+                carried_over: 500,
+                left_out: 0,
+                tables: vec![
+                    table("op", "rebuilt", 1_000, 1_000),
+                    table("op_more", "kept", 7, 7),
+                ],
+                accepted: Vec::new(),
+            }),
+            previous_until: None,
+        };
+        assert_eq!(
+            result(&rebuild),
+            "rebuild 1 of op: done, 1000 rows in 0.4 s, 500 carried over, 0 left out\n  \
+             table op: 1000 rows before, 1000 after\n  \
+             table op_more: stays with 7 rows; this version does not declare it (--drop-undeclared drops it)\n"
+        );
+    }
+}

@@ -1,0 +1,199 @@
+//! `lantern trace` and `lantern reproject`: from a row to its message and the version that made it, and the work of a
+//! bad version made again.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::client::{Client, HostArgs};
+use super::{Failure, output, print, print_json};
+use lantern_model::schema::PluginName;
+
+#[derive(Debug, Args)]
+pub struct TraceArgs {
+    /// The table.
+    table: String,
+    /// The values of its primary key or of a unique index, or the host's columns as ORIGIN:SEQUENCE:ROW.
+    #[arg(required = true)]
+    key: Vec<String>,
+    /// Answer with JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ReprojectArgs {
+    /// The plugin.
+    #[arg(value_parser = PluginName::parse)]
+    plugin: PluginName,
+    /// The bad version: its digest (eight digits or more) or its number.
+    #[arg(long, value_name = "DIGEST|VERSION")]
+    digest: String,
+    /// Answer with JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+pub fn trace(args: &TraceArgs) -> Result<(), Failure> {
+    let key = serde_json::to_string(&args.key).map_err(|error| Failure::new(anyhow::Error::new(error)))?;
+    let query = url::form_urlencoded::Serializer::new(String::new())
+        .append_pair("table", &args.table)
+        .append_pair("key", &key)
+        .finish();
+    let traced: Traced = Client::open(&args.host)?.get_json(&format!("/api/v1/trace?{query}"))?;
+    match args.json {
+        true => print_json(&traced),
+        false => print(&render(&traced)),
+    }
+}
+
+/// The host's answer. The row is kept as the text that it is, because its documents are shown as they are stored.
+#[derive(Deserialize, Serialize)]
+struct Traced {
+    table: String,
+    row: Box<RawValue>,
+    origin: i64,
+    row_number: u64,
+    plugin: String,
+    version: Option<String>,
+    digest: Option<String>,
+    healed: bool,
+    source: String,
+    stream: Option<String>,
+    epoch: u64,
+    sequence: u64,
+    note: Option<String>,
+    message: Option<TracedMessage>,
+    gone: Option<String>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct TracedMessage {
+    found_in: String,
+    subject: String,
+    published: String,
+    headers: Vec<(String, String)>,
+    payload_bytes: u64,
+    payload_text: Option<String>,
+    payload_base64: String,
+}
+
+fn render(traced: &Traced) -> String {
+    let unknown = "(unknown)";
+    let mut out = String::new();
+    // Writing to a String does not fail.
+    let _ = writeln!(out, "row      {}", output::json(traced.row.get()));
+    let place = match &traced.stream {
+        Some(stream) => format!("stream {stream}, sequence {}", traced.sequence),
+        None => format!("core NATS, message {}", traced.sequence),
+    };
+    let _ = writeln!(
+        out,
+        "from     {place}, epoch {}, row {}",
+        traced.epoch, traced.row_number
+    );
+    let _ = writeln!(
+        out,
+        "by       {} {} {}",
+        traced.plugin,
+        traced.version.as_deref().unwrap_or(unknown),
+        traced.digest.as_deref().unwrap_or_default()
+    );
+    if traced.healed {
+        let _ = writeln!(
+            out,
+            "         its message was a dead letter before this version could project it"
+        );
+    }
+    if let Some(note) = &traced.note {
+        let _ = writeln!(out, "note     {note}");
+    }
+    if let Some(message) = &traced.message {
+        render_message(&mut out, message);
+    } else if let Some(gone) = &traced.gone {
+        let _ = writeln!(out, "message  {gone}");
+    }
+    out
+}
+
+fn render_message(out: &mut String, message: &TracedMessage) {
+    let _ = writeln!(
+        out,
+        "message  {} at {}, {} bytes, found in the {}",
+        output::line(&message.subject),
+        message.published,
+        message.payload_bytes,
+        message.found_in
+    );
+    for (name, value) in &message.headers {
+        let _ = writeln!(out, "         {}: {}", output::line(name), output::line(value));
+    }
+    let _ = match &message.payload_text {
+        Some(text) => writeln!(out, "{text}"),
+        None => writeln!(out, "(base64) {}", message.payload_base64),
+    };
+}
+
+pub fn reproject(args: &ReprojectArgs) -> Result<(), Failure> {
+    let body = json!({"version": args.digest});
+    let client = Client::open(&args.host)?;
+    let done: Value =
+        client.post_json_for_long(&format!("/api/v1/plugins/{}/reproject", args.plugin), &body)?;
+    if args.json {
+        return print_json(&done);
+    }
+    let mut out = format!(
+        "{} messages of version {} were done again by {}: {} rows removed, {} written\n",
+        done["messages"],
+        done["from"].as_str().unwrap_or_default(),
+        done["to"].as_str().unwrap_or_default(),
+        done["rows_removed"],
+        done["rows_written"]
+    );
+    if done["gone"] != 0 {
+        let _ = writeln!(
+            out,
+            "{} messages are gone from their stream and keep their rows",
+            done["gone"]
+        );
+    }
+    if let Value::String(partial) = &done["partial"] {
+        let _ = writeln!(
+            out,
+            "it is not finished: {partial}; the same command goes on with the rest"
+        );
+    }
+    print(&out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_is_shown_as_it_is_stored() {
+        let row =
+            r#"{"id":7,"extra":{"n":12345678901234567890123,"a":1,"a":2,"z":-0,"e":1e400,"s":"\ud800"}}"#;
+        let answer = format!(
+            r#"{{"table":"t","row":{row},"origin":1,"row_number":0,"plugin":"p","version":"1.0.0","digest":"sha256:aa",
+                 "healed":false,"source":"s","stream":"S","epoch":1,"sequence":9,"note":null,"message":null,
+                 "gone":"it is not in stream S any more"}}"#
+        );
+        let traced: Traced = serde_json::from_str(&answer).unwrap();
+        assert_eq!(
+            render(&traced),
+            format!(
+                "row      {row}\nfrom     stream S, sequence 9, epoch 1, row 0\nby       p 1.0.0 sha256:aa\n\
+                 message  it is not in stream S any more\n"
+            )
+        );
+        assert!(serde_json::to_string_pretty(&traced).unwrap().contains(row));
+    }
+}

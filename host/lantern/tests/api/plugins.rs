@@ -1,0 +1,575 @@
+//! Plugins through the API: installed, swapped, paused and removed, and everything that is refused on the way.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::evolving;
+use super::scene::{Scene, bearer};
+use super::*;
+
+const WASM: &str = "application/wasm";
+const JSON: &str = "application/json";
+
+impl Scene {
+    async fn install(&self, letter: u8, query: &str) -> Value {
+        let path = format!("/api/v1/plugins{query}");
+        let (status, taken) = self.act("POST", &path, WASM, evolving::version(letter)).await;
+        assert_eq!(status, 201, "{taken}");
+        taken
+    }
+
+    /// A call by the operator that has to be refused with this status and these words.
+    async fn refuses(
+        &self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        body: &str,
+        expected: (u16, &str),
+    ) -> Value {
+        let (status, answer) = self.act(method, path, content_type, body.to_owned()).await;
+        assert_eq!(status, expected.0, "{method} {path} {body}: {answer}");
+        assert!(
+            answer.to_string().contains(expected.1),
+            "{method} {path}: {answer}"
+        );
+        answer
+    }
+}
+
+/// All files and folders below a folder.
+fn files(dir: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        found.insert(path.display().to_string());
+        if path.is_dir() {
+            found.extend(files(&path));
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_lives_through_the_api() {
+    let scene = Scene::near().await;
+    let first = scene.install(b'a', "?activate=true").await;
+    assert_eq!(
+        (
+            &first["plugin"],
+            &first["version"],
+            &first["state"],
+            &first["from"]
+        ),
+        (
+            &"evolving".into(),
+            &"1.0.0".into(),
+            &"active".into(),
+            &Value::Null
+        )
+    );
+    assert_eq!(first["healed"]["tried"], 0);
+
+    let second = scene.install(b'b', "").await;
+    assert_eq!(
+        (&second["state"], &second["effect"]),
+        (&"installed".into(), &"additive".into())
+    );
+    assert_eq!(second["from"], first["digest"]);
+    assert!(second.get("healed").is_none());
+    let places: Vec<&str> = second["differences"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|difference| difference["place"].as_str().unwrap())
+        .collect();
+    assert!(places.contains(&"table evolved, column extra"), "{places:?}");
+
+    // A prefix of the digest, a version number, and nothing at all (the newest) name a version.
+    let digest = second["digest"].as_str().unwrap().to_owned();
+    let activate = "/api/v1/plugins/evolving/activate";
+    let (status, now) = scene
+        .act(
+            "POST",
+            activate,
+            JSON,
+            format!(r#"{{"digest": "{}"}}"#, &digest[7..15]),
+        )
+        .await;
+    assert_eq!((status, &now["state"]), (200, &"active".into()), "{now}");
+    let rollback = "/api/v1/plugins/evolving/rollback";
+    // The older version does not know the new column: activating it is refused, going back to it is not.
+    let (status, older) = scene.act("POST", activate, JSON, r#"{"digest": "1.0.0"}"#).await;
+    assert_eq!(status, 422, "{older}");
+    let (_, back) = scene.act("POST", rollback, "", Body::empty()).await;
+    assert_eq!(
+        (&back["digest"], &back["effect"]),
+        (&first["digest"], &"none".into()),
+        "{back}"
+    );
+    let (_, newest) = scene.act("POST", activate, "", Body::empty()).await;
+    assert_eq!(newest["digest"], second["digest"]);
+    let (_, rolled) = scene.act("POST", rollback, "", Body::empty()).await;
+    assert_eq!(rolled["digest"], first["digest"], "{rolled}");
+
+    let diff = get_json(
+        &scene.api,
+        &format!("/api/v1/plugins/evolving/differences?from=1.0.0&to={digest}"),
+    )
+    .await;
+    assert_eq!(
+        (&diff["from"], &diff["to"]),
+        (&first["digest"], &second["digest"])
+    );
+    assert_eq!(diff["effect"], "additive");
+
+    // What it says of itself, before and while it runs.
+    let path = format!("/api/v1/plugins/evolving/description?version={digest}");
+    let said = get_json(&scene.api, &path).await;
+    assert_eq!(
+        (&said["digest"], &said["version"]),
+        (&second["digest"], &second["version"])
+    );
+    assert_eq!(said["description"]["tables"][0]["name"], "evolved");
+    assert_eq!(said["imports"], serde_json::json!([]));
+    assert_eq!(said["limits"]["memory"], "64 MiB");
+    let (status, _) = get(&scene.api, "/api/v1/plugins/evolving/description").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let (status, _) = get(&scene.api, "/api/v1/plugins/evolving/description?version=9.9.9").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+
+    let (_, paused) = scene
+        .act(
+            "POST",
+            "/api/v1/plugins/evolving/pause",
+            JSON,
+            r#"{"reason": "because\u001b[31m"}"#,
+        )
+        .await;
+    assert_eq!(paused["state"], "paused");
+    let reason = paused["paused"].as_str().unwrap();
+    assert!(
+        reason.starts_with("because") && reason.ends_with("(by acts)"),
+        "{reason}"
+    );
+    assert!(!reason.contains('\u{1b}'));
+    let detail = get_json(&scene.api, "/api/v1/plugins/evolving").await;
+    assert_eq!(detail["versions"].as_array().unwrap().len(), 2);
+    assert_eq!(detail["versions"][0]["state"], "paused");
+    assert_eq!(detail["versions"][0]["came_from"], "sent by acts");
+    let (_, resumed) = scene
+        .act("POST", "/api/v1/plugins/evolving/resume", "", Body::empty())
+        .await;
+    assert_eq!(
+        (&resumed["state"], &resumed["paused"]),
+        (&"active".into(), &Value::Null)
+    );
+
+    let (status, removed) = scene
+        .act(
+            "DELETE",
+            "/api/v1/plugins/evolving?tables=drop",
+            "",
+            Body::empty(),
+        )
+        .await;
+    assert_eq!(
+        (status, &removed["dropped"]),
+        (200, &serde_json::json!(["evolved"]))
+    );
+    refused(
+        &scene.api,
+        "/api/v1/plugins/evolving",
+        StatusCode::NOT_FOUND,
+        "no plugin named evolving",
+    )
+    .await;
+    let actions: Vec<String> = scene.audit(10);
+    for (entry, beginning) in actions.iter().rev().zip([
+        "acts plugin.install done version 1.0.0, activated",
+        "acts plugin.install done version 1.1.0",
+        "acts plugin.activate done version 1.1.0",
+        "acts plugin.activate refused",
+        "acts plugin.rollback done version 1.0.0",
+        "acts plugin.activate done version 1.1.0",
+        "acts plugin.rollback done version 1.0.0",
+        "acts plugin.pause done because",
+        "acts plugin.resume done",
+        "acts plugin.remove done with its tables evolved",
+    ]) {
+        assert!(entry.starts_with(beginning), "{entry} instead of {beginning}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_ledger_of_a_version_stands_beside_it() {
+    let scene = Scene::near().await;
+    scene
+        .database
+        .writer()
+        .execute_batch(
+            "INSERT INTO _lantern_ledger VALUES (1, 1, 1, 1, 6, 6, 4, 1, 1, 0, 4, 4, 0, 1000000, 4, 0);
+             INSERT INTO _lantern_ledger VALUES (2, 1, 2, 7, 9, 3, 3, 0, 0, 0, 3, 3, 0, 0, 3, 0);
+             INSERT INTO _lantern_ledger VALUES (3, 1, 1, 10, 10, 1, 1, 0, 0, 0, 1, 1, 0, 0, 1, 0);",
+        )
+        .unwrap();
+    let detail = get_json(&scene.api, "/api/v1/plugins/things").await;
+    let ranges = |version: usize| -> Vec<(i64, i64, i64)> {
+        let ranges = detail["versions"][version]["ranges"].as_array().unwrap().iter();
+        let number = |range: &Value, field: &str| range[field].as_i64().unwrap();
+        ranges
+            .map(|range| {
+                (
+                    number(range, "first_sequence"),
+                    number(range, "last_sequence"),
+                    number(range, "messages"),
+                )
+            })
+            .collect()
+    };
+    assert_eq!(ranges(0), [(10, 10, 1), (1, 6, 6)]);
+    assert_eq!(ranges(1), [(7, 9, 3)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_done_is_refused_in_words_and_changes_nothing() {
+    let scene = Scene::near().await;
+    scene.install(b'a', "?activate=true").await;
+    let misfit = scene.install(b'c', "").await;
+    assert_eq!(misfit["effect"], "needs-rebuild");
+    let before = scene.contents();
+    let plugins = "/api/v1/plugins";
+    scene
+        .refuses("POST", plugins, WASM, "", (400, "it is empty"))
+        .await;
+    scene
+        .refuses("POST", plugins, WASM, "junk", (422, "The component is refused"))
+        .await;
+    scene
+        .refuses("POST", plugins, WASM, "\0asm\u{1}\0\0\0", (422, "hint"))
+        .await;
+    scene
+        .refuses(
+            "POST",
+            "/api/v1/plugins?activate=yes",
+            WASM,
+            "x",
+            (400, "true, false"),
+        )
+        .await;
+    scene
+        .refuses(
+            "POST",
+            "/api/v1/plugins?canari=3",
+            WASM,
+            "x",
+            (400, "no parameter"),
+        )
+        .await;
+    let refusal = scene
+        .refuses(
+            "POST",
+            "/api/v1/plugins/evolving/activate",
+            JSON,
+            r#"{"digest": "2.0.0"}"#,
+            (422, "column note is text and would become integer"),
+        )
+        .await;
+    assert!(refusal["hint"].as_str().unwrap().contains("rebuild"), "{refusal}");
+    assert_eq!(refusal["problems"].as_array().unwrap().len(), 1);
+    for (digest, status) in [("9.9.9", 404), ("sha256:00000000", 404), ("../x", 404), ("", 404)] {
+        let body = format!(r#"{{"digest": "{digest}"}}"#);
+        scene
+            .refuses(
+                "POST",
+                "/api/v1/plugins/evolving/activate",
+                JSON,
+                &body,
+                (status, "no version"),
+            )
+            .await;
+    }
+    for body in [r#"{"digets": "x"}"#, r#"{"digest": 7}"#, "[]", "{"] {
+        scene
+            .refuses(
+                "POST",
+                "/api/v1/plugins/evolving/activate",
+                JSON,
+                body,
+                (400, "cannot be understood"),
+            )
+            .await;
+    }
+    scene
+        .refuses(
+            "POST",
+            "/api/v1/plugins/evolving/rollback",
+            "",
+            "",
+            (409, "no version to go back to"),
+        )
+        .await;
+    for act in ["activate", "rollback", "pause", "resume"] {
+        let path = format!("/api/v1/plugins/absent/{act}");
+        scene
+            .refuses("POST", &path, "", "", (404, "no plugin named absent"))
+            .await;
+    }
+    scene
+        .refuses(
+            "DELETE",
+            "/api/v1/plugins/absent?tables=drop",
+            "",
+            "",
+            (404, "lantern plugin list"),
+        )
+        .await;
+    for query in ["", "?tables=", "?tables=all", "?tables=drop&tables=keep"] {
+        let path = format!("/api/v1/plugins/evolving{query}");
+        scene.refuses("DELETE", &path, "", "", (400, "tables")).await;
+    }
+    for query in ["", "?from=1.0.0", "?to=1.0.0", "?from=1.0.0&to=1.0.0&x=1"] {
+        let path = format!("/api/v1/plugins/evolving/differences{query}");
+        refused(&scene.api, &path, StatusCode::BAD_REQUEST, "").await;
+    }
+    assert_eq!(scene.contents(), before);
+    let detail = get_json(&scene.api, "/api/v1/plugins/evolving").await;
+    assert_eq!(detail["versions"][0]["state"], "active");
+}
+
+#[tokio::test]
+async fn settings_are_changed_together_or_not_at_all() {
+    let scene = Scene::near().await;
+    let path = "/api/v1/plugins/things/settings";
+    let (status, set) = scene
+        .act(
+            "PUT",
+            path,
+            JSON,
+            r#"{"changes": {"limits.memory": "128MiB", "limits.rows_per_message": 9, "wasi": true}}"#,
+        )
+        .await;
+    assert_eq!(status, 200, "{set}");
+    let expected = serde_json::json!({"limits": {"memory": "128 MiB", "rows_per_message": 9}, "wasi": true});
+    assert_eq!(set, expected);
+    let bad = r#"{"changes": {"limits.memory": "1B", "limits.memroy": "1", "rollback.excess_percent": 101}}"#;
+    let refusal = scene.refuses("PUT", path, JSON, bad, (422, "out of range")).await;
+    assert_eq!(refusal["problems"].as_array().unwrap().len(), 3, "{refusal}");
+    for body in [
+        "",
+        "{}",
+        r#"{"changes": {"limits": {"memory": "128MiB"}}}"#,
+        r#"{"changes": [], "more": 1}"#,
+    ] {
+        scene.refuses("PUT", path, JSON, body, (400, "")).await;
+    }
+    assert_eq!(get_json(&scene.api, path).await, expected);
+    let back = r#"{"changes": {"limits.memory": null, "limits.rows_per_message": "", "wasi": false}}"#;
+    let (_, set) = scene.act("PUT", path, JSON, back).await;
+    assert_eq!(set, serde_json::json!({}));
+    assert_eq!(
+        scene.audit(1),
+        ["acts plugin.set done limits.memory= limits.rows_per_message= wasi=false"]
+    );
+}
+
+#[tokio::test]
+async fn names_in_addresses_never_become_paths() {
+    let scene = Scene::near().await;
+    let root = scene.database.dir.path().parent().unwrap().to_owned();
+    let token = bearer(&scene.operator);
+    let contents = scene.contents();
+    let inside = files(scene.database.dir.path());
+    // Others make files of their own there.
+    let beside = || -> BTreeSet<String> {
+        let entries = std::fs::read_dir(&root).unwrap();
+        let names = entries.map(|entry| entry.unwrap().path().display().to_string());
+        names.filter(|path| path.contains("hostile")).collect()
+    };
+    let before = beside();
+    let long = "a".repeat(300);
+    for name in [
+        "../hostile",
+        "..%2fhostile",
+        "%2e%2e%2fhostile",
+        "%2e%2e",
+        "..%5chostile",
+        "%2ftmp%2fhostile",
+        "hostile%00",
+        "%ff%fe",
+        "CON",
+        "h%d0%bestile",
+        "%ef%bd%88ostile",
+        "hostile%20",
+        "Hostile",
+        "_hostile",
+        &long,
+    ] {
+        for (method, rest, body) in [
+            ("GET", "", ""),
+            ("GET", "/settings", ""),
+            ("GET", "/differences?from=1.0.0&to=1.0.0", ""),
+            ("PUT", "/settings", r#"{"changes": {"wasi": "true"}}"#),
+            ("POST", "/activate", "{}"),
+            ("POST", "/rollback", "{}"),
+            ("POST", "/pause", "{}"),
+            ("POST", "/resume", "{}"),
+            ("DELETE", "?tables=drop", ""),
+        ] {
+            let path = format!("/api/v1/plugins/{name}{rest}");
+            let mut headers = vec![("authorization", token.as_str())];
+            if !body.is_empty() {
+                headers.push(("content-type", JSON));
+            }
+            let (status, answer) = scene.call(method, &path, &headers, Body::from(body)).await;
+            assert!(matches!(status, 400 | 404), "{method} {path}: {status} {answer}");
+        }
+    }
+    assert_eq!(scene.contents(), contents);
+    let fresh: Vec<String> = files(scene.database.dir.path())
+        .difference(&inside)
+        .cloned()
+        .collect();
+    assert!(fresh.is_empty(), "{fresh:?}");
+    assert_eq!(beside(), before);
+    assert!(!Path::new("/tmp/hostile").exists());
+}
+
+#[tokio::test]
+async fn an_upload_has_its_limit() {
+    let scene = Scene::near().await;
+    let before = scene.contents();
+    let token = bearer(&scene.operator);
+    let limit = lantern_plugin::Limits::default().module_bytes;
+    let length = (limit + 1).to_string();
+    let said = [
+        ("authorization", token.as_str()),
+        ("content-type", WASM),
+        ("content-length", length.as_str()),
+    ];
+    let (status, _) = scene.call("POST", "/api/v1/plugins", &said, Body::empty()).await;
+    assert_eq!(status, 413);
+    // The same without saying so.
+    let (status, _) = scene
+        .call(
+            "POST",
+            "/api/v1/plugins",
+            &said[..2],
+            Body::from(vec![0; limit + 1]),
+        )
+        .await;
+    assert_eq!(status, 413);
+    assert_eq!(scene.contents(), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_component_sent_fifty_times_at_once_is_one_version() {
+    let scene = Arc::new(Scene::near().await);
+    let mut sending = tokio::task::JoinSet::new();
+    for index in 0..50 {
+        let scene = Arc::clone(&scene);
+        let query = if index % 2 == 0 { "?activate=true" } else { "" };
+        sending.spawn(async move { scene.install(b'a', query).await["digest"].clone() });
+    }
+    let digests: BTreeSet<String> = sending.join_all().await.iter().map(Value::to_string).collect();
+    assert_eq!(digests.len(), 1);
+    let detail = get_json(&scene.api, "/api/v1/plugins/evolving").await;
+    assert_eq!(detail["versions"].as_array().unwrap().len(), 1);
+    assert_eq!(detail["state"], "active");
+    let components = scene.database.dir.path().join("components");
+    assert_eq!(files(&components).len(), 1);
+    let uploads = scene.audit(1_000);
+    let done = uploads
+        .iter()
+        .filter(|entry| entry.contains("plugin.install done"));
+    assert_eq!(done.count(), 50);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signature_travels_in_a_header_and_what_is_not_signed_is_refused_in_words() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    let keys = minisign::KeyPair::generate_unencrypted_keypair().unwrap();
+    let trusted = lantern_trust::signature::TrustedKey::parse(&keys.pk.to_base64()).unwrap();
+    let id = trusted.id().to_string();
+    let mut database = Database::new();
+    database.signatures = lantern_trust::signature::Policy {
+        rule: lantern_trust::signature::Rule::Require,
+        keys: vec![trusted],
+    };
+    let scene = Scene::over(database, lantern_http::Config::loopback()).await;
+    let before = scene.contents();
+    let component = evolving::version(b'a');
+    let signature = minisign::sign(None, &keys.sk, &component[..], Some("orders 1.0.0"), None)
+        .unwrap()
+        .into_string();
+    let token = bearer(&scene.operator);
+    let send = async |signature: Option<&str>| {
+        let mut headers = vec![("authorization", token.as_str()), ("content-type", WASM)];
+        headers.extend(signature.map(|signature| ("lantern-signature", signature)));
+        let body = Body::from(component.clone());
+        let (status, text) = scene
+            .call("POST", "/api/v1/plugins?activate=true", &headers, body)
+            .await;
+        (status, serde_json::from_str::<Value>(&text).unwrap())
+    };
+    let (status, missing) = send(None).await;
+    assert_eq!(status, 422, "{missing}");
+    assert_eq!(missing["type"], "urn:lantern:problem:signature-refused");
+    assert_eq!(missing["detail"], "it has no signature");
+    assert!(missing["hint"].as_str().unwrap().contains("lantern plugin sign"));
+    let too_large = STANDARD.encode(vec![b'x'; 10_001]);
+    for bad in ["not base64!", "untrusted comment: raw", &too_large] {
+        let (status, answer) = send(Some(bad)).await;
+        assert_eq!(status, 400, "{answer}");
+        assert!(answer.to_string().contains("Lantern-Signature"), "{answer}");
+    }
+    let other = signature.replace("orders 1.0.0", "orders 2.0.0");
+    let (status, changed) = send(Some(&STANDARD.encode(other))).await;
+    assert_eq!(status, 422);
+    assert!(changed["detail"].as_str().unwrap().contains(&id), "{changed}");
+    assert_eq!(scene.contents(), before);
+    let audit = scene.audit(5);
+    assert!(
+        audit[0].starts_with("acts plugin.install refused its signature"),
+        "{audit:?}"
+    );
+    assert!(
+        audit[4].starts_with("acts plugin.install refused it has no signature"),
+        "{audit:?}"
+    );
+
+    let encoded = STANDARD.encode(&signature);
+    let (status, taken) = send(Some(&encoded)).await;
+    assert_eq!(status, 201, "{taken}");
+    let good = serde_json::json!({"state": "good", "key": id, "comment": "orders 1.0.0", "reason": null});
+    assert_eq!(taken["signature"], good);
+    let detail = get_json(&scene.api, "/api/v1/plugins/evolving").await;
+    assert_eq!(detail["versions"][0]["signature"], good);
+    let request = Request::builder()
+        .uri("/api/v1/plugins/evolving/component?version=1.0.0")
+        .header("host", "localhost:7070")
+        .header("authorization", &token)
+        .body(Body::empty())
+        .unwrap();
+    let response = scene.api.clone().oneshot(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["lantern-signature"], encoded.as_str());
+}
+
+#[tokio::test]
+async fn a_paused_plugin_is_named_by_readiness_and_holds_nothing_up() {
+    let database = Database::new();
+    let state = database.state().await;
+    let _paused = add(
+        &state.projections,
+        status::Status {
+            state: status::State::Paused,
+            paused: Some("maintenance (by acts)".into()),
+            ..running()
+        },
+    );
+    let (status, body) = get(&router(state), "/readyz").await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(body.contains("paused: maintenance (by acts)"), "{body}");
+}

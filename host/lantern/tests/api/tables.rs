@@ -1,0 +1,563 @@
+//! What can be asked of a table: any selection in any order and in pages, and one row with its story. Values that
+//! somebody else chose come out as they are, and mean nothing on the way in.
+
+use lantern_model::batch::Timestamp;
+use serde_json::json;
+
+use super::*;
+
+/// A table as its plugin would have described it, with the indexes that the host makes.
+const VISITS: &str = r#"{
+  "doc": "Visits.", "primary_key": [], "indexes": [], "retention_days": null, "hints": {},
+  "columns": [
+    {"name": "pc", "type": "text", "nullable": false, "role": "entity", "unit": null, "doc": "", "hints": {}},
+    {"name": "at", "type": "timestamp", "nullable": true, "role": "time", "unit": null, "doc": "", "hints": {}},
+    {"name": "kind", "type": "text", "nullable": true, "role": "facet", "unit": null, "doc": "", "hints": {}},
+    {"name": "ok", "type": "boolean", "nullable": true, "role": "facet", "unit": null, "doc": "", "hints": {}},
+    {"name": "bytes", "type": "integer", "nullable": true, "role": "measure", "unit": "By", "doc": "", "hints": {}},
+    {"name": "load", "type": "real", "nullable": true, "role": "measure", "unit": null, "doc": "", "hints": {}},
+    {"name": "note", "type": "text", "nullable": true, "role": null, "unit": null, "doc": "", "hints": {}},
+    {"name": "body", "type": "blob", "nullable": true, "role": null, "unit": null, "doc": "", "hints": {}},
+    {"name": "extra", "type": "json", "nullable": true, "role": null, "unit": null, "doc": "", "hints": {}}
+  ]}"#;
+
+/// Microseconds of 2026-11-20T00:00:00Z.
+pub const DAY: i64 = 1_795_132_800_000_000;
+pub const MINUTE: i64 = 60_000_000;
+
+pub struct Visits {
+    pub database: Database,
+    pub api: Router,
+}
+
+/// One visit; what is not said is null.
+#[derive(Clone, Default)]
+pub struct Visit {
+    pub pc: &'static str,
+    pub at: Option<i64>,
+    pub kind: Option<String>,
+    pub ok: Option<bool>,
+    pub bytes: Option<i64>,
+    pub load: Option<f64>,
+    pub note: Option<String>,
+    pub body: Option<Vec<u8>>,
+    pub extra: Option<String>,
+}
+
+impl Visits {
+    pub async fn new() -> Self {
+        let database = Database::new();
+        let writer = database.writer();
+        writer
+            .execute_batch(
+                "CREATE TABLE visits (
+                     _origin INTEGER NOT NULL, _sequence INTEGER NOT NULL, _row INTEGER NOT NULL,
+                     pc TEXT NOT NULL, at INTEGER, kind TEXT, ok INTEGER, bytes INTEGER, load REAL, note TEXT, body BLOB,
+                     extra TEXT
+                 ) STRICT;
+                 CREATE UNIQUE INDEX visits__origin ON visits (_origin, _sequence, _row);
+                 CREATE INDEX visits__at ON visits (at);
+                 CREATE INDEX visits__pc ON visits (pc, at);
+                 CREATE INDEX visits__kind ON visits (kind, at);",
+            )
+            .unwrap();
+        writer
+            .execute(
+                "INSERT INTO _lantern_table (name, plugin, description, updates) VALUES ('visits', 'things', ?1, 0)",
+                [VISITS],
+            )
+            .unwrap();
+        let api = router(database.state().await);
+        Self { database, api }
+    }
+
+    /// Adds rows behind those that are there.
+    pub fn add(&self, visits: &[Visit]) {
+        let mut writer = self.database.writer();
+        let transaction = writer.transaction().unwrap();
+        for visit in visits {
+            transaction
+                .execute(
+                    "INSERT INTO visits SELECT 1, coalesce(max(_sequence), 0) + 1, 0,
+                         ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9 FROM visits",
+                    rusqlite::params![
+                        visit.pc,
+                        visit.at,
+                        visit.kind,
+                        visit.ok,
+                        visit.bytes,
+                        visit.load,
+                        visit.note,
+                        visit.body,
+                        visit.extra
+                    ],
+                )
+                .unwrap();
+        }
+        transaction.commit().unwrap();
+    }
+
+    pub async fn ask(&self, rest: &str) -> Value {
+        get_json(&self.api, &format!("/api/v1/tables/visits{rest}")).await
+    }
+
+    /// The row numbers of one page.
+    pub async fn rows(&self, query: &str) -> Vec<i64> {
+        rows_of(&self.ask(&format!("/rows?limit=1000&{query}")).await)
+    }
+
+    /// The row numbers of all pages, a few at a time.
+    async fn walk(&self, query: &str) -> Vec<i64> {
+        let (mut found, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = self.ask(&format!("/rows?limit=7&{query}{cursor}")).await;
+            found.extend(rows_of(&page));
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return found,
+            }
+        }
+    }
+}
+
+fn rows_of(page: &Value) -> Vec<i64> {
+    let items = page["items"].as_array().unwrap().iter();
+    items
+        .map(|item| item["_row"].as_str().unwrap().parse().unwrap())
+        .collect()
+}
+
+/// Text as it stands in an address.
+fn encoded(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02x}")).collect()
+}
+
+/// A hundred rows with ties, nulls and few kinds.
+pub async fn hundred() -> Visits {
+    let visits = Visits::new().await;
+    let rows: Vec<Visit> = (0..100_i64)
+        .map(|number| Visit {
+            pc: ["alpha", "beta", "gamma"][number as usize % 3],
+            at: (number % 10 != 3).then_some(DAY + number / 4 * MINUTE),
+            kind: (number % 7 != 0).then(|| format!("k{}", number % 5)),
+            ok: (number % 4 != 0).then_some(number % 2 == 0),
+            bytes: (number % 6 != 0).then_some(number * 37 % 11),
+            load: (number % 9 != 0).then_some((number * 13 % 17) as f64 / 7.0),
+            note: (number % 8 != 0).then(|| "x".repeat(number as usize * 20)),
+            ..Visit::default()
+        })
+        .collect();
+    visits.add(&rows);
+    visits
+}
+
+/// The same order, made by SQLite alone: nulls last, ties by row number.
+fn expected(visits: &Visits, column: &str, direction: &str, condition: &str) -> Vec<i64> {
+    let sql = format!(
+        "SELECT _rowid_ FROM visits WHERE {condition}
+         ORDER BY {column} IS NULL, {column} {direction}, _rowid_ {direction}"
+    );
+    let writer = visits.database.writer();
+    let mut statement = writer.prepare(&sql).unwrap();
+    let rows = statement.query_map([], |row| row.get(0)).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+#[tokio::test]
+async fn pages_of_any_order_hold_every_row_once_with_ties_and_nulls() {
+    let visits = hundred().await;
+    for (query, condition) in [
+        ("", "1"),
+        ("filter=kind=k1", "kind = 'k1'"),
+        ("filter=kind=k1&filter=kind=k3", "kind IN ('k1', 'k3')"),
+        ("filter=kind:null&filter=kind=k2", "kind IS NULL OR kind = 'k2'"),
+        (
+            "filter=pc=alpha&filter=kind!=k1",
+            "pc = 'alpha' AND kind IS NOT 'k1'",
+        ),
+        ("filter=bytes%3E%3D3&filter=bytes%3C7", "bytes >= 3 AND bytes < 7"),
+    ] {
+        for column in ["at", "kind", "ok", "bytes", "load", "note", "pc"] {
+            for (sort, direction) in [(column.to_owned(), "ASC"), (format!("-{column}"), "DESC")] {
+                let found = visits.walk(&format!("{query}&sort={sort}")).await;
+                assert_eq!(
+                    found,
+                    expected(&visits, column, direction, condition),
+                    "{query} {sort}"
+                );
+            }
+        }
+    }
+    // By arrival when it is asked for, and else by time, the newest first.
+    assert_eq!(visits.walk("order=asc").await, (1..=100).collect::<Vec<_>>());
+    assert_eq!(visits.walk("").await, expected(&visits, "at", "DESC", "1"));
+    let thing = get_json(&visits.api, "/api/v1/tables/things/rows").await;
+    assert_eq!(thing["items"], json!([]));
+}
+
+#[tokio::test]
+async fn a_selection_means_what_it_says() {
+    let visits = Visits::new().await;
+    let text = |note: &str| Visit {
+        pc: "a",
+        at: Some(DAY),
+        note: Some(note.to_owned()),
+        ..Visit::default()
+    };
+    visits.add(&[
+        text("100% of A_b"),
+        text("100 of Axb"),
+        text("ADMIN\\admin"),
+        text("Straße Ä"),
+        Visit {
+            pc: "b",
+            extra: Some(r#"{"k":"100%"}"#.into()),
+            body: Some(vec![0, 255]),
+            ..Visit::default()
+        },
+        Visit {
+            pc: "c",
+            bytes: Some(i64::MAX),
+            load: Some(-0.5),
+            ok: Some(false),
+            at: Some(DAY + MINUTE),
+            ..Visit::default()
+        },
+        text("a\u{202e}b <img src=x onerror=alert(1)>"),
+        text("' OR 1=1 --"),
+    ]);
+    for (filter, expected) in [
+        ("note~100%", vec![1]),
+        ("note~a_B", vec![1]),
+        ("note~\\", vec![3]),
+        ("note~admin\\ADMIN", vec![3]),
+        ("note!~100", vec![3, 4, 5, 6, 7, 8]),
+        ("note^=100", vec![1, 2]),
+        ("note^=a", vec![7]),
+        ("note^=A", vec![3]),
+        ("note=' OR 1=1 --", vec![8]),
+        ("note~' or 1=1", vec![8]),
+        ("note~\u{202e}", vec![7]),
+        ("note~<IMG", vec![7]),
+        ("note~ä", vec![]),
+        ("note:null", vec![5, 6]),
+        ("note:set", vec![1, 2, 3, 4, 7, 8]),
+        ("note!=100 of Axb", vec![1, 3, 4, 5, 6, 7, 8]),
+        ("bytes=9223372036854775807", vec![6]),
+        ("bytes>=9223372036854775807", vec![6]),
+        ("load<0", vec![6]),
+        ("ok=false", vec![6]),
+        ("ok!=false", vec![1, 2, 3, 4, 5, 7, 8]),
+        ("body=AP8=", vec![5]),
+        ("extra~100%", vec![5]),
+        ("at=2026-11-20T00:01:00Z", vec![6]),
+        ("at>=2026-11-20T02:01:00%2B02:00", vec![6]),
+        ("pc=b", vec![5]),
+        ("pc=", vec![]),
+    ] {
+        let filter = filter.replace("%2B", "+");
+        let found = visits
+            .rows(&format!("order=asc&filter={}", encoded(&filter)))
+            .await;
+        assert_eq!(found, expected, "{filter}");
+        let count = visits.ask(&format!("/count?filter={}", encoded(&filter))).await;
+        assert_eq!(count, json!({"rows": expected.len(), "exact": true}), "{filter}");
+    }
+    for (rest, expected) in [
+        ("search=100%25", vec![1, 5]),
+        ("search=aDMIN", vec![3]),
+        ("search=", (1..=8).collect()),
+        ("from=2026-11-20T00:01:00Z", vec![6]),
+        ("to=2026-11-20T00:01:00Z", vec![1, 2, 3, 4, 7, 8]),
+        (
+            "from=2026-11-20T00:00:00Z&to=2026-11-20T00:00:00.000001Z&search=admin",
+            vec![3],
+        ),
+    ] {
+        assert_eq!(
+            visits.rows(&format!("order=asc&{rest}")).await,
+            expected,
+            "{rest}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_relative_time_counts_back_from_now() {
+    let visits = Visits::new().await;
+    let now = Timestamp::now().0;
+    let ago = |days: i64| Visit {
+        pc: "a",
+        at: Some(now - days * 24 * 60 * MINUTE),
+        ..Visit::default()
+    };
+    visits.add(&[ago(9), ago(5), ago(0), ago(-5)]);
+    for (query, expected) in [
+        ("filter=at%3Cnow-1w", vec![1]),
+        ("filter=at%3E%3Dnow-1w", vec![2, 3, 4]),
+        ("filter=at%3C%3Dnow-7d&filter=at%3Enow-10d", vec![1]),
+        ("filter=at%3Enow-1h", vec![3, 4]),
+        ("from=now-1w&to=now-1h", vec![2]),
+        ("from=now-10d&to=now", vec![1, 2, 3]),
+    ] {
+        let found = visits.rows(&format!("order=asc&{query}")).await;
+        assert_eq!(found, expected, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn values_of_others_come_out_exactly() {
+    let visits = Visits::new().await;
+    let large = format!("[\"{}\"]", "é".repeat(1 << 19));
+    let strange = "<img src=x onerror=alert(1)> \u{202e}\u{200f}rtl \u{1b}[31m \"'`";
+    visits.add(&[Visit {
+        pc: "a",
+        kind: Some(strange.to_owned()),
+        bytes: Some(i64::MAX),
+        extra: Some(large.clone()),
+        ..Visit::default()
+    }]);
+    let page = visits.ask("/rows?integers=text").await;
+    let row = &page["items"][0];
+    assert_eq!(row["bytes"], "9223372036854775807");
+    assert_eq!(row["kind"], strange);
+    assert_eq!(row["extra"][0].as_str().unwrap().len(), 1 << 20);
+    assert_eq!(row["_row"], "1");
+    assert_eq!(
+        row["_origin"],
+        json!({"source": "events", "epoch": 1, "sequence": 1})
+    );
+    let (_, body) = get(&visits.api, "/api/v1/tables/visits/rows?columns=bytes").await;
+    assert!(
+        body.contains("\"bytes\":9223372036854775807,\"_row\":\"1\""),
+        "{body}"
+    );
+    assert!(!body.contains("kind"), "{body}");
+    let facets = visits.ask("/facets?columns=kind,bytes&integers=text").await;
+    assert_eq!(
+        facets["facets"][0]["values"],
+        json!([{"value": strange, "count": 1}])
+    );
+    assert_eq!(facets["facets"][1]["values"][0]["value"], "9223372036854775807");
+    let histogram = visits.ask("/histogram?by=kind").await;
+    assert_eq!(histogram["buckets"], json!([]), "no row has a time");
+}
+
+#[tokio::test]
+async fn what_cannot_be_understood_is_named() {
+    let visits = hundred().await;
+    let first = visits.ask("/rows?limit=5&filter=kind=k1").await;
+    let cursor = first["next_cursor"].as_str().unwrap();
+    let tampered = format!("{}{}", &cursor[..cursor.len() - 4], "AAAA");
+    let over = "&filter=kind=a".repeat(51);
+    let long = "x".repeat(1_025);
+    for (rest, words) in [
+        ("/rows?filter=nothing=1", "no column \\\"nothing\\\""),
+        ("/rows?filter=_origin=1", "no column \\\"_origin\\\""),
+        ("/rows?filter=bytes", "after the column comes one of"),
+        ("/rows?filter=bytes=x", "not a whole number"),
+        ("/rows?filter=bytes=9223372036854775808", "not a whole number"),
+        ("/rows?filter=bytes~1", "only text can be searched"),
+        ("/rows?filter=load=NaN", "not a finite number"),
+        ("/rows?filter=ok=1", "not true or false"),
+        ("/rows?filter=ok%3C1", "has no order"),
+        ("/rows?filter=body=%21", "not base64"),
+        ("/rows?filter=at=yesterday", "is a time in RFC 3339"),
+        ("/rows?filter=note=%00", "no NUL"),
+        ("/rows?filter=1=1;drop", "no column"),
+        ("/rows?search=a%00", "search: a text has no NUL"),
+        (&format!("/rows?search={long}"), "search: the text is longer"),
+        (&format!("/rows?a=1{over}"), "no parameter \\\"a\\\""),
+        (&format!("/rows?limit=1{over}"), "more than 50 filters"),
+        ("/rows?from=x", "from is a time in RFC 3339"),
+        ("/rows?from=now&to=now-1h", "from is not before to"),
+        ("/rows?sort=nothing", "sort: table visits has no column"),
+        ("/rows?sort=extra", "sort: json has no order"),
+        ("/rows?sort=at&order=asc", "sort and order"),
+        ("/rows?columns=at,nothing", "columns: table visits has no column"),
+        ("/rows?integers=hex", "integers is one of text, number"),
+        (&format!("/rows?cursor={cursor}"), "cursor"),
+        (&format!("/rows?filter=kind=k2&cursor={cursor}"), "cursor"),
+        (&format!("/rows?filter=kind=k1&sort=at&cursor={cursor}"), "cursor"),
+        (&format!("/rows?filter=kind=k1&cursor={tampered}"), "cursor"),
+        ("/rows/x", "named by the number"),
+        ("/rows/1?limit=1", "no parameter"),
+        ("/facets", "columns is missing"),
+        ("/facets?columns=extra", "columns: extra is json"),
+        (
+            "/facets?columns=kind&limit=0",
+            "limit is a whole number from 1 to 1000",
+        ),
+        (
+            "/histogram?buckets=1001",
+            "buckets is a whole number from 1 to 1000",
+        ),
+        ("/histogram?by=body", "by: body is blob"),
+        ("/count?limit=1", "no parameter"),
+    ] {
+        refused(
+            &visits.api,
+            &format!("/api/v1/tables/visits{rest}"),
+            StatusCode::BAD_REQUEST,
+            &words.replace("\\\"", "\""),
+        )
+        .await;
+    }
+    refused(
+        &visits.api,
+        "/api/v1/tables/visits/rows/999",
+        StatusCode::NOT_FOUND,
+        "no row 999",
+    )
+    .await;
+    refused(
+        &visits.api,
+        "/api/v1/tables/absent/facets?columns=a",
+        StatusCode::NOT_FOUND,
+        "no table absent",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_row_tells_its_story() {
+    let visits = hundred().await;
+    let detail = visits.ask("/rows/50?integers=text").await;
+    assert_eq!(detail["row"]["_row"], "50");
+    assert_eq!(detail["origin"]["source"], "events");
+    assert_eq!(detail["origin"]["sequence"], 50);
+    assert_eq!(detail["message"], Value::Null);
+    assert!(detail["message_missing"].is_string(), "{detail}");
+    let (before, after) = (&detail["neighbours"]["before"], &detail["neighbours"]["after"]);
+    let entity = &detail["row"]["pc"];
+    let mut times = Vec::new();
+    for row in before
+        .as_array()
+        .unwrap()
+        .iter()
+        .chain([&detail["row"]])
+        .chain(after.as_array().unwrap())
+    {
+        assert_eq!(&row["pc"], entity);
+        times.push((
+            row["at"].as_str().unwrap().to_owned(),
+            row["_row"].as_str().unwrap().parse::<i64>().unwrap(),
+        ));
+    }
+    assert_eq!(times.len(), 11);
+    assert!(times.is_sorted(), "{times:?}");
+}
+
+#[tokio::test]
+async fn a_table_says_what_its_columns_mean() {
+    let visits = Visits::new().await;
+    let table = visits.ask("").await;
+    assert_eq!(table["time_column"], "at");
+    assert_eq!(table["entity_columns"], json!(["pc"]));
+    assert_eq!(table["facet_columns"], json!(["kind", "ok"]));
+    assert_eq!(
+        table["measure_columns"],
+        json!([{"name": "bytes", "unit": "By"}, {"name": "load", "unit": null}])
+    );
+    assert_eq!(table["newest"], Value::Null);
+    visits.add(&[Visit {
+        pc: "a",
+        at: Some(Timestamp(DAY).0),
+        ..Visit::default()
+    }]);
+    assert_eq!(visits.ask("").await["newest"], "2026-11-20T00:00:00.000000Z");
+    let all = get_json(&visits.api, "/api/v1/tables").await;
+    assert_eq!(all[1], visits.ask("").await);
+}
+
+#[tokio::test]
+async fn everybody_is_told_how_to_begin() {
+    let scene = scene::Scene::near().await;
+    let info = get_json(&scene.api, "/api/v1/info").await;
+    assert_eq!(
+        (&info["name"], &info["needs_token"], &info["sql"]),
+        (&"lantern".into(), &false.into(), &false.into())
+    );
+    assert_eq!(info["started"], "2023-11-14T22:13:20.000000Z");
+    let config = lantern_http::Config {
+        hosts: vec!["lantern.example".to_owned()],
+        ..lantern_http::Config::loopback()
+    };
+    let scene = scene::Scene::at(config).await;
+    let (_, body) = scene
+        .call(
+            "GET",
+            "/api/v1/info",
+            &[("host", "lantern.example")],
+            Body::empty(),
+        )
+        .await;
+    assert!(body.contains("\"needs_token\":true"), "{body}");
+}
+
+#[tokio::test]
+async fn long_texts_are_paged_by_their_rendered_size_and_are_no_facets() {
+    let visits = Visits::new().await;
+    // A control character has six bytes in JSON.
+    let rows: Vec<Visit> = (0..6)
+        .map(|number| Visit {
+            pc: "a",
+            kind: Some("k".repeat(if number < 3 { 1 } else { 2_000 })),
+            note: Some("\u{1}".repeat(1_000_000)),
+            ..Visit::default()
+        })
+        .collect();
+    visits.add(&rows);
+    let (status, body) = get(&visits.api, "/api/v1/tables/visits/rows?order=asc").await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(body.len() < 15 << 20, "{}", body.len());
+    let page: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(page["items"][0]["note"], "\u{1}".repeat(1_000_000));
+    // The pages go on where each ended, also in the order of a text that is too long for a cursor.
+    assert_eq!(visits.walk("order=asc&columns=note").await, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(visits.walk("sort=note&columns=pc").await.len(), 6);
+    assert_eq!(visits.walk("sort=kind&columns=pc").await, [1, 2, 3, 4, 5, 6]);
+    let facets = visits.ask("/facets?columns=kind,pc").await;
+    let kinds = &facets["facets"][0];
+    assert_eq!(kinds["values"], json!([{"value": "k", "count": 3}]));
+    assert_eq!(facets["facets"][1]["values"], json!([{"value": "a", "count": 6}]));
+}
+
+#[tokio::test]
+async fn one_client_does_not_keep_all_readers_busy() {
+    let visits = Visits::new().await;
+    let long = Visit {
+        pc: "a",
+        note: Some("a".repeat(7_000_000)),
+        ..Visit::default()
+    };
+    visits.add(&[long]);
+    let state = visits.database.state().await;
+    let name = lantern_model::schema::TokenName::parse("other").unwrap();
+    let token = state
+        .access
+        .create(name, lantern_http::Role::Viewer, "test", None)
+        .await
+        .unwrap();
+    let api = router(state);
+    // Together they ask for more than all readers have time for.
+    let filters = format!("&filter=note!~{}b", "a".repeat(500)).repeat(50);
+    let slow = format!("/api/v1/tables/visits/rows?limit=1{filters}");
+    let asking: Vec<_> = (0..12)
+        .map(|_| {
+            let (api, slow) = (api.clone(), slow.clone());
+            tokio::spawn(async move { get(&api, &slow).await.0 })
+        })
+        .collect();
+    // Another client is answered meanwhile, whatever the first client asks.
+    for _ in 0..50 {
+        let request = Request::get("/api/v1/tables/visits/rows?limit=1&columns=pc")
+            .header("host", "localhost:7070")
+            .header("authorization", format!("Bearer {}", token.as_str()));
+        let (response, _) = send(&api, request.body(Body::empty()).unwrap()).await;
+        assert_eq!(response.status(), StatusCode::OK);
+    }
+    for answer in asking {
+        answer.await.unwrap();
+    }
+}

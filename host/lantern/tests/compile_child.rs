@@ -1,0 +1,121 @@
+//! Compiling in a child process of the real binary: that it gives the same code, and that a component made to keep the
+//! compiler busy costs a refusal and nothing else.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helpers fail as loudly as the test itself"
+)]
+
+#[path = "plugin/guest.rs"]
+mod guest;
+
+use std::time::{Duration, Instant};
+
+use guest::Variant;
+use lantern_plugin::{CompileError, Compiler, Config, Limits, LoadError, Loader};
+
+fn loader(limits: Limits) -> Loader {
+    let compiler = Compiler::Child {
+        program: env!("CARGO_BIN_EXE_lantern").into(),
+    };
+    Loader::new(
+        Config {
+            limits,
+            ..Config::new(compiler)
+        },
+        [1; 32],
+    )
+    .unwrap()
+}
+
+/// The guest with a function so long that compiling it takes hundreds of megabytes, and many times the limit below.
+fn endless() -> Vec<u8> {
+    let line = "(local.set $x (i64.mul (i64.add (local.get $x) (i64.const 7)) (i64.rotl (local.get $x) (local.get $x))))\n";
+    let body = format!("(local $x i64)\n{}", line.repeat(150_000));
+    guest::component(&Variant {
+        start: Box::leak(body.into_boxed_str()),
+        ..Variant::default()
+    })
+}
+
+#[track_caller]
+fn compile_error(loader: &Loader, bytes: &[u8]) -> CompileError {
+    match loader.load(bytes) {
+        Ok(_) => panic!("it was loaded"),
+        Err(LoadError::Compile(error)) => error,
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_child_compiles_a_plugin() {
+    // The child does not know this limit, which is not a part of the code.
+    let limits = Limits {
+        stack_bytes: 256 << 10,
+        ..Limits::default()
+    };
+    let plugin = loader(limits)
+        .load(&guest::component(&Variant::default()))
+        .unwrap();
+    assert_eq!(plugin.manifest().name.as_str(), "by-hand");
+}
+
+#[test]
+fn a_component_that_is_not_valid_is_refused_with_the_validators_words() {
+    let mut bytes = guest::component(&Variant::default());
+    // The last section of the core module is cut out of its sizes: outside it looks well, inside it is not.
+    let position = bytes
+        .windows(4)
+        .position(|window| window == b"\x20\x00\x20\x01")
+        .expect("some code");
+    bytes[position] = 0x7c;
+    let error = compile_error(&loader(Limits::default()), &bytes);
+    assert!(matches!(error, CompileError::Refused(_)), "{error:?}");
+}
+
+#[test]
+fn compiling_that_takes_too_long_is_killed() {
+    let loader = loader(Limits {
+        compile_time: Duration::from_millis(10),
+        ..Limits::default()
+    });
+    let began = Instant::now();
+    let error = compile_error(&loader, &endless());
+    assert!(matches!(error, CompileError::Time(_)), "{error:?}");
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
+#[test]
+fn compiling_that_eats_memory_ends_the_child_and_not_the_host() {
+    let loader = loader(Limits {
+        compile_memory_bytes: 96 << 20,
+        ..Limits::default()
+    });
+    let error = compile_error(&loader, &endless());
+    assert!(
+        matches!(error, CompileError::Crashed { .. } | CompileError::Refused(_)),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn a_program_that_is_not_there_or_is_another_is_said_so() {
+    let with = |program: &str| {
+        let compiler = Compiler::Child {
+            program: program.into(),
+        };
+        Loader::new(Config::new(compiler), [1; 32]).unwrap()
+    };
+    let bytes = guest::component(&Variant::default());
+    assert!(matches!(
+        compile_error(&with("/nonexistent/lantern"), &bytes),
+        CompileError::Process { .. }
+    ));
+    assert!(matches!(
+        compile_error(&with("/bin/false"), &bytes),
+        CompileError::Crashed { .. }
+    ));
+    assert!(matches!(with("/bin/true").load(&bytes), Err(LoadError::Code(_))));
+}

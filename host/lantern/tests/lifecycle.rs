@@ -1,0 +1,300 @@
+//! Plugins that come, change and go in a running host, against a real broker and a real database: nothing is lost,
+//! nothing doubled, and the ledger knows which version did what.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    dead_code,
+    reason = "clippy.toml allows them in tests, but clippy does not take a test's helpers for tests"
+)]
+
+#[path = "support/described.rs"]
+mod described;
+#[path = "support/evolving.rs"]
+mod evolving;
+#[path = "support/nats.rs"]
+mod nats;
+
+#[path = "lifecycle/canary.rs"]
+mod canary;
+#[path = "lifecycle/consumers.rs"]
+mod consumers;
+#[path = "lifecycle/deep.rs"]
+mod deep;
+#[path = "lifecycle/directory.rs"]
+mod directory;
+#[path = "lifecycle/rebuild.rs"]
+mod rebuild;
+#[path = "lifecycle/rebuild_loss.rs"]
+mod rebuild_loss;
+#[path = "lifecycle/rebuild_property.rs"]
+mod rebuild_property;
+#[path = "lifecycle/signatures.rs"]
+mod signatures;
+#[path = "lifecycle/swap.rs"]
+mod swap;
+#[path = "lifecycle/trace.rs"]
+mod trace;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lantern_broker::{Broker, Link};
+use lantern_lifecycle::{Actor, Config, Installed, Lifecycle, LifecycleError, Parts};
+use lantern_model::status::{Registry, State, Status};
+use lantern_plugin::{Compiler, Loader};
+use lantern_projection as projection;
+use lantern_store::Store;
+use lantern_telemetry::Metrics;
+use lantern_trust::signature::Policy;
+use nats::NatsServer;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+/// Longer than anything takes on a busy machine with two cores.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A host without faces, on a broker of its own.
+struct Scene {
+    server: NatsServer,
+    dir: tempfile::TempDir,
+    plugin_dir: tempfile::TempDir,
+    /// What the host is told of signatures when it is opened.
+    signatures: Policy,
+    running: Option<Running>,
+}
+
+struct Running {
+    lifecycle: Lifecycle,
+    store: Arc<Store>,
+    broker: Broker,
+    registry: Registry,
+    stop: CancellationToken,
+}
+
+fn operator() -> Actor {
+    Actor("operator".to_owned())
+}
+
+impl Scene {
+    /// With an empty plugin directory, and the streams that the evolving plugin reads.
+    async fn start() -> Self {
+        let server = NatsServer::start();
+        let context = server.jetstream().await;
+        for (name, subject) in [("EVOLVE", "evolve.>"), ("EVOLVE_MORE", "more.>")] {
+            context
+                .create_stream(async_nats::jetstream::stream::Config {
+                    name: name.into(),
+                    subjects: vec![subject.into()],
+                    ..Default::default()
+                })
+                .await
+                .unwrap();
+        }
+        let mut scene = Self {
+            server,
+            dir: tempfile::tempdir().unwrap(),
+            plugin_dir: tempfile::tempdir().unwrap(),
+            signatures: Policy::default(),
+            running: None,
+        };
+        scene.open().await;
+        scene
+    }
+
+    async fn open(&mut self) {
+        let store = Arc::new(
+            Store::open(lantern_store::Config::new(self.dir.path()))
+                .await
+                .unwrap(),
+        );
+        let owner = store.fact("instance", || "test".to_owned()).await.unwrap();
+        let broker = Broker::connect(lantern_broker::Config::remote(self.server.url()))
+            .await
+            .unwrap();
+        broker.link().wait_for(Link::is_connected).await.unwrap();
+        let registry = Registry::default();
+        let loader = Loader::new(
+            lantern_plugin::Config {
+                cache_dir: Some(self.dir.path().join("cache")),
+                ..lantern_plugin::Config::new(Compiler::InProcess)
+            },
+            [7; 32],
+        )
+        .unwrap();
+        let stop = CancellationToken::new();
+        let parts = Parts {
+            config: Config {
+                components_dir: self.dir.path().join("components"),
+                plugin_dir: self.plugin_dir.path().to_owned(),
+                signatures: self.signatures.clone(),
+                projections: projection::Config {
+                    messages_max: 1_000,
+                    bytes_max: 1 << 20,
+                    create_streams: false,
+                    consumer_prefix: "lantern".to_owned(),
+                    confirm_after: Duration::from_secs(10),
+                    dead_letters_max: 10_000,
+                    owner,
+                },
+            },
+            broker: broker.clone(),
+            store: Arc::clone(&store),
+            loader: Arc::new(loader),
+            registry: registry.clone(),
+            metrics: Metrics::new(registry.clone(), store.path()),
+        };
+        let lifecycle = Lifecycle::start(parts, stop.child_token()).await.unwrap();
+        self.running = Some(Running {
+            lifecycle,
+            store,
+            broker,
+            registry,
+            stop,
+        });
+    }
+
+    /// Stops in order; [`Scene::open`] starts again from the same directories.
+    async fn close(&mut self) {
+        let Some(running) = self.running.take() else {
+            return;
+        };
+        running.lifecycle.stop().await;
+        running.stop.cancel();
+        running.broker.stop().await;
+        let Running { lifecycle, store, .. } = running;
+        drop(lifecycle);
+        let deadline = Instant::now() + LIMIT;
+        let mut store = store;
+        let store = loop {
+            match Arc::try_unwrap(store) {
+                Ok(store) => break store,
+                Err(shared) => {
+                    assert!(Instant::now() < deadline, "somebody keeps the store");
+                    store = shared;
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+        };
+        store.close().await;
+    }
+
+    fn lifecycle(&self) -> &Lifecycle {
+        &self.running.as_ref().unwrap().lifecycle
+    }
+
+    fn store(&self) -> &Store {
+        &self.running.as_ref().unwrap().store
+    }
+
+    /// Installs and activates the version with this letter.
+    async fn swap(&self, letter: u8) -> Result<Installed, LifecycleError> {
+        let installed = self
+            .lifecycle()
+            .install(evolving::version(letter), &operator())
+            .await?;
+        self.lifecycle()
+            .activate("evolving", Some(installed.digest), &operator())
+            .await
+    }
+
+    fn status(&self, source: &str) -> Option<Status> {
+        let all = self.running.as_ref().unwrap().registry.snapshot();
+        all.into_iter().find(|status| status.source == source)
+    }
+
+    /// Publishes to `evolve.x` and waits until the broker has all of it.
+    async fn publish<T: ToString>(&self, messages: impl IntoIterator<Item = T>) {
+        self.publish_to("evolve.x", messages).await;
+    }
+
+    async fn publish_to<T: ToString>(&self, subject: &str, messages: impl IntoIterator<Item = T>) {
+        let context = self.server.jetstream().await;
+        let mut acks = Vec::new();
+        for message in messages {
+            let ack = context
+                .publish(subject.to_owned(), message.to_string().into())
+                .await
+                .unwrap();
+            acks.push(ack);
+            if acks.len() == 200 {
+                for ack in acks.drain(..) {
+                    ack.await.unwrap();
+                }
+            }
+        }
+        for ack in acks {
+            ack.await.unwrap();
+        }
+    }
+
+    async fn wait(&self, what: &str, mut condition: impl FnMut(&Self) -> bool) {
+        let deadline = Instant::now() + LIMIT;
+        while !condition(self) {
+            assert!(
+                Instant::now() < deadline,
+                "not within {LIMIT:?}: {what}; {:?}",
+                self.running.as_ref().unwrap().registry.snapshot()
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn wait_for_checkpoint(&self, sequence: u64) {
+        self.wait(&format!("checkpoint {sequence}"), |scene| {
+            scene
+                .status("evolve")
+                .is_some_and(|status| status.checkpoint >= sequence)
+        })
+        .await;
+    }
+
+    async fn wait_for_state(&self, state: State) {
+        self.wait(&format!("{state:?}"), |scene| {
+            scene.status("evolve").is_some_and(|status| status.state == state)
+        })
+        .await;
+    }
+
+    fn query(&self, sql: &str) -> Vec<String> {
+        query(self.dir.path(), sql)
+    }
+
+    #[track_caller]
+    fn sound(&self) {
+        let report =
+            lantern_store::check::check(&self.dir.path().join(lantern_store::DATABASE_FILE)).unwrap();
+        assert!(report.problems.is_empty(), "{:?}", report.problems);
+    }
+}
+
+/// The rows that a statement gives, cells separated by `|`.
+fn query(dir: &Path, sql: &str) -> Vec<String> {
+    let connection = rusqlite::Connection::open(dir.join("lantern.db")).unwrap();
+    connection.busy_timeout(Duration::from_secs(5)).unwrap();
+    let mut statement = connection.prepare(sql).unwrap();
+    let width = statement.column_count();
+    let rows = statement
+        .query_map([], |row| {
+            let cells: Vec<String> = (0..width)
+                .map(|column| match row.get_ref(column).unwrap() {
+                    rusqlite::types::ValueRef::Null => "null".to_owned(),
+                    rusqlite::types::ValueRef::Integer(integer) => integer.to_string(),
+                    rusqlite::types::ValueRef::Real(real) => real.to_string(),
+                    rusqlite::types::ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+                    rusqlite::types::ValueRef::Blob(blob) => format!("{} bytes", blob.len()),
+                })
+                .collect();
+            Ok(cells.join("|"))
+        })
+        .unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+/// What the API answers with has to be as its document says.
+fn described(name: &str, answer: &impl Serialize) {
+    described::Described::kept().is(name, &serde_json::to_value(answer).unwrap());
+}

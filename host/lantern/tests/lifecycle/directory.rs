@@ -1,0 +1,234 @@
+//! The watched directory: files that appear, change, are written in pieces, and go.
+
+use std::fs;
+
+use super::*;
+
+impl Scene {
+    pub(super) fn file(&self, name: &str) -> std::path::PathBuf {
+        self.plugin_dir.path().join(name)
+    }
+
+    /// As a careful operator puts a file there: whole, by renaming.
+    pub(super) fn place(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.file("place.tmp"), bytes).unwrap();
+        fs::rename(self.file("place.tmp"), self.file(name)).unwrap();
+    }
+
+    pub(super) async fn wait_for_version(&self, version: &str) {
+        self.wait(version, |scene| {
+            scene
+                .status("evolve")
+                .is_some_and(|status| status.version == version)
+        })
+        .await;
+    }
+
+    async fn wait_for_refusal(&self, word: &str) {
+        self.wait(word, |scene| {
+            scene
+                .lifecycle()
+                .refusals()
+                .iter()
+                .any(|refusal| refusal.reason.contains(word))
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_appears_runs_and_one_that_changes_is_swapped() {
+    let mut scene = Scene::start().await;
+    scene.place("evolving.wasm", &evolving::version(b'a'));
+    scene.wait_for_version("1.0.0").await;
+    scene.publish(1..=10).await;
+    scene.wait_for_checkpoint(10).await;
+    scene.place("evolving.wasm", &evolving::version(b'i'));
+    scene.wait_for_version("1.0.1").await;
+    scene.publish(11..=20).await;
+    scene.wait_for_checkpoint(20).await;
+    assert_eq!(
+        scene.query("SELECT note, count(*) FROM evolved GROUP BY note"),
+        ["a|10", "i|10"]
+    );
+    // A rollback stands, whatever the file says, until the file changes.
+    scene.lifecycle().rollback("evolving", &operator()).await.unwrap();
+    scene.close().await;
+    scene.open().await;
+    scene.wait_for_version("1.0.0").await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(scene.status("evolve").unwrap().version, "1.0.0");
+    scene.place("evolving.wasm", &evolving::version(b'e'));
+    scene.wait_for_version("1.3.0").await;
+    scene.close().await;
+    assert_eq!(
+        scene.query("SELECT actor, action, plugin, outcome, detail FROM _lantern_audit ORDER BY id"),
+        ["1.0.0", "1.0.1", "1.3.0"].map(|version| format!(
+            "(plugin directory)|plugin.activate|evolving|done|version {version} is active"
+        ))
+    );
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_written_in_pieces_over_the_running_one_is_never_loaded_half() {
+    use std::io::Write as _;
+    let mut scene = Scene::start().await;
+    scene.place("evolving.wasm", &evolving::version(b'a'));
+    scene.wait_for_version("1.0.0").await;
+    let bytes = evolving::version(b'i');
+    let mut file = fs::File::create(scene.file("evolving.wasm")).unwrap();
+    let mut versions = std::collections::BTreeSet::new();
+    for piece in bytes.chunks(bytes.len() / 20 + 1) {
+        file.write_all(piece).unwrap();
+        file.sync_all().unwrap();
+        // Now and then longer than a file has to keep still.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        versions.insert(scene.status("evolve").unwrap().version);
+    }
+    drop(file);
+    assert!(versions.contains("1.0.0"));
+    scene.wait_for_version("1.0.1").await;
+    assert!(
+        scene.lifecycle().refusals().is_empty(),
+        "{:?}",
+        scene.lifecycle().refusals()
+    );
+    scene.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn junk_is_reported_by_name_and_what_runs_keeps_running() {
+    let mut scene = Scene::start().await;
+    scene.place("evolving.wasm", &evolving::version(b'a'));
+    scene.wait_for_version("1.0.0").await;
+    scene.place("evolving.wasm", b"junk");
+    scene.wait_for_refusal("does not begin as WebAssembly does").await;
+    scene.publish(1..=5).await;
+    scene.wait_for_checkpoint(5).await;
+    scene.place("evolving.wasm", &evolving::version(b'c'));
+    scene.wait_for_refusal("would become integer").await;
+    scene.place("other.wasm", &evolving::version(b'i'));
+    scene
+        .wait_for_refusal("has brought a plugin named evolving already")
+        .await;
+    for name in [".evolving.wasm.swp", "evolving.wasm~", "4913", ".hidden.wasm"] {
+        fs::write(scene.file(name), b"junk").unwrap();
+    }
+    fs::create_dir(scene.file("folder.wasm")).unwrap();
+    scene.wait_for_refusal("it is no file").await;
+    fs::remove_dir(scene.file("folder.wasm")).unwrap();
+    fs::remove_file(scene.file("other.wasm")).unwrap();
+    scene.place("evolving.wasm", &evolving::version(b'a'));
+    scene
+        .wait("nothing is refused", |scene| {
+            scene.lifecycle().refusals().is_empty()
+        })
+        .await;
+    assert_eq!(scene.status("evolve").unwrap().version, "1.0.0");
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_goes_pauses_its_plugin_and_a_directory_that_goes_does_not() {
+    let mut scene = Scene::start().await;
+    scene.place("evolving.wasm", &evolving::version(b'a'));
+    scene.wait_for_version("1.0.0").await;
+    scene.publish(1..=5).await;
+    scene.wait_for_checkpoint(5).await;
+    fs::remove_file(scene.file("evolving.wasm")).unwrap();
+    scene.wait_for_state(State::Paused).await;
+    scene.publish(6..=10).await;
+    scene.place("evolving.wasm", &evolving::version(b'a'));
+    scene.wait_for_checkpoint(10).await;
+    let aside = scene.plugin_dir.path().with_extension("aside");
+    fs::rename(scene.plugin_dir.path(), &aside).unwrap();
+    scene.wait_for_refusal("cannot be read").await;
+    scene.publish(11..=15).await;
+    scene.wait_for_checkpoint(15).await;
+    fs::rename(&aside, scene.plugin_dir.path()).unwrap();
+    scene
+        .wait("nothing is refused", |scene| {
+            scene.lifecycle().refusals().is_empty()
+        })
+        .await;
+    assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["15"]);
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_files_do_not_hold_up_the_one_that_counts() {
+    let mut scene = Scene::start().await;
+    for number in 0..10_000 {
+        fs::write(scene.file(&format!("junk-{number}.wasm")), b"junk").unwrap();
+    }
+    scene.place("evolving.wasm", &evolving::version(b'a'));
+    scene.wait_for_version("1.0.0").await;
+    scene.publish(1..=5).await;
+    scene.wait_for_checkpoint(5).await;
+    // What is remembered of rubbish is bounded.
+    assert!(scene.lifecycle().refusals().len() <= 1_000);
+    scene.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_that_was_removed_is_not_brought_back_by_its_old_file() {
+    let mut scene = Scene::start().await;
+    scene.place("evolving.wasm", &evolving::version(b'a'));
+    scene.wait_for_version("1.0.0").await;
+    scene
+        .lifecycle()
+        .remove("evolving", false, &operator())
+        .await
+        .unwrap();
+    scene.close().await;
+    scene.open().await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(scene.lifecycle().list().await.unwrap().is_empty());
+    // Another version does, and so does the same file when it went away and comes again.
+    fs::remove_file(scene.file("evolving.wasm")).unwrap();
+    scene
+        .wait("the file is forgotten", |scene| {
+            scene.query("SELECT count(*) FROM _lantern_plugin_file") == ["0"]
+        })
+        .await;
+    scene.place("evolving.wasm", &evolving::version(b'a'));
+    scene.wait_for_version("1.0.0").await;
+    scene.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_comes_during_a_rebuild_waits_for_its_end() {
+    let mut scene = Scene::start().await;
+    scene.place("evolving.wasm", &evolving::version(b'a'));
+    scene.wait_for_version("1.0.0").await;
+    scene.publish(1..=3_000).await;
+    scene.wait_for_checkpoint(3_000).await;
+    // It would take five minutes: longer than the file takes to be noticed and compiled on any machine.
+    let slow = lantern_lifecycle::RebuildRequest {
+        rate: Some(10),
+        ..Default::default()
+    };
+    let rebuild = scene
+        .lifecycle()
+        .rebuild("evolving", slow, &operator())
+        .await
+        .unwrap();
+    scene.place("evolving.wasm", &evolving::version(b'i'));
+    scene.wait_for_refusal("wait for it or cancel it").await;
+    scene
+        .lifecycle()
+        .cancel_rebuild(rebuild, &operator())
+        .await
+        .unwrap();
+    scene.wait_for_version("1.0.1").await;
+    scene
+        .wait("nothing is refused", |scene| {
+            scene.lifecycle().refusals().is_empty()
+        })
+        .await;
+    scene.close().await;
+    scene.sound();
+}

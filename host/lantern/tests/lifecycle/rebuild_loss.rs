@@ -1,0 +1,588 @@
+//! A rebuild either makes everything that the ledger counts, or refuses before it changes anything.
+
+use lantern_lifecycle::RebuildRequest;
+use lantern_store::LetterFilter;
+
+use super::*;
+
+/// Everything that a rebuild could damage, as text.
+pub(super) fn state(scene: &Scene) -> Vec<String> {
+    let tables = scene.query("SELECT name FROM _lantern_table ORDER BY name");
+    let own = tables.iter().flat_map(|table| {
+        let rows = scene.query(&format!(
+            "SELECT * FROM \"{table}\" ORDER BY _origin, _sequence, _row"
+        ));
+        std::iter::once(table.clone()).chain(rows).collect::<Vec<_>>()
+    });
+    let hosts = [
+        "SELECT origin, first_sequence, last_sequence, messages, projected, skipped, dead, missing, rows, changed
+         FROM _lantern_ledger ORDER BY origin, first_sequence",
+        "SELECT origin, sequence, published_ns FROM _lantern_checkpoint ORDER BY origin",
+        "SELECT origin, first_sequence, last_sequence FROM _lantern_gap ORDER BY origin, first_sequence",
+        "SELECT origin, sequence, state, reason FROM _lantern_dead_letter ORDER BY origin, sequence",
+    ];
+    own.chain(hosts.iter().flat_map(|sql| scene.query(sql))).collect()
+}
+
+fn digest(letter: u8) -> String {
+    lantern_plugin::Digest::of(&evolving::version(letter)).to_string()
+}
+
+/// With the version that has this letter.
+pub(super) fn by(letter: u8) -> RebuildRequest {
+    RebuildRequest {
+        digest: Some(digest(letter)),
+        ..RebuildRequest::default()
+    }
+}
+
+fn carry_over() -> RebuildRequest {
+    RebuildRequest {
+        carry_over: true,
+        ..RebuildRequest::default()
+    }
+}
+
+fn from(sequence: u64) -> RebuildRequest {
+    RebuildRequest {
+        from_sequence: Some(sequence),
+        ..RebuildRequest::default()
+    }
+}
+
+impl Scene {
+    /// The rebuild is refused with all of these words, and nothing has changed.
+    async fn refuses(&self, request: RebuildRequest, words: &[&str]) {
+        let before = state(self);
+        let refused = self.rebuild(request.clone()).await.unwrap_err().to_string();
+        for words in words {
+            assert!(
+                refused.contains(words),
+                "{request:?}: {words:?} is not in {refused:?}"
+            );
+        }
+        assert_eq!(state(self), before, "{request:?}: {refused}");
+        assert_eq!(
+            self.query("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND instr(name, '#')"),
+            ["0"]
+        );
+    }
+
+    async fn stream(&self, name: &str) -> async_nats::jetstream::stream::Stream {
+        self.server.jetstream().await.get_stream(name).await.unwrap()
+    }
+
+    async fn install_only(&self, letter: u8) {
+        let installed = self
+            .lifecycle()
+            .install(evolving::version(letter), &operator())
+            .await;
+        installed.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_merging_table_is_not_rebuilt_from_a_part_of_its_messages() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'j').await.unwrap();
+    scene.publish(1..=1_000).await;
+    scene.wait_for_checkpoint(1_000).await;
+    let totals = ["even|250500", "odd|250000"];
+    assert_eq!(
+        scene.query("SELECT kind, total FROM totals ORDER BY kind"),
+        totals
+    );
+    // Without loss it works.
+    let done = scene.rebuild(RebuildRequest::default()).await.unwrap();
+    assert_eq!(done.state, "done", "{done:?}");
+    assert_eq!(
+        scene.query("SELECT kind, total FROM totals ORDER BY kind"),
+        totals
+    );
+    // As a stream with max_msgs = 500 holds them.
+    scene.stream("EVOLVE").await.purge().sequence(501).await.unwrap();
+    let time = RebuildRequest {
+        from_time: Some("2000-01-01T00:00:00Z".into()),
+        ..RebuildRequest::default()
+    };
+    scene.wait_until_swept().await;
+    for request in [RebuildRequest::default(), carry_over(), from(600), time] {
+        scene
+            .refuses(request, &["of 1000 messages", "totals", "nothing has changed"])
+            .await;
+    }
+    assert_eq!(
+        scene.query("SELECT kind, total FROM totals ORDER BY kind"),
+        totals
+    );
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn executions_keep_their_versions() {
+    let mut scene = Scene::start().await;
+    let context = scene.server.jetstream().await;
+    for (name, subject) in [("EVENTS", "events.>"), ("RESULTS", "results.>")] {
+        let config = async_nats::jetstream::stream::Config {
+            name: name.into(),
+            subjects: vec![subject.into()],
+            ..Default::default()
+        };
+        context.create_stream(config).await.unwrap();
+    }
+    let installed = scene
+        .lifecycle()
+        .install(evolving::build("executions"), &operator())
+        .await
+        .unwrap();
+    scene
+        .lifecycle()
+        .activate("executions", Some(installed.digest), &operator())
+        .await
+        .unwrap();
+    let rows =
+        |scene: &Scene| scene.query("SELECT result_id, version, exit_code FROM execution_results ORDER BY 1");
+    for n in 1..=300 {
+        let common = format!(
+            r#""result_id":"r{n:03}","request_id":"q{n}","exec_id":"e","pc_id":"p","started_at":"2026-05-01T10:00:00Z","manifest_id":"m""#
+        );
+        scene
+            .publish_to("events.started.p", [format!(r#"{{{common},"version":"1.0.0"}}"#)])
+            .await;
+        let result = format!(
+            r#"{{{common},"exit_code":0,"stdout":"","stderr":"","finished_at":"2026-05-01T10:00:01Z"}}"#
+        );
+        // A result that comes first makes a row without a version.
+        if n == 1 {
+            scene
+                .wait("the first start", |scene| rows(scene) == ["r001|1.0.0|null"])
+                .await;
+        }
+        scene.publish_to("results.p", [result]).await;
+    }
+    let complete: Vec<String> = (1..=300).map(|n| format!("r{n:03}|1.0.0|0")).collect();
+    scene
+        .wait("all executions", |scene| {
+            scene.query("SELECT count(*) FROM execution_results WHERE exit_code IS NOT NULL") == ["300"]
+        })
+        .await;
+    // Live, the two streams are read side by side; a result may have overtaken its start.
+    let live = rows(&scene);
+    let id = scene
+        .lifecycle()
+        .rebuild(
+            "executions",
+            RebuildRequest {
+                accept_differences: true,
+                ..RebuildRequest::default()
+            },
+            &operator(),
+        )
+        .await
+        .unwrap();
+    let done = scene.wait_for_rebuild(id).await.unwrap();
+    assert_eq!(done.state, "done", "{done:?}");
+    assert_eq!(rows(&scene), complete, "live: {live:?}");
+
+    scene.stream("EVENTS").await.purge().await.unwrap();
+    for request in [RebuildRequest::default(), carry_over()] {
+        let refused = scene
+            .lifecycle()
+            .rebuild("executions", request, &operator())
+            .await;
+        let refused = refused.unwrap_err().to_string();
+        assert!(
+            refused.contains("300 of 300 messages of source events (EVENTS)"),
+            "{refused}"
+        );
+    }
+    assert_eq!(rows(&scene), complete);
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_that_were_deleted_one_by_one_are_noticed() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=100).await;
+    scene.wait_for_checkpoint(100).await;
+    let before = scene.dump();
+    scene.stream("EVOLVE").await.delete_message(50).await.unwrap();
+    for request in [RebuildRequest::default(), carry_over(), from(50)] {
+        scene.refuses(request, &["deleted", "--from"]).await;
+    }
+    let done = scene.rebuild(from(51)).await.unwrap();
+    assert_eq!(done.state, "done", "{done:?}");
+    scene.same_as(&before);
+    let outcome = done.outcome.unwrap();
+    assert_eq!(
+        (outcome.messages, outcome.carried_over, outcome.left_out),
+        (50, 50, 0)
+    );
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_are_carried_over_whole_or_not_at_all() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'b').await.unwrap();
+    scene.publish(1..=1_000).await;
+    scene.wait_for_checkpoint(1_000).await;
+    scene.stream("EVOLVE").await.purge().sequence(501).await.unwrap();
+    for (letter, words) in [
+        // A new column that is not nullable.
+        (
+            b'l',
+            ["500 rows of table evolved", "column size is new and not nullable"],
+        ),
+        // One that is not declared any more, and has values.
+        (
+            b'a',
+            ["500 rows of table evolved", "column extra has a value in 500"],
+        ),
+        // One with another type.
+        (b'c', ["500 rows of table evolved", "column note is text in 500"]),
+    ] {
+        scene.install_only(letter).await;
+        let request = RebuildRequest {
+            carry_over: true,
+            ..by(letter)
+        };
+        scene.refuses(request, &words).await;
+        let request = RebuildRequest {
+            from_sequence: Some(700),
+            ..by(letter)
+        };
+        scene
+            .refuses(request, &[words[1].split(" in ").next().unwrap()])
+            .await;
+    }
+    let before = scene.dump();
+    let done = scene.rebuild(carry_over()).await.unwrap();
+    assert_eq!(done.state, "done", "{done:?}");
+    scene.same_as(&before);
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_difference_that_nothing_explains_keeps_the_tables_in_use() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=100).await;
+    scene.wait_for_checkpoint(100).await;
+    let connection = rusqlite::Connection::open(scene.dir.path().join("lantern.db")).unwrap();
+    connection.busy_timeout(LIMIT).unwrap();
+    connection
+        .execute("UPDATE evolved SET note = 'changed' WHERE n = 5", [])
+        .unwrap();
+    let before = state(&scene);
+    let failed = scene.rebuild(RebuildRequest::default()).await.unwrap();
+    assert_eq!(failed.state, "failed", "{failed:?}");
+    let reason = failed.reason.unwrap();
+    for words in [
+        "table evolved, column note: total 106 before, 100 after",
+        "--accept-differences",
+    ] {
+        assert!(reason.contains(words), "{reason}");
+    }
+    assert_eq!(state(&scene), before);
+    scene.wait_until_swept().await;
+    scene.publish(101..=110).await;
+    scene.wait_for_rows(110).await;
+    let request = RebuildRequest {
+        accept_differences: true,
+        ..RebuildRequest::default()
+    };
+    let done = scene.rebuild(request).await.unwrap();
+    assert_eq!(done.state, "done", "{done:?}");
+    assert_eq!(done.outcome.unwrap().accepted.len(), 1);
+    assert_eq!(scene.query("SELECT DISTINCT note FROM evolved"), ["a"]);
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_discarded_dead_letter_stays_discarded() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(["1", "never 2", "later 3", "never 4"]).await;
+    scene.wait_for_checkpoint(4).await;
+    let discarded =
+        |scene: &Scene| scene.query("SELECT sequence, state FROM _lantern_dead_letter ORDER BY sequence");
+    for sequence in [2, 3] {
+        let id = scene.query(&format!(
+            "SELECT id FROM _lantern_dead_letter WHERE sequence = {sequence}"
+        ));
+        let filter = LetterFilter {
+            id: Some(id[0].parse().unwrap()),
+            ..LetterFilter::default()
+        };
+        let count = scene
+            .lifecycle()
+            .discard_letters(filter, &operator())
+            .await
+            .unwrap();
+        assert_eq!(count, 1);
+    }
+    assert_eq!(discarded(&scene), ["2|discarded", "3|discarded", "4|open"]);
+    let done = scene.rebuild(RebuildRequest::default()).await.unwrap();
+    assert_eq!(done.state, "done", "{done:?}");
+    assert_eq!(discarded(&scene), ["2|discarded", "3|discarded", "4|open"]);
+    // A version that can project one of them has resolved it.
+    scene.install_only(b'e').await;
+    let done = scene.rebuild(by(b'e')).await.unwrap();
+    assert_eq!(done.state, "done", "{done:?}");
+    assert_eq!(discarded(&scene), ["2|discarded", "3|resolved", "4|open"]);
+    assert_eq!(scene.query("SELECT n FROM evolved ORDER BY n"), ["1", "3"]);
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_the_version_does_not_declare_stays_until_it_is_dropped_on_request() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'j').await.unwrap();
+    scene.publish(1..=100).await;
+    scene.wait_for_checkpoint(100).await;
+    let totals = scene.query("SELECT * FROM totals ORDER BY kind");
+    scene.install_only(b'a').await;
+    let done = scene.rebuild(by(b'a')).await.unwrap();
+    assert_eq!(done.state, "done", "{done:?}");
+    assert_eq!(scene.query("SELECT * FROM totals ORDER BY kind"), totals);
+    let changes = |view: &lantern_lifecycle::RebuildView| -> Vec<String> {
+        let tables = view.outcome.iter().flat_map(|outcome| &outcome.tables);
+        tables
+            .map(|table| {
+                format!(
+                    "{} {} {} {}",
+                    table.table, table.change, table.rows_before, table.rows_after
+                )
+            })
+            .collect()
+    };
+    assert_eq!(changes(&done), ["evolved rebuilt 100 100", "totals kept 2 2"]);
+    scene.stream("EVOLVE").await.purge().sequence(31).await.unwrap();
+    // Two ranges of the ledger, one of which is kept.
+    let request = RebuildRequest {
+        drop_undeclared: true,
+        from_sequence: Some(51),
+        ..RebuildRequest::default()
+    };
+    let done = scene.rebuild(request).await.unwrap();
+    assert_eq!(done.state, "done", "{done:?}");
+    assert_eq!(changes(&done), ["evolved rebuilt 100 100", "totals dropped 2 0"]);
+    assert_eq!(done.outcome.unwrap().left_out, 2);
+    scene.wait_until_swept().await;
+    assert_eq!(scene.query("SELECT name FROM _lantern_table"), ["evolved"]);
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_range_that_is_kept_does_not_count_rows_of_a_dropped_table() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'j').await.unwrap();
+    scene.publish(1..=60).await;
+    scene.wait_for_checkpoint(60).await;
+    scene.swap(b'i').await.unwrap();
+    scene.publish(61..=100).await;
+    scene.wait_for_checkpoint(100).await;
+    let request = RebuildRequest {
+        drop_undeclared: true,
+        ..from(61)
+    };
+    let done = scene.rebuild(request).await.unwrap();
+    assert_eq!(done.state, "done", "{done:?}");
+    assert_eq!(
+        scene.query("SELECT note, count(*) FROM evolved GROUP BY note ORDER BY note"),
+        ["i|40", "j|60"]
+    );
+    assert_eq!(
+        scene.query("SELECT first_sequence, rows, changed FROM _lantern_ledger ORDER BY first_sequence"),
+        ["1|60|60", "61|40|40"]
+    );
+    scene.close().await;
+    scene.sound();
+}
+
+/// With the version that has this letter; what it replaces is kept.
+fn keeping(letter: u8) -> RebuildRequest {
+    RebuildRequest {
+        keep_old_s: 3_600,
+        ..by(letter)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollback_goes_back_to_the_replaced_tables_and_reads_again_what_came_since() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'j').await.unwrap();
+    let text = |n: u64| {
+        if n.is_multiple_of(10) {
+            format!("never {n}")
+        } else {
+            n.to_string()
+        }
+    };
+    scene.publish((1..=100).map(text)).await;
+    scene.wait_for_checkpoint(100).await;
+    let before = state(&scene);
+    scene.install_only(b'c').await;
+    let request = RebuildRequest {
+        drop_undeclared: true,
+        ..keeping(b'c')
+    };
+    let done = scene.rebuild(request).await.unwrap();
+    assert_eq!(done.state, "done", "{done:?}");
+    assert!(done.previous_until.is_some());
+    assert_eq!(scene.query("SELECT name FROM _lantern_table"), ["evolved"]);
+    scene
+        .lifecycle()
+        .pause("evolving", "a test", &operator())
+        .await
+        .unwrap();
+    let back = scene.lifecycle().rollback("evolving", &operator()).await.unwrap();
+    assert_eq!((back.version.as_str(), back.restored), ("1.7.0", Some(1)));
+    assert_eq!(state(&scene), before);
+    scene.lifecycle().resume("evolving", &operator()).await.unwrap();
+    scene.wait_until_swept().await;
+
+    // The same once more, with messages that come in between.
+    let done = scene.rebuild(keeping(b'f')).await;
+    assert!(matches!(done, Err(LifecycleError::NoVersion { .. })), "{done:?}");
+    scene.install_only(b'f').await;
+    let done = scene.rebuild(keeping(b'f')).await.unwrap();
+    assert_eq!(done.state, "done", "{done:?}");
+    scene.publish((101..=120).map(text)).await;
+    scene.wait_for_checkpoint(120).await;
+    assert_eq!(scene.query("SELECT min(n) FROM evolved"), ["1001"]);
+    let back = scene.lifecycle().rollback("evolving", &operator()).await.unwrap();
+    assert_eq!((back.version.as_str(), back.restored), ("1.7.0", Some(2)));
+    scene.wait_for_rows(108).await;
+    assert_eq!(
+        scene.query("SELECT count(*), count(DISTINCT n), max(n), min(note), max(note) FROM evolved"),
+        ["108|108|119|j|j"]
+    );
+    assert_eq!(
+        scene.query("SELECT kind, total FROM totals ORDER BY kind"),
+        ["even|2880", "odd|3600"]
+    );
+    scene.wait_until_swept().await;
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollback_that_would_lose_messages_is_refused() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=100).await;
+    scene.wait_for_checkpoint(100).await;
+    scene.install_only(b'f').await;
+    let done = scene.rebuild(keeping(b'f')).await.unwrap();
+    assert_eq!(done.state, "done", "{done:?}");
+    scene.publish(101..=110).await;
+    scene.wait_for_rows(110).await;
+    scene.stream("EVOLVE").await.purge().sequence(106).await.unwrap();
+    let before = state(&scene);
+    let refused = scene
+        .lifecycle()
+        .rollback("evolving", &operator())
+        .await
+        .unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .contains("handled 10 messages since, and stream EVOLVE still holds 5"),
+        "{refused}"
+    );
+    assert_eq!(state(&scene), before);
+    scene.publish(111..=115).await;
+    scene.wait_for_rows(115).await;
+    // Once another version is active a rollback goes back to the one before it.
+    scene.swap(b'i').await.unwrap();
+    let back = scene.lifecycle().rollback("evolving", &operator()).await.unwrap();
+    assert_eq!((back.version.as_str(), back.restored), ("1.4.0", None));
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replaced_tables_go_when_their_time_has_passed() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=10).await;
+    scene.wait_for_checkpoint(10).await;
+    let kept = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name = 'evolved#1#old'";
+    let done = scene
+        .rebuild(RebuildRequest {
+            keep_old_s: 2,
+            ..RebuildRequest::default()
+        })
+        .await
+        .unwrap();
+    assert_eq!(done.state, "done", "{done:?}");
+    assert_eq!(scene.query(kept), ["evolved#1#old"]);
+    scene
+        .wait("the sweep", |scene| {
+            scene.lifecycle().remove_old_tables();
+            scene.query(kept).is_empty()
+        })
+        .await;
+    scene.wait_until_swept().await;
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebuild_from_behind_the_end_is_refused() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=10).await;
+    scene.wait_for_checkpoint(10).await;
+    let later = RebuildRequest {
+        from_time: Some("2100-01-01T00:00:00Z".into()),
+        ..RebuildRequest::default()
+    };
+    for request in [from(11), from(999_999_999), later] {
+        scene
+            .refuses(request, &["nothing to rebuild", "ends at sequence 10"])
+            .await;
+    }
+    let done = scene.rebuild(from(10)).await.unwrap();
+    assert_eq!(done.state, "done", "{done:?}");
+    assert_eq!(done.outcome.unwrap().messages, 1);
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_plugin_is_rebuilt_up_to_its_checkpoint_and_goes_on_there() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'j').await.unwrap();
+    scene.publish(1..=100).await;
+    scene.wait_for_checkpoint(100).await;
+    scene
+        .lifecycle()
+        .pause("evolving", "a test", &operator())
+        .await
+        .unwrap();
+    scene.wait_for_state(State::Paused).await;
+    scene.publish(101..=200).await;
+    let before = state(&scene);
+    let done = scene.rebuild(RebuildRequest::default()).await.unwrap();
+    assert_eq!(done.state, "done", "{done:?}");
+    assert_eq!(state(&scene), before);
+    scene.lifecycle().resume("evolving", &operator()).await.unwrap();
+    scene.wait_for_rows(200).await;
+    assert_eq!(
+        scene.query("SELECT kind, total FROM totals ORDER BY kind"),
+        ["even|10100", "odd|10000"]
+    );
+    scene.close().await;
+    scene.sound();
+}

@@ -1,0 +1,585 @@
+//! One version after the other.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_swap_happens_between_two_batches_and_the_ledger_says_where() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=100).await;
+    scene.wait_for_checkpoint(100).await;
+    scene.swap(b'i').await.unwrap();
+    scene.publish(101..=200).await;
+    scene.wait_for_checkpoint(200).await;
+    assert_eq!(
+        scene.query("SELECT note, min(n), max(n), count(*) FROM evolved GROUP BY note ORDER BY 2"),
+        ["a|1|100|100", "i|101|200|100"]
+    );
+    assert_eq!(
+        scene.query(
+            "SELECT p.version, l.first_sequence, l.last_sequence, l.messages FROM _lantern_ledger l
+             JOIN _lantern_plugin p ON p.id = l.plugin_version ORDER BY l.first_sequence"
+        ),
+        ["1.0.0|1|100|100", "1.0.1|101|200|100"]
+    );
+    let view = scene.lifecycle().show("evolving").await.unwrap();
+    assert_eq!(view.versions.len(), 2);
+    assert_eq!(scene.status("evolve").unwrap().version, "1.0.1");
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_is_pointed_at_the_mirror_of_its_stream_continues() {
+    let mut scene = Scene::start().await;
+    let context = scene.server.jetstream().await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=100).await;
+    scene.wait_for_checkpoint(100).await;
+    let mirror = async_nats::jetstream::stream::Config {
+        name: "EVOLVE_MIRROR".into(),
+        mirror: Some(async_nats::jetstream::stream::Source {
+            name: "EVOLVE".into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    context.create_stream(mirror).await.unwrap();
+    nats::eventually("the mirror has caught up", LIMIT, async || {
+        let mirror = context.get_stream("EVOLVE_MIRROR").await.unwrap();
+        mirror.cached_info().state.last_sequence == 100
+    })
+    .await;
+    scene.swap(b'm').await.unwrap();
+    scene.publish(101..=150).await;
+    scene.wait_for_checkpoint(150).await;
+    assert_eq!(
+        scene.query("SELECT note, min(n), max(n), count(*) FROM evolved GROUP BY note ORDER BY 2"),
+        ["a|1|100|100", "m|101|150|50"]
+    );
+    assert_eq!(
+        scene.query("SELECT epoch, stream FROM _lantern_origin"),
+        ["1|EVOLVE_MIRROR"]
+    );
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn swaps_under_load_lose_and_double_nothing() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    let publishing = scene.publish(1..=20_000);
+    let swapping = async {
+        for round in 0..40 {
+            scene
+                .swap(if round % 2 == 0 { b'i' } else { b'a' })
+                .await
+                .unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::join!(publishing, swapping);
+    scene.wait_for_checkpoint(20_000).await;
+    assert_eq!(
+        scene.query("SELECT count(*), count(DISTINCT n), min(n), max(n) FROM evolved"),
+        ["20000|20000|1|20000"]
+    );
+    // Every row was made by the version that the ledger names for its sequence.
+    assert_eq!(
+        scene.query(
+            "SELECT count(*) FROM evolved e JOIN _lantern_ledger l
+             ON l.origin = e._origin AND e._sequence BETWEEN l.first_sequence AND l.last_sequence
+             JOIN _lantern_plugin p ON p.id = l.plugin_version
+             WHERE p.version <> CASE e.note WHEN 'a' THEN '1.0.0' ELSE '1.0.1' END"
+        ),
+        ["0"]
+    );
+    assert!(
+        scene.query("SELECT count(*) FROM _lantern_ledger")[0]
+            .parse::<u64>()
+            .unwrap()
+            > 2
+    );
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn additions_come_in_with_the_swap_and_a_rollback_leaves_them() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=3).await;
+    scene.wait_for_checkpoint(3).await;
+    scene.swap(b'b').await.unwrap();
+    scene.publish(4..=6).await;
+    scene.wait_for_checkpoint(6).await;
+    let back = scene.lifecycle().rollback("evolving", &operator()).await.unwrap();
+    assert_eq!(back.version, "1.0.0");
+    scene.publish(7..=9).await;
+    scene.wait_for_checkpoint(9).await;
+    assert_eq!(
+        scene.query("SELECT n, note, extra FROM evolved ORDER BY n"),
+        [
+            "1|a|null", "2|a|null", "3|a|null", "4|b|more", "5|b|more", "6|b|more", "7|a|null", "8|a|null",
+            "9|a|null"
+        ]
+    );
+    // A version that was built from the older one does not know the column either.
+    scene.swap(b'i').await.unwrap();
+    scene.swap(b'b').await.unwrap();
+    scene.publish(10..=10).await;
+    scene.wait_for_checkpoint(10).await;
+    assert_eq!(scene.query("SELECT extra FROM evolved WHERE n = 10"), ["more"]);
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_version_is_held_to_its_tables_like_a_new_one() {
+    let mut scene = Scene::start().await;
+    let older = scene.swap(b'a').await.unwrap();
+    let newer = scene.swap(b'b').await.unwrap();
+    let refused = scene
+        .lifecycle()
+        .activate("evolving", Some(older.digest), &operator())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&refused, LifecycleError::Tables(reasons) if reasons[0].contains("column extra is not declared")),
+        "{refused}"
+    );
+    let view = scene.lifecycle().show("evolving").await.unwrap();
+    assert_eq!(view.active, Some(newer.digest.to_string()));
+    let back = scene.lifecycle().rollback("evolving", &operator()).await.unwrap();
+    assert_eq!(back.digest, older.digest);
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_does_not_fit_is_refused_in_words_and_changes_nothing() {
+    let mut scene = Scene::start().await;
+    let first = scene.swap(b'a').await.unwrap();
+    let refused = scene.swap(b'c').await.unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .contains("column note is text and would become integer"),
+        "{refused}"
+    );
+    assert!(refused.hint().unwrap().contains("lantern rebuild"));
+    let junk = scene
+        .lifecycle()
+        .install(b"junk".to_vec(), &operator())
+        .await
+        .unwrap_err();
+    assert!(matches!(junk, LifecycleError::Load(_)), "{junk}");
+    let nobody = scene
+        .lifecycle()
+        .activate("nobody", None, &operator())
+        .await
+        .unwrap_err();
+    assert!(matches!(nobody, LifecycleError::NoPlugin(_)), "{nobody}");
+    scene.publish(1..=5).await;
+    scene.wait_for_checkpoint(5).await;
+    let view = scene.lifecycle().show("evolving").await.unwrap();
+    assert_eq!(view.active, Some(first.digest.to_string()));
+    assert_eq!(scene.query("SELECT DISTINCT note FROM evolved"), ["a"]);
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_comes_with_a_version_goes_with_it() {
+    let mut scene = Scene::start().await;
+    scene.publish_to("more.x", 1001..=1010).await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=10).await;
+    scene.wait_for_checkpoint(10).await;
+    assert!(scene.status("more").is_none());
+    scene.swap(b'h').await.unwrap();
+    scene
+        .wait("both sources", |scene| {
+            scene.query("SELECT count(*) FROM evolved") == ["20"]
+        })
+        .await;
+    scene.swap(b'i').await.unwrap();
+    assert!(scene.status("more").is_none());
+    scene.publish_to("more.x", 1011..=1012).await;
+    scene.publish(11..=12).await;
+    scene.wait_for_checkpoint(12).await;
+    assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["22"]);
+    // It comes back where it was.
+    scene.swap(b'h').await.unwrap();
+    scene
+        .wait("the rest", |scene| {
+            scene.query("SELECT count(*) FROM evolved") == ["24"]
+        })
+        .await;
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_plugin_waits_also_over_a_restart_and_goes_on_where_it_was() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=10).await;
+    scene.wait_for_checkpoint(10).await;
+    scene
+        .lifecycle()
+        .pause("evolving", "maintenance", &operator())
+        .await
+        .unwrap();
+    scene.wait_for_state(State::Paused).await;
+    let status = scene.status("evolve").unwrap();
+    assert_eq!(status.paused.as_deref(), Some("maintenance"));
+    assert_eq!(status.last_error, None, "a pause is not an error");
+    scene.publish(11..=20).await;
+    scene
+        .wait("the lag of a paused source", |scene| {
+            scene.status("evolve").unwrap().lag == Some(10)
+        })
+        .await;
+    scene.close().await;
+    scene.publish(21..=25).await;
+    scene.open().await;
+    scene.wait_for_state(State::Paused).await;
+    scene
+        .wait("checkpoint and lag, without a session", |scene| {
+            let status = scene.status("evolve").unwrap();
+            (status.epoch, status.checkpoint, status.lag) == (1, 10, Some(15))
+        })
+        .await;
+    assert_eq!(scene.status("evolve").unwrap().state, State::Paused);
+    assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["10"]);
+    // A swap while it is paused is one for later.
+    scene.swap(b'i').await.unwrap();
+    scene.lifecycle().resume("evolving", &operator()).await.unwrap();
+    scene.wait_for_checkpoint(25).await;
+    assert_eq!(
+        scene.query("SELECT note, count(*) FROM evolved GROUP BY note"),
+        ["a|10", "i|15"]
+    );
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_plugin_leaves_its_tables_and_can_come_back_or_takes_them_along() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=10).await;
+    scene.wait_for_checkpoint(10).await;
+    assert!(
+        scene
+            .lifecycle()
+            .remove("evolving", false, &operator())
+            .await
+            .unwrap()
+            .dropped
+            .is_empty()
+    );
+    assert!(scene.status("evolve").is_none());
+    scene.publish(11..=20).await;
+    scene.swap(b'a').await.unwrap();
+    scene.wait_for_checkpoint(20).await;
+    assert_eq!(
+        scene.query("SELECT count(*), count(DISTINCT n) FROM evolved"),
+        ["20|20"]
+    );
+    let removed = scene
+        .lifecycle()
+        .remove("evolving", true, &operator())
+        .await
+        .unwrap();
+    assert_eq!(removed.dropped, ["evolved"]);
+    assert_eq!(scene.query("SELECT count(*) FROM _lantern_ledger"), ["0"]);
+    // From nothing: the stream is read again from its beginning.
+    scene.swap(b'a').await.unwrap();
+    scene.wait_for_checkpoint(20).await;
+    assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["20"]);
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_component_sent_many_times_at_once_is_one_version() {
+    let mut scene = Scene::start().await;
+    let bytes = evolving::version(b'a');
+    let mut sending = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let (lifecycle, bytes) = (scene.lifecycle().clone(), bytes.clone());
+        sending.spawn(async move {
+            let installed = lifecycle.install(bytes, &operator()).await?;
+            lifecycle
+                .activate("evolving", Some(installed.digest), &operator())
+                .await
+        });
+    }
+    for result in sending.join_all().await {
+        result.unwrap();
+    }
+    scene.publish(1..=10).await;
+    scene.wait_for_checkpoint(10).await;
+    assert_eq!(scene.query("SELECT count(*) FROM _lantern_plugin"), ["1"]);
+    assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["10"]);
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_are_tried_first_by_a_version_that_knows_better() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    let messages = (1..=41).map(|n| match n {
+        n if n > 37 => format!("never {n}"),
+        n => format!("later {n}"),
+    });
+    scene.publish(messages).await;
+    scene.publish(100..=109).await;
+    scene.wait_for_checkpoint(51).await;
+    assert_eq!(scene.status("evolve").unwrap().dead_letters, 41);
+    let healed = scene.swap(b'e').await.unwrap().healed;
+    assert_eq!((healed.tried, healed.resolved, healed.rows), (41, 37, 37));
+    scene
+        .wait("the count", |scene| {
+            scene.status("evolve").unwrap().dead_letters == 4
+        })
+        .await;
+    assert_eq!(scene.query("SELECT count(*), min(n) FROM evolved"), ["47|1"]);
+    assert_eq!(
+        scene.query(
+            "SELECT state, attempts, count(*) FROM _lantern_dead_letter GROUP BY state, attempts ORDER BY 1"
+        ),
+        ["open|2|4", "resolved|2|37"]
+    );
+    assert_eq!(
+        scene.query("SELECT messages, projected, skipped, dead, rows FROM _lantern_ledger"),
+        ["51|47|0|4|47"]
+    );
+    let filter = lantern_store::LetterFilter {
+        class: Some("malformed".into()),
+        ..Default::default()
+    };
+    let again = scene
+        .lifecycle()
+        .retry_letters(filter.clone(), &operator())
+        .await
+        .unwrap();
+    assert_eq!((again.tried, again.resolved), (4, 0));
+    assert_eq!(
+        scene
+            .lifecycle()
+            .discard_letters(filter, &operator())
+            .await
+            .unwrap(),
+        4
+    );
+    scene
+        .wait("the count", |scene| {
+            scene.status("evolve").unwrap().dead_letters == 0
+        })
+        .await;
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_whose_consumer_the_broker_refuses_is_rolled_back() {
+    let mut scene = Scene::start().await;
+    // The stream of its second source has room for one consumer, and another program has it.
+    let context = scene.server.jetstream().await;
+    context.delete_stream("EVOLVE_MORE").await.unwrap();
+    let stream = context
+        .create_stream(async_nats::jetstream::stream::Config {
+            name: "EVOLVE_MORE".into(),
+            subjects: vec!["more.>".into()],
+            max_consumers: 1,
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+    stream
+        .create_consumer(async_nats::jetstream::consumer::pull::Config {
+            durable_name: Some("another".into()),
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=10).await;
+    scene.wait_for_checkpoint(10).await;
+    scene.swap(b'h').await.unwrap();
+    scene
+        .wait("the version before runs", |scene| {
+            scene.status("more").is_none() && !scene.lifecycle().refusals().is_empty()
+        })
+        .await;
+    let refusals = scene.lifecycle().refusals();
+    assert!(
+        refusals[0].reason.contains("it cannot read source more") && refusals[0].reason.contains("(10026)"),
+        "{refusals:?}"
+    );
+    scene.publish(11..=20).await;
+    scene.wait_for_checkpoint(20).await;
+    assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["20"]);
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_rejects_more_than_the_one_before_is_taken_back_and_nothing_is_lost() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=100).await;
+    scene.wait_for_checkpoint(100).await;
+    for bad in [b'd', b'g'] {
+        let bad = scene.swap(bad).await.unwrap();
+        let from = scene.status("evolve").unwrap().checkpoint;
+        scene.publish(from + 1..=from + 100).await;
+        scene
+            .wait("the old version", |scene| {
+                scene.status("evolve").unwrap().version == "1.0.0"
+            })
+            .await;
+        scene.wait_for_checkpoint(from + 100).await;
+        scene
+            .wait("all rows", |scene| {
+                scene.query("SELECT count(*) FROM evolved") == [(from + 100).to_string()]
+            })
+            .await;
+        scene
+            .wait("it is said", |scene| {
+                let refusals = scene.lifecycle().refusals();
+                refusals
+                    .iter()
+                    .any(|refusal| refusal.reason.contains("taken back to 1.0.0"))
+            })
+            .await;
+        let view = scene.lifecycle().show("evolving").await.unwrap();
+        let version = view
+            .versions
+            .iter()
+            .find(|version| version.digest == bad.digest.to_string());
+        let failed = version.unwrap().failed.clone().unwrap();
+        assert!(failed.contains("messages were rejected"), "{failed}");
+    }
+    scene.close().await;
+    let recorded = scene.query(
+        "SELECT actor || ' ' || detail FROM _lantern_audit WHERE action = 'plugin.rollback' ORDER BY id",
+    );
+    assert!(
+        recorded.len() == 2
+            && recorded[0]
+                .starts_with("(automatic rollback) version 1.2.0 was taken back to 1.0.0 automatically"),
+        "{recorded:?}"
+    );
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_settings_does_not_end_the_watch_of_a_new_version() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=100).await;
+    scene.wait_for_checkpoint(100).await;
+    scene.swap(b'd').await.unwrap();
+    let changes = vec![("dead_letters.max".to_owned(), "500".to_owned())];
+    scene
+        .lifecycle()
+        .set("evolving", changes, &operator())
+        .await
+        .unwrap();
+    scene.publish(101..=200).await;
+    scene
+        .wait("the old version", |scene| {
+            scene.status("evolve").unwrap().version == "1.0.0"
+        })
+        .await;
+    scene.wait_for_checkpoint(200).await;
+    scene
+        .wait("all rows", |scene| {
+            scene.query("SELECT count(*) FROM evolved") == ["200"]
+        })
+        .await;
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_is_shown_with_its_time_until_the_source_has_recovered() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=10).await;
+    scene.wait_for_checkpoint(10).await;
+    scene.server.kill();
+    scene.wait_for_state(State::Retrying).await;
+    let status = scene.status("evolve").unwrap();
+    assert!(
+        status.last_error.is_some() && status.last_error_at_ms.is_some(),
+        "{status:?}"
+    );
+    scene.server.restart();
+    // Nothing new arrives: a source that has nothing left to read has recovered as well.
+    scene
+        .wait("no error", |scene| {
+            let status = scene.status("evolve").unwrap();
+            status.state == State::Running && status.last_error.is_none()
+        })
+        .await;
+    assert_eq!(scene.status("evolve").unwrap().last_error_at_ms, None);
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_of_a_plugin_are_in_force_at_once_and_after_a_restart() {
+    let mut scene = Scene::start().await;
+    let set = async |scene: &Scene, path: &str, value: &str| {
+        let changes = vec![(path.to_owned(), value.to_owned())];
+        scene.lifecycle().set("evolving", changes, &operator()).await
+    };
+    set(&scene, "rollback.enabled", "false").await.unwrap();
+    scene.swap(b'a').await.unwrap();
+    set(&scene, "dead_letters.max", "10").await.unwrap();
+    scene.publish((1..=30).map(|n| format!("later {n}"))).await;
+    scene.wait_for_state(State::Failed).await;
+    let status = scene.status("evolve").unwrap();
+    assert!(status.last_error_at_ms.is_some());
+    let error = status.last_error.unwrap();
+    assert!(
+        error.contains("the limit is 10 (dead_letters.max, set for this plugin)"),
+        "{error}"
+    );
+    scene.publish((31..=60).map(|n| format!("later {n}"))).await;
+    scene
+        .wait("the lag of a halted source", |scene| {
+            let status = scene.status("evolve").unwrap();
+            status.lag == Some(60 - status.checkpoint)
+        })
+        .await;
+    set(&scene, "dead_letters.policy", "drop-oldest").await.unwrap();
+    scene.wait_for_checkpoint(60).await;
+    scene
+        .wait("fewer than ten", |scene| {
+            scene.status("evolve").unwrap().dead_letters < 10
+        })
+        .await;
+    let refused = set(&scene, "limits.memory", "1").await.unwrap_err();
+    assert!(refused.to_string().contains("limits.memory"), "{refused}");
+    let refused = set(&scene, "colour", "red").await.unwrap_err();
+    assert!(refused.to_string().contains("colour"), "{refused}");
+    scene.close().await;
+    scene.open().await;
+    assert_eq!(scene.lifecycle().settings("evolving").dead_letters.max, Some(10));
+    // A rollback was not asked for: the version that rejects everything stays.
+    scene.swap(b'd').await.unwrap();
+    scene.publish(61..=160).await;
+    scene.wait_for_checkpoint(160).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(scene.status("evolve").unwrap().version, "1.2.0");
+    scene.close().await;
+    scene.sound();
+}

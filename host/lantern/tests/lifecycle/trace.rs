@@ -1,0 +1,259 @@
+//! Where rows come from, and the work of a bad version made again.
+
+use lantern_plugin::Digest;
+use lantern_store::RowKey;
+
+use super::*;
+
+impl Scene {
+    async fn trace(&self, table: &str, words: &[&str]) -> Result<lantern_lifecycle::Trace, LifecycleError> {
+        let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+        self.lifecycle().trace(table, RowKey::parse(&words)).await
+    }
+
+    async fn reproject(&self, digest: Digest) -> Result<lantern_lifecycle::Reprojected, LifecycleError> {
+        self.lifecycle().reproject("evolving", digest, &operator()).await
+    }
+
+    /// Version, first and last sequence, messages and dead letters of each range.
+    fn ledger(&self) -> Vec<String> {
+        self.query(
+            "SELECT p.version, l.first_sequence, l.last_sequence, l.messages, l.dead FROM _lantern_ledger l
+             JOIN _lantern_plugin p ON p.id = l.plugin_version ORDER BY l.origin, l.first_sequence",
+        )
+    }
+
+    fn rows(&self) -> Vec<String> {
+        self.query("SELECT _sequence, n, note FROM evolved ORDER BY _sequence")
+    }
+
+    async fn purge(&self, keep_from: u64) {
+        let context = self.server.jetstream().await;
+        let stream = context.get_stream("EVOLVE").await.unwrap();
+        stream.purge().sequence(keep_from).await.unwrap();
+    }
+}
+
+fn expected(rows: impl IntoIterator<Item = (u64, u64, char)>) -> Vec<String> {
+    rows.into_iter()
+        .map(|(sequence, n, note)| format!("{sequence}|{n}|{note}"))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_work_of_a_bad_version_is_made_again_as_if_it_had_never_run() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=100).await;
+    scene.publish((101..=105).map(|n| format!("later {n}"))).await;
+    scene.wait_for_checkpoint(105).await;
+    // The bad version heals the dead letters in its own way, and then goes on for a while.
+    let bad = scene.swap(b'k').await.unwrap();
+    assert_eq!(bad.healed.resolved, 5);
+    scene.publish(106..=700).await;
+    scene.publish(["rubbish"]).await;
+    scene.wait_for_checkpoint(701).await;
+    scene.swap(b'e').await.unwrap();
+    scene.publish(702..=800).await;
+    scene.wait_for_checkpoint(800).await;
+    let written = scene
+        .lifecycle()
+        .written_by("evolving", bad.digest)
+        .await
+        .unwrap();
+    assert_eq!((written.version.as_str(), written.healed), ("1.8.0", 5));
+    described("Written", &written);
+    let range = &written.ranges[0];
+    assert_eq!((range.first_sequence, range.last_sequence), (106, 701));
+    assert_eq!((range.messages, range.dead, range.rows), (596, 1, 595));
+    assert_eq!(range.tables["evolved"], 595);
+
+    let done = scene.reproject(bad.digest).await.unwrap();
+    assert_eq!(done.partial, None);
+    described("Reprojected", &done);
+    assert_eq!((done.done.messages, done.letters, done.gone), (601, 5, 0));
+    assert_eq!((done.done.rows_removed, done.done.rows_written), (600, 600));
+    let clean = (1..=100)
+        .map(|n| (n, n, 'a'))
+        .chain((101..=700).map(|n| (n, n, 'e')))
+        .chain((702..=800).map(|n| (n, n, 'e')));
+    assert_eq!(scene.rows(), expected(clean));
+    assert_eq!(scene.ledger(), ["1.0.0|1|105|105|0", "1.3.0|106|800|695|1"]);
+    let healed = scene.trace("evolved", &["1:103:0"]).await.unwrap();
+    assert_eq!((healed.version.as_deref(), healed.healed), (Some("1.3.0"), true));
+    described("Trace", &healed);
+    // Nothing is left to do, and the live path goes on where it was.
+    let again = scene.reproject(bad.digest).await.unwrap();
+    assert_eq!((again.done.messages, again.gone), (0, 0));
+    scene.publish(801..=810).await;
+    scene.wait_for_checkpoint(810).await;
+    assert_eq!(scene.ledger()[1], "1.3.0|106|810|705|1");
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_was_last_is_made_again_up_to_the_checkpoint_while_messages_come() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=50).await;
+    scene.wait_for_checkpoint(50).await;
+    let bad = scene.swap(b'f').await.unwrap();
+    scene.publish(51..=4_000).await;
+    scene.wait_for_checkpoint(4_000).await;
+    scene.lifecycle().rollback("evolving", &operator()).await.unwrap();
+    // Cut off in the middle: what is done stays done, and what is left still names the bad version.
+    let lifecycle = scene.lifecycle().clone();
+    let digest = bad.digest;
+    let cut = tokio::spawn(async move { lifecycle.reproject("evolving", digest, &operator()).await });
+    scene
+        .wait("some rows are right", |scene| {
+            scene.query("SELECT count(*) > 500 FROM evolved WHERE n = _sequence") == ["1"]
+        })
+        .await;
+    scene.lifecycle().stop().await;
+    let cut = cut.await.unwrap().unwrap();
+    assert_eq!(cut.partial.as_deref(), Some("the host stops"));
+    scene.close().await;
+    scene.sound();
+    let ledger = scene.ledger();
+    assert_eq!(ledger.len(), 2, "{ledger:?}");
+    assert!(ledger[1].starts_with("1.4.0|"), "{ledger:?}");
+
+    scene.open().await;
+    let publishing = scene.publish(4_001..=6_000);
+    let (done, ()) = tokio::join!(scene.reproject(digest), publishing);
+    let done = done.unwrap();
+    assert_eq!(done.partial, None);
+    assert_eq!(cut.done.messages + done.done.messages, 3_950);
+    scene.wait_for_checkpoint(6_000).await;
+    assert_eq!(scene.rows(), expected((1..=6_000).map(|n| (n, n, 'a'))));
+    assert_eq!(scene.ledger(), ["1.0.0|1|6000|6000|0"]);
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_leads_to_its_version_and_its_message_and_what_is_gone_is_said() {
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=20).await;
+    scene.wait_for_checkpoint(20).await;
+    let bad = scene.swap(b'f').await.unwrap();
+    scene.publish(21..=60).await;
+    scene.wait_for_checkpoint(60).await;
+    scene.lifecycle().rollback("evolving", &operator()).await.unwrap();
+    let trace = scene.trace("evolved", &["1:30:0"]).await.unwrap();
+    assert_eq!((trace.version.as_deref(), trace.sequence), (Some("1.4.0"), 30));
+    assert_eq!(trace.digest, Some(bad.digest.to_string()));
+    assert_eq!(
+        (trace.source.as_str(), trace.stream.as_deref()),
+        ("evolve", Some("EVOLVE"))
+    );
+    assert_eq!((trace.note, trace.row.get("n")), (None, Some("1030")));
+    let message = trace.message.unwrap();
+    assert_eq!(
+        (message.subject.as_str(), message.payload_text.as_deref()),
+        ("evolve.x", Some("30"))
+    );
+    assert_eq!(message.found_in, "stream");
+    let nowhere = scene.trace("evolved", &["1:99:0"]).await.unwrap_err();
+    assert!(matches!(nowhere, LifecycleError::NotFound(_)), "{nowhere}");
+    let nowhere = scene.trace("nothing", &["1"]).await.unwrap_err();
+    assert!(
+        nowhere.to_string().contains("there is no table nothing"),
+        "{nowhere}"
+    );
+    let keyless = scene.trace("evolved", &["30"]).await.unwrap_err();
+    assert!(keyless.to_string().contains("ORIGIN:SEQUENCE:ROW"), "{keyless}");
+
+    // What the stream has forgotten keeps its rows and its version.
+    scene.purge(41).await;
+    let gone = scene.trace("evolved", &["1:30:0"]).await.unwrap();
+    assert_eq!(gone.message, None);
+    assert!(gone.gone.unwrap().contains("not in stream EVOLVE any more"));
+    let done = scene.reproject(bad.digest).await.unwrap();
+    assert_eq!((done.done.messages, done.gone), (20, 20));
+    let clean = (1..=20)
+        .map(|n| (n, n, 'a'))
+        .chain((21..=40).map(|n| (n, n + 1_000, 'f')))
+        .chain((41..=60).map(|n| (n, n, 'a')));
+    assert_eq!(scene.rows(), expected(clean));
+    assert_eq!(
+        scene.ledger(),
+        ["1.0.0|1|20|20|0", "1.4.0|21|40|20|0", "1.0.0|41|60|20|0"]
+    );
+    let again = scene.reproject(bad.digest).await.unwrap();
+    assert_eq!((again.done.messages, again.gone), (0, 20));
+    assert!(
+        again.notes[0].contains("not in the stream any more"),
+        "{:?}",
+        again.notes
+    );
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_the_running_version_rejects_becomes_a_dead_letter_and_the_way_back_heals_it() {
+    let mut scene = Scene::start().await;
+    let good = scene.swap(b'e').await.unwrap();
+    scene.publish(1..=10).await;
+    scene.publish((11..=20).map(|n| format!("later {n}"))).await;
+    scene.wait_for_checkpoint(20).await;
+    scene.swap(b'a').await.unwrap();
+    let done = scene.reproject(good.digest).await.unwrap();
+    assert_eq!((done.done.rows_removed, done.done.rows_written), (20, 10));
+    assert_eq!(done.done.rejected, 10);
+    assert_eq!(scene.ledger(), ["1.0.0|1|20|20|10"]);
+    scene
+        .wait("the status knows", |scene| {
+            scene.status("evolve").unwrap().dead_letters == 10
+        })
+        .await;
+    let healed = scene.swap(b'e').await.unwrap();
+    assert_eq!(healed.healed.resolved, 10);
+    assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["20"]);
+    let trace = scene.trace("evolved", &["1:15:0"]).await.unwrap();
+    assert_eq!((trace.version.as_deref(), trace.healed), (Some("1.3.0"), true));
+    scene.purge(21).await;
+    let kept = scene
+        .trace("evolved", &["1:15:0"])
+        .await
+        .unwrap()
+        .message
+        .unwrap();
+    assert_eq!(
+        (kept.found_in, kept.payload_text.as_deref()),
+        ("dead-letter", Some("later 15"))
+    );
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn merged_rows_are_said_to_be_merged_and_are_not_taken_apart() {
+    let mut scene = Scene::start().await;
+    let sums = scene.swap(b'j').await.unwrap();
+    scene.publish(1..=10).await;
+    scene.wait_for_checkpoint(10).await;
+    let trace = scene.trace("totals", &["even"]).await.unwrap();
+    assert_eq!((trace.sequence, trace.row_number), (10, 1));
+    assert_eq!(trace.row.get("total"), Some("30"));
+    assert!(trace.note.unwrap().contains("last message"));
+    let refused = scene.trace("totals", &["even", "odd"]).await.unwrap_err();
+    assert!(refused.to_string().contains("its keys are (kind)"), "{refused}");
+    let active = scene.reproject(sums.digest).await.unwrap_err();
+    assert!(active.to_string().contains("is the one that runs"), "{active}");
+    scene.swap(b'i').await.unwrap();
+    let merged = scene.reproject(sums.digest).await.unwrap_err();
+    assert!(
+        merged.to_string().contains("writes into totals merge rows"),
+        "{merged}"
+    );
+    let unknown = scene.reproject(Digest::of(b"?")).await.unwrap_err();
+    assert!(matches!(unknown, LifecycleError::NoVersion { .. }), "{unknown}");
+    assert_eq!(scene.ledger(), ["1.7.0|1|10|10|0"]);
+    scene.close().await;
+    scene.sound();
+}

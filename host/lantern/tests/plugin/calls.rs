@@ -1,0 +1,364 @@
+//! Calls into guests that trap, loop, eat memory and answer nonsense. Each time the question is the same: what did it cost
+//! the messages that did nothing wrong?
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lantern_model::batch::{Delivery, Outcome, REASON_BYTES_MAX, RejectionClass, Value};
+use lantern_plugin::{Limits, NativeGuest, Projector};
+
+use crate::support::{LONG, messages, plugin, quick, reason, word, words};
+
+/// Good messages around one bad one: the bad one ends as `class`, with `words` in the reason, and the others as rows.
+#[track_caller]
+fn check_alone(payload: &str, class: RejectionClass, words: &str) {
+    let mut projector = plugin(quick()).projector();
+    for position in [0, 7, 15] {
+        let mut payloads = vec!["r"; 16];
+        payloads[position] = payload;
+        let projected = projector.project(0, &messages(&payloads), LONG);
+        assert_eq!(projected.halted, None);
+        assert_eq!(projected.outcomes.len(), 16);
+        for (index, outcome) in projected.outcomes.iter().enumerate() {
+            if index == position {
+                let reason = reason(outcome, class);
+                assert!(reason.contains(words), "{words:?} is not in {reason:?}");
+            } else {
+                assert_eq!(
+                    word(outcome),
+                    "rows",
+                    "message {index}, {payload:?} at {position}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn well_behaved_messages_become_what_the_plugin_says() {
+    let mut projector = plugin(Limits::default()).projector();
+    let projected = projector.project(0, &messages(&["rhello", "k", "jbecause", "r"]), LONG);
+    assert_eq!(words(&projected.outcomes), ["rows", "skip", "invalid", "rows"]);
+    assert_eq!(reason(&projected.outcomes[2], RejectionClass::Invalid), "because");
+    let Outcome::Rows(rows) = &projected.outcomes[0] else {
+        panic!("{:?}", projected.outcomes[0])
+    };
+    assert_eq!(rows[0].write, 0);
+    assert_eq!(
+        rows[0].values,
+        [Value::Integer(1), Value::Text("hello".into()), Value::Null]
+    );
+    assert!(projected.faults.is_empty());
+    assert!(projector.project(0, &[], LONG).outcomes.is_empty());
+}
+
+#[test]
+fn a_plugin_sees_headers_and_positions_only_where_its_source_has_them() {
+    let mut projector = plugin(Limits::default()).projector();
+    let mut seen = |source| {
+        let projected = projector.project(source, &messages(&["k", "Q"]), LONG);
+        let Outcome::Rows(rows) = &projected.outcomes[1] else {
+            panic!("{:?}", projected.outcomes[1])
+        };
+        rows[0].values[..2].to_vec()
+    };
+    assert_eq!(
+        seen(0),
+        [Value::Integer(2), Value::Text("header".into())],
+        "a stream that wants headers"
+    );
+    assert_eq!(
+        seen(1),
+        [Value::Integer(2), Value::Text("none".into())],
+        "a stream that does not"
+    );
+    assert_eq!(
+        seen(2),
+        [Value::Integer(0), Value::Text("header".into())],
+        "core NATS has no positions"
+    );
+}
+
+#[test]
+fn f1_a_trap_costs_its_own_message_only() {
+    check_alone("T", RejectionClass::Trap, "unreachable");
+}
+
+#[test]
+fn f1_a_loop_costs_its_own_message_only() {
+    check_alone("L", RejectionClass::Timeout, "did not end within 150 ms");
+}
+
+#[test]
+fn f1_endless_recursion_costs_its_own_message_only() {
+    check_alone("D", RejectionClass::Trap, "stack");
+}
+
+#[test]
+fn f2_eating_memory_costs_its_own_message_only() {
+    check_alone("M", RejectionClass::Memory, "may have 64 MiB");
+}
+
+#[test]
+fn f3_bulk_copies_are_interrupted() {
+    let began = Instant::now();
+    check_alone("F", RejectionClass::Timeout, "did not end");
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+}
+
+#[test]
+fn f4_every_seventh_message_of_a_call_traps() {
+    let mut projector = plugin(Limits::default()).projector();
+    let projected = projector.project(0, &messages(&vec!["7"; 500]), LONG);
+    // Alone, none of them is the seventh.
+    assert_eq!(words(&projected.outcomes), vec!["rows"; 500]);
+    let payloads: Vec<&str> = (1..=500)
+        .map(|number| if number % 7 == 0 { "T" } else { "r" })
+        .collect();
+    let projected = projector.project(0, &messages(&payloads), LONG);
+    for (outcome, payload) in projected.outcomes.iter().zip(&payloads) {
+        assert_eq!(word(outcome), if *payload == "T" { "trap" } else { "rows" });
+    }
+    assert_eq!(projected.outcomes.len(), 500);
+    let rejected: usize = projected.faults.iter().map(|fault| fault.rejected).sum();
+    assert_eq!(rejected, 71);
+    assert!(
+        projected
+            .faults
+            .iter()
+            .all(|fault| fault.class == RejectionClass::Trap && fault.messages > 0)
+    );
+}
+
+#[test]
+fn f5_what_one_call_breaks_the_next_does_not_meet() {
+    let mut projector = plugin(Limits::default()).projector();
+    // The instance is spoilt by a call that succeeds, so the next call goes wrong without any guilty message.
+    for _ in 0..3 {
+        let projected = projector.project(0, &messages(&["P", "r", "r"]), LONG);
+        assert_eq!(words(&projected.outcomes), ["rows"; 3]);
+    }
+    let projected = projector.project(0, &messages(&["r"; 20]), LONG);
+    assert_eq!(words(&projected.outcomes), ["rows"; 20]);
+    assert_eq!(projected.faults.len(), 1);
+    assert_eq!(projected.faults[0].rejected, 0);
+    for _ in 0..4 {
+        let projected = projector.project(0, &messages(&["E"; 10]), LONG);
+        assert_eq!(
+            words(&projected.outcomes),
+            ["rows"; 10],
+            "every second call traps"
+        );
+    }
+}
+
+#[test]
+fn f6_rows_that_break_the_description_cost_their_own_message_only() {
+    check_alone(
+        "N",
+        RejectionClass::Output,
+        "2 values, but its write has 3 columns",
+    );
+    check_alone("V", RejectionClass::Output, "column n");
+    check_alone("0", RejectionClass::Output, "column n: null");
+    check_alone("W", RejectionClass::Output, "write 9");
+    check_alone("Z", RejectionClass::Output, "column j: not a JSON document");
+    check_alone("rNUL\0", RejectionClass::Output, "column note: a NUL");
+}
+
+#[test]
+fn f6_an_answer_of_the_wrong_length_costs_its_own_message_only() {
+    check_alone("-", RejectionClass::Output, "0 outcomes for 1 messages");
+    check_alone("+", RejectionClass::Output, "2 outcomes for 1 messages");
+}
+
+#[test]
+fn answers_that_cannot_be_read_cost_their_own_message_only() {
+    check_alone("U", RejectionClass::Output, "utf-8");
+    check_alone("O", RejectionClass::Output, "out of bounds");
+    check_alone("H", RejectionClass::Output, "bytes of values");
+    check_alone("B", RejectionClass::Output, "20000 rows for one message");
+}
+
+#[test]
+fn f9_a_long_and_hostile_reason_is_cut_and_cleaned() {
+    let mut projector = plugin(Limits::default()).projector();
+    let payload = format!("j\u{1b}[31m{}", "x".repeat(3 << 20));
+    let projected = projector.project(0, &messages(&["r", &payload]), LONG);
+    let reason = reason(&projected.outcomes[1], RejectionClass::Invalid);
+    assert!(
+        reason.len() <= REASON_BYTES_MAX && !reason.contains('\u{1b}'),
+        "{} bytes",
+        reason.len()
+    );
+}
+
+#[test]
+fn f10_a_slow_plugin_is_slow_and_nothing_else() {
+    let limits = Limits {
+        message_time: Duration::from_secs(2),
+        ..Limits::default()
+    };
+    let mut projector = plugin(limits).projector();
+    let all = messages(&["w"; 40]);
+    let mut done = 0;
+    let mut rounds = 0;
+    while done < all.len() {
+        let projected = projector.project(0, &all[done..], Duration::from_millis(50));
+        assert!(!projected.outcomes.is_empty(), "each round moves on");
+        assert!(
+            projected.outcomes.iter().all(|outcome| word(outcome) == "rows"),
+            "{:?}",
+            projected.faults
+        );
+        done += projected.outcomes.len();
+        rounds += 1;
+    }
+    assert!(
+        rounds > 1,
+        "40 slow messages ended within the first budget of 50 ms"
+    );
+}
+
+#[test]
+fn f13_a_flood_of_log_lines_is_dropped_and_counted() {
+    let plugin = plugin(Limits {
+        message_time: Duration::from_secs(20),
+        ..Limits::default()
+    });
+    let mut projector = plugin.projector();
+    let projected = projector.project(0, &messages(&["r", "Xflood", "r"]), LONG);
+    assert_eq!(words(&projected.outcomes), ["rows"; 3]);
+    assert!(
+        plugin.log_lines_dropped() > 900_000,
+        "{} lines were dropped",
+        plugin.log_lines_dropped()
+    );
+}
+
+#[test]
+fn f14_a_panic_of_the_host_leaves_a_usable_projector() {
+    // A subscriber that panics stands for any bug in the host's own code under a guest's call.
+    struct Panics;
+    impl tracing::Subscriber for Panics {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            metadata.target() == "lantern::guest"
+        }
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn event(&self, _: &tracing::Event<'_>) {
+            panic!("a bug of the host");
+        }
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    let mut projector = plugin(Limits::default()).projector();
+    let all = messages(&["r", "lboom", "r"]);
+    let panicked = tracing::subscriber::with_default(Panics, || {
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| projector.project(0, &all, LONG))).is_err()
+    });
+    assert!(panicked, "the panic reaches the caller");
+    let projected = projector.project(0, &all, LONG);
+    assert_eq!(words(&projected.outcomes), ["rows"; 3]);
+    assert!(projected.faults.is_empty());
+}
+
+#[test]
+fn a_budget_that_is_used_up_ends_a_search_with_what_was_decided() {
+    let mut projector = plugin(quick()).projector();
+    let mut payloads = vec!["r"; 64];
+    payloads[3] = "L";
+    payloads[40] = "T";
+    let all = messages(&payloads);
+    let (mut outcomes, mut rounds) = (Vec::new(), 0);
+    while outcomes.len() < all.len() {
+        let projected = projector.project(0, &all[outcomes.len()..], Duration::ZERO);
+        assert!(!projected.outcomes.is_empty());
+        outcomes.extend(projected.outcomes);
+        rounds += 1;
+    }
+    let expected = payloads.iter().map(|payload| match *payload {
+        "L" => "timeout",
+        "T" => "trap",
+        _ => "rows",
+    });
+    assert_eq!(words(&outcomes), expected.collect::<Vec<_>>());
+    assert!(rounds > 2, "{rounds} rounds");
+}
+
+#[test]
+fn a_message_larger_than_the_guests_memory_is_rejected() {
+    let mut projector = plugin(Limits {
+        memory_bytes: 4 << 20,
+        ..Limits::default()
+    })
+    .projector();
+    let big = format!("r{}", "x".repeat(6 << 20));
+    let projected = projector.project(0, &messages(&["r", &big, "r"]), LONG);
+    assert_eq!(words(&projected.outcomes), ["rows", "memory", "rows"]);
+}
+
+#[test]
+fn big_batches_and_big_payloads_pass_in_order() {
+    let mut projector = plugin(Limits::default()).projector();
+    let payloads: Vec<String> = (0..5_000)
+        .map(|number| format!("r{}", "x".repeat(number)))
+        .collect();
+    let projected = projector.project(0, &messages(&payloads), LONG);
+    assert_eq!(projected.outcomes.len(), 5_000);
+    assert!(projected.faults.is_empty(), "{:?}", projected.faults);
+    for (sequence, outcome) in (1..).zip(&projected.outcomes) {
+        let Outcome::Rows(rows) = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert_eq!(rows[0].values[0], Value::Integer(sequence));
+    }
+    projector.rest();
+    assert_eq!(
+        words(&projector.project(0, &messages(&["r"]), LONG).outcomes),
+        ["rows"]
+    );
+}
+
+#[test]
+fn a_source_that_is_not_there_halts_and_blames_no_message() {
+    let projected = plugin(Limits::default())
+        .projector()
+        .project(9, &messages(&["r"]), LONG);
+    assert!(projected.outcomes.is_empty());
+    assert!(projected.halted.is_some());
+}
+
+#[test]
+fn a_projector_may_move_between_threads_and_two_do_not_meet() {
+    let plugin = plugin(quick());
+    let threads: Vec<_> = ["L", "r"]
+        .map(|payload| {
+            let mut projector = plugin.projector();
+            std::thread::spawn(move || words(&projector.project(0, &messages(&[payload]), LONG).outcomes))
+        })
+        .into_iter()
+        .map(|thread| thread.join().expect("no panic"))
+        .collect();
+    assert_eq!(threads, [["timeout"], ["rows"]]);
+}
+
+#[test]
+fn a_native_decoder_passes_the_same_checks() {
+    struct Native;
+    impl NativeGuest for Native {
+        fn project(&mut self, _source: u32, messages: &[Delivery]) -> Vec<Outcome> {
+            messages.iter().map(|_| Outcome::Rows(vec![])).collect()
+        }
+    }
+    let manifest = Arc::clone(plugin(Limits::default()).manifest());
+    let mut projector = Projector::native(manifest, Limits::default(), Box::new(Native));
+    assert_eq!(
+        words(&projector.project(0, &messages(&["r", "r"]), LONG).outcomes),
+        ["skip", "skip"]
+    );
+}

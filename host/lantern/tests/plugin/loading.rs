@@ -1,0 +1,391 @@
+//! Files that are no plugins, plugins that want too much, and the cache of compiled code.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use lantern_plugin::{Compiler, Config, Limits, LoadError, Loader, LoaderError};
+
+use crate::guest::{Variant, component, core_module};
+use crate::support::{LONG, loader, messages, words};
+
+fn good() -> Vec<u8> {
+    component(&Variant::default())
+}
+
+#[track_caller]
+fn refused(bytes: &[u8], expected: &str) -> LoadError {
+    let limits = Limits {
+        describe_time: Duration::from_millis(150),
+        ..Limits::default()
+    };
+    let Err(error) = loader(limits).load(bytes) else {
+        panic!("it was loaded")
+    };
+    let words = error.to_string();
+    assert!(words.contains(expected), "{expected:?} is not in {words:?}");
+    error
+}
+
+/// A component that exports a projector without functions, and whatever `rest` adds.
+fn text(rest: &str) -> Vec<u8> {
+    let text = format!(
+        "(component {rest} (instance $p) (export \"lantern:projection/projector@0.1.0\" (instance $p)))"
+    );
+    wat::parse_str(text).expect("valid text")
+}
+
+#[test]
+fn a_good_plugin_says_what_it_is() {
+    let bytes = good();
+    let plugin = loader(Limits::default()).load(&bytes).unwrap();
+    assert_eq!(plugin.manifest().name.as_str(), "by-hand");
+    assert_eq!(plugin.manifest().sources.len(), 3);
+    let facts = plugin.facts();
+    assert_eq!(facts.contract.to_string(), "lantern:projection@0.1.0");
+    assert_eq!(facts.component_bytes, bytes.len());
+    assert_eq!(facts.imports, ["lantern:projection/log@0.1.0"]);
+    assert_eq!(facts.exports, ["lantern:projection/projector@0.1.0"]);
+    assert_eq!(facts.memory_bytes, 2 << 16);
+    assert!(facts.code_bytes > 0);
+    assert!(plugin.digest().to_string().starts_with("sha256:"));
+}
+
+#[test]
+fn g1_other_files_are_refused_in_words() {
+    refused(b"", "the file is empty");
+    refused(&core_module(&Variant::default()), "it is a core module");
+    refused(b"  (module)", "it is WebAssembly text");
+    refused(b"(component)", "it is WebAssembly text");
+    refused(
+        &std::fs::read(std::env::current_exe().unwrap()).unwrap()[..4096],
+        "(ELF)",
+    );
+    refused(b"PK\x03\x04zip", "zip");
+    refused(b"#!/bin/sh", "does not begin as WebAssembly does");
+    refused(b"\0asm", "ends too early");
+    refused(b"\0asm\x07\0\x01\0", "no WebAssembly component");
+    let limits = Limits {
+        module_bytes: 100,
+        ..Limits::default()
+    };
+    assert!(matches!(
+        loader(limits).load(&good()),
+        Err(LoadError::TooLarge { limit: 100, .. })
+    ));
+}
+
+#[test]
+fn g1_a_file_cut_anywhere_is_refused() {
+    let (bytes, loader) = (good(), loader(Limits::default()));
+    for part in 0..64 {
+        let length = bytes.len() * part / 64;
+        assert!(
+            loader.load(&bytes[..length]).is_err(),
+            "{length} of {} bytes",
+            bytes.len()
+        );
+    }
+}
+
+#[test]
+fn a_file_with_any_byte_changed_does_no_harm() {
+    let (bytes, loader) = (good(), loader(Limits::default()));
+    for position in (0..bytes.len()).step_by(37) {
+        let mut bytes = bytes.clone();
+        bytes[position] ^= 0x15;
+        // It may still be a plugin; then it must still be one that can be called.
+        if let Ok(plugin) = loader.load(&bytes) {
+            let projected = plugin.projector().project(0, &messages(&["r"]), LONG);
+            assert!(projected.halted.is_some() || projected.outcomes.len() == 1);
+        }
+    }
+}
+
+#[test]
+fn g3_precompiled_code_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    cached_loader(dir.path(), [1; 32]).load(&good()).unwrap();
+    let mut code = std::fs::read(only_file(dir.path())).unwrap();
+    code.truncate(code.len() - 32);
+    refused(&code, "precompiled code, which is never accepted");
+}
+
+#[test]
+fn g4_the_contract_has_to_be_there_once_and_known() {
+    refused(
+        &wat::parse_str("(component)").unwrap(),
+        "does not export a projector",
+    );
+    let unknown = "(component (instance $p) (export \"lantern:projection/projector@0.9.0\" (instance $p)))";
+    refused(
+        &wat::parse_str(unknown).unwrap(),
+        "speaks lantern:projection/projector@0.9.0",
+    );
+    let second = text("(instance $q) (export \"lantern:projection/projector@0.2.0\" (instance $q))");
+    refused(&second, "several projectors");
+    let error = refused(&text(""), "functions differ from lantern:projection@0.1.0");
+    assert!(matches!(error, LoadError::Contract { .. }), "{error:?}");
+}
+
+#[test]
+fn g4_what_it_imports_beyond_the_log_is_named() {
+    let wasi = text(
+        "(import \"wasi:filesystem/preopens@0.2.0\" (instance)) (import \"wasi:random/random@0.2.0\" (instance))",
+    );
+    let error = refused(
+        &wasi,
+        "imports wasi:filesystem/preopens@0.2.0, wasi:random/random@0.2.0;",
+    );
+    assert!(
+        error
+            .hint()
+            .is_some_and(|hint| hint.contains("wasm32-unknown-unknown")
+                && hint.contains("`lantern plugin set NAME wasi=true`")),
+        "{:?}",
+        error.hint()
+    );
+    let error = refused(
+        &text("(import \"wasi:http/types@0.2.0\" (instance))"),
+        "imports wasi:http/types@0.2.0;",
+    );
+    assert!(
+        error.hint().is_some_and(|hint| !hint.contains("plugin set")),
+        "{:?}",
+        error.hint()
+    );
+    refused(
+        &text("(import \"some:thing/else\" (instance))"),
+        "imports some:thing/else;",
+    );
+    refused(
+        &text("(import \"lantern:projection/log@0.2.0\" (instance))"),
+        "imports lantern:projection/log@0.2.0;",
+    );
+}
+
+#[test]
+fn g5_a_plugin_that_does_not_start_or_describe_itself_ends_in_time() {
+    let began = Instant::now();
+    let start = |start| {
+        component(&Variant {
+            start,
+            ..Variant::default()
+        })
+    };
+    let describe = |describe| {
+        component(&Variant {
+            describe,
+            ..Variant::default()
+        })
+    };
+    refused(
+        &start("(loop $ever (br $ever))"),
+        "could not start: it did not end within 150 ms",
+    );
+    refused(&start("unreachable"), "could not start: wasm `unreachable`");
+    refused(
+        &describe("(loop $ever (br $ever))"),
+        "could not describe itself: it did not end within 150 ms",
+    );
+    refused(
+        &describe("unreachable"),
+        "could not describe itself: wasm `unreachable`",
+    );
+    refused(
+        &describe(
+            "(loop $more (drop (memory.grow (i32.const 100))) (if (i32.lt_s (memory.grow (i32.const 1)) (i32.const 0)) (then unreachable)) (br $more))",
+        ),
+        "may have 64 MiB",
+    );
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_description_that_is_not_valid_is_refused_with_its_problems() {
+    let error = refused(
+        &component(&Variant {
+            name: "Not A Name",
+            ..Variant::default()
+        }),
+        "description is not valid",
+    );
+    assert!(
+        matches!(&error, LoadError::Manifest(problems) if !problems.is_empty()),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn f2_and_f12_instances_memories_tables_and_handles_are_few() {
+    let inside = |parts: &str| refused(&guest_with(parts), "could not start");
+    let many =
+        |module: &str, count| format!("{module} {}", "(core instance (instantiate $m)) ".repeat(count));
+    inside(&many("(core module $m)", 500));
+    inside(&many("(core module $m (memory 1))", 20));
+    inside(&many("(core module $m (table 1 funcref))", 100));
+    let error = inside(&many("(core module $m (table 1000000 funcref))", 1));
+    assert!(error.to_string().contains("wanted tables of"), "{error}");
+    let error = inside(&many("(core module $m (memory 2000))", 1));
+    assert!(
+        error
+            .to_string()
+            .contains("wanted 126 MiB of memory and may have 64 MiB"),
+        "{error}"
+    );
+    let error = inside(
+        "(type $r (resource (rep i32)))
+        (core func $new (canon resource.new $r))
+        (core module $m
+          (import \"\" \"new\" (func $new (param i32) (result i32)))
+          (func $start (loop $more (drop (call $new (i32.const 1))) (br $more)))
+          (start $start))
+        (core instance (instantiate $m (with \"\" (instance (export \"new\" (func $new))))))",
+    );
+    assert!(error.to_string().contains("handle"), "{error}");
+}
+
+/// The guest with another component inside that is instantiated with it. A component is a sequence of sections, so these
+/// are appended.
+fn guest_with(parts: &str) -> Vec<u8> {
+    const COMPONENT: u8 = 4;
+    const INSTANCE: u8 = 5;
+    let mut bytes = good();
+    let mut depth = 0;
+    let mut components = 0;
+    for payload in wasmparser::Parser::new(0).parse_all(&bytes) {
+        match payload.unwrap() {
+            wasmparser::Payload::ComponentSection { .. } if depth == 0 => {
+                (components, depth) = (components + 1, 1)
+            }
+            wasmparser::Payload::ComponentSection { .. } | wasmparser::Payload::ModuleSection { .. } => {
+                depth += 1
+            }
+            wasmparser::Payload::End(_) => depth = i32::max(depth - 1, 0),
+            _ => {}
+        }
+    }
+    let inner = wat::parse_str(format!("(component {parts})")).expect("valid text");
+    section(&mut bytes, COMPONENT, &inner);
+    // One instance, made of the last component, with no arguments.
+    section(&mut bytes, INSTANCE, &[1, 0, components, 0]);
+    bytes
+}
+
+fn section(bytes: &mut Vec<u8>, id: u8, content: &[u8]) {
+    bytes.push(id);
+    let mut left = content.len();
+    while left >= 0x80 {
+        bytes.push(u8::try_from(left & 0x7f).unwrap() | 0x80);
+        left >>= 7;
+    }
+    bytes.push(u8::try_from(left).unwrap());
+    bytes.extend(content);
+}
+
+#[test]
+fn code_is_compiled_once_and_then_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = good();
+    let compile = Duration::from_millis(1);
+    // A compiler that cannot be run shows that the second load did not need one.
+    cached_loader(dir.path(), [1; 32]).load(&bytes).unwrap();
+    let config = Config {
+        cache_dir: Some(dir.path().to_owned()),
+        limits: Limits {
+            compile_time: compile,
+            ..Limits::default()
+        },
+        compiler: Compiler::Child {
+            program: "/nonexistent/lantern".into(),
+        },
+    };
+    let plugin = Loader::new(config.clone(), [1; 32])
+        .unwrap()
+        .load(&bytes)
+        .unwrap();
+    assert_eq!(
+        words(&plugin.projector().project(0, &messages(&["r"]), LONG).outcomes),
+        ["rows"]
+    );
+    let Err(error) = Loader::new(config, [2; 32]).unwrap().load(&bytes) else {
+        panic!("another key")
+    };
+    assert!(matches!(error, LoadError::Compile(_)), "{error:?}");
+}
+
+#[test]
+fn g3_a_poisoned_cache_is_not_believed_and_is_written_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = good();
+    cached_loader(dir.path(), [1; 32]).load(&bytes).unwrap();
+    let path = only_file(dir.path());
+    let genuine = std::fs::read(&path).unwrap();
+    let mut poisoned = genuine.clone();
+    let middle = poisoned.len() / 2;
+    poisoned[middle] ^= 0xff;
+    for bad in [
+        poisoned,
+        Vec::new(),
+        genuine[..genuine.len() / 2].to_vec(),
+        vec![0; 100_000],
+    ] {
+        std::fs::write(&path, bad).unwrap();
+        let plugin = cached_loader(dir.path(), [1; 32]).load(&bytes).unwrap();
+        assert_eq!(
+            words(&plugin.projector().project(0, &messages(&["r"]), LONG).outcomes),
+            ["rows"]
+        );
+        assert_eq!(
+            std::fs::read(&path).unwrap(),
+            genuine,
+            "the same code is written again"
+        );
+    }
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_costs_time_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let loader = cached_loader(dir.path(), [1; 32]);
+    std::fs::remove_dir_all(dir.path()).unwrap();
+    assert!(loader.load(&good()).is_ok());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let config = Config {
+        cache_dir: Some(file.path().to_owned()),
+        ..Config::new(Compiler::InProcess)
+    };
+    assert!(Loader::new(config, [1; 32]).is_err(), "a file is no directory");
+}
+
+#[test]
+fn more_stack_than_a_thread_has_is_refused() {
+    let limits = Limits {
+        stack_bytes: 8 << 20,
+        ..Limits::default()
+    };
+    let config = Config {
+        limits,
+        ..Config::new(Compiler::InProcess)
+    };
+    assert!(matches!(
+        Loader::new(config, [1; 32]),
+        Err(LoaderError::Stack { .. })
+    ));
+}
+
+fn cached_loader(dir: &Path, key: [u8; 32]) -> Loader {
+    let config = Config {
+        cache_dir: Some(dir.to_owned()),
+        ..Config::new(Compiler::InProcess)
+    };
+    Loader::new(config, key).unwrap()
+}
+
+fn only_file(dir: &Path) -> PathBuf {
+    let files: Vec<PathBuf> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    files[0].clone()
+}

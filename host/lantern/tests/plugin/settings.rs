@@ -1,0 +1,152 @@
+//! What is set for one plugin holds for that plugin and for no other, and changes without compiling.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lantern_model::batch::RejectionClass;
+use lantern_model::settings::{LimitSettings, PluginSettings};
+use lantern_plugin::{Compiler, Config, Limits, LoadError, Loader, Plugin};
+
+use crate::guest::{Variant, component};
+use crate::support::{LONG, loader, messages, reason, words};
+
+fn limits(limits: LimitSettings) -> PluginSettings {
+    PluginSettings {
+        limits,
+        ..PluginSettings::default()
+    }
+}
+
+#[track_caller]
+fn check(plugin: &Arc<Plugin>, payload: &str, class: RejectionClass, words: &str) {
+    let projected = plugin.projector().project(0, &messages(&["r", payload]), LONG);
+    let reason = reason(&projected.outcomes[1], class);
+    assert!(reason.contains(words), "{words:?} is not in {reason:?}");
+}
+
+#[test]
+fn each_limit_is_the_plugins_own() {
+    let loader = loader(Limits::default());
+    let bytes = component(&Variant::default());
+    let set = limits(LimitSettings {
+        memory_bytes: Some(8 << 20),
+        message_time: Some(Duration::from_millis(60)),
+        rows_per_message: Some(7),
+        bytes_per_message: Some(2_000),
+    });
+    let own = loader.load_with(&bytes, &set).unwrap();
+    let other = loader.load(&bytes).unwrap();
+    assert_eq!(own.limits().rows_per_message, 7);
+    check(&own, "M", RejectionClass::Memory, "may have 8 MiB");
+    check(&own, "L", RejectionClass::Timeout, "did not end within 60 ms");
+    check(
+        &own,
+        "B",
+        RejectionClass::Output,
+        "20000 rows for one message, and the limit is 7",
+    );
+    let long = format!("r{}", "x".repeat(3_000));
+    check(&own, &long, RejectionClass::Output, "more than 2000 bytes");
+    assert_eq!(**other.limits(), Limits::default());
+    check(&other, "M", RejectionClass::Memory, "may have 64 MiB");
+    let projected = other.projector().project(0, &messages(&[long]), LONG);
+    assert_eq!(words(&projected.outcomes), ["rows"]);
+}
+
+#[test]
+fn few_bytes_for_a_message_leave_enough_for_many_messages() {
+    let bytes = component(&Variant::default());
+    let set = limits(LimitSettings {
+        bytes_per_message: Some(1_024),
+        ..LimitSettings::default()
+    });
+    let plugin = loader(Limits::default()).load_with(&bytes, &set).unwrap();
+    let payloads = vec![format!("r{}", "x".repeat(1_000)); 2_000];
+    let projected = plugin.projector().project(0, &messages(&payloads), LONG);
+    assert_eq!(projected.outcomes.len(), 2_000);
+    assert!(projected.faults.is_empty(), "{:?}", projected.faults);
+}
+
+#[test]
+fn settings_change_without_compiling_and_old_projectors_keep_theirs() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = component(&Variant::default());
+    let config = |compiler| Config {
+        cache_dir: Some(dir.path().to_owned()),
+        ..Config::new(compiler)
+    };
+    Loader::new(config(Compiler::InProcess), [1; 32])
+        .unwrap()
+        .load(&bytes)
+        .unwrap();
+    // From here on nothing can be compiled: the program is not there, and soon the code is not either.
+    let nothing = Compiler::Child {
+        program: PathBuf::from("/nonexistent/lantern"),
+    };
+    let plugin = Loader::new(config(nothing), [1; 32])
+        .unwrap()
+        .load(&bytes)
+        .unwrap();
+    std::fs::remove_dir_all(dir.path()).unwrap();
+    let mut before = plugin.projector();
+    let few = plugin
+        .with_settings(&limits(LimitSettings {
+            rows_per_message: Some(3),
+            ..LimitSettings::default()
+        }))
+        .unwrap();
+    assert_eq!(few.digest(), plugin.digest());
+    assert!(Arc::ptr_eq(few.manifest(), plugin.manifest()));
+    check(&few, "B", RejectionClass::Output, "the limit is 3");
+    let projected = before.project(0, &messages(&["B"]), LONG);
+    let reason = reason(&projected.outcomes[0], RejectionClass::Output);
+    let limit = format!("the limit is {}", plugin.limits().rows_per_message);
+    assert!(reason.ends_with(&limit), "{reason}");
+    // Back to what holds for all: what was set before is forgotten, not kept.
+    let again = few.with_settings(&PluginSettings::default()).unwrap();
+    assert_eq!(again.limits(), plugin.limits());
+}
+
+#[test]
+fn a_plugin_is_not_set_to_less_memory_than_it_begins_with() {
+    let loader = loader(Limits {
+        memory_bytes: 2 << 20,
+        ..Limits::default()
+    });
+    let bytes = component(&Variant {
+        describe: "(if (i32.lt_u (memory.size) (i32.const 30)) (then (drop (memory.grow (i32.const 28)))))",
+        ..Variant::default()
+    });
+    let plugin = loader.load(&bytes).unwrap();
+    let less = limits(LimitSettings {
+        memory_bytes: Some(1 << 20),
+        ..LimitSettings::default()
+    });
+    let Err(error) = plugin.with_settings(&less) else {
+        panic!("it was set")
+    };
+    assert!(
+        matches!(error, LoadError::Memory { bytes: 1_966_080, .. }),
+        "{error}"
+    );
+    assert_eq!(error.hint(), Some("raise limits.memory"));
+}
+
+#[test]
+fn a_longer_time_is_given_as_well_as_a_shorter_one() {
+    let loader = loader(Limits {
+        message_time: Duration::from_millis(1),
+        ..Limits::default()
+    });
+    let bytes = component(&Variant::default());
+    let patient = limits(LimitSettings {
+        message_time: Some(Duration::from_secs(20)),
+        ..LimitSettings::default()
+    });
+    let began = Instant::now();
+    let plugin = loader.load_with(&bytes, &patient).unwrap();
+    // Busy for tens of milliseconds.
+    let projected = plugin.projector().project(0, &messages(&["w"]), LONG);
+    assert_eq!(words(&projected.outcomes), ["rows"], "{:?}", began.elapsed());
+}

@@ -1,0 +1,217 @@
+//! The real program in a process of its own: started, asked, killed. It is killed when the guard is dropped.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// A running host.
+pub struct Host {
+    child: Child,
+    address: String,
+}
+
+/// Where the built plugins are.
+pub fn plugins() -> PathBuf {
+    let folder = std::env::var_os("LANTERN_PLUGINS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/plugins"),
+        PathBuf::from,
+    );
+    assert!(
+        folder.join("obs-events.wasm").is_file(),
+        "there are no plugins in {}: `cargo xtask plugins --dev` builds them",
+        folder.display()
+    );
+    folder
+}
+
+/// A folder with copies of some of the built plugins.
+pub fn plugin_folder(names: &[&str]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for name in names {
+        let file = format!("{name}.wasm");
+        std::fs::copy(plugins().join(&file), folder.path().join(&file)).unwrap();
+    }
+    folder
+}
+
+impl Host {
+    /// A command that serves from `dir` on a free port; to be changed before [`Host::spawn`].
+    pub fn command(dir: &Path, nats: &str, plugins: &Path) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lantern"));
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--nats", nats, "--data-dir"])
+            .arg(dir)
+            .arg("--plugin-dir")
+            .arg(plugins)
+            .env("LANTERN__STREAMS__CREATE", "true")
+            .env("LANTERN__LOG__FILTER", "warn")
+            .stdout(Stdio::piped());
+        command
+    }
+
+    /// Serves from `dir`, and returns when the host says that it is up.
+    pub fn start(dir: &Path, nats: &str, plugins: &Path) -> Self {
+        Self::spawn(Self::command(dir, nats, plugins))
+    }
+
+    /// Starts the command and waits until the host says that it is up.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let Some((_, rest)) = line.split_once("http://") else {
+            panic!("the host did not come up: {line:?}, {:?}", child.wait());
+        };
+        let address = rest.split(',').next().unwrap().trim().to_owned();
+        Self { child, address }
+    }
+
+    /// The status and body of a GET.
+    pub fn get(&self, path: &str) -> std::io::Result<(u16, String)> {
+        let mut stream = TcpStream::connect(&self.address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.address
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let status = answer
+            .split(' ')
+            .nth(1)
+            .and_then(|code| code.parse().ok())
+            .unwrap_or(0);
+        let body = answer
+            .split_once("\r\n\r\n")
+            .map_or("", |(_, body)| body)
+            .to_owned();
+        Ok((status, body))
+    }
+
+    /// The JSON of a GET.
+    pub fn json(&self, path: &str) -> Value {
+        let (_, body) = self.get(path).unwrap();
+        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error}: {body}"))
+    }
+
+    /// The projection of one source.
+    pub fn projection(&self, source: &str) -> Value {
+        let all = self.json("/api/v1/projections");
+        let found = all
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|projection| projection["source"] == source);
+        found
+            .unwrap_or_else(|| panic!("no source {source} in {all}"))
+            .clone()
+    }
+
+    /// One check of `/readyz`: whether it is well, and the detail.
+    pub fn check(&self, name: &str) -> Option<(bool, String)> {
+        let ready = self.json("/readyz");
+        let check = ready["checks"]
+            .as_array()?
+            .iter()
+            .find(|check| check["name"] == name)?
+            .clone();
+        Some((check["ok"].as_bool()?, check["detail"].as_str()?.to_owned()))
+    }
+
+    /// Waits until `condition` holds, for at most `limit`.
+    pub fn wait(&self, what: &str, limit: Duration, condition: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + limit;
+        while !condition(self) {
+            if Instant::now() > deadline {
+                let state = self
+                    .get("/readyz")
+                    .map_or_else(|error| error.to_string(), |(_, body)| body);
+                panic!("not within {limit:?}: {what}; /readyz: {state}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Where its API is.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its exit status, once it has exited.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Kill -9.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM; returns how it ended and after how long.
+    pub fn terminate(mut self) -> (ExitStatus, Duration) {
+        let began = Instant::now();
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        let status = self.child.wait().unwrap();
+        (status, began.elapsed())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// What `lantern check` finds, as (exit code, output).
+pub fn check(dir: &Path) -> (i32, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_lantern"))
+        .args(["check", "--data-dir"])
+        .arg(dir)
+        .output()
+        .unwrap();
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    (output.status.code().unwrap_or(-1), text)
+}
+
+/// The rows that a statement gives, cells separated by `|`.
+pub fn query(dir: &Path, sql: &str) -> Vec<String> {
+    let connection = rusqlite::Connection::open(dir.join("lantern.db")).unwrap();
+    connection.busy_timeout(Duration::from_secs(5)).unwrap();
+    let mut statement = connection.prepare(sql).unwrap();
+    let width = statement.column_count();
+    let rows = statement
+        .query_map([], |row| {
+            let cells: Vec<String> = (0..width)
+                .map(|column| match row.get_ref(column).unwrap() {
+                    rusqlite::types::ValueRef::Null => "null".to_owned(),
+                    rusqlite::types::ValueRef::Integer(integer) => integer.to_string(),
+                    rusqlite::types::ValueRef::Real(real) => real.to_string(),
+                    rusqlite::types::ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+                    rusqlite::types::ValueRef::Blob(blob) => format!("{} bytes", blob.len()),
+                })
+                .collect();
+            Ok(cells.join("|"))
+        })
+        .unwrap();
+    rows.map(Result::unwrap).collect()
+}

@@ -1,0 +1,243 @@
+//! A real `nats-server` for tests: on a free port, with a store of its own, and with the faults that a test wants
+//! to see survived. The server is killed and its store removed when the guard is dropped.
+
+#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a harness fails like the tests that use it"
+)]
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A running (or stopped) server.
+pub struct NatsServer {
+    binary: PathBuf,
+    port: u16,
+    folder: tempfile::TempDir,
+    extra: String,
+    /// More settings inside of `jetstream { }`.
+    jetstream: String,
+    child: Option<Child>,
+}
+
+impl NatsServer {
+    /// Starts a server with JetStream.
+    pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// Starts a server with JetStream and more lines of configuration.
+    pub fn start_with(extra: &str) -> Self {
+        let mut server = Self::prepared(extra);
+        server.restart();
+        server
+    }
+
+    /// Starts a server with more settings of JetStream.
+    pub fn start_with_jetstream(settings: &str) -> Self {
+        let mut server = Self::prepared("");
+        server.jetstream = settings.to_owned();
+        server.restart();
+        server
+    }
+
+    /// Chooses a port and a store, and starts nothing yet.
+    pub fn prepared(extra: &str) -> Self {
+        Self {
+            binary: binary(),
+            port: free_port(),
+            folder: tempfile::tempdir().unwrap(),
+            extra: extra.to_owned(),
+            jetstream: String::new(),
+            child: None,
+        }
+    }
+
+    /// Replaces the additional configuration; takes effect with the next `restart`.
+    pub fn configure(&mut self, extra: &str) {
+        self.extra = extra.to_owned();
+    }
+
+    /// Has it read its configuration again, as `configure` has changed it.
+    pub fn reload(&self) {
+        self.write_config();
+        signal(self.child.as_ref().unwrap(), Signal::HUP);
+    }
+
+    fn write_config(&self) -> PathBuf {
+        let config = self.folder.path().join("nats.conf");
+        let text = format!(
+            "listen: \"127.0.0.1:{}\"\nmax_payload: 8MB\njetstream {{ store_dir: {:?} \n {} }}\n{}\n",
+            self.port,
+            self.folder.path().join("js").display().to_string(),
+            self.jetstream,
+            self.extra
+        );
+        std::fs::write(&config, text).unwrap();
+        config
+    }
+
+    /// Starts it, with the store and the port of before; kills it first when it runs.
+    pub fn restart(&mut self) {
+        self.kill();
+        let config = self.write_config();
+        let log = std::fs::File::create(self.folder.path().join("nats.log")).unwrap();
+        let child = Command::new(&self.binary)
+            .arg("-c")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !greets(self.port) {
+            assert!(
+                Instant::now() < deadline,
+                "the server does not start: {}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Kills it at once, as a crash would.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Ends it in order.
+    pub fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            signal(&child, Signal::TERM);
+            child.wait().unwrap();
+        }
+    }
+
+    /// Freezes it: connections stay open, nothing is answered.
+    pub fn freeze(&self) {
+        signal(self.child.as_ref().unwrap(), Signal::STOP);
+    }
+
+    /// Ends a freeze.
+    pub fn thaw(&self) {
+        signal(self.child.as_ref().unwrap(), Signal::CONT);
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Its TCP port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The folder of its store, configuration and log.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("nats.log")).unwrap_or_default()
+    }
+
+    /// A plain client, for what a test does behind Lantern's back.
+    pub async fn client(&self) -> async_nats::Client {
+        async_nats::connect(self.url()).await.unwrap()
+    }
+
+    /// JetStream by a plain client.
+    pub async fn jetstream(&self) -> jetstream::Context {
+        jetstream::new(self.client().await)
+    }
+
+    /// A bare connection that has said CONNECT, for what no client would send.
+    pub fn raw(&self) -> TcpStream {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream
+            .write_all(b"CONNECT {\"headers\":true,\"verbose\":false}\r\n")
+            .unwrap();
+        stream
+    }
+}
+
+impl Drop for NatsServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Whether a server at this port says hello.
+pub(crate) fn greets(port: u16) -> bool {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
+        return false;
+    };
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let mut greeting = [0; 5];
+    stream.read_exact(&mut greeting).is_ok() && &greeting == b"INFO "
+}
+
+pub(crate) fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// The `nats-server` to test with.
+pub fn binary() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|folder| folder.join("nats-server"));
+    find("LANTERN_NATS_SERVER", on_path, "nats-server")
+}
+
+/// The older `nats-server`, whose clusters change the creation time of streams.
+pub fn older_binary() -> PathBuf {
+    find("LANTERN_NATS_SERVER_2_14_3", [], "nats-server-2.14.3")
+}
+
+/// The program that `variable` names, else one of `others`, else the one that `cargo xtask` has fetched.
+fn find(variable: &str, others: impl IntoIterator<Item = PathBuf>, fetched: &str) -> PathBuf {
+    let named = std::env::var_os(variable).map(PathBuf::from);
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../target/tools")
+        .join(fetched);
+    named
+        .into_iter()
+        .chain(others)
+        .chain([tools])
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| {
+            panic!("these tests need {fetched}: run `cargo xtask test`, or name one in {variable}")
+        })
+}
+
+/// Waits until `condition` holds, and fails after `limit` with `what`.
+pub async fn eventually(what: &str, limit: Duration, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,144 @@
+//! The components that were installed, as files named by their digest, each with its signature beside it where one came
+//! along. A file is written beside its place, synced and renamed, so that it is whole or not there; what is read back is
+//! checked against its name. Nothing that comes from outside becomes part of a path.
+
+use std::io::{self, Read as _, Write as _};
+use std::path::Path;
+
+use cap_std::fs::{Dir, OpenOptions};
+
+use lantern_plugin::Digest;
+use lantern_trust::signature::{FILE_SUFFIX, SIGNATURE_BYTES_MAX};
+
+/// The folder of components. Blocks; meant for threads that may.
+pub(super) struct Components {
+    dir: Dir,
+}
+
+impl Components {
+    /// Opens the folder, and makes it when it is missing.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let authority = cap_std::ambient_authority();
+        Dir::create_ambient_dir_all(path, authority)?;
+        let dir = Dir::open_ambient_dir(path, authority)?;
+        Ok(Self { dir })
+    }
+
+    /// Keeps a component. Nothing happens when it is there.
+    pub(super) fn put(&self, digest: Digest, bytes: &[u8]) -> io::Result<()> {
+        if self.get(digest).is_ok() {
+            return Ok(());
+        }
+        self.write(&name(digest), bytes)
+    }
+
+    /// Keeps the signature of a component, in the place of the one that was there.
+    pub(super) fn put_signature(&self, digest: Digest, signature: &[u8]) -> io::Result<()> {
+        self.write(&signature_name(digest), signature)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        // Two that bring the same component at once write two files, and the second rename does no harm.
+        let beside = format!("{name}.{}.tmp", uuid::Uuid::new_v4().simple());
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        let written = self.dir.open_with(&beside, &options).and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        });
+        let placed = written.and_then(|()| self.dir.rename(&beside, &self.dir, name));
+        if placed.is_err() {
+            // The first error is the one that counts; what is left is swept away at the next start.
+            drop(self.dir.remove_file(&beside));
+        }
+        placed?;
+        self.dir.open(".")?.sync_all()
+    }
+
+    /// The bytes of a component.
+    ///
+    /// # Errors
+    /// Of the file system; `InvalidData` when the bytes are not those of the digest.
+    pub(super) fn get(&self, digest: Digest) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.dir.open(name(digest))?.read_to_end(&mut bytes)?;
+        if Digest::of(&bytes) == digest {
+            Ok(bytes)
+        } else {
+            Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the stored component is damaged: its bytes have another digest",
+            ))
+        }
+    }
+
+    /// The signature of a component, where one is kept. It is for the caller to check.
+    pub(super) fn signature(&self, digest: Digest) -> io::Result<Option<Vec<u8>>> {
+        let file = match self.dir.open(signature_name(digest)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut bytes = Vec::new();
+        file.take(SIGNATURE_BYTES_MAX as u64 + 1)
+            .read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
+
+    /// Removes what is not among `kept`, and what was left half written.
+    pub(super) fn sweep(&self, kept: &[Digest]) -> io::Result<()> {
+        let kept: Vec<String> = kept
+            .iter()
+            .flat_map(|digest| [name(*digest), signature_name(*digest)])
+            .collect();
+        for entry in self.dir.entries()? {
+            let file = entry?.file_name();
+            if !kept.iter().any(|kept| file == kept.as_str()) {
+                self.dir.remove_file(&file)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn name(digest: Digest) -> String {
+    format!("{}.wasm", digest.hex())
+}
+
+fn signature_name(digest: Digest) -> String {
+    format!("{}{FILE_SUFFIX}", name(digest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_component_comes_back_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let components = Components::open(folder.path()).unwrap();
+        let digest = Digest::of(b"abc");
+        assert!(components.get(digest).is_err());
+        components.put(digest, b"abc").unwrap();
+        components.put(digest, b"abc").unwrap();
+        assert_eq!(components.get(digest).unwrap(), b"abc");
+        let file = folder.path().join(format!("{}.wasm", digest.hex()));
+        std::fs::write(&file, b"abd").unwrap();
+        assert_eq!(
+            components.get(digest).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
+        components.put(digest, b"abc").unwrap();
+        assert_eq!(components.get(digest).unwrap(), b"abc");
+        assert_eq!(components.signature(digest).unwrap(), None);
+        for signature in [b"one", b"two"] {
+            components.put_signature(digest, signature).unwrap();
+            assert_eq!(components.signature(digest).unwrap().unwrap(), signature);
+        }
+        std::fs::write(folder.path().join("half.tmp"), b"x").unwrap();
+        components.sweep(&[digest]).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+        components.sweep(&[]).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,276 @@
+//! The durable consumers of plugins that are removed, and of rebuilds that have ended. They are deleted on the broker: an
+//! interest stream keeps every message that a forgotten consumer has not acknowledged. What cannot be deleted now is kept
+//! in the database and tried again when the broker can be reached.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::fleet::Fleet;
+use super::{Inner, Lifecycle, LifecycleError};
+use lantern_broker::{BrokerError, OpenError, TakeOver};
+use lantern_projection::consumer_names;
+use lantern_store::{AbandonedConsumer, CommitError};
+
+/// How often a deletion that the broker refused is tried again. A connection that comes back is noticed at once.
+const RETRY_EVERY: Duration = Duration::from_secs(60);
+
+/// A plugin that was removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removal {
+    /// The tables that were dropped.
+    pub dropped: Vec<String>,
+    /// Its consumers that are still on the broker. The host deletes them as soon as it can.
+    pub consumers_left: Vec<ConsumerLeft>,
+}
+
+/// A consumer that is still on the broker although nothing reads through it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ConsumerLeft {
+    /// The stream.
+    pub stream: String,
+    /// The consumer.
+    pub consumer: String,
+    /// Why it could not be deleted.
+    pub reason: String,
+}
+
+impl Inner {
+    pub(super) fn consumer_names(&self, plugin: &str, source: &str) -> [String; 2] {
+        consumer_names(&self.parts.config.projections.consumer_prefix, plugin, source)
+    }
+
+    /// All durable consumers that a plugin may have on the broker: of each source that ever read a stream, live and
+    /// rebuilding.
+    pub(super) async fn consumers_of(&self, plugin: &str) -> Result<Vec<AbandonedConsumer>, LifecycleError> {
+        let streams = self.parts.store.streams_of(plugin).await?;
+        let consumers = streams.into_iter().flat_map(|(source, stream)| {
+            self.consumer_names(plugin, &source)
+                .map(|consumer| AbandonedConsumer {
+                    stream: stream.clone(),
+                    consumer,
+                    plugin: plugin.to_owned(),
+                })
+        });
+        Ok(consumers.collect())
+    }
+
+    /// Deletes the consumers that nothing needs any more, and returns those that could not be deleted. The lock on the
+    /// running plugins is held meanwhile, so that no plugin begins to read through a consumer that is being deleted; after
+    /// the first request without an answer no other is sent.
+    pub(super) async fn delete_abandoned(&self, fleet: &Fleet) -> Result<Vec<AbandonedLeft>, CommitError> {
+        let store = &self.parts.store;
+        let mut left = Vec::new();
+        let mut away: Option<String> = None;
+        let abandoned = store.abandoned_consumers().await?;
+        if abandoned.is_empty() {
+            return Ok(left);
+        }
+        let installed = store.installations().await?;
+        for one in abandoned {
+            let reason = match self.need(fleet, installed.iter().any(|it| it.plugin == one.plugin), &one) {
+                Need::Reads => {
+                    store.forget_consumer(one).await?;
+                    continue;
+                }
+                Need::Unknown(reason) => reason.to_owned(),
+                Need::None => match &away {
+                    Some(reason) => reason.clone(),
+                    None => match self.delete_consumer(&one.stream, &one.consumer).await {
+                        Ok(()) => {
+                            tracing::info!(
+                                stream = one.stream,
+                                consumer = one.consumer,
+                                plugin = one.plugin,
+                                "deleted a consumer that is no longer needed"
+                            );
+                            store.forget_consumer(one).await?;
+                            continue;
+                        }
+                        Err(error) => {
+                            if error.is_retryable() {
+                                away = Some(error.to_string());
+                            }
+                            error.to_string()
+                        }
+                    },
+                },
+            };
+            left.push(AbandonedLeft {
+                consumer: one,
+                reason,
+            });
+        }
+        Ok(left)
+    }
+
+    /// Deletes one of this host's consumers on the broker.
+    pub(super) async fn delete_consumer(&self, stream: &str, consumer: &str) -> Result<(), BrokerError> {
+        let owner = &self.parts.config.projections.owner;
+        self.parts.broker.delete_consumer(stream, consumer, owner).await
+    }
+
+    fn need(&self, fleet: &Fleet, installed: bool, one: &AbandonedConsumer) -> Need {
+        if self.rebuilds.of(&one.plugin).is_some() {
+            return Need::Unknown("a rebuild of the plugin is running");
+        }
+        match fleet.manifest(&one.plugin) {
+            Some(manifest) => {
+                let reads = manifest.sources.iter().any(|source| {
+                    let [live, _] = self.consumer_names(&one.plugin, source.name.as_str());
+                    source.origin.stream() == Some(one.stream.as_str()) && live == one.consumer
+                });
+                if reads { Need::Reads } else { Need::None }
+            }
+            None if installed => Need::Unknown("the plugin is installed again and cannot be loaded"),
+            None => Need::None,
+        }
+    }
+
+    /// Deletes what is left of earlier runs, and from then on what cannot be deleted at once.
+    pub(super) fn watch_abandoned(self: &Arc<Self>) {
+        let (inner, stop) = (Arc::clone(self), self.stop.child_token());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = inner.keep_deleting() => {}
+            }
+        });
+    }
+
+    async fn keep_deleting(&self) {
+        let mut link = self.parts.broker.link();
+        loop {
+            let left = {
+                let fleet = self.fleet.lock().await;
+                self.delete_abandoned(&fleet).await
+            };
+            let done = match left {
+                Ok(left) => left.is_empty(),
+                Err(error) => {
+                    tracing::debug!(%error, "failed to read which consumers have to be deleted; will retry");
+                    false
+                }
+            };
+            if done {
+                self.abandoned.notified().await;
+                continue;
+            }
+            tokio::select! {
+                () = self.abandoned.notified() => {}
+                () = tokio::time::sleep(RETRY_EVERY) => {}
+                changed = link.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A consumer that could not be deleted.
+pub(super) struct AbandonedLeft {
+    pub(super) consumer: AbandonedConsumer,
+    pub(super) reason: String,
+}
+
+/// Whether something reads through a consumer.
+enum Need {
+    None,
+    Reads,
+    /// It cannot be decided now.
+    Unknown(&'static str),
+}
+
+/// A consumer for which a take-over was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ConsumerTakenOver {
+    /// The stream.
+    pub stream: String,
+    /// The consumer.
+    pub consumer: String,
+    /// What became of it.
+    pub outcome: TakeOverOutcome,
+    /// The host to which it belonged before, by its identity; `null` where it belonged to none.
+    pub before: Option<String>,
+}
+
+/// What became of a consumer for which a take-over was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TakeOverOutcome {
+    /// It is this host's now.
+    TakenOver,
+    /// It was this host's already.
+    Own,
+    /// The broker has no such consumer; the host makes it when it reads.
+    Absent,
+}
+
+impl Lifecycle {
+    /// Makes this host the owner of the consumers of a plugin that another host has left behind. A plugin that was halted
+    /// because of that owner continues.
+    ///
+    /// # Errors
+    /// [`LifecycleError::NoPlugin`]; [`LifecycleError::Conflict`] when another host reads through a consumer, or the plugin
+    /// reads no stream; [`LifecycleError::Unavailable`].
+    pub async fn take_over(&self, plugin: &str) -> Result<Vec<ConsumerTakenOver>, LifecycleError> {
+        let inner = Arc::clone(&self.inner);
+        let plugin = plugin.to_owned();
+        self.detached(async move { inner.take_over(&plugin).await }).await
+    }
+}
+
+impl Inner {
+    async fn take_over(&self, plugin: &str) -> Result<Vec<ConsumerTakenOver>, LifecycleError> {
+        self.installation(plugin).await?;
+        let manifest = self.fleet.lock().await.manifest(plugin);
+        let manifest =
+            manifest.ok_or_else(|| LifecycleError::Conflict(format!("plugin {plugin} does not run")))?;
+        let mut taken = Vec::new();
+        for source in &manifest.sources {
+            let Some(stream) = source.origin.stream() else {
+                continue;
+            };
+            let [live, rebuild] = self.consumer_names(plugin, source.name.as_str());
+            taken.push(self.take_over_one(stream, live).await?);
+            // The other host may have left a rebuild behind; usually there is none.
+            let rebuild = self.take_over_one(stream, rebuild).await?;
+            taken.extend(Some(rebuild).filter(|one| one.outcome != TakeOverOutcome::Absent));
+        }
+        if taken.is_empty() {
+            return Err(LifecycleError::Conflict(format!(
+                "plugin {plugin} reads no stream, and core NATS has no consumers"
+            )));
+        }
+        // Its projections look again at once.
+        self.fleet.lock().await.nudge(plugin);
+        Ok(taken)
+    }
+
+    async fn take_over_one(
+        &self,
+        stream: &str,
+        consumer: String,
+    ) -> Result<ConsumerTakenOver, LifecycleError> {
+        let owner = &self.parts.config.projections.owner;
+        let result = self.parts.broker.take_over(stream, &consumer, owner).await;
+        let (outcome, before) = match result.map_err(|error| match &error {
+            OpenError::Taken { .. } => LifecycleError::Conflict(format!("{error}; stop that host first")),
+            _ => LifecycleError::Unavailable(error.to_string()),
+        })? {
+            TakeOver::Absent => (TakeOverOutcome::Absent, None),
+            TakeOver::Own => (TakeOverOutcome::Own, Some(owner.clone())),
+            TakeOver::Taken(before) => (TakeOverOutcome::TakenOver, before),
+        };
+        Ok(ConsumerTakenOver {
+            stream: stream.to_owned(),
+            consumer,
+            outcome,
+            before,
+        })
+    }
+}

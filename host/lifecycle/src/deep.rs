@@ -1,0 +1,784 @@
+//! The deep check of a database: messages that the streams still hold are projected again with the version that the
+//! ledger names for them, and the stored rows and the ledger's counts are compared with the result. It changes nothing,
+//! needs no running host, and works beside one.
+//!
+//! Rows of tables whose writes update rows depend on the whole history, so they are compared only when all of it is
+//! there; a scratch database is filled with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::adoption;
+use super::components::Components;
+use lantern_broker::{Broker, BrokerError};
+use lantern_model::batch::{Delivery, Outcome, Rejection, RejectionClass};
+use lantern_model::schema::{Manifest, Origin};
+use lantern_model::settings::PluginSettings;
+use lantern_plugin::{Digest, Loader, Plugin, Projector};
+use lantern_store::check::{CheckError, Problem, plural};
+use lantern_store::deep::{
+    Compared, Comparer, DeepPlugin, DeepRange, DeepSource, Expected, LetterState, survey,
+};
+use lantern_store::scratch::Scratch;
+use lantern_store::{Counts, Entry, ScratchError};
+
+/// Messages of one batch.
+const BATCH_MESSAGES: usize = 512;
+/// Bytes of one batch; a single message may be larger.
+const BATCH_BYTES: usize = 8 << 20;
+/// How long one call into a plugin may go on before the next begins.
+const CALL_BUDGET: Duration = Duration::from_millis(500);
+/// Places of a range at which a sample is taken.
+const SAMPLE_PLACES: u64 = 16;
+
+/// What a deep check works with.
+pub struct DeepParts {
+    /// The database.
+    pub database: PathBuf,
+    /// Where the host keeps components.
+    pub components_dir: PathBuf,
+    /// Where messages come from.
+    pub broker: Broker,
+    /// Makes plugins of components.
+    pub loader: Arc<Loader>,
+}
+
+/// What a deep check has found.
+#[derive(Clone, Debug, Default)]
+pub struct DeepReport {
+    /// Messages that were projected again.
+    pub messages: u64,
+    /// Rows that are stored as their messages give them.
+    pub rows: u64,
+    /// What differs, with what to do about it.
+    pub problems: Vec<Problem>,
+    /// What could not be compared, in sentences.
+    pub unverified: Vec<String>,
+}
+
+/// Why a deep check cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum DeepError {
+    /// The database cannot be read.
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    /// The broker does not answer.
+    #[error("the messages cannot be read")]
+    Broker(#[from] BrokerError),
+    /// The scratch database cannot be used.
+    #[error(transparent)]
+    Scratch(#[from] ScratchError),
+    /// Something on this machine does not work.
+    #[error("{0}")]
+    Local(String),
+}
+
+/// Projects messages again and compares the rows: of all messages, or of about `sample` of each plugin.
+///
+/// # Errors
+/// See [`DeepError`].
+pub async fn check_deep(parts: &DeepParts, sample: Option<u64>) -> Result<DeepReport, DeepError> {
+    let path = parts.database.clone();
+    let plugins = blocking(move || survey(&path)).await??;
+    let mut report = DeepReport::default();
+    for plugin in plugins {
+        let mut check = PluginCheck::new(parts, &plugin).await?;
+        check.run(&plugin, sample, &mut report).await?;
+    }
+    Ok(report)
+}
+
+/// A version that projects again.
+struct Loaded {
+    plugin: Arc<Plugin>,
+    projector: Projector,
+}
+
+/// What works on a thread that may block.
+struct Worker {
+    comparer: Comparer,
+    versions: BTreeMap<String, Loaded>,
+    found: Compared,
+    /// The tables whose writes update rows, as the messages so far make them.
+    whole: Option<Whole>,
+}
+
+/// A scratch database that is filled with the whole history.
+struct Whole {
+    scratch: Scratch,
+    /// The version that it was last written by.
+    digest: String,
+}
+
+struct PluginCheck<'a> {
+    parts: &'a DeepParts,
+    /// Away while it works.
+    worker: Option<Worker>,
+    /// Why versions could not be loaded.
+    failed: BTreeMap<String, String>,
+    folder: Option<Folder>,
+}
+
+/// A folder that goes with its owner.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // It is in the system's folder for temporary files.
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// What became of the messages of a range.
+#[derive(Default)]
+struct Tally {
+    counts: Counts,
+    /// Messages whose version cannot be loaded.
+    unknown: u64,
+    /// Whether the version declares a table that is not there any more, so that the ledger counts fewer rows.
+    has_dropped_table: bool,
+    rejected: Vec<String>,
+}
+
+impl<'a> PluginCheck<'a> {
+    async fn new(parts: &'a DeepParts, plugin: &DeepPlugin) -> Result<Self, DeepError> {
+        let (path, plugin) = (parts.database.clone(), plugin.clone());
+        let comparer = blocking(move || Comparer::open(&path, &plugin)).await??;
+        Ok(Self {
+            parts,
+            worker: Some(Worker {
+                comparer,
+                versions: BTreeMap::new(),
+                found: Compared::default(),
+                whole: None,
+            }),
+            failed: BTreeMap::new(),
+            folder: None,
+        })
+    }
+
+    async fn run(
+        &mut self,
+        plugin: &DeepPlugin,
+        sample: Option<u64>,
+        report: &mut DeepReport,
+    ) -> Result<(), DeepError> {
+        let name = &plugin.name;
+        let merging: Vec<&str> = plugin
+            .tables
+            .iter()
+            .filter(|table| table.merges)
+            .map(|table| table.name.as_str())
+            .collect();
+        let mut whole = match merging.is_empty() {
+            true => Err(String::new()),
+            false => whole_history(plugin, sample),
+        };
+        let handled: u64 = plugin
+            .sources
+            .iter()
+            .flat_map(|source| &source.ranges)
+            .map(|range| range.counts.messages)
+            .sum();
+        for source in &plugin.sources {
+            if let Err(reason) = self.same_history(source).await? {
+                let messages: u64 = source.ranges.iter().map(|range| range.counts.messages).sum();
+                if messages > 0 {
+                    report.unverified.push(format!(
+                        "{name}/{}, epoch {}: {}: {reason}",
+                        source.source,
+                        source.epoch,
+                        plural(messages, "message")
+                    ));
+                    whole = whole.and(Err(reason));
+                }
+                continue;
+            }
+            for range in source.ranges.iter().filter(|range| range.counts.messages > 0) {
+                let share = sample.map(|sample| share_of(sample, range.counts.messages, handled));
+                if let Err(reason) = self.load(plugin, &range.digest) {
+                    report.unverified.push(format!(
+                        "{name}/{}: {} from {} to {}: {reason}",
+                        source.source,
+                        plural(range.counts.messages, "message"),
+                        range.first,
+                        range.last
+                    ));
+                    whole = whole.and(Err(reason));
+                    continue;
+                }
+                if whole.is_ok() && self.worker.as_ref().is_some_and(|worker| worker.whole.is_none()) {
+                    self.begin_whole(&range.digest, source).await?;
+                }
+                let tally = self.range(plugin, source, range, share).await?;
+                report.messages += tally.counts.messages;
+                let mut tally = tally;
+                // A rebuild that drops a table takes its rows out of the ledger.
+                tally.has_dropped_table = self.has_dropped_table(plugin, &range.digest);
+                if let Some(reason) = self.judge(name, source, range, share.is_some(), tally, report) {
+                    whole = whole.and(Err(reason));
+                }
+            }
+        }
+        self.finish(plugin, &merging, whole, report).await
+    }
+
+    /// Whether the sequences of a history still mean what they meant, or why not.
+    async fn same_history(&self, source: &DeepSource) -> Result<Result<(), String>, DeepError> {
+        let Some(stream) = &source.stream else {
+            return Ok(Err("core NATS keeps no messages".to_owned()));
+        };
+        if !source.present {
+            return Ok(Err("they belong to an earlier history of the stream".to_owned()));
+        }
+        let Some(facts) = self.parts.broker.stream_facts(stream).await? else {
+            return Ok(Err(format!("the broker has no stream {stream}")));
+        };
+        if source.stream_created_ns == Some(facts.created_ns) {
+            return Ok(Ok(()));
+        }
+        // The time of creation can change without another history; the message at the checkpoint decides.
+        let mark = &source.checkpoint;
+        let found = self.parts.broker.message_at(stream, mark.sequence).await?;
+        let same = found.is_some_and(|found| {
+            found.published_ns == mark.published_ns && Some(found.payload_sha256) == mark.payload_sha256
+        });
+        Ok(match same {
+            true => Ok(()),
+            false => Err(format!("stream {stream} was created again since")),
+        })
+    }
+
+    /// Loads a version, once.
+    fn load(&mut self, plugin: &DeepPlugin, digest: &str) -> Result<(), String> {
+        if let Some(reason) = self.failed.get(digest) {
+            return Err(reason.clone());
+        }
+        let Some(worker) = &mut self.worker else {
+            return Err("the check was interrupted".to_owned());
+        };
+        if worker.versions.contains_key(digest) {
+            return Ok(());
+        }
+        match load(self.parts, plugin, digest) {
+            Ok(plugin) => {
+                let projector = plugin.projector();
+                worker
+                    .versions
+                    .insert(digest.to_owned(), Loaded { plugin, projector });
+                Ok(())
+            }
+            Err(reason) => {
+                self.failed.insert(digest.to_owned(), reason.clone());
+                Err(reason)
+            }
+        }
+    }
+
+    fn has_dropped_table(&self, plugin: &DeepPlugin, digest: &str) -> bool {
+        let loaded = self
+            .worker
+            .as_ref()
+            .and_then(|worker| worker.versions.get(digest));
+        loaded.is_some_and(|loaded| {
+            let mut declared = loaded.plugin.manifest().tables.iter();
+            declared.any(|table| {
+                !plugin
+                    .tables
+                    .iter()
+                    .any(|there| there.name == table.name.as_str())
+            })
+        })
+    }
+
+    async fn begin_whole(&mut self, digest: &str, source: &DeepSource) -> Result<(), DeepError> {
+        let name = format!("lantern-check-{}", uuid::Uuid::new_v4().simple());
+        let folder = Folder(std::env::temp_dir().join(name));
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&folder.0)
+            .map_err(|error| DeepError::Local(format!("cannot create {}: {error}", folder.0.display())))?;
+        let Some(worker) = &mut self.worker else {
+            return Ok(());
+        };
+        if let Some(loaded) = worker.versions.get(digest) {
+            let sources = vec![source.source.clone()];
+            let scratch = Scratch::make(&folder.0, adoption(&loaded.plugin), sources).await?;
+            worker.whole = Some(Whole {
+                scratch,
+                digest: digest.to_owned(),
+            });
+            self.folder = Some(folder);
+        }
+        Ok(())
+    }
+
+    /// Projects the messages of a range again, or `share` of them, and compares their rows.
+    async fn range(
+        &mut self,
+        plugin: &DeepPlugin,
+        source: &DeepSource,
+        range: &DeepRange,
+        share: Option<u64>,
+    ) -> Result<Tally, DeepError> {
+        let mut tally = Tally::default();
+        for (first, last, most) in stretches(range, share) {
+            self.stretch(plugin, source, range, (first, last, most), &mut tally)
+                .await?;
+        }
+        Ok(tally)
+    }
+
+    async fn stretch(
+        &mut self,
+        plugin: &DeepPlugin,
+        source: &DeepSource,
+        range: &DeepRange,
+        (first, last, most): (u64, u64, u64),
+        tally: &mut Tally,
+    ) -> Result<(), DeepError> {
+        let Some((stream, subjects)) = self.subjects(range, source) else {
+            return Ok(());
+        };
+        let Some(mut reading) = self.parts.broker.read(&stream, &subjects, first).await? else {
+            return Ok(());
+        };
+        let (mut next, mut left) = (first, most);
+        while next <= last && left > 0 {
+            let wanted = BATCH_MESSAGES.min(usize::try_from(left).unwrap_or(usize::MAX));
+            let mut batch = reading.next(wanted, BATCH_BYTES, Duration::ZERO).await?;
+            let ended = batch.last().is_none_or(|delivery| delivery.sequence >= last);
+            batch.retain(|delivery| delivery.sequence <= last);
+            left = left.saturating_sub(batch.len() as u64);
+            // Of a sample only the messages themselves; else also what lies between them and to the end.
+            let through = match batch.last() {
+                Some(delivery) if !ended || most < u64::MAX => delivery.sequence,
+                _ if most < u64::MAX => break,
+                _ => last,
+            };
+            self.batch(plugin, source, range, (next, through), batch, tally)
+                .await?;
+            next = through + 1;
+            if ended {
+                break;
+            }
+        }
+        reading.close().await;
+        Ok(())
+    }
+
+    fn subjects(&self, range: &DeepRange, source: &DeepSource) -> Option<(String, Vec<String>)> {
+        let loaded = self.worker.as_ref()?.versions.get(&range.digest)?;
+        let (_, declared) = loaded.plugin.manifest().source(&source.source)?;
+        match &declared.origin {
+            Origin::JetStream { stream, subjects } => Some((stream.clone(), subjects.clone())),
+            Origin::Core { .. } => None,
+        }
+    }
+
+    async fn batch(
+        &mut self,
+        plugin: &DeepPlugin,
+        source: &DeepSource,
+        range: &DeepRange,
+        (first, last): (u64, u64),
+        batch: Vec<Delivery>,
+        tally: &mut Tally,
+    ) -> Result<(), DeepError> {
+        let Some(worker) = &self.worker else {
+            return Ok(());
+        };
+        let letters = worker.comparer.letters(source.origin, first, last)?;
+        for state in letters.values() {
+            if let LetterState::ResolvedBy(digest) = state {
+                // One that cannot be loaded leaves its messages out.
+                drop(self.load(plugin, digest));
+            }
+        }
+        let Some(mut worker) = self.worker.take() else {
+            return Ok(());
+        };
+        let (origin, source, digest) = (source.origin, source.source.clone(), range.digest.clone());
+        let (worker, done) = blocking(move || {
+            let done = worker.take(&source, origin, &digest, (first, last), batch, &letters);
+            (worker, done)
+        })
+        .await?;
+        self.worker = Some(worker);
+        let done = done?;
+        tally.counts += done.counts;
+        tally.unknown += done.unknown;
+        tally.rejected.extend(done.rejected);
+        Ok(())
+    }
+
+    /// Compares the ledger with what was counted. Returns why the whole history is not known, where that is so.
+    fn judge(
+        &self,
+        name: &str,
+        source: &DeepSource,
+        range: &DeepRange,
+        sampled: bool,
+        tally: Tally,
+        report: &mut DeepReport,
+    ) -> Option<String> {
+        let place = format!(
+            "{name}/{}, messages {} to {}",
+            source.source, range.first, range.last
+        );
+        let remedy = format!("lantern rebuild {name}");
+        let mut problem = |problem: String| {
+            report.problems.push(Problem {
+                problem,
+                remedy: remedy.clone(),
+            });
+        };
+        for reason in &tally.rejected {
+            problem(format!("{place}: {reason}"));
+        }
+        if sampled {
+            return Some("only a sample was read".to_owned());
+        }
+        if tally.unknown > 0 {
+            let unknown = plural(tally.unknown, "message");
+            let reason = format!("{unknown} that another version projected later, which cannot be loaded");
+            report.unverified.push(format!("{place}: {reason}"));
+            return Some(reason);
+        }
+        let (ledger, made) = (range.counts, tally.counts);
+        if made.messages < ledger.messages {
+            let gone = ledger.messages - made.messages;
+            let reason = format!("{} not in the stream any more", plural(gone, "message"));
+            report.unverified.push(format!("{place}: {reason}"));
+            return Some(reason);
+        }
+        let pairs = [
+            ("messages", ledger.messages, made.messages),
+            ("projected messages", ledger.projected, made.projected),
+            ("skipped messages", ledger.skipped, made.skipped),
+            ("dead letters", ledger.dead, made.dead),
+            ("rows", ledger.rows, made.rows),
+        ];
+        let known = if tally.has_dropped_table { 4 } else { 5 };
+        let differing = pairs
+            .into_iter()
+            .take(known)
+            .filter(|(_, ledger, made)| ledger != made);
+        for (what, ledger, made) in differing {
+            problem(format!(
+                "{place}: the ledger counts {ledger} {what}, and the messages give {made}"
+            ));
+        }
+        None
+    }
+
+    async fn finish(
+        &mut self,
+        plugin: &DeepPlugin,
+        merging: &[&str],
+        whole: Result<(), String>,
+        report: &mut DeepReport,
+    ) -> Result<(), DeepError> {
+        let Some(mut worker) = self.worker.take() else {
+            return Ok(());
+        };
+        if let Err(reason) = &whole
+            && !merging.is_empty()
+        {
+            report.unverified.push(format!(
+                "{}, whose writes update stored rows, so that a row depends on the whole history: {reason}",
+                merging.join(", ")
+            ));
+        }
+        let through = plugin
+            .sources
+            .first()
+            .map_or(0, |source| source.checkpoint.sequence);
+        if whole.is_ok() {
+            worker = blocking(move || {
+                let compared = match &worker.whole {
+                    Some(whole) => worker
+                        .comparer
+                        .compare_whole(&whole.scratch, through, &mut worker.found),
+                    None => Ok(()),
+                };
+                compared.map(|()| worker)
+            })
+            .await??;
+        }
+        let found = worker.found;
+        report.rows += found.same;
+        let remedy = format!("lantern rebuild {}", plugin.name);
+        let more = found.differing.saturating_sub(found.differences.len() as u64);
+        for problem in found.differences {
+            report.problems.push(Problem {
+                problem: format!("{}: {problem}", plugin.name),
+                remedy: remedy.clone(),
+            });
+        }
+        if more > 0 {
+            report.problems.push(Problem {
+                problem: format!("{}: {} more like these", plugin.name, plural(more, "difference")),
+                remedy,
+            });
+        }
+        for (number, words) in [
+            (
+                found.without_message,
+                "of messages that are not in the stream any more",
+            ),
+            (found.expired, "that were removed because of their age"),
+        ] {
+            if number > 0 {
+                report
+                    .unverified
+                    .push(format!("{}: {} {words}", plugin.name, plural(number, "row")));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Worker {
+    /// Projects a batch, each message with the version that made its rows, and compares.
+    fn take(
+        &mut self,
+        source: &str,
+        origin: lantern_store::OriginId,
+        digest: &str,
+        stretch: (u64, u64),
+        batch: Vec<Delivery>,
+        letters: &BTreeMap<u64, LetterState>,
+    ) -> Result<Tally, DeepError> {
+        let mut outcomes: BTreeMap<u64, (Outcome, Arc<Manifest>)> = BTreeMap::new();
+        let mut tally = Tally::default();
+        let mut by_version: BTreeMap<&str, Vec<Delivery>> = BTreeMap::new();
+        let mut unknown = BTreeSet::new();
+        for delivery in &batch {
+            let version = match letters.get(&delivery.sequence) {
+                Some(LetterState::Dead) => continue,
+                Some(LetterState::ResolvedBy(version)) => version.as_str(),
+                None => digest,
+            };
+            if self.versions.contains_key(version) {
+                by_version.entry(version).or_default().push(delivery.clone());
+            } else {
+                unknown.insert(delivery.sequence);
+            }
+        }
+        for (version, deliveries) in by_version {
+            let made = self.project(version, source, &deliveries)?;
+            let Some(loaded) = self.versions.get(version) else {
+                continue;
+            };
+            for (delivery, outcome) in deliveries.iter().zip(made) {
+                let manifest = Arc::clone(loaded.plugin.manifest());
+                outcomes.insert(delivery.sequence, (outcome, manifest));
+            }
+        }
+        tally.counts.messages = batch.len() as u64;
+        tally.unknown = unknown.len() as u64;
+        let mut expected = Vec::new();
+        for delivery in &batch {
+            let sequence = delivery.sequence;
+            match outcomes.get(&sequence) {
+                Some((Outcome::Rows(rows), manifest)) if !rows.is_empty() => {
+                    tally.counts.projected += 1;
+                    tally.counts.rows += rows.len() as u64;
+                    expected.push(Expected {
+                        sequence,
+                        manifest: manifest.as_ref(),
+                        rows,
+                    });
+                }
+                Some((Outcome::Rows(_) | Outcome::Skip, _)) => tally.counts.skipped += 1,
+                Some((Outcome::Reject(rejection), _)) => {
+                    tally.counts.dead += 1;
+                    tally.rejected.push(format!(
+                        "message {sequence} is no dead letter, and its version rejects it: {}",
+                        rejection.reason
+                    ));
+                }
+                None => tally.counts.dead += 1,
+            }
+        }
+        let read = batch
+            .iter()
+            .map(|delivery| delivery.sequence)
+            .filter(|sequence| !unknown.contains(sequence))
+            .collect();
+        self.comparer
+            .compare(origin, stretch, &read, &expected, &mut self.found)?;
+        drop(expected);
+        self.fill(source, digest, batch, outcomes)?;
+        Ok(tally)
+    }
+
+    fn project(
+        &mut self,
+        version: &str,
+        source: &str,
+        deliveries: &[Delivery],
+    ) -> Result<Vec<Outcome>, DeepError> {
+        let Some(loaded) = self.versions.get_mut(version) else {
+            return Ok(Vec::new());
+        };
+        let no_source = || DeepError::Local(format!("version {version} reads no source {source}"));
+        let (number, _) = loaded.plugin.manifest().source(source).ok_or_else(no_source)?;
+        let mut outcomes = Vec::with_capacity(deliveries.len());
+        while outcomes.len() < deliveries.len() {
+            let projected = loaded
+                .projector
+                .project(number, &deliveries[outcomes.len()..], CALL_BUDGET);
+            if let Some(reason) = projected.halted.filter(|_| projected.outcomes.is_empty()) {
+                return Err(DeepError::Local(format!("version {version}: {reason}")));
+            }
+            outcomes.extend(projected.outcomes);
+        }
+        Ok(outcomes)
+    }
+
+    /// Writes the messages into the scratch database, where there is one.
+    fn fill(
+        &mut self,
+        source: &str,
+        digest: &str,
+        batch: Vec<Delivery>,
+        mut outcomes: BTreeMap<u64, (Outcome, Arc<Manifest>)>,
+    ) -> Result<(), DeepError> {
+        let Some(whole) = &mut self.whole else {
+            return Ok(());
+        };
+        if whole.digest != digest
+            && let Some(loaded) = self.versions.get(digest)
+        {
+            whole.scratch.switch(&adoption(&loaded.plugin))?;
+            whole.digest = digest.to_owned();
+        }
+        let dead = || Outcome::Reject(Rejection::new(RejectionClass::Invalid, "a dead letter"));
+        let entries = batch.into_iter().map(|delivery| Entry {
+            outcome: outcomes
+                .remove(&delivery.sequence)
+                .map_or_else(dead, |(outcome, _)| outcome),
+            delivery,
+        });
+        whole.scratch.apply(source, entries.collect())?;
+        Ok(())
+    }
+}
+
+/// Whether the history that the tables of a plugin were made of can be repeated, or why not.
+fn whole_history(plugin: &DeepPlugin, sample: Option<u64>) -> Result<(), String> {
+    if sample.is_some() {
+        return Err("only a sample was read".to_owned());
+    }
+    if plugin.sources.len() > 1 {
+        return Err("they are made of several sources or histories, whose order is not recorded".to_owned());
+    }
+    if plugin.resolved {
+        return Err("dead letters were projected later, out of the order of the stream".to_owned());
+    }
+    if plugin
+        .tables
+        .iter()
+        .any(|table| table.merges && table.expired > 0)
+    {
+        return Err("rows were removed because of their age".to_owned());
+    }
+    Ok(())
+}
+
+/// The stretches of a range that are read: first and last sequence, and messages at most. All of it, or a sample from
+/// places that lie evenly.
+fn stretches(range: &DeepRange, share: Option<u64>) -> Vec<(u64, u64, u64)> {
+    let Some(share) = share else {
+        return vec![(range.first, range.last, u64::MAX)];
+    };
+    if share >= range.counts.messages {
+        return vec![(range.first, range.last, range.counts.messages)];
+    }
+    let places = SAMPLE_PLACES.min(share).max(1);
+    let width = range.last - range.first + 1;
+    let each = share.div_ceil(places);
+    (0..places)
+        .map(|place| {
+            let first = range.first + width / places * place;
+            let last = match place + 1 {
+                next if next == places => range.last,
+                next => range.first + width / places * next - 1,
+            };
+            (first, last.max(first), each)
+        })
+        .collect()
+}
+
+/// A range's share of a sample, at least one message.
+fn share_of(sample: u64, messages: u64, all: u64) -> u64 {
+    let share = u128::from(sample) * u128::from(messages) / u128::from(all.max(1));
+    u64::try_from(share).unwrap_or(u64::MAX).clamp(1, messages.max(1))
+}
+
+fn load(parts: &DeepParts, plugin: &DeepPlugin, digest: &str) -> Result<Arc<Plugin>, String> {
+    let settings: PluginSettings = serde_json::from_str(&plugin.settings)
+        .map_err(|error| format!("the settings of the plugin cannot be read: {error}"))?;
+    let parsed: Digest = digest.parse().map_err(|_| format!("{digest} is not a digest"))?;
+    let bytes = component(&parts.components_dir, parsed)
+        .map_err(|error| format!("the component {digest} cannot be read: {error}"))?;
+    parts
+        .loader
+        .load_with(&bytes, &settings)
+        .map_err(|error| format!("the component {digest} cannot be loaded: {error}"))
+}
+
+fn component(folder: &Path, digest: Digest) -> std::io::Result<Vec<u8>> {
+    // Opening would create it.
+    if !folder.is_dir() {
+        return Err(std::io::ErrorKind::NotFound.into());
+    }
+    Components::open(folder)?.get(digest)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, DeepError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| DeepError::Local(format!("the check panicked: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_lies_evenly_in_its_range() {
+        let range = |first, last, messages| DeepRange {
+            digest: String::new(),
+            first,
+            last,
+            counts: Counts {
+                messages,
+                ..Counts::default()
+            },
+        };
+        assert_eq!(stretches(&range(5, 9, 5), None), [(5, 9, u64::MAX)]);
+        assert_eq!(stretches(&range(5, 9, 5), Some(7)), [(5, 9, 5)]);
+        assert_eq!(stretches(&range(1, 10, 10), Some(2)), [(1, 5, 1), (6, 10, 1)]);
+        for (messages, share) in [(1_000, 100), (1_000, 999), (17, 16), (40, 17)] {
+            let found = stretches(&range(1, messages, messages), Some(share));
+            let most: u64 = found
+                .iter()
+                .map(|(first, last, most)| (*most).min(last - first + 1))
+                .sum();
+            assert!(most >= share.min(messages) * 9 / 10, "{found:?}");
+            assert_eq!((found[0].0, found.last().unwrap().1), (1, messages));
+            assert!(
+                found.windows(2).all(|pair| pair[0].1 + 1 == pair[1].0),
+                "{found:?}"
+            );
+        }
+        assert_eq!(share_of(100, 1, 1_000_000), 1);
+        assert_eq!(share_of(100, 500_000, 1_000_000), 50);
+    }
+}

@@ -1,0 +1,264 @@
+//! The beginning of a rebuild: what is read again, and the proof that nothing is lost by it. Nothing has changed when it
+//! is refused.
+
+use std::sync::Arc;
+
+use super::super::{Actor, Inner, LifecycleError, adoption};
+use super::reach::{self, SourceReach};
+use super::{Options, RebuildRequest, StoredScope};
+use lantern_broker::Retention;
+use lantern_model::schema::Origin;
+use lantern_plugin::Digest;
+use lantern_projection::Version;
+use lantern_store::{RebuildId, Scope, SourceHistory};
+
+impl Inner {
+    pub(super) async fn begin_rebuild(
+        self: &Arc<Self>,
+        plugin: &str,
+        request: RebuildRequest,
+        by: &Actor,
+    ) -> Result<RebuildId, LifecycleError> {
+        let installation = self.installation(plugin).await?;
+        let active = installation.active.and_then(|id| installation.version(id));
+        let digest = match (&request.digest, active) {
+            (Some(digest), _) => digest.clone(),
+            (None, Some(active)) => active.digest.clone(),
+            (None, None) => {
+                return Err(LifecycleError::Conflict(format!(
+                    "plugin {plugin} has never run: activate it instead"
+                )));
+            }
+        };
+        let digest: Digest = digest
+            .parse()
+            .map_err(|error| LifecycleError::Conflict(format!("{digest}: {error}")))?;
+        let digest = self.choose(plugin, Some(digest)).await?;
+        let version = self.version(plugin, digest).await?;
+        // From here on nobody else changes the plugin.
+        let _fleet = self.fleet.lock().await;
+        if let Some(id) = self.rebuilds.of(plugin) {
+            return Err(LifecycleError::Conflict(format!(
+                "rebuild {} of plugin {plugin} runs already",
+                id.0
+            )));
+        }
+        let scopes = self.scopes(&version, &request).await?;
+        self.check_reach(&version, &scopes, &request).await?;
+        let options = Options {
+            request,
+            scopes: scopes
+                .iter()
+                .map(|scope| StoredScope {
+                    source: scope.source.clone(),
+                    origin: scope.origin.0,
+                    after: scope.after,
+                })
+                .collect(),
+            by: by.0.clone(),
+        };
+        let json = serde_json::to_string(&options)
+            .map_err(|error| LifecycleError::Unavailable(error.to_string()))?;
+        let id = self
+            .parts
+            .store
+            .begin_rebuild(adoption(version.plugin()), json)
+            .await?;
+        tracing::info!(plugin, rebuild = id.0, %digest, by = by.0, "rebuild started");
+        self.run_rebuild(id, version, options);
+        Ok(id)
+    }
+
+    /// For each stream of the version what is read again: what the stream still holds, as far as the history in use
+    /// reaches, and not from before what was asked for.
+    async fn scopes(
+        &self,
+        version: &Version,
+        request: &RebuildRequest,
+    ) -> Result<Vec<Scope>, LifecycleError> {
+        let manifest = version.plugin().manifest();
+        let streams: Vec<_> = manifest
+            .sources
+            .iter()
+            .filter_map(|source| match &source.origin {
+                Origin::JetStream { stream, .. } => Some((source.name.as_str(), stream)),
+                Origin::Core { .. } => None,
+            })
+            .collect();
+        if streams.is_empty() {
+            return Err(LifecycleError::Conflict(format!(
+                "plugin {} reads no stream, and core NATS keeps nothing that could be read again",
+                manifest.name
+            )));
+        }
+        if request.from_sequence.is_some() && streams.len() > 1 {
+            return Err(LifecycleError::Conflict(
+                "a sequence says nothing about several streams; give a time".to_owned(),
+            ));
+        }
+        let from_ns = from_time(request)?;
+        let (mut scopes, mut behind) = (Vec::new(), Vec::new());
+        for (source, stream) in streams {
+            let from = (request.from_sequence, from_ns);
+            let (scope, nothing) = self.scope(manifest.name.as_str(), source, stream, from).await?;
+            scopes.push(scope);
+            behind.extend(nothing);
+        }
+        if behind.len() == scopes.len() {
+            return Err(LifecycleError::Conflict(format!(
+                "nothing to rebuild: {}, and --from is behind that",
+                behind.join("; ")
+            )));
+        }
+        Ok(scopes)
+    }
+
+    /// What of one stream is read again: `from` is a sequence or a time in nanoseconds. And why there is nothing, where
+    /// that is behind all that was handled.
+    async fn scope(
+        &self,
+        plugin: &str,
+        source: &str,
+        stream: &str,
+        from: (Option<u64>, Option<i64>),
+    ) -> Result<(Scope, Option<String>), LifecycleError> {
+        let unavailable = |error: &dyn std::fmt::Display| LifecycleError::Unavailable(error.to_string());
+        let Some(attached) = self.parts.store.attach(plugin, source).await? else {
+            return Err(LifecycleError::Conflict(format!(
+                "source {source} was never read by plugin {plugin}; activate the version instead"
+            )));
+        };
+        let broker = &self.parts.broker;
+        let facts = broker
+            .stream_facts(stream)
+            .await
+            .map_err(|error| unavailable(&error))?;
+        let Some(facts) = facts else {
+            return Err(LifecycleError::Conflict(format!(
+                "the broker has no stream {stream}"
+            )));
+        };
+        if attached
+            .stream_created_ns
+            .is_some_and(|created| created != facts.created_ns)
+        {
+            return Err(LifecycleError::Conflict(format!(
+                "stream {stream} was recreated; wait until the plugin has begun its new epoch"
+            )));
+        }
+        let asked = match from {
+            (Some(sequence), _) => sequence.saturating_sub(1),
+            (None, Some(time)) => broker
+                .sequence_until(stream, time - 1)
+                .await
+                .map_err(|error| unavailable(&error))?,
+            (None, None) => 0,
+        };
+        let begins_after = self.parts.store.begins_after(attached.origin).await?;
+        let gone = facts.first_sequence.saturating_sub(1);
+        let scope = Scope {
+            source: source.to_owned(),
+            origin: attached.origin,
+            after: asked
+                .max(gone)
+                .max(begins_after)
+                .min(attached.checkpoint.sequence),
+        };
+        let end = attached.checkpoint.sequence.min(facts.last_sequence);
+        let behind = (asked > 0 && asked >= end).then(|| {
+            format!(
+                "stream {stream} ends at sequence {}, and source {source} has handled it up to {}",
+                facts.last_sequence, attached.checkpoint.sequence
+            )
+        });
+        Ok((scope, behind))
+    }
+
+    /// Refuses where rows would be lost.
+    async fn check_reach(
+        &self,
+        version: &Version,
+        scopes: &[Scope],
+        request: &RebuildRequest,
+    ) -> Result<(), LifecycleError> {
+        let manifest = version.plugin().manifest();
+        let survey = self
+            .parts
+            .store
+            .survey_rebuild(Arc::clone(manifest), scopes.to_vec())
+            .await?;
+        let mut found = Vec::new();
+        for scope in scopes {
+            let history = survey
+                .histories
+                .iter()
+                .find(|history| history.origin == scope.origin);
+            let available = match history {
+                Some(history) => self.available(version, scope, history).await?.1,
+                None => 0,
+            };
+            found.push(SourceReach {
+                origin: scope.origin,
+                after: scope.after,
+                available,
+            });
+        }
+        match reach::refusal(&survey, &found, request) {
+            Some(reason) => Err(LifecycleError::Conflict(reason)),
+            None => Ok(()),
+        }
+    }
+
+    /// How many of the messages that the ledger counts behind the scope's beginning the stream still holds: at least and at
+    /// most.
+    pub(super) async fn available(
+        &self,
+        version: &Version,
+        scope: &Scope,
+        history: &SourceHistory,
+    ) -> Result<(u64, u64), LifecycleError> {
+        let Some((stream, subjects)) = stream_of(version, &scope.source) else {
+            return Ok((0, 0));
+        };
+        let unavailable = |error: &dyn std::fmt::Display| LifecycleError::Unavailable(error.to_string());
+        let broker = &self.parts.broker;
+        let facts = broker
+            .stream_facts(stream)
+            .await
+            .map_err(|error| unavailable(&error))?;
+        // Work queues and interest streams delete what was acknowledged.
+        if facts.is_none_or(|facts| facts.retention != Retention::Limits) {
+            return Ok((0, 0));
+        }
+        let mut available = (0, 0);
+        for segment in reach::segments(history, scope.after, subjects) {
+            let counted = broker
+                .messages_between(stream, &segment.subjects, segment.after, segment.through)
+                .await;
+            let (least, most) = counted.map_err(|error| unavailable(&error))?;
+            available = (available.0 + least, available.1 + most);
+        }
+        Ok(available)
+    }
+}
+
+/// The stream that a version reads as this source, and the subjects.
+pub(super) fn stream_of<'a>(version: &'a Version, source: &str) -> Option<(&'a str, &'a [String])> {
+    let (_, source) = version.plugin().manifest().source(source)?;
+    match &source.origin {
+        Origin::JetStream { stream, subjects } => Some((stream.as_str(), subjects.as_slice())),
+        Origin::Core { .. } => None,
+    }
+}
+
+/// The time asked for, in nanoseconds since 1970.
+fn from_time(request: &RebuildRequest) -> Result<Option<i64>, LifecycleError> {
+    let Some(text) = &request.from_time else {
+        return Ok(None);
+    };
+    let parsed = chrono::DateTime::parse_from_rfc3339(text).ok();
+    let time = parsed.and_then(|time| time.timestamp_nanos_opt());
+    time.map(Some).ok_or_else(|| {
+        LifecycleError::Conflict(format!("{text:?} is no time as 2026-05-28T10:41:00Z is one"))
+    })
+}

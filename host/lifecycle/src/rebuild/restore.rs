@@ -1,0 +1,157 @@
+//! A rollback behind a rebuild: the tables that it has replaced come back with their ledger and checkpoints, and the
+//! messages that were handled since are read again by the version that wrote them. Refused where that would not be exact.
+
+use std::sync::Arc;
+
+use super::super::{Actor, Inner, Installed, LifecycleError, installed};
+use super::begin::stream_of;
+use super::reach::same;
+use lantern_plugin::Digest;
+use lantern_projection::Version;
+use lantern_store::{KeptHistory, KeptTables, OriginId, Scope, SourceHistory};
+
+impl Inner {
+    /// The tables that a rollback of a plugin goes back to: those that the last rebuild has replaced, as long as they are
+    /// kept and its version is the active one.
+    pub(crate) async fn kept_tables(&self, plugin: &str) -> Result<Option<KeptTables>, LifecycleError> {
+        let installation = self.installation(plugin).await?;
+        let active = installation.active.and_then(|id| installation.version(id));
+        let kept = self.parts.store.kept_tables(plugin).await?;
+        Ok(kept.filter(|kept| active.is_some_and(|active| active.digest == kept.replaced_by)))
+    }
+
+    /// Goes back to the tables that a rebuild has replaced.
+    pub(crate) async fn restore_tables(
+        self: &Arc<Self>,
+        plugin: &str,
+        kept: KeptTables,
+        by: &Actor,
+    ) -> Result<Installed, LifecycleError> {
+        let digest: Digest = kept
+            .digest
+            .parse()
+            .map_err(|error| LifecycleError::Conflict(format!("{}: {error}", kept.digest)))?;
+        let version = self.version(plugin, digest).await?;
+        let mut fleet = self.fleet.lock().await;
+        if let Some(id) = self.rebuilds.of(plugin) {
+            return Err(LifecycleError::Conflict(format!(
+                "rebuild {} of plugin {plugin} runs; wait for it or cancel it",
+                id.0
+            )));
+        }
+        let resting = fleet.rest(plugin).await;
+        let result = self.restore_resting(plugin, &version, &kept).await;
+        let next = match result {
+            Ok(()) => Some(Arc::clone(&version)),
+            Err(_) => resting,
+        };
+        let hold = self
+            .installation(plugin)
+            .await
+            .ok()
+            .and_then(|found| found.paused);
+        if let Some(next) = next {
+            self.run(&mut fleet, next, hold).await;
+        }
+        drop(fleet);
+        result?;
+        let id = kept.rebuild.0;
+        self.forgive(&format!("plugin {plugin}"));
+        self.clean_up();
+        tracing::warn!(plugin, rebuild = id, %digest, by = by.0, "the tables from before a rebuild are in use again");
+        Ok(Installed {
+            restored: Some(id),
+            ..installed(version.plugin())
+        })
+    }
+
+    /// The part of it while the live projections rest.
+    async fn restore_resting(
+        &self,
+        plugin: &str,
+        version: &Version,
+        kept: &KeptTables,
+    ) -> Result<(), LifecycleError> {
+        let refused = |why: String| {
+            LifecycleError::Conflict(format!(
+                "the tables from before rebuild {} cannot be restored exactly, so nothing has changed: {why}. Rebuild with \
+                 the version that you want instead",
+                kept.rebuild.0
+            ))
+        };
+        if !kept.changed_since.is_empty() {
+            let tables = kept.changed_since.join(", ");
+            return Err(refused(format!("table {tables} has come or gone since")));
+        }
+        let histories = self.parts.store.ledger_histories(plugin).await?;
+        for history in &histories {
+            let before = kept.histories.iter().find(|kept| kept.origin == history.origin);
+            let Some(before) = before else {
+                return Err(refused(format!(
+                    "source {} has begun another history since",
+                    history.source
+                )));
+            };
+            if let Some(why) = self.unreadable(plugin, version, history, before).await? {
+                return Err(refused(why));
+            }
+        }
+        let handled: Vec<(OriginId, u64)> = histories
+            .iter()
+            .map(|history| (history.origin, history.handled()))
+            .collect();
+        self.parts
+            .store
+            .restore_tables(plugin, kept.rebuild, handled)
+            .await?;
+        Ok(())
+    }
+
+    /// Why the messages that a source has handled since the exchange cannot be read again; none when they can.
+    async fn unreadable(
+        &self,
+        plugin: &str,
+        version: &Version,
+        history: &SourceHistory,
+        before: &KeptHistory,
+    ) -> Result<Option<String>, LifecycleError> {
+        let since = history.handled().saturating_sub(before.messages);
+        if since == 0 && history.checkpoint == before.checkpoint {
+            return Ok(None);
+        }
+        let source = &history.source;
+        let Some((stream, subjects)) = stream_of(version, source) else {
+            return Ok(Some(format!(
+                "source {source} has handled {since} messages since, which the version from before cannot read again"
+            )));
+        };
+        let behind = |sequence: u64| history.ranges.iter().filter(move |range| range.last > sequence);
+        let mut again = behind(before.checkpoint);
+        if again.any(|range| range.subjects.as_deref().is_none_or(|then| !same(then, subjects))) {
+            return Ok(Some(format!("source {source} reads other subjects since")));
+        }
+        let attached = self.parts.store.attach(plugin, source).await?;
+        let known = attached.filter(|attached| attached.origin == history.origin);
+        let facts = self
+            .parts
+            .broker
+            .stream_facts(stream)
+            .await
+            .map_err(|error| LifecycleError::Unavailable(error.to_string()))?;
+        let created = facts.map(|facts| facts.created_ns);
+        if known.is_none_or(|known| known.stream_created_ns != created) {
+            return Ok(Some(format!("stream {stream} is another one since")));
+        }
+        let scope = Scope {
+            source: source.clone(),
+            origin: history.origin,
+            after: before.checkpoint,
+        };
+        let (available, _) = self.available(version, &scope, history).await?;
+        Ok((available < since).then(|| {
+            format!(
+                "source {source} has handled {since} messages since, and stream {stream} still holds {available} of them"
+            )
+        }))
+    }
+}

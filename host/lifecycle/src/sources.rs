@@ -1,0 +1,56 @@
+//! An operator's decision about the stream of a source.
+
+use std::sync::Arc;
+
+use super::{Actor, Inner, Lifecycle, LifecycleError};
+use lantern_model::batch::Timestamp;
+use lantern_store::Accepted;
+
+impl Lifecycle {
+    /// Decides whether the stream of a source is the one that was read. The source has to wait for that decision.
+    /// Returns when the stream in question was created.
+    ///
+    /// # Errors
+    /// See [`LifecycleError`].
+    pub async fn accept(
+        &self,
+        plugin: &str,
+        source: &str,
+        accepted: Accepted,
+        by: &Actor,
+    ) -> Result<Timestamp, LifecycleError> {
+        let inner = Arc::clone(&self.inner);
+        let (plugin, source, by) = (plugin.to_owned(), source.to_owned(), by.clone());
+        self.detached(async move { inner.accept(&plugin, &source, accepted, &by).await })
+            .await
+    }
+}
+
+impl Inner {
+    async fn accept(
+        &self,
+        plugin: &str,
+        source: &str,
+        accepted: Accepted,
+        by: &Actor,
+    ) -> Result<Timestamp, LifecycleError> {
+        self.installation(plugin).await?;
+        let Some(created_ns) = self.parts.store.accept(plugin, source, accepted).await? else {
+            return Err(LifecycleError::Conflict(format!(
+                "source {source} of plugin {plugin} waits for no decision; `lantern status` shows what each source does"
+            )));
+        };
+        let created = Timestamp(created_ns / 1_000);
+        tracing::info!(
+            plugin,
+            source,
+            history = accepted.as_str(),
+            stream_created = created.to_rfc3339(),
+            by = by.0,
+            "an operator decided about the stream of a source"
+        );
+        // The projection reads the decision when it begins its next session.
+        self.fleet.lock().await.nudge(plugin);
+        Ok(created)
+    }
+}

@@ -1,0 +1,456 @@
+//! From bytes to a plugin that has shown that it can describe itself. Nothing is believed of a file but what was
+//! tried; a file that fails changes nothing.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::component::Component;
+
+use super::bindings::{Contract, Pre};
+use super::cache::Cache;
+use super::compile::{self, CompileError, words_of};
+use super::config::{Compiler, Config, Limits};
+use super::digest::Digest;
+use super::engine::Engine;
+use super::instance::{Instance, Upset};
+use super::limits::LogGate;
+use super::outline::{Outline, OutlineError, check_imports};
+use super::projector::Projector;
+use super::wasi;
+use lantern_model::schema::{Manifest, Problem};
+use lantern_model::settings::PluginSettings;
+
+/// Half of the 2 MiB that a thread has; the host's own code runs on the other half. Overrunning a thread's stack would end
+/// the process.
+const STACK_BYTES_MAX: usize = 1 << 20;
+
+/// Loads plugins. One for the process: all plugins share its engine.
+pub struct Loader {
+    engine: Arc<Engine>,
+    compiler: Compiler,
+    cache: Option<Cache>,
+}
+
+/// Why plugins cannot be loaded at all.
+#[derive(Debug, thiserror::Error)]
+pub enum LoaderError {
+    /// The engine does not run here.
+    #[error("the WebAssembly engine cannot be set up: {0}")]
+    Engine(String),
+    /// Guests would be given more stack than the threads that call them have.
+    #[error("the limit on stack is {bytes} bytes, and more than {STACK_BYTES_MAX} are not safe")]
+    Stack {
+        /// The limit that was set.
+        bytes: usize,
+    },
+    /// The directory for compiled code cannot be used.
+    #[error("the directory for compiled plugins {dir} cannot be used")]
+    CacheDir {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Why a file is not loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file is larger than the limit.
+    #[error("the file has {bytes} bytes, and the limit is {limit}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// It is no plugin.
+    #[error(transparent)]
+    Outline(#[from] OutlineError),
+    /// It cannot be compiled.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// What was compiled cannot be used by this process.
+    #[error("the compiled code cannot be used: {0}")]
+    Code(String),
+    /// Its functions are not those of the contract.
+    #[error("the component's functions differ from {contract}: {words}")]
+    Contract {
+        /// The version that it claims.
+        contract: Contract,
+        /// Which function, and how.
+        words: String,
+    },
+    /// The trial failed.
+    #[error("the plugin could not {doing}: {words}")]
+    Trial {
+        /// What it was asked to do.
+        doing: &'static str,
+        /// What happened.
+        words: String,
+    },
+    /// It described itself differently when it was asked again.
+    #[error("the plugin describes itself differently each time it is asked")]
+    Unsteady,
+    /// It has more memory when it has described itself than it may have.
+    #[error("the plugin begins with {bytes} bytes of memory, and the limit would be {limit}")]
+    Memory {
+        /// What it has.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Its description is not valid.
+    #[error("the plugin's description is not valid: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Manifest(Vec<Problem>),
+    /// It subscribes to subjects of the broker's own traffic, which an operator has to allow.
+    #[error(
+        "source {source_name} subscribes to {subject:?}, on which requests and answers of other programs arrive; \
+         an operator has to allow that"
+    )]
+    InternalSubject {
+        /// The source.
+        source_name: String,
+        /// The subject.
+        subject: String,
+    },
+}
+
+impl LoadError {
+    /// What the author or the operator can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::TooLarge { .. } => Some("raise the limit on module bytes, or build with lto and strip"),
+            Self::Outline(error) => error.hint(),
+            Self::Compile(CompileError::Time(_)) => {
+                Some("raise the limit on compile time, if you trust the file")
+            }
+            Self::Compile(CompileError::Crashed { .. }) => {
+                Some("it may have needed more memory than the limit on compile memory allows")
+            }
+            Self::Contract { .. } => Some("build it with the lantern-sdk of that version"),
+            Self::Memory { .. } => Some("raise limits.memory"),
+            Self::InternalSubject { .. } => Some(
+                "subscribe to narrower subjects, or allow it: `lantern plugin set NAME internal_subjects=true`",
+            ),
+            Self::Unsteady => Some("`describe` must not depend on anything that changes"),
+            Self::Compile(_) | Self::Code(_) | Self::Trial { .. } | Self::Manifest(_) => None,
+        }
+    }
+}
+
+impl Loader {
+    /// Sets the engine up. `cache_key` is a secret of this installation; without it no cached code is believed.
+    ///
+    /// # Errors
+    /// When the limits are not safe, the engine does not run on this machine, or the cache directory cannot be made.
+    pub fn new(config: Config, cache_key: [u8; 32]) -> Result<Self, LoaderError> {
+        let Config {
+            limits,
+            cache_dir,
+            compiler,
+        } = config;
+        if limits.stack_bytes > STACK_BYTES_MAX {
+            return Err(LoaderError::Stack {
+                bytes: limits.stack_bytes,
+            });
+        }
+        let engine = Engine::new(limits).map_err(|error| LoaderError::Engine(words_of(&error)))?;
+        let cache = match cache_dir {
+            Some(dir) => {
+                let cache = Cache::open(&dir, cache_key, engine.compatibility());
+                Some(cache.map_err(|source| LoaderError::CacheDir { dir, source })?)
+            }
+            None => None,
+        };
+        Ok(Self {
+            engine: Arc::new(engine),
+            compiler,
+            cache,
+        })
+    }
+
+    /// The largest component that is looked at, in bytes.
+    pub fn module_bytes_max(&self) -> usize {
+        self.engine.limits.module_bytes
+    }
+
+    /// What a plugin with these settings may use.
+    pub fn limits(&self, settings: &PluginSettings) -> Limits {
+        self.engine.limits.with(&settings.limits)
+    }
+
+    /// Checks, compiles and tries a component, with the limits of all plugins and without WASI. Blocks, for as long as
+    /// the limits on compiling and describing allow.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with the file; all problems of its description at once.
+    pub fn load(&self, bytes: &[u8]) -> Result<Arc<Plugin>, LoadError> {
+        self.load_with(bytes, &PluginSettings::default())
+    }
+
+    /// As [`load`](Self::load), with what is set for this plugin. The settings are taken as they are; check them
+    /// before. Not to be called from an async task.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub fn load_with(&self, bytes: &[u8], settings: &PluginSettings) -> Result<Arc<Plugin>, LoadError> {
+        let limit = self.engine.limits.module_bytes;
+        if bytes.len() > limit {
+            return Err(LoadError::TooLarge {
+                bytes: bytes.len(),
+                limit,
+            });
+        }
+        let Outline {
+            contract,
+            imports,
+            exports,
+        } = Outline::read(bytes, settings.wasi)?;
+        let wasi = imports.iter().any(|import| wasi::provides(import));
+        let limits = Arc::new(self.engine.limits.with(&settings.limits));
+        let digest = Digest::of(bytes);
+        let (component, code_bytes) = self.code(digest, bytes)?;
+        let pre = Pre::link(contract, &self.engine.wasmtime, &component, wasi).map_err(|error| {
+            LoadError::Contract {
+                contract,
+                words: words_of(&error),
+            }
+        })?;
+        let (manifest, memory_bytes) = self.trial(&pre, &limits, digest)?;
+        check_subjects(&manifest, settings)?;
+        let log = LogGate::new(manifest.name.to_string(), self.engine.limits.log_lines_per_second);
+        let facts = Facts {
+            contract,
+            component_bytes: bytes.len(),
+            code_bytes,
+            memory_bytes,
+            imports,
+            wasi,
+            exports,
+        };
+        Ok(Arc::new(Plugin {
+            digest,
+            manifest: Arc::new(manifest),
+            facts: Arc::new(facts),
+            pre: Arc::new(pre),
+            engine: Arc::clone(&self.engine),
+            limits,
+            log: Arc::new(log),
+        }))
+    }
+
+    /// The component ready to run, and the size of its code: from the cache, or compiled and then kept there.
+    fn code(&self, digest: Digest, bytes: &[u8]) -> Result<(Component, usize), LoadError> {
+        if let Some(code) = self.cache.as_ref().and_then(|cache| cache.get(digest)) {
+            match self.take_over(&code) {
+                Ok(component) => return Ok((component, code.len())),
+                Err(error) => {
+                    tracing::warn!(%digest, error = words_of(&error), "cached code does not fit; compiling anew");
+                }
+            }
+        }
+        let engine = &self.engine;
+        let code = compile::compile(&self.compiler, &engine.wasmtime, &engine.limits, bytes)?;
+        let component = self
+            .take_over(&code)
+            .map_err(|error| LoadError::Code(words_of(&error)))?;
+        if let Some(cache) = &self.cache {
+            cache.put(digest, &code);
+        }
+        Ok((component, code.len()))
+    }
+
+    fn take_over(&self, code: &[u8]) -> wasmtime::Result<Component> {
+        #[expect(
+            unsafe_code,
+            reason = "the bytes were made by this program's own compiler: in this process, in a child that is the \
+                      same binary, or earlier and tagged with this installation's secret key"
+        )]
+        // SAFETY: see the reason above; bytes from anywhere else never get here.
+        unsafe {
+            Component::deserialize(&self.engine.wasmtime, code)
+        }
+    }
+
+    /// Makes an instance and asks it for its description, twice: tables and positions hang on it, so that a plugin which
+    /// changes its mind would be found out too late.
+    fn trial(&self, pre: &Pre, limits: &Limits, digest: Digest) -> Result<(Manifest, usize), LoadError> {
+        let time = self.engine.limits.describe_time;
+        let failed = |doing| {
+            move |upset: Upset| LoadError::Trial {
+                doing,
+                words: upset.words,
+            }
+        };
+        let log = Arc::new(LogGate::new(
+            digest.short(),
+            self.engine.limits.log_lines_per_second,
+        ));
+        let mut instance = Instance::new(&self.engine, pre, limits, &log, time).map_err(failed("start"))?;
+        let raw = instance
+            .describe(&self.engine, time)
+            .map_err(failed("describe itself"))?;
+        let again = instance
+            .describe(&self.engine, time)
+            .map_err(failed("describe itself again"))?;
+        if raw != again {
+            return Err(LoadError::Unsteady);
+        }
+        let manifest = Manifest::check(raw).map_err(LoadError::Manifest)?;
+        Ok((manifest, instance.memory_bytes()))
+    }
+}
+
+/// Refuses core subjects that carry the broker's own traffic, unless the settings allow them.
+fn check_subjects(manifest: &Manifest, settings: &PluginSettings) -> Result<(), LoadError> {
+    match manifest.internal_subject() {
+        Some((source, subject)) if !settings.internal_subjects => Err(LoadError::InternalSubject {
+            source_name: source.to_string(),
+            subject: subject.to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// A plugin that was loaded: compiled, tried, and ready to be used by any number of projections.
+pub struct Plugin {
+    digest: Digest,
+    manifest: Arc<Manifest>,
+    facts: Arc<Facts>,
+    pre: Arc<Pre>,
+    engine: Arc<Engine>,
+    limits: Arc<Limits>,
+    log: Arc<LogGate>,
+}
+
+/// What can be said of a plugin besides its description.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The version of the contract that it speaks.
+    pub contract: Contract,
+    /// Size of its file.
+    pub component_bytes: usize,
+    /// Size of its compiled code.
+    pub code_bytes: usize,
+    /// Linear memory of an instance that has described itself.
+    pub memory_bytes: usize,
+    /// Interfaces that it imports.
+    pub imports: Vec<String>,
+    /// Whether some of them are WASI's, so that an operator has to allow it.
+    pub wasi: bool,
+    /// What it exports.
+    pub exports: Vec<String>,
+}
+
+impl Plugin {
+    /// The name of its bytes.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// What it says of itself, checked.
+    pub fn manifest(&self) -> &Arc<Manifest> {
+        &self.manifest
+    }
+
+    /// Contract version and sizes.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Lines of log that were dropped because they came too fast, since it was loaded.
+    pub fn log_lines_dropped(&self) -> u64 {
+        self.log.dropped()
+    }
+
+    /// What its instances may use.
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.limits
+    }
+
+    /// The same compiled code under other settings. Projectors that were made before keep theirs. Nothing is run.
+    ///
+    /// # Errors
+    /// When it cannot run under them: it imports WASI or subscribes to internal subjects and would not be allowed that, or
+    /// it begins with more memory than it would have.
+    pub fn with_settings(&self, settings: &PluginSettings) -> Result<Arc<Self>, LoadError> {
+        check_imports(self.facts.contract, &self.facts.imports, settings.wasi)?;
+        check_subjects(&self.manifest, settings)?;
+        let limits = self.engine.limits.with(&settings.limits);
+        if self.facts.memory_bytes > limits.memory_bytes {
+            return Err(LoadError::Memory {
+                bytes: self.facts.memory_bytes,
+                limit: limits.memory_bytes,
+            });
+        }
+        Ok(Arc::new(Self {
+            digest: self.digest,
+            manifest: Arc::clone(&self.manifest),
+            facts: Arc::clone(&self.facts),
+            pre: Arc::clone(&self.pre),
+            engine: Arc::clone(&self.engine),
+            limits: Arc::new(limits),
+            log: Arc::clone(&self.log),
+        }))
+    }
+
+    /// A new projector, with instances of its own.
+    pub fn projector(self: &Arc<Self>) -> Projector {
+        Projector::new(Arc::clone(self))
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(super) fn instantiate(&self, time: Duration) -> Result<Instance, Upset> {
+        Instance::new(&self.engine, &self.pre, &self.limits, &self.log, time)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lantern_model::schema::{Origin, RawManifest, RawSource};
+
+    #[test]
+    fn internal_subjects_need_the_operators_consent() {
+        let manifest = |subject: &str| {
+            let source = RawSource {
+                name: "all".into(),
+                origin: Origin::Core {
+                    subjects: vec![subject.into()],
+                },
+                wants_headers: false,
+            };
+            Manifest::check(RawManifest {
+                name: "spy".into(),
+                version: "1.0.0".into(),
+                doc: String::new(),
+                sources: vec![source],
+                tables: Vec::new(),
+                writes: Vec::new(),
+            })
+            .unwrap()
+        };
+        let (usual, allowed) = (
+            PluginSettings::default(),
+            PluginSettings {
+                internal_subjects: true,
+                ..PluginSettings::default()
+            },
+        );
+        let error = check_subjects(&manifest("_INBOX.>"), &usual).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "source all subscribes to \"_INBOX.>\", on which requests and answers of other programs arrive; an operator has to \
+             allow that"
+        );
+        assert!(error.hint().unwrap().contains("internal_subjects=true"));
+        assert!(check_subjects(&manifest("_INBOX.>"), &allowed).is_ok());
+        assert!(check_subjects(&manifest("orders.>"), &usual).is_ok());
+    }
+}

@@ -1,0 +1,340 @@
+//! Where a source stands: looks at database and broker until it is certain whether the stream is the one that was read,
+//! then carries out what `identity` decides. Writes what is certain, and nothing before.
+
+use std::sync::atomic::Ordering;
+
+use tokio::time::{Duration, Instant};
+
+use super::identity::{self, History, Look, Resume, Step, decided, is_at, step};
+use super::session::broker_halt;
+use super::{Halt, Projection, Purpose};
+use lantern_broker::{ClusterFacts, StreamFacts};
+use lantern_model::batch::Timestamp;
+use lantern_model::status::State;
+use lantern_store::{Accepted, Anchor, Attached, NewEpoch, Question};
+
+/// The longest pause between two looks at a cluster. More looks than the two that are needed notice a change between
+/// them.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+
+/// The stream as one look at the broker found it, and what follows from that.
+struct Found {
+    facts: StreamFacts,
+    history: History,
+    resume: Resume,
+}
+
+impl Projection {
+    /// Where to continue, after the histories were compared. Begins a new epoch when they differ, and makes a missing
+    /// stream where the configuration asks for it.
+    pub(super) async fn attach(
+        &self,
+        stream: &str,
+        subjects: &[String],
+    ) -> Result<(StreamFacts, Attached), Halt> {
+        let mut attached = self.store.attach(&self.ledger_name(), self.source_name()).await?;
+        let mut earlier: Option<(Instant, Look)> = None;
+        let mut made = false;
+        // That the stream is missing was certain before.
+        let is_missing = self.status.borrow().state == State::WaitingForStream;
+        loop {
+            let at = Instant::now();
+            let mut found = self.look(stream, attached.as_ref()).await?;
+            if let (Some(found), Some(attached)) = (&mut found, &attached)
+                && !matches!(found.resume, Resume::Continue { .. })
+                && let Some(accepted) = decision(attached, &found.history)
+            {
+                found.resume = decided(accepted, attached, &found.history);
+            }
+            let now = self.as_look(found.as_ref());
+            let since = earlier.as_ref().map(|(at, look)| (look, at.elapsed()));
+            let step = match (&attached, &found) {
+                (Some(attached), Some(found)) if decision(attached, &found.history).is_some() => Step::Act,
+                (Some(_), None) if is_missing => Step::Act,
+                (Some(_), _) => step(since, &now, self.config.confirm_after),
+                // Nothing was read yet that could be read twice.
+                (None, _) => Step::Act,
+            };
+            match (step, found) {
+                (Step::Act, Some(found)) => return self.settle(found, attached).await,
+                (Step::Act, None) if made => return Err(no_stream(stream)),
+                (Step::Act, None) => {
+                    self.make_stream(stream, subjects).await?;
+                    made = true;
+                }
+                (Step::LookAgain { reason, keep_earlier }, found) => {
+                    self.show_waiting(&reason);
+                    if let (Some(found), Some(attached)) = (&found, &mut attached) {
+                        self.ask(attached, found.history.created_ns).await?;
+                    }
+                    if !keep_earlier {
+                        earlier = Some((at, now));
+                    }
+                    tokio::time::sleep(LOOK_PAUSE.min(self.config.confirm_after)).await;
+                }
+            }
+        }
+    }
+
+    /// Looks at the stream; none when the broker says that there is no such stream.
+    async fn look(&self, stream: &str, attached: Option<&Attached>) -> Result<Option<Found>, Halt> {
+        let Some(facts) = self.broker.stream_facts(stream).await.map_err(broker_halt)? else {
+            return Ok(None);
+        };
+        if facts.cluster.is_some() {
+            self.clustered.store(true, Ordering::Relaxed);
+        }
+        let anchors = attached.map_or(&[][..], |attached| &attached.anchors);
+        let mut found = Vec::new();
+        for anchor in anchors {
+            let sequences = facts.first_sequence..=facts.last_sequence;
+            if !sequences.contains(&anchor.sequence) {
+                continue;
+            }
+            let message = self
+                .broker
+                .message_at(stream, anchor.sequence)
+                .await
+                .map_err(broker_halt)?;
+            found.push((anchor.sequence, message));
+            if message.is_some_and(|message| is_at(anchor, &message)) {
+                break;
+            }
+        }
+        let history = History {
+            stream: stream.to_owned(),
+            created_ns: facts.created_ns,
+            first_sequence: facts.first_sequence,
+            last_sequence: facts.last_sequence,
+            first_time_ns: facts.first_time_ns,
+            is_mirror: facts.is_mirror,
+            found,
+        };
+        let resume = identity::resume(attached, &history);
+        Ok(Some(Found {
+            facts,
+            history,
+            resume,
+        }))
+    }
+
+    fn as_look(&self, found: Option<&Found>) -> Look {
+        match found {
+            Some(found) => Look {
+                resume: Some(found.resume.clone()),
+                cluster: found.facts.cluster.clone(),
+            },
+            None => {
+                let clustered = self.broker.is_clustered() || self.clustered.load(Ordering::Relaxed);
+                Look {
+                    resume: None,
+                    cluster: clustered.then(|| ClusterFacts {
+                        leader: None,
+                        behind: Vec::new(),
+                    }),
+                }
+            }
+        }
+    }
+
+    /// Makes the stream where the configuration asks for it.
+    async fn make_stream(&self, stream: &str, subjects: &[String]) -> Result<(), Halt> {
+        if !self.config.create_streams || subjects.is_empty() {
+            return Err(no_stream(stream));
+        }
+        self.broker
+            .ensure_stream(stream, subjects)
+            .await
+            .map(|_| ())
+            .map_err(broker_halt)
+    }
+
+    /// Carries out what the last look says.
+    async fn settle(
+        &self,
+        found: Found,
+        attached: Option<Attached>,
+    ) -> Result<(StreamFacts, Attached), Halt> {
+        let Found {
+            facts,
+            history,
+            resume,
+        } = found;
+        let attached = match (resume, attached) {
+            (Resume::Continue { changed }, Some(attached)) => {
+                self.recognise(attached, &history, changed).await?
+            }
+            (Resume::Continue { .. }, None) => self.begin(&history, 0, "the first".to_owned(), None).await?,
+            (Resume::Ask { reason }, Some(attached)) => {
+                return Err(self.undecided(attached, &history, reason).await);
+            }
+            (Resume::Ask { reason }, None) => return Err(Halt::Failed(reason)),
+            (Resume::Begin { after, reason }, attached) => {
+                self.begin(&history, after, reason, attached).await?
+            }
+            (Resume::BeginAfterTime { time_ns, reason }, attached) => {
+                let after = self
+                    .broker
+                    .sequence_until(&history.stream, time_ns)
+                    .await
+                    .map_err(broker_halt)?;
+                self.begin(&history, after, reason, attached).await?
+            }
+        };
+        Ok((facts, attached))
+    }
+
+    /// The stream is the one that was read. Stores its name and creation time where they have changed.
+    async fn recognise(
+        &self,
+        mut attached: Attached,
+        history: &History,
+        changed: bool,
+    ) -> Result<Attached, Halt> {
+        if changed {
+            self.store
+                .recognise(attached.origin, &history.stream, history.created_ns)
+                .await?;
+            tracing::info!(
+                plugin = self.plugin_name(),
+                source = self.source_name(),
+                stream = history.stream,
+                before = attached.stream_created_ns.map(as_time),
+                now = as_time(history.created_ns),
+                "the stream has another name or creation time; its messages are those that were read"
+            );
+            attached.stream = Some(history.stream.clone());
+            attached.stream_created_ns = Some(history.created_ns);
+        } else if attached.question.is_some() {
+            self.store.ask(attached.origin, None).await?;
+        }
+        attached.question = None;
+        Ok(attached)
+    }
+
+    /// Begins an epoch behind `after`.
+    async fn begin(
+        &self,
+        history: &History,
+        after: u64,
+        reason: String,
+        attached: Option<Attached>,
+    ) -> Result<Attached, Halt> {
+        let after = match (self.purpose, &attached) {
+            (Purpose::Rebuild(_), Some(_)) => {
+                return Err(Halt::Failed(format!("{reason}; the rebuild has to begin again")));
+            }
+            (Purpose::Rebuild(rebuild), None) => rebuild.after,
+            (Purpose::Live, _) => after,
+        };
+        let shared = attached.map_or_else(Vec::new, |attached| history.shared(&attached.anchors).to_vec());
+        let (plugin, source) = (self.ledger_name(), self.source_name().to_owned());
+        let epoch = NewEpoch {
+            plugin: plugin.clone(),
+            source: source.clone(),
+            stream: Some(history.stream.clone()),
+            stream_created_ns: Some(history.created_ns),
+            after,
+            anchors: self.anchors_before(&history.stream, after, shared).await?,
+            reason: reason.clone(),
+            at: Timestamp::now(),
+        };
+        let begun = self.store.begin_epoch(epoch).await?;
+        if begun.epoch > 1 {
+            tracing::warn!(
+                plugin,
+                source,
+                epoch = begun.epoch,
+                after,
+                reason,
+                "a new epoch begins; old rows stay"
+            );
+        }
+        Ok(begun)
+    }
+
+    /// The anchors of an epoch that begins behind `after`: those that its stream has in common with the epoch before,
+    /// and the message at `after`.
+    async fn anchors_before(
+        &self,
+        stream: &str,
+        after: u64,
+        mut shared: Vec<Anchor>,
+    ) -> Result<Vec<Anchor>, Halt> {
+        shared.retain(|anchor| anchor.sequence <= after);
+        let known = shared.first().is_some_and(|anchor| anchor.sequence == after);
+        if after > 0 && !known {
+            let last = self.broker.message_at(stream, after).await.map_err(broker_halt)?;
+            if let Some(last) = last {
+                shared.insert(
+                    0,
+                    Anchor {
+                        sequence: after,
+                        published_ns: last.published_ns,
+                        payload_sha256: last.payload_sha256,
+                    },
+                );
+            }
+        }
+        Ok(shared)
+    }
+
+    /// Asks the operator, and says how to answer.
+    async fn undecided(&self, mut attached: Attached, history: &History, reason: String) -> Halt {
+        if self.purpose != Purpose::Live {
+            return Halt::Failed(reason);
+        }
+        if let Err(halt) = self.ask(&mut attached, history.created_ns).await {
+            return halt;
+        }
+        let (plugin, source) = (self.plugin_name(), self.source_name());
+        Halt::Undecided(format!(
+            "{reason}. Nothing is read until an operator decides: `lantern source accept {plugin}/{source} --same` \
+             continues behind the checkpoint, `--new` reads all of the stream in a new epoch"
+        ))
+    }
+
+    /// Stores the question, so that the decision is stored with it.
+    async fn ask(&self, attached: &mut Attached, created_ns: i64) -> Result<(), Halt> {
+        let asked = attached.question.map(|question| question.stream_created_ns);
+        if self.purpose == Purpose::Live && asked != Some(created_ns) {
+            self.store.ask(attached.origin, Some(created_ns)).await?;
+            attached.question = Some(Question {
+                stream_created_ns: created_ns,
+                accepted: None,
+            });
+        }
+        Ok(())
+    }
+
+    fn show_waiting(&self, reason: &str) {
+        let is_new = self.status.send_if_modified(|status| {
+            let is_new = status.last_error.as_deref() != Some(reason) || status.state != State::Retrying;
+            if is_new {
+                status.fail(State::Retrying, reason.to_owned());
+            }
+            is_new
+        });
+        if is_new {
+            let (plugin, source) = (self.plugin_name(), self.source_name());
+            tracing::warn!(plugin, source, reason, "waiting");
+        }
+    }
+}
+
+/// The operator's decision about just this stream.
+fn decision(attached: &Attached, history: &History) -> Option<Accepted> {
+    let question = attached.question?;
+    question
+        .accepted
+        .filter(|_| question.stream_created_ns == history.created_ns)
+}
+
+fn no_stream(stream: &str) -> Halt {
+    Halt::NoStream(format!("the broker has no stream {stream}"))
+}
+
+/// Nanoseconds since 1970 as RFC 3339, for the log.
+fn as_time(nanoseconds: i64) -> String {
+    Timestamp(nanoseconds / 1_000).to_rfc3339()
+}

@@ -1,0 +1,191 @@
+//! A session of a core NATS source. There is no position and no replay: what arrives is numbered by the host, so
+//! that its rows have an origin and the ledger counts it, and what is lost by then is lost. What has arrived is kept
+//! until the database has it.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::pipeline::{Pipeline, Place};
+use super::plan::Horizon;
+use super::version::changed;
+use super::{Halt, Orders, Projection, Version};
+use lantern_broker::CoreSubscription;
+use lantern_model::batch::{Delivery, Timestamp};
+use lantern_model::schema::Origin;
+use lantern_model::status::State;
+use lantern_store::{Attached, Gap, NewEpoch};
+
+impl Projection {
+    pub(super) async fn core_session(
+        &self,
+        version: &Arc<Version>,
+        orders: &mut watch::Receiver<Orders>,
+        subjects: &[String],
+        shutdown: &CancellationToken,
+    ) -> Halt {
+        let mut version = Arc::clone(version);
+        let mut subscription = match self.broker.subscribe_core(subjects).await {
+            Ok(subscription) => subscription,
+            Err(error) => return Halt::Retry(error.to_string()),
+        };
+        let mut kept = Kept::default();
+        loop {
+            match self
+                .core_pass(&version, orders, &mut subscription, &mut kept, shutdown)
+                .await
+            {
+                // The subscription stays open and what has arrived is kept while the database is away.
+                Halt::Retry(reason) if !kept.is_empty() => {
+                    let halt = Halt::Retry(reason);
+                    self.say(&halt);
+                    self.show(&halt);
+                    tokio::select! {
+                        () = shutdown.cancelled() => return Halt::Shutdown,
+                        () = tokio::time::sleep(super::PAUSE_MAX / 5) => {}
+                    }
+                }
+                Halt::Reopen(_) => {}
+                // Another version that reads the same goes on with the same subscription, so that nothing is missed.
+                Halt::Ordered => {
+                    let now = orders.borrow_and_update().clone();
+                    let reads_the_same = now
+                        .version
+                        .source(self.source_name())
+                        .is_some_and(|(_, source)| {
+                            matches!(&source.origin, Origin::Core { subjects: others } if others == subjects)
+                        });
+                    if now.hold.is_some() || !reads_the_same {
+                        return Halt::Ordered;
+                    }
+                    version = now.version;
+                }
+                halt => return halt,
+            }
+        }
+    }
+
+    async fn core_pass(
+        &self,
+        version: &Arc<Version>,
+        orders: &mut watch::Receiver<Orders>,
+        subscription: &mut CoreSubscription,
+        kept: &mut Kept,
+        shutdown: &CancellationToken,
+    ) -> Halt {
+        match self
+            .core_flow(version, orders, subscription, kept, shutdown)
+            .await
+        {
+            Ok(()) => Halt::Shutdown,
+            Err(halt) => halt,
+        }
+    }
+
+    async fn core_flow(
+        &self,
+        version: &Arc<Version>,
+        orders: &mut watch::Receiver<Orders>,
+        subscription: &mut CoreSubscription,
+        kept: &mut Kept,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Halt> {
+        let at_work = self.at_work(version).await?;
+        let attached = self.attach_core().await?;
+        self.show_attached(&attached);
+        self.status.send_modify(|status| {
+            status.last_sequence = Some(attached.checkpoint.sequence);
+            status.lag = Some(0);
+            status.enter(State::Running);
+            if kept.is_empty() {
+                status.clear_error();
+            }
+        });
+        self.check_dead_letters().await?;
+        let place = Place {
+            origin: attached.origin,
+            stamp: attached.origin,
+            durable: false,
+        };
+        let mut pipeline = Pipeline::new(self, at_work, place, attached.checkpoint, None);
+        let horizon = Horizon {
+            covers_stream: true,
+            first_sequence: 1,
+        };
+        loop {
+            if kept.is_empty() {
+                let batch = tokio::select! {
+                    () = shutdown.cancelled() => return Ok(()),
+                    () = changed(orders) => return Err(Halt::Ordered),
+                    batch = subscription.next(self.config.messages_max, self.config.bytes_max) => batch,
+                };
+                kept.deliveries = batch.map_err(|error| Halt::Retry(error.to_string()))?;
+                let dropped = subscription.dropped();
+                kept.dropped = dropped - kept.dropped_before;
+                kept.dropped_before = dropped;
+            }
+            if kept.dropped > 0 {
+                let first = pipeline.handed() + 1;
+                let reason = "dropped: the host could not keep up".to_owned();
+                pipeline
+                    .skip(Gap {
+                        first,
+                        last: first + kept.dropped - 1,
+                        exact: true,
+                        reason,
+                    })
+                    .await?;
+                pipeline.drain().await?;
+                kept.dropped = 0;
+            }
+            let mut numbered = kept.deliveries.clone();
+            for (sequence, delivery) in (pipeline.handed() + 1..).zip(&mut numbered) {
+                delivery.sequence = sequence;
+            }
+            let before = pipeline.stored();
+            let fed = pipeline.feed(numbered, None, &horizon).await;
+            let drained = pipeline.drain().await;
+            // Also when the rest could not be stored: what could must not be stored again.
+            kept.deliveries.drain(..pipeline.stored() - before);
+            fed?;
+            drained?;
+            self.check_dead_letters().await?;
+            self.status
+                .send_modify(|status| status.last_sequence = Some(status.checkpoint));
+        }
+    }
+
+    async fn attach_core(&self) -> Result<Attached, Halt> {
+        let (plugin, source) = (self.plugin_name(), self.source_name());
+        if let Some(attached) = self.store.attach(plugin, source).await? {
+            return Ok(attached);
+        }
+        let epoch = NewEpoch {
+            plugin: plugin.to_owned(),
+            source: source.to_owned(),
+            stream: None,
+            stream_created_ns: None,
+            after: 0,
+            anchors: Vec::new(),
+            reason: "the first".to_owned(),
+            at: Timestamp::now(),
+        };
+        Ok(self.store.begin_epoch(epoch).await?)
+    }
+}
+
+/// What has arrived and is not in the database yet. It is kept over passes, because nobody sends it again.
+#[derive(Default)]
+struct Kept {
+    deliveries: Vec<Delivery>,
+    /// Messages that were dropped since the last batch and are not in the ledger yet.
+    dropped: u64,
+    dropped_before: u64,
+}
+
+impl Kept {
+    fn is_empty(&self) -> bool {
+        self.deliveries.is_empty() && self.dropped == 0
+    }
+}

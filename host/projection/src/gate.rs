@@ -1,0 +1,275 @@
+//! Keeps the projections of a rebuild behind the tables in use, and in the order of time among themselves.
+//!
+//! A rebuild reads exactly what the tables in use were made from: no message behind their checkpoint. So what it has
+//! counted can be compared with the ledger, number by number. Where several sources write tables with keys, the order of
+//! their messages decides what a row becomes; their messages are taken in the order in which the broker stored them.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use lantern_broker::AckToken;
+use lantern_model::batch::Delivery;
+
+/// Shared by the projections of one rebuild and by the task that drives it.
+pub struct Gate {
+    sources: watch::Sender<Vec<Source>>,
+    in_order: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Source {
+    /// The last sequence that may be taken.
+    until: u64,
+    /// Everything up to here that the stream still holds was stored.
+    through: u64,
+    /// When the next message was published; none while it is not known.
+    next_ns: Option<i64>,
+}
+
+impl Gate {
+    /// A gate for as many sources as there are sequences; each may take messages up to its own. `in_order`: messages of
+    /// different sources are taken in the order of their times.
+    pub fn new(until: &[u64], in_order: bool) -> Arc<Self> {
+        let source = |until: &u64| Source {
+            until: *until,
+            through: 0,
+            next_ns: None,
+        };
+        Arc::new(Self {
+            sources: watch::Sender::new(until.iter().map(source).collect()),
+            in_order: in_order && until.len() > 1,
+        })
+    }
+
+    /// Whether messages of different sources are taken in the order of their times, which is slower.
+    pub fn is_in_order(&self) -> bool {
+        self.in_order
+    }
+
+    /// Lets a source take messages up to this sequence. It never becomes less.
+    pub fn raise(&self, source: usize, until: u64) {
+        self.change(source, |source| source.until = source.until.max(until));
+    }
+
+    /// The last sequence that a source may take.
+    pub fn until(&self, source: usize) -> u64 {
+        self.sources.borrow().get(source).map_or(0, |source| source.until)
+    }
+
+    /// Whether a source has taken all that it may.
+    pub fn is_through(&self, source: usize) -> bool {
+        let sources = self.sources.borrow();
+        sources
+            .get(source)
+            .is_some_and(|source| source.through >= source.until)
+    }
+
+    /// Returns when all sources have taken all that they may.
+    pub async fn all_through(&self) {
+        let mut sources = self.sources.subscribe();
+        let through = |sources: &Vec<Source>| sources.iter().all(|source| source.through >= source.until);
+        // The sender is `self`, so waiting does not fail.
+        drop(sources.wait_for(through).await);
+    }
+
+    fn change(&self, source: usize, act: impl FnOnce(&mut Source)) {
+        self.sources
+            .send_if_modified(|sources| match sources.get_mut(source) {
+                Some(source) => {
+                    let before = *source;
+                    act(source);
+                    *source != before
+                }
+                None => false,
+            });
+    }
+}
+
+/// One projection's place at the gate.
+#[derive(Clone)]
+pub struct GateKeeper {
+    gate: Arc<Gate>,
+    source: usize,
+    changes: watch::Receiver<Vec<Source>>,
+}
+
+impl GateKeeper {
+    /// The place of the source with this number.
+    pub fn new(gate: &Arc<Gate>, source: usize) -> Self {
+        Self {
+            gate: Arc::clone(gate),
+            source,
+            changes: gate.sources.subscribe(),
+        }
+    }
+
+    /// Returns when the gate has changed since [`Self::admit`].
+    pub(super) async fn changed(&mut self) {
+        if self.changes.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// How many of the messages that wait may be taken now. `stored` is the last sequence that was stored, none while
+    /// some of what was taken is not stored yet.
+    pub(super) fn admit(&mut self, waiting: &[Delivery], stored: Option<u64>) -> usize {
+        let next = waiting
+            .first()
+            .map(|delivery| (delivery.sequence, delivery.published_ns));
+        self.gate.change(self.source, |source| {
+            source.next_ns = next
+                .filter(|(sequence, _)| *sequence <= source.until)
+                .map(|(_, time)| time);
+            if let Some(stored) = stored {
+                source.through = source.through.max(stored);
+                if next.is_some_and(|(sequence, _)| sequence > source.until) {
+                    source.through = source.through.max(source.until);
+                }
+            }
+        });
+        let sources = self.changes.borrow_and_update();
+        let Some(own) = sources.get(self.source) else {
+            return 0;
+        };
+        let until = waiting
+            .iter()
+            .take_while(|delivery| delivery.sequence <= own.until);
+        if !self.gate.in_order {
+            return until.count();
+        }
+        let mut before = None;
+        for (number, other) in sources.iter().enumerate() {
+            if number == self.source || other.through >= other.until {
+                continue;
+            }
+            let Some(next_ns) = other.next_ns else {
+                return 0;
+            };
+            before = Some(before.map_or((next_ns, number), |before: (i64, usize)| {
+                before.min((next_ns, number))
+            }));
+        }
+        until
+            .take_while(|delivery| before.is_none_or(|before| (delivery.published_ns, self.source) < before))
+            .count()
+    }
+
+    /// The stream holds nothing up to `sequence` that was not stored.
+    pub(super) fn nothing_left(&self, sequence: u64) {
+        self.gate.change(self.source, |source| {
+            source.through = source.through.max(sequence)
+        });
+    }
+
+    /// The last sequence that may be taken.
+    pub(super) fn until(&self) -> u64 {
+        self.gate.until(self.source)
+    }
+}
+
+/// Messages that were pulled and wait until the gate lets them through.
+#[derive(Default)]
+pub(super) struct Waiting {
+    pub(super) deliveries: Vec<Delivery>,
+    ack: Option<AckToken>,
+}
+
+impl Waiting {
+    pub(super) fn put(&mut self, mut deliveries: Vec<Delivery>, ack: AckToken, handed: u64) {
+        deliveries.retain(|delivery| delivery.sequence > handed);
+        *self = Self {
+            deliveries,
+            ack: Some(ack),
+        };
+    }
+
+    /// The first `count`; with the last of them goes what acknowledges all.
+    pub(super) fn take(&mut self, count: usize) -> (Vec<Delivery>, Option<AckToken>) {
+        let rest = self.deliveries.split_off(count);
+        let part = std::mem::replace(&mut self.deliveries, rest);
+        let ack = self.deliveries.is_empty().then(|| self.ack.take()).flatten();
+        (part, ack)
+    }
+}
+
+/// Returns when the gate has changed; never where there is none.
+pub(super) async fn opened_further(gate: &mut Option<GateKeeper>) {
+    match gate {
+        Some(gate) => gate.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deliveries(of: &[(u64, i64)]) -> Vec<Delivery> {
+        let each = of.iter().map(|(sequence, published_ns)| Delivery {
+            subject: "s".into(),
+            sequence: *sequence,
+            published_ns: *published_ns,
+            headers: Vec::new(),
+            payload: bytes::Bytes::new(),
+        });
+        each.collect()
+    }
+
+    #[test]
+    fn nothing_behind_the_checkpoint_in_use_is_taken() {
+        let gate = Gate::new(&[5], true);
+        let mut keeper = GateKeeper::new(&gate, 0);
+        let waiting = deliveries(&[(4, 40), (5, 50), (6, 60)]);
+        assert_eq!(keeper.admit(&waiting, Some(3)), 2);
+        assert!(!gate.is_through(0));
+        assert_eq!(keeper.admit(&waiting[2..], None), 0);
+        assert!(!gate.is_through(0), "5 is not stored yet");
+        assert_eq!(keeper.admit(&waiting[2..], Some(5)), 0);
+        assert!(gate.is_through(0));
+        gate.raise(0, 6);
+        assert!(!gate.is_through(0));
+        assert_eq!(keeper.admit(&waiting[2..], Some(5)), 1);
+        keeper.nothing_left(9);
+        assert!(gate.is_through(0));
+    }
+
+    #[test]
+    fn a_message_behind_the_checkpoint_shows_that_all_before_it_was_taken() {
+        let gate = Gate::new(&[5], false);
+        let mut keeper = GateKeeper::new(&gate, 0);
+        // 5 is gone from the stream.
+        assert_eq!(keeper.admit(&deliveries(&[(6, 60)]), Some(4)), 0);
+        assert!(gate.is_through(0));
+    }
+
+    #[test]
+    fn sources_take_turns_in_the_order_of_time() {
+        let gate = Gate::new(&[9, 9], true);
+        let [mut one, mut two] = [0, 1].map(|source| GateKeeper::new(&gate, source));
+        let first = deliveries(&[(1, 10), (2, 30), (3, 50)]);
+        let second = deliveries(&[(1, 20), (2, 30), (3, 60)]);
+        assert_eq!(
+            one.admit(&first, Some(0)),
+            0,
+            "the other's next message is not known"
+        );
+        assert_eq!(two.admit(&second, Some(0)), 0, "20 is later than 10");
+        assert_eq!(one.admit(&first, Some(0)), 1);
+        assert_eq!(one.admit(&first[1..], None), 0);
+        assert_eq!(two.admit(&second, Some(0)), 1);
+        assert_eq!(
+            two.admit(&second[1..], None),
+            0,
+            "of the same time the first source's comes first"
+        );
+        assert_eq!(one.admit(&first[1..], None), 1);
+        assert_eq!(one.admit(&first[2..], None), 0);
+        assert_eq!(two.admit(&second[1..], None), 1);
+        assert_eq!(two.admit(&second[2..], None), 0);
+        assert_eq!(one.admit(&first[2..], None), 1);
+        // The first source has nothing left.
+        one.nothing_left(9);
+        assert_eq!(two.admit(&second[2..], None), 1);
+    }
+}

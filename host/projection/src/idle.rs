@@ -1,0 +1,188 @@
+//! What a projection shows while no session reads its source: where the database says that it stands, and how many messages
+//! wait in the stream. A paused or halted source falls behind, and operators have to see by how much.
+
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use super::plan::covers;
+use super::session::SURVEY_EVERY;
+use super::{Projection, Purpose};
+use lantern_broker::{BrokerError, ConsumerFacts, StreamFacts};
+use lantern_model::schema::Origin;
+use lantern_store::Attached;
+
+/// The times at which an idle source is surveyed.
+pub(super) fn surveys() -> Interval {
+    let mut ticks = interval(SURVEY_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+impl Projection {
+    /// Keeps the status current until it is dropped; never returns.
+    pub(super) async fn survey_while_idle(&self, surveys: &mut Interval) {
+        loop {
+            surveys.tick().await;
+            // A rebuild is driven by its own lag, which only a session may report.
+            if self.purpose != Purpose::Live {
+                continue;
+            }
+            self.show_stored().await;
+            if let Err(error) = self.show_lag().await {
+                tracing::debug!(plugin = self.plugin, source = self.source, %error, "failed to survey an idle source");
+            }
+        }
+    }
+
+    /// Shows where the database says that the source stands, unless a session has shown it before.
+    async fn show_stored(&self) {
+        if self.status.borrow().epoch > 0 {
+            return;
+        }
+        // A source that never began has nothing to show; a database that is away is asked again by the next survey.
+        if let Ok(Some(attached)) = self.store.attach(&self.plugin, &self.source).await {
+            self.show_attached(&attached);
+        }
+    }
+
+    /// Shows where the source stands in the database.
+    pub(super) fn show_attached(&self, attached: &Attached) {
+        self.status.send_modify(|status| {
+            status.epoch = attached.epoch;
+            status.checkpoint = attached.checkpoint.sequence;
+            status.messages = attached.counts.messages;
+            status.rows = attached.counts.rows;
+            status.inserted = attached.counts.inserted;
+            status.updated = attached.counts.updated;
+            status.present = attached.counts.present();
+            status.missing = attached.counts.missing;
+            status.dead_letters = attached.dead_letters;
+        });
+    }
+
+    /// Asks the broker how many messages wait for the source.
+    async fn show_lag(&self) -> Result<(), BrokerError> {
+        let version = std::sync::Arc::clone(&self.orders.borrow().version);
+        let Some((_, source)) = version.source(&self.source) else {
+            return Ok(());
+        };
+        let Origin::JetStream { stream, subjects } = &source.origin else {
+            return Ok(());
+        };
+        let facts = self.broker.stream_facts(stream).await?;
+        let consumer = match &facts {
+            Some(_) => self.broker.consumer_facts(stream, &self.consumer_name()).await?,
+            None => None,
+        };
+        // One without an owner may be ours: where it may not be changed, nobody writes a name on it.
+        let own = |consumer: &ConsumerFacts| {
+            consumer
+                .owner
+                .as_ref()
+                .is_none_or(|owner| *owner == self.config.owner)
+        };
+        self.status.send_modify(|status| {
+            status.last_sequence = facts.as_ref().map(|facts| facts.last_sequence);
+            status.lag = facts.as_ref().and_then(|facts| {
+                let covers = covers(subjects, &facts.subjects);
+                waiting(
+                    status.checkpoint,
+                    covers,
+                    facts,
+                    consumer.as_ref().filter(|it| own(it)),
+                )
+            });
+        });
+        Ok(())
+    }
+}
+
+/// How many messages behind `checkpoint` wait for a source that nobody reads now; none where it cannot be known.
+/// `covers`: all messages of the stream are the source's.
+fn waiting(
+    checkpoint: u64,
+    covers: bool,
+    stream: &StreamFacts,
+    consumer: Option<&ConsumerFacts>,
+) -> Option<u64> {
+    if stream.last_sequence < checkpoint {
+        // Another history: all that it holds has still to be read.
+        return covers.then_some(stream.messages);
+    }
+    let gone = stream.first_sequence.saturating_sub(1);
+    let behind = stream.last_sequence.saturating_sub(checkpoint.max(gone));
+    if covers && stream.deleted == 0 {
+        return Some(behind);
+    }
+    match consumer {
+        // One that is ahead of the checkpoint (the database was restored) does not know what has to be read again.
+        Some(consumer) if consumer.ack_floor <= checkpoint => Some(consumer.pending + consumer.ack_pending),
+        _ => covers.then_some(behind),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lantern_broker::{Retention, StorageKind};
+
+    fn stream(first_sequence: u64, last_sequence: u64, deleted: u64) -> StreamFacts {
+        StreamFacts {
+            created_ns: 1,
+            first_sequence,
+            last_sequence,
+            first_time_ns: 1,
+            last_time_ns: 1,
+            cluster: None,
+            messages: last_sequence + 1 - first_sequence - deleted,
+            deleted,
+            subjects: vec!["ev.>".into()],
+            holds: None,
+            retention: Retention::Limits,
+            storage: StorageKind::File,
+            is_mirror: false,
+            has_sources: false,
+        }
+    }
+
+    fn consumer(ack_floor: u64, pending: u64, ack_pending: u64) -> ConsumerFacts {
+        ConsumerFacts {
+            pending,
+            ack_pending,
+            ack_floor,
+            delivered: ack_floor + ack_pending,
+            waiting: 0,
+            paused_until: None,
+            owner: None,
+            inactive_threshold: std::time::Duration::ZERO,
+            differences: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_waits_is_counted_by_the_stream_where_the_source_covers_it() {
+        assert_eq!(waiting(100, true, &stream(1, 150, 0), None), Some(50));
+        // An acknowledgement that was lost does not count.
+        assert_eq!(
+            waiting(150, true, &stream(1, 150, 0), Some(&consumer(140, 0, 10))),
+            Some(0)
+        );
+        // What is gone from the stream does not wait.
+        assert_eq!(waiting(100, true, &stream(121, 150, 0), None), Some(30));
+        // The stream was made again.
+        assert_eq!(waiting(100, true, &stream(1, 7, 0), None), Some(7));
+        assert_eq!(waiting(0, true, &stream(1, 0, 0), None), Some(0));
+    }
+
+    #[test]
+    fn elsewhere_the_consumer_counts_unless_it_is_ahead_of_the_database() {
+        let facts = stream(1, 150, 0);
+        assert_eq!(waiting(100, false, &facts, Some(&consumer(100, 20, 3))), Some(23));
+        assert_eq!(waiting(100, false, &facts, Some(&consumer(120, 20, 0))), None);
+        assert_eq!(waiting(100, false, &facts, None), None);
+        assert_eq!(
+            waiting(100, true, &stream(1, 150, 9), Some(&consumer(100, 41, 0))),
+            Some(41)
+        );
+        assert_eq!(waiting(100, true, &stream(1, 150, 9), None), Some(50), "at most");
+    }
+}

@@ -1,0 +1,527 @@
+//! One batch inside the open transaction: rows, dead letters, gaps, ledger, checkpoint. Nothing here begins or
+//! ends a transaction; the writer does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rusqlite::hooks::Action;
+use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, params, types::ToSqlOutput};
+
+use super::anchors;
+use super::commit::{Adopted, Anchor, Commit, Counts, Entry, Mark, OriginId, RowEffects, VersionId};
+use super::connection::is_refusal;
+use lantern_model::batch::{Outcome, Rejection, RejectionClass, Row, Timestamp, Value};
+use lantern_model::schema::OnConflict;
+
+/// Messages whose rows the database refused, with its reason.
+pub(super) type Refused = Vec<(u64, String)>;
+
+/// What a batch did.
+pub(super) struct Applied {
+    pub(super) counts: Counts,
+    /// Of each of the manifest's writes.
+    pub(super) effects: Vec<RowEffects>,
+    pub(super) refused: Refused,
+}
+
+/// Why it did nothing.
+pub(super) enum ApplyError {
+    /// The checkpoint is another one.
+    Stale(Option<u64>),
+    /// The database refused a row, and the transaction holds half of the batch.
+    Refused,
+    /// SQLite refused, and not because of the batch's rows.
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for ApplyError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Care {
+    /// As they come. When the database refuses one, the transaction has to be begun anew: a savepoint around each batch
+    /// would copy every page that it touches, and cost a tenth of the writer's time for what hardly ever happens.
+    None,
+    /// With a savepoint around each message, which finds the guilty ones: their messages become dead letters.
+    EachMessage,
+}
+
+/// Puts a batch into the open transaction.
+pub(super) fn apply(
+    connection: &Connection,
+    commit: &mut Commit,
+    now: Timestamp,
+    care: Care,
+) -> Result<Applied, ApplyError> {
+    let before = match read_checkpoint(connection, commit.origin)? {
+        Some((found, before)) if found.sequence == commit.after => before,
+        found => return Err(ApplyError::Stale(found.map(|(found, _)| found.sequence))),
+    };
+    let (effects, refused) = write_rows(connection, commit, care)?;
+    let mut counts = count(&commit.entries).with_effects(total(&effects));
+    for entry in &commit.entries {
+        if let Outcome::Reject(rejection) = &entry.outcome {
+            write_dead_letter(
+                connection,
+                commit.origin,
+                commit.plugin.version,
+                entry,
+                rejection,
+                now,
+            )?;
+        }
+    }
+    for gap in &commit.gaps {
+        counts.missing += gap.count();
+        write_gap(connection, commit.origin, gap, now)?;
+    }
+    write_ledger(connection, commit, counts, now)?;
+    let anchors = anchors::advance(&before, &commit.through, &commit.entries);
+    write_checkpoint(connection, commit.origin, &commit.through, &anchors, now)?;
+    Ok(Applied {
+        counts,
+        effects,
+        refused,
+    })
+}
+
+/// Returns what became of the rows of each write, and the messages that were refused.
+fn write_rows(
+    connection: &Connection,
+    commit: &mut Commit,
+    care: Care,
+) -> Result<(Vec<RowEffects>, Refused), ApplyError> {
+    let origin = commit.stamp;
+    if care == Care::EachMessage {
+        return Ok(write_with_care(
+            connection,
+            &commit.plugin,
+            origin,
+            &mut commit.entries,
+        )?);
+    }
+    let mut writes = Writes::prepare(connection, &commit.plugin)?;
+    for entry in &commit.entries {
+        writes.write_entry(origin, entry).map_err(|error| {
+            if is_refusal(&error) {
+                ApplyError::Refused
+            } else {
+                ApplyError::Sqlite(error)
+            }
+        })?;
+    }
+    Ok((writes.take_effects(), Vec::new()))
+}
+
+/// Writes rows with a savepoint around each message; rows that the database refuses make their message's outcome a
+/// rejection.
+///
+/// Returns what became of the rows of each write, and the messages that were refused.
+pub(super) fn write_with_care(
+    connection: &Connection,
+    plugin: &Adopted,
+    origin: OriginId,
+    entries: &mut [Entry],
+) -> Result<(Vec<RowEffects>, Refused), rusqlite::Error> {
+    let mut writes = Writes::prepare(connection, plugin)?;
+    let mut refused = Vec::new();
+    for entry in entries {
+        let reason = write_one(connection, &mut writes, origin, entry)?;
+        refused.extend(reason.map(|reason| (entry.delivery.sequence, reason)));
+    }
+    Ok((writes.take_effects(), refused))
+}
+
+/// Writes the rows of one message by itself, for a dead letter that is tried again. Rows that the database refuses make
+/// its outcome a rejection.
+pub(super) fn write_alone(
+    connection: &Connection,
+    plugin: &Adopted,
+    origin: OriginId,
+    entry: &mut Entry,
+) -> Result<RowEffects, rusqlite::Error> {
+    let mut writes = Writes::prepare(connection, plugin)?;
+    write_one(connection, &mut writes, origin, entry)?;
+    Ok(total(&writes.take_effects()))
+}
+
+/// What became of the rows of all writes together.
+pub(super) fn total(effects: &[RowEffects]) -> RowEffects {
+    let mut total = RowEffects::default();
+    for effects in effects {
+        total += *effects;
+    }
+    total
+}
+
+/// The prepared statements of a plugin's writes, which count what became of the rows.
+struct Writes<'a> {
+    connection: &'a Connection,
+    statements: Vec<CachedStatement<'a>>,
+    /// Rows that the connection updated, counted by a hook; none where no write of the plugin updates. The number of
+    /// changes that SQLite reports does not say whether an upsert inserted or updated.
+    updates: Option<Arc<AtomicU64>>,
+    effects: Vec<RowEffects>,
+}
+
+impl<'a> Writes<'a> {
+    fn prepare(connection: &'a Connection, plugin: &Adopted) -> Result<Self, rusqlite::Error> {
+        let statements = plugin
+            .statements
+            .iter()
+            .map(|text| connection.prepare_cached(text))
+            .collect::<Result<Vec<_>, _>>()?;
+        let writes = &plugin.manifest.writes;
+        let updates = writes
+            .iter()
+            .any(|write| matches!(write.on_conflict, OnConflict::Update(_)))
+            .then(Arc::<AtomicU64>::default);
+        if let Some(updates) = updates.clone() {
+            connection.update_hook(Some(move |action, _: &str, _: &str, _| {
+                if action == Action::SQLITE_UPDATE {
+                    updates.fetch_add(1, Ordering::Relaxed);
+                }
+            }))?;
+        }
+        Ok(Self {
+            connection,
+            effects: vec![RowEffects::default(); statements.len()],
+            statements,
+            updates,
+        })
+    }
+
+    fn take_effects(mut self) -> Vec<RowEffects> {
+        std::mem::take(&mut self.effects)
+    }
+
+    fn updated(&self) -> u64 {
+        self.updates
+            .as_ref()
+            .map_or(0, |updates| updates.load(Ordering::Relaxed))
+    }
+
+    fn write_entry(&mut self, origin: OriginId, entry: &Entry) -> Result<(), rusqlite::Error> {
+        let Outcome::Rows(rows) = &entry.outcome else {
+            return Ok(());
+        };
+        let sequence = to_sql(entry.delivery.sequence);
+        for (number, row) in (0_i64..).zip(rows) {
+            let before = self.updated();
+            let write = row.write as usize;
+            let changed = write_row(&mut self.statements[write], [origin.0, sequence, number], row)?;
+            let updated = self.updated() - before;
+            self.effects[write] += RowEffects {
+                inserted: changed.saturating_sub(updated),
+                updated,
+                present: u64::from(changed == 0),
+            };
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Writes<'_> {
+    fn drop(&mut self) {
+        if self.updates.is_some() {
+            // It fails only on another owner's connection, where it would have failed at the beginning.
+            drop(self.connection.update_hook(None::<fn(Action, &str, &str, i64)>));
+        }
+    }
+}
+
+/// Writes a message's rows inside a savepoint. Returns why the database refused them where it did: then the outcome is a
+/// rejection, and nothing of the message is written or counted.
+fn write_one(
+    connection: &Connection,
+    writes: &mut Writes<'_>,
+    origin: OriginId,
+    entry: &mut Entry,
+) -> Result<Option<String>, rusqlite::Error> {
+    connection.execute_batch("SAVEPOINT message")?;
+    let before = writes.effects.clone();
+    let refused = match writes.write_entry(origin, entry) {
+        Ok(()) => None,
+        Err(error) if is_refusal(&error) => {
+            connection.execute_batch("ROLLBACK TO message")?;
+            writes.effects = before;
+            let rejection = Rejection::new(RejectionClass::Constraint, &refusal_reason(&error));
+            let reason = rejection.reason.clone();
+            entry.outcome = Outcome::Reject(rejection);
+            Some(reason)
+        }
+        Err(error) => return Err(error),
+    };
+    connection.execute_batch("RELEASE message")?;
+    Ok(refused)
+}
+
+/// The reason of a dead letter whose rows the database refused. Rows are checked against their columns' types before
+/// they are written, so only a merged value can be of the wrong type: a sum outside the range of its column.
+fn refusal_reason(error: &rusqlite::Error) -> String {
+    let extended_code = error.sqlite_error().map(|error| error.extended_code);
+    if extended_code == Some(rusqlite::ffi::SQLITE_CONSTRAINT_DATATYPE) {
+        return format!(
+            "a sum is outside the range of its column (whole numbers: 64 bits; reals: finite): {error}"
+        );
+    }
+    error.to_string()
+}
+
+fn write_row(
+    statement: &mut CachedStatement<'_>,
+    stamp: [i64; 3],
+    row: &Row,
+) -> Result<u64, rusqlite::Error> {
+    for (parameter, stamp) in (1_usize..).zip(stamp) {
+        statement.raw_bind_parameter(parameter, stamp)?;
+    }
+    for (parameter, value) in (4_usize..).zip(&row.values) {
+        statement.raw_bind_parameter(parameter, bound(value)?)?;
+    }
+    statement.raw_execute().map(|changed| changed as u64)
+}
+
+/// `value` as SQLite stores it.
+pub(super) fn bound(value: &Value) -> rusqlite::Result<ToSqlOutput<'_>> {
+    match value {
+        Value::Null => rusqlite::types::Null.to_sql(),
+        Value::Boolean(yes) => Ok(ToSqlOutput::from(i64::from(*yes))),
+        Value::Integer(integer) | Value::Timestamp(Timestamp(integer)) => Ok(ToSqlOutput::from(*integer)),
+        Value::Real(real) => Ok(ToSqlOutput::from(*real)),
+        Value::Text(text) | Value::Json(text) => text.to_sql(),
+        Value::Blob(bytes) => bytes.to_sql(),
+    }
+}
+
+pub(super) fn count(entries: &[Entry]) -> Counts {
+    let mut counts = Counts {
+        messages: entries.len() as u64,
+        ..Counts::default()
+    };
+    for entry in entries {
+        match &entry.outcome {
+            Outcome::Rows(rows) if !rows.is_empty() => {
+                counts.projected += 1;
+                counts.rows += rows.len() as u64;
+            }
+            Outcome::Rows(_) | Outcome::Skip => counts.skipped += 1,
+            Outcome::Reject(_) => counts.dead += 1,
+        }
+    }
+    counts
+}
+
+pub(super) fn write_dead_letter(
+    connection: &Connection,
+    origin: OriginId,
+    version: VersionId,
+    entry: &Entry,
+    rejection: &Rejection,
+    now: Timestamp,
+) -> Result<(), rusqlite::Error> {
+    let headers = serde_json::to_string(&entry.delivery.headers)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    connection
+        .prepare_cached(
+            "INSERT INTO _lantern_dead_letter (origin, sequence, plugin_version, class, reason, subject,
+                 published_ns, headers, payload, attempts, state, first_at, last_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 1, 'open', ?10, ?10)",
+        )?
+        .execute(params![
+            origin.0,
+            to_sql(entry.delivery.sequence),
+            version.0,
+            rejection.class.as_str(),
+            rejection.reason,
+            entry.delivery.subject,
+            entry.delivery.published_ns,
+            headers,
+            &entry.delivery.payload[..],
+            now.0,
+        ])
+        .map(|_| ())
+}
+
+/// Records a gap; one that continues the last recorded gap of the origin makes that one longer, so that a stream
+/// which is trimmed all day does not fill the table.
+fn write_gap(
+    connection: &Connection,
+    origin: OriginId,
+    gap: &super::commit::Gap,
+    now: Timestamp,
+) -> Result<(), rusqlite::Error> {
+    let extended = connection
+        .prepare_cached(
+            "UPDATE _lantern_gap SET last_sequence = ?3, recorded_at = ?6
+             WHERE origin = ?1 AND last_sequence = ?2 - 1 AND exact = ?4 AND reason = ?5",
+        )?
+        .execute(params![
+            origin.0,
+            to_sql(gap.first),
+            to_sql(gap.last),
+            gap.exact,
+            gap.reason,
+            now.0
+        ])?;
+    if extended == 0 {
+        connection
+            .prepare_cached(
+                "INSERT INTO _lantern_gap (origin, first_sequence, last_sequence, exact, reason, recorded_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
+            .execute(params![
+                origin.0,
+                to_sql(gap.first),
+                to_sql(gap.last),
+                gap.exact,
+                gap.reason,
+                now.0
+            ])?;
+    }
+    Ok(())
+}
+
+/// Lengthens the last range of the origin when it is of the same version, and begins one otherwise.
+fn write_ledger(
+    connection: &Connection,
+    commit: &Commit,
+    counts: Counts,
+    now: Timestamp,
+) -> Result<(), rusqlite::Error> {
+    let last: Option<(i64, i64)> = connection
+        .prepare_cached(
+            "SELECT id, plugin_version FROM _lantern_ledger WHERE origin = ?1 ORDER BY first_sequence DESC LIMIT 1",
+        )?
+        .query_row([commit.origin.0], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let sums = [
+        counts.messages,
+        counts.projected,
+        counts.skipped,
+        counts.dead,
+        counts.missing,
+        counts.rows,
+        counts.changed,
+        counts.inserted,
+        counts.updated,
+    ]
+    .map(to_sql);
+    let [
+        messages,
+        projected,
+        skipped,
+        dead,
+        missing,
+        rows,
+        changed,
+        inserted,
+        updated,
+    ] = sums;
+    match last {
+        Some((id, version)) if version == commit.plugin.version.0 => connection
+            .prepare_cached(
+                "UPDATE _lantern_ledger SET last_sequence = ?2, messages = messages + ?3,
+                     projected = projected + ?4, skipped = skipped + ?5, dead = dead + ?6,
+                     missing = missing + ?7, rows = rows + ?8, changed = changed + ?9, last_at = ?10,
+                     inserted = inserted + ?11, updated = updated + ?12
+                 WHERE id = ?1",
+            )?
+            .execute(params![
+                id,
+                to_sql(commit.through.sequence),
+                messages,
+                projected,
+                skipped,
+                dead,
+                missing,
+                rows,
+                changed,
+                now.0,
+                inserted,
+                updated
+            ]),
+        _ => connection
+            .prepare_cached(
+                "INSERT INTO _lantern_ledger (origin, plugin_version, first_sequence, last_sequence, messages,
+                     projected, skipped, dead, missing, rows, changed, first_at, last_at, inserted, updated)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12, ?13, ?14)",
+            )?
+            .execute(params![
+                commit.origin.0,
+                commit.plugin.version.0,
+                to_sql(commit.after + 1),
+                to_sql(commit.through.sequence),
+                messages,
+                projected,
+                skipped,
+                dead,
+                missing,
+                rows,
+                changed,
+                now.0,
+                inserted,
+                updated
+            ]),
+    }
+    .map(|_| ())
+}
+
+/// The checkpoint of an origin with its anchors.
+fn read_checkpoint(
+    connection: &Connection,
+    origin: OriginId,
+) -> Result<Option<(Mark, Vec<Anchor>)>, rusqlite::Error> {
+    connection
+        .prepare_cached(
+            "SELECT sequence, published_ns, payload_sha256, anchors FROM _lantern_checkpoint WHERE origin = ?1",
+        )?
+        .query_row([origin.0], |row| {
+            let checkpoint = Mark {
+                sequence: row.get(0).map(from_sql)?,
+                published_ns: row.get(1)?,
+                payload_sha256: row.get(2)?,
+            };
+            let anchors = anchors::decode(row.get(3)?, &checkpoint, 3)?;
+            Ok((checkpoint, anchors))
+        })
+        .optional()
+}
+
+fn write_checkpoint(
+    connection: &Connection,
+    origin: OriginId,
+    mark: &Mark,
+    anchors: &[Anchor],
+    now: Timestamp,
+) -> Result<(), rusqlite::Error> {
+    connection
+        .prepare_cached(
+            "UPDATE _lantern_checkpoint SET sequence = ?2, published_ns = ?3, payload_sha256 = ?4, anchors = ?5,
+                 committed_at = ?6
+             WHERE origin = ?1",
+        )?
+        .execute(params![
+            origin.0,
+            to_sql(mark.sequence),
+            mark.published_ns,
+            mark.payload_sha256.as_ref().map(<[u8; 32]>::as_slice),
+            anchors::encode(anchors),
+            now.0
+        ])
+        .map(|_| ())
+}
+
+/// A count or a sequence as SQLite holds it. JetStream sequences stay far below 2^63.
+pub(super) fn to_sql(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The way back.
+pub(super) fn from_sql(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}

@@ -1,0 +1,351 @@
+//! What two versions made of the same messages, table by table: rows that are the same, changed, or only in one, found
+//! by the table's key. It reads two scratch databases side by side and holds no more than the examples that it shows.
+
+use rusqlite::Connection;
+
+use super::apply::from_sql;
+use super::commit::OriginId;
+use super::scratch::{Scratch, ScratchError};
+use super::shown::{ShownColumn, ShownRow, shown_row};
+use super::statement::{ORIGIN_COLUMNS, quote_text};
+use lantern_model::schema::{ColumnName, Table};
+
+/// Examples of each kind and table.
+const EXAMPLES: usize = 10;
+/// Bytes of a value after which an example is cut.
+const VALUE_BYTES: usize = 200;
+
+/// One table, as two versions filled it.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
+pub struct TableComparison {
+    /// Its name.
+    pub table: String,
+    /// The columns by which rows are taken for the same one; `_origin`, `_sequence` and `_row` where it has no key.
+    pub key: Vec<String>,
+    /// Rows that both made, with the same values.
+    pub same: u64,
+    /// Rows that both made, with other values.
+    pub changed: u64,
+    /// Rows that only the active version made.
+    pub only_old: u64,
+    /// Rows that only the candidate made.
+    pub only_new: u64,
+    /// The first of those that are not the same, some of each kind.
+    pub examples: Vec<RowExample>,
+}
+
+/// A row that is not the same.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
+pub struct RowExample {
+    /// The source of the message that wrote it last.
+    pub source: String,
+    /// That message's sequence.
+    pub sequence: u64,
+    /// As the active version made it; none where it did not.
+    #[schema(value_type = Option<Object>)]
+    pub old: Option<ShownRow>,
+    /// As the candidate made it; none where it did not.
+    #[schema(value_type = Option<Object>)]
+    pub new: Option<ShownRow>,
+}
+
+/// Compares all tables of two versions, or counts those of the candidate where nothing is active. Blocks.
+///
+/// # Errors
+/// See [`ScratchError`].
+pub fn compare(old: Option<&Scratch>, new: &Scratch) -> Result<Vec<TableComparison>, ScratchError> {
+    let connection = Connection::open_in_memory()?;
+    attach(&connection, new, "new")?;
+    if let Some(old) = old {
+        attach(&connection, old, "old")?;
+    }
+    let no_tables = Vec::new();
+    let old_tables = old.map_or(&no_tables, |old| &old.plugin.manifest.tables);
+    let mut compared = Vec::new();
+    for table in &new.plugin.manifest.tables {
+        let comparison = match old_tables.iter().find(|before| before.name == table.name) {
+            Some(before) => both(&connection, new, before, table)?,
+            None => one(&connection, new, table, "new")?,
+        };
+        compared.push(comparison);
+    }
+    for table in old_tables {
+        if !new
+            .plugin
+            .manifest
+            .tables
+            .iter()
+            .any(|after| after.name == table.name)
+        {
+            compared.push(one(&connection, new, table, "old")?);
+        }
+    }
+    Ok(compared)
+}
+
+fn attach(connection: &Connection, scratch: &Scratch, name: &str) -> Result<(), ScratchError> {
+    let path = scratch.file.0.display().to_string();
+    connection.execute(&format!("ATTACH DATABASE ?1 AS {name}"), [path])?;
+    Ok(())
+}
+
+/// The columns by which rows of two versions are taken for the same one.
+fn key(old: &Table, new: &Table) -> Vec<String> {
+    let names = |columns: &[ColumnName]| columns.iter().map(ToString::to_string).collect();
+    if !new.primary_key.is_empty() && old.primary_key == new.primary_key {
+        return names(&new.primary_key);
+    }
+    // Null is not equal to null, so that a key with nulls in it finds nothing.
+    let whole = |table: &Table, columns: &[ColumnName]| {
+        columns
+            .iter()
+            .all(|name| table.column(name).is_some_and(|column| !column.nullable))
+    };
+    let unique = new.indexes.iter().find(|index| {
+        index.unique
+            && old.indexes.contains(index)
+            && whole(old, &index.columns)
+            && whole(new, &index.columns)
+    });
+    match unique {
+        Some(index) => names(&index.columns),
+        None => ORIGIN_COLUMNS.map(str::to_owned).to_vec(),
+    }
+}
+
+/// A table that only one of them has, or that there is only one of.
+fn one(
+    connection: &Connection,
+    scratch: &Scratch,
+    table: &Table,
+    side: &str,
+) -> Result<TableComparison, ScratchError> {
+    let columns: Vec<ShownColumn> = table.columns.iter().map(ShownColumn::from).collect();
+    let quoted = quote_text(table.name.as_str());
+    let rows = count(connection, &format!("SELECT count(*) FROM {side}.{quoted}"))?;
+    let sql = format!(
+        "SELECT t._origin, t._sequence, {} FROM {side}.{quoted} AS t LIMIT {EXAMPLES}",
+        list("t", &columns)
+    );
+    let is_old = side == "old";
+    let examples = examples(connection, scratch, &sql, |row| {
+        let shown = Some(shown_row(row, 2, &columns, VALUE_BYTES)?);
+        Ok(if is_old { (shown, None) } else { (None, shown) })
+    })?;
+    Ok(TableComparison {
+        table: table.name.to_string(),
+        key: key(table, table),
+        same: 0,
+        changed: 0,
+        only_old: if is_old { rows } else { 0 },
+        only_new: if is_old { 0 } else { rows },
+        examples,
+    })
+}
+
+fn both(
+    connection: &Connection,
+    scratch: &Scratch,
+    old: &Table,
+    new: &Table,
+) -> Result<TableComparison, ScratchError> {
+    let key = key(old, new);
+    let (before, after): (Vec<ShownColumn>, Vec<ShownColumn>) = (
+        old.columns.iter().map(ShownColumn::from).collect(),
+        new.columns.iter().map(ShownColumn::from).collect(),
+    );
+    let table = quote_text(new.name.as_str());
+    let on: Vec<String> = key
+        .iter()
+        .map(|name| quote_text(name))
+        .map(|name| format!("x.{name} = y.{name}"))
+        .collect();
+    let on = on.join(" AND ");
+    let same = same(&before, &after);
+    let (matched, alike) = connection.query_row(
+        &format!(
+            "SELECT count(*), coalesce(sum({same}), 0) FROM old.{table} AS x JOIN new.{table} AS y ON {on}"
+        ),
+        [],
+        |row| Ok((row.get(0).map(from_sql)?, row.get(1).map(from_sql)?)),
+    )?;
+    let total = |side: &str| count(connection, &format!("SELECT count(*) FROM {side}.{table}"));
+    let mut shown = examples(
+        connection,
+        scratch,
+        &format!(
+            "SELECT y._origin, y._sequence, {}, {} FROM old.{table} AS x JOIN new.{table} AS y ON {on}
+             WHERE NOT ({same}) LIMIT {EXAMPLES}",
+            list("x", &before),
+            list("y", &after)
+        ),
+        |row| {
+            let old = shown_row(row, 2, &before, VALUE_BYTES)?;
+            let new = shown_row(row, 2 + before.len(), &after, VALUE_BYTES)?;
+            Ok((Some(old), Some(new)))
+        },
+    )?;
+    for (side, other, columns) in [("old", "new", &before), ("new", "old", &after)] {
+        let sql = format!(
+            "SELECT x._origin, x._sequence, {} FROM {side}.{table} AS x
+             WHERE NOT EXISTS (SELECT 1 FROM {other}.{table} AS y WHERE {on}) LIMIT {EXAMPLES}",
+            list("x", columns)
+        );
+        shown.extend(examples(connection, scratch, &sql, |row| {
+            let shown = Some(shown_row(row, 2, columns, VALUE_BYTES)?);
+            Ok(if side == "old" {
+                (shown, None)
+            } else {
+                (None, shown)
+            })
+        })?);
+    }
+    Ok(TableComparison {
+        table: new.name.to_string(),
+        key,
+        same: alike,
+        changed: matched.saturating_sub(alike),
+        only_old: total("old")?.saturating_sub(matched),
+        only_new: total("new")?.saturating_sub(matched),
+        examples: shown,
+    })
+}
+
+/// The condition under which a row of one is the same as that of the other. A column that one of them does not have is
+/// null there, as it would be in a table that has grown.
+fn same(before: &[ShownColumn], after: &[ShownColumn]) -> String {
+    let has = |columns: &[ShownColumn], name: &str| columns.iter().any(|column| column.name == name);
+    let mut conditions: Vec<String> = Vec::new();
+    for column in before {
+        let name = quote_text(&column.name);
+        conditions.push(if has(after, &column.name) {
+            format!("x.{name} IS y.{name}")
+        } else {
+            format!("x.{name} IS NULL")
+        });
+    }
+    for column in after.iter().filter(|column| !has(before, &column.name)) {
+        conditions.push(format!("y.{} IS NULL", quote_text(&column.name)));
+    }
+    conditions.join(" AND ")
+}
+
+fn list(alias: &str, columns: &[ShownColumn]) -> String {
+    let names: Vec<String> = columns
+        .iter()
+        .map(|column| format!("{alias}.{}", quote_text(&column.name)))
+        .collect();
+    names.join(", ")
+}
+
+fn count(connection: &Connection, sql: &str) -> Result<u64, ScratchError> {
+    Ok(connection.query_row(sql, [], |row| row.get(0).map(from_sql))?)
+}
+
+type OldAndNew = (Option<ShownRow>, Option<ShownRow>);
+
+fn examples(
+    connection: &Connection,
+    scratch: &Scratch,
+    sql: &str,
+    mut rows: impl FnMut(&rusqlite::Row<'_>) -> Result<OldAndNew, rusqlite::Error>,
+) -> Result<Vec<RowExample>, ScratchError> {
+    let mut statement = connection.prepare(sql)?;
+    let found = statement.query_map([], |row| {
+        let (old, new) = rows(row)?;
+        Ok(RowExample {
+            source: scratch.source_of(OriginId(row.get(0)?)),
+            sequence: row.get(1).map(from_sql)?,
+            old,
+            new,
+        })
+    })?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{adoption, entry, note, order, orders};
+    use crate::{Config, Store};
+    use lantern_model::batch::Outcome;
+    use lantern_model::schema::Manifest;
+
+    async fn scratch(store: &Store, manifest: Manifest) -> Scratch {
+        let sources = vec!["orders".to_owned()];
+        store.scratch(adoption(manifest), sources).await.unwrap()
+    }
+
+    fn fill(scratch: &mut Scratch, outcomes: Vec<Outcome>) {
+        let entries = (1..)
+            .zip(outcomes)
+            .map(|(sequence, outcome)| entry(sequence, outcome));
+        scratch.apply("orders", entries.collect()).unwrap();
+    }
+
+    fn numbers(table: &TableComparison) -> [u64; 4] {
+        [table.same, table.changed, table.only_old, table.only_new]
+    }
+
+    #[tokio::test]
+    async fn rows_are_compared_by_their_key_and_without_one_by_their_message() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(Config::new(dir.path())).await.unwrap();
+        let (mut old, mut new) = (scratch(&store, orders()).await, scratch(&store, orders()).await);
+        // The same order from another message is the same row; the same note is not.
+        fill(
+            &mut old,
+            vec![order("a", 1), order("b", 2), order("c", 3), note(7), note(8)],
+        );
+        fill(
+            &mut new,
+            vec![
+                order("b", 2),
+                order("a", 10),
+                order("d", 4),
+                note(7),
+                Outcome::Skip,
+                note(8),
+            ],
+        );
+        let compared = compare(Some(&old), &new).unwrap();
+        assert_eq!(compared[0].key, ["id"]);
+        assert_eq!(numbers(&compared[0]), [1, 1, 1, 1]);
+        assert_eq!(compared[1].key, ORIGIN_COLUMNS);
+        assert_eq!(numbers(&compared[1]), [1, 0, 1, 1]);
+        let changed = &compared[0].examples[0];
+        assert_eq!((changed.source.as_str(), changed.sequence), ("orders", 2));
+        assert_eq!(changed.old.as_ref().unwrap().get("total"), Some("1"));
+        assert_eq!(changed.new.as_ref().unwrap().get("total"), Some("10"));
+        assert_eq!(new.counts().skipped, 1);
+        let alone = compare(None, &new).unwrap();
+        assert_eq!(numbers(&alone[0]), [0, 0, 0, 3]);
+        let folder = dir.path().join("scratch");
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2);
+        drop((old, new));
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn what_the_database_refuses_is_counted_and_a_batch_that_cannot_be_stored_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(Config::new(dir.path())).await.unwrap();
+        let mut one = scratch(&store, orders()).await;
+        fill(&mut one, vec![order("a", 1), order("a", 2)]);
+        assert_eq!((one.counts().projected, one.counts().dead), (1, 1));
+        let rejects = one.rejects().unwrap();
+        assert_eq!(
+            (rejects[0].class.as_str(), rejects[0].messages),
+            ("constraint", 1)
+        );
+        assert_eq!(rejects[0].examples[0].sequence, 2);
+        one.connection.pragma_update(None, "max_page_count", 1).unwrap();
+        let many = (3..20_000).map(|sequence| entry(sequence, note(1))).collect();
+        let full = one.apply("orders", many).unwrap_err();
+        assert!(matches!(full, ScratchError::Full), "{full:?}");
+        assert_eq!(one.counts().messages, 2);
+        assert_eq!(numbers(&compare(None, &one).unwrap()[1]), [0; 4]);
+        store.close().await;
+    }
+}

@@ -1,0 +1,602 @@
+//! Stored rows against the rows that their messages give: which messages there are to project again, and in what the
+//! stored rows differ from the result. It reads through a connection that can only read; projecting is for others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use rusqlite::types::Value as Stored;
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::apply::{from_sql, to_sql};
+use super::check::{self, CheckError};
+use super::commit::{Counts, Mark, OriginId};
+use super::provenance::counts;
+use super::scratch::{Scratch, ScratchError};
+use super::statement::quote_text;
+use lantern_model::batch::{Row, Timestamp, Value, clean_text};
+use lantern_model::schema::description::{RoleWord, TableDescription};
+use lantern_model::schema::{ColumnName, Manifest, OnConflict};
+
+/// Differences that are described one by one; the others are counted.
+const DIFFERENCES_SHOWN: usize = 20;
+/// Bytes of a value after which a description cuts it.
+const VALUE_BYTES: usize = 80;
+/// Microseconds of a day.
+const DAY_US: i64 = 24 * 60 * 60 * 1_000_000;
+
+/// A plugin, as the database knows it.
+#[derive(Clone, Debug)]
+pub struct DeepPlugin {
+    /// Its name.
+    pub name: String,
+    /// The operator's settings for it (JSON).
+    pub settings: String,
+    /// Its tables.
+    pub tables: Vec<DeepTable>,
+    /// Each history of each of its sources.
+    pub sources: Vec<DeepSource>,
+    /// Whether any dead letter was resolved later, out of the order of its stream.
+    pub resolved: bool,
+}
+
+/// A table of a plugin.
+#[derive(Clone, Debug)]
+pub struct DeepTable {
+    /// Its name.
+    pub name: String,
+    /// Whether writes change rows that are there already.
+    pub merges: bool,
+    /// Rows that were removed because of their age.
+    pub expired: u64,
+    description: TableDescription,
+}
+
+/// One history of a source.
+#[derive(Clone, Debug)]
+pub struct DeepSource {
+    /// Its number in the database.
+    pub origin: OriginId,
+    /// The source's name.
+    pub source: String,
+    /// Which of its histories.
+    pub epoch: u64,
+    /// Whether that is the present one.
+    pub present: bool,
+    /// The stream; none for core NATS.
+    pub stream: Option<String>,
+    /// When the broker said that the stream was created.
+    pub stream_created_ns: Option<i64>,
+    /// The last message that took effect.
+    pub checkpoint: Mark,
+    /// The ledger, in order.
+    pub ranges: Vec<DeepRange>,
+}
+
+/// Messages that one version handled.
+#[derive(Clone, Debug)]
+pub struct DeepRange {
+    /// The version's digest.
+    pub digest: String,
+    /// The first sequence.
+    pub first: u64,
+    /// The last one.
+    pub last: u64,
+    /// What the ledger counts.
+    pub counts: Counts,
+}
+
+/// What plugins there are and what they have handled.
+///
+/// # Errors
+/// As for [`check::check`].
+pub fn survey(path: &Path) -> Result<Vec<DeepPlugin>, CheckError> {
+    let connection = check::open(path)?;
+    // One snapshot for all of it.
+    connection.execute_batch("BEGIN")?;
+    let names: Vec<String> = connection
+        .prepare("SELECT DISTINCT plugin FROM _lantern_table ORDER BY plugin")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    names.into_iter().map(|name| plugin(&connection, name)).collect()
+}
+
+fn plugin(connection: &Connection, name: String) -> Result<DeepPlugin, CheckError> {
+    let settings: Option<String> = connection
+        .query_row(
+            "SELECT settings FROM _lantern_installation WHERE plugin = ?1",
+            [&name],
+            |row| row.get(0),
+        )
+        .optional()?;
+    let resolved = connection.query_row(
+        "SELECT EXISTS (SELECT 1 FROM _lantern_dead_letter d JOIN _lantern_origin o ON o.id = d.origin
+             WHERE o.plugin = ?1 AND d.state = 'resolved')",
+        [&name],
+        |row| row.get(0),
+    )?;
+    Ok(DeepPlugin {
+        settings: settings.unwrap_or_else(|| "{}".to_owned()),
+        tables: tables(connection, &name)?,
+        sources: sources(connection, &name)?,
+        resolved,
+        name,
+    })
+}
+
+fn tables(connection: &Connection, plugin: &str) -> Result<Vec<DeepTable>, rusqlite::Error> {
+    let mut statement = connection.prepare(
+        "SELECT t.name, t.updates, t.rows_expired, t.description FROM _lantern_table t
+         JOIN sqlite_schema s ON s.type = 'table' AND s.name = t.name WHERE t.plugin = ?1 ORDER BY t.name",
+    )?;
+    let found = statement.query_map([plugin], |row| {
+        let description: String = row.get(3)?;
+        let description = serde_json::from_str(&description).map_err(|error| {
+            rusqlite::Error::FromSqlConversionFailure(3, rusqlite::types::Type::Text, Box::new(error))
+        })?;
+        Ok(DeepTable {
+            name: row.get(0)?,
+            merges: row.get(1)?,
+            expired: row.get(2).map(from_sql)?,
+            description,
+        })
+    })?;
+    found.collect()
+}
+
+fn sources(connection: &Connection, plugin: &str) -> Result<Vec<DeepSource>, rusqlite::Error> {
+    let mut statement = connection.prepare(
+        "SELECT o.id, o.source, o.epoch, o.stream, o.stream_created_ns,
+                o.epoch = (SELECT max(epoch) FROM _lantern_origin p
+                           WHERE p.plugin = o.plugin AND p.source = o.source),
+                c.sequence, c.published_ns, c.payload_sha256
+         FROM _lantern_origin o JOIN _lantern_checkpoint c ON c.origin = o.id
+         WHERE o.plugin = ?1 ORDER BY o.source, o.epoch",
+    )?;
+    let found = statement.query_map([plugin], |row| {
+        let digest: Option<Vec<u8>> = row.get(8)?;
+        Ok(DeepSource {
+            origin: OriginId(row.get(0)?),
+            source: row.get(1)?,
+            epoch: row.get(2).map(from_sql)?,
+            stream: row.get(3)?,
+            stream_created_ns: row.get(4)?,
+            present: row.get(5)?,
+            checkpoint: Mark {
+                sequence: row.get(6).map(from_sql)?,
+                published_ns: row.get(7)?,
+                payload_sha256: digest.and_then(|digest| digest.try_into().ok()),
+            },
+            ranges: Vec::new(),
+        })
+    })?;
+    let mut sources: Vec<DeepSource> = found.collect::<Result<_, _>>()?;
+    let mut ranges = connection.prepare(
+        "SELECT p.digest, l.first_sequence, l.last_sequence, l.messages, l.projected, l.skipped, l.dead, l.missing,
+                l.rows, l.changed, l.inserted, l.updated
+         FROM _lantern_ledger l JOIN _lantern_plugin p ON p.id = l.plugin_version
+         WHERE l.origin = ?1 ORDER BY l.first_sequence",
+    )?;
+    for source in &mut sources {
+        let found = ranges.query_map([source.origin.0], |row| {
+            Ok(DeepRange {
+                digest: row.get(0)?,
+                first: row.get(1).map(from_sql)?,
+                last: row.get(2).map(from_sql)?,
+                counts: counts(row, 3)?,
+            })
+        })?;
+        source.ranges = found.collect::<Result<_, _>>()?;
+    }
+    Ok(sources)
+}
+
+/// What became of a message that was a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LetterState {
+    /// It is a dead letter still, or was given up: it has no rows.
+    Dead,
+    /// The version with this digest projected it later.
+    ResolvedBy(String),
+}
+
+/// The rows that a message gives.
+pub struct Expected<'a> {
+    /// The message's sequence.
+    pub sequence: u64,
+    /// What the version that made the rows declares.
+    pub manifest: &'a Manifest,
+    /// The rows.
+    pub rows: &'a [Row],
+}
+
+/// What the comparison has found.
+#[derive(Clone, Debug, Default)]
+pub struct Compared {
+    /// Rows that are stored as their messages give them.
+    pub same: u64,
+    /// Rows of messages whose key another message has taken before.
+    pub present: u64,
+    /// Rows that are not there because of their age.
+    pub expired: u64,
+    /// Stored rows of messages that are not in the stream any more.
+    pub without_message: u64,
+    /// How many differences there are.
+    pub differing: u64,
+    /// The first of them, in sentences.
+    pub differences: Vec<String>,
+}
+
+impl Compared {
+    fn differs(&mut self, words: impl FnOnce() -> String) {
+        self.differing += 1;
+        if self.differences.len() < DIFFERENCES_SHOWN {
+            self.differences.push(words());
+        }
+    }
+}
+
+/// Compares the rows of one plugin. Its methods block.
+pub struct Comparer {
+    connection: Connection,
+    path: PathBuf,
+    tables: Vec<DeepTable>,
+}
+
+type Place = (u64, u64);
+
+impl Comparer {
+    /// Opens the database for the rows of a plugin.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn open(path: &Path, plugin: &DeepPlugin) -> Result<Self, CheckError> {
+        Ok(Self {
+            connection: check::open(path)?,
+            path: path.to_owned(),
+            tables: plugin.tables.clone(),
+        })
+    }
+
+    /// The messages of a stretch that are or were dead letters.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn letters(
+        &self,
+        origin: OriginId,
+        first: u64,
+        last: u64,
+    ) -> Result<BTreeMap<u64, LetterState>, CheckError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT d.sequence, CASE d.state WHEN 'resolved' THEN p.digest END
+             FROM _lantern_dead_letter d LEFT JOIN _lantern_plugin p ON p.id = d.resolved_by
+             WHERE d.origin = ?1 AND d.sequence BETWEEN ?2 AND ?3",
+        )?;
+        let found = statement.query_map(params![origin.0, to_sql(first), to_sql(last)], |row| {
+            let state = match row.get(1)? {
+                Some(digest) => LetterState::ResolvedBy(digest),
+                None => LetterState::Dead,
+            };
+            Ok((row.get(0).map(from_sql)?, state))
+        })?;
+        Ok(found.collect::<Result<_, _>>()?)
+    }
+
+    /// Compares the stored rows of a stretch with what its messages give, in tables whose writes do not update rows.
+    /// `read` are the messages of the stretch that were read; `expected` has the rows of those that give some. Rows of
+    /// other sequences cannot be compared.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn compare(
+        &self,
+        origin: OriginId,
+        (first, last): (u64, u64),
+        read: &BTreeSet<u64>,
+        expected: &[Expected<'_>],
+        found: &mut Compared,
+    ) -> Result<(), CheckError> {
+        for table in self.tables.iter().filter(|table| !table.merges) {
+            let mut stored = self.stored(table, origin, first, last)?;
+            for message in expected {
+                for (number, row) in (0_u64..).zip(message.rows) {
+                    let Some(write) = message.manifest.writes.get(row.write as usize) else {
+                        continue;
+                    };
+                    if message.manifest.table_of(write).name.as_str() != table.name {
+                        continue;
+                    }
+                    let wanted = table.wanted(message.manifest, row);
+                    let place = (message.sequence, number);
+                    match stored.remove(&place) {
+                        Some(there) => table.compare(place, &there, &wanted, found),
+                        None => self.absent(table, message.manifest, row, place, &wanted, found)?,
+                    }
+                }
+            }
+            for (sequence, number) in stored.into_keys() {
+                if read.contains(&sequence) {
+                    found.differs(|| {
+                        format!(
+                            "table {}: row {number} of message {sequence} is stored, and the message does not give it",
+                            table.name
+                        )
+                    });
+                } else {
+                    found.without_message += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn stored(
+        &self,
+        table: &DeepTable,
+        origin: OriginId,
+        first: u64,
+        last: u64,
+    ) -> Result<BTreeMap<Place, Vec<Stored>>, CheckError> {
+        let columns = table.columns();
+        let list: Vec<String> = columns
+            .iter()
+            .map(|column| format!(", {}", quote_text(column)))
+            .collect();
+        let mut statement = self.connection.prepare_cached(&format!(
+            "SELECT _sequence, _row{} FROM {} WHERE _origin = ?1 AND _sequence BETWEEN ?2 AND ?3",
+            list.concat(),
+            quote_text(&table.name)
+        ))?;
+        let found = statement.query_map(params![origin.0, to_sql(first), to_sql(last)], |row| {
+            let place = (row.get(0).map(from_sql)?, row.get(1).map(from_sql)?);
+            let values = (0..columns.len()).map(|column| row.get(2 + column));
+            Ok((place, values.collect::<Result<Vec<Stored>, _>>()?))
+        })?;
+        Ok(found.collect::<Result<_, _>>()?)
+    }
+
+    /// A row that its message gives is not stored: because another one has taken its key, because of its age, or without
+    /// a good reason.
+    fn absent(
+        &self,
+        table: &DeepTable,
+        manifest: &Manifest,
+        row: &Row,
+        (sequence, number): Place,
+        wanted: &[Stored],
+        found: &mut Compared,
+    ) -> Result<(), CheckError> {
+        let write = &manifest.writes[row.write as usize];
+        if write.on_conflict == OnConflict::Ignore {
+            let declared = manifest.table_of(write);
+            let unique = declared.indexes.iter().filter(|index| index.unique);
+            let keys = std::iter::once(&declared.primary_key).chain(unique.map(|index| &index.columns));
+            for key in keys.filter(|key| !key.is_empty()) {
+                if self.has_key(table, key, wanted)? {
+                    found.present += 1;
+                    return Ok(());
+                }
+            }
+        }
+        if table.is_too_old(wanted) {
+            found.expired += 1;
+            return Ok(());
+        }
+        found.differs(|| {
+            format!(
+                "table {}: row {number} of message {sequence} is missing",
+                table.name
+            )
+        });
+        Ok(())
+    }
+
+    fn has_key(&self, table: &DeepTable, key: &[ColumnName], wanted: &[Stored]) -> Result<bool, CheckError> {
+        let columns = table.columns();
+        let (mut conditions, mut values) = (Vec::new(), Vec::new());
+        for name in key {
+            let Some(position) = columns.iter().position(|column| *column == name.as_str()) else {
+                return Ok(false);
+            };
+            values.push(wanted[position].clone());
+            conditions.push(format!("{} = ?{}", quote_text(name.as_str()), values.len()));
+        }
+        let sql = format!(
+            "SELECT EXISTS (SELECT 1 FROM {} WHERE {})",
+            quote_text(&table.name),
+            conditions.join(" AND ")
+        );
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        Ok(statement.query_row(rusqlite::params_from_iter(values), |row| row.get(0))?)
+    }
+
+    /// Compares the tables whose writes update rows with those that the whole history gives, by their keys. Rows that
+    /// messages after `through` have written are left out.
+    ///
+    /// # Errors
+    /// When a database cannot be read.
+    pub fn compare_whole(
+        &self,
+        scratch: &Scratch,
+        through: u64,
+        found: &mut Compared,
+    ) -> Result<(), ScratchError> {
+        let connection = check::open(&self.path)?;
+        let file = scratch.file.0.display().to_string();
+        connection.execute("ATTACH DATABASE ?1 AS scratch", [file])?;
+        for table in self.tables.iter().filter(|table| table.merges) {
+            compare_whole(&connection, table, through, found)?;
+        }
+        Ok(())
+    }
+}
+
+fn compare_whole(
+    connection: &Connection,
+    table: &DeepTable,
+    through: u64,
+    found: &mut Compared,
+) -> Result<(), ScratchError> {
+    let mut key = table.key();
+    if key.is_empty() {
+        key = vec!["_sequence", "_row"];
+    }
+    let quoted = quote_text(&table.name);
+    let on: Vec<String> = key
+        .iter()
+        .map(|column| quote_text(column))
+        .map(|column| format!("x.{column} IS y.{column}"))
+        .collect();
+    let on = on.join(" AND ");
+    let exists = "SELECT EXISTS (SELECT 1 FROM scratch.sqlite_schema WHERE type = 'table' AND name = ?1)";
+    if !connection.query_row(exists, [&table.name], |row| row.get::<_, bool>(0))? {
+        return Ok(());
+    }
+    let known: BTreeSet<String> = connection
+        .prepare("SELECT name FROM pragma_table_info(?1, 'scratch')")?
+        .query_map([&table.name], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let same: Vec<String> = ["_sequence", "_row"]
+        .into_iter()
+        .chain(table.columns())
+        .filter(|column| known.contains(*column))
+        .map(quote_text)
+        .map(|column| format!("x.{column} IS y.{column}"))
+        .collect();
+    let same = same.join(" AND ");
+    let shown: Vec<String> = key
+        .iter()
+        .map(|column| format!("coalesce(quote({{}}.{}), 'NULL')", quote_text(column)))
+        .collect();
+    let key_of = |alias: &str| shown.join(" || ', ' || ").replace("{}", alias);
+    let alike: u64 = connection.query_row(
+        &format!("SELECT count(*) FROM main.{quoted} x JOIN scratch.{quoted} y ON {on} WHERE {same}"),
+        [],
+        |row| row.get(0).map(from_sql),
+    )?;
+    found.same += alike;
+    for (sql, what) in [
+        (
+            format!(
+                "SELECT {} FROM main.{quoted} x JOIN scratch.{quoted} y ON {on}
+                 WHERE x._sequence <= ?1 AND NOT ({same})",
+                key_of("x")
+            ),
+            "holds other values than the messages give",
+        ),
+        (
+            format!(
+                "SELECT {} FROM main.{quoted} x WHERE x._sequence <= ?1
+                     AND NOT EXISTS (SELECT 1 FROM scratch.{quoted} y WHERE {on})",
+                key_of("x")
+            ),
+            "is stored, and no message gives it",
+        ),
+        (
+            format!(
+                "SELECT {} FROM scratch.{quoted} y
+                 WHERE ?1 >= 0 AND NOT EXISTS (SELECT 1 FROM main.{quoted} x WHERE {on})",
+                key_of("y")
+            ),
+            "is missing",
+        ),
+    ] {
+        let mut statement = connection.prepare(&sql)?;
+        let mut rows = statement.query([to_sql(through)])?;
+        while let Some(row) = rows.next()? {
+            let key: String = row.get(0)?;
+            found.differs(|| {
+                let key = clean_text(&key, VALUE_BYTES);
+                format!("table {}: the row with the key ({key}) {what}", table.name)
+            });
+        }
+    }
+    Ok(())
+}
+
+impl DeepTable {
+    fn columns(&self) -> Vec<&str> {
+        let columns = self.description.columns.iter();
+        columns.map(|column| column.name.as_str()).collect()
+    }
+
+    /// The columns of the primary key, or else of a unique index.
+    fn key(&self) -> Vec<&str> {
+        let unique = self.description.indexes.iter().find(|index| index.unique);
+        let key = match (self.description.primary_key.as_slice(), unique) {
+            ([], Some(index)) => &index.columns,
+            _ => &self.description.primary_key,
+        };
+        key.iter().map(String::as_str).collect()
+    }
+
+    /// The values that a row has when it is stored, in the order of the table's columns.
+    fn wanted(&self, manifest: &Manifest, row: &Row) -> Vec<Stored> {
+        let write = &manifest.writes[row.write as usize];
+        let declared = manifest.table_of(write);
+        let columns = self.columns();
+        let mut values = vec![Stored::Null; columns.len()];
+        for (value, &column) in row.values.iter().zip(&write.columns) {
+            let name = declared.columns[column].name.as_str();
+            if let Some(position) = columns.iter().position(|column| *column == name) {
+                values[position] = stored(value);
+            }
+        }
+        values
+    }
+
+    fn compare(&self, (sequence, number): Place, there: &[Stored], wanted: &[Stored], found: &mut Compared) {
+        let differing = there
+            .iter()
+            .zip(wanted)
+            .position(|(there, wanted)| there != wanted);
+        let Some(position) = differing else {
+            found.same += 1;
+            return;
+        };
+        found.differs(|| {
+            format!(
+                "table {}, row {number} of message {sequence}: column {} is {}, and the message gives {}",
+                self.name,
+                self.description.columns[position].name,
+                shown(&there[position]),
+                shown(&wanted[position])
+            )
+        });
+    }
+
+    /// Whether the table does not keep a row any longer.
+    fn is_too_old(&self, wanted: &[Stored]) -> bool {
+        let time = self
+            .description
+            .columns
+            .iter()
+            .position(|column| column.role == Some(RoleWord::Time));
+        let (Some(days), Some(time)) = (self.description.retention_days, time) else {
+            return false;
+        };
+        let before = Timestamp::now().0.saturating_sub(i64::from(days) * DAY_US);
+        matches!(wanted[time], Stored::Integer(at) if at < before)
+    }
+}
+
+fn stored(value: &Value) -> Stored {
+    match value {
+        Value::Null => Stored::Null,
+        Value::Boolean(yes) => Stored::Integer(i64::from(*yes)),
+        Value::Integer(integer) | Value::Timestamp(Timestamp(integer)) => Stored::Integer(*integer),
+        Value::Real(real) => Stored::Real(*real),
+        Value::Text(text) | Value::Json(text) => Stored::Text(text.clone()),
+        Value::Blob(bytes) => Stored::Blob(bytes.clone()),
+    }
+}
+
+fn shown(value: &Stored) -> String {
+    match value {
+        Stored::Null => "null".to_owned(),
+        Stored::Integer(integer) => integer.to_string(),
+        Stored::Real(real) => real.to_string(),
+        Stored::Text(text) => format!("{:?}", clean_text(text, VALUE_BYTES)),
+        Stored::Blob(bytes) => format!("{} bytes", bytes.len()),
+    }
+}

@@ -1,0 +1,451 @@
+//! What is wanted of each plugin: which version runs, which one before it, whether it is paused, and what the operator
+//! has set. Each function is one transaction on the write connection.
+
+use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
+
+use super::apply::{from_sql, to_sql};
+use super::catalog::{Adoption, CatalogError, adopt_in};
+use super::commit::{Adopted, VersionId};
+use super::consumers::{AbandonedConsumer, abandon};
+use super::statement::quote_text;
+use super::{AdoptError, CommitError, Store};
+use lantern_model::batch::Timestamp;
+use lantern_model::schema::ManifestDescription;
+
+/// A version that is to be known, without running yet.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// What it declares, its digest, its contract, and now.
+    pub adoption: Adoption,
+    /// Size of its component.
+    pub component_bytes: u64,
+    /// Where it came from, in words: a file of the plugin directory, or who has sent it.
+    pub came_from: String,
+    /// What it says of itself.
+    pub description: ManifestDescription,
+}
+
+/// One version of one plugin, as the database knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionRecord {
+    /// Its number in this database.
+    pub id: VersionId,
+    /// The plugin's name.
+    pub plugin: String,
+    /// The version that it says it is.
+    pub version: String,
+    /// `sha256:` and 64 hex digits.
+    pub digest: String,
+    /// The contract's version.
+    pub contract: String,
+    /// When it was first seen.
+    pub loaded_at: Timestamp,
+    /// When it last began to run; none where it never did.
+    pub activated_at: Option<Timestamp>,
+    /// Size of its component; none for versions older than the store of components.
+    pub component_bytes: Option<u64>,
+    /// Where it came from, in words.
+    pub came_from: Option<String>,
+    /// Why it cannot run, where that is so.
+    pub failed: Option<String>,
+    /// What it said of itself; none where that was not kept.
+    pub description: Option<ManifestDescription>,
+}
+
+/// What is wanted of one plugin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installation {
+    /// The plugin's name.
+    pub plugin: String,
+    /// The version that runs, or would if it were not paused.
+    pub active: Option<VersionId>,
+    /// The one before it.
+    pub previous: Option<VersionId>,
+    /// Why it is paused; none while it is not.
+    pub paused: Option<String>,
+    /// What the operator has set, as JSON.
+    pub settings: String,
+    /// All its versions, in the order of arrival.
+    pub versions: Vec<VersionRecord>,
+}
+
+impl Installation {
+    /// The version with this number.
+    pub fn version(&self, id: VersionId) -> Option<&VersionRecord> {
+        self.versions.iter().find(|version| version.id == id)
+    }
+}
+
+/// How a version becomes the one that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// It is activated: its tables have to fit, whether or not it has run before.
+    Forward,
+    /// It is rolled back to: nullable columns that have come since stay in the tables, and new rows have no value there.
+    Back,
+}
+
+impl Store {
+    /// Makes a version known; nothing of it runs.
+    ///
+    /// # Errors
+    /// [`CommitError::Unavailable`] and [`CommitError::Closed`], here and below.
+    pub async fn install(&self, arrival: Arrival) -> Result<(), CommitError> {
+        self.call(move |connection| install(connection, &arrival)).await
+    }
+
+    /// Makes a version the one that runs, and its tables what it declares, in one transaction.
+    ///
+    /// # Errors
+    /// See [`AdoptError`]; nothing has changed then.
+    pub async fn activate(&self, adoption: Adoption, way: Way) -> Result<Adopted, AdoptError> {
+        self.call_catalog(move |connection| activate(connection, &adoption, way))
+            .await
+    }
+
+    /// Notes why a version cannot run, or that it can (`None`).
+    ///
+    /// # Errors
+    /// As for [`Store::install`].
+    pub async fn note_failed(
+        &self,
+        plugin: &str,
+        digest: &str,
+        reason: Option<&str>,
+    ) -> Result<(), CommitError> {
+        let [plugin, digest] = [plugin, digest].map(str::to_owned);
+        let reason = reason.map(str::to_owned);
+        self.call(move |connection| set_failed(connection, &plugin, &digest, reason.as_deref()))
+            .await
+    }
+
+    /// Pauses a plugin for a reason, or lets it go on (`None`).
+    ///
+    /// # Errors
+    /// As for [`Store::install`].
+    pub async fn set_paused(&self, plugin: &str, reason: Option<String>) -> Result<(), CommitError> {
+        let plugin = plugin.to_owned();
+        self.call(move |connection| set_paused(connection, &plugin, reason.as_deref(), Timestamp::now()))
+            .await
+    }
+
+    /// Keeps what the operator has set for a plugin, as JSON.
+    ///
+    /// # Errors
+    /// As for [`Store::install`].
+    pub async fn set_settings(&self, plugin: &str, settings: String) -> Result<(), CommitError> {
+        let plugin = plugin.to_owned();
+        self.call(move |connection| set_settings(connection, &plugin, &settings, Timestamp::now()))
+            .await
+    }
+
+    /// All plugins that are installed, by name.
+    ///
+    /// # Errors
+    /// As for [`Store::install`].
+    pub async fn installations(&self) -> Result<Vec<Installation>, CommitError> {
+        self.call(|connection| installations(connection)).await
+    }
+
+    /// Removes a plugin, with its tables or without, and remembers that its `consumers` have to be deleted. Returns the
+    /// names of the tables that were dropped.
+    ///
+    /// # Errors
+    /// As for [`Store::install`].
+    pub async fn remove(
+        &self,
+        plugin: &str,
+        drop_tables: bool,
+        consumers: Vec<AbandonedConsumer>,
+    ) -> Result<Vec<String>, CommitError> {
+        let plugin = plugin.to_owned();
+        self.call(move |connection| remove(connection, &plugin, drop_tables, &consumers))
+            .await
+    }
+
+    /// All files of the plugin directory that were taken in and not forgotten.
+    ///
+    /// # Errors
+    /// As for [`Store::install`].
+    pub async fn plugin_files(&self) -> Result<Vec<FileRecord>, CommitError> {
+        self.call(|connection| files(connection)).await
+    }
+
+    /// Remembers what was done with a file of the plugin directory.
+    ///
+    /// # Errors
+    /// As for [`Store::install`].
+    pub async fn note_file(&self, file: FileRecord) -> Result<(), CommitError> {
+        self.call(move |connection| note_file(connection, &file, Timestamp::now()))
+            .await
+    }
+
+    /// Forgets a file of the plugin directory that is gone.
+    ///
+    /// # Errors
+    /// As for [`Store::install`].
+    pub async fn forget_file(&self, file: &str) -> Result<(), CommitError> {
+        let file = file.to_owned();
+        self.call(move |connection| forget_file(connection, &file)).await
+    }
+}
+
+/// Makes a version known; nothing of it runs. Does nothing more when it is known.
+pub(super) fn install(connection: &mut Connection, arrival: &Arrival) -> Result<(), rusqlite::Error> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let Adoption {
+        manifest,
+        digest,
+        contract,
+        at,
+    } = &arrival.adoption;
+    let description = serde_json::to_string(&arrival.description)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    transaction.execute(
+        "INSERT INTO _lantern_plugin (name, version, digest, contract, loaded_at, component_bytes, came_from,
+             description)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT (name, digest) DO UPDATE SET component_bytes = excluded.component_bytes,
+             came_from = coalesce(came_from, excluded.came_from), description = excluded.description",
+        params![
+            manifest.name.as_str(),
+            manifest.version.to_string(),
+            digest,
+            contract,
+            at.0,
+            to_sql(arrival.component_bytes),
+            arrival.came_from,
+            description,
+        ],
+    )?;
+    ensure(&transaction, manifest.name.as_str(), *at)?;
+    transaction.commit()
+}
+
+/// Makes a version the one that runs: its tables become what it declares, in the same transaction.
+pub(super) fn activate(
+    connection: &mut Connection,
+    adoption: &Adoption,
+    way: Way,
+) -> Result<Adopted, CatalogError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let adopted = adopt_in(&transaction, adoption, way == Way::Back)?;
+    let name = adoption.manifest.name.as_str();
+    ensure(&transaction, name, adoption.at)?;
+    transaction.execute(
+        "UPDATE _lantern_installation SET active = ?2, changed_at = ?3,
+             previous = CASE WHEN active IS NOT ?2 THEN active ELSE previous END
+         WHERE plugin = ?1",
+        params![name, adopted.version.0, adoption.at.0],
+    )?;
+    transaction.execute(
+        "UPDATE _lantern_plugin SET activated_at = ?2, failed = NULL WHERE id = ?1",
+        params![adopted.version.0, adoption.at.0],
+    )?;
+    transaction.commit()?;
+    Ok(adopted)
+}
+
+fn ensure(transaction: &Transaction<'_>, plugin: &str, at: Timestamp) -> Result<(), rusqlite::Error> {
+    transaction
+        .execute(
+            "INSERT INTO _lantern_installation (plugin, changed_at) VALUES (?1, ?2)
+             ON CONFLICT (plugin) DO NOTHING",
+            params![plugin, at.0],
+        )
+        .map(|_| ())
+}
+
+/// Notes why a version cannot run, or that it can.
+pub(super) fn set_failed(
+    connection: &Connection,
+    plugin: &str,
+    digest: &str,
+    reason: Option<&str>,
+) -> Result<(), rusqlite::Error> {
+    connection
+        .execute(
+            "UPDATE _lantern_plugin SET failed = ?3 WHERE name = ?1 AND digest = ?2",
+            params![plugin, digest, reason],
+        )
+        .map(|_| ())
+}
+
+/// Pauses a plugin for this reason, or lets it go on.
+pub(super) fn set_paused(
+    connection: &Connection,
+    plugin: &str,
+    reason: Option<&str>,
+    at: Timestamp,
+) -> Result<(), rusqlite::Error> {
+    connection
+        .execute(
+            "UPDATE _lantern_installation SET paused = ?2, changed_at = ?3 WHERE plugin = ?1",
+            params![plugin, reason, at.0],
+        )
+        .map(|_| ())
+}
+
+/// Keeps what the operator has set for a plugin.
+pub(super) fn set_settings(
+    connection: &Connection,
+    plugin: &str,
+    settings: &str,
+    at: Timestamp,
+) -> Result<(), rusqlite::Error> {
+    connection
+        .execute(
+            "INSERT INTO _lantern_installation (plugin, settings, changed_at) VALUES (?1, ?2, ?3)
+             ON CONFLICT (plugin) DO UPDATE SET settings = excluded.settings, changed_at = excluded.changed_at",
+            params![plugin, settings, at.0],
+        )
+        .map(|_| ())
+}
+
+/// All plugins that are installed, by name.
+pub(super) fn installations(connection: &Connection) -> Result<Vec<Installation>, rusqlite::Error> {
+    let mut all: Vec<Installation> = connection
+        .prepare(
+            "SELECT plugin, active, previous, paused, settings FROM _lantern_installation ORDER BY plugin",
+        )?
+        .query_map([], |row| {
+            Ok(Installation {
+                plugin: row.get(0)?,
+                active: row.get::<_, Option<i64>>(1)?.map(VersionId),
+                previous: row.get::<_, Option<i64>>(2)?.map(VersionId),
+                paused: row.get(3)?,
+                settings: row.get(4)?,
+                versions: Vec::new(),
+            })
+        })?
+        .collect::<Result<_, _>>()?;
+    for installation in &mut all {
+        installation.versions = versions(connection, &installation.plugin)?;
+    }
+    Ok(all)
+}
+
+/// All versions of a plugin, in the order of arrival; also of one that was removed and left its tables.
+fn versions(connection: &Connection, plugin: &str) -> Result<Vec<VersionRecord>, rusqlite::Error> {
+    connection
+        .prepare(
+            "SELECT id, name, version, digest, contract, loaded_at, activated_at, component_bytes, came_from, failed,
+                    description
+             FROM _lantern_plugin WHERE name = ?1 ORDER BY id",
+        )?
+        .query_map([plugin], version_record)?
+        .collect()
+}
+
+fn version_record(row: &Row<'_>) -> Result<VersionRecord, rusqlite::Error> {
+    Ok(VersionRecord {
+        id: VersionId(row.get(0)?),
+        plugin: row.get(1)?,
+        version: row.get(2)?,
+        digest: row.get(3)?,
+        contract: row.get(4)?,
+        loaded_at: Timestamp(row.get(5)?),
+        activated_at: row.get::<_, Option<i64>>(6)?.map(Timestamp),
+        component_bytes: row.get::<_, Option<i64>>(7)?.map(from_sql),
+        came_from: row.get(8)?,
+        failed: row.get(9)?,
+        // One that a newer host wrote and this one cannot read is as good as none: it is only for showing.
+        description: row
+            .get::<_, Option<String>>(10)?
+            .and_then(|text| serde_json::from_str(&text).ok()),
+    })
+}
+
+/// Removes a plugin. Its tables, ledger and checkpoints stay, so that it can be installed again and goes on where it
+/// was; or go with it. What was done with its file stays known, or the file would bring it back at the next start.
+///
+/// Returns the names of the tables that were dropped.
+pub(super) fn remove(
+    connection: &mut Connection,
+    plugin: &str,
+    drop_tables: bool,
+    consumers: &[AbandonedConsumer],
+) -> Result<Vec<String>, rusqlite::Error> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute("DELETE FROM _lantern_installation WHERE plugin = ?1", [plugin])?;
+    abandon(&transaction, consumers, Timestamp::now())?;
+    let mut dropped = Vec::new();
+    if drop_tables {
+        dropped = transaction
+            .prepare("SELECT name FROM _lantern_table WHERE plugin = ?1 ORDER BY name")?
+            .query_map([plugin], |row| row.get(0))?
+            .collect::<Result<Vec<String>, _>>()?;
+        for table in &dropped {
+            transaction.execute_batch(&format!("DROP TABLE IF EXISTS {}", quote_text(table)))?;
+        }
+        forget_origins(&transaction, plugin)?;
+        transaction.execute("DELETE FROM _lantern_table WHERE plugin = ?1", [plugin])?;
+        transaction.execute("DELETE FROM _lantern_rebuild WHERE plugin = ?1", [plugin])?;
+        transaction.execute("DELETE FROM _lantern_plugin WHERE name = ?1", [plugin])?;
+    }
+    transaction.commit()?;
+    Ok(dropped)
+}
+
+/// Removes everything that is kept by origin: checkpoints, ledger, gaps, dead letters, and the origins.
+pub(super) fn forget_origins(transaction: &Transaction<'_>, plugin: &str) -> Result<(), rusqlite::Error> {
+    for table in ["ledger", "gap", "dead_letter", "checkpoint"] {
+        transaction.execute(
+            &format!(
+                "DELETE FROM _lantern_{table} WHERE origin IN (SELECT id FROM _lantern_origin WHERE plugin = ?1)"
+            ),
+            [plugin],
+        )?;
+    }
+    transaction
+        .execute("DELETE FROM _lantern_origin WHERE plugin = ?1", [plugin])
+        .map(|_| ())
+}
+
+/// What was last done with a file of the plugin directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileRecord {
+    /// Its name, without the directory.
+    pub file: String,
+    /// The digest of the bytes that were taken in.
+    pub digest: String,
+    /// The plugin that they are.
+    pub plugin: String,
+}
+
+/// All files of the plugin directory that were taken in and not forgotten.
+pub(super) fn files(connection: &Connection) -> Result<Vec<FileRecord>, rusqlite::Error> {
+    connection
+        .prepare("SELECT file, digest, plugin FROM _lantern_plugin_file ORDER BY file")?
+        .query_map([], |row| {
+            Ok(FileRecord {
+                file: row.get(0)?,
+                digest: row.get(1)?,
+                plugin: row.get(2)?,
+            })
+        })?
+        .collect()
+}
+
+/// Remembers what was done with a file.
+pub(super) fn note_file(
+    connection: &Connection,
+    file: &FileRecord,
+    at: Timestamp,
+) -> Result<(), rusqlite::Error> {
+    connection
+        .execute(
+            "INSERT INTO _lantern_plugin_file (file, digest, plugin, seen_at) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (file) DO UPDATE SET digest = excluded.digest, plugin = excluded.plugin,
+                 seen_at = excluded.seen_at",
+            params![file.file, file.digest, file.plugin, at.0],
+        )
+        .map(|_| ())
+}
+
+/// Forgets a file that is gone.
+pub(super) fn forget_file(connection: &Connection, file: &str) -> Result<(), rusqlite::Error> {
+    connection
+        .execute("DELETE FROM _lantern_plugin_file WHERE file = ?1", [file])
+        .map(|_| ())
+}

@@ -1,0 +1,140 @@
+//! Tokens and the audit, as lists.
+
+use super::connections::Row;
+use super::{Page, ReadError, Reader};
+use crate::Role;
+use lantern_model::batch::Timestamp;
+
+/// Most tokens that there may be. Each is a person or a program; all are held in memory.
+pub const TOKENS_MAX: usize = 1_000;
+
+/// A token, without its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRecord {
+    /// What it is called.
+    pub name: String,
+    /// What it allows.
+    pub role: Role,
+    /// SHA-256 of its text.
+    pub sha256: [u8; 32],
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Whose token it was made with.
+    pub created_by: String,
+    /// From when on it is refused; none means never.
+    pub expires_at: Option<Timestamp>,
+    /// When it was used last, to about a minute.
+    pub last_used_at: Option<Timestamp>,
+}
+
+/// Which entries of the audit are wanted; none means any.
+#[derive(Clone, Debug, Default)]
+pub struct AuditFilter {
+    /// Who did it.
+    pub actor: Option<String>,
+    /// What was done.
+    pub action: Option<String>,
+    /// The plugin that it was about.
+    pub plugin: Option<String>,
+}
+
+/// An entry of the audit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditRecord {
+    /// Its number in this database.
+    pub id: i64,
+    /// When it was.
+    pub at: Timestamp,
+    /// Who did it.
+    pub actor: String,
+    /// What was done.
+    pub action: String,
+    /// The plugin that it was about.
+    pub plugin: Option<String>,
+    /// The version that it was about.
+    pub digest: Option<String>,
+    /// `done`, `refused` or `failed`.
+    pub outcome: String,
+    /// What changed, or why not.
+    pub detail: String,
+}
+
+impl Reader {
+    /// All tokens, by name.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn tokens(&self) -> Result<Vec<TokenRecord>, ReadError> {
+        const SQL: &str = "SELECT name, role, sha256, created_at, created_by, expires_at, last_used_at \
+             FROM _lantern_token ORDER BY name";
+        self.fetch_sized(SQL, Vec::new(), TOKENS_MAX, |row| {
+            token(row).map(|token| (token, 0))
+        })
+        .await
+    }
+
+    /// The audit, the newest entries first. `after` is the `next` of the page before.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn audit(
+        &self,
+        filter: &AuditFilter,
+        limit: u32,
+        after: Option<i64>,
+    ) -> Result<Page<AuditRecord>, ReadError> {
+        const SQL: &str = "SELECT id, at, actor, action, plugin, digest, outcome, detail FROM _lantern_audit \
+             WHERE id < ?1 AND (?2 IS NULL OR actor = ?2) AND (?3 IS NULL OR action = ?3) \
+             AND (?4 IS NULL OR plugin = ?4) ORDER BY id DESC LIMIT ?5";
+        let arguments = vec![
+            after.unwrap_or(i64::MAX).into(),
+            filter.actor.clone().into(),
+            filter.action.clone().into(),
+            filter.plugin.clone().into(),
+            (i64::from(limit) + 1).into(),
+        ];
+        self.page(SQL, arguments, limit, |row| {
+            let entry = entry(row).map_err(ReadError::Sql)?;
+            Ok((entry.id, entry, 0))
+        })
+        .await
+    }
+}
+
+fn token(row: &Row) -> Result<TokenRecord, ReadError> {
+    let name: String = row.get(0).map_err(ReadError::Sql)?;
+    let what = || format!("the token {name}");
+    let word: String = row.get(1).map_err(ReadError::Sql)?;
+    let role = Role::parse(&word).map_err(|error| ReadError::corrupt(what(), error))?;
+    let digest: Vec<u8> = row.get(2).map_err(ReadError::Sql)?;
+    let sha256 = digest
+        .try_into()
+        .map_err(|_| ReadError::corrupt(what(), "its digest has not 32 bytes"))?;
+    let times = |row: &Row| -> Result<_, rusqlite::Error> {
+        let time = |column: usize| row.get::<Option<i64>>(column).map(|at| at.map(Timestamp));
+        Ok((Timestamp(row.get(3)?), row.get::<String>(4)?, time(5)?, time(6)?))
+    };
+    let (created_at, created_by, expires_at, last_used_at) = times(row).map_err(ReadError::Sql)?;
+    Ok(TokenRecord {
+        name,
+        role,
+        sha256,
+        created_at,
+        created_by,
+        expires_at,
+        last_used_at,
+    })
+}
+
+fn entry(row: &Row) -> Result<AuditRecord, rusqlite::Error> {
+    Ok(AuditRecord {
+        id: row.get(0)?,
+        at: Timestamp(row.get(1)?),
+        actor: row.get(2)?,
+        action: row.get(3)?,
+        plugin: row.get(4)?,
+        digest: row.get(5)?,
+        outcome: row.get(6)?,
+        detail: row.get(7)?,
+    })
+}

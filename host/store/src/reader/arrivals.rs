@@ -1,0 +1,145 @@
+//! Rows in the order in which their messages were handled, for those who follow a table: what has come since a place in
+//! each history of its sources. A row that a later message changes comes again, with that message.
+//!
+//! Histories are told by the host's own columns, which every table has an index on, and not by row numbers: those of a
+//! table with a numeric key are its keys, and a rebuild gives all of them anew.
+
+use std::collections::BTreeMap;
+
+use super::rows::{RowRecord, record};
+use super::selection::Bound;
+use super::shape::Shape;
+use super::{ReadError, Reader};
+use crate::statement::quote;
+
+/// Histories that are followed at once: the newest. A plugin has one for each source, and one more each time that a
+/// stream was recreated.
+pub const HISTORIES_MAX: u32 = 64;
+
+/// How far somebody has read: for each history the last row, as its sequence and its number in its message.
+pub type Places = BTreeMap<i64, (i64, i64)>;
+
+/// Before all rows of a history.
+pub const BEGINNING: (i64, i64) = (-1, -1);
+
+impl Reader {
+    /// Where a table stands now.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn places(&self, shape: &Shape) -> Result<Places, ReadError> {
+        let table = quote(&shape.entry.name);
+        let sql = format!(
+            "SELECT o.id, t._sequence, t._row FROM
+                 (SELECT id FROM _lantern_origin WHERE plugin = ?1 ORDER BY id DESC LIMIT {HISTORIES_MAX}) AS o
+             LEFT JOIN {table} AS t ON t._rowid_ = (SELECT n._rowid_ FROM {table} AS n WHERE n._origin = o.id
+                 ORDER BY n._sequence DESC, n._row DESC LIMIT 1)"
+        );
+        let arguments = vec![shape.entry.plugin.clone().into()];
+        let places = self
+            .fetch(&sql, arguments, usize::MAX, |row| {
+                let last = (row.get::<Option<i64>>(1)?, row.get::<Option<i64>>(2)?);
+                let last = match last {
+                    (Some(sequence), Some(number)) => (sequence, number),
+                    _ => BEGINNING,
+                };
+                Ok((row.get(0)?, last))
+            })
+            .await?;
+        Ok(places.into_iter().collect())
+    }
+
+    /// Rows of one history behind a place and up to another, the oldest first. All columns.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn arrivals(
+        &self,
+        shape: &Shape,
+        history: i64,
+        after: (i64, i64),
+        until: (i64, i64),
+        limit: u32,
+    ) -> Result<Vec<RowRecord>, ReadError> {
+        let columns: Vec<usize> = (0..shape.columns.len()).collect();
+        let mut bound = Bound::default();
+        let stretch = stretch(&mut bound, history, after, until);
+        let names: Vec<String> = shape
+            .columns
+            .iter()
+            .map(|column| format!(", t.{}", quote(&column.name)))
+            .collect();
+        let sql = format!(
+            "SELECT t._rowid_, NULL, t._sequence, o.source, o.epoch, t._origin, t._row{} FROM {} AS t \
+             LEFT JOIN _lantern_origin AS o ON o.id = t._origin WHERE {stretch} \
+             ORDER BY t._sequence, t._row LIMIT {limit}",
+            names.concat(),
+            quote(&shape.entry.name)
+        );
+        self.fetch_sized(&sql, bound.arguments(), limit as usize, |row| {
+            let (_, record, size) = record(shape, &columns, row)?;
+            Ok((record, size))
+        })
+        .await
+    }
+
+    /// How many rows of one history lie behind a place and up to another, counted up to `most`.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn arrivals_between(
+        &self,
+        shape: &Shape,
+        history: i64,
+        after: (i64, i64),
+        until: (i64, i64),
+        most: u32,
+    ) -> Result<u64, ReadError> {
+        let mut bound = Bound::default();
+        let stretch = stretch(&mut bound, history, after, until);
+        let sql = format!(
+            "SELECT count(*) FROM (SELECT 1 FROM {} AS t WHERE {stretch} LIMIT {most})",
+            quote(&shape.entry.name)
+        );
+        let counted = self
+            .fetch(&sql, bound.arguments(), 1, |row| row.get::<i64>(0))
+            .await?;
+        Ok(counted.first().copied().unwrap_or_default().unsigned_abs())
+    }
+
+    /// The place so many rows before another one of the same history, or its beginning.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn place_before(
+        &self,
+        shape: &Shape,
+        history: i64,
+        place: (i64, i64),
+        rows: u32,
+    ) -> Result<(i64, i64), ReadError> {
+        let mut bound = Bound::default();
+        let stretch = stretch(&mut bound, history, BEGINNING, place);
+        let sql = format!(
+            "SELECT t._sequence, t._row FROM {} AS t WHERE {stretch} \
+             ORDER BY t._sequence DESC, t._row DESC LIMIT 1 OFFSET {rows}",
+            quote(&shape.entry.name)
+        );
+        let found = self
+            .fetch(&sql, bound.arguments(), 1, |row| Ok((row.get(0)?, row.get(1)?)))
+            .await?;
+        Ok(found.first().copied().unwrap_or(BEGINNING))
+    }
+}
+
+fn stretch(bound: &mut Bound, history: i64, after: (i64, i64), until: (i64, i64)) -> String {
+    let mut number = |number: i64| bound.integer(number);
+    format!(
+        "t._origin = {} AND (t._sequence, t._row) > ({}, {}) AND (t._sequence, t._row) <= ({}, {})",
+        number(history),
+        number(after.0),
+        number(after.1),
+        number(until.0),
+        number(until.1)
+    )
+}

@@ -1,0 +1,528 @@
+//! Rows over time: a range divided into buckets of a width that people know, and the rows in each.
+
+use std::fmt::Write as _;
+
+use super::cells::{Cell, cell};
+use super::selection::{Bound, Conditions, Lead, Selection, all};
+use super::shape::Shape;
+use super::{ReadError, Reader};
+use crate::statement::quote;
+use lantern_model::batch::Timestamp;
+
+/// Values of a column that are counted by themselves in each bucket: as many as people tell apart by colour.
+const VALUES_MAX: u32 = 10;
+
+/// Rows at each end of a table's time range that are examined for outliers.
+const END_ROWS: usize = 16;
+
+/// A row at an end of the range is an outlier when the time between it and the rest is more than this many times as long
+/// as the rest, and longer than [`OUTLIER_DISTANCE_MIN`].
+const OUTLIER_FACTOR: i64 = 10;
+
+/// Shortest distance of an outlier, in microseconds: 30 days. A table whose rows lie within some weeks is shown whole.
+const OUTLIER_DISTANCE_MIN: i64 = 30 * 24 * 3_600 * 1_000_000;
+
+/// Widths of buckets, in milliseconds; beyond, multiples of the last.
+const WIDTHS_MS: [i64; 34] = {
+    const S: i64 = 1_000;
+    const M: i64 = 60 * S;
+    const H: i64 = 60 * M;
+    const D: i64 = 24 * H;
+    [
+        1,
+        2,
+        5,
+        10,
+        20,
+        50,
+        100,
+        200,
+        500,
+        S,
+        2 * S,
+        5 * S,
+        10 * S,
+        15 * S,
+        30 * S,
+        M,
+        2 * M,
+        5 * M,
+        10 * M,
+        15 * M,
+        30 * M,
+        H,
+        2 * H,
+        3 * H,
+        6 * H,
+        12 * H,
+        D,
+        2 * D,
+        5 * D,
+        10 * D,
+        30 * D,
+        60 * D,
+        90 * D,
+        365 * D,
+    ]
+};
+
+/// A range of time in buckets. Each begins at a multiple of the width; the first and the last reach out of the range,
+/// and hold only what is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buckets {
+    /// The range begins.
+    pub from: Timestamp,
+    /// The range ends before.
+    pub to: Timestamp,
+    /// How wide each is, in milliseconds.
+    pub width_ms: i64,
+    /// How many.
+    pub count: i64,
+}
+
+/// The rows of one bucket.
+#[derive(Clone, Debug, Default)]
+pub struct Bucket {
+    /// All of them.
+    pub rows: u64,
+    /// Those with each of the most frequent values, where that was asked.
+    pub by: Vec<(Cell, u64)>,
+}
+
+/// Rows over time.
+#[derive(Clone, Debug)]
+pub struct Histogram {
+    /// The range; none where there is no row with a time.
+    pub buckets: Option<Buckets>,
+    /// The rows of each bucket, also of those without any.
+    pub counts: Vec<Bucket>,
+    /// Rows of the selection before the range, where the selection leaves its beginning open.
+    pub earlier: u64,
+    /// Rows of the selection after the range, where the selection leaves its end open.
+    pub later: u64,
+}
+
+impl Buckets {
+    /// Divides a range into at most `count` buckets.
+    pub fn new(from: Timestamp, to: Timestamp, count: u32) -> Self {
+        let to = Timestamp(to.0.max(from.0.saturating_add(1)));
+        let most = i64::from(count.max(1));
+        let number = |width_ms: i64| {
+            let width = i128::from(width_ms) * 1_000;
+            let first = i128::from(from.0).div_euclid(width);
+            let last = (i128::from(to.0) - 1).div_euclid(width);
+            i64::try_from(last - first + 1).unwrap_or(i64::MAX)
+        };
+        let largest = WIDTHS_MS[WIDTHS_MS.len() - 1];
+        let width_ms = WIDTHS_MS
+            .into_iter()
+            .find(|&width| number(width) <= most)
+            .unwrap_or_else(|| {
+                let mut width = largest;
+                while number(width) > most {
+                    width = width.saturating_mul(2);
+                }
+                width
+            });
+        Self {
+            from,
+            to,
+            width_ms,
+            count: number(width_ms),
+        }
+    }
+
+    pub(super) fn width(&self) -> i64 {
+        self.width_ms.saturating_mul(1_000)
+    }
+
+    /// When a bucket begins: at a multiple of the width, and not before the earliest admissible time.
+    pub fn start(&self, number: i64) -> Timestamp {
+        self.aligned(number).clamp(Timestamp::MIN, Timestamp::MAX)
+    }
+
+    /// The multiple of the width at which a bucket begins, which may lie before the earliest admissible time.
+    pub(super) fn aligned(&self, number: i64) -> Timestamp {
+        let first = i128::from(self.from.0).div_euclid(i128::from(self.width()));
+        let start = (first + i128::from(number)) * i128::from(self.width());
+        let end = if start < 0 { i64::MIN } else { i64::MAX };
+        Timestamp(i64::try_from(start).unwrap_or(end))
+    }
+
+    /// The limits of each bucket, clipped to the range, as rows of a table `b (i, first, past)`.
+    fn table(&self) -> String {
+        let mut rows = String::new();
+        for number in 0..self.count {
+            let first = self.aligned(number).max(self.from).0;
+            let past = self.aligned(number + 1).min(self.to).0;
+            let comma = if number == 0 { "" } else { ", " };
+            // Writing to a string cannot fail. The numbers are ours.
+            let _ = write!(rows, "{comma}({number}, {first}, {past})");
+        }
+        format!("b (i, first, past) AS (VALUES {rows})")
+    }
+}
+
+impl Reader {
+    /// The range that a selection asks for. Where it leaves an end open, the range ends with the table's rows, without
+    /// the few outliers that would make it many times as long. `None` when no row has an admissible time.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn range(
+        &self,
+        shape: &Shape,
+        selection: &Selection,
+    ) -> Result<Option<(Timestamp, Timestamp)>, ReadError> {
+        let Some(time) = shape.time() else {
+            return Ok(None);
+        };
+        if let (Some(from), Some(to)) = (selection.from, selection.to) {
+            return Ok(Some((from, to)));
+        }
+        let lowest = self.end_times(shape, time, selection, "ASC", END_ROWS).await?;
+        let highest = self.end_times(shape, time, selection, "DESC", END_ROWS).await?;
+        Ok(central_range(&lowest, &highest).map(|(first, last)| {
+            let from = selection.from.unwrap_or(Timestamp(first));
+            let to = selection.to.unwrap_or(Timestamp(last.saturating_add(1)));
+            (from, to)
+        }))
+    }
+
+    /// The admissible times at one end of a selection's range, from the outside inwards.
+    async fn end_times(
+        &self,
+        shape: &Shape,
+        time: usize,
+        selection: &Selection,
+        direction: &str,
+        rows: usize,
+    ) -> Result<Vec<i64>, ReadError> {
+        let (column, table) = (quote(&shape.columns[time].name), quote(&shape.entry.name));
+        let from = selection.from.unwrap_or(Timestamp::MIN).0;
+        let last = selection.to.map_or(Timestamp::MAX.0, |to| to.0.saturating_sub(1));
+        let sql = format!(
+            "SELECT {column} FROM {table} WHERE {column} BETWEEN {from} AND {last} \
+             ORDER BY {column} {direction} LIMIT {rows}"
+        );
+        self.fetch(&sql, Vec::new(), rows, |row| row.get(0)).await
+    }
+
+    /// When the newest row of a table happened.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn newest(&self, shape: &Shape) -> Result<Option<Timestamp>, ReadError> {
+        let Some(time) = shape.time() else {
+            return Ok(None);
+        };
+        let newest = self
+            .end_times(shape, time, &Selection::default(), "DESC", 1)
+            .await?;
+        Ok(newest.first().copied().map(Timestamp))
+    }
+
+    /// The rows of a selection over time, in at most `count` buckets; with `by` also those of each frequent value of that
+    /// column.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn histogram(
+        &self,
+        shape: &Shape,
+        selection: &Selection,
+        count: u32,
+        by: Option<usize>,
+    ) -> Result<Histogram, ReadError> {
+        let (Some(time), Some((from, to))) = (shape.time(), self.range(shape, selection).await?) else {
+            return Ok(Histogram {
+                buckets: None,
+                counts: Vec::new(),
+                earlier: 0,
+                later: 0,
+            });
+        };
+        let buckets = Buckets::new(from, to, count);
+        let mut counts = vec![Bucket::default(); usize::try_from(buckets.count).unwrap_or_default()];
+        let mut at = |number: i64, rows: i64, value: Option<Cell>| {
+            if let Some(bucket) = usize::try_from(number)
+                .ok()
+                .and_then(|number| counts.get_mut(number))
+            {
+                match value {
+                    Some(value) if rows > 0 => bucket.by.push((value, rows.unsigned_abs())),
+                    Some(_) => {}
+                    None => bucket.rows = rows.unsigned_abs(),
+                }
+            }
+        };
+        let asked = Asked {
+            shape,
+            selection,
+            time,
+            buckets,
+        };
+        for (number, rows) in self.in_buckets(&asked).await? {
+            at(number, rows, None);
+        }
+        if let Some(column) = by {
+            let facet = self.facet(shape, selection, column, VALUES_MAX).await?;
+            let values: Vec<Cell> = facet.values.into_iter().map(|(value, _)| value).collect();
+            for (number, rows, value) in self.in_buckets_by(&asked, column, &values).await? {
+                at(number, rows, Some(value));
+            }
+        }
+        let (earlier, later) = self.outside(&asked).await?;
+        Ok(Histogram {
+            buckets: Some(buckets),
+            counts,
+            earlier,
+            later,
+        })
+    }
+
+    /// Rows of the selection before and after the range, at those ends that the selection leaves open.
+    async fn outside(&self, asked: &Asked<'_>) -> Result<(u64, u64), ReadError> {
+        let Selection { from, to, .. } = asked.selection;
+        if from.is_some() && to.is_some() {
+            return Ok((0, 0));
+        }
+        let mut bound = Bound::default();
+        let mut count = |open: bool, limit: String| match open {
+            true => format!("({})", asked.counting(&mut bound, &limit, &[])),
+            false => "0".to_owned(),
+        };
+        let time = quote(&asked.shape.columns[asked.time].name);
+        let earlier = count(from.is_none(), format!("t.{time} < {}", asked.buckets.from.0));
+        let later = count(to.is_none(), format!("t.{time} >= {}", asked.buckets.to.0));
+        let counted = self
+            .fetch(
+                &format!("SELECT {earlier}, {later}"),
+                bound.arguments(),
+                1,
+                |row| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?)),
+            )
+            .await?;
+        let (earlier, later) = counted.first().copied().unwrap_or_default();
+        Ok((earlier.unsigned_abs(), later.unsigned_abs()))
+    }
+
+    async fn in_buckets(&self, asked: &Asked<'_>) -> Result<Vec<(i64, i64)>, ReadError> {
+        let mut bound = Bound::default();
+        let sql = asked.statement(&mut bound);
+        self.fetch(&sql, bound.arguments(), usize::MAX, |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .await
+    }
+
+    async fn in_buckets_by(
+        &self,
+        asked: &Asked<'_>,
+        column: usize,
+        values: &[Cell],
+    ) -> Result<Vec<(i64, i64, Cell)>, ReadError> {
+        let described = &asked.shape.columns[column];
+        if values.is_empty() {
+            return Ok(Vec::new());
+        }
+        let name = quote(&described.name);
+        let mut bound = Bound::default();
+        let listed: Vec<String> = values.iter().map(|value| bound.add(value.to_value())).collect();
+        let buckets = asked.buckets;
+        let sql = if asked.shape.leads(column, Some(asked.time)) && !asked.selection.is_narrow() {
+            // Each value and bucket is a stretch of an index.
+            let rows: Vec<String> = listed.iter().map(|value| format!("({value})")).collect();
+            let counting = asked.counting(&mut bound, &asked.in_bucket(), &[format!("t.{name} = v.value")]);
+            format!(
+                "WITH {}, v (value) AS (VALUES {}) SELECT b.i, v.value, ({counting}) FROM v CROSS JOIN b",
+                buckets.table(),
+                rows.join(", ")
+            )
+        } else {
+            let conditions = asked.conditions();
+            let rows = conditions.all_rows(&mut bound);
+            let (time, width) = (quote(&asked.shape.columns[asked.time].name), buckets.width());
+            let first = buckets.aligned(0).0;
+            format!(
+                "SELECT (t.{time} - ({first})) / {width}, t.{name}, count(*) {rows} AND +t.{time} >= {} \
+                 AND +t.{time} < {} AND +t.{name} IN ({}) GROUP BY 1, 2",
+                buckets.from.0,
+                buckets.to.0,
+                listed.join(", ")
+            )
+        };
+        self.fetch_sized(&sql, bound.arguments(), usize::MAX, |row| {
+            let what = || format!("column {} of table {}", described.name, asked.shape.entry.name);
+            let (value, size) = cell(row, 1, described.column_type, what)?;
+            let number = |index: usize| row.get::<i64>(index).map_err(ReadError::Sql);
+            Ok(((number(0)?, number(2)?, value), size))
+        })
+        .await
+    }
+}
+
+/// What is counted, over which range.
+struct Asked<'a> {
+    shape: &'a Shape,
+    selection: &'a Selection,
+    time: usize,
+    buckets: Buckets,
+}
+
+impl<'a> Asked<'a> {
+    fn conditions(&self) -> Conditions<'a> {
+        Conditions {
+            shape: self.shape,
+            selection: self.selection,
+            lead: Lead::of(self.shape, self.selection, Some(self.time)),
+        }
+    }
+
+    /// The rows of each bucket.
+    fn statement(&self, bound: &mut Bound) -> String {
+        let counting = self.counting(bound, &self.in_bucket(), &[]);
+        format!("WITH {} SELECT b.i, ({counting}) FROM b", self.buckets.table())
+    }
+
+    /// The condition that a row is in bucket `b`.
+    fn in_bucket(&self) -> String {
+        let time = quote(&self.shape.columns[self.time].name);
+        format!("t.{time} >= b.first AND t.{time} < b.past")
+    }
+
+    /// Counts the rows of the selection in a range of time: a stretch of an index, which needs no sorting.
+    fn counting(&self, bound: &mut Bound, range: &str, more: &[String]) -> String {
+        let conditions = self.conditions();
+        let mut every = conditions.leading(bound);
+        every.push(range.to_owned());
+        every.extend(conditions.following(bound));
+        every.extend_from_slice(more);
+        format!(
+            "SELECT count(*) FROM {} AS t WHERE {}",
+            quote(&self.shape.entry.name),
+            all(&every)
+        )
+    }
+}
+
+/// The first and the last time of a table without outliers, from the outermost times of its two ends: ascending from the
+/// earliest, and descending from the latest. All rows but the outermost [`END_ROWS`] of each end always belong to it (of few rows, the middle
+/// half).
+fn central_range(lowest: &[i64], highest: &[i64]) -> Option<(i64, i64)> {
+    let (&inner_low, &inner_high) = (lowest.last()?, highest.last()?);
+    let inwards: Vec<i64> = highest.iter().rev().copied().collect();
+    let mut early: Vec<i64> = lowest.to_vec();
+    let late = if inner_low < inner_high {
+        inwards
+    } else {
+        // The two ends meet, so together they hold all rows: then the middle half is the core.
+        early.extend(inwards.into_iter().filter(|&time| time > inner_low));
+        let late = early.split_off(early.len() * 3 / 4);
+        early.truncate(early.len() / 3 + 1);
+        late
+    };
+    early.reverse();
+    let (&last, &first) = (late.first()?, early.first().or(late.first())?);
+    let (mut first, mut last) = (first, last);
+    let near = |distance: i64, first: i64, last: i64| {
+        let span = last.saturating_sub(first);
+        distance <= span.saturating_mul(OUTLIER_FACTOR).max(OUTLIER_DISTANCE_MIN)
+    };
+    let (mut early, mut late) = (early.into_iter().peekable(), late.into_iter().peekable());
+    // Each row that is taken in makes the range longer, which may bring the next row of the other end near.
+    loop {
+        let before = (early.len(), late.len());
+        while let Some(time) = early.next_if(|time| near(first.saturating_sub(*time), first, last)) {
+            first = first.min(time);
+        }
+        while let Some(time) = late.next_if(|time| near(time.saturating_sub(last), first, last)) {
+            last = last.max(time);
+        }
+        if (early.len(), late.len()) == before {
+            return Some((first, last));
+        }
+    }
+}
+
+/// The statement of a histogram of ten buckets, for a look at its plan.
+#[cfg(test)]
+pub(super) fn plan_of(
+    shape: &Shape,
+    selection: &Selection,
+    time: usize,
+) -> (String, Vec<lantern_model::batch::Value>) {
+    let asked = Asked {
+        shape,
+        selection,
+        time,
+        buckets: Buckets::new(Timestamp(0), Timestamp(10_000), 10),
+    };
+    let mut bound = Bound::default();
+    (asked.statement(&mut bound), bound.into_values())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_begin_at_multiples_of_a_width_that_people_know() {
+        let hour = 3_600_000_000;
+        for (from, to, count, width_ms, number, first) in [
+            (0, 24 * hour, 60, 1_800_000, 48, 0),
+            (1, 24 * hour + 1, 60, 1_800_000, 49, 0),
+            (5 * hour + 7, 5 * hour + 8, 60, 1, 1, 5 * hour),
+            (-1, 1, 60, 1, 2, -1_000),
+        ] {
+            let buckets = Buckets::new(Timestamp(from), Timestamp(to), count);
+            assert_eq!(
+                (buckets.width_ms, buckets.count),
+                (width_ms, number),
+                "{from} {to}"
+            );
+            assert_eq!(buckets.start(0), Timestamp(first));
+        }
+        let outermost = Buckets::new(Timestamp::MIN, Timestamp::MAX, 60);
+        assert_eq!(outermost.start(0), Timestamp::MIN);
+        assert!(outermost.aligned(0) < Timestamp::MIN);
+        assert!(outermost.start(outermost.count) <= Timestamp::MAX);
+        let whole = Buckets::new(Timestamp(i64::MIN), Timestamp(i64::MAX), 60);
+        assert!(whole.count <= 60, "{whole:?}");
+        let none = Buckets::new(Timestamp(7), Timestamp(7), 60);
+        assert_eq!(none.count, 1);
+    }
+
+    /// The central range of times, as [`Reader::range`] asks for it.
+    fn central(mut times: Vec<i64>) -> Option<(i64, i64)> {
+        times.sort_unstable();
+        let lowest: Vec<i64> = times.iter().take(END_ROWS).copied().collect();
+        let highest: Vec<i64> = times.iter().rev().take(END_ROWS).copied().collect();
+        central_range(&lowest, &highest)
+    }
+
+    #[test]
+    fn an_outlier_does_not_stretch_the_range() {
+        let second = 1_000_000;
+        let day = 86_400 * second;
+        let today = 20_000 * day;
+        for rows in [8, 15, 16, 17, 20, 31, 32, 50, 1_000] {
+            let ordinary: Vec<i64> = (0..rows).map(|number| today + number * second).collect();
+            let whole = Some((today, today + (rows - 1) * second));
+            assert_eq!(central(ordinary.clone()), whole, "{rows}");
+            let with = |outliers: &[i64]| central([ordinary.as_slice(), outliers].concat());
+            assert_eq!(with(&[Timestamp::MIN.0]), whole, "{rows}");
+            assert_eq!(with(&[Timestamp::MAX.0]), whole, "{rows}");
+            assert_eq!(with(&[today - 2_000 * day, today + 92 * day]), whole, "{rows}");
+            // What lies some weeks away belongs to the range.
+            let week = Some((today - 7 * day, today + (rows - 1) * second));
+            assert_eq!(with(&[today - 7 * day]), week, "{rows}");
+        }
+        // Rows that spread evenly are all shown, however far apart they are.
+        for rows in [1, 2, 3, 5, 17, 33, 100] {
+            let spread: Vec<i64> = (0..rows).map(|number| number * 400 * day).collect();
+            assert_eq!(central(spread), Some((0, (rows - 1) * 400 * day)), "{rows}");
+        }
+        assert_eq!(central(Vec::new()), None);
+    }
+}

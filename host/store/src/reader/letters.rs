@@ -1,0 +1,315 @@
+//! Why messages could not be read: dead letters counted by what their reasons have in common. A plugin that meets one
+//! mistake says it of a thousand messages, with another number or name each time; here that is one reason.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+
+use super::connections::Row;
+use super::records::{LETTER_MATCHES, letter_arguments};
+use super::{DeadLetterFilter, ReadError, Reader};
+use lantern_model::batch::Timestamp;
+
+/// Letters that are looked at, the newest: twice as many as may be open in one source by default.
+const LETTERS_MAX: usize = 200_000;
+
+/// Longest reason that is answered with, in bytes; a star stands for the rest.
+const REASON_BYTES_MAX: usize = 300;
+
+/// Reasons of one group that are answered with. Nobody reads on; the others are counted.
+const REASONS_MAX: usize = 1_000;
+
+/// Up to so many quoted texts a reason is told apart by them: a missing field is worth its name, a bad value is not.
+const TEXTS_MAX: usize = 20;
+
+/// Dead letters of one plugin and source that are of one class.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LetterGroup {
+    /// The plugin that could not read them.
+    pub plugin: String,
+    /// Its source.
+    pub source: String,
+    /// The class of their reasons.
+    pub class: String,
+    /// How many.
+    pub letters: u64,
+    /// The most frequent first, but not all of a great many.
+    pub reasons: Vec<LetterReason>,
+    /// How many reasons are left out.
+    pub left_out: u64,
+}
+
+/// What the reasons of some dead letters have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LetterReason {
+    /// A `*` stands for what differs. A [`DeadLetterFilter`] takes it.
+    pub like: String,
+    /// How many letters.
+    pub letters: u64,
+    /// When one of them was last tried.
+    pub last_at: Timestamp,
+}
+
+/// Letters with the same reason, to the letter.
+struct Same {
+    group: (String, String, String),
+    reason: String,
+    letters: u64,
+    last_at: Timestamp,
+}
+
+impl Reader {
+    /// Dead letters by their reasons, the largest group first; and whether all were looked at, or only the newest:
+    /// letters up to a number, and reasons that differ up to the bytes of a page.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn letter_groups(
+        &self,
+        filter: &DeadLetterFilter,
+    ) -> Result<(Vec<LetterGroup>, bool), ReadError> {
+        let sql = format!(
+            "SELECT o.plugin, o.source, d.class, d.reason, d.last_at \
+             FROM _lantern_dead_letter AS d JOIN _lantern_origin AS o ON o.id = d.origin \
+             WHERE {LETTER_MATCHES} ORDER BY d.id DESC LIMIT ?9"
+        );
+        let mut arguments = letter_arguments(filter, None);
+        arguments.push((LETTERS_MAX as i64).into());
+        let (mut found, mut bytes) = (Found::new(), 0);
+        // Counted here and not by SQLite, which would hold every reason before it answers with one.
+        let read = self
+            .fetch_sized(&sql, arguments, LETTERS_MAX, |row| {
+                let size = count(&mut found, row).map_err(ReadError::Sql)?;
+                bytes += size;
+                Ok(((), size))
+            })
+            .await?;
+        let exact = read.len() < LETTERS_MAX && bytes < self.limits.page_bytes;
+        let found = found
+            .into_iter()
+            .map(|((group, reason), (letters, last_at))| Same {
+                group,
+                reason,
+                letters,
+                last_at,
+            });
+        Ok((groups(found.collect()), exact))
+    }
+}
+
+/// Of each group and reason, how many letters there are and when one was last tried.
+type Found = HashMap<((String, String, String), String), (u64, Timestamp)>;
+
+/// Counts a letter. Returns the bytes that are kept for it: none for a reason that was there before.
+fn count(found: &mut Found, row: &Row) -> Result<usize, rusqlite::Error> {
+    let (plugin, source, class): (String, _, _) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    let (reason, last_at): (String, _) = (row.get(3)?, Timestamp(row.get(4)?));
+    let size = plugin.len() + reason.len();
+    match found.entry(((plugin, source, class), reason)) {
+        Entry::Occupied(mut known) => {
+            let (letters, newest) = known.get_mut();
+            *letters += 1;
+            *newest = last_at.max(*newest);
+            Ok(0)
+        }
+        Entry::Vacant(first) => {
+            first.insert((1, last_at));
+            Ok(size)
+        }
+    }
+}
+
+fn groups(found: Vec<Same>) -> Vec<LetterGroup> {
+    let mut by_group: BTreeMap<_, Vec<Same>> = BTreeMap::new();
+    for mut same in found {
+        let group = std::mem::take(&mut same.group);
+        by_group.entry(group).or_default().push(same);
+    }
+    let mut groups: Vec<LetterGroup> = by_group
+        .into_iter()
+        .map(|((plugin, source, class), found)| {
+            let letters = found.iter().map(|same| same.letters).sum();
+            let mut reasons = reasons(found);
+            let left_out = reasons.len().saturating_sub(REASONS_MAX) as u64;
+            reasons.truncate(REASONS_MAX);
+            LetterGroup {
+                plugin,
+                source,
+                class,
+                letters,
+                reasons,
+                left_out,
+            }
+        })
+        .collect();
+    groups.sort_by_key(|group| std::cmp::Reverse(group.letters));
+    groups
+}
+
+/// Joins reasons that differ in numbers, and those that differ in more quoted texts than are worth telling.
+fn reasons(found: Vec<Same>) -> Vec<LetterReason> {
+    let mut by_words: HashMap<String, HashMap<String, LetterReason>> = HashMap::new();
+    for same in found {
+        let without_texts = pattern(&same.reason, true);
+        let without_numbers = pattern(&same.reason, false);
+        let reason = LetterReason {
+            like: cut(same.reason),
+            letters: same.letters,
+            last_at: same.last_at,
+        };
+        let alike = by_words.entry(without_texts).or_default();
+        join(alike, without_numbers, reason);
+    }
+    let mut reasons = Vec::new();
+    for (words, alike) in by_words {
+        if alike.len() <= TEXTS_MAX {
+            reasons.extend(alike.into_values());
+        } else {
+            let mut one = HashMap::new();
+            for reason in alike.into_values() {
+                join(&mut one, words.clone(), reason);
+            }
+            reasons.extend(one.into_values());
+        }
+    }
+    reasons.sort_by(|a, b| b.letters.cmp(&a.letters).then_with(|| a.like.cmp(&b.like)));
+    reasons
+}
+
+/// What stands alone under a key is shown as it is; where there are several, the key says what they share.
+fn join(reasons: &mut HashMap<String, LetterReason>, key: String, reason: LetterReason) {
+    if let Some(one) = reasons.get_mut(&key) {
+        one.like = cut(key);
+        one.letters += reason.letters;
+        one.last_at = one.last_at.max(reason.last_at);
+    } else {
+        reasons.insert(key, reason);
+    }
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > REASON_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(REASON_BYTES_MAX));
+        text.push('*');
+    }
+    text
+}
+
+/// The reason with a star for each number and, where that is wanted, for each quoted text.
+fn pattern(reason: &str, texts: bool) -> String {
+    let mut found = String::with_capacity(reason.len());
+    let mut rest = reason;
+    while let Some(first) = rest.chars().next() {
+        let after_word = found.ends_with(char::is_alphanumeric);
+        let taken = match first {
+            '"' | '`' | '\'' if texts && !after_word => quoted(rest, first),
+            _ => None,
+        };
+        if let Some(length) = taken {
+            found.extend([first, '*', first]);
+            rest = rest.get(length..).unwrap_or_default();
+        } else if is_word(first) {
+            let end = rest.find(|character| !is_word(character)).unwrap_or(rest.len());
+            let (word, behind) = rest.split_at(end);
+            let stem = word.trim_end_matches(['.', ':', '-']);
+            let is_number = stem.starts_with(|c: char| c.is_ascii_digit())
+                || stem.bytes().filter(u8::is_ascii_digit).count() >= 3;
+            found.push_str(if is_number { "*" } else { stem });
+            found.push_str(word.get(stem.len()..).unwrap_or_default());
+            rest = behind;
+        } else {
+            found.push(first);
+            rest = rest.get(first.len_utf8()..).unwrap_or_default();
+        }
+    }
+    found
+}
+
+/// The length of the quoted text at the beginning, with its quotes; none where the sign is an apostrophe.
+fn quoted(text: &str, quote: char) -> Option<usize> {
+    let inner = text.get(quote.len_utf8()..)?;
+    let end = inner.find(quote)?;
+    let behind = inner.get(end + quote.len_utf8()..)?;
+    let length = text.len() - behind.len();
+    (!behind.starts_with(char::is_alphanumeric)).then_some(length)
+}
+
+/// Numbers, times, addresses and names that machines give are written with these.
+fn is_word(character: char) -> bool {
+    character.is_alphanumeric() || ['_', '-', '.', ':', '+'].contains(&character)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(reasons: impl IntoIterator<Item = String>) -> Vec<Same> {
+        let same = |(index, reason)| Same {
+            group: ("p".into(), "s".into(), "malformed".into()),
+            reason,
+            letters: 1,
+            last_at: Timestamp(i64::try_from(index).unwrap()),
+        };
+        reasons.into_iter().enumerate().map(same).collect()
+    }
+
+    #[track_caller]
+    fn check(given: impl IntoIterator<Item = String>, expected: &[(&str, u64)]) {
+        let reasons = reasons(found(given));
+        let shown: Vec<_> = reasons
+            .iter()
+            .map(|one| (one.like.as_str(), one.letters))
+            .collect();
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn numbers_do_not_tell_reasons_apart() {
+        for (reason, expected) in [
+            ("took 12.5 ms at 2026-11-21T10:00:00Z", "took * ms at *"),
+            (
+                "expected u64, line 3: column 17.",
+                "expected u64, line *: column *.",
+            ),
+            ("no row for host-4711", "no row for *"),
+            ("it can't be `x` or 'y'", "it can't be `x` or 'y'"),
+            ("", ""),
+        ] {
+            assert_eq!(pattern(reason, false), expected);
+        }
+        assert_eq!(
+            pattern("it can't be `x` or 'a b', \"7\"", true),
+            "it can't be `*` or '*', \"*\""
+        );
+        assert_eq!(pattern("an `open quote", true), "an `open quote");
+    }
+
+    #[test]
+    fn a_few_texts_tell_reasons_apart_and_many_do_not() {
+        let field = |name: &str, line| format!("missing field `{name}` at line {line}");
+        check(
+            [field("at", 1), field("kind", 2), field("at", 3)],
+            &[
+                ("missing field `at` at line *", 2),
+                ("missing field `kind` at line 2", 1),
+            ],
+        );
+        let many = (0..=TEXTS_MAX).map(|n| field(&"x".repeat(n + 1), 1));
+        check(many, &[("missing field `*` at line *", TEXTS_MAX as u64 + 1)]);
+    }
+
+    #[test]
+    fn a_great_many_reasons_are_counted_and_not_all_told() {
+        let word = |n: usize| ["a", "b", "c", "d", "e", "f", "g", "h"][n % 8];
+        let reason = |n: usize| format!("{} {} {} {}", word(n), word(n / 8), word(n / 64), word(n / 512));
+        let groups = groups(found((0..4_096).map(reason)));
+        assert_eq!((groups.len(), groups[0].letters), (1, 4_096));
+        assert_eq!(groups[0].reasons.len(), REASONS_MAX);
+        assert_eq!(groups[0].left_out, 4_096 - REASONS_MAX as u64);
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_to_what_still_finds_it() {
+        let [one] = reasons(found(["ä".repeat(1_000)])).try_into().unwrap();
+        assert_eq!(one.like, format!("{}*", "ä".repeat(REASON_BYTES_MAX / 2)));
+    }
+}

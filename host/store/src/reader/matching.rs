@@ -1,0 +1,150 @@
+//! Whether a row that is in memory is one of a selection: the same answers as from SQL, for the live tail, which reads
+//! a row once for all who listen. A test compares the two.
+
+use std::cmp::Ordering;
+
+use super::cells::Cell;
+use super::selection::{Comparison, Selection, Test};
+use super::shape::Shape;
+use super::text::{Needle, Stopped};
+use lantern_model::batch::Value;
+
+/// A selection, prepared for comparing many rows with it.
+#[derive(Clone, Debug)]
+pub struct Matcher {
+    selection: Selection,
+    /// For each condition, the text that it looks for.
+    needles: Vec<Option<Needle>>,
+    search: Option<Needle>,
+}
+
+impl Matcher {
+    /// Prepares a selection.
+    pub fn new(selection: Selection) -> Self {
+        let needle = |text: &String| Needle::new(text.as_bytes());
+        let needles = selection
+            .conditions
+            .iter()
+            .map(|condition| match &condition.test {
+                Test::Contains(text) | Test::Lacks(text) => Some(needle(text)),
+                _ => None,
+            });
+        Self {
+            needles: needles.collect(),
+            search: selection.search.as_ref().map(needle),
+            selection,
+        }
+    }
+
+    /// Whether a row is one of the selection. `cells` are all columns of the table. `has_to_stop` is asked before each
+    /// condition and every few kilobytes of text.
+    ///
+    /// # Errors
+    /// [`Stopped`] when it has to stop before the answer is known.
+    pub fn matches(
+        &self,
+        shape: &Shape,
+        cells: &[Cell],
+        mut has_to_stop: impl FnMut() -> bool,
+    ) -> Result<bool, Stopped> {
+        if !is_in_range(&self.selection, shape, cells) {
+            return Ok(false);
+        }
+        for (condition, needle) in self.selection.conditions.iter().zip(&self.needles) {
+            if has_to_stop() {
+                return Err(Stopped);
+            }
+            let Some(cell) = cells.get(condition.column) else {
+                return Ok(false);
+            };
+            if !holds(&condition.test, needle.as_ref(), cell, &mut has_to_stop)? {
+                return Ok(false);
+            }
+        }
+        let Some(needle) = &self.search else {
+            return Ok(true);
+        };
+        for cell in cells {
+            if has_text(cell, needle, &mut has_to_stop)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn is_in_range(selection: &Selection, shape: &Shape, cells: &[Cell]) -> bool {
+    if !selection.has_range() {
+        return true;
+    }
+    match shape.time().and_then(|time| cells.get(time)) {
+        Some(Cell::Timestamp(at)) => {
+            selection.from.is_none_or(|from| *at >= from) && selection.to.is_none_or(|to| *at < to)
+        }
+        _ => false,
+    }
+}
+
+/// Whether a test holds for a cell. `needle` is the text of a test that looks for one.
+fn holds(
+    test: &Test,
+    needle: Option<&Needle>,
+    cell: &Cell,
+    has_to_stop: &mut impl FnMut() -> bool,
+) -> Result<bool, Stopped> {
+    let is_null = matches!(cell, Cell::Null);
+    Ok(match test {
+        Test::OneOf { values, null } => {
+            (*null && is_null)
+                || values
+                    .iter()
+                    .any(|value| compare(cell, value) == Some(Ordering::Equal))
+        }
+        Test::Not(value) => compare(cell, value) != Some(Ordering::Equal),
+        Test::Compare(comparison, value) => compare(cell, value).is_some_and(|order| match comparison {
+            Comparison::Less => order.is_lt(),
+            Comparison::AtMost => order.is_le(),
+            Comparison::Greater => order.is_gt(),
+            Comparison::AtLeast => order.is_ge(),
+        }),
+        Test::Contains(_) => match needle {
+            Some(needle) => has_text(cell, needle, has_to_stop)?,
+            None => false,
+        },
+        Test::Lacks(_) => match needle {
+            Some(needle) => !has_text(cell, needle, has_to_stop)?,
+            None => false,
+        },
+        Test::BeginsWith(text) => text_of(cell).is_some_and(|own| own.starts_with(text.as_str())),
+        Test::Set => !is_null,
+    })
+}
+
+/// None where one of them is null, or they are of different types and so never stand in one column.
+fn compare(cell: &Cell, value: &Value) -> Option<Ordering> {
+    match (cell, value) {
+        (Cell::Boolean(one), Value::Boolean(other)) => Some(one.cmp(other)),
+        (Cell::Integer(one), Value::Integer(other)) => Some(one.cmp(other)),
+        (Cell::Real(one), Value::Real(other)) => one.partial_cmp(other),
+        (Cell::Text(one), Value::Text(other)) => Some(one.as_bytes().cmp(other.as_bytes())),
+        (Cell::Blob(one), Value::Blob(other)) => Some(one.cmp(other)),
+        (Cell::Timestamp(one), Value::Timestamp(other)) => Some(one.cmp(other)),
+        (Cell::Json(one), Value::Json(other)) => Some(one.get().as_bytes().cmp(other.as_bytes())),
+        _ => None,
+    }
+}
+
+fn text_of(cell: &Cell) -> Option<&str> {
+    match cell {
+        Cell::Text(text) => Some(text),
+        Cell::Json(document) => Some(document.get()),
+        _ => None,
+    }
+}
+
+fn has_text(cell: &Cell, needle: &Needle, has_to_stop: impl FnMut() -> bool) -> Result<bool, Stopped> {
+    match text_of(cell) {
+        Some(text) => needle.is_in(text.as_bytes(), has_to_stop),
+        None => Ok(false),
+    }
+}

@@ -1,0 +1,402 @@
+//! Which rows are meant: conditions on columns, free text and a range of time, and the SQL that they become. Values are
+//! always parameters; a column is a position in a [`Shape`], whose names were checked.
+
+use super::shape::Shape;
+use super::text::CONTAINS;
+use crate::statement::quote;
+use lantern_model::batch::{Timestamp, Value};
+use lantern_model::schema::ColumnType;
+use lantern_model::schema::description::RoleWord;
+
+/// Alternatives of one condition that are followed one by one in the order of an index; more are filtered.
+const ALTERNATIVES_LED: usize = 20;
+
+/// Which rows are meant; by default all.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Selection {
+    /// All of them hold.
+    pub conditions: Vec<Condition>,
+    /// Stands in some column of text, whatever the case of ASCII letters.
+    pub search: Option<String>,
+    /// At this time or later.
+    pub from: Option<Timestamp>,
+    /// Before this time.
+    pub to: Option<Timestamp>,
+}
+
+/// What is asked of one column.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Condition {
+    /// Its position in the table.
+    pub column: usize,
+    /// What its value has to be.
+    pub test: Test,
+}
+
+/// What the value of a column has to be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Test {
+    /// One of these.
+    OneOf {
+        /// The values.
+        values: Vec<Value>,
+        /// Whether null is one of them.
+        null: bool,
+    },
+    /// Not this; null is not this either.
+    Not(Value),
+    /// Compared with this.
+    Compare(Comparison, Value),
+    /// Text with this in it, whatever the case of ASCII letters.
+    Contains(String),
+    /// Null, or text without this.
+    Lacks(String),
+    /// Text that begins with this, to the letter.
+    BeginsWith(String),
+    /// Not null.
+    Set,
+}
+
+/// How two values are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    /// Less.
+    Less,
+    /// Less or the same.
+    AtMost,
+    /// Greater.
+    Greater,
+    /// Greater or the same.
+    AtLeast,
+}
+
+impl Comparison {
+    fn sql(self) -> &'static str {
+        match self {
+            Self::Less => "<",
+            Self::AtMost => "<=",
+            Self::Greater => ">",
+            Self::AtLeast => ">=",
+        }
+    }
+}
+
+impl Selection {
+    /// The same without what says which values `column` may have.
+    pub fn without_choice_of(&self, column: usize) -> Self {
+        let mut selection = self.clone();
+        selection
+            .conditions
+            .retain(|condition| condition.column != column || !matches!(condition.test, Test::OneOf { .. }));
+        selection
+    }
+
+    /// Whether it says anything of the time.
+    pub(super) fn has_range(&self) -> bool {
+        self.from.is_some() || self.to.is_some()
+    }
+
+    /// Whether it says more than a range of time.
+    pub(super) fn is_narrow(&self) -> bool {
+        !self.conditions.is_empty() || self.search.is_some()
+    }
+}
+
+/// Parameters of a statement, in order.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Bound(Vec<Value>);
+
+impl Bound {
+    /// Adds a parameter and says what it is called.
+    pub(super) fn add(&mut self, value: Value) -> String {
+        self.0.push(value);
+        format!("?{}", self.0.len())
+    }
+
+    pub(super) fn integer(&mut self, number: i64) -> String {
+        self.add(Value::Integer(number))
+    }
+
+    #[cfg(test)]
+    pub(super) fn into_values(self) -> Vec<Value> {
+        self.0
+    }
+
+    pub(super) fn arguments(self) -> Vec<rusqlite::types::Value> {
+        let argument = |value| match value {
+            Value::Null => None::<i64>.into(),
+            Value::Boolean(yes) => yes.into(),
+            Value::Integer(number) | Value::Timestamp(Timestamp(number)) => number.into(),
+            Value::Real(number) => number.into(),
+            Value::Text(text) | Value::Json(text) => text.into(),
+            Value::Blob(bytes) => bytes.into(),
+        };
+        self.0.into_iter().map(argument).collect()
+    }
+}
+
+/// How SQLite is to come by the rows. Without statistics it would have to guess, and a wrong guess sorts millions of
+/// rows to show a hundred; so of all conditions only those that lead are written in a form that an index can serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lead {
+    /// In the order of the result (or of time), each row looked at.
+    Order,
+    /// By the alternatives of this condition, each in the order of the result.
+    Choice(usize),
+    /// By a key: hardly any row, in any order.
+    Key,
+}
+
+impl Lead {
+    /// The best way to rows in the order of `sort`, a column or for none the row numbers.
+    pub(super) fn of(shape: &Shape, selection: &Selection, sort: Option<usize>) -> Self {
+        let one = |condition: &Condition| match &condition.test {
+            Test::OneOf { values, null: false } if values.len() == 1 => Some(condition.column),
+            _ => None,
+        };
+        let fixed: Vec<&str> = selection
+            .conditions
+            .iter()
+            .filter_map(one)
+            .map(|column| shape.columns[column].name.as_str())
+            .collect();
+        if shape.is_key(&fixed) {
+            return Self::Key;
+        }
+        let sort_is_served = sort.is_none_or(|sort| shape.is_indexed(sort));
+        let choices = selection.conditions.iter().enumerate();
+        let best = choices
+            .filter_map(|(position, condition)| match &condition.test {
+                Test::OneOf { values, null: false } if values.len() <= ALTERNATIVES_LED => {
+                    let column = condition.column;
+                    let serves = shape.leads(column, sort) || (!sort_is_served && shape.is_indexed(column));
+                    let is_entity = shape.columns[column].role == Some(RoleWord::Entity);
+                    serves.then_some((!is_entity, values.len(), position))
+                }
+                _ => None,
+            })
+            .min();
+        best.map_or(Self::Order, |(.., position)| Self::Choice(position))
+    }
+
+    /// The best way to rows in whatever order, when they are only counted.
+    pub(super) fn to_count(shape: &Shape, selection: &Selection) -> Self {
+        let by_time = Self::of(shape, selection, shape.time());
+        if by_time != Self::Order || selection.from.is_some() || selection.to.is_some() {
+            return by_time;
+        }
+        let found = selection.conditions.iter().position(|condition| {
+            matches!(condition.test, Test::OneOf { null: false, .. }) && shape.is_indexed(condition.column)
+        });
+        found.map_or(Self::Order, Self::Choice)
+    }
+
+    fn admits(self, position: usize) -> bool {
+        match self {
+            Self::Order => false,
+            Self::Choice(leading) => leading == position,
+            Self::Key => true,
+        }
+    }
+}
+
+/// The conditions of a selection as SQL, for a table called `t`.
+pub(super) struct Conditions<'a> {
+    pub(super) shape: &'a Shape,
+    pub(super) selection: &'a Selection,
+    pub(super) lead: Lead,
+}
+
+impl<'a> Conditions<'a> {
+    /// For rows that are only counted.
+    pub(super) fn to_count(shape: &'a Shape, selection: &'a Selection) -> Self {
+        Self {
+            shape,
+            selection,
+            lead: Lead::to_count(shape, selection),
+        }
+    }
+
+    /// `FROM … WHERE …` for all rows of the selection.
+    pub(super) fn all_rows(&self, bound: &mut Bound) -> String {
+        let mut every = self.leading(bound);
+        every.extend(self.range(bound, true));
+        every.extend(self.following(bound));
+        format!(
+            "FROM {} AS t WHERE {}",
+            quote(&self.shape.entry.name),
+            all(&every)
+        )
+    }
+
+    /// The same for the newest `rows` rows of those that an index finds, whatever else is asked of them: it costs the
+    /// same however many there are.
+    pub(super) fn newest_rows(&self, bound: &mut Bound, rows: u32) -> String {
+        let table = quote(&self.shape.entry.name);
+        // Several alternatives have no common order that an index could give.
+        let one = |position: usize| {
+            let test = &self.selection.conditions[position].test;
+            matches!(test, Test::OneOf { values, .. } if values.len() == 1)
+        };
+        let conditions = match self.lead {
+            Lead::Choice(position) if !one(position) => Conditions {
+                lead: Lead::Order,
+                ..*self
+            },
+            _ => Conditions { ..*self },
+        };
+        let mut found = conditions.leading(bound);
+        found.extend(conditions.range(bound, true));
+        let order = match self.shape.time() {
+            Some(time) => format!("{} DESC, t._rowid_ DESC", self.column(time, true)),
+            None => "t._rowid_ DESC".to_owned(),
+        };
+        let found = all(&found);
+        let following = all(&conditions.following(bound));
+        format!(
+            "FROM (SELECT t._rowid_ AS r FROM {table} AS t WHERE {found} ORDER BY {order} LIMIT {rows}) AS p \
+             CROSS JOIN {table} AS t ON t._rowid_ = p.r WHERE {following}"
+        )
+    }
+
+    /// The column as it stands in a condition; a sign before it keeps SQLite from looking for an index.
+    fn column(&self, position: usize, leads: bool) -> String {
+        let sign = if leads { "" } else { "+" };
+        format!("{sign}t.{}", quote(&self.shape.columns[position].name))
+    }
+
+    /// The range of time. `leads` says whether an index may serve it.
+    pub(super) fn range(&self, bound: &mut Bound, leads: bool) -> Vec<String> {
+        let Some(time) = self.shape.time() else {
+            return Vec::new();
+        };
+        let column = self.column(time, leads);
+        let limits = [(">=", self.selection.from), ("<", self.selection.to)];
+        limits
+            .into_iter()
+            .filter_map(|(sign, limit)| Some(format!("{column} {sign} {}", bound.integer(limit?.0))))
+            .collect()
+    }
+
+    /// The condition that leads, if one does.
+    pub(super) fn leading(&self, bound: &mut Bound) -> Vec<String> {
+        self.some(bound, |position| self.lead.admits(position))
+    }
+
+    /// All other conditions, and the free text.
+    pub(super) fn following(&self, bound: &mut Bound) -> Vec<String> {
+        let mut all = self.some(bound, |position| !self.lead.admits(position));
+        all.extend(self.search(bound));
+        all
+    }
+
+    fn some(&self, bound: &mut Bound, wanted: impl Fn(usize) -> bool) -> Vec<String> {
+        let conditions = self.selection.conditions.iter().enumerate();
+        conditions
+            .filter(|(position, _)| wanted(*position))
+            .map(|(position, condition)| self.condition(bound, condition, self.lead.admits(position)))
+            .collect()
+    }
+
+    fn condition(&self, bound: &mut Bound, condition: &Condition, leads: bool) -> String {
+        let column = self.column(condition.column, leads);
+        match &condition.test {
+            Test::OneOf { values, null } => {
+                let names: Vec<String> = values.iter().map(|value| bound.add(value.clone())).collect();
+                let among = match names.as_slice() {
+                    [] => None,
+                    [one] => Some(format!("{column} = {one}")),
+                    many => Some(format!("{column} IN ({})", many.join(", "))),
+                };
+                let is_null = null.then(|| format!("{column} IS NULL"));
+                let either: Vec<String> = among.into_iter().chain(is_null).collect();
+                format!("({})", either.join(" OR "))
+            }
+            Test::Not(value) => format!("{column} IS NOT {}", bound.add(value.clone())),
+            Test::Compare(comparison, value) => {
+                format!("{column} {} {}", comparison.sql(), bound.add(value.clone()))
+            }
+            Test::Contains(text) => contains(&column, &bound.add(Value::Text(text.clone()))),
+            Test::Lacks(text) => format!(
+                "({column} IS NULL OR NOT {})",
+                contains(&column, &bound.add(Value::Text(text.clone())))
+            ),
+            Test::BeginsWith(text) => {
+                let mut limits = vec![format!("{column} >= {}", bound.add(Value::Text(text.clone())))];
+                if let Some(after) = behind(text) {
+                    limits.push(format!("{column} < {}", bound.add(Value::Text(after))));
+                }
+                format!("({})", limits.join(" AND "))
+            }
+            Test::Set => format!("{column} IS NOT NULL"),
+        }
+    }
+
+    fn search(&self, bound: &mut Bound) -> Option<String> {
+        let text = self.selection.search.as_ref()?;
+        let needle = bound.add(Value::Text(text.clone()));
+        let texts = self
+            .shape
+            .columns
+            .iter()
+            .enumerate()
+            .filter(|(_, column)| matches!(column.column_type, ColumnType::Text | ColumnType::Json));
+        let each: Vec<String> = texts
+            .map(|(position, _)| contains(&self.column(position, false), &needle))
+            .collect();
+        Some(match each.as_slice() {
+            // Nothing stands in no column.
+            [] => "0".to_owned(),
+            each => format!("({})", each.join(" OR ")),
+        })
+    }
+}
+
+/// The condition that a column contains text, whatever the case of ASCII letters. SQLite's own `LIKE` is quadratic, and
+/// cannot be interrupted within one value.
+fn contains(column: &str, needle: &str) -> String {
+    format!("{CONTAINS}({column}, {needle})")
+}
+
+/// The smallest text that is greater than all that begin with `text`; none when there is none.
+fn behind(text: &str) -> Option<String> {
+    let mut letters: Vec<char> = text.chars().collect();
+    while let Some(last) = letters.pop() {
+        let next = match last {
+            // The surrogates are no letters.
+            '\u{d7ff}' => Some('\u{e000}'),
+            last => char::from_u32(u32::from(last) + 1),
+        };
+        if let Some(next) = next {
+            letters.push(next);
+            return Some(letters.into_iter().collect());
+        }
+    }
+    None
+}
+
+/// Conditions that all hold; none are true.
+pub(super) fn all(conditions: &[String]) -> String {
+    match conditions {
+        [] => "1".to_owned(),
+        conditions => conditions.join(" AND "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_beginning() {
+        for (text, expected) in [
+            ("ab", Some("ac")),
+            ("a\u{d7ff}", Some("a\u{e000}")),
+            ("a\u{10ffff}", Some("b")),
+            ("\u{10ffff}", None),
+            ("", None),
+        ] {
+            assert_eq!(behind(text).as_deref(), expected, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Quantities over time: one number for each bucket, each measure and, where it is asked, each frequent value of a
+//! column. Where all rows would take too long, the newest ones stand for them.
+
+use std::time::Duration;
+
+use super::buckets::Buckets;
+use super::cells::{Cell, cell};
+use super::connections::Row;
+use super::selection::{Bound, Conditions, Lead, Selection};
+use super::shape::Shape;
+use super::{ReadError, Reader};
+use crate::statement::quote;
+
+/// How long all rows are tried, before the newest ones have to do.
+const ALL_TIME: Duration = Duration::from_millis(1_000);
+
+/// Rows that stand for all.
+const NEWEST_ROWS: u32 = 100_000;
+
+/// Values of a column that get a line of their own.
+pub const KEYS_MAX: u32 = 20;
+
+/// What becomes of the values of a bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aggregate {
+    /// Their mean.
+    Average,
+    /// The smallest.
+    Minimum,
+    /// The greatest.
+    Maximum,
+    /// All of them together.
+    Sum,
+    /// How many there are.
+    Count,
+    /// The smallest value that so many percent do not exceed.
+    Percentile(u8),
+}
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct SeriesQuery {
+    /// Of which rows.
+    pub selection: Selection,
+    /// Of which columns, by position; of rows themselves where it is empty.
+    pub measures: Vec<usize>,
+    /// What becomes of their values.
+    pub aggregate: Aggregate,
+    /// A line for each value of this column.
+    pub by: Option<usize>,
+    /// At most so many.
+    pub buckets: u32,
+}
+
+/// One line.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// The measure; none where rows are counted.
+    pub measure: Option<usize>,
+    /// The value of the column that lines are told apart by.
+    pub key: Option<Cell>,
+    /// A number for each bucket; none where there is no value.
+    pub points: Vec<Option<f64>>,
+}
+
+/// Lines over time.
+#[derive(Clone, Debug)]
+pub struct Series {
+    /// The range; none where there is no row with a time.
+    pub buckets: Option<Buckets>,
+    /// The lines.
+    pub lines: Vec<Line>,
+    /// Whether the column has more values than lines.
+    pub more: bool,
+    /// Whether all rows were looked at, or only the newest.
+    pub exact: bool,
+}
+
+impl Reader {
+    /// Quantities over time.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn series(&self, shape: &Shape, query: &SeriesQuery) -> Result<Series, ReadError> {
+        let mut series = Series {
+            buckets: None,
+            lines: Vec::new(),
+            more: false,
+            exact: true,
+        };
+        let range = self.range(shape, &query.selection).await?;
+        let (Some(time), Some((from, to))) = (shape.time(), range) else {
+            return Ok(series);
+        };
+        let buckets = Buckets::new(from, to, query.buckets);
+        series.buckets = Some(buckets);
+        let keys = match query.by {
+            Some(column) => {
+                let facet = self.facet(shape, &query.selection, column, KEYS_MAX).await?;
+                series.more = facet.more;
+                series.exact = facet.exact;
+                facet.values.into_iter().map(|(value, _)| Some(value)).collect()
+            }
+            None => vec![None],
+        };
+        let measures: Vec<Option<usize>> = match query.measures.as_slice() {
+            [] => vec![None],
+            some => some.iter().copied().map(Some).collect(),
+        };
+        for measure in measures {
+            let asked = Asked {
+                shape,
+                query,
+                time,
+                buckets,
+                measure,
+                keys: &keys,
+            };
+            let (points, exact) = self.points(&asked).await?;
+            series.exact &= exact;
+            series.lines.extend(asked.lines(points));
+        }
+        Ok(series)
+    }
+
+    async fn points(&self, asked: &Asked<'_>) -> Result<(Vec<Point>, bool), ReadError> {
+        let fetch = async |reader: &Self, newest: Option<u32>| {
+            let mut bound = Bound::default();
+            let sql = asked.sql(&mut bound, newest);
+            reader
+                .fetch_sized(&sql, bound.arguments(), usize::MAX, |row| asked.point(row))
+                .await
+        };
+        match fetch(&self.within(ALL_TIME), None).await {
+            Ok(points) => Ok((points, true)),
+            Err(ReadError::TimeLimit { .. }) => Ok((fetch(self, Some(NEWEST_ROWS)).await?, false)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The bucket, the key's place among the keys, and the number.
+type Point = (i64, i64, Option<f64>);
+
+/// One measure of a question.
+struct Asked<'a> {
+    shape: &'a Shape,
+    query: &'a SeriesQuery,
+    time: usize,
+    buckets: Buckets,
+    measure: Option<usize>,
+    keys: &'a [Option<Cell>],
+}
+
+impl Asked<'_> {
+    fn sql(&self, bound: &mut Bound, newest: Option<u32>) -> String {
+        let conditions = Conditions {
+            shape: self.shape,
+            selection: &self.query.selection,
+            lead: Lead::of(self.shape, &self.query.selection, Some(self.time)),
+        };
+        let name = |position: usize| format!("t.{}", quote(&self.shape.columns[position].name));
+        let time = name(self.time);
+        let (first, width) = (self.buckets.aligned(0).0, self.buckets.width());
+        let value = self.measure.map_or("1".to_owned(), name);
+        let rows = match newest {
+            Some(rows) => conditions.newest_rows(bound, rows),
+            None => conditions.all_rows(bound),
+        };
+        let mut rows = format!(
+            "{rows} AND +{time} >= {} AND +{time} < {} AND {value} IS NOT NULL",
+            self.buckets.from.0, self.buckets.to.0
+        );
+        // Keys are told apart by their place, so that they need not be read back.
+        let key = match self.query.by {
+            None => "0".to_owned(),
+            Some(column) => {
+                let column = format!("+{}", name(column));
+                let mut cases = String::new();
+                for (number, key) in self.keys.iter().enumerate() {
+                    let value = bound.add(
+                        key.as_ref()
+                            .map_or(lantern_model::batch::Value::Null, Cell::to_value),
+                    );
+                    cases.push_str(&format!(" WHEN {column} = {value} THEN {number}"));
+                }
+                if cases.is_empty() {
+                    // No row has a value.
+                    rows.push_str(" AND 0");
+                    "0".to_owned()
+                } else {
+                    format!("CASE{cases} ELSE -1 END")
+                }
+            }
+        };
+        let bucket = format!("({time} - ({first})) / {width}");
+        let aggregate = match self.query.aggregate {
+            Aggregate::Average => "avg(v)",
+            Aggregate::Minimum => "min(v)",
+            Aggregate::Maximum => "max(v)",
+            Aggregate::Sum => "total(v)",
+            Aggregate::Count => "count(*)",
+            Aggregate::Percentile(percent) => {
+                return format!(
+                    "SELECT b, k, CAST(v AS REAL) FROM (SELECT b, k, v, \
+                         row_number() OVER (PARTITION BY b, k ORDER BY v) AS n, \
+                         count(*) OVER (PARTITION BY b, k) AS c \
+                         FROM (SELECT {bucket} AS b, {key} AS k, {value} AS v {rows}) WHERE k >= 0) \
+                     WHERE n = max(1, (c * {percent} + 99) / 100)"
+                );
+            }
+        };
+        format!(
+            "SELECT b, k, CAST({aggregate} AS REAL) FROM (SELECT {bucket} AS b, {key} AS k, {value} AS v {rows}) \
+             WHERE k >= 0 GROUP BY b, k"
+        )
+    }
+
+    fn point(&self, row: &mut Row) -> Result<(Point, usize), ReadError> {
+        let what = || format!("a measure of table {}", self.shape.entry.name);
+        let (value, size) = cell(row, 2, lantern_model::schema::ColumnType::Real, what)?;
+        let number = |index: usize| row.get::<i64>(index).map_err(ReadError::Sql);
+        let value = match value {
+            Cell::Real(number) if number.is_finite() => Some(number),
+            _ => None,
+        };
+        Ok(((number(0)?, number(1)?, value), size))
+    }
+
+    fn lines(&self, points: Vec<Point>) -> impl Iterator<Item = Line> {
+        let count = usize::try_from(self.buckets.count).unwrap_or_default();
+        // Of nothing there is no mean, but there are no rows.
+        let empty = match self.query.aggregate {
+            Aggregate::Count | Aggregate::Sum => Some(0.0),
+            _ => None,
+        };
+        let line = |key: &Option<Cell>| Line {
+            measure: self.measure,
+            key: key.clone(),
+            points: vec![empty; count],
+        };
+        let mut lines: Vec<Line> = self.keys.iter().map(line).collect();
+        for (bucket, key, value) in points {
+            let line = usize::try_from(key).ok().and_then(|key| lines.get_mut(key));
+            let point = line.zip(usize::try_from(bucket).ok());
+            if let Some(point) = point.and_then(|(line, bucket)| line.points.get_mut(bucket)) {
+                *point = value;
+            }
+        }
+        lines.into_iter()
+    }
+}

@@ -1,0 +1,169 @@
+//! What a question has to know about a table before it can be asked: its columns as checked names with their types and
+//! roles, and which indexes there are, so that the statement can be written for them.
+
+use super::{ReadError, Reader, TableEntry};
+use lantern_model::schema::description::RoleWord;
+use lantern_model::schema::{ColumnName, ColumnType, TableName};
+
+/// A table, ready to be asked.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// As its plugin described it.
+    pub entry: TableEntry,
+    /// In the order declared.
+    pub columns: Vec<ShapeColumn>,
+    time: Option<usize>,
+    indexes: Vec<ShapeIndex>,
+}
+
+/// A column with a checked name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShapeColumn {
+    /// Its name.
+    pub name: ColumnName,
+    /// The type of its values.
+    pub column_type: ColumnType,
+    /// Whether it may be null.
+    pub nullable: bool,
+    /// What it means to people.
+    pub role: Option<RoleWord>,
+}
+
+/// An index that is there, whoever asked for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct ShapeIndex {
+    unique: bool,
+    columns: Vec<String>,
+}
+
+impl Shape {
+    /// The position of a column.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.columns
+            .iter()
+            .position(|column| column.name.as_str() == name)
+    }
+
+    /// The column that says when a row happened.
+    pub fn time(&self) -> Option<usize> {
+        self.time
+    }
+
+    /// The columns with a role, by position.
+    pub fn with_role(&self, role: RoleWord) -> impl Iterator<Item = usize> {
+        let columns = self.columns.iter().enumerate();
+        columns
+            .filter(move |(_, column)| column.role == Some(role))
+            .map(|(position, _)| position)
+    }
+
+    /// Whether rows with one value of `column` can be had in the order of `then`: of another column, or for none of the
+    /// row numbers.
+    pub(super) fn leads(&self, column: usize, then: Option<usize>) -> bool {
+        let name = |position: usize| self.columns[position].name.as_str();
+        self.indexes.iter().any(|index| match then {
+            Some(then) => index
+                .columns
+                .starts_with(&[name(column).into(), name(then).into()]),
+            None => index.columns == [name(column)],
+        })
+    }
+
+    /// Whether an index begins with this column.
+    pub(super) fn is_indexed(&self, column: usize) -> bool {
+        let name = self.columns[column].name.as_str();
+        self.indexes
+            .iter()
+            .any(|index| index.columns.first().is_some_and(|first| first == name))
+    }
+
+    /// Whether no two rows agree on all of these columns.
+    pub(super) fn is_key(&self, columns: &[&str]) -> bool {
+        self.indexes.iter().any(|index| {
+            index.unique
+                && !index.columns.is_empty()
+                && index
+                    .columns
+                    .iter()
+                    .all(|column| columns.contains(&column.as_str()))
+        })
+    }
+
+    /// A table of which no index is known: enough to read a query.
+    pub fn unindexed(entry: TableEntry) -> Result<Self, ReadError> {
+        Self::new(entry, Vec::new())
+    }
+
+    fn new(entry: TableEntry, mut indexes: Vec<ShapeIndex>) -> Result<Self, ReadError> {
+        let what = || format!("the description of table {}", entry.name);
+        let columns = entry
+            .description
+            .columns
+            .iter()
+            .map(|column| {
+                Ok(ShapeColumn {
+                    name: ColumnName::parse(&column.name)
+                        .map_err(|error| ReadError::corrupt(what(), error))?,
+                    column_type: column.column_type,
+                    nullable: column.nullable,
+                    role: column.role,
+                })
+            })
+            .collect::<Result<Vec<ShapeColumn>, ReadError>>()?;
+        let time = columns.iter().position(|column| {
+            column.role == Some(RoleWord::Time) && column.column_type == ColumnType::Timestamp
+        });
+        // A single whole number as the primary key is the row number itself, and has no index.
+        indexes.push(ShapeIndex {
+            unique: true,
+            columns: entry.description.primary_key.clone(),
+        });
+        Ok(Self {
+            entry,
+            columns,
+            time,
+            indexes,
+        })
+    }
+}
+
+impl Reader {
+    /// The table with this name, when a plugin owns one.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn shape(&self, name: &TableName) -> Result<Option<Shape>, ReadError> {
+        match self.table(name).await? {
+            Some(entry) => self.shape_of(entry).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The same for a table that was listed.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn shape_of(&self, entry: TableEntry) -> Result<Shape, ReadError> {
+        const SQL: &str = "SELECT l.seq, l.\"unique\", i.name FROM pragma_index_list(?1) AS l \
+             JOIN pragma_index_info(l.name) AS i WHERE l.partial = 0 ORDER BY l.seq, i.seqno";
+        let arguments = vec![entry.name.as_str().to_owned().into()];
+        let parts = self
+            .fetch(SQL, arguments, usize::MAX, |row| {
+                let name: Option<String> = row.get(2)?;
+                Ok((row.get::<i64>(0)?, row.get::<bool>(1)?, name))
+            })
+            .await?;
+        let mut indexes: Vec<(i64, ShapeIndex)> = Vec::new();
+        for (number, unique, name) in parts {
+            if indexes.last().is_none_or(|(last, _)| *last != number) {
+                let columns = Vec::new();
+                indexes.push((number, ShapeIndex { unique, columns }));
+            }
+            if let Some((_, index)) = indexes.last_mut() {
+                // An expression has no name, and nothing is asked by one.
+                index.columns.push(name.unwrap_or_default());
+            }
+        }
+        Shape::new(entry, indexes.into_iter().map(|(_, index)| index).collect())
+    }
+}

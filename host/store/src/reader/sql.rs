@@ -1,0 +1,276 @@
+//! Questions in SQL, for operators who have allowed them: on a connection of its own that can only read, with an
+//! authorizer that lets nothing pass but looking at plugins' tables, and with limits on time, memory, rows and bytes.
+//! SQLite interrupts a statement only between two steps, so each step is kept short: values and patterns are bounded, and
+//! functions that are quadratic in SQLite are replaced or not allowed (see `functions`).
+
+mod functions;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use rusqlite::limits::Limit;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, ErrorCode};
+
+use super::Reader;
+use super::text::json_bytes;
+use crate::check;
+
+/// How long a question may take.
+const TIME: Duration = Duration::from_secs(3);
+/// Bytes that an answer may have.
+const BYTES_MAX: usize = 16 << 20;
+/// Longest question.
+const SQL_BYTES_MAX: i32 = 64 << 10;
+/// Largest value that a question may read or make. A function works on it for milliseconds.
+const VALUE_BYTES_MAX: usize = 1 << 20;
+/// Values of a row that is wide have to be smaller, so that all of them have [`BYTES_MAX`]; but never smaller than this.
+const VALUE_BYTES_MIN: usize = 64 << 10;
+/// Longest pattern of `LIKE` and `GLOB`, which may take its length times that of the value.
+const PATTERN_BYTES_MAX: i32 = 256;
+
+/// A value as SQLite has it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SqlValue {
+    /// No value.
+    Null,
+    /// A whole number.
+    Integer(i64),
+    /// A double.
+    Real(f64),
+    /// Text; what is not UTF-8 has been replaced.
+    Text(String),
+    /// Bytes.
+    Blob(Vec<u8>),
+}
+
+/// What a question was answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SqlAnswer {
+    /// The names of its columns.
+    pub columns: Vec<String>,
+    /// Its rows.
+    pub rows: Vec<Vec<SqlValue>>,
+    /// Whether there are more.
+    pub truncated: bool,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Why a question in SQL has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SqlError {
+    /// It is wrong, or asks for what nobody may; in SQLite's words.
+    #[error("{0}")]
+    Refused(String),
+    /// It takes too long.
+    #[error("the question was interrupted after {} ms", time.as_millis())]
+    TimeLimit {
+        /// The limit.
+        time: Duration,
+    },
+    /// As many are being answered as may be at once.
+    #[error("other questions in SQL are being answered")]
+    Busy,
+    /// The database cannot be read.
+    #[error("the database cannot be read: {0}")]
+    Unavailable(String),
+}
+
+impl Reader {
+    /// Answers a question in SQL with at most so many rows.
+    ///
+    /// # Errors
+    /// See [`SqlError`].
+    pub async fn sql(&self, question: &str, rows_max: usize) -> Result<SqlAnswer, SqlError> {
+        let permit = Arc::clone(&self.questions)
+            .try_acquire_owned()
+            .map_err(|_| SqlError::Busy)?;
+        let path = self.path.clone();
+        let question = question.to_owned();
+        let caller = Caller::default();
+        let is_gone = Arc::clone(&caller.0);
+        let work = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let connection = check::open(&path).map_err(|error| SqlError::Unavailable(error.to_string()))?;
+            answer(&connection, &question, rows_max, is_gone)
+        });
+        match work.await {
+            Ok(answer) => answer,
+            Err(error) => Err(SqlError::Unavailable(error.to_string())),
+        }
+    }
+}
+
+/// The waiting caller. Dropping it interrupts the query and frees its permit.
+#[derive(Default)]
+struct Caller(Arc<AtomicBool>);
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn answer(
+    connection: &Connection,
+    question: &str,
+    rows_max: usize,
+    is_gone: Arc<AtomicBool>,
+) -> Result<SqlAnswer, SqlError> {
+    let began = Instant::now();
+    guard(connection, is_gone).map_err(|error| SqlError::Unavailable(error.to_string()))?;
+    let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(ErrorCode::OperationInterrupted) => SqlError::TimeLimit { time: TIME },
+        Some(ErrorCode::DatabaseBusy) => SqlError::Busy,
+        _ => SqlError::Refused(error.to_string()),
+    };
+    let mut statement = connection.prepare(question).map_err(failed)?;
+    if statement.parameter_count() > 0 {
+        return Err(SqlError::Refused("a question has no parameters".to_owned()));
+    }
+    let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    if columns.is_empty() {
+        return Err(SqlError::Refused("a question is a SELECT".to_owned()));
+    }
+    let count = columns.len();
+    // SQLite makes a row whole before its values can be counted.
+    let value_max = (BYTES_MAX / count).clamp(VALUE_BYTES_MIN, VALUE_BYTES_MAX);
+    connection
+        .set_limit(
+            Limit::SQLITE_LIMIT_LENGTH,
+            i32::try_from(value_max).unwrap_or(i32::MAX),
+        )
+        .map_err(failed)?;
+    let mut found = statement.query([]).map_err(failed)?;
+    let (mut rows, mut bytes, mut truncated) = (Vec::new(), 0, false);
+    while let Some(row) = found.next().map_err(failed)? {
+        // Counted before anything of the row is copied.
+        for index in 0..count {
+            bytes += rendered_bytes(row.get_ref(index).map_err(failed)?);
+        }
+        if rows.len() >= rows_max || bytes > BYTES_MAX {
+            truncated = true;
+            break;
+        }
+        let values = (0..count).map(|index| row.get_ref(index).map(value));
+        rows.push(values.collect::<Result<_, _>>().map_err(failed)?);
+    }
+    Ok(SqlAnswer {
+        columns,
+        rows,
+        truncated,
+        took: began.elapsed(),
+    })
+}
+
+/// About how many bytes a value has in JSON, where a control character has six.
+fn rendered_bytes(value: ValueRef<'_>) -> usize {
+    match value {
+        ValueRef::Text(text) => 8 + json_bytes(text),
+        ValueRef::Blob(bytes) => 8 + bytes.len().div_ceil(3) * 4,
+        _ => 8,
+    }
+}
+
+fn value(value: ValueRef<'_>) -> SqlValue {
+    match value {
+        ValueRef::Null => SqlValue::Null,
+        ValueRef::Integer(number) => SqlValue::Integer(number),
+        ValueRef::Real(number) => SqlValue::Real(number),
+        ValueRef::Text(text) => SqlValue::Text(String::from_utf8_lossy(text).into_owned()),
+        ValueRef::Blob(bytes) => SqlValue::Blob(bytes.to_vec()),
+    }
+}
+
+/// Makes a connection safe to hand a stranger's question to.
+fn guard(connection: &Connection, is_gone: Arc<AtomicBool>) -> Result<(), rusqlite::Error> {
+    let names = |sql: &str| -> Result<HashSet<String>, rusqlite::Error> {
+        connection
+            .prepare(sql)?
+            .query_map([], |row| row.get(0))?
+            .collect()
+    };
+    let known = Known {
+        plugins: names("SELECT lower(name) FROM _lantern_table")?,
+        all: names("SELECT lower(name) FROM sqlite_schema")?,
+        modules: names("SELECT lower(name) FROM pragma_module_list")?,
+    };
+    for (pragma, value) in [
+        ("query_only", "ON"),
+        ("trusted_schema", "OFF"),
+        ("cell_size_check", "ON"),
+    ] {
+        connection.pragma_update(None, pragma, value)?;
+    }
+    // What is sorted goes to a file, and not to memory.
+    connection.pragma_update(None, "temp_store", "file")?;
+    connection.pragma_update(None, "cache_size", -4_096)?;
+    for (limit, most) in [
+        (Limit::SQLITE_LIMIT_ATTACHED, 0),
+        (Limit::SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX as i32),
+        (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN_BYTES_MAX),
+        (Limit::SQLITE_LIMIT_SQL_LENGTH, SQL_BYTES_MAX),
+        (Limit::SQLITE_LIMIT_EXPR_DEPTH, 200),
+        (Limit::SQLITE_LIMIT_COMPOUND_SELECT, 50),
+        (Limit::SQLITE_LIMIT_COLUMN, 500),
+        (Limit::SQLITE_LIMIT_VDBE_OP, 250_000),
+    ] {
+        connection.set_limit(limit, most)?;
+    }
+    functions::replace(connection)?;
+    let deadline = Instant::now() + TIME;
+    let is_over = move || is_gone.load(Ordering::Relaxed) || Instant::now() >= deadline;
+    connection.progress_handler(1_000, Some(is_over))?;
+    connection.authorizer(Some(move |context: AuthContext<'_>| {
+        known.authorize(&context.action)
+    }))
+}
+
+/// What may be looked at besides the tables of plugins.
+const READABLE: [&str; 4] = ["sqlite_schema", "sqlite_master", "json_each", "json_tree"];
+
+/// Names in the database, in lower case.
+struct Known {
+    plugins: HashSet<String>,
+    all: HashSet<String>,
+    /// Virtual tables that are there without being made, such as `dbstat`.
+    modules: HashSet<String>,
+}
+
+impl Known {
+    /// Whether a name is one of the database or of SQLite, and not of a part of the question. SQLite makes the tables
+    /// `pragma_…` when they are asked for.
+    fn is_a_table(&self, name: &str) -> bool {
+        self.all.contains(name)
+            || self.modules.contains(name)
+            || name.starts_with("pragma_")
+            || name.starts_with("sqlite_")
+    }
+
+    /// Nothing but looking, and only at what plugins have made: the host's own tables hold tokens and the audit.
+    fn authorize(&self, action: &AuthAction<'_>) -> Authorization {
+        let may = match action {
+            AuthAction::Select | AuthAction::Recursive => true,
+            AuthAction::Read {
+                table_name,
+                column_name,
+            } => {
+                let name = table_name.to_ascii_lowercase();
+                // A part of the question itself, of which only the rows are counted, is told like a table.
+                let is_part = column_name.is_empty() && !self.is_a_table(&name);
+                self.plugins.contains(&name) || READABLE.contains(&name.as_str()) || is_part
+            }
+            AuthAction::Function { function_name } => functions::is_allowed(function_name),
+            _ => false,
+        };
+        if may {
+            Authorization::Allow
+        } else {
+            Authorization::Deny
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The tables that plugins own, and about how many rows each has.
+
+use rusqlite::types::Value;
+
+use super::connections::Row;
+use super::{ReadError, Reader};
+use crate::description::TableDescription;
+use crate::statement::quote;
+use lantern_model::schema::TableName;
+
+/// Rows are counted up to here; beyond, the number is an estimate.
+pub(super) const COUNT_MAX: i64 = 10_000;
+
+/// A table that a plugin owns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableEntry {
+    /// Its name.
+    pub name: TableName,
+    /// Whose it is.
+    pub plugin: String,
+    /// What the plugin says of it.
+    pub description: TableDescription,
+    /// Rows that were removed because they were older than the table keeps them.
+    pub rows_expired: i64,
+}
+
+/// How many rows a table has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowEstimate {
+    /// The number.
+    pub rows: u64,
+    /// Whether they were counted.
+    pub exact: bool,
+}
+
+impl Reader {
+    /// All tables that plugins own, by name.
+    pub async fn tables(&self) -> Result<Vec<TableEntry>, ReadError> {
+        // As many as plugins may declare; a page limit would hide the rest.
+        self.table_entries("", Vec::new(), usize::MAX).await
+    }
+
+    /// The table with this name, when a plugin owns one.
+    pub async fn table(&self, name: &TableName) -> Result<Option<TableEntry>, ReadError> {
+        let arguments = vec![name.as_str().to_owned().into()];
+        Ok(self.table_entries("WHERE name = ?1", arguments, 1).await?.pop())
+    }
+
+    async fn table_entries(
+        &self,
+        condition: &str,
+        arguments: Vec<Value>,
+        rows_max: usize,
+    ) -> Result<Vec<TableEntry>, ReadError> {
+        let sql = format!(
+            "SELECT name, plugin, description, rows_expired FROM _lantern_table {condition} ORDER BY name"
+        );
+        self.fetch_sized(&sql, arguments, rows_max, |row| Ok((table_entry(row)?, 0)))
+            .await
+    }
+
+    /// How many rows a table has: counted when they are few, estimated from the row numbers when they are many.
+    pub async fn row_estimate(&self, name: &TableName) -> Result<RowEstimate, ReadError> {
+        let table = quote(name);
+        let sql = format!(
+            "SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT {})",
+            COUNT_MAX + 1
+        );
+        let counted = self.fetch(&sql, Vec::new(), 1, |row| row.get::<i64>(0)).await?;
+        let counted = counted.first().copied().unwrap_or_default();
+        if counted <= COUNT_MAX {
+            return Ok(RowEstimate {
+                rows: counted.unsigned_abs(),
+                exact: true,
+            });
+        }
+        // Two questions, since SQLite answers each from one end of the table and both together from all of it.
+        let sql = format!(
+            "SELECT (SELECT _rowid_ FROM {table} ORDER BY _rowid_ DESC LIMIT 1), \
+                    (SELECT _rowid_ FROM {table} ORDER BY _rowid_ LIMIT 1)"
+        );
+        let ends = self.fetch(&sql, Vec::new(), 1, |row| {
+            Ok((row.get::<i64>(0)?, row.get::<i64>(1)?))
+        });
+        let span = ends
+            .await?
+            .first()
+            .map_or(0, |(last, first)| last.abs_diff(*first).saturating_add(1));
+        Ok(RowEstimate {
+            rows: span.max(counted.unsigned_abs()),
+            exact: false,
+        })
+    }
+}
+
+fn table_entry(row: &Row) -> Result<TableEntry, ReadError> {
+    let get = |index: usize| row.get::<String>(index).map_err(ReadError::Sql);
+    let (name, plugin, description) = (get(0)?, get(1)?, get(2)?);
+    let what = || format!("the description of table {name:?}");
+    Ok(TableEntry {
+        name: TableName::parse(&name).map_err(|error| ReadError::corrupt(what(), error))?,
+        plugin,
+        description: serde_json::from_str(&description).map_err(|error| ReadError::corrupt(what(), error))?,
+        rows_expired: row.get(3).map_err(ReadError::Sql)?,
+    })
+}

@@ -1,0 +1,268 @@
+//! The reader against a real file: what it refuses, and what it bounds. The API's tests ask the rest.
+
+use std::time::Instant;
+
+use super::*;
+use lantern_model::batch::Timestamp;
+use lantern_model::schema::TableName;
+
+fn database(sql: &str) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lantern.db");
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.pragma_update(None, "journal_mode", "WAL").unwrap();
+    connection
+        .execute_batch(include_str!("../../../../migrations/0001_host_tables.sql"))
+        .unwrap();
+    connection.execute_batch(sql).unwrap();
+    (dir, path)
+}
+
+#[tokio::test]
+async fn a_missing_file_or_no_database_is_refused_and_not_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("lantern.db");
+    assert!(matches!(
+        Reader::open(&missing).await,
+        Err(ReadError::Open { .. })
+    ));
+    assert!(!missing.exists());
+
+    let text = dir.path().join("text");
+    std::fs::write(&text, "not a database, ".repeat(1000)).unwrap();
+    let error = Reader::open(&text).await.unwrap_err();
+    assert!(matches!(error, ReadError::Open { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn nothing_can_be_written_through_it() {
+    let (_dir, path) = database("");
+    let reader = Reader::open(&path).await.unwrap();
+    for sql in [
+        "INSERT INTO _lantern_host VALUES ('a', 'b')",
+        "DROP TABLE _lantern_host",
+        "PRAGMA user_version = 7",
+    ] {
+        let refused = reader.fetch(sql, Vec::new(), 1, |_| Ok(())).await;
+        assert!(matches!(refused, Err(ReadError::Sql(_))), "{sql}: {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_read_without_end_is_interrupted_and_the_connection_lives() {
+    let (_dir, path) = database("");
+    let limits = ReadLimits {
+        time: Duration::from_millis(200),
+        connections: 1,
+        ..ReadLimits::default()
+    };
+    let reader = Reader::open_with(&path, limits).await.unwrap();
+    let endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";
+    let began = Instant::now();
+    let error = reader
+        .fetch(endless, Vec::new(), 1, |_| Ok(()))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ReadError::TimeLimit { .. }), "{error:?}");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+
+    // Longer than the first deadline: the handler of the next read has to be a new one.
+    tokio::time::sleep(Duration::from_millis(250)).await;
+    assert!(reader.tables().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_dropped_read_gives_its_connection_back() {
+    let (_dir, path) = database("");
+    let limits = ReadLimits {
+        time: Duration::from_secs(1),
+        connections: 1,
+        ..ReadLimits::default()
+    };
+    let reader = Reader::open_with(&path, limits).await.unwrap();
+    let endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";
+    let read = reader.fetch(endless, Vec::new(), 1, |_| Ok(()));
+    assert!(
+        tokio::time::timeout(Duration::from_millis(100), read)
+            .await
+            .is_err()
+    );
+
+    let began = Instant::now();
+    while reader.tables().await.is_err() {
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "the connection did not come back"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_page_ends_by_its_bytes_and_goes_on_where_it_ended() {
+    let description = r#"{"doc":"","columns":[{"name":"body","type":"blob","nullable":false,"role":null,"unit":null,"doc":"","hints":{}}],"primary_key":[],"indexes":[],"retention_days":null,"hints":{}}"#;
+    let (_dir, path) = database(&format!(
+        "CREATE TABLE big (body BLOB NOT NULL, _origin INTEGER, _sequence INTEGER, _row INTEGER) STRICT;
+         INSERT INTO _lantern_table (name, plugin, description, updates) VALUES ('big', 'p', '{description}', 0);
+         WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 10)
+         INSERT INTO big SELECT zeroblob(1000), 1, x, 0 FROM n;"
+    ));
+    let limits = ReadLimits {
+        page_bytes: 2_500,
+        ..ReadLimits::default()
+    };
+    let reader = Reader::open_with(&path, limits).await.unwrap();
+    let big = TableName::parse("big").unwrap();
+    let shape = reader.shape(&big).await.unwrap().unwrap();
+    let (mut after, mut sequences) = (None, Vec::new());
+    loop {
+        let query = RowQuery {
+            selection: Selection::default(),
+            sort: Sort {
+                column: None,
+                descending: false,
+            },
+            columns: vec![0],
+            limit: 100,
+            after,
+        };
+        let page = reader.rows(&shape, &query).await.unwrap();
+        assert!(page.items.len() <= 3, "{} rows of 1,000 bytes", page.items.len());
+        sequences.extend(page.items.iter().map(|row| row.origin.sequence));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(sequences, (1..=10).collect::<Vec<i64>>());
+}
+
+#[tokio::test]
+async fn dead_letters_are_grouped_within_the_bytes_of_a_page() {
+    let (_dir, path) = database(
+        "INSERT INTO _lantern_plugin (id, name, version, digest, contract, loaded_at) VALUES (1, 'p', '1', '', '', 0);
+         INSERT INTO _lantern_origin (id, plugin, source, epoch, begins_after, reason, began_at)
+         VALUES (1, 'p', 's', 0, 0, '', 0);
+         WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 1000)
+         INSERT INTO _lantern_dead_letter (origin, sequence, plugin_version, class, reason, subject, published_ns,
+             headers, payload, attempts, state, first_at, last_at)
+         SELECT 1, x, 1, 'malformed', CASE WHEN x <= 100 THEN 'many ' || hex(zeroblob(x)) ELSE 'one' END, '', 0,
+             '[]', x'', 1, 'open', x, x FROM n;",
+    );
+    let of = async |page_bytes| {
+        let limits = ReadLimits {
+            page_bytes,
+            ..ReadLimits::default()
+        };
+        let reader = Reader::open_with(&path, limits).await.unwrap();
+        let (groups, exact) = reader.letter_groups(&DeadLetterFilter::default()).await.unwrap();
+        (groups[0].letters, groups[0].reasons[0].clone(), exact)
+    };
+    let (letters, first, exact) = of(1 << 20).await;
+    assert_eq!((letters, exact), (1_000, true));
+    assert_eq!(
+        (first.like.as_str(), first.letters, first.last_at),
+        ("one", 900, Timestamp(1_000))
+    );
+    // A reason that was met before costs nothing: all of "one", and the newest few of the others.
+    let (letters, first, exact) = of(1_000).await;
+    assert_eq!((first.letters, exact), (900, false));
+    assert!((901..920).contains(&letters), "{letters}");
+}
+
+#[tokio::test]
+async fn a_description_with_a_hostile_name_never_reaches_sql() {
+    let description = r#"{"doc":"","columns":[{"name":"x\"; DROP TABLE _lantern_host; --","type":"text","nullable":false,"role":null,"unit":null,"doc":"","hints":{}}],"primary_key":[],"indexes":[],"retention_days":null,"hints":{}}"#;
+    let (_dir, path) = database(&format!(
+        "CREATE TABLE t (x TEXT) STRICT;
+         INSERT INTO _lantern_table (name, plugin, description, updates) VALUES ('t', 'p', '{description}', 0);"
+    ));
+    let reader = Reader::open(&path).await.unwrap();
+    let error = reader.shape(&TableName::parse("t").unwrap()).await.unwrap_err();
+    assert!(matches!(error, ReadError::Corrupt { .. }), "{error:?}");
+}
+
+/// A table with one row whose text is long and repeats itself, and its shape.
+async fn long_text(limits: ReadLimits) -> (tempfile::TempDir, Reader, Shape) {
+    let description = r#"{"doc":"","columns":[{"name":"note","type":"text","nullable":false,"role":null,"unit":null,"doc":"","hints":{}}],"primary_key":[],"indexes":[],"retention_days":null,"hints":{}}"#;
+    let (dir, path) = database(&format!(
+        "CREATE TABLE long (note TEXT NOT NULL, _origin INTEGER, _sequence INTEGER, _row INTEGER) STRICT;
+         INSERT INTO _lantern_table (name, plugin, description, updates) VALUES ('long', 'p', '{description}', 0);
+         INSERT INTO long SELECT replace(hex(zeroblob(3500000)), '0', 'a'), 1, 1, 0;"
+    ));
+    let reader = Reader::open_with(&path, limits).await.unwrap();
+    let shape = reader
+        .shape(&TableName::parse("long").unwrap())
+        .await
+        .unwrap()
+        .unwrap();
+    (dir, reader, shape)
+}
+
+/// Conditions that are quadratic for a search that compares at every position.
+fn hostile(count: usize, test: impl Fn(String) -> Test) -> Selection {
+    let condition = |number: usize| Condition {
+        column: 0,
+        test: test(format!("{}b", "a".repeat(1_000 - number))),
+    };
+    Selection {
+        conditions: (0..count).map(condition).collect(),
+        ..Selection::default()
+    }
+}
+
+#[tokio::test]
+async fn a_search_of_a_long_text_takes_the_time_of_reading_it() {
+    let (_dir, reader, shape) = long_text(ReadLimits {
+        // Far below what a quadratic search takes: 7 MB times 1,000 letters.
+        time: Duration::from_secs(20),
+        ..ReadLimits::default()
+    })
+    .await;
+    let lacks = reader.count(&shape, &hostile(1, Test::Lacks)).await.unwrap();
+    assert_eq!((lacks.rows, lacks.exact), (1, true));
+    let contains = hostile(1, Test::Contains);
+    assert_eq!(reader.count(&shape, &contains).await.unwrap().rows, 0);
+    let search = Selection {
+        search: Some("A".repeat(1_000)),
+        ..Selection::default()
+    };
+    assert_eq!(reader.count(&shape, &search).await.unwrap().rows, 1);
+}
+
+#[tokio::test]
+async fn a_search_is_interrupted_within_one_value_and_when_nobody_waits() {
+    let (_dir, reader, shape) = long_text(ReadLimits {
+        time: Duration::from_millis(100),
+        connections: 1,
+        ..ReadLimits::default()
+    })
+    .await;
+    // Each condition reads all 7 MB, and the answer is known after the last.
+    let selection = hostile(50, Test::Lacks);
+    let query = RowQuery {
+        selection: selection.clone(),
+        sort: Sort {
+            column: None,
+            descending: false,
+        },
+        columns: vec![0],
+        limit: 1,
+        after: None,
+    };
+    let began = Instant::now();
+    let error = reader.rows(&shape, &query).await.unwrap_err();
+    assert!(matches!(error, ReadError::TimeLimit { .. }), "{error:?}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(reader.tables().await.unwrap().len(), 1);
+
+    let patient = reader.with_time(Duration::from_secs(600));
+    let abandoned = tokio::time::timeout(Duration::from_millis(50), patient.rows(&shape, &query));
+    assert!(abandoned.await.is_err());
+    let began = Instant::now();
+    while reader.tables().await.is_err() {
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "the connection is still in use"
+        );
+    }
+}

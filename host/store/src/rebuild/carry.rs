@@ -1,0 +1,172 @@
+//! Rows that a rebuild does not make again: whether they can be carried over into the new table without loss, and the
+//! copy, a few rows at a time.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::super::apply::from_sql;
+use super::super::catalog::CatalogError;
+use super::super::connection::is_refusal;
+use super::super::description::TableDescription;
+use super::super::statement::{self, ORIGIN_COLUMNS, quote_text};
+use super::{ROWS_AT_ONCE, RebuildId, Scope, reachable, rows_outside};
+use lantern_model::schema::{ColumnName, Manifest, Table};
+
+/// Why rows of the table in use that lie outside the replay range cannot be carried over into `table` without loss; each
+/// reason names the column and how many rows have it.
+pub(super) fn obstacles(
+    connection: &Connection,
+    stored: &TableDescription,
+    table: &Table,
+    scopes: &[Scope],
+    outside: u64,
+) -> Result<Vec<String>, rusqlite::Error> {
+    let name = statement::quote(&table.name);
+    let outer = format!("NOT ({})", reachable(scopes));
+    let count = |condition: &str| {
+        let sql = format!("SELECT count(*) FROM {name} WHERE {outer} AND {condition}");
+        connection.query_row(&sql, [], |row| row.get(0).map(from_sql))
+    };
+    let mut obstacles = Vec::new();
+    for old in &stored.columns {
+        let column = quote_text(&old.name);
+        let new = table.columns.iter().find(|new| new.name.as_str() == old.name);
+        let with_value = match new {
+            Some(new) if new.column_type == old.column_type => None,
+            _ => Some(count(&format!("{column} IS NOT NULL"))?).filter(|rows| *rows > 0),
+        };
+        match (new, with_value) {
+            (None, Some(rows)) => obstacles.push(format!(
+                "column {} has a value in {rows} of them, and the new version does not declare it",
+                old.name
+            )),
+            (Some(new), Some(rows)) => obstacles.push(format!(
+                "column {} is {} in {rows} of them, and the new version declares it {}",
+                old.name,
+                old.column_type.as_str(),
+                new.column_type.as_str()
+            )),
+            (Some(new), None) if !new.nullable && old.nullable => {
+                let rows = count(&format!("{column} IS NULL"))?;
+                if rows > 0 {
+                    obstacles.push(format!(
+                        "column {} is null in {rows} of them, and the new version declares it not nullable",
+                        old.name
+                    ));
+                }
+            }
+            _ => {}
+        }
+    }
+    for new in table.columns.iter().filter(|new| !new.nullable) {
+        if !stored.columns.iter().any(|old| old.name == new.name.as_str()) {
+            obstacles.push(format!(
+                "column {} is new and not nullable: none of the {outside} has a value for it",
+                new.name
+            ));
+        }
+    }
+    for key in new_keys(stored, table) {
+        let columns: Vec<String> = key.iter().map(|name| statement::quote(*name)).collect();
+        let known = columns.iter().all(|column| {
+            let mut stored = stored.columns.iter();
+            stored.any(|old| quote_text(&old.name) == *column)
+        });
+        if !known {
+            continue;
+        }
+        let (list, present) = (columns.join(", "), columns.join(" IS NOT NULL AND "));
+        let sql = format!(
+            "SELECT coalesce(sum(n), 0) FROM (SELECT count(*) AS n FROM {name}
+                 WHERE {outer} AND {present} IS NOT NULL GROUP BY {list} HAVING count(*) > 1)"
+        );
+        let rows: u64 = connection.query_row(&sql, [], |row| row.get(0).map(from_sql))?;
+        if rows > 0 {
+            let list: Vec<&str> = key.iter().map(|name| name.as_str()).collect();
+            obstacles.push(format!(
+                "{rows} of them share their value of ({}), which the new version declares unique",
+                list.join(", ")
+            ));
+        }
+    }
+    Ok(obstacles)
+}
+
+/// The keys of the new table that the stored one does not enforce.
+fn new_keys<'a>(stored: &TableDescription, table: &'a Table) -> Vec<Vec<&'a ColumnName>> {
+    let indexes = table.indexes.iter().filter(|index| index.unique);
+    let keys = indexes.map(|index| &index.columns).chain([&table.primary_key]);
+    let is_stored = |key: &[ColumnName]| {
+        let same = |columns: &[String]| {
+            columns.len() == key.len() && key.iter().all(|name| columns.iter().any(|c| c == name.as_str()))
+        };
+        same(&stored.primary_key)
+            || stored
+                .indexes
+                .iter()
+                .any(|index| index.unique && same(&index.columns))
+    };
+    keys.filter(|key| !key.is_empty() && !is_stored(key))
+        .map(|key| key.iter().collect())
+        .collect()
+}
+
+/// Looks at some of the rows behind row `after`, and copies those that lie outside the replay range and are not in the
+/// new table yet. A row that the new table refuses is an error: nothing is left out silently.
+pub(super) fn copy(
+    connection: &mut Connection,
+    id: RebuildId,
+    manifest: &Manifest,
+    table: usize,
+    scopes: &[Scope],
+    after: i64,
+) -> Result<Option<i64>, CatalogError> {
+    let old = &manifest.tables[table];
+    let new = old.name.of_rebuild(id.0);
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let columns = common_columns(&transaction, old.name.as_str(), new.as_str())?;
+    let begins = after == i64::MIN;
+    if columns.is_empty() || (begins && rows_outside(&transaction, old.name.as_str(), scopes)? == 0) {
+        return Ok(None);
+    }
+    let (old, new) = (statement::quote(&old.name), statement::quote(&new));
+    let last: Option<i64> = transaction.query_row(
+        &format!(
+            "SELECT max(rowid) FROM (SELECT rowid FROM {old} WHERE rowid > ?1 ORDER BY rowid LIMIT {ROWS_AT_ONCE})"
+        ),
+        [after],
+        |row| row.get(0),
+    )?;
+    if let Some(last) = last {
+        let same = ORIGIN_COLUMNS.map(|column| format!("n.{0} = o.{0}", quote_text(column)));
+        let copied = transaction.execute(
+            &format!(
+                "INSERT INTO {new} ({columns}) SELECT {columns} FROM {old} AS o
+                 WHERE rowid > ?1 AND rowid <= ?2 AND NOT ({})
+                     AND NOT EXISTS (SELECT 1 FROM {new} AS n WHERE {})",
+                reachable(scopes),
+                same.join(" AND "),
+                columns = columns.join(", ")
+            ),
+            [after, last],
+        );
+        if let Err(error) = copied {
+            return Err(match is_refusal(&error) {
+                true => CatalogError::Refused(vec![format!(
+                    "a row of table {old} cannot be carried over: {error}"
+                )]),
+                false => CatalogError::Sqlite(error),
+            });
+        }
+    }
+    transaction.commit()?;
+    Ok(last)
+}
+
+/// Columns that both tables have, quoted.
+fn common_columns(connection: &Connection, one: &str, other: &str) -> Result<Vec<String>, rusqlite::Error> {
+    let mut statement = connection.prepare(
+        "SELECT name FROM pragma_table_info(?1) WHERE name IN (SELECT name FROM pragma_table_info(?2))",
+    )?;
+    let names = statement.query_map([one, other], |row| row.get::<_, String>(0))?;
+    names.map(|name| name.map(|name| quote_text(&name))).collect()
+}

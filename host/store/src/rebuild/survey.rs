@@ -1,0 +1,389 @@
+//! What the ledger and the tables in use say before a rebuild: which messages were handled, and which rows would not be
+//! made again. It only reads.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, params};
+
+use super::super::apply::{from_sql, to_sql};
+use super::super::commit::{Counts, OriginId};
+use super::super::description::TableDescription;
+use super::super::statement::quote_text;
+use super::{Scope, carry, rows_outside};
+use lantern_model::schema::{Manifest, ManifestDescription, OnConflict, Table};
+
+/// What is known before a rebuild begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RebuildSurvey {
+    /// Every history of every source of the plugin.
+    pub histories: Vec<SourceHistory>,
+    /// Every table that the plugin has.
+    pub tables: Vec<TableSurvey>,
+}
+
+/// One history of one source, as the ledger has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceHistory {
+    /// Its number in this database.
+    pub origin: OriginId,
+    /// The source's name.
+    pub source: String,
+    /// Which of the source's histories; the first is 1.
+    pub epoch: u64,
+    /// The stream; none for core NATS.
+    pub stream: Option<String>,
+    /// The last sequence that took effect.
+    pub checkpoint: u64,
+    /// The ranges in order.
+    pub ranges: Vec<LedgerRange>,
+}
+
+/// One range of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerRange {
+    /// Its first sequence.
+    pub first: u64,
+    /// Its last sequence.
+    pub last: u64,
+    /// The version that handled it.
+    pub digest: String,
+    /// The subjects that the version read; none where its description was not stored.
+    pub subjects: Option<Vec<String>>,
+    /// What the ledger counts.
+    pub counts: Counts,
+    /// Where the replay range begins inside this range: what is known of the part before it.
+    pub head: Option<HeadBounds>,
+}
+
+/// How many messages of a range can lie in its first part. The ledger counts whole ranges; rows and dead letters show
+/// the position of most messages, and a message that left neither can lie on either side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadBounds {
+    /// Messages that are known to lie there.
+    pub min: u64,
+    /// The most messages that can lie there.
+    pub max: u64,
+}
+
+/// One table of the plugin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableSurvey {
+    /// Its name.
+    pub table: String,
+    /// Whether the version that rebuilds declares it.
+    pub declared: bool,
+    /// Whether a write of any version changes rows that are there already.
+    pub merges: bool,
+    /// Rows that come from outside the replay range.
+    pub outside: u64,
+    /// Why these rows cannot be carried over without loss; empty when they can.
+    pub obstacles: Vec<String>,
+}
+
+/// A table as the database describes it.
+pub(super) struct StoredTable {
+    pub(super) name: String,
+    pub(super) updates: bool,
+    pub(super) expired: u64,
+    pub(super) description: TableDescription,
+}
+
+pub(super) fn survey(
+    connection: &Connection,
+    manifest: &Manifest,
+    scopes: &[Scope],
+) -> Result<RebuildSurvey, rusqlite::Error> {
+    let plugin = manifest.name.as_str();
+    let mut tables = Vec::new();
+    for stored in stored_tables(connection, plugin)? {
+        let declared = manifest
+            .tables
+            .iter()
+            .find(|table| table.name.as_str() == stored.name);
+        let merges = stored.updates || declared.is_some_and(|table| is_updated(manifest, table));
+        let outside = rows_outside(connection, &stored.name, scopes)?;
+        let obstacles = match declared {
+            Some(table) if outside > 0 => {
+                carry::obstacles(connection, &stored.description, table, scopes, outside)?
+            }
+            _ => Vec::new(),
+        };
+        tables.push(TableSurvey {
+            declared: declared.is_some(),
+            merges,
+            outside,
+            obstacles,
+            table: stored.name,
+        });
+    }
+    Ok(RebuildSurvey {
+        histories: histories(connection, plugin, scopes)?,
+        tables,
+    })
+}
+
+/// Whether a write of this version changes rows of a table that are there already.
+fn is_updated(manifest: &Manifest, table: &Table) -> bool {
+    manifest.writes.iter().any(|write| {
+        manifest.table_of(write).name == table.name && matches!(write.on_conflict, OnConflict::Update(_))
+    })
+}
+
+pub(super) fn stored_tables(
+    connection: &Connection,
+    plugin: &str,
+) -> Result<Vec<StoredTable>, rusqlite::Error> {
+    connection
+        .prepare(
+            "SELECT name, updates, rows_expired, description FROM _lantern_table WHERE plugin = ?1 ORDER BY name",
+        )?
+        .query_map([plugin], |row| {
+            Ok(StoredTable {
+                name: row.get(0)?,
+                updates: row.get(1)?,
+                expired: row.get(2).map(from_sql)?,
+                description: from_json(&row.get::<_, String>(3)?, 3)?,
+            })
+        })?
+        .collect()
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(text: &str, column: usize) -> Result<T, rusqlite::Error> {
+    serde_json::from_str(text).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
+    })
+}
+
+pub(super) fn histories(
+    connection: &Connection,
+    plugin: &str,
+    scopes: &[Scope],
+) -> Result<Vec<SourceHistory>, rusqlite::Error> {
+    let mut histories: Vec<SourceHistory> = connection
+        .prepare(
+            "SELECT o.id, o.source, o.epoch, o.stream, coalesce(c.sequence, o.begins_after)
+             FROM _lantern_origin o LEFT JOIN _lantern_checkpoint c ON c.origin = o.id
+             WHERE o.plugin = ?1 ORDER BY o.source, o.epoch",
+        )?
+        .query_map([plugin], |row| {
+            Ok(SourceHistory {
+                origin: OriginId(row.get(0)?),
+                source: row.get(1)?,
+                epoch: row.get(2).map(from_sql)?,
+                stream: row.get(3)?,
+                checkpoint: row.get(4).map(from_sql)?,
+                ranges: Vec::new(),
+            })
+        })?
+        .collect::<Result<_, _>>()?;
+    let tables: Vec<String> = stored_tables(connection, plugin)?
+        .into_iter()
+        .map(|table| table.name)
+        .collect();
+    for history in &mut histories {
+        history.ranges = ranges(connection, history)?;
+        let scope = scopes.iter().find(|scope| scope.origin == history.origin);
+        let Some(after) = scope.map(|scope| scope.after) else {
+            continue;
+        };
+        let origin = history.origin;
+        let mut ranges = history.ranges.iter_mut();
+        if let Some(range) = ranges.find(|range| range.first <= after && range.last > after) {
+            range.head = Some(head_bounds(connection, &tables, origin, range, after)?);
+        }
+    }
+    Ok(histories)
+}
+
+fn ranges(connection: &Connection, history: &SourceHistory) -> Result<Vec<LedgerRange>, rusqlite::Error> {
+    let mut subjects: BTreeMap<String, Option<Vec<String>>> = BTreeMap::new();
+    let mut statement = connection.prepare(
+        "SELECT l.first_sequence, l.last_sequence, p.digest, p.description, l.messages, l.projected, l.skipped, l.dead,
+                l.missing, l.rows, l.changed
+         FROM _lantern_ledger l JOIN _lantern_plugin p ON p.id = l.plugin_version
+         WHERE l.origin = ?1 ORDER BY l.first_sequence",
+    )?;
+    let mut rows = statement.query([history.origin.0])?;
+    let mut ranges = Vec::new();
+    while let Some(row) = rows.next()? {
+        let digest: String = row.get(2)?;
+        if !subjects.contains_key(&digest) {
+            // One that a newer host wrote and this one cannot read counts as missing.
+            let description = row
+                .get::<_, Option<String>>(3)?
+                .and_then(|text| serde_json::from_str::<ManifestDescription>(&text).ok());
+            let source = description.and_then(|description| {
+                let mut sources = description.sources.into_iter();
+                sources.find(|source| source.name == history.source)
+            });
+            subjects.insert(digest.clone(), source.map(|source| source.subjects));
+        }
+        let number = |column: usize| row.get(column).map(from_sql);
+        ranges.push(LedgerRange {
+            first: number(0)?,
+            last: number(1)?,
+            subjects: subjects.get(&digest).cloned().flatten(),
+            digest,
+            counts: Counts {
+                messages: number(4)?,
+                projected: number(5)?,
+                skipped: number(6)?,
+                dead: number(7)?,
+                missing: number(8)?,
+                rows: number(9)?,
+                changed: number(10)?,
+                ..Counts::default()
+            },
+            head: None,
+        });
+    }
+    Ok(ranges)
+}
+
+fn head_bounds(
+    connection: &Connection,
+    tables: &[String],
+    origin: OriginId,
+    range: &LedgerRange,
+    after: u64,
+) -> Result<HeadBounds, rusqlite::Error> {
+    let head = traced(connection, tables, origin, range.first, after)?;
+    let tail = traced(connection, tables, origin, after + 1, range.last)?;
+    let untraced = range.counts.messages.saturating_sub(head + tail);
+    let room = (after - range.first + 1).saturating_sub(missing(connection, origin, range.first, after)?);
+    Ok(HeadBounds {
+        min: head,
+        max: (head + untraced).min(room).max(head),
+    })
+}
+
+/// Messages from `first` to `last` that have rows or are dead letters.
+fn traced(
+    connection: &Connection,
+    tables: &[String],
+    origin: OriginId,
+    first: u64,
+    last: u64,
+) -> Result<u64, rusqlite::Error> {
+    let mut parts = sequences(tables);
+    parts.push(
+        "SELECT sequence AS s FROM _lantern_dead_letter
+         WHERE origin = ?1 AND sequence BETWEEN ?2 AND ?3 AND state <> 'resolved'"
+            .to_owned(),
+    );
+    connection.query_row(
+        &format!("SELECT count(*) FROM ({})", parts.join(" UNION ")),
+        params![origin.0, to_sql(first), to_sql(last)],
+        |row| row.get(0).map(from_sql),
+    )
+}
+
+/// For each table a statement that gives the sequences `s` of its rows of origin `?1` from `?2` to `?3`.
+pub(super) fn sequences(tables: &[String]) -> Vec<String> {
+    let each = tables.iter().map(|table| {
+        format!(
+            "SELECT _sequence AS s FROM {} WHERE _origin = ?1 AND _sequence BETWEEN ?2 AND ?3",
+            quote_text(table)
+        )
+    });
+    each.collect()
+}
+
+/// Sequences from `first` to `last` that were gone before they were read.
+pub(super) fn missing(
+    connection: &Connection,
+    origin: OriginId,
+    first: u64,
+    last: u64,
+) -> Result<u64, rusqlite::Error> {
+    connection.query_row(
+        "SELECT coalesce(sum(min(last_sequence, ?3) - max(first_sequence, ?2) + 1), 0) FROM _lantern_gap
+         WHERE origin = ?1 AND first_sequence <= ?3 AND last_sequence >= ?2",
+        params![origin.0, to_sql(first), to_sql(last)],
+        |row| row.get(0).map(from_sql),
+    )
+}
+
+impl SourceHistory {
+    /// How many messages the ledger counts behind sequence `after`: at least and at most.
+    pub fn handled_behind(&self, after: u64) -> (u64, u64) {
+        let (mut least, mut most) = (0, 0);
+        for range in self.ranges.iter().filter(|range| range.last > after) {
+            let messages = range.counts.messages;
+            let head = range.head.unwrap_or(HeadBounds { min: 0, max: 0 });
+            least += messages.saturating_sub(head.max);
+            most += messages.saturating_sub(head.min);
+        }
+        (least, most)
+    }
+
+    /// How many messages the ledger counts in all.
+    pub fn handled(&self) -> u64 {
+        self.ranges.iter().map(|range| range.counts.messages).sum()
+    }
+
+    /// How many messages that gave rows can lie at or before sequence `after`, when `found` messages of this history lie
+    /// behind it.
+    pub fn projected_before(&self, after: u64, found: u64) -> u64 {
+        let before = self.ranges.iter().filter(|range| range.last <= after);
+        let sure: u64 = before.map(|range| range.counts.projected).sum();
+        let behind = self.ranges.iter().filter(|range| range.last > after);
+        let all: u64 = behind.clone().map(|range| range.counts.messages).sum();
+        let projected: u64 = behind.map(|range| range.counts.projected).sum();
+        sure + all.saturating_sub(found).min(projected)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(first: u64, last: u64, projected: u64, skipped: u64, head: Option<(u64, u64)>) -> LedgerRange {
+        LedgerRange {
+            first,
+            last,
+            digest: "sha256:0".into(),
+            subjects: None,
+            counts: Counts {
+                messages: projected + skipped,
+                projected,
+                skipped,
+                ..Counts::default()
+            },
+            head: head.map(|(min, max)| HeadBounds { min, max }),
+        }
+    }
+
+    fn history(ranges: Vec<LedgerRange>) -> SourceHistory {
+        SourceHistory {
+            origin: OriginId(1),
+            source: "s".into(),
+            epoch: 1,
+            stream: Some("S".into()),
+            checkpoint: ranges.last().map_or(0, |range| range.last),
+            ranges,
+        }
+    }
+
+    #[test]
+    fn the_ledger_says_how_many_messages_lie_behind_a_sequence() {
+        let whole = history(vec![range(1, 10, 10, 0, None), range(11, 20, 5, 5, None)]);
+        assert_eq!(whole.handled_behind(10), (10, 10));
+        assert_eq!(whole.handled_behind(0), (20, 20));
+        assert_eq!(whole.handled(), 20);
+        let cut = history(vec![range(1, 10, 8, 2, Some((3, 5))), range(11, 20, 10, 0, None)]);
+        assert_eq!(cut.handled_behind(5), (15, 17));
+    }
+
+    #[test]
+    fn messages_that_gave_rows_lie_before_a_sequence_unless_all_are_found_behind_it() {
+        // Other subjects' messages were trimmed: all of this source's messages are still there.
+        let one = history(vec![range(1, 10, 4, 1, Some((0, 5)))]);
+        assert_eq!(one.projected_before(5, 5), 0);
+        assert_eq!(one.projected_before(5, 3), 2);
+        assert_eq!(one.projected_before(5, 0), 4);
+        let two = history(vec![range(1, 5, 0, 5, None), range(6, 10, 5, 0, None)]);
+        assert_eq!(two.projected_before(5, 5), 0);
+        assert_eq!(two.projected_before(10, 0), 5);
+    }
+}

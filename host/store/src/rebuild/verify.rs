@@ -1,0 +1,515 @@
+//! The comparison at the end of a rebuild, before the exchange: the messages that were read against the ledger, the rows
+//! carried over against those in use, and, where nothing explains a difference, the totals of every table. It only
+//! reads, through a separate connection; the last transaction does nothing when something has changed since.
+
+use rusqlite::{Connection, params};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::super::apply::{from_sql, to_sql};
+use super::super::catalog::ledger_sums;
+use super::super::commit::{Counts, OriginId};
+use super::super::statement::{ORIGIN_COLUMNS, quote_text};
+use super::history::latest_origin;
+use super::survey::{SourceHistory, StoredTable, histories, missing, sequences, stored_tables};
+use super::{RebuildId, Scope, reachable, rows_outside};
+use lantern_model::schema::{ColumnType, Manifest};
+
+/// What a rebuild has come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RebuildOutcome {
+    /// Messages that were read again.
+    pub messages: u64,
+    /// Rows of the tables that were rebuilt.
+    pub rows: u64,
+    /// Rows that were copied, because their messages were not read again.
+    pub carried_over: u64,
+    /// Rows by which tables have become smaller.
+    pub left_out: u64,
+    /// The plugin's tables.
+    pub tables: Vec<TableOutcome>,
+    /// Differences that the operator has accepted.
+    #[serde(default)]
+    pub accepted: Vec<String>,
+}
+
+/// What a rebuild has done to one table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TableOutcome {
+    /// Its name.
+    pub table: String,
+    /// `rebuilt`, `added`, `kept` (the new version does not declare it) or `dropped`.
+    #[schema(pattern = "^(rebuilt|added|kept|dropped)$")]
+    pub change: String,
+    /// Rows before.
+    pub rows_before: u64,
+    /// Rows after.
+    pub rows_after: u64,
+}
+
+/// The inputs of the comparison.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifyRequest {
+    /// Which rebuild.
+    pub id: RebuildId,
+    /// The digest of the version that has filled the new tables.
+    pub digest: String,
+    /// What was read again.
+    pub scopes: Vec<Scope>,
+    /// For each scope whose version reads other subjects than the one before: how many of the messages that the ledger
+    /// counts are still in the stream.
+    pub available: Vec<Option<u64>>,
+    /// Whether tables that the version does not declare are dropped.
+    pub drop_undeclared: bool,
+    /// For how many seconds the replaced tables are kept; 0 removes them at once.
+    pub keep_old_s: u64,
+}
+
+/// The result of the comparison.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verification {
+    /// What the rebuild has come to.
+    pub outcome: RebuildOutcome,
+    /// Messages or rows that are missing; with any of these the tables are not exchanged.
+    pub losses: Vec<String>,
+    /// Differences between tables that nothing explains; the operator can accept these.
+    pub differences: Vec<String>,
+    /// Whether rows that have to be carried over are missing in the new tables.
+    pub lacks_carried: bool,
+    /// For each scope the messages of a range that lies on both sides of its beginning, which stay with its first part.
+    pub(super) heads: Vec<Option<u64>>,
+    pub(super) fingerprint: Fingerprint,
+}
+
+/// Numbers that change whenever rows, dead letters or ledger of the plugin or of its rebuild change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fingerprint(Vec<i64>);
+
+pub(super) fn fingerprint(
+    connection: &Connection,
+    id: RebuildId,
+    plugin: &str,
+) -> Result<Fingerprint, rusqlite::Error> {
+    let mut numbers = Vec::new();
+    for name in [plugin, &id.name_of(plugin)] {
+        connection.query_row(
+            "SELECT count(*), coalesce(sum(l.messages), 0), coalesce(sum(l.projected), 0), coalesce(sum(l.dead), 0),
+                    coalesce(sum(l.rows), 0), coalesce(sum(l.changed), 0), coalesce(sum(l.plugin_version), 0),
+                    coalesce(sum(l.last_sequence), 0)
+             FROM _lantern_ledger l JOIN _lantern_origin o ON o.id = l.origin WHERE o.plugin = ?1",
+            [name],
+            |row| {
+                for column in 0..8 {
+                    numbers.push(row.get(column)?);
+                }
+                Ok(())
+            },
+        )?;
+        connection.query_row(
+            "SELECT count(*), coalesce(sum(d.state = 'open'), 0), coalesce(sum(d.state = 'discarded'), 0),
+                    coalesce(sum(d.attempts), 0)
+             FROM _lantern_dead_letter d JOIN _lantern_origin o ON o.id = d.origin WHERE o.plugin = ?1",
+            [name],
+            |row| {
+                for column in 0..4 {
+                    numbers.push(row.get(column)?);
+                }
+                Ok(())
+            },
+        )?;
+    }
+    numbers.push(connection.query_row(
+        "SELECT coalesce(sum(rows_expired), 0) FROM _lantern_table WHERE plugin = ?1",
+        [plugin],
+        |row| row.get(0),
+    )?);
+    Ok(Fingerprint(numbers))
+}
+
+pub(super) fn verify(
+    connection: &Connection,
+    manifest: &Manifest,
+    request: &VerifyRequest,
+) -> Result<Verification, rusqlite::Error> {
+    let plugin = manifest.name.as_str();
+    let mut work = Comparison {
+        connection,
+        manifest,
+        request,
+        histories: histories(connection, plugin, &request.scopes)?,
+        stored: stored_tables(connection, plugin)?,
+        found: Verification {
+            outcome: RebuildOutcome::default(),
+            losses: Vec::new(),
+            differences: Vec::new(),
+            lacks_carried: false,
+            heads: Vec::new(),
+            fingerprint: fingerprint(connection, request.id, plugin)?,
+        },
+    };
+    let mut same_letters = true;
+    for (scope, available) in request.scopes.iter().zip(&request.available) {
+        work.messages(scope, *available)?;
+        same_letters &= work.same_letters(scope)?;
+        work.letters_with_kept_rows(scope)?;
+    }
+    let comparable = same_letters && work.is_same_version();
+    work.tables(comparable)?;
+    Ok(work.found)
+}
+
+struct Comparison<'a> {
+    connection: &'a Connection,
+    manifest: &'a Manifest,
+    request: &'a VerifyRequest,
+    histories: Vec<SourceHistory>,
+    stored: Vec<StoredTable>,
+    found: Verification,
+}
+
+impl Comparison<'_> {
+    fn rebuilt_origin(&self, scope: &Scope) -> Result<Option<i64>, rusqlite::Error> {
+        let name = self.request.id.name_of(self.manifest.name.as_str());
+        latest_origin(self.connection, &name, &scope.source)
+    }
+
+    /// Holds the messages that were read again against those that the ledger counts.
+    fn messages(&mut self, scope: &Scope, available: Option<u64>) -> Result<(), rusqlite::Error> {
+        let history = self
+            .histories
+            .iter()
+            .find(|history| history.origin == scope.origin);
+        let (Some(history), Some(origin)) = (history, self.rebuilt_origin(scope)?) else {
+            self.found
+                .losses
+                .push(format!("source {}: nothing was read", scope.source));
+            self.found.heads.push(None);
+            return Ok(());
+        };
+        let read: Counts = ledger_sums(self.connection, OriginId(origin))?;
+        let end: u64 = self.connection.query_row(
+            "SELECT sequence FROM _lantern_checkpoint WHERE origin = ?1",
+            [origin],
+            |row| row.get(0).map(from_sql),
+        )?;
+        self.found.outcome.messages += read.messages;
+        let (place, after, checkpoint) = (&scope.source, scope.after, history.checkpoint);
+        if end > checkpoint {
+            self.found.losses.push(format!(
+                "source {place}: the rebuild has read up to sequence {end}, the tables in use only up to {checkpoint}"
+            ));
+        }
+        let found = available.unwrap_or(read.messages);
+        let (least, most) = history.handled_behind(after);
+        // Messages that were missing when they were first due can have come back.
+        let returned = missing(
+            self.connection,
+            scope.origin,
+            after + 1,
+            checkpoint.max(after + 1),
+        )?;
+        if found < least {
+            self.found.losses.push(format!(
+                "source {place}: {found} messages behind sequence {after} were read, the ledger has at least {least}"
+            ));
+        }
+        if available.is_none() && found > most + returned {
+            self.found.losses.push(format!(
+                "source {place}: {found} messages behind sequence {after} were read, the ledger has at most {most}"
+            ));
+        }
+        let merging = self.stored.iter().find(|table| {
+            let mut declared = self.manifest.tables.iter();
+            table.updates && declared.any(|declared| declared.name.as_str() == table.name)
+        });
+        if let Some(table) = merging {
+            let before = history.projected_before(after, found);
+            if before > 0 {
+                self.found.losses.push(format!(
+                    "source {place}: {before} messages that were merged into table {} were not read again",
+                    table.name
+                ));
+            }
+        }
+        let mut ranges = history.ranges.iter();
+        let head = ranges.find_map(|range| Some((range.counts.messages, range.head?)));
+        self.found.heads.push(head.map(|(messages, bounds)| {
+            let all: u64 = history
+                .ranges
+                .iter()
+                .filter(|range| range.last > after)
+                .map(|range| range.counts.messages)
+                .sum();
+            all.saturating_sub(found)
+                .clamp(bounds.min, bounds.max)
+                .min(messages)
+        }));
+        Ok(())
+    }
+
+    /// Whether every range that was read again was handled by the version that has read it again.
+    fn is_same_version(&self) -> bool {
+        self.histories.iter().all(|history| {
+            let scope = self
+                .request
+                .scopes
+                .iter()
+                .find(|scope| scope.origin == history.origin);
+            let after = scope.map_or(u64::MAX, |scope| scope.after);
+            let mut again = history.ranges.iter().filter(|range| range.last > after);
+            again.all(|range| range.digest == self.request.digest)
+        })
+    }
+
+    /// Whether just the same messages are dead letters as before, and none of them has become rows later.
+    fn same_letters(&self, scope: &Scope) -> Result<bool, rusqlite::Error> {
+        let Some(origin) = self.rebuilt_origin(scope)? else {
+            return Ok(false);
+        };
+        let differ: bool = self.connection.query_row(
+            "SELECT EXISTS (SELECT 1 FROM _lantern_dead_letter o WHERE o.origin = ?1 AND o.sequence > ?3
+                 AND (o.state = 'resolved' OR NOT EXISTS (SELECT 1 FROM _lantern_dead_letter n
+                     WHERE n.origin = ?2 AND n.sequence = o.sequence)))
+             OR EXISTS (SELECT 1 FROM _lantern_dead_letter n WHERE n.origin = ?2
+                 AND NOT EXISTS (SELECT 1 FROM _lantern_dead_letter o
+                     WHERE o.origin = ?1 AND o.sequence = n.sequence))",
+            params![scope.origin.0, origin, to_sql(scope.after)],
+            |row| row.get(0),
+        )?;
+        Ok(!differ)
+    }
+
+    /// A table that stays although the new version does not declare it keeps the rows of all messages; a message that the
+    /// new version rejects would have both rows and a dead letter.
+    fn letters_with_kept_rows(&mut self, scope: &Scope) -> Result<(), rusqlite::Error> {
+        let Some(origin) = self.rebuilt_origin(scope)? else {
+            return Ok(());
+        };
+        if self.request.drop_undeclared {
+            return Ok(());
+        }
+        let kept = self.stored.iter().filter(|table| !self.declares(&table.name));
+        for table in kept.map(|table| table.name.clone()).collect::<Vec<_>>() {
+            let rows: u64 = self.connection.query_row(
+                &format!(
+                    "SELECT count(*) FROM _lantern_dead_letter d JOIN ({}) r ON r.s = d.sequence WHERE d.origin = ?4",
+                    sequences(std::slice::from_ref(&table)).concat()
+                ),
+                params![scope.origin.0, to_sql(scope.after + 1), i64::MAX, origin],
+                |row| row.get(0).map(from_sql),
+            )?;
+            if rows > 0 {
+                self.found.losses.push(format!(
+                    "table {table} would stay, and {rows} of its rows come from messages that the new version rejects; \
+                     --drop-undeclared removes the table"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn declares(&self, table: &str) -> bool {
+        self.manifest
+            .tables
+            .iter()
+            .any(|declared| declared.name.as_str() == table)
+    }
+
+    /// Counts the rows of all tables, and compares those that can be compared.
+    fn tables(&mut self, comparable: bool) -> Result<(), rusqlite::Error> {
+        let plugin_tables = std::mem::take(&mut self.stored);
+        for stored in &plugin_tables {
+            let rows = self.count(&stored.name, "1")?;
+            if self.declares(&stored.name) {
+                self.table(stored, rows, comparable)?;
+            } else {
+                let dropped = self.request.drop_undeclared;
+                self.say(
+                    &stored.name,
+                    if dropped { "dropped" } else { "kept" },
+                    rows,
+                    if dropped { 0 } else { rows },
+                );
+            }
+        }
+        let manifest = self.manifest;
+        for table in &manifest.tables {
+            if !plugin_tables
+                .iter()
+                .any(|stored| stored.name == table.name.as_str())
+            {
+                let rows = self.count(table.name.of_rebuild(self.request.id.0).as_str(), "1")?;
+                self.say(table.name.as_str(), "added", 0, rows);
+            }
+        }
+        self.stored = plugin_tables;
+        Ok(())
+    }
+
+    fn say(&mut self, table: &str, change: &str, rows_before: u64, rows_after: u64) {
+        let outcome = &mut self.found.outcome;
+        if change != "kept" {
+            outcome.rows += rows_after;
+        }
+        outcome.left_out += rows_before.saturating_sub(rows_after);
+        outcome.tables.push(TableOutcome {
+            table: table.to_owned(),
+            change: change.to_owned(),
+            rows_before,
+            rows_after,
+        });
+    }
+
+    fn count(&self, table: &str, condition: &str) -> Result<u64, rusqlite::Error> {
+        self.connection.query_row(
+            &format!("SELECT count(*) FROM {} WHERE {condition}", quote_text(table)),
+            [],
+            |row| row.get(0).map(from_sql),
+        )
+    }
+
+    /// Compares a table that was rebuilt with the one in use.
+    fn table(&mut self, stored: &StoredTable, before: u64, comparable: bool) -> Result<(), rusqlite::Error> {
+        let name = &stored.name;
+        let Some(table) = self
+            .manifest
+            .tables
+            .iter()
+            .find(|table| table.name.as_str() == name)
+        else {
+            return Ok(());
+        };
+        let new = table.name.of_rebuild(self.request.id.0);
+        let after = self.count(new.as_str(), "1")?;
+        self.say(name, "rebuilt", before, after);
+        let expires = stored.expired > 0 || table.retention_days.is_some();
+        let scopes = &self.request.scopes;
+        let outside = rows_outside(self.connection, name, scopes)?;
+        let carried = rows_outside(self.connection, new.as_str(), scopes)?;
+        self.found.outcome.carried_over += carried;
+        self.found.lacks_carried |= carried < outside;
+        if carried < outside || (carried > outside && !expires) {
+            self.found.losses.push(format!(
+                "table {name}: {carried} of {outside} rows were carried over"
+            ));
+        }
+        let shared: Vec<(&str, ColumnType)> = table
+            .columns
+            .iter()
+            .map(|column| (column.name.as_str(), column.column_type))
+            .filter(|(column, _)| stored.description.columns.iter().any(|old| old.name == *column))
+            .collect();
+        if comparable && expires {
+            if after < before {
+                self.found
+                    .differences
+                    .push(format!("table {name}: {before} rows before, {after} after"));
+            }
+        } else if comparable {
+            let hosts = if stored.updates { 0 } else { ORIGIN_COLUMNS.len() };
+            self.compare(name, new.as_str(), hosts, &shared, "1")?;
+        }
+        if carried > 0 && carried == outside {
+            let outer = format!("NOT ({})", reachable(scopes));
+            self.compare(name, new.as_str(), ORIGIN_COLUMNS.len(), &shared, &outer)?;
+        }
+        Ok(())
+    }
+
+    /// Compares the totals of two tables: rows, values of each column, and the sum of the values (of their bytes, where
+    /// they are no numbers). `hosts` says how many of the host's columns take part.
+    fn compare(
+        &mut self,
+        old: &str,
+        new: &str,
+        hosts: usize,
+        columns: &[(&str, ColumnType)],
+        condition: &str,
+    ) -> Result<(), rusqlite::Error> {
+        let hosts = ORIGIN_COLUMNS
+            .iter()
+            .take(hosts)
+            .map(|column| (*column, ColumnType::Integer));
+        let columns: Vec<(&str, ColumnType)> = hosts.chain(columns.iter().copied()).collect();
+        let mut sums = vec!["count(*)".to_owned()];
+        sums.extend(
+            columns
+                .iter()
+                .flat_map(|(column, column_type)| column_sums(column, *column_type)),
+        );
+        let totals = |table: &str| {
+            let sql = format!(
+                "SELECT {} FROM {} WHERE {condition}",
+                sums.join(", "),
+                quote_text(table)
+            );
+            self.connection.query_row(&sql, [], |row| {
+                (0..sums.len())
+                    .map(|number| row.get::<_, rusqlite::types::Value>(number))
+                    .collect::<Result<Vec<_>, _>>()
+            })
+        };
+        let (before, after) = (totals(old)?, totals(new)?);
+        if !same_total(&before[0], &after[0]) {
+            let (before, after) = (shown(&before[0]), shown(&after[0]));
+            self.found
+                .differences
+                .push(format!("table {old}: {before} rows before, {after} after"));
+            return Ok(());
+        }
+        for (number, (column, _)) in columns.iter().enumerate() {
+            let own = 1 + number * SUMS..1 + (number + 1) * SUMS;
+            let mut pairs = before[own.clone()].iter().zip(&after[own]);
+            if let Some((before, after)) = pairs.find(|(before, after)| !same_total(before, after)) {
+                self.found.differences.push(format!(
+                    "table {old}, column {column}: total {} before, {} after",
+                    shown(before),
+                    shown(after)
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Totals of one column.
+const SUMS: usize = 3;
+
+/// Values that are there, and their sum. The sum of integers is taken in two halves, so that it cannot overflow.
+fn column_sums(column: &str, column_type: ColumnType) -> [String; SUMS] {
+    let column = quote_text(column);
+    let [sum, rest] = match column_type {
+        ColumnType::Boolean | ColumnType::Integer | ColumnType::Timestamp => [
+            format!("coalesce(sum({column} & 4294967295), 0)"),
+            format!("coalesce(sum({column} >> 32), 0)"),
+        ],
+        ColumnType::Real => [format!("total({column})"), "0".to_owned()],
+        ColumnType::Text | ColumnType::Json | ColumnType::Blob => [
+            format!("coalesce(sum(octet_length({column})), 0)"),
+            "0".to_owned(),
+        ],
+    };
+    [format!("count({column})"), sum, rest]
+}
+
+/// Sums of real numbers depend on the order of the rows in their last digits.
+fn same_total(one: &rusqlite::types::Value, other: &rusqlite::types::Value) -> bool {
+    use rusqlite::types::Value::Real;
+    match (one, other) {
+        (Real(one), Real(other)) => {
+            one == other
+                || (one - other).abs() <= 1e-9 * one.abs().max(other.abs())
+                || (one.is_nan() && other.is_nan())
+        }
+        _ => one == other,
+    }
+}
+
+fn shown(value: &rusqlite::types::Value) -> String {
+    use rusqlite::types::Value;
+    match value {
+        Value::Integer(number) => number.to_string(),
+        Value::Real(number) => number.to_string(),
+        Value::Null | Value::Text(_) | Value::Blob(_) => "nothing".to_owned(),
+    }
+}

@@ -1,0 +1,234 @@
+//! How the counts of a range of the ledger are divided when a part of it is projected again. Pure.
+//!
+//! The ledger counts ranges and not messages, so what stays and what goes has to be derived: from the messages that
+//! were read again, from the rows and dead letters that are there, and from what a range can hold at all. Three things
+//! hold for whatever comes out, and `store::check` looks at them: each range adds up, no range holds more than its
+//! width, and all ranges together count as many dead letters, gaps and rows as there are.
+
+use crate::Counts;
+
+/// A stretch of the part that is divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stretch {
+    pub(super) first: u64,
+    pub(super) last: u64,
+    /// Sequences in it that were gone before they were read the first time.
+    pub(super) missing: u64,
+    /// What is known of how the range counts its messages.
+    pub(super) known: Known,
+    /// What it counts from now on; none where nothing of it was read again and it stays as it is.
+    pub(super) new: Option<Counts>,
+}
+
+/// What can be seen of messages that a range counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Messages that were read again, or have left something.
+    pub(super) messages: u64,
+    /// Those with rows.
+    pub(super) with_rows: u64,
+    /// Those that are dead letters.
+    pub(super) dead: u64,
+    /// The rows.
+    pub(super) rows: u64,
+}
+
+/// The counts of each stretch, and of what is left of the range behind them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Division {
+    pub(super) stretches: Vec<Counts>,
+    pub(super) rest: Counts,
+}
+
+/// Divides `whole`, the counts of a range, over stretches at its beginning and a rest of `rest_width` sequences.
+pub(super) fn divide(whole: Counts, stretches: &[Stretch], rest_width: u64) -> Division {
+    let mut rest = whole;
+    for stretch in stretches {
+        rest.missing = rest.missing.saturating_sub(stretch.missing);
+    }
+    let known: u64 = stretches.iter().map(|stretch| stretch.known.messages).sum();
+    // Messages that have left nothing and are gone from the stream stand somewhere, nobody knows where. They stay with
+    // the rest, as long as it has room.
+    let room = rest_width.saturating_sub(rest.missing);
+    let mut overflow = whole.messages.saturating_sub(known).saturating_sub(room);
+    let mut extra = vec![0; stretches.len()];
+    // What stays takes them first: it consists of what is gone.
+    for wants_new in [false, true] {
+        for (stretch, extra) in stretches.iter().zip(&mut extra) {
+            if stretch.new.is_some() == wants_new {
+                let width = stretch.last - stretch.first + 1;
+                let free = width.saturating_sub(stretch.missing + stretch.known.messages);
+                *extra = overflow.min(free);
+                overflow -= *extra;
+            }
+        }
+    }
+    let mut counts: Vec<Counts> = stretches
+        .iter()
+        .zip(extra)
+        .map(|(stretch, extra)| take(&mut rest, stretch, extra))
+        .collect();
+    if rest_width == 0
+        && let Some(last) = counts.last_mut()
+    {
+        // Rows that were written once and have expired since.
+        last.changed += rest.changed;
+        last.inserted += rest.inserted;
+        last.updated += rest.updated;
+        rest = Counts::default();
+    }
+    Division {
+        stretches: counts,
+        rest,
+    }
+}
+
+/// Takes a stretch out of what is left. `extra` messages of it have left nothing.
+fn take(rest: &mut Counts, stretch: &Stretch, extra: u64) -> Counts {
+    let Known {
+        messages,
+        with_rows,
+        dead,
+        rows,
+    } = stretch.known;
+    let messages = messages + extra;
+    let alive = messages.saturating_sub(dead);
+    // Some may have given rows that are not there any more: then there are not enough skipped ones.
+    let projected = with_rows.max(alive.saturating_sub(rest.skipped)).min(alive);
+    let old = Counts {
+        messages,
+        projected,
+        skipped: alive - projected,
+        dead,
+        missing: stretch.missing,
+        rows,
+        changed: rows,
+        // Only tables whose writes update nothing are projected again.
+        inserted: rows,
+        updated: 0,
+    };
+    rest.messages = rest.messages.saturating_sub(old.messages);
+    rest.projected = rest.projected.saturating_sub(old.projected);
+    rest.skipped = rest.skipped.saturating_sub(old.skipped);
+    rest.dead = rest.dead.saturating_sub(old.dead);
+    rest.rows = rest.rows.saturating_sub(old.rows);
+    rest.changed = rest.changed.saturating_sub(old.changed);
+    rest.inserted = rest.inserted.saturating_sub(old.inserted);
+    match stretch.new {
+        None => old,
+        Some(new) => Counts {
+            messages: new.messages + extra,
+            skipped: new.skipped + extra,
+            missing: stretch.missing,
+            ..new
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(projected: u64, skipped: u64, dead: u64, missing: u64) -> Counts {
+        Counts {
+            messages: projected + skipped + dead,
+            projected,
+            skipped,
+            dead,
+            missing,
+            rows: projected,
+            changed: projected,
+            inserted: projected,
+            updated: 0,
+        }
+    }
+
+    fn again(first: u64, last: u64, old_rows: u64, old_dead: u64, new: Counts) -> Stretch {
+        let known = Known {
+            messages: new.messages,
+            with_rows: old_rows,
+            dead: old_dead,
+            rows: old_rows,
+        };
+        Stretch {
+            first,
+            last,
+            missing: 0,
+            known,
+            new: Some(new),
+        }
+    }
+
+    #[test]
+    fn what_was_read_again_goes_and_the_rest_stays() {
+        let whole = counts(8, 1, 1, 0);
+        let first = again(1, 4, 3, 1, counts(4, 0, 0, 0));
+        let divided = divide(whole, &[first], 6);
+        assert_eq!(divided.stretches, [counts(4, 0, 0, 0)]);
+        assert_eq!(divided.rest, counts(5, 1, 0, 0));
+        let last = again(5, 10, 5, 0, counts(0, 6, 0, 0));
+        let divided = divide(divided.rest, &[last], 0);
+        assert_eq!(divided.stretches, [counts(0, 6, 0, 0)]);
+        assert_eq!(divided.rest, Counts::default());
+    }
+
+    #[test]
+    fn what_is_gone_and_has_left_rows_stays_with_what_is_gone_beside_it() {
+        // 1 to 5 are gone: two with rows, three that were skipped. 6 to 8 were read again, 9 and 10 come later.
+        let whole = counts(7, 3, 0, 0);
+        let gone = Stretch {
+            first: 1,
+            last: 5,
+            missing: 0,
+            known: Known {
+                messages: 2,
+                with_rows: 2,
+                dead: 0,
+                rows: 2,
+            },
+            new: None,
+        };
+        let divided = divide(whole, &[gone, again(6, 8, 3, 0, counts(2, 1, 0, 0))], 2);
+        assert_eq!(divided.stretches, [counts(2, 3, 0, 0), counts(2, 1, 0, 0)]);
+        assert_eq!(divided.rest, counts(2, 0, 0, 0));
+    }
+
+    #[test]
+    fn rows_that_have_expired_stay_counted() {
+        // Ten rows were written, four are still there.
+        let whole = counts(10, 0, 0, 0);
+        let divided = divide(whole, &[again(1, 10, 4, 0, counts(10, 0, 0, 0))], 0);
+        let expected = Counts {
+            changed: 16,
+            inserted: 16,
+            ..counts(10, 0, 0, 0)
+        };
+        assert_eq!(divided.stretches, [expected]);
+    }
+
+    #[test]
+    fn whatever_is_divided_adds_up_and_fits() {
+        for missing in 0..3 {
+            for gone in 0..4_u64 {
+                for through in 4..=10 {
+                    let width = 10;
+                    let whole = counts(width - missing - 1, 1, 0, missing);
+                    let read = (through - gone).min(through - missing.min(through));
+                    let stretch = Stretch {
+                        missing: missing.min(through - read),
+                        ..again(1, through, read.saturating_sub(1), 0, counts(read, 0, 0, 0))
+                    };
+                    let divided = divide(whole, &[stretch], width - through);
+                    let mut sum = divided.rest;
+                    for (counts, width) in [(divided.stretches[0], through), (divided.rest, width - through)]
+                    {
+                        assert_eq!(counts.messages, counts.projected + counts.skipped + counts.dead);
+                        assert!(counts.messages + counts.missing <= width, "{divided:?}");
+                    }
+                    sum += divided.stretches[0];
+                    assert_eq!((sum.messages, sum.missing), (whole.messages, missing));
+                }
+            }
+        }
+    }
+}

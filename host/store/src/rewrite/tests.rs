@@ -1,0 +1,298 @@
+//! Whatever has happened to a range before, projecting it again keeps the promises of the ledger after each batch.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::testing::{Scene, adoption, entry, first_epoch, orders};
+use crate::{Commit, Config, Gap, LetterFilter, Mark, Way, check};
+use lantern_model::batch::{Rejection, RejectionClass, Row, Value};
+use lantern_model::schema::Manifest;
+
+/// A small generator, so that a failure can be repeated by its seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+/// Only notes, without a key, so that `check` can count each row. The doc makes another version.
+fn notes(doc: &str) -> Manifest {
+    let mut manifest = orders();
+    manifest.tables.remove(0);
+    let mut write = manifest.writes.remove(2);
+    write.table = 0;
+    manifest.writes = vec![write];
+    manifest.doc = doc.to_owned();
+    manifest
+}
+
+/// Some rows, some of them old enough to expire; or a skip, or a rejection.
+fn outcome(dice: &mut Dice, mark: i64, now: Timestamp) -> Outcome {
+    let row = |dice: &mut Dice| {
+        let at = if dice.roll(4) == 0 { Timestamp(1) } else { now };
+        Row {
+            write: 0,
+            values: vec![Value::Integer(mark), Value::Timestamp(at)],
+        }
+    };
+    match dice.roll(6) {
+        0 => Outcome::Skip,
+        1 => Outcome::Reject(Rejection::new(RejectionClass::Malformed, "by the dice")),
+        rows => Outcome::Rows((0..=rows % 2).map(|_| row(dice)).collect()),
+    }
+}
+
+struct Past {
+    scene: Scene,
+    bad: Adopted,
+    good: Adopted,
+    /// Sequences that were messages, and which version handled them.
+    handled: BTreeMap<u64, VersionId>,
+    last: u64,
+}
+
+/// Batches of two versions, with holes, gaps, healed and discarded dead letters and expired rows.
+async fn past(dir: &std::path::Path, dice: &mut Dice) -> Past {
+    let store = Store::open(Config::new(dir)).await.unwrap();
+    let bad = store.adopt(adoption(notes("bad"))).await.unwrap();
+    let good = store
+        .activate(adoption(notes("good")), Way::Forward)
+        .await
+        .unwrap();
+    let attached = store.begin_epoch(first_epoch()).await.unwrap();
+    let now = Timestamp::now();
+    let mut handled = BTreeMap::new();
+    let mut after = 0;
+    for _ in 0..2 + dice.roll(5) {
+        let plugin = if dice.roll(3) == 0 { &good } else { &bad };
+        let (mut entries, mut gaps) = (Vec::new(), Vec::new());
+        let mut sequence = after;
+        for _ in 0..1 + dice.roll(6) {
+            // Another's message, or one that was gone.
+            let hole = if dice.roll(4) == 0 { 1 + dice.roll(3) } else { 0 };
+            if hole > 0 && dice.roll(2) == 0 {
+                gaps.push(Gap {
+                    first: sequence + 1,
+                    last: sequence + hole,
+                    exact: true,
+                    reason: "gone".into(),
+                });
+            }
+            sequence += hole + 1;
+            entries.push(entry(sequence, outcome(dice, 1, now)));
+            handled.insert(sequence, plugin.version);
+        }
+        let commit = Commit {
+            origin: attached.origin,
+            stamp: attached.origin,
+            plugin: plugin.clone(),
+            after,
+            through: Mark {
+                sequence,
+                ..Mark::BEGINNING
+            },
+            entries,
+            gaps,
+            durable: false,
+        };
+        store.commit(commit).await.unwrap();
+        after = sequence;
+    }
+    let scene = Scene {
+        store,
+        plugin: good.clone(),
+        attached,
+    };
+    letters(&scene, &bad, dice, now).await;
+    if dice.roll(2) == 0 {
+        let table = good.manifest.tables[0].clone();
+        scene.store.expire(table, now).await.unwrap();
+    }
+    Past {
+        scene,
+        bad,
+        good,
+        handled,
+        last: after,
+    }
+}
+
+async fn letters(scene: &Scene, by: &Adopted, dice: &mut Dice, now: Timestamp) {
+    let open = scene.store.open_letters(LetterFilter::default(), 0, 100).await;
+    for letter in open.unwrap() {
+        match dice.roll(3) {
+            0 => {
+                let entry = Entry {
+                    delivery: letter.delivery,
+                    outcome: outcome(dice, 2, now),
+                };
+                let retried = Retried {
+                    id: letter.id,
+                    origin: letter.origin,
+                    entry,
+                };
+                scene.store.heal(by.clone(), vec![retried]).await.unwrap();
+            }
+            1 => {
+                let filter = LetterFilter {
+                    id: Some(letter.id),
+                    ..LetterFilter::default()
+                };
+                scene.store.discard_letters(filter).await.unwrap();
+            }
+            _ => {}
+        }
+    }
+}
+
+fn sound(scene: &Scene, what: &str) {
+    let report = check::check(scene.store.path()).unwrap();
+    assert!(report.problems.is_empty(), "{what}: {:?}", report.problems);
+}
+
+/// Projects all ranges of the bad version again, in batches of any size, and checks after each.
+async fn again(past: &Past, gone: &BTreeSet<u64>, dice: &mut Dice, what: &str) {
+    let digest = adoption(notes("bad")).digest;
+    let work = past.scene.store.work_of("orders", &digest).await.unwrap();
+    for span in work.spans {
+        let there: Vec<u64> = past
+            .handled
+            .range(span.first..=span.last)
+            .map(|(sequence, _)| *sequence)
+            .filter(|sequence| !gone.contains(sequence))
+            .collect();
+        let mut first = span.first;
+        let mut left = &there[..];
+        while first <= span.last && !there.is_empty() {
+            let batch;
+            (batch, left) = left.split_at(left.len().min(1 + dice.roll(4) as usize));
+            let through = match batch.last() {
+                Some(&last) if !left.is_empty() => last,
+                _ => span.last,
+            };
+            let now = Timestamp::now();
+            let entries = batch
+                .iter()
+                .map(|&sequence| entry(sequence, outcome(dice, 3, now)))
+                .collect();
+            let rewrite = Rewrite {
+                origin: span.lineage.origin,
+                bad: past.bad.version,
+                first,
+                through,
+                entries,
+                plugin: past.good.clone(),
+            };
+            past.scene
+                .store
+                .rewrite(rewrite)
+                .await
+                .unwrap()
+                .expect("the range");
+            sound(&past.scene, what);
+            first = through + 1;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_promises_hold_after_each_batch_whatever_has_happened_before() {
+    for seed in 0..40 {
+        let mut dice = Dice(seed);
+        let dir = tempfile::tempdir().unwrap();
+        let past = past(dir.path(), &mut dice).await;
+        let what = format!("seed {seed}");
+        sound(&past.scene, &what);
+        // The front of the stream was trimmed, and some messages were deleted one by one.
+        let trimmed = dice.roll(past.last);
+        let gone: BTreeSet<u64> = past
+            .handled
+            .keys()
+            .copied()
+            .filter(|&sequence| (sequence <= trimmed && seed % 2 == 0) || (seed % 3 > 0 && dice.roll(5) == 0))
+            .collect();
+        again(&past, &gone, &mut dice, &what).await;
+        let bad = past.bad.version.0;
+        for (sequence, version) in &past.handled {
+            let made = past.scene.query(&format!(
+                "SELECT plugin_version FROM _lantern_ledger
+                 WHERE first_sequence <= {sequence} AND last_sequence >= {sequence}"
+            ));
+            let again = version.0 == bad && !gone.contains(sequence);
+            if again {
+                assert_eq!(made, past.good.version.0.to_string(), "{what}, {sequence}");
+            }
+            let rows = past.scene.query(&format!(
+                "SELECT DISTINCT n FROM notes WHERE _sequence = {sequence}"
+            ));
+            assert!(
+                rows.is_empty() || (rows == "3") == again,
+                "{what}, {sequence}: {rows}"
+            );
+        }
+        // Once more finds nothing to do.
+        let rows = past.scene.query("SELECT count(*) FROM notes");
+        again(&past, &gone, &mut dice, &what).await;
+        assert_eq!(past.scene.query("SELECT count(*) FROM notes"), rows, "{what}");
+        resolved_again(&past, &mut dice, &what).await;
+        past.scene.store.close().await;
+    }
+}
+
+/// Dead letters that the bad version has resolved are taken from it.
+async fn resolved_again(past: &Past, dice: &mut Dice, what: &str) {
+    let (store, bad) = (&past.scene.store, past.bad.version);
+    let letters = store.letters_resolved_by(bad, 0, 100).await.unwrap();
+    for letter in letters {
+        let outcome = outcome(dice, 4, Timestamp::now());
+        let retried = Retried {
+            id: letter.id,
+            origin: letter.origin,
+            entry: Entry {
+                delivery: letter.delivery,
+                outcome,
+            },
+        };
+        let done = store
+            .rewrite_letters(past.good.clone(), bad, vec![retried])
+            .await
+            .unwrap();
+        assert_eq!(done.messages, 1, "{what}");
+        sound(&past.scene, what);
+    }
+    assert!(store.letters_resolved_by(bad, 0, 100).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_range_that_has_changed_or_belongs_to_the_active_version_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut dice = Dice(7);
+    let past = past(dir.path(), &mut dice).await;
+    let digest = adoption(notes("bad")).digest;
+    let work = past.scene.store.work_of("orders", &digest).await.unwrap();
+    let span = work.spans[0].clone();
+    let rewrite = |first, through| Rewrite {
+        origin: span.lineage.origin,
+        bad: past.bad.version,
+        first,
+        through,
+        entries: Vec::new(),
+        plugin: past.good.clone(),
+    };
+    let store = &past.scene.store;
+    for (first, through) in [(span.first + 1, span.last), (span.first, span.last + 1)] {
+        assert_eq!(store.rewrite(rewrite(first, through)).await.unwrap(), None);
+    }
+    store
+        .activate(adoption(notes("bad")), Way::Forward)
+        .await
+        .unwrap();
+    assert_eq!(store.rewrite(rewrite(span.first, span.last)).await.unwrap(), None);
+    past.scene.store.close().await;
+}

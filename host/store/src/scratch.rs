@@ -1,0 +1,293 @@
+//! A database that is filled in order to be looked at, and thrown away. A version writes into it through the same
+//! statements, guards and savepoints as into the real one, so that what the database would refuse is refused here too;
+//! the real one is not touched. It lives in a file of its own that is bounded in size and goes with its owner.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use super::apply::{ApplyError, Care, apply, from_sql};
+use super::catalog::{Adoption, CatalogError, adopt, begin_epoch};
+use super::commit::{Adopted, Commit, Counts, Entry, Mark, NewEpoch, OriginId};
+use super::{Store, migrate};
+use lantern_model::batch::Timestamp;
+
+/// The folder in the data directory.
+const FOLDER: &str = "scratch";
+/// Largest size of one, in bytes: several hundred thousand ordinary rows, and little beside a database that is worth a
+/// trial.
+const BYTES_MAX: u64 = 256 << 20;
+/// Pages that are held in memory, in KiB.
+const CACHE_KIB: i64 = 8 << 10;
+/// Reasons that are shown for each class of rejection.
+const REASONS_SHOWN: u32 = 3;
+
+/// Why a scratch database cannot be made, filled or read.
+#[derive(Debug, thiserror::Error)]
+pub enum ScratchError {
+    /// Its file cannot be made.
+    #[error("the scratch database {} cannot be made: {reason}", path.display())]
+    Make {
+        /// The file.
+        path: PathBuf,
+        /// What the system or SQLite said.
+        reason: String,
+    },
+    /// The tables cannot be made. All reasons, in words.
+    #[error("the tables cannot be made: {}", .0.join("; "))]
+    Tables(Vec<String>),
+    /// It is as large as it may become.
+    #[error("the scratch database has grown to {} MiB", BYTES_MAX >> 20)]
+    Full,
+    /// The version does not read this source.
+    #[error("there is no source {0}")]
+    NoSource(String),
+    /// SQLite refuses, and not because of the rows.
+    #[error("the scratch database cannot be used")]
+    Sqlite(#[source] rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for ScratchError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
+            _ => Self::Sqlite(error),
+        }
+    }
+}
+
+/// A class of rejections, with some of its reasons.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+pub struct Rejects {
+    /// The class.
+    pub class: String,
+    /// How many messages.
+    pub messages: u64,
+    /// The first reasons, with their messages.
+    pub examples: Vec<RejectExample>,
+}
+
+/// One rejected message.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+pub struct RejectExample {
+    /// The source.
+    pub source: String,
+    /// The message's sequence.
+    pub sequence: u64,
+    /// The reason.
+    pub reason: String,
+}
+
+/// A database to be thrown away, with the tables of one plugin version. Its methods block.
+pub struct Scratch {
+    pub(super) connection: Connection,
+    pub(super) plugin: Adopted,
+    origins: BTreeMap<String, (OriginId, u64)>,
+    counts: Counts,
+    /// Last, so that the connection is closed before its files go.
+    pub(super) file: File,
+}
+
+/// The files of a scratch database; they go when this is dropped.
+pub(super) struct File(pub(super) PathBuf);
+
+impl Drop for File {
+    fn drop(&mut self) {
+        for suffix in ["", "-wal", "-shm", "-journal"] {
+            let mut path = self.0.clone().into_os_string();
+            path.push(suffix);
+            // Most are never there; what stays is swept away at the next start.
+            drop(std::fs::remove_file(path));
+        }
+    }
+}
+
+impl Store {
+    /// Makes a scratch database with the tables that a version declares. `sources` are numbered in the order given, so
+    /// that rows of two scratch databases that were made with the same ones can be compared by their origin.
+    ///
+    /// # Errors
+    /// See [`ScratchError`].
+    pub async fn scratch(&self, adoption: Adoption, sources: Vec<String>) -> Result<Scratch, ScratchError> {
+        Scratch::make(&self.path().with_file_name(FOLDER), adoption, sources).await
+    }
+}
+
+impl Scratch {
+    /// Makes a scratch database in a folder, which is made when it is missing. `sources` as for [`Store::scratch`].
+    ///
+    /// # Errors
+    /// See [`ScratchError`].
+    pub async fn make(folder: &Path, adoption: Adoption, sources: Vec<String>) -> Result<Self, ScratchError> {
+        let path = folder.join(format!("{}.db", uuid::Uuid::new_v4().simple()));
+        let failed = |reason: String| ScratchError::Make {
+            path: path.clone(),
+            reason,
+        };
+        std::fs::create_dir_all(folder).map_err(|error| failed(error.to_string()))?;
+        let file = File(path.clone());
+        let runtime = tokio::runtime::Handle::current();
+        let work = tokio::task::spawn_blocking(move || {
+            let migrated = runtime.block_on(migrate(&file.0));
+            migrated.map_err(|error| ScratchError::Make {
+                path: file.0.clone(),
+                reason: error.to_string(),
+            })?;
+            Scratch::fill(file, &adoption, &sources)
+        });
+        match work.await {
+            Ok(scratch) => scratch,
+            Err(error) => Err(failed(error.to_string())),
+        }
+    }
+}
+
+/// Removes what a host that was killed has left behind.
+pub(super) fn sweep(dir: &Path) {
+    let folder = dir.join(FOLDER);
+    if let Err(error) = std::fs::remove_dir_all(&folder)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(folder = %folder.display(), %error, "old scratch databases cannot be removed");
+    }
+}
+
+impl Scratch {
+    /// Continues with another version, as the real database does at a swap.
+    ///
+    /// # Errors
+    /// See [`ScratchError`].
+    pub fn switch(&mut self, adoption: &Adoption) -> Result<(), ScratchError> {
+        self.plugin = adopt(&mut self.connection, adoption).map_err(|error| match error {
+            CatalogError::Refused(reasons) => ScratchError::Tables(reasons),
+            CatalogError::Sqlite(error) => error.into(),
+        })?;
+        Ok(())
+    }
+
+    fn fill(file: File, adoption: &Adoption, sources: &[String]) -> Result<Self, ScratchError> {
+        let mut connection = Connection::open(&file.0)?;
+        // A power cut may take all of it; nobody would miss it. A journal is needed for savepoints.
+        connection.pragma_update(None, "journal_mode", "memory")?;
+        connection.pragma_update(None, "synchronous", "off")?;
+        connection.pragma_update(None, "temp_store", "memory")?;
+        connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+        connection.set_prepared_statement_cache_capacity(256);
+        let page_bytes: u64 = connection
+            .query_row("PRAGMA page_size", [], |row| row.get::<_, u32>(0))?
+            .into();
+        connection.pragma_update(None, "max_page_count", (BYTES_MAX / page_bytes.max(1)) as i64)?;
+        let plugin = adopt(&mut connection, adoption).map_err(|error| match error {
+            CatalogError::Refused(reasons) => ScratchError::Tables(reasons),
+            CatalogError::Sqlite(error) => error.into(),
+        })?;
+        let mut origins = BTreeMap::new();
+        for source in sources {
+            let begun = begin_epoch(
+                &mut connection,
+                &NewEpoch {
+                    plugin: adoption.manifest.name.to_string(),
+                    source: source.clone(),
+                    stream: None,
+                    stream_created_ns: None,
+                    after: 0,
+                    anchors: Vec::new(),
+                    reason: "to be looked at".to_owned(),
+                    at: adoption.at,
+                },
+            )?;
+            origins.insert(source.clone(), (begun.origin, 0));
+        }
+        Ok(Self {
+            connection,
+            plugin,
+            origins,
+            counts: Counts::default(),
+            file,
+        })
+    }
+
+    /// Writes messages of a source with their outcomes, as the real database would.
+    ///
+    /// # Errors
+    /// See [`ScratchError`]; nothing of the batch is there then.
+    pub fn apply(&mut self, source: &str, entries: Vec<Entry>) -> Result<Counts, ScratchError> {
+        let no_source = || ScratchError::NoSource(source.to_owned());
+        let (origin, after) = self.origins.get_mut(source).ok_or_else(no_source)?;
+        let Some(last) = entries.last() else {
+            return Ok(Counts::default());
+        };
+        let mut commit = Commit {
+            origin: *origin,
+            stamp: *origin,
+            plugin: self.plugin.clone(),
+            after: *after,
+            through: Mark {
+                sequence: last.delivery.sequence,
+                ..Mark::BEGINNING
+            },
+            entries,
+            gaps: Vec::new(),
+            durable: false,
+        };
+        let transaction = self.connection.transaction()?;
+        let applied = match apply(&transaction, &mut commit, Timestamp::now(), Care::EachMessage) {
+            Ok(applied) => applied,
+            // With care no row is refused without its message.
+            Err(ApplyError::Stale(_) | ApplyError::Refused) => return Err(no_source()),
+            Err(ApplyError::Sqlite(error)) => return Err(error.into()),
+        };
+        transaction.commit()?;
+        *after = commit.through.sequence;
+        self.counts += applied.counts;
+        Ok(applied.counts)
+    }
+
+    /// What became of all messages so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// What was rejected, by the plugin, the host or the database, the most frequent class first.
+    ///
+    /// # Errors
+    /// See [`ScratchError`].
+    pub fn rejects(&self) -> Result<Vec<Rejects>, ScratchError> {
+        let mut classes = self.connection.prepare(
+            "SELECT class, count(*) FROM _lantern_dead_letter GROUP BY class ORDER BY count(*) DESC, class",
+        )?;
+        let mut reasons = self.connection.prepare(
+            "SELECT o.source, d.sequence, d.reason FROM _lantern_dead_letter d
+             JOIN _lantern_origin o ON o.id = d.origin WHERE d.class = ?1 ORDER BY d.id LIMIT ?2",
+        )?;
+        let found = classes.query_map([], |row| {
+            Ok((row.get::<_, String>(0)?, row.get(1).map(from_sql)?))
+        })?;
+        found
+            .map(|class| {
+                let (class, messages) = class?;
+                let shown = rusqlite::params![class, REASONS_SHOWN];
+                let examples = reasons.query_map(shown, |row| {
+                    Ok(RejectExample {
+                        source: row.get(0)?,
+                        sequence: row.get(1).map(from_sql)?,
+                        reason: row.get(2)?,
+                    })
+                })?;
+                let examples = examples.collect::<Result<_, _>>()?;
+                Ok(Rejects {
+                    class,
+                    messages,
+                    examples,
+                })
+            })
+            .collect()
+    }
+
+    /// The name of the source with this origin.
+    pub(super) fn source_of(&self, origin: OriginId) -> String {
+        let found = self.origins.iter().find(|(_, (id, _))| *id == origin);
+        found.map(|(name, _)| name.clone()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,263 @@
+//! From a declared table to SQL text. The only place where a name becomes part of a statement: [`quote`] takes
+//! names that were parsed, and even so writes them as SQLite wants an identifier.
+
+use super::description::TableDescription;
+use lantern_model::schema::{
+    Column, ColumnName, ColumnType, Guard, Index, Manifest, Merge, OnConflict, Table, TableName, Write,
+};
+
+/// The host's columns, which stand first in every plugin table: which history, which message of it, which row of
+/// that message. Together they are unique, so that the database itself refuses to hold a message's row twice.
+pub const ORIGIN_COLUMNS: [&str; 3] = ["_origin", "_sequence", "_row"];
+
+/// A name that was parsed, so that nothing but a plain word can become an identifier.
+pub trait Identifier {
+    /// The word.
+    fn word(&self) -> &str;
+}
+
+impl Identifier for TableName {
+    fn word(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl Identifier for ColumnName {
+    fn word(&self) -> &str {
+        self.as_str()
+    }
+}
+
+/// A parsed name as SQL writes an identifier.
+pub fn quote(name: &impl Identifier) -> String {
+    quote_text(name.word())
+}
+
+/// Any text as SQL writes an identifier: for the host's own columns, for indexes, and for names that are read back
+/// from the database.
+pub(super) fn quote_text(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}
+
+/// The statements that make a table and its indexes, in order.
+pub fn create_table(table: &Table) -> Vec<String> {
+    let mut lines: Vec<String> = ORIGIN_COLUMNS
+        .iter()
+        .map(|column| format!("{} INTEGER NOT NULL", quote_text(column)))
+        .collect();
+    lines.extend(table.columns.iter().map(column_definition));
+    if !table.primary_key.is_empty() {
+        lines.push(format!("PRIMARY KEY ({})", column_list(&table.primary_key)));
+    }
+    let mut statements = vec![format!(
+        "CREATE TABLE {} (\n    {}\n) STRICT",
+        quote(&table.name),
+        lines.join(",\n    ")
+    )];
+    statements.push(format!(
+        "CREATE UNIQUE INDEX {} ON {} ({})",
+        quote_text(&format!("{}__origin", table.name)),
+        quote(&table.name),
+        ORIGIN_COLUMNS.map(quote_text).join(", ")
+    ));
+    statements.extend(indexes_of(table).iter().map(|index| create_index(table, index)));
+    statements
+}
+
+/// The indexes that a table gets: those declared, and those that the host's faces need besides (see `indexes`).
+pub fn indexes_of(table: &Table) -> Vec<Index> {
+    let mut indexes = table.indexes.clone();
+    for columns in super::indexes::needed(&TableDescription::from(table)) {
+        // They are names of this table's columns, so all of them are found.
+        let named = |name: &String| table.columns.iter().find(|column| column.name.as_str() == name);
+        indexes.push(Index {
+            columns: columns
+                .iter()
+                .filter_map(named)
+                .map(|column| column.name.clone())
+                .collect(),
+            unique: false,
+        });
+    }
+    indexes
+}
+
+/// The statement that makes one index.
+pub fn create_index(table: &Table, index: &Index) -> String {
+    let kind = if index.unique { "UNIQUE INDEX" } else { "INDEX" };
+    let columns: Vec<&str> = index.columns.iter().map(ColumnName::as_str).collect();
+    let suffix = if index.unique { "key" } else { "index" };
+    format!(
+        "CREATE {kind} {} ON {} ({})",
+        quote_text(&format!("{}__{}__{suffix}", table.name, columns.join("__"))),
+        quote(&table.name),
+        column_list(&index.columns)
+    )
+}
+
+/// The statement that adds a column to a table that is there.
+pub fn add_column(table: &Table, column: &Column) -> String {
+    format!(
+        "ALTER TABLE {} ADD COLUMN {}",
+        quote(&table.name),
+        column_definition(column)
+    )
+}
+
+/// The statement of a write: the host's three columns first, then the write's columns, as parameters in order.
+pub fn insert(manifest: &Manifest, write: &Write) -> String {
+    let table = manifest.table_of(write);
+    let written = || {
+        write
+            .columns
+            .iter()
+            .map(|&column| table.columns[column].name.as_str())
+    };
+    let columns: Vec<String> = ORIGIN_COLUMNS
+        .iter()
+        .copied()
+        .chain(written())
+        .map(quote_text)
+        .collect();
+    let parameters: Vec<String> = (1..=columns.len()).map(|number| format!("?{number}")).collect();
+    format!(
+        "INSERT INTO {} ({}) VALUES ({}){}",
+        quote(&table.name),
+        columns.join(", "),
+        parameters.join(", "),
+        conflict_clauses(table, write)
+    )
+}
+
+fn conflict_clauses(table: &Table, write: &Write) -> String {
+    match &write.on_conflict {
+        OnConflict::Fail => String::new(),
+        // Each key by name and not all at once: a collision on the origin is never to pass in silence.
+        OnConflict::Ignore => {
+            let unique = table
+                .indexes
+                .iter()
+                .filter(|index| index.unique)
+                .map(|index| &index.columns);
+            let primary = std::iter::once(&table.primary_key).filter(|key| !key.is_empty());
+            primary
+                .chain(unique)
+                .map(|key| format!(" ON CONFLICT ({}) DO NOTHING", column_list(key)))
+                .collect()
+        }
+        OnConflict::Update(rule) => {
+            let mut changes: Vec<String> = rule
+                .merges
+                .iter()
+                .filter(|(_, merge)| *merge != Merge::Keep)
+                .map(|(column, merge)| format!("{} = {}", quote(column), merged(table, column, *merge)))
+                .collect();
+            if changes.is_empty() {
+                return format!(" ON CONFLICT ({}) DO NOTHING", column_list(&rule.key));
+            }
+            changes.extend(ORIGIN_COLUMNS.iter().map(|column| {
+                let name = quote_text(column);
+                format!("{name} = excluded.{name}")
+            }));
+            format!(
+                " ON CONFLICT ({}) DO UPDATE SET {}{}",
+                column_list(&rule.key),
+                changes.join(", "),
+                guard_clause(table, &rule.guard)
+            )
+        }
+    }
+}
+
+/// The new value of a column whose write merges.
+fn merged(table: &Table, column: &ColumnName, merge: Merge) -> String {
+    let name = quote(column);
+    let stored = format!("{}.{name}", quote(&table.name));
+    let new = format!("excluded.{name}");
+    let is_real = table
+        .column(column)
+        .is_some_and(|column| column.column_type == ColumnType::Real);
+    match merge {
+        Merge::Replace => new,
+        Merge::Keep => stored,
+        Merge::Fill => format!("coalesce({stored}, {new})"),
+        // A strict table refuses text in a column of numbers, so that a sum beyond the largest real is a constraint
+        // failure of its message. An integer sum that overflows becomes a real in SQLite, which a strict table refuses
+        // as well.
+        Merge::Add if is_real => format!(
+            "CASE WHEN {stored} IS NULL THEN {new} WHEN {new} IS NULL THEN {stored} \
+             WHEN abs({stored} + {new}) < 9e999 THEN {stored} + {new} ELSE 'out of range' END"
+        ),
+        Merge::Add => format!(
+            "CASE WHEN {stored} IS NULL THEN {new} WHEN {new} IS NULL THEN {stored} ELSE {stored} + {new} END"
+        ),
+        Merge::Min => format!("min(coalesce({stored}, {new}), coalesce({new}, {stored}))"),
+        Merge::Max => format!("max(coalesce({stored}, {new}), coalesce({new}, {stored}))"),
+    }
+}
+
+fn guard_clause(table: &Table, guard: &Guard) -> String {
+    let stored = |column: &ColumnName| format!("{}.{}", quote(&table.name), quote(column));
+    match guard {
+        Guard::Always => String::new(),
+        Guard::WhileNull(column) => format!(" WHERE {} IS NULL", stored(column)),
+        Guard::Newer(column) => {
+            let name = quote(column);
+            format!(" WHERE {0} IS NULL OR excluded.{name} > {0}", stored(column))
+        }
+    }
+}
+
+fn column_definition(column: &Column) -> String {
+    let sql_type = match column.column_type {
+        ColumnType::Boolean | ColumnType::Integer | ColumnType::Timestamp => "INTEGER",
+        ColumnType::Real => "REAL",
+        ColumnType::Text | ColumnType::Json => "TEXT",
+        ColumnType::Blob => "BLOB",
+    };
+    let nullability = if column.nullable { "" } else { " NOT NULL" };
+    format!("{} {sql_type}{nullability}", quote(&column.name))
+}
+
+fn column_list(columns: &[ColumnName]) -> String {
+    columns.iter().map(quote).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{orders, write_of};
+
+    #[test]
+    fn identifiers_cannot_leave_their_quotes() {
+        assert_eq!(quote_text("a\"; DROP TABLE x--"), "\"a\"\"; DROP TABLE x--\"");
+    }
+
+    #[test]
+    fn a_table_has_the_origin_first_and_is_strict() {
+        let manifest = orders();
+        let statements = create_table(&manifest.tables[0]);
+        assert!(statements[0].starts_with("CREATE TABLE \"orders\" (\n    \"_origin\" INTEGER NOT NULL"));
+        assert!(statements[0].ends_with("STRICT"));
+        assert_eq!(
+            statements[1],
+            "CREATE UNIQUE INDEX \"orders__origin\" ON \"orders\" (\"_origin\", \"_sequence\", \"_row\")"
+        );
+    }
+
+    #[test]
+    fn a_write_says_its_conflict_rule() {
+        let manifest = orders();
+        let text = insert(&manifest, &write_of(&manifest, 1));
+        assert!(
+            text.ends_with(
+                "ON CONFLICT (\"id\") DO UPDATE SET \"total\" = CASE WHEN \"orders\".\"total\" IS NULL THEN \
+                 excluded.\"total\" WHEN excluded.\"total\" IS NULL THEN \"orders\".\"total\" ELSE \
+                 \"orders\".\"total\" + excluded.\"total\" END, \"_origin\" = excluded.\"_origin\", \
+                 \"_sequence\" = excluded.\"_sequence\", \"_row\" = excluded.\"_row\" WHERE \"orders\".\"at\" IS \
+                 NULL OR excluded.\"at\" > \"orders\".\"at\""
+            ),
+            "{text}"
+        );
+    }
+}

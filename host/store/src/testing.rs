@@ -1,0 +1,225 @@
+//! What the tests of this room share: a small manifest and a store in a directory of its own.
+
+use std::sync::Arc;
+
+use sha2::Digest as _;
+
+use bytes::Bytes;
+
+use super::commit::{OriginId, VersionId};
+use super::{Adopted, Adoption, Attached, Commit, Config, Entry, Mark, NewEpoch, Store};
+use lantern_model::batch::{Delivery, Outcome, Row, Timestamp, Value};
+use lantern_model::schema::{
+    ColumnType, Manifest, Merge, Origin, RawColumn, RawGuard, RawManifest, RawOnConflict, RawSource,
+    RawTable, RawWrite, Role, Write,
+};
+
+/// A table `orders` (id, total, at) with two writes: 0 fails on a collision, 1 adds up totals when newer. And a
+/// table `notes` (n, at) without a key, written by write 2.
+pub(super) fn orders() -> Manifest {
+    let column = |name: &str, column_type, nullable, role| RawColumn {
+        name: name.into(),
+        column_type,
+        nullable,
+        role,
+        doc: String::new(),
+        hints: Vec::new(),
+    };
+    let columns = ["id", "total", "at"].map(str::to_owned).to_vec();
+    Manifest::check(RawManifest {
+        name: "orders".into(),
+        version: "1.0.0".into(),
+        doc: String::new(),
+        sources: vec![RawSource {
+            name: "orders".into(),
+            origin: Origin::JetStream {
+                stream: "ORDERS".into(),
+                subjects: vec![],
+            },
+            wants_headers: false,
+        }],
+        tables: vec![
+            RawTable {
+                name: "orders".into(),
+                columns: vec![
+                    column("id", ColumnType::Text, false, Role::Entity),
+                    column("total", ColumnType::Integer, true, Role::None),
+                    column("at", ColumnType::Timestamp, true, Role::Time),
+                ],
+                primary_key: vec!["id".into()],
+                ..RawTable::default()
+            },
+            RawTable {
+                name: "notes".into(),
+                columns: vec![
+                    column("n", ColumnType::Integer, true, Role::None),
+                    column("at", ColumnType::Timestamp, true, Role::Time),
+                ],
+                retention_days: Some(1),
+                ..RawTable::default()
+            },
+        ],
+        writes: vec![
+            RawWrite {
+                table: "orders".into(),
+                columns: columns.clone(),
+                on_conflict: RawOnConflict::Fail,
+            },
+            RawWrite {
+                table: "orders".into(),
+                columns,
+                on_conflict: RawOnConflict::Update {
+                    key: vec!["id".into()],
+                    merges: vec![("total".into(), Merge::Add)],
+                    guard: RawGuard::Newer("at".into()),
+                },
+            },
+            RawWrite {
+                table: "notes".into(),
+                columns: vec!["n".into(), "at".into()],
+                on_conflict: RawOnConflict::Fail,
+            },
+        ],
+    })
+    .expect("a good manifest")
+}
+
+pub(super) fn write_of(manifest: &Manifest, number: usize) -> Write {
+    manifest.writes[number].clone()
+}
+
+pub(super) fn order(id: &str, total: i64) -> Outcome {
+    let values = vec![Value::Text(id.into()), Value::Integer(total), Value::Null];
+    Outcome::Rows(vec![Row { write: 0, values }])
+}
+
+pub(super) fn note(n: i64) -> Outcome {
+    Outcome::Rows(vec![Row {
+        write: 2,
+        values: vec![Value::Integer(n), Value::Timestamp(Timestamp(n))],
+    }])
+}
+
+pub(super) fn entry(sequence: u64, outcome: Outcome) -> Entry {
+    let payload = Bytes::from(format!("payload {sequence}"));
+    let delivery = Delivery {
+        subject: "orders.new".into(),
+        sequence,
+        published_ns: i64::try_from(sequence).unwrap() * 1_000_000,
+        headers: vec![("Nats-Msg-Id".into(), sequence.to_string())],
+        payload,
+    };
+    Entry { delivery, outcome }
+}
+
+/// A batch without messages, of a version that no database knows.
+pub(super) fn empty_commit() -> Commit {
+    Commit {
+        origin: OriginId(1),
+        stamp: OriginId(1),
+        plugin: Adopted {
+            version: VersionId(1),
+            manifest: Arc::new(orders()),
+            statements: Arc::default(),
+        },
+        after: 0,
+        through: Mark::BEGINNING,
+        entries: Vec::new(),
+        gaps: Vec::new(),
+        durable: false,
+    }
+}
+
+/// An open store with the `orders` plugin, at the beginning of epoch 1.
+pub(super) struct Scene {
+    pub(super) store: Store,
+    pub(super) plugin: Adopted,
+    pub(super) attached: Attached,
+}
+
+impl Scene {
+    pub(super) async fn open(dir: &std::path::Path) -> Self {
+        Self::of(dir, orders()).await
+    }
+
+    /// With another declaration of the plugin.
+    pub(super) async fn of(dir: &std::path::Path, manifest: Manifest) -> Self {
+        let store = Store::open(Config::new(dir)).await.expect("open");
+        let plugin = store.adopt(adoption(manifest)).await.expect("adopt");
+        let attached = match store.attach("orders", "orders").await.expect("attach") {
+            Some(attached) => attached,
+            None => store.begin_epoch(first_epoch()).await.expect("begin"),
+        };
+        Self {
+            store,
+            plugin,
+            attached,
+        }
+    }
+
+    /// A batch that continues `after` with these outcomes, one sequence each.
+    pub(super) fn batch(&self, after: u64, outcomes: Vec<Outcome>) -> Commit {
+        let entries: Vec<Entry> = (after + 1..)
+            .zip(outcomes)
+            .map(|(sequence, outcome)| entry(sequence, outcome))
+            .collect();
+        let sequence = after + entries.len() as u64;
+        Commit {
+            origin: self.attached.origin,
+            stamp: self.attached.origin,
+            plugin: self.plugin.clone(),
+            after,
+            through: Mark {
+                sequence,
+                published_ns: 7,
+                payload_sha256: Some([7; 32]),
+            },
+            entries,
+            gaps: Vec::new(),
+            durable: false,
+        }
+    }
+
+    pub(super) fn query(&self, sql: &str) -> String {
+        let connection = rusqlite::Connection::open(self.store.path()).unwrap();
+        let mut statement = connection.prepare(sql).unwrap();
+        let width = statement.column_count();
+        let rows = statement.query_map([], |row| {
+            let cells: Vec<String> = (0..width)
+                .map(|column| match row.get_ref(column).unwrap() {
+                    rusqlite::types::ValueRef::Null => "null".to_owned(),
+                    rusqlite::types::ValueRef::Integer(integer) => integer.to_string(),
+                    rusqlite::types::ValueRef::Real(real) => real.to_string(),
+                    rusqlite::types::ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+                    rusqlite::types::ValueRef::Blob(blob) => format!("{} bytes", blob.len()),
+                })
+                .collect();
+            Ok(cells.join(" "))
+        });
+        rows.unwrap().map(Result::unwrap).collect::<Vec<_>>().join("; ")
+    }
+}
+
+pub(super) fn adoption(manifest: Manifest) -> Adoption {
+    // Another declaration is another version.
+    let digest = format!("sha256:{:?}", sha2::Sha256::digest(format!("{manifest:?}")));
+    Adoption {
+        digest,
+        manifest: Arc::new(manifest),
+        contract: "0.1.0".into(),
+        at: Timestamp(1),
+    }
+}
+
+pub(super) fn first_epoch() -> NewEpoch {
+    NewEpoch {
+        plugin: "orders".into(),
+        source: "orders".into(),
+        stream: Some("ORDERS".into()),
+        stream_created_ns: Some(1),
+        after: 0,
+        anchors: Vec::new(),
+        reason: "the first".into(),
+        at: Timestamp(1),
+    }
+}

@@ -1,0 +1,6 @@
+//! Whom and what the host trusts: signatures of components, the proof of a host's identity, and files whose safety depends
+//! on their owner and mode.
+
+pub mod identity;
+pub mod private_files;
+pub mod signature;
