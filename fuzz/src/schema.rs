@@ -84,7 +84,7 @@ pub fn description(input: &[u8]) {
     if let Ok(description) = serde_json::from_str::<ManifestDescription>(text) {
         described(&description);
         for write in &description.writes {
-            drop(write.rule.in_words());
+            drop(write.rule.describe());
         }
     }
     if let Ok(description) = serde_json::from_str::<TableDescription>(text) {

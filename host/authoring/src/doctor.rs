@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use super::live;
 use super::project::Project;
 use super::sdk;
-use lantern_broker::{Config, Link, find_server};
+use lantern_broker::{BrokerConfig, Link, find_server};
 
 /// The target of plugins in Rust.
 const TARGET: &str = "wasm32-unknown-unknown";
@@ -344,7 +344,7 @@ async fn server(named: Option<&Path>) -> Finding {
 
 /// Whether a broker can be reached and has JetStream.
 pub async fn broker(url: &str) -> Finding {
-    let broker = match live::connect(Config::remote(url)).await {
+    let broker = match live::connect(BrokerConfig::remote(url)).await {
         Ok(broker) => broker,
         Err(error) => {
             let hint = error

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use lantern_broker::{Broker, BrokerError, Config, ConnectError, Link};
+use lantern_broker::{Broker, BrokerConfig, BrokerError, ConnectError, Link};
 use lantern_model::batch::Delivery;
 
 /// How long a broker may take to let us in.
@@ -72,7 +72,7 @@ impl LiveError {
 ///
 /// # Errors
 /// When it does not within ten seconds.
-pub async fn connect(config: Config) -> Result<Broker, LiveError> {
+pub async fn connect(config: BrokerConfig) -> Result<Broker, LiveError> {
     let shown = config.place.to_string();
     let broker = Broker::connect(config).await?;
     let mut link = broker.link();
@@ -95,7 +95,7 @@ pub async fn connect(config: Config) -> Result<Broker, LiveError> {
 ///
 /// # Errors
 /// See [`LiveError`].
-pub async fn read(config: Config, stream: &str, part: Part) -> Result<Read, LiveError> {
+pub async fn read(config: BrokerConfig, stream: &str, part: Part) -> Result<Read, LiveError> {
     lantern_broker::hide_library_panics();
     let broker = connect(config).await?;
     let read = read_part(&broker, stream, part).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lantern_model::batch::{Delivery, Outcome};
 use lantern_model::settings::PluginSettings;
-use lantern_plugin::{Compiler, Config, LoadError, Loader, LoaderError, Plugin};
+use lantern_plugin::{Compiler, EngineConfig, LoadError, Loader, LoaderError, Plugin};
 
 /// How long all messages of one case may take together. Each has its own, much shorter limit.
 const BUDGET: Duration = Duration::from_secs(60);
@@ -57,7 +57,7 @@ pub struct Tried {
 /// # Errors
 /// See [`TrialError`].
 pub fn load(component: &[u8]) -> Result<Loaded, TrialError> {
-    let loader = Loader::new(Config::new(Compiler::InProcess), [0; 32])?;
+    let loader = Loader::new(EngineConfig::new(Compiler::InProcess), [0; 32])?;
     // Whether it may import WASI is for the operator of a host to say; here it is empty anyway.
     let settings = PluginSettings {
         wasi: true,

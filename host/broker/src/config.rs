@@ -13,9 +13,9 @@ use super::ConnectError;
 
 /// How to reach the broker.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct BrokerConfig {
     /// A broker of our own, one that runs elsewhere, or a `nats` CLI context that says where.
-    pub place: Place,
+    pub place: BrokerLocation,
     /// Shown in the broker's list of connections.
     pub client_name: String,
     /// How often the connection is pinged. Two missed answers end it, so a frozen broker is noticed by every
@@ -29,9 +29,9 @@ pub struct Config {
     pub jetstream_api_prefix: Option<String>,
 }
 
-impl Config {
+impl BrokerConfig {
     /// The usual settings for a broker at `place`.
-    pub fn new(place: Place) -> Self {
+    pub fn new(place: BrokerLocation) -> Self {
         Self {
             place,
             client_name: "lantern".to_owned(),
@@ -45,7 +45,7 @@ impl Config {
 
     /// The usual settings for the broker at `url`, without credentials beyond those that the URL holds.
     pub fn remote(url: impl Into<String>) -> Self {
-        Self::new(Place::Remote(Remote {
+        Self::new(BrokerLocation::Remote(Remote {
             urls: vec![url.into()],
             ..Remote::default()
         }))
@@ -54,7 +54,7 @@ impl Config {
 
 /// Where the broker is.
 #[derive(Clone, Debug)]
-pub enum Place {
+pub enum BrokerLocation {
     /// Started and supervised by the host.
     Embedded(EmbeddedConfig),
     /// Run by somebody else.
@@ -69,7 +69,7 @@ pub enum Place {
 }
 
 /// For messages: without credentials.
-impl fmt::Display for Place {
+impl fmt::Display for BrokerLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Embedded(settings) => write!(f, "in {}", settings.dir.display()),
@@ -287,7 +287,7 @@ const UNSUPPORTED: [&str; 5] = [
 pub(super) async fn read_context(
     name: &str,
     folder: Option<&Path>,
-    config: &mut Config,
+    config: &mut BrokerConfig,
 ) -> Result<Remote, ConnectError> {
     if name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.') {
         return Err(ConnectError::ContextName {
@@ -349,11 +349,11 @@ pub(super) async fn read_context(
 ///
 /// What is wrong with it.
 pub async fn check_context(name: &str) -> Result<(), ConnectError> {
-    let place = Place::Context {
+    let place = BrokerLocation::Context {
         name: name.to_owned(),
         folder: None,
     };
-    read_context(name, None, &mut Config::new(place))
+    read_context(name, None, &mut BrokerConfig::new(place))
         .await
         .map(|_| ())
 }
@@ -456,7 +456,7 @@ mod tests {
         let text = r#"{"description":"lab","url":"nats://a:1,nats://b:2","user":"","creds":"/c/x.creds",
             "ca":"~/ca.pem","jetstream_domain":"hub","inbox_prefix":"_I","tls_first":true,"nsc":""}"#;
         std::fs::write(folder.path().join("lab.json"), text).unwrap();
-        let mut config = Config::remote("");
+        let mut config = BrokerConfig::remote("");
         config.inbox_prefix = Some("_MINE".into());
         let remote = read_context("lab", Some(folder.path()), &mut config)
             .await
@@ -484,7 +484,7 @@ mod tests {
             ("none", "none.json"),
             ("../x", "../x"),
         ] {
-            let mut config = Config::remote("");
+            let mut config = BrokerConfig::remote("");
             let error = read_context(name, Some(folder.path()), &mut config)
                 .await
                 .unwrap_err();

@@ -14,6 +14,7 @@ mod config;
 mod consumer;
 mod core_nats;
 mod embedded;
+mod ephemeral_read;
 mod headers;
 mod history;
 mod link;
@@ -21,7 +22,6 @@ mod open;
 mod owner;
 mod publish;
 mod pull;
-mod reading;
 mod send;
 mod sequence;
 mod stored;
@@ -51,17 +51,18 @@ pub use api::BrokerError;
 pub use auth::CredentialsError;
 pub use client::hide_library_panics;
 pub use config::{
-    Config, EmbeddedConfig, Place, Remote, Secret, SecretSource, Tls, check_context, redacted_url,
+    BrokerConfig, BrokerLocation, EmbeddedConfig, Remote, Secret, SecretSource, Tls, check_context,
+    redacted_url,
 };
 pub use consumer::ConsumerFacts;
 pub use core_nats::{CoreError, CoreSubscription};
 pub use embedded::{EmbeddedError, find_server, url_file};
+pub use ephemeral_read::EphemeralRead;
 pub use link::{Link, Server, ServerVersion};
 pub use open::{OpenError, OpenRequest, Start};
 pub use owner::TakeOver;
 pub use publish::{Lines, PublishError, Published, publish};
 pub use pull::{PullError, Pulled, Subscription};
-pub use reading::Reading;
 pub use send::SendError;
 pub use stored::Fingerprint;
 pub use stream::{ClusterFacts, Retention, StorageKind, StreamFacts, StreamSafety};
@@ -111,9 +112,9 @@ impl Broker {
     /// # Errors
     ///
     /// What no waiting can mend: a URL that is none, a context that cannot be read, no `nats-server` to run.
-    pub async fn connect(config: Config) -> Result<Self, ConnectError> {
+    pub async fn connect(config: BrokerConfig) -> Result<Self, ConnectError> {
         let mut embedded = None;
-        if let Place::Embedded(settings) = &config.place {
+        if let BrokerLocation::Embedded(settings) = &config.place {
             embedded = Some(Embedded::start(settings.clone()).await?);
         }
         let dialing = Dialing::prepare(config, embedded.as_ref()).await?;
@@ -210,18 +211,18 @@ fn check_tls(tls: &Tls) -> Result<(), ConnectError> {
 
 /// All that it takes to make a connection.
 struct Dialing {
-    config: Config,
+    config: BrokerConfig,
     remote: Arc<Remote>,
     addresses: Vec<ServerAddr>,
 }
 
 impl Dialing {
     /// Collects what a connection takes: reads a context, and moves logins out of addresses.
-    async fn prepare(mut config: Config, embedded: Option<&Embedded>) -> Result<Self, ConnectError> {
+    async fn prepare(mut config: BrokerConfig, embedded: Option<&Embedded>) -> Result<Self, ConnectError> {
         let mut remote = match config.place.clone() {
-            Place::Embedded(_) => embedded.map(Embedded::remote).unwrap_or_default(),
-            Place::Remote(remote) => remote,
-            Place::Context { name, folder } => {
+            BrokerLocation::Embedded(_) => embedded.map(Embedded::remote).unwrap_or_default(),
+            BrokerLocation::Remote(remote) => remote,
+            BrokerLocation::Context { name, folder } => {
                 config::read_context(&name, folder.as_deref(), &mut config).await?
             }
         };
@@ -285,7 +286,7 @@ impl Dialing {
     }
 }
 
-fn api_prefix(config: &Config) -> String {
+fn api_prefix(config: &BrokerConfig) -> String {
     match (&config.jetstream_api_prefix, &config.jetstream_domain) {
         (Some(prefix), _) => prefix.trim_end_matches('.').to_owned(),
         (None, Some(domain)) => format!("$JS.{domain}.API"),

@@ -13,13 +13,13 @@ use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::link::Signals;
-use super::{Config, ConnectError, CredentialsError, Dialing, auth};
+use super::{BrokerConfig, ConnectError, CredentialsError, Dialing, auth};
 use lantern_trust::private_files::{self, PrivateFileError, Trusted};
 
 /// What is to be sent, and where to.
 pub struct Lines {
     /// The broker.
-    pub broker: Config,
+    pub broker: BrokerConfig,
     /// The subject.
     pub subject: String,
     /// Headers of each message.

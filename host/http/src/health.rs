@@ -118,13 +118,13 @@ fn readiness(state: &State) -> Readiness {
 }
 
 fn projection_check(status: &status::Status, now_ms: i64) -> Check {
-    use status::State;
+    use status::ProjectionState;
     let or_none = |reason: &Option<String>| reason.clone().unwrap_or_else(|| "no reason was given".into());
     let because = || or_none(&status.last_error);
     let stalled_ms = status.stalled_since_ms.map(|since| now_ms.saturating_sub(since));
     let (ok, detail) = match status.state {
-        State::Starting => (false, "starting".to_owned()),
-        State::WaitingForStream => {
+        ProjectionState::Starting => (false, "starting".to_owned()),
+        ProjectionState::WaitingForStream => {
             let stream = status.stream.as_deref().unwrap_or("?");
             let for_ms = now_ms.saturating_sub(status.state_since_ms);
             (
@@ -135,12 +135,12 @@ fn projection_check(status: &status::Status, now_ms: i64) -> Check {
                 ),
             )
         }
-        State::Paused => (true, format!("paused: {}", or_none(&status.paused))),
-        State::Retrying => (false, format!("retrying: {}", because())),
-        State::Failed => (false, format!("halted: {}", because())),
-        State::Undecided => (false, format!("undecided: {}", because())),
-        State::Stopped => (false, "stopped".to_owned()),
-        State::Running => match stalled_ms {
+        ProjectionState::Paused => (true, format!("paused: {}", or_none(&status.paused))),
+        ProjectionState::Retrying => (false, format!("retrying: {}", because())),
+        ProjectionState::Failed => (false, format!("halted: {}", because())),
+        ProjectionState::Undecided => (false, format!("undecided: {}", because())),
+        ProjectionState::Stopped => (false, "stopped".to_owned()),
+        ProjectionState::Running => match stalled_ms {
             Some(for_ms) if for_ms >= STALLED_MS => (false, stalled(status, for_ms)),
             _ => match status.warnings.iter().find(|warning| warning.not_ready) {
                 Some(warning) => (false, warning.detail.clone()),

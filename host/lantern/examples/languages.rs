@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use lantern_model::batch::{Delivery, Outcome};
-use lantern_plugin::{Compiler, Config, Loader, encode};
+use lantern_plugin::{Compiler, EngineConfig, Loader, encode};
 
 /// Messages in one call, as a busy source has them.
 const BATCH: u64 = 1_000;
@@ -36,9 +36,9 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn loader(cache: &Path) -> anyhow::Result<Loader> {
-    let config = Config {
+    let config = EngineConfig {
         cache_dir: Some(cache.to_owned()),
-        ..Config::new(Compiler::InProcess)
+        ..EngineConfig::new(Compiler::InProcess)
     };
     Ok(Loader::new(config, [1; 32])?)
 }

@@ -215,7 +215,7 @@ pub async fn check_deep(
 ) -> anyhow::Result<lantern_lifecycle::DeepReport> {
     let broker = broker_of(config).await?;
     // What is compiled for this is kept nowhere: the host's cache is sealed with another key.
-    let plugins = lantern_plugin::Config {
+    let plugins = lantern_plugin::EngineConfig {
         cache_dir: None,
         ..wiring::plugins(config)?
     };
@@ -234,10 +234,10 @@ pub async fn check_deep(
 /// otherwise it is started, and stopped with the connection.
 async fn broker_of(config: &Config) -> anyhow::Result<Broker> {
     let settings = wiring::broker(config)?;
-    if matches!(settings.place, lantern_broker::Place::Embedded(_)) {
+    if matches!(settings.place, lantern_broker::BrokerLocation::Embedded(_)) {
         let file = config.data_dir.join("broker").join("nats.url");
         if let Ok(url) = std::fs::read_to_string(&file)
-            && let Ok(broker) = connected(lantern_broker::Config::remote(url.trim())).await
+            && let Ok(broker) = connected(lantern_broker::BrokerConfig::remote(url.trim())).await
         {
             return Ok(broker);
         }
@@ -245,7 +245,7 @@ async fn broker_of(config: &Config) -> anyhow::Result<Broker> {
     connected(settings).await
 }
 
-async fn connected(settings: lantern_broker::Config) -> anyhow::Result<Broker> {
+async fn connected(settings: lantern_broker::BrokerConfig) -> anyhow::Result<Broker> {
     let broker = Broker::connect(settings).await?;
     let mut link = broker.link();
     let wait = tokio::time::timeout(CONNECT_TIME, link.wait_for(Link::is_connected)).await;

@@ -217,7 +217,7 @@ async fn readiness_names_what_is_not_well() {
     let stuck = failing().await;
     assert!(stuck[0].ends_with("no error was reported"), "{stuck:?}");
 
-    projection.send_modify(|status| status.enter(status::State::WaitingForStream));
+    projection.send_modify(|status| status.enter(status::ProjectionState::WaitingForStream));
     assert!(
         failing().await[0].contains("the broker has no stream THINGS"),
         "it was there before"
@@ -229,7 +229,7 @@ async fn readiness_names_what_is_not_well() {
     );
     projection.send_modify(|status| status.state_since_ms = now_ms - 11_000);
     assert!(failing().await[0].contains("correct its name in the plugin"));
-    projection.send_modify(|status| status.fail(status::State::Failed, "disk full".into()));
+    projection.send_modify(|status| status.fail(status::ProjectionState::Failed, "disk full".into()));
     assert_eq!(failing().await, ["projection:things/events: halted: disk full"]);
 }
 

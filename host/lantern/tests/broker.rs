@@ -35,7 +35,7 @@ mod retention;
 use std::time::Duration;
 
 use async_nats::jetstream;
-use lantern_broker::{Broker, Config, Link, OpenRequest, PullError, Pulled, Start, Subscription};
+use lantern_broker::{Broker, BrokerConfig, Link, OpenRequest, PullError, Pulled, Start, Subscription};
 use lantern_model::batch::Delivery;
 use nats::NatsServer;
 
@@ -44,7 +44,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// A connected broker handle, with pings that notice a loss soon.
 async fn broker(server: &NatsServer) -> Broker {
-    let broker = Broker::connect(Config::remote(server.url())).await.unwrap();
+    let broker = Broker::connect(BrokerConfig::remote(server.url())).await.unwrap();
     connected(&broker).await;
     broker
 }

@@ -14,16 +14,16 @@ mod guest;
 use std::time::{Duration, Instant};
 
 use guest::Variant;
-use lantern_plugin::{CompileError, Compiler, Config, Limits, LoadError, Loader};
+use lantern_plugin::{CompileError, Compiler, EngineConfig, Limits, LoadError, Loader};
 
 fn loader(limits: Limits) -> Loader {
     let compiler = Compiler::Child {
         program: env!("CARGO_BIN_EXE_lantern").into(),
     };
     Loader::new(
-        Config {
+        EngineConfig {
             limits,
-            ..Config::new(compiler)
+            ..EngineConfig::new(compiler)
         },
         [1; 32],
     )
@@ -106,7 +106,7 @@ fn a_program_that_is_not_there_or_is_another_is_said_so() {
         let compiler = Compiler::Child {
             program: program.into(),
         };
-        Loader::new(Config::new(compiler), [1; 32]).unwrap()
+        Loader::new(EngineConfig::new(compiler), [1; 32]).unwrap()
     };
     let bytes = guest::component(&Variant::default());
     assert!(matches!(

@@ -44,7 +44,7 @@ use std::time::{Duration, Instant};
 
 use lantern_broker::{Broker, Link};
 use lantern_lifecycle::{Actor, Config, Installed, Lifecycle, LifecycleError, Parts};
-use lantern_model::status::{Registry, State, Status};
+use lantern_model::status::{ProjectionState, Registry, Status};
 use lantern_plugin::{Compiler, Loader};
 use lantern_projection as projection;
 use lantern_store::Store;
@@ -112,15 +112,15 @@ impl Scene {
                 .unwrap(),
         );
         let owner = store.fact("instance", || "test".to_owned()).await.unwrap();
-        let broker = Broker::connect(lantern_broker::Config::remote(self.server.url()))
+        let broker = Broker::connect(lantern_broker::BrokerConfig::remote(self.server.url()))
             .await
             .unwrap();
         broker.link().wait_for(Link::is_connected).await.unwrap();
         let registry = Registry::default();
         let loader = Loader::new(
-            lantern_plugin::Config {
+            lantern_plugin::EngineConfig {
                 cache_dir: Some(self.dir.path().join("cache")),
-                ..lantern_plugin::Config::new(Compiler::InProcess)
+                ..lantern_plugin::EngineConfig::new(Compiler::InProcess)
             },
             [7; 32],
         )
@@ -252,7 +252,7 @@ impl Scene {
         .await;
     }
 
-    async fn wait_for_state(&self, state: State) {
+    async fn wait_for_state(&self, state: ProjectionState) {
         self.wait(&format!("{state:?}"), |scene| {
             scene.status("evolve").is_some_and(|status| status.state == state)
         })

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::{Actor, Inner, Lifecycle, LifecycleError, adoption};
-use lantern_broker::Reading;
+use lantern_broker::EphemeralRead;
 use lantern_model::batch::Delivery;
 use lantern_model::schema::{ManifestDescription, Origin, description::SourceDescription};
 use lantern_plugin::{Digest, Projector};
@@ -223,7 +223,12 @@ impl Work {
         done
     }
 
-    async fn stretch(&mut self, span: &LedgerSpan, source: usize, reading: &mut Reading) -> Result<(), Cut> {
+    async fn stretch(
+        &mut self,
+        span: &LedgerSpan,
+        source: usize,
+        reading: &mut EphemeralRead,
+    ) -> Result<(), Cut> {
         let mut first = span.first;
         loop {
             go_on(&self.inner, &self.version).await?;

@@ -9,7 +9,7 @@ use super::{Lifecycle, LifecycleError, Parcel};
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::description::ManifestDescription;
 use lantern_model::schema::difference::{Difference, differences};
-use lantern_model::settings::LimitSettings;
+use lantern_model::settings::PluginLimitSettings;
 use lantern_plugin::{Digest, Metadata, imports, read_metadata};
 use lantern_store::{Installation, VersionRecord};
 use lantern_trust::signature::{SignatureView, Verdict};
@@ -196,7 +196,7 @@ pub struct DescriptionView {
     /// What its file says of where it is from; for people, and believed by nobody.
     pub about: Metadata,
     /// What its instances may use, with what is set for this plugin.
-    pub limits: LimitSettings,
+    pub limits: PluginLimitSettings,
 }
 
 impl Lifecycle {
@@ -226,7 +226,7 @@ impl Lifecycle {
             description: record.description.clone(),
             imports: component.as_deref().and_then(|bytes| imports(bytes).ok()),
             about: component.as_deref().map(read_metadata).unwrap_or_default(),
-            limits: LimitSettings {
+            limits: PluginLimitSettings {
                 memory_bytes: Some(limits.memory_bytes as u64),
                 message_time: Some(limits.message_time),
                 rows_per_message: Some(limits.rows_per_message as u64),

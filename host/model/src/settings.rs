@@ -6,7 +6,7 @@
 
 mod units;
 
-pub use units::{ShownSize, parse_size};
+pub use units::{ByteSize, parse_size};
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -58,7 +58,7 @@ const ROLLBACK_EXCESS_PERCENT: RangeInclusive<u64> = 0..=100;
 pub struct PluginSettings {
     /// What its instances may use.
     #[serde(skip_serializing_if = "is_default")]
-    pub limits: LimitSettings,
+    pub limits: PluginLimitSettings,
     /// How many of its messages may wait as dead letters.
     #[serde(skip_serializing_if = "is_default")]
     pub dead_letters: DeadLetterSettings,
@@ -77,7 +77,8 @@ pub struct PluginSettings {
 /// What the instances of one plugin may use.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct LimitSettings {
+#[schema(as = LimitSettings)]
+pub struct PluginLimitSettings {
     /// Linear memory of one instance: a number of bytes, or text with a unit such as `64 MiB`.
     #[serde(
         rename = "memory",
@@ -207,7 +208,7 @@ impl PluginSettings {
         let mut problems = Vec::new();
         let (limits, rollback) = (&self.limits, &self.rollback);
         let time = |time: &Duration| humantime::format_duration(*time).to_string();
-        let size = |bytes: &u64| ShownSize(*bytes).to_string();
+        let size = |bytes: &u64| ByteSize(*bytes).to_string();
         let mut one = |path, value, bounds| problems.extend(outside(path, value, &bounds, u64::to_string));
         one(
             "limits.rows_per_message",

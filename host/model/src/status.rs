@@ -10,8 +10,7 @@ use utoipa::ToSchema;
 /// What a projection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-#[schema(as = ProjectionState)]
-pub enum State {
+pub enum ProjectionState {
     /// Looking at the broker and the database before the first batch.
     Starting,
     /// The broker has no stream of this name yet.
@@ -31,7 +30,7 @@ pub enum State {
     Stopped,
 }
 
-impl State {
+impl ProjectionState {
     /// Every state, in the order of its declaration.
     pub const ALL: [Self; 8] = [
         Self::Starting,
@@ -62,8 +61,7 @@ impl State {
 /// What a warning is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-#[schema(as = ProjectionWarningKind)]
-pub enum WarningKind {
+pub enum ProjectionWarningKind {
     /// The broker does not take the acknowledgements of this source.
     AcknowledgementsRefused,
     /// The broker deletes the consumer when the host is stopped for long, and messages with it.
@@ -74,10 +72,9 @@ pub enum WarningKind {
 
 /// A condition that needs attention although the source runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[schema(as = ProjectionWarning)]
-pub struct Warning {
+pub struct ProjectionWarning {
     /// What it is about.
-    pub kind: WarningKind,
+    pub kind: ProjectionWarningKind,
     /// The condition and what can be done about it.
     pub detail: String,
     /// Whether the host is not ready because of it.
@@ -99,7 +96,7 @@ pub struct Status {
     /// The stream that it reads; none for core NATS.
     pub stream: Option<String>,
     /// What it is doing.
-    pub state: State,
+    pub state: ProjectionState,
     /// Since when it has been in this state, in milliseconds since 1970.
     pub state_since_ms: i64,
     /// Why it is paused; `null` when it is not.
@@ -138,7 +135,7 @@ pub struct Status {
     /// Since when (milliseconds since 1970) it has not moved although messages wait; none while it moves.
     pub stalled_since_ms: Option<i64>,
     /// Conditions that need attention although the source runs, as of the last survey of the stream.
-    pub warnings: Vec<Warning>,
+    pub warnings: Vec<ProjectionWarning>,
 }
 
 impl Status {
@@ -150,7 +147,7 @@ impl Status {
             digest: digest.to_owned(),
             source: source.to_owned(),
             stream,
-            state: State::Starting,
+            state: ProjectionState::Starting,
             state_since_ms: now_ms(),
             paused: None,
             epoch: 0,
@@ -173,7 +170,7 @@ impl Status {
     }
 
     /// Enters a state in which it is not paused.
-    pub fn enter(&mut self, state: State) {
+    pub fn enter(&mut self, state: ProjectionState) {
         if self.state != state {
             self.state = state;
             self.state_since_ms = now_ms();
@@ -184,14 +181,14 @@ impl Status {
 
     /// Is paused for a reason, which is not an error. What held it up before does not matter while it is paused.
     pub fn pause(&mut self, reason: String) {
-        self.enter(State::Paused);
+        self.enter(ProjectionState::Paused);
         self.paused = Some(reason);
         self.stalled_since_ms = None;
         self.clear_error();
     }
 
     /// Enters a state because of an error.
-    pub fn fail(&mut self, state: State, error: String) {
+    pub fn fail(&mut self, state: ProjectionState, error: String) {
         self.enter(state);
         self.last_error = Some(error);
         self.last_error_at_ms = Some(now_ms());
@@ -249,7 +246,7 @@ mod tests {
 
     #[test]
     fn states_are_named_as_the_api_writes_them() {
-        for state in State::ALL {
+        for state in ProjectionState::ALL {
             assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
         }
     }
@@ -257,13 +254,13 @@ mod tests {
     #[test]
     fn a_pause_is_not_an_error_and_an_error_has_a_time() {
         let mut status = Status::starting("things", "1.0.0", "sha256:00", "events", None);
-        status.fail(State::Retrying, "disk full".into());
+        status.fail(ProjectionState::Retrying, "disk full".into());
         assert_eq!(status.last_error.as_deref(), Some("disk full"));
         assert!(status.last_error_at_ms.is_some());
         status.pause("maintenance".into());
         assert_eq!(status.paused.as_deref(), Some("maintenance"));
         assert_eq!((&status.last_error, status.last_error_at_ms), (&None, None));
-        status.enter(State::Running);
+        status.enter(ProjectionState::Running);
         assert_eq!(status.paused, None);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::config::{Compiler, Config};
+use super::config::{Compiler, EngineConfig};
 use super::loader::{LoadError, Loader, LoaderError, Plugin};
 use lantern_model::settings::PluginSettings;
 
@@ -185,7 +185,8 @@ pub fn write(compiled: &Compiled, out: Option<&Path>) -> Result<Built, BuildErro
         internal_subjects: true,
         ..PluginSettings::default()
     };
-    let plugin = Loader::new(Config::new(Compiler::InProcess), [0; 32])?.load_with(component, &settings)?;
+    let plugin =
+        Loader::new(EngineConfig::new(Compiler::InProcess), [0; 32])?.load_with(component, &settings)?;
     let path = out.map_or_else(|| PathBuf::from(format!("{name}.wasm")), Path::to_owned);
     replace(&path, component).map_err(|source| file(&path, source))?;
     Ok(Built { path, plugin })

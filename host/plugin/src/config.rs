@@ -4,11 +4,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lantern_model::settings::{self, LimitSettings};
+use lantern_model::settings::{self, PluginLimitSettings};
 
 /// Settings of the plugin module.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
+pub struct EngineConfig {
     /// What a guest may use.
     pub limits: Limits,
     /// Where compiled code is kept between starts; none compiles each time. The directory is made private to its
@@ -18,7 +18,7 @@ pub struct Config {
     pub compiler: Compiler,
 }
 
-impl Config {
+impl EngineConfig {
     /// Default limits, no cache, and the given compiler.
     pub fn new(compiler: Compiler) -> Self {
         Self {
@@ -96,7 +96,7 @@ impl Default for Limits {
 
 impl Limits {
     /// These limits, but for what is set for one plugin.
-    pub fn with(&self, settings: &LimitSettings) -> Self {
+    pub fn with(&self, settings: &PluginLimitSettings) -> Self {
         let count = |set: Option<u64>, otherwise| {
             set.map_or(otherwise, |value| usize::try_from(value).unwrap_or(usize::MAX))
         };
@@ -119,18 +119,18 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lantern_model::settings::ShownSize;
+    use lantern_model::settings::ByteSize;
 
     #[test]
     fn the_documentation_has_these_limits() {
         let docs = include_str!("../../../docs/plugins.md");
         let limits = Limits::default();
-        let size = |bytes: usize| ShownSize(bytes as u64).to_string();
+        let size = |bytes: usize| ByteSize(bytes as u64).to_string();
         let rows = limits.rows_per_message;
         let compiling = format!(
             "{} s, {}",
             limits.compile_time.as_secs(),
-            ShownSize(limits.compile_memory_bytes)
+            ByteSize(limits.compile_memory_bytes)
         );
         for (limit, default) in [
             ("memory of an instance", size(limits.memory_bytes)),

@@ -32,7 +32,7 @@ mod wasi;
 pub use bindings::Contract;
 pub use build::{BuildError, Built, Compiled, EncodeError, Speed, Target, build, compile, encode, write};
 pub use compile::{COMPILE_SUBCOMMAND, CompileError, compile_child_main};
-pub use config::{Compiler, Config, Limits};
+pub use config::{Compiler, EngineConfig, Limits};
 pub use digest::{Digest, DigestError};
 pub use loader::{Facts, LoadError, Loader, LoaderError, Plugin};
 pub use metadata::{Metadata, MetadataError, add as add_metadata, read as read_metadata};

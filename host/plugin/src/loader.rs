@@ -10,7 +10,7 @@ use wasmtime::component::Component;
 use super::bindings::{Contract, Pre};
 use super::cache::Cache;
 use super::compile::{self, CompileError, words_of};
-use super::config::{Compiler, Config, Limits};
+use super::config::{Compiler, EngineConfig, Limits};
 use super::digest::Digest;
 use super::engine::Engine;
 use super::instance::{Instance, Upset};
@@ -146,8 +146,8 @@ impl Loader {
     ///
     /// # Errors
     /// When the limits are not safe, the engine does not run on this machine, or the cache directory cannot be made.
-    pub fn new(config: Config, cache_key: [u8; 32]) -> Result<Self, LoaderError> {
-        let Config {
+    pub fn new(config: EngineConfig, cache_key: [u8; 32]) -> Result<Self, LoaderError> {
+        let EngineConfig {
             limits,
             cache_dir,
             compiler,

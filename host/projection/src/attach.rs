@@ -10,7 +10,7 @@ use super::session::broker_halt;
 use super::{Halt, Projection, Purpose};
 use lantern_broker::{ClusterFacts, StreamFacts};
 use lantern_model::batch::Timestamp;
-use lantern_model::status::State;
+use lantern_model::status::ProjectionState;
 use lantern_store::{Accepted, Anchor, Attached, NewEpoch, Question};
 
 /// The longest pause between two looks at a cluster. More looks than the two that are needed notice a change between
@@ -36,7 +36,7 @@ impl Projection {
         let mut earlier: Option<(Instant, Look)> = None;
         let mut made = false;
         // That the stream is missing was certain before.
-        let is_missing = self.status.borrow().state == State::WaitingForStream;
+        let is_missing = self.status.borrow().state == ProjectionState::WaitingForStream;
         loop {
             let at = Instant::now();
             let mut found = self.look(stream, attached.as_ref()).await?;
@@ -309,9 +309,10 @@ impl Projection {
 
     fn show_waiting(&self, reason: &str) {
         let is_new = self.status.send_if_modified(|status| {
-            let is_new = status.last_error.as_deref() != Some(reason) || status.state != State::Retrying;
+            let is_new =
+                status.last_error.as_deref() != Some(reason) || status.state != ProjectionState::Retrying;
             if is_new {
-                status.fail(State::Retrying, reason.to_owned());
+                status.fail(ProjectionState::Retrying, reason.to_owned());
             }
             is_new
         });

@@ -14,7 +14,7 @@ use super::{Halt, Orders, Projection, Version};
 use lantern_broker::CoreSubscription;
 use lantern_model::batch::{Delivery, Timestamp};
 use lantern_model::schema::Origin;
-use lantern_model::status::State;
+use lantern_model::status::ProjectionState;
 use lantern_store::{Attached, Gap, NewEpoch};
 
 impl Projection {
@@ -97,7 +97,7 @@ impl Projection {
         self.status.send_modify(|status| {
             status.last_sequence = Some(attached.checkpoint.sequence);
             status.lag = Some(0);
-            status.enter(State::Running);
+            status.enter(ProjectionState::Running);
             if kept.is_empty() {
                 status.clear_error();
             }

@@ -26,7 +26,7 @@ use lantern_broker::Broker;
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::Origin;
 use lantern_model::settings::DeadLetterPolicy;
-use lantern_model::status::{State, Status};
+use lantern_model::status::{ProjectionState, Status};
 use lantern_plugin::{Plugin, Projected};
 use lantern_store::{AdoptError, Adopted, Adoption, Committed, Store};
 use lantern_telemetry::{Metrics, Outcome, RowEffect};
@@ -192,7 +192,8 @@ impl Projection {
                 () = version::changed(&mut orders) => {}
             }
         }
-        self.status.send_modify(|status| status.enter(State::Stopped));
+        self.status
+            .send_modify(|status| status.enter(ProjectionState::Stopped));
     }
 
     /// Returns when the projection may run.
@@ -319,10 +320,10 @@ impl Projection {
     fn show(&self, halt: &Halt) {
         let (state, reason) = match halt {
             Halt::Shutdown | Halt::Ordered => return,
-            Halt::Reopen(reason) | Halt::Retry(reason) => (State::Retrying, reason),
-            Halt::NoStream(reason) => (State::WaitingForStream, reason),
-            Halt::Refused(reason) | Halt::Failed(reason) => (State::Failed, reason),
-            Halt::Undecided(reason) => (State::Undecided, reason),
+            Halt::Reopen(reason) | Halt::Retry(reason) => (ProjectionState::Retrying, reason),
+            Halt::NoStream(reason) => (ProjectionState::WaitingForStream, reason),
+            Halt::Refused(reason) | Halt::Failed(reason) => (ProjectionState::Failed, reason),
+            Halt::Undecided(reason) => (ProjectionState::Undecided, reason),
         };
         self.status.send_modify(|status| {
             status.fail(state, reason.clone());

@@ -2,7 +2,7 @@
 //! Nothing here waits, reads or writes.
 
 use lantern_model::batch::{Delivery, Outcome};
-use lantern_model::schema::subjects::takes_in;
+use lantern_model::schema::subjects;
 use lantern_store::{Entry, Gap, Mark};
 
 /// What is known of the sequences that a source may see.
@@ -101,7 +101,7 @@ pub fn covers(wanted: &[String], stream: &[String]) -> bool {
         || (!stream.is_empty()
             && stream
                 .iter()
-                .all(|subject| wanted.iter().any(|filter| takes_in(filter, subject))))
+                .all(|subject| wanted.iter().any(|filter| subjects::covers(filter, subject))))
 }
 
 #[cfg(test)]

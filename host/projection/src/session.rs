@@ -18,7 +18,7 @@ use lantern_broker::{
     Start, StreamFacts, Subscription,
 };
 use lantern_model::batch::Timestamp;
-use lantern_model::status::{State, Warning};
+use lantern_model::status::{ProjectionState, ProjectionWarning};
 use lantern_store::Gap;
 
 /// How often the broker is asked for lag, trimming and the consumer's owner.
@@ -282,7 +282,12 @@ struct Reads {
 }
 
 impl Reads {
-    fn warnings(&self, consumer: &ConsumerFacts, acks: Acks, held: Option<&[String]>) -> Vec<Warning> {
+    fn warnings(
+        &self,
+        consumer: &ConsumerFacts,
+        acks: Acks,
+        held: Option<&[String]>,
+    ) -> Vec<ProjectionWarning> {
         let refused = (acks == Acks::Refused).then(|| refused_acks(self.retention, consumer));
         let expires = expiring_consumer(self.retention, &self.consumer, consumer);
         let deaf = held.and_then(|held| deaf_filters(&self.stream, &self.subjects, held));
@@ -369,7 +374,7 @@ impl Opened<'_> {
         let (mut batches, pulling) = pull(subscription, config.messages_max, config.bytes_max);
         projection
             .status
-            .send_modify(|status| status.enter(State::Running));
+            .send_modify(|status| status.enter(ProjectionState::Running));
         let mut quiet_at = None;
         let mut pace = Pace::new(projection.purpose);
         let mut gate = projection.gate.clone();
@@ -493,7 +498,7 @@ async fn look(
         status.lag = Some(waiting);
         match paused {
             Some(until) => status.pause(format!("the consumer is paused until {}", until.to_rfc3339())),
-            None => status.enter(State::Running),
+            None => status.enter(ProjectionState::Running),
         }
         if waiting == 0 {
             status.clear_error();

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use lantern_broker::{ConsumerFacts, Retention};
 use lantern_model::schema::subjects::overlap;
-use lantern_model::status::{Warning, WarningKind};
+use lantern_model::status::{ProjectionWarning, ProjectionWarningKind};
 
 /// How long the broker's position may stay behind an acknowledgement before it is sent again. It follows within
 /// milliseconds.
@@ -60,13 +60,13 @@ impl AckWatch {
 
 /// The warning about acknowledgements. Where the broker deletes what is acknowledged, the host is not ready with it:
 /// the stream fills up.
-pub(super) fn refused_acks(retention: Retention, consumer: &ConsumerFacts) -> Warning {
+pub(super) fn refused_acks(retention: Retention, consumer: &ConsumerFacts) -> ProjectionWarning {
     let effect = match retention {
         Retention::Limits => "the broker's figures for this consumer lag behind; nothing is lost",
         Retention::WorkQueue | Retention::Interest => "messages stay in the stream although they are stored",
     };
-    Warning {
-        kind: WarningKind::AcknowledgementsRefused,
+    ProjectionWarning {
+        kind: ProjectionWarningKind::AcknowledgementsRefused,
         detail: format!(
             "the broker does not take acknowledgements: its ack floor stays at sequence {}, with {} messages not acknowledged; \
              {effect} (the user needs permission to publish to $JS.ACK.>, and its account has to import that subject where \
@@ -83,10 +83,10 @@ pub(super) fn expiring_consumer(
     retention: Retention,
     name: &str,
     consumer: &ConsumerFacts,
-) -> Option<Warning> {
+) -> Option<ProjectionWarning> {
     let after = consumer.inactive_threshold;
-    (retention == Retention::Interest && !after.is_zero()).then(|| Warning {
-        kind: WarningKind::ConsumerExpires,
+    (retention == Retention::Interest && !after.is_zero()).then(|| ProjectionWarning {
+        kind: ProjectionWarningKind::ConsumerExpires,
         detail: format!(
             "the broker deletes consumer {name} when nobody reads through it for {after:?} (inactive_threshold of the \
              consumer or in the stream's consumer_limits); an interest stream does not keep what is published after that"
@@ -96,14 +96,14 @@ pub(super) fn expiring_consumer(
 }
 
 /// The warning about filters that no subject of the stream can match, for example after its subjects were edited.
-pub(super) fn deaf_filters(stream: &str, filters: &[String], held: &[String]) -> Option<Warning> {
+pub(super) fn deaf_filters(stream: &str, filters: &[String], held: &[String]) -> Option<ProjectionWarning> {
     let deaf: Vec<&str> = filters
         .iter()
         .filter(|filter| !held.iter().any(|subject| overlap(filter, subject)))
         .map(String::as_str)
         .collect();
-    (!deaf.is_empty() && !held.is_empty()).then(|| Warning {
-        kind: WarningKind::FilterMatchesNothing,
+    (!deaf.is_empty() && !held.is_empty()).then(|| ProjectionWarning {
+        kind: ProjectionWarningKind::FilterMatchesNothing,
         detail: format!(
             "no subject of stream {stream} ({}) can match {}",
             held.join(", "),

@@ -255,7 +255,7 @@ mod tests {
             !store.create_token(token("ci", 2)).await.unwrap(),
             "the name is taken"
         );
-        assert_eq!(*store.health().borrow(), Health::Well);
+        assert_eq!(*store.health().borrow(), Health::Healthy);
         store.touch_token([1; 32], Timestamp(5)).await.unwrap();
         let kept = reader.tokens().await.unwrap();
         assert_eq!(kept.len(), 1);

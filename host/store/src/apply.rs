@@ -42,12 +42,12 @@ impl From<rusqlite::Error> for ApplyError {
 
 /// How rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Care {
+pub(super) enum Isolation {
     /// As they come. When the database refuses one, the transaction has to be begun anew: a savepoint around each batch
     /// would copy every page that it touches, and cost a tenth of the writer's time for what hardly ever happens.
     None,
     /// With a savepoint around each message, which finds the guilty ones: their messages become dead letters.
-    EachMessage,
+    PerMessage,
 }
 
 /// Puts a batch into the open transaction.
@@ -55,13 +55,13 @@ pub(super) fn apply(
     connection: &Connection,
     commit: &mut Commit,
     now: Timestamp,
-    care: Care,
+    isolation: Isolation,
 ) -> Result<Applied, ApplyError> {
     let before = match read_checkpoint(connection, commit.origin)? {
         Some((found, before)) if found.sequence == commit.after => before,
         found => return Err(ApplyError::Stale(found.map(|(found, _)| found.sequence))),
     };
-    let (effects, refused) = write_rows(connection, commit, care)?;
+    let (effects, refused) = write_rows(connection, commit, isolation)?;
     let mut counts = count(&commit.entries).with_effects(total(&effects));
     for entry in &commit.entries {
         if let Outcome::Reject(rejection) = &entry.outcome {
@@ -93,11 +93,11 @@ pub(super) fn apply(
 fn write_rows(
     connection: &Connection,
     commit: &mut Commit,
-    care: Care,
+    isolation: Isolation,
 ) -> Result<(Vec<RowEffects>, Refused), ApplyError> {
     let origin = commit.stamp;
-    if care == Care::EachMessage {
-        return Ok(write_with_care(
+    if isolation == Isolation::PerMessage {
+        return Ok(write_isolated(
             connection,
             &commit.plugin,
             origin,
@@ -121,7 +121,7 @@ fn write_rows(
 /// rejection.
 ///
 /// Returns what became of the rows of each write, and the messages that were refused.
-pub(super) fn write_with_care(
+pub(super) fn write_isolated(
     connection: &Connection,
     plugin: &Adopted,
     origin: OriginId,

@@ -137,9 +137,9 @@ impl Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
     /// It can.
-    Well,
+    Healthy,
     /// It cannot, and why. The writer keeps trying.
-    Unwell(String),
+    Unavailable(String),
 }
 
 /// Why a store cannot be opened.
@@ -232,7 +232,7 @@ impl Store {
             problem,
         })?;
         let (requests, received) = mpsc::channel(writer::REQUESTS_MAX);
-        let (health, watched) = watch::channel(Health::Well);
+        let (health, watched) = watch::channel(Health::Healthy);
         let (commits, counted) = watch::channel(0);
         reserve::keep(&config);
         scratch::sweep(&config.dir);

@@ -10,7 +10,7 @@ mod survey;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-use super::apply::{count, to_sql, total, write_alone, write_dead_letter, write_with_care};
+use super::apply::{count, to_sql, total, write_alone, write_dead_letter, write_isolated};
 use super::commit::{Adopted, CommitError, Counts, Entry, OriginId, VersionId};
 use super::letters::{OpenLetter, Retried, letters_where};
 use super::provenance::tables_of;
@@ -233,7 +233,7 @@ fn write(
     now: Timestamp,
     done: &mut Rewritten,
 ) -> Result<Counts, rusqlite::Error> {
-    let (effects, _) = write_with_care(transaction, plugin, origin, entries)?;
+    let (effects, _) = write_isolated(transaction, plugin, origin, entries)?;
     let counts = count(entries).with_effects(total(&effects));
     for entry in entries.iter() {
         write_letter(transaction, plugin, origin, entry, now, done)?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::apply::{ApplyError, Care, apply, from_sql};
+use super::apply::{ApplyError, Isolation, apply, from_sql};
 use super::catalog::{Adoption, CatalogError, adopt, begin_epoch};
 use super::commit::{Adopted, Commit, Counts, Entry, Mark, NewEpoch, OriginId};
 use super::{Store, migrate};
@@ -232,7 +232,7 @@ impl Scratch {
             durable: false,
         };
         let transaction = self.connection.transaction()?;
-        let applied = match apply(&transaction, &mut commit, Timestamp::now(), Care::EachMessage) {
+        let applied = match apply(&transaction, &mut commit, Timestamp::now(), Isolation::PerMessage) {
             Ok(applied) => applied,
             // With care no row is refused without its message.
             Err(ApplyError::Stale(_) | ApplyError::Refused) => return Err(no_source()),

@@ -509,7 +509,7 @@ async fn a_deleted_database_is_noticed_before_anything_is_answered() {
         .commit(scene.batch(0, vec![note(1), note(2)]))
         .await
         .expect("all again");
-    assert_eq!(*scene.store.health().borrow(), Health::Well);
+    assert_eq!(*scene.store.health().borrow(), Health::Healthy);
     sound(&scene.store);
 }
 
@@ -527,14 +527,14 @@ async fn another_process_that_holds_the_lock_delays_but_loses_nothing() {
     let mut health = scene.store.health();
     tokio::time::timeout(
         Duration::from_secs(20),
-        health.wait_for(|health| *health != Health::Well),
+        health.wait_for(|health| *health != Health::Healthy),
     )
     .await
     .expect("it says so")
     .expect("alive");
     other.execute_batch("ROLLBACK").unwrap();
     answer.await.unwrap().expect("committed in the end");
-    assert_eq!(*scene.store.health().borrow(), Health::Well);
+    assert_eq!(*scene.store.health().borrow(), Health::Healthy);
     sound(&scene.store);
 }
 

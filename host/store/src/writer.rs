@@ -14,7 +14,7 @@ use rusqlite::Connection;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
-use super::apply::{Applied, ApplyError, Care, apply};
+use super::apply::{Applied, ApplyError, Isolation, apply};
 use super::checkpointer::{Checkpointer, UNSAFE_FOR};
 use super::commit::{Commit, CommitError, Committed};
 use super::connection::{Database, is_busy};
@@ -66,7 +66,7 @@ struct Pending {
     reply: CommitReply,
     applied: Applied,
     /// How it got there, and has to get there again when the transaction is begun anew.
-    care: Care,
+    isolation: Isolation,
 }
 
 impl Writer {
@@ -114,12 +114,12 @@ impl Writer {
     /// database refuses a row, the transaction is begun anew: with what was in it, and then this batch with care.
     /// `Err`: the transaction is lost, and this batch has been answered.
     fn add(&mut self, group: &mut Group, mut commit: Commit, reply: CommitReply) -> Result<(), String> {
-        let mut care = Care::None;
-        let mut applied = self.apply(&mut commit, group.now, care);
+        let mut isolation = Isolation::None;
+        let mut applied = self.apply(&mut commit, group.now, isolation);
         if matches!(applied, Err(ApplyError::Refused)) {
-            care = Care::EachMessage;
+            isolation = Isolation::PerMessage;
             applied = match self.again(group) {
-                Ok(()) => self.apply(&mut commit, group.now, care),
+                Ok(()) => self.apply(&mut commit, group.now, isolation),
                 Err(reason) => {
                     drop(reply.send(Err(CommitError::Unavailable(reason.clone()))));
                     return Err(reason);
@@ -133,7 +133,7 @@ impl Writer {
                     commit,
                     reply,
                     applied,
-                    care,
+                    isolation,
                 });
                 Ok(())
             }
@@ -151,7 +151,7 @@ impl Writer {
             Err(ApplyError::Refused) => {
                 let reason = "the database refuses rows without saying which".to_owned();
                 self.close();
-                self.unwell(reason.clone());
+                self.set_unavailable(reason.clone());
                 drop(reply.send(Err(CommitError::Unavailable(reason.clone()))));
                 Err(reason)
             }
@@ -168,8 +168,8 @@ impl Writer {
         }
         self.begin(group.durable)?;
         for pending in &mut group.pending {
-            match self.apply(&mut pending.commit, group.now, pending.care) {
-                Ok(applied) if pending.care == Care::None => pending.applied = applied,
+            match self.apply(&mut pending.commit, group.now, pending.isolation) {
+                Ok(applied) if pending.isolation == Isolation::None => pending.applied = applied,
                 // Its guilty messages are rejections by now, and were counted before.
                 Ok(applied) => {
                     pending.applied.counts = applied.counts;
@@ -179,7 +179,7 @@ impl Writer {
                 Err(ApplyError::Stale(_) | ApplyError::Refused) => {
                     let reason = "a batch does not go in a second time as it did before".to_owned();
                     self.close();
-                    self.unwell(reason.clone());
+                    self.set_unavailable(reason.clone());
                     return Err(reason);
                 }
             }
@@ -187,9 +187,14 @@ impl Writer {
         Ok(())
     }
 
-    fn apply(&self, commit: &mut Commit, now: Timestamp, care: Care) -> Result<Applied, ApplyError> {
+    fn apply(
+        &self,
+        commit: &mut Commit,
+        now: Timestamp,
+        isolation: Isolation,
+    ) -> Result<Applied, ApplyError> {
         match self.database.as_ref() {
-            Some((database, _)) => apply(&database.connection, commit, now, care),
+            Some((database, _)) => apply(&database.connection, commit, now, isolation),
             None => Err(ApplyError::Sqlite(rusqlite::Error::InvalidQuery)),
         }
     }
@@ -214,7 +219,7 @@ impl Writer {
             match begun {
                 Ok(()) => return Ok(()),
                 Err(error) if is_busy(&error) && attempt < attempts => {
-                    self.unwell(format!("another process holds the database's lock: {error}"));
+                    self.set_unavailable(format!("another process holds the database's lock: {error}"));
                     std::thread::sleep(BUSY_PAUSE);
                 }
                 Err(error) => return Err(self.lost(&error)),
@@ -235,12 +240,12 @@ impl Writer {
         if let Err(reason) = database.check_identity() {
             self.identity_lost = true;
             self.close();
-            self.unwell(reason.clone());
+            self.set_unavailable(reason.clone());
             return Err(reason);
         }
         checkpointer.after_commit(&database.connection);
         self.commits.send_modify(|count| *count += 1);
-        self.well();
+        self.set_healthy();
         Ok(())
     }
 
@@ -264,7 +269,7 @@ impl Writer {
         {
             self.identity_lost = true;
             self.close();
-            self.unwell(reason);
+            self.set_unavailable(reason);
         }
         if self.database.is_none() {
             if self.identity_lost {
@@ -285,7 +290,7 @@ impl Writer {
                     self.database = Some(opened);
                 }
                 Err(reason) => {
-                    self.unwell(reason.clone());
+                    self.set_unavailable(reason.clone());
                     return Err(reason);
                 }
             }
@@ -297,7 +302,7 @@ impl Writer {
     fn lost(&mut self, error: &rusqlite::Error) -> String {
         let reason = error.to_string();
         self.close();
-        self.unwell(reason.clone());
+        self.set_unavailable(reason.clone());
         reason
     }
 
@@ -316,26 +321,26 @@ impl Writer {
         }
     }
 
-    fn well(&self) {
+    fn set_healthy(&self) {
         self.health.send_if_modified(|health| {
-            let changed = *health != Health::Well;
+            let changed = *health != Health::Healthy;
             if changed {
                 tracing::info!("the database can be written again");
-                *health = Health::Well;
+                *health = Health::Healthy;
             }
             changed
         });
     }
 
-    fn unwell(&self, reason: String) {
+    fn set_unavailable(&self, reason: String) {
         self.health.send_if_modified(|health| {
-            let unwell = Health::Unwell(reason);
-            let changed = *health != unwell;
+            let unavailable = Health::Unavailable(reason);
+            let changed = *health != unavailable;
             if changed {
-                if let Health::Unwell(reason) = &unwell {
+                if let Health::Unavailable(reason) = &unavailable {
                     tracing::error!(reason, "the database cannot be written");
                 }
-                *health = unwell;
+                *health = unavailable;
             }
             changed
         });

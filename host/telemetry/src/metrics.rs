@@ -390,7 +390,7 @@ fn encode_states(
     let help = "State of a source: 1 for the state that it is in, 0 for the others";
     let mut family = encoder.encode_descriptor("source_state", help, None, MetricType::Gauge)?;
     for status in projections {
-        for state in status::State::ALL {
+        for state in status::ProjectionState::ALL {
             let labels = [
                 ("plugin", status.plugin.as_str()),
                 ("source", status.source.as_str()),
@@ -431,7 +431,7 @@ impl Collector for AtScrape {
             (
                 "source_paused",
                 "Whether a source is paused by an operator, here or on the broker",
-                |status| Some(u64::from(status.state == status::State::Paused)),
+                |status| Some(u64::from(status.state == status::ProjectionState::Paused)),
             ),
             (
                 "source_open_dead_letters",
@@ -553,7 +553,7 @@ fn open_descriptors() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lantern_model::status::{State, Status};
+    use lantern_model::status::{ProjectionState, Status};
     use tokio::sync::watch;
 
     #[test]
@@ -568,7 +568,7 @@ mod tests {
             digest: "sha256:00".into(),
             source: "events".into(),
             stream: Some("OBS_EVENTS".into()),
-            state: State::Running,
+            state: ProjectionState::Running,
             state_since_ms: 0,
             paused: None,
             epoch: 1,

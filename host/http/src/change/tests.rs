@@ -240,11 +240,13 @@ async fn idle_lifecycle(dir: &std::path::Path, store: Arc<Store>) -> Lifecycle {
                 owner: "test".to_owned(),
             },
         },
-        broker: Broker::connect(lantern_broker::Config::remote("nats://127.0.0.1:1"))
+        broker: Broker::connect(lantern_broker::BrokerConfig::remote("nats://127.0.0.1:1"))
             .await
             .unwrap(),
         store,
-        loader: Arc::new(Loader::new(lantern_plugin::Config::new(Compiler::InProcess), [7; 32]).unwrap()),
+        loader: Arc::new(
+            Loader::new(lantern_plugin::EngineConfig::new(Compiler::InProcess), [7; 32]).unwrap(),
+        ),
         registry,
         metrics,
     };

@@ -53,13 +53,13 @@ impl Scene {
             ..lantern_store::Config::new(dir.path())
         };
         let store = Arc::new(Store::open(store).await?);
-        let broker = Broker::connect(lantern_broker::Config::remote(server.url())).await?;
+        let broker = Broker::connect(lantern_broker::BrokerConfig::remote(server.url())).await?;
         broker.link().wait_for(Link::is_connected).await?;
         let registry = Registry::default();
         let loader = Loader::new(
-            lantern_plugin::Config {
+            lantern_plugin::EngineConfig {
                 cache_dir: Some(dir.path().join("cache")),
-                ..lantern_plugin::Config::new(Compiler::InProcess)
+                ..lantern_plugin::EngineConfig::new(Compiler::InProcess)
             },
             [0; 32],
         )?;

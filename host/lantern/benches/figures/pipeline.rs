@@ -30,7 +30,7 @@ pub fn plugin() -> anyhow::Result<Arc<Plugin>> {
     let path = std::path::Path::new(&folder).join("obs-events.wasm");
     let bytes = std::fs::read(&path)
         .with_context(|| format!("read {} (cargo xtask plugins builds it)", path.display()))?;
-    let loader = Loader::new(lantern_plugin::Config::new(Compiler::InProcess), [0; 32])?;
+    let loader = Loader::new(lantern_plugin::EngineConfig::new(Compiler::InProcess), [0; 32])?;
     Ok(loader.load(&bytes)?)
 }
 
@@ -44,7 +44,7 @@ pub fn run(server: &NatsServer, count: usize, side: Side) -> anyhow::Result<f64>
         let stream = context.get_stream("OBS_EVENTS").await?;
         drop(stream.delete_consumer("lantern-obs-events-obs").await);
         let store = Arc::new(Store::open(lantern_store::Config::new(dir.path())).await?);
-        let broker = Broker::connect(lantern_broker::Config::remote(server.url())).await?;
+        let broker = Broker::connect(lantern_broker::BrokerConfig::remote(server.url())).await?;
         broker.link().wait_for(Link::is_connected).await?;
         let metrics = Metrics::new(Registry::default(), store.path());
         let config = Config {

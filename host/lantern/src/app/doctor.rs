@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use lantern_authoring::doctor::{Finding, broker as reach};
-use lantern_broker::{Broker, Config, ServerVersion, StreamSafety};
+use lantern_broker::{Broker, BrokerConfig, ServerVersion, StreamSafety};
 use lantern_store::DATABASE_FILE;
 use lantern_store::check::{CheckError, Examined, examine};
 
@@ -152,7 +152,7 @@ fn permissions(path: &Path) -> Option<Finding> {
 
 /// What is risky about a broker that can be reached, and about the streams that the database was made from.
 async fn broker(url: &str, streams: &[String]) -> Vec<Finding> {
-    let Ok(broker) = super::connected(Config::remote(url)).await else {
+    let Ok(broker) = super::connected(BrokerConfig::remote(url)).await else {
         // Another finding has the reason.
         return Vec::new();
     };

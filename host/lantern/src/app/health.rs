@@ -116,8 +116,8 @@ fn log_check(log: &Path) -> Check {
 
 fn database_check(health: &lantern_store::Health) -> Check {
     let (ok, detail) = match health {
-        lantern_store::Health::Well => (true, "can be written".to_owned()),
-        lantern_store::Health::Unwell(reason) => (false, format!("cannot be written: {reason}")),
+        lantern_store::Health::Healthy => (true, "can be written".to_owned()),
+        lantern_store::Health::Unavailable(reason) => (false, format!("cannot be written: {reason}")),
     };
     Check {
         name: "database".to_owned(),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 use crate::config::{self, BrokerSettings, Config, Login, RemoteBroker, Servers};
-use lantern_broker::{EmbeddedConfig, Place, Remote, SecretSource, Tls};
+use lantern_broker::{BrokerLocation, EmbeddedConfig, Remote, SecretSource, Tls};
 use lantern_http as http;
 use lantern_lifecycle as lifecycle;
 use lantern_plugin::Compiler;
@@ -44,12 +44,12 @@ pub(super) fn http(config: &Config, address: SocketAddr) -> http::Config {
     }
 }
 
-pub(super) fn plugins(config: &Config) -> anyhow::Result<lantern_plugin::Config> {
+pub(super) fn plugins(config: &Config) -> anyhow::Result<lantern_plugin::EngineConfig> {
     let limits = &config.limits;
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let program = std::env::current_exe().context("find the host's own program, which compiles plugins")?;
     let defaults = lantern_plugin::Limits::default();
-    Ok(lantern_plugin::Config {
+    Ok(lantern_plugin::EngineConfig {
         limits: lantern_plugin::Limits {
             memory_bytes: bytes(limits.memory_bytes),
             message_time: limits.message_time,
@@ -82,10 +82,10 @@ pub(super) fn lifecycle(config: &Config, owner: String) -> lifecycle::Config {
     }
 }
 
-pub(super) fn broker(config: &Config) -> anyhow::Result<lantern_broker::Config> {
+pub(super) fn broker(config: &Config) -> anyhow::Result<lantern_broker::BrokerConfig> {
     Ok(match &config.broker {
         BrokerSettings::Embedded { binary, port } => {
-            lantern_broker::Config::new(Place::Embedded(EmbeddedConfig {
+            lantern_broker::BrokerConfig::new(BrokerLocation::Embedded(EmbeddedConfig {
                 binary: binary.clone(),
                 dir: absolute(config.data_dir.join("broker"))?,
                 port: (*port != 0).then_some(*port),
@@ -99,12 +99,12 @@ pub(super) fn broker(config: &Config) -> anyhow::Result<lantern_broker::Config> 
 ///
 /// # Errors
 /// When the file with the user name cannot be read.
-pub fn remote_broker(remote: &RemoteBroker) -> anyhow::Result<lantern_broker::Config> {
-    Ok(lantern_broker::Config {
+pub fn remote_broker(remote: &RemoteBroker) -> anyhow::Result<lantern_broker::BrokerConfig> {
+    Ok(lantern_broker::BrokerConfig {
         jetstream_domain: remote.jetstream_domain.clone(),
         jetstream_api_prefix: remote.jetstream_api_prefix.clone(),
         inbox_prefix: remote.inbox_prefix.clone(),
-        ..lantern_broker::Config::new(place(remote)?)
+        ..lantern_broker::BrokerConfig::new(place(remote)?)
     })
 }
 
@@ -113,11 +113,11 @@ fn absolute(path: PathBuf) -> anyhow::Result<PathBuf> {
     std::path::absolute(&path).with_context(|| format!("resolve {}", path.display()))
 }
 
-fn place(settings: &RemoteBroker) -> anyhow::Result<Place> {
+fn place(settings: &RemoteBroker) -> anyhow::Result<BrokerLocation> {
     let urls = match &settings.servers {
         Servers::Urls(urls) => urls.clone(),
         Servers::Context(name) => {
-            return Ok(Place::Context {
+            return Ok(BrokerLocation::Context {
                 name: name.clone(),
                 folder: None,
             });
@@ -149,7 +149,7 @@ fn place(settings: &RemoteBroker) -> anyhow::Result<Place> {
         key,
         first: settings.tls.first,
     };
-    Ok(Place::Remote(remote))
+    Ok(BrokerLocation::Remote(remote))
 }
 
 /// The file in the data directory that holds the key of the compile cache.

@@ -107,7 +107,7 @@ impl BrokerArgs {
     ///
     /// # Errors
     /// A [`Failure`] when no broker is named, or one that cannot be used.
-    pub fn resolve(&self, data_dir: Option<&Path>) -> Result<lantern_broker::Config, Failure> {
+    pub fn resolve(&self, data_dir: Option<&Path>) -> Result<lantern_broker::BrokerConfig, Failure> {
         let mut flags = self.flags();
         if self.nats.is_some() || self.nats_context.is_some() {
             // A login in the settings belongs to the broker in the settings, and must not be sent to another one.
@@ -150,7 +150,7 @@ impl BrokerArgs {
     }
 }
 
-fn from_settings(sources: &Sources) -> Result<Option<lantern_broker::Config>, Failure> {
+fn from_settings(sources: &Sources) -> Result<Option<lantern_broker::BrokerConfig>, Failure> {
     match resolve_broker(sources)? {
         Some(remote) => Ok(Some(app::remote_broker(&remote)?)),
         None => Ok(None),
@@ -162,7 +162,7 @@ fn nobody() -> Failure {
 }
 
 /// The embedded broker of the host with this data directory.
-fn embedded(data_dir: &Path) -> Result<lantern_broker::Config, Failure> {
+fn embedded(data_dir: &Path) -> Result<lantern_broker::BrokerConfig, Failure> {
     let path = url_file(data_dir);
     let text = private_files::read(&path, Trusted::named_by_operator(data_dir)).map_err(|error| {
         Failure::new(error)
@@ -171,6 +171,6 @@ fn embedded(data_dir: &Path) -> Result<lantern_broker::Config, Failure> {
     match text.trim() {
         "" => Err(Failure::new(anyhow::anyhow!("{} is empty", path.display()))
             .hint("start the host, which writes the address there")),
-        url => Ok(lantern_broker::Config::remote(url)),
+        url => Ok(lantern_broker::BrokerConfig::remote(url)),
     }
 }

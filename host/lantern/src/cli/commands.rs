@@ -81,7 +81,7 @@ pub fn inspect(file: &Path) -> Result<Inspection, Failure> {
         .map_err(Failure::new)?;
     // The one who asks waits for the answer, so the compiler need not be a process that can be killed.
     let loader =
-        Loader::new(lantern_plugin::Config::new(Compiler::InProcess), [0; 32]).map_err(Failure::new)?;
+        Loader::new(lantern_plugin::EngineConfig::new(Compiler::InProcess), [0; 32]).map_err(Failure::new)?;
     let plugin = loader.load_with(&bytes, &settings).map_err(|error| {
         let hint = error.hint();
         let failure =

@@ -80,7 +80,7 @@ impl Preset {
             Self::Unset | Self::Derived(_) => None,
             Self::Value(text) => Some(text.to_owned()),
             Self::Number(number) => Some(number.to_string()),
-            Self::Bytes(bytes) => Some(settings::ShownSize(bytes).to_string()),
+            Self::Bytes(bytes) => Some(settings::ByteSize(bytes).to_string()),
             Self::Span(span) => Some(humantime::format_duration(span).to_string()),
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::keys;
 use super::settings::Kind;
 use lantern_model::batch::clean_text;
-use lantern_model::settings::{ShownSize, parse_size};
+use lantern_model::settings::{ByteSize, parse_size};
 
 /// What somebody wrote, before it is known to mean anything.
 #[derive(Clone, Debug, PartialEq)]
@@ -173,8 +173,8 @@ pub fn expected(kind: Kind) -> String {
         Kind::Size { min, max } => {
             format!(
                 "give a size from {} to {}, such as \"64 MiB\"",
-                ShownSize(min),
-                ShownSize(max)
+                ByteSize(min),
+                ByteSize(max)
             )
         }
         Kind::Time { min, max } => format!(
@@ -197,7 +197,7 @@ impl fmt::Display for Value {
             Self::Address(address) => write!(f, "\"{address}\""),
             Self::Boolean(yes) => write!(f, "{yes}"),
             Self::Count(number) => write!(f, "{number}"),
-            Self::Size(bytes) => write!(f, "\"{}\"", ShownSize(*bytes)),
+            Self::Size(bytes) => write!(f, "\"{}\"", ByteSize(*bytes)),
             Self::Time(time) => write!(f, "\"{}\"", humantime::format_duration(*time)),
         }
     }

@@ -130,9 +130,9 @@ impl Database {
     async fn lifecycle(&self, store: Arc<Store>, registry: Registry, metrics: Metrics) -> Lifecycle {
         let plugin_dir = self.dir.path().join("plugins");
         std::fs::create_dir_all(&plugin_dir).unwrap();
-        let plugin = lantern_plugin::Config {
+        let plugin = lantern_plugin::EngineConfig {
             cache_dir: Some(self.dir.path().join("cache")),
-            ..lantern_plugin::Config::new(Compiler::InProcess)
+            ..lantern_plugin::EngineConfig::new(Compiler::InProcess)
         };
         let parts = Parts {
             config: lantern_lifecycle::Config {
@@ -149,7 +149,7 @@ impl Database {
                     owner: "test".to_owned(),
                 },
             },
-            broker: Broker::connect(lantern_broker::Config::remote("nats://127.0.0.1:1"))
+            broker: Broker::connect(lantern_broker::BrokerConfig::remote("nats://127.0.0.1:1"))
                 .await
                 .unwrap(),
             store,
@@ -196,7 +196,7 @@ pub fn running() -> Status {
         digest: "sha256:aa".into(),
         source: "events".into(),
         stream: Some("THINGS".into()),
-        state: status::State::Running,
+        state: status::ProjectionState::Running,
         state_since_ms: 0,
         paused: None,
         epoch: 1,

@@ -564,7 +564,7 @@ async fn a_paused_plugin_is_named_by_readiness_and_holds_nothing_up() {
     let _paused = add(
         &state.projections,
         status::Status {
-            state: status::State::Paused,
+            state: status::ProjectionState::Paused,
             paused: Some("maintenance (by acts)".into()),
             ..running()
         },

@@ -5,7 +5,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use lantern_broker::{Broker, Config, ConnectError, EmbeddedConfig, EmbeddedError, Link, Place};
+use lantern_broker::{
+    Broker, BrokerConfig, BrokerLocation, ConnectError, EmbeddedConfig, EmbeddedError, Link,
+};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use super::nats::{binary, eventually};
@@ -20,7 +22,7 @@ fn config(dir: &Path) -> EmbeddedConfig {
 }
 
 async fn start(config: EmbeddedConfig) -> Result<Broker, ConnectError> {
-    let broker = Broker::connect(Config::new(Place::Embedded(config))).await?;
+    let broker = Broker::connect(BrokerConfig::new(BrokerLocation::Embedded(config))).await?;
     connected(&broker).await;
     Ok(broker)
 }

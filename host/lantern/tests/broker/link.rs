@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::Duration;
 
-use lantern_broker::{Broker, BrokerError, Config, Link, Place, Remote, SecretSource};
+use lantern_broker::{Broker, BrokerConfig, BrokerError, BrokerLocation, Link, Remote, SecretSource};
 
 use super::nats::{NatsServer, eventually};
 use super::{STREAM, broker, connected, publish, read, request, stream, wait_for_link};
@@ -12,7 +12,7 @@ use super::{STREAM, broker, connected, publish, read, request, stream, wait_for_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_comes_late_is_waited_for() {
     let mut server = NatsServer::prepared("");
-    let broker = Broker::connect(Config::remote(server.url())).await.unwrap();
+    let broker = Broker::connect(BrokerConfig::remote(server.url())).await.unwrap();
     let link = wait_for_link(&broker, |link| {
         matches!(
             link,
@@ -57,7 +57,9 @@ async fn refused_credentials_are_named_and_new_ones_taken_up() {
         password: Some(SecretSource::File(password.clone())),
         ..Remote::default()
     };
-    let broker = Broker::connect(Config::new(Place::Remote(remote))).await.unwrap();
+    let broker = Broker::connect(BrokerConfig::new(BrokerLocation::Remote(remote)))
+        .await
+        .unwrap();
     let link = wait_for_link(&broker, |link| matches!(link, Link::Refused { .. })).await;
     let Link::Refused { why, hint } = link else {
         unreachable!()
@@ -90,7 +92,7 @@ async fn refused_credentials_are_named_and_new_ones_taken_up() {
 async fn a_password_in_the_url_is_used_and_never_shown() {
     let server = NatsServer::start_with("authorization { user: ann, password: \"s3cret/%\" }");
     let url = server.url().replace("nats://", "nats://ann:s3cret%2F%25@");
-    let config = Config::remote(url);
+    let config = BrokerConfig::remote(url);
     let broker = Broker::connect(config).await.unwrap();
     connected(&broker).await;
     assert!(!format!("{:?}", *broker.link().borrow()).contains("s3cret"));
@@ -99,7 +101,7 @@ async fn a_password_in_the_url_is_used_and_never_shown() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_and_an_nkey_are_understood() {
     let server = NatsServer::start_with("authorization { token: tok }");
-    let broker = Broker::connect(Config::remote(server.url().replace("//", "//tok@")))
+    let broker = Broker::connect(BrokerConfig::remote(server.url().replace("//", "//tok@")))
         .await
         .unwrap();
     connected(&broker).await;
@@ -114,7 +116,9 @@ async fn a_token_and_an_nkey_are_understood() {
         nkey_file: Some(seed.path().to_owned()),
         ..Remote::default()
     };
-    let broker = Broker::connect(Config::new(Place::Remote(remote))).await.unwrap();
+    let broker = Broker::connect(BrokerConfig::new(BrokerLocation::Remote(remote)))
+        .await
+        .unwrap();
     connected(&broker).await;
 }
 
@@ -127,11 +131,11 @@ async fn a_context_of_the_nats_cli_is_followed() {
         server.url()
     );
     std::fs::write(folder.path().join("lab.json"), text).unwrap();
-    let place = Place::Context {
+    let place = BrokerLocation::Context {
         name: "lab".into(),
         folder: Some(folder.path().to_owned()),
     };
-    let broker = Broker::connect(Config::new(place)).await.unwrap();
+    let broker = Broker::connect(BrokerConfig::new(place)).await.unwrap();
     connected(&broker).await;
     assert!(broker.ensure_stream(STREAM, &["ev.>".into()]).await.unwrap());
     assert!(
@@ -173,7 +177,7 @@ fn old_server() -> u16 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_too_old_is_refused_in_words() {
-    let broker = Broker::connect(Config::remote(format!("nats://127.0.0.1:{}", old_server())))
+    let broker = Broker::connect(BrokerConfig::remote(format!("nats://127.0.0.1:{}", old_server())))
         .await
         .unwrap();
     let link = wait_for_link(&broker, |link| matches!(link, Link::Refused { .. })).await;
@@ -192,7 +196,7 @@ async fn a_broker_without_jetstream_says_so() {
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let broker = Broker::connect(Config::remote(format!("nats://127.0.0.1:{port}")))
+    let broker = Broker::connect(BrokerConfig::remote(format!("nats://127.0.0.1:{port}")))
         .await
         .unwrap();
     let Link::Connected(found) = wait_for_link(&broker, Link::is_connected).await else {

@@ -2,7 +2,7 @@
 
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::stream::RetentionPolicy;
-use lantern_broker::{Broker, BrokerError, Config, OpenError};
+use lantern_broker::{Broker, BrokerConfig, BrokerError, OpenError};
 
 use super::nats::NatsServer;
 use super::*;
@@ -20,7 +20,7 @@ fn server(publish: &[&str]) -> NatsServer {
 
 async fn restricted(server: &NatsServer) -> Broker {
     let url = server.url().replace("nats://", "nats://host:pw@");
-    let broker = Broker::connect(Config::remote(url)).await.unwrap();
+    let broker = Broker::connect(BrokerConfig::remote(url)).await.unwrap();
     connected(&broker).await;
     broker
 }

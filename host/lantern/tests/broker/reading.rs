@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use lantern_broker::Reading;
+use lantern_broker::EphemeralRead;
 
 use super::messages::publish_raw;
 use super::*;
 
 /// Reads until nothing is there any more.
-async fn all(reading: &mut Reading) -> Vec<Delivery> {
+async fn all(reading: &mut EphemeralRead) -> Vec<Delivery> {
     let mut all = Vec::new();
     loop {
         let batch = reading.next(100, 1 << 20, Duration::ZERO).await.unwrap();

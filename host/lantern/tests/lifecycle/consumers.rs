@@ -52,7 +52,7 @@ async fn a_removed_plugin_does_not_keep_the_messages_of_an_interest_stream() {
     interest(&scene).await;
     scene.swap(b'a').await.unwrap();
     // Before the consumer exists, the stream keeps nothing for it.
-    scene.wait_for_state(State::Running).await;
+    scene.wait_for_state(ProjectionState::Running).await;
     scene.publish(1..=10).await;
     scene.wait_for_checkpoint(10).await;
     assert_eq!(consumers(&scene).await, ["lantern-evolving-evolve"]);
@@ -76,11 +76,11 @@ async fn a_consumer_is_deleted_later_when_the_broker_is_away_also_after_a_restar
     interest(&scene).await;
     scene.swap(b'a').await.unwrap();
     // Before the consumer exists, the stream keeps nothing for it.
-    scene.wait_for_state(State::Running).await;
+    scene.wait_for_state(ProjectionState::Running).await;
     scene.publish(1..=10).await;
     scene.wait_for_checkpoint(10).await;
     scene.server.kill();
-    scene.wait_for_state(State::Retrying).await;
+    scene.wait_for_state(ProjectionState::Retrying).await;
     let removed = scene
         .lifecycle()
         .remove("evolving", false, &operator())
@@ -109,10 +109,10 @@ async fn a_consumer_is_deleted_later_when_the_broker_is_away_also_after_a_restar
 
     // And so does the next one, which only knows it from the database.
     scene.swap(b'a').await.unwrap();
-    scene.wait_for_state(State::Running).await;
+    scene.wait_for_state(ProjectionState::Running).await;
     assert_eq!(consumers(&scene).await.len(), 1);
     scene.server.kill();
-    scene.wait_for_state(State::Retrying).await;
+    scene.wait_for_state(ProjectionState::Retrying).await;
     scene
         .lifecycle()
         .remove("evolving", false, &operator())
@@ -132,11 +132,11 @@ async fn a_plugin_that_is_installed_again_keeps_its_consumer() {
     interest(&scene).await;
     scene.swap(b'a').await.unwrap();
     // Before the consumer exists, the stream keeps nothing for it.
-    scene.wait_for_state(State::Running).await;
+    scene.wait_for_state(ProjectionState::Running).await;
     scene.publish(1..=10).await;
     scene.wait_for_checkpoint(10).await;
     scene.server.kill();
-    scene.wait_for_state(State::Retrying).await;
+    scene.wait_for_state(ProjectionState::Retrying).await;
     scene
         .lifecycle()
         .remove("evolving", false, &operator())

@@ -6,11 +6,11 @@ use super::*;
 
 impl Scene {
     async fn check_deep(&self, sample: Option<u64>) -> DeepReport {
-        let broker = Broker::connect(lantern_broker::Config::remote(self.server.url()))
+        let broker = Broker::connect(lantern_broker::BrokerConfig::remote(self.server.url()))
             .await
             .unwrap();
         broker.link().wait_for(Link::is_connected).await.unwrap();
-        let loader = Loader::new(lantern_plugin::Config::new(Compiler::InProcess), [0; 32]).unwrap();
+        let loader = Loader::new(lantern_plugin::EngineConfig::new(Compiler::InProcess), [0; 32]).unwrap();
         let parts = DeepParts {
             database: self.dir.path().join(lantern_store::DATABASE_FILE),
             components_dir: self.dir.path().join("components"),

@@ -138,7 +138,7 @@ async fn a_file_that_goes_pauses_its_plugin_and_a_directory_that_goes_does_not()
     scene.publish(1..=5).await;
     scene.wait_for_checkpoint(5).await;
     fs::remove_file(scene.file("evolving.wasm")).unwrap();
-    scene.wait_for_state(State::Paused).await;
+    scene.wait_for_state(ProjectionState::Paused).await;
     scene.publish(6..=10).await;
     scene.place("evolving.wasm", &evolving::version(b'a'));
     scene.wait_for_checkpoint(10).await;

@@ -571,7 +571,7 @@ async fn a_paused_plugin_is_rebuilt_up_to_its_checkpoint_and_goes_on_there() {
         .pause("evolving", "a test", &operator())
         .await
         .unwrap();
-    scene.wait_for_state(State::Paused).await;
+    scene.wait_for_state(ProjectionState::Paused).await;
     scene.publish(101..=200).await;
     let before = state(&scene);
     let done = scene.rebuild(RebuildRequest::default()).await.unwrap();

@@ -232,7 +232,7 @@ async fn a_paused_plugin_waits_also_over_a_restart_and_goes_on_where_it_was() {
         .pause("evolving", "maintenance", &operator())
         .await
         .unwrap();
-    scene.wait_for_state(State::Paused).await;
+    scene.wait_for_state(ProjectionState::Paused).await;
     let status = scene.status("evolve").unwrap();
     assert_eq!(status.paused.as_deref(), Some("maintenance"));
     assert_eq!(status.last_error, None, "a pause is not an error");
@@ -245,14 +245,14 @@ async fn a_paused_plugin_waits_also_over_a_restart_and_goes_on_where_it_was() {
     scene.close().await;
     scene.publish(21..=25).await;
     scene.open().await;
-    scene.wait_for_state(State::Paused).await;
+    scene.wait_for_state(ProjectionState::Paused).await;
     scene
         .wait("checkpoint and lag, without a session", |scene| {
             let status = scene.status("evolve").unwrap();
             (status.epoch, status.checkpoint, status.lag) == (1, 10, Some(15))
         })
         .await;
-    assert_eq!(scene.status("evolve").unwrap().state, State::Paused);
+    assert_eq!(scene.status("evolve").unwrap().state, ProjectionState::Paused);
     assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["10"]);
     // A swap while it is paused is one for later.
     scene.swap(b'i').await.unwrap();
@@ -515,7 +515,7 @@ async fn an_error_is_shown_with_its_time_until_the_source_has_recovered() {
     scene.publish(1..=10).await;
     scene.wait_for_checkpoint(10).await;
     scene.server.kill();
-    scene.wait_for_state(State::Retrying).await;
+    scene.wait_for_state(ProjectionState::Retrying).await;
     let status = scene.status("evolve").unwrap();
     assert!(
         status.last_error.is_some() && status.last_error_at_ms.is_some(),
@@ -526,7 +526,7 @@ async fn an_error_is_shown_with_its_time_until_the_source_has_recovered() {
     scene
         .wait("no error", |scene| {
             let status = scene.status("evolve").unwrap();
-            status.state == State::Running && status.last_error.is_none()
+            status.state == ProjectionState::Running && status.last_error.is_none()
         })
         .await;
     assert_eq!(scene.status("evolve").unwrap().last_error_at_ms, None);
@@ -545,7 +545,7 @@ async fn settings_of_a_plugin_are_in_force_at_once_and_after_a_restart() {
     scene.swap(b'a').await.unwrap();
     set(&scene, "dead_letters.max", "10").await.unwrap();
     scene.publish((1..=30).map(|n| format!("later {n}"))).await;
-    scene.wait_for_state(State::Failed).await;
+    scene.wait_for_state(ProjectionState::Failed).await;
     let status = scene.status("evolve").unwrap();
     assert!(status.last_error_at_ms.is_some());
     let error = status.last_error.unwrap();

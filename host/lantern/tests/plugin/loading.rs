@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use lantern_plugin::{Compiler, Config, Limits, LoadError, Loader, LoaderError};
+use lantern_plugin::{Compiler, EngineConfig, Limits, LoadError, Loader, LoaderError};
 
 use crate::guest::{Variant, component, core_module};
 use crate::support::{LONG, loader, messages, words};
@@ -289,7 +289,7 @@ fn code_is_compiled_once_and_then_found() {
     let compile = Duration::from_millis(1);
     // A compiler that cannot be run shows that the second load did not need one.
     cached_loader(dir.path(), [1; 32]).load(&bytes).unwrap();
-    let config = Config {
+    let config = EngineConfig {
         cache_dir: Some(dir.path().to_owned()),
         limits: Limits {
             compile_time: compile,
@@ -350,9 +350,9 @@ fn a_cache_that_cannot_be_written_costs_time_only() {
     std::fs::remove_dir_all(dir.path()).unwrap();
     assert!(loader.load(&good()).is_ok());
     let file = tempfile::NamedTempFile::new().unwrap();
-    let config = Config {
+    let config = EngineConfig {
         cache_dir: Some(file.path().to_owned()),
-        ..Config::new(Compiler::InProcess)
+        ..EngineConfig::new(Compiler::InProcess)
     };
     assert!(Loader::new(config, [1; 32]).is_err(), "a file is no directory");
 }
@@ -363,9 +363,9 @@ fn more_stack_than_a_thread_has_is_refused() {
         stack_bytes: 8 << 20,
         ..Limits::default()
     };
-    let config = Config {
+    let config = EngineConfig {
         limits,
-        ..Config::new(Compiler::InProcess)
+        ..EngineConfig::new(Compiler::InProcess)
     };
     assert!(matches!(
         Loader::new(config, [1; 32]),
@@ -374,9 +374,9 @@ fn more_stack_than_a_thread_has_is_refused() {
 }
 
 fn cached_loader(dir: &Path, key: [u8; 32]) -> Loader {
-    let config = Config {
+    let config = EngineConfig {
         cache_dir: Some(dir.to_owned()),
-        ..Config::new(Compiler::InProcess)
+        ..EngineConfig::new(Compiler::InProcess)
     };
     Loader::new(config, key).unwrap()
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lantern_model::batch::RejectionClass;
-use lantern_model::settings::{LimitSettings, PluginSettings};
-use lantern_plugin::{Compiler, Config, Limits, LoadError, Loader, Plugin};
+use lantern_model::settings::{PluginLimitSettings, PluginSettings};
+use lantern_plugin::{Compiler, EngineConfig, Limits, LoadError, Loader, Plugin};
 
 use crate::guest::{Variant, component};
 use crate::support::{LONG, loader, messages, reason, words};
 
-fn limits(limits: LimitSettings) -> PluginSettings {
+fn limits(limits: PluginLimitSettings) -> PluginSettings {
     PluginSettings {
         limits,
         ..PluginSettings::default()
@@ -29,7 +29,7 @@ fn check(plugin: &Arc<Plugin>, payload: &str, class: RejectionClass, words: &str
 fn each_limit_is_the_plugins_own() {
     let loader = loader(Limits::default());
     let bytes = component(&Variant::default());
-    let set = limits(LimitSettings {
+    let set = limits(PluginLimitSettings {
         memory_bytes: Some(8 << 20),
         message_time: Some(Duration::from_millis(60)),
         rows_per_message: Some(7),
@@ -57,9 +57,9 @@ fn each_limit_is_the_plugins_own() {
 #[test]
 fn few_bytes_for_a_message_leave_enough_for_many_messages() {
     let bytes = component(&Variant::default());
-    let set = limits(LimitSettings {
+    let set = limits(PluginLimitSettings {
         bytes_per_message: Some(1_024),
-        ..LimitSettings::default()
+        ..PluginLimitSettings::default()
     });
     let plugin = loader(Limits::default()).load_with(&bytes, &set).unwrap();
     let payloads = vec![format!("r{}", "x".repeat(1_000)); 2_000];
@@ -72,9 +72,9 @@ fn few_bytes_for_a_message_leave_enough_for_many_messages() {
 fn settings_change_without_compiling_and_old_projectors_keep_theirs() {
     let dir = tempfile::tempdir().unwrap();
     let bytes = component(&Variant::default());
-    let config = |compiler| Config {
+    let config = |compiler| EngineConfig {
         cache_dir: Some(dir.path().to_owned()),
-        ..Config::new(compiler)
+        ..EngineConfig::new(compiler)
     };
     Loader::new(config(Compiler::InProcess), [1; 32])
         .unwrap()
@@ -91,9 +91,9 @@ fn settings_change_without_compiling_and_old_projectors_keep_theirs() {
     std::fs::remove_dir_all(dir.path()).unwrap();
     let mut before = plugin.projector();
     let few = plugin
-        .with_settings(&limits(LimitSettings {
+        .with_settings(&limits(PluginLimitSettings {
             rows_per_message: Some(3),
-            ..LimitSettings::default()
+            ..PluginLimitSettings::default()
         }))
         .unwrap();
     assert_eq!(few.digest(), plugin.digest());
@@ -119,9 +119,9 @@ fn a_plugin_is_not_set_to_less_memory_than_it_begins_with() {
         ..Variant::default()
     });
     let plugin = loader.load(&bytes).unwrap();
-    let less = limits(LimitSettings {
+    let less = limits(PluginLimitSettings {
         memory_bytes: Some(1 << 20),
-        ..LimitSettings::default()
+        ..PluginLimitSettings::default()
     });
     let Err(error) = plugin.with_settings(&less) else {
         panic!("it was set")
@@ -140,9 +140,9 @@ fn a_longer_time_is_given_as_well_as_a_shorter_one() {
         ..Limits::default()
     });
     let bytes = component(&Variant::default());
-    let patient = limits(LimitSettings {
+    let patient = limits(PluginLimitSettings {
         message_time: Some(Duration::from_secs(20)),
-        ..LimitSettings::default()
+        ..PluginLimitSettings::default()
     });
     let began = Instant::now();
     let plugin = loader.load_with(&bytes, &patient).unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lantern_model::batch::{Delivery, Outcome, RejectionClass};
-use lantern_plugin::{Compiler, Config, Limits, Loader, Plugin};
+use lantern_plugin::{Compiler, EngineConfig, Limits, Loader, Plugin};
 
 use crate::guest::{self, Variant};
 
@@ -13,9 +13,9 @@ pub const LONG: Duration = Duration::from_secs(60);
 
 /// A loader that compiles in this process and keeps nothing.
 pub fn loader(limits: Limits) -> Loader {
-    let config = Config {
+    let config = EngineConfig {
         limits,
-        ..Config::new(Compiler::InProcess)
+        ..EngineConfig::new(Compiler::InProcess)
     };
     Loader::new(config, [1; 32]).expect("the engine runs here")
 }

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::CanaryRequest;
-use lantern_broker::{Broker, BrokerError, Reading};
+use lantern_broker::{Broker, BrokerError, EphemeralRead};
 use lantern_model::batch::Delivery;
 use lantern_model::schema::{Manifest, Origin};
 
@@ -163,7 +163,7 @@ impl Reader {
     /// out at the beginning.
     async fn stretch(
         &self,
-        reading: &mut Reading,
+        reading: &mut EphemeralRead,
         last: u64,
         surplus: u64,
     ) -> Result<Option<Remark>, BrokerError> {

@@ -14,7 +14,7 @@ use super::begin::stream_of;
 use super::reach::same;
 use super::{Options, Progress};
 use lantern_model::schema::{Manifest, OnConflict};
-use lantern_model::status::{State, Status};
+use lantern_model::status::{ProjectionState, Status};
 use lantern_plugin::Plugin;
 use lantern_projection::{
     self, Gate, GateKeeper, Orders, Projection, Purpose, Rebuild, Version, consumer_names,
@@ -207,7 +207,7 @@ impl Work<'_> {
             self.raise_to_shown(filling);
             let statuses = filling.statuses.iter();
             let now: Vec<Status> = statuses.map(|status| status.borrow().clone()).collect();
-            if let Some(failed) = now.iter().find(|status| status.state == State::Failed) {
+            if let Some(failed) = now.iter().find(|status| status.state == ProjectionState::Failed) {
                 let reason = failed.last_error.clone().unwrap_or_default();
                 return Err(Ended::Failed(format!("source {}: {reason}", failed.source)));
             }
@@ -218,7 +218,10 @@ impl Work<'_> {
             let rate = (messages - since.min(messages)) as f64 / began.elapsed().as_secs_f64().max(0.001);
             let held_up = now
                 .iter()
-                .find(|status| status.state == State::Retrying || status.state == State::WaitingForStream)
+                .find(|status| {
+                    status.state == ProjectionState::Retrying
+                        || status.state == ProjectionState::WaitingForStream
+                })
                 .and_then(|status| status.last_error.clone());
             self.show(messages, left, rate, held_up);
             if self.is_near(filling, &now) {
@@ -270,7 +273,7 @@ impl Work<'_> {
         };
         let near = self.options.request.rate.map_or(near, |rate| near.min(rate / 10));
         now.iter().enumerate().all(|(number, status)| {
-            status.state == State::Running
+            status.state == ProjectionState::Running
                 && (filling.gate.is_through(number) || status.checkpoint + near >= filling.gate.until(number))
         })
     }

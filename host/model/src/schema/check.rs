@@ -5,7 +5,7 @@ mod size;
 
 use std::fmt;
 
-use super::subjects::{overlap, takes_in};
+use super::subjects::{covers, overlap};
 use super::{
     Column, ColumnName, ColumnType, Guard, Index, Manifest, Merge, OnConflict, Origin, PluginName, RawGuard,
     RawManifest, RawOnConflict, RawSource, RawTable, RawWrite, Role, Source, SourceName, Table, TableName,
@@ -171,9 +171,7 @@ fn check_sources(raw: Vec<RawSource>, problems: &mut Problems) -> Option<Vec<Sou
                 }
                 check_subjects(&place, subjects, problems);
                 // The broker refuses such a consumer. It takes subjects that overlap otherwise, and delivers once.
-                check_pairs(&place, subjects, problems, |a, b| {
-                    takes_in(a, b) || takes_in(b, a)
-                });
+                check_pairs(&place, subjects, problems, |a, b| covers(a, b) || covers(b, a));
             }
             Origin::Core { subjects } => {
                 if subjects.is_empty() {

@@ -221,7 +221,7 @@ impl WriteDescription {
         Self {
             table: target.name.to_string(),
             columns: write.columns.iter().filter_map(name).collect(),
-            on_conflict: rule.in_words(),
+            on_conflict: rule.describe(),
             rule,
         }
     }
@@ -266,7 +266,7 @@ impl MergeWord {
 
 impl ConflictRule {
     /// For people.
-    pub fn in_words(&self) -> String {
+    pub fn describe(&self) -> String {
         match self {
             Self::Fail => "a row that is there already makes the message a dead letter".into(),
             Self::Ignore => "a row that is there already stays as it is".into(),
@@ -281,14 +281,14 @@ impl ConflictRule {
                 format!(
                     "a row with the same {}{guard}: {}",
                     key.join(", "),
-                    deeds_in_words(merges)
+                    describe_merges(merges)
                 )
             }
         }
     }
 }
 
-fn deeds_in_words(merges: &BTreeMap<String, MergeWord>) -> String {
+fn describe_merges(merges: &BTreeMap<String, MergeWord>) -> String {
     let kinds = [
         (MergeWord::Replace, "replaces"),
         (MergeWord::Fill, "fills where null"),

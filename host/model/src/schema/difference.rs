@@ -290,7 +290,7 @@ fn writes(old: &ManifestDescription, new: &ManifestDescription, found: &mut Foun
             Some(position) => write(&place, old, after.remove(position), found),
             None => found.say(
                 &place,
-                format!("no more {} where {}", list(&old.columns), old.rule.in_words()),
+                format!("no more {} where {}", list(&old.columns), old.rule.describe()),
                 Effect::None,
             ),
         }
@@ -298,7 +298,7 @@ fn writes(old: &ManifestDescription, new: &ManifestDescription, found: &mut Foun
     for new in after {
         found.say(
             &format!("writes into {}", new.table),
-            format!("also {} where {}", list(&new.columns), new.rule.in_words()),
+            format!("also {} where {}", list(&new.columns), new.rule.describe()),
             Effect::None,
         );
     }
@@ -328,8 +328,8 @@ fn write(place: &str, old: &WriteDescription, new: &WriteDescription, found: &mu
     if old.rule != new.rule {
         let words = format!(
             "it was that {}; it would be that {}",
-            old.rule.in_words(),
-            new.rule.in_words()
+            old.rule.describe(),
+            new.rule.describe()
         );
         found.say(place, words, Effect::None);
     }

@@ -14,7 +14,7 @@ pub fn overlap(a: &str, b: &str) -> bool {
 }
 
 /// Whether the pattern `filter` matches every subject that `subject`, which may be a pattern too, matches.
-pub fn takes_in(filter: &str, subject: &str) -> bool {
+pub fn covers(filter: &str, subject: &str) -> bool {
     let mut filter = filter.split('.');
     let mut subject = subject.split('.');
     loop {
@@ -41,7 +41,7 @@ mod tests {
             ("a.b", "a.b", true),
             ("a.b", "a.c", false),
         ] {
-            assert_eq!(takes_in(filter, subject), expected, "{filter} {subject}");
+            assert_eq!(covers(filter, subject), expected, "{filter} {subject}");
         }
     }
 

@@ -24,9 +24,9 @@ pub fn parse_size(text: &str) -> Option<u64> {
 }
 
 /// Bytes in the greatest binary unit that shows them exactly.
-pub struct ShownSize(pub u64);
+pub struct ByteSize(pub u64);
 
-impl fmt::Display for ShownSize {
+impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit = UNITS[..3]
             .iter()
@@ -42,12 +42,12 @@ impl fmt::Display for ShownSize {
 pub(super) mod size {
     use serde::{Deserializer, Serializer, de};
 
-    use super::{ShownSize, parse_size};
+    use super::{ByteSize, parse_size};
     use crate::batch::clean_text;
 
     pub fn serialize<S: Serializer>(bytes: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
         match bytes {
-            Some(bytes) => serializer.collect_str(&ShownSize(*bytes)),
+            Some(bytes) => serializer.collect_str(&ByteSize(*bytes)),
             None => serializer.serialize_none(),
         }
     }
@@ -121,7 +121,7 @@ mod tests {
         ];
         for (text, bytes) in cases {
             assert_eq!(parse_size(text), Some(bytes), "{text}");
-            assert_eq!(parse_size(&ShownSize(bytes).to_string()), Some(bytes), "{text}");
+            assert_eq!(parse_size(&ByteSize(bytes).to_string()), Some(bytes), "{text}");
         }
         for bad in ["", "MiB", "1.5 MiB", "-1 B", "64 mib", "20000000000 GiB", "1 TiB"] {
             assert_eq!(parse_size(bad), None, "{bad}");

@@ -6,7 +6,7 @@ use wit_component::{StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 use super::super::compile::CompileError;
-use super::super::{Compiler, Config, LoadError, Loader, OutlineError, encode};
+use super::super::{Compiler, EngineConfig, LoadError, Loader, OutlineError, encode};
 use super::Contract;
 use lantern_model::batch::{Delivery, Outcome, Value};
 
@@ -26,7 +26,7 @@ fn second() -> Vec<u8> {
 }
 
 fn loader() -> Loader {
-    Loader::new(Config::new(Compiler::InProcess), [1; 32]).unwrap()
+    Loader::new(EngineConfig::new(Compiler::InProcess), [1; 32]).unwrap()
 }
 
 fn deliveries(payloads: &[&str]) -> Vec<Delivery> {

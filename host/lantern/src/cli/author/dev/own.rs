@@ -16,7 +16,7 @@ use crate::cli::client::{Client, HostArgs};
 use crate::cli::{Failure, note};
 use crate::config::{Flag, Sources, resolve, variable_name};
 use lantern_authoring::live;
-use lantern_broker::{Broker, Config, ConnectError, url_file};
+use lantern_broker::{Broker, BrokerConfig, ConnectError, url_file};
 use lantern_model::batch::Delivery;
 use lantern_model::schema::{Manifest, Origin, Source};
 
@@ -168,7 +168,7 @@ fn start_in(dir: &Path, nats_server: Option<&Path>) -> Result<Own, Failure> {
         return Err(hinted(why.context("cannot start a host to try the plugin in")));
     };
     let url = std::fs::read_to_string(url_file(dir)).context("read the address of the host's broker")?;
-    let broker = runtime.block_on(live::connect(Config::remote(url.trim())))?;
+    let broker = runtime.block_on(live::connect(BrokerConfig::remote(url.trim())))?;
     Ok(Own {
         dir: dir.to_owned(),
         up,

@@ -36,7 +36,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const COUNTS_MAX: u32 = 5;
 
 /// What a stream still holds, from a sequence on.
-pub struct Reading {
+pub struct EphemeralRead {
     broker: Broker,
     stream: String,
     subjects: Vec<String>,
@@ -69,7 +69,7 @@ enum Pull {
 
 impl Broker {
     /// Begins to read `stream` at `first_sequence`, what matches one of `subjects` (none means any). `None` when there
-    /// is no such stream. To be ended with [`Reading::close`].
+    /// is no such stream. To be ended with [`EphemeralRead::close`].
     ///
     /// # Errors
     ///
@@ -79,9 +79,9 @@ impl Broker {
         stream: &str,
         subjects: &[String],
         first_sequence: u64,
-    ) -> Result<Option<Reading>, BrokerError> {
+    ) -> Result<Option<EphemeralRead>, BrokerError> {
         let facts = self.stream_facts(stream).await?;
-        Ok(facts.map(|facts| Reading {
+        Ok(facts.map(|facts| EphemeralRead {
             broker: self.clone(),
             stream: stream.to_owned(),
             subjects: subjects.to_vec(),
@@ -218,7 +218,7 @@ impl Inner {
     }
 }
 
-impl Reading {
+impl EphemeralRead {
     /// The messages that come next, in stream order: up to `messages_max`, and about `bytes_max` bytes (one message
     /// always). When there is none it waits for one, for as long as `wait`; an empty answer means that there was none.
     ///
@@ -382,7 +382,7 @@ impl Reading {
     }
 }
 
-impl Drop for Reading {
+impl Drop for EphemeralRead {
     fn drop(&mut self) {
         if let (Some(Passing { name, .. }), Ok(runtime)) =
             (self.consumer.take(), tokio::runtime::Handle::try_current())
