@@ -12,6 +12,7 @@ impl World {
     /// Waits until a message that is published now has its row in each stream's table: then everything before it was
     /// handled as well.
     pub fn catch_up(&mut self) {
+        self.make_ready();
         let url = self.broker.url();
         for stream in Stream::ALL {
             let row = |id| stream.payload(id);
@@ -29,6 +30,25 @@ impl World {
                     .ok()
             });
         }
+    }
+
+    /// Ends rebuilds and pauses, and activates the version that makes rows: another one may reject every message.
+    fn make_ready(&self) {
+        self.until("no rebuild runs", || {
+            let rebuilds = self.host.as_ref()?.get("/api/v1/rebuilds").ok()?.1;
+            let rebuilds: serde_json::Value = serde_json::from_str(&rebuilds).ok()?;
+            let mut rebuilds = rebuilds.as_array()?.iter();
+            (!rebuilds.any(|rebuild| rebuild["state"] == "running")).then_some(())
+        });
+        for plugin in PLUGINS {
+            self.until("a plugin is resumed", || {
+                self.operate(&["plugin", "resume", plugin]).then_some(())
+            });
+        }
+        self.until("a version that makes rows is active", || {
+            self.operate(&["plugin", "install", "a.wasm", "--activate"])
+                .then_some(())
+        });
     }
 
     /// Waits until `found` finds something.
@@ -56,21 +76,6 @@ impl World {
     /// Ends every fault, waits until everything is read, and holds the database against the journal.
     pub fn settle(&mut self) -> Counts {
         self.publisher.pause();
-        self.until("no rebuild runs", || {
-            let rebuilds = self.host.as_ref()?.get("/api/v1/rebuilds").ok()?.1;
-            let rebuilds: serde_json::Value = serde_json::from_str(&rebuilds).ok()?;
-            let mut rebuilds = rebuilds.as_array()?.iter();
-            (!rebuilds.any(|rebuild| rebuild["state"] == "running")).then_some(())
-        });
-        for plugin in PLUGINS {
-            self.until("a plugin is resumed", || {
-                self.operate(&["plugin", "resume", plugin]).then_some(())
-            });
-        }
-        self.until("the good version is active", || {
-            self.operate(&["plugin", "install", "a.wasm", "--activate"])
-                .then_some(())
-        });
         self.catch_up();
         // What a bad version rejected.
         self.until("dead letters are retried", || {
