@@ -157,18 +157,19 @@ fn take_over(data: &Path) -> String {
     )
 }
 
-/// Needs to mount; a machine where that is not allowed cannot show it, and says so.
+/// `cargo xtask test` runs it where it may mount, and reports it as skipped elsewhere.
 #[test]
+#[ignore = "mounts a small disk, which needs root"]
 fn a_full_disk_stops_the_acks_and_is_survived_without_a_restart() {
     let disk = tempfile::tempdir().unwrap();
     let mounted = Command::new("mount")
         .args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"])
         .arg(disk.path())
         .status();
-    if !mounted.is_ok_and(|status| status.success()) {
-        println!("not shown: this user may not mount a small disk");
-        return;
-    }
+    assert!(
+        mounted.is_ok_and(|status| status.success()),
+        "cannot mount a small disk"
+    );
     let _unmount = Unmount(disk.path().to_owned());
     let server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events"]);
