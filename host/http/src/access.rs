@@ -1,8 +1,10 @@
 //! Who may ask for what. [`Access`] knows every token that is good, in memory, and the rules for the place where the
-//! host listens; it makes tokens and revokes them, and writes the audit. A token's text is shown once, to the one who
+//! host listens; it makes tokens and revokes them, and writes the audit (`recording`). A token's text is shown once, to the one who
 //! made it, and is nowhere after that: what is kept and compared is its SHA-256, which is enough for 256 random bits.
 //!
 //! It decides; `gate` asks it before every handler.
+
+mod recording;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -24,8 +26,9 @@ use super::problem::Problem;
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::TokenName;
 use lantern_store::reader::{ReadError, Reader, TOKENS_MAX};
-use lantern_store::{AuditEntry, CommitError, NewToken, Store};
+use lantern_store::{AuditEntry, AuditMark, AuditOutcome, CommitError, NewToken, Store};
 use lantern_telemetry::Throttle;
+use recording::{READS_MAX, REFUSALS_MAX};
 
 /// What every token begins with, so that people and scanners of secrets recognise one.
 const PREFIX: &str = "lantern_";
@@ -33,11 +36,6 @@ const PREFIX: &str = "lantern_";
 /// Wrong tokens that are answered with 401 in a minute; the next ones get 429. Nobody guesses 256 bits: this keeps
 /// a misconfigured program from filling logs.
 const WRONG_TOKENS_MAX: u32 = 20;
-
-/// Refusals of one actor that are written to the audit in a minute. The holder of each token is an actor, and all clients
-/// without a good token together are one, so that their flood cannot hide what the holder of a token tried. A thousand
-/// bytes each at worst: a flood of a whole day leaves 43 MB and not a full disk.
-const REFUSALS_MAX: u32 = 30;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -149,6 +147,8 @@ struct Known {
     touched_at: AtomicI64,
     /// Bounds its refusals in the audit.
     refusals: Throttle,
+    /// Bounds its reads in the audit.
+    reads: Throttle,
 }
 
 impl Known {
@@ -158,6 +158,7 @@ impl Known {
             expires_at,
             touched_at: AtomicI64::new(touched_at),
             refusals: Throttle::new(REFUSALS_MAX, MINUTE),
+            reads: Throttle::new(READS_MAX, MINUTE),
         }
     }
 }
@@ -205,7 +206,8 @@ impl Access {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// Makes a token for somebody. This is the only time that its text can be had.
+    /// Makes a token for somebody. This is the only time that its text can be had. `mark` is written to the audit in the
+    /// transaction that keeps the token.
     ///
     /// # Errors
     /// See [`AccessError`].
@@ -215,6 +217,7 @@ impl Access {
         role: Role,
         created_by: &str,
         expires_at: Option<Timestamp>,
+        mark: Option<AuditMark>,
     ) -> Result<TokenText, AccessError> {
         if name.as_str() == LOCAL_TOKEN {
             return Err(AccessError::Reserved(name));
@@ -223,7 +226,7 @@ impl Access {
             return Err(AccessError::TooMany);
         }
         let (text, token) = new_token(name, role, created_by, expires_at)?;
-        if !self.0.store.create_token(token.clone()).await? {
+        if !self.0.store.create_token(token.clone(), mark).await? {
             return Err(AccessError::Taken(token.name));
         }
         self.learn(token);
@@ -237,18 +240,29 @@ impl Access {
     pub async fn renew_local(&self) -> Result<TokenText, AccessError> {
         let name = TokenName::parse(LOCAL_TOKEN).map_err(CommitError::Unavailable)?;
         let (text, token) = new_token(name, Role::Operator, AuditEntry::HOST, None)?;
-        self.0.store.replace_token(token.clone()).await?;
+        let entry = AuditEntry {
+            actor: AuditEntry::HOST.to_owned(),
+            action: "token.create".to_owned(),
+            plugin: None,
+            digest: None,
+            outcome: AuditOutcome::Done,
+            detail: format!("token {LOCAL_TOKEN}, role operator, for the owner of the data directory"),
+        };
+        self.0
+            .store
+            .replace_token(token.clone(), Some(entry.into()))
+            .await?;
         self.forget(LOCAL_TOKEN);
         self.learn(token);
         Ok(text)
     }
 
-    /// Has a token refused from now on.
+    /// Has a token refused from now on. `mark` is written to the audit in the transaction that removes the token.
     ///
     /// # Errors
     /// [`AccessError::Absent`] and [`AccessError::Store`]; the token is still good after the second.
-    pub async fn revoke(&self, name: &TokenName) -> Result<(), AccessError> {
-        let there_was_one = self.0.store.revoke_token(name).await?;
+    pub async fn revoke(&self, name: &TokenName, mark: Option<AuditMark>) -> Result<(), AccessError> {
+        let there_was_one = self.0.store.revoke_token(name, mark).await?;
         self.forget(name.as_str());
         there_was_one
             .then_some(())
@@ -310,33 +324,6 @@ impl Access {
     pub(super) fn actor(&self, headers: &HeaderMap) -> String {
         let known = bearer(headers).flatten().and_then(|text| self.holder(text));
         known.map_or_else(|| AuditEntry::NOBODY.to_owned(), |principal| principal.name)
-    }
-
-    /// Writes to the audit. What is recorded has happened already, so a database that is away is only logged.
-    pub(super) async fn record(&self, entry: AuditEntry) {
-        let (actor, action) = (entry.actor.clone(), entry.action.clone());
-        if let Err(error) = self.0.store.append_audit(entry).await {
-            tracing::error!(actor, action, %error, "this is missing in the audit");
-        }
-    }
-
-    /// Writes a refusal to the audit, unless the actor had too many in the last minute; the next one says how many are
-    /// missing.
-    pub(super) async fn record_refusal(&self, mut entry: AuditEntry) {
-        let of_token = self.read_tokens(|tokens| {
-            let known = tokens
-                .values()
-                .find(|known| known.principal.name == entry.actor)?;
-            Some(known.refusals.note())
-        });
-        match of_token.unwrap_or_else(|| self.0.anonymous_refusals.note()) {
-            Ok(0) => {}
-            Ok(missing) => {
-                entry.detail = format!("{} (and {missing} refusals before it)", entry.detail);
-            }
-            Err(_) => return,
-        }
-        self.record(entry).await;
     }
 
     fn look_up(&self, text: &str) -> Option<Result<Principal, Expired>> {
@@ -471,7 +458,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (access, store, reader) = access(dir.path()).await;
         let text = access
-            .create(name("ci"), Role::Viewer, "local", None)
+            .create(name("ci"), Role::Viewer, "local", None, None)
             .await
             .unwrap();
         assert!(text.as_str().starts_with("lantern_") && text.as_str().len() == 8 + 43);
@@ -492,17 +479,19 @@ mod tests {
         let later = Access::open(store, &reader, Config::loopback()).await.unwrap();
         assert_eq!(later.holder(text.as_str()), Some(expected));
         assert!(matches!(
-            access.create(name("ci"), Role::Operator, "local", None).await,
+            access
+                .create(name("ci"), Role::Operator, "local", None, None)
+                .await,
             Err(AccessError::Taken(_))
         ));
-        access.revoke(&name("ci")).await.unwrap();
+        access.revoke(&name("ci"), None).await.unwrap();
         assert_eq!(access.holder(text.as_str()), None);
         assert!(matches!(
-            access.revoke(&name("ci")).await,
+            access.revoke(&name("ci"), None).await,
             Err(AccessError::Absent(_))
         ));
         let expired = access
-            .create(name("old"), Role::Viewer, "local", Some(Timestamp(1)))
+            .create(name("old"), Role::Viewer, "local", Some(Timestamp(1)), None)
             .await
             .unwrap();
         assert_eq!(access.holder(expired.as_str()), None);
@@ -513,7 +502,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (access, _, reader) = access(dir.path()).await;
         assert!(matches!(
-            access.create(name("local"), Role::Viewer, "x", None).await,
+            access.create(name("local"), Role::Viewer, "x", None, None).await,
             Err(AccessError::Reserved(_))
         ));
         let first = access.renew_local().await.unwrap();

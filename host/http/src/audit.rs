@@ -10,6 +10,7 @@ use super::State;
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::records::{List, after};
+use lantern_model::batch::Timestamp;
 use lantern_model::schema::PluginName;
 use lantern_store::AuditOutcome;
 use lantern_store::reader::{AuditFilter, AuditRecord};
@@ -20,8 +21,10 @@ use lantern_store::reader::{AuditFilter, AuditRecord};
 pub struct Entry {
     /// Its number.
     id: i64,
-    /// When (RFC 3339).
+    /// When it ended, or began where it has not ended (RFC 3339).
     at: String,
+    /// When it began (RFC 3339), for a change that has ended.
+    began_at: Option<String>,
     /// A token's name; the part of the host that acted, such as `(automatic rollback)`, `(plugin directory)`, `(rebuild)` or
     /// `(host)`; or `(nobody)`.
     actor: String,
@@ -34,8 +37,11 @@ pub struct Entry {
     /// How it ended.
     #[schema(value_type = AuditOutcome)]
     outcome: String,
-    /// What changed, or why not, in words.
+    /// What changed, or why not, in words. Of a change that has not ended, the request.
     detail: String,
+    /// SHA-256 of this entry and all entries before it, in hexadecimal. `lantern check --audit-head` proves that it is still
+    /// part of the audit.
+    hash: Option<String>,
 }
 
 pub async fn list(
@@ -67,5 +73,7 @@ fn show(entry: AuditRecord) -> Entry {
         digest: entry.digest,
         outcome: entry.outcome,
         detail: entry.detail,
+        began_at: entry.began_at.map(Timestamp::to_rfc3339),
+        hash: entry.hash.map(|hash| hash.to_string()),
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! A body is read whole before its handler runs, within limits of bytes and time, so that no handler has to think of
 //! clients that are slow, endless or lying. Then the handler runs in a task of its own: a client that hangs up does
-//! not leave a change half done.
+//! not leave a change half done. The handler runs only after an entry of the audit was committed for it.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,8 +23,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::access::{Access, Principal};
 use super::guard::content_length;
 use super::problem::{self, Problem};
+use lantern_model::batch::clean_text;
 use lantern_model::schema::PluginName;
-use lantern_store::{AuditEntry, AuditOutcome};
+use lantern_store::{AuditEntry, AuditId, AuditMark, AuditOutcome};
 
 /// Largest JSON body. The largest that is sent holds a plugin's settings.
 const JSON_BYTES_MAX: u64 = 64 * 1024;
@@ -40,6 +41,9 @@ const UPLOAD_WAIT: Duration = Duration::from_secs(30);
 
 /// Longest time that a client waits for a change; the change goes on after it.
 const CHANGE_TIME: Duration = Duration::from_secs(60);
+
+/// Longest part of a request's address that is written to the audit, in bytes.
+const REQUEST_BYTES_MAX: usize = 512;
 
 /// A route that changes something. What is not said is as most have it: a JSON body or none, a minute to be done.
 #[derive(Clone, Debug)]
@@ -111,6 +115,8 @@ struct Note {
     plugin: Option<String>,
     digest: Option<String>,
     detail: String,
+    /// The entry from before the change, with actor and action.
+    begun: Option<(AuditId, String, &'static str)>,
 }
 
 impl AuditNote {
@@ -129,11 +135,43 @@ impl AuditNote {
         self.change(|note| note.detail = detail.to_string());
     }
 
+    /// The request, where nothing better is known.
+    pub(super) fn request(&self, parts: &Parts) {
+        let request = format!("{} {}", parts.method, parts.uri);
+        self.detail(clean_text(&request, REQUEST_BYTES_MAX));
+    }
+
+    /// What a change that is one transaction writes in that transaction: that it is done. None where there is no entry to
+    /// be ended, as in a read.
+    pub fn done(&self) -> Option<AuditMark> {
+        let begun = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .begun
+            .clone();
+        let (id, actor, action) = begun?;
+        Some(AuditMark::ending(
+            id,
+            self.entry(&actor, action, AuditOutcome::Done, None),
+        ))
+    }
+
     fn change(&self, change: impl FnOnce(&mut Note)) {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn entry(
+    /// The entry of a call that was answered.
+    pub(super) fn answered(&self, actor: &str, action: &str, response: &Response) -> AuditEntry {
+        let outcome = match response.status().as_u16() {
+            ..400 => AuditOutcome::Done,
+            400..500 => AuditOutcome::Refused,
+            _ => AuditOutcome::Failed,
+        };
+        self.entry(actor, action, outcome, response.extensions().get::<Problem>())
+    }
+
+    pub(super) fn entry(
         &self,
         actor: &str,
         action: &str,
@@ -159,7 +197,7 @@ impl<S: Send + Sync> FromRequestParts<S> for AuditNote {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        // Only a read has none, and what it says goes nowhere.
+        // A read that is not recorded has none; its notes are dropped.
         Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
     }
 }
@@ -222,7 +260,7 @@ impl<S: Send + Sync> FromRequestParts<S> for OfPlugin {
     }
 }
 
-/// Carries out a call that `admitted` lets through, and writes to the audit what became of it.
+/// Carries out a call that `admitted` lets through, and records it in the audit.
 pub(super) async fn carry_out(
     access: &Access,
     change: &Change,
@@ -250,24 +288,13 @@ pub(super) async fn carry_out(
             return problem.into_response();
         }
     };
+    note.request(&parts);
     parts.extensions.insert(principal.clone());
     parts.extensions.insert(note.clone());
     let request = Request::from_parts(parts, Body::from(bytes));
     let (access, action) = (access.clone(), change.action);
     let task = tokio::spawn(async move {
-        let response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-            Ok(response) => response,
-            Err(panic) => problem::from_panic(panic),
-        };
-        let outcome = match response.status().as_u16() {
-            ..400 => AuditOutcome::Done,
-            400..500 => AuditOutcome::Refused,
-            _ => AuditOutcome::Failed,
-        };
-        let refusal = response.extensions().get::<Problem>();
-        access
-            .record(note.entry(&principal.name, action, outcome, refusal))
-            .await;
+        let response = record(&access, &principal.name, action, note, request, next).await;
         drop(permit);
         response
     });
@@ -278,6 +305,34 @@ pub(super) async fn carry_out(
         Err(_) => Problem::busy("it takes longer than expected and goes on; the audit will say how it ended")
             .into_response(),
     }
+}
+
+/// Runs the handler between two rows of the audit. Without the first one the change does not begin.
+async fn record(
+    access: &Access,
+    actor: &str,
+    action: &'static str,
+    note: AuditNote,
+    request: Request,
+    next: Next,
+) -> Response {
+    let begun = match access
+        .begin(note.entry(actor, action, AuditOutcome::Started, None))
+        .await
+    {
+        Ok(begun) => begun,
+        Err(problem) => return problem.into_response(),
+    };
+    note.change(|note| {
+        note.begun = Some((begun, actor.to_owned(), action));
+        note.detail.clear();
+    });
+    let response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(panic) => problem::from_panic(panic),
+    };
+    access.end(begun, note.answered(actor, action, &response)).await;
+    response
 }
 
 /// The body, whole, and for an upload its place in memory.
@@ -375,7 +430,7 @@ fn too_large(bytes_max: u64) -> Problem {
 }
 
 /// The route's `{plugin}`, when it is a name.
-async fn plugin_of(parts: &mut Parts) -> Option<PluginName> {
+pub(super) async fn plugin_of(parts: &mut Parts) -> Option<PluginName> {
     let params = RawPathParams::from_request_parts(parts, &()).await.ok()?;
     let (_, name) = params.iter().find(|(key, _)| *key == "plugin")?;
     PluginName::parse(name).ok()

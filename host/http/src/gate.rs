@@ -14,9 +14,10 @@ use futures_util::TryStreamExt as _;
 
 use super::access::{Access, Principal, Role};
 use super::budget::{self, Client, Peer, Slot};
-use super::change::{self, Change};
+use super::change::{self, AuditNote, Change};
 use super::guard;
 use super::problem::Problem;
+use lantern_store::{AuditEntry, AuditOutcome};
 
 /// A read ends after two seconds and a page takes a few of them at worst. What is not done now never will be.
 const READ_TIME: Duration = Duration::from_secs(10);
@@ -42,6 +43,8 @@ pub(super) struct Gate {
     pub(super) needs: Needs,
     /// For routes that change something.
     pub(super) change: Option<Change>,
+    /// For reads that are recorded when a token is used: how the audit calls them.
+    pub(super) recorded: Option<&'static str>,
 }
 
 pub(super) async fn pass(
@@ -54,23 +57,43 @@ pub(super) async fn pass(
         let operator = admitted.and_then(|principal| principal.ok_or_else(token_needed));
         return change::carry_out(&gate.access, change, operator, request, next).await;
     }
+    let note = AuditNote::default();
+    if gate.recorded.is_some() {
+        request = named_in(&note, request).await;
+    }
     let principal = match admitted {
         Ok(principal) => principal,
-        Err(problem) => return problem.into_response(),
+        Err(problem) => {
+            gate.record_refused(&note, request.headers(), &problem).await;
+            return problem.into_response();
+        }
     };
     let client = Client::of(principal.as_ref(), request.extensions().get::<Peer>());
     let slot = Slot::default();
-    request.extensions_mut().insert(Asks(principal));
+    request.extensions_mut().insert(Asks(principal.clone()));
     request.extensions_mut().insert(client.clone());
     request.extensions_mut().insert(slot.clone());
+    request.extensions_mut().insert(note.clone());
     let headers = authorization(request.headers());
-    match tokio::time::timeout(READ_TIME, next.run(request)).await {
-        Ok(response) => {
-            let response = while_good(gate.access.clone(), headers, response);
-            budget::counted(&gate.access, &client, &slot, response)
-        }
-        Err(_) => Problem::busy("the request took too long and was given up").into_response(),
+    let answered = tokio::time::timeout(READ_TIME, next.run(request)).await;
+    let response = answered
+        .unwrap_or_else(|_| Problem::busy("the request took too long and was given up").into_response());
+    if let (Some(action), Some(principal)) = (gate.recorded, principal) {
+        let entry = note.answered(&principal.name, action, &response);
+        gate.access.record_read(entry).await;
     }
+    let response = while_good(gate.access.clone(), headers, response);
+    budget::counted(&gate.access, &client, &slot, response)
+}
+
+/// Notes what a request asks for, and the plugin that its path names.
+async fn named_in(note: &AuditNote, request: Request) -> Request {
+    let (mut parts, body) = request.into_parts();
+    note.request(&parts);
+    if let Some(plugin) = change::plugin_of(&mut parts).await {
+        note.plugin(plugin);
+    }
+    Request::from_parts(parts, body)
 }
 
 /// The part of a request that says who asks.
@@ -96,6 +119,18 @@ fn while_good(access: Access, headers: HeaderMap, response: Response) -> Respons
 }
 
 impl Gate {
+    /// Records that the holder of a token was refused a read. Requests without a good token are not recorded: anybody can
+    /// send them, and they learn nothing.
+    async fn record_refused(&self, note: &AuditNote, headers: &HeaderMap, problem: &Problem) {
+        let actor = self.access.actor(headers);
+        if let Some(action) = self.recorded
+            && actor != AuditEntry::NOBODY
+        {
+            let entry = note.entry(&actor, action, AuditOutcome::Refused, Some(problem));
+            self.access.record_refusal(entry).await;
+        }
+    }
+
     /// Whether the request may go on, and who asks. The first reason against it is answered.
     fn admit(&self, request: &Request) -> Result<Option<Principal>, Problem> {
         let config = self.access.config();

@@ -203,8 +203,14 @@ fn operation(route: &Route, doc: &Doc) -> Operation {
 fn description(route: &Route, doc: &Doc) -> String {
     let needs = match route.needs {
         Needs::Nothing => "Everybody who can connect may ask.".to_owned(),
-        Needs::Viewer => "Needs a viewer's token; on the loopback interface none.".to_owned(),
-        Needs::Operator => match route.action {
+        Needs::Viewer => match route.recorded {
+            Some(action) => format!(
+                "Needs a viewer's token; on the loopback interface none. A read with a token stands in the audit as \
+                 `{action}`."
+            ),
+            None => "Needs a viewer's token; on the loopback interface none.".to_owned(),
+        },
+        Needs::Operator => match route.action.or(route.recorded) {
             Some(action) => format!("Needs an operator's token, and stands in the audit as `{action}`."),
             None => "Needs an operator's token.".to_owned(),
         },

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use super::State;
 use super::budget::Room;
-use super::change::OfPlugin;
+use super::change::{AuditNote, OfPlugin};
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::records::{LedgerRange, show_range};
@@ -120,10 +120,12 @@ pub async fn show(
 pub async fn component(
     extract::State(state): extract::State<State>,
     OfPlugin(plugin): OfPlugin,
+    note: AuditNote,
     _room: Room,
     uri: Uri,
 ) -> Result<impl IntoResponse, Problem> {
     let digest = state.lifecycle.meant(plugin.as_str(), &version_in(&uri)?).await?;
+    note.digest(digest);
     let Parcel { component, signature } = state.lifecycle.component(digest).await?;
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/wasm"));

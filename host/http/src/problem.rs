@@ -189,6 +189,21 @@ impl Problem {
         }
     }
 
+    /// The audit entry of a change cannot be written, so the change was not begun.
+    pub fn unrecorded(error: &CommitError) -> Self {
+        let problem = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "audit-unavailable",
+            "The change was not begun",
+            format!("its entry in the audit cannot be written: {error}"),
+        );
+        let problem = Self {
+            retry_after: Some(Duration::from_secs(1)),
+            ..problem
+        };
+        problem.hint("no change is made without an entry; see whether the disk is full, and try again")
+    }
+
     /// The host failed, and its log says why.
     pub fn internal() -> Self {
         Self::new(

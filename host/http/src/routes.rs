@@ -5,7 +5,7 @@
 //!     .page("/", page)                                    everybody; no part of the API
 //!     .open("/livez", live, doc)                          everybody
 //!     .read("/api/v1/tables", tables, doc)                a viewer; on the loopback interface everybody
-//!     .read_as_operator("/api/v1/tokens", list, doc)      an operator
+//!     .read_as_operator("/api/v1/tokens", "token.list", list, doc)    an operator, recorded in the audit
 //!     .change(Change::delete("/api/v1/tokens/{name}", "token.revoke"), revoke, doc)
 //! ```
 //!
@@ -46,6 +46,8 @@ pub struct Route {
     pub needs: Needs,
     /// What the audit calls it; none for a read.
     pub action: Option<&'static str>,
+    /// What the audit calls a read with a token; none for a read that is not recorded.
+    pub recorded: Option<&'static str>,
     /// What it says of itself; none for what is no part of the API.
     pub(super) doc: Option<Doc>,
 }
@@ -67,7 +69,7 @@ impl Routes {
         H: Handler<T, State>,
         T: 'static,
     {
-        self.add_read(path, Needs::Nothing, get(handler), None)
+        self.add_read(path, Needs::Nothing, None, get(handler), None)
     }
 
     /// A read for everybody who can connect.
@@ -76,7 +78,7 @@ impl Routes {
         H: Handler<T, State>,
         T: 'static,
     {
-        self.add_read(path, Needs::Nothing, get(handler), Some(doc))
+        self.add_read(path, Needs::Nothing, None, get(handler), Some(doc))
     }
 
     /// A read for viewers.
@@ -85,16 +87,31 @@ impl Routes {
         H: Handler<T, State>,
         T: 'static,
     {
-        self.add_read(path, Needs::Viewer, get(handler), Some(doc))
+        self.add_read(path, Needs::Viewer, None, get(handler), Some(doc))
     }
 
-    /// A read for operators.
-    pub fn read_as_operator<H, T>(self, path: &'static str, handler: H, doc: Doc) -> Self
+    /// A read for viewers that takes much at once, such as an export. The audit has it as `action` where a token is used.
+    pub fn read_recorded<H, T>(self, path: &'static str, action: &'static str, handler: H, doc: Doc) -> Self
     where
         H: Handler<T, State>,
         T: 'static,
     {
-        self.add_read(path, Needs::Operator, get(handler), Some(doc))
+        self.add_read(path, Needs::Viewer, Some(action), get(handler), Some(doc))
+    }
+
+    /// A read for operators, which the audit has as `action`. Its handler can take `AuditNote`.
+    pub fn read_as_operator<H, T>(
+        self,
+        path: &'static str,
+        action: &'static str,
+        handler: H,
+        doc: Doc,
+    ) -> Self
+    where
+        H: Handler<T, State>,
+        T: 'static,
+    {
+        self.add_read(path, Needs::Operator, Some(action), get(handler), Some(doc))
     }
 
     /// Something that changes. Its handler can take `Operator`, `AuditNote` and, last, `Input` or `Bytes`.
@@ -113,6 +130,7 @@ impl Routes {
             path: change.path,
             needs: Needs::Operator,
             action: Some(change.action),
+            recorded: None,
             doc: Some(doc),
         };
         self.0.push((route, Some(change), on(filter, handler)));
@@ -123,6 +141,7 @@ impl Routes {
         mut self,
         path: &'static str,
         needs: Needs,
+        recorded: Option<&'static str>,
         handler: MethodRouter<State>,
         doc: Option<Doc>,
     ) -> Self {
@@ -131,6 +150,7 @@ impl Routes {
             path,
             needs,
             action: None,
+            recorded,
             doc,
         };
         self.0.push((route, None, handler));
@@ -144,21 +164,25 @@ impl Routes {
 
     /// The router, with a gate before each route.
     pub(super) fn into_router(self, access: &Access) -> Router<State> {
-        let gate = |needs, change| {
+        let gate = |needs, change, recorded| {
             let access = access.clone();
             from_fn_with_state(
                 Gate {
                     access,
                     needs,
                     change,
+                    recorded,
                 },
                 gate::pass,
             )
         };
-        let elsewhere = gate(Needs::Viewer, None);
+        let elsewhere = gate(Needs::Viewer, None, None);
         let mut router = Router::new();
         for (route, change, handler) in self.0 {
-            router = router.route(route.path, handler.route_layer(gate(route.needs, change)));
+            router = router.route(
+                route.path,
+                handler.route_layer(gate(route.needs, change, route.recorded)),
+            );
         }
         router
             .method_not_allowed_fallback(problem::no_such_method.layer(elsewhere.clone()))

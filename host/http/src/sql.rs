@@ -12,9 +12,11 @@ use utoipa::openapi::schema::{Array, ObjectBuilder, SchemaType, Type};
 
 use super::State;
 use super::budget::Room;
+use super::change::AuditNote;
 use super::csv;
 use super::parameters::Parameters;
 use super::problem::Problem;
+use lantern_model::batch::clean_text;
 use lantern_store::reader::{SqlAnswer, SqlError, SqlValue};
 
 /// Rows of an answer as JSON.
@@ -22,6 +24,9 @@ const ROWS_MAX: usize = 1_000;
 
 /// Rows of an answer as a file.
 const ROWS_MAX_CSV: usize = 100_000;
+
+/// Longest part of a statement that is written to the audit, in bytes.
+const STATEMENT_BYTES_MAX: usize = 512;
 
 /// What a question was answered.
 #[derive(Serialize, ToSchema)]
@@ -69,10 +74,15 @@ impl Serialize for Shown {
 
 pub async fn sql(
     extract::State(state): extract::State<State>,
+    note: AuditNote,
     _room: Room,
     uri: Uri,
 ) -> Result<Response, Problem> {
     let parameters = Parameters::parse(&uri, &["query", "format"])?;
+    note.detail(clean_text(
+        parameters.get("query").unwrap_or_default(),
+        STATEMENT_BYTES_MAX,
+    ));
     if !state.access.config().sql {
         let problem = Problem::not_found("questions in SQL are not answered by this host");
         return Err(problem.hint("the setting http.sql = true allows them, for operators"));

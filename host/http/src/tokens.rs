@@ -124,7 +124,7 @@ pub async fn create(
     note.detail(format!("token {name}, role {}, {until}", role.as_str()));
     let text = state
         .access
-        .create(name.clone(), role, &operator.name, expires_at)
+        .create(name.clone(), role, &operator.name, expires_at, note.done())
         .await?;
     let created = Created {
         name: name.to_string(),
@@ -153,6 +153,6 @@ pub async fn revoke(
     let Path(name) = path.map_err(|error| Problem::bad_request(error.body_text()))?;
     let name = TokenName::parse(&name).map_err(Problem::bad_request)?;
     note.detail(format!("token {name}"));
-    state.access.revoke(&name).await?;
+    state.access.revoke(&name, note.done()).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -25,6 +25,8 @@ mod torture;
 
 #[path = "host/access.rs"]
 mod access;
+#[path = "host/audit.rs"]
+mod audit;
 #[path = "host/brokers.rs"]
 mod brokers;
 #[path = "host/cluster.rs"]

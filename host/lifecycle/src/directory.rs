@@ -320,7 +320,7 @@ impl Directory {
         parcel: Parcel,
     ) -> Result<(), LifecycleError> {
         let came_from = format!("file {file}");
-        self.inner.keep(&plugin, parcel, &came_from).await?;
+        self.inner.keep(&plugin, parcel, &came_from, &self.actor).await?;
         let name = plugin.manifest().name.to_string();
         self.inner
             .switch(Arc::new(Version::new(plugin)), Way::Forward, &self.actor)

@@ -16,7 +16,7 @@ use lantern_model::schema::{Manifest, Table};
 use lantern_model::settings::PluginSettings;
 use lantern_plugin::Digest;
 use lantern_projection::{Counted, Orders, Projection, Purpose, Version};
-use lantern_store::{Healed, Installation, Way};
+use lantern_store::{AuditMark, Healed, Installation, Way};
 
 /// All plugins that run or are paused.
 #[derive(Default)]
@@ -156,6 +156,21 @@ impl Inner {
         way: Way,
         by: &Actor,
     ) -> Result<Installed, LifecycleError> {
+        let plugin = version.plugin();
+        let (name, digest) = (plugin.manifest().name.as_str(), plugin.digest());
+        let detail = format!("version {} is active", plugin.manifest().version);
+        let mark = by.mark("plugin.activate", name, Some(digest), detail);
+        self.switch_with(version, way, by, mark).await
+    }
+
+    /// As [`Inner::switch`], with the entry in the audit that is written in the transaction of the switch.
+    pub(super) async fn switch_with(
+        self: &Arc<Self>,
+        version: Arc<Version>,
+        way: Way,
+        by: &Actor,
+        mark: Option<AuditMark>,
+    ) -> Result<Installed, LifecycleError> {
         let plugin = Arc::clone(version.plugin());
         let name = plugin.manifest().name.to_string();
         let mut fleet = self.fleet.lock().await;
@@ -167,7 +182,7 @@ impl Inner {
             return Ok(installed(&plugin));
         }
         self.check_no_rebuild(&name)?;
-        self.parts.store.activate(adoption(&plugin), way).await?;
+        self.parts.store.activate(adoption(&plugin), way, mark).await?;
         self.forgive(&format!("plugin {name}"));
         let hold = self.installation(&name).await?.paused;
         // The old messages before the new ones; the old version goes on with what comes in meanwhile.
@@ -200,15 +215,6 @@ impl Inner {
         );
         self.parts.metrics.plugin_switched(&name);
         self.parts.metrics.dead_letters_resolved(&name, healed.resolved);
-        let mut detail = format!("version {} is active", plugin.manifest().version);
-        if healed.tried > 0 {
-            detail.push_str(&format!(
-                "; {} of {} dead letters now decode",
-                healed.resolved, healed.tried
-            ));
-        }
-        self.audit(by, "plugin.activate", &name, Some(plugin.digest()), detail)
-            .await;
         Ok(Installed {
             healed,
             ..installed(&plugin)
@@ -299,7 +305,13 @@ impl Inner {
     ) -> Result<(), LifecycleError> {
         let fleet = self.fleet.lock().await;
         self.installation(plugin).await?;
-        self.parts.store.set_paused(plugin, hold.clone()).await?;
+        let action = if hold.is_some() {
+            "plugin.pause"
+        } else {
+            "plugin.resume"
+        };
+        let mark = by.mark(action, plugin, None, hold.clone().unwrap_or_default());
+        self.parts.store.set_paused(plugin, hold.clone(), mark).await?;
         if let Some(member) = fleet.members.get(plugin) {
             member.orders.send_modify(|orders| orders.hold.clone_from(&hold));
         }
@@ -307,13 +319,6 @@ impl Inner {
             Some(reason) => tracing::warn!(plugin, reason, by = by.0, "a plugin is paused"),
             None => tracing::info!(plugin, by = by.0, "a plugin goes on"),
         }
-        let action = if hold.is_some() {
-            "plugin.pause"
-        } else {
-            "plugin.resume"
-        };
-        self.audit(by, action, plugin, None, hold.unwrap_or_default())
-            .await;
         Ok(())
     }
 

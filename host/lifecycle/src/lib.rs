@@ -39,7 +39,7 @@ use lantern_model::status::Registry;
 use lantern_plugin::{Digest, LoadError, Loader, Plugin};
 use lantern_projection::Version;
 use lantern_store::{
-    AdoptError, Adoption, Arrival, AuditEntry, AuditOutcome, CommitError, Healed, Store, Way,
+    AdoptError, Adoption, Arrival, AuditEntry, AuditMark, AuditOutcome, CommitError, Healed, Store, Way,
 };
 use lantern_telemetry::Metrics;
 use lantern_trust::signature::{Fault, Policy, Verdict};
@@ -131,6 +131,20 @@ impl Actor {
 
     fn is_part(&self) -> bool {
         self.0.starts_with('(')
+    }
+
+    /// The audit entry of a change that a part of the host makes by itself, for the transaction of the change. None for
+    /// the holder of a token: that call has an entry already.
+    fn mark(&self, action: &str, plugin: &str, digest: Option<Digest>, detail: String) -> Option<AuditMark> {
+        let entry = AuditEntry {
+            actor: self.0.clone(),
+            action: action.to_owned(),
+            plugin: Some(plugin.to_owned()),
+            digest: digest.map(|digest| digest.to_string()),
+            outcome: AuditOutcome::Done,
+            detail,
+        };
+        self.is_part().then(|| entry.into())
     }
 }
 
@@ -285,7 +299,7 @@ impl Lifecycle {
         let (parcel, by) = (parcel.into(), by.clone());
         // A caller that goes away does not leave half an act.
         self.detached(async move {
-            let plugin = inner.take_in(parcel, &format!("sent by {}", by.0)).await?;
+            let plugin = inner.take_in(parcel, &format!("sent by {}", by.0), &by).await?;
             Ok(installed(&plugin))
         })
         .await
@@ -414,30 +428,6 @@ fn adoption(plugin: &Plugin) -> Adoption {
 }
 
 impl Inner {
-    /// Writes into the audit what a part of the host has done by itself. What somebody has asked for is written where it
-    /// was asked, with who that was.
-    async fn audit(&self, by: &Actor, action: &str, plugin: &str, digest: Option<Digest>, detail: String) {
-        if !by.is_part() {
-            return;
-        }
-        let entry = AuditEntry {
-            actor: by.0.clone(),
-            action: action.to_owned(),
-            plugin: Some(plugin.to_owned()),
-            digest: digest.map(|digest| digest.to_string()),
-            outcome: AuditOutcome::Done,
-            detail,
-        };
-        self.write_audit(entry).await;
-    }
-
-    async fn write_audit(&self, entry: AuditEntry) {
-        let action = entry.action.clone();
-        if let Err(error) = self.parts.store.append_audit(entry).await {
-            tracing::warn!(action, %error, "an act of the host could not be written into the audit");
-        }
-    }
-
     /// Compiles and tries a component on a thread of its own, one at a time.
     async fn load(self: &Arc<Self>, parcel: Parcel) -> Result<(Arc<Plugin>, Parcel), LifecycleError> {
         // The semaphore is never closed; if it were, compiling would merely not be bounded.
@@ -478,9 +468,14 @@ impl Inner {
     }
 
     /// Checks a component and keeps it.
-    async fn take_in(self: &Arc<Self>, parcel: Parcel, by: &str) -> Result<Arc<Plugin>, LifecycleError> {
+    async fn take_in(
+        self: &Arc<Self>,
+        parcel: Parcel,
+        came_from: &str,
+        by: &Actor,
+    ) -> Result<Arc<Plugin>, LifecycleError> {
         let (plugin, parcel) = self.load(parcel).await?;
-        self.keep(&plugin, parcel, by).await?;
+        self.keep(&plugin, parcel, came_from, by).await?;
         Ok(plugin)
     }
 
@@ -490,6 +485,7 @@ impl Inner {
         plugin: &Plugin,
         parcel: Parcel,
         came_from: &str,
+        by: &Actor,
     ) -> Result<(), LifecycleError> {
         let component_bytes = parcel.component.len() as u64;
         let digest = plugin.digest();
@@ -515,7 +511,10 @@ impl Inner {
             came_from: came_from.to_owned(),
             description: ManifestDescription::from(&**plugin.manifest()),
         };
-        Ok(self.parts.store.install(arrival).await?)
+        let name = plugin.manifest().name.as_str();
+        let detail = format!("version {}, {came_from}", plugin.manifest().version);
+        let mark = by.mark("plugin.install", name, Some(digest), detail);
+        Ok(self.parts.store.install(arrival, mark).await?)
     }
 
     /// A version ready to run: the one at work or the warm one behind it, or loaded from what is kept.

@@ -93,18 +93,16 @@ impl Inner {
         let by = Actor::part("automatic rollback");
         let (from, to) = (&bad.plugin().manifest().version, &old.plugin().manifest().version);
         let words = format!("version {from} was taken back to {to} automatically: {why}");
-        match self.switch(Arc::clone(&old), Way::Back, &by).await {
+        let mark = by.mark(
+            "plugin.rollback",
+            &name,
+            Some(bad.plugin().digest()),
+            words.clone(),
+        );
+        match self.switch_with(Arc::clone(&old), Way::Back, &by, mark).await {
             Ok(_) => {
                 tracing::error!(plugin = name, "{words}");
                 self.parts.metrics.plugin_taken_back(&name);
-                self.audit(
-                    &by,
-                    "plugin.rollback",
-                    &name,
-                    Some(bad.plugin().digest()),
-                    words.clone(),
-                )
-                .await;
                 let digest = bad.plugin().digest().to_string();
                 if let Err(error) = self.parts.store.note_failed(&name, &digest, Some(&words)).await {
                     tracing::warn!(plugin = name, %error, "it could not be noted that a version failed");

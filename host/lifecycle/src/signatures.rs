@@ -162,14 +162,16 @@ impl Inner {
             Ok(missing) => format!("{detail} (and {missing} refusals before it)"),
             Err(_) => return,
         };
-        self.write_audit(AuditEntry {
+        let entry = AuditEntry {
             actor: by.0.clone(),
             action: "plugin.refuse".to_owned(),
             plugin: plugin.map(str::to_owned),
             digest: digest.map(|digest| digest.to_string()),
             outcome: AuditOutcome::Refused,
             detail,
-        })
-        .await;
+        };
+        if let Err(error) = self.parts.store.append_audit(entry).await {
+            tracing::error!(%error, "failed to record the refusal of a component in the audit");
+        }
     }
 }

@@ -1,15 +1,12 @@
-//! Who may change something, and who did what: tokens and the audit. Owns what is written of both; the lists are in
+//! Who may change something: tokens. Owns what is written of them; the list is in
 //! `reader`. A token itself is never here, only its SHA-256. What is written here is on the disk when it is answered,
 //! so that a power cut does not bring a revoked token back.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, TransactionBehavior};
 
-use super::{CommitError, Store, Synchronous};
-use lantern_model::batch::{Timestamp, clean_text};
+use super::{AuditMark, CommitError, Store, Synchronous};
+use lantern_model::batch::Timestamp;
 use lantern_model::schema::TokenName;
-
-/// Longest text of an audit entry's parts, in bytes; they may hold what somebody sent.
-const TEXT_BYTES_MAX: usize = 1024;
 
 /// What a token allows. The later one allows all that the earlier one does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, utoipa::ToSchema)]
@@ -53,96 +50,59 @@ pub struct NewToken {
     pub sha256: [u8; 32],
     /// When it was made.
     pub created_at: Timestamp,
-    /// Whose token it was made with, or [`AuditEntry::HOST`].
+    /// Whose token it was made with, or [`AuditEntry::HOST`](super::AuditEntry::HOST).
     pub created_by: String,
     /// From when on it is refused; none means never.
     pub expires_at: Option<Timestamp>,
 }
 
-/// How an action ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, utoipa::ToSchema)]
-#[schema(rename_all = "lowercase")]
-pub enum AuditOutcome {
-    /// It took effect.
-    Done,
-    /// It was not allowed, or made no sense; nothing changed.
-    Refused,
-    /// The host could not do it.
-    Failed,
-}
-
-impl AuditOutcome {
-    /// `done`, `refused` or `failed`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Refused => "refused",
-            Self::Failed => "failed",
-        }
-    }
-}
-
-/// Who did what, and how it ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuditEntry {
-    /// A token's name, [`AuditEntry::HOST`] or [`AuditEntry::NOBODY`].
-    pub actor: String,
-    /// What was done, as `noun.verb`.
-    pub action: String,
-    /// The plugin that it was about.
-    pub plugin: Option<String>,
-    /// The version that it was about.
-    pub digest: Option<String>,
-    /// How it ended.
-    pub outcome: AuditOutcome,
-    /// For people: what changed, or why not.
-    pub detail: String,
-}
-
-impl AuditEntry {
-    /// The actor of what the host does by itself. No token can have this name.
-    pub const HOST: &str = "(host)";
-    /// The actor of a request without a good token. No token can have this name.
-    pub const NOBODY: &str = "(nobody)";
-}
-
 impl Store {
-    /// Keeps a token. Answers whether it did; it does not when there is one of this name.
+    /// Keeps a token, with its entry in the audit. Answers whether it did; it does not when there is one of this name.
     ///
     /// # Errors
     /// [`CommitError::Unavailable`] and [`CommitError::Closed`].
-    pub async fn create_token(&self, token: NewToken) -> Result<bool, CommitError> {
-        self.call(move |connection| {
-            durable(connection)?;
+    pub async fn create_token(&self, token: NewToken, mark: Option<AuditMark>) -> Result<bool, CommitError> {
+        self.change_tokens(mark, move |connection| Ok(insert(connection, &token)? == 1))
+            .await
+    }
+
+    /// Keeps a token in the place of the one of its name, if there is one, with its entry in the audit.
+    ///
+    /// # Errors
+    /// As for [`Store::create_token`].
+    pub async fn replace_token(&self, token: NewToken, mark: Option<AuditMark>) -> Result<(), CommitError> {
+        let replace = move |connection: &Connection| {
+            delete(connection, token.name.as_str())?;
             Ok(insert(connection, &token)? == 1)
-        })
-        .await
+        };
+        self.change_tokens(mark, replace).await.map(|_| ())
     }
 
-    /// Keeps a token in the place of the one of its name, if there is one.
+    /// Removes a token, with its entry in the audit. Answers whether there was one of this name.
     ///
     /// # Errors
     /// As for [`Store::create_token`].
-    pub async fn replace_token(&self, token: NewToken) -> Result<(), CommitError> {
-        self.call(move |connection| {
-            durable(connection)?;
-            let transaction = connection.transaction()?;
-            delete(&transaction, token.name.as_str())?;
-            insert(&transaction, &token)?;
-            transaction.commit()
-        })
-        .await
-    }
-
-    /// Forgets a token. Answers whether there was one of this name.
-    ///
-    /// # Errors
-    /// As for [`Store::create_token`].
-    pub async fn revoke_token(&self, name: &TokenName) -> Result<bool, CommitError> {
+    pub async fn revoke_token(&self, name: &TokenName, mark: Option<AuditMark>) -> Result<bool, CommitError> {
         let name = name.to_string();
+        self.change_tokens(mark, move |connection| Ok(delete(connection, &name)? == 1))
+            .await
+    }
+
+    /// Changes tokens and, where that changed something, writes the entry in the same transaction.
+    async fn change_tokens(
+        &self,
+        mark: Option<AuditMark>,
+        change: impl FnOnce(&Connection) -> Result<bool, rusqlite::Error> + Send + 'static,
+    ) -> Result<bool, CommitError> {
         self.call(move |connection| {
             durable(connection)?;
-            Ok(delete(connection, &name)? == 1)
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let changed = change(&transaction)?;
+            if changed && let Some(mark) = &mark {
+                mark.write(&transaction)?;
+            }
+            transaction.commit()?;
+            Ok(changed)
         })
         .await
     }
@@ -161,45 +121,10 @@ impl Store {
         })
         .await
     }
-
-    /// Adds an entry to the audit, at the present time.
-    ///
-    /// # Errors
-    /// As for [`Store::create_token`].
-    pub async fn append_audit(&self, entry: AuditEntry) -> Result<(), CommitError> {
-        self.call(move |connection| {
-            durable(connection)?;
-            append(connection, &entry, Timestamp::now())
-        })
-        .await
-    }
-}
-
-/// Adds an entry within whatever transaction is open.
-pub(super) fn append(
-    connection: &Connection,
-    entry: &AuditEntry,
-    at: Timestamp,
-) -> Result<(), rusqlite::Error> {
-    let clean = |text: &String| clean_text(text, TEXT_BYTES_MAX);
-    connection.execute(
-        "INSERT INTO _lantern_audit (at, actor, action, plugin, digest, outcome, detail) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        rusqlite::params![
-            at.0,
-            clean(&entry.actor),
-            clean(&entry.action),
-            entry.plugin.as_ref().map(clean),
-            entry.digest.as_ref().map(clean),
-            entry.outcome.as_str(),
-            clean(&entry.detail),
-        ],
-    )?;
-    Ok(())
 }
 
 /// Has the next commits of this connection wait for the disk; the writer decides anew before each batch.
-fn durable(connection: &Connection) -> Result<(), rusqlite::Error> {
+pub(super) fn durable(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.execute_batch(Synchronous::Full.pragma())
 }
 
@@ -226,8 +151,8 @@ fn delete(connection: &Connection, name: &str) -> Result<usize, rusqlite::Error>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reader::{AuditFilter, Reader};
-    use crate::{Config, Health};
+    use crate::reader::Reader;
+    use crate::{AuditEntry, Config, Health};
 
     fn token(name: &str, byte: u8) -> NewToken {
         NewToken {
@@ -250,9 +175,9 @@ mod tests {
     async fn a_token_is_kept_used_replaced_and_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         let (store, reader) = open(dir.path()).await;
-        assert!(store.create_token(token("ci", 1)).await.unwrap());
+        assert!(store.create_token(token("ci", 1), None).await.unwrap());
         assert!(
-            !store.create_token(token("ci", 2)).await.unwrap(),
+            !store.create_token(token("ci", 2), None).await.unwrap(),
             "the name is taken"
         );
         assert_eq!(*store.health().borrow(), Health::Healthy);
@@ -266,56 +191,12 @@ mod tests {
             (Some(Timestamp(9)), Some(Timestamp(5)))
         );
 
-        store.replace_token(token("ci", 3)).await.unwrap();
+        store.replace_token(token("ci", 3), None).await.unwrap();
         let kept = reader.tokens().await.unwrap();
         assert_eq!((kept[0].sha256, kept[0].last_used_at), ([3; 32], None));
         let name = TokenName::parse("ci").unwrap();
-        assert!(store.revoke_token(&name).await.unwrap());
-        assert!(!store.revoke_token(&name).await.unwrap());
+        assert!(store.revoke_token(&name, None).await.unwrap());
+        assert!(!store.revoke_token(&name, None).await.unwrap());
         assert!(reader.tokens().await.unwrap().is_empty());
-    }
-
-    #[tokio::test]
-    async fn the_audit_is_read_by_pages_and_filters() {
-        let dir = tempfile::tempdir().unwrap();
-        let (store, reader) = open(dir.path()).await;
-        for number in 0..5 {
-            let entry = AuditEntry {
-                actor: ["ann", "bob"][number % 2].into(),
-                action: ["plugin.pause", "token.create"][usize::from(number > 2)].into(),
-                plugin: (number < 3).then(|| "things".into()),
-                digest: None,
-                outcome: AuditOutcome::Done,
-                detail: format!("{number}\u{1b}[31m{}", "x".repeat(10_000)),
-            };
-            store.append_audit(entry).await.unwrap();
-        }
-        let all = AuditFilter::default();
-        let page = reader.audit(&all, 2, None).await.unwrap();
-        let ids = |page: &crate::reader::Page<crate::reader::AuditRecord>| {
-            page.items.iter().map(|entry| entry.id).collect::<Vec<_>>()
-        };
-        assert_eq!((ids(&page), page.next), (vec![5, 4], Some(4)));
-        let page = reader.audit(&all, 3, page.next).await.unwrap();
-        assert_eq!((ids(&page), page.next), (vec![3, 2, 1], None));
-        assert!(page.items[0].detail.len() <= TEXT_BYTES_MAX && !page.items[0].detail.contains('\u{1b}'));
-        for (filter, expected) in [
-            (("ann", "", ""), vec![5, 3, 1]),
-            (("", "plugin.pause", ""), vec![3, 2, 1]),
-            (("bob", "", "things"), vec![2]),
-            (("' OR 1=1 --", "", ""), vec![]),
-        ] {
-            let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-            let filter = AuditFilter {
-                actor: some(filter.0),
-                action: some(filter.1),
-                plugin: some(filter.2),
-            };
-            assert_eq!(
-                ids(&reader.audit(&filter, 100, None).await.unwrap()),
-                expected,
-                "{filter:?}"
-            );
-        }
     }
 }

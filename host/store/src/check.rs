@@ -1,6 +1,7 @@
 //! What a database can show of the host's promises (the invariants of the ledger): for `lantern check`, and a quick
 //! look at start. It only reads.
 
+mod audit;
 mod epochs;
 
 use std::path::Path;
@@ -9,6 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 
 mod schema;
 
+use super::AuditHash;
 use super::apply::from_sql;
 use super::catalog::ledger_sums;
 use super::commit::{Counts, OriginId};
@@ -34,6 +36,19 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// What this check cannot verify, in sentences, besides [`Report::unverified_values`].
     pub unverified: Vec<String>,
+    /// The audit.
+    pub audit: AuditReport,
+}
+
+/// The chain of the audit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct AuditReport {
+    /// Its rows; a change has two.
+    pub rows: u64,
+    /// The hash of the last row, which stands for all of them; none when there are none.
+    pub head: Option<String>,
+    /// The row with the hash that was looked for; none when none was, or when there is no such row.
+    pub noted_row: Option<i64>,
 }
 
 /// Something that is wrong, with what to do about it.
@@ -138,6 +153,15 @@ pub enum CheckError {
 /// # Errors
 /// When it is missing or cannot be read; damage is not an error but a problem in the report.
 pub fn check(path: &Path) -> Result<Report, CheckError> {
+    check_with(path, None)
+}
+
+/// As [`check`], and looks for a hash of the audit that was noted earlier: without it, rows at the end of the audit were
+/// removed, or the whole chain was computed again.
+///
+/// # Errors
+/// As for [`check`].
+pub fn check_with(path: &Path, audit_head: Option<AuditHash>) -> Result<Report, CheckError> {
     if !path.is_file() {
         return Err(CheckError::Missing(path.display().to_string()));
     }
@@ -157,6 +181,7 @@ pub fn check(path: &Path) -> Result<Report, CheckError> {
     epochs::check(&connection, &mut report)?;
     schema::check_host(&connection, &mut report)?;
     schema::check_indexes(&connection, &mut report)?;
+    audit::check(&connection, audit_head, &mut report)?;
     note_unverified(&mut report);
     Ok(report)
 }

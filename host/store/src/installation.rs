@@ -8,7 +8,7 @@ use super::catalog::{Adoption, CatalogError, adopt_in};
 use super::commit::{Adopted, VersionId};
 use super::consumers::{AbandonedConsumer, abandon};
 use super::statement::quote_text;
-use super::{AdoptError, CommitError, Store};
+use super::{AdoptError, AuditMark, CommitError, Store};
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::ManifestDescription;
 
@@ -86,20 +86,26 @@ pub enum Way {
 }
 
 impl Store {
-    /// Makes a version known; nothing of it runs.
+    /// Makes a version known; nothing of it runs. `mark` is written when it was not known.
     ///
     /// # Errors
     /// [`CommitError::Unavailable`] and [`CommitError::Closed`], here and below.
-    pub async fn install(&self, arrival: Arrival) -> Result<(), CommitError> {
-        self.call(move |connection| install(connection, &arrival)).await
+    pub async fn install(&self, arrival: Arrival, mark: Option<AuditMark>) -> Result<(), CommitError> {
+        self.call(move |connection| install(connection, &arrival, mark.as_ref()))
+            .await
     }
 
-    /// Makes a version the one that runs, and its tables what it declares, in one transaction.
+    /// Makes a version the one that runs, and its tables what it declares, in one transaction with its entry in the audit.
     ///
     /// # Errors
     /// See [`AdoptError`]; nothing has changed then.
-    pub async fn activate(&self, adoption: Adoption, way: Way) -> Result<Adopted, AdoptError> {
-        self.call_catalog(move |connection| activate(connection, &adoption, way))
+    pub async fn activate(
+        &self,
+        adoption: Adoption,
+        way: Way,
+        mark: Option<AuditMark>,
+    ) -> Result<Adopted, AdoptError> {
+        self.call_catalog(move |connection| activate(connection, &adoption, way, mark.as_ref()))
             .await
     }
 
@@ -119,14 +125,26 @@ impl Store {
             .await
     }
 
-    /// Pauses a plugin for a reason, or lets it go on (`None`).
+    /// Pauses a plugin for a reason, or lets it go on (`None`), with its entry in the audit.
     ///
     /// # Errors
     /// As for [`Store::install`].
-    pub async fn set_paused(&self, plugin: &str, reason: Option<String>) -> Result<(), CommitError> {
+    pub async fn set_paused(
+        &self,
+        plugin: &str,
+        reason: Option<String>,
+        mark: Option<AuditMark>,
+    ) -> Result<(), CommitError> {
         let plugin = plugin.to_owned();
-        self.call(move |connection| set_paused(connection, &plugin, reason.as_deref(), Timestamp::now()))
-            .await
+        self.call(move |connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            set_paused(&transaction, &plugin, reason.as_deref(), Timestamp::now())?;
+            if let Some(mark) = mark {
+                mark.write(&transaction)?;
+            }
+            transaction.commit()
+        })
+        .await
     }
 
     /// Keeps what the operator has set for a plugin, as JSON.
@@ -191,7 +209,11 @@ impl Store {
 }
 
 /// Makes a version known; nothing of it runs. Does nothing more when it is known.
-pub(super) fn install(connection: &mut Connection, arrival: &Arrival) -> Result<(), rusqlite::Error> {
+pub(super) fn install(
+    connection: &mut Connection,
+    arrival: &Arrival,
+    mark: Option<&AuditMark>,
+) -> Result<(), rusqlite::Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let Adoption {
         manifest,
@@ -199,6 +221,11 @@ pub(super) fn install(connection: &mut Connection, arrival: &Arrival) -> Result<
         contract,
         at,
     } = &arrival.adoption;
+    let known: bool = transaction.query_row(
+        "SELECT EXISTS (SELECT 1 FROM _lantern_plugin WHERE name = ?1 AND digest = ?2)",
+        [manifest.name.as_str(), digest],
+        |row| row.get(0),
+    )?;
     let description = serde_json::to_string(&arrival.description)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
     transaction.execute(
@@ -219,6 +246,9 @@ pub(super) fn install(connection: &mut Connection, arrival: &Arrival) -> Result<
         ],
     )?;
     ensure(&transaction, manifest.name.as_str(), *at)?;
+    if let Some(mark) = mark.filter(|_| !known) {
+        mark.write(&transaction)?;
+    }
     transaction.commit()
 }
 
@@ -227,6 +257,7 @@ pub(super) fn activate(
     connection: &mut Connection,
     adoption: &Adoption,
     way: Way,
+    mark: Option<&AuditMark>,
 ) -> Result<Adopted, CatalogError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let adopted = adopt_in(&transaction, adoption, way == Way::Back)?;
@@ -242,6 +273,9 @@ pub(super) fn activate(
         "UPDATE _lantern_plugin SET activated_at = ?2, failed = NULL WHERE id = ?1",
         params![adopted.version.0, adoption.at.0],
     )?;
+    if let Some(mark) = mark {
+        mark.write(&transaction)?;
+    }
     transaction.commit()?;
     Ok(adopted)
 }

@@ -7,6 +7,7 @@
 mod access;
 mod anchors;
 mod apply;
+mod audit;
 mod catalog;
 pub mod check;
 mod checkpointer;
@@ -36,6 +37,7 @@ mod tests;
 mod writer;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -44,7 +46,8 @@ use sqlx::ConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use access::{AuditEntry, AuditOutcome, NewToken, Role};
+pub use access::{NewToken, Role};
+pub use audit::{AuditEntry, AuditHash, AuditId, AuditMark, AuditOutcome};
 pub use catalog::{AdoptError, Adoption};
 pub use commit::{
     Accepted, Adopted, Anchor, Attached, Commit, CommitError, Committed, Counts, Entry, Gap, Mark, NewEpoch,
@@ -204,6 +207,8 @@ pub struct Store {
     commits: watch::Receiver<u64>,
     thread: Mutex<Option<JoinHandle<()>>>,
     reader: Arc<Mutex<Option<Reader>>>,
+    /// Whether the entries of the audit that were interrupted before this start have been ended.
+    audit_settled: Arc<AtomicBool>,
     _lock: lock::DirLock,
 }
 
@@ -231,6 +236,7 @@ impl Store {
             path: path.clone(),
             problem,
         })?;
+        let audit_settled = settle_audit(&path);
         let (requests, received) = mpsc::channel(writer::REQUESTS_MAX);
         let (health, watched) = watch::channel(Health::Healthy);
         let (commits, counted) = watch::channel(0);
@@ -262,6 +268,7 @@ impl Store {
             commits: counted,
             thread: Mutex::new(Some(thread)),
             reader,
+            audit_settled: Arc::new(AtomicBool::new(audit_settled)),
             _lock: lock,
         })
     }
@@ -488,6 +495,26 @@ impl Store {
         let joined = tokio::task::spawn_blocking(move || thread.map(JoinHandle::join)).await;
         if !matches!(joined, Ok(None | Some(Ok(())))) {
             tracing::error!("the writer ended with a panic");
+        }
+    }
+}
+
+/// Ends the entries of the audit whose changes were interrupted. Returns whether that was possible; otherwise it is done
+/// before the next change.
+fn settle_audit(path: &Path) -> bool {
+    match audit::settle(path) {
+        Ok(interrupted) => {
+            if interrupted > 0 {
+                tracing::warn!(
+                    interrupted,
+                    "the host stopped during changes; see outcome `interrupted` in the audit"
+                );
+            }
+            true
+        }
+        Err(error) => {
+            tracing::warn!(%error, "failed to end interrupted entries of the audit; will retry before the next change");
+            false
         }
     }
 }

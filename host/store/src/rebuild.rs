@@ -20,7 +20,7 @@ use super::catalog::{Adoption, CatalogError, describe, run, version_id};
 use super::commit::{Adopted, CommitError, OriginId};
 use super::installation::forget_origins;
 use super::statement::{self, quote_text};
-use super::{AdoptError, Store};
+use super::{AdoptError, AuditMark, Store};
 use history::{TableSets, adopt_history, cut, expired_of_kept, forget_dropped};
 pub use keep::{KeptHistory, KeptTables};
 use lantern_model::batch::Timestamp;
@@ -171,7 +171,7 @@ impl Store {
     }
 
     /// Puts the new tables in the place of the old ones, with the ledger, gaps and dead letters that belong to them, and
-    /// makes the version the active one. All of it takes effect, or nothing. `Ok(false)`: something has changed since the
+    /// makes the version the active one, and writes the entry in the audit. All of it takes effect, or nothing. `Ok(false)`: something has changed since the
     /// comparison, which has to be made again.
     ///
     /// # Errors
@@ -181,8 +181,9 @@ impl Store {
         adoption: Adoption,
         request: VerifyRequest,
         verified: Verification,
+        mark: Option<AuditMark>,
     ) -> Result<bool, AdoptError> {
-        self.call_catalog(move |connection| finish(connection, &adoption, &request, &verified))
+        self.call_catalog(move |connection| finish(connection, &adoption, &request, &verified, mark.as_ref()))
             .await
     }
 
@@ -377,6 +378,7 @@ fn finish(
     adoption: &Adoption,
     request: &VerifyRequest,
     verified: &Verification,
+    mark: Option<&AuditMark>,
 ) -> Result<bool, CatalogError> {
     let (id, scopes) = (request.id, request.scopes.as_slice());
     let plugin = adoption.manifest.name.as_str();
@@ -444,6 +446,9 @@ fn finish(
         "UPDATE _lantern_rebuild SET state = 'done', ended_at = ?2, outcome = ?3 WHERE id = ?1",
         params![id.0, Timestamp::now().0, outcome],
     )?;
+    if let Some(mark) = mark {
+        mark.write(&transaction)?;
+    }
     transaction.commit()?;
     Ok(true)
 }

@@ -207,7 +207,7 @@ export interface paths {
          * A question in SQL
          * @description One SELECT over the tables of plugins, where the setting `http.sql` is true; three seconds, 1,000 rows (100,000 as CSV). There is nothing else to be had: no other statement, no PRAGMA, no ATTACH, none of the host's own tables.
          *
-         *     Needs an operator's token.
+         *     Needs an operator's token, and stands in the audit as `sql.query`.
          */
         get: operations["sql"];
         put?: never;
@@ -247,7 +247,7 @@ export interface paths {
         };
         /**
          * All tokens
-         * @description Needs an operator's token.
+         * @description Needs an operator's token, and stands in the audit as `token.list`.
          */
         get: operations["listTokens"];
         put?: never;
@@ -401,7 +401,7 @@ export interface paths {
          * Rows of a table as a file
          * @description It is read in short pages while the client takes it, so it is no snapshot. An export that breaks off ends without the last chunk of HTTP, which clients notice. In CSV (RFC 4180) a text that begins with `=` `+` `-` `@`, tab or return gets an apostrophe in front, so that no spreadsheet runs it.
          *
-         *     Needs a viewer's token; on the loopback interface none.
+         *     Needs a viewer's token; on the loopback interface none. A read with a token stands in the audit as `table.export`.
          */
         get: operations["exportTable"];
         put?: never;
@@ -547,7 +547,9 @@ export interface paths {
         };
         /**
          * Who did what, and how it ended
-         * @description Needs a viewer's token; on the loopback interface none.
+         * @description One entry for each change, refusal and recorded read. A change that has not ended is `started`.
+         *
+         *     Needs a viewer's token; on the loopback interface none.
          */
         get: operations["listAudit"];
         put?: never;
@@ -609,7 +611,7 @@ export interface paths {
         };
         /**
          * Dead letters as a file
-         * @description Needs a viewer's token; on the loopback interface none.
+         * @description Needs a viewer's token; on the loopback interface none. A read with a token stands in the audit as `dead-letters.export`.
          */
         get: operations["exportDeadLetters"];
         put?: never;
@@ -783,7 +785,7 @@ export interface paths {
         };
         /**
          * The component of a version, as it was installed
-         * @description Needs an operator's token.
+         * @description Needs an operator's token, and stands in the audit as `component.download`.
          */
         get: operations["getComponent"];
         put?: never;
@@ -1152,8 +1154,10 @@ export interface components {
              * @description Its number.
              */
             id: number;
-            /** @description When (RFC 3339). */
+            /** @description When it ended, or began where it has not ended (RFC 3339). */
             at: string;
+            /** @description When it began (RFC 3339), for a change that has ended. */
+            began_at: string | null;
             /**
              * @description A token's name; the part of the host that acted, such as `(automatic rollback)`, `(plugin directory)`, `(rebuild)` or
              *     `(host)`; or `(nobody)`.
@@ -1167,8 +1171,13 @@ export interface components {
             digest: string | null;
             /** @description How it ended. */
             outcome: components["schemas"]["AuditOutcome"];
-            /** @description What changed, or why not, in words. */
+            /** @description What changed, or why not, in words. Of a change that has not ended, the request. */
             detail: string;
+            /**
+             * @description SHA-256 of this entry and all entries before it, in hexadecimal. `lantern check --audit-head` proves that it is still
+             *     part of the audit.
+             */
+            hash: string | null;
         };
         /** @description One page of a list, the newest first. */
         AuditEntryPage: {
@@ -1180,7 +1189,7 @@ export interface components {
          * @description How an action ended.
          * @enum {string}
          */
-        AuditOutcome: "done" | "refused" | "failed";
+        AuditOutcome: "started" | "done" | "refused" | "failed" | "interrupted";
         /** @description One of them. */
         Bucket: {
             /** @description RFC 3339. */

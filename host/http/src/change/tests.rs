@@ -45,7 +45,10 @@ impl Scene {
             .await
             .unwrap();
         let name = lantern_model::schema::TokenName::parse("acts").unwrap();
-        let token = access.create(name, Role::Operator, "test", None).await.unwrap();
+        let token = access
+            .create(name, Role::Operator, "test", None, None)
+            .await
+            .unwrap();
         let projections = Registry::default();
         let state = State {
             metrics: Metrics::new(projections.clone(), &path),
@@ -79,6 +82,19 @@ impl Scene {
             .change(
                 Change::put("/slow", "test.slow").within(Duration::from_millis(50)),
                 async move || wait.notified().await,
+                doc(),
+            )
+            .change(
+                Change::post("/looks/{plugin}", "test.look"),
+                async |extract::State(state): extract::State<State>| {
+                    let page = state.reader.audit(&AuditFilter::default(), 1, None).await?;
+                    let entry = page
+                        .items
+                        .first()
+                        .map(|entry| (entry.outcome.clone(), entry.plugin.clone()));
+                    assert_eq!(entry, Some(("started".to_owned(), Some("things".to_owned()))));
+                    Ok::<_, Problem>(())
+                },
                 doc(),
             )
             .change(
@@ -196,16 +212,27 @@ async fn a_change_is_carried_out_though_nobody_waits_for_it() {
     let gone = scene.request("PUT", "/slow").body(Body::empty()).unwrap();
     let answer = tokio::time::timeout(Duration::from_millis(10), scene.api.clone().oneshot(gone));
     assert!(answer.await.is_err(), "the client did not hang up");
-    assert_eq!(scene.audit().await, [] as [&str; 0]);
+    assert_eq!(
+        scene.audit().await,
+        ["test.slow started : PUT /slow", "test.slow started : PUT /slow"]
+    );
     scene.go_on.notify_waiters();
     tokio::time::timeout(Duration::from_secs(10), async {
-        while scene.audit().await.len() < 2 {
+        while scene.audit().await.iter().any(|entry| entry.contains("started")) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })
     .await
     .expect("the changes did not end");
     assert_eq!(scene.audit().await, ["test.slow done : ", "test.slow done : "]);
+}
+
+#[tokio::test]
+async fn an_entry_is_committed_before_the_handler_runs() {
+    let scene = Scene::new().await;
+    let request = scene.request("POST", "/looks/things");
+    assert_eq!(scene.send(request, Body::empty()).await, 200);
+    assert_eq!(scene.audit().await, ["test.look done things: "]);
 }
 
 #[tokio::test]

@@ -118,6 +118,7 @@ fn about(routes: Routes) -> Routes {
         )
         .read_as_operator(
             "/api/v1/sql",
+            "sql.query",
             sql::sql,
             doc("sql", "A question in SQL")
                 .says(
@@ -148,6 +149,7 @@ fn access(routes: Routes) -> Routes {
         )
         .read_as_operator(
             "/api/v1/tokens",
+            "token.list",
             tokens::list,
             doc("listTokens", "All tokens").answers_list::<Token>("The tokens, without their text."),
         )

@@ -72,6 +72,7 @@ fn reads(routes: Routes) -> Routes {
         )
         .read_as_operator(
             "/api/v1/plugins/{plugin}/component",
+            "component.download",
             plugins::component,
             doc("getComponent", "The component of a version, as it was installed")
                 .query(version("version"))

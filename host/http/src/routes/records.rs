@@ -60,6 +60,7 @@ fn ledgers(routes: Routes) -> Routes {
             "/api/v1/audit",
             audit::list,
             doc("listAudit", "Who did what, and how it ended")
+                .says("One entry for each change, refusal and recorded read. A change that has not ended is `started`.")
                 .query(text("plugin", "About this plugin."))
                 .query(text("actor", "By whoever has this token."))
                 .query(text("action", "With this action.").example("plugin.activate"))
@@ -98,8 +99,9 @@ fn dead_letters(routes: Routes) -> Routes {
                 .queries(filters())
                 .answers::<Reasons>("The groups, and whether all letters were looked at."),
         )
-        .read(
+        .read_recorded(
             "/api/v1/dead-letters/export",
+            "dead-letters.export",
             dead_letters::export,
             doc("exportDeadLetters", "Dead letters as a file")
                 .queries(filters())

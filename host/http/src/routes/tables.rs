@@ -118,8 +118,9 @@ fn streams(routes: Routes) -> Routes {
                     ],
                 ),
         )
-        .read(
+        .read_recorded(
             "/api/v1/tables/{table}/export",
+            "table.export",
             tables::export,
             doc("exportTable", "Rows of a table as a file")
                 .says(

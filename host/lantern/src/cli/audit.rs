@@ -1,4 +1,4 @@
-//! `lantern audit`: who changed what in a running host, and how it ended.
+//! `lantern audit`: who changed or read what in a running host, and how it ended.
 
 use std::process::ExitCode;
 
@@ -26,7 +26,7 @@ pub struct AuditArgs {
     /// So many entries, the newest first.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
-    /// Answer with JSON.
+    /// Print JSON. `hash` of the first entry, without filters, is the head of the chain for `lantern check --audit-head`.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -37,12 +37,14 @@ pub struct AuditArgs {
 struct Entry {
     id: i64,
     at: String,
+    began_at: Option<String>,
     actor: String,
     action: String,
     plugin: Option<String>,
     digest: Option<String>,
     outcome: String,
     detail: String,
+    hash: Option<String>,
 }
 
 pub fn run(args: &AuditArgs) -> Result<ExitCode, Failure> {
@@ -95,12 +97,14 @@ mod tests {
         let entry = Entry {
             id: 1,
             at: "2026-11-20T10:00:00.123456Z".into(),
+            began_at: None,
             actor: "(nobody)".into(),
             action: "token.create".into(),
             plugin: None,
             digest: None,
             outcome: "refused".into(),
             detail: "the request has no token".into(),
+            hash: None,
         };
         assert_eq!(
             render(&[entry]),

@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use super::{Failure, commands, print, print_json, table};
 use crate::config::{Flag, Sources, resolve};
-use lantern_store::check::{Problem, TableReport, plural};
+use lantern_store::AuditHash;
+use lantern_store::check::{AuditReport, Problem, TableReport, plural};
 
 /// What is typed after `lantern check`.
 #[derive(Debug, Args)]
@@ -30,6 +31,9 @@ pub struct CheckArgs {
     /// The NATS servers; by default those of the configuration, or the host's own broker.
     #[arg(long, value_name = "URL", requires = "deep")]
     nats: Option<OsString>,
+    /// A hash of the audit that was noted earlier: report a problem when it is no longer part of the audit.
+    #[arg(long, value_name = "HASH")]
+    audit_head: Option<AuditHash>,
     /// Answer with JSON.
     #[arg(long)]
     json: bool,
@@ -79,6 +83,8 @@ pub struct CheckReport {
     /// What only the messages could show.
     #[serde(skip)]
     pub unverified_values: Vec<String>,
+    /// The chain of the audit.
+    pub audit: AuditReport,
     /// What was compared with the messages; none without `--deep`.
     pub deep: Option<DeepCheck>,
 }
@@ -157,6 +163,13 @@ impl CheckReport {
             }));
             let _ = write!(text, "\n{}", table::align(&rows, &[false, false, true, true], ""));
         }
+        if let Some(head) = &self.audit.head {
+            let rows = plural(self.audit.rows, "row");
+            let _ = writeln!(text, "\naudit: {rows}, head {head}");
+        }
+        if let Some(row) = self.audit.noted_row {
+            let _ = writeln!(text, "audit: the noted hash is that of row {row}");
+        }
         text.push('\n');
         if let Some(deep) = self.deep {
             let _ = writeln!(
@@ -212,7 +225,7 @@ impl SourceCheck {
 
 /// Prints the verdict; the exit code is 1 when there are problems.
 pub fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
-    let mut report = commands::check(&args.data_dir)?;
+    let mut report = commands::check(&args.data_dir, args.audit_head)?;
     if args.deep {
         let config = resolve(&args.sources()).1?;
         commands::check_deep(&config, args.sample, &mut report)?;
@@ -272,6 +285,11 @@ mod tests {
             problems: Vec::new(),
             unverified: vec!["the values in the tables".into()],
             unverified_values: Vec::new(),
+            audit: AuditReport {
+                rows: 3,
+                head: Some("5e".repeat(32)),
+                noted_row: Some(2),
+            },
             deep: None,
         };
         let text = report.render();
@@ -300,6 +318,8 @@ mod tests {
         assert!(
             text.ends_with(
                 "\nplugin      table        rows  expired\nobs-events  obs_events  12000        3\n\n\
+                 audit: 3 rows, head 5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e\n\
+                 audit: the noted hash is that of row 2\n\n\
                  OK: no problems found\nNot verified:\n  - the values in the tables\n"
             ),
             "{text}"

@@ -13,6 +13,7 @@ use crate::config::Config;
 use lantern_authoring::project::{Project, ProjectError};
 use lantern_model::settings::PluginSettings;
 use lantern_plugin::{Compiler, Loader, Plugin, Speed, Target};
+use lantern_store::AuditHash;
 
 /// Runs the host until it is told to stop.
 pub async fn serve(config: Config) -> Result<ExitCode, Failure> {
@@ -20,10 +21,10 @@ pub async fn serve(config: Config) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Verifies a database.
-pub fn check(data_dir: &Path) -> Result<CheckReport, Failure> {
+/// Verifies a database, and looks for a hash of its audit that was noted earlier.
+pub fn check(data_dir: &Path, audit_head: Option<AuditHash>) -> Result<CheckReport, Failure> {
     let database = data_dir.join(lantern_store::DATABASE_FILE);
-    let report = lantern_store::check::check(&database).map_err(Failure::new)?;
+    let report = lantern_store::check::check_with(&database, audit_head).map_err(Failure::new)?;
     let unverified_values = report.unverified_values();
     let sources = report
         .sources
@@ -48,6 +49,7 @@ pub fn check(data_dir: &Path) -> Result<CheckReport, Failure> {
     Ok(CheckReport {
         database,
         unverified_values,
+        audit: report.audit,
         deep: None,
         sources,
         tables: report.tables,

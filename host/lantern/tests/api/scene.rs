@@ -26,7 +26,7 @@ impl Scene {
         let routes = route_table(&state);
         let token = async |name: &str, role| {
             let name = TokenName::parse(name).unwrap();
-            state.access.create(name, role, "test", None).await.unwrap()
+            state.access.create(name, role, "test", None, None).await.unwrap()
         };
         Self {
             viewer: token("looks", Role::Viewer).await,
@@ -60,11 +60,11 @@ impl Scene {
         names.iter().map(count).collect()
     }
 
-    /// The newest entries of the audit, as `actor action outcome detail`.
+    /// The newest entries of the audit, as `actor action outcome detail`, without those from before a change.
     pub fn audit(&self, count: usize) -> Vec<String> {
         let connection = self.database.writer();
         let sql = "SELECT actor || ' ' || action || ' ' || outcome || ' ' || detail FROM _lantern_audit \
-                   ORDER BY id DESC LIMIT ?1";
+                   WHERE outcome <> 'started' ORDER BY id DESC LIMIT ?1";
         let mut statement = connection.prepare(sql).unwrap();
         statement
             .query_map([count as i64], |row| row.get(0))

@@ -63,9 +63,14 @@ async fn a_file_that_appears_runs_and_one_that_changes_is_swapped() {
     scene.close().await;
     assert_eq!(
         scene.query("SELECT actor, action, plugin, outcome, detail FROM _lantern_audit ORDER BY id"),
-        ["1.0.0", "1.0.1", "1.3.0"].map(|version| format!(
-            "(plugin directory)|plugin.activate|evolving|done|version {version} is active"
-        ))
+        ["1.0.0", "1.0.1", "1.3.0"]
+            .map(|version| [
+                format!(
+                    "(plugin directory)|plugin.install|evolving|done|version {version}, file evolving.wasm"
+                ),
+                format!("(plugin directory)|plugin.activate|evolving|done|version {version} is active"),
+            ])
+            .concat()
     );
     scene.sound();
 }

@@ -20,7 +20,7 @@ use lantern_projection::{
     self, Gate, GateKeeper, Orders, Projection, Purpose, Rebuild, Version, consumer_names,
 };
 use lantern_store::{
-    AbandonedConsumer, AdoptError, CommitError, RebuildId, Scope, Verification, VerifyRequest,
+    AbandonedConsumer, AdoptError, AuditMark, CommitError, RebuildId, Scope, Verification, VerifyRequest,
 };
 
 /// Messages in one batch of a rebuild: a commit of the live tables waits for one such batch at the most, some 15 ms.
@@ -328,7 +328,7 @@ impl Work<'_> {
         }
         drop(fleet);
         if done {
-            self.announce(plugin, &name).await;
+            self.announce(plugin, &name);
         }
         result
     }
@@ -360,7 +360,7 @@ impl Work<'_> {
         }
         self.judge(&mut verified)?;
         match store
-            .finish_rebuild(adoption(self.version.plugin()), request, verified)
+            .finish_rebuild(adoption(self.version.plugin()), request, verified, self.mark())
             .await
         {
             Ok(true) => Ok(Step::Done),
@@ -435,17 +435,21 @@ impl Work<'_> {
         })
     }
 
-    async fn announce(&self, plugin: &Plugin, name: &str) {
+    fn announce(&self, plugin: &Plugin, name: &str) {
         self.inner.forgive(&format!("plugin {name}"));
         tracing::info!(plugin = name, rebuild = self.id.0, digest = %plugin.digest(), by = self.options.by, "rebuild finished");
+    }
+
+    /// The entry in the audit of the exchange of the tables.
+    fn mark(&self) -> Option<AuditMark> {
+        let plugin = self.version.plugin();
         let detail = format!(
             "rebuild {}, begun by {}, has taken over",
             self.id.0, self.options.by
         );
         let by = Actor::part("rebuild");
-        self.inner
-            .audit(&by, "rebuild.finish", name, Some(plugin.digest()), detail)
-            .await;
+        let name = plugin.manifest().name.as_str();
+        by.mark("rebuild.finish", name, Some(plugin.digest()), detail)
     }
 
     async fn delete_consumers(&self) {

@@ -2,7 +2,7 @@
 
 use super::connections::Row;
 use super::{Page, ReadError, Reader};
-use crate::Role;
+use crate::{AuditHash, Role};
 use lantern_model::batch::Timestamp;
 
 /// Most tokens that there may be. Each is a person or a program; all are held in memory.
@@ -43,8 +43,10 @@ pub struct AuditFilter {
 pub struct AuditRecord {
     /// Its number in this database.
     pub id: i64,
-    /// When it was.
+    /// When it ended, or began where it has not ended.
     pub at: Timestamp,
+    /// When it began, where it has ended and had an entry before.
+    pub began_at: Option<Timestamp>,
     /// Who did it.
     pub actor: String,
     /// What was done.
@@ -53,10 +55,12 @@ pub struct AuditRecord {
     pub plugin: Option<String>,
     /// The version that it was about.
     pub digest: Option<String>,
-    /// `done`, `refused` or `failed`.
+    /// See [`AuditOutcome`](crate::AuditOutcome).
     pub outcome: String,
     /// What changed, or why not.
     pub detail: String,
+    /// The hash of its row; none where the host did not write it.
+    pub hash: Option<AuditHash>,
 }
 
 impl Reader {
@@ -73,7 +77,8 @@ impl Reader {
         .await
     }
 
-    /// The audit, the newest entries first. `after` is the `next` of the page before.
+    /// The audit, the newest entries first: one for each action. The entry from before a change is not listed when the
+    /// change has ended. `after` is the `next` of the page before.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -83,9 +88,13 @@ impl Reader {
         limit: u32,
         after: Option<i64>,
     ) -> Result<Page<AuditRecord>, ReadError> {
-        const SQL: &str = "SELECT id, at, actor, action, plugin, digest, outcome, detail FROM _lantern_audit \
+        const SQL: &str = "SELECT id, at, actor, action, plugin, digest, outcome, detail, hash, \
+                 (SELECT s.at FROM _lantern_audit s WHERE s.id = a.ends) \
+             FROM _lantern_audit a \
              WHERE id < ?1 AND (?2 IS NULL OR actor = ?2) AND (?3 IS NULL OR action = ?3) \
-             AND (?4 IS NULL OR plugin = ?4) ORDER BY id DESC LIMIT ?5";
+             AND (?4 IS NULL OR plugin = ?4) \
+             AND (outcome <> 'started' OR NOT EXISTS (SELECT 1 FROM _lantern_audit e WHERE e.ends = a.id)) \
+             ORDER BY id DESC LIMIT ?5";
         let arguments = vec![
             after.unwrap_or(i64::MAX).into(),
             filter.actor.clone().into(),
@@ -127,6 +136,7 @@ fn token(row: &Row) -> Result<TokenRecord, ReadError> {
 }
 
 fn entry(row: &Row) -> Result<AuditRecord, rusqlite::Error> {
+    let hash: Option<Vec<u8>> = row.get(8)?;
     Ok(AuditRecord {
         id: row.get(0)?,
         at: Timestamp(row.get(1)?),
@@ -136,5 +146,7 @@ fn entry(row: &Row) -> Result<AuditRecord, rusqlite::Error> {
         digest: row.get(5)?,
         outcome: row.get(6)?,
         detail: row.get(7)?,
+        hash: hash.and_then(|hash| AuditHash::of(&hash)),
+        began_at: row.get::<Option<i64>>(9)?.map(Timestamp),
     })
 }

@@ -62,7 +62,7 @@ async fn past(dir: &std::path::Path, dice: &mut Dice) -> Past {
     let store = Store::open(Config::new(dir)).await.unwrap();
     let bad = store.adopt(adoption(notes("bad"))).await.unwrap();
     let good = store
-        .activate(adoption(notes("good")), Way::Forward)
+        .activate(adoption(notes("good")), Way::Forward, None)
         .await
         .unwrap();
     let attached = store.begin_epoch(first_epoch()).await.unwrap();
@@ -290,7 +290,7 @@ async fn a_range_that_has_changed_or_belongs_to_the_active_version_is_left_alone
         assert_eq!(store.rewrite(rewrite(first, through)).await.unwrap(), None);
     }
     store
-        .activate(adoption(notes("bad")), Way::Forward)
+        .activate(adoption(notes("bad")), Way::Forward, None)
         .await
         .unwrap();
     assert_eq!(store.rewrite(rewrite(span.first, span.last)).await.unwrap(), None);

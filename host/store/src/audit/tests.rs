@@ -1,0 +1,385 @@
+//! The audit against a real file: one line for each action, entries from before a change, and what `check` finds when
+//! somebody edits the file.
+
+use std::path::Path;
+
+use super::*;
+use crate::check::{CheckError, Report, check, check_with};
+use crate::reader::{AuditFilter, AuditRecord, Page, Reader};
+use crate::{Config, NewToken, Role};
+use lantern_model::schema::TokenName;
+
+fn entry(action: &str, outcome: AuditOutcome) -> AuditEntry {
+    AuditEntry {
+        actor: "ann".into(),
+        action: action.into(),
+        plugin: Some("things".into()),
+        digest: None,
+        outcome,
+        detail: format!("about {action}"),
+    }
+}
+
+async fn open(dir: &Path) -> (Store, Reader) {
+    let store = Store::open(Config::new(dir)).await.unwrap();
+    let reader = Reader::open(store.path()).await.unwrap();
+    (store, reader)
+}
+
+async fn close(store: Store, reader: Reader) {
+    reader.close().await;
+    store.close().await;
+}
+
+/// The list, as `action outcome detail`.
+async fn lines(reader: &Reader) -> Vec<String> {
+    let page = reader.audit(&AuditFilter::default(), 100, None).await.unwrap();
+    let line = |entry: &AuditRecord| format!("{} {} {}", entry.action, entry.outcome, entry.detail);
+    page.items.iter().map(line).collect()
+}
+
+fn sql(path: &Path, statements: &str) {
+    let connection = Connection::open(path).unwrap();
+    connection.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
+    connection.execute_batch(statements).unwrap();
+}
+
+fn problems(report: Result<Report, CheckError>) -> Vec<String> {
+    let problems = report.unwrap().problems.into_iter();
+    problems.map(|problem| problem.problem).collect()
+}
+
+fn head(path: &Path) -> AuditHash {
+    check(path).unwrap().audit.head.unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn the_audit_is_read_by_pages_and_filters() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, reader) = open(dir.path()).await;
+    for number in 0..5 {
+        let entry = AuditEntry {
+            actor: ["ann", "bob"][number % 2].into(),
+            action: ["plugin.pause", "token.create"][usize::from(number > 2)].into(),
+            plugin: (number < 3).then(|| "things".into()),
+            digest: None,
+            outcome: AuditOutcome::Done,
+            detail: format!("{number}\u{1b}[31m{}", "x".repeat(10_000)),
+        };
+        store.append_audit(entry).await.unwrap();
+    }
+    let all = AuditFilter::default();
+    let page = reader.audit(&all, 2, None).await.unwrap();
+    let ids = |page: &Page<AuditRecord>| page.items.iter().map(|entry| entry.id).collect::<Vec<_>>();
+    assert_eq!((ids(&page), page.next), (vec![5, 4], Some(4)));
+    let page = reader.audit(&all, 3, page.next).await.unwrap();
+    assert_eq!((ids(&page), page.next), (vec![3, 2, 1], None));
+    assert!(page.items[0].detail.len() <= TEXT_BYTES_MAX && !page.items[0].detail.contains('\u{1b}'));
+    for (filter, expected) in [
+        (("ann", "", ""), vec![5, 3, 1]),
+        (("", "plugin.pause", ""), vec![3, 2, 1]),
+        (("bob", "", "things"), vec![2]),
+        (("' OR 1=1 --", "", ""), vec![]),
+    ] {
+        let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let filter = AuditFilter {
+            actor: some(filter.0),
+            action: some(filter.1),
+            plugin: some(filter.2),
+        };
+        assert_eq!(
+            ids(&reader.audit(&filter, 100, None).await.unwrap()),
+            expected,
+            "{filter:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_change_is_one_line_from_its_start_to_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, reader) = open(dir.path()).await;
+    let begun = store
+        .begin_audit(entry("plugin.pause", AuditOutcome::Done))
+        .await
+        .unwrap();
+    assert_eq!(lines(&reader).await, ["plugin.pause started about plugin.pause"]);
+    for outcome in [AuditOutcome::Refused, AuditOutcome::Done] {
+        // Only the first end counts.
+        store
+            .end_audit(begun, entry("plugin.pause", outcome))
+            .await
+            .unwrap();
+    }
+    assert_eq!(lines(&reader).await, ["plugin.pause refused about plugin.pause"]);
+    let page = reader.audit(&AuditFilter::default(), 1, None).await.unwrap();
+    assert!(page.items[0].began_at.is_some_and(|at| at <= page.items[0].at));
+    assert_eq!(page.items[0].hash, Some(head(store.path())));
+
+    // The database was replaced during the change.
+    let elsewhere = AuditId { id: 900, ..begun };
+    store
+        .end_audit(elsewhere, entry("plugin.set", AuditOutcome::Done))
+        .await
+        .unwrap();
+    assert_eq!(lines(&reader).await[0], "plugin.set done about plugin.set");
+    assert_eq!(problems(check(store.path())), [] as [&str; 0]);
+}
+
+#[tokio::test]
+async fn a_change_that_was_interrupted_is_ended_by_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, reader) = open(dir.path()).await;
+    for action in ["plugin.remove", "plugin.pause"] {
+        store
+            .begin_audit(entry(action, AuditOutcome::Done))
+            .await
+            .unwrap();
+    }
+    close(store, reader).await;
+    for _ in 0..2 {
+        let (store, reader) = open(dir.path()).await;
+        assert_eq!(
+            lines(&reader).await,
+            ["plugin.pause", "plugin.remove"].map(|action| format!(
+                "{action} interrupted about {action}: the host stopped before the change ended; it may have taken effect"
+            ))
+        );
+        assert_eq!(problems(check(store.path())), [] as [&str; 0]);
+        close(store, reader).await;
+    }
+}
+
+#[tokio::test]
+async fn a_token_and_its_entry_are_kept_together_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, reader) = open(dir.path()).await;
+    let token = |name: &str, byte| NewToken {
+        name: TokenName::parse(name).unwrap(),
+        role: Role::Operator,
+        sha256: [byte; 32],
+        created_at: Timestamp(1),
+        created_by: "ann".into(),
+        expires_at: None,
+    };
+    let mark = || Some(AuditMark::from(entry("token.create", AuditOutcome::Done)));
+    assert!(store.create_token(token("ci", 1), mark()).await.unwrap());
+    // The name is taken: nothing changes, so there is nothing to record.
+    assert!(!store.create_token(token("ci", 2), mark()).await.unwrap());
+    assert_eq!(lines(&reader).await.len(), 1);
+    sql(
+        store.path(),
+        "CREATE TRIGGER full BEFORE INSERT ON _lantern_audit BEGIN SELECT RAISE(ABORT, 'disk full'); END",
+    );
+    let refused = store.create_token(token("other", 3), mark()).await;
+    assert!(
+        matches!(&refused, Err(CommitError::Unavailable(why)) if why.contains("disk full")),
+        "{refused:?}"
+    );
+    let name = TokenName::parse("ci").unwrap();
+    assert!(store.revoke_token(&name, mark()).await.is_err());
+    let began = store
+        .begin_audit(entry("plugin.pause", AuditOutcome::Started))
+        .await;
+    assert!(began.is_err());
+    let kept = reader.tokens().await.unwrap();
+    assert_eq!(kept.len(), 1);
+    assert_eq!(kept[0].name, "ci");
+}
+
+/// Six rows: of two changes, a refusal and a read.
+async fn filled(dir: &Path) -> std::path::PathBuf {
+    let (store, reader) = open(dir).await;
+    for action in ["plugin.pause", "plugin.resume"] {
+        let begun = store
+            .begin_audit(entry(action, AuditOutcome::Done))
+            .await
+            .unwrap();
+        store
+            .end_audit(begun, entry(action, AuditOutcome::Done))
+            .await
+            .unwrap();
+    }
+    for (action, outcome) in [
+        ("token.create", AuditOutcome::Refused),
+        ("sql.query", AuditOutcome::Done),
+    ] {
+        store.append_audit(entry(action, outcome)).await.unwrap();
+    }
+    let path = store.path().to_owned();
+    close(store, reader).await;
+    path
+}
+
+#[tokio::test]
+async fn check_names_the_first_row_that_was_altered_removed_or_inserted() {
+    let columns = "at, actor, action, outcome, detail";
+    let insert = format!("INSERT INTO _lantern_audit (id, {columns}, hash) SELECT 7, {columns}");
+    for (tampering, expected) in [
+        (
+            "UPDATE _lantern_audit SET detail = 'nothing' WHERE id = 3",
+            "entry 3 does not match its hash",
+        ),
+        (
+            "UPDATE _lantern_audit SET actor = 'bob'",
+            "entry 1 does not match its hash",
+        ),
+        (
+            "UPDATE _lantern_audit SET plugin = NULL WHERE id = 6",
+            "entry 6 does not match its hash",
+        ),
+        (
+            "UPDATE _lantern_audit SET ends = NULL WHERE id = 2",
+            "entry 2 does not match its hash",
+        ),
+        (
+            "UPDATE _lantern_audit SET hash = zeroblob(32) WHERE id = 4",
+            "entry 4 does not match its hash",
+        ),
+        (
+            "UPDATE _lantern_audit SET hash = x'00' WHERE id = 4",
+            "entry 4 has no hash",
+        ),
+        ("DELETE FROM _lantern_audit WHERE id = 5", "entry 5 is missing"),
+        ("DELETE FROM _lantern_audit WHERE id = 1", "entry 1 is missing"),
+        (
+            "DELETE FROM _lantern_audit WHERE id < 4",
+            "entries 1 to 3 are missing",
+        ),
+        (
+            "UPDATE _lantern_audit SET id = 50 WHERE id = 5; UPDATE _lantern_audit SET id = 5 WHERE id = 6;
+             UPDATE _lantern_audit SET id = 6 WHERE id = 50",
+            "entry 5 does not match its hash",
+        ),
+        (
+            &format!("{insert}, NULL FROM _lantern_audit WHERE id = 6"),
+            "entry 7 has no hash",
+        ),
+        (
+            &format!("{insert}, hash FROM _lantern_audit WHERE id = 6"),
+            "entry 7 does not match its hash",
+        ),
+        ("UPDATE _lantern_audit SET hash = NULL", "no entry has a hash"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = filled(dir.path()).await;
+        assert_eq!(problems(check(&path)), [] as [&str; 0]);
+        sql(&path, tampering);
+        let found = problems(check(&path));
+        assert!(
+            found
+                .iter()
+                .any(|problem| problem.starts_with(&format!("audit: {expected}"))),
+            "{tampering}: {found:?}"
+        );
+        if expected.starts_with("no entry") {
+            continue;
+        }
+        // It is still found when the host has gone on.
+        let (store, reader) = open(dir.path()).await;
+        store
+            .append_audit(entry("plugin.set", AuditOutcome::Done))
+            .await
+            .unwrap();
+        close(store, reader).await;
+        let found = problems(check(&path));
+        assert!(
+            found
+                .iter()
+                .any(|problem| problem.starts_with(&format!("audit: {expected}"))),
+            "{tampering}, later: {found:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_hash_that_was_noted_shows_that_the_end_was_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = filled(dir.path()).await;
+    let noted = head(&path);
+    let report = check_with(&path, Some(noted)).unwrap();
+    assert_eq!((report.audit.rows, report.audit.noted_row), (6, Some(6)));
+    let (store, reader) = open(dir.path()).await;
+    store
+        .append_audit(entry("plugin.set", AuditOutcome::Done))
+        .await
+        .unwrap();
+    close(store, reader).await;
+    // It stays part of the chain.
+    let report = check_with(&path, Some(noted)).unwrap();
+    assert_eq!((report.audit.rows, report.audit.noted_row), (7, Some(6)));
+    assert_eq!(report.problems, []);
+
+    for removed in ["id > 5", "id > 0"] {
+        sql(&path, &format!("DELETE FROM _lantern_audit WHERE {removed}"));
+        assert_eq!(problems(check(&path)), [] as [&str; 0], "without a noted hash");
+        let found = problems(check_with(&path, Some(noted)));
+        assert!(
+            found.len() == 1 && found[0].contains(&format!("no entry has the hash {noted}")),
+            "{found:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_entries_of_an_earlier_version_become_part_of_the_chain() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = filled(dir.path()).await;
+    // As version 0002 of the schema made the table.
+    sql(
+        &path,
+        "DROP TABLE _lantern_audit;
+         CREATE TABLE _lantern_audit (id INTEGER PRIMARY KEY, at INTEGER NOT NULL, actor TEXT NOT NULL,
+             action TEXT NOT NULL, plugin TEXT, digest TEXT, outcome TEXT NOT NULL, detail TEXT NOT NULL) STRICT;
+         CREATE INDEX _lantern_audit_plugin ON _lantern_audit (plugin, id);
+         DELETE FROM _sqlx_migrations WHERE version = 9;
+         INSERT INTO _lantern_audit (at, actor, action, plugin, outcome, detail)
+             WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 2500)
+             SELECT x, 'ann', 'plugin.pause', 'things', 'done', 'number ' || x FROM n;",
+    );
+    assert!(matches!(check(&path), Err(CheckError::Older { .. })));
+    let (store, reader) = open(dir.path()).await;
+    assert_eq!(problems(check(&path)), [] as [&str; 0]);
+    let old = head(&path);
+    store
+        .append_audit(entry("plugin.set", AuditOutcome::Done))
+        .await
+        .unwrap();
+    let report = check_with(&path, Some(old)).unwrap();
+    assert_eq!((report.audit.rows, report.audit.noted_row), (2_501, Some(2_500)));
+    assert_eq!(report.problems, []);
+    assert_eq!(
+        lines(&reader).await[..2],
+        [
+            "plugin.set done about plugin.set",
+            "plugin.pause done number 2500"
+        ]
+    );
+    close(store, reader).await;
+    sql(
+        &path,
+        "UPDATE _lantern_audit SET detail = 'number 7.' WHERE id = 7",
+    );
+    let found = problems(check(&path));
+    assert!(
+        found[0].starts_with("audit: entry 7 does not match its hash"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_hash_is_64_hexadecimal_digits() {
+    let text = "0123456789abcdef".repeat(4);
+    let hash: AuditHash = text.to_uppercase().parse().unwrap();
+    assert_eq!(hash.to_string(), text);
+    for wrong in [
+        "",
+        "abc",
+        &text[1..],
+        &format!("{text}0"),
+        &"ß".repeat(32),
+        &format!("+{}", &text[1..]),
+    ] {
+        assert!(wrong.parse::<AuditHash>().is_err(), "{wrong}");
+    }
+}
