@@ -13,6 +13,7 @@ mod client;
 mod config;
 mod consumer;
 mod core_nats;
+mod delete;
 mod embedded;
 mod ephemeral_read;
 mod headers;

@@ -42,10 +42,10 @@ const EXPORT_WAIT: Duration = Duration::from_secs(30);
 const REASON_BYTES_MAX: usize = 1_000;
 
 /// What may have become of a letter.
-pub const STATES: [&str; 3] = ["open", "resolved", "discarded"];
+pub const STATES: [&str; 4] = ["open", "resolved", "discarded", "forgotten"];
 
 /// Why a message may have become one.
-pub const CLASSES: [RejectionClass; 8] = [
+pub const CLASSES: [RejectionClass; 9] = [
     RejectionClass::Malformed,
     RejectionClass::Unsupported,
     RejectionClass::Invalid,
@@ -54,6 +54,7 @@ pub const CLASSES: [RejectionClass; 8] = [
     RejectionClass::Memory,
     RejectionClass::Output,
     RejectionClass::Constraint,
+    RejectionClass::Forgotten,
 ];
 
 const FILTERS: [&str; 7] = ["plugin", "source", "class", "state", "reason", "since", "until"];
@@ -94,7 +95,7 @@ pub struct DeadLetter {
     digest: String,
     /// How often it was tried.
     attempts: i64,
-    /// `open`, `resolved` or `discarded`.
+    /// `open`, `resolved`, `discarded` or `forgotten` (erased; nothing of the message is left).
     #[schema(schema_with = state_words)]
     state: String,
     /// When it was first rejected (RFC 3339).

@@ -10,6 +10,7 @@ mod change;
 mod csv;
 mod cursor;
 mod dead_letters;
+mod forget;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gate;

@@ -14,6 +14,7 @@ mod config;
 mod dead_letters;
 mod doctor;
 mod failure;
+mod forget;
 mod gaps;
 pub mod inspect;
 mod output;
@@ -83,6 +84,8 @@ enum Command {
     Trace(trace::TraceArgs),
     /// Make the work of a bad version again, from just its messages, with the version that runs.
     Reproject(trace::ReprojectArgs),
+    /// Erase a person's data: rows that hold a value, their messages, and dead letters that mention it.
+    Forget(forget::ForgetArgs),
     /// Verify a database: integrity, ledger, checkpoints, indexes, row counts; with --deep also the values of the rows.
     /// Exits with 1 when there is a problem.
     Check(check::CheckArgs),
@@ -155,6 +158,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Rebuild(args) => rebuild::run(&args),
         Command::Trace(args) => trace::trace(&args).map(|()| ExitCode::SUCCESS),
         Command::Reproject(args) => trace::reproject(&args).map(|()| ExitCode::SUCCESS),
+        Command::Forget(args) => forget::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Status(args) => status::run(&args),
         Command::Token(command) => token::run(&command),
         Command::Audit(args) => audit::run(&args),

@@ -35,6 +35,8 @@ mod cluster;
 mod examples;
 #[path = "host/faults.rs"]
 mod faults;
+#[path = "host/forget.rs"]
+mod forget;
 #[path = "host/history.rs"]
 mod history;
 #[path = "host/impostor.rs"]

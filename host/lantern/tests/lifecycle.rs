@@ -25,6 +25,8 @@ mod consumers;
 mod deep;
 #[path = "lifecycle/directory.rs"]
 mod directory;
+#[path = "lifecycle/forget.rs"]
+mod forget;
 #[path = "lifecycle/rebuild.rs"]
 mod rebuild;
 #[path = "lifecycle/rebuild_loss.rs"]

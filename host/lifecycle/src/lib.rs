@@ -11,6 +11,7 @@ mod consumers;
 mod deep;
 mod directory;
 mod fleet;
+mod forget;
 mod heal;
 mod probation;
 mod rebuild;
@@ -49,6 +50,7 @@ pub use canary::{
 };
 pub use consumers::{ConsumerLeft, ConsumerTakenOver, Removal, TakeOverOutcome};
 pub use deep::{DeepError, DeepParts, DeepReport, check_deep};
+pub use forget::{ForgetReport, ForgetRequest, ForgottenStream, ForgottenTable};
 pub use rebuild::{Progress, RebuildRequest, RebuildView};
 pub use reproject::Reprojected;
 pub use start::StartError;

@@ -106,6 +106,13 @@ impl Rebuilds {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A rebuild that runs, with its plugin.
+    pub(super) fn any(&self) -> Option<(RebuildId, String)> {
+        let running = self.lock();
+        let first = running.iter().next();
+        first.map(|(id, running)| (*id, running.plugin.clone()))
+    }
+
     /// The rebuild of a plugin that runs.
     pub(super) fn of(&self, plugin: &str) -> Option<RebuildId> {
         let running = self.lock();

@@ -13,7 +13,11 @@ pub(super) struct Turn {
 impl Inner {
     /// Takes the turn, or says that it is taken.
     pub(super) fn turn(self: &Arc<Self>, kind: &str, plugin: &str) -> Result<Turn, LifecycleError> {
-        let what = format!("a {kind} of plugin {plugin}");
+        self.exclusive(format!("a {kind} of plugin {plugin}"))
+    }
+
+    /// The same for work that concerns no single plugin.
+    pub(super) fn exclusive(self: &Arc<Self>, what: String) -> Result<Turn, LifecycleError> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         if !busy.insert(what.clone()) {
             return Err(LifecycleError::Conflict(format!("{what} is running already")));
@@ -23,6 +27,14 @@ impl Inner {
             inner: Arc::clone(self),
             what,
         })
+    }
+
+    /// Whether the work of this name is running.
+    pub(super) fn is_busy_with(&self, what: &str) -> bool {
+        self.busy
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(what)
     }
 }
 

@@ -139,6 +139,8 @@ pub enum RejectionClass {
     Output,
     /// The database refused its rows.
     Constraint,
+    /// An operator had it erased.
+    Forgotten,
 }
 
 impl RejectionClass {
@@ -153,6 +155,7 @@ impl RejectionClass {
             Self::Memory => "memory",
             Self::Output => "output",
             Self::Constraint => "constraint",
+            Self::Forgotten => "forgotten",
         }
     }
 }
@@ -216,6 +219,21 @@ pub enum Outcome {
     /// To the dead letters.
     Reject(Rejection),
 }
+
+impl Outcome {
+    /// The outcome of a message that an operator had erased.
+    pub fn forgotten() -> Self {
+        Self::Reject(Rejection::new(RejectionClass::Forgotten, FORGOTTEN_REASON))
+    }
+
+    /// Whether an operator had the message erased.
+    pub fn is_forgotten(&self) -> bool {
+        matches!(self, Self::Reject(rejection) if rejection.class == RejectionClass::Forgotten)
+    }
+}
+
+/// The reason that stands in the dead letter of an erased message.
+pub const FORGOTTEN_REASON: &str = "erased with `lantern forget`";
 
 #[cfg(test)]
 mod tests {

@@ -361,7 +361,8 @@ impl Projection {
     fn note_committed(&self, version: &Version, committed: &Committed, through: u64) {
         let (plugin, source) = (self.plugin_name(), self.source_name());
         let counts = committed.counts;
-        version.count(counts.messages, counts.dead);
+        let dead = counts.dead.saturating_sub(committed.forgotten);
+        version.count(counts.messages, dead);
         for (sequence, reason) in &committed.refused {
             tracing::warn!(
                 plugin,
@@ -381,7 +382,7 @@ impl Projection {
             status.inserted += counts.inserted;
             status.updated += counts.updated;
             status.present += counts.present();
-            status.dead_letters += counts.dead;
+            status.dead_letters += dead;
             status.missing += counts.missing;
             status.stalled_since_ms = None;
             status.clear_error();

@@ -22,8 +22,9 @@ pub(super) fn advance(before: &[Anchor], through: &Mark, entries: &[Entry]) -> V
     };
     let mut candidates = vec![newest];
     candidates.extend_from_slice(before);
+    // Not even a hash of a message that was erased is kept.
     if before.is_empty()
-        && let Some(first) = entries.first()
+        && let Some(first) = entries.iter().find(|entry| !entry.outcome.is_forgotten())
     {
         candidates.push(anchor_of(first));
     }

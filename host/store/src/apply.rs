@@ -10,7 +10,8 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, params, ty
 use super::anchors;
 use super::commit::{Adopted, Anchor, Commit, Counts, Entry, Mark, OriginId, RowEffects, VersionId};
 use super::connection::is_refusal;
-use lantern_model::batch::{Outcome, Rejection, RejectionClass, Row, Timestamp, Value};
+use super::forget;
+use lantern_model::batch::{Delivery, Outcome, Rejection, RejectionClass, Row, Timestamp, Value};
 use lantern_model::schema::OnConflict;
 
 /// Messages whose rows the database refused, with its reason.
@@ -22,6 +23,8 @@ pub(super) struct Applied {
     /// Of each of the manifest's writes.
     pub(super) effects: Vec<RowEffects>,
     pub(super) refused: Refused,
+    /// Of the messages counted as dead, those that an operator had erased.
+    pub(super) forgotten: u64,
 }
 
 /// Why it did nothing.
@@ -61,8 +64,17 @@ pub(super) fn apply(
         Some((found, before)) if found.sequence == commit.after => before,
         found => return Err(ApplyError::Stale(found.map(|(found, _)| found.sequence))),
     };
+    let gone = forget::screen_commit(connection, commit, now)?;
     let (effects, refused) = write_rows(connection, commit, isolation)?;
     let mut counts = count(&commit.entries).with_effects(total(&effects));
+    counts.messages += gone.len() as u64;
+    counts.dead += gone.len() as u64;
+    let entries = commit.entries.iter();
+    let forgotten = gone.len() + entries.filter(|entry| entry.outcome.is_forgotten()).count();
+    for (sequence, published_ns) in gone {
+        let version = commit.plugin.version;
+        forget::insert_letter(connection, commit.origin, version, sequence, published_ns, now)?;
+    }
     for entry in &commit.entries {
         if let Outcome::Reject(rejection) = &entry.outcome {
             write_dead_letter(
@@ -86,6 +98,7 @@ pub(super) fn apply(
         counts,
         effects,
         refused,
+        forgotten: forgotten as u64,
     })
 }
 
@@ -324,6 +337,14 @@ pub(super) fn write_dead_letter(
     rejection: &Rejection,
     now: Timestamp,
 ) -> Result<(), rusqlite::Error> {
+    if rejection.class == RejectionClass::Forgotten {
+        let Delivery {
+            sequence,
+            published_ns,
+            ..
+        } = entry.delivery;
+        return forget::insert_letter(connection, origin, version, sequence, published_ns, now);
+    }
     let headers = serde_json::to_string(&entry.delivery.headers)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
     connection
@@ -472,7 +493,7 @@ fn write_ledger(
 }
 
 /// The checkpoint of an origin with its anchors.
-fn read_checkpoint(
+pub(super) fn read_checkpoint(
     connection: &Connection,
     origin: OriginId,
 ) -> Result<Option<(Mark, Vec<Anchor>)>, rusqlite::Error> {

@@ -432,6 +432,14 @@ pub(super) fn recognise(
     stream: &str,
     created_ns: i64,
 ) -> Result<(), rusqlite::Error> {
+    // A promoted mirror has the same messages under another name.
+    connection.execute(
+        "INSERT INTO _lantern_forgotten_message (stream, sequence, published_ns, forgotten_at)
+         SELECT ?2, f.sequence, f.published_ns, f.forgotten_at FROM _lantern_origin o
+         JOIN _lantern_forgotten_message f ON f.stream = o.stream WHERE o.id = ?1 AND o.stream <> ?2
+         ON CONFLICT DO NOTHING",
+        params![origin.0, stream],
+    )?;
     connection
         .execute(
             "UPDATE _lantern_origin

@@ -182,6 +182,7 @@ pub fn check_with(path: &Path, audit_head: Option<AuditHash>) -> Result<Report, 
     schema::check_host(&connection, &mut report)?;
     schema::check_indexes(&connection, &mut report)?;
     audit::check(&connection, audit_head, &mut report)?;
+    note_erased(&connection, &mut report)?;
     note_unverified(&mut report);
     Ok(report)
 }
@@ -238,6 +239,21 @@ impl Report {
         }
         notes
     }
+}
+
+/// Reports messages that were erased: the ledger counts them as dead.
+fn note_erased(connection: &Connection, report: &mut Report) -> Result<(), rusqlite::Error> {
+    let erased = count(
+        connection,
+        "SELECT count(*) FROM _lantern_dead_letter WHERE state = 'forgotten'",
+    )?;
+    if erased > 0 {
+        report.unverified.push(format!(
+            "{}: `lantern forget` removed their rows and their content",
+            plural(erased, "erased message")
+        ));
+    }
+    Ok(())
 }
 
 /// Says what the numbers cannot show.

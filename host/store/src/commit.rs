@@ -200,6 +200,8 @@ pub struct Committed {
     pub effects: Vec<RowEffects>,
     /// Messages whose rows the database refused, with its reason; they are dead letters now.
     pub refused: Vec<(u64, String)>,
+    /// Of the messages counted as dead, those that an operator had erased: they are no open dead letters.
+    pub forgotten: u64,
     /// The entries, given back so that their memory is released away from the writer, which is the
     /// bottleneck (ADR 1).
     pub spent: Vec<Entry>,

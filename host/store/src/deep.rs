@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::apply::{from_sql, to_sql};
 use super::check::{self, CheckError};
 use super::commit::{Counts, Mark, OriginId};
+use super::forget::ForgottenValues;
 use super::provenance::counts;
 use super::scratch::{Scratch, ScratchError};
 use super::statement::quote_text;
@@ -37,6 +38,8 @@ pub struct DeepPlugin {
     pub sources: Vec<DeepSource>,
     /// Whether any dead letter was resolved later, out of the order of its stream.
     pub resolved: bool,
+    /// Whether any message or value was erased.
+    pub erased: bool,
 }
 
 /// A table of a plugin.
@@ -108,17 +111,22 @@ fn plugin(connection: &Connection, name: String) -> Result<DeepPlugin, CheckErro
             |row| row.get(0),
         )
         .optional()?;
-    let resolved = connection.query_row(
-        "SELECT EXISTS (SELECT 1 FROM _lantern_dead_letter d JOIN _lantern_origin o ON o.id = d.origin
-             WHERE o.plugin = ?1 AND d.state = 'resolved')",
-        [&name],
-        |row| row.get(0),
-    )?;
+    let any = |state: &str| {
+        connection.query_row(
+            "SELECT EXISTS (SELECT 1 FROM _lantern_dead_letter d JOIN _lantern_origin o ON o.id = d.origin
+                 WHERE o.plugin = ?1 AND d.state = ?2)",
+            [name.as_str(), state],
+            |row| row.get(0),
+        )
+    };
+    let resolved = any("resolved")?;
+    let erased = any("forgotten")? || !ForgottenValues::load(connection, &name, i64::MIN)?.is_empty();
     Ok(DeepPlugin {
         settings: settings.unwrap_or_else(|| "{}".to_owned()),
         tables: tables(connection, &name)?,
         sources: sources(connection, &name)?,
         resolved,
+        erased,
         name,
     })
 }
@@ -197,12 +205,16 @@ pub enum LetterState {
     Dead,
     /// The version with this digest projected it later.
     ResolvedBy(String),
+    /// It was erased: it has no rows, and the stream may hold it no longer.
+    Erased,
 }
 
 /// The rows that a message gives.
 pub struct Expected<'a> {
     /// The message's sequence.
     pub sequence: u64,
+    /// When the broker stored the message.
+    pub published_ns: i64,
     /// What the version that made the rows declares.
     pub manifest: &'a Manifest,
     /// The rows.
@@ -218,6 +230,8 @@ pub struct Compared {
     pub present: u64,
     /// Rows that are not there because of their age.
     pub expired: u64,
+    /// Rows whose value was erased before.
+    pub erased: u64,
     /// Stored rows of messages that are not in the stream any more.
     pub without_message: u64,
     /// How many differences there are.
@@ -240,6 +254,8 @@ pub struct Comparer {
     connection: Connection,
     path: PathBuf,
     tables: Vec<DeepTable>,
+    /// Values that were erased.
+    values: ForgottenValues,
 }
 
 type Place = (u64, u64);
@@ -250,8 +266,10 @@ impl Comparer {
     /// # Errors
     /// When it cannot be read.
     pub fn open(path: &Path, plugin: &DeepPlugin) -> Result<Self, CheckError> {
+        let connection = check::open(path)?;
         Ok(Self {
-            connection: check::open(path)?,
+            values: ForgottenValues::load(&connection, &plugin.name, i64::MIN)?,
+            connection,
             path: path.to_owned(),
             tables: plugin.tables.clone(),
         })
@@ -268,13 +286,14 @@ impl Comparer {
         last: u64,
     ) -> Result<BTreeMap<u64, LetterState>, CheckError> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT d.sequence, CASE d.state WHEN 'resolved' THEN p.digest END
+            "SELECT d.sequence, CASE d.state WHEN 'resolved' THEN p.digest END, d.state = 'forgotten'
              FROM _lantern_dead_letter d LEFT JOIN _lantern_plugin p ON p.id = d.resolved_by
              WHERE d.origin = ?1 AND d.sequence BETWEEN ?2 AND ?3",
         )?;
         let found = statement.query_map(params![origin.0, to_sql(first), to_sql(last)], |row| {
             let state = match row.get(1)? {
                 Some(digest) => LetterState::ResolvedBy(digest),
+                None if row.get(2)? => LetterState::Erased,
                 None => LetterState::Dead,
             };
             Ok((row.get(0).map(from_sql)?, state))
@@ -310,6 +329,7 @@ impl Comparer {
                     let place = (message.sequence, number);
                     match stored.remove(&place) {
                         Some(there) => table.compare(place, &there, &wanted, found),
+                        None if self.is_erased(table, message, row) => found.erased += 1,
                         None => self.absent(table, message.manifest, row, place, &wanted, found)?,
                     }
                 }
@@ -328,6 +348,16 @@ impl Comparer {
             }
         }
         Ok(())
+    }
+
+    /// Whether a value of the row was erased.
+    fn is_erased(&self, table: &DeepTable, message: &Expected<'_>, row: &Row) -> bool {
+        let write = &message.manifest.writes[row.write as usize];
+        let columns = &message.manifest.table_of(write).columns;
+        write.columns.iter().zip(&row.values).any(|(&column, value)| {
+            let place = (table.name.as_str(), columns[column].name.as_str());
+            self.values.holds(place, value, message.published_ns)
+        })
     }
 
     fn stored(

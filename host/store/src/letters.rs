@@ -7,6 +7,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use super::Store;
 use super::apply::{from_sql, to_sql, write_alone};
 use super::commit::{Adopted, CommitError, Entry, OriginId, RowEffects};
+use super::forget::{self, Screen};
 use lantern_model::batch::{Delivery, Outcome, Timestamp};
 
 /// Which dead letters are meant; what is not said is not asked.
@@ -244,6 +245,12 @@ fn heal(
         if !open {
             continue;
         }
+        let sequence = entry.delivery.sequence;
+        screen_one(&transaction, plugin, origin, &mut entry, now)?;
+        if entry.outcome.is_forgotten() {
+            forget::wipe_letter(&transaction, origin, sequence, now)?;
+            continue;
+        }
         healed.tried += 1;
         let effects = write_alone(&transaction, plugin, origin, &mut entry)?;
         match &entry.outcome {
@@ -280,6 +287,22 @@ fn heal(
     }
     transaction.commit()?;
     Ok(healed)
+}
+
+/// Applies what operators had erased to one message that is projected again.
+pub(super) fn screen_one(
+    connection: &Connection,
+    plugin: &Adopted,
+    origin: OriginId,
+    entry: &mut Entry,
+    now: Timestamp,
+) -> Result<(), rusqlite::Error> {
+    let sequence = entry.delivery.sequence;
+    let stretch = (sequence.saturating_sub(1), sequence);
+    let entries = std::slice::from_mut(entry);
+    let name = plugin.manifest.name.as_str();
+    let screen = Screen::load(connection, name, origin, stretch, entries)?;
+    screen.apply(connection, &plugin.manifest, origin, entries, now)
 }
 
 /// Moves one message of a range of the ledger from the dead to the projected, or to the skipped where it gave no rows.

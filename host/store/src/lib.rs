@@ -16,6 +16,7 @@ pub mod comparison;
 mod connection;
 mod consumers;
 pub mod deep;
+pub mod forget;
 mod indexes;
 mod installation;
 mod letters;

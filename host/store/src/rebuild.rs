@@ -18,6 +18,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use super::apply::{from_sql, to_sql};
 use super::catalog::{Adoption, CatalogError, describe, run, version_id};
 use super::commit::{Adopted, CommitError, OriginId};
+use super::forget;
 use super::installation::forget_origins;
 use super::statement::{self, quote_text};
 use super::{AdoptError, AuditMark, Store};
@@ -491,7 +492,15 @@ fn end(
     transaction.commit()
 }
 
+/// As [`sweep_some`]. Where content was ever erased, what goes is overwritten as well: kept tables can hold it.
 fn sweep(connection: &mut Connection) -> Result<bool, rusqlite::Error> {
+    match forget::is_used(connection)? {
+        true => forget::overwriting(connection, sweep_some),
+        false => sweep_some(connection),
+    }
+}
+
+fn sweep_some(connection: &mut Connection) -> Result<bool, rusqlite::Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let left: Option<String> = transaction
         .query_row(

@@ -12,7 +12,8 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 
 use super::apply::{count, to_sql, total, write_alone, write_dead_letter, write_isolated};
 use super::commit::{Adopted, CommitError, Counts, Entry, OriginId, VersionId};
-use super::letters::{OpenLetter, Retried, letters_where};
+use super::forget::{self, Screen};
+use super::letters::{OpenLetter, Retried, letters_where, screen_one};
 use super::provenance::tables_of;
 use super::statement::quote_text;
 use super::{ProvenanceError, Store};
@@ -146,6 +147,10 @@ fn settle(
         origin: rewrite.origin,
         tables: tables_of(&transaction, &name)?,
     };
+    let stretch = (rewrite.first.saturating_sub(1), rewrite.through);
+    let screen = Screen::load(&transaction, &name, rewrite.origin, stretch, &rewrite.entries)?;
+    let manifest = &rewrite.plugin.manifest;
+    screen.apply(&transaction, manifest, rewrite.origin, &mut rewrite.entries, now)?;
     let mut done = Rewritten::default();
     // All that goes before anything comes: what comes may have a key that something else had.
     let mut known = Vec::with_capacity(survey.pieces.len());
@@ -258,9 +263,13 @@ fn write_letter(
         .query_row([origin.0, sequence], |row| row.get(0))
         .optional()?;
     match (&entry.outcome, state.as_deref()) {
+        (_, Some("forgotten")) => {}
+        (outcome, Some(_)) if outcome.is_forgotten() => {
+            forget::wipe_letter(transaction, origin, entry.delivery.sequence, now)?;
+        }
         (Outcome::Reject(rejection), None) => {
             write_dead_letter(transaction, origin, plugin.version, entry, rejection, now)?;
-            done.rejected += 1;
+            done.rejected += u64::from(!entry.outcome.is_forgotten());
         }
         // One that was given up stays given up.
         (Outcome::Reject(_), Some("discarded")) => {}
@@ -433,6 +442,7 @@ fn settle_letters(
             entries: 0..1,
             left: Known::default(),
         };
+        screen_one(&transaction, plugin, origin, &mut entry, now)?;
         let removed = remove(&look, &alone)?;
         let effects = write_alone(&transaction, plugin, origin, &mut entry)?;
         write_letter(&transaction, plugin, origin, &entry, now, &mut done)?;

@@ -174,6 +174,7 @@ impl Writer {
                 Ok(applied) => {
                     pending.applied.counts = applied.counts;
                     pending.applied.effects = applied.effects;
+                    pending.applied.forgotten = applied.forgotten;
                 }
                 Err(ApplyError::Sqlite(error)) => return Err(self.lost(&error)),
                 Err(ApplyError::Stale(_) | ApplyError::Refused) => {
@@ -370,6 +371,7 @@ impl Group {
                 counts: applied.counts,
                 effects: applied.effects,
                 refused: applied.refused,
+                forgotten: applied.forgotten,
                 spent: commit.entries,
                 took,
             };

@@ -686,6 +686,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/forget": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Erase a person's data
+         * @description Removes the rows that hold a value with all rows of their messages, the content of dead letters that mention it, and the messages from their streams where the broker allows it. Rebuilds, retries and reprojections do not restore them. The audit records the column and the counts, not the value.
+         *
+         *     Needs an operator's token, and stands in the audit as `data.forget`.
+         */
+        post: operations["forget"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/plugins": {
         parameters: {
             query?: never;
@@ -1457,7 +1479,7 @@ export interface components {
              */
             attempts: number;
             /** @enum {string} */
-            state: "open" | "resolved" | "discarded";
+            state: "open" | "resolved" | "discarded" | "forgotten";
             /** @description When it was first rejected (RFC 3339). */
             first_at: string;
             /** @description When it was last tried. */
@@ -1597,6 +1619,96 @@ export interface components {
         Facets: {
             /** @description In the order asked for. */
             facets: components["schemas"]["Facet"][];
+        };
+        /**
+         * @description What is to be erased: `column` with `value`, or `outstanding`.
+         * @example {
+         *       "column": "email",
+         *       "dry_run": true,
+         *       "value": "ann@example.org"
+         *     }
+         */
+        Forget: {
+            /** @description The column. */
+            column?: string | null;
+            /** @description The value, read by the type of the column in each table; times in RFC 3339, bytes in base64. */
+            value?: string | null;
+            /** @description Only in these tables; without it, in all that have the column. */
+            tables?: string[];
+            /** @description Only in tables of this plugin. */
+            plugin?: string | null;
+            /** @description Whether dead letters that mention the value stay as they are. */
+            keep_dead_letters?: boolean;
+            /** @description Whether nothing is changed. */
+            dry_run?: boolean;
+            /** @description Whether only messages that earlier erasures have left in their streams are deleted. */
+            outstanding?: boolean;
+            /** @description Whether the database file is rewritten at the end; nothing is written meanwhile. */
+            vacuum?: boolean;
+        };
+        /** @description What an erasure has removed, or would remove. */
+        Forgotten: {
+            /** @description Whether nothing was changed. */
+            dry_run: boolean;
+            /** @description Tables that have the column, and others that had rows of the same messages. */
+            tables: components["schemas"]["ForgottenTable"][];
+            /**
+             * Format: int64
+             * @description Messages whose rows or dead letters hold the value.
+             */
+            messages: number;
+            /**
+             * Format: int64
+             * @description Dead letters that mention the value; their content is removed, the entries stay.
+             */
+            dead_letters: number;
+            /** @description What became of the messages in their streams. */
+            streams: components["schemas"]["ForgottenStream"][];
+            /** @description Plugins whose replaced tables, kept for a rollback, were removed as well. */
+            kept_tables: string[];
+            /** @description Whether the write-ahead log was emptied. A reader of another process can prevent it. */
+            log_emptied: boolean;
+            /** @description What remains, and what to do about it. */
+            notes: string[];
+        };
+        /** @description Messages in one stream. */
+        ForgottenStream: {
+            /** @description The stream. */
+            stream: string;
+            /**
+             * Format: int64
+             * @description Messages that were deleted, or in a dry run that would be.
+             */
+            deleted: number;
+            /**
+             * Format: int64
+             * @description Messages that the stream did not hold any more.
+             */
+            gone: number;
+            /**
+             * Format: int64
+             * @description Messages that could not be deleted.
+             */
+            left: number;
+            /** @description Why not. */
+            reason: string | null;
+            /** @description What has to be done about it. */
+            remedy: string | null;
+        };
+        /** @description Rows of one table. */
+        ForgottenTable: {
+            /** @description The table. */
+            table: string;
+            /**
+             * Format: int64
+             * @description Rows that held the value.
+             */
+            matching: number;
+            /**
+             * Format: int64
+             * @description Rows that were removed: all rows of the messages.
+             */
+            removed: number;
         };
         /** @description Messages that were gone before they were read. */
         Gap: {
@@ -2347,7 +2459,7 @@ export interface components {
          * @description Why a message could not be projected. The first three are said by the plugin, the rest by the host.
          * @enum {string}
          */
-        RejectionClass: "malformed" | "unsupported" | "invalid" | "trap" | "timeout" | "memory" | "output" | "constraint";
+        RejectionClass: "malformed" | "unsupported" | "invalid" | "trap" | "timeout" | "memory" | "output" | "constraint" | "forgotten";
         /** @description A class of rejections, with some of its reasons. */
         Rejects: {
             /** @description The class. */
@@ -4156,9 +4268,9 @@ export interface operations {
                 /** @description Of this source. */
                 source?: string;
                 /** @description Of this kind. */
-                class?: "malformed" | "unsupported" | "invalid" | "trap" | "timeout" | "memory" | "output" | "constraint";
+                class?: "malformed" | "unsupported" | "invalid" | "trap" | "timeout" | "memory" | "output" | "constraint" | "forgotten";
                 /** @description In this state. */
-                state?: "open" | "resolved" | "discarded";
+                state?: "open" | "resolved" | "discarded" | "forgotten";
                 /** @description With this reason; `*` stands for any text. */
                 reason?: string;
                 /** @description First rejected at this time or later. */
@@ -4203,9 +4315,9 @@ export interface operations {
                 /** @description Of this source. */
                 source?: string;
                 /** @description Of this kind. */
-                class?: "malformed" | "unsupported" | "invalid" | "trap" | "timeout" | "memory" | "output" | "constraint";
+                class?: "malformed" | "unsupported" | "invalid" | "trap" | "timeout" | "memory" | "output" | "constraint" | "forgotten";
                 /** @description In this state. */
-                state?: "open" | "resolved" | "discarded";
+                state?: "open" | "resolved" | "discarded" | "forgotten";
                 /** @description With this reason; `*` stands for any text. */
                 reason?: string;
                 /** @description First rejected at this time or later. */
@@ -4246,9 +4358,9 @@ export interface operations {
                 /** @description Of this source. */
                 source?: string;
                 /** @description Of this kind. */
-                class?: "malformed" | "unsupported" | "invalid" | "trap" | "timeout" | "memory" | "output" | "constraint";
+                class?: "malformed" | "unsupported" | "invalid" | "trap" | "timeout" | "memory" | "output" | "constraint" | "forgotten";
                 /** @description In this state. */
-                state?: "open" | "resolved" | "discarded";
+                state?: "open" | "resolved" | "discarded" | "forgotten";
                 /** @description With this reason; `*` stands for any text. */
                 reason?: string;
                 /** @description First rejected at this time or later. */
@@ -4382,6 +4494,42 @@ export interface operations {
             415: components["responses"]["WrongType"];
             421: components["responses"]["WrongHost"];
             422: components["responses"]["Refused"];
+            429: components["responses"]["TooMany"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["Busy"];
+        };
+    };
+    forget: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Forget"];
+            };
+        };
+        responses: {
+            /** @description What was removed, or would be, and what is left. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Forgotten"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["Timeout"];
+            409: components["responses"]["Conflict"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["WrongType"];
+            421: components["responses"]["WrongHost"];
             429: components["responses"]["TooMany"];
             500: components["responses"]["Failed"];
             503: components["responses"]["Busy"];

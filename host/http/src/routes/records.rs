@@ -6,14 +6,16 @@ use super::Routes;
 use crate::audit::{self, Entry};
 use crate::change::Change;
 use crate::dead_letters::{self, CLASSES, DeadLetter, Discarded, Reasons, STATES, Which};
+use crate::forget;
 use crate::openapi::{Doc, Query, Tag, choice, number, text, time};
 use crate::parameters::{LIMIT_DEFAULT, LIMIT_MAX};
 use crate::records::{self, Gap, LedgerRange, List};
+use lantern_lifecycle::ForgetReport;
 use lantern_model::batch::RejectionClass;
 use lantern_store::Healed;
 
 pub fn routes(routes: Routes) -> Routes {
-    dead_letters(ledgers(routes))
+    erasure(dead_letters(ledgers(routes)))
 }
 
 fn doc(id: &'static str, summary: &'static str) -> Doc {
@@ -134,4 +136,21 @@ fn dead_letters(routes: Routes) -> Routes {
                 .refuses(StatusCode::CONFLICT)
                 .refuses(StatusCode::UNPROCESSABLE_ENTITY),
         )
+}
+
+fn erasure(routes: Routes) -> Routes {
+    routes.change(
+        Change::post("/api/v1/forget", "data.forget").within(forget::FORGET_TIME),
+        forget::forget,
+        doc("forget", "Erase a person's data")
+            .says(
+                "Removes the rows that hold a value with all rows of their messages, the content of dead letters that \
+                 mention it, and the messages from their streams where the broker allows it. Rebuilds, retries and \
+                 reprojections do not restore them. The audit records the column and the counts, not the value.",
+            )
+            .takes::<forget::Asked>()
+            .answers::<ForgetReport>("What was removed, or would be, and what is left.")
+            .refuses(StatusCode::NOT_FOUND)
+            .refuses(StatusCode::CONFLICT),
+    )
 }

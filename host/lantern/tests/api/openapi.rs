@@ -370,6 +370,14 @@ impl Acts {
         self.at("POST", discard, r#"{"id":7}"#, 409).await;
         self.act("DELETE", "/api/v1/rebuilds/{id}", "/api/v1/rebuilds/7", b"", 409)
             .await;
+        for (body, expected) in [
+            (r#"{"column":"no_such_column","value":"x"}"#, 409),
+            (r#"{"column":"n","value":"x","tables":["no_such_table"]}"#, 404),
+            (r#"{"column":"n"}"#, 400),
+            (r#"{"outstanding":true}"#, 200),
+        ] {
+            self.at("POST", "/api/v1/forget", body, expected).await;
+        }
         let (tokens, token) = (
             "/api/v1/tokens",
             r#"{"name":"ci","role":"viewer","expires_in_days":1}"#,

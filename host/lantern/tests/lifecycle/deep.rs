@@ -5,7 +5,7 @@ use lantern_lifecycle::{DeepParts, DeepReport, check_deep};
 use super::*;
 
 impl Scene {
-    async fn check_deep(&self, sample: Option<u64>) -> DeepReport {
+    pub(super) async fn check_deep(&self, sample: Option<u64>) -> DeepReport {
         let broker = Broker::connect(lantern_broker::BrokerConfig::remote(self.server.url()))
             .await
             .unwrap();

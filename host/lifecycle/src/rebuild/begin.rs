@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::super::forget::ERASURE;
 use super::super::{Actor, Inner, LifecycleError, adoption};
 use super::reach::{self, SourceReach};
 use super::{Options, RebuildRequest, StoredScope};
@@ -37,6 +38,11 @@ impl Inner {
         let version = self.version(plugin, digest).await?;
         // From here on nobody else changes the plugin.
         let _fleet = self.fleet.lock().await;
+        if self.is_busy_with(ERASURE) {
+            return Err(LifecycleError::Conflict(
+                "an erasure is running; rebuild when it is done".to_owned(),
+            ));
+        }
         if let Some(id) = self.rebuilds.of(plugin) {
             return Err(LifecycleError::Conflict(format!(
                 "rebuild {} of plugin {plugin} runs already",
@@ -209,8 +215,8 @@ impl Inner {
         }
     }
 
-    /// How many of the messages that the ledger counts behind the scope's beginning the stream still holds: at least and at
-    /// most.
+    /// How many of the messages that the ledger counts behind the scope's beginning the stream still holds, or were erased:
+    /// at least and at most.
     pub(super) async fn available(
         &self,
         version: &Version,
@@ -238,6 +244,9 @@ impl Inner {
             let (least, most) = counted.map_err(|error| unavailable(&error))?;
             available = (available.0 + least, available.1 + most);
         }
+        // An erased message needs not be read again.
+        let erased = history.erased_behind(scope.after);
+        available = (available.0 + erased, available.1 + erased);
         Ok(available)
     }
 }

@@ -195,6 +195,7 @@ mod tests {
                 },
                 head: head.map(|(min, max)| HeadBounds { min, max }),
             }],
+            erased: Vec::new(),
         }
     }
 

@@ -132,13 +132,18 @@ pub(super) fn adopt_history(
             scope.source
         )]));
     }
-    adopt_letters(transaction, scope, new, version)?;
+    let erased = adopt_letters(transaction, scope, new, version)?;
     let still_missing = adopt_gaps(transaction, scope, new, end)?;
     transaction.execute(
         "UPDATE _lantern_ledger SET origin = ?1 WHERE origin = ?2",
         [old, new],
     )?;
     extend_ledger(transaction, scope, end, checkpoint, still_missing, version)?;
+    transaction.execute(
+        "UPDATE _lantern_ledger SET messages = messages + ?3, dead = dead + ?3
+         WHERE origin = ?1 AND last_sequence = ?2",
+        params![old, to_sql(checkpoint), erased],
+    )?;
     let parts = sequences(&tables.kept);
     if !parts.is_empty() && checkpoint > scope.after {
         let kept: i64 = transaction.query_row(
@@ -156,18 +161,19 @@ pub(super) fn adopt_history(
 }
 
 /// Dead letters of messages that were read again: one that was discarded stays discarded, and one whose message could be
-/// projected this time is resolved by the version that has done it.
+/// projected this time is resolved by the version that has done it. Returns how many letters of erased messages the
+/// rebuild has not come across.
 fn adopt_letters(
     transaction: &Transaction<'_>,
     scope: &Scope,
     new: i64,
     version: VersionId,
-) -> Result<(), rusqlite::Error> {
+) -> Result<i64, rusqlite::Error> {
     let old = scope.origin.0;
     let after = to_sql(scope.after);
     transaction.execute(
         "UPDATE _lantern_dead_letter AS n SET first_at = o.first_at, attempts = o.attempts + 1,
-             state = CASE WHEN o.state = 'discarded' THEN 'discarded' ELSE n.state END
+             state = CASE WHEN o.state = 'discarded' AND n.state <> 'forgotten' THEN 'discarded' ELSE n.state END
          FROM _lantern_dead_letter AS o
          WHERE n.origin = ?2 AND o.origin = ?1 AND o.sequence = n.sequence AND o.sequence > ?3",
         params![old, new, after],
@@ -179,15 +185,20 @@ fn adopt_letters(
     )?;
     transaction.execute(
         "UPDATE _lantern_dead_letter SET resolved_by = ?3, attempts = attempts + 1, last_at = ?4, state = 'resolved'
-         WHERE origin = ?1 AND sequence > ?2",
+         WHERE origin = ?1 AND sequence > ?2 AND state <> 'forgotten'",
         params![old, after, version.0, Timestamp::now().0],
     )?;
-    transaction
-        .execute(
-            "UPDATE _lantern_dead_letter SET origin = ?1 WHERE origin = ?2",
-            [old, new],
-        )
-        .map(|_| ())
+    // Erased messages behind the last one that the stream holds: no batch has covered them.
+    let erased = transaction.query_row(
+        "SELECT count(*) FROM _lantern_dead_letter WHERE origin = ?1 AND sequence > ?2 AND state = 'forgotten'",
+        [old, after],
+        |row| row.get(0),
+    )?;
+    transaction.execute(
+        "UPDATE _lantern_dead_letter SET origin = ?1 WHERE origin = ?2",
+        [old, new],
+    )?;
+    Ok(erased)
 }
 
 /// Gaps from the scope's beginning to `end` are those that the rebuild has found; the others stay. Returns how many

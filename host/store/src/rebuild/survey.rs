@@ -36,6 +36,8 @@ pub struct SourceHistory {
     pub checkpoint: u64,
     /// The ranges in order.
     pub ranges: Vec<LedgerRange>,
+    /// Messages that an operator had erased and that are gone from the stream, by sequence. The ledger counts them as dead.
+    pub erased: Vec<u64>,
 }
 
 /// One range of the ledger.
@@ -173,6 +175,7 @@ pub(super) fn histories(
                 stream: row.get(3)?,
                 checkpoint: row.get(4).map(from_sql)?,
                 ranges: Vec::new(),
+                erased: Vec::new(),
             })
         })?
         .collect::<Result<_, _>>()?;
@@ -182,6 +185,7 @@ pub(super) fn histories(
         .collect();
     for history in &mut histories {
         history.ranges = ranges(connection, history)?;
+        history.erased = erased(connection, history.origin)?;
         let scope = scopes.iter().find(|scope| scope.origin == history.origin);
         let Some(after) = scope.map(|scope| scope.after) else {
             continue;
@@ -193,6 +197,20 @@ pub(super) fn histories(
         }
     }
     Ok(histories)
+}
+
+/// Erased messages of a history that its stream does not hold any more.
+fn erased(connection: &Connection, origin: OriginId) -> Result<Vec<u64>, rusqlite::Error> {
+    connection
+        .prepare_cached(
+            "SELECT d.sequence FROM _lantern_dead_letter d JOIN _lantern_origin o ON o.id = d.origin
+             WHERE d.origin = ?1 AND d.state = 'forgotten' AND NOT EXISTS (
+                 SELECT 1 FROM _lantern_forgotten_message f WHERE f.stream = o.stream AND f.sequence = d.sequence
+                     AND f.published_ns = d.published_ns AND f.deleted_at IS NULL)
+             ORDER BY d.sequence",
+        )?
+        .query_map([origin.0], |row| row.get(0).map(from_sql))?
+        .collect()
 }
 
 fn ranges(connection: &Connection, history: &SourceHistory) -> Result<Vec<LedgerRange>, rusqlite::Error> {
@@ -317,6 +335,11 @@ impl SourceHistory {
         (least, most)
     }
 
+    /// How many erased messages lie behind sequence `after` and are gone from the stream.
+    pub fn erased_behind(&self, after: u64) -> u64 {
+        self.erased.iter().filter(|sequence| **sequence > after).count() as u64
+    }
+
     /// How many messages the ledger counts in all.
     pub fn handled(&self) -> u64 {
         self.ranges.iter().map(|range| range.counts.messages).sum()
@@ -362,6 +385,7 @@ mod tests {
             stream: Some("S".into()),
             checkpoint: ranges.last().map_or(0, |range| range.last),
             ranges,
+            erased: Vec::new(),
         }
     }
 

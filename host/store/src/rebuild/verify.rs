@@ -199,7 +199,8 @@ impl Comparison<'_> {
                 "source {place}: the rebuild has read up to sequence {end}, the tables in use only up to {checkpoint}"
             ));
         }
-        let found = available.unwrap_or(read.messages);
+        // Erased messages behind the last one that the stream holds are not read, and not missing.
+        let found = available.unwrap_or(read.messages + history.erased_behind(end.max(after)));
         let (least, most) = history.handled_behind(after);
         // Messages that were missing when they were first due can have come back.
         let returned = missing(

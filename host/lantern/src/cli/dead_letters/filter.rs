@@ -15,8 +15,8 @@ use lantern_model::schema::{PluginName, SourceName};
 pub struct Filter {
     #[command(flatten)]
     of: Of,
-    /// Only those that are open, resolved or discarded.
-    #[arg(long, value_parser = ["open", "resolved", "discarded"])]
+    /// Only those that are open, resolved, discarded or forgotten.
+    #[arg(long, value_parser = ["open", "resolved", "discarded", "forgotten"])]
     state: Option<String>,
 }
 

@@ -1,0 +1,181 @@
+//! Erasure of a person's data. The value comes in the body alone, and neither the audit nor an error repeats it.
+
+use axum::Json;
+use axum::extract;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::State;
+use super::change::{AuditNote, Input};
+use super::gate::Operator;
+use super::problem::Problem;
+use lantern_lifecycle::{Actor, ForgetReport, ForgetRequest};
+use lantern_model::schema::PluginName;
+use lantern_store::forget::ForgetQuery;
+
+/// How long a client waits for an erasure; it continues without it.
+pub const FORGET_TIME: std::time::Duration = std::time::Duration::from_secs(3_600);
+
+/// Longest value, in bytes.
+const VALUE_BYTES_MAX: usize = 16 * 1024;
+
+/// What is to be erased: `column` with `value`, or `outstanding`.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Forget, examples(json!({ "column": "email", "value": "ann@example.org", "dry_run": true })))]
+pub struct Asked {
+    /// The column.
+    column: Option<String>,
+    /// The value, read by the type of the column in each table; times in RFC 3339, bytes in base64.
+    // Any type is taken here: a parser's complaint would repeat the value.
+    #[schema(value_type = Option<String>)]
+    value: Option<serde_json::Value>,
+    /// Only in these tables; without it, in all that have the column.
+    #[serde(default)]
+    tables: Vec<String>,
+    /// Only in tables of this plugin.
+    plugin: Option<String>,
+    /// Whether dead letters that mention the value stay as they are.
+    #[serde(default)]
+    keep_dead_letters: bool,
+    /// Whether nothing is changed.
+    #[serde(default)]
+    dry_run: bool,
+    /// Whether only messages that earlier erasures have left in their streams are deleted.
+    #[serde(default)]
+    outstanding: bool,
+    /// Whether the database file is rewritten at the end, so that no trace is left in its unused parts; nothing is stored
+    /// meanwhile. Without it, up to 1 GiB.
+    vacuum: Option<bool>,
+}
+
+pub async fn forget(
+    extract::State(state): extract::State<State>,
+    Operator(operator): Operator,
+    note: AuditNote,
+    Input(asked): Input<Asked>,
+) -> Result<Json<ForgetReport>, Problem> {
+    let request = ForgetRequest {
+        dry_run: asked.dry_run,
+        vacuum: asked.vacuum,
+        query: query(asked)?,
+    };
+    let mut subject = match &request.query {
+        Some(query) => format!("column {}", query.column),
+        None => "outstanding messages".to_owned(),
+    };
+    if request.dry_run {
+        subject = format!("dry run, {subject}");
+    }
+    note.detail(&subject);
+    let report = state.lifecycle.forget(request, &Actor(operator.name)).await?;
+    note.detail(format!("{subject}: {}", counts(&report)));
+    Ok(Json(report))
+}
+
+fn query(asked: Asked) -> Result<Option<ForgetQuery>, Problem> {
+    let (column, value) = match (asked.column, asked.value, asked.outstanding) {
+        (Some(column), Some(value), false) => (column, value),
+        (None, None, true) => return Ok(None),
+        _ => return Err(Problem::bad_request("give column and value, or outstanding")),
+    };
+    let value = match value {
+        serde_json::Value::String(text) => text,
+        serde_json::Value::Number(number) => number.to_string(),
+        serde_json::Value::Bool(yes) => yes.to_string(),
+        _ => return Err(Problem::bad_request("value has to be a string")),
+    };
+    if value.len() > VALUE_BYTES_MAX || value.contains('\0') {
+        return Err(Problem::bad_request(format!(
+            "value may have {VALUE_BYTES_MAX} bytes, and no NUL"
+        )));
+    }
+    if let Some(plugin) = &asked.plugin {
+        PluginName::parse(plugin).map_err(Problem::bad_request)?;
+    }
+    Ok(Some(ForgetQuery {
+        column,
+        value,
+        tables: asked.tables,
+        plugin: asked.plugin,
+        dead_letters: !asked.keep_dead_letters,
+    }))
+}
+
+/// What the audit says of an erasure: how much, and never what.
+fn counts(report: &ForgetReport) -> String {
+    let mut parts = vec![format!("{} messages", report.messages)];
+    let tables = report.tables.iter().filter(|table| table.removed > 0);
+    parts.extend(tables.map(|table| format!("{} rows of {}", table.removed, table.table)));
+    if report.dead_letters > 0 {
+        parts.push(format!("{} dead letters", report.dead_letters));
+    }
+    for stream in &report.streams {
+        let left = match stream.left {
+            0 => String::new(),
+            left => format!(", {left} left"),
+        };
+        parts.push(format!(
+            "stream {}: {} deleted{left}",
+            stream.stream, stream.deleted
+        ));
+    }
+    parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lantern_lifecycle::{ForgottenStream, ForgottenTable};
+
+    fn parse(body: &str) -> Result<Option<ForgetQuery>, String> {
+        query(serde_json::from_str(body).unwrap()).map_err(|problem| problem.detail().to_owned())
+    }
+
+    #[test]
+    fn a_value_of_any_type_is_text_and_no_error_repeats_it() {
+        for (value, expected) in [("\"a\"", "a"), ("7", "7"), ("7.5", "7.5"), ("true", "true")] {
+            let query = parse(&format!(r#"{{"column":"c","value":{value}}}"#));
+            assert_eq!(query.unwrap().unwrap().value, expected);
+        }
+        assert!(parse(r#"{"outstanding":true}"#).unwrap().is_none());
+        for body in [
+            r#"{}"#,
+            r#"{"column":"c"}"#,
+            r#"{"value":"secret"}"#,
+            r#"{"column":"c","value":["secret"]}"#,
+            r#"{"column":"c","value":"secret","outstanding":true}"#,
+            r#"{"column":"c","value":"secret","plugin":"No Name"}"#,
+            r#"{"column":"c","value":"secret\u0000"}"#,
+        ] {
+            let error = parse(body).unwrap_err();
+            assert!(!error.contains("secret"), "{body}: {error}");
+        }
+        let query = parse(r#"{"column":"c","value":"secret"}"#).unwrap().unwrap();
+        assert!(!format!("{query:?}").contains("secret"));
+    }
+
+    #[test]
+    fn the_audit_counts() {
+        let report = ForgetReport {
+            messages: 3,
+            tables: vec![ForgottenTable {
+                table: "t".into(),
+                matching: 3,
+                removed: 4,
+            }],
+            dead_letters: 1,
+            streams: vec![ForgottenStream {
+                stream: "S".into(),
+                deleted: 2,
+                left: 1,
+                ..ForgottenStream::default()
+            }],
+            ..ForgetReport::default()
+        };
+        assert_eq!(
+            counts(&report),
+            "3 messages; 4 rows of t; 1 dead letters; stream S: 2 deleted, 1 left"
+        );
+    }
+}

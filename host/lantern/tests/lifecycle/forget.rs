@@ -1,0 +1,258 @@
+//! Erasure of a person's data: rows, dead letters and messages go, nothing restores them, and the checks stay clean.
+
+use lantern_lifecycle::{ForgetReport, ForgetRequest, RebuildRequest};
+use lantern_plugin::Digest;
+use lantern_store::LetterFilter;
+use lantern_store::forget::ForgetQuery;
+
+use super::*;
+
+fn erase(column: &str, value: &str) -> ForgetRequest {
+    ForgetRequest {
+        query: Some(ForgetQuery {
+            column: column.into(),
+            value: value.into(),
+            tables: Vec::new(),
+            plugin: None,
+            dead_letters: true,
+        }),
+        dry_run: false,
+        vacuum: None,
+    }
+}
+
+fn outstanding() -> ForgetRequest {
+    ForgetRequest {
+        query: None,
+        dry_run: false,
+        vacuum: None,
+    }
+}
+
+impl Scene {
+    async fn forget(&self, request: ForgetRequest) -> ForgetReport {
+        let report = self.lifecycle().forget(request, &operator()).await.unwrap();
+        described("Forgotten", &report);
+        report
+    }
+
+    /// Check and deep check find nothing.
+    async fn clean(&self) {
+        self.sound();
+        let report = self.check_deep(None).await;
+        assert_eq!(report.problems, []);
+    }
+
+    /// The files of the database that hold a text.
+    fn files_with(&self, text: &str) -> Vec<String> {
+        let files = ["lantern.db", "lantern.db-wal"].into_iter();
+        let holds = |file: &&str| {
+            let bytes = std::fs::read(self.dir.path().join(file)).unwrap_or_default();
+            bytes.windows(text.len()).any(|window| window == text.as_bytes())
+        };
+        files.filter(holds).map(str::to_owned).collect()
+    }
+
+    async fn held(&self, stream: &str) -> u64 {
+        let context = self.server.jetstream().await;
+        let mut stream = context.get_stream(stream).await.unwrap();
+        stream.info().await.unwrap().state.messages
+    }
+
+    fn sevens(&self) -> Vec<String> {
+        self.query("SELECT _sequence FROM evolved WHERE n IN (7, 1007)")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn erased_rows_and_messages_are_not_restored_by_rebuild_and_reprojection() {
+    let mut scene = Scene::start().await;
+    let first = scene.swap(b'a').await.unwrap().digest;
+    scene.publish((1..=20).chain([7])).await;
+    scene.wait_for_checkpoint(21).await;
+    // A dry run names everything and changes nothing.
+    let before = rebuild_loss::state(&scene);
+    let planned = scene
+        .forget(ForgetRequest {
+            dry_run: true,
+            ..erase("n", "7")
+        })
+        .await;
+    assert_eq!(
+        (planned.messages, planned.streams[0].deleted),
+        (2, 2),
+        "{planned:?}"
+    );
+    assert_eq!((planned.tables[0].matching, planned.tables[0].removed), (2, 2));
+    assert_eq!(rebuild_loss::state(&scene), before);
+    assert_eq!(scene.held("EVOLVE").await, 21);
+
+    // The second message is the last one of the stream, and the checkpoint.
+    let done = scene.forget(erase("n", "7")).await;
+    assert_eq!((done.messages, done.tables[0].removed), (2, 2), "{done:?}");
+    assert_eq!(
+        (done.streams[0].deleted, done.streams[0].left),
+        (2, 0),
+        "{done:?}"
+    );
+    assert!(done.log_emptied && done.vacuumed, "{done:?}");
+    assert_eq!(scene.held("EVOLVE").await, 19);
+    assert_eq!(scene.sevens(), Vec::<String>::new());
+    scene.clean().await;
+
+    let rebuilt = scene.rebuild(RebuildRequest::default()).await.unwrap();
+    assert_eq!(rebuilt.state, "done", "{rebuilt:?}");
+    assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["19"]);
+    scene.clean().await;
+    // Another version makes the work of the first one again.
+    scene.swap(b'f').await.unwrap();
+    scene
+        .lifecycle()
+        .reproject("evolving", first, &operator())
+        .await
+        .unwrap();
+    assert_eq!(scene.query("SELECT count(*) FROM evolved WHERE n > 1000"), ["19"]);
+    assert_eq!(scene.sevens(), Vec::<String>::new());
+    scene.clean().await;
+    let rebuilt = scene.rebuild(RebuildRequest::default()).await.unwrap();
+    assert_eq!(rebuilt.state, "done", "{rebuilt:?}");
+    scene.clean().await;
+
+    // Repeated, it finds nothing. What comes later is taken.
+    assert_eq!(scene.forget(erase("n", "7")).await.messages, 0);
+    scene.publish([7]).await;
+    scene.wait_for_checkpoint(22).await;
+    assert_eq!(scene.sevens(), ["22"]);
+    scene.close().await;
+    scene.open().await;
+    scene.publish([8]).await;
+    scene.wait_for_checkpoint(23).await;
+    scene.close().await;
+    scene.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_that_mention_the_value_lose_their_content() {
+    const WHO: &str = "ann@example.org";
+    let mut scene = Scene::start().await;
+    scene.swap(b'a').await.unwrap();
+    scene
+        .publish([format!("{WHO} 5"), "later 6".into(), format!("x{WHO} 1")])
+        .await;
+    scene
+        .publish((4..=300).map(|n| format!("bob{n}@example.org {n}")))
+        .await;
+    scene.wait_for_checkpoint(300).await;
+    assert!(!scene.files_with(WHO).is_empty());
+    let done = scene.forget(erase("note", WHO)).await;
+    assert_eq!((done.messages, done.dead_letters), (1, 1), "{done:?}");
+    assert_eq!(
+        scene.query("SELECT state, reason, subject, headers FROM _lantern_dead_letter WHERE sequence = 1"),
+        ["forgotten|erased with `lantern forget`||[]"]
+    );
+    scene.clean().await;
+    scene.forget(erase("note", &format!("x{WHO}"))).await;
+    assert_eq!(scene.files_with(WHO), Vec::<String>::new());
+    // A version that could read them does not get them.
+    scene.swap(b'e').await.unwrap();
+    scene
+        .lifecycle()
+        .retry_letters(LetterFilter::default(), &operator())
+        .await
+        .unwrap();
+    assert_eq!(scene.query("SELECT n FROM evolved"), ["6"]);
+    assert_eq!(scene.held("EVOLVE").await, 298);
+    scene.clean().await;
+    scene.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_stream_does_not_let_go_is_reported_and_not_projected_again() {
+    let mut scene = Scene::start().await;
+    let context = scene.server.jetstream().await;
+    context.delete_stream("EVOLVE").await.unwrap();
+    let config = async_nats::jetstream::stream::Config {
+        name: "EVOLVE".into(),
+        subjects: vec!["evolve.>".into()],
+        deny_delete: true,
+        ..Default::default()
+    };
+    context.create_stream(config).await.unwrap();
+    scene.swap(b'a').await.unwrap();
+    scene.publish(1..=10).await;
+    scene.wait_for_checkpoint(10).await;
+    let done = scene.forget(erase("n", "7")).await;
+    let stream = &done.streams[0];
+    assert_eq!((stream.deleted, stream.left), (0, 1), "{done:?}");
+    assert!(
+        stream.reason.is_some() && stream.remedy.as_ref().unwrap().contains("EVOLVE"),
+        "{done:?}"
+    );
+    assert_eq!(scene.held("EVOLVE").await, 10);
+    scene.clean().await;
+    let rebuilt = scene.rebuild(RebuildRequest::default()).await.unwrap();
+    assert_eq!(rebuilt.state, "done", "{rebuilt:?}");
+    assert_eq!(scene.sevens(), Vec::<String>::new());
+    scene.clean().await;
+    // Not even when the plugin is removed with all that is known of it, and installed again.
+    scene
+        .lifecycle()
+        .remove("evolving", true, &operator())
+        .await
+        .unwrap();
+    scene.swap(b'a').await.unwrap();
+    scene.wait_for_checkpoint(10).await;
+    assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["9"]);
+    assert_eq!(scene.sevens(), Vec::<String>::new());
+    scene.clean().await;
+    // Once it is gone, nothing is outstanding.
+    assert_eq!(scene.forget(outstanding()).await.streams[0].left, 1);
+    context
+        .get_stream("EVOLVE")
+        .await
+        .unwrap()
+        .purge()
+        .sequence(8)
+        .await
+        .unwrap();
+    assert_eq!(scene.forget(outstanding()).await.streams[0].gone, 1);
+    assert_eq!(scene.forget(outstanding()).await.streams, []);
+    scene.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_waits_is_refused_and_one_that_comes_later_is_taken() {
+    let mut scene = Scene::start().await;
+    let first: Digest = scene.swap(b'a').await.unwrap().digest;
+    scene.publish(1..=10).await;
+    scene.wait_for_checkpoint(10).await;
+    scene
+        .lifecycle()
+        .pause("evolving", "a test", &operator())
+        .await
+        .unwrap();
+    scene.wait_for_state(ProjectionState::Paused).await;
+    scene.publish([7, 11]).await;
+    assert_eq!(scene.forget(erase("n", "7")).await.messages, 1);
+    scene.publish([7]).await;
+    // As after a crash: the erasure was not repeated, and what waits in the stream is older than it.
+    scene.close().await;
+    scene.open().await;
+    scene.lifecycle().resume("evolving", &operator()).await.unwrap();
+    scene.wait_for_checkpoint(13).await;
+    assert_eq!(scene.sevens(), ["13"]);
+    scene.clean().await;
+    let done = scene.forget(outstanding()).await;
+    assert_eq!(done.streams[0].deleted, 1, "{done:?}");
+    scene.clean().await;
+    let rebuilt = scene.rebuild(RebuildRequest::default()).await.unwrap();
+    assert_eq!(rebuilt.state, "done", "{rebuilt:?}");
+    assert_eq!(scene.sevens(), ["13"]);
+    scene
+        .lifecycle()
+        .activate("evolving", Some(first), &operator())
+        .await
+        .unwrap();
+    scene.clean().await;
+    scene.close().await;
+}

@@ -1,0 +1,405 @@
+//! What an erasure finds: rows that hold a value, the messages that they come from, and dead letters that mention it.
+//! It only reads.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::mention::Mention;
+use super::{ForgetError, ForgetQuery, ForgetSurvey, FoundMessage, OutstandingMessage};
+use crate::apply::{bound, from_sql, to_sql};
+use crate::commit::OriginId;
+use crate::provenance::tables_of;
+use crate::statement::quote_text;
+use lantern_model::batch::{Timestamp, Value};
+use lantern_model::schema::ColumnType;
+use lantern_model::schema::description::TableDescription;
+
+/// The most messages that one erasure takes: they are held in memory, some 100 bytes each.
+pub const SURVEY_MESSAGES_MAX: usize = 1_000_000;
+
+/// A table with rows that hold the value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableMatch {
+    /// The plugin that owns it.
+    pub plugin: String,
+    /// The table.
+    pub table: String,
+    /// Rows that hold the value.
+    pub rows: u64,
+    /// Whether writes merge several messages into one row: only the last one is known by its row.
+    pub merges: bool,
+}
+
+/// A column that is searched, with the value as it is stored there.
+pub(super) struct Target {
+    pub(super) plugin: String,
+    pub(super) table: String,
+    pub(super) column: String,
+    pub(super) merges: bool,
+    pub(super) column_type: ColumnType,
+    pub(super) value: Value,
+}
+
+/// The columns that a query is about.
+pub(super) fn targets(connection: &Connection, query: &ForgetQuery) -> Result<Vec<Target>, ForgetError> {
+    let mut statement = connection.prepare(
+        "SELECT t.name, t.plugin, t.updates, t.description FROM _lantern_table t
+         JOIN sqlite_schema s ON s.type = 'table' AND s.name = t.name ORDER BY t.name",
+    )?;
+    let mut rows = statement.query([])?;
+    let (mut targets, mut types, mut searched) = (Vec::new(), BTreeSet::new(), Vec::new());
+    while let Some(row) = rows.next()? {
+        let (table, plugin): (String, String) = (row.get(0)?, row.get(1)?);
+        let is_named = query.tables.is_empty() || query.tables.contains(&table);
+        if !is_named || query.plugin.as_ref().is_some_and(|wanted| *wanted != plugin) {
+            continue;
+        }
+        let description: TableDescription = serde_json::from_str(&row.get::<_, String>(3)?)
+            .map_err(|error| ForgetError::Unavailable(error.to_string()))?;
+        let names: Vec<&str> = description
+            .columns
+            .iter()
+            .map(|column| column.name.as_str())
+            .collect();
+        searched.push(format!("{table} ({})", names.join(", ")));
+        let mut columns = description.columns.iter();
+        let Some(column) = columns.find(|column| column.name == query.column) else {
+            continue;
+        };
+        types.insert(column.column_type.as_str());
+        let merges = row.get(2)?;
+        if let Some(value) = value(column.column_type, &query.value) {
+            targets.push(Target {
+                plugin,
+                table,
+                column: query.column.clone(),
+                merges,
+                column_type: column.column_type,
+                value,
+            });
+        }
+    }
+    let is_searched = |table: &str| {
+        searched
+            .iter()
+            .any(|known| known.split(' ').next() == Some(table))
+    };
+    if let Some(missing) = query.tables.iter().find(|table| !is_searched(table)) {
+        return Err(ForgetError::NoTable(missing.clone()));
+    }
+    let column = query.column.clone();
+    if types.is_empty() {
+        let tables = searched;
+        return Err(ForgetError::NoColumn { column, tables });
+    }
+    if targets.is_empty() {
+        let types = types.into_iter().collect::<Vec<_>>().join(", ");
+        return Err(ForgetError::Value { column, types });
+    }
+    Ok(targets)
+}
+
+/// A value by the type of its column; none where the text is no such value.
+fn value(column_type: ColumnType, text: &str) -> Option<Value> {
+    Some(match column_type {
+        ColumnType::Boolean => Value::Boolean(text.parse().ok()?),
+        ColumnType::Integer => Value::Integer(text.parse().ok()?),
+        ColumnType::Real => Value::Real(text.parse().ok().filter(|number: &f64| number.is_finite())?),
+        ColumnType::Text => Value::Text(text.to_owned()),
+        ColumnType::Json => Value::Json(text.to_owned()),
+        ColumnType::Timestamp => Value::Timestamp(Timestamp::parse_rfc3339(text)?),
+        ColumnType::Blob => Value::Blob(STANDARD.decode(text).ok()?),
+    })
+}
+
+/// What an erasure would remove.
+pub(super) fn survey(connection: &Connection, query: &ForgetQuery) -> Result<ForgetSurvey, ForgetError> {
+    let targets = targets(connection, query)?;
+    let mut survey = ForgetSurvey::default();
+    let mut messages = BTreeSet::new();
+    for target in &targets {
+        let rows = matching(connection, target, &mut messages)?;
+        survey.matches.push(TableMatch {
+            plugin: target.plugin.clone(),
+            table: target.table.clone(),
+            rows,
+            merges: target.merges,
+        });
+    }
+    if query.dead_letters {
+        let letters = mentioning(connection, query, &targets)?;
+        survey.dead_letters = letters.len() as u64;
+        messages.extend(letters);
+    }
+    if messages.len() > SURVEY_MESSAGES_MAX {
+        return Err(ForgetError::TooMany);
+    }
+    let mut origins = Origins::new(connection);
+    let mut plugins = BTreeSet::new();
+    for (origin, sequence) in messages {
+        let known = origins.of(origin)?;
+        for (sibling, plugin, tables) in &known.places {
+            for table in tables {
+                let rows = count_rows(connection, table, *sibling, sequence)?;
+                if rows > 0 {
+                    *survey.rows.entry(table.clone()).or_default() += rows;
+                    plugins.insert(plugin.clone());
+                }
+            }
+        }
+        plugins.insert(known.places[0].1.clone());
+        survey.messages.push(FoundMessage {
+            origin: OriginId(origin),
+            sequence,
+            stream: known.stream.clone(),
+        });
+    }
+    survey.kept = kept(connection, &targets, &plugins)?;
+    survey.outstanding = connection.query_row(
+        "SELECT count(*) FROM _lantern_forgotten_message WHERE deleted_at IS NULL",
+        [],
+        |row| row.get(0).map(from_sql),
+    )?;
+    survey.streams = connection
+        .prepare("SELECT DISTINCT stream FROM _lantern_origin WHERE stream IS NOT NULL ORDER BY stream")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    survey.has_core_sources = connection.query_row(
+        "SELECT EXISTS (SELECT 1 FROM _lantern_origin WHERE stream IS NULL)",
+        [],
+        |row| row.get(0),
+    )?;
+    Ok(survey)
+}
+
+fn matching(
+    connection: &Connection,
+    target: &Target,
+    messages: &mut BTreeSet<(i64, u64)>,
+) -> Result<u64, ForgetError> {
+    let mut statement = connection.prepare(&format!(
+        "SELECT _origin, _sequence FROM {} WHERE {} = ?1",
+        quote_text(&target.table),
+        quote_text(&target.column)
+    ))?;
+    let mut rows = statement.query([bound(&target.value)?])?;
+    let mut found = 0;
+    while let Some(row) = rows.next()? {
+        found += 1;
+        messages.insert((row.get(0)?, row.get(1).map(from_sql)?));
+        if messages.len() > SURVEY_MESSAGES_MAX {
+            return Err(ForgetError::TooMany);
+        }
+    }
+    Ok(found)
+}
+
+/// Dead letters that mention the value.
+fn mentioning(
+    connection: &Connection,
+    query: &ForgetQuery,
+    targets: &[Target],
+) -> Result<BTreeSet<(i64, u64)>, ForgetError> {
+    let is_text = |target: &Target| matches!(target.column_type, ColumnType::Text | ColumnType::Json);
+    let mention = Mention::new(
+        &query.column,
+        &query.value,
+        targets.iter().any(is_text),
+        targets.iter().any(|target| !is_text(target)),
+    );
+    let mut statement = connection.prepare(
+        "SELECT d.origin, d.sequence, d.subject, d.headers, d.reason, d.payload
+         FROM _lantern_dead_letter d JOIN _lantern_origin o ON o.id = d.origin
+         WHERE d.state <> 'forgotten' AND instr(o.plugin, '#') = 0 AND (?1 IS NULL OR o.plugin = ?1)",
+    )?;
+    let mut rows = statement.query([&query.plugin])?;
+    let mut found = BTreeSet::new();
+    while let Some(row) = rows.next()? {
+        let bytes = |column: usize| row.get_ref(column).and_then(|value| Ok(value.as_bytes()?));
+        if mention.is_in(&[bytes(2)?, bytes(3)?, bytes(4)?], bytes(5)?) {
+            found.insert((row.get(0)?, row.get(1).map(from_sql)?));
+        }
+    }
+    Ok(found)
+}
+
+/// Where the messages of a history stand.
+struct Known {
+    /// The stream that holds them, with its time of creation.
+    stream: Option<(String, i64)>,
+    /// The history itself and those of other plugins with the same messages: origin, plugin and its tables.
+    places: Vec<(i64, String, Vec<String>)>,
+}
+
+/// What is known of histories, each looked up once.
+struct Origins<'a> {
+    connection: &'a Connection,
+    known: BTreeMap<i64, Known>,
+}
+
+impl<'a> Origins<'a> {
+    fn new(connection: &'a Connection) -> Self {
+        Self {
+            connection,
+            known: BTreeMap::new(),
+        }
+    }
+
+    fn of(&mut self, origin: i64) -> Result<&Known, ForgetError> {
+        use std::collections::btree_map::Entry;
+        match self.known.entry(origin) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(place) => Ok(place.insert(known(self.connection, origin)?)),
+        }
+    }
+}
+
+fn known(connection: &Connection, origin: i64) -> Result<Known, ForgetError> {
+    let (plugin, stream): (String, Option<(String, i64)>) = connection.query_row(
+        "SELECT o.plugin, o.stream, o.stream_created_ns, o.epoch = (SELECT max(epoch) FROM _lantern_origin p
+             WHERE p.plugin = o.plugin AND p.source = o.source)
+         FROM _lantern_origin o WHERE o.id = ?1",
+        [origin],
+        |row| {
+            let stream: Option<String> = row.get(1)?;
+            let created: Option<i64> = row.get(2)?;
+            let present: bool = row.get(3)?;
+            Ok((row.get(0)?, stream.zip(created).filter(|_| present)))
+        },
+    )?;
+    let mut places = vec![(origin, plugin.clone(), tables_of(connection, &plugin)?)];
+    if let Some((stream, created_ns)) = &stream {
+        for (sibling, plugin) in siblings(connection, stream, *created_ns)? {
+            if sibling != origin {
+                let tables = tables_of(connection, &plugin)?;
+                places.push((sibling, plugin, tables));
+            }
+        }
+    }
+    Ok(Known { stream, places })
+}
+
+/// The present histories of all plugins that read a stream.
+pub(super) fn siblings(
+    connection: &Connection,
+    stream: &str,
+    created_ns: i64,
+) -> Result<Vec<(i64, String)>, rusqlite::Error> {
+    connection
+        .prepare_cached(
+            "SELECT o.id, o.plugin FROM _lantern_origin o
+             WHERE o.stream = ?1 AND o.stream_created_ns = ?2 AND instr(o.plugin, '#') = 0
+                 AND o.epoch = (SELECT max(epoch) FROM _lantern_origin p
+                     WHERE p.plugin = o.plugin AND p.source = o.source)",
+        )?
+        .query_map(params![stream, created_ns], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}
+
+fn count_rows(
+    connection: &Connection,
+    table: &str,
+    origin: i64,
+    sequence: u64,
+) -> Result<u64, rusqlite::Error> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT count(*) FROM {} WHERE _origin = ?1 AND _sequence = ?2",
+            quote_text(table)
+        ))?
+        .query_row(params![origin, to_sql(sequence)], |row| row.get(0).map(from_sql))
+}
+
+/// Plugins with replaced tables, kept for a rollback, that may hold what is erased: those whose data it is, and those
+/// whose kept tables hold the value.
+fn kept(
+    connection: &Connection,
+    targets: &[Target],
+    plugins: &BTreeSet<String>,
+) -> Result<Vec<String>, ForgetError> {
+    let found: Vec<(i64, String)> = connection
+        .prepare("SELECT id, plugin FROM _lantern_rebuild WHERE previous_until IS NOT NULL ORDER BY plugin")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    let mut kept = Vec::new();
+    for (id, plugin) in found {
+        let mut holds = plugins.contains(&plugin);
+        for target in targets.iter().filter(|target| target.plugin == plugin) {
+            holds = holds || holds_value(connection, &format!("{}#{id}#old", target.table), target)?;
+        }
+        if holds {
+            kept.push(plugin);
+        }
+    }
+    Ok(kept)
+}
+
+fn holds_value(connection: &Connection, table: &str, target: &Target) -> Result<bool, rusqlite::Error> {
+    let has_column = connection
+        .query_row(
+            "SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2",
+            [table, &target.column],
+            |_| Ok(()),
+        )
+        .optional()?;
+    if has_column.is_none() {
+        return Ok(false);
+    }
+    let (table, column) = (quote_text(table), quote_text(&target.column));
+    connection.query_row(
+        &format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE {column} = ?1)"),
+        [bound(&target.value)?],
+        |row| row.get(0),
+    )
+}
+
+/// Erased messages that have to be deleted from their streams.
+pub(super) fn outstanding(
+    connection: &Connection,
+    after: Option<&(String, u64)>,
+    limit: u32,
+) -> Result<Vec<OutstandingMessage>, ForgetError> {
+    let (stream, sequence) = after.map_or(("", 0), |(stream, sequence)| (stream.as_str(), *sequence));
+    let mut statement = connection.prepare(
+        "SELECT stream, sequence, published_ns FROM _lantern_forgotten_message
+         WHERE deleted_at IS NULL AND (stream, sequence) > (?1, ?2) ORDER BY stream, sequence LIMIT ?3",
+    )?;
+    let found = statement.query_map(params![stream, to_sql(sequence), limit], |row| {
+        Ok(OutstandingMessage {
+            stream: row.get(0)?,
+            sequence: row.get(1).map(from_sql)?,
+            published_ns: row.get(2)?,
+        })
+    })?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_read_by_the_type_of_its_column() {
+        for (column_type, text, expected) in [
+            (ColumnType::Integer, "7", Some(Value::Integer(7))),
+            (ColumnType::Integer, "7.5", None),
+            (ColumnType::Real, "7.5", Some(Value::Real(7.5))),
+            (ColumnType::Real, "inf", None),
+            (ColumnType::Boolean, "true", Some(Value::Boolean(true))),
+            (ColumnType::Boolean, "1", None),
+            (ColumnType::Text, "7", Some(Value::Text("7".into()))),
+            (ColumnType::Blob, "AQI=", Some(Value::Blob(vec![1, 2]))),
+            (
+                ColumnType::Timestamp,
+                "1970-01-01T00:00:01Z",
+                Some(Value::Timestamp(Timestamp(1_000_000))),
+            ),
+            (ColumnType::Timestamp, "yesterday", None),
+        ] {
+            assert_eq!(value(column_type, text), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Erasures on a real database: what goes, what the ledger says of it, and what does not come back.
+
+use super::*;
+use crate::check::check;
+use crate::commit::{Commit, Entry, Gap};
+use crate::testing::{Scene, entry, note, order};
+use lantern_model::batch::{Outcome, Row, Value};
+
+fn query(value: &str) -> ForgetQuery {
+    ForgetQuery {
+        column: "id".into(),
+        value: value.into(),
+        tables: Vec::new(),
+        plugin: None,
+        dead_letters: true,
+    }
+}
+
+/// Adds up totals by id.
+fn sum(id: &str, total: i64) -> Outcome {
+    let values = vec![Value::Text(id.into()), Value::Integer(total), Value::Null];
+    Outcome::Rows(vec![Row { write: 1, values }])
+}
+
+fn stored(sequence: u64) -> StoredMessage {
+    StoredMessage {
+        stream: "ORDERS".into(),
+        stream_created_ns: 1,
+        published_ns: i64::try_from(sequence).unwrap() * 1_000_000,
+        subject: "orders.new".into(),
+    }
+}
+
+fn by_stream(sequence: u64) -> Erasure {
+    Erasure {
+        origin: None,
+        sequence,
+        stored: Some(stored(sequence)),
+    }
+}
+
+#[track_caller]
+fn sound(scene: &Scene) {
+    let report = check(scene.store.path()).unwrap();
+    assert_eq!(report.problems, [], "{report:?}");
+}
+
+const LETTERS: &str =
+    "SELECT sequence, state, class, subject, headers, payload FROM _lantern_dead_letter ORDER BY sequence";
+const COUNTS: &str =
+    "SELECT messages, projected, skipped, dead, missing, rows, inserted FROM _lantern_ledger";
+
+/// A batch with these messages, whose last one ends it.
+fn batch(scene: &Scene, entries: Vec<Entry>, gaps: Vec<Gap>) -> Commit {
+    let mut commit = scene.batch(0, Vec::new());
+    commit.through.sequence = entries.last().unwrap().delivery.sequence;
+    commit.entries = entries;
+    commit.gaps = gaps;
+    commit
+}
+
+#[tokio::test]
+async fn rows_go_with_their_message_and_the_ledger_counts_it_as_dead() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    let mut both = order("ann", 1);
+    if let (Outcome::Rows(rows), Outcome::Rows(more)) = (&mut both, note(7)) {
+        rows.extend(more);
+    }
+    let outcomes = vec![order("bob", 1), both, Outcome::Skip, order("cat", 1)];
+    scene.store.commit(scene.batch(0, outcomes)).await.unwrap();
+    let survey = scene.store.survey_forget(query("ann")).await.unwrap();
+    assert_eq!(survey.messages.len(), 1);
+    assert_eq!((survey.rows["orders"], survey.rows["notes"]), (1, 1));
+    let found = &survey.messages[0];
+    let erasure = Erasure {
+        origin: Some(found.origin),
+        sequence: found.sequence,
+        stored: Some(stored(2)),
+    };
+    for repeated in [false, true] {
+        let erased = scene.store.erase(vec![erasure.clone()]).await.unwrap();
+        assert_eq!(erased.rows.values().sum::<u64>(), if repeated { 0 } else { 2 });
+        assert_eq!(scene.query("SELECT id FROM orders ORDER BY id"), "bob; cat");
+        assert_eq!(scene.query("SELECT count(*) FROM notes"), "0");
+        assert_eq!(scene.query(LETTERS), "2 forgotten forgotten  [] 0 bytes");
+        assert_eq!(scene.query(COUNTS), "4 2 1 1 0 2 2");
+        sound(&scene);
+    }
+    // Nothing but a time and a place is known of it.
+    let outstanding = scene.store.outstanding_messages(None, 9).await.unwrap();
+    assert_eq!((outstanding.len(), outstanding[0].sequence), (1, 2));
+    scene.store.note_deleted(outstanding).await.unwrap();
+    assert_eq!(scene.store.outstanding_messages(None, 9).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_message_that_was_not_read_yet_is_no_gap_when_it_is_erased() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    for sequence in [2, 5] {
+        scene.store.erase(vec![by_stream(sequence)]).await.unwrap();
+    }
+    let gap = |first, last| Gap {
+        first,
+        last,
+        exact: true,
+        reason: "gone".into(),
+    };
+    // The first one is still there, the second one is gone with its neighbour.
+    let entries = [1, 2, 3, 6].map(|sequence| entry(sequence, order(&format!("o{sequence}"), 1)));
+    let done = scene
+        .store
+        .commit(batch(&scene, entries.to_vec(), vec![gap(4, 5)]))
+        .await
+        .unwrap();
+    assert_eq!((done.counts.missing, done.counts.dead, done.forgotten), (1, 2, 2));
+    assert_eq!(scene.query("SELECT id FROM orders ORDER BY id"), "o1; o3; o6");
+    assert_eq!(scene.query(COUNTS), "5 3 0 2 1 3 3");
+    assert_eq!(
+        scene.query("SELECT first_sequence, last_sequence FROM _lantern_gap"),
+        "4 4"
+    );
+    assert_eq!(
+        scene.query(LETTERS),
+        "2 forgotten forgotten  [] 0 bytes; 5 forgotten forgotten  [] 0 bytes"
+    );
+    sound(&scene);
+    // Another message with the same sequence is another message.
+    let mut other = entry(7, order("o7", 1));
+    scene.store.erase(vec![by_stream(7)]).await.unwrap();
+    other.delivery.published_ns += 1;
+    let mut commit = batch(&scene, vec![other], Vec::new());
+    commit.after = 6;
+    assert_eq!(scene.store.commit(commit).await.unwrap().counts.projected, 1);
+}
+
+#[tokio::test]
+async fn an_erased_value_is_refused_from_older_messages_and_taken_from_newer_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    scene.store.refuse_value(query("ann"), 2_000_000).await.unwrap();
+    let outcomes = vec![order("bob", 1), order("ann", 2), order("ann", 3)];
+    let done = scene.store.commit(scene.batch(0, outcomes)).await.unwrap();
+    assert_eq!((done.counts.projected, done.forgotten), (2, 1));
+    assert_eq!(
+        scene.query("SELECT id, _sequence FROM orders ORDER BY _sequence"),
+        "bob 1; ann 3"
+    );
+    assert_eq!(scene.query(LETTERS), "2 forgotten forgotten  [] 0 bytes");
+    let outstanding = scene.store.outstanding_messages(None, 9).await.unwrap();
+    assert_eq!(outstanding[0].sequence, 2);
+    let stored = scene.query("SELECT hex(digest) FROM _lantern_forgotten_value");
+    assert!(stored.len() == 64 && !stored.contains(&hex("ann")), "{stored}");
+    sound(&scene);
+}
+
+fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02X}")).collect()
+}
+
+#[tokio::test]
+async fn merged_rows_are_taken_out_of_the_ledger_wherever_they_were_inserted() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    let outcomes = vec![sum("ann", 1), sum("bob", 1), sum("ann", 2)];
+    scene.store.commit(scene.batch(0, outcomes)).await.unwrap();
+    sound(&scene);
+    let survey = scene.store.survey_forget(query("ann")).await.unwrap();
+    assert!(survey.matches[0].merges);
+    let erasures = survey.messages.iter().map(|found| Erasure {
+        origin: Some(found.origin),
+        sequence: found.sequence,
+        stored: None,
+    });
+    scene.store.erase(erasures.collect()).await.unwrap();
+    assert_eq!(scene.query("SELECT id FROM orders"), "bob");
+    sound(&scene);
+}
+
+#[tokio::test]
+async fn what_fits_no_table_is_refused_without_the_value() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    let of = |column: &str, tables: &[&str]| ForgetQuery {
+        column: column.into(),
+        tables: tables.iter().map(|&table| table.to_owned()).collect(),
+        ..query("secret")
+    };
+    for (query, words) in [
+        (
+            of("nothing", &[]),
+            "no table has a column nothing; tables: notes (n, at), orders (id, total, at)",
+        ),
+        (
+            of("id", &["notes"]),
+            "no table has a column id; tables: notes (n, at)",
+        ),
+        (of("id", &["other"]), "there is no table other"),
+        (
+            of("total", &[]),
+            "the value is not of the type of column total (integer)",
+        ),
+    ] {
+        let error = scene.store.survey_forget(query).await.unwrap_err().to_string();
+        assert_eq!(error, words);
+    }
+}
