@@ -382,7 +382,7 @@ pub async fn retry(
     let what = in_words(&filter);
     let healed = state
         .lifecycle
-        .retry_letters(filter, &Actor(operator.name))
+        .retry_dead_letters(filter, &Actor(operator.name))
         .await?;
     note.detail(format!(
         "{what}: {} of {} now decode",
@@ -415,7 +415,7 @@ pub async fn discard(
     let what = in_words(&filter);
     let discarded = state
         .lifecycle
-        .discard_letters(filter, &Actor(operator.name))
+        .discard_dead_letters(filter, &Actor(operator.name))
         .await?;
     note.detail(format!("{what}: {discarded} were given up"));
     Ok(Json(Discarded { discarded }))

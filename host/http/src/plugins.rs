@@ -19,7 +19,9 @@ use super::change::{AuditNote, OfPlugin};
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::records::{LedgerRange, show_range};
-use lantern_lifecycle::{DescriptionView, Parcel, PluginView, Refusal, UseView, VersionState, VersionView};
+use lantern_lifecycle::{
+    Component, DescriptionView, LoadFailure, PluginView, UseView, VersionState, VersionView,
+};
 use lantern_model::schema::difference::{Difference, Effect};
 use lantern_model::settings::PluginSettings;
 use lantern_store::reader::SourceFilter;
@@ -124,9 +126,15 @@ pub async fn component(
     _room: Room,
     uri: Uri,
 ) -> Result<impl IntoResponse, Problem> {
-    let digest = state.lifecycle.meant(plugin.as_str(), &version_in(&uri)?).await?;
+    let digest = state
+        .lifecycle
+        .resolve_version(plugin.as_str(), &version_in(&uri)?)
+        .await?;
     note.digest(digest);
-    let Parcel { component, signature } = state.lifecycle.component(digest).await?;
+    let Component {
+        bytes: component,
+        signature,
+    } = state.lifecycle.component(digest).await?;
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/wasm"));
     let signature = signature.and_then(|signature| HeaderValue::from_str(&STANDARD.encode(signature)).ok());
@@ -142,7 +150,10 @@ pub async fn description(
     OfPlugin(plugin): OfPlugin,
     uri: Uri,
 ) -> Result<Json<DescriptionView>, Problem> {
-    let digest = state.lifecycle.meant(plugin.as_str(), &version_in(&uri)?).await?;
+    let digest = state
+        .lifecycle
+        .resolve_version(plugin.as_str(), &version_in(&uri)?)
+        .await?;
     Ok(Json(state.lifecycle.description(plugin.as_str(), digest).await?))
 }
 
@@ -173,13 +184,13 @@ pub async fn differences(
     uri: Uri,
 ) -> Result<Json<Differences>, Problem> {
     let parameters = Parameters::parse(&uri, &["from", "to"])?;
-    let meant = async |name: &str| match parameters.get(name) {
-        Some(text) => Ok(state.lifecycle.meant(plugin.as_str(), text).await?),
+    let resolve_version = async |name: &str| match parameters.get(name) {
+        Some(text) => Ok(state.lifecycle.resolve_version(plugin.as_str(), text).await?),
         None => Err(Problem::bad_request(format!(
             "{name} is missing: a digest, eight digits or more of one, or a version number"
         ))),
     };
-    let (from, to) = (meant("from").await?, meant("to").await?);
+    let (from, to) = (resolve_version("from").await?, resolve_version("to").await?);
     let differences = state.lifecycle.differences(plugin.as_str(), from, to).await?;
     Ok(Json(Differences {
         from: from.to_string(),
@@ -193,7 +204,7 @@ pub async fn differences(
 pub async fn refusals(
     extract::State(state): extract::State<State>,
     uri: Uri,
-) -> Result<Json<Vec<Refusal>>, Problem> {
+) -> Result<Json<Vec<LoadFailure>>, Problem> {
     Parameters::parse(&uri, &[])?;
-    Ok(Json(state.lifecycle.refusals()))
+    Ok(Json(state.lifecycle.load_failures()))
 }

@@ -78,7 +78,7 @@ pub async fn begin(
         ));
     }
     let digest = match &asked.version {
-        Some(text) => Some(state.lifecycle.meant(plugin.as_str(), text).await?),
+        Some(text) => Some(state.lifecycle.resolve_version(plugin.as_str(), text).await?),
         None => None,
     };
     if let Some(digest) = digest {

@@ -14,7 +14,7 @@ use super::change::{AuditNote, Input, OfPlugin};
 use super::gate::Operator;
 use super::parameters::Parameters;
 use super::problem::Problem;
-use lantern_lifecycle::{Actor, CanaryReport, CanaryRequest, Reprojected, Trace, Written};
+use lantern_lifecycle::{Actor, CanaryReport, CanaryRequest, Reprojected, Trace, VersionWork};
 use lantern_store::RowKey;
 
 /// How long a client waits for a trial: a quarter of an hour of listening, and the work.
@@ -42,7 +42,10 @@ pub async fn canary(
     note: AuditNote,
     Input(asked): Input<OnTrial>,
 ) -> Result<Json<CanaryReport>, Problem> {
-    let digest = state.lifecycle.meant(plugin.as_str(), &asked.version).await?;
+    let digest = state
+        .lifecycle
+        .resolve_version(plugin.as_str(), &asked.version)
+        .await?;
     note.digest(digest);
     let request = CanaryRequest {
         messages: asked.messages,
@@ -72,7 +75,10 @@ pub async fn reproject(
     note: AuditNote,
     Input(bad): Input<Bad>,
 ) -> Result<Json<Reprojected>, Problem> {
-    let digest = state.lifecycle.meant(plugin.as_str(), &bad.version).await?;
+    let digest = state
+        .lifecycle
+        .resolve_version(plugin.as_str(), &bad.version)
+        .await?;
     note.digest(digest);
     let by = Actor(operator.name);
     let done = state.lifecycle.reproject(plugin.as_str(), digest, &by).await?;
@@ -87,15 +93,15 @@ pub async fn written(
     extract::State(state): extract::State<State>,
     OfPlugin(plugin): OfPlugin,
     uri: Uri,
-) -> Result<Json<Written>, Problem> {
+) -> Result<Json<VersionWork>, Problem> {
     let parameters = Parameters::parse(&uri, &["version"])?;
     let Some(version) = parameters.get("version") else {
         return Err(Problem::bad_request(
             "version is missing: a digest, eight digits or more of one, or a version number",
         ));
     };
-    let digest = state.lifecycle.meant(plugin.as_str(), version).await?;
-    Ok(Json(state.lifecycle.written_by(plugin.as_str(), digest).await?))
+    let digest = state.lifecycle.resolve_version(plugin.as_str(), version).await?;
+    Ok(Json(state.lifecycle.work_of(plugin.as_str(), digest).await?))
 }
 
 pub async fn trace(

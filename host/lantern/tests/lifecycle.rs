@@ -45,7 +45,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lantern_broker::{Broker, Link};
-use lantern_lifecycle::{Actor, Config, Installed, Lifecycle, LifecycleError, Parts};
+use lantern_lifecycle::{Actor, Installed, Lifecycle, LifecycleConfig, LifecycleError, Parts};
 use lantern_model::status::{ProjectionState, Registry, Status};
 use lantern_plugin::{Compiler, Loader};
 use lantern_projection as projection;
@@ -129,11 +129,11 @@ impl Scene {
         .unwrap();
         let stop = CancellationToken::new();
         let parts = Parts {
-            config: Config {
+            config: LifecycleConfig {
                 components_dir: self.dir.path().join("components"),
                 plugin_dir: self.plugin_dir.path().to_owned(),
                 signatures: self.signatures.clone(),
-                projections: projection::Config {
+                projections: projection::ProjectionConfig {
                     messages_max: 1_000,
                     bytes_max: 1 << 20,
                     create_streams: false,

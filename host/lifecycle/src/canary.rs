@@ -1,9 +1,9 @@
-//! A version on trial: it and the one at work project the same messages, each into a scratch database, and the report
-//! says in what they differ. The real tables, checkpoints, consumers and dead letters are not touched, and nothing is
-//! acknowledged. What the report shows can be promoted by activating the version.
+//! Trials of a version (the candidate) next to the active one (the baseline). Both project the same messages, each into
+//! a scratch database, and the report lists the differences. A canary touches no live table, checkpoint, consumer or
+//! dead letter, and acknowledges nothing. To promote the candidate, activate it.
 
 mod feed;
-mod sides;
+mod versions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,74 +17,74 @@ use utoipa::ToSchema;
 use super::{Actor, Inner, Lifecycle, LifecycleError, adoption};
 use lantern_model::schema::{Difference, Effect, Origin};
 use lantern_plugin::Digest;
-use lantern_projection::Version;
+use lantern_projection::LoadedVersion;
 use lantern_store::ScratchError;
 use lantern_store::comparison::TableComparison;
 
-pub use sides::SideReport;
+pub use versions::VersionReport;
 
-use feed::{Fed, Lane, Remark, lanes, read_all};
-use sides::{Side, Sides, Stuck, Taken};
+use feed::{ReadEvent, ReadNote, TrialSource, read_all, trial_sources};
+use versions::{BatchDone, TrialHalted, TrialVersions, VersionTrial};
 
-/// The most messages of each source that a canary reads back.
+/// Maximum number of stored messages that a canary reads from each source.
 pub const CANARY_MESSAGES_MAX: u64 = 100_000;
-/// The longest that a canary listens.
+/// Maximum duration of a live canary.
 pub const CANARY_LIVE_MAX: Duration = Duration::from_secs(15 * 60);
-/// How long a canary may work on what it reads back; what is not done by then is left out, and the report says so.
+/// Time limit for projecting stored messages. The report lists what the canary left out.
 const WORK_MAX: Duration = Duration::from_secs(120);
 
-/// What a canary is to read. At least one of the two.
+/// The input of a canary. At least one of the two fields is required.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CanaryRequest {
-    /// The last so many messages of each stream, 1 to [`CANARY_MESSAGES_MAX`].
+    /// Number of most recent messages to read from each stream, 1 to [`CANARY_MESSAGES_MAX`].
     pub messages: Option<u64>,
-    /// What comes for so long, up to [`CANARY_LIVE_MAX`]; after the last messages, where both are asked for.
+    /// How long to read new messages, up to [`CANARY_LIVE_MAX`]; starts after the stored messages if both are set.
     pub live: Option<Duration>,
 }
 
-/// What a canary has seen.
+/// The result of a canary.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct CanaryReport {
     /// The plugin.
     pub plugin: String,
-    /// What the active version did; none when none is active.
-    pub old: Option<SideReport>,
+    /// What the active version did; none when no version is active.
+    pub old: Option<VersionReport>,
     /// What the candidate did.
-    pub new: SideReport,
-    /// Table by table.
+    pub new: VersionReport,
+    /// The comparison of each table.
     pub tables: Vec<TableComparison>,
-    /// What was read.
+    /// What the canary read.
     pub sources: Vec<CanarySource>,
-    /// In what the descriptions of the two differ.
+    /// The differences between the two descriptions.
     pub differences: Vec<Difference>,
-    /// What it costs to activate the candidate.
+    /// What activation of the candidate costs.
     pub effect: Effect,
-    /// Whether it can only be activated by a rebuild.
+    /// Whether activation requires a rebuild.
     pub needs_rebuild: bool,
-    /// How long it took, in milliseconds.
+    /// Duration in milliseconds.
     pub took_ms: u64,
-    /// Why not all that was asked for was read and compared; empty when it was.
+    /// Why the canary did not read and compare the whole input; empty when it did.
     pub partial: Vec<String>,
 }
 
-/// What was read of one source.
+/// What a canary read from one source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct CanarySource {
     /// Its name.
     pub source: String,
     /// The stream; none for core NATS.
     pub stream: Option<String>,
-    /// Whether the active version reads it in this way.
+    /// Whether the active version reads this origin.
     pub old: bool,
     /// Whether the candidate does.
     pub new: bool,
-    /// Messages that were taken through both.
+    /// Messages that the versions projected.
     pub messages: u64,
-    /// The first sequence; for core NATS messages are counted from 1.
+    /// The first sequence; for core NATS the host counts messages from 1.
     pub first_sequence: Option<u64>,
-    /// The last one.
+    /// The last sequence.
     pub last_sequence: Option<u64>,
-    /// What is worth knowing of it.
+    /// A remark about the source.
     pub note: Option<String>,
 }
 
@@ -92,20 +92,20 @@ impl CanaryRequest {
     fn check(&self) -> Result<(), LifecycleError> {
         let mut problems = Vec::new();
         if self.messages.is_none() && self.live.is_none() {
-            problems.push("say how many messages, or how long to listen".to_owned());
+            problems.push("give a number of messages, a duration, or both".to_owned());
         }
         if self
             .messages
             .is_some_and(|messages| !(1..=CANARY_MESSAGES_MAX).contains(&messages))
         {
-            problems.push(format!("messages are 1 to {CANARY_MESSAGES_MAX}"));
+            problems.push(format!("messages must be 1 to {CANARY_MESSAGES_MAX}"));
         }
         if self
             .live
             .is_some_and(|live| live.is_zero() || live > CANARY_LIVE_MAX)
         {
             let seconds = CANARY_LIVE_MAX.as_secs();
-            problems.push(format!("a canary listens for up to {seconds} s"));
+            problems.push(format!("live must be 1 to {seconds} s"));
         }
         if problems.is_empty() {
             Ok(())
@@ -125,8 +125,8 @@ impl From<ScratchError> for LifecycleError {
 }
 
 impl Lifecycle {
-    /// Tries a version that is installed beside the active one, on the same messages. Nothing changes by it. When this
-    /// future is dropped, the canary ends.
+    /// Runs an installed version next to the active one on the same messages, without any effect. Dropping this future
+    /// ends the canary.
     ///
     /// # Errors
     /// See [`LifecycleError`]: [`LifecycleError::BadSettings`] for a request out of bounds,
@@ -143,17 +143,17 @@ impl Lifecycle {
         let inner = Arc::clone(&self.inner);
         let (plugin, by) = (plugin.to_owned(), by.clone());
         let act = tokio::spawn(async move {
-            let _turn = inner.turn("canary", &plugin)?;
-            let digest = inner.choose(&plugin, Some(candidate)).await?;
+            let _permit = inner.permit("canary", &plugin)?;
+            let digest = inner.resolve_digest(&plugin, Some(candidate)).await?;
             let new = inner.version(&plugin, digest).await?;
-            let old = inner.fleet.lock().await.version(&plugin);
-            tracing::info!(plugin, %digest, by = by.0, "a canary begins");
+            let old = inner.plugins.lock().await.version(&plugin);
+            tracing::info!(plugin, %digest, by = by.0, "canary started");
             let stop = inner.stop.child_token();
-            // Whoever drops this stops the work on the thread that blocks as well.
+            // Dropping this future also stops the work on the blocking thread.
             let _ends = stop.clone().drop_guard();
             tokio::select! {
-                () = inner.stop.cancelled() => Err(LifecycleError::Unavailable("the host stops".to_owned())),
-                report = inner.try_out(old, new, request, stop) => report,
+                () = inner.stop.cancelled() => Err(LifecycleError::Unavailable("the host is stopping".to_owned())),
+                report = inner.run_canary(old, new, request, stop) => report,
             }
         });
         AbortOnDropHandle::new(act).await.map_err(panicked)?
@@ -161,10 +161,10 @@ impl Lifecycle {
 }
 
 impl Inner {
-    async fn try_out(
+    async fn run_canary(
         &self,
-        old: Option<Arc<Version>>,
-        new: Arc<Version>,
+        old: Option<Arc<LoadedVersion>>,
+        new: Arc<LoadedVersion>,
         request: CanaryRequest,
         stop: CancellationToken,
     ) -> Result<CanaryReport, LifecycleError> {
@@ -173,11 +173,11 @@ impl Inner {
         let before = old
             .as_ref()
             .map(|version| Arc::clone(version.plugin().manifest()));
-        let lanes = lanes(before.as_deref(), &manifest);
+        let trial_sources = trial_sources(before.as_deref(), &manifest);
         let mut trial = Trial {
-            sides: Some(self.sides(old, new, &lanes).await?),
-            sources: lanes.iter().map(source_of).collect(),
-            lanes,
+            versions: Some(self.versions(old, new, &trial_sources).await?),
+            sources: trial_sources.iter().map(empty_source).collect(),
+            trial_sources,
             partial: Vec::new(),
             stop,
         };
@@ -201,13 +201,13 @@ impl Inner {
         })
     }
 
-    async fn sides(
+    async fn versions(
         &self,
-        old: Option<Arc<Version>>,
-        new: Arc<Version>,
-        lanes: &[Lane],
-    ) -> Result<Sides, LifecycleError> {
-        let mut sources: Vec<String> = lanes.iter().map(|lane| lane.source.clone()).collect();
+        old: Option<Arc<LoadedVersion>>,
+        new: Arc<LoadedVersion>,
+        trial_sources: &[TrialSource],
+    ) -> Result<TrialVersions, LifecycleError> {
+        let mut sources: Vec<String> = trial_sources.iter().map(|source| source.source.clone()).collect();
         sources.sort();
         sources.dedup();
         let old = match old {
@@ -215,28 +215,32 @@ impl Inner {
             None => None,
         };
         let new = self.side(new, &sources).await?;
-        Ok(Sides { old, new })
+        Ok(TrialVersions { old, new })
     }
 
-    async fn side(&self, version: Arc<Version>, sources: &[String]) -> Result<Side, LifecycleError> {
+    async fn side(
+        &self,
+        version: Arc<LoadedVersion>,
+        sources: &[String],
+    ) -> Result<VersionTrial, LifecycleError> {
         let adoption = adoption(version.plugin());
         let scratch = self.parts.store.scratch(adoption, sources.to_vec()).await?;
-        Ok(Side::new(version, scratch))
+        Ok(VersionTrial::new(version, scratch))
     }
 }
 
-/// A canary under way.
+/// A running canary.
 struct Trial {
-    /// Away while they work.
-    sides: Option<Sides>,
-    lanes: Vec<Lane>,
+    /// `None` while they work on a blocking thread.
+    versions: Option<TrialVersions>,
+    trial_sources: Vec<TrialSource>,
     sources: Vec<CanarySource>,
     partial: Vec<String>,
     stop: CancellationToken,
 }
 
 impl Trial {
-    /// Takes what is read through both versions, until all is read or the time is over.
+    /// Projects the messages with both versions until all are read or the time is over.
     async fn run(
         &mut self,
         broker: &lantern_broker::Broker,
@@ -244,22 +248,22 @@ impl Trial {
         work_until: Instant,
     ) -> Result<(), LifecycleError> {
         let until = work_until + request.live.unwrap_or_default();
-        let (readers, mut fed) = read_all(broker, &self.lanes, request);
-        // Also in the middle of a call into a slow plugin.
+        let (readers, mut events) = read_all(broker, &self.trial_sources, request);
+        // Stops the work even during a call into a slow plugin.
         let stop = self.stop.clone();
         let timer = tokio::spawn(async move {
             tokio::time::sleep_until(until).await;
             stop.cancel();
         });
         let timer = AbortOnDropHandle::new(timer);
-        while let Ok(next) = tokio::time::timeout_at(until, fed.recv()).await {
+        while let Ok(next) = tokio::time::timeout_at(until, events.recv()).await {
             match next {
-                Some(Fed::Batch(lane, deliveries)) => {
-                    if !self.take(lane, deliveries).await? {
+                Some(ReadEvent::Batch(source, deliveries)) => {
+                    if !self.take(source, deliveries).await? {
                         break;
                     }
                 }
-                Some(Fed::End(lane, remark)) => self.note(lane, remark),
+                Some(ReadEvent::End(source, note)) => self.note(source, note),
                 None => {
                     drop(readers);
                     return Ok(());
@@ -270,62 +274,62 @@ impl Trial {
         if self.partial.is_empty() {
             let seconds = WORK_MAX.as_secs();
             self.partial
-                .push(format!("not all was done within {seconds} s of work"));
+                .push(format!("the work did not finish within {seconds} s"));
         }
         Ok(())
     }
 
-    /// Has a thread that may block take a batch. Returns whether it makes sense to go on.
+    /// Projects a batch on a blocking thread. Returns whether to continue.
     async fn take(
         &mut self,
         number: usize,
         deliveries: Vec<lantern_model::batch::Delivery>,
     ) -> Result<bool, LifecycleError> {
-        let Some(mut sides) = self.sides.take() else {
+        let Some(mut versions) = self.versions.take() else {
             return Ok(false);
         };
-        let lane = self.lanes[number].clone();
+        let source = self.trial_sources[number].clone();
         let stop = self.stop.clone();
         let work = tokio::task::spawn_blocking(move || {
-            let taken = sides.take(&lane, deliveries, &stop);
-            (sides, taken)
+            let taken = versions.take(&source, deliveries, &stop);
+            (versions, taken)
         });
-        let (sides, taken) = work.await.map_err(panicked)?;
-        self.sides = Some(sides);
+        let (versions, taken) = work.await.map_err(panicked)?;
+        self.versions = Some(versions);
         match taken {
-            Ok(Taken { sequences, took, all }) => {
+            Ok(BatchDone { sequences, took, all }) => {
                 let source = &mut self.sources[number];
                 source.messages += sequences.len() as u64;
                 source.first_sequence = source.first_sequence.or(sequences.first().copied());
                 source.last_sequence = sequences.last().copied().or(source.last_sequence);
-                // As long again for the projections, which share the processors.
+                // Leave the projections, which share the processors, as much time as the canary used.
                 tokio::time::sleep(took).await;
                 Ok(all)
             }
-            Err(Stuck(reason)) => {
+            Err(TrialHalted(reason)) => {
                 self.partial.push(reason);
                 Ok(false)
             }
         }
     }
 
-    fn note(&mut self, lane: usize, remark: Option<Remark>) {
-        if let Some(Remark { words, partial }) = remark {
-            let source = &mut self.sources[lane];
+    fn note(&mut self, source: usize, note: Option<ReadNote>) {
+        if let Some(ReadNote { text, partial }) = note {
+            let source = &mut self.sources[source];
             if partial {
-                self.partial.push(format!("source {}: {words}", source.source));
+                self.partial.push(format!("source {}: {text}", source.source));
             }
-            source.note = Some(words);
+            source.note = Some(text);
         }
     }
 
     async fn reports(
         &mut self,
-    ) -> Result<(Option<SideReport>, SideReport, Vec<TableComparison>), LifecycleError> {
-        let Some(sides) = self.sides.take() else {
+    ) -> Result<(Option<VersionReport>, VersionReport, Vec<TableComparison>), LifecycleError> {
+        let Some(versions) = self.versions.take() else {
             return Err(LifecycleError::Unavailable("the canary was lost".to_owned()));
         };
-        let work = tokio::task::spawn_blocking(move || sides.reports());
+        let work = tokio::task::spawn_blocking(move || versions.reports());
         Ok(work.await.map_err(panicked)??)
     }
 }
@@ -334,16 +338,16 @@ fn panicked(error: tokio::task::JoinError) -> LifecycleError {
     LifecycleError::Unavailable(format!("the host panicked during the canary: {error}"))
 }
 
-fn source_of(lane: &Lane) -> CanarySource {
-    let stream = match &lane.origin {
+fn empty_source(source: &TrialSource) -> CanarySource {
+    let stream = match &source.origin {
         Origin::JetStream { stream, .. } => Some(stream.clone()),
         Origin::Core { .. } => None,
     };
     CanarySource {
-        source: lane.source.clone(),
+        source: source.source.clone(),
         stream,
-        old: lane.old.is_some(),
-        new: lane.new.is_some(),
+        old: source.old.is_some(),
+        new: source.new.is_some(),
         messages: 0,
         first_sequence: None,
         last_sequence: None,

@@ -1,6 +1,6 @@
-//! The components that were installed, as files named by their digest, each with its signature beside it where one came
-//! along. A file is written beside its place, synced and renamed, so that it is whole or not there; what is read back is
-//! checked against its name. Nothing that comes from outside becomes part of a path.
+//! The installed components, stored as files named by digest, each with its signature if it has one. A file is written
+//! under a temporary name, synced and renamed, so that it is complete or absent; its bytes are compared with the digest
+//! when read. No external input becomes part of a path.
 
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
@@ -10,13 +10,13 @@ use cap_std::fs::{Dir, OpenOptions};
 use lantern_plugin::Digest;
 use lantern_trust::signature::{FILE_SUFFIX, SIGNATURE_BYTES_MAX};
 
-/// The folder of components. Blocks; meant for threads that may.
+/// The folder of components. All methods block.
 pub(super) struct Components {
     dir: Dir,
 }
 
 impl Components {
-    /// Opens the folder, and makes it when it is missing.
+    /// Opens the folder, and creates it if it is missing.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let authority = cap_std::ambient_authority();
         Dir::create_ambient_dir_all(path, authority)?;
@@ -24,7 +24,7 @@ impl Components {
         Ok(Self { dir })
     }
 
-    /// Keeps a component. Nothing happens when it is there.
+    /// Stores a component, unless it is already stored.
     pub(super) fn put(&self, digest: Digest, bytes: &[u8]) -> io::Result<()> {
         if self.get(digest).is_ok() {
             return Ok(());
@@ -32,13 +32,13 @@ impl Components {
         self.write(&name(digest), bytes)
     }
 
-    /// Keeps the signature of a component, in the place of the one that was there.
+    /// Stores the signature of a component and replaces an earlier one.
     pub(super) fn put_signature(&self, digest: Digest, signature: &[u8]) -> io::Result<()> {
         self.write(&signature_name(digest), signature)
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        // Two that bring the same component at once write two files, and the second rename does no harm.
+        // Two concurrent writers of one component use two temporary files, and the second rename is harmless.
         let beside = format!("{name}.{}.tmp", uuid::Uuid::new_v4().simple());
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
@@ -48,17 +48,17 @@ impl Components {
         });
         let placed = written.and_then(|()| self.dir.rename(&beside, &self.dir, name));
         if placed.is_err() {
-            // The first error is the one that counts; what is left is swept away at the next start.
+            // Report the first error. The next start removes the temporary file.
             drop(self.dir.remove_file(&beside));
         }
         placed?;
         self.dir.open(".")?.sync_all()
     }
 
-    /// The bytes of a component.
+    /// Reads a component.
     ///
     /// # Errors
-    /// Of the file system; `InvalidData` when the bytes are not those of the digest.
+    /// Errors of the file system; `InvalidData` when the bytes do not match the digest.
     pub(super) fn get(&self, digest: Digest) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.dir.open(name(digest))?.read_to_end(&mut bytes)?;
@@ -72,7 +72,7 @@ impl Components {
         }
     }
 
-    /// The signature of a component, where one is kept. It is for the caller to check.
+    /// Reads the signature of a component, if one is stored. The caller checks it.
     pub(super) fn signature(&self, digest: Digest) -> io::Result<Option<Vec<u8>>> {
         let file = match self.dir.open(signature_name(digest)) {
             Ok(file) => file,
@@ -85,7 +85,7 @@ impl Components {
         Ok(Some(bytes))
     }
 
-    /// Removes what is not among `kept`, and what was left half written.
+    /// Removes everything except the components in `kept`, temporary files included.
     pub(super) fn sweep(&self, kept: &[Digest]) -> io::Result<()> {
         let kept: Vec<String> = kept
             .iter()

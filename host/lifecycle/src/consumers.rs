@@ -1,6 +1,6 @@
-//! The durable consumers of plugins that are removed, and of rebuilds that have ended. They are deleted on the broker: an
-//! interest stream keeps every message that a forgotten consumer has not acknowledged. What cannot be deleted now is kept
-//! in the database and tried again when the broker can be reached.
+//! The durable consumers of removed plugins and ended rebuilds. The host deletes them on the broker, because an
+//! interest stream keeps every message that an abandoned consumer has not acknowledged. It stores a failed deletion in
+//! the database and repeats it when the broker is reachable.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,19 +8,19 @@ use std::time::Duration;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::fleet::Fleet;
+use super::running_plugins::RunningPlugins;
 use super::{Inner, Lifecycle, LifecycleError};
 use lantern_broker::{BrokerError, OpenError, TakeOver};
 use lantern_projection::consumer_names;
 use lantern_store::{AbandonedConsumer, CommitError};
 
-/// How often a deletion that the broker refused is tried again. A connection that comes back is noticed at once.
+/// How often the host repeats a deletion that the broker refused. It notices a new connection at once.
 const RETRY_EVERY: Duration = Duration::from_secs(60);
 
-/// A plugin that was removed.
+/// The result of removing a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removal {
-    /// The tables that were dropped.
+    /// The dropped tables.
     pub dropped: Vec<String>,
     /// Its consumers that are still on the broker. The host deletes them as soon as it can.
     pub consumers_left: Vec<ConsumerLeft>,
@@ -57,10 +57,13 @@ impl Inner {
         Ok(consumers.collect())
     }
 
-    /// Deletes the consumers that nothing needs any more, and returns those that could not be deleted. The lock on the
-    /// running plugins is held meanwhile, so that no plugin begins to read through a consumer that is being deleted; after
-    /// the first request without an answer no other is sent.
-    pub(super) async fn delete_abandoned(&self, fleet: &Fleet) -> Result<Vec<AbandonedLeft>, CommitError> {
+    /// Deletes abandoned consumers and returns those that could not be deleted. The lock on the running plugins is held
+    /// meanwhile, so that no plugin starts to read through a consumer that is being deleted. After the first unanswered
+    /// request, no other is sent.
+    pub(super) async fn delete_abandoned(
+        &self,
+        plugins: &RunningPlugins,
+    ) -> Result<Vec<AbandonedLeft>, CommitError> {
         let store = &self.parts.store;
         let mut left = Vec::new();
         let mut away: Option<String> = None;
@@ -70,7 +73,7 @@ impl Inner {
         }
         let installed = store.installations().await?;
         for one in abandoned {
-            let reason = match self.need(fleet, installed.iter().any(|it| it.plugin == one.plugin), &one) {
+            let reason = match self.need(plugins, installed.iter().any(|it| it.plugin == one.plugin), &one) {
                 Need::Reads => {
                     store.forget_consumer(one).await?;
                     continue;
@@ -112,11 +115,11 @@ impl Inner {
         self.parts.broker.delete_consumer(stream, consumer, owner).await
     }
 
-    fn need(&self, fleet: &Fleet, installed: bool, one: &AbandonedConsumer) -> Need {
+    fn need(&self, plugins: &RunningPlugins, installed: bool, one: &AbandonedConsumer) -> Need {
         if self.rebuilds.of(&one.plugin).is_some() {
             return Need::Unknown("a rebuild of the plugin is running");
         }
-        match fleet.manifest(&one.plugin) {
+        match plugins.manifest(&one.plugin) {
             Some(manifest) => {
                 let reads = manifest.sources.iter().any(|source| {
                     let [live, _] = self.consumer_names(&one.plugin, source.name.as_str());
@@ -129,7 +132,7 @@ impl Inner {
         }
     }
 
-    /// Deletes what is left of earlier runs, and from then on what cannot be deleted at once.
+    /// Deletes the consumers left by earlier runs, and later those whose deletion failed.
     pub(super) fn watch_abandoned(self: &Arc<Self>) {
         let (inner, stop) = (Arc::clone(self), self.stop.child_token());
         self.tasks.spawn(async move {
@@ -144,8 +147,8 @@ impl Inner {
         let mut link = self.parts.broker.link();
         loop {
             let left = {
-                let fleet = self.fleet.lock().await;
-                self.delete_abandoned(&fleet).await
+                let plugins = self.plugins.lock().await;
+                self.delete_abandoned(&plugins).await
             };
             let done = match left {
                 Ok(left) => left.is_empty(),
@@ -181,42 +184,42 @@ pub(super) struct AbandonedLeft {
 enum Need {
     None,
     Reads,
-    /// It cannot be decided now.
+    /// Unknown for now.
     Unknown(&'static str),
 }
 
-/// A consumer for which a take-over was asked.
+/// The result of a take-over of one consumer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ConsumerTakenOver {
     /// The stream.
     pub stream: String,
     /// The consumer.
     pub consumer: String,
-    /// What became of it.
+    /// The outcome.
     pub outcome: TakeOverOutcome,
-    /// The host to which it belonged before, by its identity; `null` where it belonged to none.
+    /// The identity of the previous owner; `null` if there was none.
     pub before: Option<String>,
 }
 
-/// What became of a consumer for which a take-over was asked.
+/// The outcome of a take-over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TakeOverOutcome {
-    /// It is this host's now.
+    /// It now belongs to this host.
     TakenOver,
-    /// It was this host's already.
+    /// It already belonged to this host.
     Own,
-    /// The broker has no such consumer; the host makes it when it reads.
+    /// The broker has no such consumer; the host creates it when it reads.
     Absent,
 }
 
 impl Lifecycle {
-    /// Makes this host the owner of the consumers of a plugin that another host has left behind. A plugin that was halted
-    /// because of that owner continues.
+    /// Makes this host the owner of a plugin's consumers that another host left behind. A plugin that halted because of
+    /// the other owner continues.
     ///
     /// # Errors
-    /// [`LifecycleError::NoPlugin`]; [`LifecycleError::Conflict`] when another host reads through a consumer, or the plugin
-    /// reads no stream; [`LifecycleError::Unavailable`].
+    /// [`LifecycleError::NoPlugin`]; [`LifecycleError::Conflict`] when another host reads through a consumer, or the
+    /// plugin reads no stream; [`LifecycleError::Unavailable`].
     pub async fn take_over(&self, plugin: &str) -> Result<Vec<ConsumerTakenOver>, LifecycleError> {
         let inner = Arc::clone(&self.inner);
         let plugin = plugin.to_owned();
@@ -227,9 +230,9 @@ impl Lifecycle {
 impl Inner {
     async fn take_over(&self, plugin: &str) -> Result<Vec<ConsumerTakenOver>, LifecycleError> {
         self.installation(plugin).await?;
-        let manifest = self.fleet.lock().await.manifest(plugin);
+        let manifest = self.plugins.lock().await.manifest(plugin);
         let manifest =
-            manifest.ok_or_else(|| LifecycleError::Conflict(format!("plugin {plugin} does not run")))?;
+            manifest.ok_or_else(|| LifecycleError::Conflict(format!("plugin {plugin} is not running")))?;
         let mut taken = Vec::new();
         for source in &manifest.sources {
             let Some(stream) = source.origin.stream() else {
@@ -246,8 +249,8 @@ impl Inner {
                 "plugin {plugin} reads no stream, and core NATS has no consumers"
             )));
         }
-        // Its projections look again at once.
-        self.fleet.lock().await.nudge(plugin);
+        // Make its projections retry at once.
+        self.plugins.lock().await.notify(plugin);
         Ok(taken)
     }
 

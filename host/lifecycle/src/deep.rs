@@ -1,9 +1,9 @@
-//! The deep check of a database: messages that the streams still hold are projected again with the version that the
-//! ledger names for them, and the stored rows and the ledger's counts are compared with the result. It changes nothing,
-//! needs no running host, and works beside one.
+//! The deep check of a database: it projects the messages that the streams still hold again, with the version that the
+//! ledger names, and compares rows and counters with the database. It changes nothing, and runs with or without a
+//! running host.
 //!
-//! Rows of tables whose writes update rows depend on the whole history, so they are compared only when all of it is
-//! there; a scratch database is filled with it.
+//! Rows of tables whose writes update rows depend on the whole history. They are compared only if the whole history is
+//! available, in a scratch database.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -25,58 +25,58 @@ use lantern_store::deep::{
 use lantern_store::scratch::Scratch;
 use lantern_store::{Counts, Entry, ScratchError};
 
-/// Messages of one batch.
+/// Messages in one batch.
 const BATCH_MESSAGES: usize = 512;
-/// Bytes of one batch; a single message may be larger.
+/// Bytes in one batch; a single message may be larger.
 const BATCH_BYTES: usize = 8 << 20;
-/// How long one call into a plugin may go on before the next begins.
+/// How long one call into a plugin may take before the next call begins.
 const CALL_BUDGET: Duration = Duration::from_millis(500);
-/// Places of a range at which a sample is taken.
-const SAMPLE_PLACES: u64 = 16;
+/// Number of positions in a range at which a sample is taken.
+const SAMPLE_SPOTS: u64 = 16;
 
-/// What a deep check works with.
+/// The inputs of a deep check.
 pub struct DeepParts {
     /// The database.
     pub database: PathBuf,
-    /// Where the host keeps components.
+    /// The folder of installed components.
     pub components_dir: PathBuf,
-    /// Where messages come from.
+    /// The source of messages.
     pub broker: Broker,
-    /// Makes plugins of components.
+    /// Loads plugins from components.
     pub loader: Arc<Loader>,
 }
 
-/// What a deep check has found.
+/// The result of a deep check.
 #[derive(Clone, Debug, Default)]
 pub struct DeepReport {
-    /// Messages that were projected again.
+    /// Messages projected again.
     pub messages: u64,
-    /// Rows that are stored as their messages give them.
+    /// Rows that are equal to the stored ones.
     pub rows: u64,
-    /// What differs, with what to do about it.
+    /// The differences, each with a remedy.
     pub problems: Vec<Problem>,
-    /// What could not be compared, in sentences.
+    /// What could not be compared, with the reasons.
     pub unverified: Vec<String>,
 }
 
-/// Why a deep check cannot be made.
+/// Why a deep check failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DeepError {
     /// The database cannot be read.
     #[error(transparent)]
     Check(#[from] CheckError),
-    /// The broker does not answer.
-    #[error("the messages cannot be read")]
+    /// The broker failed to answer.
+    #[error("failed to read the messages")]
     Broker(#[from] BrokerError),
     /// The scratch database cannot be used.
     #[error(transparent)]
     Scratch(#[from] ScratchError),
-    /// Something on this machine does not work.
+    /// A local operation failed.
     #[error("{0}")]
     Local(String),
 }
 
-/// Projects messages again and compares the rows: of all messages, or of about `sample` of each plugin.
+/// Projects messages again and compares the rows: all messages, or about `sample` of each plugin.
 ///
 /// # Errors
 /// See [`DeepError`].
@@ -91,56 +91,56 @@ pub async fn check_deep(parts: &DeepParts, sample: Option<u64>) -> Result<DeepRe
     Ok(report)
 }
 
-/// A version that projects again.
+/// A loaded version.
 struct Loaded {
     plugin: Arc<Plugin>,
     projector: Projector,
 }
 
-/// What works on a thread that may block.
+/// The state that moves to blocking threads.
 struct Worker {
     comparer: Comparer,
     versions: BTreeMap<String, Loaded>,
     found: Compared,
-    /// The tables whose writes update rows, as the messages so far make them.
-    whole: Option<Whole>,
+    /// The tables whose writes update rows, filled from the messages so far.
+    full: Option<FullHistory>,
 }
 
-/// A scratch database that is filled with the whole history.
-struct Whole {
+/// A scratch database filled with the whole history.
+struct FullHistory {
     scratch: Scratch,
-    /// The version that it was last written by.
+    /// The version that wrote to it last.
     digest: String,
 }
 
 struct PluginCheck<'a> {
     parts: &'a DeepParts,
-    /// Away while it works.
+    /// `None` while a blocking thread uses it.
     worker: Option<Worker>,
-    /// Why versions could not be loaded.
+    /// Versions that failed to load, with the reason.
     failed: BTreeMap<String, String>,
-    folder: Option<Folder>,
+    folder: Option<TempFolder>,
 }
 
-/// A folder that goes with its owner.
-struct Folder(PathBuf);
+/// A folder that is deleted when dropped.
+struct TempFolder(PathBuf);
 
-impl Drop for Folder {
+impl Drop for TempFolder {
     fn drop(&mut self) {
         // It is in the system's folder for temporary files.
         drop(std::fs::remove_dir_all(&self.0));
     }
 }
 
-/// What became of the messages of a range.
+/// The result of projecting a range again.
 #[derive(Default)]
-struct Tally {
+struct RangeResult {
     counts: Counts,
     /// Messages whose version cannot be loaded.
     unknown: u64,
-    /// Messages that were erased.
+    /// Erased messages.
     erased: u64,
-    /// Whether the version declares a table that is not there any more, so that the ledger counts fewer rows.
+    /// Whether the version declares a table that no longer exists, so that the ledger counts fewer rows.
     has_dropped_table: bool,
     rejected: Vec<String>,
 }
@@ -155,7 +155,7 @@ impl<'a> PluginCheck<'a> {
                 comparer,
                 versions: BTreeMap::new(),
                 found: Compared::default(),
-                whole: None,
+                full: None,
             }),
             failed: BTreeMap::new(),
             folder: None,
@@ -175,9 +175,9 @@ impl<'a> PluginCheck<'a> {
             .filter(|table| table.merges)
             .map(|table| table.name.as_str())
             .collect();
-        let mut whole = match merging.is_empty() {
+        let mut full = match merging.is_empty() {
             true => Err(String::new()),
-            false => whole_history(plugin, sample),
+            false => check_full_history(plugin, sample),
         };
         let handled: u64 = plugin
             .sources
@@ -195,7 +195,7 @@ impl<'a> PluginCheck<'a> {
                         source.epoch,
                         plural(messages, "message")
                     ));
-                    whole = whole.and(Err(reason));
+                    full = full.and(Err(reason));
                 }
                 continue;
             }
@@ -209,29 +209,31 @@ impl<'a> PluginCheck<'a> {
                         range.first,
                         range.last
                     ));
-                    whole = whole.and(Err(reason));
+                    full = full.and(Err(reason));
                     continue;
                 }
-                if whole.is_ok() && self.worker.as_ref().is_some_and(|worker| worker.whole.is_none()) {
-                    self.begin_whole(&range.digest, source).await?;
+                if full.is_ok() && self.worker.as_ref().is_some_and(|worker| worker.full.is_none()) {
+                    self.begin_full(&range.digest, source).await?;
                 }
-                let tally = self.range(plugin, source, range, share).await?;
-                report.messages += tally.counts.messages;
-                let mut tally = tally;
-                // A rebuild that drops a table takes its rows out of the ledger.
-                tally.has_dropped_table = self.has_dropped_table(plugin, &range.digest);
-                if let Some(reason) = self.judge(name, source, range, share.is_some(), tally, report) {
-                    whole = whole.and(Err(reason));
+                let result = self.check_range(plugin, source, range, share).await?;
+                report.messages += result.counts.messages;
+                let mut result = result;
+                // A rebuild that drops a table removes its rows from the ledger.
+                result.has_dropped_table = self.has_dropped_table(plugin, &range.digest);
+                if let Some(reason) =
+                    self.compare_counts(name, source, range, share.is_some(), result, report)
+                {
+                    full = full.and(Err(reason));
                 }
             }
         }
-        self.finish(plugin, &merging, whole, report).await
+        self.finish(plugin, &merging, full, report).await
     }
 
-    /// Whether the sequences of a history still mean what they meant, or why not.
+    /// Whether the sequences of a history still identify the same messages; the error names the reason.
     async fn same_history(&self, source: &DeepSource) -> Result<Result<(), String>, DeepError> {
         let Some(stream) = &source.stream else {
-            return Ok(Err("core NATS keeps no messages".to_owned()));
+            return Ok(Err("core NATS stores no messages".to_owned()));
         };
         if !source.present {
             return Ok(Err("they belong to an earlier history of the stream".to_owned()));
@@ -242,7 +244,7 @@ impl<'a> PluginCheck<'a> {
         if source.stream_created_ns == Some(facts.created_ns) {
             return Ok(Ok(()));
         }
-        // The time of creation can change without another history; the message at the checkpoint decides.
+        // The creation time can change within one history; the message at the checkpoint decides.
         let mark = &source.checkpoint;
         let found = self.parts.broker.message_at(stream, mark.sequence).await?;
         let same = found.is_some_and(|found| {
@@ -250,7 +252,7 @@ impl<'a> PluginCheck<'a> {
         });
         Ok(match same {
             true => Ok(()),
-            false => Err(format!("stream {stream} was created again since")),
+            false => Err(format!("stream {stream} was recreated since")),
         })
     }
 
@@ -296,9 +298,9 @@ impl<'a> PluginCheck<'a> {
         })
     }
 
-    async fn begin_whole(&mut self, digest: &str, source: &DeepSource) -> Result<(), DeepError> {
+    async fn begin_full(&mut self, digest: &str, source: &DeepSource) -> Result<(), DeepError> {
         let name = format!("lantern-check-{}", uuid::Uuid::new_v4().simple());
-        let folder = Folder(std::env::temp_dir().join(name));
+        let folder = TempFolder(std::env::temp_dir().join(name));
         std::fs::DirBuilder::new()
             .mode(0o700)
             .create(&folder.0)
@@ -309,7 +311,7 @@ impl<'a> PluginCheck<'a> {
         if let Some(loaded) = worker.versions.get(digest) {
             let sources = vec![source.source.clone()];
             let scratch = Scratch::make(&folder.0, adoption(&loaded.plugin), sources).await?;
-            worker.whole = Some(Whole {
+            worker.full = Some(FullHistory {
                 scratch,
                 digest: digest.to_owned(),
             });
@@ -319,28 +321,28 @@ impl<'a> PluginCheck<'a> {
     }
 
     /// Projects the messages of a range again, or `share` of them, and compares their rows.
-    async fn range(
+    async fn check_range(
         &mut self,
         plugin: &DeepPlugin,
         source: &DeepSource,
         range: &DeepRange,
         share: Option<u64>,
-    ) -> Result<Tally, DeepError> {
-        let mut tally = Tally::default();
-        for (first, last, most) in stretches(range, share) {
-            self.stretch(plugin, source, range, (first, last, most), &mut tally)
+    ) -> Result<RangeResult, DeepError> {
+        let mut result = RangeResult::default();
+        for (first, last, most) in spans(range, share) {
+            self.check_span(plugin, source, range, (first, last, most), &mut result)
                 .await?;
         }
-        Ok(tally)
+        Ok(result)
     }
 
-    async fn stretch(
+    async fn check_span(
         &mut self,
         plugin: &DeepPlugin,
         source: &DeepSource,
         range: &DeepRange,
         (first, last, most): (u64, u64, u64),
-        tally: &mut Tally,
+        result: &mut RangeResult,
     ) -> Result<(), DeepError> {
         let Some((stream, subjects)) = self.subjects(range, source) else {
             return Ok(());
@@ -355,13 +357,14 @@ impl<'a> PluginCheck<'a> {
             let ended = batch.last().is_none_or(|delivery| delivery.sequence >= last);
             batch.retain(|delivery| delivery.sequence <= last);
             left = left.saturating_sub(batch.len() as u64);
-            // Of a sample only the messages themselves; else also what lies between them and to the end.
+            // A sample covers only the messages themselves; a full check also covers the sequences between them and up
+            // to the end.
             let through = match batch.last() {
                 Some(delivery) if !ended || most < u64::MAX => delivery.sequence,
                 _ if most < u64::MAX => break,
                 _ => last,
             };
-            self.batch(plugin, source, range, (next, through), batch, tally)
+            self.check_batch(plugin, source, range, (next, through), batch, result)
                 .await?;
             next = through + 1;
             if ended {
@@ -381,14 +384,14 @@ impl<'a> PluginCheck<'a> {
         }
     }
 
-    async fn batch(
+    async fn check_batch(
         &mut self,
         plugin: &DeepPlugin,
         source: &DeepSource,
         range: &DeepRange,
         (first, last): (u64, u64),
         batch: Vec<Delivery>,
-        tally: &mut Tally,
+        result: &mut RangeResult,
     ) -> Result<(), DeepError> {
         let Some(worker) = &self.worker else {
             return Ok(());
@@ -396,7 +399,7 @@ impl<'a> PluginCheck<'a> {
         let letters = worker.comparer.letters(source.origin, first, last)?;
         for state in letters.values() {
             if let LetterState::ResolvedBy(digest) = state {
-                // One that cannot be loaded leaves its messages out.
+                // A version that cannot be loaded leaves its messages unverified.
                 drop(self.load(plugin, digest));
             }
         }
@@ -405,30 +408,30 @@ impl<'a> PluginCheck<'a> {
         };
         let (origin, source, digest) = (source.origin, source.source.clone(), range.digest.clone());
         let (worker, done) = blocking(move || {
-            let done = worker.take(&source, origin, &digest, (first, last), batch, &letters);
+            let done = worker.compare_batch(&source, origin, &digest, (first, last), batch, &letters);
             (worker, done)
         })
         .await?;
         self.worker = Some(worker);
         let done = done?;
-        tally.counts += done.counts;
-        tally.unknown += done.unknown;
-        tally.erased += done.erased;
-        tally.rejected.extend(done.rejected);
+        result.counts += done.counts;
+        result.unknown += done.unknown;
+        result.erased += done.erased;
+        result.rejected.extend(done.rejected);
         Ok(())
     }
 
-    /// Compares the ledger with what was counted. Returns why the whole history is not known, where that is so.
-    fn judge(
+    /// Compares the counters with the ledger. Returns why the whole history is unknown, if it is.
+    fn compare_counts(
         &self,
         name: &str,
         source: &DeepSource,
         range: &DeepRange,
         sampled: bool,
-        tally: Tally,
+        result: RangeResult,
         report: &mut DeepReport,
     ) -> Option<String> {
-        let place = format!(
+        let location = format!(
             "{name}/{}, messages {} to {}",
             source.source, range.first, range.last
         );
@@ -439,41 +442,41 @@ impl<'a> PluginCheck<'a> {
                 remedy: remedy.clone(),
             });
         };
-        for reason in &tally.rejected {
-            problem(format!("{place}: {reason}"));
+        for reason in &result.rejected {
+            problem(format!("{location}: {reason}"));
         }
         if sampled {
             return Some("only a sample was read".to_owned());
         }
-        if tally.unknown > 0 {
-            let unknown = plural(tally.unknown, "message");
-            let reason = format!("{unknown} that another version projected later, which cannot be loaded");
-            report.unverified.push(format!("{place}: {reason}"));
+        if result.unknown > 0 {
+            let unknown = plural(result.unknown, "message");
+            let reason = format!("{unknown} that a version projected later, which cannot be loaded");
+            report.unverified.push(format!("{location}: {reason}"));
             return Some(reason);
         }
-        let (ledger, made) = (range.counts, tally.counts);
+        let (ledger, made) = (range.counts, result.counts);
         if made.messages < ledger.messages {
             let gone = ledger.messages - made.messages;
-            let reason = format!("{} not in the stream any more", plural(gone, "message"));
-            report.unverified.push(format!("{place}: {reason}"));
+            let reason = format!("{} no longer in the stream", plural(gone, "message"));
+            report.unverified.push(format!("{location}: {reason}"));
             return Some(reason);
         }
         let mut pairs = vec![
             ("messages", ledger.messages, made.messages),
             ("dead letters", ledger.dead, made.dead),
         ];
-        // Of an erased message only its rows could have told whether it was skipped, and how many rows it gave.
-        if tally.erased == 0 {
+        // Only the rows of an erased message could show whether it was skipped, and how many rows it gave.
+        if result.erased == 0 {
             pairs.push(("projected messages", ledger.projected, made.projected));
             pairs.push(("skipped messages", ledger.skipped, made.skipped));
-            if !tally.has_dropped_table {
+            if !result.has_dropped_table {
                 pairs.push(("rows", ledger.rows, made.rows));
             }
         }
         let differing = pairs.into_iter().filter(|(_, ledger, made)| ledger != made);
         for (what, ledger, made) in differing {
             problem(format!(
-                "{place}: the ledger counts {ledger} {what}, and the messages give {made}"
+                "{location}: the ledger counts {ledger} {what}, but the messages give {made}"
             ));
         }
         None
@@ -483,13 +486,13 @@ impl<'a> PluginCheck<'a> {
         &mut self,
         plugin: &DeepPlugin,
         merging: &[&str],
-        whole: Result<(), String>,
+        full: Result<(), String>,
         report: &mut DeepReport,
     ) -> Result<(), DeepError> {
         let Some(mut worker) = self.worker.take() else {
             return Ok(());
         };
-        if let Err(reason) = &whole
+        if let Err(reason) = &full
             && !merging.is_empty()
         {
             report.unverified.push(format!(
@@ -501,12 +504,12 @@ impl<'a> PluginCheck<'a> {
             .sources
             .first()
             .map_or(0, |source| source.checkpoint.sequence);
-        if whole.is_ok() {
+        if full.is_ok() {
             worker = blocking(move || {
-                let compared = match &worker.whole {
-                    Some(whole) => worker
+                let compared = match &worker.full {
+                    Some(full) => worker
                         .comparer
-                        .compare_whole(&whole.scratch, through, &mut worker.found),
+                        .compare_whole(&full.scratch, through, &mut worker.found),
                     None => Ok(()),
                 };
                 compared.map(|()| worker)
@@ -529,18 +532,18 @@ impl<'a> PluginCheck<'a> {
                 remedy,
             });
         }
-        for (number, words) in [
+        for (number, text) in [
             (
                 found.without_message,
-                "of messages that are not in the stream any more",
+                "of messages that are no longer in the stream",
             ),
-            (found.expired, "that were removed because of their age"),
+            (found.expired, "deleted because of their age"),
             (found.erased, "whose value was erased with `lantern forget`"),
         ] {
             if number > 0 {
                 report
                     .unverified
-                    .push(format!("{}: {} {words}", plugin.name, plural(number, "row")));
+                    .push(format!("{}: {} {text}", plugin.name, plural(number, "row")));
             }
         }
         Ok(())
@@ -548,18 +551,18 @@ impl<'a> PluginCheck<'a> {
 }
 
 impl Worker {
-    /// Projects a batch, each message with the version that made its rows, and compares.
-    fn take(
+    /// Projects a batch, each message with the version that made its rows, and compares the rows.
+    fn compare_batch(
         &mut self,
         source: &str,
         origin: lantern_store::OriginId,
         digest: &str,
-        stretch: (u64, u64),
+        span: (u64, u64),
         batch: Vec<Delivery>,
         letters: &BTreeMap<u64, LetterState>,
-    ) -> Result<Tally, DeepError> {
+    ) -> Result<RangeResult, DeepError> {
         let mut outcomes: BTreeMap<u64, (Outcome, Arc<Manifest>)> = BTreeMap::new();
-        let mut tally = Tally::default();
+        let mut result = RangeResult::default();
         let mut by_version: BTreeMap<&str, Vec<Delivery>> = BTreeMap::new();
         let mut unknown = BTreeSet::new();
         for delivery in &batch {
@@ -584,23 +587,23 @@ impl Worker {
                 outcomes.insert(delivery.sequence, (outcome, manifest));
             }
         }
-        tally.counts.messages = batch.len() as u64;
-        let there: BTreeSet<u64> = batch.iter().map(|delivery| delivery.sequence).collect();
+        result.counts.messages = batch.len() as u64;
+        let present: BTreeSet<u64> = batch.iter().map(|delivery| delivery.sequence).collect();
         for (sequence, _) in letters.iter().filter(|(_, state)| **state == LetterState::Erased) {
-            tally.erased += 1;
-            if !there.contains(sequence) {
-                tally.counts.messages += 1;
-                tally.counts.dead += 1;
+            result.erased += 1;
+            if !present.contains(sequence) {
+                result.counts.messages += 1;
+                result.counts.dead += 1;
             }
         }
-        tally.unknown = unknown.len() as u64;
+        result.unknown = unknown.len() as u64;
         let mut expected = Vec::new();
         for delivery in &batch {
             let sequence = delivery.sequence;
             match outcomes.get(&sequence) {
                 Some((Outcome::Rows(rows), manifest)) if !rows.is_empty() => {
-                    tally.counts.projected += 1;
-                    tally.counts.rows += rows.len() as u64;
+                    result.counts.projected += 1;
+                    result.counts.rows += rows.len() as u64;
                     expected.push(Expected {
                         sequence,
                         published_ns: delivery.published_ns,
@@ -608,15 +611,15 @@ impl Worker {
                         rows,
                     });
                 }
-                Some((Outcome::Rows(_) | Outcome::Skip, _)) => tally.counts.skipped += 1,
+                Some((Outcome::Rows(_) | Outcome::Skip, _)) => result.counts.skipped += 1,
                 Some((Outcome::Reject(rejection), _)) => {
-                    tally.counts.dead += 1;
-                    tally.rejected.push(format!(
-                        "message {sequence} is no dead letter, and its version rejects it: {}",
+                    result.counts.dead += 1;
+                    result.rejected.push(format!(
+                        "message {sequence} is not a dead letter, but its version rejects it: {}",
                         rejection.reason
                     ));
                 }
-                None => tally.counts.dead += 1,
+                None => result.counts.dead += 1,
             }
         }
         let read = batch
@@ -625,10 +628,10 @@ impl Worker {
             .filter(|sequence| !unknown.contains(sequence))
             .collect();
         self.comparer
-            .compare(origin, stretch, &read, &expected, &mut self.found)?;
+            .compare(origin, span, &read, &expected, &mut self.found)?;
         drop(expected);
-        self.fill(source, digest, batch, outcomes)?;
-        Ok(tally)
+        self.fill_scratch(source, digest, batch, outcomes)?;
+        Ok(result)
     }
 
     fn project(
@@ -655,22 +658,22 @@ impl Worker {
         Ok(outcomes)
     }
 
-    /// Writes the messages into the scratch database, where there is one.
-    fn fill(
+    /// Writes the messages to the scratch database, if there is one.
+    fn fill_scratch(
         &mut self,
         source: &str,
         digest: &str,
         batch: Vec<Delivery>,
         mut outcomes: BTreeMap<u64, (Outcome, Arc<Manifest>)>,
     ) -> Result<(), DeepError> {
-        let Some(whole) = &mut self.whole else {
+        let Some(full) = &mut self.full else {
             return Ok(());
         };
-        if whole.digest != digest
+        if full.digest != digest
             && let Some(loaded) = self.versions.get(digest)
         {
-            whole.scratch.switch(&adoption(&loaded.plugin))?;
-            whole.digest = digest.to_owned();
+            full.scratch.switch(&adoption(&loaded.plugin))?;
+            full.digest = digest.to_owned();
         }
         let dead = || Outcome::Reject(Rejection::new(RejectionClass::Invalid, "a dead letter"));
         let entries = batch.into_iter().map(|delivery| Entry {
@@ -679,53 +682,55 @@ impl Worker {
                 .map_or_else(dead, |(outcome, _)| outcome),
             delivery,
         });
-        whole.scratch.apply(source, entries.collect())?;
+        full.scratch.apply(source, entries.collect())?;
         Ok(())
     }
 }
 
-/// Whether the history that the tables of a plugin were made of can be repeated, or why not.
-fn whole_history(plugin: &DeepPlugin, sample: Option<u64>) -> Result<(), String> {
+/// Whether the history of a plugin's tables can be repeated; the error names the reason.
+fn check_full_history(plugin: &DeepPlugin, sample: Option<u64>) -> Result<(), String> {
     if sample.is_some() {
         return Err("only a sample was read".to_owned());
     }
     if plugin.sources.len() > 1 {
-        return Err("they are made of several sources or histories, whose order is not recorded".to_owned());
+        return Err(
+            "they were made from several sources or histories, whose order is not recorded".to_owned(),
+        );
     }
     if plugin.erased {
         return Err("messages were erased with `lantern forget`".to_owned());
     }
     if plugin.resolved {
-        return Err("dead letters were projected later, out of the order of the stream".to_owned());
+        return Err("dead letters were projected later, out of stream order".to_owned());
     }
     if plugin
         .tables
         .iter()
         .any(|table| table.merges && table.expired > 0)
     {
-        return Err("rows were removed because of their age".to_owned());
+        return Err("rows were deleted because of their age".to_owned());
     }
     Ok(())
 }
 
-/// The stretches of a range that are read: first and last sequence, and messages at most. All of it, or a sample from
-/// places that lie evenly.
-fn stretches(range: &DeepRange, share: Option<u64>) -> Vec<(u64, u64, u64)> {
+/// The spans of a range to read: first and last sequence, and a maximum number of messages. The whole range, or evenly
+/// distributed samples.
+fn spans(range: &DeepRange, share: Option<u64>) -> Vec<(u64, u64, u64)> {
     let Some(share) = share else {
         return vec![(range.first, range.last, u64::MAX)];
     };
     if share >= range.counts.messages {
         return vec![(range.first, range.last, range.counts.messages)];
     }
-    let places = SAMPLE_PLACES.min(share).max(1);
+    let spots = SAMPLE_SPOTS.min(share).max(1);
     let width = range.last - range.first + 1;
-    let each = share.div_ceil(places);
-    (0..places)
-        .map(|place| {
-            let first = range.first + width / places * place;
-            let last = match place + 1 {
-                next if next == places => range.last,
-                next => range.first + width / places * next - 1,
+    let each = share.div_ceil(spots);
+    (0..spots)
+        .map(|location| {
+            let first = range.first + width / spots * location;
+            let last = match location + 1 {
+                next if next == spots => range.last,
+                next => range.first + width / spots * next - 1,
             };
             (first, last.max(first), each)
         })
@@ -751,7 +756,7 @@ fn load(parts: &DeepParts, plugin: &DeepPlugin, digest: &str) -> Result<Arc<Plug
 }
 
 fn component(folder: &Path, digest: Digest) -> std::io::Result<Vec<u8>> {
-    // Opening would create it.
+    // `Components::open` would create the folder.
     if !folder.is_dir() {
         return Err(std::io::ErrorKind::NotFound.into());
     }
@@ -779,11 +784,11 @@ mod tests {
                 ..Counts::default()
             },
         };
-        assert_eq!(stretches(&range(5, 9, 5), None), [(5, 9, u64::MAX)]);
-        assert_eq!(stretches(&range(5, 9, 5), Some(7)), [(5, 9, 5)]);
-        assert_eq!(stretches(&range(1, 10, 10), Some(2)), [(1, 5, 1), (6, 10, 1)]);
+        assert_eq!(spans(&range(5, 9, 5), None), [(5, 9, u64::MAX)]);
+        assert_eq!(spans(&range(5, 9, 5), Some(7)), [(5, 9, 5)]);
+        assert_eq!(spans(&range(1, 10, 10), Some(2)), [(1, 5, 1), (6, 10, 1)]);
         for (messages, share) in [(1_000, 100), (1_000, 999), (17, 16), (40, 17)] {
-            let found = stretches(&range(1, messages, messages), Some(share));
+            let found = spans(&range(1, messages, messages), Some(share));
             let most: u64 = found
                 .iter()
                 .map(|(first, last, most)| (*most).min(last - first + 1))

@@ -1,11 +1,11 @@
-//! The plugin directory: a file that appears or changes is taken in and activated, one that goes away pauses its
-//! plugin. It is looked at again and again rather than listened to, because events of the file system get lost; and a
-//! file is taken only when it has kept still for a while, because files are written in pieces.
+//! The plugin directory: the host installs and activates a new or changed file, and pauses the plugin of a removed one.
+//! It scans the directory instead of watching events, because file system events get lost, and loads a file only when
+//! it has not changed for one interval, because files are written in pieces.
 //!
-//! Beside a file may stand its signature, `NAME.wasm.minisig`, which may come before it or after it: when it changes, the file
-//! is looked at again.
+//! A file may have a signature, `NAME.wasm.minisig`, which may arrive before or after it; a changed signature causes a
+//! new check of the file.
 //!
-//! What was done with a file is kept in the database, so that a start does not undo a rollback.
+//! The database records what was done with each file, so that a restart does not undo a rollback.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,33 +16,33 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::OFlags;
 
-use super::start::{StartError, side_by_side, words};
-use super::{Actor, Inner, LifecycleError, Parcel, Refusal};
+use super::start::{StartError, describe_error, run_parallel};
+use super::{Actor, Component, Inner, LifecycleError, LoadFailure};
 use lantern_plugin::{Digest, Plugin};
-use lantern_projection::Version;
+use lantern_projection::LoadedVersion;
 use lantern_store::{FileRecord, Way};
 use lantern_trust::signature::{FILE_SUFFIX, Rule, SIGNATURE_BYTES_MAX};
 
-/// How often the directory is looked at, and how long a file has to keep still. Listing ten thousand files takes a few
+/// The scan interval, which is also how long a file has to stay unchanged. Listing ten thousand files takes a few
 /// milliseconds.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How many looks a file may be missing before it counts as removed: editors and copies take a file away for a moment.
-const MISSING_LOOKS: u32 = 4;
+const SCAN_EVERY: Duration = Duration::from_millis(500);
+/// After how many scans a missing file counts as removed: editors and copies remove a file for a moment.
+const MISSING_SCANS: u32 = 4;
 
 /// How the reasons begin for which the directory pauses a plugin.
 pub(super) const REASON: &str = "its file ";
 
-/// What tells one state of a file from another without reading it.
+/// Distinguishes states of a file without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
+struct FileStamp {
     bytes: u64,
     modified: Option<SystemTime>,
-    /// Of the inode, in seconds and nanoseconds: rights that were mended show here alone.
+    /// Change time of the inode, in seconds and nanoseconds: only this field shows corrected permissions.
     changed: (i64, i64),
     inode: u64,
 }
 
-impl Stamp {
+impl FileStamp {
     fn of(metadata: &fs::Metadata) -> Self {
         use std::os::unix::fs::MetadataExt as _;
         Self {
@@ -55,23 +55,23 @@ impl Stamp {
 }
 
 /// The states of a file and of its signature.
-type Stamps = (Stamp, Option<Stamp>);
+type FileStamps = (FileStamp, Option<FileStamp>);
 
-/// What is remembered of a file.
-struct Seen {
-    stamps: Stamps,
-    /// Whether these bytes were dealt with.
+/// The remembered state of a file.
+struct FileState {
+    stamps: FileStamps,
+    /// Whether the file was processed in this state.
     handled: bool,
     missing: u32,
 }
 
 pub(super) struct Directory {
     inner: Arc<Inner>,
-    seen: BTreeMap<String, Seen>,
+    seen: BTreeMap<String, FileState>,
     /// What was last done with each file.
     records: BTreeMap<String, FileRecord>,
     actor: Actor,
-    /// Whether the directory could be read at the last look.
+    /// Whether the last scan could read the directory.
     readable: bool,
 }
 
@@ -90,36 +90,36 @@ impl Directory {
         &self.inner.parts.config.plugin_dir
     }
 
-    /// The first look: what is there is taken to be whole.
-    pub(super) async fn look_at_start(&mut self) -> Result<(), StartError> {
+    /// The first scan. It assumes that all files are complete.
+    pub(super) async fn scan_at_start(&mut self) -> Result<(), StartError> {
         for record in self.inner.parts.store.plugin_files().await? {
             self.records.insert(record.file.clone(), record);
         }
-        let found = list(self.path()).map_err(|source| StartError::Directory {
+        let found = list_files(self.path()).map_err(|source| StartError::Directory {
             dir: self.path().to_owned(),
             source,
         })?;
-        if found.is_empty() && self.inner.fleet.lock().await.len() == 0 {
+        if found.is_empty() && self.inner.plugins.lock().await.len() == 0 {
             let dir = self.path().display().to_string();
             tracing::warn!(
                 dir,
-                "there are no plugins (*.wasm) in the plugin directory; nothing is projected"
+                "no plugins (*.wasm) in the plugin directory; the host projects nothing"
             );
         }
         let files: Vec<String> = found.keys().cloned().collect();
-        let mut loaded = self.load_together(&files).await;
+        let mut loaded = self.load_files(&files).await;
         for (file, stamps) in found {
-            let seen = Seen {
+            let seen = FileState {
                 stamps,
                 handled: true,
                 missing: 0,
             };
             self.seen.insert(file.clone(), seen);
             match loaded.remove(&file) {
-                Some(Taken::Known) | None => {}
-                Some(Taken::Resigned(parcel)) => self.sign_anew(&file, parcel).await,
-                Some(Taken::Plugin(plugin)) => self.activate(&file, plugin).await,
-                Some(Taken::Refused(refused)) => self.refuse(&file, refused).await,
+                Some(LoadedFile::Known) | None => {}
+                Some(LoadedFile::NewSignature(component)) => self.apply_new_signature(&file, component).await,
+                Some(LoadedFile::Plugin(plugin)) => self.activate(&file, plugin).await,
+                Some(LoadedFile::Failed(failure)) => self.record_failure(&file, failure).await,
             }
         }
         let gone: Vec<String> = self
@@ -129,76 +129,76 @@ impl Directory {
             .cloned()
             .collect();
         for file in gone {
-            self.gone(&file).await;
+            self.pause_removed(&file).await;
         }
         Ok(())
     }
 
-    /// The digests of active versions that do not run because their kept components are missing or damaged: a file with
-    /// these bytes brings them back.
-    async fn lost(&self) -> BTreeSet<String> {
+    /// The digests of active versions that do not run because their stored components are missing or damaged. A file
+    /// with these bytes restores them.
+    async fn missing_components(&self) -> BTreeSet<String> {
         let installations = match self.inner.parts.store.installations().await {
             Ok(installations) => installations,
             Err(error) => {
-                tracing::warn!(%error, "failed to read which plugins are installed");
+                tracing::warn!(%error, "failed to read the installed plugins");
                 return BTreeSet::new();
             }
         };
-        let fleet = self.inner.fleet.lock().await;
-        let lost = installations.iter().filter_map(|installation| {
+        let plugins = self.inner.plugins.lock().await;
+        let missing_components = installations.iter().filter_map(|installation| {
             let active = installation.active.and_then(|id| installation.version(id))?;
-            let runs = fleet.version(&installation.plugin).is_some();
+            let runs = plugins.version(&installation.plugin).is_some();
             let digest: Digest = active.digest.parse().ok()?;
             (!runs && self.inner.components.get(digest).is_err()).then(|| active.digest.clone())
         });
-        lost.collect()
+        missing_components.collect()
     }
 
-    /// The digest that was taken in from a file before, unless it has to be taken in again.
-    fn known(&self, file: &str, lost: &BTreeSet<String>) -> Option<String> {
+    /// The digest that was last installed from a file, unless it has to be installed again.
+    fn known_digest(&self, file: &str, missing_components: &BTreeSet<String>) -> Option<String> {
         let record = self.records.get(file)?;
-        (!lost.contains(&record.digest)).then(|| record.digest.clone())
+        (!missing_components.contains(&record.digest)).then(|| record.digest.clone())
     }
 
-    /// Reads, compiles and tries files side by side: at the first start that is most of the time it takes.
-    async fn load_together(&self, files: &[String]) -> BTreeMap<String, Taken> {
+    /// Loads files in parallel, because loading takes most of the time of the first start.
+    async fn load_files(&self, files: &[String]) -> BTreeMap<String, LoadedFile> {
         let inner = Arc::clone(&self.inner);
-        let lost = self.lost().await;
+        let missing_components = self.missing_components().await;
         let known: Vec<(String, Option<String>)> = files
             .iter()
-            .map(|file| (file.clone(), self.known(file, &lost)))
+            .map(|file| (file.clone(), self.known_digest(file, &missing_components)))
             .collect();
-        let taken = side_by_side(known, move |(file, known)| {
-            let taken = take(&inner, &file, known.as_deref());
+        let taken = run_parallel(known, move |(file, known)| {
+            let taken = read_and_load(&inner, &file, known.as_deref());
             (file, taken)
         });
         taken.await.into_iter().collect()
     }
 
-    /// Looks at the directory until the host stops.
+    /// Scans the directory until the host stops.
     pub(super) async fn watch(mut self) {
         let stop = self.inner.stop.clone();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = tokio::time::sleep(SCAN_EVERY) => {}
             }
-            self.look().await;
+            self.scan().await;
         }
     }
 
-    async fn look(&mut self) {
+    async fn scan(&mut self) {
         let path = self.path().to_owned();
-        let listed = tokio::task::spawn_blocking(move || list(&path)).await;
+        let listed = tokio::task::spawn_blocking(move || list_files(&path)).await;
         let found = match listed {
             Ok(Ok(found)) => found,
-            Ok(Err(error)) => return self.unreadable(&error.to_string()),
-            Err(error) => return self.unreadable(&error.to_string()),
+            Ok(Err(error)) => return self.record_unreadable(&error.to_string()),
+            Err(error) => return self.record_unreadable(&error.to_string()),
         };
         if !self.readable {
             self.readable = true;
-            self.inner.forgive("plugin directory");
-            tracing::info!("the plugin directory can be read again");
+            self.inner.clear_load_failure("plugin directory");
+            tracing::info!("the plugin directory is readable again");
         }
         let mut ready = Vec::new();
         for (file, stamps) in &found {
@@ -211,7 +211,7 @@ impl Directory {
                     }
                 }
                 _ => {
-                    let seen = Seen {
+                    let seen = FileState {
                         stamps: *stamps,
                         handled: false,
                         missing: 0,
@@ -221,68 +221,68 @@ impl Directory {
             }
         }
         for file in ready {
-            self.take_one(&file).await;
+            self.load_file(&file).await;
         }
         let mut gone = Vec::new();
         for (file, seen) in &mut self.seen {
             if !found.contains_key(file) {
                 seen.missing += 1;
-                if seen.missing >= MISSING_LOOKS {
+                if seen.missing >= MISSING_SCANS {
                     gone.push(file.clone());
                 }
             }
         }
         for file in gone {
             self.seen.remove(&file);
-            self.gone(&file).await;
+            self.pause_removed(&file).await;
         }
     }
 
-    async fn take_one(&mut self, file: &str) {
-        let known = self.known(file, &self.lost().await);
+    async fn load_file(&mut self, file: &str) {
+        let known = self.known_digest(file, &self.missing_components().await);
         let (inner, name) = (Arc::clone(&self.inner), file.to_owned());
         let taken = {
-            // One at a time with whatever else is compiled.
+            // Compile one component at a time in the whole host.
             let _permit = self.inner.compiling.acquire().await.ok();
-            tokio::task::spawn_blocking(move || take(&inner, &name, known.as_deref())).await
+            tokio::task::spawn_blocking(move || read_and_load(&inner, &name, known.as_deref())).await
         };
         match taken {
-            Ok(Taken::Known) => {
-                self.inner.forgive(&described(file));
-                self.back_again(file).await;
+            Ok(LoadedFile::Known) => {
+                self.inner.clear_load_failure(&failure_subject(file));
+                self.resume_returned(file).await;
             }
-            Ok(Taken::Resigned(parcel)) => self.sign_anew(file, parcel).await,
-            Ok(Taken::Plugin(plugin)) => self.activate(file, plugin).await,
-            Ok(Taken::Refused(refused)) => self.refuse(file, refused).await,
+            Ok(LoadedFile::NewSignature(component)) => self.apply_new_signature(file, component).await,
+            Ok(LoadedFile::Plugin(plugin)) => self.activate(file, plugin).await,
+            Ok(LoadedFile::Failed(failure)) => self.record_failure(file, failure).await,
             Err(error) => {
-                let reason = format!("the host panicked while it loaded it: {error}");
-                self.refuse(file, Refused::because(reason)).await;
+                let reason = format!("the host panicked while it loaded the file: {error}");
+                self.record_failure(file, FileFailure::new(reason)).await;
             }
         }
     }
 
-    /// Makes a file's plugin run. When it is another plugin than the file held before, that one is left without a file.
-    async fn activate(&mut self, file: &str, (plugin, parcel): (Arc<Plugin>, Parcel)) {
+    /// Activates a file's plugin. If the file held another plugin before, that plugin is paused.
+    async fn activate(&mut self, file: &str, (plugin, component): (Arc<Plugin>, Component)) {
         let name = plugin.manifest().name.to_string();
         let other = self.records.values().find(|record| {
             record.plugin == name && record.file != file && self.seen.contains_key(&record.file)
         });
         if let Some(other) = other {
             let reason = format!(
-                "another file, {}, has brought a plugin named {name} already",
+                "another file, {}, already holds a plugin named {name}",
                 other.file
             );
-            return self.refuse(file, Refused::because(reason)).await;
+            return self.record_failure(file, FileFailure::new(reason)).await;
         }
         if let Some(before) = self.records.get(file)
             && before.plugin != name
         {
             let before = before.plugin.clone();
-            self.pause(&before, &format!("{REASON}{file} is another plugin now"))
+            self.pause_plugin(&before, &format!("{REASON}{file} is another plugin now"))
                 .await;
         }
         let digest = plugin.digest();
-        match self.activate_inner(file, plugin, parcel).await {
+        match self.store_and_activate(file, plugin, component).await {
             Ok(()) => {
                 let record = FileRecord {
                     file: file.to_owned(),
@@ -290,20 +290,21 @@ impl Directory {
                     plugin: name,
                 };
                 if let Err(error) = self.inner.parts.store.note_file(record.clone()).await {
-                    tracing::warn!(file, %error, "what was done with a file could not be noted; the next start looks again");
+                    tracing::warn!(file, %error, "failed to record the installation of a file; the next start checks it again");
                 }
                 self.records.insert(file.to_owned(), record);
-                self.inner.forgive(&described(file));
+                self.inner.clear_load_failure(&failure_subject(file));
             }
             Err(error) => {
-                self.try_again_after(file, &error);
-                self.refuse(file, Refused::by(error)).await;
+                self.retry_if_temporary(file, &error);
+                self.record_failure(file, FileFailure::from_error(error)).await;
             }
         }
     }
 
-    /// The database may come back, and a rebuild end: then the file is new again.
-    fn try_again_after(&mut self, file: &str, error: &LifecycleError) {
+    /// Processes the file again at the next scan if the error is temporary: the database may recover, and a rebuild
+    /// end.
+    fn retry_if_temporary(&mut self, file: &str, error: &LifecycleError) {
         let passes = matches!(
             error,
             LifecycleError::Unavailable(_) | LifecycleError::Conflict(_)
@@ -313,210 +314,218 @@ impl Directory {
         }
     }
 
-    async fn activate_inner(
+    async fn store_and_activate(
         &self,
         file: &str,
         plugin: Arc<Plugin>,
-        parcel: Parcel,
+        component: Component,
     ) -> Result<(), LifecycleError> {
         let came_from = format!("file {file}");
-        self.inner.keep(&plugin, parcel, &came_from, &self.actor).await?;
+        self.inner
+            .store_component(&plugin, component, &came_from, &self.actor)
+            .await?;
         let name = plugin.manifest().name.to_string();
         self.inner
-            .switch(Arc::new(Version::new(plugin)), Way::Forward, &self.actor)
+            .activate_version(Arc::new(LoadedVersion::new(plugin)), Way::Forward, &self.actor)
             .await?;
-        self.resume_own(&name).await
+        self.resume_if_paused_by_directory(&name).await
     }
 
-    /// The bytes are those that were taken in, and their signature is another one: it is kept, and a version that was
-    /// refused for want of it runs.
-    async fn sign_anew(&mut self, file: &str, parcel: Parcel) {
+    /// The bytes are unchanged, but their signature is new: stores it, and activates a version that was rejected
+    /// without it.
+    async fn apply_new_signature(&mut self, file: &str, component: Component) {
         let Some(record) = self.records.get(file) else {
             return;
         };
-        match self.sign_anew_inner(&record.plugin, parcel).await {
+        match self.store_new_signature(&record.plugin, component).await {
             Ok(()) => {
-                self.inner.forgive(&described(file));
-                self.back_again(file).await;
+                self.inner.clear_load_failure(&failure_subject(file));
+                self.resume_returned(file).await;
             }
-            // Somebody has removed it; another signature does not bring it back.
+            // The plugin was removed; a new signature does not restore it.
             Err(LifecycleError::NoPlugin(_)) => {}
             Err(error) => {
-                self.try_again_after(file, &error);
-                self.refuse(file, Refused::by(error)).await;
+                self.retry_if_temporary(file, &error);
+                self.record_failure(file, FileFailure::from_error(error)).await;
             }
         }
     }
 
-    async fn sign_anew_inner(&self, plugin: &str, parcel: Parcel) -> Result<(), LifecycleError> {
+    async fn store_new_signature(&self, plugin: &str, component: Component) -> Result<(), LifecycleError> {
         let installation = self.inner.installation(plugin).await?;
-        let digest = Digest::of(&parcel.component);
+        let digest = Digest::of(&component.bytes);
         let inner = Arc::clone(&self.inner);
         let kept = tokio::task::spawn_blocking(move || {
-            inner.keep_signature(digest, &parcel)?;
-            Ok::<_, io::Error>(inner.admit(&parcel))
+            inner.store_signature(digest, &component)?;
+            Ok::<_, io::Error>(inner.check_signature(&component))
         });
         let unkept =
-            |error: String| LifecycleError::Unavailable(format!("its signature cannot be kept: {error}"));
+            |error: String| LifecycleError::Unavailable(format!("failed to store its signature: {error}"));
         let kept = kept.await.map_err(|error| unkept(error.to_string()))?;
         kept.map_err(|error| unkept(error.to_string()))??;
         let active = installation.active.and_then(|id| installation.version(id));
         let is_active = active.is_some_and(|active| active.digest == digest.to_string());
-        if is_active && self.inner.fleet.lock().await.version(plugin).is_none() {
+        if is_active && self.inner.plugins.lock().await.version(plugin).is_none() {
             let version = self.inner.version(plugin, digest).await?;
-            self.inner.switch(version, Way::Forward, &self.actor).await?;
+            self.inner
+                .activate_version(version, Way::Forward, &self.actor)
+                .await?;
         }
         Ok(())
     }
 
-    /// A file that went away and came back with the same bytes: its plugin goes on.
-    async fn back_again(&self, file: &str) {
+    /// Resumes the plugin of a file that returned with the same bytes.
+    async fn resume_returned(&self, file: &str) {
         if let Some(record) = self.records.get(file)
-            && let Err(error) = self.resume_own(&record.plugin).await
+            && let Err(error) = self.resume_if_paused_by_directory(&record.plugin).await
         {
-            tracing::warn!(file, %error, "a plugin whose file is back cannot go on");
+            tracing::warn!(file, %error, "failed to resume a plugin whose file returned");
         }
     }
 
-    /// Lets a plugin go on that was paused because its file was gone, and not for another reason.
-    async fn resume_own(&self, plugin: &str) -> Result<(), LifecycleError> {
+    /// Resumes a plugin only if the directory paused it.
+    async fn resume_if_paused_by_directory(&self, plugin: &str) -> Result<(), LifecycleError> {
         let installation = match self.inner.installation(plugin).await {
-            // Somebody has removed it; the same bytes do not bring it back.
+            // The plugin was removed; the same bytes do not restore it.
             Err(LifecycleError::NoPlugin(_)) => return Ok(()),
             known => known?,
         };
         match installation.paused {
-            Some(reason) if reason.starts_with(REASON) => self.inner.hold(plugin, None, &self.actor).await,
+            Some(reason) if reason.starts_with(REASON) => {
+                self.inner.set_paused(plugin, None, &self.actor).await
+            }
             _ => Ok(()),
         }
     }
 
-    /// A file that was taken in is not there any more.
-    async fn gone(&mut self, file: &str) {
-        self.inner.forgive(&described(file));
+    /// Pauses the plugin of a removed file.
+    async fn pause_removed(&mut self, file: &str) {
+        self.inner.clear_load_failure(&failure_subject(file));
         let Some(record) = self.records.get(file) else {
             return;
         };
         let plugin = record.plugin.clone();
         if let Err(LifecycleError::NoPlugin(_)) = self.inner.installation(&plugin).await {
-            self.forget(file).await;
+            self.delete_record(file).await;
             return;
         }
-        self.pause(
+        self.pause_plugin(
             &plugin,
             &format!("{REASON}{file} was removed from the plugin directory"),
         )
         .await;
     }
 
-    /// The file of a plugin that was removed is gone as well: when it comes again, it is new.
-    async fn forget(&mut self, file: &str) {
+    /// Deletes the record of a file whose plugin was removed too. If the file returns, it is new.
+    async fn delete_record(&mut self, file: &str) {
         if let Err(error) = self.inner.parts.store.forget_file(file).await {
-            tracing::warn!(file, %error, "a file that is gone could not be forgotten; the next start does it");
+            tracing::warn!(file, %error, "failed to delete the record of a removed file; will retry on next start");
             return;
         }
         self.records.remove(file);
     }
 
-    async fn pause(&self, plugin: &str, reason: &str) {
+    async fn pause_plugin(&self, plugin: &str, reason: &str) {
         let held = self.inner.installation(plugin).await;
         match held {
-            // Somebody's own reason is the better one; and one that was removed needs none.
+            // Keep an existing pause and its reason; a removed plugin needs no pause.
             Ok(installation) if installation.paused.is_some() => {}
             Err(LifecycleError::NoPlugin(_)) => {}
             Ok(_) => match self
                 .inner
-                .hold(plugin, Some(reason.to_owned()), &self.actor)
+                .set_paused(plugin, Some(reason.to_owned()), &self.actor)
                 .await
             {
                 Ok(()) => {}
-                Err(error) => tracing::warn!(plugin, %error, "a plugin whose file is gone cannot be paused"),
+                Err(error) => {
+                    tracing::warn!(plugin, %error, "failed to pause a plugin whose file was removed")
+                }
             },
-            Err(error) => tracing::warn!(plugin, %error, "a plugin whose file is gone cannot be paused"),
+            Err(error) => tracing::warn!(plugin, %error, "failed to pause a plugin whose file was removed"),
         }
     }
 
-    async fn refuse(&self, file: &str, refused: Refused) {
-        let refusal = Refusal {
-            what: described(file),
-            reason: refused.reason,
-            holds_up: false,
-            unsigned: refused.unsigned.is_some(),
+    async fn record_failure(&self, file: &str, failure: FileFailure) {
+        let recorded = LoadFailure {
+            what: failure_subject(file),
+            reason: failure.reason,
+            blocks_messages: false,
+            unsigned: failure.unsigned.is_some(),
         };
-        // One that is tried again and again is said once.
-        if !self.inner.refusals().contains(&refusal) {
-            tracing::error!(file, reason = refusal.reason, "a plugin is refused");
-            if refusal.unsigned {
-                let detail = format!("file {file}: {}", refusal.reason);
+        // Log a repeated failure once.
+        if !self.inner.load_failures().contains(&recorded) {
+            tracing::error!(file, reason = recorded.reason, "failed to load a plugin");
+            if recorded.unsigned {
+                let detail = format!("file {file}: {}", recorded.reason);
                 self.inner
-                    .audit_refusal(&self.actor, None, refused.unsigned, &detail)
+                    .audit_rejection(&self.actor, None, failure.unsigned, &detail)
                     .await;
             }
         }
-        self.inner.refuse(refusal);
+        self.inner.record_load_failure(recorded);
     }
 
-    /// What runs keeps running.
-    fn unreadable(&mut self, error: &str) {
+    /// Records that the directory cannot be read. Running plugins continue.
+    fn record_unreadable(&mut self, error: &str) {
         if self.readable {
             tracing::warn!(
                 error,
-                "the plugin directory cannot be read; what runs keeps running"
+                "cannot read the plugin directory; running plugins continue"
             );
         }
         self.readable = false;
-        self.inner.refuse(Refusal {
+        self.inner.record_load_failure(LoadFailure {
             what: "plugin directory".to_owned(),
             reason: format!("{} cannot be read: {error}", self.path().display()),
-            holds_up: false,
+            blocks_messages: false,
             unsigned: false,
         });
     }
 }
 
 /// A file as refusals name it.
-fn described(file: &str) -> String {
+fn failure_subject(file: &str) -> String {
     format!("file {file}")
 }
 
-enum Taken {
-    /// These bytes were dealt with before.
+enum LoadedFile {
+    /// These bytes were processed before.
     Known,
-    /// The same, with another signature than is kept.
-    Resigned(Parcel),
-    Plugin((Arc<Plugin>, Parcel)),
-    Refused(Refused),
+    /// The same bytes, with a signature that is not stored yet.
+    NewSignature(Component),
+    Plugin((Arc<Plugin>, Component)),
+    Failed(FileFailure),
 }
 
-/// Why a file is not taken in.
-struct Refused {
+/// Why a file was not installed.
+struct FileFailure {
     reason: String,
-    /// What was refused for want of a good signature.
+    /// The digest, if the signature was rejected.
     unsigned: Option<Digest>,
 }
 
-impl Refused {
-    fn because(reason: String) -> Self {
+impl FileFailure {
+    fn new(reason: String) -> Self {
         Self {
             reason,
             unsigned: None,
         }
     }
 
-    fn by(error: LifecycleError) -> Self {
+    fn from_error(error: LifecycleError) -> Self {
         Self {
             unsigned: error.unsigned(),
-            reason: words(error),
+            reason: describe_error(error),
         }
     }
 }
 
-/// Reads a file whole, with its signature, and loads it. Blocks.
-fn take(inner: &Inner, file: &str, known: Option<&str>) -> Taken {
+/// Reads a whole file, with its signature, and loads it. Blocks.
+fn read_and_load(inner: &Inner, file: &str, known: Option<&str>) -> LoadedFile {
     let dir = &inner.parts.config.plugin_dir;
     let component = match read(dir, file, inner.parts.loader.module_bytes_max()) {
         Ok(bytes) => bytes,
-        Err(error) => return Taken::Refused(Refused::because(format!("it cannot be read: {error}"))),
+        Err(error) => return LoadedFile::Failed(FileFailure::new(format!("it cannot be read: {error}"))),
     };
     let signature = match read(dir, &format!("{file}{FILE_SUFFIX}"), SIGNATURE_BYTES_MAX) {
         Ok(bytes) => Some(bytes),
@@ -524,51 +533,55 @@ fn take(inner: &Inner, file: &str, known: Option<&str>) -> Taken {
         Err(_) if inner.parts.config.signatures.rule == Rule::Off => None,
         Err(error) => {
             let reason = format!("its signature cannot be read: {error}");
-            return Taken::Refused(Refused::because(reason));
+            return LoadedFile::Failed(FileFailure::new(reason));
         }
     };
-    let parcel = Parcel { component, signature };
-    let digest = Digest::of(&parcel.component);
+    let component = Component {
+        bytes: component,
+        signature,
+    };
+    let digest = Digest::of(&component.bytes);
     if known == Some(digest.to_string().as_str()) {
-        return match inner.is_news(digest, &parcel) {
-            Ok(true) => Taken::Resigned(parcel),
-            Ok(false) => Taken::Known,
-            Err(error) => Taken::Refused(Refused::because(format!(
-                "its kept signature cannot be read: {error}"
+        return match inner.improves_signature(digest, &component) {
+            Ok(true) => LoadedFile::NewSignature(component),
+            Ok(false) => LoadedFile::Known,
+            Err(error) => LoadedFile::Failed(FileFailure::new(format!(
+                "its stored signature cannot be read: {error}"
             ))),
         };
     }
-    match inner.load_parcel(&parcel) {
-        Ok(plugin) => Taken::Plugin((plugin, parcel)),
-        // Without its own frame: the file is what the reason is about.
+    match inner.load_blocking(&component) {
+        Ok(plugin) => LoadedFile::Plugin((plugin, component)),
+        // Without the outer message: the failure already names the file.
         Err(LifecycleError::Load(error)) => {
             let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
-            Taken::Refused(Refused::because(format!("{:#}{hint}", anyhow::Error::new(error))))
+            LoadedFile::Failed(FileFailure::new(format!("{:#}{hint}", anyhow::Error::new(error))))
         }
-        Err(error) => Taken::Refused(Refused::by(error)),
+        Err(error) => LoadedFile::Failed(FileFailure::from_error(error)),
     }
 }
 
-/// At most one byte more than it may have: whoever looks at it then says that it is too large.
+/// Reads at most one byte more than allowed; the caller detects that the file is too large.
 fn read(dir: &Path, file: &str, bytes_max: usize) -> io::Result<Vec<u8>> {
     use std::io::Read as _;
     use std::os::unix::fs::OpenOptionsExt as _;
-    // Opening a pipe would wait for a writer. What was opened is examined, and not what had the name a moment before.
+    // Opening a pipe would wait for a writer. Examine the opened file, because the name may already refer to another
+    // one.
     let opened = fs::OpenOptions::new()
         .read(true)
         .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
         .open(dir.join(file))?;
     if !opened.metadata()?.is_file() {
-        return Err(io::Error::other("it is no file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     let mut bytes = Vec::new();
     opened.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// The files that may be plugins: `*.wasm`, not hidden, each with the state of its signature. Links are followed, as an
-/// operator who makes one expects.
-fn list(dir: &Path) -> io::Result<BTreeMap<String, Stamps>> {
+/// Lists the possible plugins (`*.wasm`, not hidden), each with the state of its signature. Follows symbolic links, as
+/// an operator expects.
+fn list_files(dir: &Path) -> io::Result<BTreeMap<String, FileStamps>> {
     let mut files = BTreeMap::new();
     let mut signatures = BTreeMap::new();
     for entry in fs::read_dir(dir)? {
@@ -580,13 +593,13 @@ fn list(dir: &Path) -> io::Result<BTreeMap<String, Stamps>> {
         if !signed.unwrap_or(name).ends_with(".wasm") {
             continue;
         }
-        // What is gone by now was never there.
+        // Ignore a file that disappeared since.
         let Ok(metadata) = fs::metadata(dir.join(name)) else {
             continue;
         };
         match signed {
-            Some(signed) => signatures.insert(signed.to_owned(), Stamp::of(&metadata)),
-            None => files.insert(name.to_owned(), Stamp::of(&metadata)),
+            Some(signed) => signatures.insert(signed.to_owned(), FileStamp::of(&metadata)),
+            None => files.insert(name.to_owned(), FileStamp::of(&metadata)),
         };
     }
     let stamps = files.into_iter().map(|(name, stamp)| {

@@ -66,9 +66,9 @@ impl Inner {
         request: ForgetRequest,
         by: &Actor,
     ) -> Result<ForgetReport, LifecycleError> {
-        let _turn = self.exclusive(ERASURE.to_owned())?;
+        let _permit = self.exclusive(ERASURE.to_owned())?;
         self.refuse_during_rebuilds().await?;
-        let mut work = Work {
+        let mut work = ErasureTask {
             inner: self,
             facts: BTreeMap::new(),
             erased: BTreeSet::new(),
@@ -103,7 +103,7 @@ impl Inner {
     /// A rebuild copies rows and reads messages again, so an erasure waits for its end.
     async fn refuse_during_rebuilds(&self) -> Result<(), LifecycleError> {
         // A rebuild that is beginning holds the lock until it is listed.
-        let _fleet = self.fleet.lock().await;
+        let _plugins = self.plugins.lock().await;
         match self.rebuilds.any() {
             Some((id, plugin)) => Err(LifecycleError::Conflict(format!(
                 "rebuild {} of plugin {plugin} is running; wait for its end, or cancel it with `lantern rebuild cancel {}`",
@@ -120,7 +120,7 @@ fn unavailable(error: &BrokerError) -> LifecycleError {
     ))
 }
 
-struct Work<'a> {
+struct ErasureTask<'a> {
     inner: &'a Arc<Inner>,
     /// What the broker says of streams.
     facts: BTreeMap<String, Option<StreamFacts>>,
@@ -129,7 +129,7 @@ struct Work<'a> {
     report: ForgetReport,
 }
 
-impl Work<'_> {
+impl ErasureTask<'_> {
     fn describe(&mut self, survey: &ForgetSurvey) {
         let report = &mut self.report;
         report.messages = survey.messages.len() as u64;
@@ -258,9 +258,9 @@ impl Work<'_> {
             // Ingestion commits between two batches.
             tokio::task::yield_now().await;
         }
-        let fleet = self.inner.fleet.lock().await;
+        let plugins = self.inner.plugins.lock().await;
         for plugin in plugins {
-            fleet.nudge(&plugin);
+            plugins.notify(&plugin);
         }
         Ok(())
     }

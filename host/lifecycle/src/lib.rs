@@ -1,28 +1,28 @@
-//! The plugins of a running host: how they come, change and go. It owns the projections, tells them which version to
-//! run, and keeps what is wanted of each plugin in the database, so that a restart finds it again.
+//! The plugins of a running host: installation, activation, pause and removal. This crate owns the projections, assigns
+//! their desired state, and stores the desired state of each plugin in the database for the next start.
 //!
-//! A version is stored by its digest and checked before anything changes; a switch is one transaction, which the
-//! projections follow between two batches. Whatever cannot be loaded changes nothing. Every act goes through
-//! [`Lifecycle`], whoever asks for it: the API, the plugin directory, or the host itself.
+//! The host stores a version by its digest and checks it before anything changes. An activation is one transaction,
+//! which the projections follow between two batches. A component that cannot be loaded changes nothing. Every operation
+//! goes through [`Lifecycle`], whether the API, the plugin directory or the host itself starts it.
 
 mod canary;
 mod components;
 mod consumers;
 mod deep;
 mod directory;
-mod fleet;
 mod forget;
-mod heal;
-mod probation;
+mod health_gate;
+mod permit;
 mod rebuild;
-mod reference;
 mod reproject;
+mod resolve;
+mod retry;
+mod running_plugins;
 mod settings;
 mod signatures;
 mod sources;
 mod start;
 mod trace;
-mod turn;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,7 +38,7 @@ use lantern_model::schema::{ManifestDescription, PluginName};
 use lantern_model::settings::PluginSettings;
 use lantern_model::status::Registry;
 use lantern_plugin::{Digest, LoadError, Loader, Plugin};
-use lantern_projection::Version;
+use lantern_projection::LoadedVersion;
 use lantern_store::{
     AdoptError, Adoption, Arrival, AuditEntry, AuditMark, AuditOutcome, CommitError, Healed, Store, Way,
 };
@@ -46,48 +46,48 @@ use lantern_telemetry::Metrics;
 use lantern_trust::signature::{Fault, Policy, Verdict};
 
 pub use canary::{
-    CANARY_LIVE_MAX, CANARY_MESSAGES_MAX, CanaryReport, CanaryRequest, CanarySource, SideReport,
+    CANARY_LIVE_MAX, CANARY_MESSAGES_MAX, CanaryReport, CanaryRequest, CanarySource, VersionReport,
 };
 pub use consumers::{ConsumerLeft, ConsumerTakenOver, Removal, TakeOverOutcome};
 pub use deep::{DeepError, DeepParts, DeepReport, check_deep};
 pub use forget::{ForgetReport, ForgetRequest, ForgottenStream, ForgottenTable};
-pub use rebuild::{Progress, RebuildRequest, RebuildView};
+pub use rebuild::{RebuildProgress, RebuildRequest, RebuildView};
 pub use reproject::Reprojected;
 pub use start::StartError;
-pub use trace::{Trace, TracedMessage, Written, WrittenRange};
-pub use view::{DescriptionView, PluginView, Refusal, UseView, VersionState, VersionView};
+pub use trace::{Trace, TracedMessage, VersionWork, WorkRange};
+pub use view::{DescriptionView, LoadFailure, PluginView, UseView, VersionState, VersionView};
 
 use components::Components;
-use fleet::Fleet;
 use rebuild::Rebuilds;
+use running_plugins::RunningPlugins;
 use signatures::Signatures;
 
-/// What can be chosen.
+/// Settings of the lifecycle.
 #[derive(Clone, Debug)]
-pub struct Config {
-    /// Where components are kept.
+pub struct LifecycleConfig {
+    /// The folder of installed components.
     pub components_dir: PathBuf,
-    /// The watched directory.
+    /// The plugin directory.
     pub plugin_dir: PathBuf,
-    /// Whether components have to be signed, and by whom.
+    /// Whether components have to be signed, and by which keys.
     pub signatures: Policy,
-    /// For each projection.
-    pub projections: lantern_projection::Config,
+    /// Settings of each projection.
+    pub projections: lantern_projection::ProjectionConfig,
 }
 
-/// What the lifecycle works with.
+/// What the lifecycle depends on.
 pub struct Parts {
-    /// What can be chosen.
-    pub config: Config,
-    /// Where messages come from.
+    /// The settings.
+    pub config: LifecycleConfig,
+    /// The connection to the broker.
     pub broker: Broker,
-    /// Where rows go.
+    /// The database.
     pub store: Arc<Store>,
-    /// Makes plugins of bytes.
+    /// Loads plugins from components.
     pub loader: Arc<Loader>,
-    /// Where projections are listed.
+    /// Lists the statuses of projections.
     pub registry: Registry,
-    /// Where things are counted.
+    /// The metrics.
     pub metrics: Metrics,
 }
 
@@ -99,34 +99,35 @@ pub struct Lifecycle {
 
 struct Inner {
     parts: Parts,
-    /// Where acts are carried out, whoever asks for them.
+    /// Executes operations, independently of the caller's threads.
     runtime: tokio::runtime::Handle,
     components: Components,
-    /// One act at a time: each is short, since what takes long (compiling) is done before.
-    fleet: tokio::sync::Mutex<Fleet>,
-    /// One compiler at a time beside the work of the host: two cores would have none left.
+    /// Serialises operations. Each is short, because slow work (compiling) happens before it takes the lock.
+    plugins: tokio::sync::Mutex<RunningPlugins>,
+    /// One compiler at a time, so that ingestion keeps a processor on a two-core machine.
     compiling: tokio::sync::Semaphore,
     signatures: Signatures,
     rebuilds: Rebuilds,
-    /// Notified when consumers on the broker are to be deleted.
+    /// Notified when consumers on the broker have to be deleted.
     abandoned: tokio::sync::Notify,
-    /// What goes on beside the acts, and ends with the host.
+    /// Background tasks, which end with the host.
     tasks: TaskTracker,
-    /// What operators have set, by plugin.
+    /// The operators' settings, by plugin.
     settings: Mutex<BTreeMap<String, PluginSettings>>,
-    /// Files and versions that do not run, and why.
-    refusals: Mutex<Vec<Refusal>>,
-    /// Long work beside the projections that is under way.
+    /// Files and versions that do not run, with the reasons.
+    load_failures: Mutex<Vec<LoadFailure>>,
+    /// Names of exclusive background work in progress.
     busy: Mutex<BTreeSet<String>>,
     stop: CancellationToken,
 }
 
-/// Who acts, for the audit and the log: a token's name, or a part of the host in brackets, which no token can have.
+/// Who performs an operation, for audit and log: a token's name, or a part of the host in parentheses, which no token
+/// name can contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor(pub String);
 
 impl Actor {
-    /// A part of the host that acts by itself.
+    /// A part of the host that acts without a request.
     fn part(name: &str) -> Self {
         Self(format!("({name})"))
     }
@@ -135,8 +136,8 @@ impl Actor {
         self.0.starts_with('(')
     }
 
-    /// The audit entry of a change that a part of the host makes by itself, for the transaction of the change. None for
-    /// the holder of a token: that call has an entry already.
+    /// The audit entry of a change that a part of the host makes without a request, for the transaction of the change.
+    /// `None` for the holder of a token, because the API has already written an entry for that call.
     fn mark(&self, action: &str, plugin: &str, digest: Option<Digest>, detail: String) -> Option<AuditMark> {
         let entry = AuditEntry {
             actor: self.0.clone(),
@@ -150,26 +151,26 @@ impl Actor {
     }
 }
 
-/// A component as it comes in: its bytes, and the content of its `.minisig` file where one came along.
+/// A plugin's component with its signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parcel {
-    /// The component.
-    pub component: Vec<u8>,
-    /// Its signature; nothing is known of it yet.
+pub struct Component {
+    /// The bytes of the `.wasm` file.
+    pub bytes: Vec<u8>,
+    /// The content of the `.minisig` file, unchecked.
     pub signature: Option<Vec<u8>>,
 }
 
-/// Without a signature.
-impl From<Vec<u8>> for Parcel {
+/// A component without a signature.
+impl From<Vec<u8>> for Component {
     fn from(component: Vec<u8>) -> Self {
         Self {
-            component,
+            bytes: component,
             signature: None,
         }
     }
 }
 
-/// Why an act was not done. Nothing has changed then.
+/// Why an operation failed. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]
 pub enum LifecycleError {
     /// No plugin of this name is installed.
@@ -180,19 +181,19 @@ pub enum LifecycleError {
     NoVersion {
         /// The plugin.
         plugin: String,
-        /// What was asked for.
+        /// The requested version.
         version: String,
     },
-    /// What was asked about is not there.
+    /// The requested object does not exist.
     #[error("{0}")]
     NotFound(String),
-    /// It makes no sense as things are; says what would.
+    /// The operation is not possible in the current state; the message names an alternative.
     #[error("{0}")]
     Conflict(String),
-    /// The component cannot be a plugin.
-    #[error("the component is refused")]
+    /// The component is not a valid plugin.
+    #[error("the component was rejected")]
     Load(#[source] LoadError),
-    /// Signatures are required, and the component's is not good. Nothing has looked at its bytes.
+    /// Signatures are required, and the component has no valid one. Its bytes were not parsed.
     #[error("{fault}")]
     Signature {
         /// The component.
@@ -200,28 +201,28 @@ pub enum LifecycleError {
         /// What is wrong with its signature.
         fault: Fault,
     },
-    /// The component is a plugin, but not one that may run as things are set for it.
+    /// The plugin may not run with its settings.
     #[error("plugin {plugin} may not run with its settings")]
     Settings {
         /// The plugin.
         plugin: String,
-        /// Why.
+        /// The reason.
         #[source]
         source: LoadError,
     },
-    /// The settings make no sense; all problems at once.
+    /// The settings are invalid; lists all problems.
     #[error("{}", .0.join("; "))]
     BadSettings(Vec<String>),
-    /// Its tables do not fit, or belong to another plugin.
-    #[error("the database refuses its tables: {}", .0.join("; "))]
+    /// Its tables are incompatible, or belong to another plugin.
+    #[error("the database rejects its tables: {}", .0.join("; "))]
     Tables(Vec<String>),
-    /// The database cannot be written, or a file not be kept; it may be tried again.
-    #[error("not possible now: {0}")]
+    /// The database or a file cannot be written; a retry may succeed.
+    #[error("temporarily unavailable: {0}")]
     Unavailable(String),
 }
 
 impl LifecycleError {
-    /// The component that was refused for want of a good signature, where it is that.
+    /// The component, if its signature was rejected.
     pub fn unsigned(&self) -> Option<Digest> {
         match self {
             Self::Signature { digest, .. } => Some(*digest),
@@ -236,25 +237,25 @@ impl LifecycleError {
             Self::Signature { fault, .. } => Some(fault.hint()),
             Self::Settings { plugin, source } => Some(match source {
                 LoadError::Outline(_) => {
-                    format!("if you trust it: lantern plugin set {plugin} wasi=true, and install it again")
+                    format!("if you trust it: lantern plugin set {plugin} wasi=true, then install it again")
                 }
                 LoadError::InternalSubject { .. } => format!(
-                    "if you trust it: lantern plugin set {plugin} internal_subjects=true, and install it again"
+                    "if you trust it: lantern plugin set {plugin} internal_subjects=true, then install it again"
                 ),
                 _ => format!("see lantern plugin show {plugin}, and lantern plugin set {plugin} …"),
             }),
             Self::Tables(reasons) if reasons.iter().any(|reason| reason.contains("belongs to plugin")) => {
-                Some("two plugins cannot have one table; rename it in one of them".to_owned())
+                Some("two plugins cannot share a table; rename it in one of them".to_owned())
             }
             Self::Tables(_) => Some(
-                "only new tables, new nullable columns and new indexes come in by themselves; for anything else \
+                "only new tables, new nullable columns and new indexes are applied automatically; for other changes \
                  rebuild: lantern rebuild PLUGIN@DIGEST"
                     .to_owned(),
             ),
-            Self::NoPlugin(_) => Some("lantern plugin list shows what is installed".to_owned()),
+            Self::NoPlugin(_) => Some("lantern plugin list shows the installed plugins".to_owned()),
             Self::NoVersion { plugin, .. } => Some(format!(
-                "lantern plugin show {plugin} lists its versions; name one by its number, or by eight digits or more \
-                 of its digest"
+                "lantern plugin show {plugin} lists its versions; give a version number, or at least eight digits of \
+                 a digest"
             )),
             _ => None,
         }
@@ -276,38 +277,45 @@ impl From<AdoptError> for LifecycleError {
     }
 }
 
-/// A version that was taken in.
+/// An installed or activated version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installed {
     /// The plugin's name.
     pub plugin: String,
-    /// The version that it says it is.
+    /// The version number.
     pub version: String,
     /// Its digest.
     pub digest: Digest,
-    /// What came of the open dead letters, which a version that is activated tries first.
-    pub healed: Healed,
-    /// The rebuild whose replaced tables are in use again, where a rollback went back to them.
+    /// The result of retrying open dead letters before the activation.
+    pub retried: Healed,
+    /// The rebuild whose replaced tables a rollback restored.
     pub restored: Option<i64>,
 }
 
 impl Lifecycle {
-    /// Takes a component in: looks at its signature, checks, compiles and tries it, and keeps it. Nothing of it runs.
+    /// Installs a component: checks its signature, compiles and tests it, and stores it. The active version does not
+    /// change.
     ///
     /// # Errors
     /// See [`LifecycleError`].
-    pub async fn install(&self, parcel: impl Into<Parcel>, by: &Actor) -> Result<Installed, LifecycleError> {
+    pub async fn install(
+        &self,
+        component: impl Into<Component>,
+        by: &Actor,
+    ) -> Result<Installed, LifecycleError> {
         let inner = Arc::clone(&self.inner);
-        let (parcel, by) = (parcel.into(), by.clone());
-        // A caller that goes away does not leave half an act.
+        let (component, by) = (component.into(), by.clone());
+        // The operation completes even if the caller goes away.
         self.detached(async move {
-            let plugin = inner.take_in(parcel, &format!("sent by {}", by.0), &by).await?;
+            let plugin = inner
+                .check_and_store(component, &format!("sent by {}", by.0), &by)
+                .await?;
             Ok(installed(&plugin))
         })
         .await
     }
 
-    /// Makes a version run: the one with this digest, or the newest.
+    /// Activates a version: the one with this digest, or the newest.
     ///
     /// # Errors
     /// See [`LifecycleError`].
@@ -320,14 +328,14 @@ impl Lifecycle {
         let inner = Arc::clone(&self.inner);
         let (plugin, by) = (plugin.to_owned(), by.clone());
         self.detached(async move {
-            let digest = inner.choose(&plugin, digest).await?;
+            let digest = inner.resolve_digest(&plugin, digest).await?;
             let version = inner.version(&plugin, digest).await?;
-            inner.switch(version, Way::Forward, &by).await
+            inner.activate_version(version, Way::Forward, &by).await
         })
         .await
     }
 
-    /// Goes back to the version that ran before; behind a rebuild whose replaced tables are kept, to those.
+    /// Activates the previous version. After a rebuild whose replaced tables are kept, restores those tables.
     ///
     /// # Errors
     /// See [`LifecycleError`].
@@ -338,14 +346,14 @@ impl Lifecycle {
             if let Some(kept) = inner.kept_tables(&plugin).await? {
                 return inner.restore_tables(&plugin, kept, &by).await;
             }
-            let digest = inner.previous(&plugin).await?;
+            let digest = inner.previous_digest(&plugin).await?;
             let version = inner.version(&plugin, digest).await?;
-            inner.switch(version, Way::Back, &by).await
+            inner.activate_version(version, Way::Back, &by).await
         })
         .await
     }
 
-    /// Holds a plugin's projections after the batch in hand; its messages wait in their streams.
+    /// Pauses a plugin's projections after the batch in hand; messages wait in their streams.
     ///
     /// # Errors
     /// See [`LifecycleError`].
@@ -354,23 +362,23 @@ impl Lifecycle {
         // What the plugin directory has paused it lets go again; nobody else's reason is to look like its own.
         let reason = reason.trim_start_matches(directory::REASON).to_owned();
         let (plugin, by) = (plugin.to_owned(), by.clone());
-        self.detached(async move { inner.hold(&plugin, Some(reason), &by).await })
+        self.detached(async move { inner.set_paused(&plugin, Some(reason), &by).await })
             .await
     }
 
-    /// Lets a paused plugin go on where it was.
+    /// Resumes a paused plugin at its checkpoints.
     ///
     /// # Errors
     /// See [`LifecycleError`].
     pub async fn resume(&self, plugin: &str, by: &Actor) -> Result<(), LifecycleError> {
         let inner = Arc::clone(&self.inner);
         let (plugin, by) = (plugin.to_owned(), by.clone());
-        self.detached(async move { inner.hold(&plugin, None, &by).await })
+        self.detached(async move { inner.set_paused(&plugin, None, &by).await })
             .await
     }
 
-    /// Stops a plugin, forgets it and deletes its consumers on the broker. Its tables stay, and so does the memory of where
-    /// it was; or they are dropped as well. Consumers that cannot be deleted now are deleted later.
+    /// Removes a plugin and deletes its consumers on the broker. Its tables and checkpoints stay, unless `drop_tables`
+    /// is set. The host retries failed deletions of consumers later.
     ///
     /// # Errors
     /// See [`LifecycleError`].
@@ -386,17 +394,17 @@ impl Lifecycle {
             .await
     }
 
-    /// Files and versions that do not run, and why.
-    pub fn refusals(&self) -> Vec<Refusal> {
+    /// Files and versions that do not run, with the reasons.
+    pub fn load_failures(&self) -> Vec<LoadFailure> {
         self.inner
-            .refusals
+            .load_failures
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    /// Runs an act that goes on when the one who asked for it has gone away, and on the host's own threads: what it
-    /// starts is not to give way to messages as those who ask do.
+    /// Runs an operation to its end, even if the caller goes away, on the host's threads: the tasks that it starts must
+    /// not run at the lower priority of API threads.
     async fn detached<T: Send + 'static>(
         &self,
         act: impl Future<Output = Result<T, LifecycleError>> + Send + 'static,
@@ -404,7 +412,7 @@ impl Lifecycle {
         match self.inner.runtime.spawn(act).await {
             Ok(result) => result,
             Err(error) => Err(LifecycleError::Unavailable(format!(
-                "the act ended badly: {error}"
+                "the operation panicked: {error}"
             ))),
         }
     }
@@ -415,7 +423,7 @@ fn installed(plugin: &Plugin) -> Installed {
         plugin: plugin.manifest().name.to_string(),
         version: plugin.manifest().version.to_string(),
         digest: plugin.digest(),
-        healed: Healed::default(),
+        retried: Healed::default(),
         restored: None,
     }
 }
@@ -430,14 +438,17 @@ fn adoption(plugin: &Plugin) -> Adoption {
 }
 
 impl Inner {
-    /// Compiles and tries a component on a thread of its own, one at a time.
-    async fn load(self: &Arc<Self>, parcel: Parcel) -> Result<(Arc<Plugin>, Parcel), LifecycleError> {
-        // The semaphore is never closed; if it were, compiling would merely not be bounded.
+    /// Compiles and tests a component on a blocking thread, one at a time.
+    async fn load(
+        self: &Arc<Self>,
+        component: Component,
+    ) -> Result<(Arc<Plugin>, Component), LifecycleError> {
+        // The semaphore is never closed; without a permit, compilation would merely be unbounded.
         let _permit = self.compiling.acquire().await.ok();
         let inner = Arc::clone(self);
         let work = tokio::task::spawn_blocking(move || {
-            let plugin = inner.load_parcel(&parcel)?;
-            Ok((plugin, parcel))
+            let plugin = inner.load_blocking(&component)?;
+            Ok((plugin, component))
         });
         match work.await {
             Ok(loaded) => loaded,
@@ -447,54 +458,54 @@ impl Inner {
         }
     }
 
-    /// Looks at a component's signature, compiles and tries it, then holds it to what the operator has set for the plugin
-    /// that it says it is. Blocks.
-    fn load_parcel(&self, parcel: &Parcel) -> Result<Arc<Plugin>, LifecycleError> {
-        let verdict = self.admit(parcel)?;
-        // Its name has to be known before it can be looked up what it is allowed. WASI is empty here, and nothing subscribes.
+    /// Checks a component's signature, compiles and tests it, then applies the operator's settings for the plugin that
+    /// it declares to be. Blocks.
+    fn load_blocking(&self, component: &Component) -> Result<Arc<Plugin>, LifecycleError> {
+        let verdict = self.check_signature(component)?;
+        // The plugin's name is needed to look up its permissions. WASI is empty here, and nothing subscribes.
         let trial = PluginSettings {
             wasi: true,
             internal_subjects: true,
             ..PluginSettings::default()
         };
-        let loaded = self.parts.loader.load_with(&parcel.component, &trial);
+        let loaded = self.parts.loader.load_with(&component.bytes, &trial);
         let plugin = loaded.map_err(LifecycleError::Load)?;
         let name = plugin.manifest().name.to_string();
         if let Verdict::Faulty(fault) = verdict {
             let (digest, reason) = (plugin.digest(), fault.to_string());
-            tracing::warn!(plugin = name, %digest, reason, "a plugin without a good signature is let in");
+            tracing::warn!(plugin = name, %digest, reason, "loading a plugin without a valid signature");
         }
         plugin
             .with_settings(&self.settings_of(&name))
             .map_err(|source| LifecycleError::Settings { plugin: name, source })
     }
 
-    /// Checks a component and keeps it.
-    async fn take_in(
+    /// Loads and stores a component.
+    async fn check_and_store(
         self: &Arc<Self>,
-        parcel: Parcel,
+        component: Component,
         came_from: &str,
         by: &Actor,
     ) -> Result<Arc<Plugin>, LifecycleError> {
-        let (plugin, parcel) = self.load(parcel).await?;
-        self.keep(&plugin, parcel, came_from, by).await?;
+        let (plugin, component) = self.load(component).await?;
+        self.store_component(&plugin, component, came_from, by).await?;
         Ok(plugin)
     }
 
-    /// Keeps a component that was loaded, and makes it known.
-    async fn keep(
+    /// Stores a loaded component and registers its version.
+    async fn store_component(
         self: &Arc<Self>,
         plugin: &Plugin,
-        parcel: Parcel,
+        component: Component,
         came_from: &str,
         by: &Actor,
     ) -> Result<(), LifecycleError> {
-        let component_bytes = parcel.component.len() as u64;
+        let component_bytes = component.bytes.len() as u64;
         let digest = plugin.digest();
         let inner = Arc::clone(self);
         let kept = tokio::task::spawn_blocking(move || {
-            inner.components.put(digest, &parcel.component)?;
-            inner.keep_signature(digest, &parcel)
+            inner.components.put(digest, &component.bytes)?;
+            inner.store_signature(digest, &component)
         });
         let kept = kept.await;
         let failed = match kept {
@@ -504,7 +515,7 @@ impl Inner {
         };
         if let Some(error) = failed {
             return Err(LifecycleError::Unavailable(format!(
-                "the component cannot be kept: {error}"
+                "failed to store the component: {error}"
             )));
         }
         let arrival = Arrival {
@@ -519,9 +530,13 @@ impl Inner {
         Ok(self.parts.store.install(arrival, mark).await?)
     }
 
-    /// A version ready to run: the one at work or the warm one behind it, or loaded from what is kept.
-    async fn version(self: &Arc<Self>, plugin: &str, digest: Digest) -> Result<Arc<Version>, LifecycleError> {
-        if let Some(warm) = self.fleet.lock().await.warm(plugin, digest) {
+    /// Returns a version ready to run: already loaded, or loaded from the stored component.
+    async fn version(
+        self: &Arc<Self>,
+        plugin: &str,
+        digest: Digest,
+    ) -> Result<Arc<LoadedVersion>, LifecycleError> {
+        if let Some(warm) = self.plugins.lock().await.warm(plugin, digest) {
             return Ok(warm);
         }
         let inner = Arc::clone(self);
@@ -536,6 +551,6 @@ impl Inner {
             Err(error) => return Err(LifecycleError::Unavailable(error.to_string())),
         };
         let (loaded, _) = self.load(bytes.into()).await?;
-        Ok(Arc::new(Version::new(loaded)))
+        Ok(Arc::new(LoadedVersion::new(loaded)))
     }
 }

@@ -1,13 +1,13 @@
-//! Rebuilds: a plugin's tables are filled anew by a version, beside those in use, through consumers of their own; when
-//! they have caught up, one transaction puts them in the place of the old ones.
+//! Rebuilds: a version fills new tables in the background, through its own consumers; when they have caught up, one
+//! transaction swaps them in.
 //!
-//! A rebuild is a row in the database and a task here. The task can end at any moment (with the host, too) and begins
-//! again where its checkpoints say; only the last transaction and a cancellation end the rebuild itself.
+//! A rebuild is a row in the database and a task. The task can end at any time (with the host, for example) and
+//! continues from its checkpoints; only the last transaction, a failure or a cancellation ends the rebuild itself.
 
 mod begin;
-mod reach;
+mod coverage;
 mod restore;
-mod work;
+mod task;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,34 +19,34 @@ use utoipa::ToSchema;
 use super::{Actor, Inner, Lifecycle, LifecycleError};
 use lantern_model::batch::Timestamp;
 use lantern_plugin::Digest;
-use lantern_projection::Version;
+use lantern_projection::LoadedVersion;
 use lantern_store::{RebuildId, RebuildOutcome, RebuildRecord, Scope};
 
-use work::Work;
+use task::RebuildTask;
 
-/// What is to be rebuilt, and how.
+/// The parameters of a rebuild.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RebuildRequest {
-    /// With which version; none for the one that runs.
+    /// The digest of the version to use; none for the active one.
     pub digest: Option<String>,
-    /// From this sequence on, for a plugin with one stream; rows from before are kept.
+    /// The first sequence to read again, for a plugin with one stream; rows from before it are kept.
     pub from_sequence: Option<u64>,
-    /// From this time on (RFC 3339); rows from before are kept.
+    /// The first time to read again (RFC 3339); rows from before it are kept.
     pub from_time: Option<String>,
-    /// Messages a second for each source at the most.
+    /// Maximum rate for each source, in messages per second.
     pub rate: Option<u64>,
-    /// Whether rows are kept whose messages are gone from their stream.
+    /// Whether to keep rows whose messages left their stream.
     pub carry_over: bool,
-    /// Whether tables that the version does not declare are dropped; otherwise they stay.
+    /// Whether to drop tables that the version does not declare; otherwise they stay.
     pub drop_undeclared: bool,
-    /// Whether the new tables are taken although their totals differ from those in use and nothing explains it.
+    /// Whether to accept new tables whose totals differ from the live ones without an explanation.
     pub accept_differences: bool,
-    /// For how many seconds the replaced tables are kept, so that a rollback can go back to them; 0 removes them at once.
+    /// How many seconds the replaced tables are kept for a rollback; 0 removes them at once.
     pub keep_old_s: u64,
 }
 
-/// A rebuild as faces show it.
+/// A rebuild, as the API shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[schema(as = Rebuild)]
 pub struct RebuildView {
@@ -60,60 +60,60 @@ pub struct RebuildView {
     /// `running`, `failed`, `cancelled` or `done`.
     #[schema(pattern = "^(running|failed|cancelled|done)$")]
     pub state: String,
-    /// When it began (RFC 3339).
+    /// When it started (RFC 3339).
     pub started_at: String,
     /// When it ended.
     pub ended_at: Option<String>,
-    /// Why it failed, or what holds it up.
+    /// Why it failed, or what blocks it.
     pub reason: Option<String>,
-    /// While it runs here: how far it is.
-    pub progress: Option<Progress>,
-    /// When it is done: what it has come to.
+    /// Its progress, while it runs.
+    pub progress: Option<RebuildProgress>,
+    /// The result, when it is done.
     pub outcome: Option<RebuildOutcome>,
-    /// Until when the tables that it has replaced are kept (RFC 3339); a rollback goes back to them.
+    /// Until when the tables that it replaced are kept (RFC 3339); a rollback restores them.
     pub previous_until: Option<String>,
 }
 
-/// How far a rebuild is.
+/// The progress of a rebuild.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, ToSchema)]
 #[schema(as = RebuildProgress)]
-pub struct Progress {
+pub struct RebuildProgress {
     /// Messages read again so far.
     pub messages: u64,
-    /// Messages that are left, as the broker said last.
+    /// Remaining messages, as last reported by the broker.
     pub left: u64,
-    /// Messages a second since it began or was taken up again.
+    /// Messages per second since the rebuild started or resumed.
     pub rate: f64,
-    /// Seconds that are left at this rate; none while it is not known.
+    /// Remaining seconds at this rate; none while unknown.
     pub eta_seconds: Option<f64>,
 }
 
-/// The rebuilds that run here.
+/// The running rebuilds.
 #[derive(Default)]
 pub(super) struct Rebuilds {
-    running: Mutex<BTreeMap<RebuildId, Running>>,
+    running: Mutex<BTreeMap<RebuildId, ActiveRebuild>>,
 }
 
-struct Running {
+struct ActiveRebuild {
     plugin: String,
     stop: CancellationToken,
-    progress: Progress,
-    held_up: Option<String>,
+    progress: RebuildProgress,
+    blocked_by: Option<String>,
 }
 
 impl Rebuilds {
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<RebuildId, Running>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<RebuildId, ActiveRebuild>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A rebuild that runs, with its plugin.
+    /// Any running rebuild, with its plugin.
     pub(super) fn any(&self) -> Option<(RebuildId, String)> {
         let running = self.lock();
         let first = running.iter().next();
         first.map(|(id, running)| (*id, running.plugin.clone()))
     }
 
-    /// The rebuild of a plugin that runs.
+    /// The running rebuild of a plugin.
     pub(super) fn of(&self, plugin: &str) -> Option<RebuildId> {
         let running = self.lock();
         running
@@ -124,11 +124,11 @@ impl Rebuilds {
 }
 
 impl Lifecycle {
-    /// Begins to fill a plugin's tables anew. Returns when it has begun.
+    /// Starts a rebuild of a plugin's tables and returns its number.
     ///
     /// # Errors
-    /// See [`LifecycleError`]. Refused while another rebuild of the plugin runs, and where rows would be lost because
-    /// their messages are gone from the stream, unless they are to be carried over.
+    /// See [`LifecycleError`]. Rejected while another rebuild of the plugin runs, and when rows would be lost because
+    /// their messages left the stream, unless the request carries them over.
     pub async fn rebuild(
         &self,
         plugin: &str,
@@ -141,12 +141,12 @@ impl Lifecycle {
             .await
     }
 
-    /// Removes replaced tables whose time has passed, and what ended rebuilds have left, a few rows at a time.
+    /// Removes expired replaced tables, and the tables of ended rebuilds, a few rows at a time.
     pub fn remove_old_tables(&self) {
-        self.inner.clean_up();
+        self.inner.sweep_tables();
     }
 
-    /// Ends a rebuild. The tables in use stay as they are.
+    /// Cancels a rebuild. The live tables do not change.
     ///
     /// # Errors
     /// See [`LifecycleError`].
@@ -172,17 +172,23 @@ impl Lifecycle {
 }
 
 impl Lifecycle {
-    /// The rebuilds that run here: plugin, how far, and what holds it up. Asks nobody.
-    pub fn rebuilding(&self) -> Vec<(String, Progress, Option<String>)> {
+    /// The running rebuilds: plugin, progress, and what blocks them. Reads only memory.
+    pub fn active_rebuilds(&self) -> Vec<(String, RebuildProgress, Option<String>)> {
         let running = self.inner.rebuilds.lock();
         running
             .values()
-            .map(|running| (running.plugin.clone(), running.progress, running.held_up.clone()))
+            .map(|running| {
+                (
+                    running.plugin.clone(),
+                    running.progress,
+                    running.blocked_by.clone(),
+                )
+            })
             .collect()
     }
 }
 
-fn view(record: &RebuildRecord, running: Option<&Running>) -> RebuildView {
+fn view(record: &RebuildRecord, running: Option<&ActiveRebuild>) -> RebuildView {
     RebuildView {
         id: record.id,
         plugin: record.plugin.clone(),
@@ -193,29 +199,29 @@ fn view(record: &RebuildRecord, running: Option<&Running>) -> RebuildView {
         reason: record
             .reason
             .clone()
-            .or_else(|| running.and_then(|running| running.held_up.clone())),
+            .or_else(|| running.and_then(|running| running.blocked_by.clone())),
         progress: running.map(|running| running.progress),
         outcome: record.outcome.clone(),
         previous_until: record.previous_until.map(Timestamp::to_rfc3339),
     }
 }
 
-/// What the database keeps of a rebuild that was begun, so that it can be taken up again.
+/// The stored parameters of a rebuild, with which a restart resumes it.
 #[derive(Serialize, Deserialize)]
-struct Options {
+struct StoredOptions {
     request: RebuildRequest,
-    scopes: Vec<StoredScope>,
+    scopes: Vec<StoredReplayRange>,
     by: String,
 }
 
 #[derive(Serialize, Deserialize)]
-struct StoredScope {
+struct StoredReplayRange {
     source: String,
     origin: i64,
     after: u64,
 }
 
-impl Options {
+impl StoredOptions {
     fn scopes(&self) -> Vec<Scope> {
         self.scopes
             .iter()
@@ -230,7 +236,7 @@ impl Options {
 
 impl Inner {
     async fn cancel_rebuild(self: &Arc<Self>, id: RebuildId, by: &Actor) -> Result<(), LifecycleError> {
-        let _fleet = self.fleet.lock().await;
+        let _plugins = self.plugins.lock().await;
         let record = self
             .parts
             .store
@@ -250,7 +256,7 @@ impl Inner {
                     by = by.0,
                     "a rebuild was cancelled"
                 );
-                self.clean_up();
+                self.sweep_tables();
                 Ok(())
             }
             Some(record) => Err(LifecycleError::Conflict(format!(
@@ -261,16 +267,16 @@ impl Inner {
         }
     }
 
-    /// Takes up the rebuilds that were running when the host stopped, and removes what ended ones have left.
+    /// Resumes the rebuilds that were running when the host stopped, and removes the tables of ended ones.
     pub(super) async fn resume_rebuilds(self: &Arc<Self>) -> Result<(), LifecycleError> {
         for record in self.parts.store.rebuilds().await? {
             if record.state != "running" {
                 continue;
             }
             let digest = record.digest.parse::<Digest>();
-            let options = serde_json::from_str::<Options>(&record.options);
+            let options = serde_json::from_str::<StoredOptions>(&record.options);
             let (Ok(digest), Ok(options)) = (digest, options) else {
-                self.fail_rebuild(record.id, "what was asked for cannot be read any more")
+                self.fail_rebuild(record.id, "the stored parameters cannot be read")
                     .await;
                 continue;
             };
@@ -282,24 +288,24 @@ impl Inner {
                 }
             }
         }
-        self.clean_up();
+        self.sweep_tables();
         Ok(())
     }
 
     async fn fail_rebuild(&self, id: RebuildId, reason: &str) {
-        tracing::error!(rebuild = id.0, reason, "a rebuild has failed");
+        tracing::error!(rebuild = id.0, reason, "a rebuild failed");
         if let Err(error) = self
             .parts
             .store
             .end_rebuild(id, "failed", Some(reason.to_owned()))
             .await
         {
-            tracing::warn!(rebuild = id.0, %error, "that a rebuild has failed could not be noted; it is tried again at the next start");
+            tracing::warn!(rebuild = id.0, %error, "failed to record the rebuild failure; will retry on next start");
         }
     }
 
     /// Removes tables that no rebuild needs, a few rows at a time.
-    fn clean_up(self: &Arc<Self>) {
+    fn sweep_tables(self: &Arc<Self>) {
         let (store, stop) = (Arc::clone(&self.parts.store), self.stop.child_token());
         self.tasks.spawn(async move {
             loop {
@@ -309,29 +315,29 @@ impl Inner {
                         Ok(true) => {}
                         Ok(false) => return,
                         Err(error) => {
-                            tracing::warn!(%error, "tables of an ended rebuild could not be removed; the next start does it");
+                            tracing::warn!(%error, "failed to remove tables of an ended rebuild; will retry on next start");
                             return;
                         }
                     }
                 }
-                // Others have a turn at the writer.
+                // Let other tasks use the writer.
                 tokio::task::yield_now().await;
             }
         });
     }
 
-    fn run_rebuild(self: &Arc<Self>, id: RebuildId, version: Arc<Version>, options: Options) {
+    fn run_rebuild(self: &Arc<Self>, id: RebuildId, version: Arc<LoadedVersion>, options: StoredOptions) {
         let stop = self.stop.child_token();
-        let running = Running {
+        let running = ActiveRebuild {
             plugin: version.plugin().manifest().name.to_string(),
             stop: stop.clone(),
-            progress: Progress::default(),
-            held_up: None,
+            progress: RebuildProgress::default(),
+            blocked_by: None,
         };
         self.rebuilds.lock().insert(id, running);
         let inner = Arc::clone(self);
         self.tasks.spawn(async move {
-            let work = Work {
+            let work = RebuildTask {
                 inner: &inner,
                 id,
                 version: &version,
@@ -345,7 +351,7 @@ impl Inner {
                 .parts
                 .metrics
                 .rebuild_left(version.plugin().manifest().name.as_str(), None);
-            inner.clean_up();
+            inner.sweep_tables();
         });
     }
 }

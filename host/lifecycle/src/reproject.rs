@@ -1,6 +1,6 @@
-//! What a bad version has made is made again: just its messages are read once more from their streams and projected by
-//! the version that runs, batch by batch, beside everything else. Each batch is one transaction, after which the ledger
-//! names the version that runs; so it may be cut off at any time and begun again.
+//! Reprojection: reads exactly the messages that one version handled again and projects them with the active version,
+//! batch by batch, in parallel with ingestion. Each batch is one transaction, after which the ledger names the active
+//! version; an interrupted reprojection can be repeated.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,19 +14,19 @@ use lantern_broker::EphemeralRead;
 use lantern_model::batch::Delivery;
 use lantern_model::schema::{ManifestDescription, Origin, description::SourceDescription};
 use lantern_plugin::{Digest, Projector};
-use lantern_projection::Version;
+use lantern_projection::LoadedVersion;
 use lantern_store::{Adopted, Entry, LedgerSpan, LetterFilter, Retried, Rewrite, Rewritten, VersionId};
 
-/// Messages of one transaction: few enough that a commit behind it does not notice.
+/// Messages in one transaction: few, so that a waiting commit is not delayed noticeably.
 const BATCH_MESSAGES: usize = 256;
-/// Bytes of the same; a single message may be larger.
+/// Bytes in one transaction; a single message may be larger.
 const BATCH_BYTES: usize = 1 << 20;
-/// How long one call into the plugin may go on.
+/// How long one call into the plugin may take.
 const PROJECT_BUDGET: Duration = Duration::from_millis(250);
-/// How often a batch is tried when somebody else changes the same range of the ledger.
+/// How often a batch is tried while other writes change the same range of the ledger.
 const ATTEMPTS: u32 = 5;
 
-/// What projecting again has come to.
+/// The result of a reprojection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Reprojected {
     /// The plugin.
@@ -35,30 +35,30 @@ pub struct Reprojected {
     pub from: String,
     /// Its digest.
     pub from_digest: String,
-    /// The version that has done it again.
+    /// The version that replaced it.
     pub to: String,
     /// Its digest.
     pub to_digest: String,
     /// What was done.
     #[serde(flatten)]
     pub done: Rewritten,
-    /// Of the messages, those that were dead letters which the bad version had resolved.
+    /// Of the messages, former dead letters that the replaced version had resolved.
     pub letters: u64,
-    /// Messages that are gone from their stream: they keep their rows, which stay the bad version's.
+    /// Messages that left their stream. Their rows stay as the replaced version wrote them.
     pub gone: u64,
-    /// Why some are gone, in words.
+    /// Why messages are gone.
     pub notes: Vec<String>,
-    /// Why it ended before its end. What is left still names the bad version: it can be begun again.
+    /// Why it ended early. The remaining ranges still name the replaced version, so it can be repeated.
     pub partial: Option<String>,
 }
 
 impl Lifecycle {
-    /// Makes again what a version has made, with the version that runs. See [`Reprojected`] for what came of it, also
-    /// when it could not be finished.
+    /// Reprocesses the messages that a version handled, using the active version. [`Reprojected`] also reports an
+    /// interrupted reprojection.
     ///
     /// # Errors
-    /// [`LifecycleError::Conflict`] when the version is the one that runs, when none runs, when the two read a source
-    /// in different ways, or when writes of the plugin's tables merge rows, so that only a rebuild is right.
+    /// [`LifecycleError::Conflict`] when the version is the active one, when none is active, when the two read a source
+    /// in different ways, or when writes of the plugin's tables merge rows, which requires a rebuild.
     /// [`LifecycleError::NoVersion`], [`LifecycleError::NoPlugin`] and [`LifecycleError::Unavailable`]. Nothing has
     /// changed then.
     pub async fn reproject(
@@ -70,25 +70,25 @@ impl Lifecycle {
         let inner = Arc::clone(&self.inner);
         let (plugin, by) = (plugin.to_owned(), by.clone());
         self.detached(async move {
-            let _turn = inner.turn("reprojection", &plugin)?;
-            let mut work = Work::begin(Arc::clone(&inner), &plugin, digest).await?;
+            let _permit = inner.permit("reprojection", &plugin)?;
+            let mut work = Reprojection::begin(Arc::clone(&inner), &plugin, digest).await?;
             tracing::warn!(
                 plugin,
                 from = work.report.from,
                 to = work.report.to,
                 by = by.0,
-                "the work of a version is made again"
+                "reprojection started"
             );
             let ended = work.run().await;
-            inner.fleet.lock().await.nudge(&plugin);
+            inner.plugins.lock().await.notify(&plugin);
             let mut report = work.report;
-            report.partial = ended.err().map(|Cut(reason)| reason);
+            report.partial = ended.err().map(|Interruption(reason)| reason);
             tracing::warn!(
                 plugin,
                 messages = report.done.messages,
                 gone = report.gone,
                 partial = report.partial,
-                "the work of a version was made again"
+                "reprojection ended"
             );
             Ok(report)
         })
@@ -96,19 +96,19 @@ impl Lifecycle {
     }
 }
 
-/// A reason to end before the end, in words.
-struct Cut(String);
+/// Why a reprojection ends early.
+struct Interruption(String);
 
-impl<E: std::error::Error + Send + Sync + 'static> From<E> for Cut {
+impl<E: std::error::Error + Send + Sync + 'static> From<E> for Interruption {
     fn from(error: E) -> Self {
         Self(format!("{:#}", anyhow::Error::new(error)))
     }
 }
 
-/// A reprojection under way.
-struct Work {
+/// A running reprojection.
+struct Reprojection {
     inner: Arc<Inner>,
-    version: Arc<Version>,
+    version: Arc<LoadedVersion>,
     adopted: Adopted,
     bad: VersionId,
     spans: Vec<LedgerSpan>,
@@ -116,19 +116,19 @@ struct Work {
     report: Reprojected,
 }
 
-impl Work {
-    /// Looks whether it can be done, and what there is to do.
+impl Reprojection {
+    /// Checks whether the reprojection is possible, and collects its ranges.
     async fn begin(inner: Arc<Inner>, plugin: &str, digest: Digest) -> Result<Self, LifecycleError> {
         let installation = inner.installation(plugin).await?;
-        let conflict = |words: String| Err(LifecycleError::Conflict(words));
-        let Some(version) = inner.fleet.lock().await.version(plugin) else {
-            return conflict(format!("no version of plugin {plugin} runs"));
+        let conflict = |reason: String| Err(LifecycleError::Conflict(reason));
+        let Some(version) = inner.plugins.lock().await.version(plugin) else {
+            return conflict(format!("no version of plugin {plugin} is active"));
         };
         let loaded = version.plugin();
         if loaded.digest() == digest {
             let name = &loaded.manifest().version;
             return conflict(format!(
-                "version {name} is the one that runs; activate another one, which is to do its work again"
+                "version {name} is active; activate another version first, which reprojects its messages"
             ));
         }
         let store = &inner.parts.store;
@@ -136,8 +136,8 @@ impl Work {
         let merging = store.merging_tables(plugin).await?;
         if !merging.is_empty() {
             return conflict(format!(
-                "writes into {} merge rows of several messages, which cannot be taken apart again: rebuild the \
-                 plugin's tables instead",
+                "writes into {} merge rows of several messages, which cannot be separated: rebuild the plugin's \
+                 tables instead",
                 merging.join(", ")
             ));
         }
@@ -145,7 +145,7 @@ impl Work {
         let record = installation.version(work.version);
         let before = record.and_then(|record| record.description.as_ref());
         for span in &work.spans {
-            same_source(&span.lineage.source, before, &active).map_err(LifecycleError::Conflict)?;
+            check_same_source(&span.lineage.source, before, &active).map_err(LifecycleError::Conflict)?;
         }
         let adopted = store.adopt(adoption(loaded)).await?;
         let report = Reprojected {
@@ -171,30 +171,30 @@ impl Work {
         })
     }
 
-    async fn run(&mut self) -> Result<(), Cut> {
+    async fn run(&mut self) -> Result<(), Interruption> {
         for span in std::mem::take(&mut self.spans) {
             let before = self.report.done.messages;
-            self.range(&span).await?;
+            self.reproject_range(&span).await?;
             let again = self.report.done.messages - before;
             self.report.gone += span.counts.messages.saturating_sub(again);
         }
-        self.letters().await?;
-        // A new row may have met one of the bad version's that was still there; now none is.
+        self.reproject_dead_letters().await?;
+        // A new row may have conflicted with a row of the replaced version that was still present; now none is.
         let refused = LetterFilter {
             plugin: Some(self.report.plugin.clone()),
             class: Some("constraint".to_owned()),
             ..LetterFilter::default()
         };
         if self.report.done.rejected > 0 {
-            let (healed, _) = self.inner.heal(&self.version, refused, 0, None).await?;
+            let (healed, _) = self.inner.retry(&self.version, refused, 0, None).await?;
             self.report.done.rejected = self.report.done.rejected.saturating_sub(healed.resolved);
             self.report.done.rows_written += healed.rows;
         }
         Ok(())
     }
 
-    /// One range of the ledger.
-    async fn range(&mut self, span: &LedgerSpan) -> Result<(), Cut> {
+    /// Reprojects one range of the ledger.
+    async fn reproject_range(&mut self, span: &LedgerSpan) -> Result<(), Interruption> {
         let stream = match self.inner.same_history(&span.lineage).await {
             Ok(stream) => stream,
             Err(reason) => {
@@ -218,26 +218,26 @@ impl Work {
         let Some(mut reading) = reading else {
             return Ok(());
         };
-        let done = self.stretch(span, source, &mut reading).await;
+        let done = self.reproject_span(span, source, &mut reading).await;
         reading.close().await;
         done
     }
 
-    async fn stretch(
+    async fn reproject_span(
         &mut self,
         span: &LedgerSpan,
         source: usize,
         reading: &mut EphemeralRead,
-    ) -> Result<(), Cut> {
+    ) -> Result<(), Interruption> {
         let mut first = span.first;
         loop {
-            go_on(&self.inner, &self.version).await?;
+            check_interrupted(&self.inner, &self.version).await?;
             let began = Instant::now();
             let mut batch = reading.next(BATCH_MESSAGES, BATCH_BYTES, Duration::ZERO).await?;
             let end = batch.last().is_none_or(|delivery| delivery.sequence >= span.last);
             batch.retain(|delivery| delivery.sequence <= span.last);
             if batch.is_empty() && first == span.first {
-                self.note(&span.lineage.source, "they are not in the stream any more");
+                self.note(&span.lineage.source, "they are no longer in the stream");
                 return Ok(());
             }
             let through = match batch.last() {
@@ -245,23 +245,23 @@ impl Work {
                 _ => span.last,
             };
             let entries = self.project(source, batch).await?;
-            self.settle(span, first, through, entries).await?;
+            self.commit(span, first, through, entries).await?;
             if end {
                 return Ok(());
             }
             first = through + 1;
-            // As long again for the projections, which share the writer.
+            // Leave the projections, which share the writer, as much time as the batch used.
             tokio::time::sleep(began.elapsed()).await;
         }
     }
 
-    async fn settle(
+    async fn commit(
         &mut self,
         span: &LedgerSpan,
         first: u64,
         through: u64,
         entries: Vec<Entry>,
-    ) -> Result<(), Cut> {
+    ) -> Result<(), Interruption> {
         for _ in 0..ATTEMPTS {
             let rewrite = Rewrite {
                 origin: span.lineage.origin,
@@ -276,17 +276,17 @@ impl Work {
                 return Ok(());
             }
         }
-        Err(Cut(format!(
-            "the ledger of source {} has changed meanwhile",
+        Err(Interruption(format!(
+            "the ledger of source {} changed meanwhile",
             span.lineage.source
         )))
     }
 
-    /// Dead letters that the bad version has resolved, in whatever range: they have kept their messages.
-    async fn letters(&mut self) -> Result<(), Cut> {
+    /// Reprojects the dead letters that the replaced version resolved, in any range: they have kept their messages.
+    async fn reproject_dead_letters(&mut self) -> Result<(), Interruption> {
         let mut after = 0;
         loop {
-            go_on(&self.inner, &self.version).await?;
+            check_interrupted(&self.inner, &self.version).await?;
             let store = &self.inner.parts.store;
             let limit = u32::try_from(BATCH_MESSAGES).unwrap_or(u32::MAX);
             let letters = store.letters_resolved_by(self.bad, after, limit).await?;
@@ -315,32 +315,36 @@ impl Work {
         }
     }
 
-    /// Asks the plugin, on a thread that may block, about all of the messages.
-    async fn project(&mut self, source: usize, deliveries: Vec<Delivery>) -> Result<Vec<Entry>, Cut> {
+    /// Projects all of the messages on a blocking thread.
+    async fn project(
+        &mut self,
+        source: usize,
+        deliveries: Vec<Delivery>,
+    ) -> Result<Vec<Entry>, Interruption> {
         let projector = self.projector.take();
         let mut projector = projector.unwrap_or_else(|| self.version.projector());
         let stop = self.inner.stop.clone();
         let work = tokio::task::spawn_blocking(move || {
             let mut outcomes = Vec::with_capacity(deliveries.len());
-            let mut cut = None;
-            while outcomes.len() < deliveries.len() && cut.is_none() {
+            let mut interrupted = None;
+            while outcomes.len() < deliveries.len() && interrupted.is_none() {
                 let projected = projector.project(source, &deliveries[outcomes.len()..], PROJECT_BUDGET);
                 outcomes.extend(projected.outcomes);
-                cut = projected
+                interrupted = projected
                     .halted
-                    .or_else(|| stop.is_cancelled().then(|| "the host stops".to_owned()));
+                    .or_else(|| stop.is_cancelled().then(|| "the host is stopping".to_owned()));
             }
             let entries: Vec<Entry> = deliveries
                 .into_iter()
                 .zip(outcomes)
                 .map(|(delivery, outcome)| Entry { delivery, outcome })
                 .collect();
-            (projector, entries, cut)
+            (projector, entries, interrupted)
         });
-        let (projector, entries, cut) = work.await?;
+        let (projector, entries, interrupted) = work.await?;
         self.projector = Some(projector);
-        match cut {
-            Some(reason) => Err(Cut(reason)),
+        match interrupted {
+            Some(reason) => Err(Interruption(reason)),
             None => Ok(entries),
         }
     }
@@ -353,20 +357,21 @@ impl Work {
     }
 }
 
-/// Whether there is a reason to end here.
-async fn go_on(inner: &Inner, version: &Arc<Version>) -> Result<(), Cut> {
+/// Returns an error if the reprojection has to end.
+async fn check_interrupted(inner: &Inner, version: &Arc<LoadedVersion>) -> Result<(), Interruption> {
     if inner.stop.is_cancelled() {
-        return Err(Cut("the host stops".to_owned()));
+        return Err(Interruption("the host is stopping".to_owned()));
     }
-    if inner.fleet.lock().await.runs(version) {
+    if inner.plugins.lock().await.runs(version) {
         return Ok(());
     }
-    let reason = "another version was activated, or other settings are in force";
-    Err(Cut(reason.to_owned()))
+    let reason = "another version was activated, or the settings changed";
+    Err(Interruption(reason.to_owned()))
 }
 
-/// Whether two versions read a source in the same way, so that the one finds the messages that the other has handled.
-fn same_source(
+/// Whether two versions read a source in the same way, so that the active one finds the messages that the other
+/// handled.
+fn check_same_source(
     name: &str,
     before: Option<&ManifestDescription>,
     active: &ManifestDescription,
@@ -376,12 +381,12 @@ fn same_source(
     }
     let Some(now) = find(active, name) else {
         return Err(format!(
-            "the version that runs does not read source {name}: rebuild the plugin's tables instead"
+            "the active version does not read source {name}: rebuild the plugin's tables instead"
         ));
     };
     match before.and_then(|before| find(before, name)) {
         Some(then) if then.stream != now.stream || then.subjects != now.subjects => Err(format!(
-            "the version that runs reads source {name} from other subjects: rebuild the plugin's tables instead"
+            "the active version reads source {name} with other subjects: rebuild the plugin's tables instead"
         )),
         _ => Ok(()),
     }

@@ -1,4 +1,4 @@
-//! What operators set for one plugin: kept in the database, held in memory, and put into force between two batches.
+//! The operators' settings of one plugin: stored in the database, cached in memory, and applied between two batches.
 
 use std::sync::{Arc, PoisonError};
 
@@ -7,13 +7,13 @@ use lantern_model::settings::PluginSettings;
 use lantern_store::Installation;
 
 impl Lifecycle {
-    /// What is set for a plugin; what is not set is as for all plugins.
+    /// The settings of a plugin; fields that are not set use the defaults of all plugins.
     pub fn settings(&self, plugin: &str) -> PluginSettings {
         self.inner.settings_of(plugin)
     }
 
-    /// Changes settings of a plugin, each a path and a value (`limits.memory`, `128MiB`; an empty value takes one back),
-    /// and puts them into force. The plugin need not be installed yet.
+    /// Changes settings of a plugin, each given as a path and a value (`limits.memory`, `128MiB`; an empty value resets
+    /// it), and applies them. The plugin need not be installed yet.
     ///
     /// # Errors
     /// See [`LifecycleError`]; nothing has changed then.
@@ -36,22 +36,22 @@ impl Inner {
         settings.get(plugin).cloned().unwrap_or_default()
     }
 
-    fn keep_settings(&self, plugin: &str, settings: PluginSettings) {
+    fn cache_settings(&self, plugin: &str, settings: PluginSettings) {
         self.settings
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(plugin.to_owned(), settings);
     }
 
-    /// Takes over what the database has. What cannot be read (a newer host wrote it) is said, and is as if not set.
-    pub(super) fn remember_settings(&self, installations: &[Installation]) {
+    /// Loads the stored settings. Settings that cannot be read (written by a newer host) are logged and ignored.
+    pub(super) fn load_settings(&self, installations: &[Installation]) {
         for installation in installations {
             match PluginSettings::from_json(&installation.settings) {
-                Ok(settings) => self.keep_settings(&installation.plugin, settings),
+                Ok(settings) => self.cache_settings(&installation.plugin, settings),
                 Err(problems) => tracing::error!(
                     plugin = installation.plugin,
                     problems = problems.join("; "),
-                    "the settings of a plugin cannot be read; it runs with those of all plugins"
+                    "cannot read the settings of a plugin; it runs with the defaults"
                 ),
             }
         }
@@ -64,7 +64,7 @@ impl Inner {
         by: &Actor,
     ) -> Result<PluginSettings, LifecycleError> {
         PluginName::parse(plugin).map_err(|error| LifecycleError::BadSettings(vec![error.to_string()]))?;
-        let mut fleet = self.fleet.lock().await;
+        let mut plugins = self.plugins.lock().await;
         let mut settings = self.settings_of(plugin);
         let mut problems: Vec<String> = changes
             .iter()
@@ -78,29 +78,24 @@ impl Inner {
         }
         let json = serde_json::to_string(&settings)
             .map_err(|error| LifecycleError::BadSettings(vec![error.to_string()]))?;
-        // Before anything is kept: can what runs go on under them?
-        let version = match fleet.version(plugin) {
+        // Check whether the active version may run with them before storing anything.
+        let version = match plugins.version(plugin) {
             Some(version) => {
-                let under = version.plugin().with_settings(&settings);
-                let under = under.map_err(|source| LifecycleError::Settings {
+                let loaded = version.plugin().with_settings(&settings);
+                let loaded = loaded.map_err(|source| LifecycleError::Settings {
                     plugin: plugin.to_owned(),
                     source,
                 })?;
-                Some(Arc::new(version.under(under)))
+                Some(Arc::new(version.with_settings(loaded)))
             }
             None => None,
         };
         self.parts.store.set_settings(plugin, json.clone()).await?;
-        self.keep_settings(plugin, settings.clone());
+        self.cache_settings(plugin, settings.clone());
         if let Some(version) = version {
-            fleet.give(plugin, version, Arc::new(settings.clone()));
+            plugins.apply_settings(plugin, version, Arc::new(settings.clone()));
         }
-        tracing::info!(
-            plugin,
-            settings = json,
-            by = by.0,
-            "settings of a plugin were changed"
-        );
+        tracing::info!(plugin, settings = json, by = by.0, "changed settings of a plugin");
         Ok(settings)
     }
 }

@@ -1,27 +1,27 @@
-//! Signatures at every way in. Under a policy that requires them, bytes that no trusted key has signed reach neither the
-//! parser nor the compiler, whether somebody brings them or they are kept here from earlier; so a key that is taken out
-//! of the list stops, at the next start, what only it had signed.
+//! Signature checks at every entry. If the policy requires signatures, bytes without a signature of a trusted key reach
+//! neither the parser nor the compiler, whether they are uploaded or already stored. Removing a key from the list
+//! therefore stops its components at the next start.
 //!
-//! A signature is kept beside its component. One that is good is never replaced by one that is not.
+//! A signature is stored with its component. An invalid one never replaces a valid one.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Actor, Inner, LifecycleError, Parcel};
+use super::{Actor, Component, Inner, LifecycleError};
 use lantern_plugin::{Digest, LoadError};
 use lantern_store::{AuditEntry, AuditOutcome};
 use lantern_telemetry::Throttle;
 use lantern_trust::signature::{Rule, SIGNATURE_BYTES_MAX, Verdict};
 
-/// Refusals that are written into the audit in a minute. A directory full of unsigned files would fill it, and it is
-/// never shortened.
+/// Rejections written to the audit per minute. A directory full of unsigned files would fill it, and it is never
+/// truncated.
 const AUDITED_MAX: u32 = 30;
 
-/// What was found of the signatures that are kept, and how much of refusals is still written down.
+/// The verdicts on stored signatures, and the rate limit of audited rejections.
 pub(super) struct Signatures {
-    /// By component. The policy is that of the process, so only another signature makes another verdict.
+    /// By component. The policy is fixed for the process, so only a new signature changes a verdict.
     kept: Mutex<BTreeMap<Digest, Verdict>>,
     audited: Throttle,
 }
@@ -42,44 +42,44 @@ impl Signatures {
 }
 
 impl Inner {
-    /// Looks whether a component may come in: by the signature that it brings, else by the one that is kept for the same
+    /// Checks whether a component may be loaded: by its own signature, or else by the signature stored for the same
     /// bytes. Blocks.
     ///
     /// # Errors
-    /// [`LifecycleError::Load`] when it is too large to be looked at, [`LifecycleError::Signature`] when signatures are
-    /// required and this one is not good, [`LifecycleError::Unavailable`] when the kept one cannot be read.
-    pub(super) fn admit(&self, parcel: &Parcel) -> Result<Verdict, LifecycleError> {
+    /// [`LifecycleError::Load`] when it is too large, [`LifecycleError::Signature`] when signatures are required and
+    /// this one is invalid, [`LifecycleError::Unavailable`] when the stored one cannot be read.
+    pub(super) fn check_signature(&self, component: &Component) -> Result<Verdict, LifecycleError> {
         let limit = self.parts.loader.module_bytes_max();
-        let bytes = parcel.component.len();
+        let bytes = component.bytes.len();
         if bytes > limit {
             return Err(LifecycleError::Load(LoadError::TooLarge { bytes, limit }));
         }
         let policy = &self.parts.config.signatures;
-        let verdict = match (policy.rule, &parcel.signature) {
+        let verdict = match (policy.rule, &component.signature) {
             (Rule::Off, _) => Verdict::NotChecked,
-            (_, Some(signature)) => policy.check(&parcel.component, Some(signature)),
+            (_, Some(signature)) => policy.check(&component.bytes, Some(signature)),
             (_, None) => self
-                .verdict_kept(Digest::of(&parcel.component), &parcel.component)
+                .check_stored_signature(Digest::of(&component.bytes), &component.bytes)
                 .map_err(|error| {
                     LifecycleError::Unavailable(format!("its signature cannot be read: {error}"))
                 })?,
         };
         match verdict {
             Verdict::Faulty(fault) if policy.rule == Rule::Require => Err(LifecycleError::Signature {
-                digest: Digest::of(&parcel.component),
+                digest: Digest::of(&component.bytes),
                 fault,
             }),
             verdict => Ok(verdict),
         }
     }
 
-    /// Keeps the signature that came with a component that is kept, unless the one that is there is better. Returns
-    /// whether it was kept. Blocks.
-    pub(super) fn keep_signature(&self, digest: Digest, parcel: &Parcel) -> io::Result<bool> {
-        let Some(signature) = &parcel.signature else {
+    /// Stores the signature of a stored component, unless the present one is better. Returns whether it was stored.
+    /// Blocks.
+    pub(super) fn store_signature(&self, digest: Digest, component: &Component) -> io::Result<bool> {
+        let Some(signature) = &component.signature else {
             return Ok(false);
         };
-        if !self.is_news(digest, parcel)? {
+        if !self.improves_signature(digest, component)? {
             return Ok(false);
         }
         let mut kept = self.signatures.kept();
@@ -88,10 +88,9 @@ impl Inner {
         Ok(true)
     }
 
-    /// Whether a component that is kept comes with another signature than the one that is kept, which is no worse.
-    /// Blocks.
-    pub(super) fn is_news(&self, digest: Digest, parcel: &Parcel) -> io::Result<bool> {
-        let Some(signature) = &parcel.signature else {
+    /// Whether the component's signature differs from the stored one and is at least as good. Blocks.
+    pub(super) fn improves_signature(&self, digest: Digest, component: &Component) -> io::Result<bool> {
+        let Some(signature) = &component.signature else {
             return Ok(false);
         };
         if signature.len() > SIGNATURE_BYTES_MAX
@@ -103,13 +102,13 @@ impl Inner {
             .parts
             .config
             .signatures
-            .check(&parcel.component, Some(signature));
-        Ok(new.is_good() || !self.verdict_kept(digest, &parcel.component)?.is_good())
+            .check(&component.bytes, Some(signature));
+        Ok(new.is_good() || !self.check_stored_signature(digest, &component.bytes)?.is_good())
     }
 
-    /// What the signature says that is kept for these bytes.
-    fn verdict_kept(&self, digest: Digest, component: &[u8]) -> io::Result<Verdict> {
-        // From the reading on, or the verdict on a signature that is being replaced would stay.
+    /// Checks the signature stored for these bytes.
+    fn check_stored_signature(&self, digest: Digest, component: &[u8]) -> io::Result<Verdict> {
+        // Hold the lock while reading, so that the verdict on a signature that is being replaced is not cached.
         let mut kept = self.signatures.kept();
         let signature = self.components.signature(digest)?;
         let policy = &self.parts.config.signatures;
@@ -118,8 +117,7 @@ impl Inner {
         Ok(verdict)
     }
 
-    /// What is known of the signatures of components that are kept. Those that were not looked at yet are read now, on a
-    /// thread that may block.
+    /// The verdicts on the signatures of stored components. Missing verdicts are computed on a blocking thread.
     pub(super) async fn verdicts(self: &Arc<Self>, digests: Vec<Digest>) -> BTreeMap<Digest, Verdict> {
         if self.parts.config.signatures.rule == Rule::Off {
             return BTreeMap::new();
@@ -128,10 +126,10 @@ impl Inner {
         let read = tokio::task::spawn_blocking(move || {
             let verdict = |digest: Digest| {
                 let known = inner.signatures.kept().get(&digest).cloned();
-                // One that cannot be read cannot be checked, and cannot run either: that is said where it is tried.
+                // An unreadable component cannot be checked and cannot run; loading it reports the error.
                 known.or_else(|| {
                     let component = inner.components.get(digest).ok()?;
-                    inner.verdict_kept(digest, &component).ok()
+                    inner.check_stored_signature(digest, &component).ok()
                 })
             };
             digests
@@ -142,15 +140,15 @@ impl Inner {
         match read.await {
             Ok(verdicts) => verdicts,
             Err(error) => {
-                tracing::error!(%error, "the host panicked while it looked at signatures");
+                tracing::error!(%error, "the host panicked while it checked signatures");
                 BTreeMap::new()
             }
         }
     }
 
-    /// Writes into the audit that a part of the host has refused a component for its signature; what somebody has sent is
-    /// written where it came in.
-    pub(super) async fn audit_refusal(
+    /// Writes to the audit that the host rejected a component because of its signature. The API writes rejected
+    /// uploads.
+    pub(super) async fn audit_rejection(
         &self,
         by: &Actor,
         plugin: Option<&str>,
@@ -159,7 +157,7 @@ impl Inner {
     ) {
         let detail = match self.signatures.audited.note() {
             Ok(0) => detail.to_owned(),
-            Ok(missing) => format!("{detail} (and {missing} refusals before it)"),
+            Ok(missing) => format!("{detail} (and {missing} earlier rejections)"),
             Err(_) => return,
         };
         let entry = AuditEntry {

@@ -7,7 +7,7 @@ use lantern_model::batch::Timestamp;
 use lantern_store::Accepted;
 
 impl Lifecycle {
-    /// Decides whether the stream of a source is the one that was read. The source has to wait for that decision.
+    /// Decides whether the stream of a source is the one that was read. The source has to be waiting for that decision.
     /// Returns when the stream in question was created.
     ///
     /// # Errors
@@ -37,7 +37,8 @@ impl Inner {
         self.installation(plugin).await?;
         let Some(created_ns) = self.parts.store.accept(plugin, source, accepted).await? else {
             return Err(LifecycleError::Conflict(format!(
-                "source {source} of plugin {plugin} waits for no decision; `lantern status` shows what each source does"
+                "source {source} of plugin {plugin} is not waiting for a decision; `lantern status` shows the state \
+                 of each source"
             )));
         };
         let created = Timestamp(created_ns / 1_000);
@@ -50,7 +51,7 @@ impl Inner {
             "an operator decided about the stream of a source"
         );
         // The projection reads the decision when it begins its next session.
-        self.fleet.lock().await.nudge(plugin);
+        self.plugins.lock().await.notify(plugin);
         Ok(created)
     }
 }

@@ -1,5 +1,4 @@
-//! The start and the end: what the database says should run is loaded and runs, then the plugin directory is looked
-//! at, then it is watched.
+//! Start and stop: loads and starts the plugins that the database names, scans the plugin directory, then watches it.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,16 +9,16 @@ use tokio_util::task::TaskTracker;
 
 use super::components::Components;
 use super::directory::Directory;
-use super::fleet::Fleet;
 use super::rebuild::Rebuilds;
+use super::running_plugins::RunningPlugins;
 use super::signatures::Signatures;
-use super::{Actor, Inner, Lifecycle, LifecycleError, Parts, Refusal};
+use super::{Actor, Inner, Lifecycle, LifecycleError, LoadFailure, Parts};
 use lantern_model::schema::Table;
 use lantern_plugin::{Digest, DigestError, Plugin};
-use lantern_projection::Version;
+use lantern_projection::LoadedVersion;
 use lantern_store::{CommitError, Installation};
 
-/// Why the plugins cannot be started at all.
+/// Why the lifecycle cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The folder of components cannot be used.
@@ -27,7 +26,7 @@ pub enum StartError {
     Components {
         /// The folder.
         dir: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
@@ -36,15 +35,15 @@ pub enum StartError {
     Directory {
         /// The directory.
         dir: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
-    /// The database does not say what should run.
-    #[error("ask the database which plugins are installed")]
+    /// The database cannot be read.
+    #[error("read the installed plugins from the database")]
     Database(#[from] CommitError),
-    /// The rebuilds that were running cannot be taken up.
-    #[error("take up the rebuilds that were running")]
+    /// The running rebuilds cannot be resumed.
+    #[error("resume the running rebuilds")]
     Rebuilds(#[from] LifecycleError),
     /// Nothing is installed, and no file of the plugin directory can be loaded.
     #[error("no plugin can be loaded: {0}")]
@@ -52,13 +51,13 @@ pub enum StartError {
 }
 
 impl Lifecycle {
-    /// Starts what should run: what the database says, and what is new in the plugin directory. What cannot be loaded
-    /// is noted among the refusals and does not keep the others from running.
+    /// Starts the installed plugins, then new ones from the plugin directory. A component that cannot be loaded is
+    /// recorded as a load failure and does not affect the others.
     ///
     /// # Errors
-    /// See [`StartError`]. When nothing is installed and no file of the plugin directory can be loaded, there is nothing to
-    /// start for. Installed plugins that cannot be loaded do not keep the host from starting: its tables are served, and
-    /// the plugins can be installed again.
+    /// See [`StartError`]. The start fails if nothing is installed and no file of the plugin directory can be loaded.
+    /// Installed plugins that cannot be loaded do not prevent the start: the host serves their tables, and they can be
+    /// installed again.
     pub async fn start(parts: Parts, stop: CancellationToken) -> Result<Self, StartError> {
         let dir = parts.config.components_dir.clone();
         let components = Components::open(&dir).map_err(|source| StartError::Components { dir, source })?;
@@ -66,31 +65,31 @@ impl Lifecycle {
             parts,
             runtime: tokio::runtime::Handle::current(),
             components,
-            fleet: tokio::sync::Mutex::new(Fleet::default()),
+            plugins: tokio::sync::Mutex::new(RunningPlugins::default()),
             compiling: tokio::sync::Semaphore::new(1),
             signatures: Signatures::default(),
             rebuilds: Rebuilds::default(),
             abandoned: tokio::sync::Notify::new(),
             tasks: TaskTracker::new(),
             settings: Mutex::default(),
-            refusals: Mutex::default(),
+            load_failures: Mutex::default(),
             busy: Mutex::default(),
             stop,
         });
         let installations = inner.parts.store.installations().await?;
-        inner.remember_settings(&installations);
+        inner.load_settings(&installations);
         inner.resume(&installations).await?;
         inner.sweep(&installations);
         let mut directory = Directory::new(Arc::clone(&inner));
-        directory.look_at_start().await?;
-        let running = inner.fleet.lock().await.len();
-        let refusals = inner.refusals();
-        // What is refused for its signature can be mended while the host runs: by a signature that comes.
-        let hopeless = refusals
+        directory.scan_at_start().await?;
+        let running = inner.plugins.lock().await.len();
+        let load_failures = inner.load_failures();
+        // A signature that arrives later can resolve a rejected one, so it does not prevent the start.
+        let hopeless = load_failures
             .iter()
-            .all(|refusal| !refusal.unsigned && !refusal.holds_up);
-        if running == 0 && !refusals.is_empty() && hopeless {
-            let reasons: Vec<String> = refusals
+            .all(|refusal| !refusal.unsigned && !refusal.blocks_messages);
+        if running == 0 && !load_failures.is_empty() && hopeless {
+            let reasons: Vec<String> = load_failures
                 .iter()
                 .map(|refusal| format!("{}: {}", refusal.what, refusal.reason))
                 .collect();
@@ -102,27 +101,27 @@ impl Lifecycle {
         Ok(Self { inner })
     }
 
-    /// How many plugins run or are paused.
+    /// Number of plugins that run or are paused.
     pub async fn count(&self) -> usize {
-        self.inner.fleet.lock().await.len()
+        self.inner.plugins.lock().await.len()
     }
 
-    /// The tables whose rows grow old.
+    /// The tables that have a retention period.
     pub async fn expiring_tables(&self) -> Vec<Table> {
-        self.inner.fleet.lock().await.expiring()
+        self.inner.plugins.lock().await.expiring()
     }
 
     /// Ends all projections after the batch in hand.
     pub async fn stop(&self) {
         self.inner.stop.cancel();
-        self.inner.fleet.lock().await.stop().await;
+        self.inner.plugins.lock().await.stop().await;
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
     }
 }
 
 impl Inner {
-    /// Runs what ran, or was paused, when the host stopped.
+    /// Starts the plugins that ran or were paused when the host stopped.
     async fn resume(self: &Arc<Self>, installations: &[Installation]) -> Result<(), StartError> {
         let wanted = installations.iter().filter_map(|installation| {
             let active = installation.active.and_then(|id| installation.version(id))?;
@@ -134,39 +133,35 @@ impl Inner {
             ))
         });
         let inner = Arc::clone(self);
-        let loaded = side_by_side(wanted.collect(), move |(plugin, digest, hold, failed)| {
-            let loaded = inner.load_kept(&digest);
-            (plugin, digest, hold, failed, loaded)
+        let loaded = run_parallel(wanted.collect(), move |(plugin, digest, paused, failed)| {
+            let loaded = inner.load_stored(&digest);
+            (plugin, digest, paused, failed, loaded)
         });
-        for (plugin, digest, hold, failed, loaded) in loaded.await {
+        for (plugin, digest, paused, failed, loaded) in loaded.await {
             match loaded {
                 Ok(loaded) => {
                     if failed {
-                        // What kept it from running at an earlier start does not any more.
+                        // The cause of an earlier failure is gone.
                         self.parts.store.note_failed(&plugin, &digest, None).await?;
                     }
-                    let mut fleet = self.fleet.lock().await;
-                    self.run(&mut fleet, Arc::new(Version::new(loaded)), hold).await;
+                    let mut plugins = self.plugins.lock().await;
+                    self.apply_version(&mut plugins, Arc::new(LoadedVersion::new(loaded)), paused)
+                        .await;
                 }
                 Err(error) => {
                     let unsigned = error.unsigned();
-                    let reason = words(error);
-                    tracing::error!(
-                        plugin,
-                        digest,
-                        reason,
-                        "a plugin that should run cannot be loaded"
-                    );
+                    let reason = describe_error(error);
+                    tracing::error!(plugin, digest, reason, "failed to load an installed plugin");
                     let noted = self.parts.store.note_failed(&plugin, &digest, Some(&reason));
                     noted.await?;
                     if unsigned.is_some() {
                         let by = Actor::part("host");
-                        self.audit_refusal(&by, Some(&plugin), unsigned, &reason).await;
+                        self.audit_rejection(&by, Some(&plugin), unsigned, &reason).await;
                     }
-                    self.refuse(Refusal {
+                    self.record_load_failure(LoadFailure {
                         what: format!("plugin {plugin}"),
                         reason,
-                        holds_up: true,
+                        blocks_messages: true,
                         unsigned: unsigned.is_some(),
                     });
                 }
@@ -175,7 +170,7 @@ impl Inner {
         Ok(())
     }
 
-    fn load_kept(&self, digest: &str) -> Result<Arc<Plugin>, LifecycleError> {
+    fn load_stored(&self, digest: &str) -> Result<Arc<Plugin>, LifecycleError> {
         let unreadable =
             |error: String| LifecycleError::Unavailable(format!("its component cannot be read: {error}"));
         let digest: Digest = digest
@@ -183,10 +178,10 @@ impl Inner {
             .map_err(|error: DigestError| unreadable(error.to_string()))?;
         let bytes = self.components.get(digest);
         let bytes = bytes.map_err(|error| unreadable(error.to_string()))?;
-        self.load_parcel(&bytes.into())
+        self.load_blocking(&bytes.into())
     }
 
-    /// Removes components that no plugin knows any more.
+    /// Removes components that no plugin references.
     fn sweep(&self, installations: &[Installation]) {
         let kept: Vec<Digest> = installations
             .iter()
@@ -194,42 +189,42 @@ impl Inner {
             .filter_map(|version| version.digest.parse().ok())
             .collect();
         if let Err(error) = self.components.sweep(&kept) {
-            tracing::warn!(%error, "components that are not needed any more cannot be removed");
+            tracing::warn!(%error, "failed to remove unused components");
         }
     }
 
-    pub(super) fn refusals(&self) -> Vec<Refusal> {
-        self.refusals
+    pub(super) fn load_failures(&self) -> Vec<LoadFailure> {
+        self.load_failures
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    /// Notes that something does not run; an earlier reason for the same is replaced.
-    pub(super) fn refuse(&self, refusal: Refusal) {
-        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        refusals.retain(|known| known.what != refusal.what);
-        // A directory full of rubbish is not worth more memory than this.
-        if refusals.len() < REFUSALS_MAX {
-            refusals.push(refusal);
+    /// Records that something does not run, and replaces an earlier reason for the same.
+    pub(super) fn record_load_failure(&self, refusal: LoadFailure) {
+        let mut load_failures = self.load_failures.lock().unwrap_or_else(PoisonError::into_inner);
+        load_failures.retain(|known| known.what != refusal.what);
+        // Bounds the memory for a directory full of invalid files.
+        if load_failures.len() < LOAD_FAILURES_MAX {
+            load_failures.push(refusal);
         }
     }
 
-    /// Takes a refusal back.
-    pub(super) fn forgive(&self, what: &str) {
-        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        refusals.retain(|known| known.what != what);
+    /// Clears a load failure.
+    pub(super) fn clear_load_failure(&self, what: &str) {
+        let mut load_failures = self.load_failures.lock().unwrap_or_else(PoisonError::into_inner);
+        load_failures.retain(|known| known.what != what);
     }
 }
 
-/// An error with its causes and what to do about it, in one line.
-pub(super) fn words(error: LifecycleError) -> String {
+/// An error with its causes and its hint, in one line.
+pub(super) fn describe_error(error: LifecycleError) -> String {
     let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
     format!("{:#}{hint}", anyhow::Error::new(error))
 }
 
-/// Blocking work on many things, as many at once as there are processors, answered in any order.
-pub(super) async fn side_by_side<T: Send + 'static, U: Send + 'static>(
+/// Runs blocking work on many items, as many at a time as there are processors. Returns the results in any order.
+pub(super) async fn run_parallel<T: Send + 'static, U: Send + 'static>(
     things: Vec<T>,
     work: impl Fn(T) -> U + Clone + Send + 'static,
 ) -> Vec<U> {
@@ -252,5 +247,5 @@ pub(super) async fn side_by_side<T: Send + 'static, U: Send + 'static>(
     }
 }
 
-/// Refusals that are remembered.
-const REFUSALS_MAX: usize = 1_000;
+/// Maximum number of recorded load failures.
+const LOAD_FAILURES_MAX: usize = 1_000;

@@ -1,5 +1,5 @@
-//! Where a row comes from, and what a version has made. A row leads to its message, the message to the version that the
-//! ledger names for it; the message itself is shown as long as the stream has it, or a dead letter was kept of it.
+//! The provenance of a row, and the work of a version. A row leads to its message, and the message to the version that
+//! the ledger names. The message itself is available while the stream holds it, or if a dead letter kept it.
 
 use std::collections::BTreeMap;
 
@@ -13,106 +13,108 @@ use lantern_model::batch::Delivery;
 use lantern_plugin::Digest;
 use lantern_store::{LedgerSpan, Lineage, ProvenanceError, RowKey, ShownRow};
 
-/// A row with where it comes from.
+/// A row and its provenance.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Trace {
     /// The table.
     pub table: String,
-    /// The row's columns; times in RFC 3339, bytes in base64, long values cut.
+    /// The row's columns; times in RFC 3339, bytes in base64, long values truncated.
     #[schema(value_type = Object)]
     pub row: ShownRow,
-    /// `_origin`: which history of which source.
+    /// `_origin`: the number of the source's history.
     pub origin: i64,
-    /// `_row`: its number among the rows of its message.
+    /// `_row`: the index of the row in its message.
     pub row_number: u64,
     /// The plugin.
     pub plugin: String,
-    /// The version that made it; none where the ledger does not know.
+    /// The version that wrote it; none where the ledger does not know.
     pub version: Option<String>,
     /// That version's digest.
     pub digest: Option<String>,
-    /// Whether its message was a dead letter before that version could project it.
+    /// Whether its message was a dead letter that a retry resolved.
     pub healed: bool,
     /// The source.
     pub source: String,
     /// The stream; none for core NATS.
     pub stream: Option<String>,
-    /// Which history of the source.
+    /// The epoch of the source.
     pub epoch: u64,
-    /// The sequence of the message in it.
+    /// The sequence of the message.
     pub sequence: u64,
-    /// What has to be known in order to understand this.
+    /// A limitation of this answer.
     pub note: Option<String>,
-    /// The message, where it is still there.
+    /// The message, if it is still available.
     pub message: Option<TracedMessage>,
-    /// Why it is not.
+    /// Why the message is unavailable.
     pub gone: Option<String>,
 }
 
 /// The message behind a row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct TracedMessage {
-    /// Where it was found: `stream`, or `dead-letter`.
+    /// Where it was found: `stream` or `dead-letter`.
     pub found_in: &'static str,
-    /// The subject that it was published to.
+    /// The subject of the message.
     pub subject: String,
-    /// When (RFC 3339).
+    /// Publication time (RFC 3339).
     pub published: String,
     /// Its headers.
     pub headers: Vec<(String, String)>,
-    /// Its size.
+    /// Size of the payload in bytes.
     pub payload_bytes: usize,
-    /// Its payload, where that is text.
+    /// The payload, if it is UTF-8 text.
     pub payload_text: Option<String>,
-    /// Its payload.
+    /// The payload in base64.
     pub payload_base64: String,
 }
 
-/// What a version has made.
+/// The work of a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Written {
+#[schema(as = Written)]
+pub struct VersionWork {
     /// The plugin.
     pub plugin: String,
-    /// The version that it says it is.
+    /// The version number.
     pub version: String,
     /// `sha256:` and 64 hex digits.
     pub digest: String,
-    /// The ranges of messages that it has handled, in order.
-    pub ranges: Vec<WrittenRange>,
-    /// Dead letters, of any range, that it could project.
+    /// The ranges of messages that it handled, in order.
+    pub ranges: Vec<WorkRange>,
+    /// Dead letters, of any range, that it resolved.
     pub healed: u64,
 }
 
-/// Messages that one version has handled.
+/// A range of messages that one version handled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct WrittenRange {
+#[schema(as = WrittenRange)]
+pub struct WorkRange {
     /// The source.
     pub source: String,
     /// The stream; none for core NATS.
     pub stream: Option<String>,
-    /// Which history of the source.
+    /// The epoch of the source.
     pub epoch: u64,
     /// The first sequence.
     pub first_sequence: u64,
-    /// The last one.
+    /// The last sequence.
     pub last_sequence: u64,
     /// Messages handled: projected, skipped and dead together.
     pub messages: u64,
-    /// Those that gave rows.
+    /// Messages that produced rows.
     pub projected: u64,
-    /// Those that gave nothing on purpose.
+    /// Messages that the plugin skipped.
     pub skipped: u64,
-    /// Those that are dead letters.
+    /// Messages that became dead letters.
     pub dead: u64,
-    /// Sequences that were gone before they were read.
+    /// Sequences that were gone from the stream before the host read them.
     pub missing: u64,
-    /// Rows that are there now.
+    /// Rows that are present now.
     pub rows: u64,
     /// The same by table.
     pub tables: BTreeMap<String, u64>,
-    /// When the first batch was stored (RFC 3339).
+    /// When the first batch was committed (RFC 3339).
     pub first_at: String,
-    /// When the last one was.
+    /// When the last batch was committed.
     pub last_at: String,
 }
 
@@ -128,23 +130,23 @@ impl From<ProvenanceError> for LifecycleError {
 }
 
 impl Lifecycle {
-    /// Where a row comes from: which message, handled by which version.
+    /// The provenance of a row: its message, and the version that handled it.
     ///
     /// # Errors
     /// [`LifecycleError::NotFound`] when there is no such table or row, [`LifecycleError::BadSettings`] when the key
     /// cannot be one of the table, and [`LifecycleError::Unavailable`].
     pub async fn trace(&self, table: &str, key: RowKey) -> Result<Trace, LifecycleError> {
         let found = self.inner.parts.store.trace_row(table, key).await?;
-        let looked = self.inner.message_of(&found.lineage, found.sequence).await;
+        let stream_message = self.inner.message_of(&found.lineage, found.sequence).await;
         let healed = found.letter.is_some();
-        let (message, gone) = match (looked, found.letter) {
-            (Ok(delivery), _) => (Some(shown_message("stream", &delivery)), None),
-            (Err(_), Some(letter)) => (Some(shown_message("dead-letter", &letter)), None),
+        let (message, gone) = match (stream_message, found.letter) {
+            (Ok(delivery), _) => (Some(to_view("stream", &delivery)), None),
+            (Err(_), Some(letter)) => (Some(to_view("dead-letter", &letter)), None),
             (Err(reason), None) => (None, Some(reason)),
         };
         let note = found.merges.then(|| {
-            "writes into this table change rows that are there: this is the last message that wrote the row, and \
-             earlier ones may have a part in it"
+            "writes into this table update rows: this is the last message that wrote the row, and earlier messages \
+             may have contributed to it"
                 .to_owned()
         });
         Ok(Trace {
@@ -166,20 +168,20 @@ impl Lifecycle {
         })
     }
 
-    /// What a version has made: the ranges of messages that it handled, and the rows of them that are there now.
+    /// The work of a version: the ranges of messages that it handled, and their rows that are present now.
     ///
     /// # Errors
     /// [`LifecycleError::NoVersion`] and [`LifecycleError::Unavailable`].
-    pub async fn written_by(&self, plugin: &str, digest: Digest) -> Result<Written, LifecycleError> {
+    pub async fn work_of(&self, plugin: &str, digest: Digest) -> Result<VersionWork, LifecycleError> {
         let store = &self.inner.parts.store;
         let work = store.work_of(plugin, &digest.to_string()).await?;
         let mut ranges = Vec::with_capacity(work.spans.len());
         for span in work.spans {
             let origin = span.lineage.origin;
             let tables = store.rows_of(plugin, origin, span.first, span.last).await?;
-            ranges.push(written_range(span, tables));
+            ranges.push(to_work_range(span, tables));
         }
-        Ok(Written {
+        Ok(VersionWork {
             plugin: plugin.to_owned(),
             version: work.name,
             digest: digest.to_string(),
@@ -190,25 +192,26 @@ impl Lifecycle {
 }
 
 impl Inner {
-    /// The message that stands at a sequence of a history, or why it cannot be had.
+    /// The message at a sequence of a history; the error says why it is unavailable.
     async fn message_of(&self, lineage: &Lineage, sequence: u64) -> Result<Delivery, String> {
         let stream = self.same_history(lineage).await?;
         let found = self.parts.broker.stored_message(&stream, sequence).await;
         match found {
             Ok(Some(delivery)) => Ok(delivery),
-            Ok(None) => Err(format!("it is not in stream {stream} any more")),
+            Ok(None) => Err(format!("it is no longer in stream {stream}")),
             Err(error) => Err(error.to_string()),
         }
     }
 
-    /// The stream of a history, when its sequences still mean what they meant; or why not.
+    /// The stream of a history, if its sequences still identify the same messages; otherwise the reason.
     pub(super) async fn same_history(&self, lineage: &Lineage) -> Result<String, String> {
         let Some(stream) = &lineage.stream else {
-            return Err("core NATS keeps no messages".to_owned());
+            return Err("core NATS stores no messages".to_owned());
         };
         if !lineage.present {
             return Err(format!(
-                "it is of an earlier history of stream {stream} (epoch {}), whose numbers mean other messages now",
+                "it belongs to an earlier history of stream {stream} (epoch {}), whose sequences now identify other \
+                 messages",
                 lineage.epoch
             ));
         }
@@ -220,14 +223,14 @@ impl Inner {
             {
                 Ok(stream.clone())
             }
-            Ok(Some(_)) => Err(format!("stream {stream} was created anew since")),
-            Ok(None) => Err(format!("there is no stream {stream} any more")),
+            Ok(Some(_)) => Err(format!("stream {stream} was recreated since")),
+            Ok(None) => Err(format!("stream {stream} no longer exists")),
             Err(error) => Err(error.to_string()),
         }
     }
 }
 
-fn shown_message(found_in: &'static str, delivery: &Delivery) -> TracedMessage {
+fn to_view(found_in: &'static str, delivery: &Delivery) -> TracedMessage {
     TracedMessage {
         found_in,
         subject: delivery.subject.clone(),
@@ -239,8 +242,8 @@ fn shown_message(found_in: &'static str, delivery: &Delivery) -> TracedMessage {
     }
 }
 
-pub(super) fn written_range(span: LedgerSpan, tables: BTreeMap<String, u64>) -> WrittenRange {
-    WrittenRange {
+pub(super) fn to_work_range(span: LedgerSpan, tables: BTreeMap<String, u64>) -> WorkRange {
+    WorkRange {
         source: span.lineage.source,
         stream: span.lineage.stream,
         epoch: span.lineage.epoch,

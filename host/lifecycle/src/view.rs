@@ -1,11 +1,11 @@
-//! What the faces are told of plugins: plain data, made of what the database knows and what runs.
+//! Plugins as the API, CLI and dashboard see them: plain data from the database and the running plugins.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Lifecycle, LifecycleError, Parcel};
+use super::{Component, Lifecycle, LifecycleError};
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::description::ManifestDescription;
 use lantern_model::schema::difference::{Difference, differences};
@@ -14,19 +14,19 @@ use lantern_plugin::{Digest, Metadata, imports, read_metadata};
 use lantern_store::{Installation, VersionRecord};
 use lantern_trust::signature::{SignatureView, Verdict};
 
-/// Where a version is in its life.
+/// The state of a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum VersionState {
-    /// Checked and kept; it never ran.
+    /// Checked and stored; it never ran.
     Installed,
-    /// The one that runs.
+    /// It is active.
     Active,
-    /// The one that would run, if the plugin were not paused.
+    /// It is active, and the plugin is paused.
     Paused,
     /// It cannot run.
     Failed,
-    /// Another one has taken its place.
+    /// Another version replaced it.
     Replaced,
 }
 
@@ -34,25 +34,25 @@ pub enum VersionState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = PluginVersion)]
 pub struct VersionView {
-    /// The version that it says it is.
+    /// The version number.
     pub version: String,
     /// `sha256:` and 64 hex digits.
     pub digest: String,
     /// The contract's version.
     pub contract: String,
-    /// Where it is in its life.
+    /// Its state.
     pub state: VersionState,
-    /// When it was first seen (RFC 3339).
+    /// When it was installed (RFC 3339).
     pub installed_at: String,
-    /// When it last began to run.
+    /// When it was last activated.
     pub activated_at: Option<String>,
     /// Size of its component.
     pub component_bytes: Option<u64>,
-    /// Where it came from, in words.
+    /// Where it came from.
     pub came_from: Option<String>,
     /// Why it cannot run.
     pub failed: Option<String>,
-    /// What is known of the signature that is kept with its component.
+    /// The verdict on its signature.
     pub signature: SignatureView,
 }
 
@@ -62,48 +62,50 @@ pub struct VersionView {
 pub struct PluginView {
     /// Its name.
     pub name: String,
-    /// The state of the version that counts.
+    /// The state of the active version.
     pub state: VersionState,
-    /// The digest of the version that runs, or would if it were not paused.
+    /// The digest of the active version.
     pub active: Option<String>,
-    /// The digest of the one before it.
+    /// The digest of the previous version.
     pub previous: Option<String>,
     /// Why it is paused.
     pub paused: Option<String>,
-    /// What the version that runs reads.
+    /// The sources of the active version.
     pub sources: BTreeSet<String>,
-    /// The tables of the version that runs.
+    /// The tables of the active version.
     pub tables: BTreeSet<String>,
-    /// What the version that runs has used; none where none runs.
+    /// What the active version has used; none if no version runs.
     pub used: Option<UseView>,
-    /// All versions, in the order of arrival.
+    /// All versions, in the order of installation.
     pub versions: Vec<VersionView>,
 }
 
-/// What a version has used since it was loaded, for all of its sources.
+/// The resources that a version used since it was loaded, for all of its sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = PluginUse)]
 pub struct UseView {
-    /// Messages that it was asked about.
+    /// Messages passed to the plugin.
     pub messages: u64,
-    /// Time that this took, in microseconds.
+    /// Time in the plugin, in microseconds.
     pub busy_us: u64,
-    /// The most memory that one of its instances has had, in bytes.
+    /// Peak of the memory of one instance, in bytes.
     pub memory_peak_bytes: u64,
-    /// Calls that went wrong: traps, timeouts, answers that could not be read.
+    /// Failed calls: traps, timeouts, unreadable answers.
     pub faults: u64,
 }
 
 /// A file, or an active version, that does not run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Refusal {
-    /// The file of the plugin directory, or the plugin's name and digest.
+#[schema(as = Refusal)]
+pub struct LoadFailure {
+    /// The file of the plugin directory, or the plugin.
     pub what: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// Whether messages wait because of it: a plugin that should run does not.
-    pub holds_up: bool,
-    /// Whether it is for want of a good signature.
+    /// Whether messages wait because of it: an installed plugin does not run.
+    #[serde(rename = "holds_up")]
+    pub blocks_messages: bool,
+    /// Whether its signature was rejected.
     pub unsigned: bool,
 }
 
@@ -119,17 +121,17 @@ impl Lifecycle {
             .flat_map(|installation| &installation.versions);
         let digests = versions.filter_map(|version| version.digest.parse().ok());
         let verdicts = self.inner.verdicts(digests.collect()).await;
-        let fleet = self.inner.fleet.lock().await;
+        let plugins = self.inner.plugins.lock().await;
         Ok(installations
             .iter()
             .map(|installation| {
-                let manifest = fleet.manifest(&installation.plugin);
+                let manifest = plugins.manifest(&installation.plugin);
                 let sources = manifest.iter().flat_map(|manifest| &manifest.sources);
                 let tables = manifest.iter().flat_map(|manifest| &manifest.tables);
                 PluginView {
                     sources: sources.map(|source| source.name.to_string()).collect(),
                     tables: tables.map(|table| table.name.to_string()).collect(),
-                    used: fleet.counted(&installation.plugin).map(|counted| UseView {
+                    used: plugins.counted(&installation.plugin).map(|counted| UseView {
                         messages: counted.projected,
                         busy_us: counted.busy_us,
                         memory_peak_bytes: counted.memory_peak_bytes,
@@ -154,7 +156,7 @@ impl Lifecycle {
 }
 
 impl Lifecycle {
-    /// How one version of a plugin differs from another, by their descriptions.
+    /// The differences between the descriptions of two versions of a plugin.
     ///
     /// # Errors
     /// [`LifecycleError::NoPlugin`], [`LifecycleError::NoVersion`] and [`LifecycleError::Unavailable`].
@@ -182,25 +184,25 @@ impl Lifecycle {
     }
 }
 
-/// What one version of a plugin says of itself, and what it would run under.
+/// What a version declares, and its limits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = Description)]
 pub struct DescriptionView {
-    /// Which version.
+    /// The version.
     #[serde(flatten)]
     pub version: VersionView,
-    /// Its sources, tables and writes; none where it was installed by a host that kept no descriptions.
+    /// Its sources, tables and writes; none if a host that stored no descriptions installed it.
     pub description: Option<ManifestDescription>,
-    /// The interfaces that it asks the host for; none when its component is not kept any more.
+    /// The interfaces that it imports; none when its component is no longer stored.
     pub imports: Option<Vec<String>>,
-    /// What its file says of where it is from; for people, and believed by nobody.
+    /// Unverified claims of the file about its origin, for people only.
     pub about: Metadata,
-    /// What its instances may use, with what is set for this plugin.
+    /// The limits of its instances, with the settings of this plugin.
     pub limits: PluginLimitSettings,
 }
 
 impl Lifecycle {
-    /// What a version of a plugin says of itself. Nothing of it is run.
+    /// What a version of a plugin declares. Does not run it.
     ///
     /// # Errors
     /// [`LifecycleError::NoPlugin`], [`LifecycleError::NoVersion`] and [`LifecycleError::Unavailable`].
@@ -216,7 +218,7 @@ impl Lifecycle {
         };
         let limits = self.inner.parts.loader.limits(&self.settings(plugin));
         let component = match self.component(digest).await {
-            Ok(parcel) => Some(parcel.component),
+            Ok(component) => Some(component.bytes),
             Err(LifecycleError::NotFound(_)) => None,
             Err(error) => return Err(error),
         };
@@ -235,20 +237,20 @@ impl Lifecycle {
         })
     }
 
-    /// A version's component as it was installed, with the signature that is kept for it.
+    /// A version's component as it was installed, with its stored signature.
     ///
     /// # Errors
-    /// [`LifecycleError::NotFound`] when they are not kept any more.
-    pub async fn component(&self, digest: Digest) -> Result<Parcel, LifecycleError> {
+    /// [`LifecycleError::NotFound`] when it is no longer stored.
+    pub async fn component(&self, digest: Digest) -> Result<Component, LifecycleError> {
         let inner = std::sync::Arc::clone(&self.inner);
         let read = tokio::task::spawn_blocking(move || {
-            Ok::<_, std::io::Error>(Parcel {
-                component: inner.components.get(digest)?,
+            Ok::<_, std::io::Error>(Component {
+                bytes: inner.components.get(digest)?,
                 signature: inner.components.signature(digest)?,
             })
         });
         match read.await {
-            Ok(Ok(parcel)) => Ok(parcel),
+            Ok(Ok(component)) => Ok(component),
             Ok(Err(error)) => Err(LifecycleError::NotFound(format!(
                 "the component {digest} cannot be read: {error}"
             ))),

@@ -1,84 +1,94 @@
-//! Where a source stands: looks at database and broker until it is certain whether the stream is the one that was read,
-//! then carries out what `identity` decides. Writes what is certain, and nothing before.
+//! Attaches a source to its stream: compares the database with the broker until it is certain whether the stream is the
+//! one that was read, then executes the decision of `identity`. It writes nothing before the decision is certain.
 
 use std::sync::atomic::Ordering;
 
 use tokio::time::{Duration, Instant};
 
-use super::identity::{self, History, Look, Resume, Step, decided, is_at, step};
-use super::session::broker_halt;
+use super::identity::{
+    self, History, NextStep, Observation, Resume, apply_decision, matches_anchor, next_step,
+};
+use super::session::halt_for_broker;
 use super::{Halt, Projection, Purpose};
 use lantern_broker::{ClusterFacts, StreamFacts};
 use lantern_model::batch::Timestamp;
 use lantern_model::status::ProjectionState;
 use lantern_store::{Accepted, Anchor, Attached, NewEpoch, Question};
 
-/// The longest pause between two looks at a cluster. More looks than the two that are needed notice a change between
-/// them.
-const LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// The maximum interval between two observations of a cluster. More observations than the required two detect a change
+/// between them.
+const OBSERVATION_PAUSE: Duration = Duration::from_secs(1);
 
-/// The stream as one look at the broker found it, and what follows from that.
-struct Found {
+/// The stream as one observation found it, with the conclusion.
+struct ObservedStream {
     facts: StreamFacts,
     history: History,
     resume: Resume,
 }
 
 impl Projection {
-    /// Where to continue, after the histories were compared. Begins a new epoch when they differ, and makes a missing
-    /// stream where the configuration asks for it.
+    /// Compares the histories and returns where to continue. Begins a new epoch when the histories differ, and creates
+    /// a missing stream if the configuration allows it.
     pub(super) async fn attach(
         &self,
         stream: &str,
         subjects: &[String],
     ) -> Result<(StreamFacts, Attached), Halt> {
         let mut attached = self.store.attach(&self.ledger_name(), self.source_name()).await?;
-        let mut earlier: Option<(Instant, Look)> = None;
+        let mut earlier: Option<(Instant, Observation)> = None;
         let mut made = false;
-        // That the stream is missing was certain before.
+        // The previous session has already established that the stream is missing.
         let is_missing = self.status.borrow().state == ProjectionState::WaitingForStream;
         loop {
             let at = Instant::now();
-            let mut found = self.look(stream, attached.as_ref()).await?;
+            let mut found = self.observe(stream, attached.as_ref()).await?;
             if let (Some(found), Some(attached)) = (&mut found, &attached)
                 && !matches!(found.resume, Resume::Continue { .. })
                 && let Some(accepted) = decision(attached, &found.history)
             {
-                found.resume = decided(accepted, attached, &found.history);
+                found.resume = apply_decision(accepted, attached, &found.history);
             }
-            let now = self.as_look(found.as_ref());
-            let since = earlier.as_ref().map(|(at, look)| (look, at.elapsed()));
+            let now = self.to_observation(found.as_ref());
+            let since = earlier
+                .as_ref()
+                .map(|(at, observation)| (observation, at.elapsed()));
             let step = match (&attached, &found) {
-                (Some(attached), Some(found)) if decision(attached, &found.history).is_some() => Step::Act,
-                (Some(_), None) if is_missing => Step::Act,
-                (Some(_), _) => step(since, &now, self.config.confirm_after),
-                // Nothing was read yet that could be read twice.
-                (None, _) => Step::Act,
+                (Some(attached), Some(found)) if decision(attached, &found.history).is_some() => {
+                    NextStep::Act
+                }
+                (Some(_), None) if is_missing => NextStep::Act,
+                (Some(_), _) => next_step(since, &now, self.config.confirm_after),
+                // Nothing was read yet, so nothing can be read twice.
+                (None, _) => NextStep::Act,
             };
             match (step, found) {
-                (Step::Act, Some(found)) => return self.settle(found, attached).await,
-                (Step::Act, None) if made => return Err(no_stream(stream)),
-                (Step::Act, None) => {
+                (NextStep::Act, Some(found)) => return self.settle(found, attached).await,
+                (NextStep::Act, None) if made => return Err(no_stream(stream)),
+                (NextStep::Act, None) => {
                     self.make_stream(stream, subjects).await?;
                     made = true;
                 }
-                (Step::LookAgain { reason, keep_earlier }, found) => {
-                    self.show_waiting(&reason);
+                (NextStep::ObserveAgain { reason, keep_earlier }, found) => {
+                    self.report_waiting(&reason);
                     if let (Some(found), Some(attached)) = (&found, &mut attached) {
-                        self.ask(attached, found.history.created_ns).await?;
+                        self.record_question(attached, found.history.created_ns).await?;
                     }
                     if !keep_earlier {
                         earlier = Some((at, now));
                     }
-                    tokio::time::sleep(LOOK_PAUSE.min(self.config.confirm_after)).await;
+                    tokio::time::sleep(OBSERVATION_PAUSE.min(self.config.confirm_after)).await;
                 }
             }
         }
     }
 
-    /// Looks at the stream; none when the broker says that there is no such stream.
-    async fn look(&self, stream: &str, attached: Option<&Attached>) -> Result<Option<Found>, Halt> {
-        let Some(facts) = self.broker.stream_facts(stream).await.map_err(broker_halt)? else {
+    /// Observes the stream. Returns `None` when the broker reports that the stream does not exist.
+    async fn observe(
+        &self,
+        stream: &str,
+        attached: Option<&Attached>,
+    ) -> Result<Option<ObservedStream>, Halt> {
+        let Some(facts) = self.broker.stream_facts(stream).await.map_err(halt_for_broker)? else {
             return Ok(None);
         };
         if facts.cluster.is_some() {
@@ -95,9 +105,9 @@ impl Projection {
                 .broker
                 .message_at(stream, anchor.sequence)
                 .await
-                .map_err(broker_halt)?;
+                .map_err(halt_for_broker)?;
             found.push((anchor.sequence, message));
-            if message.is_some_and(|message| is_at(anchor, &message)) {
+            if message.is_some_and(|message| matches_anchor(anchor, &message)) {
                 break;
             }
         }
@@ -111,22 +121,22 @@ impl Projection {
             found,
         };
         let resume = identity::resume(attached, &history);
-        Ok(Some(Found {
+        Ok(Some(ObservedStream {
             facts,
             history,
             resume,
         }))
     }
 
-    fn as_look(&self, found: Option<&Found>) -> Look {
+    fn to_observation(&self, found: Option<&ObservedStream>) -> Observation {
         match found {
-            Some(found) => Look {
+            Some(found) => Observation {
                 resume: Some(found.resume.clone()),
                 cluster: found.facts.cluster.clone(),
             },
             None => {
                 let clustered = self.broker.is_clustered() || self.clustered.load(Ordering::Relaxed);
-                Look {
+                Observation {
                     resume: None,
                     cluster: clustered.then(|| ClusterFacts {
                         leader: None,
@@ -137,7 +147,7 @@ impl Projection {
         }
     }
 
-    /// Makes the stream where the configuration asks for it.
+    /// Creates the stream if the configuration allows it.
     async fn make_stream(&self, stream: &str, subjects: &[String]) -> Result<(), Halt> {
         if !self.config.create_streams || subjects.is_empty() {
             return Err(no_stream(stream));
@@ -146,16 +156,16 @@ impl Projection {
             .ensure_stream(stream, subjects)
             .await
             .map(|_| ())
-            .map_err(broker_halt)
+            .map_err(halt_for_broker)
     }
 
-    /// Carries out what the last look says.
+    /// Executes the conclusion of the last observation.
     async fn settle(
         &self,
-        found: Found,
+        found: ObservedStream,
         attached: Option<Attached>,
     ) -> Result<(StreamFacts, Attached), Halt> {
-        let Found {
+        let ObservedStream {
             facts,
             history,
             resume,
@@ -177,14 +187,14 @@ impl Projection {
                     .broker
                     .sequence_until(&history.stream, time_ns)
                     .await
-                    .map_err(broker_halt)?;
+                    .map_err(halt_for_broker)?;
                 self.begin(&history, after, reason, attached).await?
             }
         };
         Ok((facts, attached))
     }
 
-    /// The stream is the one that was read. Stores its name and creation time where they have changed.
+    /// The stream is the one that was read. Stores its name and creation time if they changed.
     async fn recognise(
         &self,
         mut attached: Attached,
@@ -201,7 +211,7 @@ impl Projection {
                 stream = history.stream,
                 before = attached.stream_created_ns.map(as_time),
                 now = as_time(history.created_ns),
-                "the stream has another name or creation time; its messages are those that were read"
+                "the stream's name or creation time changed; its messages are those that were read"
             );
             attached.stream = Some(history.stream.clone());
             attached.stream_created_ns = Some(history.created_ns);
@@ -212,7 +222,7 @@ impl Projection {
         Ok(attached)
     }
 
-    /// Begins an epoch behind `after`.
+    /// Begins an epoch after sequence `after`.
     async fn begin(
         &self,
         history: &History,
@@ -222,7 +232,7 @@ impl Projection {
     ) -> Result<Attached, Halt> {
         let after = match (self.purpose, &attached) {
             (Purpose::Rebuild(_), Some(_)) => {
-                return Err(Halt::Failed(format!("{reason}; the rebuild has to begin again")));
+                return Err(Halt::Failed(format!("{reason}; restart the rebuild")));
             }
             (Purpose::Rebuild(rebuild), None) => rebuild.after,
             (Purpose::Live, _) => after,
@@ -253,7 +263,7 @@ impl Projection {
         Ok(begun)
     }
 
-    /// The anchors of an epoch that begins behind `after`: those that its stream has in common with the epoch before,
+    /// The anchors of an epoch that begins after `after`: the anchors that the stream shares with the previous epoch,
     /// and the message at `after`.
     async fn anchors_before(
         &self,
@@ -264,7 +274,11 @@ impl Projection {
         shared.retain(|anchor| anchor.sequence <= after);
         let known = shared.first().is_some_and(|anchor| anchor.sequence == after);
         if after > 0 && !known {
-            let last = self.broker.message_at(stream, after).await.map_err(broker_halt)?;
+            let last = self
+                .broker
+                .message_at(stream, after)
+                .await
+                .map_err(halt_for_broker)?;
             if let Some(last) = last {
                 shared.insert(
                     0,
@@ -279,23 +293,23 @@ impl Projection {
         Ok(shared)
     }
 
-    /// Asks the operator, and says how to answer.
+    /// Records the question for the operator. The reason names the commands that answer it.
     async fn undecided(&self, mut attached: Attached, history: &History, reason: String) -> Halt {
         if self.purpose != Purpose::Live {
             return Halt::Failed(reason);
         }
-        if let Err(halt) = self.ask(&mut attached, history.created_ns).await {
+        if let Err(halt) = self.record_question(&mut attached, history.created_ns).await {
             return halt;
         }
         let (plugin, source) = (self.plugin_name(), self.source_name());
         Halt::Undecided(format!(
-            "{reason}. Nothing is read until an operator decides: `lantern source accept {plugin}/{source} --same` \
-             continues behind the checkpoint, `--new` reads all of the stream in a new epoch"
+            "{reason}. The source stays stopped until an operator decides: `lantern source accept {plugin}/{source} \
+             --same` continues after the checkpoint, `--new` reads the whole stream in a new epoch"
         ))
     }
 
-    /// Stores the question, so that the decision is stored with it.
-    async fn ask(&self, attached: &mut Attached, created_ns: i64) -> Result<(), Halt> {
+    /// Stores the question. The operator's decision is stored with it.
+    async fn record_question(&self, attached: &mut Attached, created_ns: i64) -> Result<(), Halt> {
         let asked = attached.question.map(|question| question.stream_created_ns);
         if self.purpose == Purpose::Live && asked != Some(created_ns) {
             self.store.ask(attached.origin, Some(created_ns)).await?;
@@ -307,7 +321,7 @@ impl Projection {
         Ok(())
     }
 
-    fn show_waiting(&self, reason: &str) {
+    fn report_waiting(&self, reason: &str) {
         let is_new = self.status.send_if_modified(|status| {
             let is_new =
                 status.last_error.as_deref() != Some(reason) || status.state != ProjectionState::Retrying;
@@ -323,7 +337,7 @@ impl Projection {
     }
 }
 
-/// The operator's decision about just this stream.
+/// The operator's decision, if it refers to this stream.
 fn decision(attached: &Attached, history: &History) -> Option<Accepted> {
     let question = attached.question?;
     question

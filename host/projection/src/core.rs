@@ -1,16 +1,16 @@
-//! A session of a core NATS source. There is no position and no replay: what arrives is numbered by the host, so
-//! that its rows have an origin and the ledger counts it, and what is lost by then is lost. What has arrived is kept
-//! until the database has it.
+//! A session of a core NATS source. Core NATS has no positions and no replay: the host numbers the messages that it
+//! receives, which gives rows an origin and lets the ledger count. Messages published while the host is not subscribed
+//! are lost. Received messages stay in memory until the database has stored them.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::pipeline::{Pipeline, Place};
+use super::pipeline::{CommitTarget, Pipeline};
 use super::plan::Horizon;
 use super::version::changed;
-use super::{Halt, Orders, Projection, Version};
+use super::{DesiredState, Halt, LoadedVersion, Projection};
 use lantern_broker::CoreSubscription;
 use lantern_model::batch::{Delivery, Timestamp};
 use lantern_model::schema::Origin;
@@ -20,8 +20,8 @@ use lantern_store::{Attached, Gap, NewEpoch};
 impl Projection {
     pub(super) async fn core_session(
         &self,
-        version: &Arc<Version>,
-        orders: &mut watch::Receiver<Orders>,
+        version: &Arc<LoadedVersion>,
+        desired: &mut watch::Receiver<DesiredState>,
         subjects: &[String],
         shutdown: &CancellationToken,
     ) -> Halt {
@@ -33,31 +33,31 @@ impl Projection {
         let mut kept = Kept::default();
         loop {
             match self
-                .core_pass(&version, orders, &mut subscription, &mut kept, shutdown)
+                .core_pass(&version, desired, &mut subscription, &mut kept, shutdown)
                 .await
             {
-                // The subscription stays open and what has arrived is kept while the database is away.
+                // The subscription stays open, and received messages stay in memory, while the database is unavailable.
                 Halt::Retry(reason) if !kept.is_empty() => {
                     let halt = Halt::Retry(reason);
-                    self.say(&halt);
-                    self.show(&halt);
+                    self.log_halt(&halt);
+                    self.report_halt(&halt);
                     tokio::select! {
                         () = shutdown.cancelled() => return Halt::Shutdown,
                         () = tokio::time::sleep(super::PAUSE_MAX / 5) => {}
                     }
                 }
                 Halt::Reopen(_) => {}
-                // Another version that reads the same goes on with the same subscription, so that nothing is missed.
-                Halt::Ordered => {
-                    let now = orders.borrow_and_update().clone();
+                // A version that reads the same subjects takes over the subscription, so that no message is missed.
+                Halt::DesiredStateChanged => {
+                    let now = desired.borrow_and_update().clone();
                     let reads_the_same = now
                         .version
                         .source(self.source_name())
                         .is_some_and(|(_, source)| {
                             matches!(&source.origin, Origin::Core { subjects: others } if others == subjects)
                         });
-                    if now.hold.is_some() || !reads_the_same {
-                        return Halt::Ordered;
+                    if now.paused.is_some() || !reads_the_same {
+                        return Halt::DesiredStateChanged;
                     }
                     version = now.version;
                 }
@@ -68,14 +68,14 @@ impl Projection {
 
     async fn core_pass(
         &self,
-        version: &Arc<Version>,
-        orders: &mut watch::Receiver<Orders>,
+        version: &Arc<LoadedVersion>,
+        desired: &mut watch::Receiver<DesiredState>,
         subscription: &mut CoreSubscription,
         kept: &mut Kept,
         shutdown: &CancellationToken,
     ) -> Halt {
         match self
-            .core_flow(version, orders, subscription, kept, shutdown)
+            .core_flow(version, desired, subscription, kept, shutdown)
             .await
         {
             Ok(()) => Halt::Shutdown,
@@ -85,13 +85,13 @@ impl Projection {
 
     async fn core_flow(
         &self,
-        version: &Arc<Version>,
-        orders: &mut watch::Receiver<Orders>,
+        version: &Arc<LoadedVersion>,
+        desired: &mut watch::Receiver<DesiredState>,
         subscription: &mut CoreSubscription,
         kept: &mut Kept,
         shutdown: &CancellationToken,
     ) -> Result<(), Halt> {
-        let at_work = self.at_work(version).await?;
+        let adopted_version = self.adopt_version(version).await?;
         let attached = self.attach_core().await?;
         self.show_attached(&attached);
         self.status.send_modify(|status| {
@@ -103,12 +103,12 @@ impl Projection {
             }
         });
         self.check_dead_letters().await?;
-        let place = Place {
+        let target = CommitTarget {
             origin: attached.origin,
             stamp: attached.origin,
             durable: false,
         };
-        let mut pipeline = Pipeline::new(self, at_work, place, attached.checkpoint, None);
+        let mut pipeline = Pipeline::new(self, adopted_version, target, attached.checkpoint, None);
         let horizon = Horizon {
             covers_stream: true,
             first_sequence: 1,
@@ -117,7 +117,7 @@ impl Projection {
             if kept.is_empty() {
                 let batch = tokio::select! {
                     () = shutdown.cancelled() => return Ok(()),
-                    () = changed(orders) => return Err(Halt::Ordered),
+                    () = changed(desired) => return Err(Halt::DesiredStateChanged),
                     batch = subscription.next(self.config.messages_max, self.config.bytes_max) => batch,
                 };
                 kept.deliveries = batch.map_err(|error| Halt::Retry(error.to_string()))?;
@@ -146,7 +146,7 @@ impl Projection {
             let before = pipeline.stored();
             let fed = pipeline.feed(numbered, None, &horizon).await;
             let drained = pipeline.drain().await;
-            // Also when the rest could not be stored: what could must not be stored again.
+            // Remove the stored messages even when the rest failed, so that they are not stored twice.
             kept.deliveries.drain(..pipeline.stored() - before);
             fed?;
             drained?;
@@ -175,11 +175,11 @@ impl Projection {
     }
 }
 
-/// What has arrived and is not in the database yet. It is kept over passes, because nobody sends it again.
+/// Received messages that the database has not stored yet. They survive a failed pass, because nobody sends them again.
 #[derive(Default)]
 struct Kept {
     deliveries: Vec<Delivery>,
-    /// Messages that were dropped since the last batch and are not in the ledger yet.
+    /// Messages dropped since the last batch that are not in the ledger yet.
     dropped: u64,
     dropped_before: u64,
 }

@@ -1,8 +1,9 @@
-//! Keeps the projections of a rebuild behind the tables in use, and in the order of time among themselves.
+//! Keeps the projections of a rebuild at or before the live checkpoints, and orders messages of several sources by
+//! time.
 //!
-//! A rebuild reads exactly what the tables in use were made from: no message behind their checkpoint. So what it has
-//! counted can be compared with the ledger, number by number. Where several sources write tables with keys, the order of
-//! their messages decides what a row becomes; their messages are taken in the order in which the broker stored them.
+//! A rebuild reads exactly the messages that the live tables were made from: no message after their checkpoint. Its
+//! counters are therefore comparable with the ledger. Where several sources write tables with keys, the order of their
+//! messages determines a row; the gate admits them in the order in which the broker stored them.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use tokio::sync::watch;
 use lantern_broker::AckToken;
 use lantern_model::batch::Delivery;
 
-/// Shared by the projections of one rebuild and by the task that drives it.
+/// Shared by the projections of one rebuild and the task that drives it.
 pub struct Gate {
     sources: watch::Sender<Vec<Source>>,
     in_order: bool,
@@ -19,17 +20,17 @@ pub struct Gate {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Source {
-    /// The last sequence that may be taken.
+    /// The last sequence that the gate admits.
     until: u64,
-    /// Everything up to here that the stream still holds was stored.
+    /// Every message up to here that the stream still holds is stored.
     through: u64,
-    /// When the next message was published; none while it is not known.
+    /// Publication time of the next message; `None` while unknown.
     next_ns: Option<i64>,
 }
 
 impl Gate {
-    /// A gate for as many sources as there are sequences; each may take messages up to its own. `in_order`: messages of
-    /// different sources are taken in the order of their times.
+    /// Creates a gate with one source for each sequence; a source may take messages up to its sequence. With
+    /// `in_order`, the gate admits messages of different sources in the order of their times.
     pub fn new(until: &[u64], in_order: bool) -> Arc<Self> {
         let source = |until: &u64| Source {
             until: *until,
@@ -42,12 +43,12 @@ impl Gate {
         })
     }
 
-    /// Whether messages of different sources are taken in the order of their times, which is slower.
+    /// Whether the gate orders messages of different sources by time, which is slower.
     pub fn is_in_order(&self) -> bool {
         self.in_order
     }
 
-    /// Lets a source take messages up to this sequence. It never becomes less.
+    /// Lets a source take messages up to this sequence. The limit never decreases.
     pub fn raise(&self, source: usize, until: u64) {
         self.change(source, |source| source.until = source.until.max(until));
     }
@@ -57,7 +58,7 @@ impl Gate {
         self.sources.borrow().get(source).map_or(0, |source| source.until)
     }
 
-    /// Whether a source has taken all that it may.
+    /// Whether a source has stored everything that it may take.
     pub fn is_through(&self, source: usize) -> bool {
         let sources = self.sources.borrow();
         sources
@@ -65,11 +66,11 @@ impl Gate {
             .is_some_and(|source| source.through >= source.until)
     }
 
-    /// Returns when all sources have taken all that they may.
+    /// Waits until all sources have stored everything that they may take.
     pub async fn all_through(&self) {
         let mut sources = self.sources.subscribe();
         let through = |sources: &Vec<Source>| sources.iter().all(|source| source.through >= source.until);
-        // The sender is `self`, so waiting does not fail.
+        // The sender is `self`, so waiting cannot fail.
         drop(sources.wait_for(through).await);
     }
 
@@ -86,7 +87,7 @@ impl Gate {
     }
 }
 
-/// One projection's place at the gate.
+/// One projection's handle to the gate.
 #[derive(Clone)]
 pub struct GateKeeper {
     gate: Arc<Gate>,
@@ -95,7 +96,7 @@ pub struct GateKeeper {
 }
 
 impl GateKeeper {
-    /// The place of the source with this number.
+    /// The handle of the source with this number.
     pub fn new(gate: &Arc<Gate>, source: usize) -> Self {
         Self {
             gate: Arc::clone(gate),
@@ -104,15 +105,15 @@ impl GateKeeper {
         }
     }
 
-    /// Returns when the gate has changed since [`Self::admit`].
+    /// Waits until the gate has changed since [`Self::admit`].
     pub(super) async fn changed(&mut self) {
         if self.changes.changed().await.is_err() {
             std::future::pending().await
         }
     }
 
-    /// How many of the messages that wait may be taken now. `stored` is the last sequence that was stored, none while
-    /// some of what was taken is not stored yet.
+    /// Returns how many of the waiting messages the projection may take now. `stored` is the last stored sequence, or
+    /// `None` while a taken message is not stored yet.
     pub(super) fn admit(&mut self, waiting: &[Delivery], stored: Option<u64>) -> usize {
         let next = waiting
             .first()
@@ -155,20 +156,20 @@ impl GateKeeper {
             .count()
     }
 
-    /// The stream holds nothing up to `sequence` that was not stored.
+    /// Records that the stream holds no message up to `sequence` that is not stored.
     pub(super) fn nothing_left(&self, sequence: u64) {
         self.gate.change(self.source, |source| {
             source.through = source.through.max(sequence)
         });
     }
 
-    /// The last sequence that may be taken.
+    /// The last sequence that the source may take.
     pub(super) fn until(&self) -> u64 {
         self.gate.until(self.source)
     }
 }
 
-/// Messages that were pulled and wait until the gate lets them through.
+/// Pulled messages that wait until the gate admits them.
 #[derive(Default)]
 pub(super) struct Waiting {
     pub(super) deliveries: Vec<Delivery>,
@@ -184,7 +185,7 @@ impl Waiting {
         };
     }
 
-    /// The first `count`; with the last of them goes what acknowledges all.
+    /// Takes the first `count` messages. The last of them carries the acknowledgement of all.
     pub(super) fn take(&mut self, count: usize) -> (Vec<Delivery>, Option<AckToken>) {
         let rest = self.deliveries.split_off(count);
         let part = std::mem::replace(&mut self.deliveries, rest);
@@ -193,8 +194,8 @@ impl Waiting {
     }
 }
 
-/// Returns when the gate has changed; never where there is none.
-pub(super) async fn opened_further(gate: &mut Option<GateKeeper>) {
+/// Waits until the gate has changed; forever if there is no gate.
+pub(super) async fn gate_changed(gate: &mut Option<GateKeeper>) {
     match gate {
         Some(gate) => gate.changed().await,
         None => std::future::pending().await,
@@ -238,7 +239,7 @@ mod tests {
     fn a_message_behind_the_checkpoint_shows_that_all_before_it_was_taken() {
         let gate = Gate::new(&[5], false);
         let mut keeper = GateKeeper::new(&gate, 0);
-        // 5 is gone from the stream.
+        // The stream no longer holds 5.
         assert_eq!(keeper.admit(&deliveries(&[(6, 60)]), Some(4)), 0);
         assert!(gate.is_through(0));
     }
@@ -252,7 +253,7 @@ mod tests {
         assert_eq!(
             one.admit(&first, Some(0)),
             0,
-            "the other's next message is not known"
+            "the next message of the other source is unknown"
         );
         assert_eq!(two.admit(&second, Some(0)), 0, "20 is later than 10");
         assert_eq!(one.admit(&first, Some(0)), 1);
@@ -261,14 +262,14 @@ mod tests {
         assert_eq!(
             two.admit(&second[1..], None),
             0,
-            "of the same time the first source's comes first"
+            "at equal times, the first source goes first"
         );
         assert_eq!(one.admit(&first[1..], None), 1);
         assert_eq!(one.admit(&first[2..], None), 0);
         assert_eq!(two.admit(&second[1..], None), 1);
         assert_eq!(two.admit(&second[2..], None), 0);
         assert_eq!(one.admit(&first[2..], None), 1);
-        // The first source has nothing left.
+        // The first source has no messages left.
         one.nothing_left(9);
         assert_eq!(two.admit(&second[2..], None), 1);
     }

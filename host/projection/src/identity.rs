@@ -1,4 +1,4 @@
-//! Whether the stream that the broker shows is the one that was read (ADR 3), and when that conclusion may take effect.
+//! Decides whether the stream on the broker is the one that was read (ADR 3), and when that conclusion may take effect.
 //! Pure functions: they neither wait, read nor write.
 
 use std::time::Duration;
@@ -6,63 +6,63 @@ use std::time::Duration;
 use lantern_broker::{ClusterFacts, Fingerprint};
 use lantern_store::{Accepted, Anchor, Attached};
 
-/// A stream's history as the broker shows it now.
+/// A stream's history as the broker reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
     /// The name of the stream.
     pub stream: String,
     /// When the stream was created.
     pub created_ns: i64,
-    /// The first sequence that is still in the stream.
+    /// The first sequence that the stream still holds.
     pub first_sequence: u64,
-    /// The last sequence that was given out.
+    /// The last assigned sequence.
     pub last_sequence: u64,
-    /// When the oldest message was stored; 0 when the stream is empty.
+    /// When the oldest message was stored; 0 for an empty stream.
     pub first_time_ns: i64,
     /// Whether the stream is a mirror of another one.
     pub is_mirror: bool,
-    /// What stands at the sequences of anchors, the newest first; none where the message is gone.
-    /// Anchors behind the first one that is equal are left out.
+    /// The messages at the sequences of anchors, newest first; `None` where the message is gone. Ends at the first
+    /// anchor that is equal.
     pub found: Vec<(u64, Option<Fingerprint>)>,
 }
 
 /// Where a source continues.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resume {
-    /// In the history that it knows, behind its checkpoint.
+    /// In the known history, after its checkpoint.
     Continue {
-        /// Whether name or creation time of the stream have changed and have to be stored.
+        /// Whether the stream's name or creation time changed and has to be stored.
         changed: bool,
     },
-    /// In a new epoch, behind this sequence, for this reason.
+    /// In a new epoch, after this sequence.
     Begin {
         /// The last sequence that does not belong to the epoch.
         after: u64,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// In a new epoch of a stream that went back in time (restored from a backup, or a tail lost with the power):
-    /// what it holds from before this time has been handled; all that is newer has not.
+    /// In a new epoch of a stream that went back in time (restored from a backup, or its last messages were lost in a
+    /// power failure): the messages published up to this time were handled, later ones were not.
     BeginAfterTime {
-        /// The broker's time of the last message that was handled.
+        /// The broker's time of the last handled message.
         time_ns: i64,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// Nowhere until an operator decides: nothing that is stored proves either answer.
+    /// Nowhere until an operator decides, because the stored evidence proves neither answer.
     Ask {
-        /// What is not known.
+        /// What is unknown.
         reason: String,
     },
 }
 
-/// What the anchors say about a stream.
+/// What the anchors prove about a stream.
 enum Evidence {
     /// The newest anchor that the stream still holds is equal.
     Same,
-    /// An older anchor is equal, and at the sequence of this newer one stands another message.
+    /// An older anchor is equal, and a different message is at the sequence of this newer one.
     Diverged(u64),
-    /// No anchor is equal, and at this sequence stands another message.
+    /// No anchor is equal, and a different message is at this sequence.
     Other(u64),
     /// The stream holds no message at the sequence of any anchor.
     Nothing,
@@ -74,7 +74,7 @@ impl History {
         for (sequence, message) in &self.found {
             let Some(message) = message else { continue };
             let known = anchors.iter().find(|anchor| anchor.sequence == *sequence);
-            let equal = known.is_some_and(|known| is_at(known, message));
+            let equal = known.is_some_and(|known| matches_anchor(known, message));
             match (equal, other) {
                 (true, None) => return Evidence::Same,
                 (true, Some(newer)) => return Evidence::Diverged(newer),
@@ -84,11 +84,12 @@ impl History {
         other.map_or(Evidence::Nothing, Evidence::Other)
     }
 
-    /// The anchors that the stream has in common with what was read, the newest first.
+    /// The anchors that the stream shares with the history that was read, newest first.
     pub fn shared<'a>(&self, anchors: &'a [Anchor]) -> &'a [Anchor] {
         let equal = |anchor: &Anchor| {
             self.found.iter().any(|(sequence, message)| {
-                *sequence == anchor.sequence && message.is_some_and(|message| is_at(anchor, &message))
+                *sequence == anchor.sequence
+                    && message.is_some_and(|message| matches_anchor(anchor, &message))
             })
         };
         let newest = anchors.iter().position(equal).unwrap_or(anchors.len());
@@ -96,14 +97,14 @@ impl History {
     }
 }
 
-/// Whether a message is the one that was read.
-pub fn is_at(anchor: &Anchor, message: &Fingerprint) -> bool {
+/// Whether a message is the one that the anchor describes.
+pub fn matches_anchor(anchor: &Anchor, message: &Fingerprint) -> bool {
     (anchor.published_ns, anchor.payload_sha256) == (message.published_ns, message.payload_sha256)
 }
 
-/// Compares what the database remembers with what the broker shows. Neither a sequence nor a creation time is an
-/// identity: two histories can use the same sequences, and a cluster can change the creation time of a stream (ADR 3).
-/// An anchor that is equal outranks both.
+/// Compares the database with the broker. Neither a sequence nor a creation time identifies a stream: two histories can
+/// use the same sequences, and a cluster can change the creation time of a stream (ADR 3). An equal anchor outranks
+/// both.
 pub fn resume(attached: Option<&Attached>, history: &History) -> Resume {
     let Some(attached) = attached else {
         return Resume::Begin {
@@ -111,32 +112,32 @@ pub fn resume(attached: Option<&Attached>, history: &History) -> Resume {
             reason: "the first".to_owned(),
         };
     };
-    let is_behind = history.last_sequence < attached.checkpoint.sequence;
+    let ends_before_checkpoint = history.last_sequence < attached.checkpoint.sequence;
     let same_creation = attached
         .stream_created_ns
         .is_none_or(|created| created == history.created_ns);
     match history.evidence(&attached.anchors) {
-        Evidence::Same if !is_behind => Resume::Continue {
+        Evidence::Same if !ends_before_checkpoint => Resume::Continue {
             changed: !same_creation || !is_named(attached, history),
         },
         Evidence::Same => went_back(attached, history, None),
         Evidence::Diverged(sequence) => went_back(attached, history, Some(sequence)),
         Evidence::Other(sequence) if same_creation => went_back(attached, history, Some(sequence)),
         Evidence::Other(sequence) => created_again(&format!(
-            "another message stands at sequence {sequence} than the one that was read"
+            "a different message is at sequence {sequence} than the one that was read"
         )),
-        Evidence::Nothing if same_creation && is_behind => went_back(attached, history, None),
+        Evidence::Nothing if same_creation && ends_before_checkpoint => went_back(attached, history, None),
         Evidence::Nothing if same_creation => Resume::Continue { changed: false },
-        Evidence::Nothing => without_evidence(attached, history, is_behind),
+        Evidence::Nothing => without_evidence(attached, history, ends_before_checkpoint),
     }
 }
 
-/// The stream was created at another time than the one that was read, and holds none of the anchors.
-fn without_evidence(attached: &Attached, history: &History, is_behind: bool) -> Resume {
+/// The stream has another creation time than the one that was read, and holds none of the anchors.
+fn without_evidence(attached: &Attached, history: &History, ends_before_checkpoint: bool) -> Resume {
     let checkpoint = &attached.checkpoint;
-    // Nothing was read, so the histories cannot differ; or all that was read was trimmed since. A stream that is
-    // created again begins at 1.
-    if checkpoint.sequence == 0 || (!is_behind && history.first_sequence > checkpoint.sequence) {
+    // Nothing was read, so the histories cannot differ; or everything that was read was trimmed since. A recreated
+    // stream begins at 1.
+    if checkpoint.sequence == 0 || (!ends_before_checkpoint && history.first_sequence > checkpoint.sequence) {
         return Resume::Continue { changed: true };
     }
     let nothing_read = checkpoint.published_ns == 0 && attached.epoch == 1;
@@ -146,14 +147,15 @@ fn without_evidence(attached: &Attached, history: &History, is_behind: bool) -> 
     if !is_named(attached, history) && !history.is_mirror {
         return created_again("the source now reads another stream");
     }
-    // Sequences and times grow together. No message up to the checkpoint can be younger than the one at it.
+    // Sequences and times grow together: no message up to the checkpoint can be newer than the message at the
+    // checkpoint.
     if history.first_time_ns > checkpoint.published_ns && checkpoint.published_ns > 0 {
-        return created_again("its oldest message is younger than the last one that was read");
+        return created_again("its oldest message is newer than the last message that was read");
     }
     Resume::Ask {
         reason: format!(
-            "stream {} was created at another time than the one that was read, and holds none of the messages by \
-             which it could be recognised (its sequences are {} to {}, the checkpoint is {})",
+            "stream {} has another creation time than the one that was read, and holds none of the messages that \
+             identify it (its sequences are {} to {}, the checkpoint is {})",
             history.stream, history.first_sequence, history.last_sequence, checkpoint.sequence
         ),
     }
@@ -169,16 +171,16 @@ fn is_named(attached: &Attached, history: &History) -> bool {
 fn created_again(evidence: &str) -> Resume {
     Resume::Begin {
         after: 0,
-        reason: format!("the stream was created again: its creation time is another one, and {evidence}"),
+        reason: format!("the stream was recreated: its creation time changed, and {evidence}"),
     }
 }
 
-/// `other` is the newest sequence at which another message stands; none where the stream ends before the checkpoint.
+/// `other` is the newest sequence with a different message; `None` when the stream ends before the checkpoint.
 fn went_back(attached: &Attached, history: &History, other: Option<u64>) -> Resume {
     let checkpoint = &attached.checkpoint;
     let reason = match other {
         Some(sequence) if history.last_sequence >= checkpoint.sequence => {
-            format!("another message stands at sequence {sequence} than the one that was read")
+            format!("a different message is at sequence {sequence} than the one that was read")
         }
         _ => format!(
             "the stream went back: its last sequence is {}, but {} had been read",
@@ -186,15 +188,15 @@ fn went_back(attached: &Attached, history: &History, other: Option<u64>) -> Resu
         ),
     };
     match checkpoint.published_ns {
-        // Nothing was ever read, so nothing can be handled twice.
+        // Nothing was read, so nothing can be handled twice.
         0 => Resume::Begin { after: 0, reason },
         time_ns => Resume::BeginAfterTime { time_ns, reason },
     }
 }
 
-/// What an operator's decision makes of a conclusion that has not taken effect. The operator may know what nobody can
-/// prove; only behind the end of a stream can no source continue.
-pub fn decided(accepted: Accepted, attached: &Attached, history: &History) -> Resume {
+/// Applies an operator's decision to a conclusion that has not taken effect. The operator may know what the host cannot
+/// prove; only a checkpoint after the end of the stream excludes continuing.
+pub fn apply_decision(accepted: Accepted, attached: &Attached, history: &History) -> Resume {
     match accepted {
         Accepted::New => Resume::Begin {
             after: 0,
@@ -207,42 +209,42 @@ pub fn decided(accepted: Accepted, attached: &Attached, history: &History) -> Re
     }
 }
 
-/// One look at a source's stream.
+/// One observation of a source's stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Look {
-    /// What follows from it; none when the broker says that it has no such stream.
+pub struct Observation {
+    /// The conclusion; `None` when the broker reports that the stream does not exist.
     pub resume: Option<Resume>,
-    /// Which servers of a cluster gave the answer; none on a single server.
+    /// The servers of a cluster that gave the answer; `None` on a single server.
     pub cluster: Option<ClusterFacts>,
 }
 
-/// What may be done after a look.
+/// What to do after an observation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// What the look says.
+pub enum NextStep {
+    /// Execute the conclusion.
     Act,
-    /// Look again, for this reason. Says whether the earlier look still counts.
-    LookAgain {
-        /// Why the look is not enough.
+    /// Observe again.
+    ObserveAgain {
+        /// Why the observation is not sufficient.
         reason: String,
-        /// Whether the earlier look is the one to compare the next one with; else it is this one.
+        /// Whether to compare the next observation with the earlier one; otherwise with this one.
         keep_earlier: bool,
     },
 }
 
-/// Whether a look is enough to act on. On a cluster the leader of an earlier term, or a replica that is catching up, may
-/// answer for a while. So what cannot be undone there (a new epoch, a stream that counts as missing) needs two looks
-/// that agree, `apart` or more from each other, at the same leader and with all replicas current.
-pub fn step(earlier: Option<(&Look, Duration)>, now: &Look, apart: Duration) -> Step {
+/// Decides whether an observation is sufficient. On a cluster, the leader of an earlier term or a replica that is
+/// catching up may answer for a while. An irreversible conclusion (a new epoch, a missing stream) therefore requires
+/// two equal observations, at least `apart` from each other, from the same leader and with all replicas current.
+pub fn next_step(earlier: Option<(&Observation, Duration)>, now: &Observation, apart: Duration) -> NextStep {
     let Some(cluster) = &now.cluster else {
-        return Step::Act;
+        return NextStep::Act;
     };
     let conclusion = match &now.resume {
         None => "the broker has no such stream",
         Some(Resume::Begin { reason, .. } | Resume::BeginAfterTime { reason, .. }) => reason.as_str(),
-        Some(Resume::Continue { .. } | Resume::Ask { .. }) => return Step::Act,
+        Some(Resume::Continue { .. } | Resume::Ask { .. }) => return NextStep::Act,
     };
-    let again = |why: &str, keep_earlier| Step::LookAgain {
+    let again = |why: &str, keep_earlier| NextStep::ObserveAgain {
         reason: format!("waiting for a second observation: {conclusion}; {why}"),
         keep_earlier,
     };
@@ -255,18 +257,24 @@ pub fn step(earlier: Option<(&Look, Duration)>, now: &Look, apart: Duration) -> 
             false,
         );
     }
-    let agrees = |look: &Look| {
-        let leader = |look: &Look| look.cluster.as_ref().and_then(|cluster| cluster.leader.clone());
-        look.resume.as_ref().map(std::mem::discriminant) == now.resume.as_ref().map(std::mem::discriminant)
-            && look
+    let agrees = |observation: &Observation| {
+        let leader = |observation: &Observation| {
+            observation
+                .cluster
+                .as_ref()
+                .and_then(|cluster| cluster.leader.clone())
+        };
+        observation.resume.as_ref().map(std::mem::discriminant)
+            == now.resume.as_ref().map(std::mem::discriminant)
+            && observation
                 .cluster
                 .as_ref()
                 .is_some_and(|cluster| cluster.behind.is_empty())
-            && leader(look) == leader(now)
+            && leader(observation) == leader(now)
     };
     match earlier {
-        Some((look, since)) if agrees(look) && since >= apart => Step::Act,
-        Some((look, _)) if agrees(look) => again("the first one is not old enough", true),
+        Some((observation, since)) if agrees(observation) && since >= apart => NextStep::Act,
+        Some((observation, _)) if agrees(observation) => again("the first one is not old enough", true),
         Some(_) => again("the first one differs", false),
         None => again("this is the first one", false),
     }

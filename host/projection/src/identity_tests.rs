@@ -1,4 +1,4 @@
-//! A table of histories with what has to follow from each.
+//! A table of histories with the expected conclusions.
 
 use super::*;
 use lantern_store::{Counts, Mark, OriginId};
@@ -42,7 +42,7 @@ fn stored(published_ns: i64, payload_sha256: [u8; 32]) -> Fingerprint {
     }
 }
 
-/// What stands at a sequence.
+/// The message at a sequence.
 #[derive(Clone, Copy)]
 enum At {
     Equal(u64),
@@ -72,13 +72,13 @@ fn history(created_ns: i64, sequences: (u64, u64), found: &[At]) -> History {
     }
 }
 
-/// What it is about; creation time, first and last sequence, what stands at the anchors; what has to follow.
+/// Description; creation time; first and last sequence; messages at the anchors; expected conclusion.
 type Row<'a> = (&'a str, i64, (u64, u64), &'a [At], Expected);
 
 #[derive(Debug, PartialEq, Eq)]
 enum Expected {
     Continue,
-    /// And the new creation time is stored.
+    /// Continue, and store the new creation time.
     Recognise,
     Begin,
     AfterTime,
@@ -259,7 +259,7 @@ fn a_database_of_an_earlier_version_compares_by_its_checkpoint() {
     check("equal", &old, &moved(&[At::Equal(60)]), &Expected::Recognise);
     check("different", &old, &moved(&[At::Other(60)]), &Expected::Begin);
     check("deleted", &old, &moved(&[At::Gone(60)]), &Expected::Ask);
-    // At the end of a gap an earlier version kept no message at all.
+    // At the end of a gap, an earlier version stored no anchor.
     let gap = Attached {
         anchors: Vec::new(),
         checkpoint: Mark {
@@ -291,7 +291,7 @@ fn where_nothing_was_read_nothing_can_be_read_twice() {
     let moved = history(MOVED, (1, 90), &[]);
     check("at the beginning", &fresh(1, 0), &moved, &Expected::Recognise);
     check("behind a gap", &fresh(1, 5), &moved, &Expected::Begin);
-    // The second epoch begins behind messages that the first one has read.
+    // The second epoch begins after messages that the first one read.
     check("in a later epoch", &fresh(2, 5), &moved, &Expected::Ask);
     check(
         "shorter",
@@ -319,22 +319,22 @@ fn an_epoch_that_begins_inside_a_history_keeps_what_both_have_in_common() {
 fn an_operator_decides_what_nothing_proves() {
     let unclear = history(MOVED, (2, 90), &[At::Gone(60), At::Gone(30)]);
     assert_eq!(
-        decided(Accepted::Same, &known(), &unclear),
+        apply_decision(Accepted::Same, &known(), &unclear),
         Resume::Continue { changed: true }
     );
     assert!(matches!(
-        decided(Accepted::New, &known(), &unclear),
+        apply_decision(Accepted::New, &known(), &unclear),
         Resume::Begin { after: 0, .. }
     ));
-    // Behind the end of a stream nothing can continue.
+    // A source cannot continue after the end of a stream.
     assert!(matches!(
-        decided(Accepted::Same, &known(), &history(MOVED, (2, 40), &[])),
+        apply_decision(Accepted::Same, &known(), &history(MOVED, (2, 40), &[])),
         Resume::BeginAfterTime { time_ns: 600, .. }
     ));
 }
 
-fn look(resume: Option<Resume>, leader: &str, behind: &[&str]) -> Look {
-    Look {
+fn observation(resume: Option<Resume>, leader: &str, behind: &[&str]) -> Observation {
+    Observation {
         resume,
         cluster: Some(ClusterFacts {
             leader: Some(leader.to_owned()),
@@ -353,66 +353,73 @@ fn begin(reason: &str) -> Option<Resume> {
 #[test]
 fn a_cluster_is_believed_after_two_observations_that_agree() {
     let apart = Duration::from_secs(10);
-    let acts = |earlier: Option<(&Look, u64)>, now: &Look| {
-        let earlier = earlier.map(|(look, seconds)| (look, Duration::from_secs(seconds)));
-        step(earlier, now, apart) == Step::Act
+    let acts = |earlier: Option<(&Observation, u64)>, now: &Observation| {
+        let earlier = earlier.map(|(observation, seconds)| (observation, Duration::from_secs(seconds)));
+        next_step(earlier, now, apart) == NextStep::Act
     };
-    let first = look(begin("its last sequence is 40"), "n1", &[]);
+    let first = observation(begin("its last sequence is 40"), "n1", &[]);
     assert!(!acts(None, &first));
     assert!(!acts(Some((&first, 9)), &first));
     assert!(acts(Some((&first, 10)), &first));
-    // Messages come in meanwhile; the conclusion is the same.
+    // New messages arrive between the observations; the conclusion is the same.
     assert!(acts(
         Some((&first, 10)),
-        &look(begin("its last sequence is 41"), "n1", &[])
+        &observation(begin("its last sequence is 41"), "n1", &[])
     ));
     for (what, other) in [
         (
             "another leader",
-            look(begin("its last sequence is 40"), "n2", &[]),
+            observation(begin("its last sequence is 40"), "n2", &[]),
         ),
         (
             "a replica that lags",
-            look(begin("its last sequence is 40"), "n1", &["n3"]),
+            observation(begin("its last sequence is 40"), "n1", &["n3"]),
         ),
-        ("another conclusion", look(None, "n1", &[])),
+        ("another conclusion", observation(None, "n1", &[])),
     ] {
         assert!(!acts(Some((&first, 60)), &other), "{what}");
         assert!(!acts(Some((&other, 60)), &first), "{what}");
     }
-    assert!(acts(Some((&look(None, "n1", &[]), 10)), &look(None, "n1", &[])));
-    // What changes nothing needs no second observation.
+    assert!(acts(
+        Some((&observation(None, "n1", &[]), 10)),
+        &observation(None, "n1", &[])
+    ));
+    // A conclusion that changes nothing needs no second observation.
     assert!(acts(
         None,
-        &look(Some(Resume::Continue { changed: true }), "n1", &["n3"])
+        &observation(Some(Resume::Continue { changed: true }), "n1", &["n3"])
     ));
     let ask = Resume::Ask {
         reason: String::new(),
     };
-    assert!(acts(None, &look(Some(ask), "n1", &[])));
+    assert!(acts(None, &observation(Some(ask), "n1", &[])));
 }
 
 #[test]
 fn a_single_server_is_believed_at_once() {
-    let now = Look {
-        resume: begin("the stream was created again"),
+    let now = Observation {
+        resume: begin("the stream was recreated"),
         cluster: None,
     };
-    assert_eq!(step(None, &now, Duration::from_secs(10)), Step::Act);
+    assert_eq!(next_step(None, &now, Duration::from_secs(10)), NextStep::Act);
 }
 
 #[test]
 fn the_wait_for_a_second_observation_begins_with_the_first_one_that_agrees() {
     let apart = Duration::from_secs(10);
-    let first = look(begin("shorter"), "n1", &[]);
-    let keeps = |earlier: &Look, now: &Look| match step(Some((earlier, Duration::from_secs(1))), now, apart) {
-        Step::LookAgain { keep_earlier, reason } => {
+    let first = observation(begin("shorter"), "n1", &[]);
+    let keeps = |earlier: &Observation, now: &Observation| match next_step(
+        Some((earlier, Duration::from_secs(1))),
+        now,
+        apart,
+    ) {
+        NextStep::ObserveAgain { keep_earlier, reason } => {
             assert!(reason.contains("waiting for a second observation"), "{reason}");
             keep_earlier
         }
-        Step::Act => panic!("too early"),
+        NextStep::Act => panic!("too early"),
     };
     assert!(keeps(&first, &first));
-    assert!(!keeps(&first, &look(begin("shorter"), "n2", &[])));
-    assert!(!keeps(&first, &look(begin("shorter"), "n1", &["n3"])));
+    assert!(!keeps(&first, &observation(begin("shorter"), "n2", &[])));
+    assert!(!keeps(&first, &observation(begin("shorter"), "n1", &["n3"])));
 }

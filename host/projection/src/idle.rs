@@ -1,5 +1,5 @@
-//! What a projection shows while no session reads its source: where the database says that it stands, and how many messages
-//! wait in the stream. A paused or halted source falls behind, and operators have to see by how much.
+//! The status of a source while no session reads it: its stored position, and how many messages wait in the stream. A
+//! paused or halted source falls behind, and operators need to see by how much.
 
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -10,7 +10,7 @@ use lantern_broker::{BrokerError, ConsumerFacts, StreamFacts};
 use lantern_model::schema::Origin;
 use lantern_store::Attached;
 
-/// The times at which an idle source is surveyed.
+/// The interval at which an idle source is surveyed.
 pub(super) fn surveys() -> Interval {
     let mut ticks = interval(SURVEY_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -18,7 +18,7 @@ pub(super) fn surveys() -> Interval {
 }
 
 impl Projection {
-    /// Keeps the status current until it is dropped; never returns.
+    /// Keeps the status current until the future is dropped; never returns.
     pub(super) async fn survey_while_idle(&self, surveys: &mut Interval) {
         loop {
             surveys.tick().await;
@@ -33,18 +33,18 @@ impl Projection {
         }
     }
 
-    /// Shows where the database says that the source stands, unless a session has shown it before.
+    /// Shows the stored position, unless a session has already shown it.
     async fn show_stored(&self) {
         if self.status.borrow().epoch > 0 {
             return;
         }
-        // A source that never began has nothing to show; a database that is away is asked again by the next survey.
+        // A source that never began has nothing to show. If the database is unavailable, the next survey asks again.
         if let Ok(Some(attached)) = self.store.attach(&self.plugin, &self.source).await {
             self.show_attached(&attached);
         }
     }
 
-    /// Shows where the source stands in the database.
+    /// Copies the stored position and counters to the status.
     pub(super) fn show_attached(&self, attached: &Attached) {
         self.status.send_modify(|status| {
             status.epoch = attached.epoch;
@@ -61,7 +61,7 @@ impl Projection {
 
     /// Asks the broker how many messages wait for the source.
     async fn show_lag(&self) -> Result<(), BrokerError> {
-        let version = std::sync::Arc::clone(&self.orders.borrow().version);
+        let version = std::sync::Arc::clone(&self.desired.borrow().version);
         let Some((_, source)) = version.source(&self.source) else {
             return Ok(());
         };
@@ -73,7 +73,7 @@ impl Projection {
             Some(_) => self.broker.consumer_facts(stream, &self.consumer_name()).await?,
             None => None,
         };
-        // One without an owner may be ours: where it may not be changed, nobody writes a name on it.
+        // A consumer without an owner may be ours: the host records its owner only where it may change the consumer.
         let own = |consumer: &ConsumerFacts| {
             consumer
                 .owner
@@ -96,8 +96,8 @@ impl Projection {
     }
 }
 
-/// How many messages behind `checkpoint` wait for a source that nobody reads now; none where it cannot be known.
-/// `covers`: all messages of the stream are the source's.
+/// Returns how many messages after `checkpoint` wait for a source that nobody reads now; `None` if unknown. `covers`:
+/// all messages of the stream belong to the source.
 fn waiting(
     checkpoint: u64,
     covers: bool,
@@ -105,7 +105,7 @@ fn waiting(
     consumer: Option<&ConsumerFacts>,
 ) -> Option<u64> {
     if stream.last_sequence < checkpoint {
-        // Another history: all that it holds has still to be read.
+        // Another history: the source still has to read everything in it.
         return covers.then_some(stream.messages);
     }
     let gone = stream.first_sequence.saturating_sub(1);
@@ -114,7 +114,8 @@ fn waiting(
         return Some(behind);
     }
     match consumer {
-        // One that is ahead of the checkpoint (the database was restored) does not know what has to be read again.
+        // A consumer ahead of the checkpoint (the database was restored) does not know which messages the source reads
+        // again.
         Some(consumer) if consumer.ack_floor <= checkpoint => Some(consumer.pending + consumer.ack_pending),
         _ => covers.then_some(behind),
     }
@@ -161,14 +162,14 @@ mod tests {
     #[test]
     fn what_waits_is_counted_by_the_stream_where_the_source_covers_it() {
         assert_eq!(waiting(100, true, &stream(1, 150, 0), None), Some(50));
-        // An acknowledgement that was lost does not count.
+        // A lost acknowledgement does not count.
         assert_eq!(
             waiting(150, true, &stream(1, 150, 0), Some(&consumer(140, 0, 10))),
             Some(0)
         );
-        // What is gone from the stream does not wait.
+        // A message that left the stream does not wait.
         assert_eq!(waiting(100, true, &stream(121, 150, 0), None), Some(30));
-        // The stream was made again.
+        // The stream was recreated.
         assert_eq!(waiting(100, true, &stream(1, 7, 0), None), Some(7));
         assert_eq!(waiting(0, true, &stream(1, 0, 0), None), Some(0));
     }

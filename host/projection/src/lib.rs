@@ -1,8 +1,8 @@
 //! One source of one plugin, from delivery to acknowledgement.
 //!
-//! A [`Projection`] runs sessions: a session looks where the database stands, compares that with the broker, opens a
-//! subscription behind the checkpoint and feeds a pipeline until something ends it; then the next one begins the
-//! same way. So there is one way to start, to recover and to rewind, and it is walked all the time.
+//! A [`Projection`] runs sessions. A session reads the position in the database, compares it with the broker, opens a
+//! subscription after the checkpoint and feeds a pipeline until something ends the session; then the next session
+//! begins in the same way. Start, recovery and rewind therefore share one code path, which every session exercises.
 
 mod attach;
 mod core;
@@ -33,38 +33,38 @@ use lantern_telemetry::{Metrics, Outcome, RowEffect};
 
 pub use gate::{Gate, GateKeeper};
 pub use session::consumer_names;
-pub use version::{Counted, Orders, Purpose, Rebuild, Version};
+pub use version::{DesiredState, LoadedVersion, Purpose, Rebuild, VersionCounters};
 
-/// What can be chosen for all projections.
+/// Settings of all projections.
 #[derive(Clone, Debug)]
-pub struct Config {
-    /// Messages in one batch at the most.
+pub struct ProjectionConfig {
+    /// Maximum number of messages in one batch.
     pub messages_max: usize,
-    /// Bytes of messages in one batch at the most; a single message may be larger.
+    /// Maximum number of message bytes in one batch; a single message may be larger.
     pub bytes_max: usize,
-    /// Whether missing streams are made.
+    /// Whether the host creates missing streams.
     pub create_streams: bool,
-    /// Open dead letters at which a source halts.
+    /// Number of open dead letters at which a source halts.
     pub dead_letters_max: u64,
-    /// The time between the two observations of a cluster that have to agree before a new epoch begins.
+    /// Time between the two equal observations of a cluster that a new epoch requires.
     pub confirm_after: Duration,
-    /// The identity of the database, by which a consumer's owner is known.
+    /// The identity of the database, which identifies the owner of a consumer.
     pub owner: String,
-    /// What the names of durable consumers begin with.
+    /// Prefix of the names of durable consumers.
     pub consumer_prefix: String,
 }
 
-/// One source of one plugin at work.
+/// One source of one plugin.
 pub struct Projection {
     broker: Broker,
     store: Arc<Store>,
-    orders: watch::Receiver<Orders>,
+    desired: watch::Receiver<DesiredState>,
     plugin: String,
     source: String,
     purpose: Purpose,
-    /// What may be taken of the stream; all of it where there is no gate.
+    /// Limits which messages the projection may take; `None` means no limit.
     gate: Option<GateKeeper>,
-    config: Config,
+    config: ProjectionConfig,
     metrics: Metrics,
     status: watch::Sender<Status>,
     /// Whether the stream was seen on a cluster.
@@ -76,43 +76,42 @@ pub struct Projection {
 enum Halt {
     /// The host stops.
     Shutdown,
-    /// There are new orders, which the session cannot follow as it goes.
-    Ordered,
-    /// Begin again at once: the histories have to be compared, or the subscription to be opened anew.
+    /// The desired state changed in a way that the session cannot follow.
+    DesiredStateChanged,
+    /// Restart at once: compare the histories again, or open a new subscription.
     Reopen(String),
-    /// Begin again after a while.
+    /// Restart after a pause.
     Retry(String),
     /// The stream does not exist.
     NoStream(String),
-    /// The broker refuses the consumer that the version asks for; otherwise as `Failed`.
+    /// The broker refuses the consumer that the version requests; otherwise like `Failed`.
     Refused(String),
-    /// A person has to mend something; looked at again now and then.
+    /// A person has to fix something; the projection checks at intervals.
     Failed(String),
     /// An operator has to decide whether the stream is the one that was read.
     Undecided(String),
 }
 
-/// The pause before a session begins again: doubles from the first to the last, and starts over when something was
-/// stored in between.
+/// The pause before a session restarts. It doubles from the minimum to the maximum, and starts over after a commit.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// How often a halted projection looks whether it was mended, and a missing stream is looked for.
+/// How often a halted projection checks whether the cause was fixed, and how often it looks for a missing stream.
 const PAUSE_FAILED: Duration = Duration::from_secs(10);
 const PAUSE_NO_STREAM: Duration = Duration::from_millis(500);
 
 impl Projection {
-    /// A projection of one source that is not running yet, and the status that it will show. It follows `orders` as
-    /// they change; a version that does not have the source any more lets it rest.
+    /// Creates a projection of one source that is not running yet, with its status. It follows `desired` as it changes,
+    /// and pauses while the version does not have the source.
     pub fn new(
         broker: Broker,
         store: Arc<Store>,
-        orders: watch::Receiver<Orders>,
+        desired: watch::Receiver<DesiredState>,
         source: &str,
         purpose: Purpose,
-        config: Config,
+        config: ProjectionConfig,
         metrics: Metrics,
     ) -> (Self, watch::Receiver<Status>) {
-        let version = Arc::clone(&orders.borrow().version);
+        let version = Arc::clone(&desired.borrow().version);
         let manifest = version.plugin().manifest();
         let stream = match version.source(source).map(|(_, source)| &source.origin) {
             Some(Origin::JetStream { stream, .. }) => Some(stream.clone()),
@@ -132,7 +131,7 @@ impl Projection {
             Self {
                 broker,
                 store,
-                orders,
+                desired,
                 plugin,
                 source,
                 purpose,
@@ -146,92 +145,100 @@ impl Projection {
         )
     }
 
-    /// Has it take only what the gate lets through.
+    /// Makes the projection take only messages that the gate admits.
     #[must_use]
-    pub fn behind(self, gate: GateKeeper) -> Self {
+    pub fn with_gate(self, gate: GateKeeper) -> Self {
         Self {
             gate: Some(gate),
             ..self
         }
     }
 
-    /// Runs until `shutdown`; then the batch in hand is finished, stored and acknowledged.
+    /// Runs until `shutdown`, then finishes, stores and acknowledges the batch in hand.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut pause = PAUSE_MIN;
         let mut quiet = None;
-        let mut orders = self.orders.clone();
+        let mut desired = self.desired.clone();
         let mut surveys = idle::surveys();
         loop {
             let checkpoint = self.status.borrow().checkpoint;
             let halt = tokio::select! {
                 () = shutdown.cancelled() => break,
-                () = self.held(&mut orders, &mut surveys) => self.session(&mut orders, &shutdown).await,
+                () = self.wait_until_unpaused(&mut desired, &mut surveys) => self.session(&mut desired, &shutdown).await,
             };
             if self.status.borrow().checkpoint != checkpoint {
                 pause = PAUSE_MIN;
             }
             let wait = match &halt {
                 Halt::Shutdown => break,
-                Halt::Ordered => continue,
+                Halt::DesiredStateChanged => continue,
                 Halt::Reopen(_) | Halt::Retry(_) => pause,
                 Halt::NoStream(_) => PAUSE_NO_STREAM,
                 Halt::Refused(_) | Halt::Failed(_) | Halt::Undecided(_) => PAUSE_FAILED,
             };
-            // The same reason again is not said again: a broker that is away for a night is one line.
+            // Log a repeated reason once: a broker that is unreachable for a night is one line.
             if quiet.as_ref() != Some(&halt) {
-                self.say(&halt);
+                self.log_halt(&halt);
             }
-            self.show(&halt);
+            self.report_halt(&halt);
             quiet = Some(halt);
             pause = (pause * 2).min(PAUSE_MAX);
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = tokio::time::sleep(wait) => {}
                 () = self.survey_while_idle(&mut surveys) => {}
-                // Perhaps the one that mends it.
-                () = version::changed(&mut orders) => {}
+                // The change may fix the cause.
+                () = version::changed(&mut desired) => {}
             }
         }
         self.status
             .send_modify(|status| status.enter(ProjectionState::Stopped));
     }
 
-    /// Returns when the projection may run.
-    async fn held(&self, orders: &mut watch::Receiver<Orders>, surveys: &mut tokio::time::Interval) {
+    /// Waits until the projection may run.
+    async fn wait_until_unpaused(
+        &self,
+        desired: &mut watch::Receiver<DesiredState>,
+        surveys: &mut tokio::time::Interval,
+    ) {
         loop {
-            let reason = match &*orders.borrow_and_update() {
-                Orders {
-                    hold: Some(reason), ..
+            let reason = match &*desired.borrow_and_update() {
+                DesiredState {
+                    paused: Some(reason), ..
                 } => reason.clone(),
-                Orders { version, .. } if version.source(&self.source).is_some() => return,
-                Orders { .. } => "the version that runs does not read this source".to_owned(),
+                DesiredState { version, .. } if version.source(&self.source).is_some() => return,
+                DesiredState { .. } => "the active version does not read this source".to_owned(),
             };
             self.status.send_modify(|status| status.pause(reason));
             tokio::select! {
-                () = version::changed(orders) => {}
+                () = version::changed(desired) => {}
                 () = self.survey_while_idle(surveys) => {}
             }
         }
     }
 
-    async fn session(&self, orders: &mut watch::Receiver<Orders>, shutdown: &CancellationToken) -> Halt {
-        let version = Arc::clone(&orders.borrow_and_update().version);
+    async fn session(
+        &self,
+        desired: &mut watch::Receiver<DesiredState>,
+        shutdown: &CancellationToken,
+    ) -> Halt {
+        let version = Arc::clone(&desired.borrow_and_update().version);
         let Some((_, source)) = version.source(&self.source) else {
-            return Halt::Ordered;
+            return Halt::DesiredStateChanged;
         };
         match &source.origin {
             Origin::JetStream { stream, subjects } => {
-                self.stream_session(&version, orders, stream, subjects, shutdown)
+                self.stream_session(&version, desired, stream, subjects, shutdown)
                     .await
             }
-            Origin::Core { subjects } => self.core_session(&version, orders, subjects, shutdown).await,
+            Origin::Core { subjects } => self.core_session(&version, desired, subjects, shutdown).await,
         }
     }
 
-    /// A stream that is all poison halts before it fills the disk; none of its messages is dropped. Unless the operator
-    /// has said that the newest are worth more than the oldest.
+    /// A stream whose messages all fail halts before it fills the disk, without losing a message, unless the operator
+    /// prefers new dead letters over old ones.
     async fn check_dead_letters(&self) -> Result<(), Halt> {
-        let settings = self.orders.borrow().settings.dead_letters.clone();
+        let settings = self.desired.borrow().settings.dead_letters.clone();
         let (max, limit) = match settings.max {
             Some(max) => (max, "dead_letters.max, set for this plugin"),
             None => (self.config.dead_letters_max, "limits.dead_letters_max"),
@@ -246,14 +253,14 @@ impl Projection {
             )));
         }
         let (plugin, source) = (&self.ledger_name(), self.source_name());
-        // A tenth at a time, so that it is not done for each message.
+        // Discard a tenth at a time rather than one for each message.
         let keep = max - max.div_ceil(10);
         let dropped = self.store.discard_oldest_letters(plugin, source, keep).await?;
         tracing::warn!(
             plugin,
             source,
             dropped,
-            "the oldest dead letters were given up, as is set for this plugin"
+            "discarded the oldest dead letters, as set for this plugin"
         );
         self.recount_dead_letters().await
     }
@@ -262,7 +269,7 @@ impl Projection {
         &self.plugin
     }
 
-    /// The name under which the database keeps where the projection stands.
+    /// The name under which the database stores the position of the projection.
     fn ledger_name(&self) -> String {
         match self.purpose {
             Purpose::Live => self.plugin.clone(),
@@ -274,8 +281,8 @@ impl Projection {
         &self.source
     }
 
-    /// Makes sure that the database knows the version, and shows that it is the one at work.
-    async fn adopt(&self, version: &Version) -> Result<Adopted, Halt> {
+    /// Registers the version in the database and shows it as the active one.
+    async fn adopt(&self, version: &LoadedVersion) -> Result<Adopted, Halt> {
         let plugin: &Plugin = version.plugin();
         let adoption = Adoption {
             manifest: Arc::clone(plugin.manifest()),
@@ -299,14 +306,14 @@ impl Projection {
         Ok(adopted)
     }
 
-    fn say(&self, halt: &Halt) {
+    fn log_halt(&self, halt: &Halt) {
         let (plugin, source) = (self.plugin_name(), self.source_name());
         match halt {
-            Halt::Shutdown | Halt::Ordered => {}
+            Halt::Shutdown | Halt::DesiredStateChanged => {}
             Halt::Reopen(reason) => {
                 tracing::info!(plugin, source, reason, "reading again from the checkpoint")
             }
-            Halt::Retry(reason) => tracing::warn!(plugin, source, reason, "held up; trying again"),
+            Halt::Retry(reason) => tracing::warn!(plugin, source, reason, "interrupted; will retry"),
             Halt::NoStream(reason) => tracing::warn!(plugin, source, reason, "waiting for the stream"),
             Halt::Refused(reason) | Halt::Failed(reason) => {
                 tracing::error!(plugin, source, reason, "halted")
@@ -317,9 +324,9 @@ impl Projection {
         }
     }
 
-    fn show(&self, halt: &Halt) {
+    fn report_halt(&self, halt: &Halt) {
         let (state, reason) = match halt {
-            Halt::Shutdown | Halt::Ordered => return,
+            Halt::Shutdown | Halt::DesiredStateChanged => return,
             Halt::Reopen(reason) | Halt::Retry(reason) => (ProjectionState::Retrying, reason),
             Halt::NoStream(reason) => (ProjectionState::WaitingForStream, reason),
             Halt::Refused(reason) | Halt::Failed(reason) => (ProjectionState::Failed, reason),
@@ -331,13 +338,13 @@ impl Projection {
         });
     }
 
-    fn note_projected(&self, version: &Version, projected: &Projected, memory_peak_bytes: usize) {
+    fn record_calls(&self, version: &LoadedVersion, projected: &Projected, memory_peak_bytes: usize) {
         let (plugin, source) = (self.plugin_name(), self.source_name());
         let live = self.purpose == Purpose::Live;
         if live {
             self.metrics.projected(plugin, projected.busy);
         }
-        version.count_projected(projected, memory_peak_bytes);
+        version.count_calls(projected, memory_peak_bytes);
         for fault in &projected.faults {
             let (class, reason, sequence) = (fault.class.as_str(), &fault.reason, fault.first_sequence);
             let (messages, rejected) = (fault.messages, fault.rejected);
@@ -357,8 +364,8 @@ impl Projection {
         }
     }
 
-    /// Brings status and metrics up to a batch that has taken effect.
-    fn note_committed(&self, version: &Version, committed: &Committed, through: u64) {
+    /// Updates status and metrics after a commit.
+    fn record_commit(&self, version: &LoadedVersion, committed: &Committed, through: u64) {
         let (plugin, source) = (self.plugin_name(), self.source_name());
         let counts = committed.counts;
         let dead = counts.dead.saturating_sub(committed.forgotten);
@@ -373,7 +380,7 @@ impl Projection {
             );
         }
         if self.purpose == Purpose::Live {
-            self.measure(version, committed);
+            self.record_metrics(version, committed);
         }
         self.status.send_modify(|status| {
             status.checkpoint = through;
@@ -390,8 +397,8 @@ impl Projection {
         });
     }
 
-    /// Counts a batch of the tables in use. A rebuild is not counted a second time.
-    fn measure(&self, version: &Version, committed: &Committed) {
+    /// Records a commit of the live tables. A rebuild does not count its messages a second time.
+    fn record_metrics(&self, version: &LoadedVersion, committed: &Committed) {
         let (plugin, source) = (self.plugin_name(), self.source_name());
         let counts = committed.counts;
         self.metrics.committed(committed.took, counts.rows);

@@ -1,5 +1,5 @@
-//! From a batch of messages to its commit: project, plan, hand to the writer, and settle what the writer answered.
-//! Fed by a session with messages in stream order; it holds at most [`IN_FLIGHT_MAX`] batches that are not settled.
+//! From a batch of messages to its commit: projects, plans, sends the commit to the writer and settles the writer's
+//! answer. A session feeds it with messages in stream order. At most [`IN_FLIGHT_MAX`] batches are unsettled.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,81 +9,81 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 
 use super::plan::{Horizon, plan};
-use super::{Halt, Projection, Version};
+use super::{Halt, LoadedVersion, Projection};
 use lantern_broker::{AckToken, ConsumerHandle};
 use lantern_model::batch::Delivery;
 use lantern_plugin::{Projected, Projector};
 use lantern_store::{Adopted, Commit, CommitError, Committed, Gap, Mark, OriginId};
 
-/// One batch in the writer's hands, one behind it, and one whose answer is on the way back: while the writer works, the
-/// next is decoded. More would only hold memory, since the writer is the bottleneck.
+/// One batch with the writer, one queued, and one whose answer is on the way back: the projection decodes the next
+/// batch while the writer works. More batches would only use memory, because the writer is the bottleneck.
 pub(super) const IN_FLIGHT_MAX: usize = 3;
 
-/// A slow plugin commits what it has done after this long, so that the tables move and the host sees that it does.
+/// A slow plugin commits its finished messages after this time, so that tables and status show progress.
 const PROJECT_BUDGET: Duration = Duration::from_millis(250);
 
-/// After so long without a message a plugin's memory is given back: hundreds of quiet plugins cost nothing but their
-/// code. The next message then waits until the plugin is instantiated again.
-const REST_AFTER: Duration = Duration::from_secs(60);
+/// The host releases a plugin's memory after this time without a message, so that hundreds of idle plugins cost only
+/// their code. The next message waits until the plugin is instantiated again.
+const RELEASE_MEMORY_AFTER: Duration = Duration::from_secs(60);
 
-/// A version that the database knows, and where in it the source stands.
-pub(super) struct AtWork {
-    pub(super) version: Arc<Version>,
+/// A version that is registered in the database, with the index of the source in it.
+pub(super) struct AdoptedVersion {
+    pub(super) version: Arc<LoadedVersion>,
     pub(super) source: usize,
     pub(super) adopted: Adopted,
 }
 
-/// Where a pipeline's batches go in the database.
+/// Where in the database a pipeline's batches go.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
-    /// Whose checkpoint and ledger they move.
+pub(super) struct CommitTarget {
+    /// The origin whose checkpoint and ledger the batches advance.
     pub(super) origin: OriginId,
-    /// What their rows are stamped with.
+    /// The origin that the rows carry.
     pub(super) stamp: OriginId,
-    /// Whether each commit has to be on the disk before it is acknowledged.
+    /// Whether each commit has to reach the disk before the acknowledgement.
     pub(super) durable: bool,
 }
 
 pub(super) struct Pipeline<'a> {
     projection: &'a Projection,
-    version: Arc<Version>,
+    version: Arc<LoadedVersion>,
     /// The source's index in the version.
     source: usize,
     projector: Option<Projector>,
-    /// When the plugin was called last.
+    /// Time of the last call into the plugin.
     called_at: Instant,
     plugin: Adopted,
-    place: Place,
-    /// The position up to which batches were handed to the writer.
+    target: CommitTarget,
+    /// The position of the last batch sent to the writer.
     handed: Mark,
     in_flight: VecDeque<InFlight>,
-    /// Where acknowledgements go; none for core NATS, which knows of none.
+    /// Receives acknowledgements; `None` for core NATS, which has none.
     acks: Option<ConsumerHandle>,
-    /// Messages that have taken effect since this pipeline began.
+    /// Messages committed since this pipeline began.
     stored: usize,
 }
 
 struct InFlight {
     answer: oneshot::Receiver<Result<Committed, CommitError>>,
-    version: Arc<Version>,
+    version: Arc<LoadedVersion>,
     through: u64,
-    /// What to acknowledge when it is settled; none for a part of a pulled batch.
+    /// The acknowledgement to send when the batch is settled; `None` for a part of a pulled batch.
     ack: Option<AckToken>,
 }
 
 impl<'a> Pipeline<'a> {
     pub(super) fn new(
         projection: &'a Projection,
-        at_work: AtWork,
-        place: Place,
+        adopted_version: AdoptedVersion,
+        target: CommitTarget,
         checkpoint: Mark,
         acks: Option<ConsumerHandle>,
     ) -> Self {
-        let AtWork {
+        let AdoptedVersion {
             version,
             source,
             adopted,
-        } = at_work;
+        } = adopted_version;
         let in_flight = VecDeque::with_capacity(IN_FLIGHT_MAX);
         Self {
             projection,
@@ -92,7 +92,7 @@ impl<'a> Pipeline<'a> {
             version,
             source,
             plugin: adopted,
-            place,
+            target,
             handed: checkpoint,
             in_flight,
             acks,
@@ -100,13 +100,13 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Whether this is the version at work.
-    pub(super) fn runs(&self, version: &Arc<Version>) -> bool {
+    /// Whether the pipeline runs this version.
+    pub(super) fn runs(&self, version: &Arc<LoadedVersion>) -> bool {
         Arc::ptr_eq(&self.version, version)
     }
 
-    /// Whether another version reads this source as the present one does: from the same place, the same subjects.
-    pub(super) fn reads_the_same(&self, version: &Version) -> bool {
+    /// Whether another version reads this source from the same origin with the same subjects.
+    pub(super) fn reads_same_source(&self, version: &LoadedVersion) -> bool {
         let name = self.projection.source_name();
         match (self.version.source(name), version.source(name)) {
             (Some((_, now)), Some((_, then))) => now.origin == then.origin,
@@ -114,49 +114,49 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Goes on with another version from the next batch on. What is with the writer was decided by the old one and
-    /// stays so; the ledger tells the two apart.
-    pub(super) fn switch(&mut self, at_work: AtWork) {
-        let AtWork {
+    /// Continues with another version from the next batch on. Batches with the writer keep the outcome of the former
+    /// version; the ledger distinguishes the two.
+    pub(super) fn switch(&mut self, adopted_version: AdoptedVersion) {
+        let AdoptedVersion {
             version,
             source,
             adopted,
-        } = at_work;
+        } = adopted_version;
         self.projector = Some(version.projector());
         self.version = version;
         self.source = source;
         self.plugin = adopted;
     }
 
-    /// Gives back the plugin's memory when it has had nothing to do for a while.
-    pub(super) fn rest(&mut self) {
+    /// Releases the plugin's memory after [`RELEASE_MEMORY_AFTER`] without a call.
+    pub(super) fn release_idle_memory(&mut self) {
         if let Some(projector) = &mut self.projector
-            && self.called_at.elapsed() >= REST_AFTER
+            && self.called_at.elapsed() >= RELEASE_MEMORY_AFTER
         {
             projector.rest();
         }
     }
 
-    /// The last sequence that was handed to the writer.
+    /// The last sequence sent to the writer.
     pub(super) fn handed(&self) -> u64 {
         self.handed.sequence
     }
 
-    /// Messages that have taken effect since this pipeline began.
+    /// Messages committed since this pipeline began.
     pub(super) fn stored(&self) -> usize {
         self.stored
     }
 
-    /// Whether each message is acknowledged separately: on streams that delete acknowledged messages.
+    /// Whether the broker tracks the acknowledgement of each message: on streams that delete acknowledged messages.
     pub(super) fn acknowledges_each(&self) -> bool {
-        self.place.durable
+        self.target.durable
     }
 
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
     }
 
-    /// The last sequence that was stored; none while a batch is with the writer.
+    /// The last stored sequence; `None` while a batch is with the writer.
     pub(super) fn stored_through(&self) -> Option<u64> {
         self.is_idle().then(|| self.handed())
     }
@@ -165,7 +165,7 @@ impl<'a> Pipeline<'a> {
         self.in_flight.len() < IN_FLIGHT_MAX
     }
 
-    /// Projects messages and hands them to the writer, in as many parts as the plugin's speed asks for.
+    /// Projects messages and sends them to the writer, in several parts if the plugin is slow.
     pub(super) async fn feed(
         &mut self,
         mut deliveries: Vec<Delivery>,
@@ -188,14 +188,14 @@ impl<'a> Pipeline<'a> {
                 .unwrap_or_default();
             let (through, entries, gaps) = planned.into_parts(payload_sha256);
             let commit = Commit {
-                origin: self.place.origin,
-                stamp: self.place.stamp,
+                origin: self.target.origin,
+                stamp: self.target.stamp,
                 plugin: self.plugin.clone(),
                 after: self.handed.sequence,
                 through,
                 entries,
                 gaps,
-                durable: self.place.durable,
+                durable: self.target.durable,
             };
             while !self.has_room() {
                 self.settle().await?;
@@ -214,14 +214,14 @@ impl<'a> Pipeline<'a> {
             ..self.handed.clone()
         };
         let commit = Commit {
-            origin: self.place.origin,
-            stamp: self.place.stamp,
+            origin: self.target.origin,
+            stamp: self.target.stamp,
             plugin: self.plugin.clone(),
             after: self.handed.sequence,
             through,
             entries: Vec::new(),
             gaps: vec![gap],
-            durable: self.place.durable,
+            durable: self.target.durable,
         };
         self.hand_over(commit, None).await
     }
@@ -239,9 +239,9 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    /// Waits until the oldest batch has taken effect, and acknowledges it: the last step, and only then. When idle it
-    /// waits for ever, which is what a `select!` wants. Dropping the future loses no more than an acknowledgement,
-    /// which does no harm: the checkpoint decides.
+    /// Waits until the oldest batch is committed, then acknowledges it. If no batch is in flight, it waits forever, as
+    /// `select!` requires. Dropping the future loses at most an acknowledgement, which is harmless because the
+    /// checkpoint decides.
     pub(super) async fn settle(&mut self) -> Result<(), Halt> {
         let Some(oldest) = self.in_flight.front_mut() else {
             return std::future::pending().await;
@@ -258,17 +258,16 @@ impl<'a> Pipeline<'a> {
         };
         let committed = answer.map_err(|_| CommitError::Closed)??;
         self.stored += committed.spent.len();
-        self.projection.note_committed(&version, &committed, through);
+        self.projection.record_commit(&version, &committed, through);
         if let (Some(handle), Some(ack)) = (&self.acks, ack)
             && let Err(error) = handle.ack(ack).await
         {
-            tracing::debug!(%error, "an acknowledgement did not leave; the next one covers it");
+            tracing::debug!(%error, "failed to send an acknowledgement; the next one covers it");
         }
         Ok(())
     }
 
-    /// What is with the writer already takes effect; it is acknowledged too, so that the broker need not send it
-    /// again.
+    /// Settles all batches with the writer. They take effect in any case; acknowledging them spares a redelivery.
     pub(super) async fn drain(&mut self) -> Result<(), Halt> {
         while !self.is_idle() {
             self.settle().await?;
@@ -276,8 +275,8 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    /// Runs the plugin on a thread of its own, since it may take as long as its limits allow. Returns the messages
-    /// that were projected, those that are left, and what became of the former.
+    /// Runs the plugin on a blocking thread, because a call may take as long as its limits allow. Returns the projected
+    /// messages, the remaining ones, and the outcomes of the former.
     async fn project(
         &mut self,
         mut deliveries: Vec<Delivery>,
@@ -296,15 +295,15 @@ impl<'a> Pipeline<'a> {
         match work.await {
             Ok((projector, done, rest, projected)) => {
                 let memory = projector.memory_peak_bytes();
-                self.projection.note_projected(&self.version, &projected, memory);
+                self.projection.record_calls(&self.version, &projected, memory);
                 self.projector = Some(projector);
                 match projected.halted {
-                    // What was decided before it stays decided; the rest is asked again in the next session.
+                    // The finished outcomes stay valid; the next session projects the rest.
                     Some(reason) if done.is_empty() => Err(Halt::Retry(reason)),
                     _ => Ok((done, rest, projected)),
                 }
             }
-            // Ours, not the guest's: a guest's trap is an outcome. Nothing was stored or acknowledged.
+            // A panic is a fault of the host, because a guest's trap is an outcome. Nothing was stored or acknowledged.
             Err(error) => Err(Halt::Failed(format!(
                 "the host panicked while it called the plugin: {error}"
             ))),

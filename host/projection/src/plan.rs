@@ -5,18 +5,18 @@ use lantern_model::batch::{Delivery, Outcome};
 use lantern_model::schema::subjects;
 use lantern_store::{Entry, Gap, Mark};
 
-/// What is known of the sequences that a source may see.
+/// What the host knows about the sequences that a source may receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Horizon {
-    /// Whether all messages of the stream are this source's: then every hole is a gap.
+    /// Whether all messages of the stream belong to this source, so that every hole is a gap.
     pub covers_stream: bool,
-    /// The first sequence that was in the stream when the broker was last asked.
+    /// The first sequence of the stream at the last survey.
     pub first_sequence: u64,
 }
 
 impl Horizon {
-    /// The gaps between the last sequence handled and the next one delivered. Where other subjects share the stream,
-    /// holes are ordinary, and only what was trimmed from the front is known to be gone.
+    /// Returns the gap between the last handled sequence and the next delivered one. Where other subjects share the
+    /// stream, holes are ordinary, and only sequences trimmed from the front are known to be gone.
     pub fn gap(&self, after: u64, next: u64) -> Option<Gap> {
         let reason = "gone from the stream before it was read".to_owned();
         if self.covers_stream {
@@ -40,16 +40,16 @@ impl Horizon {
 /// What one batch changes.
 #[derive(Debug, PartialEq)]
 pub struct Plan {
-    /// The checkpoint that it leaves.
+    /// The new checkpoint: sequence and publication time.
     pub through: (u64, i64),
     /// Messages with their outcomes, in order.
     pub entries: Vec<(Delivery, Outcome)>,
-    /// What was missing before or between them.
+    /// The sequences missing before or between them.
     pub gaps: Vec<Gap>,
 }
 
-/// Pairs messages with their outcomes and notes the gaps. Messages that the checkpoint covers already are left out:
-/// they are redeliveries. Returns nothing when none is left.
+/// Pairs messages with their outcomes and records gaps. Drops redeliveries, which the checkpoint already covers.
+/// Returns `None` if no message is left.
 pub fn plan(
     after: u64,
     deliveries: Vec<Delivery>,
@@ -77,7 +77,7 @@ pub fn plan(
 }
 
 impl Plan {
-    /// The parts as the store takes them. The hash is that of the last message's payload.
+    /// The parts in the form that the store takes. The hash is that of the last message's payload.
     pub fn into_parts(self, payload_sha256: [u8; 32]) -> (Mark, Vec<Entry>, Vec<Gap>) {
         let (sequence, published_ns) = self.through;
         let mark = Mark {
@@ -94,8 +94,8 @@ impl Plan {
     }
 }
 
-/// Whether the subjects that a source asks for take in everything that the stream takes in. A mirror names no
-/// subjects, so nothing can be said of it.
+/// Whether the subjects that a source requests include every subject of the stream. A mirror names no subjects, so the
+/// answer for it is no.
 pub fn covers(wanted: &[String], stream: &[String]) -> bool {
     wanted.is_empty()
         || (!stream.is_empty()

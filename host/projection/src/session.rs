@@ -1,4 +1,4 @@
-//! A session of a JetStream source: attach, compare, open, and feed the pipeline until something ends it.
+//! A session of a JetStream source: attaches, compares, opens, and feeds the pipeline until something ends it.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::gate::{Waiting, opened_further};
-use super::pipeline::{AtWork, Pipeline, Place};
+use super::gate::{Waiting, gate_changed};
+use super::pipeline::{AdoptedVersion, CommitTarget, Pipeline};
 use super::plan::{Horizon, covers};
 use super::version::changed;
-use super::warnings::{AckWatch, Acks, deaf_filters, expiring_consumer, refused_acks};
-use super::{Halt, Orders, Projection, Purpose, Version};
+use super::warnings::{AckWatch, Acks, expiring_consumer, refused_acks, unmatched_filters};
+use super::{DesiredState, Halt, LoadedVersion, Projection, Purpose};
 use lantern_broker::{
     Broker, BrokerError, ConsumerFacts, ConsumerHandle, OpenError, OpenRequest, PullError, Pulled, Retention,
     Start, StreamFacts, Subscription,
@@ -24,120 +24,124 @@ use lantern_store::Gap;
 /// How often the broker is asked for lag, trimming and the consumer's owner.
 pub(super) const SURVEY_EVERY: Duration = Duration::from_secs(2);
 
-/// What the broker said of stream and consumer, beside the flow of messages.
+/// The broker's facts about stream and consumer, collected in parallel with the messages.
 struct Survey {
     stream: Option<StreamFacts>,
     consumer: Option<ConsumerFacts>,
     acks: Acks,
-    /// The subjects that the stream can hold, where that is known.
-    held: Option<Vec<String>>,
+    /// The subjects that the stream can hold, if known.
+    stream_subjects: Option<Vec<String>>,
 }
 
-/// Asks the broker for facts at intervals, independently of the flow of messages.
+/// Asks the broker for facts at intervals, in parallel with the messages.
 struct Surveyor {
     broker: Broker,
     stream: String,
     handle: ConsumerHandle,
     watch: AckWatch,
-    /// The subjects of the streams that a mirror copies; asked for once.
-    copied: Option<Option<Vec<String>>>,
+    /// The subjects of the streams that a mirror copies; requested once.
+    mirrored_subjects: Option<Option<Vec<String>>>,
 }
 
 impl Surveyor {
-    /// One look at the broker. An acknowledgement that it has not taken for a while is sent again.
-    async fn look(&mut self) -> Result<Survey, BrokerError> {
+    /// Asks the broker once. Sends an acknowledgement again if the broker has not applied it for a while.
+    async fn observe(&mut self) -> Result<Survey, BrokerError> {
         let stream = self.broker.stream_facts(&self.stream).await?;
         let consumer = self.handle.facts().await?;
         let mut acks = Acks::Follow;
         if let Some(consumer) = &consumer {
             let acknowledged = self.handle.last_acknowledged();
-            acks = self.watch.look(Instant::now(), acknowledged, consumer.ack_floor);
+            acks = self
+                .watch
+                .observe(Instant::now(), acknowledged, consumer.ack_floor);
             if acks != Acks::Follow && self.handle.confirm_last().await {
                 acks = Acks::TakenAgain;
             }
         }
-        let held = match &stream {
+        let stream_subjects = match &stream {
             Some(StreamFacts {
-                holds: Some(held), ..
-            }) => Some(held.clone()),
-            Some(_) => self.copied().await?,
+                holds: Some(stream_subjects),
+                ..
+            }) => Some(stream_subjects.clone()),
+            Some(_) => self.mirrored_subjects().await?,
             None => None,
         };
         Ok(Survey {
             stream,
             consumer,
             acks,
-            held,
+            stream_subjects,
         })
     }
 
-    async fn copied(&mut self) -> Result<Option<Vec<String>>, BrokerError> {
-        if self.copied.is_none() {
-            self.copied = Some(match self.broker.subjects_held(&self.stream).await {
-                Ok(held) => held,
-                // The user may not look at the other stream, and need not.
+    async fn mirrored_subjects(&mut self) -> Result<Option<Vec<String>>, BrokerError> {
+        if self.mirrored_subjects.is_none() {
+            self.mirrored_subjects = Some(match self.broker.subjects_held(&self.stream).await {
+                Ok(stream_subjects) => stream_subjects,
+                // The user may lack permission for the other stream, and does not need it.
                 Err(error) if !error.is_retryable() => None,
                 Err(error) => return Err(error),
             });
         }
-        Ok(self.copied.clone().flatten())
+        Ok(self.mirrored_subjects.clone().flatten())
     }
 }
 
 impl Projection {
     pub(super) async fn stream_session(
         &self,
-        version: &Arc<Version>,
-        orders: &mut watch::Receiver<Orders>,
+        version: &Arc<LoadedVersion>,
+        desired: &mut watch::Receiver<DesiredState>,
         stream: &str,
         subjects: &[String],
         shutdown: &CancellationToken,
     ) -> Halt {
         let result = tokio::select! {
             () = shutdown.cancelled() => return Halt::Shutdown,
-            () = changed(orders) => return Halt::Ordered,
+            () = changed(desired) => return Halt::DesiredStateChanged,
             opened = self.open(version, stream, subjects) => opened,
         };
         match result {
-            Ok(opened) => opened.run(self, orders, shutdown).await,
+            Ok(opened) => opened.run(self, desired, shutdown).await,
             Err(halt) => halt,
         }
     }
 
-    /// A version as a pipeline runs it; the database knows it then.
-    pub(super) async fn at_work(&self, version: &Arc<Version>) -> Result<AtWork, Halt> {
+    /// Registers a version in the database, ready for a pipeline.
+    pub(super) async fn adopt_version(&self, version: &Arc<LoadedVersion>) -> Result<AdoptedVersion, Halt> {
         let Some((source, _)) = version.source(self.source_name()) else {
-            return Err(Halt::Ordered);
+            return Err(Halt::DesiredStateChanged);
         };
-        Ok(AtWork {
+        Ok(AdoptedVersion {
             version: Arc::clone(version),
             source,
             adopted: self.adopt(version).await?,
         })
     }
 
-    /// Follows new orders between two batches where the source stays what it was; anything else needs a session of its
-    /// own.
-    async fn follow(&self, pipeline: &mut Pipeline<'_>, orders: &Orders) -> Result<(), Halt> {
-        if orders.hold.is_some() || !pipeline.reads_the_same(&orders.version) {
-            return Err(Halt::Ordered);
+    /// Applies a new desired state between two batches if the source stays the same; any other change needs a new
+    /// session.
+    async fn follow(&self, pipeline: &mut Pipeline<'_>, desired: &DesiredState) -> Result<(), Halt> {
+        if desired.paused.is_some() || !pipeline.reads_same_source(&desired.version) {
+            return Err(Halt::DesiredStateChanged);
         }
-        if pipeline.runs(&orders.version) {
+        if pipeline.runs(&desired.version) {
             return self.recount_dead_letters().await;
         }
-        pipeline.switch(self.at_work(&orders.version).await?);
+        pipeline.switch(self.adopt_version(&desired.version).await?);
         tracing::info!(
             plugin = self.plugin_name(),
             source = self.source_name(),
-            version = %orders.version.plugin().manifest().version,
-            digest = %orders.version.plugin().digest(),
+            version = %desired.version.plugin().manifest().version,
+            digest = %desired.version.plugin().digest(),
             after = pipeline.handed(),
-            "another version goes on"
+            "switched to another version"
         );
         self.recount_dead_letters().await
     }
 
-    /// Asks the database how many dead letters are open: an operator, or another version, may have dealt with some.
+    /// Asks the database for the number of open dead letters, because an operator or another version may have resolved
+    /// some.
     pub(super) async fn recount_dead_letters(&self) -> Result<(), Halt> {
         let (plugin, source) = (self.ledger_name(), self.source_name());
         let open = self.store.count_open_letters(&plugin, source).await?;
@@ -145,14 +149,14 @@ impl Projection {
         Ok(())
     }
 
-    /// From nothing to an open subscription behind the checkpoint.
+    /// Opens a subscription after the checkpoint.
     async fn open(
         &self,
-        version: &Arc<Version>,
+        version: &Arc<LoadedVersion>,
         stream: &str,
         subjects: &[String],
-    ) -> Result<Opened<'_>, Halt> {
-        let at_work = self.at_work(version).await?;
+    ) -> Result<OpenSession<'_>, Halt> {
+        let adopted_version = self.adopt_version(version).await?;
         let (facts, attached) = self.attach(stream, subjects).await?;
         let durable = facts.retention != Retention::Limits;
         self.show_attached(&attached);
@@ -175,14 +179,14 @@ impl Projection {
                     .then_some(attached.checkpoint.published_ns),
             },
         };
-        let subscription = self.broker.open(request).await.map_err(open_halt)?;
+        let subscription = self.broker.open(request).await.map_err(halt_for_open)?;
         let horizon = Horizon {
             covers_stream: covers(subjects, &facts.subjects),
             first_sequence: facts.first_sequence,
         };
         let checkpoint = attached.checkpoint.clone();
         let acks = Some(subscription.handle());
-        let place = Place {
+        let target = CommitTarget {
             origin: attached.origin,
             stamp: match self.purpose {
                 Purpose::Live => attached.origin,
@@ -190,8 +194,8 @@ impl Projection {
             },
             durable,
         };
-        let pipeline = Pipeline::new(self, at_work, place, checkpoint, acks);
-        Ok(Opened {
+        let pipeline = Pipeline::new(self, adopted_version, target, checkpoint, acks);
+        Ok(OpenSession {
             pipeline,
             subscription,
             horizon,
@@ -204,7 +208,7 @@ impl Projection {
         })
     }
 
-    /// The name of the broker's durable consumer that this projection reads through.
+    /// The name of the durable consumer that this projection reads through.
     pub(super) fn consumer_name(&self) -> String {
         let prefix = &self.config.consumer_prefix;
         let [live, rebuild] = consumer_names(prefix, self.plugin_name(), self.source_name());
@@ -214,12 +218,12 @@ impl Projection {
         }
     }
 
-    /// Shows the warnings of a survey, and logs those that are new.
+    /// Shows the warnings of a survey, and logs new ones.
     fn show_warnings(&self, reads: &Reads, survey: &Survey) {
         let Some(consumer) = &survey.consumer else {
             return;
         };
-        let warnings = reads.warnings(consumer, survey.acks, survey.held.as_deref());
+        let warnings = reads.warnings(consumer, survey.acks, survey.stream_subjects.as_deref());
         self.status.send_if_modified(|status| {
             for warning in &warnings {
                 let is_new = !status.warnings.iter().any(|known| known.kind == warning.kind);
@@ -234,27 +238,27 @@ impl Projection {
         });
     }
 
-    fn survey(
+    fn spawn_surveyor(
         &self,
         stream: &str,
         handle: &ConsumerHandle,
     ) -> (mpsc::Receiver<Survey>, AbortOnDropHandle<()>) {
-        // One answer at a time: an old one is of no use.
+        // Capacity for one answer, because an old one is useless.
         let (answers, surveys) = mpsc::channel(1);
         let mut surveyor = Surveyor {
             broker: self.broker.clone(),
             stream: stream.to_owned(),
             handle: handle.clone(),
             watch: AckWatch::default(),
-            copied: None,
+            mirrored_subjects: None,
         };
         let task = tokio::spawn(async move {
             let mut ticks = interval(SURVEY_EVERY);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                // A broker that does not answer is noticed by the subscription; there is nothing to survey then.
-                let Ok(survey) = surveyor.look().await else {
+                // The subscription detects a broker that does not answer; there is nothing to survey then.
+                let Ok(survey) = surveyor.observe().await else {
                     continue;
                 };
                 if answers.send(survey).await.is_err() {
@@ -266,7 +270,7 @@ impl Projection {
     }
 }
 
-struct Opened<'a> {
+struct OpenSession<'a> {
     pipeline: Pipeline<'a>,
     subscription: Subscription,
     horizon: Horizon,
@@ -286,30 +290,31 @@ impl Reads {
         &self,
         consumer: &ConsumerFacts,
         acks: Acks,
-        held: Option<&[String]>,
+        stream_subjects: Option<&[String]>,
     ) -> Vec<ProjectionWarning> {
         let refused = (acks == Acks::Refused).then(|| refused_acks(self.retention, consumer));
         let expires = expiring_consumer(self.retention, &self.consumer, consumer);
-        let deaf = held.and_then(|held| deaf_filters(&self.stream, &self.subjects, held));
-        [refused, expires, deaf].into_iter().flatten().collect()
+        let unmatched = stream_subjects
+            .and_then(|stream_subjects| unmatched_filters(&self.stream, &self.subjects, stream_subjects));
+        [refused, expires, unmatched].into_iter().flatten().collect()
     }
 }
 
-/// The names of the durable consumers that a source may have: that of the tables in use, and that of a rebuild.
+/// The names of the durable consumers that a source may have: for the live tables, and for a rebuild.
 pub fn consumer_names(prefix: &str, plugin: &str, source: &str) -> [String; 2] {
     let live = format!("{prefix}-{plugin}-{source}");
     let rebuild = format!("{live}-rebuild");
     [live, rebuild]
 }
 
-/// Holds a rebuild to its rate: says when the next batch may be taken.
-struct Pace {
+/// Limits the rate of a rebuild.
+struct RateLimit {
     rate: Option<u64>,
     began: Instant,
     taken: u64,
 }
 
-impl Pace {
+impl RateLimit {
     fn new(purpose: Purpose) -> Self {
         let rate = match purpose {
             Purpose::Live => None,
@@ -326,8 +331,8 @@ impl Pace {
         self.taken += messages as u64;
     }
 
-    /// Returns when the rate allows more; at once where there is none.
-    async fn allows(&self) {
+    /// Waits until the rate allows more messages; returns at once without a rate.
+    async fn wait_until_allowed(&self) {
         if let Some(rate) = self.rate {
             let due = Duration::from_secs_f64(self.taken as f64 / rate.max(1) as f64);
             tokio::time::sleep_until(self.began + due).await;
@@ -335,7 +340,7 @@ impl Pace {
     }
 }
 
-/// Pulls beside the pipeline, so that the next batch is there when the last one has been decoded. One batch waits
+/// Pulls in parallel with the pipeline, so that the next batch is ready when the last one is decoded. One batch waits
 /// and one is being pulled; both are bounded in bytes.
 fn pull(
     mut subscription: Subscription,
@@ -355,11 +360,11 @@ fn pull(
     (batches, AbortOnDropHandle::new(task))
 }
 
-impl Opened<'_> {
+impl OpenSession<'_> {
     async fn run(
         self,
         projection: &Projection,
-        orders: &mut watch::Receiver<Orders>,
+        desired: &mut watch::Receiver<DesiredState>,
         shutdown: &CancellationToken,
     ) -> Halt {
         let Self {
@@ -369,16 +374,16 @@ impl Opened<'_> {
             reads,
         } = self;
         let handle = subscription.handle();
-        let (mut surveys, _surveying) = projection.survey(&reads.stream, &handle);
+        let (mut surveys, _surveying) = projection.spawn_surveyor(&reads.stream, &handle);
         let config = &projection.config;
         let (mut batches, pulling) = pull(subscription, config.messages_max, config.bytes_max);
         projection
             .status
             .send_modify(|status| status.enter(ProjectionState::Running));
         let mut quiet_at = None;
-        let mut pace = Pace::new(projection.purpose);
+        let mut rate_limit = RateLimit::new(projection.purpose);
         let mut gate = projection.gate.clone();
-        // What was pulled and may not be taken yet; empty where there is no gate.
+        // Pulled messages that the gate does not admit yet; empty without a gate.
         let mut waiting = Waiting::default();
         let halt = loop {
             let admitted = gate.as_mut().map_or(0, |gate| {
@@ -387,16 +392,16 @@ impl Opened<'_> {
             let step = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break Halt::Shutdown,
-                () = changed(orders) => {
-                    let now = orders.borrow_and_update().clone();
+                () = changed(desired) => {
+                    let now = desired.borrow_and_update().clone();
                     projection.follow(&mut pipeline, &now).await
                 }
                 settled = pipeline.settle() => settled,
                 survey = surveys.recv() => match survey {
                     Some(survey) => {
                         projection.show_warnings(&reads, &survey);
-                        let view = View { survey, nothing_waits: waiting.deliveries.is_empty() };
-                        look(projection, &mut pipeline, &mut horizon, view, &mut quiet_at).await
+                        let view = SurveyView { survey, nothing_waits: waiting.deliveries.is_empty() };
+                        apply_survey(projection, &mut pipeline, &mut horizon, view, &mut quiet_at).await
                     }
                     None => Err(Halt::Retry("the survey of the stream ended".to_owned())),
                 },
@@ -404,13 +409,13 @@ impl Opened<'_> {
                     let (part, ack) = waiting.take(admitted);
                     pipeline.feed(part, ack, &horizon).await
                 }
-                () = opened_further(&mut gate) => Ok(()),
-                batch = async { pace.allows().await; batches.recv().await },
+                () = gate_changed(&mut gate) => Ok(()),
+                batch = async { rate_limit.wait_until_allowed().await; batches.recv().await },
                     if pipeline.has_room() && waiting.deliveries.is_empty() => match batch
                 {
                     Some(Ok(Pulled { deliveries, ack })) => {
                         quiet_at = None;
-                        pace.take(deliveries.len());
+                        rate_limit.take(deliveries.len());
                         match &gate {
                             Some(_) => {
                                 waiting.put(deliveries, ack, pipeline.handed());
@@ -419,7 +424,7 @@ impl Opened<'_> {
                             None => pipeline.feed(deliveries, Some(ack), &horizon).await,
                         }
                     }
-                    Some(Err(error)) => Err(pull_halt(&error)),
+                    Some(Err(error)) => Err(halt_for_pull(&error)),
                     None => Err(Halt::Retry("pulling ended".to_owned())),
                 },
             };
@@ -432,34 +437,34 @@ impl Opened<'_> {
             }
         };
         drop(pulling);
-        // An answer that is not there is found at the checkpoint by the next session.
+        // The next session finds the result of an unsettled batch in the checkpoint.
         if let Err(reason) = pipeline.drain().await {
-            tracing::debug!(?reason, "a batch in hand was not settled");
+            tracing::debug!(?reason, "a batch in flight was not settled");
         }
         handle.flush().await;
         halt
     }
 }
 
-/// A survey, and whether no message waits that was pulled before.
-struct View {
+/// A survey, and whether no pulled message waits.
+struct SurveyView {
     survey: Survey,
     nothing_waits: bool,
 }
 
-/// Takes in what the broker said beside the flow: lag, owner, and sequences that are gone while nothing flows.
-async fn look(
+/// Applies a survey: lag, owner, and sequences that are gone while no message flows.
+async fn apply_survey(
     projection: &Projection,
     pipeline: &mut Pipeline<'_>,
     horizon: &mut Horizon,
-    View {
+    SurveyView {
         survey,
         nothing_waits,
-    }: View,
+    }: SurveyView,
     quiet_at: &mut Option<u64>,
 ) -> Result<(), Halt> {
     let Some(stream) = survey.stream else {
-        // Whether it is gone is for the next session to say, which looks twice where one look is not enough.
+        // The next session decides whether the stream is gone, with a second observation where one is not sufficient.
         return Err(Halt::Reopen("the stream is gone from the broker".to_owned()));
     };
     let Some(consumer) = survey.consumer else {
@@ -471,7 +476,7 @@ async fn look(
         .is_some_and(|owner| *owner != projection.config.owner)
     {
         return Err(Halt::Failed(format!(
-            "the consumer was taken over by another Lantern (database {})",
+            "another Lantern host took over the consumer (database {})",
             consumer.owner.unwrap_or_default()
         )));
     }
@@ -482,15 +487,15 @@ async fn look(
             consumer.differences.join("; ")
         )));
     }
-    // The broker keeps an acknowledgement for each message here, and those that it has not taken are only sent again
-    // for messages that it delivers again.
+    // The broker tracks each acknowledgement here. The host repeats a lost one only when the broker delivers its
+    // message again.
     if survey.acks == Acks::TakenAgain && pipeline.acknowledges_each() {
         return Err(Halt::Reopen(
-            "the broker had not taken some acknowledgements; sending them again".to_owned(),
+            "the broker lost some acknowledgements; sending them again".to_owned(),
         ));
     }
     let paused = consumer.paused_until.filter(|until| *until > Timestamp::now());
-    // What was delivered and is stored does not wait, also when the broker has not taken its acknowledgement.
+    // A delivered and stored message does not wait, even if the broker has not applied its acknowledgement.
     let stored = pipeline.is_idle() && pipeline.handed() >= consumer.delivered;
     let waiting = consumer.pending + if stored { 0 } else { consumer.ack_pending };
     projection.status.send_modify(|status| {
@@ -510,7 +515,7 @@ async fn look(
             status.stalled_since_ms = None;
         }
     });
-    pipeline.rest();
+    pipeline.release_idle_memory();
     let handed = pipeline.handed();
     let mut gone = stream.first_sequence.saturating_sub(1);
     if let Some(gate) = &projection.gate {
@@ -519,7 +524,7 @@ async fn look(
             gate.nothing_left(stream.last_sequence);
         }
     }
-    // Twice in a row without a message between: what was delivered before the trimming has come through.
+    // Two surveys in a row without a message in between: messages delivered before the trimming have arrived.
     if nothing_waits && pipeline.is_idle() && *quiet_at == Some(handed) && gone > handed {
         let reason = "gone from the stream before it was read".to_owned();
         pipeline
@@ -535,7 +540,7 @@ async fn look(
     Ok(())
 }
 
-pub(super) fn broker_halt(error: BrokerError) -> Halt {
+pub(super) fn halt_for_broker(error: BrokerError) -> Halt {
     let words = match error.hint() {
         Some(hint) => format!("{error} ({hint})"),
         None => error.to_string(),
@@ -547,15 +552,15 @@ pub(super) fn broker_halt(error: BrokerError) -> Halt {
     }
 }
 
-fn open_halt(error: OpenError) -> Halt {
+fn halt_for_open(error: OpenError) -> Halt {
     let words = match error.hint() {
         Some(hint) => format!("{error} ({hint})"),
         None => error.to_string(),
     };
     match error {
-        // Another host has it: nothing that passes by itself, and nothing to be silent about.
+        // Another host owns the consumer: that does not resolve without an operator, who has to see it.
         OpenError::Taken { .. } => Halt::Failed(words),
-        // The stream went, or went back, between the comparison and the opening: compare again.
+        // The stream disappeared or went back between the comparison and the opening: compare again.
         OpenError::NoStream { .. } | OpenError::Ahead { .. } => Halt::Reopen(words),
         _ if error.is_retryable() => Halt::Retry(words),
         OpenError::Broker(BrokerError::JetStream { .. }) | OpenError::Changed { .. } => Halt::Refused(words),
@@ -563,7 +568,7 @@ fn open_halt(error: OpenError) -> Halt {
     }
 }
 
-fn pull_halt(error: &PullError) -> Halt {
+fn halt_for_pull(error: &PullError) -> Halt {
     match error.hint() {
         Some(hint) => Halt::Reopen(format!("{error} ({hint})")),
         None => Halt::Reopen(error.to_string()),

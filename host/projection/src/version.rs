@@ -1,5 +1,5 @@
-//! What a projection is told: which version of its plugin to run, and whether to run at all. Given by whoever owns the
-//! plugins, followed between two batches.
+//! The desired state of a projection: which version of its plugin to run, with which settings, and whether it is
+//! paused. The owner of the running plugins assigns it; the projection applies it between two batches.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,8 +11,8 @@ use lantern_model::settings::PluginSettings;
 use lantern_plugin::{Plugin, Projected, Projector};
 use lantern_store::{OriginId, RebuildId};
 
-/// A version of a plugin at work. Shared by the projections of its sources, which count here what became of messages.
-pub struct Version {
+/// A loaded version of a plugin. The projections of its sources share it and count their messages in it.
+pub struct LoadedVersion {
     plugin: Arc<Plugin>,
     projectors: Box<dyn Fn() -> Projector + Send + Sync>,
     tally: Arc<Tally>,
@@ -28,25 +28,25 @@ struct Tally {
     memory_peak_bytes: AtomicU64,
 }
 
-/// What became of the messages that a version was given since it was loaded.
+/// Counters of a version since it was loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
-    /// Messages that have taken effect.
+pub struct VersionCounters {
+    /// Messages that were committed.
     pub messages: u64,
-    /// Those of them that became dead letters.
+    /// Committed messages that became dead letters.
     pub rejected: u64,
-    /// Calls that went wrong: traps, timeouts, answers that could not be read.
+    /// Failed calls: traps, timeouts, unreadable answers.
     pub faults: u64,
-    /// Messages that it was asked about, also those that have no effect yet.
+    /// Messages passed to the plugin, including those that are not committed yet.
     pub projected: u64,
-    /// Time that this took, in microseconds.
+    /// Time of these calls, in microseconds.
     pub busy_us: u64,
-    /// The most linear memory that one of its instances has had, in bytes.
+    /// The largest linear memory of one of its instances, in bytes.
     pub memory_peak_bytes: u64,
 }
 
-impl Version {
-    /// A version that nothing was asked yet.
+impl LoadedVersion {
+    /// A newly loaded version, with all counters at zero.
     pub fn new(plugin: Arc<Plugin>) -> Self {
         let projectors = {
             let plugin = Arc::clone(&plugin);
@@ -59,21 +59,21 @@ impl Version {
         }
     }
 
-    /// The same version, loaded under other settings: what was counted so far is its own.
+    /// The same version, loaded with other settings. It shares the counters.
     #[must_use]
-    pub fn under(&self, plugin: Arc<Plugin>) -> Self {
+    pub fn with_settings(&self, plugin: Arc<Plugin>) -> Self {
         Self {
             tally: Arc::clone(&self.tally),
             ..Self::new(plugin)
         }
     }
 
-    /// Whether both are the same version at work, whatever the settings.
-    pub fn is(&self, other: &Self) -> bool {
+    /// Whether both are the same loaded version, whatever the settings.
+    pub fn is_same_version(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.tally, &other.tally)
     }
 
-    /// Decodes with something else than the plugin's component: for the benchmark that compares the two.
+    /// Replaces the decoder, for the benchmark that compares the component with a native one.
     #[doc(hidden)]
     #[must_use]
     pub fn decoding_with(self, projectors: Box<dyn Fn() -> Projector + Send + Sync>) -> Self {
@@ -85,9 +85,9 @@ impl Version {
         &self.plugin
     }
 
-    /// What was counted so far.
-    pub fn counted(&self) -> Counted {
-        Counted {
+    /// The counters so far.
+    pub fn counters(&self) -> VersionCounters {
+        VersionCounters {
             messages: self.tally.messages.load(Ordering::Relaxed),
             rejected: self.tally.rejected.load(Ordering::Relaxed),
             faults: self.tally.faults.load(Ordering::Relaxed),
@@ -97,7 +97,7 @@ impl Version {
         }
     }
 
-    /// A new projector, with instances of its own.
+    /// A new projector, with its own instances.
     pub fn projector(&self) -> Projector {
         (self.projectors)()
     }
@@ -111,8 +111,8 @@ impl Version {
         self.tally.rejected.fetch_add(rejected, Ordering::Relaxed);
     }
 
-    /// Counts what one call, or several, came to and have cost.
-    pub(super) fn count_projected(&self, projected: &Projected, memory_peak_bytes: usize) {
+    /// Counts the calls of one projection and their cost.
+    pub(super) fn count_calls(&self, projected: &Projected, memory_peak_bytes: usize) {
         let tally = &self.tally;
         let number = |count: usize| count as u64;
         tally
@@ -129,20 +129,20 @@ impl Version {
     }
 }
 
-/// What a projection is to do.
+/// What a projection should do.
 #[derive(Clone)]
-pub struct Orders {
-    /// With which version.
-    pub version: Arc<Version>,
-    /// What the operator has set for the plugin.
+pub struct DesiredState {
+    /// The version to run.
+    pub version: Arc<LoadedVersion>,
+    /// The operator's settings of the plugin.
     pub settings: Arc<PluginSettings>,
-    /// Why it is not to run at all for now; none lets it run.
-    pub hold: Option<String>,
+    /// Why the plugin is paused; `None` lets it run.
+    pub paused: Option<String>,
 }
 
-/// Waits until there are new orders. When nobody can give any more, the present ones hold for ever.
-pub(super) async fn changed(orders: &mut watch::Receiver<Orders>) {
-    if orders.changed().await.is_err() {
+/// Waits until the desired state changes; forever if its sender is gone.
+pub(super) async fn changed(desired: &mut watch::Receiver<DesiredState>) {
+    if desired.changed().await.is_err() {
         std::future::pending().await
     }
 }
@@ -150,21 +150,21 @@ pub(super) async fn changed(orders: &mut watch::Receiver<Orders>) {
 /// What a projection works for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// The tables in use.
+    /// The live tables.
     Live,
-    /// The tables of a rebuild, beside those in use.
+    /// The tables of a rebuild.
     Rebuild(Rebuild),
 }
 
 /// A rebuild of one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rebuild {
-    /// Which rebuild.
+    /// The identifier of the rebuild.
     pub id: RebuildId,
-    /// The history in use, which the rows are stamped with.
+    /// The live history, whose origin the rows carry.
     pub stamp: OriginId,
-    /// The last sequence that is not read again.
+    /// The last sequence before the replay range.
     pub after: u64,
-    /// Messages a second at the most; none for as many as there can be.
+    /// Maximum rate in messages per second; `None` for no limit.
     pub rate: Option<u64>,
 }

@@ -1226,67 +1226,67 @@ export interface components {
                 [key: string]: number;
             };
         };
-        /** @description What a canary has seen. */
+        /** @description The result of a canary. */
         CanaryReport: {
             /** @description The plugin. */
             plugin: string;
             old: components["schemas"]["CanarySide"] | null;
             /** @description What the candidate did. */
             new: components["schemas"]["CanarySide"];
-            /** @description Table by table. */
+            /** @description The comparison of each table. */
             tables: components["schemas"]["TableComparison"][];
-            /** @description What was read. */
+            /** @description What the canary read. */
             sources: components["schemas"]["CanarySource"][];
-            /** @description In what the descriptions of the two differ. */
+            /** @description The differences between the two descriptions. */
             differences: components["schemas"]["Difference"][];
-            /** @description What it costs to activate the candidate. */
+            /** @description What activation of the candidate costs. */
             effect: components["schemas"]["Effect"];
-            /** @description Whether it can only be activated by a rebuild. */
+            /** @description Whether activation requires a rebuild. */
             needs_rebuild: boolean;
             /**
              * Format: int64
-             * @description How long it took, in milliseconds.
+             * @description Duration in milliseconds.
              */
             took_ms: number;
-            /** @description Why not all that was asked for was read and compared; empty when it was. */
+            /** @description Why the canary did not read and compare the whole input; empty when it did. */
             partial: string[];
         };
         /** @description What one version did with the messages. */
         CanarySide: {
-            /** @description The version that it says it is. */
+            /** @description The version number. */
             version: string;
             /** @description `sha256:` and 64 hex digits. */
             digest: string;
             /**
              * Format: int64
-             * @description Messages that it was given.
+             * @description Messages passed to the version.
              */
             messages: number;
             /**
              * Format: int64
-             * @description Those that gave rows.
+             * @description Messages that produced rows.
              */
             projected: number;
             /**
              * Format: int64
-             * @description Those that gave nothing on purpose.
+             * @description Messages that the plugin skipped.
              */
             skipped: number;
             /**
              * Format: int64
-             * @description Those that were rejected: by the plugin, the host or the database.
+             * @description Messages rejected by the plugin, the host or the database.
              */
             rejected: number;
             /**
              * Format: int64
-             * @description Rows that it answered with.
+             * @description Rows that the version returned.
              */
             rows: number;
-            /** @description The rejected ones by class, the most frequent first, with examples. */
+            /** @description The rejected messages by class, the most frequent first, with examples. */
             rejects: components["schemas"]["Rejects"][];
             /**
              * Format: int64
-             * @description Calls into the plugin that went wrong: traps, timeouts, answers that could not be read.
+             * @description Failed calls into the plugin: traps, timeouts, unreadable answers.
              */
             faults: number;
             /**
@@ -1296,38 +1296,38 @@ export interface components {
             decode_ms: number;
             /**
              * Format: double
-             * @description The same for one message, in microseconds.
+             * @description Time in the plugin for one message, in microseconds.
              */
             decode_us_per_message: number;
-            /** @description The most linear memory that it had, in bytes. */
+            /** @description Peak of the linear memory, in bytes. */
             memory_peak_bytes: number;
         };
-        /** @description What was read of one source. */
+        /** @description What a canary read from one source. */
         CanarySource: {
             /** @description Its name. */
             source: string;
             /** @description The stream; none for core NATS. */
             stream: string | null;
-            /** @description Whether the active version reads it in this way. */
+            /** @description Whether the active version reads this origin. */
             old: boolean;
             /** @description Whether the candidate does. */
             new: boolean;
             /**
              * Format: int64
-             * @description Messages that were taken through both.
+             * @description Messages that the versions projected.
              */
             messages: number;
             /**
              * Format: int64
-             * @description The first sequence; for core NATS messages are counted from 1.
+             * @description The first sequence; for core NATS the host counts messages from 1.
              */
             first_sequence: number | null;
             /**
              * Format: int64
-             * @description The last one.
+             * @description The last sequence.
              */
             last_sequence: number | null;
-            /** @description What is worth knowing of it. */
+            /** @description A remark about the source. */
             note: string | null;
         };
         /** @description One thing that has to be well for the host to be ready. */
@@ -1397,15 +1397,15 @@ export interface components {
             /** @description Why it could not be deleted. */
             reason: string;
         };
-        /** @description A consumer for which a take-over was asked. */
+        /** @description The result of a take-over of one consumer. */
         ConsumerTakenOver: {
             /** @description The stream. */
             stream: string;
             /** @description The consumer. */
             consumer: string;
-            /** @description What became of it. */
+            /** @description The outcome. */
             outcome: components["schemas"]["TakeOverOutcome"];
-            /** @description The host to which it belonged before, by its identity; `null` where it belonged to none. */
+            /** @description The identity of the previous owner; `null` if there was none. */
             before: string | null;
         };
         /** @description How many rows a selection has. */
@@ -1546,14 +1546,14 @@ export interface components {
             /** @description What happens to the next one. */
             policy?: components["schemas"]["DeadLetterPolicy"];
         };
-        /** @description What one version of a plugin says of itself, and what it would run under. */
+        /** @description What a version declares, and its limits. */
         Description: components["schemas"]["PluginVersion"] & {
             description: components["schemas"]["ManifestDescription"] | null;
-            /** @description The interfaces that it asks the host for; none when its component is not kept any more. */
+            /** @description The interfaces that it imports; none when its component is no longer stored. */
             imports: string[] | null;
-            /** @description What its file says of where it is from; for people, and believed by nobody. */
+            /** @description Unverified claims of the file about its origin, for people only. */
             about: components["schemas"]["Metadata"];
-            /** @description What its instances may use, with what is set for this plugin. */
+            /** @description The limits of its instances, with the settings of this plugin. */
             limits: components["schemas"]["LimitSettings"];
         };
         /** @description One thing that is not as it was. */
@@ -2113,20 +2113,20 @@ export interface components {
         Plugin: {
             /** @description Its name. */
             name: string;
-            /** @description The state of the version that counts. */
+            /** @description The state of the active version. */
             state: components["schemas"]["VersionState"];
-            /** @description The digest of the version that runs, or would if it were not paused. */
+            /** @description The digest of the active version. */
             active: string | null;
-            /** @description The digest of the one before it. */
+            /** @description The digest of the previous version. */
             previous: string | null;
             /** @description Why it is paused. */
             paused: string | null;
-            /** @description What the version that runs reads. */
+            /** @description The sources of the active version. */
             sources: string[];
-            /** @description The tables of the version that runs. */
+            /** @description The tables of the active version. */
             tables: string[];
             used: components["schemas"]["PluginUse"] | null;
-            /** @description All versions, in the order of arrival. */
+            /** @description All versions, in the order of installation. */
             versions: components["schemas"]["PluginVersion"][];
         };
         /** @description A plugin with all that is known of it. */
@@ -2151,53 +2151,53 @@ export interface components {
             /** @description All versions, in the order of arrival. */
             versions: components["schemas"]["PluginVersionDetail"][];
         };
-        /** @description What a version has used since it was loaded, for all of its sources. */
+        /** @description The resources that a version used since it was loaded, for all of its sources. */
         PluginUse: {
             /**
              * Format: int64
-             * @description Messages that it was asked about.
+             * @description Messages passed to the plugin.
              */
             messages: number;
             /**
              * Format: int64
-             * @description Time that this took, in microseconds.
+             * @description Time in the plugin, in microseconds.
              */
             busy_us: number;
             /**
              * Format: int64
-             * @description The most memory that one of its instances has had, in bytes.
+             * @description Peak of the memory of one instance, in bytes.
              */
             memory_peak_bytes: number;
             /**
              * Format: int64
-             * @description Calls that went wrong: traps, timeouts, answers that could not be read.
+             * @description Failed calls: traps, timeouts, unreadable answers.
              */
             faults: number;
         };
         /** @description One version of a plugin. */
         PluginVersion: {
-            /** @description The version that it says it is. */
+            /** @description The version number. */
             version: string;
             /** @description `sha256:` and 64 hex digits. */
             digest: string;
             /** @description The contract's version. */
             contract: string;
-            /** @description Where it is in its life. */
+            /** @description Its state. */
             state: components["schemas"]["VersionState"];
-            /** @description When it was first seen (RFC 3339). */
+            /** @description When it was installed (RFC 3339). */
             installed_at: string;
-            /** @description When it last began to run. */
+            /** @description When it was last activated. */
             activated_at: string | null;
             /**
              * Format: int64
              * @description Size of its component.
              */
             component_bytes: number | null;
-            /** @description Where it came from, in words. */
+            /** @description Where it came from. */
             came_from: string | null;
             /** @description Why it cannot run. */
             failed: string | null;
-            /** @description What is known of the signature that is kept with its component. */
+            /** @description The verdict on its signature. */
             signature: components["schemas"]["Signature"];
         };
         /** @description A version with what it handled. */
@@ -2358,7 +2358,7 @@ export interface components {
             /** @description What was looked at. */
             checks: components["schemas"]["Check"][];
         };
-        /** @description A rebuild as faces show it. */
+        /** @description A rebuild, as the API shows it. */
         Rebuild: {
             /**
              * Format: int64
@@ -2371,15 +2371,15 @@ export interface components {
             digest: string;
             /** @description `running`, `failed`, `cancelled` or `done`. */
             state: string;
-            /** @description When it began (RFC 3339). */
+            /** @description When it started (RFC 3339). */
             started_at: string;
             /** @description When it ended. */
             ended_at: string | null;
-            /** @description Why it failed, or what holds it up. */
+            /** @description Why it failed, or what blocks it. */
             reason: string | null;
             progress: components["schemas"]["RebuildProgress"] | null;
             outcome: components["schemas"]["RebuildOutcome"] | null;
-            /** @description Until when the tables that it has replaced are kept (RFC 3339); a rollback goes back to them. */
+            /** @description Until when the tables that it replaced are kept (RFC 3339); a rollback restores them. */
             previous_until: string | null;
         };
         /** @description What a rebuild has come to. */
@@ -2409,7 +2409,7 @@ export interface components {
             /** @description Differences that the operator has accepted. */
             accepted?: string[];
         };
-        /** @description How far a rebuild is. */
+        /** @description The progress of a rebuild. */
         RebuildProgress: {
             /**
              * Format: int64
@@ -2418,29 +2418,29 @@ export interface components {
             messages: number;
             /**
              * Format: int64
-             * @description Messages that are left, as the broker said last.
+             * @description Remaining messages, as last reported by the broker.
              */
             left: number;
             /**
              * Format: double
-             * @description Messages a second since it began or was taken up again.
+             * @description Messages per second since the rebuild started or resumed.
              */
             rate: number;
             /**
              * Format: double
-             * @description Seconds that are left at this rate; none while it is not known.
+             * @description Remaining seconds at this rate; none while unknown.
              */
             eta_seconds: number | null;
         };
         /** @description A file, or an active version, that does not run. */
         Refusal: {
-            /** @description The file of the plugin directory, or the plugin's name and digest. */
+            /** @description The file of the plugin directory, or the plugin. */
             what: string;
-            /** @description Why. */
+            /** @description The reason. */
             reason: string;
-            /** @description Whether messages wait because of it: a plugin that should run does not. */
+            /** @description Whether messages wait because of it: an installed plugin does not run. */
             holds_up: boolean;
-            /** @description Whether it is for want of a good signature. */
+            /** @description Whether its signature was rejected. */
             unsigned: boolean;
         };
         /** @description One rejected message. */
@@ -2489,7 +2489,7 @@ export interface components {
             /** @description Digest, beginning of one, or version number. */
             version: string;
         };
-        /** @description What projecting again has come to. */
+        /** @description The result of a reprojection. */
         Reprojected: components["schemas"]["Rewritten"] & {
             /** @description The plugin. */
             plugin: string;
@@ -2497,23 +2497,23 @@ export interface components {
             from: string;
             /** @description Its digest. */
             from_digest: string;
-            /** @description The version that has done it again. */
+            /** @description The version that replaced it. */
             to: string;
             /** @description Its digest. */
             to_digest: string;
             /**
              * Format: int64
-             * @description Of the messages, those that were dead letters which the bad version had resolved.
+             * @description Of the messages, former dead letters that the replaced version had resolved.
              */
             letters: number;
             /**
              * Format: int64
-             * @description Messages that are gone from their stream: they keep their rows, which stay the bad version's.
+             * @description Messages that left their stream. Their rows stay as the replaced version wrote them.
              */
             gone: number;
-            /** @description Why some are gone, in words. */
+            /** @description Why messages are gone. */
             notes: string[];
-            /** @description Why it ended before its end. What is left still names the bad version: it can be begun again. */
+            /** @description Why it ended early. The remaining ranges still name the replaced version, so it can be repeated. */
             partial: string | null;
         };
         /** @description What projecting again has done. */
@@ -2906,7 +2906,7 @@ export interface components {
             rows_after: number;
         };
         /**
-         * @description What became of a consumer for which a take-over was asked.
+         * @description The outcome of a take-over.
          * @enum {string}
          */
         TakeOverOutcome: "taken-over" | "own" | "absent";
@@ -2958,29 +2958,29 @@ export interface components {
             /** @description When a request last had it, to the minute. */
             last_used_at: string | null;
         };
-        /** @description A row with where it comes from. */
+        /** @description A row and its provenance. */
         Trace: {
             /** @description The table. */
             table: string;
-            /** @description The row's columns; times in RFC 3339, bytes in base64, long values cut. */
+            /** @description The row's columns; times in RFC 3339, bytes in base64, long values truncated. */
             row: Record<string, never>;
             /**
              * Format: int64
-             * @description `_origin`: which history of which source.
+             * @description `_origin`: the number of the source's history.
              */
             origin: number;
             /**
              * Format: int64
-             * @description `_row`: its number among the rows of its message.
+             * @description `_row`: the index of the row in its message.
              */
             row_number: number;
             /** @description The plugin. */
             plugin: string;
-            /** @description The version that made it; none where the ledger does not know. */
+            /** @description The version that wrote it; none where the ledger does not know. */
             version: string | null;
             /** @description That version's digest. */
             digest: string | null;
-            /** @description Whether its message was a dead letter before that version could project it. */
+            /** @description Whether its message was a dead letter that a retry resolved. */
             healed: boolean;
             /** @description The source. */
             source: string;
@@ -2988,42 +2988,42 @@ export interface components {
             stream: string | null;
             /**
              * Format: int64
-             * @description Which history of the source.
+             * @description The epoch of the source.
              */
             epoch: number;
             /**
              * Format: int64
-             * @description The sequence of the message in it.
+             * @description The sequence of the message.
              */
             sequence: number;
-            /** @description What has to be known in order to understand this. */
+            /** @description A limitation of this answer. */
             note: string | null;
             message: components["schemas"]["TracedMessage"] | null;
-            /** @description Why it is not. */
+            /** @description Why the message is unavailable. */
             gone: string | null;
         };
         /** @description The message behind a row. */
         TracedMessage: {
-            /** @description Where it was found: `stream`, or `dead-letter`. */
+            /** @description Where it was found: `stream` or `dead-letter`. */
             found_in: string;
-            /** @description The subject that it was published to. */
+            /** @description The subject of the message. */
             subject: string;
-            /** @description When (RFC 3339). */
+            /** @description Publication time (RFC 3339). */
             published: string;
             /** @description Its headers. */
             headers: [
                 string,
                 string
             ][];
-            /** @description Its size. */
+            /** @description Size of the payload in bytes. */
             payload_bytes: number;
-            /** @description Its payload, where that is text. */
+            /** @description The payload, if it is UTF-8 text. */
             payload_text: string | null;
-            /** @description Its payload. */
+            /** @description The payload in base64. */
             payload_base64: string;
         };
         /**
-         * @description Where a version is in its life.
+         * @description The state of a version.
          * @enum {string}
          */
         VersionState: "installed" | "active" | "paused" | "failed" | "replaced";
@@ -3074,23 +3074,23 @@ export interface components {
             /** @description The same for programs. */
             rule: components["schemas"]["ConflictRule"];
         };
-        /** @description What a version has made. */
+        /** @description The work of a version. */
         Written: {
             /** @description The plugin. */
             plugin: string;
-            /** @description The version that it says it is. */
+            /** @description The version number. */
             version: string;
             /** @description `sha256:` and 64 hex digits. */
             digest: string;
-            /** @description The ranges of messages that it has handled, in order. */
+            /** @description The ranges of messages that it handled, in order. */
             ranges: components["schemas"]["WrittenRange"][];
             /**
              * Format: int64
-             * @description Dead letters, of any range, that it could project.
+             * @description Dead letters, of any range, that it resolved.
              */
             healed: number;
         };
-        /** @description Messages that one version has handled. */
+        /** @description A range of messages that one version handled. */
         WrittenRange: {
             /** @description The source. */
             source: string;
@@ -3098,7 +3098,7 @@ export interface components {
             stream: string | null;
             /**
              * Format: int64
-             * @description Which history of the source.
+             * @description The epoch of the source.
              */
             epoch: number;
             /**
@@ -3108,7 +3108,7 @@ export interface components {
             first_sequence: number;
             /**
              * Format: int64
-             * @description The last one.
+             * @description The last sequence.
              */
             last_sequence: number;
             /**
@@ -3118,36 +3118,36 @@ export interface components {
             messages: number;
             /**
              * Format: int64
-             * @description Those that gave rows.
+             * @description Messages that produced rows.
              */
             projected: number;
             /**
              * Format: int64
-             * @description Those that gave nothing on purpose.
+             * @description Messages that the plugin skipped.
              */
             skipped: number;
             /**
              * Format: int64
-             * @description Those that are dead letters.
+             * @description Messages that became dead letters.
              */
             dead: number;
             /**
              * Format: int64
-             * @description Sequences that were gone before they were read.
+             * @description Sequences that were gone from the stream before the host read them.
              */
             missing: number;
             /**
              * Format: int64
-             * @description Rows that are there now.
+             * @description Rows that are present now.
              */
             rows: number;
             /** @description The same by table. */
             tables: {
                 [key: string]: number;
             };
-            /** @description When the first batch was stored (RFC 3339). */
+            /** @description When the first batch was committed (RFC 3339). */
             first_at: string;
-            /** @description When the last one was. */
+            /** @description When the last batch was committed. */
             last_at: string;
         };
     };

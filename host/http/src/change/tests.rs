@@ -253,11 +253,11 @@ async fn idle_lifecycle(dir: &std::path::Path, store: Arc<Store>) -> Lifecycle {
     let registry = Registry::default();
     let metrics = Metrics::new(registry.clone(), store.path());
     let parts = Parts {
-        config: lantern_lifecycle::Config {
+        config: lantern_lifecycle::LifecycleConfig {
             components_dir: dir.join("components"),
             plugin_dir,
             signatures: Policy::default(),
-            projections: lantern_projection::Config {
+            projections: lantern_projection::ProjectionConfig {
                 messages_max: 1_000,
                 bytes_max: 1 << 20,
                 create_streams: false,

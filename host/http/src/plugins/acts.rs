@@ -18,7 +18,7 @@ use crate::gate::Operator;
 use crate::parameters::Parameters;
 use crate::problem::Problem;
 use lantern_lifecycle::{
-    Actor, ConsumerLeft, ConsumerTakenOver, Installed, LifecycleError, Parcel, PluginView, Removal,
+    Actor, Component, ConsumerLeft, ConsumerTakenOver, Installed, LifecycleError, PluginView, Removal,
     TakeOverOutcome, VersionState,
 };
 use lantern_model::batch::clean_text;
@@ -75,16 +75,20 @@ pub async fn install(
         return Err(Problem::bad_request("the body is the component, and it is empty"));
     }
     let by = Actor(operator.name);
-    let parcel = Parcel {
+    let component = Component {
         signature: signature(&headers)?,
-        component: component.into(),
+        bytes: component.into(),
     };
-    let installed = state.lifecycle.install(parcel, &by).await.inspect_err(|error| {
-        // Nothing else is known of what was refused.
-        if let Some(digest) = error.unsigned() {
-            note.digest(digest);
-        }
-    })?;
+    let installed = state
+        .lifecycle
+        .install(component, &by)
+        .await
+        .inspect_err(|error| {
+            // Nothing else is known of what was refused.
+            if let Some(digest) = error.unsigned() {
+                note.digest(digest);
+            }
+        })?;
     let Installed { plugin, digest, .. } = &installed;
     note.plugin(plugin);
     note.digest(digest);
@@ -95,7 +99,7 @@ pub async fn install(
         let done = state.lifecycle.activate(&plugin, Some(digest), &by).await;
         let installed =
             done.map_err(|error| Problem::from(error).after("it is installed, and cannot be made to run"))?;
-        let healed = installed.healed;
+        let healed = installed.retried;
         note.detail(format!(
             "version {}, activated{}",
             installed.version,
@@ -138,7 +142,7 @@ pub async fn activate(
     OptionalInput(asked): OptionalInput<Activate>,
 ) -> Result<Json<Taken>, Problem> {
     let digest = match &asked.digest {
-        Some(text) => Some(state.lifecycle.meant(plugin.as_str(), text).await?),
+        Some(text) => Some(state.lifecycle.resolve_version(plugin.as_str(), text).await?),
         None => None,
     };
     if let Some(digest) = digest {
@@ -284,7 +288,7 @@ async fn now_runs(
     done: Installed,
     before: Option<String>,
 ) -> Result<Json<Taken>, Problem> {
-    let healed = done.healed;
+    let healed = done.retried;
     note.digest(done.digest);
     note.detail(format!("version {}{}", done.version, in_words(healed)));
     Ok(Json(taken(state, done, before, Some(healed)).await?))

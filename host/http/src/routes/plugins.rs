@@ -12,7 +12,7 @@ use crate::plugins::{
 use crate::rebuilds::{self, Asked};
 use crate::trials::{self, Bad, OnTrial};
 use lantern_lifecycle::{
-    CanaryReport, DescriptionView, PluginView, RebuildView, Refusal, Reprojected, Trace, Written,
+    CanaryReport, DescriptionView, LoadFailure, PluginView, RebuildView, Reprojected, Trace, VersionWork,
 };
 use lantern_model::settings::PluginSettings;
 
@@ -94,7 +94,7 @@ fn reads(routes: Routes) -> Routes {
                 "listRefusals",
                 "What of the plugin directory, or of what should run, is refused",
             )
-            .answers_list::<Refusal>("Each with its reason."),
+            .answers_list::<LoadFailure>("Each with its reason."),
         )
 }
 
@@ -260,7 +260,7 @@ fn trials(routes: Routes) -> Routes {
             trials::written,
             doc("writtenBy", "What a version has made")
                 .query(version("version"))
-                .answers::<Written>("The ranges of messages that it handled, and its rows."),
+                .answers::<VersionWork>("The ranges of messages that it handled, and its rows."),
         )
         .change(
             Change::post("/api/v1/plugins/{plugin}/canary", "plugin.canary").within(trials::TRIAL_TIME),

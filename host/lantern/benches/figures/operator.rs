@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use lantern_broker::{Broker, Link};
-use lantern_lifecycle::{Actor, Config, Lifecycle, Parts, RebuildRequest};
+use lantern_lifecycle::{Actor, Lifecycle, LifecycleConfig, Parts, RebuildRequest};
 use lantern_model::status::Registry;
 use lantern_plugin::{Compiler, Digest, Loader};
 use lantern_projection as projection;
@@ -67,11 +67,11 @@ impl Scene {
         std::fs::create_dir(&plugin_dir)?;
         let stop = CancellationToken::new();
         let parts = Parts {
-            config: Config {
+            config: LifecycleConfig {
                 components_dir: dir.path().join("components"),
                 plugin_dir,
                 signatures: lantern_trust::signature::Policy::default(),
-                projections: projection::Config {
+                projections: projection::ProjectionConfig {
                     messages_max: 16_384,
                     bytes_max: 8 << 20,
                     create_streams: false,

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use lantern_broker::{Broker, Link};
 use lantern_model::status::Registry;
 use lantern_plugin::{Compiler, Limits, Loader, Plugin, Projector};
-use lantern_projection::{Config, Orders, Projection, Purpose, Version};
+use lantern_projection::{DesiredState, LoadedVersion, Projection, ProjectionConfig, Purpose};
 use lantern_store::Store;
 use lantern_telemetry::Metrics;
 use tokio::sync::watch;
@@ -47,7 +47,7 @@ pub fn run(server: &NatsServer, count: usize, side: Side) -> anyhow::Result<f64>
         let broker = Broker::connect(lantern_broker::BrokerConfig::remote(server.url())).await?;
         broker.link().wait_for(Link::is_connected).await?;
         let metrics = Metrics::new(Registry::default(), store.path());
-        let config = Config {
+        let config = ProjectionConfig {
             messages_max: 16_384,
             bytes_max: 8 << 20,
             create_streams: false,
@@ -56,7 +56,7 @@ pub fn run(server: &NatsServer, count: usize, side: Side) -> anyhow::Result<f64>
             dead_letters_max: 1,
             owner: dir.path().display().to_string(),
         };
-        let mut version = Version::new(Arc::clone(&plugin));
+        let mut version = LoadedVersion::new(Arc::clone(&plugin));
         if side == Side::Native {
             let manifest = Arc::clone(plugin.manifest());
             version = version.decoding_with(Box::new(move || {
@@ -64,15 +64,15 @@ pub fn run(server: &NatsServer, count: usize, side: Side) -> anyhow::Result<f64>
             }));
         }
         let version = Arc::new(version);
-        let orders = watch::Sender::new(Orders {
+        let desired = watch::Sender::new(DesiredState {
             version,
             settings: Arc::default(),
-            hold: None,
+            paused: None,
         });
         let (projection, mut status) = Projection::new(
             broker.clone(),
             Arc::clone(&store),
-            orders.subscribe(),
+            desired.subscribe(),
             "obs",
             Purpose::Live,
             config,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lantern_broker::{Broker, Link};
 use lantern_http::{Check, Health};
-use lantern_lifecycle::{Lifecycle, Progress, Refusal};
+use lantern_lifecycle::{Lifecycle, LoadFailure, RebuildProgress};
 use lantern_store::Store;
 use lantern_telemetry::Metrics;
 
@@ -20,22 +20,22 @@ pub(super) fn checks(broker: &Broker, store: &Store, lifecycle: Lifecycle, metri
         let broker = broker_check(&link.borrow());
         metrics.broker_connected(broker.ok);
         let mut checks = vec![broker, database_check(&database.borrow()), log_check(&log)];
-        checks.extend(refusal_checks(&lifecycle.refusals()));
-        checks.extend(lifecycle.rebuilding().into_iter().map(rebuild_check));
+        checks.extend(refusal_checks(&lifecycle.load_failures()));
+        checks.extend(lifecycle.active_rebuilds().into_iter().map(rebuild_check));
         checks
     })
 }
 
 /// A file that is refused holds nothing up, so it does not make the host unready; it is said all the same. A plugin that
 /// should run and does not leaves messages waiting.
-fn refusal_checks(refusals: &[Refusal]) -> Vec<Check> {
-    let (urgent, others): (Vec<&Refusal>, Vec<&Refusal>) =
-        refusals.iter().partition(|refusal| refusal.holds_up);
+fn refusal_checks(refusals: &[LoadFailure]) -> Vec<Check> {
+    let (urgent, others): (Vec<&LoadFailure>, Vec<&LoadFailure>) =
+        refusals.iter().partition(|refusal| refusal.blocks_messages);
     let shown = urgent.iter().chain(others.iter().take(REFUSALS_SHOWN));
     let mut checks: Vec<Check> = shown
         .map(|refusal| Check {
             name: refusal.what.replace(' ', ":"),
-            ok: !refusal.holds_up,
+            ok: !refusal.blocks_messages,
             detail: format!("refused: {}", refusal.reason),
         })
         .collect();
@@ -75,7 +75,7 @@ fn broker_check(link: &Link) -> Check {
 }
 
 /// A rebuild holds nothing up: the tables in use are served meanwhile.
-fn rebuild_check((plugin, progress, held_up): (String, Progress, Option<String>)) -> Check {
+fn rebuild_check((plugin, progress, held_up): (String, RebuildProgress, Option<String>)) -> Check {
     let mut detail = format!(
         "{} messages read again, {} left",
         progress.messages, progress.left

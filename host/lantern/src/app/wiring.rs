@@ -65,12 +65,12 @@ pub(super) fn plugins(config: &Config) -> anyhow::Result<lantern_plugin::EngineC
     })
 }
 
-pub(super) fn lifecycle(config: &Config, owner: String) -> lifecycle::Config {
-    lifecycle::Config {
+pub(super) fn lifecycle(config: &Config, owner: String) -> lifecycle::LifecycleConfig {
+    lifecycle::LifecycleConfig {
         components_dir: config.data_dir.join("components"),
         plugin_dir: config.plugin_dir.clone(),
         signatures: config.signatures.clone(),
-        projections: projection::Config {
+        projections: projection::ProjectionConfig {
             messages_max: config.batch.messages_max as usize,
             bytes_max: usize::try_from(config.batch.bytes_max).unwrap_or(usize::MAX),
             create_streams: config.streams_create,

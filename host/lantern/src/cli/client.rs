@@ -20,7 +20,7 @@ use ureq::http::{Method, Request};
 
 use super::Failure;
 use lantern_http::SIGNATURE_HEADER;
-use lantern_lifecycle::Parcel;
+use lantern_lifecycle::Component;
 use lantern_trust::identity::Identity;
 
 use locate::Target;
@@ -190,14 +190,17 @@ impl Client {
     ///
     /// # Errors
     /// As for [`Client::get_json`].
-    pub fn get_component(&self, path: &str) -> Result<Parcel, Failure> {
+    pub fn get_component(&self, path: &str) -> Result<Component, Failure> {
         let answer = self.send(&self.agent, Method::GET, path, Sent::body(None))?;
         let signature = answer.signature.clone();
         let (status, component) = answer.whole(self)?;
         if status >= 400 {
             return Err(problem(status, &component));
         }
-        Ok(Parcel { component, signature })
+        Ok(Component {
+            bytes: component,
+            signature,
+        })
     }
 
     /// Sends a value to be acted upon. An answer without a body is read as `null`, so `T` may be `()`.
@@ -238,10 +241,14 @@ impl Client {
     ///
     /// # Errors
     /// As for [`Client::get_json`].
-    pub fn post_component<T: DeserializeOwned>(&self, path: &str, parcel: Parcel) -> Result<T, Failure> {
+    pub fn post_component<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        component: Component,
+    ) -> Result<T, Failure> {
         let sent = Sent {
-            body: Some(("application/wasm", parcel.component)),
-            signature: parcel.signature,
+            body: Some(("application/wasm", component.bytes)),
+            signature: component.signature,
         };
         self.call_with(&self.agent, Method::POST, path, sent)
     }

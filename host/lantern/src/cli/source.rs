@@ -97,7 +97,7 @@ fn the_undecided(projections: Vec<Projection>, plugin: &str) -> Result<String, F
         0 => Err(Failure::new(anyhow::anyhow!(
             "no source of plugin {plugin} waits for a decision"
         ))
-        .hint("`lantern status` shows what each source does")),
+        .hint("`lantern status` shows the state of each source")),
         _ => Err(Failure::new(anyhow::anyhow!(
             "several sources of plugin {plugin} wait for a decision: {}",
             undecided.join(", ")

@@ -184,14 +184,14 @@ mod tests {
         let answer = format!(
             r#"{{"table":"t","row":{row},"origin":1,"row_number":0,"plugin":"p","version":"1.0.0","digest":"sha256:aa",
                  "healed":false,"source":"s","stream":"S","epoch":1,"sequence":9,"note":null,"message":null,
-                 "gone":"it is not in stream S any more"}}"#
+                 "gone":"it is no longer in stream S"}}"#
         );
         let traced: Traced = serde_json::from_str(&answer).unwrap();
         assert_eq!(
             render(&traced),
             format!(
                 "row      {row}\nfrom     stream S, sequence 9, epoch 1, row 0\nby       p 1.0.0 sha256:aa\n\
-                 message  it is not in stream S any more\n"
+                 message  it is no longer in stream S\n"
             )
         );
         assert!(serde_json::to_string_pretty(&traced).unwrap().contains(row));

@@ -135,11 +135,11 @@ impl Database {
             ..lantern_plugin::EngineConfig::new(Compiler::InProcess)
         };
         let parts = Parts {
-            config: lantern_lifecycle::Config {
+            config: lantern_lifecycle::LifecycleConfig {
                 components_dir: self.dir.path().join("components"),
                 plugin_dir,
                 signatures: self.signatures.clone(),
-                projections: projection::Config {
+                projections: projection::ProjectionConfig {
                     messages_max: 1_000,
                     bytes_max: 1 << 20,
                     create_streams: false,

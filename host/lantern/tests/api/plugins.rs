@@ -306,7 +306,7 @@ async fn what_cannot_be_done_is_refused_in_words_and_changes_nothing() {
             "/api/v1/plugins/evolving/rollback",
             "",
             "",
-            (409, "no version to go back to"),
+            (409, "no previous version"),
         )
         .await;
     for act in ["activate", "rollback", "pause", "resume"] {

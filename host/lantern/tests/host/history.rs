@@ -334,7 +334,7 @@ fn a_stream_that_nothing_recognises_is_continued_when_an_operator_says_that_it_i
     // Nothing is asked any more.
     let (code, text) = lantern(dir.path(), &["source", "accept", "obs-events/obs", "--new"]);
     assert!(
-        code == 1 && text.contains("waits for no decision"),
+        code == 1 && text.contains("is not waiting for a decision"),
         "{code}: {text}"
     );
     let audit = query(

@@ -204,10 +204,10 @@ async fn a_canary_is_bounded_one_at_a_time_and_ends_with_the_host() {
     let files = || std::fs::read_dir(&folder).map_or(0, Iterator::count);
     scene.wait("two scratch databases", |_| files() == 2).await;
     let second = scene.canary(other, last(1)).await.unwrap_err();
-    assert!(second.to_string().contains("is running already"), "{second}");
+    assert!(second.to_string().contains("is already running"), "{second}");
     scene.lifecycle().stop().await;
     let ended = long.await.unwrap().unwrap_err();
-    assert!(ended.to_string().contains("the host stops"), "{ended}");
+    assert!(ended.to_string().contains("the host is stopping"), "{ended}");
     scene.wait("they are gone", |_| files() == 0).await;
     // What a killed host leaves behind goes at the next start.
     scene.close().await;

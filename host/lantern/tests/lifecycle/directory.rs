@@ -28,7 +28,7 @@ impl Scene {
         self.wait(word, |scene| {
             scene
                 .lifecycle()
-                .refusals()
+                .load_failures()
                 .iter()
                 .any(|refusal| refusal.reason.contains(word))
         })
@@ -95,9 +95,9 @@ async fn a_file_written_in_pieces_over_the_running_one_is_never_loaded_half() {
     assert!(versions.contains("1.0.0"));
     scene.wait_for_version("1.0.1").await;
     assert!(
-        scene.lifecycle().refusals().is_empty(),
+        scene.lifecycle().load_failures().is_empty(),
         "{:?}",
-        scene.lifecycle().refusals()
+        scene.lifecycle().load_failures()
     );
     scene.close().await;
 }
@@ -115,19 +115,19 @@ async fn junk_is_reported_by_name_and_what_runs_keeps_running() {
     scene.wait_for_refusal("would become integer").await;
     scene.place("other.wasm", &evolving::version(b'i'));
     scene
-        .wait_for_refusal("has brought a plugin named evolving already")
+        .wait_for_refusal("already holds a plugin named evolving")
         .await;
     for name in [".evolving.wasm.swp", "evolving.wasm~", "4913", ".hidden.wasm"] {
         fs::write(scene.file(name), b"junk").unwrap();
     }
     fs::create_dir(scene.file("folder.wasm")).unwrap();
-    scene.wait_for_refusal("it is no file").await;
+    scene.wait_for_refusal("it is not a regular file").await;
     fs::remove_dir(scene.file("folder.wasm")).unwrap();
     fs::remove_file(scene.file("other.wasm")).unwrap();
     scene.place("evolving.wasm", &evolving::version(b'a'));
     scene
         .wait("nothing is refused", |scene| {
-            scene.lifecycle().refusals().is_empty()
+            scene.lifecycle().load_failures().is_empty()
         })
         .await;
     assert_eq!(scene.status("evolve").unwrap().version, "1.0.0");
@@ -155,7 +155,7 @@ async fn a_file_that_goes_pauses_its_plugin_and_a_directory_that_goes_does_not()
     fs::rename(&aside, scene.plugin_dir.path()).unwrap();
     scene
         .wait("nothing is refused", |scene| {
-            scene.lifecycle().refusals().is_empty()
+            scene.lifecycle().load_failures().is_empty()
         })
         .await;
     assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["15"]);
@@ -174,7 +174,7 @@ async fn ten_thousand_files_do_not_hold_up_the_one_that_counts() {
     scene.publish(1..=5).await;
     scene.wait_for_checkpoint(5).await;
     // What is remembered of rubbish is bounded.
-    assert!(scene.lifecycle().refusals().len() <= 1_000);
+    assert!(scene.lifecycle().load_failures().len() <= 1_000);
     scene.close().await;
 }
 
@@ -231,7 +231,7 @@ async fn a_file_that_comes_during_a_rebuild_waits_for_its_end() {
     scene.wait_for_version("1.0.1").await;
     scene
         .wait("nothing is refused", |scene| {
-            scene.lifecycle().refusals().is_empty()
+            scene.lifecycle().load_failures().is_empty()
         })
         .await;
     scene.close().await;

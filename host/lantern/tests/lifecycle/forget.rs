@@ -157,7 +157,7 @@ async fn dead_letters_that_mention_the_value_lose_their_content() {
     scene.swap(b'e').await.unwrap();
     scene
         .lifecycle()
-        .retry_letters(LetterFilter::default(), &operator())
+        .retry_dead_letters(LetterFilter::default(), &operator())
         .await
         .unwrap();
     assert_eq!(scene.query("SELECT n FROM evolved"), ["6"]);

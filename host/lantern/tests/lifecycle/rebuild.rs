@@ -230,7 +230,7 @@ async fn a_part_can_be_rebuilt_with_another_version() {
         ..RebuildRequest::default()
     };
     let refused = scene.rebuild(request).await.unwrap_err();
-    assert!(refused.to_string().contains("is no time"), "{refused}");
+    assert!(refused.to_string().contains("not a valid time"), "{refused}");
     scene.close().await;
     scene.sound();
 }
@@ -256,7 +256,7 @@ async fn a_rebuild_goes_on_after_a_restart_and_can_be_cancelled() {
         .rebuild("evolving", slow.clone(), &operator())
         .await
         .unwrap_err();
-    assert!(busy.to_string().contains("runs already"), "{busy}");
+    assert!(busy.to_string().contains("is already running"), "{busy}");
     let busy = scene.swap(b'i').await.unwrap_err();
     assert!(busy.to_string().contains("wait for it or cancel it"), "{busy}");
     tokio::time::sleep(Duration::from_millis(1_000)).await;

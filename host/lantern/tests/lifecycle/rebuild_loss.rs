@@ -323,7 +323,7 @@ async fn a_discarded_dead_letter_stays_discarded() {
         };
         let count = scene
             .lifecycle()
-            .discard_letters(filter, &operator())
+            .discard_dead_letters(filter, &operator())
             .await
             .unwrap();
         assert_eq!(count, 1);

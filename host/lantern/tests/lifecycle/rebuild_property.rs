@@ -216,7 +216,7 @@ async fn history(scene: &mut Scene, random: &mut Random) -> Model {
         let filter = lantern_store::LetterFilter::default();
         scene
             .lifecycle()
-            .discard_letters(filter, &operator())
+            .discard_dead_letters(filter, &operator())
             .await
             .unwrap();
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Cursor;
 
-use lantern_lifecycle::{Parcel, VersionState};
+use lantern_lifecycle::{Component, VersionState};
 use lantern_trust::signature::{Fault, Rule, SignatureState, TrustedKey};
 use minisign::KeyPair;
 
@@ -20,11 +20,11 @@ fn signature(keys: &KeyPair, bytes: &[u8]) -> Vec<u8> {
         .into_bytes()
 }
 
-fn signed(keys: &KeyPair, letter: u8) -> Parcel {
+fn signed(keys: &KeyPair, letter: u8) -> Component {
     let component = evolving::version(letter);
-    Parcel {
+    Component {
         signature: Some(signature(keys, &component)),
-        component,
+        bytes: component,
     }
 }
 
@@ -44,8 +44,8 @@ impl Scene {
         self.open().await;
     }
 
-    async fn send(&self, parcel: Parcel) -> Result<Installed, LifecycleError> {
-        let installed = self.lifecycle().install(parcel, &operator()).await?;
+    async fn send(&self, component: Component) -> Result<Installed, LifecycleError> {
+        let installed = self.lifecycle().install(component, &operator()).await?;
         self.lifecycle()
             .activate("evolving", Some(installed.digest), &operator())
             .await
@@ -53,7 +53,7 @@ impl Scene {
 
     async fn wait_until_refused(&self, word: &str) {
         self.wait(word, |scene| {
-            let refusals = scene.lifecycle().refusals();
+            let refusals = scene.lifecycle().load_failures();
             refusals
                 .iter()
                 .any(|refusal| refusal.unsigned && refusal.reason.contains(word))
@@ -84,19 +84,19 @@ async fn an_upload_without_a_good_signature_changes_nothing_and_the_old_version_
     scene.publish(1..=5).await;
     scene.wait_for_checkpoint(5).await;
 
-    let unsigned: Parcel = evolving::version(b'i').into();
+    let unsigned: Component = evolving::version(b'i').into();
     assert_eq!(fault(scene.send(unsigned).await), Fault::Missing);
     let by_other = fault(scene.send(signed(&other, b'i')).await);
     assert!(matches!(by_other, Fault::UnknownKey { .. }), "{by_other}");
-    let of_another_file = Parcel {
-        component: evolving::version(b'i'),
+    let of_another_file = Component {
+        bytes: evolving::version(b'i'),
         ..signed(&ours, b'a')
     };
     let changed = fault(scene.send(of_another_file).await);
     assert!(matches!(changed, Fault::Changed { .. }), "{changed}");
-    let junk = Parcel {
+    let junk = Component {
         signature: Some(b"junk".to_vec()),
-        component: evolving::version(b'i'),
+        bytes: evolving::version(b'i'),
     };
     assert_eq!(fault(scene.send(junk).await), Fault::Malformed);
     // What is no component at all is refused for its signature: nobody has looked at it.
@@ -127,14 +127,20 @@ async fn in_the_directory_the_signature_may_come_before_its_file_or_after_it() {
     let ours = keys();
     let mut scene = Scene::start().await;
     scene.under(Rule::Require, &[&ours]).await;
-    let Parcel { component, signature } = signed(&ours, b'a');
+    let Component {
+        bytes: component,
+        signature,
+    } = signed(&ours, b'a');
     scene.place("evolving.wasm.minisig", &signature.unwrap());
     scene.place("evolving.wasm", &component);
     scene.wait_for_version("1.0.0").await;
     scene.publish(1..=5).await;
     scene.wait_for_checkpoint(5).await;
 
-    let Parcel { component, signature } = signed(&ours, b'i');
+    let Component {
+        bytes: component,
+        signature,
+    } = signed(&ours, b'i');
     scene.place("evolving.wasm", &component);
     scene.wait_until_refused("does not fit").await;
     scene.publish(6..=10).await;
@@ -146,7 +152,7 @@ async fn in_the_directory_the_signature_may_come_before_its_file_or_after_it() {
     scene.wait_for_version("1.0.1").await;
     scene
         .wait("nothing is refused", |scene| {
-            scene.lifecycle().refusals().is_empty()
+            scene.lifecycle().load_failures().is_empty()
         })
         .await;
     scene.publish(11..=12).await;
@@ -154,7 +160,7 @@ async fn in_the_directory_the_signature_may_come_before_its_file_or_after_it() {
     // A signature that is worse than the one that is kept does nothing.
     scene.place("evolving.wasm.minisig", b"junk");
     tokio::time::sleep(Duration::from_millis(1_500)).await;
-    assert!(scene.lifecycle().refusals().is_empty());
+    assert!(scene.lifecycle().load_failures().is_empty());
     scene.close().await;
     scene.open().await;
     scene.publish(13..=15).await;
@@ -182,10 +188,10 @@ async fn a_key_that_is_taken_out_stops_what_it_had_signed_until_another_signatur
 
     scene.under(Rule::Require, &[&new]).await;
     // Nothing else is installed, and the host runs all the same.
-    let [refusal] = &scene.lifecycle().refusals()[..] else {
-        panic!("{:?}", scene.lifecycle().refusals());
+    let [refusal] = &scene.lifecycle().load_failures()[..] else {
+        panic!("{:?}", scene.lifecycle().load_failures());
     };
-    assert!(refusal.holds_up && refusal.unsigned, "{refusal:?}");
+    assert!(refusal.blocks_messages && refusal.unsigned, "{refusal:?}");
     assert!(
         refusal.reason.contains("not among plugins.keys") && refusal.reason.contains("signed anew"),
         "{refusal:?}"
@@ -202,7 +208,7 @@ async fn a_key_that_is_taken_out_stops_what_it_had_signed_until_another_signatur
     // The same bytes, signed anew.
     scene.send(signed(&new, b'a')).await.unwrap();
     scene.wait_for_checkpoint(10).await;
-    assert!(scene.lifecycle().refusals().is_empty());
+    assert!(scene.lifecycle().load_failures().is_empty());
     assert_eq!(scene.signature_of(0).await, SignatureState::Good);
 
     // A start with both keys, and one with the first alone, which the kept signature is not of any more.
@@ -210,7 +216,7 @@ async fn a_key_that_is_taken_out_stops_what_it_had_signed_until_another_signatur
     scene.publish(11..=12).await;
     scene.wait_for_checkpoint(12).await;
     scene.under(Rule::Require, &[&old]).await;
-    assert_eq!(scene.lifecycle().refusals().len(), 1);
+    assert_eq!(scene.lifecycle().load_failures().len(), 1);
     scene.publish(13..=15).await;
     // The key comes back, and so does the plugin: without a trace of having failed.
     scene.under(Rule::Require, &[&new]).await;
@@ -248,7 +254,7 @@ async fn what_ran_unsigned_is_signed_in_the_directory_when_signatures_become_req
     scene.wait_for_checkpoint(10).await;
     scene
         .wait("nothing is refused", |scene| {
-            scene.lifecycle().refusals().is_empty()
+            scene.lifecycle().load_failures().is_empty()
         })
         .await;
     // And by itself at the next start, also without the file's signature.
@@ -280,7 +286,7 @@ async fn a_warning_lets_everything_run_and_says_what_is_not_signed() {
     scene.lifecycle().rollback("evolving", &operator()).await.unwrap();
     // Required from now on: what runs is stopped, and the signed version can be made to run.
     scene.under(Rule::Require, &[&ours]).await;
-    assert_eq!(scene.lifecycle().refusals().len(), 1);
+    assert_eq!(scene.lifecycle().load_failures().len(), 1);
     scene.publish(6..=10).await;
     scene
         .lifecycle()

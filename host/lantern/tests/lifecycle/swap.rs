@@ -341,7 +341,7 @@ async fn dead_letters_are_tried_first_by_a_version_that_knows_better() {
     scene.publish(100..=109).await;
     scene.wait_for_checkpoint(51).await;
     assert_eq!(scene.status("evolve").unwrap().dead_letters, 41);
-    let healed = scene.swap(b'e').await.unwrap().healed;
+    let healed = scene.swap(b'e').await.unwrap().retried;
     assert_eq!((healed.tried, healed.resolved, healed.rows), (41, 37, 37));
     scene
         .wait("the count", |scene| {
@@ -365,14 +365,14 @@ async fn dead_letters_are_tried_first_by_a_version_that_knows_better() {
     };
     let again = scene
         .lifecycle()
-        .retry_letters(filter.clone(), &operator())
+        .retry_dead_letters(filter.clone(), &operator())
         .await
         .unwrap();
     assert_eq!((again.tried, again.resolved), (4, 0));
     assert_eq!(
         scene
             .lifecycle()
-            .discard_letters(filter, &operator())
+            .discard_dead_letters(filter, &operator())
             .await
             .unwrap(),
         4
@@ -414,10 +414,10 @@ async fn a_version_whose_consumer_the_broker_refuses_is_rolled_back() {
     scene.swap(b'h').await.unwrap();
     scene
         .wait("the version before runs", |scene| {
-            scene.status("more").is_none() && !scene.lifecycle().refusals().is_empty()
+            scene.status("more").is_none() && !scene.lifecycle().load_failures().is_empty()
         })
         .await;
-    let refusals = scene.lifecycle().refusals();
+    let refusals = scene.lifecycle().load_failures();
     assert!(
         refusals[0].reason.contains("it cannot read source more") && refusals[0].reason.contains("(10026)"),
         "{refusals:?}"
@@ -452,10 +452,10 @@ async fn a_version_that_rejects_more_than_the_one_before_is_taken_back_and_nothi
             .await;
         scene
             .wait("it is said", |scene| {
-                let refusals = scene.lifecycle().refusals();
+                let refusals = scene.lifecycle().load_failures();
                 refusals
                     .iter()
-                    .any(|refusal| refusal.reason.contains("taken back to 1.0.0"))
+                    .any(|refusal| refusal.reason.contains("rolled back to 1.0.0"))
             })
             .await;
         let view = scene.lifecycle().show("evolving").await.unwrap();
@@ -473,7 +473,7 @@ async fn a_version_that_rejects_more_than_the_one_before_is_taken_back_and_nothi
     assert!(
         recorded.len() == 2
             && recorded[0]
-                .starts_with("(automatic rollback) version 1.2.0 was taken back to 1.0.0 automatically"),
+                .starts_with("(automatic rollback) version 1.2.0 was rolled back to 1.0.0 automatically"),
         "{recorded:?}"
     );
     scene.sound();

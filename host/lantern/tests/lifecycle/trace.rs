@@ -49,18 +49,14 @@ async fn the_work_of_a_bad_version_is_made_again_as_if_it_had_never_run() {
     scene.wait_for_checkpoint(105).await;
     // The bad version heals the dead letters in its own way, and then goes on for a while.
     let bad = scene.swap(b'k').await.unwrap();
-    assert_eq!(bad.healed.resolved, 5);
+    assert_eq!(bad.retried.resolved, 5);
     scene.publish(106..=700).await;
     scene.publish(["rubbish"]).await;
     scene.wait_for_checkpoint(701).await;
     scene.swap(b'e').await.unwrap();
     scene.publish(702..=800).await;
     scene.wait_for_checkpoint(800).await;
-    let written = scene
-        .lifecycle()
-        .written_by("evolving", bad.digest)
-        .await
-        .unwrap();
+    let written = scene.lifecycle().work_of("evolving", bad.digest).await.unwrap();
     assert_eq!((written.version.as_str(), written.healed), ("1.8.0", 5));
     described("Written", &written);
     let range = &written.ranges[0];
@@ -113,7 +109,7 @@ async fn a_version_that_was_last_is_made_again_up_to_the_checkpoint_while_messag
         .await;
     scene.lifecycle().stop().await;
     let cut = cut.await.unwrap().unwrap();
-    assert_eq!(cut.partial.as_deref(), Some("the host stops"));
+    assert_eq!(cut.partial.as_deref(), Some("the host is stopping"));
     scene.close().await;
     scene.sound();
     let ledger = scene.ledger();
@@ -171,7 +167,7 @@ async fn a_row_leads_to_its_version_and_its_message_and_what_is_gone_is_said() {
     scene.purge(41).await;
     let gone = scene.trace("evolved", &["1:30:0"]).await.unwrap();
     assert_eq!(gone.message, None);
-    assert!(gone.gone.unwrap().contains("not in stream EVOLVE any more"));
+    assert!(gone.gone.unwrap().contains("no longer in stream EVOLVE"));
     let done = scene.reproject(bad.digest).await.unwrap();
     assert_eq!((done.done.messages, done.gone), (20, 20));
     let clean = (1..=20)
@@ -186,7 +182,7 @@ async fn a_row_leads_to_its_version_and_its_message_and_what_is_gone_is_said() {
     let again = scene.reproject(bad.digest).await.unwrap();
     assert_eq!((again.done.messages, again.gone), (0, 20));
     assert!(
-        again.notes[0].contains("not in the stream any more"),
+        again.notes[0].contains("no longer in the stream"),
         "{:?}",
         again.notes
     );
@@ -212,7 +208,7 @@ async fn a_message_that_the_running_version_rejects_becomes_a_dead_letter_and_th
         })
         .await;
     let healed = scene.swap(b'e').await.unwrap();
-    assert_eq!(healed.healed.resolved, 10);
+    assert_eq!(healed.retried.resolved, 10);
     assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["20"]);
     let trace = scene.trace("evolved", &["1:15:0"]).await.unwrap();
     assert_eq!((trace.version.as_deref(), trace.healed), (Some("1.3.0"), true));
@@ -244,7 +240,7 @@ async fn merged_rows_are_said_to_be_merged_and_are_not_taken_apart() {
     let refused = scene.trace("totals", &["even", "odd"]).await.unwrap_err();
     assert!(refused.to_string().contains("its keys are (kind)"), "{refused}");
     let active = scene.reproject(sums.digest).await.unwrap_err();
-    assert!(active.to_string().contains("is the one that runs"), "{active}");
+    assert!(active.to_string().contains("is active"), "{active}");
     scene.swap(b'i').await.unwrap();
     let merged = scene.reproject(sums.digest).await.unwrap_err();
     assert!(

@@ -1,5 +1,5 @@
-//! What a canary reads: for each source the last messages of its stream, or what comes for a while. Each source has a
-//! task of its own that reads ahead by one small batch; the task ends by itself, or when the canary is dropped.
+//! The messages of a canary: for each source the last messages of its stream, or new messages for a while. Each source
+//! has its own task, which reads one small batch ahead and ends when the canary is dropped.
 
 use std::time::Duration;
 
@@ -12,68 +12,68 @@ use lantern_broker::{Broker, BrokerError, EphemeralRead};
 use lantern_model::batch::Delivery;
 use lantern_model::schema::{Manifest, Origin};
 
-/// Messages of one batch: few, so that nothing is held up for long by the work on them.
+/// Messages in one batch: few, so that other work waits only briefly.
 const BATCH_MESSAGES: usize = 256;
-/// Bytes of one batch; a single message may be larger. Each source holds two batches at the most.
+/// Bytes in one batch; a single message may be larger. Each source holds at most two batches.
 const BATCH_BYTES: usize = 1 << 20;
-/// How long a batch of live messages is waited for.
+/// How long to wait for a batch of live messages.
 const LIVE_WAIT: Duration = Duration::from_millis(300);
-/// Messages of one source that a live canary reads at the most.
+/// Maximum number of messages that a live canary reads from one source.
 const LIVE_MESSAGES_MAX: u64 = 100_000;
 
-/// One thing that is read, and which version takes part in it by which number of the source. Both do where they read
-/// it in the same way.
+/// An origin that the canary reads, with the index of the source in each version that reads it. Versions that read an
+/// origin in the same way share an entry.
 #[derive(Clone, Debug)]
-pub(super) struct Lane {
+pub(super) struct TrialSource {
     /// The source's name.
     pub(super) source: String,
-    /// Where its messages come from.
+    /// The origin of its messages.
     pub(super) origin: Origin,
-    /// The source's number in the active version.
+    /// The index of the source in the active version.
     pub(super) old: Option<usize>,
-    /// The source's number in the candidate.
+    /// The index of the source in the candidate.
     pub(super) new: Option<usize>,
 }
 
-/// What a reader hands over.
-pub(super) enum Fed {
+/// An event from a reader.
+pub(super) enum ReadEvent {
     /// Messages, in order.
     Batch(usize, Vec<Delivery>),
-    /// A lane is read to its end. The remark says what is worth knowing.
-    End(usize, Option<Remark>),
+    /// A source has no more messages.
+    End(usize, Option<ReadNote>),
 }
 
-/// What was not as it should be with a source.
+/// A remark about a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Remark {
-    pub(super) words: String,
-    /// Whether the result is not the whole one because of it.
+pub(super) struct ReadNote {
+    pub(super) text: String,
+    /// Whether the result is incomplete because of it.
     pub(super) partial: bool,
 }
 
-impl Remark {
-    fn note(words: impl Into<String>) -> Self {
+impl ReadNote {
+    fn note(text: impl Into<String>) -> Self {
         Self {
-            words: words.into(),
+            text: text.into(),
             partial: false,
         }
     }
 
-    fn partial(words: impl Into<String>) -> Self {
+    fn partial(text: impl Into<String>) -> Self {
         Self {
-            words: words.into(),
+            text: text.into(),
             partial: true,
         }
     }
 }
 
-/// All lanes of two versions.
-pub(super) fn lanes(old: Option<&Manifest>, new: &Manifest) -> Vec<Lane> {
-    let mut lanes = Vec::new();
+/// All origins that the two versions read.
+pub(super) fn trial_sources(old: Option<&Manifest>, new: &Manifest) -> Vec<TrialSource> {
+    let mut trial_sources = Vec::new();
     for (number, source) in new.sources.iter().enumerate() {
         let before = old.and_then(|old| old.source(source.name.as_str()));
         let alike = before.filter(|(_, before)| before.origin == source.origin);
-        lanes.push(Lane {
+        trial_sources.push(TrialSource {
             source: source.name.to_string(),
             origin: source.origin.clone(),
             old: alike.map(|(number, _)| number),
@@ -82,9 +82,9 @@ pub(super) fn lanes(old: Option<&Manifest>, new: &Manifest) -> Vec<Lane> {
     }
     for (number, source) in old.iter().flat_map(|old| old.sources.iter().enumerate()) {
         let name = source.name.as_str();
-        let read = |lane: &Lane| lane.source == name && lane.old.is_some();
-        if !lanes.iter().any(read) {
-            lanes.push(Lane {
+        let read = |source: &TrialSource| source.source == name && source.old.is_some();
+        if !trial_sources.iter().any(read) {
+            trial_sources.push(TrialSource {
                 source: name.to_owned(),
                 origin: source.origin.clone(),
                 old: Some(number),
@@ -92,20 +92,20 @@ pub(super) fn lanes(old: Option<&Manifest>, new: &Manifest) -> Vec<Lane> {
             });
         }
     }
-    lanes
+    trial_sources
 }
 
-/// Begins to read all lanes. What they hand over comes through the channel, which ends when all are read.
+/// Starts to read all sources. The channel closes when all are read.
 pub(super) fn read_all(
     broker: &Broker,
-    lanes: &[Lane],
+    trial_sources: &[TrialSource],
     request: &CanaryRequest,
-) -> (JoinSet<()>, mpsc::Receiver<Fed>) {
-    // One batch waits while another is worked on.
+) -> (JoinSet<()>, mpsc::Receiver<ReadEvent>) {
+    // One batch waits while another is processed.
     let (sender, receiver) = mpsc::channel(1);
     let mut readers = JoinSet::new();
     let until = request.live.map(|live| Instant::now() + live);
-    for (number, lane) in lanes.iter().enumerate() {
+    for (number, source) in trial_sources.iter().enumerate() {
         let reader = Reader {
             broker: broker.clone(),
             number,
@@ -113,11 +113,11 @@ pub(super) fn read_all(
             until,
             sender: sender.clone(),
         };
-        let origin = lane.origin.clone();
+        let origin = source.origin.clone();
         readers.spawn(async move {
-            let remark = reader.read(&origin).await;
-            // A canary that has ended needs no more.
-            drop(reader.sender.send(Fed::End(reader.number, remark)).await);
+            let note = reader.read(&origin).await;
+            // A canary that has ended needs no more events.
+            drop(reader.sender.send(ReadEvent::End(reader.number, note)).await);
         });
     }
     (readers, receiver)
@@ -128,23 +128,23 @@ struct Reader {
     number: usize,
     messages: Option<u64>,
     until: Option<Instant>,
-    sender: mpsc::Sender<Fed>,
+    sender: mpsc::Sender<ReadEvent>,
 }
 
 impl Reader {
-    async fn read(&self, origin: &Origin) -> Option<Remark> {
+    async fn read(&self, origin: &Origin) -> Option<ReadNote> {
         match origin {
             Origin::JetStream { stream, subjects } => match self.stream(stream, subjects).await {
-                Ok(remark) => remark,
-                Err(error) => Some(Remark::partial(error.to_string())),
+                Ok(note) => note,
+                Err(error) => Some(ReadNote::partial(error.to_string())),
             },
             Origin::Core { subjects } => self.core(subjects).await,
         }
     }
 
-    async fn stream(&self, stream: &str, subjects: &[String]) -> Result<Option<Remark>, BrokerError> {
+    async fn stream(&self, stream: &str, subjects: &[String]) -> Result<Option<ReadNote>, BrokerError> {
         let Some(facts) = self.broker.stream_facts(stream).await? else {
-            return Ok(Some(Remark::note(format!("there is no stream {stream}"))));
+            return Ok(Some(ReadNote::note(format!("there is no stream {stream}"))));
         };
         let last = facts.last_sequence;
         let (first, surplus) = match self.messages {
@@ -152,21 +152,20 @@ impl Reader {
             None => (last + 1, 0),
         };
         let Some(mut reading) = self.broker.read(stream, subjects, first).await? else {
-            return Ok(Some(Remark::note(format!("there is no stream {stream}"))));
+            return Ok(Some(ReadNote::note(format!("there is no stream {stream}"))));
         };
-        let read = self.stretch(&mut reading, last, surplus).await;
+        let read = self.read_range(&mut reading, last, surplus).await;
         reading.close().await;
         read
     }
 
-    /// From the beginning of the reading to `last`, and on from there while it is live. `surplus` messages are left
-    /// out at the beginning.
-    async fn stretch(
+    /// Reads from the first message to `last`, then live messages if requested. Skips the first `surplus` messages.
+    async fn read_range(
         &self,
         reading: &mut EphemeralRead,
         last: u64,
         surplus: u64,
-    ) -> Result<Option<Remark>, BrokerError> {
+    ) -> Result<Option<ReadNote>, BrokerError> {
         let mut surplus = usize::try_from(surplus).unwrap_or(usize::MAX);
         let mut done = self.messages.is_none();
         while !done {
@@ -178,7 +177,7 @@ impl Reader {
             let left_out = surplus.min(batch.len());
             batch.drain(..left_out);
             surplus -= left_out;
-            if !self.hand_over(batch).await {
+            if !self.send_batch(batch).await {
                 return Ok(None);
             }
         }
@@ -187,29 +186,29 @@ impl Reader {
             && Instant::now() < until
         {
             if live >= LIVE_MESSAGES_MAX {
-                return Ok(Some(too_many()));
+                return Ok(Some(limit_note()));
             }
             let wait = LIVE_WAIT
                 .min(until - Instant::now())
                 .max(Duration::from_millis(1));
             let batch = reading.next(BATCH_MESSAGES, BATCH_BYTES, wait).await?;
             live += batch.len() as u64;
-            if !self.hand_over(batch).await {
+            if !self.send_batch(batch).await {
                 return Ok(None);
             }
         }
         Ok(None)
     }
 
-    async fn core(&self, subjects: &[String]) -> Option<Remark> {
+    async fn core(&self, subjects: &[String]) -> Option<ReadNote> {
         let Some(until) = self.until else {
-            return Some(Remark::note(
-                "core NATS keeps no messages: it takes part in a live canary only",
+            return Some(ReadNote::note(
+                "core NATS stores no messages: the source takes part in a live canary only",
             ));
         };
         let mut subscription = match self.broker.subscribe_core(subjects).await {
             Ok(subscription) => subscription,
-            Err(error) => return Some(Remark::partial(error.to_string())),
+            Err(error) => return Some(ReadNote::partial(error.to_string())),
         };
         let mut sequence = 0;
         while let Ok(batch) =
@@ -217,35 +216,40 @@ impl Reader {
         {
             let mut batch = match batch {
                 Ok(batch) => batch,
-                Err(error) => return Some(Remark::partial(error.to_string())),
+                Err(error) => return Some(ReadNote::partial(error.to_string())),
             };
             for delivery in &mut batch {
                 sequence += 1;
                 delivery.sequence = sequence;
             }
-            if !self.hand_over(batch).await {
+            if !self.send_batch(batch).await {
                 return None;
             }
             if sequence >= LIVE_MESSAGES_MAX {
-                return Some(too_many());
+                return Some(limit_note());
             }
         }
         match subscription.dropped() {
             0 => None,
-            dropped => Some(Remark::partial(format!(
-                "{dropped} messages were dropped: they came faster than they were projected"
+            dropped => Some(ReadNote::partial(format!(
+                "{dropped} messages were dropped, because they arrived faster than the canary projected them"
             ))),
         }
     }
 
-    /// Whether there is anybody who wants more.
-    async fn hand_over(&self, batch: Vec<Delivery>) -> bool {
-        batch.is_empty() || self.sender.send(Fed::Batch(self.number, batch)).await.is_ok()
+    /// Sends a batch. Returns whether the receiver wants more.
+    async fn send_batch(&self, batch: Vec<Delivery>) -> bool {
+        batch.is_empty()
+            || self
+                .sender
+                .send(ReadEvent::Batch(self.number, batch))
+                .await
+                .is_ok()
     }
 }
 
-fn too_many() -> Remark {
-    Remark::partial(format!(
-        "more than {LIVE_MESSAGES_MAX} messages came; the rest was not read"
+fn limit_note() -> ReadNote {
+    ReadNote::partial(format!(
+        "more than {LIVE_MESSAGES_MAX} messages arrived; the rest was not read"
     ))
 }

@@ -1,16 +1,15 @@
-//! The beginning of a rebuild: what is read again, and the proof that nothing is lost by it. Nothing has changed when it
-//! is refused.
+//! The start of a rebuild: its replay range, and the proof that no row is lost. A rejected request changes nothing.
 
 use std::sync::Arc;
 
 use super::super::forget::ERASURE;
 use super::super::{Actor, Inner, LifecycleError, adoption};
-use super::reach::{self, SourceReach};
-use super::{Options, RebuildRequest, StoredScope};
+use super::coverage::{self, SourceCoverage};
+use super::{RebuildRequest, StoredOptions, StoredReplayRange};
 use lantern_broker::Retention;
 use lantern_model::schema::Origin;
 use lantern_plugin::Digest;
-use lantern_projection::Version;
+use lantern_projection::LoadedVersion;
 use lantern_store::{RebuildId, Scope, SourceHistory};
 
 impl Inner {
@@ -34,28 +33,28 @@ impl Inner {
         let digest: Digest = digest
             .parse()
             .map_err(|error| LifecycleError::Conflict(format!("{digest}: {error}")))?;
-        let digest = self.choose(plugin, Some(digest)).await?;
+        let digest = self.resolve_digest(plugin, Some(digest)).await?;
         let version = self.version(plugin, digest).await?;
-        // From here on nobody else changes the plugin.
-        let _fleet = self.fleet.lock().await;
+        // The lock keeps other operations from changing the plugin.
+        let _plugins = self.plugins.lock().await;
         if self.is_busy_with(ERASURE) {
             return Err(LifecycleError::Conflict(
-                "an erasure is running; rebuild when it is done".to_owned(),
+                "an erasure is running; start the rebuild when it is done".to_owned(),
             ));
         }
         if let Some(id) = self.rebuilds.of(plugin) {
             return Err(LifecycleError::Conflict(format!(
-                "rebuild {} of plugin {plugin} runs already",
+                "rebuild {} of plugin {plugin} is already running",
                 id.0
             )));
         }
         let scopes = self.scopes(&version, &request).await?;
-        self.check_reach(&version, &scopes, &request).await?;
-        let options = Options {
+        self.check_coverage(&version, &scopes, &request).await?;
+        let options = StoredOptions {
             request,
             scopes: scopes
                 .iter()
-                .map(|scope| StoredScope {
+                .map(|scope| StoredReplayRange {
                     source: scope.source.clone(),
                     origin: scope.origin.0,
                     after: scope.after,
@@ -75,11 +74,11 @@ impl Inner {
         Ok(id)
     }
 
-    /// For each stream of the version what is read again: what the stream still holds, as far as the history in use
-    /// reaches, and not from before what was asked for.
+    /// The replay range of each stream of the version: what the stream still holds, up to the checkpoint, and not
+    /// before the requested start.
     async fn scopes(
         &self,
-        version: &Version,
+        version: &LoadedVersion,
         request: &RebuildRequest,
     ) -> Result<Vec<Scope>, LifecycleError> {
         let manifest = version.plugin().manifest();
@@ -93,13 +92,13 @@ impl Inner {
             .collect();
         if streams.is_empty() {
             return Err(LifecycleError::Conflict(format!(
-                "plugin {} reads no stream, and core NATS keeps nothing that could be read again",
+                "plugin {} reads no stream, and core NATS stores no messages to read again",
                 manifest.name
             )));
         }
         if request.from_sequence.is_some() && streams.len() > 1 {
             return Err(LifecycleError::Conflict(
-                "a sequence says nothing about several streams; give a time".to_owned(),
+                "a sequence is ambiguous with several streams; give a time".to_owned(),
             ));
         }
         let from_ns = from_time(request)?;
@@ -112,15 +111,15 @@ impl Inner {
         }
         if behind.len() == scopes.len() {
             return Err(LifecycleError::Conflict(format!(
-                "nothing to rebuild: {}, and --from is behind that",
+                "nothing to rebuild: {}, and --from is after that",
                 behind.join("; ")
             )));
         }
         Ok(scopes)
     }
 
-    /// What of one stream is read again: `from` is a sequence or a time in nanoseconds. And why there is nothing, where
-    /// that is behind all that was handled.
+    /// The replay range of one stream; `from` is a sequence or a time in nanoseconds. Also returns why the range is
+    /// empty, if the start lies after everything handled.
     async fn scope(
         &self,
         plugin: &str,
@@ -131,7 +130,7 @@ impl Inner {
         let unavailable = |error: &dyn std::fmt::Display| LifecycleError::Unavailable(error.to_string());
         let Some(attached) = self.parts.store.attach(plugin, source).await? else {
             return Err(LifecycleError::Conflict(format!(
-                "source {source} was never read by plugin {plugin}; activate the version instead"
+                "plugin {plugin} never read source {source}; activate the version instead"
             )));
         };
         let broker = &self.parts.broker;
@@ -180,10 +179,10 @@ impl Inner {
         Ok((scope, behind))
     }
 
-    /// Refuses where rows would be lost.
-    async fn check_reach(
+    /// Rejects the request if rows would be lost.
+    async fn check_coverage(
         &self,
-        version: &Version,
+        version: &LoadedVersion,
         scopes: &[Scope],
         request: &RebuildRequest,
     ) -> Result<(), LifecycleError> {
@@ -203,23 +202,23 @@ impl Inner {
                 Some(history) => self.available(version, scope, history).await?.1,
                 None => 0,
             };
-            found.push(SourceReach {
+            found.push(SourceCoverage {
                 origin: scope.origin,
                 after: scope.after,
                 available,
             });
         }
-        match reach::refusal(&survey, &found, request) {
+        match coverage::rejection(&survey, &found, request) {
             Some(reason) => Err(LifecycleError::Conflict(reason)),
             None => Ok(()),
         }
     }
 
-    /// How many of the messages that the ledger counts behind the scope's beginning the stream still holds, or were erased:
-    /// at least and at most.
+    /// How many of the messages that the ledger counts in the replay range the stream still holds, or
+    /// that were erased: minimum and maximum.
     pub(super) async fn available(
         &self,
-        version: &Version,
+        version: &LoadedVersion,
         scope: &Scope,
         history: &SourceHistory,
     ) -> Result<(u64, u64), LifecycleError> {
@@ -232,27 +231,27 @@ impl Inner {
             .stream_facts(stream)
             .await
             .map_err(|error| unavailable(&error))?;
-        // Work queues and interest streams delete what was acknowledged.
+        // Work queues and interest streams delete acknowledged messages.
         if facts.is_none_or(|facts| facts.retention != Retention::Limits) {
             return Ok((0, 0));
         }
         let mut available = (0, 0);
-        for segment in reach::segments(history, scope.after, subjects) {
+        for segment in coverage::segments(history, scope.after, subjects) {
             let counted = broker
                 .messages_between(stream, &segment.subjects, segment.after, segment.through)
                 .await;
             let (least, most) = counted.map_err(|error| unavailable(&error))?;
             available = (available.0 + least, available.1 + most);
         }
-        // An erased message needs not be read again.
+        // An erased message need not be read again.
         let erased = history.erased_behind(scope.after);
         available = (available.0 + erased, available.1 + erased);
         Ok(available)
     }
 }
 
-/// The stream that a version reads as this source, and the subjects.
-pub(super) fn stream_of<'a>(version: &'a Version, source: &str) -> Option<(&'a str, &'a [String])> {
+/// The stream and the subjects that a version reads as this source.
+pub(super) fn stream_of<'a>(version: &'a LoadedVersion, source: &str) -> Option<(&'a str, &'a [String])> {
     let (_, source) = version.plugin().manifest().source(source)?;
     match &source.origin {
         Origin::JetStream { stream, subjects } => Some((stream.as_str(), subjects.as_slice())),
@@ -260,7 +259,7 @@ pub(super) fn stream_of<'a>(version: &'a Version, source: &str) -> Option<(&'a s
     }
 }
 
-/// The time asked for, in nanoseconds since 1970.
+/// The requested start, in nanoseconds since 1970.
 fn from_time(request: &RebuildRequest) -> Result<Option<i64>, LifecycleError> {
     let Some(text) = &request.from_time else {
         return Ok(None);
@@ -268,6 +267,8 @@ fn from_time(request: &RebuildRequest) -> Result<Option<i64>, LifecycleError> {
     let parsed = chrono::DateTime::parse_from_rfc3339(text).ok();
     let time = parsed.and_then(|time| time.timestamp_nanos_opt());
     time.map(Some).ok_or_else(|| {
-        LifecycleError::Conflict(format!("{text:?} is no time as 2026-05-28T10:41:00Z is one"))
+        LifecycleError::Conflict(format!(
+            "not a valid time: {text:?}; use the form 2026-05-28T10:41:00Z"
+        ))
     })
 }

@@ -1,18 +1,18 @@
-//! A rollback behind a rebuild: the tables that it has replaced come back with their ledger and checkpoints, and the
-//! messages that were handled since are read again by the version that wrote them. Refused where that would not be exact.
+//! A rollback after a rebuild: restores the tables that the rebuild replaced, with their ledger and checkpoints; the
+//! version that wrote them reads the messages handled since again. Rejected if the result would not be exact.
 
 use std::sync::Arc;
 
 use super::super::{Actor, Inner, Installed, LifecycleError, installed};
 use super::begin::stream_of;
-use super::reach::same;
+use super::coverage::same_members;
 use lantern_plugin::Digest;
-use lantern_projection::Version;
+use lantern_projection::LoadedVersion;
 use lantern_store::{KeptHistory, KeptTables, OriginId, Scope, SourceHistory};
 
 impl Inner {
-    /// The tables that a rollback of a plugin goes back to: those that the last rebuild has replaced, as long as they are
-    /// kept and its version is the active one.
+    /// The tables that a rollback of a plugin restores: those that the last rebuild replaced, while they are kept and
+    /// the version of the rebuild is active.
     pub(crate) async fn kept_tables(&self, plugin: &str) -> Result<Option<KeptTables>, LifecycleError> {
         let installation = self.installation(plugin).await?;
         let active = installation.active.and_then(|id| installation.version(id));
@@ -20,7 +20,7 @@ impl Inner {
         Ok(kept.filter(|kept| active.is_some_and(|active| active.digest == kept.replaced_by)))
     }
 
-    /// Goes back to the tables that a rebuild has replaced.
+    /// Restores the tables that a rebuild replaced.
     pub(crate) async fn restore_tables(
         self: &Arc<Self>,
         plugin: &str,
@@ -32,56 +32,56 @@ impl Inner {
             .parse()
             .map_err(|error| LifecycleError::Conflict(format!("{}: {error}", kept.digest)))?;
         let version = self.version(plugin, digest).await?;
-        let mut fleet = self.fleet.lock().await;
+        let mut plugins = self.plugins.lock().await;
         if let Some(id) = self.rebuilds.of(plugin) {
             return Err(LifecycleError::Conflict(format!(
                 "rebuild {} of plugin {plugin} runs; wait for it or cancel it",
                 id.0
             )));
         }
-        let resting = fleet.rest(plugin).await;
-        let result = self.restore_resting(plugin, &version, &kept).await;
+        let suspended = plugins.suspend(plugin).await;
+        let result = self.restore_suspended(plugin, &version, &kept).await;
         let next = match result {
             Ok(()) => Some(Arc::clone(&version)),
-            Err(_) => resting,
+            Err(_) => suspended,
         };
-        let hold = self
+        let paused = self
             .installation(plugin)
             .await
             .ok()
             .and_then(|found| found.paused);
         if let Some(next) = next {
-            self.run(&mut fleet, next, hold).await;
+            self.apply_version(&mut plugins, next, paused).await;
         }
-        drop(fleet);
+        drop(plugins);
         result?;
         let id = kept.rebuild.0;
-        self.forgive(&format!("plugin {plugin}"));
-        self.clean_up();
-        tracing::warn!(plugin, rebuild = id, %digest, by = by.0, "the tables from before a rebuild are in use again");
+        self.clear_load_failure(&format!("plugin {plugin}"));
+        self.sweep_tables();
+        tracing::warn!(plugin, rebuild = id, %digest, by = by.0, "restored the tables from before a rebuild");
         Ok(Installed {
             restored: Some(id),
             ..installed(version.plugin())
         })
     }
 
-    /// The part of it while the live projections rest.
-    async fn restore_resting(
+    /// Restores the tables while the live projections are suspended.
+    async fn restore_suspended(
         &self,
         plugin: &str,
-        version: &Version,
+        version: &LoadedVersion,
         kept: &KeptTables,
     ) -> Result<(), LifecycleError> {
         let refused = |why: String| {
             LifecycleError::Conflict(format!(
-                "the tables from before rebuild {} cannot be restored exactly, so nothing has changed: {why}. Rebuild with \
-                 the version that you want instead",
+                "the tables from before rebuild {} cannot be restored exactly, so nothing has changed: {why}. \
+                 Rebuild with the version that you want instead",
                 kept.rebuild.0
             ))
         };
         if !kept.changed_since.is_empty() {
             let tables = kept.changed_since.join(", ");
-            return Err(refused(format!("table {tables} has come or gone since")));
+            return Err(refused(format!("table {tables} was added or dropped since")));
         }
         let histories = self.parts.store.ledger_histories(plugin).await?;
         for history in &histories {
@@ -92,7 +92,7 @@ impl Inner {
                     history.source
                 )));
             };
-            if let Some(why) = self.unreadable(plugin, version, history, before).await? {
+            if let Some(why) = self.why_unreadable(plugin, version, history, before).await? {
                 return Err(refused(why));
             }
         }
@@ -107,11 +107,11 @@ impl Inner {
         Ok(())
     }
 
-    /// Why the messages that a source has handled since the exchange cannot be read again; none when they can.
-    async fn unreadable(
+    /// Why the messages that a source handled since the swap cannot be read again; `None` if they can.
+    async fn why_unreadable(
         &self,
         plugin: &str,
-        version: &Version,
+        version: &LoadedVersion,
         history: &SourceHistory,
         before: &KeptHistory,
     ) -> Result<Option<String>, LifecycleError> {
@@ -122,12 +122,17 @@ impl Inner {
         let source = &history.source;
         let Some((stream, subjects)) = stream_of(version, source) else {
             return Ok(Some(format!(
-                "source {source} has handled {since} messages since, which the version from before cannot read again"
+                "source {source} has handled {since} messages since, which the previous version cannot read again"
             )));
         };
         let behind = |sequence: u64| history.ranges.iter().filter(move |range| range.last > sequence);
         let mut again = behind(before.checkpoint);
-        if again.any(|range| range.subjects.as_deref().is_none_or(|then| !same(then, subjects))) {
+        if again.any(|range| {
+            range
+                .subjects
+                .as_deref()
+                .is_none_or(|then| !same_members(then, subjects))
+        }) {
             return Ok(Some(format!("source {source} reads other subjects since")));
         }
         let attached = self.parts.store.attach(plugin, source).await?;
@@ -140,7 +145,7 @@ impl Inner {
             .map_err(|error| LifecycleError::Unavailable(error.to_string()))?;
         let created = facts.map(|facts| facts.created_ns);
         if known.is_none_or(|known| known.stream_created_ns != created) {
-            return Ok(Some(format!("stream {stream} is another one since")));
+            return Ok(Some(format!("stream {stream} was recreated since")));
         }
         let scope = Scope {
             source: source.clone(),

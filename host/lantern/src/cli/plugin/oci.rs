@@ -18,7 +18,7 @@ use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
 
 use crate::cli::{Failure, commands};
-use lantern_lifecycle::Parcel;
+use lantern_lifecycle::Component;
 use lantern_plugin::Digest;
 use lantern_trust::signature::SIGNATURE_BYTES_MAX;
 
@@ -72,7 +72,7 @@ enum PullError {
 ///
 /// # Errors
 /// A [`Failure`] that says what the registry does not have, or sends.
-pub fn pull(reference: &str) -> Result<Parcel, Failure> {
+pub fn pull(reference: &str) -> Result<Component, Failure> {
     let image: Reference = reference.parse().map_err(|error| {
         Failure::usage(format!(
             "{reference:?} is not the reference of a component: {error}"
@@ -126,7 +126,7 @@ fn protocol(image: &Reference) -> ClientProtocol {
     }
 }
 
-async fn fetch(image: &Reference, auth: &RegistryAuth) -> Result<Parcel, PullError> {
+async fn fetch(image: &Reference, auth: &RegistryAuth) -> Result<Component, PullError> {
     let client = Client::try_from(ClientConfig {
         protocol: protocol(image),
         platform_resolver: None,
@@ -155,7 +155,10 @@ async fn fetch(image: &Reference, auth: &RegistryAuth) -> Result<Parcel, PullErr
     if digest != layer.digest {
         return Err(PullError::Digest(format!("{digest} instead of {}", layer.digest)));
     }
-    Ok(Parcel { component, signature })
+    Ok(Component {
+        bytes: component,
+        signature,
+    })
 }
 
 /// The layer that is the component, and its size.

@@ -13,7 +13,7 @@ use super::{Reference, Short, diff, path, trial};
 use crate::cli::author::sign::with_end;
 use crate::cli::client::{Client, HostArgs};
 use crate::cli::{Failure, print, print_json};
-use lantern_lifecycle::Parcel;
+use lantern_lifecycle::Component;
 use lantern_model::schema::PluginName;
 use lantern_model::schema::difference::{Difference, Effect};
 use lantern_trust::signature::FILE_SUFFIX;
@@ -100,12 +100,12 @@ struct Tried<'a> {
 
 pub fn install(args: &InstallArgs) -> Result<(), Failure> {
     let client = Client::open(&args.host)?;
-    let mut parcel = read(args)?;
+    let mut component = read(args)?;
     if let Some(file) = &args.signature {
-        parcel.signature = Some(read_file(file)?);
+        component.signature = Some(read_file(file)?);
     }
     let path = format!("/api/v1/plugins?activate={}", args.activate);
-    let taken: Taken = client.post_component(&path, parcel)?;
+    let taken: Taken = client.post_component(&path, component)?;
     let Some(messages) = args.canary else {
         return say(&taken, args.json);
     };
@@ -128,7 +128,7 @@ pub fn install(args: &InstallArgs) -> Result<(), Failure> {
 }
 
 /// The component, with the signature that is beside it.
-fn read(args: &InstallArgs) -> Result<Parcel, Failure> {
+fn read(args: &InstallArgs) -> Result<Component, Failure> {
     let file = args.file.as_path();
     if let Some(url) = file.to_str().filter(|text| text.starts_with("http://")) {
         let Some(at) = url.find("/api/") else {
@@ -152,8 +152,8 @@ fn read(args: &InstallArgs) -> Result<Parcel, Failure> {
             // Whatever else is in the way, reading says it.
             _ => Some(read_file(&beside)?),
         };
-        return Ok(Parcel {
-            component: read_file(file)?,
+        return Ok(Component {
+            bytes: read_file(file)?,
             signature,
         });
     }
@@ -170,7 +170,7 @@ fn read(args: &InstallArgs) -> Result<Parcel, Failure> {
 use super::oci::pull;
 
 #[cfg(not(feature = "oci"))]
-fn pull(reference: &str) -> Result<Parcel, Failure> {
+fn pull(reference: &str) -> Result<Component, Failure> {
     let words = "this program cannot pull from registries: it was built without the feature oci";
     Err(Failure::usage(words).hint(format!(
         "build it with cargo build --release --features oci, or pull with wkg oci pull {reference} and install the file"

@@ -56,7 +56,7 @@ fn manifest(digest: &str) -> Value {
 }
 
 /// Pulls from a registry that has this manifest, and these bytes under the digest of [`COMPONENT`].
-fn pulled(manifest: &Value, blob: &[u8]) -> Result<Parcel, String> {
+fn pulled(manifest: &Value, blob: &[u8]) -> Result<Component, String> {
     let digest = Digest::of(COMPONENT).to_string();
     let mut answers = Answers::new();
     let manifest = serde_json::to_vec(manifest).unwrap();
@@ -75,9 +75,9 @@ fn pulled(manifest: &Value, blob: &[u8]) -> Result<Parcel, String> {
 fn a_component_comes_with_its_signature() {
     let digest = Digest::of(COMPONENT).to_string();
     let mut described = manifest(&digest);
-    let parcel = pulled(&described, COMPONENT).unwrap();
-    assert_eq!(parcel.component, COMPONENT);
-    assert_eq!(parcel.signature.as_deref(), Some(&b"a signature"[..]));
+    let component = pulled(&described, COMPONENT).unwrap();
+    assert_eq!(component.bytes, COMPONENT);
+    assert_eq!(component.signature.as_deref(), Some(&b"a signature"[..]));
     described["annotations"] = Value::Null;
     assert_eq!(pulled(&described, COMPONENT).unwrap().signature, None);
 }

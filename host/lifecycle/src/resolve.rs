@@ -1,36 +1,35 @@
-//! Which version somebody means: a digest, enough of its digits, or a version number where only one version has it.
+//! Resolves a reference to a version: a digest, a prefix of it, or a version number that only one version has.
 
 use super::{Lifecycle, LifecycleError};
 use lantern_model::batch::clean_text;
 use lantern_plugin::Digest;
 use lantern_store::VersionRecord;
 
-/// Fewest digits of a digest that name a version: sixteen million versions are none that fewer could tell apart by
-/// accident, and a typing mistake in so many hits nothing.
+/// Minimum prefix length; eight hex digits make accidental matches and typing errors that match unlikely.
 const DIGITS_MIN: usize = 8;
 
-/// Longest text that is repeated in an answer, in bytes.
+/// Maximum length of the quoted reference in an error, in bytes.
 const SHOWN_BYTES_MAX: usize = 80;
 
 impl Lifecycle {
-    /// The digest of the version of a plugin that `text` names: a digest or at least eight of its first digits, with or
-    /// without `sha256:`, or a version number that only one version has.
+    /// The digest of the version of a plugin that `text` refers to: a digest or a prefix of at least eight digits, with
+    /// or without `sha256:`, or a version number that only one version has.
     ///
     /// # Errors
-    /// [`LifecycleError::NoPlugin`], [`LifecycleError::NoVersion`], [`LifecycleError::Conflict`] where several versions
-    /// could be meant, and [`LifecycleError::Unavailable`].
-    pub async fn meant(&self, plugin: &str, text: &str) -> Result<Digest, LifecycleError> {
+    /// [`LifecycleError::NoPlugin`], [`LifecycleError::NoVersion`], [`LifecycleError::Conflict`] when several versions
+    /// match, and [`LifecycleError::Unavailable`].
+    pub async fn resolve_version(&self, plugin: &str, text: &str) -> Result<Digest, LifecycleError> {
         let installation = self.inner.installation(plugin).await?;
-        meant(plugin, &installation.versions, text)
+        resolve_version(plugin, &installation.versions, text)
     }
 
-    /// The largest component that is taken in, in bytes.
+    /// Maximum size of a component, in bytes.
     pub fn module_bytes_max(&self) -> usize {
         self.inner.parts.loader.module_bytes_max()
     }
 }
 
-fn meant(plugin: &str, versions: &[VersionRecord], text: &str) -> Result<Digest, LifecycleError> {
+fn resolve_version(plugin: &str, versions: &[VersionRecord], text: &str) -> Result<Digest, LifecycleError> {
     let digits = text.strip_prefix("sha256:").unwrap_or(text);
     let is_digits = digits.len() >= DIGITS_MIN && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     let by_digest = |version: &&VersionRecord| {
@@ -50,7 +49,7 @@ fn meant(plugin: &str, versions: &[VersionRecord], text: &str) -> Result<Digest,
         several => {
             let digests: Vec<&str> = several.iter().map(|version| version.digest.as_str()).collect();
             Err(LifecycleError::Conflict(format!(
-                "{} versions of plugin {plugin} could be meant by {}: {}",
+                "{} versions of plugin {plugin} match {}: {}",
                 several.len(),
                 clean_text(text, SHOWN_BYTES_MAX),
                 digests.join(", ")
@@ -89,7 +88,7 @@ mod tests {
             version("1.0.0", two),
             version("2.0.0", three),
         ];
-        let check = |text: &str| meant("p", &versions, text);
+        let check = |text: &str| resolve_version("p", &versions, text);
         for text in [
             one.to_string(),
             one.hex(),

@@ -1,39 +1,39 @@
-//! Whether a rebuild can make everything again that the tables in use were made from. Pure: it compares what the ledger
-//! counts with what the stream still holds.
+//! Whether a rebuild can recreate everything that the live tables were made from. Pure functions: they compare the
+//! counters of the ledger with what the stream still holds.
 
 use super::RebuildRequest;
 use lantern_store::{OriginId, RebuildSurvey, SourceHistory, TableSurvey};
 
 /// What a stream still holds of one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SourceReach {
-    /// The history in use.
+pub(super) struct SourceCoverage {
+    /// The live history.
     pub(super) origin: OriginId,
-    /// The last sequence that is not read again.
+    /// The last sequence before the replay range.
     pub(super) after: u64,
-    /// Messages behind it that the stream holds up to the checkpoint.
+    /// Messages after it that the stream holds, up to the checkpoint.
     pub(super) available: u64,
 }
 
-/// Sequences that were read with the same subjects.
+/// A range of sequences read with the same subjects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Segment {
     /// The last sequence before it.
     pub(super) after: u64,
     /// Its last sequence.
     pub(super) through: u64,
-    /// None means every subject.
+    /// Empty means every subject.
     pub(super) subjects: Vec<String>,
 }
 
-/// The stretches of a history behind sequence `after` that were read with the same subjects. Where the subjects are not
-/// known they are taken to be `subjects`.
+/// The ranges of a history after sequence `after`, merged where the subjects are the same. Unknown subjects are assumed
+/// to be `subjects`.
 pub(super) fn segments(history: &SourceHistory, after: u64, subjects: &[String]) -> Vec<Segment> {
     let mut segments: Vec<Segment> = Vec::new();
     for range in history.ranges.iter().filter(|range| range.last > after) {
         let read = range.subjects.as_deref().unwrap_or(subjects);
         match segments.last_mut() {
-            Some(last) if same(&last.subjects, read) => last.through = range.last,
+            Some(last) if same_members(&last.subjects, read) => last.through = range.last,
             _ => segments.push(Segment {
                 after: after.max(range.first.saturating_sub(1)),
                 through: range.last,
@@ -45,14 +45,14 @@ pub(super) fn segments(history: &SourceHistory, after: u64, subjects: &[String])
 }
 
 /// Whether two lists have the same members, in any order.
-pub(super) fn same(one: &[String], other: &[String]) -> bool {
+pub(super) fn same_members(one: &[String], other: &[String]) -> bool {
     one.len() == other.len() && one.iter().all(|member| other.contains(member))
 }
 
-/// Why the rebuild must not begin, with numbers and what can be done; none when it can.
-pub(super) fn refusal(
+/// Why the rebuild must not start, with numbers and a remedy; `None` if it may.
+pub(super) fn rejection(
     survey: &RebuildSurvey,
-    reach: &[SourceReach],
+    coverage: &[SourceCoverage],
     request: &RebuildRequest,
 ) -> Option<String> {
     let declared: Vec<&TableSurvey> = survey.tables.iter().filter(|table| table.declared).collect();
@@ -61,20 +61,24 @@ pub(super) fn refusal(
         .filter(|table| table.merges)
         .map(|table| table.table.as_str())
         .collect();
-    merged_messages_gone(survey, reach, &merging)
-        .or_else(|| messages_deleted(survey, reach))
+    merged_messages_gone(survey, coverage, &merging)
+        .or_else(|| messages_deleted(survey, coverage))
         .or_else(|| rows_outside(&declared, request))
 }
 
-/// A row that several messages were merged into needs all of them.
-fn merged_messages_gone(survey: &RebuildSurvey, reach: &[SourceReach], merging: &[&str]) -> Option<String> {
+/// A row merged from several messages needs all of them.
+fn merged_messages_gone(
+    survey: &RebuildSurvey,
+    coverage: &[SourceCoverage],
+    merging: &[&str],
+) -> Option<String> {
     if merging.is_empty() {
         return None;
     }
     let mut reasons = Vec::new();
     for history in &survey.histories {
-        let found = reach.iter().find(|reach| reach.origin == history.origin);
-        let (after, available) = found.map_or((u64::MAX, 0), |reach| (reach.after, reach.available));
+        let found = coverage.iter().find(|coverage| coverage.origin == history.origin);
+        let (after, available) = found.map_or((u64::MAX, 0), |coverage| (coverage.after, coverage.available));
         let lost = history.projected_before(after, available);
         if lost > 0 {
             let place = place(history);
@@ -87,9 +91,9 @@ fn merged_messages_gone(survey: &RebuildSurvey, reach: &[SourceReach], merging: 
     }
     (!reasons.is_empty()).then(|| {
         format!(
-            "refused, nothing has changed: {}, and writes into {} merge several messages into one row, so its rows could \
-             neither be made again nor carried over in part (--from and --carry-over do not apply). Restore the messages \
-             to the stream from a backup, or keep the tables as they are",
+            "rejected, nothing has changed: {}, and writes into {} merge several messages into one row, so its rows \
+             could neither be recreated nor carried over in part (--from and --carry-over do not apply). Restore the \
+             messages to the stream from a backup, or keep the tables as they are",
             reasons.join("; "),
             merging.join(", ")
         )
@@ -104,35 +108,36 @@ fn place(history: &SourceHistory) -> String {
     }
 }
 
-/// Messages that were deleted one by one, or by a limit for each subject, leave holes inside the replay range.
-fn messages_deleted(survey: &RebuildSurvey, reach: &[SourceReach]) -> Option<String> {
+/// Messages deleted individually, or by a limit per subject, leave holes inside the replay range.
+fn messages_deleted(survey: &RebuildSurvey, coverage: &[SourceCoverage]) -> Option<String> {
     let mut reasons = Vec::new();
-    for reach in reach {
+    for coverage in coverage {
         let history = survey
             .histories
             .iter()
-            .find(|history| history.origin == reach.origin)?;
-        let (least, _) = history.handled_behind(reach.after);
-        if reach.available < least {
+            .find(|history| history.origin == coverage.origin)?;
+        let (least, _) = history.handled_behind(coverage.after);
+        if coverage.available < least {
             reasons.push(format!(
-                "{}: the ledger counts at least {least} messages behind sequence {}, and the stream still holds {} of them",
+                "{}: the ledger counts at least {least} messages after sequence {}, and the stream still holds {} of \
+                 them",
                 place(history),
-                reach.after,
-                reach.available
+                coverage.after,
+                coverage.available
             ));
         }
     }
     (!reasons.is_empty()).then(|| {
         format!(
-            "refused, nothing has changed: {}. Messages were deleted inside the range that would be read again, so their \
-             rows would be lost. Give --from with a sequence behind the last deleted message (rows from before are kept), \
-             or restore the messages",
+            "rejected, nothing has changed: {}. Messages were deleted inside the replay range, so their rows would \
+             be lost. Give --from with a sequence after the last deleted message (rows from before it are kept), or \
+             restore the messages",
             reasons.join("; ")
         )
     })
 }
 
-/// Rows of messages that are not read again have to be carried over, and have to fit.
+/// Rows of messages outside the replay range have to be carried over, and have to fit the new table.
 fn rows_outside(declared: &[&TableSurvey], request: &RebuildRequest) -> Option<String> {
     let keeps = request.carry_over || request.from_sequence.is_some() || request.from_time.is_some();
     let outside: Vec<String> = declared
@@ -145,7 +150,7 @@ fn rows_outside(declared: &[&TableSurvey], request: &RebuildRequest) -> Option<S
     }
     if !keeps {
         return Some(format!(
-            "refused, nothing has changed: {} come from messages that no stream holds any more, and would be lost; \
+            "rejected, nothing has changed: {} come from messages that no stream holds any more, and would be lost; \
              --carry-over keeps them as they are",
             outside.join(" and ")
         ));
@@ -164,7 +169,7 @@ fn rows_outside(declared: &[&TableSurvey], request: &RebuildRequest) -> Option<S
         .collect();
     (!obstacles.is_empty()).then(|| {
         format!(
-            "refused, nothing has changed: {}. Rebuild with a version whose columns hold these values",
+            "rejected, nothing has changed: {}. Rebuild with a version whose columns hold these values",
             obstacles.join("; ")
         )
     })
@@ -212,8 +217,8 @@ mod tests {
         }
     }
 
-    fn reach(after: u64, available: u64) -> SourceReach {
-        SourceReach {
+    fn coverage(after: u64, available: u64) -> SourceCoverage {
+        SourceCoverage {
             origin: OriginId(1),
             after,
             available,
@@ -221,9 +226,14 @@ mod tests {
     }
 
     #[track_caller]
-    fn refused(survey: &RebuildSurvey, reach: &[SourceReach], request: &RebuildRequest, words: &str) {
-        let reason = refusal(survey, reach, request).unwrap_or_default();
-        assert!(reason.contains(words), "{words:?} is not in {reason:?}");
+    fn rejected(
+        survey: &RebuildSurvey,
+        coverage: &[SourceCoverage],
+        request: &RebuildRequest,
+        expected: &str,
+    ) {
+        let reason = rejection(survey, coverage, request).unwrap_or_default();
+        assert!(reason.contains(expected), "{expected:?} is not in {reason:?}");
     }
 
     #[test]
@@ -238,32 +248,32 @@ mod tests {
             ..RebuildRequest::default()
         };
         let whole = survey(true, 0, vec![history(1, 1_000, 0, None)]);
-        assert_eq!(refusal(&whole, &[reach(0, 1_000)], &plain), None);
+        assert_eq!(rejection(&whole, &[coverage(0, 1_000)], &plain), None);
         let trimmed = survey(true, 0, vec![history(1, 1_000, 0, Some((0, 500)))]);
         for request in [&plain, &carry, &from] {
-            refused(&trimmed, &[reach(500, 500)], request, "500 of 1000 messages");
+            rejected(&trimmed, &[coverage(500, 500)], request, "500 of 1000 messages");
         }
-        // Of a stream that other subjects share, all that was trimmed belonged to those.
-        assert_eq!(refusal(&trimmed, &[reach(500, 1_000)], &plain), None);
+        // In a stream shared with other subjects, all trimmed messages belonged to those.
+        assert_eq!(rejection(&trimmed, &[coverage(500, 1_000)], &plain), None);
         let older = survey(true, 0, vec![history(1, 1_000, 0, None), history(2, 7, 0, None)]);
-        refused(&older, &[reach(0, 1_000)], &plain, "7 messages");
+        rejected(&older, &[coverage(0, 1_000)], &plain, "7 messages");
         let skipped = survey(true, 0, vec![history(1, 1_000, 1_000, Some((0, 500)))]);
-        assert_eq!(refusal(&skipped, &[reach(500, 500)], &plain), None);
+        assert_eq!(rejection(&skipped, &[coverage(500, 500)], &plain), None);
     }
 
     #[test]
     fn a_hole_inside_the_range_is_found_by_counting() {
         let plain = RebuildRequest::default();
         let whole = survey(false, 0, vec![history(1, 1_000, 0, None)]);
-        refused(&whole, &[reach(0, 999)], &plain, "at least 1000 messages");
+        rejected(&whole, &[coverage(0, 999)], &plain, "at least 1000 messages");
         let trimmed = survey(false, 400, vec![history(1, 1_000, 0, Some((400, 400)))]);
         let carry = RebuildRequest {
             carry_over: true,
             ..RebuildRequest::default()
         };
-        assert_eq!(refusal(&trimmed, &[reach(400, 600)], &carry), None);
-        refused(&trimmed, &[reach(400, 599)], &carry, "still holds 599");
-        refused(&trimmed, &[reach(400, 600)], &plain, "400 rows of table t");
+        assert_eq!(rejection(&trimmed, &[coverage(400, 600)], &carry), None);
+        rejected(&trimmed, &[coverage(400, 599)], &carry, "still holds 599");
+        rejected(&trimmed, &[coverage(400, 600)], &plain, "400 rows of table t");
     }
 
     #[test]
@@ -274,9 +284,9 @@ mod tests {
             carry_over: true,
             ..RebuildRequest::default()
         };
-        refused(&trimmed, &[reach(400, 600)], &carry, "column v is new");
+        rejected(&trimmed, &[coverage(400, 600)], &carry, "column v is new");
         trimmed.tables[0].declared = false;
-        assert_eq!(refusal(&trimmed, &[reach(400, 600)], &carry), None);
+        assert_eq!(rejection(&trimmed, &[coverage(400, 600)], &carry), None);
     }
 
     #[test]

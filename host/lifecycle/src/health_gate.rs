@@ -1,35 +1,35 @@
-//! A version that was swapped in is watched for a while: when more of its messages are rejected than of those before, or the
-//! broker refuses a consumer that it asks for, the host rolls back to the version that ran before and logs a warning. What the bad version rejected is tried again
-//! by the old one then, so nothing is lost by having tried.
+//! The health gate of a newly activated version. The host rolls back to the previous version and logs an error when
+//! more messages are rejected than before, or when the broker refuses a consumer that the version requests. The
+//! previous version then retries the dead letters of the failed one, so the attempt loses nothing.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::{Actor, Inner, Refusal};
+use super::{Actor, Inner, LoadFailure};
 use lantern_model::settings::RollbackSettings;
-use lantern_projection::{Counted, Version};
+use lantern_projection::{LoadedVersion, VersionCounters};
 use lantern_store::Way;
 
-/// Messages before a version is judged.
+/// Minimum number of messages before the gate decides.
 const MESSAGES_MIN: u64 = 50;
-/// How long it is watched.
+/// How long the gate watches a version.
 const WINDOW: Duration = Duration::from_secs(300);
-/// How many more of a hundred messages may be rejected than before.
+/// By how many percentage points the share of rejected messages may exceed that of the previous version.
 const EXCESS_PERCENT: u64 = 5;
-/// How often it is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often the gate checks the version.
+const CHECK_EVERY: Duration = Duration::from_millis(250);
 
-/// What is compared, and with what.
+/// What the gate compares, and its limits.
 #[derive(Clone, Copy, Debug)]
-struct Measure {
-    before: Counted,
+struct HealthGate {
+    before: VersionCounters,
     messages_min: u64,
     excess_percent: u64,
 }
 
-impl Measure {
-    fn new(before: Counted, settings: &RollbackSettings) -> Self {
+impl HealthGate {
+    fn new(before: VersionCounters, settings: &RollbackSettings) -> Self {
         Self {
             before,
             messages_min: settings.messages_min.unwrap_or(MESSAGES_MIN),
@@ -39,13 +39,12 @@ impl Measure {
 }
 
 impl Inner {
-    /// Watches `version`, which has just taken over from `old`, beside everything else. It is watched on when settings
-    /// change, by what they say then.
-    /// `refused` are the sources whose consumers the broker refused before the swap: the new version is not to blame.
-    pub(super) fn watch(
+    /// Starts to watch `version`, which has just replaced `old`. Changed settings apply at once. `refused` are the
+    /// sources whose consumers the broker refused before the swap, for which the new version is not responsible.
+    pub(super) fn watch_health(
         self: &Arc<Self>,
-        old: &Arc<Version>,
-        version: &Arc<Version>,
+        old: &Arc<LoadedVersion>,
+        version: &Arc<LoadedVersion>,
         refused: BTreeSet<String>,
     ) {
         let (inner, version, old) = (Arc::downgrade(self), Arc::clone(version), Arc::clone(old));
@@ -53,21 +52,21 @@ impl Inner {
         self.tasks.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = judge(inner, version, old, refused) => {}
+                () = run_health_gate(inner, version, old, refused) => {}
             }
         });
     }
 
     /// The sources of a plugin whose consumers the broker refuses now.
-    pub(super) fn refused_sources(&self, plugin: &str) -> BTreeSet<String> {
+    pub(super) fn sources_with_refused_consumer(&self, plugin: &str) -> BTreeSet<String> {
         let all = self.parts.registry.snapshot().into_iter();
         all.filter(|status| status.plugin == plugin && status.consumer_refused)
             .map(|status| status.source)
             .collect()
     }
 
-    /// Why a version cannot read one of its sources, if the broker refuses a consumer that it asks for.
-    fn cannot_read(&self, version: &Version, refused_before: &BTreeSet<String>) -> Option<String> {
+    /// Why a version cannot read one of its sources, if the broker refuses its consumer.
+    fn refused_consumer(&self, version: &LoadedVersion, refused_before: &BTreeSet<String>) -> Option<String> {
         let name = version.plugin().manifest().name.as_str();
         let digest = version.plugin().digest().to_string();
         let all = self.parts.registry.snapshot().into_iter();
@@ -78,82 +77,91 @@ impl Inner {
         Some(format!("it cannot read source {}: {error}", refused.source))
     }
 
-    /// Goes back, unless something else runs by now.
-    async fn take_back(self: &Arc<Self>, bad: &Version, old: &Arc<Version>, why: &str) {
+    /// Rolls back, unless another version became active.
+    async fn roll_back_version(self: &Arc<Self>, bad: &LoadedVersion, old: &Arc<LoadedVersion>, why: &str) {
         let name = bad.plugin().manifest().name.to_string();
         let old = {
-            let fleet = self.fleet.lock().await;
-            if !fleet.version(&name).is_some_and(|running| running.is(bad)) {
+            let plugins = self.plugins.lock().await;
+            if !plugins
+                .version(&name)
+                .is_some_and(|running| running.is_same_version(bad))
+            {
                 return;
             }
-            // As it is kept ready: under the settings of now.
-            let ready = fleet.warm(&name, old.plugin().digest());
+            // Prefer the loaded version, which has the current settings.
+            let ready = plugins.warm(&name, old.plugin().digest());
             ready.unwrap_or_else(|| Arc::clone(old))
         };
         let by = Actor::part("automatic rollback");
         let (from, to) = (&bad.plugin().manifest().version, &old.plugin().manifest().version);
-        let words = format!("version {from} was taken back to {to} automatically: {why}");
+        let words = format!("version {from} was rolled back to {to} automatically: {why}");
         let mark = by.mark(
             "plugin.rollback",
             &name,
             Some(bad.plugin().digest()),
             words.clone(),
         );
-        match self.switch_with(Arc::clone(&old), Way::Back, &by, mark).await {
+        match self
+            .activate_with_mark(Arc::clone(&old), Way::Back, &by, mark)
+            .await
+        {
             Ok(_) => {
                 tracing::error!(plugin = name, "{words}");
                 self.parts.metrics.plugin_taken_back(&name);
                 let digest = bad.plugin().digest().to_string();
                 if let Err(error) = self.parts.store.note_failed(&name, &digest, Some(&words)).await {
-                    tracing::warn!(plugin = name, %error, "it could not be noted that a version failed");
+                    tracing::warn!(plugin = name, %error, "failed to record that a version failed");
                 }
-                self.refuse(Refusal {
+                self.record_load_failure(LoadFailure {
                     what: format!("plugin {name}"),
                     reason: words,
-                    holds_up: false,
+                    blocks_messages: false,
                     unsigned: false,
                 });
             }
             Err(error) => {
-                tracing::error!(plugin = name, %error, "a version should be taken back, and it is not possible: {why}")
+                tracing::error!(plugin = name, %error, "failed to roll back a version that failed the health gate: {why}")
             }
         }
     }
 }
 
-/// Ends when the time is over, when another version runs, when nobody wants it any more, or when the version was taken back.
-async fn judge(
+/// Returns when the window ends, when another version is active, when the gate is disabled, or after a rollback.
+async fn run_health_gate(
     inner: Weak<Inner>,
-    version: Arc<Version>,
-    old: Arc<Version>,
+    version: Arc<LoadedVersion>,
+    old: Arc<LoadedVersion>,
     refused_before: BTreeSet<String>,
 ) {
     let began = Instant::now();
-    let before = old.counted();
+    let before = old.counters();
     let name = version.plugin().manifest().name.to_string();
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(CHECK_EVERY).await;
         let Some(inner) = inner.upgrade() else {
             return;
         };
         let settings = inner.settings_of(&name).rollback;
         let window = settings.window_s.map_or(WINDOW, Duration::from_secs);
-        let running = inner.fleet.lock().await.version(&name);
-        if !settings.enabled || began.elapsed() >= window || !running.is_some_and(|it| it.is(&version)) {
+        let running = inner.plugins.lock().await.version(&name);
+        if !settings.enabled
+            || began.elapsed() >= window
+            || !running.is_some_and(|it| it.is_same_version(&version))
+        {
             return;
         }
         let why = inner
-            .cannot_read(&version, &refused_before)
-            .or_else(|| Measure::new(before, &settings).verdict(version.counted()));
+            .refused_consumer(&version, &refused_before)
+            .or_else(|| HealthGate::new(before, &settings).failure(version.counters()));
         if let Some(why) = why {
-            return inner.take_back(&version, &old, &why).await;
+            return inner.roll_back_version(&version, &old, &why).await;
         }
     }
 }
 
-impl Measure {
-    /// Why a version has to go, if it has to.
-    fn verdict(&self, now: Counted) -> Option<String> {
+impl HealthGate {
+    /// Why the version fails the gate, if it does.
+    fn failure(&self, now: VersionCounters) -> Option<String> {
         if now.messages < self.messages_min {
             return None;
         }
@@ -178,25 +186,25 @@ mod tests {
 
     #[test]
     fn a_version_goes_when_it_is_clearly_worse_than_the_one_before() {
-        let counted = |messages, rejected| Counted {
+        let counted = |messages, rejected| VersionCounters {
             messages,
             rejected,
-            ..Counted::default()
+            ..VersionCounters::default()
         };
-        let measure = Measure {
+        let gate = HealthGate {
             before: counted(1_000, 100),
             messages_min: 50,
             excess_percent: 5,
         };
-        assert_eq!(measure.verdict(counted(49, 49)), None);
-        assert_eq!(measure.verdict(counted(100, 15)), None);
-        assert!(measure.verdict(counted(100, 16)).unwrap().contains("16 of 100"));
-        // Nothing to compare with counts as nothing rejected.
-        let first = Measure {
-            before: Counted::default(),
-            ..measure
+        assert_eq!(gate.failure(counted(49, 49)), None);
+        assert_eq!(gate.failure(counted(100, 15)), None);
+        assert!(gate.failure(counted(100, 16)).unwrap().contains("16 of 100"));
+        // Without a previous version, the comparison assumes no rejected messages.
+        let first = HealthGate {
+            before: VersionCounters::default(),
+            ..gate
         };
-        assert!(first.verdict(counted(100, 6)).is_some());
-        assert_eq!(first.verdict(counted(100, 5)), None);
+        assert!(first.failure(counted(100, 6)).is_some());
+        assert_eq!(first.failure(counted(100, 5)), None);
     }
 }

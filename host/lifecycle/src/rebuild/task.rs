@@ -1,6 +1,6 @@
-//! One rebuild at work: rows that are kept are copied, projections fill the new tables, and when they are as far as those
-//! in use, the live projections rest while both are compared and one transaction exchanges them. Where the comparison
-//! finds a difference that nothing explains, the tables in use stay.
+//! The task of one rebuild: copies carried rows, fills the new tables through projections, and when they have caught
+//! up, suspends the live projections, compares both sets of tables and swaps them in one transaction. If an unexplained
+//! difference remains, the live tables stay.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,65 +11,65 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::{Actor, Inner, adoption};
 use super::begin::stream_of;
-use super::reach::same;
-use super::{Options, Progress};
+use super::coverage::same_members;
+use super::{RebuildProgress, StoredOptions};
 use lantern_model::schema::{Manifest, OnConflict};
 use lantern_model::status::{ProjectionState, Status};
 use lantern_plugin::Plugin;
 use lantern_projection::{
-    self, Gate, GateKeeper, Orders, Projection, Purpose, Rebuild, Version, consumer_names,
+    self, DesiredState, Gate, GateKeeper, LoadedVersion, Projection, Purpose, Rebuild, consumer_names,
 };
 use lantern_store::{
     AbandonedConsumer, AdoptError, AuditMark, CommitError, RebuildId, Scope, Verification, VerifyRequest,
 };
 
-/// Messages in one batch of a rebuild: a commit of the live tables waits for one such batch at the most, some 15 ms.
+/// Messages in one batch of a rebuild: a commit of the live tables waits for at most one such batch, about 15 ms.
 const MESSAGES_MAX: usize = 2_048;
-/// How often it is looked at how far the new tables are.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// The pause after something went wrong that may pass.
+/// How often the task reads the progress.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+/// The pause after a temporary error.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// One rebuild at work.
-pub(super) struct Work<'a> {
+/// The task of one rebuild.
+pub(super) struct RebuildTask<'a> {
     pub(super) inner: &'a Arc<Inner>,
     pub(super) id: RebuildId,
-    pub(super) version: &'a Arc<Version>,
-    pub(super) options: &'a Options,
+    pub(super) version: &'a Arc<LoadedVersion>,
+    pub(super) options: &'a StoredOptions,
     pub(super) scopes: Vec<Scope>,
     pub(super) stop: &'a CancellationToken,
 }
 
-/// Why the work ends.
-enum Ended {
-    /// The host stops, or an operator has cancelled.
-    Stopped,
+/// Why the task ends.
+enum Stopped {
+    /// The host stops, or an operator cancelled the rebuild.
+    Cancelled,
     Failed(String),
 }
 
-/// What an attempt to exchange the tables has come to.
-enum Step {
+/// The result of an attempt to swap the tables.
+enum SwapAttempt {
     Done,
-    /// Rows have come that have to be carried over.
+    /// New rows have to be carried over first.
     CarryOver,
-    /// It has to be tried again, for this reason.
-    Again(String),
+    /// The attempt has to be repeated, for this reason.
+    Retry(String),
 }
 
-impl Work<'_> {
+impl RebuildTask<'_> {
     pub(super) async fn run(&self) {
         match self.fill_and_finish().await {
-            // It goes on when the host starts again.
-            Err(Ended::Stopped) if self.inner.stop.is_cancelled() => return,
-            Err(Ended::Stopped) => self.forget_again().await,
-            Err(Ended::Failed(reason)) => self.inner.fail_rebuild(self.id, &reason).await,
+            // The next start resumes the rebuild.
+            Err(Stopped::Cancelled) if self.inner.stop.is_cancelled() => return,
+            Err(Stopped::Cancelled) => self.record_cancellation().await,
+            Err(Stopped::Failed(reason)) => self.inner.fail_rebuild(self.id, &reason).await,
             Ok(()) => {}
         }
         self.delete_consumers().await;
     }
 
-    /// A projection may have begun anew between the cancellation and its own end.
-    async fn forget_again(&self) {
+    /// A projection may have begun an epoch between the cancellation and its own end.
+    async fn record_cancellation(&self) {
         if let Err(error) = self
             .inner
             .parts
@@ -77,43 +77,42 @@ impl Work<'_> {
             .end_rebuild(self.id, "cancelled", None)
             .await
         {
-            tracing::warn!(rebuild = self.id.0, %error, "what a cancelled rebuild remembers could not be forgotten");
+            tracing::warn!(rebuild = self.id.0, %error, "failed to delete the state of a cancelled rebuild");
         }
     }
 
-    async fn fill_and_finish(&self) -> Result<(), Ended> {
+    async fn fill_and_finish(&self) -> Result<(), Stopped> {
         self.carry_over().await?;
         loop {
             let stop = self.stop.child_token();
-            let mut filling = self.spawn(&stop);
-            let result = match self.until_caught_up(&filling).await {
-                Ok(()) => self.take_over(&mut filling, &stop).await,
+            let mut fill = self.spawn(&stop);
+            let result = match self.until_caught_up(&fill).await {
+                Ok(()) => self.swap_tables(&mut fill, &stop).await,
                 Err(ended) => Err(ended),
             };
-            // Also on the way out: nothing of a rebuild is written when it has ended.
+            // Stop the projections on every path: an ended rebuild writes nothing.
             stop.cancel();
-            filling.end().await;
+            fill.end().await;
             match result? {
-                Step::Done => return Ok(()),
-                Step::CarryOver => self.carry_over().await?,
-                Step::Again(why) => {
-                    self.held_up(&why);
-                    self.pause().await?;
+                SwapAttempt::Done => return Ok(()),
+                SwapAttempt::CarryOver => self.carry_over().await?,
+                SwapAttempt::Retry(why) => {
+                    self.blocked_by(&why);
+                    self.wait_before_retry().await?;
                 }
             }
         }
     }
 
-    async fn pause(&self) -> Result<(), Ended> {
+    async fn wait_before_retry(&self) -> Result<(), Stopped> {
         tokio::select! {
-            () = self.stop.cancelled() => Err(Ended::Stopped),
+            () = self.stop.cancelled() => Err(Stopped::Cancelled),
             () = tokio::time::sleep(RETRY_AFTER) => Ok(()),
         }
     }
 
-    /// Copies the rows that are not made again. A copy that was begun before a restart is gone through once more; rows
-    /// that are there already are left alone.
-    async fn carry_over(&self) -> Result<(), Ended> {
+    /// Copies the rows outside the replay range. After a restart the copy starts over and skips rows that exist.
+    async fn carry_over(&self) -> Result<(), Stopped> {
         let manifest = self.version.plugin().manifest();
         for table in 0..manifest.tables.len() {
             let mut after = i64::MIN;
@@ -125,16 +124,16 @@ impl Work<'_> {
                         .store
                         .carry_over(self.id, Arc::clone(manifest), table, scopes, after);
                 let copied = tokio::select! {
-                    () = self.stop.cancelled() => return Err(Ended::Stopped),
+                    () = self.stop.cancelled() => return Err(Stopped::Cancelled),
                     copied = copied => copied,
                 };
                 match copied {
                     Ok(Some(last)) => after = last,
                     Ok(None) => break,
-                    Err(AdoptError::Refused(reasons)) => return Err(Ended::Failed(reasons.join("; "))),
+                    Err(AdoptError::Refused(reasons)) => return Err(Stopped::Failed(reasons.join("; "))),
                     Err(error) => {
-                        self.held_up(&error.to_string());
-                        self.pause().await?;
+                        self.blocked_by(&error.to_string());
+                        self.wait_before_retry().await?;
                     }
                 }
             }
@@ -142,21 +141,21 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Projections of all scopes into the new tables.
-    fn spawn(&self, stop: &CancellationToken) -> Filling {
+    /// Starts projections of all replay ranges into the new tables.
+    fn spawn(&self, stop: &CancellationToken) -> FillTasks {
         let parts = &self.inner.parts;
         let name = self.version.plugin().manifest().name.as_str();
-        let orders = watch::Sender::new(Orders {
+        let desired = watch::Sender::new(DesiredState {
             version: Arc::clone(self.version),
             settings: Arc::new(self.inner.settings_of(name)),
-            hold: None,
+            paused: None,
         });
         let mut running = JoinSet::new();
         let mut statuses = Vec::new();
         let until: Vec<u64> = self.scopes.iter().map(|scope| scope.after).collect();
         let gate = Gate::new(&until, order_matters(self.version.plugin().manifest()));
         for (number, scope) in self.scopes.iter().enumerate() {
-            let config = lantern_projection::Config {
+            let config = lantern_projection::ProjectionConfig {
                 messages_max: parts.config.projections.messages_max.min(MESSAGES_MAX),
                 ..parts.config.projections.clone()
             };
@@ -164,21 +163,21 @@ impl Work<'_> {
             let (projection, status) = Projection::new(
                 parts.broker.clone(),
                 Arc::clone(&parts.store),
-                orders.subscribe(),
+                desired.subscribe(),
                 &scope.source,
                 purpose,
                 config,
                 parts.metrics.clone(),
             );
-            let projection = projection.behind(GateKeeper::new(&gate, number));
+            let projection = projection.with_gate(GateKeeper::new(&gate, number));
             running.spawn(projection.run(stop.clone()));
             statuses.push(status);
         }
-        Filling {
+        FillTasks {
             running,
             statuses,
             gate,
-            _orders: orders,
+            _desired: desired,
         }
     }
 
@@ -191,192 +190,201 @@ impl Work<'_> {
         })
     }
 
-    /// Returns when the new tables are nearly as far as those in use.
-    async fn until_caught_up(&self, filling: &Filling) -> Result<(), Ended> {
+    /// Waits until the new tables have nearly caught up with the live ones.
+    async fn until_caught_up(&self, fill: &FillTasks) -> Result<(), Stopped> {
         let began = tokio::time::Instant::now();
         let mut at_begin = None;
-        while let Some(why) = self.raise_to_checkpoints(filling).await? {
-            self.held_up(&why);
-            self.pause().await?;
+        while let Some(why) = self.raise_to_checkpoints(fill).await? {
+            self.blocked_by(&why);
+            self.wait_before_retry().await?;
         }
         loop {
             tokio::select! {
-                () = self.stop.cancelled() => return Err(Ended::Stopped),
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = self.stop.cancelled() => return Err(Stopped::Cancelled),
+                () = tokio::time::sleep(PROGRESS_EVERY) => {}
             }
-            self.raise_to_shown(filling);
-            let statuses = filling.statuses.iter();
+            self.raise_to_reported(fill);
+            let statuses = fill.statuses.iter();
             let now: Vec<Status> = statuses.map(|status| status.borrow().clone()).collect();
             if let Some(failed) = now.iter().find(|status| status.state == ProjectionState::Failed) {
                 let reason = failed.last_error.clone().unwrap_or_default();
-                return Err(Ended::Failed(format!("source {}: {reason}", failed.source)));
+                return Err(Stopped::Failed(format!("source {}: {reason}", failed.source)));
             }
             let messages: u64 = now.iter().map(|status| status.messages).sum();
             let lags: Option<Vec<u64>> = now.iter().map(|status| status.lag).collect();
             let since = *at_begin.get_or_insert(messages);
             let left = lags.as_ref().map_or(0, |lags| lags.iter().sum());
             let rate = (messages - since.min(messages)) as f64 / began.elapsed().as_secs_f64().max(0.001);
-            let held_up = now
+            let blocked_by = now
                 .iter()
                 .find(|status| {
                     status.state == ProjectionState::Retrying
                         || status.state == ProjectionState::WaitingForStream
                 })
                 .and_then(|status| status.last_error.clone());
-            self.show(messages, left, rate, held_up);
-            if self.is_near(filling, &now) {
+            self.report_progress(messages, left, rate, blocked_by);
+            if self.is_nearly_caught_up(fill, &now) {
                 return Ok(());
             }
         }
     }
 
-    /// Lets the projections read up to the checkpoints in use, as the database has them. Returns why that cannot be done
-    /// now.
-    async fn raise_to_checkpoints(&self, filling: &Filling) -> Result<Option<String>, Ended> {
+    /// Lets the projections read up to the stored live checkpoints. Returns why that is impossible for now.
+    async fn raise_to_checkpoints(&self, fill: &FillTasks) -> Result<Option<String>, Stopped> {
         let plugin = self.version.plugin().manifest().name.as_str();
         for (number, scope) in self.scopes.iter().enumerate() {
             match self.inner.parts.store.attach(plugin, &scope.source).await {
                 Ok(Some(live)) if live.origin == scope.origin => {
-                    filling.gate.raise(number, live.checkpoint.sequence);
+                    fill.gate.raise(number, live.checkpoint.sequence);
                 }
                 Ok(_) => {
-                    return Err(Ended::Failed(format!(
-                        "source {} has begun a new epoch meanwhile; rebuild again",
+                    return Err(Stopped::Failed(format!(
+                        "source {} has begun a new epoch meanwhile; start the rebuild again",
                         scope.source
                     )));
                 }
-                Err(CommitError::Closed) => return Err(Ended::Stopped),
+                Err(CommitError::Closed) => return Err(Stopped::Cancelled),
                 Err(error) => return Ok(Some(error.to_string())),
             }
         }
         Ok(None)
     }
 
-    /// The same, as the live projections show them. One of another epoch is refused at the end.
-    fn raise_to_shown(&self, filling: &Filling) {
+    /// The same, from the status of the live projections. A different epoch is rejected at the end.
+    fn raise_to_reported(&self, fill: &FillTasks) {
         let plugin = self.version.plugin().manifest().name.as_str();
         let live = self.inner.parts.registry.snapshot();
         for (number, scope) in self.scopes.iter().enumerate() {
             let mut live = live.iter();
             if let Some(live) = live.find(|live| live.plugin == plugin && live.source == scope.source) {
-                filling.gate.raise(number, live.checkpoint);
+                fill.gate.raise(number, live.checkpoint);
             }
         }
     }
 
-    /// Whether the new tables are so near the ones in use that the live projections can wait for the rest.
-    fn is_near(&self, filling: &Filling, now: &[Status]) -> bool {
-        let near = if filling.gate.is_in_order() {
-            NEAR / 10
+    /// Whether the new tables are so close to the live ones that the live projections can wait for the rest.
+    fn is_nearly_caught_up(&self, fill: &FillTasks, now: &[Status]) -> bool {
+        let near = if fill.gate.is_in_order() {
+            SWAP_LAG_MAX / 10
         } else {
-            NEAR
+            SWAP_LAG_MAX
         };
         let near = self.options.request.rate.map_or(near, |rate| near.min(rate / 10));
         now.iter().enumerate().all(|(number, status)| {
             status.state == ProjectionState::Running
-                && (filling.gate.is_through(number) || status.checkpoint + near >= filling.gate.until(number))
+                && (fill.gate.is_through(number) || status.checkpoint + near >= fill.gate.until(number))
         })
     }
 
-    fn show(&self, messages: u64, left: u64, rate: f64, held_up: Option<String>) {
+    fn report_progress(&self, messages: u64, left: u64, rate: f64, blocked_by: Option<String>) {
         let plugin = self.version.plugin().manifest().name.as_str();
         self.inner.parts.metrics.rebuild_left(plugin, Some(left));
         if let Some(running) = self.inner.rebuilds.lock().get_mut(&self.id) {
-            running.progress = Progress {
+            running.progress = RebuildProgress {
                 messages,
                 left,
                 rate,
                 eta_seconds: (rate > 0.0).then(|| left as f64 / rate),
             };
-            running.held_up = held_up;
+            running.blocked_by = blocked_by;
         }
     }
 
-    fn held_up(&self, reason: &str) {
+    fn blocked_by(&self, reason: &str) {
         if let Some(running) = self.inner.rebuilds.lock().get_mut(&self.id) {
-            running.held_up = Some(reason.to_owned());
+            running.blocked_by = Some(reason.to_owned());
         }
     }
 
-    /// Ends the live projections after the batch in hand, waits until the new tables are as far as the old, compares
-    /// them, puts them in their place, and lets the projections go on behind them.
-    async fn take_over(&self, filling: &mut Filling, stop: &CancellationToken) -> Result<Step, Ended> {
+    /// Suspends the live projections after the batch in hand, waits until the new tables have caught up, compares and
+    /// swaps the tables, and resumes the projections.
+    async fn swap_tables(
+        &self,
+        fill: &mut FillTasks,
+        stop: &CancellationToken,
+    ) -> Result<SwapAttempt, Stopped> {
         let inner = self.inner;
         let plugin = self.version.plugin();
         let name = plugin.manifest().name.to_string();
-        let mut fleet = inner.fleet.lock().await;
+        let mut plugins = inner.plugins.lock().await;
         if self.stop.is_cancelled() {
-            return Err(Ended::Stopped);
+            return Err(Stopped::Cancelled);
         }
-        let resting = fleet.rest(&name).await;
-        let result = self.exchange(filling, stop).await;
-        let done = matches!(result, Ok(Step::Done));
+        let suspended = plugins.suspend(&name).await;
+        let result = self.verify_and_swap(fill, stop).await;
+        let done = matches!(result, Ok(SwapAttempt::Done));
         if done {
             inner.rebuilds.lock().remove(&self.id);
         }
-        let hold = match inner.installation(&name).await {
+        let paused = match inner.installation(&name).await {
             Ok(installation) => installation.paused,
             Err(_) => None,
         };
         let version = if done {
             Some(Arc::clone(self.version))
         } else {
-            resting
+            suspended
         };
         if let Some(version) = version {
-            inner.run(&mut fleet, version, hold).await;
+            inner.apply_version(&mut plugins, version, paused).await;
         }
-        drop(fleet);
+        drop(plugins);
         if done {
-            self.announce(plugin, &name);
+            self.record_finished(plugin, &name);
         }
         result
     }
 
-    /// The part of it while the live projections rest.
-    async fn exchange(&self, filling: &mut Filling, stop: &CancellationToken) -> Result<Step, Ended> {
-        if let Some(why) = self.raise_to_checkpoints(filling).await? {
-            return Ok(Step::Again(why));
+    /// Verifies and swaps while the live projections are suspended.
+    async fn verify_and_swap(
+        &self,
+        fill: &mut FillTasks,
+        stop: &CancellationToken,
+    ) -> Result<SwapAttempt, Stopped> {
+        if let Some(why) = self.raise_to_checkpoints(fill).await? {
+            return Ok(SwapAttempt::Retry(why));
         }
-        let reached = tokio::time::timeout(REACH_TIME, filling.gate.all_through()).await;
+        let reached = tokio::time::timeout(SWAP_WAIT_MAX, fill.gate.all_through()).await;
         stop.cancel();
-        filling.end().await;
+        fill.end().await;
         if reached.is_err() {
-            return Ok(Step::Again("the new tables are behind those in use".to_owned()));
+            return Ok(SwapAttempt::Retry(
+                "the new tables have not caught up with the live ones".to_owned(),
+            ));
         }
         let request = match self.verify_request().await {
             Ok(request) => request,
-            Err(why) => return Ok(Step::Again(why)),
+            Err(why) => return Ok(SwapAttempt::Retry(why)),
         };
         let store = &self.inner.parts.store;
         let manifest = Arc::clone(self.version.plugin().manifest());
         let mut verified = match store.verify_rebuild(manifest, request.clone()).await {
             Ok(verified) => verified,
-            Err(error) => return Ok(Step::Again(error.to_string())),
+            Err(error) => return Ok(SwapAttempt::Retry(error.to_string())),
         };
         if verified.lacks_carried {
-            // A dead letter of a message that is not read again has become a row meanwhile.
-            return Ok(Step::CarryOver);
+            // A dead letter outside the replay range was resolved meanwhile.
+            return Ok(SwapAttempt::CarryOver);
         }
-        self.judge(&mut verified)?;
+        self.check_verification(&mut verified)?;
         match store
             .finish_rebuild(adoption(self.version.plugin()), request, verified, self.mark())
             .await
         {
-            Ok(true) => Ok(Step::Done),
-            Ok(false) => Ok(Step::Again(
-                "rows or dead letters have changed since the comparison".to_owned(),
+            Ok(true) => Ok(SwapAttempt::Done),
+            Ok(false) => Ok(SwapAttempt::Retry(
+                "rows or dead letters changed after the comparison".to_owned(),
             )),
-            Err(AdoptError::Refused(reasons)) => Err(Ended::Failed(reasons.join("; "))),
+            Err(AdoptError::Refused(reasons)) => Err(Stopped::Failed(reasons.join("; "))),
             Err(error) => {
                 tracing::warn!(rebuild = self.id.0, %error, "failed to finish the rebuild; will retry");
-                Ok(Step::Again(error.to_string()))
+                Ok(SwapAttempt::Retry(error.to_string()))
             }
         }
     }
 
-    /// Refuses the new tables where something is missing, or differs and was not accepted.
-    fn judge(&self, verified: &mut Verification) -> Result<(), Ended> {
+    /// Rejects the new tables if something is missing, or differs and was not accepted.
+    fn check_verification(&self, verified: &mut Verification) -> Result<(), Stopped> {
         let accepts = self.options.request.accept_differences;
         if verified.losses.is_empty() && (verified.differences.is_empty() || accepts) {
             verified.outcome.accepted = std::mem::take(&mut verified.differences);
@@ -386,18 +394,18 @@ impl Work<'_> {
         found.extend(verified.differences.iter().cloned());
         let hint = match verified.losses.is_empty() {
             true => {
-                "; the version and its messages are the same as before, and --accept-differences takes the new tables"
+                "; the version and its messages are the same as before; --accept-differences accepts the new tables"
             }
             false => "",
         };
-        Err(Ended::Failed(format!(
-            "the new tables differ from those in use, which stay: {}{hint}",
+        Err(Stopped::Failed(format!(
+            "the new tables differ from the live ones, which stay: {}{hint}",
             found.join("; ")
         )))
     }
 
-    /// The inputs of the comparison. The messages of a version that reads other subjects cannot be held against the
-    /// ledger; that all of those are still in the stream shows that none was missed.
+    /// The inputs of the comparison. If the version reads other subjects, its messages cannot be compared with the
+    /// ledger; that the stream still holds all of them proves that none was missed.
     async fn verify_request(&self) -> Result<VerifyRequest, String> {
         let name = self.version.plugin().manifest().name.as_str();
         let histories = self.inner.parts.store.ledger_histories(name).await;
@@ -410,7 +418,7 @@ impl Work<'_> {
             let others = history.filter(|history| {
                 let mut again = history.ranges.iter().filter(|range| range.last > scope.after);
                 again.any(|range| match (&range.subjects, subjects) {
-                    (Some(then), Some(now)) => !same(then, now),
+                    (Some(then), Some(now)) => !same_members(then, now),
                     _ => false,
                 })
             });
@@ -435,16 +443,16 @@ impl Work<'_> {
         })
     }
 
-    fn announce(&self, plugin: &Plugin, name: &str) {
-        self.inner.forgive(&format!("plugin {name}"));
+    fn record_finished(&self, plugin: &Plugin, name: &str) {
+        self.inner.clear_load_failure(&format!("plugin {name}"));
         tracing::info!(plugin = name, rebuild = self.id.0, digest = %plugin.digest(), by = self.options.by, "rebuild finished");
     }
 
-    /// The entry in the audit of the exchange of the tables.
+    /// The audit entry of the swap.
     fn mark(&self) -> Option<AuditMark> {
         let plugin = self.version.plugin();
         let detail = format!(
-            "rebuild {}, begun by {}, has taken over",
+            "rebuild {}, started by {}, has finished",
             self.id.0, self.options.by
         );
         let by = Actor::part("rebuild");
@@ -478,25 +486,25 @@ impl Work<'_> {
 }
 
 /// The projections into the new tables.
-struct Filling {
+struct FillTasks {
     running: JoinSet<()>,
     statuses: Vec<watch::Receiver<Status>>,
     gate: Arc<Gate>,
-    /// They rest when nobody can give them orders any more.
-    _orders: watch::Sender<Orders>,
+    /// The projections end when this sender is dropped.
+    _desired: watch::Sender<DesiredState>,
 }
 
-impl Filling {
+impl FillTasks {
     async fn end(&mut self) {
         while let Some(ended) = self.running.join_next().await {
             if let Err(error) = ended {
-                tracing::error!(%error, "a projection of a rebuild ended badly");
+                tracing::error!(%error, "a projection of a rebuild panicked");
             }
         }
     }
 }
 
-/// Whether the order of messages of different sources decides what the rows become: where writes find their row by a key.
+/// Whether the order of messages of different sources affects rows: when writes find their row by a key.
 fn order_matters(manifest: &Manifest) -> bool {
     let keyed = |number: usize| {
         manifest.tables.get(number).is_some_and(|table| {
@@ -507,7 +515,7 @@ fn order_matters(manifest: &Manifest) -> bool {
     writes.any(|write| keyed(write.table) || matches!(write.on_conflict, OnConflict::Update(_)))
 }
 
-/// Sequences that the new tables may be behind when the live projections are ended: some hundredths of a second.
-const NEAR: u64 = 2_000;
-/// How long the live projections wait for them.
-const REACH_TIME: Duration = Duration::from_secs(5);
+/// How many sequences the new tables may lag when the live projections are suspended: some hundredths of a second.
+const SWAP_LAG_MAX: u64 = 2_000;
+/// How long the live projections wait for the new tables.
+const SWAP_WAIT_MAX: Duration = Duration::from_secs(5);

@@ -1,5 +1,5 @@
-//! Dead letters that are tried again: all open ones of a plugin when another version is activated, or those that an
-//! operator names.
+//! Retries of dead letters: all open ones of a plugin when another version is activated, or those that an operator
+//! selects.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,27 +7,31 @@ use std::time::{Duration, Instant};
 use super::{Actor, Inner, Lifecycle, LifecycleError, adoption};
 use lantern_model::batch::Delivery;
 use lantern_plugin::Projector;
-use lantern_projection::Version;
+use lantern_projection::LoadedVersion;
 use lantern_store::{Entry, Healed, LetterFilter, OpenLetter, Retried};
 
-/// Letters that are read, tried and written together: few enough that a commit behind them does not notice.
-const PAGE: u32 = 256;
-/// How long one call into the plugin may go on for letters of one page.
+/// Dead letters read, projected and written together: few, so that a waiting commit is not delayed noticeably.
+const PAGE_LETTERS: u32 = 256;
+/// How long one call into the plugin may take for the dead letters of one page.
 const PROJECT_BUDGET: Duration = Duration::from_millis(250);
-/// How long a swap waits for the letters before the new version takes over; what is left is tried beside it.
-pub(super) const BEFORE_SWAP: Duration = Duration::from_secs(1);
+/// How long a swap waits for the retry before the new version takes over; the rest is retried in the background.
+pub(super) const RETRY_BEFORE_SWAP: Duration = Duration::from_secs(1);
 
 impl Lifecycle {
-    /// Tries open dead letters again with the versions that run.
+    /// Retries open dead letters with the active versions.
     ///
     /// # Errors
-    /// See [`LifecycleError`]. What was healed by then stays healed.
-    pub async fn retry_letters(&self, filter: LetterFilter, by: &Actor) -> Result<Healed, LifecycleError> {
+    /// See [`LifecycleError`]. Dead letters resolved before the error stay resolved.
+    pub async fn retry_dead_letters(
+        &self,
+        filter: LetterFilter,
+        by: &Actor,
+    ) -> Result<Healed, LifecycleError> {
         let inner = Arc::clone(&self.inner);
         let by = by.clone();
         self.detached(async move {
-            let versions = inner.fleet.lock().await.versions();
-            let mut healed = Healed::default();
+            let versions = inner.plugins.lock().await.versions();
+            let mut retried = Healed::default();
             for version in versions {
                 let name = version.plugin().manifest().name.to_string();
                 if filter.plugin.as_ref().is_some_and(|plugin| *plugin != name) {
@@ -37,56 +41,64 @@ impl Lifecycle {
                     plugin: Some(name.clone()),
                     ..filter.clone()
                 };
-                let (some, _) = inner.heal(&version, filter, 0, None).await?;
-                inner.fleet.lock().await.nudge(&name);
+                let (some, _) = inner.retry(&version, filter, 0, None).await?;
+                inner.plugins.lock().await.notify(&name);
                 inner.parts.metrics.dead_letters_resolved(&name, some.resolved);
-                healed += some;
+                retried += some;
             }
             tracing::info!(
-                tried = healed.tried,
-                resolved = healed.resolved,
+                tried = retried.tried,
+                resolved = retried.resolved,
                 by = by.0,
-                "dead letters were tried again"
+                "retried dead letters"
             );
-            Ok(healed)
+            Ok(retried)
         })
         .await
     }
 
-    /// Gives up open dead letters. They stay to be read, and their messages stay accounted for. Returns how many.
+    /// Discards open dead letters. They stay readable, and their messages stay accounted for. Returns their number.
     ///
     /// # Errors
     /// See [`LifecycleError`].
-    pub async fn discard_letters(&self, filter: LetterFilter, by: &Actor) -> Result<u64, LifecycleError> {
+    pub async fn discard_dead_letters(
+        &self,
+        filter: LetterFilter,
+        by: &Actor,
+    ) -> Result<u64, LifecycleError> {
         let discarded = self.inner.parts.store.discard_letters(filter).await?;
-        let fleet = self.inner.fleet.lock().await;
-        for version in fleet.versions() {
-            fleet.nudge(version.plugin().manifest().name.as_str());
+        let plugins = self.inner.plugins.lock().await;
+        for version in plugins.versions() {
+            plugins.notify(version.plugin().manifest().name.as_str());
         }
         if discarded > 0 {
-            tracing::warn!(discarded, by = by.0, "dead letters were given up");
+            tracing::warn!(discarded, by = by.0, "discarded dead letters");
         }
         Ok(discarded)
     }
 }
 
 impl Inner {
-    /// Tries open letters of a plugin with a version, from the one behind `after` on, until all were tried or the time
-    /// is over. Returns what came of it, and where to go on when there is more.
-    pub(super) async fn heal(
+    /// Retries open dead letters of a plugin with a version, starting after `after`, until all were tried or the time
+    /// is over. Returns the result, and where to continue if there are more.
+    pub(super) async fn retry(
         &self,
-        version: &Arc<Version>,
+        version: &Arc<LoadedVersion>,
         filter: LetterFilter,
         after: i64,
         until: Option<Instant>,
     ) -> Result<(Healed, Option<i64>), LifecycleError> {
-        let mut healed = Healed::default();
+        let mut total = Healed::default();
         let mut after = after;
         let mut projector = None;
         loop {
-            let letters = self.parts.store.open_letters(filter.clone(), after, PAGE).await?;
+            let letters = self
+                .parts
+                .store
+                .open_letters(filter.clone(), after, PAGE_LETTERS)
+                .await?;
             let Some(last) = letters.last() else {
-                return Ok((healed, None));
+                return Ok((total, None));
             };
             after = last.id;
             let adopted = self.parts.store.adopt(adoption(version.plugin())).await?;
@@ -96,56 +108,56 @@ impl Inner {
                 };
                 let (retried, back) = project(version, projector.take(), source, letters).await?;
                 projector = Some(back);
-                healed += self.parts.store.heal(adopted.clone(), retried).await?;
+                total += self.parts.store.heal(adopted.clone(), retried).await?;
             }
             if until.is_some_and(|until| Instant::now() > until) {
-                return Ok((healed, Some(after)));
+                return Ok((total, Some(after)));
             }
         }
     }
 
-    /// Tries what the time before a swap was not enough for.
-    pub(super) fn heal_the_rest(self: &Arc<Self>, version: Arc<Version>, after: i64) {
+    /// Retries the dead letters that the time before a swap was too short for.
+    pub(super) fn retry_in_background(self: &Arc<Self>, version: Arc<LoadedVersion>, after: i64) {
         let inner = Arc::clone(self);
         let stop = self.stop.child_token();
         let name = version.plugin().manifest().name.to_string();
         self.tasks.spawn(async move {
-            let healing = inner.heal(&version, of_plugin(&name), after, None);
+            let retrying = inner.retry(&version, dead_letters_of(&name), after, None);
             tokio::select! {
                 () = stop.cancelled() => {}
-                result = healing => match result {
-                    Ok((healed, _)) => {
-                        say(&name, healed);
-                        inner.parts.metrics.dead_letters_resolved(&name, healed.resolved);
-                        inner.fleet.lock().await.nudge(&name);
+                result = retrying => match result {
+                    Ok((retried, _)) => {
+                        log_retried(&name, retried);
+                        inner.parts.metrics.dead_letters_resolved(&name, retried.resolved);
+                        inner.plugins.lock().await.notify(&name);
                     }
-                    Err(error) => tracing::warn!(plugin = name, %error, "dead letters could not all be tried again"),
+                    Err(error) => tracing::warn!(plugin = name, %error, "failed to retry all dead letters"),
                 }
             }
         });
     }
 }
 
-/// All letters of a plugin.
-pub(super) fn of_plugin(plugin: &str) -> LetterFilter {
+/// A filter for all dead letters of a plugin.
+pub(super) fn dead_letters_of(plugin: &str) -> LetterFilter {
     LetterFilter {
         plugin: Some(plugin.to_owned()),
         ..LetterFilter::default()
     }
 }
 
-pub(super) fn say(plugin: &str, healed: Healed) {
-    if healed.tried > 0 {
+pub(super) fn log_retried(plugin: &str, retried: Healed) {
+    if retried.tried > 0 {
         tracing::info!(
             plugin,
             "{} of {} dead letters now decode",
-            healed.resolved,
-            healed.tried
+            retried.resolved,
+            retried.tried
         );
     }
 }
 
-/// Runs of letters of one source, in order.
+/// Consecutive dead letters of one source, in order.
 fn by_source(letters: Vec<OpenLetter>) -> Vec<Vec<OpenLetter>> {
     let mut runs: Vec<Vec<OpenLetter>> = Vec::new();
     for letter in letters {
@@ -157,9 +169,9 @@ fn by_source(letters: Vec<OpenLetter>) -> Vec<Vec<OpenLetter>> {
     runs
 }
 
-/// Asks the plugin, on a thread that may block. Letters that it could not be asked about are left out.
+/// Projects dead letters on a blocking thread. Leaves out those that the plugin did not answer.
 async fn project(
-    version: &Arc<Version>,
+    version: &Arc<LoadedVersion>,
     projector: Option<Projector>,
     source: usize,
     letters: Vec<OpenLetter>,

@@ -1,5 +1,4 @@
-//! The two versions of a canary at work: the same messages through both, each into its own scratch database. It
-//! blocks, so it runs on a thread that may.
+//! The two versions of a canary: they project the same messages, each into its own scratch database. The calls block.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,82 +7,82 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
-use super::feed::Lane;
+use super::feed::TrialSource;
 use lantern_model::batch::{Delivery, Outcome};
 use lantern_plugin::Projector;
-use lantern_projection::Version;
+use lantern_projection::LoadedVersion;
 use lantern_store::comparison::{TableComparison, compare};
 use lantern_store::scratch::{Rejects, Scratch, ScratchError};
 use lantern_store::{Counts, Entry};
 
-/// How long one call into a plugin may go on before it is looked whether to stop.
+/// How long one call into a plugin may take before the canary checks whether to stop.
 const CALL_BUDGET: Duration = Duration::from_millis(100);
 
 /// What one version did with the messages.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[schema(as = CanarySide)]
-pub struct SideReport {
-    /// The version that it says it is.
+pub struct VersionReport {
+    /// The version number.
     pub version: String,
     /// `sha256:` and 64 hex digits.
     pub digest: String,
-    /// Messages that it was given.
+    /// Messages passed to the version.
     pub messages: u64,
-    /// Those that gave rows.
+    /// Messages that produced rows.
     pub projected: u64,
-    /// Those that gave nothing on purpose.
+    /// Messages that the plugin skipped.
     pub skipped: u64,
-    /// Those that were rejected: by the plugin, the host or the database.
+    /// Messages rejected by the plugin, the host or the database.
     pub rejected: u64,
-    /// Rows that it answered with.
+    /// Rows that the version returned.
     pub rows: u64,
-    /// The rejected ones by class, the most frequent first, with examples.
+    /// The rejected messages by class, the most frequent first, with examples.
     pub rejects: Vec<Rejects>,
-    /// Calls into the plugin that went wrong: traps, timeouts, answers that could not be read.
+    /// Failed calls into the plugin: traps, timeouts, unreadable answers.
     pub faults: u64,
     /// Time in the plugin, in milliseconds.
     pub decode_ms: f64,
-    /// The same for one message, in microseconds.
+    /// Time in the plugin for one message, in microseconds.
     pub decode_us_per_message: f64,
-    /// The most linear memory that it had, in bytes.
+    /// Peak of the linear memory, in bytes.
     pub memory_peak_bytes: usize,
 }
 
-/// One version at work.
-pub(super) struct Side {
-    version: Arc<Version>,
+/// A version in a canary.
+pub(super) struct VersionTrial {
+    version: Arc<LoadedVersion>,
     projector: Projector,
     scratch: Scratch,
     busy: Duration,
     faults: u64,
 }
 
-/// Both, or the candidate alone.
-pub(super) struct Sides {
-    pub(super) old: Option<Side>,
-    pub(super) new: Side,
+/// Both versions, or only the candidate.
+pub(super) struct TrialVersions {
+    pub(super) old: Option<VersionTrial>,
+    pub(super) new: VersionTrial,
 }
 
-/// What became of a batch.
-pub(super) struct Taken {
-    /// The messages that both have taken.
+/// The result of a batch.
+pub(super) struct BatchDone {
+    /// The sequences that both versions projected.
     pub(super) sequences: Vec<u64>,
     pub(super) took: Duration,
-    /// Whether that is all of them; otherwise it was time to stop.
+    /// Whether the whole batch was projected; otherwise the canary was stopped.
     pub(super) all: bool,
 }
 
-/// Why no more messages can be taken, in words.
-pub(super) struct Stuck(pub(super) String);
+/// Why the canary cannot project more messages.
+pub(super) struct TrialHalted(pub(super) String);
 
-impl From<ScratchError> for Stuck {
+impl From<ScratchError> for TrialHalted {
     fn from(error: ScratchError) -> Self {
         Self(format!("{:#}", anyhow::Error::new(error)))
     }
 }
 
-impl Side {
-    pub(super) fn new(version: Arc<Version>, scratch: Scratch) -> Self {
+impl VersionTrial {
+    pub(super) fn new(version: Arc<LoadedVersion>, scratch: Scratch) -> Self {
         Self {
             projector: version.projector(),
             version,
@@ -93,13 +92,13 @@ impl Side {
         }
     }
 
-    /// What becomes of the messages; of the first ones only when it is time to stop.
+    /// Projects the messages; only the first ones if the canary is stopped.
     fn project(
         &mut self,
         source: usize,
         deliveries: &[Delivery],
         stop: &CancellationToken,
-    ) -> Result<Vec<Outcome>, Stuck> {
+    ) -> Result<Vec<Outcome>, TrialHalted> {
         let mut outcomes = Vec::with_capacity(deliveries.len());
         while outcomes.len() < deliveries.len() && !stop.is_cancelled() {
             let rest = &deliveries[outcomes.len()..];
@@ -110,7 +109,7 @@ impl Side {
             outcomes.extend(projected.outcomes);
             if let Some(reason) = projected.halted.filter(|_| none) {
                 let version = &self.version.plugin().manifest().version;
-                return Err(Stuck(format!("version {version}: {reason}")));
+                return Err(TrialHalted(format!("version {version}: {reason}")));
             }
         }
         Ok(outcomes)
@@ -121,7 +120,7 @@ impl Side {
         source: &str,
         deliveries: Vec<Delivery>,
         outcomes: Vec<Outcome>,
-    ) -> Result<(), Stuck> {
+    ) -> Result<(), TrialHalted> {
         let entries = deliveries
             .into_iter()
             .zip(outcomes)
@@ -130,7 +129,7 @@ impl Side {
         Ok(())
     }
 
-    fn report(&self) -> Result<SideReport, ScratchError> {
+    fn report(&self) -> Result<VersionReport, ScratchError> {
         let plugin = self.version.plugin();
         let Counts {
             messages,
@@ -140,9 +139,9 @@ impl Side {
             rows,
             ..
         } = self.scratch.counts();
-        #[allow(clippy::cast_precision_loss, reason = "for people, and far below 2^53")]
+        #[allow(clippy::cast_precision_loss, reason = "shown to people, and far below 2^53")]
         let per_message = self.busy.as_secs_f64() * 1e6 / messages.max(1) as f64;
-        Ok(SideReport {
+        Ok(VersionReport {
             version: plugin.manifest().version.to_string(),
             digest: plugin.digest().to_string(),
             messages,
@@ -159,21 +158,22 @@ impl Side {
     }
 }
 
-impl Sides {
-    /// Takes messages of a lane through both versions. When it is time to stop, both have taken the same ones.
+impl TrialVersions {
+    /// Projects messages of a source with both versions. If the canary is stopped, both have projected the same
+    /// messages.
     pub(super) fn take(
         &mut self,
-        lane: &Lane,
+        source: &TrialSource,
         mut deliveries: Vec<Delivery>,
         stop: &CancellationToken,
-    ) -> Result<Taken, Stuck> {
+    ) -> Result<BatchDone, TrialHalted> {
         let began = Instant::now();
         let wanted = deliveries.len();
-        let before = match (&mut self.old, lane.old) {
+        let before = match (&mut self.old, source.old) {
             (Some(old), Some(source)) => Some(old.project(source, &deliveries, stop)?),
             _ => None,
         };
-        let after = match lane.new {
+        let after = match source.new {
             Some(source) => Some(self.new.project(source, &deliveries, stop)?),
             None => None,
         };
@@ -181,23 +181,23 @@ impl Sides {
         deliveries.truncate(decided(&before).min(decided(&after)));
         let sequences: Vec<u64> = deliveries.iter().map(|delivery| delivery.sequence).collect();
         if let (Some(old), Some(outcomes)) = (&mut self.old, before) {
-            old.write(&lane.source, deliveries.clone(), outcomes)?;
+            old.write(&source.source, deliveries.clone(), outcomes)?;
         }
         if let Some(outcomes) = after {
-            self.new.write(&lane.source, deliveries, outcomes)?;
+            self.new.write(&source.source, deliveries, outcomes)?;
         }
-        Ok(Taken {
+        Ok(BatchDone {
             all: sequences.len() == wanted,
             sequences,
             took: began.elapsed(),
         })
     }
 
-    /// What each did, and in what their tables differ.
+    /// The reports of both versions, and the comparison of their tables.
     pub(super) fn reports(
         &self,
-    ) -> Result<(Option<SideReport>, SideReport, Vec<TableComparison>), ScratchError> {
-        let old = self.old.as_ref().map(Side::report).transpose()?;
+    ) -> Result<(Option<VersionReport>, VersionReport, Vec<TableComparison>), ScratchError> {
+        let old = self.old.as_ref().map(VersionTrial::report).transpose()?;
         let tables = compare(self.old.as_ref().map(|old| &old.scratch), &self.new.scratch)?;
         Ok((old, self.new.report()?, tables))
     }
