@@ -11,9 +11,6 @@ use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::stream;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
-use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 use super::State;
 use super::budget::{Reservation, Room};
@@ -22,6 +19,10 @@ use super::gate::Operator;
 use super::parameters::{self, Parameters};
 use super::problem::Problem;
 use super::records::{List, after, source_filter};
+use lantern_api::{
+    DEAD_LETTER_STATES, DeadLetter, DeadLetterGroup, DeadLetterReason, DeadLetterReasons, Discarded,
+    WhichDeadLetters,
+};
 use lantern_lifecycle::Actor;
 use lantern_model::batch::{RejectionClass, Timestamp};
 use lantern_model::schema::{PluginName, SourceName};
@@ -41,9 +42,6 @@ const EXPORT_WAIT: Duration = Duration::from_secs(30);
 /// Longest reason that is asked for, in bytes.
 const REASON_BYTES_MAX: usize = 1_000;
 
-/// What may have become of a letter.
-pub const STATES: [&str; 4] = ["open", "resolved", "discarded", "forgotten"];
-
 /// Why a message may have become one.
 pub const CLASSES: [RejectionClass; 9] = [
     RejectionClass::Malformed,
@@ -58,56 +56,6 @@ pub const CLASSES: [RejectionClass; 9] = [
 ];
 
 const FILTERS: [&str; 7] = ["plugin", "source", "class", "state", "reason", "since", "until"];
-
-/// A message that could not be projected.
-#[derive(Serialize, ToSchema)]
-pub struct DeadLetter {
-    /// Its number.
-    id: i64,
-    /// The plugin.
-    plugin: String,
-    /// The source.
-    source: String,
-    /// Which history of the source.
-    epoch: i64,
-    /// The stream; none for core NATS.
-    stream: Option<String>,
-    /// The sequence of the message in it.
-    sequence: i64,
-    /// The subject that it was published to.
-    subject: String,
-    /// When (RFC 3339).
-    published: String,
-    /// Its headers: name and value.
-    headers: Vec<(String, String)>,
-    /// The payload.
-    payload_base64: String,
-    /// The payload once more, when it is UTF-8.
-    payload_text: Option<String>,
-    /// The kind of reason.
-    #[schema(value_type = RejectionClass)]
-    class: String,
-    /// Why, in words.
-    reason: String,
-    /// The version that rejected it last.
-    version: String,
-    /// That version's digest.
-    digest: String,
-    /// How often it was tried.
-    attempts: i64,
-    /// `open`, `resolved`, `discarded` or `forgotten` (erased; nothing of the message is left).
-    #[schema(schema_with = state_words)]
-    state: String,
-    /// When it was first rejected (RFC 3339).
-    first_at: String,
-    /// When it was last tried.
-    last_at: String,
-}
-
-fn state_words() -> Object {
-    let states = ObjectBuilder::new().enum_values(Some(STATES));
-    states.schema_type(Type::String).build()
-}
 
 pub async fn list(
     extract::State(state): extract::State<State>,
@@ -149,7 +97,9 @@ fn filter(parameters: &Parameters) -> Result<DeadLetterFilter, Problem> {
         class: parameters
             .choice("class", &CLASSES.map(RejectionClass::as_str))?
             .map(str::to_owned),
-        state: parameters.choice("state", &STATES)?.map(str::to_owned),
+        state: parameters
+            .choice("state", &DEAD_LETTER_STATES)?
+            .map(str::to_owned),
         reason: parameters.parsed("reason", reason_like)?,
         since: parameters.time("since")?,
         until: parameters.time("until")?,
@@ -168,60 +118,19 @@ fn reason_like(text: &str) -> Result<String, String> {
     }
 }
 
-/// Why messages could not be read.
-#[derive(Serialize, ToSchema)]
-#[schema(as = DeadLetterReasons)]
-pub struct Reasons {
-    /// The largest first.
-    groups: Vec<Group>,
-    /// Whether all letters were looked at, or only the newest.
-    exact: bool,
-}
-
-/// Dead letters of one plugin and source that are of one class.
-#[derive(Serialize, ToSchema)]
-#[schema(as = DeadLetterGroup)]
-struct Group {
-    /// The plugin.
-    plugin: String,
-    /// The source.
-    source: String,
-    /// The class of their reasons.
-    #[schema(value_type = RejectionClass)]
-    class: String,
-    /// How many.
-    letters: u64,
-    /// The most frequent first.
-    reasons: Vec<Reason>,
-    /// How many rarer ones are left out.
-    left_out: u64,
-}
-
-/// What the reasons of some dead letters have in common.
-#[derive(Serialize, ToSchema)]
-#[schema(as = DeadLetterReason)]
-struct Reason {
-    /// A star stands for what differs; the parameter `reason` takes it.
-    like: String,
-    /// How many letters.
-    letters: u64,
-    /// When one of them was last tried (RFC 3339).
-    last_at: String,
-}
-
 /// Letters counted by what their reasons have in common.
 pub async fn reasons(
     extract::State(state): extract::State<State>,
     uri: Uri,
-) -> Result<Json<Reasons>, Problem> {
+) -> Result<Json<DeadLetterReasons>, Problem> {
     let parameters = Parameters::parse(&uri, &FILTERS)?;
     let (groups, exact) = state.reader.letter_groups(&filter(&parameters)?).await?;
-    let reason = |one: reader::LetterReason| Reason {
+    let reason = |one: reader::LetterReason| DeadLetterReason {
         like: one.like,
         letters: one.letters,
         last_at: one.last_at.to_rfc3339(),
     };
-    let group = |one: reader::LetterGroup| Group {
+    let group = |one: reader::LetterGroup| DeadLetterGroup {
         plugin: one.plugin,
         source: one.source,
         class: one.class,
@@ -229,7 +138,7 @@ pub async fn reasons(
         reasons: one.reasons.into_iter().map(reason).collect(),
         left_out: one.left_out,
     };
-    Ok(Json(Reasons {
+    Ok(Json(DeadLetterReasons {
         groups: groups.into_iter().map(group).collect(),
         exact,
     }))
@@ -322,58 +231,37 @@ impl Export {
     }
 }
 
-/// Which open letters are meant. What is not said is not asked.
-#[derive(Deserialize, Default, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schema(as = WhichDeadLetters, examples(json!({ "plugin": "orders" })))]
-pub struct Which {
-    /// Of this plugin.
-    plugin: Option<String>,
-    /// Of this source.
-    source: Option<String>,
-    /// Of this kind.
-    #[schema(value_type = Option<RejectionClass>)]
-    class: Option<String>,
-    /// With `*` for any text.
-    reason: Option<String>,
-    /// First rejected at this time or later (RFC 3339).
-    since: Option<String>,
-    /// First rejected before this time (RFC 3339).
-    until: Option<String>,
-    /// This one.
-    id: Option<i64>,
-    /// That really all are meant, where nothing else is said.
-    all: bool,
-}
-
-impl Which {
-    fn filter(self) -> Result<LetterFilter, String> {
-        let time = |name, text: Option<String>| text.map(|text| parameters::time(name, &text)).transpose();
-        let plugin = self.plugin.as_deref().map(PluginName::parse).transpose()?;
-        let source = self.source.as_deref().map(SourceName::parse).transpose()?;
-        let words = CLASSES.map(RejectionClass::as_str);
-        if self.class.as_deref().is_some_and(|class| !words.contains(&class)) {
-            return Err(format!("class is one of {}", words.join(", ")));
-        }
-        Ok(LetterFilter {
-            plugin: plugin.map(|name| name.to_string()),
-            source: source.map(|name| name.to_string()),
-            class: self.class,
-            reason: self.reason.as_deref().map(reason_like).transpose()?,
-            since: time("since", self.since)?,
-            until: time("until", self.until)?,
-            id: self.id,
-        })
+/// The filter that a request describes.
+fn filter_of(which: WhichDeadLetters) -> Result<LetterFilter, String> {
+    let time = |name, text: Option<String>| text.map(|text| parameters::time(name, &text)).transpose();
+    let plugin = which.plugin.as_deref().map(PluginName::parse).transpose()?;
+    let source = which.source.as_deref().map(SourceName::parse).transpose()?;
+    let words = CLASSES.map(RejectionClass::as_str);
+    if which
+        .class
+        .as_deref()
+        .is_some_and(|class| !words.contains(&class))
+    {
+        return Err(format!("class is one of {}", words.join(", ")));
     }
+    Ok(LetterFilter {
+        plugin: plugin.map(|name| name.to_string()),
+        source: source.map(|name| name.to_string()),
+        class: which.class,
+        reason: which.reason.as_deref().map(reason_like).transpose()?,
+        since: time("since", which.since)?,
+        until: time("until", which.until)?,
+        id: which.id,
+    })
 }
 
 pub async fn retry(
     extract::State(state): extract::State<State>,
     Operator(operator): Operator,
     note: AuditNote,
-    OptionalInput(which): OptionalInput<Which>,
+    OptionalInput(which): OptionalInput<WhichDeadLetters>,
 ) -> Result<Json<Healed>, Problem> {
-    let filter = which.filter().map_err(Problem::bad_request)?;
+    let filter = filter_of(which).map_err(Problem::bad_request)?;
     noted(&note, &filter);
     if let Some(plugin) = &filter.plugin {
         state.lifecycle.show(plugin).await?;
@@ -391,21 +279,14 @@ pub async fn retry(
     Ok(Json(healed))
 }
 
-/// Letters that were given up.
-#[derive(Serialize, ToSchema)]
-pub struct Discarded {
-    /// How many.
-    discarded: u64,
-}
-
 pub async fn discard(
     extract::State(state): extract::State<State>,
     Operator(operator): Operator,
     note: AuditNote,
-    OptionalInput(which): OptionalInput<Which>,
+    OptionalInput(which): OptionalInput<WhichDeadLetters>,
 ) -> Result<Json<Discarded>, Problem> {
     let all = which.all;
-    let filter = which.filter().map_err(Problem::bad_request)?;
+    let filter = filter_of(which).map_err(Problem::bad_request)?;
     noted(&note, &filter);
     if filter == LetterFilter::default() && !all {
         let problem = Problem::bad_request("this would give up every open dead letter of every plugin");

@@ -3,12 +3,11 @@
 use axum::extract::{self, Request};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use super::State;
 use super::guard;
 use super::problem::Problem;
+use lantern_api::{Check, Readiness};
 use lantern_model::batch::Timestamp;
 use lantern_model::status;
 
@@ -18,46 +17,21 @@ const STREAM_GRACE_MS: i64 = 10_000;
 /// A source that has not moved for this long although messages wait is stuck, and the host not ready.
 const STALLED_MS: i64 = 10_000;
 
-/// One thing that has to be well for the host to be ready.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Check {
-    /// `broker`, `database`, `disk`, or `projection:PLUGIN/SOURCE`.
-    pub name: String,
-    /// Whether it is well.
-    pub ok: bool,
-    /// How it is, in words.
-    pub detail: String,
-}
-
-/// Whether all is well.
-#[derive(Serialize, ToSchema)]
-pub struct Readiness {
-    /// Whether every check passes.
-    ready: bool,
-    /// What was looked at.
-    checks: Vec<Check>,
-}
-
-impl Readiness {
-    /// The kinds of checks, each well where all of its kind are.
-    fn without_details(self) -> Self {
-        let mut checks: Vec<Check> = Vec::new();
-        for check in self.checks {
-            let kind = check.name.split(':').next().unwrap_or_default();
-            match checks.iter_mut().find(|known| known.name == kind) {
-                Some(known) => known.ok &= check.ok,
-                None => checks.push(Check {
-                    name: kind.to_owned(),
-                    ok: check.ok,
-                    detail: "details are shown to holders of a token".to_owned(),
-                }),
-            }
-        }
-        Self {
-            ready: self.ready,
-            checks,
+/// The kinds of checks, each well where all of its kind are.
+fn without_details(readiness: Readiness) -> Readiness {
+    let mut checks: Vec<Check> = Vec::new();
+    for check in readiness.checks {
+        let kind = check.name.split(':').next().unwrap_or_default();
+        match checks.iter_mut().find(|known| known.name == kind) {
+            Some(known) => known.ok &= check.ok,
+            None => checks.push(Check {
+                name: kind.to_owned(),
+                ok: check.ok,
+                detail: "details are shown to holders of a token".to_owned(),
+            }),
         }
     }
+    Readiness { checks, ..readiness }
 }
 
 /// Whether the process answers. Asks nobody: a host that waits for its broker must not be restarted for it.
@@ -73,7 +47,7 @@ pub async fn ready(extract::State(state): extract::State<State>, request: Reques
     if is_near || state.access.is_of_holder(request.headers()) {
         answer(readiness)
     } else {
-        answer(readiness.without_details())
+        answer(without_details(readiness))
     }
 }
 

@@ -43,7 +43,7 @@ pub use access::{Access, AccessError, Config, LOCAL_TOKEN, Principal, Role, Toke
 pub use budget::{ANSWER_BYTES_DEFAULT, Peer};
 pub use change::{AuditNote, Change};
 pub use gate::Needs;
-pub use health::Check;
+pub use lantern_api::Check;
 pub use live::Live;
 pub use plugins::SIGNATURE_HEADER;
 pub use routes::Route;

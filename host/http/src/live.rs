@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub(super) use history::{History, INTERVAL, Sample};
-pub(super) use ring::{GapEvent, RowsEvent, Wanted};
+pub(super) use ring::Wanted;
 pub(super) use tails::{FollowError, Follower, Tails};
 
 use lantern_model::status::Registry;

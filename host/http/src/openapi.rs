@@ -34,8 +34,9 @@ pub use parameter::{Query, choice, header, list, number, repeated, text, time};
 
 use super::gate::Needs;
 use super::parameters::Parameters;
-use super::problem::{self, Problem};
+use super::problem::Problem;
 use super::routes::Route;
+use lantern_api as api;
 use schemas::Schemas;
 
 /// The security scheme's name in the document.
@@ -147,7 +148,7 @@ fn api(table: &[Route]) -> OpenApi {
 
 fn schemas(table: &[Route]) -> Schemas {
     let mut schemas = Schemas::default();
-    schemas.add_answer::<problem::Body<'_>>();
+    schemas.add_answer::<api::Problem>();
     let docs = table.iter().filter_map(|route| route.doc.as_ref());
     docs.flat_map(|doc| &doc.schemas)
         .for_each(|add| add(&mut schemas));
@@ -324,7 +325,7 @@ fn refuses(route: &Route, doc: &Doc, status: StatusCode) -> bool {
 }
 
 fn refusal(status: StatusCode, words: &str) -> RefOr<Answer> {
-    let problem = Content::new(Some(Ref::from_schema_name(problem::Body::name())));
+    let problem = Content::new(Some(Ref::from_schema_name(api::Problem::name())));
     let mut answer = ResponseBuilder::new()
         .description(words)
         .content("application/problem+json", problem);

@@ -19,19 +19,19 @@ use super::change::{AuditNote, OfPlugin};
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::records::{LedgerRange, show_range};
+use lantern_api::Differences;
 use lantern_lifecycle::{
     Component, DescriptionView, LoadFailure, PluginView, UseView, VersionState, VersionView,
 };
-use lantern_model::schema::difference::{Difference, Effect};
+use lantern_model::schema::difference::Effect;
 use lantern_model::settings::PluginSettings;
 use lantern_store::reader::SourceFilter;
 
 pub use acts::{
-    Activate, INSTALL_TIME, Pause, Removed, Taken, TakenOver, activate, install, pause, remove, resume,
-    rollback, take_over,
+    INSTALL_TIME, Removed, Taken, TakenOver, activate, install, pause, remove, resume, rollback, take_over,
 };
-pub use settings::{Changes, change as change_settings, show as settings};
-pub use sources::{SourceDecided, SourceDecision, accept};
+pub use settings::{change as change_settings, show as settings};
+pub use sources::accept;
 
 /// The header in which a component's signature travels: the `.minisig` file in base64.
 pub const SIGNATURE_HEADER: &str = "lantern-signature";
@@ -163,19 +163,6 @@ fn version_in(uri: &Uri) -> Result<String, Problem> {
     parameters.get("version").map(str::to_owned).ok_or_else(|| {
         Problem::bad_request("version is missing: a digest, eight digits or more of one, or a version number")
     })
-}
-
-/// In what two versions differ.
-#[derive(Serialize, ToSchema)]
-pub struct Differences {
-    /// The digest of the version that is compared with.
-    from: String,
-    /// The digest of the other one.
-    to: String,
-    /// What all of them cost together.
-    effect: Effect,
-    /// One by one.
-    differences: Vec<Difference>,
 }
 
 pub async fn differences(

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
-use utoipa::ToSchema;
 
+use lantern_api as api;
 use lantern_lifecycle::LifecycleError;
 use lantern_model::batch::clean_text;
 use lantern_store::CommitError;
@@ -31,31 +30,6 @@ pub struct Problem {
     problems: Box<[String]>,
     hint: Option<Box<str>>,
     retry_after: Option<Duration>,
-}
-
-/// Why there is no other answer (RFC 9457).
-#[derive(Serialize, ToSchema)]
-#[schema(as = Problem)]
-pub struct Body<'a> {
-    /// What kind of problem it is, for programs: `urn:lantern:problem:` and a word.
-    #[serde(rename = "type")]
-    kind: String,
-    /// What kind of problem it is, for people.
-    title: &'static str,
-    /// The answer's status.
-    #[schema(minimum = 400, maximum = 599)]
-    status: u16,
-    /// What is wrong in this case.
-    detail: &'a str,
-    /// The path that was asked for.
-    instance: &'a str,
-    /// Each thing that is wrong, where it is more than one.
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    problems: &'a [String],
-    /// What to do about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    hint: Option<&'a str>,
 }
 
 impl Problem {
@@ -217,14 +191,14 @@ impl Problem {
     /// The whole answer, for a request to `uri`.
     pub fn into_body(self, uri: &Uri) -> Response {
         let instance = clean_text(uri.path(), DETAIL_BYTES_MAX);
-        let body = Body {
+        let body = api::Problem {
             kind: format!("urn:lantern:problem:{}", self.kind),
-            title: self.title,
+            title: self.title.to_owned(),
             status: self.status.as_u16(),
-            detail: &self.detail,
-            instance: &instance,
-            problems: &self.problems,
-            hint: self.hint.as_deref(),
+            detail: self.detail,
+            instance,
+            problems: self.problems.into(),
+            hint: self.hint.map(Into::into),
         };
         let mut response = (self.status, axum::Json(body)).into_response();
         let headers = response.headers_mut();

@@ -3,20 +3,12 @@
 use axum::Json;
 use axum::extract;
 use axum::http::Uri;
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use super::State;
 use super::parameters::Parameters;
 use super::problem::Problem;
+use lantern_api::Proof;
 use lantern_trust::identity::Nonce;
-
-/// The proof.
-#[derive(Serialize, ToSchema)]
-pub struct Proof {
-    /// HMAC-SHA-256 with the key in the data directory's `host.key`, in base64url.
-    proof: String,
-}
 
 pub async fn prove(extract::State(state): extract::State<State>, uri: Uri) -> Result<Json<Proof>, Problem> {
     let parameters = Parameters::parse(&uri, &["nonce"])?;

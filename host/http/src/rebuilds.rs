@@ -9,53 +9,18 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
 use futures_util::Stream;
-use serde::Deserialize;
-use utoipa::ToSchema;
 
 use super::State;
 use super::change::{AuditNote, Input, OfPlugin};
 use super::gate::Operator;
 use super::parameters::Parameters;
 use super::problem::Problem;
+use lantern_api::NewRebuild;
 use lantern_lifecycle::{Actor, Lifecycle, RebuildRequest, RebuildView};
 use lantern_store::RebuildId;
 
 /// How often those who listen hear how far a rebuild is.
 const TELL_EVERY: Duration = Duration::from_millis(500);
-
-/// What is to be rebuilt.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = NewRebuild)]
-pub struct Asked {
-    /// Digest, beginning of one, or version number; without it, the version that runs.
-    version: Option<String>,
-    /// From this sequence on, for a plugin with one stream; rows from before are kept.
-    from_sequence: Option<u64>,
-    /// From this time on (RFC 3339); rows from before are kept.
-    from_time: Option<String>,
-    /// Messages a second for each source at the most.
-    #[schema(minimum = 1)]
-    rate: Option<u64>,
-    /// Whether rows are kept whose messages are gone from their stream.
-    #[serde(default)]
-    carry_over: bool,
-    /// Whether tables that the version does not declare are dropped; otherwise they stay.
-    #[serde(default)]
-    drop_undeclared: bool,
-    /// Whether the new tables are taken although their totals differ from those in use and nothing explains it.
-    #[serde(default)]
-    accept_differences: bool,
-    /// For how many seconds the replaced tables are kept, so that a rollback can go back to them; 0 removes them at once.
-    #[serde(default = "keep_old_by_default")]
-    #[schema(default = 86_400)]
-    keep_old_s: u64,
-}
-
-/// A day.
-fn keep_old_by_default() -> u64 {
-    86_400
-}
 
 pub async fn list(
     extract::State(state): extract::State<State>,
@@ -70,7 +35,7 @@ pub async fn begin(
     Operator(operator): Operator,
     OfPlugin(plugin): OfPlugin,
     note: AuditNote,
-    Input(asked): Input<Asked>,
+    Input(asked): Input<NewRebuild>,
 ) -> Result<(StatusCode, Json<RebuildView>), Problem> {
     if asked.rate == Some(0) {
         return Err(Problem::bad_request(

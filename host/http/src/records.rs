@@ -1,135 +1,31 @@
 //! The host's own records: gaps and the ledger; and lists in pages, as all records come.
 
-use std::borrow::Cow;
-
 use axum::Json;
 use axum::extract;
 use axum::http::Uri;
 use serde::Serialize;
-use utoipa::openapi::schema::{Array, SchemaType, Type};
-use utoipa::openapi::{ObjectBuilder, Ref, RefOr, Schema};
-use utoipa::{PartialSchema, ToSchema};
 
 use super::State;
 use super::cursor;
 use super::parameters::Parameters;
 use super::problem::Problem;
+use lantern_api::{Gap, LedgerRange, Page};
 use lantern_model::schema::{PluginName, SourceName};
-use lantern_store::reader::{self, Page, SourceFilter};
+use lantern_store::reader::{self, SourceFilter};
 
-/// One page of a list.
+/// A page of records, as handlers answer it.
 #[derive(Serialize)]
-pub struct List<T> {
-    items: Vec<T>,
-    next_cursor: Option<String>,
-}
-
-impl<T: ToSchema> PartialSchema for List<T> {
-    fn schema() -> RefOr<Schema> {
-        let cursor = SchemaType::from_iter([Type::String, Type::Null]);
-        let cursor = ObjectBuilder::new()
-            .schema_type(cursor)
-            .description(Some("Where the next page begins; none at the end."));
-        ObjectBuilder::new()
-            .description(Some("One page of a list, the newest first."))
-            .property("items", Array::new(Ref::from_schema_name(T::name())))
-            .required("items")
-            .property("next_cursor", cursor)
-            .required("next_cursor")
-            .into()
-    }
-}
-
-impl<T: ToSchema> ToSchema for List<T> {
-    fn name() -> Cow<'static, str> {
-        format!("{}Page", T::name()).into()
-    }
-
-    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
-        schemas.push((T::name().into_owned(), T::schema()));
-        T::schemas(schemas);
-    }
-}
+#[serde(transparent)]
+pub struct List<T>(Page<T>);
 
 impl<T> List<T> {
-    pub(super) fn of<R>(list: &str, page: Page<R>, show: impl Fn(R) -> T) -> Json<Self> {
+    pub(super) fn of<R>(list: &str, page: reader::Page<R>, show: impl Fn(R) -> T) -> Json<Self> {
         let next_cursor = page.next.map(|id| cursor::encode(list, id));
-        Json(Self {
+        Json(Self(Page {
             items: page.items.into_iter().map(show).collect(),
             next_cursor,
-        })
+        }))
     }
-}
-
-/// Messages that were gone before they were read.
-#[derive(Serialize, ToSchema)]
-pub struct Gap {
-    /// Its number.
-    id: i64,
-    /// The plugin.
-    plugin: String,
-    /// The source.
-    source: String,
-    /// Which history of the source.
-    epoch: i64,
-    /// The stream; none for core NATS.
-    stream: Option<String>,
-    /// The first sequence that is missing.
-    first_sequence: i64,
-    /// The last one.
-    last_sequence: i64,
-    /// Whether all of them were this source's; some may not have been, where other subjects share the stream.
-    exact: bool,
-    /// How they were lost, in words.
-    reason: String,
-    /// When it was noticed (RFC 3339).
-    recorded_at: String,
-}
-
-/// A range of the ledger: messages that follow each other and that one version handled.
-#[derive(Serialize, ToSchema)]
-pub struct LedgerRange {
-    /// Its number.
-    id: i64,
-    /// The plugin.
-    plugin: String,
-    /// The source.
-    source: String,
-    /// Which history of the source.
-    epoch: i64,
-    /// The stream; none for core NATS.
-    stream: Option<String>,
-    /// The version that handled it.
-    version: String,
-    /// That version's digest.
-    digest: String,
-    /// The first sequence.
-    first_sequence: i64,
-    /// The last one.
-    last_sequence: i64,
-    /// Messages handled: projected, skipped and dead together.
-    messages: i64,
-    /// Those that gave rows.
-    projected: i64,
-    /// Those that gave nothing on purpose.
-    skipped: i64,
-    /// Those that became dead letters.
-    dead: i64,
-    /// Sequences that were gone before they were read.
-    missing: i64,
-    /// Rows that the plugin answered with: inserted, updated and already present together.
-    rows: i64,
-    /// Rows that were inserted. Ranges that an earlier version of Lantern recorded for tables whose writes update rows
-    /// count their changes only in `rows`.
-    inserted: i64,
-    /// Rows that changed a stored row.
-    updated: i64,
-    /// Rows that changed nothing, because a row with their key was there already.
-    present: i64,
-    /// When its first batch was stored (RFC 3339).
-    first_at: String,
-    /// When its last one was.
-    last_at: String,
 }
 
 pub async fn gaps(

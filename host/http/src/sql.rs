@@ -6,9 +6,7 @@ use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Serialize, Serializer};
-use utoipa::ToSchema;
-use utoipa::openapi::schema::{Array, ObjectBuilder, SchemaType, Type};
+use serde_json::Value;
 
 use super::State;
 use super::budget::Room;
@@ -16,6 +14,7 @@ use super::change::AuditNote;
 use super::csv;
 use super::parameters::Parameters;
 use super::problem::Problem;
+use lantern_api as api;
 use lantern_model::batch::clean_text;
 use lantern_store::reader::{SqlAnswer, SqlError, SqlValue};
 
@@ -28,47 +27,19 @@ const ROWS_MAX_CSV: usize = 100_000;
 /// Longest part of a statement that is written to the audit, in bytes.
 const STATEMENT_BYTES_MAX: usize = 512;
 
-/// What a question was answered.
-#[derive(Serialize, ToSchema)]
-#[schema(as = SqlAnswer)]
-pub struct Answer {
-    /// Their names, in order.
-    columns: Vec<String>,
-    /// Each with a value for every column.
-    #[schema(schema_with = rows_of_values)]
-    rows: Vec<Vec<Shown>>,
-    /// Whether there are more rows.
-    truncated: bool,
-    /// How long it took, in milliseconds.
-    elapsed_ms: u64,
-}
-
-/// As [`Shown`] is written.
-fn rows_of_values() -> Array {
-    let value = SchemaType::from_iter([Type::String, Type::Number, Type::Null]);
-    let value = ObjectBuilder::new().schema_type(value).description(Some(
-        "A value: whole numbers beyond 2^53 and numbers that are not finite as text, bytes in base64.",
-    ));
-    Array::new(Array::new(value))
-}
-
-/// A value: whole numbers beyond 2^53 as strings, bytes in base64.
-struct Shown(SqlValue);
-
-impl Serialize for Shown {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        /// Up to here JavaScript reads every whole number exactly.
-        const EXACT: u64 = 1 << 53;
-        match &self.0 {
-            SqlValue::Null => serializer.serialize_none(),
-            SqlValue::Integer(number) if number.unsigned_abs() > EXACT => serializer.collect_str(number),
-            SqlValue::Integer(number) => serializer.serialize_i64(*number),
-            // JSON has no word for infinity.
-            SqlValue::Real(number) if !number.is_finite() => serializer.collect_str(number),
-            SqlValue::Real(number) => serializer.serialize_f64(*number),
-            SqlValue::Text(text) => serializer.serialize_str(text),
-            SqlValue::Blob(bytes) => serializer.serialize_str(&STANDARD.encode(bytes)),
-        }
+/// A value as JSON: whole numbers beyond 2^53 as strings, bytes in base64.
+fn value_of(value: SqlValue) -> Value {
+    /// Up to here JavaScript reads every whole number exactly.
+    const EXACT: u64 = 1 << 53;
+    match value {
+        SqlValue::Null => Value::Null,
+        SqlValue::Integer(number) if number.unsigned_abs() > EXACT => number.to_string().into(),
+        SqlValue::Integer(number) => number.into(),
+        // JSON has no word for infinity.
+        SqlValue::Real(number) if !number.is_finite() => number.to_string().into(),
+        SqlValue::Real(number) => number.into(),
+        SqlValue::Text(text) => text.into(),
+        SqlValue::Blob(bytes) => STANDARD.encode(bytes).into(),
     }
 }
 
@@ -97,8 +68,8 @@ pub async fn sql(
     if is_csv {
         return Ok(file(&answer));
     }
-    let shown = |row: Vec<SqlValue>| row.into_iter().map(Shown).collect();
-    let answer = Answer {
+    let shown = |row: Vec<SqlValue>| row.into_iter().map(value_of).collect();
+    let answer = api::SqlAnswer {
         columns: answer.columns,
         rows: answer.rows.into_iter().map(shown).collect(),
         truncated: answer.truncated,

@@ -17,8 +17,6 @@ use axum::Json;
 use axum::extract::{self, FromRequestParts, Path};
 use axum::http::Uri;
 use axum::http::request::Parts;
-use serde::Serialize;
-use utoipa::ToSchema;
 
 pub(super) use cells::{Integers, Item};
 pub use detail::detail;
@@ -33,46 +31,10 @@ use super::State;
 use super::budget::{Client, Share};
 use super::parameters::Parameters;
 use super::problem::Problem;
+use lantern_api::{Measure, Table};
 use lantern_model::schema::TableName;
 use lantern_model::schema::description::RoleWord;
-use lantern_store::TableDescription;
 use lantern_store::reader::{ReadError, Reader, RowEstimate, Shape};
-
-/// A table, with what the host's faces need in order to show it.
-#[derive(Serialize, ToSchema)]
-pub struct Table {
-    /// Its name.
-    name: String,
-    /// The plugin that fills it.
-    plugin: String,
-    #[serde(flatten)]
-    description: TableDescription,
-    /// Counted when there are at most 10,000, else an estimate.
-    rows: u64,
-    /// Whether `rows` was counted.
-    rows_exact: bool,
-    /// Rows that have reached the end of their retention, ever.
-    rows_expired: i64,
-    /// The column that says when a row happened.
-    time_column: Option<String>,
-    /// The columns that say whom it happened to.
-    entity_columns: Vec<String>,
-    /// The columns that are worth filtering by.
-    facet_columns: Vec<String>,
-    /// The columns that are quantities.
-    measure_columns: Vec<Measure>,
-    /// When the newest row happened; none without a time column, or without rows.
-    newest: Option<String>,
-}
-
-/// A quantity.
-#[derive(Serialize, ToSchema)]
-pub struct Measure {
-    /// The column.
-    name: String,
-    /// In the UCUM's letters.
-    unit: Option<String>,
-}
 
 pub async fn list(
     extract::State(state): extract::State<State>,

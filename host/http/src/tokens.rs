@@ -5,8 +5,6 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{self, Path, rejection::PathRejection};
 use axum::http::{StatusCode, Uri};
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use super::State;
 use super::access::Role;
@@ -14,6 +12,7 @@ use super::change::{AuditNote, Input};
 use super::gate::{Asks, Operator};
 use super::parameters::Parameters;
 use super::problem::Problem;
+use lantern_api::{self as api, CreatedToken, NewToken, Token, WhoAmI};
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::TokenName;
 
@@ -22,43 +21,15 @@ const EXPIRY_DAYS_MAX: u32 = 3_650;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Whose token a request has.
-#[derive(Serialize, ToSchema)]
-pub struct WhoAmI {
-    /// The token's name; none without one.
-    name: Option<String>,
-    /// What may be done: as viewer also without a token, on the loopback interface.
-    #[schema(value_type = Role)]
-    role: &'static str,
-}
-
 pub async fn who_am_i(Asks(principal): Asks, uri: Uri) -> Result<Json<WhoAmI>, Problem> {
     Parameters::parse(&uri, &[])?;
     let role = principal
         .as_ref()
         .map_or(Role::Viewer, |principal| principal.role);
     Ok(Json(WhoAmI {
-        role: role.as_str(),
+        role: role_view(role),
         name: principal.map(|principal| principal.name),
     }))
-}
-
-/// A token, without its text: that is nowhere.
-#[derive(Serialize, ToSchema)]
-pub struct Token {
-    /// What it is called.
-    name: String,
-    /// What it allows.
-    #[schema(value_type = Role)]
-    role: &'static str,
-    /// When it was made (RFC 3339).
-    created_at: String,
-    /// With whose token it was made.
-    created_by: String,
-    /// From when on it is refused; none means never.
-    expires_at: Option<String>,
-    /// When a request last had it, to the minute.
-    last_used_at: Option<String>,
 }
 
 pub async fn list(
@@ -69,7 +40,7 @@ pub async fn list(
     let kept = state.reader.tokens().await?;
     let tokens = kept.into_iter().map(|token| Token {
         name: token.name,
-        role: token.role.as_str(),
+        role: role_view(token.role),
         created_at: token.created_at.to_rfc3339(),
         created_by: token.created_by,
         expires_at: token.expires_at.map(Timestamp::to_rfc3339),
@@ -78,42 +49,12 @@ pub async fn list(
     Ok(Json(tokens.collect()))
 }
 
-/// A token to be made.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = NewToken)]
-pub struct Create {
-    /// What it is called: small letters, digits, `-` and `_`.
-    name: String,
-    /// What it allows.
-    #[schema(value_type = Role)]
-    role: String,
-    /// After how many days it is refused; never when it is absent.
-    #[schema(minimum = 1, maximum = 3650)]
-    expires_in_days: Option<u32>,
-}
-
-/// A token that was made.
-#[derive(Serialize, ToSchema)]
-#[schema(as = CreatedToken)]
-pub struct Created {
-    /// What it is called.
-    name: String,
-    /// What it allows.
-    #[schema(value_type = Role)]
-    role: &'static str,
-    /// From when on it is refused (RFC 3339); none means never.
-    expires_at: Option<String>,
-    /// Shown this once.
-    token: String,
-}
-
 pub async fn create(
     extract::State(state): extract::State<State>,
     Operator(operator): Operator,
     note: AuditNote,
-    Input(asked): Input<Create>,
-) -> Result<(StatusCode, Json<Created>), Problem> {
+    Input(asked): Input<NewToken>,
+) -> Result<(StatusCode, Json<CreatedToken>), Problem> {
     let name = TokenName::parse(&asked.name).map_err(Problem::bad_request)?;
     let role = Role::parse(&asked.role).map_err(Problem::bad_request)?;
     let expires_at = asked.expires_in_days.map(expiry).transpose()?;
@@ -126,13 +67,20 @@ pub async fn create(
         .access
         .create(name.clone(), role, &operator.name, expires_at, note.done())
         .await?;
-    let created = Created {
+    let created = CreatedToken {
         name: name.to_string(),
-        role: role.as_str(),
+        role: role_view(role),
         expires_at: expires_at.map(Timestamp::to_rfc3339),
         token: text.as_str().to_owned(),
     };
     Ok((StatusCode::CREATED, Json(created)))
+}
+
+fn role_view(role: Role) -> api::Role {
+    match role {
+        Role::Viewer => api::Role::Viewer,
+        Role::Operator => api::Role::Operator,
+    }
 }
 
 fn expiry(days: u32) -> Result<Timestamp, Problem> {

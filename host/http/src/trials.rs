@@ -5,8 +5,6 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract;
 use axum::http::Uri;
-use serde::Deserialize;
-use utoipa::ToSchema;
 
 use super::State;
 use super::budget::Room;
@@ -14,33 +12,19 @@ use super::change::{AuditNote, Input, OfPlugin};
 use super::gate::Operator;
 use super::parameters::Parameters;
 use super::problem::Problem;
+use lantern_api::{NewCanary, Reproject};
 use lantern_lifecycle::{Actor, CanaryReport, CanaryRequest, Reprojected, Trace, VersionWork};
 use lantern_store::RowKey;
 
 /// How long a client waits for a trial: a quarter of an hour of listening, and the work.
 pub const TRIAL_TIME: Duration = Duration::from_secs(20 * 60);
 
-/// A version to be tried, and on which messages: at least one of the two.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = NewCanary, examples(json!({ "version": "1.1.0", "messages": 1000 })))]
-pub struct OnTrial {
-    /// Digest, beginning of one, or version number.
-    version: String,
-    /// The last so many messages of each stream.
-    #[schema(minimum = 1)]
-    messages: Option<u64>,
-    /// What comes for so many seconds; after the last messages, where both are asked for.
-    #[schema(minimum = 1)]
-    live_seconds: Option<u64>,
-}
-
 pub async fn canary(
     extract::State(state): extract::State<State>,
     Operator(operator): Operator,
     OfPlugin(plugin): OfPlugin,
     note: AuditNote,
-    Input(asked): Input<OnTrial>,
+    Input(asked): Input<NewCanary>,
 ) -> Result<Json<CanaryReport>, Problem> {
     let digest = state
         .lifecycle
@@ -59,21 +43,12 @@ pub async fn canary(
     Ok(Json(report))
 }
 
-/// The version whose work is to be made again.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = Reproject)]
-pub struct Bad {
-    /// Digest, beginning of one, or version number.
-    version: String,
-}
-
 pub async fn reproject(
     extract::State(state): extract::State<State>,
     Operator(operator): Operator,
     OfPlugin(plugin): OfPlugin,
     note: AuditNote,
-    Input(bad): Input<Bad>,
+    Input(bad): Input<Reproject>,
 ) -> Result<Json<Reprojected>, Problem> {
     let digest = state
         .lifecycle

@@ -8,11 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
-use serde::Serialize;
 use tokio::sync::watch;
-use utoipa::ToSchema;
 
 use crate::tables::{Integers, Item};
+use lantern_api::GapEvent;
 use lantern_store::reader::{Matcher, RowRecord, Selection, Shape, Stopped};
 
 /// Bytes of packets that one view keeps for slow readers.
@@ -278,20 +277,6 @@ impl View {
         drop(ring);
         self.changed.send_modify(|number| *number += 1);
     }
-}
-
-/// The data of the event `rows`.
-#[derive(Serialize, ToSchema)]
-pub struct RowsEvent {
-    /// In the order in which their messages were handled.
-    items: Vec<Item>,
-}
-
-/// The data of the event `gap`.
-#[derive(Serialize, ToSchema)]
-pub struct GapEvent {
-    /// Rows that were left out; counted up to 100,000.
-    skipped: u64,
 }
 
 /// The event that says that rows were left out.

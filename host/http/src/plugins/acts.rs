@@ -8,7 +8,7 @@ use axum::extract;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::SIGNATURE_HEADER;
@@ -17,6 +17,7 @@ use crate::change::{AuditNote, OfPlugin, OptionalInput};
 use crate::gate::Operator;
 use crate::parameters::Parameters;
 use crate::problem::Problem;
+use lantern_api::{Activate, Pause};
 use lantern_lifecycle::{
     Actor, Component, ConsumerLeft, ConsumerTakenOver, Installed, LifecycleError, PluginView, Removal,
     TakeOverOutcome, VersionState,
@@ -126,14 +127,6 @@ fn signature(headers: &HeaderMap) -> Result<Option<Vec<u8>>, Problem> {
     }
 }
 
-/// Which version is to run.
-#[derive(Deserialize, Default, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Activate {
-    /// Digest, beginning of one, or version number; without it, the newest version.
-    digest: Option<String>,
-}
-
 pub async fn activate(
     extract::State(state): extract::State<State>,
     Operator(operator): Operator,
@@ -164,14 +157,6 @@ pub async fn rollback(
     let by = Actor(operator.name);
     let done = state.lifecycle.rollback(plugin.as_str(), &by).await?;
     now_runs(&state, &note, done, before).await
-}
-
-/// Why a plugin is paused.
-#[derive(Deserialize, Default, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Pause {
-    /// For people; who did it is added.
-    reason: Option<String>,
 }
 
 pub async fn pause(

@@ -1,19 +1,16 @@
 //! What is set for one plugin.
 
-use std::collections::BTreeMap;
-
 use axum::Json;
 use axum::extract;
 use axum::http::Uri;
-use serde::Deserialize;
 use serde_json::Value;
-use utoipa::ToSchema;
 
 use crate::State;
 use crate::change::{AuditNote, Input, OfPlugin};
 use crate::gate::Operator;
 use crate::parameters::Parameters;
 use crate::problem::Problem;
+use lantern_api::SettingsChanges;
 use lantern_lifecycle::Actor;
 use lantern_model::settings::PluginSettings;
 
@@ -29,21 +26,12 @@ pub async fn show(
     Ok(Json(state.lifecycle.settings(plugin.as_str())))
 }
 
-/// Settings to be changed.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = SettingsChanges, examples(json!({ "changes": { "limits.memory": "64 MiB" } })))]
-pub struct Changes {
-    /// By path, such as `limits.memory`; null or empty text takes a setting back.
-    changes: BTreeMap<String, Value>,
-}
-
 pub async fn change(
     extract::State(state): extract::State<State>,
     Operator(operator): Operator,
     OfPlugin(plugin): OfPlugin,
     note: AuditNote,
-    Input(Changes { changes }): Input<Changes>,
+    Input(SettingsChanges { changes }): Input<SettingsChanges>,
 ) -> Result<Json<PluginSettings>, Problem> {
     if changes.len() > CHANGES_MAX {
         return Err(Problem::bad_request(format!(

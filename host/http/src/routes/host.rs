@@ -5,14 +5,9 @@ use axum::http::StatusCode;
 
 use super::Routes;
 use crate::change::Change;
-use crate::health::Readiness;
-use crate::info::Info;
 use crate::openapi::{Doc, Tag, choice, text};
-use crate::projections::Histories;
-use crate::proof::Proof;
-use crate::sql::Answer;
-use crate::tokens::{Create, Created, Token, WhoAmI};
 use crate::{assets, health, info, openapi, projections, proof, sql, tokens};
+use lantern_api::{CreatedToken, History, Info, NewToken, Proof, Readiness, SqlAnswer, Token, WhoAmI};
 use lantern_model::status::Status;
 use lantern_trust::identity::PROOF_PATH;
 
@@ -114,7 +109,7 @@ fn about(routes: Routes) -> Routes {
             projections::history,
             doc("projectionHistory", "How the projections did in the last hour")
                 .says("A sample of each every ten seconds, as long as the host has run.")
-                .answers::<Histories>("The samples."),
+                .answers::<History>("The samples."),
         )
         .read_as_operator(
             "/api/v1/sql",
@@ -132,7 +127,7 @@ fn about(routes: Routes) -> Routes {
                     &["json", "csv"],
                     "How the answer is written; JSON when nothing is said.",
                 ))
-                .answers::<Answer>("The rows.")
+                .answers::<SqlAnswer>("The rows.")
                 .answers_text("text/csv", "The rows.")
                 .refuses(StatusCode::NOT_FOUND)
                 .refuses(StatusCode::UNPROCESSABLE_ENTITY),
@@ -157,8 +152,8 @@ fn access(routes: Routes) -> Routes {
             Change::post("/api/v1/tokens", "token.create"),
             tokens::create,
             doc("createToken", "Make a token")
-                .takes::<Create>()
-                .answers_with::<Created>(StatusCode::CREATED, "The token, shown this once.")
+                .takes::<NewToken>()
+                .answers_with::<CreatedToken>(StatusCode::CREATED, "The token, shown this once.")
                 .refuses(StatusCode::CONFLICT),
         )
         .change(

@@ -5,12 +5,12 @@ use axum::http::StatusCode;
 use super::Routes;
 use crate::change::Change;
 use crate::openapi::{Doc, Query, Tag, choice, event, header, text};
-use crate::plugins::{
-    self, Activate, Changes, Detail, Differences, Pause, Removed, SourceDecided, SourceDecision, Taken,
-    TakenOver,
+use crate::plugins::{self, Detail, Removed, Taken, TakenOver};
+use crate::{rebuilds, trials};
+use lantern_api::{
+    Activate, Differences, NewCanary, NewRebuild, Pause, Reproject, SettingsChanges, SourceDecided,
+    SourceDecision,
 };
-use crate::rebuilds::{self, Asked};
-use crate::trials::{self, Bad, OnTrial};
 use lantern_lifecycle::{
     CanaryReport, DescriptionView, LoadFailure, PluginView, RebuildView, Reprojected, Trace, VersionWork,
 };
@@ -177,7 +177,7 @@ fn changes(routes: Routes, component_bytes_max: u64) -> Routes {
             plugins::change_settings,
             act("changeSettings", "Set something for a plugin")
                 .says("What is not named stays as it is. Either all of it can be used, or nothing changes.")
-                .takes::<Changes>()
+                .takes::<SettingsChanges>()
                 .answers::<PluginSettings>("All that is set now."),
         )
         .change(
@@ -225,7 +225,7 @@ fn rebuilds(routes: Routes) -> Routes {
                     "Beside those in use; when they have caught up, one transaction puts them in the \
                      place of the old ones.",
                 )
-                .takes::<Asked>()
+                .takes::<NewRebuild>()
                 .answers_with::<RebuildView>(StatusCode::ACCEPTED, "It has begun.")
                 .refuses(StatusCode::CONFLICT)
                 .refuses(StatusCode::UNPROCESSABLE_ENTITY),
@@ -271,7 +271,7 @@ fn trials(routes: Routes) -> Routes {
                      host changes. It answers when it is over, which may be after a quarter of an hour \
                      of listening.",
                 )
-                .takes::<OnTrial>()
+                .takes::<NewCanary>()
                 .answers::<CanaryReport>("What both have made of the messages.")
                 .refuses(StatusCode::CONFLICT)
                 .refuses(StatusCode::UNPROCESSABLE_ENTITY),
@@ -281,7 +281,7 @@ fn trials(routes: Routes) -> Routes {
             trials::reproject,
             doc("reproject", "Make a version's work again")
                 .says("The version that runs makes again what another one has made, from just its messages.")
-                .takes::<Bad>()
+                .takes::<Reproject>()
                 .answers::<Reprojected>("What was done, also where it could not be finished.")
                 .refuses(StatusCode::CONFLICT)
                 .refuses(StatusCode::UNPROCESSABLE_ENTITY),

@@ -5,11 +5,14 @@ use axum::http::StatusCode;
 use super::Routes;
 use crate::audit::{self, Entry};
 use crate::change::Change;
-use crate::dead_letters::{self, CLASSES, DeadLetter, Discarded, Reasons, STATES, Which};
+use crate::dead_letters::{self, CLASSES};
 use crate::forget;
 use crate::openapi::{Doc, Query, Tag, choice, number, text, time};
 use crate::parameters::{LIMIT_DEFAULT, LIMIT_MAX};
-use crate::records::{self, Gap, LedgerRange, List};
+use crate::records;
+use lantern_api::{
+    DEAD_LETTER_STATES, DeadLetter, DeadLetterReasons, Discarded, Gap, LedgerRange, Page, WhichDeadLetters,
+};
 use lantern_lifecycle::ForgetReport;
 use lantern_model::batch::RejectionClass;
 use lantern_store::Healed;
@@ -44,7 +47,7 @@ fn ledgers(routes: Routes) -> Routes {
             doc("listGaps", "Messages that were gone before they were read")
                 .queries(of_source())
                 .queries(page())
-                .answers::<List<Gap>>("One page."),
+                .answers::<Page<Gap>>("One page."),
         )
         .read(
             "/api/v1/ledger",
@@ -56,7 +59,7 @@ fn ledgers(routes: Routes) -> Routes {
                 )
                 .queries(of_source())
                 .queries(page())
-                .answers::<List<LedgerRange>>("One page."),
+                .answers::<Page<LedgerRange>>("One page."),
         )
         .read(
             "/api/v1/audit",
@@ -67,7 +70,7 @@ fn ledgers(routes: Routes) -> Routes {
                 .query(text("actor", "By whoever has this token."))
                 .query(text("action", "With this action.").example("plugin.activate"))
                 .queries(page())
-                .answers::<List<Entry>>("One page."),
+                .answers::<Page<Entry>>("One page."),
         )
 }
 
@@ -78,7 +81,7 @@ fn dead_letters(routes: Routes) -> Routes {
             plugin,
             source,
             choice("class", &CLASSES.map(RejectionClass::as_str), "Of this kind."),
-            choice("state", &STATES, "In this state."),
+            choice("state", &DEAD_LETTER_STATES, "In this state."),
             text("reason", "With this reason; `*` stands for any text."),
             time("since", "First rejected at this time or later."),
             time("until", "First rejected before this time."),
@@ -91,7 +94,7 @@ fn dead_letters(routes: Routes) -> Routes {
             doc("listDeadLetters", "Messages that could not be projected")
                 .queries(filters())
                 .queries(page())
-                .answers::<List<DeadLetter>>("One page."),
+                .answers::<Page<DeadLetter>>("One page."),
         )
         .read(
             "/api/v1/dead-letters/reasons",
@@ -99,7 +102,7 @@ fn dead_letters(routes: Routes) -> Routes {
             doc("deadLetterReasons", "Why messages could not be projected")
                 .says("Dead letters counted by what their reasons have in common.")
                 .queries(filters())
-                .answers::<Reasons>("The groups, and whether all letters were looked at."),
+                .answers::<DeadLetterReasons>("The groups, and whether all letters were looked at."),
         )
         .read_recorded(
             "/api/v1/dead-letters/export",
@@ -119,7 +122,7 @@ fn dead_letters(routes: Routes) -> Routes {
             dead_letters::retry,
             doc("retryDeadLetters", "Try open dead letters again")
                 .says("With the versions that run. Without a body, all of them.")
-                .may_take::<Which>()
+                .may_take::<WhichDeadLetters>()
                 .answers::<Healed>("What came of it.")
                 .refuses(StatusCode::NOT_FOUND)
                 .refuses(StatusCode::CONFLICT)
@@ -130,7 +133,7 @@ fn dead_letters(routes: Routes) -> Routes {
             dead_letters::discard,
             doc("discardDeadLetters", "Give open dead letters up")
                 .says("Something has to be said: which, or `all`.")
-                .may_take::<Which>()
+                .may_take::<WhichDeadLetters>()
                 .answers::<Discarded>("How many were given up.")
                 .refuses(StatusCode::NOT_FOUND)
                 .refuses(StatusCode::CONFLICT)

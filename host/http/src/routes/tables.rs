@@ -1,17 +1,15 @@
 //! Routes about the tables of plugins and their rows.
 
 use super::Routes;
-use crate::live::{GapEvent, RowsEvent};
 use crate::openapi::{Doc, Query, Tag, choice, event, header, list, number, text};
 use crate::parameters::{LIMIT_DEFAULT, LIMIT_MAX};
 use crate::tables::{
-    self, Item, Table,
-    detail::Detail,
-    facets::{self, Count, Facets},
-    histogram::{self, BUCKETS_MAX, Histogram},
-    rows::Rows,
-    selection,
-    series::{self, Series},
+    self, facets,
+    histogram::{self, BUCKETS_MAX},
+    selection, series,
+};
+use lantern_api::{
+    Count, Facets, GapEvent, Histogram, Row, RowDetail, RowPage, RowsEvent, SeriesAnswer, Table,
 };
 
 pub fn routes(routes: Routes) -> Routes {
@@ -68,7 +66,7 @@ fn rows(routes: Routes) -> Routes {
                 ))
                 .queries(order())
                 .query(columns())
-                .answers::<Rows>("One page."),
+                .answers::<RowPage>("One page."),
         )
         .read(
             "/api/v1/tables/{table}/rows/{row}",
@@ -76,7 +74,7 @@ fn rows(routes: Routes) -> Routes {
             doc("getRow", "One row with all that is known of it")
                 .says("The message is shown as long as its stream has it, or a dead letter was kept of it.")
                 .query(selection::integers_described())
-                .answers::<Detail>("The row, with its message, its version, and its neighbours in time."),
+                .answers::<RowDetail>("The row, with its message, its version, and its neighbours in time."),
         )
 }
 
@@ -138,7 +136,7 @@ fn streams(routes: Routes) -> Routes {
                 .queries(order())
                 .query(columns())
                 .answers_text("text/csv", "The rows.")
-                .answers_lines::<Item>("The rows."),
+                .answers_lines::<Row>("The rows."),
         )
 }
 
@@ -222,6 +220,6 @@ fn figures(routes: Routes) -> Routes {
                     series::BUCKETS_DEFAULT,
                     "About how many buckets.",
                 ))
-                .answers::<Series>("A line for each measure and each value of `by`."),
+                .answers::<SeriesAnswer>("A line for each measure and each value of `by`."),
         )
 }

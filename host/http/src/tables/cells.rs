@@ -1,17 +1,14 @@
 //! Rows and values as JSON that keeps every value exact.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::ser::{SerializeMap as _, Serializer};
 use serde::{Serialize, ser};
-use utoipa::openapi::schema::{AdditionalProperties, Object, RefBuilder, SchemaType, Type};
-use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
-use utoipa::{PartialSchema, ToSchema};
 
 use super::pieces;
+use crate::problem::Problem;
 use lantern_store::reader::{Cell, RowOrigin, RowPage, RowRecord, Shape};
 
 /// How whole numbers are written.
@@ -23,7 +20,7 @@ pub enum Integers {
     Text,
 }
 
-/// A row as an object of its columns, `_row` and `_origin`.
+/// `api::Row` as the server writes it: an object of its columns, `_row` and `_origin`.
 pub struct Item {
     columns: Arc<[String]>,
     record: RowRecord,
@@ -77,15 +74,11 @@ impl Item {
     }
 }
 
-/// Which message a row was last written by.
-#[derive(Serialize, ToSchema)]
-#[schema(as = RowOrigin)]
+/// `api::RowOrigin` as the server writes it.
+#[derive(Serialize)]
 pub struct Origin<'a> {
-    /// The source; none where it is not known any more.
     source: Option<&'a str>,
-    /// Which history of the source.
     epoch: Option<i64>,
-    /// The sequence of the message in it.
     sequence: i64,
 }
 
@@ -97,50 +90,6 @@ impl<'a> From<&'a RowOrigin> for Origin<'a> {
             sequence: origin.sequence,
         }
     }
-}
-
-impl PartialSchema for Item {
-    fn schema() -> RefOr<Schema> {
-        let named = "What names it in its table until a rebuild: a number of 64 bits, as text, because JavaScript rounds those.";
-        let row = ObjectBuilder::new()
-            .schema_type(Type::String)
-            .description(Some(named));
-        let origin = RefBuilder::new()
-            .ref_location_from_schema_name(Origin::name())
-            .description(Some("Which message wrote it last."));
-        ObjectBuilder::new()
-            .description(Some(
-                "A row: its columns by name, and `_row` and `_origin`, which no column can be called. \
-                 Times are in RFC 3339, bytes in base64, documents as they are; whole numbers are text \
-                 where `integers=text` was asked for.",
-            ))
-            .property("_row", row)
-            .required("_row")
-            .property("_origin", RefOr::Ref(origin.build()))
-            .required("_origin")
-            .additional_properties(Some(AdditionalProperties::FreeForm(true)))
-            .into()
-    }
-}
-
-impl ToSchema for Item {
-    fn name() -> Cow<'static, str> {
-        "Row".into()
-    }
-
-    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
-        schemas.push((Origin::name().into_owned(), Origin::schema()));
-    }
-}
-
-/// What a cell is that is no document, as [`Shown`] writes it.
-pub fn plain_value() -> Object {
-    let types = SchemaType::from_iter([Type::String, Type::Number, Type::Boolean]);
-    let description = "A value, as rows have it.";
-    ObjectBuilder::new()
-        .schema_type(types)
-        .description(Some(description))
-        .build()
 }
 
 impl Serialize for Item {
@@ -174,6 +123,12 @@ impl Serialize for Shown<'_> {
             Cell::Json(document) => document.serialize(serializer),
         }
     }
+}
+
+/// Logs that a value cannot be written as JSON; the client only learns that the host failed.
+pub fn not_json(error: serde_json::Error) -> Problem {
+    tracing::error!(%error, "a value cannot be written as JSON");
+    Problem::internal()
 }
 
 /// A value as the name of something: as it stands in JSON, and text without its quotes.

@@ -5,7 +5,6 @@ use axum::extract::{self, FromRequestParts, Path};
 use axum::http::Uri;
 use axum::http::request::Parts;
 use serde::Serialize;
-use utoipa::ToSchema;
 
 use super::NameOfTable;
 use super::cells::Item;
@@ -14,6 +13,7 @@ use crate::State;
 use crate::budget::Room;
 use crate::parameters::Parameters;
 use crate::problem::Problem;
+use lantern_api::{Message, MessageOrigin, RowVersion};
 use lantern_lifecycle::Trace;
 use lantern_model::schema::description::RoleWord;
 use lantern_store::RowKey;
@@ -25,75 +25,22 @@ use lantern_store::reader::{
 /// Rows before and after.
 const NEIGHBOURS: u32 = 5;
 
-/// A row with all that is known of it.
-#[derive(Serialize, ToSchema)]
-#[schema(as = RowDetail)]
+/// `api::RowDetail` as the server writes it: rows are serialized from their cells.
+#[derive(Serialize)]
 pub struct Detail {
-    /// The row, whole.
     row: Item,
-    /// Which message wrote it last.
-    origin: Origin,
-    /// Which version made it; none where that is not known.
-    version: Option<Version>,
-    /// The message, where it is still there.
+    origin: MessageOrigin,
+    version: Option<RowVersion>,
     message: Option<Message>,
-    /// Why the message cannot be shown.
     message_missing: Option<String>,
-    /// What has to be known in order to understand this.
     note: Option<String>,
-    /// The rows around it.
     neighbours: Neighbours,
 }
 
-/// Which message wrote the row last.
-#[derive(Serialize, ToSchema)]
-#[schema(as = MessageOrigin)]
-pub struct Origin {
-    /// The source; none where it is not known any more.
-    source: Option<String>,
-    /// The stream; none for core NATS.
-    stream: Option<String>,
-    /// Which history of the source.
-    epoch: Option<i64>,
-    /// The sequence of the message in it.
-    sequence: i64,
-}
-
-/// Which version of which plugin made it.
-#[derive(Serialize, ToSchema)]
-#[schema(as = RowVersion)]
-pub struct Version {
-    /// The plugin.
-    plugin: String,
-    /// The version that it says it is.
-    version: String,
-    /// `sha256:` and 64 hex digits.
-    digest: String,
-}
-
-/// The message itself.
-#[derive(Serialize, ToSchema)]
-pub struct Message {
-    /// `stream`, or `dead-letter` where only that was kept.
-    found_in: &'static str,
-    /// The subject that it was published to.
-    subject: String,
-    /// When (RFC 3339).
-    published: String,
-    /// Its headers: name and value.
-    headers: Vec<(String, String)>,
-    /// Its payload.
-    payload_base64: String,
-    /// Its size.
-    bytes: usize,
-}
-
-/// What happened around it, in the order of time; of the same entity where the table has one.
-#[derive(Serialize, ToSchema)]
+/// `api::Neighbours` as the server writes it.
+#[derive(Serialize)]
 pub struct Neighbours {
-    /// The nearest last.
     before: Vec<Item>,
-    /// The nearest first.
     after: Vec<Item>,
 }
 
@@ -132,7 +79,7 @@ pub async fn detail(
         Some(key) => state.lifecycle.trace(name.as_str(), key).await.ok(),
         None => None,
     };
-    let origin = Origin {
+    let origin = MessageOrigin {
         source: record.origin.source.clone(),
         stream: trace.as_ref().and_then(|trace| trace.stream.clone()),
         epoch: record.origin.epoch,
@@ -153,7 +100,12 @@ pub async fn detail(
     }))
 }
 
-type Told = (Option<Version>, Option<Message>, Option<String>, Option<String>);
+type Told = (
+    Option<RowVersion>,
+    Option<Message>,
+    Option<String>,
+    Option<String>,
+);
 
 fn told(trace: Option<Trace>) -> Told {
     let Some(trace) = trace else {
@@ -161,7 +113,7 @@ fn told(trace: Option<Trace>) -> Told {
         return (None, None, Some(missing), None);
     };
     let version = match (trace.version, trace.digest) {
-        (Some(version), Some(digest)) => Some(Version {
+        (Some(version), Some(digest)) => Some(RowVersion {
             plugin: trace.plugin,
             version,
             digest,
@@ -169,7 +121,7 @@ fn told(trace: Option<Trace>) -> Told {
         _ => None,
     };
     let message = trace.message.map(|message| Message {
-        found_in: message.found_in,
+        found_in: message.found_in.to_owned(),
         subject: message.subject,
         published: message.published,
         headers: message.headers,

@@ -3,32 +3,22 @@
 use axum::Json;
 use axum::extract;
 use axum::http::Uri;
-use serde::{Serialize, Serializer};
-use utoipa::ToSchema;
 
 use super::NameOfTable;
-use super::cells::{self, Integers, Shown};
+use super::cells::{self, Shown};
 use super::selection;
 use crate::State;
 use crate::parameters::Parameters;
 use crate::problem::Problem;
+use lantern_api::{Count, Facet, FacetValue, Facets};
 use lantern_model::schema::ColumnType;
-use lantern_store::reader::{Cell, Shape};
+use lantern_store::reader::Shape;
 
 /// Columns in one question; each is a look at all rows.
 pub const COLUMNS_MAX: usize = 20;
 
 /// Values of a column when nothing is said.
 pub const VALUES_DEFAULT: u32 = 20;
-
-/// How many rows a selection has.
-#[derive(Serialize, ToSchema)]
-pub struct Count {
-    /// At most 10,000.
-    rows: u64,
-    /// Whether there are not more.
-    exact: bool,
-}
 
 pub async fn count(
     extract::State(state): extract::State<State>,
@@ -43,46 +33,6 @@ pub async fn count(
         rows: count.rows,
         exact: count.exact,
     }))
-}
-
-/// The frequent values of some columns.
-#[derive(Serialize, ToSchema)]
-pub struct Facets {
-    /// In the order asked for.
-    facets: Vec<Facet>,
-}
-
-/// The frequent values of one column.
-#[derive(Serialize, ToSchema)]
-pub struct Facet {
-    /// The column.
-    column: String,
-    /// The most frequent first.
-    values: Vec<FacetValue>,
-    /// Rows without a value.
-    nulls: u64,
-    /// Whether there are more values than are shown.
-    more: bool,
-    /// Whether all rows were counted; otherwise the newest ones stand for them.
-    exact: bool,
-}
-
-/// A value, and how many rows have it.
-#[derive(Serialize, ToSchema)]
-pub struct FacetValue {
-    /// The value, as rows have it.
-    #[schema(schema_with = cells::plain_value)]
-    value: OneValue,
-    /// Rows that have it.
-    count: u64,
-}
-
-struct OneValue(Cell, Integers);
-
-impl Serialize for OneValue {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Shown(&self.0, self.1).serialize(serializer)
-    }
 }
 
 pub async fn facets(
@@ -109,13 +59,14 @@ pub async fn facets(
     for column in columns {
         let selection = selection.without_choice_of(column);
         let facet = state.reader.facet(&shape, &selection, column, limit).await?;
-        let value = |(value, count)| FacetValue {
-            value: OneValue(value, integers),
-            count,
+        let value = |(value, count)| {
+            let value = serde_json::to_value(Shown(&value, integers))?;
+            Ok(FacetValue { value, count })
         };
+        let values: Result<_, serde_json::Error> = facet.values.into_iter().map(value).collect();
         facets.push(Facet {
             column: shape.columns[column].name.to_string(),
-            values: facet.values.into_iter().map(value).collect(),
+            values: values.map_err(cells::not_json)?,
             nulls: facet.nulls,
             more: facet.more,
             exact: facet.exact,

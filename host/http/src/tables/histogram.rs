@@ -1,12 +1,8 @@
 //! Rows over time.
 
-use std::collections::BTreeMap;
-
 use axum::Json;
 use axum::extract;
 use axum::http::Uri;
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use super::NameOfTable;
 use super::cells::word;
@@ -14,47 +10,14 @@ use super::facets::grouping;
 use super::selection;
 use crate::State;
 use crate::problem::Problem;
-use lantern_store::reader::{Bucket, Shape};
+use lantern_api::{Bucket, Histogram};
+use lantern_store::reader::{self, Shape};
 
 /// Buckets that are asked for when nothing is said.
 pub const BUCKETS_DEFAULT: u32 = 60;
 
 /// Buckets at most.
 pub const BUCKETS_MAX: u32 = 1_000;
-
-/// Rows over time, in buckets of one width that follow each other without a hole. Where the question leaves an end of the
-/// range open, the range ends with the table's rows, without the few outliers that would make it many times as long.
-#[derive(Serialize, ToSchema)]
-pub struct Histogram {
-    /// RFC 3339; none where there is no row.
-    from: Option<String>,
-    /// The end of the last bucket; none where there is no row.
-    to: Option<String>,
-    /// Width of a bucket, in milliseconds.
-    bucket_ms: i64,
-    /// Rows of the selection before `from`, where the question leaves the beginning open.
-    earlier: u64,
-    /// Rows of the selection at `to` or later, where the question leaves the end open.
-    later: u64,
-    /// In the order of time.
-    buckets: Vec<OneBucket>,
-    /// Whether all rows were counted.
-    exact: bool,
-}
-
-/// One of them.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Bucket)]
-pub struct OneBucket {
-    /// RFC 3339.
-    start: String,
-    /// Rows in it.
-    count: u64,
-    /// Rows by value of the column that was asked for; rows with rarer values or none are only in `count`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    by: Option<BTreeMap<String, u64>>,
-}
 
 pub async fn histogram(
     extract::State(state): extract::State<State>,
@@ -81,7 +44,7 @@ pub async fn histogram(
             exact: true,
         }));
     };
-    let bucket = |(number, Bucket { rows, by: values }): (i64, Bucket)| OneBucket {
+    let bucket = |(number, reader::Bucket { rows, by: values }): (i64, reader::Bucket)| Bucket {
         start: buckets.start(number).to_rfc3339(),
         count: rows,
         by: by.map(|_| values.iter().map(|(value, rows)| (word(value), *rows)).collect()),

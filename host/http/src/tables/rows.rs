@@ -5,11 +5,8 @@ use axum::extract;
 use axum::http::{Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use super::NameOfTable;
-use super::cells::Item;
 use super::pieces::{Frame, Pieces};
 use super::selection;
 use crate::State;
@@ -18,16 +15,6 @@ use crate::cursor;
 use crate::parameters::Parameters;
 use crate::problem::Problem;
 use lantern_store::reader::{RowQuery, Shape, Sort, can_sort};
-
-/// One page, as [`Pieces`] writes it.
-#[derive(Serialize, ToSchema)]
-#[schema(as = RowPage)]
-pub struct Rows {
-    /// The rows, in order.
-    items: Vec<Item>,
-    /// Where the next page begins; none at the end.
-    next_cursor: Option<String>,
-}
 
 pub async fn rows(
     extract::State(state): extract::State<State>,

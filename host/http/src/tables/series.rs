@@ -3,8 +3,6 @@
 use axum::Json;
 use axum::extract;
 use axum::http::Uri;
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use super::NameOfTable;
 use super::cells::word;
@@ -13,6 +11,7 @@ use super::histogram::{BUCKETS_MAX, needs_time};
 use super::selection;
 use crate::State;
 use crate::problem::Problem;
+use lantern_api::{Series, SeriesAnswer};
 use lantern_model::schema::ColumnType;
 use lantern_store::reader::{Aggregate, Line, SeriesQuery, Shape};
 
@@ -25,41 +24,11 @@ pub const OPERATIONS: [&str; 8] = ["avg", "min", "max", "sum", "count", "p50", "
 /// Measures in one question; each is a look at all rows.
 pub const MEASURES_MAX: usize = 8;
 
-/// Lines over time.
-#[derive(Serialize, ToSchema)]
-#[schema(as = SeriesAnswer)]
-pub struct Series {
-    /// RFC 3339; none where there is no row.
-    from: Option<String>,
-    /// The end of the last bucket; none where there is no row.
-    to: Option<String>,
-    /// Width of a bucket, in milliseconds.
-    bucket_ms: i64,
-    /// The lines.
-    series: Vec<OneLine>,
-    /// Whether the column of `by` has more values than lines.
-    more: bool,
-    /// Whether all rows were looked at; otherwise the newest ones stand for them.
-    exact: bool,
-}
-
-/// One line.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Series)]
-pub struct OneLine {
-    /// The column; `rows` where rows are counted.
-    measure: String,
-    /// The value of the column of `by`.
-    key: Option<String>,
-    /// Milliseconds since 1970 and the number.
-    points: Vec<(i64, Option<f64>)>,
-}
-
 pub async fn series(
     extract::State(state): extract::State<State>,
     table: NameOfTable,
     uri: Uri,
-) -> Result<Json<Series>, Problem> {
+) -> Result<Json<SeriesAnswer>, Problem> {
     let parameters = selection::read(&uri, &["measures", "op", "by", "buckets"])?;
     let shape = table.shape(&state.reader).await?;
     needs_time(&shape)?;
@@ -87,7 +56,7 @@ pub async fn series(
             .unwrap_or(BUCKETS_DEFAULT),
     };
     let series = state.reader.series(&shape, &query).await?;
-    let shown = |line: Line| OneLine {
+    let shown = |line: Line| Series {
         measure: line.measure.map_or("rows".to_owned(), |position| {
             shape.columns[position].name.to_string()
         }),
@@ -97,7 +66,7 @@ pub async fn series(
             .filter_map(|(number, value)| Some((series.buckets?.start(number).0.div_euclid(1_000), value)))
             .collect(),
     };
-    Ok(Json(Series {
+    Ok(Json(SeriesAnswer {
         from: series.buckets.map(|buckets| buckets.from.to_rfc3339()),
         to: series.buckets.map(|buckets| buckets.to.to_rfc3339()),
         bucket_ms: series.buckets.map_or(0, |buckets| buckets.width_ms),
