@@ -12,7 +12,7 @@ pub struct SqlAnswer {
     pub columns: Vec<String>,
     /// Each with a value for every column.
     #[schema(schema_with = rows_of_values)]
-    pub rows: Vec<Vec<Shown>>,
+    pub rows: Vec<Vec<Value>>,
     /// Whether there are more rows.
     pub truncated: bool,
     /// How long it took, in milliseconds.

@@ -2,26 +2,15 @@
 //! slowly they read, answers in progress hold no more than the setting `http.answer_memory`, and one client no more than
 //! half of it. Answers of a few kilobytes are not counted: the number of connections bounds them.
 //!
-//! A handler whose answer may be large takes a [`Room`] before it reads from the database. The gate keeps what is left of
+//! A handler whose answer may be large takes a `Room` before it reads from the database. The gate keeps what is left of
 //! it until the body is sent.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody as _};
-use axum::extract::FromRequestParts;
-use axum::http::header;
-use axum::http::request::Parts;
-use axum::response::{IntoResponse as _, Response};
-use futures_util::TryStreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-use super::State;
-use super::access::{Access, Principal};
-use super::problem::Problem;
 
 /// Memory for all answers when nothing is set.
 pub const ANSWER_BYTES_DEFAULT: u64 = 32 << 20;
@@ -31,9 +20,6 @@ pub const PAGE_BYTES: usize = 8 << 20;
 
 /// Answers up to this size are not counted, and larger ones are sent in pieces of it.
 pub const PIECE_BYTES: usize = 64 << 10;
-
-/// How long a request waits for room.
-const WAIT: Duration = Duration::from_secs(2);
 
 /// The unit of the count.
 const UNIT: usize = 1 << 10;
@@ -67,10 +53,10 @@ impl Peer {
 }
 
 impl Client {
-    /// Who asks.
-    pub fn of(principal: Option<&Principal>, peer: Option<&Peer>) -> Self {
-        match (principal, peer) {
-            (Some(principal), _) => Self::Token(principal.name.clone()),
+    /// The holder of the token with this name, else whoever is at the address.
+    pub fn of(token: Option<&str>, peer: Option<&Peer>) -> Self {
+        match (token, peer) {
+            (Some(name), _) => Self::Token(name.to_owned()),
             (None, Some(peer)) => Self::Address(peer.counted()),
             (None, None) => Self::Unknown,
         }
@@ -198,7 +184,7 @@ impl Reservation {
     }
 
     /// Counts `bytes` from now on. Where there is no room for more, it remains what it was: the answer is there already.
-    fn resize(&mut self, bytes: usize) {
+    pub fn resize(&mut self, bytes: usize) {
         self.shrink(bytes);
         let missing = bytes.saturating_sub(self.share.own.num_permits() * UNIT);
         if missing > 0
@@ -208,100 +194,6 @@ impl Reservation {
             self.share.all.merge(more.share.all);
         }
     }
-}
-
-/// Where a handler's reservation is left for the gate.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Slot(Arc<Mutex<Option<Reservation>>>);
-
-impl Slot {
-    fn take(&self) -> Option<Reservation> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-/// Room in memory for a large answer, as an argument of a handler. A request that finds none in time is answered with 503.
-#[derive(Debug)]
-pub struct Room {
-    slot: Slot,
-    budget: Budget,
-    client: Client,
-}
-
-impl Room {
-    /// Takes the reservation over, for an answer that is sent piece by piece.
-    pub fn take(&self) -> Option<Reservation> {
-        self.slot.take()
-    }
-
-    /// Waits for room for another page of the same answer; none when there is none in time.
-    pub async fn another(&self, wait: Duration) -> Option<Reservation> {
-        self.budget.reserve(&self.client, PAGE_BYTES, wait).await
-    }
-}
-
-/// Who asks, as the gate found out.
-impl<S: Send + Sync> FromRequestParts<S> for Client {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(parts.extensions.get::<Self>().cloned().unwrap_or(Self::Unknown))
-    }
-}
-
-impl FromRequestParts<State> for Room {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
-        let slot = parts.extensions.get::<Slot>().cloned().unwrap_or_default();
-        let Ok(client) = Client::from_request_parts(parts, state).await;
-        let budget = state.access.budget().clone();
-        let reservation = budget
-            .reserve(&client, PAGE_BYTES, WAIT)
-            .await
-            .ok_or_else(no_room)?;
-        *slot.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reservation);
-        Ok(Self { slot, budget, client })
-    }
-}
-
-fn no_room() -> Problem {
-    Problem::busy(
-        "answers that clients have not read take all the memory for answers (http.answer_memory); try again",
-    )
-}
-
-/// Counts the body of an answer until it is sent. One that is sent piece by piece is counted by its handler.
-pub(super) fn counted(access: &Access, client: &Client, slot: &Slot, response: Response) -> Response {
-    let reserved = slot.take();
-    let Some(bytes) = response.body().size_hint().exact() else {
-        return response;
-    };
-    let size = usize::try_from(bytes).unwrap_or(usize::MAX);
-    if size <= PIECE_BYTES {
-        return response;
-    }
-    let reservation = match reserved {
-        Some(mut reserved) => {
-            reserved.resize(size);
-            Some(reserved)
-        }
-        None => access.budget().try_reserve(client, size),
-    };
-    let Some(reservation) = reservation else {
-        return no_room().into_response();
-    };
-    let mut response = response.map(|body| {
-        let parts = body.into_data_stream().inspect_ok(move |_| {
-            // Held as long as the body is.
-            let _ = &reservation;
-        });
-        Body::from_stream(parts)
-    });
-    response
-        .headers_mut()
-        .insert(header::CONTENT_LENGTH, bytes.into());
-    response
 }
 
 #[cfg(test)]

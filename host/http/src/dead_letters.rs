@@ -12,13 +12,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::stream;
 
-use super::State;
-use super::budget::{Reservation, Room};
+use super::budget::Reservation;
 use super::change::{AuditNote, OptionalInput};
 use super::gate::Operator;
 use super::parameters::{self, Parameters};
 use super::problem::Problem;
 use super::records::{List, after, source_filter};
+use super::room::Room;
+use super::state::State;
 use lantern_api::{
     DEAD_LETTER_STATES, DeadLetter, DeadLetterGroup, DeadLetterReason, DeadLetterReasons, Discarded,
     WhichDeadLetters,

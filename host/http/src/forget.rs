@@ -5,10 +5,10 @@ use axum::extract;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::State;
 use super::change::{AuditNote, Input};
 use super::gate::Operator;
 use super::problem::Problem;
+use super::state::State;
 use lantern_lifecycle::{Actor, ForgetReport, ForgetRequest};
 use lantern_model::schema::PluginName;
 use lantern_store::forget::ForgetQuery;

@@ -13,10 +13,11 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::TryStreamExt as _;
 
 use super::access::{Access, Principal, Role};
-use super::budget::{self, Client, Peer, Slot};
+use super::budget::{Client, Peer};
 use super::change::{self, AuditNote, Change};
 use super::guard;
 use super::problem::Problem;
+use super::room::{self, Slot};
 use lantern_store::{AuditEntry, AuditOutcome};
 
 /// A read ends after two seconds and a page takes a few of them at worst. What is not done now never will be.
@@ -68,7 +69,10 @@ pub(super) async fn pass(
             return problem.into_response();
         }
     };
-    let client = Client::of(principal.as_ref(), request.extensions().get::<Peer>());
+    let client = Client::of(
+        principal.as_ref().map(|principal| principal.name.as_str()),
+        request.extensions().get::<Peer>(),
+    );
     let slot = Slot::default();
     request.extensions_mut().insert(Asks(principal.clone()));
     request.extensions_mut().insert(client.clone());
@@ -83,7 +87,7 @@ pub(super) async fn pass(
         gate.access.record_read(entry).await;
     }
     let response = while_good(gate.access.clone(), headers, response);
-    budget::counted(&gate.access, &client, &slot, response)
+    room::counted(gate.access.budget(), &client, &slot, response)
 }
 
 /// Notes what a request asks for, and the plugin that its path names.

@@ -4,9 +4,9 @@ use axum::extract::{self, Request};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::State;
 use super::guard;
 use super::problem::Problem;
+use super::state::State;
 use lantern_api::{Check, Readiness};
 use lantern_model::batch::Timestamp;
 use lantern_model::status;

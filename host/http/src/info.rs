@@ -3,10 +3,10 @@
 use axum::Json;
 use axum::extract::{self, Request};
 
-use super::State;
 use super::guard;
 use super::parameters::Parameters;
 use super::problem::Problem;
+use super::state::State;
 use lantern_api::Info;
 use lantern_store::reader::sqlite_version;
 

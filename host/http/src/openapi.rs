@@ -2,17 +2,10 @@
 //! the router is. Paths, methods and roles come from the table, everything else from what each route says of itself
 //! ([`Doc`]). Neither holds anything of the data, so they are open as the dashboard's page is.
 
-mod doc;
 mod page;
-mod parameter;
-mod schemas;
+pub(super) mod serve;
 
-use std::sync::{Arc, OnceLock};
-
-use axum::Extension;
-use axum::body::Bytes;
-use axum::http::{Method, StatusCode, Uri, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{Method, StatusCode};
 use utoipa::ToSchema as _;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::info::LicenseBuilder;
@@ -28,16 +21,10 @@ use utoipa::openapi::{
     Ref, RefOr, Required, Response as Answer, ResponseBuilder,
 };
 
-pub use doc::{Doc, Tag, event};
-pub use page::{icon, page, style};
-pub use parameter::{Query, choice, header, list, number, repeated, text, time};
-
+use super::doc::{Doc, Schemas, Tag, extension};
 use super::gate::Needs;
-use super::parameters::Parameters;
-use super::problem::Problem;
 use super::routes::Route;
 use lantern_api as api;
-use schemas::Schemas;
 
 /// The security scheme's name in the document.
 const BEARER: &str = "bearer";
@@ -53,53 +40,8 @@ loopback interface, by one of this machine's own names, it needs none. HEAD is a
 A field that can be null is always there; one that is left out is never null. Times are RFC 3339. A whole number \
 may have 64 bits, which is more than a double holds.";
 
-/// The document. It is made when it is asked for the first time: most hosts are never asked.
-pub struct Document {
-    table: Vec<Route>,
-    served: OnceLock<Served>,
-}
-
-/// The document, as it is served.
-struct Served {
-    /// As JSON.
-    json: Bytes,
-    /// For people.
-    page: Bytes,
-}
-
-impl Document {
-    /// The document of these routes.
-    pub fn of(table: Vec<Route>) -> Self {
-        Self {
-            table,
-            served: OnceLock::new(),
-        }
-    }
-
-    fn served(&self) -> &Served {
-        self.served.get_or_init(|| Served::of(&self.table))
-    }
-}
-
-impl Served {
-    fn of(table: &[Route]) -> Self {
-        let api = api(table);
-        Self {
-            // Names and texts can always be written; a test holds it against the repository's.
-            json: (api.to_pretty_json().unwrap_or_default() + "\n").into(),
-            page: page::render(&api).into(),
-        }
-    }
-}
-
-/// The document as JSON.
-pub async fn json(Extension(document): Extension<Arc<Document>>, uri: Uri) -> Result<Response, Problem> {
-    Parameters::parse(&uri, &[])?;
-    let headers = [(header::CONTENT_TYPE, "application/json")];
-    Ok((headers, document.served().json.clone()).into_response())
-}
-
-fn api(table: &[Route]) -> OpenApi {
+/// The document of these routes.
+pub fn build(table: &[Route]) -> OpenApi {
     let mut paths = PathsBuilder::new();
     let (schemas, _) = schemas(table).into_parts();
     for route in table {
@@ -181,7 +123,7 @@ fn operation(route: &Route, doc: &Doc) -> Operation {
         .operation_id(Some(doc.id))
         .summary(Some(doc.summary))
         .description(Some(description(route, doc)))
-        .extensions(Some(doc::extension("role", role(route.needs).into())))
+        .extensions(Some(extension("role", role(route.needs).into())))
         .securities(Some(securities(route.needs)))
         .request_body(doc.body.clone());
     for parameter in in_path(route.path)
@@ -395,11 +337,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::routes;
+    use crate::router;
 
     #[test]
     fn every_name_stands_for_one_thing() {
-        let table = routes::all(1).table();
+        let table = router::all(1).table();
         let (schemas, ambiguous) = schemas(&table).into_parts();
         assert!(ambiguous.is_empty(), "{ambiguous:?}");
         assert!(schemas.len() > 50);
@@ -410,7 +352,7 @@ mod tests {
 
     #[test]
     fn every_parameter_of_a_path_is_described() {
-        for route in routes::all(1).table() {
+        for route in router::all(1).table() {
             for parameter in in_path(route.path).iter().filter(|_| route.doc.is_some()) {
                 assert_ne!(parameter.description.as_deref(), Some(""), "{}", route.path);
             }

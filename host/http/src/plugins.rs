@@ -13,12 +13,12 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::State;
-use super::budget::Room;
 use super::change::{AuditNote, OfPlugin};
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::records::{LedgerRange, show_range};
+use super::room::Room;
+use super::state::State;
 use lantern_api::Differences;
 use lantern_lifecycle::{
     Component, DescriptionView, LoadFailure, PluginView, UseView, VersionState, VersionView,

@@ -4,10 +4,10 @@ use axum::Json;
 use axum::extract;
 use axum::http::Uri;
 
-use super::State;
 use super::live::{self, INTERVAL};
 use super::parameters::Parameters;
 use super::problem::Problem;
+use super::state::State;
 use lantern_api::{History, ProjectionHistory, Sample};
 use lantern_model::status::Status;
 

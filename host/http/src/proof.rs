@@ -4,9 +4,9 @@ use axum::Json;
 use axum::extract;
 use axum::http::Uri;
 
-use super::State;
 use super::parameters::Parameters;
 use super::problem::Problem;
+use super::state::State;
 use lantern_api::Proof;
 use lantern_trust::identity::Nonce;
 

@@ -10,11 +10,11 @@ use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
 use futures_util::Stream;
 
-use super::State;
 use super::change::{AuditNote, Input, OfPlugin};
 use super::gate::Operator;
 use super::parameters::Parameters;
 use super::problem::Problem;
+use super::state::State;
 use lantern_api::NewRebuild;
 use lantern_lifecycle::{Actor, Lifecycle, RebuildRequest, RebuildView};
 use lantern_store::RebuildId;

@@ -5,10 +5,10 @@ use axum::extract;
 use axum::http::Uri;
 use serde::Serialize;
 
-use super::State;
 use super::cursor;
 use super::parameters::Parameters;
 use super::problem::Problem;
+use super::state::State;
 use lantern_api::{Gap, LedgerRange, Page};
 use lantern_model::schema::{PluginName, SourceName};
 use lantern_store::reader::{self, SourceFilter};

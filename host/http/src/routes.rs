@@ -11,14 +11,14 @@
 //!
 //! A change needs an operator, comes from no foreign page, has a body of the right type and size, and stands in the
 //! audit: see [`Change`] for what can be said of one. A test sends every route of the table what has to be refused.
-//! The last argument is what the route says of itself, of which [`super::openapi`] makes the API's document.
+//! The last argument is what the route says of itself, of which `openapi` makes the API's document.
 //!
-//! The table itself is in the modules below, a part in each.
+//! The modules below are the table itself, a part in each; `router` joins them.
 
-mod host;
-mod plugins;
-mod records;
-mod tables;
+pub(super) mod host;
+pub(super) mod plugins;
+pub(super) mod records;
+pub(super) mod tables;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -27,13 +27,13 @@ use axum::http::Method;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodFilter, MethodRouter, get, on};
 
-use super::State;
 use super::access::Access;
 use super::assets;
 use super::change::Change;
+use super::doc::Doc;
 use super::gate::{self, Gate, Needs};
-use super::openapi::Doc;
 use super::problem;
+use super::state::State;
 
 /// A route as the table has it.
 #[derive(Clone, Debug)]
@@ -50,12 +50,6 @@ pub struct Route {
     pub recorded: Option<&'static str>,
     /// What it says of itself; none for what is no part of the API.
     pub(super) doc: Option<Doc>,
-}
-
-/// The whole table. A component that is sent may have so many bytes.
-pub(super) fn all(component_bytes_max: u64) -> Routes {
-    let routes = records::routes(tables::routes(host::routes(Routes::default())));
-    plugins::routes(routes, component_bytes_max)
 }
 
 /// Collects the routes.

@@ -33,7 +33,8 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::budget::Peer;
-use super::{State, router};
+use super::router::router;
+use super::state::State;
 use lantern_telemetry::Repeats;
 use slots::{Busy, Slot, Slots};
 

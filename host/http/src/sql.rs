@@ -8,12 +8,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::State;
-use super::budget::Room;
 use super::change::AuditNote;
 use super::csv;
 use super::parameters::Parameters;
 use super::problem::Problem;
+use super::room::Room;
+use super::state::State;
 use lantern_api as api;
 use lantern_model::batch::clean_text;
 use lantern_store::reader::{SqlAnswer, SqlError, SqlValue};

@@ -1,24 +1,20 @@
 //! The tables of plugins: what there is, and in the modules below what is in them.
 
-mod cells;
-pub(super) mod detail;
+mod detail;
 mod export;
 pub(super) mod facets;
 pub(super) mod histogram;
+mod name;
 mod pieces;
-pub(super) mod rows;
+mod rows;
 pub(super) mod selection;
 pub(super) mod series;
 mod tail;
 
-use std::time::Duration;
-
 use axum::Json;
-use axum::extract::{self, FromRequestParts, Path};
+use axum::extract;
 use axum::http::Uri;
-use axum::http::request::Parts;
 
-pub(super) use cells::{Integers, Item};
 pub use detail::detail;
 pub use export::export;
 pub use facets::{count, facets};
@@ -27,12 +23,12 @@ pub use rows::rows;
 pub use series::series;
 pub use tail::tail;
 
-use super::State;
-use super::budget::{Client, Share};
+use name::NameOfTable;
+
 use super::parameters::Parameters;
 use super::problem::Problem;
+use super::state::State;
 use lantern_api::{Measure, Table};
-use lantern_model::schema::TableName;
 use lantern_model::schema::description::RoleWord;
 use lantern_store::reader::{ReadError, Reader, RowEstimate, Shape};
 
@@ -83,44 +79,4 @@ async fn described(reader: &Reader, shape: Shape) -> Result<Table, ReadError> {
         newest: newest.map(|time| time.to_rfc3339()),
         description: shape.entry.description,
     })
-}
-
-/// How long a question waits for others of the same client.
-const WAIT: Duration = Duration::from_secs(2);
-
-/// The table that a path names, and the right to ask about it.
-pub struct NameOfTable {
-    name: TableName,
-    /// Held until the question is answered: one client leaves a reader of the database for others.
-    _share: Share,
-}
-
-impl NameOfTable {
-    /// What is known of it; a problem where there is none.
-    async fn shape(&self, reader: &Reader) -> Result<Shape, Problem> {
-        let shape = reader.shape(&self.name).await?;
-        shape.ok_or_else(|| Problem::not_found(format!("there is no table {}", self.name)))
-    }
-
-    async fn of(name: &str, parts: &mut Parts, state: &State) -> Result<Self, Problem> {
-        let name = TableName::parse(name).map_err(Problem::bad_request)?;
-        let Ok(client) = Client::from_request_parts(parts, state).await;
-        let share = state.access.questions().take(&client, 1, WAIT).await;
-        let busy = || Problem::busy("this client asks as many questions as are answered at once; try again");
-        Ok(Self {
-            name,
-            _share: share.ok_or_else(busy)?,
-        })
-    }
-}
-
-impl FromRequestParts<State> for NameOfTable {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
-        let Path(name) = Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(|error| Problem::bad_request(error.body_text()))?;
-        Self::of(&name, parts, state).await
-    }
 }

@@ -6,12 +6,12 @@ use axum::Json;
 use axum::extract::{self, Path, rejection::PathRejection};
 use axum::http::{StatusCode, Uri};
 
-use super::State;
 use super::access::Role;
 use super::change::{AuditNote, Input};
 use super::gate::{Asks, Operator};
 use super::parameters::Parameters;
 use super::problem::Problem;
+use super::state::State;
 use lantern_api::{self as api, CreatedToken, NewToken, Token, WhoAmI};
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::TokenName;

@@ -6,12 +6,12 @@ use axum::Json;
 use axum::extract;
 use axum::http::Uri;
 
-use super::State;
-use super::budget::Room;
 use super::change::{AuditNote, Input, OfPlugin};
 use super::gate::Operator;
 use super::parameters::Parameters;
 use super::problem::Problem;
+use super::room::Room;
+use super::state::State;
 use lantern_api::{NewCanary, Reproject};
 use lantern_lifecycle::{Actor, CanaryReport, CanaryRequest, Reprojected, Trace, VersionWork};
 use lantern_store::RowKey;

@@ -15,7 +15,7 @@ use tower::ServiceExt as _;
 
 use super::*;
 use crate::access::{Config, Role};
-use crate::openapi::{Doc, Tag};
+use crate::doc::{Doc, Tag};
 use crate::routes::Routes;
 use crate::{State, guard};
 use lantern_model::status::Registry;

@@ -10,7 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::tables::{Integers, Item};
+use crate::cells::{Integers, Item};
 use lantern_api::GapEvent;
 use lantern_store::reader::{Matcher, RowRecord, Selection, Shape, Stopped};
 

@@ -4,48 +4,16 @@
 mod html;
 mod schema;
 
-use std::sync::Arc;
-
-use axum::Extension;
-use axum::http::header;
-use axum::response::{IntoResponse as _, Response};
 use utoipa::openapi::path::{HttpMethod, Operation, Parameter, ParameterIn};
 use utoipa::openapi::request_body::RequestBody;
 use utoipa::openapi::{Components, Content, OpenApi, PathItem, RefOr, Required, Response as Answer};
 
-use super::Document;
-use crate::assets::OfPage;
+use super::REFUSALS;
 use html::{Html, code, escape, prose};
 use schema::{described, sample, words};
 
-/// Nothing in it changes while the host runs, and a new version of the host may have another one.
-const CACHING: &str = "no-cache";
-
-/// The page.
-pub async fn page(Extension(document): Extension<Arc<Document>>) -> Response {
-    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
-    of_page((headers, document.served().page.clone()).into_response())
-}
-
-/// Its style.
-pub async fn style() -> Response {
-    let headers = [(header::CONTENT_TYPE, "text/css; charset=utf-8")];
-    of_page((headers, include_str!("page.css")).into_response())
-}
-
-/// Its icon, which is the dashboard's.
-pub async fn icon() -> Response {
-    let headers = [(header::CONTENT_TYPE, "image/svg+xml")];
-    of_page((headers, include_str!("../../../../web/src/icon.svg")).into_response())
-}
-
-fn of_page(mut response: Response) -> Response {
-    response.extensions_mut().insert(OfPage { caching: CACHING });
-    response
-}
-
 /// Renders the page.
-pub(super) fn render(api: &OpenApi) -> String {
+pub fn render(api: &OpenApi) -> String {
     let tags = api.tags.as_deref().unwrap_or_default();
     let mut all = Html::default();
     all.push("<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n");
@@ -110,7 +78,7 @@ fn refusals(all: &mut Html) {
          href=\"#schema-Problem\">Problem</a>, ",
     );
     all.push("as <code>application/problem+json</code>.\n<article>\n<table>\n");
-    for (status, _, words) in super::REFUSALS {
+    for (status, _, words) in REFUSALS {
         all.push(&format!(
             "<tr><th><code>{}</code><td>{}\n",
             status.as_str(),

@@ -12,11 +12,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::SIGNATURE_HEADER;
-use crate::State;
 use crate::change::{AuditNote, OfPlugin, OptionalInput};
 use crate::gate::Operator;
 use crate::parameters::Parameters;
 use crate::problem::Problem;
+use crate::state::State;
 use lantern_api::{Activate, Pause};
 use lantern_lifecycle::{
     Actor, Component, ConsumerLeft, ConsumerTakenOver, Installed, LifecycleError, PluginView, Removal,

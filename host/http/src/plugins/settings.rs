@@ -5,11 +5,11 @@ use axum::extract;
 use axum::http::Uri;
 use serde_json::Value;
 
-use crate::State;
 use crate::change::{AuditNote, Input, OfPlugin};
 use crate::gate::Operator;
 use crate::parameters::Parameters;
 use crate::problem::Problem;
+use crate::state::State;
 use lantern_api::SettingsChanges;
 use lantern_lifecycle::Actor;
 use lantern_model::settings::PluginSettings;

@@ -4,10 +4,10 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State as FromState};
 
-use crate::State;
 use crate::change::{AuditNote, Input};
 use crate::gate::Operator;
 use crate::problem::Problem;
+use crate::state::State;
 use lantern_api::{SourceDecided, SourceDecision, SourceHistory};
 use lantern_lifecycle::Actor;
 use lantern_model::schema::{PluginName, SourceName};

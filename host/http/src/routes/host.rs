@@ -5,8 +5,9 @@ use axum::http::StatusCode;
 
 use super::Routes;
 use crate::change::Change;
-use crate::openapi::{Doc, Tag, choice, text};
-use crate::{assets, health, info, openapi, projections, proof, sql, tokens};
+use crate::doc::{Doc, Tag, choice, text};
+use crate::openapi::serve as openapi;
+use crate::{assets, health, info, projections, proof, sql, tokens};
 use lantern_api::{CreatedToken, History, Info, NewToken, Proof, Readiness, SqlAnswer, Token, WhoAmI};
 use lantern_model::status::Status;
 use lantern_trust::identity::PROOF_PATH;
@@ -21,7 +22,7 @@ fn pages(routes: Routes) -> Routes {
         .fold(routes, |routes, path| routes.page(path, assets::page));
     pages
         .page("/assets/{file}", assets::file)
-        .page("/api/v1/docs", openapi::page)
+        .page("/api/v1/docs", openapi::html)
         .page("/api/v1/docs/style.css", openapi::style)
         .page("/api/v1/docs/icon.svg", openapi::icon)
 }

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 
 use super::Routes;
 use crate::change::Change;
-use crate::openapi::{Doc, Query, Tag, choice, event, header, text};
+use crate::doc::{Doc, Query, Tag, choice, event, header, text};
 use crate::plugins::{self, Detail, Removed, Taken, TakenOver};
 use crate::{rebuilds, trials};
 use lantern_api::{

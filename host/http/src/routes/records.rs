@@ -6,8 +6,8 @@ use super::Routes;
 use crate::audit::{self, Entry};
 use crate::change::Change;
 use crate::dead_letters::{self, CLASSES};
+use crate::doc::{Doc, Query, Tag, choice, number, text, time};
 use crate::forget;
-use crate::openapi::{Doc, Query, Tag, choice, number, text, time};
 use crate::parameters::{LIMIT_DEFAULT, LIMIT_MAX};
 use crate::records;
 use lantern_api::{

@@ -1,7 +1,7 @@
 //! Routes about the tables of plugins and their rows.
 
 use super::Routes;
-use crate::openapi::{Doc, Query, Tag, choice, event, header, list, number, text};
+use crate::doc::{Doc, Query, Tag, choice, event, header, list, number, text};
 use crate::parameters::{LIMIT_DEFAULT, LIMIT_MAX};
 use crate::tables::{
     self, facets,

@@ -6,13 +6,13 @@ use axum::http::Uri;
 use axum::http::request::Parts;
 use serde::Serialize;
 
-use super::NameOfTable;
-use super::cells::Item;
+use super::name::NameOfTable;
 use super::selection;
-use crate::State;
-use crate::budget::Room;
+use crate::cells::Item;
 use crate::parameters::Parameters;
 use crate::problem::Problem;
+use crate::room::Room;
+use crate::state::State;
 use lantern_api::{Message, MessageOrigin, RowVersion};
 use lantern_lifecycle::Trace;
 use lantern_model::schema::description::RoleWord;

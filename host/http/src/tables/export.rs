@@ -9,14 +9,15 @@ use axum::http::{Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
 
-use super::NameOfTable;
-use super::cells::{Integers, word};
+use super::name::NameOfTable;
 use super::pieces::{Frame, Pieces, bytes_of};
 use super::{rows, selection};
-use crate::State;
-use crate::budget::{PIECE_BYTES, Reservation, Room};
+use crate::budget::{PIECE_BYTES, Reservation};
+use crate::cells::{Integers, word};
 use crate::csv;
 use crate::problem::Problem;
+use crate::room::Room;
+use crate::state::State;
 use lantern_store::reader::{Cell, ReadError, Reader, RowPage, RowQuery, RowRecord, Shape};
 
 /// Rows that are read at once; a page also ends at the reader's own limit of bytes.

@@ -4,12 +4,12 @@ use axum::Json;
 use axum::extract;
 use axum::http::Uri;
 
-use super::NameOfTable;
-use super::cells::{self, Shown};
+use super::name::NameOfTable;
 use super::selection;
-use crate::State;
+use crate::cells::{self, Shown};
 use crate::parameters::Parameters;
 use crate::problem::Problem;
+use crate::state::State;
 use lantern_api::{Count, Facet, FacetValue, Facets};
 use lantern_model::schema::ColumnType;
 use lantern_store::reader::Shape;

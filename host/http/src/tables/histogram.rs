@@ -4,12 +4,12 @@ use axum::Json;
 use axum::extract;
 use axum::http::Uri;
 
-use super::NameOfTable;
-use super::cells::word;
 use super::facets::grouping;
+use super::name::NameOfTable;
 use super::selection;
-use crate::State;
+use crate::cells::word;
 use crate::problem::Problem;
+use crate::state::State;
 use lantern_api::{Bucket, Histogram};
 use lantern_store::reader::{self, Shape};
 

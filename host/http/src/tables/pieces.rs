@@ -9,8 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
 
-use super::cells::{Integers, Origin, Shown};
 use crate::budget::{PIECE_BYTES, Reservation};
+use crate::cells::{Integers, Origin, Shown, bytes_of_cell};
 use lantern_store::reader::{Cell, RowPage, RowRecord};
 
 /// Values up to this size are rendered at once.
@@ -207,20 +207,10 @@ pub fn bytes_of(record: &RowRecord) -> usize {
     record.cells.iter().map(|cell| 32 + bytes_of_cell(cell)).sum()
 }
 
-/// What a value takes besides its place in the row.
-pub fn bytes_of_cell(cell: &Cell) -> usize {
-    match cell {
-        Cell::Text(text) => text.len(),
-        Cell::Blob(bytes) => bytes.len(),
-        Cell::Json(document) => document.get().len(),
-        _ => 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tables::Item;
+    use crate::cells::Item;
     use lantern_store::reader::RowOrigin;
 
     #[test]

@@ -6,14 +6,14 @@ use axum::http::{Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
 
-use super::NameOfTable;
+use super::name::NameOfTable;
 use super::pieces::{Frame, Pieces};
 use super::selection;
-use crate::State;
-use crate::budget::Room;
 use crate::cursor;
 use crate::parameters::Parameters;
 use crate::problem::Problem;
+use crate::room::Room;
+use crate::state::State;
 use lantern_store::reader::{RowQuery, Shape, Sort, can_sort};
 
 pub async fn rows(

@@ -5,8 +5,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 
-use super::cells::Integers;
-use crate::openapi::{Query, choice, repeated, text};
+use crate::cells::Integers;
+use crate::doc::{Query, choice, repeated, text};
 use crate::parameters::{self, Parameters};
 use crate::problem::Problem;
 use lantern_model::batch::{Timestamp, Value, clean_text};

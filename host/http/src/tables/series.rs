@@ -4,13 +4,13 @@ use axum::Json;
 use axum::extract;
 use axum::http::Uri;
 
-use super::NameOfTable;
-use super::cells::word;
 use super::facets::grouping;
 use super::histogram::{BUCKETS_MAX, needs_time};
+use super::name::NameOfTable;
 use super::selection;
-use crate::State;
+use crate::cells::word;
 use crate::problem::Problem;
+use crate::state::State;
 use lantern_api::{Series, SeriesAnswer};
 use lantern_model::schema::ColumnType;
 use lantern_store::reader::{Aggregate, Line, SeriesQuery, Shape};

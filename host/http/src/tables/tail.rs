@@ -6,14 +6,14 @@ use axum::http::{HeaderMap, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
 
-use super::NameOfTable;
+use super::name::NameOfTable;
 use super::rows;
 use super::selection;
-use crate::State;
 use crate::budget::Client;
 use crate::cursor;
 use crate::live::{FollowError, Follower, Wanted};
 use crate::problem::Problem;
+use crate::state::State;
 
 /// Events from now on, or from behind `Last-Event-ID` or `after`; a client that comes back by itself sends the first.
 pub async fn tail(

@@ -7,8 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::ser::{SerializeMap as _, Serializer};
 use serde::{Serialize, ser};
 
-use super::pieces;
-use crate::problem::Problem;
+use super::problem::Problem;
 use lantern_store::reader::{Cell, RowOrigin, RowPage, RowRecord, Shape};
 
 /// How whole numbers are written.
@@ -56,7 +55,7 @@ impl Item {
     /// At least how many bytes some columns of a row have.
     pub fn bytes(record: &RowRecord, chosen: &[usize]) -> usize {
         let cells = chosen.iter().filter_map(|&position| record.cells.get(position));
-        cells.map(pieces::bytes_of_cell).sum()
+        cells.map(bytes_of_cell).sum()
     }
 
     /// One row with all its columns.
@@ -142,5 +141,15 @@ pub fn word(cell: &Cell) -> String {
         Cell::Blob(bytes) => STANDARD.encode(bytes),
         Cell::Timestamp(time) => time.to_rfc3339(),
         Cell::Json(document) => document.get().to_owned(),
+    }
+}
+
+/// What a value takes besides its place in the row.
+pub fn bytes_of_cell(cell: &Cell) -> usize {
+    match cell {
+        Cell::Text(text) => text.len(),
+        Cell::Blob(bytes) => bytes.len(),
+        Cell::Json(document) => document.get().len(),
+        _ => 0,
     }
 }

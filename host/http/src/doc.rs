@@ -1,5 +1,8 @@
 //! What a route says of itself: a builder, so that the table of routes reads as a list of what there is. Path, method
-//! and role are no part of it: they stand in the table alone, and [`super::Document`] takes them from there.
+//! and role are no part of it: they stand in the table alone, and `openapi` takes them from there.
+
+mod parameter;
+mod schemas;
 
 use std::fmt;
 
@@ -13,22 +16,22 @@ use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Type};
 use utoipa::openapi::{Content, Ref, Required, Response, ResponseBuilder};
 
-use super::parameter::Query;
-use super::schemas::Schemas;
+pub use parameter::{Query, choice, header, list, number, repeated, text, time};
+pub use schemas::Schemas;
 
 /// What a route is for, what it takes and what it answers.
 #[derive(Clone)]
 pub struct Doc {
-    pub(super) tag: Tag,
-    pub(super) id: &'static str,
-    pub(super) summary: &'static str,
-    pub(super) description: &'static str,
-    pub(super) parameters: Vec<Parameter>,
-    pub(super) body: Option<RequestBody>,
-    pub(super) answers: Vec<(StatusCode, Response)>,
-    pub(super) refusals: Vec<StatusCode>,
+    pub(crate) tag: Tag,
+    pub(crate) id: &'static str,
+    pub(crate) summary: &'static str,
+    pub(crate) description: &'static str,
+    pub(crate) parameters: Vec<Parameter>,
+    pub(crate) body: Option<RequestBody>,
+    pub(crate) answers: Vec<(StatusCode, Response)>,
+    pub(crate) refusals: Vec<StatusCode>,
     /// What adds the schemas that it names, when the document is asked for.
-    pub(super) schemas: Vec<fn(&mut Schemas)>,
+    pub(crate) schemas: Vec<fn(&mut Schemas)>,
 }
 
 /// A group of routes.
@@ -278,6 +281,6 @@ impl fmt::Debug for Doc {
 }
 
 /// A field of the document that OpenAPI does not know; `x-` is put before its name.
-pub(super) fn extension(name: &str, value: serde_json::Value) -> Extensions {
+pub(crate) fn extension(name: &str, value: serde_json::Value) -> Extensions {
     Extensions::builder().add(name, value).build()
 }
