@@ -1,5 +1,5 @@
-//! Lists the files of the dashboard that `web/` was built into, for `assets`. Node is not needed to build the host: without
-//! them the list is empty, and the page explains how to get it. It builds nothing and fetches nothing.
+//! Lists the built files of the dashboard for `assets`. Building the host does not require Node: without the files the list
+//! is empty, and the host serves a page that explains how to build them.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::{env, fs, io};
 
 fn main() -> io::Result<()> {
     let here = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
-    // The folder itself is always there (it holds a committed file), so that cargo notices when the page comes.
+    // The folder always exists (it contains a committed file), so cargo notices when the dashboard is built.
     let dist = here.join("../../web/dist");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed={}", dist.display());
@@ -19,7 +19,7 @@ fn variable(name: &str) -> io::Result<String> {
     env::var(name).map_err(|error| io::Error::other(format!("{name}: {error}")))
 }
 
-/// A Rust expression: every file with its bytes, and with them compressed where the build of the page made that.
+/// A Rust expression with every file and its compressed variants.
 fn list(folder: &Path) -> io::Result<String> {
     let mut files = Vec::new();
     if folder.is_dir() {
@@ -50,7 +50,7 @@ fn is_compressed(name: &str) -> bool {
     name.ends_with(".br") || name.ends_with(".gz")
 }
 
-/// The files below `folder`, by their paths from `root` on with `/` between.
+/// Collects the files in `folder` as paths relative to `root`, separated by `/`.
 fn walk(root: &Path, folder: &Path, files: &mut Vec<String>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();

@@ -6,124 +6,124 @@ use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 use lantern_model::batch::RejectionClass;
 
-/// What may have become of a letter.
+/// States of a dead letter.
 pub const DEAD_LETTER_STATES: [&str; 4] = ["open", "resolved", "discarded", "forgotten"];
 
-/// A message that could not be projected.
+/// A message that the host could not project.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DeadLetter {
-    /// Its number.
+    /// Identifier.
     pub id: i64,
-    /// The plugin.
+    /// Plugin.
     pub plugin: String,
-    /// The source.
+    /// Source.
     pub source: String,
-    /// Which history of the source.
+    /// Epoch of the source.
     pub epoch: i64,
-    /// The stream; none for core NATS.
+    /// Stream; null for core NATS.
     pub stream: Option<String>,
-    /// The sequence of the message in it.
+    /// Sequence of the message in its epoch.
     pub sequence: i64,
-    /// The subject that it was published to.
+    /// Subject of the message.
     pub subject: String,
-    /// When (RFC 3339).
+    /// Publication time (RFC 3339).
     pub published: String,
-    /// Its headers: name and value.
+    /// Headers of the message: name and value.
     pub headers: Vec<(String, String)>,
-    /// The payload.
+    /// Payload in base64.
     pub payload_base64: String,
-    /// The payload once more, when it is UTF-8.
+    /// Payload as text; null if it is not UTF-8.
     pub payload_text: Option<String>,
-    /// The kind of reason.
+    /// Class of the rejection.
     #[schema(value_type = RejectionClass)]
     pub class: String,
-    /// Why, in words.
+    /// Reason of the last rejection, for people.
     pub reason: String,
-    /// The version that rejected it last.
+    /// Version that rejected it last.
     pub version: String,
-    /// That version's digest.
+    /// Digest of that version.
     pub digest: String,
-    /// How often it was tried.
+    /// Number of attempts.
     pub attempts: i64,
-    /// `open`, `resolved`, `discarded` or `forgotten` (erased; nothing of the message is left).
-    #[schema(schema_with = state_words)]
+    /// `open`, `resolved`, `discarded` or `forgotten` (erased; the host keeps nothing of the message).
+    #[schema(schema_with = state_schema)]
     pub state: String,
-    /// When it was first rejected (RFC 3339).
+    /// Time of the first rejection (RFC 3339).
     pub first_at: String,
-    /// When it was last tried.
+    /// Time of the last attempt (RFC 3339).
     pub last_at: String,
 }
 
-/// Why messages could not be read.
+/// Dead letters grouped by reason.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DeadLetterReasons {
-    /// The largest first.
+    /// The groups, largest first.
     pub groups: Vec<DeadLetterGroup>,
-    /// Whether all letters were looked at, or only the newest.
+    /// Whether all dead letters were counted; otherwise only the newest.
     pub exact: bool,
 }
 
-/// Dead letters of one plugin and source that are of one class.
+/// Dead letters of one plugin, source and class.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DeadLetterGroup {
-    /// The plugin.
+    /// Plugin.
     pub plugin: String,
-    /// The source.
+    /// Source.
     pub source: String,
-    /// The class of their reasons.
+    /// Class of the rejections.
     #[schema(value_type = RejectionClass)]
     pub class: String,
-    /// How many.
+    /// Number of dead letters.
     pub letters: u64,
-    /// The most frequent first.
+    /// Reasons, most frequent first.
     pub reasons: Vec<DeadLetterReason>,
-    /// How many rarer ones are left out.
+    /// Number of less frequent reasons that are omitted.
     pub left_out: u64,
 }
 
-/// What the reasons of some dead letters have in common.
+/// A reason that several dead letters share.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DeadLetterReason {
-    /// A star stands for what differs; the parameter `reason` takes it.
+    /// Pattern with `*` for the parts that differ, as the parameter `reason` accepts it.
     pub like: String,
-    /// How many letters.
+    /// Number of dead letters.
     pub letters: u64,
-    /// When one of them was last tried (RFC 3339).
+    /// Time of the last attempt on one of them (RFC 3339).
     pub last_at: String,
 }
 
-/// Which open letters are meant. What is not said is not asked.
+/// Filter for open dead letters; absent fields match everything.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schema(examples(json!({ "plugin": "orders" })))]
 pub struct WhichDeadLetters {
-    /// Of this plugin.
+    /// Plugin.
     pub plugin: Option<String>,
-    /// Of this source.
+    /// Source.
     pub source: Option<String>,
-    /// Of this kind.
+    /// Class of the rejection.
     #[schema(value_type = Option<RejectionClass>)]
     pub class: Option<String>,
-    /// With `*` for any text.
+    /// Reason; `*` matches any text.
     pub reason: Option<String>,
-    /// First rejected at this time or later (RFC 3339).
+    /// Earliest time of the first rejection (RFC 3339).
     pub since: Option<String>,
-    /// First rejected before this time (RFC 3339).
+    /// The first rejection was before this time (RFC 3339).
     pub until: Option<String>,
-    /// This one.
+    /// Identifier.
     pub id: Option<i64>,
-    /// That really all are meant, where nothing else is said.
+    /// Confirms that a filter without any other field applies to all open dead letters.
     pub all: bool,
 }
 
-/// Letters that were given up.
+/// Result of discarding dead letters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Discarded {
-    /// How many.
+    /// Number of dead letters.
     pub discarded: u64,
 }
 
-fn state_words() -> Object {
+fn state_schema() -> Object {
     let states = ObjectBuilder::new().enum_values(Some(DEAD_LETTER_STATES));
     states.schema_type(Type::String).build()
 }

@@ -3,46 +3,46 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// One thing that has to be well for the host to be ready.
+/// One readiness check.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Check {
     /// `broker`, `database`, `disk`, or `projection:PLUGIN/SOURCE`.
     pub name: String,
-    /// Whether it is well.
+    /// Whether the check passes.
     pub ok: bool,
-    /// How it is, in words.
+    /// Explanation for people.
     pub detail: String,
 }
 
-/// Whether all is well.
+/// Result of the readiness checks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Readiness {
     /// Whether every check passes.
     pub ready: bool,
-    /// What was looked at.
+    /// The checks.
     pub checks: Vec<Check>,
 }
 
-/// The host.
+/// Information about the host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Info {
     /// `lantern`.
     pub name: String,
-    /// Its version.
+    /// Version of Lantern.
     pub version: String,
-    /// What it was built with, and how.
+    /// Build profile and version of SQLite.
     pub build: String,
-    /// Whether a read needs a token, for whoever asks the way that this was asked.
+    /// Whether a read needs a token when it is sent the same way as this request.
     pub needs_token: bool,
-    /// Whether questions in SQL are answered.
+    /// Whether the host accepts SQL queries.
     pub sql: bool,
-    /// When it started (RFC 3339).
+    /// Start time (RFC 3339).
     pub started: String,
 }
 
-/// The proof.
+/// Proof of the host's identity.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Proof {
-    /// HMAC-SHA-256 with the key in the data directory's `host.key`, in base64url.
+    /// HMAC-SHA-256 with the key from the data directory's `host.key`, in base64url.
     pub proof: String,
 }

@@ -5,6 +5,7 @@
 //! Types that the database also stores (descriptions, settings, status) are in `lantern-model`.
 
 mod dead_letters;
+mod forget;
 mod host;
 mod plugins;
 mod problem;
@@ -21,6 +22,7 @@ pub use dead_letters::{
     DEAD_LETTER_STATES, DeadLetter, DeadLetterGroup, DeadLetterReason, DeadLetterReasons, Discarded,
     WhichDeadLetters,
 };
+pub use forget::Forget;
 pub use host::{Check, Info, Proof, Readiness};
 pub use plugins::{
     Activate, Differences, Pause, SettingsChanges, SourceDecided, SourceDecision, SourceHistory,

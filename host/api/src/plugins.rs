@@ -8,43 +8,43 @@ use utoipa::ToSchema;
 
 use lantern_model::schema::difference::{Difference, Effect};
 
-/// In what two versions differ.
+/// Differences between two versions of a plugin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Differences {
-    /// The digest of the version that is compared with.
+    /// Digest of the first version.
     pub from: String,
-    /// The digest of the other one.
+    /// Digest of the second version.
     pub to: String,
-    /// What all of them cost together.
+    /// Combined effect of all differences.
     pub effect: Effect,
-    /// One by one.
+    /// The differences.
     pub differences: Vec<Difference>,
 }
 
-/// Which version is to run.
+/// The version to activate.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Activate {
-    /// Digest, beginning of one, or version number; without it, the newest version.
+    /// Digest, digest prefix or version number; defaults to the newest version.
     pub digest: Option<String>,
 }
 
-/// Why a plugin is paused.
+/// A pause of a plugin.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pause {
-    /// For people; who did it is added.
+    /// Reason for people; the host appends the name of the token.
     pub reason: Option<String>,
 }
 
-/// Whether the stream of a source is the one that was read.
+/// Whether the stream of a source is the stream that the source has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceHistory {
-    /// It is: the source continues behind its checkpoint. Where the stream ends before the checkpoint, it continues
-    /// with the messages that are younger than the last one that was read, in a new epoch.
+    /// The same stream: the source continues after its checkpoint. If the stream ends before the checkpoint, the source
+    /// continues in a new epoch with the messages that are newer than the last one it read.
     Same,
-    /// It is another stream: the source reads all of it, in a new epoch. Old rows stay.
+    /// Another stream: the source reads all of it in a new epoch. Existing rows are kept.
     New,
 }
 
@@ -52,28 +52,28 @@ pub enum SourceHistory {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SourceDecision {
-    /// What the stream is.
+    /// The decision.
     pub history: SourceHistory,
 }
 
-/// A decision that was stored.
+/// A stored decision about the stream of a source.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SourceDecided {
     /// The plugin.
     pub plugin: String,
     /// The source.
     pub source: String,
-    /// What the stream is.
+    /// The decision.
     pub history: SourceHistory,
-    /// When the stream was created that the decision is about (RFC 3339). It holds for no other one.
+    /// Creation time of the stream to which the decision applies (RFC 3339).
     pub stream_created: String,
 }
 
-/// Settings to be changed.
+/// Changes of settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(examples(json!({ "changes": { "limits.memory": "64 MiB" } })))]
 pub struct SettingsChanges {
-    /// By path, such as `limits.memory`; null or empty text takes a setting back.
+    /// Values by path, such as `limits.memory`; null or an empty string resets a setting.
     pub changes: BTreeMap<String, Value>,
 }

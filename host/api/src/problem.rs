@@ -3,25 +3,25 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Why there is no other answer (RFC 9457).
+/// An error response (RFC 9457).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
-    /// What kind of problem it is, for programs: `urn:lantern:problem:` and a word.
+    /// Kind of problem, for programs: `urn:lantern:problem:` and a stable identifier.
     #[serde(rename = "type")]
     pub kind: String,
-    /// What kind of problem it is, for people.
+    /// Kind of problem, for people.
     pub title: String,
-    /// The answer's status.
+    /// HTTP status code.
     #[schema(minimum = 400, maximum = 599)]
     pub status: u16,
-    /// What is wrong in this case.
+    /// Explanation of this occurrence.
     pub detail: String,
-    /// The path that was asked for.
+    /// Path of the request.
     pub instance: String,
-    /// Each thing that is wrong, where it is more than one.
+    /// All errors, if there is more than one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
-    /// What to do about it.
+    /// Suggested action.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub hint: Option<String>,

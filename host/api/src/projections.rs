@@ -3,37 +3,37 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// The last hour, as long as the host has run.
+/// Samples of the last hour, beginning at the start of the host at the earliest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct History {
-    /// Between two samples.
+    /// Time between two samples, in milliseconds.
     pub interval_ms: u64,
-    /// Each with its samples.
+    /// The projections with their samples.
     pub projections: Vec<ProjectionHistory>,
 }
 
-/// One projection.
+/// Samples of one projection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ProjectionHistory {
     /// The plugin.
     pub plugin: String,
     /// The source.
     pub source: String,
-    /// The oldest first.
+    /// The samples, oldest first.
     pub samples: Vec<Sample>,
 }
 
-/// How it stood at one time.
+/// State of a projection at one time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Sample {
-    /// RFC 3339.
+    /// Time of the sample (RFC 3339).
     pub at: String,
-    /// Messages that became rows, since the beginning of its epoch.
+    /// Messages of the current epoch that produced rows.
     pub messages: u64,
-    /// Rows written in this epoch.
+    /// Rows written in the current epoch.
     pub rows: u64,
-    /// Dead letters that are open.
+    /// Open dead letters.
     pub dead_letters: u64,
-    /// Messages that wait, as the broker said last.
+    /// Messages that the broker holds for the source, as last reported; null if unknown.
     pub lag: Option<u64>,
 }

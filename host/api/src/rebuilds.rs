@@ -3,35 +3,35 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What is to be rebuilt.
+/// A rebuild to start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewRebuild {
-    /// Digest, beginning of one, or version number; without it, the version that runs.
+    /// Digest, digest prefix or version number; defaults to the active version.
     pub version: Option<String>,
-    /// From this sequence on, for a plugin with one stream; rows from before are kept.
+    /// First sequence to replay, for a plugin with one stream; rows of earlier messages are kept.
     pub from_sequence: Option<u64>,
-    /// From this time on (RFC 3339); rows from before are kept.
+    /// Time of the first message to replay (RFC 3339); rows of earlier messages are kept.
     pub from_time: Option<String>,
-    /// Messages a second for each source at the most.
+    /// Maximum number of messages per second for each source.
     #[schema(minimum = 1)]
     pub rate: Option<u64>,
-    /// Whether rows are kept whose messages are gone from their stream.
+    /// Whether to keep rows whose messages are no longer in their stream.
     #[serde(default)]
     pub carry_over: bool,
-    /// Whether tables that the version does not declare are dropped; otherwise they stay.
+    /// Whether to drop tables that the version does not declare.
     #[serde(default)]
     pub drop_undeclared: bool,
-    /// Whether the new tables are taken although their totals differ from those in use and nothing explains it.
+    /// Whether to swap in the new tables despite unexplained differences from the tables in use.
     #[serde(default)]
     pub accept_differences: bool,
-    /// For how many seconds the replaced tables are kept, so that a rollback can go back to them; 0 removes them at once.
-    #[serde(default = "keep_old_by_default")]
+    /// Seconds to keep the replaced tables for a rollback; 0 drops them at once.
+    #[serde(default = "default_keep_old_s")]
     #[schema(default = 86_400)]
     pub keep_old_s: u64,
 }
 
-/// A day.
-fn keep_old_by_default() -> u64 {
+/// One day.
+fn default_keep_old_s() -> u64 {
     86_400
 }

@@ -10,9 +10,9 @@ use utoipa::{PartialSchema, ToSchema};
 /// One page of a list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Page<T> {
-    /// The records, the newest first.
+    /// The records, newest first.
     pub items: Vec<T>,
-    /// Where the next page begins; none at the end.
+    /// Cursor of the next page; null on the last page.
     pub next_cursor: Option<String>,
 }
 
@@ -21,9 +21,9 @@ impl<T: ToSchema> PartialSchema for Page<T> {
         let cursor = SchemaType::from_iter([Type::String, Type::Null]);
         let cursor = ObjectBuilder::new()
             .schema_type(cursor)
-            .description(Some("Where the next page begins; none at the end."));
+            .description(Some("Cursor of the next page; null on the last page."));
         ObjectBuilder::new()
-            .description(Some("One page of a list, the newest first."))
+            .description(Some("One page of a list, newest first."))
             .property("items", Array::new(Ref::from_schema_name(T::name())))
             .required("items")
             .property("next_cursor", cursor)
@@ -43,73 +43,73 @@ impl<T: ToSchema> ToSchema for Page<T> {
     }
 }
 
-/// Messages that were gone before they were read.
+/// Messages that the stream lost before the host read them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Gap {
-    /// Its number.
+    /// Identifier.
     pub id: i64,
-    /// The plugin.
+    /// Plugin.
     pub plugin: String,
-    /// The source.
+    /// Source.
     pub source: String,
-    /// Which history of the source.
+    /// Epoch of the source.
     pub epoch: i64,
-    /// The stream; none for core NATS.
+    /// Stream; null for core NATS.
     pub stream: Option<String>,
-    /// The first sequence that is missing.
+    /// First lost sequence.
     pub first_sequence: i64,
-    /// The last one.
+    /// Last sequence.
     pub last_sequence: i64,
-    /// Whether all of them were this source's; some may not have been, where other subjects share the stream.
+    /// Whether all sequences belonged to this source; if other subjects share the stream, some may not have.
     pub exact: bool,
-    /// How they were lost, in words.
+    /// Cause of the loss, for people.
     pub reason: String,
-    /// When it was noticed (RFC 3339).
+    /// Time of detection (RFC 3339).
     pub recorded_at: String,
 }
 
-/// A range of the ledger: messages that follow each other and that one version handled.
+/// A ledger range: consecutive messages that one version handled.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LedgerRange {
-    /// Its number.
+    /// Identifier.
     pub id: i64,
-    /// The plugin.
+    /// Plugin.
     pub plugin: String,
-    /// The source.
+    /// Source.
     pub source: String,
-    /// Which history of the source.
+    /// Epoch of the source.
     pub epoch: i64,
-    /// The stream; none for core NATS.
+    /// Stream; null for core NATS.
     pub stream: Option<String>,
-    /// The version that handled it.
+    /// Version that handled the range.
     pub version: String,
-    /// That version's digest.
+    /// Digest of that version.
     pub digest: String,
-    /// The first sequence.
+    /// First sequence.
     pub first_sequence: i64,
-    /// The last one.
+    /// Last sequence.
     pub last_sequence: i64,
-    /// Messages handled: projected, skipped and dead together.
+    /// Messages handled: the sum of projected, skipped and dead.
     pub messages: i64,
-    /// Those that gave rows.
+    /// Messages that produced rows.
     pub projected: i64,
-    /// Those that gave nothing on purpose.
+    /// Messages that the plugin skipped.
     pub skipped: i64,
-    /// Those that became dead letters.
+    /// Messages that became dead letters.
     pub dead: i64,
-    /// Sequences that were gone before they were read.
+    /// Sequences that the stream lost before the host read them.
     pub missing: i64,
-    /// Rows that the plugin answered with: inserted, updated and already present together.
+    /// Rows that the plugin returned: the sum of inserted, updated and present.
     pub rows: i64,
-    /// Rows that were inserted. Ranges that an earlier version of Lantern recorded for tables whose writes update rows
-    /// count their changes only in `rows`.
+    /// Rows inserted. Ranges that an earlier version of Lantern recorded for tables whose writes update rows count
+    /// changes only in `rows`.
     pub inserted: i64,
-    /// Rows that changed a stored row.
+    /// Rows that updated a stored row.
     pub updated: i64,
-    /// Rows that changed nothing, because a row with their key was there already.
+    /// Rows that changed nothing because a row with the same key was already present.
     pub present: i64,
-    /// When its first batch was stored (RFC 3339).
+    /// Time at which the first batch was stored (RFC 3339).
     pub first_at: String,
-    /// When its last one was.
+    /// Time at which the last batch was stored (RFC 3339).
     pub last_at: String,
 }

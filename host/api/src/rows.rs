@@ -1,4 +1,4 @@
-//! Rows of tables: pages, one row with its message, and the events of a table that is followed.
+//! Rows of tables: pages, one row with its message, and the events of a table tail.
 
 use std::borrow::Cow;
 
@@ -15,18 +15,19 @@ pub struct Row(pub Map<String, Value>);
 
 impl PartialSchema for Row {
     fn schema() -> RefOr<Schema> {
-        let named = "What names it in its table until a rebuild: a number of 64 bits, as text, because JavaScript rounds those.";
+        let identifier = "Identifier of the row within its table, valid until a rebuild: a 64-bit integer as a string, \
+             because JavaScript rounds large integers.";
         let row = ObjectBuilder::new()
             .schema_type(Type::String)
-            .description(Some(named));
+            .description(Some(identifier));
         let origin = RefBuilder::new()
             .ref_location_from_schema_name(RowOrigin::name())
-            .description(Some("Which message wrote it last."));
+            .description(Some("Message that last wrote the row."));
         ObjectBuilder::new()
             .description(Some(
-                "A row: its columns by name, and `_row` and `_origin`, which no column can be called. \
-                 Times are in RFC 3339, bytes in base64, documents as they are; whole numbers are text \
-                 where `integers=text` was asked for.",
+                "A row: its columns by name, `_row` and `_origin`; no column has these names. Times are \
+                 RFC 3339, bytes are base64, JSON documents are embedded; integers are strings with \
+                 `integers=text`.",
             ))
             .property("_row", row)
             .required("_row")
@@ -47,105 +48,105 @@ impl ToSchema for Row {
     }
 }
 
-/// Which message a row was last written by.
+/// Message that last wrote a row.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RowOrigin {
-    /// The source; none where it is not known any more.
+    /// Source; null if the host no longer knows it.
     pub source: Option<String>,
-    /// Which history of the source.
+    /// Epoch of the source; null if the host no longer knows it.
     pub epoch: Option<i64>,
-    /// The sequence of the message in it.
+    /// Sequence of the message in its epoch.
     pub sequence: i64,
 }
 
-/// A row with all that is known of it.
+/// A row with its message, version and neighbours.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RowDetail {
-    /// The row, whole.
+    /// The row with all columns.
     pub row: Row,
-    /// Which message wrote it last.
+    /// Message that last wrote the row.
     pub origin: MessageOrigin,
-    /// Which version made it; none where that is not known.
+    /// Version that produced the row; null if unknown.
     pub version: Option<RowVersion>,
-    /// The message, where it is still there.
+    /// The message, if it still exists.
     pub message: Option<Message>,
-    /// Why the message cannot be shown.
+    /// Reason why the message is unavailable.
     pub message_missing: Option<String>,
-    /// What has to be known in order to understand this.
+    /// Remark about the origin of the row.
     pub note: Option<String>,
-    /// The rows around it.
+    /// Neighbouring rows.
     pub neighbours: Neighbours,
 }
 
-/// What happened around it, in the order of time; of the same entity where the table has one.
+/// Rows before and after a row in order of time; rows of the same entity if the table has a column with that role.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Neighbours {
-    /// The nearest last.
+    /// Earlier rows, nearest last.
     pub before: Vec<Row>,
-    /// The nearest first.
+    /// Later rows, nearest first.
     pub after: Vec<Row>,
 }
 
-/// One page, as the server writes it.
+/// One page of rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RowPage {
-    /// The rows, in order.
+    /// The rows.
     pub items: Vec<Row>,
-    /// Where the next page begins; none at the end.
+    /// Cursor of the next page; null on the last page.
     pub next_cursor: Option<String>,
 }
 
-/// Which message wrote the row last.
+/// Message that last wrote a row, with its stream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MessageOrigin {
-    /// The source; none where it is not known any more.
+    /// Source; null if the host no longer knows it.
     pub source: Option<String>,
-    /// The stream; none for core NATS.
+    /// Stream; null for core NATS.
     pub stream: Option<String>,
-    /// Which history of the source.
+    /// Epoch of the source; null if the host no longer knows it.
     pub epoch: Option<i64>,
-    /// The sequence of the message in it.
+    /// Sequence of the message in its epoch.
     pub sequence: i64,
 }
 
-/// Which version of which plugin made it.
+/// Version that produced a row.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RowVersion {
-    /// The plugin.
+    /// Plugin.
     pub plugin: String,
-    /// The version that it says it is.
+    /// Version number that the plugin declares.
     pub version: String,
     /// `sha256:` and 64 hex digits.
     pub digest: String,
 }
 
-/// The message itself.
+/// A message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Message {
-    /// `stream`, or `dead-letter` where only that was kept.
+    /// Where the message was found: `stream`, or `dead-letter` if only the dead letter still has it.
     pub found_in: String,
-    /// The subject that it was published to.
+    /// Subject.
     pub subject: String,
-    /// When (RFC 3339).
+    /// Publication time (RFC 3339).
     pub published: String,
-    /// Its headers: name and value.
+    /// Headers: name and value.
     pub headers: Vec<(String, String)>,
-    /// Its payload.
+    /// Payload in base64.
     pub payload_base64: String,
-    /// Its size.
+    /// Size of the payload in bytes.
     pub bytes: usize,
 }
 
-/// The data of the event `rows`.
+/// Data of the event `rows`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RowsEvent {
-    /// In the order in which their messages were handled.
+    /// The rows, in the order in which the host handled their messages.
     pub items: Vec<Row>,
 }
 
-/// The data of the event `gap`.
+/// Data of the event `gap`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct GapEvent {
-    /// Rows that were left out; counted up to 100,000.
+    /// Number of omitted rows, counted up to 100,000.
     pub skipped: u64,
 }

@@ -1,28 +1,28 @@
-//! Answers to SQL queries.
+//! Results of SQL queries.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Array, ObjectBuilder, SchemaType, Type};
 
-/// What a question was answered.
+/// Result of an SQL query.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SqlAnswer {
-    /// Their names, in order.
+    /// Column names.
     pub columns: Vec<String>,
-    /// Each with a value for every column.
-    #[schema(schema_with = rows_of_values)]
+    /// Rows, each with one value per column.
+    #[schema(schema_with = rows_schema)]
     pub rows: Vec<Vec<Value>>,
-    /// Whether there are more rows.
+    /// Whether the result was truncated at the row limit.
     pub truncated: bool,
-    /// How long it took, in milliseconds.
+    /// Execution time in milliseconds.
     pub elapsed_ms: u64,
 }
 
-fn rows_of_values() -> Array {
+fn rows_schema() -> Array {
     let value = SchemaType::from_iter([Type::String, Type::Number, Type::Null]);
     let value = ObjectBuilder::new().schema_type(value).description(Some(
-        "A value: whole numbers beyond 2^53 and numbers that are not finite as text, bytes in base64.",
+        "A value. Integers beyond 2^53 and non-finite numbers are strings, bytes are base64.",
     ));
     Array::new(Array::new(value))
 }

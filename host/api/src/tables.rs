@@ -1,4 +1,4 @@
-//! Tables and figures about their rows.
+//! Tables and statistics about their rows.
 
 use std::collections::BTreeMap;
 
@@ -9,148 +9,149 @@ use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
 use lantern_model::schema::description::TableDescription;
 
-/// A table, with what the host's faces need in order to show it.
+/// A table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Table {
-    /// Its name.
+    /// Table name.
     pub name: String,
-    /// The plugin that fills it.
+    /// Plugin that writes the table.
     pub plugin: String,
+    /// Description that the plugin declares.
     #[serde(flatten)]
     pub description: TableDescription,
-    /// Counted when there are at most 10,000, else an estimate.
+    /// Number of rows: exact up to 10,000, estimated beyond.
     pub rows: u64,
-    /// Whether `rows` was counted.
+    /// Whether `rows` is exact.
     pub rows_exact: bool,
-    /// Rows that have reached the end of their retention, ever.
+    /// Rows that retention has removed so far.
     pub rows_expired: i64,
-    /// The column that says when a row happened.
+    /// Column with the role `time`.
     pub time_column: Option<String>,
-    /// The columns that say whom it happened to.
+    /// Columns with the role `entity`.
     pub entity_columns: Vec<String>,
-    /// The columns that are worth filtering by.
+    /// Columns with the role `facet`.
     pub facet_columns: Vec<String>,
-    /// The columns that are quantities.
+    /// Columns with the role `measure`.
     pub measure_columns: Vec<Measure>,
-    /// When the newest row happened; none without a time column, or without rows.
+    /// Time of the newest row (RFC 3339); null without a time column or without rows.
     pub newest: Option<String>,
 }
 
-/// A quantity.
+/// A column with the role `measure`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Measure {
-    /// The column.
+    /// Column.
     pub name: String,
-    /// In the UCUM's letters.
+    /// Unit as a UCUM code.
     pub unit: Option<String>,
 }
 
-/// How many rows a selection has.
+/// Number of rows of a selection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Count {
-    /// At most 10,000.
+    /// Number of rows, at most 10,000.
     pub rows: u64,
-    /// Whether there are not more.
+    /// Whether the number is exact; otherwise there are more rows.
     pub exact: bool,
 }
 
-/// The frequent values of some columns.
+/// Frequent values of columns.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Facets {
-    /// In the order asked for.
+    /// One facet per requested column, in the requested order.
     pub facets: Vec<Facet>,
 }
 
-/// The frequent values of one column.
+/// Frequent values of one column.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Facet {
-    /// The column.
+    /// Column.
     pub column: String,
-    /// The most frequent first.
+    /// Values, most frequent first.
     pub values: Vec<FacetValue>,
     /// Rows without a value.
     pub nulls: u64,
-    /// Whether there are more values than are shown.
+    /// Whether the column has more values.
     pub more: bool,
-    /// Whether all rows were counted; otherwise the newest ones stand for them.
+    /// Whether all rows were counted; otherwise only the newest.
     pub exact: bool,
 }
 
-/// A value, and how many rows have it.
+/// A value and its frequency.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FacetValue {
-    /// The value, as rows have it.
-    #[schema(schema_with = plain_value)]
+    /// The value, formatted as in rows.
+    #[schema(schema_with = scalar_schema)]
     pub value: Value,
-    /// Rows that have it.
+    /// Number of rows with this value.
     pub count: u64,
 }
 
-/// Rows over time, in buckets of one width that follow each other without a hole. Where the question leaves an end of the
-/// range open, the range ends with the table's rows, without the few outliers that would make it many times as long.
+/// Rows over time, in contiguous buckets of equal width. If the request leaves an end of the range open, the range ends
+/// with the rows of the table, without the few outliers that would make it many times as long.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Histogram {
-    /// RFC 3339; none where there is no row.
+    /// Start of the first bucket (RFC 3339); null without rows.
     pub from: Option<String>,
-    /// The end of the last bucket; none where there is no row.
+    /// End of the last bucket (RFC 3339); null without rows.
     pub to: Option<String>,
-    /// Width of a bucket, in milliseconds.
+    /// Width of a bucket in milliseconds.
     pub bucket_ms: i64,
-    /// Rows of the selection before `from`, where the question leaves the beginning open.
+    /// Rows of the selection before `from`, if the request leaves the start open.
     pub earlier: u64,
-    /// Rows of the selection at `to` or later, where the question leaves the end open.
+    /// Rows of the selection at or after `to`, if the request leaves the end open.
     pub later: u64,
-    /// In the order of time.
+    /// The buckets in order of time.
     pub buckets: Vec<Bucket>,
     /// Whether all rows were counted.
     pub exact: bool,
 }
 
-/// One of them.
+/// A bucket of a histogram.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Bucket {
-    /// RFC 3339.
+    /// Start of the bucket (RFC 3339).
     pub start: String,
-    /// Rows in it.
+    /// Number of rows.
     pub count: u64,
-    /// Rows by value of the column that was asked for; rows with rarer values or none are only in `count`.
+    /// Number of rows per value of the column `by`; rows with other values or without one are only in `count`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub by: Option<BTreeMap<String, u64>>,
 }
 
-/// Lines over time.
+/// Aggregated measures over time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SeriesAnswer {
-    /// RFC 3339; none where there is no row.
+    /// Start of the first bucket (RFC 3339); null without rows.
     pub from: Option<String>,
-    /// The end of the last bucket; none where there is no row.
+    /// End of the last bucket (RFC 3339); null without rows.
     pub to: Option<String>,
-    /// Width of a bucket, in milliseconds.
+    /// Width of a bucket in milliseconds.
     pub bucket_ms: i64,
-    /// The lines.
+    /// The series.
     pub series: Vec<Series>,
-    /// Whether the column of `by` has more values than lines.
+    /// Whether the column `by` has values without a series.
     pub more: bool,
-    /// Whether all rows were looked at; otherwise the newest ones stand for them.
+    /// Whether all rows were aggregated; otherwise only the newest.
     pub exact: bool,
 }
 
-/// One line.
+/// One series.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Series {
-    /// The column; `rows` where rows are counted.
+    /// Aggregated column; `rows` if rows are counted.
     pub measure: String,
-    /// The value of the column of `by`.
+    /// Value of the column `by`.
     pub key: Option<String>,
-    /// Milliseconds since 1970 and the number.
+    /// Points: milliseconds since 1970, and the aggregated value.
     pub points: Vec<(i64, Option<f64>)>,
 }
 
-/// What a cell is that is no document.
-fn plain_value() -> Object {
+/// Schema of a cell that is not a JSON document.
+fn scalar_schema() -> Object {
     let types = SchemaType::from_iter([Type::String, Type::Number, Type::Boolean]);
-    let description = "A value, as rows have it.";
+    let description = "A value, formatted as in rows.";
     ObjectBuilder::new()
         .schema_type(types)
         .description(Some(description))

@@ -3,65 +3,65 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Whose token a request has.
+/// The token of a request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WhoAmI {
-    /// The token's name; none without one.
+    /// Name of the token; null without a token.
     pub name: Option<String>,
-    /// What may be done: as viewer also without a token, on the loopback interface.
+    /// Role of the request; `viewer` without a token on the loopback interface.
     pub role: Role,
 }
 
-/// A token, without its text: that is nowhere.
+/// A token. The host does not store its text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Token {
-    /// What it is called.
+    /// Name.
     pub name: String,
-    /// What it allows.
+    /// Role.
     pub role: Role,
-    /// When it was made (RFC 3339).
+    /// Creation time (RFC 3339).
     pub created_at: String,
-    /// With whose token it was made.
+    /// Name of the token that created it.
     pub created_by: String,
-    /// From when on it is refused; none means never.
+    /// Expiry (RFC 3339); null if it does not expire.
     pub expires_at: Option<String>,
-    /// When a request last had it, to the minute.
+    /// Last use (RFC 3339), accurate to a minute; null if never used.
     pub last_used_at: Option<String>,
 }
 
-/// A token to be made.
+/// A token to create.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewToken {
-    /// What it is called: small letters, digits, `-` and `_`.
+    /// Name: lowercase letters, digits, `-` and `_`.
     pub name: String,
-    /// What it allows.
+    /// Role.
     #[schema(value_type = Role)]
     pub role: String,
-    /// After how many days it is refused; never when it is absent.
+    /// Days until the token expires; without it the token does not expire.
     #[schema(minimum = 1, maximum = 3650)]
     pub expires_in_days: Option<u32>,
 }
 
-/// A token that was made.
+/// A created token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CreatedToken {
-    /// What it is called.
+    /// Name.
     pub name: String,
-    /// What it allows.
+    /// Role.
     pub role: Role,
-    /// From when on it is refused (RFC 3339); none means never.
+    /// Expiry (RFC 3339); null if it does not expire.
     pub expires_at: Option<String>,
-    /// Shown this once.
+    /// Text of the token. No other response contains it.
     pub token: String,
 }
 
-/// What a token allows. The later one allows all that the earlier one does.
+/// Role of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Reads.
+    /// May read.
     Viewer,
-    /// Reads and changes.
+    /// May read and change.
     Operator,
 }

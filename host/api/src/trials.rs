@@ -3,25 +3,25 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// A version to be tried, and on which messages: at least one of the two.
+/// A canary to run. At least one of `messages` and `live_seconds` is required.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(examples(json!({ "version": "1.1.0", "messages": 1000 })))]
 pub struct NewCanary {
-    /// Digest, beginning of one, or version number.
+    /// Digest, digest prefix or version number.
     pub version: String,
-    /// The last so many messages of each stream.
+    /// Number of recent messages to read from each stream.
     #[schema(minimum = 1)]
     pub messages: Option<u64>,
-    /// What comes for so many seconds; after the last messages, where both are asked for.
+    /// Seconds for which to read new messages, after the recent messages if both are given.
     #[schema(minimum = 1)]
     pub live_seconds: Option<u64>,
 }
 
-/// The version whose work is to be made again.
+/// A reprojection to run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reproject {
-    /// Digest, beginning of one, or version number.
+    /// Version whose messages to process again: digest, digest prefix or version number.
     pub version: String,
 }

@@ -1,8 +1,7 @@
-//! The dashboard: the files that `web/` builds into, embedded in the program, with what browsers need to keep them and
-//! to be kept safe. They hold nothing of the data, so they are open to everybody who can connect: whoever needs a token
-//! types it into the page.
+//! Serves the dashboard: the files that `web/` builds, embedded in the program, with headers for caching and security. They
+//! contain no data and need no token; users enter their token on the page.
 //!
-//! A library for this would bring a router of its own, past the table of routes; so the few rules are here.
+//! A library for static files would bring its own router, which would bypass the table of routes.
 
 use std::sync::LazyLock;
 
@@ -16,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::problem::{self, Problem};
 
-/// Where the page is served: all of its addresses, so that each can be opened, reloaded and sent to somebody.
+/// Paths of the dashboard. Each serves the page, so that it can be opened, reloaded and shared.
 pub const PAGES: [&str; 12] = [
     "/",
     "/tables/{table}",
@@ -32,12 +31,12 @@ pub const PAGES: [&str; 12] = [
     "/sign-in",
 ];
 
-/// The page loads from this host alone, holds no script of its own in its text, and is framed by nobody.
+/// The page loads resources only from this host, has no inline scripts, and cannot be framed.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
     connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'; trusted-types svelte-trusted-html";
 
-/// One file of the page.
+/// A file of the dashboard.
 struct File {
     path: &'static str,
     plain: &'static [u8],
@@ -47,7 +46,7 @@ struct File {
 
 static FILES: &[File] = include!(concat!(env!("OUT_DIR"), "/page.rs"));
 
-/// By the position in `FILES`.
+/// Entity tags, by index in `FILES`.
 static TAGS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let tag = |file: &File| {
         URL_SAFE_NO_PAD
@@ -58,14 +57,14 @@ static TAGS: LazyLock<Vec<String>> = LazyLock::new(|| {
     FILES.iter().map(|file| tag(file).unwrap_or_default()).collect()
 });
 
-/// Marks an answer as one of the page, which has headers of its own.
+/// Marks a response of the dashboard, which has different headers than the API.
 #[derive(Clone, Copy, Debug)]
 pub struct OfPage {
-    /// Its `Cache-Control`.
+    /// Value of `Cache-Control`.
     pub caching: &'static str,
 }
 
-/// What stands at the page's addresses when the page was not built.
+/// Replacement for the dashboard if it was not built.
 const WITHOUT_PAGE: &str = "<!doctype html>
 <html lang=\"en\">
 <meta charset=\"utf-8\">
@@ -73,40 +72,40 @@ const WITHOUT_PAGE: &str = "<!doctype html>
 <title>Lantern</title>
 <h1>Lantern</h1>
 <p>Streams go in, tables come out.</p>
-<p>This program was built without its dashboard, which needs Node 20.19 or later (<code>nodejs.org</code>) to be built.
-To get it, in the repository:</p>
+<p>This program was built without the dashboard. Building it requires Node 20.19 or later (<code>nodejs.org</code>).
+In the repository, run:</p>
 <pre>cargo xtask web
 cargo build --release</pre>
-<p>Everything else is there:</p>
+<p>The API is available:</p>
 <ul>
-<li><a href=\"/api/v1/docs\">/api/v1/docs</a>: all of it, with every parameter and answer
-<li><a href=\"/readyz\">/readyz</a>: is everything well, and if not, what is not
-<li><a href=\"/livez\">/livez</a>: does the process answer
-<li><a href=\"/metrics\">/metrics</a>: figures for Prometheus
-<li><a href=\"/api/v1/projections\">/api/v1/projections</a>: what is read, and how far
-<li><a href=\"/api/v1/plugins\">/api/v1/plugins</a>: what is installed, in which versions
-<li><a href=\"/api/v1/tables\">/api/v1/tables</a>: the tables, and <code>/api/v1/tables/NAME/rows</code> their rows
-<li><a href=\"/api/v1/dead-letters\">/api/v1/dead-letters</a>: messages that could not be projected
-<li><a href=\"/api/v1/gaps\">/api/v1/gaps</a>: messages that were gone before they were read
+<li><a href=\"/api/v1/docs\">/api/v1/docs</a>: API reference
+<li><a href=\"/readyz\">/readyz</a>: readiness, with every failed check
+<li><a href=\"/livez\">/livez</a>: liveness
+<li><a href=\"/metrics\">/metrics</a>: Prometheus metrics
+<li><a href=\"/api/v1/projections\">/api/v1/projections</a>: sources and their progress
+<li><a href=\"/api/v1/plugins\">/api/v1/plugins</a>: installed plugins and versions
+<li><a href=\"/api/v1/tables\">/api/v1/tables</a>: tables; <code>/api/v1/tables/NAME/rows</code> lists rows
+<li><a href=\"/api/v1/dead-letters\">/api/v1/dead-letters</a>: messages that the host could not project
+<li><a href=\"/api/v1/gaps\">/api/v1/gaps</a>: messages that the stream lost before the host read them
 <li><a href=\"/api/v1/ledger\">/api/v1/ledger</a>: which version handled which messages
 </ul>
 </html>
 ";
 
-/// The page, at each of its addresses: it looks itself where it is.
+/// The page, for each of its paths; it routes on the client.
 pub async fn page(headers: HeaderMap) -> Response {
     answer("index.html", &headers).unwrap_or_else(|| Html(WITHOUT_PAGE).into_response())
 }
 
-/// What the page is made of. The build puts a digest into each name, so a browser may keep it for good.
+/// A file of the page. Its name contains a digest, so browsers may cache it forever.
 pub async fn file(Path(file): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
     answer(&format!("assets/{file}"), &headers).ok_or_else(|| {
-        Problem::not_found("the page has no such file; reload it, it may be of an older version")
+        Problem::not_found("the dashboard has no such file; reload the page, it may be from an older version")
     })
 }
 
-/// What is at no address. Whoever came by a link or typed it reads it on the page, a program as a problem.
-pub async fn elsewhere(request: Request) -> Response {
+/// Handles unknown paths: browsers receive the page, programs a problem.
+pub async fn unknown_path(request: Request) -> Response {
     let headers = request.headers();
     let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let wants_page = request.method() == Method::GET
@@ -121,21 +120,21 @@ pub async fn elsewhere(request: Request) -> Response {
     }
 }
 
-/// The file at `path`, in the form that the browser can read and does not have yet.
+/// The file at `path` in an encoding that the browser accepts, or 304 if the browser has it.
 fn answer(path: &str, headers: &HeaderMap) -> Option<Response> {
     let index = FILES.iter().position(|file| file.path == path)?;
     let file = &FILES[index];
-    let accepts = |word: &str| {
+    let accepts = |encoding: &str| {
         let all = headers.get_all(header::ACCEPT_ENCODING).iter();
         all.filter_map(|value| value.to_str().ok())
-            .any(|value| accepts(value, word))
+            .any(|value| accepts(value, encoding))
     };
     let (bytes, encoding) = match (file.brotli, file.gzip) {
         (Some(bytes), _) if accepts("br") => (bytes, "br"),
         (_, Some(bytes)) if accepts("gzip") => (bytes, "gzip"),
         _ => (file.plain, "identity"),
     };
-    // The same text in another encoding is another answer.
+    // Each encoding has its own entity tag.
     let tag = format!("\"{}-{encoding}\"", TAGS.get(index)?);
     let known = headers
         .get(header::IF_NONE_MATCH)
@@ -165,17 +164,19 @@ fn answer(path: &str, headers: &HeaderMap) -> Option<Response> {
 }
 
 fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    // Names of encodings and base64 are good header values.
+    // Encoding names and base64 are valid header values.
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
     }
 }
 
-/// Whether `Accept-Encoding` has the word, and not with the weight zero.
-fn accepts(value: &str, word: &str) -> bool {
+/// Whether `Accept-Encoding` accepts an encoding, that is, lists it with a weight other than zero.
+fn accepts(value: &str, encoding: &str) -> bool {
     value.split(',').any(|one| {
         let mut parts = one.split(';').map(str::trim);
-        let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(word));
+        let named = parts
+            .next()
+            .is_some_and(|name| name.eq_ignore_ascii_case(encoding));
         let weight = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok());
         named && weight != Some(0.0)
     })
@@ -206,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn encodings_are_taken_by_name_and_weight() {
+    fn encodings_are_accepted_by_name_and_weight() {
         for (value, expected) in [
             ("br", true),
             ("gzip, deflate, BR;q=0.5", true),
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_browser_that_has_it_is_told_so() {
+    fn entity_tags_match() {
         assert!(has_tag("\"a-br\"", "\"a-br\""));
         assert!(has_tag("W/\"x\", W/\"a-br\"", "\"a-br\""));
         assert!(has_tag("*", "\"a-br\""));
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_page_is_whole_or_says_how_to_get_it() {
+    async fn all_files_are_served_or_the_replacement_page_is() {
         let response = page(HeaderMap::new()).await;
         assert_eq!(response.status(), StatusCode::OK);
         let built = response.extensions().get::<OfPage>().is_some();

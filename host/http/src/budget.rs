@@ -1,9 +1,9 @@
-//! One bound on the memory that answers take until clients have read them. Whatever the number of clients and however
-//! slowly they read, answers in progress hold no more than the setting `http.answer_memory`, and one client no more than
-//! half of it. Answers of a few kilobytes are not counted: the number of connections bounds them.
+//! Bounds the memory of responses that clients have not read yet. Regardless of the number of clients and their speed,
+//! pending responses hold at most the setting `http.answer_memory`, and those of one client at most half of it. Small
+//! responses are not counted, because the number of connections bounds them.
 //!
-//! A handler whose answer may be large takes a `Room` before it reads from the database. The gate keeps what is left of
-//! it until the body is sent.
+//! A handler whose response may be large takes a `Room` before it reads from the database. The gate holds the
+//! reservation until the body is sent.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,40 +12,41 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Memory for all answers when nothing is set.
+/// Default memory for all responses.
 pub const ANSWER_BYTES_DEFAULT: u64 = 32 << 20;
 
-/// What a page of rows may have: the reader ends it behind the row that passes this.
+/// Size of a page of rows; the reader ends a page after the row that exceeds it.
 pub const PAGE_BYTES: usize = 8 << 20;
 
-/// Answers up to this size are not counted, and larger ones are sent in pieces of it.
+/// Responses up to this size are not counted; larger ones are sent in pieces of this size.
 pub const PIECE_BYTES: usize = 64 << 10;
 
-/// The unit of the count.
+/// Granularity of reservations in bytes.
 const UNIT: usize = 1 << 10;
 
-/// The client that holds memory: a token, or an address for clients without one. All of loopback is one address.
+/// A client: a token, or an address for clients without a token. All loopback addresses are one client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Client {
     /// The token with this name.
     Token(String),
     /// No token.
     Address(IpAddr),
-    /// No token, and a connection of which nothing is known.
+    /// No token and no known address.
     Unknown,
 }
 
-/// The address that a connection comes from, as the server leaves it with each request.
+/// Remote address of a connection; the server adds it to each request.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
 impl Peer {
-    /// The address by which connections are counted: a program on this machine can choose any of loopback.
+    /// The address for counting: all of loopback is one, because a local program can choose any loopback address; so is
+    /// an IPv6 /64 network.
     pub fn counted(self) -> IpAddr {
         match self.0.to_canonical() {
             IpAddr::V6(address) if address.is_loopback() => IpAddr::from([127, 0, 0, 1]),
             IpAddr::V4(address) if address.is_loopback() => IpAddr::from([127, 0, 0, 1]),
-            // The smallest network that a provider hands out.
+            // Providers assign at least a /64 network.
             IpAddr::V6(address) => IpAddr::from((u128::from(address) >> 64 << 64).to_be_bytes()),
             address => address,
         }
@@ -53,7 +54,7 @@ impl Peer {
 }
 
 impl Client {
-    /// The holder of the token with this name, else whoever is at the address.
+    /// The client of a request: its token, else its address.
     pub fn of(token: Option<&str>, peer: Option<&Peer>) -> Self {
         match (token, peer) {
             (Some(name), _) => Self::Token(name.to_owned()),
@@ -63,7 +64,7 @@ impl Client {
     }
 }
 
-/// Something that there is a number of, of which each client has a share at most. Cheap to clone.
+/// A bounded resource of which each client can hold at most a share. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Shares(Arc<Inner>);
 
@@ -71,11 +72,11 @@ pub struct Shares(Arc<Inner>);
 struct Inner {
     all: Arc<Semaphore>,
     of_client: u32,
-    /// Clients that hold or wait for some.
+    /// Clients that hold a share or wait for one.
     clients: Mutex<HashMap<Client, Weak<Semaphore>>>,
 }
 
-/// What a client holds. It is given back when this is dropped.
+/// The part that a client holds; released on drop.
 #[derive(Debug)]
 pub struct Share {
     own: OwnedSemaphorePermit,
@@ -83,7 +84,7 @@ pub struct Share {
 }
 
 impl Shares {
-    /// So many, and so many of them for one client.
+    /// `all` permits, of which one client can hold `of_client`.
     pub fn new(all: usize, of_client: u32) -> Self {
         Self(Arc::new(Inner {
             all: Arc::new(Semaphore::new(all.min(Semaphore::MAX_PERMITS))),
@@ -103,7 +104,7 @@ impl Shares {
         own
     }
 
-    /// Takes some for a client, when there are enough in time.
+    /// Takes permits for a client; none if they are not available within `wait`.
     pub async fn take(&self, client: &Client, number: u32, wait: Duration) -> Option<Share> {
         let own = self.of_client(client);
         let both = async {
@@ -114,7 +115,7 @@ impl Shares {
         tokio::time::timeout(wait, both).await.ok().flatten()
     }
 
-    /// The same without waiting.
+    /// Like [`Self::take`], without waiting.
     pub fn try_take(&self, client: &Client, number: u32) -> Option<Share> {
         let own = self.of_client(client).try_acquire_many_owned(number).ok()?;
         let all = Arc::clone(&self.0.all).try_acquire_many_owned(number).ok()?;
@@ -122,11 +123,11 @@ impl Shares {
     }
 }
 
-/// The memory for answers. Cheap to clone.
+/// The memory for responses. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Budget(Shares);
 
-/// Memory that is counted for one answer. It is given back when this is dropped.
+/// Memory reserved for one response; released on drop.
 #[derive(Debug)]
 pub struct Reservation {
     budget: Budget,
@@ -135,13 +136,13 @@ pub struct Reservation {
 }
 
 impl Budget {
-    /// So many bytes, half of them for one client.
+    /// A budget in bytes; one client can hold half of it.
     pub fn new(bytes: u64) -> Self {
         let units = u32::try_from(bytes / UNIT as u64).unwrap_or(u32::MAX).max(2);
         Self(Shares::new(units as usize, units / 2))
     }
 
-    /// Bytes that are not held by an answer.
+    /// Unreserved bytes.
     #[cfg(test)]
     fn free(&self) -> usize {
         self.0.0.all.available_permits() * UNIT
@@ -160,14 +161,14 @@ impl Budget {
         }
     }
 
-    /// Counts bytes for a client, when there is room in time. More than a client's share is counted as the share: one such
-    /// answer has to be possible.
+    /// Reserves memory for a client; none if it is not available within `wait`. A larger size than the share of a client
+    /// is reserved as the share, so that one such response is possible.
     pub async fn reserve(&self, client: &Client, bytes: usize, wait: Duration) -> Option<Reservation> {
         let share = self.0.take(client, self.units(bytes), wait).await?;
         Some(self.reservation(client, share))
     }
 
-    /// The same without waiting.
+    /// Like [`Self::reserve`], without waiting.
     pub fn try_reserve(&self, client: &Client, bytes: usize) -> Option<Reservation> {
         let share = self.0.try_take(client, self.units(bytes))?;
         Some(self.reservation(client, share))
@@ -175,7 +176,7 @@ impl Budget {
 }
 
 impl Reservation {
-    /// Gives back what is more than `bytes`.
+    /// Releases the part beyond `bytes`.
     pub fn shrink(&mut self, bytes: usize) {
         let Share { own, all } = &mut self.share;
         let spare = own.num_permits().saturating_sub(bytes.div_ceil(UNIT));
@@ -183,7 +184,8 @@ impl Reservation {
         drop(all.split(spare));
     }
 
-    /// Counts `bytes` from now on. Where there is no room for more, it remains what it was: the answer is there already.
+    /// Changes the reservation to `bytes`. If the budget has no room for more, the reservation stays as it is: the
+    /// response already exists.
     pub fn resize(&mut self, bytes: usize) {
         self.shrink(bytes);
         let missing = bytes.saturating_sub(self.share.own.num_permits() * UNIT);
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_client_holds_half_and_all_together_the_whole() {
+    async fn one_client_can_hold_half_of_the_budget() {
         let budget = Budget::new(1 << 20);
         let first = budget.try_reserve(&client(1), 300 << 10).unwrap();
         assert!(budget.try_reserve(&client(1), 300 << 10).is_none());
@@ -221,9 +223,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reservation_shrinks_as_its_answer_is_sent() {
+    async fn reservations_shrink_and_grow() {
         let budget = Budget::new(1 << 20);
-        // More than the share of one client counts as the share.
+        // More than the share of one client is reserved as the share.
         let mut held = budget.try_reserve(&client(1), 10 << 20).unwrap();
         assert_eq!(budget.free(), 512 << 10);
         held.shrink(100 << 10);
@@ -235,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn all_of_loopback_is_one_client() {
+    fn loopback_addresses_count_as_one_client() {
         let counted = |text: &str| Peer(text.parse().unwrap()).counted().to_string();
         assert_eq!(counted("127.9.9.9"), "127.0.0.1");
         assert_eq!(counted("::1"), "127.0.0.1");

@@ -1,4 +1,4 @@
-//! Rows and values as JSON that keeps every value exact.
+//! Serializes rows and values as JSON without loss.
 
 use std::sync::Arc;
 
@@ -10,16 +10,16 @@ use serde::{Serialize, ser};
 use super::problem::Problem;
 use lantern_store::reader::{Cell, RowOrigin, RowPage, RowRecord, Shape};
 
-/// How whole numbers are written.
+/// Format of integers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Integers {
-    /// As JSON numbers, which JavaScript reads exactly up to 2^53.
+    /// JSON numbers, which JavaScript reads exactly up to 2^53.
     Numbers,
-    /// As JSON strings.
+    /// JSON strings.
     Text,
 }
 
-/// `api::Row` as the server writes it: an object of its columns, `_row` and `_origin`.
+/// Serializes as `api::Row`: an object of the columns, `_row` and `_origin`.
 pub struct Item {
     columns: Arc<[String]>,
     record: RowRecord,
@@ -38,7 +38,7 @@ impl Item {
         items.into_iter().map(item).collect()
     }
 
-    /// Some columns of a row that was read whole, with their names.
+    /// Some columns of a complete row, with their names.
     pub fn chosen(columns: &Arc<[String]>, record: &RowRecord, chosen: &[usize], integers: Integers) -> Self {
         let cells = chosen.iter().filter_map(|&position| record.cells.get(position));
         Self {
@@ -52,13 +52,13 @@ impl Item {
         }
     }
 
-    /// At least how many bytes some columns of a row have.
+    /// Lower bound of the size of some columns of a row, in bytes.
     pub fn bytes(record: &RowRecord, chosen: &[usize]) -> usize {
         let cells = chosen.iter().filter_map(|&position| record.cells.get(position));
         cells.map(bytes_of_cell).sum()
     }
 
-    /// One row with all its columns.
+    /// One row with all columns.
     pub fn one(shape: &Shape, record: RowRecord, integers: Integers) -> Self {
         let columns = shape
             .columns
@@ -73,7 +73,7 @@ impl Item {
     }
 }
 
-/// `api::RowOrigin` as the server writes it.
+/// Serializes as `api::RowOrigin`.
 #[derive(Serialize)]
 pub struct Origin<'a> {
     source: Option<&'a str>,
@@ -103,7 +103,7 @@ impl Serialize for Item {
     }
 }
 
-/// A cell as JSON: times in RFC 3339, bytes in base64, documents as they are.
+/// Serializes a cell: times as RFC 3339, bytes as base64, JSON documents embedded.
 pub struct Shown<'a>(pub &'a Cell, pub Integers);
 
 impl Serialize for Shown<'_> {
@@ -114,7 +114,7 @@ impl Serialize for Shown<'_> {
             Cell::Integer(number) if self.1 == Integers::Text => serializer.collect_str(number),
             Cell::Integer(number) => serializer.serialize_i64(*number),
             Cell::Real(number) if number.is_finite() => serializer.serialize_f64(*number),
-            // JSON has no word for it, and null would be a lie.
+            // JSON has no representation of it, and null would be wrong.
             Cell::Real(number) => Err(ser::Error::custom(format!("{number} is not finite"))),
             Cell::Text(text) => serializer.serialize_str(text),
             Cell::Blob(bytes) => serializer.serialize_str(&STANDARD.encode(bytes)),
@@ -124,13 +124,13 @@ impl Serialize for Shown<'_> {
     }
 }
 
-/// Logs that a value cannot be written as JSON; the client only learns that the host failed.
+/// Logs the error and returns an internal error.
 pub fn not_json(error: serde_json::Error) -> Problem {
-    tracing::error!(%error, "a value cannot be written as JSON");
+    tracing::error!(%error, "failed to serialize a value as JSON");
     Problem::internal()
 }
 
-/// A value as the name of something: as it stands in JSON, and text without its quotes.
+/// A value as a label: its JSON text, strings without quotes.
 pub fn word(cell: &Cell) -> String {
     match cell {
         Cell::Null => "null".to_owned(),
@@ -144,7 +144,7 @@ pub fn word(cell: &Cell) -> String {
     }
 }
 
-/// What a value takes besides its place in the row.
+/// Heap size of a value in bytes.
 pub fn bytes_of_cell(cell: &Cell) -> usize {
     match cell {
         Cell::Text(text) => text.len(),

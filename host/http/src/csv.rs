@@ -1,6 +1,6 @@
-//! Files for spreadsheets: lines as RFC 4180 has them, with text that no spreadsheet takes for a formula.
+//! CSV (RFC 4180) whose text fields spreadsheets do not run as formulas.
 
-/// Text as a field. What a spreadsheet would take for a formula gets an apostrophe in front, which makes it text there.
+/// Prefixes text that a spreadsheet would run as a formula with an apostrophe.
 pub fn text(text: String) -> String {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
         format!("'{text}")
@@ -9,7 +9,7 @@ pub fn text(text: String) -> String {
     }
 }
 
-/// A line.
+/// Appends a line.
 pub fn line(part: &mut Vec<u8>, fields: impl Iterator<Item = impl AsRef<str>>) {
     for (number, field) in fields.enumerate() {
         if number > 0 {
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_quoted_and_formulas_are_text() {
+    fn fields_are_quoted_and_formulas_are_escaped() {
         for (field, expected) in [
             ("a,\"b\"\nc", "\"a,\"\"b\"\"\nc\"\r\n"),
             ("=1+1", "'=1+1\r\n"),

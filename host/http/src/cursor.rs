@@ -1,4 +1,4 @@
-//! Where the next page of a list begins, as text that clients hand back unread.
+//! Cursors: opaque strings that name the start of the next page.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,30 +8,30 @@ use serde::{Deserialize, Serialize};
 use super::problem::Problem;
 use lantern_store::reader::{Key, Place, Places};
 
-/// A cursor of `list`, after the record with this number. `list` names what is listed and in which order, so
-/// that a cursor of one list is refused by another.
+/// A cursor of `list` after the record with this identifier. `list` names the records and their order, so that one list
+/// rejects a cursor of another.
 pub fn encode(list: &str, after: i64) -> String {
     URL_SAFE_NO_PAD.encode(format!("{list} {after}"))
 }
 
-/// The number in a cursor of `list`.
+/// The identifier in a cursor of `list`.
 pub fn decode(list: &str, cursor: &str) -> Result<i64, Problem> {
-    let wrong = || Problem::bad_request("the cursor does not belong to this list; begin without one");
+    let wrong = || Problem::bad_request("cursor: not a cursor of this list; start again without a cursor");
     let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| wrong())?;
     let text = str::from_utf8(&bytes).map_err(|_| wrong())?;
     match text.rsplit_once(' ') {
-        Some((its_list, after)) if its_list == list => after.parse().map_err(|_| wrong()),
+        Some((name, after)) if name == list => after.parse().map_err(|_| wrong()),
         _ => Err(wrong()),
     }
 }
 
-/// A [`Place`] as a cursor holds it. Numbers are exact: a double stands there by its bits.
+/// A [`Place`] as encoded in a cursor. Doubles are encoded by their bits, so they are exact.
 #[derive(Serialize, Deserialize)]
-struct Written(i64, WrittenKey);
+struct EncodedPlace(i64, EncodedKey);
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum WrittenKey {
+enum EncodedKey {
     Null,
     Integer(i64),
     Real(u64),
@@ -39,42 +39,42 @@ enum WrittenKey {
     Stored,
 }
 
-/// A cursor of `list`, behind this place.
+/// A cursor of `list` after this place.
 pub fn of_place(list: &str, place: &Place) -> String {
     let key = match &place.key {
-        Key::Null => WrittenKey::Null,
-        Key::Integer(number) => WrittenKey::Integer(*number),
-        Key::Real(number) => WrittenKey::Real(number.to_bits()),
-        Key::Text(text) => WrittenKey::Text(text.clone()),
-        Key::Stored => WrittenKey::Stored,
+        Key::Null => EncodedKey::Null,
+        Key::Integer(number) => EncodedKey::Integer(*number),
+        Key::Real(number) => EncodedKey::Real(number.to_bits()),
+        Key::Text(text) => EncodedKey::Text(text.clone()),
+        Key::Stored => EncodedKey::Stored,
     };
-    let place = serde_json::json!(Written(place.row, key));
+    let place = serde_json::json!(EncodedPlace(place.row, key));
     URL_SAFE_NO_PAD.encode(format!("{list}\n{place}"))
 }
 
 /// The place in a cursor of `list`.
 pub fn place(list: &str, cursor: &str) -> Result<Place, Problem> {
-    let wrong = || Problem::bad_request("the cursor does not belong to this list; begin without one");
+    let wrong = || Problem::bad_request("cursor: not a cursor of this list; start again without a cursor");
     let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| wrong())?;
     let text = str::from_utf8(&bytes).map_err(|_| wrong())?;
-    let (its_list, place) = text.split_once('\n').ok_or_else(wrong)?;
-    if its_list != list {
+    let (name, place) = text.split_once('\n').ok_or_else(wrong)?;
+    if name != list {
         return Err(wrong());
     }
-    let Written(row, key) = serde_json::from_str(place).map_err(|_| wrong())?;
+    let EncodedPlace(row, key) = serde_json::from_str(place).map_err(|_| wrong())?;
     let key = match key {
-        WrittenKey::Null => Key::Null,
-        WrittenKey::Integer(number) => Key::Integer(number),
-        // Nothing comes before or after what is not a number.
-        WrittenKey::Real(bits) if f64::from_bits(bits).is_nan() => return Err(wrong()),
-        WrittenKey::Real(bits) => Key::Real(f64::from_bits(bits)),
-        WrittenKey::Text(text) => Key::Text(text),
-        WrittenKey::Stored => Key::Stored,
+        EncodedKey::Null => Key::Null,
+        EncodedKey::Integer(number) => Key::Integer(number),
+        // NaN has no order.
+        EncodedKey::Real(bits) if f64::from_bits(bits).is_nan() => return Err(wrong()),
+        EncodedKey::Real(bits) => Key::Real(f64::from_bits(bits)),
+        EncodedKey::Text(text) => Key::Text(text),
+        EncodedKey::Stored => Key::Stored,
     };
     Ok(Place { key, row })
 }
 
-/// Where somebody who follows a table may go on.
+/// The resume position of a table tail.
 pub fn of_places(table: &str, places: &Places) -> String {
     let each: Vec<String> = places
         .iter()
@@ -83,9 +83,9 @@ pub fn of_places(table: &str, places: &Places) -> String {
     URL_SAFE_NO_PAD.encode(format!("tail {table}\n{}", each.join(",")))
 }
 
-/// The places in what [`of_places`] has made for the same table.
+/// Decodes a resume position that [`of_places`] encoded for the same table.
 pub fn places(table: &str, cursor: &str) -> Result<Places, Problem> {
-    let wrong = || Problem::bad_request("after: this is no place of this table's tail; begin without one");
+    let wrong = || Problem::bad_request("after: not an event id of this table; start again without it");
     let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| wrong())?;
     let text = str::from_utf8(&bytes).map_err(|_| wrong())?;
     let list = format!("tail {table}\n");
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_belongs_to_its_list() {
+    fn cursors_of_other_lists_are_rejected() {
         let cursor = encode("rows obs_events desc", -7);
         assert_eq!(decode("rows obs_events desc", &cursor).unwrap(), -7);
         for list in ["rows obs_events asc", "rows audit_log desc", "gaps"] {
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_of_a_tail_belongs_to_its_table() {
+    fn resume_positions_of_other_tables_are_rejected() {
         let known: Places = [(1, (i64::MAX, 0)), (7, (-1, -1))].into();
         let cursor = of_places("things", &known);
         assert_eq!(places("things", &cursor).unwrap(), known);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_comes_back_as_it_was() {
+    fn places_round_trip() {
         let list = "rows things desc:at 00";
         for key in [
             Key::Null,

@@ -1,4 +1,4 @@
-//! Dead letters: listed, shown whole, exported line by line; tried again and given up.
+//! Lists, exports, retries and discards dead letters.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -30,20 +30,20 @@ use lantern_model::schema::{PluginName, SourceName};
 use lantern_store::reader::{self, DeadLetterFilter, ReadError, Reader};
 use lantern_store::{Healed, LetterFilter};
 
-/// How long a client waits for letters to be tried again; what is left then goes on without it.
+/// Maximum time that a client waits for a retry; the retry continues after it.
 pub const RETRY_TIME: Duration = Duration::from_secs(150);
 
-/// Letters that an export reads at once. A page also ends at the reader's own limit of bytes, so a client that reads
-/// slowly holds no more than that in memory.
+/// Dead letters per page of an export. The reader also bounds a page in bytes, so a slow client holds no more memory than
+/// that.
 const EXPORT_PAGE: u32 = 50;
 
-/// How long an export waits for room for its next page before it breaks off.
+/// Maximum time that an export waits for memory for its next page before it aborts.
 const EXPORT_WAIT: Duration = Duration::from_secs(30);
 
-/// Longest reason that is asked for, in bytes.
+/// Maximum length of the parameter `reason` in bytes.
 const REASON_BYTES_MAX: usize = 1_000;
 
-/// Why a message may have become one.
+/// Classes of rejections.
 pub const CLASSES: [RejectionClass; 9] = [
     RejectionClass::Malformed,
     RejectionClass::Unsupported,
@@ -71,7 +71,7 @@ pub async fn list(
         .reader
         .dead_letters(&filter, parameters.limit()?, after)
         .await?;
-    Ok(List::of("dead-letters", page, shown))
+    Ok(List::of("dead-letters", page, view))
 }
 
 pub async fn one(
@@ -84,7 +84,7 @@ pub async fn one(
     Parameters::parse(&uri, &[])?;
     let letter = state.reader.dead_letter(id).await?;
     letter
-        .map(|letter| Json(shown(letter)))
+        .map(|letter| Json(view(letter)))
         .ok_or_else(|| no_letter(id))
 }
 
@@ -101,25 +101,25 @@ fn filter(parameters: &Parameters) -> Result<DeadLetterFilter, Problem> {
         state: parameters
             .choice("state", &DEAD_LETTER_STATES)?
             .map(str::to_owned),
-        reason: parameters.parsed("reason", reason_like)?,
+        reason: parameters.parsed("reason", reason_pattern)?,
         since: parameters.time("since")?,
         until: parameters.time("until")?,
     })
 }
 
-/// A reason with stars. A little longer than any that [`reasons`] answers with.
-fn reason_like(text: &str) -> Result<String, String> {
+/// Validates a pattern for reasons. The limit is above the length of all reasons that [`reasons`] returns.
+fn reason_pattern(text: &str) -> Result<String, String> {
     if text.len() <= REASON_BYTES_MAX {
         Ok(text.to_owned())
     } else {
         Err(format!(
-            "reason has {} bytes, and may have {REASON_BYTES_MAX}; write * for any text",
+            "reason has {} bytes; at most {REASON_BYTES_MAX} are allowed; use * for any text",
             text.len()
         ))
     }
 }
 
-/// Letters counted by what their reasons have in common.
+/// Groups dead letters by reason.
 pub async fn reasons(
     extract::State(state): extract::State<State>,
     uri: Uri,
@@ -145,7 +145,7 @@ pub async fn reasons(
     }))
 }
 
-/// All letters that match, the newest first, as lines of JSON.
+/// Exports all matching dead letters as JSON lines, newest first.
 pub async fn export(
     extract::State(state): extract::State<State>,
     room: Room,
@@ -160,7 +160,7 @@ pub async fn export(
         page: VecDeque::new(),
         next: Some(None),
     };
-    // What cannot be read at all is said as a problem; later the answer can only break off.
+    // The first page can still fail with an error response; later pages can only abort the response.
     export.fill().await.map_err(|error| match error {
         ExportError::Read(error) => Problem::from(error),
         ExportError::Json(_) => Problem::internal(),
@@ -180,33 +180,33 @@ pub async fn export(
     Ok((headers, Body::from_stream(lines)).into_response())
 }
 
-/// An export that is under way.
+/// A running export.
 struct Export {
     reader: Reader,
     filter: DeadLetterFilter,
     room: Room,
-    /// For the page in hand.
+    /// Memory of the current page.
     reservation: Option<Reservation>,
     page: VecDeque<reader::DeadLetter>,
-    /// Behind which letter the next page begins; none when there is none.
+    /// Identifier after which the next page begins; none if there is no next page.
     next: Option<Option<i64>>,
 }
 
-/// Why an export breaks off; the client sees that it is not whole.
+/// Reason for aborting an export; the client detects the abort.
 #[derive(Debug, thiserror::Error)]
 enum ExportError {
     #[error("read dead letters")]
     Read(#[from] ReadError),
     #[error("write a dead letter as JSON")]
     Json(#[from] serde_json::Error),
-    #[error("there was no memory for the next page in time")]
+    #[error("no memory for the next page within the time limit")]
     NoRoom,
 }
 
 impl Export {
     async fn fill(&mut self) -> Result<(), ExportError> {
         if let Some(after) = self.next {
-            // What the page before took is given back first.
+            // Release the memory of the previous page first.
             self.reservation = None;
             self.reservation = match self.room.take() {
                 Some(reservation) => Some(reservation),
@@ -226,7 +226,7 @@ impl Export {
         let Some(letter) = self.page.pop_front() else {
             return Ok(None);
         };
-        let mut line = serde_json::to_vec(&shown(letter))?;
+        let mut line = serde_json::to_vec(&view(letter))?;
         line.push(b'\n');
         Ok(Some(line.into()))
     }
@@ -237,19 +237,19 @@ fn filter_of(which: WhichDeadLetters) -> Result<LetterFilter, String> {
     let time = |name, text: Option<String>| text.map(|text| parameters::time(name, &text)).transpose();
     let plugin = which.plugin.as_deref().map(PluginName::parse).transpose()?;
     let source = which.source.as_deref().map(SourceName::parse).transpose()?;
-    let words = CLASSES.map(RejectionClass::as_str);
+    let classes = CLASSES.map(RejectionClass::as_str);
     if which
         .class
         .as_deref()
-        .is_some_and(|class| !words.contains(&class))
+        .is_some_and(|class| !classes.contains(&class))
     {
-        return Err(format!("class is one of {}", words.join(", ")));
+        return Err(format!("class must be one of {}", classes.join(", ")));
     }
     Ok(LetterFilter {
         plugin: plugin.map(|name| name.to_string()),
         source: source.map(|name| name.to_string()),
         class: which.class,
-        reason: which.reason.as_deref().map(reason_like).transpose()?,
+        reason: which.reason.as_deref().map(reason_pattern).transpose()?,
         since: time("since", which.since)?,
         until: time("until", which.until)?,
         id: which.id,
@@ -263,18 +263,18 @@ pub async fn retry(
     OptionalInput(which): OptionalInput<WhichDeadLetters>,
 ) -> Result<Json<Healed>, Problem> {
     let filter = filter_of(which).map_err(Problem::bad_request)?;
-    noted(&note, &filter);
+    note_filter(&note, &filter);
     if let Some(plugin) = &filter.plugin {
         state.lifecycle.show(plugin).await?;
     }
-    has_to_be_open(&state, &filter).await?;
-    let what = in_words(&filter);
+    require_open(&state, &filter).await?;
+    let what = describe(&filter);
     let healed = state
         .lifecycle
         .retry_dead_letters(filter, &Actor(operator.name))
         .await?;
     note.detail(format!(
-        "{what}: {} of {} now decode",
+        "{what}: {} of {} resolved",
         healed.resolved, healed.tried
     ));
     Ok(Json(healed))
@@ -288,43 +288,43 @@ pub async fn discard(
 ) -> Result<Json<Discarded>, Problem> {
     let all = which.all;
     let filter = filter_of(which).map_err(Problem::bad_request)?;
-    noted(&note, &filter);
+    note_filter(&note, &filter);
     if filter == LetterFilter::default() && !all {
-        let problem = Problem::bad_request("this would give up every open dead letter of every plugin");
-        return Err(problem.hint("say which, or \"all\": true"));
+        let problem = Problem::bad_request("this would discard all open dead letters of all plugins");
+        return Err(problem.hint("add a filter, or set \"all\": true"));
     }
-    has_to_be_open(&state, &filter).await?;
-    let what = in_words(&filter);
+    require_open(&state, &filter).await?;
+    let what = describe(&filter);
     let discarded = state
         .lifecycle
         .discard_dead_letters(filter, &Actor(operator.name))
         .await?;
-    note.detail(format!("{what}: {discarded} were given up"));
+    note.detail(format!("{what}: {discarded} discarded"));
     Ok(Json(Discarded { discarded }))
 }
 
-fn noted(note: &AuditNote, filter: &LetterFilter) {
+fn note_filter(note: &AuditNote, filter: &LetterFilter) {
     if let Some(plugin) = &filter.plugin {
         note.plugin(plugin);
     }
-    note.detail(in_words(filter));
+    note.detail(describe(filter));
 }
 
-/// One that is named has to be there and open: "0 were tried" would not say which of the two it is.
-async fn has_to_be_open(state: &State, filter: &LetterFilter) -> Result<(), Problem> {
+/// Requires that the dead letter of the filter, if it names one, exists and is open.
+async fn require_open(state: &State, filter: &LetterFilter) -> Result<(), Problem> {
     let Some(id) = filter.id else { return Ok(()) };
     let letter = state.reader.dead_letter(id).await?.ok_or_else(|| no_letter(id))?;
     if letter.state == "open" {
         Ok(())
     } else {
         Err(Problem::conflict(format!(
-            "dead letter {id} is {} already",
+            "dead letter {id} is already {}",
             letter.state
         )))
     }
 }
 
-fn in_words(filter: &LetterFilter) -> String {
+fn describe(filter: &LetterFilter) -> String {
     let time = |time: &Option<Timestamp>| time.map(Timestamp::to_rfc3339);
     let parts = [
         ("plugin", filter.plugin.clone()),
@@ -345,7 +345,7 @@ fn in_words(filter: &LetterFilter) -> String {
     }
 }
 
-fn shown(letter: reader::DeadLetter) -> DeadLetter {
+fn view(letter: reader::DeadLetter) -> DeadLetter {
     DeadLetter {
         id: letter.id,
         plugin: letter.plugin,

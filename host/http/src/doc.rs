@@ -1,5 +1,5 @@
-//! What a route says of itself: a builder, so that the table of routes reads as a list of what there is. Path, method
-//! and role are no part of it: they stand in the table alone, and `openapi` takes them from there.
+//! Descriptions of routes for the OpenAPI document. Path, method and role are not part of a description: `openapi` takes
+//! them from the table of routes.
 
 mod parameter;
 mod schemas;
@@ -19,7 +19,7 @@ use utoipa::openapi::{Content, Ref, Required, Response, ResponseBuilder};
 pub use parameter::{Query, choice, header, list, number, repeated, text, time};
 pub use schemas::Schemas;
 
-/// What a route is for, what it takes and what it answers.
+/// Description of a route: purpose, parameters, body and responses.
 #[derive(Clone)]
 pub struct Doc {
     pub(crate) tag: Tag,
@@ -29,8 +29,8 @@ pub struct Doc {
     pub(crate) parameters: Vec<Parameter>,
     pub(crate) body: Option<RequestBody>,
     pub(crate) answers: Vec<(StatusCode, Response)>,
-    pub(crate) refusals: Vec<StatusCode>,
-    /// What adds the schemas that it names, when the document is asked for.
+    pub(crate) errors: Vec<StatusCode>,
+    /// Functions that add the referenced schemas when the document is built.
     pub(crate) schemas: Vec<fn(&mut Schemas)>,
 }
 
@@ -47,7 +47,7 @@ pub enum Tag {
 }
 
 impl Tag {
-    /// All of them, in the order in which people read them.
+    /// All groups in the order of the document.
     pub const ALL: [Self; 7] = [
         Self::Tables,
         Self::Host,
@@ -58,27 +58,21 @@ impl Tag {
         Self::Access,
     ];
 
-    /// Its name and what it has.
-    pub fn words(self) -> (&'static str, &'static str) {
+    /// Name and description of the group.
+    pub fn name_and_description(self) -> (&'static str, &'static str) {
         match self {
-            Self::Host => (
-                "Host",
-                "Whether all is well, how far the projections are, and the API itself.",
-            ),
-            Self::Tables => ("Tables", "The rows that plugins have made of messages."),
+            Self::Host => ("Host", "Health, progress of projections, and the API itself."),
+            Self::Tables => ("Tables", "Rows that plugins produced from messages."),
             Self::Records => ("Records", "Dead letters, gaps, the ledger and the audit."),
-            Self::Plugins => ("Plugins", "What is installed and runs, and what is set for it."),
-            Self::Rebuilds => ("Rebuilds", "Tables that are filled anew beside those in use."),
-            Self::Trials => (
-                "Trials",
-                "A version on trial, where a row comes from, and work that is made again.",
-            ),
-            Self::Access => ("Access", "Tokens, and whose token a request has."),
+            Self::Plugins => ("Plugins", "Installed plugins, their versions and settings."),
+            Self::Rebuilds => ("Rebuilds", "Rebuilds of tables in the background."),
+            Self::Trials => ("Trials", "Canaries, traces of rows, and reprojections."),
+            Self::Access => ("Access", "API tokens."),
         }
     }
 }
 
-/// One kind of server-sent event.
+/// A server-sent event.
 pub struct Event {
     name: &'static str,
     description: &'static str,
@@ -86,7 +80,7 @@ pub struct Event {
     schemas: fn(&mut Schemas),
 }
 
-/// An event whose data is a `T` as JSON. An event without a name is `message`, as browsers call it.
+/// An event whose data is a `T` as JSON. `message` is the name that browsers give to an event without one.
 pub fn event<T: ToSchema>(name: &'static str, description: &'static str) -> Event {
     Event {
         name,
@@ -97,7 +91,7 @@ pub fn event<T: ToSchema>(name: &'static str, description: &'static str) -> Even
 }
 
 impl Doc {
-    /// `id` names it in programs that are made from the document; `summary` is a line for people.
+    /// `id` is the operation id for generated clients; `summary` is one line.
     pub fn new(tag: Tag, id: &'static str, summary: &'static str) -> Self {
         Self {
             tag,
@@ -107,38 +101,38 @@ impl Doc {
             parameters: Vec::new(),
             body: None,
             answers: Vec::new(),
-            refusals: Vec::new(),
+            errors: Vec::new(),
             schemas: Vec::new(),
         }
     }
 
-    /// What else has to be known, in Markdown.
-    pub fn says(self, description: &'static str) -> Self {
+    /// Adds a description in Markdown.
+    pub fn description(self, description: &'static str) -> Self {
         Self { description, ..self }
     }
 
-    /// A parameter of the query.
+    /// Adds a query parameter.
     pub fn query(self, parameter: Query) -> Self {
         self.parameter(parameter.into())
     }
 
-    /// Several parameters of the query.
+    /// Adds several query parameters.
     pub fn queries(self, parameters: impl IntoIterator<Item = Query>) -> Self {
         parameters.into_iter().fold(self, Self::query)
     }
 
-    /// A parameter of any kind.
+    /// Adds a parameter of any kind.
     pub fn parameter(mut self, parameter: Parameter) -> Self {
         self.parameters.push(parameter);
         self
     }
 
-    /// A JSON body, which has to be there.
+    /// Requires a JSON body.
     pub fn takes<T: ToSchema>(self) -> Self {
         self.json_body::<T>(Required::True)
     }
 
-    /// A JSON body that may be left out.
+    /// Accepts an optional JSON body.
     pub fn may_take<T: ToSchema>(self) -> Self {
         self.json_body::<T>(Required::False)
     }
@@ -151,7 +145,7 @@ impl Doc {
         self
     }
 
-    /// A body of another type.
+    /// Requires a body of another media type.
     pub fn takes_bytes(mut self, content_type: &str, description: &str) -> Self {
         let body = RequestBodyBuilder::new().description(Some(description));
         let body = body.content(content_type, ContentBuilder::new().build());
@@ -159,19 +153,19 @@ impl Doc {
         self
     }
 
-    /// Answers with a `T` as JSON, and 200.
+    /// Responds with 200 and a `T` as JSON.
     pub fn answers<T: ToSchema>(self, description: &str) -> Self {
         self.answers_with::<T>(StatusCode::OK, description)
     }
 
-    /// Answers with a `T` as JSON, and this status.
+    /// Responds with this status and a `T` as JSON.
     pub fn answers_with<T: ToSchema>(mut self, status: StatusCode, description: &str) -> Self {
         self.schemas.push(Schemas::add_answer::<T>);
         let content = Content::new(Some(Ref::from_schema_name(T::name())));
         self.content(status, description, "application/json", content)
     }
 
-    /// Answers with a JSON array of `T`.
+    /// Responds with a JSON array of `T`.
     pub fn answers_list<T: ToSchema>(mut self, description: &str) -> Self {
         self.schemas.push(Schemas::add_answer::<T>);
         let list = ArrayBuilder::new().items(Ref::from_schema_name(T::name()));
@@ -179,25 +173,25 @@ impl Doc {
         self.content(StatusCode::OK, description, "application/json", content)
     }
 
-    /// Answers with any JSON object.
+    /// Responds with any JSON object.
     pub fn answers_object(self, description: &str) -> Self {
         let content = Content::new(Some(ObjectBuilder::new().schema_type(Type::Object)));
         self.content(StatusCode::OK, description, "application/json", content)
     }
 
-    /// Answers with text of another type.
+    /// Responds with text of another media type.
     pub fn answers_text(self, content_type: &str, description: &str) -> Self {
         let content = Content::new(Some(ObjectBuilder::new().schema_type(Type::String)));
         self.content(StatusCode::OK, description, content_type, content)
     }
 
-    /// Answers with bytes.
+    /// Responds with bytes.
     pub fn answers_bytes(self, content_type: &str, description: &str) -> Self {
         let content = ContentBuilder::new().build();
         self.content(StatusCode::OK, description, content_type, content)
     }
 
-    /// Answers with lines, each a `T` as JSON.
+    /// Responds with JSON lines, each a `T`.
     pub fn answers_lines<T: ToSchema>(mut self, description: &str) -> Self {
         self.schemas.push(Schemas::add_answer::<T>);
         let line = Ref::from_schema_name(T::name()).ref_location;
@@ -212,10 +206,10 @@ impl Doc {
         )
     }
 
-    /// Answers with server-sent events. OpenAPI 3.1 has no words for them: what stands in `x-events` and in the
-    /// description is Lantern's own.
+    /// Responds with server-sent events. OpenAPI 3.1 cannot describe them: Lantern adds the extension `x-events` and a
+    /// list in the description.
     pub fn answers_events(mut self, description: &str, events: impl IntoIterator<Item = Event>) -> Self {
-        let mut said = description.to_owned();
+        let mut text = description.to_owned();
         let mut kinds = serde_json::Map::new();
         for event in events {
             let Event {
@@ -225,7 +219,7 @@ impl Doc {
                 schemas,
             } = event;
             self.schemas.push(schemas);
-            said.push_str(&format!("\n\n- `{name}`, with a {data}: {description}"));
+            text.push_str(&format!("\n\n- `{name}` ({data}): {description}"));
             let data = Ref::from_schema_name(data).ref_location;
             let kind = json!({ "description": description, "data": { "$ref": data } });
             kinds.insert(name.to_owned(), kind);
@@ -233,23 +227,23 @@ impl Doc {
         let content = ContentBuilder::new()
             .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
             .extensions(Some(extension("events", kinds.into())));
-        self.content(StatusCode::OK, &said, "text/event-stream", content.build())
+        self.content(StatusCode::OK, &text, "text/event-stream", content.build())
     }
 
-    /// Answers with nothing, and 204.
+    /// Responds with 204 and no body.
     pub fn answers_nothing(mut self, description: &str) -> Self {
         let response = ResponseBuilder::new().description(description);
         self.answers.push((StatusCode::NO_CONTENT, response.build()));
         self
     }
 
-    /// A refusal besides those that every route of its kind has.
-    pub fn refuses(mut self, status: StatusCode) -> Self {
-        self.refusals.push(status);
+    /// Adds an error response to those that all routes of this kind have.
+    pub fn fails_with(mut self, status: StatusCode) -> Self {
+        self.errors.push(status);
         self
     }
 
-    /// One status may have several types of content.
+    /// Adds a media type to the response with this status.
     fn content(
         mut self,
         status: StatusCode,
@@ -280,7 +274,7 @@ impl fmt::Debug for Doc {
     }
 }
 
-/// A field of the document that OpenAPI does not know; `x-` is put before its name.
+/// An OpenAPI extension; utoipa adds the prefix `x-` to its name.
 pub(crate) fn extension(name: &str, value: serde_json::Value) -> Extensions {
     Extensions::builder().add(name, value).build()
 }

@@ -1,64 +1,33 @@
-//! Erasure of a person's data. The value comes in the body alone, and neither the audit nor an error repeats it.
+//! Erases a person's data. The value is only in the body; neither the audit nor errors contain it.
 
 use axum::Json;
 use axum::extract;
-use serde::Deserialize;
-use utoipa::ToSchema;
 
 use super::change::{AuditNote, Input};
 use super::gate::Operator;
 use super::problem::Problem;
 use super::state::State;
+use lantern_api::Forget;
 use lantern_lifecycle::{Actor, ForgetReport, ForgetRequest};
 use lantern_model::schema::PluginName;
 use lantern_store::forget::ForgetQuery;
 
-/// How long a client waits for an erasure; it continues without it.
+/// Maximum time that a client waits for an erasure, which continues after it.
 pub const FORGET_TIME: std::time::Duration = std::time::Duration::from_secs(3_600);
 
-/// Longest value, in bytes.
+/// Maximum length of the value in bytes.
 const VALUE_BYTES_MAX: usize = 16 * 1024;
-
-/// What is to be erased: `column` with `value`, or `outstanding`.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = Forget, examples(json!({ "column": "email", "value": "ann@example.org", "dry_run": true })))]
-pub struct Asked {
-    /// The column.
-    column: Option<String>,
-    /// The value, read by the type of the column in each table; times in RFC 3339, bytes in base64.
-    // Any type is taken here: a parser's complaint would repeat the value.
-    #[schema(value_type = Option<String>)]
-    value: Option<serde_json::Value>,
-    /// Only in these tables; without it, in all that have the column.
-    #[serde(default)]
-    tables: Vec<String>,
-    /// Only in tables of this plugin.
-    plugin: Option<String>,
-    /// Whether dead letters that mention the value stay as they are.
-    #[serde(default)]
-    keep_dead_letters: bool,
-    /// Whether nothing is changed.
-    #[serde(default)]
-    dry_run: bool,
-    /// Whether only messages that earlier erasures have left in their streams are deleted.
-    #[serde(default)]
-    outstanding: bool,
-    /// Whether the database file is rewritten at the end, so that no trace is left in its unused parts; nothing is stored
-    /// meanwhile. Without it, up to 1 GiB.
-    vacuum: Option<bool>,
-}
 
 pub async fn forget(
     extract::State(state): extract::State<State>,
     Operator(operator): Operator,
     note: AuditNote,
-    Input(asked): Input<Asked>,
+    Input(forget): Input<Forget>,
 ) -> Result<Json<ForgetReport>, Problem> {
     let request = ForgetRequest {
-        dry_run: asked.dry_run,
-        vacuum: asked.vacuum,
-        query: query(asked)?,
+        dry_run: forget.dry_run,
+        vacuum: forget.vacuum,
+        query: query(forget)?,
     };
     let mut subject = match &request.query {
         Some(query) => format!("column {}", query.column),
@@ -73,36 +42,40 @@ pub async fn forget(
     Ok(Json(report))
 }
 
-fn query(asked: Asked) -> Result<Option<ForgetQuery>, Problem> {
-    let (column, value) = match (asked.column, asked.value, asked.outstanding) {
+fn query(forget: Forget) -> Result<Option<ForgetQuery>, Problem> {
+    let (column, value) = match (forget.column, forget.value, forget.outstanding) {
         (Some(column), Some(value), false) => (column, value),
         (None, None, true) => return Ok(None),
-        _ => return Err(Problem::bad_request("give column and value, or outstanding")),
+        _ => {
+            return Err(Problem::bad_request(
+                "column and value, or outstanding, are required",
+            ));
+        }
     };
     let value = match value {
         serde_json::Value::String(text) => text,
         serde_json::Value::Number(number) => number.to_string(),
         serde_json::Value::Bool(yes) => yes.to_string(),
-        _ => return Err(Problem::bad_request("value has to be a string")),
+        _ => return Err(Problem::bad_request("value must be a string")),
     };
     if value.len() > VALUE_BYTES_MAX || value.contains('\0') {
         return Err(Problem::bad_request(format!(
-            "value may have {VALUE_BYTES_MAX} bytes, and no NUL"
+            "value may have at most {VALUE_BYTES_MAX} bytes and no NUL"
         )));
     }
-    if let Some(plugin) = &asked.plugin {
+    if let Some(plugin) = &forget.plugin {
         PluginName::parse(plugin).map_err(Problem::bad_request)?;
     }
     Ok(Some(ForgetQuery {
         column,
         value,
-        tables: asked.tables,
-        plugin: asked.plugin,
-        dead_letters: !asked.keep_dead_letters,
+        tables: forget.tables,
+        plugin: forget.plugin,
+        dead_letters: !forget.keep_dead_letters,
     }))
 }
 
-/// What the audit says of an erasure: how much, and never what.
+/// Detail of the audit entry: counts, never the value.
 fn counts(report: &ForgetReport) -> String {
     let mut parts = vec![format!("{} messages", report.messages)];
     let tables = report.tables.iter().filter(|table| table.removed > 0);
@@ -133,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_any_type_is_text_and_no_error_repeats_it() {
+    fn errors_do_not_contain_the_value() {
         for (value, expected) in [("\"a\"", "a"), ("7", "7"), ("7.5", "7.5"), ("true", "true")] {
             let query = parse(&format!(r#"{{"column":"c","value":{value}}}"#));
             assert_eq!(query.unwrap().unwrap().value, expected);
@@ -156,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn the_audit_counts() {
+    fn the_audit_entry_has_counts() {
         let report = ForgetReport {
             messages: 3,
             tables: vec![ForgottenTable {

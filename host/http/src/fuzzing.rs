@@ -1,4 +1,4 @@
-//! The parsers of queries and cursors, for the fuzz targets.
+//! Parsers of queries and cursors, for the fuzz targets.
 
 use axum::http::Uri;
 use base64::Engine as _;
@@ -10,10 +10,10 @@ use lantern_model::schema::TableName;
 use lantern_model::schema::description::TableDescription;
 use lantern_store::reader::{Selection, Shape, TableEntry};
 
-/// The rows that a query selects from a table with this description.
+/// Parses a query against a table with this description.
 ///
 /// # Errors
-/// Why the query is refused.
+/// The reason why the query is invalid.
 pub fn selection(description: &TableDescription, query: &str) -> Result<Selection, String> {
     let name = TableName::parse("things")?;
     let entry = TableEntry {
@@ -25,16 +25,16 @@ pub fn selection(description: &TableDescription, query: &str) -> Result<Selectio
     let shape = Shape::unindexed(entry).map_err(|error| error.to_string())?;
     let uri = Uri::builder().path_and_query(format!("/rows?{query}")).build();
     let uri = uri.map_err(|error| error.to_string())?;
-    let refused = |problem: super::problem::Problem| format!("{problem:?}");
-    let parameters = selection::read(&uri, &[]).map_err(refused)?;
+    let rejected = |problem: super::problem::Problem| format!("{problem:?}");
+    let parameters = selection::read(&uri, &[]).map_err(rejected)?;
     assert_eq!(
         selection::fingerprint(&parameters),
         selection::fingerprint(&parameters)
     );
-    selection::parse(&shape, &parameters).map_err(refused)
+    selection::parse(&shape, &parameters).map_err(rejected)
 }
 
-/// Reads a cursor as one of each kind of list, and checks that a place is written as it was read.
+/// Decodes a cursor as each kind and checks that encoding it again gives the same value.
 pub fn cursor(list: &str, text: &str) {
     if let Ok(number) = cursor::decode(list, text) {
         assert_eq!(
@@ -52,7 +52,7 @@ pub fn cursor(list: &str, text: &str) {
     }
 }
 
-/// The same for what a cursor of `list` holds behind its base64 and its list.
+/// Like [`cursor`], for the content of a cursor of `list` before base64.
 pub fn cursor_of(list: &str, inside: &[u8]) {
     for list_line in [
         format!("{list}\n"),

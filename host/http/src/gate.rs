@@ -1,6 +1,5 @@
-//! What every request passes before its handler: a name of this host, no foreign page, a good token where one is
-//! needed, and limits. `Routes` puts it before each route and before the answers for what is no route, so nothing is
-//! reached past it.
+//! Admission of requests: host name, origin, token and limits. `Routes` puts the gate in front of every route and of the
+//! fallbacks, so no handler can be reached without it.
 
 use std::time::Duration;
 
@@ -20,29 +19,29 @@ use super::problem::Problem;
 use super::room::{self, Slot};
 use lantern_store::{AuditEntry, AuditOutcome};
 
-/// A read ends after two seconds and a page takes a few of them at worst. What is not done now never will be.
+/// Maximum time of a read. One read of the database ends after two seconds, and a page takes a few of them.
 const READ_TIME: Duration = Duration::from_secs(10);
 
-/// A read has no body; a client that sends a large one is mistaken or hostile.
+/// Maximum body of a read, which has none.
 const READ_BYTES_MAX: u64 = 64 * 1024;
 
-/// Who may use a route.
+/// Role that a route requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
-    /// Everybody who can connect: what a load balancer asks.
+    /// No token.
     Nothing,
-    /// A viewer's token; on the loopback interface everybody, unless `http.reads_need_token` is set.
+    /// The role viewer; no token over loopback, unless `http.reads_need_token` is set.
     Viewer,
-    /// An operator's token, everywhere.
+    /// The role operator, also over loopback.
     Operator,
 }
 
-/// Stands before one route.
+/// The gate of one route.
 #[derive(Clone)]
 pub(super) struct Gate {
     pub(super) access: Access,
     pub(super) needs: Needs,
-    /// For routes that change something.
+    /// Set for changes.
     pub(super) change: Option<Change>,
     /// For reads that are recorded when a token is used: how the audit calls them.
     pub(super) recorded: Option<&'static str>,
@@ -80,8 +79,7 @@ pub(super) async fn pass(
     request.extensions_mut().insert(note.clone());
     let headers = authorization(request.headers());
     let answered = tokio::time::timeout(READ_TIME, next.run(request)).await;
-    let response = answered
-        .unwrap_or_else(|_| Problem::busy("the request took too long and was given up").into_response());
+    let response = answered.unwrap_or_else(|_| Problem::busy("the request timed out").into_response());
     if let (Some(action), Some(principal)) = (gate.recorded, principal) {
         let entry = note.answered(&principal.name, action, &response);
         gate.access.record_read(entry).await;
@@ -100,14 +98,13 @@ async fn named_in(note: &AuditNote, request: Request) -> Request {
     Request::from_parts(parts, body)
 }
 
-/// The part of a request that says who asks.
+/// The `Authorization` headers of a request.
 fn authorization(headers: &HeaderMap) -> HeaderMap {
     let all = headers.get_all(header::AUTHORIZATION).iter();
     all.map(|value| (header::AUTHORIZATION, value.clone())).collect()
 }
 
-/// What is told piece by piece, a table that is followed for one, breaks off when the token is revoked or expires. What is
-/// all there already is answered.
+/// Streaming responses (such as a table tail) end when the token is revoked or expires. Complete responses are sent.
 fn while_good(access: Access, headers: HeaderMap, response: Response) -> Response {
     if headers.is_empty() || response.body().size_hint().exact().is_some() {
         return response;
@@ -116,7 +113,7 @@ fn while_good(access: Access, headers: HeaderMap, response: Response) -> Respons
         let parts = body.into_data_stream().and_then(move |part| {
             let good = access.is_still_good(&headers);
             let part = good.then_some(part);
-            std::future::ready(part.ok_or_else(|| axum::Error::new("the token is no longer good")))
+            std::future::ready(part.ok_or_else(|| axum::Error::new("the token is no longer valid")))
         });
         Body::from_stream(parts)
     })
@@ -135,7 +132,7 @@ impl Gate {
         }
     }
 
-    /// Whether the request may go on, and who asks. The first reason against it is answered.
+    /// Admits the request and identifies the client; the error is the first failed check.
     fn admit(&self, request: &Request) -> Result<Option<Principal>, Problem> {
         let config = self.access.config();
         let named = guard::named(request, &config.hosts)?;
@@ -154,7 +151,7 @@ impl Gate {
         match (&principal, least) {
             (None, Some(_)) => Err(token_needed()),
             (Some(principal), Some(least)) if principal.role < least => Err(Problem::forbidden(format!(
-                "this needs the role {}, and the token {} has the role {}",
+                "this requires the role {}; the token {} has the role {}",
                 least.as_str(),
                 principal.name,
                 principal.role.as_str()
@@ -174,13 +171,13 @@ fn small_enough(request: &Request) -> Result<(), Problem> {
             StatusCode::PAYLOAD_TOO_LARGE,
             "body-too-large",
             "The request is too large",
-            "a read has no body",
+            "reads have no body",
         )),
         _ => Ok(()),
     }
 }
 
-/// Who asks, for a handler of a read: none on the loopback interface without a token.
+/// The client of a read; none without a token over loopback.
 #[derive(Clone, Debug)]
 pub struct Asks(pub Option<Principal>);
 
@@ -192,7 +189,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Asks {
     }
 }
 
-/// Who asks, for a handler of a change: always an operator. A route that was not built as a change refuses.
+/// The operator of a change. On a route that is not a change, the extractor fails.
 #[derive(Clone, Debug)]
 pub struct Operator(pub Principal);
 

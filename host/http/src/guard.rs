@@ -1,8 +1,8 @@
-//! Where a request may come from, and what every answer carries.
+//! Protection against requests of foreign web pages, and common response headers.
 //!
-//! A web page that the operator visits can send requests to a server on his machine. It cannot choose the `Host`
-//! (unless it has a name that resolves here, which is DNS rebinding), and it cannot hide `Origin` and
-//! `Sec-Fetch-Site`. So those three are checked.
+//! A web page that the operator visits can send requests to a server on the operator's machine. It cannot choose `Host`
+//! (except by DNS rebinding, with a name that resolves to this machine), and it cannot hide `Origin` and
+//! `Sec-Fetch-Site`. The guard checks these three headers.
 
 use std::net::IpAddr;
 
@@ -16,7 +16,7 @@ use axum::response::Response;
 use super::assets::{self, OfPage};
 use super::problem::Problem;
 
-/// Adds what every answer carries, and gives problems their body.
+/// Adds the common response headers and the body of errors.
 pub async fn finish(request: Request, next: Next) -> Response {
     let uri = request.uri().clone();
     let mut response = next.run(request).await;
@@ -29,7 +29,7 @@ pub async fn finish(request: Request, next: Next) -> Response {
     }
     let (policy, caching) = match response.extensions_mut().remove::<OfPage>() {
         Some(page) => (assets::CONTENT_SECURITY_POLICY, page.caching),
-        // Data loads nothing.
+        // Data loads no resources.
         None => (
             "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
             "no-store",
@@ -54,23 +54,27 @@ pub async fn finish(request: Request, next: Next) -> Response {
     response
 }
 
-/// By which name a request calls the host.
+/// Kind of host name that a request uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named {
-    /// As this machine calls itself. Only a program on this machine means the host by it.
+    /// A local name of this machine, which only programs on this machine use for the host.
     Machine,
-    /// By a name of the setting `http.hosts`. The request may have come through a proxy, from anywhere.
+    /// A name from the setting `http.hosts`. The request may come from anywhere, through a proxy.
     Host,
 }
 
-/// By which name the request calls the host, when it is one of its own. `hosts` are in lower case.
+/// The kind of name that the request uses; an error if it is not a name of this host. `hosts` are lowercase.
 pub fn named(request: &Request, hosts: &[String]) -> Result<Named, Problem> {
     let mut all = request.headers().get_all(header::HOST).iter();
     let in_header = match (all.next(), all.next()) {
         (Some(host), None) => host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()),
-        _ => return Err(Problem::bad_request("a request needs exactly one Host header")),
+        _ => {
+            return Err(Problem::bad_request(
+                "a request must have exactly one Host header",
+            ));
+        }
     };
-    // A request to a proxy names the host a second time, and that one counts.
+    // A request in absolute form names the host twice; the name in the request line takes precedence.
     let in_path = request.uri().authority();
     let names = [in_header.as_ref(), in_path.or(in_header.as_ref())].map(|name| name_of(name?, hosts));
     match names {
@@ -79,14 +83,14 @@ pub fn named(request: &Request, hosts: &[String]) -> Result<Named, Problem> {
         _ => Err(Problem::new(
             StatusCode::MISDIRECTED_REQUEST,
             "wrong-host",
-            "This host does not answer to that name",
-            "use localhost, 127.0.0.1, [::1] or a name of the setting http.hosts as the host",
+            "The Host header does not name this host",
+            "use localhost, 127.0.0.1, [::1] or a name from the setting http.hosts",
         )),
     }
 }
 
-/// `localhost` and loopback addresses, with any port, are this machine by themselves. Other names may resolve here as
-/// well, and that is how a web page would come in; so only those that the operator has listed are ours.
+/// `localhost` and loopback addresses, with any port, always name this machine. Another name that resolves to this
+/// machine could be DNS rebinding, so only names from the setting are accepted.
 fn name_of(authority: &Authority, hosts: &[String]) -> Option<Named> {
     let host = authority.host();
     let literal = host
@@ -107,23 +111,23 @@ fn name_of(authority: &Authority, hosts: &[String]) -> Option<Named> {
     }
 }
 
-/// Refuses what a page of somebody else sends.
+/// Rejects requests that a page of another origin sent.
 pub fn own_page(request: &Request, named: Named) -> Result<(), Problem> {
     let headers = request.headers();
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let foreign_origin = text(header::ORIGIN).is_some_and(|origin| {
-        // Only a proxy before the host speaks TLS, and then it is called by a name that was listed.
+        // The host itself has no TLS: https means a proxy, and then the request uses a configured name.
         let authority = match (origin.split_once("://"), named) {
             (Some(("http", authority)), _) | (Some(("https", authority)), Named::Host) => authority,
             _ => return true,
         };
-        // Another port of this machine is another program, and its pages are foreign too.
+        // Another port of this machine is another program; its pages are foreign too.
         text(header::HOST) != Some(authority)
     });
     let site = text(HeaderName::from_static("sec-fetch-site"));
     let mode = text(HeaderName::from_static("sec-fetch-mode"));
-    // A link on another page may lead here: the answer is shown, and that page cannot read it. A form that is sent
-    // from there is also a navigation, but no read.
+    // A link on another page may lead here: the browser shows the response and the other page cannot read it. A form
+    // submission is also a navigation, but not a read.
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let followed_link = is_read && mode == Some("navigate");
     let foreign_site = matches!(site, Some("cross-site" | "same-site")) && !followed_link;
@@ -131,14 +135,14 @@ pub fn own_page(request: &Request, named: Named) -> Result<(), Problem> {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
             "foreign-page",
-            "Pages of other sites may not ask",
-            "the request comes from a page that this host did not serve",
+            "Requests from other sites are rejected",
+            "a page that this host did not serve sent the request",
         ));
     }
     Ok(())
 }
 
-/// The length that a request says its body has, in bytes.
+/// The declared length of the body in bytes.
 pub fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! Is it alive, is it ready, and what are its figures.
+//! Liveness, readiness and metrics.
 
 use axum::extract::{self, Request};
 use axum::http::{StatusCode, header};
@@ -11,13 +11,13 @@ use lantern_api::{Check, Readiness};
 use lantern_model::batch::Timestamp;
 use lantern_model::status;
 
-/// A stream that has never existed may be about to be created; after this long its name is probably wrong.
+/// Grace period for a stream that never existed: it may be about to be created; later its name is probably wrong.
 const STREAM_GRACE_MS: i64 = 10_000;
 
-/// A source that has not moved for this long although messages wait is stuck, and the host not ready.
+/// A source without progress for this long although messages are waiting is stalled, and the host is not ready.
 const STALLED_MS: i64 = 10_000;
 
-/// The kinds of checks, each well where all of its kind are.
+/// One check for each kind, which passes if all checks of the kind pass.
 fn without_details(readiness: Readiness) -> Readiness {
     let mut checks: Vec<Check> = Vec::new();
     for check in readiness.checks {
@@ -27,19 +27,19 @@ fn without_details(readiness: Readiness) -> Readiness {
             None => checks.push(Check {
                 name: kind.to_owned(),
                 ok: check.ok,
-                detail: "details are shown to holders of a token".to_owned(),
+                detail: "details require a token".to_owned(),
             }),
         }
     }
     Readiness { checks, ..readiness }
 }
 
-/// Whether the process answers. Asks nobody: a host that waits for its broker must not be restarted for it.
+/// Liveness. Independent of broker and database: an orchestrator must not restart a host that waits for its broker.
 pub async fn live() -> &'static str {
     "ok\n"
 }
 
-/// Public. Details require read access, because they name plugins, streams and addresses.
+/// Readiness, without a token. Details require read access, because they name plugins, streams and addresses.
 pub async fn ready(extract::State(state): extract::State<State>, request: Request) -> Response {
     let config = state.access.config();
     let is_near = guard::named(&request, &config.hosts).is_ok_and(|named| config.is_near(named));
@@ -51,7 +51,7 @@ pub async fn ready(extract::State(state): extract::State<State>, request: Reques
     }
 }
 
-/// For viewers.
+/// Readiness with details.
 pub async fn health(extract::State(state): extract::State<State>) -> Response {
     answer(readiness(&state))
 }
@@ -68,7 +68,7 @@ fn answer(readiness: Readiness) -> Response {
 pub async fn metrics(extract::State(state): extract::State<State>) -> Result<Response, Problem> {
     state.metrics.ready(readiness(&state).ready);
     let text = state.metrics.encode().map_err(|error| {
-        tracing::error!(%error, "the figures cannot be written");
+        tracing::error!(%error, "failed to encode metrics");
         Problem::internal()
     })?;
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -93,8 +93,8 @@ fn readiness(state: &State) -> Readiness {
 
 fn projection_check(status: &status::Status, now_ms: i64) -> Check {
     use status::ProjectionState;
-    let or_none = |reason: &Option<String>| reason.clone().unwrap_or_else(|| "no reason was given".into());
-    let because = || or_none(&status.last_error);
+    let or_unknown = |reason: &Option<String>| reason.clone().unwrap_or_else(|| "no reason given".into());
+    let last_error = || or_unknown(&status.last_error);
     let stalled_ms = status.stalled_since_ms.map(|since| now_ms.saturating_sub(since));
     let (ok, detail) = match status.state {
         ProjectionState::Starting => (false, "starting".to_owned()),
@@ -104,15 +104,15 @@ fn projection_check(status: &status::Status, now_ms: i64) -> Check {
             (
                 status.epoch == 0 && for_ms < STREAM_GRACE_MS,
                 format!(
-                    "the broker has no stream {stream}, since {} s; create the stream, or correct its name in the plugin",
+                    "the broker has had no stream {stream} for {} s; create the stream, or correct its name in the plugin",
                     for_ms / 1_000
                 ),
             )
         }
-        ProjectionState::Paused => (true, format!("paused: {}", or_none(&status.paused))),
-        ProjectionState::Retrying => (false, format!("retrying: {}", because())),
-        ProjectionState::Failed => (false, format!("halted: {}", because())),
-        ProjectionState::Undecided => (false, format!("undecided: {}", because())),
+        ProjectionState::Paused => (true, format!("paused: {}", or_unknown(&status.paused))),
+        ProjectionState::Retrying => (false, format!("retrying: {}", last_error())),
+        ProjectionState::Failed => (false, format!("halted: {}", last_error())),
+        ProjectionState::Undecided => (false, format!("undecided: {}", last_error())),
         ProjectionState::Stopped => (false, "stopped".to_owned()),
         ProjectionState::Running => match stalled_ms {
             Some(for_ms) if for_ms >= STALLED_MS => (false, stalled(status, for_ms)),
@@ -129,16 +129,16 @@ fn projection_check(status: &status::Status, now_ms: i64) -> Check {
     }
 }
 
-/// Only an error that occurred after the source stood still can be the cause.
+/// Only an error that occurred after the source stalled can be the cause.
 fn stalled(status: &status::Status, for_ms: i64) -> String {
     let why = status.last_error.as_deref().filter(|_| {
         let (since, at) = (status.stalled_since_ms, status.last_error_at_ms);
         at >= since
     });
     format!(
-        "has not moved for {} s although messages wait: {}",
+        "no progress for {} s although messages are waiting: {}",
         for_ms / 1_000,
-        why.unwrap_or("no error was reported")
+        why.unwrap_or("no error reported")
     )
 }
 

@@ -1,4 +1,4 @@
-//! What the host says of itself to everybody who can connect: enough for a page to know how to begin.
+//! Information about the host that needs no token: what the dashboard has to know before sign-in.
 
 use axum::Json;
 use axum::extract::{self, Request};

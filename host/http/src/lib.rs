@@ -1,6 +1,6 @@
-//! The host's face to programs and browsers: health, figures and the API. It asks the store's reader and the
-//! projections' status; whoever asks for a change has to be an operator (`access`, `gate`), and every change stands in
-//! the audit (`change`). The only module that knows axum and hyper.
+//! The HTTP server: the API, health, metrics and the dashboard. Reads go to the store's reader and the status of
+//! projections. Changes require the role operator (`access`, `gate`) and are written to the audit (`change`). The only
+//! crate that uses axum and hyper.
 
 mod access;
 mod assets;

@@ -1,7 +1,8 @@
-//! What the host keeps in memory for those who watch it: the rows of tables as they come, and the last hour of each
-//! projection. It reads, and is told of commits; nothing waits for it.
+//! Live data in memory: new rows of followed tables, and the last hour of each projection. It reacts to commits; ingestion
+//! never waits for it.
 
 mod history;
+mod missed;
 mod ring;
 mod tails;
 
@@ -9,23 +10,23 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub(super) use history::{History, INTERVAL, Sample};
-pub(super) use ring::Wanted;
+pub(super) use ring::ViewOptions;
 pub(super) use tails::{FollowError, Follower, Tails};
 
 use lantern_model::status::Registry;
 use lantern_store::Reader;
 
-/// Handles to both. Cheap to clone.
+/// Handles to table tails and history. Cheap to clone.
 #[derive(Clone)]
 pub struct Live {
-    /// Tables that are followed.
+    /// Table tails.
     pub(super) tails: Tails,
-    /// The last hour.
+    /// History of projections.
     pub(super) history: History,
 }
 
 impl Live {
-    /// Begins to watch, until `stop`. `commits` changes with each commit of the store.
+    /// Starts both until `stop`. `commits` changes with each commit of the store.
     pub fn start(
         reader: Reader,
         commits: watch::Receiver<u64>,

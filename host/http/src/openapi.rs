@@ -1,6 +1,6 @@
-//! The API described for programs and people: an OpenAPI 3.1 document and a page, both made of the table of routes when
-//! the router is. Paths, methods and roles come from the table, everything else from what each route says of itself
-//! ([`Doc`]). Neither holds anything of the data, so they are open as the dashboard's page is.
+//! Builds the OpenAPI 3.1 document from the table of routes: paths, methods and roles come from the table, everything
+//! else from the description of each route ([`Doc`]). `serve` serves it as JSON and as a page. The document contains no
+//! data, so it needs no token.
 
 mod page;
 pub(super) mod serve;
@@ -29,16 +29,16 @@ use lantern_api as api;
 /// The security scheme's name in the document.
 const BEARER: &str = "bearer";
 
-/// What the document says before everything else.
+/// Introduction of the document.
 const INTRODUCTION: &str = "\
-Lantern projects event streams into tables. Everything is under `/api/v1`, answered in JSON, and refused as \
+Lantern projects event streams into tables. All routes are under `/api/v1`. Responses are JSON, errors are \
 problem+json (RFC 9457).
 
-A change needs an operator's token, everywhere, and stands in the audit. A read needs a viewer's token; on the \
-loopback interface, by one of this machine's own names, it needs none. HEAD is answered wherever GET is.
+Changes require a token with the role operator and are written to the audit. Reads require a token with the role \
+viewer; requests over the loopback interface to a local host name need none. HEAD is supported wherever GET is.
 
-A field that can be null is always there; one that is left out is never null. Times are RFC 3339. A whole number \
-may have 64 bits, which is more than a double holds.";
+A nullable field is always present; an optional field is never null. Times are RFC 3339. Integers may have 64 bits, \
+more than a double represents exactly.";
 
 /// The document of these routes.
 pub fn build(table: &[Route]) -> OpenApi {
@@ -46,7 +46,7 @@ pub fn build(table: &[Route]) -> OpenApi {
     let (schemas, _) = schemas(table).into_parts();
     for route in table {
         let Some(doc) = &route.doc else { continue };
-        // A path that is there already gets one more operation.
+        // utoipa merges the operations of equal paths.
         paths = paths.path(
             route.path,
             PathItem::new(method(&route.method), operation(route, doc)),
@@ -54,10 +54,12 @@ pub fn build(table: &[Route]) -> OpenApi {
     }
     let components = ComponentsBuilder::new()
         .schemas_from_iter(schemas)
-        .responses_from_iter(REFUSALS.map(|(status, name, words)| (name, refusal(status, words))))
+        .responses_from_iter(
+            ERROR_RESPONSES.map(|(status, name, description)| (name, error_response(status, description))),
+        )
         .security_scheme(BEARER, bearer());
     let tags = Tag::ALL.map(|tag| {
-        let (name, description) = tag.words();
+        let (name, description) = tag.name_and_description();
         TagBuilder::new()
             .name(name)
             .description(Some(description))
@@ -79,7 +81,7 @@ pub fn build(table: &[Route]) -> OpenApi {
         .servers(Some([ServerBuilder::new()
             .url("/")
             .description(Some(
-                "The host that serves this document; by itself http://localhost:7070.",
+                "The host that serves this document; http://localhost:7070 by default.",
             ))
             .build()]))
         .tags(Some(tags))
@@ -98,11 +100,11 @@ fn schemas(table: &[Route]) -> Schemas {
 }
 
 fn bearer() -> SecurityScheme {
-    let words = "A token, as `lantern token create` or POST /api/v1/tokens gives it.";
+    let description = "An API token from `lantern token create` or POST /api/v1/tokens.";
     SecurityScheme::Http(
         HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .description(Some(words))
+            .description(Some(description))
             .build(),
     )
 }
@@ -117,7 +119,7 @@ fn method(method: &Method) -> HttpMethod {
 }
 
 fn operation(route: &Route, doc: &Doc) -> Operation {
-    let (tag, _) = doc.tag.words();
+    let (tag, _) = doc.tag.name_and_description();
     let mut operation = OperationBuilder::new()
         .tag(tag)
         .operation_id(Some(doc.id))
@@ -135,8 +137,8 @@ fn operation(route: &Route, doc: &Doc) -> Operation {
     for (status, answer) in &doc.answers {
         operation = operation.response(status.as_str(), answer.clone());
     }
-    for (status, name, _) in REFUSALS {
-        if refuses(route, doc, status) {
+    for (status, name, _) in ERROR_RESPONSES {
+        if can_fail_with(route, doc, status) {
             operation = operation.response(status.as_str(), Ref::from_response_name(name));
         }
     }
@@ -145,22 +147,24 @@ fn operation(route: &Route, doc: &Doc) -> Operation {
 
 fn description(route: &Route, doc: &Doc) -> String {
     let needs = match route.needs {
-        Needs::Nothing => "Everybody who can connect may ask.".to_owned(),
+        Needs::Nothing => "Requires no token.".to_owned(),
         Needs::Viewer => match route.recorded {
             Some(action) => format!(
-                "Needs a viewer's token; on the loopback interface none. A read with a token stands in the audit as \
-                 `{action}`."
+                "Requires a token with the role viewer; none over the loopback interface. With a token, the audit \
+                 records it as `{action}`."
             ),
-            None => "Needs a viewer's token; on the loopback interface none.".to_owned(),
+            None => "Requires a token with the role viewer; none over the loopback interface.".to_owned(),
         },
         Needs::Operator => match route.action.or(route.recorded) {
-            Some(action) => format!("Needs an operator's token, and stands in the audit as `{action}`."),
-            None => "Needs an operator's token.".to_owned(),
+            Some(action) => {
+                format!("Requires a token with the role operator. The audit records it as `{action}`.")
+            }
+            None => "Requires a token with the role operator.".to_owned(),
         },
     };
     match doc.description {
         "" => needs,
-        said => format!("{said}\n\n{needs}"),
+        text => format!("{text}\n\n{needs}"),
     }
 }
 
@@ -172,7 +176,7 @@ fn role(needs: Needs) -> &'static str {
     }
 }
 
-/// One of these is enough.
+/// Alternative security requirements.
 fn securities(needs: Needs) -> Vec<SecurityRequirement> {
     let token = || SecurityRequirement::new(BEARER, [role(needs)]);
     match needs {
@@ -182,80 +186,76 @@ fn securities(needs: Needs) -> Vec<SecurityRequirement> {
     }
 }
 
-/// Refusals, by their names in the document.
-const REFUSALS: [(StatusCode, &str, &str); 13] = [
-    (
-        StatusCode::BAD_REQUEST,
-        "BadRequest",
-        "The request cannot be understood.",
-    ),
+/// Error responses, by their names in the document.
+const ERROR_RESPONSES: [(StatusCode, &str, &str); 13] = [
+    (StatusCode::BAD_REQUEST, "BadRequest", "The request is invalid."),
     (
         StatusCode::UNAUTHORIZED,
         "Unauthorized",
-        "A good token is needed.",
+        "The request needs a valid token.",
     ),
     (
         StatusCode::FORBIDDEN,
         "Forbidden",
-        "The token does not allow this, or the request comes from a foreign page.",
+        "The role of the token is insufficient, or the request comes from a page of another origin.",
     ),
-    (StatusCode::NOT_FOUND, "NotFound", "There is no such thing."),
+    (StatusCode::NOT_FOUND, "NotFound", "The resource does not exist."),
     (
         StatusCode::REQUEST_TIMEOUT,
         "Timeout",
-        "The body took too long to arrive.",
+        "The host did not receive the body in time.",
     ),
     (
         StatusCode::CONFLICT,
         "Conflict",
-        "This does not go together with what is there.",
+        "The request conflicts with the current state.",
     ),
     (
         StatusCode::PAYLOAD_TOO_LARGE,
         "TooLarge",
-        "The body is larger than it may be.",
+        "The body exceeds the size limit.",
     ),
     (
         StatusCode::UNSUPPORTED_MEDIA_TYPE,
         "WrongType",
-        "The body is not of the right type.",
+        "The body has an unsupported media type.",
     ),
     (
         StatusCode::MISDIRECTED_REQUEST,
         "WrongHost",
-        "This host does not answer to that name.",
+        "The Host header does not name this host.",
     ),
     (
         StatusCode::UNPROCESSABLE_ENTITY,
         "Refused",
-        "It was understood, and cannot be done: the detail says why.",
+        "The request is valid but the host cannot carry it out; see `detail`.",
     ),
     (
         StatusCode::TOO_MANY_REQUESTS,
         "TooMany",
-        "Too many attempts with bad tokens.",
+        "Too many attempts with invalid tokens.",
     ),
     (
         StatusCode::INTERNAL_SERVER_ERROR,
         "Failed",
-        "The host failed; its log says why.",
+        "Internal error; see the log of the host.",
     ),
     (
         StatusCode::SERVICE_UNAVAILABLE,
         "Busy",
-        "Too much to do, or it took too long; it may be tried again.",
+        "The host is busy or the request timed out; retry later.",
     ),
 ];
 
-/// Whether a route can answer in this way: because of what stands before it, or because it says so.
-fn refuses(route: &Route, doc: &Doc, status: StatusCode) -> bool {
+/// Whether a route can answer with this error: because of the checks before its handler, or by its own description.
+fn can_fail_with(route: &Route, doc: &Doc, status: StatusCode) -> bool {
     let is_change = route.action.is_some();
-    let by_itself = match status {
+    let by_default = match status {
         StatusCode::BAD_REQUEST
         | StatusCode::FORBIDDEN
         | StatusCode::MISDIRECTED_REQUEST
         | StatusCode::INTERNAL_SERVER_ERROR => true,
-        // Health is told in the status.
+        // Health routes use this status for their own result.
         StatusCode::SERVICE_UNAVAILABLE => doc.answers.iter().all(|(other, _)| *other != status),
         StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS => route.needs != Needs::Nothing,
         StatusCode::NOT_FOUND => route.path.contains('{'),
@@ -263,13 +263,13 @@ fn refuses(route: &Route, doc: &Doc, status: StatusCode) -> bool {
         StatusCode::UNSUPPORTED_MEDIA_TYPE | StatusCode::REQUEST_TIMEOUT => is_change && doc.body.is_some(),
         _ => false,
     };
-    by_itself || doc.refusals.contains(&status)
+    by_default || doc.errors.contains(&status)
 }
 
-fn refusal(status: StatusCode, words: &str) -> RefOr<Answer> {
+fn error_response(status: StatusCode, description: &str) -> RefOr<Answer> {
     let problem = Content::new(Some(Ref::from_schema_name(api::Problem::name())));
     let mut answer = ResponseBuilder::new()
-        .description(words)
+        .description(description)
         .content("application/problem+json", problem);
     let text = || ObjectBuilder::new().schema_type(Type::String);
     if status == StatusCode::UNAUTHORIZED {
@@ -284,13 +284,13 @@ fn refusal(status: StatusCode, words: &str) -> RefOr<Answer> {
     ) {
         let seconds = HeaderBuilder::new()
             .schema(Some(ObjectBuilder::new().schema_type(Type::Integer)))
-            .description(Some("After how many seconds it may be tried again."));
+            .description(Some("Seconds to wait before retrying."));
         answer = answer.header("Retry-After", seconds.build());
     }
     answer.build().into()
 }
 
-/// The parameters that stand in a path.
+/// Parameters of a path.
 fn in_path(path: &str) -> Vec<Parameter> {
     let names = path
         .split('/')
@@ -311,16 +311,13 @@ fn path_parameter(path: &str, name: &str) -> Parameter {
             .format(Some(format))
     };
     let (description, schema) = match name {
-        "table" => ("The table's name.", text("^[a-z][a-z0-9_]{0,62}$")),
-        "plugin" => ("The plugin's name.", text("^[a-z][a-z0-9-]{0,62}$")),
-        "source" => (
-            "The source's name within the plugin.",
-            text("^[a-z][a-z0-9_-]{0,63}$"),
-        ),
-        "row" => ("The text that the row has as `_row`.", text("^-?[0-9]+$")),
-        "id" if path.contains("dead-letters") => ("The letter's number.", number()),
-        "id" => ("The rebuild's number.", number()),
-        "name" => ("What the token is called.", text("^[a-z][a-z0-9_-]{0,62}$")),
+        "table" => ("Table name.", text("^[a-z][a-z0-9_]{0,62}$")),
+        "plugin" => ("Plugin name.", text("^[a-z][a-z0-9-]{0,62}$")),
+        "source" => ("Source name within the plugin.", text("^[a-z][a-z0-9_-]{0,63}$")),
+        "row" => ("Value of `_row`.", text("^-?[0-9]+$")),
+        "id" if path.contains("dead-letters") => ("Identifier of the dead letter.", number()),
+        "id" => ("Identifier of the rebuild.", number()),
+        "name" => ("Name of the token.", text("^[a-z][a-z0-9_-]{0,62}$")),
         _ => ("", text("")),
     };
     ParameterBuilder::new()
@@ -340,7 +337,7 @@ mod tests {
     use crate::router;
 
     #[test]
-    fn every_name_stands_for_one_thing() {
+    fn schema_names_and_operation_ids_are_unique() {
         let table = router::all(1).table();
         let (schemas, ambiguous) = schemas(&table).into_parts();
         assert!(ambiguous.is_empty(), "{ambiguous:?}");
@@ -351,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn every_parameter_of_a_path_is_described() {
+    fn all_path_parameters_have_descriptions() {
         for route in router::all(1).table() {
             for parameter in in_path(route.path).iter().filter(|_| route.doc.is_some()) {
                 assert_ne!(parameter.description.as_deref(), Some(""), "{}", route.path);

@@ -1,4 +1,4 @@
-//! What stands after the `?`: each parameter known, given once, and parsed with an answer that says what is wrong.
+//! Query parameters: every parameter must be known and given once; parse errors name the parameter.
 
 use axum::extract::Query;
 use axum::http::Uri;
@@ -6,44 +6,44 @@ use axum::http::Uri;
 use super::problem::Problem;
 use lantern_model::batch::{Timestamp, clean_text};
 
-/// Items of a page when nothing is said.
+/// Default number of items per page.
 pub const LIMIT_DEFAULT: u32 = 100;
 
-/// Items of a page at most.
+/// Maximum number of items per page.
 pub const LIMIT_MAX: u32 = 1_000;
 
 /// The parameters of one request.
 pub struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
-    /// Reads the query of `uri`; a name that is not in `known`, or that stands twice, is refused.
+    /// Parses the query of `uri`; rejects names that are not in `known` and repeated names.
     pub fn parse(uri: &Uri, known: &[&str]) -> Result<Self, Problem> {
         Self::parse_repeating(uri, known, &[])
     }
 
-    /// The same, where those in `repeated` may stand more than once.
+    /// Like [`Self::parse`], but parameters in `repeated` may occur more than once.
     pub fn parse_repeating(uri: &Uri, known: &[&str], repeated: &[&str]) -> Result<Self, Problem> {
         let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
-            .map_err(|error| Problem::bad_request(format!("the query cannot be read: {error}")))?;
+            .map_err(|error| Problem::bad_request(format!("invalid query string: {error}")))?;
         for (index, (name, _)) in pairs.iter().enumerate() {
-            let shown = clean_text(name, 80);
+            let quoted = clean_text(name, 80);
             if !known.contains(&name.as_str()) {
                 let list = known.join(", ");
                 return Err(Problem::bad_request(format!(
-                    "there is no parameter {shown:?}; there are: {list}"
+                    "unknown parameter {quoted:?}; known parameters: {list}"
                 )));
             }
             let again = pairs[..index].iter().any(|(other, _)| other == name);
             if again && !repeated.contains(&name.as_str()) {
                 return Err(Problem::bad_request(format!(
-                    "parameter {shown:?} is given twice"
+                    "parameter {quoted:?} occurs more than once"
                 )));
             }
         }
         Ok(Self(pairs))
     }
 
-    /// The value of a parameter, when it is given.
+    /// Value of a parameter, if present.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0
             .iter()
@@ -51,26 +51,26 @@ impl Parameters {
             .map(|(_, value)| value.as_str())
     }
 
-    /// All values of a parameter that may stand more than once.
+    /// All values of a repeatable parameter.
     pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
-        let mine = self.0.iter().filter(move |(key, _)| key == name);
-        mine.map(|(_, value)| value.as_str())
+        let pairs = self.0.iter().filter(move |(key, _)| key == name);
+        pairs.map(|(_, value)| value.as_str())
     }
 
-    /// How many items a page may have.
+    /// The parameter `limit`.
     pub fn limit(&self) -> Result<u32, Problem> {
         Ok(self.number("limit", 1, LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT))
     }
 
-    /// A parameter that is a whole number between these two.
+    /// An integer parameter within a range.
     pub fn number(&self, name: &str, least: u32, most: u32) -> Result<Option<u32>, Problem> {
         self.parsed(name, |text| match text.parse::<u32>() {
             Ok(number) if (least..=most).contains(&number) => Ok(number),
-            _ => Err(format!("{name} is a whole number from {least} to {most}")),
+            _ => Err(format!("{name} must be an integer from {least} to {most}")),
         })
     }
 
-    /// A parameter that `parse` understands, or that has none of its values wrong.
+    /// A parameter parsed with `parse`, if present.
     pub fn parsed<T>(
         &self,
         name: &str,
@@ -81,34 +81,36 @@ impl Parameters {
             .transpose()
     }
 
-    /// A parameter that is a moment in RFC 3339.
+    /// A parameter that is a time in RFC 3339.
     pub fn time(&self, name: &str) -> Result<Option<Timestamp>, Problem> {
         self.parsed(name, |text| time(name, text))
     }
 
-    /// A parameter that is one of these words.
-    pub fn choice<'a>(&self, name: &str, words: &[&'a str]) -> Result<Option<&'a str>, Problem> {
+    /// A parameter that is one of `values`.
+    pub fn choice<'a>(&self, name: &str, values: &[&'a str]) -> Result<Option<&'a str>, Problem> {
         self.parsed(name, |text| {
-            let found = words.iter().find(|word| **word == text).copied();
-            found.ok_or_else(|| format!("{name} is one of {}", words.join(", ")))
+            let found = values.iter().find(|value| **value == text).copied();
+            found.ok_or_else(|| format!("{name} must be one of {}", values.join(", ")))
         })
     }
 }
 
-/// A moment in RFC 3339, or why the text called `name` is none.
+/// Parses a time in RFC 3339; the error names the parameter `name`.
 pub fn time(name: &str, text: &str) -> Result<Timestamp, String> {
     Timestamp::parse_rfc3339(text).ok_or_else(|| {
-        format!("{name} is a time in RFC 3339 within the years 0000 to 9999, such as 2026-11-20T10:00:00Z")
+        format!(
+            "{name} must be a time in RFC 3339 within the years 0000 to 9999, such as 2026-11-20T10:00:00Z"
+        )
     })
 }
 
-/// A moment in RFC 3339, or relative to `now`: `now`, `now-15m`, `now-1h`, `now+2d`; or why the text called `name` is
-/// neither.
+/// Parses a time in RFC 3339 or relative to `now` (`now`, `now-15m`, `now-1h`, `now+2d`); the error names the parameter
+/// `name`.
 pub fn moment(name: &str, text: &str, now: Timestamp) -> Result<Timestamp, String> {
     let wrong = || {
         format!(
-            "{name} is a time in RFC 3339 within the years 0000 to 9999, such as 2026-11-20T10:00:00Z, or relative, such \
-             as now-15m, now-1h or now-7d"
+            "{name} must be a time in RFC 3339 within the years 0000 to 9999, such as 2026-11-20T10:00:00Z, or relative, \
+             such as now-15m, now-1h or now-7d"
         )
     };
     let Some(distance) = text.strip_prefix("now") else {
@@ -128,7 +130,7 @@ pub fn moment(name: &str, text: &str, now: Timestamp) -> Result<Timestamp, Strin
     };
     let number = distance.strip_suffix(unit).unwrap_or_default();
     let sign = match number.as_bytes().first() {
-        // A plus in an address is a space, unless it is written as %2B.
+        // A plus in a query string decodes to a space unless it is written as %2B.
         Some(b'+' | b' ') => 1,
         Some(b'-') => -1,
         _ => return Err(wrong()),
@@ -150,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_is_a_date_or_relative() {
+    fn times_are_absolute_or_relative() {
         let now = Timestamp(1_700_000_000_000_000);
         for (text, expected) in [
             ("now", 0),
@@ -181,7 +183,7 @@ mod tests {
             "yesterday",
         ] {
             let problem = moment("from", bad, now).unwrap_err();
-            assert!(problem.starts_with("from is a time"), "{bad}: {problem}");
+            assert!(problem.starts_with("from must be a time"), "{bad}: {problem}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The plugins of the host: what there is, how versions differ, what is set for each. What changes them is in `acts`.
+//! Reads about plugins: lists, versions, differences, settings. `acts` contains the changes.
 
 mod acts;
 mod settings;
@@ -16,10 +16,10 @@ use utoipa::ToSchema;
 use super::change::{AuditNote, OfPlugin};
 use super::parameters::Parameters;
 use super::problem::Problem;
-use super::records::{LedgerRange, show_range};
+use super::records::range_view;
 use super::room::Room;
 use super::state::State;
-use lantern_api::Differences;
+use lantern_api::{Differences, LedgerRange};
 use lantern_lifecycle::{
     Component, DescriptionView, LoadFailure, PluginView, UseView, VersionState, VersionView,
 };
@@ -33,10 +33,10 @@ pub use acts::{
 pub use settings::{change as change_settings, show as settings};
 pub use sources::accept;
 
-/// The header in which a component's signature travels: the `.minisig` file in base64.
+/// Header with the signature of a component: the `.minisig` file in base64.
 pub const SIGNATURE_HEADER: &str = "lantern-signature";
 
-/// Ranges of the ledger that a plugin is shown with, the newest; all of them are in `/api/v1/ledger`.
+/// Newest ledger ranges in the detail of a plugin; `/api/v1/ledger` lists all.
 const RANGES_MAX: u32 = 1_000;
 
 pub async fn list(
@@ -47,39 +47,39 @@ pub async fn list(
     Ok(Json(state.lifecycle.list().await?))
 }
 
-/// A plugin with all that is known of it.
+/// A plugin with its versions, settings and resource use.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PluginDetail)]
 pub struct Detail {
-    /// Its name.
+    /// Plugin name.
     name: String,
-    /// The state of the version that counts.
+    /// State of the active version, or of the newest one if none is active.
     state: VersionState,
-    /// The digest of the version that runs, or would if it were not paused.
+    /// Digest of the active version.
     active: Option<String>,
-    /// The digest of the one before it.
+    /// Digest of the previous version.
     previous: Option<String>,
-    /// Why it is paused.
+    /// Reason of the pause; null if the plugin is not paused.
     paused: Option<String>,
-    /// What the version that runs reads.
+    /// Sources of the active version.
     sources: Vec<String>,
-    /// The tables of the version that runs.
+    /// Tables of the active version.
     tables: Vec<String>,
-    /// What is set for it; what is absent is as for all plugins.
+    /// Settings of the plugin; absent settings use the defaults for all plugins.
     settings: PluginSettings,
-    /// What the version that runs has used; none where none runs.
+    /// Resource use of the active version; null if none runs.
     used: Option<UseView>,
-    /// All versions, in the order of arrival.
+    /// All versions in order of installation.
     versions: Vec<Version>,
 }
 
-/// A version with what it handled.
+/// A version with its ledger ranges.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PluginVersionDetail)]
 struct Version {
     #[serde(flatten)]
     version: VersionView,
-    /// What it handled, the newest first.
+    /// Newest ledger ranges that it handled, newest first.
     ranges: Vec<LedgerRange>,
 }
 
@@ -97,9 +97,9 @@ pub async fn show(
     let ledger = state.reader.ledger(&filter, RANGES_MAX, None).await?;
     let mut ranges = ledger.items;
     let versions = view.versions.into_iter().map(|version| {
-        let its = ranges.extract_if(.., |range| range.digest == version.digest);
+        let ranges = ranges.extract_if(.., |range| range.digest == version.digest);
         Version {
-            ranges: its.map(show_range).collect(),
+            ranges: ranges.map(range_view).collect(),
             version,
         }
     });
@@ -117,8 +117,7 @@ pub async fn show(
     }))
 }
 
-/// The component of a version as it was installed, with its signature in a header where one is kept: for another host,
-/// or to look into it.
+/// The component of a version as installed; a header contains its signature, if one is stored.
 pub async fn component(
     extract::State(state): extract::State<State>,
     OfPlugin(plugin): OfPlugin,
@@ -144,7 +143,7 @@ pub async fn component(
     Ok((headers, component))
 }
 
-/// What a version says of itself: sources, tables, writes; and what it would run under.
+/// Sources, tables, writes and limits of a version.
 pub async fn description(
     extract::State(state): extract::State<State>,
     OfPlugin(plugin): OfPlugin,
@@ -157,11 +156,13 @@ pub async fn description(
     Ok(Json(state.lifecycle.description(plugin.as_str(), digest).await?))
 }
 
-/// The version that the only parameter names.
+/// The parameter `version`, the only one of the route.
 fn version_in(uri: &Uri) -> Result<String, Problem> {
     let parameters = Parameters::parse(uri, &["version"])?;
     parameters.get("version").map(str::to_owned).ok_or_else(|| {
-        Problem::bad_request("version is missing: a digest, eight digits or more of one, or a version number")
+        Problem::bad_request(
+            "version is required: a digest, a digest prefix of at least eight digits, or a version number",
+        )
     })
 }
 
@@ -171,13 +172,13 @@ pub async fn differences(
     uri: Uri,
 ) -> Result<Json<Differences>, Problem> {
     let parameters = Parameters::parse(&uri, &["from", "to"])?;
-    let resolve_version = async |name: &str| match parameters.get(name) {
+    let resolve = async |name: &str| match parameters.get(name) {
         Some(text) => Ok(state.lifecycle.resolve_version(plugin.as_str(), text).await?),
         None => Err(Problem::bad_request(format!(
-            "{name} is missing: a digest, eight digits or more of one, or a version number"
+            "{name} is required: a digest, a digest prefix of at least eight digits, or a version number"
         ))),
     };
-    let (from, to) = (resolve_version("from").await?, resolve_version("to").await?);
+    let (from, to) = (resolve("from").await?, resolve("to").await?);
     let differences = state.lifecycle.differences(plugin.as_str(), from, to).await?;
     Ok(Json(Differences {
         from: from.to_string(),
@@ -187,7 +188,7 @@ pub async fn differences(
     }))
 }
 
-/// What of the plugin directory, or of what should run, is refused and why.
+/// Components that the host could not load, with the reason.
 pub async fn refusals(
     extract::State(state): extract::State<State>,
     uri: Uri,

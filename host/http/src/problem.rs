@@ -1,4 +1,4 @@
-//! Answers that say no, as RFC 9457 has them. A handler returns a [`Problem`]; `guard::finish` adds the path.
+//! Error responses (RFC 9457). A handler returns a [`Problem`]; `guard::finish` adds the path.
 
 use std::any::Any;
 use std::time::Duration;
@@ -12,21 +12,21 @@ use lantern_model::batch::clean_text;
 use lantern_store::CommitError;
 use lantern_store::reader::ReadError;
 
-/// Longest explanation; it may hold what somebody sent.
+/// Maximum length of a detail, which may contain text of the client.
 const DETAIL_BYTES_MAX: usize = 1024;
 
-/// Most problems that are told one by one.
+/// Maximum number of errors that are listed individually.
 const PROBLEMS_MAX: usize = 50;
 
-/// Why there is no other answer.
+/// An error response.
 #[derive(Clone, Debug)]
 pub struct Problem {
-    /// Stable, for programs: becomes `urn:lantern:problem:…`.
+    /// Stable identifier for programs; becomes `urn:lantern:problem:…`.
     kind: &'static str,
     title: &'static str,
     status: StatusCode,
     detail: String,
-    /// Each thing that is wrong, where it is more than one.
+    /// All errors, if there is more than one.
     problems: Box<[String]>,
     hint: Option<Box<str>>,
     retry_after: Option<Duration>,
@@ -46,7 +46,7 @@ impl Problem {
         }
     }
 
-    /// Adds what can be done about it.
+    /// Adds a suggested action.
     pub fn hint(self, hint: impl Into<Box<str>>) -> Self {
         Self {
             hint: Some(hint.into()),
@@ -54,7 +54,7 @@ impl Problem {
         }
     }
 
-    /// Adds everything that is wrong, one by one; the detail has it in one sentence.
+    /// Adds the list of errors, which the detail joins in one sentence.
     fn problems(self, problems: &[String]) -> Self {
         let clean = |problem: &String| clean_text(problem, DETAIL_BYTES_MAX);
         Self {
@@ -63,7 +63,8 @@ impl Problem {
         }
     }
 
-    /// Says first what was done before it went wrong. All is in the detail then, so that nobody reads past it.
+    /// Prefixes the detail with what was done before the error. The detail then contains everything, so that no client
+    /// overlooks it.
     pub fn after(self, done: &str) -> Self {
         Self {
             detail: clean_text(&format!("{done}: {}", self.detail), DETAIL_BYTES_MAX),
@@ -72,60 +73,60 @@ impl Problem {
         }
     }
 
-    /// The status of the answer.
+    /// HTTP status.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// What is wrong in this case.
+    /// Explanation of this occurrence.
     pub fn detail(&self) -> &str {
         &self.detail
     }
 
-    /// A parameter of the request cannot be used.
+    /// The request is invalid.
     pub fn bad_request(detail: impl AsRef<str>) -> Self {
         Self::new(
             StatusCode::BAD_REQUEST,
             "bad-request",
-            "The request cannot be understood",
+            "The request is invalid",
             detail,
         )
     }
 
-    /// Without a good token this is not answered.
+    /// The request needs a valid token.
     pub fn unauthorized(detail: impl AsRef<str>) -> Self {
         let problem = Self::new(
             StatusCode::UNAUTHORIZED,
             "token",
-            "A good token is needed",
+            "A valid token is required",
             detail,
         );
         problem.hint(
-            "send it as `Authorization: Bearer TOKEN`; on the host's machine, one is in DATA_DIR/operator.token",
+            "send `Authorization: Bearer TOKEN`; on the host's machine, DATA_DIR/operator.token contains one",
         )
     }
 
-    /// The token is good, but not for this.
+    /// The role of the token is insufficient.
     pub fn forbidden(detail: impl AsRef<str>) -> Self {
         Self::new(
             StatusCode::FORBIDDEN,
             "role",
-            "The token does not allow this",
+            "The role of the token is insufficient",
             detail,
         )
     }
 
-    /// What is asked for does not go together with what is there.
+    /// The request conflicts with the current state.
     pub fn conflict(detail: impl AsRef<str>) -> Self {
         Self::new(
             StatusCode::CONFLICT,
             "conflict",
-            "This does not go together with what is there",
+            "The request conflicts with the current state",
             detail,
         )
     }
 
-    /// The same was tried too often; it may be tried again after `wait`.
+    /// Too many attempts; the client may retry after `wait`.
     pub fn too_many(detail: impl AsRef<str>, wait: Duration) -> Self {
         let problem = Self::new(
             StatusCode::TOO_MANY_REQUESTS,
@@ -139,17 +140,12 @@ impl Problem {
         }
     }
 
-    /// There is nothing of this name.
+    /// The resource does not exist.
     pub fn not_found(detail: impl AsRef<str>) -> Self {
-        Self::new(
-            StatusCode::NOT_FOUND,
-            "not-found",
-            "There is no such thing",
-            detail,
-        )
+        Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
     }
 
-    /// Too much to do at the moment.
+    /// The host is busy; the client may retry.
     pub fn busy(detail: impl AsRef<str>) -> Self {
         let problem = Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -178,17 +174,17 @@ impl Problem {
         problem.hint("no change is made without an entry; see whether the disk is full, and try again")
     }
 
-    /// The host failed, and its log says why.
+    /// An internal error; the log has the cause.
     pub fn internal() -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal",
-            "The host failed",
-            "the host's log says why",
+            "Internal error",
+            "see the log of the host",
         )
     }
 
-    /// The whole answer, for a request to `uri`.
+    /// The complete response to a request for `uri`.
     pub fn into_body(self, uri: &Uri) -> Response {
         let instance = clean_text(uri.path(), DETAIL_BYTES_MAX);
         let body = api::Problem {
@@ -210,14 +206,14 @@ impl Problem {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if let Some(wait) = self.retry_after {
-            // Zero would be an invitation to try at once.
+            // Zero would invite the client to retry at once.
             headers.insert(header::RETRY_AFTER, wait.as_secs().max(1).into());
         }
         response
     }
 }
 
-/// Leaves the problem in the response's extensions, where `guard::finish` finds it.
+/// Stores the problem in the extensions of the response for `guard::finish`.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();
@@ -229,23 +225,23 @@ impl IntoResponse for Problem {
 impl From<ReadError> for Problem {
     fn from(error: ReadError) -> Self {
         match &error {
-            ReadError::Busy => Self::busy("all readers of the database are in use; try again"),
-            ReadError::PlaceGone => {
-                Self::bad_request("cursor: the row where the page ended is gone; begin without one")
-            }
+            ReadError::Busy => Self::busy("all database readers are in use; retry"),
+            ReadError::PlaceGone => Self::bad_request(
+                "cursor: the last row of the previous page no longer exists; start again without a cursor",
+            ),
             ReadError::TimeLimit { time } => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too-slow",
-                "The question takes too long",
+                "The query takes too long",
                 format!(
-                    "no answer within {} ms; ask for fewer rows or a narrower filter",
+                    "no result within {} ms; request fewer rows or use a narrower filter",
                     time.as_millis()
                 ),
             ),
             _ => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
-                    "a read for the API failed"
+                    "failed to read the database for an API request"
                 );
                 Self::internal()
             }
@@ -255,44 +251,46 @@ impl From<ReadError> for Problem {
 
 impl From<CommitError> for Problem {
     fn from(error: CommitError) -> Self {
-        tracing::warn!(%error, "a change could not be stored");
-        Self::busy("the database cannot be written at the moment; /readyz says why")
+        tracing::warn!(%error, "failed to store a change");
+        Self::busy("the database is not writable at the moment; see /readyz")
     }
 }
 
 impl From<LifecycleError> for Problem {
     fn from(error: LifecycleError) -> Self {
         let hint = error.hint();
-        let refused =
+        let unprocessable =
             |kind, title, detail: String| Self::new(StatusCode::UNPROCESSABLE_ENTITY, kind, title, detail);
         let problem = match error {
             LifecycleError::NoPlugin(_) | LifecycleError::NoVersion { .. } => {
                 Self::not_found(error.to_string())
             }
-            LifecycleError::NotFound(words) => Self::not_found(words),
-            LifecycleError::Conflict(words) => Self::conflict(words),
-            LifecycleError::Load(source) => {
-                refused("component-refused", "The component is refused", chain(source))
-            }
-            LifecycleError::Signature { fault, .. } => refused(
+            LifecycleError::NotFound(reason) => Self::not_found(reason),
+            LifecycleError::Conflict(reason) => Self::conflict(reason),
+            LifecycleError::Load(source) => unprocessable(
+                "component-refused",
+                "The component cannot be loaded",
+                chain(source),
+            ),
+            LifecycleError::Signature { fault, .. } => unprocessable(
                 "signature-refused",
-                "The component's signature is not good",
+                "The component has no valid signature",
                 fault.to_string(),
             ),
-            LifecycleError::Settings { .. } => refused(
+            LifecycleError::Settings { .. } => unprocessable(
                 "settings-forbid",
-                "The plugin may not run with its settings",
+                "The settings of the plugin prevent it from running",
                 chain(error),
             ),
             LifecycleError::BadSettings(problems) => {
-                let title = "The settings cannot be used";
-                refused("bad-settings", title, problems.join("; ")).problems(&problems)
+                let title = "The settings are invalid";
+                unprocessable("bad-settings", title, problems.join("; ")).problems(&problems)
             }
             LifecycleError::Tables(reasons) => {
-                let title = "The database refuses the plugin's tables";
-                refused("tables-refused", title, reasons.join("; ")).problems(&reasons)
+                let title = "The tables of the plugin are incompatible with the database";
+                unprocessable("tables-refused", title, reasons.join("; ")).problems(&reasons)
             }
-            LifecycleError::Unavailable(words) => Self::busy(words),
+            LifecycleError::Unavailable(reason) => Self::busy(reason),
         };
         match hint {
             Some(hint) => problem.hint(hint),
@@ -301,27 +299,27 @@ impl From<LifecycleError> for Problem {
     }
 }
 
-/// An error with its causes, in one line.
+/// An error with its causes on one line.
 fn chain(error: impl std::error::Error + Send + Sync + 'static) -> String {
     format!("{:#}", anyhow::Error::new(error))
 }
 
 pub async fn no_such_path() -> Problem {
-    Problem::not_found("the API begins at /api/v1; / lists what there is")
+    Problem::not_found("API routes are under /api/v1; see /api/v1/docs")
 }
 
-/// Axum adds which methods there are.
+/// Axum adds the header `Allow`.
 pub async fn no_such_method(method: Method) -> Problem {
     Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "method",
-        "This cannot be done here",
-        format!("{method} is not possible here; the header Allow says what is"),
+        "Method not allowed",
+        format!("{method} is not allowed for this path; see the header Allow"),
     )
 }
 
-/// Answers for a handler that panicked. The panic itself has been printed by the panic hook.
+/// The response for a handler that panicked. The panic hook has already logged the panic.
 pub fn from_panic(_panic: Box<dyn Any + Send + 'static>) -> Response {
-    tracing::error!("a request made its handler panic");
+    tracing::error!("the handler of a request panicked");
     Problem::internal().into_response()
 }

@@ -1,4 +1,4 @@
-//! The projections: how far they are, and how they have done in the last hour.
+//! Status and history of projections.
 
 use axum::Json;
 use axum::extract;
@@ -24,7 +24,7 @@ pub async fn history(
     uri: Uri,
 ) -> Result<Json<History>, Problem> {
     Parameters::parse(&uri, &[])?;
-    let shown = |sample: live::Sample| Sample {
+    let view = |sample: live::Sample| Sample {
         at: sample.at.to_rfc3339(),
         messages: sample.messages,
         rows: sample.rows,
@@ -35,7 +35,7 @@ pub async fn history(
     let projections = all.map(|((plugin, source), samples)| ProjectionHistory {
         plugin,
         source,
-        samples: samples.into_iter().map(shown).collect(),
+        samples: samples.into_iter().map(view).collect(),
     });
     Ok(Json(History {
         interval_ms: INTERVAL.as_millis() as u64,

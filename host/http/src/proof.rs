@@ -1,4 +1,4 @@
-//! The host's proof of its identity, for commands that are about to send a token.
+//! Proof of the host's identity, which commands verify before they send a token.
 
 use axum::Json;
 use axum::extract;
@@ -15,6 +15,6 @@ pub async fn prove(extract::State(state): extract::State<State>, uri: Uri) -> Re
     let nonce = parameters.parsed("nonce", Nonce::parse)?;
     let nonce = nonce.ok_or_else(|| Problem::bad_request("nonce is missing"))?;
     let proof = state.identity.proof(nonce);
-    let proof = proof.ok_or_else(|| Problem::busy("the proof cannot be made"))?;
+    let proof = proof.ok_or_else(|| Problem::busy("the proof cannot be computed"))?;
     Ok(Json(Proof { proof }))
 }

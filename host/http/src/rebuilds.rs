@@ -1,4 +1,4 @@
-//! Rebuilds: begun, watched and cancelled. How far one is can be asked, or heard as server-sent events until it ends.
+//! Starts, lists, follows and cancels rebuilds. Progress is available as a response or as server-sent events.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -19,8 +19,8 @@ use lantern_api::NewRebuild;
 use lantern_lifecycle::{Actor, Lifecycle, RebuildRequest, RebuildView};
 use lantern_store::RebuildId;
 
-/// How often those who listen hear how far a rebuild is.
-const TELL_EVERY: Duration = Duration::from_millis(500);
+/// Interval of progress events.
+const EVENT_INTERVAL: Duration = Duration::from_millis(500);
 
 pub async fn list(
     extract::State(state): extract::State<State>,
@@ -35,14 +35,12 @@ pub async fn begin(
     Operator(operator): Operator,
     OfPlugin(plugin): OfPlugin,
     note: AuditNote,
-    Input(asked): Input<NewRebuild>,
+    Input(new): Input<NewRebuild>,
 ) -> Result<(StatusCode, Json<RebuildView>), Problem> {
-    if asked.rate == Some(0) {
-        return Err(Problem::bad_request(
-            "rate is a number of messages a second, at least 1",
-        ));
+    if new.rate == Some(0) {
+        return Err(Problem::bad_request("rate must be at least 1 message per second"));
     }
-    let digest = match &asked.version {
+    let digest = match &new.version {
         Some(text) => Some(state.lifecycle.resolve_version(plugin.as_str(), text).await?),
         None => None,
     };
@@ -51,13 +49,13 @@ pub async fn begin(
     }
     let request = RebuildRequest {
         digest: digest.map(|digest| digest.to_string()),
-        from_sequence: asked.from_sequence,
-        from_time: asked.from_time,
-        rate: asked.rate,
-        carry_over: asked.carry_over,
-        drop_undeclared: asked.drop_undeclared,
-        accept_differences: asked.accept_differences,
-        keep_old_s: asked.keep_old_s,
+        from_sequence: new.from_sequence,
+        from_time: new.from_time,
+        rate: new.rate,
+        carry_over: new.carry_over,
+        drop_undeclared: new.drop_undeclared,
+        accept_differences: new.accept_differences,
+        keep_old_s: new.keep_old_s,
     };
     let by = Actor(operator.name);
     let id = state.lifecycle.rebuild(plugin.as_str(), request, &by).await?;
@@ -89,7 +87,7 @@ pub async fn show(
     Ok(Json(find(&state.lifecycle, parse(&id)?).await?))
 }
 
-/// One event now and one each half second, each a rebuild as `show` has it; the stream ends with the rebuild.
+/// Sends the rebuild at once and every half second; the stream ends with the rebuild.
 pub async fn events(
     extract::State(state): extract::State<State>,
     extract::Path(id): extract::Path<String>,
@@ -98,12 +96,12 @@ pub async fn events(
     Parameters::parse(&uri, &[])?;
     let id = parse(&id)?;
     let first = find(&state.lifecycle, id).await?;
-    let told = futures_util::stream::unfold(
+    let events = futures_util::stream::unfold(
         (state.lifecycle, Some(first), true),
         move |(lifecycle, next, now)| async move {
             let view = next?;
             if !now {
-                tokio::time::sleep(TELL_EVERY).await;
+                tokio::time::sleep(EVENT_INTERVAL).await;
             }
             let view = match now {
                 true => view,
@@ -114,12 +112,12 @@ pub async fn events(
             Some((Ok(event), (lifecycle, more, false)))
         },
     );
-    Ok(Sse::new(told).keep_alive(KeepAlive::default()))
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }
 
 fn parse(id: &str) -> Result<i64, Problem> {
     id.parse()
-        .map_err(|_| Problem::bad_request("a rebuild is named by its number"))
+        .map_err(|_| Problem::bad_request("the identifier of a rebuild is an integer"))
 }
 
 async fn find(lifecycle: &Lifecycle, id: i64) -> Result<RebuildView, Problem> {

@@ -1,4 +1,4 @@
-//! The host's own records: gaps and the ledger; and lists in pages, as all records come.
+//! Gaps, the ledger, and pages of records.
 
 use axum::Json;
 use axum::extract;
@@ -13,7 +13,7 @@ use lantern_api::{Gap, LedgerRange, Page};
 use lantern_model::schema::{PluginName, SourceName};
 use lantern_store::reader::{self, SourceFilter};
 
-/// A page of records, as handlers answer it.
+/// A page of records as a response.
 #[derive(Serialize)]
 #[serde(transparent)]
 pub struct List<T>(Page<T>);
@@ -38,7 +38,7 @@ pub async fn gaps(
         .reader
         .gaps(&filter, parameters.limit()?, after(&parameters, "gaps")?)
         .await?;
-    Ok(List::of("gaps", page, show_gap))
+    Ok(List::of("gaps", page, gap_view))
 }
 
 pub async fn ledger(
@@ -51,10 +51,10 @@ pub async fn ledger(
         .reader
         .ledger(&filter, parameters.limit()?, after(&parameters, "ledger")?)
         .await?;
-    Ok(List::of("ledger", page, show_range))
+    Ok(List::of("ledger", page, range_view))
 }
 
-/// Whose records are asked for.
+/// The filter of the parameters `plugin` and `source`.
 pub(super) fn source_filter(parameters: &Parameters) -> Result<SourceFilter, Problem> {
     Ok(SourceFilter {
         plugin: parameters
@@ -66,7 +66,7 @@ pub(super) fn source_filter(parameters: &Parameters) -> Result<SourceFilter, Pro
     })
 }
 
-/// The record that the page begins after, as the parameter `cursor` of `list` says.
+/// The record after which the page begins: the parameter `cursor` of `list`.
 pub(super) fn after(parameters: &Parameters, list: &str) -> Result<Option<i64>, Problem> {
     parameters
         .get("cursor")
@@ -74,7 +74,7 @@ pub(super) fn after(parameters: &Parameters, list: &str) -> Result<Option<i64>, 
         .transpose()
 }
 
-fn show_gap(gap: reader::Gap) -> Gap {
+fn gap_view(gap: reader::Gap) -> Gap {
     Gap {
         id: gap.id,
         plugin: gap.plugin,
@@ -89,7 +89,7 @@ fn show_gap(gap: reader::Gap) -> Gap {
     }
 }
 
-pub(super) fn show_range(range: reader::LedgerRange) -> LedgerRange {
+pub(super) fn range_view(range: reader::LedgerRange) -> LedgerRange {
     LedgerRange {
         id: range.id,
         plugin: range.plugin,

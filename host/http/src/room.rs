@@ -1,4 +1,4 @@
-//! Room in memory for large answers: a handler takes it before it reads, the gate keeps it until the answer is sent.
+//! Memory for large responses: a handler reserves it before it reads, the gate holds it until the response is sent.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,10 +15,10 @@ use super::budget::{Budget, Client, PAGE_BYTES, PIECE_BYTES, Reservation};
 use super::problem::Problem;
 use super::state::State;
 
-/// How long a request waits for room.
+/// Maximum time that a request waits for memory.
 const WAIT: Duration = Duration::from_secs(2);
 
-/// Where a handler's reservation is left for the gate.
+/// Passes the reservation of a handler to the gate.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Slot(Arc<Mutex<Option<Reservation>>>);
 
@@ -28,7 +28,7 @@ impl Slot {
     }
 }
 
-/// Room in memory for a large answer, as an argument of a handler. A request that finds none in time is answered with 503.
+/// Memory for a large response, as an argument of a handler. If none is available in time, the response is 503.
 #[derive(Debug)]
 pub struct Room {
     slot: Slot,
@@ -37,18 +37,18 @@ pub struct Room {
 }
 
 impl Room {
-    /// Takes the reservation over, for an answer that is sent piece by piece.
+    /// Takes the reservation, for a streaming response.
     pub fn take(&self) -> Option<Reservation> {
         self.slot.take()
     }
 
-    /// Waits for room for another page of the same answer; none when there is none in time.
+    /// Reserves memory for another page of the same response; none if it is not available within `wait`.
     pub async fn another(&self, wait: Duration) -> Option<Reservation> {
         self.budget.reserve(&self.client, PAGE_BYTES, wait).await
     }
 }
 
-/// Who asks, as the gate found out.
+/// The client that the gate identified.
 impl<S: Send + Sync> FromRequestParts<S> for Client {
     type Rejection = Infallible;
 
@@ -75,11 +75,11 @@ impl FromRequestParts<State> for Room {
 
 fn no_room() -> Problem {
     Problem::busy(
-        "answers that clients have not read take all the memory for answers (http.answer_memory); try again",
+        "responses that clients have not read use all memory for responses (http.answer_memory); retry",
     )
 }
 
-/// Counts the body of an answer until it is sent. One that is sent piece by piece is counted by its handler.
+/// Counts the body of a response until it is sent. The handler of a streaming response counts it itself.
 pub(super) fn counted(budget: &Budget, client: &Client, slot: &Slot, response: Response) -> Response {
     let reserved = slot.take();
     let Some(bytes) = response.body().size_hint().exact() else {
@@ -101,7 +101,7 @@ pub(super) fn counted(budget: &Budget, client: &Client, slot: &Slot, response: R
     };
     let mut response = response.map(|body| {
         let parts = body.into_data_stream().inspect_ok(move |_| {
-            // Held as long as the body is.
+            // Held as long as the body.
             let _ = &reservation;
         });
         Body::from_stream(parts)

@@ -1,4 +1,4 @@
-//! The router: the table of routes behind what every request and every answer passes.
+//! The router: the table of routes, and the layers that every request and response passes.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::routes::{Route, Routes, host, plugins, records, tables};
 use super::state::State;
 use super::{guard, problem};
 
-/// All routes, with everything that stands before them.
+/// All routes with their layers.
 pub fn router(state: State) -> Router {
     let routes = all_routes(&state);
     let document = Arc::new(Document::of(routes.table()));
@@ -19,7 +19,7 @@ pub fn router(state: State) -> Router {
     protected(routes.layer(Extension(document)))
 }
 
-/// What there is, and who may use it.
+/// All routes with their roles.
 pub fn route_table(state: &State) -> Vec<Route> {
     all_routes(state).table()
 }
@@ -28,14 +28,14 @@ fn all_routes(state: &State) -> Routes {
     all(state.lifecycle.module_bytes_max() as u64)
 }
 
-/// From the inside out: panics, and what every answer carries. Who may ask is before each route.
+/// Adds the outer layers: handling of panics, then common response headers. Access control is in front of each route.
 fn protected(routes: Router) -> Router {
     routes
         .layer(CatchPanicLayer::custom(problem::from_panic))
         .layer(middleware::from_fn(guard::finish))
 }
 
-/// The whole table. A component that is sent may have so many bytes.
+/// The complete table. Uploaded components are limited to `component_bytes_max`.
 pub(super) fn all(component_bytes_max: u64) -> Routes {
     let routes = records::routes(tables::routes(host::routes(Routes::default())));
     plugins::routes(routes, component_bytes_max)

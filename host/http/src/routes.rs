@@ -1,19 +1,19 @@
-//! The table of routes: each with who may use it, and nothing reachable that is not in it.
+//! The table of routes with the role that each requires. Only routes in the table are reachable.
 //!
 //! ```text
 //! Routes::default()
-//!     .page("/", page)                                    everybody; no part of the API
-//!     .open("/livez", live, doc)                          everybody
-//!     .read("/api/v1/tables", tables, doc)                a viewer; on the loopback interface everybody
-//!     .read_as_operator("/api/v1/tokens", "token.list", list, doc)    an operator, recorded in the audit
+//!     .page("/", page)                                    no token; not part of the API
+//!     .open("/livez", live, doc)                          no token
+//!     .read("/api/v1/tables", tables, doc)                role viewer; no token over loopback
+//!     .read_as_operator("/api/v1/tokens", "token.list", list, doc)    role operator, recorded in the audit
 //!     .change(Change::delete("/api/v1/tokens/{name}", "token.revoke"), revoke, doc)
 //! ```
 //!
-//! A change needs an operator, comes from no foreign page, has a body of the right type and size, and stands in the
-//! audit: see [`Change`] for what can be said of one. A test sends every route of the table what has to be refused.
-//! The last argument is what the route says of itself, of which `openapi` makes the API's document.
+//! A change requires the role operator, a request that no page of another origin sent, and a body of the expected media
+//! type and size; the audit records it (see [`Change`]). A test sends every route requests that it must reject. The last
+//! argument describes the route for the OpenAPI document.
 //!
-//! The modules below are the table itself, a part in each; `router` joins them.
+//! Each module below contains one part of the table; `router` joins them.
 
 pub(super) mod host;
 pub(super) mod plugins;
@@ -35,20 +35,20 @@ use super::gate::{self, Gate, Needs};
 use super::problem;
 use super::state::State;
 
-/// A route as the table has it.
+/// A route of the table.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// What it answers to; GET stands for HEAD as well.
+    /// Method; GET includes HEAD.
     pub method: Method,
-    /// Its path, with parameters in braces.
+    /// Path, with parameters in braces.
     pub path: &'static str,
-    /// Who may use it.
+    /// Required role.
     pub needs: Needs,
-    /// What the audit calls it; none for a read.
+    /// Action in the audit; none for a read.
     pub action: Option<&'static str>,
-    /// What the audit calls a read with a token; none for a read that is not recorded.
+    /// Action of a recorded read in the audit; none for other reads.
     pub recorded: Option<&'static str>,
-    /// What it says of itself; none for what is no part of the API.
+    /// Description; none for routes that are not part of the API.
     pub(super) doc: Option<Doc>,
 }
 
@@ -57,7 +57,7 @@ pub struct Route {
 pub struct Routes(Vec<(Route, Option<Change>, MethodRouter<State>)>);
 
 impl Routes {
-    /// Something for people's eyes, for everybody who can connect: no part of the API.
+    /// A page that needs no token and is not part of the API.
     pub fn page<H, T>(self, path: &'static str, handler: H) -> Self
     where
         H: Handler<T, State>,
@@ -66,7 +66,7 @@ impl Routes {
         self.add_read(path, Needs::Nothing, None, get(handler), None)
     }
 
-    /// A read for everybody who can connect.
+    /// A read that needs no token.
     pub fn open<H, T>(self, path: &'static str, handler: H, doc: Doc) -> Self
     where
         H: Handler<T, State>,
@@ -108,7 +108,7 @@ impl Routes {
         self.add_read(path, Needs::Operator, Some(action), get(handler), Some(doc))
     }
 
-    /// Something that changes. Its handler can take `Operator`, `AuditNote` and, last, `Input` or `Bytes`.
+    /// A change. Its handler can take `Operator`, `AuditNote` and, as the last argument, `Input` or `Bytes`.
     pub fn change<H, T>(mut self, change: Change, handler: H, doc: Doc) -> Self
     where
         H: Handler<T, State>,
@@ -156,7 +156,7 @@ impl Routes {
         self.0.iter().map(|(route, ..)| route.clone()).collect()
     }
 
-    /// The router, with a gate before each route.
+    /// The router, with a [`Gate`] in front of each route.
     pub(super) fn into_router(self, access: &Access) -> Router<State> {
         let gate = |needs, change, recorded| {
             let access = access.clone();
@@ -170,7 +170,7 @@ impl Routes {
                 gate::pass,
             )
         };
-        let elsewhere = gate(Needs::Viewer, None, None);
+        let fallback = gate(Needs::Viewer, None, None);
         let mut router = Router::new();
         for (route, change, handler) in self.0 {
             router = router.route(
@@ -179,9 +179,9 @@ impl Routes {
             );
         }
         router
-            .method_not_allowed_fallback(problem::no_such_method.layer(elsewhere.clone()))
-            .fallback(assets::elsewhere.layer(elsewhere))
-            // The gate has limits of its own, which differ from route to route.
+            .method_not_allowed_fallback(problem::no_such_method.layer(fallback.clone()))
+            .fallback(assets::unknown_path.layer(fallback))
+            // The gate enforces limits per route.
             .layer(DefaultBodyLimit::disable())
     }
 }

@@ -1,9 +1,9 @@
-//! Connections: accepted up to a number, each with limits on the time for reading a request and for writing an
-//! answer, and ended in order when the host stops.
+//! Accepts a bounded number of connections, limits the time for receiving requests and sending responses, and drains
+//! connections when the host stops.
 //!
-//! A dedicated thread accepts them and looks at the first bytes. It answers `/livez` and `/readyz` itself, however much
-//! the other threads have to do and however many connections there are; every other connection gets a slot, if there is
-//! one, and goes to the threads of the API.
+//! A dedicated thread accepts connections and reads their first bytes. It serves `/livez` and `/readyz` itself,
+//! regardless of the load of other threads and the number of connections. Every other connection needs a slot and is
+//! handed to the API threads.
 
 mod slots;
 
@@ -38,22 +38,23 @@ use super::state::State;
 use lantern_telemetry::Repeats;
 use slots::{Busy, Slot, Slots};
 
-/// What connections may cost.
+/// Limits of connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once. Each costs a task, a descriptor and a buffer of up to 64 KiB; what else answers take is
-    /// bounded by the setting `http.answer_memory`. More than follow tables (see `live`), so that those who listen
-    /// leave room for those who ask.
+    /// Maximum number of connections. Each needs a task, a descriptor and a buffer of up to 64 KiB; the setting
+    /// `http.answer_memory` bounds the memory of responses. More than the maximum number of table followers (see `live`),
+    /// so that followers leave connections for requests.
     pub connections: usize,
-    /// Connections from one address at once; all of loopback is one.
+    /// Maximum number of connections from one address; all of loopback is one.
     pub connections_of_peer: usize,
-    /// Connections that have not sent anything yet, or ask for `/livez` and `/readyz`. The oldest gives way to the next.
+    /// Maximum number of connections that have not sent anything yet, or request `/livez` or `/readyz`. A new one replaces
+    /// the oldest.
     pub newcomers: usize,
-    /// Longest time from the opening of a connection, or the end of an answer, to a whole request header.
+    /// Maximum time from the start of a connection, or the end of a response, to a complete request header.
     pub header_time: Duration,
-    /// Longest time for which a client may leave an answer unread.
+    /// Maximum time that a client may leave a response unread.
     pub write_time: Duration,
-    /// Longest time that answers in hand are given when the host stops.
+    /// Maximum time for completing pending responses when the host stops.
     pub drain_time: Duration,
 }
 
@@ -70,50 +71,48 @@ impl Default for Limits {
     }
 }
 
-/// Largest request header, and the buffer of a connection.
+/// Maximum size of a request header, and of the buffer of a connection.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Pause after an accept that failed for want of descriptors or memory: trying again at once would only burn the
-/// processor that could free some.
+/// Pause after an accept failed for lack of descriptors or memory: an immediate retry would only waste CPU time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// How much less than the rest of the host those who ask get of a processor that is wanted by both (`nice`). Five
-/// steps are about a quarter: messages go first, and nobody who asks waits forever.
+/// Niceness of API threads relative to the rest of the host. At 5 they receive about a quarter of a contended processor:
+/// ingestion has priority, and API requests still make progress.
 #[cfg(target_os = "linux")]
-const GIVE_WAY: i32 = 5;
+const API_NICENESS: i32 = 5;
 
-/// Why a client without a slot is sent away.
+/// Response to a client for whose connection there is no slot.
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
-/// Threads that answer. Answers wait for the database most of the time, so two are enough for many clients.
+/// Number of API threads. Requests mostly wait for the database, so two threads are enough for many clients.
 const THREADS: usize = 2;
 
-/// Threads for those who ask, which give way to those that store rows: whoever looks does not slow down what is looked
-/// at. When they are dropped, what is still under way there is dropped too.
+/// The API threads, which run at lower CPU priority than ingestion. Dropping them cancels their tasks.
 #[derive(Debug)]
 pub struct Threads {
-    /// Some until they are dropped.
+    /// None after drop.
     runtime: Option<Runtime>,
     handle: Handle,
-    /// The thread that accepts connections and answers whether the host is alive. Some until it is dropped.
+    /// The thread that accepts connections and serves health requests. None after drop.
     front: Option<Runtime>,
     front_handle: Handle,
 }
 
 impl Threads {
-    /// Starts them. It may be called on any runtime, and they may be dropped there.
+    /// Starts the threads. Start and drop are possible within any runtime.
     ///
     /// # Errors
-    /// When the system has no threads left.
+    /// If the system cannot create threads.
     pub fn start() -> io::Result<Self> {
         let api = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("lantern-api")
-            .on_thread_start(giving_way())
+            .on_thread_start(lower_priority())
             .enable_all()
             .build()?;
-        // It has little to do, and does not give way: the host says that it is alive when the machine is busy as well.
+        // Normal priority: health requests must succeed on a busy machine too.
         let front = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("lantern-front")
@@ -127,15 +126,16 @@ impl Threads {
         })
     }
 
-    /// Does something there. Threads that it starts give way as well, as those of database connections.
+    /// Spawns a task on the API threads. Threads that it starts, such as those of database connections, inherit the
+    /// priority.
     pub fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
         self.handle.spawn(work)
     }
 
-    /// Serves there until `shutdown`, with the usual limits. What is returned ends when the answers in hand are sent.
+    /// Serves until `shutdown`, with the default limits. The returned task ends when the pending responses are sent.
     ///
     /// # Errors
-    /// When the listener cannot be moved there.
+    /// If the listener cannot be moved to the runtime.
     pub fn serve(
         &self,
         listener: TcpListener,
@@ -143,8 +143,8 @@ impl Threads {
         shutdown: CancellationToken,
     ) -> io::Result<JoinHandle<()>> {
         let listener = listener.into_std()?;
-        // Its events have to come from the runtime that serves it.
-        let _there = self.front_handle.enter();
+        // The listener must be registered with the runtime that serves it.
+        let _runtime = self.front_handle.enter();
         let listener = TcpListener::from_std(listener)?;
         let serving = serve_on(self.handle.clone(), listener, state, shutdown, Limits::default());
         Ok(self.front_handle.spawn(serving))
@@ -154,32 +154,32 @@ impl Threads {
 impl Drop for Threads {
     fn drop(&mut self) {
         for runtime in [self.runtime.take(), self.front.take()].into_iter().flatten() {
-            // Waiting for it is not allowed on a thread of another one.
+            // Tokio does not allow waiting for a runtime on a thread of another one.
             runtime.shutdown_background();
         }
     }
 }
 
-/// What lets the other threads of the host go first, to be called by each that answers. On Linux each thread has a
-/// priority of its own, which the threads that it starts take over; elsewhere they are all alike.
+/// Lowers the CPU priority of the calling thread. On Linux each thread has its own priority, which new threads inherit;
+/// on other systems all threads keep the same priority.
 #[cfg(target_os = "linux")]
-fn giving_way() -> impl Fn() + Send + Sync + 'static {
-    // Counted from where the host is now: an operator may have started it with `nice`.
+fn lower_priority() -> impl Fn() + Send + Sync + 'static {
+    // Relative to the current niceness: an operator may have started the host with `nice`.
     let own = rustix::process::getpriority_process(None);
     move || {
-        let given = own.and_then(|own| rustix::process::setpriority_process(None, own + GIVE_WAY));
-        if let Err(error) = given {
-            tracing::debug!(%error, "a thread of the API cannot give way to the others");
+        let result = own.and_then(|own| rustix::process::setpriority_process(None, own + API_NICENESS));
+        if let Err(error) = result {
+            tracing::debug!(%error, "failed to lower the priority of an API thread");
         }
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn giving_way() -> impl Fn() + Send + Sync + 'static {
+fn lower_priority() -> impl Fn() + Send + Sync + 'static {
     || {}
 }
 
-/// Serves until `shutdown`; returns when the answers in hand are sent or `drain_time` is over.
+/// Serves until `shutdown`; returns when the pending responses are sent or `drain_time` has elapsed.
 pub async fn serve_with(listener: TcpListener, state: State, shutdown: CancellationToken, limits: Limits) {
     serve_on(Handle::current(), listener, state, shutdown, limits).await;
 }
@@ -202,11 +202,11 @@ async fn serve_on(
         limits,
     });
     let graceful = GracefulShutdown::new();
-    let troubles = Repeats::new(Duration::from_secs(30));
+    let failures = Repeats::new(Duration::from_secs(30));
     loop {
         let (stream, peer) = tokio::select! {
             () = shutdown.cancelled() => break,
-            accepted = accept(&listener, &troubles) => accepted,
+            accepted = accept(&listener, &failures) => accepted,
         };
         let received = Arc::clone(&server).receive(stream, peer, graceful.watcher(), shutdown.clone());
         server.tasks.spawn(received);
@@ -219,20 +219,20 @@ async fn serve_on(
     {
         tracing::warn!(
             connections = server.tasks.len(),
-            "some answers were cut off at the end"
+            "aborted pending responses after the drain time"
         );
         server.cut_off.cancel();
     }
     server.tasks.wait().await;
 }
 
-/// What all connections share.
+/// State that all connections share.
 struct Server {
     router: Router,
-    /// Where requests are answered.
+    /// Runtime of the API threads.
     api: Handle,
     slots: Slots,
-    /// Connections of which it is not known yet what they want.
+    /// Connections before their first request.
     newcomers: Slots,
     cut_off: CancellationToken,
     tasks: TaskTracker,
@@ -240,7 +240,7 @@ struct Server {
 }
 
 impl Server {
-    /// Waits for the first bytes of a connection, and serves it here or on the threads of the API.
+    /// Waits for the first bytes of a connection, then serves it here or hands it to the API threads.
     async fn receive(
         self: Arc<Self>,
         stream: TcpStream,
@@ -253,7 +253,7 @@ impl Server {
         };
         let first = tokio::select! {
             () = shutdown.cancelled() => return,
-            () = place.has_to_give_way() => return,
+            () = place.must_close() => return,
             first = tokio::time::timeout(self.limits.header_time, is_for_health(&stream)) => first,
         };
         match first {
@@ -262,20 +262,20 @@ impl Server {
                 drop(place);
                 match self.slots.take(peer.counted()) {
                     Some(slot) => self.hand_over(stream, peer, slot, watcher),
-                    None => refuse(stream).await,
+                    None => reject(stream).await,
                 }
             }
-            // It hung up, or was silent for too long.
+            // The client disconnected or sent nothing in time.
             Ok(Err(_)) | Err(_) => {}
         }
     }
 
-    /// Serves a connection on the threads of the API.
+    /// Hands a connection to the API threads.
     fn hand_over(self: Arc<Self>, stream: TcpStream, peer: Peer, slot: Slot, watcher: Watcher) {
         let stream = match stream.into_std() {
             Ok(stream) => stream,
             Err(error) => {
-                tracing::debug!(%error, "a connection cannot be moved to another thread");
+                tracing::debug!(%error, "failed to hand over a connection");
                 return;
             }
         };
@@ -283,13 +283,13 @@ impl Server {
         let served = async move {
             match TcpStream::from_std(stream) {
                 Ok(stream) => server.serve(stream, peer, slot, watcher, true).await,
-                Err(error) => tracing::debug!(%error, "a connection cannot be served on another thread"),
+                Err(error) => tracing::debug!(%error, "failed to register a connection with the API threads"),
             }
         };
         self.tasks.spawn_on(served, &self.api);
     }
 
-    /// Answers the requests of a connection, or only the first.
+    /// Serves the requests of a connection, or only the first.
     async fn serve(
         self: Arc<Self>,
         stream: TcpStream,
@@ -310,11 +310,11 @@ impl Server {
         let io = TokioIo::new(Box::pin(with_write_limit(stream, self.limits.write_time)));
         let connection = watcher.watch(builder.serve_connection(io, service));
         tokio::select! {
-            // How a connection ends is the client's affair: it hung up, was too slow or sent no HTTP.
+            // Clients cause most errors: they disconnect, are too slow, or send invalid HTTP.
             end = connection => if let Err(error) = end {
-                tracing::debug!(%error, "a connection ended early");
+                tracing::debug!(%error, "connection ended with an error");
             },
-            () = slot.has_to_give_way() => {}
+            () = slot.must_close() => {}
             () = self.cut_off.cancelled() => {}
         }
     }
@@ -331,7 +331,7 @@ async fn answer(
     Ok(response.map(|body| Answer { body, _busy: busy }))
 }
 
-/// A body, and that its connection is at work until it is sent.
+/// A body that marks its connection as busy until it is sent.
 struct Answer {
     body: Body,
     _busy: Busy,
@@ -357,7 +357,7 @@ impl http_body::Body for Answer {
     }
 }
 
-/// Whether a connection begins with a request for `/livez` or `/readyz`. The bytes remain to be read.
+/// Whether a connection begins with a request for `/livez` or `/readyz`. Does not consume the bytes.
 async fn is_for_health(stream: &TcpStream) -> io::Result<bool> {
     let mut first = [0; 12];
     let length = stream.peek(&mut first).await?;
@@ -370,31 +370,31 @@ async fn is_for_health(stream: &TcpStream) -> io::Result<bool> {
         .any(|health| first.starts_with(health)))
 }
 
-/// Tells a client that there is no slot for its connection.
-async fn refuse(mut stream: TcpStream) {
-    // What is not read would make the system reset the connection before the answer is read.
+/// Sends the response [`FULL`] and closes the connection.
+async fn reject(mut stream: TcpStream) {
+    // Unread data would make the system reset the connection before the client reads the response.
     let mut request = [0; 4096];
     drop(stream.try_read(&mut request));
     drop(stream.write_all(FULL).await);
     drop(stream.shutdown().await);
 }
 
-/// The next connection, however long it takes.
-async fn accept(listener: &TcpListener, troubles: &Repeats) -> (TcpStream, Peer) {
+/// Waits for the next connection.
+async fn accept(listener: &TcpListener, failures: &Repeats) -> (TcpStream, Peer) {
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
-                // Answers are written whole; waiting for more to send only delays them.
+                // Responses are written completely; Nagle's algorithm would only delay them.
                 if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "a connection cannot be told not to wait");
+                    tracing::debug!(%error, "failed to set TCP_NODELAY");
                 }
                 return (stream, Peer(address.ip()));
             }
-            // That client is gone; the next one may be there.
-            Err(error) if is_of_client(&error) => {}
+            // The client is gone; try the next one.
+            Err(error) if is_client_error(&error) => {}
             Err(error) => {
-                if let Some(held_back) = troubles.note(&error.to_string()) {
-                    tracing::error!(%error, held_back, "cannot accept connections for now");
+                if let Some(held_back) = failures.note(&error.to_string()) {
+                    tracing::error!(%error, held_back, "failed to accept a connection; will retry");
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
@@ -402,7 +402,7 @@ async fn accept(listener: &TcpListener, troubles: &Repeats) -> (TcpStream, Peer)
     }
 }
 
-fn is_of_client(error: &io::Error) -> bool {
+fn is_client_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(
         error.kind(),

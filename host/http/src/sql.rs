@@ -1,4 +1,4 @@
-//! Questions in SQL: for operators, where the setting `http.sql` allows them.
+//! SQL queries of operators, if the setting `http.sql` allows them.
 
 use axum::Json;
 use axum::extract;
@@ -18,24 +18,24 @@ use lantern_api as api;
 use lantern_model::batch::clean_text;
 use lantern_store::reader::{SqlAnswer, SqlError, SqlValue};
 
-/// Rows of an answer as JSON.
+/// Maximum rows of a JSON response.
 const ROWS_MAX: usize = 1_000;
 
-/// Rows of an answer as a file.
+/// Maximum rows of a CSV response.
 const ROWS_MAX_CSV: usize = 100_000;
 
-/// Longest part of a statement that is written to the audit, in bytes.
+/// Maximum length of a statement in the audit, in bytes.
 const STATEMENT_BYTES_MAX: usize = 512;
 
-/// A value as JSON: whole numbers beyond 2^53 as strings, bytes in base64.
+/// A value as JSON: integers beyond 2^53 as strings, bytes as base64.
 fn value_of(value: SqlValue) -> Value {
-    /// Up to here JavaScript reads every whole number exactly.
+    /// JavaScript reads integers up to here exactly.
     const EXACT: u64 = 1 << 53;
     match value {
         SqlValue::Null => Value::Null,
         SqlValue::Integer(number) if number.unsigned_abs() > EXACT => number.to_string().into(),
         SqlValue::Integer(number) => number.into(),
-        // JSON has no word for infinity.
+        // JSON has no infinity.
         SqlValue::Real(number) if !number.is_finite() => number.to_string().into(),
         SqlValue::Real(number) => number.into(),
         SqlValue::Text(text) => text.into(),
@@ -55,23 +55,23 @@ pub async fn sql(
         STATEMENT_BYTES_MAX,
     ));
     if !state.access.config().sql {
-        let problem = Problem::not_found("questions in SQL are not answered by this host");
-        return Err(problem.hint("the setting http.sql = true allows them, for operators"));
+        let problem = Problem::not_found("this host does not accept SQL queries");
+        return Err(problem.hint("set http.sql = true to allow them for operators"));
     }
     let is_csv = parameters.choice("format", &["json", "csv"])? == Some("csv");
-    let question = parameters
+    let query = parameters
         .get("query")
         .filter(|text| !text.trim().is_empty())
-        .ok_or_else(|| Problem::bad_request("query is missing: a SELECT"))?;
+        .ok_or_else(|| Problem::bad_request("query is required: a SELECT statement"))?;
     let rows_max = if is_csv { ROWS_MAX_CSV } else { ROWS_MAX };
-    let answer = state.reader.sql(question, rows_max).await?;
+    let answer = state.reader.sql(query, rows_max).await?;
     if is_csv {
         return Ok(file(&answer));
     }
-    let shown = |row: Vec<SqlValue>| row.into_iter().map(value_of).collect();
+    let values = |row: Vec<SqlValue>| row.into_iter().map(value_of).collect();
     let answer = api::SqlAnswer {
         columns: answer.columns,
-        rows: answer.rows.into_iter().map(shown).collect(),
+        rows: answer.rows.into_iter().map(values).collect(),
         truncated: answer.truncated,
         elapsed_ms: answer.took.as_millis().try_into().unwrap_or(u64::MAX),
     };
@@ -101,22 +101,22 @@ fn file(answer: &SqlAnswer) -> Response {
 impl From<SqlError> for Problem {
     fn from(error: SqlError) -> Self {
         match &error {
-            SqlError::Refused(words) => Self::new(
+            SqlError::Refused(reason) => Self::new(
                 StatusCode::BAD_REQUEST,
                 "sql",
-                "The question cannot be answered",
-                format!("query: {words}"),
+                "The query is invalid",
+                format!("query: {reason}"),
             ),
             SqlError::TimeLimit { .. } => Self::new(
-                // It would take as long the next time.
+                // A retry would take as long.
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "too-slow",
-                "The question takes too long",
+                "The query takes too long",
                 error.to_string(),
             ),
             SqlError::Busy => Self::busy(error.to_string()),
-            SqlError::Unavailable(words) => {
-                tracing::error!(error = words, "a question in SQL could not be asked");
+            SqlError::Unavailable(reason) => {
+                tracing::error!(error = reason, "failed to run an SQL query");
                 Self::internal()
             }
         }

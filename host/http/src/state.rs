@@ -1,4 +1,4 @@
-//! What the handlers share.
+//! State that all handlers share.
 
 use std::sync::Arc;
 
@@ -12,29 +12,29 @@ use lantern_store::Reader;
 use lantern_telemetry::Metrics;
 use lantern_trust::identity::Identity;
 
-/// Answers the checks that the host as a whole has to pass: broker, database, disk. Called for each question after
-/// readiness, so it only looks at what is known already and never waits.
+/// Returns the checks of the host as a whole: broker, database, disk. Every readiness request calls it, so it only reads
+/// known state and never blocks.
 pub type Health = Arc<dyn Fn() -> Vec<Check> + Send + Sync>;
 
-/// What the answers are made of.
+/// State that all handlers share.
 #[derive(Clone)]
 pub struct State {
-    /// The projections and what they say of themselves.
+    /// Status of the projections.
     pub projections: Registry,
-    /// Answers questions to the database.
+    /// Reader of the database.
     pub reader: Reader,
-    /// What the host as a whole has to pass.
+    /// Checks of the host as a whole.
     pub health: Health,
-    /// The figures.
+    /// Metrics.
     pub metrics: Metrics,
-    /// Who may ask for what.
+    /// Tokens and access rules.
     pub access: Access,
-    /// The plugins, to be asked and changed.
+    /// Running plugins.
     pub lifecycle: Lifecycle,
-    /// What is kept for those who watch.
+    /// Table tails and the history of projections.
     pub live: Live,
-    /// Proves to commands on this machine which host this is.
+    /// Identity of the host, which commands on this machine verify.
     pub identity: Identity,
-    /// When the host started.
+    /// Start time of the host.
     pub started: Timestamp,
 }

@@ -1,4 +1,4 @@
-//! The tables of plugins: what there is, and in the modules below what is in them.
+//! Tables of plugins; the modules below read their rows.
 
 mod detail;
 mod export;
@@ -23,7 +23,7 @@ pub use rows::rows;
 pub use series::series;
 pub use tail::tail;
 
-use name::NameOfTable;
+use name::TablePath;
 
 use super::parameters::Parameters;
 use super::problem::Problem;
@@ -40,22 +40,22 @@ pub async fn list(
     let mut tables = Vec::new();
     for entry in state.reader.tables().await? {
         let shape = state.reader.shape_of(entry).await?;
-        tables.push(described(&state.reader, shape).await?);
+        tables.push(table_view(&state.reader, shape).await?);
     }
     Ok(Json(tables))
 }
 
 pub async fn one(
     extract::State(state): extract::State<State>,
-    name: NameOfTable,
+    name: TablePath,
     uri: Uri,
 ) -> Result<Json<Table>, Problem> {
     Parameters::parse(&uri, &[])?;
     let shape = name.shape(&state.reader).await?;
-    Ok(Json(described(&state.reader, shape).await?))
+    Ok(Json(table_view(&state.reader, shape).await?))
 }
 
-async fn described(reader: &Reader, shape: Shape) -> Result<Table, ReadError> {
+async fn table_view(reader: &Reader, shape: Shape) -> Result<Table, ReadError> {
     let RowEstimate { rows, exact } = reader.row_estimate(&shape.entry.name).await?;
     let newest = reader.newest(&shape).await?;
     let name = |position: usize| shape.columns[position].name.to_string();

@@ -1,4 +1,4 @@
-//! Tokens: made, listed and revoked; and whose token a request has.
+//! Creates, lists and revokes tokens.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use lantern_api::{self as api, CreatedToken, NewToken, Token, WhoAmI};
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::TokenName;
 
-/// Ten years: longer is never.
+/// Maximum expiry: ten years.
 const EXPIRY_DAYS_MAX: u32 = 3_650;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -53,13 +53,13 @@ pub async fn create(
     extract::State(state): extract::State<State>,
     Operator(operator): Operator,
     note: AuditNote,
-    Input(asked): Input<NewToken>,
+    Input(new): Input<NewToken>,
 ) -> Result<(StatusCode, Json<CreatedToken>), Problem> {
-    let name = TokenName::parse(&asked.name).map_err(Problem::bad_request)?;
-    let role = Role::parse(&asked.role).map_err(Problem::bad_request)?;
-    let expires_at = asked.expires_in_days.map(expiry).transpose()?;
+    let name = TokenName::parse(&new.name).map_err(Problem::bad_request)?;
+    let role = Role::parse(&new.role).map_err(Problem::bad_request)?;
+    let expires_at = new.expires_in_days.map(expiry).transpose()?;
     let until = expires_at.map_or_else(
-        || "without an end".to_owned(),
+        || "without expiry".to_owned(),
         |at| format!("until {}", at.to_rfc3339()),
     );
     note.detail(format!("token {name}, role {}, {until}", role.as_str()));
@@ -86,7 +86,7 @@ fn role_view(role: Role) -> api::Role {
 fn expiry(days: u32) -> Result<Timestamp, Problem> {
     if !(1..=EXPIRY_DAYS_MAX).contains(&days) {
         return Err(Problem::bad_request(format!(
-            "expires_in_days is a whole number from 1 to {EXPIRY_DAYS_MAX}"
+            "expires_in_days must be an integer from 1 to {EXPIRY_DAYS_MAX}"
         )));
     }
     let micros = i64::try_from((DAY * days).as_micros()).unwrap_or(i64::MAX);

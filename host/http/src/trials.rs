@@ -1,4 +1,4 @@
-//! Looking closer: a version on trial, where a row comes from, what a version has made, and making that again.
+//! Canaries, traces, the work of a version, and reprojections.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use lantern_api::{NewCanary, Reproject};
 use lantern_lifecycle::{Actor, CanaryReport, CanaryRequest, Reprojected, Trace, VersionWork};
 use lantern_store::RowKey;
 
-/// How long a client waits for a trial: a quarter of an hour of listening, and the work.
+/// Maximum time that a client waits for a canary or a reprojection: a quarter of an hour of live messages, and the work.
 pub const TRIAL_TIME: Duration = Duration::from_secs(20 * 60);
 
 pub async fn canary(
@@ -24,16 +24,16 @@ pub async fn canary(
     Operator(operator): Operator,
     OfPlugin(plugin): OfPlugin,
     note: AuditNote,
-    Input(asked): Input<NewCanary>,
+    Input(canary): Input<NewCanary>,
 ) -> Result<Json<CanaryReport>, Problem> {
     let digest = state
         .lifecycle
-        .resolve_version(plugin.as_str(), &asked.version)
+        .resolve_version(plugin.as_str(), &canary.version)
         .await?;
     note.digest(digest);
     let request = CanaryRequest {
-        messages: asked.messages,
-        live: asked.live_seconds.map(Duration::from_secs),
+        messages: canary.messages,
+        live: canary.live_seconds.map(Duration::from_secs),
     };
     let by = Actor(operator.name);
     let report = state
@@ -48,17 +48,17 @@ pub async fn reproject(
     Operator(operator): Operator,
     OfPlugin(plugin): OfPlugin,
     note: AuditNote,
-    Input(bad): Input<Reproject>,
+    Input(reproject): Input<Reproject>,
 ) -> Result<Json<Reprojected>, Problem> {
     let digest = state
         .lifecycle
-        .resolve_version(plugin.as_str(), &bad.version)
+        .resolve_version(plugin.as_str(), &reproject.version)
         .await?;
     note.digest(digest);
     let by = Actor(operator.name);
     let done = state.lifecycle.reproject(plugin.as_str(), digest, &by).await?;
     note.detail(format!(
-        "version {} did again {} messages of version {}",
+        "version {} reprojected {} messages of version {}",
         done.to, done.done.messages, done.from
     ));
     Ok(Json(done))
@@ -72,7 +72,7 @@ pub async fn written(
     let parameters = Parameters::parse(&uri, &["version"])?;
     let Some(version) = parameters.get("version") else {
         return Err(Problem::bad_request(
-            "version is missing: a digest, eight digits or more of one, or a version number",
+            "version is required: a digest, a digest prefix of at least eight digits, or a version number",
         ));
     };
     let digest = state.lifecycle.resolve_version(plugin.as_str(), version).await?;
@@ -87,13 +87,13 @@ pub async fn trace(
     let parameters = Parameters::parse(&uri, &["table", "key"])?;
     let (Some(table), Some(key)) = (parameters.get("table"), parameters.get("key")) else {
         return Err(Problem::bad_request(
-            "table and key are needed; a key of several columns is a JSON array of texts",
+            "table and key are required; a key with several columns is a JSON array of strings",
         ));
     };
-    let words = match key.starts_with('[') {
+    let parts = match key.starts_with('[') {
         true => serde_json::from_str::<Vec<String>>(key)
-            .map_err(|error| Problem::bad_request(format!("key is no JSON array of texts: {error}")))?,
+            .map_err(|error| Problem::bad_request(format!("key is not a JSON array of strings: {error}")))?,
         false => vec![key.to_owned()],
     };
-    Ok(Json(state.lifecycle.trace(table, RowKey::parse(&words)).await?))
+    Ok(Json(state.lifecycle.trace(table, RowKey::parse(&parts)).await?))
 }

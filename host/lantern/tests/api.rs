@@ -208,18 +208,18 @@ async fn readiness_names_what_is_not_well() {
     });
     let stuck = failing().await;
     assert!(
-        stuck[0].starts_with("projection:things/events: has not moved for 11 s"),
+        stuck[0].starts_with("projection:things/events: no progress for 11 s"),
         "{stuck:?}"
     );
     assert!(stuck[0].ends_with("disk full"), "{stuck:?}");
     // An error from before the source stood still is not the cause.
     projection.send_modify(|status| status.last_error_at_ms = Some(now_ms - 80_000));
     let stuck = failing().await;
-    assert!(stuck[0].ends_with("no error was reported"), "{stuck:?}");
+    assert!(stuck[0].ends_with("no error reported"), "{stuck:?}");
 
     projection.send_modify(|status| status.enter(status::ProjectionState::WaitingForStream));
     assert!(
-        failing().await[0].contains("the broker has no stream THINGS"),
+        failing().await[0].contains("the broker has had no stream THINGS"),
         "it was there before"
     );
     projection.send_modify(|status| status.epoch = 0);
@@ -495,25 +495,28 @@ async fn bad_queries_are_refused_with_what_to_do() {
     for (path, words) in [
         (
             format!("{rows}?limit=-1"),
-            "limit is a whole number from 1 to 1000",
+            "limit must be an integer from 1 to 1000",
         ),
-        (format!("{rows}?limit=0"), "limit is"),
-        (format!("{rows}?limit=1001"), "limit is"),
-        (format!("{rows}?limit=1%20OR%201=1"), "limit is"),
-        (format!("{rows}?limit=1&limit=2"), "given twice"),
-        (format!("{rows}?order=id;drop"), "order is one of asc, desc"),
+        (format!("{rows}?limit=0"), "limit must"),
+        (format!("{rows}?limit=1001"), "limit must"),
+        (format!("{rows}?limit=1%20OR%201=1"), "limit must"),
+        (format!("{rows}?limit=1&limit=2"), "more than once"),
+        (format!("{rows}?order=id;drop"), "order must be one of asc, desc"),
         (format!("{rows}?cursor=AAAA"), "cursor"),
         (format!("{rows}?cursor={gaps_cursor}"), "cursor"),
-        (format!("{rows}?where=1"), "no parameter \"where\""),
-        (format!("{rows}?%00=1"), "no parameter"),
+        (format!("{rows}?where=1"), "unknown parameter \"where\""),
+        (format!("{rows}?%00=1"), "unknown parameter"),
         (
             "/api/v1/dead-letters?state='%20OR%201=1--".into(),
-            "state is one of open, resolved, discarded",
+            "state must be one of open, resolved, discarded",
         ),
-        ("/api/v1/dead-letters?class=x".into(), "class is one of malformed"),
+        (
+            "/api/v1/dead-letters?class=x".into(),
+            "class must be one of malformed",
+        ),
         ("/api/v1/dead-letters?plugin=a'b".into(), "plugin name"),
         ("/api/v1/gaps?source=a%00".into(), "source name"),
-        ("/api/v1/tables?x=1".into(), "no parameter"),
+        ("/api/v1/tables?x=1".into(), "unknown parameter"),
     ] {
         refused(&api, &path, StatusCode::BAD_REQUEST, words).await;
     }

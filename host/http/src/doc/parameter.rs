@@ -1,21 +1,21 @@
-//! Parameters of the query, as a route says them of itself.
+//! Descriptions of query parameters and headers.
 
 use serde_json::{Value, json};
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ArrayBuilder, KnownFormat, SchemaFormat, Type};
 use utoipa::openapi::{ObjectBuilder, RefOr, Required, Schema};
 
-/// A parameter of the query.
+/// A query parameter.
 pub struct Query {
     name: &'static str,
     description: String,
     schema: RefOr<Schema>,
     required: bool,
-    /// Whether several values stand as several parameters, or with commas between them.
+    /// Whether several values are repeated parameters instead of one comma-separated list.
     explode: Option<bool>,
 }
 
-/// Text.
+/// A string.
 pub fn text(name: &'static str, description: impl Into<String>) -> Query {
     Query {
         name,
@@ -26,7 +26,7 @@ pub fn text(name: &'static str, description: impl Into<String>) -> Query {
     }
 }
 
-/// A moment in RFC 3339.
+/// A time in RFC 3339.
 pub fn time(name: &'static str, description: &str) -> Query {
     let time = ObjectBuilder::new()
         .schema_type(Type::String)
@@ -37,16 +37,16 @@ pub fn time(name: &'static str, description: &str) -> Query {
     }
 }
 
-/// One of these words.
-pub fn choice(name: &'static str, words: &[&str], description: impl Into<String>) -> Query {
+/// One of several values.
+pub fn choice(name: &'static str, values: &[&str], description: impl Into<String>) -> Query {
     let one = ObjectBuilder::new().schema_type(Type::String);
     Query {
-        schema: one.enum_values(Some(words.iter().copied())).into(),
+        schema: one.enum_values(Some(values.iter().copied())).into(),
         ..text(name, description)
     }
 }
 
-/// A whole number between these two, and what it is when nothing is said.
+/// An integer with its range and default.
 pub fn number(name: &'static str, least: u32, most: u32, default: u32, description: &str) -> Query {
     let number = ObjectBuilder::new()
         .schema_type(Type::Integer)
@@ -59,7 +59,7 @@ pub fn number(name: &'static str, least: u32, most: u32, default: u32, descripti
     }
 }
 
-/// A list with commas between.
+/// A comma-separated list.
 pub fn list(name: &'static str, description: impl Into<String>) -> Query {
     Query {
         schema: texts().into(),
@@ -68,7 +68,7 @@ pub fn list(name: &'static str, description: impl Into<String>) -> Query {
     }
 }
 
-/// Text that may be given at most so many times.
+/// A string that may be repeated up to a limit.
 pub fn repeated(name: &'static str, times_max: usize, description: impl Into<String>) -> Query {
     Query {
         schema: texts().max_items(Some(times_max)).into(),
@@ -77,7 +77,7 @@ pub fn repeated(name: &'static str, times_max: usize, description: impl Into<Str
     }
 }
 
-/// Text in a header.
+/// A header.
 pub fn header(name: &'static str, description: &str) -> Parameter {
     ParameterBuilder::new()
         .name(name)
@@ -93,7 +93,7 @@ fn texts() -> ArrayBuilder {
 }
 
 impl Query {
-    /// It has to be given.
+    /// Makes the parameter required.
     pub fn required(self) -> Self {
         Self {
             required: true,
@@ -101,7 +101,7 @@ impl Query {
         }
     }
 
-    /// A value that shows how it is written.
+    /// Adds an example.
     pub fn example(mut self, example: impl Into<Value>) -> Self {
         match &mut self.schema {
             RefOr::T(Schema::Object(one)) => one.examples.push(example.into()),

@@ -1,9 +1,9 @@
-//! The schemas that routes name, collected once each.
+//! Collects the schemas that routes reference.
 //!
-//! The host writes a field that can be null always, and leaves out a field only where it could not be null. Derived
-//! schemas do not say that it is always there, so it is added here to whatever is part of an answer; a body is another
-//! matter, since a client may leave out what can be null. They also say of what may be left out that it is null by
-//! default, which is not a value that it can have; that is taken away.
+//! In responses the host always writes nullable fields, and omits a field only if it is not nullable. Derived schemas do
+//! not mark nullable fields as required, so this module does, for responses only: a client may omit nullable fields of a
+//! request. Derived schemas also declare null as the default of optional fields, which is not one of their values; this
+//! module removes it.
 
 use std::collections::BTreeMap;
 
@@ -16,33 +16,33 @@ use utoipa::openapi::schema::{AdditionalProperties, ArrayItems, Object, Schema, 
 #[derive(Clone, Default)]
 pub struct Schemas {
     all: BTreeMap<String, RefOr<Schema>>,
-    /// Names that stand for two different schemas: the last one won. A test has to find none.
+    /// Names of two different schemas, of which the last one is kept. A test asserts that there are none.
     ambiguous: Vec<String>,
 }
 
 impl Schemas {
-    /// Adds the schema of a body, with those that it refers to.
+    /// Adds the schema of a request body and those that it references.
     pub fn add<T: ToSchema>(&mut self) {
         for (name, schema) in of::<T>() {
             self.insert(name, schema);
         }
     }
 
-    /// Adds the schema of an answer, with those that it refers to.
+    /// Adds the schema of a response and those that it references.
     pub fn add_answer<T: ToSchema>(&mut self) {
         for (name, mut schema) in of::<T>() {
-            nulls_are_there(&mut schema);
+            require_nullable(&mut schema);
             self.insert(name, schema);
         }
     }
 
-    /// All of them, and the names that are ambiguous.
+    /// All schemas, and the ambiguous names.
     pub fn into_parts(self) -> (BTreeMap<String, RefOr<Schema>>, Vec<String>) {
         (self.all, self.ambiguous)
     }
 
     fn insert(&mut self, name: String, mut schema: RefOr<Schema>) {
-        without_null_defaults(&mut schema);
+        remove_null_defaults(&mut schema);
         if self.all.get(&name).is_some_and(|known| *known != schema) {
             self.ambiguous.push(name.clone());
         }
@@ -56,8 +56,8 @@ fn of<T: ToSchema>() -> Vec<(String, RefOr<Schema>)> {
     schemas
 }
 
-/// Properties are all that has defaults.
-fn without_null_defaults(schema: &mut RefOr<Schema>) {
+/// Removes null defaults; only properties have defaults.
+fn remove_null_defaults(schema: &mut RefOr<Schema>) {
     match schema {
         RefOr::T(Schema::Object(object)) => {
             for property in object.properties.values_mut() {
@@ -73,41 +73,41 @@ fn without_null_defaults(schema: &mut RefOr<Schema>) {
                 }
             }
         }
-        RefOr::T(Schema::AllOf(all_of)) => all_of.items.iter_mut().for_each(without_null_defaults),
+        RefOr::T(Schema::AllOf(all_of)) => all_of.items.iter_mut().for_each(remove_null_defaults),
         _ => {}
     }
 }
 
-/// Makes every property that can be null one that has to be there.
-fn nulls_are_there(schema: &mut RefOr<Schema>) {
+/// Marks every nullable property as required.
+fn require_nullable(schema: &mut RefOr<Schema>) {
     let RefOr::T(schema) = schema else { return };
     match schema {
         Schema::Object(object) => nullable_properties(object),
         Schema::Array(array) => {
             if let ArrayItems::RefOrSchema(items) = &mut array.items {
-                nulls_are_there(items);
+                require_nullable(items);
             }
         }
-        Schema::OneOf(one_of) => one_of.items.iter_mut().for_each(nulls_are_there),
-        Schema::AllOf(all_of) => all_of.items.iter_mut().for_each(nulls_are_there),
-        Schema::AnyOf(any_of) => any_of.items.iter_mut().for_each(nulls_are_there),
+        Schema::OneOf(one_of) => one_of.items.iter_mut().for_each(require_nullable),
+        Schema::AllOf(all_of) => all_of.items.iter_mut().for_each(require_nullable),
+        Schema::AnyOf(any_of) => any_of.items.iter_mut().for_each(require_nullable),
         _ => {}
     }
 }
 
 fn nullable_properties(object: &mut Object) {
     for (name, property) in &mut object.properties {
-        nulls_are_there(property);
-        if can_be_null(property) && !object.required.contains(name) {
+        require_nullable(property);
+        if is_nullable(property) && !object.required.contains(name) {
             object.required.push(name.clone());
         }
     }
     if let Some(AdditionalProperties::RefOr(values)) = object.additional_properties.as_deref_mut() {
-        nulls_are_there(values);
+        require_nullable(values);
     }
 }
 
-fn can_be_null(schema: &RefOr<Schema>) -> bool {
+fn is_nullable(schema: &RefOr<Schema>) -> bool {
     let RefOr::T(schema) = schema else { return false };
     let null = |schema_type: &SchemaType| match schema_type {
         SchemaType::Type(one) => *one == Type::Null,
@@ -117,7 +117,7 @@ fn can_be_null(schema: &RefOr<Schema>) -> bool {
     match schema {
         Schema::Object(object) => null(&object.schema_type),
         Schema::Array(array) => null(&array.schema_type),
-        Schema::OneOf(one_of) => one_of.items.iter().any(can_be_null),
+        Schema::OneOf(one_of) => one_of.items.iter().any(is_nullable),
         _ => false,
     }
 }

@@ -1,4 +1,4 @@
-//! How projections have done in the last hour: a sample of each every ten seconds, in memory and bounded.
+//! History of projections: the last hour, one sample every ten seconds, in bounded memory.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,24 +9,24 @@ use tokio_util::sync::CancellationToken;
 use lantern_model::batch::Timestamp;
 use lantern_model::status::Registry;
 
-/// Between two samples.
+/// Interval of samples.
 pub const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Samples of one projection: an hour. Each has some 40 bytes.
+/// Samples per projection: one hour. A sample has about 40 bytes.
 const SAMPLES_MAX: usize = 360;
 
-/// How a projection stood at one time.
+/// State of a projection at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// When.
+    /// Time of the sample.
     pub at: Timestamp,
-    /// Messages that became rows, since the beginning of its epoch.
+    /// Messages of the current epoch that produced rows.
     pub messages: u64,
-    /// Rows written in this epoch.
+    /// Rows written in the current epoch.
     pub rows: u64,
-    /// Dead letters that are open.
+    /// Open dead letters.
     pub dead_letters: u64,
-    /// Messages that wait, as the broker said last.
+    /// Messages that the broker holds for the source, as last reported.
     pub lag: Option<u64>,
 }
 
@@ -37,7 +37,7 @@ type Samples = BTreeMap<(String, String), VecDeque<Sample>>;
 pub struct History(Arc<Mutex<Samples>>);
 
 impl History {
-    /// Samples until `stop`.
+    /// Takes samples until `stop`.
     pub fn start(projections: Registry, stop: CancellationToken) -> Self {
         let history = Self::default();
         let sampled = history.clone();
@@ -54,7 +54,7 @@ impl History {
         history
     }
 
-    /// All samples, by plugin and source, the oldest first.
+    /// All samples by plugin and source, oldest first.
     pub fn all(&self) -> Vec<((String, String), Vec<Sample>)> {
         let samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let list = |(name, samples): (&(String, String), &VecDeque<Sample>)| {
@@ -78,7 +78,7 @@ impl History {
                 of.pop_front();
             }
         }
-        // What has not been there for an hour is forgotten.
+        // Drop projections that have been absent for an hour.
         let hour = i64::try_from(INTERVAL.as_micros()).unwrap_or(i64::MAX) * SAMPLES_MAX as i64;
         samples.retain(|_, samples| samples.back().is_some_and(|last| at.0 - last.at.0 <= hour));
     }
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_hour_is_kept_and_what_is_gone_is_forgotten() {
+    fn history_keeps_one_hour_and_drops_absent_projections() {
         let (history, registry) = (History::default(), Registry::default());
         let status = lantern_model::status::Status::starting("p", "1.0.0", "sha256:aa", "s", None);
         let (_sender, receiver) = tokio::sync::watch::channel(status);

@@ -1,6 +1,6 @@
-//! What those who follow a table with the same selection are told: the last packets, rendered once for all of them and
-//! bounded in bytes. Each of them reads at its own pace; whoever comes too late misses packets and is told how many rows
-//! were in them.
+//! A view is a table tail with one selection, shared by all its followers: a ring of the last packets, each serialized
+//! once and bounded in bytes. Followers read at their own speed; a follower that is too slow misses packets and receives
+//! the number of omitted rows.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,35 +14,35 @@ use crate::cells::{Integers, Item};
 use lantern_api::GapEvent;
 use lantern_store::reader::{Matcher, RowRecord, Selection, Shape, Stopped};
 
-/// Bytes of packets that one view keeps for slow readers.
+/// Bytes of packets that one view keeps for slow followers.
 pub const BYTES_MAX: usize = 1 << 20;
 
-/// Bytes of packets that all views keep together.
+/// Bytes of packets that all views together keep.
 const BYTES_OF_ALL_MAX: usize = 16 << 20;
 
-/// Rows that one packet tells of.
+/// Maximum number of rows per packet.
 pub const ROWS_MAX: usize = 200;
 
-/// Bytes at which a packet is full. A row with more is left out and counted as such: each client may hold a packet of its
-/// own, and large rows can be had as pages and exports.
+/// Maximum size of a packet. Larger rows are omitted and counted: each client may hold a packet, and pages and exports
+/// include large rows.
 const PACKET_BYTES: usize = 128 << 10;
 
-/// Rows a second that are told in the long run, and at once after a while with fewer. This is more than anybody reads; a
-/// stream that stays faster is thinned out, and those who want all of it have pages and exports.
-const ROWS_A_SECOND: f64 = 500.0;
-const ROWS_AT_ONCE: f64 = 2_000.0;
+/// Rows per second that a view sends on average, and in a burst. More than a person can read; faster streams are thinned
+/// out. Pages and exports include all rows.
+const ROWS_PER_SECOND: f64 = 500.0;
+const ROWS_BURST: f64 = 2_000.0;
 
-/// What is told: which rows, and what of them.
+/// Rows, columns and format of a view.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Wanted {
+pub struct ViewOptions {
     pub selection: Selection,
     pub columns: Vec<usize>,
     pub integers: Integers,
 }
 
-/// One way of following a table.
+/// A table tail with one selection.
 pub struct View {
-    pub wanted: Wanted,
+    pub wanted: ViewOptions,
     pub matcher: Matcher,
     ring: Mutex<Ring>,
     /// Changes with the ring.
@@ -61,17 +61,17 @@ impl Drop for View {
 #[derive(Default)]
 struct Ring {
     packets: VecDeque<Packet>,
-    /// The number of the first packet that is kept.
+    /// Number of the first packet in the ring.
     first: u64,
     bytes: usize,
-    /// Rows told of in all packets, also those that were left out.
+    /// Rows of all packets, omitted rows included.
     rows: u64,
     ended: bool,
-    /// Rows that may be told now, as of the last time.
+    /// Remaining rows of the rate limit, and the time of the last update.
     allowance: Option<(f64, Instant)>,
 }
 
-/// Packets that were rendered and not yet published, each with the rows that it tells of.
+/// Serialized packets that are not published yet, with their numbers of rows.
 pub struct Prepared(Vec<(Bytes, u64)>);
 
 impl Prepared {
@@ -81,14 +81,21 @@ impl Prepared {
         }
     }
 
-    fn rows(&mut self, shape: &Shape, records: &[&RowRecord], wanted: &Wanted, id: &str, mut room: usize) {
+    fn rows(
+        &mut self,
+        shape: &Shape,
+        records: &[&RowRecord],
+        wanted: &ViewOptions,
+        id: &str,
+        mut room: usize,
+    ) {
         let mut items = Items::new(shape, wanted);
-        let mut left_out = 0;
+        let mut omitted = 0;
         for (number, record) in records.iter().enumerate() {
             match items.add(record) {
                 Added::Yes => {}
                 Added::TooLarge => {
-                    left_out += 1;
+                    omitted += 1;
                     continue;
                 }
                 Added::Full => {
@@ -96,17 +103,17 @@ impl Prepared {
                     room = room.saturating_sub(full.bytes());
                     self.items(full, None);
                     if room == 0 {
-                        left_out += (records.len() - number) as u64;
+                        omitted += (records.len() - number) as u64;
                         break;
                     }
-                    // It fits in one that is empty, or it would have been too large.
+                    // It fits into an empty packet; otherwise it would have been `TooLarge`.
                     items.add(record);
                 }
             }
         }
-        // Only who has heard the last of them may go on behind it.
+        // A client may resume after these rows only once it has received the last of them.
         self.items(items, Some(id));
-        self.gap(left_out);
+        self.gap(omitted);
     }
 
     fn items(&mut self, items: Items, id: Option<&str>) {
@@ -119,31 +126,31 @@ impl Prepared {
 
 struct Packet {
     block: Bytes,
-    /// Rows told of before it.
+    /// Rows of all earlier packets.
     rows_before: u64,
 }
 
-/// How far somebody has read.
+/// Position of a follower in the ring.
 #[derive(Clone, Copy, Debug)]
-pub struct Reading {
+pub struct RingPosition {
     next: u64,
     rows: u64,
 }
 
-/// What there is to read.
+/// Result of a read from the ring.
 pub enum Read {
     /// A packet.
     Block(Bytes),
-    /// So many rows were missed.
+    /// The follower missed this many rows.
     Missed(u64),
-    /// Nothing yet.
+    /// No packet yet.
     Nothing,
-    /// There will be nothing more.
+    /// The view has ended.
     End,
 }
 
-impl Reading {
-    /// Whether both have read the same.
+impl RingPosition {
+    /// Whether both positions are equal.
     pub fn is_at(&self, other: &Self) -> bool {
         self.next == other.next
     }
@@ -151,7 +158,7 @@ impl Reading {
 
 impl View {
     /// `kept` counts the bytes that all views keep.
-    pub fn new(wanted: Wanted, kept: Arc<AtomicUsize>) -> Self {
+    pub fn new(wanted: ViewOptions, kept: Arc<AtomicUsize>) -> Self {
         Self {
             matcher: Matcher::new(wanted.selection.clone()),
             wanted,
@@ -161,22 +168,22 @@ impl View {
         }
     }
 
-    /// From now on.
-    pub fn begin(&self) -> Reading {
+    /// The position after the newest packet.
+    pub fn begin(&self) -> RingPosition {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        Reading {
+        RingPosition {
             next: ring.first + ring.packets.len() as u64,
             rows: ring.rows,
         }
     }
 
-    /// Resolves when there is something to read, or soon after.
+    /// Changes when there may be a new packet.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
-    /// The next packet for somebody.
-    pub fn read(&self, reading: &mut Reading) -> Read {
+    /// Reads the next packet of a follower.
+    pub fn read(&self, reading: &mut RingPosition) -> Read {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         if reading.next < ring.first {
             reading.next = ring.first;
@@ -203,9 +210,9 @@ impl View {
         }
     }
 
-    /// Renders the rows among `records` that are wanted, until `has_to_stop` says so: the rows that were not compared by
-    /// then count as left out, as do `skipped` rows before them. `id` is where a client that has read all of it may go
-    /// on. Rows beyond `room` bytes are left out as well. This is work for a blocking thread.
+    /// Filters and serializes `records`. After `has_to_stop`, the remaining rows count as omitted, as do `skipped` rows
+    /// before them and rows beyond `room` bytes. `id` is the position after the rows, for resuming. Call it on a blocking
+    /// thread.
     pub fn prepare(
         &self,
         shape: &Shape,
@@ -234,25 +241,25 @@ impl View {
         prepared
     }
 
-    /// Hands packets to all who follow this way.
+    /// Publishes packets to all followers.
     pub fn publish(&self, prepared: Prepared) {
         for (block, rows) in prepared.0 {
             self.push(block, rows);
         }
     }
 
-    /// How many of so many rows may be told now.
+    /// Applies the rate limit: how many of `wanted` rows may be sent now.
     fn allowed(&self, wanted: usize) -> usize {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        let (left, since) = ring.allowance.unwrap_or((ROWS_AT_ONCE, now));
-        let left = (left + now.duration_since(since).as_secs_f64() * ROWS_A_SECOND).min(ROWS_AT_ONCE);
+        let (left, since) = ring.allowance.unwrap_or((ROWS_BURST, now));
+        let left = (left + now.duration_since(since).as_secs_f64() * ROWS_PER_SECOND).min(ROWS_BURST);
         let allowed = wanted.min(left as usize);
         ring.allowance = Some((left - allowed as f64, now));
         allowed
     }
 
-    /// Nobody will be told anything more.
+    /// Ends the view.
     pub fn end(&self) {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
         self.changed.send_modify(|number| *number += 1);
@@ -279,35 +286,35 @@ impl View {
     }
 }
 
-/// The event that says that rows were left out.
+/// The event `gap`.
 pub fn gap(skipped: u64) -> Bytes {
-    // A number can always be written.
+    // Serializing a number cannot fail.
     let data = serde_json::to_string(&GapEvent { skipped }).unwrap_or_default();
     format!("event: gap\ndata: {data}\n\n").into()
 }
 
-/// Rows of one packet, rendered one by one.
+/// Serialized rows of one packet.
 pub struct Items {
     columns: Arc<[String]>,
     chosen: Vec<usize>,
     integers: Integers,
-    /// As they stand in the event, without what is around them.
+    /// JSON of the rows, without the surrounding event.
     data: Vec<u8>,
     rows: usize,
 }
 
-/// Whether a row was added to a packet.
+/// Result of adding a row to a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Added {
     Yes,
-    /// It goes into the next packet.
+    /// The packet is full; the row belongs into the next one.
     Full,
-    /// It goes into none.
+    /// The row is too large for any packet.
     TooLarge,
 }
 
 impl Items {
-    pub fn new(shape: &Shape, wanted: &Wanted) -> Self {
+    pub fn new(shape: &Shape, wanted: &ViewOptions) -> Self {
         let name = |&position: &usize| shape.columns[position].name.to_string();
         Self {
             columns: wanted.columns.iter().map(name).collect(),
@@ -318,7 +325,7 @@ impl Items {
         }
     }
 
-    /// Adds a row that was read whole.
+    /// Adds a complete row.
     pub fn add(&mut self, record: &RowRecord) -> Added {
         if Item::bytes(record, &self.chosen) > PACKET_BYTES {
             return Added::TooLarge;
@@ -327,7 +334,7 @@ impl Items {
             return Added::Full;
         }
         let item = Item::chosen(&self.columns, record, &self.chosen, self.integers);
-        // What SQLite holds can be shown as JSON; a number that is not finite never came in.
+        // Serializing can only fail for a non-finite number, which the store never accepts.
         let mut rendered = match serde_json::to_vec(&item) {
             Ok(rendered) if rendered.len() <= PACKET_BYTES => rendered,
             Ok(_) | Err(_) => return Added::TooLarge,
@@ -351,11 +358,11 @@ impl Items {
         self.data.len()
     }
 
-    /// The event that tells of them.
+    /// The event `rows`.
     pub fn into_event(self, id: Option<&str>) -> Bytes {
         let id = id.map_or_else(String::new, |id| format!("id: {id}\n"));
         let mut event = format!("event: rows\n{id}data: {{\"items\":[").into_bytes();
-        // A document is shown to the byte, and its line breaks can only stand between its parts.
+        // JSON documents are embedded unchanged; their line breaks are whitespace between tokens.
         let line = |byte: u8| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte };
         event.extend(self.data.into_iter().map(line));
         event.extend_from_slice(b"]}\n\n");
@@ -368,7 +375,7 @@ mod tests {
     use super::*;
 
     fn view() -> View {
-        let wanted = Wanted {
+        let wanted = ViewOptions {
             selection: Selection::default(),
             columns: Vec::new(),
             integers: Integers::Text,
@@ -376,7 +383,7 @@ mod tests {
         View::new(wanted, Arc::default())
     }
 
-    fn all(view: &View, reading: &mut Reading) -> (u64, u64) {
+    fn all(view: &View, reading: &mut RingPosition) -> (u64, u64) {
         let (mut blocks, mut missed) = (0, 0);
         loop {
             match view.read(reading) {
@@ -388,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_slow_is_told_what_was_missed_and_costs_nothing() {
+    fn slow_followers_receive_the_number_of_missed_rows() {
         let view = view();
         let (mut slow, mut quick) = (view.begin(), view.begin());
         for _ in 0..100 {
@@ -408,13 +415,13 @@ mod tests {
     }
 
     #[test]
-    fn all_views_together_keep_a_bounded_number_of_bytes() {
+    fn all_views_together_keep_bounded_memory() {
         let kept = Arc::new(AtomicUsize::new(0));
         let wanted = view().wanted.clone();
         let views: Vec<View> = (0..64)
             .map(|_| View::new(wanted.clone(), Arc::clone(&kept)))
             .collect();
-        let mut reading: Vec<Reading> = views.iter().map(View::begin).collect();
+        let mut reading: Vec<RingPosition> = views.iter().map(View::begin).collect();
         for _ in 0..10 {
             for view in &views {
                 view.push(Bytes::from(vec![0; 100_000]), 1);

@@ -1,6 +1,5 @@
-//! Tables that are followed. Each has one reader for all who follow it, woken by commits: it reads what has come once,
-//! and each view makes of it what its followers want. Somebody who comes back is first told what came meanwhile, up to
-//! a limit.
+//! Table tails. One task per followed table reads new rows after commits, once for all followers; each view filters and
+//! serializes them for its followers. A follower that reconnects first receives the rows that it missed, up to a limit.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -12,58 +11,57 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::ring::{self, Added, Items, Prepared, Read, Reading, View, Wanted};
+use super::missed::{MissedRange, compare, missed, place_of, resume_id};
+use super::ring::{self, Prepared, Read, RingPosition, View, ViewOptions};
 use crate::budget::{Client, Share, Shares};
-use crate::cursor;
 use lantern_model::schema::TableName;
 use lantern_store::Reader;
 use lantern_store::reader::{BEGINNING, Places, ReadError, RowRecord, Shape};
 
-/// Followers at once, of all tables. Each costs a connection with its buffer; the packets are shared.
+/// Maximum number of followers of all tables. Each needs a connection with its buffer; packets are shared.
 const FOLLOWERS_MAX: usize = 640;
-/// Different selections of one table that are followed at once; each may keep a megabyte.
+/// Maximum number of views per table; each may keep a megabyte.
 const VIEWS_MAX: usize = 64;
-/// Between two looks at a table into which rows are stored all the time.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Those who wait for the same rows are woken one after the other within this time: hundreds at once would keep the
-/// messages waiting that come in meanwhile.
+/// Minimum interval between two reads of a table.
+const READ_INTERVAL: Duration = Duration::from_millis(200);
+/// Followers of the same rows wake up spread over this time: hundreds at once would delay ingestion.
 const SPREAD: Duration = Duration::from_millis(180);
-/// Parts that it is divided into.
+/// Number of wake-up times within `SPREAD`.
 const SPREAD_PARTS: u32 = 90;
-/// Rows that one look reads; where more have come, the oldest of them are left out.
-const LOOK_ROWS: u32 = 2_000;
-/// Rows that somebody who comes back is told of; what is older is left out.
+/// Maximum number of rows per read; if more have arrived, the oldest are omitted.
+const READ_ROWS: u32 = 2_000;
+/// Maximum number of missed rows that a follower receives after it reconnects; older rows are omitted.
 const RESUME_ROWS: u32 = 5_000;
-/// Rows that are left out are counted up to here.
+/// Omitted rows are counted up to this number.
 const SKIPPED_MAX: u32 = 100_000;
-/// How long a connection may be silent.
+/// Interval of keep-alive comments.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// How long somebody is told without being asked again for a token.
+/// Maximum duration of a response; the client reconnects and is authenticated again.
 const LIFE: Duration = Duration::from_secs(30 * 60);
 
-/// Time for comparing the rows of one read with all views of a table, divided among them but for a least share. A view
-/// whose conditions take longer receives the number of rows that were not compared.
+/// Time for filtering the rows of one read for all views of a table, divided among them with a minimum share. A view whose
+/// conditions take longer receives the number of rows that were not compared.
 const COMPARE_TIME: Duration = Duration::from_secs(2);
 const COMPARE_TIME_OF_VIEW: Duration = Duration::from_millis(50);
-/// The same for the rows that one follower has missed; what is left is compared when its turn comes again.
+/// Time for filtering the missed rows of one follower; the rest is filtered on its next permit.
 const CATCH_UP_TIME: Duration = Duration::from_millis(200);
 
-/// Bytes of packets that are rendered at once for all views of a table.
+/// Bytes of packets that are serialized at once for all views of a table.
 const RENDERED_BYTES: usize = 16 << 20;
 
 /// Maximum followers of one client; the rest is reserved for other clients.
 const FOLLOWERS_OF_CLIENT_MAX: u32 = 512;
 
-/// Why a table cannot be followed.
+/// Reason why a table cannot be followed.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
-    #[error("there are as many followers as there may be")]
+    #[error("too many followers or views")]
     Full,
     #[error(transparent)]
     Read(#[from] ReadError),
 }
 
-/// Tables that are followed. Cheap to clone.
+/// Table tails. Cheap to clone.
 #[derive(Clone)]
 pub struct Tails(Arc<Inner>);
 
@@ -75,36 +73,36 @@ struct Inner {
     followers: Shares,
     /// Bytes of packets that all views keep.
     kept: Arc<AtomicUsize>,
-    /// Rows are compared and rendered on blocking threads, one for tables and one for followers that catch up: the threads
-    /// of the API answer others meanwhile, and one processor at most is taken by each kind.
+    /// Permits for filtering and serializing on blocking threads, one for tables and one for followers that catch up: the
+    /// API threads stay free, and each kind uses at most one processor.
     comparing: Arc<Semaphore>,
     catching_up: Arc<Semaphore>,
-    /// How many have ever followed.
+    /// Number of followers since the start.
     joined: AtomicU32,
 }
 
-/// A table that somebody follows.
+/// A followed table.
 struct Followed {
     shape: Shape,
-    told: Mutex<Told>,
+    progress: Mutex<Progress>,
 }
 
-struct Told {
-    /// Up to where all views were told.
+struct Progress {
+    /// Position that all views have reached.
     places: Places,
     views: Vec<Arc<View>>,
     ended: bool,
 }
 
 impl Followed {
-    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn progress(&self) -> std::sync::MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn end(&self) {
-        let mut told = self.told();
-        told.ended = true;
-        told.views.drain(..).for_each(|view| view.end());
+        let mut progress = self.progress();
+        progress.ended = true;
+        progress.views.drain(..).for_each(|view| view.end());
     }
 }
 
@@ -123,11 +121,11 @@ impl Tails {
         }))
     }
 
-    /// Follows a table: from now on, or from where somebody has heard last.
+    /// Follows a table from now on, or after the position `after`.
     pub async fn follow(
         &self,
         shape: Shape,
-        wanted: Wanted,
+        wanted: ViewOptions,
         after: Option<Places>,
         client: &Client,
     ) -> Result<Follower, FollowError> {
@@ -136,21 +134,21 @@ impl Tails {
         let places = inner.reader.places(&shape).await?;
         let followed = self.followed(shape, places);
         let (view, reading, joined) = {
-            let mut told = followed.told();
-            let view = match told.views.iter().find(|view| view.wanted == wanted) {
+            let mut progress = followed.progress();
+            let view = match progress.views.iter().find(|view| view.wanted == wanted) {
                 Some(view) => Arc::clone(view),
-                None if told.views.len() >= VIEWS_MAX => return Err(FollowError::Full),
+                None if progress.views.len() >= VIEWS_MAX => return Err(FollowError::Full),
                 None => {
                     let view = Arc::new(View::new(wanted, Arc::clone(&inner.kept)));
-                    told.views.push(Arc::clone(&view));
+                    progress.views.push(Arc::clone(&view));
                     view
                 }
             };
             let reading = view.begin();
-            (view, reading, told.places.clone())
+            (view, reading, progress.places.clone())
         };
         let missed = after.map(|after| missed(&after, &joined)).unwrap_or_default();
-        // Somebody who has missed something goes on from where it was, until it was told.
+        // A follower with missed rows keeps its resume position until it has received them.
         let id = match missed.as_slice() {
             [] => format!("id: {}\n", resume_id(&followed.shape, &joined)),
             _ => String::new(),
@@ -166,58 +164,41 @@ impl Tails {
             reading,
             inner: Arc::clone(inner),
             until: Instant::now() + LIFE,
-            turn: SPREAD / SPREAD_PARTS * (inner.joined.fetch_add(1, Ordering::Relaxed) % SPREAD_PARTS),
+            wake_up_delay: SPREAD / SPREAD_PARTS
+                * (inner.joined.fetch_add(1, Ordering::Relaxed) % SPREAD_PARTS),
             _share: share,
         })
     }
 
-    /// The table among those that are followed; it begins to be when it is not.
+    /// The followed table; starts to follow it if necessary.
     fn followed(&self, shape: Shape, places: Places) -> Arc<Followed> {
         let mut tables = self.0.tables.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(followed) = tables.get(&shape.entry.name)
-            && !followed.told().ended
+            && !followed.progress().ended
             && followed.shape.entry.description == shape.entry.description
         {
             return Arc::clone(followed);
         }
         let name = shape.entry.name.clone();
-        let told = Told {
+        let progress = Progress {
             places,
             views: Vec::new(),
             ended: false,
         };
         let followed = Arc::new(Followed {
             shape,
-            told: Mutex::new(told),
+            progress: Mutex::new(progress),
         });
         if let Some(old) = tables.insert(name, Arc::clone(&followed)) {
             old.end();
         }
-        tokio::spawn(look(Arc::clone(&self.0), Arc::clone(&followed)));
+        tokio::spawn(run(Arc::clone(&self.0), Arc::clone(&followed)));
         followed
     }
 }
 
-/// A history, and behind which place up to which other.
-type Stretch = (i64, (i64, i64), (i64, i64));
-
-/// The stretches that somebody has missed, history by history.
-fn missed(after: &Places, joined: &Places) -> Vec<Stretch> {
-    let newest = after.keys().next_back().copied().unwrap_or(i64::MIN);
-    let stretches = joined.iter().filter_map(|(&history, &until)| {
-        let from = match after.get(&history) {
-            Some(&from) => from,
-            // It began later; an older one had been left out as one of too many.
-            None if history > newest => BEGINNING,
-            None => return None,
-        };
-        (from < until).then_some((history, from, until))
-    });
-    stretches.collect()
-}
-
-/// Looks at a table after commits, until nobody follows it any more.
-async fn look(inner: Arc<Inner>, followed: Arc<Followed>) {
+/// Reads a table after commits until it has no followers.
+async fn run(inner: Arc<Inner>, followed: Arc<Followed>) {
     let mut commits = inner.commits.clone();
     let mut again = false;
     loop {
@@ -225,69 +206,69 @@ async fn look(inner: Arc<Inner>, followed: Arc<Followed>) {
             if again {
                 return true;
             }
-            // What nobody follows any more is noticed although nothing is stored.
+            // Without commits, the task still has to notice that the last follower left.
             match tokio::time::timeout(KEEP_ALIVE, commits.changed()).await {
                 Ok(changed) => changed.is_ok(),
                 Err(_) => true,
             }
         };
-        let goes_on = tokio::select! {
+        let continues = tokio::select! {
             () = inner.stop.cancelled() => false,
             woken = woken => woken,
         };
-        if !goes_on || inner.is_deserted(&followed) {
+        if !continues || inner.is_deserted(&followed) {
             break;
         }
-        again = match look_once(&inner, &followed).await {
+        again = match send_new_rows(&inner, &followed).await {
             Ok(true) => false,
-            // Another version of the plugin has another table: those who come back are told of that one.
+            // The table has changed; clients reconnect to the new one.
             Ok(false) => break,
             Err(ReadError::Busy | ReadError::TimeLimit { .. }) => true,
             Err(error) => {
                 let table = followed.shape.entry.name.as_str();
-                tracing::warn!(table, %error, "the table cannot be followed any more");
+                tracing::warn!(table, %error, "failed to follow the table; its followers are disconnected");
                 break;
             }
         };
         tokio::select! {
             () = inner.stop.cancelled() => break,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(READ_INTERVAL) => {}
         }
     }
     followed.end();
 }
 
 impl Inner {
-    /// Whether nobody follows a table any more; it is not among those that are followed then.
+    /// Whether a table has no followers; if so, removes it.
     fn is_deserted(&self, followed: &Arc<Followed>) -> bool {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut told = followed.told();
-        told.views.retain(|view| Arc::strong_count(view) > 1);
-        if told.views.is_empty() {
-            told.ended = true;
+        let mut progress = followed.progress();
+        progress.views.retain(|view| Arc::strong_count(view) > 1);
+        if progress.views.is_empty() {
+            progress.ended = true;
             let name = &followed.shape.entry.name;
             if tables.get(name).is_some_and(|known| Arc::ptr_eq(known, followed)) {
                 tables.remove(name);
             }
         }
-        told.ended
+        progress.ended
     }
 }
 
-/// Tells all views of a table what has come. Returns whether it is still the same table.
-async fn look_once(inner: &Inner, followed: &Arc<Followed>) -> Result<bool, ReadError> {
+/// Sends new rows to all views of a table. Returns false if the table has changed.
+async fn send_new_rows(inner: &Inner, followed: &Arc<Followed>) -> Result<bool, ReadError> {
     let (reader, shape) = (&inner.reader, &followed.shape);
     match reader.table(&shape.entry.name).await? {
         Some(entry) if entry.description == shape.entry.description => {}
         _ => return Ok(false),
     }
     let now = reader.places(shape).await?;
-    let known = followed.told().places.clone();
+    let known = followed.progress().places.clone();
     for (history, until) in now {
         let mut after = known.get(&history).copied().unwrap_or(BEGINNING);
         let mut skipped = 0;
         if after < until {
-            let kept = reader.place_before(shape, history, until, LOOK_ROWS).await?;
+            let kept = reader.place_before(shape, history, until, READ_ROWS).await?;
             if kept > after {
                 skipped = reader
                     .arrivals_between(shape, history, after, kept, SKIPPED_MAX)
@@ -296,57 +277,57 @@ async fn look_once(inner: &Inner, followed: &Arc<Followed>) -> Result<bool, Read
             }
         }
         while after < until {
-            // Rows are in memory only while it is the turn of this table.
-            let Ok(turn) = Arc::clone(&inner.comparing).acquire_owned().await else {
+            // Rows are in memory only while this table holds the permit.
+            let Ok(permit) = Arc::clone(&inner.comparing).acquire_owned().await else {
                 return Ok(false);
             };
-            let rows = reader.arrivals(shape, history, after, until, LOOK_ROWS).await?;
+            let rows = reader.arrivals(shape, history, after, until, READ_ROWS).await?;
             after = rows.last().map_or(until, place_of);
-            let (told, skipped) = (Arc::clone(followed), std::mem::take(&mut skipped));
-            let work = move || told.tell(history, after, &rows, skipped);
-            if blocking(turn, work).await.is_none() {
+            let (progress, skipped) = (Arc::clone(followed), std::mem::take(&mut skipped));
+            let work = move || progress.publish_rows(history, after, &rows, skipped);
+            if blocking(permit, work).await.is_none() {
                 return Ok(false);
             }
         }
-        followed.told().places.insert(history, until);
+        followed.progress().places.insert(history, until);
     }
     Ok(true)
 }
 
-/// Does work on a blocking thread. None when it panicked or the host is stopping.
+/// Runs work on a blocking thread. None if it panicked or the host is stopping.
 async fn blocking<T: Send + 'static>(
-    turn: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
     let done = tokio::task::spawn_blocking(move || {
-        let _turn = turn;
+        let _permit = permit;
         work()
     });
     done.await.ok()
 }
 
 impl Followed {
-    /// Compares rows with all views and publishes them, together with the place that is known to all views then. The lock
-    /// is not held meanwhile; views that were added in the meantime receive the same rows.
-    fn tell(&self, history: i64, place: (i64, i64), rows: &[RowRecord], skipped: u64) {
+    /// Filters rows for all views, then publishes them together with the new position. The lock is not held during the
+    /// work; views that were added in the meantime receive the same rows.
+    fn publish_rows(&self, history: i64, place: (i64, i64), rows: &[RowRecord], skipped: u64) {
         let mut ready: Vec<(Arc<View>, Prepared)> = Vec::new();
         loop {
-            let mut told = self.told();
+            let mut progress = self.progress();
             let is_new = |view: &&Arc<View>| !ready.iter().any(|(known, _)| Arc::ptr_eq(known, view));
-            let new: Vec<Arc<View>> = told.views.iter().filter(is_new).cloned().collect();
+            let new: Vec<Arc<View>> = progress.views.iter().filter(is_new).cloned().collect();
             if new.is_empty() {
-                told.places.insert(history, place);
+                progress.places.insert(history, place);
                 for (view, prepared) in ready {
                     view.publish(prepared);
                 }
                 return;
             }
-            let (mut places, told_views) = (told.places.clone(), told.views.len());
-            drop(told);
+            let (mut places, view_count) = (progress.places.clone(), progress.views.len());
+            drop(progress);
             places.insert(history, place);
             let id = resume_id(&self.shape, &places);
             let share = COMPARE_TIME / u32::try_from(new.len()).unwrap_or(u32::MAX);
-            let room = ring::BYTES_MAX.min(RENDERED_BYTES / told_views.max(1));
+            let room = ring::BYTES_MAX.min(RENDERED_BYTES / view_count.max(1));
             for view in new {
                 let deadline = Instant::now() + share.max(COMPARE_TIME_OF_VIEW);
                 let prepared = view.prepare(&self.shape, rows, (skipped, &id), room, || {
@@ -358,44 +339,35 @@ impl Followed {
     }
 }
 
-fn place_of(record: &RowRecord) -> (i64, i64) {
-    (record.origin.sequence, record.origin.row)
-}
-
-/// Where somebody who has heard all up to these places may go on.
-fn resume_id(shape: &Shape, places: &Places) -> String {
-    cursor::of_places(shape.entry.name.as_str(), places)
-}
-
-/// Somebody who follows a table.
+/// A follower of a table.
 pub struct Follower {
     hello: Option<Bytes>,
-    missed: Vec<Stretch>,
-    /// Where the table stood when it began to follow; what came later is in the view.
+    missed: Vec<MissedRange>,
+    /// Position of the table when the follower joined; later rows are in the view.
     joined: Places,
-    /// Set when it is dropped, so that a comparison on another thread ends.
+    /// Set on drop, so that filtering on another thread stops.
     gone: Arc<AtomicBool>,
     followed: Arc<Followed>,
     view: Arc<View>,
-    reading: Reading,
+    reading: RingPosition,
     changed: watch::Receiver<u64>,
     inner: Arc<Inner>,
     until: Instant,
-    /// How long after the first it looks at what has come.
-    turn: Duration,
+    /// Wake-up delay, which spreads the followers.
+    wake_up_delay: Duration,
     _share: Share,
 }
 
 impl Follower {
-    /// The next event; none when it is over.
+    /// The next event; none at the end.
     pub async fn next(&mut self) -> Option<Bytes> {
         if let Some(hello) = self.hello.take() {
             return Some(hello);
         }
         loop {
-            while let Some(stretch) = self.missed.pop() {
-                // What cannot be read ends it; somebody who comes back asks again.
-                let block = self.catch_up(stretch).await.ok()?;
+            while let Some(range) = self.missed.pop() {
+                // A read error ends the response; the client reconnects.
+                let block = self.catch_up(range).await.ok()?;
                 if block.is_some() {
                     return block;
                 }
@@ -412,16 +384,16 @@ impl Follower {
                 () = tokio::time::sleep_until(self.until) => return None,
                 changed = self.changed.changed() => {
                     changed.ok()?;
-                    tokio::time::sleep(self.turn).await;
+                    tokio::time::sleep(self.wake_up_delay).await;
                 }
-                () = tokio::time::sleep(KEEP_ALIVE) => return Some(self.still_here()),
+                () = tokio::time::sleep(KEEP_ALIVE) => return Some(self.keep_alive()),
             }
         }
     }
 
-    /// A part of a stretch that was missed; what is left of it is kept for the next time.
-    async fn catch_up(&mut self, stretch: Stretch) -> Result<Option<Bytes>, ReadError> {
-        let (history, after, until) = stretch;
+    /// Reads a part of a missed range; keeps the rest for the next call.
+    async fn catch_up(&mut self, range: MissedRange) -> Result<Option<Bytes>, ReadError> {
+        let (history, after, until) = range;
         let (reader, shape) = (&self.inner.reader, &self.followed.shape);
         let kept = reader.place_before(shape, history, until, RESUME_ROWS).await?;
         if kept > after {
@@ -431,9 +403,9 @@ impl Follower {
             self.missed.push((history, kept, until));
             return Ok(Some(ring::gap(skipped)));
         }
-        // Rows are in memory only while it is this follower's turn.
-        let turn = Arc::clone(&self.inner.catching_up).acquire_owned().await;
-        let turn = turn.map_err(|_| ReadError::Busy)?;
+        // Rows are in memory only while this follower holds the permit.
+        let permit = Arc::clone(&self.inner.catching_up).acquire_owned().await;
+        let permit = permit.map_err(|_| ReadError::Busy)?;
         let rows = reader
             .arrivals(shape, history, after, until, ring::ROWS_MAX as u32)
             .await?;
@@ -442,7 +414,7 @@ impl Follower {
         }
         let (followed, view) = (Arc::clone(&self.followed), Arc::clone(&self.view));
         let (gone, missed, joined) = (Arc::clone(&self.gone), self.missed.clone(), self.joined.clone());
-        let compared = blocking(turn, move || {
+        let compared = blocking(permit, move || {
             let deadline = Instant::now() + CATCH_UP_TIME;
             let has_to_stop = || gone.load(Ordering::Relaxed) || Instant::now() >= deadline;
             let shape = &followed.shape;
@@ -465,16 +437,16 @@ impl Follower {
         Ok(compared.block)
     }
 
-    fn still_here(&mut self) -> Bytes {
-        let told = self.followed.told();
-        // With nothing to read, all up to these places was heard.
+    fn keep_alive(&mut self) -> Bytes {
+        let progress = self.followed.progress();
+        // Without unread packets the follower has received everything up to these places.
         match self.view.begin() {
             end if end.is_at(&self.reading) => format!(
-                ": still here\nid: {}\n\n",
-                resume_id(&self.followed.shape, &told.places)
+                ": keep-alive\nid: {}\n\n",
+                resume_id(&self.followed.shape, &progress.places)
             )
             .into(),
-            _ => Bytes::from_static(b": still here\n\n"),
+            _ => Bytes::from_static(b": keep-alive\n\n"),
         }
     }
 }
@@ -482,49 +454,5 @@ impl Follower {
 impl Drop for Follower {
     fn drop(&mut self) {
         self.gone.store(true, Ordering::Relaxed);
-    }
-}
-
-/// What became of rows that a follower has missed.
-struct Compared {
-    /// The event that tells of them.
-    block: Option<Bytes>,
-    /// The last row that was compared.
-    place: (i64, i64),
-}
-
-/// Compares rows, of which there is at least one, until a packet is full or `has_to_stop`. At least one row is done with,
-/// so that a follower gets on: one that could not be compared, or is too large, is left out.
-fn compare(
-    shape: &Shape,
-    view: &View,
-    rows: &[RowRecord],
-    has_to_stop: impl Fn() -> bool,
-    id: impl Fn((i64, i64)) -> String,
-) -> Compared {
-    let mut items = Items::new(shape, &view.wanted);
-    let mut last = None;
-    for record in rows {
-        let added = match view.matcher.matches(shape, &record.cells, &has_to_stop) {
-            Ok(true) => items.add(record),
-            Ok(false) => Added::Yes,
-            Err(_) => Added::TooLarge,
-        };
-        match added {
-            Added::Yes => last = Some(place_of(record)),
-            // It is left out when it comes first; the rows before it are sent first.
-            Added::TooLarge if last.is_none() => {
-                return Compared {
-                    block: Some(ring::gap(1)),
-                    place: place_of(record),
-                };
-            }
-            Added::TooLarge | Added::Full => break,
-        }
-    }
-    let place = last.unwrap_or_default();
-    Compared {
-        block: (items.rows() > 0).then(|| items.into_event(Some(&id(place)))),
-        place,
     }
 }

@@ -1,5 +1,5 @@
-//! The document for people: one page, rendered once, with no script and nothing from elsewhere. Its style is a file of
-//! its own, as the Content-Security-Policy wants it. Whatever stands in the document is escaped on its way in.
+//! Renders the OpenAPI document as one HTML page without scripts or external resources. The style sheet is a separate
+//! file, because the Content-Security-Policy forbids inline styles. All text is escaped.
 
 mod html;
 mod schema;
@@ -8,23 +8,23 @@ use utoipa::openapi::path::{HttpMethod, Operation, Parameter, ParameterIn};
 use utoipa::openapi::request_body::RequestBody;
 use utoipa::openapi::{Components, Content, OpenApi, PathItem, RefOr, Required, Response as Answer};
 
-use super::REFUSALS;
+use super::ERROR_RESPONSES;
 use html::{Html, code, escape, prose};
-use schema::{described, sample, words};
+use schema::{details, sample, type_label};
 
 /// Renders the page.
 pub fn render(api: &OpenApi) -> String {
     let tags = api.tags.as_deref().unwrap_or_default();
     let mut all = Html::default();
     all.push("<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n");
-    all.push("<meta name=\"viewport\" content=\"width=device-width\">\n<title>Lantern's API</title>\n");
+    all.push("<meta name=\"viewport\" content=\"width=device-width\">\n<title>Lantern API</title>\n");
     all.push("<link rel=\"icon\" href=\"/api/v1/docs/icon.svg\" type=\"image/svg+xml\">\n");
     all.push("<link rel=\"stylesheet\" href=\"/api/v1/docs/style.css\">\n<nav>\n");
     contents_of(&mut all, api);
-    all.push("<main>\n<header>\n<h1>Lantern's API</h1>\n");
+    all.push("<main>\n<header>\n<h1>Lantern API</h1>\n");
     all.push(&prose(api.info.description.as_deref().unwrap_or_default()));
     all.push(&format!(
-        "<p>Version {}. For programs, as OpenAPI 3.1: <a \
+        "<p>Version {}. OpenAPI 3.1 document: <a \
              href=\"/api/v1/openapi.json\">/api/v1/openapi.json</a>.\n</header>\n",
         escape(&api.info.version)
     ));
@@ -37,19 +37,19 @@ pub fn render(api: &OpenApi) -> String {
         }
         all.push("</section>\n");
     }
-    refusals(&mut all);
+    errors(&mut all);
     all.push("<section id=\"schemas\">\n<h2>Schemas</h2>\n");
     for (name, schema) in components.iter().flat_map(|components| &components.schemas) {
         let name = escape(name);
         all.push(&format!("<article id=\"schema-{name}\">\n<h3>{name}</h3>\n"));
-        all.push(&described(schema));
+        all.push(&details(schema));
         all.push("</article>\n");
     }
     all.push("</section>\n</main>\n</html>\n");
     all.into_string()
 }
 
-/// Where everything is.
+/// Table of contents.
 fn contents_of(all: &mut Html, api: &OpenApi) {
     all.push("<h2><a href=\"/\">Lantern</a></h2>\n");
     for tag in api.tags.iter().flatten() {
@@ -66,23 +66,23 @@ fn contents_of(all: &mut Html, api: &OpenApi) {
         all.push("</ul>\n");
     }
     all.push(
-        "<h3><a href=\"#refusals\">Refusals</a></h3>\n<h3><a \
+        "<h3><a href=\"#errors\">Errors</a></h3>\n<h3><a \
          href=\"#schemas\">Schemas</a></h3>\n</nav>\n",
     );
 }
 
-/// What the refusals of all routes mean.
-fn refusals(all: &mut Html) {
+/// Section that explains the error responses of all routes.
+fn errors(all: &mut Html) {
     all.push(
-        "<section id=\"refusals\">\n<h2>Refusals</h2>\n<p>Each is a <a \
+        "<section id=\"errors\">\n<h2>Errors</h2>\n<p>Each error is a <a \
          href=\"#schema-Problem\">Problem</a>, ",
     );
-    all.push("as <code>application/problem+json</code>.\n<article>\n<table>\n");
-    for (status, _, words) in REFUSALS {
+    all.push("sent as <code>application/problem+json</code>.\n<article>\n<table>\n");
+    for (status, _, description) in ERROR_RESPONSES {
         all.push(&format!(
             "<tr><th><code>{}</code><td>{}\n",
             status.as_str(),
-            escape(words)
+            escape(description)
         ));
     }
     all.push("</table>\n</article>\n</section>\n");
@@ -94,7 +94,7 @@ fn of_tag<'a>(api: &'a OpenApi, tag: &str) -> Vec<(&'a str, HttpMethod, &'a Oper
     let all = paths.flat_map(|(path, item)| {
         operations(item).map(move |(method, operation)| (path.as_str(), method, operation))
     });
-    let has = |operation: &Operation| operation.tags.iter().flatten().any(|its| its == tag);
+    let has = |operation: &Operation| operation.tags.iter().flatten().any(|name| name == tag);
     all.filter(|(_, _, operation)| has(operation)).collect()
 }
 
@@ -139,20 +139,20 @@ fn route(
     ));
     all.push(&prose(operation.description.as_deref().unwrap_or_default()));
     parameters(all, operation);
-    if let Some(body) = operation.request_body.as_ref().and_then(whole) {
+    if let Some(body) = operation.request_body.as_ref().and_then(inline) {
         takes(all, body);
     }
-    all.push("<h4>Answers</h4>\n<table>\n");
-    let mut refused = String::new();
+    all.push("<h4>Responses</h4>\n<table>\n");
+    let mut errors = String::new();
     for (status, answer) in &operation.responses.responses {
         match answer {
             RefOr::T(answer) => answers(all, status, answer),
-            // What all routes may refuse is told once.
-            RefOr::Ref(_) => refused.push_str(&format!(" <a href=\"#refusals\">{}</a>", escape(status))),
+            // Error responses are explained once, in their own section.
+            RefOr::Ref(_) => errors.push_str(&format!(" <a href=\"#errors\">{}</a>", escape(status))),
         }
     }
     all.push(&format!(
-        "</table>\n<p class=\"refused\">Refused with{refused}\n<h4>Example</h4>\n"
+        "</table>\n<p class=\"refused\">Errors:{errors}\n<h4>Example</h4>\n"
     ));
     let example = curl(path, method, operation, components);
     all.push(&format!(
@@ -161,42 +161,42 @@ fn route(
     ));
 }
 
-/// What stands here itself; Lantern's document has references for answers and schemas alone.
-fn whole<T>(part: &RefOr<T>) -> Option<&T> {
+/// The inline value; the document uses references only for responses and schemas.
+fn inline<T>(part: &RefOr<T>) -> Option<&T> {
     match part {
         RefOr::T(part) => Some(part),
         RefOr::Ref(_) => None,
     }
 }
 
-/// The contents that stand here, by their types.
+/// Inline contents by media type.
 fn contents<'a>(
     all: impl IntoIterator<Item = (&'a String, &'a RefOr<Content>)>,
 ) -> impl Iterator<Item = (&'a str, &'a Content)> {
     all.into_iter()
-        .filter_map(|(kind, content)| Some((kind.as_str(), whole(content)?)))
+        .filter_map(|(kind, content)| Some((kind.as_str(), inline(content)?)))
 }
 
-/// The parameters that stand here.
-fn its_parameters(operation: &Operation) -> impl Iterator<Item = &Parameter> {
-    operation.parameters.iter().flatten().filter_map(whole)
+/// Inline parameters.
+fn inline_parameters(operation: &Operation) -> impl Iterator<Item = &Parameter> {
+    operation.parameters.iter().flatten().filter_map(inline)
 }
 
 fn parameters(all: &mut Html, operation: &Operation) {
-    if its_parameters(operation).next().is_none() {
+    if inline_parameters(operation).next().is_none() {
         return;
     }
     all.push("<h4>Parameters</h4>\n<table>\n");
-    for parameter in its_parameters(operation) {
+    for parameter in inline_parameters(operation) {
         let place = match parameter.parameter_in {
-            ParameterIn::Path => "in the path",
-            ParameterIn::Header => "a header",
-            _ if parameter.required == Required::True => "needed",
+            ParameterIn::Path => "path",
+            ParameterIn::Header => "header",
+            _ if parameter.required == Required::True => "required",
             _ => "",
         };
-        let its = parameter.schema.as_ref().map(words).unwrap_or_default();
+        let schema = parameter.schema.as_ref().map(type_label).unwrap_or_default();
         all.push(&format!(
-            "<tr><th><code>{}</code> <small>{place}</small><td class=\"type\">{its}<td>{}\n",
+            "<tr><th><code>{}</code> <small>{place}</small><td class=\"type\">{schema}<td>{}\n",
             escape(&parameter.name),
             prose(parameter.description.as_deref().unwrap_or_default()),
         ));
@@ -205,13 +205,13 @@ fn parameters(all: &mut Html, operation: &Operation) {
 }
 
 fn takes(all: &mut Html, body: &RequestBody) {
-    let may = match body.required {
+    let optional = match body.required {
         Some(Required::True) => "",
-        _ => " <small>may be left out</small>",
+        _ => " <small>optional</small>",
     };
-    all.push(&format!("<h4>Body{may}</h4>\n"));
+    all.push(&format!("<h4>Body{optional}</h4>\n"));
     for (kind, content) in contents(&body.content) {
-        all.push(&format!("<p>{} {}\n", code(kind), content_words(content)));
+        all.push(&format!("<p>{} {}\n", code(kind), content_label(content)));
     }
     all.push(&prose(body.description.as_deref().unwrap_or_default()));
 }
@@ -222,20 +222,20 @@ fn answers(all: &mut Html, status: &str, answer: &Answer) {
         escape(status)
     ));
     for (kind, content) in contents(&answer.content) {
-        all.push(&format!("<div>{} {}</div>", code(kind), content_words(content)));
+        all.push(&format!("<div>{} {}</div>", code(kind), content_label(content)));
     }
     all.push(&format!("<td>{}\n", prose(&answer.description)));
 }
 
-fn content_words(content: &Content) -> String {
-    content.schema.as_ref().map(words).unwrap_or_default()
+fn content_label(content: &Content) -> String {
+    content.schema.as_ref().map(type_label).unwrap_or_default()
 }
 
-/// A call that can be typed into a shell.
+/// Example call for a shell.
 fn curl(path: &str, method: &HttpMethod, operation: &Operation, components: Option<&Components>) -> String {
     let mut address = format!("http://localhost:7070{path}");
     let mut sign = '?';
-    for parameter in its_parameters(operation) {
+    for parameter in inline_parameters(operation) {
         let upper = parameter.name.to_uppercase();
         match parameter.parameter_in {
             ParameterIn::Path => address = address.replace(&format!("{{{}}}", parameter.name), &upper),
@@ -248,36 +248,36 @@ fn curl(path: &str, method: &HttpMethod, operation: &Operation, components: Opti
             _ => {}
         }
     }
-    let mut words = vec!["curl".to_owned()];
-    let is_told = |kind: &str| {
+    let mut arguments = vec!["curl".to_owned()];
+    let responds_with = |kind: &str| {
         let answers = operation.responses.responses.values();
         answers
-            .filter_map(whole)
+            .filter_map(inline)
             .any(|answer| answer.content.contains_key(kind))
     };
-    if is_told("text/event-stream") {
-        words.push("-N".to_owned());
+    if responds_with("text/event-stream") {
+        arguments.push("-N".to_owned());
     }
-    if is_told("application/wasm") {
-        words.push("-o plugin.wasm".to_owned());
+    if responds_with("application/wasm") {
+        arguments.push("-o plugin.wasm".to_owned());
     }
     if !matches!(method, HttpMethod::Get) {
-        words.push(format!("-X {}", name(method)));
+        arguments.push(format!("-X {}", name(method)));
     }
     let needs_token = operation.security.iter().flatten().count() == 1;
     if needs_token {
-        words.push("-H \"Authorization: Bearer $TOKEN\"".to_owned());
+        arguments.push("-H \"Authorization: Bearer $TOKEN\"".to_owned());
     }
-    if let Some(body) = operation.request_body.as_ref().and_then(whole) {
+    if let Some(body) = operation.request_body.as_ref().and_then(inline) {
         for (kind, content) in contents(&body.content) {
-            words.push(format!("\\\n  -H 'Content-Type: {kind}'"));
-            words.push(match &content.schema {
+            arguments.push(format!("\\\n  -H 'Content-Type: {kind}'"));
+            arguments.push(match &content.schema {
                 Some(schema) => format!("-d '{}'", sample(schema, components)),
                 None => "--data-binary @plugin.wasm".to_owned(),
             });
         }
-        words.push("\\\n ".to_owned());
+        arguments.push("\\\n ".to_owned());
     }
-    words.push(format!("'{address}'"));
-    words.join(" ")
+    arguments.push(format!("'{address}'"));
+    arguments.join(" ")
 }

@@ -1,4 +1,4 @@
-//! Serves the document: as JSON for programs, and as a page for people.
+//! Serves the OpenAPI document as JSON and as a page.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,17 +13,17 @@ use crate::parameters::Parameters;
 use crate::problem::Problem;
 use crate::routes::Route;
 
-/// The document. It is made when it is asked for the first time: most hosts are never asked.
+/// The document. It is built on the first request, because most hosts never receive one.
 pub struct Document {
     table: Vec<Route>,
     served: OnceLock<Served>,
 }
 
-/// The document, as it is served.
+/// The rendered document.
 struct Served {
-    /// As JSON.
+    /// JSON.
     json: Bytes,
-    /// For people.
+    /// HTML page.
     page: Bytes,
 }
 
@@ -45,7 +45,7 @@ impl Served {
     fn of(table: &[Route]) -> Self {
         let api = build(table);
         Self {
-            // Names and texts can always be written; a test holds it against the repository's.
+            // Serializing names and strings cannot fail; a test compares the result with `docs/openapi.json`.
             json: (api.to_pretty_json().unwrap_or_default() + "\n").into(),
             page: page::render(&api).into(),
         }
@@ -59,22 +59,22 @@ pub async fn json(Extension(document): Extension<Arc<Document>>, uri: Uri) -> Re
     Ok((headers, document.served().json.clone()).into_response())
 }
 
-/// Nothing in it changes while the host runs, and a new version of the host may have another one.
+/// The page changes only with the version of the host; browsers revalidate it.
 const CACHING: &str = "no-cache";
 
-/// The page.
+/// The document as a page.
 pub async fn html(Extension(document): Extension<Arc<Document>>) -> Response {
     let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
     of_page((headers, document.served().page.clone()).into_response())
 }
 
-/// Its style.
+/// Style sheet of the page.
 pub async fn style() -> Response {
     let headers = [(header::CONTENT_TYPE, "text/css; charset=utf-8")];
     of_page((headers, include_str!("page.css")).into_response())
 }
 
-/// Its icon, which is the dashboard's.
+/// Icon of the page: that of the dashboard.
 pub async fn icon() -> Response {
     let headers = [(header::CONTENT_TYPE, "image/svg+xml")];
     of_page((headers, include_str!("../../../../web/src/icon.svg")).into_response())

@@ -1,4 +1,4 @@
-//! What changes the plugins of the host: a version comes, is made to run, goes; a plugin pauses, goes on, is removed.
+//! Changes of plugins: install, activate, roll back, pause, resume, take over consumers, remove.
 
 use std::time::Duration;
 
@@ -27,36 +27,37 @@ use lantern_model::schema::difference::{Difference, Effect};
 use lantern_store::Healed;
 use lantern_trust::signature::{SIGNATURE_BYTES_MAX, SignatureView, Verdict};
 
-/// How long a client waits for its component: another one may be compiled before it, and each has half a minute.
+/// Maximum time that a client waits for an installation: another component may be compiled first, each within half a
+/// minute.
 pub const INSTALL_TIME: Duration = Duration::from_secs(120);
 
-/// Longest reason for a pause, in bytes.
+/// Maximum length of a pause reason in bytes.
 const REASON_BYTES_MAX: usize = 200;
 
-/// A version that came, or that was made to run.
+/// A version that was installed or activated.
 #[derive(Serialize, ToSchema)]
 pub struct Taken {
-    /// The plugin.
+    /// Plugin.
     plugin: String,
-    /// The version that it says it is.
+    /// Version number that the plugin declares.
     version: String,
     /// `sha256:` and 64 hex digits.
     digest: String,
-    /// Where it is in its life now.
+    /// State of the version.
     state: VersionState,
-    /// What is known of its signature.
+    /// Signature of the component.
     signature: SignatureView,
-    /// The digest of the version that ran before, which it is compared with; none where none ran.
+    /// Digest of the previously active version, with which it is compared; null if none was active.
     from: Option<String>,
-    /// What the differences cost together.
+    /// Combined effect of the differences.
     effect: Effect,
-    /// In what it differs from the version before.
+    /// Differences from the previously active version.
     differences: Vec<Difference>,
-    /// What came of the open dead letters, when it was made to run.
+    /// Result of retrying open dead letters on activation.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     healed: Option<Healed>,
-    /// The rebuild whose replaced tables are in use again, where a rollback went back to them.
+    /// Rebuild whose replaced tables a rollback restored.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     restored: Option<i64>,
@@ -73,7 +74,9 @@ pub async fn install(
     let parameters = Parameters::parse(&uri, &["activate"])?;
     let activate = parameters.choice("activate", &["true", "false"])? == Some("true");
     if component.is_empty() {
-        return Err(Problem::bad_request("the body is the component, and it is empty"));
+        return Err(Problem::bad_request(
+            "the body is empty; it must be the component",
+        ));
     }
     let by = Actor(operator.name);
     let component = Component {
@@ -85,7 +88,7 @@ pub async fn install(
         .install(component, &by)
         .await
         .inspect_err(|error| {
-            // Nothing else is known of what was refused.
+            // Nothing else is known about a rejected component.
             if let Some(digest) = error.unsigned() {
                 note.digest(digest);
             }
@@ -96,24 +99,24 @@ pub async fn install(
     note.detail(format!("version {}", installed.version));
     let before = active(&state, plugin).await?;
     let (plugin, digest) = (plugin.clone(), *digest);
-    let taken = if activate {
+    let version = if activate {
         let done = state.lifecycle.activate(&plugin, Some(digest), &by).await;
         let installed =
-            done.map_err(|error| Problem::from(error).after("it is installed, and cannot be made to run"))?;
+            done.map_err(|error| Problem::from(error).after("the version was installed but not activated"))?;
         let healed = installed.retried;
         note.detail(format!(
             "version {}, activated{}",
             installed.version,
-            in_words(healed)
+            describe_retries(healed)
         ));
-        taken(&state, installed, before, Some(healed)).await?
+        version_view(&state, installed, before, Some(healed)).await?
     } else {
-        taken(&state, installed, before, None).await?
+        version_view(&state, installed, before, None).await?
     };
-    Ok((StatusCode::CREATED, Json(taken)))
+    Ok((StatusCode::CREATED, Json(version)))
 }
 
-/// The signature that was sent along.
+/// The signature in the request header.
 fn signature(headers: &HeaderMap) -> Result<Option<Vec<u8>>, Problem> {
     let Some(value) = headers.get(SIGNATURE_HEADER) else {
         return Ok(None);
@@ -121,7 +124,7 @@ fn signature(headers: &HeaderMap) -> Result<Option<Vec<u8>>, Problem> {
     match STANDARD.decode(value.as_bytes()) {
         Ok(signature) if signature.len() <= SIGNATURE_BYTES_MAX => Ok(Some(signature)),
         _ => Err(Problem::bad_request(format!(
-            "the header Lantern-Signature has to be the component's .minisig file in base64, which has at most \
+            "the header Lantern-Signature must be the .minisig file of the component in base64, at most \
              {SIGNATURE_BYTES_MAX} bytes"
         ))),
     }
@@ -132,9 +135,9 @@ pub async fn activate(
     Operator(operator): Operator,
     OfPlugin(plugin): OfPlugin,
     note: AuditNote,
-    OptionalInput(asked): OptionalInput<Activate>,
+    OptionalInput(activate): OptionalInput<Activate>,
 ) -> Result<Json<Taken>, Problem> {
-    let digest = match &asked.digest {
+    let digest = match &activate.digest {
         Some(text) => Some(state.lifecycle.resolve_version(plugin.as_str(), text).await?),
         None => None,
     };
@@ -144,7 +147,7 @@ pub async fn activate(
     let before = active(&state, plugin.as_str()).await?;
     let by = Actor(operator.name);
     let done = state.lifecycle.activate(plugin.as_str(), digest, &by).await?;
-    now_runs(&state, &note, done, before).await
+    activation_response(&state, &note, done, before).await
 }
 
 pub async fn rollback(
@@ -156,7 +159,7 @@ pub async fn rollback(
     let before = active(&state, plugin.as_str()).await?;
     let by = Actor(operator.name);
     let done = state.lifecycle.rollback(plugin.as_str(), &by).await?;
-    now_runs(&state, &note, done, before).await
+    activation_response(&state, &note, done, before).await
 }
 
 pub async fn pause(
@@ -164,9 +167,9 @@ pub async fn pause(
     Operator(operator): Operator,
     OfPlugin(plugin): OfPlugin,
     note: AuditNote,
-    OptionalInput(asked): OptionalInput<Pause>,
+    OptionalInput(pause): OptionalInput<Pause>,
 ) -> Result<Json<PluginView>, Problem> {
-    let given = clean_text(asked.reason.as_deref().unwrap_or_default(), REASON_BYTES_MAX);
+    let given = clean_text(pause.reason.as_deref().unwrap_or_default(), REASON_BYTES_MAX);
     let by = Actor(operator.name);
     let reason = match given.trim() {
         "" => format!("no reason given (by {})", by.0),
@@ -187,12 +190,12 @@ pub async fn resume(
     Ok(Json(state.lifecycle.show(plugin.as_str()).await?))
 }
 
-/// The consumers of a plugin whose owner is this host now.
+/// Result of taking over the consumers of a plugin.
 #[derive(Serialize, ToSchema)]
 pub struct TakenOver {
-    /// The plugin.
+    /// Plugin.
     plugin: String,
-    /// Its consumers on the broker.
+    /// Consumers of the plugin.
     consumers: Vec<ConsumerTakenOver>,
 }
 
@@ -203,10 +206,10 @@ pub async fn take_over(
     note: AuditNote,
 ) -> Result<Json<TakenOver>, Problem> {
     let consumers = state.lifecycle.take_over(plugin.as_str()).await?;
-    let taken = consumers
+    let taken_over = consumers
         .iter()
         .filter(|one| one.outcome == TakeOverOutcome::TakenOver);
-    let owned: Vec<String> = taken
+    let owned: Vec<String> = taken_over
         .map(|one| {
             let before = one.before.as_deref().unwrap_or("no host");
             format!("consumer {} of stream {} from {before}", one.consumer, one.stream)
@@ -219,15 +222,15 @@ pub async fn take_over(
     }))
 }
 
-/// A plugin that is gone.
+/// A removed plugin.
 #[derive(Serialize, ToSchema)]
 pub struct Removed {
-    /// Its name.
+    /// Plugin.
     plugin: String,
-    /// The tables that are gone.
+    /// Dropped tables.
     dropped: Vec<String>,
-    /// Its consumers that are still on the broker, because it could not be reached or refused. The host deletes them as
-    /// soon as it can, also after a restart.
+    /// Consumers that still exist because the broker was unreachable or rejected the deletion. The host retries until
+    /// they are deleted, also after a restart.
     consumers_left: Vec<ConsumerLeft>,
 }
 
@@ -240,8 +243,8 @@ pub async fn remove(
 ) -> Result<Json<Removed>, Problem> {
     let parameters = Parameters::parse(&uri, &["tables"])?;
     let tables = parameters.choice("tables", &["keep", "drop"])?;
-    let tables = tables
-        .ok_or_else(|| Problem::bad_request("say what becomes of its tables: tables=keep or tables=drop"))?;
+    let tables =
+        tables.ok_or_else(|| Problem::bad_request("tables is required: tables=keep or tables=drop"))?;
     note.detail(format!("tables={tables}"));
     let by = Actor(operator.name);
     let Removal {
@@ -252,7 +255,7 @@ pub async fn remove(
         .remove(plugin.as_str(), tables == "drop", &by)
         .await?;
     if !dropped.is_empty() {
-        note.detail(format!("with its tables {}", dropped.join(", ")));
+        note.detail(format!("dropped tables {}", dropped.join(", ")));
     }
     Ok(Json(Removed {
         plugin: plugin.to_string(),
@@ -261,13 +264,13 @@ pub async fn remove(
     }))
 }
 
-/// The digest of the version that runs.
+/// Digest of the active version.
 async fn active(state: &State, plugin: &str) -> Result<Option<String>, LifecycleError> {
     Ok(state.lifecycle.show(plugin).await?.active)
 }
 
-/// The answer to what made a version run, and its words for the audit.
-async fn now_runs(
+/// The response to an activation, and the detail of its audit entry.
+async fn activation_response(
     state: &State,
     note: &AuditNote,
     done: Installed,
@@ -275,18 +278,18 @@ async fn now_runs(
 ) -> Result<Json<Taken>, Problem> {
     let healed = done.retried;
     note.digest(done.digest);
-    note.detail(format!("version {}{}", done.version, in_words(healed)));
-    Ok(Json(taken(state, done, before, Some(healed)).await?))
+    note.detail(format!("version {}{}", done.version, describe_retries(healed)));
+    Ok(Json(version_view(state, done, before, Some(healed)).await?))
 }
 
-fn in_words(healed: Healed) -> String {
+fn describe_retries(healed: Healed) -> String {
     match healed.tried {
         0 => String::new(),
-        tried => format!("; {} of {tried} dead letters now decode", healed.resolved),
+        tried => format!("; {} of {tried} dead letters resolved", healed.resolved),
     }
 }
 
-async fn taken(
+async fn version_view(
     state: &State,
     installed: Installed,
     before: Option<String>,
@@ -302,7 +305,7 @@ async fn taken(
     let mut differences = match before.as_deref().map(str::parse) {
         Some(Ok(before)) => match state.lifecycle.differences(&plugin, before, digest).await {
             Ok(differences) => differences,
-            // A version of a host that kept no descriptions: there is nothing to compare with.
+            // An older host stored no description of the version.
             Err(LifecycleError::NoVersion { .. }) => Vec::new(),
             Err(error) => return Err(error.into()),
         },
@@ -310,21 +313,21 @@ async fn taken(
     };
     let digest = digest.to_string();
     let view = state.lifecycle.show(&plugin).await?;
-    let its_state = view.versions.iter().find(|version| version.digest == digest);
-    // Only a rollback can have made it run in spite of columns that it does not know.
-    let runs = view.active.as_ref() == Some(&digest);
-    for difference in differences.iter_mut().filter(|_| runs) {
+    let details = view.versions.iter().find(|version| version.digest == digest);
+    // Only a rollback activates a version that does not know all columns.
+    let is_active = view.active.as_ref() == Some(&digest);
+    for difference in differences.iter_mut().filter(|_| is_active) {
         if difference.effect == Effect::NeedsRebuild {
             difference.effect = Effect::None;
             difference.words.push_str(match restored {
-                Some(_) => "; the tables from before the rebuild are in use again",
-                None => "; it stays in the table, and new rows have no value there",
+                Some(_) => "; the rollback restored the tables from before the rebuild",
+                None => "; it stays in the table, and new rows have null there",
             });
         }
     }
     Ok(Taken {
-        state: its_state.map_or(VersionState::Installed, |version| version.state),
-        signature: its_state.map_or_else(|| Verdict::NotChecked.view(), |version| version.signature.clone()),
+        state: details.map_or(VersionState::Installed, |version| version.state),
+        signature: details.map_or_else(|| Verdict::NotChecked.view(), |version| version.signature.clone()),
         effect: Effect::of(&differences),
         plugin,
         version,

@@ -1,4 +1,4 @@
-//! What is set for one plugin.
+//! Settings of one plugin.
 
 use axum::Json;
 use axum::extract;
@@ -14,7 +14,7 @@ use lantern_api::SettingsChanges;
 use lantern_lifecycle::Actor;
 use lantern_model::settings::PluginSettings;
 
-/// Most settings in one call; there are fewer.
+/// Maximum number of settings in one request; more than exist.
 const CHANGES_MAX: usize = 100;
 
 pub async fn show(
@@ -35,18 +35,18 @@ pub async fn change(
 ) -> Result<Json<PluginSettings>, Problem> {
     if changes.len() > CHANGES_MAX {
         return Err(Problem::bad_request(format!(
-            "at most {CHANGES_MAX} settings are changed at once"
+            "one request can change at most {CHANGES_MAX} settings"
         )));
     }
     let changes: Vec<(String, String)> = changes
         .into_iter()
         .map(|(path, value)| Ok((path.clone(), text_of(&path, value)?)))
         .collect::<Result<_, Problem>>()?;
-    let words: Vec<String> = changes
+    let assignments: Vec<String> = changes
         .iter()
         .map(|(path, value)| format!("{path}={value}"))
         .collect();
-    note.detail(words.join(" "));
+    note.detail(assignments.join(" "));
     let settings = state
         .lifecycle
         .set(plugin.as_str(), changes, &Actor(operator.name))
@@ -54,14 +54,14 @@ pub async fn change(
     Ok(Json(settings))
 }
 
-/// As somebody would type it.
+/// The value as an operator types it.
 fn text_of(path: &str, value: Value) -> Result<String, Problem> {
     match value {
         Value::Null => Ok(String::new()),
         Value::String(text) => Ok(text),
         Value::Bool(_) | Value::Number(_) => Ok(value.to_string()),
         Value::Array(_) | Value::Object(_) => Err(Problem::bad_request(format!(
-            "{path}: a setting is one value; paths such as limits.memory name the ones within"
+            "{path}: a setting is a single value; use a path such as limits.memory"
         ))),
     }
 }

@@ -1,4 +1,4 @@
-//! Decisions about the streams that sources read.
+//! Decisions of operators about the streams of sources.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -18,12 +18,12 @@ pub async fn accept(
     Operator(operator): Operator,
     path: Result<Path<(String, String)>, PathRejection>,
     note: AuditNote,
-    Input(asked): Input<SourceDecision>,
+    Input(decision): Input<SourceDecision>,
 ) -> Result<Json<SourceDecided>, Problem> {
     let Path((plugin, source)) = path.map_err(|error| Problem::bad_request(error.body_text()))?;
     let plugin = PluginName::parse(&plugin).map_err(Problem::bad_request)?;
     let source = SourceName::parse(&source).map_err(Problem::bad_request)?;
-    let accepted = match asked.history {
+    let accepted = match decision.history {
         SourceHistory::Same => Accepted::Same,
         SourceHistory::New => Accepted::New,
     };
@@ -41,7 +41,7 @@ pub async fn accept(
     Ok(Json(SourceDecided {
         plugin: plugin.to_string(),
         source: source.to_string(),
-        history: asked.history,
+        history: decision.history,
         stream_created,
     }))
 }

@@ -1,5 +1,4 @@
-//! Routes about the host as a whole: its pages and its health, the API's own description, the projections, and who may
-//! ask for what.
+//! Routes of the host as a whole: dashboard, health, OpenAPI document, projections, SQL and tokens.
 
 use axum::http::StatusCode;
 
@@ -13,7 +12,7 @@ use lantern_model::status::Status;
 use lantern_trust::identity::PROOF_PATH;
 
 pub fn routes(routes: Routes) -> Routes {
-    access(about(pages(routes)))
+    access(host(pages(routes)))
 }
 
 fn pages(routes: Routes) -> Routes {
@@ -27,23 +26,20 @@ fn pages(routes: Routes) -> Routes {
         .page("/api/v1/docs/icon.svg", openapi::icon)
 }
 
-fn about(routes: Routes) -> Routes {
+fn host(routes: Routes) -> Routes {
     let doc = |id, summary| Doc::new(Tag::Host, id, summary);
     let ready = |id, summary, description| {
         doc(id, summary)
-            .says(description)
-            .answers::<Readiness>("All is well.")
-            .answers_with::<Readiness>(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "Something is not well, and this is what.",
-            )
+            .description(description)
+            .answers::<Readiness>("All checks pass.")
+            .answers_with::<Readiness>(StatusCode::SERVICE_UNAVAILABLE, "At least one check fails.")
     };
     routes
         .open(
             "/livez",
             health::live,
-            doc("live", "Whether the process answers")
-                .says("Asks nobody: a host that waits for its broker must not be restarted for it.")
+            doc("live", "Liveness")
+                .description("Does not depend on the broker or the database: an orchestrator must not restart a host that waits for its broker.")
                 .answers_text("text/plain", "`ok`."),
         )
         .open(
@@ -51,10 +47,10 @@ fn about(routes: Routes) -> Routes {
             health::ready,
             ready(
                 "ready",
-                "Whether all is well",
-                "Checks the broker, the database, the disk, and every projection, which is not well when \
-                 it has halted, or has not moved for ten seconds although messages wait. Where reads need a \
-                 token and the request has none, the answer has one check for each kind, without details.",
+                "Readiness",
+                "Checks the broker, the database, the disk and every projection. The check of a projection fails when it \
+                 has halted, or made no progress for ten seconds although messages are waiting. If reads need a \
+                 token and the request has none, the response has one check of each kind, without details.",
             ),
         )
         .read(
@@ -62,27 +58,27 @@ fn about(routes: Routes) -> Routes {
             health::health,
             ready(
                 "health",
-                "Whether all is well, for viewers",
-                "As `/readyz`, always with details.",
+                "Readiness with details",
+                "Like `/readyz`, always with details.",
             ),
         )
         .read(
             "/metrics",
             health::metrics,
-            doc("metrics", "Figures for Prometheus")
-                .answers_text("application/openmetrics-text", "The figures."),
+            doc("metrics", "Prometheus metrics")
+                .answers_text("application/openmetrics-text", "The metrics."),
         )
         .open(
             "/api/v1/info",
             info::info,
-            doc("info", "What the host is").answers::<Info>("The host."),
+            doc("info", "Information about the host").answers::<Info>("The host."),
         )
         .open(
             PROOF_PATH,
             proof::prove,
-            doc("prove", "Prove which host this is")
-                .says(
-                    "For commands on the same machine, which ask before they send a token: the proof is HMAC-SHA-256 \
+            doc("prove", "Prove the identity of the host")
+                .description(
+                    "Commands on the same machine verify the proof before they send a token. The proof is an HMAC-SHA-256 \
                      over a fixed prefix, the nonce and the address in `host.json`, with the key in `host.key`.",
                 )
                 .query(
@@ -95,43 +91,43 @@ fn about(routes: Routes) -> Routes {
         .open(
             "/api/v1/openapi.json",
             openapi::json,
-            doc("openapi", "This document")
-                .says("As a page for people it is at `/api/v1/docs`.")
-                .answers_object("An OpenAPI 3.1 document."),
+            doc("openapi", "OpenAPI document")
+                .description("`/api/v1/docs` is the same document as a page.")
+                .answers_object("The OpenAPI 3.1 document."),
         )
         .read(
             "/api/v1/projections",
             projections::list,
-            doc("listProjections", "The projections, and how far they are")
-                .answers_list::<Status>("All of them, by plugin and source."),
+            doc("listProjections", "List projections")
+                .answers_list::<Status>("All projections, ordered by plugin and source."),
         )
         .read(
             "/api/v1/projections/history",
             projections::history,
-            doc("projectionHistory", "How the projections did in the last hour")
-                .says("A sample of each every ten seconds, as long as the host has run.")
+            doc("projectionHistory", "History of projections")
+                .description("The last hour of each projection, one sample every ten seconds. The history begins with the start of the host.")
                 .answers::<History>("The samples."),
         )
         .read_as_operator(
             "/api/v1/sql",
             "sql.query",
             sql::sql,
-            doc("sql", "A question in SQL")
-                .says(
-                    "One SELECT over the tables of plugins, where the setting `http.sql` is true; three \
-                     seconds, 1,000 rows (100,000 as CSV). There is nothing else to be had: no other \
-                     statement, no PRAGMA, no ATTACH, none of the host's own tables.",
+            doc("sql", "Run an SQL query")
+                .description(
+                    "Runs one SELECT over the tables of plugins. Requires the setting `http.sql = true`. Limits: three \
+                     seconds, 1,000 rows (100,000 as CSV). Other statements, PRAGMA, ATTACH and the internal tables \
+                     of the host are rejected.",
                 )
-                .query(text("query", "The SELECT.").required().example("SELECT 1"))
+                .query(text("query", "The SELECT statement.").required().example("SELECT 1"))
                 .query(choice(
                     "format",
                     &["json", "csv"],
-                    "How the answer is written; JSON when nothing is said.",
+                    "Response format; defaults to `json`.",
                 ))
                 .answers::<SqlAnswer>("The rows.")
                 .answers_text("text/csv", "The rows.")
-                .refuses(StatusCode::NOT_FOUND)
-                .refuses(StatusCode::UNPROCESSABLE_ENTITY),
+                .fails_with(StatusCode::NOT_FOUND)
+                .fails_with(StatusCode::UNPROCESSABLE_ENTITY),
         )
 }
 
@@ -141,27 +137,30 @@ fn access(routes: Routes) -> Routes {
         .read(
             "/api/v1/whoami",
             tokens::who_am_i,
-            doc("whoAmI", "Whose token this is").answers::<WhoAmI>("Who asks, and what may be done."),
+            doc("whoAmI", "Token of this request").answers::<WhoAmI>("Name and role of the token."),
         )
         .read_as_operator(
             "/api/v1/tokens",
             "token.list",
             tokens::list,
-            doc("listTokens", "All tokens").answers_list::<Token>("The tokens, without their text."),
+            doc("listTokens", "List tokens").answers_list::<Token>("All tokens, without their text."),
         )
         .change(
             Change::post("/api/v1/tokens", "token.create"),
             tokens::create,
-            doc("createToken", "Make a token")
+            doc("createToken", "Create a token")
                 .takes::<NewToken>()
-                .answers_with::<CreatedToken>(StatusCode::CREATED, "The token, shown this once.")
-                .refuses(StatusCode::CONFLICT),
+                .answers_with::<CreatedToken>(
+                    StatusCode::CREATED,
+                    "The token with its text, which no other response contains.",
+                )
+                .fails_with(StatusCode::CONFLICT),
         )
         .change(
             Change::delete("/api/v1/tokens/{name}", "token.revoke"),
             tokens::revoke,
             doc("revokeToken", "Revoke a token")
-                .says("Whoever follows a table with it is told no more.")
-                .answers_nothing("It is revoked."),
+                .description("Streaming responses that use the token end.")
+                .answers_nothing("The token is revoked."),
         )
 }

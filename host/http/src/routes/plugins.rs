@@ -1,4 +1,4 @@
-//! Routes about plugins: what there is, what changes them, rebuilds, and a closer look.
+//! Routes for plugins, rebuilds, canaries, traces and reprojections.
 
 use axum::http::StatusCode;
 
@@ -24,17 +24,17 @@ fn doc(id: &'static str, summary: &'static str) -> Doc {
     Doc::new(Tag::Plugins, id, summary)
 }
 
-/// A change of a plugin, which the lifecycle may refuse.
+/// A change of a plugin, which the lifecycle may reject.
 fn act(id: &'static str, summary: &'static str) -> Doc {
     doc(id, summary)
-        .refuses(StatusCode::CONFLICT)
-        .refuses(StatusCode::UNPROCESSABLE_ENTITY)
+        .fails_with(StatusCode::CONFLICT)
+        .fails_with(StatusCode::UNPROCESSABLE_ENTITY)
 }
 
 fn version(name: &'static str) -> Query {
     text(
         name,
-        "A digest, eight digits or more of one, or a version number.",
+        "A digest, a digest prefix of at least eight digits, or a version number.",
     )
     .required()
     .example("1.0.0")
@@ -45,56 +45,56 @@ fn reads(routes: Routes) -> Routes {
         .read(
             "/api/v1/plugins",
             plugins::list,
-            doc("listPlugins", "All plugins").answers_list::<PluginView>("The plugins, by name."),
+            doc("listPlugins", "List plugins").answers_list::<PluginView>("All plugins, ordered by name."),
         )
         .read(
             "/api/v1/plugins/{plugin}",
             plugins::show,
-            doc("getPlugin", "One plugin with all that is known of it").answers::<Detail>("The plugin."),
+            doc("getPlugin", "Get a plugin").answers::<Detail>("The plugin with its versions, settings and resource use."),
         )
         .read(
             "/api/v1/plugins/{plugin}/differences",
             plugins::differences,
-            doc("pluginDifferences", "In what two versions differ")
+            doc("pluginDifferences", "Compare two versions")
                 .query(version("from"))
                 .query(version("to"))
-                .answers::<Differences>("The differences, and what they cost."),
+                .answers::<Differences>("The differences and their effects."),
         )
         .read(
             "/api/v1/plugins/{plugin}/description",
             plugins::description,
             doc(
                 "describeVersion",
-                "What a version says of itself, and what it would run under",
+                "Describe a version",
             )
             .query(version("version"))
-            .answers::<DescriptionView>("Sources, tables, writes, imports and limits."),
+            .answers::<DescriptionView>("Sources, tables, writes, imports and limits of the version."),
         )
         .read_as_operator(
             "/api/v1/plugins/{plugin}/component",
             "component.download",
             plugins::component,
-            doc("getComponent", "The component of a version, as it was installed")
+            doc("getComponent", "Download a component")
                 .query(version("version"))
                 .answers_bytes(
                     "application/wasm",
-                    "The component; its signature, where one is kept, in the header `Lantern-Signature`.",
+                    "The component as installed. The header `Lantern-Signature` has its signature, if one is stored.",
                 ),
         )
         .read(
             "/api/v1/plugins/{plugin}/settings",
             plugins::settings,
-            doc("getSettings", "What is set for a plugin")
-                .answers::<PluginSettings>("The settings; what is absent is as for all plugins."),
+            doc("getSettings", "Get settings")
+                .answers::<PluginSettings>("The settings of the plugin; absent settings use the defaults for all plugins."),
         )
         .read(
             "/api/v1/plugin-files",
             plugins::refusals,
             doc(
                 "listRefusals",
-                "What of the plugin directory, or of what should run, is refused",
+                "List load failures",
             )
-            .answers_list::<LoadFailure>("Each with its reason."),
+            .answers_list::<LoadFailure>("Components of the plugin directory and active versions that the host could not load, with the reason."),
         )
 }
 
@@ -105,91 +105,92 @@ fn changes(routes: Routes, component_bytes_max: u64) -> Routes {
             within("/api/v1/plugins", "plugin.install").with_component(component_bytes_max),
             plugins::install,
             act("installPlugin", "Install a component")
-                .says("It is checked and kept; nothing of it runs, unless `activate` is true.")
+                .description("Checks and stores the component. It does not run unless `activate` is true.")
                 .query(choice(
                     "activate",
                     &["true", "false"],
-                    "Whether it is made to run at once.",
+                    "Whether to activate the version at once.",
                 ))
                 .parameter(header(
                     "Lantern-Signature",
-                    "The component's `.minisig` file in base64, where it is signed.",
+                    "The `.minisig` file of a signed component, in base64.",
                 ))
                 .takes_bytes("application/wasm", "The component.")
                 .answers_with::<Taken>(
                     StatusCode::CREATED,
-                    "What came, and in what it differs from what runs.",
+                    "The installed version and its differences from the active version.",
                 )
-                .refuses(StatusCode::NOT_FOUND),
+                .fails_with(StatusCode::NOT_FOUND),
         )
         .change(
             within("/api/v1/plugins/{plugin}/activate", "plugin.activate"),
             plugins::activate,
-            act("activatePlugin", "Make a version run")
-                .says(
-                    "Between two batches, in one transaction. Without a body, the newest version. Open \
-                     dead letters are tried again with it.",
+            act("activatePlugin", "Activate a version")
+                .description(
+                    "The host switches between two batches, in one transaction, and then retries open dead letters with \
+                     the version. Without a body it activates the newest version.",
                 )
                 .may_take::<Activate>()
-                .answers::<Taken>("What runs now, and in what it differs from what ran."),
+                .answers::<Taken>("The active version and its differences from the previous one."),
         )
         .change(
             within("/api/v1/plugins/{plugin}/rollback", "plugin.rollback"),
             plugins::rollback,
-            act("rollbackPlugin", "Make the version before run again")
-                .answers::<Taken>("What runs now, and in what it differs from what ran."),
+            act("rollbackPlugin", "Roll back to the previous version")
+                .answers::<Taken>("The active version and its differences from the previous one."),
         )
         .change(
             Change::post("/api/v1/plugins/{plugin}/pause", "plugin.pause"),
             plugins::pause,
             act("pausePlugin", "Pause a plugin")
                 .may_take::<Pause>()
-                .answers::<PluginView>("The plugin, paused."),
+                .answers::<PluginView>("The paused plugin."),
         )
         .change(
             Change::post("/api/v1/plugins/{plugin}/resume", "plugin.resume"),
             plugins::resume,
-            act("resumePlugin", "Have a plugin go on").answers::<PluginView>("The plugin."),
+            act("resumePlugin", "Resume a plugin").answers::<PluginView>("The plugin."),
         )
         .change(
             Change::post("/api/v1/plugins/{plugin}/take-over", "plugin.take-over"),
             plugins::take_over,
-            act("takeOverConsumers", "Take over the consumers that another host left behind")
-                .says(
-                    "A host never reads through a consumer that belongs to a host with another database. This makes \
-                     the consumers of the plugin this host's. It is refused while the other host reads through them.",
+            act("takeOverConsumers", "Take over consumers of another host")
+                .description(
+                    "A host never reads through a consumer that belongs to a host with another database. This route makes \
+                     this host the owner of the consumers of the plugin. It fails while the other host reads through \
+                     them.",
                 )
-                .answers::<TakenOver>("The consumers, each with its owner before."),
+                .answers::<TakenOver>("The consumers with their previous owners."),
         )
         .change(
             Change::post("/api/v1/plugins/{plugin}/sources/{source}/accept", "source.accept"),
             plugins::accept,
-            act("acceptSource", "Decide whether a stream is the one that was read")
-                .says(
-                    "For a source in the state `undecided`, or one that waits for a second observation: nothing that \
-                     is stored proves that its stream is the one that it read, or that it is another one.",
+            act("acceptSource", "Accept the stream of a source")
+                .description(
+                    "For a source in the state `undecided`, or one that waits for a second observation: the stored anchors do \
+                     not prove whether its stream is the one that it has read. The operator decides.",
                 )
                 .takes::<SourceDecision>()
-                .answers::<SourceDecided>("The decision, which also holds after a restart."),
+                .answers::<SourceDecided>("The decision. It persists across restarts."),
         )
         .change(
             Change::put("/api/v1/plugins/{plugin}/settings", "plugin.set"),
             plugins::change_settings,
-            act("changeSettings", "Set something for a plugin")
-                .says("What is not named stays as it is. Either all of it can be used, or nothing changes.")
+            act("changeSettings", "Change settings")
+                .description("The changes are applied atomically: if one is invalid, none is applied. Other settings keep their values.")
                 .takes::<SettingsChanges>()
-                .answers::<PluginSettings>("All that is set now."),
+                .answers::<PluginSettings>("All settings of the plugin."),
         )
         .change(
             Change::delete("/api/v1/plugins/{plugin}", "plugin.remove"),
             plugins::remove,
             act("removePlugin", "Remove a plugin")
                 .query(
-                    choice("tables", &["keep", "drop"], "What becomes of its tables.")
+                    choice("tables", &["keep", "drop"], "Whether to keep or drop the tables of the plugin.")
                         .required()
                         .example("keep"),
                 )
-                .answers::<Removed>("The plugin, and the tables that are gone."),
+                .answers::<Removed>("The plugin and the dropped tables."),
         )
 }
 
@@ -199,91 +200,91 @@ fn rebuilds(routes: Routes) -> Routes {
         .read(
             "/api/v1/rebuilds",
             rebuilds::list,
-            doc("listRebuilds", "All rebuilds").answers_list::<RebuildView>("The rebuilds."),
+            doc("listRebuilds", "List rebuilds").answers_list::<RebuildView>("All rebuilds."),
         )
         .read(
             "/api/v1/rebuilds/{id}",
             rebuilds::show,
-            doc("getRebuild", "One rebuild").answers::<RebuildView>("The rebuild, and how far it is."),
+            doc("getRebuild", "Get a rebuild").answers::<RebuildView>("The rebuild and its progress."),
         )
         .read(
             "/api/v1/rebuilds/{id}/events",
             rebuilds::events,
-            doc("followRebuild", "How far a rebuild is, as it goes on").answers_events(
+            doc("followRebuild", "Follow a rebuild").answers_events(
                 "Events until the rebuild ends.",
                 [event::<RebuildView>(
                     "message",
-                    "how far it is, now and each half second. The event has no name of its own.",
+                    "the rebuild, at once and every half second. The event has no name.",
                 )],
             ),
         )
         .change(
             Change::post("/api/v1/plugins/{plugin}/rebuild", "rebuild.begin").within(plugins::INSTALL_TIME),
             rebuilds::begin,
-            doc("beginRebuild", "Fill a plugin's tables anew")
-                .says(
-                    "Beside those in use; when they have caught up, one transaction puts them in the \
-                     place of the old ones.",
+            doc("beginRebuild", "Rebuild tables")
+                .description(
+                    "Rebuilds the tables of a plugin in the background. When the new tables have caught up, one \
+                     transaction swaps them in.",
                 )
                 .takes::<NewRebuild>()
-                .answers_with::<RebuildView>(StatusCode::ACCEPTED, "It has begun.")
-                .refuses(StatusCode::CONFLICT)
-                .refuses(StatusCode::UNPROCESSABLE_ENTITY),
+                .answers_with::<RebuildView>(StatusCode::ACCEPTED, "The rebuild has started.")
+                .fails_with(StatusCode::CONFLICT)
+                .fails_with(StatusCode::UNPROCESSABLE_ENTITY),
         )
         .change(
             Change::delete("/api/v1/rebuilds/{id}", "rebuild.cancel"),
             rebuilds::cancel,
-            doc("cancelRebuild", "Give a rebuild up")
-                .answers::<RebuildView>("The rebuild, cancelled; the tables in use stay.")
-                .refuses(StatusCode::CONFLICT),
+            doc("cancelRebuild", "Cancel a rebuild")
+                .answers::<RebuildView>("The cancelled rebuild. The tables in use are unchanged.")
+                .fails_with(StatusCode::CONFLICT),
         )
 }
 
 fn trials(routes: Routes) -> Routes {
     let doc = |id, summary| Doc::new(Tag::Trials, id, summary);
-    let key = "The row's primary key; one of several columns is a JSON array of texts. Any row is also named by \
-               `ORIGIN:SEQUENCE:ROW`, the three columns of the host.";
+    let key = "Primary key of the row; a JSON array of strings if the key has several columns. `ORIGIN:SEQUENCE:ROW`, \
+               the identity of the row, works for every table.";
     routes
         .read(
             "/api/v1/trace",
             trials::trace,
-            doc("trace", "Where a row comes from")
-                .query(text("table", "The table.").required())
+            doc("trace", "Trace a row")
+                .query(text("table", "Table name.").required())
                 .query(text("key", key).required())
                 .answers::<Trace>("The row with its message and its version.")
-                .refuses(StatusCode::NOT_FOUND)
-                .refuses(StatusCode::CONFLICT)
-                .refuses(StatusCode::UNPROCESSABLE_ENTITY),
+                .fails_with(StatusCode::NOT_FOUND)
+                .fails_with(StatusCode::CONFLICT)
+                .fails_with(StatusCode::UNPROCESSABLE_ENTITY),
         )
         .read(
             "/api/v1/plugins/{plugin}/written",
             trials::written,
-            doc("writtenBy", "What a version has made")
+            doc("writtenBy", "List the work of a version")
                 .query(version("version"))
-                .answers::<VersionWork>("The ranges of messages that it handled, and its rows."),
+                .answers::<VersionWork>("Ledger ranges that the version handled, and its rows per table."),
         )
         .change(
             Change::post("/api/v1/plugins/{plugin}/canary", "plugin.canary").within(trials::TRIAL_TIME),
             trials::canary,
-            doc("canary", "Try a version beside the one that runs")
-                .says(
-                    "Both project the same messages into databases that are thrown away; nothing of the \
-                     host changes. It answers when it is over, which may be after a quarter of an hour \
-                     of listening.",
+            doc("canary", "Run a canary")
+                .description(
+                    "The candidate and the active version project the same messages into temporary databases. A canary \
+                     changes nothing on the host. The response is sent when the canary ends, which can take more \
+                     than a quarter of an hour with live messages.",
                 )
                 .takes::<NewCanary>()
-                .answers::<CanaryReport>("What both have made of the messages.")
-                .refuses(StatusCode::CONFLICT)
-                .refuses(StatusCode::UNPROCESSABLE_ENTITY),
+                .answers::<CanaryReport>("The results of both versions.")
+                .fails_with(StatusCode::CONFLICT)
+                .fails_with(StatusCode::UNPROCESSABLE_ENTITY),
         )
         .change(
             Change::post("/api/v1/plugins/{plugin}/reproject", "plugin.reproject").within(trials::TRIAL_TIME),
             trials::reproject,
-            doc("reproject", "Make a version's work again")
-                .says("The version that runs makes again what another one has made, from just its messages.")
+            doc("reproject", "Reproject the messages of a version")
+                .description("The active version processes again the messages that another version handled.")
                 .takes::<Reproject>()
-                .answers::<Reprojected>("What was done, also where it could not be finished.")
-                .refuses(StatusCode::CONFLICT)
-                .refuses(StatusCode::UNPROCESSABLE_ENTITY),
+                .answers::<Reprojected>("The result, also of an incomplete reprojection.")
+                .fails_with(StatusCode::CONFLICT)
+                .fails_with(StatusCode::UNPROCESSABLE_ENTITY),
         )
 }

@@ -1,4 +1,4 @@
-//! Routes about the host's records: dead letters, gaps, the ledger and the audit.
+//! Routes for dead letters, gaps, the ledger and the audit.
 
 use axum::http::StatusCode;
 
@@ -11,7 +11,8 @@ use crate::forget;
 use crate::parameters::{LIMIT_DEFAULT, LIMIT_MAX};
 use crate::records;
 use lantern_api::{
-    DEAD_LETTER_STATES, DeadLetter, DeadLetterReasons, Discarded, Gap, LedgerRange, Page, WhichDeadLetters,
+    DEAD_LETTER_STATES, DeadLetter, DeadLetterReasons, Discarded, Forget, Gap, LedgerRange, Page,
+    WhichDeadLetters,
 };
 use lantern_lifecycle::ForgetReport;
 use lantern_model::batch::RejectionClass;
@@ -27,15 +28,21 @@ fn doc(id: &'static str, summary: &'static str) -> Doc {
 
 fn of_source() -> [Query; 2] {
     [
-        text("plugin", "Of this plugin."),
-        text("source", "Of this source."),
+        text("plugin", "Filter by plugin."),
+        text("source", "Filter by source."),
     ]
 }
 
 fn page() -> [Query; 2] {
     [
-        number("limit", 1, LIMIT_MAX, LIMIT_DEFAULT, "Items of a page."),
-        text("cursor", "The page's beginning: `next_cursor` of the one before."),
+        number(
+            "limit",
+            1,
+            LIMIT_MAX,
+            LIMIT_DEFAULT,
+            "Maximum number of items per page.",
+        ),
+        text("cursor", "`next_cursor` of the previous page."),
     ]
 }
 
@@ -44,7 +51,8 @@ fn ledgers(routes: Routes) -> Routes {
         .read(
             "/api/v1/gaps",
             records::gaps,
-            doc("listGaps", "Messages that were gone before they were read")
+            doc("listGaps", "List gaps")
+                .description("A gap is a range of messages that the stream lost before the host read them.")
                 .queries(of_source())
                 .queries(page())
                 .answers::<Page<Gap>>("One page."),
@@ -52,10 +60,10 @@ fn ledgers(routes: Routes) -> Routes {
         .read(
             "/api/v1/ledger",
             records::ledger,
-            doc("listLedger", "Which version handled which messages")
-                .says(
-                    "`messages = projected + skipped + dead` in every range; the ranges of a source \
-                     follow each other without a hole and end at the checkpoint.",
+            doc("listLedger", "List ledger ranges")
+                .description(
+                    "The ledger records which version handled which messages. `messages = projected + skipped + dead` \
+                     holds in every range; the ranges of a source are contiguous and end at the checkpoint.",
                 )
                 .queries(of_source())
                 .queries(page())
@@ -64,11 +72,11 @@ fn ledgers(routes: Routes) -> Routes {
         .read(
             "/api/v1/audit",
             audit::list,
-            doc("listAudit", "Who did what, and how it ended")
-                .says("One entry for each change, refusal and recorded read. A change that has not ended is `started`.")
-                .query(text("plugin", "About this plugin."))
-                .query(text("actor", "By whoever has this token."))
-                .query(text("action", "With this action.").example("plugin.activate"))
+            doc("listAudit", "List audit entries")
+                .description("One entry for each change, refusal and recorded read. A change that has not ended is `started`.")
+                .query(text("plugin", "Filter by plugin."))
+                .query(text("actor", "Filter by actor: a token name, or an internal actor such as `(host)`."))
+                .query(text("action", "Filter by action.").example("plugin.activate"))
                 .queries(page())
                 .answers::<Page<Entry>>("One page."),
         )
@@ -80,18 +88,18 @@ fn dead_letters(routes: Routes) -> Routes {
         [
             plugin,
             source,
-            choice("class", &CLASSES.map(RejectionClass::as_str), "Of this kind."),
-            choice("state", &DEAD_LETTER_STATES, "In this state."),
-            text("reason", "With this reason; `*` stands for any text."),
-            time("since", "First rejected at this time or later."),
-            time("until", "First rejected before this time."),
+            choice("class", &CLASSES.map(RejectionClass::as_str), "Filter by class."),
+            choice("state", &DEAD_LETTER_STATES, "Filter by state."),
+            text("reason", "Filter by reason; `*` matches any text."),
+            time("since", "Earliest time of the first rejection."),
+            time("until", "The first rejection was before this time."),
         ]
     };
     routes
         .read(
             "/api/v1/dead-letters",
             dead_letters::list,
-            doc("listDeadLetters", "Messages that could not be projected")
+            doc("listDeadLetters", "List dead letters")
                 .queries(filters())
                 .queries(page())
                 .answers::<Page<DeadLetter>>("One page."),
@@ -99,45 +107,48 @@ fn dead_letters(routes: Routes) -> Routes {
         .read(
             "/api/v1/dead-letters/reasons",
             dead_letters::reasons,
-            doc("deadLetterReasons", "Why messages could not be projected")
-                .says("Dead letters counted by what their reasons have in common.")
+            doc("deadLetterReasons", "Group dead letters by reason")
+                .description("Reasons that differ only in details such as numbers count as one.")
                 .queries(filters())
-                .answers::<DeadLetterReasons>("The groups, and whether all letters were looked at."),
+                .answers::<DeadLetterReasons>("The groups, and whether all dead letters were counted."),
         )
         .read_recorded(
             "/api/v1/dead-letters/export",
             "dead-letters.export",
             dead_letters::export,
-            doc("exportDeadLetters", "Dead letters as a file")
+            doc("exportDeadLetters", "Export dead letters")
                 .queries(filters())
-                .answers_lines::<DeadLetter>("All that match, the newest first."),
+                .answers_lines::<DeadLetter>("All matching dead letters, newest first."),
         )
         .read(
             "/api/v1/dead-letters/{id}",
             dead_letters::one,
-            doc("getDeadLetter", "One dead letter").answers::<DeadLetter>("The letter, whole."),
+            doc("getDeadLetter", "Get a dead letter")
+                .answers::<DeadLetter>("The dead letter with its payload."),
         )
         .change(
             Change::post("/api/v1/dead-letters/retry", "dead-letters.retry").within(dead_letters::RETRY_TIME),
             dead_letters::retry,
-            doc("retryDeadLetters", "Try open dead letters again")
-                .says("With the versions that run. Without a body, all of them.")
+            doc("retryDeadLetters", "Retry dead letters")
+                .description(
+                    "Retries open dead letters with the active versions. Without a body, retries all.",
+                )
                 .may_take::<WhichDeadLetters>()
-                .answers::<Healed>("What came of it.")
-                .refuses(StatusCode::NOT_FOUND)
-                .refuses(StatusCode::CONFLICT)
-                .refuses(StatusCode::UNPROCESSABLE_ENTITY),
+                .answers::<Healed>("Number of dead letters retried and resolved.")
+                .fails_with(StatusCode::NOT_FOUND)
+                .fails_with(StatusCode::CONFLICT)
+                .fails_with(StatusCode::UNPROCESSABLE_ENTITY),
         )
         .change(
             Change::post("/api/v1/dead-letters/discard", "dead-letters.discard"),
             dead_letters::discard,
-            doc("discardDeadLetters", "Give open dead letters up")
-                .says("Something has to be said: which, or `all`.")
+            doc("discardDeadLetters", "Discard dead letters")
+                .description("Discards open dead letters. The body needs a filter or `all`.")
                 .may_take::<WhichDeadLetters>()
-                .answers::<Discarded>("How many were given up.")
-                .refuses(StatusCode::NOT_FOUND)
-                .refuses(StatusCode::CONFLICT)
-                .refuses(StatusCode::UNPROCESSABLE_ENTITY),
+                .answers::<Discarded>("Number of discarded dead letters.")
+                .fails_with(StatusCode::NOT_FOUND)
+                .fails_with(StatusCode::CONFLICT)
+                .fails_with(StatusCode::UNPROCESSABLE_ENTITY),
         )
 }
 
@@ -146,14 +157,14 @@ fn erasure(routes: Routes) -> Routes {
         Change::post("/api/v1/forget", "data.forget").within(forget::FORGET_TIME),
         forget::forget,
         doc("forget", "Erase a person's data")
-            .says(
+            .description(
                 "Removes the rows that hold a value with all rows of their messages, the content of dead letters that \
                  mention it, and the messages from their streams where the broker allows it. Rebuilds, retries and \
                  reprojections do not restore them. The audit records the column and the counts, not the value.",
             )
-            .takes::<forget::Asked>()
-            .answers::<ForgetReport>("What was removed, or would be, and what is left.")
-            .refuses(StatusCode::NOT_FOUND)
-            .refuses(StatusCode::CONFLICT),
+            .takes::<Forget>()
+            .answers::<ForgetReport>("What was removed, or would be removed in a dry run, and what remains.")
+            .fails_with(StatusCode::NOT_FOUND)
+            .fails_with(StatusCode::CONFLICT),
     )
 }

@@ -1,4 +1,4 @@
-//! Routes about the tables of plugins and their rows.
+//! Routes for tables and their rows.
 
 use super::Routes;
 use crate::doc::{Doc, Query, Tag, choice, event, header, list, number, text};
@@ -13,7 +13,7 @@ use lantern_api::{
 };
 
 pub fn routes(routes: Routes) -> Routes {
-    figures(streams(rows(routes)))
+    statistics(streams(rows(routes)))
 }
 
 fn doc(id: &'static str, summary: &'static str) -> Doc {
@@ -21,17 +21,16 @@ fn doc(id: &'static str, summary: &'static str) -> Doc {
 }
 
 fn columns() -> Query {
-    let words = "The columns that are wanted; all of them when nothing is said.";
+    let words = "Columns to return; defaults to all.";
     list("columns", words)
 }
 
-/// The column, or the order of arrival.
+/// Order by a column, or by arrival.
 fn order() -> [Query; 2] {
-    let words = "The column to order by; with `-` before it, the greatest first. Rows without a value \
-                 come last.";
+    let words = "Column to sort by; a leading `-` sorts in descending order. Rows without a value come last.";
     [
         text("sort", words).example("-at"),
-        choice("order", &["asc", "desc"], "The order of arrival instead."),
+        choice("order", &["asc", "desc"], "Sort by arrival instead."),
     ]
 }
 
@@ -40,29 +39,27 @@ fn rows(routes: Routes) -> Routes {
         .read(
             "/api/v1/tables",
             tables::list,
-            doc("listTables", "All tables").answers_list::<Table>("The tables, by name."),
+            doc("listTables", "List tables").answers_list::<Table>("All tables, ordered by name."),
         )
         .read(
             "/api/v1/tables/{table}",
             tables::one,
-            doc("getTable", "One table").answers::<Table>("The table."),
+            doc("getTable", "Get a table").answers::<Table>("The table."),
         )
         .read(
             "/api/v1/tables/{table}/rows",
             tables::rows,
-            doc("listRows", "Rows of a table, in pages")
-                .says(
-                    "Without `sort` the newest by the time column come first, and where there is none, \
-                     the last to arrive. Pages neither repeat nor lose rows that are there all the time. \
-                     Where no index leads to the rows, a page may be short, or empty, and still have a \
-                     `next_cursor`: so far was looked.",
+            doc("listRows", "List rows")
+                .description(
+                    "Without `sort` and `order`, rows are ordered by the time column, newest first, or by arrival if there is \
+                     none. Pages neither repeat nor omit rows that exist throughout. A page may be short or empty \
+                     and still have a `next_cursor`: one request scans a bounded number of rows.",
                 )
-                .queries(selection::described())
-                .query(number("limit", 1, LIMIT_MAX, LIMIT_DEFAULT, "Rows of a page."))
+                .queries(selection::parameters_doc())
+                .query(number("limit", 1, LIMIT_MAX, LIMIT_DEFAULT, "Maximum number of rows per page."))
                 .query(text(
                     "cursor",
-                    "The page's beginning: `next_cursor` of the one before, with the same selection and \
-                     order.",
+                    "`next_cursor` of the previous page; filters and order must be the same.",
                 ))
                 .queries(order())
                 .query(columns())
@@ -71,47 +68,46 @@ fn rows(routes: Routes) -> Routes {
         .read(
             "/api/v1/tables/{table}/rows/{row}",
             tables::detail,
-            doc("getRow", "One row with all that is known of it")
-                .says("The message is shown as long as its stream has it, or a dead letter was kept of it.")
-                .query(selection::integers_described())
-                .answers::<RowDetail>("The row, with its message, its version, and its neighbours in time."),
+            doc("getRow", "Get a row")
+                .description("The response includes the message if its stream or a dead letter still has it.")
+                .query(selection::integers_doc())
+                .answers::<RowDetail>("The row with its message, its version and its neighbours in time."),
         )
 }
 
-/// Rows that come for as long as somebody takes them.
+/// Streaming responses.
 fn streams(routes: Routes) -> Routes {
     routes
         .read(
             "/api/v1/tables/{table}/tail",
             tables::tail,
-            doc("followTable", "Rows of a table as they come")
-                .says(
-                    "A row that a later message changes comes again. Rows that heal or are reprojected \
-                     come in the place of their message, which has gone by: they are in the table, and \
-                     not here. Whoever follows with a token is told no more when it is revoked or \
-                     expires.",
+            doc("followTable", "Follow a table")
+                .description(
+                    "Sends rows as they are stored. A row that a later message updates is sent again. Rows of retried dead \
+                     letters and of reprojections have the position of their original message and are not sent. \
+                     The stream ends when the token is revoked or expires.",
                 )
-                .queries(selection::described())
+                .queries(selection::parameters_doc())
                 .query(columns())
                 .query(text(
                     "after",
-                    "The last `id` that was heard, for clients that cannot send `Last-Event-ID`.",
+                    "Last received `id`, for clients that cannot send `Last-Event-ID`.",
                 ))
                 .parameter(header(
                     "Last-Event-ID",
-                    "The last `id` that was heard, as browsers send it when they come back.",
+                    "Last received `id`. Browsers send it when they reconnect.",
                 ))
                 .answers_events(
-                    "Events until the client hangs up.",
+                    "Events until the client disconnects.",
                     [
                         event::<RowsEvent>(
                             "rows",
-                            "rows that have come or changed, with an `id` to come back to.",
+                            "inserted or updated rows, with an `id` for resuming.",
                         ),
                         event::<GapEvent>(
                             "gap",
-                            "rows were left out here: because the client was slow, because it comes back \
-                             to more than 5,000, or because more than 500 a second come for long.",
+                            "rows were omitted: the client was too slow, it missed more than 5,000 rows before it \
+                             reconnected, or more than 500 rows per second arrived for a long time.",
                         ),
                     ],
                 ),
@@ -120,19 +116,19 @@ fn streams(routes: Routes) -> Routes {
             "/api/v1/tables/{table}/export",
             "table.export",
             tables::export,
-            doc("exportTable", "Rows of a table as a file")
-                .says(
-                    "It is read in short pages while the client takes it, so it is no snapshot. An \
-                     export that breaks off ends without the last chunk of HTTP, which clients notice. \
-                     In CSV (RFC 4180) a text that begins with `=` `+` `-` `@`, tab or return gets an \
-                     apostrophe in front, so that no spreadsheet runs it.",
+            doc("exportTable", "Export rows")
+                .description(
+                    "The host reads the rows in short pages while the client receives them, so an export is not a snapshot. \
+                     An aborted export ends without the final HTTP chunk, which clients detect. In CSV (RFC 4180) \
+                     text that begins with `=` `+` `-` `@`, tab or carriage return is prefixed with an apostrophe, \
+                     so that spreadsheets do not run it as a formula.",
                 )
                 .query(
-                    choice("format", &["csv", "jsonl"], "How it is written.")
+                    choice("format", &["csv", "jsonl"], "File format.")
                         .required()
                         .example("csv"),
                 )
-                .queries(selection::described())
+                .queries(selection::parameters_doc())
                 .queries(order())
                 .query(columns())
                 .answers_text("text/csv", "The rows.")
@@ -140,30 +136,31 @@ fn streams(routes: Routes) -> Routes {
         )
 }
 
-fn figures(routes: Routes) -> Routes {
-    let by = || text("by", "A column; rows are told apart by its values.");
-    let newest = "Where all rows would take too long, the newest ones stand for them, and `exact` is false.";
+fn statistics(routes: Routes) -> Routes {
+    let by = || text("by", "Column to group by.");
+    let newest =
+        "If aggregating all rows would take too long, only the newest rows count and `exact` is false.";
     routes
         .read(
             "/api/v1/tables/{table}/count",
             tables::count,
-            doc("countRows", "How many rows there are")
-                .queries(selection::described())
-                .answers::<Count>("The number, up to 10,000."),
+            doc("countRows", "Count rows")
+                .queries(selection::parameters_doc())
+                .answers::<Count>("The number of rows, at most 10,000."),
         )
         .read(
             "/api/v1/tables/{table}/facets",
             tables::facets,
-            doc("facets", "Frequent values of columns")
-                .says(
-                    "A column leaves out the choice among its own values. Where all rows would take too \
-                     long, the newest ones stand for them, and `exact` is false.",
+            doc("facets", "List frequent values")
+                .description(
+                    "The facet of a column ignores `=` filters on that column. If counting all rows would take too long, only \
+                     the newest rows count and `exact` is false.",
                 )
-                .queries(selection::described())
+                .queries(selection::parameters_doc())
                 .query(
                     list(
                         "columns",
-                        format!("The columns, at most {}.", facets::COLUMNS_MAX),
+                        format!("Columns, at most {}.", facets::COLUMNS_MAX),
                     )
                     .required(),
                 )
@@ -172,36 +169,36 @@ fn figures(routes: Routes) -> Routes {
                     1,
                     1_000,
                     facets::VALUES_DEFAULT,
-                    "Values of each column.",
+                    "Maximum number of values per column.",
                 ))
-                .answers::<Facets>("The values, with how many rows have them."),
+                .answers::<Facets>("The values and their frequencies."),
         )
         .read(
             "/api/v1/tables/{table}/histogram",
             tables::histogram,
-            doc("histogram", "Rows over time")
-                .queries(selection::described())
+            doc("histogram", "Count rows over time")
+                .queries(selection::parameters_doc())
                 .query(number(
                     "buckets",
                     1,
                     BUCKETS_MAX,
                     histogram::BUCKETS_DEFAULT,
-                    "About how many buckets.",
+                    "Approximate number of buckets.",
                 ))
                 .query(by())
-                .answers::<Histogram>("Buckets of one width that follow each other without a hole."),
+                .answers::<Histogram>("Contiguous buckets of equal width."),
         )
         .read(
             "/api/v1/tables/{table}/series",
             tables::series,
-            doc("series", "Quantities over time")
-                .says(newest)
-                .queries(selection::described())
+            doc("series", "Aggregate measures over time")
+                .description(newest)
+                .queries(selection::parameters_doc())
                 .query(
                     list(
                         "measures",
                         format!(
-                            "Columns of numbers, at most {}. Needed, unless `op` is `count`.",
+                            "Numeric columns, at most {}. Required unless `op` is `count`.",
                             series::MEASURES_MAX
                         ),
                     )
@@ -210,7 +207,7 @@ fn figures(routes: Routes) -> Routes {
                 .query(choice(
                     "op",
                     &series::OPERATIONS,
-                    "What is made of the values of a bucket; the average when nothing is said.",
+                    "Aggregate function; defaults to `avg`.",
                 ))
                 .query(by())
                 .query(number(
@@ -218,8 +215,8 @@ fn figures(routes: Routes) -> Routes {
                     1,
                     BUCKETS_MAX,
                     series::BUCKETS_DEFAULT,
-                    "About how many buckets.",
+                    "Approximate number of buckets.",
                 ))
-                .answers::<SeriesAnswer>("A line for each measure and each value of `by`."),
+                .answers::<SeriesAnswer>("One series for each measure and each value of `by`."),
         )
 }

@@ -1,5 +1,5 @@
-//! Which connections there are: a bounded number, fewer for each address, and a connection that waits for a request gives
-//! way to a new one. So a program that opens connections and leaves them alone keeps nobody out.
+//! Slots for a bounded number of connections, in total and per address. A new connection replaces the one that has been
+//! idle longest, so idle connections do not lock out other clients.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-/// All connections. Cheap to clone.
+/// The slots. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Slots(Arc<Inner>);
 
@@ -28,21 +28,21 @@ struct Taken {
 #[derive(Debug)]
 struct Entry {
     peer: IpAddr,
-    /// Since when it waits for a request; none while one is answered.
+    /// Start of the idle time; none during a request.
     idle_since: Option<Instant>,
-    give_way: CancellationToken,
+    close: CancellationToken,
 }
 
-/// A connection's place. It is free again when this is dropped.
+/// The slot of a connection; released on drop.
 #[derive(Debug)]
 pub struct Slot {
     slots: Slots,
     id: u64,
-    give_way: CancellationToken,
+    close: CancellationToken,
 }
 
 impl Slots {
-    /// Room for so many connections, and for so many from one address.
+    /// Slots for `all_max` connections, at most `of_peer_max` from one address.
     pub fn new(all_max: usize, of_peer_max: usize) -> Self {
         Self(Arc::new(Inner {
             all_max: all_max.max(1),
@@ -55,8 +55,8 @@ impl Slots {
         self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection from this address. Where there is none, the connection that has waited longest for a request
-    /// gives way: one from the same address where that address has its share, else from any. None when all are at work.
+    /// Takes a slot for a connection from this address. If none is free, the connection that has been idle longest is
+    /// closed: one from the same address if that address has reached its limit, else from any. None if all are busy.
     pub fn take(&self, peer: IpAddr) -> Option<Slot> {
         let mut taken = self.taken();
         let of_peer = taken
@@ -71,21 +71,21 @@ impl Slots {
         }
         let id = taken.next;
         taken.next += 1;
-        let give_way = CancellationToken::new();
+        let close = CancellationToken::new();
         let entry = Entry {
             peer,
             idle_since: Some(Instant::now()),
-            give_way: give_way.clone(),
+            close: close.clone(),
         };
         taken.connections.insert(id, entry);
         Some(Slot {
             slots: self.clone(),
             id,
-            give_way,
+            close,
         })
     }
 
-    /// How many connections there are.
+    /// Number of connections.
     #[cfg(test)]
     fn count(&self) -> usize {
         self.taken().connections.len()
@@ -93,24 +93,24 @@ impl Slots {
 }
 
 impl Taken {
-    fn make_room(&mut self, may_go: impl Fn(&Entry) -> bool) -> Option<()> {
-        let idle = self.connections.iter().filter(|(_, entry)| may_go(entry));
+    fn make_room(&mut self, candidate: impl Fn(&Entry) -> bool) -> Option<()> {
+        let idle = self.connections.iter().filter(|(_, entry)| candidate(entry));
         let longest = idle
             .filter_map(|(id, entry)| Some((entry.idle_since?, *id)))
             .min()?;
         let entry = self.connections.remove(&longest.1)?;
-        entry.give_way.cancel();
+        entry.close.cancel();
         Some(())
     }
 }
 
 impl Slot {
-    /// Resolves when the connection has to be closed for a new one.
-    pub async fn has_to_give_way(&self) {
-        self.give_way.cancelled().await;
+    /// Resolves when the connection must be closed for a new one.
+    pub async fn must_close(&self) {
+        self.close.cancelled().await;
     }
 
-    /// A request is answered, until the result is dropped. A connection answers one at a time.
+    /// Marks the connection as busy until the result is dropped. A connection serves one request at a time.
     pub fn busy(&self) -> Busy {
         self.slots.set_idle(self.id, None);
         Busy {
@@ -134,7 +134,7 @@ impl Drop for Slot {
     }
 }
 
-/// While this is there, a connection does not give way.
+/// Marks a connection as busy, which protects it from being closed.
 #[derive(Debug)]
 pub struct Busy {
     slots: Slots,
@@ -156,30 +156,30 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_idle_connection_gives_way_and_a_busy_one_does_not() {
+    fn a_new_connection_replaces_the_longest_idle_one() {
         let slots = Slots::new(3, 3);
         let [first, second, third] = [1, 1, 2].map(|number| slots.take(peer(number)).unwrap());
         let working = first.busy();
         let _fourth = slots.take(peer(3)).unwrap();
-        assert!(second.give_way.is_cancelled() && !third.give_way.is_cancelled());
+        assert!(second.close.is_cancelled() && !third.close.is_cancelled());
         let _at_work = third.busy();
         drop(working);
         let _fifth = slots.take(peer(3)).unwrap();
         assert_eq!(slots.count(), 3);
-        assert!(!first.give_way.is_cancelled(), "it was at work until just now");
+        assert!(!first.close.is_cancelled(), "it was busy until now");
     }
 
     #[test]
-    fn one_address_has_a_share_and_uses_up_no_other() {
+    fn connections_per_address_are_limited() {
         let slots = Slots::new(3, 2);
         let own = [(); 2].map(|()| slots.take(peer(1)).unwrap());
         let busy = own.each_ref().map(Slot::busy);
         assert!(slots.take(peer(1)).is_none());
         let other = slots.take(peer(2)).unwrap();
         let _busy = other.busy();
-        assert!(slots.take(peer(3)).is_none(), "all are at work");
+        assert!(slots.take(peer(3)).is_none(), "all are busy");
         drop(busy);
         assert!(slots.take(peer(1)).is_some());
-        assert!(!other.give_way.is_cancelled());
+        assert!(!other.close.is_cancelled());
     }
 }

@@ -1,4 +1,4 @@
-//! One row with all that is known of it: its message, the version that made it, and what happened around it.
+//! One row with its message, its version and its neighbours.
 
 use axum::Json;
 use axum::extract::{self, FromRequestParts, Path};
@@ -6,7 +6,7 @@ use axum::http::Uri;
 use axum::http::request::Parts;
 use serde::Serialize;
 
-use super::name::NameOfTable;
+use super::name::TablePath;
 use super::selection;
 use crate::cells::Item;
 use crate::parameters::Parameters;
@@ -22,10 +22,10 @@ use lantern_store::reader::{
     Test,
 };
 
-/// Rows before and after.
+/// Number of rows before and after.
 const NEIGHBOURS: u32 = 5;
 
-/// `api::RowDetail` as the server writes it: rows are serialized from their cells.
+/// Serializes as `api::RowDetail`, with rows directly from their cells.
 #[derive(Serialize)]
 pub struct Detail {
     row: Item,
@@ -37,7 +37,7 @@ pub struct Detail {
     neighbours: Neighbours,
 }
 
-/// `api::Neighbours` as the server writes it.
+/// Serializes as `api::Neighbours`.
 #[derive(Serialize)]
 pub struct Neighbours {
     before: Vec<Item>,
@@ -45,9 +45,9 @@ pub struct Neighbours {
 }
 
 /// A row that a path names.
-pub struct NameOfRow(NameOfTable, i64);
+pub struct RowPath(TablePath, i64);
 
-impl FromRequestParts<State> for NameOfRow {
+impl FromRequestParts<State> for RowPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
@@ -56,14 +56,14 @@ impl FromRequestParts<State> for NameOfRow {
             .map_err(|error| Problem::bad_request(error.body_text()))?;
         let number = row
             .parse()
-            .map_err(|_| Problem::bad_request("a row is named by the number that it has as _row"))?;
-        Ok(Self(NameOfTable::of(&table, parts, state).await?, number))
+            .map_err(|_| Problem::bad_request("the identifier of a row is the integer in _row"))?;
+        Ok(Self(TablePath::of(&table, parts, state).await?, number))
     }
 }
 
 pub async fn detail(
     extract::State(state): extract::State<State>,
-    NameOfRow(table, number): NameOfRow,
+    RowPath(table, number): RowPath,
     _room: Room,
     uri: Uri,
 ) -> Result<Json<Detail>, Problem> {
@@ -88,7 +88,7 @@ pub async fn detail(
     let mut before = Item::all(before, integers);
     before.reverse();
     let after = Item::all(after, integers);
-    let (version, message, message_missing, note) = told(trace);
+    let (version, message, message_missing, note) = provenance(trace);
     Ok(Json(Detail {
         row: Item::one(&shape, record, integers),
         origin,
@@ -100,16 +100,16 @@ pub async fn detail(
     }))
 }
 
-type Told = (
+type Provenance = (
     Option<RowVersion>,
     Option<Message>,
     Option<String>,
     Option<String>,
 );
 
-fn told(trace: Option<Trace>) -> Told {
+fn provenance(trace: Option<Trace>) -> Provenance {
     let Some(trace) = trace else {
-        let missing = "it is not known which message the row comes from".to_owned();
+        let missing = "the message of the row is unknown".to_owned();
         return (None, None, Some(missing), None);
     };
     let version = match (trace.version, trace.digest) {
@@ -139,7 +139,7 @@ fn row_key(record: &RowRecord) -> Option<RowKey> {
     })
 }
 
-/// The rows around one, the nearest first.
+/// Rows before or after one, nearest first.
 async fn neighbours(
     reader: &Reader,
     shape: &Shape,

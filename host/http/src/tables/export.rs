@@ -1,5 +1,5 @@
-//! The rows of a selection as a file: read in short pages, so that however long a client takes, no reader holds up the
-//! write-ahead log and no more than a page is in memory. A page is read when there is room for it.
+//! Exports the rows of a selection as a file. The export reads short pages, so a slow client neither blocks checkpoints of
+//! the write-ahead log nor holds more than a page in memory. It reads a page when memory for it is available.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use axum::http::{Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
 
-use super::name::NameOfTable;
+use super::name::TablePath;
 use super::pieces::{Frame, Pieces, bytes_of};
 use super::{rows, selection};
 use crate::budget::{PIECE_BYTES, Reservation};
@@ -20,10 +20,10 @@ use crate::room::Room;
 use crate::state::State;
 use lantern_store::reader::{Cell, ReadError, Reader, RowPage, RowQuery, RowRecord, Shape};
 
-/// Rows that are read at once; a page also ends at the reader's own limit of bytes.
+/// Rows per page; the reader also bounds a page in bytes.
 const PAGE: u32 = 500;
 
-/// How long an export waits for room for its next page before it breaks off.
+/// Maximum time that an export waits for memory for its next page before it aborts.
 const WAIT: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ enum Format {
 
 pub async fn export(
     extract::State(state): extract::State<State>,
-    table: NameOfTable,
+    table: TablePath,
     room: Room,
     uri: Uri,
 ) -> Result<Response, Problem> {
@@ -42,7 +42,7 @@ pub async fn export(
     let format = match parameters.choice("format", &["csv", "jsonl"])? {
         Some("csv") => Format::Csv,
         Some(_) => Format::Jsonl,
-        None => return Err(Problem::bad_request("format is missing: csv or jsonl")),
+        None => return Err(Problem::bad_request("format is required: csv or jsonl")),
     };
     let shape = table.shape(&state.reader).await?;
     let query = RowQuery {
@@ -67,11 +67,11 @@ pub async fn export(
         page: None,
         ended: false,
     };
-    // What cannot be read at all is said as a problem; later the answer can only break off.
+    // The first page can still fail with an error response; later pages can only abort the response.
     let first = export.next().await.map_err(|error| match error {
         ExportError::Read(error) => Problem::from(error),
         ExportError::Json(error) => {
-            tracing::error!(%error, "a row cannot be exported");
+            tracing::error!(%error, "failed to export a row");
             Problem::internal()
         }
         ExportError::NoRoom => Problem::busy(error.to_string()),
@@ -87,18 +87,18 @@ pub async fn export(
     Ok((headers, Body::from_stream(parts)).into_response())
 }
 
-/// Why an export breaks off; the client sees that it is not whole.
+/// Reason for aborting an export; the client detects the abort.
 #[derive(Debug, thiserror::Error)]
 enum ExportError {
     #[error("read rows")]
     Read(#[from] ReadError),
     #[error("write a row as JSON")]
     Json(#[from] serde_json::Error),
-    #[error("there was no memory for the next page in time")]
+    #[error("no memory for the next page within the time limit")]
     NoRoom,
 }
 
-/// An export that is under way.
+/// A running export.
 struct Export {
     reader: Reader,
     shape: Shape,
@@ -106,19 +106,19 @@ struct Export {
     format: Format,
     integers: Integers,
     room: Room,
-    /// The page in hand.
+    /// The current page.
     page: Option<Page>,
     ended: bool,
 }
 
-/// A page of the file that is being written.
+/// A page in the format of the file.
 enum Page {
     Csv(CsvPage),
     Jsonl(Pieces),
 }
 
 impl Export {
-    /// The next part of the file; none at its end.
+    /// The next part of the file; none at the end.
     async fn next(&mut self) -> Result<Option<Bytes>, ExportError> {
         loop {
             let part = match &mut self.page {
@@ -130,7 +130,7 @@ impl Export {
                 return Ok(part);
             }
             let is_first = self.page.is_none();
-            // What the page before took is given back first.
+            // Release the memory of the previous page first.
             self.page = None;
             let reservation = match self.room.take() {
                 Some(reservation) => reservation,
@@ -164,7 +164,7 @@ impl Export {
     }
 }
 
-/// Rows as lines.
+/// Rows as CSV lines.
 struct CsvPage {
     header: Option<Vec<u8>>,
     rows: std::vec::IntoIter<RowRecord>,
@@ -201,7 +201,7 @@ impl CsvPage {
     }
 }
 
-/// A cell as a field.
+/// A cell as a CSV field.
 fn field(cell: Cell) -> String {
     match cell {
         Cell::Null => String::new(),

@@ -1,10 +1,10 @@
-//! How many rows there are, and which values are frequent.
+//! Counts rows and finds frequent values.
 
 use axum::Json;
 use axum::extract;
 use axum::http::Uri;
 
-use super::name::NameOfTable;
+use super::name::TablePath;
 use super::selection;
 use crate::cells::{self, Shown};
 use crate::parameters::Parameters;
@@ -14,15 +14,15 @@ use lantern_api::{Count, Facet, FacetValue, Facets};
 use lantern_model::schema::ColumnType;
 use lantern_store::reader::Shape;
 
-/// Columns in one question; each is a look at all rows.
+/// Maximum number of columns per request; each needs a scan.
 pub const COLUMNS_MAX: usize = 20;
 
-/// Values of a column when nothing is said.
+/// Default number of values per column.
 pub const VALUES_DEFAULT: u32 = 20;
 
 pub async fn count(
     extract::State(state): extract::State<State>,
-    table: NameOfTable,
+    table: TablePath,
     uri: Uri,
 ) -> Result<Json<Count>, Problem> {
     let parameters = selection::read(&uri, &[])?;
@@ -37,7 +37,7 @@ pub async fn count(
 
 pub async fn facets(
     extract::State(state): extract::State<State>,
-    table: NameOfTable,
+    table: TablePath,
     uri: Uri,
 ) -> Result<Json<Facets>, Problem> {
     let parameters = selection::read(&uri, &["columns", "limit"])?;
@@ -46,20 +46,20 @@ pub async fn facets(
     let selection = selection::parse(&shape, &parameters)?;
     let integers = selection::integers(&parameters)?;
     let columns = selection::columns(&shape, &parameters, "columns")?
-        .ok_or_else(|| Problem::bad_request("columns is missing: the columns whose values are wanted"))?;
+        .ok_or_else(|| Problem::bad_request("columns is required"))?;
     if columns.len() > COLUMNS_MAX {
         return Err(Problem::bad_request(format!(
-            "columns: there are more than {COLUMNS_MAX}"
+            "columns: at most {COLUMNS_MAX} are allowed"
         )));
     }
     for &column in &columns {
-        has_values(&shape, "columns", column)?;
+        require_groupable(&shape, "columns", column)?;
     }
     let mut facets = Vec::with_capacity(columns.len());
     for column in columns {
         let selection = selection.without_choice_of(column);
         let facet = state.reader.facet(&shape, &selection, column, limit).await?;
-        let value = |(value, count)| {
+        let value = |(value, count)| -> Result<FacetValue, serde_json::Error> {
             let value = serde_json::to_value(Shown(&value, integers))?;
             Ok(FacetValue { value, count })
         };
@@ -75,22 +75,22 @@ pub async fn facets(
     Ok(Json(Facets { facets }))
 }
 
-/// The column that the parameter `by` names: rows are told apart by its values.
+/// The parameter `by`: the column to group by.
 pub fn grouping(shape: &Shape, parameters: &Parameters) -> Result<Option<usize>, Problem> {
     let Some(name) = parameters.get("by") else {
         return Ok(None);
     };
     let column = selection::column(shape, "by", name)?;
-    has_values(shape, "by", column)?;
+    require_groupable(shape, "by", column)?;
     Ok(Some(column))
 }
 
-/// Whether rows can be told apart by the values of a column.
-fn has_values(shape: &Shape, parameter: &str, column: usize) -> Result<(), Problem> {
+/// Requires a column whose values can be grouped.
+fn require_groupable(shape: &Shape, parameter: &str, column: usize) -> Result<(), Problem> {
     let column = &shape.columns[column];
     match column.column_type {
         ColumnType::Json | ColumnType::Blob => Err(Problem::bad_request(format!(
-            "{parameter}: {} is {}, and rows cannot be counted by it",
+            "{parameter}: {} has the type {}, which cannot be grouped",
             column.name, column.column_type
         ))),
         _ => Ok(()),

@@ -1,11 +1,11 @@
-//! Rows over time.
+//! Counts rows over time.
 
 use axum::Json;
 use axum::extract;
 use axum::http::Uri;
 
 use super::facets::grouping;
-use super::name::NameOfTable;
+use super::name::TablePath;
 use super::selection;
 use crate::cells::word;
 use crate::problem::Problem;
@@ -13,15 +13,15 @@ use crate::state::State;
 use lantern_api::{Bucket, Histogram};
 use lantern_store::reader::{self, Shape};
 
-/// Buckets that are asked for when nothing is said.
+/// Default number of buckets.
 pub const BUCKETS_DEFAULT: u32 = 60;
 
-/// Buckets at most.
+/// Maximum number of buckets.
 pub const BUCKETS_MAX: u32 = 1_000;
 
 pub async fn histogram(
     extract::State(state): extract::State<State>,
-    table: NameOfTable,
+    table: TablePath,
     uri: Uri,
 ) -> Result<Json<Histogram>, Problem> {
     let parameters = selection::read(&uri, &["buckets", "by"])?;
@@ -29,7 +29,7 @@ pub async fn histogram(
         .number("buckets", 1, BUCKETS_MAX)?
         .unwrap_or(BUCKETS_DEFAULT);
     let shape = table.shape(&state.reader).await?;
-    needs_time(&shape)?;
+    require_time(&shape)?;
     let selection = selection::parse(&shape, &parameters)?;
     let by = grouping(&shape, &parameters)?;
     let histogram = state.reader.histogram(&shape, &selection, count, by).await?;
@@ -60,8 +60,8 @@ pub async fn histogram(
     }))
 }
 
-/// Nothing can be shown over time where there is none.
-pub fn needs_time(shape: &Shape) -> Result<(), Problem> {
+/// Requires a table with a time column.
+pub fn require_time(shape: &Shape) -> Result<(), Problem> {
     match shape.time() {
         Some(_) => Ok(()),
         None => Err(Problem::bad_request(format!(

@@ -11,18 +11,18 @@ use crate::state::State;
 use lantern_model::schema::TableName;
 use lantern_store::reader::{Reader, Shape};
 
-/// How long a question waits for others of the same client.
+/// Maximum time that a query waits for other queries of the same client.
 const WAIT: Duration = Duration::from_secs(2);
 
-/// The table that a path names, and the right to ask about it.
-pub struct NameOfTable {
+/// The table that a path names, and a permit for a query.
+pub struct TablePath {
     name: TableName,
-    /// Held until the question is answered: one client leaves a reader of the database for others.
+    /// Held until the response is complete: one client cannot use all readers of the database.
     _share: Share,
 }
 
-impl NameOfTable {
-    /// What is known of it; a problem where there is none.
+impl TablePath {
+    /// Shape of the table; an error if it does not exist.
     pub async fn shape(&self, reader: &Reader) -> Result<Shape, Problem> {
         let shape = reader.shape(&self.name).await?;
         shape.ok_or_else(|| Problem::not_found(format!("there is no table {}", self.name)))
@@ -32,7 +32,7 @@ impl NameOfTable {
         let name = TableName::parse(name).map_err(Problem::bad_request)?;
         let Ok(client) = Client::from_request_parts(parts, state).await;
         let share = state.access.questions().take(&client, 1, WAIT).await;
-        let busy = || Problem::busy("this client asks as many questions as are answered at once; try again");
+        let busy = || Problem::busy("too many concurrent queries of this client; retry");
         Ok(Self {
             name,
             _share: share.ok_or_else(busy)?,
@@ -40,7 +40,7 @@ impl NameOfTable {
     }
 }
 
-impl FromRequestParts<State> for NameOfTable {
+impl FromRequestParts<State> for TablePath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {

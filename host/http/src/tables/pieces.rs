@@ -1,5 +1,5 @@
-//! Rows as JSON in pieces: rendered when the client takes them, so that what waits is the rows as they are stored and one
-//! piece. A long value is rendered in parts as well.
+//! Serializes rows as JSON in pieces, on demand of the client: only the stored rows and one piece are in memory. Long
+//! values are serialized in parts.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,30 +13,30 @@ use crate::budget::{PIECE_BYTES, Reservation};
 use crate::cells::{Integers, Origin, Shown, bytes_of_cell};
 use lantern_store::reader::{Cell, RowPage, RowRecord};
 
-/// Values up to this size are rendered at once.
+/// Values up to this size are serialized at once.
 const SHORT_BYTES: usize = 1 << 10;
-/// A part of a long value; a control character becomes six bytes. A multiple of three, so that base64 needs no padding
-/// between parts.
+/// Size of a part of a long value; a control character becomes six bytes. A multiple of three, so that base64 needs no
+/// padding between parts.
 const PART_BYTES: usize = 6 << 10;
 
-/// The rows of a page, to be rendered.
+/// The rows of a page during serialization.
 pub struct Pieces {
     columns: Vec<Vec<u8>>,
     rows: std::vec::IntoIter<RowRecord>,
     integers: Integers,
-    /// What stands before the first row, between two and behind the last.
+    /// Text around the rows.
     frame: Frame,
     is_first: bool,
-    /// What is rendered next.
+    /// Parts to serialize next.
     parts: VecDeque<Part>,
-    /// Bytes of the row in hand and of those behind it.
+    /// Bytes of the current row and the following ones.
     held: usize,
     bytes_of_row: usize,
     reservation: Option<Reservation>,
     is_done: bool,
 }
 
-/// What stands around rows.
+/// Text before, between and after rows.
 pub struct Frame {
     pub before: Vec<u8>,
     pub between: &'static [u8],
@@ -51,10 +51,10 @@ enum Part {
 }
 
 impl Pieces {
-    /// Renders a page. What is reserved is given back as rows are sent.
+    /// Starts a page. The reservation shrinks as rows are sent.
     ///
     /// # Errors
-    /// When a value cannot be written as JSON.
+    /// If JSON cannot represent a value.
     pub fn new(
         page: RowPage,
         integers: Integers,
@@ -64,7 +64,7 @@ impl Pieces {
         let RowPage { columns, items, .. } = page;
         for cell in items.iter().flat_map(|record| &record.cells) {
             if let Cell::Real(_) = cell {
-                // The only kind of value that may fail, found before anything is sent.
+                // Only this type can fail; detect it before the response starts.
                 serde_json::to_writer(std::io::sink(), &Shown(cell, integers))?;
             }
         }
@@ -87,7 +87,7 @@ impl Pieces {
     /// The next piece; none at the end.
     ///
     /// # Errors
-    /// When a value cannot be written as JSON.
+    /// If JSON cannot represent a value.
     pub fn next(&mut self) -> Result<Option<Bytes>, serde_json::Error> {
         let mut piece = Vec::new();
         while piece.len() < PIECE_BYTES {
@@ -104,14 +104,14 @@ impl Pieces {
         Ok((!piece.is_empty()).then(|| piece.into()))
     }
 
-    /// Whether all has been rendered.
+    /// Whether everything is serialized.
     pub fn is_at_end(&self) -> bool {
         self.is_done && self.parts.is_empty()
     }
 
     fn shrink(&mut self) {
         if let Some(reservation) = &mut self.reservation {
-            // The piece in hand, and those that the connection has.
+            // The current piece and those in the connection.
             reservation.shrink(self.held + 2 * PIECE_BYTES);
         }
     }
@@ -164,7 +164,7 @@ impl Pieces {
 }
 
 impl Part {
-    /// Renders a part of it. Returns what is left.
+    /// Serializes some of the part and returns the rest.
     fn write(self, piece: &mut Vec<u8>) -> Result<Option<Self>, serde_json::Error> {
         Ok(match self {
             Self::Bytes(bytes) => {
@@ -192,7 +192,7 @@ impl Part {
     }
 }
 
-/// The names of columns as they stand before values.
+/// Column names as JSON keys with a colon.
 fn names(columns: &Arc<[String]>) -> Result<Vec<Vec<u8>>, serde_json::Error> {
     let name = |name: &String| {
         let mut name = serde_json::to_vec(name)?;
@@ -202,7 +202,7 @@ fn names(columns: &Arc<[String]>) -> Result<Vec<Vec<u8>>, serde_json::Error> {
     columns.iter().map(name).collect()
 }
 
-/// About what a row takes in memory.
+/// Approximate size of a row in memory.
 pub fn bytes_of(record: &RowRecord) -> usize {
     record.cells.iter().map(|cell| 32 + bytes_of_cell(cell)).sum()
 }
@@ -214,7 +214,7 @@ mod tests {
     use lantern_store::reader::RowOrigin;
 
     #[test]
-    fn pieces_are_the_same_json_as_the_whole() {
+    fn pieces_equal_the_complete_json() {
         let origin = RowOrigin {
             source: Some("s\"".to_owned()),
             epoch: Some(1),
@@ -251,11 +251,11 @@ mod tests {
         let mut pieces = Pieces::new(page(), Integers::Text, frame, None).unwrap();
         let mut joined = Vec::new();
         while let Some(piece) = pieces.next().unwrap() {
-            // A piece ends behind the part that fills it.
+            // A piece ends after the part that fills it.
             assert!(piece.len() <= PIECE_BYTES + 6 * PART_BYTES, "{}", piece.len());
             joined.extend_from_slice(&piece);
         }
         assert!(pieces.is_at_end());
-        assert!(joined == whole, "the pieces differ from the whole");
+        assert!(joined == whole, "the pieces differ from the complete JSON");
     }
 }

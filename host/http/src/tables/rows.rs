@@ -1,4 +1,4 @@
-//! The rows of a table in pages.
+//! Lists the rows of a table in pages.
 
 use axum::body::Body;
 use axum::extract;
@@ -6,7 +6,7 @@ use axum::http::{Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
 
-use super::name::NameOfTable;
+use super::name::TablePath;
 use super::pieces::{Frame, Pieces};
 use super::selection;
 use crate::cursor;
@@ -18,7 +18,7 @@ use lantern_store::reader::{RowQuery, Shape, Sort, can_sort};
 
 pub async fn rows(
     extract::State(state): extract::State<State>,
-    table: NameOfTable,
+    table: TablePath,
     room: Room,
     uri: Uri,
 ) -> Result<Response, Problem> {
@@ -49,13 +49,13 @@ pub async fn rows(
     });
     let body = frame.and_then(|frame| body_of(Pieces::new(page, integers, frame, room.take())?));
     let body = body.map_err(|error| {
-        tracing::error!(%error, "a row cannot be written as JSON");
+        tracing::error!(%error, "failed to serialize a row as JSON");
         Problem::internal()
     })?;
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-/// The body of an answer: at once where it is one piece, else piece by piece.
+/// The body of a page: complete if it is one piece, else streamed.
 fn body_of(mut pieces: Pieces) -> Result<Body, serde_json::Error> {
     let first = pieces.next()?.unwrap_or_default();
     if pieces.is_at_end() {
@@ -71,7 +71,7 @@ fn body_of(mut pieces: Pieces) -> Result<Body, serde_json::Error> {
     Ok(Body::from_stream(parts))
 }
 
-/// What the cursors of a list of rows belong to.
+/// Name of a list for its cursors: table, order and selection.
 fn list_name(shape: &Shape, sort: Sort, parameters: &Parameters) -> String {
     let by = sort
         .column
@@ -81,19 +81,19 @@ fn list_name(shape: &Shape, sort: Sort, parameters: &Parameters) -> String {
     format!("rows {} {direction}:{by} {fingerprint}", shape.entry.name)
 }
 
-/// The columns that are wanted; all of them when nothing is said.
+/// The parameter `columns`; defaults to all.
 pub fn columns(shape: &Shape, parameters: &Parameters) -> Result<Vec<usize>, Problem> {
     let chosen = selection::columns(shape, parameters, "columns")?;
     Ok(chosen.unwrap_or_else(|| (0..shape.columns.len()).collect()))
 }
 
-/// In which order: `sort=COLUMN` or `sort=-COLUMN`; `order=` by arrival; else the newest first, by the time column where
-/// there is one.
+/// The order: `sort=COLUMN` or `sort=-COLUMN`; `order=` by arrival; by default the time column, newest first, or arrival
+/// if there is none.
 pub fn sort(shape: &Shape, parameters: &Parameters) -> Result<Sort, Problem> {
     let order = parameters.choice("order", &["asc", "desc"])?;
     let (column, descending) = match (parameters.get("sort"), order) {
         (Some(_), Some(_)) => {
-            return Err(Problem::bad_request("sort and order cannot be given together"));
+            return Err(Problem::bad_request("sort and order are mutually exclusive"));
         }
         (Some(text), None) => {
             let name = text.strip_prefix('-');

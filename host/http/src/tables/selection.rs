@@ -1,5 +1,5 @@
-//! The language in which clients say which rows they mean: `filter=COLUMN OP VALUE`, `search=`, `from=` and `to=`.
-//! Each value is parsed by its column's type, and what cannot be understood is answered with the parameter's name.
+//! Parses row selections: `filter=COLUMN OP VALUE`, `search=`, `from=` and `to=`. Values are parsed by the type of their
+//! column, and errors name the parameter.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,59 +13,59 @@ use lantern_model::batch::{Timestamp, Value, clean_text};
 use lantern_model::schema::ColumnType;
 use lantern_store::reader::{Comparison, Condition, Selection, Shape, Test};
 
-/// The parameters of every question about the rows of a table.
+/// Parameters of all requests about the rows of a table.
 pub const NAMES: [&str; 5] = ["filter", "search", "from", "to", "integers"];
 
-/// The one that may be given more than once.
+/// Repeatable parameters.
 pub const REPEATED: [&str; 1] = ["filter"];
 
-/// Conditions of one question; each is a comparison for every row that is looked at.
+/// Maximum number of filters; each is evaluated for every scanned row.
 const FILTERS_MAX: usize = 50;
 
-/// Longest text that is looked for; it is compared at every letter of a text.
-const SOUGHT_BYTES_MAX: usize = 1_024;
+/// Maximum length of a search text in bytes; it is compared at every position.
+const SEARCH_BYTES_MAX: usize = 1_024;
 
-/// The same for the API's document.
-pub fn described() -> [Query; 5] {
-    let filter = "A condition: a column, one of `=` `!=` `<` `<=` `>` `>=` `~` (has this text in it) \
-                  `!~` (has not) `^=` (begins with it), and a value; or a column with `:null` or `:set`. \
-                  Several with `=` on one column are alternatives, everything else has to hold as well. \
-                  Values are read by their column's type; bytes are base64.";
+/// The parameters for the OpenAPI document.
+pub fn parameters_doc() -> [Query; 5] {
+    let filter = "A condition: a column, an operator and a value, or a column with `:null` or `:set`. Operators: `=` `!=` \
+                  `<` `<=` `>` `>=` `~` (contains) `!~` (does not contain) `^=` (starts with). Several `=` filters on \
+                  one column are alternatives; all other filters must match. The type of the column determines the \
+                  format of the value; bytes are base64.";
     let moment = |name, words: &str| {
-        let forms = "RFC 3339, or relative, such as `now-15m`, with one of `s` `m` `h` `d` `w`.";
+        let forms = "RFC 3339, or relative to now, such as `now-15m`; units: `s` `m` `h` `d` `w`.";
         text(name, format!("{words} {forms}"))
     };
     [
         repeated("filter", FILTERS_MAX, filter).example(serde_json::json!(["kind=error", "bytes>=1000"])),
         text(
             "search",
-            "Text that any column of text or JSON has in it, whatever the case of ASCII letters.",
+            "Text that at least one text or JSON column contains; ASCII letters match in both cases.",
         ),
-        moment("from", "Rows from this time on, by the time column.").example("now-1h"),
-        moment("to", "Rows before this time.").example("now"),
-        integers_described(),
+        moment("from", "Earliest time of the time column.").example("now-1h"),
+        moment("to", "End of the time range, exclusive.").example("now"),
+        integers_doc(),
     ]
 }
 
-/// How whole numbers are to be written, for the API's document.
-pub fn integers_described() -> Query {
-    let words = "How whole numbers of rows are written: as text for those who read JSON with doubles.";
+/// The parameter `integers` for the OpenAPI document.
+pub fn integers_doc() -> Query {
+    let words = "Format of integers in rows: strings for clients that parse JSON numbers as doubles.";
     choice("integers", &["number", "text"], words)
 }
 
-/// Reads the parameters of a question about rows: those of every one, and `more`.
+/// Parses the parameters of a request about rows: [`NAMES`] and `more`.
 pub fn read(uri: &axum::http::Uri, more: &[&str]) -> Result<Parameters, Problem> {
     Parameters::parse_repeating(uri, &[&NAMES[..], more].concat(), &REPEATED)
 }
 
-/// Which rows the parameters mean.
+/// The selection of the parameters.
 pub fn parse(shape: &Shape, parameters: &Parameters) -> Result<Selection, Problem> {
     let now = Timestamp::now();
     let mut selection = Selection::default();
     for (index, text) in parameters.all("filter").enumerate() {
         if index >= FILTERS_MAX {
             return Err(Problem::bad_request(format!(
-                "there are more than {FILTERS_MAX} filters"
+                "at most {FILTERS_MAX} filters are allowed"
             )));
         }
         let condition = condition(shape, text, now)
@@ -74,7 +74,7 @@ pub fn parse(shape: &Shape, parameters: &Parameters) -> Result<Selection, Proble
     }
     if let Some(text) = parameters.get("search").filter(|text| !text.is_empty()) {
         selection.search =
-            Some(sought(text).map_err(|reason| Problem::bad_request(format!("search: {reason}")))?);
+            Some(search_text(text).map_err(|reason| Problem::bad_request(format!("search: {reason}")))?);
     }
     let moment = |name: &str| -> Result<Option<Timestamp>, Problem> {
         let time = parameters.parsed(name, |text| parameters::moment(name, text, now))?;
@@ -91,12 +91,12 @@ pub fn parse(shape: &Shape, parameters: &Parameters) -> Result<Selection, Proble
     if let (Some(from), Some(to)) = (selection.from, selection.to)
         && from >= to
     {
-        return Err(Problem::bad_request("from is not before to"));
+        return Err(Problem::bad_request("from must be before to"));
     }
     Ok(selection)
 }
 
-/// How whole numbers are to be written.
+/// The parameter `integers`.
 pub fn integers(parameters: &Parameters) -> Result<Integers, Problem> {
     Ok(match parameters.choice("integers", &["text", "number"])? {
         Some("text") => Integers::Text,
@@ -104,8 +104,8 @@ pub fn integers(parameters: &Parameters) -> Result<Integers, Problem> {
     })
 }
 
-/// What tells one question from another, so that a cursor is not taken for another's: not what the values are, which for
-/// relative times change, but what was written.
+/// Identifies a selection, so that a cursor of another selection is rejected. It hashes the parameters as written, because
+/// the values of relative times change.
 pub fn fingerprint(parameters: &Parameters) -> String {
     let mut digest = Sha256::new();
     for name in ["filter", "search", "from", "to"] {
@@ -120,7 +120,7 @@ pub fn fingerprint(parameters: &Parameters) -> String {
     digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The position of the column that a parameter names.
+/// Position of the column that a parameter names.
 pub fn column(shape: &Shape, parameter: &str, name: &str) -> Result<usize, Problem> {
     shape.position(name).ok_or_else(|| {
         Problem::bad_request(format!(
@@ -131,7 +131,7 @@ pub fn column(shape: &Shape, parameter: &str, name: &str) -> Result<usize, Probl
     })
 }
 
-/// The positions of the columns that a parameter lists; none when it is not given.
+/// Positions of the columns that a parameter lists; none if it is absent.
 pub fn columns(
     shape: &Shape,
     parameters: &Parameters,
@@ -150,7 +150,7 @@ pub fn columns(
     Ok(Some(positions))
 }
 
-/// Several values of one column are alternatives; every other condition stands for itself.
+/// Adds a condition; `=` conditions on one column are alternatives.
 fn add(selection: &mut Selection, condition: Condition) {
     if let Test::OneOf { values, null } = &condition.test {
         let same = selection
@@ -198,12 +198,14 @@ fn condition(shape: &Shape, text: &str, now: Timestamp) -> Result<Condition, Str
     };
     let texts = |text: &str| {
         if matches!(column_type, ColumnType::Text | ColumnType::Json) {
-            sought(text)
+            search_text(text)
         } else {
-            Err(format!("{name} is {column_type}, and only text can be searched"))
+            Err(format!(
+                "{name} has the type {column_type}; only text and json can be searched"
+            ))
         }
     };
-    // The longer signs first.
+    // Longer operators first.
     let test = if let Some(rest) = rest.strip_prefix("!=") {
         Test::Not(value(rest)?)
     } else if let Some(rest) = rest.strip_prefix("<=") {
@@ -229,27 +231,27 @@ fn condition(shape: &Shape, text: &str, now: Timestamp) -> Result<Condition, Str
     } else if rest == ":set" {
         Test::Set
     } else {
-        return Err("after the column comes one of = != < <= > >= ~ !~ ^= :null :set".to_owned());
+        return Err("expected one of = != < <= > >= ~ !~ ^= :null :set after the column".to_owned());
     };
     Ok(Condition { column, test })
 }
 
-fn sought(text: &str) -> Result<String, String> {
-    if text.len() > SOUGHT_BYTES_MAX {
-        return Err(format!("the text is longer than {SOUGHT_BYTES_MAX} bytes"));
+fn search_text(text: &str) -> Result<String, String> {
+    if text.len() > SEARCH_BYTES_MAX {
+        return Err(format!("the text exceeds {SEARCH_BYTES_MAX} bytes"));
     }
     no_nul(text)
 }
 
-/// SQLite ends a text at it.
+/// Rejects NUL, at which SQLite ends a text.
 fn no_nul(text: &str) -> Result<String, String> {
     match text.contains('\0') {
-        true => Err("a text has no NUL".to_owned()),
+        true => Err("text must not contain NUL".to_owned()),
         false => Ok(text.to_owned()),
     }
 }
 
-/// A value by the type of its column.
+/// Parses a value by the type of its column.
 fn value(column_type: ColumnType, text: &str, now: Timestamp) -> Result<Value, String> {
     let wrong = |what: &str| format!("{:?} is not {what}", clean_text(text, 80));
     Ok(match column_type {
@@ -258,7 +260,7 @@ fn value(column_type: ColumnType, text: &str, now: Timestamp) -> Result<Value, S
             "false" => Value::Boolean(false),
             _ => return Err(wrong("true or false")),
         },
-        ColumnType::Integer => Value::Integer(text.parse().map_err(|_| wrong("a whole number of 64 bits"))?),
+        ColumnType::Integer => Value::Integer(text.parse().map_err(|_| wrong("a 64-bit integer"))?),
         ColumnType::Real => {
             let number: f64 = text.parse().map_err(|_| wrong("a number"))?;
             if !number.is_finite() {

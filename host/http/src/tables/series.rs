@@ -1,12 +1,12 @@
-//! Quantities over time.
+//! Aggregates measures over time.
 
 use axum::Json;
 use axum::extract;
 use axum::http::Uri;
 
 use super::facets::grouping;
-use super::histogram::{BUCKETS_MAX, needs_time};
-use super::name::NameOfTable;
+use super::histogram::{BUCKETS_MAX, require_time};
+use super::name::TablePath;
 use super::selection;
 use crate::cells::word;
 use crate::problem::Problem;
@@ -15,23 +15,23 @@ use lantern_api::{Series, SeriesAnswer};
 use lantern_model::schema::ColumnType;
 use lantern_store::reader::{Aggregate, Line, SeriesQuery, Shape};
 
-/// Buckets that are asked for when nothing is said.
+/// Default number of buckets.
 pub const BUCKETS_DEFAULT: u32 = 120;
 
-/// What can be made of the values of a bucket.
+/// Aggregate functions.
 pub const OPERATIONS: [&str; 8] = ["avg", "min", "max", "sum", "count", "p50", "p95", "p99"];
 
-/// Measures in one question; each is a look at all rows.
+/// Maximum number of measures per request; each needs a scan.
 pub const MEASURES_MAX: usize = 8;
 
 pub async fn series(
     extract::State(state): extract::State<State>,
-    table: NameOfTable,
+    table: TablePath,
     uri: Uri,
 ) -> Result<Json<SeriesAnswer>, Problem> {
     let parameters = selection::read(&uri, &["measures", "op", "by", "buckets"])?;
     let shape = table.shape(&state.reader).await?;
-    needs_time(&shape)?;
+    require_time(&shape)?;
     let op = parameters.choice("op", &OPERATIONS)?;
     let aggregate = match op {
         Some("min") => Aggregate::Minimum,
@@ -56,7 +56,7 @@ pub async fn series(
             .unwrap_or(BUCKETS_DEFAULT),
     };
     let series = state.reader.series(&shape, &query).await?;
-    let shown = |line: Line| Series {
+    let view = |line: Line| Series {
         measure: line.measure.map_or("rows".to_owned(), |position| {
             shape.columns[position].name.to_string()
         }),
@@ -70,7 +70,7 @@ pub async fn series(
         from: series.buckets.map(|buckets| buckets.from.to_rfc3339()),
         to: series.buckets.map(|buckets| buckets.to.to_rfc3339()),
         bucket_ms: series.buckets.map_or(0, |buckets| buckets.width_ms),
-        series: series.lines.into_iter().map(shown).collect(),
+        series: series.lines.into_iter().map(view).collect(),
         more: series.more,
         exact: series.exact,
     }))
@@ -79,19 +79,17 @@ pub async fn series(
 fn check(shape: &Shape, measures: &[usize], aggregate: Aggregate) -> Result<(), Problem> {
     if measures.len() > MEASURES_MAX {
         return Err(Problem::bad_request(format!(
-            "measures: there are more than {MEASURES_MAX}"
+            "measures: at most {MEASURES_MAX} are allowed"
         )));
     }
     if measures.is_empty() && aggregate != Aggregate::Count {
-        return Err(Problem::bad_request(
-            "measures is missing: the columns whose values are wanted",
-        ));
+        return Err(Problem::bad_request("measures is required"));
     }
     for &position in measures {
         let column = &shape.columns[position];
         if !matches!(column.column_type, ColumnType::Integer | ColumnType::Real) {
             return Err(Problem::bad_request(format!(
-                "measures: {} is {}, and no number",
+                "measures: {} has the type {}, which is not numeric",
                 column.name, column.column_type
             )));
         }

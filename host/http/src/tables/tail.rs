@@ -1,4 +1,4 @@
-//! The rows of a table as they come, as server-sent events.
+//! Streams new rows of a table as server-sent events.
 
 use axum::body::Body;
 use axum::extract;
@@ -6,26 +6,27 @@ use axum::http::{HeaderMap, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
 
-use super::name::NameOfTable;
+use super::name::TablePath;
 use super::rows;
 use super::selection;
 use crate::budget::Client;
 use crate::cursor;
-use crate::live::{FollowError, Follower, Wanted};
+use crate::live::{FollowError, Follower, ViewOptions};
 use crate::problem::Problem;
 use crate::state::State;
 
-/// Events from now on, or from behind `Last-Event-ID` or `after`; a client that comes back by itself sends the first.
+/// Events from now on, or after `Last-Event-ID` or `after`. Browsers send `Last-Event-ID` when they reconnect, so it
+/// takes precedence.
 pub async fn tail(
     extract::State(state): extract::State<State>,
-    table: NameOfTable,
+    table: TablePath,
     client: Client,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Problem> {
     let parameters = selection::read(&uri, &["columns", "after"])?;
     let shape = table.shape(&state.reader).await?;
-    let wanted = Wanted {
+    let options = ViewOptions {
         selection: selection::parse(&shape, &parameters)?,
         columns: rows::columns(&shape, &parameters)?,
         integers: selection::integers(&parameters)?,
@@ -40,10 +41,10 @@ pub async fn tail(
     let follower = state
         .live
         .tails
-        .follow(shape, wanted, after, &client)
+        .follow(shape, options, after, &client)
         .await
         .map_err(|error| match error {
-            FollowError::Full => Problem::busy("too many tables and selections are followed at the moment"),
+            FollowError::Full => Problem::busy("too many clients follow tables at the moment"),
             FollowError::Read(error) => error.into(),
         })?;
     let events = stream::unfold(follower, async |mut follower: Follower| {

@@ -591,7 +591,7 @@ async fn a_setting_makes_reads_need_a_token_on_loopback_too() {
     assert_eq!(info(&[]).await["needs_token"], true);
     // Readiness is public; its reasons require read access.
     for (headers, expected) in [
-        (&[][..], "details are shown"),
+        (&[][..], "details require a token"),
         (&with_token[..], "as the test says"),
     ] {
         let (status, text) = scene.call("GET", "/readyz", headers, Body::empty()).await;

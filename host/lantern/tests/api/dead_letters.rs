@@ -60,17 +60,17 @@ async fn letters_are_found_by_time_and_by_number() {
         (
             "/api/v1/dead-letters?since=2h",
             StatusCode::BAD_REQUEST,
-            "since is a time in RFC 3339",
+            "since must be a time in RFC 3339",
         ),
         (
             "/api/v1/dead-letters/export?until=x",
             StatusCode::BAD_REQUEST,
-            "until is a time",
+            "until must be a time",
         ),
         (
             "/api/v1/dead-letters/export?limit=1",
             StatusCode::BAD_REQUEST,
-            "no parameter",
+            "unknown parameter",
         ),
     ] {
         refused(&scene.api, path, status, words).await;
@@ -112,7 +112,7 @@ async fn letters_are_counted_by_what_their_reasons_share() {
     assert_eq!(scene.ids("limit=1000&reason=what%3F+*").await.len(), 99);
     assert_eq!(scene.ids("limit=1000&reason=wha%3F%3F+*").await.len(), 0);
     let long = format!("/api/v1/dead-letters?reason={}", "x".repeat(1_001));
-    refused(&scene.api, &long, StatusCode::BAD_REQUEST, "may have 1000").await;
+    refused(&scene.api, &long, StatusCode::BAD_REQUEST, "at most 1000").await;
 
     let body = r#"{"plugin": "things", "reason": "what? *"}"#;
     let (_, done) = scene
@@ -191,7 +191,7 @@ async fn letters_are_given_up_only_when_it_is_said_which() {
     assert_eq!(scene.ids("state=discarded").await.len(), 5);
     assert_eq!(
         scene.audit(1),
-        ["acts dead-letters.discard done all open dead letters: 3 were given up"]
+        ["acts dead-letters.discard done all open dead letters: 3 discarded"]
     );
 }
 

@@ -171,7 +171,7 @@ async fn a_tail_cannot_be_asked_for_nonsense() {
     for (query, words) in [
         ("after=AAAA", "after"),
         ("filter=nothing=1", "no column"),
-        ("limit=1", "no parameter"),
+        ("limit=1", "unknown parameter"),
     ] {
         let path = format!("/api/v1/tables/visits/tail?{query}");
         refused(&visits.api, &path, StatusCode::BAD_REQUEST, words).await;
@@ -296,9 +296,9 @@ async fn a_table_is_exported_whole_in_any_selection() {
     );
     assert_eq!(body, "pc,at,kind,ok,bytes,load,note,body,extra\r\n");
     for (query, words) in [
-        ("", "format is missing"),
-        ("format=xls", "format is one of"),
-        ("format=csv&limit=1", "no parameter"),
+        ("", "format is required"),
+        ("format=xls", "format must be one of"),
+        ("format=csv&limit=1", "unknown parameter"),
     ] {
         let path = format!("/api/v1/tables/visits/export?{query}");
         refused(&visits.api, &path, StatusCode::BAD_REQUEST, words).await;
@@ -360,11 +360,11 @@ async fn quantities_over_time_are_what_they_are_called() {
     let rows = visits.ask(&format!("/series?op=count&{range}")).await;
     assert_eq!(rows["series"][0]["measure"], "rows");
     for (query, words) in [
-        ("", "measures is missing"),
-        ("measures=note", "measures: note is text"),
-        ("measures=bytes&op=mode", "op is one of"),
-        ("measures=bytes&by=extra", "by: extra is json"),
-        ("measures=bytes&buckets=0", "buckets is"),
+        ("", "measures is required"),
+        ("measures=note", "measures: note has the type text"),
+        ("measures=bytes&op=mode", "op must be one of"),
+        ("measures=bytes&by=extra", "by: extra has the type json"),
+        ("measures=bytes&buckets=0", "buckets must"),
     ] {
         let path = format!("/api/v1/tables/visits/series?{query}");
         refused(&visits.api, &path, StatusCode::BAD_REQUEST, words).await;

@@ -102,7 +102,8 @@ async fn parameters_are_those_that_the_handlers_know() {
         let (_, answer) = scene
             .call(route.method.as_str(), &path, &headers, Body::from("{}"))
             .await;
-        let Some((_, list)) = answer.split_once("there is no parameter \\\"unknown\\\"; there are: ") else {
+        let Some((_, list)) = answer.split_once("unknown parameter \\\"unknown\\\"; known parameters: ")
+        else {
             // Health, figures and changes without parameters do not look at the query.
             assert!(
                 operation["parameters"]

@@ -68,7 +68,7 @@ async fn a_host_without_its_dashboard_explains_how_to_build_it() {
     let api = router(database.state().await);
     let (response, body) = ask(&api, "/", &[]).await;
     assert_eq!(response.headers().get("etag"), None);
-    assert!(body.contains("built without its dashboard"), "{body}");
+    assert!(body.contains("built without the dashboard"), "{body}");
 }
 
 #[tokio::test]

@@ -195,7 +195,7 @@ async fn a_plugin_lives_through_the_api() {
         "acts plugin.rollback done version 1.0.0",
         "acts plugin.pause done because",
         "acts plugin.resume done",
-        "acts plugin.remove done with its tables evolved",
+        "acts plugin.remove done dropped tables evolved",
     ]) {
         assert!(entry.starts_with(beginning), "{entry} instead of {beginning}");
     }
@@ -240,10 +240,16 @@ async fn what_cannot_be_done_is_refused_in_words_and_changes_nothing() {
     let before = scene.contents();
     let plugins = "/api/v1/plugins";
     scene
-        .refuses("POST", plugins, WASM, "", (400, "it is empty"))
+        .refuses("POST", plugins, WASM, "", (400, "the body is empty"))
         .await;
     scene
-        .refuses("POST", plugins, WASM, "junk", (422, "The component is refused"))
+        .refuses(
+            "POST",
+            plugins,
+            WASM,
+            "junk",
+            (422, "The component cannot be loaded"),
+        )
         .await;
     scene
         .refuses("POST", plugins, WASM, "\0asm\u{1}\0\0\0", (422, "hint"))

@@ -281,7 +281,7 @@ fn audited(scene: &Scene) {
             "plugin.remove done",
         ]
     );
-    assert!(audit.contains("1 of 1 dead letters now decode"), "{audit}");
+    assert!(audit.contains("1 of 1 dead letters resolved"), "{audit}");
 }
 
 /// The names of a process's threads, each with its niceness.
@@ -352,7 +352,7 @@ fn versions_are_compared_in_the_host_and_as_files() {
     says(
         &error,
         &[
-            "it is installed, and cannot be made to run: table evolved",
+            "the version was installed but not activated: table evolved",
             "hint: ",
         ],
     );
@@ -374,7 +374,7 @@ fn versions_are_compared_in_the_host_and_as_files() {
     std::fs::write(scene.folder.path().join("junk.wasm"), "junk").unwrap();
     says(
         &scene.fails("plugin install junk.wasm", 1),
-        &["error: The component is refused", "hint: "],
+        &["error: The component cannot be loaded", "hint: "],
     );
     assert!(scene.fails("plugin diff a.wasm junk.wasm", 1).contains("refused"));
     assert!(
@@ -434,10 +434,7 @@ fn an_operator_tries_a_version_traces_its_rows_and_makes_its_work_again() {
             "\n4\n",
         ],
     );
-    says(
-        &scene.fails("trace evolved 9:9:9", 1),
-        &["There is no such thing"],
-    );
+    says(&scene.fails("trace evolved 9:9:9", 1), &["Not found"]);
     says(
         &scene.done("plugin written evolving@1.4.0"),
         &["evolve      1     4   5         2"],

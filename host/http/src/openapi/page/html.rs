@@ -1,22 +1,22 @@
-//! Text as HTML: escaped, and with the little Markdown that descriptions use (code, lists, paragraphs).
+//! Renders text as escaped HTML, with the Markdown that descriptions use: code, lists, paragraphs.
 
-/// HTML that grows.
+/// HTML under construction.
 #[derive(Default)]
 pub struct Html(String);
 
 impl Html {
-    /// Adds HTML as it is.
+    /// Appends HTML without escaping.
     pub fn push(&mut self, html: &str) {
         self.0.push_str(html);
     }
 
-    /// All of it.
+    /// The complete HTML.
     pub fn into_string(self) -> String {
         self.0
     }
 }
 
-/// Text that is text wherever it stands: between tags, and in quotes within one.
+/// Escapes text for use between tags and in quoted attributes.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -32,12 +32,12 @@ pub fn escape(text: &str) -> String {
     escaped
 }
 
-/// Text as code.
+/// Text in a `code` element.
 pub fn code(text: &str) -> String {
     format!("<code>{}</code>", escape(text))
 }
 
-/// A description: paragraphs between empty lines, items after `- `, code between backticks.
+/// Renders a description: paragraphs, list items that begin with `- `, and code in backticks.
 pub fn prose(markdown: &str) -> String {
     let mut html = String::new();
     for part in markdown.split("\n\n").filter(|part| !part.trim().is_empty()) {
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_stays_text() {
+    fn markup_in_text_is_escaped() {
         let hostile = "<script>\"'&`</code><b>`";
         for html in [escape(hostile), prose(hostile), code(hostile)] {
             assert!(!html.contains("<script") && !html.contains("<b>"), "{html}");

@@ -1,4 +1,4 @@
-//! Schemas as HTML: in a few words, or field by field; and an example of one, for a call.
+//! Renders schemas as HTML, briefly or field by field, and builds example values.
 
 use serde_json::{Map, Value};
 use utoipa::openapi::schema::{
@@ -8,8 +8,8 @@ use utoipa::openapi::{Components, RefOr};
 
 use super::html::{Html, code, escape, prose};
 
-/// What a value is, in a few words; a schema with a name is a link to it.
-pub fn words(schema: &RefOr<Schema>) -> String {
+/// Short description of a type; a named schema becomes a link.
+pub fn type_label(schema: &RefOr<Schema>) -> String {
     match schema {
         RefOr::Ref(named) => {
             let name = escape(named.ref_location.rsplit('/').next().unwrap_or_default());
@@ -24,10 +24,10 @@ pub fn words(schema: &RefOr<Schema>) -> String {
     }
 }
 
-/// The null comes last.
+/// Joins alternatives, null last.
 fn joined(items: &[RefOr<Schema>], between: &str) -> String {
-    let mut all: Vec<String> = items.iter().map(words).collect();
-    all.sort_by_key(|words| words == "null");
+    let mut all: Vec<String> = items.iter().map(type_label).collect();
+    all.sort_by_key(|label| label == "null");
     all.join(between)
 }
 
@@ -42,29 +42,29 @@ fn of_object(object: &Object) -> String {
         SchemaType::AnyValue => return "any JSON".to_owned(),
     };
     let mut all: Vec<String> = types.iter().map(|one| of_type(one, object)).collect();
-    all.sort_by_key(|words| words == "null");
-    let mut words = all.join(" or ");
+    all.sort_by_key(|label| label == "null");
+    let mut label = all.join(" or ");
     if let (Some(least), Some(most)) = (&object.minimum, &object.maximum) {
-        let shown = |number| serde_json::to_string(number).unwrap_or_default();
-        words.push_str(&format!(", {} to {}", shown(least), shown(most)));
+        let text = |number| serde_json::to_string(number).unwrap_or_default();
+        label.push_str(&format!(", {} to {}", text(least), text(most)));
     }
     if let Some(default) = &object.default {
-        words.push_str(&format!(", {} by default", code(&default.to_string())));
+        label.push_str(&format!(", default {}", code(&default.to_string())));
     }
-    words
+    label
 }
 
 fn of_type(one: &Type, object: &Object) -> String {
     match one {
         Type::String if matches!(object.format, Some(SchemaFormat::KnownFormat(_))) => "time",
-        Type::String => "text",
-        Type::Integer => "whole number",
+        Type::String => "string",
+        Type::Integer => "integer",
         Type::Number => "number",
-        Type::Boolean => "true or false",
-        Type::Array => "list",
+        Type::Boolean => "boolean",
+        Type::Array => "array",
         Type::Null => "null",
         Type::Object => match object.additional_properties.as_deref() {
-            Some(AdditionalProperties::RefOr(values)) => return format!("object of {}", words(values)),
+            Some(AdditionalProperties::RefOr(values)) => return format!("object of {}", type_label(values)),
             _ => "object",
         },
     }
@@ -74,18 +74,18 @@ fn of_type(one: &Type, object: &Object) -> String {
 fn of_array(array: &Array) -> String {
     let null = matches!(&array.schema_type, SchemaType::Array(types) if types.contains(&Type::Null));
     let items = match &array.items {
-        ArrayItems::RefOrSchema(items) => format!("list of {}", words(items)),
+        ArrayItems::RefOrSchema(items) => format!("array of {}", type_label(items)),
         ArrayItems::False => {
             let parts = array.prefix_items.iter().cloned().map(RefOr::T);
-            let parts: Vec<String> = parts.map(|part| words(&part)).collect();
+            let parts: Vec<String> = parts.map(|part| type_label(&part)).collect();
             format!("[{}]", parts.join(", "))
         }
     };
     items + if null { " or null" } else { "" }
 }
 
-/// A schema with a name: its description and its fields.
-pub fn described(schema: &RefOr<Schema>) -> String {
+/// Renders a named schema: its description and its fields.
+pub fn details(schema: &RefOr<Schema>) -> String {
     let mut html = Html::default();
     let description = match schema {
         RefOr::T(Schema::Object(object)) => &object.description,
@@ -100,11 +100,11 @@ pub fn described(schema: &RefOr<Schema>) -> String {
             for item in &all_of.items {
                 match item {
                     RefOr::T(Schema::Object(object)) => fields(&mut html, object),
-                    named => html.push(&format!("<p>All of {}, and:\n", words(named))),
+                    named => html.push(&format!("<p>All of {}, and:\n", type_label(named))),
                 }
             }
         }
-        other => html.push(&format!("<p>{}\n", words(other))),
+        other => html.push(&format!("<p>{}\n", type_label(other))),
     }
     html.into_string()
 }
@@ -114,17 +114,17 @@ fn fields(html: &mut Html, object: &Object) {
     for (name, property) in &object.properties {
         let place = match object.required.contains(name) {
             true => "",
-            false => " <small>may be left out</small>",
+            false => " <small>optional</small>",
         };
         html.push(&format!(
             "<tr><th>{}{place}<td class=\"type\">{}<td>{}\n",
             code(name),
-            words(property),
+            type_label(property),
             prose(description(property)),
         ));
     }
     if let Some(AdditionalProperties::FreeForm(true)) = object.additional_properties.as_deref() {
-        html.push("<tr><th>others<td class=\"type\">any JSON<td>\n");
+        html.push("<tr><th>other fields<td class=\"type\">any JSON<td>\n");
     }
     html.push("</table>\n");
 }
@@ -142,7 +142,7 @@ fn description(schema: &RefOr<Schema>) -> &str {
     description.as_deref().unwrap_or_default()
 }
 
-/// How text is written, as its schema shows it.
+/// Example string of a schema.
 pub fn example(schema: &RefOr<Schema>) -> Option<&str> {
     match schema {
         RefOr::T(Schema::Object(object)) => object.examples.first()?.as_str(),
@@ -150,7 +150,7 @@ pub fn example(schema: &RefOr<Schema>) -> Option<&str> {
     }
 }
 
-/// A value that fits: an example, or what has to be there and nothing else.
+/// Sample value of a schema: its example, or its required fields.
 pub fn sample(schema: &RefOr<Schema>, components: Option<&Components>) -> Value {
     let object = match schema {
         RefOr::Ref(named) => {
