@@ -12,7 +12,7 @@ use lantern_model::status::Status;
 use lantern_trust::identity::PROOF_PATH;
 
 pub fn routes(routes: Routes) -> Routes {
-    access(host(pages(routes)))
+    access(queries(about(health_routes(pages(routes)))))
 }
 
 fn pages(routes: Routes) -> Routes {
@@ -26,8 +26,11 @@ fn pages(routes: Routes) -> Routes {
         .page("/api/v1/docs/icon.svg", openapi::icon)
 }
 
-fn host(routes: Routes) -> Routes {
-    let doc = |id, summary| Doc::new(Tag::Host, id, summary);
+fn doc(id: &'static str, summary: &'static str) -> Doc {
+    Doc::new(Tag::Host, id, summary)
+}
+
+fn health_routes(routes: Routes) -> Routes {
     let ready = |id, summary, description| {
         doc(id, summary)
             .description(description)
@@ -68,6 +71,10 @@ fn host(routes: Routes) -> Routes {
             doc("metrics", "Prometheus metrics")
                 .answers_text("application/openmetrics-text", "The metrics."),
         )
+}
+
+fn about(routes: Routes) -> Routes {
+    routes
         .open(
             "/api/v1/info",
             info::info,
@@ -95,6 +102,10 @@ fn host(routes: Routes) -> Routes {
                 .description("`/api/v1/docs` is the same document as a page.")
                 .answers_object("The OpenAPI 3.1 document."),
         )
+}
+
+fn queries(routes: Routes) -> Routes {
+    routes
         .read(
             "/api/v1/projections",
             projections::list,

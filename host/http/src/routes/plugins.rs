@@ -17,7 +17,7 @@ use lantern_lifecycle::{
 use lantern_model::settings::PluginSettings;
 
 pub fn routes(routes: Routes, component_bytes_max: u64) -> Routes {
-    trials(rebuilds(changes(reads(routes), component_bytes_max)))
+    trials(rebuilds(changes(versions(reads(routes), component_bytes_max))))
 }
 
 fn doc(id: &'static str, summary: &'static str) -> Doc {
@@ -98,7 +98,8 @@ fn reads(routes: Routes) -> Routes {
         )
 }
 
-fn changes(routes: Routes, component_bytes_max: u64) -> Routes {
+/// Changes of the versions of a plugin.
+fn versions(routes: Routes, component_bytes_max: u64) -> Routes {
     let within = |path, action| Change::post(path, action).within(plugins::INSTALL_TIME);
     routes
         .change(
@@ -139,6 +140,10 @@ fn changes(routes: Routes, component_bytes_max: u64) -> Routes {
             act("rollbackPlugin", "Roll back to the previous version")
                 .answers::<Taken>("The active version and its differences from the previous one."),
         )
+}
+
+fn changes(routes: Routes) -> Routes {
+    routes
         .change(
             Change::post("/api/v1/plugins/{plugin}/pause", "plugin.pause"),
             plugins::pause,

@@ -19,7 +19,7 @@ use lantern_model::batch::RejectionClass;
 use lantern_store::Healed;
 
 pub fn routes(routes: Routes) -> Routes {
-    erasure(dead_letters(ledgers(routes)))
+    erasure(dead_letter_changes(dead_letters(ledgers(routes))))
 }
 
 fn doc(id: &'static str, summary: &'static str) -> Doc {
@@ -82,19 +82,20 @@ fn ledgers(routes: Routes) -> Routes {
         )
 }
 
+fn filters() -> [Query; 7] {
+    let [plugin, source] = of_source();
+    [
+        plugin,
+        source,
+        choice("class", &CLASSES.map(RejectionClass::as_str), "Filter by class."),
+        choice("state", &DEAD_LETTER_STATES, "Filter by state."),
+        text("reason", "Filter by reason; `*` matches any text."),
+        time("since", "Earliest time of the first rejection."),
+        time("until", "The first rejection was before this time."),
+    ]
+}
+
 fn dead_letters(routes: Routes) -> Routes {
-    let filters = || {
-        let [plugin, source] = of_source();
-        [
-            plugin,
-            source,
-            choice("class", &CLASSES.map(RejectionClass::as_str), "Filter by class."),
-            choice("state", &DEAD_LETTER_STATES, "Filter by state."),
-            text("reason", "Filter by reason; `*` matches any text."),
-            time("since", "Earliest time of the first rejection."),
-            time("until", "The first rejection was before this time."),
-        ]
-    };
     routes
         .read(
             "/api/v1/dead-letters",
@@ -126,6 +127,10 @@ fn dead_letters(routes: Routes) -> Routes {
             doc("getDeadLetter", "Get a dead letter")
                 .answers::<DeadLetter>("The dead letter with its payload."),
         )
+}
+
+fn dead_letter_changes(routes: Routes) -> Routes {
+    routes
         .change(
             Change::post("/api/v1/dead-letters/retry", "dead-letters.retry").within(dead_letters::RETRY_TIME),
             dead_letters::retry,

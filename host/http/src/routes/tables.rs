@@ -13,7 +13,7 @@ use lantern_api::{
 };
 
 pub fn routes(routes: Routes) -> Routes {
-    statistics(streams(rows(routes)))
+    over_time(statistics(streams(rows(routes))))
 }
 
 fn doc(id: &'static str, summary: &'static str) -> Doc {
@@ -137,9 +137,6 @@ fn streams(routes: Routes) -> Routes {
 }
 
 fn statistics(routes: Routes) -> Routes {
-    let by = || text("by", "Column to group by.");
-    let newest =
-        "If aggregating all rows would take too long, only the newest rows count and `exact` is false.";
     routes
         .read(
             "/api/v1/tables/{table}/count",
@@ -173,6 +170,13 @@ fn statistics(routes: Routes) -> Routes {
                 ))
                 .answers::<Facets>("The values and their frequencies."),
         )
+}
+
+fn over_time(routes: Routes) -> Routes {
+    let by = || text("by", "Column to group by.");
+    let newest =
+        "If aggregating all rows would take too long, only the newest rows count and `exact` is false.";
+    routes
         .read(
             "/api/v1/tables/{table}/histogram",
             tables::histogram,

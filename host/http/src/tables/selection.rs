@@ -185,7 +185,12 @@ fn condition(shape: &Shape, text: &str, now: Timestamp) -> Result<Condition, Str
             clean_text(name, 80)
         )
     })?;
-    let column_type = shape.columns[column].column_type;
+    let test = test(name, shape.columns[column].column_type, rest, now)?;
+    Ok(Condition { column, test })
+}
+
+/// Parses the operator and the value of a condition on the column `name`.
+fn test(name: &str, column_type: ColumnType, rest: &str, now: Timestamp) -> Result<Test, String> {
     let value = |text: &str| value(column_type, text, now);
     let compared = |comparison, text: &str| {
         if matches!(
@@ -206,7 +211,7 @@ fn condition(shape: &Shape, text: &str, now: Timestamp) -> Result<Condition, Str
         }
     };
     // Longer operators first.
-    let test = if let Some(rest) = rest.strip_prefix("!=") {
+    Ok(if let Some(rest) = rest.strip_prefix("!=") {
         Test::Not(value(rest)?)
     } else if let Some(rest) = rest.strip_prefix("<=") {
         compared(Comparison::AtMost, rest)?
@@ -232,8 +237,7 @@ fn condition(shape: &Shape, text: &str, now: Timestamp) -> Result<Condition, Str
         Test::Set
     } else {
         return Err("expected one of = != < <= > >= ~ !~ ^= :null :set after the column".to_owned());
-    };
-    Ok(Condition { column, test })
+    })
 }
 
 fn search_text(text: &str) -> Result<String, String> {
