@@ -12,10 +12,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Whether the process answers
-         * @description Asks nobody: a host that waits for its broker must not be restarted for it.
+         * Liveness
+         * @description Does not depend on the broker or the database: an orchestrator must not restart a host that waits for its broker.
          *
-         *     Everybody who can connect may ask.
+         *     Requires no token.
          */
         get: operations["live"];
         put?: never;
@@ -34,10 +34,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Whether all is well
-         * @description Checks the broker, the database, the disk, and every projection, which is not well when it has halted, or has not moved for ten seconds although messages wait. Where reads need a token and the request has none, the answer has one check for each kind, without details.
+         * Readiness
+         * @description Checks the broker, the database, the disk and every projection. The check of a projection fails when it has halted, or made no progress for ten seconds although messages are waiting. If reads need a token and the request has none, the response has one check of each kind, without details.
          *
-         *     Everybody who can connect may ask.
+         *     Requires no token.
          */
         get: operations["ready"];
         put?: never;
@@ -56,10 +56,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Whether all is well, for viewers
-         * @description As `/readyz`, always with details.
+         * Readiness with details
+         * @description Like `/readyz`, always with details.
          *
-         *     Needs a viewer's token; on the loopback interface none.
+         *     Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["health"];
         put?: never;
@@ -78,8 +78,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Figures for Prometheus
-         * @description Needs a viewer's token; on the loopback interface none.
+         * Prometheus metrics
+         * @description Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["metrics"];
         put?: never;
@@ -98,8 +98,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * What the host is
-         * @description Everybody who can connect may ask.
+         * Information about the host
+         * @description Requires no token.
          */
         get: operations["info"];
         put?: never;
@@ -118,10 +118,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Prove which host this is
-         * @description For commands on the same machine, which ask before they send a token: the proof is HMAC-SHA-256 over a fixed prefix, the nonce and the address in `host.json`, with the key in `host.key`.
+         * Prove the identity of the host
+         * @description Commands on the same machine verify the proof before they send a token. The proof is an HMAC-SHA-256 over a fixed prefix, the nonce and the address in `host.json`, with the key in `host.key`.
          *
-         *     Everybody who can connect may ask.
+         *     Requires no token.
          */
         get: operations["prove"];
         put?: never;
@@ -140,10 +140,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * This document
-         * @description As a page for people it is at `/api/v1/docs`.
+         * OpenAPI document
+         * @description `/api/v1/docs` is the same document as a page.
          *
-         *     Everybody who can connect may ask.
+         *     Requires no token.
          */
         get: operations["openapi"];
         put?: never;
@@ -162,8 +162,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The projections, and how far they are
-         * @description Needs a viewer's token; on the loopback interface none.
+         * List projections
+         * @description Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["listProjections"];
         put?: never;
@@ -182,10 +182,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * How the projections did in the last hour
-         * @description A sample of each every ten seconds, as long as the host has run.
+         * History of projections
+         * @description The last hour of each projection, one sample every ten seconds. The history begins with the start of the host.
          *
-         *     Needs a viewer's token; on the loopback interface none.
+         *     Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["projectionHistory"];
         put?: never;
@@ -204,10 +204,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * A question in SQL
-         * @description One SELECT over the tables of plugins, where the setting `http.sql` is true; three seconds, 1,000 rows (100,000 as CSV). There is nothing else to be had: no other statement, no PRAGMA, no ATTACH, none of the host's own tables.
+         * Run an SQL query
+         * @description Runs one SELECT over the tables of plugins. Requires the setting `http.sql = true`. Limits: three seconds, 1,000 rows (100,000 as CSV). Other statements, PRAGMA, ATTACH and the internal tables of the host are rejected.
          *
-         *     Needs an operator's token, and stands in the audit as `sql.query`.
+         *     Requires a token with the role operator. The audit records it as `sql.query`.
          */
         get: operations["sql"];
         put?: never;
@@ -226,8 +226,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Whose token this is
-         * @description Needs a viewer's token; on the loopback interface none.
+         * Token of this request
+         * @description Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["whoAmI"];
         put?: never;
@@ -246,14 +246,14 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * All tokens
-         * @description Needs an operator's token, and stands in the audit as `token.list`.
+         * List tokens
+         * @description Requires a token with the role operator. The audit records it as `token.list`.
          */
         get: operations["listTokens"];
         put?: never;
         /**
-         * Make a token
-         * @description Needs an operator's token, and stands in the audit as `token.create`.
+         * Create a token
+         * @description Requires a token with the role operator. The audit records it as `token.create`.
          */
         post: operations["createToken"];
         delete?: never;
@@ -274,9 +274,9 @@ export interface paths {
         post?: never;
         /**
          * Revoke a token
-         * @description Whoever follows a table with it is told no more.
+         * @description Streaming responses that use the token end.
          *
-         *     Needs an operator's token, and stands in the audit as `token.revoke`.
+         *     Requires a token with the role operator. The audit records it as `token.revoke`.
          */
         delete: operations["revokeToken"];
         options?: never;
@@ -292,8 +292,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * All tables
-         * @description Needs a viewer's token; on the loopback interface none.
+         * List tables
+         * @description Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["listTables"];
         put?: never;
@@ -312,8 +312,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * One table
-         * @description Needs a viewer's token; on the loopback interface none.
+         * Get a table
+         * @description Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["getTable"];
         put?: never;
@@ -332,10 +332,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Rows of a table, in pages
-         * @description Without `sort` the newest by the time column come first, and where there is none, the last to arrive. Pages neither repeat nor lose rows that are there all the time. Where no index leads to the rows, a page may be short, or empty, and still have a `next_cursor`: so far was looked.
+         * List rows
+         * @description Without `sort` and `order`, rows are ordered by the time column, newest first, or by arrival if there is none. Pages neither repeat nor omit rows that exist throughout. A page may be short or empty and still have a `next_cursor`: one request scans a bounded number of rows.
          *
-         *     Needs a viewer's token; on the loopback interface none.
+         *     Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["listRows"];
         put?: never;
@@ -354,10 +354,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * One row with all that is known of it
-         * @description The message is shown as long as its stream has it, or a dead letter was kept of it.
+         * Get a row
+         * @description The response includes the message if its stream or a dead letter still has it.
          *
-         *     Needs a viewer's token; on the loopback interface none.
+         *     Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["getRow"];
         put?: never;
@@ -376,10 +376,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Rows of a table as they come
-         * @description A row that a later message changes comes again. Rows that heal or are reprojected come in the place of their message, which has gone by: they are in the table, and not here. Whoever follows with a token is told no more when it is revoked or expires.
+         * Follow a table
+         * @description Sends rows as they are stored. A row that a later message updates is sent again. Rows of retried dead letters and of reprojections have the position of their original message and are not sent. The stream ends when the token is revoked or expires.
          *
-         *     Needs a viewer's token; on the loopback interface none.
+         *     Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["followTable"];
         put?: never;
@@ -398,10 +398,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Rows of a table as a file
-         * @description It is read in short pages while the client takes it, so it is no snapshot. An export that breaks off ends without the last chunk of HTTP, which clients notice. In CSV (RFC 4180) a text that begins with `=` `+` `-` `@`, tab or return gets an apostrophe in front, so that no spreadsheet runs it.
+         * Export rows
+         * @description The host reads the rows in short pages while the client receives them, so an export is not a snapshot. An aborted export ends without the final HTTP chunk, which clients detect. In CSV (RFC 4180) text that begins with `=` `+` `-` `@`, tab or carriage return is prefixed with an apostrophe, so that spreadsheets do not run it as a formula.
          *
-         *     Needs a viewer's token; on the loopback interface none. A read with a token stands in the audit as `table.export`.
+         *     Requires a token with the role viewer; none over the loopback interface. With a token, the audit records it as `table.export`.
          */
         get: operations["exportTable"];
         put?: never;
@@ -420,8 +420,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * How many rows there are
-         * @description Needs a viewer's token; on the loopback interface none.
+         * Count rows
+         * @description Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["countRows"];
         put?: never;
@@ -440,10 +440,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Frequent values of columns
-         * @description A column leaves out the choice among its own values. Where all rows would take too long, the newest ones stand for them, and `exact` is false.
+         * List frequent values
+         * @description The facet of a column ignores `=` filters on that column. If counting all rows would take too long, only the newest rows count and `exact` is false.
          *
-         *     Needs a viewer's token; on the loopback interface none.
+         *     Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["facets"];
         put?: never;
@@ -462,8 +462,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Rows over time
-         * @description Needs a viewer's token; on the loopback interface none.
+         * Count rows over time
+         * @description Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["histogram"];
         put?: never;
@@ -482,10 +482,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Quantities over time
-         * @description Where all rows would take too long, the newest ones stand for them, and `exact` is false.
+         * Aggregate measures over time
+         * @description If aggregating all rows would take too long, only the newest rows count and `exact` is false.
          *
-         *     Needs a viewer's token; on the loopback interface none.
+         *     Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["series"];
         put?: never;
@@ -504,8 +504,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Messages that were gone before they were read
-         * @description Needs a viewer's token; on the loopback interface none.
+         * List gaps
+         * @description A gap is a range of messages that the stream lost before the host read them.
+         *
+         *     Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["listGaps"];
         put?: never;
@@ -524,10 +526,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Which version handled which messages
-         * @description `messages = projected + skipped + dead` in every range; the ranges of a source follow each other without a hole and end at the checkpoint.
+         * List ledger ranges
+         * @description The ledger records which version handled which messages. `messages = projected + skipped + dead` holds in every range; the ranges of a source are contiguous and end at the checkpoint.
          *
-         *     Needs a viewer's token; on the loopback interface none.
+         *     Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["listLedger"];
         put?: never;
@@ -546,10 +548,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Who did what, and how it ended
+         * List audit entries
          * @description One entry for each change, refusal and recorded read. A change that has not ended is `started`.
          *
-         *     Needs a viewer's token; on the loopback interface none.
+         *     Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["listAudit"];
         put?: never;
@@ -568,8 +570,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Messages that could not be projected
-         * @description Needs a viewer's token; on the loopback interface none.
+         * List dead letters
+         * @description Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["listDeadLetters"];
         put?: never;
@@ -588,10 +590,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Why messages could not be projected
-         * @description Dead letters counted by what their reasons have in common.
+         * Group dead letters by reason
+         * @description Reasons that differ only in details such as numbers count as one.
          *
-         *     Needs a viewer's token; on the loopback interface none.
+         *     Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["deadLetterReasons"];
         put?: never;
@@ -610,8 +612,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Dead letters as a file
-         * @description Needs a viewer's token; on the loopback interface none. A read with a token stands in the audit as `dead-letters.export`.
+         * Export dead letters
+         * @description Requires a token with the role viewer; none over the loopback interface. With a token, the audit records it as `dead-letters.export`.
          */
         get: operations["exportDeadLetters"];
         put?: never;
@@ -630,8 +632,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * One dead letter
-         * @description Needs a viewer's token; on the loopback interface none.
+         * Get a dead letter
+         * @description Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["getDeadLetter"];
         put?: never;
@@ -652,10 +654,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Try open dead letters again
-         * @description With the versions that run. Without a body, all of them.
+         * Retry dead letters
+         * @description Retries open dead letters with the active versions. Without a body, retries all.
          *
-         *     Needs an operator's token, and stands in the audit as `dead-letters.retry`.
+         *     Requires a token with the role operator. The audit records it as `dead-letters.retry`.
          */
         post: operations["retryDeadLetters"];
         delete?: never;
@@ -674,10 +676,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Give open dead letters up
-         * @description Something has to be said: which, or `all`.
+         * Discard dead letters
+         * @description Discards open dead letters. The body needs a filter or `all`.
          *
-         *     Needs an operator's token, and stands in the audit as `dead-letters.discard`.
+         *     Requires a token with the role operator. The audit records it as `dead-letters.discard`.
          */
         post: operations["discardDeadLetters"];
         delete?: never;
@@ -699,7 +701,7 @@ export interface paths {
          * Erase a person's data
          * @description Removes the rows that hold a value with all rows of their messages, the content of dead letters that mention it, and the messages from their streams where the broker allows it. Rebuilds, retries and reprojections do not restore them. The audit records the column and the counts, not the value.
          *
-         *     Needs an operator's token, and stands in the audit as `data.forget`.
+         *     Requires a token with the role operator. The audit records it as `data.forget`.
          */
         post: operations["forget"];
         delete?: never;
@@ -716,16 +718,16 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * All plugins
-         * @description Needs a viewer's token; on the loopback interface none.
+         * List plugins
+         * @description Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["listPlugins"];
         put?: never;
         /**
          * Install a component
-         * @description It is checked and kept; nothing of it runs, unless `activate` is true.
+         * @description Checks and stores the component. It does not run unless `activate` is true.
          *
-         *     Needs an operator's token, and stands in the audit as `plugin.install`.
+         *     Requires a token with the role operator. The audit records it as `plugin.install`.
          */
         post: operations["installPlugin"];
         delete?: never;
@@ -742,15 +744,15 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * One plugin with all that is known of it
-         * @description Needs a viewer's token; on the loopback interface none.
+         * Get a plugin
+         * @description Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["getPlugin"];
         put?: never;
         post?: never;
         /**
          * Remove a plugin
-         * @description Needs an operator's token, and stands in the audit as `plugin.remove`.
+         * @description Requires a token with the role operator. The audit records it as `plugin.remove`.
          */
         delete: operations["removePlugin"];
         options?: never;
@@ -766,8 +768,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * In what two versions differ
-         * @description Needs a viewer's token; on the loopback interface none.
+         * Compare two versions
+         * @description Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["pluginDifferences"];
         put?: never;
@@ -786,8 +788,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * What a version says of itself, and what it would run under
-         * @description Needs a viewer's token; on the loopback interface none.
+         * Describe a version
+         * @description Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["describeVersion"];
         put?: never;
@@ -806,8 +808,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The component of a version, as it was installed
-         * @description Needs an operator's token, and stands in the audit as `component.download`.
+         * Download a component
+         * @description Requires a token with the role operator. The audit records it as `component.download`.
          */
         get: operations["getComponent"];
         put?: never;
@@ -826,15 +828,15 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * What is set for a plugin
-         * @description Needs a viewer's token; on the loopback interface none.
+         * Get settings
+         * @description Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["getSettings"];
         /**
-         * Set something for a plugin
-         * @description What is not named stays as it is. Either all of it can be used, or nothing changes.
+         * Change settings
+         * @description The changes are applied atomically: if one is invalid, none is applied. Other settings keep their values.
          *
-         *     Needs an operator's token, and stands in the audit as `plugin.set`.
+         *     Requires a token with the role operator. The audit records it as `plugin.set`.
          */
         put: operations["changeSettings"];
         post?: never;
@@ -852,8 +854,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * What of the plugin directory, or of what should run, is refused
-         * @description Needs a viewer's token; on the loopback interface none.
+         * List load failures
+         * @description Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["listRefusals"];
         put?: never;
@@ -874,10 +876,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Make a version run
-         * @description Between two batches, in one transaction. Without a body, the newest version. Open dead letters are tried again with it.
+         * Activate a version
+         * @description The host switches between two batches, in one transaction, and then retries open dead letters with the version. Without a body it activates the newest version.
          *
-         *     Needs an operator's token, and stands in the audit as `plugin.activate`.
+         *     Requires a token with the role operator. The audit records it as `plugin.activate`.
          */
         post: operations["activatePlugin"];
         delete?: never;
@@ -896,8 +898,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Make the version before run again
-         * @description Needs an operator's token, and stands in the audit as `plugin.rollback`.
+         * Roll back to the previous version
+         * @description Requires a token with the role operator. The audit records it as `plugin.rollback`.
          */
         post: operations["rollbackPlugin"];
         delete?: never;
@@ -917,7 +919,7 @@ export interface paths {
         put?: never;
         /**
          * Pause a plugin
-         * @description Needs an operator's token, and stands in the audit as `plugin.pause`.
+         * @description Requires a token with the role operator. The audit records it as `plugin.pause`.
          */
         post: operations["pausePlugin"];
         delete?: never;
@@ -936,8 +938,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Have a plugin go on
-         * @description Needs an operator's token, and stands in the audit as `plugin.resume`.
+         * Resume a plugin
+         * @description Requires a token with the role operator. The audit records it as `plugin.resume`.
          */
         post: operations["resumePlugin"];
         delete?: never;
@@ -956,10 +958,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Take over the consumers that another host left behind
-         * @description A host never reads through a consumer that belongs to a host with another database. This makes the consumers of the plugin this host's. It is refused while the other host reads through them.
+         * Take over consumers of another host
+         * @description A host never reads through a consumer that belongs to a host with another database. This route makes this host the owner of the consumers of the plugin. It fails while the other host reads through them.
          *
-         *     Needs an operator's token, and stands in the audit as `plugin.take-over`.
+         *     Requires a token with the role operator. The audit records it as `plugin.take-over`.
          */
         post: operations["takeOverConsumers"];
         delete?: never;
@@ -978,10 +980,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Decide whether a stream is the one that was read
-         * @description For a source in the state `undecided`, or one that waits for a second observation: nothing that is stored proves that its stream is the one that it read, or that it is another one.
+         * Accept the stream of a source
+         * @description For a source in the state `undecided`, or one that waits for a second observation: the stored anchors do not prove whether its stream is the one that it has read. The operator decides.
          *
-         *     Needs an operator's token, and stands in the audit as `source.accept`.
+         *     Requires a token with the role operator. The audit records it as `source.accept`.
          */
         post: operations["acceptSource"];
         delete?: never;
@@ -998,8 +1000,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * All rebuilds
-         * @description Needs a viewer's token; on the loopback interface none.
+         * List rebuilds
+         * @description Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["listRebuilds"];
         put?: never;
@@ -1018,15 +1020,15 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * One rebuild
-         * @description Needs a viewer's token; on the loopback interface none.
+         * Get a rebuild
+         * @description Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["getRebuild"];
         put?: never;
         post?: never;
         /**
-         * Give a rebuild up
-         * @description Needs an operator's token, and stands in the audit as `rebuild.cancel`.
+         * Cancel a rebuild
+         * @description Requires a token with the role operator. The audit records it as `rebuild.cancel`.
          */
         delete: operations["cancelRebuild"];
         options?: never;
@@ -1042,8 +1044,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * How far a rebuild is, as it goes on
-         * @description Needs a viewer's token; on the loopback interface none.
+         * Follow a rebuild
+         * @description Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["followRebuild"];
         put?: never;
@@ -1064,10 +1066,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Fill a plugin's tables anew
-         * @description Beside those in use; when they have caught up, one transaction puts them in the place of the old ones.
+         * Rebuild tables
+         * @description Rebuilds the tables of a plugin in the background. When the new tables have caught up, one transaction swaps them in.
          *
-         *     Needs an operator's token, and stands in the audit as `rebuild.begin`.
+         *     Requires a token with the role operator. The audit records it as `rebuild.begin`.
          */
         post: operations["beginRebuild"];
         delete?: never;
@@ -1084,8 +1086,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Where a row comes from
-         * @description Needs a viewer's token; on the loopback interface none.
+         * Trace a row
+         * @description Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["trace"];
         put?: never;
@@ -1104,8 +1106,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * What a version has made
-         * @description Needs a viewer's token; on the loopback interface none.
+         * List the work of a version
+         * @description Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["writtenBy"];
         put?: never;
@@ -1126,10 +1128,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Try a version beside the one that runs
-         * @description Both project the same messages into databases that are thrown away; nothing of the host changes. It answers when it is over, which may be after a quarter of an hour of listening.
+         * Run a canary
+         * @description The candidate and the active version project the same messages into temporary databases. A canary changes nothing on the host. The response is sent when the canary ends, which can take more than a quarter of an hour with live messages.
          *
-         *     Needs an operator's token, and stands in the audit as `plugin.canary`.
+         *     Requires a token with the role operator. The audit records it as `plugin.canary`.
          */
         post: operations["canary"];
         delete?: never;
@@ -1148,10 +1150,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Make a version's work again
-         * @description The version that runs makes again what another one has made, from just its messages.
+         * Reproject the messages of a version
+         * @description The active version processes again the messages that another version handled.
          *
-         *     Needs an operator's token, and stands in the audit as `plugin.reproject`.
+         *     Requires a token with the role operator. The audit records it as `plugin.reproject`.
          */
         post: operations["reproject"];
         delete?: never;
@@ -1164,9 +1166,9 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** @description Which version is to run. */
+        /** @description The version to activate. */
         Activate: {
-            /** @description Digest, beginning of one, or version number; without it, the newest version. */
+            /** @description Digest, digest prefix or version number; defaults to the newest version. */
             digest?: string | null;
         };
         /** @description Who did what, and how it ended. */
@@ -1201,10 +1203,10 @@ export interface components {
              */
             hash: string | null;
         };
-        /** @description One page of a list, the newest first. */
+        /** @description One page of a list, newest first. */
         AuditEntryPage: {
             items: components["schemas"]["AuditEntry"][];
-            /** @description Where the next page begins; none at the end. */
+            /** @description Cursor of the next page; null on the last page. */
             next_cursor: string | null;
         };
         /**
@@ -1212,16 +1214,16 @@ export interface components {
          * @enum {string}
          */
         AuditOutcome: "started" | "done" | "refused" | "failed" | "interrupted";
-        /** @description One of them. */
+        /** @description A bucket of a histogram. */
         Bucket: {
-            /** @description RFC 3339. */
+            /** @description Start of the bucket (RFC 3339). */
             start: string;
             /**
              * Format: int64
-             * @description Rows in it.
+             * @description Number of rows.
              */
             count: number;
-            /** @description Rows by value of the column that was asked for; rows with rarer values or none are only in `count`. */
+            /** @description Number of rows per value of the column `by`; rows with other values or without one are only in `count`. */
             by?: {
                 [key: string]: number;
             };
@@ -1330,13 +1332,13 @@ export interface components {
             /** @description A remark about the source. */
             note: string | null;
         };
-        /** @description One thing that has to be well for the host to be ready. */
+        /** @description One readiness check. */
         Check: {
             /** @description `broker`, `database`, `disk`, or `projection:PLUGIN/SOURCE`. */
             name: string;
-            /** @description Whether it is well. */
+            /** @description Whether the check passes. */
             ok: boolean;
-            /** @description How it is, in words. */
+            /** @description Explanation for people. */
             detail: string;
         };
         /** @description A column as its plugin described it. */
@@ -1408,108 +1410,108 @@ export interface components {
             /** @description The identity of the previous owner; `null` if there was none. */
             before: string | null;
         };
-        /** @description How many rows a selection has. */
+        /** @description Number of rows of a selection. */
         Count: {
             /**
              * Format: int64
-             * @description At most 10,000.
+             * @description Number of rows, at most 10,000.
              */
             rows: number;
-            /** @description Whether there are not more. */
+            /** @description Whether the number is exact; otherwise there are more rows. */
             exact: boolean;
         };
-        /** @description A token that was made. */
+        /** @description A created token. */
         CreatedToken: {
-            /** @description What it is called. */
+            /** @description Name. */
             name: string;
-            /** @description What it allows. */
+            /** @description Role. */
             role: components["schemas"]["Role"];
-            /** @description From when on it is refused (RFC 3339); none means never. */
+            /** @description Expiry (RFC 3339); null if it does not expire. */
             expires_at: string | null;
-            /** @description Shown this once. */
+            /** @description Text of the token. No other response contains it. */
             token: string;
         };
-        /** @description A message that could not be projected. */
+        /** @description A message that the host could not project. */
         DeadLetter: {
             /**
              * Format: int64
-             * @description Its number.
+             * @description Identifier.
              */
             id: number;
-            /** @description The plugin. */
+            /** @description Plugin. */
             plugin: string;
-            /** @description The source. */
+            /** @description Source. */
             source: string;
             /**
              * Format: int64
-             * @description Which history of the source.
+             * @description Epoch of the source.
              */
             epoch: number;
-            /** @description The stream; none for core NATS. */
+            /** @description Stream; null for core NATS. */
             stream: string | null;
             /**
              * Format: int64
-             * @description The sequence of the message in it.
+             * @description Sequence of the message in its epoch.
              */
             sequence: number;
-            /** @description The subject that it was published to. */
+            /** @description Subject of the message. */
             subject: string;
-            /** @description When (RFC 3339). */
+            /** @description Publication time (RFC 3339). */
             published: string;
-            /** @description Its headers: name and value. */
+            /** @description Headers of the message: name and value. */
             headers: [
                 string,
                 string
             ][];
-            /** @description The payload. */
+            /** @description Payload in base64. */
             payload_base64: string;
-            /** @description The payload once more, when it is UTF-8. */
+            /** @description Payload as text; null if it is not UTF-8. */
             payload_text: string | null;
-            /** @description The kind of reason. */
+            /** @description Class of the rejection. */
             class: components["schemas"]["RejectionClass"];
-            /** @description Why, in words. */
+            /** @description Reason of the last rejection, for people. */
             reason: string;
-            /** @description The version that rejected it last. */
+            /** @description Version that rejected it last. */
             version: string;
-            /** @description That version's digest. */
+            /** @description Digest of that version. */
             digest: string;
             /**
              * Format: int64
-             * @description How often it was tried.
+             * @description Number of attempts.
              */
             attempts: number;
             /** @enum {string} */
             state: "open" | "resolved" | "discarded" | "forgotten";
-            /** @description When it was first rejected (RFC 3339). */
+            /** @description Time of the first rejection (RFC 3339). */
             first_at: string;
-            /** @description When it was last tried. */
+            /** @description Time of the last attempt (RFC 3339). */
             last_at: string;
         };
-        /** @description Dead letters of one plugin and source that are of one class. */
+        /** @description Dead letters of one plugin, source and class. */
         DeadLetterGroup: {
-            /** @description The plugin. */
+            /** @description Plugin. */
             plugin: string;
-            /** @description The source. */
+            /** @description Source. */
             source: string;
-            /** @description The class of their reasons. */
+            /** @description Class of the rejections. */
             class: components["schemas"]["RejectionClass"];
             /**
              * Format: int64
-             * @description How many.
+             * @description Number of dead letters.
              */
             letters: number;
-            /** @description The most frequent first. */
+            /** @description Reasons, most frequent first. */
             reasons: components["schemas"]["DeadLetterReason"][];
             /**
              * Format: int64
-             * @description How many rarer ones are left out.
+             * @description Number of less frequent reasons that are omitted.
              */
             left_out: number;
         };
-        /** @description One page of a list, the newest first. */
+        /** @description One page of a list, newest first. */
         DeadLetterPage: {
             items: components["schemas"]["DeadLetter"][];
-            /** @description Where the next page begins; none at the end. */
+            /** @description Cursor of the next page; null on the last page. */
             next_cursor: string | null;
         };
         /**
@@ -1517,23 +1519,23 @@ export interface components {
          * @enum {string}
          */
         DeadLetterPolicy: "halt" | "drop-oldest";
-        /** @description What the reasons of some dead letters have in common. */
+        /** @description A reason that several dead letters share. */
         DeadLetterReason: {
-            /** @description A star stands for what differs; the parameter `reason` takes it. */
+            /** @description Pattern with `*` for the parts that differ, as the parameter `reason` accepts it. */
             like: string;
             /**
              * Format: int64
-             * @description How many letters.
+             * @description Number of dead letters.
              */
             letters: number;
-            /** @description When one of them was last tried (RFC 3339). */
+            /** @description Time of the last attempt on one of them (RFC 3339). */
             last_at: string;
         };
-        /** @description Why messages could not be read. */
+        /** @description Dead letters grouped by reason. */
         DeadLetterReasons: {
-            /** @description The largest first. */
+            /** @description The groups, largest first. */
             groups: components["schemas"]["DeadLetterGroup"][];
-            /** @description Whether all letters were looked at, or only the newest. */
+            /** @description Whether all dead letters were counted; otherwise only the newest. */
             exact: boolean;
         };
         /** @description How many messages of one plugin may wait as dead letters. */
@@ -1565,22 +1567,22 @@ export interface components {
             /** @description What it costs. */
             effect: components["schemas"]["Effect"];
         };
-        /** @description In what two versions differ. */
+        /** @description Differences between two versions of a plugin. */
         Differences: {
-            /** @description The digest of the version that is compared with. */
+            /** @description Digest of the first version. */
             from: string;
-            /** @description The digest of the other one. */
+            /** @description Digest of the second version. */
             to: string;
-            /** @description What all of them cost together. */
+            /** @description Combined effect of all differences. */
             effect: components["schemas"]["Effect"];
-            /** @description One by one. */
+            /** @description The differences. */
             differences: components["schemas"]["Difference"][];
         };
-        /** @description Letters that were given up. */
+        /** @description Result of discarding dead letters. */
         Discarded: {
             /**
              * Format: int64
-             * @description How many.
+             * @description Number of dead letters.
              */
             discarded: number;
         };
@@ -1589,39 +1591,39 @@ export interface components {
          * @enum {string}
          */
         Effect: "none" | "additive" | "needs-rebuild";
-        /** @description The frequent values of one column. */
+        /** @description Frequent values of one column. */
         Facet: {
-            /** @description The column. */
+            /** @description Column. */
             column: string;
-            /** @description The most frequent first. */
+            /** @description Values, most frequent first. */
             values: components["schemas"]["FacetValue"][];
             /**
              * Format: int64
              * @description Rows without a value.
              */
             nulls: number;
-            /** @description Whether there are more values than are shown. */
+            /** @description Whether the column has more values. */
             more: boolean;
-            /** @description Whether all rows were counted; otherwise the newest ones stand for them. */
+            /** @description Whether all rows were counted; otherwise only the newest. */
             exact: boolean;
         };
-        /** @description A value, and how many rows have it. */
+        /** @description A value and its frequency. */
         FacetValue: {
-            /** @description A value, as rows have it. */
+            /** @description A value, formatted as in rows. */
             value: string | number | boolean;
             /**
              * Format: int64
-             * @description Rows that have it.
+             * @description Number of rows with this value.
              */
             count: number;
         };
-        /** @description The frequent values of some columns. */
+        /** @description Frequent values of columns. */
         Facets: {
-            /** @description In the order asked for. */
+            /** @description One facet per requested column, in the requested order. */
             facets: components["schemas"]["Facet"][];
         };
         /**
-         * @description What is to be erased: `column` with `value`, or `outstanding`.
+         * @description An erasure: either `column` and `value`, or `outstanding`.
          * @example {
          *       "column": "email",
          *       "dry_run": true,
@@ -1629,22 +1631,25 @@ export interface components {
          *     }
          */
         Forget: {
-            /** @description The column. */
+            /** @description Column. */
             column?: string | null;
-            /** @description The value, read by the type of the column in each table; times in RFC 3339, bytes in base64. */
+            /** @description Value, parsed by the type of the column in each table; times are RFC 3339, bytes are base64. */
             value?: string | null;
-            /** @description Only in these tables; without it, in all that have the column. */
+            /** @description Tables; without them, all tables that have the column. */
             tables?: string[];
-            /** @description Only in tables of this plugin. */
+            /** @description Plugin whose tables are included; without it, the tables of all plugins. */
             plugin?: string | null;
-            /** @description Whether dead letters that mention the value stay as they are. */
+            /** @description Whether to keep dead letters that contain the value. */
             keep_dead_letters?: boolean;
-            /** @description Whether nothing is changed. */
+            /** @description Whether only to report what an erasure would remove. */
             dry_run?: boolean;
-            /** @description Whether only messages that earlier erasures have left in their streams are deleted. */
+            /** @description Whether to delete only messages that earlier erasures left in their streams. */
             outstanding?: boolean;
-            /** @description Whether the database file is rewritten at the end; nothing is written meanwhile. */
-            vacuum?: boolean;
+            /**
+             * @description Whether to rewrite the database file at the end, so that its unused parts contain no traces; the host stores nothing
+             *     in the meantime. The default is to rewrite files up to 1 GiB.
+             */
+            vacuum?: boolean | null;
         };
         /** @description What an erasure has removed, or would remove. */
         Forgotten: {
@@ -1666,6 +1671,8 @@ export interface components {
             streams: components["schemas"]["ForgottenStream"][];
             /** @description Plugins whose replaced tables, kept for a rollback, were removed as well. */
             kept_tables: string[];
+            /** @description Whether the database file was rewritten, so that no trace of removed content is left in its unused parts. */
+            vacuumed: boolean;
             /** @description Whether the write-ahead log was emptied. A reader of another process can prevent it. */
             log_emptied: boolean;
             /** @description What remains, and what to do about it. */
@@ -1710,53 +1717,53 @@ export interface components {
              */
             removed: number;
         };
-        /** @description Messages that were gone before they were read. */
+        /** @description Messages that the stream lost before the host read them. */
         Gap: {
             /**
              * Format: int64
-             * @description Its number.
+             * @description Identifier.
              */
             id: number;
-            /** @description The plugin. */
+            /** @description Plugin. */
             plugin: string;
-            /** @description The source. */
+            /** @description Source. */
             source: string;
             /**
              * Format: int64
-             * @description Which history of the source.
+             * @description Epoch of the source.
              */
             epoch: number;
-            /** @description The stream; none for core NATS. */
+            /** @description Stream; null for core NATS. */
             stream: string | null;
             /**
              * Format: int64
-             * @description The first sequence that is missing.
+             * @description First lost sequence.
              */
             first_sequence: number;
             /**
              * Format: int64
-             * @description The last one.
+             * @description Last sequence.
              */
             last_sequence: number;
-            /** @description Whether all of them were this source's; some may not have been, where other subjects share the stream. */
+            /** @description Whether all sequences belonged to this source; if other subjects share the stream, some may not have. */
             exact: boolean;
-            /** @description How they were lost, in words. */
+            /** @description Cause of the loss, for people. */
             reason: string;
-            /** @description When it was noticed (RFC 3339). */
+            /** @description Time of detection (RFC 3339). */
             recorded_at: string;
         };
-        /** @description The data of the event `gap`. */
+        /** @description Data of the event `gap`. */
         GapEvent: {
             /**
              * Format: int64
-             * @description Rows that were left out; counted up to 100,000.
+             * @description Number of omitted rows, counted up to 100,000.
              */
             skipped: number;
         };
-        /** @description One page of a list, the newest first. */
+        /** @description One page of a list, newest first. */
         GapPage: {
             items: components["schemas"]["Gap"][];
-            /** @description Where the next page begins; none at the end. */
+            /** @description Cursor of the next page; null on the last page. */
             next_cursor: string | null;
         };
         /** @description When an update happens at all. */
@@ -1786,42 +1793,42 @@ export interface components {
             rows: number;
         };
         /**
-         * @description Rows over time, in buckets of one width that follow each other without a hole. Where the question leaves an end of the
-         *     range open, the range ends with the table's rows, without the few outliers that would make it many times as long.
+         * @description Rows over time, in contiguous buckets of equal width. If the request leaves an end of the range open, the range ends
+         *     with the rows of the table, without the few outliers that would make it many times as long.
          */
         Histogram: {
-            /** @description RFC 3339; none where there is no row. */
+            /** @description Start of the first bucket (RFC 3339); null without rows. */
             from: string | null;
-            /** @description The end of the last bucket; none where there is no row. */
+            /** @description End of the last bucket (RFC 3339); null without rows. */
             to: string | null;
             /**
              * Format: int64
-             * @description Width of a bucket, in milliseconds.
+             * @description Width of a bucket in milliseconds.
              */
             bucket_ms: number;
             /**
              * Format: int64
-             * @description Rows of the selection before `from`, where the question leaves the beginning open.
+             * @description Rows of the selection before `from`, if the request leaves the start open.
              */
             earlier: number;
             /**
              * Format: int64
-             * @description Rows of the selection at `to` or later, where the question leaves the end open.
+             * @description Rows of the selection at or after `to`, if the request leaves the end open.
              */
             later: number;
-            /** @description In the order of time. */
+            /** @description The buckets in order of time. */
             buckets: components["schemas"]["Bucket"][];
             /** @description Whether all rows were counted. */
             exact: boolean;
         };
-        /** @description The last hour, as long as the host has run. */
+        /** @description Samples of the last hour, beginning at the start of the host at the earliest. */
         History: {
             /**
              * Format: int64
-             * @description Between two samples.
+             * @description Time between two samples, in milliseconds.
              */
             interval_ms: number;
-            /** @description Each with its samples. */
+            /** @description The projections with their samples. */
             projections: components["schemas"]["ProjectionHistory"][];
         };
         /** @description An index as its plugin described it. */
@@ -1831,108 +1838,108 @@ export interface components {
             /** @description Whether two rows may not agree on all of them. */
             unique: boolean;
         };
-        /** @description The host. */
+        /** @description Information about the host. */
         Info: {
             /** @description `lantern`. */
             name: string;
-            /** @description Its version. */
+            /** @description Version of Lantern. */
             version: string;
-            /** @description What it was built with, and how. */
+            /** @description Build profile and version of SQLite. */
             build: string;
-            /** @description Whether a read needs a token, for whoever asks the way that this was asked. */
+            /** @description Whether a read needs a token when it is sent the same way as this request. */
             needs_token: boolean;
-            /** @description Whether questions in SQL are answered. */
+            /** @description Whether the host accepts SQL queries. */
             sql: boolean;
-            /** @description When it started (RFC 3339). */
+            /** @description Start time (RFC 3339). */
             started: string;
         };
-        /** @description A range of the ledger: messages that follow each other and that one version handled. */
+        /** @description A ledger range: consecutive messages that one version handled. */
         LedgerRange: {
             /**
              * Format: int64
-             * @description Its number.
+             * @description Identifier.
              */
             id: number;
-            /** @description The plugin. */
+            /** @description Plugin. */
             plugin: string;
-            /** @description The source. */
+            /** @description Source. */
             source: string;
             /**
              * Format: int64
-             * @description Which history of the source.
+             * @description Epoch of the source.
              */
             epoch: number;
-            /** @description The stream; none for core NATS. */
+            /** @description Stream; null for core NATS. */
             stream: string | null;
-            /** @description The version that handled it. */
+            /** @description Version that handled the range. */
             version: string;
-            /** @description That version's digest. */
+            /** @description Digest of that version. */
             digest: string;
             /**
              * Format: int64
-             * @description The first sequence.
+             * @description First sequence.
              */
             first_sequence: number;
             /**
              * Format: int64
-             * @description The last one.
+             * @description Last sequence.
              */
             last_sequence: number;
             /**
              * Format: int64
-             * @description Messages handled: projected, skipped and dead together.
+             * @description Messages handled: the sum of projected, skipped and dead.
              */
             messages: number;
             /**
              * Format: int64
-             * @description Those that gave rows.
+             * @description Messages that produced rows.
              */
             projected: number;
             /**
              * Format: int64
-             * @description Those that gave nothing on purpose.
+             * @description Messages that the plugin skipped.
              */
             skipped: number;
             /**
              * Format: int64
-             * @description Those that became dead letters.
+             * @description Messages that became dead letters.
              */
             dead: number;
             /**
              * Format: int64
-             * @description Sequences that were gone before they were read.
+             * @description Sequences that the stream lost before the host read them.
              */
             missing: number;
             /**
              * Format: int64
-             * @description Rows that the plugin answered with: inserted, updated and already present together.
+             * @description Rows that the plugin returned: the sum of inserted, updated and present.
              */
             rows: number;
             /**
              * Format: int64
-             * @description Rows that were inserted. Ranges that an earlier version of Lantern recorded for tables whose writes update rows
-             *     count their changes only in `rows`.
+             * @description Rows inserted. Ranges that an earlier version of Lantern recorded for tables whose writes update rows count
+             *     changes only in `rows`.
              */
             inserted: number;
             /**
              * Format: int64
-             * @description Rows that changed a stored row.
+             * @description Rows that updated a stored row.
              */
             updated: number;
             /**
              * Format: int64
-             * @description Rows that changed nothing, because a row with their key was there already.
+             * @description Rows that changed nothing because a row with the same key was already present.
              */
             present: number;
-            /** @description When its first batch was stored (RFC 3339). */
+            /** @description Time at which the first batch was stored (RFC 3339). */
             first_at: string;
-            /** @description When its last one was. */
+            /** @description Time at which the last batch was stored (RFC 3339). */
             last_at: string;
         };
-        /** @description One page of a list, the newest first. */
+        /** @description One page of a list, newest first. */
         LedgerRangePage: {
             items: components["schemas"]["LedgerRange"][];
-            /** @description Where the next page begins; none at the end. */
+            /** @description Cursor of the next page; null on the last page. */
             next_cursor: string | null;
         };
         /** @description What the instances of one plugin may use. */
@@ -1964,11 +1971,11 @@ export interface components {
             /** @description How it writes them. */
             writes: components["schemas"]["WriteDescription"][];
         };
-        /** @description A quantity. */
+        /** @description A column with the role `measure`. */
         Measure: {
-            /** @description The column. */
+            /** @description Column. */
             name: string;
-            /** @description In the UCUM's letters. */
+            /** @description Unit as a UCUM code. */
             unit: string | null;
         };
         /**
@@ -1976,38 +1983,38 @@ export interface components {
          * @enum {string}
          */
         MergeWord: "replace" | "fill" | "add" | "min" | "max";
-        /** @description The message itself. */
+        /** @description A message. */
         Message: {
-            /** @description `stream`, or `dead-letter` where only that was kept. */
+            /** @description Where the message was found: `stream`, or `dead-letter` if only the dead letter still has it. */
             found_in: string;
-            /** @description The subject that it was published to. */
+            /** @description Subject. */
             subject: string;
-            /** @description When (RFC 3339). */
+            /** @description Publication time (RFC 3339). */
             published: string;
-            /** @description Its headers: name and value. */
+            /** @description Headers: name and value. */
             headers: [
                 string,
                 string
             ][];
-            /** @description Its payload. */
+            /** @description Payload in base64. */
             payload_base64: string;
-            /** @description Its size. */
+            /** @description Size of the payload in bytes. */
             bytes: number;
         };
-        /** @description Which message wrote the row last. */
+        /** @description Message that last wrote a row, with its stream. */
         MessageOrigin: {
-            /** @description The source; none where it is not known any more. */
+            /** @description Source; null if the host no longer knows it. */
             source: string | null;
-            /** @description The stream; none for core NATS. */
+            /** @description Stream; null for core NATS. */
             stream: string | null;
             /**
              * Format: int64
-             * @description Which history of the source.
+             * @description Epoch of the source; null if the host no longer knows it.
              */
             epoch: number | null;
             /**
              * Format: int64
-             * @description The sequence of the message in it.
+             * @description Sequence of the message in its epoch.
              */
             sequence: number;
         };
@@ -2035,78 +2042,78 @@ export interface components {
             /** @description The name. */
             name: string;
         };
-        /** @description What happened around it, in the order of time; of the same entity where the table has one. */
+        /** @description Rows before and after a row in order of time; rows of the same entity if the table has a column with that role. */
         Neighbours: {
-            /** @description The nearest last. */
+            /** @description Earlier rows, nearest last. */
             before: components["schemas"]["Row"][];
-            /** @description The nearest first. */
+            /** @description Later rows, nearest first. */
             after: components["schemas"]["Row"][];
         };
         /**
-         * @description A version to be tried, and on which messages: at least one of the two.
+         * @description A canary to run. At least one of `messages` and `live_seconds` is required.
          * @example {
          *       "messages": 1000,
          *       "version": "1.1.0"
          *     }
          */
         NewCanary: {
-            /** @description Digest, beginning of one, or version number. */
+            /** @description Digest, digest prefix or version number. */
             version: string;
             /**
              * Format: int64
-             * @description The last so many messages of each stream.
+             * @description Number of recent messages to read from each stream.
              */
             messages?: number | null;
             /**
              * Format: int64
-             * @description What comes for so many seconds; after the last messages, where both are asked for.
+             * @description Seconds for which to read new messages, after the recent messages if both are given.
              */
             live_seconds?: number | null;
         };
-        /** @description What is to be rebuilt. */
+        /** @description A rebuild to start. */
         NewRebuild: {
-            /** @description Digest, beginning of one, or version number; without it, the version that runs. */
+            /** @description Digest, digest prefix or version number; defaults to the active version. */
             version?: string | null;
             /**
              * Format: int64
-             * @description From this sequence on, for a plugin with one stream; rows from before are kept.
+             * @description First sequence to replay, for a plugin with one stream; rows of earlier messages are kept.
              */
             from_sequence?: number | null;
-            /** @description From this time on (RFC 3339); rows from before are kept. */
+            /** @description Time of the first message to replay (RFC 3339); rows of earlier messages are kept. */
             from_time?: string | null;
             /**
              * Format: int64
-             * @description Messages a second for each source at the most.
+             * @description Maximum number of messages per second for each source.
              */
             rate?: number | null;
-            /** @description Whether rows are kept whose messages are gone from their stream. */
+            /** @description Whether to keep rows whose messages are no longer in their stream. */
             carry_over?: boolean;
-            /** @description Whether tables that the version does not declare are dropped; otherwise they stay. */
+            /** @description Whether to drop tables that the version does not declare. */
             drop_undeclared?: boolean;
-            /** @description Whether the new tables are taken although their totals differ from those in use and nothing explains it. */
+            /** @description Whether to swap in the new tables despite unexplained differences from the tables in use. */
             accept_differences?: boolean;
             /**
              * Format: int64
-             * @description For how many seconds the replaced tables are kept, so that a rollback can go back to them; 0 removes them at once.
+             * @description Seconds to keep the replaced tables for a rollback; 0 drops them at once.
              * @default 86400
              */
             keep_old_s?: number;
         };
-        /** @description A token to be made. */
+        /** @description A token to create. */
         NewToken: {
-            /** @description What it is called: small letters, digits, `-` and `_`. */
+            /** @description Name: lowercase letters, digits, `-` and `_`. */
             name: string;
-            /** @description What it allows. */
+            /** @description Role. */
             role: components["schemas"]["Role"];
             /**
              * Format: int32
-             * @description After how many days it is refused; never when it is absent.
+             * @description Days until the token expires; without it the token does not expire.
              */
             expires_in_days?: number | null;
         };
-        /** @description Why a plugin is paused. */
+        /** @description A pause of a plugin. */
         Pause: {
-            /** @description For people; who did it is added. */
+            /** @description Reason for people; the host appends the name of the token. */
             reason?: string | null;
         };
         /** @description A plugin. */
@@ -2129,26 +2136,26 @@ export interface components {
             /** @description All versions, in the order of installation. */
             versions: components["schemas"]["PluginVersion"][];
         };
-        /** @description A plugin with all that is known of it. */
+        /** @description A plugin with its versions, settings and resource use. */
         PluginDetail: {
-            /** @description Its name. */
+            /** @description Plugin name. */
             name: string;
-            /** @description The state of the version that counts. */
+            /** @description State of the active version, or of the newest one if none is active. */
             state: components["schemas"]["VersionState"];
-            /** @description The digest of the version that runs, or would if it were not paused. */
+            /** @description Digest of the active version. */
             active: string | null;
-            /** @description The digest of the one before it. */
+            /** @description Digest of the previous version. */
             previous: string | null;
-            /** @description Why it is paused. */
+            /** @description Reason of the pause; null if the plugin is not paused. */
             paused: string | null;
-            /** @description What the version that runs reads. */
+            /** @description Sources of the active version. */
             sources: string[];
-            /** @description The tables of the version that runs. */
+            /** @description Tables of the active version. */
             tables: string[];
-            /** @description What is set for it; what is absent is as for all plugins. */
+            /** @description Settings of the plugin; absent settings use the defaults for all plugins. */
             settings: components["schemas"]["Settings"];
             used: components["schemas"]["PluginUse"] | null;
-            /** @description All versions, in the order of arrival. */
+            /** @description All versions in order of installation. */
             versions: components["schemas"]["PluginVersionDetail"][];
         };
         /** @description The resources that a version used since it was loaded, for all of its sources. */
@@ -2200,29 +2207,29 @@ export interface components {
             /** @description The verdict on its signature. */
             signature: components["schemas"]["Signature"];
         };
-        /** @description A version with what it handled. */
+        /** @description A version with its ledger ranges. */
         PluginVersionDetail: components["schemas"]["PluginVersion"] & {
-            /** @description What it handled, the newest first. */
+            /** @description Newest ledger ranges that it handled, newest first. */
             ranges: components["schemas"]["LedgerRange"][];
         };
-        /** @description Why there is no other answer (RFC 9457). */
+        /** @description An error response (RFC 9457). */
         Problem: {
-            /** @description What kind of problem it is, for programs: `urn:lantern:problem:` and a word. */
+            /** @description Kind of problem, for programs: `urn:lantern:problem:` and a stable identifier. */
             type: string;
-            /** @description What kind of problem it is, for people. */
+            /** @description Kind of problem, for people. */
             title: string;
             /**
              * Format: int32
-             * @description The answer's status.
+             * @description HTTP status code.
              */
             status: number;
-            /** @description What is wrong in this case. */
+            /** @description Explanation of this occurrence. */
             detail: string;
-            /** @description The path that was asked for. */
+            /** @description Path of the request. */
             instance: string;
-            /** @description Each thing that is wrong, where it is more than one. */
+            /** @description All errors, if there is more than one. */
             problems?: string[];
-            /** @description What to do about it. */
+            /** @description Suggested action. */
             hint?: string;
         };
         /** @description One projection (a plugin's source) as the API shows it. */
@@ -2318,13 +2325,13 @@ export interface components {
             /** @description Conditions that need attention although the source runs, as of the last survey of the stream. */
             warnings: components["schemas"]["ProjectionWarning"][];
         };
-        /** @description One projection. */
+        /** @description Samples of one projection. */
         ProjectionHistory: {
             /** @description The plugin. */
             plugin: string;
             /** @description The source. */
             source: string;
-            /** @description The oldest first. */
+            /** @description The samples, oldest first. */
             samples: components["schemas"]["Sample"][];
         };
         /**
@@ -2346,16 +2353,16 @@ export interface components {
          * @enum {string}
          */
         ProjectionWarningKind: "acknowledgements-refused" | "consumer-expires" | "filter-matches-nothing";
-        /** @description The proof. */
+        /** @description Proof of the host's identity. */
         Proof: {
-            /** @description HMAC-SHA-256 with the key in the data directory's `host.key`, in base64url. */
+            /** @description HMAC-SHA-256 with the key from the data directory's `host.key`, in base64url. */
             proof: string;
         };
-        /** @description Whether all is well. */
+        /** @description Result of the readiness checks. */
         Readiness: {
             /** @description Whether every check passes. */
             ready: boolean;
-            /** @description What was looked at. */
+            /** @description The checks. */
             checks: components["schemas"]["Check"][];
         };
         /** @description A rebuild, as the API shows it. */
@@ -2472,21 +2479,21 @@ export interface components {
             /** @description The first reasons, with their messages. */
             examples: components["schemas"]["RejectExample"][];
         };
-        /** @description A plugin that is gone. */
+        /** @description A removed plugin. */
         Removed: {
-            /** @description Its name. */
+            /** @description Plugin. */
             plugin: string;
-            /** @description The tables that are gone. */
+            /** @description Dropped tables. */
             dropped: string[];
             /**
-             * @description Its consumers that are still on the broker, because it could not be reached or refused. The host deletes them as
-             *     soon as it can, also after a restart.
+             * @description Consumers that still exist because the broker was unreachable or rejected the deletion. The host retries until
+             *     they are deleted, also after a restart.
              */
             consumers_left: components["schemas"]["ConsumerLeft"][];
         };
-        /** @description The version whose work is to be made again. */
+        /** @description A reprojection to run. */
         Reproject: {
-            /** @description Digest, beginning of one, or version number. */
+            /** @description Version whose messages to process again: digest, digest prefix or version number. */
             version: string;
         };
         /** @description The result of a reprojection. */
@@ -2550,7 +2557,7 @@ export interface components {
             rejected: number;
         };
         /**
-         * @description What a token allows. The later one allows all that the earlier one does.
+         * @description Role of a token.
          * @enum {string}
          */
         Role: "viewer" | "operator";
@@ -2577,28 +2584,28 @@ export interface components {
              */
             excess_percent?: number;
         };
-        /** @description A row: its columns by name, and `_row` and `_origin`, which no column can be called. Times are in RFC 3339, bytes in base64, documents as they are; whole numbers are text where `integers=text` was asked for. */
+        /** @description A row: its columns by name, `_row` and `_origin`; no column has these names. Times are RFC 3339, bytes are base64, JSON documents are embedded; integers are strings with `integers=text`. */
         Row: {
-            /** @description What names it in its table until a rebuild: a number of 64 bits, as text, because JavaScript rounds those. */
+            /** @description Identifier of the row within its table, valid until a rebuild: a 64-bit integer as a string, because JavaScript rounds large integers. */
             _row: string;
-            /** @description Which message wrote it last. */
+            /** @description Message that last wrote the row. */
             _origin: components["schemas"]["RowOrigin"];
         } & {
             [key: string]: unknown;
         };
-        /** @description A row with all that is known of it. */
+        /** @description A row with its message, version and neighbours. */
         RowDetail: {
-            /** @description The row, whole. */
+            /** @description The row with all columns. */
             row: components["schemas"]["Row"];
-            /** @description Which message wrote it last. */
+            /** @description Message that last wrote the row. */
             origin: components["schemas"]["MessageOrigin"];
             version: components["schemas"]["RowVersion"] | null;
             message: components["schemas"]["Message"] | null;
-            /** @description Why the message cannot be shown. */
+            /** @description Reason why the message is unavailable. */
             message_missing: string | null;
-            /** @description What has to be known in order to understand this. */
+            /** @description Remark about the origin of the row. */
             note: string | null;
-            /** @description The rows around it. */
+            /** @description Neighbouring rows. */
             neighbours: components["schemas"]["Neighbours"];
         };
         /** @description A row that is not the same. */
@@ -2615,95 +2622,95 @@ export interface components {
             /** @description As the candidate made it; none where it did not. */
             new: Record<string, never> | null;
         };
-        /** @description Which message a row was last written by. */
+        /** @description Message that last wrote a row. */
         RowOrigin: {
-            /** @description The source; none where it is not known any more. */
+            /** @description Source; null if the host no longer knows it. */
             source: string | null;
             /**
              * Format: int64
-             * @description Which history of the source.
+             * @description Epoch of the source; null if the host no longer knows it.
              */
             epoch: number | null;
             /**
              * Format: int64
-             * @description The sequence of the message in it.
+             * @description Sequence of the message in its epoch.
              */
             sequence: number;
         };
-        /** @description One page, as [`Pieces`] writes it. */
+        /** @description One page of rows. */
         RowPage: {
-            /** @description The rows, in order. */
+            /** @description The rows. */
             items: components["schemas"]["Row"][];
-            /** @description Where the next page begins; none at the end. */
+            /** @description Cursor of the next page; null on the last page. */
             next_cursor: string | null;
         };
-        /** @description Which version of which plugin made it. */
+        /** @description Version that produced a row. */
         RowVersion: {
-            /** @description The plugin. */
+            /** @description Plugin. */
             plugin: string;
-            /** @description The version that it says it is. */
+            /** @description Version number that the plugin declares. */
             version: string;
             /** @description `sha256:` and 64 hex digits. */
             digest: string;
         };
-        /** @description The data of the event `rows`. */
+        /** @description Data of the event `rows`. */
         RowsEvent: {
-            /** @description In the order in which their messages were handled. */
+            /** @description The rows, in the order in which the host handled their messages. */
             items: components["schemas"]["Row"][];
         };
-        /** @description How it stood at one time. */
+        /** @description State of a projection at one time. */
         Sample: {
-            /** @description RFC 3339. */
+            /** @description Time of the sample (RFC 3339). */
             at: string;
             /**
              * Format: int64
-             * @description Messages that became rows, since the beginning of its epoch.
+             * @description Messages of the current epoch that produced rows.
              */
             messages: number;
             /**
              * Format: int64
-             * @description Rows written in this epoch.
+             * @description Rows written in the current epoch.
              */
             rows: number;
             /**
              * Format: int64
-             * @description Dead letters that are open.
+             * @description Open dead letters.
              */
             dead_letters: number;
             /**
              * Format: int64
-             * @description Messages that wait, as the broker said last.
+             * @description Messages that the broker holds for the source, as last reported; null if unknown.
              */
             lag: number | null;
         };
-        /** @description One line. */
+        /** @description One series. */
         Series: {
-            /** @description The column; `rows` where rows are counted. */
+            /** @description Aggregated column; `rows` if rows are counted. */
             measure: string;
-            /** @description The value of the column of `by`. */
+            /** @description Value of the column `by`. */
             key: string | null;
-            /** @description Milliseconds since 1970 and the number. */
+            /** @description Points: milliseconds since 1970, and the aggregated value. */
             points: [
                 number,
                 number | null
             ][];
         };
-        /** @description Lines over time. */
+        /** @description Aggregated measures over time. */
         SeriesAnswer: {
-            /** @description RFC 3339; none where there is no row. */
+            /** @description Start of the first bucket (RFC 3339); null without rows. */
             from: string | null;
-            /** @description The end of the last bucket; none where there is no row. */
+            /** @description End of the last bucket (RFC 3339); null without rows. */
             to: string | null;
             /**
              * Format: int64
-             * @description Width of a bucket, in milliseconds.
+             * @description Width of a bucket in milliseconds.
              */
             bucket_ms: number;
-            /** @description The lines. */
+            /** @description The series. */
             series: components["schemas"]["Series"][];
-            /** @description Whether the column of `by` has more values than lines. */
+            /** @description Whether the column `by` has values without a series. */
             more: boolean;
-            /** @description Whether all rows were looked at; otherwise the newest ones stand for them. */
+            /** @description Whether all rows were aggregated; otherwise only the newest. */
             exact: boolean;
         };
         /** @description What is set for one plugin. */
@@ -2736,7 +2743,7 @@ export interface components {
             internal_subjects?: boolean;
         };
         /**
-         * @description Settings to be changed.
+         * @description Changes of settings.
          * @example {
          *       "changes": {
          *         "limits.memory": "64 MiB"
@@ -2744,7 +2751,7 @@ export interface components {
          *     }
          */
         SettingsChanges: {
-            /** @description By path, such as `limits.memory`; null or empty text takes a setting back. */
+            /** @description Values by path, such as `limits.memory`; null or an empty string resets a setting. */
             changes: {
                 [key: string]: unknown;
             };
@@ -2765,20 +2772,20 @@ export interface components {
          * @enum {string}
          */
         SignatureState: "good" | "missing" | "unknown-key" | "bad" | "not-checked";
-        /** @description A decision that was stored. */
+        /** @description A stored decision about the stream of a source. */
         SourceDecided: {
             /** @description The plugin. */
             plugin: string;
             /** @description The source. */
             source: string;
-            /** @description What the stream is. */
+            /** @description The decision. */
             history: components["schemas"]["SourceHistory"];
-            /** @description When the stream was created that the decision is about (RFC 3339). It holds for no other one. */
+            /** @description Creation time of the stream to which the decision applies (RFC 3339). */
             stream_created: string;
         };
         /** @description A decision about the stream of a source. */
         SourceDecision: {
-            /** @description What the stream is. */
+            /** @description The decision. */
             history: components["schemas"]["SourceHistory"];
         };
         /** @description One thing that a plugin reads. */
@@ -2793,50 +2800,50 @@ export interface components {
             wants_headers: boolean;
         };
         /**
-         * @description Whether the stream of a source is the one that was read.
+         * @description Whether the stream of a source is the stream that the source has read.
          * @enum {string}
          */
         SourceHistory: "same" | "new";
-        /** @description What a question was answered. */
+        /** @description Result of an SQL query. */
         SqlAnswer: {
-            /** @description Their names, in order. */
+            /** @description Column names. */
             columns: string[];
             rows: (string | number | null)[][];
-            /** @description Whether there are more rows. */
+            /** @description Whether the result was truncated at the row limit. */
             truncated: boolean;
             /**
              * Format: int64
-             * @description How long it took, in milliseconds.
+             * @description Execution time in milliseconds.
              */
             elapsed_ms: number;
         };
-        /** @description A table, with what the host's faces need in order to show it. */
+        /** @description A table. */
         Table: components["schemas"]["TableDescription"] & {
-            /** @description Its name. */
+            /** @description Table name. */
             name: string;
-            /** @description The plugin that fills it. */
+            /** @description Plugin that writes the table. */
             plugin: string;
             /**
              * Format: int64
-             * @description Counted when there are at most 10,000, else an estimate.
+             * @description Number of rows: exact up to 10,000, estimated beyond.
              */
             rows: number;
-            /** @description Whether `rows` was counted. */
+            /** @description Whether `rows` is exact. */
             rows_exact: boolean;
             /**
              * Format: int64
-             * @description Rows that have reached the end of their retention, ever.
+             * @description Rows that retention has removed so far.
              */
             rows_expired: number;
-            /** @description The column that says when a row happened. */
+            /** @description Column with the role `time`. */
             time_column: string | null;
-            /** @description The columns that say whom it happened to. */
+            /** @description Columns with the role `entity`. */
             entity_columns: string[];
-            /** @description The columns that are worth filtering by. */
+            /** @description Columns with the role `facet`. */
             facet_columns: string[];
-            /** @description The columns that are quantities. */
+            /** @description Columns with the role `measure`. */
             measure_columns: components["schemas"]["Measure"][];
-            /** @description When the newest row happened; none without a time column, or without rows. */
+            /** @description Time of the newest row (RFC 3339); null without a time column or without rows. */
             newest: string | null;
         };
         /** @description One table, as two versions filled it. */
@@ -2910,52 +2917,52 @@ export interface components {
          * @enum {string}
          */
         TakeOverOutcome: "taken-over" | "own" | "absent";
-        /** @description A version that came, or that was made to run. */
+        /** @description A version that was installed or activated. */
         Taken: {
-            /** @description The plugin. */
+            /** @description Plugin. */
             plugin: string;
-            /** @description The version that it says it is. */
+            /** @description Version number that the plugin declares. */
             version: string;
             /** @description `sha256:` and 64 hex digits. */
             digest: string;
-            /** @description Where it is in its life now. */
+            /** @description State of the version. */
             state: components["schemas"]["VersionState"];
-            /** @description What is known of its signature. */
+            /** @description Signature of the component. */
             signature: components["schemas"]["Signature"];
-            /** @description The digest of the version that ran before, which it is compared with; none where none ran. */
+            /** @description Digest of the previously active version, with which it is compared; null if none was active. */
             from: string | null;
-            /** @description What the differences cost together. */
+            /** @description Combined effect of the differences. */
             effect: components["schemas"]["Effect"];
-            /** @description In what it differs from the version before. */
+            /** @description Differences from the previously active version. */
             differences: components["schemas"]["Difference"][];
-            /** @description What came of the open dead letters, when it was made to run. */
+            /** @description Result of retrying open dead letters on activation. */
             healed?: components["schemas"]["Healed"];
             /**
              * Format: int64
-             * @description The rebuild whose replaced tables are in use again, where a rollback went back to them.
+             * @description Rebuild whose replaced tables a rollback restored.
              */
             restored?: number;
         };
-        /** @description The consumers of a plugin whose owner is this host now. */
+        /** @description Result of taking over the consumers of a plugin. */
         TakenOver: {
-            /** @description The plugin. */
+            /** @description Plugin. */
             plugin: string;
-            /** @description Its consumers on the broker. */
+            /** @description Consumers of the plugin. */
             consumers: components["schemas"]["ConsumerTakenOver"][];
         };
-        /** @description A token, without its text: that is nowhere. */
+        /** @description A token. The host does not store its text. */
         Token: {
-            /** @description What it is called. */
+            /** @description Name. */
             name: string;
-            /** @description What it allows. */
+            /** @description Role. */
             role: components["schemas"]["Role"];
-            /** @description When it was made (RFC 3339). */
+            /** @description Creation time (RFC 3339). */
             created_at: string;
-            /** @description With whose token it was made. */
+            /** @description Name of the token that created it. */
             created_by: string;
-            /** @description From when on it is refused; none means never. */
+            /** @description Expiry (RFC 3339); null if it does not expire. */
             expires_at: string | null;
-            /** @description When a request last had it, to the minute. */
+            /** @description Last use (RFC 3339), accurate to a minute; null if never used. */
             last_used_at: string | null;
         };
         /** @description A row and its provenance. */
@@ -3028,39 +3035,39 @@ export interface components {
          */
         VersionState: "installed" | "active" | "paused" | "failed" | "replaced";
         /**
-         * @description Which open letters are meant. What is not said is not asked.
+         * @description Filter for open dead letters; absent fields match everything.
          * @example {
          *       "plugin": "orders"
          *     }
          */
         WhichDeadLetters: {
-            /** @description Of this plugin. */
+            /** @description Plugin. */
             plugin?: string | null;
-            /** @description Of this source. */
+            /** @description Source. */
             source?: string | null;
             class?: components["schemas"]["RejectionClass"] | null;
-            /** @description With `*` for any text. */
+            /** @description Reason; `*` matches any text. */
             reason?: string | null;
-            /** @description First rejected at this time or later (RFC 3339). */
+            /** @description Earliest time of the first rejection (RFC 3339). */
             since?: string | null;
-            /** @description First rejected before this time (RFC 3339). */
+            /** @description The first rejection was before this time (RFC 3339). */
             until?: string | null;
             /**
              * Format: int64
-             * @description This one.
+             * @description Identifier.
              */
             id?: number | null;
             /**
-             * @description That really all are meant, where nothing else is said.
+             * @description Confirms that a filter without any other field applies to all open dead letters.
              * @default false
              */
             all?: boolean;
         };
-        /** @description Whose token a request has. */
+        /** @description The token of a request. */
         WhoAmI: {
-            /** @description The token's name; none without one. */
+            /** @description Name of the token; null without a token. */
             name: string | null;
-            /** @description What may be done: as viewer also without a token, on the loopback interface. */
+            /** @description Role of the request; `viewer` without a token on the loopback interface. */
             role: components["schemas"]["Role"];
         };
         /** @description One way of putting rows into a table. */
@@ -3152,7 +3159,7 @@ export interface components {
         };
     };
     responses: {
-        /** @description The request cannot be understood. */
+        /** @description The request is invalid. */
         BadRequest: {
             headers: {
                 [name: string]: unknown;
@@ -3161,10 +3168,10 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description Too much to do, or it took too long; it may be tried again. */
+        /** @description The host is busy or the request timed out; retry later. */
         Busy: {
             headers: {
-                /** @description After how many seconds it may be tried again. */
+                /** @description Seconds to wait before retrying. */
                 "Retry-After"?: number;
                 [name: string]: unknown;
             };
@@ -3172,7 +3179,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description This does not go together with what is there. */
+        /** @description The request conflicts with the current state. */
         Conflict: {
             headers: {
                 [name: string]: unknown;
@@ -3181,7 +3188,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description The host failed; its log says why. */
+        /** @description Internal error; see the log of the host. */
         Failed: {
             headers: {
                 [name: string]: unknown;
@@ -3190,7 +3197,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description The token does not allow this, or the request comes from a foreign page. */
+        /** @description The role of the token is insufficient, or the request comes from a page of another origin. */
         Forbidden: {
             headers: {
                 [name: string]: unknown;
@@ -3199,7 +3206,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description There is no such thing. */
+        /** @description The resource does not exist. */
         NotFound: {
             headers: {
                 [name: string]: unknown;
@@ -3208,7 +3215,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description It was understood, and cannot be done: the detail says why. */
+        /** @description The request is valid but the host cannot carry it out; see `detail`. */
         Refused: {
             headers: {
                 [name: string]: unknown;
@@ -3217,7 +3224,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description The body took too long to arrive. */
+        /** @description The host did not receive the body in time. */
         Timeout: {
             headers: {
                 [name: string]: unknown;
@@ -3226,7 +3233,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description The body is larger than it may be. */
+        /** @description The body exceeds the size limit. */
         TooLarge: {
             headers: {
                 [name: string]: unknown;
@@ -3235,10 +3242,10 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description Too many attempts with bad tokens. */
+        /** @description Too many attempts with invalid tokens. */
         TooMany: {
             headers: {
-                /** @description After how many seconds it may be tried again. */
+                /** @description Seconds to wait before retrying. */
                 "Retry-After"?: number;
                 [name: string]: unknown;
             };
@@ -3246,7 +3253,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description A good token is needed. */
+        /** @description The request needs a valid token. */
         Unauthorized: {
             headers: {
                 /** @description `Bearer`. */
@@ -3257,7 +3264,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description This host does not answer to that name. */
+        /** @description The Host header does not name this host. */
         WrongHost: {
             headers: {
                 [name: string]: unknown;
@@ -3266,7 +3273,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description The body is not of the right type. */
+        /** @description The body has an unsupported media type. */
         WrongType: {
             headers: {
                 [name: string]: unknown;
@@ -3318,7 +3325,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description All is well. */
+            /** @description All checks pass. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3332,7 +3339,7 @@ export interface operations {
             413: components["responses"]["TooLarge"];
             421: components["responses"]["WrongHost"];
             500: components["responses"]["Failed"];
-            /** @description Something is not well, and this is what. */
+            /** @description At least one check fails. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -3352,7 +3359,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description All is well. */
+            /** @description All checks pass. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3368,7 +3375,7 @@ export interface operations {
             421: components["responses"]["WrongHost"];
             429: components["responses"]["TooMany"];
             500: components["responses"]["Failed"];
-            /** @description Something is not well, and this is what. */
+            /** @description At least one check fails. */
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -3388,7 +3395,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The figures. */
+            /** @description The metrics. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3471,7 +3478,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description An OpenAPI 3.1 document. */
+            /** @description The OpenAPI 3.1 document. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3497,7 +3504,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description All of them, by plugin and source. */
+            /** @description All projections, ordered by plugin and source. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3547,9 +3554,9 @@ export interface operations {
     sql: {
         parameters: {
             query: {
-                /** @description The SELECT. */
+                /** @description The SELECT statement. */
                 query: string;
-                /** @description How the answer is written; JSON when nothing is said. */
+                /** @description Response format; defaults to `json`. */
                 format?: "json" | "csv";
             };
             header?: never;
@@ -3589,7 +3596,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Who asks, and what may be done. */
+            /** @description Name and role of the token. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3617,7 +3624,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The tokens, without their text. */
+            /** @description All tokens, without their text. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3649,7 +3656,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The token, shown this once. */
+            /** @description The token with its text, which no other response contains. */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -3676,14 +3683,14 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description What the token is called. */
+                /** @description Name of the token. */
                 name: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description It is revoked. */
+            /** @description The token is revoked. */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -3710,7 +3717,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The tables, by name. */
+            /** @description All tables, ordered by name. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3734,7 +3741,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The table's name. */
+                /** @description Table name. */
                 table: string;
             };
             cookie?: never;
@@ -3764,30 +3771,30 @@ export interface operations {
     listRows: {
         parameters: {
             query?: {
-                /** @description A condition: a column, one of `=` `!=` `<` `<=` `>` `>=` `~` (has this text in it) `!~` (has not) `^=` (begins with it), and a value; or a column with `:null` or `:set`. Several with `=` on one column are alternatives, everything else has to hold as well. Values are read by their column's type; bytes are base64. */
+                /** @description A condition: a column, an operator and a value, or a column with `:null` or `:set`. Operators: `=` `!=` `<` `<=` `>` `>=` `~` (contains) `!~` (does not contain) `^=` (starts with). Several `=` filters on one column are alternatives; all other filters must match. The type of the column determines the format of the value; bytes are base64. */
                 filter?: string[];
-                /** @description Text that any column of text or JSON has in it, whatever the case of ASCII letters. */
+                /** @description Text that at least one text or JSON column contains; ASCII letters match in both cases. */
                 search?: string;
-                /** @description Rows from this time on, by the time column. RFC 3339, or relative, such as `now-15m`, with one of `s` `m` `h` `d` `w`. */
+                /** @description Earliest time of the time column. RFC 3339, or relative to now, such as `now-15m`; units: `s` `m` `h` `d` `w`. */
                 from?: string;
-                /** @description Rows before this time. RFC 3339, or relative, such as `now-15m`, with one of `s` `m` `h` `d` `w`. */
+                /** @description End of the time range, exclusive. RFC 3339, or relative to now, such as `now-15m`; units: `s` `m` `h` `d` `w`. */
                 to?: string;
-                /** @description How whole numbers of rows are written: as text for those who read JSON with doubles. */
+                /** @description Format of integers in rows: strings for clients that parse JSON numbers as doubles. */
                 integers?: "number" | "text";
-                /** @description Rows of a page. */
+                /** @description Maximum number of rows per page. */
                 limit?: number;
-                /** @description The page's beginning: `next_cursor` of the one before, with the same selection and order. */
+                /** @description `next_cursor` of the previous page; filters and order must be the same. */
                 cursor?: string;
-                /** @description The column to order by; with `-` before it, the greatest first. Rows without a value come last. */
+                /** @description Column to sort by; a leading `-` sorts in descending order. Rows without a value come last. */
                 sort?: string;
-                /** @description The order of arrival instead. */
+                /** @description Sort by arrival instead. */
                 order?: "asc" | "desc";
-                /** @description The columns that are wanted; all of them when nothing is said. */
+                /** @description Columns to return; defaults to all. */
                 columns?: string[];
             };
             header?: never;
             path: {
-                /** @description The table's name. */
+                /** @description Table name. */
                 table: string;
             };
             cookie?: never;
@@ -3817,21 +3824,21 @@ export interface operations {
     getRow: {
         parameters: {
             query?: {
-                /** @description How whole numbers of rows are written: as text for those who read JSON with doubles. */
+                /** @description Format of integers in rows: strings for clients that parse JSON numbers as doubles. */
                 integers?: "number" | "text";
             };
             header?: never;
             path: {
-                /** @description The table's name. */
+                /** @description Table name. */
                 table: string;
-                /** @description The text that the row has as `_row`. */
+                /** @description Value of `_row`. */
                 row: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description The row, with its message, its version, and its neighbours in time. */
+            /** @description The row with its message, its version and its neighbours in time. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3854,27 +3861,27 @@ export interface operations {
     followTable: {
         parameters: {
             query?: {
-                /** @description A condition: a column, one of `=` `!=` `<` `<=` `>` `>=` `~` (has this text in it) `!~` (has not) `^=` (begins with it), and a value; or a column with `:null` or `:set`. Several with `=` on one column are alternatives, everything else has to hold as well. Values are read by their column's type; bytes are base64. */
+                /** @description A condition: a column, an operator and a value, or a column with `:null` or `:set`. Operators: `=` `!=` `<` `<=` `>` `>=` `~` (contains) `!~` (does not contain) `^=` (starts with). Several `=` filters on one column are alternatives; all other filters must match. The type of the column determines the format of the value; bytes are base64. */
                 filter?: string[];
-                /** @description Text that any column of text or JSON has in it, whatever the case of ASCII letters. */
+                /** @description Text that at least one text or JSON column contains; ASCII letters match in both cases. */
                 search?: string;
-                /** @description Rows from this time on, by the time column. RFC 3339, or relative, such as `now-15m`, with one of `s` `m` `h` `d` `w`. */
+                /** @description Earliest time of the time column. RFC 3339, or relative to now, such as `now-15m`; units: `s` `m` `h` `d` `w`. */
                 from?: string;
-                /** @description Rows before this time. RFC 3339, or relative, such as `now-15m`, with one of `s` `m` `h` `d` `w`. */
+                /** @description End of the time range, exclusive. RFC 3339, or relative to now, such as `now-15m`; units: `s` `m` `h` `d` `w`. */
                 to?: string;
-                /** @description How whole numbers of rows are written: as text for those who read JSON with doubles. */
+                /** @description Format of integers in rows: strings for clients that parse JSON numbers as doubles. */
                 integers?: "number" | "text";
-                /** @description The columns that are wanted; all of them when nothing is said. */
+                /** @description Columns to return; defaults to all. */
                 columns?: string[];
-                /** @description The last `id` that was heard, for clients that cannot send `Last-Event-ID`. */
+                /** @description Last received `id`, for clients that cannot send `Last-Event-ID`. */
                 after?: string;
             };
             header?: {
-                /** @description The last `id` that was heard, as browsers send it when they come back. */
+                /** @description Last received `id`. Browsers send it when they reconnect. */
                 "Last-Event-ID"?: string;
             };
             path: {
-                /** @description The table's name. */
+                /** @description Table name. */
                 table: string;
             };
             cookie?: never;
@@ -3882,11 +3889,11 @@ export interface operations {
         requestBody?: never;
         responses: {
             /**
-             * @description Events until the client hangs up.
+             * @description Events until the client disconnects.
              *
-             *     - `rows`, with a RowsEvent: rows that have come or changed, with an `id` to come back to.
+             *     - `rows` (RowsEvent): inserted or updated rows, with an `id` for resuming.
              *
-             *     - `gap`, with a GapEvent: rows were left out here: because the client was slow, because it comes back to more than 5,000, or because more than 500 a second come for long.
+             *     - `gap` (GapEvent): rows were omitted: the client was too slow, it missed more than 5,000 rows before it reconnected, or more than 500 rows per second arrived for a long time.
              */
             200: {
                 headers: {
@@ -3910,28 +3917,28 @@ export interface operations {
     exportTable: {
         parameters: {
             query: {
-                /** @description How it is written. */
+                /** @description File format. */
                 format: "csv" | "jsonl";
-                /** @description A condition: a column, one of `=` `!=` `<` `<=` `>` `>=` `~` (has this text in it) `!~` (has not) `^=` (begins with it), and a value; or a column with `:null` or `:set`. Several with `=` on one column are alternatives, everything else has to hold as well. Values are read by their column's type; bytes are base64. */
+                /** @description A condition: a column, an operator and a value, or a column with `:null` or `:set`. Operators: `=` `!=` `<` `<=` `>` `>=` `~` (contains) `!~` (does not contain) `^=` (starts with). Several `=` filters on one column are alternatives; all other filters must match. The type of the column determines the format of the value; bytes are base64. */
                 filter?: string[];
-                /** @description Text that any column of text or JSON has in it, whatever the case of ASCII letters. */
+                /** @description Text that at least one text or JSON column contains; ASCII letters match in both cases. */
                 search?: string;
-                /** @description Rows from this time on, by the time column. RFC 3339, or relative, such as `now-15m`, with one of `s` `m` `h` `d` `w`. */
+                /** @description Earliest time of the time column. RFC 3339, or relative to now, such as `now-15m`; units: `s` `m` `h` `d` `w`. */
                 from?: string;
-                /** @description Rows before this time. RFC 3339, or relative, such as `now-15m`, with one of `s` `m` `h` `d` `w`. */
+                /** @description End of the time range, exclusive. RFC 3339, or relative to now, such as `now-15m`; units: `s` `m` `h` `d` `w`. */
                 to?: string;
-                /** @description How whole numbers of rows are written: as text for those who read JSON with doubles. */
+                /** @description Format of integers in rows: strings for clients that parse JSON numbers as doubles. */
                 integers?: "number" | "text";
-                /** @description The column to order by; with `-` before it, the greatest first. Rows without a value come last. */
+                /** @description Column to sort by; a leading `-` sorts in descending order. Rows without a value come last. */
                 sort?: string;
-                /** @description The order of arrival instead. */
+                /** @description Sort by arrival instead. */
                 order?: "asc" | "desc";
-                /** @description The columns that are wanted; all of them when nothing is said. */
+                /** @description Columns to return; defaults to all. */
                 columns?: string[];
             };
             header?: never;
             path: {
-                /** @description The table's name. */
+                /** @description Table name. */
                 table: string;
             };
             cookie?: never;
@@ -3962,27 +3969,27 @@ export interface operations {
     countRows: {
         parameters: {
             query?: {
-                /** @description A condition: a column, one of `=` `!=` `<` `<=` `>` `>=` `~` (has this text in it) `!~` (has not) `^=` (begins with it), and a value; or a column with `:null` or `:set`. Several with `=` on one column are alternatives, everything else has to hold as well. Values are read by their column's type; bytes are base64. */
+                /** @description A condition: a column, an operator and a value, or a column with `:null` or `:set`. Operators: `=` `!=` `<` `<=` `>` `>=` `~` (contains) `!~` (does not contain) `^=` (starts with). Several `=` filters on one column are alternatives; all other filters must match. The type of the column determines the format of the value; bytes are base64. */
                 filter?: string[];
-                /** @description Text that any column of text or JSON has in it, whatever the case of ASCII letters. */
+                /** @description Text that at least one text or JSON column contains; ASCII letters match in both cases. */
                 search?: string;
-                /** @description Rows from this time on, by the time column. RFC 3339, or relative, such as `now-15m`, with one of `s` `m` `h` `d` `w`. */
+                /** @description Earliest time of the time column. RFC 3339, or relative to now, such as `now-15m`; units: `s` `m` `h` `d` `w`. */
                 from?: string;
-                /** @description Rows before this time. RFC 3339, or relative, such as `now-15m`, with one of `s` `m` `h` `d` `w`. */
+                /** @description End of the time range, exclusive. RFC 3339, or relative to now, such as `now-15m`; units: `s` `m` `h` `d` `w`. */
                 to?: string;
-                /** @description How whole numbers of rows are written: as text for those who read JSON with doubles. */
+                /** @description Format of integers in rows: strings for clients that parse JSON numbers as doubles. */
                 integers?: "number" | "text";
             };
             header?: never;
             path: {
-                /** @description The table's name. */
+                /** @description Table name. */
                 table: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description The number, up to 10,000. */
+            /** @description The number of rows, at most 10,000. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4005,31 +4012,31 @@ export interface operations {
     facets: {
         parameters: {
             query: {
-                /** @description A condition: a column, one of `=` `!=` `<` `<=` `>` `>=` `~` (has this text in it) `!~` (has not) `^=` (begins with it), and a value; or a column with `:null` or `:set`. Several with `=` on one column are alternatives, everything else has to hold as well. Values are read by their column's type; bytes are base64. */
+                /** @description A condition: a column, an operator and a value, or a column with `:null` or `:set`. Operators: `=` `!=` `<` `<=` `>` `>=` `~` (contains) `!~` (does not contain) `^=` (starts with). Several `=` filters on one column are alternatives; all other filters must match. The type of the column determines the format of the value; bytes are base64. */
                 filter?: string[];
-                /** @description Text that any column of text or JSON has in it, whatever the case of ASCII letters. */
+                /** @description Text that at least one text or JSON column contains; ASCII letters match in both cases. */
                 search?: string;
-                /** @description Rows from this time on, by the time column. RFC 3339, or relative, such as `now-15m`, with one of `s` `m` `h` `d` `w`. */
+                /** @description Earliest time of the time column. RFC 3339, or relative to now, such as `now-15m`; units: `s` `m` `h` `d` `w`. */
                 from?: string;
-                /** @description Rows before this time. RFC 3339, or relative, such as `now-15m`, with one of `s` `m` `h` `d` `w`. */
+                /** @description End of the time range, exclusive. RFC 3339, or relative to now, such as `now-15m`; units: `s` `m` `h` `d` `w`. */
                 to?: string;
-                /** @description How whole numbers of rows are written: as text for those who read JSON with doubles. */
+                /** @description Format of integers in rows: strings for clients that parse JSON numbers as doubles. */
                 integers?: "number" | "text";
-                /** @description The columns, at most 20. */
+                /** @description Columns, at most 20. */
                 columns: string[];
-                /** @description Values of each column. */
+                /** @description Maximum number of values per column. */
                 limit?: number;
             };
             header?: never;
             path: {
-                /** @description The table's name. */
+                /** @description Table name. */
                 table: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description The values, with how many rows have them. */
+            /** @description The values and their frequencies. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4052,31 +4059,31 @@ export interface operations {
     histogram: {
         parameters: {
             query?: {
-                /** @description A condition: a column, one of `=` `!=` `<` `<=` `>` `>=` `~` (has this text in it) `!~` (has not) `^=` (begins with it), and a value; or a column with `:null` or `:set`. Several with `=` on one column are alternatives, everything else has to hold as well. Values are read by their column's type; bytes are base64. */
+                /** @description A condition: a column, an operator and a value, or a column with `:null` or `:set`. Operators: `=` `!=` `<` `<=` `>` `>=` `~` (contains) `!~` (does not contain) `^=` (starts with). Several `=` filters on one column are alternatives; all other filters must match. The type of the column determines the format of the value; bytes are base64. */
                 filter?: string[];
-                /** @description Text that any column of text or JSON has in it, whatever the case of ASCII letters. */
+                /** @description Text that at least one text or JSON column contains; ASCII letters match in both cases. */
                 search?: string;
-                /** @description Rows from this time on, by the time column. RFC 3339, or relative, such as `now-15m`, with one of `s` `m` `h` `d` `w`. */
+                /** @description Earliest time of the time column. RFC 3339, or relative to now, such as `now-15m`; units: `s` `m` `h` `d` `w`. */
                 from?: string;
-                /** @description Rows before this time. RFC 3339, or relative, such as `now-15m`, with one of `s` `m` `h` `d` `w`. */
+                /** @description End of the time range, exclusive. RFC 3339, or relative to now, such as `now-15m`; units: `s` `m` `h` `d` `w`. */
                 to?: string;
-                /** @description How whole numbers of rows are written: as text for those who read JSON with doubles. */
+                /** @description Format of integers in rows: strings for clients that parse JSON numbers as doubles. */
                 integers?: "number" | "text";
-                /** @description About how many buckets. */
+                /** @description Approximate number of buckets. */
                 buckets?: number;
-                /** @description A column; rows are told apart by its values. */
+                /** @description Column to group by. */
                 by?: string;
             };
             header?: never;
             path: {
-                /** @description The table's name. */
+                /** @description Table name. */
                 table: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Buckets of one width that follow each other without a hole. */
+            /** @description Contiguous buckets of equal width. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4099,35 +4106,35 @@ export interface operations {
     series: {
         parameters: {
             query?: {
-                /** @description A condition: a column, one of `=` `!=` `<` `<=` `>` `>=` `~` (has this text in it) `!~` (has not) `^=` (begins with it), and a value; or a column with `:null` or `:set`. Several with `=` on one column are alternatives, everything else has to hold as well. Values are read by their column's type; bytes are base64. */
+                /** @description A condition: a column, an operator and a value, or a column with `:null` or `:set`. Operators: `=` `!=` `<` `<=` `>` `>=` `~` (contains) `!~` (does not contain) `^=` (starts with). Several `=` filters on one column are alternatives; all other filters must match. The type of the column determines the format of the value; bytes are base64. */
                 filter?: string[];
-                /** @description Text that any column of text or JSON has in it, whatever the case of ASCII letters. */
+                /** @description Text that at least one text or JSON column contains; ASCII letters match in both cases. */
                 search?: string;
-                /** @description Rows from this time on, by the time column. RFC 3339, or relative, such as `now-15m`, with one of `s` `m` `h` `d` `w`. */
+                /** @description Earliest time of the time column. RFC 3339, or relative to now, such as `now-15m`; units: `s` `m` `h` `d` `w`. */
                 from?: string;
-                /** @description Rows before this time. RFC 3339, or relative, such as `now-15m`, with one of `s` `m` `h` `d` `w`. */
+                /** @description End of the time range, exclusive. RFC 3339, or relative to now, such as `now-15m`; units: `s` `m` `h` `d` `w`. */
                 to?: string;
-                /** @description How whole numbers of rows are written: as text for those who read JSON with doubles. */
+                /** @description Format of integers in rows: strings for clients that parse JSON numbers as doubles. */
                 integers?: "number" | "text";
-                /** @description Columns of numbers, at most 8. Needed, unless `op` is `count`. */
+                /** @description Numeric columns, at most 8. Required unless `op` is `count`. */
                 measures?: string[];
-                /** @description What is made of the values of a bucket; the average when nothing is said. */
+                /** @description Aggregate function; defaults to `avg`. */
                 op?: "avg" | "min" | "max" | "sum" | "count" | "p50" | "p95" | "p99";
-                /** @description A column; rows are told apart by its values. */
+                /** @description Column to group by. */
                 by?: string;
-                /** @description About how many buckets. */
+                /** @description Approximate number of buckets. */
                 buckets?: number;
             };
             header?: never;
             path: {
-                /** @description The table's name. */
+                /** @description Table name. */
                 table: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description A line for each measure and each value of `by`. */
+            /** @description One series for each measure and each value of `by`. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4150,13 +4157,13 @@ export interface operations {
     listGaps: {
         parameters: {
             query?: {
-                /** @description Of this plugin. */
+                /** @description Filter by plugin. */
                 plugin?: string;
-                /** @description Of this source. */
+                /** @description Filter by source. */
                 source?: string;
-                /** @description Items of a page. */
+                /** @description Maximum number of items per page. */
                 limit?: number;
-                /** @description The page's beginning: `next_cursor` of the one before. */
+                /** @description `next_cursor` of the previous page. */
                 cursor?: string;
             };
             header?: never;
@@ -4187,13 +4194,13 @@ export interface operations {
     listLedger: {
         parameters: {
             query?: {
-                /** @description Of this plugin. */
+                /** @description Filter by plugin. */
                 plugin?: string;
-                /** @description Of this source. */
+                /** @description Filter by source. */
                 source?: string;
-                /** @description Items of a page. */
+                /** @description Maximum number of items per page. */
                 limit?: number;
-                /** @description The page's beginning: `next_cursor` of the one before. */
+                /** @description `next_cursor` of the previous page. */
                 cursor?: string;
             };
             header?: never;
@@ -4224,15 +4231,15 @@ export interface operations {
     listAudit: {
         parameters: {
             query?: {
-                /** @description About this plugin. */
+                /** @description Filter by plugin. */
                 plugin?: string;
-                /** @description By whoever has this token. */
+                /** @description Filter by actor: a token name, or an internal actor such as `(host)`. */
                 actor?: string;
-                /** @description With this action. */
+                /** @description Filter by action. */
                 action?: string;
-                /** @description Items of a page. */
+                /** @description Maximum number of items per page. */
                 limit?: number;
-                /** @description The page's beginning: `next_cursor` of the one before. */
+                /** @description `next_cursor` of the previous page. */
                 cursor?: string;
             };
             header?: never;
@@ -4263,23 +4270,23 @@ export interface operations {
     listDeadLetters: {
         parameters: {
             query?: {
-                /** @description Of this plugin. */
+                /** @description Filter by plugin. */
                 plugin?: string;
-                /** @description Of this source. */
+                /** @description Filter by source. */
                 source?: string;
-                /** @description Of this kind. */
+                /** @description Filter by class. */
                 class?: "malformed" | "unsupported" | "invalid" | "trap" | "timeout" | "memory" | "output" | "constraint" | "forgotten";
-                /** @description In this state. */
+                /** @description Filter by state. */
                 state?: "open" | "resolved" | "discarded" | "forgotten";
-                /** @description With this reason; `*` stands for any text. */
+                /** @description Filter by reason; `*` matches any text. */
                 reason?: string;
-                /** @description First rejected at this time or later. */
+                /** @description Earliest time of the first rejection. */
                 since?: string;
-                /** @description First rejected before this time. */
+                /** @description The first rejection was before this time. */
                 until?: string;
-                /** @description Items of a page. */
+                /** @description Maximum number of items per page. */
                 limit?: number;
-                /** @description The page's beginning: `next_cursor` of the one before. */
+                /** @description `next_cursor` of the previous page. */
                 cursor?: string;
             };
             header?: never;
@@ -4310,19 +4317,19 @@ export interface operations {
     deadLetterReasons: {
         parameters: {
             query?: {
-                /** @description Of this plugin. */
+                /** @description Filter by plugin. */
                 plugin?: string;
-                /** @description Of this source. */
+                /** @description Filter by source. */
                 source?: string;
-                /** @description Of this kind. */
+                /** @description Filter by class. */
                 class?: "malformed" | "unsupported" | "invalid" | "trap" | "timeout" | "memory" | "output" | "constraint" | "forgotten";
-                /** @description In this state. */
+                /** @description Filter by state. */
                 state?: "open" | "resolved" | "discarded" | "forgotten";
-                /** @description With this reason; `*` stands for any text. */
+                /** @description Filter by reason; `*` matches any text. */
                 reason?: string;
-                /** @description First rejected at this time or later. */
+                /** @description Earliest time of the first rejection. */
                 since?: string;
-                /** @description First rejected before this time. */
+                /** @description The first rejection was before this time. */
                 until?: string;
             };
             header?: never;
@@ -4331,7 +4338,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The groups, and whether all letters were looked at. */
+            /** @description The groups, and whether all dead letters were counted. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4353,19 +4360,19 @@ export interface operations {
     exportDeadLetters: {
         parameters: {
             query?: {
-                /** @description Of this plugin. */
+                /** @description Filter by plugin. */
                 plugin?: string;
-                /** @description Of this source. */
+                /** @description Filter by source. */
                 source?: string;
-                /** @description Of this kind. */
+                /** @description Filter by class. */
                 class?: "malformed" | "unsupported" | "invalid" | "trap" | "timeout" | "memory" | "output" | "constraint" | "forgotten";
-                /** @description In this state. */
+                /** @description Filter by state. */
                 state?: "open" | "resolved" | "discarded" | "forgotten";
-                /** @description With this reason; `*` stands for any text. */
+                /** @description Filter by reason; `*` matches any text. */
                 reason?: string;
-                /** @description First rejected at this time or later. */
+                /** @description Earliest time of the first rejection. */
                 since?: string;
-                /** @description First rejected before this time. */
+                /** @description The first rejection was before this time. */
                 until?: string;
             };
             header?: never;
@@ -4374,7 +4381,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description All that match, the newest first. */
+            /** @description All matching dead letters, newest first. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4398,14 +4405,14 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The letter's number. */
+                /** @description Identifier of the dead letter. */
                 id: number;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description The letter, whole. */
+            /** @description The dead letter with its payload. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4438,7 +4445,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What came of it. */
+            /** @description Number of dead letters retried and resolved. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4475,7 +4482,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description How many were given up. */
+            /** @description Number of discarded dead letters. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4512,7 +4519,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What was removed, or would be, and what is left. */
+            /** @description What was removed, or would be removed in a dry run, and what remains. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4544,7 +4551,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The plugins, by name. */
+            /** @description All plugins, ordered by name. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4566,11 +4573,11 @@ export interface operations {
     installPlugin: {
         parameters: {
             query?: {
-                /** @description Whether it is made to run at once. */
+                /** @description Whether to activate the version at once. */
                 activate?: "true" | "false";
             };
             header?: {
-                /** @description The component's `.minisig` file in base64, where it is signed. */
+                /** @description The `.minisig` file of a signed component, in base64. */
                 "Lantern-Signature"?: string;
             };
             path?: never;
@@ -4583,7 +4590,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What came, and in what it differs from what runs. */
+            /** @description The installed version and its differences from the active version. */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -4612,14 +4619,14 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The plugin's name. */
+                /** @description Plugin name. */
                 plugin: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description The plugin. */
+            /** @description The plugin with its versions, settings and resource use. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4642,19 +4649,19 @@ export interface operations {
     removePlugin: {
         parameters: {
             query: {
-                /** @description What becomes of its tables. */
+                /** @description Whether to keep or drop the tables of the plugin. */
                 tables: "keep" | "drop";
             };
             header?: never;
             path: {
-                /** @description The plugin's name. */
+                /** @description Plugin name. */
                 plugin: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description The plugin, and the tables that are gone. */
+            /** @description The plugin and the dropped tables. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4679,21 +4686,21 @@ export interface operations {
     pluginDifferences: {
         parameters: {
             query: {
-                /** @description A digest, eight digits or more of one, or a version number. */
+                /** @description A digest, a digest prefix of at least eight digits, or a version number. */
                 from: string;
-                /** @description A digest, eight digits or more of one, or a version number. */
+                /** @description A digest, a digest prefix of at least eight digits, or a version number. */
                 to: string;
             };
             header?: never;
             path: {
-                /** @description The plugin's name. */
+                /** @description Plugin name. */
                 plugin: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description The differences, and what they cost. */
+            /** @description The differences and their effects. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4716,19 +4723,19 @@ export interface operations {
     describeVersion: {
         parameters: {
             query: {
-                /** @description A digest, eight digits or more of one, or a version number. */
+                /** @description A digest, a digest prefix of at least eight digits, or a version number. */
                 version: string;
             };
             header?: never;
             path: {
-                /** @description The plugin's name. */
+                /** @description Plugin name. */
                 plugin: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description Sources, tables, writes, imports and limits. */
+            /** @description Sources, tables, writes, imports and limits of the version. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4751,19 +4758,19 @@ export interface operations {
     getComponent: {
         parameters: {
             query: {
-                /** @description A digest, eight digits or more of one, or a version number. */
+                /** @description A digest, a digest prefix of at least eight digits, or a version number. */
                 version: string;
             };
             header?: never;
             path: {
-                /** @description The plugin's name. */
+                /** @description Plugin name. */
                 plugin: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description The component; its signature, where one is kept, in the header `Lantern-Signature`. */
+            /** @description The component as installed. The header `Lantern-Signature` has its signature, if one is stored. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4788,14 +4795,14 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The plugin's name. */
+                /** @description Plugin name. */
                 plugin: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description The settings; what is absent is as for all plugins. */
+            /** @description The settings of the plugin; absent settings use the defaults for all plugins. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4820,7 +4827,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The plugin's name. */
+                /** @description Plugin name. */
                 plugin: string;
             };
             cookie?: never;
@@ -4831,7 +4838,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description All that is set now. */
+            /** @description All settings of the plugin. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4864,7 +4871,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Each with its reason. */
+            /** @description Components of the plugin directory and active versions that the host could not load, with the reason. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4888,7 +4895,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The plugin's name. */
+                /** @description Plugin name. */
                 plugin: string;
             };
             cookie?: never;
@@ -4899,7 +4906,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What runs now, and in what it differs from what ran. */
+            /** @description The active version and its differences from the previous one. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4928,14 +4935,14 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The plugin's name. */
+                /** @description Plugin name. */
                 plugin: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description What runs now, and in what it differs from what ran. */
+            /** @description The active version and its differences from the previous one. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4962,7 +4969,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The plugin's name. */
+                /** @description Plugin name. */
                 plugin: string;
             };
             cookie?: never;
@@ -4973,7 +4980,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The plugin, paused. */
+            /** @description The paused plugin. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5002,7 +5009,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The plugin's name. */
+                /** @description Plugin name. */
                 plugin: string;
             };
             cookie?: never;
@@ -5036,14 +5043,14 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The plugin's name. */
+                /** @description Plugin name. */
                 plugin: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description The consumers, each with its owner before. */
+            /** @description The consumers with their previous owners. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5070,9 +5077,9 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The plugin's name. */
+                /** @description Plugin name. */
                 plugin: string;
-                /** @description The source's name within the plugin. */
+                /** @description Source name within the plugin. */
                 source: string;
             };
             cookie?: never;
@@ -5083,7 +5090,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The decision, which also holds after a restart. */
+            /** @description The decision. It persists across restarts. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5116,7 +5123,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The rebuilds. */
+            /** @description All rebuilds. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5140,14 +5147,14 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The rebuild's number. */
+                /** @description Identifier of the rebuild. */
                 id: number;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description The rebuild, and how far it is. */
+            /** @description The rebuild and its progress. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5172,14 +5179,14 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The rebuild's number. */
+                /** @description Identifier of the rebuild. */
                 id: number;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description The rebuild, cancelled; the tables in use stay. */
+            /** @description The cancelled rebuild. The tables in use are unchanged. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5205,7 +5212,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The rebuild's number. */
+                /** @description Identifier of the rebuild. */
                 id: number;
             };
             cookie?: never;
@@ -5215,7 +5222,7 @@ export interface operations {
             /**
              * @description Events until the rebuild ends.
              *
-             *     - `message`, with a Rebuild: how far it is, now and each half second. The event has no name of its own.
+             *     - `message` (Rebuild): the rebuild, at once and every half second. The event has no name.
              */
             200: {
                 headers: {
@@ -5241,7 +5248,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The plugin's name. */
+                /** @description Plugin name. */
                 plugin: string;
             };
             cookie?: never;
@@ -5252,7 +5259,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description It has begun. */
+            /** @description The rebuild has started. */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -5279,9 +5286,9 @@ export interface operations {
     trace: {
         parameters: {
             query: {
-                /** @description The table. */
+                /** @description Table name. */
                 table: string;
-                /** @description The row's primary key; one of several columns is a JSON array of texts. Any row is also named by `ORIGIN:SEQUENCE:ROW`, the three columns of the host. */
+                /** @description Primary key of the row; a JSON array of strings if the key has several columns. `ORIGIN:SEQUENCE:ROW`, the identity of the row, works for every table. */
                 key: string;
             };
             header?: never;
@@ -5315,19 +5322,19 @@ export interface operations {
     writtenBy: {
         parameters: {
             query: {
-                /** @description A digest, eight digits or more of one, or a version number. */
+                /** @description A digest, a digest prefix of at least eight digits, or a version number. */
                 version: string;
             };
             header?: never;
             path: {
-                /** @description The plugin's name. */
+                /** @description Plugin name. */
                 plugin: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description The ranges of messages that it handled, and its rows. */
+            /** @description Ledger ranges that the version handled, and its rows per table. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5352,7 +5359,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The plugin's name. */
+                /** @description Plugin name. */
                 plugin: string;
             };
             cookie?: never;
@@ -5363,7 +5370,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What both have made of the messages. */
+            /** @description The results of both versions. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5392,7 +5399,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The plugin's name. */
+                /** @description Plugin name. */
                 plugin: string;
             };
             cookie?: never;
@@ -5403,7 +5410,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What was done, also where it could not be finished. */
+            /** @description The result, also of an incomplete reprojection. */
             200: {
                 headers: {
                     [name: string]: unknown;

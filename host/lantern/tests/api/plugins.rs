@@ -269,7 +269,7 @@ async fn what_cannot_be_done_is_refused_in_words_and_changes_nothing() {
             "/api/v1/plugins?canari=3",
             WASM,
             "x",
-            (400, "no parameter"),
+            (400, "unknown parameter"),
         )
         .await;
     let refusal = scene
