@@ -435,7 +435,7 @@ mod tests {
     use lantern_store as store;
 
     async fn access(dir: &std::path::Path) -> (Access, Arc<Store>, Reader) {
-        let store = Arc::new(Store::open(store::Config::new(dir)).await.unwrap());
+        let store = Arc::new(Store::open(store::StoreConfig::new(dir)).await.unwrap());
         let reader = Reader::open(store.path()).await.unwrap();
         let access = Access::open(Arc::clone(&store), &reader, Config::loopback())
             .await

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use super::problem::Problem;
-use lantern_store::reader::{Key, Place, Places};
+use lantern_store::reader::{ArrivalPositions, Key, RowPosition};
 
 /// A cursor of `list` after the record with this identifier. `list` names the records and their order, so that one list
 /// rejects a cursor of another.
@@ -25,7 +25,7 @@ pub fn decode(list: &str, cursor: &str) -> Result<i64, Problem> {
     }
 }
 
-/// A [`Place`] as encoded in a cursor. Doubles are encoded by their bits, so they are exact.
+/// A [`RowPosition`] as encoded in a cursor. Doubles are encoded by their bits, so they are exact.
 #[derive(Serialize, Deserialize)]
 struct EncodedPlace(i64, EncodedKey);
 
@@ -40,7 +40,7 @@ enum EncodedKey {
 }
 
 /// A cursor of `list` after this place.
-pub fn of_place(list: &str, place: &Place) -> String {
+pub fn of_place(list: &str, place: &RowPosition) -> String {
     let key = match &place.key {
         Key::Null => EncodedKey::Null,
         Key::Integer(number) => EncodedKey::Integer(*number),
@@ -53,7 +53,7 @@ pub fn of_place(list: &str, place: &Place) -> String {
 }
 
 /// The place in a cursor of `list`.
-pub fn place(list: &str, cursor: &str) -> Result<Place, Problem> {
+pub fn place(list: &str, cursor: &str) -> Result<RowPosition, Problem> {
     let wrong = || Problem::bad_request("cursor: not a cursor of this list; start again without a cursor");
     let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| wrong())?;
     let text = str::from_utf8(&bytes).map_err(|_| wrong())?;
@@ -71,11 +71,11 @@ pub fn place(list: &str, cursor: &str) -> Result<Place, Problem> {
         EncodedKey::Text(text) => Key::Text(text),
         EncodedKey::Stored => Key::Stored,
     };
-    Ok(Place { key, row })
+    Ok(RowPosition { key, row })
 }
 
 /// The resume position of a table tail.
-pub fn of_places(table: &str, places: &Places) -> String {
+pub fn of_places(table: &str, places: &ArrivalPositions) -> String {
     let each: Vec<String> = places
         .iter()
         .map(|(history, (sequence, row))| format!("{history}:{sequence}:{row}"))
@@ -84,7 +84,7 @@ pub fn of_places(table: &str, places: &Places) -> String {
 }
 
 /// Decodes a resume position that [`of_places`] encoded for the same table.
-pub fn places(table: &str, cursor: &str) -> Result<Places, Problem> {
+pub fn places(table: &str, cursor: &str) -> Result<ArrivalPositions, Problem> {
     let wrong = || Problem::bad_request("after: not an event id of this table; start again without it");
     let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| wrong())?;
     let text = str::from_utf8(&bytes).map_err(|_| wrong())?;
@@ -124,12 +124,12 @@ mod tests {
 
     #[test]
     fn resume_positions_of_other_tables_are_rejected() {
-        let known: Places = [(1, (i64::MAX, 0)), (7, (-1, -1))].into();
+        let known: ArrivalPositions = [(1, (i64::MAX, 0)), (7, (-1, -1))].into();
         let cursor = of_places("things", &known);
         assert_eq!(places("things", &cursor).unwrap(), known);
         assert_eq!(
-            places("things", &of_places("things", &Places::new())).unwrap(),
-            Places::new()
+            places("things", &of_places("things", &ArrivalPositions::new())).unwrap(),
+            ArrivalPositions::new()
         );
         let short = URL_SAFE_NO_PAD.encode("tail things\n1:2");
         for (table, bad) in [
@@ -152,12 +152,12 @@ mod tests {
             Key::Text("a\nb \u{202e} \"".to_owned()),
             Key::Stored,
         ] {
-            let before = Place { key, row: i64::MAX };
+            let before = RowPosition { key, row: i64::MAX };
             assert_eq!(place(list, &of_place(list, &before)).unwrap(), before);
         }
         let cursor = of_place(
             list,
-            &Place {
+            &RowPosition {
                 key: Key::Null,
                 row: 1,
             },

@@ -28,7 +28,7 @@ use lantern_lifecycle::Actor;
 use lantern_model::batch::{RejectionClass, Timestamp};
 use lantern_model::schema::{PluginName, SourceName};
 use lantern_store::reader::{self, DeadLetterFilter, ReadError, Reader};
-use lantern_store::{Healed, LetterFilter};
+use lantern_store::{OpenDeadLetterFilter, RetryTotals};
 
 /// Maximum time that a client waits for a retry; the retry continues after it.
 pub const RETRY_TIME: Duration = Duration::from_secs(150);
@@ -233,7 +233,7 @@ impl Export {
 }
 
 /// The filter that a request describes.
-fn filter_of(which: WhichDeadLetters) -> Result<LetterFilter, String> {
+fn filter_of(which: WhichDeadLetters) -> Result<OpenDeadLetterFilter, String> {
     let time = |name, text: Option<String>| text.map(|text| parameters::time(name, &text)).transpose();
     let plugin = which.plugin.as_deref().map(PluginName::parse).transpose()?;
     let source = which.source.as_deref().map(SourceName::parse).transpose()?;
@@ -245,7 +245,7 @@ fn filter_of(which: WhichDeadLetters) -> Result<LetterFilter, String> {
     {
         return Err(format!("class must be one of {}", classes.join(", ")));
     }
-    Ok(LetterFilter {
+    Ok(OpenDeadLetterFilter {
         plugin: plugin.map(|name| name.to_string()),
         source: source.map(|name| name.to_string()),
         class: which.class,
@@ -261,7 +261,7 @@ pub async fn retry(
     Operator(operator): Operator,
     note: AuditNote,
     OptionalInput(which): OptionalInput<WhichDeadLetters>,
-) -> Result<Json<Healed>, Problem> {
+) -> Result<Json<RetryTotals>, Problem> {
     let filter = filter_of(which).map_err(Problem::bad_request)?;
     note_filter(&note, &filter);
     if let Some(plugin) = &filter.plugin {
@@ -289,7 +289,7 @@ pub async fn discard(
     let all = which.all;
     let filter = filter_of(which).map_err(Problem::bad_request)?;
     note_filter(&note, &filter);
-    if filter == LetterFilter::default() && !all {
+    if filter == OpenDeadLetterFilter::default() && !all {
         let problem = Problem::bad_request("this would discard all open dead letters of all plugins");
         return Err(problem.hint("add a filter, or set \"all\": true"));
     }
@@ -303,7 +303,7 @@ pub async fn discard(
     Ok(Json(Discarded { discarded }))
 }
 
-fn note_filter(note: &AuditNote, filter: &LetterFilter) {
+fn note_filter(note: &AuditNote, filter: &OpenDeadLetterFilter) {
     if let Some(plugin) = &filter.plugin {
         note.plugin(plugin);
     }
@@ -311,7 +311,7 @@ fn note_filter(note: &AuditNote, filter: &LetterFilter) {
 }
 
 /// Requires that the dead letter of the filter, if it names one, exists and is open.
-async fn require_open(state: &State, filter: &LetterFilter) -> Result<(), Problem> {
+async fn require_open(state: &State, filter: &OpenDeadLetterFilter) -> Result<(), Problem> {
     let Some(id) = filter.id else { return Ok(()) };
     let letter = state.reader.dead_letter(id).await?.ok_or_else(|| no_letter(id))?;
     if letter.state == "open" {
@@ -324,7 +324,7 @@ async fn require_open(state: &State, filter: &LetterFilter) -> Result<(), Proble
     }
 }
 
-fn describe(filter: &LetterFilter) -> String {
+fn describe(filter: &OpenDeadLetterFilter) -> String {
     let time = |time: &Option<Timestamp>| time.map(Timestamp::to_rfc3339);
     let parts = [
         ("plugin", filter.plugin.clone()),

@@ -226,7 +226,7 @@ impl From<ReadError> for Problem {
     fn from(error: ReadError) -> Self {
         match &error {
             ReadError::Busy => Self::busy("all database readers are in use; retry"),
-            ReadError::PlaceGone => Self::bad_request(
+            ReadError::PositionGone => Self::bad_request(
                 "cursor: the last row of the previous page no longer exists; start again without a cursor",
             ),
             ReadError::TimeLimit { time } => Self::new(

@@ -74,7 +74,7 @@ pub(super) fn after(parameters: &Parameters, list: &str) -> Result<Option<i64>, 
         .transpose()
 }
 
-fn gap_view(gap: reader::Gap) -> Gap {
+fn gap_view(gap: reader::GapRecord) -> Gap {
     Gap {
         id: gap.id,
         plugin: gap.plugin,
@@ -89,7 +89,7 @@ fn gap_view(gap: reader::Gap) -> Gap {
     }
 }
 
-pub(super) fn range_view(range: reader::LedgerRange) -> LedgerRange {
+pub(super) fn range_view(range: reader::LedgerRecord) -> LedgerRange {
     LedgerRange {
         id: range.id,
         plugin: range.plugin,

@@ -340,7 +340,7 @@ async fn expire(store: Arc<Store>, lifecycle: Lifecycle, stop: CancellationToken
         lifecycle.remove_old_tables();
         for table in &lifecycle.expiring_tables().await {
             loop {
-                match store.expire(table.clone(), Timestamp::now()).await {
+                match store.maintenance().expire(table.clone(), Timestamp::now()).await {
                     Ok(0) => break,
                     Ok(rows) => tracing::debug!(table = %table.name, rows, "removed rows that were too old"),
                     Err(error) => {
@@ -360,7 +360,7 @@ async fn expire(store: Arc<Store>, lifecycle: Lifecycle, stop: CancellationToken
 async fn keep_indexes(store: Arc<Store>, stop: CancellationToken) {
     let mut told = Vec::new();
     loop {
-        let pause = match store.add_missing_index().await {
+        let pause = match store.maintenance().add_missing_index().await {
             Ok(IndexStep::Made { table, columns, took }) => {
                 let columns = columns.join(", ");
                 let took_ms = took.as_millis();

@@ -109,7 +109,7 @@ impl Scene {
 
     async fn open(&mut self) {
         let store = Arc::new(
-            Store::open(lantern_store::Config::new(self.dir.path()))
+            Store::open(lantern_store::StoreConfig::new(self.dir.path()))
                 .await
                 .unwrap(),
         );

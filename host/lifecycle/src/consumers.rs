@@ -45,7 +45,7 @@ impl Inner {
     /// All durable consumers that a plugin may have on the broker: of each source that ever read a stream, live and
     /// rebuilding.
     pub(super) async fn consumers_of(&self, plugin: &str) -> Result<Vec<AbandonedConsumer>, LifecycleError> {
-        let streams = self.parts.store.streams_of(plugin).await?;
+        let streams = self.parts.store.reader().streams_read_by(plugin).await?;
         let consumers = streams.into_iter().flat_map(|(source, stream)| {
             self.consumer_names(plugin, &source)
                 .map(|consumer| AbandonedConsumer {
@@ -67,15 +67,15 @@ impl Inner {
         let store = &self.parts.store;
         let mut left = Vec::new();
         let mut away: Option<String> = None;
-        let abandoned = store.abandoned_consumers().await?;
+        let abandoned = store.reader().abandoned_consumers().await?;
         if abandoned.is_empty() {
             return Ok(left);
         }
-        let installed = store.installations().await?;
+        let installed = store.reader().installations().await?;
         for one in abandoned {
             let reason = match self.need(plugins, installed.iter().any(|it| it.plugin == one.plugin), &one) {
                 Need::Reads => {
-                    store.forget_consumer(one).await?;
+                    store.consumers().forget(one).await?;
                     continue;
                 }
                 Need::Unknown(reason) => reason.to_owned(),
@@ -89,7 +89,7 @@ impl Inner {
                                 plugin = one.plugin,
                                 "deleted a consumer that is no longer needed"
                             );
-                            store.forget_consumer(one).await?;
+                            store.consumers().forget(one).await?;
                             continue;
                         }
                         Err(error) => {

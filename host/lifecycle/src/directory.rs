@@ -20,7 +20,7 @@ use super::start::{StartError, describe_error, run_parallel};
 use super::{Actor, Component, Inner, LifecycleError, LoadFailure};
 use lantern_plugin::{Digest, Plugin};
 use lantern_projection::LoadedVersion;
-use lantern_store::{FileRecord, Way};
+use lantern_store::{Activation, FileRecord};
 use lantern_trust::signature::{FILE_SUFFIX, Rule, SIGNATURE_BYTES_MAX};
 
 /// The scan interval, which is also how long a file has to stay unchanged. Listing ten thousand files takes a few
@@ -92,7 +92,7 @@ impl Directory {
 
     /// The first scan. It assumes that all files are complete.
     pub(super) async fn scan_at_start(&mut self) -> Result<(), StartError> {
-        for record in self.inner.parts.store.plugin_files().await? {
+        for record in self.inner.parts.store.reader().plugin_files().await? {
             self.records.insert(record.file.clone(), record);
         }
         let found = list_files(self.path()).map_err(|source| StartError::Directory {
@@ -137,7 +137,7 @@ impl Directory {
     /// The digests of active versions that do not run because their stored components are missing or damaged. A file
     /// with these bytes restores them.
     async fn missing_components(&self) -> BTreeSet<String> {
-        let installations = match self.inner.parts.store.installations().await {
+        let installations = match self.inner.parts.store.reader().installations().await {
             Ok(installations) => installations,
             Err(error) => {
                 tracing::warn!(%error, "failed to read the installed plugins");
@@ -289,7 +289,7 @@ impl Directory {
                     digest: digest.to_string(),
                     plugin: name,
                 };
-                if let Err(error) = self.inner.parts.store.note_file(record.clone()).await {
+                if let Err(error) = self.inner.parts.store.plugins().record_file(record.clone()).await {
                     tracing::warn!(file, %error, "failed to record the installation of a file; the next start checks it again");
                 }
                 self.records.insert(file.to_owned(), record);
@@ -326,7 +326,11 @@ impl Directory {
             .await?;
         let name = plugin.manifest().name.to_string();
         self.inner
-            .activate_version(Arc::new(LoadedVersion::new(plugin)), Way::Forward, &self.actor)
+            .activate_version(
+                Arc::new(LoadedVersion::new(plugin)),
+                Activation::Activate,
+                &self.actor,
+            )
             .await?;
         self.resume_if_paused_by_directory(&name).await
     }
@@ -368,7 +372,7 @@ impl Directory {
         if is_active && self.inner.plugins.lock().await.version(plugin).is_none() {
             let version = self.inner.version(plugin, digest).await?;
             self.inner
-                .activate_version(version, Way::Forward, &self.actor)
+                .activate_version(version, Activation::Activate, &self.actor)
                 .await?;
         }
         Ok(())
@@ -418,7 +422,7 @@ impl Directory {
 
     /// Deletes the record of a file whose plugin was removed too. If the file returns, it is new.
     async fn delete_record(&mut self, file: &str) {
-        if let Err(error) = self.inner.parts.store.forget_file(file).await {
+        if let Err(error) = self.inner.parts.store.plugins().forget_file(file).await {
             tracing::warn!(file, %error, "failed to delete the record of a removed file; will retry on next start");
             return;
         }

@@ -408,7 +408,7 @@ impl ErasureTask<'_> {
         if !survey.kept.is_empty() {
             store.drop_kept_tables(survey.kept.clone()).await?;
         }
-        while store.sweep_tables().await? {
+        while store.rebuilds().sweep().await? {
             tokio::task::yield_now().await;
         }
         if wants_vacuum(store.path(), vacuum) {

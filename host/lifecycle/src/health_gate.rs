@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::{Actor, Inner, LoadFailure};
 use lantern_model::settings::RollbackSettings;
 use lantern_projection::{LoadedVersion, VersionCounters};
-use lantern_store::Way;
+use lantern_store::Activation;
 
 /// Minimum number of messages before the gate decides.
 const MESSAGES_MIN: u64 = 50;
@@ -102,14 +102,20 @@ impl Inner {
             words.clone(),
         );
         match self
-            .activate_with_mark(Arc::clone(&old), Way::Back, &by, mark)
+            .activate_with_mark(Arc::clone(&old), Activation::RollBack, &by, mark)
             .await
         {
             Ok(_) => {
                 tracing::error!(plugin = name, "{words}");
                 self.parts.metrics.plugin_taken_back(&name);
                 let digest = bad.plugin().digest().to_string();
-                if let Err(error) = self.parts.store.note_failed(&name, &digest, Some(&words)).await {
+                if let Err(error) = self
+                    .parts
+                    .store
+                    .plugins()
+                    .set_failed(&name, &digest, Some(&words))
+                    .await
+                {
                     tracing::warn!(plugin = name, %error, "failed to record that a version failed");
                 }
                 self.record_load_failure(LoadFailure {

@@ -39,8 +39,10 @@ use lantern_model::settings::PluginSettings;
 use lantern_model::status::Registry;
 use lantern_plugin::{Digest, LoadError, Loader, Plugin};
 use lantern_projection::LoadedVersion;
+use lantern_store::reader::ReadError;
 use lantern_store::{
-    AdoptError, Adoption, Arrival, AuditEntry, AuditMark, AuditOutcome, CommitError, Healed, Store, Way,
+    Activation, AdoptError, Adoption, AuditEntry, AuditMark, AuditOutcome, CommitError, NewVersion,
+    RetryTotals, Store,
 };
 use lantern_telemetry::Metrics;
 use lantern_trust::signature::{Fault, Policy, Verdict};
@@ -268,6 +270,12 @@ impl From<CommitError> for LifecycleError {
     }
 }
 
+impl From<ReadError> for LifecycleError {
+    fn from(error: ReadError) -> Self {
+        Self::Unavailable(error.with_cause())
+    }
+}
+
 impl From<AdoptError> for LifecycleError {
     fn from(error: AdoptError) -> Self {
         match error {
@@ -287,7 +295,7 @@ pub struct Installed {
     /// Its digest.
     pub digest: Digest,
     /// The result of retrying open dead letters before the activation.
-    pub retried: Healed,
+    pub retried: RetryTotals,
     /// The rebuild whose replaced tables a rollback restored.
     pub restored: Option<i64>,
 }
@@ -330,7 +338,7 @@ impl Lifecycle {
         self.detached(async move {
             let digest = inner.resolve_digest(&plugin, digest).await?;
             let version = inner.version(&plugin, digest).await?;
-            inner.activate_version(version, Way::Forward, &by).await
+            inner.activate_version(version, Activation::Activate, &by).await
         })
         .await
     }
@@ -348,7 +356,7 @@ impl Lifecycle {
             }
             let digest = inner.previous_digest(&plugin).await?;
             let version = inner.version(&plugin, digest).await?;
-            inner.activate_version(version, Way::Back, &by).await
+            inner.activate_version(version, Activation::RollBack, &by).await
         })
         .await
     }
@@ -423,7 +431,7 @@ fn installed(plugin: &Plugin) -> Installed {
         plugin: plugin.manifest().name.to_string(),
         version: plugin.manifest().version.to_string(),
         digest: plugin.digest(),
-        retried: Healed::default(),
+        retried: RetryTotals::default(),
         restored: None,
     }
 }
@@ -518,7 +526,7 @@ impl Inner {
                 "failed to store the component: {error}"
             )));
         }
-        let arrival = Arrival {
+        let arrival = NewVersion {
             adoption: adoption(plugin),
             component_bytes,
             came_from: came_from.to_owned(),
@@ -527,7 +535,7 @@ impl Inner {
         let name = plugin.manifest().name.as_str();
         let detail = format!("version {}, {came_from}", plugin.manifest().version);
         let mark = by.mark("plugin.install", name, Some(digest), detail);
-        Ok(self.parts.store.install(arrival, mark).await?)
+        Ok(self.parts.store.plugins().install(arrival, mark).await?)
     }
 
     /// Returns a version ready to run: already loaded, or loaded from the stored component.

@@ -20,7 +20,7 @@ use super::{Actor, Inner, Lifecycle, LifecycleError};
 use lantern_model::batch::Timestamp;
 use lantern_plugin::Digest;
 use lantern_projection::LoadedVersion;
-use lantern_store::{RebuildId, RebuildOutcome, RebuildRecord, Scope};
+use lantern_store::{RebuildId, RebuildOutcome, RebuildRecord, ReplayRange};
 
 use task::RebuildTask;
 
@@ -162,7 +162,7 @@ impl Lifecycle {
     /// # Errors
     /// [`LifecycleError::Unavailable`].
     pub async fn rebuilds(&self) -> Result<Vec<RebuildView>, LifecycleError> {
-        let records = self.inner.parts.store.rebuilds().await?;
+        let records = self.inner.parts.store.reader().rebuilds().await?;
         let running = self.inner.rebuilds.lock();
         Ok(records
             .into_iter()
@@ -222,10 +222,10 @@ struct StoredReplayRange {
 }
 
 impl StoredOptions {
-    fn scopes(&self) -> Vec<Scope> {
+    fn scopes(&self) -> Vec<ReplayRange> {
         self.scopes
             .iter()
-            .map(|scope| Scope {
+            .map(|scope| ReplayRange {
                 source: scope.source.clone(),
                 origin: lantern_store::OriginId(scope.origin),
                 after: scope.after,
@@ -240,6 +240,7 @@ impl Inner {
         let record = self
             .parts
             .store
+            .reader()
             .rebuilds()
             .await?
             .into_iter()
@@ -249,7 +250,7 @@ impl Inner {
                 if let Some(running) = self.rebuilds.lock().remove(&id) {
                     running.stop.cancel();
                 }
-                self.parts.store.end_rebuild(id, "cancelled", None).await?;
+                self.parts.store.rebuilds().end(id, "cancelled", None).await?;
                 tracing::warn!(
                     plugin = record.plugin,
                     rebuild = id.0,
@@ -269,7 +270,7 @@ impl Inner {
 
     /// Resumes the rebuilds that were running when the host stopped, and removes the tables of ended ones.
     pub(super) async fn resume_rebuilds(self: &Arc<Self>) -> Result<(), LifecycleError> {
-        for record in self.parts.store.rebuilds().await? {
+        for record in self.parts.store.reader().rebuilds().await? {
             if record.state != "running" {
                 continue;
             }
@@ -297,7 +298,8 @@ impl Inner {
         if let Err(error) = self
             .parts
             .store
-            .end_rebuild(id, "failed", Some(reason.to_owned()))
+            .rebuilds()
+            .end(id, "failed", Some(reason.to_owned()))
             .await
         {
             tracing::warn!(rebuild = id.0, %error, "failed to record the rebuild failure; will retry on next start");
@@ -311,7 +313,7 @@ impl Inner {
             loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    more = store.sweep_tables() => match more {
+                    more = store.rebuilds().sweep() => match more {
                         Ok(true) => {}
                         Ok(false) => return,
                         Err(error) => {

@@ -15,7 +15,9 @@ use lantern_model::batch::Delivery;
 use lantern_model::schema::{ManifestDescription, Origin, description::SourceDescription};
 use lantern_plugin::{Digest, Projector};
 use lantern_projection::LoadedVersion;
-use lantern_store::{Adopted, Entry, LedgerSpan, LetterFilter, Retried, Rewrite, Rewritten, VersionId};
+use lantern_store::{
+    Adopted, Entry, LedgerSpan, OpenDeadLetterFilter, RetriedDeadLetter, Rewrite, Rewritten, VersionId,
+};
 
 /// Messages in one transaction: few, so that a waiting commit is not delayed noticeably.
 const BATCH_MESSAGES: usize = 256;
@@ -132,8 +134,8 @@ impl Reprojection {
             ));
         }
         let store = &inner.parts.store;
-        let work = store.work_of(plugin, &digest.to_string()).await?;
-        let merging = store.merging_tables(plugin).await?;
+        let work = store.reader().version_work(plugin, &digest.to_string()).await?;
+        let merging = store.reader().merging_tables(plugin).await?;
         if !merging.is_empty() {
             return conflict(format!(
                 "writes into {} merge rows of several messages, which cannot be separated: rebuild the plugin's \
@@ -147,7 +149,7 @@ impl Reprojection {
         for span in &work.spans {
             check_same_source(&span.lineage.source, before, &active).map_err(LifecycleError::Conflict)?;
         }
-        let adopted = store.adopt(adoption(loaded)).await?;
+        let adopted = store.plugins().adopt(adoption(loaded)).await?;
         let report = Reprojected {
             plugin: plugin.to_owned(),
             from: work.name,
@@ -180,10 +182,10 @@ impl Reprojection {
         }
         self.reproject_dead_letters().await?;
         // A new row may have conflicted with a row of the replaced version that was still present; now none is.
-        let refused = LetterFilter {
+        let refused = OpenDeadLetterFilter {
             plugin: Some(self.report.plugin.clone()),
             class: Some("constraint".to_owned()),
-            ..LetterFilter::default()
+            ..OpenDeadLetterFilter::default()
         };
         if self.report.done.rejected > 0 {
             let (healed, _) = self.inner.retry(&self.version, refused, 0, None).await?;
@@ -271,7 +273,7 @@ impl Reprojection {
                 entries: entries.clone(),
                 plugin: self.adopted.clone(),
             };
-            if let Some(done) = self.inner.parts.store.rewrite(rewrite).await? {
+            if let Some(done) = self.inner.parts.store.reprojections().write(rewrite).await? {
                 self.report.done += done;
                 return Ok(());
             }
@@ -289,7 +291,10 @@ impl Reprojection {
             check_interrupted(&self.inner, &self.version).await?;
             let store = &self.inner.parts.store;
             let limit = u32::try_from(BATCH_MESSAGES).unwrap_or(u32::MAX);
-            let letters = store.letters_resolved_by(self.bad, after, limit).await?;
+            let letters = store
+                .reader()
+                .dead_letters_resolved_by(self.bad, after, limit)
+                .await?;
             let Some(last) = letters.last() else {
                 return Ok(());
             };
@@ -300,14 +305,15 @@ impl Reprojection {
                     continue;
                 };
                 let entries = self.project(source, vec![letter.delivery]).await?;
-                let retried = entries.into_iter().map(|entry| Retried {
+                let retried = entries.into_iter().map(|entry| RetriedDeadLetter {
                     id: letter.id,
                     origin: letter.origin,
                     entry,
                 });
                 let store = &self.inner.parts.store;
                 let done = store
-                    .rewrite_letters(self.adopted.clone(), self.bad, retried.collect())
+                    .reprojections()
+                    .write_dead_letters(self.adopted.clone(), self.bad, retried.collect())
                     .await?;
                 self.report.letters += done.messages;
                 self.report.done += done;

@@ -8,7 +8,7 @@ use super::{Actor, Inner, Lifecycle, LifecycleError, adoption};
 use lantern_model::batch::Delivery;
 use lantern_plugin::Projector;
 use lantern_projection::LoadedVersion;
-use lantern_store::{Entry, Healed, LetterFilter, OpenLetter, Retried};
+use lantern_store::{Entry, OpenDeadLetter, OpenDeadLetterFilter, RetriedDeadLetter, RetryTotals};
 
 /// Dead letters read, projected and written together: few, so that a waiting commit is not delayed noticeably.
 const PAGE_LETTERS: u32 = 256;
@@ -24,20 +24,20 @@ impl Lifecycle {
     /// See [`LifecycleError`]. Dead letters resolved before the error stay resolved.
     pub async fn retry_dead_letters(
         &self,
-        filter: LetterFilter,
+        filter: OpenDeadLetterFilter,
         by: &Actor,
-    ) -> Result<Healed, LifecycleError> {
+    ) -> Result<RetryTotals, LifecycleError> {
         let inner = Arc::clone(&self.inner);
         let by = by.clone();
         self.detached(async move {
             let versions = inner.plugins.lock().await.versions();
-            let mut retried = Healed::default();
+            let mut retried = RetryTotals::default();
             for version in versions {
                 let name = version.plugin().manifest().name.to_string();
                 if filter.plugin.as_ref().is_some_and(|plugin| *plugin != name) {
                     continue;
                 }
-                let filter = LetterFilter {
+                let filter = OpenDeadLetterFilter {
                     plugin: Some(name.clone()),
                     ..filter.clone()
                 };
@@ -63,10 +63,10 @@ impl Lifecycle {
     /// See [`LifecycleError`].
     pub async fn discard_dead_letters(
         &self,
-        filter: LetterFilter,
+        filter: OpenDeadLetterFilter,
         by: &Actor,
     ) -> Result<u64, LifecycleError> {
-        let discarded = self.inner.parts.store.discard_letters(filter).await?;
+        let discarded = self.inner.parts.store.dead_letters().discard(filter).await?;
         let plugins = self.inner.plugins.lock().await;
         for version in plugins.versions() {
             plugins.notify(version.plugin().manifest().name.as_str());
@@ -84,31 +84,42 @@ impl Inner {
     pub(super) async fn retry(
         &self,
         version: &Arc<LoadedVersion>,
-        filter: LetterFilter,
+        filter: OpenDeadLetterFilter,
         after: i64,
         until: Option<Instant>,
-    ) -> Result<(Healed, Option<i64>), LifecycleError> {
-        let mut total = Healed::default();
+    ) -> Result<(RetryTotals, Option<i64>), LifecycleError> {
+        let mut total = RetryTotals::default();
         let mut after = after;
         let mut projector = None;
         loop {
             let letters = self
                 .parts
                 .store
-                .open_letters(filter.clone(), after, PAGE_LETTERS)
+                .reader()
+                .open_dead_letters(filter.clone(), after, PAGE_LETTERS)
                 .await?;
             let Some(last) = letters.last() else {
                 return Ok((total, None));
             };
             after = last.id;
-            let adopted = self.parts.store.adopt(adoption(version.plugin())).await?;
+            let adopted = self
+                .parts
+                .store
+                .plugins()
+                .adopt(adoption(version.plugin()))
+                .await?;
             for letters in by_source(letters) {
                 let Some((source, _)) = version.plugin().manifest().source(&letters[0].source) else {
                     continue;
                 };
                 let (retried, back) = project(version, projector.take(), source, letters).await?;
                 projector = Some(back);
-                total += self.parts.store.heal(adopted.clone(), retried).await?;
+                total += self
+                    .parts
+                    .store
+                    .dead_letters()
+                    .record_retries(adopted.clone(), retried)
+                    .await?;
             }
             if until.is_some_and(|until| Instant::now() > until) {
                 return Ok((total, Some(after)));
@@ -139,14 +150,14 @@ impl Inner {
 }
 
 /// A filter for all dead letters of a plugin.
-pub(super) fn dead_letters_of(plugin: &str) -> LetterFilter {
-    LetterFilter {
+pub(super) fn dead_letters_of(plugin: &str) -> OpenDeadLetterFilter {
+    OpenDeadLetterFilter {
         plugin: Some(plugin.to_owned()),
-        ..LetterFilter::default()
+        ..OpenDeadLetterFilter::default()
     }
 }
 
-pub(super) fn log_retried(plugin: &str, retried: Healed) {
+pub(super) fn log_retried(plugin: &str, retried: RetryTotals) {
     if retried.tried > 0 {
         tracing::info!(
             plugin,
@@ -158,8 +169,8 @@ pub(super) fn log_retried(plugin: &str, retried: Healed) {
 }
 
 /// Consecutive dead letters of one source, in order.
-fn by_source(letters: Vec<OpenLetter>) -> Vec<Vec<OpenLetter>> {
-    let mut runs: Vec<Vec<OpenLetter>> = Vec::new();
+fn by_source(letters: Vec<OpenDeadLetter>) -> Vec<Vec<OpenDeadLetter>> {
+    let mut runs: Vec<Vec<OpenDeadLetter>> = Vec::new();
     for letter in letters {
         match runs.last_mut() {
             Some(run) if run[0].source == letter.source => run.push(letter),
@@ -174,8 +185,8 @@ async fn project(
     version: &Arc<LoadedVersion>,
     projector: Option<Projector>,
     source: usize,
-    letters: Vec<OpenLetter>,
-) -> Result<(Vec<Retried>, Projector), LifecycleError> {
+    letters: Vec<OpenDeadLetter>,
+) -> Result<(Vec<RetriedDeadLetter>, Projector), LifecycleError> {
     let mut projector = projector.unwrap_or_else(|| version.projector());
     let work = tokio::task::spawn_blocking(move || {
         let deliveries: Vec<Delivery> = letters.iter().map(|letter| letter.delivery.clone()).collect();
@@ -191,7 +202,7 @@ async fn project(
         let retried = letters
             .into_iter()
             .zip(outcomes)
-            .map(|(letter, outcome)| Retried {
+            .map(|(letter, outcome)| RetriedDeadLetter {
                 id: letter.id,
                 origin: letter.origin,
                 entry: Entry {

@@ -16,7 +16,7 @@ use lantern_model::schema::{Manifest, Table};
 use lantern_model::settings::PluginSettings;
 use lantern_plugin::Digest;
 use lantern_projection::{DesiredState, LoadedVersion, Projection, Purpose, VersionCounters};
-use lantern_store::{AuditMark, Healed, Installation, Way};
+use lantern_store::{Activation, AuditMark, Installation, RetryTotals};
 
 /// All plugins that run or are paused.
 #[derive(Default)]
@@ -162,7 +162,7 @@ impl Inner {
     pub(super) async fn activate_version(
         self: &Arc<Self>,
         version: Arc<LoadedVersion>,
-        way: Way,
+        way: Activation,
         by: &Actor,
     ) -> Result<Installed, LifecycleError> {
         let plugin = version.plugin();
@@ -176,7 +176,7 @@ impl Inner {
     pub(super) async fn activate_with_mark(
         self: &Arc<Self>,
         version: Arc<LoadedVersion>,
-        way: Way,
+        way: Activation,
         by: &Actor,
         mark: Option<AuditMark>,
     ) -> Result<Installed, LifecycleError> {
@@ -191,7 +191,11 @@ impl Inner {
             return Ok(installed(&plugin));
         }
         self.check_no_rebuild(&name)?;
-        self.parts.store.activate(adoption(&plugin), way, mark).await?;
+        self.parts
+            .store
+            .plugins()
+            .activate(adoption(&plugin), way, mark)
+            .await?;
         self.clear_load_failure(&format!("plugin {name}"));
         let paused = self.installation(&name).await?.paused;
         // Retry the old messages before the new ones; the previous version handles new messages meanwhile.
@@ -200,7 +204,7 @@ impl Inner {
             Ok(done) => done,
             Err(error) => {
                 tracing::warn!(plugin = name, %error, "failed to retry dead letters");
-                (Healed::default(), None)
+                (RetryTotals::default(), None)
             }
         };
         let old = plugins.version(&name);
@@ -326,7 +330,11 @@ impl Inner {
             "plugin.resume"
         };
         let mark = by.mark(action, plugin, None, paused.clone().unwrap_or_default());
-        self.parts.store.set_paused(plugin, paused.clone(), mark).await?;
+        self.parts
+            .store
+            .plugins()
+            .set_paused(plugin, paused.clone(), mark)
+            .await?;
         if let Some(runtime) = plugins.by_name.get(plugin) {
             runtime
                 .desired
@@ -356,7 +364,12 @@ impl Inner {
                 self.parts.registry.remove(plugin, &source);
             }
         }
-        let dropped = self.parts.store.remove(plugin, drop_tables, consumers).await?;
+        let dropped = self
+            .parts
+            .store
+            .plugins()
+            .remove(plugin, drop_tables, consumers)
+            .await?;
         self.clear_load_failure(&format!("plugin {plugin}"));
         tracing::warn!(plugin, tables = ?dropped, by = by.0, "removed a plugin");
         let left = self.delete_abandoned(&plugins).await?;
@@ -399,7 +412,7 @@ impl Inner {
 
     /// The stored installation of a plugin.
     pub(super) async fn installation(&self, plugin: &str) -> Result<Installation, LifecycleError> {
-        let all = self.parts.store.installations().await?;
+        let all = self.parts.store.reader().installations().await?;
         all.into_iter()
             .find(|installation| installation.plugin == plugin)
             .ok_or_else(|| LifecycleError::NoPlugin(plugin.to_owned()))

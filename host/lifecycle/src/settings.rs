@@ -90,7 +90,11 @@ impl Inner {
             }
             None => None,
         };
-        self.parts.store.set_settings(plugin, json.clone()).await?;
+        self.parts
+            .store
+            .plugins()
+            .set_settings(plugin, json.clone())
+            .await?;
         self.cache_settings(plugin, settings.clone());
         if let Some(version) = version {
             plugins.apply_settings(plugin, version, Arc::new(settings.clone()));

@@ -35,7 +35,13 @@ impl Inner {
         by: &Actor,
     ) -> Result<Timestamp, LifecycleError> {
         self.installation(plugin).await?;
-        let Some(created_ns) = self.parts.store.accept(plugin, source, accepted).await? else {
+        let Some(created_ns) = self
+            .parts
+            .store
+            .sources()
+            .answer_question(plugin, source, accepted)
+            .await?
+        else {
             return Err(LifecycleError::Conflict(format!(
                 "source {source} of plugin {plugin} is not waiting for a decision; `lantern status` shows the state \
                  of each source"

@@ -16,6 +16,7 @@ use super::{Actor, Inner, Lifecycle, LifecycleError, LoadFailure, Parts};
 use lantern_model::schema::Table;
 use lantern_plugin::{Digest, DigestError, Plugin};
 use lantern_projection::LoadedVersion;
+use lantern_store::reader::ReadError;
 use lantern_store::{CommitError, Installation};
 
 /// Why the lifecycle cannot start.
@@ -50,6 +51,12 @@ pub enum StartError {
     Nothing(String),
 }
 
+impl From<ReadError> for StartError {
+    fn from(error: ReadError) -> Self {
+        Self::Database(error.into())
+    }
+}
+
 impl Lifecycle {
     /// Starts the installed plugins, then new ones from the plugin directory. A component that cannot be loaded is
     /// recorded as a load failure and does not affect the others.
@@ -76,7 +83,7 @@ impl Lifecycle {
             busy: Mutex::default(),
             stop,
         });
-        let installations = inner.parts.store.installations().await?;
+        let installations = inner.parts.store.reader().installations().await?;
         inner.load_settings(&installations);
         inner.resume(&installations).await?;
         inner.sweep(&installations);
@@ -142,7 +149,11 @@ impl Inner {
                 Ok(loaded) => {
                     if failed {
                         // The cause of an earlier failure is gone.
-                        self.parts.store.note_failed(&plugin, &digest, None).await?;
+                        self.parts
+                            .store
+                            .plugins()
+                            .set_failed(&plugin, &digest, None)
+                            .await?;
                     }
                     let mut plugins = self.plugins.lock().await;
                     self.apply_version(&mut plugins, Arc::new(LoadedVersion::new(loaded)), paused)
@@ -152,7 +163,11 @@ impl Inner {
                     let unsigned = error.unsigned();
                     let reason = describe_error(error);
                     tracing::error!(plugin, digest, reason, "failed to load an installed plugin");
-                    let noted = self.parts.store.note_failed(&plugin, &digest, Some(&reason));
+                    let noted = self
+                        .parts
+                        .store
+                        .plugins()
+                        .set_failed(&plugin, &digest, Some(&reason));
                     noted.await?;
                     if unsigned.is_some() {
                         let by = Actor::part("host");

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::{Inner, Lifecycle, LifecycleError};
 use lantern_model::batch::Delivery;
 use lantern_plugin::Digest;
-use lantern_store::{LedgerSpan, Lineage, ProvenanceError, RowKey, ShownRow};
+use lantern_store::{LedgerSpan, Lineage, ProvenanceError, RowKey, RowView};
 
 /// A row and its provenance.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -20,7 +20,7 @@ pub struct Trace {
     pub table: String,
     /// The row's columns; times in RFC 3339, bytes in base64, long values truncated.
     #[schema(value_type = Object)]
-    pub row: ShownRow,
+    pub row: RowView,
     /// `_origin`: the number of the source's history.
     pub origin: i64,
     /// `_row`: the index of the row in its message.
@@ -136,7 +136,7 @@ impl Lifecycle {
     /// [`LifecycleError::NotFound`] when there is no such table or row, [`LifecycleError::BadSettings`] when the key
     /// cannot be one of the table, and [`LifecycleError::Unavailable`].
     pub async fn trace(&self, table: &str, key: RowKey) -> Result<Trace, LifecycleError> {
-        let found = self.inner.parts.store.trace_row(table, key).await?;
+        let found = self.inner.parts.store.reader().trace_row(table, key).await?;
         let stream_message = self.inner.message_of(&found.lineage, found.sequence).await;
         let healed = found.letter.is_some();
         let (message, gone) = match (stream_message, found.letter) {
@@ -174,11 +174,14 @@ impl Lifecycle {
     /// [`LifecycleError::NoVersion`] and [`LifecycleError::Unavailable`].
     pub async fn work_of(&self, plugin: &str, digest: Digest) -> Result<VersionWork, LifecycleError> {
         let store = &self.inner.parts.store;
-        let work = store.work_of(plugin, &digest.to_string()).await?;
+        let work = store.reader().version_work(plugin, &digest.to_string()).await?;
         let mut ranges = Vec::with_capacity(work.spans.len());
         for span in work.spans {
             let origin = span.lineage.origin;
-            let tables = store.rows_of(plugin, origin, span.first, span.last).await?;
+            let tables = store
+                .reader()
+                .count_rows_of_range(plugin, origin, span.first, span.last)
+                .await?;
             ranges.push(to_work_range(span, tables));
         }
         Ok(VersionWork {

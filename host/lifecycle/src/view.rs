@@ -115,7 +115,7 @@ impl Lifecycle {
     /// # Errors
     /// [`LifecycleError::Unavailable`].
     pub async fn list(&self) -> Result<Vec<PluginView>, LifecycleError> {
-        let installations = self.inner.parts.store.installations().await?;
+        let installations = self.inner.parts.store.reader().installations().await?;
         let versions = installations
             .iter()
             .flat_map(|installation| &installation.versions);

@@ -34,7 +34,11 @@ impl Projection {
         stream: &str,
         subjects: &[String],
     ) -> Result<(StreamFacts, Attached), Halt> {
-        let mut attached = self.store.attach(&self.ledger_name(), self.source_name()).await?;
+        let mut attached = self
+            .store
+            .sources()
+            .attach(&self.ledger_name(), self.source_name())
+            .await?;
         let mut earlier: Option<(Instant, Observation)> = None;
         let mut made = false;
         // The previous session has already established that the stream is missing.
@@ -203,7 +207,8 @@ impl Projection {
     ) -> Result<Attached, Halt> {
         if changed {
             self.store
-                .recognise(attached.origin, &history.stream, history.created_ns)
+                .sources()
+                .set_stream(attached.origin, &history.stream, history.created_ns)
                 .await?;
             tracing::info!(
                 plugin = self.plugin_name(),
@@ -216,7 +221,7 @@ impl Projection {
             attached.stream = Some(history.stream.clone());
             attached.stream_created_ns = Some(history.created_ns);
         } else if attached.question.is_some() {
-            self.store.ask(attached.origin, None).await?;
+            self.store.sources().set_question(attached.origin, None).await?;
         }
         attached.question = None;
         Ok(attached)
@@ -249,7 +254,7 @@ impl Projection {
             reason: reason.clone(),
             at: Timestamp::now(),
         };
-        let begun = self.store.begin_epoch(epoch).await?;
+        let begun = self.store.sources().begin_epoch(epoch).await?;
         if begun.epoch > 1 {
             tracing::warn!(
                 plugin,
@@ -312,7 +317,10 @@ impl Projection {
     async fn record_question(&self, attached: &mut Attached, created_ns: i64) -> Result<(), Halt> {
         let asked = attached.question.map(|question| question.stream_created_ns);
         if self.purpose == Purpose::Live && asked != Some(created_ns) {
-            self.store.ask(attached.origin, Some(created_ns)).await?;
+            self.store
+                .sources()
+                .set_question(attached.origin, Some(created_ns))
+                .await?;
             attached.question = Some(Question {
                 stream_created_ns: created_ns,
                 accepted: None,

@@ -158,7 +158,7 @@ impl Projection {
 
     async fn attach_core(&self) -> Result<Attached, Halt> {
         let (plugin, source) = (self.plugin_name(), self.source_name());
-        if let Some(attached) = self.store.attach(plugin, source).await? {
+        if let Some(attached) = self.store.sources().attach(plugin, source).await? {
             return Ok(attached);
         }
         let epoch = NewEpoch {
@@ -171,7 +171,7 @@ impl Projection {
             reason: "the first".to_owned(),
             at: Timestamp::now(),
         };
-        Ok(self.store.begin_epoch(epoch).await?)
+        Ok(self.store.sources().begin_epoch(epoch).await?)
     }
 }
 

@@ -39,7 +39,12 @@ impl Projection {
             return;
         }
         // A source that never began has nothing to show. If the database is unavailable, the next survey asks again.
-        if let Ok(Some(attached)) = self.store.attach(&self.plugin, &self.source).await {
+        if let Ok(Some(attached)) = self
+            .store
+            .reader()
+            .source_position(&self.plugin, &self.source)
+            .await
+        {
             self.show_attached(&attached);
         }
     }

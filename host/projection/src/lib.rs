@@ -255,7 +255,11 @@ impl Projection {
         let (plugin, source) = (&self.ledger_name(), self.source_name());
         // Discard a tenth at a time rather than one for each message.
         let keep = max - max.div_ceil(10);
-        let dropped = self.store.discard_oldest_letters(plugin, source, keep).await?;
+        let dropped = self
+            .store
+            .dead_letters()
+            .discard_oldest(plugin, source, keep)
+            .await?;
         tracing::warn!(
             plugin,
             source,
@@ -291,8 +295,8 @@ impl Projection {
             at: Timestamp::now(),
         };
         let adopted = match self.purpose {
-            Purpose::Live => self.store.adopt(adoption).await,
-            Purpose::Rebuild(rebuild) => self.store.adopt_rebuild(rebuild.id, adoption).await,
+            Purpose::Live => self.store.plugins().adopt(adoption).await,
+            Purpose::Rebuild(rebuild) => self.store.rebuilds().adopt(rebuild.id, adoption).await,
         };
         let adopted = adopted.map_err(|error| match error {
             AdoptError::Refused(_) => Halt::Failed(error.to_string()),

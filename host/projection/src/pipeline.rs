@@ -13,6 +13,7 @@ use super::{Halt, LoadedVersion, Projection};
 use lantern_broker::{AckToken, ConsumerHandle};
 use lantern_model::batch::Delivery;
 use lantern_plugin::{Projected, Projector};
+use lantern_store::reader::ReadError;
 use lantern_store::{Adopted, Commit, CommitError, Committed, Gap, Mark, OriginId};
 
 /// One batch with the writer, one queued, and one whose answer is on the way back: the projection decodes the next
@@ -308,6 +309,12 @@ impl<'a> Pipeline<'a> {
                 "the host panicked while it called the plugin: {error}"
             ))),
         }
+    }
+}
+
+impl From<ReadError> for Halt {
+    fn from(error: ReadError) -> Self {
+        Self::Retry(error.with_cause())
     }
 }
 

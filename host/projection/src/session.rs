@@ -144,7 +144,11 @@ impl Projection {
     /// some.
     pub(super) async fn recount_dead_letters(&self) -> Result<(), Halt> {
         let (plugin, source) = (self.ledger_name(), self.source_name());
-        let open = self.store.count_open_letters(&plugin, source).await?;
+        let open = self
+            .store
+            .reader()
+            .count_open_dead_letters(&plugin, source)
+            .await?;
         self.status.send_modify(|status| status.dead_letters = open);
         Ok(())
     }

@@ -152,7 +152,7 @@ fn delete(connection: &Connection, name: &str) -> Result<usize, rusqlite::Error>
 mod tests {
     use super::*;
     use crate::reader::Reader;
-    use crate::{AuditEntry, Config, Health};
+    use crate::{AuditEntry, Health, StoreConfig};
 
     fn token(name: &str, byte: u8) -> NewToken {
         NewToken {
@@ -166,7 +166,7 @@ mod tests {
     }
 
     async fn open(dir: &std::path::Path) -> (Store, Reader) {
-        let store = Store::open(Config::new(dir)).await.unwrap();
+        let store = Store::open(StoreConfig::new(dir)).await.unwrap();
         let reader = Reader::open(store.path()).await.unwrap();
         (store, reader)
     }

@@ -1,21 +1,21 @@
-//! Anchors: messages of a history that were read, at growing distances behind the newest one. A stream that still holds
-//! one of them is the stream that was read, whatever its creation time says (ADR 3). Decides which ones to keep, and
-//! how they are written; pure functions.
+//! Anchors: messages of an epoch that the host has read, at growing distances before the newest one. A stream that
+//! still contains one of them is the stream that was read, whatever its creation time (ADR 3). Decides which anchors to
+//! keep, and encodes them; pure functions.
 
 use rusqlite::types::{FromSqlError, Type};
 use sha2::{Digest, Sha256};
 
 use super::commit::{Anchor, Entry, Mark};
 
-/// Bytes of one anchor in the database.
+/// Size of one encoded anchor in bytes.
 const ANCHOR_BYTES: usize = 48;
 
-/// Decades of distance behind the newest anchor, each with one anchor; the last one has no upper bound. With the newest
+/// Decades of distance before the newest anchor, each with one anchor; the last one has no upper bound. With the newest
 /// anchor that makes eight.
 const DECADES: usize = 7;
 
-/// The anchors after a commit: those of before, the message at the new checkpoint where one stands there, and the
-/// epoch's first message where nothing had been read. The newest first.
+/// The anchors after a commit: the earlier ones, the message at the new checkpoint if there is one, and the epoch's
+/// first message if nothing had been read. The newest first.
 pub(super) fn advance(before: &[Anchor], through: &Mark, entries: &[Entry]) -> Vec<Anchor> {
     let Some(newest) = through.anchor() else {
         return before.to_vec();
@@ -39,8 +39,8 @@ fn anchor_of(entry: &Entry) -> Anchor {
     }
 }
 
-/// Keeps the newest anchor and, for each decade of distance behind it, the oldest one. An anchor grows older within its
-/// decade until it enters the next one; the oldest of all stays.
+/// Keeps the newest anchor and, for each decade of distance before it, the oldest one. An anchor ages within its decade
+/// until it enters the next one; the oldest of all remains.
 fn thin(mut candidates: Vec<Anchor>) -> Vec<Anchor> {
     candidates.sort_by_key(|anchor| std::cmp::Reverse(anchor.sequence));
     candidates.dedup_by_key(|anchor| anchor.sequence);
@@ -58,7 +58,7 @@ fn decade(newest: Anchor, anchor: Anchor) -> usize {
     (distance.max(1).ilog10() as usize).min(DECADES - 1)
 }
 
-/// Anchors as the database keeps them.
+/// Encodes anchors for the database.
 pub(super) fn encode(anchors: &[Anchor]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(anchors.len() * ANCHOR_BYTES);
     for anchor in anchors {
@@ -69,7 +69,7 @@ pub(super) fn encode(anchors: &[Anchor]) -> Vec<u8> {
     bytes
 }
 
-/// Reads the anchors of column `column`. Where an earlier version of the host wrote none, the checkpoint's message is
+/// Decodes the anchors of column `column`. If an earlier version of the host wrote none, the checkpoint's message is
 /// the only anchor.
 pub(super) fn decode(
     stored: Option<Vec<u8>>,
@@ -169,9 +169,9 @@ mod tests {
                 anchors = advance(&anchors, &mark(head), &entries(first..=first));
                 assert!(anchors.len() <= DECADES + 1, "{anchors:?}");
                 assert_eq!(anchors.first().unwrap().sequence, head);
-                assert_eq!(anchors.last().unwrap().sequence, 1, "the oldest one stays");
+                assert_eq!(anchors.last().unwrap().sequence, 1, "the oldest one remains");
                 let mut distance = step.max(10) * 10;
-                // Beyond a million only the oldest one is kept.
+                // Beyond a million messages only the oldest anchor is kept.
                 while distance < head && distance <= 1_000_000 {
                     let near = |anchor: &Anchor| {
                         let behind = head - anchor.sequence;
@@ -189,13 +189,13 @@ mod tests {
     }
 
     #[test]
-    fn anchors_are_read_as_they_were_written() {
+    fn decoding_returns_the_encoded_anchors() {
         let anchors = advance(&[], &mark(1 << 40), &entries(3..=3));
         let checkpoint = mark(1 << 40);
         assert_eq!(decode(Some(encode(&anchors)), &checkpoint, 0).unwrap(), anchors);
         assert_eq!(decode(Some(Vec::new()), &checkpoint, 0).unwrap(), []);
         assert!(decode(Some(vec![0; 47]), &checkpoint, 0).is_err());
-        // A database of an earlier version has the checkpoint alone.
+        // A database of an earlier version has only the checkpoint.
         assert_eq!(
             sequences(&decode(None, &checkpoint, 0).unwrap()),
             [checkpoint.sequence]

@@ -1,5 +1,7 @@
-//! One batch inside the open transaction: rows, dead letters, gaps, ledger, checkpoint. Nothing here begins or
-//! ends a transaction; the writer does.
+//! One batch inside the open transaction: rows, dead letters, gaps, ledger, checkpoint. Nothing here begins or ends a
+//! transaction; the writer does.
+
+mod ledger;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,27 +15,28 @@ use super::connection::is_refusal;
 use super::forget;
 use lantern_model::batch::{Delivery, Outcome, Rejection, RejectionClass, Row, Timestamp, Value};
 use lantern_model::schema::OnConflict;
+use ledger::{write_gap, write_ledger};
 
-/// Messages whose rows the database refused, with its reason.
+/// Messages whose rows the database rejected, with the reason.
 pub(super) type Refused = Vec<(u64, String)>;
 
-/// What a batch did.
+/// The effect of a batch.
 pub(super) struct Applied {
     pub(super) counts: Counts,
-    /// Of each of the manifest's writes.
+    /// For each write of the manifest.
     pub(super) effects: Vec<RowEffects>,
     pub(super) refused: Refused,
     /// Of the messages counted as dead, those that an operator had erased.
     pub(super) forgotten: u64,
 }
 
-/// Why it did nothing.
+/// Why a batch had no effect.
 pub(super) enum ApplyError {
-    /// The checkpoint is another one.
+    /// The stored checkpoint is another one.
     Stale(Option<u64>),
-    /// The database refused a row, and the transaction holds half of the batch.
+    /// The database rejected a row, and the transaction contains a part of the batch.
     Refused,
-    /// SQLite refused, and not because of the batch's rows.
+    /// SQLite failed for a reason other than the batch's rows.
     Sqlite(rusqlite::Error),
 }
 
@@ -46,14 +49,14 @@ impl From<rusqlite::Error> for ApplyError {
 /// How rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Isolation {
-    /// As they come. When the database refuses one, the transaction has to be begun anew: a savepoint around each batch
-    /// would copy every page that it touches, and cost a tenth of the writer's time for what hardly ever happens.
+    /// All rows in sequence. When the database rejects one, the transaction has to restart: a savepoint around each
+    /// batch would copy every page that it changes, and cost a tenth of the writer's time for a rare event.
     None,
-    /// With a savepoint around each message, which finds the guilty ones: their messages become dead letters.
+    /// With a savepoint around each message, which finds the messages at fault: they become dead letters.
     PerMessage,
 }
 
-/// Puts a batch into the open transaction.
+/// Applies a batch to the open transaction.
 pub(super) fn apply(
     connection: &Connection,
     commit: &mut Commit,
@@ -102,7 +105,7 @@ pub(super) fn apply(
     })
 }
 
-/// Returns what became of the rows of each write, and the messages that were refused.
+/// Returns the effects of each write, and the messages that were rejected.
 fn write_rows(
     connection: &Connection,
     commit: &mut Commit,
@@ -130,10 +133,10 @@ fn write_rows(
     Ok((writes.take_effects(), Vec::new()))
 }
 
-/// Writes rows with a savepoint around each message; rows that the database refuses make their message's outcome a
-/// rejection.
+/// Writes rows with a savepoint around each message. When the database rejects a row, the outcome of its message
+/// becomes a rejection.
 ///
-/// Returns what became of the rows of each write, and the messages that were refused.
+/// Returns the effects of each write, and the messages that were rejected.
 pub(super) fn write_isolated(
     connection: &Connection,
     plugin: &Adopted,
@@ -149,8 +152,8 @@ pub(super) fn write_isolated(
     Ok((writes.take_effects(), refused))
 }
 
-/// Writes the rows of one message by itself, for a dead letter that is tried again. Rows that the database refuses make
-/// its outcome a rejection.
+/// Writes the rows of one message, for a dead letter that is retried. When the database rejects a row, the outcome
+/// becomes a rejection.
 pub(super) fn write_alone(
     connection: &Connection,
     plugin: &Adopted,
@@ -162,7 +165,7 @@ pub(super) fn write_alone(
     Ok(total(&writes.take_effects()))
 }
 
-/// What became of the rows of all writes together.
+/// The sum of the effects of all writes.
 pub(super) fn total(effects: &[RowEffects]) -> RowEffects {
     let mut total = RowEffects::default();
     for effects in effects {
@@ -171,12 +174,12 @@ pub(super) fn total(effects: &[RowEffects]) -> RowEffects {
     total
 }
 
-/// The prepared statements of a plugin's writes, which count what became of the rows.
+/// The prepared statements of a plugin's writes, with the number of rows they inserted and updated.
 struct Writes<'a> {
     connection: &'a Connection,
     statements: Vec<CachedStatement<'a>>,
-    /// Rows that the connection updated, counted by a hook; none where no write of the plugin updates. The number of
-    /// changes that SQLite reports does not say whether an upsert inserted or updated.
+    /// Rows that the connection updated, counted by a hook; none if no write of the plugin updates. The change counter
+    /// of SQLite does not distinguish an upsert that inserted from one that updated.
     updates: Option<Arc<AtomicU64>>,
     effects: Vec<RowEffects>,
 }
@@ -241,13 +244,13 @@ impl<'a> Writes<'a> {
 impl Drop for Writes<'_> {
     fn drop(&mut self) {
         if self.updates.is_some() {
-            // It fails only on another owner's connection, where it would have failed at the beginning.
+            // It fails only on a connection of another owner, where it would have failed at the start.
             drop(self.connection.update_hook(None::<fn(Action, &str, &str, i64)>));
         }
     }
 }
 
-/// Writes a message's rows inside a savepoint. Returns why the database refused them where it did: then the outcome is a
+/// Writes a message's rows inside a savepoint. Returns the reason if the database rejects a row: then the outcome is a
 /// rejection, and nothing of the message is written or counted.
 fn write_one(
     connection: &Connection,
@@ -273,8 +276,8 @@ fn write_one(
     Ok(refused)
 }
 
-/// The reason of a dead letter whose rows the database refused. Rows are checked against their columns' types before
-/// they are written, so only a merged value can be of the wrong type: a sum outside the range of its column.
+/// The reason of a dead letter whose rows the database rejected. The host checks rows against the types of their
+/// columns before it writes them, so only a merged value can have a wrong type: a sum outside the range of its column.
 fn refusal_reason(error: &rusqlite::Error) -> String {
     let extended_code = error.sqlite_error().map(|error| error.extended_code);
     if extended_code == Some(rusqlite::ffi::SQLITE_CONSTRAINT_DATATYPE) {
@@ -368,130 +371,6 @@ pub(super) fn write_dead_letter(
         .map(|_| ())
 }
 
-/// Records a gap; one that continues the last recorded gap of the origin makes that one longer, so that a stream
-/// which is trimmed all day does not fill the table.
-fn write_gap(
-    connection: &Connection,
-    origin: OriginId,
-    gap: &super::commit::Gap,
-    now: Timestamp,
-) -> Result<(), rusqlite::Error> {
-    let extended = connection
-        .prepare_cached(
-            "UPDATE _lantern_gap SET last_sequence = ?3, recorded_at = ?6
-             WHERE origin = ?1 AND last_sequence = ?2 - 1 AND exact = ?4 AND reason = ?5",
-        )?
-        .execute(params![
-            origin.0,
-            to_sql(gap.first),
-            to_sql(gap.last),
-            gap.exact,
-            gap.reason,
-            now.0
-        ])?;
-    if extended == 0 {
-        connection
-            .prepare_cached(
-                "INSERT INTO _lantern_gap (origin, first_sequence, last_sequence, exact, reason, recorded_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            )?
-            .execute(params![
-                origin.0,
-                to_sql(gap.first),
-                to_sql(gap.last),
-                gap.exact,
-                gap.reason,
-                now.0
-            ])?;
-    }
-    Ok(())
-}
-
-/// Lengthens the last range of the origin when it is of the same version, and begins one otherwise.
-fn write_ledger(
-    connection: &Connection,
-    commit: &Commit,
-    counts: Counts,
-    now: Timestamp,
-) -> Result<(), rusqlite::Error> {
-    let last: Option<(i64, i64)> = connection
-        .prepare_cached(
-            "SELECT id, plugin_version FROM _lantern_ledger WHERE origin = ?1 ORDER BY first_sequence DESC LIMIT 1",
-        )?
-        .query_row([commit.origin.0], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let sums = [
-        counts.messages,
-        counts.projected,
-        counts.skipped,
-        counts.dead,
-        counts.missing,
-        counts.rows,
-        counts.changed,
-        counts.inserted,
-        counts.updated,
-    ]
-    .map(to_sql);
-    let [
-        messages,
-        projected,
-        skipped,
-        dead,
-        missing,
-        rows,
-        changed,
-        inserted,
-        updated,
-    ] = sums;
-    match last {
-        Some((id, version)) if version == commit.plugin.version.0 => connection
-            .prepare_cached(
-                "UPDATE _lantern_ledger SET last_sequence = ?2, messages = messages + ?3,
-                     projected = projected + ?4, skipped = skipped + ?5, dead = dead + ?6,
-                     missing = missing + ?7, rows = rows + ?8, changed = changed + ?9, last_at = ?10,
-                     inserted = inserted + ?11, updated = updated + ?12
-                 WHERE id = ?1",
-            )?
-            .execute(params![
-                id,
-                to_sql(commit.through.sequence),
-                messages,
-                projected,
-                skipped,
-                dead,
-                missing,
-                rows,
-                changed,
-                now.0,
-                inserted,
-                updated
-            ]),
-        _ => connection
-            .prepare_cached(
-                "INSERT INTO _lantern_ledger (origin, plugin_version, first_sequence, last_sequence, messages,
-                     projected, skipped, dead, missing, rows, changed, first_at, last_at, inserted, updated)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12, ?13, ?14)",
-            )?
-            .execute(params![
-                commit.origin.0,
-                commit.plugin.version.0,
-                to_sql(commit.after + 1),
-                to_sql(commit.through.sequence),
-                messages,
-                projected,
-                skipped,
-                dead,
-                missing,
-                rows,
-                changed,
-                now.0,
-                inserted,
-                updated
-            ]),
-    }
-    .map(|_| ())
-}
-
 /// The checkpoint of an origin with its anchors.
 pub(super) fn read_checkpoint(
     connection: &Connection,
@@ -537,12 +416,12 @@ fn write_checkpoint(
         .map(|_| ())
 }
 
-/// A count or a sequence as SQLite holds it. JetStream sequences stay far below 2^63.
+/// A count or a sequence as SQLite stores it. JetStream sequences stay far below 2^63.
 pub(super) fn to_sql(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// The way back.
+/// The inverse of [`to_sql`].
 pub(super) fn from_sql(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }

@@ -1,40 +1,40 @@
-//! What a database can show of the host's promises (the invariants of the ledger): for `lantern check`, and a quick
-//! look at start. It only reads.
+//! Verifies the invariants of a database (mainly those of the ledger): for `lantern check`, and a quick check at start.
+//! It only reads.
 
 mod audit;
 mod epochs;
+mod ledger;
+mod schema;
+mod tables;
 
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags};
-
-mod schema;
+use rusqlite::Connection;
 
 use super::AuditHash;
 use super::apply::from_sql;
-use super::catalog::ledger_sums;
-use super::commit::{Counts, OriginId};
-use super::statement::quote_text;
+use super::commit::Counts;
+use super::connection::open_read_only;
 
-/// Up to this size a look over all pages costs less than 0.1 s, so every start can afford it.
+/// Up to this size a check of all pages takes less than 0.1 s, so every start can afford it.
 const QUICK_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Up to this size [`examine`] reads the whole file, which takes some seconds.
 const EXAMINED_BYTES_MAX: u64 = 1 << 30;
 
-/// Broken references that are named one by one.
+/// Broken references that are reported one by one.
 const REFERENCES_SHOWN: u64 = 10;
 
-/// What was found.
+/// The result of a check.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// One for each history of each source.
+    /// One per epoch of each source.
     pub sources: Vec<SourceReport>,
-    /// One for each table of each plugin.
+    /// One per table of each plugin.
     pub tables: Vec<TableReport>,
-    /// What is wrong; empty when no problem was found.
+    /// The problems; empty if none was found.
     pub problems: Vec<Problem>,
-    /// What this check cannot verify, in sentences, besides [`Report::unverified_values`].
+    /// What this check cannot verify, in sentences, in addition to [`Report::unverified_values`].
     pub unverified: Vec<String>,
     /// The audit.
     pub audit: AuditReport,
@@ -51,12 +51,12 @@ pub struct AuditReport {
     pub noted_row: Option<i64>,
 }
 
-/// Something that is wrong, with what to do about it.
+/// A problem, with its remedy.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Problem {
-    /// What is wrong.
+    /// The problem.
     pub problem: String,
-    /// What an operator does about it.
+    /// What an operator can do.
     pub remedy: String,
 }
 
@@ -73,11 +73,11 @@ pub struct TableReport {
     pub plugin: String,
     /// The table's name.
     pub table: String,
-    /// Rows that are there.
+    /// Stored rows.
     pub rows: u64,
     /// Rows that were removed because of their age.
     pub expired: u64,
-    /// Whether writes change rows that are there already.
+    /// Whether writes update stored rows.
     pub merges: bool,
 }
 
@@ -90,58 +90,58 @@ impl Report {
     }
 }
 
-/// What mends a damaged file, or host tables that were changed by hand.
+/// The remedy for a damaged file, or for host tables that were changed by hand.
 const RESTORE: &str = "restore a copy of the database; the host reads what came later from the streams";
 
-/// What mends the tables and the ledger of a plugin.
+/// The remedy for the tables and the ledger of a plugin.
 fn rebuild(plugin: &str) -> String {
     format!("lantern rebuild {plugin}")
 }
 
-/// One history of one source.
+/// One epoch of one source.
 #[derive(Clone, Debug)]
 pub struct SourceReport {
     /// The plugin's name.
     pub plugin: String,
     /// The source's name.
     pub source: String,
-    /// Which of its histories.
+    /// The number of the epoch.
     pub epoch: u64,
     /// The stream; none for core NATS.
     pub stream: Option<String>,
     /// The last sequence that took effect.
     pub checkpoint: u64,
-    /// The ledger's sums.
+    /// The sums of the ledger.
     pub counts: Counts,
 }
 
 /// Why a database cannot be checked.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
-    /// There is none, or it cannot be read.
+    /// The database cannot be read.
     #[error("cannot check the database")]
     Sqlite(#[from] rusqlite::Error),
-    /// There is none.
+    /// There is no database.
     #[error("there is no database {0}")]
     Missing(String),
-    /// It was written by a later version of this program.
+    /// A later version of this program wrote it.
     #[error(
         "this database was written by a newer Lantern (schema {found}, this program knows {known}); use that version, \
          or restore a copy from before the upgrade"
     )]
     Newer {
-        /// The database's schema.
+        /// The schema of the database.
         found: i64,
         /// The latest schema of this program.
         known: i64,
     },
-    /// It was written by an earlier version of this program.
+    /// An earlier version of this program wrote it.
     #[error(
         "this database was written by an older Lantern (schema {found}, this program needs {known}); check it with that \
          version, or start `lantern serve` of this one, which upgrades it"
     )]
     Older {
-        /// The database's schema.
+        /// The schema of the database.
         found: i64,
         /// The schema that this program needs.
         known: i64,
@@ -167,7 +167,7 @@ pub fn check_with(path: &Path, audit_head: Option<AuditHash>) -> Result<Report, 
     }
     let connection = open(path)?;
     let mut report = Report::default();
-    // One snapshot for all questions, so that a host at work cannot make them disagree.
+    // One snapshot for all reads, so that a running host cannot make them inconsistent.
     connection.execute_batch("BEGIN")?;
     schema::check_version(&connection)?;
     for problem in strings(&connection, "PRAGMA integrity_check(20)")? {
@@ -176,8 +176,8 @@ pub fn check_with(path: &Path, audit_head: Option<AuditHash>) -> Result<Report, 
         }
     }
     check_references(&connection, &mut report)?;
-    check_sources(&connection, &mut report)?;
-    check_tables(&connection, &mut report)?;
+    ledger::check_sources(&connection, &mut report)?;
+    tables::check_tables(&connection, &mut report)?;
     epochs::check(&connection, &mut report)?;
     schema::check_host(&connection, &mut report)?;
     schema::check_indexes(&connection, &mut report)?;
@@ -187,7 +187,7 @@ pub fn check_with(path: &Path, audit_head: Option<AuditHash>) -> Result<Report, 
     Ok(report)
 }
 
-/// Rows of the host's tables refer to rows that are there.
+/// Checks that rows of the host's tables refer to existing rows.
 fn check_references(connection: &Connection, report: &mut Report) -> Result<(), rusqlite::Error> {
     let mut statement =
         connection.prepare("SELECT \"table\", rowid, parent FROM pragma_foreign_key_check ORDER BY 1, 2")?;
@@ -215,7 +215,7 @@ fn check_references(connection: &Connection, report: &mut Report) -> Result<(), 
 }
 
 impl Report {
-    /// What only the messages could show: the values of the rows. For a check that does not read the messages.
+    /// What only the messages can verify: the values of the rows. For a check that does not read the messages.
     pub fn unverified_values(&self) -> Vec<String> {
         let mut notes = Vec::new();
         let rows: u64 = self.tables.iter().map(|table| table.rows).sum();
@@ -256,7 +256,7 @@ fn note_erased(connection: &Connection, report: &mut Report) -> Result<(), rusql
     Ok(())
 }
 
-/// Says what the numbers cannot show.
+/// Notes what the numbers cannot verify.
 fn note_unverified(report: &mut Report) {
     let mut notes = Vec::new();
     let skipped: u64 = report.sources.iter().map(|source| source.counts.skipped).sum();
@@ -294,22 +294,22 @@ pub(crate) fn grouped(number: u64) -> String {
     text
 }
 
-/// What `lantern doctor` shows of a database.
+/// The part of `lantern doctor` about a database.
 #[derive(Clone, Debug)]
 pub struct Examined {
     /// The version of its tables.
     pub schema: i64,
     /// The size of its file.
     pub bytes: u64,
-    /// The first damage, if any was found; none where the file is too large to be read now.
+    /// The first damage, if any was found; none if the file is too large to read now.
     pub damage: Option<Option<String>>,
-    /// Dead letters that are open.
+    /// Open dead letters.
     pub dead_letters: u64,
-    /// The streams that it was made from.
+    /// The streams that it was filled from.
     pub streams: Vec<String>,
 }
 
-/// Opens a database and reads what is quick to read.
+/// Opens a database and runs only quick checks.
 ///
 /// # Errors
 /// As for [`check`].
@@ -338,13 +338,13 @@ pub fn examine(path: &Path) -> Result<Examined, CheckError> {
     })
 }
 
-/// Fails when the database was written by a later version, or has not been upgraded to this one.
+/// Fails when a later version wrote the database, or when it has not been upgraded to this version.
 pub(super) fn version(path: &Path) -> Result<(), CheckError> {
     schema::check_version(&open(path)?).map(|_| ())
 }
 
-/// The look at start: the first damage that is found, if any. Large databases are left to [`check`], and to SQLite,
-/// which notices damage in the pages that it reads.
+/// The check at start: returns the first damage, if any. Large databases are left to [`check`], and to SQLite, which
+/// detects damage in the pages that it reads.
 pub(super) fn quick(path: &Path) -> Result<(), String> {
     let large = std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > QUICK_BYTES_MAX);
     if large {
@@ -359,12 +359,9 @@ pub(super) fn quick(path: &Path) -> Result<(), String> {
     }
 }
 
-/// A connection that can only read.
+/// Opens a connection that can only read.
 pub(super) fn open(path: &Path) -> Result<Connection, rusqlite::Error> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
-    Ok(connection)
+    open_read_only(path, std::time::Duration::from_secs(5))
 }
 
 fn strings(connection: &Connection, sql: &str) -> Result<Vec<String>, rusqlite::Error> {
@@ -376,283 +373,6 @@ fn strings(connection: &Connection, sql: &str) -> Result<Vec<String>, rusqlite::
 
 pub(super) fn count(connection: &Connection, sql: &str) -> Result<u64, rusqlite::Error> {
     connection.query_row(sql, [], |row| row.get(0).map(from_sql))
-}
-
-struct Origin {
-    id: OriginId,
-    plugin: String,
-    begins_after: u64,
-    checkpoint: u64,
-}
-
-fn check_sources(connection: &Connection, report: &mut Report) -> Result<(), rusqlite::Error> {
-    let mut statement = connection.prepare(
-        "SELECT o.id, o.plugin, o.source, o.epoch, o.stream, o.begins_after, coalesce(c.sequence, -1)
-         FROM _lantern_origin o LEFT JOIN _lantern_checkpoint c ON c.origin = o.id
-         ORDER BY o.plugin, o.source, o.epoch",
-    )?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let id = OriginId(row.get(0)?);
-        let (plugin, source): (String, String) = (row.get(1)?, row.get(2)?);
-        let epoch = from_sql(row.get(3)?);
-        let place = format!("{plugin}/{source}, epoch {epoch}");
-        let checkpoint: i64 = row.get(6)?;
-        if checkpoint < 0 {
-            report.problem(format!("{place}: there is no checkpoint"), RESTORE);
-        }
-        let origin = Origin {
-            id,
-            plugin: plugin.clone(),
-            begins_after: from_sql(row.get(5)?),
-            checkpoint: from_sql(checkpoint),
-        };
-        let counts = ledger_sums(connection, id)?;
-        check_ledger(connection, &place, &origin, report)?;
-        check_sums(connection, &place, &origin, counts, report)?;
-        report.sources.push(SourceReport {
-            plugin,
-            source,
-            epoch,
-            stream: row.get(4)?,
-            checkpoint: origin.checkpoint,
-            counts,
-        });
-    }
-    Ok(())
-}
-
-/// Ranges follow each other without a hole from the epoch's beginning to the checkpoint, and each adds up.
-fn check_ledger(
-    connection: &Connection,
-    place: &str,
-    origin: &Origin,
-    report: &mut Report,
-) -> Result<(), rusqlite::Error> {
-    let mut statement = connection.prepare(
-        "SELECT first_sequence, last_sequence, messages, projected, skipped, dead, missing, changed, inserted, updated
-         FROM _lantern_ledger WHERE origin = ?1 ORDER BY first_sequence",
-    )?;
-    let mut rows = statement.query([origin.id.0])?;
-    let mut end = origin.begins_after;
-    while let Some(row) = rows.next()? {
-        let number = |column: usize| row.get::<_, i64>(column).map(from_sql);
-        let (first, last) = (number(0)?, number(1)?);
-        let (messages, missing) = (number(2)?, number(6)?);
-        if first != end + 1 {
-            report.problem(
-                format!("{place}: the ledger has a hole between {end} and {first}"),
-                rebuild(&origin.plugin),
-            );
-        }
-        if messages != number(3)? + number(4)? + number(5)? {
-            report.problem(
-                format!(
-                    "{place}: the ledger's counts of messages {first} to {last} do not add up: {messages} is not \
-                     {} projected + {} skipped + {} dead",
-                    number(3)?,
-                    number(4)?,
-                    number(5)?
-                ),
-                rebuild(&origin.plugin),
-            );
-        }
-        if last < first || messages + missing > last - first + 1 {
-            report.problem(
-                format!("{place}: {first} to {last} cannot hold {messages} messages and {missing} missing"),
-                rebuild(&origin.plugin),
-            );
-        }
-        let (changed, inserted, updated) = (number(7)?, number(8)?, number(9)?);
-        if inserted + updated > changed {
-            report.problem(
-                format!(
-                    "{place}: the ledger's rows of messages {first} to {last} do not add up: {inserted} inserted and \
-                     {updated} updated of {changed} changed"
-                ),
-                rebuild(&origin.plugin),
-            );
-        }
-        end = last;
-    }
-    if end != origin.checkpoint {
-        report.problem(
-            format!(
-                "{place}: the ledger ends at {end}, the checkpoint is {}",
-                origin.checkpoint
-            ),
-            rebuild(&origin.plugin),
-        );
-    }
-    Ok(())
-}
-
-/// Dead letters and gaps are as many as the ledger says.
-fn check_sums(
-    connection: &Connection,
-    place: &str,
-    origin: &Origin,
-    counts: Counts,
-    report: &mut Report,
-) -> Result<(), rusqlite::Error> {
-    let of = |sql: &str| connection.query_row(sql, [origin.id.0], |row| row.get(0).map(from_sql));
-    let dead = of("SELECT count(*) FROM _lantern_dead_letter WHERE origin = ?1 AND state <> 'resolved'")?;
-    if dead != counts.dead {
-        report.problem(
-            format!(
-                "{place}: {} in the table, {} in the ledger",
-                plural(dead, "dead letter"),
-                counts.dead
-            ),
-            rebuild(&origin.plugin),
-        );
-    }
-    let missing = of(
-        "SELECT coalesce(sum(last_sequence - first_sequence + 1), 0) FROM _lantern_gap WHERE origin = ?1",
-    )?;
-    if missing != counts.missing {
-        report.problem(
-            format!(
-                "{place}: gaps of {missing} messages recorded, {} in the ledger",
-                counts.missing
-            ),
-            rebuild(&origin.plugin),
-        );
-    }
-    Ok(())
-}
-
-/// Every row comes from a message that the ledger knows, none twice, and as many rows are there as were inserted.
-fn check_tables(connection: &Connection, report: &mut Report) -> Result<(), rusqlite::Error> {
-    let mut statement = connection
-        .prepare("SELECT name, plugin, updates, rows_expired FROM _lantern_table ORDER BY plugin, name")?;
-    let tables: Vec<TableReport> = statement
-        .query_map([], |row| {
-            Ok(TableReport {
-                table: row.get(0)?,
-                plugin: row.get(1)?,
-                merges: row.get(2)?,
-                expired: row.get(3).map(from_sql)?,
-                rows: 0,
-            })
-        })?
-        .collect::<Result<_, _>>()?;
-    for mut table in tables {
-        let exists = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1)";
-        if !connection.query_row(exists, [&table.table], |row| row.get::<_, bool>(0))? {
-            report.problem(
-                format!("{}: table {} is missing", table.plugin, table.table),
-                rebuild(&table.plugin),
-            );
-            continue;
-        }
-        check_rows(connection, &table, report)?;
-        table.rows = count(
-            connection,
-            &format!("SELECT count(*) FROM {}", quote_text(&table.table)),
-        )?;
-        report.tables.push(table);
-    }
-    let mut plugins: Vec<String> = report.tables.iter().map(|table| table.plugin.clone()).collect();
-    plugins.dedup();
-    for plugin in plugins {
-        check_number(connection, &plugin, report)?;
-    }
-    Ok(())
-}
-
-/// As many rows as the ledger says.
-fn check_number(connection: &Connection, plugin: &str, report: &mut Report) -> Result<(), rusqlite::Error> {
-    let (changed, inserted, updated): (u64, u64, u64) = connection.query_row(
-        "SELECT coalesce(sum(l.changed), 0), coalesce(sum(l.inserted), 0), coalesce(sum(l.updated), 0)
-         FROM _lantern_ledger l JOIN _lantern_origin o ON o.id = l.origin WHERE o.plugin = ?1",
-        [plugin],
-        |row| {
-            Ok((
-                row.get(0).map(from_sql)?,
-                row.get(1).map(from_sql)?,
-                row.get(2).map(from_sql)?,
-            ))
-        },
-    )?;
-    let of_plugin = || report.tables.iter().filter(|table| table.plugin == plugin);
-    let held: u64 = of_plugin().map(|table| table.rows + table.expired).sum();
-    // Ranges of earlier versions do not tell inserted from updated rows; then the sum is only a limit.
-    let known = inserted + updated == changed;
-    let least = if known { inserted } else { 0 };
-    let most = if known { inserted } else { changed };
-    let (word, number) = match held {
-        held if held < least => ("missing", least - held),
-        held if held > most => ("too many", held - most),
-        _ => {
-            if !known {
-                report.unverified.push(format!(
-                    "{plugin}: whether rows are missing: the ledger counts inserted and updated rows together in ranges \
-                     of an earlier version"
-                ));
-            }
-            return Ok(());
-        }
-    };
-    let each: Vec<String> = of_plugin()
-        .map(|table| format!("{} {}", table.table, grouped(table.rows + table.expired)))
-        .collect();
-    let verb = if number == 1 { "is" } else { "are" };
-    let problem = format!(
-        "{plugin}: {} {verb} {word} (tables {}{}, ledger {})",
-        plural(number, "row"),
-        grouped(held),
-        if each.len() > 1 {
-            format!(": {}", each.join(", "))
-        } else {
-            String::new()
-        },
-        grouped(most)
-    );
-    report.problem(problem, rebuild(plugin));
-    Ok(())
-}
-
-fn check_rows(
-    connection: &Connection,
-    table: &TableReport,
-    report: &mut Report,
-) -> Result<(), rusqlite::Error> {
-    let TableReport { table, plugin, .. } = table;
-    let quoted = quote_text(table);
-    let mut say = |number: u64, what: &str| {
-        if number > 0 {
-            report.problem(
-                format!("{plugin}: table {table}: {} {what}", plural(number, "row")),
-                rebuild(plugin),
-            );
-        }
-    };
-    let astray = count(
-        connection,
-        &format!(
-            "SELECT count(*) FROM {quoted} t LEFT JOIN _lantern_origin o ON o.id = t._origin
-             LEFT JOIN _lantern_checkpoint c ON c.origin = t._origin
-             WHERE o.id IS NULL OR c.origin IS NULL OR t._sequence <= o.begins_after OR t._sequence > c.sequence"
-        ),
-    )?;
-    say(astray, "from messages that the ledger does not know");
-    let doubled = count(
-        connection,
-        &format!(
-            "SELECT count(*) FROM (SELECT 1 FROM {quoted} GROUP BY _origin, _sequence, _row HAVING count(*) > 1)"
-        ),
-    )?;
-    say(doubled, "stored more than once");
-    let dead = count(
-        connection,
-        &format!(
-            "SELECT count(*) FROM {quoted} t JOIN _lantern_dead_letter d
-             ON d.origin = t._origin AND d.sequence = t._sequence AND d.state = 'open'"
-        ),
-    )?;
-    say(dead, "from messages that are open dead letters");
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
-//! Moves committed pages from the write-ahead log into the database, beside the writer instead of in its way.
+//! Copies committed pages from the write-ahead log into the database without delaying the writer.
 //!
-//! Most of the work is done by a thread with a connection of its own (passive checkpoints do not wait for anyone).
-//! Such a checkpoint can never finish under load, since the writer keeps appending; so once the log is long, the writer
-//! itself moves the little that is left right after the thread has moved the rest, and the log starts over.
+//! A thread with its own connection does most of the work (passive checkpoints wait for nothing). Under load such a
+//! checkpoint never finishes, because the writer keeps appending. Once the log is long, the writer itself therefore
+//! copies the small remainder right after the thread has copied the rest, and the log restarts.
 //!
-//! A checkpoint is also what makes commits safe from a power cut that did not wait for the disk themselves. A host with
-//! little to do would not fill the log for days, and by then a stream may have dropped what would have to be read again;
-//! so there is one at least every half minute in which something was committed.
+//! A checkpoint also makes commits durable that did not sync themselves. A host with little load would not fill the log
+//! for days, and by then a stream may have dropped the messages that would have to be read again; so a checkpoint runs
+//! at least every half minute in which something was committed.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -18,20 +18,21 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::Config;
+use super::StoreConfig;
 use super::connection::Database;
 
-/// Pages in the log after which the thread is woken: 16 MiB.
+/// Pages in the log at which the writer wakes the thread: 16 MiB.
 const PAGES_BACKGROUND: i32 = 4_000;
-/// Pages after which the writer finishes the job: 48 MiB. Between the two the thread has time to do the bulk.
+/// Pages at which the writer finishes the checkpoint: 48 MiB. Between the two, the thread has time for most of the
+/// work.
 const PAGES_FINISH: i32 = 12_000;
 
-/// Longest time for which a commit is only in the log, and may not be on the disk; unless a reader of another process holds
-/// a snapshot from before it, which a checkpoint does not go past.
+/// Longest time for which a commit may be only in the log and not on disk; unless a reader of another process holds an
+/// older snapshot, which limits every checkpoint.
 pub(super) const UNSAFE_FOR: Duration = Duration::from_secs(30);
 
 thread_local! {
-    /// Pages in the log after the last commit of this thread; SQLite tells them only to a plain function.
+    /// Pages in the log after the last commit of this thread; SQLite reports them only to a plain function.
     static LOG_PAGES: Cell<i32> = const { Cell::new(0) };
 }
 
@@ -42,15 +43,15 @@ pub(super) struct Checkpointer {
     fresh: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     hooked: bool,
-    /// Whether the thread has been through since the log passed [`PAGES_FINISH`].
+    /// Whether the thread has run a checkpoint since the log exceeded [`PAGES_FINISH`].
     asked: bool,
 }
 
 impl Checkpointer {
-    /// Checkpoints when the log is long, and where something was committed at least once in `every`.
-    pub(super) fn start(path: &Path, config: &Config, every: Duration) -> Result<Self, String> {
+    /// Runs a checkpoint when the log is long, and at least every `every` if something was committed.
+    pub(super) fn start(path: &Path, config: &StoreConfig, every: Duration) -> Result<Self, String> {
         let database = Database::open(path, &config.for_checkpoints()).map_err(|error| error.to_string())?;
-        // One request is enough: it stands for all commits until it is answered.
+        // One request is enough: it stands for all commits until the thread serves it.
         let (wake, woken) = sync_channel(1);
         let (at_work, fresh) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let thread = std::thread::Builder::new()
@@ -77,7 +78,7 @@ impl Checkpointer {
         })
     }
 
-    /// Called by the writer's thread after each commit.
+    /// The writer's thread calls this after each commit.
     pub(super) fn after_commit(&mut self, connection: &Connection) {
         if !self.hooked {
             connection.wal_hook(Some(|_, pages| {
@@ -121,7 +122,7 @@ impl Drop for Checkpointer {
     }
 }
 
-/// Waits until there is a reason for a checkpoint. False at the end.
+/// Waits until a checkpoint is due. Returns false at the end.
 fn wants_one(woken: &Receiver<()>, every: Duration, fresh: &AtomicBool) -> bool {
     loop {
         let asked = match woken.recv_timeout(every) {
@@ -129,15 +130,15 @@ fn wants_one(woken: &Receiver<()>, every: Duration, fresh: &AtomicBool) -> bool 
             Err(RecvTimeoutError::Timeout) => false,
             Err(RecvTimeoutError::Disconnected) => return false,
         };
-        // What is committed from here on may come too late for this one.
+        // This checkpoint may miss commits from here on.
         if fresh.swap(false, Ordering::AcqRel) || asked {
             return true;
         }
     }
 }
 
-/// Whether it was done. Failing is no harm: the log stays, nothing is lost, and it is tried again. A full disk is told
-/// by the writer itself.
+/// Returns whether the checkpoint succeeded. A failure does no harm: the log remains, nothing is lost, and the thread
+/// retries. The writer reports a full disk.
 fn passive(connection: &Connection) -> bool {
     let done = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
         Ok((
@@ -148,7 +149,7 @@ fn passive(connection: &Connection) -> bool {
     });
     match &done {
         Ok((_, log, moved)) => tracing::trace!(log, moved, "checkpoint"),
-        Err(error) => tracing::warn!(%error, "a checkpoint of the write-ahead log failed; it is tried again"),
+        Err(error) => tracing::warn!(%error, "failed to checkpoint the write-ahead log; will retry"),
     }
     done.is_ok()
 }
@@ -159,7 +160,7 @@ mod tests {
 
     use super::*;
 
-    /// Rows of the table in the file alone, without the log.
+    /// Rows of the table in the database file alone, without the log.
     fn safe_rows(path: &Path) -> i64 {
         let copy = tempfile::tempdir().unwrap();
         let copied = copy.path().join("copy.db");
@@ -171,11 +172,11 @@ mod tests {
     }
 
     #[test]
-    fn a_few_commits_are_safe_after_a_while_also_when_no_other_follows() {
+    fn a_few_commits_become_durable_after_a_while_without_a_further_commit() {
         let dir = tempfile::tempdir().unwrap();
-        let config = Config::new(dir.path());
+        let config = StoreConfig::new(dir.path());
         let path = dir.path().join(super::super::DATABASE_FILE);
-        // It opens only what is there.
+        // The checkpointer opens only an existing file.
         drop(
             Connection::open(&path)
                 .unwrap()
@@ -194,7 +195,7 @@ mod tests {
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
-        // With nothing new there is nothing to do.
+        // Without new commits there is nothing to do.
         let (wake, woken) = sync_channel::<()>(1);
         let fresh = AtomicBool::new(false);
         let waits = std::thread::scope(|scope| {

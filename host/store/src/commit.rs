@@ -1,11 +1,12 @@
-//! What a projection hands to the writer, and what it hears back. Plain data.
+//! The requests and answers between a projection and the writer. Plain data.
 
 use std::sync::Arc;
 
+use super::reader::ReadError;
 use lantern_model::batch::{Delivery, Outcome, Timestamp};
 use lantern_model::schema::Manifest;
 
-/// Identifies one history of one source; a row's `_origin`.
+/// Identifies one epoch of one source; a row's `_origin`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OriginId(pub i64);
 
@@ -13,26 +14,26 @@ pub struct OriginId(pub i64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VersionId(pub i64);
 
-/// A position in a stream with what is needed to recognise the message that stood there.
+/// A position in a stream with the data that recognises its message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// The sequence.
     pub sequence: u64,
-    /// The broker's time of the message; 0 where there is none.
+    /// The broker's time of the message; 0 if there is none.
     pub published_ns: i64,
-    /// SHA-256 of the payload; none at the beginning and at the end of a gap.
+    /// SHA-256 of the payload; none at the start of an epoch and at the end of a gap.
     pub payload_sha256: Option<[u8; 32]>,
 }
 
 impl Mark {
-    /// The place before the first message.
+    /// The position before the first message.
     pub const BEGINNING: Self = Self {
         sequence: 0,
         published_ns: 0,
         payload_sha256: None,
     };
 
-    /// The position as an anchor; none where no message stands at it.
+    /// The position as an anchor; none if it has no message.
     pub fn anchor(&self) -> Option<Anchor> {
         self.payload_sha256.map(|payload_sha256| Anchor {
             sequence: self.sequence,
@@ -42,7 +43,8 @@ impl Mark {
     }
 }
 
-/// A message that was read, with what recognises it: two histories can use the same sequence for different messages.
+/// A message that was read, with the data that recognises it: two epochs can use the same sequence for different
+/// messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Anchor {
     /// The sequence.
@@ -53,78 +55,77 @@ pub struct Anchor {
     pub payload_sha256: [u8; 32],
 }
 
-/// Sequences that were gone before they were read. Both ends are included.
+/// Sequences that were gone before the host read them. Both ends are included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
     /// The first sequence that is gone.
     pub first: u64,
-    /// The last one.
+    /// The last sequence that is gone.
     pub last: u64,
-    /// Whether all of them were this source's.
+    /// Whether all of them belonged to this source.
     pub exact: bool,
-    /// How it was noticed, in words.
+    /// A description of how the gap was detected.
     pub reason: String,
 }
 
 impl Gap {
-    /// How many sequences it has.
+    /// The number of sequences.
     pub fn count(&self) -> u64 {
         self.last - self.first + 1
     }
 }
 
-/// A message with what became of it.
+/// A message with its outcome.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// The message, whole: it may still have to become a dead letter.
+    /// The whole message: it may still become a dead letter.
     pub delivery: Delivery,
-    /// What became of it; rows are checked against the manifest.
+    /// Its outcome; rows were checked against the manifest.
     pub outcome: Outcome,
 }
 
-/// A plugin version that the store knows, ready to write with. Cheap to clone.
+/// A plugin version that the store knows, with its prepared statements. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Adopted {
     /// The version.
     pub version: VersionId,
-    /// What it declared.
+    /// Its declaration.
     pub manifest: Arc<Manifest>,
-    /// The SQL of each of the manifest's writes.
+    /// The SQL of each write of the manifest.
     pub(super) statements: Arc<[String]>,
 }
 
-/// Everything that one batch changes. It takes effect as a whole or not at all.
+/// All changes of one batch. They take effect as a whole or not at all.
 #[derive(Debug)]
 pub struct Commit {
-    /// Which history of which source.
+    /// The epoch of the source.
     pub origin: OriginId,
-    /// The history that the rows are stamped with: the same, but for a rebuild, whose rows are to look like those that
-    /// they replace.
+    /// The origin of the rows: the same, except in a rebuild, whose rows must equal those that they replace.
     pub stamp: OriginId,
-    /// Which plugin version made the outcomes.
+    /// The plugin version that produced the outcomes.
     pub plugin: Adopted,
-    /// The checkpoint that this batch continues. When the stored one differs, nothing happens
-    /// ([`CommitError::Stale`]): so no batch can take effect twice or out of order.
+    /// The checkpoint that this batch continues. If the stored one differs, nothing happens ([`CommitError::Stale`]),
+    /// so no batch takes effect twice or out of order.
     pub after: u64,
-    /// The checkpoint that it leaves behind.
+    /// The checkpoint after the batch.
     pub through: Mark,
-    /// In the order of the stream.
+    /// In stream order.
     pub entries: Vec<Entry>,
     /// Gaps between `after` and `through`.
     pub gaps: Vec<Gap>,
-    /// Whether the commit has to be on the disk before it is answered, because the broker deletes what was
-    /// acknowledged (work-queue and interest streams).
+    /// Whether the commit must be on disk before it is answered, because the broker deletes acknowledged messages
+    /// (work-queue and interest streams).
     pub durable: bool,
 }
 
-/// What the database did with rows.
+/// The effect of the database on rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RowEffects {
-    /// Rows that were inserted.
+    /// Inserted rows.
     pub inserted: u64,
-    /// Rows that changed a stored row.
+    /// Rows that updated a stored row.
     pub updated: u64,
-    /// Rows that changed nothing: a row with their key was there already, and the write ignores or guards against that.
+    /// Rows that changed nothing: a row with their key exists, and the write ignores or guards against it.
     pub present: u64,
 }
 
@@ -141,27 +142,27 @@ impl std::ops::AddAssign for RowEffects {
 pub struct Counts {
     /// Messages handled: projected + skipped + dead.
     pub messages: u64,
-    /// Messages that gave rows.
+    /// Messages that produced rows.
     pub projected: u64,
-    /// Messages that gave nothing on purpose.
+    /// Messages that the plugin skipped.
     pub skipped: u64,
     /// Messages that became dead letters.
     pub dead: u64,
-    /// Sequences that were gone before they were read.
+    /// Sequences that were gone before the host read them.
     pub missing: u64,
-    /// Rows that the plugin answered with.
+    /// Rows that the plugin returned.
     pub rows: u64,
-    /// Rows that were inserted or updated: fewer, where writes ignore or guard.
+    /// Rows that were inserted or updated: fewer if writes ignore or guard.
     pub changed: u64,
-    /// Rows that were inserted. Together with `updated` less than `changed` where ranges were recorded before the two
-    /// were told apart.
+    /// Inserted rows. `inserted` and `updated` add up to less than `changed` in ranges that an earlier version
+    /// recorded, which did not distinguish them.
     pub inserted: u64,
-    /// Rows that changed a stored row.
+    /// Rows that updated a stored row.
     pub updated: u64,
 }
 
 impl Counts {
-    /// The same counts with what the database did with the rows.
+    /// The same counts with the effects on rows.
     pub fn with_effects(self, effects: RowEffects) -> Self {
         Self {
             changed: effects.inserted + effects.updated,
@@ -171,7 +172,7 @@ impl Counts {
         }
     }
 
-    /// Rows that changed nothing, because a row with their key was there already.
+    /// Rows that changed nothing, because a row with their key exists.
     pub fn present(&self) -> u64 {
         self.rows.saturating_sub(self.changed)
     }
@@ -194,33 +195,33 @@ impl std::ops::AddAssign for Counts {
 /// A batch that has taken effect.
 #[derive(Debug)]
 pub struct Committed {
-    /// What was counted.
+    /// Its counts.
     pub counts: Counts,
-    /// What the database did with the rows of each of the manifest's writes.
+    /// The effects of each write of the manifest.
     pub effects: Vec<RowEffects>,
-    /// Messages whose rows the database refused, with its reason; they are dead letters now.
+    /// Messages whose rows the database rejected, with the reason; they are dead letters now.
     pub refused: Vec<(u64, String)>,
     /// Of the messages counted as dead, those that an operator had erased: they are no open dead letters.
     pub forgotten: u64,
-    /// The entries, given back so that their memory is released away from the writer, which is the
-    /// bottleneck (ADR 1).
+    /// The entries, returned so that the caller releases their memory instead of the writer, which is the bottleneck
+    /// (ADR 1).
     pub spent: Vec<Entry>,
-    /// Wall time of the transaction that carried it.
+    /// Wall time of its transaction.
     pub took: std::time::Duration,
 }
 
-/// Why a batch has not taken effect. Either way nothing of it has.
+/// Why a batch has not taken effect. Nothing of it has, in every case.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
-    /// The stored checkpoint is not the one that the batch continues: read it again and start from there.
+    /// The stored checkpoint is not the one that the batch continues: read the position again and continue from there.
     #[error("the stored checkpoint is {found:?}, but the batch continues {expected}")]
     Stale {
-        /// What the batch continues.
+        /// The checkpoint that the batch continues.
         expected: u64,
-        /// What the database says; none when it does not know the origin.
+        /// The stored checkpoint; none if the database does not know the origin.
         found: Option<u64>,
     },
-    /// The database cannot be written now. The writer keeps trying; so should the projection.
+    /// The database cannot be written at the moment. The writer and the caller retry.
     #[error("the database cannot be written: {0}")]
     Unavailable(String),
     /// The store has been closed.
@@ -228,49 +229,55 @@ pub enum CommitError {
     Closed,
 }
 
-/// Where a source stands, as the database knows it.
+impl From<ReadError> for CommitError {
+    fn from(error: ReadError) -> Self {
+        Self::Unavailable(error.with_cause())
+    }
+}
+
+/// The stored position of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
-    /// The present history.
+    /// The epoch in use.
     pub origin: OriginId,
     /// Its number; the first is 1.
     pub epoch: u64,
     /// The name of its stream; none for core NATS.
     pub stream: Option<String>,
-    /// When its stream was created, as the broker said; none for core NATS.
+    /// When its stream was created, according to the broker; none for core NATS.
     pub stream_created_ns: Option<i64>,
-    /// The last message that took effect, or where the epoch began.
+    /// The last message that took effect, or the start of the epoch.
     pub checkpoint: Mark,
-    /// Messages of the epoch that recognise the stream again, the newest first.
+    /// Messages of the epoch that recognise its stream, the newest first.
     pub anchors: Vec<Anchor>,
-    /// What an operator was asked about the stream, if anything.
+    /// The open question about the stream, if any.
     pub question: Option<Question>,
     /// The ledger's sums over this epoch.
     pub counts: Counts,
-    /// Open dead letters of the source, all epochs.
+    /// Open dead letters of the source, in all epochs.
     pub dead_letters: u64,
 }
 
-/// A question that only an operator can decide: whether the stream is the one that the epoch was read from.
+/// A question for an operator: whether the stream is the one that the epoch was read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Question {
     /// The creation time of the stream in question. The decision holds for this stream only.
     pub stream_created_ns: i64,
-    /// The operator's decision; none until there is one.
+    /// The operator's decision, if any.
     pub accepted: Option<Accepted>,
 }
 
-/// What an operator decided about a stream.
+/// An operator's decision about a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepted {
-    /// It is the stream that was read: continue behind the checkpoint.
+    /// It is the stream that was read: continue after the checkpoint.
     Same,
     /// It is another stream: begin a new epoch at its first message.
     New,
 }
 
 impl Accepted {
-    /// The decision in one word, as the database and the API write it.
+    /// The decision as one word, in the database and the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Same => "same",
@@ -278,7 +285,7 @@ impl Accepted {
         }
     }
 
-    /// Reads the word.
+    /// Parses the word.
     pub fn parse(word: &str) -> Option<Self> {
         [Self::Same, Self::New]
             .into_iter()
@@ -286,7 +293,7 @@ impl Accepted {
     }
 }
 
-/// A new history of a source.
+/// A new epoch of a source.
 #[derive(Clone, Debug)]
 pub struct NewEpoch {
     /// The plugin's name.
@@ -295,15 +302,15 @@ pub struct NewEpoch {
     pub source: String,
     /// The stream; none for core NATS.
     pub stream: Option<String>,
-    /// When the broker says that it was created.
+    /// When the broker created it.
     pub stream_created_ns: Option<i64>,
-    /// The last sequence that does not belong to this epoch.
+    /// The last sequence before this epoch.
     pub after: u64,
-    /// Messages up to `after` that the epoch's stream holds, the newest first: they recognise it before anything was
-    /// read in this epoch.
+    /// Messages up to `after` that the epoch's stream holds, the newest first: they recognise the stream before the
+    /// host has read a message in this epoch.
     pub anchors: Vec<Anchor>,
-    /// Why it begins, in words.
+    /// A description of why it begins.
     pub reason: String,
-    /// When.
+    /// The present time.
     pub at: Timestamp,
 }

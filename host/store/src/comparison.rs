@@ -1,55 +1,55 @@
-//! What two versions made of the same messages, table by table: rows that are the same, changed, or only in one, found
-//! by the table's key. It reads two scratch databases side by side and holds no more than the examples that it shows.
+//! Compares the results of two versions for the same messages, table by table: rows that are equal, changed, or only in
+//! one, matched by the table's key. It reads two scratch databases and keeps only the examples in memory.
 
 use rusqlite::Connection;
 
 use super::apply::from_sql;
 use super::commit::OriginId;
+use super::row_view::{RowView, ViewColumn, row_view};
 use super::scratch::{Scratch, ScratchError};
-use super::shown::{ShownColumn, ShownRow, shown_row};
 use super::statement::{ORIGIN_COLUMNS, quote_text};
 use lantern_model::schema::{ColumnName, Table};
 
-/// Examples of each kind and table.
+/// Examples per kind and table.
 const EXAMPLES: usize = 10;
-/// Bytes of a value after which an example is cut.
+/// Bytes after which an example truncates a value.
 const VALUE_BYTES: usize = 200;
 
-/// One table, as two versions filled it.
+/// One table, as filled by two versions.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
 pub struct TableComparison {
     /// Its name.
     pub table: String,
-    /// The columns by which rows are taken for the same one; `_origin`, `_sequence` and `_row` where it has no key.
+    /// The columns that match rows; `_origin`, `_sequence` and `_row` if the table has no key.
     pub key: Vec<String>,
-    /// Rows that both made, with the same values.
+    /// Rows of both versions with equal values.
     pub same: u64,
-    /// Rows that both made, with other values.
+    /// Rows of both versions with different values.
     pub changed: u64,
-    /// Rows that only the active version made.
+    /// Rows of only the active version.
     pub only_old: u64,
-    /// Rows that only the candidate made.
+    /// Rows of only the candidate.
     pub only_new: u64,
-    /// The first of those that are not the same, some of each kind.
+    /// The first differing rows, some of each kind.
     pub examples: Vec<RowExample>,
 }
 
-/// A row that is not the same.
+/// A differing row.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
 pub struct RowExample {
     /// The source of the message that wrote it last.
     pub source: String,
-    /// That message's sequence.
+    /// The sequence of that message.
     pub sequence: u64,
-    /// As the active version made it; none where it did not.
+    /// The row of the active version, if it has one.
     #[schema(value_type = Option<Object>)]
-    pub old: Option<ShownRow>,
-    /// As the candidate made it; none where it did not.
+    pub old: Option<RowView>,
+    /// The row of the candidate, if it has one.
     #[schema(value_type = Option<Object>)]
-    pub new: Option<ShownRow>,
+    pub new: Option<RowView>,
 }
 
-/// Compares all tables of two versions, or counts those of the candidate where nothing is active. Blocks.
+/// Compares all tables of two versions, or counts those of the candidate if no version is active. Blocks.
 ///
 /// # Errors
 /// See [`ScratchError`].
@@ -89,13 +89,13 @@ fn attach(connection: &Connection, scratch: &Scratch, name: &str) -> Result<(), 
     Ok(())
 }
 
-/// The columns by which rows of two versions are taken for the same one.
+/// The columns that match rows of two versions.
 fn key(old: &Table, new: &Table) -> Vec<String> {
     let names = |columns: &[ColumnName]| columns.iter().map(ToString::to_string).collect();
     if !new.primary_key.is_empty() && old.primary_key == new.primary_key {
         return names(&new.primary_key);
     }
-    // Null is not equal to null, so that a key with nulls in it finds nothing.
+    // Null does not equal null, so a key that contains nulls matches nothing.
     let whole = |table: &Table, columns: &[ColumnName]| {
         columns
             .iter()
@@ -113,14 +113,14 @@ fn key(old: &Table, new: &Table) -> Vec<String> {
     }
 }
 
-/// A table that only one of them has, or that there is only one of.
+/// A table that only one version has.
 fn one(
     connection: &Connection,
     scratch: &Scratch,
     table: &Table,
     side: &str,
 ) -> Result<TableComparison, ScratchError> {
-    let columns: Vec<ShownColumn> = table.columns.iter().map(ShownColumn::from).collect();
+    let columns: Vec<ViewColumn> = table.columns.iter().map(ViewColumn::from).collect();
     let quoted = quote_text(table.name.as_str());
     let rows = count(connection, &format!("SELECT count(*) FROM {side}.{quoted}"))?;
     let sql = format!(
@@ -129,7 +129,7 @@ fn one(
     );
     let is_old = side == "old";
     let examples = examples(connection, scratch, &sql, |row| {
-        let shown = Some(shown_row(row, 2, &columns, VALUE_BYTES)?);
+        let shown = Some(row_view(row, 2, &columns, VALUE_BYTES)?);
         Ok(if is_old { (shown, None) } else { (None, shown) })
     })?;
     Ok(TableComparison {
@@ -150,9 +150,9 @@ fn both(
     new: &Table,
 ) -> Result<TableComparison, ScratchError> {
     let key = key(old, new);
-    let (before, after): (Vec<ShownColumn>, Vec<ShownColumn>) = (
-        old.columns.iter().map(ShownColumn::from).collect(),
-        new.columns.iter().map(ShownColumn::from).collect(),
+    let (before, after): (Vec<ViewColumn>, Vec<ViewColumn>) = (
+        old.columns.iter().map(ViewColumn::from).collect(),
+        new.columns.iter().map(ViewColumn::from).collect(),
     );
     let table = quote_text(new.name.as_str());
     let on: Vec<String> = key
@@ -180,8 +180,8 @@ fn both(
             list("y", &after)
         ),
         |row| {
-            let old = shown_row(row, 2, &before, VALUE_BYTES)?;
-            let new = shown_row(row, 2 + before.len(), &after, VALUE_BYTES)?;
+            let old = row_view(row, 2, &before, VALUE_BYTES)?;
+            let new = row_view(row, 2 + before.len(), &after, VALUE_BYTES)?;
             Ok((Some(old), Some(new)))
         },
     )?;
@@ -192,7 +192,7 @@ fn both(
             list("x", columns)
         );
         shown.extend(examples(connection, scratch, &sql, |row| {
-            let shown = Some(shown_row(row, 2, columns, VALUE_BYTES)?);
+            let shown = Some(row_view(row, 2, columns, VALUE_BYTES)?);
             Ok(if side == "old" {
                 (shown, None)
             } else {
@@ -211,10 +211,10 @@ fn both(
     })
 }
 
-/// The condition under which a row of one is the same as that of the other. A column that one of them does not have is
-/// null there, as it would be in a table that has grown.
-fn same(before: &[ShownColumn], after: &[ShownColumn]) -> String {
-    let has = |columns: &[ShownColumn], name: &str| columns.iter().any(|column| column.name == name);
+/// The condition that two matched rows are equal. A column that one version does not have is null there, as in a table
+/// that was extended.
+fn same(before: &[ViewColumn], after: &[ViewColumn]) -> String {
+    let has = |columns: &[ViewColumn], name: &str| columns.iter().any(|column| column.name == name);
     let mut conditions: Vec<String> = Vec::new();
     for column in before {
         let name = quote_text(&column.name);
@@ -230,7 +230,7 @@ fn same(before: &[ShownColumn], after: &[ShownColumn]) -> String {
     conditions.join(" AND ")
 }
 
-fn list(alias: &str, columns: &[ShownColumn]) -> String {
+fn list(alias: &str, columns: &[ViewColumn]) -> String {
     let names: Vec<String> = columns
         .iter()
         .map(|column| format!("{alias}.{}", quote_text(&column.name)))
@@ -242,7 +242,7 @@ fn count(connection: &Connection, sql: &str) -> Result<u64, ScratchError> {
     Ok(connection.query_row(sql, [], |row| row.get(0).map(from_sql))?)
 }
 
-type OldAndNew = (Option<ShownRow>, Option<ShownRow>);
+type OldAndNew = (Option<RowView>, Option<RowView>);
 
 fn examples(
     connection: &Connection,
@@ -267,7 +267,7 @@ fn examples(
 mod tests {
     use super::*;
     use crate::testing::{adoption, entry, note, order, orders};
-    use crate::{Config, Store};
+    use crate::{Store, StoreConfig};
     use lantern_model::batch::Outcome;
     use lantern_model::schema::Manifest;
 
@@ -288,9 +288,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rows_are_compared_by_their_key_and_without_one_by_their_message() {
+    async fn rows_are_matched_by_their_key_or_else_by_their_message() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(Config::new(dir.path())).await.unwrap();
+        let store = Store::open(StoreConfig::new(dir.path())).await.unwrap();
         let (mut old, mut new) = (scratch(&store, orders()).await, scratch(&store, orders()).await);
         // The same order from another message is the same row; the same note is not.
         fill(
@@ -328,9 +328,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_database_refuses_is_counted_and_a_batch_that_cannot_be_stored_leaves_nothing() {
+    async fn rejected_rows_are_counted_and_a_batch_that_cannot_be_stored_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(Config::new(dir.path())).await.unwrap();
+        let store = Store::open(StoreConfig::new(dir.path())).await.unwrap();
         let mut one = scratch(&store, orders()).await;
         fill(&mut one, vec![order("a", 1), order("a", 2)]);
         assert_eq!((one.counts().projected, one.counts().dead), (1, 1));

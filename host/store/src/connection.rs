@@ -1,4 +1,4 @@
-//! The one write connection: how it is opened, and whether its file is still the one that the path names.
+//! How connections are opened, and whether the file of the write connection is still the one that the path names.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::Config;
+use super::StoreConfig;
 
-/// The oldest SQLite whose WAL cannot lose a commit to a race with a checkpoint (the WAL-reset bug, mended in
-/// 3.51.3): the checkpointer is a connection of its own.
+/// The oldest SQLite whose WAL cannot lose a commit in a race with a checkpoint (the WAL-reset bug, fixed in 3.51.3):
+/// the checkpointer has its own connection.
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
 
-/// How long one attempt waits for another process's lock before the writer says so and tries again.
+/// How long one attempt waits for another process's lock before the writer reports it and retries.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The open database with the identity of its files.
@@ -23,7 +23,7 @@ pub(super) struct Database {
     identity: Identity,
 }
 
-/// Which file it is, whatever its name.
+/// Identifies a file independently of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
     device: u64,
@@ -40,6 +40,14 @@ impl Identity {
     }
 }
 
+/// Opens a connection that can only read.
+pub(super) fn open_read_only(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(busy_timeout)?;
+    Ok(connection)
+}
+
 /// Fails when the linked SQLite is older than the fix that the writer relies on.
 pub(super) fn assert_version() -> Result<(), String> {
     if rusqlite::version_number() < SQLITE_VERSION_MIN {
@@ -52,8 +60,8 @@ pub(super) fn assert_version() -> Result<(), String> {
 }
 
 impl Database {
-    /// Opens the database for writing. It has to exist: the migrations made it.
-    pub(super) fn open(path: &Path, config: &Config) -> rusqlite::Result<Self> {
+    /// Opens the database for writing. It must exist: the migrations create it.
+    pub(super) fn open(path: &Path, config: &StoreConfig) -> rusqlite::Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -62,9 +70,9 @@ impl Database {
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "temp_store", "memory")?;
         connection.pragma_update(None, "cache_size", -config.cache_kib())?;
-        // The checkpointer does them, so that a commit does not wait for one.
+        // The checkpointer runs checkpoints, so that a commit does not wait for one.
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-        connection.pragma_update(None, "journal_size_limit", Config::WAL_BYTES_KEPT)?;
+        connection.pragma_update(None, "journal_size_limit", StoreConfig::WAL_BYTES_KEPT)?;
         let identity = Identity::of(path).map_err(|error| io_error(&error))?;
         Ok(Self {
             connection,
@@ -73,8 +81,8 @@ impl Database {
         })
     }
 
-    /// Fails when the path does not name the open file any more. SQLite itself would go on and commit into a
-    /// file that nobody can ever read.
+    /// Fails when the path no longer names the open file. SQLite would continue to commit into a file that no process
+    /// can open.
     pub(super) fn check_identity(&self) -> Result<(), String> {
         match Identity::of(&self.path) {
             Ok(found) if found == self.identity => Ok(()),
@@ -91,8 +99,8 @@ fn io_error(error: &std::io::Error) -> rusqlite::Error {
     )
 }
 
-/// Whether an error is the fault of what was written and would come again with it, and not of the database, the
-/// disk or another process.
+/// Whether an error is caused by the written data and would recur with it, and not by the database, the disk or another
+/// process.
 pub(super) fn is_refusal(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{ConstraintViolation, ParameterOutOfRange, TooBig, TypeMismatch};
     matches!(
@@ -101,7 +109,7 @@ pub(super) fn is_refusal(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// Whether an error says that another process holds the lock.
+/// Whether another process holds the lock.
 pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
     matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))

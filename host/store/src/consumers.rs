@@ -1,66 +1,83 @@
-//! Consumers on the broker that have to be deleted: kept until the broker has deleted them, also over a restart.
+//! Consumers on the broker that the host has to delete. A record exists until the broker has deleted the consumer, also
+//! across restarts.
 
 use rusqlite::{Connection, Transaction, params};
 
+use super::reader::{ReadError, Reader};
 use super::{CommitError, Store};
 use lantern_model::batch::Timestamp;
 
-/// A durable consumer on the broker that nothing here reads through any more.
+/// A durable consumer on the broker that no projection uses any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AbandonedConsumer {
     /// The stream.
     pub stream: String,
     /// The consumer's name.
     pub consumer: String,
-    /// The plugin that read through it.
+    /// The plugin that used it.
     pub plugin: String,
 }
 
+/// Changes to the consumers that have to be deleted.
+pub struct Consumers<'a>(&'a Store);
+
 impl Store {
+    /// Changes to the consumers that have to be deleted.
+    pub fn consumers(&self) -> Consumers<'_> {
+        Consumers(self)
+    }
+}
+
+impl Consumers<'_> {
+    /// Records that a consumer has to be deleted.
+    ///
+    /// # Errors
+    /// [`CommitError::Unavailable`] and [`CommitError::Closed`].
+    pub async fn abandon(&self, consumer: AbandonedConsumer) -> Result<(), CommitError> {
+        self.0
+            .call(move |connection| {
+                let transaction = connection.transaction()?;
+                abandon(&transaction, &[consumer], Timestamp::now())?;
+                transaction.commit()
+            })
+            .await
+    }
+
+    /// Removes the record of a consumer that was deleted or is needed again.
+    ///
+    /// # Errors
+    /// As for [`Consumers::abandon`].
+    pub async fn forget(&self, consumer: AbandonedConsumer) -> Result<(), CommitError> {
+        self.0
+            .call(move |connection| {
+                connection
+                    .execute(
+                        "DELETE FROM _lantern_abandoned_consumer WHERE stream = ?1 AND consumer = ?2",
+                        params![consumer.stream, consumer.consumer],
+                    )
+                    .map(|_| ())
+            })
+            .await
+    }
+}
+
+impl Reader {
     /// The streams that a plugin has read, each with the source that read it.
     ///
     /// # Errors
-    /// [`CommitError::Unavailable`] and [`CommitError::Closed`], here and below.
-    pub async fn streams_of(&self, plugin: &str) -> Result<Vec<(String, String)>, CommitError> {
+    /// See [`ReadError`].
+    pub async fn streams_read_by(&self, plugin: &str) -> Result<Vec<(String, String)>, ReadError> {
         let plugin = plugin.to_owned();
-        self.call(move |connection| streams_of(connection, &plugin)).await
-    }
-
-    /// Remembers that a consumer has to be deleted.
-    ///
-    /// # Errors
-    /// As for [`Store::streams_of`].
-    pub async fn abandon_consumer(&self, consumer: AbandonedConsumer) -> Result<(), CommitError> {
-        self.call(move |connection| {
-            let transaction = connection.transaction()?;
-            abandon(&transaction, &[consumer], Timestamp::now())?;
-            transaction.commit()
-        })
-        .await
+        self.snapshot(move |connection| Ok(streams_of(connection, &plugin)?))
+            .await
     }
 
     /// The consumers that have to be deleted.
     ///
     /// # Errors
-    /// As for [`Store::streams_of`].
-    pub async fn abandoned_consumers(&self) -> Result<Vec<AbandonedConsumer>, CommitError> {
-        self.call(|connection| abandoned(connection)).await
-    }
-
-    /// Forgets a consumer that was deleted, or that is needed again.
-    ///
-    /// # Errors
-    /// As for [`Store::streams_of`].
-    pub async fn forget_consumer(&self, consumer: AbandonedConsumer) -> Result<(), CommitError> {
-        self.call(move |connection| {
-            connection
-                .execute(
-                    "DELETE FROM _lantern_abandoned_consumer WHERE stream = ?1 AND consumer = ?2",
-                    params![consumer.stream, consumer.consumer],
-                )
-                .map(|_| ())
-        })
-        .await
+    /// See [`ReadError`].
+    pub async fn abandoned_consumers(&self) -> Result<Vec<AbandonedConsumer>, ReadError> {
+        self.snapshot(|connection| Ok(abandoned(connection)?)).await
     }
 }
 
@@ -75,7 +92,7 @@ fn streams_of(connection: &Connection, plugin: &str) -> Result<Vec<(String, Stri
         .collect()
 }
 
-/// Notes consumers in an open transaction.
+/// Records consumers in an open transaction.
 pub(super) fn abandon(
     transaction: &Transaction<'_>,
     consumers: &[AbandonedConsumer],

@@ -1,42 +1,45 @@
-//! Stored rows against the rows that their messages give: which messages there are to project again, and in what the
-//! stored rows differ from the result. It reads through a connection that can only read; projecting is for others.
+//! Compares stored rows with the rows that their messages produce: lists the messages to project again, and finds the
+//! differences between the result and the stored rows. It reads through a read-only connection; the caller projects.
+
+mod survey;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::Value as Stored;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 
 use super::apply::{from_sql, to_sql};
 use super::check::{self, CheckError};
 use super::commit::{Counts, Mark, OriginId};
 use super::forget::ForgottenValues;
-use super::provenance::counts;
 use super::scratch::{Scratch, ScratchError};
 use super::statement::quote_text;
 use lantern_model::batch::{Row, Timestamp, Value, clean_text};
 use lantern_model::schema::description::{RoleWord, TableDescription};
 use lantern_model::schema::{ColumnName, Manifest, OnConflict};
 
-/// Differences that are described one by one; the others are counted.
+pub use survey::survey;
+
+/// Differences that are described one by one; the others are only counted.
 const DIFFERENCES_SHOWN: usize = 20;
-/// Bytes of a value after which a description cuts it.
+/// Bytes after which a description truncates a value.
 const VALUE_BYTES: usize = 80;
 /// Microseconds of a day.
 const DAY_US: i64 = 24 * 60 * 60 * 1_000_000;
 
-/// A plugin, as the database knows it.
+/// A plugin in the database.
 #[derive(Clone, Debug)]
 pub struct DeepPlugin {
     /// Its name.
     pub name: String,
-    /// The operator's settings for it (JSON).
+    /// The operator's settings (JSON).
     pub settings: String,
     /// Its tables.
     pub tables: Vec<DeepTable>,
-    /// Each history of each of its sources.
+    /// Each epoch of each of its sources.
     pub sources: Vec<DeepSource>,
-    /// Whether any dead letter was resolved later, out of the order of its stream.
+    /// Whether a dead letter was resolved later, out of stream order.
     pub resolved: bool,
     /// Whether any message or value was erased.
     pub erased: bool,
@@ -47,31 +50,31 @@ pub struct DeepPlugin {
 pub struct DeepTable {
     /// Its name.
     pub name: String,
-    /// Whether writes change rows that are there already.
+    /// Whether writes update stored rows.
     pub merges: bool,
     /// Rows that were removed because of their age.
     pub expired: u64,
     description: TableDescription,
 }
 
-/// One history of a source.
+/// One epoch of a source.
 #[derive(Clone, Debug)]
 pub struct DeepSource {
-    /// Its number in the database.
+    /// The number in the database.
     pub origin: OriginId,
     /// The source's name.
     pub source: String,
-    /// Which of its histories.
+    /// The number of the epoch.
     pub epoch: u64,
-    /// Whether that is the present one.
+    /// Whether it is the epoch in use.
     pub present: bool,
     /// The stream; none for core NATS.
     pub stream: Option<String>,
-    /// When the broker said that the stream was created.
+    /// When the broker created the stream.
     pub stream_created_ns: Option<i64>,
     /// The last message that took effect.
     pub checkpoint: Mark,
-    /// The ledger, in order.
+    /// The ledger ranges, in order.
     pub ranges: Vec<DeepRange>,
 }
 
@@ -84,124 +87,14 @@ pub struct DeepRange {
     pub first: u64,
     /// The last one.
     pub last: u64,
-    /// What the ledger counts.
+    /// The counts of the ledger.
     pub counts: Counts,
 }
 
-/// What plugins there are and what they have handled.
-///
-/// # Errors
-/// As for [`check::check`].
-pub fn survey(path: &Path) -> Result<Vec<DeepPlugin>, CheckError> {
-    let connection = check::open(path)?;
-    // One snapshot for all of it.
-    connection.execute_batch("BEGIN")?;
-    let names: Vec<String> = connection
-        .prepare("SELECT DISTINCT plugin FROM _lantern_table ORDER BY plugin")?
-        .query_map([], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    names.into_iter().map(|name| plugin(&connection, name)).collect()
-}
-
-fn plugin(connection: &Connection, name: String) -> Result<DeepPlugin, CheckError> {
-    let settings: Option<String> = connection
-        .query_row(
-            "SELECT settings FROM _lantern_installation WHERE plugin = ?1",
-            [&name],
-            |row| row.get(0),
-        )
-        .optional()?;
-    let any = |state: &str| {
-        connection.query_row(
-            "SELECT EXISTS (SELECT 1 FROM _lantern_dead_letter d JOIN _lantern_origin o ON o.id = d.origin
-                 WHERE o.plugin = ?1 AND d.state = ?2)",
-            [name.as_str(), state],
-            |row| row.get(0),
-        )
-    };
-    let resolved = any("resolved")?;
-    let erased = any("forgotten")? || !ForgottenValues::load(connection, &name, i64::MIN)?.is_empty();
-    Ok(DeepPlugin {
-        settings: settings.unwrap_or_else(|| "{}".to_owned()),
-        tables: tables(connection, &name)?,
-        sources: sources(connection, &name)?,
-        resolved,
-        erased,
-        name,
-    })
-}
-
-fn tables(connection: &Connection, plugin: &str) -> Result<Vec<DeepTable>, rusqlite::Error> {
-    let mut statement = connection.prepare(
-        "SELECT t.name, t.updates, t.rows_expired, t.description FROM _lantern_table t
-         JOIN sqlite_schema s ON s.type = 'table' AND s.name = t.name WHERE t.plugin = ?1 ORDER BY t.name",
-    )?;
-    let found = statement.query_map([plugin], |row| {
-        let description: String = row.get(3)?;
-        let description = serde_json::from_str(&description).map_err(|error| {
-            rusqlite::Error::FromSqlConversionFailure(3, rusqlite::types::Type::Text, Box::new(error))
-        })?;
-        Ok(DeepTable {
-            name: row.get(0)?,
-            merges: row.get(1)?,
-            expired: row.get(2).map(from_sql)?,
-            description,
-        })
-    })?;
-    found.collect()
-}
-
-fn sources(connection: &Connection, plugin: &str) -> Result<Vec<DeepSource>, rusqlite::Error> {
-    let mut statement = connection.prepare(
-        "SELECT o.id, o.source, o.epoch, o.stream, o.stream_created_ns,
-                o.epoch = (SELECT max(epoch) FROM _lantern_origin p
-                           WHERE p.plugin = o.plugin AND p.source = o.source),
-                c.sequence, c.published_ns, c.payload_sha256
-         FROM _lantern_origin o JOIN _lantern_checkpoint c ON c.origin = o.id
-         WHERE o.plugin = ?1 ORDER BY o.source, o.epoch",
-    )?;
-    let found = statement.query_map([plugin], |row| {
-        let digest: Option<Vec<u8>> = row.get(8)?;
-        Ok(DeepSource {
-            origin: OriginId(row.get(0)?),
-            source: row.get(1)?,
-            epoch: row.get(2).map(from_sql)?,
-            stream: row.get(3)?,
-            stream_created_ns: row.get(4)?,
-            present: row.get(5)?,
-            checkpoint: Mark {
-                sequence: row.get(6).map(from_sql)?,
-                published_ns: row.get(7)?,
-                payload_sha256: digest.and_then(|digest| digest.try_into().ok()),
-            },
-            ranges: Vec::new(),
-        })
-    })?;
-    let mut sources: Vec<DeepSource> = found.collect::<Result<_, _>>()?;
-    let mut ranges = connection.prepare(
-        "SELECT p.digest, l.first_sequence, l.last_sequence, l.messages, l.projected, l.skipped, l.dead, l.missing,
-                l.rows, l.changed, l.inserted, l.updated
-         FROM _lantern_ledger l JOIN _lantern_plugin p ON p.id = l.plugin_version
-         WHERE l.origin = ?1 ORDER BY l.first_sequence",
-    )?;
-    for source in &mut sources {
-        let found = ranges.query_map([source.origin.0], |row| {
-            Ok(DeepRange {
-                digest: row.get(0)?,
-                first: row.get(1).map(from_sql)?,
-                last: row.get(2).map(from_sql)?,
-                counts: counts(row, 3)?,
-            })
-        })?;
-        source.ranges = found.collect::<Result<_, _>>()?;
-    }
-    Ok(sources)
-}
-
-/// What became of a message that was a dead letter.
+/// The state of a message that was a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LetterState {
-    /// It is a dead letter still, or was given up: it has no rows.
+    /// It is still a dead letter, or was discarded: it has no rows.
     Dead,
     /// The version with this digest projected it later.
     ResolvedBy(String),
@@ -209,42 +102,42 @@ pub enum LetterState {
     Erased,
 }
 
-/// The rows that a message gives.
+/// The rows that a message produces.
 pub struct Expected<'a> {
     /// The message's sequence.
     pub sequence: u64,
     /// When the broker stored the message.
     pub published_ns: i64,
-    /// What the version that made the rows declares.
+    /// The manifest of the version that wrote the rows.
     pub manifest: &'a Manifest,
     /// The rows.
     pub rows: &'a [Row],
 }
 
-/// What the comparison has found.
+/// The result of a comparison.
 #[derive(Clone, Debug, Default)]
 pub struct Compared {
-    /// Rows that are stored as their messages give them.
+    /// Stored rows that equal those of their messages.
     pub same: u64,
-    /// Rows of messages whose key another message has taken before.
+    /// Rows whose key an earlier message has used.
     pub present: u64,
-    /// Rows that are not there because of their age.
+    /// Rows that were removed because of their age.
     pub expired: u64,
     /// Rows whose value was erased before.
     pub erased: u64,
-    /// Stored rows of messages that are not in the stream any more.
+    /// Stored rows of messages that are no longer in the stream.
     pub without_message: u64,
-    /// How many differences there are.
+    /// The number of differences.
     pub differing: u64,
-    /// The first of them, in sentences.
+    /// The first differences, in sentences.
     pub differences: Vec<String>,
 }
 
 impl Compared {
-    fn differs(&mut self, words: impl FnOnce() -> String) {
+    fn differs(&mut self, describe: impl FnOnce() -> String) {
         self.differing += 1;
         if self.differences.len() < DIFFERENCES_SHOWN {
-            self.differences.push(words());
+            self.differences.push(describe());
         }
     }
 }
@@ -258,10 +151,11 @@ pub struct Comparer {
     values: ForgottenValues,
 }
 
-type Place = (u64, u64);
+/// A sequence, and the number of a row within its message.
+type RowInMessage = (u64, u64);
 
 impl Comparer {
-    /// Opens the database for the rows of a plugin.
+    /// Opens the database to compare the rows of a plugin.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -301,9 +195,9 @@ impl Comparer {
         Ok(found.collect::<Result<_, _>>()?)
     }
 
-    /// Compares the stored rows of a stretch with what its messages give, in tables whose writes do not update rows.
-    /// `read` are the messages of the stretch that were read; `expected` has the rows of those that give some. Rows of
-    /// other sequences cannot be compared.
+    /// Compares the stored rows of a stretch with those of its messages, in tables whose writes do not update rows.
+    /// `read` are the messages of the stretch that were read; `expected` contains the rows of those that produce some.
+    /// Rows of other sequences cannot be compared.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -338,7 +232,7 @@ impl Comparer {
                 if read.contains(&sequence) {
                     found.differs(|| {
                         format!(
-                            "table {}: row {number} of message {sequence} is stored, and the message does not give it",
+                            "table {}: row {number} of message {sequence} is stored, but the message does not produce it",
                             table.name
                         )
                     });
@@ -366,7 +260,7 @@ impl Comparer {
         origin: OriginId,
         first: u64,
         last: u64,
-    ) -> Result<BTreeMap<Place, Vec<Stored>>, CheckError> {
+    ) -> Result<BTreeMap<RowInMessage, Vec<Stored>>, CheckError> {
         let columns = table.columns();
         let list: Vec<String> = columns
             .iter()
@@ -385,14 +279,14 @@ impl Comparer {
         Ok(found.collect::<Result<_, _>>()?)
     }
 
-    /// A row that its message gives is not stored: because another one has taken its key, because of its age, or without
-    /// a good reason.
+    /// Handles a row of a message that is not stored: because another row has its key, because of its age, or as a
+    /// difference.
     fn absent(
         &self,
         table: &DeepTable,
         manifest: &Manifest,
         row: &Row,
-        (sequence, number): Place,
+        (sequence, number): RowInMessage,
         wanted: &[Stored],
         found: &mut Compared,
     ) -> Result<(), CheckError> {
@@ -440,8 +334,8 @@ impl Comparer {
         Ok(statement.query_row(rusqlite::params_from_iter(values), |row| row.get(0))?)
     }
 
-    /// Compares the tables whose writes update rows with those that the whole history gives, by their keys. Rows that
-    /// messages after `through` have written are left out.
+    /// Compares the tables whose writes update rows with those that the whole history produces, by their keys. Ignores
+    /// rows that messages after `through` wrote.
     ///
     /// # Errors
     /// When a database cannot be read.
@@ -472,12 +366,7 @@ fn compare_whole(
         key = vec!["_sequence", "_row"];
     }
     let quoted = quote_text(&table.name);
-    let on: Vec<String> = key
-        .iter()
-        .map(|column| quote_text(column))
-        .map(|column| format!("x.{column} IS y.{column}"))
-        .collect();
-    let on = on.join(" AND ");
+    let on = equal(key.iter().copied());
     let exists = "SELECT EXISTS (SELECT 1 FROM scratch.sqlite_schema WHERE type = 'table' AND name = ?1)";
     if !connection.query_row(exists, [&table.name], |row| row.get::<_, bool>(0))? {
         return Ok(());
@@ -486,19 +375,13 @@ fn compare_whole(
         .prepare("SELECT name FROM pragma_table_info(?1, 'scratch')")?
         .query_map([&table.name], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
-    let same: Vec<String> = ["_sequence", "_row"]
-        .into_iter()
-        .chain(table.columns())
-        .filter(|column| known.contains(*column))
-        .map(quote_text)
-        .map(|column| format!("x.{column} IS y.{column}"))
-        .collect();
-    let same = same.join(" AND ");
-    let shown: Vec<String> = key
+    let all = ["_sequence", "_row"].into_iter().chain(table.columns());
+    let same = equal(all.filter(|column| known.contains(*column)));
+    let key_columns: Vec<String> = key
         .iter()
         .map(|column| format!("coalesce(quote({{}}.{}), 'NULL')", quote_text(column)))
         .collect();
-    let key_of = |alias: &str| shown.join(" || ', ' || ").replace("{}", alias);
+    let key_of = |alias: &str| key_columns.join(" || ', ' || ").replace("{}", alias);
     let alike: u64 = connection.query_row(
         &format!("SELECT count(*) FROM main.{quoted} x JOIN scratch.{quoted} y ON {on} WHERE {same}"),
         [],
@@ -512,7 +395,7 @@ fn compare_whole(
                  WHERE x._sequence <= ?1 AND NOT ({same})",
                 key_of("x")
             ),
-            "holds other values than the messages give",
+            "has other values than the messages produce",
         ),
         (
             format!(
@@ -520,7 +403,7 @@ fn compare_whole(
                      AND NOT EXISTS (SELECT 1 FROM scratch.{quoted} y WHERE {on})",
                 key_of("x")
             ),
-            "is stored, and no message gives it",
+            "is stored, but no message produces it",
         ),
         (
             format!(
@@ -532,16 +415,21 @@ fn compare_whole(
         ),
     ] {
         let mut statement = connection.prepare(&sql)?;
-        let mut rows = statement.query([to_sql(through)])?;
-        while let Some(row) = rows.next()? {
-            let key: String = row.get(0)?;
-            found.differs(|| {
-                let key = clean_text(&key, VALUE_BYTES);
-                format!("table {}: the row with the key ({key}) {what}", table.name)
-            });
+        let keys = statement.query_map([to_sql(through)], |row| row.get::<_, String>(0))?;
+        for key in keys {
+            let key = clean_text(&key?, VALUE_BYTES);
+            found.differs(|| format!("table {}: the row with the key ({key}) {what}", table.name));
         }
     }
     Ok(())
+}
+
+/// The condition that columns of `x` and `y` are equal.
+fn equal<'a>(columns: impl Iterator<Item = &'a str>) -> String {
+    let equal = columns
+        .map(quote_text)
+        .map(|column| format!("x.{column} IS y.{column}"));
+    equal.collect::<Vec<_>>().join(" AND ")
 }
 
 impl DeepTable {
@@ -550,7 +438,7 @@ impl DeepTable {
         columns.map(|column| column.name.as_str()).collect()
     }
 
-    /// The columns of the primary key, or else of a unique index.
+    /// The columns of the primary key, or of a unique index.
     fn key(&self) -> Vec<&str> {
         let unique = self.description.indexes.iter().find(|index| index.unique);
         let key = match (self.description.primary_key.as_slice(), unique) {
@@ -560,7 +448,7 @@ impl DeepTable {
         key.iter().map(String::as_str).collect()
     }
 
-    /// The values that a row has when it is stored, in the order of the table's columns.
+    /// The stored values of a row, in the order of the table's columns.
     fn wanted(&self, manifest: &Manifest, row: &Row) -> Vec<Stored> {
         let write = &manifest.writes[row.write as usize];
         let declared = manifest.table_of(write);
@@ -575,7 +463,13 @@ impl DeepTable {
         values
     }
 
-    fn compare(&self, (sequence, number): Place, there: &[Stored], wanted: &[Stored], found: &mut Compared) {
+    fn compare(
+        &self,
+        (sequence, number): RowInMessage,
+        there: &[Stored],
+        wanted: &[Stored],
+        found: &mut Compared,
+    ) {
         let differing = there
             .iter()
             .zip(wanted)
@@ -586,16 +480,16 @@ impl DeepTable {
         };
         found.differs(|| {
             format!(
-                "table {}, row {number} of message {sequence}: column {} is {}, and the message gives {}",
+                "table {}, row {number} of message {sequence}: column {} is {}, but the message produces {}",
                 self.name,
                 self.description.columns[position].name,
-                shown(&there[position]),
-                shown(&wanted[position])
+                describe_value(&there[position]),
+                describe_value(&wanted[position])
             )
         });
     }
 
-    /// Whether the table does not keep a row any longer.
+    /// Whether the retention of the table has removed a row.
     fn is_too_old(&self, wanted: &[Stored]) -> bool {
         let time = self
             .description
@@ -621,7 +515,7 @@ fn stored(value: &Value) -> Stored {
     }
 }
 
-fn shown(value: &Stored) -> String {
+fn describe_value(value: &Stored) -> String {
     match value {
         Stored::Null => "null".to_owned(),
         Stored::Integer(integer) => integer.to_string(),

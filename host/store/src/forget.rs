@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 
 use super::Store;
 use super::commit::{CommitError, OriginId};
+use super::reader::ReadError;
 use lantern_model::batch::Timestamp;
 
 pub(super) use erase::overwriting;
@@ -81,6 +82,12 @@ pub enum ForgetError {
 impl From<rusqlite::Error> for ForgetError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<ReadError> for ForgetError {
+    fn from(error: ReadError) -> Self {
+        Self::Unavailable(error.with_cause())
     }
 }
 
@@ -184,7 +191,8 @@ impl Store {
     /// # Errors
     /// See [`ForgetError`].
     pub async fn survey_forget(&self, query: ForgetQuery) -> Result<ForgetSurvey, ForgetError> {
-        self.look(move |connection| search::survey(connection, &query))
+        self.reader()
+            .long_snapshot(move |connection| search::survey(connection, &query))
             .await
     }
 
@@ -217,7 +225,8 @@ impl Store {
         after: Option<(String, u64)>,
         limit: u32,
     ) -> Result<Vec<OutstandingMessage>, ForgetError> {
-        self.look(move |connection| search::outstanding(connection, after.as_ref(), limit))
+        self.reader()
+            .long_snapshot(move |connection| search::outstanding(connection, after.as_ref(), limit))
             .await
     }
 

@@ -1,55 +1,52 @@
-//! Indexes that the host makes by itself, for the questions of its faces: rows by time, and the rows of one entity or
-//! of one value of a facet by time. A new table has them from the beginning; a table that is there already is given
-//! them afterwards, one at a time, while the host runs (see docs/adr/0014-indexes-for-roles.md).
+//! Indexes that the host creates for the queries of the API: rows by time, and the rows of one entity or of one facet
+//! value by time. A new table has them from the start; an existing table gets them one at a time while the host runs
+//! (see docs/adr/0014-indexes-for-roles.md).
 //!
-//! They are no part of what a plugin declared, so they stand in no description, and no comparison of versions sees them.
+//! They are not part of a plugin's declaration: no description contains them, and comparisons of versions ignore them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::Store;
 use super::apply::from_sql;
-use super::commit::CommitError;
 use super::description::{ColumnDescription, RoleWord, TableDescription};
+use super::reader::{ReadError, Reader};
 use super::statement::quote_text;
 use lantern_model::schema::ColumnType;
 
-/// Indexes that a table is given for its entities and facets. Each makes every insert slower, and nobody looks at more
-/// facets than these at once; those declared first get them.
+/// Indexes that the host creates for the entities and facets of a table, in the order of declaration. Each makes every
+/// insert slower, and few users filter by more facets than this.
 const ROLE_INDEXES_MAX: usize = 8;
 
-/// Rows of a table that is given an index while the host runs. Nothing is stored meanwhile, which for so many rows are
-/// some seconds; a rebuild makes the index of a larger one without holding anything up.
+/// Rows up to which a table gets an index while the host runs. Commits wait meanwhile, some seconds for this many rows;
+/// a rebuild creates the index of a larger table without delaying commits.
 pub(super) const ROWS_MAX: u64 = 5_000_000;
 
-/// What was done about indexes that are missing.
+/// The result of one step of index maintenance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IndexStep {
-    /// One was made; there may be more to make.
+    /// One index was created; others may be missing.
     Made {
         /// The table.
         table: String,
         /// The index's columns.
         columns: Vec<String>,
-        /// How long nothing else was stored.
+        /// How long commits waited.
         took: Duration,
     },
-    /// Nothing is left to do, but for these tables, which are too large.
+    /// No index is missing, except in these tables, which are too large.
     Left(Vec<String>),
 }
 
-impl Store {
-    /// Makes one of the indexes that tables should have and do not.
-    ///
-    /// # Errors
-    /// [`CommitError::Unavailable`] and [`CommitError::Closed`].
-    pub async fn add_missing_index(&self) -> Result<IndexStep, CommitError> {
-        self.call(|connection| add_missing(connection, ROWS_MAX)).await
+impl Reader {
+    /// The first index that a table lacks and can be given while the host runs, and the tables that are too large for it.
+    pub(super) async fn missing_index(&self) -> Result<(Option<MissingIndex>, Vec<String>), ReadError> {
+        self.snapshot(|connection| Ok(find_missing(connection, ROWS_MAX)?))
+            .await
     }
 }
 
-/// The columns of the indexes that a table needs besides those that it declares.
+/// The columns of the indexes that a table needs in addition to the declared ones.
 pub(super) fn needed(table: &TableDescription) -> Vec<Vec<String>> {
     let declared = table.indexes.iter().map(|index| index.columns.as_slice());
     let declared: Vec<&[String]> = declared.chain([table.primary_key.as_slice()]).collect();
@@ -59,7 +56,7 @@ pub(super) fn needed(table: &TableDescription) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// The columns of the indexes by which the faces ask.
+/// The columns of the indexes that serve the queries of the API.
 fn wanted(table: &TableDescription) -> Vec<Vec<String>> {
     let present = || table.columns.iter().filter(|column| !column.retired);
     let with = |role: RoleWord| present().filter(move |column| column.role == Some(role));
@@ -75,52 +72,100 @@ fn wanted(table: &TableDescription) -> Vec<Vec<String>> {
     by_time.into_iter().chain(by_role).collect()
 }
 
-fn add_missing(connection: &mut Connection, rows_max: u64) -> Result<IndexStep, rusqlite::Error> {
-    let tables: Vec<(String, String)> = connection
-        .prepare("SELECT name, description FROM _lantern_table ORDER BY name")?
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+/// An index that a table should have and does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct MissingIndex {
+    pub(super) table: String,
+    pub(super) columns: Vec<String>,
+}
+
+fn find_missing(
+    connection: &Connection,
+    rows_max: u64,
+) -> Result<(Option<MissingIndex>, Vec<String>), rusqlite::Error> {
+    let tables: Vec<String> = connection
+        .prepare("SELECT name FROM _lantern_table ORDER BY name")?
+        .query_map([], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     let mut too_large = Vec::new();
-    for (table, description) in tables {
-        let description: TableDescription = serde_json::from_str(&description).map_err(|error| {
-            rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(error))
-        })?;
-        let there = indexes_of(connection, &table)?;
-        let missing = needed(&description)
-            .into_iter()
-            .find(|columns| !there.iter().any(|index| index.starts_with(columns)));
+    for table in tables {
+        let Some(description) = description_of(connection, &table)? else {
+            continue;
+        };
+        let existing = indexes_of(connection, &table)?;
+        let missing = missing_columns(&existing, &description).into_iter().next();
         let Some(columns) = missing else { continue };
-        if rows_at_most(connection, &table)? > rows_max {
+        if is_too_large(connection, &table, rows_max)? {
             too_large.push(table);
             continue;
         }
-        let began = Instant::now();
-        create(connection, &table, &columns)?;
-        return Ok(IndexStep::Made {
-            table,
-            columns,
-            took: began.elapsed(),
-        });
+        return Ok((Some(MissingIndex { table, columns }), too_large));
     }
-    Ok(IndexStep::Left(too_large))
+    Ok((None, too_large))
 }
 
-/// The columns of each index that is there, whatever it is called: a rebuild leaves them with the names of its own tables.
-pub(super) fn indexes_of(connection: &Connection, table: &str) -> Result<Vec<Vec<String>>, rusqlite::Error> {
-    let names: Vec<String> = connection
-        .prepare("SELECT name FROM pragma_index_list(?1) WHERE partial = 0")?
-        .query_map([table], |row| row.get(0))?
+fn description_of(connection: &Connection, table: &str) -> Result<Option<TableDescription>, rusqlite::Error> {
+    let text: Option<String> = connection
+        .query_row(
+            "SELECT description FROM _lantern_table WHERE name = ?1",
+            [table],
+            |row| row.get(0),
+        )
+        .optional()?;
+    let parse = |text: String| {
+        serde_json::from_str(&text).map_err(|error| {
+            rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
+        })
+    };
+    text.map(parse).transpose()
+}
+
+/// An index of a table.
+pub(super) struct ExistingIndex {
+    pub(super) columns: Vec<String>,
+    pub(super) unique: bool,
+}
+
+/// The columns of the indexes that a table should have and does not.
+pub(super) fn missing_columns(existing: &[ExistingIndex], table: &TableDescription) -> Vec<Vec<String>> {
+    let is_served = |columns: &Vec<String>| existing.iter().any(|index| index.columns.starts_with(columns));
+    let needed = needed(table).into_iter();
+    needed.filter(|columns| !is_served(columns)).collect()
+}
+
+/// The indexes of a table, whatever their names: a rebuild leaves them with the names of its own tables.
+pub(super) fn indexes_of(
+    connection: &Connection,
+    table: &str,
+) -> Result<Vec<ExistingIndex>, rusqlite::Error> {
+    let names: Vec<(String, bool)> = connection
+        .prepare("SELECT name, \"unique\" FROM pragma_index_list(?1) WHERE partial = 0")?
+        .query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
     let mut columns =
         connection.prepare("SELECT coalesce(name, '') FROM pragma_index_info(?1) ORDER BY seqno")?;
     names
-        .iter()
-        .map(|name| columns.query_map([name], |row| row.get(0))?.collect())
+        .into_iter()
+        .map(|(name, unique)| {
+            let columns = columns
+                .query_map([name], |row| row.get(0))?
+                .collect::<Result<_, _>>()?;
+            Ok(ExistingIndex { columns, unique })
+        })
         .collect()
 }
 
-/// Not fewer rows than a table has: counting them would take as long as the index.
-pub(super) fn rows_at_most(connection: &Connection, table: &str) -> Result<u64, rusqlite::Error> {
+/// Whether the host leaves a table of this size without its missing indexes.
+pub(super) fn is_too_large(
+    connection: &Connection,
+    table: &str,
+    rows_max: u64,
+) -> Result<bool, rusqlite::Error> {
+    Ok(rows_at_most(connection, table)? > rows_max)
+}
+
+/// An upper bound of a table's rows; counting them would take as long as creating the index.
+fn rows_at_most(connection: &Connection, table: &str) -> Result<u64, rusqlite::Error> {
     let table = quote_text(table);
     let sql = format!(
         "SELECT (SELECT _rowid_ FROM {table} ORDER BY _rowid_ DESC LIMIT 1)
@@ -130,14 +175,23 @@ pub(super) fn rows_at_most(connection: &Connection, table: &str) -> Result<u64, 
         .query_row(&sql, [], |row| row.get(0))
         .optional()?
         .flatten();
-    // A float, since row numbers that are keys may be far apart; it is only compared.
+    // A float, because row numbers that are keys may be far apart; the result is only compared.
     Ok(span.map_or(0, |span| from_sql(span as i64)))
 }
 
-fn create(connection: &Connection, table: &str, columns: &[String]) -> Result<(), rusqlite::Error> {
+/// Creates an index, and returns whether it did: since the read, another version may have changed the table.
+pub(super) fn create(connection: &Connection, missing: &MissingIndex) -> Result<bool, rusqlite::Error> {
+    let MissingIndex { table, columns } = missing;
+    let is_missing = match description_of(connection, table)? {
+        Some(description) => missing_columns(&indexes_of(connection, table)?, &description).contains(columns),
+        None => false,
+    };
+    if !is_missing {
+        return Ok(false);
+    }
     let name = free_name(connection, &format!("{table}__{}__index", columns.join("__")))?;
     let columns: Vec<String> = columns.iter().map(|column| quote_text(column)).collect();
-    // What is sorted for it goes to a file, and not to memory as the writer's small things do.
+    // The sort spills to a file; the writer's other temporary data stays in memory.
     connection.pragma_update(None, "temp_store", "file")?;
     let made = connection.execute_batch(&format!(
         "CREATE INDEX {} ON {} ({})",
@@ -146,10 +200,10 @@ fn create(connection: &Connection, table: &str, columns: &[String]) -> Result<()
         columns.join(", ")
     ));
     connection.pragma_update(None, "temp_store", "memory")?;
-    made
+    made.map(|()| true)
 }
 
-/// The name, or one like it where a table that a rebuild has put aside still has an index of that name.
+/// The name, or a numbered one if a table that a rebuild replaced still has an index of that name.
 fn free_name(connection: &Connection, name: &str) -> Result<String, rusqlite::Error> {
     let mut statement = connection.prepare("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)")?;
     let mut candidate = name.to_owned();
@@ -165,8 +219,8 @@ fn free_name(connection: &Connection, name: &str) -> Result<String, rusqlite::Er
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Config;
     use crate::testing::{adoption, orders};
+    use crate::{Store, StoreConfig};
     use lantern_model::schema::{Column, ColumnName, Index, Role, Table, TableName};
 
     fn table(columns: &[(&str, Role, ColumnType)], indexes: &[&[&str]]) -> TableDescription {
@@ -220,13 +274,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_table_that_is_there_is_given_what_it_lacks_and_a_large_one_is_left() {
+    async fn an_existing_table_gets_its_missing_indexes_and_a_large_one_does_not() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(Config::new(dir.path())).await.unwrap();
+        let store = Store::open(StoreConfig::new(dir.path())).await.unwrap();
         let mut manifest = orders();
-        store.adopt(adoption(manifest.clone())).await.unwrap();
-        while matches!(store.add_missing_index().await.unwrap(), IndexStep::Made { .. }) {}
-        // The same table, whose plugin says more of it now.
+        store.plugins().adopt(adoption(manifest.clone())).await.unwrap();
+        while matches!(
+            store.maintenance().add_missing_index().await.unwrap(),
+            IndexStep::Made { .. }
+        ) {}
+        // The same table, after its plugin declared more roles.
         for column in &mut manifest.tables[1].columns {
             column.role = Role::Facet;
         }
@@ -240,20 +297,23 @@ mod tests {
             )
             .unwrap();
         let before = indexes_of(&connection, &name).unwrap().len();
-        let made = store.add_missing_index().await.unwrap();
+        let made = store.maintenance().add_missing_index().await.unwrap();
         assert!(
             matches!(&made, IndexStep::Made { table, .. } if *table == name),
             "{made:?}"
         );
         assert_eq!(indexes_of(&connection, &name).unwrap().len(), before + 1);
-        while matches!(store.add_missing_index().await.unwrap(), IndexStep::Made { .. }) {}
+        while matches!(
+            store.maintenance().add_missing_index().await.unwrap(),
+            IndexStep::Made { .. }
+        ) {}
         assert_eq!(
-            store.add_missing_index().await.unwrap(),
+            store.maintenance().add_missing_index().await.unwrap(),
             IndexStep::Left(Vec::new())
         );
         store.close().await;
 
-        let mut connection = Connection::open(dir.path().join(crate::DATABASE_FILE)).unwrap();
+        let connection = Connection::open(dir.path().join(crate::DATABASE_FILE)).unwrap();
         connection
             .execute_batch(&format!(
                 "INSERT INTO _lantern_table (name, plugin, description, updates)
@@ -262,11 +322,9 @@ mod tests {
                  INSERT INTO large (rowid) VALUES (1), (1000);"
             ))
             .unwrap();
-        let left = IndexStep::Left(vec!["large".to_owned()]);
-        assert_eq!(add_missing(&mut connection, 999).unwrap(), left);
-        assert!(matches!(
-            add_missing(&mut connection, 1_000).unwrap(),
-            IndexStep::Made { .. }
-        ));
+        let left = vec!["large".to_owned()];
+        assert_eq!(find_missing(&connection, 999).unwrap(), (None, left));
+        let (missing, _) = find_missing(&connection, 1_000).unwrap();
+        assert_eq!(missing.unwrap().table, "large");
     }
 }

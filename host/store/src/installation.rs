@@ -1,69 +1,70 @@
-//! What is wanted of each plugin: which version runs, which one before it, whether it is paused, and what the operator
-//! has set. Each function is one transaction on the write connection.
+//! The desired state of each plugin: its active and previous version, its pause and its settings. Each change is one
+//! transaction on the write connection.
 
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
 
 use super::apply::{from_sql, to_sql};
-use super::catalog::{Adoption, CatalogError, adopt_in};
+use super::catalog::{Adoption, CatalogError, adopt, adopt_in};
 use super::commit::{Adopted, VersionId};
 use super::consumers::{AbandonedConsumer, abandon};
+use super::reader::{ReadError, Reader};
 use super::statement::quote_text;
 use super::{AdoptError, AuditMark, CommitError, Store};
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::ManifestDescription;
 
-/// A version that is to be known, without running yet.
+/// A version that becomes known without running yet.
 #[derive(Clone, Debug)]
-pub struct Arrival {
-    /// What it declares, its digest, its contract, and now.
+pub struct NewVersion {
+    /// Its declaration, digest and contract, and the present time.
     pub adoption: Adoption,
     /// Size of its component.
     pub component_bytes: u64,
-    /// Where it came from, in words: a file of the plugin directory, or who has sent it.
+    /// Where it came from: a file of the plugin directory, or who sent it.
     pub came_from: String,
-    /// What it says of itself.
+    /// Its description of itself.
     pub description: ManifestDescription,
 }
 
-/// One version of one plugin, as the database knows it.
+/// One version of one plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VersionRecord {
     /// Its number in this database.
     pub id: VersionId,
     /// The plugin's name.
     pub plugin: String,
-    /// The version that it says it is.
+    /// Its declared version number.
     pub version: String,
     /// `sha256:` and 64 hex digits.
     pub digest: String,
     /// The contract's version.
     pub contract: String,
-    /// When it was first seen.
+    /// When the host first saw it.
     pub loaded_at: Timestamp,
-    /// When it last began to run; none where it never did.
+    /// When it was last activated; none if never.
     pub activated_at: Option<Timestamp>,
     /// Size of its component; none for versions older than the store of components.
     pub component_bytes: Option<u64>,
-    /// Where it came from, in words.
+    /// Where it came from.
     pub came_from: Option<String>,
-    /// Why it cannot run, where that is so.
+    /// Why it cannot be loaded, if so.
     pub failed: Option<String>,
-    /// What it said of itself; none where that was not kept.
+    /// Its description of itself; none if an earlier host did not store it.
     pub description: Option<ManifestDescription>,
 }
 
-/// What is wanted of one plugin.
+/// The desired state of one plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installation {
     /// The plugin's name.
     pub plugin: String,
-    /// The version that runs, or would if it were not paused.
+    /// The active version; it runs unless the plugin is paused.
     pub active: Option<VersionId>,
-    /// The one before it.
+    /// The previously active version.
     pub previous: Option<VersionId>,
-    /// Why it is paused; none while it is not.
+    /// Why it is paused; none if it is not.
     pub paused: Option<String>,
-    /// What the operator has set, as JSON.
+    /// The operator's settings, as JSON.
     pub settings: String,
     /// All its versions, in the order of arrival.
     pub versions: Vec<VersionRecord>,
@@ -76,44 +77,67 @@ impl Installation {
     }
 }
 
-/// How a version becomes the one that runs.
+/// How a version becomes active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// It is activated: its tables have to fit, whether or not it has run before.
-    Forward,
-    /// It is rolled back to: nullable columns that have come since stay in the tables, and new rows have no value there.
-    Back,
+pub enum Activation {
+    /// By activation: its tables must fit, whether or not it has run before.
+    Activate,
+    /// By rollback: nullable columns that were added since remain in the tables and are null in new rows.
+    RollBack,
 }
 
+/// Changes to the installed plugins.
+pub struct Plugins<'a>(&'a Store);
+
 impl Store {
-    /// Makes a version known; nothing of it runs. `mark` is written when it was not known.
+    /// Changes to the installed plugins.
+    pub fn plugins(&self) -> Plugins<'_> {
+        Plugins(self)
+    }
+}
+
+impl Plugins<'_> {
+    /// Makes a version known; nothing of it runs. Writes `mark` if it was not known.
     ///
     /// # Errors
-    /// [`CommitError::Unavailable`] and [`CommitError::Closed`], here and below.
-    pub async fn install(&self, arrival: Arrival, mark: Option<AuditMark>) -> Result<(), CommitError> {
-        self.call(move |connection| install(connection, &arrival, mark.as_ref()))
+    /// [`CommitError::Unavailable`] and [`CommitError::Closed`].
+    pub async fn install(&self, arrival: NewVersion, mark: Option<AuditMark>) -> Result<(), CommitError> {
+        self.0
+            .call(move |connection| install(connection, &arrival, mark.as_ref()))
             .await
     }
 
-    /// Makes a version the one that runs, and its tables what it declares, in one transaction with its entry in the audit.
+    /// Makes a plugin version known and changes its tables to match its declaration.
+    ///
+    /// # Errors
+    /// See [`AdoptError`]; nothing has changed then.
+    pub async fn adopt(&self, adoption: Adoption) -> Result<Adopted, AdoptError> {
+        self.0
+            .call_catalog(move |connection| adopt(connection, &adoption))
+            .await
+    }
+
+    /// Makes a version the active one, and changes its tables to match its declaration, in one transaction
+    /// with its entry in the audit.
     ///
     /// # Errors
     /// See [`AdoptError`]; nothing has changed then.
     pub async fn activate(
         &self,
         adoption: Adoption,
-        way: Way,
+        way: Activation,
         mark: Option<AuditMark>,
     ) -> Result<Adopted, AdoptError> {
-        self.call_catalog(move |connection| activate(connection, &adoption, way, mark.as_ref()))
+        self.0
+            .call_catalog(move |connection| activate(connection, &adoption, way, mark.as_ref()))
             .await
     }
 
-    /// Notes why a version cannot run, or that it can (`None`).
+    /// Records why a version cannot be loaded, or that it can (`None`).
     ///
     /// # Errors
-    /// As for [`Store::install`].
-    pub async fn note_failed(
+    /// As for [`Plugins::install`].
+    pub async fn set_failed(
         &self,
         plugin: &str,
         digest: &str,
@@ -121,14 +145,15 @@ impl Store {
     ) -> Result<(), CommitError> {
         let [plugin, digest] = [plugin, digest].map(str::to_owned);
         let reason = reason.map(str::to_owned);
-        self.call(move |connection| set_failed(connection, &plugin, &digest, reason.as_deref()))
+        self.0
+            .call(move |connection| set_failed(connection, &plugin, &digest, reason.as_deref()))
             .await
     }
 
-    /// Pauses a plugin for a reason, or lets it go on (`None`), with its entry in the audit.
+    /// Pauses a plugin for a reason, or resumes it (`None`), with its entry in the audit.
     ///
     /// # Errors
-    /// As for [`Store::install`].
+    /// As for [`Plugins::install`].
     pub async fn set_paused(
         &self,
         plugin: &str,
@@ -136,40 +161,34 @@ impl Store {
         mark: Option<AuditMark>,
     ) -> Result<(), CommitError> {
         let plugin = plugin.to_owned();
-        self.call(move |connection| {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            set_paused(&transaction, &plugin, reason.as_deref(), Timestamp::now())?;
-            if let Some(mark) = mark {
-                mark.write(&transaction)?;
-            }
-            transaction.commit()
-        })
-        .await
-    }
-
-    /// Keeps what the operator has set for a plugin, as JSON.
-    ///
-    /// # Errors
-    /// As for [`Store::install`].
-    pub async fn set_settings(&self, plugin: &str, settings: String) -> Result<(), CommitError> {
-        let plugin = plugin.to_owned();
-        self.call(move |connection| set_settings(connection, &plugin, &settings, Timestamp::now()))
+        self.0
+            .call(move |connection| {
+                let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                set_paused(&transaction, &plugin, reason.as_deref(), Timestamp::now())?;
+                if let Some(mark) = mark {
+                    mark.write(&transaction)?;
+                }
+                transaction.commit()
+            })
             .await
     }
 
-    /// All plugins that are installed, by name.
+    /// Stores the operator's settings for a plugin, as JSON.
     ///
     /// # Errors
-    /// As for [`Store::install`].
-    pub async fn installations(&self) -> Result<Vec<Installation>, CommitError> {
-        self.call(|connection| installations(connection)).await
+    /// As for [`Plugins::install`].
+    pub async fn set_settings(&self, plugin: &str, settings: String) -> Result<(), CommitError> {
+        let plugin = plugin.to_owned();
+        self.0
+            .call(move |connection| set_settings(connection, &plugin, &settings, Timestamp::now()))
+            .await
     }
 
-    /// Removes a plugin, with its tables or without, and remembers that its `consumers` have to be deleted. Returns the
-    /// names of the tables that were dropped.
+    /// Removes a plugin, with or without its tables, and records that its `consumers` have to be deleted. Returns the
+    /// names of the dropped tables.
     ///
     /// # Errors
-    /// As for [`Store::install`].
+    /// As for [`Plugins::install`].
     pub async fn remove(
         &self,
         plugin: &str,
@@ -177,41 +196,55 @@ impl Store {
         consumers: Vec<AbandonedConsumer>,
     ) -> Result<Vec<String>, CommitError> {
         let plugin = plugin.to_owned();
-        self.call(move |connection| remove(connection, &plugin, drop_tables, &consumers))
+        self.0
+            .call(move |connection| remove(connection, &plugin, drop_tables, &consumers))
             .await
     }
 
-    /// All files of the plugin directory that were taken in and not forgotten.
+    /// Records what the host did with a file of the plugin directory.
     ///
     /// # Errors
-    /// As for [`Store::install`].
-    pub async fn plugin_files(&self) -> Result<Vec<FileRecord>, CommitError> {
-        self.call(|connection| files(connection)).await
-    }
-
-    /// Remembers what was done with a file of the plugin directory.
-    ///
-    /// # Errors
-    /// As for [`Store::install`].
-    pub async fn note_file(&self, file: FileRecord) -> Result<(), CommitError> {
-        self.call(move |connection| note_file(connection, &file, Timestamp::now()))
+    /// As for [`Plugins::install`].
+    pub async fn record_file(&self, file: FileRecord) -> Result<(), CommitError> {
+        self.0
+            .call(move |connection| record_file(connection, &file, Timestamp::now()))
             .await
     }
 
-    /// Forgets a file of the plugin directory that is gone.
+    /// Removes the record of a file that is gone from the plugin directory.
     ///
     /// # Errors
-    /// As for [`Store::install`].
+    /// As for [`Plugins::install`].
     pub async fn forget_file(&self, file: &str) -> Result<(), CommitError> {
         let file = file.to_owned();
-        self.call(move |connection| forget_file(connection, &file)).await
+        self.0
+            .call(move |connection| forget_file(connection, &file))
+            .await
     }
 }
 
-/// Makes a version known; nothing of it runs. Does nothing more when it is known.
+impl Reader {
+    /// All installed plugins, by name.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn installations(&self) -> Result<Vec<Installation>, ReadError> {
+        self.snapshot(|connection| Ok(installations(connection)?)).await
+    }
+
+    /// All files of the plugin directory that the host has recorded.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn plugin_files(&self) -> Result<Vec<FileRecord>, ReadError> {
+        self.snapshot(|connection| Ok(files(connection)?)).await
+    }
+}
+
+/// If the version is known, only updates its size and description.
 pub(super) fn install(
     connection: &mut Connection,
-    arrival: &Arrival,
+    arrival: &NewVersion,
     mark: Option<&AuditMark>,
 ) -> Result<(), rusqlite::Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -252,15 +285,14 @@ pub(super) fn install(
     transaction.commit()
 }
 
-/// Makes a version the one that runs: its tables become what it declares, in the same transaction.
 pub(super) fn activate(
     connection: &mut Connection,
     adoption: &Adoption,
-    way: Way,
+    way: Activation,
     mark: Option<&AuditMark>,
 ) -> Result<Adopted, CatalogError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let adopted = adopt_in(&transaction, adoption, way == Way::Back)?;
+    let adopted = adopt_in(&transaction, adoption, way == Activation::RollBack)?;
     let name = adoption.manifest.name.as_str();
     ensure(&transaction, name, adoption.at)?;
     transaction.execute(
@@ -290,7 +322,6 @@ fn ensure(transaction: &Transaction<'_>, plugin: &str, at: Timestamp) -> Result<
         .map(|_| ())
 }
 
-/// Notes why a version cannot run, or that it can.
 pub(super) fn set_failed(
     connection: &Connection,
     plugin: &str,
@@ -305,7 +336,6 @@ pub(super) fn set_failed(
         .map(|_| ())
 }
 
-/// Pauses a plugin for this reason, or lets it go on.
 pub(super) fn set_paused(
     connection: &Connection,
     plugin: &str,
@@ -320,7 +350,6 @@ pub(super) fn set_paused(
         .map(|_| ())
 }
 
-/// Keeps what the operator has set for a plugin.
 pub(super) fn set_settings(
     connection: &Connection,
     plugin: &str,
@@ -336,7 +365,6 @@ pub(super) fn set_settings(
         .map(|_| ())
 }
 
-/// All plugins that are installed, by name.
 pub(super) fn installations(connection: &Connection) -> Result<Vec<Installation>, rusqlite::Error> {
     let mut all: Vec<Installation> = connection
         .prepare(
@@ -359,7 +387,7 @@ pub(super) fn installations(connection: &Connection) -> Result<Vec<Installation>
     Ok(all)
 }
 
-/// All versions of a plugin, in the order of arrival; also of one that was removed and left its tables.
+/// All versions of a plugin, in the order of arrival; also of a removed plugin that left its tables.
 fn versions(connection: &Connection, plugin: &str) -> Result<Vec<VersionRecord>, rusqlite::Error> {
     connection
         .prepare(
@@ -383,17 +411,18 @@ fn version_record(row: &Row<'_>) -> Result<VersionRecord, rusqlite::Error> {
         component_bytes: row.get::<_, Option<i64>>(7)?.map(from_sql),
         came_from: row.get(8)?,
         failed: row.get(9)?,
-        // One that a newer host wrote and this one cannot read is as good as none: it is only for showing.
+        // A description that a newer host wrote and this one cannot parse counts as missing: it is only displayed.
         description: row
             .get::<_, Option<String>>(10)?
             .and_then(|text| serde_json::from_str(&text).ok()),
     })
 }
 
-/// Removes a plugin. Its tables, ledger and checkpoints stay, so that it can be installed again and goes on where it
-/// was; or go with it. What was done with its file stays known, or the file would bring it back at the next start.
+/// Removes a plugin. Its tables, ledger and checkpoints remain, so that a later installation continues where it
+/// stopped, unless `drop_tables` removes them too. The records of its files remain, or the files would install it again
+/// at the next start.
 ///
-/// Returns the names of the tables that were dropped.
+/// Returns the names of the dropped tables.
 pub(super) fn remove(
     connection: &mut Connection,
     plugin: &str,
@@ -421,7 +450,7 @@ pub(super) fn remove(
     Ok(dropped)
 }
 
-/// Removes everything that is kept by origin: checkpoints, ledger, gaps, dead letters, and the origins.
+/// Removes everything that refers to an origin: checkpoints, ledger, gaps, dead letters, and the origins.
 pub(super) fn forget_origins(transaction: &Transaction<'_>, plugin: &str) -> Result<(), rusqlite::Error> {
     for table in ["ledger", "gap", "dead_letter", "checkpoint"] {
         transaction.execute(
@@ -436,18 +465,17 @@ pub(super) fn forget_origins(transaction: &Transaction<'_>, plugin: &str) -> Res
         .map(|_| ())
 }
 
-/// What was last done with a file of the plugin directory.
+/// What the host last did with a file of the plugin directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileRecord {
     /// Its name, without the directory.
     pub file: String,
-    /// The digest of the bytes that were taken in.
+    /// The digest of the bytes that the host read.
     pub digest: String,
-    /// The plugin that they are.
+    /// The plugin in the file.
     pub plugin: String,
 }
 
-/// All files of the plugin directory that were taken in and not forgotten.
 pub(super) fn files(connection: &Connection) -> Result<Vec<FileRecord>, rusqlite::Error> {
     connection
         .prepare("SELECT file, digest, plugin FROM _lantern_plugin_file ORDER BY file")?
@@ -461,8 +489,7 @@ pub(super) fn files(connection: &Connection) -> Result<Vec<FileRecord>, rusqlite
         .collect()
 }
 
-/// Remembers what was done with a file.
-pub(super) fn note_file(
+pub(super) fn record_file(
     connection: &Connection,
     file: &FileRecord,
     at: Timestamp,
@@ -477,7 +504,6 @@ pub(super) fn note_file(
         .map(|_| ())
 }
 
-/// Forgets a file that is gone.
 pub(super) fn forget_file(connection: &Connection, file: &str) -> Result<(), rusqlite::Error> {
     connection
         .execute("DELETE FROM _lantern_plugin_file WHERE file = ?1", [file])

@@ -1,8 +1,9 @@
-//! The database: the only module that names sqlx and rusqlite, and the only one that knows SQL.
+//! The database: the only crate that uses sqlx, rusqlite and SQL.
 //!
-//! It owns one SQLite file in WAL mode with one writer (`writer`), which projections reach through [`Store::commit`],
-//! and a small pool of readers for the faces (`reader`). Rows, dead letters, gaps, ledger and checkpoint of a batch
-//! change in one transaction (`apply`). It knows nothing of brokers and plugins.
+//! It owns one SQLite file in WAL mode. All changes go through one thread (`writer`): batches through [`Store::commit`],
+//! other changes through handles such as [`Store::plugins`]. All reads go through a [`Reader`], which has its own
+//! connections. Rows, dead letters, gaps, ledger and checkpoint of a batch change in one transaction (`apply`). The crate
+//! knows nothing of brokers and plugins.
 
 mod access;
 mod anchors;
@@ -15,20 +16,22 @@ mod commit;
 pub mod comparison;
 mod connection;
 mod consumers;
+mod dead_letters;
 pub mod deep;
 pub mod forget;
 mod indexes;
 mod installation;
-mod letters;
 mod lock;
+mod maintenance;
 mod provenance;
 mod queue;
 pub mod reader;
 mod rebuild;
 mod reserve;
 mod rewrite;
+mod row_view;
 pub mod scratch;
-mod shown;
+mod sources;
 #[doc(hidden)]
 pub mod statement;
 #[cfg(test)]
@@ -54,21 +57,24 @@ pub use commit::{
     Accepted, Adopted, Anchor, Attached, Commit, CommitError, Committed, Counts, Entry, Gap, Mark, NewEpoch,
     OriginId, Question, RowEffects, VersionId,
 };
-pub use consumers::AbandonedConsumer;
+pub use consumers::{AbandonedConsumer, Consumers};
+pub use dead_letters::{DeadLetters, OpenDeadLetter, OpenDeadLetterFilter, RetriedDeadLetter, RetryTotals};
 pub use indexes::IndexStep;
-pub use installation::{Arrival, FileRecord, Installation, VersionRecord, Way};
+pub use installation::{Activation, FileRecord, Installation, NewVersion, Plugins, VersionRecord};
 pub use lantern_model::schema::description::{self, ColumnDescription, IndexDescription, TableDescription};
-pub use letters::{Healed, LetterFilter, OpenLetter, Retried};
 pub use lock::LockError;
+pub use maintenance::Maintenance;
 pub use provenance::{LedgerSpan, Lineage, ProvenanceError, RowKey, TracedRow, VersionWork};
 pub use reader::Reader;
 pub use rebuild::{
     HeadBounds, KeptHistory, KeptTables, LedgerRange, RebuildId, RebuildOutcome, RebuildRecord,
-    RebuildSurvey, Scope, SourceHistory, TableOutcome, TableSurvey, Verification, VerifyRequest,
+    RebuildSurvey, Rebuilds, ReplayRange, SourceHistory, TableOutcome, TableSurvey, Verification,
+    VerifyRequest,
 };
-pub use rewrite::{Rewrite, Rewritten};
+pub use rewrite::{Reprojections, Rewrite, Rewritten};
+pub use row_view::RowView;
 pub use scratch::{Scratch, ScratchError};
-pub use shown::ShownRow;
+pub use sources::Sources;
 
 use catalog::CatalogError;
 use writer::{Call, Request, Writer};
@@ -78,13 +84,13 @@ use lantern_trust::private_files;
 /// The database's name in the data directory.
 pub const DATABASE_FILE: &str = "lantern.db";
 
-/// How much of a power cut a commit survives.
+/// Which commits survive a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Synchronous {
-    /// A power cut may take the commits of the last half minute with their checkpoints; the broker still has their messages.
-    /// Enough for streams with limits retention, and several times faster.
+    /// A power cut may lose the commits of the last half minute with their checkpoints; the broker still has their
+    /// messages. Sufficient for streams with limits retention, and several times faster.
     Normal,
-    /// Every commit is on the disk before it is answered.
+    /// Every commit is on disk before the writer answers it.
     Full,
 }
 
@@ -97,21 +103,21 @@ impl Synchronous {
     }
 }
 
-/// What can be chosen.
+/// The settings of a store.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct StoreConfig {
     /// The data directory.
     pub dir: PathBuf,
-    /// What a commit survives.
+    /// Which commits survive a power cut.
     pub synchronous: Synchronous,
-    /// Memory for pages of the writer, in bytes; it is taken as it is needed.
+    /// Maximum size of the writer's page cache, in bytes; SQLite allocates it on demand.
     pub cache_bytes: u64,
-    /// Size of the file that an operator can delete when the disk is full, in bytes; 0 for none.
+    /// Size of the reserve file that an operator can delete when the disk is full, in bytes; 0 for none.
     pub reserve_bytes: u64,
 }
 
-impl Config {
-    /// As a host has it by default.
+impl StoreConfig {
+    /// The default settings of a host.
     pub fn new(dir: &Path) -> Self {
         Self {
             dir: dir.to_owned(),
@@ -125,7 +131,7 @@ impl Config {
         i64::try_from(self.cache_bytes / 1024).unwrap_or(i64::MAX)
     }
 
-    /// What stays of a log that has been worth more for a while.
+    /// Size to which SQLite truncates a write-ahead log that was larger for a while.
     const WAL_BYTES_KEPT: i64 = 64 * 1024 * 1024;
 
     /// A checkpoint copies pages and reads none, so it needs no cache.
@@ -142,34 +148,34 @@ impl Config {
 pub enum Health {
     /// It can.
     Healthy,
-    /// It cannot, and why. The writer keeps trying.
+    /// It cannot, for this reason. The writer keeps trying.
     Unavailable(String),
 }
 
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The directory is missing and cannot be made, is in use, or cannot be written.
+    /// The directory is missing and cannot be created, is in use, or cannot be written.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// The linked SQLite is not good enough.
+    /// The linked SQLite is too old.
     #[error("{0}")]
     Version(String),
-    /// The database cannot be opened, or its migrations do not apply.
+    /// The database cannot be opened, or its migrations failed.
     #[error("cannot open the database {}", path.display())]
     Database {
         /// The file.
         path: PathBuf,
-        /// What was said.
+        /// The cause.
         #[source]
         source: sqlx::Error,
     },
-    /// A newer Lantern has changed the database's own tables.
+    /// A newer version of Lantern changed the host's tables.
     #[error("the database {} cannot be used", path.display())]
     Newer {
         /// The file.
         path: PathBuf,
-        /// By how much it is newer.
+        /// The two schema versions.
         #[source]
         source: check::CheckError,
     },
@@ -178,21 +184,21 @@ pub enum OpenError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What SQLite found first.
+        /// The first problem that SQLite found.
         problem: String,
     },
 }
 
-/// Creates the database's file with mode 0600, which SQLite also gives to the files beside it, and restricts one that an
-/// earlier version left open to everybody.
+/// Creates the database file with mode 0600, which SQLite also gives to its -wal and -shm files, and restricts the mode of
+/// files that an earlier version left readable by everyone.
 fn restrict(path: &Path) -> Result<(), OpenError> {
     let restricted = private_files::open_or_create(path).and_then(|_| {
         for end in ["-wal", "-shm"] {
-            let mut beside = path.as_os_str().to_owned();
-            beside.push(end);
-            let beside = PathBuf::from(beside);
-            if beside.exists() {
-                private_files::open_or_create(&beside)?;
+            let mut companion = path.as_os_str().to_owned();
+            companion.push(end);
+            let companion = PathBuf::from(companion);
+            if companion.exists() {
+                private_files::open_or_create(&companion)?;
             }
         }
         Ok(())
@@ -200,29 +206,30 @@ fn restrict(path: &Path) -> Result<(), OpenError> {
     restricted.map_err(|source| OpenError::Lock(LockError::Unsafe { source }))
 }
 
-/// The open store. Dropping it without [`Store::close`] loses nothing that was answered.
+/// The open store. Dropping it without [`Store::close`] loses no answered commit.
 pub struct Store {
     path: PathBuf,
     requests: mpsc::Sender<Request>,
     health: watch::Receiver<Health>,
     commits: watch::Receiver<u64>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    reader: Arc<Mutex<Option<Reader>>>,
+    reader: Reader,
+    readers: Arc<Mutex<Vec<Reader>>>,
     /// Whether the entries of the audit that were interrupted before this start have been ended.
     audit_settled: Arc<AtomicBool>,
     _lock: lock::DirLock,
 }
 
 impl Store {
-    /// Locks the data directory, brings the host's tables up to date, and starts the writer.
+    /// Locks the data directory, migrates the host's tables, and starts the writer.
     ///
     /// # Errors
-    /// See [`OpenError`]; nothing has been changed then, except that a missing directory may have been made.
-    pub async fn open(config: Config) -> Result<Self, OpenError> {
+    /// See [`OpenError`]; nothing has changed then, except that a missing directory may have been created.
+    pub async fn open(config: StoreConfig) -> Result<Self, OpenError> {
         connection::assert_version().map_err(OpenError::Version)?;
         let lock = lock::DirLock::take(&config.dir)?;
         let path = config.dir.join(DATABASE_FILE);
-        // A file that cannot be read is reported by what follows.
+        // The next steps report a file that cannot be read.
         if path.is_file()
             && let Err(source @ check::CheckError::Newer { .. }) = check::version(&path)
         {
@@ -243,7 +250,8 @@ impl Store {
         let (commits, counted) = watch::channel(0);
         reserve::keep(&config);
         scratch::sweep(&config.dir);
-        let reader: Arc<Mutex<Option<Reader>>> = Arc::default();
+        let reader = Reader::for_host(&path);
+        let readers = Arc::new(Mutex::new(vec![reader.clone()]));
         let writer = Writer {
             path: path.clone(),
             config,
@@ -251,7 +259,7 @@ impl Store {
             health,
             commits,
             runtime: tokio::runtime::Handle::current(),
-            reader: Arc::clone(&reader),
+            readers: Arc::clone(&readers),
             database: None,
             identity_lost: false,
         };
@@ -269,34 +277,44 @@ impl Store {
             commits: counted,
             thread: Mutex::new(Some(thread)),
             reader,
+            readers,
             audit_settled: Arc::new(AtomicBool::new(audit_settled)),
             _lock: lock,
         })
     }
 
-    /// Has a reader let go of a database that was deleted or replaced, before the writer opens the new one.
-    pub fn release_before_reopen(&self, reader: Reader) {
-        *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader);
+    /// The host's own reader. The API has another one, with shorter limits.
+    pub fn reader(&self) -> &Reader {
+        &self.reader
     }
 
-    /// The database's file.
+    /// Makes the writer release a reader's connections to a database file that was deleted or replaced, before it opens the
+    /// new file.
+    pub fn release_before_reopen(&self, reader: Reader) {
+        self.readers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(reader);
+    }
+
+    /// The database file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The write-ahead log's file, which may be missing while nothing is in it.
+    /// The file of the write-ahead log. It may be missing while the log is empty.
     pub fn log_path(&self) -> PathBuf {
         let mut path = self.path.clone().into_os_string();
         path.push("-wal");
         path.into()
     }
 
-    /// Whether the database can be written, as it changes.
+    /// Whether the database can be written.
     pub fn health(&self) -> watch::Receiver<Health> {
         self.health.clone()
     }
 
-    /// Changes with each commit: how many there were since the store was opened.
+    /// The number of commits since the store was opened. Reads, and calls that changed no row, do not count.
     pub fn commits(&self) -> watch::Receiver<u64> {
         self.commits.clone()
     }
@@ -312,8 +330,8 @@ impl Store {
             .map_err(|_| CommitError::Closed)?
     }
 
-    /// Hands a batch to the writer and returns what its answer will come through, so that the next batch can be
-    /// prepared meanwhile.
+    /// Sends a batch to the writer and returns the receiver of its answer, so that the caller can prepare the next batch
+    /// meanwhile.
     ///
     /// # Errors
     /// [`CommitError::Closed`].
@@ -329,16 +347,7 @@ impl Store {
         Ok(answer)
     }
 
-    /// Makes a plugin version known and its tables what it declares.
-    ///
-    /// # Errors
-    /// See [`AdoptError`]; nothing has changed then.
-    pub async fn adopt(&self, adoption: Adoption) -> Result<Adopted, AdoptError> {
-        self.call_catalog(move |connection| catalog::adopt(connection, &adoption))
-            .await
-    }
-
-    /// A call that may be refused in words.
+    /// As [`Store::call`], for a change that may be refused with reasons.
     async fn call_catalog<T: Send + 'static>(
         &self,
         act: impl FnOnce(&mut Connection) -> Result<T, CatalogError> + Send + 'static,
@@ -357,83 +366,10 @@ impl Store {
         }
     }
 
-    /// Where a source stands; none when it was never begun.
+    /// A value that is created once per database and kept, such as its identity or the key of the compile cache.
     ///
     /// # Errors
     /// [`CommitError::Unavailable`] and [`CommitError::Closed`].
-    pub async fn attach(&self, plugin: &str, source: &str) -> Result<Option<Attached>, CommitError> {
-        let (plugin, source) = (plugin.to_owned(), source.to_owned());
-        self.call(move |connection| catalog::attach(connection, &plugin, &source))
-            .await
-    }
-
-    /// Begins a source's next epoch.
-    ///
-    /// # Errors
-    /// As for [`Store::attach`].
-    pub async fn begin_epoch(&self, epoch: NewEpoch) -> Result<Attached, CommitError> {
-        self.call(move |connection| catalog::begin_epoch(connection, &epoch))
-            .await
-    }
-
-    /// Records that the stream of an epoch now has this name and creation time. Its messages are those that were read.
-    ///
-    /// # Errors
-    /// As for [`Store::attach`].
-    pub async fn recognise(
-        &self,
-        origin: OriginId,
-        stream: &str,
-        created_ns: i64,
-    ) -> Result<(), CommitError> {
-        let stream = stream.to_owned();
-        self.call(move |connection| catalog::recognise(connection, origin, &stream, created_ns))
-            .await
-    }
-
-    /// Records that an operator has to decide whether the stream with this creation time is the epoch's stream; `None`
-    /// withdraws the question.
-    ///
-    /// # Errors
-    /// As for [`Store::attach`].
-    pub async fn ask(&self, origin: OriginId, stream_created_ns: Option<i64>) -> Result<(), CommitError> {
-        self.call(move |connection| catalog::ask(connection, origin, stream_created_ns))
-            .await
-    }
-
-    /// Records an operator's decision about a source's stream. Returns the creation time of that stream; none when the
-    /// source has no open question.
-    ///
-    /// # Errors
-    /// As for [`Store::attach`].
-    pub async fn accept(
-        &self,
-        plugin: &str,
-        source: &str,
-        accepted: Accepted,
-    ) -> Result<Option<i64>, CommitError> {
-        let (plugin, source) = (plugin.to_owned(), source.to_owned());
-        self.call(move |connection| catalog::accept(connection, &plugin, &source, accepted))
-            .await
-    }
-
-    /// Removes rows that are older than their table keeps them, a bounded number. Returns how many.
-    ///
-    /// # Errors
-    /// As for [`Store::attach`].
-    pub async fn expire(
-        &self,
-        table: lantern_model::schema::Table,
-        now: lantern_model::batch::Timestamp,
-    ) -> Result<u64, CommitError> {
-        self.call(move |connection| catalog::expire(connection, &table, now))
-            .await
-    }
-
-    /// A fact about this database that is made once and kept: its identity, the key of the compile cache.
-    ///
-    /// # Errors
-    /// As for [`Store::attach`].
     pub async fn fact(
         &self,
         key: &'static str,
@@ -451,10 +387,10 @@ impl Store {
         .await
     }
 
-    /// Removes a fact.
+    /// Removes such a value.
     ///
     /// # Errors
-    /// As for [`Store::attach`].
+    /// As for [`Store::fact`].
     pub async fn remove_fact(&self, key: &'static str) -> Result<(), CommitError> {
         self.call(move |connection| {
             connection
@@ -464,6 +400,13 @@ impl Store {
         .await
     }
 
+    /// Waits until the writer has carried out all earlier requests, with a database that is open and is the file at the
+    /// path, so that a read that follows sees their effect.
+    async fn flush(&self) -> Result<(), CommitError> {
+        self.call(|_| Ok(())).await
+    }
+
+    /// Runs a change on the write connection, as one request of the writer.
     async fn call<T: Send + 'static>(
         &self,
         act: impl FnOnce(&mut Connection) -> Result<T, rusqlite::Error> + Send + 'static,
@@ -477,7 +420,7 @@ impl Store {
                     Err(error) => (Err(CommitError::Unavailable(error.to_string())), Some(error)),
                 },
             };
-            // A caller that has gone away does not need the answer.
+            // The send fails when the caller has gone away.
             drop(reply.send(result));
             failed
         });
@@ -488,14 +431,20 @@ impl Store {
         answer.await.map_err(|_| CommitError::Closed)?
     }
 
-    /// Lets the writer finish what it has, closes the database and releases the data directory.
+    /// Waits until the writer has carried out its requests, closes the database and unlocks the data directory.
     pub async fn close(self) {
-        let Self { requests, thread, .. } = self;
+        let Self {
+            requests,
+            thread,
+            reader,
+            ..
+        } = self;
+        reader.close().await;
         drop(requests);
         let thread = thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let joined = tokio::task::spawn_blocking(move || thread.map(JoinHandle::join)).await;
         if !matches!(joined, Ok(None | Some(Ok(())))) {
-            tracing::error!("the writer ended with a panic");
+            tracing::error!("the writer panicked");
         }
     }
 }
@@ -520,10 +469,10 @@ fn settle_audit(path: &Path) -> bool {
     }
 }
 
-/// The host's own tables, version by version.
+/// The migrations of the host's own tables.
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
 
-/// Makes the database when it is missing and applies the migrations of the host's own tables.
+/// Creates a missing database and applies the migrations of the host's own tables.
 async fn migrate(path: &Path) -> Result<(), sqlx::Error> {
     let mut connection = SqliteConnectOptions::new()
         .filename(path)

@@ -1,4 +1,4 @@
-//! One host for one data directory. The lock is the kernel's, so it cannot be left behind by a host that died.
+//! Ensures one host per data directory. The lock belongs to the kernel, so a host that died leaves none behind.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -7,29 +7,29 @@ use std::path::{Path, PathBuf};
 
 use lantern_trust::private_files::{self, PrivateFileError, Trusted};
 
-/// Why a data directory cannot be had.
+/// Why a data directory cannot be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another host has it.
+    /// Another host uses it.
     #[error("the data directory {} is in use by another lantern{holder}", dir.display())]
     InUse {
         /// The directory.
         dir: PathBuf,
-        /// ` (process N)` where it is known.
+        /// ` (process N)`, if it is known.
         holder: String,
     },
-    /// Other users could have put files into it, or can read or replace those in it.
+    /// Other users could have written files into it, or can read or replace its files.
     #[error("the data directory is not safe: {source}{}", remedy(source))]
     Unsafe {
-        /// Why.
+        /// The cause.
         source: PrivateFileError,
     },
-    /// It cannot be made or written.
+    /// It cannot be created or written.
     #[error("cannot use the data directory {}", dir.display())]
     Io {
         /// The directory.
         dir: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
@@ -39,14 +39,14 @@ fn remedy(error: &PrivateFileError) -> String {
     error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default()
 }
 
-/// Holds a data directory until it is dropped.
+/// The lock of a data directory, until it is dropped.
 #[derive(Debug)]
 pub(super) struct DirLock {
     _file: File,
 }
 
 impl DirLock {
-    /// Makes the directory (mode 0700) when it is missing, checks that no other user can write to it, and locks it.
+    /// Creates the directory (mode 0700) if it is missing, checks that no other user can write to it, and locks it.
     pub(super) fn take(dir: &Path) -> Result<Self, LockError> {
         let failed = |source| LockError::Io {
             dir: dir.to_owned(),
@@ -67,7 +67,7 @@ impl DirLock {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut pid = String::new();
-                // The number is a courtesy; without it the message is still true.
+                // The process number is optional; without it the message is still correct.
                 let holder = match file.read_to_string(&mut pid) {
                     Ok(_) if !pid.trim().is_empty() => format!(" (process {})", pid.trim()),
                     _ => String::new(),
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_that_others_can_write_is_refused_with_the_remedy() {
+    fn a_directory_that_others_can_write_is_rejected_with_a_remedy() {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("data");
         DirLock::take(&dir).unwrap();
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_is_a_link_is_refused_and_its_target_is_left_alone() {
+    fn a_lock_file_that_is_a_link_is_rejected_and_its_target_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         let victim = dir.path().join("victim");
         fs::write(&victim, "precious").unwrap();
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_host_is_told_who_has_the_directory() {
+    fn the_error_of_a_second_host_names_the_process_of_the_first() {
         let dir = tempfile::tempdir().unwrap();
         let first = DirLock::take(dir.path()).unwrap();
         let refused = DirLock::take(dir.path()).unwrap_err();

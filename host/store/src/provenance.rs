@@ -1,25 +1,26 @@
-//! Where rows come from: from a row to its message and to the version that made it, and from a version to all that it
-//! has made. It reads through a connection of its own, on a thread that may block, so that a long count is no burden
-//! to the writer.
+//! The origin of rows: from a row to its message and to the version that wrote it, and from a version to everything that
+//! it wrote.
+
+mod keys;
 
 use std::collections::BTreeMap;
 
-use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::apply::{from_sql, to_sql};
 use super::commit::{Counts, OriginId, VersionId};
 use super::description::TableDescription;
-use super::shown::{ShownColumn, ShownRow, shown_row};
+use super::reader::{ReadError, Reader};
+use super::row_view::{RowView, ViewColumn, row_view};
 use super::statement::{ORIGIN_COLUMNS, quote_text};
-use super::{Store, check};
 use lantern_model::batch::{Delivery, Timestamp};
-use lantern_model::schema::ColumnType;
 
-/// Bytes of a value after which it is cut where a row is shown.
+use keys::keys;
+
+/// Bytes after which a displayed value is truncated.
 const VALUE_BYTES: usize = 64 << 10;
 
-/// How a row is named.
+/// How a user names a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RowKey {
     /// The values of the primary key, or of a unique index, in the order of its columns.
@@ -36,8 +37,8 @@ pub enum RowKey {
 }
 
 impl RowKey {
-    /// One word of three whole numbers, `ORIGIN:SEQUENCE:ROW`, is taken as the host's columns; anything else as values
-    /// of a key.
+    /// A single argument of three whole numbers, `ORIGIN:SEQUENCE:ROW`, names a row by the host's columns; anything
+    /// else by the values of a key.
     pub fn parse(words: &[String]) -> Self {
         Self::origin(words).unwrap_or_else(|| Self::Values(words.to_vec()))
     }
@@ -57,18 +58,18 @@ impl RowKey {
     }
 }
 
-/// Why it cannot be said where a row comes from.
+/// Why the origin of a row cannot be found.
 #[derive(Debug, thiserror::Error)]
 pub enum ProvenanceError {
-    /// No plugin owns such a table.
+    /// No plugin owns a table of this name.
     #[error("there is no table {0}")]
     NoTable(String),
-    /// The key cannot be one of this table.
+    /// The key does not fit the table.
     #[error("table {table}: {problem}")]
     Key {
         /// The table.
         table: String,
-        /// What is wrong.
+        /// Why not.
         problem: String,
     },
     /// No row has this key.
@@ -79,7 +80,7 @@ pub enum ProvenanceError {
     NoVersion {
         /// The plugin.
         plugin: String,
-        /// What was asked for.
+        /// The digest of the version.
         version: String,
     },
     /// The database cannot be read.
@@ -93,102 +94,108 @@ impl From<rusqlite::Error> for ProvenanceError {
     }
 }
 
-/// One history of a source, as a range or a row refers to it.
+impl From<ReadError> for ProvenanceError {
+    fn from(error: ReadError) -> Self {
+        Self::Unavailable(error.with_cause())
+    }
+}
+
+/// One epoch of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lineage {
     /// Its number in this database.
     pub origin: OriginId,
     /// The source's name.
     pub source: String,
-    /// Which of its histories.
+    /// The number of the epoch.
     pub epoch: u64,
-    /// Whether that is the present one.
+    /// Whether it is the epoch in use.
     pub present: bool,
     /// The stream; none for core NATS.
     pub stream: Option<String>,
-    /// When the broker says that the stream was created.
+    /// When the broker created the stream.
     pub stream_created_ns: Option<i64>,
 }
 
-/// A row with where it comes from.
+/// A row with its origin.
 #[derive(Clone, Debug)]
 pub struct TracedRow {
     /// The plugin that owns the table.
     pub plugin: String,
     /// The row's own columns.
-    pub row: ShownRow,
-    /// Its history.
+    pub row: RowView,
+    /// Its epoch.
     pub lineage: Lineage,
-    /// The sequence of the message that wrote it last.
+    /// The sequence of the message that last wrote it.
     pub sequence: u64,
-    /// Its number among that message's rows.
+    /// Its number among the rows of that message.
     pub row_number: u64,
-    /// The version that made it; none where the ledger does not know.
+    /// The version that wrote it; none if the ledger does not record it.
     pub version: Option<String>,
-    /// That version's digest.
+    /// The digest of that version.
     pub digest: Option<String>,
-    /// Whether its message was a dead letter first; then the message as it was kept.
+    /// The message as stored, if it was a dead letter before.
     pub letter: Option<Delivery>,
-    /// Whether writes of this table change rows that are there already.
+    /// Whether writes of this table update stored rows.
     pub merges: bool,
 }
 
-/// A range of the ledger that names a version.
+/// A ledger range that names a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerSpan {
-    /// Its history.
+    /// Its epoch.
     pub lineage: Lineage,
     /// The first sequence.
     pub first: u64,
     /// The last one.
     pub last: u64,
-    /// What became of them.
+    /// Its counts.
     pub counts: Counts,
-    /// When its first batch was stored.
+    /// When its first batch was committed.
     pub first_at: Timestamp,
-    /// When its last one was.
+    /// When its last batch was committed.
     pub last_at: Timestamp,
 }
 
-/// What a version has made, as the database says.
+/// Everything that a version handled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VersionWork {
     /// Its number in this database.
     pub version: VersionId,
-    /// The version that it says it is.
+    /// Its declared version number.
     pub name: String,
     /// Its ranges, in order.
     pub spans: Vec<LedgerSpan>,
-    /// Dead letters of any range that it has resolved.
+    /// Dead letters of any range that it resolved.
     pub healed: u64,
 }
 
-impl Store {
-    /// Where a row of a table comes from.
+impl Reader {
+    /// The origin of a row of a table.
     ///
     /// # Errors
     /// See [`ProvenanceError`].
     pub async fn trace_row(&self, table: &str, key: RowKey) -> Result<TracedRow, ProvenanceError> {
         let table = table.to_owned();
-        self.look(move |connection| trace_row(connection, &table, &key))
+        self.long_snapshot(move |connection| trace_row(connection, &table, &key))
             .await
     }
 
-    /// What a version has made.
+    /// The ledger ranges and dead letters that a version handled.
     ///
     /// # Errors
     /// See [`ProvenanceError`].
-    pub async fn work_of(&self, plugin: &str, digest: &str) -> Result<VersionWork, ProvenanceError> {
+    pub async fn version_work(&self, plugin: &str, digest: &str) -> Result<VersionWork, ProvenanceError> {
         let (plugin, digest) = (plugin.to_owned(), digest.to_owned());
-        self.look(move |connection| work_of(connection, &plugin, &digest))
+        self.long_snapshot(move |connection| version_work(connection, &plugin, &digest))
             .await
     }
 
-    /// How many rows of a range each of the plugin's tables holds.
+    /// The number of rows of a range in each of the plugin's tables.
     ///
     /// # Errors
     /// See [`ProvenanceError`].
-    pub async fn rows_of(
+    pub async fn count_rows_of_range(
         &self,
         plugin: &str,
         origin: OriginId,
@@ -196,17 +203,17 @@ impl Store {
         last: u64,
     ) -> Result<BTreeMap<String, u64>, ProvenanceError> {
         let plugin = plugin.to_owned();
-        self.look(move |connection| rows_of(connection, &plugin, origin, first, last))
+        self.long_snapshot(move |connection| count_rows_of_range(connection, &plugin, origin, first, last))
             .await
     }
 
-    /// The tables of a plugin whose writes change rows that are there already.
+    /// The tables of a plugin whose writes update stored rows.
     ///
     /// # Errors
     /// See [`ProvenanceError`].
     pub async fn merging_tables(&self, plugin: &str) -> Result<Vec<String>, ProvenanceError> {
         let plugin = plugin.to_owned();
-        self.look(move |connection| {
+        self.snapshot(move |connection| {
             let mut statement = connection.prepare(
                 "SELECT name FROM _lantern_table WHERE plugin = ?1 AND updates <> 0 ORDER BY name",
             )?;
@@ -214,25 +221,6 @@ impl Store {
             Ok(names.collect::<Result<_, _>>()?)
         })
         .await
-    }
-
-    /// A question on a connection that can only read.
-    pub(super) async fn look<T: Send + 'static, E: From<rusqlite::Error> + Send + 'static>(
-        &self,
-        question: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
-    ) -> Result<T, E> {
-        let path = self.path().to_owned();
-        let work = tokio::task::spawn_blocking(move || {
-            let connection = check::open(&path)?;
-            // One snapshot for all of it.
-            connection.execute_batch("BEGIN")?;
-            question(&connection)
-        });
-        match work.await {
-            Ok(answer) => answer,
-            // The host panicked while it asked; the caller hears it as what could not be read.
-            Err(error) => Err(rusqlite::Error::ToSqlConversionFailure(Box::new(error)).into()),
-        }
     }
 }
 
@@ -247,7 +235,7 @@ fn trace_row(connection: &Connection, table: &str, key: &RowKey) -> Result<Trace
     let (plugin, description, merges) = found.ok_or_else(|| ProvenanceError::NoTable(table.to_owned()))?;
     let description: TableDescription = serde_json::from_str(&description)
         .map_err(|error| ProvenanceError::Unavailable(error.to_string()))?;
-    let columns: Vec<ShownColumn> = description.columns.iter().map(ShownColumn::from).collect();
+    let columns: Vec<ViewColumn> = description.columns.iter().map(ViewColumn::from).collect();
     let names: Vec<String> = columns.iter().map(|column| quote_text(&column.name)).collect();
     let mut found = None;
     for (key, values) in keys(table, &description, key)? {
@@ -265,7 +253,7 @@ fn trace_row(connection: &Connection, table: &str, key: &RowKey) -> Result<Trace
         found = connection
             .query_row(&sql, rusqlite::params_from_iter(values), |row| {
                 let stamp = (row.get(0)?, row.get(1)?, row.get(2)?);
-                Ok((stamp, shown_row(row, 3, &columns, VALUE_BYTES)?))
+                Ok((stamp, row_view(row, 3, &columns, VALUE_BYTES)?))
             })
             .optional()?;
         if found.is_some() {
@@ -294,97 +282,6 @@ fn trace_row(connection: &Connection, table: &str, key: &RowKey) -> Result<Trace
     })
 }
 
-type KeyValues = (Vec<String>, Vec<Value>);
-
-/// The keys that the words may mean, with the values to look for.
-fn keys(
-    table: &str,
-    description: &TableDescription,
-    key: &RowKey,
-) -> Result<Vec<KeyValues>, ProvenanceError> {
-    let words = match key {
-        RowKey::Origin {
-            origin,
-            sequence,
-            row,
-        } => {
-            let values = [*origin, to_sql(*sequence), to_sql(*row)].map(Value::Integer);
-            return Ok(vec![(
-                ORIGIN_COLUMNS.map(str::to_owned).to_vec(),
-                values.to_vec(),
-            )]);
-        }
-        RowKey::Values(words) => words,
-    };
-    let problem = |problem: String| ProvenanceError::Key {
-        table: table.to_owned(),
-        problem,
-    };
-    let unique = description.indexes.iter().filter(|index| index.unique);
-    let all: Vec<&Vec<String>> = std::iter::once(&description.primary_key)
-        .chain(unique.map(|index| &index.columns))
-        .filter(|columns| !columns.is_empty())
-        .collect();
-    let mut possible = Vec::new();
-    let mut problems = Vec::new();
-    for columns in all.iter().filter(|columns| columns.len() == words.len()) {
-        match values(description, columns, words) {
-            Ok(values) => possible.push(((*columns).clone(), values)),
-            Err(reason) => problems.push(reason),
-        }
-    }
-    if !possible.is_empty() {
-        return Ok(possible);
-    }
-    if problems.is_empty() {
-        let all: Vec<String> = all.iter().map(|key| format!("({})", key.join(", "))).collect();
-        problems.push(if all.is_empty() {
-            "it has no key; name the row as ORIGIN:SEQUENCE:ROW".to_owned()
-        } else {
-            format!(
-                "its keys are {}, and {} values were given",
-                all.join(" and "),
-                words.len()
-            )
-        });
-    }
-    Err(problem(problems.join("; ")))
-}
-
-fn values(
-    description: &TableDescription,
-    columns: &[String],
-    words: &[String],
-) -> Result<Vec<Value>, String> {
-    let pairs = columns.iter().zip(words);
-    pairs
-        .map(|(name, word)| {
-            let column = description.columns.iter().find(|column| column.name == *name);
-            let column_type = column.map_or(ColumnType::Text, |column| column.column_type);
-            value(column_type, word).ok_or_else(|| format!("{word:?} is no {column_type} (column {name})"))
-        })
-        .collect()
-}
-
-/// A word as the column stores it. A key of bytes cannot be typed; such a row is named by its origin.
-fn value(column_type: ColumnType, word: &str) -> Option<Value> {
-    match column_type {
-        ColumnType::Text | ColumnType::Json => Some(Value::Text(word.to_owned())),
-        ColumnType::Integer => word.parse().ok().map(Value::Integer),
-        ColumnType::Real => word.parse().ok().map(Value::Real),
-        ColumnType::Boolean => match word {
-            "true" | "1" => Some(Value::Integer(1)),
-            "false" | "0" => Some(Value::Integer(0)),
-            _ => None,
-        },
-        ColumnType::Timestamp => Timestamp::parse_rfc3339(word)
-            .map(|time| time.0)
-            .or_else(|| word.parse().ok())
-            .map(Value::Integer),
-        ColumnType::Blob => None,
-    }
-}
-
 fn lineage(connection: &Connection, origin: OriginId) -> Result<Lineage, rusqlite::Error> {
     connection
         .prepare_cached(
@@ -407,7 +304,7 @@ fn lineage(connection: &Connection, origin: OriginId) -> Result<Lineage, rusqlit
 
 type Maker = (String, String);
 
-/// The version that healed the dead letter which a message was, and the message.
+/// The version that resolved the dead letter of a message, and the message.
 fn resolved_letter(
     connection: &Connection,
     origin: OriginId,
@@ -449,7 +346,7 @@ fn ledger_version(
         .optional()
 }
 
-fn work_of(connection: &Connection, plugin: &str, digest: &str) -> Result<VersionWork, ProvenanceError> {
+fn version_work(connection: &Connection, plugin: &str, digest: &str) -> Result<VersionWork, ProvenanceError> {
     let found: Option<(i64, String)> = connection
         .query_row(
             "SELECT id, version FROM _lantern_plugin WHERE name = ?1 AND digest = ?2",
@@ -507,7 +404,7 @@ pub(super) fn counts(row: &Row<'_>, first: usize) -> Result<Counts, rusqlite::Er
     })
 }
 
-fn rows_of(
+fn count_rows_of_range(
     connection: &Connection,
     plugin: &str,
     origin: OriginId,
@@ -539,7 +436,10 @@ pub(super) fn tables_of(connection: &Connection, plugin: &str) -> Result<Vec<Str
 
 #[cfg(test)]
 mod tests {
+    use super::keys::value;
     use super::*;
+    use lantern_model::schema::ColumnType;
+    use rusqlite::types::Value;
 
     #[test]
     fn a_row_is_named_by_its_origin_or_by_values() {

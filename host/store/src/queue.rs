@@ -1,7 +1,7 @@
-//! The order in which the writer does what waits for it. Requests are served as they come, with one exception: a batch of
-//! the tables in use goes before the batches of a rebuild that came first, and after each transaction for the tables in
-//! use a waiting rebuild has its turn. So a live batch waits for one batch of a rebuild at the most, and a rebuild goes on
-//! however much comes in. Anything that is not a batch is a barrier that nothing passes.
+//! The order in which the writer serves requests: the order of arrival, with one exception. A live batch overtakes the
+//! batches of rebuilds that arrived earlier, and after each live transaction a waiting rebuild is served. So a live
+//! batch waits for at most one batch of a rebuild, and a rebuild proceeds under any load. A request that is not a batch
+//! is a barrier that nothing overtakes.
 
 use std::collections::VecDeque;
 
@@ -10,18 +10,18 @@ use tokio::sync::mpsc;
 use super::commit::Commit;
 use super::writer::{CommitReply, REQUESTS_MAX, Request};
 
-/// Whose batches a transaction takes in.
+/// Which batches a transaction merges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
-    /// Those of the tables in use.
+pub(super) enum WriteLane {
+    /// Batches for the tables in use.
     Live,
-    /// Those of a rebuild.
+    /// Batches of a rebuild.
     Rebuild,
 }
 
-impl Turn {
+impl WriteLane {
     fn of(commit: &Commit) -> Self {
-        // A rebuild writes rows that look like those of another history than its own.
+        // The rows of a rebuild carry the origin of the epoch in use, not its own.
         if commit.stamp == commit.origin {
             Self::Live
         } else {
@@ -32,15 +32,15 @@ impl Turn {
 
 pub(super) struct Queue {
     requests: mpsc::Receiver<Request>,
-    /// Taken from the channel, in the order in which they came. No more than the channel itself holds.
+    /// Requests taken from the channel, in the order of arrival; at most as many as the channel holds.
     waiting: VecDeque<Request>,
-    /// Whose turn it was last.
-    last: Turn,
+    /// The lane of the last batch.
+    last: WriteLane,
 }
 
-/// What the writer does next.
+/// The writer's next work.
 pub(super) enum Next {
-    Batch(Turn, Box<Commit>, CommitReply),
+    Batch(WriteLane, Box<Commit>, CommitReply),
     Call(super::writer::Call),
 }
 
@@ -49,38 +49,38 @@ impl Queue {
         Self {
             requests,
             waiting: VecDeque::new(),
-            last: Turn::Rebuild,
+            last: WriteLane::Rebuild,
         }
     }
 
-    /// Waits for the next request. None when the last sender is gone and all is done.
+    /// Waits for the next request. `None` when the last sender is gone and no request waits.
     pub(super) fn next(&mut self) -> Option<Next> {
         if self.waiting.is_empty() {
             self.waiting.push_back(self.requests.blocking_recv()?);
         }
-        self.look();
-        let turn = match self.last {
-            Turn::Live => Turn::Rebuild,
-            Turn::Rebuild => Turn::Live,
+        self.receive_waiting();
+        let lane = match self.last {
+            WriteLane::Live => WriteLane::Rebuild,
+            WriteLane::Rebuild => WriteLane::Live,
         };
-        let at = self.first(turn).unwrap_or(0);
+        let at = self.first(lane).unwrap_or(0);
         match self.waiting.remove(at)? {
             Request::Call(call) => Some(Next::Call(call)),
             Request::Commit(commit, reply) => {
-                self.last = Turn::of(&commit);
+                self.last = WriteLane::of(&commit);
                 Some(Next::Batch(self.last, commit, reply))
             }
         }
     }
 
-    /// Another batch for the transaction that is open, if there is one: of the same turn, and no `durable` one where the
-    /// transaction is not, because that was decided when it began. A rebuild's transaction ends where a live batch waits.
-    pub(super) fn more(&mut self, turn: Turn, durable: bool) -> Option<(Commit, CommitReply)> {
-        self.look();
-        if turn == Turn::Rebuild && self.first(Turn::Live).is_some() {
+    /// The next batch for the open transaction, if any: of the same lane, and no `durable` one unless the transaction
+    /// is durable, because that was decided when it began. A rebuild's transaction ends when a live batch waits.
+    pub(super) fn more(&mut self, lane: WriteLane, durable: bool) -> Option<(Commit, CommitReply)> {
+        self.receive_waiting();
+        if lane == WriteLane::Rebuild && self.first(WriteLane::Live).is_some() {
             return None;
         }
-        let at = self.first(turn)?;
+        let at = self.first(lane)?;
         match self.waiting.get(at) {
             Some(Request::Commit(commit, _)) if durable || !commit.durable => {}
             _ => return None,
@@ -91,8 +91,8 @@ impl Queue {
         }
     }
 
-    /// Takes in what has come meanwhile.
-    fn look(&mut self) {
+    /// Moves arrived requests from the channel to `waiting`.
+    fn receive_waiting(&mut self) {
         while self.waiting.len() < REQUESTS_MAX {
             match self.requests.try_recv() {
                 Ok(request) => self.waiting.push_back(request),
@@ -101,12 +101,14 @@ impl Queue {
         }
     }
 
-    /// Where the first batch of `turn` waits, this side of the first barrier.
-    fn first(&self, turn: Turn) -> Option<usize> {
+    /// The index of the first waiting batch of `lane` before the first barrier.
+    fn first(&self, lane: WriteLane) -> Option<usize> {
         self.waiting
             .iter()
             .take_while(|request| matches!(request, Request::Commit(..)))
-            .position(|request| matches!(request, Request::Commit(commit, _) if Turn::of(commit) == turn))
+            .position(
+                |request| matches!(request, Request::Commit(commit, _) if WriteLane::of(commit) == lane),
+            )
     }
 }
 
@@ -116,8 +118,8 @@ mod tests {
     use super::super::testing;
     use super::*;
 
-    /// Requests that arrive together, as letters: `l` and `L` are live batches, `L` a durable one, `r` one of a rebuild,
-    /// `c` a call. Returns the order of service; the batches of one transaction stand together.
+    /// Requests that arrive together, as letters: `l` and `L` are live batches, `L` a durable one, `r` a batch of a
+    /// rebuild, `c` a call. Returns the order of service, with a space between transactions.
     fn served(arriving: &str) -> String {
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         for letter in arriving.chars() {
@@ -132,19 +134,19 @@ mod tests {
             sender.try_send(request).ok().unwrap();
         }
         drop(sender);
-        let letter = |commit: &Commit| match (Turn::of(commit), commit.durable) {
-            (Turn::Rebuild, _) => 'r',
-            (Turn::Live, true) => 'L',
-            (Turn::Live, false) => 'l',
+        let letter = |commit: &Commit| match (WriteLane::of(commit), commit.durable) {
+            (WriteLane::Rebuild, _) => 'r',
+            (WriteLane::Live, true) => 'L',
+            (WriteLane::Live, false) => 'l',
         };
         let mut queue = Queue::new(requests);
         let mut order = Vec::new();
         while let Some(next) = queue.next() {
             order.push(match next {
                 Next::Call(_) => "c".to_owned(),
-                Next::Batch(turn, commit, _) => {
+                Next::Batch(lane, commit, _) => {
                     let mut group = letter(&commit).to_string();
-                    while let Some((more, _)) = queue.more(turn, commit.durable) {
+                    while let Some((more, _)) = queue.more(lane, commit.durable) {
                         group.push(letter(&more));
                     }
                     group
@@ -155,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn live_batches_go_before_those_of_a_rebuild() {
+    fn a_live_batch_overtakes_batches_of_a_rebuild() {
         for (arriving, order) in [
             ("", ""),
             ("lll", "lll"),
@@ -168,14 +170,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_passes_a_call() {
+    fn nothing_overtakes_a_call() {
         for (arriving, order) in [("rcl", "r c l"), ("lcrl", "l c r l"), ("rlcrlc", "l r c l r c")] {
             assert_eq!(served(arriving), order, "{arriving}");
         }
     }
 
     #[test]
-    fn a_durable_batch_begins_a_transaction_of_its_own() {
+    fn a_durable_batch_begins_its_own_transaction() {
         for (arriving, order) in [("lL", "l L"), ("Ll", "Ll"), ("lLrl", "l r Ll")] {
             assert_eq!(served(arriving), order, "{arriving}");
         }

@@ -1,14 +1,17 @@
-//! Read-only questions to the database, for the faces. Owns a small pool of connections that cannot write; each
-//! answer is one short read with a limit on its time and its bytes, so that no reader holds a snapshot for long
-//! and the write-ahead log can be reset. It never creates or changes anything.
+//! Every read of a running host. A [`Reader`] owns a small pool of connections that cannot write; it never creates or
+//! changes anything, and a read is no commit.
+//!
+//! Two readers exist. The one of the API bounds each read in time and bytes, so that no client holds a snapshot for long
+//! and the write-ahead log can be reset. The one of the host ([`crate::Store::reader`]) serves projections and lifecycle;
+//! its long reads (comparing a rebuild, tracing a version) have no deadline, but a limit on their number.
 
 mod access;
 mod arrivals;
 mod buckets;
 mod cells;
 mod connections;
+mod dead_letter_groups;
 mod facets;
-mod letters;
 mod matching;
 mod records;
 mod rows;
@@ -23,21 +26,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::ErrorCode;
 use rusqlite::types::Value;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::Semaphore;
 
 use connections::{Connections, Query, QueryError, Row};
 
 pub use access::{AuditFilter, AuditRecord, TOKENS_MAX, TokenRecord};
-pub use arrivals::{BEGINNING, Places};
+pub use arrivals::{ArrivalPositions, BEGINNING};
 pub use buckets::{Bucket, Buckets, Histogram};
 pub use cells::Cell;
+pub use dead_letter_groups::{LetterGroup, LetterReason};
 pub use facets::Facet;
-pub use letters::{LetterGroup, LetterReason};
 pub use matching::Matcher;
-pub use records::{DeadLetter, DeadLetterFilter, Gap, LedgerRange, SourceFilter};
-pub use rows::{Key, Place, RowOrigin, RowPage, RowQuery, RowRecord, Sort, can_sort};
+pub use records::{DeadLetter, DeadLetterFilter, GapRecord, LedgerRecord, SourceFilter};
+pub use rows::{Key, RowOrigin, RowPage, RowPosition, RowQuery, RowRecord, Sort, can_sort};
 pub use selection::{Comparison, Condition, Selection, Test};
 pub use series::{Aggregate, Line, Series, SeriesQuery};
 pub use shape::{Shape, ShapeColumn};
@@ -45,70 +48,93 @@ pub use sql::{SqlAnswer, SqlError, SqlValue};
 pub use tables::{RowEstimate, TableEntry};
 pub use text::Stopped;
 
-/// What a single read may cost.
+/// Limits of a single read.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadLimits {
-    /// A read is interrupted after this long. Readers that stay keep the write-ahead log from being reset.
+    /// A read is interrupted after this long. A long read keeps the write-ahead log from being reset.
     pub time: Duration,
-    /// A page ends after the row that passes this. Values are counted as they are in JSON.
+    /// A page ends after the row that exceeds this. The size of a value is its size in JSON.
     pub page_bytes: usize,
-    /// Connections, each a thread and a page cache; more readers wait.
+    /// Connections, each with a thread and a page cache; more readers wait.
     pub connections: u32,
+    /// Long reads at the same time, each with a thread and a connection: questions in SQL, and long snapshots.
+    pub long_reads: usize,
+}
+
+impl ReadLimits {
+    /// For the host's own reads. Long reads hold at most half of the connections, so that short ones (which plugins are
+    /// installed, where a source stands) do not wait for a comparison of tables. A short read takes milliseconds, so the
+    /// time is for a machine under load.
+    const HOST: Self = Self {
+        time: Duration::from_secs(30),
+        page_bytes: 8 << 20,
+        connections: 8,
+        long_reads: 4,
+    };
 }
 
 impl Default for ReadLimits {
     fn default() -> Self {
-        // A page of rows by rowid takes a millisecond; two seconds are for the unlucky filter. Four readers at
-        // once are a dashboard and a script; the fifth waits for one of them.
+        // A page of rows by rowid takes a millisecond; a filter that no index serves may need the two seconds. Four
+        // readers serve a dashboard and a script; a fifth waits. Questions in SQL are few, because they may be slow.
         Self {
             time: Duration::from_secs(2),
             page_bytes: 8 << 20,
             connections: 4,
+            long_reads: 2,
         }
     }
 }
 
-/// Why a question has no answer.
+/// Why a read failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// The file is not there, or is not a database.
+    /// The file is missing, or is not a database.
     #[error("cannot open database {path} for reading", path = path.display())]
     Open {
         /// The file.
         path: PathBuf,
-        /// What SQLite said.
+        /// The error of SQLite.
         source: rusqlite::Error,
     },
     /// All connections were in use for too long, or the database was locked.
-    #[error("the database has no time for readers at the moment")]
+    #[error("the database has no connection for another read at the moment")]
     Busy,
-    /// The read took longer than it may and was interrupted.
+    /// The read exceeded its time and was interrupted.
     #[error("the read was interrupted after {} ms", time.as_millis())]
     TimeLimit {
         /// The limit.
         time: Duration,
     },
-    /// What is stored cannot be what the host wrote.
-    #[error("cannot understand {what}")]
+    /// A stored record is not one that the host wrote.
+    #[error("cannot parse {what}")]
     Corrupt {
-        /// The record, in words.
+        /// A description of the record.
         what: String,
-        /// What is wrong with it.
+        /// Why it cannot be parsed.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The row that a page begins behind is not there any more.
-    #[error("the row that the page begins behind is gone")]
-    PlaceGone,
-    /// Anything else that SQLite refuses.
+    /// The row after which a page begins no longer exists.
+    #[error("the row after which the page begins is gone")]
+    PositionGone,
+    /// Any other error of SQLite.
     #[error("cannot read from the database")]
     Sql(#[source] rusqlite::Error),
 }
 
 impl ReadError {
-    /// Whether the same question may be answered later.
+    /// Whether the same read may succeed later.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Busy)
+    }
+
+    /// The message with its immediate cause.
+    pub fn with_cause(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(cause) => format!("{self}: {cause}"),
+            None => self.to_string(),
+        }
     }
 
     fn corrupt(what: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
@@ -119,43 +145,47 @@ impl ReadError {
     }
 }
 
-/// One page of an answer.
+impl From<rusqlite::Error> for ReadError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            // A snapshot is interrupted only while its pool is released; the next one opens the new file.
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::OperationInterrupted) => {
+                Self::Busy
+            }
+            _ => Self::Sql(error),
+        }
+    }
+}
+
+/// One page of a list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page<T> {
-    /// In the order asked for.
+    /// In the order of the query.
     pub items: Vec<T>,
-    /// Where the next page begins, when there is more: hand it back as `after`.
+    /// Where the next page begins, if there is more: the next query passes it as `after`.
     pub next: Option<i64>,
 }
 
-/// The handle that asks. Cheap to clone.
+/// The handle for reads. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Reader {
     connections: Connections,
     limits: ReadLimits,
     path: Arc<Path>,
-    /// Questions in SQL that are answered at once; each has a thread and a connection.
-    questions: Arc<Semaphore>,
+    /// One permit for each long read.
+    long_reads: Arc<Semaphore>,
 }
 
-/// Few: they may be as slow as they are allowed to be.
-const QUESTIONS_MAX: usize = 2;
-
 impl Reader {
-    /// Opens the database that the store has made. Fails when the file is missing or is no database.
+    /// Opens the database that the store created. Fails when the file is missing or is not a database.
     pub async fn open(path: &Path) -> Result<Self, ReadError> {
         Self::open_with(path, ReadLimits::default()).await
     }
 
     /// As [`Reader::open`], with other limits.
     pub async fn open_with(path: &Path, limits: ReadLimits) -> Result<Self, ReadError> {
-        let reader = Self {
-            connections: Connections::new(path, limits.connections, limits.time),
-            limits,
-            path: path.into(),
-            questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
-        };
-        // SQLite opens anything; only a read shows whether it is a database.
+        let reader = Self::new(path, limits);
+        // SQLite opens any file; only a read shows whether it is a database.
         match reader
             .fetch("SELECT count(*) FROM sqlite_schema", Vec::new(), 1, |_| Ok(()))
             .await
@@ -169,18 +199,61 @@ impl Reader {
         }
     }
 
+    /// The reader of the host itself, for a database that the store has opened.
+    pub(crate) fn for_host(path: &Path) -> Self {
+        Self::new(path, ReadLimits::HOST)
+    }
+
+    fn new(path: &Path, limits: ReadLimits) -> Self {
+        Self {
+            connections: Connections::new(path, limits.connections, limits.time),
+            limits,
+            path: path.into(),
+            long_reads: Arc::new(Semaphore::new(limits.long_reads)),
+        }
+    }
+
+    /// Runs a function on one snapshot of the database. For reads that take milliseconds.
+    pub(crate) async fn snapshot<T, E>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<rusqlite::Error> + From<ReadError> + Send + 'static,
+    {
+        match self.connections.snapshot(work).await {
+            Ok(result) => result,
+            Err(error) => Err(self.error(error).into()),
+        }
+    }
+
+    /// The same for reads whose time grows with the tables. Waits while too many others run.
+    pub(crate) async fn long_snapshot<T, E>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<rusqlite::Error> + From<ReadError> + Send + 'static,
+    {
+        // The semaphore is never closed.
+        let _permit = self.long_reads.acquire().await.map_err(|_| ReadError::Busy)?;
+        self.snapshot(work).await
+    }
+
     /// Closes all connections, after the reads that are running.
     pub async fn close(&self) {
         self.connections.close().await;
     }
 
-    /// Closes all connections to the present file, after the reads that are running, and opens new ones when they are
-    /// needed: for a database that was deleted or replaced.
+    /// Closes all connections, after the reads that are running; later reads open new ones. For a database file that was
+    /// deleted or replaced.
     pub async fn release(&self) {
         self.connections.release().await;
     }
 
-    /// The same with less time for a read.
+    /// The same reader with less time for a read.
     fn within(&self, time: Duration) -> Self {
         let mut reader = self.clone();
         reader.limits.time = reader.limits.time.min(time);
@@ -194,7 +267,7 @@ impl Reader {
         reader
     }
 
-    /// Runs one statement and hands each row to `read`, which answers with an item and its bytes.
+    /// Runs one statement and passes each row to `read`, which returns an item and its size in bytes.
     async fn fetch_sized<T>(
         &self,
         sql: &str,
@@ -202,7 +275,7 @@ impl Reader {
         rows_max: usize,
         mut read: impl FnMut(&mut Row) -> Result<(T, usize), ReadError>,
     ) -> Result<Vec<T>, ReadError> {
-        // Every statement comes from this module; names in it went through `statement::quote`.
+        // Every statement comes from this module; `statement::quote` quoted the names in it.
         let query = Query {
             sql: sql.to_owned(),
             arguments,
@@ -239,7 +312,7 @@ impl Reader {
         .await
     }
 
-    /// A page of `limit` items out of a statement that was asked for one more.
+    /// A page of `limit` items from a statement that returns one more.
     async fn page<T>(
         &self,
         sql: &str,
@@ -272,11 +345,10 @@ impl Reader {
             QueryError::Sql(error) => error,
         };
         match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ReadError::Busy,
             Some(ErrorCode::OperationInterrupted) => ReadError::TimeLimit {
                 time: self.limits.time,
             },
-            _ => ReadError::Sql(error),
+            _ => error.into(),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! A file that only takes space. When the disk is full, an operator deletes it and has room to work in; a database in
-//! WAL mode cannot even be checkpointed without some.
+//! A file that only reserves space. When the disk is full, an operator deletes it to free space: a database in WAL mode
+//! cannot even be checkpointed on a full disk.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -7,17 +7,17 @@ use std::path::Path;
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
-use super::Config;
+use super::StoreConfig;
 use lantern_trust::private_files::OWNER_ONLY;
 
 const FILE: &str = "reserve";
 
-/// A disk on which the reserve would be a large part of what is left is better off without it.
+/// The largest part of the free space that the reserve may take.
 const SHARE_MIN: u64 = 20;
 
-/// Makes the reserve when it is missing and there is plenty of room. Doing without is no reason not to run, so what
-/// goes wrong is only said.
-pub(super) fn keep(config: &Config) {
+/// Creates the reserve file if it is missing and the disk has enough space. The host runs without it, so an error is
+/// only logged.
+pub(super) fn keep(config: &StoreConfig) {
     let path = config.dir.join(FILE);
     if config.reserve_bytes == 0 || path.exists() {
         return;
@@ -25,13 +25,13 @@ pub(super) fn keep(config: &Config) {
     match make(&path, config) {
         Ok(true) => {}
         Ok(false) => {
-            tracing::warn!(path = %path.display(), "no reserve file: there is too little room on the disk")
+            tracing::warn!(path = %path.display(), "not creating the reserve file: too little free disk space")
         }
-        Err(error) => tracing::warn!(path = %path.display(), %error, "no reserve file"),
+        Err(error) => tracing::warn!(path = %path.display(), %error, "failed to create the reserve file"),
     }
 }
 
-fn make(path: &Path, config: &Config) -> std::io::Result<bool> {
+fn make(path: &Path, config: &StoreConfig) -> std::io::Result<bool> {
     let room = statvfs(&config.dir)?;
     if room.f_bavail.saturating_mul(room.f_frsize) < config.reserve_bytes.saturating_mul(SHARE_MIN) {
         return Ok(false);
@@ -50,20 +50,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reserve_is_made_once_and_takes_its_room() {
+    fn the_reserve_is_created_once_and_takes_its_space() {
         let dir = tempfile::tempdir().unwrap();
-        let config = Config {
+        let config = StoreConfig {
             reserve_bytes: 1 << 20,
-            ..Config::new(dir.path())
+            ..StoreConfig::new(dir.path())
         };
         keep(&config);
         let path = dir.path().join(FILE);
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 1 << 20);
         std::fs::remove_file(&path).unwrap();
-        keep(&Config {
+        keep(&StoreConfig {
             reserve_bytes: u64::MAX / 64,
             ..config
         });
-        assert!(!path.exists(), "it would take the last room");
+        assert!(!path.exists(), "it would take the last free space");
     }
 }

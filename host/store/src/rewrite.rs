@@ -1,10 +1,11 @@
-//! Messages that are projected again: the rows of before go, the new ones come, dead letters end or begin, and the
-//! ledger names the version that stands for them now, all in one transaction for each batch. What is left of a range
-//! still names the version of before, so that a run which was cut off can be begun again.
+//! Reprojection: removes the rows that a version wrote for a batch of messages, writes the rows of another version,
+//! opens and resolves dead letters, and names the new version in the ledger, all in one transaction. The rest of a
+//! ledger range still names the former version, so an interrupted reprojection can be started again.
 //!
-//! Messages that are gone from the stream keep what they have left. What a stretch without messages has left is counted
-//! before, by a connection that only reads; the transaction does nothing when the range has changed since.
+//! Messages that the stream no longer holds keep their rows and dead letters. A survey on a read connection counts what
+//! such messages left; the transaction does nothing if the range has changed since.
 
+mod ranges;
 mod split;
 mod survey;
 
@@ -12,46 +13,48 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 
 use super::apply::{count, to_sql, total, write_alone, write_dead_letter, write_isolated};
 use super::commit::{Adopted, CommitError, Counts, Entry, OriginId, VersionId};
+use super::dead_letters::{OpenDeadLetter, RetriedDeadLetter, letters_where, screen_one};
 use super::forget::{self, Screen};
-use super::letters::{OpenLetter, Retried, letters_where, screen_one};
 use super::provenance::tables_of;
+use super::reader::{ReadError, Reader};
 use super::statement::quote_text;
 use super::{ProvenanceError, Store};
 use lantern_model::batch::{Outcome, Timestamp};
-use split::{Division, Known, Stretch, divide};
-use survey::{Look, Piece, Question, Survey, range, survey};
+use ranges::{merge_ranges, write_ranges};
+use split::{Known, Stretch, divide};
+use survey::{EpochReader, Piece, Survey, SurveyRequest, range, survey};
 
-/// A batch that was projected again.
+/// A reprojected batch.
 #[derive(Debug)]
 pub struct Rewrite {
-    /// Which history of which source.
+    /// The epoch of the source.
     pub origin: OriginId,
-    /// The version whose work it replaces.
+    /// The version whose work is replaced.
     pub bad: VersionId,
-    /// The first sequence of the range that is left; it is the ledger's.
+    /// The first sequence of the rest of the ledger range.
     pub first: u64,
-    /// The last sequence that is settled by this.
+    /// The last sequence of the batch.
     pub through: u64,
-    /// What is in the stream from `first` to `through`, in order, with what became of it.
+    /// The messages of the stream from `first` to `through`, in order, with their outcomes.
     pub entries: Vec<Entry>,
-    /// The version that stands for it now.
+    /// The version that replaces it.
     pub plugin: Adopted,
 }
 
-/// What projecting again has done.
+/// The totals of a reprojection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct Rewritten {
-    /// Messages that were projected again.
+    /// Reprojected messages.
     pub messages: u64,
-    /// Rows that are gone.
+    /// Removed rows.
     pub rows_removed: u64,
-    /// Rows that were written.
+    /// Written rows.
     pub rows_written: u64,
-    /// Rows that the plugin answered with and that a table's rule for collisions left out.
+    /// Rows that the plugin returned and the conflict rule of their write ignored.
     pub rows_left_out: u64,
-    /// Dead letters that have ended.
+    /// Resolved dead letters.
     pub resolved: u64,
-    /// Messages that are dead letters now and were none.
+    /// Messages that became dead letters.
     pub rejected: u64,
 }
 
@@ -66,14 +69,24 @@ impl std::ops::AddAssign for Rewritten {
     }
 }
 
+/// Changes to messages that another version handled before.
+pub struct Reprojections<'a>(&'a Store);
+
 impl Store {
-    /// Settles a batch. `None` when the range is not what it was: to be looked at again.
+    /// Changes to messages that another version handled before.
+    pub fn reprojections(&self) -> Reprojections<'_> {
+        Reprojections(self)
+    }
+}
+
+impl Reprojections<'_> {
+    /// Writes a reprojected batch. Returns `None` if the ledger range has changed since the caller read it.
     ///
     /// # Errors
     /// [`CommitError::Unavailable`] and [`CommitError::Closed`]; nothing has changed then.
-    pub async fn rewrite(&self, rewrite: Rewrite) -> Result<Option<Rewritten>, CommitError> {
+    pub async fn write(&self, rewrite: Rewrite) -> Result<Option<Rewritten>, CommitError> {
         let name = rewrite.plugin.manifest.name.to_string();
-        let question = Question {
+        let request = SurveyRequest {
             origin: rewrite.origin,
             bad: rewrite.bad,
             first: rewrite.first,
@@ -85,51 +98,60 @@ impl Store {
                 .collect(),
         };
         let survey = self
-            .look(move |connection| survey(connection, &name, &question))
+            .0
+            .reader()
+            .long_snapshot(move |connection| survey(connection, &name, &request))
             .await
             .map_err(|error: ProvenanceError| CommitError::Unavailable(error.to_string()))?;
         let Some(survey) = survey else {
             return Ok(None);
         };
-        self.call(move |connection| settle(connection, rewrite, &survey))
+        self.0
+            .call(move |connection| settle(connection, rewrite, &survey))
             .await
     }
 
-    /// Dead letters that a version has resolved, in the order of their arrival, behind the one with number `after`.
+    /// Writes the new outcomes of dead letters that `bad` had resolved. Skips those that it no longer resolves.
     ///
     /// # Errors
-    /// As for [`Store::rewrite`].
-    pub async fn letters_resolved_by(
-        &self,
-        version: VersionId,
-        after: i64,
-        limit: u32,
-    ) -> Result<Vec<OpenLetter>, CommitError> {
-        self.look(move |connection| {
-            let condition = "d.state = 'resolved' AND d.resolved_by = ?1 AND d.id > ?2";
-            letters_where(connection, condition, params![version.0, after, limit], "?3")
-        })
-        .await
-        .map_err(|error: rusqlite::Error| CommitError::Unavailable(error.to_string()))
-    }
-
-    /// Writes what became this time of dead letters that `bad` had resolved. Those that are not its any more are left
-    /// alone.
-    ///
-    /// # Errors
-    /// As for [`Store::rewrite`]; nothing has changed then.
-    pub async fn rewrite_letters(
+    /// As for [`Reprojections::write`]; nothing has changed then.
+    pub async fn write_dead_letters(
         &self,
         plugin: Adopted,
         bad: VersionId,
-        letters: Vec<Retried>,
+        letters: Vec<RetriedDeadLetter>,
     ) -> Result<Rewritten, CommitError> {
-        self.call(move |connection| settle_letters(connection, &plugin, bad, letters))
+        self.0
+            .call(move |connection| settle_letters(connection, &plugin, bad, letters))
             .await
     }
 }
 
-/// The transaction. `None` when the range is not what it was when it was looked at.
+impl Reader {
+    /// Dead letters that a version has resolved, in the order of arrival, after the one with number `after`.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn dead_letters_resolved_by(
+        &self,
+        version: VersionId,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<OpenDeadLetter>, ReadError> {
+        self.snapshot(move |connection| {
+            let condition = "d.state = 'resolved' AND d.resolved_by = ?1 AND d.id > ?2";
+            Ok(letters_where(
+                connection,
+                condition,
+                params![version.0, after, limit],
+                "?3",
+            )?)
+        })
+        .await
+    }
+}
+
+/// Returns `None` if the range has changed since the survey.
 fn settle(
     connection: &mut Connection,
     mut rewrite: Rewrite,
@@ -142,7 +164,7 @@ fn settle(
         return Ok(None);
     }
     let name = rewrite.plugin.manifest.name.to_string();
-    let look = Look {
+    let reader = EpochReader {
         connection: &transaction,
         origin: rewrite.origin,
         tables: tables_of(&transaction, &name)?,
@@ -152,13 +174,13 @@ fn settle(
     let manifest = &rewrite.plugin.manifest;
     screen.apply(&transaction, manifest, rewrite.origin, &mut rewrite.entries, now)?;
     let mut done = Rewritten::default();
-    // All that goes before anything comes: what comes may have a key that something else had.
+    // All removals come before any insert: a new row may have the key of a removed one.
     let mut known = Vec::with_capacity(survey.pieces.len());
     for piece in &survey.pieces {
         known.push(if piece.left.messages > 0 {
             piece.left
         } else {
-            let removed = remove(&look, piece)?;
+            let removed = remove(&reader, piece)?;
             done.rows_removed += removed.rows;
             removed
         });
@@ -202,24 +224,24 @@ fn is_active(transaction: &Transaction<'_>, version: VersionId) -> Result<bool, 
     )
 }
 
-/// Removes the rows of a piece, and says how the ledger has counted its messages.
-fn remove(look: &Look<'_>, piece: &Piece) -> Result<Known, rusqlite::Error> {
-    let (with_rows, _) = look.rows(piece.first, piece.last)?;
-    let dead = look.number(
+/// Removes the rows of a piece, and returns how the ledger counted its messages.
+fn remove(reader: &EpochReader<'_>, piece: &Piece) -> Result<Known, rusqlite::Error> {
+    let (with_rows, _) = reader.rows(piece.first, piece.last)?;
+    let dead = reader.number(
         "SELECT count(*) FROM _lantern_dead_letter WHERE origin = ?1 AND sequence BETWEEN ?2 AND ?3
              AND state <> 'resolved'",
         piece.first,
         piece.last,
     )?;
     let mut rows = 0;
-    for table in &look.tables {
-        rows += look
+    for table in &reader.tables {
+        rows += reader
             .connection
             .prepare_cached(&format!(
                 "DELETE FROM {} WHERE _origin = ?1 AND _sequence BETWEEN ?2 AND ?3",
                 quote_text(table)
             ))?
-            .execute(params![look.origin.0, to_sql(piece.first), to_sql(piece.last)])?;
+            .execute(params![reader.origin.0, to_sql(piece.first), to_sql(piece.last)])?;
     }
     Ok(Known {
         messages: piece.entries.len() as u64,
@@ -229,7 +251,7 @@ fn remove(look: &Look<'_>, piece: &Piece) -> Result<Known, rusqlite::Error> {
     })
 }
 
-/// Writes what became of messages: rows, and the end or the beginning of dead letters. Returns how they count now.
+/// Writes the outcomes of messages: rows, and opened or resolved dead letters. Returns their counts.
 fn write(
     transaction: &Transaction<'_>,
     plugin: &Adopted,
@@ -271,7 +293,7 @@ fn write_letter(
             write_dead_letter(transaction, origin, plugin.version, entry, rejection, now)?;
             done.rejected += u64::from(!entry.outcome.is_forgotten());
         }
-        // One that was given up stays given up.
+        // A discarded dead letter stays discarded.
         (Outcome::Reject(_), Some("discarded")) => {}
         (Outcome::Reject(rejection), Some(state)) => {
             transaction
@@ -305,116 +327,17 @@ fn write_letter(
     Ok(())
 }
 
-/// Puts the pieces and the rest in the place of the range.
-fn write_ranges(
-    transaction: &Transaction<'_>,
-    rewrite: &Rewrite,
-    survey: &Survey,
-    stretches: &[Stretch],
-    division: &Division,
-    now: Timestamp,
-) -> Result<(), rusqlite::Error> {
-    let range = &survey.range;
-    transaction.execute("DELETE FROM _lantern_ledger WHERE id = ?1", [range.id])?;
-    let origin = rewrite.origin;
-    let old = (rewrite.bad, range.first_at, range.last_at);
-    let new = (rewrite.plugin.version, now.0, now.0);
-    for (stretch, counts) in stretches.iter().zip(&division.stretches) {
-        let by = if stretch.new.is_some() { new } else { old };
-        insert_range(transaction, origin, by, stretch.first, stretch.last, counts)?;
-    }
-    if range.last > rewrite.through {
-        let first = rewrite.through + 1;
-        insert_range(transaction, origin, old, first, range.last, &division.rest)?;
-    }
-    Ok(())
-}
-
-fn insert_range(
-    transaction: &Transaction<'_>,
-    origin: OriginId,
-    (version, first_at, last_at): (VersionId, i64, i64),
-    first: u64,
-    last: u64,
-    counts: &Counts,
-) -> Result<(), rusqlite::Error> {
-    transaction
-        .prepare_cached(
-            "INSERT INTO _lantern_ledger (origin, plugin_version, first_sequence, last_sequence, messages,
-                 projected, skipped, dead, missing, rows, changed, first_at, last_at, inserted, updated)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
-        )?
-        .execute(params![
-            origin.0,
-            version.0,
-            to_sql(first),
-            to_sql(last),
-            to_sql(counts.messages),
-            to_sql(counts.projected),
-            to_sql(counts.skipped),
-            to_sql(counts.dead),
-            to_sql(counts.missing),
-            to_sql(counts.rows),
-            to_sql(counts.changed),
-            first_at,
-            last_at,
-            to_sql(counts.inserted),
-            to_sql(counts.updated)
-        ])
-        .map(|_| ())
-}
-
-/// Makes one range of neighbours of the same version, from the one before `first` to the one behind `last`.
-fn merge_ranges(
-    transaction: &Transaction<'_>,
-    origin: OriginId,
-    first: u64,
-    last: u64,
-) -> Result<(), rusqlite::Error> {
-    let near: Vec<(i64, i64)> = transaction
-        .prepare_cached(
-            "SELECT id, plugin_version FROM _lantern_ledger
-             WHERE origin = ?1 AND last_sequence >= ?2 - 1 AND first_sequence <= ?3 + 1 ORDER BY first_sequence",
-        )?
-        .query_map(params![origin.0, to_sql(first), to_sql(last)], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?
-        .collect::<Result<_, _>>()?;
-    let mut kept: Option<(i64, i64)> = None;
-    for (id, version) in near {
-        match kept {
-            Some((into, same)) if same == version => {
-                transaction
-                    .prepare_cached(
-                        "UPDATE _lantern_ledger AS l SET last_sequence = m.last_sequence,
-                             messages = l.messages + m.messages, projected = l.projected + m.projected,
-                             skipped = l.skipped + m.skipped, dead = l.dead + m.dead,
-                             missing = l.missing + m.missing, rows = l.rows + m.rows,
-                             changed = l.changed + m.changed, inserted = l.inserted + m.inserted,
-                             updated = l.updated + m.updated, first_at = min(l.first_at, m.first_at),
-                             last_at = max(l.last_at, m.last_at)
-                         FROM _lantern_ledger AS m WHERE l.id = ?1 AND m.id = ?2",
-                    )?
-                    .execute([into, id])?;
-                transaction.execute("DELETE FROM _lantern_ledger WHERE id = ?1", [id])?;
-            }
-            _ => kept = Some((id, version)),
-        }
-    }
-    Ok(())
-}
-
 fn settle_letters(
     connection: &mut Connection,
     plugin: &Adopted,
     bad: VersionId,
-    letters: Vec<Retried>,
+    letters: Vec<RetriedDeadLetter>,
 ) -> Result<Rewritten, rusqlite::Error> {
     let now = Timestamp::now();
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let tables = tables_of(&transaction, plugin.manifest.name.as_str())?;
     let mut done = Rewritten::default();
-    for Retried {
+    for RetriedDeadLetter {
         id,
         origin,
         mut entry,
@@ -429,7 +352,7 @@ fn settle_letters(
         if !still {
             continue;
         }
-        let look = Look {
+        let reader = EpochReader {
             connection: &transaction,
             origin,
             tables: tables.clone(),
@@ -443,7 +366,7 @@ fn settle_letters(
             left: Known::default(),
         };
         screen_one(&transaction, plugin, origin, &mut entry, now)?;
-        let removed = remove(&look, &alone)?;
+        let removed = remove(&reader, &alone)?;
         let effects = write_alone(&transaction, plugin, origin, &mut entry)?;
         write_letter(&transaction, plugin, origin, &entry, now, &mut done)?;
         let new = count(std::slice::from_ref(&entry)).with_effects(effects);
@@ -457,7 +380,7 @@ fn settle_letters(
     Ok(done)
 }
 
-/// Counts one message of a range anew that counted as projected or skipped.
+/// Recounts one message of a range that was counted as projected or skipped.
 fn account(
     transaction: &Transaction<'_>,
     origin: OriginId,
@@ -465,7 +388,7 @@ fn account(
     removed: Known,
     new: Counts,
 ) -> Result<(), rusqlite::Error> {
-    // One that has given rows which have expired counts as projected, though it has none.
+    // A message whose rows have expired counts as projected, although it has no rows.
     transaction
         .prepare_cached(
             "UPDATE _lantern_ledger SET

@@ -1,6 +1,6 @@
-//! A database that is filled in order to be looked at, and thrown away. A version writes into it through the same
-//! statements, guards and savepoints as into the real one, so that what the database would refuse is refused here too;
-//! the real one is not touched. It lives in a file of its own that is bounded in size and goes with its owner.
+//! A temporary database. A version writes into it through the same statements, guards and savepoints as into the real
+//! database, so that it rejects the same rows; the real database is not touched. It has its own file, which is bounded
+//! in size and deleted with its owner.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,42 +8,42 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 
 use super::apply::{ApplyError, Isolation, apply, from_sql};
-use super::catalog::{Adoption, CatalogError, adopt, begin_epoch};
+use super::catalog::{Adoption, CatalogError, adopt};
 use super::commit::{Adopted, Commit, Counts, Entry, Mark, NewEpoch, OriginId};
+use super::sources::begin_epoch;
 use super::{Store, migrate};
 use lantern_model::batch::Timestamp;
 
 /// The folder in the data directory.
 const FOLDER: &str = "scratch";
-/// Largest size of one, in bytes: several hundred thousand ordinary rows, and little beside a database that is worth a
-/// trial.
+/// Largest size in bytes: several hundred thousand ordinary rows, and small compared with a database worth a canary.
 const BYTES_MAX: u64 = 256 << 20;
-/// Pages that are held in memory, in KiB.
+/// Size of the page cache, in KiB.
 const CACHE_KIB: i64 = 8 << 10;
-/// Reasons that are shown for each class of rejection.
+/// Reasons that are reported for each class of rejection.
 const REASONS_SHOWN: u32 = 3;
 
-/// Why a scratch database cannot be made, filled or read.
+/// Why a scratch database cannot be created, filled or read.
 #[derive(Debug, thiserror::Error)]
 pub enum ScratchError {
-    /// Its file cannot be made.
-    #[error("the scratch database {} cannot be made: {reason}", path.display())]
+    /// Its file cannot be created.
+    #[error("the scratch database {} cannot be created: {reason}", path.display())]
     Make {
         /// The file.
         path: PathBuf,
-        /// What the system or SQLite said.
+        /// The error of the system or of SQLite.
         reason: String,
     },
-    /// The tables cannot be made. All reasons, in words.
-    #[error("the tables cannot be made: {}", .0.join("; "))]
+    /// The tables cannot be created. One sentence per reason.
+    #[error("the tables cannot be created: {}", .0.join("; "))]
     Tables(Vec<String>),
-    /// It is as large as it may become.
+    /// It has reached its maximum size.
     #[error("the scratch database has grown to {} MiB", BYTES_MAX >> 20)]
     Full,
     /// The version does not read this source.
     #[error("there is no source {0}")]
     NoSource(String),
-    /// SQLite refuses, and not because of the rows.
+    /// SQLite failed for a reason other than the rows.
     #[error("the scratch database cannot be used")]
     Sqlite(#[source] rusqlite::Error),
 }
@@ -57,7 +57,7 @@ impl From<rusqlite::Error> for ScratchError {
     }
 }
 
-/// A class of rejections, with some of its reasons.
+/// A class of rejections, with some of their reasons.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct Rejects {
     /// The class.
@@ -79,17 +79,17 @@ pub struct RejectExample {
     pub reason: String,
 }
 
-/// A database to be thrown away, with the tables of one plugin version. Its methods block.
+/// A temporary database with the tables of one plugin version. Its methods block.
 pub struct Scratch {
     pub(super) connection: Connection,
     pub(super) plugin: Adopted,
     origins: BTreeMap<String, (OriginId, u64)>,
     counts: Counts,
-    /// Last, so that the connection is closed before its files go.
+    /// Last, so that the connection is closed before its files are deleted.
     pub(super) file: File,
 }
 
-/// The files of a scratch database; they go when this is dropped.
+/// The files of a scratch database; dropping this deletes them.
 pub(super) struct File(pub(super) PathBuf);
 
 impl Drop for File {
@@ -97,15 +97,15 @@ impl Drop for File {
         for suffix in ["", "-wal", "-shm", "-journal"] {
             let mut path = self.0.clone().into_os_string();
             path.push(suffix);
-            // Most are never there; what stays is swept away at the next start.
+            // Most of them never exist; the next start deletes what remains.
             drop(std::fs::remove_file(path));
         }
     }
 }
 
 impl Store {
-    /// Makes a scratch database with the tables that a version declares. `sources` are numbered in the order given, so
-    /// that rows of two scratch databases that were made with the same ones can be compared by their origin.
+    /// Creates a scratch database with the tables that a version declares. `sources` are numbered in the given order,
+    /// so that rows of two scratch databases with the same sources can be compared by their origin.
     ///
     /// # Errors
     /// See [`ScratchError`].
@@ -115,7 +115,7 @@ impl Store {
 }
 
 impl Scratch {
-    /// Makes a scratch database in a folder, which is made when it is missing. `sources` as for [`Store::scratch`].
+    /// Creates a scratch database in a folder, and the folder if it is missing. `sources` as for [`Store::scratch`].
     ///
     /// # Errors
     /// See [`ScratchError`].
@@ -143,13 +143,13 @@ impl Scratch {
     }
 }
 
-/// Removes what a host that was killed has left behind.
+/// Deletes what a killed host left behind.
 pub(super) fn sweep(dir: &Path) {
     let folder = dir.join(FOLDER);
     if let Err(error) = std::fs::remove_dir_all(&folder)
         && error.kind() != std::io::ErrorKind::NotFound
     {
-        tracing::warn!(folder = %folder.display(), %error, "old scratch databases cannot be removed");
+        tracing::warn!(folder = %folder.display(), %error, "failed to delete old scratch databases");
     }
 }
 
@@ -168,7 +168,7 @@ impl Scratch {
 
     fn fill(file: File, adoption: &Adoption, sources: &[String]) -> Result<Self, ScratchError> {
         let mut connection = Connection::open(&file.0)?;
-        // A power cut may take all of it; nobody would miss it. A journal is needed for savepoints.
+        // A power cut may lose all of it, which does no harm. Savepoints need a journal.
         connection.pragma_update(None, "journal_mode", "memory")?;
         connection.pragma_update(None, "synchronous", "off")?;
         connection.pragma_update(None, "temp_store", "memory")?;
@@ -193,7 +193,7 @@ impl Scratch {
                     stream_created_ns: None,
                     after: 0,
                     anchors: Vec::new(),
-                    reason: "to be looked at".to_owned(),
+                    reason: "scratch database".to_owned(),
                     at: adoption.at,
                 },
             )?;
@@ -208,10 +208,10 @@ impl Scratch {
         })
     }
 
-    /// Writes messages of a source with their outcomes, as the real database would.
+    /// Writes messages of a source with their outcomes, as the real database does.
     ///
     /// # Errors
-    /// See [`ScratchError`]; nothing of the batch is there then.
+    /// See [`ScratchError`]; nothing of the batch is stored then.
     pub fn apply(&mut self, source: &str, entries: Vec<Entry>) -> Result<Counts, ScratchError> {
         let no_source = || ScratchError::NoSource(source.to_owned());
         let (origin, after) = self.origins.get_mut(source).ok_or_else(no_source)?;
@@ -234,7 +234,7 @@ impl Scratch {
         let transaction = self.connection.transaction()?;
         let applied = match apply(&transaction, &mut commit, Timestamp::now(), Isolation::PerMessage) {
             Ok(applied) => applied,
-            // With care no row is refused without its message.
+            // `Isolation::PerMessage` never rejects a batch.
             Err(ApplyError::Stale(_) | ApplyError::Refused) => return Err(no_source()),
             Err(ApplyError::Sqlite(error)) => return Err(error.into()),
         };
@@ -244,12 +244,12 @@ impl Scratch {
         Ok(applied.counts)
     }
 
-    /// What became of all messages so far.
+    /// The counts of all messages so far.
     pub fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// What was rejected, by the plugin, the host or the database, the most frequent class first.
+    /// The rejections by the plugin, the host or the database, the most frequent class first.
     ///
     /// # Errors
     /// See [`ScratchError`].

@@ -1,18 +1,18 @@
-//! From a declared table to SQL text. The only place where a name becomes part of a statement: [`quote`] takes
-//! names that were parsed, and even so writes them as SQLite wants an identifier.
+//! SQL text for a declared table. The only place where a name becomes part of a statement: [`quote`] takes parsed
+//! names, and still quotes them as SQLite identifiers.
 
 use super::description::TableDescription;
 use lantern_model::schema::{
     Column, ColumnName, ColumnType, Guard, Index, Manifest, Merge, OnConflict, Table, TableName, Write,
 };
 
-/// The host's columns, which stand first in every plugin table: which history, which message of it, which row of
-/// that message. Together they are unique, so that the database itself refuses to hold a message's row twice.
+/// The host's columns, the first ones of every plugin table: the origin, the sequence of the message, and the number of
+/// the row within the message. They are unique together, so the database rejects a row that is already stored.
 pub const ORIGIN_COLUMNS: [&str; 3] = ["_origin", "_sequence", "_row"];
 
-/// A name that was parsed, so that nothing but a plain word can become an identifier.
+/// A parsed name: only a plain word can become an identifier.
 pub trait Identifier {
-    /// The word.
+    /// The name.
     fn word(&self) -> &str;
 }
 
@@ -28,18 +28,17 @@ impl Identifier for ColumnName {
     }
 }
 
-/// A parsed name as SQL writes an identifier.
+/// A parsed name as an SQL identifier.
 pub fn quote(name: &impl Identifier) -> String {
     quote_text(name.word())
 }
 
-/// Any text as SQL writes an identifier: for the host's own columns, for indexes, and for names that are read back
-/// from the database.
+/// Any text as an SQL identifier: for the host's own columns, for indexes, and for names read from the database.
 pub(super) fn quote_text(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
 }
 
-/// The statements that make a table and its indexes, in order.
+/// The statements that create a table and its indexes, in order.
 pub fn create_table(table: &Table) -> Vec<String> {
     let mut lines: Vec<String> = ORIGIN_COLUMNS
         .iter()
@@ -64,7 +63,7 @@ pub fn create_table(table: &Table) -> Vec<String> {
     statements
 }
 
-/// The indexes that a table gets: those declared, and those that the host's faces need besides (see `indexes`).
+/// The indexes of a new table: those declared, and those that the host creates for the API (see `indexes`).
 pub fn indexes_of(table: &Table) -> Vec<Index> {
     let mut indexes = table.indexes.clone();
     for columns in super::indexes::needed(&TableDescription::from(table)) {
@@ -82,7 +81,7 @@ pub fn indexes_of(table: &Table) -> Vec<Index> {
     indexes
 }
 
-/// The statement that makes one index.
+/// The statement that creates an index.
 pub fn create_index(table: &Table, index: &Index) -> String {
     let kind = if index.unique { "UNIQUE INDEX" } else { "INDEX" };
     let columns: Vec<&str> = index.columns.iter().map(ColumnName::as_str).collect();
@@ -95,7 +94,7 @@ pub fn create_index(table: &Table, index: &Index) -> String {
     )
 }
 
-/// The statement that adds a column to a table that is there.
+/// The statement that adds a column to an existing table.
 pub fn add_column(table: &Table, column: &Column) -> String {
     format!(
         "ALTER TABLE {} ADD COLUMN {}",
@@ -104,7 +103,7 @@ pub fn add_column(table: &Table, column: &Column) -> String {
     )
 }
 
-/// The statement of a write: the host's three columns first, then the write's columns, as parameters in order.
+/// The statement of a write: the host's three columns first, then the columns of the write, as parameters in order.
 pub fn insert(manifest: &Manifest, write: &Write) -> String {
     let table = manifest.table_of(write);
     let written = || {
@@ -132,7 +131,7 @@ pub fn insert(manifest: &Manifest, write: &Write) -> String {
 fn conflict_clauses(table: &Table, write: &Write) -> String {
     match &write.on_conflict {
         OnConflict::Fail => String::new(),
-        // Each key by name and not all at once: a collision on the origin is never to pass in silence.
+        // Names each key separately, because a collision on the origin must never be ignored.
         OnConflict::Ignore => {
             let unique = table
                 .indexes
@@ -169,7 +168,7 @@ fn conflict_clauses(table: &Table, write: &Write) -> String {
     }
 }
 
-/// The new value of a column whose write merges.
+/// The new value of a column that the write merges.
 fn merged(table: &Table, column: &ColumnName, merge: Merge) -> String {
     let name = quote(column);
     let stored = format!("{}.{name}", quote(&table.name));
@@ -181,9 +180,8 @@ fn merged(table: &Table, column: &ColumnName, merge: Merge) -> String {
         Merge::Replace => new,
         Merge::Keep => stored,
         Merge::Fill => format!("coalesce({stored}, {new})"),
-        // A strict table refuses text in a column of numbers, so that a sum beyond the largest real is a constraint
-        // failure of its message. An integer sum that overflows becomes a real in SQLite, which a strict table refuses
-        // as well.
+        // A strict table rejects text in a numeric column, so a sum beyond the largest real is a constraint failure of
+        // its message. An integer sum that overflows becomes a real in SQLite, which a strict table rejects as well.
         Merge::Add if is_real => format!(
             "CASE WHEN {stored} IS NULL THEN {new} WHEN {new} IS NULL THEN {stored} \
              WHEN abs({stored} + {new}) < 9e999 THEN {stored} + {new} ELSE 'out of range' END"
@@ -246,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_says_its_conflict_rule() {
+    fn a_write_contains_its_conflict_rule() {
         let manifest = orders();
         let text = insert(&manifest, &write_of(&manifest, 1));
         assert!(

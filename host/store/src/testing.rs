@@ -1,4 +1,4 @@
-//! What the tests of this room share: a small manifest and a store in a directory of its own.
+//! Shared by the tests of this crate: a small manifest, and a store in its own directory.
 
 use std::sync::Arc;
 
@@ -7,15 +7,15 @@ use sha2::Digest as _;
 use bytes::Bytes;
 
 use super::commit::{OriginId, VersionId};
-use super::{Adopted, Adoption, Attached, Commit, Config, Entry, Mark, NewEpoch, Store};
+use super::{Adopted, Adoption, Attached, Commit, Entry, Mark, NewEpoch, Store, StoreConfig};
 use lantern_model::batch::{Delivery, Outcome, Row, Timestamp, Value};
 use lantern_model::schema::{
     ColumnType, Manifest, Merge, Origin, RawColumn, RawGuard, RawManifest, RawOnConflict, RawSource,
     RawTable, RawWrite, Role, Write,
 };
 
-/// A table `orders` (id, total, at) with two writes: 0 fails on a collision, 1 adds up totals when newer. And a
-/// table `notes` (n, at) without a key, written by write 2.
+/// A table `orders` (id, total, at) with two writes: 0 fails on a collision, 1 adds totals if newer. And a table
+/// `notes` (n, at) without a key, written by write 2.
 pub(super) fn orders() -> Manifest {
     let column = |name: &str, column_type, nullable, role| RawColumn {
         name: name.into(),
@@ -130,7 +130,7 @@ pub(super) fn empty_commit() -> Commit {
     }
 }
 
-/// An open store with the `orders` plugin, at the beginning of epoch 1.
+/// An open store with the `orders` plugin, at the start of epoch 1.
 pub(super) struct Scene {
     pub(super) store: Store,
     pub(super) plugin: Adopted,
@@ -144,11 +144,11 @@ impl Scene {
 
     /// With another declaration of the plugin.
     pub(super) async fn of(dir: &std::path::Path, manifest: Manifest) -> Self {
-        let store = Store::open(Config::new(dir)).await.expect("open");
-        let plugin = store.adopt(adoption(manifest)).await.expect("adopt");
-        let attached = match store.attach("orders", "orders").await.expect("attach") {
+        let store = Store::open(StoreConfig::new(dir)).await.expect("open");
+        let plugin = store.plugins().adopt(adoption(manifest)).await.expect("adopt");
+        let attached = match store.sources().attach("orders", "orders").await.expect("attach") {
             Some(attached) => attached,
-            None => store.begin_epoch(first_epoch()).await.expect("begin"),
+            None => store.sources().begin_epoch(first_epoch()).await.expect("begin"),
         };
         Self {
             store,

@@ -1,10 +1,10 @@
-//! The thread that owns the only write connection. Requests come in through a bounded channel, and nobody can
-//! cancel what it has begun: a caller that goes away leaves a commit that still completes, and finds its effect at
-//! the checkpoint.
+//! The thread that owns the only write connection. Requests arrive through a bounded channel, and nothing cancels a
+//! request that has begun: when its caller goes away, the commit still completes, and the next session finds its effect
+//! at the checkpoint. The thread only writes; reads have their own connections (`reader`).
 //!
-//! Batches that wait are merged into one transaction (group commit): at once when idle, thousands of rows when busy.
-//! After any error in a transaction the connection is closed and opened anew, because its state is not to be
-//! trusted then; nobody has been told that anything was stored.
+//! The writer merges waiting batches into one transaction (group commit): one batch when idle, thousands of rows under
+//! load. After any error in a transaction it closes and reopens the connection, because its state is then unknown; no
+//! batch of that transaction was answered as stored.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,17 +18,17 @@ use super::apply::{Applied, ApplyError, Isolation, apply};
 use super::checkpointer::{Checkpointer, UNSAFE_FOR};
 use super::commit::{Commit, CommitError, Committed};
 use super::connection::{Database, is_busy};
-use super::queue::{Next, Queue, Turn};
-use super::{Config, Health, Reader, Synchronous, migrate};
+use super::queue::{Next, Queue, WriteLane};
+use super::{Health, Reader, StoreConfig, Synchronous, migrate};
 use lantern_model::batch::Timestamp;
 
-/// Rows after which a transaction ends although more batches wait. Enough that the cost of a commit does not show, and
-/// less than two full batches: a transaction that takes in all that a source may have on the way leaves the writer idle
-/// until the next batch is decoded.
+/// Rows after which a transaction ends although more batches wait. Enough to make the cost of a commit negligible, and less
+/// than two full batches: a transaction that takes all batches that a source may have in flight leaves the writer idle until
+/// the next batch is decoded.
 const GROUP_ROWS_MAX: usize = 8_192;
 
-/// Requests that may wait. Each source has at most three batches on the way, and a batch is bounded in bytes, so
-/// this bounds the memory of the queue; senders wait when it is full.
+/// Requests that may wait. Each source has at most three batches in flight, and a batch is bounded in bytes, so this
+/// bounds the memory of the queue; senders wait when it is full.
 pub(super) const REQUESTS_MAX: usize = 64;
 
 /// How long the writer waits between attempts while another process holds the lock.
@@ -36,8 +36,8 @@ const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) type CommitReply = oneshot::Sender<Result<Committed, CommitError>>;
 
-/// Something else that has to happen on the write connection. It gets the connection, or why there is none, and
-/// returns the error after which the connection is not to be used again.
+/// A change other than a batch. It receives the write connection, or why there is none, and returns the error after which
+/// the writer must reopen the connection.
 pub(super) type Call = Box<dyn FnOnce(Result<&mut Connection, String>) -> Option<rusqlite::Error> + Send>;
 
 pub(super) enum Request {
@@ -47,25 +47,25 @@ pub(super) enum Request {
 
 pub(super) struct Writer {
     pub(super) path: PathBuf,
-    pub(super) config: Config,
+    pub(super) config: StoreConfig,
     pub(super) requests: Queue,
     pub(super) health: watch::Sender<Health>,
-    /// Counts commits, for those who follow a table.
+    /// The number of commits; it wakes the tails of tables.
     pub(super) commits: watch::Sender<u64>,
     pub(super) runtime: Handle,
-    /// Has to let go before a database that was deleted or replaced is opened anew: the new one would share the old
-    /// one's `-shm` file.
-    pub(super) reader: Arc<Mutex<Option<Reader>>>,
+    /// Their connections are closed before the writer opens the file that replaced a deleted database: the new database
+    /// would share the `-shm` file of the old one.
+    pub(super) readers: Arc<Mutex<Vec<Reader>>>,
     pub(super) database: Option<(Database, Checkpointer)>,
     pub(super) identity_lost: bool,
 }
 
-/// A batch that is in the open transaction and waits for its end.
+/// A batch in the open transaction, waiting for the commit.
 struct Pending {
     commit: Commit,
     reply: CommitReply,
     applied: Applied,
-    /// How it got there, and has to get there again when the transaction is begun anew.
+    /// How it was applied, and has to be applied again when the transaction restarts.
     isolation: Isolation,
 }
 
@@ -74,18 +74,18 @@ impl Writer {
     pub(super) fn run(mut self) {
         while let Some(next) = self.requests.next() {
             match next {
-                Next::Batch(turn, commit, reply) => self.commit_group(turn, *commit, reply),
+                Next::Batch(lane, commit, reply) => self.commit_group(lane, *commit, reply),
                 Next::Call(call) => self.call(call),
             }
         }
         self.close();
     }
 
-    /// Carries out a batch and those that wait behind it.
-    fn commit_group(&mut self, turn: Turn, first: Commit, reply: CommitReply) {
+    /// Commits a batch and those that wait after it.
+    fn commit_group(&mut self, lane: WriteLane, first: Commit, reply: CommitReply) {
         let began = Instant::now();
         if let Err(reason) = self.begin(first.durable) {
-            // A caller that has gone away does not need the answer.
+            // The send fails when the caller has gone away.
             drop(reply.send(Err(CommitError::Unavailable(reason))));
             return;
         }
@@ -101,7 +101,7 @@ impl Writer {
                 return fail(group.pending, &reason);
             }
             if group.rows < GROUP_ROWS_MAX {
-                batch = self.requests.more(turn, group.durable);
+                batch = self.requests.more(lane, group.durable);
             }
         }
         match self.finish() {
@@ -110,15 +110,15 @@ impl Writer {
         }
     }
 
-    /// Puts one batch into the open transaction; one whose checkpoint is another is answered and left out. When the
-    /// database refuses a row, the transaction is begun anew: with what was in it, and then this batch with care.
-    /// `Err`: the transaction is lost, and this batch has been answered.
+    /// Applies one batch to the open transaction; answers and skips a batch that continues another checkpoint. When the
+    /// database rejects a row, the transaction restarts with its earlier batches, and this batch follows message by
+    /// message. `Err`: the transaction is lost, and this batch has been answered.
     fn add(&mut self, group: &mut Group, mut commit: Commit, reply: CommitReply) -> Result<(), String> {
         let mut isolation = Isolation::None;
         let mut applied = self.apply(&mut commit, group.now, isolation);
         if matches!(applied, Err(ApplyError::Refused)) {
             isolation = Isolation::PerMessage;
-            applied = match self.again(group) {
+            applied = match self.restart(group) {
                 Ok(()) => self.apply(&mut commit, group.now, isolation),
                 Err(reason) => {
                     drop(reply.send(Err(CommitError::Unavailable(reason.clone()))));
@@ -147,9 +147,9 @@ impl Writer {
                 drop(reply.send(Err(CommitError::Unavailable(reason.clone()))));
                 Err(reason)
             }
-            // With care there is no such answer.
+            // `Isolation::PerMessage` never returns this.
             Err(ApplyError::Refused) => {
-                let reason = "the database refuses rows without saying which".to_owned();
+                let reason = "the database rejects rows without naming them".to_owned();
                 self.close();
                 self.set_unavailable(reason.clone());
                 drop(reply.send(Err(CommitError::Unavailable(reason.clone()))));
@@ -158,8 +158,8 @@ impl Writer {
         }
     }
 
-    /// Rolls the transaction back, begins it anew, and puts into it what was in it.
-    fn again(&mut self, group: &mut Group) -> Result<(), String> {
+    /// Rolls the transaction back, begins another one, and applies the same batches.
+    fn restart(&mut self, group: &mut Group) -> Result<(), String> {
         let Some((database, _)) = self.database.as_ref() else {
             return Err("the database is not open".to_owned());
         };
@@ -170,7 +170,7 @@ impl Writer {
         for pending in &mut group.pending {
             match self.apply(&mut pending.commit, group.now, pending.isolation) {
                 Ok(applied) if pending.isolation == Isolation::None => pending.applied = applied,
-                // Its guilty messages are rejections by now, and were counted before.
+                // Its rejected messages are already rejections in the batch, and `applied` lists them.
                 Ok(applied) => {
                     pending.applied.counts = applied.counts;
                     pending.applied.effects = applied.effects;
@@ -178,7 +178,7 @@ impl Writer {
                 }
                 Err(ApplyError::Sqlite(error)) => return Err(self.lost(&error)),
                 Err(ApplyError::Stale(_) | ApplyError::Refused) => {
-                    let reason = "a batch does not go in a second time as it did before".to_owned();
+                    let reason = "a batch that was applied before cannot be applied again".to_owned();
                     self.close();
                     self.set_unavailable(reason.clone());
                     return Err(reason);
@@ -200,8 +200,7 @@ impl Writer {
         }
     }
 
-    /// Opens the database if need be and begins a transaction. While another process holds the lock it tries
-    /// again, for a while.
+    /// Opens the database if necessary and begins a transaction. Retries for a while when another process holds the lock.
     fn begin(&mut self, durable: bool) -> Result<(), String> {
         let attempts = 20;
         let synchronous = if durable {
@@ -229,8 +228,8 @@ impl Writer {
         Err("another process holds the database's lock".to_owned())
     }
 
-    /// Ends the transaction. It has taken effect only when this returns `Ok`: the commit succeeded, and into the
-    /// file that the path names.
+    /// Commits the transaction. It has taken effect only when this returns `Ok`: the commit succeeded, and the file is the
+    /// one at the path.
     fn finish(&mut self) -> Result<(), String> {
         let Some((database, checkpointer)) = self.database.as_mut() else {
             return Err("the database is not open".to_owned());
@@ -251,19 +250,23 @@ impl Writer {
     }
 
     fn call(&mut self, call: Call) {
-        let failed = match self.database() {
-            Ok(Some((database, _))) => call(Ok(&mut database.connection)),
-            Ok(None) => call(Err("the database is not open".to_owned())),
-            Err(reason) => call(Err(reason)),
+        let (failed, has_changed) = match self.database() {
+            Ok(Some((database, _))) => {
+                let before = database.connection.total_changes();
+                let failed = call(Ok(&mut database.connection));
+                (failed, database.connection.total_changes() != before)
+            }
+            Ok(None) => (call(Err("the database is not open".to_owned())), false),
+            Err(reason) => (call(Err(reason)), false),
         };
         match failed {
             Some(error) => drop(self.lost(&error)),
-            // It may have changed rows.
-            None => self.commits.send_modify(|count| *count += 1),
+            None if has_changed => self.commits.send_modify(|count| *count += 1),
+            None => {}
         }
     }
 
-    /// The open database; opens it when it is not.
+    /// The open database. Opens it if necessary.
     fn database(&mut self) -> Result<Option<&mut (Database, Checkpointer)>, String> {
         if let Some((database, _)) = &self.database
             && let Err(reason) = database.check_identity()
@@ -274,7 +277,7 @@ impl Writer {
         }
         if self.database.is_none() {
             if self.identity_lost {
-                self.release_reader();
+                self.release_readers();
             }
             let opened = self
                 .runtime
@@ -299,7 +302,7 @@ impl Writer {
         Ok(self.database.as_mut())
     }
 
-    /// After an error in a transaction: the connection goes, and with it whatever the transaction held.
+    /// Closes the connection after an error, which rolls back an open transaction.
     fn lost(&mut self, error: &rusqlite::Error) -> String {
         let reason = error.to_string();
         self.close();
@@ -307,15 +310,20 @@ impl Writer {
         reason
     }
 
-    fn release_reader(&self) {
-        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(reader) = reader {
+    fn release_readers(&self) {
+        let readers = self
+            .readers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        for reader in readers {
             self.runtime.block_on(reader.release());
         }
     }
 
     fn close(&mut self) {
-        // Dropping rolls back an open transaction; the checkpointer first, so that it does not outlive the file.
+        // Dropping the connection rolls back an open transaction. The checkpointer goes first, so that it does not outlive
+        // the file.
         if let Some((database, checkpointer)) = self.database.take() {
             drop(checkpointer);
             drop(database);
@@ -326,7 +334,7 @@ impl Writer {
         self.health.send_if_modified(|health| {
             let changed = *health != Health::Healthy;
             if changed {
-                tracing::info!("the database can be written again");
+                tracing::info!("the database is writable again");
                 *health = Health::Healthy;
             }
             changed
@@ -357,7 +365,7 @@ struct Group {
 }
 
 impl Group {
-    /// Tells each that it has taken effect.
+    /// Answers each batch.
     fn answer(self, began: Instant) {
         let took = began.elapsed();
         for Pending {
@@ -375,7 +383,7 @@ impl Group {
                 spent: commit.entries,
                 took,
             };
-            // A caller that has gone away does not need the answer.
+            // The send fails when the caller has gone away.
             drop(reply.send(Ok(committed)));
         }
     }

@@ -1,4 +1,4 @@
-//! What is found between two versions, and that the store agrees with what it is said to cost.
+//! Compares the differences that are reported between two versions with what the store does with them.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,7 +15,7 @@ use lantern_model::schema::{
     ColumnType, Difference, Effect, Manifest, ManifestDescription, Merge, Origin, RawColumn, RawGuard,
     RawIndex, RawManifest, RawOnConflict, RawSource, RawTable, RawWrite, Role,
 };
-use lantern_store::{AdoptError, Adoption, Config, Store};
+use lantern_store::{AdoptError, Adoption, Store, StoreConfig};
 
 fn column(name: &str, column_type: ColumnType, nullable: bool) -> RawColumn {
     RawColumn {
@@ -97,7 +97,7 @@ fn checked(raw: RawManifest) -> Manifest {
 
 type Change = fn(&mut RawManifest);
 
-/// Each change of the first version, the one difference that it makes, and what it costs.
+/// Each change of the first version, the one difference that it makes, and its cost.
 const CHANGES: &[(Change, &str, Effect)] = &[
     (
         |m| m.version = "1.1.0".into(),
@@ -267,7 +267,7 @@ const CHANGES: &[(Change, &str, Effect)] = &[
     ),
 ];
 
-/// Changes that make several differences, and what they cost together.
+/// Changes that make several differences, and their total cost.
 const LARGER_CHANGES: &[(Change, Effect)] = &[
     (
         |m| {
@@ -292,7 +292,7 @@ const LARGER_CHANGES: &[(Change, Effect)] = &[
         },
         Effect::NeedsRebuild,
     ),
-    // Everything at once that can be added.
+    // Every possible addition at once.
     (
         |m| {
             m.version = "2.0.0".into();
@@ -335,7 +335,7 @@ fn a_version_does_not_differ_from_itself() {
         if let Origin::JetStream { subjects, .. } = &mut m.sources[0].origin {
             subjects.reverse();
         }
-        // To keep a column is what happens anyway.
+        // Keeping a column is the default.
         m.writes[1].on_conflict = match update(Merge::Add) {
             RawOnConflict::Update {
                 key,
@@ -400,14 +400,14 @@ fn descriptions_that_were_stored_are_compared_as_well() {
     );
 }
 
-/// Adopts one version after the other in a new database; answers with what the store had against the second.
+/// Adopts two versions in a new database; returns the store's objections to the second one.
 async fn refusals(old: &Manifest, new: &Manifest) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(Config::new(dir.path()))
+    let store = Store::open(StoreConfig::new(dir.path()))
         .await
         .expect("the store opens");
     let adopt = |manifest: &Manifest, digest: &str| {
-        store.adopt(Adoption {
+        store.plugins().adopt(Adoption {
             manifest: Arc::new(manifest.clone()),
             digest: digest.into(),
             contract: "test".into(),
@@ -434,9 +434,9 @@ fn check_agreement(found: &[Difference], refusals: &[String]) {
     assert_eq!(dear.len(), refusals.len(), "{dear:?} is not {refusals:?}");
 }
 
-/// Also the other way round: going back is a swap like any other.
+/// The reverse direction: a rollback is a swap like any other.
 #[tokio::test]
-async fn the_store_refuses_what_needs_a_rebuild_and_nothing_else() {
+async fn the_store_refuses_exactly_the_changes_that_need_a_rebuild() {
     let changes = CHANGES.iter().map(|(change, _, _)| *change);
     for change in changes.chain(LARGER_CHANGES.iter().map(|(change, _)| *change)) {
         let (old, new) = (checked(first()), changed(change));

@@ -38,7 +38,11 @@ struct Scene {
 impl Scene {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::open(lantern_store::Config::new(dir.path())).await.unwrap());
+        let store = Arc::new(
+            Store::open(lantern_store::StoreConfig::new(dir.path()))
+                .await
+                .unwrap(),
+        );
         let reader = Reader::open(store.path()).await.unwrap();
         let path = store.path().to_owned();
         let access = Access::open(Arc::clone(&store), &reader, Config::loopback())

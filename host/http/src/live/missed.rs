@@ -4,13 +4,13 @@ use bytes::Bytes;
 
 use super::ring::{self, Added, Items, View};
 use crate::cursor;
-use lantern_store::reader::{BEGINNING, Places, RowRecord, Shape};
+use lantern_store::reader::{ArrivalPositions, BEGINNING, RowRecord, Shape};
 
 /// A range of missed rows: history, start (exclusive) and end.
 pub type MissedRange = (i64, (i64, i64), (i64, i64));
 
 /// The ranges that a follower has missed, one per history.
-pub fn missed(after: &Places, joined: &Places) -> Vec<MissedRange> {
+pub fn missed(after: &ArrivalPositions, joined: &ArrivalPositions) -> Vec<MissedRange> {
     let newest = after.keys().next_back().copied().unwrap_or(i64::MIN);
     let ranges = joined.iter().filter_map(|(&history, &until)| {
         let from = match after.get(&history) {
@@ -24,13 +24,13 @@ pub fn missed(after: &Places, joined: &Places) -> Vec<MissedRange> {
     ranges.collect()
 }
 
-/// Place of a row in its history.
+/// RowPosition of a row in its history.
 pub fn place_of(record: &RowRecord) -> (i64, i64) {
     (record.origin.sequence, record.origin.row)
 }
 
 /// Event id for resuming after these places.
-pub fn resume_id(shape: &Shape, places: &Places) -> String {
+pub fn resume_id(shape: &Shape, places: &ArrivalPositions) -> String {
     cursor::of_places(shape.entry.name.as_str(), places)
 }
 

@@ -16,7 +16,7 @@ use super::ring::{self, Prepared, Read, RingPosition, View, ViewOptions};
 use crate::budget::{Client, Share, Shares};
 use lantern_model::schema::TableName;
 use lantern_store::Reader;
-use lantern_store::reader::{BEGINNING, Places, ReadError, RowRecord, Shape};
+use lantern_store::reader::{ArrivalPositions, BEGINNING, ReadError, RowRecord, Shape};
 
 /// Maximum number of followers of all tables. Each needs a connection with its buffer; packets are shared.
 const FOLLOWERS_MAX: usize = 640;
@@ -89,7 +89,7 @@ struct Followed {
 
 struct Progress {
     /// Position that all views have reached.
-    places: Places,
+    places: ArrivalPositions,
     views: Vec<Arc<View>>,
     ended: bool,
 }
@@ -126,7 +126,7 @@ impl Tails {
         &self,
         shape: Shape,
         wanted: ViewOptions,
-        after: Option<Places>,
+        after: Option<ArrivalPositions>,
         client: &Client,
     ) -> Result<Follower, FollowError> {
         let inner = &self.0;
@@ -171,7 +171,7 @@ impl Tails {
     }
 
     /// The followed table; starts to follow it if necessary.
-    fn followed(&self, shape: Shape, places: Places) -> Arc<Followed> {
+    fn followed(&self, shape: Shape, places: ArrivalPositions) -> Arc<Followed> {
         let mut tables = self.0.tables.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(followed) = tables.get(&shape.entry.name)
             && !followed.progress().ended
@@ -344,7 +344,7 @@ pub struct Follower {
     hello: Option<Bytes>,
     missed: Vec<MissedRange>,
     /// Position of the table when the follower joined; later rows are in the view.
-    joined: Places,
+    joined: ArrivalPositions,
     /// Set on drop, so that filtering on another thread stops.
     gone: Arc<AtomicBool>,
     followed: Arc<Followed>,

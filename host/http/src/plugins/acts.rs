@@ -24,7 +24,7 @@ use lantern_lifecycle::{
 };
 use lantern_model::batch::clean_text;
 use lantern_model::schema::difference::{Difference, Effect};
-use lantern_store::Healed;
+use lantern_store::RetryTotals;
 use lantern_trust::signature::{SIGNATURE_BYTES_MAX, SignatureView, Verdict};
 
 /// Maximum time that a client waits for an installation: another component may be compiled first, each within half a
@@ -56,7 +56,7 @@ pub struct Taken {
     /// Result of retrying open dead letters on activation.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    healed: Option<Healed>,
+    healed: Option<RetryTotals>,
     /// Rebuild whose replaced tables a rollback restored.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -282,7 +282,7 @@ async fn activation_response(
     Ok(Json(version_view(state, done, before, Some(healed)).await?))
 }
 
-fn describe_retries(healed: Healed) -> String {
+fn describe_retries(healed: RetryTotals) -> String {
     match healed.tried {
         0 => String::new(),
         tried => format!("; {} of {tried} dead letters resolved", healed.resolved),
@@ -293,7 +293,7 @@ async fn version_view(
     state: &State,
     installed: Installed,
     before: Option<String>,
-    healed: Option<Healed>,
+    healed: Option<RetryTotals>,
 ) -> Result<Taken, Problem> {
     let Installed {
         plugin,

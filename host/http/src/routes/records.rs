@@ -16,7 +16,7 @@ use lantern_api::{
 };
 use lantern_lifecycle::ForgetReport;
 use lantern_model::batch::RejectionClass;
-use lantern_store::Healed;
+use lantern_store::RetryTotals;
 
 pub fn routes(routes: Routes) -> Routes {
     erasure(dead_letter_changes(dead_letters(ledgers(routes))))
@@ -139,7 +139,7 @@ fn dead_letter_changes(routes: Routes) -> Routes {
                     "Retries open dead letters with the active versions. Without a body, retries all.",
                 )
                 .may_take::<WhichDeadLetters>()
-                .answers::<Healed>("Number of dead letters retried and resolved.")
+                .answers::<RetryTotals>("Number of dead letters retried and resolved.")
                 .fails_with(StatusCode::NOT_FOUND)
                 .fails_with(StatusCode::CONFLICT)
                 .fails_with(StatusCode::UNPROCESSABLE_ENTITY),

@@ -18,8 +18,8 @@ use lantern_lifecycle::Trace;
 use lantern_model::schema::description::RoleWord;
 use lantern_store::RowKey;
 use lantern_store::reader::{
-    Cell, Condition, Key, Place, ReadError, Reader, RowPage, RowQuery, RowRecord, Selection, Shape, Sort,
-    Test,
+    Cell, Condition, Key, ReadError, Reader, RowPage, RowPosition, RowQuery, RowRecord, Selection, Shape,
+    Sort, Test,
 };
 
 /// Number of rows before and after.
@@ -176,7 +176,7 @@ async fn neighbours(
         },
         columns: (0..shape.columns.len()).collect(),
         limit: NEIGHBOURS,
-        after: Some(Place {
+        after: Some(RowPosition {
             key: key.unwrap_or(Key::Null),
             row: record.row,
         }),

@@ -48,9 +48,9 @@ impl Scene {
             .await?;
         let dir = tempfile::tempdir()?;
         // A small page cache, full after the warm-up: the database grows with each message, and what is measured is not that.
-        let store = lantern_store::Config {
+        let store = lantern_store::StoreConfig {
             cache_bytes: 1 << 20,
-            ..lantern_store::Config::new(dir.path())
+            ..lantern_store::StoreConfig::new(dir.path())
         };
         let store = Arc::new(Store::open(store).await?);
         let broker = Broker::connect(lantern_broker::BrokerConfig::remote(server.url())).await?;

@@ -43,7 +43,7 @@ pub fn run(server: &NatsServer, count: usize, side: Side) -> anyhow::Result<f64>
         let context = async_nats::jetstream::new(async_nats::connect(server.url()).await?);
         let stream = context.get_stream("OBS_EVENTS").await?;
         drop(stream.delete_consumer("lantern-obs-events-obs").await);
-        let store = Arc::new(Store::open(lantern_store::Config::new(dir.path())).await?);
+        let store = Arc::new(Store::open(lantern_store::StoreConfig::new(dir.path())).await?);
         let broker = Broker::connect(lantern_broker::BrokerConfig::remote(server.url())).await?;
         broker.link().wait_for(Link::is_connected).await?;
         let metrics = Metrics::new(Registry::default(), store.path());

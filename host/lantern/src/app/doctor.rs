@@ -270,7 +270,7 @@ mod tests {
     async fn a_sound_database_is_good_and_one_that_others_can_write_is_a_warning() {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().unwrap();
-        let store = lantern_store::Store::open(lantern_store::Config::new(dir.path()))
+        let store = lantern_store::Store::open(lantern_store::StoreConfig::new(dir.path()))
             .await
             .unwrap();
         store.close().await;

@@ -39,10 +39,10 @@ pub(super) async fn keep(dir: &Path, store: &Store) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lantern_store::{Config, DATABASE_FILE};
+    use lantern_store::{DATABASE_FILE, StoreConfig};
 
     async fn identity(dir: &Path) -> String {
-        let store = Store::open(Config::new(dir)).await.unwrap();
+        let store = Store::open(StoreConfig::new(dir)).await.unwrap();
         let identity = keep(dir, &store).await.unwrap();
         store.close().await;
         identity

@@ -94,7 +94,11 @@ mod tests {
     #[tokio::test]
     async fn the_owners_token_is_kept_and_made_anew_when_it_is_not_good() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::open(lantern_store::Config::new(dir.path())).await.unwrap());
+        let store = Arc::new(
+            Store::open(lantern_store::StoreConfig::new(dir.path()))
+                .await
+                .unwrap(),
+        );
         let reader = Reader::open(store.path()).await.unwrap();
         let access = http::Access::open(store, &reader, http::Config::loopback())
             .await

@@ -14,17 +14,17 @@ use lantern_projection as projection;
 use lantern_store::{Store, Synchronous};
 use lantern_trust::private_files;
 
-pub(super) fn store(config: &Config) -> lantern_store::Config {
+pub(super) fn store(config: &Config) -> lantern_store::StoreConfig {
     let synchronous = if config.store.synchronous_full {
         Synchronous::Full
     } else {
         Synchronous::Normal
     };
-    lantern_store::Config {
+    lantern_store::StoreConfig {
         synchronous,
         cache_bytes: config.store.cache_bytes,
         reserve_bytes: config.store.reserve_bytes,
-        ..lantern_store::Config::new(&config.data_dir)
+        ..lantern_store::StoreConfig::new(&config.data_dir)
     }
 }
 

@@ -162,9 +162,9 @@ impl Database {
 }
 
 async fn open(dir: &Path) -> Store {
-    let config = lantern_store::Config {
+    let config = lantern_store::StoreConfig {
         reserve_bytes: 0,
-        ..lantern_store::Config::new(dir)
+        ..lantern_store::StoreConfig::new(dir)
     };
     Store::open(config).await.unwrap()
 }

@@ -65,7 +65,7 @@ async fn what_was_changed_by_hand_is_found_and_a_sound_database_is_not_blamed() 
         .finds(
             "UPDATE evolved SET n = n + 1 WHERE _sequence = 7",
             "UPDATE evolved SET n = n - 1 WHERE _sequence = 7",
-            "row 0 of message 7: column n is 8, and the message gives 7",
+            "row 0 of message 7: column n is 8, but the message produces 7",
         )
         .await;
     let swap = "UPDATE evolved SET n = CASE n WHEN 10 THEN 11 ELSE 10 END WHERE n IN (10, 11)";
@@ -76,7 +76,7 @@ async fn what_was_changed_by_hand_is_found_and_a_sound_database_is_not_blamed() 
         .finds(
             "UPDATE evolved SET _row = 1 WHERE _sequence = 20",
             "UPDATE evolved SET _row = 0 WHERE _sequence = 20",
-            "row 1 of message 20 is stored, and the message does not give it",
+            "row 1 of message 20 is stored, but the message does not produce it",
         )
         .await;
     scene
@@ -144,7 +144,7 @@ async fn tables_that_merge_are_compared_when_the_whole_history_is_there() {
         .finds(
             "UPDATE totals SET total = total + 1 WHERE kind = 'even'",
             "UPDATE totals SET total = total - 1 WHERE kind = 'even'",
-            "table totals: the row with the key ('even') holds other values than the messages give",
+            "table totals: the row with the key ('even') has other values than the messages produce",
         )
         .await;
     scene

@@ -2,7 +2,7 @@
 
 use lantern_lifecycle::{ForgetReport, ForgetRequest, RebuildRequest};
 use lantern_plugin::Digest;
-use lantern_store::LetterFilter;
+use lantern_store::OpenDeadLetterFilter;
 use lantern_store::forget::ForgetQuery;
 
 use super::*;
@@ -157,7 +157,7 @@ async fn dead_letters_that_mention_the_value_lose_their_content() {
     scene.swap(b'e').await.unwrap();
     scene
         .lifecycle()
-        .retry_dead_letters(LetterFilter::default(), &operator())
+        .retry_dead_letters(OpenDeadLetterFilter::default(), &operator())
         .await
         .unwrap();
     assert_eq!(scene.query("SELECT n FROM evolved"), ["6"]);

@@ -1,7 +1,7 @@
 //! A rebuild either makes everything that the ledger counts, or refuses before it changes anything.
 
 use lantern_lifecycle::RebuildRequest;
-use lantern_store::LetterFilter;
+use lantern_store::OpenDeadLetterFilter;
 
 use super::*;
 
@@ -317,9 +317,9 @@ async fn a_discarded_dead_letter_stays_discarded() {
         let id = scene.query(&format!(
             "SELECT id FROM _lantern_dead_letter WHERE sequence = {sequence}"
         ));
-        let filter = LetterFilter {
+        let filter = OpenDeadLetterFilter {
             id: Some(id[0].parse().unwrap()),
-            ..LetterFilter::default()
+            ..OpenDeadLetterFilter::default()
         };
         let count = scene
             .lifecycle()

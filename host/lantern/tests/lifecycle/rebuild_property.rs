@@ -213,7 +213,7 @@ async fn history(scene: &mut Scene, random: &mut Random) -> Model {
         scene.wait_for_checkpoint(model.texts.len() as u64).await;
     }
     if random.one_in(2) {
-        let filter = lantern_store::LetterFilter::default();
+        let filter = lantern_store::OpenDeadLetterFilter::default();
         scene
             .lifecycle()
             .discard_dead_letters(filter, &operator())

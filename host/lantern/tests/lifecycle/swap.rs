@@ -359,7 +359,7 @@ async fn dead_letters_are_tried_first_by_a_version_that_knows_better() {
         scene.query("SELECT messages, projected, skipped, dead, rows FROM _lantern_ledger"),
         ["51|47|0|4|47"]
     );
-    let filter = lantern_store::LetterFilter {
+    let filter = lantern_store::OpenDeadLetterFilter {
         class: Some("malformed".into()),
         ..Default::default()
     };

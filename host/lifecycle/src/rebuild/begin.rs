@@ -10,7 +10,7 @@ use lantern_broker::Retention;
 use lantern_model::schema::Origin;
 use lantern_plugin::Digest;
 use lantern_projection::LoadedVersion;
-use lantern_store::{RebuildId, Scope, SourceHistory};
+use lantern_store::{RebuildId, ReplayRange, SourceHistory};
 
 impl Inner {
     pub(super) async fn begin_rebuild(
@@ -67,7 +67,8 @@ impl Inner {
         let id = self
             .parts
             .store
-            .begin_rebuild(adoption(version.plugin()), json)
+            .rebuilds()
+            .begin(adoption(version.plugin()), json)
             .await?;
         tracing::info!(plugin, rebuild = id.0, %digest, by = by.0, "rebuild started");
         self.run_rebuild(id, version, options);
@@ -80,7 +81,7 @@ impl Inner {
         &self,
         version: &LoadedVersion,
         request: &RebuildRequest,
-    ) -> Result<Vec<Scope>, LifecycleError> {
+    ) -> Result<Vec<ReplayRange>, LifecycleError> {
         let manifest = version.plugin().manifest();
         let streams: Vec<_> = manifest
             .sources
@@ -126,9 +127,9 @@ impl Inner {
         source: &str,
         stream: &str,
         from: (Option<u64>, Option<i64>),
-    ) -> Result<(Scope, Option<String>), LifecycleError> {
+    ) -> Result<(ReplayRange, Option<String>), LifecycleError> {
         let unavailable = |error: &dyn std::fmt::Display| LifecycleError::Unavailable(error.to_string());
-        let Some(attached) = self.parts.store.attach(plugin, source).await? else {
+        let Some(attached) = self.parts.store.sources().attach(plugin, source).await? else {
             return Err(LifecycleError::Conflict(format!(
                 "plugin {plugin} never read source {source}; activate the version instead"
             )));
@@ -159,9 +160,14 @@ impl Inner {
                 .map_err(|error| unavailable(&error))?,
             (None, None) => 0,
         };
-        let begins_after = self.parts.store.begins_after(attached.origin).await?;
+        let begins_after = self
+            .parts
+            .store
+            .reader()
+            .epoch_begins_after(attached.origin)
+            .await?;
         let gone = facts.first_sequence.saturating_sub(1);
-        let scope = Scope {
+        let scope = ReplayRange {
             source: source.to_owned(),
             origin: attached.origin,
             after: asked
@@ -183,13 +189,14 @@ impl Inner {
     async fn check_coverage(
         &self,
         version: &LoadedVersion,
-        scopes: &[Scope],
+        scopes: &[ReplayRange],
         request: &RebuildRequest,
     ) -> Result<(), LifecycleError> {
         let manifest = version.plugin().manifest();
         let survey = self
             .parts
             .store
+            .reader()
             .survey_rebuild(Arc::clone(manifest), scopes.to_vec())
             .await?;
         let mut found = Vec::new();
@@ -219,7 +226,7 @@ impl Inner {
     pub(super) async fn available(
         &self,
         version: &LoadedVersion,
-        scope: &Scope,
+        scope: &ReplayRange,
         history: &SourceHistory,
     ) -> Result<(u64, u64), LifecycleError> {
         let Some((stream, subjects)) = stream_of(version, &scope.source) else {

@@ -8,7 +8,7 @@ use super::begin::stream_of;
 use super::coverage::same_members;
 use lantern_plugin::Digest;
 use lantern_projection::LoadedVersion;
-use lantern_store::{KeptHistory, KeptTables, OriginId, Scope, SourceHistory};
+use lantern_store::{KeptHistory, KeptTables, OriginId, ReplayRange, SourceHistory};
 
 impl Inner {
     /// The tables that a rollback of a plugin restores: those that the last rebuild replaced, while they are kept and
@@ -16,7 +16,7 @@ impl Inner {
     pub(crate) async fn kept_tables(&self, plugin: &str) -> Result<Option<KeptTables>, LifecycleError> {
         let installation = self.installation(plugin).await?;
         let active = installation.active.and_then(|id| installation.version(id));
-        let kept = self.parts.store.kept_tables(plugin).await?;
+        let kept = self.parts.store.reader().kept_tables(plugin).await?;
         Ok(kept.filter(|kept| active.is_some_and(|active| active.digest == kept.replaced_by)))
     }
 
@@ -83,7 +83,7 @@ impl Inner {
             let tables = kept.changed_since.join(", ");
             return Err(refused(format!("table {tables} was added or dropped since")));
         }
-        let histories = self.parts.store.ledger_histories(plugin).await?;
+        let histories = self.parts.store.reader().ledger_histories(plugin).await?;
         for history in &histories {
             let before = kept.histories.iter().find(|kept| kept.origin == history.origin);
             let Some(before) = before else {
@@ -102,7 +102,8 @@ impl Inner {
             .collect();
         self.parts
             .store
-            .restore_tables(plugin, kept.rebuild, handled)
+            .rebuilds()
+            .restore(plugin, kept.rebuild, handled)
             .await?;
         Ok(())
     }
@@ -135,7 +136,7 @@ impl Inner {
         }) {
             return Ok(Some(format!("source {source} reads other subjects since")));
         }
-        let attached = self.parts.store.attach(plugin, source).await?;
+        let attached = self.parts.store.sources().attach(plugin, source).await?;
         let known = attached.filter(|attached| attached.origin == history.origin);
         let facts = self
             .parts
@@ -147,7 +148,7 @@ impl Inner {
         if known.is_none_or(|known| known.stream_created_ns != created) {
             return Ok(Some(format!("stream {stream} was recreated since")));
         }
-        let scope = Scope {
+        let scope = ReplayRange {
             source: source.clone(),
             origin: history.origin,
             after: before.checkpoint,

@@ -20,7 +20,7 @@ use lantern_projection::{
     self, DesiredState, Gate, GateKeeper, LoadedVersion, Projection, Purpose, Rebuild, consumer_names,
 };
 use lantern_store::{
-    AbandonedConsumer, AdoptError, AuditMark, CommitError, RebuildId, Scope, Verification, VerifyRequest,
+    AbandonedConsumer, AdoptError, AuditMark, RebuildId, ReplayRange, Verification, VerifyRequest,
 };
 
 /// Messages in one batch of a rebuild: a commit of the live tables waits for at most one such batch, about 15 ms.
@@ -36,7 +36,7 @@ pub(super) struct RebuildTask<'a> {
     pub(super) id: RebuildId,
     pub(super) version: &'a Arc<LoadedVersion>,
     pub(super) options: &'a StoredOptions,
-    pub(super) scopes: Vec<Scope>,
+    pub(super) scopes: Vec<ReplayRange>,
     pub(super) stop: &'a CancellationToken,
 }
 
@@ -74,7 +74,8 @@ impl RebuildTask<'_> {
             .inner
             .parts
             .store
-            .end_rebuild(self.id, "cancelled", None)
+            .rebuilds()
+            .end(self.id, "cancelled", None)
             .await
         {
             tracing::warn!(rebuild = self.id.0, %error, "failed to delete the state of a cancelled rebuild");
@@ -118,11 +119,13 @@ impl RebuildTask<'_> {
             let mut after = i64::MIN;
             loop {
                 let scopes = self.scopes.clone();
-                let copied =
-                    self.inner
-                        .parts
-                        .store
-                        .carry_over(self.id, Arc::clone(manifest), table, scopes, after);
+                let copied = self.inner.parts.store.rebuilds().carry_over(
+                    self.id,
+                    Arc::clone(manifest),
+                    table,
+                    scopes,
+                    after,
+                );
                 let copied = tokio::select! {
                     () = self.stop.cancelled() => return Err(Stopped::Cancelled),
                     copied = copied => copied,
@@ -181,7 +184,7 @@ impl RebuildTask<'_> {
         }
     }
 
-    fn purpose(&self, scope: &Scope) -> Purpose {
+    fn purpose(&self, scope: &ReplayRange) -> Purpose {
         Purpose::Rebuild(Rebuild {
             id: self.id,
             stamp: scope.origin,
@@ -233,7 +236,14 @@ impl RebuildTask<'_> {
     async fn raise_to_checkpoints(&self, fill: &FillTasks) -> Result<Option<String>, Stopped> {
         let plugin = self.version.plugin().manifest().name.as_str();
         for (number, scope) in self.scopes.iter().enumerate() {
-            match self.inner.parts.store.attach(plugin, &scope.source).await {
+            match self
+                .inner
+                .parts
+                .store
+                .reader()
+                .source_position(plugin, &scope.source)
+                .await
+            {
                 Ok(Some(live)) if live.origin == scope.origin => {
                     fill.gate.raise(number, live.checkpoint.sequence);
                 }
@@ -243,8 +253,7 @@ impl RebuildTask<'_> {
                         scope.source
                     )));
                 }
-                Err(CommitError::Closed) => return Err(Stopped::Cancelled),
-                Err(error) => return Ok(Some(error.to_string())),
+                Err(error) => return Ok(Some(error.with_cause())),
             }
         }
         Ok(None)
@@ -358,9 +367,9 @@ impl RebuildTask<'_> {
         };
         let store = &self.inner.parts.store;
         let manifest = Arc::clone(self.version.plugin().manifest());
-        let mut verified = match store.verify_rebuild(manifest, request.clone()).await {
+        let mut verified = match store.reader().verify_rebuild(manifest, request.clone()).await {
             Ok(verified) => verified,
-            Err(error) => return Ok(SwapAttempt::Retry(error.to_string())),
+            Err(error) => return Ok(SwapAttempt::Retry(error.with_cause())),
         };
         if verified.lacks_carried {
             // A dead letter outside the replay range was resolved meanwhile.
@@ -368,7 +377,8 @@ impl RebuildTask<'_> {
         }
         self.check_verification(&mut verified)?;
         match store
-            .finish_rebuild(adoption(self.version.plugin()), request, verified, self.mark())
+            .rebuilds()
+            .finish(adoption(self.version.plugin()), request, verified, self.mark())
             .await
         {
             Ok(true) => Ok(SwapAttempt::Done),
@@ -408,8 +418,8 @@ impl RebuildTask<'_> {
     /// ledger; that the stream still holds all of them proves that none was missed.
     async fn verify_request(&self) -> Result<VerifyRequest, String> {
         let name = self.version.plugin().manifest().name.as_str();
-        let histories = self.inner.parts.store.ledger_histories(name).await;
-        let histories = histories.map_err(|error| error.to_string())?;
+        let histories = self.inner.parts.store.reader().ledger_histories(name).await;
+        let histories = histories.map_err(|error| error.with_cause())?;
         let mut available = Vec::new();
         for scope in &self.scopes {
             let mut all = histories.iter();
@@ -473,7 +483,7 @@ impl RebuildTask<'_> {
                         consumer,
                         plugin: manifest.name.to_string(),
                     };
-                    match self.inner.parts.store.abandon_consumer(abandoned).await {
+                    match self.inner.parts.store.consumers().abandon(abandoned).await {
                         Ok(()) => self.inner.abandoned.notify_one(),
                         Err(error) => {
                             tracing::warn!(stream, %error, "failed to record a consumer that has to be deleted");

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::*;
 use crate::check::{CheckError, Report, check, check_with};
 use crate::reader::{AuditFilter, AuditRecord, Page, Reader};
-use crate::{Config, NewToken, Role};
+use crate::{NewToken, Role, StoreConfig};
 use lantern_model::schema::TokenName;
 
 fn entry(action: &str, outcome: AuditOutcome) -> AuditEntry {
@@ -21,7 +21,7 @@ fn entry(action: &str, outcome: AuditOutcome) -> AuditEntry {
 }
 
 async fn open(dir: &Path) -> (Store, Reader) {
-    let store = Store::open(Config::new(dir)).await.unwrap();
+    let store = Store::open(StoreConfig::new(dir)).await.unwrap();
     let reader = Reader::open(store.path()).await.unwrap();
     (store, reader)
 }

@@ -1,5 +1,6 @@
-//! Messages that two epochs of a source have both read, so that their rows are there twice. An epoch begins where the
-//! stream is another one, so a message of the same sequence, time and content in two epochs proves that it was not.
+//! Messages that were read in two epochs of a source, so that their rows are stored twice. A new epoch begins because
+//! the stream is another one; a message with the same sequence, time and content in two epochs proves that it was the
+//! same stream.
 
 use rusqlite::{Connection, params};
 use sha2::{Digest, Sha256};
@@ -11,7 +12,7 @@ use super::super::statement::quote_text;
 use super::{Report, count, strings};
 use lantern_model::batch::Timestamp;
 
-/// One epoch of a source, with the messages that are known to have been read in it.
+/// One epoch of a source, with the messages that were certainly read in it.
 struct Epoch {
     id: i64,
     source: (String, String),
@@ -21,7 +22,7 @@ struct Epoch {
     anchors: Vec<Anchor>,
 }
 
-/// Reports messages that two epochs have both read where that is certain, and notes equal rows where it is likely.
+/// Reports messages that were certainly read in two epochs, and notes equal rows that make it likely.
 pub(super) fn check(connection: &Connection, report: &mut Report) -> Result<(), rusqlite::Error> {
     let epochs = epochs(connection)?;
     for of_source in epochs.chunk_by(|a, b| a.source == b.source) {
@@ -34,7 +35,7 @@ pub(super) fn check(connection: &Connection, report: &mut Report) -> Result<(), 
     Ok(())
 }
 
-/// The epochs of all sources that read streams. What a rebuild has read belongs to none of them.
+/// The epochs of all sources that read streams. The records of rebuilds are not epochs.
 fn epochs(connection: &Connection) -> Result<Vec<Epoch>, rusqlite::Error> {
     let has_anchors = count(
         connection,
@@ -55,7 +56,7 @@ fn epochs(connection: &Connection) -> Result<Vec<Epoch>, rusqlite::Error> {
         };
         let begins_after = row.get(4).map(from_sql)?;
         let mut anchors = anchors::decode(row.get(9)?, &checkpoint, 9)?;
-        // Those up to the beginning of the epoch were read in the one before.
+        // The epoch before read the messages up to the start of this one.
         anchors.retain(|anchor| anchor.sequence > begins_after);
         Ok(Epoch {
             id: row.get(0)?,
@@ -109,7 +110,7 @@ fn compare(
     Ok(())
 }
 
-/// The newest message that is certain to have been read in both epochs.
+/// The newest message that was certainly read in both epochs.
 fn read_twice(
     connection: &Connection,
     earlier: &Epoch,
@@ -176,7 +177,7 @@ fn tables(connection: &Connection, plugin: &str) -> Result<Vec<String>, rusqlite
         .collect()
 }
 
-/// How many sequences have rows in both epochs.
+/// The number of sequences with rows in both epochs.
 fn rows_of_both(
     connection: &Connection,
     tables: &[String],
@@ -194,7 +195,7 @@ fn rows_of_both(
     count_distinct(connection, both.collect())
 }
 
-/// How many sequences have a row in both epochs that is equal in everything that the plugin has written.
+/// The number of sequences with a row in both epochs whose plugin columns are equal.
 fn equal_rows(
     connection: &Connection,
     tables: &[String],

@@ -1,5 +1,5 @@
-//! Whether a database has the tables and indexes that it should have: the host's own, by comparing with a database that
-//! the migrations made in memory, and those of plugins, by comparing with what they declared.
+//! Whether a database has all tables and indexes: the host's own, compared with a database that the migrations create in
+//! memory, and those of plugins, compared with their declarations.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,12 @@ use rusqlite::Connection;
 
 use super::super::MIGRATIONS;
 use super::super::description::TableDescription;
-use super::super::indexes::{ROWS_MAX, indexes_of, needed, rows_at_most};
+use super::super::indexes::{ExistingIndex, ROWS_MAX, indexes_of, is_too_large, missing_columns};
 use super::super::statement::ORIGIN_COLUMNS;
 use super::{CheckError, RESTORE, Report, rebuild};
 
-/// Fails when the database was written by a later version, or has not been upgraded to this one.
-/// Returns the version.
+/// Fails when a later version wrote the database, or when it has not been upgraded to this version. Returns the
+/// version.
 pub(super) fn check_version(connection: &Connection) -> Result<i64, CheckError> {
     let known = MIGRATIONS.iter().map(|migration| migration.version).max();
     let known = known.unwrap_or_default();
@@ -26,7 +26,7 @@ pub(super) fn check_version(connection: &Connection) -> Result<i64, CheckError> 
     }
 }
 
-/// The host's tables and indexes are those that the migrations make.
+/// Compares the host's tables and indexes with those that the migrations create.
 pub(super) fn check_host(connection: &Connection, report: &mut Report) -> Result<(), rusqlite::Error> {
     let reference = Connection::open_in_memory()?;
     for migration in MIGRATIONS.iter() {
@@ -50,7 +50,7 @@ pub(super) fn check_host(connection: &Connection, report: &mut Report) -> Result
     Ok(())
 }
 
-/// The host's tables and indexes by name, with their kind and the statement that makes them.
+/// The host's tables and indexes by name, with their kind and the statement that creates them.
 fn host_schema(connection: &Connection) -> Result<BTreeMap<String, (String, String)>, rusqlite::Error> {
     let sql = "SELECT name, type, coalesce(sql, '') FROM sqlite_schema
                WHERE tbl_name LIKE '\\_lantern\\_%' ESCAPE '\\' AND type IN ('table', 'index') AND sql IS NOT NULL";
@@ -60,7 +60,7 @@ fn host_schema(connection: &Connection) -> Result<BTreeMap<String, (String, Stri
         .collect()
 }
 
-/// Each table of a plugin has the indexes that it declared, and those that the host makes for the questions of the API.
+/// Each table of a plugin has the indexes that it declared, and those that the host creates for queries of the API.
 pub(super) fn check_indexes(connection: &Connection, report: &mut Report) -> Result<(), CheckError> {
     let mut statement = connection.prepare(
         "SELECT t.name, t.plugin, t.description FROM _lantern_table t
@@ -80,34 +80,22 @@ pub(super) fn check_indexes(connection: &Connection, report: &mut Report) -> Res
                 continue;
             }
         };
-        let there = indexes_of(connection, &table)?;
-        let unique = unique_indexes_of(connection, &table)?;
-        let list = |columns: &[String]| columns.join(", ");
-        let origin = ORIGIN_COLUMNS.map(str::to_owned).to_vec();
-        if !unique.contains(&origin) {
-            report.problem(
-                format!("{plugin}: table {table} has no unique index ({})", list(&origin)),
-                rebuild(&plugin),
-            );
-        }
-        for index in &description.indexes {
-            let found = if index.unique { &unique } else { &there };
-            if !found.contains(&index.columns) {
-                let kind = if index.unique { "unique index" } else { "index" };
+        let existing = indexes_of(connection, &table)?;
+        for (columns, unique) in declared(&description) {
+            let is_declared = |index: &ExistingIndex| index.columns == columns && (index.unique || !unique);
+            if !existing.iter().any(is_declared) {
+                let kind = if unique { "unique index" } else { "index" };
                 report.problem(
-                    format!("{plugin}: table {table} has no {kind} ({})", list(&index.columns)),
+                    format!("{plugin}: table {table} has no {kind} ({})", columns.join(", ")),
                     rebuild(&plugin),
                 );
             }
         }
-        for columns in needed(&description) {
-            if there.iter().any(|index| index.starts_with(&columns)) {
-                continue;
-            }
+        for columns in missing_columns(&existing, &description) {
             // The host leaves large tables without it.
-            if rows_at_most(connection, &table)? <= ROWS_MAX {
+            if !is_too_large(connection, &table, ROWS_MAX)? {
                 report.problem(
-                    format!("{plugin}: table {table} has no index ({})", list(&columns)),
+                    format!("{plugin}: table {table} has no index ({})", columns.join(", ")),
                     "start the host, which creates it",
                 );
             }
@@ -116,16 +104,9 @@ pub(super) fn check_indexes(connection: &Connection, report: &mut Report) -> Res
     Ok(())
 }
 
-/// The columns of each unique index.
-fn unique_indexes_of(connection: &Connection, table: &str) -> Result<Vec<Vec<String>>, rusqlite::Error> {
-    let names: Vec<String> = connection
-        .prepare("SELECT name FROM pragma_index_list(?1) WHERE partial = 0 AND \"unique\" = 1")?
-        .query_map([table], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    let mut columns =
-        connection.prepare("SELECT coalesce(name, '') FROM pragma_index_info(?1) ORDER BY seqno")?;
-    names
-        .iter()
-        .map(|name| columns.query_map([name], |row| row.get(0))?.collect())
-        .collect()
+/// The columns of the indexes that every table has or that its plugin declared, and whether each is unique.
+fn declared(description: &TableDescription) -> impl Iterator<Item = (Vec<String>, bool)> {
+    let declared = description.indexes.iter();
+    std::iter::once((ORIGIN_COLUMNS.map(str::to_owned).to_vec(), true))
+        .chain(declared.map(|index| (index.columns.clone(), index.unique)))
 }

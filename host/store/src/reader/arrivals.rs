@@ -1,8 +1,8 @@
-//! Rows in the order in which their messages were handled, for those who follow a table: what has come since a place in
-//! each history of its sources. A row that a later message changes comes again, with that message.
+//! Rows in the order in which their messages were handled, for tails: the rows after a position in each epoch of the
+//! table's sources. A row that a later message changes appears again, with that message.
 //!
-//! Histories are told by the host's own columns, which every table has an index on, and not by row numbers: those of a
-//! table with a numeric key are its keys, and a rebuild gives all of them anew.
+//! Positions use the host's own columns, which every table has an index on, and not row numbers: in a table with a
+//! numeric key those are its keys, and a rebuild assigns all of them again.
 
 use std::collections::BTreeMap;
 
@@ -12,22 +12,22 @@ use super::shape::Shape;
 use super::{ReadError, Reader};
 use crate::statement::quote;
 
-/// Histories that are followed at once: the newest. A plugin has one for each source, and one more each time that a
-/// stream was recreated.
+/// Epochs that a tail follows: the newest. A plugin has one for each source, and one more for each time that a stream
+/// was recreated.
 pub const HISTORIES_MAX: u32 = 64;
 
-/// How far somebody has read: for each history the last row, as its sequence and its number in its message.
-pub type Places = BTreeMap<i64, (i64, i64)>;
+/// The position of a tail: for each epoch its last row, as the sequence and the number within the message.
+pub type ArrivalPositions = BTreeMap<i64, (i64, i64)>;
 
-/// Before all rows of a history.
+/// Before all rows of an epoch.
 pub const BEGINNING: (i64, i64) = (-1, -1);
 
 impl Reader {
-    /// Where a table stands now.
+    /// The current position of a table.
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub async fn places(&self, shape: &Shape) -> Result<Places, ReadError> {
+    pub async fn places(&self, shape: &Shape) -> Result<ArrivalPositions, ReadError> {
         let table = quote(&shape.entry.name);
         let sql = format!(
             "SELECT o.id, t._sequence, t._row FROM
@@ -49,7 +49,7 @@ impl Reader {
         Ok(places.into_iter().collect())
     }
 
-    /// Rows of one history behind a place and up to another, the oldest first. All columns.
+    /// Rows of one epoch after one position and up to another, the oldest first. All columns.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -83,7 +83,7 @@ impl Reader {
         .await
     }
 
-    /// How many rows of one history lie behind a place and up to another, counted up to `most`.
+    /// The number of rows of one epoch after one position and up to another, counted up to `most`.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -107,7 +107,7 @@ impl Reader {
         Ok(counted.first().copied().unwrap_or_default().unsigned_abs())
     }
 
-    /// The place so many rows before another one of the same history, or its beginning.
+    /// The position this many rows before another one of the same epoch, or its start.
     ///
     /// # Errors
     /// See [`ReadError`].

@@ -1,4 +1,6 @@
-//! Rows over time: a range divided into buckets of a width that people know, and the rows in each.
+//! Rows over time: a range divided into buckets of a familiar width, and the rows in each.
+
+mod outliers;
 
 use std::fmt::Write as _;
 
@@ -8,21 +10,12 @@ use super::shape::Shape;
 use super::{ReadError, Reader};
 use crate::statement::quote;
 use lantern_model::batch::Timestamp;
+use outliers::{END_ROWS, central_range};
 
-/// Values of a column that are counted by themselves in each bucket: as many as people tell apart by colour.
+/// Values of a column that each bucket counts separately: as many as a user can distinguish by colour.
 const VALUES_MAX: u32 = 10;
 
-/// Rows at each end of a table's time range that are examined for outliers.
-const END_ROWS: usize = 16;
-
-/// A row at an end of the range is an outlier when the time between it and the rest is more than this many times as long
-/// as the rest, and longer than [`OUTLIER_DISTANCE_MIN`].
-const OUTLIER_FACTOR: i64 = 10;
-
-/// Shortest distance of an outlier, in microseconds: 30 days. A table whose rows lie within some weeks is shown whole.
-const OUTLIER_DISTANCE_MIN: i64 = 30 * 24 * 3_600 * 1_000_000;
-
-/// Widths of buckets, in milliseconds; beyond, multiples of the last.
+/// Widths of buckets, in milliseconds; larger ones are multiples of the last.
 const WIDTHS_MS: [i64; 34] = {
     const S: i64 = 1_000;
     const M: i64 = 60 * S;
@@ -66,39 +59,39 @@ const WIDTHS_MS: [i64; 34] = {
     ]
 };
 
-/// A range of time in buckets. Each begins at a multiple of the width; the first and the last reach out of the range,
-/// and hold only what is in it.
+/// A range of time in buckets. Each begins at a multiple of the width; the first and the last extend beyond the range,
+/// but contain only rows of the range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buckets {
     /// The range begins.
     pub from: Timestamp,
     /// The range ends before.
     pub to: Timestamp,
-    /// How wide each is, in milliseconds.
+    /// The width of each bucket, in milliseconds.
     pub width_ms: i64,
-    /// How many.
+    /// The number of buckets.
     pub count: i64,
 }
 
 /// The rows of one bucket.
 #[derive(Clone, Debug, Default)]
 pub struct Bucket {
-    /// All of them.
+    /// All rows.
     pub rows: u64,
-    /// Those with each of the most frequent values, where that was asked.
+    /// The rows with each of the most frequent values, if requested.
     pub by: Vec<(Cell, u64)>,
 }
 
 /// Rows over time.
 #[derive(Clone, Debug)]
 pub struct Histogram {
-    /// The range; none where there is no row with a time.
+    /// The range; none if no row has a time.
     pub buckets: Option<Buckets>,
-    /// The rows of each bucket, also of those without any.
+    /// The rows of each bucket, including empty ones.
     pub counts: Vec<Bucket>,
-    /// Rows of the selection before the range, where the selection leaves its beginning open.
+    /// Rows of the selection before the range, if the selection has no start.
     pub earlier: u64,
-    /// Rows of the selection after the range, where the selection leaves its end open.
+    /// Rows of the selection after the range, if the selection has no end.
     pub later: u64,
 }
 
@@ -136,7 +129,7 @@ impl Buckets {
         self.width_ms.saturating_mul(1_000)
     }
 
-    /// When a bucket begins: at a multiple of the width, and not before the earliest admissible time.
+    /// When a bucket begins: at a multiple of the width, but not before the earliest admissible time.
     pub fn start(&self, number: i64) -> Timestamp {
         self.aligned(number).clamp(Timestamp::MIN, Timestamp::MAX)
     }
@@ -156,7 +149,7 @@ impl Buckets {
             let first = self.aligned(number).max(self.from).0;
             let past = self.aligned(number + 1).min(self.to).0;
             let comma = if number == 0 { "" } else { ", " };
-            // Writing to a string cannot fail. The numbers are ours.
+            // Writing to a string cannot fail. The numbers are the host's own.
             let _ = write!(rows, "{comma}({number}, {first}, {past})");
         }
         format!("b (i, first, past) AS (VALUES {rows})")
@@ -164,8 +157,8 @@ impl Buckets {
 }
 
 impl Reader {
-    /// The range that a selection asks for. Where it leaves an end open, the range ends with the table's rows, without
-    /// the few outliers that would make it many times as long. `None` when no row has an admissible time.
+    /// The range of a selection. An open end of the selection becomes the end of the table's rows, without the few
+    /// outliers that would make the range many times as long. `None` if no row has an admissible time.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -208,7 +201,7 @@ impl Reader {
         self.fetch(&sql, Vec::new(), rows, |row| row.get(0)).await
     }
 
-    /// When the newest row of a table happened.
+    /// The time of the newest row of a table.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -222,8 +215,8 @@ impl Reader {
         Ok(newest.first().copied().map(Timestamp))
     }
 
-    /// The rows of a selection over time, in at most `count` buckets; with `by` also those of each frequent value of that
-    /// column.
+    /// The rows of a selection over time, in at most `count` buckets; with `by` also the rows of each frequent value of
+    /// that column.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -281,7 +274,7 @@ impl Reader {
         })
     }
 
-    /// Rows of the selection before and after the range, at those ends that the selection leaves open.
+    /// Rows of the selection before and after the range, at the ends that the selection leaves open.
     async fn outside(&self, asked: &Asked<'_>) -> Result<(u64, u64), ReadError> {
         let Selection { from, to, .. } = asked.selection;
         if from.is_some() && to.is_some() {
@@ -331,7 +324,7 @@ impl Reader {
         let listed: Vec<String> = values.iter().map(|value| bound.add(value.to_value())).collect();
         let buckets = asked.buckets;
         let sql = if asked.shape.leads(column, Some(asked.time)) && !asked.selection.is_narrow() {
-            // Each value and bucket is a stretch of an index.
+            // The rows of each value and bucket are adjacent in an index.
             let rows: Vec<String> = listed.iter().map(|value| format!("({value})")).collect();
             let counting = asked.counting(&mut bound, &asked.in_bucket(), &[format!("t.{name} = v.value")]);
             format!(
@@ -362,7 +355,7 @@ impl Reader {
     }
 }
 
-/// What is counted, over which range.
+/// A histogram query with its range.
 struct Asked<'a> {
     shape: &'a Shape,
     selection: &'a Selection,
@@ -391,7 +384,7 @@ impl<'a> Asked<'a> {
         format!("t.{time} >= b.first AND t.{time} < b.past")
     }
 
-    /// Counts the rows of the selection in a range of time: a stretch of an index, which needs no sorting.
+    /// Counts the rows of the selection in a range of time: adjacent entries of an index, which need no sorting.
     fn counting(&self, bound: &mut Bound, range: &str, more: &[String]) -> String {
         let conditions = self.conditions();
         let mut every = conditions.leading(bound);
@@ -406,46 +399,7 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// The first and the last time of a table without outliers, from the outermost times of its two ends: ascending from the
-/// earliest, and descending from the latest. All rows but the outermost [`END_ROWS`] of each end always belong to it (of few rows, the middle
-/// half).
-fn central_range(lowest: &[i64], highest: &[i64]) -> Option<(i64, i64)> {
-    let (&inner_low, &inner_high) = (lowest.last()?, highest.last()?);
-    let inwards: Vec<i64> = highest.iter().rev().copied().collect();
-    let mut early: Vec<i64> = lowest.to_vec();
-    let late = if inner_low < inner_high {
-        inwards
-    } else {
-        // The two ends meet, so together they hold all rows: then the middle half is the core.
-        early.extend(inwards.into_iter().filter(|&time| time > inner_low));
-        let late = early.split_off(early.len() * 3 / 4);
-        early.truncate(early.len() / 3 + 1);
-        late
-    };
-    early.reverse();
-    let (&last, &first) = (late.first()?, early.first().or(late.first())?);
-    let (mut first, mut last) = (first, last);
-    let near = |distance: i64, first: i64, last: i64| {
-        let span = last.saturating_sub(first);
-        distance <= span.saturating_mul(OUTLIER_FACTOR).max(OUTLIER_DISTANCE_MIN)
-    };
-    let (mut early, mut late) = (early.into_iter().peekable(), late.into_iter().peekable());
-    // Each row that is taken in makes the range longer, which may bring the next row of the other end near.
-    loop {
-        let before = (early.len(), late.len());
-        while let Some(time) = early.next_if(|time| near(first.saturating_sub(*time), first, last)) {
-            first = first.min(time);
-        }
-        while let Some(time) = late.next_if(|time| near(time.saturating_sub(last), first, last)) {
-            last = last.max(time);
-        }
-        if (early.len(), late.len()) == before {
-            return Some((first, last));
-        }
-    }
-}
-
-/// The statement of a histogram of ten buckets, for a look at its plan.
+/// The statement of a histogram of ten buckets, for tests of its plan.
 #[cfg(test)]
 pub(super) fn plan_of(
     shape: &Shape,
@@ -467,7 +421,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buckets_begin_at_multiples_of_a_width_that_people_know() {
+    fn buckets_begin_at_multiples_of_a_familiar_width() {
         let hour = 3_600_000_000;
         for (from, to, count, width_ms, number, first) in [
             (0, 24 * hour, 60, 1_800_000, 48, 0),
@@ -514,11 +468,11 @@ mod tests {
             assert_eq!(with(&[Timestamp::MIN.0]), whole, "{rows}");
             assert_eq!(with(&[Timestamp::MAX.0]), whole, "{rows}");
             assert_eq!(with(&[today - 2_000 * day, today + 92 * day]), whole, "{rows}");
-            // What lies some weeks away belongs to the range.
+            // Rows some weeks away belong to the range.
             let week = Some((today - 7 * day, today + (rows - 1) * second));
             assert_eq!(with(&[today - 7 * day]), week, "{rows}");
         }
-        // Rows that spread evenly are all shown, however far apart they are.
+        // Evenly spread rows are all shown, however far apart they are.
         for rows in [1, 2, 3, 5, 17, 33, 100] {
             let spread: Vec<i64> = (0..rows).map(|number| number * 400 * day).collect();
             assert_eq!(central(spread), Some((0, (rows - 1) * 400 * day)), "{rows}");

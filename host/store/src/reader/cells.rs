@@ -1,4 +1,4 @@
-//! The values of cells, as they are stored and to the byte.
+//! The values of cells, exactly as stored.
 
 use rusqlite::types::ValueRef;
 use serde_json::value::RawValue;
@@ -14,24 +14,24 @@ use lantern_model::schema::ColumnType;
 pub enum Cell {
     /// No value.
     Null,
-    /// Yes or no.
+    /// A boolean.
     Boolean(bool),
     /// A whole number.
     Integer(i64),
     /// A double.
     Real(f64),
-    /// Text; what is not UTF-8 has been replaced.
+    /// Text; invalid UTF-8 was replaced.
     Text(String),
     /// Bytes.
     Blob(Vec<u8>),
     /// A point in time.
     Timestamp(Timestamp),
-    /// One JSON document, to the byte.
+    /// One JSON document, byte for byte.
     Json(Box<RawValue>),
 }
 
 impl Cell {
-    /// The same value, to be asked for.
+    /// The same value as a parameter.
     pub fn to_value(&self) -> Value {
         match self {
             Self::Null => Value::Null,
@@ -46,11 +46,10 @@ impl Cell {
     }
 }
 
-/// Reads one cell, and about how many bytes it has in JSON. Text and bytes are moved out of the row.
+/// Reads one cell, and its approximate size in JSON. Text and bytes are moved out of the row.
 ///
-/// A real that is not finite and a time outside [`Timestamp::MIN`] to [`Timestamp::MAX`] are read as null: no answer can
-/// write them, and one such value must not make the whole table unreadable. Nothing stores them any more; earlier
-/// versions did.
+/// A real that is not finite and a time outside [`Timestamp::MIN`] to [`Timestamp::MAX`] are read as null: JSON cannot
+/// represent them, and one such value must not make the whole table unreadable. Only earlier versions stored them.
 pub(super) fn cell(
     row: &mut Row,
     index: usize,

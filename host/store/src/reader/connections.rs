@@ -1,5 +1,8 @@
 //! The read connections: a small pool, one blocking thread for each read in progress, and the interrupt that ends a read
-//! at its deadline or when its caller is gone. Knows nothing of what is read.
+//! at its deadline or when its caller is gone. It does not know what the statements mean.
+//!
+//! A read is one of two kinds: a statement whose rows are streamed to the caller (`query`), or a function that runs
+//! several statements on one snapshot (`snapshot`).
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,12 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rusqlite::types::{FromSql, FromSqlError, Value, ValueRef};
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::text;
+use crate::connection::open_read_only;
 
 /// Statements that a connection keeps prepared.
 const STATEMENTS_KEPT: usize = 16;
@@ -20,9 +24,9 @@ const STATEMENTS_KEPT: usize = 16;
 const BUSY_TIME: Duration = Duration::from_millis(500);
 /// A connection that was not used for this long is closed: an idle host keeps no page caches for a closed dashboard.
 const IDLE_TIME: Duration = Duration::from_secs(30);
-/// SQLite looks at the interrupt after so many steps of its machine: tens of microseconds.
+/// SQLite checks the interrupt after this many virtual machine steps: tens of microseconds.
 const STEPS: i32 = 1_000;
-/// Rows are handed over in chunks, which end at either limit. Up to three chunks of a read are in memory.
+/// Rows are sent in chunks that end at either limit. Up to three chunks of a read are in memory.
 const CHUNK_ROWS: usize = 64;
 const CHUNK_BYTES: usize = 64 << 10;
 
@@ -30,7 +34,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 pub(super) enum QueryError {
     /// No connection became free in time.
     Busy,
-    /// The read was interrupted, or SQLite refused it.
+    /// The read was interrupted, or SQLite returned an error.
     Sql(rusqlite::Error),
 }
 
@@ -38,7 +42,7 @@ pub(super) enum QueryError {
 pub(super) struct Query {
     pub(super) sql: String,
     pub(super) arguments: Vec<Value>,
-    /// The read ends after so many rows.
+    /// The read ends after this many rows.
     pub(super) rows_max: usize,
     /// The read is interrupted after this long; the wait for a connection does not count.
     pub(super) time: Duration,
@@ -59,6 +63,8 @@ struct Shared {
     idle: Mutex<Vec<Idle>>,
     /// Whether a task closes idle connections; there is at most one.
     reaping: AtomicBool,
+    /// Set while the pool is released; it interrupts snapshots, which have no deadline.
+    releasing: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -67,7 +73,7 @@ struct Idle {
     since: Instant,
 }
 
-/// A connection with what interrupts it.
+/// A connection with its interrupt.
 #[derive(Debug)]
 struct ReadConnection {
     connection: Connection,
@@ -83,30 +89,76 @@ impl Connections {
             wait,
             idle: Mutex::default(),
             reaping: AtomicBool::new(false),
+            releasing: Arc::default(),
         }))
     }
 
     /// Begins a read. Dropping the result interrupts it and frees its connection.
     pub(super) async fn query(&self, query: Query) -> Result<Rows, QueryError> {
-        let permit = Arc::clone(&self.0.permits).acquire_owned();
-        let permit = match tokio::time::timeout(self.0.wait, permit).await {
-            Ok(Ok(permit)) => permit,
-            // Too many readers, or the host is stopping.
-            Ok(Err(_)) | Err(_) => return Err(QueryError::Busy),
-        };
-        let mut lease = Lease {
-            shared: Arc::clone(&self.0),
-            connection: None,
-            _permit: permit,
-        };
+        let mut lease = self.lease().await?;
         let (sender, receiver) = mpsc::channel(1);
-        let deadline = Instant::now() + query.time;
-        let job = tokio::task::spawn_blocking(move || lease.run(query, deadline, sender));
+        let caller = Caller::default();
+        let limit = Limit {
+            deadline: Some(Instant::now() + query.time),
+            is_gone: caller.is_gone(),
+        };
+        let job = tokio::task::spawn_blocking(move || {
+            lease.run(limit, |connection| read(connection, query, &sender), is_sound)
+        });
         Ok(Rows {
             receiver,
             chunk: Vec::new().into_iter(),
             job: Some(job),
+            _caller: caller,
         })
+    }
+
+    /// Runs a function in one read transaction, so that all its statements see the same state of the database. It has no
+    /// deadline; dropping the future, releasing or closing the pool interrupts it.
+    pub(super) async fn snapshot<T, E>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    ) -> Result<Result<T, E>, QueryError>
+    where
+        T: Send + 'static,
+        E: From<rusqlite::Error> + Send + 'static,
+    {
+        let mut lease = self.lease().await?;
+        let (reply, answer) = oneshot::channel();
+        let caller = Caller::default();
+        let limit = Limit {
+            deadline: None,
+            is_gone: caller.is_gone(),
+        };
+        tokio::task::spawn_blocking(move || {
+            // The transaction ends before the connection returns to the pool. An error of `work` says nothing about the
+            // connection, so an interrupted or failed snapshot closes it.
+            let in_transaction = |connection: &Connection| -> Result<T, E> {
+                connection.execute_batch("BEGIN")?;
+                let value = work(connection)?;
+                connection.execute_batch("COMMIT")?;
+                Ok(value)
+            };
+            // A send fails when the caller has gone away.
+            drop(reply.send(lease.run(limit, in_transaction, Result::is_ok)));
+        });
+        // Without an answer the function panicked, or the runtime is stopping.
+        answer
+            .await
+            .map_err(|_| QueryError::Sql(rusqlite::Error::UnwindingPanic))
+    }
+
+    async fn lease(&self) -> Result<Lease, QueryError> {
+        let permit = Arc::clone(&self.0.permits).acquire_owned();
+        match tokio::time::timeout(self.0.wait, permit).await {
+            Ok(Ok(permit)) => Ok(Lease {
+                shared: Arc::clone(&self.0),
+                connection: None,
+                _permit: permit,
+            }),
+            // Too many readers, or the host is stopping.
+            Ok(Err(_)) | Err(_) => Err(QueryError::Busy),
+        }
     }
 
     /// Closes all connections, after the reads in progress. Later reads fail.
@@ -116,11 +168,13 @@ impl Connections {
         self.0.idle().clear();
     }
 
-    /// Closes all connections, after the reads in progress. Later reads open new ones.
+    /// Closes all connections, after the queries in progress; interrupts snapshots. Later reads open new connections.
     pub(super) async fn release(&self) {
+        self.0.releasing.store(true, Ordering::Relaxed);
         // An error means that the pool was closed before.
         let all = self.0.permits.acquire_many(self.0.size).await;
         self.0.idle().clear();
+        self.0.releasing.store(false, Ordering::Relaxed);
         drop(all);
     }
 }
@@ -130,7 +184,7 @@ impl Shared {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a connection for the next read, and sees to it that it is closed when there is none.
+    /// Returns a connection to the pool, and starts the task that closes idle connections unless it runs.
     fn keep(self: &Arc<Self>, connection: ReadConnection) {
         self.idle().push(Idle {
             connection,
@@ -163,35 +217,29 @@ async fn reap(shared: Weak<Shared>) {
 /// The right to use one connection.
 struct Lease {
     shared: Arc<Shared>,
-    /// None before the first use, and after an error that leaves the connection in doubt.
+    /// None before the first use, and after an error that leaves the state of the connection unknown.
     connection: Option<ReadConnection>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Lease {
-    fn run(
+    /// Runs `work` under `limit` on an idle or a new connection. The connection returns to the pool only if `can_reuse`
+    /// accepts the result; a connection whose read failed or panicked is closed.
+    fn run<T, E: From<rusqlite::Error>>(
         &mut self,
-        query: Query,
-        deadline: Instant,
-        sender: mpsc::Sender<Vec<Row>>,
-    ) -> Result<(), rusqlite::Error> {
+        limit: Limit,
+        work: impl FnOnce(&Connection) -> Result<T, E>,
+        can_reuse: impl FnOnce(&Result<T, E>) -> bool,
+    ) -> Result<T, E> {
         let idle = self.shared.idle().pop();
         let connection = match idle {
             Some(idle) => idle.connection,
-            None => ReadConnection::open(&self.shared.path)?,
+            None => ReadConnection::open(&self.shared.path, Arc::clone(&self.shared.releasing))?,
         };
-        connection.interrupt.set(Some(Limit {
-            deadline,
-            caller: sender.clone(),
-        }));
-        let result = read(&connection.connection, query, &sender);
+        connection.interrupt.set(Some(limit));
+        let result = work(&connection.connection);
         connection.interrupt.set(None);
-        let is_sound = match &result {
-            Ok(()) => true,
-            Err(error) => error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted),
-        };
-        // Kept only here, so that a connection whose read failed or panicked is closed.
-        if is_sound {
+        if can_reuse(&result) {
             self.connection = Some(connection);
         }
         result
@@ -207,19 +255,20 @@ impl Drop for Lease {
 }
 
 impl ReadConnection {
-    fn open(path: &Path) -> Result<Self, rusqlite::Error> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(BUSY_TIME)?;
+    fn open(path: &Path, releasing: Arc<AtomicBool>) -> Result<Self, rusqlite::Error> {
+        let connection = open_read_only(path, BUSY_TIME)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
         connection.pragma_update(None, "query_only", "ON")?;
-        // A file that shrinks under a mapping kills the process.
+        // A file that shrinks while it is mapped kills the process.
         connection.pragma_update(None, "mmap_size", 0)?;
-        // KiB, as SQLite wants it: negative.
+        // A negative number means KiB.
         connection.pragma_update(None, "cache_size", -1024)?;
-        // What is sorted goes to a file beyond the cache: rows with large values would fill the memory.
+        // Sorts spill to a file, because rows with large values would fill the memory.
         connection.pragma_update(None, "temp_store", "FILE")?;
-        let interrupt = Arc::new(Interrupt::default());
+        let interrupt = Arc::new(Interrupt {
+            limit: Mutex::default(),
+            releasing,
+        });
         text::register(&connection, Arc::clone(&interrupt))?;
         let handler = Arc::clone(&interrupt);
         connection.progress_handler(STEPS, Some(move || handler.is_due()))?;
@@ -227,6 +276,14 @@ impl ReadConnection {
             connection,
             interrupt,
         })
+    }
+}
+
+/// An interrupted query leaves its connection usable; any other error does not.
+fn is_sound(result: &Result<(), rusqlite::Error>) -> bool {
+    match result {
+        Ok(()) => true,
+        Err(error) => error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted),
     }
 }
 
@@ -262,36 +319,64 @@ fn read(
     Ok(())
 }
 
-/// Ends the read that a connection is doing. SQLite asks it between steps, and functions ask it while they work.
+/// Ends the read in progress on a connection. SQLite checks it between steps, and the functions of `text` check it while
+/// they work.
 #[derive(Debug, Default)]
-pub(super) struct Interrupt(Mutex<Option<Limit>>);
+pub(super) struct Interrupt {
+    limit: Mutex<Option<Limit>>,
+    /// See [`Shared::releasing`].
+    releasing: Arc<AtomicBool>,
+}
 
 #[derive(Debug)]
 struct Limit {
-    deadline: Instant,
-    /// Closed when the caller has dropped its [`Rows`].
-    caller: mpsc::Sender<Vec<Row>>,
+    /// None for snapshots, which end when the pool is released.
+    deadline: Option<Instant>,
+    /// See [`Caller`].
+    is_gone: Arc<AtomicBool>,
 }
 
 impl Interrupt {
     fn set(&self, limit: Option<Limit>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = limit;
+        *self.limit.lock().unwrap_or_else(PoisonError::into_inner) = limit;
     }
 
     /// Whether the read has to end now.
     pub(super) fn is_due(&self) -> bool {
-        let limit = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        limit
-            .as_ref()
-            .is_some_and(|limit| limit.caller.is_closed() || Instant::now() >= limit.deadline)
+        let limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
+        limit.as_ref().is_some_and(|limit| {
+            let is_over = match limit.deadline {
+                Some(deadline) => Instant::now() >= deadline,
+                None => self.releasing.load(Ordering::Relaxed),
+            };
+            is_over || limit.is_gone.load(Ordering::Relaxed)
+        })
     }
 }
 
-/// The rows of a read, as they come.
+/// The waiting caller of a read. Dropping it interrupts the read and frees its connection.
+#[derive(Debug, Default)]
+pub(super) struct Caller(Arc<AtomicBool>);
+
+impl Caller {
+    /// Becomes true when the caller is dropped.
+    pub(super) fn is_gone(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The rows of a read, as they arrive.
 pub(super) struct Rows {
     receiver: mpsc::Receiver<Vec<Row>>,
     chunk: std::vec::IntoIter<Row>,
     job: Option<JoinHandle<Result<(), rusqlite::Error>>>,
+    _caller: Caller,
 }
 
 impl Rows {
@@ -322,7 +407,7 @@ impl Rows {
 #[derive(Debug)]
 pub(super) struct Row(Vec<Stored>);
 
-/// A value as SQLite has it. Text may be any bytes.
+/// A value as SQLite stores it. Text may be any bytes.
 #[derive(Debug)]
 enum Stored {
     Null,
@@ -369,7 +454,7 @@ impl Row {
         })
     }
 
-    /// The bytes of a text or blob, which are empty here afterwards.
+    /// Moves the bytes of a text or blob out of the row.
     pub(super) fn take_bytes(&mut self, index: usize) -> Vec<u8> {
         match self.0.get_mut(index) {
             Some(Stored::Text(bytes) | Stored::Blob(bytes)) => std::mem::take(bytes),
@@ -377,7 +462,7 @@ impl Row {
         }
     }
 
-    /// The value of a column, as a type that it has to have.
+    /// The value of a column, converted to the expected type.
     pub(super) fn get<T: FromSql>(&self, index: usize) -> Result<T, rusqlite::Error> {
         let value = self.value(index)?;
         T::column_result(value).map_err(|error| match error {

@@ -1,5 +1,5 @@
-//! How many rows there are, and how many of each value. Both are bounded: a count ends at a number that people do not
-//! tell from more, and where all rows would take too long the newest ones stand for them.
+//! The number of rows, and the number for each value. Both are bounded: a count ends at 10,000, and if all rows would
+//! take too long, the newest ones stand for them.
 
 use std::time::Duration;
 
@@ -11,19 +11,19 @@ use super::{ReadError, Reader, RowEstimate};
 use crate::statement::quote;
 use lantern_model::schema::ColumnType;
 
-/// How long all rows are tried, before the newest ones have to do.
+/// How long a query of all rows may take before the newest ones stand for them.
 const ALL_TIME: Duration = Duration::from_millis(400);
 
-/// A column with no more different values than this, and with an index, is counted value by value: each is a stretch of
-/// the index, so that no row outside the range is looked at.
+/// A column with at most this many distinct values, and with an index, is counted value by value: the rows of each
+/// value are adjacent in the index, so that no row outside the range is read.
 const STRETCHES_MAX: i64 = 500;
 
-/// Rows that stand for all: 50,000 are looked up in a few hundredths of a second, and their shares are right to half a
-/// percent.
+/// Rows that stand for all: reading 50,000 takes a few hundredths of a second, and their proportions are accurate to
+/// half a percent.
 const NEWEST_ROWS: u32 = 50_000;
 
-/// Longest text that is counted as a value, in bytes. Longer ones are left out: they are no choice to offer, and to group
-/// by them takes as much memory as the table.
+/// Longest text that is counted as a value, in bytes. Longer ones are omitted: they are not useful as choices, and
+/// grouping by them takes as much memory as the table.
 const VALUE_BYTES_MAX: usize = 1 << 10;
 
 /// The values of one column.
@@ -42,7 +42,7 @@ pub struct Facet {
 }
 
 impl Reader {
-    /// How many rows a selection has: counted up to 10,000.
+    /// The number of rows of a selection, counted up to 10,000.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -107,7 +107,7 @@ impl Reader {
             }
             Err(error) => return Err(error),
         };
-        // Several stored values can read as null: see `cell`.
+        // Several stored values can be read as null: see `cell`.
         let is_null = |(value, _): &(Cell, u64)| matches!(value, Cell::Null);
         let nulls = values
             .iter()
@@ -145,7 +145,7 @@ impl Reader {
         Ok(self.number(&sql, Bound::default()).await? <= STRETCHES_MAX)
     }
 
-    /// The same as [`Self::values`], along an index of the column and the time.
+    /// As [`Self::values`], but along an index of the column and the time.
     async fn stretches(
         &self,
         conditions: &Conditions<'_>,
@@ -157,7 +157,7 @@ impl Reader {
         self.counted(conditions.shape, column, &sql, bound).await
     }
 
-    /// Values with their numbers: one more than `limit`, and null.
+    /// Values with their numbers of rows: one more than `limit`, and null.
     async fn values(
         &self,
         shape: &Shape,
@@ -167,7 +167,7 @@ impl Reader {
         bound: Bound,
     ) -> Result<Vec<(Cell, u64)>, ReadError> {
         let name = quote(&shape.columns[column].name);
-        // Null comes first, so that it is not among those that are left out.
+        // Null comes first, so that the limit does not omit it.
         let is_short = match is_short(shape, column) {
             short if short.is_empty() => short,
             short => format!(" AND (t.{name} IS NULL OR (1{short}))"),
@@ -197,7 +197,7 @@ impl Reader {
     }
 }
 
-/// The condition that a text is short enough to be counted as a value, to be added to others; empty for other types.
+/// The condition that a text is short enough to be counted, to be appended to others; empty for other types.
 fn is_short(shape: &Shape, column: usize) -> String {
     let column = &shape.columns[column];
     match column.column_type {
@@ -209,7 +209,7 @@ fn is_short(shape: &Shape, column: usize) -> String {
     }
 }
 
-/// A table `v (value)` of the different values of a column, each found by a step along an index. The last row is null.
+/// A table `v (value)` of the distinct values of a column, each found by a step along an index. The last row is null.
 fn different_values(shape: &Shape, column: usize) -> String {
     let (table, name) = (quote(&shape.entry.name), quote(&shape.columns[column].name));
     let is_short = is_short(shape, column);
@@ -242,7 +242,7 @@ fn stretches(conditions: &Conditions<'_>, column: usize, limit: u32, bound: &mut
     )
 }
 
-/// The statement of a facet of a range of time, for a look at its plan.
+/// The statement of a facet of a range of time, for tests of its plan.
 #[cfg(test)]
 pub(super) fn plan_of(
     shape: &Shape,

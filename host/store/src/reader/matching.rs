@@ -1,5 +1,5 @@
-//! Whether a row that is in memory is one of a selection: the same answers as from SQL, for the live tail, which reads
-//! a row once for all who listen. A test compares the two.
+//! Whether a row in memory belongs to a selection: the same results as SQL, for the live tail, which reads a row once
+//! for all followers. A test compares both.
 
 use std::cmp::Ordering;
 
@@ -9,11 +9,11 @@ use super::shape::Shape;
 use super::text::{Needle, Stopped};
 use lantern_model::batch::Value;
 
-/// A selection, prepared for comparing many rows with it.
+/// A selection, prepared for matching many rows.
 #[derive(Clone, Debug)]
 pub struct Matcher {
     selection: Selection,
-    /// For each condition, the text that it looks for.
+    /// For each condition, the text to search for.
     needles: Vec<Option<Needle>>,
     search: Option<Needle>,
 }
@@ -36,11 +36,11 @@ impl Matcher {
         }
     }
 
-    /// Whether a row is one of the selection. `cells` are all columns of the table. `has_to_stop` is asked before each
-    /// condition and every few kilobytes of text.
+    /// Whether a row belongs to the selection. `cells` are all columns of the table. `has_to_stop` is called before
+    /// each condition and every few kilobytes of text.
     ///
     /// # Errors
-    /// [`Stopped`] when it has to stop before the answer is known.
+    /// [`Stopped`] if `has_to_stop` returned true before the result was known.
     pub fn matches(
         &self,
         shape: &Shape,
@@ -85,7 +85,7 @@ fn is_in_range(selection: &Selection, shape: &Shape, cells: &[Cell]) -> bool {
     }
 }
 
-/// Whether a test holds for a cell. `needle` is the text of a test that looks for one.
+/// Whether a test holds for a cell. `needle` is the text that the test searches for, if any.
 fn holds(
     test: &Test,
     needle: Option<&Needle>,
@@ -120,7 +120,7 @@ fn holds(
     })
 }
 
-/// None where one of them is null, or they are of different types and so never stand in one column.
+/// None if one of them is null, or if their types differ, which cannot occur in one column.
 fn compare(cell: &Cell, value: &Value) -> Option<Ordering> {
     match (cell, value) {
         (Cell::Boolean(one), Value::Boolean(other)) => Some(one.cmp(other)),

@@ -1,7 +1,7 @@
-//! That questions find their indexes. There are no statistics, so SQLite's plan for a table of ten million rows is the
-//! one for an empty table: what is asserted here holds for both.
+//! Tests that queries use their indexes. There are no statistics, so SQLite's plan for a table of ten million rows is
+//! the one for an empty table: these assertions hold for both.
 
-use super::rows::{Key, Place, RowQuery, Sort, plan_of};
+use super::rows::{Key, RowPosition, RowQuery, Sort, plan_of};
 use super::selection::{Condition, Selection, Test};
 use super::shape::Shape;
 use super::*;
@@ -37,7 +37,7 @@ fn one_of(column: usize, values: &[&str]) -> Condition {
     }
 }
 
-/// A database with the table, to be kept, and the table's shape.
+/// A database with the table, and the table's shape. The caller keeps the directory.
 async fn visits() -> (tempfile::TempDir, rusqlite::Connection, Shape) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("lantern.db");
@@ -63,7 +63,7 @@ async fn visits() -> (tempfile::TempDir, rusqlite::Connection, Shape) {
 }
 
 #[tokio::test]
-async fn a_page_is_a_walk_along_an_index_and_sorts_nothing() {
+async fn a_page_follows_an_index_and_sorts_nothing() {
     let (_dir, connection, shape) = visits().await;
     let (pc, at, kind, note) = (0, 1, 2, 3);
     let search = Condition {
@@ -118,7 +118,7 @@ async fn a_page_is_a_walk_along_an_index_and_sorts_nothing() {
                 },
                 columns: vec![pc, at, kind, note],
                 limit: 100,
-                after: after.map(|row| Place {
+                after: after.map(|row| RowPosition {
                     key: key.clone(),
                     row,
                 }),
@@ -138,7 +138,7 @@ async fn a_page_is_a_walk_along_an_index_and_sorts_nothing() {
 }
 
 #[tokio::test]
-async fn counting_over_time_is_a_walk_along_stretches_of_an_index() {
+async fn counting_over_time_follows_ranges_of_an_index() {
     let (_dir, connection, shape) = visits().await;
     let (at, kind) = (1, 2);
     let day = Selection {
@@ -174,7 +174,7 @@ async fn counting_over_time_is_a_walk_along_stretches_of_an_index() {
     }
 }
 
-/// SQLite's own plan for a statement.
+/// SQLite's plan for a statement.
 fn explained(connection: &rusqlite::Connection, sql: &str, values: Vec<Value>) -> String {
     let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
     let values = values.iter().map(|value| match value {

@@ -4,10 +4,10 @@ use rusqlite::types::Value;
 
 use super::connections::Row;
 use super::{Page, ReadError, Reader};
-use crate::letters::glob;
+use crate::dead_letters::glob;
 use lantern_model::batch::Timestamp;
 
-/// Which source's records are wanted; none means any.
+/// A filter for the records of a source; `None` matches everything.
 #[derive(Clone, Debug, Default)]
 pub struct SourceFilter {
     /// The plugin's name.
@@ -16,20 +16,20 @@ pub struct SourceFilter {
     pub source: Option<String>,
 }
 
-/// Which dead letters are wanted; none means any.
+/// A filter for dead letters; `None` matches everything.
 #[derive(Clone, Debug, Default)]
 pub struct DeadLetterFilter {
-    /// Whose.
+    /// The plugin and source.
     pub source: SourceFilter,
-    /// The kind of reason.
+    /// The class of the reason.
     pub class: Option<String>,
     /// `open`, `resolved` or `discarded`.
     pub state: Option<String>,
-    /// What the reason is like: `*` stands for any text, all else for itself.
+    /// A pattern for the reason: `*` matches any text, every other character itself.
     pub reason: Option<String>,
-    /// First tried at this time or later.
+    /// First attempt at this time or later.
     pub since: Option<Timestamp>,
-    /// First tried before this time.
+    /// First attempt before this time.
     pub until: Option<Timestamp>,
 }
 
@@ -38,7 +38,7 @@ pub struct DeadLetterFilter {
 pub struct DeadLetter {
     /// Its number in this database.
     pub id: i64,
-    /// The plugin that it was for.
+    /// The plugin that rejected it.
     pub plugin: String,
     /// The plugin's source.
     pub source: String,
@@ -46,37 +46,37 @@ pub struct DeadLetter {
     pub epoch: i64,
     /// The stream; none for core NATS.
     pub stream: Option<String>,
-    /// Its sequence there.
+    /// Its sequence in the stream.
     pub sequence: i64,
-    /// Where it was published.
+    /// Its subject.
     pub subject: String,
-    /// When.
+    /// When it was published.
     pub published: Timestamp,
     /// Its headers.
     pub headers: Vec<(String, String)>,
-    /// Its bytes.
+    /// Its payload.
     pub payload: Vec<u8>,
-    /// The kind of reason.
+    /// The class of the reason.
     pub class: String,
     /// The reason.
     pub reason: String,
-    /// The plugin's version that tried last.
+    /// The version of the last attempt.
     pub version: String,
-    /// That version's digest.
+    /// The digest of that version.
     pub digest: String,
-    /// How often it was tried.
+    /// The number of attempts.
     pub attempts: i64,
     /// `open`, `resolved` or `discarded`.
     pub state: String,
-    /// When it was first tried.
+    /// The first attempt.
     pub first_at: Timestamp,
-    /// When it was last tried.
+    /// The last attempt.
     pub last_at: Timestamp,
 }
 
-/// Sequences that were gone from the stream before they were read.
+/// Sequences that were gone from the stream before the host read them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gap {
+pub struct GapRecord {
     /// Its number in this database.
     pub id: i64,
     /// The plugin.
@@ -87,21 +87,21 @@ pub struct Gap {
     pub epoch: i64,
     /// The stream; none for core NATS.
     pub stream: Option<String>,
-    /// The first that was gone.
+    /// The first missing sequence.
     pub first_sequence: i64,
-    /// The last that was gone.
+    /// The last missing sequence.
     pub last_sequence: i64,
-    /// Whether all of them were this source's.
+    /// Whether all of them belonged to this source.
     pub exact: bool,
-    /// Why, in words.
+    /// How it was detected.
     pub reason: String,
-    /// When it was noticed.
+    /// When it was detected.
     pub recorded_at: Timestamp,
 }
 
-/// Which version handled which sequences, and what became of them.
+/// A ledger range: the version that handled it, and the outcomes of its messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LedgerRange {
+pub struct LedgerRecord {
     /// Its number in this database.
     pub id: i64,
     /// The plugin.
@@ -114,40 +114,40 @@ pub struct LedgerRange {
     pub stream: Option<String>,
     /// The plugin's version.
     pub version: String,
-    /// That version's digest.
+    /// The digest of that version.
     pub digest: String,
     /// The first sequence of the range.
     pub first_sequence: i64,
-    /// The last.
+    /// The last sequence of the range.
     pub last_sequence: i64,
     /// Messages handled: projected, skipped and dead together.
     pub messages: i64,
-    /// Those that became rows.
+    /// Messages that became rows.
     pub projected: i64,
-    /// Those that the plugin passed over.
+    /// Messages that the plugin skipped.
     pub skipped: i64,
-    /// Those that became dead letters.
+    /// Messages that became dead letters.
     pub dead: i64,
-    /// Sequences that were gone before they were read.
+    /// Sequences that were gone before the host read them.
     pub missing: i64,
-    /// Rows that the plugin answered with.
+    /// Rows that the plugin returned.
     pub rows: i64,
-    /// Those that were inserted.
+    /// Inserted rows.
     pub inserted: i64,
-    /// Those that changed a stored row.
+    /// Rows that updated a stored row.
     pub updated: i64,
-    /// Those that changed nothing, because a row with their key was there already.
+    /// Rows that changed nothing, because a row with their key exists.
     pub present: i64,
-    /// When the first batch of the range was stored.
+    /// When the first batch of the range was committed.
     pub first_at: Timestamp,
-    /// When the last one was.
+    /// When the last batch was committed.
     pub last_at: Timestamp,
 }
 
-/// Without a cursor a list begins past its newest record; ids are given upwards from 1.
+/// Without a cursor a list begins after its newest record; ids ascend from 1.
 const NEWEST: i64 = i64::MAX;
 
-/// Dead letters as `dead_letter` reads them, to be followed by what is wanted of them.
+/// Dead letters in the columns of `dead_letter`; a condition follows.
 const DEAD_LETTERS: &str = "SELECT d.id, o.plugin, o.source, o.epoch, o.stream, d.sequence, d.subject, \
      d.published_ns, d.headers, d.payload, d.class, d.reason, p.version, p.digest, d.attempts, \
      d.state, d.first_at, d.last_at \
@@ -155,7 +155,7 @@ const DEAD_LETTERS: &str = "SELECT d.id, o.plugin, o.source, o.epoch, o.stream, 
      JOIN _lantern_plugin AS p ON p.id = d.plugin_version";
 
 impl Reader {
-    /// Dead letters, the newest first. `after` is the `next` of the page before.
+    /// Dead letters, the newest first. `after` is the `next` of the previous page.
     pub async fn dead_letters(
         &self,
         filter: &DeadLetterFilter,
@@ -173,7 +173,7 @@ impl Reader {
         .await
     }
 
-    /// The dead letter with this number, if there is one.
+    /// The dead letter with this number, if it exists.
     pub async fn dead_letter(&self, id: i64) -> Result<Option<DeadLetter>, ReadError> {
         let arguments = vec![id.into()];
         let sql = format!("{DEAD_LETTERS} WHERE d.id = ?1");
@@ -183,13 +183,13 @@ impl Reader {
         Ok(found.pop())
     }
 
-    /// Gaps, the newest first. `after` is the `next` of the page before.
+    /// Gaps, the newest first. `after` is the `next` of the previous page.
     pub async fn gaps(
         &self,
         filter: &SourceFilter,
         limit: u32,
         after: Option<i64>,
-    ) -> Result<Page<Gap>, ReadError> {
+    ) -> Result<Page<GapRecord>, ReadError> {
         const SQL: &str = "SELECT g.id, o.plugin, o.source, o.epoch, o.stream, g.first_sequence, \
              g.last_sequence, g.exact, g.reason, g.recorded_at \
              FROM _lantern_gap AS g JOIN _lantern_origin AS o ON o.id = g.origin \
@@ -204,13 +204,13 @@ impl Reader {
         .await
     }
 
-    /// The ledger, the newest ranges first. `after` is the `next` of the page before.
+    /// The ledger, the newest ranges first. `after` is the `next` of the previous page.
     pub async fn ledger(
         &self,
         filter: &SourceFilter,
         limit: u32,
         after: Option<i64>,
-    ) -> Result<Page<LedgerRange>, ReadError> {
+    ) -> Result<Page<LedgerRecord>, ReadError> {
         const SQL: &str = "SELECT l.id, o.plugin, o.source, o.epoch, o.stream, p.version, p.digest, \
              l.first_sequence, l.last_sequence, l.messages, l.projected, l.skipped, l.dead, l.missing, \
              l.rows, l.first_at, l.last_at, l.inserted, l.updated, max(l.rows - l.changed, 0) \
@@ -228,7 +228,7 @@ impl Reader {
     }
 }
 
-/// The condition of a filter over `d` (letter) and `o` (origin); its parameters are those of [`letter_arguments`].
+/// The condition of a filter over `d` (dead letter) and `o` (origin); its parameters are those of [`letter_arguments`].
 pub(super) const LETTER_MATCHES: &str = "d.id < ?1 AND (?2 IS NULL OR o.plugin = ?2) \
      AND (?3 IS NULL OR o.source = ?3) AND (?4 IS NULL OR d.class = ?4) AND (?5 IS NULL OR d.state = ?5) \
      AND (?6 IS NULL OR d.reason GLOB ?6) AND (?7 IS NULL OR d.first_at >= ?7) AND (?8 IS NULL OR d.first_at < ?8)";
@@ -243,7 +243,7 @@ pub(super) fn letter_arguments(filter: &DeadLetterFilter, after: Option<i64>) ->
     arguments
 }
 
-/// `?1` the cursor, `?2` the plugin, `?3` the source.
+/// `?1` is the cursor, `?2` the plugin, `?3` the source.
 fn source_arguments(filter: &SourceFilter, after: Option<i64>) -> Vec<Value> {
     let arguments = vec![
         after.unwrap_or(NEWEST).into(),
@@ -289,8 +289,8 @@ fn dead_letter_columns(
     })
 }
 
-fn gap(row: &Row) -> Result<Gap, rusqlite::Error> {
-    Ok(Gap {
+fn gap(row: &Row) -> Result<GapRecord, rusqlite::Error> {
+    Ok(GapRecord {
         id: row.get(0)?,
         plugin: row.get(1)?,
         source: row.get(2)?,
@@ -304,8 +304,8 @@ fn gap(row: &Row) -> Result<Gap, rusqlite::Error> {
     })
 }
 
-fn ledger_range(row: &Row) -> Result<LedgerRange, rusqlite::Error> {
-    Ok(LedgerRange {
+fn ledger_range(row: &Row) -> Result<LedgerRecord, rusqlite::Error> {
+    Ok(LedgerRecord {
         id: row.get(0)?,
         plugin: row.get(1)?,
         source: row.get(2)?,

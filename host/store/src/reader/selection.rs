@@ -1,5 +1,5 @@
-//! Which rows are meant: conditions on columns, free text and a range of time, and the SQL that they become. Values are
-//! always parameters; a column is a position in a [`Shape`], whose names were checked.
+//! Row filters: conditions on columns, free text and a range of time, and the SQL for them. Values are always
+//! parameters; a column is a position in a [`Shape`], whose names were checked.
 
 use super::shape::Shape;
 use super::text::CONTAINS;
@@ -8,15 +8,15 @@ use lantern_model::batch::{Timestamp, Value};
 use lantern_model::schema::ColumnType;
 use lantern_model::schema::description::RoleWord;
 
-/// Alternatives of one condition that are followed one by one in the order of an index; more are filtered.
+/// Alternatives of one condition up to which each is followed in the order of an index; more are filtered row by row.
 const ALTERNATIVES_LED: usize = 20;
 
-/// Which rows are meant; by default all.
+/// A row filter; the default matches all rows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Selection {
-    /// All of them hold.
+    /// Conditions that must all hold.
     pub conditions: Vec<Condition>,
-    /// Stands in some column of text, whatever the case of ASCII letters.
+    /// Text that some text column contains, ignoring the case of ASCII letters.
     pub search: Option<String>,
     /// At this time or later.
     pub from: Option<Timestamp>,
@@ -24,49 +24,49 @@ pub struct Selection {
     pub to: Option<Timestamp>,
 }
 
-/// What is asked of one column.
+/// A condition on one column.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
-    /// Its position in the table.
+    /// The position of the column.
     pub column: usize,
-    /// What its value has to be.
+    /// The test for its value.
     pub test: Test,
 }
 
-/// What the value of a column has to be.
+/// A test for the value of a column.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Test {
-    /// One of these.
+    /// One of these values.
     OneOf {
         /// The values.
         values: Vec<Value>,
-        /// Whether null is one of them.
+        /// Whether null matches too.
         null: bool,
     },
-    /// Not this; null is not this either.
+    /// Not this value; null matches.
     Not(Value),
-    /// Compared with this.
+    /// Compared with this value.
     Compare(Comparison, Value),
-    /// Text with this in it, whatever the case of ASCII letters.
+    /// Text that contains this, ignoring the case of ASCII letters.
     Contains(String),
-    /// Null, or text without this.
+    /// Null, or text that does not contain this.
     Lacks(String),
-    /// Text that begins with this, to the letter.
+    /// Text that begins with this, case-sensitively.
     BeginsWith(String),
     /// Not null.
     Set,
 }
 
-/// How two values are compared.
+/// A comparison of two values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Comparison {
     /// Less.
     Less,
-    /// Less or the same.
+    /// Less or equal.
     AtMost,
     /// Greater.
     Greater,
-    /// Greater or the same.
+    /// Greater or equal.
     AtLeast,
 }
 
@@ -82,7 +82,7 @@ impl Comparison {
 }
 
 impl Selection {
-    /// The same without what says which values `column` may have.
+    /// The same filter without its list of values for `column`.
     pub fn without_choice_of(&self, column: usize) -> Self {
         let mut selection = self.clone();
         selection
@@ -91,12 +91,12 @@ impl Selection {
         selection
     }
 
-    /// Whether it says anything of the time.
+    /// Whether it limits the time.
     pub(super) fn has_range(&self) -> bool {
         self.from.is_some() || self.to.is_some()
     }
 
-    /// Whether it says more than a range of time.
+    /// Whether it contains more than a range of time.
     pub(super) fn is_narrow(&self) -> bool {
         !self.conditions.is_empty() || self.search.is_some()
     }
@@ -107,7 +107,7 @@ impl Selection {
 pub(super) struct Bound(Vec<Value>);
 
 impl Bound {
-    /// Adds a parameter and says what it is called.
+    /// Adds a parameter and returns its placeholder.
     pub(super) fn add(&mut self, value: Value) -> String {
         self.0.push(value);
         format!("?{}", self.0.len())
@@ -135,20 +135,20 @@ impl Bound {
     }
 }
 
-/// How SQLite is to come by the rows. Without statistics it would have to guess, and a wrong guess sorts millions of
-/// rows to show a hundred; so of all conditions only those that lead are written in a form that an index can serve.
+/// How SQLite finds the rows. Without statistics it would have to guess, and a wrong guess sorts millions of rows to
+/// return a hundred; so only the leading conditions are written in a form that an index can serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lead {
-    /// In the order of the result (or of time), each row looked at.
+    /// In the order of the result (or of time), with a check of each row.
     Order,
     /// By the alternatives of this condition, each in the order of the result.
     Choice(usize),
-    /// By a key: hardly any row, in any order.
+    /// By a key: very few rows, in any order.
     Key,
 }
 
 impl Lead {
-    /// The best way to rows in the order of `sort`, a column or for none the row numbers.
+    /// The best access to rows in the order of `sort`: a column, or the row numbers if none.
     pub(super) fn of(shape: &Shape, selection: &Selection, sort: Option<usize>) -> Self {
         let one = |condition: &Condition| match &condition.test {
             Test::OneOf { values, null: false } if values.len() == 1 => Some(condition.column),
@@ -179,7 +179,7 @@ impl Lead {
         best.map_or(Self::Order, |(.., position)| Self::Choice(position))
     }
 
-    /// The best way to rows in whatever order, when they are only counted.
+    /// The best access to rows in any order, for counting.
     pub(super) fn to_count(shape: &Shape, selection: &Selection) -> Self {
         let by_time = Self::of(shape, selection, shape.time());
         if by_time != Self::Order || selection.from.is_some() || selection.to.is_some() {
@@ -200,7 +200,7 @@ impl Lead {
     }
 }
 
-/// The conditions of a selection as SQL, for a table called `t`.
+/// The conditions of a filter as SQL, for a table with the alias `t`.
 pub(super) struct Conditions<'a> {
     pub(super) shape: &'a Shape,
     pub(super) selection: &'a Selection,
@@ -217,7 +217,7 @@ impl<'a> Conditions<'a> {
         }
     }
 
-    /// `FROM … WHERE …` for all rows of the selection.
+    /// `FROM … WHERE …` for all rows of the filter.
     pub(super) fn all_rows(&self, bound: &mut Bound) -> String {
         let mut every = self.leading(bound);
         every.extend(self.range(bound, true));
@@ -229,11 +229,11 @@ impl<'a> Conditions<'a> {
         )
     }
 
-    /// The same for the newest `rows` rows of those that an index finds, whatever else is asked of them: it costs the
-    /// same however many there are.
+    /// The same for the newest `rows` rows that an index finds, before the other conditions are applied: the cost does
+    /// not depend on their number.
     pub(super) fn newest_rows(&self, bound: &mut Bound, rows: u32) -> String {
         let table = quote(&self.shape.entry.name);
-        // Several alternatives have no common order that an index could give.
+        // Several alternatives have no common order in an index.
         let one = |position: usize| {
             let test = &self.selection.conditions[position].test;
             matches!(test, Test::OneOf { values, .. } if values.len() == 1)
@@ -259,7 +259,7 @@ impl<'a> Conditions<'a> {
         )
     }
 
-    /// The column as it stands in a condition; a sign before it keeps SQLite from looking for an index.
+    /// The column in a condition; a sign before it keeps SQLite from using an index.
     fn column(&self, position: usize, leads: bool) -> String {
         let sign = if leads { "" } else { "+" };
         format!("{sign}t.{}", quote(&self.shape.columns[position].name))
@@ -278,7 +278,7 @@ impl<'a> Conditions<'a> {
             .collect()
     }
 
-    /// The condition that leads, if one does.
+    /// The leading condition, if any.
     pub(super) fn leading(&self, bound: &mut Bound) -> Vec<String> {
         self.some(bound, |position| self.lead.admits(position))
     }
@@ -323,7 +323,7 @@ impl<'a> Conditions<'a> {
             ),
             Test::BeginsWith(text) => {
                 let mut limits = vec![format!("{column} >= {}", bound.add(Value::Text(text.clone())))];
-                if let Some(after) = behind(text) {
+                if let Some(after) = upper_bound_of_prefix(text) {
                     limits.push(format!("{column} < {}", bound.add(Value::Text(after))));
                 }
                 format!("({})", limits.join(" AND "))
@@ -345,25 +345,25 @@ impl<'a> Conditions<'a> {
             .map(|(position, _)| contains(&self.column(position, false), &needle))
             .collect();
         Some(match each.as_slice() {
-            // Nothing stands in no column.
+            // No column can contain the text.
             [] => "0".to_owned(),
             each => format!("({})", each.join(" OR ")),
         })
     }
 }
 
-/// The condition that a column contains text, whatever the case of ASCII letters. SQLite's own `LIKE` is quadratic, and
+/// The condition that a column contains text, ignoring the case of ASCII letters. SQLite's `LIKE` is quadratic, and
 /// cannot be interrupted within one value.
 fn contains(column: &str, needle: &str) -> String {
     format!("{CONTAINS}({column}, {needle})")
 }
 
-/// The smallest text that is greater than all that begin with `text`; none when there is none.
-fn behind(text: &str) -> Option<String> {
+/// The smallest text that is greater than every text with the prefix `text`; none if there is none.
+fn upper_bound_of_prefix(text: &str) -> Option<String> {
     let mut letters: Vec<char> = text.chars().collect();
     while let Some(last) = letters.pop() {
         let next = match last {
-            // The surrogates are no letters.
+            // Surrogates are not characters.
             '\u{d7ff}' => Some('\u{e000}'),
             last => char::from_u32(u32::from(last) + 1),
         };
@@ -375,7 +375,7 @@ fn behind(text: &str) -> Option<String> {
     None
 }
 
-/// Conditions that all hold; none are true.
+/// All conditions joined; true if there are none.
 pub(super) fn all(conditions: &[String]) -> String {
     match conditions {
         [] => "1".to_owned(),
@@ -388,7 +388,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_of_a_beginning() {
+    fn the_upper_bound_of_a_prefix() {
         for (text, expected) in [
             ("ab", Some("ac")),
             ("a\u{d7ff}", Some("a\u{e000}")),
@@ -396,7 +396,7 @@ mod tests {
             ("\u{10ffff}", None),
             ("", None),
         ] {
-            assert_eq!(behind(text).as_deref(), expected, "{text:?}");
+            assert_eq!(upper_bound_of_prefix(text).as_deref(), expected, "{text:?}");
         }
     }
 }

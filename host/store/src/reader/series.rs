@@ -1,5 +1,5 @@
-//! Quantities over time: one number for each bucket, each measure and, where it is asked, each frequent value of a
-//! column. Where all rows would take too long, the newest ones stand for them.
+//! Quantities over time: one number for each bucket and measure and, if requested, each frequent value of a column. If
+//! all rows would take too long, the newest ones stand for them.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use super::shape::Shape;
 use super::{ReadError, Reader};
 use crate::statement::quote;
 
-/// How long all rows are tried, before the newest ones have to do.
+/// How long a query of all rows may take before the newest ones stand for them.
 const ALL_TIME: Duration = Duration::from_millis(1_000);
 
 /// Rows that stand for all.
 const NEWEST_ROWS: u32 = 100_000;
 
-/// Values of a column that get a line of their own.
+/// Values of a column that get their own line.
 pub const KEYS_MAX: u32 = 20;
 
-/// What becomes of the values of a bucket.
+/// How the values of a bucket are aggregated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aggregate {
     /// Their mean.
@@ -29,50 +29,50 @@ pub enum Aggregate {
     Minimum,
     /// The greatest.
     Maximum,
-    /// All of them together.
+    /// Their sum.
     Sum,
-    /// How many there are.
+    /// Their number.
     Count,
-    /// The smallest value that so many percent do not exceed.
+    /// The smallest value that this percentage of the values does not exceed.
     Percentile(u8),
 }
 
-/// What is asked for.
+/// A query for lines over time.
 #[derive(Clone, Debug)]
 pub struct SeriesQuery {
-    /// Of which rows.
+    /// The rows.
     pub selection: Selection,
-    /// Of which columns, by position; of rows themselves where it is empty.
+    /// The columns, by position; if empty, rows are counted.
     pub measures: Vec<usize>,
-    /// What becomes of their values.
+    /// How their values are aggregated.
     pub aggregate: Aggregate,
-    /// A line for each value of this column.
+    /// One line for each value of this column.
     pub by: Option<usize>,
-    /// At most so many.
+    /// The maximum number of buckets.
     pub buckets: u32,
 }
 
 /// One line.
 #[derive(Clone, Debug)]
 pub struct Line {
-    /// The measure; none where rows are counted.
+    /// The measure; none if rows are counted.
     pub measure: Option<usize>,
-    /// The value of the column that lines are told apart by.
+    /// The value of the column that distinguishes the lines.
     pub key: Option<Cell>,
-    /// A number for each bucket; none where there is no value.
+    /// A number for each bucket; none if it has no value.
     pub points: Vec<Option<f64>>,
 }
 
 /// Lines over time.
 #[derive(Clone, Debug)]
 pub struct Series {
-    /// The range; none where there is no row with a time.
+    /// The range; none if no row has a time.
     pub buckets: Option<Buckets>,
     /// The lines.
     pub lines: Vec<Line>,
     /// Whether the column has more values than lines.
     pub more: bool,
-    /// Whether all rows were looked at, or only the newest.
+    /// Whether all rows were read, or only the newest.
     pub exact: bool,
 }
 
@@ -139,10 +139,10 @@ impl Reader {
     }
 }
 
-/// The bucket, the key's place among the keys, and the number.
+/// The bucket, the index of the key, and the number.
 type Point = (i64, i64, Option<f64>);
 
-/// One measure of a question.
+/// One measure of a query.
 struct Asked<'a> {
     shape: &'a Shape,
     query: &'a SeriesQuery,
@@ -171,7 +171,7 @@ impl Asked<'_> {
             "{rows} AND +{time} >= {} AND +{time} < {} AND {value} IS NOT NULL",
             self.buckets.from.0, self.buckets.to.0
         );
-        // Keys are told apart by their place, so that they need not be read back.
+        // The result contains the index of a key, so that the key need not be read back.
         let key = match self.query.by {
             None => "0".to_owned(),
             Some(column) => {
@@ -229,7 +229,7 @@ impl Asked<'_> {
 
     fn lines(&self, points: Vec<Point>) -> impl Iterator<Item = Line> {
         let count = usize::try_from(self.buckets.count).unwrap_or_default();
-        // Of nothing there is no mean, but there are no rows.
+        // An empty bucket has no mean, but zero rows.
         let empty = match self.query.aggregate {
             Aggregate::Count | Aggregate::Sum => Some(0.0),
             _ => None,

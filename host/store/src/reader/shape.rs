@@ -1,14 +1,16 @@
-//! What a question has to know about a table before it can be asked: its columns as checked names with their types and
-//! roles, and which indexes there are, so that the statement can be written for them.
+//! What a query needs to know about a table: its columns as checked names with their types and roles, and its indexes,
+//! so that the statement can use them.
+
+use std::sync::Arc;
 
 use super::{ReadError, Reader, TableEntry};
 use lantern_model::schema::description::RoleWord;
 use lantern_model::schema::{ColumnName, ColumnType, TableName};
 
-/// A table, ready to be asked.
+/// A table with its columns and indexes.
 #[derive(Clone, Debug)]
 pub struct Shape {
-    /// As its plugin described it.
+    /// Its entry, with the description by its plugin.
     pub entry: TableEntry,
     /// In the order declared.
     pub columns: Vec<ShapeColumn>,
@@ -25,11 +27,11 @@ pub struct ShapeColumn {
     pub column_type: ColumnType,
     /// Whether it may be null.
     pub nullable: bool,
-    /// What it means to people.
+    /// Its role.
     pub role: Option<RoleWord>,
 }
 
-/// An index that is there, whoever asked for it.
+/// An existing index of any origin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct ShapeIndex {
     unique: bool,
@@ -44,9 +46,17 @@ impl Shape {
             .position(|column| column.name.as_str() == name)
     }
 
-    /// The column that says when a row happened.
+    /// The column with the time of a row.
     pub fn time(&self) -> Option<usize> {
         self.time
+    }
+
+    /// The names of columns, by position.
+    pub(super) fn names(&self, columns: &[usize]) -> Arc<[String]> {
+        let names = columns
+            .iter()
+            .map(|&position| self.columns[position].name.to_string());
+        names.collect()
     }
 
     /// The columns with a role, by position.
@@ -57,8 +67,8 @@ impl Shape {
             .map(|(position, _)| position)
     }
 
-    /// Whether rows with one value of `column` can be had in the order of `then`: of another column, or for none of the
-    /// row numbers.
+    /// Whether an index returns rows with one value of `column` in the order of `then`: another column, or the row
+    /// numbers if none.
     pub(super) fn leads(&self, column: usize, then: Option<usize>) -> bool {
         let name = |position: usize| self.columns[position].name.as_str();
         self.indexes.iter().any(|index| match then {
@@ -77,7 +87,7 @@ impl Shape {
             .any(|index| index.columns.first().is_some_and(|first| first == name))
     }
 
-    /// Whether no two rows agree on all of these columns.
+    /// Whether these columns contain a unique key.
     pub(super) fn is_key(&self, columns: &[&str]) -> bool {
         self.indexes.iter().any(|index| {
             index.unique
@@ -89,7 +99,7 @@ impl Shape {
         })
     }
 
-    /// A table of which no index is known: enough to read a query.
+    /// A table without known indexes: sufficient for parsing a query.
     pub fn unindexed(entry: TableEntry) -> Result<Self, ReadError> {
         Self::new(entry, Vec::new())
     }
@@ -113,7 +123,7 @@ impl Shape {
         let time = columns.iter().position(|column| {
             column.role == Some(RoleWord::Time) && column.column_type == ColumnType::Timestamp
         });
-        // A single whole number as the primary key is the row number itself, and has no index.
+        // A primary key of a single integer is the row number itself, and has no index.
         indexes.push(ShapeIndex {
             unique: true,
             columns: entry.description.primary_key.clone(),
@@ -128,7 +138,7 @@ impl Shape {
 }
 
 impl Reader {
-    /// The table with this name, when a plugin owns one.
+    /// The table with this name, if a plugin owns one.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -139,7 +149,7 @@ impl Reader {
         }
     }
 
-    /// The same for a table that was listed.
+    /// The same for a listed table.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -160,7 +170,7 @@ impl Reader {
                 indexes.push((number, ShapeIndex { unique, columns }));
             }
             if let Some((_, index)) = indexes.last_mut() {
-                // An expression has no name, and nothing is asked by one.
+                // An expression has no name, and no query uses one.
                 index.columns.push(name.unwrap_or_default());
             }
         }

@@ -1,7 +1,7 @@
-//! Questions in SQL, for operators who have allowed them: on a connection of its own that can only read, with an
-//! authorizer that lets nothing pass but looking at plugins' tables, and with limits on time, memory, rows and bytes.
-//! SQLite interrupts a statement only between two steps, so each step is kept short: values and patterns are bounded, and
-//! functions that are quadratic in SQLite are replaced or not allowed (see `functions`).
+//! Questions in SQL, if the operator has enabled them: on a read-only connection of their own, with an authorizer that
+//! allows only reads of plugin tables, and with limits on time, memory, rows and bytes. SQLite interrupts a statement
+//! only between two steps, so each step is kept short: values and patterns are bounded, and functions that are
+//! quadratic in SQLite are replaced or not allowed (see `functions`).
 
 mod functions;
 
@@ -16,23 +16,27 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode};
 
 use super::Reader;
+use super::connections::Caller;
 use super::text::json_bytes;
-use crate::check;
+use crate::connection::open_read_only;
 
-/// How long a question may take.
+/// Longest time of a question.
 const TIME: Duration = Duration::from_secs(3);
-/// Bytes that an answer may have.
+/// How long a question waits for a lock of another process.
+const BUSY_TIME: Duration = Duration::from_secs(5);
+/// Largest answer in bytes.
 const BYTES_MAX: usize = 16 << 20;
 /// Longest question.
 const SQL_BYTES_MAX: i32 = 64 << 10;
-/// Largest value that a question may read or make. A function works on it for milliseconds.
+/// Largest value that a question may read or create. A function processes it within milliseconds.
 const VALUE_BYTES_MAX: usize = 1 << 20;
-/// Values of a row that is wide have to be smaller, so that all of them have [`BYTES_MAX`]; but never smaller than this.
+/// The values of a wide row must be smaller, so that all of them fit in [`BYTES_MAX`]; but the limit is never below
+/// this.
 const VALUE_BYTES_MIN: usize = 64 << 10;
-/// Longest pattern of `LIKE` and `GLOB`, which may take its length times that of the value.
+/// Longest pattern of `LIKE` and `GLOB`, whose time may be its length times that of the value.
 const PATTERN_BYTES_MAX: i32 = 256;
 
-/// A value as SQLite has it.
+/// A value as SQLite stores it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SqlValue {
     /// No value.
@@ -41,39 +45,39 @@ pub enum SqlValue {
     Integer(i64),
     /// A double.
     Real(f64),
-    /// Text; what is not UTF-8 has been replaced.
+    /// Text; invalid UTF-8 was replaced.
     Text(String),
     /// Bytes.
     Blob(Vec<u8>),
 }
 
-/// What a question was answered.
+/// The answer to a question.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SqlAnswer {
     /// The names of its columns.
     pub columns: Vec<String>,
     /// Its rows.
     pub rows: Vec<Vec<SqlValue>>,
-    /// Whether there are more.
+    /// Whether there are more rows.
     pub truncated: bool,
     /// How long it took.
     pub took: Duration,
 }
 
-/// Why a question in SQL has no answer.
+/// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum SqlError {
-    /// It is wrong, or asks for what nobody may; in SQLite's words.
+    /// It is wrong or not allowed; the message is SQLite's.
     #[error("{0}")]
     Refused(String),
-    /// It takes too long.
+    /// It exceeded its time.
     #[error("the question was interrupted after {} ms", time.as_millis())]
     TimeLimit {
         /// The limit.
         time: Duration,
     },
-    /// As many are being answered as may be at once.
-    #[error("other questions in SQL are being answered")]
+    /// Too many questions are running.
+    #[error("too many questions in SQL are running")]
     Busy,
     /// The database cannot be read.
     #[error("the database cannot be read: {0}")]
@@ -81,37 +85,28 @@ pub enum SqlError {
 }
 
 impl Reader {
-    /// Answers a question in SQL with at most so many rows.
+    /// Answers a question in SQL with at most this many rows.
     ///
     /// # Errors
     /// See [`SqlError`].
     pub async fn sql(&self, question: &str, rows_max: usize) -> Result<SqlAnswer, SqlError> {
-        let permit = Arc::clone(&self.questions)
+        let permit = Arc::clone(&self.long_reads)
             .try_acquire_owned()
             .map_err(|_| SqlError::Busy)?;
         let path = self.path.clone();
         let question = question.to_owned();
         let caller = Caller::default();
-        let is_gone = Arc::clone(&caller.0);
+        let is_gone = caller.is_gone();
         let work = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let connection = check::open(&path).map_err(|error| SqlError::Unavailable(error.to_string()))?;
+            let connection =
+                open_read_only(&path, BUSY_TIME).map_err(|error| SqlError::Unavailable(error.to_string()))?;
             answer(&connection, &question, rows_max, is_gone)
         });
         match work.await {
             Ok(answer) => answer,
             Err(error) => Err(SqlError::Unavailable(error.to_string())),
         }
-    }
-}
-
-/// The waiting caller. Dropping it interrupts the query and frees its permit.
-#[derive(Default)]
-struct Caller(Arc<AtomicBool>);
-
-impl Drop for Caller {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -137,7 +132,7 @@ fn answer(
         return Err(SqlError::Refused("a question is a SELECT".to_owned()));
     }
     let count = columns.len();
-    // SQLite makes a row whole before its values can be counted.
+    // SQLite assembles a whole row before its values can be counted.
     let value_max = (BYTES_MAX / count).clamp(VALUE_BYTES_MIN, VALUE_BYTES_MAX);
     connection
         .set_limit(
@@ -167,7 +162,7 @@ fn answer(
     })
 }
 
-/// About how many bytes a value has in JSON, where a control character has six.
+/// The approximate size of a value in JSON, where a control character has six bytes.
 fn rendered_bytes(value: ValueRef<'_>) -> usize {
     match value {
         ValueRef::Text(text) => 8 + json_bytes(text),
@@ -186,7 +181,7 @@ fn value(value: ValueRef<'_>) -> SqlValue {
     }
 }
 
-/// Makes a connection safe to hand a stranger's question to.
+/// Restricts a connection for an untrusted question.
 fn guard(connection: &Connection, is_gone: Arc<AtomicBool>) -> Result<(), rusqlite::Error> {
     let names = |sql: &str| -> Result<HashSet<String>, rusqlite::Error> {
         connection
@@ -206,7 +201,7 @@ fn guard(connection: &Connection, is_gone: Arc<AtomicBool>) -> Result<(), rusqli
     ] {
         connection.pragma_update(None, pragma, value)?;
     }
-    // What is sorted goes to a file, and not to memory.
+    // Sorts spill to a file.
     connection.pragma_update(None, "temp_store", "file")?;
     connection.pragma_update(None, "cache_size", -4_096)?;
     for (limit, most) in [
@@ -230,20 +225,20 @@ fn guard(connection: &Connection, is_gone: Arc<AtomicBool>) -> Result<(), rusqli
     }))
 }
 
-/// What may be looked at besides the tables of plugins.
+/// Readable tables other than those of plugins.
 const READABLE: [&str; 4] = ["sqlite_schema", "sqlite_master", "json_each", "json_tree"];
 
 /// Names in the database, in lower case.
 struct Known {
     plugins: HashSet<String>,
     all: HashSet<String>,
-    /// Virtual tables that are there without being made, such as `dbstat`.
+    /// Virtual tables that exist without being created, such as `dbstat`.
     modules: HashSet<String>,
 }
 
 impl Known {
-    /// Whether a name is one of the database or of SQLite, and not of a part of the question. SQLite makes the tables
-    /// `pragma_…` when they are asked for.
+    /// Whether a name is one of the database or of SQLite, and not a part of the question. SQLite creates the tables
+    /// `pragma_…` on demand.
     fn is_a_table(&self, name: &str) -> bool {
         self.all.contains(name)
             || self.modules.contains(name)
@@ -251,7 +246,7 @@ impl Known {
             || name.starts_with("sqlite_")
     }
 
-    /// Nothing but looking, and only at what plugins have made: the host's own tables hold tokens and the audit.
+    /// Allows only reads, and only of plugin tables: the host's own tables contain tokens and the audit.
     fn authorize(&self, action: &AuthAction<'_>) -> Authorization {
         let may = match action {
             AuthAction::Select | AuthAction::Recursive => true,
@@ -260,7 +255,7 @@ impl Known {
                 column_name,
             } => {
                 let name = table_name.to_ascii_lowercase();
-                // A part of the question itself, of which only the rows are counted, is told like a table.
+                // SQLite reports a part of the question of which only the rows are counted like a table.
                 let is_part = column_name.is_empty() && !self.is_a_table(&name);
                 self.plugins.contains(&name) || READABLE.contains(&name.as_str()) || is_part
             }

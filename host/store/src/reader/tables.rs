@@ -1,4 +1,4 @@
-//! The tables that plugins own, and about how many rows each has.
+//! The tables of plugins, and the approximate number of their rows.
 
 use rusqlite::types::Value;
 
@@ -8,23 +8,23 @@ use crate::description::TableDescription;
 use crate::statement::quote;
 use lantern_model::schema::TableName;
 
-/// Rows are counted up to here; beyond, the number is an estimate.
+/// Rows are counted up to this number; beyond, it is an estimate.
 pub(super) const COUNT_MAX: i64 = 10_000;
 
-/// A table that a plugin owns.
+/// A table of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableEntry {
     /// Its name.
     pub name: TableName,
-    /// Whose it is.
+    /// The plugin that owns it.
     pub plugin: String,
-    /// What the plugin says of it.
+    /// The plugin's description of it.
     pub description: TableDescription,
-    /// Rows that were removed because they were older than the table keeps them.
+    /// Rows that were removed because of the table's retention.
     pub rows_expired: i64,
 }
 
-/// How many rows a table has.
+/// The number of rows of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowEstimate {
     /// The number.
@@ -34,13 +34,13 @@ pub struct RowEstimate {
 }
 
 impl Reader {
-    /// All tables that plugins own, by name.
+    /// All tables of plugins, by name.
     pub async fn tables(&self) -> Result<Vec<TableEntry>, ReadError> {
-        // As many as plugins may declare; a page limit would hide the rest.
+        // Without a limit, because a page would hide the rest; manifests bound the number of tables.
         self.table_entries("", Vec::new(), usize::MAX).await
     }
 
-    /// The table with this name, when a plugin owns one.
+    /// The table with this name, if a plugin owns one.
     pub async fn table(&self, name: &TableName) -> Result<Option<TableEntry>, ReadError> {
         let arguments = vec![name.as_str().to_owned().into()];
         Ok(self.table_entries("WHERE name = ?1", arguments, 1).await?.pop())
@@ -59,7 +59,7 @@ impl Reader {
             .await
     }
 
-    /// How many rows a table has: counted when they are few, estimated from the row numbers when they are many.
+    /// The number of rows of a table: counted if small, otherwise estimated from the row numbers.
     pub async fn row_estimate(&self, name: &TableName) -> Result<RowEstimate, ReadError> {
         let table = quote(name);
         let sql = format!(
@@ -74,7 +74,7 @@ impl Reader {
                 exact: true,
             });
         }
-        // Two questions, since SQLite answers each from one end of the table and both together from all of it.
+        // Two subqueries, because SQLite answers each from one end of the table, and a single one from a full scan.
         let sql = format!(
             "SELECT (SELECT _rowid_ FROM {table} ORDER BY _rowid_ DESC LIMIT 1), \
                     (SELECT _rowid_ FROM {table} ORDER BY _rowid_ LIMIT 1)"

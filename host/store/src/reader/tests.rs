@@ -1,4 +1,4 @@
-//! The reader against a real file: what it refuses, and what it bounds. The API's tests ask the rest.
+//! Tests the reader with a real file: what it rejects, and what it limits. The API's tests cover the rest.
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ fn database(sql: &str) -> (tempfile::TempDir, PathBuf) {
 }
 
 #[tokio::test]
-async fn a_missing_file_or_no_database_is_refused_and_not_made() {
+async fn a_missing_file_or_other_file_is_rejected_and_not_created() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("lantern.db");
     assert!(matches!(
@@ -35,7 +35,7 @@ async fn a_missing_file_or_no_database_is_refused_and_not_made() {
 }
 
 #[tokio::test]
-async fn nothing_can_be_written_through_it() {
+async fn a_reader_cannot_write() {
     let (_dir, path) = database("");
     let reader = Reader::open(&path).await.unwrap();
     for sql in [
@@ -49,7 +49,7 @@ async fn nothing_can_be_written_through_it() {
 }
 
 #[tokio::test]
-async fn a_read_without_end_is_interrupted_and_the_connection_lives() {
+async fn an_endless_read_is_interrupted_and_its_connection_reused() {
     let (_dir, path) = database("");
     let limits = ReadLimits {
         time: Duration::from_millis(200),
@@ -66,13 +66,13 @@ async fn a_read_without_end_is_interrupted_and_the_connection_lives() {
     assert!(matches!(error, ReadError::TimeLimit { .. }), "{error:?}");
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
 
-    // Longer than the first deadline: the handler of the next read has to be a new one.
+    // Longer than the first deadline: the next read needs its own.
     tokio::time::sleep(Duration::from_millis(250)).await;
     assert!(reader.tables().await.unwrap().is_empty());
 }
 
 #[tokio::test]
-async fn a_dropped_read_gives_its_connection_back() {
+async fn a_dropped_read_returns_its_connection() {
     let (_dir, path) = database("");
     let limits = ReadLimits {
         time: Duration::from_secs(1),
@@ -98,7 +98,7 @@ async fn a_dropped_read_gives_its_connection_back() {
 }
 
 #[tokio::test]
-async fn a_page_ends_by_its_bytes_and_goes_on_where_it_ended() {
+async fn a_page_ends_by_its_bytes_and_the_next_one_continues() {
     let description = r#"{"doc":"","columns":[{"name":"body","type":"blob","nullable":false,"role":null,"unit":null,"doc":"","hints":{}}],"primary_key":[],"indexes":[],"retention_days":null,"hints":{}}"#;
     let (_dir, path) = database(&format!(
         "CREATE TABLE big (body BLOB NOT NULL, _origin INTEGER, _sequence INTEGER, _row INTEGER) STRICT;
@@ -163,7 +163,7 @@ async fn dead_letters_are_grouped_within_the_bytes_of_a_page() {
         (first.like.as_str(), first.letters, first.last_at),
         ("one", 900, Timestamp(1_000))
     );
-    // A reason that was met before costs nothing: all of "one", and the newest few of the others.
+    // A repeated reason adds no bytes: all of "one", and the newest few of the others.
     let (letters, first, exact) = of(1_000).await;
     assert_eq!((first.letters, exact), (900, false));
     assert!((901..920).contains(&letters), "{letters}");
@@ -181,7 +181,7 @@ async fn a_description_with_a_hostile_name_never_reaches_sql() {
     assert!(matches!(error, ReadError::Corrupt { .. }), "{error:?}");
 }
 
-/// A table with one row whose text is long and repeats itself, and its shape.
+/// A table with one row whose text is long and repetitive, and its shape.
 async fn long_text(limits: ReadLimits) -> (tempfile::TempDir, Reader, Shape) {
     let description = r#"{"doc":"","columns":[{"name":"note","type":"text","nullable":false,"role":null,"unit":null,"doc":"","hints":{}}],"primary_key":[],"indexes":[],"retention_days":null,"hints":{}}"#;
     let (dir, path) = database(&format!(
@@ -211,9 +211,9 @@ fn hostile(count: usize, test: impl Fn(String) -> Test) -> Selection {
 }
 
 #[tokio::test]
-async fn a_search_of_a_long_text_takes_the_time_of_reading_it() {
+async fn a_search_of_a_long_text_takes_linear_time() {
     let (_dir, reader, shape) = long_text(ReadLimits {
-        // Far below what a quadratic search takes: 7 MB times 1,000 letters.
+        // Far less than a quadratic search takes: 7 MB times 1,000 letters.
         time: Duration::from_secs(20),
         ..ReadLimits::default()
     })
@@ -230,14 +230,14 @@ async fn a_search_of_a_long_text_takes_the_time_of_reading_it() {
 }
 
 #[tokio::test]
-async fn a_search_is_interrupted_within_one_value_and_when_nobody_waits() {
+async fn a_search_is_interrupted_within_one_value_and_when_its_caller_is_gone() {
     let (_dir, reader, shape) = long_text(ReadLimits {
         time: Duration::from_millis(100),
         connections: 1,
         ..ReadLimits::default()
     })
     .await;
-    // Each condition reads all 7 MB, and the answer is known after the last.
+    // Each condition reads all 7 MB, and only the last one decides.
     let selection = hostile(50, Test::Lacks);
     let query = RowQuery {
         selection: selection.clone(),
@@ -265,4 +265,73 @@ async fn a_search_is_interrupted_within_one_value_and_when_nobody_waits() {
             "the connection is still in use"
         );
     }
+}
+
+const ENDLESS: &str =
+    "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";
+
+/// Runs an endless snapshot, and signals its start.
+async fn endless(reader: &Reader, started: tokio::sync::oneshot::Sender<()>) -> Result<i64, ReadError> {
+    reader
+        .long_snapshot(move |connection| {
+            started.send(()).unwrap();
+            Ok(connection.query_row(ENDLESS, [], |row| row.get(0))?)
+        })
+        .await
+}
+
+#[tokio::test]
+async fn releasing_the_pool_interrupts_a_snapshot_and_later_reads_work() {
+    let (_dir, path) = database("");
+    let reader = Reader::for_host(&path);
+    let (started, has_started) = tokio::sync::oneshot::channel();
+    let release = async {
+        has_started.await.unwrap();
+        tokio::time::timeout(Duration::from_secs(10), reader.release()).await
+    };
+    let (read, released) = tokio::join!(endless(&reader, started), release);
+    released.expect("in time");
+    assert!(matches!(read, Err(ReadError::Busy)), "{read:?}");
+    assert!(reader.tables().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn long_snapshots_leave_connections_for_short_reads_and_end_with_their_callers() {
+    let (_dir, path) = database("");
+    let reader = Reader::for_host(&path);
+    let mut reads = tokio::task::JoinSet::new();
+    for _ in 0..ReadLimits::HOST.long_reads {
+        let (started, has_started) = tokio::sync::oneshot::channel();
+        let reader = reader.clone();
+        reads.spawn(async move { endless(&reader, started).await });
+        has_started.await.unwrap();
+    }
+    assert!(reader.tables().await.unwrap().is_empty());
+    reads.shutdown().await;
+    let next = reader.long_snapshot(|_| Ok::<_, ReadError>(()));
+    tokio::time::timeout(Duration::from_secs(10), next)
+        .await
+        .expect("a permit is free")
+        .unwrap();
+    // Every connection is free again.
+    tokio::time::timeout(Duration::from_secs(10), reader.close())
+        .await
+        .expect("in time");
+}
+
+#[tokio::test]
+async fn a_snapshot_does_not_see_later_commits() {
+    let (_dir, path) = database("CREATE TABLE t (x INTEGER) STRICT; INSERT INTO t VALUES (1)");
+    let reader = Reader::for_host(&path);
+    let writer = rusqlite::Connection::open(&path).unwrap();
+    let counts = reader
+        .snapshot(move |connection| {
+            let count = || connection.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
+            let before = count()?;
+            writer.execute("INSERT INTO t VALUES (2)", [])?;
+            Ok::<_, ReadError>((before, count()?))
+        })
+        .await
+        .unwrap();
+    assert_eq!(counts, (1, 1));
 }

@@ -1,5 +1,5 @@
-//! Search for text, whatever the case of ASCII letters: linear in the text, whatever is sought, and interruptible. The
-//! SQL function and the live tail use the same search, so that both find the same rows.
+//! Text search that ignores the case of ASCII letters: linear in the text for every search text, and interruptible. The
+//! SQL function and the live tail share it, so that both find the same rows.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use super::connections::Interrupt;
 /// The SQL function `lantern_contains(text, needle)`: null for null.
 pub(super) const CONTAINS: &str = "lantern_contains";
 
-/// Text is searched in parts of this size; between two parts the search looks whether it has to stop.
+/// Text is searched in parts of this size; the search checks for an interrupt between two parts.
 const PART_BYTES: usize = 64 << 10;
 
 /// The search was stopped before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopped;
 
-/// Text to be found, prepared once for many searches.
+/// A text to search for, prepared once for many searches.
 #[derive(Clone, Debug)]
 pub(super) struct Needle(memmem::Finder<'static>);
 
@@ -42,7 +42,7 @@ impl Needle {
             if has_to_stop() {
                 return Err(Stopped);
             }
-            // Parts overlap, so that what lies across their border is found.
+            // Parts overlap, so that a match across their border is found.
             let past = text.len().min(first + PART_BYTES + length - 1);
             folded.clear();
             folded.extend_from_slice(&text[first..past]);
@@ -56,8 +56,8 @@ impl Needle {
     }
 }
 
-/// Adds the function to a connection. A search ends with `SQLITE_INTERRUPT` when the interrupt is due: SQLite itself only
-/// looks between calls of functions.
+/// Registers the function with a connection. A search ends with `SQLITE_INTERRUPT` when the interrupt is due: SQLite
+/// itself checks only between calls of functions.
 pub(super) fn register(connection: &Connection, interrupt: Arc<Interrupt>) -> Result<(), rusqlite::Error> {
     let flags =
         FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_DIRECTONLY;
@@ -65,7 +65,7 @@ pub(super) fn register(connection: &Connection, interrupt: Arc<Interrupt>) -> Re
 }
 
 fn contains(context: &Context<'_>, interrupt: &Interrupt) -> Result<Option<bool>, rusqlite::Error> {
-    // A parameter is the same for all rows of a statement, and so is what is prepared of it.
+    // A parameter is the same for all rows of a statement, and so is its prepared form.
     let needle = context.get_or_create_aux(1, |value| {
         value
             .as_bytes()
@@ -85,7 +85,7 @@ fn contains(context: &Context<'_>, interrupt: &Interrupt) -> Result<Option<bool>
     }
 }
 
-/// How many bytes text has as a JSON string, without the quotes.
+/// The size of text as a JSON string, without the quotes.
 pub(super) fn json_bytes(text: &[u8]) -> usize {
     let escaped = |byte: &u8| match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_found_whatever_the_case_of_ascii_letters() {
+    fn a_search_ignores_the_case_of_ascii_letters() {
         for (text, sought, expected) in [
             ("aaab", "AAB", true),
             ("Straße", "sTRASSE", false),
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_looks_often_whether_it_has_to_stop() {
+    fn a_search_checks_often_whether_it_has_to_stop() {
         let mut looks = 0;
         let stopped = Needle::new(b"b").is_in(&vec![b'a'; 10 * PART_BYTES], || {
             looks += 1;

@@ -1,5 +1,5 @@
-//! Rows that a rebuild does not make again: whether they can be carried over into the new table without loss, and the
-//! copy, a few rows at a time.
+//! Rows outside the replay range of a rebuild: whether they can be carried over into the new table without loss, and
+//! the copy, in small steps.
 
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -8,16 +8,16 @@ use super::super::catalog::CatalogError;
 use super::super::connection::is_refusal;
 use super::super::description::TableDescription;
 use super::super::statement::{self, ORIGIN_COLUMNS, quote_text};
-use super::{ROWS_AT_ONCE, RebuildId, Scope, reachable, rows_outside};
+use super::{ROWS_AT_ONCE, RebuildId, ReplayRange, reachable, rows_outside};
 use lantern_model::schema::{ColumnName, Manifest, Table};
 
-/// Why rows of the table in use that lie outside the replay range cannot be carried over into `table` without loss; each
-/// reason names the column and how many rows have it.
+/// Why rows of the table in use outside the replay range cannot be carried over into `table` without loss; each reason
+/// names the column and the number of affected rows.
 pub(super) fn obstacles(
     connection: &Connection,
     stored: &TableDescription,
     table: &Table,
-    scopes: &[Scope],
+    scopes: &[ReplayRange],
     outside: u64,
 ) -> Result<Vec<String>, rusqlite::Error> {
     let name = statement::quote(&table.name);
@@ -65,6 +65,19 @@ pub(super) fn obstacles(
             ));
         }
     }
+    obstacles.extend(key_obstacles(connection, stored, table, &outer)?);
+    Ok(obstacles)
+}
+
+/// Rows that share a value which the new table declares unique.
+fn key_obstacles(
+    connection: &Connection,
+    stored: &TableDescription,
+    table: &Table,
+    outer: &str,
+) -> Result<Vec<String>, rusqlite::Error> {
+    let name = statement::quote(&table.name);
+    let mut obstacles = Vec::new();
     for key in new_keys(stored, table) {
         let columns: Vec<String> = key.iter().map(|name| statement::quote(*name)).collect();
         let known = columns.iter().all(|column| {
@@ -91,7 +104,7 @@ pub(super) fn obstacles(
     Ok(obstacles)
 }
 
-/// The keys of the new table that the stored one does not enforce.
+/// The unique keys of the new table that the stored table does not enforce.
 fn new_keys<'a>(stored: &TableDescription, table: &'a Table) -> Vec<Vec<&'a ColumnName>> {
     let indexes = table.indexes.iter().filter(|index| index.unique);
     let keys = indexes.map(|index| &index.columns).chain([&table.primary_key]);
@@ -110,14 +123,14 @@ fn new_keys<'a>(stored: &TableDescription, table: &'a Table) -> Vec<Vec<&'a Colu
         .collect()
 }
 
-/// Looks at some of the rows behind row `after`, and copies those that lie outside the replay range and are not in the
-/// new table yet. A row that the new table refuses is an error: nothing is left out silently.
+/// Scans some of the rows after row `after`, and copies those that lie outside the replay range and are not in the new
+/// table yet. A row that the new table rejects is an error, so no row is lost silently.
 pub(super) fn copy(
     connection: &mut Connection,
     id: RebuildId,
     manifest: &Manifest,
     table: usize,
-    scopes: &[Scope],
+    scopes: &[ReplayRange],
     after: i64,
 ) -> Result<Option<i64>, CatalogError> {
     let old = &manifest.tables[table];

@@ -1,5 +1,5 @@
-//! The last transaction of a rebuild, as far as it is about what happened: ledger, gaps and dead letters of the rebuild
-//! come in the place of those that it replaces. The checkpoint stays: the rebuild has read exactly up to it.
+//! The records in the last transaction of a rebuild: its ledger, gaps and dead letters replace those in use. The
+//! checkpoint remains, because the rebuild has read exactly up to it.
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
@@ -8,25 +8,25 @@ use super::super::catalog::CatalogError;
 use super::super::commit::VersionId;
 use super::super::statement::quote_text;
 use super::survey::sequences;
-use super::{RebuildId, Scope, rows_outside};
+use super::{RebuildId, ReplayRange, rows_outside};
 use lantern_model::batch::Timestamp;
 
-/// What the last transaction has to know of the plugin's tables.
+/// The plugin's tables in the last transaction.
 pub(super) struct TableSets {
     /// Tables that the new version declares; they are replaced.
     pub(super) replaced: Vec<String>,
-    /// Tables that it does not declare and that stay.
+    /// Tables that it does not declare and that remain.
     pub(super) kept: Vec<String>,
-    /// Tables that it does not declare and that go.
+    /// Tables that it does not declare and that are dropped.
     pub(super) dropped: Vec<String>,
 }
 
-/// Makes room for what the rebuild remembers of a source: what lies behind the scope's beginning is removed. `head` is
-/// how many messages the first part of a range has that lies on both sides.
+/// Removes the records of a source in the replay range, before the records of the rebuild replace them. `head` is the
+/// number of messages in the first part of a ledger range that contains the start of the replay range.
 pub(super) fn cut(
     transaction: &Transaction<'_>,
     plugin: &str,
-    scope: &Scope,
+    scope: &ReplayRange,
     head: Option<u64>,
     tables: &TableSets,
 ) -> Result<(), CatalogError> {
@@ -46,8 +46,8 @@ pub(super) fn cut(
     Ok(())
 }
 
-/// Takes the rows of tables that are dropped out of the ranges that stay: what is left in them are the rows of the other
-/// tables. How often a dropped table's rows were updated is counted nowhere, so these are counted again.
+/// Subtracts the rows of dropped tables from the remaining ledger ranges, by counting the rows of the other tables. The
+/// updates of a dropped table's rows are not recorded anywhere, so they are recounted as well.
 pub(super) fn forget_dropped(
     transaction: &Transaction<'_>,
     plugin: &str,
@@ -76,12 +76,12 @@ pub(super) fn forget_dropped(
         .map(|_| ())
 }
 
-/// Rows of the ranges that stay and that have expired: the ledger counts them, and no table has them.
+/// Expired rows of the remaining ranges: the ledger counts them, and no table contains them.
 pub(super) fn expired_of_kept(
     transaction: &Transaction<'_>,
     id: RebuildId,
     plugin: &str,
-    scopes: &[Scope],
+    scopes: &[ReplayRange],
     tables: &TableSets,
 ) -> Result<i64, rusqlite::Error> {
     let expired: i64 = transaction.query_row(
@@ -105,12 +105,12 @@ pub(super) fn expired_of_kept(
     Ok((changed - to_sql(kept)).clamp(0, expired))
 }
 
-/// What the rebuild remembers of a source becomes what is in use.
+/// The records of the rebuild become the records in use.
 pub(super) fn adopt_history(
     transaction: &Transaction<'_>,
     id: RebuildId,
     plugin: &str,
-    scope: &Scope,
+    scope: &ReplayRange,
     version: VersionId,
     tables: &TableSets,
 ) -> Result<(), CatalogError> {
@@ -160,12 +160,12 @@ pub(super) fn adopt_history(
     Ok(())
 }
 
-/// Dead letters of messages that were read again: one that was discarded stays discarded, and one whose message could be
-/// projected this time is resolved by the version that has done it. Returns how many letters of erased messages the
-/// rebuild has not come across.
+/// Dead letters of messages that were read again: a discarded one stays discarded, and one whose message was now
+/// projected is resolved by the version that projected it. Returns how many dead
+/// letters of erased messages the rebuild did not read.
 fn adopt_letters(
     transaction: &Transaction<'_>,
-    scope: &Scope,
+    scope: &ReplayRange,
     new: i64,
     version: VersionId,
 ) -> Result<i64, rusqlite::Error> {
@@ -188,7 +188,7 @@ fn adopt_letters(
          WHERE origin = ?1 AND sequence > ?2 AND state <> 'forgotten'",
         params![old, after, version.0, Timestamp::now().0],
     )?;
-    // Erased messages behind the last one that the stream holds: no batch has covered them.
+    // Erased messages after the last one that the stream holds: no batch has covered them.
     let erased = transaction.query_row(
         "SELECT count(*) FROM _lantern_dead_letter WHERE origin = ?1 AND sequence > ?2 AND state = 'forgotten'",
         [old, after],
@@ -201,11 +201,11 @@ fn adopt_letters(
     Ok(erased)
 }
 
-/// Gaps from the scope's beginning to `end` are those that the rebuild has found; the others stay. Returns how many
-/// sequences behind `end` are missing.
+/// Gaps in the replay range up to `end` are those that the rebuild found; the others remain. Returns the number of
+/// missing sequences after `end`.
 fn adopt_gaps(
     transaction: &Transaction<'_>,
-    scope: &Scope,
+    scope: &ReplayRange,
     new: i64,
     end: u64,
 ) -> Result<i64, rusqlite::Error> {
@@ -241,10 +241,10 @@ fn adopt_gaps(
     )
 }
 
-/// The last range ends at the checkpoint, also where the stream holds no message behind `end`.
+/// The last range ends at the checkpoint, even if the stream holds no message after `end`.
 fn extend_ledger(
     transaction: &Transaction<'_>,
-    scope: &Scope,
+    scope: &ReplayRange,
     end: u64,
     checkpoint: u64,
     missing: i64,
@@ -291,11 +291,11 @@ pub(super) fn latest_origin(
         .optional()
 }
 
-/// Cuts the range of the ledger that lies on both sides of where the rebuild begins. Rows, dead letters and gaps of the
-/// part that stays are counted; the number of its messages follows from those that were read again.
+/// Cuts the ledger range that contains the start of the replay range. The rows, dead letters and gaps of the first part
+/// are counted; the number of its messages follows from the messages that were read again.
 fn split_ledger(
     transaction: &Transaction<'_>,
-    scope: &Scope,
+    scope: &ReplayRange,
     messages: u64,
     tables: &TableSets,
 ) -> Result<(), rusqlite::Error> {
@@ -332,7 +332,7 @@ fn split_ledger(
          WHERE origin = ?1 AND first_sequence <= ?3 AND last_sequence >= ?2",
     )?;
     let messages = to_sql(messages).max(with_rows + dead);
-    // Messages that have left nothing were skipped, or have given rows that have expired.
+    // Messages that left nothing were skipped, or their rows have expired.
     let skipped = skipped.min(messages - with_rows - dead);
     transaction
         .execute(

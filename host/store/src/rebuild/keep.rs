@@ -1,6 +1,6 @@
-//! What a rebuild has replaced stays for a while, so that a rollback can go back to it: tables, ledger, gaps, dead letters
-//! and checkpoints. All of it stands in tables whose names end in `#ID#old`; they are removed when the time has passed, or
-//! when the next rebuild of the plugin has finished.
+//! The replaced tables, ledger, gaps, dead letters and checkpoints of a rebuild, which the host keeps for a while so
+//! that a rollback can restore them. They are stored in tables whose names end in `#ID#old`; the host removes them when
+//! the time has passed, or when the next rebuild of the plugin finishes.
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
@@ -8,10 +8,11 @@ use super::super::apply::{from_sql, to_sql};
 use super::super::catalog::CatalogError;
 use super::super::commit::OriginId;
 use super::super::statement::quote_text;
-use super::{RebuildId, rename};
+use super::RebuildId;
+use super::finish::rename;
 use lantern_model::batch::Timestamp;
 
-/// The host's tables that hold what happened, by origin.
+/// The host's tables that contain records by origin.
 const HISTORY: [&str; 4] = [
     "_lantern_ledger",
     "_lantern_gap",
@@ -19,29 +20,29 @@ const HISTORY: [&str; 4] = [
     "_lantern_checkpoint",
 ];
 
-/// Tables that a rebuild has replaced and that can be gone back to.
+/// Replaced tables that can be restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptTables {
-    /// The rebuild that has replaced them.
+    /// The rebuild that replaced them.
     pub rebuild: RebuildId,
     /// The digest of the version that wrote them.
     pub digest: String,
-    /// The digest of the version that has replaced them.
+    /// The digest of the version that replaced them.
     pub replaced_by: String,
-    /// The plugin's histories at the exchange.
+    /// The plugin's epochs at the swap.
     pub histories: Vec<KeptHistory>,
-    /// Tables that have come or gone since the exchange.
+    /// Tables that were added or removed since the swap.
     pub changed_since: Vec<String>,
 }
 
-/// One history of a source at the exchange.
+/// One epoch of a source at the swap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeptHistory {
     /// Its number in this database.
     pub origin: OriginId,
     /// The checkpoint.
     pub checkpoint: u64,
-    /// Messages that the ledger counted right after the exchange.
+    /// Messages in the ledger right after the swap.
     pub messages: u64,
 }
 
@@ -49,7 +50,7 @@ fn kept(name: &str, id: RebuildId) -> String {
     quote_text(&format!("{name}#{}#old", id.0))
 }
 
-/// Copies what the exchange is about to replace, and removes what was kept of earlier rebuilds.
+/// Copies what the swap is about to replace, and removes what earlier rebuilds kept.
 pub(super) fn copy_before(
     transaction: &Transaction<'_>,
     id: RebuildId,
@@ -82,7 +83,7 @@ pub(super) fn copy_before(
         .map(|_| ())
 }
 
-/// Notes how far the ledger was and which tables there were right after the exchange.
+/// Records the position of the ledger and the tables right after the swap.
 pub(super) fn mark_after(
     transaction: &Transaction<'_>,
     id: RebuildId,
@@ -108,7 +109,7 @@ pub(super) fn mark_after(
         .map(|_| ())
 }
 
-/// Forgets what earlier rebuilds of the plugin have left; the sweep removes it.
+/// Ends the retention of what earlier rebuilds of the plugin kept; the sweep removes it.
 pub(super) fn forget_earlier(transaction: &Transaction<'_>, plugin: &str) -> Result<(), rusqlite::Error> {
     transaction
         .execute(
@@ -118,7 +119,7 @@ pub(super) fn forget_earlier(transaction: &Transaction<'_>, plugin: &str) -> Res
         .map(|_| ())
 }
 
-/// The tables that a plugin can go back to.
+/// The tables that a plugin can restore.
 pub(super) fn kept_tables(
     connection: &Connection,
     plugin: &str,
@@ -166,8 +167,9 @@ pub(super) fn kept_tables(
     }))
 }
 
-/// Puts the kept tables back with their ledger, gaps, dead letters and checkpoints, and makes their version the active one.
-/// `handled` is how many messages of each history the caller has seen in the ledger; refused when that has changed.
+/// Restores the kept tables with their ledger, gaps, dead letters and checkpoints, and makes their version the active
+/// one. `handled` is the number of messages that the caller found in the ledger of each epoch; refused if it has
+/// changed.
 pub(super) fn restore(
     connection: &mut Connection,
     plugin: &str,
@@ -180,7 +182,7 @@ pub(super) fn restore(
     let current = names(&transaction, "_lantern_table", plugin)?;
     let previous = names(&transaction, &kept("_lantern_table", id), plugin)?;
     for table in &current {
-        // A table that the rebuild has left alone has no copy, and stays.
+        // A table that the rebuild did not replace has no copy, and remains.
         if previous.contains(table) && !exists(&transaction, &format!("{table}#{}#old", id.0))? {
             continue;
         }
@@ -260,8 +262,8 @@ fn exists(connection: &Connection, table: &str) -> Result<bool, rusqlite::Error>
     )
 }
 
-/// Copies rows back by the names of their columns. A row of ledger, gap or dead letter is given a new number: another
-/// plugin can have the old one by now.
+/// Copies rows back by the names of their columns. A row of ledger, gap or dead letter gets a new id, because another
+/// plugin may use the old one by now.
 fn copy_back(transaction: &Transaction<'_>, table: &str, id: RebuildId) -> Result<(), rusqlite::Error> {
     let copy = format!("{table}#{}#old", id.0);
     let columns: Vec<String> = transaction

@@ -1,5 +1,5 @@
-//! What the ledger and the tables in use say before a rebuild: which messages were handled, and which rows would not be
-//! made again. It only reads.
+//! The ledger and the tables in use before a rebuild: which messages were handled, and which rows the rebuild would not
+//! produce again. It only reads.
 
 use std::collections::BTreeMap;
 
@@ -9,26 +9,26 @@ use super::super::apply::{from_sql, to_sql};
 use super::super::commit::{Counts, OriginId};
 use super::super::description::TableDescription;
 use super::super::statement::quote_text;
-use super::{Scope, carry, rows_outside};
+use super::{ReplayRange, carry, rows_outside};
 use lantern_model::schema::{Manifest, ManifestDescription, OnConflict, Table};
 
-/// What is known before a rebuild begins.
+/// The state before a rebuild.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RebuildSurvey {
-    /// Every history of every source of the plugin.
+    /// Every epoch of every source of the plugin.
     pub histories: Vec<SourceHistory>,
-    /// Every table that the plugin has.
+    /// Every table of the plugin.
     pub tables: Vec<TableSurvey>,
 }
 
-/// One history of one source, as the ledger has it.
+/// One epoch of one source in the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceHistory {
     /// Its number in this database.
     pub origin: OriginId,
     /// The source's name.
     pub source: String,
-    /// Which of the source's histories; the first is 1.
+    /// The number of the epoch; the first is 1.
     pub epoch: u64,
     /// The stream; none for core NATS.
     pub stream: Option<String>,
@@ -49,19 +49,19 @@ pub struct LedgerRange {
     pub last: u64,
     /// The version that handled it.
     pub digest: String,
-    /// The subjects that the version read; none where its description was not stored.
+    /// The subjects that the version read; none if its description was not stored.
     pub subjects: Option<Vec<String>>,
-    /// What the ledger counts.
+    /// The counts.
     pub counts: Counts,
-    /// Where the replay range begins inside this range: what is known of the part before it.
+    /// If the replay range begins inside this range: what is known of the part before it.
     pub head: Option<HeadBounds>,
 }
 
-/// How many messages of a range can lie in its first part. The ledger counts whole ranges; rows and dead letters show
-/// the position of most messages, and a message that left neither can lie on either side.
+/// Bounds for the number of messages in the first part of a range. The ledger counts whole ranges; rows and dead
+/// letters show the position of most messages, and a message without either can lie in both parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadBounds {
-    /// Messages that are known to lie there.
+    /// The messages that certainly lie there.
     pub min: u64,
     /// The most messages that can lie there.
     pub max: u64,
@@ -72,17 +72,17 @@ pub struct HeadBounds {
 pub struct TableSurvey {
     /// Its name.
     pub table: String,
-    /// Whether the version that rebuilds declares it.
+    /// Whether the rebuilding version declares it.
     pub declared: bool,
-    /// Whether a write of any version changes rows that are there already.
+    /// Whether a write of any version updates stored rows.
     pub merges: bool,
-    /// Rows that come from outside the replay range.
+    /// Rows from outside the replay range.
     pub outside: u64,
-    /// Why these rows cannot be carried over without loss; empty when they can.
+    /// Why these rows cannot be carried over without loss; empty if they can.
     pub obstacles: Vec<String>,
 }
 
-/// A table as the database describes it.
+/// A table according to its stored description.
 pub(super) struct StoredTable {
     pub(super) name: String,
     pub(super) updates: bool,
@@ -93,7 +93,7 @@ pub(super) struct StoredTable {
 pub(super) fn survey(
     connection: &Connection,
     manifest: &Manifest,
-    scopes: &[Scope],
+    scopes: &[ReplayRange],
 ) -> Result<RebuildSurvey, rusqlite::Error> {
     let plugin = manifest.name.as_str();
     let mut tables = Vec::new();
@@ -124,7 +124,7 @@ pub(super) fn survey(
     })
 }
 
-/// Whether a write of this version changes rows of a table that are there already.
+/// Whether a write of this version updates stored rows of a table.
 fn is_updated(manifest: &Manifest, table: &Table) -> bool {
     manifest.writes.iter().any(|write| {
         manifest.table_of(write).name == table.name && matches!(write.on_conflict, OnConflict::Update(_))
@@ -159,7 +159,7 @@ fn from_json<T: serde::de::DeserializeOwned>(text: &str, column: usize) -> Resul
 pub(super) fn histories(
     connection: &Connection,
     plugin: &str,
-    scopes: &[Scope],
+    scopes: &[ReplayRange],
 ) -> Result<Vec<SourceHistory>, rusqlite::Error> {
     let mut histories: Vec<SourceHistory> = connection
         .prepare(
@@ -199,7 +199,7 @@ pub(super) fn histories(
     Ok(histories)
 }
 
-/// Erased messages of a history that its stream does not hold any more.
+/// Erased messages of an epoch that its stream no longer holds.
 fn erased(connection: &Connection, origin: OriginId) -> Result<Vec<u64>, rusqlite::Error> {
     connection
         .prepare_cached(
@@ -226,7 +226,7 @@ fn ranges(connection: &Connection, history: &SourceHistory) -> Result<Vec<Ledger
     while let Some(row) = rows.next()? {
         let digest: String = row.get(2)?;
         if !subjects.contains_key(&digest) {
-            // One that a newer host wrote and this one cannot read counts as missing.
+            // A description that a newer host wrote and this one cannot parse counts as missing.
             let description = row
                 .get::<_, Option<String>>(3)?
                 .and_then(|text| serde_json::from_str::<ManifestDescription>(&text).ok());
@@ -296,7 +296,7 @@ fn traced(
     )
 }
 
-/// For each table a statement that gives the sequences `s` of its rows of origin `?1` from `?2` to `?3`.
+/// For each table, a statement that returns the sequences `s` of its rows of origin `?1` from `?2` to `?3`.
 pub(super) fn sequences(tables: &[String]) -> Vec<String> {
     let each = tables.iter().map(|table| {
         format!(
@@ -307,7 +307,7 @@ pub(super) fn sequences(tables: &[String]) -> Vec<String> {
     each.collect()
 }
 
-/// Sequences from `first` to `last` that were gone before they were read.
+/// Sequences from `first` to `last` that were gone before the host read them.
 pub(super) fn missing(
     connection: &Connection,
     origin: OriginId,
@@ -323,7 +323,7 @@ pub(super) fn missing(
 }
 
 impl SourceHistory {
-    /// How many messages the ledger counts behind sequence `after`: at least and at most.
+    /// The least and the most messages that the ledger counts after sequence `after`.
     pub fn handled_behind(&self, after: u64) -> (u64, u64) {
         let (mut least, mut most) = (0, 0);
         for range in self.ranges.iter().filter(|range| range.last > after) {
@@ -335,18 +335,17 @@ impl SourceHistory {
         (least, most)
     }
 
-    /// How many erased messages lie behind sequence `after` and are gone from the stream.
+    /// The number of erased messages after sequence `after` that are gone from the stream.
     pub fn erased_behind(&self, after: u64) -> u64 {
         self.erased.iter().filter(|sequence| **sequence > after).count() as u64
     }
 
-    /// How many messages the ledger counts in all.
+    /// The number of messages in the ledger.
     pub fn handled(&self) -> u64 {
         self.ranges.iter().map(|range| range.counts.messages).sum()
     }
 
-    /// How many messages that gave rows can lie at or before sequence `after`, when `found` messages of this history lie
-    /// behind it.
+    /// The most messages with rows at or before sequence `after`, if `found` messages of this epoch lie after it.
     pub fn projected_before(&self, after: u64, found: u64) -> u64 {
         let before = self.ranges.iter().filter(|range| range.last <= after);
         let sure: u64 = before.map(|range| range.counts.projected).sum();
@@ -401,7 +400,7 @@ mod tests {
 
     #[test]
     fn messages_that_gave_rows_lie_before_a_sequence_unless_all_are_found_behind_it() {
-        // Other subjects' messages were trimmed: all of this source's messages are still there.
+        // Messages of other subjects were trimmed: all messages of this source still exist.
         let one = history(vec![range(1, 10, 4, 1, Some((0, 5)))]);
         assert_eq!(one.projected_before(5, 5), 0);
         assert_eq!(one.projected_before(5, 3), 2);

@@ -1,39 +1,40 @@
-//! The comparison at the end of a rebuild, before the exchange: the messages that were read against the ledger, the rows
-//! carried over against those in use, and, where nothing explains a difference, the totals of every table. It only
-//! reads, through a separate connection; the last transaction does nothing when something has changed since.
+//! The comparison at the end of a rebuild, before the swap: the messages that were read against the ledger, the rows
+//! that were carried over against those in use, and, where nothing explains a difference, the totals of every table. It
+//! only reads; the last transaction does nothing if the state has changed since.
 
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::apply::{from_sql, to_sql};
-use super::super::catalog::ledger_sums;
 use super::super::commit::{Counts, OriginId};
+use super::super::sources::ledger_sums;
 use super::super::statement::{ORIGIN_COLUMNS, quote_text};
 use super::history::latest_origin;
 use super::survey::{SourceHistory, StoredTable, histories, missing, sequences, stored_tables};
-use super::{RebuildId, Scope, reachable, rows_outside};
+use super::totals::{SUMS, column_sums, describe_value, same_total};
+use super::{RebuildId, ReplayRange, reachable, rows_outside};
 use lantern_model::schema::{ColumnType, Manifest};
 
-/// What a rebuild has come to.
+/// The result of a rebuild.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RebuildOutcome {
     /// Messages that were read again.
     pub messages: u64,
-    /// Rows of the tables that were rebuilt.
+    /// Rows of the rebuilt tables.
     pub rows: u64,
-    /// Rows that were copied, because their messages were not read again.
+    /// Rows that were carried over, because their messages were not read again.
     pub carried_over: u64,
-    /// Rows by which tables have become smaller.
+    /// Rows that the tables lost in total.
     pub left_out: u64,
     /// The plugin's tables.
     pub tables: Vec<TableOutcome>,
-    /// Differences that the operator has accepted.
+    /// Differences that the operator accepted.
     #[serde(default)]
     pub accepted: Vec<String>,
 }
 
-/// What a rebuild has done to one table.
+/// The result of a rebuild for one table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TableOutcome {
     /// Its name.
@@ -50,14 +51,14 @@ pub struct TableOutcome {
 /// The inputs of the comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifyRequest {
-    /// Which rebuild.
+    /// The rebuild.
     pub id: RebuildId,
-    /// The digest of the version that has filled the new tables.
+    /// The digest of the version that filled the new tables.
     pub digest: String,
-    /// What was read again.
-    pub scopes: Vec<Scope>,
-    /// For each scope whose version reads other subjects than the one before: how many of the messages that the ledger
-    /// counts are still in the stream.
+    /// The replay ranges.
+    pub scopes: Vec<ReplayRange>,
+    /// For each replay range whose version reads other subjects than the version before: how many of the messages in
+    /// the ledger are still in the stream.
     pub available: Vec<Option<u64>>,
     /// Whether tables that the version does not declare are dropped.
     pub drop_undeclared: bool,
@@ -68,20 +69,20 @@ pub struct VerifyRequest {
 /// The result of the comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verification {
-    /// What the rebuild has come to.
+    /// The result of the rebuild.
     pub outcome: RebuildOutcome,
-    /// Messages or rows that are missing; with any of these the tables are not exchanged.
+    /// Messages or rows that are missing; any of these prevents the swap.
     pub losses: Vec<String>,
-    /// Differences between tables that nothing explains; the operator can accept these.
+    /// Differences between tables that nothing explains; the operator can accept them.
     pub differences: Vec<String>,
     /// Whether rows that have to be carried over are missing in the new tables.
     pub lacks_carried: bool,
-    /// For each scope the messages of a range that lies on both sides of its beginning, which stay with its first part.
+    /// For each replay range, the number of messages in the first part of the ledger range that contains its start.
     pub(super) heads: Vec<Option<u64>>,
     pub(super) fingerprint: Fingerprint,
 }
 
-/// Numbers that change whenever rows, dead letters or ledger of the plugin or of its rebuild change.
+/// Numbers that change with every change to rows, dead letters or ledger of the plugin or its rebuild.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fingerprint(Vec<i64>);
 
@@ -168,13 +169,13 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    fn rebuilt_origin(&self, scope: &Scope) -> Result<Option<i64>, rusqlite::Error> {
+    fn rebuilt_origin(&self, scope: &ReplayRange) -> Result<Option<i64>, rusqlite::Error> {
         let name = self.request.id.name_of(self.manifest.name.as_str());
         latest_origin(self.connection, &name, &scope.source)
     }
 
-    /// Holds the messages that were read again against those that the ledger counts.
-    fn messages(&mut self, scope: &Scope, available: Option<u64>) -> Result<(), rusqlite::Error> {
+    /// Compares the messages that were read again with those in the ledger.
+    fn messages(&mut self, scope: &ReplayRange, available: Option<u64>) -> Result<(), rusqlite::Error> {
         let history = self
             .histories
             .iter()
@@ -202,7 +203,7 @@ impl Comparison<'_> {
         // Erased messages behind the last one that the stream holds are not read, and not missing.
         let found = available.unwrap_or(read.messages + history.erased_behind(end.max(after)));
         let (least, most) = history.handled_behind(after);
-        // Messages that were missing when they were first due can have come back.
+        // Messages that were missing at first may exist again.
         let returned = missing(
             self.connection,
             scope.origin,
@@ -211,19 +212,15 @@ impl Comparison<'_> {
         )?;
         if found < least {
             self.found.losses.push(format!(
-                "source {place}: {found} messages behind sequence {after} were read, the ledger has at least {least}"
+                "source {place}: {found} messages after sequence {after} were read, the ledger has at least {least}"
             ));
         }
         if available.is_none() && found > most + returned {
             self.found.losses.push(format!(
-                "source {place}: {found} messages behind sequence {after} were read, the ledger has at most {most}"
+                "source {place}: {found} messages after sequence {after} were read, the ledger has at most {most}"
             ));
         }
-        let merging = self.stored.iter().find(|table| {
-            let mut declared = self.manifest.tables.iter();
-            table.updates && declared.any(|declared| declared.name.as_str() == table.name)
-        });
-        if let Some(table) = merging {
+        if let Some(table) = merging_table(&self.stored, self.manifest) {
             let before = history.projected_before(after, found);
             if before > 0 {
                 self.found.losses.push(format!(
@@ -232,23 +229,11 @@ impl Comparison<'_> {
                 ));
             }
         }
-        let mut ranges = history.ranges.iter();
-        let head = ranges.find_map(|range| Some((range.counts.messages, range.head?)));
-        self.found.heads.push(head.map(|(messages, bounds)| {
-            let all: u64 = history
-                .ranges
-                .iter()
-                .filter(|range| range.last > after)
-                .map(|range| range.counts.messages)
-                .sum();
-            all.saturating_sub(found)
-                .clamp(bounds.min, bounds.max)
-                .min(messages)
-        }));
+        self.found.heads.push(head_messages(history, after, found));
         Ok(())
     }
 
-    /// Whether every range that was read again was handled by the version that has read it again.
+    /// Whether every replayed range was first handled by the version that has replayed it.
     fn is_same_version(&self) -> bool {
         self.histories.iter().all(|history| {
             let scope = self
@@ -262,8 +247,8 @@ impl Comparison<'_> {
         })
     }
 
-    /// Whether just the same messages are dead letters as before, and none of them has become rows later.
-    fn same_letters(&self, scope: &Scope) -> Result<bool, rusqlite::Error> {
+    /// Whether exactly the same messages are dead letters as before, and none of them has become rows since.
+    fn same_letters(&self, scope: &ReplayRange) -> Result<bool, rusqlite::Error> {
         let Some(origin) = self.rebuilt_origin(scope)? else {
             return Ok(false);
         };
@@ -280,9 +265,9 @@ impl Comparison<'_> {
         Ok(!differ)
     }
 
-    /// A table that stays although the new version does not declare it keeps the rows of all messages; a message that the
-    /// new version rejects would have both rows and a dead letter.
-    fn letters_with_kept_rows(&mut self, scope: &Scope) -> Result<(), rusqlite::Error> {
+    /// A table that remains although the new version does not declare it keeps the rows of all messages; a message that
+    /// the new version rejects would have both rows and a dead letter.
+    fn letters_with_kept_rows(&mut self, scope: &ReplayRange) -> Result<(), rusqlite::Error> {
         let Some(origin) = self.rebuilt_origin(scope)? else {
             return Ok(());
         };
@@ -316,7 +301,7 @@ impl Comparison<'_> {
             .any(|declared| declared.name.as_str() == table)
     }
 
-    /// Counts the rows of all tables, and compares those that can be compared.
+    /// Counts the rows of all tables, and compares the comparable ones.
     fn tables(&mut self, comparable: bool) -> Result<(), rusqlite::Error> {
         let plugin_tables = std::mem::take(&mut self.stored);
         for stored in &plugin_tables {
@@ -325,7 +310,7 @@ impl Comparison<'_> {
                 self.table(stored, rows, comparable)?;
             } else {
                 let dropped = self.request.drop_undeclared;
-                self.say(
+                self.record_table(
                     &stored.name,
                     if dropped { "dropped" } else { "kept" },
                     rows,
@@ -340,14 +325,14 @@ impl Comparison<'_> {
                 .any(|stored| stored.name == table.name.as_str())
             {
                 let rows = self.count(table.name.of_rebuild(self.request.id.0).as_str(), "1")?;
-                self.say(table.name.as_str(), "added", 0, rows);
+                self.record_table(table.name.as_str(), "added", 0, rows);
             }
         }
         self.stored = plugin_tables;
         Ok(())
     }
 
-    fn say(&mut self, table: &str, change: &str, rows_before: u64, rows_after: u64) {
+    fn record_table(&mut self, table: &str, change: &str, rows_before: u64, rows_after: u64) {
         let outcome = &mut self.found.outcome;
         if change != "kept" {
             outcome.rows += rows_after;
@@ -369,7 +354,7 @@ impl Comparison<'_> {
         )
     }
 
-    /// Compares a table that was rebuilt with the one in use.
+    /// Compares a rebuilt table with the one in use.
     fn table(&mut self, stored: &StoredTable, before: u64, comparable: bool) -> Result<(), rusqlite::Error> {
         let name = &stored.name;
         let Some(table) = self
@@ -382,7 +367,7 @@ impl Comparison<'_> {
         };
         let new = table.name.of_rebuild(self.request.id.0);
         let after = self.count(new.as_str(), "1")?;
-        self.say(name, "rebuilt", before, after);
+        self.record_table(name, "rebuilt", before, after);
         let expires = stored.expired > 0 || table.retention_days.is_some();
         let scopes = &self.request.scopes;
         let outside = rows_outside(self.connection, name, scopes)?;
@@ -417,8 +402,8 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// Compares the totals of two tables: rows, values of each column, and the sum of the values (of their bytes, where
-    /// they are no numbers). `hosts` says how many of the host's columns take part.
+    /// Compares the totals of two tables: rows, non-null values of each column, and the sum of the values (of their
+    /// bytes if they are not numbers). `hosts` is the number of the host's columns to compare.
     fn compare(
         &mut self,
         old: &str,
@@ -452,7 +437,7 @@ impl Comparison<'_> {
         };
         let (before, after) = (totals(old)?, totals(new)?);
         if !same_total(&before[0], &after[0]) {
-            let (before, after) = (shown(&before[0]), shown(&after[0]));
+            let (before, after) = (describe_value(&before[0]), describe_value(&after[0]));
             self.found
                 .differences
                 .push(format!("table {old}: {before} rows before, {after} after"));
@@ -464,8 +449,8 @@ impl Comparison<'_> {
             if let Some((before, after)) = pairs.find(|(before, after)| !same_total(before, after)) {
                 self.found.differences.push(format!(
                     "table {old}, column {column}: total {} before, {} after",
-                    shown(before),
-                    shown(after)
+                    describe_value(before),
+                    describe_value(after)
                 ));
             }
         }
@@ -473,44 +458,20 @@ impl Comparison<'_> {
     }
 }
 
-/// Totals of one column.
-const SUMS: usize = 3;
-
-/// Values that are there, and their sum. The sum of integers is taken in two halves, so that it cannot overflow.
-fn column_sums(column: &str, column_type: ColumnType) -> [String; SUMS] {
-    let column = quote_text(column);
-    let [sum, rest] = match column_type {
-        ColumnType::Boolean | ColumnType::Integer | ColumnType::Timestamp => [
-            format!("coalesce(sum({column} & 4294967295), 0)"),
-            format!("coalesce(sum({column} >> 32), 0)"),
-        ],
-        ColumnType::Real => [format!("total({column})"), "0".to_owned()],
-        ColumnType::Text | ColumnType::Json | ColumnType::Blob => [
-            format!("coalesce(sum(octet_length({column})), 0)"),
-            "0".to_owned(),
-        ],
-    };
-    [format!("count({column})"), sum, rest]
+/// A declared table whose writes merge rows of several messages.
+fn merging_table<'a>(stored: &'a [StoredTable], manifest: &Manifest) -> Option<&'a StoredTable> {
+    stored.iter().find(|table| {
+        let mut declared = manifest.tables.iter();
+        table.updates && declared.any(|declared| declared.name.as_str() == table.name)
+    })
 }
 
-/// Sums of real numbers depend on the order of the rows in their last digits.
-fn same_total(one: &rusqlite::types::Value, other: &rusqlite::types::Value) -> bool {
-    use rusqlite::types::Value::Real;
-    match (one, other) {
-        (Real(one), Real(other)) => {
-            one == other
-                || (one - other).abs() <= 1e-9 * one.abs().max(other.abs())
-                || (one.is_nan() && other.is_nan())
-        }
-        _ => one == other,
-    }
-}
-
-fn shown(value: &rusqlite::types::Value) -> String {
-    use rusqlite::types::Value;
-    match value {
-        Value::Integer(number) => number.to_string(),
-        Value::Real(number) => number.to_string(),
-        Value::Null | Value::Text(_) | Value::Blob(_) => "nothing".to_owned(),
-    }
+/// The number of messages in the first part of the range that contains `after`, if `found` messages lie after it.
+fn head_messages(history: &SourceHistory, after: u64, found: u64) -> Option<u64> {
+    let mut ranges = history.ranges.iter();
+    let (messages, bounds) = ranges.find_map(|range| Some((range.counts.messages, range.head?)))?;
+    let later = history.ranges.iter().filter(|range| range.last > after);
+    let all: u64 = later.map(|range| range.counts.messages).sum();
+    let head = all.saturating_sub(found).clamp(bounds.min, bounds.max);
+    Some(head.min(messages))
 }

@@ -1,58 +1,58 @@
-//! How the counts of a range of the ledger are divided when a part of it is projected again. Pure.
+//! How the counts of a ledger range are divided when a part of it is reprojected. Pure functions.
 //!
-//! The ledger counts ranges and not messages, so what stays and what goes has to be derived: from the messages that
-//! were read again, from the rows and dead letters that are there, and from what a range can hold at all. Three things
-//! hold for whatever comes out, and `store::check` looks at them: each range adds up, no range holds more than its
-//! width, and all ranges together count as many dead letters, gaps and rows as there are.
+//! The ledger counts ranges and not messages, so both parts have to be derived from the messages that were read again,
+//! from the existing rows and dead letters, and from the limits of a range. Three properties always hold, and
+//! `store::check` verifies them: each range adds up, no range counts more than its width, and all ranges together count
+//! exactly the existing dead letters, gaps and rows.
 
 use crate::Counts;
 
-/// A stretch of the part that is divided.
+/// A stretch of the reprojected part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stretch {
     pub(super) first: u64,
     pub(super) last: u64,
-    /// Sequences in it that were gone before they were read the first time.
+    /// Sequences that were gone when the host first read the stretch.
     pub(super) missing: u64,
-    /// What is known of how the range counts its messages.
+    /// What is known about the former counts of its messages.
     pub(super) known: Known,
-    /// What it counts from now on; none where nothing of it was read again and it stays as it is.
+    /// Its new counts; none if none of its messages was read again, so that it stays unchanged.
     pub(super) new: Option<Counts>,
 }
 
-/// What can be seen of messages that a range counts.
+/// What is known about the messages of a range.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Known {
-    /// Messages that were read again, or have left something.
+    /// Messages that were read again, or that have rows or a dead letter.
     pub(super) messages: u64,
-    /// Those with rows.
+    /// Messages with rows.
     pub(super) with_rows: u64,
-    /// Those that are dead letters.
+    /// Messages that are dead letters.
     pub(super) dead: u64,
-    /// The rows.
+    /// Rows.
     pub(super) rows: u64,
 }
 
-/// The counts of each stretch, and of what is left of the range behind them.
+/// The counts of each stretch, and of the rest of the range after them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Division {
     pub(super) stretches: Vec<Counts>,
     pub(super) rest: Counts,
 }
 
-/// Divides `whole`, the counts of a range, over stretches at its beginning and a rest of `rest_width` sequences.
+/// Divides `whole`, the counts of a range, into stretches at its start and a rest of `rest_width` sequences.
 pub(super) fn divide(whole: Counts, stretches: &[Stretch], rest_width: u64) -> Division {
     let mut rest = whole;
     for stretch in stretches {
         rest.missing = rest.missing.saturating_sub(stretch.missing);
     }
     let known: u64 = stretches.iter().map(|stretch| stretch.known.messages).sum();
-    // Messages that have left nothing and are gone from the stream stand somewhere, nobody knows where. They stay with
-    // the rest, as long as it has room.
+    // The position of messages that left nothing and are gone from the stream is unknown. They stay with the rest as
+    // long as it has space for them.
     let room = rest_width.saturating_sub(rest.missing);
     let mut overflow = whole.messages.saturating_sub(known).saturating_sub(room);
     let mut extra = vec![0; stretches.len()];
-    // What stays takes them first: it consists of what is gone.
+    // An unchanged stretch takes them first, because it consists of messages that are gone.
     for wants_new in [false, true] {
         for (stretch, extra) in stretches.iter().zip(&mut extra) {
             if stretch.new.is_some() == wants_new {
@@ -71,7 +71,7 @@ pub(super) fn divide(whole: Counts, stretches: &[Stretch], rest_width: u64) -> D
     if rest_width == 0
         && let Some(last) = counts.last_mut()
     {
-        // Rows that were written once and have expired since.
+        // Rows that were written and have expired since.
         last.changed += rest.changed;
         last.inserted += rest.inserted;
         last.updated += rest.updated;
@@ -83,7 +83,7 @@ pub(super) fn divide(whole: Counts, stretches: &[Stretch], rest_width: u64) -> D
     }
 }
 
-/// Takes a stretch out of what is left. `extra` messages of it have left nothing.
+/// Removes a stretch from the remaining counts. `extra` of its messages left nothing.
 fn take(rest: &mut Counts, stretch: &Stretch, extra: u64) -> Counts {
     let Known {
         messages,
@@ -93,7 +93,7 @@ fn take(rest: &mut Counts, stretch: &Stretch, extra: u64) -> Counts {
     } = stretch.known;
     let messages = messages + extra;
     let alive = messages.saturating_sub(dead);
-    // Some may have given rows that are not there any more: then there are not enough skipped ones.
+    // Some may have produced rows that no longer exist: then fewer than `extra` messages were skipped.
     let projected = with_rows.max(alive.saturating_sub(rest.skipped)).min(alive);
     let old = Counts {
         messages,
@@ -103,7 +103,7 @@ fn take(rest: &mut Counts, stretch: &Stretch, extra: u64) -> Counts {
         missing: stretch.missing,
         rows,
         changed: rows,
-        // Only tables whose writes update nothing are projected again.
+        // Only tables whose writes never update are reprojected.
         inserted: rows,
         updated: 0,
     };
@@ -173,8 +173,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_and_has_left_rows_stays_with_what_is_gone_beside_it() {
-        // 1 to 5 are gone: two with rows, three that were skipped. 6 to 8 were read again, 9 and 10 come later.
+    fn rows_of_gone_messages_stay_with_the_adjacent_gone_messages() {
+        // 1 to 5 are gone: two with rows, three skipped. 6 to 8 were read again, 9 and 10 follow later.
         let whole = counts(7, 3, 0, 0);
         let gone = Stretch {
             first: 1,
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn rows_that_have_expired_stay_counted() {
-        // Ten rows were written, four are still there.
+        // Ten rows were written, four still exist.
         let whole = counts(10, 0, 0, 0);
         let divided = divide(whole, &[again(1, 10, 4, 0, counts(10, 0, 0, 0))], 0);
         let expected = Counts {

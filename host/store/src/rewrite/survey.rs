@@ -1,5 +1,5 @@
-//! What is looked at before messages are projected again: the range as the ledger has it, and what stands between the
-//! messages that were read. It only reads.
+//! What a reprojection reads before its transaction: the ledger range, and what the messages between the read ones
+//! left.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -10,7 +10,7 @@ use crate::commit::{Counts, OriginId, VersionId};
 use crate::provenance::{counts, tables_of};
 use crate::statement::quote_text;
 
-/// A range as it stands in the ledger.
+/// A range of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Range {
     pub(super) id: i64,
@@ -20,26 +20,26 @@ pub(super) struct Range {
     pub(super) last_at: i64,
 }
 
-/// A part of what is settled: entries of the batch with what is between them, or sequences that have left something
-/// and are gone.
+/// A part of the batch: entries with the sequences between them, or sequences that are gone but left rows or dead
+/// letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
     pub(super) first: u64,
     pub(super) last: u64,
     pub(super) missing: u64,
-    /// The entries, by number; none where nothing was read.
+    /// The entries, by index; empty if none was read.
     pub(super) entries: std::ops::Range<usize>,
-    /// What those that are gone have left.
+    /// What the messages that are gone left.
     pub(super) left: Known,
 }
 
-/// What was found before the transaction.
+/// The state before the transaction.
 pub(super) struct Survey {
     pub(super) range: Range,
     pub(super) pieces: Vec<Piece>,
 }
 
-pub(super) struct Question {
+pub(super) struct SurveyRequest {
     pub(super) origin: OriginId,
     pub(super) bad: VersionId,
     pub(super) first: u64,
@@ -47,46 +47,46 @@ pub(super) struct Question {
     pub(super) sequences: Vec<u64>,
 }
 
-/// Looks at the range, and at what stands between the messages that were read.
+/// Reads the range, and what the messages between the read ones left.
 pub(super) fn survey(
     connection: &Connection,
     plugin: &str,
-    question: &Question,
+    request: &SurveyRequest,
 ) -> Result<Option<Survey>, ProvenanceError> {
-    let Some(range) = range(connection, question.origin, question.bad, question.first)? else {
+    let Some(range) = range(connection, request.origin, request.bad, request.first)? else {
         return Ok(None);
     };
-    if question.through > range.last {
+    if request.through > range.last {
         return Ok(None);
     }
-    let look = Look {
+    let reader = EpochReader {
         connection,
-        origin: question.origin,
+        origin: request.origin,
         tables: tables_of(connection, plugin)?,
     };
     let mut pieces = Vec::new();
-    // The piece that grows: where it begins, and its first entry.
-    let (mut from, mut entry) = (question.first, 0);
-    let mut next = question.first;
-    let ends = question.sequences.iter().copied().chain([question.through + 1]);
+    // The growing piece: its first sequence and its first entry.
+    let (mut from, mut entry) = (request.first, 0);
+    let mut next = request.first;
+    let ends = request.sequences.iter().copied().chain([request.through + 1]);
     for (number, sequence) in ends.enumerate() {
         if sequence > next {
-            let left = look.left(next, sequence - 1)?;
+            let left = reader.left(next, sequence - 1)?;
             if left.messages > 0 {
                 if next > from {
-                    pieces.push(look.piece(from, next - 1, entry..number, Known::default())?);
+                    pieces.push(reader.piece(from, next - 1, entry..number, Known::default())?);
                 }
-                pieces.push(look.piece(next, sequence - 1, number..number, left)?);
+                pieces.push(reader.piece(next, sequence - 1, number..number, left)?);
                 (from, entry) = (sequence, number);
             }
         }
         next = sequence + 1;
     }
-    if question.through >= from {
-        pieces.push(look.piece(
+    if request.through >= from {
+        pieces.push(reader.piece(
             from,
-            question.through,
-            entry..question.sequences.len(),
+            request.through,
+            entry..request.sequences.len(),
             Known::default(),
         )?);
     }
@@ -118,14 +118,14 @@ pub(super) fn range(
         .optional()
 }
 
-/// Looks at what sequences of one history have left.
-pub(super) struct Look<'a> {
+/// Counts what sequences of one epoch left.
+pub(super) struct EpochReader<'a> {
     pub(super) connection: &'a Connection,
     pub(super) origin: OriginId,
     pub(super) tables: Vec<String>,
 }
 
-impl Look<'_> {
+impl EpochReader<'_> {
     fn piece(
         &self,
         first: u64,
@@ -150,7 +150,7 @@ impl Look<'_> {
             })
     }
 
-    /// Sequences that were gone before they were read the first time.
+    /// Sequences that were gone when the host first read the range.
     fn missing(&self, first: u64, last: u64) -> Result<u64, rusqlite::Error> {
         self.number(
             "SELECT coalesce(sum(min(last_sequence, ?3) - max(first_sequence, ?2) + 1), 0) FROM _lantern_gap
@@ -187,7 +187,7 @@ impl Look<'_> {
         ))
     }
 
-    /// What sequences have left that are not in the stream any more.
+    /// What sequences left that are no longer in the stream.
     fn left(&self, first: u64, last: u64) -> Result<Known, rusqlite::Error> {
         const LETTERS: &str =
             "SELECT sequence AS s FROM _lantern_dead_letter WHERE origin = ?1 AND sequence BETWEEN ?2 AND ?3";

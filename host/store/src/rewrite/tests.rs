@@ -1,14 +1,14 @@
-//! Whatever has happened to a range before, projecting it again keeps the promises of the ledger after each batch.
+//! Tests that a reprojection keeps the invariants of the ledger after each batch, for random histories of a range.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::testing::{Scene, adoption, entry, first_epoch, orders};
-use crate::{Commit, Config, Gap, LetterFilter, Mark, Way, check};
+use crate::{Activation, Commit, Gap, Mark, OpenDeadLetterFilter, StoreConfig, check};
 use lantern_model::batch::{Rejection, RejectionClass, Row, Value};
 use lantern_model::schema::Manifest;
 
-/// A small generator, so that a failure can be repeated by its seed.
+/// A small random generator, so that a seed reproduces a failure.
 struct Dice(u64);
 
 impl Dice {
@@ -21,7 +21,7 @@ impl Dice {
     }
 }
 
-/// Only notes, without a key, so that `check` can count each row. The doc makes another version.
+/// Only notes, without a key, so that `check` can count each row. The doc makes it another version.
 fn notes(doc: &str) -> Manifest {
     let mut manifest = orders();
     manifest.tables.remove(0);
@@ -52,20 +52,21 @@ struct Past {
     scene: Scene,
     bad: Adopted,
     good: Adopted,
-    /// Sequences that were messages, and which version handled them.
+    /// Sequences that were messages, and the version that handled them.
     handled: BTreeMap<u64, VersionId>,
     last: u64,
 }
 
-/// Batches of two versions, with holes, gaps, healed and discarded dead letters and expired rows.
+/// Batches of two versions, with holes, gaps, resolved and discarded dead letters and expired rows.
 async fn past(dir: &std::path::Path, dice: &mut Dice) -> Past {
-    let store = Store::open(Config::new(dir)).await.unwrap();
-    let bad = store.adopt(adoption(notes("bad"))).await.unwrap();
+    let store = Store::open(StoreConfig::new(dir)).await.unwrap();
+    let bad = store.plugins().adopt(adoption(notes("bad"))).await.unwrap();
     let good = store
-        .activate(adoption(notes("good")), Way::Forward, None)
+        .plugins()
+        .activate(adoption(notes("good")), Activation::Activate, None)
         .await
         .unwrap();
-    let attached = store.begin_epoch(first_epoch()).await.unwrap();
+    let attached = store.sources().begin_epoch(first_epoch()).await.unwrap();
     let now = Timestamp::now();
     let mut handled = BTreeMap::new();
     let mut after = 0;
@@ -74,7 +75,7 @@ async fn past(dir: &std::path::Path, dice: &mut Dice) -> Past {
         let (mut entries, mut gaps) = (Vec::new(), Vec::new());
         let mut sequence = after;
         for _ in 0..1 + dice.roll(6) {
-            // Another's message, or one that was gone.
+            // A message of another source, or one that is gone.
             let hole = if dice.roll(4) == 0 { 1 + dice.roll(3) } else { 0 };
             if hole > 0 && dice.roll(2) == 0 {
                 gaps.push(Gap {
@@ -112,7 +113,7 @@ async fn past(dir: &std::path::Path, dice: &mut Dice) -> Past {
     letters(&scene, &bad, dice, now).await;
     if dice.roll(2) == 0 {
         let table = good.manifest.tables[0].clone();
-        scene.store.expire(table, now).await.unwrap();
+        scene.store.maintenance().expire(table, now).await.unwrap();
     }
     Past {
         scene,
@@ -124,7 +125,11 @@ async fn past(dir: &std::path::Path, dice: &mut Dice) -> Past {
 }
 
 async fn letters(scene: &Scene, by: &Adopted, dice: &mut Dice, now: Timestamp) {
-    let open = scene.store.open_letters(LetterFilter::default(), 0, 100).await;
+    let open = scene
+        .store
+        .reader()
+        .open_dead_letters(OpenDeadLetterFilter::default(), 0, 100)
+        .await;
     for letter in open.unwrap() {
         match dice.roll(3) {
             0 => {
@@ -132,19 +137,24 @@ async fn letters(scene: &Scene, by: &Adopted, dice: &mut Dice, now: Timestamp) {
                     delivery: letter.delivery,
                     outcome: outcome(dice, 2, now),
                 };
-                let retried = Retried {
+                let retried = RetriedDeadLetter {
                     id: letter.id,
                     origin: letter.origin,
                     entry,
                 };
-                scene.store.heal(by.clone(), vec![retried]).await.unwrap();
+                scene
+                    .store
+                    .dead_letters()
+                    .record_retries(by.clone(), vec![retried])
+                    .await
+                    .unwrap();
             }
             1 => {
-                let filter = LetterFilter {
+                let filter = OpenDeadLetterFilter {
                     id: Some(letter.id),
-                    ..LetterFilter::default()
+                    ..OpenDeadLetterFilter::default()
                 };
-                scene.store.discard_letters(filter).await.unwrap();
+                scene.store.dead_letters().discard(filter).await.unwrap();
             }
             _ => {}
         }
@@ -156,10 +166,16 @@ fn sound(scene: &Scene, what: &str) {
     assert!(report.problems.is_empty(), "{what}: {:?}", report.problems);
 }
 
-/// Projects all ranges of the bad version again, in batches of any size, and checks after each.
+/// Reprojects all ranges of the bad version, in batches of any size, and checks after each.
 async fn again(past: &Past, gone: &BTreeSet<u64>, dice: &mut Dice, what: &str) {
     let digest = adoption(notes("bad")).digest;
-    let work = past.scene.store.work_of("orders", &digest).await.unwrap();
+    let work = past
+        .scene
+        .store
+        .reader()
+        .version_work("orders", &digest)
+        .await
+        .unwrap();
     for span in work.spans {
         let there: Vec<u64> = past
             .handled
@@ -191,7 +207,8 @@ async fn again(past: &Past, gone: &BTreeSet<u64>, dice: &mut Dice, what: &str) {
             };
             past.scene
                 .store
-                .rewrite(rewrite)
+                .reprojections()
+                .write(rewrite)
                 .await
                 .unwrap()
                 .expect("the range");
@@ -209,7 +226,7 @@ async fn the_promises_hold_after_each_batch_whatever_has_happened_before() {
         let past = past(dir.path(), &mut dice).await;
         let what = format!("seed {seed}");
         sound(&past.scene, &what);
-        // The front of the stream was trimmed, and some messages were deleted one by one.
+        // The front of the stream was trimmed, and some messages were deleted individually.
         let trimmed = dice.roll(past.last);
         let gone: BTreeSet<u64> = past
             .handled
@@ -236,7 +253,7 @@ async fn the_promises_hold_after_each_batch_whatever_has_happened_before() {
                 "{what}, {sequence}: {rows}"
             );
         }
-        // Once more finds nothing to do.
+        // A second run finds nothing to do.
         let rows = past.scene.query("SELECT count(*) FROM notes");
         again(&past, &gone, &mut dice, &what).await;
         assert_eq!(past.scene.query("SELECT count(*) FROM notes"), rows, "{what}");
@@ -245,13 +262,17 @@ async fn the_promises_hold_after_each_batch_whatever_has_happened_before() {
     }
 }
 
-/// Dead letters that the bad version has resolved are taken from it.
+/// Dead letters that the bad version resolved are reprojected.
 async fn resolved_again(past: &Past, dice: &mut Dice, what: &str) {
     let (store, bad) = (&past.scene.store, past.bad.version);
-    let letters = store.letters_resolved_by(bad, 0, 100).await.unwrap();
+    let letters = store
+        .reader()
+        .dead_letters_resolved_by(bad, 0, 100)
+        .await
+        .unwrap();
     for letter in letters {
         let outcome = outcome(dice, 4, Timestamp::now());
-        let retried = Retried {
+        let retried = RetriedDeadLetter {
             id: letter.id,
             origin: letter.origin,
             entry: Entry {
@@ -260,13 +281,21 @@ async fn resolved_again(past: &Past, dice: &mut Dice, what: &str) {
             },
         };
         let done = store
-            .rewrite_letters(past.good.clone(), bad, vec![retried])
+            .reprojections()
+            .write_dead_letters(past.good.clone(), bad, vec![retried])
             .await
             .unwrap();
         assert_eq!(done.messages, 1, "{what}");
         sound(&past.scene, what);
     }
-    assert!(store.letters_resolved_by(bad, 0, 100).await.unwrap().is_empty());
+    assert!(
+        store
+            .reader()
+            .dead_letters_resolved_by(bad, 0, 100)
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -275,7 +304,13 @@ async fn a_range_that_has_changed_or_belongs_to_the_active_version_is_left_alone
     let mut dice = Dice(7);
     let past = past(dir.path(), &mut dice).await;
     let digest = adoption(notes("bad")).digest;
-    let work = past.scene.store.work_of("orders", &digest).await.unwrap();
+    let work = past
+        .scene
+        .store
+        .reader()
+        .version_work("orders", &digest)
+        .await
+        .unwrap();
     let span = work.spans[0].clone();
     let rewrite = |first, through| Rewrite {
         origin: span.lineage.origin,
@@ -287,12 +322,27 @@ async fn a_range_that_has_changed_or_belongs_to_the_active_version_is_left_alone
     };
     let store = &past.scene.store;
     for (first, through) in [(span.first + 1, span.last), (span.first, span.last + 1)] {
-        assert_eq!(store.rewrite(rewrite(first, through)).await.unwrap(), None);
+        assert_eq!(
+            store
+                .reprojections()
+                .write(rewrite(first, through))
+                .await
+                .unwrap(),
+            None
+        );
     }
     store
-        .activate(adoption(notes("bad")), Way::Forward, None)
+        .plugins()
+        .activate(adoption(notes("bad")), Activation::Activate, None)
         .await
         .unwrap();
-    assert_eq!(store.rewrite(rewrite(span.first, span.last)).await.unwrap(), None);
+    assert_eq!(
+        store
+            .reprojections()
+            .write(rewrite(span.first, span.last))
+            .await
+            .unwrap(),
+        None
+    );
     past.scene.store.close().await;
 }

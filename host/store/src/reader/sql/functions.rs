@@ -1,5 +1,5 @@
-//! The functions that a question in SQL may call. SQLite cannot interrupt one, so each has to be linear in its
-//! arguments: those of SQLite that are not are replaced here by linear ones with the same results, or left out.
+//! The functions that a question in SQL may call. SQLite cannot interrupt a function, so each has to be linear in its
+//! arguments: those of SQLite that are not are replaced by linear ones with the same results, or omitted.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -11,8 +11,9 @@ use rusqlite::{Connection, ErrorCode, ffi};
 
 use super::VALUE_BYTES_MAX;
 
-/// In lower case. Left out are functions that make large values of nothing (`zeroblob`, `randomblob`), that are quadratic
-/// and seldom of use (`unhex` with two arguments), and that reach beyond the question (`load_extension`).
+/// In lower case. Omitted are functions that create large values from small ones (`zeroblob`, `randomblob`), that are
+/// quadratic and rarely used (`unhex` with two arguments), and that have effects outside the question
+/// (`load_extension`).
 const ALLOWED: &[&str] = &[
     // Values and text.
     "abs",
@@ -155,7 +156,7 @@ pub(super) fn is_allowed(name: &str) -> bool {
     ALLOWED.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
 }
 
-/// Replaces the functions of SQLite that take the product of their arguments' lengths.
+/// Replaces the functions of SQLite whose time is the product of the lengths of their arguments.
 pub(super) fn replace(connection: &Connection) -> Result<(), rusqlite::Error> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     connection.create_scalar_function("instr", 2, flags, instr)?;
@@ -171,12 +172,12 @@ pub(super) fn replace(connection: &Connection) -> Result<(), rusqlite::Error> {
     Ok(())
 }
 
-/// A value as the text that SQLite takes it for; none for null.
+/// A value as the text that SQLite converts it to; none for null.
 fn text<'a>(context: &'a Context<'_>, index: usize) -> Option<Cow<'a, [u8]>> {
     Some(match context.get_raw(index) {
         ValueRef::Null => return None,
         ValueRef::Integer(number) => number.to_string().into_bytes().into(),
-        // As SQLite writes it: with a point.
+        // As SQLite writes it: with a decimal point.
         ValueRef::Real(number) => format!("{number:?}").into_bytes().into(),
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.into(),
     })
@@ -192,7 +193,7 @@ fn too_big() -> rusqlite::Error {
     )
 }
 
-/// Text that is valid UTF-8 where all of its parts were.
+/// Text is valid UTF-8 if all of its parts were.
 fn as_text(bytes: Vec<u8>) -> ToSqlOutput<'static> {
     let text = String::from_utf8(bytes)
         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
@@ -201,7 +202,7 @@ fn as_text(bytes: Vec<u8>) -> ToSqlOutput<'static> {
 
 const NULL: ToSqlOutput<'static> = ToSqlOutput::Owned(Value::Null);
 
-/// The position of the second value in the first, from 1: in characters, and in bytes where both are blobs.
+/// The position of the second value in the first, from 1: in characters, or in bytes if both are blobs.
 fn instr(context: &Context<'_>) -> Result<Option<i64>, rusqlite::Error> {
     let (Some(whole), Some(part)) = (text(context, 0), text(context, 1)) else {
         return Ok(None);
@@ -268,7 +269,7 @@ fn trimmed(
 mod tests {
     use super::*;
 
-    /// What an expression gives with the functions of SQLite and with ours.
+    /// The results of an expression with the functions of SQLite and with the replacements.
     fn both(expression: &str) -> (Value, Value) {
         let own = Connection::open_in_memory().unwrap();
         replace(&own).unwrap();
@@ -282,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn replaced_functions_give_what_those_of_sqlite_give() {
+    fn replaced_functions_return_the_same_as_those_of_sqlite() {
         for expression in [
             "instr('aäbc', 'b')",
             "instr('abc', 'x')",
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replacement_is_bounded_before_it_is_made() {
+    fn a_replacement_is_bounded_before_it_is_allocated() {
         let connection = Connection::open_in_memory().unwrap();
         replace(&connection).unwrap();
         let bomb = "SELECT replace(hex(zeroblob(100000)), '0', hex(zeroblob(100000)))";

@@ -1,5 +1,5 @@
-//! Why messages could not be read: dead letters counted by what their reasons have in common. A plugin that meets one
-//! mistake says it of a thousand messages, with another number or name each time; here that is one reason.
+//! Dead letters grouped by their reasons. A plugin with one fault reports it for a thousand messages, with a different
+//! number or name each time; here those count as one reason.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -9,47 +9,47 @@ use super::records::{LETTER_MATCHES, letter_arguments};
 use super::{DeadLetterFilter, ReadError, Reader};
 use lantern_model::batch::Timestamp;
 
-/// Letters that are looked at, the newest: twice as many as may be open in one source by default.
+/// Dead letters that are scanned, the newest first: twice as many as may be open in one source by default.
 const LETTERS_MAX: usize = 200_000;
 
-/// Longest reason that is answered with, in bytes; a star stands for the rest.
+/// Longest returned reason, in bytes; a star replaces the rest.
 const REASON_BYTES_MAX: usize = 300;
 
-/// Reasons of one group that are answered with. Nobody reads on; the others are counted.
+/// Returned reasons per group; the others are only counted.
 const REASONS_MAX: usize = 1_000;
 
-/// Up to so many quoted texts a reason is told apart by them: a missing field is worth its name, a bad value is not.
+/// Up to this many different quoted texts distinguish reasons: a missing field is worth its name, a bad value is not.
 const TEXTS_MAX: usize = 20;
 
-/// Dead letters of one plugin and source that are of one class.
+/// Dead letters of one plugin, source and class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LetterGroup {
-    /// The plugin that could not read them.
+    /// The plugin that rejected them.
     pub plugin: String,
     /// Its source.
     pub source: String,
     /// The class of their reasons.
     pub class: String,
-    /// How many.
+    /// The number of dead letters.
     pub letters: u64,
-    /// The most frequent first, but not all of a great many.
+    /// The most frequent first, at most [`REASONS_MAX`].
     pub reasons: Vec<LetterReason>,
-    /// How many reasons are left out.
+    /// The number of omitted reasons.
     pub left_out: u64,
 }
 
-/// What the reasons of some dead letters have in common.
+/// The common part of the reasons of some dead letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LetterReason {
-    /// A `*` stands for what differs. A [`DeadLetterFilter`] takes it.
+    /// The reason with `*` in place of what differs. A [`DeadLetterFilter`] accepts it.
     pub like: String,
-    /// How many letters.
+    /// The number of dead letters.
     pub letters: u64,
-    /// When one of them was last tried.
+    /// The last attempt among them.
     pub last_at: Timestamp,
 }
 
-/// Letters with the same reason, to the letter.
+/// Dead letters with identical reasons.
 struct Same {
     group: (String, String, String),
     reason: String,
@@ -58,8 +58,8 @@ struct Same {
 }
 
 impl Reader {
-    /// Dead letters by their reasons, the largest group first; and whether all were looked at, or only the newest:
-    /// letters up to a number, and reasons that differ up to the bytes of a page.
+    /// Dead letters by reason, the largest group first; and whether all were scanned, or only the newest: the scan is
+    /// limited by the number of dead letters, and by the bytes of different reasons.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -75,7 +75,7 @@ impl Reader {
         let mut arguments = letter_arguments(filter, None);
         arguments.push((LETTERS_MAX as i64).into());
         let (mut found, mut bytes) = (Found::new(), 0);
-        // Counted here and not by SQLite, which would hold every reason before it answers with one.
+        // Counted here and not by SQLite, which would keep every reason in memory before it returns the first.
         let read = self
             .fetch_sized(&sql, arguments, LETTERS_MAX, |row| {
                 let size = count(&mut found, row).map_err(ReadError::Sql)?;
@@ -96,10 +96,10 @@ impl Reader {
     }
 }
 
-/// Of each group and reason, how many letters there are and when one was last tried.
+/// For each group and reason, the number of dead letters and the last attempt.
 type Found = HashMap<((String, String, String), String), (u64, Timestamp)>;
 
-/// Counts a letter. Returns the bytes that are kept for it: none for a reason that was there before.
+/// Counts a dead letter. Returns the bytes that it adds: none for a known reason.
 fn count(found: &mut Found, row: &Row) -> Result<usize, rusqlite::Error> {
     let (plugin, source, class): (String, _, _) = (row.get(0)?, row.get(1)?, row.get(2)?);
     let (reason, last_at): (String, _) = (row.get(3)?, Timestamp(row.get(4)?));
@@ -145,7 +145,7 @@ fn groups(found: Vec<Same>) -> Vec<LetterGroup> {
     groups
 }
 
-/// Joins reasons that differ in numbers, and those that differ in more quoted texts than are worth telling.
+/// Merges reasons that differ only in numbers, and those that differ in too many quoted texts.
 fn reasons(found: Vec<Same>) -> Vec<LetterReason> {
     let mut by_words: HashMap<String, HashMap<String, LetterReason>> = HashMap::new();
     for same in found {
@@ -175,7 +175,7 @@ fn reasons(found: Vec<Same>) -> Vec<LetterReason> {
     reasons
 }
 
-/// What stands alone under a key is shown as it is; where there are several, the key says what they share.
+/// A reason that is alone under its key is returned unchanged; for several, the key is their common part.
 fn join(reasons: &mut HashMap<String, LetterReason>, key: String, reason: LetterReason) {
     if let Some(one) = reasons.get_mut(&key) {
         one.like = cut(key);
@@ -194,7 +194,7 @@ fn cut(mut text: String) -> String {
     text
 }
 
-/// The reason with a star for each number and, where that is wanted, for each quoted text.
+/// The reason with a star for each number and, if `texts`, for each quoted text.
 fn pattern(reason: &str, texts: bool) -> String {
     let mut found = String::with_capacity(reason.len());
     let mut rest = reason;
@@ -224,7 +224,7 @@ fn pattern(reason: &str, texts: bool) -> String {
     found
 }
 
-/// The length of the quoted text at the beginning, with its quotes; none where the sign is an apostrophe.
+/// The length of the quoted text at the start, including its quotes; none if the sign is an apostrophe.
 fn quoted(text: &str, quote: char) -> Option<usize> {
     let inner = text.get(quote.len_utf8()..)?;
     let end = inner.find(quote)?;
@@ -233,7 +233,7 @@ fn quoted(text: &str, quote: char) -> Option<usize> {
     (!behind.starts_with(char::is_alphanumeric)).then_some(length)
 }
 
-/// Numbers, times, addresses and names that machines give are written with these.
+/// The characters of numbers, times, addresses and generated names.
 fn is_word(character: char) -> bool {
     character.is_alphanumeric() || ['_', '-', '.', ':', '+'].contains(&character)
 }
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_do_not_tell_reasons_apart() {
+    fn numbers_do_not_distinguish_reasons() {
         for (reason, expected) in [
             ("took 12.5 ms at 2026-11-21T10:00:00Z", "took * ms at *"),
             (
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_texts_tell_reasons_apart_and_many_do_not() {
+    fn a_few_texts_distinguish_reasons_and_many_do_not() {
         let field = |name: &str, line| format!("missing field `{name}` at line {line}");
         check(
             [field("at", 1), field("kind", 2), field("at", 3)],
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_great_many_reasons_are_counted_and_not_all_told() {
+    fn many_reasons_are_counted_and_not_all_returned() {
         let word = |n: usize| ["a", "b", "c", "d", "e", "f", "g", "h"][n % 8];
         let reason = |n: usize| format!("{} {} {} {}", word(n), word(n / 8), word(n / 64), word(n / 512));
         let groups = groups(found((0..4_096).map(reason)));
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_reason_is_cut_to_what_still_finds_it() {
+    fn a_long_reason_is_truncated_to_a_pattern_that_matches_it() {
         let [one] = reasons(found(["ä".repeat(1_000)])).try_into().unwrap();
         assert_eq!(one.like, format!("{}*", "ä".repeat(REASON_BYTES_MAX / 2)));
     }

@@ -1,5 +1,5 @@
-//! Stored values as JSON, for reports that people read: times in RFC 3339, bytes in base64, documents as they are, and
-//! whatever is long cut short.
+//! Stored values as JSON for reports: times in RFC 3339, bytes in base64, documents unchanged, and long values
+//! truncated.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,20 +12,20 @@ use super::description::ColumnDescription;
 use lantern_model::batch::{Timestamp, clean_text};
 use lantern_model::schema::{Column, ColumnType};
 
-/// A row for people: its columns by name, in the order of the table. Each value is JSON text, so that a document keeps
-/// every byte: numbers of any length, members that stand twice, and their order.
+/// A row for display: its columns by name, in the order of the table. Each value is JSON text, so that a document keeps
+/// every byte: numbers of any length, duplicate members, and their order.
 #[derive(Clone, Debug, Default)]
-pub struct ShownRow(Vec<(String, Box<RawValue>)>);
+pub struct RowView(Vec<(String, Box<RawValue>)>);
 
-impl ShownRow {
-    /// The JSON text of a column; none when there is no such column.
+impl RowView {
+    /// The JSON text of a column; none if there is no such column.
     pub fn get(&self, column: &str) -> Option<&str> {
         let found = self.0.iter().find(|(name, _)| name == column);
         found.map(|(_, value)| value.get())
     }
 }
 
-impl PartialEq for ShownRow {
+impl PartialEq for RowView {
     fn eq(&self, other: &Self) -> bool {
         let texts = |row: &Self| -> Vec<(String, String)> {
             row.0
@@ -37,7 +37,7 @@ impl PartialEq for ShownRow {
     }
 }
 
-impl Serialize for ShownRow {
+impl Serialize for RowView {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for (name, value) in &self.0 {
@@ -47,14 +47,14 @@ impl Serialize for ShownRow {
     }
 }
 
-/// A column of a row that is shown.
+/// A column of a displayed row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ShownColumn {
+pub(super) struct ViewColumn {
     pub(super) name: String,
     pub(super) column_type: ColumnType,
 }
 
-impl From<&Column> for ShownColumn {
+impl From<&Column> for ViewColumn {
     fn from(column: &Column) -> Self {
         Self {
             name: column.name.to_string(),
@@ -63,7 +63,7 @@ impl From<&Column> for ShownColumn {
     }
 }
 
-impl From<&ColumnDescription> for ShownColumn {
+impl From<&ColumnDescription> for ViewColumn {
     fn from(column: &ColumnDescription) -> Self {
         Self {
             name: column.name.clone(),
@@ -72,22 +72,23 @@ impl From<&ColumnDescription> for ShownColumn {
     }
 }
 
-/// The cells of a row from number `first` on, one for each of `columns`; texts of more than `bytes_max` bytes are cut.
-pub(super) fn shown_row(
+/// The cells of a row from index `first` on, one for each of `columns`; texts of more than `bytes_max` bytes are
+/// truncated.
+pub(super) fn row_view(
     row: &rusqlite::Row<'_>,
     first: usize,
-    columns: &[ShownColumn],
+    columns: &[ViewColumn],
     bytes_max: usize,
-) -> Result<ShownRow, rusqlite::Error> {
+) -> Result<RowView, rusqlite::Error> {
     let cells = columns.iter().enumerate().map(|(number, column)| {
         let value = row.get_ref(first + number)?;
-        Ok((column.name.clone(), shown(value, column.column_type, bytes_max)))
+        Ok((column.name.clone(), to_json(value, column.column_type, bytes_max)))
     });
-    cells.collect::<Result<_, _>>().map(ShownRow)
+    cells.collect::<Result<_, _>>().map(RowView)
 }
 
-/// One value as JSON text. What the host stored as a JSON document is the text itself.
-fn shown(value: ValueRef<'_>, column_type: ColumnType, bytes_max: usize) -> Box<RawValue> {
+/// One value as JSON text. A stored JSON document is its own text.
+fn to_json(value: ValueRef<'_>, column_type: ColumnType, bytes_max: usize) -> Box<RawValue> {
     if let (ValueRef::Text(text), ColumnType::Json) = (value, column_type)
         && text.len() <= bytes_max
         && let Ok(text) = std::str::from_utf8(text)
@@ -95,16 +96,16 @@ fn shown(value: ValueRef<'_>, column_type: ColumnType, bytes_max: usize) -> Box<
     {
         return document;
     }
-    // A value of these kinds can always be written.
-    to_raw_value(&plain(value, column_type, bytes_max)).unwrap_or_else(|_| RawValue::NULL.to_owned())
+    // Values of these kinds can always be serialized.
+    to_raw_value(&to_value(value, column_type, bytes_max)).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
-/// One value that is no JSON document.
-fn plain(value: ValueRef<'_>, column_type: ColumnType, bytes_max: usize) -> serde_json::Value {
+/// One value that is not a JSON document.
+fn to_value(value: ValueRef<'_>, column_type: ColumnType, bytes_max: usize) -> serde_json::Value {
     match (value, column_type) {
         (ValueRef::Null, _) => serde_json::Value::Null,
         (ValueRef::Integer(integer), ColumnType::Boolean) => json!(integer != 0),
-        // As the reader shows it: what an earlier version stored outside the admissible range is null.
+        // As in the reader: a time outside the admissible range, which earlier versions stored, is null.
         (ValueRef::Integer(integer), ColumnType::Timestamp) => match Timestamp(integer) {
             time if time.is_admissible() => json!(time.to_rfc3339()),
             _ => serde_json::Value::Null,
@@ -129,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_shown_as_people_read_them_and_cut_when_they_are_long() {
+    fn values_are_rendered_for_display_and_truncated_when_long() {
         let text = |text: &'static str| ValueRef::Text(text.as_bytes());
         for (value, column_type, expected) in [
             (ValueRef::Null, ColumnType::Text, "null"),
@@ -147,7 +148,7 @@ mod tests {
             (ValueRef::Blob(&[1, 2]), ColumnType::Blob, "\"AQI=\""),
             (ValueRef::Blob(&[0; 99]), ColumnType::Blob, "\"99 bytes\""),
         ] {
-            assert_eq!(shown(value, column_type, 11).get(), expected);
+            assert_eq!(to_json(value, column_type, 11).get(), expected);
         }
     }
 
@@ -162,7 +163,7 @@ mod tests {
             deep.as_str(),
         ] {
             let value = ValueRef::Text(document.as_bytes());
-            let row = ShownRow(vec![("d".to_owned(), shown(value, ColumnType::Json, 4096))]);
+            let row = RowView(vec![("d".to_owned(), to_json(value, ColumnType::Json, 4096))]);
             assert_eq!(row.get("d"), Some(document));
             let text = serde_json::to_string(&row).unwrap();
             assert_eq!(text, format!("{{\"d\":{document}}}"));

@@ -1,6 +1,5 @@
-//! Dead letters in the hands of an operator, or of a version that can do better: found, tried again, discarded. A letter
-//! that becomes rows does so in one transaction with its own end and with the ledger, which then says that its message
-//! was projected.
+//! Open dead letters: reading them with their messages, recording retries, discarding them. A retry that succeeds writes
+//! the rows, resolves the dead letter and counts its message as projected in the ledger, in one transaction.
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
@@ -8,63 +7,65 @@ use super::Store;
 use super::apply::{from_sql, to_sql, write_alone};
 use super::commit::{Adopted, CommitError, Entry, OriginId, RowEffects};
 use super::forget::{self, Screen};
+use super::reader::{ReadError, Reader};
 use lantern_model::batch::{Delivery, Outcome, Timestamp};
 
-/// Which dead letters are meant; what is not said is not asked.
+/// A filter for open dead letters; `None` matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LetterFilter {
-    /// Of this plugin.
+pub struct OpenDeadLetterFilter {
+    /// The plugin.
     pub plugin: Option<String>,
-    /// Of this source.
+    /// The source.
     pub source: Option<String>,
-    /// With this class of reason.
+    /// The class of the reason.
     pub class: Option<String>,
-    /// With a reason like this: `*` stands for any text, all else for itself.
+    /// A pattern for the reason: `*` matches any text, every other character itself.
     pub reason: Option<String>,
-    /// First tried at this time or later.
+    /// First attempt at this time or later.
     pub since: Option<Timestamp>,
-    /// First tried before this time.
+    /// First attempt before this time.
     pub until: Option<Timestamp>,
-    /// Only this one.
+    /// The dead letter with this number.
     pub id: Option<i64>,
 }
 
-/// A dead letter that is open, with its message.
+/// An open dead letter with its message.
 #[derive(Clone, Debug)]
-pub struct OpenLetter {
-    /// Its number in this database.
+pub struct OpenDeadLetter {
+    /// The number in this database.
     pub id: i64,
     /// The source's name.
     pub source: String,
-    /// Which history of the source.
+    /// The epoch of the source.
     pub origin: OriginId,
     /// The message.
     pub delivery: Delivery,
 }
 
-/// A dead letter with what became of it this time.
+/// A retried dead letter.
 #[derive(Clone, Debug)]
-pub struct Retried {
-    /// Its number in this database.
+pub struct RetriedDeadLetter {
+    /// The number in this database.
     pub id: i64,
-    /// Which history of the source.
+    /// The epoch of the source.
     pub origin: OriginId,
     /// The message with its outcome.
     pub entry: Entry,
 }
 
-/// What came of trying dead letters again.
+/// The totals of retried dead letters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
-pub struct Healed {
-    /// Tried.
+#[schema(as = Healed)]
+pub struct RetryTotals {
+    /// Retried dead letters.
     pub tried: u64,
-    /// Those that are rows now, or skipped on purpose.
+    /// Resolved: their messages became rows or were skipped.
     pub resolved: u64,
     /// Rows that were inserted or updated.
     pub rows: u64,
 }
 
-impl std::ops::AddAssign for Healed {
+impl std::ops::AddAssign for RetryTotals {
     fn add_assign(&mut self, other: Self) {
         self.tried += other.tried;
         self.resolved += other.resolved;
@@ -72,65 +73,78 @@ impl std::ops::AddAssign for Healed {
     }
 }
 
-/// Bytes of payloads after which a page of letters ends.
+/// Bytes of payloads after which a page of dead letters ends.
 const PAGE_BYTES: usize = 4 << 20;
 
+/// Changes to dead letters.
+pub struct DeadLetters<'a>(&'a Store);
+
 impl Store {
-    /// Open dead letters in the order of their arrival, at most `limit`, beginning behind the one with number `after`.
+    /// Changes to dead letters.
+    pub fn dead_letters(&self) -> DeadLetters<'_> {
+        DeadLetters(self)
+    }
+}
+
+impl DeadLetters<'_> {
+    /// Writes the outcomes of retried dead letters: rows, the state of the dead letter and the ledger together. Skips dead
+    /// letters that are no longer open.
     ///
     /// # Errors
-    /// [`CommitError::Unavailable`] and [`CommitError::Closed`], here and below.
-    pub async fn open_letters(
+    /// [`CommitError::Unavailable`] and [`CommitError::Closed`]; nothing has changed then.
+    pub async fn record_retries(
         &self,
-        filter: LetterFilter,
+        plugin: Adopted,
+        retried: Vec<RetriedDeadLetter>,
+    ) -> Result<RetryTotals, CommitError> {
+        self.0
+            .call(move |connection| record_retries(connection, &plugin, retried))
+            .await
+    }
+
+    /// Discards open dead letters. Their messages remain counted as dead, and the dead letters remain readable. Returns
+    /// how many.
+    ///
+    /// # Errors
+    /// As for [`DeadLetters::record_retries`].
+    pub async fn discard(&self, filter: OpenDeadLetterFilter) -> Result<u64, CommitError> {
+        self.0.call(move |connection| discard(connection, &filter)).await
+    }
+
+    /// Discards the oldest open dead letters of a plugin's source until `keep` remain. Returns how many.
+    ///
+    /// # Errors
+    /// As for [`DeadLetters::record_retries`].
+    pub async fn discard_oldest(&self, plugin: &str, source: &str, keep: u64) -> Result<u64, CommitError> {
+        let (plugin, source) = (plugin.to_owned(), source.to_owned());
+        self.0
+            .call(move |connection| discard_oldest(connection, &plugin, &source, keep))
+            .await
+    }
+}
+
+impl Reader {
+    /// Open dead letters in the order of arrival, at most `limit`, after the one with number `after`.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn open_dead_letters(
+        &self,
+        filter: OpenDeadLetterFilter,
         after: i64,
         limit: u32,
-    ) -> Result<Vec<OpenLetter>, CommitError> {
-        self.call(move |connection| open_letters(connection, &filter, after, limit))
+    ) -> Result<Vec<OpenDeadLetter>, ReadError> {
+        self.snapshot(move |connection| Ok(open_dead_letters(connection, &filter, after, limit)?))
             .await
     }
 
-    /// Writes what became of dead letters that were tried again: rows, the end of the letter and the ledger together.
-    /// Letters that are not open any more are left alone.
+    /// The number of open dead letters of a source, in all its epochs.
     ///
     /// # Errors
-    /// As for [`Store::open_letters`]; nothing has changed then.
-    pub async fn heal(&self, plugin: Adopted, retried: Vec<Retried>) -> Result<Healed, CommitError> {
-        self.call(move |connection| heal(connection, &plugin, retried))
-            .await
-    }
-
-    /// Gives up open dead letters. Their messages stay accounted for as dead; the letters stay to be read.
-    /// Returns how many.
-    ///
-    /// # Errors
-    /// As for [`Store::open_letters`].
-    pub async fn discard_letters(&self, filter: LetterFilter) -> Result<u64, CommitError> {
-        self.call(move |connection| discard(connection, &filter)).await
-    }
-
-    /// Gives up the oldest open dead letters of a plugin's source until `keep` are left. Returns how many.
-    ///
-    /// # Errors
-    /// As for [`Store::open_letters`].
-    pub async fn discard_oldest_letters(
-        &self,
-        plugin: &str,
-        source: &str,
-        keep: u64,
-    ) -> Result<u64, CommitError> {
+    /// See [`ReadError`].
+    pub async fn count_open_dead_letters(&self, plugin: &str, source: &str) -> Result<u64, ReadError> {
         let (plugin, source) = (plugin.to_owned(), source.to_owned());
-        self.call(move |connection| discard_oldest(connection, &plugin, &source, keep))
-            .await
-    }
-
-    /// How many dead letters of a source are open, in all its histories.
-    ///
-    /// # Errors
-    /// As for [`Store::open_letters`].
-    pub async fn count_open_letters(&self, plugin: &str, source: &str) -> Result<u64, CommitError> {
-        let (plugin, source) = (plugin.to_owned(), source.to_owned());
-        self.call(move |connection| count_open(connection, &plugin, &source))
+        self.snapshot(move |connection| Ok(count_open(connection, &plugin, &source)?))
             .await
     }
 }
@@ -148,22 +162,22 @@ pub(super) fn count_open(
         .query_row([plugin, source], |row| row.get(0).map(from_sql))
 }
 
-/// The conditions of a filter over `d` (letter) and `o` (origin); its parameters are `?1` to `?7`.
+/// The conditions of a filter over `d` (dead letter) and `o` (origin); its parameters are `?1` to `?7`.
 const MATCHES: &str = "d.state = 'open' AND (?1 IS NULL OR o.plugin = ?1) AND (?2 IS NULL OR o.source = ?2)
      AND (?3 IS NULL OR d.class = ?3) AND (?4 IS NULL OR d.first_at >= ?4) AND (?5 IS NULL OR d.first_at < ?5)
      AND (?6 IS NULL OR d.id = ?6) AND (?7 IS NULL OR d.reason GLOB ?7)";
 
-/// What a reason is to be like, for SQLite's GLOB, which knows more signs than the star.
+/// A pattern for SQLite's GLOB, in which only `*` is special.
 pub(super) fn glob(like: &str) -> String {
     like.replace('[', "[[]").replace('?', "[?]")
 }
 
-fn open_letters(
+fn open_dead_letters(
     connection: &Connection,
-    filter: &LetterFilter,
+    filter: &OpenDeadLetterFilter,
     after: i64,
     limit: u32,
-) -> Result<Vec<OpenLetter>, rusqlite::Error> {
+) -> Result<Vec<OpenDeadLetter>, rusqlite::Error> {
     letters_where(
         connection,
         &format!("{MATCHES} AND d.id > ?8"),
@@ -182,14 +196,14 @@ fn open_letters(
     )
 }
 
-/// Letters for which a condition over `d` (letter) and `o` (origin) holds, in the order of their arrival; `limit` is the
-/// parameter that says how many.
+/// Dead letters for which a condition over `d` (dead letter) and `o` (origin) holds, in the order of arrival; `limit` is the
+/// parameter with their maximum number.
 pub(super) fn letters_where(
     connection: &Connection,
     condition: &str,
     parameters: &[&dyn rusqlite::ToSql],
     limit: &str,
-) -> Result<Vec<OpenLetter>, rusqlite::Error> {
+) -> Result<Vec<OpenDeadLetter>, rusqlite::Error> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT d.id, o.source, d.origin, d.sequence, d.subject, d.published_ns, d.headers, d.payload
          FROM _lantern_dead_letter d JOIN _lantern_origin o ON o.id = d.origin
@@ -207,7 +221,7 @@ pub(super) fn letters_where(
         })?;
         let payload: Vec<u8> = row.get(7)?;
         bytes += payload.len();
-        letters.push(OpenLetter {
+        letters.push(OpenDeadLetter {
             id: row.get(0)?,
             source: row.get(1)?,
             origin: OriginId(row.get(2)?),
@@ -223,15 +237,15 @@ pub(super) fn letters_where(
     Ok(letters)
 }
 
-fn heal(
+fn record_retries(
     connection: &mut Connection,
     plugin: &Adopted,
-    retried: Vec<Retried>,
-) -> Result<Healed, rusqlite::Error> {
+    retried: Vec<RetriedDeadLetter>,
+) -> Result<RetryTotals, rusqlite::Error> {
     let now = Timestamp::now();
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut healed = Healed::default();
-    for Retried {
+    let mut totals = RetryTotals::default();
+    for RetriedDeadLetter {
         id,
         origin,
         mut entry,
@@ -251,7 +265,7 @@ fn heal(
             forget::wipe_letter(&transaction, origin, sequence, now)?;
             continue;
         }
-        healed.tried += 1;
+        totals.tried += 1;
         let effects = write_alone(&transaction, plugin, origin, &mut entry)?;
         match &entry.outcome {
             Outcome::Reject(rejection) => {
@@ -280,13 +294,13 @@ fn heal(
                     )?
                     .execute(params![id, plugin.version.0, now.0])?;
                 account(&transaction, origin, entry.delivery.sequence, rows, effects)?;
-                healed.resolved += 1;
-                healed.rows += effects.inserted + effects.updated;
+                totals.resolved += 1;
+                totals.rows += effects.inserted + effects.updated;
             }
         }
     }
     transaction.commit()?;
-    Ok(healed)
+    Ok(totals)
 }
 
 /// Applies what operators had erased to one message that is projected again.
@@ -305,7 +319,7 @@ pub(super) fn screen_one(
     screen.apply(connection, &plugin.manifest, origin, entries, now)
 }
 
-/// Moves one message of a range of the ledger from the dead to the projected, or to the skipped where it gave no rows.
+/// Counts one message of a ledger range as projected, or as skipped if it has no rows, instead of dead.
 fn account(
     connection: &Connection,
     origin: OriginId,
@@ -330,7 +344,7 @@ fn account(
         .map(|_| ())
 }
 
-fn discard(connection: &Connection, filter: &LetterFilter) -> Result<u64, rusqlite::Error> {
+fn discard(connection: &Connection, filter: &OpenDeadLetterFilter) -> Result<u64, rusqlite::Error> {
     connection
         .execute(
             &format!(

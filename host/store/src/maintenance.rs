@@ -1,0 +1,87 @@
+//! Periodic work on tables: removing expired rows, and creating missing indexes. Each step is bounded, so that a commit
+//! that waits for it is not noticeably delayed; an index is the exception, which `indexes` bounds by the size of a table.
+
+use std::time::Instant;
+
+use rusqlite::{Connection, TransactionBehavior, params};
+
+use super::apply::to_sql;
+use super::indexes::{self, IndexStep};
+use super::{CommitError, Store, statement};
+use lantern_model::batch::Timestamp;
+use lantern_model::schema::Table;
+
+/// Periodic work on tables.
+pub struct Maintenance<'a>(&'a Store);
+
+impl Store {
+    /// Periodic work on tables.
+    pub fn maintenance(&self) -> Maintenance<'_> {
+        Maintenance(self)
+    }
+}
+
+impl Maintenance<'_> {
+    /// Removes rows that are older than the retention of their table, a bounded number. Returns how many.
+    ///
+    /// # Errors
+    /// [`CommitError::Unavailable`] and [`CommitError::Closed`].
+    pub async fn expire(&self, table: Table, now: Timestamp) -> Result<u64, CommitError> {
+        self.0
+            .call(move |connection| expire(connection, &table, now))
+            .await
+    }
+
+    /// Creates one of the indexes that tables should have and do not.
+    ///
+    /// # Errors
+    /// As for [`Maintenance::expire`].
+    pub async fn add_missing_index(&self) -> Result<IndexStep, CommitError> {
+        let (missing, too_large) = self.0.reader().missing_index().await?;
+        let Some(missing) = missing else {
+            return Ok(IndexStep::Left(too_large));
+        };
+        self.0
+            .call(move |connection| {
+                let began = Instant::now();
+                if !indexes::create(connection, &missing)? {
+                    return Ok(IndexStep::Left(too_large));
+                }
+                Ok(IndexStep::Made {
+                    table: missing.table,
+                    columns: missing.columns,
+                    took: began.elapsed(),
+                })
+            })
+            .await
+    }
+}
+
+/// Rows that one transaction removes: few enough that a waiting commit is not noticeably delayed.
+const EXPIRE_ROWS: i64 = 2_000;
+
+/// Fewer than [`EXPIRE_ROWS`] removed rows mean that nothing is left to remove.
+fn expire(connection: &mut Connection, table: &Table, now: Timestamp) -> Result<u64, rusqlite::Error> {
+    const DAY_US: i64 = 24 * 60 * 60 * 1_000_000;
+    let (Some(days), Some(time)) = (table.retention_days, table.time_column()) else {
+        return Ok(0);
+    };
+    let before = now.0.saturating_sub(i64::from(days).saturating_mul(DAY_US));
+    let name = statement::quote(&table.name);
+    let time = statement::quote(&time.name);
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let removed = transaction.execute(
+        &format!(
+            "DELETE FROM {name} WHERE rowid IN (SELECT rowid FROM {name} WHERE {time} < ?1 LIMIT {EXPIRE_ROWS})"
+        ),
+        [before],
+    )?;
+    if removed > 0 {
+        transaction.execute(
+            "UPDATE _lantern_table SET rows_expired = rows_expired + ?2 WHERE name = ?1",
+            params![table.name.as_str(), to_sql(removed as u64)],
+        )?;
+    }
+    transaction.commit()?;
+    Ok(removed as u64)
+}

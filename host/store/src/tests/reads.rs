@@ -1,0 +1,63 @@
+//! Tests that reads and the writer do not disturb each other.
+
+use super::*;
+
+#[tokio::test]
+async fn a_read_and_a_change_without_effect_do_not_count_as_commits() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    let store = &scene.store;
+    while matches!(
+        store.maintenance().add_missing_index().await.unwrap(),
+        IndexStep::Made { .. }
+    ) {}
+    let commits = store.commits();
+    let before = *commits.borrow();
+    assert_eq!(store.reader().installations().await.unwrap().len(), 1);
+    store.reader().rebuilds().await.unwrap();
+    store.sources().attach("orders", "orders").await.unwrap().unwrap();
+    store.maintenance().add_missing_index().await.unwrap();
+    assert!(!store.rebuilds().sweep().await.unwrap());
+    assert_eq!(*commits.borrow(), before);
+    store
+        .plugins()
+        .set_paused("orders", Some("test".to_owned()))
+        .await
+        .unwrap();
+    assert_eq!(*commits.borrow(), before + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_does_not_wait_for_the_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let (end, ends) = std::sync::mpsc::channel::<()>();
+    let blocked = scene.store.call(move |_| {
+        begun.send(()).unwrap();
+        ends.recv().unwrap();
+        Ok(())
+    });
+    let reading = async {
+        has_begun.await.unwrap();
+        let read = tokio::time::timeout(Duration::from_secs(10), scene.store.reader().installations());
+        let installed = read.await;
+        end.send(()).unwrap();
+        installed
+    };
+    let (blocked, installed) = tokio::join!(blocked, reading);
+    blocked.unwrap();
+    assert_eq!(installed.expect("in time").unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn attaching_sees_batches_whose_callers_have_gone_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    for after in 0..20 {
+        let batch = scene.batch(after, vec![note(1)]);
+        drop(scene.store.begin_commit(batch).await.expect("sent"));
+    }
+    let attached = scene.store.sources().attach("orders", "orders").await.unwrap();
+    assert_eq!(attached.unwrap().checkpoint.sequence, 20);
+}
