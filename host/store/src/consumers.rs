@@ -19,6 +19,7 @@ pub struct AbandonedConsumer {
 }
 
 /// Changes to the consumers that have to be deleted.
+#[derive(Clone, Copy)]
 pub struct Consumers<'a>(&'a Store);
 
 impl Store {
@@ -33,7 +34,7 @@ impl Consumers<'_> {
     ///
     /// # Errors
     /// [`CommitError::Unavailable`] and [`CommitError::Closed`].
-    pub async fn abandon(&self, consumer: AbandonedConsumer) -> Result<(), CommitError> {
+    pub async fn abandon(self, consumer: AbandonedConsumer) -> Result<(), CommitError> {
         self.0
             .call(move |connection| {
                 let transaction = connection.transaction()?;
@@ -47,7 +48,7 @@ impl Consumers<'_> {
     ///
     /// # Errors
     /// As for [`Consumers::abandon`].
-    pub async fn forget(&self, consumer: AbandonedConsumer) -> Result<(), CommitError> {
+    pub async fn forget(self, consumer: AbandonedConsumer) -> Result<(), CommitError> {
         self.0
             .call(move |connection| {
                 connection

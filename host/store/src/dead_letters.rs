@@ -77,6 +77,7 @@ impl std::ops::AddAssign for RetryTotals {
 const PAGE_BYTES: usize = 4 << 20;
 
 /// Changes to dead letters.
+#[derive(Clone, Copy)]
 pub struct DeadLetters<'a>(&'a Store);
 
 impl Store {
@@ -93,7 +94,7 @@ impl DeadLetters<'_> {
     /// # Errors
     /// [`CommitError::Unavailable`] and [`CommitError::Closed`]; nothing has changed then.
     pub async fn record_retries(
-        &self,
+        self,
         plugin: Adopted,
         retried: Vec<RetriedDeadLetter>,
     ) -> Result<RetryTotals, CommitError> {
@@ -107,7 +108,7 @@ impl DeadLetters<'_> {
     ///
     /// # Errors
     /// As for [`DeadLetters::record_retries`].
-    pub async fn discard(&self, filter: OpenDeadLetterFilter) -> Result<u64, CommitError> {
+    pub async fn discard(self, filter: OpenDeadLetterFilter) -> Result<u64, CommitError> {
         self.0.call(move |connection| discard(connection, &filter)).await
     }
 
@@ -115,7 +116,7 @@ impl DeadLetters<'_> {
     ///
     /// # Errors
     /// As for [`DeadLetters::record_retries`].
-    pub async fn discard_oldest(&self, plugin: &str, source: &str, keep: u64) -> Result<u64, CommitError> {
+    pub async fn discard_oldest(self, plugin: &str, source: &str, keep: u64) -> Result<u64, CommitError> {
         let (plugin, source) = (plugin.to_owned(), source.to_owned());
         self.0
             .call(move |connection| discard_oldest(connection, &plugin, &source, keep))

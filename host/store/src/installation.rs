@@ -87,6 +87,7 @@ pub enum Activation {
 }
 
 /// Changes to the installed plugins.
+#[derive(Clone, Copy)]
 pub struct Plugins<'a>(&'a Store);
 
 impl Store {
@@ -101,7 +102,7 @@ impl Plugins<'_> {
     ///
     /// # Errors
     /// [`CommitError::Unavailable`] and [`CommitError::Closed`].
-    pub async fn install(&self, arrival: NewVersion, mark: Option<AuditMark>) -> Result<(), CommitError> {
+    pub async fn install(self, arrival: NewVersion, mark: Option<AuditMark>) -> Result<(), CommitError> {
         self.0
             .call(move |connection| install(connection, &arrival, mark.as_ref()))
             .await
@@ -111,7 +112,7 @@ impl Plugins<'_> {
     ///
     /// # Errors
     /// See [`AdoptError`]; nothing has changed then.
-    pub async fn adopt(&self, adoption: Adoption) -> Result<Adopted, AdoptError> {
+    pub async fn adopt(self, adoption: Adoption) -> Result<Adopted, AdoptError> {
         self.0
             .call_catalog(move |connection| adopt(connection, &adoption))
             .await
@@ -123,7 +124,7 @@ impl Plugins<'_> {
     /// # Errors
     /// See [`AdoptError`]; nothing has changed then.
     pub async fn activate(
-        &self,
+        self,
         adoption: Adoption,
         way: Activation,
         mark: Option<AuditMark>,
@@ -138,7 +139,7 @@ impl Plugins<'_> {
     /// # Errors
     /// As for [`Plugins::install`].
     pub async fn set_failed(
-        &self,
+        self,
         plugin: &str,
         digest: &str,
         reason: Option<&str>,
@@ -155,7 +156,7 @@ impl Plugins<'_> {
     /// # Errors
     /// As for [`Plugins::install`].
     pub async fn set_paused(
-        &self,
+        self,
         plugin: &str,
         reason: Option<String>,
         mark: Option<AuditMark>,
@@ -177,7 +178,7 @@ impl Plugins<'_> {
     ///
     /// # Errors
     /// As for [`Plugins::install`].
-    pub async fn set_settings(&self, plugin: &str, settings: String) -> Result<(), CommitError> {
+    pub async fn set_settings(self, plugin: &str, settings: String) -> Result<(), CommitError> {
         let plugin = plugin.to_owned();
         self.0
             .call(move |connection| set_settings(connection, &plugin, &settings, Timestamp::now()))
@@ -190,7 +191,7 @@ impl Plugins<'_> {
     /// # Errors
     /// As for [`Plugins::install`].
     pub async fn remove(
-        &self,
+        self,
         plugin: &str,
         drop_tables: bool,
         consumers: Vec<AbandonedConsumer>,
@@ -205,7 +206,7 @@ impl Plugins<'_> {
     ///
     /// # Errors
     /// As for [`Plugins::install`].
-    pub async fn record_file(&self, file: FileRecord) -> Result<(), CommitError> {
+    pub async fn record_file(self, file: FileRecord) -> Result<(), CommitError> {
         self.0
             .call(move |connection| record_file(connection, &file, Timestamp::now()))
             .await
@@ -215,7 +216,7 @@ impl Plugins<'_> {
     ///
     /// # Errors
     /// As for [`Plugins::install`].
-    pub async fn forget_file(&self, file: &str) -> Result<(), CommitError> {
+    pub async fn forget_file(self, file: &str) -> Result<(), CommitError> {
         let file = file.to_owned();
         self.0
             .call(move |connection| forget_file(connection, &file))

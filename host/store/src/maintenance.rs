@@ -12,6 +12,7 @@ use lantern_model::batch::Timestamp;
 use lantern_model::schema::Table;
 
 /// Periodic work on tables.
+#[derive(Clone, Copy)]
 pub struct Maintenance<'a>(&'a Store);
 
 impl Store {
@@ -26,7 +27,7 @@ impl Maintenance<'_> {
     ///
     /// # Errors
     /// [`CommitError::Unavailable`] and [`CommitError::Closed`].
-    pub async fn expire(&self, table: Table, now: Timestamp) -> Result<u64, CommitError> {
+    pub async fn expire(self, table: Table, now: Timestamp) -> Result<u64, CommitError> {
         self.0
             .call(move |connection| expire(connection, &table, now))
             .await
@@ -36,7 +37,7 @@ impl Maintenance<'_> {
     ///
     /// # Errors
     /// As for [`Maintenance::expire`].
-    pub async fn add_missing_index(&self) -> Result<IndexStep, CommitError> {
+    pub async fn add_missing_index(self) -> Result<IndexStep, CommitError> {
         let (missing, too_large) = self.0.reader().missing_index().await?;
         let Some(missing) = missing else {
             return Ok(IndexStep::Left(too_large));

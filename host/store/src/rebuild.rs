@@ -82,6 +82,7 @@ pub struct ReplayRange {
 }
 
 /// Changes to rebuilds.
+#[derive(Clone, Copy)]
 pub struct Rebuilds<'a>(&'a Store);
 
 impl Store {
@@ -96,7 +97,7 @@ impl Rebuilds<'_> {
     ///
     /// # Errors
     /// See [`AdoptError`]; nothing has changed then.
-    pub async fn begin(&self, adoption: Adoption, options: String) -> Result<RebuildId, AdoptError> {
+    pub async fn begin(self, adoption: Adoption, options: String) -> Result<RebuildId, AdoptError> {
         self.0
             .call_catalog(move |connection| begin(connection, &adoption, &options))
             .await
@@ -106,7 +107,7 @@ impl Rebuilds<'_> {
     ///
     /// # Errors
     /// See [`AdoptError`].
-    pub async fn adopt(&self, id: RebuildId, adoption: Adoption) -> Result<Adopted, AdoptError> {
+    pub async fn adopt(self, id: RebuildId, adoption: Adoption) -> Result<Adopted, AdoptError> {
         self.0
             .call_catalog(move |connection| adopt(connection, id, &adoption))
             .await
@@ -118,7 +119,7 @@ impl Rebuilds<'_> {
     /// # Errors
     /// See [`AdoptError`]; [`AdoptError::Refused`] when a row does not fit into the new table.
     pub async fn carry_over(
-        &self,
+        self,
         id: RebuildId,
         manifest: Arc<Manifest>,
         table: usize,
@@ -137,7 +138,7 @@ impl Rebuilds<'_> {
     /// # Errors
     /// See [`AdoptError`]; refused when a source has begun another epoch.
     pub async fn finish(
-        &self,
+        self,
         adoption: Adoption,
         request: VerifyRequest,
         verified: Verification,
@@ -154,7 +155,7 @@ impl Rebuilds<'_> {
     /// # Errors
     /// See [`AdoptError`]; refused when messages have been handled since.
     pub async fn restore(
-        &self,
+        self,
         plugin: &str,
         id: RebuildId,
         handled: Vec<(OriginId, u64)>,
@@ -170,7 +171,7 @@ impl Rebuilds<'_> {
     /// # Errors
     /// [`CommitError::Unavailable`] and [`CommitError::Closed`].
     pub async fn end(
-        &self,
+        self,
         id: RebuildId,
         state: &'static str,
         reason: Option<String>,
@@ -185,7 +186,7 @@ impl Rebuilds<'_> {
     ///
     /// # Errors
     /// As for [`Rebuilds::end`].
-    pub async fn sweep(&self) -> Result<bool, CommitError> {
+    pub async fn sweep(self) -> Result<bool, CommitError> {
         self.0.call(sweep).await
     }
 }

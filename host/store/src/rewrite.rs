@@ -70,6 +70,7 @@ impl std::ops::AddAssign for Rewritten {
 }
 
 /// Changes to messages that another version handled before.
+#[derive(Clone, Copy)]
 pub struct Reprojections<'a>(&'a Store);
 
 impl Store {
@@ -84,7 +85,7 @@ impl Reprojections<'_> {
     ///
     /// # Errors
     /// [`CommitError::Unavailable`] and [`CommitError::Closed`]; nothing has changed then.
-    pub async fn write(&self, rewrite: Rewrite) -> Result<Option<Rewritten>, CommitError> {
+    pub async fn write(self, rewrite: Rewrite) -> Result<Option<Rewritten>, CommitError> {
         let name = rewrite.plugin.manifest.name.to_string();
         let request = SurveyRequest {
             origin: rewrite.origin,
@@ -116,7 +117,7 @@ impl Reprojections<'_> {
     /// # Errors
     /// As for [`Reprojections::write`]; nothing has changed then.
     pub async fn write_dead_letters(
-        &self,
+        self,
         plugin: Adopted,
         bad: VersionId,
         letters: Vec<RetriedDeadLetter>,

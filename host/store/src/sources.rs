@@ -9,6 +9,7 @@ use super::reader::{ReadError, Reader};
 use super::{CommitError, Store, anchors};
 
 /// Changes to sources.
+#[derive(Clone, Copy)]
 pub struct Sources<'a>(&'a Store);
 
 impl Store {
@@ -24,7 +25,7 @@ impl Sources<'_> {
     ///
     /// # Errors
     /// [`CommitError::Unavailable`] and [`CommitError::Closed`].
-    pub async fn attach(&self, plugin: &str, source: &str) -> Result<Option<Attached>, CommitError> {
+    pub async fn attach(self, plugin: &str, source: &str) -> Result<Option<Attached>, CommitError> {
         self.0.flush().await?;
         Ok(self.0.reader().source_position(plugin, source).await?)
     }
@@ -33,7 +34,7 @@ impl Sources<'_> {
     ///
     /// # Errors
     /// As for [`Sources::attach`].
-    pub async fn begin_epoch(&self, epoch: NewEpoch) -> Result<Attached, CommitError> {
+    pub async fn begin_epoch(self, epoch: NewEpoch) -> Result<Attached, CommitError> {
         self.0
             .call(move |connection| begin_epoch(connection, &epoch))
             .await
@@ -44,7 +45,7 @@ impl Sources<'_> {
     /// # Errors
     /// As for [`Sources::attach`].
     pub async fn set_stream(
-        &self,
+        self,
         origin: OriginId,
         stream: &str,
         created_ns: i64,
@@ -61,7 +62,7 @@ impl Sources<'_> {
     /// # Errors
     /// As for [`Sources::attach`].
     pub async fn set_question(
-        &self,
+        self,
         origin: OriginId,
         stream_created_ns: Option<i64>,
     ) -> Result<(), CommitError> {
@@ -76,7 +77,7 @@ impl Sources<'_> {
     /// # Errors
     /// As for [`Sources::attach`].
     pub async fn answer_question(
-        &self,
+        self,
         plugin: &str,
         source: &str,
         accepted: Accepted,

@@ -24,7 +24,7 @@ pub fn missed(after: &ArrivalPositions, joined: &ArrivalPositions) -> Vec<Missed
     ranges.collect()
 }
 
-/// RowPosition of a row in its history.
+/// Position of a row in its history.
 pub fn place_of(record: &RowRecord) -> (i64, i64) {
     (record.origin.sequence, record.origin.row)
 }
