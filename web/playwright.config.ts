@@ -1,4 +1,4 @@
-// The tests in a browser. It is Debian's own, told to talk to nobody but the host.
+// Browser tests with Debian's Chromium, configured to connect only to the host.
 import { defineConfig } from '@playwright/test';
 
 export const browser = {

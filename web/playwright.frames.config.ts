@@ -1,4 +1,4 @@
-// Measures how smoothly the table scrolls.
+// Measures the frame rate of a scrolling table.
 import { defineConfig } from '@playwright/test';
 import tests from './playwright.config';
 

@@ -1,4 +1,4 @@
-// Draws the pictures of the README: the main pages on made-up events.
+// Takes the screenshots of the README: the main pages with generated events.
 import { defineConfig } from '@playwright/test';
 import tests from './playwright.config';
 

@@ -1,4 +1,4 @@
-// How the page is built. Everything goes to dist/page, which the host embeds; the dev server asks a host that runs.
+// Builds the page into dist/page, which the host embeds. The dev server forwards API requests to a running host.
 import { svelte } from '@sveltejs/vite-plugin-svelte';
 import { defineConfig } from 'vite';
 

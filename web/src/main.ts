@@ -1,4 +1,4 @@
-// Begins the page. What is remembered of its look is set before anything is drawn.
+// Mounts the dashboard. The stored theme is applied before the first paint.
 import { mount } from 'svelte';
 import App from './App.svelte';
 import './app.css';

@@ -1,5 +1,5 @@
-// How smoothly a table of very many rows scrolls: `cargo xtask frames`. It prints figures and asserts none of them,
-// because a slow machine is not a defect.
+// Measures the frame rate of a scrolling table with many rows: `cargo xtask frames`. It prints results without asserting
+// them, because a slow machine is not a defect.
 import { cpus, loadavg } from 'node:os';
 import type { Locator, Page } from '@playwright/test';
 import { observations } from './support/events';
@@ -8,19 +8,19 @@ import { Host } from './support/host';
 
 const ROWS = Number(process.env.LANTERN_ROWS ?? 1_000_000);
 const SECONDS = Number(process.env.LANTERN_SECONDS ?? 20);
-/** Messages that are published at once. The broker drops what comes faster than it writes. */
+/** Messages published at once. The broker drops messages that arrive faster than it writes. */
 const CHUNK = 5_000;
-/** A frame of 60 in a second has 16.7 ms. */
+/** At 60 frames per second, a frame has 16.7 ms. */
 const LATE_MS = 20;
 
 interface Frames {
   times: number[];
   passed: number;
-  /** What the page's own thread has computed, in milliseconds: it does not grow when others use the processors. */
+  /** CPU time of the page's main thread in milliseconds, independent of other load. */
   computed: number;
 }
 
-/** Fills a table by messages, as everything is filled. */
+/** Fills a table by publishing messages. */
 async function fill(host: Host): Promise<void> {
   const end = Date.now();
   const hours = 24 * 30;
@@ -33,17 +33,17 @@ async function fill(host: Host): Promise<void> {
   await host.handled('obs-events', ROWS);
 }
 
-/** Has the page note the time of each frame from now on. Each call of what it answers tells of the time since the last. */
+/** Records the time of each frame. Each call of the returned function returns the frames since the previous call. */
 async function recorder(page: Page, box: Locator): Promise<() => Promise<Frames>> {
   const devtools = await page.context().newCDPSession(page);
   await devtools.send('Performance.enable', { timeDomain: 'threadTicks' });
   await page.evaluate(() => {
     const times: number[] = [];
-    const note = (time: number) => {
+    const record = (time: number) => {
       times.push(time);
-      requestAnimationFrame(note);
+      requestAnimationFrame(record);
     };
-    requestAnimationFrame(note);
+    requestAnimationFrame(record);
     Object.assign(window, { times });
   });
   let [lastTop, lastComputed] = [0, 0];
@@ -58,7 +58,7 @@ async function recorder(page: Page, box: Locator): Promise<() => Promise<Frames>
   };
 }
 
-function tell(name: string, { times, passed, computed }: Frames): void {
+function print(name: string, { times, passed, computed }: Frames): void {
   const deltas = times
     .slice(1)
     .map((time, index) => time - (times[index] ?? time))
@@ -70,7 +70,7 @@ function tell(name: string, { times, passed, computed }: Frames): void {
   console.log(
     `  ${name.padEnd(34)} ${(deltas.length / seconds).toFixed(1)} frames/s   median ${at(0.5)} ms   p95 ${at(0.95)} ms   ` +
       `worst ${at(1)} ms   ${late} of ${deltas.length} over ${LATE_MS} ms   ` +
-      `${(computed / deltas.length).toFixed(1)} ms computed for each   ${passed} rows on`,
+      `${(computed / deltas.length).toFixed(1)} ms CPU per frame   ${passed} rows scrolled`,
   );
 }
 
@@ -93,20 +93,20 @@ test('frames', async ({ page }) => {
 
     await frames();
     await page.waitForTimeout(3_000);
-    tell('at rest', await frames());
+    print('at rest', await frames());
 
     await box.hover();
     for (const [name, pixels] of [
-      ['wheel, 120 pixels a turn', 120],
-      ['wheel thrown, 1200 pixels a turn', 1_200],
+      ['wheel, 120 pixels per step', 120],
+      ['fast wheel, 1200 pixels per step', 1_200],
     ] as const) {
       await frames();
       const until = Date.now() + SECONDS * 1_000;
       while (Date.now() < until) await page.mouse.wheel(0, pixels);
-      tell(name, await frames());
+      print(name, await frames());
     }
 
-    // Every frame shows other rows than the one before, among those that are loaded.
+    // Every frame shows different loaded rows.
     await frames();
     await box.evaluate((element, seconds) => {
       const until = performance.now() + seconds * 1_000;
@@ -120,7 +120,7 @@ test('frames', async ({ page }) => {
         requestAnimationFrame(jump);
       });
     }, SECONDS);
-    tell('scroll bar, elsewhere in each frame', await frames());
+    print('scroll bar, random position per frame', await frames());
   } finally {
     await host.stop();
   }

@@ -1,4 +1,4 @@
-// Rows as they come, charts, and what goes out as a file.
+// Live rows, charts, exports and SQL.
 import { readFileSync } from 'node:fs';
 import { expect, test } from './support/fixtures';
 import { Host } from './support/host';
@@ -15,15 +15,15 @@ const event = (n: number) => ({
   },
 });
 
-test('rows appear as they come; held still, they are counted', async ({ page }) => {
+test('live rows appear; while paused they are counted', async ({ page }) => {
   const host = await Host.start({ plugins: ['obs-events'] });
   try {
     await page.goto(`${host.address}/tables/obs_events/live?filter=pc_id=live`);
-    await expect(page.getByText('Listening')).toBeVisible();
+    await expect(page.getByText('Connected', { exact: true })).toBeVisible();
     await host.publish([event(1)]);
     const rows = page.getByRole('region', { name: 'Newest rows of obs_events' });
     await expect(rows).toContainText('live-1');
-    await page.getByRole('button', { name: 'Hold' }).click();
+    await page.getByRole('button', { name: 'Pause' }).click();
     await host.publish([event(2), event(3)]);
     await expect(page.getByRole('button', { name: '2 new' })).toBeVisible();
     await expect(rows).not.toContainText('live-2');
@@ -35,7 +35,7 @@ test('rows appear as they come; held still, they are counted', async ({ page }) 
   }
 });
 
-test('charts are drawn, zoomed together, and stand in a table', async ({ page, host }) => {
+test('charts are drawn, zoomed together, and available as tables', async ({ page, host }) => {
   await page.goto(`${host.address}/tables/host_perf/charts`);
   const plots = page.locator('.u-over');
   await expect(plots.first()).toBeVisible();
@@ -49,10 +49,10 @@ test('charts are drawn, zoomed together, and stand in a table', async ({ page, h
   await page.mouse.move(box.x + box.width * 0.6, box.y + 40, { steps: 4 });
   await page.mouse.up();
   await expect(page).toHaveURL(/from=.*to=/);
-  await expect(page.getByRole('link', { name: 'Back to all of it' })).toBeVisible();
+  await expect(page.getByRole('link', { name: 'Reset zoom' })).toBeVisible();
 });
 
-test('what is selected goes out as a file', async ({ page, host, operator }) => {
+test('the selected rows are exported as CSV', async ({ page, host, operator }) => {
   for (const signed of [false, true]) {
     if (signed) await operator(page, host);
     await page.goto(`${host.address}/tables/obs_events?filter=kind=boot`);
@@ -67,7 +67,7 @@ test('what is selected goes out as a file', async ({ page, host, operator }) => 
   }
 });
 
-test('what is selected goes out as lines of JSON, with every digit', async ({ page }) => {
+test('the selected rows are exported as JSON lines with exact numbers', async ({ page }) => {
   const host = await Host.start({ plugins: ['obs-events'] });
   try {
     const big = { ...event(7).payload, event_record_id: 'export-7', payload: { n: 1 } };
@@ -89,15 +89,15 @@ test('what is selected goes out as lines of JSON, with every digit', async ({ pa
   }
 });
 
-test('a question in SQL is answered to an operator', async ({ page, host, operator }) => {
+test('an operator runs an SQL query', async ({ page, host, operator }) => {
   await operator(page, host);
   await page.goto(`${host.address}/sql`);
   await page
-    .getByRole('textbox', { name: 'Question in SQL' })
+    .getByRole('textbox', { name: 'SQL query' })
     .fill("select kind, count(*) as n from obs_events where kind = 'boot' group by kind");
   await page.keyboard.press('Control+Enter');
-  await expect(page.getByRole('region', { name: 'Answer' })).toContainText('boot');
-  await page.getByRole('textbox', { name: 'Question in SQL' }).fill('delete from obs_events');
-  await page.getByRole('button', { name: 'Ask' }).click();
+  await expect(page.getByRole('region', { name: 'Result' })).toContainText('boot');
+  await page.getByRole('textbox', { name: 'SQL query' }).fill('delete from obs_events');
+  await page.getByRole('button', { name: 'Run' }).click();
   await expect(page.getByRole('alert')).toBeVisible();
 });

@@ -1,5 +1,5 @@
-// For everybody: no violations of WCAG that a program can find, in light and dark; small and large; values that would
-// like to do harm; and who may see what.
+// Accessibility (automated WCAG rules in both themes, small and large viewports, screen reader announcements), hostile
+// values, and permissions.
 import { networkInterfaces } from 'node:os';
 import { accessible, expect, signedIn, test } from './support/fixtures';
 import { Host } from './support/host';
@@ -21,28 +21,28 @@ const PAGES = [
 ];
 
 for (const colorScheme of ['light', 'dark'] as const) {
-  test(`no page breaks a rule of accessibility, ${colorScheme}`, async ({ page, host, operator }) => {
+  test(`no page violates an accessibility rule, ${colorScheme}`, async ({ page, host, operator }) => {
     test.setTimeout(120_000);
     await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
     await operator(page, host);
     for (const path of PAGES) {
       await page.goto(`${host.address}${path}`);
       await expect(page.getByRole('heading', { level: 1 })).toBeAttached();
-      await expect(page.getByText(/^(Asking|Looking|Counting|Connecting).*…/)).toHaveCount(0);
+      await expect(page.getByText(/^(Loading|Counting|Connecting).*…/)).toHaveCount(0);
       await accessible(page, `${path} in ${colorScheme}`);
     }
   });
 }
 
-test('nothing runs over the edge of a phone, or at 400 %', async ({ page, host }) => {
-  // 1280 pixels at 400 % are 320.
+test('no page scrolls sideways on a phone or at 400 %', async ({ page, host }) => {
+  // 1280 pixels at 400 % correspond to 320.
   for (const width of [390, 320]) {
     await page.setViewportSize({ width, height: 700 });
     for (const path of PAGES.filter((one) => !one.startsWith('/sql'))) {
       await page.goto(`${host.address}${path}`);
       await expect(page.getByRole('heading', { level: 1 })).toBeAttached();
-      const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-      expect(over, `${path} at ${width}`).toBeLessThanOrEqual(0);
+      const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+      expect(overflow, `${path} at ${width}`).toBeLessThanOrEqual(0);
     }
   }
   await page.goto(host.address);
@@ -51,37 +51,34 @@ test('nothing runs over the edge of a phone, or at 400 %', async ({ page, host }
   await expect(page.getByRole('heading', { name: 'Audit' })).toBeVisible();
 });
 
-test('who only hears the page knows where he is, how much was found, and does not lose his place', async ({
-  page,
-  host,
-}) => {
+test('screen readers get page names, row counts and a stable focus', async ({ page, host }) => {
   await page.goto(host.address);
-  // What changes by itself every second is not told.
-  await expect(page.getByText(/^All is well/)).toHaveAttribute('aria-live', 'polite');
+  // Ages that change every second are not announced.
+  await expect(page.getByText(/^Healthy:/)).toHaveAttribute('aria-live', 'polite');
   await expect(page.locator('[aria-live] time, [role="status"] time')).toHaveCount(0);
   await expect(page.locator('main').getByRole('link', { name: 'obs_events', exact: true })).toBeVisible();
 
-  const places = page.getByRole('navigation', { name: 'Pages' });
+  const navigation = page.getByRole('navigation', { name: 'Pages' });
   for (const name of ['Dead letters', 'Plugins', 'obs_events']) {
-    await places.getByRole('link', { name }).click();
+    await navigation.getByRole('link', { name }).click();
     await expect(page.getByRole('main', { name })).toBeFocused();
   }
   await page.getByRole('link', { name: 'Live', exact: true }).click();
   await expect(page.getByRole('main', { name: 'obs_events, live' })).toBeFocused();
-  await page.getByRole('button', { name: 'Hold' }).click();
-  await expect(page.getByRole('status').filter({ hasText: /^Held/ })).toBeVisible();
+  await page.getByRole('button', { name: 'Pause' }).click();
+  await expect(page.getByRole('status').filter({ hasText: /^Paused/ })).toBeVisible();
 
   await page.goto(`${host.address}/tables/obs_events?filter=kind=nothing`);
   await expect(page.getByRole('status').filter({ hasText: /^0 rows/ })).toBeAttached();
   await page.getByRole('button', { name: 'Remove the filter kind=nothing' }).press('Enter');
   await expect(page.getByRole('main', { name: 'obs_events' })).toBeFocused();
   await expect(page.getByRole('status').filter({ hasText: /^4\s\d+ rows/ })).toBeAttached();
-  // A row is called by its time.
+  // The link of a row is named by its time.
   const rows = page.getByRole('table', { name: 'Rows of obs_events' });
   await expect(rows.getByRole('link', { name: /^\d{4}-\d\d-\d\d \d\d:\d\d/ }).first()).toBeVisible();
 });
 
-test('a question, and a mistake, belong to what they are about', async ({ page }) => {
+test('dialogs and errors are associated with their controls', async ({ page }) => {
   const host = await Host.start({ plugins: ['obs-events'], env: { LANTERN__HTTP__SQL: 'true' } });
   try {
     await signedIn(page, host.token);
@@ -97,23 +94,23 @@ test('a question, and a mistake, belong to what they are about', async ({ page }
     await page.goto(`${host.address}/dead-letters`);
     const retry = page
       .getByRole('region', { name: 'obs-events/obs: malformed' })
-      .getByRole('button', { name: 'Try again' });
+      .getByRole('button', { name: 'Retry' });
     await retry.first().press('Enter');
-    const dialog = page.getByRole('dialog', { name: /^Try \d+ messages? again\?/ });
+    const dialog = page.getByRole('dialog', { name: /^Retry \d+ messages?\?/ });
     await expect(dialog).toBeFocused();
-    await dialog.getByRole('button', { name: 'Try again' }).press('Enter');
-    await expect(page.getByRole('status').filter({ hasText: /^\d+ of \d+ messages? can be read now/ })).toBeVisible();
+    await dialog.getByRole('button', { name: 'Retry' }).press('Enter');
+    await expect(page.getByRole('status').filter({ hasText: /^Resolved \d+ of \d+ dead letters?/ })).toBeVisible();
     await expect(retry.first()).toBeFocused();
 
     await page.goto(`${host.address}/sql`);
-    const question = page.getByRole('textbox', { name: 'Question in SQL' });
-    await question.fill('delete from obs_events');
-    const ask = page.getByRole('button', { name: 'Ask' });
-    await ask.press('Enter');
+    const query = page.getByRole('textbox', { name: 'SQL query' });
+    await query.fill('delete from obs_events');
+    const run = page.getByRole('button', { name: 'Run' });
+    await run.press('Enter');
     await expect(page.getByRole('alert')).toBeVisible();
-    await expect(ask).toBeFocused();
-    await expect(question).toHaveAttribute('aria-invalid', 'true');
-    await expect(question).toHaveAccessibleDescription(/cannot be answered/);
+    await expect(run).toBeFocused();
+    await expect(query).toHaveAttribute('aria-invalid', 'true');
+    await expect(query).toHaveAccessibleDescription(/cannot be answered/);
 
     await page.goto(`${host.address}/sign-in`);
     await page.getByLabel('Token').fill('lantern_wrong');
@@ -124,9 +121,9 @@ test('a question, and a mistake, belong to what they are about', async ({ page }
   }
 });
 
-test('the theme and the zone are remembered', async ({ page, host }) => {
+test('the theme and the time zone are remembered', async ({ page, host }) => {
   await page.goto(`${host.address}/audit`);
-  await page.getByRole('button', { name: 'System colours' }).click();
+  await page.getByRole('button', { name: 'System theme' }).click();
   await page.getByRole('button', { name: 'Light' }).click();
   await page.getByRole('button', { name: 'Local time' }).click();
   await page.reload();
@@ -134,7 +131,7 @@ test('the theme and the zone are remembered', async ({ page, host }) => {
   await expect(page.getByRole('button', { name: 'UTC' })).toBeVisible();
 });
 
-test('values of strangers are shown exactly and do no harm', async ({ page }) => {
+test('hostile values are shown exactly and have no effect', async ({ page }) => {
   const host = await Host.start({ plugins: ['obs-events'] });
   try {
     const big = `{"big":9223372036854775807,"nul":"a\\u0000b","html":"<script>window.harm=1</script>","long":"${'x'.repeat(1 << 20)}"}`;
@@ -153,20 +150,20 @@ test('values of strangers are shown exactly and do no harm', async ({ page }) =>
     await expect(drawer.getByText('<script>window.harm=1</script>').first()).toBeVisible();
     await expect(drawer.getByRole('button', { name: /more characters/ }).first()).toBeVisible();
     expect(await page.evaluate(() => 'harm' in window)).toBe(false);
-    // The whole document is not drawn until somebody wants it.
+    // Large documents are not rendered completely.
     expect(await page.evaluate(() => document.body.textContent.length)).toBeLessThan(200_000);
   } finally {
     await host.stop();
   }
 });
 
-test('a host for others asks for a token, and a viewer changes nothing', async ({ page }) => {
+test('sign-in with a token, and a viewer has no controls that make changes', async ({ page }) => {
   const host = await Host.start({ plugins: ['obs-events'] });
   try {
     const { token } = await host.api<{ token: string }>('/api/v1/tokens', {
       method: 'POST',
       headers: { 'content-type': 'application/json' },
-      body: JSON.stringify({ name: 'looks', role: 'viewer' }),
+      body: JSON.stringify({ name: 'reader', role: 'viewer' }),
     });
     await page.goto(`${host.address}/sign-in`);
     await page.getByLabel('Token').fill('lantern_wrong');
@@ -174,16 +171,16 @@ test('a host for others asks for a token, and a viewer changes nothing', async (
     await expect(page.getByRole('alert')).toContainText('the token is not known here');
     await page.getByLabel('Token').fill(token);
     await page.getByRole('button', { name: 'Sign in' }).click();
-    await expect(page.getByRole('button', { name: 'Sign out looks' })).toBeVisible();
+    await expect(page.getByRole('button', { name: 'Sign out reader' })).toBeVisible();
     await page.goto(`${host.address}/plugins/obs-events`);
     await expect(page.getByRole('heading', { name: 'Versions' })).toBeVisible();
     await expect(page.getByRole('button', { name: 'Pause…' })).toHaveCount(0);
     await page.goto(`${host.address}/plugins`);
     await expect(page.getByLabel("A plugin's .wasm file")).toHaveCount(0);
-    await page.getByRole('button', { name: 'Sign out looks' }).click();
+    await page.getByRole('button', { name: 'Sign out reader' }).click();
     await expect(page.getByRole('link', { name: 'Sign in', exact: true })).toBeVisible();
 
-    // A token that is no longer good leads back to signing in.
+    // An invalid token leads to the sign-in page.
     await signedIn(page, 'lantern_gone');
     await page.goto(`${host.address}/audit`);
     await expect(page.getByRole('heading', { name: 'Sign in' })).toBeVisible();
@@ -192,15 +189,15 @@ test('a host for others asks for a token, and a viewer changes nothing', async (
   }
 });
 
-/** An address of this machine that others can reach it by. */
+/** An address of this machine that is reachable from other machines. */
 function reachable(): string | undefined {
   const all = Object.values(networkInterfaces()).flatMap((its) => its ?? []);
   return all.find((one) => one.family === 'IPv4' && !one.internal)?.address;
 }
 
-test('on an address that others can reach, nothing is seen without a token', async ({ page, context }) => {
+test('on a reachable address, nothing is shown without a token', async ({ page, context }) => {
   const ip = reachable();
-  test.skip(ip === undefined, 'this machine has no address but loopback');
+  test.skip(ip === undefined, 'this machine has only loopback addresses');
   const host = await Host.start({
     plugins: ['obs-events'],
     listen: `${ip}:0`,
@@ -218,15 +215,15 @@ test('on an address that others can reach, nothing is seen without a token', asy
     const { token } = await host.api<{ token: string }>('/api/v1/tokens', {
       method: 'POST',
       headers: { 'content-type': 'application/json' },
-      body: JSON.stringify({ name: 'looks', role: 'viewer' }),
+      body: JSON.stringify({ name: 'reader', role: 'viewer' }),
     });
     expect((await fetch(`${host.address}/api/v1/tables`)).status).toBe(401);
 
-    // The address that somebody was sent is where he is after signing in.
+    // After sign-in, a shared address shows its page.
     await page.goto(`${host.address}/tables/obs_events?filter=kind=boot`);
     await expect(page.getByRole('heading', { name: 'Sign in' })).toBeVisible();
     await expect(page.getByText('obs_events')).toHaveCount(0);
-    await accessible(page, 'signing in');
+    await accessible(page, 'sign-in');
     await page.getByLabel('Token').fill(token);
     await page.getByRole('button', { name: 'Sign in' }).click();
     const row = page.getByRole('table', { name: 'Rows of obs_events' }).getByRole('row').nth(1);
@@ -234,25 +231,24 @@ test('on an address that others can reach, nothing is seen without a token', asy
     expect(page.url()).toContain('filter=kind=boot');
     expect(page.url()).not.toContain(token);
 
-    // A viewer: no control that changes anything, on any page.
-    const changing =
-      /^(Activate|Try again|Try these|Try it on|Give (up|these)|Pause|Resume|Roll back|Change|choose one)/;
+    // A viewer has no controls that make changes, on any page.
+    const changing = /^(Activate|Retry|Run canary|Discard( these)?…|Pause|Resume|Roll back|Change|choose one)/;
     for (const path of ['/', '/dead-letters', '/plugins', '/plugins/obs-events', '/audit']) {
       await page.goto(`${host.address}${path}`);
       await expect(page.getByRole('heading', { level: 1 })).toBeAttached();
-      await expect(page.getByText(/^Asking/)).toHaveCount(0);
+      await expect(page.getByText(/^Loading/)).toHaveCount(0);
       for (const summary of await page.locator('summary').all()) await summary.click();
       await expect(page.getByRole('button', { name: changing })).toHaveCount(0);
     }
     await page.goto(`${host.address}/dead-letters`);
     await expect(page.getByRole('article')).toContainText('no JSON');
 
-    // Copying works without TLS too.
+    // Copying works without TLS.
     await context.grantPermissions([]);
     await page.getByRole('button', { name: 'Copy' }).click();
     await expect(page.getByRole('button', { name: 'Copied' })).toBeVisible();
 
-    await page.getByRole('button', { name: 'Sign out looks' }).click();
+    await page.getByRole('button', { name: 'Sign out reader' }).click();
     await expect(page.getByRole('heading', { name: 'Sign in' })).toBeVisible();
     await expect(page.getByText('no JSON')).toHaveCount(0);
   } finally {

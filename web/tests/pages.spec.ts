@@ -1,13 +1,13 @@
-// Each page's main job, on a host that has events.
+// The main function of each page, on a host with events.
 import { copyFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { accessible, expect, OBSERVATIONS, test } from './support/fixtures';
 import { Host } from './support/host';
 import { syslog } from './support/places';
 
-test('the overview says that all is well, and what is read', async ({ viewer }) => {
-  await expect(viewer.getByText(/^All is well: 6 sources running/)).toBeVisible();
-  await expect(viewer.getByRole('link', { name: '2 messages could not be read' })).toBeVisible();
+test('the overview shows the health and the sources', async ({ viewer }) => {
+  await expect(viewer.getByText(/^Healthy: 6 sources running/)).toBeVisible();
+  await expect(viewer.getByRole('link', { name: '2 open dead letters' })).toBeVisible();
   const row = viewer.getByRole('row', { name: /obs-events/ });
   await expect(row.getByText('running')).toBeVisible();
   await expect(row.getByText('0.1.0')).toBeVisible();
@@ -15,7 +15,7 @@ test('the overview says that all is well, and what is read', async ({ viewer }) 
   await expect(viewer.getByRole('heading', { name: 'obs_events' })).toBeVisible();
 });
 
-test('a table is filtered by value, by search and by time, and the address keeps it', async ({ page, host }) => {
+test('a table is filtered by value, search and time, and the address keeps the state', async ({ page, host }) => {
   await page.goto(`${host.address}/tables/obs_events`);
   const rows = page.getByRole('region', { name: 'Rows of obs_events' });
   await expect(rows.getByRole('row')).not.toHaveCount(0);
@@ -36,7 +36,7 @@ test('a table is filtered by value, by search and by time, and the address keeps
   await expect(cells.first()).toContainText('openssl');
   await expect(cells.first()).toContainText('atlas');
 
-  // Reload and back: the address is the whole state.
+  // Reload and back: the address holds the whole state.
   const address = page.url();
   await page.reload();
   await expect(cells.first()).toContainText('openssl');
@@ -53,7 +53,7 @@ test('a table is filtered by value, by search and by time, and the address keeps
   await expect(page.getByRole('img', { name: /rows from/ })).toBeVisible();
 });
 
-test('dragging over the histogram chooses a stretch of time', async ({ page, host }) => {
+test('dragging over the histogram selects a time range', async ({ page, host }) => {
   await page.goto(`${host.address}/tables/obs_events`);
   const bars = page.getByRole('img', { name: /rows from/ });
   const box = await bars.boundingBox();
@@ -65,7 +65,7 @@ test('dragging over the histogram chooses a stretch of time', async ({ page, hos
   await expect(page).toHaveURL(/from=\d{4}-.*to=\d{4}-/);
 });
 
-test('rows come as one scrolls, and only what is seen is drawn', async ({ page, host }) => {
+test('scrolling loads rows, and only visible rows are rendered', async ({ page, host }) => {
   await page.goto(`${host.address}/tables/obs_events`);
   const box = page.getByRole('region', { name: 'Rows of obs_events' });
   await expect(page.getByRole('table', { name: 'Rows of obs_events' })).toHaveAttribute(
@@ -85,7 +85,7 @@ test('rows come as one scrolls, and only what is seen is drawn', async ({ page, 
   expect(await box.locator('tr[data-index]').count()).toBeLessThan(80);
 });
 
-test('columns are chosen and sorted', async ({ page, host }) => {
+test('columns are hidden and sorted', async ({ page, host }) => {
   await page.goto(`${host.address}/tables/obs_events`);
   const table = page.getByRole('table', { name: 'Rows of obs_events' });
   await page.getByRole('button', { name: 'Columns' }).click();
@@ -98,7 +98,7 @@ test('columns are chosen and sorted', async ({ page, host }) => {
   await expect(table.getByRole('row').nth(1)).toContainText('fornax');
 });
 
-test('a row shows its message, its version and its neighbours; the keyboard does all of it', async ({ page, host }) => {
+test('a row shows its message, version and neighbours, by keyboard alone', async ({ page, host }) => {
   await page.goto(`${host.address}/tables/obs_events?filter=kind=boot`);
   const table = page.getByRole('table', { name: 'Rows of obs_events' });
   await expect(table.getByRole('row').nth(1)).toContainText('boot');
@@ -122,9 +122,9 @@ test('a row shows its message, its version and its neighbours; the keyboard does
   await expect(drawer.getByText('kernel').first()).toBeVisible();
 });
 
-test('a timeline folds starts and ends into spans', async ({ page, host }) => {
+test('the timeline combines starts and ends into spans', async ({ page, host }) => {
   await page.goto(`${host.address}/timeline`);
-  await page.getByRole('list', { name: 'The most frequent of pc_id' }).getByRole('link', { name: 'atlas' }).click();
+  await page.getByRole('list', { name: 'Most frequent values of pc_id' }).getByRole('link', { name: 'atlas' }).click();
   await expect(page.getByText('execution_results / backup')).toBeVisible();
   await expect(page.locator('svg a rect').first()).toBeVisible();
   await expect(page.locator('svg a.open rect').first()).toBeVisible();
@@ -133,15 +133,15 @@ test('a timeline folds starts and ends into spans', async ({ page, host }) => {
   await accessible(page, 'timeline');
 });
 
-test('dead letters say why, with their bytes', async ({ page, host }) => {
+test('dead letters show the reason and the payload', async ({ page, host }) => {
   await page.goto(`${host.address}/dead-letters`);
   const group = page.getByRole('region', { name: 'obs-events/obs: malformed' });
   await group.getByRole('button', { name: /expected ident/ }).click();
   await expect(group.getByText('X-Sender')).toBeVisible();
   await expect(group.getByText('no JSON', { exact: true })).toBeVisible();
-  // A viewer sees nothing that changes.
-  await expect(page.getByRole('button', { name: 'Try again' })).toHaveCount(0);
-  await expect(page.getByRole('button', { name: /Give up/ })).toHaveCount(0);
+  // A viewer has no controls that make changes.
+  await expect(page.getByRole('button', { name: 'Retry' })).toHaveCount(0);
+  await expect(page.getByRole('button', { name: /Discard…/ })).toHaveCount(0);
 });
 
 test('views are saved in the browser', async ({ page, host }) => {
@@ -155,7 +155,7 @@ test('views are saved in the browser', async ({ page, host }) => {
   await expect(page).toHaveURL(/filter=kind=boot/);
 });
 
-test('a plugin ships views of its tables', async ({ page }) => {
+test('a plugin provides views of its tables', async ({ page }) => {
   const host = await Host.start({ plugins: [] });
   try {
     copyFileSync(syslog(), join(host.pluginFolder, 'syslog.wasm'));
@@ -176,21 +176,21 @@ test('a plugin ships views of its tables', async ({ page }) => {
     await expect(page.getByRole('list', { name: 'Filters' })).toContainText('severity');
     await expect(table).toContainText('disk is full');
     await expect(table).not.toContainText('all is quiet');
-    // It came with the plugin, so nobody can forget it here.
+    // Views of a plugin cannot be deleted in the dashboard.
     await page.getByRole('button', { name: 'Views' }).click();
-    await expect(page.getByRole('button', { name: /Forget the view/ })).toHaveCount(0);
+    await expect(page.getByRole('button', { name: /Delete the view/ })).toHaveCount(0);
   } finally {
     await host.stop();
   }
 });
 
-test('single keys go places, and can be turned off', async ({ viewer }) => {
-  await expect(viewer.getByRole('heading', { name: 'What is read' })).toBeVisible();
+test('keyboard shortcuts navigate, and can be disabled', async ({ viewer }) => {
+  await expect(viewer.getByRole('heading', { name: 'Sources' })).toBeVisible();
   await viewer.keyboard.press('g');
   await viewer.keyboard.press('a');
   await expect(viewer.getByRole('heading', { name: 'Audit' })).toBeVisible();
   await viewer.keyboard.press('?');
-  const help = viewer.getByRole('dialog', { name: 'Keyboard' });
+  const help = viewer.getByRole('dialog', { name: 'Keyboard shortcuts' });
   await expect(help).toBeVisible();
   await help.getByRole('checkbox').uncheck();
   await help.getByRole('button', { name: 'Close' }).click();
@@ -198,12 +198,12 @@ test('single keys go places, and can be turned off', async ({ viewer }) => {
   await expect(help).not.toBeVisible();
 });
 
-test('an address that means nothing says so', async ({ page, host }) => {
+test('an unknown address shows an error page', async ({ page, host }) => {
   const response = await page.goto(`${host.address}/nothing/here`);
   expect(response?.status()).toBe(404);
-  await expect(page.getByRole('heading', { name: 'There is no such page' })).toBeVisible();
+  await expect(page.getByRole('heading', { name: 'Page not found' })).toBeVisible();
   await page.goto(`${host.address}/tables/obs_events/charts`);
-  await expect(page.getByText('There is nothing to draw')).toContainText('declares no measure');
+  await expect(page.getByText('No charts:')).toContainText('declares no measure');
   await page.goto(`${host.address}/tables/nothing`);
   await expect(page.getByRole('alert')).toContainText('there is no table nothing');
 });

@@ -1,5 +1,4 @@
-// Draws the pictures of the README: `cargo xtask pictures`. The events are made up; the host, the broker and the plugins
-// are real.
+// Takes the screenshots of the README: `cargo xtask pictures`. The events are generated; host, broker and plugins are real.
 import { statSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { observations, performance } from './support/events';
@@ -19,8 +18,8 @@ const PICTURES: { name: string; path: string; dark?: boolean; ready: string; cli
   },
   { name: 'timeline', path: '/timeline?column=pc_id&entity=atlas', ready: 'execution_results / backup', dark: true },
   { name: 'charts', path: '/tables/host_perf/charts?from=now-2h', ready: 'cpu_pct' },
-  // The last, so that there is a past to be seen.
-  { name: 'overview', path: '/', ready: 'All is well' },
+  // After the others, so that the overview has a history.
+  { name: 'overview', path: '/', ready: 'Healthy:' },
   { name: 'dead-letters', path: '/dead-letters', ready: 'malformed', dark: true, click: '.reason > button' },
 ];
 
@@ -51,9 +50,9 @@ for (const picture of PICTURES) {
     }
     if (picture.click) {
       await page.locator(picture.click).first().click();
-      await expect(page.getByRole('group', { name: 'How the payload is shown' }).first()).toBeVisible();
+      await expect(page.getByRole('group', { name: 'Payload format' }).first()).toBeVisible();
     }
-    // As high as what there is, so that nothing is cut in the middle.
+    // The viewport is as high as the content, so that nothing is cut off.
     const height = await page.evaluate(() => document.documentElement.scrollHeight);
     if (picture.name === 'overview') await page.setViewportSize({ width: 1160, height: Math.min(height, 900) });
     const path = `${folder}${picture.name}.png`;

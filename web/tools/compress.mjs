@@ -1,4 +1,4 @@
-// Puts a brotli and a gzip form beside each file of the page. The host embeds them, so it compresses nothing itself.
+// Writes a brotli and a gzip version of each file of the page. The host embeds and serves them.
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { brotliCompressSync, constants, gzipSync } from 'node:zlib';

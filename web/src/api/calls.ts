@@ -1,6 +1,6 @@
-// The questions that the page asks, by name.
+// The API requests of the dashboard, by name.
 
-import { change, get, type Query, request } from './client';
+import { get, type Query, request, send } from './client';
 import { parseJson } from './json';
 import type * as T from './types';
 
@@ -8,19 +8,19 @@ const V1 = '/api/v1';
 const table = (name: string) => `${V1}/tables/${encodeURIComponent(name)}`;
 const plugin = (name: string) => `${V1}/plugins/${encodeURIComponent(name)}`;
 
-/** Integers come as text, because JavaScript rounds beyond 2^53. */
+/** Requests integers as text, because JavaScript rounds beyond 2^53. */
 const EXACT = { integers: 'text' };
 
-/** Readiness answers with 503 when something is not well, and says what: that is an answer too. */
+/** Readiness has status 503 when a check fails; the body names the check. */
 export async function readiness(signal?: AbortSignal): Promise<T.Readiness> {
-  const response = await request('/readyz', { signal, unready: true });
+  const response = await request('/readyz', { signal, acceptUnavailable: true });
   return (await response.json()) as T.Readiness;
 }
 
 export const projections = (signal?: AbortSignal) => get<T.Projection[]>(`${V1}/projections`, {}, signal);
 export const history = (signal?: AbortSignal) => get<T.History>(`${V1}/projections/history`, {}, signal);
 export const tables = (signal?: AbortSignal) => get<T.Table[]>(`${V1}/tables`, {}, signal);
-export const oneTable = (name: string, signal?: AbortSignal) => get<T.Table>(table(name), {}, signal);
+export const tableInfo = (name: string, signal?: AbortSignal) => get<T.Table>(table(name), {}, signal);
 
 export const rows = (name: string, query: Query, signal?: AbortSignal) =>
   get<T.Page<T.Row>>(`${table(name)}/rows`, { ...EXACT, ...query }, signal);
@@ -39,25 +39,28 @@ export const exportPath = (name: string) => `${table(name)}/export`;
 
 export const deadLetters = (query: Query, signal?: AbortSignal) =>
   get<T.Page<T.DeadLetter>>(`${V1}/dead-letters`, query, signal);
-export const letterReasons = (query: Query, signal?: AbortSignal) =>
-  get<T.Reasons>(`${V1}/dead-letters/reasons`, query, signal);
-export const retryLetters = (which: T.Which) => change<T.Healed>('POST', `${V1}/dead-letters/retry`, which);
-export const discardLetters = (which: T.Which) => change<T.Discarded>('POST', `${V1}/dead-letters/discard`, which);
+export const deadLetterReasons = (query: Query, signal?: AbortSignal) =>
+  get<T.DeadLetterReasons>(`${V1}/dead-letters/reasons`, query, signal);
+export const retryDeadLetters = (which: T.DeadLetterFilter) =>
+  send<T.RetryResult>('POST', `${V1}/dead-letters/retry`, which);
+export const discardDeadLetters = (which: T.DeadLetterFilter) =>
+  send<T.DiscardResult>('POST', `${V1}/dead-letters/discard`, which);
 
 export const plugins = (signal?: AbortSignal) => get<T.ListedPlugin[]>(`${V1}/plugins`, {}, signal);
-export const onePlugin = (name: string, signal?: AbortSignal) => get<T.Plugin>(plugin(name), {}, signal);
-export const described = (name: string, version: string, signal?: AbortSignal) =>
-  get<T.Described>(`${plugin(name)}/description`, { version }, signal);
-export const refusals = (signal?: AbortSignal) => get<T.Refusal[]>(`${V1}/plugin-files`, {}, signal);
-export const act = <A>(name: string, what: string, body?: object) => change<A>('POST', `${plugin(name)}/${what}`, body);
-export const setPlugin = (name: string, changes: Record<string, string>) =>
-  change<T.Settings>('PUT', `${plugin(name)}/settings`, { changes });
+export const pluginDetail = (name: string, signal?: AbortSignal) => get<T.Plugin>(plugin(name), {}, signal);
+export const pluginDescription = (name: string, version: string, signal?: AbortSignal) =>
+  get<T.DescriptionAnswer>(`${plugin(name)}/description`, { version }, signal);
+export const loadFailures = (signal?: AbortSignal) => get<T.LoadFailure[]>(`${V1}/plugin-files`, {}, signal);
+export const pluginAction = <A>(name: string, action: string, body?: object) =>
+  send<A>('POST', `${plugin(name)}/${action}`, body);
+export const setPluginSettings = (name: string, changes: Record<string, string>) =>
+  send<T.Settings>('PUT', `${plugin(name)}/settings`, { changes });
 
-/** Hands a component in. It is checked and kept; nothing of it runs. */
-export async function install(component: Blob): Promise<T.Taken> {
+/** Uploads a component. The host verifies and stores it without running it. */
+export async function install(component: Blob): Promise<T.Installed> {
   const headers = { 'content-type': 'application/wasm' };
   const response = await request(`${V1}/plugins`, { method: 'POST', body: component, headers });
-  return parseJson(await response.text()) as T.Taken;
+  return parseJson(await response.text()) as T.Installed;
 }
 
 export const audit = (query: Query, signal?: AbortSignal) => get<T.Page<T.AuditEntry>>(`${V1}/audit`, query, signal);

@@ -1,8 +1,9 @@
-// Asks the host. The only place that calls `fetch`; it adds the token and turns every "no" into a `Problem`.
+// Sends requests to the host. The only module that calls `fetch`; it adds the token and converts each rejection into a
+// `Problem`.
 import { parseJson } from './json';
 import { token } from './token';
 
-/** A "no" of the host, as RFC 9457 has it. */
+/** A rejection by the host, as RFC 9457 defines it. */
 export class Problem extends Error {
   constructor(
     readonly status: number,
@@ -15,17 +16,17 @@ export class Problem extends Error {
   }
 }
 
-/** The host does not answer at all. */
+/** The host does not answer. */
 export class Unreachable extends Error {
   constructor(cause: unknown) {
     super('The host does not answer.', { cause });
   }
 }
 
-/** Values of the query; what is undefined is left out, a list is repeated. */
+/** Query parameters; undefined omits one, a list repeats it. */
 export type Query = Record<string, string | number | boolean | readonly string[] | undefined>;
 
-export function address(path: string, query: Query = {}): string {
+export function buildUrl(path: string, query: Query = {}): string {
   const search = new URLSearchParams();
   for (const [name, value] of Object.entries(query)) {
     if (value === undefined) continue;
@@ -35,28 +36,28 @@ export function address(path: string, query: Query = {}): string {
   return text ? `${path}?${text}` : path;
 }
 
-interface Call {
+interface RequestOptions {
   method?: string;
   query?: Query;
   body?: BodyInit;
   headers?: Record<string, string>;
   signal?: AbortSignal | undefined;
-  /** Whether 503 is an answer like any other. */
-  unready?: boolean;
+  /** Return a response with status 503 instead of throwing. */
+  acceptUnavailable?: boolean;
 }
 
-/** One request. Throws `Problem`, `Unreachable`, or an `AbortError` when the signal says so. */
-export async function request(path: string, call: Call = {}): Promise<Response> {
-  const headers = new Headers(call.headers);
-  const known = token.get();
-  if (known) headers.set('authorization', `Bearer ${known}`);
+/** Sends one request. Throws `Problem`, `Unreachable`, or an `AbortError` when the signal is aborted. */
+export async function request(path: string, options: RequestOptions = {}): Promise<Response> {
+  const headers = new Headers(options.headers);
+  const bearer = token.get();
+  if (bearer) headers.set('authorization', `Bearer ${bearer}`);
   let response: Response;
   try {
-    response = await fetch(address(path, call.query), {
-      method: call.method ?? 'GET',
+    response = await fetch(buildUrl(path, options.query), {
+      method: options.method ?? 'GET',
       headers,
-      ...(call.body === undefined ? {} : { body: call.body }),
-      ...(call.signal ? { signal: call.signal } : {}),
+      ...(options.body === undefined ? {} : { body: options.body }),
+      ...(options.signal ? { signal: options.signal } : {}),
       cache: 'no-store',
       credentials: 'omit',
     });
@@ -64,29 +65,29 @@ export async function request(path: string, call: Call = {}): Promise<Response> 
     if (isAbort(error)) throw error;
     throw new Unreachable(error);
   }
-  if (response.ok || (call.unready && response.status === 503)) return response;
-  throw await problemOf(response);
+  if (response.ok || (options.acceptUnavailable && response.status === 503)) return response;
+  throw await readProblem(response);
 }
 
-async function problemOf(response: Response): Promise<Problem> {
+async function readProblem(response: Response): Promise<Problem> {
   const text = await response.text();
-  let said: Record<string, unknown> = {};
+  let body: Record<string, unknown> = {};
   try {
-    said = (JSON.parse(text) ?? {}) as Record<string, unknown>;
+    body = (JSON.parse(text) ?? {}) as Record<string, unknown>;
   } catch {
-    // A proxy before the host answers in its own words.
-    said = { detail: text.slice(0, 300) };
+    // A proxy in front of the host answers in another format.
+    body = { detail: text.slice(0, 300) };
   }
-  const word = (name: string) => (typeof said[name] === 'string' ? (said[name] as string) : undefined);
-  const problems = Array.isArray(said.problems) ? said.problems.map(String) : [];
+  const field = (name: string) => (typeof body[name] === 'string' ? (body[name] as string) : undefined);
+  const problems = Array.isArray(body.problems) ? body.problems.map(String) : [];
   const problem = new Problem(
     response.status,
-    word('title') ?? `The host answers ${response.status}`,
-    word('detail') ?? '',
-    word('hint'),
+    field('title') ?? `The host answered with status ${response.status}`,
+    field('detail') ?? '',
+    field('hint'),
     problems,
   );
-  if (response.status === 401) token.refused(problem);
+  if (response.status === 401) token.reject(problem);
   return problem;
 }
 
@@ -99,28 +100,28 @@ export async function get<T>(path: string, query?: Query, signal?: AbortSignal):
   return parseJson(await response.text()) as T;
 }
 
-/** Something that changes. The body is JSON. */
-export async function change<T>(method: 'POST' | 'PUT' | 'DELETE', path: string, body?: unknown): Promise<T> {
-  const call: Call = { method };
+/** Sends a change. The body is JSON. */
+export async function send<T>(method: 'POST' | 'PUT' | 'DELETE', path: string, body?: unknown): Promise<T> {
+  const options: RequestOptions = { method };
   if (body !== undefined) {
-    call.body = JSON.stringify(body);
-    call.headers = { 'content-type': 'application/json' };
+    options.body = JSON.stringify(body);
+    options.headers = { 'content-type': 'application/json' };
   }
-  const text = await (await request(path, call)).text();
+  const text = await (await request(path, options)).text();
   return (text ? parseJson(text) : undefined) as T;
 }
 
-/** Saves what a path answers as a file. A plain link would do it without a token, but a link cannot carry one. */
-export async function save(path: string, query: Query, name: string): Promise<void> {
+/** Downloads a path as a file. A plain link cannot send a token. */
+export async function download(path: string, query: Query, fileName: string): Promise<void> {
   const response = await request(path, { query });
-  saveBlob(await response.blob(), name);
+  saveBlob(await response.blob(), fileName);
 }
 
-export function saveBlob(blob: Blob, name: string): void {
+export function saveBlob(blob: Blob, fileName: string): void {
   const link = document.createElement('a');
   link.href = URL.createObjectURL(blob);
-  link.download = name;
+  link.download = fileName;
   link.click();
-  // The browser has begun to read it when the click is over; half a minute is for slow disks.
+  // The browser starts to read the blob when `click` returns; half a minute is enough for slow disks.
   setTimeout(() => URL.revokeObjectURL(link.href), 30_000);
 }

@@ -1,5 +1,5 @@
-// Server-sent events over `fetch`, because the browser's own `EventSource` cannot send a token. It goes on after the last
-// event that came, however often the connection breaks.
+// Server-sent events over `fetch`, because the browser's `EventSource` cannot send a token. After a broken connection it
+// continues with the event after the last one received.
 import { isAbort, Problem, request } from './client';
 
 export interface ServerEvent {
@@ -8,42 +8,42 @@ export interface ServerEvent {
   data: string;
 }
 
-export type Connection = 'connecting' | 'open' | 'waiting';
+export type Connection = 'connecting' | 'open' | 'reconnecting';
 
-export interface Listening {
+export interface Subscription {
   path: string;
-  /** Where to go on. */
+  /** Id of the last event already processed. */
   after?: string | undefined;
   signal: AbortSignal;
   onEvent: (event: ServerEvent) => void;
   onState: (state: Connection, error?: Error) => void;
 }
 
-/** Splits a stream of text into events. Pieces may end anywhere. */
+/** Splits a text stream into events. Chunks may end anywhere. */
 export class EventParser {
-  #rest = '';
+  #buffer = '';
   #name = '';
   #data: string[] = [];
   #id: string | undefined;
 
-  push(piece: string): ServerEvent[] {
-    const lines = (this.#rest + piece).split('\n');
-    this.#rest = lines.pop() ?? '';
+  push(chunk: string): ServerEvent[] {
+    const lines = (this.#buffer + chunk).split('\n');
+    this.#buffer = lines.pop() ?? '';
     const events: ServerEvent[] = [];
     for (const line of lines) {
-      const event = this.#line(line.endsWith('\r') ? line.slice(0, -1) : line);
+      const event = this.#parseLine(line.endsWith('\r') ? line.slice(0, -1) : line);
       if (event) events.push(event);
     }
     return events;
   }
 
-  #line(line: string): ServerEvent | undefined {
+  #parseLine(line: string): ServerEvent | undefined {
     if (line === '') {
       const event = { name: this.#name || 'message', id: this.#id, data: this.#data.join('\n') };
-      const whole = this.#data.length > 0;
+      const complete = this.#data.length > 0;
       this.#name = '';
       this.#data = [];
-      return whole ? event : undefined;
+      return complete ? event : undefined;
     }
     const colon = line.indexOf(':');
     const field = colon < 0 ? line : line.slice(0, colon);
@@ -55,46 +55,46 @@ export class EventParser {
   }
 }
 
-/** Listens until the signal says to stop, or the host says that it never will answer. */
-export async function listen(listening: Listening): Promise<void> {
-  let after = listening.after;
+/** Receives events until the signal is aborted, or the host rejects the request permanently. */
+export async function subscribe(subscription: Subscription): Promise<void> {
+  let after = subscription.after;
   let failures = 0;
-  while (!listening.signal.aborted) {
-    listening.onState('connecting');
+  while (!subscription.signal.aborted) {
+    subscription.onState('connecting');
     try {
-      const response = await request(listening.path, {
+      const response = await request(subscription.path, {
         headers: { accept: 'text/event-stream', ...(after === undefined ? {} : { 'last-event-id': after }) },
-        signal: listening.signal,
+        signal: subscription.signal,
       });
-      listening.onState('open');
+      subscription.onState('open');
       failures = 0;
-      await read(response, (event) => {
+      await readEvents(response, (event) => {
         after = event.id ?? after;
-        listening.onEvent(event);
+        subscription.onEvent(event);
       });
-      listening.onState('waiting');
+      subscription.onState('reconnecting');
     } catch (error) {
-      if (isAbort(error) || listening.signal.aborted) return;
+      if (isAbort(error) || subscription.signal.aborted) return;
       if (error instanceof Problem && error.status < 500 && error.status !== 429) throw error;
-      listening.onState('waiting', error instanceof Error ? error : undefined);
+      subscription.onState('reconnecting', error instanceof Error ? error : undefined);
     }
     failures += 1;
-    await pause(Math.min(500 * 2 ** failures, 10_000), listening.signal);
+    await delay(Math.min(500 * 2 ** failures, 10_000), subscription.signal);
   }
 }
 
-async function read(response: Response, each: (event: ServerEvent) => void): Promise<void> {
+async function readEvents(response: Response, onEvent: (event: ServerEvent) => void): Promise<void> {
   if (!response.body) return;
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   const parser = new EventParser();
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return;
-    for (const event of parser.push(value)) each(event);
+    for (const event of parser.push(value)) onEvent(event);
   }
 }
 
-function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+function delay(milliseconds: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const timer = setTimeout(resolve, milliseconds);
     signal.addEventListener('abort', () => {

@@ -1,6 +1,6 @@
-// JSON without loss. A number that JavaScript would round becomes a bigint, or a `Literal` with its own digits.
+// Lossless JSON. A number that JavaScript would round becomes a bigint, or a `Literal` with its original digits.
 
-/** A number that no JavaScript number can hold, as it was written. */
+/** A number that a JavaScript number cannot represent, as it was written. */
 export class Literal {
   constructor(readonly text: string) {}
   toString(): string {
@@ -8,13 +8,13 @@ export class Literal {
   }
 }
 
-/** Text, which is passed over, or a number. */
+/** A string, which is skipped, or a number. */
 const TOKEN = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
 
 /** Parses JSON text and keeps every number exact. */
 export function parseJson(text: string): unknown {
-  // A mark that is in no text of the document, so that no text is taken for a number. Browsers that hand the digits to
-  // a reviver would do without; not all do yet. Nor do all know `randomUUID`: none does without TLS, off this machine.
+  // A random prefix that occurs in no string of the document, so that no string is taken for a number. Not all browsers
+  // pass the source digits to a reviver yet, and `randomUUID` requires TLS on another machine.
   const mark = `\u0000${crypto.getRandomValues(new Uint32Array(4)).join('-')}:`;
   let found = false;
   const marked = text.replace(TOKEN, (token) => {
@@ -30,7 +30,7 @@ export function parseJson(text: string): unknown {
   });
 }
 
-/** Whether a JavaScript number says the same; what differs in writing alone (1.50) does. */
+/** Whether a JavaScript number represents the token exactly, apart from notation (1.50). */
 function isExact(token: string): boolean {
   if (token.length <= 15) return !/[eE]/.test(token) || Number.isFinite(Number(token));
   const value = Number(token);
@@ -38,7 +38,7 @@ function isExact(token: string): boolean {
   return Number.isFinite(value) && String(value) === token;
 }
 
-/** The inverse of `parseJson`, with two spaces of indentation unless said otherwise. */
+/** The inverse of `parseJson`. */
 export function writeJson(value: unknown, indent = 2): string {
   return write(value, indent, '');
 }

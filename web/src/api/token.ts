@@ -1,10 +1,10 @@
-// The token of this tab. It is kept until the tab is closed, and stands in no address.
+// The token of this tab. It is kept until the tab is closed, and appears in no address.
 const KEY = 'lantern.token';
 
-type Refused = (reason: Error) => void;
+type RejectionListener = (reason: Error) => void;
 
 class Token {
-  #listener: Refused = () => {};
+  #listener: RejectionListener = () => {};
 
   get(): string | null {
     return sessionStorage.getItem(KEY);
@@ -15,12 +15,12 @@ class Token {
     else sessionStorage.removeItem(KEY);
   }
 
-  /** Who wants to know that a request needs another token. */
-  onRefused(listener: Refused): void {
+  /** Sets the listener for requests that the host rejected because of the token. */
+  onRejected(listener: RejectionListener): void {
     this.#listener = listener;
   }
 
-  refused(reason: Error): void {
+  reject(reason: Error): void {
     this.#listener(reason);
   }
 }

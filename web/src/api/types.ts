@@ -1,8 +1,8 @@
-// What the host answers, by the names that the page has for it. The shapes are generated from the API's document
-// (`npm run types`, docs/openapi.json), so they cannot differ from what the host says of itself. Times are RFC 3339 text.
+// The responses of the host, under the dashboard's names. The shapes are generated from the OpenAPI document
+// (`npm run types`, docs/openapi.json), so they match the host. Times are RFC 3339 text.
 //
-// A whole number is `number` here, although the API's have 64 bits and `parseJson` makes a bigint of one beyond 2^53:
-// counts and sequences do not come that far, and values of rows, which do, are asked for as text (`calls.ts`).
+// An integer is `number` here, although the API's integers have 64 bits and `parseJson` returns a bigint beyond 2^53:
+// counts and sequences stay below that, and row values are requested as text (`calls.ts`).
 import type { components } from './schema';
 
 type Schemas = components['schemas'];
@@ -19,7 +19,7 @@ export type ColumnType = Schemas['ColumnType'];
 export type Column = Schemas['Column'];
 export type Table = Schemas['Table'];
 export type Origin = Schemas['RowOrigin'];
-/** A row: its columns by name, and `_row` and `_origin`, which no column can be called. */
+/** A row: its columns by name, and the reserved names `_row` and `_origin`. */
 export type Row = Schemas['Row'];
 export type RowDetail = Schemas['RowDetail'];
 export type Message = Schemas['Message'];
@@ -39,32 +39,32 @@ export interface Page<T> {
 }
 
 export type DeadLetter = Schemas['DeadLetter'];
-export type Healed = Schemas['Healed'];
-export type Discarded = Schemas['Discarded'];
+export type RetryResult = Schemas['Healed'];
+export type DiscardResult = Schemas['Discarded'];
 export type LedgerRange = Schemas['LedgerRange'];
 export type AuditEntry = Schemas['AuditEntry'];
 export type Gap = Schemas['Gap'];
 
 export type VersionState = Schemas['VersionState'];
-/** A plugin in the list of all, and with all that is known of it. */
+/** A plugin in the list, and with all details. */
 export type ListedPlugin = Schemas['Plugin'];
 export type Plugin = Schemas['PluginDetail'];
 export type Version = Schemas['PluginVersionDetail'];
 export type Settings = Schemas['Settings'];
 export type Effect = Schemas['Effect'];
 export type Difference = Schemas['Difference'];
-export type Taken = Schemas['Taken'];
-export type Refusal = Schemas['Refusal'];
+export type Installed = Schemas['Taken'];
+export type LoadFailure = Schemas['Refusal'];
 export type CanarySide = Schemas['CanarySide'];
 export type CanaryReport = Schemas['CanaryReport'];
 
-/** Why messages could not be read, and which of them are meant. */
-export type Reasons = Schemas['DeadLetterReasons'];
-export type LetterGroup = Schemas['DeadLetterGroup'];
-export type LetterReason = Schemas['DeadLetterReason'];
-export type Which = Partial<Schemas['WhichDeadLetters']>;
+/** Reasons of dead letters, and the filter that selects dead letters. */
+export type DeadLetterReasons = Schemas['DeadLetterReasons'];
+export type DeadLetterGroup = Schemas['DeadLetterGroup'];
+export type DeadLetterReason = Schemas['DeadLetterReason'];
+export type DeadLetterFilter = Partial<Schemas['WhichDeadLetters']>;
 
-/** What a version says of itself, and what it runs under. */
-export type Described = Schemas['Description'];
+/** The manifest of a version, and its limits. */
+export type DescriptionAnswer = Schemas['Description'];
 export type Description = Schemas['ManifestDescription'];
-export type DescribedTable = Schemas['NamedTable'];
+export type TableDescription = Schemas['NamedTable'];

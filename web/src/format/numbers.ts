@@ -1,15 +1,15 @@
-// Numbers and units (UCUM) as people read them. What is exact stays exact: a big integer is text or a bigint.
+// Formats numbers and units (UCUM). Large integers are text or bigint and stay exact.
 
 const grouped = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
 const short = new Intl.NumberFormat('en', { maximumSignificantDigits: 4 });
 
-/** Groups the digits of a whole number with thin spaces, however long it is. */
+/** An integer of any length with grouped digits. */
 export function whole(value: number | bigint | string): string {
   const text = String(value);
   return /^-?\d+$/.test(text) ? text.replace(/\B(?=(\d{3})+(?!\d))/g, '\u202f') : text;
 }
 
-/** A count in few letters: `950`, `12.3 k`, `4.5 M`. */
+/** A short count: `950`, `12.3 k`, `4.5 M`. */
 export function compact(value: number): string {
   for (const [size, letter] of [
     [1e9, 'G'],
@@ -28,7 +28,7 @@ export function plural(count: number, one: string, many = `${one}s`): string {
   return `${whole(count)} ${count === 1 ? one : many}`;
 }
 
-/** The same in few letters: `1 row`, `12.3 k rows`. */
+/** A short count with a noun: `1 row`, `12.3 k rows`. */
 export function some(count: number, one: string, many = `${one}s`): string {
   return `${compact(count)} ${count === 1 ? one : many}`;
 }
@@ -69,7 +69,7 @@ const NAMES: Record<string, string> = {
   '1': '',
 };
 
-/** What a UCUM unit is called. Annotations (`{requests}`) are called as they are. */
+/** The display name of a UCUM unit. Annotations (`{requests}`) are unchanged. */
 export function unitName(unit: string | null | undefined): string {
   if (!unit) return '';
   return NAMES[unit] ?? unit.replace(/[{}]/g, '');
@@ -88,7 +88,7 @@ export function bytes(value: number): string {
   return `${value < 0 ? '−' : ''}${size.toFixed(digits)} ${BINARY[step]}`;
 }
 
-/** A measured value with its unit, in few digits. */
+/** A rounded value with its unit. */
 export function measured(value: number, unit: string | null | undefined): string {
   if (!Number.isFinite(value)) return '–';
   if (unit === 'By') return bytes(value);

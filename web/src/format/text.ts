@@ -1,15 +1,15 @@
-// Text of strangers, shown so that nothing in it acts: what cannot be seen becomes a name.
+// Displays untrusted text safely: invisible characters are replaced by their names.
 
 export interface Piece {
   text: string;
-  /** The name of a character that is shown by it. */
+  /** Set if the text stands for an invisible character: its name. */
   name?: string;
 }
 
-// Written as escapes, for the same reason that they are shown by name: controls, marks of direction, zero widths,
-// separators of lines and paragraphs, tags, and halves of pairs.
-const HIDDEN =
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what it looks for
+// Written as escapes, because they are invisible: controls, direction marks, zero-width characters, line and paragraph
+// separators, tags, and unpaired surrogates.
+const INVISIBLE =
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: the expression matches control characters
   /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]|[\u{e0000}-\u{e007f}]/gu;
 
 const NAMES: Record<number, string> = {
@@ -38,14 +38,14 @@ const NAMES: Record<number, string> = {
   65279: 'BOM',
 };
 
-/** Splits text where something in it cannot be seen. `lines` keeps line breaks and tabs as they are. */
-export function pieces(text: string, lines = false): Piece[] {
+/** Splits text at invisible characters. `lines` keeps line breaks and tabs unchanged. */
+export function splitInvisible(text: string, lines = false): Piece[] {
   const found: Piece[] = [];
   let from = 0;
-  for (const match of text.matchAll(HIDDEN)) {
+  for (const match of text.matchAll(INVISIBLE)) {
     const code = match[0].codePointAt(0) ?? 0;
     if (lines && (code === 0x0a || code === 0x09)) continue;
-    // Emoji of several parts are joined by a ZWJ, which is then nothing to warn of.
+    // A ZWJ within an emoji sequence is harmless.
     if (code === 0x200d && /\p{Extended_Pictographic}/u.test(text.slice(match.index + 1, match.index + 3))) continue;
     if (match.index > from) found.push({ text: text.slice(from, match.index) });
     const hex = `U+${code.toString(16).toUpperCase().padStart(4, '0')}`;
@@ -56,11 +56,11 @@ export function pieces(text: string, lines = false): Piece[] {
   return found;
 }
 
-/** The beginning of text; never half of a pair. */
-export function clip(text: string, most: number): string {
-  if (text.length <= most) return text;
-  const last = text.charCodeAt(most - 1);
-  return text.slice(0, last >= 0xd800 && last < 0xdc00 ? most - 1 : most);
+/** The first `length` code units of text, without splitting a surrogate pair. */
+export function clip(text: string, length: number): string {
+  if (text.length <= length) return text;
+  const last = text.charCodeAt(length - 1);
+  return text.slice(0, last >= 0xd800 && last < 0xdc00 ? length - 1 : length);
 }
 
 export function fromBase64(text: string): Uint8Array<ArrayBuffer> {
@@ -70,7 +70,7 @@ export function fromBase64(text: string): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
-/** The text that bytes are, or none when they are no UTF-8. */
+/** Decodes bytes, or returns undefined if they are not UTF-8. */
 export function utf8(bytes: Uint8Array): string | undefined {
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
@@ -79,7 +79,7 @@ export function utf8(bytes: Uint8Array): string | undefined {
   }
 }
 
-/** `00000000  7b 22 …  |{"…|`, sixteen bytes a line. */
+/** A hex dump, sixteen bytes per line: `00000000  7b 22 …  |{"…|`. */
 export function hex(bytes: Uint8Array, most = 4096): string {
   const lines: string[] = [];
   for (let at = 0; at < Math.min(bytes.length, most); at += 16) {

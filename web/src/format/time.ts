@@ -1,4 +1,4 @@
-// Times as people read them: exact, short, and relative; and ranges as they stand in an address.
+// Formats times (exact, short and relative), and parses the times of an address.
 
 export type Zone = 'local' | 'utc';
 
@@ -8,7 +8,7 @@ const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 const UNITS: Record<string, number> = { s: SECOND, m: MINUTE, h: HOUR, d: DAY, w: 7 * DAY };
 
-/** Milliseconds since 1970 of RFC 3339 text, or of `now`, `now-15m`, `now-7d`. */
+/** Converts RFC 3339 text, `now`, `now-15m` or `now-7d` to milliseconds since 1970. */
 export function parseTime(text: string, now: number): number | undefined {
   const relative = /^now(?:-(\d+)([smhdw]))?$/.exec(text);
   if (relative) {
@@ -39,7 +39,7 @@ function fields(date: Date, zone: Zone): [number, number, number, number, number
     : [date.getFullYear(), date.getMonth() + 1, date.getDate(), date.getHours(), date.getMinutes(), date.getSeconds()];
 }
 
-/** `2026-11-21 15:04:05.123`: every digit of the second that `text` has, up to `digits`. */
+/** `2026-11-21 15:04:05.123`, with the fractional digits of `text`, up to `digits`. */
 export function exactTime(text: string, zone: Zone, digits = 6): string {
   const date = new Date(text);
   if (Number.isNaN(date.getTime())) return text;
@@ -49,7 +49,7 @@ export function exactTime(text: string, zone: Zone, digits = 6): string {
   return `${four(year)}-${two(month)}-${two(day)} ${clock}`;
 }
 
-/** With the name of the zone, for a tooltip. */
+/** The exact time with its zone, for a tooltip. */
 export function fullTime(text: string, zone: Zone): string {
   return `${exactTime(text, zone)} ${zone === 'utc' ? 'UTC' : localOffset(new Date(text))}`;
 }
@@ -66,11 +66,11 @@ export function relativeTime(at: number, now: number): string {
   const distance = now - at;
   const size = Math.abs(distance);
   if (size < 1_500) return 'just now';
-  const words = duration(size);
-  return distance > 0 ? `${words} ago` : `in ${words}`;
+  const distanceText = duration(size);
+  return distance > 0 ? `${distanceText} ago` : `in ${distanceText}`;
 }
 
-/** One unit, for people: `45 s`, `12 min`, `3 h`, `5 d`. */
+/** A duration in one unit: `45 s`, `12 min`, `3 h`, `5 d`. */
 export function duration(milliseconds: number): string {
   if (milliseconds < SECOND) return `${Math.round(milliseconds)} ms`;
   if (milliseconds < 90 * SECOND) return `${Math.round(milliseconds / SECOND)} s`;
@@ -79,7 +79,7 @@ export function duration(milliseconds: number): string {
   return `${Math.round(milliseconds / DAY)} d`;
 }
 
-/** For an axis: as much of the time as a range of this length needs. */
+/** An axis label, with the precision that a range of this length needs. */
 export function axisTime(at: number, range: number, zone: Zone): string {
   const [year, month, day, hour, minute, second] = fields(new Date(at), zone);
   const clock = `${two(hour)}:${two(minute)}`;
@@ -89,8 +89,8 @@ export function axisTime(at: number, range: number, zone: Zone): string {
   return `${four(year)}-${two(month)}-${two(day)}`;
 }
 
-/** What a range is called, such as `last 15 minutes`. */
-export function rangeWords(from: string | undefined, to: string | undefined, zone: Zone): string {
+/** The name of a range, such as `Last 15 minutes`. */
+export function formatRange(from: string | undefined, to: string | undefined, zone: Zone): string {
   if (!from && !to) return 'All time';
   const relative = /^now-(\d+)([smhdw])$/.exec(from ?? '');
   if (relative && (!to || to === 'now')) {
@@ -105,12 +105,12 @@ export function rangeWords(from: string | undefined, to: string | undefined, zon
   return `${one(from)} – ${one(to)}`;
 }
 
-/** The first and the last millisecond that RFC 3339 can write, which are also the host's limits. */
+/** The first and the last millisecond in RFC 3339, which are also the host's limits. */
 const FIRST = Date.parse('0000-01-01T00:00:00Z');
 const LAST = Date.parse('9999-12-31T23:59:59.999Z');
 
-/** RFC 3339 without fractions that are zero. A time outside the years 0000 to 9999 becomes the nearest inside, because
-    the host accepts no other; what is not a number becomes the first. */
+/** RFC 3339 text without a zero fraction. Times outside the years 0000 to 9999 are clamped, because the host rejects
+    them; NaN becomes the first time. */
 export function toRfc3339(at: number): string {
   const inside = Number.isNaN(at) ? FIRST : Math.min(Math.max(at, FIRST), LAST);
   return new Date(inside).toISOString().replace('.000Z', 'Z');

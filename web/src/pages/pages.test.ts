@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import type { Column, Projection, Row, Table } from '../api/types';
-import { ratesOf, verdict } from './overview';
-import { fold, lanes } from './timeline';
+import { assessHealth, ratesOf } from './health';
+import { toItems, toLanes } from './timeline';
 
 const projection = (over: Partial<Projection> = {}): Projection => ({
   plugin: 'obs-events',
@@ -31,32 +31,37 @@ const projection = (over: Partial<Projection> = {}): Projection => ({
 });
 const ready = { ready: true, checks: [{ name: 'broker', ok: true, detail: 'connected' }] };
 
-test('one sentence says whether all is well', () => {
-  expect(verdict(ready, [projection(), projection()], [])).toMatchObject({
+test('one sentence summarizes the health of the host', () => {
+  expect(assessHealth(ready, [projection(), projection()], [])).toMatchObject({
     tone: 'good',
-    sentence: 'All is well: 2 sources running.',
+    sentence: 'Healthy: 2 sources running.',
   });
-  expect(verdict(ready, [projection({ state: 'paused' }), projection()], []).sentence).toBe(
-    'All is well: 1 source running; 1 source paused.',
+  expect(assessHealth(ready, [projection({ state: 'paused' }), projection()], []).sentence).toBe(
+    'Healthy: 1 source running; 1 source paused.',
   );
-  expect(verdict(ready, [], []).sentence).toBe('The host is well. Nothing is read yet.');
-  const away = { ready: false, checks: [{ name: 'broker', ok: false, detail: 'not connected' }] };
-  expect(verdict(away, [projection()], [])).toMatchObject({
+  expect(assessHealth(ready, [], []).sentence).toBe('Healthy: no source is running yet.');
+  const unready = { ready: false, checks: [{ name: 'broker', ok: false, detail: 'not connected' }] };
+  expect(assessHealth(unready, [projection()], [])).toMatchObject({
     tone: 'bad',
-    sentence: 'Not all is well: broker needs attention.',
+    sentence: 'Problem: broker is not ready.',
     reasons: ['broker: not connected'],
   });
-  expect(verdict(ready, [projection({ missing: 2 }), projection({ missing: 3 })], [])).toMatchObject({ missing: 5 });
-  const refusal = { what: 'x.wasm', reason: 'no component', holds_up: false, unsigned: false };
-  expect(verdict(ready, [projection()], [refusal])).toMatchObject({ tone: 'warn', reasons: ['x.wasm: no component'] });
+  expect(assessHealth(ready, [projection({ missing: 2 }), projection({ missing: 3 })], [])).toMatchObject({
+    missing: 5,
+  });
+  const failure = { what: 'x.wasm', reason: 'no component', holds_up: false, unsigned: false };
+  expect(assessHealth(ready, [projection()], [failure])).toMatchObject({
+    tone: 'warn',
+    reasons: ['x.wasm: no component'],
+  });
 });
 
-test('rates are what came between two samples', () => {
+test('rates are computed between consecutive samples', () => {
   const sample = (at: string, messages: number) => ({ at, messages, rows: 0, dead_letters: 0, lag: 0 });
   const samples = [
     sample('2026-11-21T10:00:00Z', 0),
     sample('2026-11-21T10:00:10Z', 50),
-    // The host was started again.
+    // The host was restarted.
     sample('2026-11-21T10:00:20Z', 10),
   ];
   expect(ratesOf(samples)).toEqual([5, 0]);
@@ -80,7 +85,7 @@ const row = (fields: Record<string, unknown>): Row => {
   return { ...fields, _row: String(next), _origin: { source: null, epoch: null, sequence: next } };
 };
 
-test('a start and its end are one span', () => {
+test('a start and its end form one span', () => {
   const events = table(
     'obs_events',
     [
@@ -90,14 +95,14 @@ test('a start and its end are one span', () => {
     ],
     'at',
   );
-  const items = fold(events, [
+  const items = toItems(events, [
     row({ at: '2026-11-21T10:05:00Z', kind: 'process_exit', payload: { pid: 7 } }),
     row({ at: '2026-11-21T10:00:00Z', kind: 'process_start', payload: { pid: 7 } }),
     row({ at: '2026-11-21T10:01:00Z', kind: 'process_start', payload: { pid: 8 } }),
     row({ at: '2026-11-21T10:02:00Z', kind: 'boot', payload: {} }),
     row({ at: '2026-11-21T10:03:00Z', kind: 'logoff', payload: { terminal: 'pts/1' } }),
   ]);
-  const by = Object.fromEntries(lanes(items).map((lane) => [lane.name, lane.items]));
+  const by = Object.fromEntries(toLanes(items).map((lane) => [lane.name, lane.items]));
   expect(by['obs_events / process']?.map((item) => [item.rows, item.end && item.end - item.start])).toEqual([
     [2, 300_000],
     [1, undefined],
@@ -107,13 +112,13 @@ test('a start and its end are one span', () => {
   expect(by['obs_events / session']?.map((item) => item.end === item.start)).toEqual([true]);
 });
 
-test('a row without a time that can be read is left out', () => {
+test('a row without a valid time is omitted', () => {
   const events = table(
     'events',
     [column('at', { type: 'timestamp', role: 'time' }), column('kind', { role: 'facet' })],
     'at',
   );
-  const items = fold(events, [
+  const items = toItems(events, [
     row({ at: '2026-11-21T10:00:00Z', kind: 'boot' }),
     row({ at: null, kind: 'boot' }),
     row({ at: '-0013-04-27T00:00:00.000000Z', kind: 'boot' }),
@@ -121,7 +126,7 @@ test('a row without a time that can be read is left out', () => {
   expect(items.map((item) => item.start)).toEqual([Date.parse('2026-11-21T10:00:00Z')]);
 });
 
-test('a row with both times is a span by itself', () => {
+test('a row with both times is a span', () => {
   const runs = table(
     'runs',
     [
@@ -131,7 +136,7 @@ test('a row with both times is a span by itself', () => {
     ],
     'started_at',
   );
-  const items = fold(runs, [
+  const items = toItems(runs, [
     row({ started_at: '2026-11-21T10:00:00Z', finished_at: '2026-11-21T10:10:00Z', job_id: 'backup', exit_code: '2' }),
     row({ started_at: '2026-11-21T10:20:00Z', finished_at: null, job_id: 'backup', exit_code: null }),
   ]);

@@ -1,4 +1,4 @@
-// What one entity went through, folded: a start and its end are one span, whether they stand in one row or in two.
+// The history of one entity: a start and its end form one span, whether they are in one row or in two.
 import type { Row, Table } from '../api/types';
 
 export interface Item {
@@ -7,13 +7,13 @@ export interface Item {
   lane: string;
   /** Milliseconds since 1970. */
   start: number;
-  /** None while it goes on; the same as the start for a moment. */
+  /** Undefined while the span is open; equal to the start for a moment. */
   end: number | undefined;
   label: string;
   bad: boolean;
-  /** How many rows it was folded of. */
+  /** The number of rows it consists of. */
   rows: number;
-  /** Which line of its lane it is drawn on, so that spans at the same time do not cover each other. */
+  /** Its line within the lane, so that overlapping spans do not cover each other. */
   track: number;
 }
 
@@ -23,7 +23,7 @@ export interface Lane {
   tracks: number;
 }
 
-/** Lines of one lane. What is more than this shares the last one. */
+/** Lines per lane. Further overlapping spans share the last line. */
 const TRACKS_MAX = 5;
 
 const END = /^(finished|ended|completed|stopped|closed|done|exited)_at$|(^|_)end(_at|_time)?$/;
@@ -35,54 +35,54 @@ const PAIRS: [RegExp, RegExp][] = [
   [/^(.*?)(logon|login)$/i, /^(.*?)(logoff|logout)$/i],
   [/^(.*?)(connect|connected)$/i, /^(.*?)(disconnect|disconnected)$/i],
 ];
-/** Fields by which the start and the end of the same thing know each other. */
-const SAME = ['id', 'session', 'session_id', 'pid', 'line', 'terminal', 'name', 'user'];
+/** Fields that identify the start and the end of the same thing. */
+const IDENTITY_FIELDS = ['id', 'session', 'session_id', 'pid', 'line', 'terminal', 'name', 'user'];
 
-/** The column that says when something was over, for tables whose rows are spans. */
+/** The column with the end time, for tables whose rows are spans. */
 export function endColumn(table: Table): string | undefined {
   const hinted = table.hints.span_end;
   if (hinted && table.columns.some((column) => column.name === hinted)) return hinted;
   return table.columns.find((column) => column.type === 'timestamp' && END.test(column.name))?.name;
 }
 
-/** The column that says what kind of thing a row is. */
+/** The column with the kind of the row. */
 export function laneColumn(table: Table): string | undefined {
   const text = table.columns.filter((column) => column.role === 'facet' && column.type === 'text');
   return table.hints.lane ?? text[0]?.name;
 }
 
-/** Folds the rows of one table into items. */
-export function fold(table: Table, rows: readonly Row[]): Item[] {
+/** Converts the rows of one table into timeline items. */
+export function toItems(table: Table, rows: readonly Row[]): Item[] {
   const time = table.time_column;
   if (!time) return [];
   const end = endColumn(table);
   const lane = laneColumn(table);
-  // A row without a time that can be read has no place on a line of time.
+  // A row without a valid time has no place on the timeline.
   const placed = rows.filter((row) => Number.isFinite(Date.parse(String(row[time]))));
   const items = placed.map((row): Item => {
     const kind = lane ? row[lane] : undefined;
     const start = Date.parse(String(row[time]));
-    const over = end ? row[end] : row[time];
+    const ended = end ? row[end] : row[time];
     return {
       table: table.name,
       row: row._row,
       lane: kind === null || kind === undefined ? table.name : String(kind),
       start,
-      end: over === null || over === undefined ? undefined : Date.parse(String(over)),
+      end: ended === null || ended === undefined ? undefined : Date.parse(String(ended)),
       label: labelOf(table, row, kind),
       bad: isBad(row),
       rows: 1,
       track: 0,
     };
   });
-  return end ? items : paired(items, placed);
+  return end ? items : pairStartsAndEnds(items, placed);
 }
 
 function labelOf(table: Table, row: Row, kind: unknown): string {
   const document = table.columns.find((column) => column.type === 'json');
   const inner = document ? row[document.name] : undefined;
-  const words = inner && typeof inner === 'object' ? Object.values(inner as object) : [];
-  const about = words.filter((word) => typeof word === 'string' || typeof word === 'number').slice(0, 3);
+  const values = inner && typeof inner === 'object' ? Object.values(inner as object) : [];
+  const about = values.filter((value) => typeof value === 'string' || typeof value === 'number').slice(0, 3);
   return [kind ?? table.name, ...about].map(String).join(' · ').slice(0, 160);
 }
 
@@ -91,8 +91,8 @@ function isBad(row: Row): boolean {
   return (code !== null && code !== undefined && String(code) !== '0') || row.ok === false || row.success === false;
 }
 
-/** Joins `x_started` with the next `x_exited` of the same thing. Items come and go in any order. */
-function paired(items: readonly Item[], rows: readonly Row[]): Item[] {
+/** Joins `x_started` with the next `x_exited` of the same thing. The items may be in any order. */
+function pairStartsAndEnds(items: readonly Item[], rows: readonly Row[]): Item[] {
   const order = items.map((_, index) => index).sort((a, b) => (items[a]?.start ?? 0) - (items[b]?.start ?? 0));
   const open = new Map<string, Item>();
   const found: Item[] = [];
@@ -100,23 +100,23 @@ function paired(items: readonly Item[], rows: readonly Row[]): Item[] {
     const item = items[index];
     const row = rows[index];
     if (!item || !row) continue;
-    const word = stemOf(item.lane);
-    if (!word) {
+    const kind = stemOf(item.lane);
+    if (!kind) {
       found.push(item);
       continue;
     }
-    const key = `${word.stem}\n${sameness(row)}`;
-    const begun = open.get(key);
-    if (word.starts) {
-      const span: Item = { ...item, lane: word.stem, end: undefined };
+    const key = `${kind.stem}\n${identityOf(row)}`;
+    const started = open.get(key);
+    if (kind.starts) {
+      const span: Item = { ...item, lane: kind.stem, end: undefined };
       open.set(key, span);
       found.push(span);
-    } else if (begun) {
-      begun.end = item.start;
-      begun.bad ||= item.bad;
-      begun.rows += 1;
+    } else if (started) {
+      started.end = item.start;
+      started.bad ||= item.bad;
+      started.rows += 1;
       open.delete(key);
-    } else found.push({ ...item, lane: word.stem });
+    } else found.push({ ...item, lane: kind.stem });
   }
   return found;
 }
@@ -134,18 +134,18 @@ function stemOf(kind: string): { stem: string; starts: boolean } | undefined {
   return undefined;
 }
 
-function sameness(row: Row): string {
+function identityOf(row: Row): string {
   for (const value of Object.values(row)) {
     if (value === null || typeof value !== 'object') continue;
     const fields = value as Record<string, unknown>;
-    const name = SAME.find((one) => typeof fields[one] === 'string' || typeof fields[one] === 'number');
+    const name = IDENTITY_FIELDS.find((one) => typeof fields[one] === 'string' || typeof fields[one] === 'number');
     if (name && value !== row._origin) return `${name}=${fields[name]}`;
   }
   return '';
 }
 
-/** Lanes in the order of their first item; each with its items in the order of time. */
-export function lanes(items: readonly Item[]): Lane[] {
+/** Lanes in the order of their first item, each with its items in time order. */
+export function toLanes(items: readonly Item[]): Lane[] {
   const by = new Map<string, Item[]>();
   for (const item of [...items].sort((a, b) => a.start - b.start)) {
     const name = item.lane === item.table ? item.table : `${item.table} / ${item.lane}`;
@@ -153,11 +153,11 @@ export function lanes(items: readonly Item[]): Lane[] {
     if (list) list.push(item);
     else by.set(name, [item]);
   }
-  return [...by].map(([name, list]) => ({ name, items: list, tracks: stack(list) }));
+  return [...by].map(([name, list]) => ({ name, items: list, tracks: assignTracks(list) }));
 }
 
-/** Puts every span on the first line that is free when it starts; answers how many lines there are. */
-function stack(items: readonly Item[]): number {
+/** Assigns every span to the first line that is free when it starts. Returns the number of lines. */
+function assignTracks(items: readonly Item[]): number {
   const busyUntil: number[] = [];
   for (const item of items) {
     if (item.end === item.start) continue;

@@ -1,20 +1,20 @@
-// Opens a dialog so that it is heard as well as seen.
+// Opens a dialog so that screen readers announce it.
 
-/** How long a screen reader may take to see that the rest of the page is out of reach. */
-const NOTICED_MS = 150;
+/** Time for a screen reader to notice that the rest of the page is inert. */
+const ANNOUNCE_DELAY_MS = 150;
 
 /**
- * The focus ends at the line that is asked for, else at the dialog itself, whose name and words are read then. It goes there
- * in two steps, because after the first Orca says nothing: what had the focus is out of its reach once the dialog is open,
- * and where the focus is next it takes without a word.
+ * Moves the focus to the text field, or else to the dialog, whose name and content are announced then. The focus moves in
+ * two steps, because Orca does not announce the first move: the previously focused element is inert once the dialog is open,
+ * and Orca accepts the next focus silently.
  */
 export function showModal(dialog: HTMLDialogElement | undefined): void {
   if (!dialog) return;
   dialog.showModal();
-  const line = dialog.querySelector<HTMLElement>('input:not([type="checkbox"])');
-  if (line) dialog.focus();
+  const field = dialog.querySelector<HTMLElement>('input:not([type="checkbox"])');
+  if (field) dialog.focus();
   const before = document.activeElement;
   setTimeout(() => {
-    if (document.activeElement === before) (line ?? dialog).focus();
-  }, NOTICED_MS);
+    if (document.activeElement === before) (field ?? dialog).focus();
+  }, ANNOUNCE_DELAY_MS);
 }

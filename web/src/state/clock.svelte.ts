@@ -1,4 +1,4 @@
-// The time, once a second, for everything that says "3 s ago".
+// The current time, updated once per second, for relative times such as "3 s ago".
 class Clock {
   now = $state(Date.now());
 

@@ -1,13 +1,14 @@
-// Single keys. They are off while somebody types, and can be switched off for good.
-import { here } from './here.svelte';
+// Keyboard shortcuts of single keys. They are ignored in text fields, and can be disabled.
+
 import { preferences } from './preferences.svelte';
+import { router } from './router.svelte';
 
 export interface Shortcut {
   keys: string;
-  what: string;
+  action: string;
 }
 
-const PLACES: Record<string, string> = {
+const PAGES: Record<string, string> = {
   o: '/',
   t: '/timeline',
   d: '/dead-letters',
@@ -16,50 +17,50 @@ const PLACES: Record<string, string> = {
   s: '/sql',
 };
 
-/** What `?` lists. */
+/** The shortcuts that `?` lists. */
 export const SHORTCUTS: readonly Shortcut[] = [
-  { keys: '?', what: 'this list' },
-  { keys: '/', what: 'search' },
-  { keys: 'j k', what: 'next and previous row' },
-  { keys: 'Enter', what: 'open the row' },
-  { keys: 'Esc', what: 'close what is open' },
-  { keys: 'g o', what: 'go to the overview' },
-  { keys: 'g t', what: 'go to the timeline' },
-  { keys: 'g d', what: 'go to the dead letters' },
-  { keys: 'g p', what: 'go to the plugins' },
-  { keys: 'g a', what: 'go to the audit' },
-  { keys: 's', what: 'stop or go on with a live tail' },
-  { keys: 'u', what: 'local time or UTC' },
+  { keys: '?', action: 'show the shortcuts' },
+  { keys: '/', action: 'search' },
+  { keys: 'j k', action: 'next and previous row' },
+  { keys: 'Enter', action: 'open the row' },
+  { keys: 'Esc', action: 'close' },
+  { keys: 'g o', action: 'go to the overview' },
+  { keys: 'g t', action: 'go to the timeline' },
+  { keys: 'g d', action: 'go to the dead letters' },
+  { keys: 'g p', action: 'go to the plugins' },
+  { keys: 'g a', action: 'go to the audit log' },
+  { keys: 's', action: 'pause or resume the live view' },
+  { keys: 'u', action: 'switch between local time and UTC' },
 ];
 
-type Act = (event: KeyboardEvent) => void;
+type Handler = (event: KeyboardEvent) => void;
 
 class Keys {
   help = $state(false);
-  #acts = new Map<string, Act>();
+  #handlers = new Map<string, Handler>();
   #afterG = false;
 
   constructor() {
-    document.addEventListener('keydown', (event) => this.#pressed(event));
+    document.addEventListener('keydown', (event) => this.#onKeyDown(event));
   }
 
-  /** Takes a key for as long as a component lives; answers what gives it back. */
-  on(key: string, act: Act): () => void {
-    this.#acts.set(key, act);
+  /** Registers a key, and returns the function that removes it. Use it in an effect. */
+  on(key: string, handler: Handler): () => void {
+    this.#handlers.set(key, handler);
     return () => {
-      if (this.#acts.get(key) === act) this.#acts.delete(key);
+      if (this.#handlers.get(key) === handler) this.#handlers.delete(key);
     };
   }
 
-  #pressed(event: KeyboardEvent): void {
+  #onKeyDown(event: KeyboardEvent): void {
     if (!preferences.keys || event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
-    if (typing(event.target) || document.querySelector('dialog[open]')) return;
+    if (isTextField(event.target) || document.querySelector('dialog[open]')) return;
     if (this.#afterG) {
       this.#afterG = false;
-      const place = PLACES[event.key];
-      if (place) {
+      const page = PAGES[event.key];
+      if (page) {
         event.preventDefault();
-        here.go(place);
+        router.navigate(page);
       }
       return;
     }
@@ -67,15 +68,15 @@ class Keys {
     else if (event.key === '?') this.help = true;
     else if (event.key === 'u') preferences.setZone(preferences.zone === 'utc' ? 'local' : 'utc');
     else {
-      const act = this.#acts.get(event.key);
-      if (!act) return;
-      act(event);
+      const handler = this.#handlers.get(event.key);
+      if (!handler) return;
+      handler(event);
     }
     event.preventDefault();
   }
 }
 
-function typing(target: EventTarget | null): boolean {
+function isTextField(target: EventTarget | null): boolean {
   return (
     target instanceof HTMLInputElement ||
     target instanceof HTMLTextAreaElement ||

@@ -1,4 +1,4 @@
-// What this browser remembers: the look, the zone, single keys, views that were saved. Without a storage it forgets.
+// Preferences stored in this browser: theme, time zone, shortcuts and saved views. Without storage they last for the visit.
 import type { Zone } from '../format/time';
 
 export type Theme = 'system' | 'light' | 'dark';
@@ -11,7 +11,7 @@ export interface SavedView {
 
 const KEY = 'lantern.preferences';
 
-interface Kept {
+interface Stored {
   theme: Theme;
   zone: Zone;
   keys: boolean;
@@ -25,11 +25,11 @@ class Preferences {
   views = $state.raw<SavedView[]>([]);
 
   constructor() {
-    const kept = read();
-    if (kept.theme === 'light' || kept.theme === 'dark') this.theme = kept.theme;
-    if (kept.zone === 'utc') this.zone = 'utc';
-    if (kept.keys === false) this.keys = false;
-    if (Array.isArray(kept.views)) this.views = kept.views;
+    const stored = load();
+    if (stored.theme === 'light' || stored.theme === 'dark') this.theme = stored.theme;
+    if (stored.zone === 'utc') this.zone = 'utc';
+    if (stored.keys === false) this.keys = false;
+    if (Array.isArray(stored.views)) this.views = stored.views;
   }
 
   apply(): void {
@@ -40,43 +40,43 @@ class Preferences {
   setTheme(theme: Theme): void {
     this.theme = theme;
     this.apply();
-    this.#keep();
+    this.#save();
   }
 
   setZone(zone: Zone): void {
     this.zone = zone;
-    this.#keep();
+    this.#save();
   }
 
   setKeys(keys: boolean): void {
     this.keys = keys;
-    this.#keep();
+    this.#save();
   }
 
   saveView(view: SavedView): void {
     const others = this.views.filter((one) => one.table !== view.table || one.name !== view.name);
     this.views = [...others, view];
-    this.#keep();
+    this.#save();
   }
 
-  forgetView(view: SavedView): void {
+  deleteView(view: SavedView): void {
     this.views = this.views.filter((one) => one !== view);
-    this.#keep();
+    this.#save();
   }
 
-  #keep(): void {
-    const kept: Kept = { theme: this.theme, zone: this.zone, keys: this.keys, views: this.views };
+  #save(): void {
+    const stored: Stored = { theme: this.theme, zone: this.zone, keys: this.keys, views: this.views };
     try {
-      localStorage.setItem(KEY, JSON.stringify(kept));
+      localStorage.setItem(KEY, JSON.stringify(stored));
     } catch (error) {
-      console.warn('this browser keeps nothing, so the choice is for this visit', error);
+      console.warn('cannot store preferences in this browser; they apply to this visit only', error);
     }
   }
 }
 
-function read(): Partial<Kept> {
+function load(): Partial<Stored> {
   try {
-    return (JSON.parse(localStorage.getItem(KEY) ?? '{}') ?? {}) as Partial<Kept>;
+    return (JSON.parse(localStorage.getItem(KEY) ?? '{}') ?? {}) as Partial<Stored>;
   } catch {
     return {};
   }

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import type { Column } from '../api/types';
-import { offers, withOffer } from '../parts/search';
-import { readFilter, readSearch, toggled, writeFilter } from './selection';
+import { applyCompletion, completions } from '../parts/completion';
+import { formatFilter, parseFilter, parseSearch, toggleFilter } from './selection';
 
 const column = (name: string): Column => ({
   name,
@@ -14,7 +14,7 @@ const column = (name: string): Column => ({
 });
 const COLUMNS = ['kind', 'cpu_pct', 'name'].map(column);
 
-test('filters are read and written as the API has them', () => {
+test('filters round-trip in the syntax of the API', () => {
   for (const text of [
     'kind=boot',
     'kind!=boot',
@@ -25,15 +25,15 @@ test('filters are read and written as the API has them', () => {
     'kind=a=b',
     'name^=x',
   ]) {
-    const filter = readFilter(text);
-    expect(filter && writeFilter(filter), text).toBe(text);
+    const filter = parseFilter(text);
+    expect(filter && formatFilter(filter), text).toBe(text);
   }
-  expect(readFilter('no filter')).toBeUndefined();
-  expect(readFilter('name:nullx')).toBeUndefined();
+  expect(parseFilter('no filter')).toBeUndefined();
+  expect(parseFilter('name:nullx')).toBeUndefined();
 });
 
-test('what is typed becomes filters and text', () => {
-  const read = (text: string) => readSearch(text, COLUMNS);
+test('the search field is parsed into filters and text', () => {
+  const read = (text: string) => parseSearch(text, COLUMNS);
   expect(read('kind:boot')).toEqual({ filters: ['kind=boot'], search: '' });
   expect(read('-kind:boot kernel panic')).toEqual({ filters: ['kind!=boot'], search: 'kernel panic' });
   expect(read('cpu_pct>90 name~"two words"')).toEqual({ filters: ['cpu_pct>90', 'name~two words'], search: '' });
@@ -43,12 +43,12 @@ test('what is typed becomes filters and text', () => {
   expect(read('kind:')).toEqual({ filters: [], search: 'kind:' });
 });
 
-test('a filter is on or off', () => {
-  expect(toggled(['a=1'], 'b=2')).toEqual(['a=1', 'b=2']);
-  expect(toggled(['a=1', 'b=2'], 'a=1')).toEqual(['b=2']);
+test('a filter is toggled', () => {
+  expect(toggleFilter(['a=1'], 'b=2')).toEqual(['a=1', 'b=2']);
+  expect(toggleFilter(['a=1', 'b=2'], 'a=1')).toEqual(['b=2']);
 });
 
-test('columns and values are offered', () => {
+test('columns and values are completed', () => {
   const facets = [
     {
       column: 'kind',
@@ -61,9 +61,9 @@ test('columns and values are offered', () => {
       exact: true,
     },
   ];
-  expect(offers('free ki', COLUMNS, facets)).toEqual([{ text: 'kind:', note: 'text' }]);
-  expect(offers('-kind:lo', COLUMNS, facets)).toEqual([{ text: '-kind:"log in"', note: '3' }]);
-  expect(withOffer('free ki', { text: 'kind:', note: '' })).toBe('free kind:');
-  expect(withOffer('free -kind:lo', { text: '-kind:"log in"', note: '' })).toBe('free -kind:"log in" ');
-  expect(offers('', COLUMNS, facets)).toEqual([]);
+  expect(completions('free ki', COLUMNS, facets)).toEqual([{ text: 'kind:', note: 'text' }]);
+  expect(completions('-kind:lo', COLUMNS, facets)).toEqual([{ text: '-kind:"log in"', note: '3' }]);
+  expect(applyCompletion('free ki', { text: 'kind:', note: '' })).toBe('free kind:');
+  expect(applyCompletion('free -kind:lo', { text: '-kind:"log in"', note: '' })).toBe('free -kind:"log in" ');
+  expect(completions('', COLUMNS, facets)).toEqual([]);
 });

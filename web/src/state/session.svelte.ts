@@ -1,43 +1,43 @@
-// Who looks: what the host says of itself, whose token this tab has, and what may be done with it.
+// The session of this tab: host information, the identity of the token, and its permissions.
 import { get, Problem } from '../api/client';
 import { token } from '../api/token';
 import type { Info, WhoAmI } from '../api/types';
 
 class Session {
   info = $state.raw<Info | undefined>();
-  who = $state.raw<WhoAmI | undefined>();
+  identity = $state.raw<WhoAmI | undefined>();
   /** Why the sign-in page is shown. */
-  refused = $state.raw<Error | undefined>();
-  /** Why nothing is known yet. */
-  trouble = $state.raw<Error | undefined>();
-  readonly operator = $derived(this.who?.role === 'operator');
+  rejection = $state.raw<Error | undefined>();
+  /** Why the session could not be loaded. */
+  error = $state.raw<Error | undefined>();
+  readonly isOperator = $derived(this.identity?.role === 'operator');
 
   constructor() {
-    token.onRefused((reason) => {
-      this.refused = reason;
+    token.onRejected((reason) => {
+      this.rejection = reason;
     });
   }
 
-  /** Asks the host who it is and who we are. */
-  async begin(): Promise<void> {
+  /** Loads the host information and the identity. */
+  async load(): Promise<void> {
     try {
       this.info = await get<Info>('/api/v1/info');
-      this.who = await get<WhoAmI>('/api/v1/whoami');
-      this.refused = undefined;
-      this.trouble = undefined;
+      this.identity = await get<WhoAmI>('/api/v1/whoami');
+      this.rejection = undefined;
+      this.error = undefined;
     } catch (error) {
       if (error instanceof Problem && error.status === 401) return;
-      this.trouble = error instanceof Error ? error : new Error(String(error));
+      this.error = error instanceof Error ? error : new Error(String(error));
     }
   }
 
-  /** Tries a token; keeps it only when the host knows it. */
+  /** Tries a token, and keeps it only when the host accepts it. */
   async signIn(text: string): Promise<void> {
     const before = token.get();
     token.set(text.trim());
     try {
-      this.who = await get<WhoAmI>('/api/v1/whoami');
-      this.refused = undefined;
+      this.identity = await get<WhoAmI>('/api/v1/whoami');
+      this.rejection = undefined;
     } catch (error) {
       token.set(before);
       throw error;
@@ -46,8 +46,8 @@ class Session {
 
   async signOut(): Promise<void> {
     token.set(null);
-    this.who = undefined;
-    await this.begin();
+    this.identity = undefined;
+    await this.load();
   }
 }
 

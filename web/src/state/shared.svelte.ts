@@ -1,24 +1,24 @@
-// What the frame and several pages show: projections, readiness, tables. Asked once for all of them.
+// Data that the frame and several pages use: projections, readiness, tables. Each is fetched once for all of them.
 import { projections, readiness, tables } from '../api/calls';
 import type { Projection, Readiness, Table } from '../api/types';
-import { Asked } from './asked.svelte';
+import { Resource } from './resource.svelte';
 import { session } from './session.svelte';
 
-export interface Shared {
-  projections: Asked<Projection[]>;
-  readiness: Asked<Readiness>;
-  tables: Asked<Table[]>;
+export interface SharedData {
+  projections: Resource<Projection[]>;
+  readiness: Resource<Readiness>;
+  tables: Resource<Table[]>;
 }
 
-/** To be called once, by the frame. */
-export function shared(): Shared {
-  // Nothing is asked before it is known who asks; signing in asks anew.
-  const known = <T>(ask: (signal: AbortSignal) => Promise<T>) => {
-    return (signal: AbortSignal) => (session.who ? ask(signal) : new Promise<T>(() => {}));
+/** Call it once, in the frame. */
+export function sharedData(): SharedData {
+  // Requests wait for the identity; signing in repeats them.
+  const whenIdentified = <T>(fetch: (signal: AbortSignal) => Promise<T>) => {
+    return (signal: AbortSignal) => (session.identity ? fetch(signal) : new Promise<T>(() => {}));
   };
   return {
-    projections: new Asked(known(projections), 2_000),
-    readiness: new Asked(known(readiness), 2_000),
-    tables: new Asked(known(tables), 5_000),
+    projections: new Resource(whenIdentified(projections), 2_000),
+    readiness: new Resource(whenIdentified(readiness), 2_000),
+    tables: new Resource(whenIdentified(tables), 5_000),
   };
 }

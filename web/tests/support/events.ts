@@ -1,4 +1,4 @@
-// Events as agents send them, made up but always the same for the same end of time: what the tests and pictures show.
+// Generated events in the format of the agents, deterministic for a given end time, for tests and screenshots.
 import type { Outgoing } from './nats';
 
 const MACHINES = ['atlas', 'borea', 'cygnus', 'draco', 'eridu', 'fornax'];
@@ -14,7 +14,7 @@ const KINDS: [string, string, number][] = [
   ['boot', 'linux:kernel', 1],
 ];
 
-/** Numbers that look like chance and are the same each time. */
+/** A deterministic pseudorandom generator. */
 export function numbers(seed: number): () => number {
   let state = seed >>> 0;
   return () => {
@@ -32,7 +32,7 @@ export function observations(count: number, end: number, hours = 24, name = ''):
   const messages: Outgoing[] = [];
   const open = new Map<string, object[]>();
   for (let index = 0; index < count; index += 1) {
-    // Busier in the middle of the day, with one burst.
+    // More events in the middle of the day, with one burst.
     const place = (index + next()) / count;
     const wave = place + 0.06 * Math.sin(place * Math.PI * 4);
     const at = end - hours * 3_600_000 * (1 - Math.min(Math.max(wave, 0), 0.9999));
@@ -55,7 +55,7 @@ export function observations(count: number, end: number, hours = 24, name = ''):
 
 const ENDS: Record<string, string> = { process_exit: 'process_start', logoff: 'logon' };
 
-/** An end is about what was started on the same machine before. */
+/** Gives an end event the payload of an earlier start on the same machine. */
 function inPairs(open: Map<string, object[]>, place: string, about: object): object {
   const [machine = '', kind = ''] = place.split(' ');
   const started = open.get(`${machine} ${ENDS[kind] ?? kind}`) ?? [];
@@ -87,7 +87,7 @@ function about(kind: string, next: () => number, index: number): object {
   };
 }
 
-/** How busy the machines were, a sample of each in every minute. */
+/** Performance samples, one per machine and minute. */
 export function performance(minutes: number, end: number): Outgoing[] {
   const next = numbers(11);
   const messages: Outgoing[] = [];
@@ -117,7 +117,7 @@ export function performance(minutes: number, end: number): Outgoing[] {
   return messages;
 }
 
-/** Executions that start and end, one of six still running. */
+/** Executions with start and end; one of six is still running. */
 export function executions(count: number, end: number): Outgoing[] {
   const next = numbers(5);
   const messages: Outgoing[] = [];
@@ -148,7 +148,7 @@ export function executions(count: number, end: number): Outgoing[] {
   return messages;
 }
 
-/** What people did in the management system. */
+/** Audit events of a management system. */
 export function audits(count: number, end: number): Outgoing[] {
   const actions = ['deploy', 'approve', 'revoke', 'edit'];
   return Array.from({ length: count }, (_, index) => ({

@@ -1,5 +1,4 @@
-// What the tests in a browser share: one host with events for all that only look, a page that is signed in, and a look
-// for what a screen reader would stumble over.
+// Fixtures of the browser tests: one host with events for read-only tests, a signed-in page, and accessibility checks.
 import { AxeBuilder } from '@axe-core/playwright';
 import { test as base, expect, type Page } from '@playwright/test';
 import { audits, executions, observations, performance } from './events';
@@ -8,14 +7,14 @@ import { Host } from './host';
 export const OBSERVATIONS = 4_000;
 
 interface Shared {
-  /** A host with events of the last day. Tests that change something start their own. */
+  /** A host with events of the last day. Tests that make changes start their own host. */
   host: Host;
 }
 
 interface Each {
-  /** The page without a token: a viewer, on the loopback interface. */
+  /** A page without a token: a viewer, on the loopback interface. */
   viewer: Page;
-  /** Gives the page the operator's token before it is opened. */
+  /** Sets the operator's token before the page is opened. */
   operator: (page: Page, host: Host) => Promise<void>;
 }
 
@@ -49,32 +48,32 @@ export const test = base.extend<Each, Shared>({
     await use((page, host) => signedIn(page, host.token));
   },
   page: async ({ page }, use) => {
-    const wrong: string[] = [];
-    page.on('pageerror', (error) => wrong.push(String(error)));
+    const errors: string[] = [];
+    page.on('pageerror', (error) => errors.push(String(error)));
     page.on('console', (message) => {
-      // What the browser says of an answer with 4xx or 5xx is no fault of the page.
+      // The browser logs responses with 4xx and 5xx; those are not errors of the page.
       if (message.type() === 'error' && !message.text().startsWith('Failed to load resource'))
-        wrong.push(message.text());
+        errors.push(message.text());
     });
     await use(page);
-    expect(wrong, 'the page has said errors').toEqual([]);
+    expect(errors, 'errors in the console of the page').toEqual([]);
   },
 });
 
-/** Has every page of this tab begin with the token. */
+/** Stores the token before each page of this tab loads. */
 export async function signedIn(page: Page, token: string): Promise<void> {
   await page.addInitScript((text) => sessionStorage.setItem('lantern.token', text), token);
 }
 
-/** Nothing that breaks WCAG 2.2 AA as far as a program can tell. */
+/** Asserts that the page has no automatically detectable violation of WCAG 2.2 AA. */
 export async function accessible(page: Page, where: string): Promise<void> {
   const found = await new AxeBuilder({ page })
     .withTags(['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'])
     .analyze();
-  const words = found.violations.map(
+  const violations = found.violations.map(
     (violation) => `${violation.id}: ${violation.help}: ${violation.nodes.map((node) => node.target).join(' | ')}`,
   );
-  expect(words, where).toEqual([]);
+  expect(violations, where).toEqual([]);
 }
 
 export { expect };

@@ -1,18 +1,18 @@
-// A real host for a test: started on a port of its own with a scratch database, stopped in order at the end.
+// A real host for a test, with its own port and an empty database.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { ended, type Outgoing, publish } from './nats';
+import { type Outgoing, publish, stopProcess } from './nats';
 import { lantern, natsServer, plugins } from './places';
 
-export interface Wishes {
-  /** Which of the plugins that come along; all of them when nothing is said. */
+export interface HostOptions {
+  /** Stock plugins to install; all of them by default. */
   plugins?: readonly string[];
-  /** A broker that is there; without one the host starts its own. */
+  /** Address of a running broker. By default, the host starts its embedded one. */
   nats?: string;
   env?: Record<string, string>;
-  /** Where it listens. */
+  /** Listen address. */
   listen?: string;
 }
 
@@ -23,16 +23,16 @@ export class Host {
 
   private constructor(
     readonly folder: string,
-    readonly wishes: Wishes,
+    readonly options: HostOptions,
   ) {}
 
-  static async start(wishes: Wishes = {}): Promise<Host> {
-    const host = new Host(mkdtempSync(join(tmpdir(), 'lantern-host-')), wishes);
+  static async start(options: HostOptions = {}): Promise<Host> {
+    const host = new Host(mkdtempSync(join(tmpdir(), 'lantern-host-')), options);
     mkdirSync(host.pluginFolder);
-    const names = wishes.plugins ?? readdirSync(plugins()).map((file) => file.replace(/\.wasm$/, ''));
+    const names = options.plugins ?? readdirSync(plugins()).map((file) => file.replace(/\.wasm$/, ''));
     for (const name of names) copyFileSync(join(plugins(), `${name}.wasm`), join(host.pluginFolder, `${name}.wasm`));
     await host.#run();
-    await host.#reading();
+    await host.#sourcesRunning();
     return host;
   }
 
@@ -46,23 +46,23 @@ export class Host {
   }
 
   get nats(): string {
-    return this.wishes.nats ?? readFileSync(join(this.folder, 'data', 'broker', 'nats.url'), 'utf8').trim();
+    return this.options.nats ?? readFileSync(join(this.folder, 'data', 'broker', 'nats.url'), 'utf8').trim();
   }
 
   publish(messages: readonly Outgoing[]): Promise<void> {
     return publish(this.nats, messages);
   }
 
-  /** Asks the API with the operator's token. */
+  /** Sends an API request with the operator's token. */
   async api<T>(path: string, init: RequestInit = {}): Promise<T> {
     const headers = { authorization: `Bearer ${this.token}`, ...(init.headers as Record<string, string>) };
     const response = await fetch(`${this.address}${path}`, { ...init, headers });
     const text = await response.text();
-    if (!response.ok) throw new Error(`${path} answers ${response.status}: ${text}`);
+    if (!response.ok) throw new Error(`${path} failed with status ${response.status}: ${text}`);
     return JSON.parse(text) as T;
   }
 
-  /** Waits until a table has as many rows. */
+  /** Waits until a table has at least this many rows. */
   async rows(table: string, least: number): Promise<void> {
     const until = Date.now() + 30_000;
     let seen = 0;
@@ -77,7 +77,7 @@ export class Host {
     );
   }
 
-  /** Waits until a plugin has handled as many messages. */
+  /** Waits until a plugin has processed at least this many messages. */
   async handled(plugin: string, least: number): Promise<void> {
     const until = Date.now() + 60_000;
     let seen = 0;
@@ -93,12 +93,12 @@ export class Host {
   }
 
   async stop(): Promise<void> {
-    await ended(this.#child);
+    await stopProcess(this.#child);
     rmSync(this.folder, { recursive: true, force: true });
   }
 
-  /** Waits until every source reads. The host is up before it has made the streams, and what is published then is lost. */
-  async #reading(): Promise<void> {
+  /** Waits until every source is running. The host is ready before its streams exist; earlier messages would be lost. */
+  async #sourcesRunning(): Promise<void> {
     const until = Date.now() + 30_000;
     let states: string[] = [];
     while (Date.now() < until) {
@@ -110,7 +110,7 @@ export class Host {
   }
 
   async #run(): Promise<void> {
-    const { nats, env, listen } = this.wishes;
+    const { nats, env, listen } = this.options;
     const args = ['serve', '--data-dir', join(this.folder, 'data'), '--plugin-dir', this.pluginFolder];
     args.push('--listen', listen ?? '127.0.0.1:0', ...(nats ? ['--nats', nats] : []));
     const child = spawn(lantern(), args, {
@@ -127,12 +127,12 @@ export class Host {
       this.#log = (this.#log + data).slice(-20_000);
     });
     this.address = await new Promise<string>((resolve, reject) => {
-      let said = '';
+      let output = '';
       const timer = setTimeout(() => reject(new Error(`the host is not ready within 60 s:\n${this.#log}`)), 60_000);
       child.stdout.on('data', (data) => {
-        said += data;
-        const found = /http:\/\/[\w.:[\]-]+\d/.exec(said);
-        if (!found || !said.includes('\n')) return;
+        output += data;
+        const found = /http:\/\/[\w.:[\]-]+\d/.exec(output);
+        if (!found || !output.includes('\n')) return;
         clearTimeout(timer);
         resolve(found[0]);
       });

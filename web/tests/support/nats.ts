@@ -1,4 +1,4 @@
-// A broker for a test, and the few words of its protocol that publishing takes.
+// A broker for a test, and the part of the NATS protocol that publishing requires.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { natsServer } from './places';
 
-/** A port that is free now. */
+/** A currently free port. */
 export function freePort(): Promise<number> {
   return new Promise((resolve, reject) => {
     const server = createServer();
@@ -19,7 +19,7 @@ export function freePort(): Promise<number> {
   });
 }
 
-/** A broker that a test can take away and give back: its streams stay in its folder. */
+/** A broker that a test can kill and restart; its streams are preserved. */
 export class Broker {
   #child: ChildProcess | undefined;
   readonly #folder = mkdtempSync(join(tmpdir(), 'lantern-broker-'));
@@ -28,7 +28,7 @@ export class Broker {
 
   static async start(): Promise<Broker> {
     const broker = new Broker(await freePort());
-    await broker.comeBack();
+    await broker.restart();
     return broker;
   }
 
@@ -36,45 +36,45 @@ export class Broker {
     return `nats://127.0.0.1:${this.port}`;
   }
 
-  async comeBack(): Promise<void> {
+  async restart(): Promise<void> {
     const args = ['-a', '127.0.0.1', '-p', String(this.port), '-js', '-sd', this.#folder];
     this.#child = spawn(natsServer(), args, { stdio: 'ignore' });
-    await ready(this.port);
+    await waitUntilReady(this.port);
   }
 
-  async goAway(): Promise<void> {
-    await ended(this.#child);
+  async kill(): Promise<void> {
+    await stopProcess(this.#child);
     this.#child = undefined;
   }
 
   async stop(): Promise<void> {
-    await this.goAway();
+    await this.kill();
     rmSync(this.#folder, { recursive: true, force: true });
   }
 }
 
-/** Stops a child in order and waits until it is gone. */
-export async function ended(child: ChildProcess | undefined): Promise<void> {
+/** Terminates a child process and waits until it has exited. */
+export async function stopProcess(child: ChildProcess | undefined): Promise<void> {
   if (!child || child.exitCode !== null || child.signalCode !== null) return;
-  const gone = new Promise((resolve) => child.once('exit', resolve));
+  const exited = new Promise((resolve) => child.once('exit', resolve));
   child.kill('SIGTERM');
   const timer = setTimeout(() => child.kill('SIGKILL'), 10_000);
-  await gone;
+  await exited;
   clearTimeout(timer);
 }
 
-async function ready(port: number): Promise<void> {
+async function waitUntilReady(port: number): Promise<void> {
   const until = Date.now() + 10_000;
   while (Date.now() < until) {
-    const there = await new Promise<boolean>((resolve) => {
+    const isReady = await new Promise<boolean>((resolve) => {
       const socket = connect(port, '127.0.0.1');
       socket.once('data', () => resolve(socket.destroy() !== undefined));
       socket.once('error', () => resolve(false));
     });
-    if (there) return;
+    if (isReady) return;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  throw new Error(`no broker answers on port ${port} within 10 s`);
+  throw new Error(`no broker on port ${port} within 10 s`);
 }
 
 export interface Outgoing {
@@ -83,7 +83,7 @@ export interface Outgoing {
   headers?: Record<string, string>;
 }
 
-/** Publishes in order; answers when the broker has taken all of it. Text and bytes go as they are, the rest as JSON. */
+/** Publishes in order, and resolves when the broker has received all. Text and bytes are sent unchanged, other values as JSON. */
 export function publish(url: string, messages: readonly Outgoing[]): Promise<void> {
   const { hostname, port, username, password } = new URL(url);
   const login = username ? { user: decodeURIComponent(username), pass: decodeURIComponent(password) } : {};
@@ -101,12 +101,12 @@ export function publish(url: string, messages: readonly Outgoing[]): Promise<voi
     });
     const hello = { verbose: false, pedantic: false, headers: true, ...login };
     socket.write(`CONNECT ${JSON.stringify(hello)}\r\n`);
-    for (const message of messages) socket.write(written(message));
+    for (const message of messages) socket.write(encode(message));
     socket.write('PING\r\n');
   });
 }
 
-function written({ subject, payload, headers }: Outgoing): Buffer {
+function encode({ subject, payload, headers }: Outgoing): Buffer {
   const body =
     payload instanceof Uint8Array
       ? payload

@@ -1,4 +1,4 @@
-// The closing line that `cargo xtask test` sums, in the words that Rust's test programs use.
+// Prints the summary line that `cargo xtask test` adds up, in the format of Rust's test programs.
 import type { FullResult, Reporter, TestCase, TestResult } from '@playwright/test/reporter';
 
 class TallyReporter implements Reporter {

@@ -1,4 +1,4 @@
-// The same closing line for the unit tests.
+// Prints the same summary line for the unit tests.
 import type { Reporter, TestModule } from 'vitest/node';
 
 export default class UnitReporter implements Reporter {

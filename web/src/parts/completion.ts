@@ -1,25 +1,25 @@
-// What the search bar offers while somebody types: columns, and values of facets.
+// Completions of the search field: columns, and values of facets.
 import type { Column, Facet } from '../api/types';
 
-export interface Offer {
-  /** What replaces the last word. */
+export interface Completion {
+  /** Replacement of the last word. */
   text: string;
   note: string;
 }
 
-const MOST = 8;
+const COMPLETIONS_MAX = 8;
 
-/** Offers for the last word of what is typed. */
-export function offers(typed: string, columns: readonly Column[], facets: readonly Facet[]): Offer[] {
+/** Completions of the last word. */
+export function completions(typed: string, columns: readonly Column[], facets: readonly Facet[]): Completion[] {
   const word = lastWord(typed);
   const match = /^(-?)([A-Za-z_][A-Za-z0-9_]*):(.*)$/s.exec(word);
   if (match) {
-    const [, not = '', name = '', begun = ''] = match;
+    const [, not = '', name = '', prefix = ''] = match;
     const facet = facets.find((one) => one.column === name);
-    const wanted = begun.replace(/^"/, '').toLowerCase();
+    const wanted = prefix.replace(/^"/, '').toLowerCase();
     return (facet?.values ?? [])
       .filter((one) => String(one.value).toLowerCase().includes(wanted))
-      .slice(0, MOST)
+      .slice(0, COMPLETIONS_MAX)
       .map((one) => ({ text: `${not}${name}:${quoted(String(one.value))}`, note: String(one.count) }));
   }
   const not = word.startsWith('-') ? '-' : '';
@@ -27,7 +27,7 @@ export function offers(typed: string, columns: readonly Column[], facets: readon
   if (!wanted) return [];
   return columns
     .filter((column) => column.name.toLowerCase().includes(wanted))
-    .slice(0, MOST)
+    .slice(0, COMPLETIONS_MAX)
     .map((column) => ({ text: `${not}${column.name}:`, note: column.type }));
 }
 
@@ -35,9 +35,9 @@ export function lastWord(typed: string): string {
   return /(?:[^\s"]|"[^"]*"?)*$/.exec(typed)?.[0] ?? '';
 }
 
-export function withOffer(typed: string, offer: Offer): string {
+export function applyCompletion(typed: string, completion: Completion): string {
   const rest = typed.slice(0, typed.length - lastWord(typed).length);
-  return `${rest}${offer.text}${offer.text.endsWith(':') ? '' : ' '}`;
+  return `${rest}${completion.text}${completion.text.endsWith(':') ? '' : ' '}`;
 }
 
 function quoted(value: string): string {

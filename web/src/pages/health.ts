@@ -1,75 +1,73 @@
-// What the overview says, decided apart from how it is drawn.
-import type { Projection, Readiness, Refusal, Sample, Table } from '../api/types';
+// The health of the host as the overview shows it, separate from its rendering.
+import type { LoadFailure, Projection, Readiness, Sample, Table } from '../api/types';
 import { plural } from '../format/numbers';
 
-export interface Verdict {
+export interface Health {
   tone: 'good' | 'warn' | 'bad';
   sentence: string;
   reasons: string[];
-  /** Dead letters that are open. */
-  letters: number;
-  /** Messages that were gone before they were read. */
+  /** Open dead letters. */
+  deadLetters: number;
+  /** Messages lost before the host read them. */
   missing: number;
 }
 
-/** Whether all is well, in one sentence, and if not, why. */
-export function verdict(
+/** The health in one sentence, with the reasons of each problem. */
+export function assessHealth(
   readiness: Readiness | undefined,
   projections: readonly Projection[],
-  refusals: readonly Refusal[],
-): Verdict {
-  const letters = projections.reduce((sum, one) => sum + one.dead_letters, 0);
+  loadFailures: readonly LoadFailure[],
+): Health {
+  const deadLetters = projections.reduce((sum, one) => sum + one.dead_letters, 0);
   const missing = projections.reduce((sum, one) => sum + one.missing, 0);
   const failing = readiness?.checks.filter((check) => !check.ok) ?? [];
   const reasons = failing.map((check) => `${check.name.replace(/^projection:/, '')}: ${check.detail}`);
-  for (const one of refusals) {
+  for (const one of loadFailures) {
     const reason = `${one.what}: ${one.reason}`;
     if (!reasons.some((known) => known.includes(one.reason))) reasons.push(reason);
   }
   if (failing.length > 0) {
     const names = failing.map((check) => check.name.replace(/^projection:/, ''));
-    const who = names.length > 3 ? `${names.slice(0, 2).join(', ')} and ${names.length - 2} others` : list(names);
+    const subjects = names.length > 3 ? `${names.slice(0, 2).join(', ')} and ${names.length - 2} others` : list(names);
     return {
       tone: 'bad',
-      sentence: `Not all is well: ${who} ${names.length === 1 ? 'needs' : 'need'} attention.`,
+      sentence: `Problem: ${subjects} ${names.length === 1 ? 'is' : 'are'} not ready.`,
       reasons,
-      letters,
+      deadLetters,
       missing,
     };
   }
   if (projections.length === 0) {
     return {
-      tone: refusals.length ? 'warn' : 'good',
-      sentence: 'The host is well. Nothing is read yet.',
+      tone: loadFailures.length ? 'warn' : 'good',
+      sentence: 'Healthy: no source is running yet.',
       reasons,
-      letters,
+      deadLetters,
       missing,
     };
   }
-  if (refusals.length > 0) {
-    const sentence = `What runs is well; ${plural(refusals.length, 'plugin file')} cannot be loaded.`;
-    return { tone: 'warn', sentence, reasons, letters, missing };
+  if (loadFailures.length > 0) {
+    const sentence = `All sources are healthy, but ${plural(loadFailures.length, 'plugin file')} failed to load.`;
+    return { tone: 'warn', sentence, reasons, deadLetters, missing };
   }
   const paused = projections.filter((one) => one.state === 'paused' || one.state === 'stopped').length;
   const waiting = projections.filter((one) => one.state === 'waiting-for-stream').length;
   const running = projections.length - paused - waiting;
   const notes = [
     paused ? `${plural(paused, 'source')} paused` : '',
-    waiting
-      ? `${plural(waiting, 'source')} ${waiting === 1 ? 'waits' : 'wait'} for ${waiting === 1 ? 'its stream' : 'their streams'}`
-      : '',
+    waiting ? `${plural(waiting, 'source')} waiting for ${waiting === 1 ? 'its stream' : 'their streams'}` : '',
   ].filter(Boolean);
-  const behind = projections.reduce((sum, one) => sum + (one.lag ?? 0), 0);
-  const fresh = behind > 1_000 ? `, ${plural(behind, 'message')} behind` : '';
-  const sentence = `All is well: ${plural(running, 'source')} running${fresh}${notes.length ? `; ${notes.join(', ')}` : ''}.`;
-  return { tone: paused ? 'warn' : 'good', sentence, reasons, letters, missing };
+  const lag = projections.reduce((sum, one) => sum + (one.lag ?? 0), 0);
+  const lagNote = lag > 1_000 ? `, lag ${plural(lag, 'message')}` : '';
+  const sentence = `Healthy: ${plural(running, 'source')} running${lagNote}${notes.length ? `; ${notes.join(', ')}` : ''}.`;
+  return { tone: paused ? 'warn' : 'good', sentence, reasons, deadLetters, missing };
 }
 
 function list(names: readonly string[]): string {
   return names.length < 2 ? names.join('') : `${names.slice(0, -1).join(', ')} and ${names.at(-1)}`;
 }
 
-/** Messages per second between each sample and the next. A restart begins at zero again. */
+/** Messages per second between consecutive samples. A restart resets the counter to zero. */
 export function ratesOf(samples: readonly Sample[]): number[] {
   const rates: number[] = [];
   for (let index = 1; index < samples.length; index += 1) {

@@ -1,4 +1,4 @@
-// Which rows of a long list are drawn: those that are seen, and a few around them.
+// The rendered rows of a long list: the visible ones, and a few around them.
 import {
   elementScroll,
   observeElementOffset,
@@ -7,17 +7,17 @@ import {
   Virtualizer,
 } from '@tanstack/virtual-core';
 
-export class Window {
+export class VirtualRows {
   items = $state.raw<VirtualItem[]>([]);
   height = $state(0);
   /**
-   * A row's index modulo this is its slot: which elements of the page show it. A row that comes into sight takes over
-   * those of one that went out, because making new ones for every row costs more than a frame has.
+   * The number of DOM rows. A row's index modulo this is its slot. A row that scrolls into view reuses the elements of a
+   * row that scrolled out, because creating elements for every row takes longer than a frame.
    */
   slots = $state(1);
   #virtualizer: Virtualizer<HTMLElement, HTMLElement>;
 
-  /** To be made in a component; `box` scrolls, and each of `count` rows is `rowHeight` pixels high. */
+  /** Create it in a component. `box` scrolls `count` rows with a height of `rowHeight` pixels each. */
   constructor(box: () => HTMLElement | undefined, count: () => number, rowHeight: number) {
     const options = {
       count: 0,
@@ -27,30 +27,30 @@ export class Window {
       scrollToFn: elementScroll,
       observeElementRect,
       observeElementOffset,
-      onChange: () => this.#look(),
+      onChange: () => this.#update(),
     };
     const virtualizer = new Virtualizer<HTMLElement, HTMLElement>(options);
     this.#virtualizer = virtualizer;
     $effect(() => {
       if (!box()) return;
-      const end = virtualizer._didMount();
+      const unmount = virtualizer._didMount();
       virtualizer._willUpdate();
-      return end;
+      return unmount;
     });
     $effect(() => {
       virtualizer.setOptions({ ...options, count: count() });
       virtualizer._willUpdate();
-      this.#look();
+      this.#update();
     });
   }
 
-  /** Makes a row visible. */
-  show(index: number): void {
+  /** Scrolls a row into view. */
+  scrollTo(index: number): void {
     this.#virtualizer.scrollToIndex(index, { align: 'auto' });
-    this.#look();
+    this.#update();
   }
 
-  #look(): void {
+  #update(): void {
     const items = this.#virtualizer.getVirtualItems();
     if (items.length > this.slots) this.slots = items.length;
     this.items = items;

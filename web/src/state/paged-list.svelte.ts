@@ -1,35 +1,38 @@
-// The rows of a list that comes in pages: the next page is asked for when somebody comes near its end.
+// The items of a list that the host returns in pages. The next page is loaded when the reader comes near the end.
 import { untrack } from 'svelte';
 import { isAbort } from '../api/client';
 import type { Page } from '../api/types';
 
-export class Pages<T> {
+export class PagedList<T> {
   items = $state.raw<T[]>([]);
   error = $state.raw<Error | undefined>();
   loading = $state(true);
-  /** Whether the last page is here. */
-  whole = $state(false);
+  /** Whether the last page is loaded. */
+  complete = $state(false);
   #cursor: string | undefined;
   #running: AbortController | undefined;
-  #ask: (cursor: string | undefined, signal: AbortSignal) => Promise<Page<T>>;
+  #fetch: (cursor: string | undefined, signal: AbortSignal) => Promise<Page<T>>;
 
-  /** `ask` begins anew whenever something changes that it has read. To be made in a component, with which it ends. */
-  constructor(ask: (cursor: string | undefined, signal: AbortSignal) => Promise<Page<T>>) {
-    this.#ask = ask;
+  /**
+   * Loads the first page, and again when reactive state that `fetch` has read changes. Create it in a component; it
+   * stops with the component.
+   */
+  constructor(fetch: (cursor: string | undefined, signal: AbortSignal) => Promise<Page<T>>) {
+    this.#fetch = fetch;
     $effect(() => {
-      this.#begin();
+      this.#loadFirst();
       return () => this.#running?.abort();
     });
   }
 
-  /** Throws away what is there and begins anew. */
-  again(): void {
-    untrack(() => this.#begin());
+  /** Discards the items and loads the first page. */
+  refresh(): void {
+    untrack(() => this.#loadFirst());
   }
 
-  more(): void {
+  loadMore(): void {
     untrack(() => {
-      if (!this.loading && !this.whole && !this.error) this.#load(this.#cursor);
+      if (!this.loading && !this.complete && !this.error) this.#load(this.#cursor);
     });
   }
 
@@ -40,7 +43,7 @@ export class Pages<T> {
     });
   }
 
-  #begin(): void {
+  #loadFirst(): void {
     this.#cursor = undefined;
     this.#load(undefined);
   }
@@ -49,18 +52,18 @@ export class Pages<T> {
     this.#running?.abort();
     const running = new AbortController();
     this.#running = running;
-    // What `ask` reads before its first wait is what the effect depends on.
-    const answer = this.#ask(cursor, running.signal);
+    // The effect depends on the state that `fetch` reads before its first await.
+    const response = this.#fetch(cursor, running.signal);
     untrack(() => (this.loading = true));
     try {
-      const page = await answer;
+      const page = await response;
       if (running.signal.aborted) return;
       this.items = cursor === undefined ? page.items : this.items.concat(page.items);
       this.#cursor = page.next_cursor ?? undefined;
-      this.whole = page.next_cursor === null;
+      this.complete = page.next_cursor === null;
       this.error = undefined;
-      // A page without a row says only how far was looked.
-      if (page.items.length === 0 && !this.whole) {
+      // An empty page with a cursor means that the host has scanned its limit of rows without a match.
+      if (page.items.length === 0 && !this.complete) {
         await this.#load(this.#cursor);
         return;
       }

@@ -1,25 +1,27 @@
-// Where the page is: path and query. The query is the whole state of a page, so reload, back and a link all work.
+// The current path and query. The query holds the whole state of a page, so reload, back and shared links work.
 
-class Here {
+type QueryChanges = Record<string, string | readonly string[] | undefined>;
+
+class Router {
   path = $state(location.pathname);
   search = $state(location.search);
-  /** Told anew whenever another page was gone to, so that the focus can follow. */
-  visits = $state(0);
+  /** Counts navigations to another path, so that the focus can follow. */
+  navigations = $state(0);
   readonly query = $derived(new URLSearchParams(this.search));
 
   constructor() {
     addEventListener('popstate', () => this.#read());
-    document.addEventListener('click', (event) => this.#follow(event));
+    document.addEventListener('click', (event) => this.#followLink(event));
   }
 
-  go(address: string, replace = false): void {
+  navigate(href: string, replace = false): void {
     const before = this.path;
-    if (replace) history.replaceState(null, '', address);
-    else history.pushState(null, '', address);
+    if (replace) history.replaceState(null, '', href);
+    else history.pushState(null, '', href);
     this.#read();
     if (this.path !== before) {
       scrollTo(0, 0);
-      this.visits += 1;
+      this.navigations += 1;
     }
   }
 
@@ -27,23 +29,23 @@ class Here {
     return this.query.get(name) ?? undefined;
   }
 
-  all(name: string): string[] {
+  getAll(name: string): string[] {
     return this.query.getAll(name);
   }
 
-  /** The address of this page with some of its query changed; undefined or an empty list takes a name out. */
-  with(changes: Record<string, string | readonly string[] | undefined>): string {
+  /** The address of this page with changed query parameters; undefined or an empty list removes a parameter. */
+  hrefWith(changes: QueryChanges): string {
     const query = new URLSearchParams(this.search);
     for (const [name, value] of Object.entries(changes)) {
       query.delete(name);
       if (value === undefined) continue;
       for (const one of typeof value === 'string' ? [value] : value) query.append(name, one);
     }
-    return `${this.path}${written(query)}`;
+    return `${this.path}${formatQuery(query)}`;
   }
 
-  set(changes: Record<string, string | readonly string[] | undefined>, replace = false): void {
-    this.go(this.with(changes), replace);
+  setQuery(changes: QueryChanges, replace = false): void {
+    this.navigate(this.hrefWith(changes), replace);
   }
 
   #read(): void {
@@ -51,27 +53,27 @@ class Here {
     this.search = location.search;
   }
 
-  #follow(event: MouseEvent): void {
+  #followLink(event: MouseEvent): void {
     if (event.defaultPrevented || event.button !== 0) return;
     if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
     const link = (event.target as Element | null)?.closest?.('a[href]');
     if (!(link instanceof HTMLAnchorElement) || link.target || link.hasAttribute('download')) return;
     const { origin, pathname, search } = new URL(link.href);
-    if (origin !== location.origin || link.getAttribute('href')?.startsWith('#') || isOfHost(pathname)) return;
+    if (origin !== location.origin || link.getAttribute('href')?.startsWith('#') || isServedByHost(pathname)) return;
     event.preventDefault();
-    this.go(pathname + search);
+    this.navigate(pathname + search);
   }
 }
 
-/** Addresses that the host answers itself. */
-function isOfHost(path: string): boolean {
+/** Whether the host answers this path itself. */
+function isServedByHost(path: string): boolean {
   return path.startsWith('/api/') || ['/metrics', '/readyz', '/livez', '/healthz'].includes(path);
 }
 
-/** `?from=now-1h&filter=kind=boot`: readable, because people send it to each other. */
-export function written(query: URLSearchParams): string {
+/** `?from=now-1h&filter=kind=boot`: readable, because people share these addresses. */
+export function formatQuery(query: URLSearchParams): string {
   const text = query.toString().replace(/%3A/gi, ':').replace(/%2C/gi, ',').replace(/%3D/gi, '=');
   return text ? `?${text}` : '';
 }
 
-export const here = new Here();
+export const router = new Router();
