@@ -1,4 +1,4 @@
-//! What comes from files: configuration, fixtures and samples, keys and signatures.
+//! Input of files: configuration, fixtures and samples, keys and signatures.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -9,19 +9,19 @@ use lantern_trust::signature::{Policy, Rule, SIGNATURE_BYTES_MAX, TrustedKey, Ve
 
 use crate::text;
 
-/// A configuration file: what was understood, written as a configuration file, is understood as the same.
+/// A configuration file: the effective configuration round-trips as a file.
 pub fn configuration(input: &[u8]) {
     let shown = lantern::config::fuzzing::show(text(input));
     let again = lantern::config::fuzzing::show(&shown.text);
-    assert_eq!(again.problems, 0, "what is shown is refused:\n{}", shown.text);
     assert_eq!(
-        again.values, shown.values,
-        "not read back as shown:\n{}",
+        again.problems, 0,
+        "the displayed configuration is rejected:\n{}",
         shown.text
     );
+    assert_eq!(again.values, shown.values, "does not round-trip:\n{}", shown.text);
 }
 
-/// Files with messages, as each kind of name says, and a guess at a table from a sample.
+/// Fixture files of each kind, and a guessed table from a sample.
 pub fn fixture(input: &[u8]) {
     let subjects = ["a.*.c".to_owned()];
     for name in ["x.message.json", "x.messages.jsonl", "x.jsonl", "x.bin"] {
@@ -29,12 +29,12 @@ pub fn fixture(input: &[u8]) {
             continue;
         };
         assert!(!messages.is_empty(), "a file without messages was accepted");
-        messages.iter().for_each(comes_back);
+        messages.iter().for_each(check_round_trip);
     }
     if let Ok(sample) = sample::split(input, "sample".to_owned()) {
         assert!(
             sample.messages.len() <= sample::MESSAGES_MAX,
-            "more than was to be read"
+            "more than the limit"
         );
         let guess = guess::guess(&sample.messages);
         for message in &sample.messages {
@@ -43,38 +43,38 @@ pub fn fixture(input: &[u8]) {
     }
 }
 
-/// A recorded message is a file that is read back with the same subject, headers and payload.
-fn comes_back(message: &Delivery) {
+/// A recorded message round-trips with subject, headers and payload.
+fn check_round_trip(message: &Delivery) {
     let written = fixture::envelope(message);
     let read = fixture::messages(Path::new("x.message.json"), written.as_bytes(), &[]);
     let Ok([again]) = read.as_deref() else {
         assert!(
             read.is_ok(),
-            "what was recorded cannot be read: {read:?}\n{written}"
+            "a recorded message is not readable: {read:?}\n{written}"
         );
         return;
     };
     assert_eq!(again.payload, message.payload, "{written}");
     assert_eq!(again.subject, message.subject, "{written}");
     assert_eq!(again.sequence, message.sequence, "{written}");
-    // Sorted by name, as a delivery has them.
+    // Deliveries have sorted headers.
     let mut headers = message.headers.clone();
     headers.sort_by(|one, other| one.0.cmp(&other.0));
     assert_eq!(again.headers, headers, "{written}");
 }
 
-/// A public key of minisign's own documentation. Nobody here has its other half.
+/// A public key from the documentation of minisign, without a known secret key.
 const KEY: &str = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
 
 static KEYS: LazyLock<Vec<TrustedKey>> = LazyLock::new(|| TrustedKey::parse(KEY).into_iter().collect());
 
-/// The text of a key, and a signature over bytes: no input is a good one.
+/// A key and a signature: no input is a valid signature.
 pub fn signature(input: &[u8]) {
     drop(TrustedKey::parse(text(input)));
     let half = input.len() / 2;
     for (component, signature) in [(&b"component"[..], input), (&input[..half], &input[half..])] {
         let verdict = verify(&KEYS, component, signature);
-        assert!(!verdict.is_good(), "a signature that nobody made is good");
+        assert!(!verdict.is_good(), "a random signature is valid");
         if let Verdict::Faulty(fault) = &verdict {
             drop((fault.hint(), fault.to_string(), verdict.view()));
         }

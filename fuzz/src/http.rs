@@ -1,4 +1,4 @@
-//! What clients of the API write: the query that selects rows, and cursors.
+//! Input of API clients: the query that selects rows, and cursors.
 
 use std::sync::LazyLock;
 
@@ -35,10 +35,10 @@ const TYPES: [ColumnType; 7] = [
 
 static DESCRIPTION: LazyLock<Option<TableDescription>> = LazyLock::new(|| serde_json::from_str(TABLE).ok());
 
-/// The query of a request for rows: what is accepted has values of its columns' types, within all bounds.
+/// The query of a request for rows: accepted values have the types of their columns, within all limits.
 pub fn selection(input: &[u8]) {
     let Some(description) = &*DESCRIPTION else {
-        assert!(DESCRIPTION.is_some(), "the table above is none");
+        assert!(DESCRIPTION.is_some(), "the table is not valid");
         return;
     };
     if let Ok(selection) = fuzzing::selection(description, text(input)) {
@@ -76,7 +76,7 @@ fn check(selection: &Selection) {
     let sought = selection.search.as_deref().unwrap_or_default();
     assert!(sought.len() <= 1_024 && !sought.contains('\0'), "{sought:?}");
     if let (Some(from), Some(to)) = (selection.from, selection.to) {
-        assert!(from < to, "a range that ends before it begins");
+        assert!(from < to, "a range that ends before it starts");
     }
 }
 
@@ -88,10 +88,10 @@ fn values_of(test: &Test) -> &[Value] {
     }
 }
 
-/// A cursor of each kind of list: what is accepted names the same place when it is written again.
+/// A cursor of each kind of list: accepted cursors round-trip.
 pub fn cursor(input: &[u8]) {
     let cursor = text(input);
     fuzzing::cursor("rows things desc:at 00", cursor);
-    // Random text is hardly ever valid base64, so the bytes are also tried as the decoded content.
+    // Random text is rarely valid base64, so the bytes are also tested as decoded content.
     fuzzing::cursor_of("rows things desc:at 00", input);
 }

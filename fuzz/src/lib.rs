@@ -1,8 +1,7 @@
-//! Fuzz targets: one function for each place where Lantern parses untrusted bytes.
+//! Fuzz targets: one function per parser of untrusted input.
 //!
-//! A target fails by a panic, also one of its own assertions: what was accepted must keep its promises, and what is written
-//! must be read back as it was. `cargo xtask fuzz` drives the targets with libFuzzer. The corpora in `corpus/TARGET` run
-//! with every `cargo test` as well; an input that once failed is added there.
+//! A target fails by panicking, including its assertions: accepted values must be valid, and must round-trip. `cargo xtask fuzz`
+//! runs the targets with libFuzzer. `cargo test` runs the corpora in `corpus/TARGET`; inputs that failed once are added there.
 
 mod broker;
 mod files;
@@ -12,7 +11,7 @@ mod schema;
 /// Runs one input.
 pub type Target = fn(&[u8]);
 
-/// All targets by name. Each has a folder in `corpus/`, and may have a file in `dictionaries/`.
+/// All targets by name. Each has a folder in `corpus/`; a file in `dictionaries/` is optional.
 pub const TARGETS: [(&str, Target); 11] = [
     ("headers", broker::headers),
     ("lines", broker::lines),
@@ -27,7 +26,7 @@ pub const TARGETS: [(&str, Target); 11] = [
     ("signature", files::signature),
 ];
 
-/// The input as text: what is not UTF-8 never reaches a parser of text.
+/// The valid UTF-8 prefix of the input, because text parsers receive only UTF-8.
 fn text(input: &[u8]) -> &str {
     match std::str::from_utf8(input) {
         Ok(text) => text,
@@ -53,7 +52,7 @@ mod tests {
             inputs.sort();
             assert!(!inputs.is_empty(), "target {name} has no corpus");
             for input in inputs {
-                // A panic below does not name the input; this line does, and is shown when the test fails.
+                // Names the input if the target panics.
                 println!("{}", input.display());
                 target(&std::fs::read(&input).unwrap());
             }

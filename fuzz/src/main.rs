@@ -1,4 +1,4 @@
-//! The program that libFuzzer drives. It holds all targets, so that one link serves them; `LANTERN_FUZZ_TARGET` selects one.
+//! The program that libFuzzer runs. It contains all targets, so that one link is sufficient; `LANTERN_FUZZ_TARGET` selects one.
 //! `cargo xtask fuzz` builds and runs it.
 
 #![no_main]
@@ -24,8 +24,8 @@ static TARGET: LazyLock<Target> = LazyLock::new(|| {
     *target
 });
 
-/// Runs one input. A panic aborts the process here, and libFuzzer keeps the input.
-#[allow(non_snake_case, reason = "libFuzzer gave the name")]
+/// Runs one input. A panic aborts the process, and libFuzzer stores the input.
+#[allow(non_snake_case, reason = "libFuzzer defines the name")]
 #[unsafe(no_mangle)]
 pub extern "C" fn LLVMFuzzerTestOneInput(data: *const u8, length: usize) -> c_int {
     let input = if length == 0 {

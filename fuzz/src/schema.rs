@@ -1,4 +1,4 @@
-//! What comes from plugins: their declarations and rows, stored descriptions, settings, and components.
+//! Input of plugins: manifests and rows, stored descriptions, settings, and components.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use lantern_model::batch::{Row, Timestamp, Value};
@@ -13,7 +13,7 @@ use serde::de::IgnoredAny;
 
 use crate::text;
 
-/// Few names, so that references often find something.
+/// Few names, so that references are often valid.
 const NAMES: [&str; 8] = ["a", "b", "c", "at", "_x", "A", "", "select"];
 const TYPES: [ColumnType; 7] = [
     ColumnType::Boolean,
@@ -25,8 +25,7 @@ const TYPES: [ColumnType; 7] = [
     ColumnType::Json,
 ];
 
-/// A manifest as a plugin might send it, and rows for it. What is accepted can be described, stored and read again, and an
-/// accepted row has only values that fit.
+/// A manifest of a plugin, and rows for it. Accepted manifests round-trip as descriptions, and accepted rows have valid values.
 pub fn manifest(input: &[u8]) {
     let mut bytes = Unstructured::new(input);
     let Ok(raw) = raw_manifest(&mut bytes) else {
@@ -36,26 +35,26 @@ pub fn manifest(input: &[u8]) {
         return;
     };
     let description = ManifestDescription::from(&manifest);
-    described(&description);
+    check_description(&description);
     for _ in 0..4 {
         let Ok(mut row) = row(&mut bytes, &manifest) else {
             return;
         };
         if manifest.check_row(&mut row).is_ok() {
-            fits(&manifest, &row);
+            check_values(&manifest, &row);
         }
     }
 }
 
-/// A description is the same after it was written and read, and does not differ from itself.
-fn described(description: &ManifestDescription) {
+/// A description round-trips, and does not differ from itself.
+fn check_description(description: &ManifestDescription) {
     let json = serde_json::to_string(description).unwrap_or_default();
     let again: Option<ManifestDescription> = serde_json::from_str(&json).ok();
     assert_eq!(again.as_ref(), Some(description), "{json}");
     assert!(differences(description, description).is_empty(), "{json}");
 }
 
-fn fits(manifest: &Manifest, row: &Row) {
+fn check_values(manifest: &Manifest, row: &Row) {
     let write = &manifest.writes[row.write as usize];
     for (value, &column) in row.values.iter().zip(&write.columns) {
         let column = &manifest.table_of(write).columns[column];
@@ -78,11 +77,11 @@ fn fits(manifest: &Manifest, row: &Row) {
     }
 }
 
-/// Stored descriptions and settings as JSON, and settings as an operator types them.
+/// Stored descriptions and settings as JSON, and settings entered by an operator.
 pub fn description(input: &[u8]) {
     let text = text(input);
     if let Ok(description) = serde_json::from_str::<ManifestDescription>(text) {
-        described(&description);
+        check_description(&description);
         for write in &description.writes {
             drop(write.rule.describe());
         }
@@ -92,21 +91,21 @@ pub fn description(input: &[u8]) {
         assert_eq!(serde_json::from_str(&json).ok(), Some(description), "{json}");
     }
     if let Ok(settings) = PluginSettings::from_json(text) {
-        settings_come_back(&settings);
+        check_settings(&settings);
     }
     let mut settings = PluginSettings::default();
     for (path, value) in text.lines().filter_map(|line| line.split_once('=')) {
         let before = settings.clone();
         if settings.set(path, value).is_err() {
-            assert_eq!(settings, before, "a refused setting changed something");
+            assert_eq!(settings, before, "a rejected setting changed the settings");
         }
     }
     if settings.check().is_ok() {
-        settings_come_back(&settings);
+        check_settings(&settings);
     }
 }
 
-fn settings_come_back(settings: &PluginSettings) {
+fn check_settings(settings: &PluginSettings) {
     let json = serde_json::to_string(settings).unwrap_or_default();
     assert_eq!(
         PluginSettings::from_json(&json).ok().as_ref(),
@@ -115,7 +114,7 @@ fn settings_come_back(settings: &PluginSettings) {
     );
 }
 
-/// A file that is to be a component, as it is and behind the first bytes of one.
+/// A component file, unchanged and with a valid preamble.
 pub fn component(input: &[u8]) {
     const PREAMBLE: &[u8] = b"\0asm\x0d\0\x01\0";
     for bytes in [input, &[PREAMBLE, input].concat()] {
@@ -238,7 +237,7 @@ fn raw_write(bytes: &mut Unstructured<'_>) -> Result<RawWrite> {
     })
 }
 
-/// A row for one of the writes, mostly with as many values as it has columns.
+/// A row for one of the writes, mostly with the right number of values.
 fn row(bytes: &mut Unstructured<'_>, manifest: &Manifest) -> Result<Row> {
     let write = u32::from(u8::arbitrary(bytes)? % 5);
     let declared = manifest

@@ -1,7 +1,7 @@
-//! Measures an outbox: how many events a second can be put, and how many drained.
+//! Measures the throughput of an outbox: events put and drained per second.
 //!
-//! `cargo run --release -p lantern-outbox --example speed -- nats://127.0.0.1:4222 100000 [DIR]` makes a stream
-//! `OUTBOX_SPEED` in memory on that broker, puts that many events of 200 bytes, drains them, and deletes the stream.
+//! `cargo run --release -p lantern-outbox --example speed -- nats://127.0.0.1:4222 100000 [DIR]` creates a memory
+//! stream `OUTBOX_SPEED` on that broker, puts that many events of 200 bytes, drains them, and deletes the stream.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -18,8 +18,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .next()
         .unwrap_or_else(|| "nats://127.0.0.1:4222".to_owned());
     let count: usize = arguments.next().map_or(Ok(100_000), |count| count.parse())?;
-    let place = arguments.next().map_or_else(std::env::temp_dir, Into::into);
-    let dir = tempfile::tempdir_in(place)?;
+    let parent = arguments.next().map_or_else(std::env::temp_dir, Into::into);
+    let dir = tempfile::tempdir_in(parent)?;
     let context = jetstream::new(async_nats::connect(&url).await?);
     let config = stream::Config {
         name: "OUTBOX_SPEED".to_owned(),
@@ -65,11 +65,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn rate<E>(what: &str, count: usize, work: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+fn rate<E>(name: &str, count: usize, work: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
     let begin = Instant::now();
     work()?;
     println!(
-        "{what:<24} {:>9.0} events/s",
+        "{name:<24} {:>9.0} events/s",
         count as f64 / begin.elapsed().as_secs_f64()
     );
     Ok(())

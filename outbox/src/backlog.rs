@@ -1,5 +1,5 @@
-//! What waits in the directory, as the drain sees it: listed in order, read and checked one by one, removed or set
-//! aside when done. Owns what has to be remembered between two connections. Does not know the broker.
+//! The pending events of the directory: listed in order, read and checked individually, removed or moved to `aside/` when
+//! done. Owns the state that outlasts a connection. Does not know the broker.
 
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use std::ffi::OsString;
@@ -19,42 +19,41 @@ use crate::outbox::Shared;
 use crate::status::chain;
 use crate::sweeper::Sweeper;
 
-/// Entries known at one time: the oldest of what waits. 24 bytes each, so 3 MiB, and a directory of a million files is
-/// listed eight times in all. A resting lane counts as one, so it cannot fill the list and hide the others.
+/// Maximum number of known entries, oldest first. With 24 bytes each this is 3 MiB, and a directory of a million files is
+/// listed eight times. A resting lane counts as one entry, so it cannot displace the others.
 const KNOWN_MAX: usize = 128 * 1024;
-/// Lanes that may rest at one time, each with one known entry. Beyond that nothing else is looked at until one is
-/// accepted: a broker which refuses this many subjects is not going to take the next one.
+/// Maximum number of resting lanes, with one known entry each. Beyond it no other lane is read until one is accepted: a broker
+/// that rejects this many subjects is unlikely to accept the next one.
 const RESTING_MAX: usize = 64 * 1024;
-/// Foreign files handled for one listing, so that a directory full of them does not hold up the events.
+/// Maximum number of foreign files per listing, so that many of them do not delay events.
 const FOREIGN_MAX: usize = 64;
-/// Files that could not be moved aside. When there are more, they are all tried again.
+/// Maximum number of remembered files that could not be moved to `aside/`. When exceeded, all are retried.
 const SKIPPED_MAX: usize = 4096;
-/// Events whose outcome is unknown. A lost connection leaves one window of them.
+/// Maximum number of events with an unknown outcome. A lost connection leaves one window of them.
 const UNKNOWN_MAX: usize = 4096;
-/// Listing takes at most a tenth of the time, however large the directory is.
+/// Listing takes at most a tenth of the time, independent of the size of the directory.
 const SCAN_REST_FACTOR: u32 = 10;
-/// The duplicate window of a stream that was not told otherwise.
+/// The default duplicate window of a stream.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
 pub(crate) struct Backlog {
     pub(crate) lanes: Lanes,
     shared: Arc<Shared>,
     sweeper: Sweeper,
-    /// Names that could not be moved aside.
+    /// Names of files that could not be moved to `aside/`.
     skipped: HashSet<String>,
-    /// Acknowledged, but still in the directory because removing them failed. Nothing else is published
-    /// meanwhile, so there are never more than one window.
+    /// Acknowledged entries that could not be removed. Nothing else is published meanwhile, so there is at most one window.
     unremoved: Vec<Entry>,
-    /// First try of events that were sent and not answered.
+    /// Time of the first attempt of events without an acknowledgement.
     unknown: HashMap<EntryId, Instant>,
-    /// Whether the last listing left events out.
+    /// Whether the last listing was incomplete.
     more: bool,
     scan_not_before: Option<Instant>,
-    /// Events that waited at the last listing.
+    /// Number of pending events at the last listing.
     listed: u64,
 }
 
-/// One listing of the directory.
+/// The result of listing the directory.
 #[derive(Default)]
 struct Listing {
     oldest: BinaryHeap<Entry>,
@@ -66,7 +65,7 @@ struct Listing {
 
 impl Backlog {
     pub(crate) fn new(shared: Arc<Shared>, window: usize, sweeper: Sweeper) -> Self {
-        // What an earlier drain had to skip is tried again by this one.
+        // Retries files skipped by an earlier drain.
         shared.status.skipped.store(0, Ordering::Relaxed);
         Self {
             lanes: Lanes::new(window),
@@ -81,10 +80,10 @@ impl Backlog {
         }
     }
 
-    /// The oldest event that may be sent now. What turns out to be no event is set aside on the way.
+    /// The oldest event that can be sent now. Moves invalid files to `aside/`.
     ///
     /// # Errors
-    /// When this process cannot read or remove files at the moment. Nothing may be sent then.
+    /// If files currently cannot be read or removed. Then nothing may be sent.
     pub(crate) fn next(&mut self, now: Instant) -> io::Result<Option<(Entry, Event)>> {
         self.remove_unremoved()?;
         while let Some(entry) = self.lanes.next(now) {
@@ -93,9 +92,9 @@ impl Backlog {
                     Ok(event) => return Ok(Some((entry, event))),
                     Err(reason) => self.set_aside(entry, &reason),
                 },
-                Err(ReadError::Gone) => self.lanes.left(entry),
+                Err(ReadError::Gone) => self.lanes.remove(entry),
                 Err(ReadError::Unreadable(error)) => {
-                    self.set_aside(entry, &format!("the file cannot be read: {error}"));
+                    self.set_aside(entry, &format!("cannot read the file: {error}"));
                 }
                 Err(ReadError::Busy(error)) => {
                     self.lanes.put_back(entry);
@@ -110,14 +109,14 @@ impl Backlog {
         let event = format::decode(&Bytes::from(bytes)).map_err(|corrupt| chain(&corrupt))?;
         if Lane::of(&event.subject) != entry.lane {
             return Err(format!(
-                "the file's name is not that of an event on {}",
+                "the file name does not match the subject {}",
                 event.subject
             ));
         }
         Ok(event)
     }
 
-    /// The broker has the event: its file goes away.
+    /// The broker has acknowledged the event: removes its file.
     pub(crate) fn acked(&mut self, entry: Entry, duplicate: bool) {
         let status = &self.shared.status;
         status.published.fetch_add(1, Ordering::Relaxed);
@@ -127,26 +126,26 @@ impl Backlog {
         let first_try = self.unknown.remove(&entry.id);
         if first_try.is_some_and(|first_try| !duplicate && first_try.elapsed() > DUPLICATE_WINDOW) {
             status.late_repeats.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(event = %entry.id, "an event whose first answer was lost was stored again, perhaps twice");
+            tracing::warn!(event = %entry.id, "an event without an acknowledgement was stored after the duplicate window; it may be duplicated");
         }
         if self.lanes.acked(entry) {
-            // Of a resting lane only the oldest is known; the others are on disk.
+            // Only the oldest entry of a resting lane is known.
             self.more = true;
             if let Some(blocked) = self.shared.status.unblock(entry.lane) {
-                tracing::info!(subject = blocked.subject, "the broker takes this subject again");
+                tracing::info!(subject = blocked.subject, "the broker accepts this subject again");
             }
         }
         if let Err(error) = self.sweeper.remove(entry) {
             self.report(format!(
-                "cannot remove {}, which is published: {error}",
+                "cannot remove the published {}: {error}",
                 entry.file_name()
             ));
             self.unremoved.push(entry);
         }
     }
 
-    /// The broker does not take the event now.
-    pub(crate) fn refused(
+    /// The broker has rejected the event for now.
+    pub(crate) fn rejected(
         &mut self,
         entry: Entry,
         subject: &str,
@@ -154,33 +153,37 @@ impl Backlog {
         rest: impl Fn(u32) -> Duration,
     ) {
         if self.shared.status.block(entry.lane, subject, reason.clone()) {
-            tracing::warn!(subject, reason, "the broker refuses a subject; others go on");
+            tracing::warn!(
+                subject,
+                reason,
+                "the broker rejects a subject; other subjects continue"
+            );
         }
         self.lanes
-            .refused(entry, |failures| Instant::now() + rest(failures));
+            .rejected(entry, |failures| Instant::now() + rest(failures));
     }
 
-    /// An event was sent and its outcome is not known.
+    /// An event was sent, and its outcome is unknown.
     pub(crate) fn unanswered(&mut self, id: EntryId, first_try: Instant) {
         if self.unknown.len() < UNKNOWN_MAX {
             self.unknown.entry(id).or_insert(first_try);
         }
     }
 
-    /// The event can never be published. It is not in the way any more when this returns.
+    /// The event can never be published: moves its file to `aside/`.
     pub(crate) fn set_aside(&mut self, entry: Entry, reason: &str) {
-        self.lanes.left(entry);
+        self.lanes.remove(entry);
         self.unknown.remove(&entry.id);
         self.set_aside_name(&entry.file_name(), reason);
     }
 
     fn set_aside_name(&mut self, name: &str, reason: &str) {
         match self.shared.directory.set_aside(name, reason) {
-            Ok(()) => self.report(format!("{name} was set aside: {reason}")),
+            Ok(()) => self.report(format!("moved {name} to aside: {reason}")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 self.report(format!(
-                    "{name} is skipped, because it cannot be moved aside: {error} ({reason})"
+                    "skipping {name}, which cannot be moved to aside: {error} ({reason})"
                 ));
                 if self.skipped.len() >= SKIPPED_MAX {
                     self.skipped.clear();
@@ -194,17 +197,17 @@ impl Backlog {
         }
     }
 
-    /// Lists the directory again, unless it was just listed: `Ok(false)`.
+    /// Lists the directory, unless it was just listed: `Ok(false)`.
     ///
     /// # Errors
-    /// When the directory cannot be listed.
+    /// If the directory cannot be listed.
     pub(crate) fn scan(&mut self) -> io::Result<bool> {
         let begin = Instant::now();
         if self.scan_not_before.is_some_and(|not_before| begin < not_before) {
             return Ok(false);
         }
-        // A listing may miss a file that was renamed while it ran, and show one that was renamed after that. What is
-        // older than something that was there before the listing began cannot be missed: so the order is kept.
+        // A listing may miss a file that is renamed meanwhile and include a later one. Files older than the newest one before
+        // the listing cannot be missed, so only these are used, which preserves the order.
         let newest = self.newest()?;
         let listing = self.list(newest)?;
         let end = Instant::now();
@@ -218,16 +221,16 @@ impl Backlog {
             self.shared.status.unblock(lane);
         }
         for name in listing.foreign {
-            let reason = "its name is not one that this outbox gives";
+            let reason = "the file name is not valid for an outbox";
             match name.to_str() {
                 Some(name) => self.set_aside_name(name, reason),
-                None => tracing::debug!(?name, "a file with a name that is not text is left where it is"),
+                None => tracing::debug!(?name, "ignoring a file with a name that is not UTF-8"),
             }
         }
         Ok(true)
     }
 
-    /// The newest event that waits.
+    /// The newest pending event.
     fn newest(&self) -> io::Result<Option<EntryId>> {
         let mut newest = None;
         self.shared
@@ -236,7 +239,7 @@ impl Backlog {
         Ok(newest)
     }
 
-    /// Lists what is not newer than `newest`; there is more when something is.
+    /// Lists entries up to `newest`; newer ones mark the listing as incomplete.
     fn list(&self, newest: Option<EntryId>) -> io::Result<Listing> {
         let mut listing = Listing::default();
         let only_resting = self.lanes.resting() >= RESTING_MAX;
@@ -275,17 +278,17 @@ impl Backlog {
         Ok(listing)
     }
 
-    /// Whether the last listing left something out that may be sent.
+    /// Whether there are entries beyond the last listing.
     pub(crate) fn has_more(&self) -> bool {
         self.more
     }
 
-    /// When the directory may be listed again at the earliest.
+    /// Earliest time of the next listing.
     pub(crate) fn scan_not_before(&self) -> Option<Instant> {
         self.scan_not_before
     }
 
-    /// How many events waited at the last listing.
+    /// Number of pending events at the last listing.
     pub(crate) fn listed(&self) -> u64 {
         self.listed
     }
@@ -300,7 +303,7 @@ impl Backlog {
 
     fn report(&self, message: String) {
         tracing::warn!(outbox = %self.shared.directory.path().display(), "{message}");
-        self.shared.status.error(message);
+        self.shared.status.set_error(message);
     }
 }
 
@@ -314,7 +317,7 @@ mod tests {
         Backlog::new(Arc::clone(&outbox.shared), 8, sweeper)
     }
 
-    /// Damages the oldest event that waits, and gives its name.
+    /// Damages the oldest pending event and returns its name.
     fn damage_oldest(outbox: &Outbox) -> String {
         let mut names = Vec::new();
         let directory = &outbox.shared.directory;
@@ -327,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_that_cannot_be_moved_is_skipped_and_stays() {
+    fn a_damaged_file_that_cannot_be_moved_is_skipped() {
         let dir = tempfile::tempdir().unwrap();
         let outbox = Outbox::open(dir.path()).unwrap();
         outbox
@@ -345,16 +348,16 @@ mod tests {
         let (_, event) = backlog
             .next(Instant::now())
             .unwrap()
-            .expect("the second event is not held up");
+            .expect("the second event is not blocked");
         assert_eq!(event.payload, "1");
         assert_eq!(outbox.stats().unwrap().skipped, 1);
         assert!(dir.path().join(&damaged).exists());
-        // It is not tried again and again.
+        // It is not retried.
         std::thread::sleep(Duration::from_millis(50));
         assert!(backlog.scan().unwrap());
         assert!(backlog.next(Instant::now()).unwrap().is_none());
         drop(backlog);
-        // The next drain tries again.
+        // The next drain retries it.
         outbox
             .shared
             .directory
@@ -367,9 +370,9 @@ mod tests {
         assert!(dir.path().join("aside").join(&damaged).exists());
     }
 
-    /// With a million files of a subject that has no stream, other subjects must still be seen.
+    /// A million files of a subject without a stream must not hide other subjects.
     #[test]
-    fn of_a_resting_lane_only_the_oldest_is_known() {
+    fn only_the_oldest_entry_of_a_resting_lane_is_known() {
         let dir = tempfile::tempdir().unwrap();
         let outbox = Outbox::open(dir.path()).unwrap();
         outbox.put_all(&vec![Event::new("blocked", "x"); 20]).unwrap();
@@ -377,7 +380,7 @@ mod tests {
         backlog.scan().unwrap();
         let now = Instant::now();
         let (oldest, _) = backlog.next(now).unwrap().unwrap();
-        backlog.refused(oldest, "blocked", "no stream".to_owned(), |_| {
+        backlog.rejected(oldest, "blocked", "no stream".to_owned(), |_| {
             Duration::from_secs(3600)
         });
         outbox.put(&Event::new("free", "y")).unwrap();
@@ -390,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repetition_stored_as_new_after_the_duplicate_window_is_counted() {
+    fn late_repetitions_are_counted() {
         let dir = tempfile::tempdir().unwrap();
         let outbox = Outbox::open(dir.path()).unwrap();
         outbox.put_all(&vec![Event::new("a", "x"); 3]).unwrap();

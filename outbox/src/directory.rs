@@ -1,13 +1,13 @@
-//! The files of an outbox, through one handle of its directory: nothing here can name a file outside of it.
-//! Owns the order of steps that makes a file durable, and the locks. Knows entries and bytes, never events.
+//! The files of an outbox, accessed through a directory handle, so that files outside of it are unreachable. Owns the order of
+//! steps that makes a file durable, and the locks. Knows entries and bytes, not events.
 //!
 //! ```text
-//! <uuid>-<lane>.event    an event that waits
-//! <uuid>.tmp             an event that is being written; nobody reads it
-//! aside/                 what can never be published, each with a `.reason` beside it
-//! done/                  what is published and about to be removed
-//! writers.lock           shared by every opened outbox; who gets it alone may clean up
-//! drain.lock             held by the one drain
+//! <uuid>-<lane>.event    a pending event
+//! <uuid>.tmp             an event being written, never read
+//! aside/                 files that can never be published, each with a `.reason` file
+//! done/                  files of published events, to be removed
+//! writers.lock           shared lock of all writers; held exclusively for cleanup
+//! drain.lock             lock of the drain
 //! ```
 
 use std::ffi::OsString;
@@ -24,12 +24,12 @@ use crate::entry::{EVENT_SUFFIX, Entry, TMP_SUFFIX};
 const ASIDE: &str = "aside";
 const DONE: &str = "done";
 const REASON_SUFFIX: &str = ".reason";
-/// A file larger than this is not read: the largest `max_payload` that a server takes is 64 MiB.
+/// Larger files are not read: the maximum `max_payload` of a server is 64 MiB.
 const FILE_BYTES_MAX: u64 = 66 * 1024 * 1024;
-/// A `.tmp` file this old is a leftover even while other writers live: no write takes an hour.
+/// A `.tmp` file of this age is a leftover even if other writers are running: no write takes an hour.
 const TMP_AGE_MAX: Duration = Duration::from_secs(3600);
 
-/// Modes of what is created.
+/// Modes of created files and directories.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Modes {
     directory: u32,
@@ -50,7 +50,7 @@ impl Modes {
         }
     }
 
-    /// For a file that is created.
+    /// Options for creating a file.
     fn options(self) -> OpenOptions {
         let mut options = OpenOptions::new();
         #[cfg(unix)]
@@ -58,7 +58,7 @@ impl Modes {
         options
     }
 
-    /// Creates a directory inside of the outbox. That it exists is no error.
+    /// Creates a directory in the outbox, if it does not exist.
     fn create_dir(self, dir: &Dir, name: &str) -> io::Result<()> {
         let mut builder = cap_std::fs::DirBuilder::new();
         #[cfg(unix)]
@@ -73,25 +73,25 @@ pub(crate) struct Directory {
     modes: Modes,
     /// The directory opened for reading. `dir` itself may be an `O_PATH` handle, which cannot be synced.
     sync: File,
-    /// Only for messages; every access goes through `dir`.
+    /// For messages; all access uses `dir`.
     path: PathBuf,
     #[cfg(test)]
     pub(crate) faults: faults::Faults,
 }
 
-/// Why a file that waits could not be read.
+/// Why a pending file could not be read.
 #[derive(Debug)]
 pub(crate) enum ReadError {
-    /// It is gone: someone removed it, which is no business of ours.
+    /// It was removed by someone else.
     Gone,
-    /// This process is short of something; the same read may succeed later.
+    /// A resource shortage of this process; a later read may succeed.
     Busy(io::Error),
-    /// This file cannot be read, whoever tries.
+    /// The file is unreadable.
     Unreadable(io::Error),
 }
 
 impl Directory {
-    /// Opens the directory and makes it, durably, when it is not there.
+    /// Opens the directory, and creates it durably if it does not exist.
     pub(crate) fn open(path: &Path, modes: Modes) -> io::Result<Self> {
         create_durably(path, modes)?;
         let dir = Dir::open_ambient_dir(path, ambient_authority())?;
@@ -111,23 +111,23 @@ impl Directory {
         &self.path
     }
 
-    /// Opens a lock file. The lock lives as long as the file stays open, so it dies with the process.
+    /// Opens a lock file. The lock is released when the file is closed, at the latest when the process ends.
     pub(crate) fn lock_file(&self, name: &str) -> io::Result<File> {
         let mut options = self.modes.options();
         options.read(true).write(true).create(true).truncate(false);
         Ok(self.dir.open_with(name, &options)?.into_std())
     }
 
-    /// Takes the writers' lock for this process and removes what dead writers left half written.
+    /// Acquires the shared writers' lock, and removes partial files of killed writers.
     ///
-    /// Whoever gets the lock alone knows that no writer lives, so every `.tmp` file is a leftover. Otherwise only
-    /// old ones are: a file of a living writer is seconds old.
+    /// With the exclusive lock no writer is running, so all `.tmp` files are leftovers. Otherwise only old ones are, because files
+    /// of running writers are seconds old.
     pub(crate) fn join_writers(&self) -> io::Result<File> {
         let lock = self.lock_file("writers.lock")?;
         match lock.try_lock() {
             Ok(()) => {
                 self.remove_tmp_files(Duration::ZERO)?;
-                // Another one may clean up between these two calls; nothing of ours exists yet.
+                // Another process may clean up between these two calls; this one has no files yet.
                 lock.unlock()?;
             }
             Err(TryLockError::WouldBlock) => self.remove_tmp_files(TMP_AGE_MAX)?,
@@ -146,7 +146,7 @@ impl Directory {
             let Ok(modified) = file.metadata().and_then(|metadata| metadata.modified()) else {
                 continue;
             };
-            // A file from the future, after the clock was set back, has no age and stays.
+            // After the clock was set back, a file may have a future time; it is kept.
             let age = SystemTime::now().duration_since(modified.into_std());
             if age_min.is_zero() || age.is_ok_and(|age| age >= age_min) {
                 ignore_missing(file.remove_file())?;
@@ -155,8 +155,7 @@ impl Directory {
         Ok(())
     }
 
-    /// Writes the file under its temporary name, and makes its bytes durable when `sync` says so.
-    /// On an error nothing is left behind.
+    /// Writes the temporary file, and syncs it if `sync` is set. Removes it after an error.
     pub(crate) fn write_tmp(&self, entry: Entry, bytes: &[u8], sync: bool) -> io::Result<()> {
         let name = entry.tmp_name();
         let written = self.write_new(&name, bytes, sync);
@@ -179,9 +178,9 @@ impl Directory {
         Ok(())
     }
 
-    /// Makes the bytes of many temporary files durable at once.
+    /// Syncs many temporary files.
     pub(crate) fn sync_tmp_files(&self, entries: &[Entry]) -> io::Result<()> {
-        // One flush of the whole file system instead of one of its journal for each file.
+        // One sync of the file system instead of one journal commit per file.
         #[cfg(target_os = "linux")]
         match rustix::fs::syncfs(&self.sync) {
             Ok(()) => return Ok(()),
@@ -193,21 +192,21 @@ impl Directory {
             .try_for_each(|entry| self.dir.open(entry.tmp_name())?.sync_all())
     }
 
-    /// Gives a temporary file its final name. It is visible to drains from now on.
+    /// Renames a temporary file to its final name, which makes it visible to drains.
     pub(crate) fn publish_tmp(&self, entry: Entry) -> io::Result<()> {
         self.dir.rename(entry.tmp_name(), &self.dir, entry.file_name())
     }
 
-    /// Removes a temporary file. What cannot be removed is removed by the next one who opens the outbox.
+    /// Removes a temporary file. If that fails, the next open of the outbox removes it.
     pub(crate) fn remove_tmp(&self, entry: Entry) {
         if let Err(error) = ignore_missing(self.dir.remove_file(entry.tmp_name())) {
-            tracing::debug!(%error, %entry.id, "a temporary file stays until the outbox is opened again");
+            tracing::debug!(%error, %entry.id, "cannot remove a temporary file; the next open of the outbox will remove it");
         }
     }
 
-    /// Makes every rename and removal so far durable.
+    /// Makes all renames and removals durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        // Other systems have no such call for a directory, and do it by themselves.
+        // Other systems cannot sync a directory.
         if cfg!(unix) { self.sync.sync_all() } else { Ok(()) }
     }
 
@@ -216,8 +215,7 @@ impl Directory {
         self.sync.try_clone()
     }
 
-    /// Calls `found` for every file that looks like an event: with its entry, or with the name that is not one.
-    /// In no order.
+    /// Calls `found` for every event file, unordered, with its entry or its invalid name.
     pub(crate) fn scan(&self, mut found: impl FnMut(Result<Entry, OsString>)) -> io::Result<()> {
         for file in self.dir.entries()? {
             let name = file?.file_name();
@@ -230,7 +228,7 @@ impl Directory {
         Ok(())
     }
 
-    /// The bytes of a file that waits.
+    /// Reads a pending file.
     pub(crate) fn read(&self, name: &str) -> Result<Vec<u8>, ReadError> {
         let bytes = self.open_regular(name).and_then(|(file, size_bytes)| {
             let mut bytes = Vec::with_capacity(size_bytes as usize + 1);
@@ -248,39 +246,39 @@ impl Directory {
     fn open_regular(&self, name: &str) -> io::Result<(cap_std::fs::File, u64)> {
         let mut options = OpenOptions::new();
         options.read(true);
-        // Opening a named pipe would wait for its other end for ever.
+        // Without it, opening a named pipe would block.
         #[cfg(unix)]
         cap_std::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NONBLOCK.bits() as i32);
         let file = self.dir.open_with(name, &options)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
-            return Err(io::Error::other("it is not a regular file"));
+            return Err(io::Error::other("not a regular file"));
         }
         if metadata.len() > FILE_BYTES_MAX {
-            return Err(io::Error::other("it is larger than any event"));
+            return Err(io::Error::other("larger than the maximum event size"));
         }
         Ok((file, metadata.len()))
     }
 
-    /// The directory for files whose events are published.
+    /// Opens the directory of published files.
     pub(crate) fn done(&self) -> io::Result<Dir> {
         self.modes.create_dir(&self.dir, DONE)?;
         self.dir.open_dir(DONE)
     }
 
-    /// Moves a file whose event is published to `done`. That it is gone already is no error.
+    /// Moves a published file to `done`, if it still exists.
     pub(crate) fn retire(&self, entry: Entry, done: &Dir) -> io::Result<()> {
         let name = entry.file_name();
         ignore_missing(self.dir.rename(&name, done, &name))
     }
 
-    /// Removes a file whose event is published. That it is gone already is no error.
+    /// Removes a published file, if it still exists.
     pub(crate) fn remove(&self, entry: Entry) -> io::Result<()> {
         ignore_missing(self.dir.remove_file(entry.file_name()))
     }
 
-    /// Moves a file out of the way, and writes the reason beside it. A file of the same name that was set aside
-    /// before is kept. When only the reason cannot be written, the file is aside all the same.
+    /// Moves a file to `aside/` and writes its reason. Keeps an earlier file with the same name. Failing to write the reason is not
+    /// an error.
     pub(crate) fn set_aside(&self, name: &str, reason: &str) -> io::Result<()> {
         self.modes.create_dir(&self.dir, ASIDE)?;
         let aside = self.dir.open_dir(ASIDE)?;
@@ -303,12 +301,12 @@ impl Directory {
             .and_then(|aside| aside.sync_all())
             .and_then(|()| self.sync());
         if let Err(error) = written.and(synced) {
-            tracing::warn!(%error, file = name, reason, "the reason for setting a file aside may not be on disk");
+            tracing::warn!(%error, file = name, reason, "failed to write the reason of a file in aside");
         }
         Ok(())
     }
 
-    /// Why the file is in `aside/`, as far as that can be read.
+    /// Reads the reason of a file in `aside/`.
     pub(crate) fn reason_aside(&self, name: &str) -> String {
         let path = format!("{ASIDE}/{name}{REASON_SUFFIX}");
         let reason = self.dir.read_to_string(path);
@@ -318,7 +316,7 @@ impl Directory {
         )
     }
 
-    /// The names of the files in `aside/`, without their reasons.
+    /// Calls `found` for each file in `aside/`, without the reason files.
     pub(crate) fn scan_aside(&self, mut found: impl FnMut(&str)) -> io::Result<()> {
         let files = match self.dir.read_dir(ASIDE) {
             Ok(files) => files,
@@ -336,8 +334,8 @@ impl Directory {
     }
 }
 
-/// Makes a directory and its parents, and syncs each parent that got a new child: otherwise a power cut could
-/// take the whole outbox away with the durable files in it.
+/// Creates a directory and its parents, and syncs each parent of a new directory: otherwise a power failure could remove the
+/// outbox with its durable files.
 fn create_durably(path: &Path, modes: Modes) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -368,7 +366,7 @@ fn out_of_files(error: &io::Error) -> bool {
     false
 }
 
-/// Whether an error says that there is no room, on the disk or in a quota.
+/// Whether an error means a full disk or quota.
 pub(crate) fn is_disk_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -390,14 +388,14 @@ fn ignore_exists(done: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Faults that a unit test can order, for what no test can bring about without a disk of its own.
+/// Fault injection for unit tests.
 #[cfg(test)]
 pub(crate) mod faults {
     use std::io::{self, Write};
     use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
     pub(crate) struct Faults {
-        /// Bytes that may still be written; negative means no limit.
+        /// Remaining bytes of the disk; negative means unlimited.
         pub(crate) disk_bytes: AtomicI64,
         pub(crate) renames_fail: AtomicBool,
     }
@@ -412,7 +410,7 @@ pub(crate) mod faults {
     }
 
     impl Faults {
-        /// As a full disk does: takes what fits, then fails.
+        /// Simulates a full disk: writes a part, then fails.
         pub(crate) fn write(&self, file: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
             let left = self.disk_bytes.load(Ordering::Relaxed);
             if left < 0 {

@@ -1,5 +1,5 @@
-//! The drain: the one in each directory that publishes what waits. Owns the thread, the lock and the pauses between
-//! connections; what happens on a connection is [`crate::session`]'s.
+//! The drain publishes the pending events of a directory. Owns the thread, the lock and the pauses between connections;
+//! [`crate::session`] handles one connection.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -20,25 +20,24 @@ use crate::session::{self, End, backoff};
 use crate::status::DrainState;
 use crate::sweeper::Sweeper;
 
-/// How often a drain that waits for another one looks whether that one has ended.
+/// Poll interval of a drain that waits for the lock of another one.
 const LOCK_POLL: Duration = Duration::from_millis(250);
 /// First and longest pause between two connections.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// What can be chosen about a drain.
+
+/// Options of a drain.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DrainOptions {
-    /// Events in flight at most. With a round trip of 1 ms the default, 256, allows 256,000 a second, and with
-    /// 10 ms still 25,600; and it is how many the broker sees again after a crash. With 1, not even a broker that refuses an
-    /// event and takes the next one of its subject can change their order.
+    /// Maximum number of events in flight, and of events repeated after a crash. With a round trip of 1 ms the default of 256
+    /// allows 256,000 events per second, with 10 ms 25,600. With 1, a broker that rejects an event and accepts the next one of
+    /// the same subject cannot change their order.
     pub window: usize,
-    /// Payload bytes in flight at most; one event may exceed it. The default is 8 MiB: a window of large events
-    /// must not cost a producer its memory.
+    /// Maximum payload bytes in flight; a single event may exceed it. The default is 8 MiB, to limit the memory of the producer.
     pub window_bytes: usize,
-    /// How long to wait for an acknowledgement. The default is 30 s.
+    /// Timeout of an acknowledgement. The default is 30 s.
     pub ack_timeout: Duration,
-    /// How often to look for events that other processes have put. Those of this process are noticed at once. The
-    /// default is 250 ms.
+    /// Poll interval for events of other processes. Events of this process are noticed immediately. The default is 250 ms.
     pub poll_interval: Duration,
 }
 
@@ -53,10 +52,10 @@ impl Default for DrainOptions {
     }
 }
 
-/// Where to publish: servers, and how to connect to them.
+/// The servers, and how to connect to them.
 ///
-/// The drain makes its connections itself, one after the other, because the order of events depends on what
-/// happens when one is lost. It replaces the callbacks for events, reconnect delay and server choice in `options`.
+/// The drain manages its connections itself, because the order of events depends on what happens when a connection is lost.
+/// It replaces the callbacks for events, reconnect delay and server selection in `options`.
 #[derive(Clone, Debug)]
 pub struct Broker {
     pub(crate) servers: Vec<ServerAddr>,
@@ -67,7 +66,7 @@ impl Broker {
     /// A broker at these addresses, for example `"nats://127.0.0.1:4222"`.
     ///
     /// # Errors
-    /// When an address cannot be read.
+    /// If an address is invalid.
     pub fn new(servers: impl ToServerAddrs, options: ConnectOptions) -> io::Result<Self> {
         Ok(Self {
             servers: servers.to_server_addrs()?.collect(),
@@ -75,11 +74,11 @@ impl Broker {
         })
     }
 
-    /// The broker at these addresses, separated by commas. User and password in an address, or a token (a user without
-    /// a password), are used to log in; percent-encoding in them is decoded.
+    /// A broker at comma-separated addresses. An address may contain a user and a password, or a token (a user without a
+    /// password), with percent-encoding.
     ///
     /// # Errors
-    /// When an address cannot be read.
+    /// If an address is invalid.
     pub fn at(url: &str) -> io::Result<Self> {
         let mut options = ConnectOptions::new();
         let mut servers = Vec::new();
@@ -100,31 +99,31 @@ impl Broker {
         Ok(Self { servers, options })
     }
 
-    /// A connection to the broker, for what does not go through an outbox.
+    /// Connects to the broker, for messages that do not use an outbox.
     ///
     /// # Errors
-    /// When the broker cannot be reached or refuses the login.
+    /// If the broker is unreachable or rejects the credentials.
     pub async fn connect(&self) -> Result<async_nats::Client, async_nats::ConnectError> {
         self.options.clone().connect(self.servers.clone()).await
     }
 }
 
-/// Publishes what waits in an outbox, in order, until it is stopped.
+/// Publishes the pending events of an outbox in order, until it is stopped.
 pub struct Drain {
     outbox: Outbox,
     options: DrainOptions,
 }
 
-/// Why a drain could not run. Trouble with the broker or with single files is none of these: the drain survives
-/// it, and [`Outbox::stats`] tells of it.
+/// A drain could not run. Problems with the broker or with single files are not errors: the drain continues, and
+/// [`Outbox::stats`] reports them.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {step} to drain the outbox {path}", path = path.display())]
 pub struct DrainError {
-    /// What was tried.
+    /// The failed step.
     pub step: &'static str,
     /// The directory.
     pub path: PathBuf,
-    /// What the system said.
+    /// The error of the system.
     #[source]
     pub source: io::Error,
 }
@@ -142,14 +141,14 @@ impl Drain {
         }
     }
 
-    /// Publishes what waits and what comes until `cancel` is cancelled, then takes the answers that still arrive
-    /// within two seconds and returns. Works on a thread of its own, because it is mostly waiting for files.
+    /// Publishes pending and new events until `cancel` is cancelled, then waits up to two seconds for acknowledgements. Runs on
+    /// a separate thread, because it mostly waits for files.
     ///
-    /// When another drain has the directory, in this process or in another one, this one waits for its end.
-    /// Dropping the future stops the drain as `cancel` does, without waiting for it.
+    /// If another drain of any process holds the lock of the directory, this one waits until it ends. Dropping the future
+    /// stops the drain like `cancel`, without waiting.
     ///
     /// # Errors
-    /// [`DrainError`] when the thread, its runtime or the lock file cannot be made.
+    /// [`DrainError`] if the thread, its runtime or the lock file cannot be created.
     pub async fn run(self, broker: Broker, cancel: CancellationToken) -> Result<(), DrainError> {
         let path = self.outbox.path().to_owned();
         let failed = |step| move |source| DrainError { step, path, source };
@@ -158,10 +157,10 @@ impl Drain {
         let (done, finished) = oneshot::channel();
         let thread = thread::Builder::new().name("lantern-outbox".to_owned());
         let spawned = thread.spawn(move || {
-            let result = self.work(&broker, &stop);
-            self.outbox.shared.status.drain(DrainState::Stopped);
+            let result = self.run_sessions(&broker, &stop);
+            self.outbox.shared.status.set_drain_state(DrainState::Stopped);
             self.outbox.shared.status.unblock_all();
-            // Nobody waits for the result when the future was dropped.
+            // The receiver is gone if the future was dropped.
             let _ = done.send(result);
         });
         spawned.map_err(failed.clone()("start a thread"))?;
@@ -169,7 +168,7 @@ impl Drain {
         finished.await.map_err(gone)?
     }
 
-    fn work(&self, broker: &Broker, stop: &CancellationToken) -> Result<(), DrainError> {
+    fn run_sessions(&self, broker: &Broker, stop: &CancellationToken) -> Result<(), DrainError> {
         let shared = &self.outbox.shared;
         let failed = |step| {
             move |source| DrainError {
@@ -178,7 +177,7 @@ impl Drain {
                 source,
             }
         };
-        let waits = runtime().map_err(failed("make a runtime"))?;
+        let waits = runtime().map_err(failed("create a runtime"))?;
         let Some(_lock) = self.lock(&waits, stop).map_err(failed("take the drain lock"))? else {
             return Ok(());
         };
@@ -186,30 +185,30 @@ impl Drain {
         let mut backlog = Backlog::new(Arc::clone(shared), self.options.window, sweeper);
         let mut failures = 0;
         loop {
-            shared.status.drain(DrainState::Disconnected);
-            let runtime = runtime().map_err(failed("make a runtime"))?;
+            shared.status.set_drain_state(DrainState::Disconnected);
+            let runtime = runtime().map_err(failed("create a runtime"))?;
             let end = runtime.block_on(session::run(shared, &self.options, broker, &mut backlog, stop));
-            // The connection and all that is queued for it end here.
+            // Closes the connection and drops everything queued for it.
             runtime.shutdown_background();
             let End::Failed { reason, progress } = end else {
                 return Ok(());
             };
-            shared.status.drain(DrainState::Disconnected);
+            shared.status.set_drain_state(DrainState::Disconnected);
             failures = if progress { 1 } else { failures + 1 };
             let pause = backoff(failures, RECONNECT);
             if failures == 1 {
-                tracing::warn!(outbox = %self.outbox.path().display(), reason, "the outbox waits for its broker");
+                tracing::warn!(outbox = %self.outbox.path().display(), reason, "the outbox cannot reach its broker; retrying");
             } else {
-                tracing::debug!(outbox = %self.outbox.path().display(), reason, ?pause, failures, "still waiting");
+                tracing::debug!(outbox = %self.outbox.path().display(), reason, ?pause, failures, "still retrying");
             }
-            shared.status.error(reason);
+            shared.status.set_error(reason);
             if !wait(&waits, stop, pause) {
                 return Ok(());
             }
         }
     }
 
-    /// The lock that makes this the only drain of the directory, or `None` when stopped before getting it.
+    /// Acquires the drain lock of the directory; `None` if stopped before.
     fn lock(&self, waits: &Runtime, stop: &CancellationToken) -> io::Result<Option<File>> {
         let lock = self.outbox.shared.directory.lock_file("drain.lock")?;
         loop {
@@ -219,8 +218,11 @@ impl Drain {
                 Err(TryLockError::WouldBlock) => {}
             }
             if self.outbox.shared.status.drain_state() != DrainState::WaitingForOther {
-                self.outbox.shared.status.drain(DrainState::WaitingForOther);
-                tracing::info!(outbox = %self.outbox.path().display(), "another drain has this outbox; waiting for its end");
+                self.outbox
+                    .shared
+                    .status
+                    .set_drain_state(DrainState::WaitingForOther);
+                tracing::info!(outbox = %self.outbox.path().display(), "another drain holds the lock of this outbox; waiting");
             }
             if !wait(waits, stop, LOCK_POLL) {
                 return Ok(None);
@@ -229,12 +231,12 @@ impl Drain {
     }
 }
 
-/// A runtime on the calling thread, so that files and connection take turns without a hop between threads.
+/// A runtime on the calling thread, so that file and network operations need no thread switch.
 fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-/// Waits that long. `false` when stopped.
+/// Waits for `pause`. Returns `false` when stopped.
 fn wait(runtime: &Runtime, stop: &CancellationToken, pause: Duration) -> bool {
     runtime.block_on(async {
         tokio::select! {

@@ -1,9 +1,8 @@
-//! Names of the files in an outbox. A name says when the event was put and to which lane it belongs, so that a
-//! listing of the directory is enough to know the order and nothing has to be opened for it. No I/O.
+//! File names in an outbox. A name contains the time and the lane of the event, so that listing the directory is sufficient to
+//! determine the order. No I/O.
 //!
-//! A name is `<uuid>-<lane>.event`. The UUID is a version 7 one: 48 bits of milliseconds, then 12 bits of
-//! fraction (RFC 9562, method 3), then 62 bits which keep processes apart. Within one process the time never
-//! stands still and never goes back, whatever the clock does.
+//! A name is `<uuid>-<lane>.event`. The UUID has version 7: 48 bits of milliseconds, 12 bits of fraction (RFC 9562, method 3),
+//! and 62 bits that distinguish processes. Within one process the time is strictly increasing, even if the clock is not.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,20 +13,20 @@ use uuid::Uuid;
 pub(crate) const EVENT_SUFFIX: &str = ".event";
 pub(crate) const TMP_SUFFIX: &str = ".tmp";
 
-/// A tick is 1/4096 ms: what fits in the 60 bits of time that a version 7 UUID has.
+/// A tick is 1/4096 ms, the resolution of the 60 time bits of a version 7 UUID.
 const TICKS_PER_MS: u64 = 4096;
-/// Names from beyond the year 10000 are somebody's mistake, and following them would use up the ticks.
+/// Names after the year 10000 are ignored, because continuing after them would exhaust the ticks.
 const TICK_MAX: u64 = 253_402_300_800_000 * TICKS_PER_MS;
 
-/// The last tick given out in this process: shared by all outboxes in it, so that their entries are in order too.
+/// The last tick used in this process, shared by all its outboxes, so that their entries are ordered.
 static LAST_TICK: AtomicU64 = AtomicU64::new(0);
 
-/// The name of one event in an outbox. Ids sort in the order in which events were put.
+/// The id of one event in an outbox. Ids sort in the order of `put`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryId(Uuid);
 
 impl EntryId {
-    /// The next id, greater than any that this process made before.
+    /// The next id, greater than all earlier ids of this process.
     pub(crate) fn next(writer: Writer) -> Self {
         Self::at(next_tick(now_ticks()), writer, Uuid::new_v4().as_u128() as u32)
     }
@@ -45,7 +44,7 @@ impl EntryId {
         ((bits >> 80) as u64) * TICKS_PER_MS + ((bits >> 64) as u64 & (TICKS_PER_MS - 1))
     }
 
-    /// Which opened outbox made this id.
+    /// The outbox handle that created this id.
     pub(crate) fn writer(self) -> Writer {
         Writer((self.0.as_u128() >> 32) as u32 & Writer::MASK)
     }
@@ -57,7 +56,7 @@ impl fmt::Display for EntryId {
     }
 }
 
-/// Thirty random bits that tell the entries of one opened outbox from those of others.
+/// Thirty random bits that identify the entries of one outbox handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Writer(u32);
 
@@ -69,8 +68,7 @@ impl Writer {
     }
 }
 
-/// The subjects that wait for each other: those whose names have the same checksum, which is nearly always one.
-/// Two subjects in one lane cost nothing but their independence.
+/// An ordered queue: the subjects with the same checksum, nearly always one. Two subjects in one lane only block each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Lane(u32);
 
@@ -80,7 +78,7 @@ impl Lane {
     }
 }
 
-/// One file that waits in the outbox.
+/// One pending file in the outbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Entry {
     pub(crate) id: EntryId,
@@ -96,7 +94,7 @@ impl Entry {
         format!("{}{TMP_SUFFIX}", self.id)
     }
 
-    /// Reads a name back. `None` for any name that [`Entry::file_name`] does not make, letter by letter.
+    /// Parses a file name. `None` for any name that [`Entry::file_name`] does not produce.
     pub(crate) fn parse(name: &str) -> Option<Self> {
         let (id, lane) = name.strip_suffix(EVENT_SUFFIX)?.split_at_checked(36)?;
         let id = Uuid::try_parse(id).ok()?;
@@ -109,8 +107,7 @@ impl Entry {
     }
 }
 
-/// Makes sure that ids made from now on sort after `seen`: a process that starts with a clock which was set back
-/// must not put its events before those which already wait.
+/// Ensures that later ids sort after `seen`: if the clock was set back, new events must not precede pending ones.
 pub(crate) fn continue_after(seen: EntryId) {
     if seen.tick() < TICK_MAX {
         LAST_TICK.fetch_max(seen.tick(), Ordering::AcqRel);
@@ -118,7 +115,7 @@ pub(crate) fn continue_after(seen: EntryId) {
 }
 
 fn now_ticks() -> u64 {
-    // A clock before 1970 counts as 1970; the order within the process does not need it.
+    // A clock before 1970 counts as 1970; the order within the process does not depend on it.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let fraction = u64::from(now.subsec_nanos() % 1_000_000) * TICKS_PER_MS / 1_000_000;
     u64::try_from(now.as_millis())
@@ -143,16 +140,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_version_7_and_strictly_rise() {
+    fn ids_are_version_7_and_strictly_increasing() {
         let writer = Writer::random();
         let mut last = EntryId::next(writer);
         for _ in 0..100_000 {
             let next = EntryId::next(writer);
             assert!(next > last, "{next} after {last}");
-            assert!(
-                next.to_string() > last.to_string(),
-                "the names sort as the ids do"
-            );
+            assert!(next.to_string() > last.to_string(), "names sort like ids");
             last = next;
         }
         assert_eq!(last.0.get_version_num(), 7);
@@ -160,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_rise_in_every_thread_at_once() {
+    fn ids_increase_in_concurrent_threads() {
         let threads: Vec<_> = (0..4)
             .map(|_| {
                 std::thread::spawn(|| {
@@ -175,21 +169,21 @@ mod tests {
             assert!(ids.is_sorted());
             all.extend(ids.into_iter().map(|id| id.tick()));
         }
-        assert_eq!(all.len(), 40_000, "no tick is given out twice");
+        assert_eq!(all.len(), 40_000, "no tick is used twice");
     }
 
     #[test]
-    fn a_clock_that_was_set_back_does_not_change_the_order() {
+    fn a_clock_set_back_does_not_change_the_order() {
         let ahead = EntryId::at(now_ticks() + 3_600_000 * TICKS_PER_MS, Writer::random(), 1);
         continue_after(ahead);
         assert!(EntryId::next(Writer::random()) > ahead);
-        // A name from the far future is not followed.
+        // A name from the far future is ignored.
         continue_after(EntryId::at(u64::MAX / 16, Writer::random(), 1));
         assert!(EntryId::next(Writer::random()).tick() < TICK_MAX);
     }
 
     #[test]
-    fn names_are_read_back_and_nothing_else_is() {
+    fn only_valid_names_are_parsed() {
         let entry = Entry {
             id: EntryId::next(Writer::random()),
             lane: Lane::of("obs.pc"),

@@ -1,34 +1,34 @@
-//! What a producer hands over: a subject, headers, a payload and a message id. This file owns the rules that an
-//! event must keep before a byte of it is written; it knows neither files nor connections.
+//! The event of a producer: subject, headers, payload and message id, and the rules that are checked before it is written.
+//! Knows neither files nor connections.
 
 use std::str::FromStr;
 
 use async_nats::header::{HeaderName, HeaderValue};
 use bytes::Bytes;
 
-/// Longest subject taken. The server's protocol line holds 4,096 bytes for the subject, the reply subject and
-/// two numbers; a quarter of it leaves room for any prefix that an account mapping adds.
+/// Maximum length of a subject. The protocol line of the server has 4,096 bytes for the subject, the reply subject and two
+/// numbers; a quarter of it leaves space for the prefix of an account mapping.
 const SUBJECT_BYTES_MAX: usize = 1024;
 
-/// The header that carries the message id, by which the broker recognises an event that it already has.
+/// The header of the message id, by which the broker detects duplicates.
 pub(crate) const MESSAGE_ID_HEADER: &str = "Nats-Msg-Id";
 
-/// One event on its way to a stream.
+/// An event to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// The subject to publish to. No wildcard, no empty token, no whitespace.
     pub subject: String,
-    /// The message's bytes, whatever they are.
+    /// The payload.
     pub payload: Bytes,
-    /// Headers, in the order sent. The message id is not among them.
+    /// Headers in order, without the message id.
     pub headers: Vec<(String, String)>,
-    /// The message id. When none is given the event gets the id of its entry. Two events with the same id are
-    /// one event to the broker, for as long as the stream's duplicate window remembers it.
+    /// The message id; by default the id of the entry. Within the duplicate window of the stream, the broker treats events with
+    /// the same id as one event.
     pub id: Option<String>,
 }
 
 impl Event {
-    /// An event without headers whose message id is made by the outbox.
+    /// An event without headers, whose message id the outbox assigns.
     pub fn new(subject: impl Into<String>, payload: impl Into<Bytes>) -> Self {
         Self {
             subject: subject.into(),
@@ -38,25 +38,25 @@ impl Event {
         }
     }
 
-    /// The same event with one more header.
+    /// Adds a header.
     #[must_use]
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    /// The same event with a message id of the producer's own.
+    /// Sets the message id.
     #[must_use]
     pub fn with_id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
         self
     }
 
-    /// Checks everything that can be known without a broker.
+    /// Checks all rules that need no broker.
     ///
     /// # Errors
-    /// [`InvalidEvent`] with the first rule that is broken. `size_limit_bytes` is compared with headers and
-    /// payload together, as the broker does.
+    /// [`InvalidEvent`] with the first violated rule. Like the broker, this compares `size_limit_bytes` with the size of
+    /// headers and payload.
     pub fn check(&self, size_limit_bytes: usize) -> Result<(), InvalidEvent> {
         check_subject(&self.subject)?;
         check_headers(&self.headers)?;
@@ -73,10 +73,10 @@ impl Event {
         Ok(())
     }
 
-    /// Bytes of headers and payload as they count against the broker's `max_payload`.
+    /// The size that counts towards the broker's `max_payload`.
     fn size_bytes(&self) -> usize {
         const FRAME: usize = "NATS/1.0\r\n\r\n".len();
-        // An id made by the outbox is a UUID, 36 characters.
+        // An id assigned by the outbox is a UUID with 36 characters.
         let id = self.id.as_ref().map_or(36, String::len);
         let headers: usize = self
             .headers
@@ -87,46 +87,46 @@ impl Event {
     }
 }
 
-/// Why an event cannot be taken. Nothing of it was written.
+/// An event violates a rule. It was not written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidEvent {
-    /// The subject is not one that can be published to.
+    /// Publishing to this subject is not possible.
     #[error("the subject {subject:?} {problem}")]
     Subject {
-        /// The subject as given.
+        /// The subject.
         subject: String,
-        /// What is wrong with it, as the end of a sentence.
+        /// The problem, as the predicate of a sentence.
         problem: &'static str,
     },
-    /// A header's name or value cannot be sent.
+    /// A header has an invalid name or value.
     #[error("the header {name:?} {problem}")]
     Header {
-        /// The header's name as given.
+        /// The name of the header.
         name: String,
-        /// What is wrong with it, as the end of a sentence.
+        /// The problem, as the predicate of a sentence.
         problem: &'static str,
     },
-    /// The message id is empty or cannot be sent as a header.
-    #[error("the message id {id:?} must be one line of text that is not empty")]
+    /// The message id is empty or not a valid header value.
+    #[error("the message id {id:?} must be one non-empty line of text")]
     Id {
-        /// The id as given.
+        /// The message id.
         id: String,
     },
     /// Headers and payload are larger than the limit.
-    #[error("headers and payload are {size_bytes} bytes, and the limit is {limit_bytes}")]
+    #[error("headers and payload have {size_bytes} bytes; the limit is {limit_bytes}")]
     TooLarge {
-        /// What was given.
+        /// The size.
         size_bytes: usize,
-        /// What is allowed.
+        /// The limit.
         limit_bytes: usize,
     },
 }
 
-/// Checks a subject by itself, before there is an event.
+/// Checks a subject.
 ///
 /// # Errors
-/// [`InvalidEvent::Subject`] when nothing can be published to it.
+/// [`InvalidEvent::Subject`] if publishing to it is not possible.
 pub fn check_subject(subject: &str) -> Result<(), InvalidEvent> {
     let problem = if subject.is_empty() {
         "is empty"
@@ -135,12 +135,12 @@ pub fn check_subject(subject: &str) -> Result<(), InvalidEvent> {
     } else if subject.chars().any(|c| c.is_whitespace() || c.is_control()) {
         "contains whitespace or a control character"
     } else if subject.split('.').any(str::is_empty) {
-        "has an empty token (a dot at an end, or two dots together)"
+        "has an empty token (a leading, trailing or double dot)"
     } else if subject.contains(['*', '>']) {
         "contains a wildcard"
     } else if matches!(subject.split('.').next(), Some("$JS" | "$SYS")) {
-        // A publish there is a command to the broker (`$JS.API.STREAM.DELETE.X`), not an event.
-        "belongs to the broker itself"
+        // Publishing there is a command to the broker (`$JS.API.STREAM.DELETE.X`), not an event.
+        "is reserved for the broker"
     } else {
         return Ok(());
     };
@@ -158,10 +158,10 @@ fn check_headers(headers: &[(String, String)]) -> Result<(), InvalidEvent> {
             .get(..11)
             .is_some_and(|start| start.eq_ignore_ascii_case("Nats-Batch-"))
         {
-            // The broker answers the parts of a batch differently, and a part alone is worth nothing.
-            "makes the event part of a batch, which an outbox cannot send"
+            // The broker acknowledges the parts of a batch differently, and a single part is useless.
+            "makes the event part of a batch, which the outbox does not support"
         } else if HeaderName::from_str(name).is_err() || name.is_empty() {
-            "has a name that cannot be sent"
+            "has an invalid name"
         } else if HeaderValue::from_str(value).is_err() || value.contains(['\r', '\n', '\0']) {
             "has a value that is not one line"
         } else {
@@ -177,7 +177,7 @@ fn check_headers(headers: &[(String, String)]) -> Result<(), InvalidEvent> {
 
 fn check_id(id: &str) -> Result<(), InvalidEvent> {
     let sendable = HeaderValue::from_str(id).is_ok() && !id.contains(['\r', '\n', '\0']);
-    // Surrounding spaces would be trimmed on the way, and the id on the broker would be another one.
+    // The protocol trims surrounding spaces, which would change the id.
     if id.is_empty() || id.trim() != id || !sendable {
         return Err(InvalidEvent::Id { id: id.to_owned() });
     }
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_counts_headers_and_payload() {
+    fn the_size_limit_includes_headers_and_payload() {
         let event = Event::new("a", vec![0; 100]).with_header("k", "v").with_id("id");
         let size_bytes = 12 + 11 + 2 + 4 + 1 + 1 + 4 + 100;
         assert_eq!(event.check(size_bytes), Ok(()));

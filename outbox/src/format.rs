@@ -1,4 +1,4 @@
-//! How an event is written in its file. Three parts that a person can read with `head`:
+//! The file format of an event, readable with `head`:
 //!
 //! ```text
 //! lantern-outbox 1 5e8a03b1
@@ -6,9 +6,8 @@
 //! the payload, byte for byte
 //! ```
 //!
-//! The first line names the format, its version and the CRC-32 of everything that follows it, so a file that was
-//! cut, or of which one bit changed, is noticed wherever the fault is. The checksum is there for accidents, not
-//! for attackers: who can write the directory can write events. No I/O.
+//! The first line has the format, its version and the CRC-32 of the rest, which detects truncation and changed bits. The
+//! checksum protects against accidents, not against attackers: whoever can write to the directory can write events. No I/O.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -20,7 +19,7 @@ const VERSION: &str = "1";
 /// `lantern-outbox 1 xxxxxxxx\n`
 const FIRST_LINE_BYTES: usize = MAGIC.len() + VERSION.len() + 1 + 8 + 1;
 
-/// The second line. Unknown fields are refused: a later version of the format has a later number.
+/// The second line. Unknown fields are rejected, because a new version of the format has a new number.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
@@ -31,29 +30,29 @@ struct Header {
     payload_bytes: u64,
 }
 
-/// Why a file holds no event. It is moved aside with this as its reason.
+/// Why a file contains no valid event. It is moved to `aside/` with this reason.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Corrupt {
     #[error("the file is empty")]
     Empty,
-    #[error("the file does not begin as an outbox file does")]
+    #[error("the file does not start like an outbox file")]
     NotOurs,
-    #[error("the file is written in version {0:?} of the format, and this program reads version {VERSION}")]
+    #[error("the file has format version {0:?}; this program supports version {VERSION}")]
     Version(String),
-    #[error("the file was cut: it holds {found} of {expected} payload bytes")]
+    #[error("the file is truncated: it has {found} of {expected} payload bytes")]
     Truncated { expected: u64, found: u64 },
-    #[error("the checksum is {found:08x}, and the file says {expected:08x}: its bytes have changed")]
+    #[error("checksum mismatch: computed {found:08x}, expected {expected:08x}")]
     Checksum { expected: u32, found: u32 },
-    #[error("the header line cannot be read")]
+    #[error("the header line is not valid")]
     Header(#[source] serde_json::Error),
     #[error("the event cannot be published")]
     Invalid(#[source] InvalidEvent),
 }
 
-/// The bytes of the file for `event`, whose message id is `id`.
+/// Encodes `event` with the message id `id`.
 ///
 /// # Errors
-/// Only when the header cannot be written as JSON, which strings always can.
+/// If the header cannot be serialized, which does not happen for strings.
 pub(crate) fn encode(event: &Event, id: &str) -> Result<Vec<u8>, serde_json::Error> {
     let header = Header {
         subject: event.subject.clone(),
@@ -71,10 +70,10 @@ pub(crate) fn encode(event: &Event, id: &str) -> Result<Vec<u8>, serde_json::Err
     Ok(bytes)
 }
 
-/// Reads a file back. The event's id is always set, and its payload shares `bytes`.
+/// Decodes a file. The event's id is always set, and its payload shares `bytes`.
 ///
 /// # Errors
-/// [`Corrupt`] when these are not the bytes that [`encode`] made.
+/// [`Corrupt`] if [`encode`] did not produce these bytes.
 pub(crate) fn decode(bytes: &Bytes) -> Result<Event, Corrupt> {
     if bytes.is_empty() {
         return Err(Corrupt::Empty);
@@ -86,7 +85,7 @@ pub(crate) fn decode(bytes: &Bytes) -> Result<Event, Corrupt> {
     let payload = header_end.map(|end| body.slice(end + 1..)).unwrap_or_default();
     let found = crc32fast::hash(&body);
     if found != expected {
-        // A header that can be read and promises more than there is explains itself better than two checksums.
+        // For a valid header with a larger size, truncation is the better explanation.
         return Err(match header {
             Ok(header) if header.payload_bytes > payload.len() as u64 => Corrupt::Truncated {
                 expected: header.payload_bytes,
@@ -108,12 +107,12 @@ pub(crate) fn decode(bytes: &Bytes) -> Result<Event, Corrupt> {
         headers: header.headers,
         id: Some(header.id),
     };
-    // The size was the business of `put`; what is too large for a broker only that broker can say.
+    // `put` has checked the size; the broker has its own limit.
     event.check(usize::MAX).map_err(Corrupt::Invalid)?;
     Ok(event)
 }
 
-/// The first line of a file with this body.
+/// The first line of a file with the given body.
 pub(crate) fn first_line_of(body: &[u8]) -> String {
     first_line(crc32fast::hash(body))
 }
@@ -124,7 +123,7 @@ fn first_line(checksum: u32) -> String {
 
 fn checksum_in_first_line(bytes: &[u8]) -> Result<u32, Corrupt> {
     let rest = bytes.strip_prefix(MAGIC.as_bytes()).ok_or(Corrupt::NotOurs)?;
-    // Far more than any version will need, so that a foreign file is not repeated into a reason.
+    // Longer than any version number, and short enough that the reason does not quote a foreign file.
     let line = rest.split(|&byte| byte == b'\n').next().unwrap_or_default();
     let line = std::str::from_utf8(&line[..line.len().min(32)]).map_err(|_| Corrupt::NotOurs)?;
     let (version, checksum) = line.split_once(' ').ok_or(Corrupt::NotOurs)?;
@@ -132,7 +131,7 @@ fn checksum_in_first_line(bytes: &[u8]) -> Result<u32, Corrupt> {
         return Err(Corrupt::Version(version.to_owned()));
     }
     let checksum = u32::from_str_radix(checksum, 16).map_err(|_| Corrupt::NotOurs)?;
-    // Compared as text, so that a bit which turned `a` into `A` is noticed as well.
+    // Compared as text, to detect a changed bit that turns `a` into `A`.
     if bytes.starts_with(first_line(checksum).as_bytes()) {
         Ok(checksum)
     } else {
@@ -156,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_back() {
+    fn an_event_round_trips() {
         let bytes = encode(&event(), "id-1").unwrap();
         assert_eq!(decoded(&bytes).unwrap(), event());
         let empty = Event::new("a", "").with_id("x");
@@ -164,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_format_is_the_one_that_is_documented() {
+    fn the_format_matches_the_documentation() {
         let bytes = encode(
             &Event::new("obs.pc-01", "{\"a\":1}").with_header("k", "v"),
             "id-1",
@@ -176,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_is_noticed() {
+    fn every_flipped_bit_is_detected() {
         let good = encode(&event(), "id-1").unwrap();
         for index in 0..good.len() {
             for bit in 0..8 {
@@ -188,25 +187,25 @@ mod tests {
     }
 
     #[test]
-    fn every_truncation_and_every_tail_is_noticed() {
+    fn every_truncation_and_extension_is_detected() {
         let good = encode(&event(), "id-1").unwrap();
         for length in 0..good.len() {
             assert!(decoded(&good[..length]).is_err(), "{length} bytes");
         }
         assert!(decoded(&[&good[..], b"x"].concat()).is_err());
         let cut = decoded(&good[..good.len() - 3]).unwrap_err().to_string();
-        assert_eq!(cut, "the file was cut: it holds 4 of 7 payload bytes");
+        assert_eq!(cut, "the file is truncated: it has 4 of 7 payload bytes");
     }
 
     #[test]
-    fn reasons_say_what_is_wrong() {
+    fn reasons_name_the_problem() {
         let check = |bytes: &[u8], reason: &str| {
             let found = crate::status::chain(&decoded(bytes).unwrap_err());
-            assert!(found.contains(reason), "{found:?} does not say {reason:?}");
+            assert!(found.contains(reason), "{found:?} does not contain {reason:?}");
         };
         check(b"", "empty");
-        check(b"{\"pc_id\":\"x\"}", "does not begin");
-        check(&[0xff; 4096], "does not begin");
+        check(b"{\"pc_id\":\"x\"}", "does not start");
+        check(&[0xff; 4096], "does not start");
         check(b"lantern-outbox 2 00000000\n{}", "version \"2\"");
         let header = b"{\"subject\":\"a.>\",\"id\":\"x\",\"payload_bytes\":0}\n";
         let forged = [first_line(crc32fast::hash(header)).as_bytes(), header].concat();

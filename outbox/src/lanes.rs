@@ -1,25 +1,24 @@
-//! Which event goes next. Pure: no clock of its own, no files, no connection.
+//! Selects the next event. Pure: no clock, no files, no connection.
 //!
-//! Events of one lane (one subject) go in the order in which they were put; lanes do not wait for each other. A
-//! lane starts with one event in flight and doubles with each acknowledgement. So when a broker refuses a subject
-//! (no stream yet, a full stream), one event is refused and not a window full of them, of which a later one
-//! might have been taken and would then stand before the earlier ones for good.
+//! Events of one lane (one subject) are sent in the order of `put`; lanes are independent. The window of a lane starts with one
+//! event and doubles with each acknowledgement. So when the broker rejects a subject (no stream yet, a full stream), it rejects
+//! one event and not a whole window, of which it might accept a later event before the earlier ones.
 //!
-//! Among the lanes that may send, the one with the oldest event does.
+//! Among the lanes that can send, the one with the oldest event is next.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
 
 use crate::entry::{Entry, EntryId, Lane};
 
-/// The known entries, by lane. Holds as many as it is given by [`Lanes::refill`].
+/// The known entries by lane, as set by [`Lanes::refill`].
 pub(crate) struct Lanes {
     lanes: HashMap<Lane, State>,
-    /// The oldest entry of every lane that may send now.
+    /// The oldest entry of every lane that can send now.
     ready: BTreeSet<(EntryId, Lane)>,
-    /// Lanes that were refused and have nothing in flight, by the time of the next try.
+    /// Rejected lanes with nothing in flight, by the time of the next attempt.
     resting: BTreeSet<(Instant, Lane)>,
-    /// How far a lane's own window grows.
+    /// Maximum window of a lane.
     window_max: usize,
 }
 
@@ -30,7 +29,7 @@ struct State {
     window: usize,
     failures: u32,
     rest_until: Option<Instant>,
-    /// Where the lane stands in `ready` or `resting`, so that it can be taken out again.
+    /// The key of the lane in `ready` or `resting`, for removal.
     listed: Listed,
 }
 
@@ -52,8 +51,8 @@ impl Lanes {
         }
     }
 
-    /// Replaces everything that waits by `entries`, which must be sorted. What is in flight stays so. Answers with
-    /// the lanes that hold nothing any more and are forgotten.
+    /// Replaces the pending entries by `entries`, which must be sorted, without changing those in flight. Returns the removed
+    /// empty lanes.
     pub(crate) fn refill(&mut self, entries: &[Entry]) -> Vec<Lane> {
         debug_assert!(entries.is_sorted());
         self.lanes.values_mut().for_each(|lane| lane.queue.clear());
@@ -64,22 +63,22 @@ impl Lanes {
             }
         }
         let empty = |lane: &State| lane.queue.is_empty() && lane.in_flight.is_empty();
-        let forgotten: Vec<Lane> = self
+        let removed: Vec<Lane> = self
             .lanes
             .iter()
             .filter(|(_, lane)| empty(lane))
             .map(|(&key, _)| key)
             .collect();
-        for &key in &forgotten {
+        for &key in &removed {
             self.unlist(key);
             self.lanes.remove(&key);
         }
         let keys: Vec<Lane> = self.lanes.keys().copied().collect();
         keys.into_iter().for_each(|key| self.list(key));
-        forgotten
+        removed
     }
 
-    /// The oldest entry that may be sent at `now`. It is in flight from here on.
+    /// Takes the oldest entry that can be sent at `now`, and marks it as in flight.
     pub(crate) fn next(&mut self, now: Instant) -> Option<Entry> {
         while let Some(&(until, key)) = self.resting.first() {
             if until > now {
@@ -100,28 +99,28 @@ impl Lanes {
         Some(Entry { id, lane: key })
     }
 
-    /// The entry is done and the broker took it. Says whether its lane had been refused before.
+    /// The broker has acknowledged the entry. Returns whether its lane had been rejected before.
     pub(crate) fn acked(&mut self, entry: Entry) -> bool {
         let window_max = self.window_max;
-        let mut was_refused = false;
+        let mut was_rejected = false;
         if let Some(lane) = self.lanes.get_mut(&entry.lane) {
             lane.in_flight.remove(&entry.id);
             lane.window = (lane.window.max(1) * 2).min(window_max);
-            was_refused = std::mem::take(&mut lane.failures) > 0;
+            was_rejected = std::mem::take(&mut lane.failures) > 0;
         }
         self.list(entry.lane);
-        was_refused
+        was_rejected
     }
 
-    /// The entry is done without having been published.
-    pub(crate) fn left(&mut self, entry: Entry) {
+    /// Removes an entry in flight that is not to be published.
+    pub(crate) fn remove(&mut self, entry: Entry) {
         if let Some(lane) = self.lanes.get_mut(&entry.lane) {
             lane.in_flight.remove(&entry.id);
         }
         self.list(entry.lane);
     }
 
-    /// The entry goes back to its place and may be sent again at once.
+    /// Returns an entry in flight to its place in the queue.
     pub(crate) fn put_back(&mut self, entry: Entry) {
         if let Some(lane) = self.lanes.get_mut(&entry.lane)
             && lane.in_flight.remove(&entry.id)
@@ -132,11 +131,11 @@ impl Lanes {
         self.list(entry.lane);
     }
 
-    /// The broker refused the entry. Its lane sends nothing until all of it that is in flight is answered and the
-    /// rest, whose length `rest_until` gets from the number of failures in a row, is over.
-    pub(crate) fn refused(&mut self, entry: Entry, rest_until: impl FnOnce(u32) -> Instant) {
+    /// The broker has rejected the entry. Its lane sends nothing until all its events in flight are answered and the time of
+    /// `rest_until`, which receives the number of failures in a row, is reached.
+    pub(crate) fn rejected(&mut self, entry: Entry, rest_until: impl FnOnce(u32) -> Instant) {
         if let Some(lane) = self.lanes.get_mut(&entry.lane)
-            // The others of a window that fail together are one failure.
+            // Failures of the same window count as one.
             && lane.rest_until.is_none()
         {
             lane.failures = lane.failures.saturating_add(1);
@@ -145,15 +144,15 @@ impl Lanes {
         self.put_back(entry);
     }
 
-    /// Nothing is in flight any more: the connection is gone. Every lane starts again at its oldest, with one.
-    pub(crate) fn land(&mut self) {
+    /// The connection is lost. Every lane restarts at its oldest entry with a window of one.
+    pub(crate) fn reset_in_flight(&mut self) {
         let keys: Vec<Lane> = self.lanes.keys().copied().collect();
         for key in keys {
             if let Some(lane) = self.lanes.get_mut(&key) {
                 lane.window = 1;
-                let flown = std::mem::take(&mut lane.in_flight);
-                if !flown.is_empty() {
-                    lane.queue.extend(flown);
+                let in_flight = std::mem::take(&mut lane.in_flight);
+                if !in_flight.is_empty() {
+                    lane.queue.extend(in_flight);
                     lane.queue.make_contiguous().sort_unstable();
                 }
             }
@@ -161,24 +160,24 @@ impl Lanes {
         }
     }
 
-    /// When the next resting lane may try again.
+    /// Time of the next attempt of a resting lane.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         self.resting.first().map(|&(until, _)| until)
     }
 
-    /// Whether the lane rests with nothing in flight: then only its oldest entry is of interest.
+    /// Whether the lane rests with nothing in flight; then only its oldest entry is relevant.
     pub(crate) fn is_resting(&self, lane: Lane) -> bool {
         self.lanes
             .get(&lane)
             .is_some_and(|lane| matches!(lane.listed, Listed::Resting(_)))
     }
 
-    /// How many lanes rest.
+    /// Number of resting lanes.
     pub(crate) fn resting(&self) -> usize {
         self.resting.len()
     }
 
-    /// Puts the lane where its state says it belongs.
+    /// Updates `ready` and `resting` according to the state of the lane.
     fn list(&mut self, key: Lane) {
         self.unlist(key);
         let Some(lane) = self.lanes.get_mut(&key) else {
@@ -220,7 +219,7 @@ mod tests {
     use super::*;
     use crate::entry::Writer;
 
-    /// Entries on the lanes named, in this order.
+    /// Entries on these subjects, in order.
     fn entries(subjects: &[&str]) -> Vec<Entry> {
         let writer = Writer::random();
         subjects
@@ -255,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_goes_first_and_lanes_do_not_wait_for_each_other() {
+    fn the_oldest_entry_is_first_and_lanes_are_independent() {
         let all = entries(&["a", "b", "a", "c", "b"]);
         let mut lanes = Lanes::new(8);
         lanes.refill(&all);
@@ -266,13 +265,13 @@ mod tests {
             "the first of each lane"
         );
         lanes.acked(all[1]);
-        assert_eq!(drain(&mut lanes, now), [all[4]], "b went on while a waits");
+        assert_eq!(drain(&mut lanes, now), [all[4]], "b continues while a waits");
         lanes.acked(all[0]);
         assert_eq!(drain(&mut lanes, now), [all[2]]);
     }
 
     #[test]
-    fn a_refused_lane_rests_alone_and_then_tries_its_oldest() {
+    fn a_rejected_lane_rests_and_then_retries_its_oldest_entry() {
         let all = entries(&["a", "a", "a", "b", "b"]);
         let mut lanes = Lanes::new(8);
         lanes.refill(&all);
@@ -281,29 +280,29 @@ mod tests {
         assert_eq!(drain(&mut lanes, now), [all[0], all[3]]);
         lanes.acked(all[0]);
         assert_eq!(drain(&mut lanes, now), [all[1], all[2]], "two in flight");
-        lanes.refused(all[2], |failures| {
+        lanes.rejected(all[2], |failures| {
             assert_eq!(failures, 1);
             until
         });
         assert_eq!(drain(&mut lanes, until), [], "one is still in flight");
         assert_eq!(lanes.wake_at(), None);
-        lanes.refused(all[1], |_| unreachable!("both belong to one failure"));
+        lanes.rejected(all[1], |_| unreachable!("both belong to one failure"));
         assert!(lanes.is_resting(all[0].lane));
         assert_eq!((lanes.wake_at(), lanes.resting()), (Some(until), 1));
         lanes.acked(all[3]);
-        assert_eq!(drain(&mut lanes, now), [all[4]], "b does not care");
+        assert_eq!(drain(&mut lanes, now), [all[4]], "b is independent");
         assert_eq!(drain(&mut lanes, until), [all[1]], "the oldest, alone");
-        lanes.refused(all[1], |failures| {
+        lanes.rejected(all[1], |failures| {
             assert_eq!(failures, 2);
             until
         });
         assert_eq!(drain(&mut lanes, until), [all[1]]);
-        assert!(lanes.acked(all[1]), "it had been refused");
+        assert!(lanes.acked(all[1]), "it had been rejected");
         assert_eq!(drain(&mut lanes, until), [all[2]]);
     }
 
     #[test]
-    fn after_a_lost_connection_everything_starts_at_the_oldest() {
+    fn after_a_lost_connection_lanes_restart_at_the_oldest_entry() {
         let all = entries(&["a"; 6]);
         let mut lanes = Lanes::new(4);
         lanes.refill(&all);
@@ -312,35 +311,39 @@ mod tests {
         lanes.acked(all[0]);
         assert_eq!(drain(&mut lanes, now), [all[1], all[2]]);
         lanes.acked(all[2]);
-        lanes.land();
+        lanes.reset_in_flight();
         assert_eq!(drain(&mut lanes, now), [all[1]]);
         lanes.acked(all[1]);
         assert_eq!(drain(&mut lanes, now), [all[3], all[4]]);
     }
 
     #[test]
-    fn a_refill_keeps_what_flies_and_what_rests() {
+    fn a_refill_keeps_entries_in_flight_and_resting_lanes() {
         let all = entries(&["a", "a", "b", "c"]);
         let mut lanes = Lanes::new(4);
         lanes.refill(&all[..3]);
         let now = Instant::now();
         let until = now + Duration::from_secs(1);
         assert_eq!(drain(&mut lanes, now), [all[0], all[2]]);
-        lanes.refused(all[2], |_| until);
+        lanes.rejected(all[2], |_| until);
         assert_eq!(lanes.refill(&all), []);
-        assert_eq!(drain(&mut lanes, now), [all[3]], "a flies, b rests, c is new");
-        lanes.left(all[3]);
+        assert_eq!(
+            drain(&mut lanes, now),
+            [all[3]],
+            "a is in flight, b rests, c is new"
+        );
+        lanes.remove(all[3]);
         lanes.acked(all[0]);
-        let mut forgotten = lanes.refill(&[]);
-        forgotten.sort();
+        let mut removed = lanes.refill(&[]);
+        removed.sort();
         let mut expected = vec![all[0].lane, all[2].lane, all[3].lane];
         expected.sort();
-        assert_eq!(forgotten, expected);
+        assert_eq!(removed, expected);
         assert_eq!((lanes.wake_at(), lanes.next(until)), (None, None));
     }
 
     #[test]
-    fn what_is_put_back_takes_its_old_place() {
+    fn an_entry_put_back_returns_to_its_place() {
         let all = entries(&["a", "a"]);
         let mut lanes = Lanes::new(4);
         lanes.refill(&all);
@@ -348,7 +351,7 @@ mod tests {
         assert_eq!(lanes.next(now), Some(all[0]));
         lanes.put_back(all[0]);
         assert_eq!(lanes.next(now), Some(all[0]));
-        lanes.left(all[0]);
+        lanes.remove(all[0]);
         assert_eq!(lanes.next(now), Some(all[1]));
     }
 }

@@ -1,8 +1,8 @@
-//! Hands events to NATS JetStream through files, so that none is lost on the way.
+//! Publishes events to NATS JetStream through files, so that none is lost.
 //!
-//! A program that sees an event calls [`Outbox::put`]. When that returns, the event is a file on disk: it survives
-//! the program, the broker and a power cut. A [`Drain`] publishes the files in order, waits for the broker's
-//! acknowledgement of each, and then removes it.
+//! A producer calls [`Outbox::put`]. When it returns, the event is a file on disk that survives a crash of the program, a
+//! broker outage and a power failure. A [`Drain`] publishes the files in order and removes each one after the broker has
+//! acknowledged it.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -22,34 +22,34 @@
 //! # }
 //! ```
 //!
-//! # What is promised
+//! # Guarantees
 //!
-//! - **Nothing that was put is lost**, whatever is killed and whenever. What the broker loses after it has
-//!   acknowledged is the broker's matter.
-//! - **Each event is in the stream once**, as long as a repetition comes within the stream's duplicate window (two
-//!   minutes unless told otherwise): each carries a `Nats-Msg-Id`. A crash or a lost answer repeats at most one
-//!   window, 256 events. A repetition that came too late is counted in [`Stats::late_repeats`]; after a restart of
-//!   the process it cannot be known. Consumers that must not count twice need a key of their own.
-//! - **Events of one subject are in the stream in the order in which they were put**, also when connections are lost
-//!   in the middle. Each lost connection ends for good and the next one begins at the oldest event. There is one
-//!   exception, with a window above 1: a broker that refuses an event and then takes a later one of the same subject
-//!   which was already on its way. A subject therefore starts with one event in flight, and after each refusal again.
-//! - **Between subjects there is no order.** One that has no stream, or whose stream is full, rests and is tried again
-//!   (after a quarter of a second, later every ten seconds), and the others pass it by.
-//! - **Several processes may put into one directory.** Between them the order is that of their clocks. One drain
-//!   at a time has the directory; others wait for it to end.
+//! - **No stored event is lost**, whichever process is killed at whatever time. Losses in the broker after the
+//!   acknowledgement are out of scope.
+//! - **Each event is in the stream once**, as long as a repetition arrives within the duplicate window of the stream (two
+//!   minutes by default): each event has a `Nats-Msg-Id`. A crash or a lost acknowledgement repeats at most one window, 256
+//!   events. A repetition after the duplicate window is counted in [`Stats::late_repeats`], except after a restart of the
+//!   process. Consumers that must not count twice need their own key.
+//! - **Events of one subject are stored in the order of `put`**, even if connections are lost. A lost connection is never
+//!   resumed, and the next one starts with the oldest event. There is one exception with a window above 1: a broker rejects
+//!   an event and then accepts a later event of the same subject that was already in flight. Therefore a subject starts with
+//!   one event in flight, and does so again after each rejection.
+//! - **There is no order between subjects.** A subject without a stream, or with a full stream, is retried (after a quarter
+//!   of a second, later every ten seconds) without blocking other subjects.
+//! - **Several processes can put into one directory.** Their events are ordered by their clocks. One drain at a time
+//!   processes the directory; others wait until it ends.
 //!
-//! # What goes aside
+//! # Rejected files
 //!
-//! A file that is damaged, or that its broker can never take (larger than `max_payload` or the stream's limit), is
-//! moved to `aside/`, with a file beside it that says why. The outbox never deletes these. To try one again, move it
-//! back without its `.reason`.
+//! A file that is damaged, or that the broker can never accept (larger than `max_payload` or the limit of the stream), is
+//! moved to `aside/`, together with a `.reason` file. The outbox never deletes these files. To retry one, move it back
+//! without its `.reason`.
 //!
 //! # Costs
 //!
-//! `put` waits for the disk: one sync of a file and one of the directory. [`Outbox::put_all`] waits once for many
-//! events; on Linux it flushes the whole file system for that, which on a busy disk includes what other programs wrote.
-//! A drain works on a thread of its own and keeps 256 events and 8 MiB in flight.
+//! `put` waits for the disk: one sync of a file and one of the directory. [`Outbox::put_all`] waits once for many events; on
+//! Linux it syncs the whole file system, which on a busy disk includes data of other programs. A drain runs on its own
+//! thread and keeps up to 256 events and 8 MiB in flight.
 
 mod backlog;
 mod directory;

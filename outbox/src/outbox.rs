@@ -1,5 +1,5 @@
-//! The producer's handle: put events into the directory, ask how many wait. Putting never needs a broker and
-//! never waits for one. Publishing is [`crate::Drain`]'s work.
+//! The producer's handle: puts events into the directory and reads statistics. It needs no broker; [`crate::Drain`] publishes
+//! the events.
 
 use std::fs::File;
 use std::io;
@@ -15,19 +15,18 @@ use crate::event::{Event, InvalidEvent};
 use crate::format;
 use crate::status::{Stats, Status};
 
-/// Up to this many files are synced one by one. From there on one flush of the file system is cheaper, although
-/// it also writes what other programs have not yet written.
+/// Up to this many files are synced individually. For more files, one sync of the file system is cheaper, although it
+/// includes data of other programs.
 const SYNC_EACH_MAX: usize = 4;
 
-/// What can be chosen about an outbox.
+/// Options of an outbox.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct OutboxOptions {
-    /// Largest sum of headers and payload that `put` takes, in bytes. The default is 1 MiB, which is the
-    /// `max_payload` of a server that was not told otherwise.
+    /// Maximum size of headers and payload, in bytes. The default is 1 MiB, the default `max_payload` of a server.
     pub size_limit_bytes: usize,
-    /// Whether the group of the files may read them. The default is no: directories have mode 0700 and files 0600, since
-    /// events hold whatever the producer saw. With `true` they have 0750 and 0640. A directory that exists keeps its mode.
+    /// Whether the group can read the files. By default, directories have mode 0700 and files 0600, because events may be
+    /// confidential. With `true` they have 0750 and 0640. An existing directory keeps its mode.
     pub group_readable: bool,
 }
 
@@ -40,105 +39,105 @@ impl Default for OutboxOptions {
     }
 }
 
-/// A directory that holds events until the broker has them. Cheap to clone; all clones are one outbox.
+/// A directory of events that the broker has not acknowledged. Cheap to clone; all clones share one outbox.
 #[derive(Clone)]
 pub struct Outbox {
     pub(crate) shared: Arc<Shared>,
-    /// Marks the entries that are put through this handle.
+    /// Identifies the entries of this handle.
     writer: Writer,
 }
 
-/// What became of the entries of one writer.
+/// Counts of the entries of one writer.
 pub(crate) struct Own {
     pub(crate) waiting: u64,
     pub(crate) aside: u64,
 }
 
-/// One entry of a writer that is not published.
+/// One unpublished entry of a writer.
 pub(crate) struct OwnEntry {
     pub(crate) entry: Entry,
     pub(crate) file: PathBuf,
-    /// Why it is aside; none for one that waits.
+    /// Why it is in `aside/`; none for a pending entry.
     pub(crate) aside: Option<String>,
 }
 
 pub(crate) struct Shared {
     pub(crate) directory: Directory,
     pub(crate) status: Status,
-    /// Tells the drain of this process that there is something new.
+    /// Notifies the drain of this process about new events.
     pub(crate) put: Notify,
     options: OutboxOptions,
-    /// Held for as long as this process may be writing.
+    /// Held while this process may write.
     _writers_lock: File,
 }
 
-/// Why an outbox could not be opened or read.
+/// An outbox could not be opened or read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {step} the outbox {path}", path = path.display())]
 pub struct OutboxError {
-    /// What was tried.
+    /// The failed step.
     pub step: &'static str,
     /// The directory.
     pub path: PathBuf,
-    /// What the system said.
+    /// The error of the system.
     #[source]
     pub source: io::Error,
 }
 
-/// Why events were not put. In each case the first `stored` events of the call are in the outbox and will be
-/// published, and the others left nothing behind.
+/// Events could not be put. In each case, the first `stored` events of the call are in the outbox and will be published; the
+/// others left no files.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PutError {
-    /// An event breaks a rule. Nothing of the call was written.
+    /// An event is invalid. No event of the call was written.
     #[error("event {index} of the call cannot be published")]
     Invalid {
-        /// Which event of the call, counted from 0.
+        /// Index of the event in the call.
         index: usize,
-        /// The rule.
+        /// The violated rule.
         #[source]
         source: InvalidEvent,
     },
-    /// There is no room for the event. Room comes back when the drain has published, or when something else is deleted.
+    /// The disk is full. The drain frees space by publishing.
     #[error("the disk of the outbox {path} is full", path = path.display())]
     DiskFull {
-        /// How many events of the call are in the outbox.
+        /// Number of events of the call in the outbox.
         stored: usize,
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
-    /// The directory did not take the event for another reason.
+    /// Another error of the file system.
     #[error("cannot {step} in the outbox {path}", path = path.display())]
     Io {
-        /// What was tried.
+        /// The failed step.
         step: &'static str,
-        /// How many events of the call are in the outbox.
+        /// Number of events of the call in the outbox.
         stored: usize,
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
-    /// All events of the call are in the outbox and will be published, unless the machine loses its power first:
-    /// the last step that makes them safe from that has failed. Putting them again would publish them twice.
-    #[error("the events are in the outbox {path}, but a power cut might take them away", path = path.display())]
+    /// All events of the call are in the outbox and will be published, but may be lost in a power failure, because the final
+    /// sync failed. Putting them again would publish them twice.
+    #[error("the events are in the outbox {path}, but may be lost in a power failure", path = path.display())]
     NotDurable {
-        /// How many events of the call are in the outbox: all of them.
+        /// Number of events of the call in the outbox: all.
         stored: usize,
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
 }
 
 impl PutError {
-    /// How many events of the call, counted from its first, are in the outbox in spite of the error.
+    /// Number of events of the call that are in the outbox despite the error; these are the first ones.
     pub fn stored(&self) -> usize {
         match self {
             Self::Invalid { .. } => 0,
@@ -153,16 +152,16 @@ impl Outbox {
     /// Opens the outbox in `path` with the default options; see [`Outbox::open_with`].
     ///
     /// # Errors
-    /// [`OutboxError`] when the directory cannot be made, read or locked.
+    /// [`OutboxError`] if the directory cannot be created, read or locked.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OutboxError> {
         Self::open_with(path, OutboxOptions::default())
     }
 
-    /// Opens the outbox in `path`, makes the directory when it is not there, and removes what a killed writer
-    /// left half written. Several processes may have one outbox open and put into it.
+    /// Opens the outbox in `path`, creates the directory if it does not exist, and removes partial files of killed writers.
+    /// Several processes can open one outbox and put into it.
     ///
     /// # Errors
-    /// [`OutboxError`] when the directory cannot be made, read or locked.
+    /// [`OutboxError`] if the directory cannot be created, read or locked.
     pub fn open_with(path: impl AsRef<Path>, options: OutboxOptions) -> Result<Self, OutboxError> {
         let path = path.as_ref();
         let failed = |step| {
@@ -193,40 +192,39 @@ impl Outbox {
         })
     }
 
-    /// The directory, as it was given.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         self.shared.directory.path()
     }
 
-    /// Puts one event. When this returns `Ok` the event is on disk, and will be published once a drain can, even
-    /// if the process is killed or the machine loses its power now. Blocks for the disk, never for the broker.
+    /// Puts one event. After `Ok` the event is on disk and will be published, even after a crash or a power failure. Blocks for
+    /// the disk, never for the broker.
     ///
     /// # Errors
-    /// [`PutError`]; see there what is in the outbox then.
+    /// [`PutError`], which states what is in the outbox.
     pub fn put(&self, event: &Event) -> Result<EntryId, PutError> {
         let mut entry = None;
         self.put_each(std::slice::from_ref(event), |stored| entry = Some(stored))?;
-        // One event that was stored without an error was reported.
+        // Without an error, the callback was called once.
         entry
             .map(|entry| entry.id)
             .ok_or_else(|| self.failed("store", 0, io::ErrorKind::Other.into()))
     }
 
-    /// Puts many events and waits for the disk once for all of them. Their order is kept. A kill in the middle
-    /// leaves none of them, or the first few.
+    /// Puts many events in order and waits for the disk once. If the process is killed, none or the first few are stored.
     ///
     /// # Errors
-    /// [`PutError`]; all events are checked before the first byte is written.
+    /// [`PutError`]. All events are checked before the first one is written.
     pub fn put_all(&self, events: &[Event]) -> Result<Vec<EntryId>, PutError> {
         let mut ids = Vec::with_capacity(events.len());
         self.put_each(events, |entry| ids.push(entry.id))?;
         Ok(ids)
     }
 
-    /// How many events wait, those in flight included. Lists the directory.
+    /// Number of pending events, including those in flight. Lists the directory.
     ///
     /// # Errors
-    /// [`OutboxError`] when the directory cannot be listed.
+    /// [`OutboxError`] if the directory cannot be listed.
     pub fn len(&self) -> Result<u64, OutboxError> {
         let mut waiting = 0;
         let scanned = self.shared.directory.scan(|_| waiting += 1);
@@ -234,31 +232,31 @@ impl Outbox {
         Ok(waiting)
     }
 
-    /// Whether nothing waits.
+    /// Whether no event is pending.
     ///
     /// # Errors
-    /// [`OutboxError`] when the directory cannot be listed.
+    /// [`OutboxError`] if the directory cannot be listed.
     pub fn is_empty(&self) -> Result<bool, OutboxError> {
         Ok(self.len()? == 0)
     }
 
-    /// What waits, what happened, and what is wrong. Lists the directory.
+    /// Statistics of the outbox. Lists the directory.
     ///
     /// # Errors
-    /// [`OutboxError`] when the directory cannot be listed.
+    /// [`OutboxError`] if the directory cannot be listed.
     pub fn stats(&self) -> Result<Stats, OutboxError> {
         let mut aside = 0;
         let scanned = self.shared.directory.scan_aside(|_| aside += 1);
         scanned.map_err(|source| self.unreadable(source))?;
-        Ok(self.shared.status.read(self.len()?, aside))
+        Ok(self.shared.status.snapshot(self.len()?, aside))
     }
 
-    /// How many events this process' drain has published. Unlike [`Outbox::stats`] it does not list the directory.
+    /// Number of events published by this process' drain. Unlike [`Outbox::stats`] it does not list the directory.
     pub fn published(&self) -> u64 {
         self.shared.status.published.load(Ordering::Relaxed)
     }
 
-    /// The same outbox, with entries that can be told from those of this handle.
+    /// A handle of the same outbox whose entries are distinguishable from those of this handle.
     pub(crate) fn as_new_writer(&self) -> Self {
         Self {
             shared: Arc::clone(&self.shared),
@@ -270,7 +268,7 @@ impl Outbox {
         self.shared.options.size_limit_bytes
     }
 
-    /// What became of the events that were put through this handle and its clones.
+    /// Counts the events put through this handle and its clones.
     pub(crate) fn own(&self) -> Result<Own, OutboxError> {
         let is_own = |entry: Entry| u64::from(entry.id.writer() == self.writer);
         let mut own = Own { waiting: 0, aside: 0 };
@@ -287,7 +285,7 @@ impl Outbox {
         Ok(own)
     }
 
-    /// The events that were put through this handle and its clones and are not published.
+    /// The unpublished events put through this handle and its clones.
     pub(crate) fn own_entries(&self) -> Result<Vec<OwnEntry>, OutboxError> {
         let directory = &self.shared.directory;
         let mut own = Vec::new();
@@ -310,15 +308,14 @@ impl Outbox {
         Ok(own)
     }
 
-    /// Puts events as [`Outbox::put_all`] does, and answers with the ids of those that are stored also when there is an
-    /// error.
+    /// Puts events like [`Outbox::put_all`], and returns the ids of the stored events even in case of an error.
     pub(crate) fn put_some(&self, events: &[Event]) -> (Vec<EntryId>, Result<(), PutError>) {
         let mut ids = Vec::with_capacity(events.len());
         let put = self.put_each(events, |entry| ids.push(entry.id));
         (ids, put)
     }
 
-    /// `stored` is called for each event that is in the outbox afterwards, also when there is an error.
+    /// Puts events, and calls `stored` for each event in the outbox, even in case of an error.
     fn put_each(&self, events: &[Event], mut stored: impl FnMut(Entry)) -> Result<(), PutError> {
         for (index, event) in events.iter().enumerate() {
             let checked = event.check(self.shared.options.size_limit_bytes);
@@ -344,7 +341,7 @@ impl Outbox {
         })
     }
 
-    /// Writes every event under a temporary name, durably, or leaves nothing.
+    /// Writes all events durably to temporary files, or none.
     fn write_all(&self, events: &[Event]) -> Result<Vec<Entry>, PutError> {
         let directory = &self.shared.directory;
         let sync_each = events.len() <= SYNC_EACH_MAX;
@@ -410,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_event_stops_the_whole_call_before_anything_is_written() {
+    fn an_invalid_event_rejects_the_whole_call() {
         let dir = tempfile::tempdir().unwrap();
         let outbox = Outbox::open(dir.path().join("made/for/it")).unwrap();
         let before = files(&outbox);
@@ -424,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_leaves_nothing_behind_and_heals() {
+    fn after_a_full_disk_no_files_remain_and_put_works_again() {
         let dir = tempfile::tempdir().unwrap();
         let outbox = Outbox::open(dir.path()).unwrap();
         outbox.put(&event("before")).unwrap();
@@ -434,7 +431,7 @@ mod tests {
             disk_bytes.store(room, Ordering::Relaxed);
             let error = outbox.put_all(&vec![event("too much"); count]).unwrap_err();
             assert!(matches!(error, PutError::DiskFull { stored: 0, .. }), "{error:?}");
-            assert_eq!(files(&outbox), before, "{room} bytes of room");
+            assert_eq!(files(&outbox), before, "{room} bytes free");
         }
         disk_bytes.store(-1, Ordering::Relaxed);
         outbox.put(&event("after")).unwrap();
@@ -442,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_taken_away_is_an_error_and_not_a_loss() {
+    fn a_removed_directory_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("outbox");
         let outbox = Outbox::open(&path).unwrap();

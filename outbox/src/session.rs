@@ -1,10 +1,8 @@
-//! One connection's worth of draining: sends events in order, keeps a window of them unanswered, settles each answer.
+//! Draining over one connection: sends events in order within a window, and processes the acknowledgements.
 //!
-//! A session ends with its connection. The client library would reconnect by itself and then send what it still
-//! held in its queue, behind the back of older events that went down with the old connection: the stream would
-//! get them in the wrong order. So the library is kept from reconnecting, the connection lives in a runtime that
-//! dies with the session, and the next session starts again at the oldest event. What the broker had already
-//! stored it recognises by the message id.
+//! A session ends with its connection. If the client library reconnected, it would send its queued events before older events
+//! that were lost with the old connection, in the wrong order. So reconnecting is disabled, the connection lives in a runtime
+//! that ends with the session, and the next session starts at the oldest event. The broker detects duplicates by message id.
 
 use std::collections::HashMap;
 use std::io;
@@ -27,33 +25,33 @@ use crate::entry::{Entry, EntryId};
 use crate::event::{Event, MESSAGE_ID_HEADER};
 use crate::outbox::Shared;
 use crate::status::{DrainState, chain};
-use crate::verdict::{Verdict, judge};
+use crate::verdict::{Verdict, classify};
 
-/// How long answers are awaited after the drain was told to stop.
+/// Time limit for acknowledgements after a stop request.
 const STOP_GRACE: Duration = Duration::from_secs(2);
-/// How long making a connection may take, all servers together.
+/// Time limit for connecting, for all servers together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// After this many sends the connection gets a turn on the session's thread.
-const SENDS_PER_TURN: usize = 16;
-/// First and longest rest of a refused subject. Ten seconds is how late a stream that was just made is noticed at
-/// worst, and one publish each ten seconds is nothing for a broker to refuse.
+/// Number of sends after which the session yields to the connection.
+const SENDS_PER_YIELD: usize = 16;
+/// First and longest rest of a rejected subject. A new stream is noticed within ten seconds, and one publish every ten seconds
+/// is a negligible load for the broker.
 const REST: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
 /// Why a session ended.
 pub(crate) enum End {
-    /// The drain was told to stop.
+    /// A stop request.
     Stopped,
-    /// Something went wrong, in one line. `progress` says whether an event was acknowledged before.
+    /// An error, in one line. `progress` states whether an event was acknowledged before.
     Failed { reason: String, progress: bool },
 }
 
-/// What the connection's callbacks tell the session.
+/// State that the callbacks of the connection share with the session.
 #[derive(Clone, Default)]
-struct Line {
-    /// Set once the session has its client: from then on a reconnect is the end.
+struct ConnectionState {
+    /// Set when the session has its client; after that, a reconnect ends the session.
     established: Arc<OnceLock<()>>,
     lost: CancellationToken,
-    said_by_server: Arc<Mutex<Option<String>>>,
+    server_error: Arc<Mutex<Option<String>>>,
 }
 
 /// An event in flight.
@@ -61,7 +59,7 @@ struct Sent {
     entry: Entry,
     subject: String,
     size_bytes: usize,
-    /// Position among all that this session sent.
+    /// Sequence number within this session.
     serial: u64,
 }
 
@@ -72,24 +70,24 @@ struct Session<'a> {
     options: &'a DrainOptions,
     backlog: &'a mut Backlog,
     context: async_nats::jetstream::Context,
-    line: Line,
+    connection: ConnectionState,
     answers: FuturesUnordered<BoxFuture<'static, Answer>>,
     in_flight_bytes: usize,
-    /// When each event in flight was sent.
+    /// Send time of each event in flight.
     sent_at: HashMap<EntryId, Instant>,
     serial: u64,
-    /// The latest event that got an answer.
+    /// The highest answered sequence number.
     answered: u64,
     progress: bool,
-    /// Set when nothing more is to be sent on this connection.
+    /// Set when nothing more may be sent on this connection.
     ending: Option<End>,
-    /// Set when it is no use to wait for the answers to what is in flight.
+    /// Set when waiting for acknowledgements is pointless.
     abandoned: bool,
     scan_at: Instant,
 }
 
-/// Connects and drains until the connection is lost or `stop` is cancelled. Everything that is spawned here
-/// belongs to the caller's runtime, which must end with the session.
+/// Connects and drains until the connection is lost or `stop` is cancelled. Spawned tasks belong to the caller's runtime, which
+/// must end with the session.
 pub(crate) async fn run(
     shared: &Shared,
     options: &DrainOptions,
@@ -97,23 +95,23 @@ pub(crate) async fn run(
     backlog: &mut Backlog,
     stop: &CancellationToken,
 ) -> End {
-    let line = Line::default();
+    let connection = ConnectionState::default();
     let connected = tokio::select! {
         () = stop.cancelled() => return End::Stopped,
-        connected = tokio::time::timeout(CONNECT_TIMEOUT, connect(broker, &line)) => connected,
+        connected = tokio::time::timeout(CONNECT_TIMEOUT, connect(broker, &connection)) => connected,
     };
     let client = match connected {
         Ok(Ok(client)) => client,
         Ok(Err(error)) => return failed(format!("cannot connect to the broker: {}", chain(&error))),
-        Err(_) => return failed("cannot connect to the broker: it does not answer".to_owned()),
+        Err(_) => return failed("cannot connect to the broker: no response".to_owned()),
     };
-    // Nothing was sent before this, so a reconnect that is under way right now does no harm.
-    let _ = line.established.set(());
-    shared.status.drain(DrainState::Connected);
-    tracing::info!(outbox = %shared.directory.path().display(), waiting = backlog.listed(), "the outbox is connected");
+    // Nothing has been sent yet, so a concurrent reconnect is harmless.
+    let _ = connection.established.set(());
+    shared.status.set_drain_state(DrainState::Connected);
+    tracing::info!(outbox = %shared.directory.path().display(), waiting = backlog.listed(), "the outbox is connected to the broker");
     let context = ContextBuilder::new()
         .timeout(options.ack_timeout)
-        // The session keeps the window itself; the library's own must never be the smaller one.
+        // The session enforces the window; the limit of the library must not be smaller.
         .max_ack_inflight(options.window + 1)
         .build(client);
     let mut session = Session {
@@ -121,7 +119,7 @@ pub(crate) async fn run(
         options,
         backlog,
         context,
-        line,
+        connection,
         answers: FuturesUnordered::new(),
         in_flight_bytes: 0,
         sent_at: HashMap::new(),
@@ -133,7 +131,7 @@ pub(crate) async fn run(
         scan_at: Instant::now(),
     };
     let end = session.drain(stop).await;
-    session.land();
+    session.reset_in_flight();
     end
 }
 
@@ -144,13 +142,16 @@ fn failed(reason: String) -> End {
     }
 }
 
-async fn connect(broker: &Broker, line: &Line) -> Result<async_nats::Client, async_nats::ConnectError> {
-    let (reconnects, events) = (line.clone(), line.clone());
+async fn connect(
+    broker: &Broker,
+    state: &ConnectionState,
+) -> Result<async_nats::Client, async_nats::ConnectError> {
+    let (reconnects, events) = (state.clone(), state.clone());
     let options = broker
         .options
         .clone()
-        // Called before each attempt. Once the session runs, an attempt means that the connection is gone; it
-        // sleeps until the runtime takes it away.
+        // Called before each attempt. In a running session, an attempt means that the connection is lost; it sleeps until
+        // the runtime is shut down.
         .reconnect_delay_callback(move |_| match reconnects.established.get() {
             None => Duration::ZERO,
             Some(()) => {
@@ -161,11 +162,8 @@ async fn connect(broker: &Broker, line: &Line) -> Result<async_nats::Client, asy
         .reconnect_to_server_callback(|_, _| async { None })
         .event_callback(move |event| {
             if let ClientEvent::ServerError(error) = event {
-                let said = error.to_string();
-                *events
-                    .said_by_server
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner) = Some(said);
+                let text = error.to_string();
+                *events.server_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
             }
             async {}
         });
@@ -181,7 +179,7 @@ impl Session<'_> {
                 self.ending = Some(End::Stopped);
             }
             if let Err(error) = self.fill().await {
-                self.end(format!("cannot work in the outbox: {error}"));
+                self.end(format!("cannot access the outbox: {error}"));
             }
             self.shared
                 .status
@@ -197,13 +195,13 @@ impl Session<'_> {
                 biased;
                 Some(answer) = self.answers.next() => {
                     self.settle(answer);
-                    // Take all that is there before filling the window again.
+                    // Processes all available acknowledgements before filling the window.
                     while let Some(Some(answer)) = self.answers.next().now_or_never() {
                         self.settle(answer);
                     }
                 }
-                // The answers that arrived before are taken first: each is an event not to be sent again.
-                () = self.line.lost.cancelled() => return self.lost(),
+                // Earlier acknowledgements are processed first, because their events need not be sent again.
+                () = self.connection.lost.cancelled() => return self.connection_lost(),
                 () = stop.cancelled(), if stop_at.is_none() => {}
                 () = sleep_until(stop_at) => return End::Stopped,
                 () = self.shared.put.notified(), if self.ending.is_none() => self.scan_at = Instant::now(),
@@ -212,10 +210,10 @@ impl Session<'_> {
         }
     }
 
-    /// Sends until the window is full or nothing may be sent.
+    /// Sends until the window is full or nothing can be sent.
     async fn fill(&mut self) -> io::Result<()> {
-        let mut turn = 0;
-        while self.ending.is_none() && !self.line.lost.is_cancelled() && self.has_room() {
+        let mut sends = 0;
+        while self.ending.is_none() && !self.connection.lost.is_cancelled() && self.has_room() {
             match self.backlog.next(Instant::now())? {
                 Some((entry, event)) => self.send(entry, event).await,
                 None if self.backlog.has_more() || self.scan_at <= Instant::now() => {
@@ -226,8 +224,8 @@ impl Session<'_> {
                 }
                 None => break,
             }
-            turn += 1;
-            if turn % SENDS_PER_TURN == 0 {
+            sends += 1;
+            if sends % SENDS_PER_YIELD == 0 {
                 tokio::task::yield_now().await;
             }
         }
@@ -238,7 +236,7 @@ impl Session<'_> {
         self.answers.len() < self.options.window && self.in_flight_bytes < self.options.window_bytes
     }
 
-    /// When there may be something to send although no answer comes. `None`: only an answer makes room.
+    /// The next time to send without an acknowledgement; `None` if the window is full.
     fn wake_at(&self) -> Option<Instant> {
         if !self.has_room() {
             return None;
@@ -256,7 +254,7 @@ impl Session<'_> {
             self.backlog
                 .lanes
                 .wake_at()
-                .map_or(scan_at, |rested| rested.min(scan_at)),
+                .map_or(scan_at, |resting| resting.min(scan_at)),
         )
     }
 
@@ -302,15 +300,15 @@ impl Session<'_> {
 
     fn fail(&mut self, sent: Sent, error: &PublishError) {
         let sent_at = self.sent_at.remove(&sent.entry.id).unwrap_or_else(Instant::now);
-        match judge(error) {
+        match classify(error) {
             Verdict::Aside(reason) => {
                 self.answered = self.answered.max(sent.serial);
                 self.backlog
-                    .set_aside(sent.entry, &format!("the broker cannot take it: {reason}"));
+                    .set_aside(sent.entry, &format!("the broker can never accept it: {reason}"));
             }
             Verdict::Refused(reason) => {
                 self.answered = self.answered.max(sent.serial);
-                self.refused(sent, reason);
+                self.reject(sent, reason);
             }
             Verdict::Unanswered => {
                 self.backlog.unanswered(sent.entry.id, sent_at);
@@ -327,29 +325,35 @@ impl Session<'_> {
 
     fn unanswered(&mut self, sent: Sent) {
         let waited = self.options.ack_timeout.as_secs_f32();
-        let said = self.said_by_server();
-        let said = said
-            .map(|said| format!(" The broker said: {said}"))
+        let server_error = self.server_error();
+        let server_error = server_error
+            .map(|error| format!(" The broker reported: {error}"))
             .unwrap_or_default();
-        let why = "may this user publish it and receive answers, is the stream no_ack?";
+        let hint =
+            "check the permissions to publish and to receive replies, and that the stream is not no_ack";
         if self.answered > sent.serial {
-            // Later ones were answered, so the connection is sound and the broker keeps silent about this one.
-            self.refused(sent, format!("no acknowledgement in {waited} s; {why}{said}"));
+            // Later events were acknowledged, so the connection works and only this event has no response.
+            self.reject(
+                sent,
+                format!("no acknowledgement in {waited} s; {hint}.{server_error}"),
+            );
         } else {
             self.backlog.lanes.put_back(sent.entry);
             self.abandoned = true;
-            self.end(format!("the broker did not answer in {waited} s; {why}{said}"));
+            self.end(format!(
+                "the broker did not respond in {waited} s; {hint}.{server_error}"
+            ));
         }
     }
 
-    fn refused(&mut self, sent: Sent, reason: String) {
+    fn reject(&mut self, sent: Sent, reason: String) {
         self.backlog
-            .refused(sent.entry, &sent.subject, reason, |failures| {
+            .rejected(sent.entry, &sent.subject, reason, |failures| {
                 backoff(failures, REST)
             });
     }
 
-    /// Nothing more is sent on this connection; what is in flight may still be answered.
+    /// Stops sending on this connection; events in flight may still be acknowledged.
     fn end(&mut self, reason: String) {
         if self.ending.is_none() {
             self.ending = Some(End::Failed {
@@ -359,28 +363,28 @@ impl Session<'_> {
         }
     }
 
-    fn lost(&mut self) -> End {
-        let said = self
-            .said_by_server()
-            .map(|said| format!(": {said}"))
+    fn connection_lost(&mut self) -> End {
+        let server_error = self
+            .server_error()
+            .map(|error| format!(": {error}"))
             .unwrap_or_default();
         End::Failed {
-            reason: format!("the connection to the broker was lost{said}"),
+            reason: format!("the connection to the broker was lost{server_error}"),
             progress: self.progress,
         }
     }
 
-    fn said_by_server(&self) -> Option<String> {
-        self.line
-            .said_by_server
+    fn server_error(&self) -> Option<String> {
+        self.connection
+            .server_error
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    /// What is in flight now has an unknown outcome.
-    fn land(&mut self) {
-        self.backlog.lanes.land();
+    /// The events in flight have an unknown outcome.
+    fn reset_in_flight(&mut self) {
+        self.backlog.lanes.reset_in_flight();
         for (id, sent_at) in self.sent_at.drain() {
             self.backlog.unanswered(id, sent_at);
         }
@@ -388,8 +392,8 @@ impl Session<'_> {
     }
 }
 
-/// A rest that doubles with each failure in a row, from the first to the longest, of which a random part between
-/// half and all is taken, so that many outboxes do not come back at the same moment.
+/// Exponential backoff from the first to the longest pause, randomly shortened by up to half, so that many outboxes do not
+/// reconnect at the same time.
 pub(crate) fn backoff(failures: u32, (first, longest): (Duration, Duration)) -> Duration {
     let doublings = failures.saturating_sub(1).min(20);
     let rest = first.saturating_mul(1 << doublings).min(longest);
@@ -397,7 +401,7 @@ pub(crate) fn backoff(failures: u32, (first, longest): (Duration, Duration)) -> 
     rest.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX))
 }
 
-/// Waits for that moment, or for ever when there is none.
+/// Sleeps until `at`, or forever without it.
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -410,7 +414,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rests_double_up_to_the_longest_and_differ() {
+    fn pauses_double_up_to_the_longest_and_are_random() {
         let rest = |failures| backoff(failures, REST);
         for (failures, full) in [
             (1, 250),

@@ -1,5 +1,5 @@
-//! What an outbox and its drain say about themselves. Counters live as long as the opened outbox does; what waits
-//! and what is aside is counted in the directory each time, so it is true across processes and restarts.
+//! Statistics of an outbox and its drain. Counters last as long as the open outbox; pending and rejected files are counted in
+//! the directory, so these numbers include other processes and earlier runs.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -9,76 +9,76 @@ use std::time::SystemTime;
 
 use crate::entry::Lane;
 
-/// Subjects listed in [`Stats::blocked`]. The count beside the list is not limited; a person reads no more.
+/// Maximum length of [`Stats::blocked`]. Its count is not limited.
 const BLOCKED_LISTED_MAX: usize = 64;
 
-/// A picture of the outbox at one moment.
+/// A snapshot of the outbox.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Events that wait in the directory, those in flight included.
+    /// Pending events in the directory, including those in flight.
     pub waiting: u64,
-    /// Events published by this process and not acknowledged yet.
+    /// Events published by this process and not yet acknowledged.
     pub in_flight: u64,
-    /// Events that this process published and saw acknowledged, duplicates included.
+    /// Events that this process published with an acknowledgement, including duplicates.
     pub published: u64,
-    /// Of those, how many the broker already had: its answer was lost, or the producer used an id twice.
+    /// Of those, events that the broker already had, because an acknowledgement was lost or the producer reused an id.
     pub duplicates: u64,
-    /// Events whose first answer was lost and whose repetition, two minutes later or more, was stored as new.
-    /// Two minutes is the duplicate window that a stream has unless told otherwise, so each may be there twice.
+    /// Events whose first acknowledgement was lost and whose repetition after at least two minutes was stored as new. Two
+    /// minutes is the default duplicate window, so each of them may be stored twice.
     pub late_repeats: u64,
-    /// Files in `aside/`: not published, and never deleted by the outbox.
+    /// Files in `aside/`, which are not published and never deleted by the outbox.
     pub aside: u64,
-    /// Files that should be aside but could not be moved. They are skipped until the drain starts again.
+    /// Files that could not be moved to `aside/`. They are skipped until the drain restarts.
     pub skipped: u64,
-    /// Subjects that wait by themselves because the broker refuses them, at most 64 of them.
+    /// Subjects that the broker rejects, at most 64.
     pub blocked: Vec<BlockedSubject>,
-    /// How many subjects are blocked in all.
+    /// The number of all blocked subjects.
     pub blocked_subjects: u64,
-    /// What this process' drain does.
+    /// The state of this process' drain.
     pub drain: DrainState,
-    /// The last thing that went wrong, however long ago.
+    /// The most recent error.
     pub last_error: Option<LastError>,
 }
 
-/// A subject that the broker refuses for now. Other subjects pass it by.
+/// A subject that the broker rejects for now. Other subjects are not affected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockedSubject {
     /// The subject.
     pub subject: String,
-    /// Since when, by this machine's clock.
+    /// Time of the first rejection.
     pub since: SystemTime,
-    /// How often its oldest event has been refused.
+    /// The number of rejections of its oldest event.
     pub attempts: u32,
-    /// What the broker said the last time.
+    /// The last error of the broker.
     pub reason: String,
 }
 
-/// Something that went wrong.
+/// An error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastError {
-    /// When, by this machine's clock.
+    /// The time of the error.
     pub at: SystemTime,
-    /// What, in one line.
+    /// The message, in one line.
     pub message: String,
 }
 
-/// What the drain of this process does.
+/// The state of the drain of this process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DrainState {
     /// No drain runs in this process.
     #[default]
     Stopped,
-    /// Another drain has the directory; this one waits until it ends.
+    /// Another drain holds the lock; this one waits.
     WaitingForOther,
-    /// There is no connection to the broker.
+    /// Not connected to the broker.
     Disconnected,
     /// Connected.
     Connected,
 }
 
-/// The shared part that the drain writes and [`Stats`] is read from.
+/// Shared state that the drain updates and [`Stats`] is read from.
 #[derive(Default)]
 pub(crate) struct Status {
     pub(crate) in_flight: AtomicU64,
@@ -86,46 +86,46 @@ pub(crate) struct Status {
     pub(crate) duplicates: AtomicU64,
     pub(crate) late_repeats: AtomicU64,
     pub(crate) skipped: AtomicU64,
-    said: Mutex<Said>,
+    state: Mutex<State>,
 }
 
 #[derive(Default)]
-struct Said {
+struct State {
     drain: DrainState,
     blocked: BTreeMap<Lane, BlockedSubject>,
     last_error: Option<LastError>,
 }
 
 impl Status {
-    pub(crate) fn error(&self, message: String) {
-        self.said().last_error = Some(LastError {
+    pub(crate) fn set_error(&self, message: String) {
+        self.state().last_error = Some(LastError {
             at: SystemTime::now(),
             message,
         });
     }
 
-    pub(crate) fn drain(&self, state: DrainState) {
-        self.said().drain = state;
+    pub(crate) fn set_drain_state(&self, state: DrainState) {
+        self.state().drain = state;
     }
 
     pub(crate) fn drain_state(&self) -> DrainState {
-        self.said().drain
+        self.state().drain
     }
 
-    /// Records one more refusal of a lane, and says whether it is the first in a row.
+    /// Records a rejection of a lane. Returns whether it is the first in a row.
     pub(crate) fn block(&self, lane: Lane, subject: &str, reason: String) -> bool {
-        let mut said = self.said();
-        let attempts = said.blocked.get(&lane).map_or(0, |blocked| blocked.attempts);
-        let since = said
+        let mut state = self.state();
+        let attempts = state.blocked.get(&lane).map_or(0, |blocked| blocked.attempts);
+        let since = state
             .blocked
             .get(&lane)
             .map_or_else(SystemTime::now, |blocked| blocked.since);
         let subject = subject.to_owned();
-        said.last_error = Some(LastError {
+        state.last_error = Some(LastError {
             at: SystemTime::now(),
             message: format!("{subject} is blocked: {reason}"),
         });
-        said.blocked.insert(
+        state.blocked.insert(
             lane,
             BlockedSubject {
                 subject,
@@ -138,15 +138,15 @@ impl Status {
     }
 
     pub(crate) fn unblock(&self, lane: Lane) -> Option<BlockedSubject> {
-        self.said().blocked.remove(&lane)
+        self.state().blocked.remove(&lane)
     }
 
     pub(crate) fn unblock_all(&self) {
-        self.said().blocked.clear();
+        self.state().blocked.clear();
     }
 
-    pub(crate) fn read(&self, waiting: u64, aside: u64) -> Stats {
-        let said = self.said();
+    pub(crate) fn snapshot(&self, waiting: u64, aside: u64) -> Stats {
+        let state = self.state();
         Stats {
             waiting,
             aside,
@@ -155,28 +155,28 @@ impl Status {
             duplicates: self.duplicates.load(Ordering::Relaxed),
             late_repeats: self.late_repeats.load(Ordering::Relaxed),
             skipped: self.skipped.load(Ordering::Relaxed),
-            blocked: said.blocked.values().take(BLOCKED_LISTED_MAX).cloned().collect(),
-            blocked_subjects: said.blocked.len() as u64,
-            drain: said.drain,
-            last_error: said.last_error.clone(),
+            blocked: state.blocked.values().take(BLOCKED_LISTED_MAX).cloned().collect(),
+            blocked_subjects: state.blocked.len() as u64,
+            drain: state.drain,
+            last_error: state.last_error.clone(),
         }
     }
 
-    fn said(&self) -> MutexGuard<'_, Said> {
-        // What is said stays readable after a panic elsewhere.
-        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The state stays valid after a panic in another thread.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// An error and its causes in one line.
+/// An error with its causes in one line.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let said = error.to_string();
-        // Some libraries repeat the cause in their own text.
-        if !line.contains(&said) {
-            line = format!("{line}: {said}");
+        let text = error.to_string();
+        // Some libraries include the cause in their message.
+        if !line.contains(&text) {
+            line = format!("{line}: {text}");
         }
         cause = error.source();
     }

@@ -1,8 +1,8 @@
-//! Removes the files of published events, on a thread of its own. Owns `done/` and the pace of the disk.
+//! Removes the files of published events on a separate thread. Owns `done/`.
 //!
-//! Removing a file takes a disk between ten microseconds and, where every removal is passed on to the device at
-//! once, a millisecond. So the drain only moves a published file to `done/`, which costs the same everywhere, and
-//! the sweeper removes it from there. What it has not removed when the process ends, the next one does.
+//! Removing a file takes between ten microseconds and a millisecond, depending on whether the file system discards blocks
+//! immediately. So the drain only moves a published file to `done/`, which is equally fast everywhere, and the sweeper removes
+//! it from there. The next process removes the files that remain when a process ends.
 
 use std::fs::File;
 use std::io;
@@ -17,30 +17,30 @@ use cap_std::fs::{Dir, ReadDir};
 use crate::entry::Entry;
 use crate::outbox::Shared;
 
-/// Files in `done/` at most. From there on the drain removes files itself and so goes at the pace of the disk.
+/// Maximum number of files in `done/`. Beyond it the drain removes files itself, and so slows down to the speed of the disk.
 const DONE_MAX: u64 = 128 * 1024;
-/// Removals are made durable this often. A removal that a power cut undoes is an event published again, which the
-/// broker recognises; so this is about the disk's rest and not about safety.
+/// Interval of syncing removals. If a power failure undoes a removal, the event is published again and the broker detects the
+/// duplicate, so this interval only limits the load of the disk.
 const SYNC_INTERVAL: Duration = Duration::from_millis(50);
-/// How long the end of a drain may be held up by files that are still to be removed.
-const LAST_SWEEP: Duration = Duration::from_secs(1);
+/// Time limit for removing files when a drain ends.
+const FINAL_SWEEP: Duration = Duration::from_secs(1);
 
-/// The thread and the way to it. Dropping it sweeps once more.
+/// Handle of the sweeper thread. Dropping it runs a final sweep.
 pub(crate) struct Sweeper {
     shared: Arc<Shared>,
     done: Dir,
     pending: Arc<AtomicU64>,
-    wishes: Option<SyncSender<()>>,
+    requests: Option<SyncSender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 struct Worker {
     shared: Arc<Shared>,
-    /// The outbox' own directory, from which the files were moved away.
+    /// The directory of the outbox, from which files are moved.
     outbox: File,
     done: Dir,
     pending: Arc<AtomicU64>,
-    /// A listing of `done/` that is not at its end.
+    /// An unfinished listing of `done/`.
     files: Option<ReadDir>,
 }
 
@@ -48,7 +48,7 @@ impl Sweeper {
     pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<Self> {
         let done = shared.directory.done()?;
         let pending = Arc::new(AtomicU64::new(0));
-        // What an earlier process left is removed as well.
+        // Includes files left by an earlier process.
         let files = Some(done.entries()?);
         let worker = Worker {
             shared: Arc::clone(shared),
@@ -57,20 +57,20 @@ impl Sweeper {
             pending: Arc::clone(&pending),
             files,
         };
-        // One place: a wish covers everything that was removed before it is taken.
-        let (wishes, wished) = sync_channel(1);
+        // Capacity one: a request covers everything moved before it is received.
+        let (requests, requested) = sync_channel(1);
         let thread = thread::Builder::new().name("lantern-outbox-sweep".to_owned());
-        let thread = thread.spawn(move || worker.work(&wished))?;
+        let thread = thread.spawn(move || worker.run(&requested))?;
         Ok(Self {
             shared: Arc::clone(shared),
             done,
             pending,
-            wishes: Some(wishes),
+            requests: Some(requests),
             thread: Some(thread),
         })
     }
 
-    /// Takes the file of a published event out of the outbox. When this returns `Ok`, no drain will see it.
+    /// Removes the file of a published event from the outbox. After `Ok`, no drain processes it.
     pub(crate) fn remove(&self, entry: Entry) -> io::Result<()> {
         let directory = &self.shared.directory;
         let moved =
@@ -78,12 +78,12 @@ impl Sweeper {
         if moved {
             self.pending.fetch_add(1, Ordering::Relaxed);
         } else {
-            // Also for a disk so full that `done/` cannot grow: this makes room, and moving does not.
+            // Also if the disk is so full that `done/` cannot grow: removing frees space, moving does not.
             directory.remove(entry)?;
         }
-        if let Some(wishes) = &self.wishes {
-            // Full means that one is already wished for.
-            let _ = wishes.try_send(());
+        if let Some(requests) = &self.requests {
+            // A full channel already has a request.
+            let _ = requests.try_send(());
         }
         Ok(())
     }
@@ -91,35 +91,35 @@ impl Sweeper {
 
 impl Drop for Sweeper {
     fn drop(&mut self) {
-        drop(self.wishes.take());
+        drop(self.requests.take());
         if let Some(thread) = self.thread.take() {
-            // A panic over there was printed there.
+            // The thread has printed its panic.
             let _ = thread.join();
         }
     }
 }
 
 impl Worker {
-    fn work(mut self, wished: &Receiver<()>) {
+    fn run(mut self, requested: &Receiver<()>) {
         loop {
-            let wish = match self.files {
-                Some(_) => wished.recv_timeout(Duration::ZERO),
-                None => wished.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            let request = match self.files {
+                Some(_) => requested.recv_timeout(Duration::ZERO),
+                None => requested.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
-            match wish {
-                Ok(()) => self.check("sync", |worker| worker.sync()),
+            match request {
+                Ok(()) => self.report_failure("sync", |worker| worker.sync()),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             let until = Instant::now() + SYNC_INTERVAL;
-            self.check("clean up", |worker| worker.sweep(until));
+            self.report_failure("clean up", |worker| worker.sweep(until));
             thread::sleep(until.saturating_duration_since(Instant::now()));
         }
-        self.check("sync", |worker| worker.sync());
-        self.check("clean up", |worker| worker.sweep(Instant::now() + LAST_SWEEP));
+        self.report_failure("sync", |worker| worker.sync());
+        self.report_failure("clean up", |worker| worker.sweep(Instant::now() + FINAL_SWEEP));
     }
 
-    /// Makes what left the outbox durable, and sees to it that it is swept.
+    /// Makes removals from the outbox durable, and starts a listing of `done/`.
     fn sync(&mut self) -> io::Result<()> {
         if self.files.is_none() {
             self.files = Some(self.done.entries()?);
@@ -131,7 +131,7 @@ impl Worker {
         }
     }
 
-    /// Removes what is in `done/` until it is empty or the time is over.
+    /// Removes files from `done/` until it is empty or the time limit is reached.
     fn sweep(&mut self, until: Instant) -> io::Result<()> {
         while let Some(files) = &mut self.files {
             if Instant::now() >= until {
@@ -150,13 +150,13 @@ impl Worker {
         Ok(())
     }
 
-    fn check(&mut self, step: &str, work: impl FnOnce(&mut Self) -> io::Result<()>) {
+    fn report_failure(&mut self, step: &str, work: impl FnOnce(&mut Self) -> io::Result<()>) {
         if let Err(error) = work(self) {
-            // The next wish tries again.
+            // The next request retries.
             self.files = None;
             let message = format!("cannot {step} after publishing: {error}");
             tracing::warn!(outbox = %self.shared.directory.path().display(), "{message}");
-            self.shared.status.error(message);
+            self.shared.status.set_error(message);
         }
     }
 }

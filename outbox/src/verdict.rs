@@ -1,4 +1,4 @@
-//! What a failed publish means for the event. Pure.
+//! Classifies failed publishes. No I/O.
 
 use async_nats::jetstream;
 use async_nats::jetstream::ErrorCode;
@@ -6,36 +6,35 @@ use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 
 use crate::status::chain;
 
-/// What to do after a publish that was not acknowledged.
+/// The action after a publish that was not acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// This broker can never take this event: move it aside and go on with the next one.
+    /// This broker can never accept the event: move it to `aside/` and continue with the next one.
     Aside(String),
-    /// The broker does not take this subject now: let it rest, others go on.
+    /// The broker rejects the subject for now: retry it later, and continue with other subjects.
     Refused(String),
-    /// No answer came in time. Whether the event is in the stream is not known.
+    /// The acknowledgement timed out. It is unknown whether the event is stored.
     Unanswered,
-    /// The connection is of no more use.
+    /// The connection is lost.
     Disconnected(String),
 }
 
-/// Judges an error of a publish or of its acknowledgement.
-pub(crate) fn judge(error: &PublishError) -> Verdict {
+/// Classifies an error of a publish or of its acknowledgement.
+pub(crate) fn classify(error: &PublishError) -> Verdict {
     match error.kind() {
-        PublishErrorKind::StreamNotFound => Verdict::Refused("no stream takes this subject".to_owned()),
+        PublishErrorKind::StreamNotFound => Verdict::Refused("no stream has this subject".to_owned()),
         PublishErrorKind::TimedOut => Verdict::Unanswered,
         PublishErrorKind::BrokenPipe => Verdict::Disconnected("the connection was closed".to_owned()),
         PublishErrorKind::MaxPayloadExceeded => Verdict::Aside(chain(error)),
-        // The producer asked for a condition in a header, and it does not hold. A later try would publish the
-        // event after others that it was to stand before.
+        // A condition in a header is not met. A retry would publish the event after events that it should precede.
         PublishErrorKind::WrongLastMessageId | PublishErrorKind::WrongLastSequence => {
             Verdict::Aside(chain(error))
         }
-        PublishErrorKind::MaxAckPending | PublishErrorKind::Other => judge_answer(error),
+        PublishErrorKind::MaxAckPending | PublishErrorKind::Other => classify_response(error),
     }
 }
 
-fn judge_answer(error: &PublishError) -> Verdict {
+fn classify_response(error: &PublishError) -> Verdict {
     let mut cause = std::error::Error::source(error);
     while let Some(found) = cause {
         if let Some(answer) = found.downcast_ref::<jetstream::Error>() {
@@ -46,16 +45,16 @@ fn judge_answer(error: &PublishError) -> Verdict {
             };
         }
         if found.is::<serde_json::Error>() {
-            return Verdict::Refused("what answered on this subject is not a stream".to_owned());
+            return Verdict::Refused("the responder on this subject is not a stream".to_owned());
         }
         cause = found.source();
     }
-    // Neither an answer nor one of the named cases: the client could not hand the event to its connection.
+    // Without a response, the client could not pass the event to its connection.
     Verdict::Disconnected(chain(error))
 }
 
-/// Answers that are about the event itself. Everything else (limits, storage, leaders, sealed streams) an operator
-/// can mend while the event waits.
+/// Errors of the event itself. All others (limits, storage, leaders, sealed streams) can be resolved by an operator while
+/// the event is retained.
 fn is_permanent(code: ErrorCode) -> bool {
     matches!(
         code,
@@ -71,17 +70,17 @@ fn is_permanent(code: ErrorCode) -> bool {
 mod tests {
     use super::*;
 
-    /// An answer as the broker words it, inside the error in which the client hands it over.
-    fn answer(code: u64, description: &str) -> PublishError {
+    /// An error response of the broker, wrapped by the client.
+    fn response(code: u64, description: &str) -> PublishError {
         let answer = format!(r#"{{"code":400,"err_code":{code},"description":"{description}"}}"#);
         let answer: jetstream::Error = serde_json::from_str(&answer).unwrap();
         PublishError::with_source(PublishErrorKind::Other, answer)
     }
 
     #[test]
-    fn each_kind_of_failure_has_its_verdict() {
+    fn each_kind_of_failure_is_classified() {
         let check = |error: PublishError, expected: fn(&Verdict) -> bool| {
-            let verdict = judge(&error);
+            let verdict = classify(&error);
             assert!(expected(&verdict), "{error:?} became {verdict:?}");
         };
         let kind = PublishError::new;
@@ -103,16 +102,16 @@ mod tests {
         });
         let too_large = "message size exceeds maximum allowed";
         check(
-            answer(10054, too_large),
+            response(10054, too_large),
             |v| matches!(v, Verdict::Aside(reason) if reason.contains("exceeds")),
         );
-        check(answer(10097, "header size exceeds"), |v| {
+        check(response(10097, "header size exceeds"), |v| {
             matches!(v, Verdict::Aside(_))
         });
-        check(answer(10077, "maximum messages exceeded"), |v| {
+        check(response(10077, "maximum messages exceeded"), |v| {
             matches!(v, Verdict::Refused(_))
         });
-        check(answer(10109, "invalid operation on sealed stream"), |v| {
+        check(response(10109, "invalid operation on sealed stream"), |v| {
             matches!(v, Verdict::Refused(_))
         });
         let not_json = serde_json::from_str::<u8>("+OK").unwrap_err();

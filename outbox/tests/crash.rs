@@ -1,10 +1,10 @@
-//! A process that is killed with SIGKILL at any moment, while it puts, drains, or both. This test binary is its
-//! own victim: it starts itself again with the test `victim` as the only one to run.
+//! A process killed with SIGKILL at various times, while it puts, drains, or both. This test program starts itself again with
+//! only the test `victim`, and kills that process.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test that fails should fail loudly"
+    reason = "tests and their helpers fail by panicking"
 )]
 
 mod support;
@@ -18,11 +18,11 @@ use std::time::Duration;
 use lantern_outbox::{Event, Outbox};
 use support::*;
 
-/// Not a test of its own: what the killed process does. Prints the number of each event once `put` has returned.
+/// The process to kill, not a separate test. Prints the number of each event after `put` returns.
 #[tokio::test]
 #[ignore = "started by the other tests of this file"]
 async fn victim() {
-    let dir = std::env::var("VICTIM_DIR").expect("this test is started by the others");
+    let dir = std::env::var("VICTIM_DIR").expect("started by the other tests of this file");
     let outbox = Outbox::open(dir).unwrap();
     if let Ok(url) = std::env::var("VICTIM_URL") {
         let broker = lantern_outbox::Broker::new(url, async_nats::ConnectOptions::new()).unwrap();
@@ -70,14 +70,14 @@ fn start_victim(dir: &Path, url: Option<&str>, first: u64, batch: u64) -> Child 
         .unwrap()
 }
 
-/// Lets the victim live for a moment after its first event, kills it, and gives the numbers it said it has put.
+/// Kills the victim a given time after its first event, and returns the numbers that it printed.
 fn kill_after(mut victim: Child, life: Duration) -> Vec<u64> {
     let stdout = BufReader::new(victim.stdout.take().unwrap());
     let (first, came) = std::sync::mpsc::channel();
     let reader = std::thread::spawn(move || {
         let mut numbers = Vec::new();
         for line in stdout.lines().map_while(Result::ok) {
-            // The harness prints on the same lines.
+            // The test harness prints on the same lines.
             if let Some((_, number)) = line.split_once("put ") {
                 numbers.extend(number.parse::<u64>());
                 let _ = first.send(());
@@ -92,13 +92,13 @@ fn kill_after(mut victim: Child, life: Duration) -> Vec<u64> {
     reader.join().unwrap()
 }
 
-/// Moments that differ from round to round and are the same in each run.
+/// A deterministic time that differs between rounds.
 fn life(round: u64) -> Duration {
     Duration::from_micros(round * 7919 % 60_000)
 }
 
 #[tokio::test]
-async fn a_producer_killed_while_it_puts_and_drains_loses_nothing_and_repeats_nothing() {
+async fn a_killed_producer_loses_and_duplicates_no_event() {
     const ROUNDS: u64 = 20;
     let server = NatsServer::start().await;
     server.create_stream("OBS", &["obs.>"]).await;
@@ -117,7 +117,7 @@ async fn a_producer_killed_while_it_puts_and_drains_loses_nothing_and_repeats_no
     let outbox = Outbox::open(dir.path()).unwrap();
     assert!(
         !names(dir.path()).iter().any(|name| name.ends_with(".tmp")),
-        "leftovers are gone"
+        "leftovers are removed"
     );
     let drain = Running::start(&outbox, server.broker());
     wait_until_empty(&outbox).await;
@@ -128,29 +128,25 @@ async fn a_producer_killed_while_it_puts_and_drains_loses_nothing_and_repeats_no
     let set: HashSet<u64> = found.iter().copied().collect();
     let lost: Vec<&u64> = put.iter().filter(|number| !set.contains(number)).collect();
     assert!(lost.is_empty(), "lost {lost:?} of {}", put.len());
-    assert_eq!(
-        found.len(),
-        set.len(),
-        "the broker recognises what it already has"
-    );
+    assert_eq!(found.len(), set.len(), "the broker detects duplicates");
     let out_of_order: Vec<&[u64]> = found.windows(2).filter(|pair| pair[0] > pair[1]).collect();
     assert!(
         out_of_order.is_empty(),
-        "the order of puts is the order of the stream, but for {out_of_order:?}"
+        "the stream has the order of put, except for {out_of_order:?}"
     );
-    // At most one batch a round was stored without the victim living long enough to say so.
+    // At most one batch per round was stored but not printed.
     assert!(found.len() as u64 <= put.len() as u64 + ROUNDS * 100);
     assert_eq!(outbox.stats().unwrap().aside, 0, "a kill leaves no damaged file");
 }
 
 #[tokio::test]
-async fn two_producers_in_one_outbox_are_killed_without_harm_to_each_other() {
+async fn a_killed_producer_does_not_affect_another_one() {
     let server = NatsServer::start().await;
     server.create_stream("OBS", &["obs.>"]).await;
     let dir = tempfile::tempdir().unwrap();
     let mut put = Vec::new();
     for round in 0..5 {
-        // Both want to drain; one waits for the other's lock, and gets it when that one is killed.
+        // Both drain; one waits for the lock, and acquires it when the other is killed.
         let victims = [0, 500_000]
             .map(|offset| start_victim(dir.path(), Some(&server.url()), round * 1_000_000 + offset, 3));
         let kills =
@@ -165,15 +161,12 @@ async fn two_producers_in_one_outbox_are_killed_without_harm_to_each_other() {
     drain.stop().await;
     let found = payloads(&server.messages("OBS").await, "obs.a");
     let set: HashSet<u64> = found.iter().map(|number| number.parse().unwrap()).collect();
-    assert!(
-        put.iter().all(|number| set.contains(number)),
-        "something was lost"
-    );
+    assert!(put.iter().all(|number| set.contains(number)), "an event was lost");
     assert_eq!(found.len(), set.len());
 }
 
 #[test]
-fn a_batch_killed_in_the_middle_leaves_none_of_it_or_the_first_few() {
+fn a_batch_interrupted_by_a_kill_is_stored_as_a_prefix() {
     for round in 0..10 {
         let dir = tempfile::tempdir().unwrap();
         let put = kill_after(start_victim(dir.path(), None, 0, 300), life(round) / 10);
@@ -189,6 +182,6 @@ fn a_batch_killed_in_the_middle_leaves_none_of_it_or_the_first_few() {
             .map(|name| std::fs::read_to_string(dir.path().join(name)).unwrap())
             .map(|text| text.rsplit('\n').next().unwrap().parse().unwrap())
             .collect();
-        assert_eq!(payloads, (0..waiting).collect::<Vec<_>>(), "no hole, in order");
+        assert_eq!(payloads, (0..waiting).collect::<Vec<_>>(), "a prefix, in order");
     }
 }

@@ -1,11 +1,10 @@
-//! A disk that is really full: a file system of one megabyte in memory. Mounting one needs root, or a namespace in
-//! which this process is root; where neither is to be had the test fails, and the fault injection in the unit
-//! tests is what remains.
+//! A full disk: a memory file system of one megabyte. Mounting it requires root or a user namespace; without either the test
+//! fails. Unit tests inject the same fault.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test that fails should fail loudly"
+    reason = "tests and their helpers fail by panicking"
 )]
 
 mod support;
@@ -28,7 +27,7 @@ impl<'a> Mount<'a> {
         let mounted = command
             .stderr(Stdio::inherit())
             .status()
-            .expect("there is a mount program");
+            .expect("mount is installed");
         assert!(mounted.success(), "cannot mount a tmpfs");
         Self(path)
     }
@@ -36,7 +35,7 @@ impl<'a> Mount<'a> {
 
 impl Drop for Mount<'_> {
     fn drop(&mut self) {
-        // Lazily: a server or a file may still be open after a failed assertion.
+        // Lazily, because a server or a file may still be open after a failed assertion.
         let _ = Command::new("umount").arg("-l").arg(self.0).status();
     }
 }
@@ -61,11 +60,26 @@ fn a_full_disk() {
     let status = command
         .args(test)
         .status()
-        .expect("the test can be started as root of a namespace");
+        .expect("the test starts as root of a namespace");
     assert!(
         status.success(),
-        "the test on a full disk failed, or this user may not mount a file system"
+        "the test with a full disk failed, or this user cannot mount a file system"
     );
+}
+
+/// Puts events until the disk is full, and returns their number.
+fn fill(outbox: &Outbox, event: impl Fn(u64) -> Event) -> u64 {
+    let mut put = 0;
+    let full = loop {
+        match outbox.put(&event(put)) {
+            Ok(_) => put += 1,
+            Err(error) => break error,
+        }
+        assert!(put < 200, "the disk of a megabyte is not full");
+    };
+    assert!(matches!(full, PutError::DiskFull { stored: 0, .. }), "{full:?}");
+    assert_eq!(full.stored(), 0);
+    put
 }
 
 #[tokio::test]
@@ -79,27 +93,17 @@ async fn full_disk_as_root() {
     let outbox = Outbox::open(&path).unwrap();
     let event = |number: u64| Event::new("obs.a", format!("{number:<9000}"));
 
-    // One by one until it is full.
-    let mut put = 0;
-    let full = loop {
-        match outbox.put(&event(put)) {
-            Ok(_) => put += 1,
-            Err(error) => break error,
-        }
-        assert!(put < 200, "a megabyte is never full");
-    };
-    assert!(matches!(full, PutError::DiskFull { stored: 0, .. }), "{full:?}");
-    assert_eq!(full.stored(), 0);
-    // A batch that does not fit leaves nothing of it.
+    let put = fill(&outbox, event);
+    // A batch that does not fit leaves no files.
     let batch = outbox.put_all(&[event(900), event(901), event(902)]).unwrap_err();
     assert!(matches!(batch, PutError::DiskFull { stored: 0, .. }), "{batch:?}");
     assert_eq!(outbox.len().unwrap(), put);
     assert!(
         !names(&path).iter().any(|name| name.ends_with(".tmp")),
-        "no half file is in the way"
+        "no partial file remains"
     );
 
-    // Damaged while the disk is full: `aside/` and the reason have no room, and still nothing is lost or in the way.
+    // Damaged while the disk is full: there is no space for `aside/` and the reason, but no event is lost or blocked.
     let damaged = event_names(&path).remove(1);
     std::fs::File::options()
         .write(true)
@@ -109,17 +113,17 @@ async fn full_disk_as_root() {
         .unwrap();
     std::fs::write(path.join("filler"), vec![0; 4096]).ok();
 
-    // The drain makes room, although it has none itself.
+    // The drain frees space without needing any.
     let drain = Running::start(&outbox, server.broker());
-    wait_for("all but the damaged one to be published", || async {
+    wait_for("all events except the damaged one", || async {
         (server.count("OBS").await == put - 1).then_some(())
     })
     .await;
     wait_until_empty(&outbox).await;
     assert_eq!(outbox.stats().unwrap().aside, 1);
     assert!(path.join("aside").join(&damaged).exists());
-    // The room of published files comes back a moment after them.
-    wait_for("room", || async { outbox.put(&event(put)).ok() }).await;
+    // The space of published files is freed a moment later.
+    wait_for("free space", || async { outbox.put(&event(put)).ok() }).await;
     wait_until_empty(&outbox).await;
     drain.stop().await;
     let found: Vec<u64> = payloads(&server.messages("OBS").await, "obs.a")

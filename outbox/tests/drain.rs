@@ -1,9 +1,9 @@
-//! The drain against a real broker: order, window, blocked subjects, lost connections, what cannot be published.
+//! The drain with a real broker: order, window, blocked subjects, lost connections, rejected events.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test that fails should fail loudly"
+    reason = "tests and their helpers fail by panicking"
 )]
 
 mod support;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_nats::ConnectOptions;
 use async_nats::jetstream::stream;
 use futures_util::StreamExt;
-use lantern_outbox::{Broker, DrainOptions, DrainState, Event, Outbox, OutboxOptions};
+use lantern_outbox::{Broker, DrainOptions, DrainState, Event, Outbox};
 use support::line::Line;
 use support::*;
 
@@ -31,7 +31,7 @@ fn options(change: impl FnOnce(&mut DrainOptions)) -> DrainOptions {
 }
 
 #[tokio::test]
-async fn events_arrive_in_order_with_all_they_carry() {
+async fn events_arrive_in_order_with_payload_headers_and_id() {
     let server = NatsServer::start().await;
     server.create_stream("OBS", &["obs.>"]).await;
     let dir = scratch();
@@ -88,12 +88,12 @@ async fn events_arrive_in_order_with_all_they_carry() {
 }
 
 #[tokio::test]
-async fn a_new_event_is_noticed_soon_also_from_another_process() {
+async fn new_events_of_this_and_other_processes_are_published_soon() {
     let server = NatsServer::start().await;
     server.create_stream("OBS", &["obs.>"]).await;
     let dir = scratch();
     let outbox = Outbox::open(dir.path()).unwrap();
-    // A poll that never comes: only the notice within the process can be what wakes the drain.
+    // Without polling, only the notification within the process wakes the drain.
     let drain = Running::start_with(
         &outbox,
         server.broker(),
@@ -108,7 +108,7 @@ async fn a_new_event_is_noticed_soon_also_from_another_process() {
         wait_until_empty(&outbox).await;
     }
     drain.stop().await;
-    // Another opened outbox stands for another process: it shares nothing but the directory.
+    // Another outbox handle represents another process: they share only the directory.
     let drain = Running::start(&outbox, server.broker());
     let other = Outbox::open(dir.path()).unwrap();
     for n in 20..23 {
@@ -120,10 +120,10 @@ async fn a_new_event_is_noticed_soon_also_from_another_process() {
 }
 
 #[tokio::test]
-async fn no_more_than_the_window_is_in_flight() {
+async fn the_window_limits_the_events_in_flight() {
     let server = NatsServer::start().await;
     let client = server.client().await;
-    // Someone who listens and does not answer, where no stream is.
+    // A subscriber that does not reply, without a stream.
     let mut deaf = client.subscribe("deaf.>").await.unwrap();
     client.flush().await.unwrap();
     let dir = scratch();
@@ -137,7 +137,7 @@ async fn no_more_than_the_window_is_in_flight() {
     for (options, expected) in [
         (options(|o| o.window = 7), 7),
         (options(|o| o.window_bytes = 4500), 5),
-        // One of each subject, because none of them was ever acknowledged.
+        // One per subject, because none has been acknowledged.
         (options(|_| {}), 100),
     ] {
         let drain = Running::start_with(&outbox, server.broker(), options);
@@ -156,7 +156,7 @@ async fn no_more_than_the_window_is_in_flight() {
 }
 
 #[tokio::test]
-async fn a_broker_killed_again_and_again_gets_everything_once_and_in_order() {
+async fn a_repeatedly_killed_broker_gets_every_event_once_and_in_order() {
     const EVENTS: usize = 6_000;
     let mut server = NatsServer::start().await;
     server.create_stream("OBS", &["obs.>"]).await;
@@ -179,10 +179,9 @@ async fn a_broker_killed_again_and_again_gets_everything_once_and_in_order() {
     );
 }
 
-/// What reached a dead connection is lost and what waited behind it is not: a client that reconnects by itself
-/// would now send the later events first.
+/// Events sent to a dead connection are lost, queued ones are not: a reconnecting client would send the later events first.
 #[tokio::test]
-async fn a_line_that_loses_events_does_not_change_their_order() {
+async fn a_connection_that_loses_data_does_not_change_the_order() {
     const EVENTS: usize = 6_000;
     let server = NatsServer::start().await;
     server.create_stream("OBS", &["obs.>"]).await;
@@ -208,7 +207,7 @@ async fn a_line_that_loses_events_does_not_change_their_order() {
 }
 
 #[tokio::test]
-async fn events_whose_acknowledgement_was_lost_are_recognised_as_duplicates() {
+async fn events_with_a_lost_acknowledgement_are_detected_as_duplicates() {
     let server = NatsServer::start().await;
     server.create_stream("OBS", &["obs.>"]).await;
     let line = Line::to(server.address()).await;
@@ -236,13 +235,13 @@ async fn events_whose_acknowledgement_was_lost_are_recognised_as_duplicates() {
     assert_eq!((stats.published, stats.duplicates, stats.late_repeats), (2, 1, 0));
     assert!(
         stats.last_error.unwrap().message.contains("connection"),
-        "the loss is told"
+        "the loss is reported"
     );
 }
 
-/// Published, and killed before the file was removed: the file is there again.
+/// A process killed after publishing and before removing the file.
 #[tokio::test]
-async fn a_file_that_comes_back_is_published_as_a_duplicate() {
+async fn a_published_file_that_remains_is_a_duplicate() {
     let server = NatsServer::start().await;
     server.create_stream("OBS", &["obs.>"]).await;
     let dir = scratch();
@@ -266,7 +265,7 @@ async fn a_file_that_comes_back_is_published_as_a_duplicate() {
 }
 
 #[tokio::test]
-async fn a_subject_without_a_stream_waits_alone_until_there_is_one() {
+async fn a_subject_without_a_stream_does_not_block_others() {
     let server = NatsServer::start().await;
     server.create_stream("OBS", &["obs.>"]).await;
     let dir = scratch();
@@ -286,7 +285,7 @@ async fn a_subject_without_a_stream_waits_alone_until_there_is_one() {
     .await;
     assert_eq!(
         (blocked.subject.as_str(), blocked.reason.as_str()),
-        ("late.a", "no stream takes this subject")
+        ("late.a", "no stream has this subject")
     );
     outbox.put(&Event::new("obs.b", "new")).unwrap();
     wait_until_waiting(&outbox, 500).await;
@@ -303,9 +302,9 @@ async fn a_subject_without_a_stream_waits_alone_until_there_is_one() {
     assert_eq!(payloads(&server.messages("OBS").await, "obs.a"), numbers(500));
 }
 
-/// A stream at its limit that refuses new messages, and then has room again.
+/// A full stream that rejects messages, and then has space again.
 #[tokio::test]
-async fn a_full_stream_holds_up_only_its_own_subjects() {
+async fn a_full_stream_blocks_only_its_own_subjects() {
     let server = NatsServer::start().await;
     server.create_stream("OBS", &["obs.>"]).await;
     let full = stream::Config {
@@ -336,7 +335,7 @@ async fn a_full_stream_holds_up_only_its_own_subjects() {
 }
 
 #[tokio::test]
-async fn what_the_broker_can_never_take_goes_aside_with_its_reason() {
+async fn events_that_the_broker_can_never_accept_go_aside_with_the_reason() {
     let mut server = NatsServer::start().await;
     let small = stream::Config {
         name: "SMALL".to_owned(),
@@ -348,7 +347,7 @@ async fn what_the_broker_can_never_take_goes_aside_with_its_reason() {
     server.create_stream("OBS", &["obs.>"]).await;
     let dir = scratch();
     let outbox = Outbox::open(dir.path()).unwrap();
-    // The broker's limit is lower than what the outbox took.
+    // The limit of the broker is lower than that of the outbox.
     server.restart_with("max_payload: 2000").await;
     outbox.put(&Event::new("obs.a", vec![b'x'; 3000])).unwrap();
     outbox.put(&Event::new("small.a", vec![b'x'; 1000])).unwrap();
@@ -390,9 +389,9 @@ async fn what_the_broker_can_never_take_goes_aside_with_its_reason() {
     assert_eq!(server.messages("OBS").await[1].payload.len(), 3000);
 }
 
-/// The server answers such a publish with nothing but a line in its own log and an error for the connection.
+/// The server responds to such a publish only with a log line and an error for the connection.
 #[tokio::test]
-async fn a_subject_that_may_not_be_published_blocks_nobody_else() {
+async fn a_subject_without_permission_does_not_block_others() {
     let config = "authorization { users: [
         { user: admin, password: x }
         { user: agent, password: x, permissions: { publish: { deny: [\"secret.>\"] } } } ] }";
@@ -431,7 +430,7 @@ async fn a_subject_that_may_not_be_published_blocks_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_broker_that_hangs_is_left_and_found_again() {
+async fn a_hanging_broker_is_disconnected_and_retried() {
     let server = NatsServer::start().await;
     server.create_stream("OBS", &["obs.>"]).await;
     let dir = scratch();
@@ -443,7 +442,7 @@ async fn a_broker_that_hangs_is_left_and_found_again() {
     server.signal("STOP");
     wait_for("the drain to notice", || async {
         let error = outbox.stats().unwrap().last_error?;
-        error.message.contains("did not answer").then_some(())
+        error.message.contains("did not respond").then_some(())
     })
     .await;
     server.signal("CONT");
@@ -458,7 +457,7 @@ async fn a_broker_that_hangs_is_left_and_found_again() {
 }
 
 #[tokio::test]
-async fn a_broker_that_is_not_there_yet_is_waited_for() {
+async fn an_unreachable_broker_is_retried() {
     let mut server = NatsServer::start().await;
     server.create_stream("OBS", &["obs.>"]).await;
     server.kill();
@@ -476,47 +475,4 @@ async fn a_broker_that_is_not_there_yet_is_waited_for() {
     server.restart().await;
     wait_until_empty(&outbox).await;
     drain.stop().await;
-}
-
-#[tokio::test]
-async fn a_second_drain_waits_for_the_end_of_the_first() {
-    let server = NatsServer::start().await;
-    server.create_stream("OBS", &["obs.>"]).await;
-    let dir = scratch();
-    let outbox = Outbox::open(dir.path()).unwrap();
-    let first = Running::start(&outbox, server.broker());
-    outbox.put(&Event::new("obs.a", "0")).unwrap();
-    wait_until_empty(&outbox).await;
-    let other = Outbox::open(dir.path()).unwrap();
-    let second = Running::start(&other, server.broker());
-    wait_for("the second to wait", || async {
-        (other.stats().unwrap().drain == DrainState::WaitingForOther).then_some(())
-    })
-    .await;
-    other.put(&Event::new("obs.a", "1")).unwrap();
-    wait_until_empty(&other).await;
-    assert_eq!(
-        (
-            outbox.stats().unwrap().published,
-            other.stats().unwrap().published
-        ),
-        (2, 0)
-    );
-    first.stop().await;
-    other.put(&Event::new("obs.a", "2")).unwrap();
-    wait_until_empty(&other).await;
-    assert_eq!(other.stats().unwrap().published, 1);
-    second.stop().await;
-    assert_eq!(payloads(&server.messages("OBS").await, "obs.a"), numbers(3));
-}
-
-#[tokio::test]
-async fn a_limit_of_the_outbox_is_kept() {
-    let dir = scratch();
-    let mut options = OutboxOptions::default();
-    options.size_limit_bytes = 1000;
-    let outbox = Outbox::open_with(dir.path(), options).unwrap();
-    outbox.put(&Event::new("a", vec![0; 900])).unwrap();
-    assert!(outbox.put(&Event::new("a", vec![0; 1000])).is_err());
-    assert_eq!(outbox.len().unwrap(), 1);
 }

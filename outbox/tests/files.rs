@@ -1,9 +1,9 @@
-//! What may lie in an outbox besides good events: leftovers, damaged files, things that are not files.
+//! Leftovers, damaged files and foreign files in an outbox.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test that fails should fail loudly"
+    reason = "tests and their helpers fail by panicking"
 )]
 
 mod support;
@@ -14,7 +14,7 @@ use std::process::Command;
 use lantern_outbox::{Event, Outbox};
 use support::*;
 
-/// Puts one event and gives its file's name and bytes, with the file taken out again.
+/// Puts one event, removes its file, and returns the name and the content.
 fn event_file(outbox: &Outbox, dir: &Path, payload: &str) -> (String, Vec<u8>) {
     outbox.put(&Event::new("obs.a", payload.to_owned())).unwrap();
     let name = event_names(dir).pop().unwrap();
@@ -23,32 +23,27 @@ fn event_file(outbox: &Outbox, dir: &Path, payload: &str) -> (String, Vec<u8>) {
     (name, bytes)
 }
 
-#[tokio::test]
-async fn damaged_files_go_aside_and_hold_nobody_up() {
-    let server = NatsServer::start().await;
-    server.create_stream("OBS", &["obs.>"]).await;
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path();
-    let outbox = Outbox::open(path).unwrap();
+/// Creates one file of each invalid kind, and returns their names with the expected reasons.
+fn invalid_files(outbox: &Outbox, path: &Path) -> Vec<(String, &'static str)> {
     let mut expected: Vec<(String, &str)> = Vec::new();
-    let (name, _) = event_file(&outbox, path, "empty");
+    let (name, _) = event_file(outbox, path, "empty");
     std::fs::write(path.join(&name), b"").unwrap();
     expected.push((name, "the file is empty"));
-    let (name, bytes) = event_file(&outbox, path, "truncated");
+    let (name, bytes) = event_file(outbox, path, "truncated");
     std::fs::write(path.join(&name), &bytes[..bytes.len() - 4]).unwrap();
-    expected.push((name, "it holds 5 of 9 payload bytes"));
-    let (name, mut bytes) = event_file(&outbox, path, "flipped");
+    expected.push((name, "it has 5 of 9 payload bytes"));
+    let (name, mut bytes) = event_file(outbox, path, "flipped");
     let last = bytes.len() - 1;
     bytes[last] ^= 0x10;
     std::fs::write(path.join(&name), bytes).unwrap();
-    expected.push((name, "its bytes have changed"));
-    let (name, _) = event_file(&outbox, path, "foreign");
+    expected.push((name, "checksum mismatch"));
+    let (name, _) = event_file(outbox, path, "foreign");
     std::fs::write(path.join(&name), b"{\"pc_id\":\"x\"}").unwrap();
-    expected.push((name, "does not begin as an outbox file does"));
-    let (name, _) = event_file(&outbox, path, "directory");
+    expected.push((name, "does not start like an outbox file"));
+    let (name, _) = event_file(outbox, path, "directory");
     std::fs::create_dir(path.join(&name)).unwrap();
     expected.push((name, "not a regular file"));
-    let (name, _) = event_file(&outbox, path, "pipe");
+    let (name, _) = event_file(outbox, path, "pipe");
     assert!(
         Command::new("mkfifo")
             .arg(path.join(&name))
@@ -57,13 +52,24 @@ async fn damaged_files_go_aside_and_hold_nobody_up() {
             .success()
     );
     expected.push((name, "not a regular file"));
-    let (name, bytes) = event_file(&outbox, path, "renamed");
+    let (name, bytes) = event_file(outbox, path, "renamed");
     let name = format!("{}00000000.event", &name[..37]);
     std::fs::write(path.join(&name), bytes).unwrap();
-    expected.push((name, "name is not that of an event on obs.a"));
+    expected.push((name, "does not match the subject obs.a"));
     std::fs::write(path.join("README.event"), b"hello").unwrap();
-    expected.push(("README.event".to_owned(), "its name is not one"));
-    // Not an event by its name, so not touched.
+    expected.push(("README.event".to_owned(), "file name is not valid"));
+    expected
+}
+
+#[tokio::test]
+async fn damaged_files_go_aside_without_blocking_events() {
+    let server = NatsServer::start().await;
+    server.create_stream("OBS", &["obs.>"]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let outbox = Outbox::open(path).unwrap();
+    let expected = invalid_files(&outbox, path);
+    // Not an event file by its name, so it is ignored.
     std::fs::write(path.join("notes.txt"), b"hello").unwrap();
     outbox.put(&Event::new("obs.a", "good")).unwrap();
 
@@ -79,7 +85,7 @@ async fn damaged_files_go_aside_and_hold_nobody_up() {
         let found = std::fs::read_to_string(aside.join(format!("{name}.reason"))).unwrap();
         assert!(
             found.contains(reason),
-            "{name}: {found:?} does not say {reason:?}"
+            "{name}: {found:?} does not contain {reason:?}"
         );
         assert!(aside.join(name).exists(), "nothing is deleted");
     }
@@ -87,7 +93,7 @@ async fn damaged_files_go_aside_and_hold_nobody_up() {
 }
 
 #[tokio::test]
-async fn a_file_that_was_aside_before_is_not_overwritten() {
+async fn an_earlier_file_in_aside_is_not_overwritten() {
     let server = NatsServer::start().await;
     let dir = tempfile::tempdir().unwrap();
     let outbox = Outbox::open(dir.path()).unwrap();
@@ -111,7 +117,7 @@ async fn a_file_that_was_aside_before_is_not_overwritten() {
 }
 
 #[tokio::test]
-async fn leftovers_are_never_published_and_go_when_no_writer_lives() {
+async fn leftovers_are_never_published_and_are_removed_without_writers() {
     let server = NatsServer::start().await;
     server.create_stream("OBS", &["obs.>"]).await;
     let dir = tempfile::tempdir().unwrap();
@@ -133,9 +139,9 @@ async fn leftovers_are_never_published_and_go_when_no_writer_lives() {
     let other = Outbox::open(dir.path()).unwrap();
     assert!(
         tmp.exists() && half.exists(),
-        "a living writer may be writing them"
+        "a running writer may be writing them"
     );
-    assert!(!old.exists(), "but not for two hours");
+    assert!(!old.exists(), "but not after two hours");
     let drain = Running::start(&outbox, server.broker());
     outbox.put(&Event::new("obs.a", "whole")).unwrap();
     wait_until_empty(&outbox).await;
@@ -148,7 +154,7 @@ async fn leftovers_are_never_published_and_go_when_no_writer_lives() {
 }
 
 #[tokio::test]
-async fn what_an_earlier_drain_left_to_remove_is_removed() {
+async fn published_files_of_an_earlier_drain_are_removed() {
     let server = NatsServer::start().await;
     let dir = tempfile::tempdir().unwrap();
     let outbox = Outbox::open(dir.path()).unwrap();
@@ -165,7 +171,7 @@ async fn what_an_earlier_drain_left_to_remove_is_removed() {
 }
 
 #[test]
-fn the_order_goes_on_after_a_restart_with_an_earlier_clock() {
+fn the_order_is_kept_after_a_restart_with_an_earlier_clock() {
     let dir = tempfile::tempdir().unwrap();
     let outbox = Outbox::open(dir.path()).unwrap();
     let (name, bytes) = event_file(&outbox, dir.path(), "x");
@@ -180,7 +186,7 @@ fn the_order_goes_on_after_a_restart_with_an_earlier_clock() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn other_users_cannot_read_an_outbox_and_its_group_only_where_that_was_chosen() {
+async fn the_modes_allow_the_group_only_if_configured() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let server = NatsServer::start().await;
@@ -195,7 +201,7 @@ async fn other_users_cannot_read_an_outbox_and_its_group_only_where_that_was_cho
         std::fs::write(path.join("x.event"), "no event").unwrap();
         std::fs::set_permissions(path.join("x.event"), std::fs::Permissions::from_mode(expected.1)).unwrap();
         let drain = Running::start(&outbox, server.broker());
-        wait_for("one is published and one is aside", || async {
+        wait_for("one published event and one in aside", || async {
             let stats = outbox.stats().unwrap();
             (stats.waiting == 0 && stats.aside == 1).then_some(())
         })
@@ -208,7 +214,7 @@ async fn other_users_cannot_read_an_outbox_and_its_group_only_where_that_was_cho
             let meta = std::fs::symlink_metadata(&found).unwrap();
             let mode = meta.permissions().mode() & 0o777;
             let expected = if meta.is_dir() { expected.0 } else { expected.1 };
-            // The umask may take rights of the group away, and never adds any.
+            // The umask may remove permissions of the group, and never adds any.
             assert_eq!(mode & !expected, 0, "{} has mode {mode:o}", found.display());
             assert_eq!(mode & 0o700, expected & 0o700, "{}", found.display());
             seen += 1;

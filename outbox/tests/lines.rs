@@ -1,9 +1,9 @@
-//! Publishing lines, as `lantern publish` does it, against a real broker.
+//! Publishing lines like `lantern publish`, with a real broker.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test that fails should fail loudly"
+    reason = "tests and their helpers fail by panicking"
 )]
 
 mod support;
@@ -37,7 +37,7 @@ async fn publish(
 }
 
 #[tokio::test]
-async fn each_json_line_is_an_event_and_a_bad_one_holds_nobody_up() {
+async fn each_json_line_is_an_event_and_bad_lines_are_reported() {
     let server = NatsServer::start().await;
     server.create_stream("OBS", &["obs.>"]).await;
     let dir = scratch();
@@ -55,7 +55,7 @@ async fn each_json_line_is_an_event_and_a_bad_one_holds_nobody_up() {
         .iter()
         .map(|bad| (bad.number, bad.reason.as_str()))
         .collect();
-    assert_eq!(bad, [(4, "it is not JSON"), (7, "it is not JSON")]);
+    assert_eq!(bad, [(4, "not JSON"), (7, "not JSON")]);
     let messages = server.messages("OBS").await;
     assert_eq!(
         payloads(&messages, "obs.a"),
@@ -69,7 +69,7 @@ async fn each_json_line_is_an_event_and_a_bad_one_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn raw_lines_are_published_as_they_are() {
+async fn raw_lines_are_published_unchanged() {
     let server = NatsServer::start().await;
     server.create_stream("OBS", &["obs.>"]).await;
     let dir = scratch();
@@ -108,7 +108,7 @@ async fn many_lines_keep_their_order() {
 }
 
 #[tokio::test]
-async fn a_line_of_a_pipe_that_stays_open_is_published_at_once() {
+async fn a_line_of_an_open_pipe_is_published_immediately() {
     let server = NatsServer::start().await;
     server.create_stream("OBS", &["obs.>"]).await;
     let dir = scratch();
@@ -146,14 +146,14 @@ async fn a_line_of_a_pipe_that_stays_open_is_published_at_once() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_published_now_is_counted_and_waits_for_the_next_time() {
+async fn unpublished_lines_are_counted_and_published_by_the_next_run() {
     let mut server = NatsServer::start().await;
     let dir = scratch();
     let outbox = Outbox::open(dir.path()).unwrap();
     let short = |options: &mut LinesOptions| options.patience = Duration::from_millis(700);
     let report = publish(&server, &outbox, "obs.a", "1\n2\n", short).await.unwrap();
     assert_eq!((report.stored, report.published, report.waiting), (2, 0, 2));
-    assert_eq!(report.blocked[0].reason, "no stream takes this subject");
+    assert_eq!(report.blocked[0].reason, "no stream has this subject");
     let left: Vec<_> = report
         .unpublished
         .iter()
@@ -177,9 +177,9 @@ async fn what_cannot_be_published_now_is_counted_and_waits_for_the_next_time() {
     );
 }
 
-/// A service of its own drains the directory; the lines only have to get there.
+/// A separate service drains the directory.
 #[tokio::test]
-async fn lines_are_published_by_another_drain_when_there_is_one() {
+async fn another_drain_publishes_the_lines() {
     let server = NatsServer::start().await;
     server.create_stream("OBS", &["obs.>"]).await;
     let dir = scratch();
@@ -197,7 +197,7 @@ async fn lines_are_published_by_another_drain_when_there_is_one() {
 }
 
 #[tokio::test]
-async fn a_subject_that_cannot_be_is_refused_before_anything_is_read() {
+async fn an_invalid_subject_is_rejected_before_reading() {
     let server = NatsServer::start().await;
     let dir = scratch();
     let outbox = Outbox::open(dir.path()).unwrap();
@@ -212,7 +212,7 @@ async fn a_subject_that_cannot_be_is_refused_before_anything_is_read() {
 }
 
 #[tokio::test]
-async fn a_whole_input_is_one_message_byte_by_byte() {
+async fn the_whole_input_is_one_message() {
     let server = NatsServer::start().await;
     server.create_stream("OBS", &["obs.>"]).await;
     let dir = scratch();
@@ -233,7 +233,7 @@ async fn a_whole_input_is_one_message_byte_by_byte() {
 }
 
 #[tokio::test]
-async fn an_id_from_a_field_lets_the_broker_recognise_a_repeated_line() {
+async fn a_message_id_from_a_field_deduplicates_lines() {
     let server = NatsServer::start().await;
     server.create_stream("OBS", &["obs.>"]).await;
     let dir = scratch();
@@ -247,7 +247,7 @@ async fn an_id_from_a_field_lets_the_broker_recognise_a_repeated_line() {
 }
 
 #[tokio::test]
-async fn a_line_that_the_broker_can_never_take_is_reported_with_its_number_reason_and_file() {
+async fn a_rejected_line_is_reported_with_number_reason_and_file() {
     let mut server = NatsServer::start().await;
     server.restart_with("max_payload: 1000").await;
     server.create_stream("OBS", &["obs.>"]).await;
@@ -262,12 +262,12 @@ async fn a_line_that_the_broker_can_never_take_is_reported_with_its_number_reaso
     };
     assert_eq!(left.line, 3);
     let reason = left.aside.as_deref().unwrap();
-    assert!(reason.contains("the broker cannot take it: "), "{reason}");
+    assert!(reason.contains("the broker can never accept it: "), "{reason}");
     assert!(left.file.starts_with(dir.path().join("aside")) && left.file.is_file());
 }
 
 #[tokio::test]
-async fn a_stream_that_never_acknowledges_is_named_as_the_reason() {
+async fn a_stream_without_acknowledgements_is_reported() {
     let server = NatsServer::start().await;
     let config = async_nats::jetstream::stream::Config {
         name: "OBS".to_owned(),

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the host's benches, with everything in place that they need.
+//! `cargo xtask bench`: runs the benchmarks of the host with a broker and plugins.
 
 use std::ffi::OsString;
 
@@ -10,28 +10,20 @@ use crate::{
     workspace::{Profile, Workspace},
 };
 
-/// Runs the host's figures with `arguments`: which ones, and with how much.
+/// Runs the benchmark program with `arguments`, after building the plugins.
 pub fn run(workspace: &Workspace, arguments: &[OsString]) -> Result<()> {
     let tools = setup::run(workspace)?;
     plugins::build(workspace, Profile::Release)?;
     println!("==> bench");
     let mut command = process::cargo(&workspace.root);
     command
-        .args([
-            "bench",
-            "--locked",
-            "--package",
-            "lantern",
-            "--bench",
-            "figures",
-            "--",
-        ])
+        .args(["bench", "--locked", "--workspace", "--bench", "figures", "--"])
         .args(arguments);
     with_environment(&mut command, workspace, &tools);
     process::run(&mut command)
 }
 
-/// Tells tests and benches where the broker and the plugins are.
+/// Sets the environment variables with the paths of the broker and the plugins.
 pub fn with_environment(command: &mut std::process::Command, workspace: &Workspace, tools: &Tools) {
     command
         .env("LANTERN_NATS_SERVER", &tools.nats_server)

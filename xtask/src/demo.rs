@@ -1,8 +1,8 @@
-//! `cargo xtask demo`: Lantern on real events of the machine it runs on.
+//! `cargo xtask demo`: runs Lantern on real events of this machine.
 //!
-//! It builds the host, the plugins and the feeder, starts the host with a broker of its own and then the feeder,
-//! shows every ten seconds how many rows there are, and stops both in the order of the data. The events are read
-//! by the feeder (`xtask/feeder`), which this program only starts: it brings an async runtime, this one does not.
+//! It builds the host, the plugins and the feeder, starts the host with an embedded broker and then the feeder, prints the
+//! row counts every ten seconds, and stops first the feeder and then the host. The feeder (`xtask/feeder`) is a separate
+//! program, because it needs an async runtime.
 
 mod host;
 mod status;
@@ -27,43 +27,43 @@ use crate::{
 };
 use host::Host;
 
-/// How often the counts are printed.
+/// Interval of the printed counts.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
-/// The feeder needs at most ten seconds to hand over what lies in its outbox, and says when it could not.
+/// The feeder needs at most ten seconds to drain its outbox, and reports if it could not.
 const FEEDER_STOPS_WITHIN: Duration = Duration::from_secs(15);
 
-/// What a user may ask for.
+/// Options of `cargo xtask demo`.
 #[derive(clap::Args, Debug)]
 pub struct Options {
-    /// Stop by itself after this many seconds
+    /// Stop after this many seconds
     #[arg(long)]
     seconds: Option<u64>,
-    /// Where the host listens; when the port is taken, any free one
+    /// Listen address of the host; if the port is in use, a free port
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Where the database, the broker's files and the outbox are; from the root of the repository on
+    /// Directory of the database, the broker's files and the outbox, relative to the repository
     #[arg(long, default_value = "target/demo")]
     data_dir: PathBuf,
-    /// Build without optimization: ready sooner, runs slower
+    /// Build without optimization: faster build, slower program
     #[arg(long)]
     dev: bool,
 }
 
-/// Why the demo ends.
+/// Why the demo ended.
 #[derive(Debug)]
 enum End {
-    /// Ctrl-C, SIGTERM, or the time is over.
-    Wanted,
-    /// One of the two programs has ended by itself.
-    Lost(&'static str),
+    /// Ctrl-C, SIGTERM, or the time limit.
+    Requested,
+    /// One of the two programs exited unexpectedly.
+    Exited(&'static str),
 }
 
-/// Runs the demo until it is stopped. Fails when the host does not come up, when one of the programs ends by
-/// itself, when one does not stop cleanly, and when a run with `--seconds` brought no row.
+/// Runs the demo until it is stopped. Fails if the host does not start, if a program exits unexpectedly or does not stop
+/// cleanly, and if a run with `--seconds` produced no row.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
-    // Before anything is started, so that a Ctrl-C never leaves a program behind.
+    // Before the programs start, so that Ctrl-C never leaves one running.
     let (stop, stopped) = mpsc::sync_channel(1);
-    // A second Ctrl-C finds the channel full, and stopping is under way already.
+    // On a second Ctrl-C the channel is full; the demo is already stopping.
     ctrlc::set_handler(move || stop.try_send(()).unwrap_or_default()).context("cannot listen for Ctrl-C")?;
 
     let profile = if options.dev {
@@ -72,7 +72,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         Profile::Release
     };
     let tools = setup::run(workspace)?;
-    web::build_where_possible(workspace)?;
+    web::build_if_possible(workspace)?;
     build(workspace, profile)?;
     if stopped.try_recv().is_ok() {
         return Ok(());
@@ -80,12 +80,12 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 
     println!("==> demo");
     let data_dir = workspace.root.join(&options.data_dir);
-    // The host refuses a directory that others can write to.
+    // The host rejects a directory that other users can write to.
     let mut private = fs::DirBuilder::new();
     private.recursive(true).mode(0o700);
     private
         .create(&data_dir)
-        .with_context(|| format!("cannot make {}", data_dir.display()))?;
+        .with_context(|| format!("cannot create {}", data_dir.display()))?;
     let mut host = Host::start(
         &host_command(workspace, profile, &tools, &data_dir, options)?,
         &data_dir,
@@ -97,7 +97,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
             return Err(error);
         }
     };
-    greet(workspace, &host, &data_dir, options);
+    print_addresses(workspace, &host, &data_dir, options);
 
     let end = watch(
         &mut host,
@@ -110,9 +110,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 
 fn build(workspace: &Workspace, profile: Profile) -> Result<()> {
     if profile == Profile::Release && !workspace.program(profile, "lantern").is_file() {
-        println!(
-            "==> building the host (the first time, this takes some minutes: a WebAssembly compiler, SQLite)"
-        );
+        println!("==> building the host (the first build takes some minutes)");
     } else {
         println!("==> building the host");
     }
@@ -136,110 +134,110 @@ fn host_command(
         plugins: workspace.plugins(),
         nats_server: tools.nats_server.clone(),
         data_dir: data_dir.to_owned(),
-        listen: free(options.listen)?,
+        listen: free_address(options.listen)?,
     })
 }
 
-/// The wished address, or the same with any port when somebody listens there.
-fn free(wished: SocketAddr) -> Result<SocketAddr> {
-    match TcpListener::bind(wished) {
-        Ok(_) => Ok(wished),
+/// The requested address, or the same with port 0 if the port is in use.
+fn free_address(requested: SocketAddr) -> Result<SocketAddr> {
+    match TcpListener::bind(requested) {
+        Ok(_) => Ok(requested),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            println!("    {wished} is taken, using another port");
-            Ok(SocketAddr::new(wished.ip(), 0))
+            println!("    {requested} is in use, choosing another port");
+            Ok(SocketAddr::new(requested.ip(), 0))
         }
-        Err(error) => Err(error).with_context(|| format!("cannot listen on {wished}")),
+        Err(error) => Err(error).with_context(|| format!("cannot listen on {requested}")),
     }
 }
 
-fn greet(workspace: &Workspace, host: &Host, data_dir: &Path, options: &Options) {
+fn print_addresses(workspace: &Workspace, host: &Host, data_dir: &Path, options: &Options) {
     println!();
-    println!("    Lantern runs.");
+    println!("    Lantern is running.");
     println!("      dashboard  {}", host.address());
     println!("      rows       {}/api/v1/projections", host.address());
     println!(
         "      database   {}",
-        workspace.shown(&data_dir.join("lantern.db"))
+        workspace.display(&data_dir.join("lantern.db"))
     );
     println!(
-        "      to change  sign in there with the token in {}",
-        workspace.shown(&data_dir.join("operator.token"))
+        "      operator   sign in with the token in {}",
+        workspace.display(&data_dir.join("operator.token"))
     );
-    println!("      host's log {}", workspace.shown(host.log()));
+    println!("      log        {}", workspace.display(host.log()));
     match options.seconds {
-        Some(seconds) => println!("      it stops   by itself after {seconds} s, or with Ctrl-C"),
-        None => println!("      stop it    with Ctrl-C; it first finishes what it has begun"),
+        Some(seconds) => println!("      stops      after {seconds} s, or on Ctrl-C"),
+        None => println!("      stop       with Ctrl-C"),
     }
     println!();
 }
 
-/// Shows the counts until something ends the demo.
+/// Prints the counts until the demo ends.
 fn watch(host: &mut Host, feeder: &mut Feeder, stopped: &Receiver<()>, limit: Option<Duration>) -> End {
     let started = Instant::now();
     let mut next_report = started + REPORT_EVERY;
     loop {
-        // Half a second is how late the end of a program is noticed; nothing else waits for it.
+        // Half a second is the delay of noticing that a program exited; nothing else waits for it.
         match stopped.recv_timeout(Duration::from_millis(500)) {
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => return End::Wanted,
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return End::Requested,
             Err(RecvTimeoutError::Timeout) => {}
         }
-        if host.has_ended() {
-            return End::Lost("the host");
+        if host.has_exited() {
+            return End::Exited("the host");
         }
-        if feeder.has_ended() {
-            return End::Lost("the feeder");
+        if feeder.has_exited() {
+            return End::Exited("the feeder");
         }
         if limit.is_some_and(|limit| started.elapsed() >= limit) {
-            return End::Wanted;
+            return End::Requested;
         }
         if Instant::now() >= next_report {
             next_report += REPORT_EVERY;
             match status::counts(host.address()) {
                 Ok(counts) => println!("    {counts}"),
-                Err(error) => println!("    the host does not say its counts: {error:#}"),
+                Err(error) => println!("    cannot read the counts: {error:#}"),
             }
         }
     }
 }
 
-/// First the feeder, which still hands over its outbox, then the host, which finishes its batches.
-fn stop_both(host: Host, feeder: Feeder, end: &End, rows_wanted: bool) -> Result<()> {
+/// Stops the feeder, which drains its outbox, and then the host, which finishes its batches.
+fn stop_both(host: Host, feeder: Feeder, end: &End, rows_required: bool) -> Result<()> {
     println!("    stopping");
     let feeder = feeder.stop();
-    // After the last event and before the host is gone.
+    // After the last event, and before the host stops.
     let counts = status::settled(host.address(), Duration::from_secs(10));
     let host = host.stop();
     match &counts {
         Ok(counts) => println!("    {counts}"),
-        Err(error) => println!("    the host does not say its counts: {error:#}"),
+        Err(error) => println!("    cannot read the counts: {error:#}"),
     }
-    if let End::Lost(who) = end {
+    if let End::Exited(who) = end {
         feeder.and(host)?;
-        bail!("{who} has ended by itself");
+        bail!("{who} exited unexpectedly");
     }
     feeder?;
     host?;
-    if rows_wanted && counts?.rows() == 0 {
+    if rows_required && counts?.rows() == 0 {
         bail!("no event became a row");
     }
-    println!("    stopped; what came in is in the database");
+    println!("    stopped; the database has all received events");
     Ok(())
 }
 
-/// The program that reads this machine's events.
+/// The program that reads the events of this machine.
 struct Feeder {
     child: Child,
 }
 
 impl Feeder {
-    /// It connects to the broker whose address the host has written down.
+    /// Starts the feeder, which reads the broker's address from a file of the host.
     fn start(program: &Path, data_dir: &Path) -> Result<Self> {
         let mut command = Command::new(program);
         command
             .arg("--nats-url-file")
             .arg(data_dir.join("broker/nats.url"));
         command.arg("--outbox").arg(data_dir.join("outbox"));
-        // It stops when this end of the pipe closes: on purpose, or because this program is gone.
+        // It stops when this end of the pipe closes, even if this program is killed.
         command.arg("--until-stdin-closes").stdin(Stdio::piped());
         host::in_own_group(&mut command);
         let child = command
@@ -248,8 +246,8 @@ impl Feeder {
         Ok(Self { child })
     }
 
-    fn has_ended(&mut self) -> bool {
-        host::has_ended(&mut self.child)
+    fn has_exited(&mut self) -> bool {
+        host::has_exited(&mut self.child)
     }
 
     fn stop(mut self) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Digests as people write them.
+//! Formats digests.
 
 use std::fmt::Write;
 

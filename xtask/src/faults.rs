@@ -1,5 +1,5 @@
-//! `cargo xtask faults`: a seeded nemesis against the real program and a real broker. The code is the test
-//! `host/lantern/tests/faults.rs`; this command builds what it needs and runs it for longer than `cargo xtask test` does.
+//! `cargo xtask faults`: injects seeded random faults into the real program and a real broker. It runs the test
+//! `host/lantern/tests/faults.rs` for longer than `cargo xtask test` does.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,18 +11,18 @@ use crate::{
     workspace::{Profile, Workspace},
 };
 
-/// What may be chosen for `cargo xtask faults`.
+/// Options of `cargo xtask faults`.
 #[derive(clap::Args, Debug)]
 pub struct Options {
-    /// For how long faults happen
+    /// Duration of the fault injection
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
-    /// Repeats the schedule of a run that printed this seed; without it, the clock chooses
+    /// Repeat the schedule of a run that printed this seed; by default, the seed is random
     #[arg(long)]
     seed: Option<u64>,
 }
 
-/// Fails when a message is lost, stored twice or unexpected, or the host is stuck.
+/// Fails if a message is lost, stored twice or unexpected, or if the host makes no progress.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let tools = setup::run(workspace)?;
     plugins::build(workspace, Profile::Dev)?;
@@ -45,7 +45,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     process::run(&mut command)
 }
 
-/// A seed that other runs hardly have.
+/// A seed that differs between runs.
 fn clock_seed() -> Result<u64> {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH)?;
     Ok(u64::try_from(since_1970.as_micros())?)

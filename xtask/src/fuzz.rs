@@ -1,8 +1,8 @@
-//! `cargo xtask fuzz`: libFuzzer on everything that parses untrusted bytes.
+//! `cargo xtask fuzz`: runs libFuzzer on all parsers of untrusted input.
 //!
-//! The targets are functions of the crate `lantern-fuzz`. One program holds all of them. It shares every compiled dependency
-//! with the other builds: coverage is added only to the crates that hold the parsers (`fuzz/instrument`), and libFuzzer is
-//! built by itself (`fuzz/engine`). The stable compiler is enough; libFuzzer needs a C++ compiler.
+//! The targets are functions of the crate `lantern-fuzz`, linked into one program. It shares all compiled dependencies with
+//! the other builds: only crates with parsers are instrumented (`fuzz/instrument`), and libFuzzer is built separately
+//! (`fuzz/engine`). The stable compiler is sufficient; libFuzzer needs a C++ compiler.
 
 use std::{
     ffi::OsStr,
@@ -21,40 +21,40 @@ use crate::{
     workspace::{Profile, Workspace},
 };
 
-/// What may be chosen for `cargo xtask fuzz`.
+/// Options of `cargo xtask fuzz`.
 #[derive(clap::Args, Debug)]
 pub struct Options {
-    /// Fuzz only these targets; without any, all of them
+    /// Targets to fuzz; by default all
     targets: Vec<String>,
-    /// Minutes for each target
+    /// Minutes per target
     #[arg(long, default_value_t = 1.0)]
     minutes: f64,
 }
 
-/// Fuzzes the targets of `options`. Fails when one of them crashes, hangs or needs too much memory.
+/// Fuzzes the targets of `options`. Fails if one crashes, hangs or needs too much memory.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let time = Duration::try_from_secs_f64(options.minutes * 60.0).context("--minutes is not a time")?;
     let known = targets(workspace)?;
     if let Some(unknown) = options.targets.iter().find(|name| !known.contains(name)) {
-        bail!("no target {unknown:?}; the targets are {}", known.join(", "));
+        bail!("unknown target {unknown:?}; the targets are {}", known.join(", "));
     }
     let chosen = if options.targets.is_empty() {
         known
     } else {
         options.targets.clone()
     };
-    if let Some(reason) = missing() {
+    if let Some(reason) = unsupported() {
         bail!(reason);
     }
-    all(workspace, &chosen, Extent::Time(time))
+    fuzz_all(workspace, &chosen, Extent::Time(time))
 }
 
 /// How long a target is fuzzed.
 #[derive(Clone, Copy)]
 enum Extent {
-    /// For a time, with a new seed and with the inputs that earlier runs found.
+    /// For a duration, with a new seed and the inputs found by earlier runs.
     Time(Duration),
-    /// This many inputs, with a fixed seed and only the committed corpus: two runs of the same program do the same.
+    /// For this many inputs, with a fixed seed and only the committed corpus, so that runs are reproducible.
     Inputs(u32),
 }
 
@@ -70,27 +70,27 @@ impl std::fmt::Display for Extent {
 /// Inputs per target in `cargo xtask test`: half a minute of the slowest target.
 const CHECK_INPUTS: u32 = 40_000;
 
-/// Every target with a fixed seed, as `cargo xtask test` runs them. Returns the reason when this machine cannot.
+/// Fuzzes all targets with a fixed seed, for `cargo xtask test`. Returns the reason if this machine cannot fuzz.
 ///
-/// The tests of one commit must answer the same every time. `cargo xtask fuzz` searches with new seeds.
+/// The result for one commit must be reproducible. `cargo xtask fuzz` searches with new seeds.
 pub fn check(workspace: &Workspace) -> Result<Option<String>> {
-    if let Some(reason) = missing() {
+    if let Some(reason) = unsupported() {
         return Ok(Some(reason));
     }
-    all(workspace, &targets(workspace)?, Extent::Inputs(CHECK_INPUTS))?;
+    fuzz_all(workspace, &targets(workspace)?, Extent::Inputs(CHECK_INPUTS))?;
     Ok(None)
 }
 
-/// Why there can be no fuzzing here.
-fn missing() -> Option<String> {
+/// Why this machine cannot fuzz.
+fn unsupported() -> Option<String> {
     if !cfg!(target_os = "linux") {
-        return Some("fuzzing is set up for Linux only".to_owned());
+        return Some("fuzzing is supported only on Linux".to_owned());
     }
-    let found = process::answer(OsStr::new("c++"), &["--version"]).is_some();
+    let found = process::output_of(OsStr::new("c++"), &["--version"]).is_some();
     (!found).then(|| "libFuzzer needs a C++ compiler, and `c++` is not on PATH".to_owned())
 }
 
-/// The names of all targets: each has a corpus.
+/// The names of all targets. Each has a corpus.
 fn targets(workspace: &Workspace) -> Result<Vec<String>> {
     let folder = workspace.root.join("fuzz/corpus");
     let entries = folder
@@ -104,7 +104,7 @@ fn targets(workspace: &Workspace) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn all(workspace: &Workspace, targets: &[String], extent: Extent) -> Result<()> {
+fn fuzz_all(workspace: &Workspace, targets: &[String], extent: Extent) -> Result<()> {
     let engine = build_engine(workspace)?;
     build_program(workspace, &engine)?;
     let job = Job {
@@ -115,15 +115,15 @@ fn all(workspace: &Workspace, targets: &[String], extent: Extent) -> Result<()> 
     println!(
         "    {} targets, {extent}; logs, new inputs and crashes go to {}",
         targets.len(),
-        workspace.shown(&job.folder())
+        workspace.display(&job.folder())
     );
-    let waiting = Mutex::new(targets.iter());
+    let queue = Mutex::new(targets.iter());
     let failed = Mutex::new(Vec::new());
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..workers.min(targets.len()) {
             scope.spawn(|| {
-                while let Some(target) = next(&waiting) {
+                while let Some(target) = next(&queue) {
                     if let Err(error) = job.run(target) {
                         println!("    FAILED {target}: {error:#}");
                         lock(&failed).push(target.clone());
@@ -134,13 +134,13 @@ fn all(workspace: &Workspace, targets: &[String], extent: Extent) -> Result<()> 
     });
     let failed = failed.into_inner().unwrap_or_default();
     if !failed.is_empty() {
-        bail!("fuzzing found inputs that fail in {}", failed.join(", "));
+        bail!("fuzzing found failing inputs in {}", failed.join(", "));
     }
     Ok(())
 }
 
-fn next<'a>(waiting: &Mutex<std::slice::Iter<'a, String>>) -> Option<&'a String> {
-    lock(waiting).next()
+fn next<'a>(queue: &Mutex<std::slice::Iter<'a, String>>) -> Option<&'a String> {
+    lock(queue).next()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -181,10 +181,10 @@ fn build_engine(workspace: &Workspace) -> Result<PathBuf> {
     let library = folder
         .map(|folder| folder.join("libfuzzer.a"))
         .filter(|library| library.is_file());
-    library.ok_or_else(|| anyhow!("the build of fuzz/engine left no libfuzzer.a"))
+    library.ok_or_else(|| anyhow!("the build of fuzz/engine produced no libfuzzer.a"))
 }
 
-/// Builds the program with coverage. `--workspace` gives the dependencies the features that all other builds give them.
+/// Builds the program with coverage. `--workspace` selects the same features of dependencies as all other builds.
 fn build_program(workspace: &Workspace, engine: &Path) -> Result<()> {
     let mut command = process::cargo(&workspace.root);
     command
@@ -227,7 +227,7 @@ impl Job<'_> {
             fs::remove_dir_all(&found).with_context(|| format!("cannot clear {}", found.display()))?;
         }
         for folder in [&found, &crashes] {
-            fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         }
         let log = self.folder().join(format!("{target}.log"));
         let file = fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
@@ -237,7 +237,7 @@ impl Job<'_> {
             .env("LANTERN_FUZZ_TARGET", target)
             .arg(&found)
             .arg(sources.join("corpus").join(target))
-            // An input that a parser needs this long for is a denial of service.
+            // An input that takes a parser this long is a denial of service.
             .args(["-timeout=10", "-rss_limit_mb=1024"])
             .args(["-use_value_profile=1", "-print_final_stats=1"])
             .arg(format!("-artifact_prefix={}/{target}-", crashes.display()))
@@ -262,14 +262,14 @@ impl Job<'_> {
         }
         let lines: Vec<&str> = text.lines().collect();
         bail!(
-            "{status}; the end of {}:\n{}",
-            self.workspace.shown(&log),
+            "{status}; end of {}:\n{}",
+            self.workspace.display(&log),
             lines[lines.len().saturating_sub(40)..].join("\n")
         );
     }
 }
 
-/// How many inputs libFuzzer says that it has run.
+/// The number of executed inputs in libFuzzer's log.
 fn executed(log: &str) -> Option<&str> {
     let mut lines = log.lines().rev();
     lines.find_map(|line| Some(line.strip_prefix("stat::number_of_executed_units:")?.trim()))
@@ -280,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_number_of_inputs_is_read_from_the_final_statistics() {
+    fn the_number_of_inputs_is_parsed() {
         let log = "#12 DONE\nstat::number_of_executed_units: 1234\nstat::average_exec_per_sec:     20\n";
         assert_eq!(executed(log), Some("1234"));
         assert_eq!(executed("==1== ERROR: libFuzzer: deadly signal\n"), None);

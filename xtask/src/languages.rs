@@ -1,6 +1,6 @@
-//! `cargo xtask languages`: one plugin in Rust, JavaScript and Python, built with each language's own tools and measured side
-//! by side. The tests build those in JavaScript and Python too, and what `plugin new` writes. The tools come from npm and
-//! PyPI into `target/tools`; node with npm and Python have to be there.
+//! `cargo xtask languages`: builds one plugin in Rust, JavaScript and Python with the tools of each language, and compares
+//! their performance. The tests build the JavaScript and Python examples, and new projects. npm and pip install the tools
+//! into `target/tools`; Node with npm and Python are required.
 
 use std::{
     ffi::OsString,
@@ -19,13 +19,13 @@ use crate::{
 const COMPONENTIZE_QJS: &str = "componentize-qjs@0.4.5";
 const COMPONENTIZE_PY: &str = "componentize-py==0.25.1";
 
-/// Builds and measures. The host is built without optimization unless `release` is asked for; guests always are.
+/// Builds and measures. The host is optimized only with `release`; guests always are.
 pub fn run(workspace: &Workspace, release: bool) -> Result<()> {
     setup::run(workspace)?;
     let rust = rust(workspace)?;
     let javascript = javascript(workspace)?;
     let python = python(workspace)?;
-    println!("==> figures");
+    println!("==> measurements");
     let mut command = process::cargo(&workspace.root);
     command.args([
         "run",
@@ -42,7 +42,7 @@ pub fn run(workspace: &Workspace, release: bool) -> Result<()> {
     process::run(command.arg("--").args([rust, javascript, python]))
 }
 
-/// Builds the examples in JavaScript and Python, and a new project in each, and runs their tests on a host's engine.
+/// Builds the JavaScript and Python examples and a new project in each language, and runs their tests.
 pub fn check(workspace: &Workspace) -> Result<()> {
     setup::node::find()?;
     plugins::build_host(workspace, Profile::Dev)?;
@@ -50,17 +50,17 @@ pub fn check(workspace: &Workspace) -> Result<()> {
     if new.exists() {
         fs::remove_dir_all(&new).with_context(|| format!("cannot clear {}", new.display()))?;
     }
-    fs::create_dir_all(&new).with_context(|| format!("cannot make {}", new.display()))?;
+    fs::create_dir_all(&new).with_context(|| format!("cannot create {}", new.display()))?;
     let packages = python_tools(workspace)?;
     let tools = [javascript_tools(workspace)?, packages.join("bin")];
     javascript(workspace)?;
     python(workspace)?;
     let path = path_with(&tools)?;
-    let lantern = |folder: &Path, words: &[&str]| {
+    let lantern = |folder: &Path, arguments: &[&str]| {
         let mut command = Command::new(workspace.program(Profile::Dev, "lantern"));
         command
             .current_dir(folder)
-            .args(words)
+            .args(arguments)
             .env("PATH", &path)
             .env("PYTHONPATH", &packages);
         process::run(&mut command)
@@ -106,12 +106,12 @@ fn javascript(workspace: &Workspace) -> Result<String> {
     Ok(folder.join("js-example.wasm").display().to_string())
 }
 
-/// The folder with what makes components of JavaScript; fetched when it is missing.
+/// The folder of the JavaScript tools, installed if missing.
 fn javascript_tools(workspace: &Workspace) -> Result<PathBuf> {
     let tools = workspace.root.join("target/tools/javascript");
     let binaries = tools.join("node_modules/.bin");
     if !binaries.join("componentize-qjs").exists() {
-        fs::create_dir_all(&tools).with_context(|| format!("cannot make {}", tools.display()))?;
+        fs::create_dir_all(&tools).with_context(|| format!("cannot create {}", tools.display()))?;
         let mut npm = Command::new("npm");
         npm.args(["install", "--no-save", "--no-audit", "--no-fund", "--prefix"]);
         process::run(npm.arg(&tools).arg(COMPONENTIZE_QJS))?;
@@ -142,8 +142,8 @@ fn python(workspace: &Workspace) -> Result<String> {
     Ok(folder.join("python-example.wasm").display().to_string())
 }
 
-/// The folder with what makes components of Python; fetched when it is missing. It is a folder and no virtual environment,
-/// because many systems have pip without `venv`.
+/// The folder of the Python tools, installed if missing. It is not a virtual environment, because many systems have pip
+/// without `venv`.
 fn python_tools(workspace: &Workspace) -> Result<PathBuf> {
     let tools = workspace.root.join("target/tools/python-packages");
     if !tools.join("bin/componentize-py").exists() {
@@ -154,9 +154,9 @@ fn python_tools(workspace: &Workspace) -> Result<PathBuf> {
     Ok(tools)
 }
 
-/// The search path with folders before it.
+/// `PATH` with folders prepended.
 fn path_with(folders: &[PathBuf]) -> Result<OsString> {
-    let there = std::env::var_os("PATH").unwrap_or_default();
-    let all = folders.iter().cloned().chain(std::env::split_paths(&there));
-    std::env::join_paths(all).context("the workspace's path cannot stand in PATH")
+    let current = std::env::var_os("PATH").unwrap_or_default();
+    let all = folders.iter().cloned().chain(std::env::split_paths(&current));
+    std::env::join_paths(all).context("the path of the workspace is not valid in PATH")
 }

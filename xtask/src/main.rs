@@ -1,12 +1,14 @@
-//! `cargo xtask COMMAND`: the steps that cargo alone does not know.
+//! `cargo xtask COMMAND`: build and test steps that Cargo does not provide.
 //!
-//! This file reads the command line and chooses the exit code; each command has a module of its own. Nothing of
-//! the host is linked, so that it builds in seconds on a fresh machine.
+//! This file parses the command line and sets the exit code; each command has its own module. It links no crate of the
+//! host, so that it builds in seconds on a fresh machine.
 
 mod bench;
 mod demo;
 mod digest;
 mod faults;
+#[cfg(test)]
+mod features;
 mod fuzz;
 mod languages;
 mod plugins;
@@ -23,7 +25,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use workspace::{Profile, Workspace};
 
-/// Builds, tests and shows Lantern
+/// Builds, tests and demonstrates Lantern
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask")]
 struct Arguments {
@@ -33,43 +35,43 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Runs Lantern on real events of this machine, with everything that it needs
+    /// Run Lantern on real events of this machine
     Demo(demo::Options),
-    /// Checks everything: format, lints, dependencies, plugins, all tests
+    /// Run all checks and tests
     Test(test::Options),
-    /// Makes this machine ready: the compiler target for plugins and a nats-server
+    /// Install the compiler target for plugins and a nats-server
     Setup,
-    /// Builds every plugin into target/plugins
+    /// Build every plugin into target/plugins
     Plugins {
-        /// Use the host built without optimization, which builds sooner
+        /// Use a host without optimization, which builds faster
         #[arg(long)]
         dev: bool,
     },
-    /// Builds the dashboard into web/dist/page, where the host's build finds it
+    /// Build the dashboard into web/dist/page, which the host embeds
     Web,
-    /// Draws the dashboard's main pages for the README into docs/pictures
+    /// Take the screenshots of the README
     Pictures,
-    /// Measures how many frames a second a table of a million rows scrolls with, in a browser
+    /// Measure the frame rate of a scrolling table with a million rows
     Frames(web::Frames),
-    /// Measures the host against its floors; arguments go to `cargo bench`
+    /// Run the benchmarks and compare the results with their baselines
     Bench {
-        /// For `cargo bench`, for example `--bench throughput -- --quick`
+        /// Arguments of the benchmark program
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Kills, freezes, fills, deletes, restores and swaps at random, and checks that no message is lost or stored twice
+    /// Inject random faults, and verify that no message is lost or stored twice
     Faults(faults::Options),
-    /// Fuzzes everything that parses untrusted bytes, with libFuzzer
+    /// Fuzz all parsers of untrusted input with libFuzzer
     Fuzz(fuzz::Options),
-    /// Measures one plugin in Rust, JavaScript and Python; needs node with npm, and Python
+    /// Measure one plugin in Rust, JavaScript and Python; requires Node with npm, and Python
     Languages {
-        /// With an optimized host
+        /// Use an optimized host
         #[arg(long)]
         release: bool,
     },
-    /// Checks the promises that no compiler checks: module boundaries, frozen WIT, file openings
+    /// Check repository rules: frozen WIT, file headers, file sizes, wording
     Tidy {
-        /// Write down the digests of a released WIT folder, for example wit/projection@0.1.0
+        /// Freeze a released WIT folder, for example wit/projection@0.1.0
         #[arg(long, value_name = "FOLDER")]
         freeze: Option<String>,
     },

@@ -1,7 +1,7 @@
-//! `cargo xtask plugins`: every plugin of this repository as a component, in `target/plugins/NAME.wasm`.
+//! `cargo xtask plugins`: builds the stock plugins as components into `target/plugins/NAME.wasm`.
 //!
-//! A plugin is a workspace member under `plugins/` with a `cdylib`. Some are left out, since a demo loads all that is there:
-//! what only tests need, and the examples for authors, whose streams nobody feeds. Tests build them themselves.
+//! A plugin is a workspace member under `plugins/` with a `cdylib`. The demo loads all plugins of the folder, so test plugins
+//! and the examples without a stream are excluded. Tests build those themselves.
 
 use std::{fs, path::Path, process::Command};
 
@@ -12,7 +12,7 @@ use crate::{
     workspace::{Package, Profile, Workspace},
 };
 
-const NOT_FOR_THE_DEMO: [&str; 5] = [
+const EXCLUDED: [&str; 5] = [
     "misbehaving",
     "evolving",
     "github-webhooks",
@@ -20,16 +20,16 @@ const NOT_FOR_THE_DEMO: [&str; 5] = [
     "syslog",
 ];
 
-/// Builds the host, and with its `lantern plugin build` each plugin. Files of plugins that are gone are removed,
-/// because a host that is given the folder loads all that is in it.
+/// Builds the host, and each plugin with `lantern plugin build`. Removes files of other plugins, because a host loads all
+/// plugins of the folder.
 pub fn build(workspace: &Workspace, profile: Profile) -> Result<()> {
     println!("==> plugins");
     build_host(workspace, profile)?;
     let folder = workspace.plugins();
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let plugins = plugins_of(workspace);
     if plugins.is_empty() {
-        bail!("there is no plugin under plugins/");
+        bail!("no plugin under plugins/");
     }
     remove_others(&folder, &plugins)?;
     let lantern = workspace.program(profile, "lantern");
@@ -37,7 +37,7 @@ pub fn build(workspace: &Workspace, profile: Profile) -> Result<()> {
         let source = package.manifest_path.parent().unwrap_or(&workspace.root);
         let mut command = Command::new(&lantern);
         command.current_dir(&workspace.root).args(["plugin", "build"]);
-        command.arg(workspace.shown(source).to_string());
+        command.arg(workspace.display(source).to_string());
         command
             .arg("--out")
             .arg(folder.join(format!("{}.wasm", package.name)));
@@ -46,8 +46,7 @@ pub fn build(workspace: &Workspace, profile: Profile) -> Result<()> {
     Ok(())
 }
 
-/// Builds `lantern` with the features that the whole workspace asks of its dependencies, so that the tests
-/// afterwards do not compile them a second time with others.
+/// Builds `lantern` with the dependency features of the whole workspace, so that tests do not compile dependencies again.
 pub fn build_host(workspace: &Workspace, profile: Profile) -> Result<()> {
     let mut command = process::cargo(&workspace.root);
     command
@@ -56,14 +55,14 @@ pub fn build_host(workspace: &Workspace, profile: Profile) -> Result<()> {
     process::run(&mut command)
 }
 
-/// The plugins that are built, in the order of their names.
+/// The plugins to build, sorted by name.
 fn plugins_of(workspace: &Workspace) -> Vec<&Package> {
     let folder = workspace.root.join("plugins");
     let mut plugins: Vec<&Package> = workspace
         .packages
         .iter()
         .filter(|package| {
-            package.manifest_path.starts_with(&folder) && !NOT_FOR_THE_DEMO.contains(&package.name.as_str())
+            package.manifest_path.starts_with(&folder) && !EXCLUDED.contains(&package.name.as_str())
         })
         .filter(|package| {
             package
@@ -88,7 +87,7 @@ fn remove_others(folder: &Path, plugins: &[&Package]) -> Result<()> {
             .iter()
             .any(|package| path.file_stem().is_some_and(|stem| stem == &*package.name));
         if !known && path.extension().is_some_and(|extension| extension == "wasm") {
-            println!("    removing {}, which no plugin is built to", path.display());
+            println!("    removing {}, which belongs to no plugin", path.display());
             fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
     }
@@ -113,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn plugins_are_the_cdylibs_in_their_folder() {
+    fn plugins_are_the_cdylibs_under_plugins() {
         let workspace = Workspace {
             root: "/repo".into(),
             cargo_target: "/repo/target".into(),
@@ -134,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_that_is_gone_is_removed_and_nothing_else() {
+    fn only_files_of_removed_plugins_are_deleted() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["obs-events.wasm", "gone.wasm", "notes.txt"] {
             fs::write(folder.path().join(name), "").unwrap();

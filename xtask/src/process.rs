@@ -1,6 +1,6 @@
-//! Runs other programs: says what it starts, and turns a bad end into an error that names it.
+//! Runs other programs: prints each command, and converts a failure into an error with the command.
 //!
-//! It does not capture what they print, except where a caller asks for it; a developer sees cargo's own output.
+//! Output is captured only on request, so that developers see the output of Cargo.
 
 use std::{
     ffi::OsStr,
@@ -11,15 +11,15 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// The cargo that started this program, or the one on PATH, to be run in `root`.
+/// The Cargo that started this program, or the one on PATH, with `root` as its working directory.
 pub fn cargo(root: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root).stdin(Stdio::null());
     command
 }
 
-/// The command as a person would type it.
-pub fn shown(command: &Command) -> String {
+/// The command line for display.
+pub fn format_command(command: &Command) -> String {
     let program = Path::new(command.get_program());
     let program = program.file_name().unwrap_or(program.as_os_str());
     std::iter::once(program)
@@ -36,43 +36,43 @@ pub fn shown(command: &Command) -> String {
         .join(" ")
 }
 
-/// Says the command, runs it to its end and fails unless it succeeded.
+/// Prints and runs a command. Fails unless it succeeds.
 pub fn run(command: &mut Command) -> Result<()> {
-    println!("    $ {}", shown(command));
+    println!("    $ {}", format_command(command));
     let status = command
         .status()
-        .with_context(|| format!("cannot start `{}`", shown(command)))?;
+        .with_context(|| format!("cannot start `{}`", format_command(command)))?;
     if !status.success() {
-        bail!("`{}` failed ({status})", shown(command));
+        bail!("`{}` failed ({status})", format_command(command));
     }
     Ok(())
 }
 
-/// Says the command, runs it, and hands each line of its standard output to `each` while it runs. Fails unless
-/// it succeeded; `each` has then seen all lines nevertheless.
+/// Prints and runs a command, and calls `each` with each line of its standard output. Fails unless the command succeeds,
+/// after `each` has received all lines.
 pub fn run_lines(command: &mut Command, mut each: impl FnMut(&str)) -> Result<()> {
-    println!("    $ {}", shown(command));
+    println!("    $ {}", format_command(command));
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()
-        .with_context(|| format!("cannot start `{}`", shown(command)))?;
+        .with_context(|| format!("cannot start `{}`", format_command(command)))?;
     if let Some(stdout) = child.stdout.take() {
-        // Bytes, not `lines()`: one bad byte in a test's output must not end the reading.
+        // Bytes instead of `lines()`, which would stop at invalid UTF-8.
         for line in BufReader::new(stdout).split(b'\n') {
             each(&String::from_utf8_lossy(&line.context("cannot read the output")?));
         }
     }
     let status = child
         .wait()
-        .with_context(|| format!("cannot wait for `{}`", shown(command)))?;
+        .with_context(|| format!("cannot wait for `{}`", format_command(command)))?;
     if !status.success() {
-        bail!("`{}` failed ({status})", shown(command));
+        bail!("`{}` failed ({status})", format_command(command));
     }
     Ok(())
 }
 
-/// What a short command prints, or none when it cannot be started or fails.
-pub fn answer(program: &OsStr, args: &[&str]) -> Option<String> {
+/// The output of a short command, or none if it cannot be started or fails.
+pub fn output_of(program: &OsStr, args: &[&str]) -> Option<String> {
     let output = Command::new(program)
         .args(args)
         .stdin(Stdio::null())
@@ -84,10 +84,10 @@ pub fn answer(program: &OsStr, args: &[&str]) -> Option<String> {
         .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Writes a program that runs `text` in a shell.
+/// Writes a shell script with `text`.
 ///
-/// A shell writes it, not this process: what one thread has open for writing while another starts a program is open
-/// in that child as well until it is another program, and so long the file cannot be run ("text file busy").
+/// A child process writes it: a file that this process has open for writing is briefly inherited by programs that other
+/// threads start, and cannot be executed meanwhile ("text file busy").
 #[cfg(test)]
 pub fn write_script(path: &Path, text: &str) {
     let write = r#"printf '#!/bin/sh\n%s\n' "$2" >"$1" && chmod 755 "$1""#;
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_end_names_the_command_and_all_lines_were_seen() {
+    fn a_failure_names_the_command_and_all_lines_are_read() {
         let mut lines = Vec::new();
         let error = run_lines(&mut shell("echo one; printf '\\377two'; exit 3"), |line| {
             lines.push(line.to_owned())
@@ -125,16 +125,16 @@ mod tests {
     }
 
     #[test]
-    fn a_command_is_shown_as_it_is_typed() {
+    fn a_command_is_formatted_with_quotes() {
         let mut command = Command::new("/somewhere/cargo");
         command.args(["test", "--test", "*", "two words"]);
-        assert_eq!(shown(&command), "cargo test --test '*' 'two words'");
+        assert_eq!(format_command(&command), "cargo test --test '*' 'two words'");
     }
 
     #[test]
-    fn an_answer_is_only_of_a_program_that_succeeds() {
-        assert_eq!(answer(OsStr::new("echo"), &[" yes "]).as_deref(), Some("yes"));
-        assert_eq!(answer(OsStr::new("false"), &[]), None);
-        assert_eq!(answer(OsStr::new("no-such-program-here"), &[]), None);
+    fn only_successful_commands_have_output() {
+        assert_eq!(output_of(OsStr::new("echo"), &[" yes "]).as_deref(), Some("yes"));
+        assert_eq!(output_of(OsStr::new("false"), &[]), None);
+        assert_eq!(output_of(OsStr::new("no-such-program-here"), &[]), None);
     }
 }

@@ -1,7 +1,6 @@
-//! `cargo xtask setup`: makes a fresh machine ready, and says what it does while it does it.
+//! `cargo xtask setup`: installs the tools that the other commands need.
 //!
-//! What is there already is left alone, so it may run as often as one likes. It writes only under `target/`,
-//! apart from the compiler target, which belongs to rustup.
+//! It is idempotent, and writes only under `target/`, except for the compiler target, which rustup installs.
 
 pub mod chromium;
 mod nats_server;
@@ -15,23 +14,23 @@ use anyhow::Result;
 
 use crate::workspace::Workspace;
 
-/// What set-up has found or fetched.
+/// The tools that setup found or fetched.
 #[derive(Clone, Debug)]
 pub struct Tools {
-    /// A broker of a version that Lantern works with.
+    /// A broker of a supported version.
     pub nats_server: PathBuf,
 }
 
-/// Makes sure of everything that building, testing and the demo need. Each error says what to do about it.
+/// Installs missing tools for builds, tests and the demo. Each error states a solution.
 pub fn run(workspace: &Workspace) -> Result<Tools> {
-    println!("==> set-up");
+    println!("==> setup");
     wasm_target::ensure(&workspace.root)?;
     let nats_server = nats_server::ensure(workspace)?;
-    node::look();
+    node::report();
     Ok(Tools { nats_server })
 }
 
-/// The older broker that cluster tests need in addition to the one of [`Tools`], with the variable that names it.
+/// The older broker for cluster tests, with its environment variable.
 pub fn older_server(workspace: &Workspace) -> Result<(&'static str, PathBuf)> {
     Ok((nats_server::OLDER_VARIABLE, nats_server::older(workspace)?))
 }

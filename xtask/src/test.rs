@@ -1,10 +1,10 @@
-//! `cargo xtask test`: set-up, then everything that is checked about this repository, stage by stage.
+//! `cargo xtask test`: setup, then all checks and tests of this repository in stages.
 //!
-//! It needs only what a Rust toolchain brings; the rest it fetches. The last line is always
-//! `N passed, N failed`, summed over all test programs.
+//! It requires a Rust toolchain and fetches other tools. The last line is always `N passed, N failed`, summed over all test
+//! programs.
 //!
-//! Environment variables reach the tests: `LANTERN_REBUILD_SEED` and `LANTERN_REBUILD_ROUNDS` choose other and longer runs of
-//! the property test of rebuilds.
+//! The tests inherit environment variables: `LANTERN_REBUILD_SEED` and `LANTERN_REBUILD_ROUNDS` configure the property test
+//! of rebuilds.
 
 mod clock;
 mod deny;
@@ -27,32 +27,32 @@ use crate::{
 };
 use tally::Tally;
 
-/// What a developer may ask for.
+/// Options of `cargo xtask test`.
 #[derive(clap::Args, Debug)]
 pub struct Options {
-    /// Go on after a stage that failed
+    /// Continue after a failed stage
     #[arg(short, long)]
     keep_going: bool,
-    /// Run only this stage (and set-up); may be given more than once
+    /// Run only this stage after setup; can be repeated
     #[arg(long, value_name = "STAGE", value_parser = STAGES.map(|(name, _)| name))]
     only: Vec<String>,
 }
 
 type Run = fn(&mut Session) -> Result<Verdict>;
 
-/// The stages in the order of what they cost, so that a slip is found early.
-const STAGES: [(&str, Run); 14] = [
+/// The stages, cheapest first, so that mistakes are found early.
+const STAGES: [(&str, Run); 15] = [
     ("fmt", fmt),
     ("tidy", |session| {
         tidy::check(&session.workspace.root).map(|()| Verdict::Done)
     }),
-    // Before everything that builds the host, which embeds the page.
+    // Before all stages that build the host, because it embeds the page.
     ("web", |session| {
-        let mut here = Tally::default();
-        let outcome = web::check(&session.workspace, |line| here.print(line));
-        session.tally.add(here);
+        let mut stage_tally = Tally::default();
+        let outcome = web::check(&session.workspace, |line| stage_tally.print(line));
+        session.tally.add(stage_tally);
         outcome?;
-        some(here.passed)
+        require_tests(stage_tally.passed)
     }),
     ("clippy", clippy),
     ("deny", |session| deny::check(&session.workspace)),
@@ -60,14 +60,30 @@ const STAGES: [(&str, Run); 14] = [
     ("plugins", |session| {
         plugins::build(&session.workspace, Profile::Dev).map(|()| Verdict::Done)
     }),
-    // With the host's feature, as clippy; the integration stage has the host as it is built without it.
     ("unit", |session| {
-        some(session.cargo_test("--lib --bins --features lantern/oci")?)
+        require_tests(session.cargo_test("--lib --bins")?)
     }),
     ("integration", |session| {
         session.older_server = Some(setup::older_server(&session.workspace)?);
-        let passed = some(session.cargo_test("--test *")?)?;
+        let passed = require_tests(session.cargo_test("--test *")?)?;
         full_disk(session, passed)
+    }),
+    // The optional feature selects other features of shared dependencies, so it has its own build. All other stages test the
+    // host as it is released.
+    ("oci", |session| {
+        let mut command = process::cargo(&session.workspace.root);
+        command.args([
+            "test",
+            "--locked",
+            "--no-fail-fast",
+            "--package",
+            "lantern",
+            "--lib",
+            "--bins",
+            "--features",
+            "oci",
+        ]);
+        require_tests(session.run_tests(command)?)
     }),
     ("clock", clock::check),
     ("doc", |session| {
@@ -85,36 +101,36 @@ const STAGES: [(&str, Run); 14] = [
         languages::check(&session.workspace).map(|()| Verdict::Done)
     }),
     ("browser", |session| {
-        let mut here = Tally::default();
-        let outcome = web::drive(&session.workspace, &session.tools, |line| here.print(line));
-        session.tally.add(here);
+        let mut stage_tally = Tally::default();
+        let outcome = web::browser_tests(&session.workspace, &session.tools, |line| stage_tally.print(line));
+        session.tally.add(stage_tally);
         outcome?;
-        some(here.passed)
+        require_tests(stage_tally.passed)
     }),
 ];
 
-/// How a stage that did not fail ended.
+/// The result of a stage that did not fail.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Done,
-    /// It could not be asked here, and why. It is shown again in the summary.
+    /// The stage cannot run on this machine, with the reason. The summary repeats it.
     Skipped(String),
 }
 
 struct Session {
     workspace: Workspace,
     tools: Tools,
-    /// The variable that names the older broker, and the broker.
+    /// The environment variable for the older broker, and its path.
     older_server: Option<(&'static str, PathBuf)>,
     tally: Tally,
 }
 
-/// Runs the stages and prints the summary. It prints its failure itself, because the closing line comes last.
+/// Runs the stages and prints the summary. It also prints the failure, because the tally must be the last line.
 pub fn run(workspace: Workspace, options: &Options) -> ExitCode {
     let started = Instant::now();
     let mut tally = Tally::default();
     let outcome = stages(workspace, options, &mut tally);
-    println!("\nall stages: {}", shown(started.elapsed()));
+    println!("\nall stages: {}", format_duration(started.elapsed()));
     if let Err(error) = &outcome {
         println!("FAILED: {error:#}");
     }
@@ -143,7 +159,7 @@ fn stages(workspace: Workspace, options: &Options, tally: &mut Tally) -> Result<
         println!("\n==> stage {name}");
         let started = Instant::now();
         let outcome = run(&mut session);
-        let took = shown(started.elapsed());
+        let took = format_duration(started.elapsed());
         let line = match outcome {
             Ok(Verdict::Done) => format!("ok       {took:>8}  {name}"),
             Ok(Verdict::Skipped(reason)) => format!("SKIPPED  {took:>8}  {name}: {reason}"),
@@ -169,7 +185,7 @@ fn stages(workspace: Workspace, options: &Options, tally: &mut Tally) -> Result<
     }
 }
 
-fn shown(time: Duration) -> String {
+fn format_duration(time: Duration) -> String {
     let seconds = time.as_secs();
     if seconds < 60 {
         format!("{:.1} s", time.as_secs_f64())
@@ -178,7 +194,7 @@ fn shown(time: Duration) -> String {
     }
 }
 
-/// Runs the test of a full disk, which has to mount one, where this process may mount.
+/// Runs the test of a full disk, if this process can mount a file system.
 fn full_disk(session: &mut Session, passed: Verdict) -> Result<Verdict> {
     let folder = session.workspace.cargo_target.join("tmp/small-disk");
     std::fs::create_dir_all(&folder)?;
@@ -186,27 +202,27 @@ fn full_disk(session: &mut Session, passed: Verdict) -> Result<Verdict> {
     let mut mount = Command::new("mount");
     if !succeeds(mount.args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&folder)) {
         return Ok(Verdict::Skipped(
-            "all ran but the test of a full disk, which needs root to mount one".to_owned(),
+            "all tests ran except that of a full disk, which requires root to mount one".to_owned(),
         ));
     }
     if !succeeds(Command::new("umount").arg(&folder)) {
         bail!("cannot unmount {}", folder.display());
     }
-    some(session.cargo_test("--test host -- --ignored --exact faults::a_full_disk_stops_the_acks_and_is_survived_without_a_restart")?)?;
+    require_tests(session.cargo_test("--test host -- --ignored --exact faults::a_full_disk_stops_the_acks_and_is_survived_without_a_restart")?)?;
     Ok(passed)
 }
 
-/// A pattern that matches nothing must not look like a success.
-fn some(passed: u64) -> Result<Verdict> {
+/// Fails if no test ran: a filter that matches nothing must not look like a success.
+fn require_tests(passed: u64) -> Result<Verdict> {
     if passed == 0 {
-        bail!("no test was run");
+        bail!("no test ran");
     }
     Ok(Verdict::Done)
 }
 
-/// Documentation need not have examples that are programs.
+/// Documentation examples are optional.
 fn no_examples() -> Verdict {
-    Verdict::Skipped("the documentation has no example that can be run".to_owned())
+    Verdict::Skipped("the documentation has no runnable example".to_owned())
 }
 
 fn fmt(session: &mut Session) -> Result<Verdict> {
@@ -232,21 +248,21 @@ fn clippy(session: &mut Session) -> Result<Verdict> {
 }
 
 impl Session {
-    /// Runs `cargo test --workspace` for `targets` (words, parted by spaces) and adds what it says to the tally.
-    /// Answers how many tests passed; fails when one did not.
+    /// Runs `cargo test --workspace` for `targets` (separated by spaces) and adds the result to the tally. Returns the number
+    /// of passed tests.
     fn cargo_test(&mut self, targets: &str) -> Result<u64> {
         let mut command = self.test_command();
         command.args(targets.split(' '));
         self.run_tests(command)
     }
 
-    /// Runs a `cargo test` command to its end and adds its results to the tally. Returns how many tests passed.
+    /// Runs a `cargo test` command and adds the result to the tally. Returns the number of passed tests.
     fn run_tests(&mut self, mut command: Command) -> Result<u64> {
-        let mut here = Tally::default();
-        let outcome = process::run_lines(&mut command, |line| here.print(line));
-        self.tally.add(here);
+        let mut stage_tally = Tally::default();
+        let outcome = process::run_lines(&mut command, |line| stage_tally.print(line));
+        self.tally.add(stage_tally);
         outcome?;
-        Ok(here.passed)
+        Ok(stage_tally.passed)
     }
 
     fn test_command(&self) -> Command {
@@ -264,14 +280,14 @@ mod tests {
 
     #[test]
     fn a_stage_that_runs_no_test_fails() {
-        assert!(some(0).is_err());
-        assert_eq!(some(1).unwrap(), Verdict::Done);
+        assert!(require_tests(0).is_err());
+        assert_eq!(require_tests(1).unwrap(), Verdict::Done);
     }
 
     #[test]
-    fn times_are_shown_for_people() {
-        assert_eq!(shown(Duration::from_millis(1_240)), "1.2 s");
-        assert_eq!(shown(Duration::from_secs(61)), "1 m 01 s");
-        assert_eq!(shown(Duration::from_secs(3_661)), "61 m 01 s");
+    fn durations_are_formatted() {
+        assert_eq!(format_duration(Duration::from_millis(1_240)), "1.2 s");
+        assert_eq!(format_duration(Duration::from_secs(61)), "1 m 01 s");
+        assert_eq!(format_duration(Duration::from_secs(3_661)), "61 m 01 s");
     }
 }

@@ -1,7 +1,7 @@
-//! `cargo xtask tidy`: promises of this repository that no compiler checks.
+//! `cargo xtask tidy`: repository rules that no compiler checks.
 //!
-//! Each check takes a [`Tree`] (paths and texts) and answers with [`Finding`]s, so that its tests need no
-//! repository. Which files there are, and what they hold, is read once and only here.
+//! Each check converts a [`Tree`] (paths and contents) into [`Finding`]s, so that its tests need no repository. Only this
+//! file reads the repository.
 
 mod files;
 mod frozen;
@@ -15,14 +15,14 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// One thing that is not as it should be.
+/// One violation of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
-    /// The file, from the root on.
+    /// The file, relative to the root.
     pub path: String,
-    /// The line, counted from 1; none when it is about the whole file.
+    /// The line, counted from 1; none for the whole file.
     pub line: Option<usize>,
-    /// What is wrong and what to do instead.
+    /// The violation and its solution.
     pub text: String,
 }
 
@@ -45,7 +45,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The files of the repository that git knows or would take.
+/// The files of the repository that git tracks or would add.
 #[derive(Debug, Default)]
 pub struct Tree {
     files: Vec<(String, Vec<u8>)>,
@@ -55,9 +55,9 @@ impl Tree {
     /// Reads the tree under `root`.
     fn read(root: &Path) -> Result<Self> {
         let mut files = Vec::new();
-        for path in listed(root)? {
+        for path in list_files(root)? {
             let full = root.join(&path);
-            // A file that is removed but not yet committed is listed as well, and a link is not a file of ours.
+            // Skips links, and files whose removal is not yet committed.
             if !full.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
                 continue;
             }
@@ -67,14 +67,14 @@ impl Tree {
         Ok(Self { files })
     }
 
-    /// All files with their bytes, in the order of their paths.
+    /// All files, sorted by path.
     fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.files
             .iter()
             .map(|(path, bytes)| (path.as_str(), bytes.as_slice()))
     }
 
-    /// The files that are text.
+    /// The text files.
     fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
         self.files()
             .filter_map(|(path, bytes)| Some((path, std::str::from_utf8(bytes).ok()?)))
@@ -96,8 +96,7 @@ impl Tree {
     }
 }
 
-/// Runs all checks over the repository at `root` and prints what they find. Fails when there is anything but
-/// warnings.
+/// Runs all checks on the repository at `root` and prints the findings. Fails if there are findings other than warnings.
 pub fn check(root: &Path) -> Result<()> {
     let tree = Tree::read(root)?;
     for warning in sorted(sizes::check(&tree)) {
@@ -112,14 +111,14 @@ pub fn check(root: &Path) -> Result<()> {
         println!("    {finding}");
     }
     if !findings.is_empty() {
-        bail!("{} of the promises above are broken", findings.len());
+        bail!("{} violations", findings.len());
     }
     println!("    {} files are tidy", tree.files.len());
     Ok(())
 }
 
-/// Writes down the digests of a WIT folder that has been released. From then on `check` refuses any change of it.
-/// Fails when the folder is frozen already, or empty.
+/// Records the digests of a released WIT folder. From then on, `check` rejects changes to it. Fails if the folder is already
+/// frozen, or empty.
 pub fn freeze(root: &Path, folder: &str) -> Result<()> {
     frozen::freeze(root, folder)
 }
@@ -130,8 +129,8 @@ fn sorted(findings: impl IntoIterator<Item = Finding>) -> Vec<Finding> {
     findings
 }
 
-/// The paths from `root` on, with `/` between: what git lists, or, in an unpacked archive, what lies there.
-fn listed(root: &Path) -> Result<Vec<String>> {
+/// The paths relative to `root`, separated by `/`: those that git lists, or all files of an unpacked archive.
+fn list_files(root: &Path) -> Result<Vec<String>> {
     let mut git = Command::new("git");
     git.current_dir(root)
         .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
@@ -143,9 +142,7 @@ fn listed(root: &Path) -> Result<Vec<String>> {
             .map(|path| String::from_utf8_lossy(path).into_owned())
             .collect(),
         _ => {
-            println!(
-                "    git does not list the files; taking all but target, node_modules and hidden folders"
-            );
+            println!("    git cannot list the files; checking all except target, node_modules and dist");
             let mut found = Vec::new();
             walk(root, root, &mut found)?;
             found
@@ -170,8 +167,8 @@ fn walk(root: &Path, folder: &Path, found: &mut Vec<String>) -> Result<()> {
             found.extend(relative(root, &path));
         } else if kind.is_dir() {
             let name = name.to_string_lossy();
-            let ours = !matches!(&*name, "target" | "node_modules" | ".git" | "dist");
-            if ours {
+            let included = !matches!(&*name, "target" | "node_modules" | ".git" | "dist");
+            if included {
                 walk(root, &path, found)?;
             }
         }
@@ -189,7 +186,7 @@ fn relative(root: &Path, path: &Path) -> Option<String> {
     Some(parts?.join("/"))
 }
 
-/// The folder that a path of the tree lies in.
+/// The parent folder of a path.
 fn folder_of(path: &str) -> PathBuf {
     Path::new(path)
         .parent()
@@ -202,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unpacked_archive_is_walked() {
+    fn an_unpacked_archive_is_listed() {
         let root = tempfile::tempdir().unwrap();
         for path in [
             "host/store/src/lib.rs",

@@ -1,5 +1,6 @@
-//! The dashboard: `cargo xtask web` builds it, the tests check it and drive it in a browser, `cargo xtask pictures`
-//! draws it for the README, `cargo xtask frames` measures how it scrolls. The host embeds what lies in `web/dist/page` when it is built, so this comes before that.
+//! The dashboard: `cargo xtask web` builds it, the tests check it and run it in a browser, `cargo xtask pictures` takes the
+//! screenshots of the README, `cargo xtask frames` measures scrolling. The build of the host embeds `web/dist/page`, so the
+//! dashboard is built first.
 
 use std::{
     fs,
@@ -16,7 +17,7 @@ use crate::{
     workspace::{Profile, Workspace},
 };
 
-/// `cargo xtask web`: fetches what is missing and builds the page.
+/// `cargo xtask web`: installs the dependencies and builds the page.
 pub fn build(workspace: &Workspace) -> Result<()> {
     println!("==> dashboard");
     node::find()?;
@@ -24,18 +25,18 @@ pub fn build(workspace: &Workspace) -> Result<()> {
     npm(workspace, &["run", "build"])
 }
 
-/// The same for those who can do without: says why there is no page when it cannot be built.
-pub fn build_where_possible(workspace: &Workspace) -> Result<()> {
+/// Builds the page if Node is installed, and otherwise prints the reason.
+pub fn build_if_possible(workspace: &Workspace) -> Result<()> {
     match node::find() {
         Ok(_) => build(workspace),
         Err(error) => {
-            println!("==> dashboard: left out. {error}");
+            println!("==> dashboard: skipped, {error}");
             Ok(())
         }
     }
 }
 
-/// Everything that is checked of the page without a browser. `each` sees every line that the tests print.
+/// All checks of the page that need no browser. `each` receives every line of the unit tests.
 pub fn check(workspace: &Workspace, each: impl FnMut(&str)) -> Result<()> {
     node::find()?;
     install(workspace)?;
@@ -46,25 +47,25 @@ pub fn check(workspace: &Workspace, each: impl FnMut(&str)) -> Result<()> {
     npm(workspace, &["run", "size"])
 }
 
-/// The unit tests of the page, in a time zone and, where `prefix` is the beginning of a command, behind that.
+/// Runs the unit tests of the page in a time zone. `prefix` is a command that starts them, or empty.
 pub fn unit(workspace: &Workspace, prefix: &[&str], zone: &str, each: impl FnMut(&str)) -> Result<()> {
-    let words = [prefix, &["npm", "run", "unit"]].concat();
-    let mut command = Command::new(words[0]);
+    let command_line = [prefix, &["npm", "run", "unit"]].concat();
+    let mut command = Command::new(command_line[0]);
     command
         .current_dir(folder(workspace))
-        .args(&words[1..])
+        .args(&command_line[1..])
         .env("TZ", zone);
     process::run_lines(&mut command, each)
 }
 
-/// The page in a browser, on a real host with a real broker and real plugins.
-pub fn drive(workspace: &Workspace, tools: &Tools, each: impl FnMut(&str)) -> Result<()> {
+/// Runs the browser tests with a real host, broker and plugins.
+pub fn browser_tests(workspace: &Workspace, tools: &Tools, each: impl FnMut(&str)) -> Result<()> {
     let mut command = browser_command(workspace, tools, "browser", Profile::Dev)?;
     test_plugins(workspace, &mut command)?;
     process::run_lines(&mut command, each)
 }
 
-/// `cargo xtask pictures`: draws the main pages into `docs/pictures`.
+/// `cargo xtask pictures`: takes the screenshots in `docs/pictures`.
 pub fn pictures(workspace: &Workspace) -> Result<()> {
     let tools = setup::run(workspace)?;
     build(workspace)?;
@@ -72,21 +73,21 @@ pub fn pictures(workspace: &Workspace) -> Result<()> {
     process::run(&mut browser_command(workspace, &tools, "pictures", Profile::Dev)?)
 }
 
-/// What may be chosen for `cargo xtask frames`.
+/// Options of `cargo xtask frames`.
 #[derive(clap::Args, Debug)]
 pub struct Frames {
-    /// Rows of the table; they are read from a stream
+    /// Rows of the table, read from a stream
     #[arg(long, default_value_t = 1_000_000)]
     rows: u64,
-    /// Seconds of each way of scrolling
+    /// Seconds per scroll pattern
     #[arg(long, default_value_t = 20)]
     seconds: u64,
-    /// With a host built without optimization, which builds sooner and fills the table later
+    /// Use a host without optimization, which builds faster and fills the table more slowly
     #[arg(long)]
     dev: bool,
 }
 
-/// `cargo xtask frames`: measures how smoothly a table of very many rows scrolls.
+/// `cargo xtask frames`: measures the frame rate of a scrolling table with many rows.
 pub fn frames(workspace: &Workspace, frames: &Frames) -> Result<()> {
     let profile = if frames.dev {
         Profile::Dev
@@ -103,7 +104,7 @@ pub fn frames(workspace: &Workspace, frames: &Frames) -> Result<()> {
     process::run(&mut command)
 }
 
-/// With everything in place that a browser test needs.
+/// A command for an npm script that needs a browser, the host, a broker and plugins.
 fn browser_command(workspace: &Workspace, tools: &Tools, script: &str, profile: Profile) -> Result<Command> {
     node::find()?;
     let chromium = chromium::ensure()?;
@@ -120,8 +121,7 @@ fn browser_command(workspace: &Workspace, tools: &Tools, script: &str, profile: 
     Ok(command)
 }
 
-/// Plugins that only tests load, each with the variable that says where it is: one that comes in many versions, and one
-/// that ships a view.
+/// Builds the plugins for tests, and sets their environment variables: one with many versions, and one with a view.
 fn test_plugins(workspace: &Workspace, command: &mut Command) -> Result<()> {
     for (name, variable) in [("evolving", "LANTERN_EVOLVING"), ("syslog", "LANTERN_SYSLOG")] {
         let component = workspace.tools().join(format!("{name}.wasm"));
@@ -136,26 +136,26 @@ fn test_plugins(workspace: &Workspace, command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// `npm ci`, unless exactly this was installed before.
+/// Runs `npm ci`, unless the lock file is unchanged since the last run.
 fn install(workspace: &Workspace) -> Result<()> {
     let folder = folder(workspace);
     let lock = fs::read(folder.join("package-lock.json")).context("cannot read web/package-lock.json")?;
     let stamp = folder.join("node_modules/.installed-lock");
     if fs::read(&stamp).is_ok_and(|installed| installed == lock) {
-        println!("    what npm fetches: there");
+        println!("    npm packages: installed");
         return Ok(());
     }
     npm(workspace, &["ci", "--no-audit", "--no-fund"])?;
     fs::write(&stamp, lock).with_context(|| format!("cannot write {}", stamp.display()))
 }
 
-fn npm(workspace: &Workspace, words: &[&str]) -> Result<()> {
-    process::run(&mut npm_command(workspace, words))
+fn npm(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
+    process::run(&mut npm_command(workspace, arguments))
 }
 
-fn npm_command(workspace: &Workspace, words: &[&str]) -> Command {
+fn npm_command(workspace: &Workspace, arguments: &[&str]) -> Command {
     let mut command = Command::new("npm");
-    command.current_dir(folder(workspace)).args(words);
+    command.current_dir(folder(workspace)).args(arguments);
     command
 }
 

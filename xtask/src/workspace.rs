@@ -1,4 +1,4 @@
-//! Where things are: the root of the repository, cargo's target directory, and the folders that xtask fills.
+//! Paths: the root of the repository, Cargo's target directory, and the folders that xtask fills.
 
 use std::path::{Path, PathBuf};
 
@@ -7,29 +7,29 @@ use serde::Deserialize;
 
 use crate::process;
 
-/// The places that the commands share.
+/// The paths that the commands share.
 #[derive(Clone, Debug)]
 pub struct Workspace {
     /// The folder with the workspace's Cargo.toml.
     pub root: PathBuf,
-    /// Where cargo builds. It is not always `root/target`: `CARGO_TARGET_DIR` moves it.
+    /// Cargo's target directory: `root/target`, unless `CARGO_TARGET_DIR` is set.
     pub cargo_target: PathBuf,
-    /// The members, as cargo knows them.
+    /// The members of the workspace.
     pub packages: Vec<Package>,
 }
 
 /// A member of the workspace.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Package {
-    /// Its name in Cargo.toml.
+    /// The name in Cargo.toml.
     pub name: String,
-    /// Where that Cargo.toml is.
+    /// The path of that Cargo.toml.
     pub manifest_path: PathBuf,
-    /// Its library, programs, tests and benches.
+    /// Its library, programs, tests and benchmarks.
     pub targets: Vec<Target>,
 }
 
-/// One thing that cargo can build of a package.
+/// One target of a package.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Target {
     /// `bin`, `lib`, `cdylib`, `test` and so on.
@@ -44,11 +44,11 @@ struct Metadata {
 }
 
 impl Workspace {
-    /// Asks `cargo metadata`. Fails when cargo does, for example because a Cargo.toml is broken.
+    /// Runs `cargo metadata`. Fails if Cargo does, for example because a Cargo.toml is invalid.
     pub fn find() -> Result<Self> {
-        let here = std::env::var_os("CARGO_MANIFEST_DIR")
+        let package = std::env::var_os("CARGO_MANIFEST_DIR")
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-        let mut command = process::cargo(&here);
+        let mut command = process::cargo(&package);
         command.args(["metadata", "--format-version", "1", "--no-deps"]);
         let output = command.output().context("cannot start cargo")?;
         if !output.status.success() {
@@ -58,7 +58,7 @@ impl Workspace {
             );
         }
         let metadata: Metadata =
-            serde_json::from_slice(&output.stdout).context("cannot read what `cargo metadata` says")?;
+            serde_json::from_slice(&output.stdout).context("cannot parse the output of `cargo metadata`")?;
         Ok(Self {
             root: metadata.workspace_root,
             cargo_target: metadata.target_directory,
@@ -66,12 +66,12 @@ impl Workspace {
         })
     }
 
-    /// Programs that are not built from this repository: `target/tools`.
+    /// The folder of external programs: `target/tools`.
     pub fn tools(&self) -> PathBuf {
         self.root.join("target/tools")
     }
 
-    /// The plugins as components: `target/plugins`.
+    /// The folder of the built plugins: `target/plugins`.
     pub fn plugins(&self) -> PathBuf {
         self.root.join("target/plugins")
     }
@@ -81,23 +81,23 @@ impl Workspace {
         self.cargo_target.join(profile.folder()).join(name)
     }
 
-    /// A path as it is shown to people: from the root on where it lies under it.
-    pub fn shown<'a>(&self, path: &'a Path) -> std::path::Display<'a> {
+    /// A path for display, relative to the root if possible.
+    pub fn display<'a>(&self, path: &'a Path) -> std::path::Display<'a> {
         path.strip_prefix(&self.root).unwrap_or(path).display()
     }
 }
 
-/// How programs are built.
+/// The build profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
-    /// Quick to build. The tests use it.
+    /// Builds faster. Used by tests.
     Dev,
-    /// Quick to run. The demo and the bench use it.
+    /// Runs faster. Used by the demo and benchmarks.
     Release,
 }
 
 impl Profile {
-    /// What cargo wants to be told.
+    /// The arguments for Cargo.
     pub fn flag(self) -> &'static [&'static str] {
         match self {
             Self::Dev => &[],

@@ -1,5 +1,5 @@
-//! A line between a client and the broker that loses what is on it when it is cut, as a real one does. Without it
-//! a test only sees how a process dies, which loses nothing that was already handed to the kernel.
+//! A proxy between client and broker that loses data when it is cut, like a real network. Killing a process does not lose data
+//! that the kernel has received.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -63,19 +63,19 @@ impl Line {
         Broker::new(format!("nats://{}", self.address), ConnectOptions::new()).unwrap()
     }
 
-    /// From now on nothing reaches the server, and nobody is told.
+    /// Drops all data to the server from now on, without closing connections.
     pub fn lose_to_server(&self) {
         self.state.lose_to_server.store(true, Ordering::SeqCst);
     }
 
-    /// From now on nothing reaches the client, and nobody is told.
+    /// Drops all data to the client from now on, without closing connections.
     pub fn lose_to_client(&self) {
         self.state.lose_to_client.store(true, Ordering::SeqCst);
     }
 
-    /// Closes every connection. New ones lose nothing.
+    /// Closes all connections. New connections lose no data.
     pub fn cut(&self) {
-        // In this order, so that a connection made at once after the cut loses nothing either.
+        // In this order, so that a connection immediately after the cut loses no data.
         self.state.lose_to_server.store(false, Ordering::SeqCst);
         self.state.lose_to_client.store(false, Ordering::SeqCst);
         self.cut.send_modify(|count| *count += 1);
@@ -99,7 +99,7 @@ async fn copy(
             read = from.read(&mut buffer) => read,
         };
         let Ok(count @ 1..) = read else { return };
-        // What begins to lose goes on losing: a stream of bytes with a hole in it would be no fault of the network.
+        // Once data is lost, the connection keeps losing it: a network never delivers a byte stream with a hole.
         lost |= loses(&state).load(Ordering::SeqCst);
         if !lost && to.write_all(&buffer[..count]).await.is_err() {
             return;

@@ -1,6 +1,6 @@
-//! A real `nats-server` for each test, a line to it that can be cut, and the verbs that the tests speak in.
+//! A real `nats-server` for each test, a proxy to it that can be cut, and helpers.
 
-// Each test binary uses its own part of this.
+// Each test program uses a part of this module.
 #![allow(dead_code)]
 
 use std::future::Future;
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 pub mod line;
 
-/// Longest wait for anything. Generous, because a busy machine must not make a test fail.
+/// Time limit of every wait. Generous, so that a busy machine does not fail a test.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A broker with its own port and store. Killed when dropped.
@@ -31,7 +31,7 @@ pub struct NatsServer {
     config: String,
 }
 
-/// A message as the stream holds it.
+/// A stored message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     pub subject: String,
@@ -45,7 +45,7 @@ impl NatsServer {
         Self::start_with("").await
     }
 
-    /// Starts a server with these lines added to its configuration.
+    /// Starts a server with additional configuration lines.
     pub async fn start_with(config: &str) -> Self {
         let port = TcpListener::bind("127.0.0.1:0")
             .unwrap()
@@ -62,7 +62,7 @@ impl NatsServer {
         server
     }
 
-    /// Starts it again, on the same port and store.
+    /// Restarts the server with the same port and store.
     pub async fn restart(&mut self) {
         self.kill();
         let (store, config) = (self.dir.path().join("store"), self.dir.path().join("nats.conf"));
@@ -89,13 +89,13 @@ impl NatsServer {
         .await;
     }
 
-    /// Starts it again with other lines in its configuration.
+    /// Restarts the server with other configuration lines.
     pub async fn restart_with(&mut self, config: &str) {
         self.config = config.to_owned();
         self.restart().await;
     }
 
-    /// SIGKILL, as `kill -9` does.
+    /// Kills the server with SIGKILL.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
@@ -148,7 +148,7 @@ impl NatsServer {
         self.jetstream().await.create_stream(config).await.unwrap()
     }
 
-    /// How many messages the stream holds; 0 while the broker cannot say.
+    /// Number of messages in the stream; 0 while the broker does not respond.
     pub async fn count(&self, stream: &str) -> u64 {
         let Ok(client) = async_nats::connect(self.url()).await else {
             return 0;
@@ -159,7 +159,7 @@ impl NatsServer {
         stream.info().await.map_or(0, |info| info.state.messages)
     }
 
-    /// Everything in the stream, in its order.
+    /// All messages of the stream, in order.
     pub async fn messages(&self, stream: &str) -> Vec<Stored> {
         let stream = self.jetstream().await.get_stream(stream).await.unwrap();
         let count = stream.get_info().await.unwrap().state.messages as usize;
@@ -173,7 +173,7 @@ impl NatsServer {
         while messages.len() < count {
             let next = tokio::time::timeout(PATIENCE, delivered.next()).await;
             let message = next
-                .expect("the stream delivers all it holds")
+                .expect("the stream delivers all messages")
                 .unwrap()
                 .unwrap()
                 .message;
@@ -198,7 +198,7 @@ impl Drop for NatsServer {
     }
 }
 
-/// The server's program: `LANTERN_NATS_SERVER`, else from PATH, else where `cargo xtask` puts it.
+/// The server program: from `LANTERN_NATS_SERVER`, from PATH, or installed by `cargo xtask`.
 fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("LANTERN_NATS_SERVER") {
         return path.into();
@@ -209,12 +209,12 @@ fn binary() -> PathBuf {
         .chain([tools])
         .map(|place| place.join("nats-server"));
     places.find(|place| place.is_file()).expect(
-        "these tests need a nats-server: set LANTERN_NATS_SERVER, put one on PATH, or let cargo xtask fetch it",
+        "these tests need a nats-server: set LANTERN_NATS_SERVER, put one on PATH, or run cargo xtask setup",
     )
 }
 
-/// A directory for an outbox, in memory where that can be had: for tests of what a drain does, which would
-/// otherwise mostly wait for the disk. What a kill or a full disk leaves is tested on a real one.
+/// A directory for an outbox, in memory if possible, because tests of the drain would mostly wait for the disk. Tests of kills
+/// and full disks use a real one.
 pub fn scratch() -> TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() {
@@ -224,7 +224,7 @@ pub fn scratch() -> TempDir {
     }
 }
 
-/// A drain that runs until it is stopped.
+/// A running drain.
 pub struct Running {
     stop: CancellationToken,
     task: JoinHandle<Result<(), DrainError>>,
@@ -258,17 +258,20 @@ pub async fn wait_for<T, F: Future<Output = Option<T>>>(what: &str, mut conditio
         if let Some(met) = condition().await {
             return met;
         }
-        assert!(begin.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
+        assert!(
+            begin.elapsed() < PATIENCE,
+            "timed out after {PATIENCE:?} waiting for {what}"
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// Waits until nothing waits in the outbox.
+/// Waits until the outbox is empty.
 pub async fn wait_until_empty(outbox: &Outbox) {
     wait_until_waiting(outbox, 0).await;
 }
 
-/// Waits until no more than this many events wait.
+/// Waits until at most this many events are pending.
 pub async fn wait_until_waiting(outbox: &Outbox, most: u64) {
     let begin = Instant::now();
     while outbox.len().unwrap() > most {

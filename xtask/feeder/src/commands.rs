@@ -1,4 +1,4 @@
-//! Commands that the demo really runs, so that there are executions to look at. One of them fails on purpose.
+//! Commands that the demo runs, so that there are executions to display. One of them fails on purpose.
 
 use std::{process::Stdio, time::Duration};
 
@@ -7,12 +7,12 @@ use tokio::{process, time};
 
 use crate::message::{self, Finished, Started};
 
-/// A command that hangs must not stop the others.
+/// Time limit, so that a hanging command does not block the others.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
-/// The beginning is enough for a dashboard, and a message has a limit.
+/// Output limit per message; the beginning is sufficient for a dashboard.
 const OUTPUT_BYTES_MAX: usize = 16 * 1024;
 
-/// What is run, in this order.
+/// The commands, in order.
 pub const COMMANDS: &[Command] = &[
     Command {
         manifest_id: "system-name",
@@ -31,10 +31,10 @@ pub const COMMANDS: &[Command] = &[
     },
 ];
 
-/// Something to run.
+/// A command.
 #[derive(Clone, Copy, Debug)]
 pub struct Command {
-    /// Under which name it is known.
+    /// The name of the command.
     pub manifest_id: &'static str,
     program: &'static str,
     arguments: &'static [&'static str],
@@ -52,10 +52,10 @@ pub struct Execution {
 }
 
 impl Command {
-    /// Begins a run: it gets its ids and its start, and is not started yet.
-    pub fn begin(self, pc_id: &str) -> Execution {
+    /// Creates an execution with its ids and its start time, without starting the process.
+    pub fn prepare(self, pc_id: &str) -> Execution {
         let started_at = Utc::now();
-        // One process, one command at a time: the microsecond tells the runs apart.
+        // One command runs at a time, so the microsecond distinguishes the runs.
         let exec_id = format!(
             "{}-{}-{}",
             self.manifest_id,
@@ -74,7 +74,7 @@ impl Command {
 }
 
 impl Execution {
-    /// That it has begun.
+    /// The message for the start.
     pub fn started(&self) -> Started<'_> {
         Started {
             result_id: &self.result_id,
@@ -87,7 +87,7 @@ impl Execution {
         }
     }
 
-    /// Runs it. A command that is not there, or takes too long, is a result like any other.
+    /// Runs the command. A missing program and a timeout are results as well.
     pub async fn run(self) -> Finished {
         let mut command = process::Command::new(self.command.program);
         command
@@ -97,8 +97,8 @@ impl Execution {
         let (exit_code, stdout, stderr) = match time::timeout(ENDS_WITHIN, command.output()).await {
             Ok(Ok(output)) => (
                 output.status.code().unwrap_or(-1),
-                beginning(&output.stdout),
-                beginning(&output.stderr),
+                truncate(&output.stdout),
+                truncate(&output.stderr),
             ),
             Ok(Err(error)) => (
                 -1,
@@ -126,8 +126,8 @@ impl Execution {
     }
 }
 
-/// As text. A NUL would be refused by the database.
-fn beginning(output: &[u8]) -> String {
+/// The beginning of the output as text, without NUL, which the database rejects.
+fn truncate(output: &[u8]) -> String {
     String::from_utf8_lossy(&output[..output.len().min(OUTPUT_BYTES_MAX)]).replace('\0', "\u{fffd}")
 }
 
@@ -136,13 +136,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn each_command_ends_as_it_should() {
+    async fn each_command_has_the_expected_result() {
         for command in COMMANDS {
-            let execution = command.begin("pc-1");
+            let execution = command.prepare("pc-1");
             let (result_id, exec_id) = (execution.result_id.clone(), execution.exec_id.clone());
             assert!(
                 !exec_id.contains(['.', ' ', '*', '>']),
-                "{exec_id} is no token of a subject"
+                "{exec_id} is not a subject token"
             );
             assert_eq!(execution.started().result_id, result_id);
             let result = execution.run().await;
@@ -158,20 +158,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_command_that_is_not_there_is_a_result() {
+    async fn a_missing_program_is_a_result() {
         let command = Command {
             manifest_id: "x",
             program: "no-such-program-here",
             arguments: &[],
         };
-        let result = command.begin("pc-1").run().await;
+        let result = command.prepare("pc-1").run().await;
         assert_eq!(result.exit_code, -1);
         assert!(result.stderr.contains("no-such-program-here"), "{result:?}");
     }
 
     #[test]
-    fn output_is_cut_and_cleaned() {
-        assert_eq!(beginning(b"a\0b"), "a\u{fffd}b");
-        assert_eq!(beginning(&[b'x'; OUTPUT_BYTES_MAX + 1]).len(), OUTPUT_BYTES_MAX);
+    fn output_is_truncated_and_has_no_nul() {
+        assert_eq!(truncate(b"a\0b"), "a\u{fffd}b");
+        assert_eq!(truncate(&[b'x'; OUTPUT_BYTES_MAX + 1]).len(), OUTPUT_BYTES_MAX);
     }
 }

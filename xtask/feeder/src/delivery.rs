@@ -1,4 +1,4 @@
-//! The two ways to the broker: through the outbox, for what must not be lost, and directly, for samples.
+//! The two paths to the broker: through the outbox for events that must not be lost, and directly for samples.
 
 use std::{
     path::Path,
@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::message::Message;
 
-/// Between two of these the other sources have their turn: each event is written to the disk and synced.
-const EVENTS_AT_ONCE: usize = 64;
-/// How often it is looked whether the outbox is empty at the end.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Batch size. Each event is synced to the disk, and other sources run between batches.
+const EVENTS_PER_BATCH: usize = 64;
+/// Poll interval of the outbox while closing.
+const POLL_EVERY: Duration = Duration::from_millis(50);
 
 /// Owns the outbox, its drain and a connection.
 pub struct Delivery {
@@ -26,10 +26,10 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Connects to `url` and opens the outbox in `folder`. Fails when the broker does not answer or the folder
-    /// cannot be made; a broker that goes away later is waited for.
+    /// Connects to `url` and opens the outbox in `folder`. Fails if the broker is unreachable or the folder cannot be created.
+    /// Later disconnects are retried.
     pub async fn open(url: &str, folder: &Path) -> Result<Self> {
-        // Not the address in the error: it may hold a password.
+        // The error omits the address, which may contain a password.
         let broker = Broker::at(url).context("cannot read the address")?;
         let client = broker.connect().await.context("cannot connect to the broker")?;
         let outbox =
@@ -44,36 +44,36 @@ impl Delivery {
         })
     }
 
-    /// Puts messages into the outbox; when it returns they will be published, whatever happens to this program.
-    /// Fails when the disk does not take them.
+    /// Puts messages into the outbox. When it returns, they will be published even if this program is killed. Fails if they
+    /// cannot be written to the disk.
     pub fn put(&self, messages: &[Message]) -> Result<()> {
         let events: Vec<Event> = messages
             .iter()
             .map(|message| Event::new(&message.subject, message.payload.clone()))
             .collect();
-        for events in events.chunks(EVENTS_AT_ONCE) {
+        for events in events.chunks(EVENTS_PER_BATCH) {
             tokio::task::block_in_place(|| self.outbox.put_all(events))
                 .context("cannot put events into the outbox")?;
         }
         Ok(())
     }
 
-    /// Publishes over core NATS: at most once, and not at all while the broker is away.
+    /// Publishes over core NATS: at most once, and not at all while disconnected.
     pub async fn publish(&self, message: Message) -> Result<()> {
         let subject = message.subject.clone();
         let sent = self.client.publish(message.subject, message.payload.into()).await;
         sent.with_context(|| format!("cannot publish to {subject}"))
     }
 
-    /// Waits until the outbox is empty, for at most `limit`, and stops. Answers how many events still wait; they
-    /// are published when the outbox is opened the next time. What could not be published at all is said.
+    /// Waits until the outbox is empty, for at most `limit`, and stops. Returns the number of pending events; they are
+    /// published when the outbox is opened again. Prints events that cannot be published.
     pub async fn close(self, limit: Duration) -> Result<u64> {
         let until = Instant::now() + limit;
         while !self.outbox.is_empty()? && !self.drain.is_finished() && Instant::now() < until {
-            time::sleep(LOOK_EVERY).await;
+            time::sleep(POLL_EVERY).await;
         }
         self.stop.cancel();
-        self.drain.await.context("the drain has panicked")??;
+        self.drain.await.context("the drain panicked")??;
         self.client
             .flush()
             .await
@@ -88,10 +88,7 @@ impl Delivery {
             );
         }
         if let (Some(error), true) = (&stats.last_error, stats.waiting > 0) {
-            println!(
-                "    feeder: the last trouble of the outbox was: {}",
-                error.message
-            );
+            println!("    feeder: last error of the outbox: {}", error.message);
         }
         Ok(stats.waiting)
     }

@@ -1,4 +1,4 @@
-//! What has happened before the demo began: the boot, logins, packages. Each is read once, at the start.
+//! Events from before the demo: boot, logins, packages. Each source is read once, at the start.
 
 mod logins;
 mod packages;
@@ -10,34 +10,34 @@ use sha2::{Digest, Sha256};
 
 use crate::message::Observed;
 
-/// The newest of each source that are taken: a log of years would keep the demo busy for minutes.
+/// Limit of events per source, newest first: a log of years would keep the demo busy for minutes.
 const EVENTS_MAX: usize = 5_000;
 
-/// A source that this machine does not have, or does not let this user read.
+/// Why a source is unavailable on this machine or to this user.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Gap(String);
+pub struct Unavailable(String);
 
-impl fmt::Display for Gap {
+impl fmt::Display for Unavailable {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.0)
     }
 }
 
-type Source = fn() -> Result<Vec<Observed>, Gap>;
+type Source = fn() -> Result<Vec<Observed>, Unavailable>;
 
-/// All sources, one after the other, each with its events or with why there are none.
-pub fn read() -> impl Iterator<Item = Result<Vec<Observed>, Gap>> {
+/// Reads all sources in order, each with its events or the reason why it is unavailable.
+pub fn read() -> impl Iterator<Item = Result<Vec<Observed>, Unavailable>> {
     let sources: [Source; 3] = [boot, logins::read, packages::read];
     sources.into_iter().map(|source| source().map(newest))
 }
 
-fn boot() -> Result<Vec<Observed>, Gap> {
+fn boot() -> Result<Vec<Observed>, Unavailable> {
     let seconds =
-        sysinfo::System::boot_time().map_err(|error| Gap(format!("time of the boot: {error:?}")))?;
+        sysinfo::System::boot_time().map_err(|error| Unavailable(format!("time of the boot: {error:?}")))?;
     let at = i64::try_from(seconds)
         .ok()
         .and_then(|seconds| DateTime::from_timestamp(seconds, 0));
-    let at = at.ok_or_else(|| Gap(format!("time of the boot: {seconds} is no time")))?;
+    let at = at.ok_or_else(|| Unavailable(format!("time of the boot: {seconds} is not a valid time")))?;
     let kernel = sysinfo::System::kernel_version().ok();
     let system = sysinfo::System::long_os_version().ok();
     Ok(vec![Observed {
@@ -55,7 +55,7 @@ fn newest(mut events: Vec<Observed>) -> Vec<Observed> {
     events.split_off(surplus)
 }
 
-/// An id for something that has none of its own: the same text has the same id in every run.
+/// A stable id for an event without one, derived from its text.
 fn id_of(text: &str) -> String {
     Sha256::digest(text)
         .iter()
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_boot_is_known_and_has_one_id() {
+    fn the_boot_has_a_stable_id() {
         let (first, second) = (boot().unwrap(), boot().unwrap());
         assert_eq!(first.len(), 1);
         assert_eq!(first, second);

@@ -1,4 +1,4 @@
-//! Which machine this is, in the words that subjects and rows use.
+//! The identity of this machine in subjects and rows.
 
 use chrono::Utc;
 
@@ -7,19 +7,19 @@ use crate::message::{Heartbeat, time};
 /// This machine.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    /// As one token of a subject.
+    /// The id: one subject token.
     pub pc_id: String,
-    /// As it calls itself.
+    /// The host name.
     pub hostname: String,
 }
 
 impl Machine {
-    /// Asks the system for its name.
-    pub fn look() -> Self {
+    /// Reads the host name of the system.
+    pub fn current() -> Self {
         Self::named(&sysinfo::System::host_name().unwrap_or_else(|_| "localhost".to_owned()))
     }
 
-    /// A machine of this name. In its id everything that has a meaning in a subject becomes `-`.
+    /// A machine with this host name. Its id has `-` in place of characters that are special in subjects.
     pub fn named(hostname: &str) -> Self {
         let safe = |letter: char| {
             if letter.is_ascii_alphanumeric() || letter == '_' {
@@ -40,7 +40,7 @@ impl Machine {
         }
     }
 
-    /// That it is there, now.
+    /// A heartbeat with the current time.
     pub fn heartbeat(&self) -> Heartbeat<'_> {
         Heartbeat {
             pc_id: &self.pc_id,
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_one_token_of_a_subject() {
+    fn an_id_is_one_subject_token() {
         for (hostname, pc_id) in [
             ("pc-1", "pc-1"),
             ("pc.example.org", "pc-example-org"),

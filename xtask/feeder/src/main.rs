@@ -1,9 +1,9 @@
-//! Feeds the demo with real events of the machine it runs on.
+//! Feeds the demo with real events of this machine.
 //!
-//! What must not be lost (boot, logins, packages, processes, executions, audit) goes through the outbox into
-//! JetStream; samples and heartbeats, of which the next one is as good, go over core NATS. Events carry an id made
-//! from what they are, so a second run brings no row twice. Nothing is made up, and what cannot be read here is
-//! said once and left out. Command lines and environments are not read: secrets stand in them.
+//! Events that must not be lost (boot, logins, packages, processes, executions, audit) go through the outbox into JetStream.
+//! Samples and heartbeats, which are superseded by the next one, go over core NATS. Event ids are derived from their content,
+//! so a second run creates no duplicate rows. Unavailable sources are reported once and skipped. Command lines and
+//! environments are not read, because they may contain secrets.
 
 mod commands;
 mod delivery;
@@ -23,24 +23,24 @@ use delivery::Delivery;
 use machine::Machine;
 use message::Audit;
 
-/// How often it is looked for new and ended processes. What lives shorter is not seen.
+/// Poll interval for started and ended processes. Shorter-lived processes are missed.
 const PROCESSES_EVERY: Duration = Duration::from_millis(500);
 const PERFORMANCE_EVERY: Duration = Duration::from_secs(1);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
 const COMMANDS_EVERY: Duration = Duration::from_secs(30);
-/// How long the outbox may take at the end to hand over what lies in it.
+/// Time limit for draining the outbox at the end.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 
 /// Feeds a Lantern host with real events of this machine
 #[derive(Parser)]
 struct Arguments {
-    /// The broker
+    /// Address of the broker
     #[arg(long, value_name = "URL", required_unless_present = "nats_url_file")]
     nats: Option<String>,
-    /// A file with the broker's address, as the host writes it
+    /// File with the address of the broker, written by the host
     #[arg(long, value_name = "FILE", conflicts_with = "nats")]
     nats_url_file: Option<PathBuf>,
-    /// Where events wait until the broker has them
+    /// Directory of the outbox
     #[arg(long, value_name = "DIR")]
     outbox: PathBuf,
     /// Stop after this many seconds
@@ -63,21 +63,24 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<()> {
-    let machine = Machine::look();
+    let machine = Machine::current();
     let delivery = Delivery::open(&url(&arguments)?, &arguments.outbox).await?;
-    println!("    feeder: events of {} as {}", machine.hostname, machine.pc_id);
+    println!(
+        "    feeder: sending events of {} as {}",
+        machine.hostname, machine.pc_id
+    );
     delivery.put(&[Audit::of("demo.start", Some(&machine.pc_id)).message()?])?;
 
     let fed = tokio::select! {
-        fed = feed(&machine, &delivery) => fed.map(|()| "the last source ended"),
-        why = stopped(&arguments) => why,
+        fed = feed(&machine, &delivery) => fed.map(|()| "all sources ended"),
+        reason = stop_reason(&arguments) => reason,
     };
     delivery.put(&[Audit::of("demo.stop", Some(&machine.pc_id)).message()?])?;
     let drained = delivery.close(DRAIN_WITHIN).await;
-    println!("    feeder: stops, because {}", fed?);
+    println!("    feeder: stopping: {}", fed?);
     let waiting = drained?;
     if waiting > 0 {
-        println!("    feeder: {waiting} events wait in the outbox for the next run");
+        println!("    feeder: {waiting} events remain in the outbox for the next run");
     }
     Ok(())
 }
@@ -90,11 +93,11 @@ fn url(arguments: &Arguments) -> Result<String> {
                 .with_context(|| format!("cannot read the broker's address from {}", file.display()))?;
             Ok(text.trim().to_owned())
         }
-        (None, None) => anyhow::bail!("neither --nats nor --nats-url-file is given"),
+        (None, None) => anyhow::bail!("--nats or --nats-url-file is required"),
     }
 }
 
-/// All sources at once. It ends only with an error: each source goes on for ever.
+/// Runs all sources concurrently. It returns only on an error, because no source ends.
 async fn feed(machine: &Machine, delivery: &Delivery) -> Result<()> {
     tokio::try_join!(
         feed_history(machine, delivery),
@@ -116,16 +119,16 @@ async fn feed_history(machine: &Machine, delivery: &Delivery) -> Result<()> {
                     .collect::<Result<_>>()?;
                 delivery.put(&messages)?;
             }
-            Err(gap) => println!("    feeder: left out: {gap}"),
+            Err(unavailable) => println!("    feeder: skipped: {unavailable}"),
         }
-        // Between two sources the others have their turn.
+        // Lets the other sources run.
         tokio::task::yield_now().await;
     }
     std::future::pending().await
 }
 
 async fn feed_processes(machine: &Machine, delivery: &Delivery) -> Result<()> {
-    let Some(mut processes) = said_once(processes::Processes::new(), "processes") else {
+    let Some(mut processes) = report_unavailable(processes::Processes::new(), "processes") else {
         return std::future::pending().await;
     };
     let mut ticks = every(PROCESSES_EVERY);
@@ -141,11 +144,11 @@ async fn feed_processes(machine: &Machine, delivery: &Delivery) -> Result<()> {
 }
 
 async fn feed_performance(machine: &Machine, delivery: &Delivery) -> Result<()> {
-    let Some(mut performance) = said_once(performance::Performance::new(), "performance") else {
+    let Some(mut performance) = report_unavailable(performance::Performance::new(), "performance") else {
         return std::future::pending().await;
     };
     let mut ticks = every(PERFORMANCE_EVERY);
-    // The rates of the first sample would be over no time at all.
+    // Skips the first sample, whose rates would have no time span.
     ticks.tick().await;
     loop {
         ticks.tick().await;
@@ -167,7 +170,7 @@ async fn feed_commands(machine: &Machine, delivery: &Delivery) -> Result<()> {
     loop {
         ticks.tick().await;
         for command in commands::COMMANDS {
-            let execution = command.begin(&machine.pc_id);
+            let execution = command.prepare(&machine.pc_id);
             let audit = Audit::of("command.run", Some(command.manifest_id));
             delivery.put(&[audit.message()?, execution.started().message(machine)?])?;
             let result = execution.run().await;
@@ -176,7 +179,7 @@ async fn feed_commands(machine: &Machine, delivery: &Delivery) -> Result<()> {
     }
 }
 
-/// A missed tick is not made up for: two samples at once would say nothing.
+/// An interval that skips missed ticks, because two samples at once are useless.
 fn every(period: Duration) -> time::Interval {
     let mut ticks = time::interval(period);
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
@@ -185,19 +188,19 @@ fn every(period: Duration) -> time::Interval {
 
 fn said_once<T>(source: Result<T>, name: &str) -> Option<T> {
     source
-        .map_err(|error| println!("    feeder: left out: {name}: {error:#}"))
+        .map_err(|error| println!("    feeder: skipped: {name}: {error:#}"))
         .ok()
 }
 
-/// Waits for a reason to stop and says it.
-async fn stopped(arguments: &Arguments) -> Result<&'static str> {
+/// Waits for a reason to stop.
+async fn stop_reason(arguments: &Arguments) -> Result<&'static str> {
     let mut interrupt = unix::signal(unix::SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
     let mut terminate = unix::signal(unix::SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     Ok(tokio::select! {
-        _ = interrupt.recv() => "of Ctrl-C",
-        _ = terminate.recv() => "it was told to",
-        () = after(arguments.seconds) => "the time is over",
-        () = end_of_stdin(arguments.until_stdin_closes) => "the demo ends",
+        _ = interrupt.recv() => "Ctrl-C",
+        _ = terminate.recv() => "SIGTERM",
+        () = after(arguments.seconds) => "time limit",
+        () = end_of_stdin(arguments.until_stdin_closes) => "end of the demo",
     })
 }
 
@@ -213,12 +216,12 @@ async fn end_of_stdin(wanted: bool) {
         return std::future::pending().await;
     }
     let (ended, end) = oneshot::channel::<()>();
-    // A thread of its own: the runtime would wait at its end for a read that never returns.
+    // A separate thread, because the runtime would wait on shutdown for a read that never returns.
     std::thread::spawn(move || {
-        // An error of standard input ends it as well: there will be no other sign.
+        // An error of standard input also means that the demo has ended.
         let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
         drop(ended);
     });
-    // The sender is only ever dropped, which is the sign.
+    // The sender sends nothing; dropping it is the signal.
     let _ = end.await;
 }

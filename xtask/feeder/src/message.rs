@@ -1,6 +1,6 @@
-//! What is sent: the JSON of each kind of message and the subject it goes to.
+//! The messages: JSON format and subject of each kind.
 //!
-//! Names and forms are those of the plugins (`plugins/*/src/lib.rs`); times are RFC 3339 in UTC.
+//! The formats are those of the plugins (`plugins/*/src/lib.rs`); times are RFC 3339 in UTC.
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -9,40 +9,40 @@ use serde_json::Value;
 
 use crate::machine::Machine;
 
-/// A message on its way.
+/// A message to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Where it goes.
+    /// The subject.
     pub subject: String,
-    /// One JSON document.
+    /// A JSON document.
     pub payload: Vec<u8>,
 }
 
 impl Message {
     fn of(subject: String, body: &impl Serialize) -> Result<Self> {
         let payload =
-            serde_json::to_vec(body).with_context(|| format!("cannot write a message to {subject}"))?;
+            serde_json::to_vec(body).with_context(|| format!("cannot serialize a message for {subject}"))?;
         Ok(Self { subject, payload })
     }
 }
 
-/// Something that has happened to the machine: `obs.<pc_id>`.
+/// An event of the machine: `obs.<pc_id>`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observed {
-    /// When it happened.
+    /// The time of the event.
     pub at: DateTime<Utc>,
-    /// What it was, as `boot` or `process_start`.
+    /// The kind, such as `boot` or `process_start`.
     pub kind: &'static str,
-    /// Where it was read, as `linux:dpkg`.
+    /// The origin, such as `linux:dpkg`.
     pub source: &'static str,
-    /// The same for the same event in every run; unique in its source.
+    /// A stable id, unique in its source.
     pub record_id: String,
-    /// What else is known.
+    /// Further fields.
     pub payload: Value,
 }
 
 impl Observed {
-    /// As the `obs-events` plugin reads it.
+    /// In the format of the `obs-events` plugin.
     pub fn message(&self, machine: &Machine) -> Result<Message> {
         #[derive(Serialize)]
         struct Body<'a> {
@@ -65,7 +65,7 @@ impl Observed {
     }
 }
 
-/// Something that the demo itself has done: `audit.demo`.
+/// An action of the demo: `audit.demo`.
 #[derive(Debug, Serialize)]
 pub struct Audit<'a> {
     actor: String,
@@ -76,7 +76,7 @@ pub struct Audit<'a> {
 }
 
 impl<'a> Audit<'a> {
-    /// Now, by the user who runs the demo.
+    /// An action of the current user at the current time.
     pub fn of(action: &'a str, target: Option<&'a str>) -> Self {
         let actor = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
         Self {
@@ -88,129 +88,129 @@ impl<'a> Audit<'a> {
         }
     }
 
-    /// As the `audit-log` plugin reads it.
+    /// In the format of the `audit-log` plugin.
     pub fn message(&self) -> Result<Message> {
         Message::of("audit.demo".to_owned(), self)
     }
 }
 
-/// A command has begun: `events.started.<pc_id>.<exec_id>`.
+/// A started command: `events.started.<pc_id>.<exec_id>`.
 #[derive(Debug, Serialize)]
 pub struct Started<'a> {
-    /// The same in the result.
+    /// Also in the result.
     pub result_id: &'a str,
-    /// Who asked; the same in the result.
+    /// The request; also in the result.
     pub request_id: &'a str,
-    /// One run of the command.
+    /// The run of the command.
     pub exec_id: &'a str,
     /// The machine.
     pub pc_id: &'a str,
-    /// When it began.
+    /// The start time.
     pub started_at: String,
-    /// What was run.
+    /// The command.
     pub manifest_id: &'a str,
-    /// Of what was run.
+    /// The version of the command.
     pub version: &'a str,
 }
 
 impl Started<'_> {
-    /// As the `executions` plugin reads it.
+    /// In the format of the `executions` plugin.
     pub fn message(&self, machine: &Machine) -> Result<Message> {
         Message::of(format!("events.started.{}.{}", machine.pc_id, self.exec_id), self)
     }
 }
 
-/// A command has ended: `results.<pc_id>`.
+/// A finished command: `results.<pc_id>`.
 #[derive(Debug, Serialize)]
 pub struct Finished {
-    /// The same as at its start.
+    /// The same as in the start message.
     pub result_id: String,
-    /// The same as at its start.
+    /// The same as in the start message.
     pub request_id: String,
-    /// The same as at its start.
+    /// The same as in the start message.
     pub exec_id: String,
     /// The machine.
     pub pc_id: String,
-    /// What it said to the system; -1 when it could not be started or was killed.
+    /// The exit code; -1 if it could not be started or was killed.
     pub exit_code: i32,
-    /// The beginning of its output.
+    /// The beginning of standard output.
     pub stdout: String,
-    /// The beginning of its complaints.
+    /// The beginning of standard error.
     pub stderr: String,
-    /// When it began.
+    /// The start time.
     pub started_at: String,
-    /// When it ended.
+    /// The end time.
     pub finished_at: String,
-    /// What was run.
+    /// The command.
     pub manifest_id: String,
 }
 
 impl Finished {
-    /// As the `executions` plugin reads it.
+    /// In the format of the `executions` plugin.
     pub fn message(&self, machine: &Machine) -> Result<Message> {
         Message::of(format!("results.{}", machine.pc_id), self)
     }
 }
 
-/// One look at how busy the machine is: `host_perf.<pc_id>`. What cannot be read is null.
+/// A performance sample: `host_perf.<pc_id>`. Unavailable values are null.
 #[derive(Debug, Serialize)]
 pub struct Sample {
     /// The machine.
     pub pc_id: String,
-    /// When it was taken.
+    /// The time of the sample.
     pub at: String,
-    /// Of all processors together, 0 to 100.
+    /// Usage of all processors, 0 to 100.
     pub cpu_pct: Option<f64>,
     /// Logical processors.
     pub cpu_count: Option<usize>,
-    /// In use.
+    /// Used bytes.
     pub mem_used_bytes: Option<u64>,
-    /// There is.
+    /// Total bytes.
     pub mem_total_bytes: Option<u64>,
-    /// In use.
+    /// Used bytes.
     pub swap_used_bytes: Option<u64>,
-    /// There is.
+    /// Total bytes.
     pub swap_total_bytes: Option<u64>,
-    /// Of all disks, since the last sample.
+    /// All disks, since the last sample.
     pub disk_read_bytes_per_sec: Option<f64>,
-    /// Of all disks, since the last sample.
+    /// All disks, since the last sample.
     pub disk_written_bytes_per_sec: Option<f64>,
-    /// Of all interfaces but the loopback, since the last sample.
+    /// All interfaces except loopback, since the last sample.
     pub net_rx_bytes_per_sec: Option<f64>,
-    /// Of all interfaces but the loopback, since the last sample.
+    /// All interfaces except loopback, since the last sample.
     pub net_tx_bytes_per_sec: Option<f64>,
 }
 
 impl Sample {
-    /// As the `host-perf` plugin reads it.
+    /// In the format of the `host-perf` plugin.
     pub fn message(&self, machine: &Machine) -> Result<Message> {
         Message::of(format!("host_perf.{}", machine.pc_id), self)
     }
 }
 
-/// The machine is there: `heartbeat.<pc_id>`.
+/// A heartbeat: `heartbeat.<pc_id>`.
 #[derive(Debug, Serialize)]
 pub struct Heartbeat<'a> {
     /// The machine.
     pub pc_id: &'a str,
-    /// Now.
+    /// The current time.
     pub at: String,
-    /// Of this program.
+    /// The version of this program.
     pub agent_version: &'a str,
-    /// The machine's own name.
+    /// The host name.
     pub hostname: &'a str,
     /// `linux` or `macos`.
     pub os_family: &'a str,
 }
 
 impl Heartbeat<'_> {
-    /// As the `heartbeats` plugin reads it.
+    /// In the format of the `heartbeats` plugin.
     pub fn message(&self, machine: &Machine) -> Result<Message> {
         Message::of(format!("heartbeat.{}", machine.pc_id), self)
     }
 }
 
-/// A time as all messages write it.
+/// Formats a time for messages.
 pub fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
@@ -220,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_observation_is_what_the_plugin_reads() {
+    fn an_event_has_the_format_of_the_plugin() {
         let machine = Machine::named("pc-1.example.org");
         let observed = Observed {
             at: DateTime::from_timestamp(1_700_000_000, 5_000).unwrap(),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn an_audit_event_says_who_and_what() {
+    fn an_audit_event_has_actor_and_action() {
         let message = Audit::of("demo.start", Some("pc-1")).message().unwrap();
         let body: Value = serde_json::from_slice(&message.payload).unwrap();
         assert_eq!(message.subject, "audit.demo");

@@ -1,4 +1,4 @@
-//! How busy the machine is: one sample, with rates since the one before.
+//! Performance samples, with rates since the previous sample.
 
 use std::{
     collections::HashSet,
@@ -11,7 +11,7 @@ use sysinfo::{CpuRefreshKind, DiskRefreshKind, Disks, MemoryRefreshKind, Network
 
 use crate::message::{Sample, time};
 
-/// What the rates are compared with.
+/// The state of the previous sample.
 pub struct Performance {
     system: System,
     disks: Option<Disks>,
@@ -20,7 +20,7 @@ pub struct Performance {
 }
 
 impl Performance {
-    /// Takes the first look. Where disks or networks cannot be read, their fields stay null.
+    /// Takes the initial measurement. If disks or networks are unavailable, their fields are null.
     pub fn new() -> Result<Self> {
         let kind = RefreshKind::nothing()
             .with_cpu(CpuRefreshKind::nothing().with_usage())
@@ -34,7 +34,7 @@ impl Performance {
         })
     }
 
-    /// The machine now.
+    /// Takes a sample.
     pub fn sample(&mut self, pc_id: &str) -> Sample {
         self.system.refresh_cpu_usage();
         self.system.refresh_memory();
@@ -60,10 +60,10 @@ impl Performance {
     }
 }
 
-/// Read and written since the last look; none where no disk says it, as in many containers.
+/// Bytes read and written since the last sample; none if no disk reports them, as in many containers.
 fn disk_bytes(disks: &mut Disks) -> Option<(u64, u64)> {
     disks.refresh_specifics(true, DiskRefreshKind::nothing().with_io_usage());
-    // A device that is mounted in several places is listed for each of them.
+    // A device with several mount points is listed several times.
     let mut seen = HashSet::new();
     let usages: Vec<_> = disks
         .iter()
@@ -77,7 +77,7 @@ fn disk_bytes(disks: &mut Disks) -> Option<(u64, u64)> {
     known.then(|| (sum(|usage| usage.read_bytes), sum(|usage| usage.written_bytes)))
 }
 
-/// Received and sent since the last look.
+/// Bytes received and sent since the last sample.
 fn network_bytes(networks: &mut Networks) -> Option<(u64, u64)> {
     networks.refresh(true);
     let real = || {
@@ -93,9 +93,9 @@ fn network_bytes(networks: &mut Networks) -> Option<(u64, u64)> {
     ))
 }
 
-/// Bytes a second, rounded to whole ones. Below a millisecond there is no rate.
+/// Bytes per second, rounded; none below a millisecond.
 fn rate(bytes: u64, past: Duration) -> Option<f64> {
-    // Exact up to 2^53 bytes, which no machine moves in a second.
+    // Exact up to 2^53 bytes.
     (past.as_millis() > 0).then(|| (bytes as f64 / past.as_secs_f64()).round())
 }
 
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sample_of_this_machine_makes_sense() {
+    fn a_sample_of_this_machine_has_plausible_values() {
         let mut performance = Performance::new().unwrap();
         std::thread::sleep(sysinfo::MINIMUM_CPU_UPDATE_INTERVAL);
         let sample = performance.sample("pc-1");
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_for_one_second() {
+    fn rates_are_per_second() {
         assert_eq!(rate(1_500, Duration::from_millis(500)), Some(3_000.0));
         assert_eq!(rate(0, Duration::from_secs(1)), Some(0.0));
         assert_eq!(rate(1, Duration::ZERO), None);

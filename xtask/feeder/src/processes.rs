@@ -1,7 +1,7 @@
-//! Starts and ends of processes, found by comparing what runs now with what ran a moment ago.
+//! Process starts and exits, found by comparing snapshots.
 //!
-//! A process that begins and ends between two looks is not seen; that would take the audit system of the kernel
-//! and its rights. Command lines are left out on purpose.
+//! A process that starts and exits between two snapshots is missed; detecting it requires the audit system of the kernel and
+//! its privileges. Command lines are omitted on purpose.
 
 use std::collections::HashMap;
 
@@ -12,17 +12,17 @@ use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind};
 
 use crate::message::Observed;
 
-/// Process ids are used again; with the start they are not.
+/// Process id and start time, because process ids are reused.
 type Key = (u32, u64);
 
-/// What ran at the last look.
+/// The previous snapshot.
 pub struct Processes {
     system: System,
     known: HashMap<Key, Value>,
 }
 
 impl Processes {
-    /// Nothing is known yet, so that the first look brings everything that runs.
+    /// An empty snapshot, so that the first comparison reports all running processes.
     pub fn new() -> Result<Self> {
         let system = System::new().map_err(|error| anyhow!("{error:?}"))?;
         Ok(Self {
@@ -31,7 +31,7 @@ impl Processes {
         })
     }
 
-    /// Looks once; the events are in the order of their times.
+    /// Takes a snapshot and returns the changes, sorted by time.
     pub fn changes(&mut self) -> Vec<Observed> {
         let kind = ProcessRefreshKind::nothing()
             .with_exe(UpdateKind::OnlyIfNotSet)
@@ -54,7 +54,7 @@ impl Processes {
     }
 }
 
-/// Turns two looks into events and keeps the second one. Pure.
+/// Compares two snapshots and stores the second one.
 fn compare(
     known: &mut HashMap<Key, Value>,
     running: HashMap<Key, Value>,
@@ -82,7 +82,7 @@ fn compare(
 }
 
 fn event((pid, start): Key, kind: &'static str, at: DateTime<Utc>, payload: &Value) -> Observed {
-    // Both events of a process are in one source, so the kind belongs to the id.
+    // Start and exit of a process are in one source, so the id contains the kind.
     let record_id = format!("{pid}-{start}-{}", kind.trim_start_matches("process_"));
     Observed {
         at,
@@ -98,9 +98,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn starts_and_ends_are_found_once() {
+    fn starts_and_exits_are_reported_once() {
         let now = DateTime::from_timestamp(1_000, 0).unwrap();
-        let look = |keys: &[Key]| keys.iter().map(|key| (*key, json!({ "pid": key.0 }))).collect();
+        let snapshot = |keys: &[Key]| keys.iter().map(|key| (*key, json!({ "pid": key.0 }))).collect();
         let mut known = HashMap::new();
         let mut ids = |running| {
             compare(&mut known, running, now)
@@ -108,15 +108,15 @@ mod tests {
                 .map(|event| event.record_id)
                 .collect::<Vec<_>>()
         };
-        assert_eq!(ids(look(&[(2, 20), (1, 10)])), ["1-10-start", "2-20-start"]);
-        assert_eq!(ids(look(&[(2, 20), (1, 10)])), [] as [&str; 0]);
-        // The id 2 is used again by another process.
-        assert_eq!(ids(look(&[(2, 30), (1, 10)])), ["2-30-start", "2-20-exit"]);
-        assert_eq!(ids(look(&[])), ["1-10-exit", "2-30-exit"]);
+        assert_eq!(ids(snapshot(&[(2, 20), (1, 10)])), ["1-10-start", "2-20-start"]);
+        assert_eq!(ids(snapshot(&[(2, 20), (1, 10)])), [] as [&str; 0]);
+        // Another process reuses id 2.
+        assert_eq!(ids(snapshot(&[(2, 30), (1, 10)])), ["2-30-start", "2-20-exit"]);
+        assert_eq!(ids(snapshot(&[])), ["1-10-exit", "2-30-exit"]);
     }
 
     #[test]
-    fn a_child_of_this_test_is_seen() {
+    fn a_child_process_is_reported() {
         let mut processes = Processes::new().unwrap();
         let own = std::process::id().to_string();
         assert!(

@@ -1,9 +1,9 @@
-//! The feeder against a real broker: what it sends is what the plugins read, and a second run brings nothing twice.
+//! The feeder with a real broker: its messages have the formats of the plugins, and a second run has the same ids.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test fails by panicking, also in its helpers"
+    reason = "tests and their helpers fail by panicking"
 )]
 
 use std::{
@@ -23,7 +23,7 @@ const STREAMS: [(&str, &str); 4] = [
     ("RESULTS", "results.>"),
 ];
 
-/// A broker with a folder of its own, gone with its test.
+/// A broker with a temporary folder, stopped with its test.
 struct Broker {
     child: Child,
     url: String,
@@ -78,7 +78,7 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        // It may be gone already; the test has said what it wanted to say.
+        // It may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -106,7 +106,7 @@ async fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
         }
         assert!(
             started.elapsed() < Duration::from_secs(30),
-            "waited too long for {what}"
+            "timed out waiting for {what}"
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -127,7 +127,7 @@ async fn messages(context: &jetstream::Context, stream: &str) -> Vec<(String, Va
     messages
 }
 
-async fn make_streams(context: &jetstream::Context) {
+async fn create_streams(context: &jetstream::Context) {
     for (name, subject) in STREAMS {
         let config = jetstream::stream::Config {
             name: name.to_owned(),
@@ -138,8 +138,7 @@ async fn make_streams(context: &jetstream::Context) {
     }
 }
 
-/// Runs the feeder until it has run its commands, which is after it has read the history, waits for `more`, and
-/// stops it.
+/// Runs the feeder until it has read the history and run its commands, waits for `more`, and stops it.
 async fn run_once<T>(broker: &Broker, context: &jetstream::Context, more: impl Future<Output = T>) -> T {
     let mut child = broker
         .feeder()
@@ -152,11 +151,11 @@ async fn run_once<T>(broker: &Broker, context: &jetstream::Context, more: impl F
     while last_sequence(context, "RESULTS").await < before + 3 {
         assert!(
             child.try_wait().unwrap().is_none(),
-            "the feeder has ended by itself"
+            "the feeder exited unexpectedly"
         );
         assert!(
             started.elapsed() < Duration::from_secs(60),
-            "waited too long for the results"
+            "timed out waiting for the results"
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -200,7 +199,7 @@ fn has_fields(body: &Value, fields: &[&str]) {
 async fn real_events_reach_their_streams() {
     let broker = Broker::start().await;
     let (client, context) = broker.connect().await;
-    make_streams(&context).await;
+    create_streams(&context).await;
     let mut samples = client.subscribe("host_perf.>").await.unwrap();
     let mut heartbeats = client.subscribe("heartbeat.>").await.unwrap();
     client.flush().await.unwrap();
@@ -313,9 +312,9 @@ fn check_executions(started: &[(String, Value)], results: &[(String, Value)]) {
 async fn a_second_run_has_the_same_ids() {
     let broker = Broker::start().await;
     let (_, context) = broker.connect().await;
-    make_streams(&context).await;
+    create_streams(&context).await;
     let own = std::process::id();
-    // This test itself runs all the time; so do the boot and the packages of the machine.
+    // Events that are the same in both runs: this process, the boot, and the packages.
     let lasting = |body: &Value| body["source"] != "system:processes" || body["payload"]["pid"] == own;
     let known = |body: &Value| (body["source"].to_string(), body["event_record_id"].to_string());
     let mut ids = Vec::new();
@@ -338,7 +337,7 @@ async fn a_second_run_has_the_same_ids() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_without_a_stream_wait_and_the_end_of_stdin_stops() {
+async fn events_without_a_stream_stay_in_the_outbox() {
     let broker = Broker::start().await;
     let (_, context) = broker.connect().await;
     let mut child = broker
@@ -354,9 +353,9 @@ async fn events_without_a_stream_wait_and_the_end_of_stdin_stops() {
         .await
         .unwrap();
     assert!(status.success(), "{status}");
-    assert!(files(&outbox) > 0, "what has no stream is not thrown away");
+    assert!(files(&outbox) > 0, "events without a stream are kept");
 
-    make_streams(&context).await;
+    create_streams(&context).await;
     run_once(&broker, &context, async {}).await;
     assert_eq!(files(&outbox), 0);
     let audit = messages(&context, "AUDIT").await;
@@ -364,7 +363,7 @@ async fn events_without_a_stream_wait_and_the_end_of_stdin_stops() {
         .iter()
         .filter(|(_, body)| body["action"] == "demo.start")
         .count();
-    assert_eq!(starts, 2, "also that of the run without streams");
+    assert_eq!(starts, 2, "including the run without streams");
 }
 
 fn files(outbox: &Path) -> usize {

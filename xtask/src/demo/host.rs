@@ -1,4 +1,4 @@
-//! The host as a child: starting it, waiting until it is ready, stopping it.
+//! The host as a child process: start, wait until ready, stop.
 
 use std::{
     fs,
@@ -13,23 +13,23 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// Compiling five plugins on a slow machine, and a broker that recovers its streams.
+/// Enough to compile five plugins on a slow machine, and for the broker to recover its streams.
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// The host promises five seconds; the rest is for a machine that is busy.
+/// The host needs at most five seconds; the rest is for a busy machine.
 const STOPS_WITHIN: Duration = Duration::from_secs(15);
 
-/// With what the host is started.
+/// Start parameters of the host.
 #[derive(Debug)]
 pub struct Start {
-    /// `lantern` itself.
+    /// The program `lantern`.
     pub program: PathBuf,
-    /// The folder with the plugins.
+    /// The plugin directory.
     pub plugins: PathBuf,
-    /// The broker that it starts.
+    /// The broker program.
     pub nats_server: PathBuf,
-    /// Where it keeps everything.
+    /// The data directory.
     pub data_dir: PathBuf,
-    /// Where it listens; port 0 lets it choose.
+    /// The listen address; with port 0 the host chooses a port.
     pub listen: SocketAddr,
 }
 
@@ -42,9 +42,9 @@ pub struct Host {
 }
 
 impl Host {
-    /// Starts it and waits until it has said its address. What it logs goes to `DATA_DIR/lantern.log`.
+    /// Starts the host and waits until it prints its address. Its log goes to `DATA_DIR/lantern.log`.
     ///
-    /// Fails with the end of that log when it ends or is not ready within a minute.
+    /// Fails with the end of that log if the host exits or is not ready within a minute.
     pub fn start(start: &Start, data_dir: &Path) -> Result<Self> {
         let log = data_dir.join("lantern.log");
         let out = fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
@@ -57,37 +57,36 @@ impl Host {
         match wait_for_address(&mut child) {
             Ok(address) => Ok(Self { child, address, log }),
             Err(error) => {
-                let end = match wait_after_term(&mut child) {
-                    Ok(()) => String::from("the host ended cleanly"),
+                let end = match terminate(&mut child) {
+                    Ok(()) => String::from("the host exited cleanly"),
                     Err(end) => format!("{end:#}"),
                 };
                 bail!(
-                    "the host did not come up: {error:#}; {end}. Its log ends with\n{}",
+                    "the host did not start: {error:#}; {end}. The end of its log:\n{}",
                     tail(&log)
                 )
             }
         }
     }
 
-    /// Where it is served, as `http://127.0.0.1:8080`.
+    /// Its address, such as `http://127.0.0.1:8080`.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// The file that it logs to.
+    /// Its log file.
     pub fn log(&self) -> &Path {
         &self.log
     }
 
-    /// Whether it has ended by itself.
-    pub fn has_ended(&mut self) -> bool {
-        has_ended(&mut self.child)
+    /// Whether it has exited.
+    pub fn has_exited(&mut self) -> bool {
+        has_exited(&mut self.child)
     }
 
-    /// Asks it to drain and waits for it. Fails, with the end of its log, unless it exits with 0 in time.
+    /// Terminates the host and waits. Fails, with the end of its log, unless it exits with 0 in time.
     pub fn stop(mut self) -> Result<()> {
-        wait_after_term(&mut self.child)
-            .with_context(|| format!("the host's log ends with\n{}", tail(&self.log)))
+        terminate(&mut self.child).with_context(|| format!("the end of the host's log:\n{}", tail(&self.log)))
     }
 }
 
@@ -105,16 +104,15 @@ fn command(start: &Start) -> Command {
     command
 }
 
-/// Reads the host's standard output for a line with its address, and keeps on reading after it, so that the host
-/// never waits for a reader.
+/// Reads the host's standard output until a line has its address. A thread reads the rest, so that the host never blocks.
 fn wait_for_address(child: &mut Child) -> Result<String> {
     let stdout = child.stdout.take().context("the host has no output")?;
-    // One address is all that is ever sent.
-    let (found, address) = mpsc::sync_channel(1);
-    thread::spawn(move || read_output(stdout, |address| found.try_send(address).unwrap_or_default()));
+    // Only one address is sent.
+    let (sender, address) = mpsc::sync_channel(1);
+    thread::spawn(move || read_output(stdout, |address| sender.try_send(address).unwrap_or_default()));
     match address.recv_timeout(READY_WITHIN) {
         Ok(address) => Ok(address),
-        Err(RecvTimeoutError::Disconnected) => bail!("it ended before it was ready"),
+        Err(RecvTimeoutError::Disconnected) => bail!("it exited before it was ready"),
         Err(RecvTimeoutError::Timeout) => bail!("it was not ready within {} s", READY_WITHIN.as_secs()),
     }
 }
@@ -130,7 +128,7 @@ fn read_output(stdout: impl Read, each: impl Fn(String)) {
     }
 }
 
-/// `http://HOST:PORT` of a line, without what follows it.
+/// The `http://HOST:PORT` in a line, without a path.
 fn address_in(line: &str) -> Option<String> {
     let at = line.find("http://")?;
     let rest = &line[at + "http://".len()..];
@@ -139,21 +137,21 @@ fn address_in(line: &str) -> Option<String> {
     (!authority.is_empty()).then(|| format!("http://{authority}"))
 }
 
-/// Ctrl-C in a terminal reaches the whole group; these programs are stopped in order instead.
+/// Ctrl-C in a terminal signals the whole process group; these programs are stopped in order instead.
 pub fn in_own_group(command: &mut Command) {
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(command, 0);
 }
 
-/// Whether a child has ended; one that cannot be asked counts as gone.
-pub fn has_ended(child: &mut Child) -> bool {
+/// Whether a child process has exited, or its state is unknown.
+pub fn has_exited(child: &mut Child) -> bool {
     !matches!(child.try_wait(), Ok(None))
 }
 
-fn wait_after_term(child: &mut Child) -> Result<()> {
+fn terminate(child: &mut Child) -> Result<()> {
     if child
         .try_wait()
-        .context("cannot ask for the host's state")?
+        .context("cannot read the host's state")?
         .is_none()
     {
         let id = i32::try_from(child.id())
@@ -165,7 +163,7 @@ fn wait_after_term(child: &mut Child) -> Result<()> {
     wait(child, "the host", STOPS_WITHIN)
 }
 
-/// Waits for the end of a child that was told to stop, and kills it when it does not. Fails unless it exits with 0.
+/// Waits for a terminating child process, and kills it at the limit. Fails unless it exits with 0.
 pub fn wait(child: &mut Child, name: &str, limit: Duration) -> Result<()> {
     let started = Instant::now();
     loop {
@@ -174,7 +172,7 @@ pub fn wait(child: &mut Child, name: &str, limit: Duration) -> Result<()> {
             .with_context(|| format!("cannot wait for {name}"))?
         {
             if !status.success() {
-                bail!("{name} ended with {status}");
+                bail!("{name} exited with {status}");
             }
             return Ok(());
         }
@@ -183,12 +181,12 @@ pub fn wait(child: &mut Child, name: &str, limit: Duration) -> Result<()> {
             child.wait().with_context(|| format!("cannot wait for {name}"))?;
             bail!("{name} did not stop within {} s and was killed", limit.as_secs());
         }
-        // The standard library has no wait with a limit.
+        // The standard library has no wait with a time limit.
         thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// The last lines of a file, for a person.
+/// The last lines of a log file.
 fn tail(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
@@ -234,13 +232,13 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_started_and_drained() {
+    fn a_host_is_started_and_stopped() {
         let folder = tempfile::tempdir().unwrap();
         let text = "trap 'echo drained >&2; exit 0' TERM; echo $LANTERN__STREAMS__CREATE \"$@\" >&2\n\
                     echo ready at http://127.0.0.1:7/; while :; do sleep 0.02; done";
         let mut host = Host::start(&script(folder.path(), text), folder.path()).unwrap();
         assert_eq!(host.address(), "http://127.0.0.1:7");
-        assert!(!host.has_ended());
+        assert!(!host.has_exited());
         let log = host.log().to_owned();
         host.stop().unwrap();
         let log = fs::read_to_string(log).unwrap();
@@ -249,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_ends_early_is_told_with_its_log() {
+    fn a_failed_start_is_reported_with_the_log() {
         let folder = tempfile::tempdir().unwrap();
         let error = Host::start(
             &script(folder.path(), "echo the port is in use >&2; exit 3"),
@@ -260,11 +258,11 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_is_no_success_is_an_error() {
+    fn a_failing_exit_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let text = "trap 'exit 4' TERM; echo http://127.0.0.1:7; while :; do sleep 0.02; done";
         let host = Host::start(&script(folder.path(), text), folder.path()).unwrap();
         let error = format!("{:#}", host.stop().unwrap_err());
-        assert!(error.contains("ended with"), "{error}");
+        assert!(error.contains("exited with"), "{error}");
     }
 }

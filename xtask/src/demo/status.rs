@@ -1,4 +1,4 @@
-//! Asks the host what it has done, through the API that everybody has.
+//! Reads the counts of the host through its API.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-/// What one projection says of itself; the API says more.
+/// The used fields of one projection.
 #[derive(Debug, Deserialize)]
 struct Projection {
     plugin: String,
@@ -18,89 +18,85 @@ struct Projection {
     rows: u64,
     #[serde(default)]
     dead_letters: u64,
-    /// Core sources have none.
+    /// None for core NATS sources.
     #[serde(default)]
     lag: Option<u64>,
 }
 
-/// Rows of each plugin, and what waits.
+/// Rows per plugin, total lag and dead letters.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     rows: BTreeMap<String, u64>,
-    waiting: u64,
+    lag: u64,
     dead_letters: u64,
 }
 
 impl Counts {
-    /// All rows that came in.
+    /// The number of all rows.
     pub fn rows(&self) -> u64 {
         self.rows.values().sum()
     }
 
-    fn read(body: &str) -> Result<Self> {
+    fn parse(body: &str) -> Result<Self> {
         let projections: Vec<Projection> =
-            serde_json::from_str(body).context("cannot read the answer of /api/v1/projections")?;
+            serde_json::from_str(body).context("cannot parse the response of /api/v1/projections")?;
         let mut counts = Self::default();
         let mut sources: BTreeMap<&str, usize> = BTreeMap::new();
         for projection in &projections {
             *sources.entry(&projection.plugin).or_default() += 1;
         }
         for projection in &projections {
-            // A plugin with one source is known by its name alone.
+            // A plugin with one source is listed by its name.
             let name = match sources.get(projection.plugin.as_str()) {
                 Some(&count) if count > 1 => format!("{}/{}", projection.plugin, projection.source),
                 _ => projection.plugin.clone(),
             };
             *counts.rows.entry(name).or_default() += projection.rows;
-            counts.waiting += projection.lag.unwrap_or(0);
+            counts.lag += projection.lag.unwrap_or(0);
             counts.dead_letters += projection.dead_letters;
         }
         Ok(counts)
     }
 }
 
-/// One line for people.
+/// One line.
 impl fmt::Display for Counts {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "rows:")?;
         for (name, rows) in &self.rows {
             write!(out, " {name} {rows},")?;
         }
-        write!(
-            out,
-            " waiting {}, dead letters {}",
-            self.waiting, self.dead_letters
-        )
+        write!(out, " lag {}, dead letters {}", self.lag, self.dead_letters)
     }
 }
 
-/// The counts as they are now. `address` is `http://HOST:PORT`.
+/// The current counts. `address` is `http://HOST:PORT`.
 pub fn counts(address: &str) -> Result<Counts> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_global(Some(Duration::from_secs(5)))
         .build()
         .into();
     let url = format!("{address}/api/v1/projections");
-    let mut answer = agent
+    let mut response = agent
         .get(&url)
         .call()
         .with_context(|| format!("cannot get {url}"))?;
-    let body = answer
+    let body = response
         .body_mut()
         .read_to_string()
-        .with_context(|| format!("cannot read the answer of {url}"))?;
-    Counts::read(&body)
+        .with_context(|| format!("cannot read the response of {url}"))?;
+    Counts::parse(&body)
 }
 
-/// The counts once nothing waits any more, or those at the end of `limit`.
+/// The counts when the lag is zero, or at the end of `limit`.
 pub fn settled(address: &str, limit: Duration) -> Result<Counts> {
     let started = Instant::now();
     loop {
         let counts = counts(address)?;
-        if counts.waiting == 0 || started.elapsed() >= limit {
+        if counts.lag == 0 || started.elapsed() >= limit {
             return Ok(counts);
         }
-        // There is nothing to wait on but the next answer.
+        // The API has no event to wait for.
         thread::sleep(Duration::from_millis(100));
     }
 }
@@ -121,17 +117,16 @@ mod tests {
     ]"#;
 
     #[test]
-    fn counts_are_shown_for_each_plugin() {
-        let counts = Counts::read(BODY).unwrap();
-        let line =
-            "rows: executions/results 4, executions/started 3, obs-events 7, waiting 2, dead letters 1";
+    fn counts_are_listed_per_plugin() {
+        let counts = Counts::parse(BODY).unwrap();
+        let line = "rows: executions/results 4, executions/started 3, obs-events 7, lag 2, dead letters 1";
         assert_eq!(counts.to_string(), line);
         assert_eq!(counts.rows(), 14);
-        assert!(Counts::read("{}").is_err());
+        assert!(Counts::parse("{}").is_err());
     }
 
     #[test]
-    fn they_are_asked_over_http() {
+    fn counts_are_read_over_http() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let server = thread::spawn(move || {
@@ -147,7 +142,7 @@ mod tests {
             .unwrap();
             request
         });
-        assert_eq!(counts(&address).unwrap(), Counts::read(BODY).unwrap());
+        assert_eq!(counts(&address).unwrap(), Counts::parse(BODY).unwrap());
         assert!(
             server
                 .join()

@@ -1,4 +1,4 @@
-//! The demo with stand-ins for its two programs: scripts that begin and end as the real ones do.
+//! The demo with scripts in place of its two programs.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -8,7 +8,7 @@ use std::{
 
 use super::*;
 
-/// A host's API that answers every question with one projection of `rows` rows. It lives as long as the test.
+/// An API that answers every request with one projection of `rows` rows, until the test ends.
 fn api(rows: u64) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -39,25 +39,25 @@ fn script(folder: &Path, name: &str, text: &str) -> PathBuf {
     path
 }
 
-/// A folder, a host whose API says `rows`, and a feeder that does `feeder`. Both write down when they end.
+/// A folder, a host whose API reports `rows`, and a feeder that runs `feeder`. Both append to a file when they exit.
 fn start(rows: u64, feeder: &str) -> (tempfile::TempDir, Host, Feeder) {
     let folder = tempfile::tempdir().unwrap();
-    let here = folder.path();
+    let path = folder.path();
     let text = format!(
         "trap 'echo host >>{0}/ended; exit 0' TERM\necho http://{1}\nwhile :; do sleep 0.02; done",
-        here.display(),
+        path.display(),
         api(rows)
     );
     let start = host::Start {
-        program: script(here, "lantern", &text),
-        plugins: here.join("plugins"),
-        nats_server: here.join("nats-server"),
-        data_dir: here.to_owned(),
+        program: script(path, "lantern", &text),
+        plugins: path.join("plugins"),
+        nats_server: path.join("nats-server"),
+        data_dir: path.to_owned(),
         listen: "127.0.0.1:0".parse().unwrap(),
     };
-    let host = Host::start(&start, here).unwrap();
-    let text = format!("{feeder}; echo feeder >>{}/ended", here.display());
-    let feeder = Feeder::start(&script(here, "feeder", &text), here).unwrap();
+    let host = Host::start(&start, path).unwrap();
+    let text = format!("{feeder}; echo feeder >>{}/ended", path.display());
+    let feeder = Feeder::start(&script(path, "feeder", &text), path).unwrap();
     (folder, host, feeder)
 }
 
@@ -70,13 +70,13 @@ fn a_demo_with_a_limit_ends_in_the_order_of_the_data() {
     let (folder, mut host, mut feeder) = start(5, "cat");
     let (_stop, stopped) = mpsc::sync_channel(1);
     let end = watch(&mut host, &mut feeder, &stopped, Some(Duration::from_millis(1)));
-    assert!(matches!(end, End::Wanted), "{end:?}");
+    assert!(matches!(end, End::Requested), "{end:?}");
     stop_both(host, feeder, &end, true).unwrap();
     assert_eq!(ended(&folder), "feeder\nhost\n");
 }
 
 #[test]
-fn ctrl_c_ends_it() {
+fn ctrl_c_ends_the_demo() {
     let (folder, mut host, mut feeder) = start(5, "cat");
     let (stop, stopped) = mpsc::sync_channel(1);
     stop.send(()).unwrap();
@@ -86,17 +86,17 @@ fn ctrl_c_ends_it() {
 }
 
 #[test]
-fn a_feeder_that_ends_by_itself_ends_the_demo_as_a_failure() {
+fn an_unexpected_exit_of_the_feeder_fails_the_demo() {
     let (folder, mut host, mut feeder) = start(5, "true");
     let (_stop, stopped) = mpsc::sync_channel(1);
     let end = watch(&mut host, &mut feeder, &stopped, None);
     let error = stop_both(host, feeder, &end, false).unwrap_err().to_string();
-    assert_eq!(error, "the feeder has ended by itself");
+    assert_eq!(error, "the feeder exited unexpectedly");
     assert_eq!(ended(&folder), "feeder\nhost\n");
 }
 
 #[test]
-fn a_run_that_brings_no_row_is_a_failure() {
+fn a_run_without_rows_fails() {
     let (_folder, mut host, mut feeder) = start(0, "cat");
     let (_stop, stopped) = mpsc::sync_channel(1);
     let end = watch(&mut host, &mut feeder, &stopped, Some(Duration::from_millis(1)));
@@ -105,10 +105,10 @@ fn a_run_that_brings_no_row_is_a_failure() {
 }
 
 #[test]
-fn a_taken_port_is_replaced_by_any() {
+fn a_port_in_use_is_replaced_by_a_free_one() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    assert_eq!(free(address).unwrap().port(), 0);
+    assert_eq!(free_address(address).unwrap().port(), 0);
     drop(taken);
-    assert_eq!(free(address).unwrap(), address);
+    assert_eq!(free_address(address).unwrap(), address);
 }

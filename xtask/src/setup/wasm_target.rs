@@ -1,4 +1,4 @@
-//! The compiler targets that plugins are built for: the one for all of them, and the one with WASI, which a test tries.
+//! The compiler targets of plugins: the default one, and the one with WASI for a test.
 
 use std::{ffi::OsStr, path::Path, process::Command};
 
@@ -8,7 +8,7 @@ use crate::process;
 
 const TARGETS: [&str; 2] = ["wasm32-unknown-unknown", "wasm32-wasip2"];
 
-/// Adds each target through rustup when the compiler in use has no standard library for it.
+/// Installs each target with rustup if the compiler has no standard library for it.
 pub fn ensure(root: &Path) -> Result<()> {
     TARGETS
         .into_iter()
@@ -17,30 +17,30 @@ pub fn ensure(root: &Path) -> Result<()> {
 
 fn ensure_one(root: &Path, target: &str) -> Result<()> {
     if installed(target)? {
-        println!("    {target}: there");
+        println!("    {target}: installed");
         return Ok(());
     }
-    if process::answer(OsStr::new("rustup"), &["--version"]).is_none() {
+    if process::output_of(OsStr::new("rustup"), &["--version"]).is_none() {
         bail!(
-            "the compiler has no standard library for {target}, and there is no rustup to add it.\n\
-             Install Rust with rustup (https://rustup.rs), or the package of your system that brings this \
-             target, then run this again."
+            "the compiler has no standard library for {target}, and rustup is not installed.\n\
+             Install Rust with rustup (https://rustup.rs), or the package of your system for this target, and \
+             run this command again."
         );
     }
-    println!("    {target}: missing, asking rustup for it");
+    println!("    {target}: not installed, installing it with rustup");
     let mut rustup = Command::new("rustup");
     process::run(rustup.current_dir(root).args(["target", "add", target]))?;
     if !installed(target)? {
-        bail!("rustup has added {target}, but not to the compiler that cargo uses here; see `rustup show`");
+        bail!("rustup installed {target}, but not for the compiler that Cargo uses; see `rustup show`");
     }
     Ok(())
 }
 
-/// Asks the compiler itself, because a rustc that did not come from rustup may have the target as well.
+/// Checks the sysroot of the compiler, because a rustc without rustup may have the target as well.
 fn installed(target: &str) -> Result<bool> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let folder = process::answer(&rustc, &["--print", "target-libdir", "--target", target])
-        .with_context(|| format!("cannot ask {} for its targets", rustc.display()))?;
+    let folder = process::output_of(&rustc, &["--print", "target-libdir", "--target", target])
+        .with_context(|| format!("cannot query the targets of {}", rustc.display()))?;
     Ok(holds_core(Path::new(&folder)))
 }
 
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_is_there_when_its_core_library_is() {
+    fn a_target_with_a_core_library_is_installed() {
         let folder = tempfile::tempdir().unwrap();
         assert!(!holds_core(&folder.path().join("absent")));
         assert!(!holds_core(folder.path()));

@@ -1,8 +1,7 @@
-//! `cargo deny`: licences, doubles and origins of the dependencies, and their known vulnerabilities.
+//! `cargo deny`: licences, bans and sources of the dependencies, and their known vulnerabilities.
 //!
-//! The first three need nothing but the lock file and the sources that cargo has fetched. The advisories need
-//! RustSec's database, which lies on GitHub; where that cannot be reached the stage says so and is skipped, with
-//! the reason in the summary.
+//! The first three checks need only the lock file and the sources that Cargo has fetched. The advisories need the RustSec
+//! database on GitHub; if it is unreachable, the stage is skipped with the reason in the summary.
 
 use std::{ffi::OsString, path::Path, process::Command};
 
@@ -11,19 +10,19 @@ use anyhow::{Context, Result, bail};
 use super::Verdict;
 use crate::{process, workspace::Workspace};
 
-/// Without it the same deny.toml could pass here and fail there.
+/// Pinned, so that deny.toml has the same result on every machine.
 const VERSION: &str = "0.20.2";
 
 /// Checks licences, bans and sources.
 pub fn check(workspace: &Workspace) -> Result<Verdict> {
     let deny = program(workspace)?;
-    // It asks cargo for the graph of every platform, also of crates that were never built here.
+    // cargo-deny needs the graph of every platform, including crates that were never built here.
     process::run(process::cargo(&workspace.root).args(["fetch", "--locked", "--quiet"]))?;
     let mut command = Command::new(&deny);
     command.current_dir(&workspace.root);
     command.args(["--offline", "check", "licenses", "bans", "sources"]);
     process::run(&mut command)?;
-    // Which crate of the host may depend on which: without dev-dependencies, since tests talk to real servers.
+    // The allowed dependencies between the crates, without dev-dependencies, because tests use real servers.
     let mut crates = Command::new(&deny);
     crates.current_dir(&workspace.root);
     crates.args(["--offline", "check", "--config", "deny-crates.toml", "bans"]);
@@ -31,16 +30,16 @@ pub fn check(workspace: &Workspace) -> Result<Verdict> {
     Ok(Verdict::Done)
 }
 
-/// Checks the advisories, when their database can be had.
+/// Checks the advisories if their database can be fetched.
 pub fn advisories(workspace: &Workspace) -> Result<Verdict> {
     let deny = program(workspace)?;
     let mut fetch = Command::new(&deny);
     fetch.current_dir(&workspace.root).args(["fetch", "db"]);
-    // A machine without a network must not hang at a password prompt of git.
+    // Without a network, git must not wait for a password.
     fetch.env("GIT_TERMINAL_PROMPT", "0");
     if let Err(error) = process::run(&mut fetch) {
         let reason = format!("the advisory database cannot be fetched ({error:#})");
-        println!("    SKIPPED: {reason}. Known vulnerabilities in dependencies were NOT looked for.");
+        println!("    SKIPPED: {reason}. Known vulnerabilities in dependencies were NOT checked.");
         return Ok(Verdict::Skipped(reason));
     }
     let mut command = Command::new(&deny);
@@ -50,26 +49,24 @@ pub fn advisories(workspace: &Workspace) -> Result<Verdict> {
     Ok(Verdict::Done)
 }
 
-/// The pinned cargo-deny: on PATH, in `target/tools`, or built from crates.io into it.
+/// The pinned cargo-deny: from PATH, from `target/tools`, or built from crates.io.
 fn program(workspace: &Workspace) -> Result<OsString> {
     let tool = workspace.tools().join("bin/cargo-deny");
     for program in [OsString::from("cargo-deny"), tool.clone().into_os_string()] {
-        if process::answer(&program, &["--version"]).is_some_and(|said| is_pinned(&said)) {
+        if process::output_of(&program, &["--version"]).is_some_and(|version| is_pinned(&version)) {
             return Ok(program);
         }
     }
-    println!(
-        "    cargo-deny {VERSION}: not there, building it into target/tools (one to three minutes, once)"
-    );
+    println!("    cargo-deny {VERSION}: not installed, building it into target/tools (one to three minutes)");
     install(&workspace.root, &workspace.tools())
-        .with_context(|| format!("cannot install cargo-deny {VERSION}; put it on PATH to go on without"))?;
-    if !process::answer(tool.as_os_str(), &["--version"]).is_some_and(|said| is_pinned(&said)) {
+        .with_context(|| format!("cannot install cargo-deny {VERSION}; put it on PATH instead"))?;
+    if !process::output_of(tool.as_os_str(), &["--version"]).is_some_and(|version| is_pinned(&version)) {
         bail!("{} is not cargo-deny {VERSION}", tool.display());
     }
     Ok(tool.into_os_string())
 }
 
-/// Builds without optimization: it runs for a second, and the optimized build takes minutes longer.
+/// Builds without optimization: the program runs for a second, and an optimized build takes minutes longer.
 fn install(root: &Path, tools: &Path) -> Result<()> {
     let mut command = process::cargo(root);
     command
@@ -84,13 +81,13 @@ fn install(root: &Path, tools: &Path) -> Result<()> {
         ])
         .arg(tools);
     command.arg("cargo-deny").env("CARGO_PROFILE_DEV_DEBUG", "false");
-    // The workspace's own target directory would be locked and filled with foreign crates.
+    // The target directory of the workspace is locked, and should not contain unrelated crates.
     command.env_remove("CARGO_TARGET_DIR");
     process::run(&mut command)
 }
 
-fn is_pinned(said: &str) -> bool {
-    said.split_whitespace().last() == Some(VERSION)
+fn is_pinned(version: &str) -> bool {
+    version.split_whitespace().last() == Some(VERSION)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Sums what the test programs say of themselves.
+//! Sums the results of the test programs.
 
 use std::fmt;
 
-/// How many tests passed and failed. Ignored ones are counted, so that they are not forgotten.
+/// Numbers of passed, failed and ignored tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Tests that passed.
@@ -14,20 +14,20 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Takes in one line of output; lines that are no result leave it as it is.
+    /// Adds the result in one line of output; ignores other lines.
     pub fn read(&mut self, line: &str) {
         if let Some(found) = parse(line) {
             self.add(found);
         }
     }
 
-    /// Prints one line of output and takes it in.
+    /// Prints one line of output and adds its result.
     pub fn print(&mut self, line: &str) {
         println!("{line}");
         self.read(line);
     }
 
-    /// Adds the counts of another.
+    /// Adds another tally.
     pub fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
@@ -35,7 +35,7 @@ impl Tally {
     }
 }
 
-/// The closing line. Ignored tests stand in a line of their own before it.
+/// The last line of `cargo xtask test`, after a line with the ignored tests, if any.
 impl fmt::Display for Tally {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.ignored > 0 {
@@ -45,15 +45,15 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Reads `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s`.
+/// Parses `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s`.
 fn parse(line: &str) -> Option<Tally> {
     let (_, counts) = line.trim_end().strip_prefix("test result: ")?.split_once(". ")?;
     let mut tally = Tally::default();
     for count in counts.split("; ") {
-        let Some((number, what)) = count.split_once(' ') else {
+        let Some((number, state)) = count.split_once(' ') else {
             continue;
         };
-        let slot = match what {
+        let slot = match state {
             "passed" => &mut tally.passed,
             "failed" => &mut tally.failed,
             "ignored" => &mut tally.ignored,
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lines_of_several_programs_are_summed() {
+    fn the_results_of_several_programs_are_summed() {
         let output = "\
 running 2 tests
 test tests::one ... ok
@@ -94,7 +94,7 @@ test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
     }
 
     #[test]
-    fn other_lines_count_for_nothing() {
+    fn other_lines_are_ignored() {
         for line in [
             "",
             "test result: ",

@@ -1,8 +1,8 @@
-//! What every file keeps to: a paragraph at its beginning, no path of somebody's machine, no forgotten to-do.
+//! Rules for every file: an opening paragraph, no path of one machine, no to-do without an issue.
 
 use super::{Finding, Tree};
 
-/// Beginnings of paths that exist on one machine only. Written in two halves, so that this file may be checked too.
+/// Path prefixes that exist on one machine only. Split, so that this file passes its own check.
 const PRIVATE: &[&str] = &[
     concat!("/wo", "rk/"),
     concat!("/ro", "ot/"),
@@ -10,11 +10,11 @@ const PRIVATE: &[&str] = &[
     concat!("/Us", "ers/"),
 ];
 
-/// Words for work that was put off; written in halves for the same reason.
-const PUT_OFF: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
+/// Markers of deferred work, split for the same reason.
+const DEFERRED: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
 
-/// Licence texts and the lock file are not ours to write.
-const FOREIGN: &[&str] = &["LICENSE", "Cargo.lock", "web/package-lock.json"];
+/// Files that are not written by hand.
+const EXEMPT: &[&str] = &["LICENSE", "Cargo.lock", "web/package-lock.json"];
 
 /// Finds Rust files without an opening paragraph, absolute paths, and to-dos without an issue.
 pub fn check(tree: &Tree) -> Vec<Finding> {
@@ -24,17 +24,17 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
             findings.push(Finding::new(
                 path,
                 1,
-                "does not begin with a `//!` paragraph: what it is for, what it owns, what it does not do",
+                "has no opening `//!` paragraph: purpose, what it owns, what it does not do",
             ));
         }
     }
-    for (path, text) in tree.texts().filter(|(path, _)| !FOREIGN.contains(path)) {
+    for (path, text) in tree.texts().filter(|(path, _)| !EXEMPT.contains(path)) {
         for (number, line) in (1..).zip(text.lines()) {
-            if let Some(private) = PRIVATE.iter().find(|private| names_path(line, private)) {
-                let text = format!("holds a path under {private}, which exists on one machine only");
+            if let Some(private) = PRIVATE.iter().find(|private| contains_path(line, private)) {
+                let text = format!("contains a path under {private}, which exists on one machine only");
                 findings.push(Finding::new(path, number, text));
             }
-            if let Some(word) = PUT_OFF.iter().find(|word| is_put_off(line, word)) {
+            if let Some(word) = DEFERRED.iter().find(|word| is_deferred(line, word)) {
                 let text = format!("{word} without an issue; write {word}(#123)");
                 findings.push(Finding::new(path, number, text));
             }
@@ -52,16 +52,16 @@ fn opens_with_paragraph(text: &str) -> bool {
     })
 }
 
-/// Whether the line holds the path at the beginning of a word: `a/work/b` is somebody's own folder name.
-fn names_path(line: &str, path: &str) -> bool {
+/// Whether the line contains the path at the start of a word; `a/work/b` is a relative path.
+fn contains_path(line: &str, path: &str) -> bool {
     line.match_indices(path).any(|(at, _)| {
         let before = line[..at].chars().next_back();
         !before.is_some_and(|letter| letter.is_alphanumeric() || "_-.~*{}$<>".contains(letter))
     })
 }
 
-/// Whether the word stands in the line without `(#number)` behind it.
-fn is_put_off(line: &str, word: &str) -> bool {
+/// Whether the line contains the word without `(#number)` after it.
+fn is_deferred(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {
         let before = line[..at].chars().next_back();
         let rest = &line[at + word.len()..];
@@ -90,13 +90,13 @@ mod tests {
 
     #[test]
     fn rust_files_open_with_a_paragraph() {
-        check_one("a.rs", "//! What it is for.\nfn a() {}", 0);
-        check_one("a.rs", "\n//! What it is for.", 0);
+        check_one("a.rs", "//! Its purpose.\nfn a() {}", 0);
+        check_one("a.rs", "\n//! Its purpose.", 0);
         check_one("a.rs", "fn a() {}\n//! late", 1);
         check_one("a.rs", "// no doc comment", 1);
         check_one("a.rs", "//!\n", 1);
         check_one("a.rs", "", 1);
-        check_one("a.md", "No paragraph is asked of it.", 0);
+        check_one("a.md", "No paragraph required.", 0);
     }
 
     #[test]
@@ -115,8 +115,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_off_has_an_issue() {
-        for word in PUT_OFF {
+    fn deferred_work_has_an_issue() {
+        for word in DEFERRED {
             check_one("a.md", &format!("// {word}: later"), 1);
             check_one("a.md", &format!("// {word}() {word}(#) {word}(#x)"), 1);
             check_one("a.md", &format!("// {word}(#12): later"), 0);
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_left_alone() {
+    fn binary_files_are_ignored() {
         let tree = Tree {
             files: vec![("a.png".to_owned(), vec![0xff, 0xfe])],
         };

@@ -1,7 +1,7 @@
-//! A released WIT folder never changes: plugins that were built against it are out in the world.
+//! A released WIT folder never changes, because published plugins were built against it.
 //!
-//! `wit/frozen.txt` holds the SHA-256 of each file of each frozen folder, in the form of `sha256sum`. A folder
-//! that is not listed has not been released and may still change.
+//! `wit/frozen.txt` has the SHA-256 of each file of each frozen folder, in the format of `sha256sum`. A folder that is not
+//! listed is not released and may change.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -13,11 +13,11 @@ use crate::digest::hex;
 
 const LIST: &str = "wit/frozen.txt";
 const HEADING: &str = "\
-# Released versions of the contract. A file that is listed here is never edited, and nothing is added beside it.
-# Written by `cargo xtask tidy --freeze FOLDER`; the form is that of sha256sum.
+# Released versions of the contract. Files listed here are never edited, and their folders get no new files.
+# Written by `cargo xtask tidy --freeze FOLDER` in the format of sha256sum.
 ";
 
-/// Finds files of frozen folders that were changed, removed or added.
+/// Finds changed, removed and added files of frozen folders.
 pub fn check(tree: &Tree) -> Vec<Finding> {
     let Some((_, list)) = tree.texts().find(|(path, _)| *path == LIST) else {
         return Vec::new();
@@ -25,10 +25,10 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut frozen = BTreeMap::new();
     for (number, line) in (1..).zip(list.lines()) {
-        match entry(line) {
-            Entry::Nothing => {}
+        match parse_line(line) {
+            Entry::Comment => {}
             Entry::File(digest, path) => drop(frozen.insert(path, digest)),
-            Entry::Broken => findings.push(Finding::new(LIST, number, "is not `DIGEST  PATH`")),
+            Entry::Invalid => findings.push(Finding::new(LIST, number, "is not `DIGEST  PATH`")),
         }
     }
     let folders: Vec<_> = frozen.keys().map(|path| folder_of(path)).collect();
@@ -38,13 +38,13 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
             Some(_) => findings.push(Finding::new(
                 path,
                 None,
-                "is frozen and was changed; make a new version beside it",
+                "is frozen and was changed; create a new version instead",
             )),
             None if folders.contains(&folder_of(path)) => {
                 findings.push(Finding::new(
                     path,
                     None,
-                    "was added to a frozen folder; make a new version beside it",
+                    "was added to a frozen folder; create a new version instead",
                 ));
             }
             None => {}
@@ -53,20 +53,20 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
     findings.extend(
         frozen
             .keys()
-            .map(|path| Finding::new(path, None, "is frozen and is gone")),
+            .map(|path| Finding::new(path, None, "is frozen and was removed")),
     );
     findings
 }
 
-/// Adds a folder to the list.
+/// Adds a folder to the list of frozen folders.
 pub fn freeze(root: &Path, folder: &str) -> Result<()> {
     let folder = folder.trim_end_matches('/');
     let list = root.join(LIST);
     let mut text = fs::read_to_string(&list).unwrap_or_else(|_| HEADING.to_owned());
     let listed =
-        |line: &str| matches!(entry(line), Entry::File(_, path) if folder_of(path) == Path::new(folder));
+        |line: &str| matches!(parse_line(line), Entry::File(_, path) if folder_of(path) == Path::new(folder));
     if text.lines().any(listed) {
-        bail!("{folder} is frozen already");
+        bail!("{folder} is already frozen");
     }
     let tree = Tree::read(root)?;
     let mut count = 0;
@@ -78,7 +78,7 @@ pub fn freeze(root: &Path, folder: &str) -> Result<()> {
         count += 1;
     }
     if count == 0 {
-        bail!("there is no file in {folder}; name it from the root on, as in wit/projection@0.1.0");
+        bail!("no files in {folder}; give the path relative to the root, such as wit/projection@0.1.0");
     }
     fs::write(&list, text).with_context(|| format!("cannot write {}", list.display()))?;
     println!("    {folder} is frozen: {count} files in {LIST}");
@@ -86,18 +86,18 @@ pub fn freeze(root: &Path, folder: &str) -> Result<()> {
 }
 
 enum Entry<'a> {
-    Nothing,
+    Comment,
     File(&'a str, &'a str),
-    Broken,
+    Invalid,
 }
 
-fn entry(line: &str) -> Entry<'_> {
+fn parse_line(line: &str) -> Entry<'_> {
     if line.trim().is_empty() || line.starts_with('#') {
-        return Entry::Nothing;
+        return Entry::Comment;
     }
     match line.split_once("  ") {
         Some((digest, path)) if digest.len() == 64 && path.starts_with("wit/") => Entry::File(digest, path),
-        _ => Entry::Broken,
+        _ => Entry::Invalid,
     }
 }
 
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frozen_folder_stays_as_it_is() {
+    fn changes_to_a_frozen_folder_are_found() {
         check_files(&[(A, "package a;")], &[]);
         check_files(&[(A, "package b;")], &[A]);
         check_files(&[], &[A]);
@@ -137,13 +137,13 @@ mod tests {
     }
 
     #[test]
-    fn without_a_list_nothing_is_frozen_and_a_broken_list_is_told() {
+    fn without_a_list_nothing_is_frozen_and_an_invalid_line_is_found() {
         assert_eq!(check(&Tree::of(&[(A, "any")])), []);
         assert_eq!(check(&Tree::of(&[(LIST, "nonsense")])).len(), 1);
     }
 
     #[test]
-    fn freezing_writes_what_the_check_reads() {
+    fn a_frozen_folder_passes_the_check_until_it_changes() {
         let root = tempfile::tempdir().unwrap();
         let file = root.path().join(A);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -162,7 +162,7 @@ mod tests {
             freeze(root.path(), "wit/absent")
                 .unwrap_err()
                 .to_string()
-                .contains("no file")
+                .contains("no files")
         );
     }
 }

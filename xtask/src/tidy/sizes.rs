@@ -1,4 +1,4 @@
-//! Warns about files that are longer than a reader takes in at once. Functions: clippy's `too_many_lines`.
+//! Warns about long files. For functions, see clippy's `too_many_lines`.
 
 use super::{Finding, Tree};
 
@@ -9,7 +9,7 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
     let lengths = tree.rust().map(|(path, text)| (path, text.lines().count()));
     lengths
         .filter(|(_, lines)| *lines > FILE_LINES)
-        .map(|(path, lines)| Finding::new(path, None, format!("{lines} lines, more than {FILE_LINES}")))
+        .map(|(path, lines)| Finding::new(path, None, format!("{lines} lines; the limit is {FILE_LINES}")))
         .collect()
 }
 

@@ -175,8 +175,11 @@ async fn publish_names_what_was_refused_and_does_not_send_the_rest_twice() {
         text.starts_with("error: 2 of 4 lines were stored by the broker\n"),
         "{text}"
     );
-    assert!(text.contains("  - line 2: it is not JSON\n"), "{text}");
-    assert!(text.contains("  - line 3: the broker cannot take it: "), "{text}");
+    assert!(text.contains("  - line 2: not JSON\n"), "{text}");
+    assert!(
+        text.contains("  - line 3: the broker can never accept it: "),
+        "{text}"
+    );
     let kept = text.split("kept in ").nth(1).unwrap().lines().next().unwrap();
     assert!(Path::new(kept).is_file(), "{kept}");
 

@@ -1,23 +1,23 @@
-//! Logins and logouts, from the records that login programs keep (`wtmp`, `utmp`).
+//! Logins and logouts from the records of login programs (`wtmp`, `utmp`).
 
-use super::Gap;
+use super::Unavailable;
 use crate::message::Observed;
 
-/// Reads what there is. Systems without these files (newer Debian and Fedora, macOS) are a gap.
+/// Reads the records. Systems without these files (newer Debian and Fedora, macOS) have none.
 #[cfg(not(target_os = "linux"))]
-pub fn read() -> Result<Vec<Observed>, Gap> {
-    Err(Gap("logins: only read on Linux".to_owned()))
+pub fn read() -> Result<Vec<Observed>, Unavailable> {
+    Err(Unavailable("logins: supported only on Linux".to_owned()))
 }
 
-/// Reads what there is. Systems without these files (newer Debian and Fedora, macOS) are a gap.
+/// Reads the records. Systems without these files (newer Debian and Fedora, macOS) have none.
 #[cfg(target_os = "linux")]
-pub fn read() -> Result<Vec<Observed>, Gap> {
+pub fn read() -> Result<Vec<Observed>, Unavailable> {
     read_from(&["/var/log/wtmp", "/run/utmp"])
 }
 
-/// A login that stands in several files has the same id in each.
+/// Reads several files. A login in several files has the same id in each.
 #[cfg(target_os = "linux")]
-fn read_from(files: &[&str]) -> Result<Vec<Observed>, Gap> {
+fn read_from(files: &[&str]) -> Result<Vec<Observed>, Unavailable> {
     let mut events = Vec::new();
     let mut reasons = Vec::new();
     for file in files {
@@ -28,8 +28,8 @@ fn read_from(files: &[&str]) -> Result<Vec<Observed>, Gap> {
         }
     }
     if events.is_empty() {
-        reasons.push("nobody has logged in".to_owned());
-        return Err(Gap(format!("logins: {}", reasons.join(", "))));
+        reasons.push("no logins".to_owned());
+        return Err(Unavailable(format!("logins: {}", reasons.join(", "))));
     }
     Ok(events)
 }
@@ -75,7 +75,7 @@ mod tests {
 
     use super::*;
 
-    /// A record as x86-64 and most others lay it out: 384 bytes.
+    /// A record in the layout of x86-64 and most others: 384 bytes.
     fn record(kind: i16, pid: i32, line: &str, user: &str, host: &str, seconds: i32) -> Vec<u8> {
         let field = |text: &str, size: usize| {
             let mut bytes = text.as_bytes().to_vec();
@@ -109,12 +109,12 @@ mod tests {
         fs::write(&wtmp, bytes).unwrap();
         fs::write(&empty, "").unwrap();
         let events = read_from(&[wtmp.to_str().unwrap(), empty.to_str().unwrap(), "/nowhere"]).unwrap();
-        let shown: Vec<_> = events
+        let ids: Vec<_> = events
             .iter()
             .map(|event| (event.kind, event.record_id.as_str()))
             .collect();
         assert_eq!(
-            shown,
+            ids,
             [
                 ("logon", "logon-pts/0-42-1700000010250000"),
                 ("logoff", "logoff-pts/0-42-1700000020250000")
@@ -125,11 +125,11 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_without_records_is_a_gap() {
+    fn a_machine_without_records_is_unavailable() {
         let folder = tempfile::tempdir().unwrap();
         let empty = folder.path().join("wtmp");
         fs::write(&empty, "").unwrap();
-        let Gap(reason) = read_from(&[empty.to_str().unwrap(), "/nowhere"]).unwrap_err();
+        let Unavailable(reason) = read_from(&[empty.to_str().unwrap(), "/nowhere"]).unwrap_err();
         assert!(
             reason.contains("is empty") && reason.contains("/nowhere"),
             "{reason}"

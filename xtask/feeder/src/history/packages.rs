@@ -1,13 +1,13 @@
-//! Installed, upgraded and removed packages, from the package manager that this machine has.
+//! Installed, upgraded and removed packages from the package manager of this machine.
 
 use std::{fs, process::Command};
 
 use chrono::{DateTime, Local, NaiveDateTime, TimeZone, Utc};
 
-use super::{Gap, id_of};
+use super::{Unavailable, id_of};
 use crate::message::Observed;
 
-/// The logs that are plain text, oldest first, and how a line of each is read. Compressed ones are left out.
+/// The plain-text logs, oldest first, with their line parsers. Compressed logs are skipped.
 const LOGS: &[(&str, Line)] = &[
     ("/var/log/dpkg.log.1", dpkg),
     ("/var/log/dpkg.log", dpkg),
@@ -16,8 +16,8 @@ const LOGS: &[(&str, Line)] = &[
 
 type Line = fn(&str) -> Option<Observed>;
 
-/// Reads what there is: the logs of dpkg and pacman, the database of rpm.
-pub fn read() -> Result<Vec<Observed>, Gap> {
+/// Reads the logs of dpkg and pacman, and the database of rpm.
+pub fn read() -> Result<Vec<Observed>, Unavailable> {
     let mut events = Vec::new();
     let mut reasons = Vec::new();
     for (file, line) in LOGS {
@@ -30,7 +30,7 @@ pub fn read() -> Result<Vec<Observed>, Gap> {
     events.extend(rpm());
     if events.is_empty() {
         reasons.push("no log of dpkg or pacman and no rpm database".to_owned());
-        return Err(Gap(format!("packages: {}", reasons.join(", "))));
+        return Err(Unavailable(format!("packages: {}", reasons.join(", "))));
     }
     Ok(events)
 }
@@ -44,7 +44,7 @@ fn dpkg(line: &str) -> Option<Observed> {
     let from = words.next().filter(|version| *version != "<none>");
     let to = words.next().filter(|version| *version != "<none>");
     let time = NaiveDateTime::parse_from_str(time, "%Y-%m-%d %H:%M:%S").ok()?;
-    // The hour that a change of the clocks repeats is taken as its first run.
+    // In the hour repeated by a clock change, the earlier time is used.
     let at = Local.from_local_datetime(&time).earliest()?.to_utc();
     let payload = serde_json::json!({ "package": package, "from": from, "to": to });
     Some(Observed {
@@ -81,7 +81,7 @@ fn pacman(line: &str) -> Option<Observed> {
     })
 }
 
-/// What is installed, with its time; rpm keeps no log of its own.
+/// The installed packages with their times; rpm has no log.
 fn rpm() -> Vec<Observed> {
     let format = "%{INSTALLTIME} %{NAME}.%{ARCH} %{VERSION}-%{RELEASE}\n";
     match Command::new("rpm")
@@ -92,7 +92,7 @@ fn rpm() -> Vec<Observed> {
             .lines()
             .filter_map(rpm_line)
             .collect(),
-        // Most machines have no rpm; whether there is any other source is for the caller to say.
+        // Most machines have no rpm. The caller reports machines without any source.
         _ => Vec::new(),
     }
 }
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_of_dpkg_is_read() {
+    fn dpkg_lines_are_parsed() {
         check(
             dpkg("2025-05-20 10:00:01 install adduser:all <none> 3.134"),
             "package_install",
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_of_pacman_is_read() {
+    fn pacman_lines_are_parsed() {
         check(
             pacman("[2025-05-20T10:00:01+0200] [ALPM] upgraded zlib (1:1.3-1 -> 1:1.3.1-1)"),
             "package_upgrade",
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn the_database_of_rpm_is_read() {
+    fn rpm_lines_are_parsed() {
         check(
             rpm_line("1700000000 bash.x86_64 5.2-1"),
             "package_install",

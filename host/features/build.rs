@@ -1,0 +1,3 @@
+//! Does nothing. Cargo ignores build dependencies, and their features, of a package without a build script.
+
+fn main() {}
