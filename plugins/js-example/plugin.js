@@ -1,4 +1,4 @@
-// Projects readings of sensors: each into a table of readings, and the newest of each sensor into a table of sensors.
+// Projects readings of sensors into a table of readings, and the newest reading per sensor into a table of sensors.
 
 import { integer, json, plugin, real, reject, stream, table, text, timestamp, write } from "../templates/js/lantern.js";
 
@@ -11,12 +11,12 @@ const readings = table(
     place: text({ role: "facet", nullable: true }),
     extra: json({ nullable: true }),
   },
-  { doc: "What sensors have measured.", primaryKey: ["sensor", "at"], retentionDays: 30 },
+  { doc: "Readings of sensors.", primaryKey: ["sensor", "at"], retentionDays: 30 },
 );
 const sensors = table(
   "js_sensors",
   { sensor: text({ role: "entity" }), at: timestamp({ role: "time" }), readings: integer() },
-  { doc: "The last word of each sensor.", primaryKey: ["sensor"] },
+  { doc: "Summary of each sensor.", primaryKey: ["sensor"] },
 );
 
 const reading = write(readings, { onConflict: "ignore" });
@@ -32,7 +32,7 @@ function handle(message, rows) {
 export const projector = plugin({
   name: "js-example",
   version: "0.1.0",
-  doc: "Readings of sensors, by a plugin in JavaScript.",
+  doc: "Readings of sensors, projected by a plugin in JavaScript.",
   sources: [stream("readings", "READINGS", ["reading.>"], handle)],
   writes: [reading, sensor],
 });

@@ -1,4 +1,4 @@
-"""Projects readings of sensors: each into a table of readings, and the newest of each sensor into a table of sensors."""
+"""Projects readings of sensors into a table of readings, and the newest reading per sensor into a table of sensors."""
 
 from lantern import Reject, Table, integer, json, projector, real, stream, text, timestamp, update
 
@@ -11,14 +11,14 @@ readings = Table(
         "place": text(role="facet", nullable=True),
         "extra": json(nullable=True),
     },
-    doc="What sensors have measured.",
+    doc="Readings of sensors.",
     primary_key=["sensor", "at"],
     retention_days=30,
 )
 sensors = Table(
     "python_sensors",
     {"sensor": text(role="entity"), "at": timestamp(role="time"), "readings": integer()},
-    doc="The last word of each sensor.",
+    doc="Summary of each sensor.",
     primary_key=["sensor"],
 )
 
@@ -37,7 +37,7 @@ def handle(message, rows):
 Projector = projector(
     "python-example",
     "0.1.0",
-    doc="Readings of sensors, by a plugin in Python.",
+    doc="Readings of sensors, projected by a plugin in Python.",
     sources=[stream("readings", "READINGS", ["reading.>"], handle)],
     writes=[reading, sensor],
 )

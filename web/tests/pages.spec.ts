@@ -171,7 +171,7 @@ test('a plugin provides views of its tables', async ({ page }) => {
     const table = page.getByRole('table', { name: 'Rows of syslog_lines' });
     await expect(table).toContainText('all is quiet');
     await page.getByRole('button', { name: 'Views' }).click();
-    await page.getByRole('link', { name: 'Bad news' }).click();
+    await page.getByRole('link', { name: 'Errors' }).click();
     await expect(page).toHaveURL(/filter=severity%3C4/);
     await expect(page.getByRole('list', { name: 'Filters' })).toContainText('severity');
     await expect(table).toContainText('disk is full');

@@ -1,4 +1,4 @@
-//! Projects the stream `AUDIT`, who did what in the management system, into the table `audit_log`.
+//! Projects the stream `AUDIT`, the audit events of the management system, into the table `audit_log`.
 
 use lantern_sdk::prelude::*;
 use serde::Deserialize;
@@ -13,32 +13,31 @@ impl Plugin for AuditLog {
     const WRITES: Writes = &[AuditEvent::WRITE];
 }
 
-/// Who did what, for good.
+/// Audit events, kept without limit.
 ///
-/// The stream's sequence is the key that keeps a message from being recorded twice, but it is none by itself: when
-/// the stream is made anew its numbers begin again at 1, and the new message 1 must not be taken for the old one.
-/// So the time at which the broker stored the message is part of the key. A replay shows the same time; a new
-/// stream's message cannot have it.
+/// The key prevents a message from being stored twice. The sequence alone is not sufficient: a recreated stream starts again at
+/// 1. So the time at which the broker stored the message is part of the key. It is the same in a replay, and different in a
+/// recreated stream.
 #[derive(Deserialize, Table, Row)]
 #[table(name = "audit_log", unique = [stream_seq, recorded_at])]
 #[row(on_conflict = ignore)]
 struct AuditEvent {
-    /// Who did it.
+    /// The actor.
     #[column(entity)]
     actor: String,
-    /// What was done.
+    /// The action.
     #[column(facet)]
     action: String,
-    /// To what it was done.
+    /// The target of the action.
     target: Option<String>,
     payload: Json,
-    /// When it was done, by the clock of the machine where it was done.
+    /// The time of the action, by the clock of its machine.
     #[column(time)]
     occurred_at: Timestamp,
-    /// The message's sequence in the stream.
+    /// The sequence of the message in the stream.
     #[serde(skip)]
     stream_seq: i64,
-    /// When the broker stored the message.
+    /// The time at which the broker stored the message.
     #[serde(skip)]
     recorded_at: Timestamp,
 }

@@ -1,6 +1,6 @@
-//! What the plugin declares, and what it answers to each payload in `fixtures/`.
+//! The manifest of the plugin, and its outcome for each fixture.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "all of this file is a test")]
+#![allow(clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 use audit_log::AuditLog;
 use lantern_sdk::native::{self, OnConflict, Outcome, Value};
@@ -11,7 +11,7 @@ fn fixtures() {
     lantern_sdk::testing::check_fixtures::<AuditLog>("fixtures");
 }
 
-/// The values of the key's columns for a message.
+/// The values of the key columns for a message.
 fn key(sequence: u64, published: i64) -> Vec<Value> {
     let payload = br#"{"actor":"a","action":"b","payload":{},"occurred_at":"2026-05-20T12:00:00Z"}"#;
     let published = Timestamp::from_micros(published);
@@ -46,7 +46,7 @@ fn key(sequence: u64, published: i64) -> Vec<Value> {
 }
 
 #[test]
-fn a_message_is_recorded_once_and_a_new_stream_loses_none() {
+fn messages_are_stored_once_including_those_of_a_recreated_stream() {
     let manifest = native::describe::<AuditLog>();
     assert_eq!(manifest.writes[0].on_conflict, OnConflict::Ignore);
     let unique = manifest.tables[0]
@@ -61,7 +61,7 @@ fn a_message_is_recorded_once_and_a_new_stream_loses_none() {
     {
         assert!(
             !column.nullable,
-            "{} could be null, and null never collides",
+            "{} is nullable, and null never conflicts",
             column.name
         );
     }
@@ -70,12 +70,12 @@ fn a_message_is_recorded_once_and_a_new_stream_loses_none() {
     assert_ne!(
         key(42, 1_000),
         key(42, 2_000),
-        "the same number in a stream that was made anew"
+        "the same sequence in a recreated stream"
     );
 }
 
 #[test]
-fn a_sequence_that_no_column_holds_is_refused() {
+fn a_sequence_out_of_range_is_rejected() {
     let payload = br#"{"actor":"a","action":"b","payload":{},"occurred_at":"2026-05-20T12:00:00Z"}"#;
     let outcomes = native::project::<AuditLog>(
         0,

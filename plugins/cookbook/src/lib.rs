@@ -1,2 +1,2 @@
-//! No code of its own: its documentation is `docs/plugins.md`, so that `cargo test --doc` compiles and runs what is shown there.
+//! No code: the documentation of this crate is `docs/plugins.md`, so that `cargo test --doc` runs its examples.
 #![doc = include_str!("../../../docs/plugins.md")]

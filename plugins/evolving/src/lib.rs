@@ -1,19 +1,19 @@
-//! A plugin that is built once and comes in many versions: tests write a letter over the one in its marker, which makes
-//! another component with another digest. It reads `EVOLVE`; a message is a number, or a word and a number.
+//! A plugin that is built once and has many versions: tests overwrite the letter after its marker, which creates a component with
+//! another digest. It reads `EVOLVE`; a message is a number, or a word and a number.
 //!
-//! | letter | version | what it does |
+//! | letter | version | behaviour |
 //! | --- | --- | --- |
 //! | `a` | 1.0.0 | a row (n, note) for a number, rejects `later N` |
 //! | `b` | 1.1.0 | as `a`, with a new column `extra` and an index on `n` |
-//! | `c` | 2.0.0 | as `a`, but `note` is a number: another table than before |
+//! | `c` | 2.0.0 | as `a`, but `note` is an integer: an incompatible table |
 //! | `d` | 1.2.0 | rejects everything |
-//! | `e` | 1.3.0 | as `a`, and knows `later N` too |
-//! | `f` | 1.4.0 | as `a`, but says n + 1000 |
+//! | `e` | 1.3.0 | as `a`, and accepts `later N` |
+//! | `f` | 1.4.0 | as `a`, but with n + 1000 |
 //! | `g` | 1.5.0 | traps on everything |
-//! | `h` | 1.6.0 | reads a second stream as well, `EVOLVE_MORE` |
+//! | `h` | 1.6.0 | also reads a second stream, `EVOLVE_MORE` |
 //! | `i` | 1.0.1 | as `a` |
 //! | `j` | 1.7.0 | as `a`, and adds n to a second table, `totals` (kind, total), by `even` and `odd` |
-//! | `k` | 1.8.0 | as `e`, but says n + 1000 |
+//! | `k` | 1.8.0 | as `e`, but with n + 1000 |
 //! | `l` | 2.1.0 | as `a`, with a new column `size` that is not nullable |
 //! | `m` | 1.9.0 | as `a`, but reads `EVOLVE_MIRROR` instead of `EVOLVE` |
 
@@ -36,7 +36,7 @@ use bindings::{
 #[cfg(target_arch = "wasm32")]
 bindings::export!(Evolving with_types_in bindings);
 
-/// Tests look for these bytes, and write over the last one.
+/// Tests find these bytes, and overwrite the last one.
 static MARKER: [u8; 16] = *b"evolving-letter:";
 static LETTER: [u8; 17] = *b"evolving-letter:a";
 
@@ -45,7 +45,7 @@ pub struct Evolving;
 
 fn letter() -> u8 {
     let letter = black_box(&LETTER);
-    // The compiler must not know it: the bytes change after it has done its work.
+    // Hidden from the compiler, because the bytes change after compilation.
     if letter.starts_with(black_box(&MARKER)) {
         letter[16]
     } else {
@@ -83,7 +83,7 @@ fn source(name: &str, stream: &str, subject: &str) -> Source {
     }
 }
 
-/// A table whose writes merge rows.
+/// A table with merging writes.
 fn totals() -> (Table, Write) {
     let columns = vec![
         column("kind", ColumnType::Text, false),

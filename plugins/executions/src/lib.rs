@@ -1,7 +1,6 @@
-//! Projects executions of jobs into one table, `execution_results`: a message of the stream `EVENTS` says that an
-//! execution started, one of the stream `RESULTS` how it ended. They come in any order and any number of times. A
-//! start makes a row that is in flight; a result completes it, or makes it complete if it comes first. A row that
-//! is complete stays as it is.
+//! Projects executions of jobs into the table `execution_results`: messages of the stream `EVENTS` report starts, messages of the
+//! stream `RESULTS` report results, in any order and possibly repeated. A start creates a running row; a result completes it, or
+//! creates a complete row if it arrives first. Complete rows do not change.
 
 use lantern_sdk::prelude::*;
 use serde::Deserialize;
@@ -19,7 +18,7 @@ impl Plugin for Executions {
     const WRITES: Writes = &[Started::WRITE, Finished::WRITE];
 }
 
-/// What ran where, and how it ended. A row without `finished_at` is still running.
+/// Executions with their results. A row without `finished_at` is still running.
 #[derive(Table)]
 #[table(
     name = "execution_results",
@@ -31,7 +30,7 @@ impl Plugin for Executions {
 struct ExecutionResult {
     result_id: String,
     request_id: String,
-    /// The deployment that it belongs to; many machines share one.
+    /// The deployment, which several machines may share.
     exec_id: Option<String>,
     #[column(entity)]
     pc_id: String,
@@ -42,16 +41,16 @@ struct ExecutionResult {
     #[column(time)]
     started_at: Timestamp,
     finished_at: Option<Timestamp>,
-    /// The manifest that was run.
+    /// The manifest of the job.
     #[column(facet)]
     job_id: Option<String>,
-    /// The manifest's version; only starts know it.
+    /// The version of the manifest, from the start message.
     version: Option<String>,
-    /// When the broker stored the message that the row shows.
+    /// The time at which the broker stored the last message of the row.
     recorded_at: Timestamp,
 }
 
-/// An execution that started. When its result is there already, it has nothing to say.
+/// A started execution. It is ignored if the result is already stored.
 #[derive(Deserialize, Row)]
 #[row(table = ExecutionResult, on_conflict = ignore)]
 struct Started {
@@ -67,7 +66,7 @@ struct Started {
     recorded_at: Timestamp,
 }
 
-/// An execution that ended. It completes the row of its start, once.
+/// A finished execution. It completes the row of its start once.
 #[derive(Deserialize, Row)]
 #[row(table = ExecutionResult, on_conflict = update(
     key = [result_id],
@@ -110,8 +109,7 @@ fn finished(message: &Message<'_>, rows: &mut Rows<Executions>) -> Result {
     Ok(())
 }
 
-/// Programs print NUL characters (`wmic` prints UTF-16), and a text column takes none. A result must not be lost
-/// for that, so each becomes U+FFFD.
+/// Replaces NUL characters by U+FFFD. Some programs print them (`wmic` prints UTF-16), and text columns do not allow them.
 fn without_nul(text: String) -> String {
     if text.contains('\0') {
         text.replace('\0', "\u{fffd}")

@@ -1,4 +1,4 @@
-//! What the plugin declares, and what it answers to each payload in `fixtures/`.
+//! The manifest of the plugin, and its outcome for each fixture.
 
 use executions::Executions;
 use lantern_sdk::declare::Merge;
@@ -41,7 +41,7 @@ fn two_streams_fill_one_table() {
 }
 
 #[test]
-fn a_start_never_touches_a_row_that_is_there() {
+fn a_start_never_changes_an_existing_row() {
     let manifest = native::describe::<Executions>();
     assert_eq!(manifest.writes[0].on_conflict, OnConflict::Ignore);
     for column in ["exit_code", "stdout", "stderr", "finished_at"] {
@@ -53,7 +53,7 @@ fn a_start_never_touches_a_row_that_is_there() {
 }
 
 #[test]
-fn a_result_completes_a_row_once_and_keeps_what_the_start_knew() {
+fn a_result_completes_a_row_once_and_keeps_the_start_values() {
     let manifest = native::describe::<Executions>();
     let rule = |column: &str, merge| MergeRule {
         column: column.to_owned(),

@@ -1,5 +1,5 @@
-//! Projects webhook deliveries of GitHub, as a receiver publishes them with their headers, into one table: a row for each
-//! commit that was pushed, and for each change of an issue or a pull request. Deliveries of other events are skipped.
+//! Projects webhook deliveries of GitHub, published with their headers, into one table: a row for each pushed commit, and for each
+//! change of an issue or a pull request. Other events are skipped.
 
 use lantern_sdk::prelude::*;
 
@@ -13,7 +13,7 @@ impl Plugin for GithubWebhooks {
     const WRITES: Writes = &[Activity::WRITE];
 }
 
-/// What happened in a repository. A delivery that GitHub sends again does no harm.
+/// Activity in repositories. Repeated deliveries are ignored.
 #[derive(Table, Row)]
 #[table(name = "github_activity", primary_key = [url, at], index = [repository, at])]
 #[row(on_conflict = ignore)]
@@ -27,7 +27,7 @@ struct Activity {
     /// GitHub's name for the kind of event.
     #[column(facet)]
     event: String,
-    /// A commit's message, or the title.
+    /// The commit message, or the title.
     title: String,
 }
 
@@ -36,7 +36,7 @@ fn hook(message: &Message<'_>, rows: &mut Rows<GithubWebhooks>) -> Result {
     let body = message.tree()?;
     let (items, at, title) = match event {
         "push" => (body.list("commits")?, "timestamp", "message"),
-        // The event `issues` brings an `issue`.
+        // The event `issues` has an `issue`.
         "issues" | "pull_request" => (body.list(event.trim_end_matches('s'))?, "updated_at", "title"),
         _ => return Ok(()),
     };

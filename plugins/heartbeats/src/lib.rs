@@ -1,6 +1,5 @@
-//! Projects the heartbeats that agents publish on `heartbeat.>` into the table `agents`: one row a machine, with
-//! what its newest heartbeat said, in whatever order they arrive. They travel over core NATS, because the next one
-//! is never far.
+//! Projects the heartbeats of agents on `heartbeat.>` into the table `agents`: one row per machine with its newest heartbeat,
+//! independent of the order of arrival. They use core NATS, because a lost heartbeat is soon replaced by the next one.
 
 use lantern_sdk::prelude::*;
 use serde::Deserialize;
@@ -15,14 +14,14 @@ impl Plugin for Heartbeats {
     const WRITES: Writes = &[Agent::WRITE];
 }
 
-/// The agents, and when each was last heard of.
+/// The agents with the time of their last heartbeat.
 #[derive(Deserialize, Table, Row)]
 #[table(name = "agents", primary_key = [pc_id])]
 #[row(on_conflict = update(key = [pc_id], newer = at, replace = [at, agent_version, hostname, os_family]))]
 struct Agent {
     #[column(entity)]
     pc_id: String,
-    /// When it was last heard of, by its own clock.
+    /// The time of the last heartbeat, by the clock of the agent.
     #[column(time)]
     at: Timestamp,
     #[column(facet)]

@@ -1,4 +1,4 @@
-//! What the plugin declares, and what it answers to each payload in `fixtures/`.
+//! The manifest of the plugin, and its outcome for each fixture.
 
 use heartbeats::Heartbeats;
 use lantern_sdk::declare::Merge;
@@ -10,7 +10,7 @@ fn fixtures() {
 }
 
 #[test]
-fn the_newest_heartbeat_wins_whatever_the_order() {
+fn the_newest_heartbeat_wins_in_any_order() {
     let manifest = native::describe::<Heartbeats>();
     assert_eq!(
         manifest.sources[0].origin,

@@ -1,5 +1,5 @@
-//! Projects the samples that agents publish on `host_perf.>` into the table `host_perf`. They travel over core
-//! NATS: a chart with a gap is worth having, so nobody stores them for a host that is away.
+//! Projects the performance samples of agents on `host_perf.>` into the table `host_perf`. They use core NATS: a chart with a gap is
+//! acceptable, so they are not stored while the host is not running.
 
 use lantern_sdk::prelude::*;
 use serde::Deserialize;
@@ -14,7 +14,7 @@ impl Plugin for HostPerf {
     const WRITES: Writes = &[Sample::WRITE];
 }
 
-/// How busy a machine was. What an agent cannot measure is null.
+/// Performance samples of machines. Unavailable values are null.
 #[derive(Deserialize, Table, Row)]
 #[table(name = "host_perf", primary_key = [pc_id, at], retention_days = 30)]
 #[row(on_conflict = ignore)]
@@ -23,7 +23,7 @@ struct Sample {
     pc_id: String,
     #[column(time)]
     at: Timestamp,
-    /// Of all processors together.
+    /// Usage of all processors.
     #[column(measure = "%")]
     cpu_pct: Option<f64>,
     #[column(measure = "")]

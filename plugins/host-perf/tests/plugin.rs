@@ -1,4 +1,4 @@
-//! What the plugin declares, and what it answers to each payload in `fixtures/`.
+//! The manifest of the plugin, and its outcome for each fixture.
 
 use host_perf::HostPerf;
 use lantern_sdk::native::{self, ColumnType, OnConflict, Origin, Role};

@@ -1,4 +1,4 @@
-//! A plugin that never says what it is.
+//! A plugin whose `describe` never returns.
 
 #![cfg_attr(
     target_arch = "wasm32",

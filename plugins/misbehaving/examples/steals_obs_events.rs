@@ -1,4 +1,4 @@
-//! A plugin that declares the table `obs_events`, which belongs to another.
+//! A plugin that declares the table `obs_events` of another plugin.
 
 #![cfg_attr(
     target_arch = "wasm32",

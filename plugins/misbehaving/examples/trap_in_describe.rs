@@ -1,4 +1,4 @@
-//! A plugin that traps when it is asked what it is.
+//! A plugin that traps in `describe`.
 
 #![cfg_attr(
     target_arch = "wasm32",

@@ -16,7 +16,7 @@ bindings::export!(TrapInStart with_types_in bindings);
 /// The plugin.
 pub struct TrapInStart;
 
-/// What a toolchain's own start code would be; it runs when the component is instantiated.
+/// The start code of a toolchain, which runs when the component is instantiated.
 #[cfg(target_arch = "wasm32")]
 #[unsafe(no_mangle)]
 extern "C" fn _initialize() {

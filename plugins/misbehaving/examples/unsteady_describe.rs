@@ -1,4 +1,4 @@
-//! A plugin that describes itself differently each time, from one instance to the next call of it.
+//! A plugin whose manifest differs between calls and instances.
 
 #![cfg_attr(
     target_arch = "wasm32",

@@ -1,10 +1,10 @@
-//! The contract as generated Rust, and the plainest declarations in it. The lib and the examples each include this
-//! file: a guest that linked another would have two of each export.
+//! Generated Rust for the contract, and helpers for minimal manifests. The library and the examples include this file, because a
+//! plugin that linked another one would have duplicate exports.
 
 #![allow(
     missing_docs,
     dead_code,
-    reason = "the contract in wit/ documents it; not every guest uses all of it"
+    reason = "the contract in wit/ documents it, and not every plugin uses all of it"
 )]
 
 wit_bindgen::generate!({
@@ -15,7 +15,7 @@ wit_bindgen::generate!({
 
 pub use exports::lantern::projection::projector::*;
 
-/// A manifest with one source, the stream `EVIL`, and nothing to write.
+/// A manifest with the stream `EVIL` as its source.
 pub fn manifest(name: &str, tables: Vec<Table>, writes: Vec<Write>) -> Manifest {
     let origin = Origin::Jetstream(StreamSource {
         stream_name: "EVIL".into(),
@@ -24,7 +24,7 @@ pub fn manifest(name: &str, tables: Vec<Table>, writes: Vec<Write>) -> Manifest 
     Manifest {
         name: name.into(),
         version: "0.1.0".into(),
-        doc: "Does what no plugin should.".into(),
+        doc: "Misbehaves.".into(),
         sources: vec![Source {
             name: "evil".into(),
             origin,
@@ -60,7 +60,7 @@ pub fn column(name: &str, column_type: ColumnType, nullable: bool) -> Column {
     }
 }
 
-/// A write of these columns that fails on a conflict.
+/// A write of these columns that fails on conflicts.
 pub fn write(table: &str, columns: &[&str]) -> Write {
     let columns = columns.iter().map(|&column| column.into()).collect();
     Write {
@@ -70,7 +70,7 @@ pub fn write(table: &str, columns: &[&str]) -> Write {
     }
 }
 
-/// Answers every message with `skip`.
+/// Skips every message.
 pub fn skip_all(messages: &[Message]) -> Vec<Outcome> {
     messages.iter().map(|_| Outcome::Skip).collect()
 }

@@ -1,28 +1,28 @@
-//! A plugin that does whatever its messages tell it to, mostly what no plugin should. The host's tests load it as
-//! one component, publish a word, and see that it costs nobody else a message.
+//! A plugin that misbehaves as its messages request. The tests of the host publish a command, and verify that no other plugin
+//! loses a message.
 //!
 //! It reads the stream `EVIL` on `evil.>` and has the tables `evil` (`n` integer, `note` text, both nullable) and
-//! `evil_typed` (`must` integer, never null; `r` real and `j` JSON, nullable). The first word of a payload says what
-//! happens, the rest is its argument:
+//! `evil_typed` (`must` integer, never null; `r` real and `j` JSON, nullable). The first word of a payload is the
+//! command, the rest its argument:
 //!
-//! | payload | what the plugin does |
+//! | payload | behaviour |
 //! |---|---|
 //! | `ok N [NOTE]` | one row in `evil` |
 //! | `typed N [JSON]` | one row in `evil_typed` |
-//! | `skip`, `reject [REASON]` | says so |
-//! | `slow MS` | is busy for about that many milliseconds, then one row |
+//! | `skip`, `reject [REASON]` | returns that outcome |
+//! | `slow MS` | busy for about that many milliseconds, then one row |
 //! | `trap`, `loop`, `recurse`, `grow` | traps; never returns; exhausts the stack; the memory |
-//! | `copy` | copies 32 MiB to and fro and never returns |
+//! | `copy` | copies 32 MiB back and forth and never returns |
 //! | `poison` | one row, and from then on every call of this instance traps |
 //! | `count7` | one row, but traps when it is the 7th, 14th, … message of a call |
-//! | `counter` | one row with a number that counts the instance's messages: not a pure function |
-//! | `short-answer`, `long-answer` | no outcome for this message; three, so that the two together do not come out even |
-//! | `wrong-count`, `extra-value`, `wrong-type`, `null-in-not-null`, `unknown-write` | a row that breaks the description |
-//! | `half-wrong N` | a good row and then a wrong one |
-//! | `nan`, `infinity`, `nul-text`, `bad-json` | a row with a value that the contract refuses |
-//! | `deep-json [DEPTH]` | JSON nested that deep, 100,000 if it does not say |
-//! | `too-many-rows [N]` | that many rows, 1,000,000 if it does not say |
-//! | `huge-text [MIB]` | a text that long, 100 if it does not say |
+//! | `counter` | one row with the number of the instance's messages: not a pure function |
+//! | `short-answer`, `long-answer` | no outcome for this message; three outcomes, so that both together do not have the right number |
+//! | `wrong-count`, `extra-value`, `wrong-type`, `null-in-not-null`, `unknown-write` | a row that violates the manifest |
+//! | `half-wrong N` | a valid row and then an invalid one |
+//! | `nan`, `infinity`, `nul-text`, `bad-json` | a row with a value that the contract rejects |
+//! | `deep-json [DEPTH]` | JSON with that nesting depth, by default 100,000 |
+//! | `too-many-rows [N]` | that many rows, by default 1,000,000 |
+//! | `huge-text [MIB]` | a text of that size, by default 100 |
 //! | `ansi` | rejects with 1 MiB of escape codes |
 //! | `log TEXT`, `log-flood [LINES]`, `log-huge` | logs it; 100,000 lines; 1 MiB in one line; then one row |
 
@@ -100,7 +100,7 @@ impl Guest for Misbehaving {
     }
 }
 
-/// What a message's word asks for.
+/// Runs the command of a message.
 fn behave(word: &str, argument: &str) -> Outcome {
     match word {
         "ok" | "count7" => ok(argument),
@@ -217,7 +217,7 @@ fn too_many_rows(count: usize) -> Outcome {
     Outcome::Rows(rows.collect())
 }
 
-/// There is no clock, so a millisecond is taken for a million rounds of a loop that takes about a nanosecond each.
+/// Without a clock, a millisecond is approximated by a million iterations of about a nanosecond.
 fn slow(argument: &str) -> Outcome {
     let milliseconds = number(argument, 1) as u64;
     for round in 0..milliseconds * 1_000_000 {
@@ -239,7 +239,7 @@ fn spin() -> ! {
     }
 }
 
-/// Not a tail call, and no loop that a compiler could make of it.
+/// Not a tail call, and not convertible to a loop by the compiler.
 fn recurse(depth: i64) -> i64 {
     if depth == i64::MAX {
         return depth;
@@ -247,7 +247,7 @@ fn recurse(depth: i64) -> i64 {
     recurse(depth + 1).wrapping_mul(3).rotate_left(7) ^ depth
 }
 
-/// Takes memory, and touches it, until there is none.
+/// Allocates and writes memory until none is left.
 fn grow() -> ! {
     let mut hoard: Vec<Vec<u8>> = Vec::new();
     loop {
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn it_can_behave() {
+    fn valid_commands_return_valid_outcomes() {
         assert_eq!(
             project(&["ok 7", "ok 8 a note", "skip", "typed 1 {\"a\":1}"]),
             [
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn it_lies_as_its_table_says() {
+    fn misbehaviour_matches_the_table() {
         assert_eq!(project(&["short-answer", "ok 1"]).len(), 1);
         assert_eq!(project(&["long-answer", "ok 1"]).len(), 4);
         let Outcome::Rows(rows) = &project(&["too-many-rows 1000"])[0] else {

@@ -1,4 +1,4 @@
-//! Projects the stream `OBS_EVENTS`, what agents observe on their machines, into the table `obs_events`.
+//! Projects the stream `OBS_EVENTS`, events that agents observe on their machines, into the table `obs_events`.
 
 use lantern_sdk::prelude::*;
 use serde::Deserialize;
@@ -13,7 +13,7 @@ impl Plugin for ObsEvents {
     const WRITES: Writes = &[ObsEvent::WRITE];
 }
 
-/// What happened on which machine. An agent that sends an event twice does no harm.
+/// Events of machines. Repeated events are ignored.
 #[derive(Deserialize, Table, Row)]
 #[table(name = "obs_events", unique = [pc_id, source, event_record_id], index = [at], index = [pc_id, at])]
 #[row(on_conflict = ignore)]
@@ -26,7 +26,7 @@ struct ObsEvent {
     kind: String,
     #[column(facet)]
     source: String,
-    /// The record's number in its source. Events without one are all distinct.
+    /// The record number in its source. Events without one are distinct.
     event_record_id: Option<String>,
     payload: Json,
 }

@@ -1,4 +1,4 @@
-//! What the plugin declares, and what it answers to each payload in `fixtures/`.
+//! The manifest of the plugin, and its outcome for each fixture.
 
 use lantern_sdk::native::{self, ColumnType, Index, OnConflict, Outcome, Role, Value};
 use lantern_sdk::{Message, RejectionClass};
@@ -10,7 +10,7 @@ fn fixtures() {
 }
 
 #[test]
-fn the_table_is_as_the_endpoint_management_system_has_it() {
+fn the_table_matches_the_endpoint_management_system() {
     let manifest = native::describe::<ObsEvents>();
     assert_eq!(
         (manifest.name.as_str(), manifest.version.as_str()),
@@ -52,7 +52,7 @@ fn the_table_is_as_the_endpoint_management_system_has_it() {
 }
 
 #[test]
-fn an_event_that_is_sent_again_is_ignored() {
+fn repeated_events_are_ignored() {
     let manifest = native::describe::<ObsEvents>();
     assert_eq!(manifest.writes.len(), 1);
     assert_eq!(manifest.writes[0].on_conflict, OnConflict::Ignore);
@@ -65,7 +65,7 @@ fn an_event_that_is_sent_again_is_ignored() {
 }
 
 #[test]
-fn a_broken_message_costs_its_neighbours_nothing() {
+fn an_invalid_message_does_not_affect_others() {
     let good = br#"{"pc_id":"a","at":"2026-05-28T10:41:00Z","kind":"k","source":"s","payload":1}"#;
     let message = |payload| Message {
         payload,
@@ -86,7 +86,7 @@ fn a_broken_message_costs_its_neighbours_nothing() {
 }
 
 #[test]
-fn a_payload_of_any_depth_is_taken_or_refused_and_never_breaks_the_plugin() {
+fn a_payload_of_any_depth_is_accepted_or_rejected() {
     for depth in [100, 10_000, 1_000_000] {
         let nested = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         let payload = format!(

@@ -1,5 +1,5 @@
-//! Projects OpenTelemetry's log records, as exporters send them in JSON (OTLP/JSON), into a table. One message brings many:
-//! records in scopes in resources.
+//! Projects OpenTelemetry log records in OTLP/JSON into a table. One message contains many records, nested in scopes and
+//! resources.
 
 use lantern_sdk::prelude::*;
 
@@ -13,7 +13,7 @@ impl Plugin for OtelLogs {
     const WRITES: Writes = &[Log::WRITE];
 }
 
-/// What programs said.
+/// Log records of programs.
 #[derive(Table, Row)]
 #[table(name = "otel_logs", index = [trace_id], retention_days = 30, lane = severity)]
 struct Log {
@@ -23,7 +23,7 @@ struct Log {
     service: Option<String>,
     #[column(facet)]
     severity: Option<String>,
-    /// Text mostly, but a program may say anything.
+    /// Usually text, but any value is possible.
     body: Option<Json>,
     attributes: Option<Json>,
     trace_id: Option<String>,

@@ -1,4 +1,4 @@
-//! What both derives read from a struct: its fields as columns, doc comments, and lists of columns in attributes.
+//! Parses structs for both derives: fields as columns, doc comments, and column lists in attributes.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -11,21 +11,21 @@ use syn::{
     parenthesized,
 };
 
-/// One field, as a column.
+/// A column, from a field.
 pub struct Column {
-    /// The column's name: the field's, or what `#[column(name = "…")]` says.
+    /// The name of the column: that of the field, or of `#[column(name = "…")]`.
     pub name: LitStr,
     /// The field.
     pub ident: Ident,
-    /// The field's type.
+    /// The type of the field.
     pub ty: Type,
-    /// Its doc comment in one line.
+    /// The doc comment in one line.
     pub doc: String,
-    /// Its role, as tokens that make a `declare::Role`.
+    /// The role, as tokens of a `declare::Role`.
     pub role: TokenStream,
     /// Whether the role is `time`.
     pub is_time: bool,
-    /// Hints for faces of the host.
+    /// Hints for the API, the CLI and the dashboard.
     pub hints: Vec<(LitStr, LitStr)>,
 }
 
@@ -40,7 +40,7 @@ pub fn columns(input: &DeriveInput) -> Result<Vec<Column>> {
     let Fields::Named(fields) = &data.fields else {
         return Err(Error::new_spanned(
             &input.ident,
-            "the struct needs fields with names: they are the columns",
+            "the struct needs named fields, which are the columns",
         ));
     };
     let columns = fields.named.iter().map(column).collect::<Result<Vec<_>>>()?;
@@ -106,13 +106,13 @@ fn column_setting(column: &mut Column, meta: &ParseNestedMeta<'_>) -> Result<()>
         column.hints.push(hint(meta)?);
         return Ok(());
     } else {
-        return Err(meta.error("a column has `time`, `entity`, `facet`, `measure = \"unit\"`, `name = \"…\"` or `hint(\"key\", \"value\")`"));
+        return Err(meta.error("expected `time`, `entity`, `facet`, `measure = \"unit\"`, `name = \"…\"` or `hint(\"key\", \"value\")`"));
     };
     column.role = quote!(::lantern_sdk::declare::Role::#role);
     Ok(())
 }
 
-/// Reads `hint("key", "value")`.
+/// Parses `hint("key", "value")`.
 pub fn hint(meta: &ParseNestedMeta<'_>) -> Result<(LitStr, LitStr)> {
     let content;
     parenthesized!(content in meta.input);
@@ -127,21 +127,24 @@ pub fn hint_tokens(hints: &[(LitStr, LitStr)]) -> TokenStream {
     quote!(&[#(#pairs),*])
 }
 
-/// Reads `[a, b]` as the names of columns, each of which must be one of `columns`.
+/// Parses `[a, b]` as names of `columns`.
 ///
-/// The lists are in brackets after `=` because clippy takes `index(a), index(b, a)` for a repeated attribute.
+/// The lists are in brackets after `=`, because clippy reports `index(a), index(b, a)` as a repeated attribute.
 pub fn column_list(input: ParseStream<'_>, columns: &[Column]) -> Result<Vec<LitStr>> {
     let content;
     let brackets = bracketed!(content in input);
     let names = content.parse_terminated(column_name, Token![,])?;
     if names.is_empty() {
-        return Err(Error::new(brackets.span.join(), "name at least one column"));
+        return Err(Error::new(
+            brackets.span.join(),
+            "at least one column is required",
+        ));
     }
     names.iter().try_for_each(|name| check_column(name, columns))?;
     Ok(names.into_iter().collect())
 }
 
-/// Reads the name of a column.
+/// Parses the name of a column.
 pub fn column_name(input: ParseStream<'_>) -> Result<LitStr> {
     let ident = Ident::parse_any(input)?;
     Ok(LitStr::new(
@@ -150,34 +153,36 @@ pub fn column_name(input: ParseStream<'_>) -> Result<LitStr> {
     ))
 }
 
-/// Refuses a name that is none of `columns`.
+/// Rejects a name that is not one of `columns`.
 pub fn check_column(name: &LitStr, columns: &[Column]) -> Result<()> {
     if columns.iter().any(|column| column.name.value() == name.value()) {
         return Ok(());
     }
     Err(Error::new(
         name.span(),
-        format!("there is no column `{}` here", name.value()),
+        format!("unknown column `{}`", name.value()),
     ))
 }
 
-/// Refuses what the contract does not allow as a name.
+/// Rejects names that the contract does not allow.
 pub fn check_name(name: &LitStr, length_max: usize) -> Result<()> {
     let text = name.value();
-    let begins = text.starts_with(|first: char| first.is_ascii_lowercase());
-    let word = text
+    let starts_with_letter = text.starts_with(|first: char| first.is_ascii_lowercase());
+    let word_characters = text
         .chars()
         .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if begins && word && text.len() <= length_max {
+    if starts_with_letter && word_characters && text.len() <= length_max {
         return Ok(());
     }
     Err(Error::new(
         name.span(),
-        format!("`{text}` is no name: at most {length_max} of a-z, 0-9 and `_`, beginning with a letter"),
+        format!(
+            "`{text}` is not a valid name: at most {length_max} of a-z, 0-9 and `_`, starting with a letter"
+        ),
     ))
 }
 
-/// A doc comment as one line of text.
+/// The doc comment as one line.
 pub fn doc(attributes: &[Attribute]) -> String {
     let mut text = String::new();
     for attribute in attributes

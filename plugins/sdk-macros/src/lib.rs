@@ -1,6 +1,5 @@
-//! The derives of `lantern-sdk`: a struct's fields become the columns of a table, or of the rows of a write.
-//! Whatever can be known to be wrong while compiling is an error here, at the field that is wrong. The traits
-//! that the derives implement, and their documentation, are in `lantern-sdk`.
+//! The derives of `lantern-sdk`: the fields of a struct become the columns of a table, or of the rows of a write. Mistakes are
+//! reported at compile time at the field. The traits with their documentation are in `lantern-sdk`.
 
 mod fields;
 mod row;
@@ -9,7 +8,7 @@ mod table;
 use proc_macro::TokenStream;
 use syn::{DeriveInput, parse_macro_input};
 
-/// Declares a table: its columns are the struct's fields. See `lantern_sdk::Table`.
+/// Declares a table whose columns are the fields of the struct. See `lantern_sdk::Table`.
 #[proc_macro_derive(Table, attributes(table, column))]
 pub fn derive_table(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
@@ -18,7 +17,7 @@ pub fn derive_table(input: TokenStream) -> TokenStream {
         .into()
 }
 
-/// Declares a write: its columns are the struct's fields. See `lantern_sdk::Row`.
+/// Declares a write whose columns are the fields of the struct. See `lantern_sdk::Row`.
 #[proc_macro_derive(Row, attributes(row, column))]
 pub fn derive_row(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
@@ -32,7 +31,7 @@ mod tests {
     use syn::{DeriveInput, parse_quote};
 
     #[track_caller]
-    fn refused(result: syn::Result<proc_macro2::TokenStream>, expected: &str) {
+    fn rejects(result: syn::Result<proc_macro2::TokenStream>, expected: &str) {
         assert_eq!(
             result.map(|tokens| tokens.to_string()).unwrap_err().to_string(),
             expected
@@ -48,61 +47,65 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_in_a_table_is_said() {
-        refused(
+    fn mistakes_in_the_settings_of_a_table_are_reported() {
+        rejects(
             table(parse_quote!(
                 struct T {
                     a: i64,
                 }
             )),
-            "say `#[table(name = \"…\")]`",
+            "missing `#[table(name = \"…\")]`",
         );
-        refused(
+        rejects(
             table(parse_quote!(
                 #[table(name = "T")]
                 struct T {
                     a: i64,
                 }
             )),
-            "`T` is no name: at most 63 of a-z, 0-9 and `_`, beginning with a letter",
+            "`T` is not a valid name: at most 63 of a-z, 0-9 and `_`, starting with a letter",
         );
-        refused(
+        rejects(
             table(parse_quote!(
                 #[table(name = "t")]
                 struct T {
                     _a: i64,
                 }
             )),
-            "`_a` is no name: at most 63 of a-z, 0-9 and `_`, beginning with a letter",
+            "`_a` is not a valid name: at most 63 of a-z, 0-9 and `_`, starting with a letter",
         );
-        refused(
+        rejects(
             table(parse_quote!(
                 #[table(name = "t", index = [a, b])]
                 struct T {
                     a: i64,
                 }
             )),
-            "there is no column `b` here",
+            "unknown column `b`",
         );
-        refused(
+        rejects(
             table(parse_quote!(
                 #[table(name = "t", index = [])]
                 struct T {
                     a: i64,
                 }
             )),
-            "name at least one column",
+            "at least one column is required",
         );
-        refused(
+        rejects(
             table(parse_quote!(
                 #[table(name = "t", retention_days = 3)]
                 struct T {
                     a: i64,
                 }
             )),
-            "`retention_days` needs a column with the role `time`",
+            "`retention_days` requires a column with the role `time`",
         );
-        refused(
+    }
+
+    #[test]
+    fn mistakes_in_the_columns_of_a_table_are_reported() {
+        rejects(
             table(parse_quote!(
                 #[table(name = "t")]
                 struct T {
@@ -114,7 +117,7 @@ mod tests {
             )),
             "a table has at most one column with the role `time`",
         );
-        refused(
+        rejects(
             table(parse_quote!(
                 #[table(name = "t")]
                 struct T {
@@ -125,20 +128,20 @@ mod tests {
             )),
             "two columns are named `a`",
         );
-        refused(
+        rejects(
             table(parse_quote!(
                 #[table(name = "t")]
                 struct T(i64);
             )),
-            "the struct needs fields with names: they are the columns",
+            "the struct needs named fields, which are the columns",
         );
-        refused(
+        rejects(
             table(parse_quote!(
                 enum T {}
             )),
             "only a struct can be a table or a row",
         );
-        refused(
+        rejects(
             table(parse_quote!(
                 struct T {}
             )),
@@ -147,44 +150,44 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_in_a_row_is_said() {
-        refused(
+    fn mistakes_in_a_row_are_reported() {
+        rejects(
             row(parse_quote!(
                 #[row(on_conflict = explode)]
                 struct T {
                     a: i64,
                 }
             )),
-            "a conflict is answered with `fail`, `ignore` or `update(…)`",
+            "`on_conflict` is `fail`, `ignore` or `update(…)`",
         );
-        refused(
+        rejects(
             row(parse_quote!(
                 #[row(on_conflict = update(replace = [a]))]
                 struct T {
                     a: i64,
                 }
             )),
-            "say by which key the stored row is found: `key = […]`",
+            "missing `key = […]`, which identifies the stored row",
         );
-        refused(
+        rejects(
             row(parse_quote!(
                 #[row(on_conflict = update(key = [a], replace = [b]))]
                 struct T {
                     a: i64,
                 }
             )),
-            "there is no column `b` here",
+            "unknown column `b`",
         );
-        refused(
+        rejects(
             row(parse_quote!(
                 #[row(on_conflict = update(key = [a], newer = at))]
                 struct T {
                     a: i64,
                 }
             )),
-            "there is no column `at` here",
+            "unknown column `at`",
         );
-        refused(
+        rejects(
             row(parse_quote!(
                 #[row(on_conflict = update(key = [a], add = [b], max = [b]))]
                 struct T {
@@ -192,16 +195,16 @@ mod tests {
                     b: i64,
                 }
             )),
-            "`b` is merged twice",
+            "`b` has two merge rules",
         );
-        refused(
+        rejects(
             row(parse_quote!(
                 #[row(on_conflict = update(key = [a], replaces = [a]))]
                 struct T {
                     a: i64,
                 }
             )),
-            "an update has `key`, `while_null`, `newer`, `replace`, `keep`, `fill`, `add`, `min` and `max`",
+            "expected `key`, `while_null`, `newer`, `replace`, `keep`, `fill`, `add`, `min` or `max`",
         );
     }
 }

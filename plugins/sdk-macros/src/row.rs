@@ -1,4 +1,4 @@
-//! `#[derive(Row)]`: a write, and the values of its rows, from a struct.
+//! `#[derive(Row)]`: generates a write and the values of its rows from a struct.
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
@@ -8,7 +8,7 @@ use syn::{DeriveInput, Error, Ident, LitStr, Path, Result, Token, parenthesized}
 
 use crate::fields::{self, Column};
 
-/// What `#[row(…)]` says.
+/// The settings in `#[row(…)]`.
 #[derive(Default)]
 struct Settings {
     table: Option<Path>,
@@ -25,7 +25,7 @@ enum OnConflict {
 struct Update {
     key: Vec<LitStr>,
     merges: Vec<(LitStr, TokenStream)>,
-    /// The guard's column, and the guard.
+    /// The column of the guard, and the guard.
     guard: Option<(LitStr, TokenStream)>,
 }
 
@@ -41,7 +41,7 @@ pub fn expand(input: &DeriveInput) -> Result<TokenStream> {
     let on_conflict = settings.on_conflict.unwrap_or(OnConflict::Fail);
     let checks = checks(&columns, &on_conflict);
     let names = columns.iter().map(|column| &column.name);
-    // At the field's type, where the table's derive complains of it too: the compiler says it once.
+    // With the span of the field's type, like the error of the table derive, so that the compiler reports it once.
     let values = columns.iter().map(|Column { ident, ty, .. }| {
         quote_spanned!(ty.span()=> <#ty as ::lantern_sdk::ColumnValue>::into_value(self.#ident))
     });
@@ -88,7 +88,7 @@ fn settings(input: &DeriveInput, columns: &[Column]) -> Result<Settings> {
             } else if meta.path.is_ident("on_conflict") {
                 settings.on_conflict = Some(on_conflict(meta.value()?, columns)?);
             } else {
-                return Err(meta.error("a row has `table = Type` and `on_conflict = …`"));
+                return Err(meta.error("expected `table = Type` or `on_conflict = …`"));
             }
             Ok(())
         })?;
@@ -107,7 +107,7 @@ fn on_conflict(input: ParseStream<'_>, columns: &[Column]) -> Result<OnConflict>
     if word != "update" {
         return Err(Error::new(
             word.span(),
-            "a conflict is answered with `fail`, `ignore` or `update(…)`",
+            "`on_conflict` is `fail`, `ignore` or `update(…)`",
         ));
     }
     let content;
@@ -122,7 +122,7 @@ fn on_conflict(input: ParseStream<'_>, columns: &[Column]) -> Result<OnConflict>
     if update.key.is_empty() {
         return Err(Error::new(
             word.span(),
-            "say by which key the stored row is found: `key = […]`",
+            "missing `key = […]`, which identifies the stored row",
         ));
     }
     Ok(OnConflict::Update(update))
@@ -137,7 +137,7 @@ fn update_rule(update: &mut Update, input: ParseStream<'_>, columns: &[Column]) 
             return Ok(());
         }
         "while_null" => {
-            // The guard looks at the stored row, so the column need not be one that this row brings.
+            // The guard applies to the stored row, so this row need not have the column.
             let column = fields::column_name(input)?;
             update.guard = Some((column.clone(), quote!(WhileNull(#column))));
             return Ok(());
@@ -155,8 +155,8 @@ fn update_rule(update: &mut Update, input: ParseStream<'_>, columns: &[Column]) 
         "min" => quote!(Min),
         "max" => quote!(Max),
         _ => {
-            let words = "`key`, `while_null`, `newer`, `replace`, `keep`, `fill`, `add`, `min` and `max`";
-            return Err(Error::new(word.span(), format!("an update has {words}")));
+            let settings = "`key`, `while_null`, `newer`, `replace`, `keep`, `fill`, `add`, `min` or `max`";
+            return Err(Error::new(word.span(), format!("expected {settings}")));
         }
     };
     for column in fields::column_list(input, columns)? {
@@ -167,7 +167,7 @@ fn update_rule(update: &mut Update, input: ParseStream<'_>, columns: &[Column]) 
         {
             return Err(Error::new(
                 column.span(),
-                format!("`{}` is merged twice", column.value()),
+                format!("`{}` has two merge rules", column.value()),
             ));
         }
         update.merges.push((column, merge.clone()));
@@ -175,12 +175,12 @@ fn update_rule(update: &mut Update, input: ParseStream<'_>, columns: &[Column]) 
     Ok(())
 }
 
-/// The rules between a row and its table, which is another struct: the compiler checks them as constants.
+/// Checks between a row and its table, which may be another struct, evaluated by the compiler as constants.
 fn checks(columns: &[Column], on_conflict: &OnConflict) -> Vec<TokenStream> {
     let mut checks = Vec::new();
     for Column { name, ty, .. } in columns {
         let message = format!(
-            "the table has no column `{}` that takes this field's type",
+            "the table has no column `{}` with the type of this field",
             name.value()
         );
         checks.push(quote_spanned! { ty.span() =>
@@ -191,7 +191,7 @@ fn checks(columns: &[Column], on_conflict: &OnConflict) -> Vec<TokenStream> {
         });
     }
     checks.push(quote! {
-        ::core::assert!(table.completes(columns), "a column that is left out would be null, and one of them cannot be null");
+        ::core::assert!(table.completes(columns), "the row omits a column that is not nullable");
     });
     if let OnConflict::Update(Update { key, guard, .. }) = on_conflict {
         checks.push(quote! {

@@ -1,4 +1,4 @@
-//! `#[derive(Table)]`: columns, keys and indexes from a struct.
+//! `#[derive(Table)]`: generates columns, keys and indexes from a struct.
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
@@ -7,11 +7,11 @@ use syn::{DeriveInput, Error, LitInt, LitStr, Result};
 
 use crate::fields::{self, Column};
 
-/// What may stand in `#[table(…)]`.
-const WORDS: &str = "a table has `name = \"…\"`, `primary_key = […]`, `unique = […]`, `index = […]`, `retention_days = …`, \
+/// The settings of `#[table(…)]`.
+const EXPECTED: &str = "expected `name = \"…\"`, `primary_key = […]`, `unique = […]`, `index = […]`, `retention_days = …`, \
     `view(\"name\", \"query\")`, `span_end = column`, `lane = column` or `hint(\"key\", \"value\")`";
 
-/// What `#[table(…)]` says.
+/// The settings in `#[table(…)]`.
 #[derive(Default)]
 struct Settings {
     name: Option<LitStr>,
@@ -26,7 +26,10 @@ pub fn expand(input: &DeriveInput) -> Result<TokenStream> {
     let columns = fields::columns(input)?;
     let settings = settings(input, &columns)?;
     let Some(name) = &settings.name else {
-        return Err(Error::new_spanned(&input.ident, "say `#[table(name = \"…\")]`"));
+        return Err(Error::new_spanned(
+            &input.ident,
+            "missing `#[table(name = \"…\")]`",
+        ));
     };
     fields::check_name(name, 63)?;
     let checks = checks(&columns, &settings)?;
@@ -101,7 +104,7 @@ fn settings(input: &DeriveInput, columns: &[Column]) -> Result<Settings> {
                 fields::check_column(&column, columns)?;
                 settings.hints.push((LitStr::new(key, column.span()), column));
             } else {
-                return Err(meta.error(WORDS));
+                return Err(meta.error(EXPECTED));
             }
             Ok(())
         })?;
@@ -109,7 +112,7 @@ fn settings(input: &DeriveInput, columns: &[Column]) -> Result<Settings> {
     Ok(settings)
 }
 
-/// Rules that need the columns' types, which only the compiler knows.
+/// Checks that need the types of the columns, which only the compiler knows.
 fn checks(columns: &[Column], settings: &Settings) -> Result<Vec<TokenStream>> {
     let mut checks = Vec::new();
     let times: Vec<_> = columns.iter().filter(|column| column.is_time).collect();
@@ -122,7 +125,7 @@ fn checks(columns: &[Column], settings: &Settings) -> Result<Vec<TokenStream>> {
     if let (Some(days), true) = (&settings.retention_days, times.is_empty()) {
         return Err(Error::new(
             days.span(),
-            "`retention_days` needs a column with the role `time`",
+            "`retention_days` requires a column with the role `time`",
         ));
     }
     for Column { name, ty, .. } in times {
@@ -141,7 +144,7 @@ fn checks(columns: &[Column], settings: &Settings) -> Result<Vec<TokenStream>> {
             .any(|key| key.value() == column.name.value())
     };
     for Column { name, ty, .. } in columns.iter().filter(in_key) {
-        let message = format!("the primary key's column `{}` cannot be an Option", name.value());
+        let message = format!("the primary key column `{}` cannot be an Option", name.value());
         checks.push(quote_spanned! { ty.span() =>
             ::core::assert!(!<#ty as ::lantern_sdk::ColumnValue>::NULLABLE, #message);
         });
@@ -171,8 +174,8 @@ fn column_tokens(column: &Column) -> TokenStream {
     }
 }
 
-/// Evaluates the checks at once, also in `cargo check`, and touches every field: a struct that only describes a
-/// table is never made, and the compiler would call its fields dead.
+/// Evaluates the checks in `cargo check`, and reads every field, because the compiler would report unused fields of a struct that
+/// only describes a table.
 fn reads(input: &DeriveInput, columns: &[Column]) -> TokenStream {
     if !input.generics.params.is_empty() {
         return TokenStream::new();

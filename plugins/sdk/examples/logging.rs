@@ -1,4 +1,4 @@
-//! A plugin that logs: it counts words, skips what has none, and says so in the host's log.
+//! A plugin that counts words, skips messages without words, and logs them.
 
 use lantern_sdk::prelude::*;
 
@@ -11,7 +11,7 @@ impl Plugin for Words {
     const WRITES: Writes = &[Count::WRITE];
 }
 
-/// How many words a text has.
+/// Word counts of texts.
 #[derive(Table, Row)]
 #[table(name = "word_counts")]
 struct Count {

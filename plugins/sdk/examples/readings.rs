@@ -1,4 +1,4 @@
-//! The plugin that `plugins/js-example` and `plugins/python-example` are, in Rust: what they are compared with.
+//! The plugin of `plugins/js-example` and `plugins/python-example` in Rust, for comparison.
 
 use lantern_sdk::prelude::*;
 use serde::Deserialize;
@@ -12,7 +12,7 @@ impl Plugin for Readings {
     const WRITES: Writes = &[Reading::WRITE, Sensor::WRITE];
 }
 
-/// What sensors have measured.
+/// Readings of sensors.
 #[derive(Deserialize, Table, Row)]
 #[table(name = "rust_readings", primary_key = [sensor, at], retention_days = 30)]
 #[row(on_conflict = ignore)]
@@ -28,7 +28,7 @@ struct Reading {
     extra: Option<Json>,
 }
 
-/// The last word of each sensor.
+/// Summary of each sensor.
 #[derive(Table, Row)]
 #[table(name = "rust_sensors", primary_key = [sensor])]
 #[row(on_conflict = update(key = [sensor], max = [at], add = [readings]))]

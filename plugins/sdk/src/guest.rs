@@ -1,4 +1,4 @@
-//! The component's two exports, over any [`Plugin`].
+//! The two exports of the component, for any [`Plugin`].
 
 use std::marker::PhantomData;
 
@@ -34,8 +34,8 @@ impl<P: Plugin> Guest for Exported<P> {
     }
 }
 
-/// Has a panic write where and why into the host's log, since a trap alone says neither. An instance asks for it with each
-/// call and it is done once.
+/// Installs a panic hook that writes message and location to the host's log, because a trap contains neither. Called by each
+/// export, effective once.
 fn log_panics() {
     #[cfg(target_arch = "wasm32")]
     {
@@ -48,8 +48,8 @@ fn log_panics() {
     }
 }
 
-/// Makes a type that is a [`Plugin`] the plugin of this package. Once in a package; its name, version and
-/// description are those in `Cargo.toml`.
+/// Exports a [`Plugin`] as the plugin of this package, with the name, version and description of `Cargo.toml`. Use it once per
+/// package.
 ///
 /// ```
 /// use lantern_sdk::prelude::*;
@@ -73,10 +73,10 @@ macro_rules! export {
             const DOC: &'static str = ::core::env!("CARGO_PKG_DESCRIPTION");
         }
 
-        // In an ordinary build nothing else may use the plugin, and the compiler would call it dead.
+        // In a native build the plugin may be unused, and the compiler would report dead code.
         const _: fn() -> $crate::native::Manifest = $crate::native::describe::<$plugin>;
 
-        // Only there: natively several plugins may be linked into one program, and the exports have one name.
+        // Only for wasm: a native program may link several plugins, whose exports would have the same names.
         #[cfg(target_arch = "wasm32")]
         const _: () = {
             type Exported = $crate::guest::Exported<$plugin>;

@@ -1,7 +1,7 @@
-//! What the author of a Lantern plugin depends on. A plugin turns the messages of a stream into rows of tables;
-//! this crate lets it say so in plain Rust, and makes the WebAssembly component's exports from it.
+//! The SDK for Lantern plugins. A plugin converts the messages of a stream into rows of tables. This crate declares plugins in
+//! plain Rust, and generates the exports of the WebAssembly component.
 //!
-//! A whole plugin:
+//! A complete plugin:
 //!
 //! ```
 //! use lantern_sdk::prelude::*;
@@ -9,7 +9,7 @@
 //!
 //! lantern_sdk::export!(Logons);
 //!
-//! /// Who logged on where.
+//! /// Logons by machine.
 //! struct Logons;
 //!
 //! impl Plugin for Logons {
@@ -32,17 +32,16 @@
 //! }
 //!
 //! fn logon(message: &Message<'_>, rows: &mut Rows<Logons>) -> Result {
-//!     rows.put(message.json::<Logon>()?); // an error makes the message a dead letter, and the stream goes on
+//!     rows.put(message.json::<Logon>()?); // on an error, the message becomes a dead letter and the stream continues
 //!     Ok(())
 //! }
 //! ```
 //!
-//! It is tested like any Rust, with [`native`], or with files beside it, with [`testing`]. It is built with
-//! `lantern plugin build`, which compiles for `wasm32-unknown-unknown` and makes a component that imports nothing,
-//! but the host's log: for the lines that a plugin writes with [`info!`]
-//! and its like, and for where it panicked.
+//! Test a plugin like any Rust code with [`native`], or with fixture files with [`testing`]. Build it with
+//! `lantern plugin build`, which compiles for `wasm32-unknown-unknown` and produces a component whose only import is the log of
+//! the host, for [`info!`] and similar macros, and for panic messages.
 
-// The derives name this crate from outside, and its own tests use them from inside.
+// The derives refer to this crate by name, and its own tests use them.
 #[cfg(test)]
 extern crate self as lantern_sdk;
 
@@ -76,7 +75,7 @@ pub use tree::Tree;
 pub use unix::{Unix, UnixMicros, UnixMillis, UnixNanos, UnixSeconds};
 pub use value::{ColumnValue, Json, Value};
 
-/// What nearly every plugin uses, for `use lantern_sdk::prelude::*`.
+/// The items that nearly every plugin uses.
 pub mod prelude {
     #[cfg(feature = "regex")]
     pub use crate::Pattern;

@@ -1,5 +1,5 @@
-//! Runs a plugin in an ordinary program: for unit tests, and to compare a component's speed with. It is the code
-//! that the component runs, without the boundary around it.
+//! Runs a plugin in a native program, for unit tests and performance comparisons: the code of the component without the
+//! WebAssembly boundary.
 
 use crate::declare;
 use crate::{Message, Plugin};
@@ -12,7 +12,7 @@ pub use crate::declare::{ColumnType, Merge};
 pub use crate::reject::{Rejection, RejectionClass};
 pub use crate::value::Value;
 
-/// What the plugin says of itself.
+/// The manifest of the plugin.
 ///
 /// ```
 /// # use lantern_sdk::prelude::*;
@@ -29,11 +29,11 @@ pub fn describe<P: Plugin>() -> Manifest {
     declare::manifest::<P>()
 }
 
-/// What becomes of `messages` of the source at index `source`: one outcome for each, in the same order.
+/// Processes `messages` of the source at index `source`, and returns one outcome per message in the same order.
 ///
 /// # Panics
 ///
-/// When the plugin has no such source, or its handler panics.
+/// If the plugin has no such source, or its handler panics.
 pub fn project<P: Plugin>(source: usize, messages: &[Message<'_>]) -> Vec<Outcome> {
     let source = &P::SOURCES[source];
     messages.iter().map(|message| source.handle(message)).collect()

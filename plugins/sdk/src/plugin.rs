@@ -1,4 +1,4 @@
-//! What a plugin is: sources with their handlers, and the rows that the handlers answer with.
+//! Plugins: sources with handlers, and the rows of a message.
 
 use std::marker::PhantomData;
 
@@ -6,10 +6,10 @@ use crate::declare;
 use crate::native::{Outcome, Row as RowData};
 use crate::{Message, Result, Value};
 
-/// A plugin: what it reads and what it writes.
+/// A plugin: its sources and its writes.
 ///
-/// It is a pure function of its messages. It has no clock, no files and no random numbers, and an outcome must
-/// depend on its message alone: how many messages one call brings differs between a run and its replay.
+/// It is a pure function of its messages, without clock, files and random numbers. An outcome must depend only on its message,
+/// because a replay may split the messages into other batches.
 ///
 /// ```
 /// use lantern_sdk::prelude::*;
@@ -17,7 +17,7 @@ use crate::{Message, Result, Value};
 ///
 /// lantern_sdk::export!(Doors);
 ///
-/// /// Doors that were opened.
+/// /// Opened doors.
 /// struct Doors;
 ///
 /// impl Plugin for Doors {
@@ -28,7 +28,7 @@ use crate::{Message, Result, Value};
 ///     const WRITES: Writes = &[Opening::WRITE];
 /// }
 ///
-/// /// When which door was opened.
+/// /// Openings of doors.
 /// #[derive(Deserialize, Table, Row)]
 /// #[table(name = "openings")]
 /// struct Opening {
@@ -43,7 +43,7 @@ use crate::{Message, Result, Value};
 ///     Ok(())
 /// }
 ///
-/// // No row is an answer as well: the host counts the message as skipped.
+/// // A message without rows is counted as skipped.
 /// fn closed(_: &Message<'_>, _: &mut Rows<Doors>) -> Result {
 ///     Ok(())
 /// }
@@ -53,29 +53,29 @@ use crate::{Message, Result, Value};
 /// # assert!(matches!(&outcomes[0], lantern_sdk::native::Outcome::Rows(rows) if rows.len() == 1));
 /// ```
 pub trait Plugin: Package + Sized + 'static {
-    /// What it reads, and which function handles it.
+    /// The sources with their handlers.
     const SOURCES: Sources<Self>;
-    /// The ways in which it puts rows into its tables. The tables are those that these rows name.
+    /// The writes. Their tables are the tables of the plugin.
     const WRITES: Writes;
 }
 
-/// A plugin's name, version and description. [`export!`](crate::export) takes them from its Cargo package.
+/// The name, version and description of a plugin, which [`export!`](crate::export) takes from its Cargo package.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not exported",
-    note = "add `lantern_sdk::export!({Self});`: it takes the plugin's name and version from the Cargo package"
+    note = "add `lantern_sdk::export!({Self});`, which takes the plugin's name and version from the Cargo package"
 )]
 pub trait Package {
-    /// Unique in the host: small letters, digits and `-`.
+    /// Unique in the host: lowercase letters, digits and `-`.
     const NAME: &'static str;
-    /// As semver.org says.
+    /// A semantic version.
     const VERSION: &'static str;
-    /// A sentence for people; may be empty.
+    /// A description; may be empty.
     const DOC: &'static str;
 }
 
 /// A table, declared by a struct whose fields are its columns: `#[derive(Table)]`.
 ///
-/// A field's type is the column's type, an `Option` makes it nullable, and the doc comment is its description.
+/// The type of a field is the type of the column, an `Option` makes it nullable, and the doc comment is its description.
 ///
 /// ```
 /// use lantern_sdk::{Json, Table, Timestamp};
@@ -84,22 +84,22 @@ pub trait Package {
 /// #[derive(Table)]
 /// #[table(
 ///     name = "samples",
-///     primary_key = [sensor, at],        // none: each row stands for itself
-///     unique = [serial],                 // rows with a null in it never collide
+///     primary_key = [sensor, at],        // without a key, rows never conflict
+///     unique = [serial],                 // rows with a null value never conflict
 ///     index = [at],
-///     retention_days = 30,               // needs a time column
-///     view("Outdoors", "kind=outdoor"),  // a view that the dashboard offers: what stands after `?` in its address
-///     hint("chart", "line")              // anything else that a face of the host knows
+///     retention_days = 30,               // requires a time column
+///     view("Outdoors", "kind=outdoor"),  // a view of the dashboard: the query of its address
+///     hint("chart", "line")              // other hints for the API, CLI and dashboard
 /// )]
 /// struct Sample {
-///     /// Which sensor.
-///     #[column(entity)]                  // whom or what it happened to
+///     /// The sensor.
+///     #[column(entity)]                  // the subject of the event
 ///     sensor: String,
-///     #[column(time)]                    // when it happened
+///     #[column(time)]                    // the time of the event
 ///     at: Timestamp,
-///     #[column(facet)]                   // few values, worth filtering by
+///     #[column(facet)]                   // few distinct values, for filters
 ///     kind: String,
-///     #[column(measure = "Cel")]         // a quantity, with its unit in UCUM
+///     #[column(measure = "Cel")]         // a quantity, with its UCUM unit
 ///     temperature: Option<f64>,
 ///     #[column(name = "serial")]
 ///     serial_number: Option<i64>,
@@ -110,10 +110,10 @@ pub trait Package {
 /// # assert_eq!(Sample::TABLE.doc, "Samples of a sensor.");
 /// ```
 ///
-/// Rows that last from one time to another say so with `span_end = column`, and which column names the lane of a timeline
-/// with `lane = column`; without it that is the first facet.
+/// For rows with a duration, `span_end = column` names the column with the end time. `lane = column` names the column with the
+/// lane of the timeline; the default is the first facet.
 ///
-/// A primary key that could be null does not compile, nor does a time that is no [`Timestamp`](crate::Timestamp):
+/// A nullable primary key and a time column other than [`Timestamp`](crate::Timestamp) do not compile:
 ///
 /// ```compile_fail
 /// #[derive(lantern_sdk::Table)]
@@ -127,24 +127,23 @@ pub trait Package {
 /// struct Sample { #[column(time)] at: i64 }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no table",
-    note = "a table has `#[derive(Table)]`; rows for the table of another struct name it: `#[row(table = …)]`"
+    message = "`{Self}` is not a table",
+    note = "add `#[derive(Table)]`, or name the table of another struct: `#[row(table = …)]`"
 )]
 pub trait Table {
     /// The declaration.
     const TABLE: declare::Table;
 }
 
-/// Rows of one write, made from a struct: `#[derive(Row)]`.
+/// Rows of one write, declared by a struct: `#[derive(Row)]`.
 ///
-/// The struct's fields are the columns that the rows bring. Without `table = …` the struct is its own table.
-/// Columns of the table that a row leaves out are null in a new row. `on_conflict` is `fail` (the default),
-/// `ignore`, or `update`:
+/// The fields are the columns of the rows. Without `table = …` the struct is its own table. Other columns of the table are null in
+/// new rows. `on_conflict` is `fail` (the default), `ignore`, or `update`:
 ///
 /// ```
 /// use lantern_sdk::{Row, Table, Timestamp};
 ///
-/// /// The last word of each sensor.
+/// /// The latest sample of each sensor.
 /// #[derive(Table)]
 /// #[table(name = "sensors", primary_key = [sensor])]
 /// struct Sensor {
@@ -157,11 +156,11 @@ pub trait Table {
 ///
 /// #[derive(Row)]
 /// #[row(table = Sensor, on_conflict = update(
-///     key = [sensor],          // how the stored row is found: the primary key or a unique index
-///     newer = at,              // only then; or `while_null = column`, or always
-///     replace = [at],          // also with null
+///     key = [sensor],          // the primary key or a unique index
+///     newer = at,              // condition; or `while_null = column`; the default is always
+///     replace = [at],          // including with null
 ///     max = [highest],         // or `min`
-///     add = [samples],         // or `fill`: only where null is stored; what is not named is kept
+///     add = [samples],         // or `fill`: only if the stored value is null; others are kept
 /// ))]
 /// struct Sample {
 ///     sensor: String,
@@ -172,8 +171,8 @@ pub trait Table {
 /// # assert_eq!(Sample::WRITE.columns, ["sensor", "at", "highest", "samples"]);
 /// ```
 ///
-/// What does not fit together does not compile: a type that is not the column's, a column that is left out and
-/// cannot be null, a key that is none of the table's.
+/// Mismatches do not compile: another type than that of the column, a missing column that is not nullable, a key that the table
+/// does not have.
 ///
 /// ```compile_fail
 /// # use lantern_sdk::{Row, Table};
@@ -204,23 +203,23 @@ pub trait Table {
 /// struct Sensor { sensor: String, place: String }
 ///
 /// #[derive(Row)]
-/// #[row(table = Sensor, on_conflict = update(key = [place], replace = [sensor]))] // no key of the table
+/// #[row(table = Sensor, on_conflict = update(key = [place], replace = [sensor]))] // not a key of the table
 /// struct Sample { sensor: String, place: String }
 /// ```
 pub trait Row {
     /// The declaration.
     const WRITE: declare::Write;
 
-    /// One value for each column of [`Self::WRITE`], in that order.
+    /// One value per column of [`Self::WRITE`], in order.
     fn into_values(self) -> Vec<Value>;
 }
 
-/// What a plugin reads, as [`Plugin::SOURCES`] has it.
+/// The type of [`Plugin::SOURCES`].
 pub type Sources<P> = &'static [Source<P>];
-/// The ways in which a plugin puts rows into its tables, as [`Plugin::WRITES`] has them.
+/// The type of [`Plugin::WRITES`].
 pub type Writes = &'static [declare::Write];
 
-/// One thing that a plugin reads, and the function that handles its messages.
+/// A source of messages with its handler.
 #[derive(Debug)]
 pub struct Source<P> {
     pub(crate) name: &'static str,
@@ -229,10 +228,10 @@ pub struct Source<P> {
     handler: Handler<P>,
 }
 
-/// Handles one message: puts its rows, or none to skip it, or says why it cannot. On an error no row is stored.
+/// Handles one message: puts its rows, puts none to skip it, or returns a rejection. After a rejection no row is stored.
 pub type Handler<P> = fn(&Message<'_>, &mut Rows<P>) -> Result;
 
-/// Where a source's messages come from.
+/// The origin of the messages of a source.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Origin {
     JetStream {
@@ -245,8 +244,8 @@ pub(crate) enum Origin {
 }
 
 impl<P> Source<P> {
-    /// Messages of a JetStream stream on these subjects (`*` and `>` allowed; none means all). The host keeps the
-    /// position under the source's `name` and handles each message exactly once.
+    /// Messages of a JetStream stream on these subjects (with `*` and `>`; empty means all). The host stores the checkpoint under
+    /// `name` and processes each message exactly once.
     pub const fn stream(
         name: &'static str,
         stream: &'static str,
@@ -261,7 +260,7 @@ impl<P> Source<P> {
         }
     }
 
-    /// Core NATS subjects. There is no position and no replay: what arrives while the host is away is gone.
+    /// Core NATS subjects, without checkpoint and replay: messages published while the host is not running are lost.
     pub const fn core(name: &'static str, subjects: &'static [&'static str], handler: Handler<P>) -> Self {
         Self {
             name,
@@ -271,18 +270,18 @@ impl<P> Source<P> {
         }
     }
 
-    /// The same, with the messages' headers.
+    /// Requests the headers of the messages.
     pub const fn with_headers(mut self) -> Self {
         self.wants_headers = true;
         self
     }
 
-    /// The name under which the host keeps its position.
+    /// The name of the source and its checkpoint.
     pub const fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The subjects wanted.
+    /// The subjects of the source.
     pub const fn subjects(&self) -> &'static [&'static str] {
         match self.origin {
             Origin::JetStream { subjects, .. } | Origin::Core { subjects } => subjects,
@@ -290,7 +289,7 @@ impl<P> Source<P> {
     }
 }
 
-/// The rows of one message: all of them are stored, in this order and in one transaction, or none.
+/// The rows of one message, stored in order in one transaction, or not at all.
 #[derive(Debug)]
 pub struct Rows<P> {
     rows: Vec<RowData>,
@@ -298,12 +297,12 @@ pub struct Rows<P> {
 }
 
 impl<P: Plugin> Rows<P> {
-    /// Adds a row. That its type is among the plugin's [`WRITES`](Plugin::WRITES) is checked while compiling.
+    /// Adds a row. Its type must be one of the plugin's [`WRITES`](Plugin::WRITES), which is checked at compile time.
     #[inline]
     pub fn put<R: Row>(&mut self, row: R) {
         let write = const { declare::write_index(P::WRITES, R::WRITE.row) };
         if self.rows.capacity() == 0 {
-            // Nearly always there is one row; a Vec that grows by itself begins with room for four.
+            // Most messages have one row; a growing Vec would start with a capacity of four.
             self.rows.reserve_exact(1);
         }
         self.rows.push(RowData {
@@ -312,19 +311,19 @@ impl<P: Plugin> Rows<P> {
         });
     }
 
-    /// How many rows this message has so far.
+    /// The number of rows so far.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether this message has no rows so far.
+    /// Whether there are no rows so far.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 }
 
 impl<P: Plugin> Source<P> {
-    /// What becomes of one message. The same code in a component and in a native program.
+    /// Processes one message, in a component and in a native program.
     #[inline]
     pub(crate) fn handle(&self, message: &Message<'_>) -> Outcome {
         let mut rows = Rows {

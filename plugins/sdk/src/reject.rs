@@ -1,14 +1,14 @@
-//! Why a message cannot be projected, and how ordinary errors become such a reason.
+//! Rejections of messages, and conversions from other errors.
 
 use std::fmt::{self, Display};
 
 pub use crate::bindings::exports::lantern::projection::projector::{Rejection, RejectionClass};
 
-/// What a handler answers: nothing, or the reason why the message goes to the dead letters.
+/// The result of a handler. On an error, the message becomes a dead letter with that reason.
 pub type Result<T = ()> = std::result::Result<T, Rejection>;
 
 impl Rejection {
-    /// The bytes are not what the format says.
+    /// The payload violates its format.
     pub fn malformed(reason: impl Display) -> Self {
         Self {
             class: RejectionClass::Malformed,
@@ -16,7 +16,7 @@ impl Rejection {
         }
     }
 
-    /// Well formed, of a version or kind that this plugin does not know.
+    /// Well formed, but of a version or kind that this plugin does not support.
     pub fn unsupported(reason: impl Display) -> Self {
         Self {
             class: RejectionClass::Unsupported,
@@ -24,7 +24,7 @@ impl Rejection {
         }
     }
 
-    /// Well formed and known, but against a rule.
+    /// Well formed and supported, but violates a rule.
     ///
     /// ```
     /// use lantern_sdk::{Rejection, Result};
@@ -46,7 +46,7 @@ impl Rejection {
 }
 
 impl RejectionClass {
-    /// The word that the host uses for it.
+    /// The name that the host uses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -62,8 +62,8 @@ impl fmt::Display for RejectionClass {
     }
 }
 
-/// Any error of a reader, with its causes: the bytes are not what the format says. So `?` works on what
-/// `serde_json`, `prost`, `ciborium` and the standard library answer with.
+/// Converts any parse error with its causes to a malformed rejection, so that `?` works with errors of `serde_json`, `prost`,
+/// `ciborium` and the standard library.
 ///
 /// ```
 /// use lantern_sdk::{RejectionClass, Result};
@@ -79,11 +79,11 @@ impl<E: std::error::Error> From<E> for Rejection {
         let mut reason = error.to_string();
         let mut cause = error.source();
         while let Some(error) = cause {
-            let words = error.to_string();
-            // Some errors have their cause in their own words already.
-            if !reason.contains(&words) {
+            let text = error.to_string();
+            // Some errors include the cause in their message.
+            if !reason.contains(&text) {
                 reason.push_str(": ");
-                reason.push_str(&words);
+                reason.push_str(&text);
             }
             cause = error.source();
         }
@@ -91,7 +91,7 @@ impl<E: std::error::Error> From<E> for Rejection {
     }
 }
 
-/// Turns what is missing or wrong into a rejection that names it, for formats whose readers know no fields.
+/// Converts a missing or invalid value into a rejection that names it, for parsers that do not report field names.
 ///
 /// ```
 /// use lantern_sdk::prelude::*;
@@ -105,33 +105,32 @@ impl<E: std::error::Error> From<E> for Rejection {
 /// # assert_eq!(line("a:80"), Ok(("a", 80)));
 /// ```
 pub trait OrReject<T>: Sized {
-    /// The value, or a rejection of this class. `what` is the reason for an `Option`, and stands before the error of
-    /// a `Result`.
+    /// The value, or a rejection of this class. `what` is the reason for an `Option`, and the prefix of the error of a `Result`.
     ///
     /// # Errors
-    /// When there is no value.
+    /// If there is no value.
     fn or_reject(self, class: RejectionClass, what: impl Display) -> Result<T>;
 
-    /// The value, or: the bytes are not what the format says.
+    /// The value, or a malformed rejection: the payload violates its format.
     ///
     /// # Errors
-    /// When there is no value.
+    /// If there is no value.
     fn or_malformed(self, what: impl Display) -> Result<T> {
         self.or_reject(RejectionClass::Malformed, what)
     }
 
-    /// The value, or: well formed, of a version or kind that this plugin does not know.
+    /// The value, or an unsupported rejection: of a version or kind that this plugin does not support.
     ///
     /// # Errors
-    /// When there is no value.
+    /// If there is no value.
     fn or_unsupported(self, what: impl Display) -> Result<T> {
         self.or_reject(RejectionClass::Unsupported, what)
     }
 
-    /// The value, or: well formed and known, but against a rule.
+    /// The value, or an invalid rejection: the payload violates a rule.
     ///
     /// # Errors
-    /// When there is no value.
+    /// If there is no value.
     fn or_invalid(self, what: impl Display) -> Result<T> {
         self.or_reject(RejectionClass::Invalid, what)
     }
@@ -175,18 +174,18 @@ mod tests {
     }
 
     #[test]
-    fn causes_are_told_once() {
+    fn causes_are_not_repeated() {
         let cause = fmt::Error.to_string();
         assert_eq!(
             Rejection::from(Outer("no date")).reason,
             format!("no date: {cause}")
         );
-        let told = Rejection::from("x".parse::<i64>().unwrap_err());
-        assert_eq!(told.reason, "invalid digit found in string");
+        let rejection = Rejection::from("x".parse::<i64>().unwrap_err());
+        assert_eq!(rejection.reason, "invalid digit found in string");
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn missing_and_invalid_values_are_named() {
         assert_eq!(
             None::<u8>.or_unsupported("version 3"),
             Err(Rejection::unsupported("version 3"))

@@ -1,6 +1,5 @@
-//! Tests from files: a message in `fixtures/`, and what must become of it in `NAME.expected.json` beside it. A new file
-//! is a new test. It runs the plugin natively; `lantern plugin test` does the same with the component, and what the rows
-//! do in a database is the host's to test.
+//! Tests from files: a message in `fixtures/`, and the expected outcome in `NAME.expected.json`. Each file is a test. They run the
+//! plugin natively; `lantern plugin test` runs the same tests with the component.
 
 mod fixture;
 
@@ -8,41 +7,40 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value as Shown, json};
+use serde_json::{Map, Value as Rendered, json};
 
 use crate::native::{self, Manifest, Outcome, Row, Value};
 use crate::{Message, Plugin, Timestamp};
 use fixture::Case;
 
-/// The environment variable that makes [`check_fixtures`] write the expectations instead of comparing them.
+/// The environment variable that makes [`check_fixtures`] write the expectations instead of comparing.
 pub const BLESS: &str = "LANTERN_BLESS";
 
-/// The sequence of a fixture's message.
+/// The default sequence of a fixture.
 pub const SEQUENCE: u64 = 1;
 
-/// When a fixture's message was published: 2026-01-01T00:00:00Z.
+/// The default publish time of a fixture: 2026-01-01T00:00:00Z.
 pub const PUBLISHED: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
 
-/// Handles every fixture in `folder` and compares the outcome with its expectation.
+/// Processes every fixture in `folder` and compares the outcomes with the expectations.
 ///
-/// The files of a source lie in `folder/SOURCE/`, or in `folder/` itself when the plugin has one source. Each is a test:
+/// The fixtures of a source are in `folder/SOURCE/`, or in `folder/` if the plugin has one source:
 ///
-/// | file | what is in it |
+/// | file | content |
 /// | --- | --- |
-/// | `NAME.message.json` | one message with what belongs to it: `{"subject": …, "headers": {"Name": "value"}, "published": …, "sequence": …, "payload": …}`; all but the payload may be left out |
-/// | `NAME.messages.jsonl` | many of those, one on each line |
-/// | `NAME.jsonl` | many payloads, one on each line |
-/// | `NAME.json`, `NAME.txt`, any other | one payload, to the byte |
+/// | `NAME.message.json` | one message with metadata: `{"subject": …, "headers": {"Name": "value"}, "published": …, "sequence": …, "payload": …}`; all fields except the payload are optional |
+/// | `NAME.messages.jsonl` | many of these, one per line |
+/// | `NAME.jsonl` | many payloads, one per line |
+/// | `NAME.json`, `NAME.txt`, any other | one payload, unchanged |
 ///
-/// A `payload` that is a JSON string is the text itself; any other JSON is the document as it is written; bytes that
-/// are no text are given as `payload_base64`. Without a subject it is the source's first one, with `fixture` in place of
-/// `*` and `>`; sequences count from [`SEQUENCE`], times from [`PUBLISHED`], a second apart. Hidden files and `*.md` are
-/// left out.
+/// A `payload` that is a JSON string is the text of the string; other JSON is the document as written; `payload_base64` is for
+/// binary payloads. The default subject is the first one of the source, with `fixture` in place of `*` and `>`. Sequences start at
+/// [`SEQUENCE`], times at [`PUBLISHED`], a second apart. Hidden files and `*.md` are ignored.
 ///
-/// The expectation says `"skip"`, or `{"reject": …}`, or `{"rows": […]}` with the values by column; times stand there as
-/// RFC 3339, JSON as text, bytes in hex. For a file of many messages it is a list of those.
+/// The expectation is `"skip"`, `{"reject": …}`, or `{"rows": […]}` with the values by column: times in RFC 3339, JSON as text,
+/// bytes in hex. For a file with many messages it is a list.
 ///
-/// With `LANTERN_BLESS=1` in the environment the expectations are written, to be read in the diff.
+/// With `LANTERN_BLESS=1` in the environment, the expectations are written; review the diff.
 ///
 /// ```no_run
 /// # use lantern_sdk::prelude::*;
@@ -60,19 +58,13 @@ pub const PUBLISHED: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
 ///
 /// # Panics
 ///
-/// When an outcome is not as expected, when the folder holds no fixture, or when it cannot be read.
-#[expect(
-    clippy::panic,
-    reason = "it is the body of a test, and a test fails by a panic"
-)]
+/// If an outcome differs, if the folder has no fixture, or if it cannot be read.
+#[expect(clippy::panic, reason = "tests fail by panicking")]
 pub fn check_fixtures<P: Plugin>(folder: impl AsRef<Path>) {
     let bless = std::env::var_os(BLESS).is_some_and(|value| value == "1");
     match run::<P>(folder.as_ref(), bless) {
         Ok(problems) if problems.is_empty() => {}
-        Ok(problems) => panic!(
-            "{}\n\n{BLESS}=1 accepts what is there now.",
-            problems.join("\n\n")
-        ),
+        Ok(problems) => panic!("{}\n\n{BLESS}=1 accepts the new outcomes.", problems.join("\n\n")),
         Err(error) => panic!(
             "cannot use the fixtures in {}: {error}",
             folder.as_ref().display()
@@ -80,7 +72,7 @@ pub fn check_fixtures<P: Plugin>(folder: impl AsRef<Path>) {
     }
 }
 
-/// What does not agree; with `bless` the expectations are written first.
+/// Returns the differences; with `bless`, writes the expectations first.
 fn run<P: Plugin>(folder: &Path, bless: bool) -> io::Result<Vec<String>> {
     let manifest = native::describe::<P>();
     let mut problems = Vec::new();
@@ -97,24 +89,24 @@ fn run<P: Plugin>(folder: &Path, bless: bool) -> io::Result<Vec<String>> {
                 .iter()
                 .map(|sent| sent.message(source.wants_headers))
                 .collect();
-            let mut outcomes: Vec<Shown> = native::project::<P>(index, &messages)
+            let mut outcomes: Vec<Rendered> = native::project::<P>(index, &messages)
                 .iter()
                 .map(|outcome| render(&manifest, outcome))
                 .collect();
             let actual = match case.is_list {
-                true => Shown::Array(outcomes),
+                true => Rendered::Array(outcomes),
                 false => outcomes.remove(0),
             };
             problems.extend(compare(&case.expected, &actual, bless)?);
         }
     }
     if count == 0 {
-        problems.push("there is no fixture".to_owned());
+        problems.push("no fixtures".to_owned());
     }
     Ok(problems)
 }
 
-/// The files with messages of one source, in the order of their names.
+/// The fixtures of one source, sorted by name.
 fn files(folder: &Path, source: &str, only_source: bool) -> io::Result<Vec<PathBuf>> {
     let own_folder = folder.join(source);
     let folders = [
@@ -151,16 +143,16 @@ fn subject(subjects: &[&str]) -> String {
     tokens.collect::<Vec<_>>().join(".")
 }
 
-fn compare(path: &Path, actual: &Shown, bless: bool) -> io::Result<Option<String>> {
+fn compare(path: &Path, actual: &Rendered, bless: bool) -> io::Result<Option<String>> {
     let text = format!("{actual:#}\n");
     if bless {
         fs::write(path, &text)?;
     }
-    let expected: Shown = match fs::read(path) {
+    let expected: Rendered = match fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Ok(Some(format!(
-                "{} is missing; there is now:\n{text}",
+                "{} does not exist; the outcome is:\n{text}",
                 path.display()
             )));
         }
@@ -170,28 +162,28 @@ fn compare(path: &Path, actual: &Shown, bless: bool) -> io::Result<Option<String
         return Ok(None);
     }
     Ok(Some(format!(
-        "{} expects:\n{expected:#}\nthere is now:\n{text}",
+        "{} expects:\n{expected:#}\nthe outcome is:\n{text}",
         path.display()
     )))
 }
 
-/// An outcome as the expectation files have it.
-fn render(manifest: &Manifest, outcome: &Outcome) -> Shown {
+/// An outcome in the format of expectations.
+fn render(manifest: &Manifest, outcome: &Outcome) -> Rendered {
     match outcome {
         Outcome::Skip => json!("skip"),
         Outcome::Reject(rejection) => {
             json!({ "reject": { "class": rejection.class.as_str(), "reason": rejection.reason } })
         }
         Outcome::Rows(rows) => {
-            let rows: Vec<Shown> = rows.iter().map(|row| render_row(manifest, row)).collect();
+            let rows: Vec<Rendered> = rows.iter().map(|row| render_row(manifest, row)).collect();
             json!({ "rows": rows })
         }
     }
 }
 
-fn render_row(manifest: &Manifest, row: &Row) -> Shown {
+fn render_row(manifest: &Manifest, row: &Row) -> Rendered {
     let write = &manifest.writes[row.write as usize];
-    let values: Map<String, Shown> = write
+    let values: Map<String, Rendered> = write
         .columns
         .iter()
         .cloned()
@@ -200,14 +192,14 @@ fn render_row(manifest: &Manifest, row: &Row) -> Shown {
     json!({ "write": row.write, "table": write.table, "values": values })
 }
 
-fn render_value(value: &Value) -> Shown {
+fn render_value(value: &Value) -> Rendered {
     match value {
-        Value::Null => Shown::Null,
+        Value::Null => Rendered::Null,
         Value::Boolean(value) => json!(value),
         Value::Integer(value) => json!(value),
         Value::Real(value) => json!(value),
         Value::Text(text) | Value::Json(text) => json!(text),
-        Value::Blob(bytes) => Shown::String(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+        Value::Blob(bytes) => Rendered::String(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
         Value::Timestamp(micros) => json!(Timestamp::from_micros(*micros).to_string()),
     }
 }
@@ -219,7 +211,7 @@ mod tests {
 
     crate::export!(Lengths);
 
-    /// Writes the lengths of payloads; skips empty ones.
+    /// Stores the lengths of payloads; skips empty ones.
     struct Lengths;
 
     impl Plugin for Lengths {
@@ -253,7 +245,7 @@ mod tests {
         Ok(())
     }
 
-    /// A folder of its own, removed when the test ends.
+    /// A temporary folder, removed when the test ends.
     struct Scratch(PathBuf);
 
     impl Scratch {
@@ -271,12 +263,9 @@ mod tests {
     }
 
     #[test]
-    fn what_was_blessed_agrees_and_what_was_changed_does_not() {
+    fn blessed_fixtures_pass_and_changed_ones_fail() {
         let scratch = Scratch::new("blessed");
-        assert_eq!(
-            run::<Lengths>(&scratch.0, false).unwrap(),
-            ["there is no fixture"]
-        );
+        assert_eq!(run::<Lengths>(&scratch.0, false).unwrap(), ["no fixtures"]);
         fs::write(scratch.0.join("two.json"), "hi").unwrap();
         fs::write(scratch.0.join("lengths/none.json"), "").unwrap();
 
@@ -287,7 +276,7 @@ mod tests {
         );
         assert_eq!(run::<Lengths>(&scratch.0, true).unwrap(), Vec::<String>::new());
         assert_eq!(run::<Lengths>(&scratch.0, false).unwrap(), Vec::<String>::new());
-        let expected: Shown =
+        let expected: Rendered =
             serde_json::from_str(&fs::read_to_string(scratch.0.join("two.expected.json")).unwrap()).unwrap();
         let values = json!({
             "subject": "l.fixture.x.fixture",

@@ -1,4 +1,4 @@
-//! Points in time as the contract has them. A plugin has no clock, so there is no "now" here.
+//! Timestamps of the contract. A plugin has no clock, so there is no current time.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,8 +8,8 @@ use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
 /// A point in time, to the microsecond.
 ///
-/// It is read from RFC 3339 text with any offset and any number of digits after the second; what is finer than a
-/// microsecond is cut off. A space instead of the `T` is accepted too.
+/// It is parsed from RFC 3339 text with any offset and any number of fractional digits, truncated to microseconds. A space
+/// instead of the `T` is accepted.
 ///
 /// ```
 /// use lantern_sdk::Timestamp;
@@ -23,7 +23,7 @@ use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The point `micros` microseconds after 1970-01-01T00:00:00Z; negative before it.
+    /// The time `micros` microseconds after 1970-01-01T00:00:00Z; negative before it.
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
@@ -33,7 +33,7 @@ impl Timestamp {
         self.0
     }
 
-    /// Reads RFC 3339 text; `None` when it is none.
+    /// Parses RFC 3339 text; `None` if it is not valid.
     ///
     /// ```
     /// use lantern_sdk::Timestamp;
@@ -42,7 +42,7 @@ impl Timestamp {
     /// assert_eq!(Timestamp::parse("yesterday"), None);
     /// ```
     pub fn parse(text: &str) -> Option<Self> {
-        // The strict reader is several times faster; the relaxed one takes what else is in the wild.
+        // The strict parser is several times faster; the relaxed one accepts common variants.
         let time = DateTime::parse_from_rfc3339(text)
             .or_else(|_| text.parse::<DateTime<FixedOffset>>())
             .ok()?;
@@ -50,7 +50,7 @@ impl Timestamp {
     }
 }
 
-/// As [`Timestamp::parse`], with an error for `?`.
+/// Like [`Timestamp::parse`], with an error for `?`.
 impl FromStr for Timestamp {
     type Err = NoTimestamp;
 
@@ -59,26 +59,30 @@ impl FromStr for Timestamp {
     }
 }
 
-/// Text that is no time.
+/// Text that is not a valid time.
 ///
 /// ```
 /// use lantern_sdk::Timestamp;
 ///
 /// let error = "yesterday".parse::<Timestamp>().unwrap_err();
-/// assert_eq!(error.to_string(), "`yesterday` is no time such as 2026-05-28T10:41:00Z");
+/// assert_eq!(error.to_string(), "not a valid time: `yesterday`; expected a time such as 2026-05-28T10:41:00Z");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoTimestamp(String);
 
 impl fmt::Display for NoTimestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` is no time such as 2026-05-28T10:41:00Z", self.0)
+        write!(
+            f,
+            "not a valid time: `{}`; expected a time such as 2026-05-28T10:41:00Z",
+            self.0
+        )
     }
 }
 
 impl std::error::Error for NoTimestamp {}
 
-/// RFC 3339 in UTC with microseconds, or the bare number of microseconds where no calendar reaches.
+/// RFC 3339 in UTC with microseconds, or the number of microseconds outside of the calendar range.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match DateTime::<Utc>::from_timestamp_micros(self.0) {
@@ -119,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_chrono_reads_as_utc() {
+    fn parses_the_same_texts_as_chrono() {
         let cases = [
             ("2026-05-28T10:41:00Z", "2026-05-28T10:41:00.000000Z"),
             ("2026-05-28t10:41:00z", "2026-05-28T10:41:00.000000Z"),
@@ -156,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn every_number_can_be_shown() {
+    fn every_timestamp_can_be_formatted() {
         assert_eq!(Timestamp::from_micros(i64::MIN).to_string(), i64::MIN.to_string());
         assert_eq!(
             Timestamp::from_micros(-1).to_string(),
@@ -165,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_said_so() {
+    fn an_invalid_time_is_reported() {
         let error = serde_json::from_str::<Timestamp>(r#""yesterday""#).unwrap_err();
         assert_eq!(
             error.to_string(),

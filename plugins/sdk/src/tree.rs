@@ -1,4 +1,4 @@
-//! Values of a JSON document by their paths, for documents of which a plugin wants a few fields and not the whole shape.
+//! Reads values of a JSON document by path, for plugins that need a few fields of a large document.
 
 use std::fmt;
 
@@ -11,11 +11,10 @@ use serde_json::value::RawValue;
 
 use crate::{Rejection, Result};
 
-/// A JSON document, or a part of one, whose values are read by paths: names with dots between, and numbers into arrays.
+/// A JSON document, or a part of one, whose values are read by path: names separated by dots, and indexes of arrays.
 ///
-/// Nothing is built for what is not asked for, and each question reads the document again: for a handful of fields of a
-/// large document that is less work than a struct of all of it, and less to write. For more of them write a struct for
-/// [`Message::json`](crate::Message::json).
+/// Each read parses the document again without building other values. For a few fields of a large document this is faster and
+/// shorter than a struct. For more fields, use a struct with [`Message::json`](crate::Message::json).
 ///
 /// ```
 /// use lantern_sdk::{Json, Message};
@@ -28,8 +27,8 @@ use crate::{Rejection, Result};
 /// assert_eq!(event.get::<Option<String>>("repository.license")?, None);
 /// assert_eq!(event.get::<Json>("repository")?.as_str(), r#"{"full_name": "octocat/Hello-World"}"#);
 ///
-/// // What is not there or of another type is a rejection that names it, from the whole document on.
-/// assert_eq!(event.get::<String>("sender.login").unwrap_err().reason, "sender.login: it is missing");
+/// // A missing value or a wrong type is a rejection with the full path.
+/// assert_eq!(event.get::<String>("sender.login").unwrap_err().reason, "sender.login: missing");
 /// let commits = event.list("commits")?;
 /// assert_eq!(commits[1].get::<String>("id").unwrap_err().reason, "commits.1.id: invalid type: integer `3`, expected a string");
 /// # Ok::<(), lantern_sdk::Rejection>(())
@@ -37,7 +36,7 @@ use crate::{Rejection, Result};
 #[derive(Clone, Debug)]
 pub struct Tree<'a> {
     raw: &'a RawValue,
-    /// The path that leads here from the whole document; empty for that.
+    /// The path from the root of the document; empty for the root.
     at: String,
 }
 
@@ -50,26 +49,26 @@ impl<'a> Tree<'a> {
         })
     }
 
-    /// The value at a path, as any type that JSON can be read as; the whole for an empty path. What is missing is read as
-    /// `null`, so that an `Option` is `None`.
+    /// Parses the value at a path; an empty path is the whole document. A missing value is parsed as `null`, so that an `Option` is
+    /// `None`.
     ///
     /// # Errors
-    /// A rejection of the class malformed that names the path.
+    /// A malformed rejection that names the path.
     pub fn get<T: Deserialize<'a>>(&self, path: &str) -> Result<T> {
         match self.find(path)? {
             Some(raw) => T::deserialize(raw).map_err(|error| self.rejection(path, &error)),
             None => {
                 let nothing: UnitDeserializer<de::value::Error> = ().into_deserializer();
-                T::deserialize(nothing).map_err(|_| self.rejection(path, &"it is missing"))
+                T::deserialize(nothing).map_err(|_| self.rejection(path, &"missing"))
             }
         }
     }
 
-    /// The elements of the array at a path. There are none where it is missing or `null`, and what is no array is the only
-    /// element. Arrays on the way are walked through: `groups.members` are the members of all groups.
+    /// The elements of the array at a path. A missing value or `null` has none, and another value is the only element. Arrays
+    /// within the path are flattened: `groups.members` returns the members of all groups.
     ///
     /// # Errors
-    /// A rejection of the class malformed that names the path.
+    /// A malformed rejection that names the path.
     pub fn list(&self, path: &str) -> Result<Vec<Self>> {
         let mut found = vec![self.clone()];
         for name in path.split('.') {
@@ -121,23 +120,23 @@ impl<'a> Tree<'a> {
     }
 
     #[cold]
-    fn rejection(&self, path: &str, words: &dyn fmt::Display) -> Rejection {
-        let (path, words) = (self.path(path), words.to_string());
-        // Lines and columns would be those of a part of the document.
-        let words = words.split(" at line ").next().unwrap_or(&words);
+    fn rejection(&self, path: &str, error: &dyn fmt::Display) -> Rejection {
+        let (path, error) = (self.path(path), error.to_string());
+        // Omits line and column, which are relative to a part of the document.
+        let error = error.split(" at line ").next().unwrap_or(&error);
         if path.is_empty() {
-            return Rejection::malformed(words);
+            return Rejection::malformed(error);
         }
-        Rejection::malformed(format_args!("{path}: {words}"))
+        Rejection::malformed(format_args!("{path}: {error}"))
     }
 }
 
-/// The way from a value to the one at the end of a path.
+/// A path from a value to a nested one.
 #[derive(Clone, Copy)]
 struct Step<'p>(&'p str);
 
 impl<'p> Step<'p> {
-    /// The first name, and the way on from there.
+    /// The first name, and the remaining path.
     fn split(self) -> (&'p str, Option<Self>) {
         match self.0.split_once('.') {
             Some((name, rest)) => (name, Some(Self(rest))),
@@ -146,7 +145,7 @@ impl<'p> Step<'p> {
     }
 }
 
-/// Reads a value, or goes on in it.
+/// Reads a value, or a value within it.
 struct Inside<'p>(Option<Step<'p>>);
 
 impl<'de> DeserializeSeed<'de> for Inside<'_> {
@@ -214,7 +213,7 @@ impl<'de> Visitor<'de> for Step<'_> {
     }
 }
 
-/// Whether a key is the one that is looked for.
+/// Compares a key with a name.
 struct Named<'p>(&'p str);
 
 impl<'de> DeserializeSeed<'de> for Named<'_> {
@@ -245,7 +244,7 @@ mod tests {
     const TEXT: &str = r#"{"a":{"b":[10,{"c":"x\ny"}],"t":"2026-05-28T10:41:00Z","n":null},"ns":"1000","raw":{"z":1.50,"a":2},"a\u0062":7}"#;
 
     #[test]
-    fn paths_lead_to_values() {
+    fn values_are_read_by_path() {
         let tree = Tree::of(TEXT).unwrap();
         assert_eq!(tree.get::<i64>("a.b.0"), Ok(10));
         assert_eq!(tree.get::<String>("a.b.1.c"), Ok("x\ny".to_owned()));
@@ -279,7 +278,7 @@ mod tests {
     fn reasons_name_the_path() {
         let tree = Tree::of(TEXT).unwrap();
         let reason = |path: &str| tree.get::<i64>(path).unwrap_err().reason;
-        assert_eq!(reason("a.q"), "a.q: it is missing");
+        assert_eq!(reason("a.q"), "a.q: missing");
         assert_eq!(reason("a.n"), "a.n: invalid type: null, expected i64");
         assert!(
             reason("a.t").starts_with("a.t: invalid type: string \"2026"),

@@ -1,4 +1,4 @@
-//! Times that formats write as a number since 1970: in seconds, milliseconds, microseconds or nanoseconds.
+//! Times as a number of seconds, milliseconds, microseconds or nanoseconds since 1970.
 
 use std::fmt;
 
@@ -7,17 +7,17 @@ use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 use crate::declare::ColumnType;
 use crate::{ColumnValue, Timestamp, Value};
 
-/// Seconds since 1970, such as `1779964860`, also with a fraction.
+/// Seconds since 1970, such as `1779964860`, optionally with a fraction.
 pub type UnixSeconds = Unix<1>;
 /// Milliseconds since 1970, such as `1779964860123`.
 pub type UnixMillis = Unix<1_000>;
 /// Microseconds since 1970.
 pub type UnixMicros = Unix<1_000_000>;
-/// Nanoseconds since 1970. What is finer than a microsecond is cut off.
+/// Nanoseconds since 1970, truncated to microseconds.
 pub type UnixNanos = Unix<1_000_000_000>;
 
-/// A time that is written as a number of which `PER_SECOND` make a second, or as that number in a string, as formats do
-/// whose numbers are too large for JavaScript. It is a `timestamp` column; [`UnixSeconds`] and its like are its names.
+/// A time as a number of units since 1970, with `PER_SECOND` units per second, or as a string with that number, as in formats
+/// whose numbers are too large for JavaScript. It is a `timestamp` column. See [`UnixSeconds`] and the other aliases.
 ///
 /// ```
 /// use lantern_sdk::{Timestamp, UnixNanos, UnixSeconds};
@@ -40,7 +40,7 @@ pub struct Unix<const PER_SECOND: i64>(
 );
 
 impl<const PER_SECOND: i64> Unix<PER_SECOND> {
-    /// The point `count` after 1970-01-01T00:00:00Z; `None` when it is too far from it for a timestamp.
+    /// The time `count` units after 1970-01-01T00:00:00Z; `None` if it is out of range.
     pub fn new(count: i64) -> Option<Self> {
         let micros = i128::from(count) * 1_000_000;
         let micros = micros.div_euclid(i128::from(PER_SECOND));
@@ -49,7 +49,7 @@ impl<const PER_SECOND: i64> Unix<PER_SECOND> {
             .map(|micros| Self(Timestamp::from_micros(micros)))
     }
 
-    /// The same with a fraction. A double is exact to the microsecond for some 280 years.
+    /// The same for a fraction. A double is exact to the microsecond for about 280 years.
     fn from_fraction(count: f64) -> Option<Self> {
         let micros = (count * 1_000_000.0 / PER_SECOND as f64).floor();
         let range = i64::MIN as f64..i64::MAX as f64;
@@ -121,7 +121,7 @@ impl<const PER_SECOND: i64> Visitor<'_> for Number<PER_SECOND> {
 mod tests {
     use super::*;
 
-    fn shown<const PER_SECOND: i64>(json: &str) -> String {
+    fn format<const PER_SECOND: i64>(json: &str) -> String {
         match serde_json::from_str::<Unix<PER_SECOND>>(json) {
             Ok(time) => time.0.to_string(),
             Err(error) => error.to_string(),
@@ -129,32 +129,32 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_numbers_in_strings_are_read() {
-        assert_eq!(shown::<1>("0"), "1970-01-01T00:00:00.000000Z");
-        assert_eq!(shown::<1>("1544712660.25"), "2018-12-13T14:51:00.250000Z");
-        assert_eq!(shown::<1>("\"1544712660.25\""), "2018-12-13T14:51:00.250000Z");
-        assert_eq!(shown::<1_000>("-1"), "1969-12-31T23:59:59.999000Z");
+    fn numbers_and_strings_are_parsed() {
+        assert_eq!(format::<1>("0"), "1970-01-01T00:00:00.000000Z");
+        assert_eq!(format::<1>("1544712660.25"), "2018-12-13T14:51:00.250000Z");
+        assert_eq!(format::<1>("\"1544712660.25\""), "2018-12-13T14:51:00.250000Z");
+        assert_eq!(format::<1_000>("-1"), "1969-12-31T23:59:59.999000Z");
         assert_eq!(
-            shown::<1_000_000>("1544712660300000"),
+            format::<1_000_000>("1544712660300000"),
             "2018-12-13T14:51:00.300000Z"
         );
         assert_eq!(
-            shown::<1_000_000_000>("1544712660300000999"),
+            format::<1_000_000_000>("1544712660300000999"),
             "2018-12-13T14:51:00.300000Z"
         );
-        assert_eq!(shown::<1_000_000_000>("\"-1\""), "1969-12-31T23:59:59.999999Z");
+        assert_eq!(format::<1_000_000_000>("\"-1\""), "1969-12-31T23:59:59.999999Z");
     }
 
     #[test]
-    fn what_is_no_such_time_is_refused_in_words() {
+    fn invalid_times_are_rejected_with_the_unit() {
         for json in ["9223372036854775807", "\"noon\"", "1e300", "\"NaN\""] {
-            let words = shown::<1>(json);
+            let error = format::<1>(json);
             assert!(
-                words.contains("expected a number of seconds since 1970"),
-                "{json}: {words}"
+                error.contains("expected a number of seconds since 1970"),
+                "{json}: {error}"
             );
         }
-        assert!(shown::<1_000_000_000>("18446744073709551615").contains("nanoseconds"));
-        assert!(shown::<1_000>("true").contains("expected a number of milliseconds"));
+        assert!(format::<1_000_000_000>("18446744073709551615").contains("nanoseconds"));
+        assert!(format::<1_000>("true").contains("expected a number of milliseconds"));
     }
 }

@@ -1,5 +1,4 @@
-//! From Rust types to the values of columns. Nothing is converted that would lose anything: there is no `u64`,
-//! because a column holds an `i64`.
+//! Converts Rust types to column values without loss. There is no `u64`, because an integer column holds an `i64`.
 
 use std::borrow::Cow;
 
@@ -14,7 +13,7 @@ pub use crate::bindings::exports::lantern::projection::projector::Value;
 /// A type that can be a column: `bool`, integers up to 64 bits, `f32`, `f64`, `String`, `&str`, `Cow<str>`,
 /// `Vec<u8>`, [`Timestamp`], [`Json`], and an `Option` of any of them.
 ///
-/// Types of your own become columns by saying what they are stored as:
+/// Implement it for your own types:
 ///
 /// ```
 /// use lantern_sdk::{ColumnValue, Value, declare::ColumnType};
@@ -33,21 +32,21 @@ pub use crate::bindings::exports::lantern::projection::projector::Value;
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a column",
-    note = "a column is a bool, an integer up to 64 bits (i64, u32), a float, text, Vec<u8>, Timestamp, Json (for what has parts), or an Option of one of them"
+    note = "a column is a bool, an integer up to 64 bits (i64, u32), a float, text, Vec<u8>, Timestamp, Json (for nested values), or an Option of one of them"
 )]
 pub trait ColumnValue {
-    /// The column's type.
+    /// The type of the column.
     const TYPE: ColumnType;
     /// Whether the value may be null.
     const NULLABLE: bool = false;
 
-    /// The value, of the type that [`Self::TYPE`] names, or null if [`Self::NULLABLE`].
+    /// The value, of type [`Self::TYPE`], or null if [`Self::NULLABLE`].
     fn into_value(self) -> Value;
 }
 
 macro_rules! column_values {
     ($($rust:ty => $column_type:ident, |$value:ident| $make:expr;)*) => {$(
-        // What a type that is none of these can be replaced by is said where the trait is.
+        // The diagnostic of the trait lists the alternatives.
         #[diagnostic::do_not_recommend]
         impl ColumnValue for $rust {
             const TYPE: ColumnType = ColumnType::$column_type;
@@ -90,9 +89,8 @@ impl<T: ColumnValue> ColumnValue for Option<T> {
     }
 }
 
-/// A JSON document that is stored as it came, to the byte: order of keys, spaces inside and digits of numbers are
-/// kept. Reading it checks that it is JSON and builds nothing. JSON's `null` is a document too; it is the text
-/// `null` and not a null value.
+/// A JSON document that is stored unchanged, including key order, spaces and number formats. Parsing only validates it. The JSON
+/// value `null` is a document with the text `null`, not a null value.
 ///
 /// ```
 /// use lantern_sdk::{Json, Message, Value, ColumnValue};
@@ -111,15 +109,15 @@ impl<T: ColumnValue> ColumnValue for Option<T> {
 pub struct Json(String);
 
 impl Json {
-    /// The document's text.
+    /// The text of the document.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Writes a value as a JSON document.
+    /// Serializes a value as a JSON document.
     ///
     /// # Errors
-    /// When the value cannot be JSON, such as a map whose keys are no text.
+    /// If the value cannot be JSON, such as a map with keys that are not strings.
     ///
     /// ```
     /// use lantern_sdk::Json;
@@ -133,11 +131,10 @@ impl Json {
     pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
         serde_json::to_string(value)
             .map(Self)
-            .map_err(|error| Rejection::invalid(format_args!("cannot be written as JSON: {error}")))
+            .map_err(|error| Rejection::invalid(format_args!("cannot serialize as JSON: {error}")))
     }
 
-    /// Takes text for a JSON document without looking: the host looks, and makes the message a dead letter if it
-    /// is none.
+    /// Creates a document from text without validation. The host validates it, and an invalid one makes the message a dead letter.
     pub fn from_text(text: impl Into<String>) -> Self {
         Self(text.into())
     }
@@ -175,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn an_option_is_nullable_and_the_rest_is_not() {
+    fn only_an_option_is_nullable() {
         const { assert!(Option::<u8>::NULLABLE && !u8::NULLABLE) }
         assert_eq!(None::<u8>.into_value(), Value::Null);
         assert_eq!(Some(7_u8).into_value(), Value::Integer(7));

@@ -1,7 +1,7 @@
-//! What the compiler says of mistakes in a plugin: each file of `mistakes/` has one, and beside it stands the message that
-//! its author reads. `TRYBUILD=overwrite cargo test -p lantern-sdk --test mistakes` writes the messages anew.
+//! Compiler errors for mistakes in a plugin: each file of `mistakes/` has one mistake, with the expected error in a `.stderr` file.
+//! `TRYBUILD=overwrite cargo test -p lantern-sdk --test mistakes` updates the errors.
 
 #[test]
-fn each_mistake_is_named_where_it_is() {
+fn each_mistake_is_reported_at_its_place() {
     trybuild::TestCases::new().compile_fail("tests/mistakes/*.rs");
 }

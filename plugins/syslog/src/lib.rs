@@ -1,5 +1,4 @@
-//! Projects syslog lines in the form of RFC 5424 into a table. A part that a line leaves open (`-`) is
-//! null; its message id is left out.
+//! Projects syslog lines in the format of RFC 5424 into a table. An omitted part (`-`) is null; the message id is not stored.
 
 use lantern_sdk::prelude::*;
 
@@ -13,9 +12,9 @@ impl Plugin for Syslog {
     const WRITES: Writes = &[Line::WRITE];
 }
 
-/// What machines and devices said.
+/// Syslog messages of machines and devices.
 #[derive(Table, Row)]
-#[table(name = "syslog_lines", retention_days = 30, lane = app, view("Bad news", "filter=severity<4"))]
+#[table(name = "syslog_lines", retention_days = 30, lane = app, view("Errors", "filter=severity<4"))]
 struct Line {
     #[column(time)]
     at: Timestamp,
@@ -23,11 +22,11 @@ struct Line {
     host: Option<String>,
     #[column(facet)]
     app: Option<String>,
-    /// 0 is an emergency, 3 an error, 7 for debugging.
+    /// 0 is emergency, 3 error, 7 debug.
     #[column(facet)]
     severity: u8,
     process: Option<String>,
-    /// Structured data, as it was sent.
+    /// Structured data, unchanged.
     data: Option<String>,
     text: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! What the plugin answers to each message in `fixtures/`.
+//! The outcome of the plugin for each fixture.
 
 use syslog::Syslog;
 

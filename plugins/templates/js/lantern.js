@@ -1,7 +1,7 @@
-// What a plugin in JavaScript uses: it describes tables and sources in plain objects, checks each value against its column, and
-// turns whatever is thrown into a rejection that names the column. It knows the contract, so that plugins need not.
+// The SDK for plugins in JavaScript: declares tables and sources as plain objects, checks each value against its column, and
+// converts thrown errors into rejections that name the column. It implements the contract.
 
-/** A message that is refused. Thrown by `reject` and by the checks here. */
+/** A rejection of a message, thrown by `reject` and by the checks of this module. */
 class Rejection extends Error {
   constructor(reasonClass, reason) {
     super(reason);
@@ -9,26 +9,24 @@ class Rejection extends Error {
   }
 }
 
-/** Ends the message's handling: it goes to the dead letters. `reasonClass` is "malformed", "unsupported" or "invalid". */
+/** Rejects the message, which becomes a dead letter. `reasonClass` is "malformed", "unsupported" or "invalid". */
 export function reject(reasonClass, reason) {
   throw new Rejection(reasonClass, reason);
 }
 
-/** Whether the tool that made the component has 64-bit numbers as BigInt; it is seen by the first message. */
-let big = false;
-const whole = (number) => (big ? BigInt(number) : Number(number));
+/** Whether the toolchain represents 64-bit integers as BigInt; detected with each message. */
+let usesBigInt = false;
+const whole = (number) => (usesBigInt ? BigInt(number) : Number(number));
 
-const wrong = (value, what) => {
-  const shown = value === undefined ? "it is missing" : `it is ${JSON.stringify(value)}`;
-  return new Rejection("malformed", `${shown}, and has to be ${what}`);
-};
+const describeMismatch = (value, expected) =>
+  value === undefined ? `missing; expected ${expected}` : `expected ${expected}, found ${JSON.stringify(value)}`;
 
-const columnType = (name, what, convert) => (options = {}) => ({ name, what, convert, ...options });
+const columnType = (name, expected, convert) => (options = {}) => ({ name, expected, convert, ...options });
 
 /** Text without NUL characters. */
 export const text = columnType("text", "text", (value) => (typeof value === "string" ? value : undefined));
-/** A whole number of up to 64 bits; without BigInt only up to 2^53 is exact, and more is refused. */
-export const integer = columnType("integer", "a whole number", (value) =>
+/** An integer of up to 64 bits; without BigInt, values beyond 2^53 are rejected. */
+export const integer = columnType("integer", "an integer", (value) =>
   Number.isSafeInteger(value) || typeof value === "bigint" ? whole(value) : undefined,
 );
 /** A number. */
@@ -37,9 +35,9 @@ export const real = columnType("real", "a number", (value) => (Number.isFinite(v
 export const boolean = columnType("boolean", "true or false", (value) => (typeof value === "boolean" ? value : undefined));
 /** Bytes: a Uint8Array. */
 export const blob = columnType("blob", "bytes", (value) => (value instanceof Uint8Array ? value : undefined));
-/** Any value that can be JSON. */
+/** Any JSON value. */
 export const json = columnType("json", "a value", (value) => JSON.stringify(value));
-/** RFC 3339 text, or microseconds since 1970 as `message.published` has them. */
+/** RFC 3339 text, or microseconds since 1970 like `message.published`. */
 export const timestamp = columnType("timestamp", "a time such as 2026-05-28T10:41:00Z", (value) => {
   if (typeof value === "bigint" || Number.isSafeInteger(value)) return whole(value);
   const parts = /^(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)$/.exec(value);
@@ -51,7 +49,7 @@ export const timestamp = columnType("timestamp", "a time such as 2026-05-28T10:4
 });
 
 /**
- * A table: its columns by name, each made by `text()`, `timestamp()` and so on with
+ * A table with its columns by name, each created by `text()`, `timestamp()` and so on with
  * `{ nullable, role: "time" | "entity" | "facet" | "measure", unit, doc, hints }`.
  * Settings are `doc`, `primaryKey`, `indexes` (`{ columns, unique }`), `retentionDays` and `hints`.
  */
@@ -65,15 +63,15 @@ export function table(name, columns, settings = {}) {
     doc: type.doc ?? "",
     hints: Object.entries(type.hints ?? {}),
   }));
-  const made = indexes.map((index) => ({ columns: index.columns, unique: index.unique ?? false }));
-  const manifest = { name, doc, columns: declared, primaryKey, indexes: made, retentionDays, hints: Object.entries(hints) };
+  const declaredIndexes = indexes.map((index) => ({ columns: index.columns, unique: index.unique ?? false }));
+  const manifest = { name, doc, columns: declared, primaryKey, indexes: declaredIndexes, retentionDays, hints: Object.entries(hints) };
   return { name, columns, manifest };
 }
 
 /**
- * A way of putting rows into a table. `onConflict` is "fail" (the default), "ignore", or an update:
+ * A write to a table. `onConflict` is "fail" (the default), "ignore", or an update:
  * `{ key: [...], replace: [...], keep, fill, add, min, max, whileNull: column, newer: column }`.
- * `columns` are those that the rows bring; all of the table's unless they are named.
+ * `columns` are the columns of the rows, by default all columns of the table.
  */
 export function write(into, { onConflict = "fail", columns = Object.keys(into.columns) } = {}) {
   return { into, columns, manifest: { table: into.name, columns, onConflict: conflict(onConflict) } };
@@ -87,7 +85,7 @@ function conflict(rule) {
   return { tag: "update", val: { key, merges: rules, guard } };
 }
 
-/** Messages of a JetStream stream; `handler(message, rows)` is called for each. `{ headers: true }` brings their headers. */
+/** Messages of a JetStream stream; `handler(message, rows)` is called for each. `{ headers: true }` includes headers. */
 export const stream = (name, streamName, subjects, handler, { headers = false } = {}) => ({
   handler,
   manifest: { name, origin: { tag: "jetstream", val: { streamName, subjects } }, wantsHeaders: headers },
@@ -99,7 +97,7 @@ export const core = (name, subjects, handler, { headers = false } = {}) => ({
   manifest: { name, origin: { tag: "core", val: subjects }, wantsHeaders: headers },
 });
 
-/** The plugin, to be exported as `projector`. */
+/** The plugin. Export it as `projector`. */
 export function plugin({ name, version, doc = "", sources, writes }) {
   const tables = [...new Set(writes.map((one) => one.into))].map((one) => one.manifest);
   const manifest = {
@@ -114,7 +112,7 @@ export function plugin({ name, version, doc = "", sources, writes }) {
 }
 
 function outcome(handler, writes, sent) {
-  big = typeof sent.sequence === "bigint";
+  usesBigInt = typeof sent.sequence === "bigint";
   const rows = [];
   const put = (write, values) => rows.push({ write: writes.indexOf(write), values: row(write, values) });
   try {
@@ -134,8 +132,7 @@ function row(write, values) {
     if (column.nullable && (value === null || value === undefined)) return { tag: "null" };
     const converted = value === null ? undefined : column.convert(value);
     if (converted === undefined) {
-      const error = wrong(value, column.what);
-      throw new Rejection("malformed", `${name}: ${error.message}`);
+      throw new Rejection("malformed", `${name}: ${describeMismatch(value, column.expected)}`);
     }
     return { tag: column.name, val: converted };
   });
@@ -147,27 +144,27 @@ class Message {
     Object.assign(this, sent);
   }
 
-  /** The payload as text; it is rejected when it is no UTF-8. */
+  /** The payload as text; rejects a payload that is not UTF-8. */
   text() {
     try {
       return decode(this.payload);
     } catch {
-      return reject("malformed", "the payload is no UTF-8 text");
+      return reject("malformed", "the payload is not UTF-8");
     }
   }
 
-  /** The payload as a value. */
+  /** The payload as a JSON value. */
   json() {
     return JSON.parse(this.text());
   }
 
-  /** The first header with this name, whatever its case; undefined when there is none. */
+  /** The first header with this name, ignoring case; undefined if there is none. */
   header(name) {
     return this.headers.find(([candidate]) => candidate.toLowerCase() === name.toLowerCase())?.[1];
   }
 }
 
-/** UTF-8 to text, since QuickJS has no TextDecoder. */
+/** Decodes UTF-8, because QuickJS has no TextDecoder. */
 function decode(bytes) {
   let escaped = "";
   let plain = true;

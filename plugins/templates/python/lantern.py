@@ -1,5 +1,5 @@
-"""What a plugin in Python uses: it describes tables and sources in plain values, checks each value against its column, and
-turns whatever is raised into a rejection that names the column. It knows the contract, so that plugins need not."""
+"""The SDK for plugins in Python: declares tables and sources, checks each value against its column, and converts raised
+exceptions into rejections that name the column. It implements the contract."""
 
 import json as _json
 import math
@@ -11,7 +11,7 @@ from wit_world.exports import projector as wit
 
 
 class Reject(Exception):
-    """Ends the message's handling: it goes to the dead letters. The class is malformed, unsupported or invalid."""
+    """Rejects the message, which becomes a dead letter. The class is malformed, unsupported or invalid."""
 
     def __init__(self, reason_class, reason):
         super().__init__(reason)
@@ -20,10 +20,10 @@ class Reject(Exception):
 
 @dataclass
 class Column:
-    """A column; made by `text()`, `timestamp()` and so on."""
+    """A column, created by `text()`, `timestamp()` and so on."""
 
     type: object
-    what: str
+    expected: str
     convert: object
     nullable: bool = False
     role: str = "none"
@@ -35,15 +35,15 @@ class Column:
         if given is None:
             if self.nullable:
                 return wit.Value_Null()
-            raise Reject("malformed", f"{name}: it is missing, and has to be {self.what}")
+            raise Reject("malformed", f"{name}: missing; expected {self.expected}")
         converted = self.convert(given)
         if converted is None:
-            raise Reject("malformed", f"{name}: it is {given!r}, and has to be {self.what}")
+            raise Reject("malformed", f"{name}: expected {self.expected}, found {given!r}")
         return converted
 
 
-def _column(type, what, convert):
-    return lambda **options: Column(type, what, convert, **options)
+def _column(type, expected, convert):
+    return lambda **options: Column(type, expected, convert, **options)
 
 
 def _plain(kind, make):
@@ -61,7 +61,7 @@ def _real(given):
 
 
 def _timestamp(given):
-    """RFC 3339 text, or microseconds since 1970 as `message.published` has them."""
+    """RFC 3339 text, or microseconds since 1970 like `message.published`."""
     if isinstance(given, int) and not isinstance(given, bool):
         return wit.Value_Timestamp(given)
     if not isinstance(given, str):
@@ -77,7 +77,7 @@ def _timestamp(given):
 
 
 text = _column(wit.ColumnType.TEXT, "text", _plain(str, wit.Value_Text))
-integer = _column(wit.ColumnType.INTEGER, "a whole number of 64 bits", _integer)
+integer = _column(wit.ColumnType.INTEGER, "a 64-bit integer", _integer)
 real = _column(wit.ColumnType.REAL, "a number", _real)
 boolean = _column(
     wit.ColumnType.BOOLEAN, "true or false", lambda given: wit.Value_Boolean(given) if isinstance(given, bool) else None
@@ -91,7 +91,7 @@ _ROLES = {"none": wit.Role_None_, "time": wit.Role_Time, "entity": wit.Role_Enti
 
 @dataclass(eq=False)
 class Table:
-    """A table: its columns by name. Indexes are pairs of columns and whether they are unique."""
+    """A table with its columns by name. Indexes are pairs of columns and a uniqueness flag."""
 
     name: str
     columns: dict
@@ -119,7 +119,7 @@ class Table:
         )
 
     def write(self, on_conflict="fail", columns=None):
-        """A way of putting rows into the table: "fail", "ignore" or `update(…)`; `columns` are those that its rows bring."""
+        """A write to the table; on_conflict is "fail", "ignore" or `update(…)`; `columns` are the columns of its rows."""
         return Write(self, on_conflict, list(columns or self.columns))
 
 
@@ -178,7 +178,7 @@ class Message:
         return _json.loads(self.payload)
 
     def header(self, name):
-        """The first header with this name, whatever its case; None when there is none."""
+        """The first header with this name, ignoring case; None if there is none."""
         return next((value for candidate, value in self.headers if candidate.lower() == name.lower()), None)
 
 
@@ -199,14 +199,14 @@ def _outcome(handler, writes, sent):
     except Reject as reject:
         return wit.Outcome_Reject(wit.Rejection(reject.reason_class, str(reject)))
     except KeyError as error:
-        return wit.Outcome_Reject(wit.Rejection(wit.RejectionClass.MALFORMED, f"{error.args[0]}: it is missing"))
+        return wit.Outcome_Reject(wit.Rejection(wit.RejectionClass.MALFORMED, f"{error.args[0]}: missing"))
     except Exception as error:
         return wit.Outcome_Reject(wit.Rejection(wit.RejectionClass.MALFORMED, f"{type(error).__name__}: {error}"))
     return wit.Outcome_Rows(rows._rows) if rows._rows else wit.Outcome_Skip()
 
 
 def projector(name, version, sources, writes, doc=""):
-    """The plugin, to be named `Projector` in the plugin's module."""
+    """The plugin. Name it `Projector` in the module of the plugin."""
     tables = list(dict.fromkeys(write.table for write in writes))
     manifest = wit.Manifest(
         name,

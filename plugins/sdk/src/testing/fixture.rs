@@ -1,4 +1,4 @@
-//! From the files of a `fixtures` folder to the messages in them.
+//! Reads messages from the files of a `fixtures` folder.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,21 +12,21 @@ use serde_json::value::RawValue;
 use super::{PUBLISHED, SEQUENCE};
 use crate::{Message, Timestamp};
 
-/// A second, in microseconds: how far the messages of one file are apart.
-const APART: i64 = 1_000_000;
+/// Interval of the messages of one file, in microseconds.
+const INTERVAL_US: i64 = 1_000_000;
 
-/// One file.
+/// One fixture file.
 pub struct Case {
-    /// Where its expectation is.
+    /// The path of its expectation.
     pub expected: PathBuf,
-    /// Whether it is a file of many messages, whose expectation is a list.
+    /// Whether the file has many messages, and the expectation is a list.
     pub is_list: bool,
     /// Its messages.
-    pub messages: Vec<Sent>,
+    pub messages: Vec<FixtureMessage>,
 }
 
-/// A message with its parts.
-pub struct Sent {
+/// A message of a fixture.
+pub struct FixtureMessage {
     subject: String,
     sequence: u64,
     published: Timestamp,
@@ -34,8 +34,8 @@ pub struct Sent {
     payload: Vec<u8>,
 }
 
-impl Sent {
-    /// The message as a handler sees it.
+impl FixtureMessage {
+    /// The message for a handler.
     pub fn message(&self, wants_headers: bool) -> Message<'_> {
         Message {
             subject: &self.subject,
@@ -47,7 +47,7 @@ impl Sent {
     }
 }
 
-/// A message with all that may be said of it.
+/// A message with metadata.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Envelope {
@@ -56,13 +56,13 @@ struct Envelope {
     headers: BTreeMap<String, Header>,
     published: Option<Timestamp>,
     sequence: Option<u64>,
-    /// The document `null` is a payload as well.
+    /// `null` is a valid payload.
     #[serde(default, deserialize_with = "present")]
     payload: Option<Box<RawValue>>,
     payload_base64: Option<String>,
 }
 
-/// A field that is there, whatever its value.
+/// Distinguishes a field with the value `null` from a missing field.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::<RawValue>::deserialize(deserializer).map(Some)
 }
@@ -75,7 +75,7 @@ enum Header {
 }
 
 impl Case {
-    /// Reads a file; its name says what is in it. `subject` is what a message has that does not say.
+    /// Reads a file in the format given by its name. `subject` is the default subject.
     pub fn read(path: &Path, subject: &str) -> io::Result<Self> {
         let name = path
             .file_name()
@@ -87,12 +87,12 @@ impl Case {
             .into_iter()
             .find(|kind| name.ends_with(kind));
         let messages = match kind {
-            None => vec![sent(Envelope::of(None), Some(bytes), 0, subject)?],
+            None => vec![to_message(Envelope::of(None), Some(bytes), 0, subject)?],
             Some(".message.json") => vec![envelope(&bytes, 0, subject)?],
             Some(kind) => lines(&bytes)
                 .zip(0..)
                 .map(|(line, index)| match kind {
-                    ".jsonl" => sent(Envelope::of(None), Some(line.to_vec()), index, subject),
+                    ".jsonl" => to_message(Envelope::of(None), Some(line.to_vec()), index, subject),
                     _ => envelope(line, index, subject),
                 })
                 .collect::<io::Result<_>>()?,
@@ -132,18 +132,23 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|line| !line.trim_ascii().is_empty())
 }
 
-fn envelope(bytes: &[u8], index: u32, subject: &str) -> io::Result<Sent> {
-    sent(serde_json::from_slice(bytes)?, None, index, subject)
+fn envelope(bytes: &[u8], index: u32, subject: &str) -> io::Result<FixtureMessage> {
+    to_message(serde_json::from_slice(bytes)?, None, index, subject)
 }
 
-fn sent(envelope: Envelope, whole: Option<Vec<u8>>, index: u32, subject: &str) -> io::Result<Sent> {
+fn to_message(
+    envelope: Envelope,
+    whole: Option<Vec<u8>>,
+    index: u32,
+    subject: &str,
+) -> io::Result<FixtureMessage> {
     let payload = match (whole, envelope.payload, envelope.payload_base64) {
         (Some(whole), _, _) => whole,
         (None, Some(raw), None) => text_of(&raw)?.into_bytes(),
         (None, None, Some(text)) => STANDARD.decode(text).map_err(io::Error::other)?,
         _ => {
             return Err(io::Error::other(
-                "a message has one of `payload` and `payload_base64`",
+                "a message requires either `payload` or `payload_base64`",
             ));
         }
     };
@@ -154,8 +159,8 @@ fn sent(envelope: Envelope, whole: Option<Vec<u8>>, index: u32, subject: &str) -
         };
         values.into_iter().map(move |value| (name.clone(), value))
     });
-    let later = Timestamp::from_micros(PUBLISHED.as_micros() + i64::from(index) * APART);
-    Ok(Sent {
+    let later = Timestamp::from_micros(PUBLISHED.as_micros() + i64::from(index) * INTERVAL_US);
+    Ok(FixtureMessage {
         subject: envelope.subject.unwrap_or_else(|| subject.to_owned()),
         sequence: envelope.sequence.unwrap_or(SEQUENCE + u64::from(index)),
         published: envelope.published.unwrap_or(later),
@@ -164,7 +169,7 @@ fn sent(envelope: Envelope, whole: Option<Vec<u8>>, index: u32, subject: &str) -
     })
 }
 
-/// A string is the text itself; everything else is the document as it is written.
+/// A JSON string is the text of the string; other JSON is the document as written.
 fn text_of(raw: &RawValue) -> io::Result<String> {
     let text = raw.get();
     if text.starts_with('"') {
@@ -187,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_says_what_is_in_a_file() {
+    fn the_name_determines_the_format() {
         let case = read("one.txt", "x\n").unwrap();
         assert!(case.expected.to_string_lossy().ends_with("-one.expected.json"));
         let message = case.messages[0].message(true);
@@ -204,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn an_envelope_says_what_a_payload_cannot() {
+    fn an_envelope_has_metadata() {
         let text = r#"{"subject":"c","headers":{"K":["1","2"],"A":"0"},"sequence":9,"payload":{"x": 1.50}}"#;
         let case = read("m.message.json", text).unwrap();
         let message = case.messages[0].message(true);
