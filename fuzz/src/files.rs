@@ -11,14 +11,18 @@ use crate::text;
 
 /// A configuration file: the effective configuration round-trips as a file.
 pub fn configuration(input: &[u8]) {
-    let shown = lantern::config::fuzzing::show(text(input));
-    let again = lantern::config::fuzzing::show(&shown.text);
+    let effective = lantern::config::fuzzing::show(text(input));
+    let again = lantern::config::fuzzing::show(&effective.text);
     assert_eq!(
         again.problems, 0,
         "the displayed configuration is rejected:\n{}",
-        shown.text
+        effective.text
     );
-    assert_eq!(again.values, shown.values, "does not round-trip:\n{}", shown.text);
+    assert_eq!(
+        again.values, effective.values,
+        "does not round-trip:\n{}",
+        effective.text
+    );
 }
 
 /// Fixture files of each kind, and a guessed table from a sample.

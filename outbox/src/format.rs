@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The first line has the format, its version and the CRC-32 of the rest, which detects truncation and changed bits. The
-//! checksum protects against accidents, not against attackers: whoever can write to the directory can write events. No I/O.
+//! checksum protects against accidents, not against attackers: anyone who can write to the directory can write events. No I/O.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

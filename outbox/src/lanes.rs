@@ -13,7 +13,7 @@ use crate::entry::{Entry, EntryId, Lane};
 
 /// The known entries by lane, as set by [`Lanes::refill`].
 pub(crate) struct Lanes {
-    lanes: HashMap<Lane, State>,
+    lanes: HashMap<Lane, LaneState>,
     /// The oldest entry of every lane that can send now.
     ready: BTreeSet<(EntryId, Lane)>,
     /// Rejected lanes with nothing in flight, by the time of the next attempt.
@@ -23,7 +23,7 @@ pub(crate) struct Lanes {
 }
 
 #[derive(Default)]
-struct State {
+struct LaneState {
     queue: VecDeque<EntryId>,
     in_flight: BTreeSet<EntryId>,
     window: usize,
@@ -62,7 +62,7 @@ impl Lanes {
                 lane.queue.push_back(entry.id);
             }
         }
-        let empty = |lane: &State| lane.queue.is_empty() && lane.in_flight.is_empty();
+        let empty = |lane: &LaneState| lane.queue.is_empty() && lane.in_flight.is_empty();
         let removed: Vec<Lane> = self
             .lanes
             .iter()

@@ -86,11 +86,11 @@ pub(crate) struct Status {
     pub(crate) duplicates: AtomicU64,
     pub(crate) late_repeats: AtomicU64,
     pub(crate) skipped: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<SharedState>,
 }
 
 #[derive(Default)]
-struct State {
+struct SharedState {
     drain: DrainState,
     blocked: BTreeMap<Lane, BlockedSubject>,
     last_error: Option<LastError>,
@@ -162,7 +162,7 @@ impl Status {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, SharedState> {
         // The state stays valid after a panic in another thread.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

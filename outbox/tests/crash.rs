@@ -39,7 +39,7 @@ async fn victim() {
                 .map(|n| Event::new("obs.a", n.to_string()))
                 .collect();
             outbox.put_all(&events).unwrap();
-            let said: String = numbers.iter().map(|number| format!("put {number}\n")).collect();
+            let lines: String = numbers.iter().map(|number| format!("put {number}\n")).collect();
             std::io::stdout().write_all(said.as_bytes()).unwrap();
             number += batch;
         }

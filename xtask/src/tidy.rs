@@ -6,6 +6,7 @@
 mod files;
 mod frozen;
 mod sizes;
+mod wording;
 
 use std::{
     fmt, fs,
@@ -103,7 +104,7 @@ pub fn check(root: &Path) -> Result<()> {
         println!("    warning: {warning}");
     }
     let findings = sorted(
-        [files::check, frozen::check]
+        [files::check, frozen::check, wording::check]
             .iter()
             .flat_map(|check| check(&tree)),
     );

@@ -15,12 +15,12 @@ use tokio::sync::watch;
 /// Forwards connections to a server.
 pub struct Line {
     address: SocketAddr,
-    state: Arc<State>,
+    state: Arc<LineState>,
     cut: watch::Sender<u64>,
 }
 
 #[derive(Default)]
-struct State {
+struct LineState {
     lose_to_server: AtomicBool,
     lose_to_client: AtomicBool,
 }
@@ -29,7 +29,7 @@ impl Line {
     pub async fn to(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(State::default());
+        let state = Arc::new(LineState::default());
         let (cut, cuts) = watch::channel(0);
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
@@ -85,8 +85,8 @@ impl Line {
 async fn copy(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    state: Arc<State>,
-    loses: fn(&State) -> &AtomicBool,
+    state: Arc<LineState>,
+    loses: fn(&LineState) -> &AtomicBool,
     mut cuts: watch::Receiver<u64>,
 ) {
     cuts.mark_unchanged();

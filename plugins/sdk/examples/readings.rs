@@ -8,7 +8,12 @@ lantern_sdk::export!(Readings);
 struct Readings;
 
 impl Plugin for Readings {
-    const SOURCES: Sources<Self> = &[Source::stream("readings", "READINGS", &["reading.>"], reading)];
+    const SOURCES: Sources<Self> = &[Source::stream(
+        "readings",
+        "READINGS",
+        &["reading.>"],
+        project_reading,
+    )];
     const WRITES: Writes = &[Reading::WRITE, Sensor::WRITE];
 }
 
@@ -40,11 +45,11 @@ struct Sensor {
     readings: u32,
 }
 
-fn reading(message: &Message<'_>, rows: &mut Rows<Readings>) -> Result {
+fn project_reading(message: &Message<'_>, rows: &mut Rows<Readings>) -> Result {
     let reading: Reading = message.json()?;
     if reading.celsius < -273.15 {
-        let words = format_args!("celsius: {} is below absolute zero", reading.celsius);
-        return Err(Rejection::invalid(words));
+        let reason = format_args!("celsius: {} is below absolute zero", reading.celsius);
+        return Err(Rejection::invalid(reason));
     }
     let sensor = reading.sensor.clone();
     rows.put(Sensor {

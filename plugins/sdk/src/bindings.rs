@@ -1,9 +1,8 @@
-//! The contract as generated Rust. No other module of the SDK names wit-bindgen, and nobody outside the SDK names
-//! this one: plugins see the types that `lib.rs` chooses from here.
+//! Generated Rust for the contract. Only this module uses wit-bindgen, and plugins use only the types that `lib.rs` exports.
 
 #![allow(
     missing_docs,
-    reason = "the contract in wit/ documents what it documents; the rest is glue"
+    reason = "the contract in wit/ documents the types; the rest is glue code"
 )]
 
 wit_bindgen::generate!({

@@ -3,7 +3,7 @@
 
 use crate::bindings::exports::lantern::projection::projector as wit;
 use crate::native::Manifest;
-use crate::plugin::{Origin, Plugin};
+use crate::plugin::{Plugin, SourceOrigin};
 
 pub use wit::{ColumnType, Merge};
 
@@ -231,11 +231,11 @@ pub(crate) fn manifest<P: Plugin>() -> Manifest {
     let sources = P::SOURCES.iter().map(|source| wit::Source {
         name: source.name.to_owned(),
         origin: match source.origin {
-            Origin::JetStream { stream, subjects } => wit::Origin::Jetstream(wit::StreamSource {
+            SourceOrigin::JetStream { stream, subjects } => wit::Origin::Jetstream(wit::StreamSource {
                 stream_name: stream.to_owned(),
                 subjects: owned(subjects),
             }),
-            Origin::Core { subjects } => wit::Origin::Core(owned(subjects)),
+            SourceOrigin::Core { subjects } => wit::Origin::Core(owned(subjects)),
         },
         wants_headers: source.wants_headers,
     });

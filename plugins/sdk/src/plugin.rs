@@ -223,7 +223,7 @@ pub type Writes = &'static [declare::Write];
 #[derive(Debug)]
 pub struct Source<P> {
     pub(crate) name: &'static str,
-    pub(crate) origin: Origin,
+    pub(crate) origin: SourceOrigin,
     pub(crate) wants_headers: bool,
     handler: Handler<P>,
 }
@@ -233,7 +233,7 @@ pub type Handler<P> = fn(&Message<'_>, &mut Rows<P>) -> Result;
 
 /// The origin of the messages of a source.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Origin {
+pub(crate) enum SourceOrigin {
     JetStream {
         stream: &'static str,
         subjects: &'static [&'static str],
@@ -254,7 +254,7 @@ impl<P> Source<P> {
     ) -> Self {
         Self {
             name,
-            origin: Origin::JetStream { stream, subjects },
+            origin: SourceOrigin::JetStream { stream, subjects },
             wants_headers: false,
             handler,
         }
@@ -264,7 +264,7 @@ impl<P> Source<P> {
     pub const fn core(name: &'static str, subjects: &'static [&'static str], handler: Handler<P>) -> Self {
         Self {
             name,
-            origin: Origin::Core { subjects },
+            origin: SourceOrigin::Core { subjects },
             wants_headers: false,
             handler,
         }
@@ -284,7 +284,7 @@ impl<P> Source<P> {
     /// The subjects of the source.
     pub const fn subjects(&self) -> &'static [&'static str] {
         match self.origin {
-            Origin::JetStream { subjects, .. } | Origin::Core { subjects } => subjects,
+            SourceOrigin::JetStream { subjects, .. } | SourceOrigin::Core { subjects } => subjects,
         }
     }
 }

@@ -106,9 +106,9 @@ fn a_run_without_rows_fails() {
 
 #[test]
 fn a_port_in_use_is_replaced_by_a_free_one() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap();
+    let occupied = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = occupied.local_addr().unwrap();
     assert_eq!(free_address(address).unwrap().port(), 0);
-    drop(taken);
+    drop(occupied);
     assert_eq!(free_address(address).unwrap(), address);
 }

