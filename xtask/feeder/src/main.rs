@@ -186,7 +186,7 @@ fn every(period: Duration) -> time::Interval {
     ticks
 }
 
-fn said_once<T>(source: Result<T>, name: &str) -> Option<T> {
+fn report_unavailable<T>(source: Result<T>, name: &str) -> Option<T> {
     source
         .map_err(|error| println!("    feeder: skipped: {name}: {error:#}"))
         .ok()
