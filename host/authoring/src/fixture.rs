@@ -22,7 +22,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use lantern_model::batch::{Delivery, Timestamp};
-use lantern_model::schema::{Manifest, Origin, Source};
+use lantern_model::schema::{Manifest, Source};
 
 /// The folder in a project.
 pub const FOLDER: &str = "fixtures";
@@ -240,13 +240,6 @@ fn concrete(pattern: &str) -> String {
     tokens.collect::<Vec<_>>().join(".")
 }
 
-/// The subjects that a source reads.
-pub fn subjects(origin: &Origin) -> &[String] {
-    match origin {
-        Origin::JetStream { subjects, .. } | Origin::Core { subjects } => subjects,
-    }
-}
-
 /// The fixtures of a plugin, in the order of their names.
 ///
 /// # Errors
@@ -315,7 +308,7 @@ fn read_file(folder: &Path, file: &Path, manifest: &Manifest) -> Result<Fixture,
     });
     let only = (manifest.sources.len() == 1).then_some(0);
     let known = named.or(only);
-    let of_source = known.map_or(&[][..], |index| subjects(&manifest.sources[index].origin));
+    let of_source = known.map_or(&[][..], |index| manifest.sources[index].origin.subjects());
     let messages = messages(file, &bytes, of_source)?;
     let source = known.or_else(|| source_of(manifest, &messages)).ok_or_else(|| {
         let names: Vec<&str> = manifest
@@ -383,7 +376,7 @@ pub fn messages(file: &Path, bytes: &[u8], of_source: &[String]) -> Result<Vec<D
 /// The one source that reads all of these subjects.
 pub fn source_of(manifest: &Manifest, messages: &[Delivery]) -> Option<usize> {
     let reads = |source: &Source| {
-        let subjects = subjects(&source.origin);
+        let subjects = source.origin.subjects();
         messages.iter().all(|message| {
             subjects.is_empty() || subjects.iter().any(|pattern| takes(pattern, &message.subject))
         })

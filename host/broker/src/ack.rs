@@ -1,6 +1,5 @@
-//! Acknowledgements, and what else one may ask of the consumer while its messages are being read. An acknowledgement
-//! is fire and forget: one that is lost only means that the broker's position lags behind the database's, which is
-//! the one that counts.
+//! Acknowledgements, and other requests to the consumer while its messages are read. An acknowledgement is fire and
+//! forget: losing one only means that the broker's position lags behind the database's, which is authoritative.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,87 +9,86 @@ use async_nats::jetstream::consumer::Config;
 use bytes::Bytes;
 
 use super::client::Line;
-use super::sequence::Place;
+use super::sequence::DeliveryPosition;
 use super::{BrokerError, ConsumerFacts, Inner, consumer};
 
-/// What to acknowledge when the deliveries that it came with have taken effect. Dropping it acknowledges nothing.
+/// Acknowledges deliveries that have taken effect. Dropping the token acknowledges nothing.
 #[derive(Debug)]
-#[must_use = "what is never acknowledged keeps the broker's position behind"]
+#[must_use = "the broker's position lags without the acknowledgement"]
 pub struct AckToken {
-    /// The number of the line that the deliveries came over.
+    /// The number of the line that the deliveries arrived on.
     pub(super) line: u64,
     pub(super) replies: Replies,
 }
 
 #[derive(Debug)]
 pub(super) enum Replies {
-    /// Of the last delivery; covers all before it.
+    /// Subject of the last delivery, which covers all before it.
     All(Subject),
-    /// Of each delivery.
+    /// Subject of each delivery.
     Each(Vec<Subject>),
-    /// The deliveries did not come through the consumer.
+    /// The deliveries did not arrive through the consumer.
     Nothing,
 }
 
-/// Why an acknowledgement did not leave. Never a reason to do the work again: the checkpoint has it.
+/// Why an acknowledgement was not sent. Never a reason to repeat the work: the checkpoint covers it.
 #[derive(Debug, thiserror::Error)]
 pub enum AckError {
-    /// The connection that the deliveries came over is gone; after the next opening the broker is told anew.
+    /// The connection of the deliveries is lost; the next opening updates the broker.
     #[error("the connection was lost before the acknowledgement")]
     Reconnected,
-    /// The client did not take it in time.
+    /// The client did not accept it in time.
     #[error("the acknowledgement could not be sent in time")]
     Timeout,
-    /// The client refuses it.
+    /// The client rejects it.
     #[error("the acknowledgement could not be sent")]
     Publish(#[source] async_nats::PublishError),
 }
 
-/// How long an acknowledgement may wait for room in the client's queue. There is none only while the connection
-/// stands still, and then it is not worth more than this.
+/// How long an acknowledgement may wait for room in the client's queue. The queue is full only while the connection is
+/// stalled, when waiting longer is not worthwhile.
 const ACK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long the broker may take to answer an acknowledgement. It does within milliseconds.
+/// How long the broker may take to answer an acknowledgement, which normally takes milliseconds.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A handle on an open consumer, beside its [`super::Subscription`]. Cheap to clone, and usable while `next` waits.
+/// A handle to an open consumer, in addition to its [`super::Subscription`]. Cheap to clone, and usable while `next`
+/// waits.
 #[derive(Clone)]
 pub struct ConsumerHandle {
     pub(super) inner: Arc<Inner>,
     pub(super) line: Arc<Line>,
     pub(super) stream: String,
     pub(super) consumer: String,
-    pub(super) wanted: Arc<Config>,
+    pub(super) desired: Arc<Config>,
 }
 
 impl ConsumerHandle {
-    /// Acknowledges the deliveries of `token`. Returns when the acknowledgement is on its way.
+    /// Acknowledges the deliveries of `token`. Returns when the acknowledgement is in transit.
     ///
     /// # Errors
-    ///
-    /// [`AckError`], which is worth a line in the log at most.
+    /// [`AckError`], which deserves at most a log line.
     pub async fn ack(&self, token: AckToken) -> Result<(), AckError> {
         send(&self.line, &token, "+ACK").await
     }
 
-    /// Tells the broker that the deliveries of `token` are still being worked on, so that it does not deliver them
-    /// again. Only of use where each is acknowledged by itself (work-queue and interest streams).
+    /// Extends the acknowledgement deadline of the deliveries of `token`, so that the broker does not redeliver them.
+    /// Useful only where each message is acknowledged separately (work-queue and interest streams).
     ///
     /// # Errors
-    ///
     /// [`AckError`], as for [`ConsumerHandle::ack`].
     pub async fn in_progress(&self, token: &AckToken) -> Result<(), AckError> {
         send(&self.line, token, "+WPI").await
     }
 
-    /// The stream sequence of the message that was acknowledged last over this handle's connection.
+    /// The stream sequence of the last message acknowledged over this handle's connection.
     pub fn last_acknowledged(&self) -> Option<u64> {
         let reply = self.line.last_ack()?;
-        Some(Place::parse(&reply)?.stream_sequence)
+        Some(DeliveryPosition::parse(&reply)?.stream_sequence)
     }
 
-    /// Sends the last acknowledgement again and waits for the broker's answer to it. Says whether one came: none comes
-    /// when the user may not publish acknowledgements, or when its account does not import their subject.
+    /// Repeats the last acknowledgement and waits for the broker's answer. Returns whether one arrived: none does when
+    /// the user may not publish acknowledgements, or when its account does not import their subject.
     pub async fn confirm_last(&self) -> bool {
         let Some(reply) = self.line.last_ack() else {
             return false;
@@ -102,45 +100,43 @@ impl ConsumerHandle {
         matches!(tokio::time::timeout(CONFIRM_TIMEOUT, answer).await, Ok(Ok(_)))
     }
 
-    /// Sends the acknowledgements that are on their way. To be called before the handle is dropped, which closes the
-    /// connection.
+    /// Flushes pending acknowledgements. Call it before dropping the handle, which closes the connection.
     pub async fn flush(&self) {
         self.line.flush(ACK_TIMEOUT / 2).await;
     }
 
-    /// What the broker says of the consumer, and in what it differs from what was asked for when it was opened;
-    /// `None` when it is gone.
+    /// Returns the facts of the consumer, with its differences from the configuration that was requested when it was
+    /// opened; `None` when it was deleted.
     ///
     /// # Errors
-    ///
-    /// [`BrokerError`] when the broker cannot be asked or does not answer.
+    /// [`BrokerError`] when the broker is unreachable or does not answer.
     pub async fn facts(&self) -> Result<Option<ConsumerFacts>, BrokerError> {
         let info = self.inner.consumer_info(&self.stream, &self.consumer).await?;
         Ok(info.map(|info| ConsumerFacts {
-            differences: consumer::differences(&self.wanted, &info.config),
+            differences: consumer::differences(&self.desired, &info.config),
             ..consumer::facts(&info)
         }))
     }
 }
 
-pub(super) async fn send(line: &Line, token: &AckToken, word: &'static str) -> Result<(), AckError> {
+pub(super) async fn send(line: &Line, token: &AckToken, verb: &'static str) -> Result<(), AckError> {
     let replies = match &token.replies {
         Replies::All(last) => std::slice::from_ref(last),
         Replies::Each(replies) => replies.as_slice(),
         Replies::Nothing => return Ok(()),
     };
-    // It would wait in the client's queue and arrive at a consumer that has been put elsewhere meanwhile.
+    // It would wait in the client's queue and arrive at a consumer that was moved in the meantime.
     if line.number != token.line || line.is_lost() {
         return Err(AckError::Reconnected);
     }
     let publish = async {
         for reply in replies {
             line.client
-                .publish(reply.clone(), Bytes::from_static(word.as_bytes()))
+                .publish(reply.clone(), Bytes::from_static(verb.as_bytes()))
                 .await?;
         }
-        if let (Some(last), "+ACK") = (replies.last(), word) {
-            line.acknowledged(last);
+        if let (Some(last), "+ACK") = (replies.last(), verb) {
+            line.record_ack(last);
         }
         Ok(())
     };

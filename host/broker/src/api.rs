@@ -1,5 +1,5 @@
-//! One JetStream request and what can go wrong with it. Everything that this module asks of JetStream, apart from
-//! messages and acknowledgements, goes through [`Inner::request`].
+//! One JetStream request and its errors. All requests to JetStream, except messages and acknowledgements, use
+//! [`Inner::request`].
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::{RequestError, RequestErrorKind};
@@ -7,31 +7,31 @@ use async_nats::jetstream::response::Response;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::link::{Link, denied, denies};
+use super::link::{Link, denies_publish, wait_until_denied};
 use super::{Inner, Server};
 use lantern_model::batch::clean_text;
 
-/// The payload of a request that has none: JetStream takes `{}` for nothing, but not `null`.
+/// The payload of a request without parameters: JetStream accepts `{}`, but not `null`.
 pub(super) const EMPTY: Empty = Empty {};
 
 #[derive(Serialize)]
 pub(super) struct Empty {}
 
-/// Why a question to the broker was not answered.
+/// Why a request to the broker failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    /// There is no connection just now.
+    /// There is no connection at the moment.
     #[error("the broker is not connected{}", because(last_error.as_deref()))]
     NotConnected {
-        /// Why the last attempt failed.
+        /// Error of the last attempt.
         last_error: Option<String>,
     },
-    /// The broker is there and will not have us, or is too old.
+    /// The broker refuses the login or is too old.
     #[error("{why}")]
     Refused {
-        /// What is wrong.
+        /// The reason.
         why: String,
-        /// What the operator can do about it.
+        /// A remedy for the operator.
         hint: String,
     },
     /// Nobody answers JetStream requests.
@@ -40,13 +40,13 @@ pub enum BrokerError {
         /// The request.
         what: String,
     },
-    /// No answer came in time.
-    #[error("no answer from the broker in time ({what}){}", because(server_said.as_deref()))]
+    /// No answer arrived in time.
+    #[error("no answer from the broker in time ({what}){}", because(last_server_error.as_deref()))]
     Timeout {
         /// The request.
         what: String,
-        /// The broker's last complaint; a missing permission shows here.
-        server_said: Option<String>,
+        /// The broker's last error, which shows a missing permission.
+        last_server_error: Option<String>,
     },
     /// The user may not send this request.
     #[error("the broker does not permit {what} to this user")]
@@ -54,37 +54,37 @@ pub enum BrokerError {
         /// The request's subject.
         what: String,
     },
-    /// JetStream says no.
+    /// JetStream rejects the request.
     #[error("JetStream refuses {what}: {description} ({code})")]
     JetStream {
         /// The request.
         what: String,
-        /// JetStream's own error code.
+        /// JetStream's error code.
         code: u64,
-        /// JetStream's own words.
+        /// JetStream's description.
         description: String,
     },
-    /// The request could not be sent, or its answer not be read.
+    /// The request could not be sent, or its answer could not be read.
     #[error("the request to the broker failed ({what})")]
     Request {
         /// The request.
         what: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: RequestError,
     },
-    /// The answer says something that cannot be.
+    /// The answer is not valid.
     #[error("the broker's answer cannot be understood ({what}): {detail}")]
     Answer {
         /// The request.
         what: String,
-        /// What is wrong with it.
+        /// The reason.
         detail: String,
     },
 }
 
-/// What JetStream says when it has trouble of its own, which may pass.
-const PASSING: [ErrorCode; 7] = [
+/// Error codes of temporary trouble of JetStream.
+const TEMPORARY: [ErrorCode; 7] = [
     ErrorCode::CLUSTER_NOT_AVAILABLE,
     ErrorCode::CLUSTER_NOT_LEADER,
     ErrorCode::INSUFFICIENT_RESOURCES,
@@ -95,34 +95,35 @@ const PASSING: [ErrorCode; 7] = [
 ];
 
 impl BrokerError {
-    /// Whether the same question may be answered later without anybody doing anything about it.
+    /// Whether a retry may succeed without an operator's action.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::NotConnected { .. } | Self::Timeout { .. } | Self::NoJetStream { .. } => true,
             Self::Request { .. } | Self::Forbidden { .. } => true,
-            Self::JetStream { code, .. } => PASSING.iter().any(|passing| passing.0 == *code),
+            Self::JetStream { code, .. } => TEMPORARY.iter().any(|temporary| temporary.0 == *code),
             Self::Refused { .. } | Self::Answer { .. } => false,
         }
     }
 
-    /// What the operator can do about it.
+    /// A remedy for the operator.
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Refused { hint, .. } => Some(hint),
             Self::NoJetStream { .. } => Some("enable JetStream on the broker, or check the JetStream domain"),
-            Self::Forbidden { .. } => {
-                Some("permit it to publish to this subject; docs/operations.md lists what Lantern needs")
-            }
+            Self::Forbidden { .. } => Some(
+                "permit the user to publish to this subject; docs/operations.md lists the required permissions",
+            ),
             Self::Timeout { .. } => Some("the user may lack permissions on $JS.API.> or on its inbox"),
             _ => None,
         }
     }
 }
 
-/// What the broker said, without the codes that the library appends: [`BrokerError::JetStream`] shows the code once.
-fn described<'a>(shown: &'a str, error: &async_nats::jetstream::Error) -> &'a str {
+/// The broker's description, without the codes that the library appends: [`BrokerError::JetStream`] displays the code
+/// once.
+fn described<'a>(message: &'a str, error: &async_nats::jetstream::Error) -> &'a str {
     let codes = format!(" (code {}, error code {})", error.code(), error.error_code().0);
-    shown.strip_suffix(&codes).unwrap_or(shown)
+    message.strip_suffix(&codes).unwrap_or(message)
 }
 
 fn because(reason: Option<&str>) -> String {
@@ -130,7 +131,7 @@ fn because(reason: Option<&str>) -> String {
 }
 
 impl Inner {
-    /// The broker, when messages can flow.
+    /// The connected server, or why there is none.
     pub(super) fn server(&self) -> Result<Server, BrokerError> {
         match &*self.link.borrow() {
             Link::Connected(server) => Ok(server.clone()),
@@ -144,25 +145,25 @@ impl Inner {
         }
     }
 
-    /// Asks JetStream `subject` (without the API prefix). Answers that name one of the codes in `none` are
-    /// `Ok(None)`: the thing asked for does not exist.
+    /// Sends a JetStream request to `subject` (without the API prefix). Answers with one of the error codes in `none`
+    /// are `Ok(None)`: the requested object does not exist.
     pub(super) async fn request<Answer: DeserializeOwned>(
         &self,
         subject: String,
         payload: &(impl Serialize + ?Sized),
         none: &[ErrorCode],
     ) -> Result<Option<Answer>, BrokerError> {
-        // Without this, a request would wait in the client's queue until it times out.
+        // Without this check, a request would wait in the client's queue until it times out.
         self.server()?;
         let what = subject.clone();
         let jetstream = self.current().jetstream;
         let full_subject = format!("{}.{subject}", self.api_prefix);
-        // Before the request is sent, so that no complaint about it is missed.
-        let complaints = self.main.signals().complaints();
+        // Subscribe before the request is sent, so that no error about it is missed.
+        let server_errors = self.main.signals().server_errors();
         let answer = tokio::select! {
             biased;
             answer = jetstream.request::<_, _, Response<Answer>>(subject, payload) => answer,
-            () = denied(complaints, &full_subject) => {
+            () = wait_until_denied(server_errors, &full_subject) => {
                 return Err(BrokerError::Forbidden { what: full_subject });
             }
         };
@@ -176,12 +177,15 @@ impl Inner {
             }),
             Err(source) => Err(match source.kind() {
                 RequestErrorKind::NoResponders => BrokerError::NoJetStream { what },
-                RequestErrorKind::TimedOut => match self.main.signals().server_said() {
-                    // Another complaint came right after it.
-                    Some(said) if denies(&said, &full_subject) => {
+                RequestErrorKind::TimedOut => match self.main.signals().last_server_error() {
+                    // Another error followed it.
+                    Some(last) if denies_publish(&last, &full_subject) => {
                         BrokerError::Forbidden { what: full_subject }
                     }
-                    server_said => BrokerError::Timeout { what, server_said },
+                    last_server_error => BrokerError::Timeout {
+                        what,
+                        last_server_error,
+                    },
                 },
                 _ => BrokerError::Request { what, source },
             }),
@@ -194,15 +198,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_code_is_shown_once() {
+    fn a_code_is_displayed_once() {
         let error: async_nats::jetstream::Error = serde_json::from_str(
             r#"{"code":400,"err_code":10138,"description":"consumer subject filters cannot overlap"}"#,
         )
         .unwrap();
-        let shown = error.to_string();
-        assert!(shown.ends_with("(code 400, error code 10138)"), "{shown}");
+        let message = error.to_string();
+        assert!(message.ends_with("(code 400, error code 10138)"), "{message}");
         assert_eq!(
-            described(&shown, &error),
+            described(&message, &error),
             "consumer subject filters cannot overlap"
         );
     }

@@ -1,5 +1,5 @@
-//! Who we say we are: reads the configured credentials anew at each connection attempt, so that rotated ones are
-//! taken up without a restart. Owns no secret longer than one handshake.
+//! Authentication: reads the configured credentials at each connection attempt, so rotated credentials take effect
+//! without a restart. Holds no secret longer than one handshake.
 
 use std::path::{Path, PathBuf};
 
@@ -7,41 +7,41 @@ use async_nats::Auth;
 
 use super::config::{Remote, SecretSource};
 
-/// Why we could not say who we are.
+/// Why the credentials cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
     /// A file cannot be read.
     #[error("cannot read the {what} {}", path.display())]
     Unreadable {
-        /// What the file should hold.
+        /// Expected content of the file.
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
     /// A credentials file does not hold a JWT and a seed.
-    #[error("{} is not a credentials file: it holds no {missing}", path.display())]
+    #[error("{} is not a credentials file: it has no {missing}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// What was not found in it.
+        /// The missing part.
         missing: &'static str,
     },
-    /// A seed is not one.
+    /// The seed is not valid.
     #[error("{} holds no valid nkey seed", path.display())]
     Seed {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: nkeys::error::Error,
     },
 }
 
-/// The answer to the broker's `nonce`, by the credentials of `remote` as they are now.
-pub(super) async fn answer(remote: &Remote, nonce: &[u8]) -> Result<Auth, CredentialsError> {
+/// Answers the broker's `nonce` with the current credentials of `remote`.
+pub(super) async fn authenticate(remote: &Remote, nonce: &[u8]) -> Result<Auth, CredentialsError> {
     let mut auth = Auth::new();
     if let Some(path) = &remote.credentials_file {
         let text = read("credentials file", path).await?;
@@ -60,12 +60,12 @@ pub(super) async fn answer(remote: &Remote, nonce: &[u8]) -> Result<Auth, Creden
         auth.signature = Some(signature);
     }
     auth.username.clone_from(&remote.user);
-    auth.password = reveal("password file", remote.password.as_ref()).await?;
-    auth.token = reveal("token file", remote.token.as_ref()).await?;
+    auth.password = resolve_secret("password file", remote.password.as_ref()).await?;
+    auth.token = resolve_secret("token file", remote.token.as_ref()).await?;
     Ok(auth)
 }
 
-async fn reveal(
+async fn resolve_secret(
     what: &'static str,
     secret: Option<&SecretSource>,
 ) -> Result<Option<String>, CredentialsError> {
@@ -127,13 +127,13 @@ mod tests {
             credentials_file: Some(path),
             ..Remote::default()
         };
-        let auth = answer(&remote, b"nonce").await.unwrap();
+        let auth = authenticate(&remote, b"nonce").await.unwrap();
         assert_eq!(auth.jwt.as_deref(), Some("eyJ0.abc-_"));
         pair.verify(b"nonce", &auth.signature.unwrap()).unwrap();
     }
 
     #[tokio::test]
-    async fn secrets_come_from_files_as_they_are_now() {
+    async fn secrets_are_read_from_files_at_each_attempt() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("password");
         let remote = Remote {
@@ -141,19 +141,19 @@ mod tests {
             password: Some(SecretSource::File(path.clone())),
             ..Remote::default()
         };
-        let error = answer(&remote, b"").await.err().unwrap();
+        let error = authenticate(&remote, b"").await.err().unwrap();
         assert!(error.to_string().contains("password"), "{error}");
         for secret in ["one", "two"] {
             std::fs::write(&path, format!("{secret}\n")).unwrap();
             assert_eq!(
-                answer(&remote, b"").await.unwrap().password.as_deref(),
+                authenticate(&remote, b"").await.unwrap().password.as_deref(),
                 Some(secret)
             );
         }
     }
 
     #[tokio::test]
-    async fn a_file_that_is_no_credentials_file_is_named() {
+    async fn an_invalid_credentials_file_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.creds");
         std::fs::write(&path, "-----BEGIN NATS USER JWT-----\nabc\n------END").unwrap();
@@ -161,7 +161,7 @@ mod tests {
             credentials_file: Some(path),
             ..Remote::default()
         };
-        let error = answer(&remote, b"").await.err().unwrap();
+        let error = authenticate(&remote, b"").await.err().unwrap();
         assert!(
             error.to_string().contains("x.creds") && error.to_string().contains("user seed"),
             "{error}"

@@ -1,7 +1,7 @@
-//! The host's connections to the broker. One client carries all requests and their answers. The library reconnects it;
-//! when the library's task has ended (it panics at some input, and `connection_state` then stays `Connected`), a new
-//! client replaces it. A [`Line`] is the connection of one subscription and is used until it is lost. Stored messages
-//! only arrive on lines, so a message that the library cannot receive ends only the connection of its source.
+//! The host's connections to the broker. One client carries all requests and their answers, and the library reconnects
+//! it. The library's task can end (it panics on some input, and `connection_state` then stays `Connected`); a new
+//! client then replaces it. A [`Line`] is the connection of one subscription and is used until it is lost. Stored
+//! messages arrive only on lines, so a message that the library cannot receive ends only the connection of its source.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -14,20 +14,20 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::link::Signals;
 use super::{BrokerError, Dialing, REQUEST_TIMEOUT};
 
-/// The client for requests, as it is at the moment.
+/// The current client for requests.
 #[derive(Clone)]
 pub(super) struct Current {
     pub(super) client: Client,
     pub(super) jetstream: jetstream::Context,
-    /// Connections that earlier clients have made.
+    /// Number of connections of earlier clients.
     before: u64,
-    /// The library's task for this client has ended.
+    /// Cancelled when the library's task for this client has ended.
     ended: CancellationToken,
 }
 
 impl Current {
-    /// How many connections were made, this one included. Counted by the library before it reads the first message of
-    /// a connection, so that nothing can arrive under a number that is too low.
+    /// Number of connections so far, including this one. The library increments it before it reads the first message of
+    /// a connection, so nothing arrives under a number that is too low.
     pub(super) fn generation(&self) -> u64 {
         self.before + self.client.statistics().connects.load(Ordering::SeqCst)
     }
@@ -36,12 +36,12 @@ impl Current {
         !self.has_ended() && self.client.connection_state() == State::Connected
     }
 
-    /// Whether this client can never be used again.
+    /// Whether this client is permanently unusable.
     pub(super) fn has_ended(&self) -> bool {
         self.ended.is_cancelled()
     }
 
-    /// Returns when the library's task has ended.
+    /// Returns when the library's task ends.
     pub(super) async fn ended(&self) {
         self.ended.cancelled().await;
     }
@@ -56,7 +56,7 @@ pub(super) struct Main {
 }
 
 impl Main {
-    /// Begins to connect.
+    /// Starts to connect.
     pub(super) async fn dial(
         dialing: Dialing,
         api_prefix: String,
@@ -86,7 +86,7 @@ impl Main {
         &self.dialing
     }
 
-    /// Begins to connect with another client, in place of one that has ended.
+    /// Starts to connect with a new client that replaces one that has ended.
     pub(super) async fn replace(&self) -> Result<(), async_nats::ConnectError> {
         let before = self.current().generation();
         let next = dial(&self.dialing, &self.api_prefix, &self.signals, before).await?;
@@ -123,8 +123,8 @@ async fn dial(
     })
 }
 
-/// Keeps panics of the library's tasks off the terminal, for commands: the default hook prints them with a backtrace,
-/// although a reader that meets one reads the message in another way.
+/// Hides panics of the library's tasks from the terminal, for commands. The default hook prints them with a backtrace,
+/// although the reader recovers and reads the message in another way.
 pub fn hide_library_panics() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
@@ -139,35 +139,35 @@ pub fn hide_library_panics() {
 }
 
 /// Cancels its token when it is dropped. The event callback owns it: the library drops the callback when its connection
-/// task has ended, for whatever reason, and gives no other sign.
+/// task ends, for any reason, and gives no other sign.
 struct EndGuard(DropGuard);
 
 impl EndGuard {
-    /// Makes a closure own the guard.
+    /// Makes a closure take ownership of the guard.
     fn holds(&self) {
         let _: &DropGuard = &self.0;
     }
 }
 
-/// How long the library waits before it reconnects a line. A lost line is never used again: its reader takes the
-/// messages that had arrived and drops it, and the library's task ends after its next attempt.
-const LINE_PAUSE: Duration = Duration::from_secs(1);
+/// Delay before the library reconnects a line. A lost line is never reused: its reader takes the buffered messages and
+/// drops it, and the library's task ends after its next attempt.
+const LINE_RECONNECT_DELAY: Duration = Duration::from_secs(1);
 
-/// How often a line is looked at, where the library has dropped the event that says it was lost.
-const LINE_LOOK: Duration = Duration::from_millis(500);
+/// Interval of line checks, for the case that the library dropped the event that reports the loss.
+const LINE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A connection of one subscription.
+/// The connection of one subscription.
 pub(super) struct Line {
     pub(super) client: Client,
-    /// Tells lines apart; acknowledgements only go over the line that the messages came over.
+    /// Identifies the line; an acknowledgement may only use the line that delivered its message.
     pub(super) number: u64,
     lost: CancellationToken,
-    /// Where the last acknowledgement was sent.
+    /// Subject of the last acknowledgement.
     last_ack: Mutex<Option<Subject>>,
 }
 
 impl Line {
-    /// Connects. The credentials are those of the main connection, which is up when this is called.
+    /// Connects, with the credentials of the main connection, which is up at this point.
     pub(super) async fn dial(main: &Main) -> Result<Self, BrokerError> {
         static NUMBERS: AtomicU64 = AtomicU64::new(1);
         let lost = CancellationToken::new();
@@ -175,14 +175,14 @@ impl Line {
         let (losing, listening) = (lost.clone(), Arc::clone(main.signals()));
         let was_connected = Arc::new(AtomicBool::new(false));
         let connected = Arc::clone(&was_connected);
-        // Own signals: what becomes of this connection says nothing of the main one.
+        // Separate signals: the state of this connection must not affect that of the main one.
         let options = main
             .dialing()
             .options(&Arc::new(Signals::default()))
             .max_reconnects(main.dialing().addresses.len())
             .reconnect_delay_callback(move |_| {
                 if connected.load(Ordering::SeqCst) {
-                    LINE_PAUSE
+                    LINE_RECONNECT_DELAY
                 } else {
                     Duration::ZERO
                 }
@@ -191,7 +191,7 @@ impl Line {
                 guard.holds();
                 match event {
                     Event::Disconnected | Event::Closed => losing.cancel(),
-                    // A refused acknowledgement shows here, and nowhere else.
+                    // A refused acknowledgement is reported only here.
                     Event::ServerError(_) => listening.event(&event),
                     _ => {}
                 }
@@ -213,12 +213,12 @@ impl Line {
         })
     }
 
-    /// Remembers where the last acknowledgement was sent.
-    pub(super) fn acknowledged(&self, reply: &Subject) {
+    /// Records the subject of the last acknowledgement.
+    pub(super) fn record_ack(&self, reply: &Subject) {
         *self.last_ack.lock().unwrap_or_else(PoisonError::into_inner) = Some(reply.clone());
     }
 
-    /// Where the last acknowledgement was sent.
+    /// Subject of the last acknowledgement.
     pub(super) fn last_ack(&self) -> Option<Subject> {
         self.last_ack
             .lock()
@@ -226,12 +226,12 @@ impl Line {
             .clone()
     }
 
-    /// Whether nothing more can come over this line.
+    /// Whether the line can deliver nothing more.
     pub(super) fn is_lost(&self) -> bool {
         self.lost.is_cancelled() || self.was_remade() || self.client.connection_state() != State::Connected
     }
 
-    /// Whether the library has connected it again: what arrives now may belong to another history.
+    /// Whether the library has reconnected the line: new messages may belong to another history.
     pub(super) fn was_remade(&self) -> bool {
         self.client.statistics().connects.load(Ordering::SeqCst) != 1
     }
@@ -241,12 +241,12 @@ impl Line {
         while !self.is_lost() {
             tokio::select! {
                 () = self.lost.cancelled() => {}
-                () = tokio::time::sleep(LINE_LOOK) => {}
+                () = tokio::time::sleep(LINE_CHECK_INTERVAL) => {}
             }
         }
     }
 
-    /// Sends what was handed to the library; gives up after `limit`.
+    /// Flushes the client; gives up after `limit`.
     pub(super) async fn flush(&self, limit: Duration) {
         if !self.is_lost() && !matches!(tokio::time::timeout(limit, self.client.flush()).await, Ok(Ok(()))) {
             tracing::debug!("the last acknowledgements of a subscription may not have been sent");

@@ -1,5 +1,4 @@
-//! What an operator may say about the broker: where it is, who we are there, and how often we ask whether it is
-//! still alive. Owns the reading of `nats` CLI contexts. Connects to nothing.
+//! Broker settings: address, login, and ping interval. Reads `nats` CLI contexts. Opens no connection.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,28 +13,29 @@ use super::ConnectError;
 /// How to reach the broker.
 #[derive(Clone, Debug)]
 pub struct BrokerConfig {
-    /// A broker of our own, one that runs elsewhere, or a `nats` CLI context that says where.
+    /// An embedded broker, a remote one, or a `nats` CLI context that names one.
     pub place: BrokerLocation,
-    /// Shown in the broker's list of connections.
+    /// Client name in the broker's list of connections.
     pub client_name: String,
-    /// How often the connection is pinged. Two missed answers end it, so a frozen broker is noticed by every
-    /// caller after three intervals; a subscription notices by its heartbeats before that.
+    /// Interval of pings. Two missed answers end the connection, so every caller detects a frozen broker after three
+    /// intervals; a subscription detects it earlier, by its heartbeats.
     pub ping_interval: Duration,
-    /// Prefix of the subjects that answers arrive at, where the account only permits a certain one.
+    /// Prefix of inbox subjects, for accounts that permit only a certain one.
     pub inbox_prefix: Option<String>,
-    /// The JetStream domain to use, when it is not the one of the server that we connect to.
+    /// The JetStream domain, if it is not the one of the connected server.
     pub jetstream_domain: Option<String>,
-    /// The JetStream API's subject prefix, when the account imports it under another name. Wins over the domain.
+    /// Subject prefix of the JetStream API, for accounts that import it under another name. Takes precedence over the
+    /// domain.
     pub jetstream_api_prefix: Option<String>,
 }
 
 impl BrokerConfig {
-    /// The usual settings for a broker at `place`.
+    /// Default settings for a broker at `place`.
     pub fn new(place: BrokerLocation) -> Self {
         Self {
             place,
             client_name: "lantern".to_owned(),
-            // The library's default is a minute, and a broker that hangs would go unnoticed for three.
+            // The library's default of one minute would detect a hanging broker only after three minutes.
             ping_interval: Duration::from_secs(5),
             inbox_prefix: None,
             jetstream_domain: None,
@@ -43,7 +43,7 @@ impl BrokerConfig {
         }
     }
 
-    /// The usual settings for the broker at `url`, without credentials beyond those that the URL holds.
+    /// Default settings for the broker at `url`, without credentials except those in the URL.
     pub fn remote(url: impl Into<String>) -> Self {
         Self::new(BrokerLocation::Remote(Remote {
             urls: vec![url.into()],
@@ -57,47 +57,47 @@ impl BrokerConfig {
 pub enum BrokerLocation {
     /// Started and supervised by the host.
     Embedded(EmbeddedConfig),
-    /// Run by somebody else.
+    /// A broker that runs elsewhere.
     Remote(Remote),
-    /// Whatever the `nats` CLI context of this name says.
+    /// The broker that a `nats` CLI context names.
     Context {
         /// The context's name, as in `nats context ls`.
         name: String,
-        /// The folder that holds `<name>.json`; none for the CLI's own.
+        /// The folder with `<name>.json`; `None` for the CLI's own folder.
         folder: Option<PathBuf>,
     },
 }
 
-/// For messages: without credentials.
+/// For messages; without credentials.
 impl fmt::Display for BrokerLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Embedded(settings) => write!(f, "in {}", settings.dir.display()),
             Self::Remote(remote) => {
                 let urls = remote.urls.iter().flat_map(|urls| urls.split(','));
-                let shown: Vec<String> = urls.map(|url| redacted_url(url.trim())).collect();
-                f.write_str(&shown.join(", "))
+                let redacted: Vec<String> = urls.map(|url| redacted_url(url.trim())).collect();
+                f.write_str(&redacted.join(", "))
             }
             Self::Context { name, .. } => write!(f, "of the context {name}"),
         }
     }
 }
 
-/// Settings of the broker that the host runs itself.
+/// Settings of the embedded broker.
 #[derive(Clone, Debug)]
 pub struct EmbeddedConfig {
-    /// The `nats-server` to run; none to look for it.
+    /// The `nats-server` to run; `None` searches for one.
     pub binary: Option<PathBuf>,
-    /// Where it keeps its streams, its configuration and its log.
+    /// Directory of its streams, configuration and log.
     pub dir: PathBuf,
-    /// The TCP port on 127.0.0.1; none to choose a free one and keep to it.
+    /// TCP port on 127.0.0.1; `None` chooses a free one and keeps it.
     pub port: Option<u16>,
 }
 
-/// A broker that runs elsewhere. At most one way to say who we are is expected.
+/// A broker that runs elsewhere. At most one kind of login is expected.
 #[derive(Clone, Debug, Default)]
 pub struct Remote {
-    /// `nats://` or `tls://` URLs of one cluster. User and password in a URL are taken out before it is shown.
+    /// `nats://` or `tls://` URLs of one cluster. User and password are removed before a URL is displayed.
     pub urls: Vec<String>,
     /// A `.creds` file: JWT and seed.
     pub credentials_file: Option<PathBuf>,
@@ -116,27 +116,27 @@ pub struct Remote {
 /// TLS settings of a remote broker.
 #[derive(Clone, Debug, Default)]
 pub struct Tls {
-    /// Certificates to trust beside the system's (PEM).
+    /// Trusted certificates in addition to the system's (PEM).
     pub ca: Option<PathBuf>,
-    /// Our certificate (PEM); needs `key`.
+    /// Client certificate (PEM); requires `key`.
     pub cert: Option<PathBuf>,
     /// The private key of `cert` (PEM).
     pub key: Option<PathBuf>,
-    /// Shake hands before the broker says anything (its `handshake_first`).
+    /// Start the TLS handshake before the broker's greeting (its `handshake_first`).
     pub first: bool,
 }
 
-/// Where a secret comes from. A file is read again at each connection attempt, so that a rotated secret is taken
-/// up without a restart.
+/// The origin of a secret. A file is read again at each connection attempt, so a rotated secret takes effect without a
+/// restart.
 #[derive(Clone, Debug)]
 pub enum SecretSource {
     /// The secret itself.
     Inline(Secret),
-    /// A file that holds it; white space around it does not count.
+    /// A file with the secret; surrounding white space is ignored.
     File(PathBuf),
 }
 
-/// Text that is never shown.
+/// Text that is never displayed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -146,7 +146,7 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text itself, for the one who sends it.
+    /// The secret text.
     pub(super) fn expose(&self) -> &str {
         &self.0
     }
@@ -158,8 +158,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A URL without what it says of user and password, fit for logs. What cannot be parsed is not shown at all:
-/// it may hold a password in the wrong place.
+/// The URL without user and password, for logs. An unparsable URL is not displayed at all, because it may contain a
+/// password in the wrong place.
 pub fn redacted_url(url: &str) -> String {
     url.parse::<ServerAddr>()
         .map_or_else(|_| "(not a NATS URL)".to_owned(), |address| bare_url(&address))
@@ -178,7 +178,7 @@ pub(super) fn bare_url(address: &ServerAddr) -> String {
     )
 }
 
-/// Parses the URLs and moves the credentials that they hold to where credentials are kept.
+/// Parses the URLs and moves their credentials into the credential fields.
 pub(super) fn take_userinfo(remote: &mut Remote) -> Result<Vec<ServerAddr>, ConnectError> {
     let mut addresses = Vec::new();
     for url in remote
@@ -188,7 +188,7 @@ pub(super) fn take_userinfo(remote: &mut Remote) -> Result<Vec<ServerAddr>, Conn
         .map(str::trim)
         .filter(|url| !url.is_empty())
     {
-        // The parser's message repeats the URL's parts at most by name, never its user or password.
+        // The parser's message contains at most parts of the host name, never user or password.
         let address: ServerAddr = url.parse().map_err(|source| ConnectError::Url {
             url: redacted_url(url),
             source,
@@ -240,7 +240,7 @@ fn percent_decoded(text: &str) -> String {
     String::from_utf8_lossy(&decoded).into_owned()
 }
 
-/// A context file of the `nats` CLI. An empty string is how the CLI writes "not set".
+/// A context file of the `nats` CLI, which writes an unset value as an empty string.
 #[derive(Deserialize)]
 struct ContextFile {
     #[serde(default)]
@@ -273,8 +273,8 @@ struct ContextFile {
     others: BTreeMap<String, serde_json::Value>,
 }
 
-/// Settings of a context that decide how to connect and that we do not understand: to ignore them would be to
-/// connect as somebody else, or not at all, without a word.
+/// Unsupported settings of a context that change how to connect. Ignoring one would connect with another identity, or
+/// not at all, without an error.
 const UNSUPPORTED: [&str; 5] = [
     "nsc",
     "socks_proxy",
@@ -283,7 +283,7 @@ const UNSUPPORTED: [&str; 5] = [
     "windows_cert_store",
 ];
 
-/// Reads the context `name` and lays it over `config`: what the context says wins only where `config` says nothing.
+/// Reads the context `name` into `config`; existing values of `config` take precedence.
 pub(super) async fn read_context(
     name: &str,
     folder: Option<&Path>,
@@ -323,7 +323,7 @@ pub(super) async fn read_context(
     fill(&mut config.inbox_prefix, file.inbox_prefix);
     let inline = |text: String| (!text.is_empty()).then(|| SecretSource::Inline(Secret::new(text)));
     Ok(Remote {
-        // The CLI's own default.
+        // The default of the CLI.
         urls: vec![if file.url.is_empty() {
             "nats://127.0.0.1:4222".to_owned()
         } else {
@@ -346,8 +346,7 @@ pub(super) async fn read_context(
 /// Checks that a `nats` CLI context can be read and used, without connecting.
 ///
 /// # Errors
-///
-/// What is wrong with it.
+/// See [`ConnectError`].
 pub async fn check_context(name: &str) -> Result<(), ConnectError> {
     let place = BrokerLocation::Context {
         name: name.to_owned(),
@@ -385,7 +384,7 @@ fn context_folder() -> Option<PathBuf> {
     )
 }
 
-/// A path of a context; the CLI lets it begin with `~/`.
+/// A path in a context; the CLI permits a leading `~/`.
 fn path_of(text: String) -> Option<PathBuf> {
     match (text.strip_prefix("~/"), home()) {
         _ if text.is_empty() => None,
@@ -399,7 +398,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_gives_up_its_credentials() {
+    fn credentials_are_extracted_from_a_url() {
         let mut remote = Remote {
             urls: vec![
                 "nats://ann:p%40ss@one:4222, tls://two".into(),
@@ -422,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_with_a_lone_user_is_a_token() {
+    fn a_url_with_only_a_user_holds_a_token() {
         let mut remote = Remote {
             urls: vec!["nats://s3cret@one".into()],
             ..Remote::default()
@@ -433,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_urls_are_refused_without_showing_them() {
+    fn invalid_urls_are_rejected_without_displaying_them() {
         for url in [
             "nats://u:secret@host:notaport",
             "http://u:secret@host",
@@ -451,7 +450,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_context_says_how_to_connect() {
+    async fn a_context_determines_the_connection() {
         let folder = tempfile::tempdir().unwrap();
         let text = r#"{"description":"lab","url":"nats://a:1,nats://b:2","user":"","creds":"/c/x.creds",
             "ca":"~/ca.pem","jetstream_domain":"hub","inbox_prefix":"_I","tls_first":true,"nsc":""}"#;
@@ -469,12 +468,12 @@ mod tests {
         assert_eq!(
             config.inbox_prefix.as_deref(),
             Some("_MINE"),
-            "what was configured wins"
+            "the configured value takes precedence"
         );
     }
 
     #[tokio::test]
-    async fn a_context_that_cannot_be_followed_is_refused() {
+    async fn an_unusable_context_is_rejected() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("nsc.json"), r#"{"nsc":"nsc://op/acc/user"}"#).unwrap();
         std::fs::write(folder.path().join("broken.json"), "{").unwrap();

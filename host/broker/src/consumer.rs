@@ -1,5 +1,5 @@
-//! What the durable consumer behind a subscription should be like, in what one that is found differs from that, and
-//! what the broker says of it.
+//! The desired configuration of the durable consumer behind a subscription, its differences from an existing consumer,
+//! and facts that the broker reports about consumers.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,36 +16,35 @@ use lantern_model::batch::Timestamp;
 /// A consumer as the broker describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsumerFacts {
-    /// Messages that match and were not delivered yet. The broker's estimate: for display only.
+    /// Matching messages that were not delivered yet. The broker's estimate: for display only.
     pub pending: u64,
-    /// Messages delivered and not acknowledged yet.
+    /// Messages that are delivered and not yet acknowledged.
     pub ack_pending: u64,
-    /// Everything up to this stream sequence is acknowledged.
+    /// Stream sequence up to which everything is acknowledged.
     pub ack_floor: u64,
-    /// The last stream sequence that was delivered.
+    /// The last delivered stream sequence.
     pub delivered: u64,
-    /// Pull requests that wait for messages.
+    /// Waiting pull requests.
     pub waiting: u64,
-    /// Until when an operator has paused it.
+    /// End of an operator's pause.
     pub paused_until: Option<Timestamp>,
-    /// Whose it is, by its metadata.
+    /// The owner in its metadata.
     pub owner: Option<String>,
-    /// How long nobody may read through it before the broker deletes it; zero for ever.
+    /// Inactivity after which the broker deletes it; zero means never.
     pub inactive_threshold: Duration,
-    /// In what it differs from what was asked for, in words: somebody has changed it. Only said by
-    /// [`super::ConsumerHandle::facts`], which knows what was asked for.
+    /// Differences from the requested configuration, which mean that somebody changed it. Only
+    /// [`super::ConsumerHandle::facts`] fills this in, because it knows the requested configuration.
     pub differences: Vec<String>,
 }
 
-/// Whose a consumer is, in its metadata.
+/// Metadata key of a consumer's owner.
 pub(super) const OWNER: &str = "lantern.owner";
 
 impl Broker {
-    /// What the broker says of `consumer` of `stream`; `None` when there is none.
+    /// Returns the facts of `consumer` of `stream`; `None` when it does not exist.
     ///
     /// # Errors
-    ///
-    /// [`BrokerError`] when the broker cannot be asked or does not answer.
+    /// [`BrokerError`] when the broker is unreachable or does not answer.
     pub async fn consumer_facts(
         &self,
         stream: &str,
@@ -59,8 +58,8 @@ impl Broker {
     }
 }
 
-/// The consumer that `request` asks for.
-pub(super) fn wanted(request: &OpenRequest, retention: Retention, version: ServerVersion) -> Config {
+/// The consumer configuration for `request`.
+pub(super) fn desired_config(request: &OpenRequest, retention: Retention, version: ServerVersion) -> Config {
     let limits = retention == Retention::Limits;
     let deliver_policy = match request.start {
         Start::AfterTime(nanoseconds) if limits => {
@@ -69,7 +68,7 @@ pub(super) fn wanted(request: &OpenRequest, retention: Retention, version: Serve
                 Err(_) => DeliverPolicy::All,
             }
         }
-        // A reset cannot go back beyond the start of the consumer, so it has none.
+        // A reset cannot rewind before the start of the consumer, so no start is configured.
         Start::After { sequence, .. } if limits && sequence > 0 && !version.has_reset() => {
             DeliverPolicy::ByStartSequence {
                 start_sequence: sequence + 1,
@@ -92,16 +91,17 @@ pub(super) fn wanted(request: &OpenRequest, retention: Retention, version: Serve
         durable_name: Some(request.consumer.clone()),
         description: Some(request.description.clone()),
         deliver_policy,
-        // Where the broker deletes what is acknowledged, only what was really read may be acknowledged.
+        // Where the broker deletes acknowledged messages, only messages that were read may be acknowledged.
         ack_policy: if limits {
             AckPolicy::All
         } else {
             AckPolicy::Explicit
         },
-        // Nothing here relies on redelivery: each opening rewinds to the checkpoint. It would only come in between.
+        // The host never relies on redelivery: each opening rewinds to the checkpoint, and a redelivery would only
+        // interfere.
         ack_wait: Duration::from_secs(60 * 60),
         max_deliver: -1,
-        // What is in flight is bounded by what a subscription asks for.
+        // The requests of a subscription bound the messages in flight.
         max_ack_pending: -1,
         replay_policy: ReplayPolicy::Instant,
         filter_subject,
@@ -113,8 +113,8 @@ pub(super) fn wanted(request: &OpenRequest, retention: Retention, version: Serve
     }
 }
 
-/// What one pull request may ask for at most. The broker fills these in from its own limits and from those of the
-/// stream when a consumer names none, so they are no change that anybody made.
+/// Upper bounds of one pull request. The broker fills in values from its own limits and those of the stream when a
+/// consumer names none, so these values are not changes by anybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PullLimits {
     pub(super) messages: usize,
@@ -123,7 +123,7 @@ pub(super) struct PullLimits {
 }
 
 impl PullLimits {
-    /// The lower of `self` and what the broker says of the consumer.
+    /// The lower of `self` and the consumer's limits.
     pub(super) fn within(self, config: &Config) -> Self {
         let limit = |ours: usize, broker: i64| match usize::try_from(broker) {
             Ok(broker @ 1..) => ours.min(broker),
@@ -141,13 +141,13 @@ impl PullLimits {
     }
 }
 
-/// In what `found` differs from `wanted`, as text, where it matters to what is delivered. What one request may ask
-/// for does not matter: [`PullLimits`] keeps to it.
-pub(super) fn differences(wanted: &Config, found: &Config) -> Vec<String> {
+/// Differences of `found` from `desired` that affect delivery, as text. Limits of one request do not matter:
+/// [`PullLimits`] respects them.
+pub(super) fn differences(desired: &Config, found: &Config) -> Vec<String> {
     let mut list = Vec::new();
-    let mut compare = |what: &str, wanted: String, found: String| {
-        if wanted != found {
-            list.push(format!("{what} is {found} and should be {wanted}"));
+    let mut compare = |what: &str, desired: String, found: String| {
+        if desired != found {
+            list.push(format!("{what} is {found} and should be {desired}"));
         }
     };
     let subjects = |config: &Config| {
@@ -157,35 +157,35 @@ pub(super) fn differences(wanted: &Config, found: &Config) -> Vec<String> {
             config.filter_subjects.iter().chain(one).collect::<BTreeSet<_>>()
         )
     };
-    compare("filter", subjects(wanted), subjects(found));
+    compare("filter", subjects(desired), subjects(found));
     compare(
         "ack policy",
-        format!("{:?}", wanted.ack_policy),
+        format!("{:?}", desired.ack_policy),
         format!("{:?}", found.ack_policy),
     );
     compare(
         "ack wait",
-        format!("{:?}", wanted.ack_wait),
+        format!("{:?}", desired.ack_wait),
         format!("{:?}", found.ack_wait),
     );
     compare(
         "max deliver",
-        wanted.max_deliver.to_string(),
+        desired.max_deliver.to_string(),
         found.max_deliver.to_string(),
     );
     compare(
         "max ack pending",
-        wanted.max_ack_pending.to_string(),
+        desired.max_ack_pending.to_string(),
         found.max_ack_pending.to_string(),
     );
     compare(
         "deliver policy",
-        format!("{:?}", wanted.deliver_policy),
+        format!("{:?}", desired.deliver_policy),
         format!("{:?}", found.deliver_policy),
     );
     compare(
         "replay policy",
-        format!("{:?}", wanted.replay_policy),
+        format!("{:?}", desired.replay_policy),
         format!("{:?}", found.replay_policy),
     );
     compare(
@@ -197,7 +197,7 @@ pub(super) fn differences(wanted: &Config, found: &Config) -> Vec<String> {
     compare("rate limit", 0.to_string(), found.rate_limit.to_string());
     compare("backoff", "[]".to_owned(), format!("{:?}", found.backoff));
     let priority = |config: &Config| (config.priority_policy == PriorityPolicy::None).to_string();
-    compare("no priority policy", priority(wanted), priority(found));
+    compare("no priority policy", priority(desired), priority(found));
     list
 }
 
@@ -257,7 +257,7 @@ mod tests {
     };
 
     #[test]
-    fn a_start_policy_is_only_used_where_there_is_no_reset() {
+    fn a_start_policy_is_used_only_without_resets() {
         let at = |sequence| {
             request(
                 Start::After {
@@ -267,8 +267,9 @@ mod tests {
                 &[],
             )
         };
-        let policy =
-            |request: &OpenRequest, retention, version| wanted(request, retention, version).deliver_policy;
+        let policy = |request: &OpenRequest, retention, version| {
+            desired_config(request, retention, version).deliver_policy
+        };
         assert_eq!(policy(&at(7), Retention::Limits, NEW), DeliverPolicy::All);
         assert_eq!(
             policy(&at(7), Retention::Limits, OLD),
@@ -278,12 +279,12 @@ mod tests {
         assert_eq!(
             policy(&at(7), Retention::WorkQueue, OLD),
             DeliverPolicy::All,
-            "the broker allows no other"
+            "the broker permits no other policy"
         );
     }
 
     #[test]
-    fn requests_keep_to_the_limits_of_the_broker() {
+    fn requests_respect_the_limits_of_the_broker() {
         let ours = PullLimits {
             messages: 4096,
             bytes: 8 << 20,
@@ -312,15 +313,15 @@ mod tests {
     }
 
     #[test]
-    fn changes_that_matter_are_named() {
+    fn relevant_changes_are_reported() {
         let start = Start::After {
             sequence: 0,
             published_ns: None,
         };
-        let ours = wanted(&request(start, &["a.>", "b"]), Retention::Limits, NEW);
+        let ours = desired_config(&request(start, &["a.>", "b"]), Retention::Limits, NEW);
         let same = Config {
             filter_subjects: vec!["b".into(), "a.>".into()],
-            description: Some("other words".into()),
+            description: Some("another description".into()),
             max_waiting: 512,
             max_batch: 250,
             max_bytes: 1 << 20,

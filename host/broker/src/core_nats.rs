@@ -1,9 +1,8 @@
 //! Core NATS subjects as a source: no position, no replay, at most once.
 //!
-//! Each subscription has a connection of its own. A message whose headers the client library cannot read makes it
-//! drop the connection, and on a core subject nothing can be done about that; it must not take the streams with
-//! it. It also makes the count of lost messages exact: what a connection has received and nobody has got was
-//! dropped.
+//! Each subscription has its own connection. A message whose headers the client library cannot parse makes it drop the
+//! connection, and for a core subject there is no remedy; the streams must not be affected. A separate connection also
+//! makes the count of lost messages exact: messages that the connection received and nobody read were dropped.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -23,31 +22,31 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{Broker, headers};
 use lantern_model::batch::{Delivery, Timestamp};
 
-/// Messages that wait for the projection: some seconds of a busy fleet's heartbeats.
+/// Maximum number of waiting messages: some seconds of heartbeats of a busy fleet.
 const QUEUE_MESSAGES: usize = 16 * 1024;
 
-/// Messages that the pump takes before it lets other tasks run.
+/// Messages that the pump takes before it yields to other tasks.
 const BURST: u64 = 4096;
 
-/// How long nothing must have come before what the client has received counts as having been passed on.
+/// Quiet time after which everything that the client received counts as forwarded.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// Bytes that wait for the projection. Bounds what large messages can take.
+/// Maximum bytes of waiting messages, which bounds large messages.
 const QUEUE_BYTES: usize = 16 * 1024 * 1024;
 
-/// Why there can be no core NATS subscription, or why it has ended.
+/// Why a core NATS subscription failed or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum CoreError {
-    /// A subject is no subject.
+    /// A subject is not valid.
     #[error("cannot subscribe to {subject:?}")]
     Subscribe {
         /// The subject.
         subject: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: async_nats::SubscribeError,
     },
-    /// There can be no connection.
+    /// The connection cannot be established.
     #[error("cannot connect for core NATS subjects")]
     Connect(#[source] async_nats::ConnectError),
     /// The client was closed.
@@ -55,7 +54,7 @@ pub enum CoreError {
     Closed,
 }
 
-/// Messages of core NATS subjects from now on. It outlives reconnects by itself; what is sent meanwhile is gone.
+/// Messages of core NATS subjects from now on. It survives reconnects; messages sent in between are lost.
 pub struct CoreSubscription {
     queue: Arc<Queue>,
     client: Client,
@@ -66,9 +65,9 @@ pub struct CoreSubscription {
 struct Queue {
     waiting: Mutex<Waiting>,
     arrived: Notify,
-    /// By us, because the queue was full.
+    /// Dropped here because the queue was full.
     dropped: AtomicU64,
-    /// By the client, because we were not quick enough.
+    /// Dropped by the client because this task was too slow.
     lost: AtomicU64,
 }
 
@@ -80,14 +79,13 @@ struct Waiting {
 }
 
 impl Broker {
-    /// Subscribes to core NATS `subjects` (with wildcards). A message that several of them match comes once for
-    /// each. Needs no connection at this moment.
+    /// Subscribes to core NATS `subjects` (with wildcards). A message that several of them match arrives once for each.
+    /// Requires no connection at this moment.
     ///
     /// # Errors
-    ///
-    /// [`CoreError`] when a subject is no subject or the client was closed.
+    /// [`CoreError`] when a subject is not valid or the client was closed.
     pub async fn subscribe_core(&self, subjects: &[String]) -> Result<CoreSubscription, CoreError> {
-        // The state of this connection is that of the main one, or nearly so: it has no `Link` of its own.
+        // This connection has nearly the same state as the main one, so it has no `Link`.
         let client = self.inner.dialing().dial().await.map_err(CoreError::Connect)?;
         let mut subscribers = SelectAll::new();
         for subject in subjects {
@@ -121,7 +119,7 @@ struct Pump {
     subscribers: SelectAll<Subscriber>,
     queue: Arc<Queue>,
     statistics: Arc<Statistics>,
-    /// Messages that have come out of the client.
+    /// Messages that the client delivered.
     passed_on: u64,
 }
 
@@ -132,7 +130,7 @@ impl Pump {
                 Ok(Some(message)) => {
                     self.pass_on(message);
                     self.burst().await;
-                    // Without this, a flood would keep the other tasks of this thread from running.
+                    // Without this, a flood would block the other tasks of this thread.
                     tokio::task::yield_now().await;
                 }
                 Ok(None) => break,
@@ -143,7 +141,7 @@ impl Pump {
         self.queue.arrived.notify_one();
     }
 
-    /// Takes what is there, without the runtime's limit of 128 messages at a time.
+    /// Takes the available messages, without the runtime's limit of 128 messages at a time.
     async fn burst(&mut self) {
         let burst = std::future::poll_fn(|_| {
             let mut context = Context::from_waker(Waker::noop());
@@ -152,7 +150,7 @@ impl Pump {
                     Poll::Ready(Some(message)) => self.pass_on(message),
                     Poll::Ready(None) => break,
                     Poll::Pending => {
-                        // The client counts a message just before it passes it on, so one may be on the way.
+                        // The client counts a message just before it forwards it, so one may be in transit.
                         self.count_lost(1);
                         break;
                     }
@@ -168,9 +166,9 @@ impl Pump {
         self.queue.push(delivery(message));
     }
 
-    fn count_lost(&self, on_the_way: u64) {
+    fn count_lost(&self, in_transit: u64) {
         let received = self.statistics.in_messages.load(Ordering::SeqCst);
-        let lost = received.saturating_sub(self.passed_on + on_the_way);
+        let lost = received.saturating_sub(self.passed_on + in_transit);
         self.queue.lost.fetch_max(lost, Ordering::Relaxed);
     }
 }
@@ -228,13 +226,12 @@ impl Queue {
 }
 
 impl CoreSubscription {
-    /// Waits for a message and takes what has come with it, up to `messages_max` messages and about `bytes_max`
-    /// bytes (one message always). Their sequence is 0, their time that of their arrival. Dropping the future
-    /// before it is ready loses nothing.
+    /// Waits for a message and returns it with those that arrived with it, up to `messages_max` messages and about
+    /// `bytes_max` bytes (always at least one message). Their sequence is 0, their time is the arrival. Dropping the
+    /// future before it completes loses nothing.
     ///
     /// # Errors
-    ///
-    /// [`CoreError::Closed`] when the client was closed; not when the connection is lost, which passes.
+    /// [`CoreError::Closed`] when the client was closed; not when the connection is lost temporarily.
     pub async fn next(&mut self, messages_max: usize, bytes_max: usize) -> Result<Vec<Delivery>, CoreError> {
         loop {
             let (taken, closed) = self.queue.take(messages_max, bytes_max);
@@ -248,13 +245,13 @@ impl CoreSubscription {
         }
     }
 
-    /// How many messages have arrived and were dropped because they came faster than they were taken, since the
-    /// beginning. What was sent while there was no connection is not known to anybody.
+    /// Number of messages since the start that arrived and were dropped because they were not read fast enough.
+    /// Messages sent while there was no connection are unknown.
     pub fn dropped(&self) -> u64 {
         self.queue.dropped.load(Ordering::Relaxed) + self.queue.lost.load(Ordering::Relaxed)
     }
 
-    /// Whether messages can arrive just now.
+    /// Whether the connection is up.
     pub fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
     }
@@ -275,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn the_queue_is_bounded_in_messages_and_bytes_and_counts_what_it_drops() {
+    fn the_queue_is_bounded_in_messages_and_bytes_and_counts_drops() {
         let queue = Queue::default();
         for _ in 0..QUEUE_MESSAGES + 5 {
             queue.push(message(1));
@@ -287,14 +284,14 @@ mod tests {
         assert_eq!(
             queue.dropped.load(Ordering::Relaxed),
             6,
-            "one message always fits, and fills it"
+            "an empty queue accepts one message of any size"
         );
         assert_eq!(queue.take(10, 1).0.len(), 1);
         assert_eq!(queue.lock().bytes, 0);
     }
 
     #[test]
-    fn a_batch_keeps_to_its_bounds() {
+    fn a_batch_respects_its_bounds() {
         let queue = Queue::default();
         (0..10).for_each(|_| queue.push(message(100)));
         assert_eq!(queue.take(3, usize::MAX).0.len(), 3);

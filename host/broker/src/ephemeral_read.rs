@@ -1,79 +1,115 @@
-//! Messages read for somebody who only looks at them: what a stream still holds from a sequence on, beside the durable
-//! consumer, which is neither moved nor asked. Nothing is acknowledged.
+//! Ephemeral reads: the messages that a stream still holds from a sequence on, without moving or querying the durable
+//! consumer. Nothing is acknowledged.
 //!
-//! A reading has a connection and a short-lived consumer of its own, so that a slow reader or a message whose headers
-//! break the connection does no harm to the projections. Where something goes wrong it reads a few messages one by one
-//! out of the stream's store and then begins a new consumer. Streams that delete what was acknowledged are only read
-//! one by one: another consumer there could make messages go, or stay.
+//! An ephemeral read has its own connection and a short-lived consumer, so a slow reader or a message whose headers
+//! break the connection cannot affect the projections. After a failure it reads some messages one by one from the
+//! stream's store and then creates a new consumer. Streams that delete acknowledged messages are only read one by one,
+//! because another consumer could delete messages or retain them.
 
 use std::time::Duration;
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::Info;
 use async_nats::jetstream::stream::DeleteStatus;
-use async_nats::{Client, Message, StatusCode};
+use async_nats::{Client, Message, StatusCode, Subscriber};
 use futures_util::StreamExt as _;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::api::EMPTY;
 use super::consumer::PullLimits;
-use super::sequence::Place;
+use super::sequence::DeliveryPosition;
 use super::stored::Stored;
 use super::{Broker, BrokerError, Inner, Retention, headers};
 use lantern_model::batch::Delivery;
 
-/// How long the broker keeps a consumer that nobody reads through: longer than a plugin takes over a batch.
+/// How long the broker keeps an idle consumer: longer than a plugin needs for a batch.
 const INACTIVE: Duration = Duration::from_secs(30);
-/// How much later than it was due an answer counts as lost.
+/// How late an answer may be before it counts as lost.
 const LATE: Duration = Duration::from_secs(5);
-/// Messages that are read one by one after something went wrong: enough to be past the one that did it.
+/// Messages that are read one by one after a failure: enough to pass the one that caused it.
 const CAREFUL_MESSAGES: u32 = 64;
-/// How long nothing was there before it is looked again, where the broker cannot say when something comes.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Polling interval where the broker cannot notify about new messages.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How often messages are counted in a stream that grows meanwhile before the bounds are good enough.
+/// Maximum number of counts in a growing stream before the bounds are accepted.
 const COUNTS_MAX: u32 = 5;
 
-/// What a stream still holds, from a sequence on.
+/// A read of what a stream still holds, from a sequence on.
 pub struct EphemeralRead {
     broker: Broker,
     stream: String,
     subjects: Vec<String>,
-    /// The first sequence that was not handed out yet.
+    /// The first sequence that was not returned yet.
     next: u64,
     one_by_one: bool,
     careful: u32,
     client: Option<Client>,
-    consumer: Option<Passing>,
+    consumer: Option<EphemeralConsumer>,
 }
 
-/// A consumer that passes away by itself.
-struct Passing {
+/// A consumer that the broker deletes after inactivity.
+struct EphemeralConsumer {
     name: String,
-    /// What one request may ask for.
+    /// Limits of one request.
     limits: PullLimits,
     /// Deliveries so far.
     delivered: u64,
 }
 
-/// What came of one request to the consumer.
+impl EphemeralConsumer {
+    /// Collects the answer to one request.
+    async fn collect(&mut self, mut subscriber: Subscriber, messages: usize, wait: Duration) -> Pull {
+        let mut deliveries = Vec::new();
+        let mut deadline = Instant::now() + wait + LATE;
+        while deliveries.len() < messages {
+            let Ok(Some(message)) = tokio::time::timeout_at(deadline, subscriber.next()).await else {
+                return Pull::Lost;
+            };
+            let position = message
+                .reply
+                .as_ref()
+                .and_then(|reply| DeliveryPosition::parse(reply));
+            let Some(position) = position else {
+                if let Some(end) = ended(&message, deliveries.is_empty()) {
+                    return end.unwrap_or(Pull::Messages(deliveries));
+                }
+                continue;
+            };
+            if position.consumer_sequence != self.delivered + 1 {
+                return Pull::Lost;
+            }
+            self.delivered += 1;
+            deadline = deadline.max(Instant::now() + LATE);
+            deliveries.push(delivery(message, position));
+        }
+        Pull::Messages(deliveries)
+    }
+}
+
+fn failed(what: &str, error: &dyn std::fmt::Display) -> BrokerError {
+    BrokerError::Answer {
+        what: what.to_owned(),
+        detail: error.to_string(),
+    }
+}
+
+/// The result of one pull request.
 enum Pull {
-    /// What was there.
+    /// The available messages.
     Messages(Vec<Delivery>),
-    /// The next message is larger than what was asked for.
+    /// The next message exceeds the requested bytes.
     TooLarge,
-    /// The consumer or the connection cannot be relied on any more.
+    /// The consumer or the connection is no longer reliable.
     Lost,
 }
 
 impl Broker {
-    /// Begins to read `stream` at `first_sequence`, what matches one of `subjects` (none means any). `None` when there
-    /// is no such stream. To be ended with [`EphemeralRead::close`].
+    /// Starts to read `stream` at `first_sequence`, restricted to `subjects` (empty means all). `None` when the stream
+    /// does not exist. End the read with [`EphemeralRead::close`].
     ///
     /// # Errors
-    ///
-    /// [`BrokerError`] when the broker cannot be asked or does not answer.
+    /// [`BrokerError`] when the broker is unreachable or does not answer.
     pub async fn read(
         &self,
         stream: &str,
@@ -93,12 +129,11 @@ impl Broker {
         }))
     }
 
-    /// From which sequence on `stream` holds the last `messages` messages that match, and how many messages more than
-    /// that. Of streams that delete what was acknowledged: what is left of the last `messages` sequences.
+    /// The sequence from which `stream` holds the last `messages` matching messages, and how many more than that it
+    /// holds. For streams that delete acknowledged messages: what is left of the last `messages` sequences.
     ///
     /// # Errors
-    ///
-    /// [`BrokerError`] when the broker cannot be asked or does not answer, also when there is no such stream.
+    /// [`BrokerError`] when the broker is unreachable or does not answer, or the stream does not exist.
     pub async fn sequence_of_last(
         &self,
         stream: &str,
@@ -116,7 +151,7 @@ impl Broker {
         if facts.retention != Retention::Limits {
             return Ok((nearest, 0));
         }
-        // From `low` on there are enough, from `high` on too few: first in growing steps, then by halves.
+        // From `low` on there are enough messages, from `high` on too few: first in growing steps, then by bisection.
         let (mut low, mut high) = (nearest, end);
         let mut found = self.inner.pending_from(stream, subjects, low).await?;
         let mut step = messages;
@@ -126,7 +161,7 @@ impl Broker {
             low = low.saturating_sub(step).max(first);
             found = self.inner.pending_from(stream, subjects, low).await?;
         }
-        // Near enough: a few more are read and left out.
+        // Close enough: the caller skips the excess.
         while found > messages + messages / 16 && high - low > 1 {
             let middle = low + (high - low) / 2;
             match self.inner.pending_from(stream, subjects, middle).await? {
@@ -137,12 +172,11 @@ impl Broker {
         Ok((low, found.saturating_sub(messages)))
     }
 
-    /// How many messages that match one of `subjects` (none means any) `stream` holds behind sequence `after` up to
-    /// `through`: at least and at most. The two are the same number unless messages come in all the time.
+    /// Lower and upper bound of the number of messages matching `subjects` (empty means all) that `stream` holds after
+    /// sequence `after` up to `through`. They are equal unless messages arrive all the time.
     ///
     /// # Errors
-    ///
-    /// [`BrokerError`] when the broker cannot be asked or does not answer, also when there is no such stream.
+    /// [`BrokerError`] when the broker is unreachable or does not answer, or the stream does not exist.
     pub async fn messages_between(
         &self,
         stream: &str,
@@ -157,11 +191,11 @@ impl Broker {
         for _ in 0..COUNTS_MAX {
             let before = self.inner.pending_from(stream, subjects, through + 1).await?;
             let all = self.inner.pending_from(stream, subjects, after + 1).await?;
-            let behind = self.inner.pending_from(stream, subjects, through + 1).await?;
-            let least = all.saturating_sub(before.max(behind));
+            let later = self.inner.pending_from(stream, subjects, through + 1).await?;
+            let least = all.saturating_sub(before.max(later));
             bounds = (
                 bounds.0.max(least),
-                bounds.1.min(all.saturating_sub(before.min(behind))),
+                bounds.1.min(all.saturating_sub(before.min(later))),
             );
             if bounds.0 >= bounds.1 {
                 break;
@@ -172,8 +206,13 @@ impl Broker {
 }
 
 impl Inner {
-    /// Makes a consumer that begins at `sequence` and passes away by itself.
-    async fn passing(&self, stream: &str, subjects: &[String], sequence: u64) -> Result<Info, BrokerError> {
+    /// Creates a consumer that starts at `sequence` and that the broker deletes after inactivity.
+    async fn create_ephemeral_consumer(
+        &self,
+        stream: &str,
+        subjects: &[String],
+        sequence: u64,
+    ) -> Result<Info, BrokerError> {
         let mut config = json!({
             "deliver_policy": "by_start_sequence",
             "opt_start_seq": sequence.max(1),
@@ -182,7 +221,7 @@ impl Inner {
             "inactive_threshold": INACTIVE.as_nanos() as u64,
             "mem_storage": true,
             "num_replicas": 1,
-            "description": "read by Lantern for a look beside its projections",
+            "description": "ephemeral read by Lantern, independent of its projections",
         });
         match subjects {
             [] => {}
@@ -194,39 +233,38 @@ impl Inner {
         let made = self.request(subject.clone(), &request, &[]).await?;
         made.ok_or_else(|| BrokerError::Answer {
             what: subject,
-            detail: "the broker made none".to_owned(),
+            detail: "the broker created none".to_owned(),
         })
     }
 
-    async fn pass_away(&self, stream: &str, consumer: &str) -> Result<(), BrokerError> {
+    async fn delete_ephemeral_consumer(&self, stream: &str, consumer: &str) -> Result<(), BrokerError> {
         let none = [ErrorCode::CONSUMER_NOT_FOUND, ErrorCode::STREAM_NOT_FOUND];
         let subject = format!("CONSUMER.DELETE.{stream}.{consumer}");
         let _: Option<DeleteStatus> = self.request(subject, &EMPTY, &none).await?;
         Ok(())
     }
 
-    /// How many messages that match a stream holds from a sequence on.
+    /// Number of matching messages that a stream holds from a sequence on.
     async fn pending_from(
         &self,
         stream: &str,
         subjects: &[String],
         sequence: u64,
     ) -> Result<u64, BrokerError> {
-        let info = self.passing(stream, subjects, sequence).await?;
-        self.pass_away(stream, &info.name).await?;
+        let info = self.create_ephemeral_consumer(stream, subjects, sequence).await?;
+        self.delete_ephemeral_consumer(stream, &info.name).await?;
         Ok(info.num_pending)
     }
 }
 
 impl EphemeralRead {
-    /// The messages that come next, in stream order: up to `messages_max`, and about `bytes_max` bytes (one message
-    /// always). When there is none it waits for one, for as long as `wait`; an empty answer means that there was none.
+    /// The next messages in stream order: up to `messages_max`, and about `bytes_max` bytes (always at least one
+    /// message). Waits up to `wait` for a message; an empty answer means that none arrived.
     ///
-    /// Dropping the future before it is ready loses nothing.
+    /// Dropping the future before it completes loses nothing.
     ///
     /// # Errors
-    ///
-    /// [`BrokerError`]; the same may be asked again, and goes on where it was.
+    /// [`BrokerError`]; a retry continues at the same position.
     pub async fn next(
         &mut self,
         messages_max: usize,
@@ -254,67 +292,47 @@ impl EphemeralRead {
                     );
                     self.careful = CAREFUL_MESSAGES;
                     self.client = None;
-                    self.consumer_ends().await;
+                    self.delete_consumer().await;
                 }
             }
         }
     }
 
-    /// Ends the reading and takes its consumer away.
+    /// Ends the read and deletes its consumer.
     pub async fn close(mut self) {
-        self.consumer_ends().await;
+        self.delete_consumer().await;
     }
 
-    async fn consumer_ends(&mut self) {
-        if let Some(Passing { name, .. }) = self.consumer.take()
-            && let Err(error) = self.broker.inner.pass_away(&self.stream, &name).await
+    async fn delete_consumer(&mut self) {
+        if let Some(EphemeralConsumer { name, .. }) = self.consumer.take()
+            && let Err(error) = self
+                .broker
+                .inner
+                .delete_ephemeral_consumer(&self.stream, &name)
+                .await
         {
-            tracing::debug!(%error, name, "a consumer of a reading is left to pass away by itself");
+            tracing::debug!(%error, name, "failed to delete the consumer of an ephemeral read; the broker deletes it after inactivity");
         }
     }
 
+    /// Sends one request to the consumer and collects its messages.
     async fn pull(
         &mut self,
         messages: usize,
         bytes: Option<usize>,
         wait: Duration,
     ) -> Result<Pull, BrokerError> {
-        let failed = |what: &str, error: String| BrokerError::Answer {
-            what: what.to_owned(),
-            detail: error,
-        };
-        let client = match &self.client {
-            Some(client) => client.clone(),
-            None => {
-                let dialled = self.broker.inner.dialing().dial().await;
-                let client = dialled.map_err(|error| failed("connect for a reading", error.to_string()))?;
-                self.client.insert(client).clone()
-            }
-        };
+        let client = self.connect().await?;
         let inner = std::sync::Arc::clone(&self.broker.inner);
-        let consumer = match &mut self.consumer {
-            Some(consumer) => consumer,
-            None => {
-                let info = inner.passing(&self.stream, &self.subjects, self.next).await?;
-                let limits = PullLimits {
-                    messages: usize::MAX,
-                    bytes: usize::MAX,
-                    expires: Duration::MAX,
-                };
-                self.consumer.insert(Passing {
-                    name: info.name,
-                    limits: limits.within(&info.config),
-                    delivered: 0,
-                })
-            }
-        };
+        let stream = self.stream.clone();
+        let consumer = self.consumer().await?;
         let limits = consumer.limits;
         let messages = messages.min(limits.messages);
         let wait = wait.min(limits.expires);
-        // An inbox for each request, so that the end of an earlier one is not taken for the end of this one.
+        // One inbox per request, so that the end of an earlier request is not mistaken for the end of this one.
         let inbox = client.new_inbox();
         let subscribed = client.subscribe(inbox.clone()).await;
-        let mut subscriber = subscribed.map_err(|error| failed("subscribe", error.to_string()))?;
+        let subscriber = subscribed.map_err(|error| failed("subscribe", &error))?;
         let mut request = json!({ "batch": messages, "max_bytes": bytes.unwrap_or(0).min(limits.bytes) });
         if wait.is_zero() {
             request["no_wait"] = json!(true);
@@ -322,33 +340,48 @@ impl EphemeralRead {
             request["expires"] = json!(wait.as_nanos() as u64);
         }
         let subject = format!(
-            "{}.CONSUMER.MSG.NEXT.{}.{}",
-            inner.api_prefix, self.stream, consumer.name
+            "{}.CONSUMER.MSG.NEXT.{stream}.{}",
+            inner.api_prefix, consumer.name
         );
         let sent = client
             .publish_with_reply(subject, inbox, request.to_string().into())
             .await;
-        sent.map_err(|error| failed("ask for messages", error.to_string()))?;
-        let mut deliveries = Vec::new();
-        let mut deadline = Instant::now() + wait + LATE;
-        while deliveries.len() < messages {
-            let Ok(Some(message)) = tokio::time::timeout_at(deadline, subscriber.next()).await else {
-                return Ok(Pull::Lost);
-            };
-            let Some(place) = message.reply.as_ref().and_then(|reply| Place::parse(reply)) else {
-                if let Some(end) = ended(&message, deliveries.is_empty()) {
-                    return Ok(end.unwrap_or(Pull::Messages(deliveries)));
-                }
-                continue;
-            };
-            if place.consumer_sequence != consumer.delivered + 1 {
-                return Ok(Pull::Lost);
-            }
-            consumer.delivered += 1;
-            deadline = deadline.max(Instant::now() + LATE);
-            deliveries.push(delivery(message, place));
+        sent.map_err(|error| failed("request messages", &error))?;
+        Ok(consumer.collect(subscriber, messages, wait).await)
+    }
+
+    /// The connection of this read, established at the first use.
+    async fn connect(&mut self) -> Result<Client, BrokerError> {
+        if let Some(client) = &self.client {
+            return Ok(client.clone());
         }
-        Ok(Pull::Messages(deliveries))
+        let dialled = self.broker.inner.dialing().dial().await;
+        let client = dialled.map_err(|error| failed("connect for an ephemeral read", &error))?;
+        Ok(self.client.insert(client).clone())
+    }
+
+    /// The consumer of this read, created at the first use.
+    async fn consumer(&mut self) -> Result<&mut EphemeralConsumer, BrokerError> {
+        let consumer = match self.consumer.take() {
+            Some(consumer) => consumer,
+            None => {
+                let inner = &self.broker.inner;
+                let info = inner
+                    .create_ephemeral_consumer(&self.stream, &self.subjects, self.next)
+                    .await?;
+                let limits = PullLimits {
+                    messages: usize::MAX,
+                    bytes: usize::MAX,
+                    expires: Duration::MAX,
+                };
+                EphemeralConsumer {
+                    name: info.name,
+                    limits: limits.within(&info.config),
+                    delivered: 0,
+                }
+            }
+        };
+        Ok(self.consumer.insert(consumer))
     }
 
     async fn read_one_by_one(
@@ -366,7 +399,7 @@ impl EphemeralRead {
             let Some(Stored { delivery, .. }) = found else {
                 self.careful = 0;
                 if deliveries.is_empty() && Instant::now() < until {
-                    tokio::time::sleep_until(until.min(Instant::now() + LOOK_EVERY)).await;
+                    tokio::time::sleep_until(until.min(Instant::now() + POLL_INTERVAL)).await;
                     continue;
                 }
                 break;
@@ -376,7 +409,7 @@ impl EphemeralRead {
             self.careful = self.careful.saturating_sub(1);
             deliveries.push(delivery);
         }
-        // Only now, so that nothing is lost when this is dropped while it waits.
+        // Advance only now, so that nothing is lost when the future is dropped while it waits.
         self.next = next;
         Ok(deliveries)
     }
@@ -384,33 +417,33 @@ impl EphemeralRead {
 
 impl Drop for EphemeralRead {
     fn drop(&mut self) {
-        if let (Some(Passing { name, .. }), Ok(runtime)) =
+        if let (Some(EphemeralConsumer { name, .. }), Ok(runtime)) =
             (self.consumer.take(), tokio::runtime::Handle::try_current())
         {
             let (broker, stream) = (self.broker.clone(), self.stream.clone());
-            // Should it fail, the consumer passes away by itself.
-            runtime.spawn(async move { broker.inner.pass_away(&stream, &name).await });
+            // If this fails, the broker deletes the consumer after inactivity.
+            runtime.spawn(async move { broker.inner.delete_ephemeral_consumer(&stream, &name).await });
         }
     }
 }
 
-/// What a status says about the request: none when it goes on; `Some(None)` when what has come is all there is.
+/// The meaning of a status for the request: `None` when it continues; `Some(None)` when everything has arrived.
 fn ended(message: &Message, nothing_came: bool) -> Option<Option<Pull>> {
     let status = message.status?;
-    let words = message.description.as_deref().unwrap_or_default();
+    let description = message.description.as_deref().unwrap_or_default();
     match status {
         StatusCode::IDLE_HEARTBEAT => None,
         StatusCode::TIMEOUT | StatusCode::NOT_FOUND => Some(None),
-        _ if words == "Message Size Exceeds MaxBytes" => Some(nothing_came.then_some(Pull::TooLarge)),
+        _ if description == "Message Size Exceeds MaxBytes" => Some(nothing_came.then_some(Pull::TooLarge)),
         _ => Some(Some(Pull::Lost)),
     }
 }
 
-fn delivery(message: Message, place: Place) -> Delivery {
+fn delivery(message: Message, position: DeliveryPosition) -> Delivery {
     Delivery {
         subject: message.subject.into_string(),
-        sequence: place.stream_sequence,
-        published_ns: place.published_ns,
+        sequence: position.stream_sequence,
+        published_ns: position.published_ns,
         headers: message
             .headers
             .as_ref()

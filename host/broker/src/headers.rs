@@ -1,11 +1,11 @@
-//! Message headers as Lantern keeps them: name and value pairs, sorted by name, values in the order sent. Owns the
-//! parser for header bytes. The client library parses the headers of delivered messages itself, and hands out only
-//! what it accepted; this parser gives the same result for everything the library accepts, and a defined result for
-//! the rest. So a message has the same headers whichever way it was read.
+//! Message headers in Lantern's form: name and value pairs, sorted by name, values in the order sent. Owns the parser
+//! for header bytes. The client library parses the headers of delivered messages itself and returns only what it
+//! accepted; this parser gives the same result for everything that the library accepts, and a defined result for the
+//! rest. So a message has the same headers however it was read.
 
 use async_nats::{HeaderMap, StatusCode};
 
-/// The headers that the library has parsed.
+/// The headers that the library parsed.
 pub(super) fn from_map(map: &HeaderMap) -> Vec<(String, String)> {
     let headers = map.iter().flat_map(|(name, values)| {
         values
@@ -15,9 +15,9 @@ pub(super) fn from_map(map: &HeaderMap) -> Vec<(String, String)> {
     sorted(headers.collect())
 }
 
-/// The headers in the bytes that a publisher sent, whatever they are; the broker stores anything that ends in an empty
-/// line. A line ends at LF or CR LF, and one that begins with white space continues the value before it. Bytes that
-/// are not UTF-8 become U+FFFD; a line without a colon is a name without a value.
+/// Parses any header bytes; the broker stores everything that ends in an empty line. A line ends at LF or CR LF, and a
+/// line that begins with white space continues the value before it. Bytes that are not UTF-8 become U+FFFD; a line
+/// without a colon is a name without a value.
 pub(super) fn from_bytes(bytes: &[u8]) -> Vec<(String, String)> {
     let text = String::from_utf8_lossy(bytes);
     let mut headers = Vec::new();
@@ -38,23 +38,23 @@ pub(super) fn from_bytes(bytes: &[u8]) -> Vec<(String, String)> {
 }
 
 /// Whether the library ends its connection when it receives a message with this subject and these header bytes. It
-/// refuses some headers, and panics at others (nats.rs #1612); either way the connection is gone.
+/// rejects some headers and panics on others (nats.rs #1612); the connection is lost in both cases.
 pub(super) fn break_the_connection(subject: &str, bytes: &[u8]) -> bool {
-    // Stored subjects are read as JSON, where the broker has replaced bytes that are not UTF-8.
+    // Stored subjects arrive as JSON, where the broker has replaced bytes that are not UTF-8.
     if subject.contains(char::REPLACEMENT_CHARACTER) {
         return true;
     }
     if bytes.is_empty() {
         return false;
     }
-    // The library splits the line in front of a message with headers at any white space of Unicode.
+    // The library splits the line before a message with headers at any Unicode white space.
     let Ok(text) = std::str::from_utf8(bytes) else {
         return true;
     };
     subject.contains(char::is_whitespace) || !version_is_accepted(text) || !lines_are_accepted(text)
 }
 
-/// The first line: `NATS/1.0`, and perhaps a status of three digits with a description.
+/// The first line: `NATS/1.0`, optionally with a status of three digits and a description.
 fn version_is_accepted(text: &str) -> bool {
     let first = text.lines().next().unwrap_or_default();
     first.strip_prefix("NATS/1.0").map(str::trim).is_some_and(|rest| {
@@ -64,7 +64,7 @@ fn version_is_accepted(text: &str) -> bool {
 }
 
 fn lines_are_accepted(text: &str) -> bool {
-    // A lone CR in a value or its continuation makes the library panic; CR in a name is refused like any other
+    // A lone CR in a value or its continuation makes the library panic; CR in a name is rejected like any other
     // character that is not graphic.
     let has_return = |line: &str| line.contains('\r');
     let mut lines = text.lines().skip(1).peekable();
@@ -102,7 +102,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
-    /// What the library makes of a message; none when it ends the connection instead.
+    /// The library's result for a message; `None` when it ends the connection instead.
     async fn by_the_library(subject: &str, headers: &[u8]) -> Option<Vec<(String, String)>> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -137,7 +137,7 @@ mod tests {
         message.map(|message| message.headers.as_ref().map(from_map).unwrap_or_default())
     }
 
-    /// Each line is what one publisher may write; all of them end in an empty line, as the broker demands.
+    /// Each entry is possible publisher input; all end in an empty line, as the broker requires.
     const INPUTS: [&[u8]; 30] = [
         b"NATS/1.0\r\n\r\n",
         b"NATS/1.0\r\nB: 2\r\nA: x\r\nB:1\r\n\r\n",
@@ -172,13 +172,13 @@ mod tests {
     ];
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn both_parsers_agree_on_what_the_library_accepts_and_the_rest_is_known_to_break_it() {
+    async fn both_parsers_agree_on_accepted_headers_and_the_rest_breaks_the_library() {
         for input in INPUTS {
-            let shown = String::from_utf8_lossy(input).into_owned();
+            let text = String::from_utf8_lossy(input).into_owned();
             let library = by_the_library("a.b", input).await;
-            assert_eq!(break_the_connection("a.b", input), library.is_none(), "{shown:?}");
+            assert_eq!(break_the_connection("a.b", input), library.is_none(), "{text:?}");
             if let Some(headers) = library {
-                assert_eq!(from_bytes(input), headers, "{shown:?}");
+                assert_eq!(from_bytes(input), headers, "{text:?}");
             }
         }
         let plain = b"NATS/1.0\r\nA: x\r\n\r\n";

@@ -1,5 +1,4 @@
-//! What is seldom asked of the broker: where in a stream a moment lies (it may cost a consumer), and that a consumer be
-//! gone.
+//! Rare requests: the position of a time in a stream (may cost a consumer), and the deletion of a consumer.
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::Info;
@@ -11,15 +10,14 @@ use super::api::EMPTY;
 use super::{Broker, BrokerError};
 
 impl Broker {
-    /// The last sequence of `stream` whose message was stored at or before `time_ns` (nanoseconds since 1970); that
-    /// before the stream's first one when all are younger.
+    /// The last sequence of `stream` whose message was stored at or before `time_ns` (nanoseconds since 1970), or the
+    /// one before the stream's first when all are younger.
     ///
     /// # Errors
-    ///
-    /// [`BrokerError`] when the broker cannot be asked, does not answer, or has no such stream.
+    /// [`BrokerError`] when the broker is unreachable, does not answer, or has no such stream.
     pub async fn sequence_until(&self, stream: &str, time_ns: i64) -> Result<u64, BrokerError> {
         let start = DateTime::from_timestamp_nanos(time_ns.saturating_add(1));
-        // The broker finds the place when it makes a consumer; this one never delivers anything and goes by itself.
+        // The broker resolves the time when it creates a consumer; this one never delivers anything and expires.
         let config = json!({
             "deliver_policy": "by_start_time",
             "opt_start_time": start.to_rfc3339_opts(SecondsFormat::Nanos, true),
@@ -36,16 +34,15 @@ impl Broker {
         made.map(|info| info.delivered.stream_sequence)
             .ok_or_else(|| BrokerError::Answer {
                 what: format!("consumer by time on stream {stream}"),
-                detail: "the broker made none".to_owned(),
+                detail: "the broker created none".to_owned(),
             })
     }
 
-    /// Deletes a consumer that is not needed any more. One that does not exist needs no deletion, and one that belongs to
-    /// another host than `owner` is left to that host.
+    /// Deletes an unneeded consumer. A missing consumer is not an error, and one of another owner than `owner` is left
+    /// alone.
     ///
     /// # Errors
-    ///
-    /// [`BrokerError`] when the broker cannot be asked or does not answer.
+    /// [`BrokerError`] when the broker is unreachable or does not answer.
     pub async fn delete_consumer(
         &self,
         stream: &str,

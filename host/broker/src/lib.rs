@@ -1,10 +1,10 @@
-//! The broker: the only module that names async_nats. Owns the host's client for requests, watches its connection,
-//! and hands out messages in stream order, acknowledgements, and facts about streams and consumers. Each subscription
-//! has its own connection.
+//! The NATS broker; the only crate that uses async_nats. Owns the client for requests, monitors its connection, and
+//! provides messages in stream order, acknowledgements, and facts about streams and consumers. Each subscription has
+//! its own connection.
 //!
-//! It knows nothing of rows, plugins or checkpoints. What it promises is that whatever [`Subscription::next`]
-//! hands out follows without a hole on what it handed out before; when it cannot promise that any more, it says so
-//! and the caller opens again at its own checkpoint. The broker's idea of the position is never trusted.
+//! The crate does not know rows, plugins or checkpoints. [`Subscription::next`] guarantees that its messages follow the
+//! previous ones without a hole; when it cannot guarantee this, it returns an error and the caller opens again at its
+//! own checkpoint. The broker's position is never trusted.
 
 mod ack;
 mod api;
@@ -29,10 +29,10 @@ mod stored;
 mod stream;
 mod suspects;
 
-/// The parsers of this module, for the fuzz targets.
+/// Parsers of this crate, for the fuzz targets.
 #[doc(hidden)]
 pub mod fuzzing {
-    /// The headers in the bytes that a publisher sent.
+    /// Parses the header bytes that a publisher sent.
     pub fn headers(bytes: &[u8]) -> Vec<(String, String)> {
         super::headers::from_bytes(bytes)
     }
@@ -72,23 +72,22 @@ use client::{Current, Main};
 use embedded::Embedded;
 use link::Signals;
 
-/// The oldest `nats-server` that has what we need: several filter subjects and metadata on a consumer.
+/// Oldest supported `nats-server`: the first with several filter subjects and with metadata on a consumer.
 const VERSION_MIN: ServerVersion = ServerVersion {
     major: 2,
     minor: 10,
     patch: 0,
 };
 
-/// How long one JetStream request may take. Answers come within milliseconds; a broker that needs longer is
-/// replaying a large stream from disk or is in trouble, and either way the caller comes back.
+/// Timeout of one JetStream request. Answers arrive within milliseconds; a broker that needs longer is replaying a
+/// large stream from disk or is in trouble, and the caller retries in both cases.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Messages that one subscription of the client holds; what comes on top is dropped by the library. A JetStream
-/// subscription never asks for more than `pull::OUTSTANDING_MAX`; a core subscription is emptied by a task that does
-/// nothing else, and counts what is dropped all the same.
+/// Messages that one subscription of the client buffers; the library drops the excess. A JetStream subscription never
+/// requests more than `pull::OUTSTANDING_MAX`; a dedicated task empties a core subscription and counts drops.
 const SUBSCRIPTION_CAPACITY: usize = 32 * 1024;
 
-/// A handle on the broker. Cheap to clone; all clones share one connection for requests.
+/// A handle to the broker. Cheap to clone; all clones share one connection for requests.
 #[derive(Clone)]
 pub struct Broker {
     inner: Arc<Inner>,
@@ -96,23 +95,22 @@ pub struct Broker {
 
 struct Inner {
     main: Arc<Main>,
-    /// What JetStream's own subjects begin with.
+    /// Prefix of the JetStream API subjects.
     api_prefix: String,
     link: watch::Receiver<Link>,
     suspects: Mutex<suspects::Suspects>,
-    /// Consumers that we use and may not write our name on, by stream and consumer.
+    /// Consumers that this host uses without permission to write its name on them, by stream and consumer.
     unnamed: Mutex<HashSet<(String, String)>>,
     embedded: Option<Embedded>,
     monitor: tokio_util::task::AbortOnDropHandle<()>,
 }
 
 impl Broker {
-    /// Begins to connect as `config` says, and starts the embedded broker first where there is one. A broker that
-    /// is not there yet, or that refuses us, is no error: the attempts go on until it is (see [`Broker::link`]).
+    /// Starts to connect according to `config`, after starting the embedded broker where one is configured. An
+    /// unreachable or refusing broker is not an error: the attempts continue (see [`Broker::link`]).
     ///
     /// # Errors
-    ///
-    /// What no waiting can mend: a URL that is none, a context that cannot be read, no `nats-server` to run.
+    /// Errors that waiting cannot resolve: an invalid URL, an unreadable context, no `nats-server` to run.
     pub async fn connect(config: BrokerConfig) -> Result<Self, ConnectError> {
         let mut embedded = None;
         if let BrokerLocation::Embedded(settings) = &config.place {
@@ -126,7 +124,7 @@ impl Broker {
             .await
             .map(Arc::new)
             .map_err(|source| ConnectError::Client { source })?;
-        let (link, monitor) = link::watch_over(Arc::clone(&main), urls);
+        let (link, monitor) = link::monitor(Arc::clone(&main), urls);
         let monitor = tokio_util::task::AbortOnDropHandle::new(monitor);
         let suspects = Mutex::default();
         Ok(Self {
@@ -142,18 +140,18 @@ impl Broker {
         })
     }
 
-    /// The state of the connection, as it is now and as it changes.
+    /// The state of the connection, with changes.
     pub fn link(&self) -> watch::Receiver<Link> {
         self.inner.link.clone()
     }
 
-    /// The URL of the broker that the host runs itself, without user and password; none when it runs elsewhere.
+    /// The URL of the embedded broker, without user and password; `None` for a remote broker.
     pub fn embedded_url(&self) -> Option<&str> {
         self.inner.embedded.as_ref().map(Embedded::url)
     }
 
-    /// Sends what is still to be sent, ends the connection, and then stops the embedded broker. To be called when
-    /// nothing else uses the broker any more; takes a second or two at most.
+    /// Flushes pending requests, closes the connection, and stops the embedded broker. Call it when nothing else uses
+    /// the broker; it takes at most a second or two.
     pub async fn stop(&self) {
         let client = self.inner.current().client;
         let flush = tokio::time::timeout(Duration::from_millis(500), client.flush());
@@ -161,7 +159,7 @@ impl Broker {
             warn!("the last requests may not have reached the broker");
         }
         self.inner.monitor.abort();
-        // A connection that is already gone needs no draining.
+        // A lost connection needs no draining.
         let _ = tokio::time::timeout(Duration::from_millis(500), client.drain()).await;
         if let Some(embedded) = &self.inner.embedded {
             embedded.stop().await;
@@ -170,7 +168,7 @@ impl Broker {
 }
 
 impl Inner {
-    /// The client for requests, as it is at the moment.
+    /// The current client for requests.
     fn current(&self) -> Current {
         self.main.current()
     }
@@ -188,8 +186,8 @@ impl Inner {
     }
 }
 
-/// Files that TLS needs are read by the library at each attempt, where a missing one would look like a broken
-/// network; so they are looked at once before.
+/// Checks the TLS files before the first connection: the library reads them at each attempt and reports a missing file
+/// like a network failure.
 fn check_tls(tls: &Tls) -> Result<(), ConnectError> {
     if tls.cert.is_some() != tls.key.is_some() {
         return Err(ConnectError::HalfCertificate);
@@ -210,7 +208,7 @@ fn check_tls(tls: &Tls) -> Result<(), ConnectError> {
     Ok(())
 }
 
-/// All that it takes to make a connection.
+/// Everything that a connection needs.
 struct Dialing {
     config: BrokerConfig,
     remote: Arc<Remote>,
@@ -218,7 +216,7 @@ struct Dialing {
 }
 
 impl Dialing {
-    /// Collects what a connection takes: reads a context, and moves logins out of addresses.
+    /// Resolves the settings of a connection: reads a context, and moves logins out of addresses.
     async fn prepare(mut config: BrokerConfig, embedded: Option<&Embedded>) -> Result<Self, ConnectError> {
         let mut remote = match config.place.clone() {
             BrokerLocation::Embedded(_) => embedded.map(Embedded::remote).unwrap_or_default(),
@@ -236,7 +234,7 @@ impl Dialing {
         })
     }
 
-    /// Makes a client that begins to connect, for one reader; its state is not watched.
+    /// Creates a client that starts to connect, for one reader; its state is not monitored.
     async fn dial(&self) -> Result<Client, async_nats::ConnectError> {
         let options = self
             .options(&Arc::new(Signals::default()))
@@ -249,22 +247,22 @@ impl Dialing {
             .login(signals)
             .request_timeout(Some(REQUEST_TIMEOUT))
             .subscription_capacity(SUBSCRIPTION_CAPACITY);
-        let delaying = Arc::clone(signals);
-        options = options.reconnect_delay_callback(move |attempts| delaying.delay(attempts));
-        let looking = Arc::clone(signals);
+        let delays = Arc::clone(signals);
+        options = options.reconnect_delay_callback(move |attempts| delays.delay(attempts));
+        let attempting = Arc::clone(signals);
         options.reconnect_to_server_callback(move |servers, _| {
-            looking.attempt(&servers);
+            attempting.attempt(&servers);
             std::future::ready(None)
         })
     }
 
-    /// Who we are, and how to reach the broker: what is the same for every kind of connection.
+    /// Login, TLS and timeouts, which are the same for every kind of connection.
     fn login(&self, signals: &Arc<Signals>) -> ConnectOptions {
-        let (remote, answering) = (Arc::clone(&self.remote), Arc::clone(signals));
+        let (remote, failures) = (Arc::clone(&self.remote), Arc::clone(signals));
         let mut options = ConnectOptions::with_auth_callback(move |nonce| {
-            let (remote, signals) = (Arc::clone(&remote), Arc::clone(&answering));
+            let (remote, signals) = (Arc::clone(&remote), Arc::clone(&failures));
             async move {
-                auth::answer(&remote, &nonce).await.map_err(|error| {
+                auth::authenticate(&remote, &nonce).await.map_err(|error| {
                     signals.credentials_failed(&error);
                     async_nats::AuthError::new("the credentials cannot be read")
                 })
@@ -295,7 +293,7 @@ fn api_prefix(config: &BrokerConfig) -> String {
     }
 }
 
-/// Why there can be no connection, whatever happens on the network.
+/// A configuration error that makes a connection impossible.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// No URL was configured.
@@ -306,31 +304,31 @@ pub enum ConnectError {
     Url {
         /// The URL without its credentials.
         url: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
     /// NATS over WebSocket.
-    #[error("the broker URL {url} is for WebSocket, which Lantern does not speak")]
+    #[error("the broker URL {url} is for WebSocket, which Lantern does not support")]
     Websocket {
         /// The URL without its credentials.
         url: String,
     },
-    /// A certificate without its key, or the other way round.
-    #[error("a TLS certificate needs its private key, and a key its certificate")]
+    /// A certificate without its key, or a key without its certificate.
+    #[error("a TLS certificate requires its private key, and a key its certificate")]
     HalfCertificate,
     /// A configured file cannot be read.
     #[error("cannot read the {what} {}", path.display())]
     Unreadable {
-        /// What the file should hold.
+        /// Expected content of the file.
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// The name of a `nats` CLI context is none.
+    /// A name that cannot belong to a `nats` CLI context.
     #[error("{name:?} cannot be the name of a nats context")]
     ContextName {
         /// The name.
@@ -341,7 +339,7 @@ pub enum ConnectError {
     ContextFormat {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: serde_json::Error,
     },
@@ -353,20 +351,20 @@ pub enum ConnectError {
         /// The setting.
         setting: &'static str,
     },
-    /// The client refuses its settings.
+    /// The client library rejects the settings.
     #[error("the broker settings cannot be used")]
     Client {
-        /// Why.
+        /// The cause.
         #[source]
         source: async_nats::ConnectError,
     },
-    /// The broker that the host should run itself does not start.
+    /// The embedded broker does not start.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
 }
 
 impl ConnectError {
-    /// What the operator can do about it.
+    /// A remedy for the operator.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NoUrl | Self::Url { .. } => Some("write it as nats://host:4222 or tls://host:4222"),

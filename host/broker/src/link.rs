@@ -1,5 +1,5 @@
-//! The state of the connection, in words that an operator can use. Owns the task that watches the client; fed by
-//! the client's own callbacks, which say why an attempt failed, and read by everybody through a `watch` channel.
+//! The state of the connection. Owns the task that monitors the client; the client's callbacks report failures, and
+//! other components read the state through a `watch` channel.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,20 +18,20 @@ use lantern_model::batch::{Timestamp, clean_text};
 /// The state of the connection to the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Link {
-    /// Not connected, and trying.
+    /// Not connected; attempts continue.
     Connecting {
-        /// Since when.
+        /// Start of this state.
         since: Timestamp,
-        /// Why the last attempt failed; none before the first has.
+        /// Error of the last attempt; `None` before the first failure.
         last_error: Option<String>,
     },
-    /// Connected, to a broker that can be worked with.
+    /// Connected to a supported broker.
     Connected(Server),
-    /// The broker is there and will not have us, or is too old. The attempts go on, more slowly.
+    /// The broker refuses the login or is too old. Attempts continue at a lower rate.
     Refused {
-        /// What is wrong.
+        /// The reason.
         why: String,
-        /// What the operator can do about it.
+        /// A remedy for the operator.
         hint: String,
     },
 }
@@ -43,11 +43,11 @@ impl Link {
     }
 }
 
-/// The broker at the other end.
+/// The connected server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// Counts the connections that were made, this one included. A source that sees another number than before
-    /// has to compare histories again: the broker may have been restored while we were away.
+    /// Number of connections so far, including this one. When it changes, a source compares histories again, because
+    /// the broker may have been restored in between.
     pub generation: u64,
     /// The server's name.
     pub name: String,
@@ -55,13 +55,13 @@ pub struct Server {
     pub version: ServerVersion,
     /// The URLs that were configured, without credentials.
     pub url: String,
-    /// The largest message that it accepts, in bytes.
+    /// Largest message that the server accepts, in bytes.
     pub max_payload: usize,
-    /// Whether this server has JetStream. With a JetStream domain another one may have it.
+    /// Whether this server has JetStream. With a JetStream domain, another server may have it.
     pub jetstream: bool,
 }
 
-/// The version of a `nats-server`; what comes after the third number does not count.
+/// The version of a `nats-server`, without pre-release suffix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServerVersion {
     /// First number.
@@ -73,7 +73,7 @@ pub struct ServerVersion {
 }
 
 impl ServerVersion {
-    /// Reads `2.14.1`, `v2.14.1-RC.1` and the like. What is no version is 0.0.0, and so too old.
+    /// Parses `2.14.1`, `v2.14.1-RC.1` and similar forms. Any other text is 0.0.0, which counts as too old.
     pub fn parse(text: &str) -> Self {
         let mut numbers = text
             .trim_start_matches('v')
@@ -92,7 +92,7 @@ impl ServerVersion {
         }
     }
 
-    /// Whether consumers can be reset, which rewinds without deleting.
+    /// Whether the server supports consumer resets, which rewind without deleting.
     pub(super) fn has_reset(self) -> bool {
         self >= Self {
             major: 2,
@@ -108,25 +108,25 @@ impl std::fmt::Display for ServerVersion {
     }
 }
 
-/// What the client's callbacks leave for the watching task.
+/// State that the client's callbacks report to the monitor task.
 #[derive(Default)]
 pub(super) struct Signals {
     failure: Mutex<Failure>,
     refused: AtomicBool,
     wake: Notify,
-    /// What the broker complained of last.
-    complaints: watch::Sender<String>,
+    /// The last error that the broker reported.
+    server_errors: watch::Sender<String>,
 }
 
 #[derive(Default)]
 struct Failure {
     last_error: Option<String>,
     credentials: Option<String>,
-    server_said: Option<String>,
+    last_server_error: Option<String>,
 }
 
 impl Signals {
-    /// The pause before attempt number `attempts` (from 1) since the last success.
+    /// Delay before attempt number `attempts` (from 1) since the last success.
     pub(super) fn delay(&self, attempts: usize) -> Duration {
         let step = u32::try_from(attempts.saturating_sub(2))
             .unwrap_or(u32::MAX)
@@ -134,7 +134,7 @@ impl Signals {
         let doubled = |first: Duration, max: Duration| first.saturating_mul(1 << step).min(max);
         match (attempts, self.refused.load(Ordering::Relaxed)) {
             (0 | 1, _) => Duration::ZERO,
-            // Each refusal is a line in the broker's log and in ours.
+            // Each refusal adds a line to the broker's log and to ours.
             (_, true) => doubled(Duration::from_secs(1), Duration::from_secs(15)),
             (_, false) => doubled(Duration::from_millis(50), Duration::from_secs(2)),
         }
@@ -142,20 +142,20 @@ impl Signals {
 
     pub(super) fn event(&self, event: &Event) {
         match event {
-            // No JetStream subscription asks for as much, and if it happens all the same, its reader finds the hole.
+            // No JetStream subscription requests that many messages; if it happens anyway, the reader detects the hole.
             Event::SlowConsumer(_) => return,
             Event::ServerError(error) => {
-                let words = error.to_string();
-                self.lock().server_said = Some(clean_text(&words, 500));
-                self.complaints.send_replace(words);
+                let message = error.to_string();
+                self.lock().last_server_error = Some(clean_text(&message, 500));
+                self.server_errors.send_replace(message);
             }
-            Event::LameDuckMode => info!("the broker is about to shut down; looking for another one"),
+            Event::LameDuckMode => info!("the broker is shutting down; connecting to another server"),
             _ => {}
         }
         self.wake.notify_one();
     }
 
-    /// Called before each attempt, with what is known of each server since the attempts before.
+    /// Called before each attempt, with the known state of each server.
     pub(super) fn attempt(&self, servers: &[async_nats::Server]) {
         let errors = servers.iter().filter_map(|server| server.last_error.as_ref());
         let Some(error) = errors.max_by_key(|error| is_refusal(error)) else {
@@ -173,17 +173,17 @@ impl Signals {
         self.lock().credentials = Some(format!("{error}{cause}"));
     }
 
-    /// The last thing that the broker complained of; it often explains a request without an answer.
-    pub(super) fn server_said(&self) -> Option<String> {
-        self.lock().server_said.clone()
+    /// The broker's last error; it often explains a request without an answer.
+    pub(super) fn last_server_error(&self) -> Option<String> {
+        self.lock().last_server_error.clone()
     }
 
-    /// What the broker complains of from now on.
-    pub(super) fn complaints(&self) -> watch::Receiver<String> {
-        self.complaints.subscribe()
+    /// Errors that the broker reports from now on.
+    pub(super) fn server_errors(&self) -> watch::Receiver<String> {
+        self.server_errors.subscribe()
     }
 
-    /// What to show while there is no connection.
+    /// The link state while there is no connection.
     fn disconnected(&self, since: Timestamp) -> Link {
         let failure = self.lock();
         if !self.refused.load(Ordering::Relaxed) {
@@ -215,36 +215,36 @@ impl Signals {
     }
 }
 
-/// Returns when the broker complains that the user may not publish to `subject`. It answers such a request in no other
-/// way.
-pub(super) async fn denied(mut complaints: watch::Receiver<String>, subject: &str) {
-    while complaints.changed().await.is_ok() {
-        if denies(&complaints.borrow_and_update(), subject) {
+/// Returns when the broker reports that the user may not publish to `subject`. The broker sends no other answer to such
+/// a request.
+pub(super) async fn wait_until_denied(mut server_errors: watch::Receiver<String>, subject: &str) {
+    while server_errors.changed().await.is_ok() {
+        if denies_publish(&server_errors.borrow_and_update(), subject) {
             return;
         }
     }
-    // Nobody complains any more; the request ends in another way.
+    // The sender is gone; the request ends in another way.
     std::future::pending().await
 }
 
-/// Whether the broker's complaint is that the user may not publish to `subject`.
-pub(super) fn denies(complaint: &str, subject: &str) -> bool {
-    complaint
+/// Whether the broker's error denies publishing to `subject`.
+pub(super) fn denies_publish(server_error: &str, subject: &str) -> bool {
+    server_error
         .to_lowercase()
         .contains("permissions violation for publish")
-        && complaint.contains(&format!("\"{subject}\""))
+        && server_error.contains(&format!("\"{subject}\""))
 }
 
-/// The library only keeps the words of an error; these are its kinds `AuthorizationViolation` and `Authentication`.
+/// The library keeps only the message of an error; these are its kinds `AuthorizationViolation` and `Authentication`.
 fn is_refusal(error: &str) -> bool {
     error.starts_with("authorization violation") || error.starts_with("failed signing nonce")
 }
 
-/// How long to wait before the settings are tried again that the client has refused at a replacement.
+/// Delay before the next attempt when the client rejected the settings of a replacement.
 const REPLACE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Starts to watch the client for requests. `urls` is what to show of where it connects to.
-pub(super) fn watch_over(main: Arc<Main>, urls: String) -> (watch::Receiver<Link>, JoinHandle<()>) {
+/// Starts to monitor the client for requests. `urls` is the displayed address.
+pub(super) fn monitor(main: Arc<Main>, urls: String) -> (watch::Receiver<Link>, JoinHandle<()>) {
     let mut since = Timestamp::now();
     let (sender, receiver) = watch::channel(Link::Connecting {
         since,
@@ -258,7 +258,7 @@ pub(super) fn watch_over(main: Arc<Main>, urls: String) -> (watch::Receiver<Link
             tokio::select! {
                 () = signals.wake.notified() => {}
                 () = current.ended() => {}
-                // The events wake us at once, but the library drops them when they come too fast.
+                // Events wake the task at once, but the library drops events under load.
                 () = tokio::time::sleep(Duration::from_millis(500)) => {}
             }
             let next = if current.is_connected() {
@@ -266,7 +266,7 @@ pub(super) fn watch_over(main: Arc<Main>, urls: String) -> (watch::Receiver<Link
                 if seen == Some(generation) {
                     continue;
                 }
-                let Some(link) = look(&current, &urls, generation).await else {
+                let Some(link) = describe_server(&current, &urls, generation).await else {
                     continue;
                 };
                 seen = Some(generation);
@@ -292,19 +292,19 @@ pub(super) fn watch_over(main: Arc<Main>, urls: String) -> (watch::Receiver<Link
     (receiver, task)
 }
 
-/// Puts another client in the place of one whose task has ended, which no reconnecting can mend.
+/// Replaces a client whose task has ended, which reconnecting cannot repair.
 async fn replace(main: &Main) {
     warn!("the NATS client library stopped unexpectedly; connecting with a new client");
     if let Err(error) = main.replace().await {
-        warn!(%error, "cannot make a new NATS client; trying again");
+        warn!(%error, "failed to create a new NATS client; will retry");
         tokio::time::sleep(REPLACE_PAUSE).await;
     }
 }
 
-/// What we are connected to; none when the connection did not last.
-async fn look(current: &Current, urls: &str, number: u64) -> Option<Link> {
+/// Describes the connected server; `None` when the connection was lost meanwhile.
+async fn describe_server(current: &Current, urls: &str, number: u64) -> Option<Link> {
     let client = &current.client;
-    // The library publishes the server's facts after it has reported the connection; a round trip comes after both.
+    // The library publishes the server's facts after it has reported the connection; a round trip completes after both.
     tokio::time::timeout(Duration::from_secs(5), client.flush())
         .await
         .ok()?
@@ -317,7 +317,7 @@ async fn look(current: &Current, urls: &str, number: u64) -> Option<Link> {
     if version < VERSION_MIN {
         return Some(Link::Refused {
             why: format!(
-                "nats-server {} is too old: {}.{} or later is needed",
+                "nats-server {} is too old: {}.{} or later is required",
                 clean_text(&facts.version, 40),
                 VERSION_MIN.major,
                 VERSION_MIN.minor
@@ -342,10 +342,7 @@ fn report(before: &Link, now: &Link, urls: &str) {
         }
         (_, Link::Refused { why, hint }) => warn!(url = urls, hint, "{why}"),
         (Link::Connected(_), Link::Connecting { .. }) => {
-            warn!(
-                url = urls,
-                "the connection to the broker is lost; trying to connect again"
-            );
+            warn!(url = urls, "lost the connection to the broker; reconnecting");
         }
         (
             Link::Connecting { last_error: None, .. },
@@ -356,7 +353,7 @@ fn report(before: &Link, now: &Link, urls: &str) {
         ) => {
             warn!(
                 url = urls,
-                error, "cannot connect to the broker; trying again until it is there"
+                error, "cannot connect to the broker; will keep retrying"
             );
         }
         _ => {}
@@ -387,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_slow_down_and_refusals_more_so() {
+    fn delays_grow_and_are_longer_after_refusals() {
         let signals = Signals::default();
         assert_eq!(signals.delay(1), Duration::ZERO);
         assert_eq!(signals.delay(2), Duration::from_millis(50));

@@ -1,6 +1,6 @@
-//! Opening a subscription: finds the consumer, checks whose it is and what it is like, puts it where the caller's
-//! checkpoint says, or makes it. Never a create over a live consumer: a rejected one destroys its state on some
-//! brokers (nats-server #8491), so it is looked up first, and deleted before it is made anew.
+//! Opens a subscription: finds the consumer, checks its owner and configuration, and moves it to the caller's
+//! checkpoint, or creates it. Never creates over a live consumer, because a rejected create destroys its state on some
+//! brokers (nats-server #8491): it is looked up first, and deleted before it is created again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,43 +16,42 @@ use tracing::{info, warn};
 use super::ack::ConsumerHandle;
 use super::api::EMPTY;
 use super::client::Line;
-use super::consumer::{OWNER, differences, wanted};
+use super::consumer::{OWNER, desired_config, differences};
 use super::link::ServerVersion;
 use super::pull::PULL_EXPIRES;
 use super::stream::retention;
 use super::{Broker, BrokerError, Inner, Retention, Subscription, suspects};
 
-/// What a source wants to read, and from where on.
+/// What a source reads, and from which position.
 #[derive(Clone, Debug)]
 pub struct OpenRequest {
     /// The stream.
     pub stream: String,
-    /// Subjects that are wanted, with wildcards; empty for all of the stream.
+    /// Subject filters with wildcards; empty for the whole stream.
     pub subjects: Vec<String>,
     /// The name of the durable consumer.
     pub consumer: String,
-    /// The identity of this database. Two hosts must not read through one consumer, and this tells them apart.
+    /// The identity of this database. Two hosts must not read through one consumer; this identity distinguishes them.
     pub owner: String,
-    /// Where to begin.
+    /// Start position.
     pub start: Start,
-    /// The plugin's name, for those who list the broker's consumers.
+    /// The plugin's name, for the broker's list of consumers.
     pub plugin: String,
-    /// The source's name within the plugin, for the same.
+    /// The source's name in the plugin, for the same list.
     pub source: String,
-    /// A sentence for the same.
+    /// A description for the same list.
     pub description: String,
 }
 
-/// Where a subscription begins.
+/// Start position of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// After a position. That the history up to there is the one that the position was taken from is for the
-    /// caller to know, by [`Broker::stream_facts`] and [`Broker::message_at`].
+    /// After a position. The caller must have verified, with [`Broker::stream_facts`] and [`Broker::message_at`], that
+    /// the position belongs to this history.
     After {
-        /// The stream sequence that is done; 0 for the beginning.
+        /// Last completed stream sequence; 0 for the beginning.
         sequence: u64,
-        /// When its message was stored. A message that is younger and has no higher sequence is proof of another
-        /// history.
+        /// When its message was stored. A younger message without a higher sequence proves another history.
         published_ns: Option<i64>,
     },
     /// With the first message stored at or after this time, in nanoseconds since 1970.
@@ -62,16 +61,16 @@ pub enum Start {
 /// Why a consumer could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The broker could not be asked, or refused.
+    /// The broker is unreachable or refuses the request.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    /// There is no such stream.
+    /// The stream does not exist.
     #[error("there is no stream {stream} on the broker")]
     NoStream {
         /// The stream.
         stream: String,
     },
-    /// The stream ends before the position: it is not the one that the position was taken from.
+    /// The stream ends before the position, so the position was taken from another stream.
     #[error("stream {stream} ends at sequence {last}, before the position {after}")]
     Ahead {
         /// The stream.
@@ -81,19 +80,19 @@ pub enum OpenError {
         /// The stream's last sequence.
         last: u64,
     },
-    /// Another host reads through this consumer, or did so last.
-    #[error("consumer {consumer} of stream {stream} {} {}", used(*idle), other(owner.as_deref()))]
+    /// Another host owns this consumer.
+    #[error("consumer {consumer} of stream {stream} {} {}", usage(*idle), describe_owner(owner.as_deref()))]
     Taken {
         /// The stream.
         stream: String,
         /// The consumer.
         consumer: String,
-        /// Whose it is, by its metadata.
+        /// The owner in its metadata.
         owner: Option<String>,
-        /// Whether nobody reads through it now.
+        /// Whether nobody is reading through it.
         idle: bool,
     },
-    /// Something else with this database's identity reads through this consumer.
+    /// Another connection with this database's identity reads through this consumer.
     #[error(
         "consumer {consumer} of stream {stream} is being read through another connection with the identity of this \
          database: a lost connection of this host, whose requests expire within {} s, or another host that runs with a \
@@ -106,18 +105,18 @@ pub enum OpenError {
         /// The consumer.
         consumer: String,
     },
-    /// The consumer is not as it has to be, and it cannot be replaced: on an interest stream that would lose messages,
-    /// and elsewhere the user may not be permitted to.
+    /// The consumer has another configuration and cannot be replaced: on an interest stream that would lose messages,
+    /// and elsewhere the user may lack permission.
     #[error("consumer {consumer} of stream {stream} was changed: {}", differences.join("; "))]
     Changed {
         /// The stream.
         stream: String,
         /// The consumer.
         consumer: String,
-        /// In what it differs.
+        /// The differences.
         differences: Vec<String>,
     },
-    /// The consumer of an interest stream cannot be rewound by this broker.
+    /// This broker cannot rewind the consumer of an interest stream.
     #[error("interest stream {stream} needs nats-server 2.14 or later, and this is {version}")]
     NeedsReset {
         /// The stream.
@@ -127,42 +126,42 @@ pub enum OpenError {
     },
 }
 
-fn used(idle: bool) -> &'static str {
+fn usage(idle: bool) -> &'static str {
     if idle { "belongs to" } else { "is in use by" }
 }
 
-fn other(owner: Option<&str>) -> String {
+fn describe_owner(owner: Option<&str>) -> String {
     owner.map_or("a program that is not Lantern".to_owned(), |owner| {
         format!("another host ({owner})")
     })
 }
 
 impl OpenError {
-    /// Whether it may work later without anybody doing anything about it.
+    /// Whether a retry may succeed without an operator's action.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Broker(error) => error.is_retryable(),
-            // A stream may be made, and another host may end, at any time.
+            // A stream may be created, and another host may stop, at any time.
             Self::NoStream { .. } | Self::Taken { .. } | Self::Busy { .. } => true,
             Self::Ahead { .. } | Self::Changed { .. } | Self::NeedsReset { .. } => false,
         }
     }
 
-    /// What the operator can do about it.
+    /// A remedy for the operator.
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Broker(error) => error.hint(),
-            Self::NoStream { .. } => Some("create the stream, or let the configuration ask for it"),
+            Self::NoStream { .. } => Some("create the stream, or configure Lantern to create it"),
             Self::Taken { idle: true, .. } => Some(
-                "if that host must not continue: lantern plugin take-over NAME; to read in parallel, set another \
+                "if that host is retired: lantern plugin take-over NAME; to read in parallel, set another \
                  broker.consumer_prefix",
             ),
             Self::Taken { idle: false, .. } | Self::Busy { .. } => Some(
                 "two hosts cannot read through one consumer: stop the other one, or set another broker.consumer_prefix",
             ),
             Self::Changed { .. } => Some(
-                "set the consumer back as it was, or delete it if what it has not read may be lost (Lantern replaces it \
-                     on streams that keep messages, when it is permitted to)",
+                "restore the consumer's configuration, or delete it if its unread messages may be lost (Lantern replaces it \
+                     on streams that keep messages, if it has the permission)",
             ),
             Self::NeedsReset { .. } => Some("upgrade the broker, or give the stream limits retention"),
             Self::Ahead { .. } => None,
@@ -170,20 +169,19 @@ impl OpenError {
     }
 }
 
-/// How long a consumer of another owner is watched before it counts as left behind.
+/// How long a consumer of another owner must be idle before it counts as abandoned.
 pub(super) const IDLE_WATCH: Duration = Duration::from_secs(2);
-/// How long an opening waits for requests of an earlier connection of this host to disappear.
+/// How long an opening waits for requests of this host's earlier connection to disappear.
 const OWN_PATIENCE: Duration = Duration::from_secs(1);
-/// How often a consumer is asked for meanwhile.
+/// Polling interval in the meantime.
 pub(super) const WATCH_EVERY: Duration = Duration::from_millis(250);
 
 impl Broker {
-    /// Opens the consumer that `request` describes and puts it at the start that it says; makes it if need be.
-    /// Nothing is asked for before the first [`Subscription::next`].
+    /// Opens the consumer of `request` at its start position, and creates it if necessary. Requests no messages before
+    /// the first [`Subscription::next`].
     ///
     /// # Errors
-    ///
-    /// [`OpenError`]; its `is_retryable` says whether it makes sense to come back.
+    /// [`OpenError`]; its `is_retryable` reports whether a retry makes sense.
     pub async fn open(&self, request: OpenRequest) -> Result<Subscription, OpenError> {
         let inner = &self.inner;
         let server = inner.server()?;
@@ -203,17 +201,15 @@ impl Broker {
             });
         }
         let retention = retention(stream.config.retention);
-        let wanted = wanted(&request, retention, server.version);
+        let desired = desired_config(&request, retention, server.version);
         let line = Line::dial(&inner.main).await?;
-        let care = match request.start {
-            Start::After { sequence, .. } => inner
-                .suspects()
-                .get_mut(&suspects::key(&request))
-                .and_then(|suspect| suspect.care(sequence)),
-            Start::AfterTime(_) => None,
-        };
+        let careful = inner.careful_read(&request);
         let info = match inner.consumer_info(&request.stream, &request.consumer).await? {
-            None => inner.make(&request, &wanted, retention, server.version).await?,
+            None => {
+                inner
+                    .create(&request, &desired, retention, server.version)
+                    .await?
+            }
             Some(_) if retention == Retention::Interest && !server.version.has_reset() => {
                 return Err(OpenError::NeedsReset {
                     stream: request.stream,
@@ -221,14 +217,14 @@ impl Broker {
                 });
             }
             Some(found) => {
-                let found = inner.unused(&request, found).await?;
+                let found = inner.wait_until_unused(&request, found).await?;
                 let ours = inner.is_ours(&request, &found);
-                if care.is_some() && retention != Retention::Limits && ours {
-                    // What was delivered can only be acknowledged before the consumer is put back.
+                if careful.is_some() && retention != Retention::Limits && ours {
+                    // Delivered messages can only be acknowledged before the consumer is rewound.
                     found
                 } else {
                     inner
-                        .rewind(&request, &wanted, retention, server.version, found)
+                        .rewind(&request, &desired, retention, server.version, found)
                         .await?
                 }
             }
@@ -238,17 +234,17 @@ impl Broker {
             line: Arc::new(line),
             stream: request.stream.clone(),
             consumer: request.consumer.clone(),
-            wanted: Arc::new(wanted),
+            desired: Arc::new(desired),
         };
-        Subscription::new(handle, request, retention, &info, care).await
+        Subscription::new(handle, request, retention, &info, careful).await
     }
 }
 
 impl Inner {
-    /// Checks that nobody pulls through the consumer and that it is not another host's: whether that host is to continue
-    /// is for an operator to decide. Requests of our own earlier subscription are gone within moments; those of a
-    /// connection that died silently expire, and the caller tries again until then.
-    async fn unused(&self, request: &OpenRequest, found: Info) -> Result<Info, OpenError> {
+    /// Checks that nobody pulls through the consumer and that no other host owns it: only an operator may decide
+    /// whether that host continues. Requests of our own earlier subscription disappear within moments; those of a
+    /// silently lost connection expire, and the caller retries until then.
+    async fn wait_until_unused(&self, request: &OpenRequest, found: Info) -> Result<Info, OpenError> {
         let owner = found.config.metadata.get(OWNER).cloned();
         let ours = self.is_ours(request, &found);
         if ours && found.num_waiting == 0 {
@@ -288,7 +284,16 @@ impl Inner {
         }
     }
 
-    /// Whether the consumer has our name, or none, because we were not permitted to write ours.
+    /// The careful read that an earlier loss at this position requires.
+    fn careful_read(&self, request: &OpenRequest) -> Option<suspects::CarefulRead> {
+        let Start::After { sequence, .. } = request.start else {
+            return None;
+        };
+        let mut suspects = self.suspects();
+        suspects.get_mut(&suspects::key(request))?.careful_read(sequence)
+    }
+
+    /// Whether the consumer has our name, or none because we lack the permission to write it.
     fn is_ours(&self, request: &OpenRequest, found: &Info) -> bool {
         match found.config.metadata.get(OWNER) {
             Some(owner) => *owner == request.owner,
@@ -296,17 +301,16 @@ impl Inner {
         }
     }
 
-    /// Puts the consumer `found` where `request` says.
+    /// Moves the consumer `found` to the start of `request`.
     async fn rewind(
         &self,
         request: &OpenRequest,
-        wanted: &Config,
+        desired: &Config,
         retention: Retention,
         version: ServerVersion,
         found: Info,
     ) -> Result<Info, OpenError> {
-        let differences = differences(wanted, &found.config);
-        let owner = found.config.metadata.get(OWNER);
+        let differences = differences(desired, &found.config);
         let adopted = !self.is_ours(request, &found);
         let resettable = retention == Retention::Interest
             || (version.has_reset() && matches!(request.start, Start::After { .. }));
@@ -317,34 +321,24 @@ impl Inner {
         };
         if differences.is_empty() && resettable {
             if adopted {
-                info!(
-                    stream = request.stream,
-                    consumer = request.consumer,
-                    before = owner,
-                    "the consumer belongs to no host: taking it over"
-                );
-                self.adopt(request, wanted, &found).await?;
+                log_adoption(request, &found);
+                self.adopt(request, desired, &found).await?;
             }
             return Ok(self
-                .reset(request, rewound(request.start, retention, &found))
+                .reset(request, next_sequence(request.start, retention, &found))
                 .await?);
         }
         if retention == Retention::Interest {
             return Err(changed(differences));
         }
         if adopted {
-            info!(
-                stream = request.stream,
-                consumer = request.consumer,
-                before = owner,
-                "the consumer belongs to no host: taking it over"
-            );
+            log_adoption(request, &found);
         } else if version.has_reset() {
             warn!(
                 stream = request.stream,
                 consumer = request.consumer,
                 ?differences,
-                "the consumer is not as it was made: replacing it"
+                "replacing a consumer whose configuration was changed"
             );
         }
         let deleted: Result<Option<DeleteStatus>, BrokerError> = self
@@ -360,24 +354,24 @@ impl Inner {
             }
             deleted => deleted?,
         };
-        // An operator's pause outlives the rewinding.
-        let wanted = Config {
+        // Keep an operator's pause.
+        let desired = Config {
             pause_until: found.config.pause_until,
-            ..wanted.clone()
+            ..desired.clone()
         };
-        Ok(self.make(request, &wanted, retention, version).await?)
+        Ok(self.create(request, &desired, retention, version).await?)
     }
 
-    /// Makes the consumer, which must not exist, and moves it to where `request` says.
-    async fn make(
+    /// Creates the consumer, which must not exist, and moves it to the start of `request`.
+    async fn create(
         &self,
         request: &OpenRequest,
-        wanted: &Config,
+        desired: &Config,
         retention: Retention,
         version: ServerVersion,
     ) -> Result<Info, BrokerError> {
         let info = self
-            .write(&request.stream, &request.consumer, wanted, "create")
+            .write(&request.stream, &request.consumer, desired, "create")
             .await?;
         match request.start {
             Start::After { sequence, .. }
@@ -389,11 +383,11 @@ impl Inner {
         }
     }
 
-    /// Writes our name on a consumer that is otherwise as it should be. One that somebody made for us, without a name,
-    /// is also used when we may not write on it.
-    async fn adopt(&self, request: &OpenRequest, wanted: &Config, found: &Info) -> Result<(), BrokerError> {
+    /// Writes our name on a consumer whose configuration is correct. A consumer without a name that was created for us
+    /// is used even without permission to write on it.
+    async fn adopt(&self, request: &OpenRequest, desired: &Config, found: &Info) -> Result<(), BrokerError> {
         let written = self
-            .write_metadata(&request.stream, &request.consumer, &wanted.metadata, found)
+            .write_metadata(&request.stream, &request.consumer, &desired.metadata, found)
             .await;
         match written {
             Err(BrokerError::Forbidden { .. }) if !found.config.metadata.contains_key(OWNER) => {
@@ -409,7 +403,7 @@ impl Inner {
         }
     }
 
-    /// Writes metadata, such as our name, on a consumer and changes nothing else of it.
+    /// Updates the metadata of a consumer and nothing else.
     pub(super) async fn write_metadata(
         &self,
         stream: &str,
@@ -417,7 +411,7 @@ impl Inner {
         metadata: &HashMap<String, String>,
         found: &Info,
     ) -> Result<(), BrokerError> {
-        // What the server has added to the metadata is the server's.
+        // The server owns the keys that it added.
         let ours = metadata.iter().map(|(name, value)| (name.clone(), value.clone()));
         let kept = found
             .config
@@ -445,37 +439,50 @@ impl Inner {
     ) -> Result<Info, BrokerError> {
         let mut subject = format!("CONSUMER.CREATE.{stream}.{consumer}");
         if !config.filter_subject.is_empty() {
-            // The broker wants a single filter in the subject as well, so that permissions can name it.
+            // The broker requires a single filter in the subject as well, so that permissions can name it.
             subject = format!("{subject}.{}", config.filter_subject);
         }
         let payload = json!({ "stream_name": stream, "config": config, "action": action });
-        self.must(subject, &payload).await
+        self.request_consumer(subject, &payload).await
     }
 
     async fn reset(&self, request: &OpenRequest, sequence: u64) -> Result<Info, BrokerError> {
         let subject = format!("CONSUMER.RESET.{}.{}", request.stream, request.consumer);
-        self.must(subject, &json!({ "seq": sequence })).await
+        self.request_consumer(subject, &json!({ "seq": sequence })).await
     }
 
-    async fn must(&self, subject: String, payload: &serde_json::Value) -> Result<Info, BrokerError> {
+    async fn request_consumer(
+        &self,
+        subject: String,
+        payload: &serde_json::Value,
+    ) -> Result<Info, BrokerError> {
         let what = subject.clone();
         let answer = self.request(subject, payload, &[]).await?;
         answer.ok_or(BrokerError::Answer {
             what,
-            detail: "nothing was made".to_owned(),
+            detail: "the broker created nothing".to_owned(),
         })
     }
 }
 
-/// The stream sequence that the consumer has to deliver next.
-fn rewound(start: Start, retention: Retention, found: &Info) -> u64 {
+fn log_adoption(request: &OpenRequest, found: &Info) {
+    info!(
+        stream = request.stream,
+        consumer = request.consumer,
+        before = found.config.metadata.get(OWNER),
+        "taking over a consumer that belongs to no host"
+    );
+}
+
+/// The stream sequence that the consumer delivers next.
+fn next_sequence(start: Start, retention: Retention, found: &Info) -> u64 {
     let after = match start {
         Start::After { sequence, .. } => sequence,
         Start::AfterTime(_) => 0,
     };
     match retention {
         Retention::Limits => after + 1,
-        // What is committed and whose acknowledgement was lost is still there, and has to be acknowledged.
+        // A committed message whose acknowledgement was lost is still in the stream and must be acknowledged.
         Retention::WorkQueue | Retention::Interest => after.min(found.ack_floor.stream_sequence) + 1,
     }
 }

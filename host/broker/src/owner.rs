@@ -1,5 +1,5 @@
-//! Taking over a consumer that another host left behind. It never happens without an operator's decision: the other host
-//! may only be restarting, and would be shut out by it.
+//! Takes over a consumer that another host abandoned. Requires an operator's decision: the other host may only be
+//! restarting, and would lose its access.
 
 use async_nats::jetstream::consumer::Info;
 use tokio::time::Instant;
@@ -9,14 +9,14 @@ use super::consumer::OWNER;
 use super::open::{IDLE_WATCH, WATCH_EVERY};
 use super::{Broker, Inner, OpenError};
 
-/// What became of a consumer that was to be taken over.
+/// The result of a takeover.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TakeOver {
-    /// It does not exist; the next opening makes it.
+    /// The consumer does not exist; the next opening creates it.
     Absent,
-    /// It belongs to this host already.
+    /// This host already owns it.
     Own,
-    /// It belonged to this host (none: to no host), and is this host's now.
+    /// This host took it over from this owner (`None`: from no host).
     Taken(Option<String>),
 }
 
@@ -24,7 +24,6 @@ impl Broker {
     /// Makes `owner` the owner of `consumer` of `stream`, unless the consumer is in use.
     ///
     /// # Errors
-    ///
     /// [`OpenError::Taken`] when the consumer is in use, and [`OpenError::Broker`].
     pub async fn take_over(&self, stream: &str, consumer: &str, owner: &str) -> Result<TakeOver, OpenError> {
         let inner = &self.inner;
@@ -35,7 +34,7 @@ impl Broker {
         if before.as_deref() == Some(owner) {
             return Ok(TakeOver::Own);
         }
-        inner.watch_idle(stream, consumer, &found).await?;
+        inner.wait_until_idle(stream, consumer, &found).await?;
         let metadata = [(OWNER.to_owned(), owner.to_owned())].into();
         inner.write_metadata(stream, consumer, &metadata, &found).await?;
         warn!(stream, consumer, before, "took over a consumer of another host");
@@ -44,8 +43,8 @@ impl Broker {
 }
 
 impl Inner {
-    /// Returns when nobody has read through the consumer for a while.
-    async fn watch_idle(&self, stream: &str, consumer: &str, found: &Info) -> Result<(), OpenError> {
+    /// Returns when the consumer was idle for a while.
+    async fn wait_until_idle(&self, stream: &str, consumer: &str, found: &Info) -> Result<(), OpenError> {
         let deadline = Instant::now() + IDLE_WATCH;
         let mut now = Some(found.clone());
         while let Some(info) = now {

@@ -1,5 +1,5 @@
-//! Sending, for the command line: lines become events in an outbox, and the outbox is drained. The host itself
-//! never publishes.
+//! Publishing for the command line: lines become events in an outbox, and the outbox is drained. The host itself never
+//! publishes.
 
 use std::io::BufRead;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -16,7 +16,7 @@ use super::link::Signals;
 use super::{BrokerConfig, ConnectError, CredentialsError, Dialing, auth};
 use lantern_trust::private_files::{self, PrivateFileError, Trusted};
 
-/// What is to be sent, and where to.
+/// Lines to publish, and where.
 pub struct Lines {
     /// The broker.
     pub broker: BrokerConfig,
@@ -24,29 +24,29 @@ pub struct Lines {
     pub subject: String,
     /// Headers of each message.
     pub headers: Vec<(String, String)>,
-    /// What one message is made of.
+    /// The format of the input.
     pub format: InputFormat,
-    /// The field of the JSON that is the message id.
+    /// The JSON field that holds the message id.
     pub id_field: Option<String>,
-    /// Where events wait until the broker has them; none for a scratch directory that is removed when all were sent.
+    /// Directory of waiting events; `None` for a scratch directory that is removed when all were sent.
     pub outbox: Option<PathBuf>,
-    /// Whether the group of the outbox may read its files.
+    /// Whether the outbox's group may read its files.
     pub group_readable: bool,
-    /// The file that is read; none for standard input.
+    /// The input file; `None` for standard input.
     pub file: Option<PathBuf>,
     /// The content.
     pub input: Box<dyn BufRead + Send>,
 }
 
-/// What became of the lines.
+/// The result of publishing.
 pub struct Published {
-    /// How many, and what is wrong with the others.
+    /// Number of lines, and what is wrong with the rejected ones.
     pub report: LinesReport,
-    /// The outbox that holds what was not sent, where there is some.
+    /// The outbox that holds unsent events, if any.
     pub kept: Option<PathBuf>,
 }
 
-/// Why lines could not be taken.
+/// Why lines could not be published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// The broker's settings cannot be used.
@@ -60,7 +60,7 @@ pub enum PublishError {
     Outbox {
         /// Its directory.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: OutboxError,
     },
@@ -69,40 +69,40 @@ pub enum PublishError {
     Scratch {
         /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: PrivateFileError,
     },
-    /// An earlier run with the same file has left events behind. Sending the file again would send the others twice.
+    /// An earlier run with the same file left events behind. Sending the file again would send the others twice.
     #[error("an earlier run with this file left {left} of its events unsent in {}", path.display())]
     Unfinished {
         /// Its outbox.
         path: PathBuf,
-        /// How many events.
+        /// Number of events.
         left: u64,
     },
-    /// The input or the outbox failed on the way.
+    /// The input or the outbox failed while publishing.
     #[error("{}", match kept {
-        Some(path) => format!("what was read is kept in {}", path.display()),
-        None => "nothing that was read waits".to_owned(),
+        Some(path) => format!("unsent events are kept in {}", path.display()),
+        None => "no events are waiting".to_owned(),
     })]
     Lines {
-        /// The outbox that holds what was not sent, where there is some.
+        /// The outbox that holds unsent events, if any.
         kept: Option<PathBuf>,
-        /// Why.
+        /// The cause.
         #[source]
         source: LinesError,
     },
 }
 
-/// Takes all lines, and sends until the broker has them or nothing moves for 30 s.
+/// Reads all lines, and sends until the broker has them or makes no progress for 30 s.
 ///
 /// # Errors
-/// [`PublishError`]. Events that still wait are part of the report; they stay in the outbox.
+/// [`PublishError`]. Waiting events are part of the report; they stay in the outbox.
 pub async fn publish(lines: Lines) -> Result<Published, PublishError> {
     let dialing = Dialing::prepare(lines.broker, None).await?;
-    // The outbox waits for a broker that refuses a login; a file that cannot be read is worth saying at once.
-    auth::answer(&dialing.remote, b"").await?;
+    // The outbox waits for a broker that refuses a login; an unreadable file is reported at once.
+    auth::authenticate(&dialing.remote, b"").await?;
     let signals = Arc::new(Signals::default());
     let broker = lantern_outbox::Broker::new(dialing.addresses.as_slice(), dialing.login(&signals));
     let broker = broker.map_err(|source| ConnectError::Url {
@@ -145,14 +145,14 @@ pub async fn publish(lines: Lines) -> Result<Published, PublishError> {
     }
 }
 
-/// Removes a scratch outbox that nobody needs any more.
+/// Removes a scratch outbox that is no longer needed.
 fn clear(path: &Path) {
     if let Err(error) = std::fs::remove_dir_all(path) {
-        tracing::warn!(path = %path.display(), %error, "cannot remove the empty outbox");
+        tracing::warn!(path = %path.display(), %error, "failed to remove the empty outbox");
     }
 }
 
-/// A scratch outbox. That of a file has the same name in each run with that file, so that a second run finds what the
+/// A scratch outbox. The outbox of a file has the same name in each run with that file, so a second run finds what the
 /// first one left.
 fn scratch(subject: &str, urls: &[String], file: Option<&Path>) -> Result<PathBuf, PublishError> {
     let user = rustix::process::geteuid().as_raw();
@@ -175,8 +175,8 @@ fn scratch(subject: &str, urls: &[String], file: Option<&Path>) -> Result<PathBu
     Ok(base.join(name.unwrap_or_else(|| uuid::Uuid::now_v7().simple().to_string())))
 }
 
-/// What tells one run from a repetition: where to, and which state of which file. None when the file is a pipe or the
-/// like, which cannot be read a second time.
+/// Identifies a repetition: the destination and the state of the file. `None` when the file is a pipe or similar, which
+/// cannot be read twice.
 fn name_for(subject: &str, urls: &[String], file: &Path) -> Option<String> {
     let path = std::fs::canonicalize(file).ok()?;
     let meta = std::fs::metadata(&path).ok().filter(std::fs::Metadata::is_file)?;

@@ -1,8 +1,9 @@
-//! Messages out of a consumer, in batches. Sends the pull requests itself instead of through the library's stream
-//! of messages, for three reasons: after a reconnect the library goes on pulling before anybody could compare
-//! histories; it hides the heartbeats, which say how many deliveries there have been and so reveal a lost last one;
-//! and a message that is larger than a request's limit needs another request than the rest.
+//! Pulls messages from a consumer in batches. Sends the pull requests itself instead of using the library's message
+//! stream, for three reasons: after a reconnect the library continues to pull before histories can be compared; it
+//! hides the heartbeats, which carry the number of deliveries and so reveal a lost last one; and a message that exceeds
+//! a request's byte limit needs a different request.
 
+mod error;
 mod from_store;
 
 use std::pin::Pin;
@@ -19,110 +20,52 @@ use tracing::debug;
 
 use super::ack::{self, AckToken, Replies};
 use super::consumer::PullLimits;
-use super::sequence::{Order, Place, Verdict};
-use super::suspects::Care;
+use super::sequence::{DeliveryPosition, Order, Verdict};
+use super::suspects::CarefulRead;
 use super::{BrokerError, ConsumerHandle, OpenError, OpenRequest, Retention, Start};
 use super::{headers, suspects};
 use lantern_model::batch::Delivery;
 
-/// Messages requested at once, where the broker sets no lower limit.
+pub use error::PullError;
+
+/// Limits of one request, where the broker sets none lower.
 ///
-/// Messages: another request follows when half of them have come; the other half lasts for 5 ms at
-/// 400,000 messages a second, many times the round trip to a broker nearby, so that it never waits for us.
+/// Messages: the next request follows when half of them have arrived; the other half lasts for 5 ms at 400,000 messages
+/// a second, many times the round trip to a nearby broker, so the broker never waits for us.
 ///
-/// Bytes: with the two requests that can be open at a time, 16 MiB is what one subscription may
-/// hold while its owner is busy.
+/// Bytes: with two open requests, one subscription holds at most 16 MiB while its owner is busy.
 const PULL: PullLimits = PullLimits {
     messages: 4096,
     bytes: 8 * 1024 * 1024,
     expires: PULL_EXPIRES,
 };
 
-/// The most messages that can be under way to a subscription.
+/// Maximum number of messages in transit to a subscription.
 const OUTSTANDING_MAX: usize = PULL.messages + PULL.messages / 2;
 const _: () = assert!(
     super::SUBSCRIPTION_CAPACITY > 4 * OUTSTANDING_MAX,
-    "heartbeats and statuses need room beside the messages, or the library drops some"
+    "heartbeats and statuses need additional room, or the library drops some"
 );
 
-/// How long a pull request waits for messages. Also how long the requests of a host that vanished stay with the broker.
+/// Lifetime of a pull request. The broker also keeps the requests of a vanished host this long.
 pub(super) const PULL_EXPIRES: Duration = Duration::from_secs(10);
 
-/// How often the broker shows that it has not forgotten an open request.
+/// Interval of the broker's heartbeats for an open request.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Requests that the broker ends one after the other, without a message between, before it counts as refusal.
+/// Consecutive requests that the broker may end without a message before the subscription counts as refused.
 const REJECTIONS_MAX: u32 = 3;
 
-/// Why no more messages come from a subscription. Whatever it is, the subscription is to be dropped and opened
-/// again at the checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PullError {
-    /// The connection was lost or made anew. The broker may have another history now.
-    #[error("the connection to the broker was lost")]
-    Reconnected,
-    /// Neither a message nor a heartbeat has come for two intervals.
-    #[error("the broker is silent: no message and no heartbeat for {} s", after.as_secs())]
-    Silent {
-        /// How long it was waited.
-        after: Duration,
-    },
-    /// Deliveries are missing: dropped on the way, or taken by somebody else.
-    #[error("delivery {expected} did not arrive, {found} did")]
-    Hole {
-        /// The number that should have come.
-        expected: u64,
-        /// The number that came.
-        found: u64,
-    },
-    /// A sequence that was handed out before now stands for a younger message.
-    #[error("the stream has another history: sequence {sequence} is a younger message now")]
-    HistoryChanged {
-        /// The sequence.
-        sequence: u64,
-    },
-    /// The consumer was deleted.
-    #[error("the consumer was deleted")]
-    ConsumerGone,
-    /// The stream was deleted.
-    #[error("the stream was deleted")]
-    StreamGone,
-    /// The broker ends our requests; the consumer may have been changed.
-    #[error("the broker refuses to deliver: {description} ({code})")]
-    Refused {
-        /// The broker's status code.
-        code: u16,
-        /// The broker's own words.
-        description: String,
-    },
-    /// Nobody answers pull requests, though the consumer exists: JetStream is starting or has no leader.
-    #[error("the broker does not answer pull requests")]
-    NoResponders,
-    /// A message made the client drop the connection; some messages were read past it one by one.
-    #[error("messages were read from the stream's store, past one that the client library cannot receive")]
-    PastUnreadable,
-}
-
-impl PullError {
-    /// What the operator can do about it.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Hole { .. } => Some("if it happens again, another program reads through the same consumer"),
-            _ => None,
-        }
-    }
-}
-
-/// Messages in stream order, and what to acknowledge when they have taken effect.
+/// Messages in stream order, with the token that acknowledges them.
 #[derive(Debug)]
 pub struct Pulled {
     /// At least one.
     pub deliveries: Vec<Delivery>,
-    /// For all of them.
+    /// Acknowledges all of them.
     pub ack: AckToken,
 }
 
-/// An open consumer. Dropping it takes back what it has asked for.
+/// An open consumer. Dropping it withdraws its requests.
 pub struct Subscription {
     handle: ConsumerHandle,
     request: OpenRequest,
@@ -132,33 +75,33 @@ pub struct Subscription {
     inbox: String,
     limits: PullLimits,
     order: Order,
-    /// Messages asked for that have neither come nor been taken back by the broker.
+    /// Requested messages that have neither arrived nor been returned by the broker.
     outstanding: usize,
     /// The next request is for one message of any size.
     oversized: bool,
     rejections: u32,
     batch: Batch,
-    /// A message that would have made a batch too large; it begins the next one.
+    /// A message that would have exceeded a batch's bytes; it begins the next batch.
     held: Option<Message>,
     failed: Option<PullError>,
-    /// Messages are read out of the store, one by one, as long as this is there.
-    care: Option<Care>,
+    /// While set, messages are read from the store one by one.
+    careful_read: Option<CarefulRead>,
     store_reads: StoreReads,
     handed_out: bool,
 }
 
-/// What was read out of the store by one subscription.
+/// Progress of reads from the store.
 #[derive(Default)]
 struct StoreReads {
-    /// The first sequence that was not examined, where each message is acknowledged separately.
+    /// The first unexamined sequence, where each message is acknowledged separately.
     next: u64,
     /// Deliveries of the consumer when the subscription began.
     delivered: u64,
-    /// Messages handed out or acknowledged.
+    /// Messages returned or acknowledged.
     messages: u64,
-    /// When the last one was found that ends a connection.
+    /// When the last message that ends a connection was found.
     found: Option<Instant>,
-    /// Whether the subscription ends with it.
+    /// Whether the reads ended the subscription.
     done: bool,
 }
 
@@ -168,7 +111,7 @@ struct Batch {
     bytes: usize,
     last_reply: Option<Subject>,
     replies: Vec<Subject>,
-    /// Of messages that the checkpoint covers and that the broker still waits for.
+    /// Replies of messages that the checkpoint covers and that the broker still waits for.
     covered: Vec<Subject>,
 }
 
@@ -178,7 +121,7 @@ impl Subscription {
         request: OpenRequest,
         retention: Retention,
         info: &Info,
-        care: Option<Care>,
+        careful_read: Option<CarefulRead>,
     ) -> Result<Self, OpenError> {
         let client = &handle.line.client;
         let inbox = client.new_inbox();
@@ -213,7 +156,7 @@ impl Subscription {
             batch: Batch::default(),
             held: None,
             failed: None,
-            care,
+            careful_read,
             store_reads: StoreReads {
                 next: info.ack_floor.stream_sequence.min(after) + 1,
                 delivered,
@@ -225,36 +168,35 @@ impl Subscription {
         })
     }
 
-    /// For acknowledgements and facts, also while `next` waits.
+    /// A handle for acknowledgements and facts, usable while `next` waits.
     pub fn handle(&self) -> ConsumerHandle {
         self.handle.clone()
     }
 
-    /// Waits for a message and takes what has come with it, up to `messages_max` messages and about `bytes_max`
-    /// bytes (one message always, however large it is). Messages follow each other in stream order, without a
-    /// hole among those that match.
+    /// Waits for a message and returns it with those that arrived with it, up to `messages_max` messages and about
+    /// `bytes_max` bytes (always at least one message, of any size). Messages are in stream order, without a hole among
+    /// the matching ones.
     ///
-    /// Dropping the future before it is ready loses nothing.
+    /// Dropping the future before it completes loses nothing.
     ///
     /// # Errors
-    ///
-    /// [`PullError`], after which the subscription has ended. What was handed out before is good.
+    /// [`PullError`]; the subscription has then ended. Messages returned before stay valid.
     pub async fn next(&mut self, messages_max: usize, bytes_max: usize) -> Result<Pulled, PullError> {
         loop {
             let line = &self.handle.line;
             if line.was_remade() {
                 return Err(PullError::Reconnected);
             }
-            // Looked at before the last messages are taken: what had arrived by then is in order, and good.
+            // Checked before the buffered messages are taken: what had arrived by then is in order and valid.
             let lost = line.is_lost();
-            if self.care.is_some() && self.failed.is_none() && !lost {
+            if self.careful_read.is_some() && self.failed.is_none() && !lost {
                 self.read_from_store(messages_max, bytes_max).await?;
             } else {
                 self.drain(messages_max, bytes_max).await;
             }
             self.acknowledge_covered().await;
             if !self.batch.deliveries.is_empty() {
-                self.ask().await;
+                self.request_more().await;
                 return Ok(self.batch.take(self.handle.line.number, self.retention));
             }
             if let Some(error) = self.failed.clone() {
@@ -263,21 +205,21 @@ impl Subscription {
             if lost {
                 return Err(PullError::Reconnected);
             }
-            if self.care.is_none() {
-                self.ask().await;
+            if self.careful_read.is_none() {
+                self.request_more().await;
                 self.wait().await?;
             }
         }
     }
 
-    /// Waits until there is something to take, or the line is lost.
+    /// Waits until a message arrives or the line is lost.
     async fn wait(&mut self) -> Result<(), PullError> {
         let silence = HEARTBEAT * 2 + HEARTBEAT / 2;
         tokio::select! {
             biased;
             message = self.subscriber.next() => {
                 match message {
-                    // Judged by the next `drain`; nothing else is between here and there.
+                    // The next `drain` judges it; nothing comes in between.
                     Some(message) => self.held = Some(message),
                     None => self.failed = Some(PullError::Reconnected),
                 }
@@ -288,8 +230,8 @@ impl Subscription {
         }
     }
 
-    /// Moves what has arrived into the batch, without waiting. A task is given 128 messages before the runtime
-    /// pretends that there are no more; that would cut every batch, so it is asked not to.
+    /// Moves buffered messages into the batch without waiting. The runtime yields a task after 128 messages, which
+    /// would cut every batch, so the poll is unconstrained.
     async fn drain(&mut self, messages_max: usize, bytes_max: usize) {
         if let Some(held) = self.held.take() {
             self.accept(held);
@@ -316,22 +258,25 @@ impl Subscription {
     }
 
     fn accept(&mut self, message: Message) {
-        // A stored message may pretend to be a status by its headers; only a stored one wants an acknowledgement.
+        // A stored message can imitate a status with its headers; only a stored one carries an acknowledgement subject.
         match (
-            message.reply.as_ref().and_then(|reply| Place::parse(reply)),
+            message
+                .reply
+                .as_ref()
+                .and_then(|reply| DeliveryPosition::parse(reply)),
             message.status,
         ) {
-            (Some(place), _) => self.accept_message(message, place),
+            (Some(position), _) => self.accept_message(message, position),
             (None, Some(status)) => self.accept_status(status, &message),
-            (None, None) => debug!(subject = %message.subject, "ignoring a message that is no delivery"),
+            (None, None) => debug!(subject = %message.subject, "ignored a message that is not a delivery"),
         }
     }
 
-    fn accept_message(&mut self, message: Message, place: Place) {
+    fn accept_message(&mut self, message: Message, position: DeliveryPosition) {
         self.outstanding = self.outstanding.saturating_sub(1);
         self.rejections = 0;
         let explicit = self.retention != Retention::Limits;
-        match self.order.judge(&place) {
+        match self.order.judge(&position) {
             Verdict::Take => {}
             Verdict::Known => {
                 if explicit {
@@ -342,13 +287,13 @@ impl Subscription {
             Verdict::Hole { expected } => {
                 self.failed = Some(PullError::Hole {
                     expected,
-                    found: place.consumer_sequence,
+                    found: position.consumer_sequence,
                 });
                 return;
             }
             Verdict::Changed => {
                 self.failed = Some(PullError::HistoryChanged {
-                    sequence: place.stream_sequence,
+                    sequence: position.stream_sequence,
                 });
                 return;
             }
@@ -362,8 +307,8 @@ impl Subscription {
         }
         self.batch.deliveries.push(Delivery {
             subject: message.subject.into_string(),
-            sequence: place.stream_sequence,
-            published_ns: place.published_ns,
+            sequence: position.stream_sequence,
+            published_ns: position.published_ns,
             headers: message
                 .headers
                 .as_ref()
@@ -398,8 +343,8 @@ impl Subscription {
             (StatusCode::TIMEOUT | StatusCode::NOT_FOUND, _) => {}
             (_, "Consumer Deleted") => self.failed = Some(PullError::ConsumerGone),
             (_, "Message Size Exceeds MaxBytes") => {
-                // The rest of a request's bytes is often too small for the next message; only a whole request that
-                // is too small is special.
+                // The rest of a request's bytes is often too small for the next message; only a whole request that is
+                // too small matters.
                 self.oversized |= unused == Some(self.limits.messages);
             }
             _ => {
@@ -415,14 +360,14 @@ impl Subscription {
         }
     }
 
-    /// Asks for more, when there is room.
-    async fn ask(&mut self) {
+    /// Sends a pull request when there is room.
+    async fn request_more(&mut self) {
         let due = if self.oversized {
             self.outstanding == 0
         } else {
             self.outstanding <= self.limits.messages / 2
         };
-        if !due || self.failed.is_some() || self.care.is_some() || self.handle.line.is_lost() {
+        if !due || self.failed.is_some() || self.careful_read.is_some() || self.handle.line.is_lost() {
             return;
         }
         let PullLimits {
@@ -434,7 +379,7 @@ impl Subscription {
             "batch": messages,
             "max_bytes": bytes,
             "expires": expires.as_nanos() as u64,
-            // The broker wants two of them within the life of a request.
+            // The broker requires two of them within the life of a request.
             "idle_heartbeat": HEARTBEAT.min(expires / 2).as_nanos() as u64,
         });
         if self.oversized {
@@ -453,7 +398,7 @@ impl Subscription {
                 self.oversized = false;
             }
             Err(error) => {
-                debug!(%error, "cannot ask for messages");
+                debug!(%error, "failed to request messages");
                 self.failed = Some(PullError::Reconnected);
             }
         }
@@ -469,11 +414,11 @@ impl Subscription {
             replies: Replies::Each(replies),
         };
         if let Err(error) = ack::send(&self.handle.line, &token, "+ACK").await {
-            debug!(%error, "acknowledgements of known messages are lost; they come again after the next opening");
+            debug!(%error, "failed to acknowledge known messages; will retry after the next opening");
         }
     }
 
-    /// Finds out what is behind an error that has several causes.
+    /// Determines the cause of an ambiguous error.
     async fn explain(&self, error: PullError) -> PullError {
         if !matches!(error, PullError::ConsumerGone | PullError::NoResponders) {
             return error;
@@ -516,12 +461,12 @@ impl Drop for Subscription {
         let (key, highest) = (suspects::key(&self.request), self.order.highest());
         let mut suspects = inner.suspects();
         if lost && !self.store_reads.done {
-            suspects.entry(key).or_default().lost(highest);
+            suspects.entry(key).or_default().record_loss(highest);
         } else if let Some(suspect) = suspects.get_mut(&key) {
             if self.store_reads.messages > 0 {
-                suspect.left(highest);
+                suspect.resume(highest);
             } else if self.handed_out {
-                suspect.forgive();
+                suspect.clear();
             }
         }
     }

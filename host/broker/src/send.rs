@@ -1,4 +1,4 @@
-//! Sending a few messages as they are, for the commands of plugin authors: each with its own subject and headers. The
+//! Publishes single messages unchanged, for the commands of plugin authors: each with its own subject and headers. The
 //! host itself never publishes.
 
 use async_nats::HeaderMap;
@@ -7,28 +7,28 @@ use async_nats::header::{HeaderName, HeaderValue};
 use super::Broker;
 use lantern_model::batch::Delivery;
 
-/// A message was not taken.
+/// The broker did not accept a message.
 #[derive(Debug, thiserror::Error)]
-#[error("the broker did not take a message for {subject}: {words}")]
+#[error("the broker did not accept a message for {subject}: {reason}")]
 pub struct SendError {
-    /// Where it was sent to.
+    /// The subject.
     pub subject: String,
-    /// Why not.
-    pub words: String,
+    /// The cause.
+    pub reason: String,
 }
 
 impl Broker {
-    /// Sends messages in order, and waits for each until its stream has it; one for core NATS (`stored` false) is gone when
-    /// it is sent. Sequence and time are the broker's to give.
+    /// Publishes messages in order, and waits for each until its stream has stored it; a core NATS message (`stored`
+    /// false) is only sent. The broker assigns sequence and time.
     ///
     /// # Errors
-    /// The first message that was not taken; those before it were.
+    /// The first message that was not accepted; those before it were.
     pub async fn send(&self, messages: &[Delivery], stored: bool) -> Result<(), SendError> {
         let current = self.inner.current();
         for message in messages {
-            let failed = |words: String| SendError {
+            let failed = |reason: String| SendError {
                 subject: message.subject.clone(),
-                words,
+                reason,
             };
             let headers = headers(message).map_err(failed)?;
             let (subject, payload) = (message.subject.clone(), message.payload.clone());
@@ -53,7 +53,7 @@ impl Broker {
                 .first()
                 .map(|first| first.subject.clone())
                 .unwrap_or_default(),
-            words: error.to_string(),
+            reason: error.to_string(),
         })
     }
 }
@@ -61,7 +61,7 @@ impl Broker {
 fn headers(message: &Delivery) -> Result<HeaderMap, String> {
     let mut map = HeaderMap::new();
     for (name, value) in &message.headers {
-        // A message that was recorded keeps the broker from taking it twice.
+        // These headers of a recorded message would make the broker reject its copy.
         if name.eq_ignore_ascii_case("Nats-Msg-Id") || name.starts_with("Nats-Expected-") {
             continue;
         }

@@ -1,22 +1,22 @@
-//! Where a delivered message stands: reads the sequences out of its acknowledgement subject, and decides whether it
-//! follows on what came before. Pure.
+//! The position of a delivered message: parses the sequences in its acknowledgement subject, and decides whether it
+//! continues the deliveries before it. Pure.
 
-/// What the acknowledgement subject of a message says of it.
+/// The position in a message's acknowledgement subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    /// How many times it was delivered, this one included.
+pub(super) struct DeliveryPosition {
+    /// Number of deliveries, including this one.
     pub delivered: u64,
     /// Its sequence in the stream.
     pub stream_sequence: u64,
-    /// Its number among the deliveries of the consumer.
+    /// Its number among the consumer's deliveries.
     pub consumer_sequence: u64,
     /// When the broker stored it, in nanoseconds since 1970.
     pub published_ns: i64,
 }
 
-impl Place {
-    /// Reads `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>`, or the longer
-    /// form, `$JS.ACK.<domain>.<account>.<stream>.…`, which may have one more token at its end.
+impl DeliveryPosition {
+    /// Parses `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>`, or the longer
+    /// form `$JS.ACK.<domain>.<account>.<stream>.…`, which may have one more token at its end.
     pub(super) fn parse(subject: &str) -> Option<Self> {
         let mut tokens = [""; 12];
         let mut count = 0;
@@ -41,34 +41,34 @@ impl Place {
     }
 }
 
-/// Follows the deliveries of one subscription.
+/// Tracks the deliveries of one subscription.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Order {
     next_consumer_sequence: u64,
     highest: u64,
-    /// The youngest time seen, not the time of `highest`: the broker's clock may have been set back since.
+    /// The latest time so far, not the time of `highest`: the broker's clock may have been set back.
     youngest_ns: Option<i64>,
 }
 
 /// What to do with a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is the next one.
+    /// It is the next message.
     Take,
-    /// It was handed out before: delivered again, or covered by the checkpoint that the subscription began at.
+    /// It was returned before: redelivered, or covered by the checkpoint that the subscription began at.
     Known,
     /// Deliveries are missing before it.
     Hole {
-        /// The number that should have come.
+        /// The expected number.
         expected: u64,
     },
-    /// A sequence that was handed out before now stands for a younger message: the stream has another history.
+    /// A known sequence now refers to a younger message: the stream has another history.
     Changed,
 }
 
 impl Order {
-    /// For a consumer that has made `delivered` deliveries, after the stream sequence `after`, whose message was
-    /// stored at `after_published_ns` if that is known.
+    /// For a consumer with `delivered` deliveries, after the stream sequence `after`, whose message was stored at
+    /// `after_published_ns` if known.
     pub(super) fn new(delivered: u64, after: u64, after_published_ns: Option<i64>) -> Self {
         Self {
             next_consumer_sequence: delivered + 1,
@@ -78,20 +78,20 @@ impl Order {
     }
 
     /// Judges one delivery, and counts it unless it reveals a hole.
-    pub(super) fn judge(&mut self, place: &Place) -> Verdict {
-        if place.consumer_sequence != self.next_consumer_sequence {
+    pub(super) fn judge(&mut self, position: &DeliveryPosition) -> Verdict {
+        if position.consumer_sequence != self.next_consumer_sequence {
             return Verdict::Hole {
                 expected: self.next_consumer_sequence,
             };
         }
         self.next_consumer_sequence += 1;
-        if place.stream_sequence > self.highest {
-            self.highest = place.stream_sequence;
-            self.youngest_ns = self.youngest_ns.max(Some(place.published_ns));
+        if position.stream_sequence > self.highest {
+            self.highest = position.stream_sequence;
+            self.youngest_ns = self.youngest_ns.max(Some(position.published_ns));
             return Verdict::Take;
         }
         match self.youngest_ns {
-            Some(youngest) if place.published_ns > youngest => Verdict::Changed,
+            Some(youngest) if position.published_ns > youngest => Verdict::Changed,
             _ => Verdict::Known,
         }
     }
@@ -101,13 +101,13 @@ impl Order {
         self.highest
     }
 
-    /// Counts a message that came by another way than the consumer.
+    /// Counts a message that did not arrive through the consumer.
     pub(super) fn skip_to(&mut self, stream_sequence: u64, published_ns: i64) {
         self.highest = self.highest.max(stream_sequence);
         self.youngest_ns = self.youngest_ns.max(Some(published_ns));
     }
 
-    /// The number of the last delivery that was judged.
+    /// The number of the last judged delivery.
     pub(super) fn last_consumer_sequence(&self) -> u64 {
         self.next_consumer_sequence - 1
     }
@@ -117,8 +117,8 @@ impl Order {
 mod tests {
     use super::*;
 
-    fn place(consumer_sequence: u64, stream_sequence: u64, published_ns: i64) -> Place {
-        Place {
+    fn position(consumer_sequence: u64, stream_sequence: u64, published_ns: i64) -> DeliveryPosition {
+        DeliveryPosition {
             delivered: 1,
             stream_sequence,
             consumer_sequence,
@@ -127,8 +127,8 @@ mod tests {
     }
 
     #[test]
-    fn acknowledgement_subjects_are_read_in_all_forms() {
-        let expected = Place {
+    fn acknowledgement_subjects_are_parsed_in_all_forms() {
+        let expected = DeliveryPosition {
             delivered: 2,
             stream_sequence: 17,
             consumer_sequence: 9,
@@ -139,7 +139,7 @@ mod tests {
             "$JS.ACK.hub.ACC.S.c1.2.17.9.1795193767820990963.19",
             "$JS.ACK._.ACC.S.c1.2.17.9.1795193767820990963.19.random",
         ] {
-            assert_eq!(Place::parse(subject), Some(expected), "{subject}");
+            assert_eq!(DeliveryPosition::parse(subject), Some(expected), "{subject}");
         }
         for subject in [
             "",
@@ -148,44 +148,44 @@ mod tests {
             "$JS.NAK.S.c1.2.17.9.1.1",
             "a.b.c.d.e.f.g.h.i.j.k.l.m",
         ] {
-            assert_eq!(Place::parse(subject), None, "{subject}");
+            assert_eq!(DeliveryPosition::parse(subject), None, "{subject}");
         }
     }
 
     #[test]
-    fn deliveries_in_order_are_taken_whatever_stream_sequences_are_skipped() {
+    fn deliveries_in_order_are_taken_despite_skipped_stream_sequences() {
         let mut order = Order::new(0, 4, Some(40));
         for (consumer, stream) in [(1, 5), (2, 9), (3, 10)] {
-            assert_eq!(order.judge(&place(consumer, stream, 50)), Verdict::Take);
+            assert_eq!(order.judge(&position(consumer, stream, 50)), Verdict::Take);
         }
         assert_eq!(order.last_consumer_sequence(), 3);
     }
 
     #[test]
-    fn a_missing_delivery_is_a_hole_also_before_the_first() {
+    fn a_missing_delivery_is_a_hole_even_before_the_first() {
         let mut order = Order::new(0, 0, None);
-        assert_eq!(order.judge(&place(2, 2, 1)), Verdict::Hole { expected: 1 });
-        assert_eq!(order.judge(&place(1, 1, 1)), Verdict::Take);
-        assert_eq!(order.judge(&place(1, 1, 1)), Verdict::Hole { expected: 2 });
+        assert_eq!(order.judge(&position(2, 2, 1)), Verdict::Hole { expected: 1 });
+        assert_eq!(order.judge(&position(1, 1, 1)), Verdict::Take);
+        assert_eq!(order.judge(&position(1, 1, 1)), Verdict::Hole { expected: 2 });
     }
 
     #[test]
     fn a_redelivery_is_known_and_a_reused_sequence_is_another_history() {
         let mut order = Order::new(7, 100, Some(1_000));
-        assert_eq!(order.judge(&place(8, 99, 990)), Verdict::Known);
-        assert_eq!(order.judge(&place(9, 100, 1_000)), Verdict::Known);
-        assert_eq!(order.judge(&place(10, 100, 1_001)), Verdict::Changed);
+        assert_eq!(order.judge(&position(8, 99, 990)), Verdict::Known);
+        assert_eq!(order.judge(&position(9, 100, 1_000)), Verdict::Known);
+        assert_eq!(order.judge(&position(10, 100, 1_001)), Verdict::Changed);
     }
 
     #[test]
-    fn a_clock_that_jumps_back_is_no_other_history_while_sequences_grow() {
+    fn a_clock_set_back_is_not_another_history_while_sequences_grow() {
         let mut order = Order::new(0, 10, Some(1_000));
-        assert_eq!(order.judge(&place(1, 11, 5)), Verdict::Take);
-        assert_eq!(order.judge(&place(2, 12, 6)), Verdict::Take);
+        assert_eq!(order.judge(&position(1, 11, 5)), Verdict::Take);
+        assert_eq!(order.judge(&position(2, 12, 6)), Verdict::Take);
         assert_eq!(
-            order.judge(&place(3, 10, 1_000)),
+            order.judge(&position(3, 10, 1_000)),
             Verdict::Known,
-            "delivered again"
+            "redelivered"
         );
     }
 }

@@ -1,5 +1,5 @@
-//! Messages read one at a time out of the stream's store, beside the consumer. Slow (a request and base64 for each),
-//! and safe: the answer is JSON, so that not even a message which the client library cannot read does any harm.
+//! Reads single messages from the stream's store, independently of the consumer. Slow (a request and base64 per
+//! message) and safe: the answer is JSON, so even a message that the client library cannot receive does no harm.
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::stream::RawMessage;
@@ -13,7 +13,7 @@ use super::stream::nanoseconds;
 use super::{Broker, BrokerError, Inner, headers};
 use lantern_model::batch::Delivery;
 
-/// What makes a message recognisable beside its sequence, which another history may use again.
+/// Identifies a message beyond its sequence, which another history may reuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
     /// When the broker stored it, in nanoseconds since 1970.
@@ -23,7 +23,7 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// The fingerprint of a message as it was delivered.
+    /// The fingerprint of a delivered message.
     pub fn of(delivery: &Delivery) -> Self {
         Self {
             published_ns: delivery.published_ns,
@@ -33,12 +33,11 @@ impl Fingerprint {
 }
 
 impl Broker {
-    /// The fingerprint of the message at `sequence` of `stream`; `None` when there is no such message (any more)
-    /// or no such stream.
+    /// The fingerprint of the message at `sequence` of `stream`; `None` when the message or the stream does not exist
+    /// (any more).
     ///
     /// # Errors
-    ///
-    /// [`BrokerError`] when the broker cannot be asked or does not answer.
+    /// [`BrokerError`] when the broker is unreachable or does not answer.
     pub async fn message_at(&self, stream: &str, sequence: u64) -> Result<Option<Fingerprint>, BrokerError> {
         let stored = self.inner.stored(stream, &json!({ "seq": sequence })).await?;
         Ok(stored.map(|stored| Fingerprint::of(&stored.delivery)))
@@ -46,18 +45,17 @@ impl Broker {
 }
 
 impl Broker {
-    /// The message at `sequence` of `stream`, whole; `None` when there is no such message (any more) or no such stream.
+    /// The complete message at `sequence` of `stream`; `None` when the message or the stream does not exist (any more).
     ///
     /// # Errors
-    ///
-    /// [`BrokerError`] when the broker cannot be asked or does not answer.
+    /// [`BrokerError`] when the broker is unreachable or does not answer.
     pub async fn stored_message(&self, stream: &str, sequence: u64) -> Result<Option<Delivery>, BrokerError> {
         let stored = self.inner.stored(stream, &json!({ "seq": sequence })).await?;
         Ok(stored.map(|stored| stored.delivery))
     }
 }
 
-/// A message read out of the store.
+/// A message read from the store.
 pub(super) struct Stored {
     pub(super) delivery: Delivery,
     /// Whether the library ends its connection when it receives this message.
@@ -65,7 +63,7 @@ pub(super) struct Stored {
 }
 
 impl Inner {
-    /// The first message from `sequence` on whose subject one of `subjects` matches (none means any).
+    /// The first message from `sequence` on that matches one of `subjects` (empty means all).
     pub(super) async fn stored_from(
         &self,
         stream: &str,
@@ -79,8 +77,8 @@ impl Inner {
         } else {
             subjects
         } {
-            let question = json!({ "seq": sequence.max(1), "next_by_subj": subject });
-            let Some(found) = self.stored(stream, &question).await? else {
+            let query = json!({ "seq": sequence.max(1), "next_by_subj": subject });
+            let Some(found) = self.stored(stream, &query).await? else {
                 continue;
             };
             let sequence = |stored: &Stored| stored.delivery.sequence;
@@ -94,18 +92,14 @@ impl Inner {
         Ok(first)
     }
 
-    async fn stored(
-        &self,
-        stream: &str,
-        question: &serde_json::Value,
-    ) -> Result<Option<Stored>, BrokerError> {
+    async fn stored(&self, stream: &str, query: &serde_json::Value) -> Result<Option<Stored>, BrokerError> {
         #[derive(serde::Deserialize)]
         struct Answer {
             message: RawMessage,
         }
         let subject = format!("STREAM.MSG.GET.{stream}");
         let none = [ErrorCode::NO_MESSAGE_FOUND, ErrorCode::STREAM_NOT_FOUND];
-        let Some(Answer { message }) = self.request(subject.clone(), question, &none).await? else {
+        let Some(Answer { message }) = self.request(subject.clone(), query, &none).await? else {
             return Ok(None);
         };
         let decode = |text: &str| {

@@ -1,5 +1,5 @@
-//! Facts about streams, and the making of one where the configuration asks for it. Never changes a stream that
-//! exists: it belongs to somebody else.
+//! Facts about streams, and the creation of one where the configuration requests it. Never changes an existing stream,
+//! because it belongs to somebody else.
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::stream::{self, RetentionPolicy, StorageType};
@@ -7,37 +7,37 @@ use async_nats::jetstream::stream::{self, RetentionPolicy, StorageType};
 use super::api::EMPTY;
 use super::{Broker, BrokerError, Inner};
 
-/// What decides when a stream forgets a message.
+/// When a stream deletes a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retention {
-    /// Age, count and size.
+    /// By age, count and size.
     Limits,
-    /// Each message goes when it is acknowledged.
+    /// Each message is deleted when it is acknowledged.
     WorkQueue,
-    /// Each message goes when every consumer has acknowledged it.
+    /// Each message is deleted when every consumer has acknowledged it.
     Interest,
 }
 
-/// Where a stream is kept.
+/// Storage of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StorageKind {
     /// On disk.
     File,
-    /// In memory: gone when the broker restarts.
+    /// In memory: lost when the broker restarts.
     Memory,
 }
 
 /// A stream as the broker describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamFacts {
-    /// When the stream was made, in nanoseconds since 1970. Survives a restore from a backup on a single server. On a
-    /// cluster before nats-server 2.14.5 it changes at the first restart after an idempotent create.
+    /// When the stream was created, in nanoseconds since 1970. Survives a restore from a backup on a single server. On
+    /// a cluster before nats-server 2.14.5 it changes at the first restart after an idempotent create.
     pub created_ns: i64,
-    /// The first sequence that is still there; one more than the last when the stream is empty.
+    /// The first stored sequence; one more than the last when the stream is empty.
     pub first_sequence: u64,
-    /// The last sequence that was given out, also when its message is gone.
+    /// The last assigned sequence, even if its message is deleted.
     pub last_sequence: u64,
-    /// When the first message that is still there was stored, in nanoseconds since 1970; 0 when there is none.
+    /// When the first stored message was stored, in nanoseconds since 1970; 0 when there is none.
     pub first_time_ns: i64,
     /// When the last message was stored, in nanoseconds since 1970; 0 when there was none.
     pub last_time_ns: i64,
@@ -45,35 +45,35 @@ pub struct StreamFacts {
     pub messages: u64,
     /// Sequences between first and last whose messages were deleted one by one.
     pub deleted: u64,
-    /// The subjects that it takes in; empty for a mirror.
+    /// The subjects that it captures; empty for a mirror.
     pub subjects: Vec<String>,
-    /// The subjects that its messages can have; none when the configuration does not tell, as for a mirror.
+    /// The subjects that its messages can have; `None` when the configuration does not determine them, as for a mirror.
     pub holds: Option<Vec<String>>,
-    /// When it forgets.
+    /// When it deletes messages.
     pub retention: Retention,
-    /// Where it is kept.
+    /// Where it is stored.
     pub storage: StorageKind,
     /// Whether it copies another stream, with that stream's sequences.
     pub is_mirror: bool,
-    /// Whether it gathers from other streams, with sequences of its own.
+    /// Whether it copies from other streams under new sequences.
     pub has_sources: bool,
-    /// The servers of a cluster that keep it; none on a single server.
+    /// The servers of the cluster that store it; `None` on a single server.
     pub cluster: Option<ClusterFacts>,
 }
 
-/// The servers of a cluster that keep a stream, as their leader describes them.
+/// The servers of a cluster that store a stream, as their leader reports them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterFacts {
-    /// The server that leads; none while there is no leader.
+    /// The leader; `None` while there is none.
     pub leader: Option<String>,
-    /// Replicas that are offline or do not have all of the stream yet.
+    /// Replicas that are offline or incomplete.
     pub behind: Vec<String>,
 }
 
-/// What decides whether a stream can lose messages that the broker has confirmed.
+/// Settings that determine whether a stream can lose confirmed messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamSafety {
-    /// How many servers keep it.
+    /// Number of servers that store it.
     pub replicas: u64,
     /// Whether the broker is a cluster.
     pub is_clustered: bool,
@@ -82,11 +82,10 @@ pub struct StreamSafety {
 }
 
 impl Broker {
-    /// Whether a stream can lose messages that the broker has confirmed; `None` when there is no such stream.
+    /// Reports whether a stream can lose confirmed messages; `None` when the stream does not exist.
     ///
     /// # Errors
-    ///
-    /// [`BrokerError`] when the broker cannot be asked or does not answer.
+    /// [`BrokerError`] when the broker is unreachable or does not answer.
     pub async fn stream_safety(&self, name: &str) -> Result<Option<StreamSafety>, BrokerError> {
         // The client library does not know every field of this answer.
         let info: Option<serde_json::Value> = self
@@ -104,11 +103,10 @@ impl Broker {
         }))
     }
 
-    /// What the broker says of the stream `name`; `None` when there is none.
+    /// Returns the facts of the stream `name`; `None` when it does not exist.
     ///
     /// # Errors
-    ///
-    /// [`BrokerError`] when the broker cannot be asked or does not answer.
+    /// [`BrokerError`] when the broker is unreachable or does not answer.
     pub async fn stream_facts(&self, name: &str) -> Result<Option<StreamFacts>, BrokerError> {
         let Some(info) = self.inner.stream_info(name).await? else {
             return Ok(None);
@@ -116,12 +114,11 @@ impl Broker {
         Ok(Some(facts(info)))
     }
 
-    /// The subjects that messages of the stream `name` can have, also where it copies other streams of the account.
-    /// None when that cannot be known: a copied stream is elsewhere, or subjects are rewritten on the way.
+    /// The subjects that messages of the stream `name` can have, including copies of other streams of the account.
+    /// `None` when they cannot be determined: a copied stream is elsewhere, or subjects are rewritten.
     ///
     /// # Errors
-    ///
-    /// [`BrokerError`] when the broker cannot be asked or does not answer.
+    /// [`BrokerError`] when the broker is unreachable or does not answer.
     pub async fn subjects_held(&self, name: &str) -> Result<Option<Vec<String>>, BrokerError> {
         let mut held = Vec::new();
         let mut names = vec![name.to_owned()];
@@ -148,20 +145,19 @@ impl Broker {
         Ok(Some(held))
     }
 
-    /// Whether the server at the other end belongs to a cluster. A cluster may say for a while after a restart that it
-    /// has no stream of a name.
+    /// Whether the connected server belongs to a cluster. After a restart, a cluster may report for a while that a
+    /// stream does not exist.
     pub fn is_clustered(&self) -> bool {
         let server = self.inner.main.current().client.server_info();
         server.cluster.is_some_and(|name| !name.is_empty())
     }
 
-    /// Makes the stream `name` for `subjects`, on disk and with limits retention, when there is none of that name.
-    /// An existing stream is left as it is, whatever it is like. Says whether it made one.
+    /// Creates the stream `name` for `subjects`, on disk and with limits retention, if no stream has that name. An
+    /// existing stream stays unchanged. Returns whether it created one.
     ///
     /// # Errors
-    ///
-    /// [`BrokerError`] when the broker cannot be asked or refuses, for example because another stream already
-    /// takes in one of the subjects.
+    /// [`BrokerError`] when the broker is unreachable or refuses, for example because another stream already captures
+    /// one of the subjects.
     pub async fn ensure_stream(&self, name: &str, subjects: &[String]) -> Result<bool, BrokerError> {
         if self.inner.stream_info(name).await?.is_some() {
             return Ok(false);
@@ -178,14 +174,14 @@ impl Broker {
             max_message_size: -1,
             max_consumers: -1,
             allow_direct: true,
-            description: Some("made by Lantern, because its configuration asks for it".to_owned()),
+            description: Some("created by Lantern because its configuration requests it".to_owned()),
             ..stream::Config::default()
         };
         let made: Option<stream::Info> = self
             .inner
             .request(format!("STREAM.CREATE.{name}"), &config, &[])
             .await?;
-        tracing::info!(stream = name, ?subjects, "made the stream");
+        tracing::info!(stream = name, ?subjects, "created the stream");
         Ok(made.is_some())
     }
 }
@@ -201,10 +197,10 @@ impl Inner {
     }
 }
 
-/// Streams that are asked about one stream's subjects; more than that are not known to anybody who set them up.
+/// Maximum number of copied streams that are examined for one stream's subjects.
 const COPIED_MAX: usize = 16;
 
-/// Whether the stream copies messages of others or rewrites subjects, so that its own subjects do not tell all.
+/// Whether the stream copies messages or rewrites subjects, so that its own subjects are incomplete.
 fn copies(config: &stream::Config) -> bool {
     config.mirror.is_some()
         || config.sources.as_ref().is_some_and(|sources| !sources.is_empty())
@@ -221,7 +217,7 @@ pub(super) fn retention(policy: RetentionPolicy) -> Retention {
 
 fn facts(info: stream::Info) -> StreamFacts {
     let state = info.state;
-    // A single server names itself as the leader, of a cluster without a name.
+    // A single server names itself as the leader of a cluster without a name.
     let cluster = info
         .cluster
         .filter(|cluster| cluster.name.as_ref().is_some_and(|name| !name.is_empty()));
@@ -254,7 +250,7 @@ fn facts(info: stream::Info) -> StreamFacts {
     }
 }
 
-/// Nanoseconds since 1970; the years before 1678 and after 2262 end at the limit (an empty stream says year 1).
+/// Nanoseconds since 1970, clamped to the years 1678 to 2262 (an empty stream reports year 1).
 pub(super) fn nanoseconds(wide: i128) -> i64 {
     i64::try_from(wide).unwrap_or(if wide < 0 { i64::MIN } else { i64::MAX })
 }

@@ -1,7 +1,7 @@
-//! Sources whose connection ended while they waited for the next message. Some messages make the client library end
-//! its connection each time they come, and neither the library nor the broker says so. After a loss, the source reads
-//! what follows out of the stream's store until it is past the messages that do this. When only the network was at
-//! fault, the first message read shows that, and nothing is lost by it. Pure but for the log.
+//! Tracks sources whose connection ended while they waited for the next message. Some messages make the client library
+//! end its connection each time they arrive, and neither the library nor the broker reports it. After a loss, the
+//! source reads the following messages from the stream's store until it is past such messages. If only the network
+//! failed, the first message shows it, and nothing is lost. Pure except for the log.
 
 use std::collections::HashMap;
 
@@ -9,27 +9,27 @@ use tracing::warn;
 
 use super::OpenRequest;
 
-/// Messages without fault, one after the other, after which the consumer is used again.
+/// Consecutive harmless messages after which the consumer resumes.
 const CALM_MIN: u32 = 16;
 const CALM_MAX: u32 = 1024;
-/// Messages read one by one, whatever they look like, after a second loss at the same position; doubled at each
-/// further one.
+/// Messages read one by one, harmless or not, after a second loss at the same position; doubled after each further
+/// loss.
 const FORCED_MIN: u32 = 16;
 const FORCED_MAX: u32 = 4096;
 
-/// By stream and consumer.
+/// Keyed by stream and consumer.
 pub(super) type Suspects = HashMap<(String, String), Suspect>;
 
-/// What is known against one source.
+/// The recorded losses of one source.
 #[derive(Debug, Default)]
 pub(super) struct Suspect {
     after: u64,
-    /// Connections lost one after the other at this position.
+    /// Consecutive connections lost at this position.
     losses: u32,
-    /// The last loss has not made a subscription careful yet.
+    /// The last loss has not caused a careful read yet.
     fresh: bool,
     calm: u32,
-    /// The position at which the consumer was last used again.
+    /// The position at which the consumer resumed last.
     left_at: Option<u64>,
 }
 
@@ -38,20 +38,21 @@ pub(super) fn key(request: &OpenRequest) -> (String, String) {
 }
 
 impl Suspect {
-    /// The connection was lost while the source waited for what follows sequence `after`.
-    pub(super) fn lost(&mut self, after: u64) {
+    /// Records that the connection was lost while the source waited for the message after sequence `after`.
+    pub(super) fn record_loss(&mut self, after: u64) {
         self.losses = if self.after == after { self.losses + 1 } else { 1 };
         self.after = after;
         self.fresh = true;
     }
 
-    /// How a subscription that begins after `after` has to read; none when there is no suspicion.
-    /// Each loss makes one subscription careful.
-    pub(super) fn care(&mut self, after: u64) -> Option<Care> {
+    /// The careful read for a subscription that begins after `after`; `None` without suspicion. Each loss causes one
+    /// careful read.
+    pub(super) fn careful_read(&mut self, after: u64) -> Option<CarefulRead> {
         if self.after != after || !std::mem::take(&mut self.fresh) {
             return None;
         }
-        // Soon after the last one: bad messages are frequent here, and each return to the consumer costs a connection.
+        // Soon after the previous one: bad messages are frequent here, and each return to the consumer costs a
+        // connection.
         let soon = self
             .left_at
             .take()
@@ -69,44 +70,44 @@ impl Suspect {
             warn!(
                 after,
                 messages = forced,
-                "the connection was lost again before anything came after this sequence: reading one by one"
+                "the connection was lost again before a message arrived after this sequence; reading one by one"
             );
         }
-        Some(Care {
+        Some(CarefulRead {
             forced,
-            calm_wanted: self.calm,
+            calm_required: self.calm,
             calm: 0,
             found: false,
         })
     }
 
-    /// Messages have come through the consumer: whatever happened was not their fault.
-    pub(super) fn forgive(&mut self) {
+    /// Messages arrived through the consumer, so no message caused the loss.
+    pub(super) fn clear(&mut self) {
         (self.losses, self.fresh) = (0, false);
     }
 
-    /// The consumer is used again from `sequence` on.
-    pub(super) fn left(&mut self, sequence: u64) {
-        self.forgive();
+    /// The consumer resumes from `sequence` on.
+    pub(super) fn resume(&mut self, sequence: u64) {
+        self.clear();
         self.left_at = Some(sequence);
     }
 }
 
-/// Careful reading, message by message.
+/// A careful read, message by message.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Care {
-    /// Messages still to be taken, whatever they look like.
+pub(super) struct CarefulRead {
+    /// Remaining messages to take, harmless or not.
     forced: u32,
-    calm_wanted: u32,
-    /// Messages without fault since the last bad one.
+    calm_required: u32,
+    /// Harmless messages since the last bad one.
     calm: u32,
     /// Whether a bad message was found.
     found: bool,
 }
 
-impl Care {
-    /// Whether to take the next message; otherwise the careful reading is over. `bad` says whether the message makes
-    /// the library end its connection.
+impl CarefulRead {
+    /// Whether to take the next message; otherwise the careful read is over. `bad` states whether the message makes the
+    /// library end its connection.
     pub(super) fn takes(&mut self, bad: bool) -> bool {
         self.found |= bad;
         self.calm = if bad { 0 } else { self.calm + 1 };
@@ -114,11 +115,11 @@ impl Care {
             self.forced -= 1;
             return true;
         }
-        bad || (self.found && self.calm <= self.calm_wanted)
+        bad || (self.found && self.calm <= self.calm_required)
     }
 
-    /// Whether to take the next message although it is not bad, only because connections were lost before it.
-    pub(super) fn takes_by_force(&mut self) -> bool {
+    /// Whether to take a harmless next message because connections were lost before it.
+    pub(super) fn takes_forced(&mut self) -> bool {
         let takes = self.forced > 0;
         self.forced = self.forced.saturating_sub(1);
         takes
@@ -130,53 +131,56 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_loss_makes_careful_until_the_messages_are_good() {
+    fn a_loss_causes_a_careful_read_until_the_messages_are_harmless() {
         let mut suspect = Suspect::default();
-        assert_eq!(suspect.care(0), None, "nothing is known against it");
-        suspect.lost(5);
-        assert_eq!(suspect.care(4), None, "another position");
-        let mut care = suspect.care(5).unwrap();
-        assert!(!care.takes(false), "the message is good: it was the network");
-        assert_eq!(suspect.care(5), None, "once for each loss");
-        suspect.lost(7);
-        let mut care = suspect.care(7).unwrap();
-        assert!(care.takes(true));
+        assert_eq!(suspect.careful_read(0), None, "no loss is recorded");
+        suspect.record_loss(5);
+        assert_eq!(suspect.careful_read(4), None, "another position");
+        let mut read = suspect.careful_read(5).unwrap();
+        assert!(
+            !read.takes(false),
+            "the message is harmless, so the network failed"
+        );
+        assert_eq!(suspect.careful_read(5), None, "one careful read per loss");
+        suspect.record_loss(7);
+        let mut read = suspect.careful_read(7).unwrap();
+        assert!(read.takes(true));
         for _ in 0..CALM_MIN {
-            assert!(care.takes(false));
+            assert!(read.takes(false));
         }
-        assert!(!care.takes(false), "calm for long enough");
+        assert!(!read.takes(false), "enough harmless messages");
     }
 
     #[test]
-    fn a_loss_that_no_message_explains_is_read_past_by_force() {
+    fn repeated_losses_force_reading_past_harmless_messages() {
         let mut suspect = Suspect::default();
-        suspect.lost(0);
-        suspect.lost(0);
-        let mut care = suspect.care(0).unwrap();
+        suspect.record_loss(0);
+        suspect.record_loss(0);
+        let mut read = suspect.careful_read(0).unwrap();
         for _ in 0..FORCED_MIN {
-            assert!(care.takes(false));
+            assert!(read.takes(false));
         }
-        assert!(!care.takes(false) && !care.takes_by_force());
+        assert!(!read.takes(false) && !read.takes_forced());
         for _ in 0..40 {
-            suspect.lost(0);
+            suspect.record_loss(0);
         }
-        assert_eq!(suspect.care(0).unwrap().forced, FORCED_MAX);
+        assert_eq!(suspect.careful_read(0).unwrap().forced, FORCED_MAX);
     }
 
     #[test]
-    fn the_calm_asked_for_grows_with_relapses_and_shrinks_again() {
+    fn the_required_calm_grows_with_relapses_and_shrinks_again() {
         let mut suspect = Suspect::default();
         let mut after = 0;
-        for wanted in [CALM_MIN, 2 * CALM_MIN, 4 * CALM_MIN] {
-            suspect.lost(after);
-            assert_eq!(suspect.care(after).unwrap().calm_wanted, wanted);
+        for required in [CALM_MIN, 2 * CALM_MIN, 4 * CALM_MIN] {
+            suspect.record_loss(after);
+            assert_eq!(suspect.careful_read(after).unwrap().calm_required, required);
             after += 20;
-            suspect.left(after);
-            assert_eq!(suspect.care(after), None, "once it is left, it is over");
+            suspect.resume(after);
+            assert_eq!(suspect.careful_read(after), None, "the careful read ended");
             after += 3;
         }
         after += 10_000;
-        suspect.lost(after);
-        assert_eq!(suspect.care(after).unwrap().calm_wanted, CALM_MIN);
+        suspect.record_loss(after);
+        assert_eq!(suspect.careful_read(after).unwrap().calm_required, CALM_MIN);
     }
 }

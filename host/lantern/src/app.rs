@@ -128,7 +128,7 @@ pub async fn run_and_tell(
         metrics: metrics.clone(),
     };
     let url = presence::url_of(address);
-    let key = private_files::keep_secret(&config.data_dir.join(identity::KEY_FILE))?;
+    let key = private_files::load_or_create_secret(&config.data_dir.join(identity::KEY_FILE))?;
     let access = http::Access::open(Arc::clone(&store), &reader, wiring::http(&config, address)).await?;
     presence::keep_operator_token(&config.data_dir, &access).await?;
     make_plugin_dir(&config)?;

@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use utoipa::ToSchema;
 
 use super::{Actor, Inner, Lifecycle, LifecycleError, adoption};
-use lantern_model::schema::{Difference, Effect, Origin};
+use lantern_model::schema::{Difference, Effect};
 use lantern_plugin::Digest;
 use lantern_projection::LoadedVersion;
 use lantern_store::ScratchError;
@@ -339,13 +339,9 @@ fn panicked(error: tokio::task::JoinError) -> LifecycleError {
 }
 
 fn empty_source(source: &TrialSource) -> CanarySource {
-    let stream = match &source.origin {
-        Origin::JetStream { stream, .. } => Some(stream.clone()),
-        Origin::Core { .. } => None,
-    };
     CanarySource {
         source: source.source.clone(),
-        stream,
+        stream: source.origin.stream().map(str::to_owned),
         old: source.old.is_some(),
         new: source.new.is_some(),
         messages: 0,

@@ -15,7 +15,7 @@ use super::adoption;
 use super::components::Components;
 use lantern_broker::{Broker, BrokerError};
 use lantern_model::batch::{Delivery, Outcome, Rejection, RejectionClass};
-use lantern_model::schema::{Manifest, Origin};
+use lantern_model::schema::Manifest;
 use lantern_model::settings::PluginSettings;
 use lantern_plugin::{Digest, Loader, Plugin, Projector};
 use lantern_store::check::{CheckError, Problem, plural};
@@ -378,10 +378,8 @@ impl<'a> PluginCheck<'a> {
     fn subjects(&self, range: &DeepRange, source: &DeepSource) -> Option<(String, Vec<String>)> {
         let loaded = self.worker.as_ref()?.versions.get(&range.digest)?;
         let (_, declared) = loaded.plugin.manifest().source(&source.source)?;
-        match &declared.origin {
-            Origin::JetStream { stream, subjects } => Some((stream.clone(), subjects.clone())),
-            Origin::Core { .. } => None,
-        }
+        let (stream, subjects) = declared.origin.replay()?;
+        Some((stream.to_owned(), subjects.to_vec()))
     }
 
     async fn check_batch(

@@ -107,7 +107,7 @@ impl Inner {
         {
             Ok(_) => {
                 tracing::error!(plugin = name, "{words}");
-                self.parts.metrics.plugin_taken_back(&name);
+                self.parts.metrics.plugin_rolled_back(&name);
                 let digest = bad.plugin().digest().to_string();
                 if let Err(error) = self
                     .parts

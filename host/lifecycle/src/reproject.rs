@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::{Actor, Inner, Lifecycle, LifecycleError, adoption};
 use lantern_broker::EphemeralRead;
 use lantern_model::batch::Delivery;
-use lantern_model::schema::{ManifestDescription, Origin, description::SourceDescription};
+use lantern_model::schema::{ManifestDescription, description::SourceDescription};
 use lantern_plugin::{Digest, Projector};
 use lantern_projection::LoadedVersion;
 use lantern_store::{
@@ -208,7 +208,7 @@ impl Reprojection {
         let Some((source, declared)) = manifest.source(&span.lineage.source) else {
             return Ok(());
         };
-        let Origin::JetStream { subjects, .. } = &declared.origin else {
+        let Some((_, subjects)) = declared.origin.replay() else {
             return Ok(());
         };
         let reading = self

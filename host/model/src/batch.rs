@@ -1,4 +1,4 @@
-//! The plain data that passes along a projection: messages in, outcomes out. No I/O and no opinion.
+//! The data that passes through a projection: messages in, outcomes out. No I/O.
 
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -8,32 +8,31 @@ use chrono::{DateTime, SecondsFormat, Utc};
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// The earliest admissible time: 0000-01-01T00:00:00Z, the first that RFC 3339 can write.
+    /// The earliest admissible time: 0000-01-01T00:00:00Z, the first that RFC 3339 can represent.
     pub const MIN: Self = Self(-62_167_219_200_000_000);
 
-    /// The latest admissible time: 9999-12-31T23:59:59.999999Z, the last that RFC 3339 can write.
+    /// The latest admissible time: 9999-12-31T23:59:59.999999Z, the last that RFC 3339 can represent.
     pub const MAX: Self = Self(253_402_300_799_999_999);
 
     /// Whether the time is in the range that columns store and the API accepts. Every write path and every query
-    /// parameter uses this one definition.
+    /// parameter uses this definition.
     pub fn is_admissible(self) -> bool {
         (Self::MIN..=Self::MAX).contains(&self)
     }
 
-    /// The present, by this machine's clock.
+    /// The current time of this machine's clock.
     pub fn now() -> Self {
         Self(Utc::now().timestamp_micros())
     }
 
-    /// The time that a text in RFC 3339 names. `None` when the text is not RFC 3339, or when an offset moves the time
-    /// out of the admissible range.
+    /// Parses RFC 3339. `None` when the text is not RFC 3339, or when an offset moves the time out of the admissible
+    /// range.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         let time = DateTime::parse_from_rfc3339(text).ok()?;
         Some(Self(time.timestamp_micros())).filter(|time| time.is_admissible())
     }
 
-    /// RFC 3339 in UTC with microseconds, or the bare number of microseconds outside the admissible range, which RFC
-    /// 3339 cannot write.
+    /// RFC 3339 in UTC with microseconds, or the number of microseconds outside the admissible range.
     pub fn to_rfc3339(self) -> String {
         match DateTime::<Utc>::from_timestamp_micros(self.0).filter(|_| self.is_admissible()) {
             Some(time) => time.to_rfc3339_opts(SecondsFormat::Micros, true),
@@ -45,30 +44,30 @@ impl Timestamp {
 /// One message of a source, as the broker delivered it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// The subject that it was published to.
+    /// The subject.
     pub subject: String,
-    /// Its sequence in the stream. A core NATS source has none; the host then counts what it received in this
-    /// epoch, so that every row has an origin, and the plugin is shown 0.
+    /// The sequence in the stream. A core NATS source has none; the host then counts the messages received in this
+    /// epoch, so that every row has an origin, and passes 0 to the plugin.
     pub sequence: u64,
     /// When the broker stored it (core NATS: when the host received it), in nanoseconds since 1970: the broker's
-    /// own precision, which the comparison of histories needs.
+    /// precision, which the comparison of histories requires.
     pub published_ns: i64,
-    /// Sorted by name, a name's values in the order sent. Always here, for the dead letters; a plugin sees them only
-    /// when its source asks for them.
+    /// Sorted by name, with the values of a name in the order sent. Always present, for dead letters; a plugin receives
+    /// them only if its source requests them.
     pub headers: Vec<(String, String)>,
-    /// The message's bytes, shared with the buffer that they arrived in.
+    /// The payload, which shares the receive buffer.
     pub payload: Bytes,
 }
 
 impl Delivery {
-    /// When the broker stored it, as plugins and rows see it.
+    /// When the broker stored it, in the precision of plugins and rows.
     pub fn published(&self) -> Timestamp {
         Timestamp(self.published_ns.div_euclid(1_000))
     }
 
-    /// Whether the message only says that a key or a subject has no value any more: a deleted or purged key of a
-    /// key-value bucket, or what the broker writes when the last message of a subject expires. It has no payload, so
-    /// there is nothing to project.
+    /// Whether the message only marks the deletion of a key or a subject: a deleted or purged key of a key-value
+    /// bucket, or the broker's marker when the last message of a subject expires. It has no payload, so there is
+    /// nothing to project.
     pub fn is_delete_marker(&self) -> bool {
         self.payload.is_empty()
             && self.headers.iter().any(|(name, value)| match name.as_str() {
@@ -78,7 +77,7 @@ impl Delivery {
             })
     }
 
-    /// Bytes that the message holds in memory, for the bounds of batches and queues.
+    /// Bytes of memory that the message uses, for the bounds of batches and queues.
     pub fn size_bytes(&self) -> usize {
         let headers: usize = self
             .headers
@@ -94,9 +93,9 @@ impl Delivery {
 pub enum Value {
     /// No value.
     Null,
-    /// Yes or no; stored as 1 or 0.
+    /// True or false; stored as 1 or 0.
     Boolean(bool),
-    /// A whole number.
+    /// An integer.
     Integer(i64),
     /// A finite number.
     Real(f64),
@@ -106,7 +105,7 @@ pub enum Value {
     Blob(Vec<u8>),
     /// A point in time.
     Timestamp(Timestamp),
-    /// One JSON document, to the byte.
+    /// One JSON document, byte for byte.
     Json(String),
 }
 
@@ -115,36 +114,36 @@ pub enum Value {
 pub struct Row {
     /// Index into the manifest's writes.
     pub write: u32,
-    /// In the order of the write's columns.
+    /// Values in the order of the write's columns.
     pub values: Vec<Value>,
 }
 
-/// Why a message could not be projected. The first three are said by the plugin, the rest by the host.
+/// Why a message could not be projected. The plugin reports the first three, the host the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, utoipa::ToSchema)]
 #[schema(rename_all = "lowercase")]
 pub enum RejectionClass {
-    /// The bytes are not what the format says.
+    /// The bytes do not match the format.
     Malformed,
-    /// A version or kind that the plugin does not know.
+    /// A version or kind that the plugin does not support.
     Unsupported,
-    /// Well formed, but against a rule.
+    /// Well formed, but it violates a rule.
     Invalid,
     /// The plugin trapped on it.
     Trap,
-    /// The plugin took longer than it may for one message.
+    /// The plugin exceeded the time limit for one message.
     Timeout,
-    /// The plugin wanted more memory than it may have.
+    /// The plugin exceeded its memory limit.
     Memory,
-    /// The plugin's answer breaks its own description or a limit on rows and bytes.
+    /// The plugin's answer violates its own description or a limit on rows and bytes.
     Output,
-    /// The database refused its rows.
+    /// The database rejected its rows.
     Constraint,
     /// An operator had it erased.
     Forgotten,
 }
 
 impl RejectionClass {
-    /// The word that the database and the API use.
+    /// The name in the database and the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -160,20 +159,20 @@ impl RejectionClass {
     }
 }
 
-/// A message's way into the dead letters.
+/// Why a message becomes a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
-    /// The kind of reason.
+    /// The class of the reason.
     pub class: RejectionClass,
-    /// For the operator: at most [`REASON_BYTES_MAX`] bytes, without control characters.
+    /// The reason for the operator: at most [`REASON_BYTES_MAX`] bytes, without control characters.
     pub reason: String,
 }
 
-/// Longest reason that is kept. A plugin may answer with megabytes of error text.
+/// Longest stored reason. A plugin may answer with megabytes of error text.
 pub const REASON_BYTES_MAX: usize = 4 * 1024;
 
 impl Rejection {
-    /// Cuts and cleans `reason`, so that it can be stored, logged and shown as it is.
+    /// Truncates and cleans `reason`, so that it is safe to store, log and display.
     pub fn new(class: RejectionClass, reason: &str) -> Self {
         Self {
             class,
@@ -182,16 +181,17 @@ impl Rejection {
     }
 }
 
-/// Whether a terminal obeys the character instead of showing it, or shows what follows in another order: control
-/// characters (C0, DEL, C1), separators of lines and paragraphs, and marks that change the direction of text.
+/// Whether a terminal interprets the character instead of displaying it, or displays the following text in another
+/// order: control characters (C0, DEL, C1), separators of lines and paragraphs, and marks that change the direction of
+/// text.
 pub fn is_hazardous(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Text from outside made fit for a log, a table and a terminal: what is hazardous becomes U+FFFD (newline
-/// and tab become a space), and what exceeds `bytes_max` is cut at a character and marked with an ellipsis.
+/// Makes untrusted text safe for a log, a table and a terminal: hazardous characters become U+FFFD (newline and tab
+/// become a space), and text beyond `bytes_max` is cut at a character boundary and marked with an ellipsis.
 pub fn clean_text(text: &str, bytes_max: usize) -> String {
     let mut clean = String::with_capacity(text.len().min(bytes_max));
     for character in text.chars() {
@@ -209,14 +209,14 @@ pub fn clean_text(text: &str, bytes_max: usize) -> String {
     clean
 }
 
-/// What became of one message.
+/// The outcome of one message.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// These rows, all of them or none.
+    /// These rows, all or none.
     Rows(Vec<Row>),
-    /// Deliberately nothing.
+    /// Deliberately no row.
     Skip,
-    /// To the dead letters.
+    /// A dead letter.
     Reject(Rejection),
 }
 
@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_and_hostile_text_is_cut_and_cleaned() {
+    fn long_and_hostile_text_is_truncated_and_cleaned() {
         let clean = clean_text(&format!("\u{1b}[31mred\0\n{}", "ä".repeat(10_000)), 64);
         assert!(clean.len() <= 64, "{} bytes", clean.len());
         assert!(clean.ends_with('…'));
@@ -268,7 +268,10 @@ mod tests {
             ("Nats-Msg-Id", "1", false),
         ] {
             assert_eq!(marker(name, value, b""), expected, "{name}: {value}");
-            assert!(!marker(name, value, b"{}"), "a message with a payload is one");
+            assert!(
+                !marker(name, value, b"{}"),
+                "a message with a payload is not a marker"
+            );
         }
     }
 
@@ -287,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn the_admissible_times_are_those_that_rfc_3339_can_write() {
+    fn admissible_times_are_those_that_rfc_3339_can_represent() {
         for (time, text) in [
             (Timestamp::MIN, "0000-01-01T00:00:00.000000Z"),
             (Timestamp::MAX, "9999-12-31T23:59:59.999999Z"),

@@ -1,5 +1,5 @@
-//! Plain data and its validation: messages, rows and values, what a plugin declares, what an operator may set for one plugin,
-//! and what projections report. No I/O; depends on no other crate of the host.
+//! Plain data and its validation: messages, rows and values, the declarations of a plugin, the settings of a plugin,
+//! and the status of projections. No I/O; depends on no other crate of the host.
 
 pub mod batch;
 pub mod schema;

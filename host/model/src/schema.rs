@@ -1,8 +1,8 @@
-//! What a plugin declares: sources, tables and writes, checked once when it is loaded, and the check of every
-//! row against them. Pure: no I/O, no SQL, no WebAssembly.
+//! The declarations of a plugin: sources, tables and writes, checked once when it is loaded, and the check of every row
+//! against them. Pure: no I/O, no SQL, no WebAssembly.
 //!
-//! A [`Manifest`] exists only in checked form: [`Manifest::check`] is the only way to make one. So a
-//! [`TableName`] or [`ColumnName`] is always a plain lower-case word, and indexes into it always hit.
+//! A [`Manifest`] exists only in checked form: [`Manifest::check`] is the only way to create one. So a [`TableName`] or
+//! [`ColumnName`] is always a plain lower-case word, and indexes into a manifest are always valid.
 
 mod check;
 pub mod description;
@@ -18,32 +18,32 @@ pub use names::{ColumnName, PluginName, SourceName, TableName, TokenName};
 
 use std::fmt;
 
-/// Everything that a plugin says of itself.
+/// The checked description of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Manifest {
     /// The plugin's name, unique in the host.
     pub name: PluginName,
-    /// A version as semver.org has it.
+    /// The version, in semver format.
     pub version: semver::Version,
-    /// A sentence for people; may be empty.
+    /// A description for people; may be empty.
     pub doc: String,
-    /// What it reads; at least one.
+    /// Its sources; at least one.
     pub sources: Vec<Source>,
-    /// The tables that it alone writes.
+    /// Its tables, which no other plugin writes.
     pub tables: Vec<Table>,
-    /// The ways in which it puts rows into them.
+    /// Its writes into these tables.
     pub writes: Vec<Write>,
 }
 
-/// One thing that a plugin reads.
+/// One input of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// Unique in the plugin.
     pub name: SourceName,
     /// Where its messages come from.
     pub origin: Origin,
-    /// Whether messages come with their headers.
+    /// Whether the plugin receives headers.
     pub wants_headers: bool,
 }
 
@@ -54,23 +54,40 @@ pub enum Origin {
     JetStream {
         /// The stream's name.
         stream: String,
-        /// Subjects wanted; empty means all.
+        /// Subject filters; empty means all subjects.
         subjects: Vec<String>,
     },
     /// Core NATS subjects: at most once.
     Core {
-        /// Subjects subscribed to; at least one.
+        /// Subscribed subjects; at least one.
         subjects: Vec<String>,
     },
 }
 
 impl Origin {
-    /// The stream; none for core NATS.
+    /// The stream; `None` when the broker does not store the messages.
     pub fn stream(&self) -> Option<&str> {
         match self {
             Self::JetStream { stream, .. } => Some(stream),
             Self::Core { .. } => None,
         }
+    }
+
+    /// The subjects; empty means all subjects of the stream.
+    pub fn subjects(&self) -> &[String] {
+        match self {
+            Self::JetStream { subjects, .. } | Self::Core { subjects } => subjects,
+        }
+    }
+
+    /// The stream and the subjects that can be read again; `None` when the broker does not store the messages.
+    pub fn replay(&self) -> Option<(&str, &[String])> {
+        Some((self.stream()?, self.subjects()))
+    }
+
+    /// Whether messages have positions and can be read again.
+    pub fn is_replayable(&self) -> bool {
+        self.stream().is_some()
     }
 }
 
@@ -78,9 +95,9 @@ impl Origin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(rename_all = "lowercase")]
 pub enum ColumnType {
-    /// Yes or no.
+    /// True or false.
     Boolean,
-    /// A signed 64 bit number.
+    /// A signed 64-bit integer.
     Integer,
     /// A finite double.
     Real,
@@ -95,7 +112,7 @@ pub enum ColumnType {
 }
 
 impl ColumnType {
-    /// The word that the contract, the API and messages use.
+    /// The name in the contract, the API and messages.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Boolean => "boolean",
@@ -115,16 +132,16 @@ impl fmt::Display for ColumnType {
     }
 }
 
-/// What a column means to people.
+/// The meaning of a column for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Nothing in particular.
+    /// No special meaning.
     None,
-    /// When it happened.
+    /// When the event happened.
     Time,
-    /// Whom it happened to.
+    /// Whom or what the event concerns.
     Entity,
-    /// Worth filtering by.
+    /// Useful as a filter.
     Facet,
     /// A quantity, with its UCUM unit or an empty string.
     Measure(String),
@@ -139,39 +156,39 @@ pub struct Column {
     pub column_type: ColumnType,
     /// Whether it may be null.
     pub nullable: bool,
-    /// What it means to people.
+    /// The meaning for people.
     pub role: Role,
-    /// A sentence for people; may be empty.
+    /// A description for people; may be empty.
     pub doc: String,
-    /// Key and value pairs for faces of the host.
+    /// Key and value pairs for user interfaces.
     pub hints: Vec<(String, String)>,
 }
 
-/// An index that a plugin asks for.
+/// A declared index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Index {
-    /// Its columns, in order.
+    /// The columns, in order.
     pub columns: Vec<ColumnName>,
-    /// Whether two rows may not agree on all of them.
+    /// Whether the combination of values is unique.
     pub unique: bool,
 }
 
-/// A table that one plugin writes.
+/// A table of one plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
     /// Unique in the host.
     pub name: TableName,
-    /// A sentence for people; may be empty.
+    /// A description for people; may be empty.
     pub doc: String,
-    /// In the order declared; at least one.
+    /// The columns, in the declared order; at least one.
     pub columns: Vec<Column>,
-    /// May be empty.
+    /// The primary key; may be empty.
     pub primary_key: Vec<ColumnName>,
-    /// Indexes besides the primary key's.
+    /// Indexes in addition to the primary key's.
     pub indexes: Vec<Index>,
-    /// Days that rows are kept by the time column.
+    /// Days for which rows are kept, by the time column.
     pub retention_days: Option<u32>,
-    /// Key and value pairs for faces of the host.
+    /// Key and value pairs for user interfaces.
     pub hints: Vec<(String, String)>,
 }
 
@@ -181,12 +198,12 @@ impl Table {
         self.columns.iter().find(|column| column.name == *name)
     }
 
-    /// The column that says when a row happened.
+    /// The column with the role time.
     pub fn time_column(&self) -> Option<&Column> {
         self.columns.iter().find(|column| column.role == Role::Time)
     }
 
-    /// Whether `columns` are, in any order, what the primary key or a unique index is made of.
+    /// Whether `columns` are, in any order, the columns of the primary key or of a unique index.
     pub fn has_key(&self, columns: &[ColumnName]) -> bool {
         let same = |key: &[ColumnName]| {
             key.len() == columns.len() && key.iter().all(|column| columns.contains(column))
@@ -199,7 +216,7 @@ impl Table {
     }
 }
 
-/// What happens to a column of a row that is there already. See the contract for null.
+/// How a column of an existing row is merged. The contract defines the treatment of null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merge {
     /// The new value.
@@ -216,7 +233,7 @@ pub enum Merge {
     Max,
 }
 
-/// When an update happens at all.
+/// The condition of an update.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Guard {
     /// Always.
@@ -227,41 +244,41 @@ pub enum Guard {
     Newer(ColumnName),
 }
 
-/// How a colliding row is merged into the stored one.
+/// How a conflicting row is merged into the stored one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpdateRule {
-    /// The key by which the stored row is found.
+    /// The key that identifies the stored row.
     pub key: Vec<ColumnName>,
-    /// Rules by column; columns without one are kept.
+    /// Merge rules by column; columns without a rule keep their value.
     pub merges: Vec<(ColumnName, Merge)>,
-    /// When the update happens.
+    /// The condition of the update.
     pub guard: Guard,
 }
 
-/// What happens to a row that collides with a stored one.
+/// What happens to a row whose key is already stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OnConflict {
     /// Its message becomes a dead letter.
     Fail,
-    /// It is dropped.
+    /// The row is dropped.
     Ignore,
-    /// It is merged.
+    /// The row is merged.
     Update(UpdateRule),
 }
 
-/// One way of putting rows into a table.
+/// One way to write rows into a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
     /// Index into [`Manifest::tables`].
     pub table: usize,
     /// For each of the write's columns its index in the table's columns.
     pub columns: Vec<usize>,
-    /// What happens on a collision.
+    /// What happens on a conflict.
     pub on_conflict: OnConflict,
 }
 
 impl Manifest {
-    /// The table that a write goes to.
+    /// The table of a write.
     pub fn table_of(&self, write: &Write) -> &Table {
         &self.tables[write.table]
     }
@@ -275,7 +292,7 @@ impl Manifest {
     }
 }
 
-/// A manifest as a plugin sent it: nothing in it has been checked. The fields are those of the contract.
+/// An unchecked manifest as a plugin sent it. The fields are those of the contract.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(
     missing_docs,

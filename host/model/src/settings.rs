@@ -1,8 +1,8 @@
-//! What an operator may set for one plugin: its limits, its dead letters, when a swap is taken back, and whether it
-//! may import WASI and subscribe to internal subjects. Plain data with its check, no I/O. What is absent is as for all plugins.
+//! Settings that an operator may set for one plugin: its limits, its dead letters, its automatic rollback, and whether
+//! it may import WASI and subscribe to internal subjects. Absent values mean the defaults of the host.
 //!
-//! The JSON of it is what the API takes and what the database keeps, so fields are only ever added. The bounds are the
-//! same that the host's own configuration has, since `config` takes them from here.
+//! The API accepts and the database stores its JSON, so fields are only ever added. The bounds are the same as in the
+//! host's own configuration, which uses these constants.
 
 mod units;
 
@@ -19,19 +19,20 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// Default of the linear memory of an instance, in bytes: it holds a batch of messages many times over.
+/// Default linear memory of an instance, in bytes: it holds many batches of messages.
 pub const MEMORY_BYTES_DEFAULT: u64 = 64 * MIB;
-/// Default of the time for one message: long enough for any honest decoder, short enough that a loop is a hiccup.
+/// Default time for one message: long enough for any legitimate decoder, short enough that an endless loop causes only
+/// a short delay.
 pub const MESSAGE_TIME_DEFAULT: Duration = Duration::from_secs(1);
-/// Default of the rows in the answer to one message.
+/// Default number of rows in the answer to one message.
 pub const ROWS_PER_MESSAGE_DEFAULT: u64 = 1_000;
-/// Default of the bytes of values in the answer to one message.
+/// Default bytes of values in the answer to one message.
 pub const BYTES_PER_MESSAGE_DEFAULT: u64 = 8 * MIB;
-/// Default of the largest component, in bytes.
+/// Default size of the largest component, in bytes.
 pub const MODULE_BYTES_DEFAULT: u64 = 64 * MIB;
-/// Default of the time for compiling a component.
+/// Default time for compiling a component.
 pub const COMPILE_TIME_DEFAULT: Duration = Duration::from_secs(30);
-/// Default of the memory for compiling a component, in bytes.
+/// Default memory for compiling a component, in bytes.
 pub const COMPILE_MEMORY_BYTES_DEFAULT: u64 = GIB;
 
 /// Linear memory of an instance, in bytes.
@@ -44,37 +45,37 @@ pub const ROWS_PER_MESSAGE: RangeInclusive<u64> = 1..=100_000;
 pub const BYTES_PER_MESSAGE: RangeInclusive<u64> = KIB..=256 * MIB;
 /// Open dead letters of one source.
 pub const DEAD_LETTERS: RangeInclusive<u64> = 1..=100_000_000;
-/// Messages before a swap is judged. More than this is never in one window.
+/// Messages before a swap is judged; no window contains more.
 const ROLLBACK_MESSAGES: RangeInclusive<u64> = 1..=1_000_000_000;
-/// Seconds for which a swap is watched: up to thirty days.
+/// Seconds for which a swap is monitored: up to thirty days.
 const ROLLBACK_WINDOW_S: RangeInclusive<u64> = 1..=30 * 24 * 60 * 60;
-/// How many more of a hundred messages may be rejected than before.
+/// Percentage points by which the share of rejected messages may grow.
 const ROLLBACK_EXCESS_PERCENT: RangeInclusive<u64> = 0..=100;
 
-/// What is set for one plugin.
+/// The settings of one plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schema(as = Settings)]
 pub struct PluginSettings {
-    /// What its instances may use.
+    /// Limits of its instances.
     #[serde(skip_serializing_if = "is_default")]
     pub limits: PluginLimitSettings,
-    /// How many of its messages may wait as dead letters.
+    /// Limit of its open dead letters.
     #[serde(skip_serializing_if = "is_default")]
     pub dead_letters: DeadLetterSettings,
-    /// When a new version is taken back by itself.
+    /// The automatic rollback of a new version.
     #[serde(skip_serializing_if = "is_default")]
     pub rollback: RollbackSettings,
-    /// Whether it may import WASI, with everything in it empty.
+    /// Whether it may import WASI, whose interfaces are all empty.
     #[serde(skip_serializing_if = "is_default")]
     pub wasi: bool,
-    /// Whether its core sources may subscribe to subjects on which the broker and its clients talk to each other, such as
-    /// `>`, `$JS.>`, `$SYS.>` and `_INBOX.>`.
+    /// Whether its core NATS sources may subscribe to internal subjects of the broker and its clients, such as `>`,
+    /// `$JS.>`, `$SYS.>` and `_INBOX.>`.
     #[serde(skip_serializing_if = "is_default")]
     pub internal_subjects: bool,
 }
 
-/// What the instances of one plugin may use.
+/// Limits of the instances of one plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schema(as = LimitSettings)]
@@ -87,7 +88,7 @@ pub struct PluginLimitSettings {
     )]
     #[schema(value_type = String, nullable = false, required = false)]
     pub memory_bytes: Option<u64>,
-    /// Processor time for one message, and for one call of many: text with a unit, such as `500ms`.
+    /// Processor time for one message, and for one call of several: text with a unit, such as `500ms`.
     #[serde(with = "units::time", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, nullable = false, required = false)]
     pub message_time: Option<Duration>,
@@ -95,53 +96,53 @@ pub struct PluginLimitSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub rows_per_message: Option<u64>,
-    /// Bytes of values in the answer to one message, written as `memory` is.
+    /// Bytes of values in the answer to one message, in the same format as `memory`.
     #[serde(with = "units::size", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, nullable = false, required = false)]
     pub bytes_per_message: Option<u64>,
 }
 
-/// How many messages of one plugin may wait as dead letters.
+/// Limit of open dead letters of one plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeadLetterSettings {
-    /// Most open dead letters of each of its sources.
+    /// Maximum open dead letters of each of its sources.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub max: Option<u64>,
-    /// What happens to the next one.
+    /// What happens at the maximum.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub policy: Option<DeadLetterPolicy>,
 }
 
-/// What happens when there are as many dead letters as there may be.
+/// What happens when a source has the maximum number of open dead letters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeadLetterPolicy {
-    /// The source stops until an operator has looked. Nothing is lost.
+    /// The source stops until an operator acts. Nothing is lost.
     #[default]
     Halt,
     /// The oldest are discarded.
     DropOldest,
 }
 
-/// When a new version is taken back by itself.
+/// The automatic rollback of a new version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RollbackSettings {
-    /// Whether it ever is; absent means that it is.
+    /// Whether automatic rollback is enabled (default: true).
     #[serde(skip_serializing_if = "is_true")]
     pub enabled: bool,
-    /// Messages that the new version has to have handled before it is judged.
+    /// Messages that the new version must have handled before it is judged.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub messages_min: Option<u64>,
-    /// Seconds after the swap for which it is watched.
+    /// Seconds after the swap for which the version is monitored.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub window_s: Option<u64>,
-    /// By how many more of a hundred messages it may reject than the version before it.
+    /// Percentage points by which its share of rejected messages may exceed the previous version's.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub excess_percent: Option<u64>,
@@ -159,29 +160,29 @@ impl Default for RollbackSettings {
 }
 
 impl PluginSettings {
-    /// Reads and checks the JSON of settings.
+    /// Parses and checks the JSON of settings.
     ///
     /// # Errors
-    /// In words: where it is no such JSON, the first thing that is wrong; else everything that is out of bounds.
+    /// The parse error if it is not valid settings JSON, else all values that are out of bounds.
     pub fn from_json(json: &str) -> Result<Self, Vec<String>> {
         let settings: Self = serde_json::from_str(json).map_err(|error| vec![error.to_string()])?;
         settings.check()?;
         Ok(settings)
     }
 
-    /// Sets one value by its path, such as `limits.memory`, as somebody typed it. Empty text means as for all
-    /// plugins. Does not check bounds, so that several can be set and then checked together.
+    /// Sets one value by its path, such as `limits.memory`, from an operator's text. Empty text resets it to the
+    /// default. Does not check bounds, so that several values can be set and then checked together.
     ///
     /// # Errors
-    /// When there is no such setting or the text is none of its values; then nothing has changed.
+    /// When the setting does not exist or the text is not a valid value; the settings are then unchanged.
     pub fn set(&mut self, path: &str, text: &str) -> Result<(), String> {
         use serde_json::Value;
-        let of_path = |words: String| format!("{path}: {words}");
-        let mut whole = serde_json::to_value(&*self).map_err(|error| of_path(error.to_string()))?;
+        let at_path = |error: String| format!("{path}: {error}");
+        let mut whole = serde_json::to_value(&*self).map_err(|error| at_path(error.to_string()))?;
         let mut at = &mut whole;
         for key in path.split('.') {
             let Value::Object(table) = at else {
-                return Err(of_path("there is no such setting".to_owned()));
+                return Err(at_path("there is no such setting".to_owned()));
             };
             at = table
                 .entry(key)
@@ -189,27 +190,28 @@ impl PluginSettings {
         }
         *at = match text {
             "" => Value::Null,
-            // What is no number and neither true nor false is text: sizes, times and words come without quotes.
+            // Anything except numbers and booleans is text: sizes, durations and names need no quotes.
             _ => match serde_json::from_str(text) {
                 Ok(value @ (Value::Number(_) | Value::Bool(_))) => value,
                 _ => Value::String(text.to_owned()),
             },
         };
         drop_nulls(&mut whole);
-        *self = serde_json::from_value(whole).map_err(|error| of_path(error.to_string()))?;
+        *self = serde_json::from_value(whole).map_err(|error| at_path(error.to_string()))?;
         Ok(())
     }
 
     /// Checks that every value is within its bounds.
     ///
     /// # Errors
-    /// Everything that is not, in words that begin with the setting's path.
+    /// One message per value out of bounds, each beginning with the setting's path.
     pub fn check(&self) -> Result<(), Vec<String>> {
         let mut problems = Vec::new();
         let (limits, rollback) = (&self.limits, &self.rollback);
         let time = |time: &Duration| humantime::format_duration(*time).to_string();
         let size = |bytes: &u64| ByteSize(*bytes).to_string();
-        let mut one = |path, value, bounds| problems.extend(outside(path, value, &bounds, u64::to_string));
+        let mut one =
+            |path, value, bounds| problems.extend(out_of_bounds(path, value, &bounds, u64::to_string));
         one(
             "limits.rows_per_message",
             limits.rows_per_message,
@@ -223,14 +225,19 @@ impl PluginSettings {
             rollback.excess_percent,
             ROLLBACK_EXCESS_PERCENT,
         );
-        problems.extend(outside("limits.memory", limits.memory_bytes, &MEMORY_BYTES, size));
-        problems.extend(outside(
+        problems.extend(out_of_bounds(
+            "limits.memory",
+            limits.memory_bytes,
+            &MEMORY_BYTES,
+            size,
+        ));
+        problems.extend(out_of_bounds(
             "limits.message_time",
             limits.message_time,
             &MESSAGE_TIME,
             time,
         ));
-        problems.extend(outside(
+        problems.extend(out_of_bounds(
             "limits.bytes_per_message",
             limits.bytes_per_message,
             &BYTES_PER_MESSAGE,
@@ -252,7 +259,7 @@ fn is_true(value: &bool) -> bool {
     *value
 }
 
-/// What is set to nothing is not there.
+/// Removes values that were reset.
 fn drop_nulls(value: &mut serde_json::Value) {
     if let serde_json::Value::Object(table) = value {
         table.retain(|_, value| !value.is_null());
@@ -260,19 +267,19 @@ fn drop_nulls(value: &mut serde_json::Value) {
     }
 }
 
-/// That a value is out of its bounds, in words.
-fn outside<T: PartialOrd, W: Display>(
+/// The error message for a value out of bounds.
+fn out_of_bounds<T: PartialOrd, W: Display>(
     path: &str,
     value: Option<T>,
     bounds: &RangeInclusive<T>,
-    shown: impl Fn(&T) -> W,
+    display: impl Fn(&T) -> W,
 ) -> Option<String> {
     let value = value.filter(|value| !bounds.contains(value))?;
     Some(format!(
         "{path}: {} is out of range; give a value from {} to {}",
-        shown(&value),
-        shown(bounds.start()),
-        shown(bounds.end())
+        display(&value),
+        display(bounds.start()),
+        display(bounds.end())
     ))
 }
 
@@ -288,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_set_is_empty_json() {
+    fn default_settings_are_empty_json() {
         assert_eq!(check_round_trip("{}"), PluginSettings::default());
         assert!(PluginSettings::default().rollback.enabled);
         let same = r#"{"limits":{},"rollback":{"enabled":true},"wasi":false}"#;
@@ -299,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_set_survives_the_way_through_json() {
+    fn all_settings_survive_a_json_round_trip() {
         let settings = check_round_trip(
             r#"{"limits":{"memory":"128 MiB","message_time":"1s 500ms","rows_per_message":5,"bytes_per_message":"1500 B"},"dead_letters":{"max":7,"policy":"drop-oldest"},"rollback":{"enabled":false,"messages_min":100,"window_s":600,"excess_percent":3},"wasi":true}"#,
         );
@@ -311,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_refused() {
+    fn unknown_settings_and_values_are_rejected() {
         for (json, words) in [
             (r#"{"limit":{}}"#, "unknown field `limit`"),
             (
@@ -320,10 +327,7 @@ mod tests {
             ),
             (r#"{"limits":{"memory":"64 mib"}}"#, "\"64 mib\" is not a size"),
             (r#"{"limits":{"memory":-1}}"#, "such as \"64 MiB\""),
-            (
-                r#"{"limits":{"message_time":"5"}}"#,
-                "\"5\" is not a span of time",
-            ),
+            (r#"{"limits":{"message_time":"5"}}"#, "\"5\" is not a duration"),
             (
                 r#"{"dead_letters":{"policy":"forget"}}"#,
                 "unknown variant `forget`",
@@ -337,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_out_of_bounds_is_told_at_once() {
+    fn all_values_out_of_bounds_are_reported_at_once() {
         let json = r#"{"limits":{"memory":"1 B","message_time":"2m","rows_per_message":0,"bytes_per_message":"1 GiB"},"dead_letters":{"max":0},"rollback":{"messages_min":0,"window_s":0,"excess_percent":101}}"#;
         let problems = PluginSettings::from_json(json).unwrap_err();
         assert_eq!(problems.len(), 8, "{problems:?}");
@@ -363,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn single_values_are_set_as_they_are_typed() {
+    fn single_values_are_set_from_text() {
         let mut settings = PluginSettings::default();
         for (path, text) in [
             ("limits.memory", "32 MiB"),

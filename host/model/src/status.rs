@@ -1,5 +1,4 @@
-//! What a projection shows of itself, and the list of all of them that the faces read. Written by the projection,
-//! read by http and metrics; nothing here acts.
+//! The status of a projection, and the registry of all projections. The projection writes it; API and metrics read it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,31 +6,31 @@ use serde::Serialize;
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
-/// What a projection is doing.
+/// The state of a projection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProjectionState {
-    /// Looking at the broker and the database before the first batch.
+    /// Comparing the broker and the database before the first batch.
     Starting,
     /// The broker has no stream of this name yet.
     WaitingForStream,
-    /// Reading and storing.
+    /// Reading and storing messages.
     Running,
-    /// An operator paused the plugin, or the consumer on the broker: `paused` has the reason.
+    /// An operator paused the plugin, or the consumer on the broker: `paused` contains the reason.
     Paused,
-    /// Held up by something that may pass by itself: `last_error` says what.
+    /// Retrying after a temporary error, which `last_error` contains.
     Retrying,
-    /// Halted by something that a person has to mend: `last_error` says what.
+    /// Halted by an error that requires an operator, which `last_error` contains.
     Failed,
-    /// Stopped until an operator decides whether the stream is the one that was read: `last_error` says what is not
-    /// known, `lantern source accept` decides.
+    /// Stopped until an operator confirms with `lantern source accept` whether this is the same stream: `last_error`
+    /// describes the doubt.
     Undecided,
-    /// Ended in order.
+    /// Stopped normally.
     Stopped,
 }
 
 impl ProjectionState {
-    /// Every state, in the order of its declaration.
+    /// All states, in the order of declaration.
     pub const ALL: [Self; 8] = [
         Self::Starting,
         Self::WaitingForStream,
@@ -43,7 +42,7 @@ impl ProjectionState {
         Self::Stopped,
     ];
 
-    /// The state as the API and the metrics write it.
+    /// The name in the API and the metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -58,30 +57,30 @@ impl ProjectionState {
     }
 }
 
-/// What a warning is about.
+/// The kind of a warning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProjectionWarningKind {
-    /// The broker does not take the acknowledgements of this source.
+    /// The broker rejects the acknowledgements of this source.
     AcknowledgementsRefused,
-    /// The broker deletes the consumer when the host is stopped for long, and messages with it.
+    /// The broker deletes the consumer, and messages with it, when the host is stopped for a long time.
     ConsumerExpires,
-    /// A subject filter of this source can match nothing that the stream holds.
+    /// A subject filter of this source matches nothing that the stream can hold.
     FilterMatchesNothing,
 }
 
 /// A condition that needs attention although the source runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ProjectionWarning {
-    /// What it is about.
+    /// The kind of the warning.
     pub kind: ProjectionWarningKind,
-    /// The condition and what can be done about it.
+    /// The condition and its remedy.
     pub detail: String,
-    /// Whether the host is not ready because of it.
+    /// Whether the warning makes the host not ready.
     pub not_ready: bool,
 }
 
-/// One projection (a plugin's source) as the API shows it.
+/// One projection (a source of a plugin) in the API.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[schema(as = Projection)]
 pub struct Status {
@@ -91,55 +90,56 @@ pub struct Status {
     pub version: String,
     /// The plugin's digest, `sha256:` and 64 hex digits.
     pub digest: String,
-    /// The source's name within the plugin.
+    /// The source's name in the plugin.
     pub source: String,
-    /// The stream that it reads; none for core NATS.
+    /// The stream; `null` for core NATS.
     pub stream: Option<String>,
-    /// What it is doing.
+    /// The state.
     pub state: ProjectionState,
-    /// Since when it has been in this state, in milliseconds since 1970.
+    /// Start of this state, in milliseconds since 1970.
     pub state_since_ms: i64,
-    /// Why it is paused; `null` when it is not.
+    /// Reason of the pause; `null` when it is not paused.
     pub paused: Option<String>,
-    /// Which history of the stream it is in; starts at 1.
+    /// The current epoch of the source, from 1.
     pub epoch: u64,
-    /// The last sequence whose effect is in the database.
+    /// The last sequence whose outcome is committed.
     pub checkpoint: u64,
-    /// The last sequence of the stream, as the broker said last; for core NATS: messages received.
+    /// The last sequence of the stream at the last survey; for core NATS: number of messages received.
     pub last_sequence: Option<u64>,
-    /// Messages that wait to be projected, as of the last survey of the stream. Surveys continue while the source is
-    /// paused or halted. `null` when the number is not known: there is no stream, or no consumer that counts.
+    /// Messages that wait to be projected, at the last survey of the stream. Surveys continue while the source is
+    /// paused or halted. `null` when the number is unknown: there is no stream, or no consumer that counts.
     pub lag: Option<u64>,
-    /// Messages that became rows, since the beginning of this epoch.
+    /// Messages that became rows in this epoch.
     pub messages: u64,
-    /// Rows that the plugin answered with in this epoch: inserted, updated and already present together.
+    /// Rows that the plugin returned in this epoch: inserted, updated and already present together.
     pub rows: u64,
-    /// Rows of this epoch that were inserted. What an earlier version of Lantern recorded for tables whose writes update
-    /// rows counts only in `rows`.
+    /// Rows of this epoch that were inserted. Rows that an earlier version of Lantern recorded for tables with updating
+    /// writes count only in `rows`.
     pub inserted: u64,
     /// Rows of this epoch that changed a stored row.
     pub updated: u64,
-    /// Rows of this epoch that changed nothing, because a row with their key was there already.
+    /// Rows of this epoch that changed nothing, because a row with their key already existed.
     pub present: u64,
-    /// Dead letters of this source that are open.
+    /// Open dead letters of this source.
     pub dead_letters: u64,
-    /// Sequences of this epoch that were gone before they were read.
+    /// Sequences of this epoch that the stream dropped before the host read them.
     pub missing: u64,
-    /// The error that holds it up. `null` once it has stored messages again or has nothing left to read.
+    /// The error that stops it. `null` once it has stored messages again or has nothing left to read.
     pub last_error: Option<String>,
     /// When that error occurred last, in milliseconds since 1970.
     pub last_error_at_ms: Option<i64>,
-    /// Whether the broker refuses the consumer that the version asks for. Decides about a rollback; not shown.
+    /// Whether the broker rejects the consumer that the version requires. Triggers a rollback; not displayed.
     #[serde(skip)]
     pub consumer_refused: bool,
-    /// Since when (milliseconds since 1970) it has not moved although messages wait; none while it moves.
+    /// Start of a stall (no progress although messages wait), in milliseconds since 1970; `null` while it makes
+    /// progress.
     pub stalled_since_ms: Option<i64>,
-    /// Conditions that need attention although the source runs, as of the last survey of the stream.
+    /// Conditions that need attention although the source runs, at the last survey of the stream.
     pub warnings: Vec<ProjectionWarning>,
 }
 
 impl Status {
-    /// The status of a projection that has done nothing yet.
+    /// The status of a new projection.
     pub fn starting(plugin: &str, version: &str, digest: &str, source: &str, stream: Option<String>) -> Self {
         Self {
             plugin: plugin.to_owned(),
@@ -169,7 +169,7 @@ impl Status {
         }
     }
 
-    /// Enters a state in which it is not paused.
+    /// Enters a state other than a pause.
     pub fn enter(&mut self, state: ProjectionState) {
         if self.state != state {
             self.state = state;
@@ -179,7 +179,7 @@ impl Status {
         self.consumer_refused = false;
     }
 
-    /// Is paused for a reason, which is not an error. What held it up before does not matter while it is paused.
+    /// Enters a pause with its reason, which is not an error, and clears earlier errors.
     pub fn pause(&mut self, reason: String) {
         self.enter(ProjectionState::Paused);
         self.paused = Some(reason);
@@ -194,7 +194,7 @@ impl Status {
         self.last_error_at_ms = Some(now_ms());
     }
 
-    /// The error of before holds it up no longer.
+    /// Clears the error.
     pub fn clear_error(&mut self) {
         self.last_error = None;
         self.last_error_at_ms = None;
@@ -212,7 +212,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Adds a projection; it stays listed until it is removed, also when it has ended.
+    /// Adds a projection; it stays listed until it is removed, even after it has stopped.
     pub fn add(&self, status: watch::Receiver<Status>) {
         self.projections
             .lock()
@@ -220,7 +220,7 @@ impl Registry {
             .push(status);
     }
 
-    /// Takes a projection off the list.
+    /// Removes a projection.
     pub fn remove(&self, plugin: &str, source: &str) {
         self.projections
             .lock()
@@ -231,7 +231,7 @@ impl Registry {
             });
     }
 
-    /// The present status of each projection, ordered by plugin and source.
+    /// The current status of each projection, ordered by plugin and source.
     pub fn snapshot(&self) -> Vec<Status> {
         let projections = self.projections.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<Status> = projections.iter().map(|status| status.borrow().clone()).collect();

@@ -1,17 +1,17 @@
-//! The check of a plugin's answers: its own description, and the limits on rows and bytes. An outcome that breaks one
-//! costs its own message and no other; none of its rows is stored.
+//! Checks a plugin's answers against its own description and the limits on rows and bytes. An outcome that violates one
+//! rejects only its own message; none of its rows is stored.
 
 use super::config::Limits;
 use lantern_model::batch::{Outcome, Rejection, RejectionClass, Row, Value};
 use lantern_model::schema::Manifest;
 
-/// What an outcome becomes: itself, or a rejection that says what is wrong with it.
+/// Returns the outcome, or a rejection that describes the violation.
 pub(super) fn check(manifest: &Manifest, limits: &Limits, outcome: Outcome) -> Outcome {
     match outcome {
         Outcome::Rows(rows) if rows.is_empty() => Outcome::Skip,
         Outcome::Rows(mut rows) => match check_rows(manifest, limits, &mut rows) {
             Ok(()) => Outcome::Rows(rows),
-            Err(words) => Outcome::Reject(Rejection::new(RejectionClass::Output, &words)),
+            Err(problem) => Outcome::Reject(Rejection::new(RejectionClass::Output, &problem)),
         },
         other => other,
     }
@@ -42,7 +42,7 @@ fn check_rows(manifest: &Manifest, limits: &Limits, rows: &mut [Row]) -> Result<
     Ok(())
 }
 
-/// What a value adds to the size of an answer.
+/// The size of a value in an answer.
 fn size_of_value(value: &Value) -> usize {
     match value {
         Value::Null | Value::Boolean(_) => 1,

@@ -1,5 +1,5 @@
-//! From a crate to a plugin file: cargo builds the core module, wit-component encodes it, and the loader has the last
-//! word. What is written has been loaded.
+//! Builds a plugin file from a crate: cargo builds the core module, wit-component encodes it, and the loader verifies
+//! it. Every written file has been loaded.
 
 use std::ffi::OsString;
 use std::io;
@@ -13,14 +13,14 @@ use super::config::{Compiler, EngineConfig};
 use super::loader::{LoadError, Loader, LoaderError, Plugin};
 use lantern_model::settings::PluginSettings;
 
-/// What a crate is built for.
+/// The compilation target of a crate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Target {
-    /// `wasm32-unknown-unknown`: the component imports nothing but what the contract allows.
+    /// `wasm32-unknown-unknown`: the component imports only what the contract allows.
     #[default]
     Bare,
-    /// `wasm32-wasip2`, for crates whose dependencies do not compile without a system. The component imports WASI, so
-    /// an operator has to allow it.
+    /// `wasm32-wasip2`, for crates whose dependencies do not compile without a system. The component imports WASI,
+    /// which requires an operator's permission.
     Wasi,
 }
 
@@ -33,10 +33,11 @@ impl Target {
     }
 }
 
-/// The profile that is used where a workspace defines it.
+/// The profile that is used if the workspace defines it.
 const PROFILE: &str = "plugin";
-/// The settings for [`Speed::Quick`], which calculate as the others do. They are the release profile's as well, and only
-/// differ from [`RELEASE_SETTINGS`] in what does not touch macros and build scripts: those are built once for both.
+/// The settings for [`Speed::Quick`], which compute the same results. They apply to the release profile as well and
+/// differ from [`RELEASE_SETTINGS`] only in settings that do not affect macros and build scripts, so those are built
+/// once for both.
 const QUICK_SETTINGS: [(&str, &str); 6] = [
     ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
     ("CARGO_PROFILE_RELEASE_LTO", "off"),
@@ -45,7 +46,7 @@ const QUICK_SETTINGS: [(&str, &str); 6] = [
     ("CARGO_PROFILE_RELEASE_STRIP", "true"),
     ("CARGO_PROFILE_RELEASE_INCREMENTAL", "true"),
 ];
-/// The same settings for a workspace without that profile: small and fast, with nothing to unwind.
+/// The settings for a workspace without that profile: small and fast, without unwinding.
 const RELEASE_SETTINGS: [(&str, &str); 5] = [
     ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3"),
     ("CARGO_PROFILE_RELEASE_LTO", "fat"),
@@ -54,70 +55,70 @@ const RELEASE_SETTINGS: [(&str, &str); 5] = [
     ("CARGO_PROFILE_RELEASE_STRIP", "true"),
 ];
 
-/// What is more worth: a plugin that runs fast, or one that is built fast.
+/// Whether to optimize the plugin or the build time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speed {
-    /// As it is installed: small and fast.
+    /// Optimized, as for installation: small and fast.
     Full,
-    /// For a look while it is being written: a second after a change instead of several.
+    /// For development: one second after a change instead of several.
     Quick,
 }
 
-/// A crate that has become a component.
+/// A compiled component.
 pub struct Compiled {
     /// The package's name.
     pub name: String,
-    /// The component, as no host has seen it yet.
+    /// The component, not loaded yet.
     pub component: Vec<u8>,
 }
 
-/// A plugin file that was built.
+/// A built plugin file.
 pub struct Built {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// The plugin in it, loaded from the bytes that were written.
+    /// The plugin, loaded from the written bytes.
     pub plugin: Arc<Plugin>,
 }
 
-/// Why there is no plugin file.
+/// Why building failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// There is nothing to build.
+    /// There is no crate.
     #[error("there is no crate at {0}")]
     NoCrate(PathBuf),
-    /// A program that is needed cannot be run.
+    /// A required program cannot be run.
     #[error("cannot run {program}")]
     Run {
         /// The program.
         program: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// Rust cannot build for WebAssembly here.
+    /// The Rust target for WebAssembly is not installed.
     #[error("the Rust target {} is not installed", .0.triple())]
     TargetMissing(Target),
-    /// Cargo has said why on standard error.
+    /// Cargo failed and reported the cause on standard error.
     #[error("cargo could not build {0}")]
     Cargo(PathBuf),
-    /// What was built is no plugin's kind of library.
+    /// The crate is not a cdylib.
     #[error("the crate at {0} is not built as a cdylib")]
     NotACdylib(PathBuf),
-    /// Cargo's or the workspace's words were not understood.
-    #[error("cannot understand {what}: {words}")]
-    Unclear {
-        /// Whose words.
+    /// The output of cargo or the workspace's Cargo.toml cannot be parsed.
+    #[error("cannot parse {what}: {reason}")]
+    Unparsable {
+        /// The text.
         what: &'static str,
-        /// What is wrong with them.
-        words: String,
+        /// The problem.
+        reason: String,
     },
-    /// The module cannot become a component.
+    /// The module cannot be encoded as a component.
     #[error(transparent)]
     Encode(#[from] EncodeError),
-    /// The component is no plugin.
+    /// The component is not a plugin.
     #[error("what was built is not a plugin that a host would load")]
     Load(#[from] LoadError),
-    /// The host's engine does not run here.
+    /// The engine does not run on this machine.
     #[error(transparent)]
     Loader(#[from] LoaderError),
     /// A file could not be read or written.
@@ -125,38 +126,38 @@ pub enum BuildError {
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
 impl BuildError {
-    /// What the author can do about it.
+    /// A remedy for the author.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::NoCrate(_) => Some("give the directory that has the plugin's Cargo.toml"),
+            Self::NoCrate(_) => Some("specify the directory with the plugin's Cargo.toml"),
             Self::Run { .. } => Some("plugins are built with cargo; install Rust from https://rustup.rs"),
             Self::TargetMissing(Target::Bare) => Some("run `rustup target add wasm32-unknown-unknown`"),
             Self::TargetMissing(Target::Wasi) => Some("run `rustup target add wasm32-wasip2`"),
             Self::NotACdylib(_) => Some("add to its Cargo.toml: [lib] crate-type = [\"cdylib\"]"),
-            Self::Encode(_) => Some("the crate needs `lantern_sdk::export!(YourPlugin);` in its lib.rs"),
+            Self::Encode(_) => Some("the crate requires `lantern_sdk::export!(YourPlugin);` in its lib.rs"),
             Self::Load(error) => error.hint(),
-            Self::Cargo(_) | Self::Unclear { .. } | Self::Loader(_) | Self::File { .. } => None,
+            Self::Cargo(_) | Self::Unparsable { .. } | Self::Loader(_) | Self::File { .. } => None,
         }
     }
 }
 
-/// A core module that cannot be encoded.
+/// A core module cannot be encoded.
 #[derive(Debug, thiserror::Error)]
 #[error("the module cannot be encoded as a component: {0}")]
 pub struct EncodeError(String);
 
-/// Encodes a core module, as compilers make it, as a component. The description of its interfaces is taken from the
-/// sections that wit-bindgen left in it.
+/// Encodes a core module, as compilers emit it, as a component. The description of its interfaces comes from the
+/// sections that wit-bindgen added.
 ///
 /// # Errors
-/// When the module does not have them, or does not fit them.
+/// When the module lacks them, or does not match them.
 pub fn encode(core_module: &[u8]) -> Result<Vec<u8>, EncodeError> {
     wit_component::ComponentEncoder::default()
         .validate(true)
@@ -165,21 +166,22 @@ pub fn encode(core_module: &[u8]) -> Result<Vec<u8>, EncodeError> {
         .map_err(|error| EncodeError(format!("{error:#}")))
 }
 
-/// Builds the crate at `path` (a directory or its Cargo.toml) for `target`, as it is installed, and [writes](write) it.
+/// Builds the crate at `path` (a directory or its Cargo.toml) for `target` with full optimization, and [writes](write)
+/// it.
 ///
 /// # Errors
-/// Whatever keeps a file from being a plugin that the host would load; then nothing is written.
+/// When the host would not load the file; then nothing is written.
 pub fn build(path: &Path, out: Option<&Path>, target: Target) -> Result<Built, BuildError> {
     write(&compile(path, target, Speed::Full)?, out)
 }
 
-/// Loads what was built and writes it to `out`, or to `NAME.wasm` in the current directory.
+/// Loads a compiled component and writes it to `out`, or to `NAME.wasm` in the current directory.
 ///
 /// # Errors
-/// Whatever keeps a file from being a plugin that the host would load; then nothing is written.
+/// When the host would not load the file; then nothing is written.
 pub fn write(compiled: &Compiled, out: Option<&Path>) -> Result<Built, BuildError> {
     let Compiled { name, component } = compiled;
-    // Whether it may import WASI is for the operator of a host to say; here it is empty anyway.
+    // The operator of a host decides about WASI; here it is empty anyway.
     let settings = PluginSettings {
         wasi: true,
         internal_subjects: true,
@@ -192,11 +194,11 @@ pub fn write(compiled: &Compiled, out: Option<&Path>) -> Result<Built, BuildErro
     Ok(Built { path, plugin })
 }
 
-/// Builds and encodes the crate at `path` (a directory or its Cargo.toml), without a look at whether a host would load it.
-/// Cargo talks to standard error while it works.
+/// Builds and encodes the crate at `path` (a directory or its Cargo.toml), without checking whether a host would load
+/// it. Cargo writes to standard error.
 ///
 /// # Errors
-/// Whatever keeps the crate from becoming a component.
+/// When the crate cannot become a component.
 pub fn compile(path: &Path, target: Target, speed: Speed) -> Result<Compiled, BuildError> {
     let manifest = manifest_of(path)?;
     let dir = manifest.parent().unwrap_or(Path::new("/"));
@@ -232,7 +234,7 @@ fn manifest_of(path: &Path) -> Result<PathBuf, BuildError> {
     }
 }
 
-/// Runs a tool in the crate's directory, where rustup and cargo look for their settings, and returns its output.
+/// Runs a tool in the crate's directory, where rustup and cargo find their settings, and returns its output.
 fn run(command: &mut Command) -> Result<std::process::Output, BuildError> {
     let program = command.get_program().to_string_lossy().into_owned();
     command
@@ -241,7 +243,7 @@ fn run(command: &mut Command) -> Result<std::process::Output, BuildError> {
         .map_err(|source| BuildError::Run { program, source })
 }
 
-/// The tool that a surrounding cargo names, or the one on the path.
+/// The tool that a surrounding cargo names, or the one on PATH.
 fn tool(variable: &str, name: &str) -> OsString {
     std::env::var_os(variable).unwrap_or_else(|| name.into())
 }
@@ -269,21 +271,21 @@ fn has_profile(dir: &Path) -> Result<bool, BuildError> {
     let text = std::fs::read_to_string(&root).map_err(|source| file(&root, source))?;
     let table: toml::Table = text
         .parse()
-        .map_err(|error: toml::de::Error| unclear("the workspace's Cargo.toml", &error))?;
+        .map_err(|error: toml::de::Error| unparsable("the workspace's Cargo.toml", &error))?;
     Ok(table
         .get("profile")
         .and_then(|profiles| profiles.get(PROFILE))
         .is_some())
 }
 
-fn unclear(what: &'static str, error: &dyn std::error::Error) -> BuildError {
-    BuildError::Unclear {
+fn unparsable(what: &'static str, error: &dyn std::error::Error) -> BuildError {
+    BuildError::Unparsable {
         what,
-        words: error.to_string(),
+        reason: error.to_string(),
     }
 }
 
-/// A line of cargo's report. There are other fields and other kinds of lines.
+/// A line of cargo's report, which has other fields and other kinds of lines as well.
 #[derive(Deserialize)]
 struct Report {
     reason: String,
@@ -333,7 +335,7 @@ fn cargo_build(dir: &Path, manifest: &Path, target: Target, speed: Speed) -> Res
     artifact_in(&output.stdout, manifest)?.ok_or_else(|| BuildError::NotACdylib(dir.to_owned()))
 }
 
-/// The crate's own cdylib among all that cargo reports.
+/// The crate's own cdylib among cargo's artifacts.
 fn artifact_in(report: &[u8], manifest: &Path) -> Result<Option<Artifact>, BuildError> {
     let mut found = None;
     for line in report
@@ -341,7 +343,7 @@ fn artifact_in(report: &[u8], manifest: &Path) -> Result<Option<Artifact>, Build
         .filter(|line| line.starts_with(b"{"))
     {
         let report: Report =
-            serde_json::from_slice(line).map_err(|error| unclear("cargo's report", &error))?;
+            serde_json::from_slice(line).map_err(|error| unparsable("cargo's report", &error))?;
         let Some(target) = report.target.filter(|_| report.reason == "compiler-artifact") else {
             continue;
         };
@@ -360,7 +362,7 @@ fn artifact_in(report: &[u8], manifest: &Path) -> Result<Option<Artifact>, Build
     Ok(found)
 }
 
-/// Writes a file so that whoever watches it sees the old bytes or the new ones, and nothing in between.
+/// Replaces a file atomically: a reader sees the old bytes or the new ones.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = OsString::from(".");
     name.push(path.file_name().ok_or(io::ErrorKind::InvalidFilename)?);
@@ -370,7 +372,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .and_then(|()| std::fs::File::open(&temporary)?.sync_all())
         .and_then(|()| std::fs::rename(&temporary, path));
     if written.is_err() {
-        // The first error is the one to tell.
+        // The first error matters.
         let _ = std::fs::remove_file(&temporary);
     }
     written
@@ -402,7 +404,7 @@ not json
     }
 
     #[test]
-    fn a_place_without_a_crate_is_said_so() {
+    fn a_directory_without_a_crate_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let Err(error) = compile(dir.path(), Target::Bare, Speed::Full) else {
             panic!("there is nothing to build")

@@ -1,5 +1,5 @@
-//! Compiled code kept between starts. Code from a file is executed as it is, so a file is only believed when it carries
-//! a tag that was made with the host's secret key; anything else counts as not being there.
+//! Keeps compiled code between starts. Cached code is executed unchecked, so a file is trusted only if it carries a tag
+//! made with the host's secret key; any other file is treated as missing.
 
 use std::fs;
 use std::io::{self, Write};
@@ -13,7 +13,7 @@ use sha2::Sha256;
 use super::digest::Digest;
 
 const TAG_BYTES: usize = 32;
-/// Says what the tag is for, so that a tag made with this key for another purpose is none here.
+/// The purpose of the tag, so that a tag made with this key for another purpose is not valid here.
 const PURPOSE: &[u8] = b"lantern compiled plugin 1";
 
 /// A directory of compiled code.
@@ -24,7 +24,7 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// Makes the directory, or takes a present one, for its owner alone. `compatibility` names the engine.
+    /// Creates the directory, or restricts an existing one to its owner. `compatibility` identifies the engine.
     pub fn open(dir: &Path, key: [u8; 32], compatibility: [u8; 32]) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
@@ -35,39 +35,39 @@ impl Cache {
         })
     }
 
-    /// The code of a component, if it is there and genuine.
+    /// The code of a component, if it is cached and authentic.
     pub fn get(&self, digest: Digest) -> Option<Vec<u8>> {
         let path = self.path(digest);
         let mut bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "cannot read cached code; compiling anew");
+                tracing::warn!(path = %path.display(), %error, "cannot read cached code; recompiling");
                 return None;
             }
         };
-        let genuine = bytes.len() >= TAG_BYTES && {
+        let authentic = bytes.len() >= TAG_BYTES && {
             let (code, tag) = bytes.split_at(bytes.len() - TAG_BYTES);
             self.mac(digest, code)
                 .is_some_and(|mac| mac.verify_slice(tag).is_ok())
         };
-        if genuine {
+        if authentic {
             bytes.truncate(bytes.len() - TAG_BYTES);
             Some(bytes)
         } else {
             tracing::warn!(
                 path = %path.display(),
-                "cached code was not written by this host, or is damaged; compiling anew"
+                "cached code was not written by this host, or is damaged; recompiling"
             );
             None
         }
     }
 
-    /// Keeps the code of a component. A failure is logged and costs only time at the next start.
+    /// Caches the code of a component. A failure is logged and only costs time at the next start.
     pub fn put(&self, digest: Digest, code: &[u8]) {
         let path = self.path(digest);
         if let Err(error) = self.write(&path, digest, code) {
-            tracing::warn!(path = %path.display(), %error, "cannot keep compiled code");
+            tracing::warn!(path = %path.display(), %error, "failed to cache compiled code");
         }
         self.remove_others(digest, &path);
     }
@@ -86,32 +86,32 @@ impl Cache {
             .create_new(true)
             .mode(0o600)
             .open(&temporary)?;
-        // No fsync: after a power cut a torn file fails its tag.
+        // No fsync: after a power cut, a torn file fails the check of its tag.
         let written = file
             .write_all(code)
             .and_then(|()| file.write_all(&mac.finalize().into_bytes()))
             .and_then(|()| fs::rename(&temporary, path));
         if written.is_err() {
-            // The first error is the one to tell.
+            // The first error matters.
             let _ = fs::remove_file(&temporary);
         }
         written
     }
 
-    /// Removes what other versions of the host kept for the same component, and writes that were cut short with the
-    /// process that began them.
+    /// Removes files of other host versions for the same component, and temporary files of processes that ended while
+    /// writing.
     fn remove_others(&self, digest: Digest, keep: &Path) {
         let Ok(entries) = fs::read_dir(&self.dir) else {
             return;
         };
-        let (component, in_hand) = (digest.hex(), format!("-{}-", std::process::id()));
+        let (component, own_process) = (digest.hex(), format!("-{}-", std::process::id()));
         for path in entries.flatten().map(|entry| entry.path()) {
             let name = path
                 .file_name()
                 .and_then(|name| name.to_str())
                 .unwrap_or_default();
-            if name.starts_with(&component) && !name.contains(&in_hand) && path != keep {
-                // Nothing depends on it.
+            if name.starts_with(&component) && !name.contains(&own_process) && path != keep {
+                // A remaining file does no harm.
                 let _ = fs::remove_file(&path);
             }
         }
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn code_is_found_by_the_engine_and_key_that_kept_it_and_by_no_other() {
+    fn code_is_found_only_with_the_engine_and_key_that_cached_it() {
         let dir = tempfile::tempdir().unwrap();
         let digest = Digest::of(b"component");
         let ours = cache(dir.path(), KEY, 1);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_file_is_not_believed() {
+    fn a_changed_file_is_not_trusted() {
         let dir = tempfile::tempdir().unwrap();
         let digest = Digest::of(b"component");
         let cache = cache(dir.path(), KEY, 1);
@@ -178,7 +178,7 @@ mod tests {
             fs::write(&path, &good[..length]).unwrap();
             assert_eq!(cache.get(digest), None, "length {length}");
         }
-        // Genuine code of another component, put in this one's place.
+        // Authentic code of another component in this one's place.
         let other = Digest::of(b"another");
         cache.put(other, b"other code");
         fs::copy(cache.path(other), &path).unwrap();
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_older_hosts_kept_is_removed() {
+    fn files_of_older_hosts_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let digest = Digest::of(b"component");
         cache(dir.path(), KEY, 1).put(digest, b"old");

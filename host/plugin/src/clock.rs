@@ -1,33 +1,33 @@
 //! The thread that makes guests interruptible: it advances the engine's epoch while a call runs, and sleeps without
-//! waking while none does. It ends with the last user of its engine.
+//! wakeups while none does. It ends with the last user of its engine.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use wasmtime::EngineWeak;
 
-/// The precision of deadlines. A hundred wakeups a second, only while guests run, are nothing; finer would not help,
-/// since the shortest deadline is 50 ms.
+/// The precision of deadlines. A hundred wakeups a second, only while guests run, cost nothing noticeable; a finer
+/// precision would not help, because the shortest deadline is 50 ms.
 pub(super) const TICK: Duration = Duration::from_millis(10);
 
-/// The owner of the ticking thread.
+/// Owns the ticking thread.
 pub(super) struct Clock {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<ClockState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct ClockState {
     calls: usize,
-    over: bool,
+    stopped: bool,
 }
 
 impl Clock {
-    /// Starts the thread. It holds the engine weakly, so that it never keeps one alive.
+    /// Starts the thread. It holds a weak reference to the engine, so it never keeps one alive.
     pub fn start(engine: EngineWeak) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -53,23 +53,23 @@ impl Clock {
 
 impl Drop for Clock {
     fn drop(&mut self) {
-        self.shared.state().over = true;
+        self.shared.state().stopped = true;
         self.shared.changed.notify_one();
     }
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ClockState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tick(&self, engine: &EngineWeak) {
         loop {
             let mut state = self.state();
-            while state.calls == 0 && !state.over {
+            while state.calls == 0 && !state.stopped {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
-            if state.over {
+            if state.stopped {
                 return;
             }
             drop(state);
@@ -82,7 +82,7 @@ impl Shared {
     }
 }
 
-/// A call that is running.
+/// A running call.
 pub(super) struct Running<'a> {
     shared: &'a Shared,
 }

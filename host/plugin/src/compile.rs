@@ -1,5 +1,5 @@
-//! From a component to machine code. Compiling is the one step in which a hostile file can keep the host itself busy or
-//! eat its memory, so it happens in a child process that has limits of its own and can be killed.
+//! Compiles a component to machine code. This is the only step in which a hostile file can occupy the host or exhaust
+//! its memory, so it runs in a child process that has its own limits and can be killed.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -18,34 +18,34 @@ pub const COMPILE_SUBCOMMAND: &str = "compile-component";
 
 const MEMORY_VARIABLE: &str = "LANTERN_COMPILE_MEMORY_BYTES";
 const TIME_VARIABLE: &str = "LANTERN_COMPILE_SECONDS";
-/// Threads of a child. Compiling is rare and should leave a machine's other processors to the work at hand.
+/// Threads of a child. Compiling is rare and should leave other processors to the running work.
 const THREADS_MAX: usize = 4;
-/// The child's words are an error message; what is longer is not read.
-const WORDS_BYTES_MAX: u64 = 16 * 1024;
+/// Maximum bytes of the child's error message.
+const MESSAGE_BYTES_MAX: u64 = 16 * 1024;
 
-/// Why there is no code.
+/// Why compiling failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CompileError {
-    /// The compiler or the validation before it refused the component.
+    /// The validation or the compiler rejected the component.
     #[error("the component cannot be compiled: {0}")]
     Refused(String),
-    /// It took too long.
+    /// It exceeded the time limit.
     #[error("compiling took longer than {} s, which is the limit", .0.as_secs_f32())]
     Time(Duration),
-    /// The compiling process ended badly.
-    #[error("the compiling process ended with {status}: {words}")]
+    /// The compiling process crashed.
+    #[error("the compiling process ended with {status}: {message}")]
     Crashed {
-        /// How it ended.
+        /// The exit status.
         status: ExitStatus,
-        /// What it said last.
-        words: String,
+        /// Its last output.
+        message: String,
     },
-    /// The process could not be started or talked to.
+    /// The process could not be started, or communication with it failed.
     #[error("cannot run the compiling process {program}")]
     Process {
-        /// What was to be started.
+        /// The program.
         program: String,
-        /// Why it could not be.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -61,7 +61,7 @@ pub(super) fn compile(
     match compiler {
         Compiler::InProcess => engine
             .precompile_component(component)
-            .map_err(|error| CompileError::Refused(words_of(&error))),
+            .map_err(|error| CompileError::Refused(describe_error(&error))),
         Compiler::Child { program } => compile_in_child(program, limits, component),
     }
 }
@@ -88,25 +88,27 @@ fn compile_in_child(program: &Path, limits: &Limits, component: &[u8]) -> Result
         .map_err(failed)?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let end = Instant::now() + limits.compile_time;
-    // The three pipes are served at once, because any of them may fill up while another is waited for.
-    let (code, words, status) = std::thread::scope(|scope| {
+    // All three pipes are served concurrently, because any of them may fill up while another is waited for.
+    let (code, message, status) = std::thread::scope(|scope| {
         let (done, finished) = mpsc::channel();
-        // A child that fails early stops reading; its exit says why.
+        // A child that fails early stops reading; its exit status gives the cause.
         scope.spawn(move || stdin.map(|mut pipe| pipe.write_all(component)));
-        let words = scope.spawn(move || read_all(stderr, WORDS_BYTES_MAX));
+        let message = scope.spawn(move || read_all(stderr, MESSAGE_BYTES_MAX));
         scope.spawn(move || done.send(read_all(stdout, limits.compile_memory_bytes)));
         let code = finished.recv_timeout(limits.compile_time).ok();
         let status = wait_until(&mut child, end);
-        let words = words.join().ok().and_then(Result::ok).unwrap_or_default();
-        (code, words, status)
+        let message = message.join().ok().and_then(Result::ok).unwrap_or_default();
+        (code, message, status)
     });
-    let words = || clean_text(String::from_utf8_lossy(&words).trim(), 1_000);
+    let message = || clean_text(String::from_utf8_lossy(&message).trim(), 1_000);
     match (status.map_err(failed)?, code) {
         (Some(status), Some(code)) if status.success() => code.map_err(failed),
-        (Some(status), _) if status.code() == Some(i32::from(REFUSED)) => Err(CompileError::Refused(words())),
+        (Some(status), _) if status.code() == Some(i32::from(REFUSED)) => {
+            Err(CompileError::Refused(message()))
+        }
         (Some(status), Some(_)) => Err(CompileError::Crashed {
             status,
-            words: words(),
+            message: message(),
         }),
         (None, _) | (_, None) => Err(CompileError::Time(limits.compile_time)),
     }
@@ -120,7 +122,7 @@ fn read_all(pipe: Option<impl Read>, bytes_max: u64) -> std::io::Result<Vec<u8>>
     Ok(bytes)
 }
 
-/// Waits for a child, and kills it when its time is over. `None` when it had to be killed.
+/// Waits for a child, and kills it at `end`. `None` when it was killed.
 fn wait_until(child: &mut std::process::Child, end: Instant) -> std::io::Result<Option<ExitStatus>> {
     loop {
         if let Some(status) = child.try_wait()? {
@@ -131,22 +133,22 @@ fn wait_until(child: &mut std::process::Child, end: Instant) -> std::io::Result<
             child.wait()?;
             return Ok(None);
         }
-        // Its output is complete, so it is about to end.
+        // Its output is complete, so it is about to exit.
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Exit code of a child that found fault with the component, unlike one that crashed.
+/// Exit code of a child that rejected the component, unlike one that crashed.
 const REFUSED: u8 = 3;
 
-/// What `lantern compile-component` does: reads a component from standard input and writes its code to standard output,
-/// under limits that it puts on itself. Meant to be started by the host only.
+/// Implements `lantern compile-component`: reads a component from standard input and writes its code to standard
+/// output, under limits that it sets for itself. Only the host starts it.
 pub fn compile_child_main() -> ExitCode {
     match child() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(words) => {
-            // There is no one to tell when standard error is gone as well.
-            let _ = writeln!(std::io::stderr(), "{words}");
+        Err(message) => {
+            // An error cannot be reported when standard error is closed as well.
+            let _ = writeln!(std::io::stderr(), "{message}");
             ExitCode::from(REFUSED)
         }
     }
@@ -159,10 +161,10 @@ fn child() -> Result<(), String> {
         .lock()
         .read_to_end(&mut component)
         .map_err(|error| format!("cannot read: {error}"))?;
-    let engine = engine::compiler(Limits::default().stack_bytes).map_err(|error| words_of(&error))?;
+    let engine = engine::compiler(Limits::default().stack_bytes).map_err(|error| describe_error(&error))?;
     let code = engine
         .precompile_component(&component)
-        .map_err(|error| words_of(&error))?;
+        .map_err(|error| describe_error(&error))?;
     let mut stdout = std::io::stdout().lock();
     stdout
         .write_all(&code)
@@ -191,19 +193,20 @@ fn limit_this_process() -> Result<(), String> {
         .map_err(|error| format!("cannot limit {resource:?}: {error}"))
     };
     set(Resource::As, memory_bytes)?;
-    // Processor time adds up over threads. It is there for the case that no one is left to watch the clock.
+    // Processor time adds up over threads. This limit applies when the parent is gone and nobody checks the wall-clock
+    // limit.
     set(Resource::Cpu, seconds.saturating_mul(THREADS_MAX as u64))?;
     set(Resource::Core, 0)?;
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(|error| format!("cannot tie this process to its parent: {error}"))?;
-    // Streams that flow go first. Where that is not allowed, compiling still works.
+    // Running streams have priority. Where this is not permitted, compiling still works.
     let _ = rustix::process::nice(10);
     Ok(())
 }
 
 /// An error with its causes, the outermost first.
-pub(super) fn words_of(error: &wasmtime::Error) -> String {
-    let words: Vec<String> = error.chain().map(ToString::to_string).collect();
-    clean_text(&words.join(": "), 1_000)
+pub(super) fn describe_error(error: &wasmtime::Error) -> String {
+    let message: Vec<String> = error.chain().map(ToString::to_string).collect();
+    clean_text(&message.join(": "), 1_000)
 }

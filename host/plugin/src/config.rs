@@ -1,18 +1,18 @@
-//! What the operator may decide about plugins: the limits that bound a guest, and where compiled code comes from.
-//! Every limit is on by default and has a reason here.
+//! Settings of the plugin engine: the limits of a guest, and the origin of compiled code. Every limit is on by default,
+//! and this file gives its reason.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use lantern_model::settings::{self, PluginLimitSettings};
 
-/// Settings of the plugin module.
+/// Settings of the plugin engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineConfig {
-    /// What a guest may use.
+    /// Limits of a guest. Units are in the names.
     pub limits: Limits,
-    /// Where compiled code is kept between starts; none compiles each time. The directory is made private to its
-    /// owner. It should not be one that others put plugins into.
+    /// Directory of compiled code that is kept between starts; `None` compiles at each start. The directory becomes
+    /// private to its owner, so it must not be one that others put plugins into.
     pub cache_dir: Option<PathBuf>,
     /// Where components are compiled.
     pub compiler: Compiler,
@@ -32,10 +32,9 @@ impl EngineConfig {
 /// Where components are compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Compiler {
-    /// In this process. A component made to keep the compiler busy keeps this process busy, so this is for
-    /// tools and tests.
+    /// In this process. A component crafted to occupy the compiler blocks this process, so this is for tools and tests.
     InProcess,
-    /// In a child process that can be killed: `program compile-component`, which calls
+    /// In a child process that the host can kill: `program compile-component`, which calls
     /// [`compile_child_main`](super::compile_child_main).
     Child {
         /// The host's own binary.
@@ -43,40 +42,40 @@ pub enum Compiler {
     },
 }
 
-/// The host has this much for an answer, whatever one message may bring.
+/// Minimum size of an answer that the host accepts, even if the limit per message is lower.
 const ANSWER_BYTES_MIN: usize = 8 << 20;
 
-/// What a guest may use. Units are in the names.
+/// Limits of a guest. Units are in the names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Linear memory of one instance. 64 MiB holds a batch of messages many times over.
+    /// Linear memory of one instance. 64 MiB holds many batches of messages.
     pub memory_bytes: usize,
-    /// Processor time for one message, and for one call of many: long enough for any honest decoder, short enough
-    /// that a loop is a hiccup and not an outage. A call that gets no processor ends after
-    /// five times as much by the clock.
+    /// Processor time for one message, and for one call of several: long enough for any legitimate decoder, short
+    /// enough that an endless loop causes only a short delay. A call that gets no processor ends after five times as
+    /// much wall-clock time.
     pub message_time: Duration,
-    /// Stack of a call. A thread's own stack has to be larger than this: 512 KiB of the usual 2 MiB.
+    /// Stack of a call. A thread's stack must be larger: 512 KiB of the usual 2 MiB.
     pub stack_bytes: usize,
-    /// Rows in the answer to one message. One transaction takes them all.
+    /// Rows in the answer to one message. One transaction contains them all.
     pub rows_per_message: usize,
-    /// Bytes of values in the answer to one message. The host copies the answer of a call before it counts, and
-    /// refuses to copy more than four times this, or 8 MiB where that is more.
+    /// Bytes of values in the answer to one message. The host copies the answer of a call before it counts, and refuses
+    /// to copy more than four times this limit, or 8 MiB if that is more.
     pub bytes_per_message: usize,
-    /// A component's file.
+    /// Size of a component's file.
     pub module_bytes: usize,
-    /// Compiling one component, by the clock.
+    /// Wall-clock time for compiling one component.
     pub compile_time: Duration,
-    /// Address space of the process that compiles.
+    /// Address space of the compiling process.
     pub compile_memory_bytes: u64,
-    /// Making the first instance and asking it for its description.
+    /// Time for creating the first instance and for its description.
     pub describe_time: Duration,
-    /// Lines that one plugin may write into the host's log in a second; the rest are counted and dropped.
+    /// Lines per second that one plugin may write into the host's log; the rest are counted and dropped.
     pub log_lines_per_second: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        // Those that operators can set have one definition, which the host's configuration uses as well: a plugin that
+        // Limits that operators can set have one definition, which the host's configuration uses as well: a plugin that
         // passes its tests does not meet smaller limits in a host.
         let count = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
         Self {
@@ -95,7 +94,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// These limits, but for what is set for one plugin.
+    /// These limits, overridden by the settings of one plugin.
     pub fn with(&self, settings: &PluginLimitSettings) -> Self {
         let count = |set: Option<u64>, otherwise| {
             set.map_or(otherwise, |value| usize::try_from(value).unwrap_or(usize::MAX))
@@ -109,8 +108,8 @@ impl Limits {
         }
     }
 
-    /// Bytes that one answer of a guest may bring into the host's memory. An answer is to as many as a thousand messages,
-    /// or is a description; a small limit for each message must not make those impossible.
+    /// Bytes that one answer of a guest may copy into the host's memory. An answer covers up to a thousand messages, or
+    /// is a description; a small limit per message must not make those impossible.
     pub(super) fn answer_bytes(&self) -> usize {
         self.bytes_per_message.saturating_mul(4).max(ANSWER_BYTES_MIN)
     }

@@ -1,4 +1,4 @@
-//! The name that the host gives to a component: the SHA-256 of its bytes.
+//! The digest that identifies a component: the SHA-256 of its bytes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest([u8; 32]);
 
-/// A text that is no digest.
+/// A text that is not a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a digest is \"sha256:\" and 64 lower-case hexadecimal digits")]
 pub struct DigestError;
@@ -28,7 +28,7 @@ impl Digest {
         &self.0
     }
 
-    /// The 64 digits without the prefix, as file names have them.
+    /// The 64 digits without the prefix, as used in file names.
     pub fn hex(&self) -> String {
         let mut hex = String::with_capacity(64);
         for byte in self.0 {
@@ -38,7 +38,7 @@ impl Digest {
         hex
     }
 
-    /// The first twelve digits: enough for people to tell versions apart, not enough to trust.
+    /// The first twelve digits: enough to distinguish versions for people, not enough for security.
     pub fn short(&self) -> String {
         let mut short = self.hex();
         short.truncate(12);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_refused() {
+    fn other_texts_are_rejected() {
         let good = Digest::of(b"").to_string();
         for bad in [
             "",

@@ -1,5 +1,5 @@
-//! The WebAssembly engine: which of its features plugins get, and how code is compiled. The host and the child that
-//! compiles for it have to agree on all of this.
+//! The WebAssembly engine: the enabled features and the compiler settings. The host and the child that compiles for it
+//! must agree on all of them.
 
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroUsize;
@@ -15,7 +15,7 @@ use super::config::Limits;
 pub(super) struct Engine {
     pub wasmtime: wasmtime::Engine,
     pub clock: Clock,
-    /// What holds for every plugin that has no settings of its own.
+    /// Limits of every plugin without its own settings.
     pub limits: Arc<Limits>,
 }
 
@@ -30,7 +30,7 @@ impl Engine {
         })
     }
 
-    /// Names everything that compiled code depends on besides the component: version, processor, settings.
+    /// Identifies everything that compiled code depends on besides the component: version, processor, settings.
     pub fn compatibility(&self) -> [u8; 32] {
         let mut hasher = Sha256Hasher(Sha256::new());
         self.wasmtime.precompile_compatibility_hash().hash(&mut hasher);
@@ -38,7 +38,7 @@ impl Engine {
     }
 }
 
-/// The engine alone, which is all that compiling needs.
+/// The engine alone, which is sufficient for compiling.
 pub(super) fn compiler(stack_bytes: usize) -> Result<wasmtime::Engine> {
     let mut config = Config::new();
     config
@@ -46,19 +46,19 @@ pub(super) fn compiler(stack_bytes: usize) -> Result<wasmtime::Engine> {
         .concurrency_support(false)
         .epoch_interruption(true)
         .max_wasm_stack(stack_bytes)
-        // The same message gives the same row on every processor.
+        // The same message must give the same row on every processor.
         .cranelift_nan_canonicalization(true)
         .wasm_relaxed_simd(false)
-        // Each memory has 4 GiB of address space to itself (the default) and never moves: with 32-bit addresses the
-        // processor's own protection replaces nearly all bounds checks.
+        // Each memory reserves 4 GiB of address space (the default) and never moves: with 32-bit addresses the
+        // processor's protection replaces nearly all bounds checks.
         .memory_may_move(false)
         .wasm_memory64(false)
-        // No language makes more than one, but what copies between the parts of a component that is made of several (as
-        // JavaScript's are) has two. Together they are bounded as one is.
+        // Languages create only one memory, but adapters between the parts of a composed component (such as
+        // JavaScript's) use two. The limit applies to their sum.
         .wasm_multi_memory(true)
         .wasm_custom_page_sizes(false)
         .wasm_wide_arithmetic(false)
-        // Names of functions are enough to find a trap; line tables and unwinding by other tools are not used.
+        // Function names are enough to locate a trap; line tables and unwinding by other tools are not used.
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         .wasm_backtrace_max_frames(NonZeroUsize::new(8))
         .generate_address_map(false)
@@ -66,7 +66,7 @@ pub(super) fn compiler(stack_bytes: usize) -> Result<wasmtime::Engine> {
     wasmtime::Engine::new(&config)
 }
 
-/// `DefaultHasher` may change from one compiler to the next; a name of a file should not.
+/// `DefaultHasher` may change between compiler versions, but a file name must not.
 struct Sha256Hasher(Sha256);
 
 impl Hasher for Sha256Hasher {
@@ -74,7 +74,7 @@ impl Hasher for Sha256Hasher {
         self.0.update(bytes);
     }
 
-    /// Never asked for: the whole digest is taken instead.
+    /// Never called: the complete digest is used instead.
     fn finish(&self) -> u64 {
         0
     }

@@ -1,26 +1,27 @@
-//! The search for the message that is to blame. A call of many messages went wrong; halves of it are tried with fresh
-//! instances until each guilty message stands alone, and all others have their outcomes. Pure: calls are handed in.
+//! The search for the message that makes a call fail. After a call of several messages failed, halves of it are tried
+//! with new instances until each bad message is isolated and all others have their outcomes. Pure: the caller provides
+//! the calls.
 
 use std::ops::Range;
 
-use super::instance::{CallError, Upset};
+use super::instance::{CallError, CallFailure};
 use lantern_model::batch::{Outcome, Rejection};
 
-/// What a search found.
+/// The result of a search.
 #[derive(Debug, Default)]
 pub(super) struct Isolated {
-    /// For the first messages, in order; for all of them unless the search was ended early.
+    /// Outcomes of the first messages, in order; of all messages unless the search ended early.
     pub outcomes: Vec<Outcome>,
-    /// How many of them are rejections that the search found.
+    /// Number of rejections that the search found.
     pub rejected: usize,
-    /// Set when there was no instance to search with.
+    /// Set when no instance was available.
     pub no_instance: Option<String>,
 }
 
 impl Isolated {
-    /// One message, and it is guilty.
-    pub fn rejection(upset: &Upset) -> Self {
-        let outcomes = vec![Outcome::Reject(Rejection::new(upset.class, &upset.words))];
+    /// The result for a single bad message.
+    pub fn rejection(failure: &CallFailure) -> Self {
+        let outcomes = vec![Outcome::Reject(Rejection::new(failure.class, &failure.reason))];
         Self {
             outcomes,
             rejected: 1,
@@ -29,53 +30,53 @@ impl Isolated {
     }
 }
 
-/// How the search goes about its calls.
+/// The calls of a search.
 pub(super) trait Search {
-    /// Asks a fresh instance for the outcomes of some of the messages.
+    /// Calls a new instance with some of the messages.
     fn call(&mut self, messages: Range<usize>) -> Result<Vec<Outcome>, CallError>;
 
-    /// Whether a call of so many messages has a chance. When not, they are halved without it.
-    fn has_a_chance(&self, messages: usize) -> bool;
+    /// Whether a call of so many messages can complete in time. Otherwise they are halved without a call.
+    fn fits_time(&self, messages: usize) -> bool;
 
-    /// Whether to go on, when so many messages are done.
-    fn go_on(&self, done: usize) -> bool;
+    /// Whether to continue after so many decided messages.
+    fn may_continue(&self, done: usize) -> bool;
 }
 
-/// Searches among `messages`, of which a call together has just gone wrong.
+/// Searches `messages` whose joint call just failed.
 pub(super) fn isolate(messages: usize, search: &mut impl Search) -> Isolated {
     let mut found = Isolated::default();
-    // The next range is on top. `suspect` is a range that is known, or likely, to hold a guilty message.
+    // The next range is last. `suspect` marks a range that certainly or probably contains a bad message.
     let mut open = vec![Open {
         range: 0..messages,
         suspect: true,
         left: false,
     }];
     while let Some(Open { range, suspect, left }) = open.pop() {
-        if !search.go_on(found.outcomes.len()) {
+        if !search.may_continue(found.outcomes.len()) {
             break;
         }
         let alone = range.len() == 1;
-        if !alone && (suspect || !search.has_a_chance(range.len())) {
+        if !alone && (suspect || !search.fits_time(range.len())) {
             halve(&mut open, &range);
             continue;
         }
         match search.call(range.clone()) {
             Ok(outcomes) => {
                 found.outcomes.extend(outcomes);
-                // The whole was bad and its left half is good, so its right half, which is on top now, is bad.
+                // The whole failed and its left half succeeded, so its right half, now on top, is bad.
                 if let (true, Some(right)) = (left, open.last_mut()) {
                     right.suspect = true;
                 }
             }
-            Err(CallError::Upset(Upset { class, words })) if alone => {
+            Err(CallError::Failed(CallFailure { class, reason })) if alone => {
                 found
                     .outcomes
-                    .push(Outcome::Reject(Rejection::new(class, &words)));
+                    .push(Outcome::Reject(Rejection::new(class, &reason)));
                 found.rejected += 1;
             }
-            Err(CallError::Upset(_)) => halve(&mut open, &range),
-            Err(CallError::NoInstance(words)) => {
-                found.no_instance = Some(words);
+            Err(CallError::Failed(_)) => halve(&mut open, &range),
+            Err(CallError::NoInstance(reason)) => {
+                found.no_instance = Some(reason);
                 break;
             }
         }
@@ -108,18 +109,18 @@ mod tests {
     use super::*;
     use lantern_model::batch::RejectionClass;
 
-    /// A plugin that goes wrong on some messages.
+    /// A plugin that fails on some messages.
     struct Fake {
-        guilty: Vec<usize>,
+        bad: Vec<usize>,
         calls: Vec<Range<usize>>,
         calls_max: usize,
         group_max: usize,
     }
 
     impl Fake {
-        fn new(guilty: &[usize]) -> Self {
+        fn new(bad: &[usize]) -> Self {
             Self {
-                guilty: guilty.to_vec(),
+                bad: bad.to_vec(),
                 calls: Vec::new(),
                 calls_max: usize::MAX,
                 group_max: usize::MAX,
@@ -131,21 +132,21 @@ mod tests {
         fn call(&mut self, messages: Range<usize>) -> Result<Vec<Outcome>, CallError> {
             assert!(!messages.is_empty());
             self.calls.push(messages.clone());
-            if self.guilty.iter().any(|guilty| messages.contains(guilty)) {
-                Err(CallError::Upset(Upset {
+            if self.bad.iter().any(|bad| messages.contains(bad)) {
+                Err(CallError::Failed(CallFailure {
                     class: RejectionClass::Trap,
-                    words: "bad".into(),
+                    reason: "trap".into(),
                 }))
             } else {
                 Ok(messages.map(|_| Outcome::Skip).collect())
             }
         }
 
-        fn has_a_chance(&self, messages: usize) -> bool {
+        fn fits_time(&self, messages: usize) -> bool {
             messages <= self.group_max
         }
 
-        fn go_on(&self, done: usize) -> bool {
+        fn may_continue(&self, done: usize) -> bool {
             done == 0 || self.calls.len() < self.calls_max
         }
     }
@@ -160,43 +161,43 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(messages: usize, guilty: &[usize]) -> Fake {
-        let mut fake = Fake::new(guilty);
+    fn check(messages: usize, bad: &[usize]) -> Fake {
+        let mut fake = Fake::new(bad);
         let found = isolate(messages, &mut fake);
         assert_eq!(found.outcomes.len(), messages);
-        assert_eq!(rejected(&found.outcomes), guilty);
-        assert_eq!(found.rejected, guilty.len());
+        assert_eq!(rejected(&found.outcomes), bad);
+        assert_eq!(found.rejected, bad.len());
         assert_eq!(found.no_instance, None);
         fake
     }
 
     #[test]
-    fn the_guilty_are_found_and_no_one_else() {
+    fn exactly_the_bad_messages_are_found() {
         for messages in 1..40 {
             check(messages, &[]);
             check(messages, &(0..messages).collect::<Vec<_>>());
-            for guilty in 0..messages {
-                check(messages, &[guilty]);
-                check(messages, &(guilty..messages).step_by(7).collect::<Vec<_>>());
+            for bad in 0..messages {
+                check(messages, &[bad]);
+                check(messages, &(bad..messages).step_by(7).collect::<Vec<_>>());
             }
         }
     }
 
     #[test]
-    fn one_among_a_thousand_takes_few_calls() {
-        for guilty in [0, 1, 511, 512, 700, 1023] {
-            let calls = check(1024, &[guilty]).calls.len();
-            assert!(calls <= 20, "{calls} calls for message {guilty}");
+    fn one_bad_message_in_a_thousand_takes_few_calls() {
+        for bad in [0, 1, 511, 512, 700, 1023] {
+            let calls = check(1024, &[bad]).calls.len();
+            assert!(calls <= 20, "{calls} calls for message {bad}");
         }
     }
 
     #[test]
-    fn a_message_alone_is_tried_once_more_before_it_is_blamed() {
+    fn a_single_message_is_retried_before_it_is_rejected() {
         assert_eq!(check(1, &[]).calls, vec![Range { start: 0, end: 1 }]);
     }
 
     #[test]
-    fn a_search_that_is_ended_early_has_decided_the_first_messages() {
+    fn a_search_that_ends_early_has_decided_the_first_messages() {
         let mut fake = Fake {
             calls_max: 3,
             ..Fake::new(&[0, 9])
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_without_a_chance_are_not_called() {
+    fn groups_that_cannot_complete_are_not_called() {
         let mut fake = Fake {
             group_max: 2,
             ..Fake::new(&[5])

@@ -1,12 +1,12 @@
-//! Plugins: WebAssembly components that turn messages into rows. This is the only module that names wasmtime,
-//! wasmtime_wasi and wit_component.
+//! Plugins: WebAssembly components that turn messages into rows. The only crate that uses wasmtime, wasmtime_wasi and
+//! wit_component.
 //!
-//! [`Loader`] makes a [`Plugin`] from bytes: outline, compile (or cache), link, trial. [`Plugin::projector`] makes a
-//! [`Projector`], which one projection owns. Here is everything that keeps a guest in its place: its limits, the
-//! clock that interrupts it, the search for a message that it cannot bear, the check of what it answers. Where plugins come
-//! from, what their rows are for and what happens to rejected messages is decided elsewhere.
+//! [`Loader`] creates a [`Plugin`] from bytes: outline, compile (or cache), link, trial. [`Plugin::projector`] creates
+//! a [`Projector`], which one projection owns. This crate contains everything that restricts a guest: its limits, the
+//! clock that interrupts it, the search for a message that makes it fail, the check of its answers. The origin of
+//! plugins, the use of their rows and the treatment of rejected messages are decided elsewhere.
 
-// The guests of integration tests, which unit tests share, name this crate from outside.
+// Integration tests and unit tests share guests that refer to this crate by its name.
 #[cfg(test)]
 extern crate self as lantern_plugin;
 
@@ -14,18 +14,20 @@ mod answer;
 mod bindings;
 mod build;
 mod cache;
+mod call_size;
 mod clock;
 mod compile;
 mod config;
 mod digest;
 mod engine;
+mod guest_state;
 mod instance;
 mod isolate;
 mod limits;
 mod loader;
+mod log;
 mod metadata;
 mod outline;
-mod pace;
 mod projector;
 mod wasi;
 

@@ -1,5 +1,5 @@
-//! From bytes to a plugin that has shown that it can describe itself. Nothing is believed of a file but what was
-//! tried; a file that fails changes nothing.
+//! Turns bytes into a plugin that has described itself. Only tested properties of a file are trusted; a failing file
+//! changes nothing.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,23 +9,23 @@ use wasmtime::component::Component;
 
 use super::bindings::{Contract, Pre};
 use super::cache::Cache;
-use super::compile::{self, CompileError, words_of};
+use super::compile::{self, CompileError, describe_error};
 use super::config::{Compiler, EngineConfig, Limits};
 use super::digest::Digest;
 use super::engine::Engine;
-use super::instance::{Instance, Upset};
-use super::limits::LogGate;
+use super::instance::{CallFailure, Instance};
+use super::log::LogGate;
 use super::outline::{Outline, OutlineError, check_imports};
 use super::projector::Projector;
 use super::wasi;
 use lantern_model::schema::{Manifest, Problem};
 use lantern_model::settings::PluginSettings;
 
-/// Half of the 2 MiB that a thread has; the host's own code runs on the other half. Overrunning a thread's stack would end
-/// the process.
+/// Half of a thread's 2 MiB; the host's own code runs on the other half. Overflowing a thread's stack would abort the
+/// process.
 const STACK_BYTES_MAX: usize = 1 << 20;
 
-/// Loads plugins. One for the process: all plugins share its engine.
+/// Loads plugins. One per process: all plugins share its engine.
 pub struct Loader {
     engine: Arc<Engine>,
     compiler: Compiler,
@@ -35,13 +35,13 @@ pub struct Loader {
 /// Why plugins cannot be loaded at all.
 #[derive(Debug, thiserror::Error)]
 pub enum LoaderError {
-    /// The engine does not run here.
+    /// The engine does not run on this machine.
     #[error("the WebAssembly engine cannot be set up: {0}")]
     Engine(String),
-    /// Guests would be given more stack than the threads that call them have.
-    #[error("the limit on stack is {bytes} bytes, and more than {STACK_BYTES_MAX} are not safe")]
+    /// Guests would get more stack than the calling threads have.
+    #[error("the stack limit is {bytes} bytes, and more than {STACK_BYTES_MAX} are not safe")]
     Stack {
-        /// The limit that was set.
+        /// The configured limit.
         bytes: usize,
     },
     /// The directory for compiled code cannot be used.
@@ -49,13 +49,13 @@ pub enum LoaderError {
     CacheDir {
         /// The directory.
         dir: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
 }
 
-/// Why a file is not loaded.
+/// Why a file was not loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file is larger than the limit.
@@ -66,38 +66,38 @@ pub enum LoadError {
         /// The limit.
         limit: usize,
     },
-    /// It is no plugin.
+    /// It is not a plugin.
     #[error(transparent)]
     Outline(#[from] OutlineError),
     /// It cannot be compiled.
     #[error(transparent)]
     Compile(#[from] CompileError),
-    /// What was compiled cannot be used by this process.
+    /// This process cannot use the compiled code.
     #[error("the compiled code cannot be used: {0}")]
     Code(String),
-    /// Its functions are not those of the contract.
-    #[error("the component's functions differ from {contract}: {words}")]
+    /// Its functions do not match the contract.
+    #[error("the component's functions differ from {contract}: {reason}")]
     Contract {
-        /// The version that it claims.
+        /// The contract version that it exports.
         contract: Contract,
-        /// Which function, and how.
-        words: String,
+        /// The function and the difference.
+        reason: String,
     },
     /// The trial failed.
-    #[error("the plugin could not {doing}: {words}")]
+    #[error("the plugin could not {doing}: {reason}")]
     Trial {
-        /// What it was asked to do.
+        /// The attempted operation.
         doing: &'static str,
-        /// What happened.
-        words: String,
+        /// The failure.
+        reason: String,
     },
-    /// It described itself differently when it was asked again.
-    #[error("the plugin describes itself differently each time it is asked")]
+    /// Two calls of `describe` gave different descriptions.
+    #[error("the plugin describes itself differently at each call")]
     Unsteady,
-    /// It has more memory when it has described itself than it may have.
+    /// Its memory after `describe` exceeds the limit.
     #[error("the plugin begins with {bytes} bytes of memory, and the limit would be {limit}")]
     Memory {
-        /// What it has.
+        /// Its memory.
         bytes: usize,
         /// The limit.
         limit: usize,
@@ -105,10 +105,10 @@ pub enum LoadError {
     /// Its description is not valid.
     #[error("the plugin's description is not valid: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Manifest(Vec<Problem>),
-    /// It subscribes to subjects of the broker's own traffic, which an operator has to allow.
+    /// It subscribes to internal subjects of the broker, which requires an operator's permission.
     #[error(
         "source {source_name} subscribes to {subject:?}, on which requests and answers of other programs arrive; \
-         an operator has to allow that"
+         an operator must allow that"
     )]
     InternalSubject {
         /// The source.
@@ -119,7 +119,7 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// What the author or the operator can do about it.
+    /// A remedy for the author or the operator.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::TooLarge { .. } => Some("raise the limit on module bytes, or build with lto and strip"),
@@ -142,10 +142,10 @@ impl LoadError {
 }
 
 impl Loader {
-    /// Sets the engine up. `cache_key` is a secret of this installation; without it no cached code is believed.
+    /// Sets up the engine. `cache_key` is a secret of this installation; cached code without its tag is not trusted.
     ///
     /// # Errors
-    /// When the limits are not safe, the engine does not run on this machine, or the cache directory cannot be made.
+    /// When the limits are not safe, the engine does not run on this machine, or the cache directory cannot be created.
     pub fn new(config: EngineConfig, cache_key: [u8; 32]) -> Result<Self, LoaderError> {
         let EngineConfig {
             limits,
@@ -157,7 +157,7 @@ impl Loader {
                 bytes: limits.stack_bytes,
             });
         }
-        let engine = Engine::new(limits).map_err(|error| LoaderError::Engine(words_of(&error)))?;
+        let engine = Engine::new(limits).map_err(|error| LoaderError::Engine(describe_error(&error)))?;
         let cache = match cache_dir {
             Some(dir) => {
                 let cache = Cache::open(&dir, cache_key, engine.compatibility());
@@ -172,27 +172,27 @@ impl Loader {
         })
     }
 
-    /// The largest component that is looked at, in bytes.
+    /// Size of the largest accepted component, in bytes.
     pub fn module_bytes_max(&self) -> usize {
         self.engine.limits.module_bytes
     }
 
-    /// What a plugin with these settings may use.
+    /// The limits of a plugin with these settings.
     pub fn limits(&self, settings: &PluginSettings) -> Limits {
         self.engine.limits.with(&settings.limits)
     }
 
-    /// Checks, compiles and tries a component, with the limits of all plugins and without WASI. Blocks, for as long as
-    /// the limits on compiling and describing allow.
+    /// Checks, compiles and tries a component, with default limits and without WASI. Blocks as long as the limits on
+    /// compiling and describing allow.
     ///
     /// # Errors
-    /// The first thing that is wrong with the file; all problems of its description at once.
+    /// The first problem of the file; all problems of its description at once.
     pub fn load(&self, bytes: &[u8]) -> Result<Arc<Plugin>, LoadError> {
         self.load_with(bytes, &PluginSettings::default())
     }
 
-    /// As [`load`](Self::load), with what is set for this plugin. The settings are taken as they are; check them
-    /// before. Not to be called from an async task.
+    /// Like [`load`](Self::load), with the settings of this plugin, which the caller has checked. Do not call it from
+    /// an async task.
     ///
     /// # Errors
     /// As for [`load`](Self::load).
@@ -216,7 +216,7 @@ impl Loader {
         let pre = Pre::link(contract, &self.engine.wasmtime, &component, wasi).map_err(|error| {
             LoadError::Contract {
                 contract,
-                words: words_of(&error),
+                reason: describe_error(&error),
             }
         })?;
         let (manifest, memory_bytes) = self.trial(&pre, &limits, digest)?;
@@ -242,47 +242,47 @@ impl Loader {
         }))
     }
 
-    /// The component ready to run, and the size of its code: from the cache, or compiled and then kept there.
+    /// The compiled component and the size of its code: from the cache, or compiled and then cached.
     fn code(&self, digest: Digest, bytes: &[u8]) -> Result<(Component, usize), LoadError> {
         if let Some(code) = self.cache.as_ref().and_then(|cache| cache.get(digest)) {
-            match self.take_over(&code) {
+            match self.deserialize(&code) {
                 Ok(component) => return Ok((component, code.len())),
                 Err(error) => {
-                    tracing::warn!(%digest, error = words_of(&error), "cached code does not fit; compiling anew");
+                    tracing::warn!(%digest, error = describe_error(&error), "cached code does not match; recompiling");
                 }
             }
         }
         let engine = &self.engine;
         let code = compile::compile(&self.compiler, &engine.wasmtime, &engine.limits, bytes)?;
         let component = self
-            .take_over(&code)
-            .map_err(|error| LoadError::Code(words_of(&error)))?;
+            .deserialize(&code)
+            .map_err(|error| LoadError::Code(describe_error(&error)))?;
         if let Some(cache) = &self.cache {
             cache.put(digest, &code);
         }
         Ok((component, code.len()))
     }
 
-    fn take_over(&self, code: &[u8]) -> wasmtime::Result<Component> {
+    fn deserialize(&self, code: &[u8]) -> wasmtime::Result<Component> {
         #[expect(
             unsafe_code,
             reason = "the bytes were made by this program's own compiler: in this process, in a child that is the \
                       same binary, or earlier and tagged with this installation's secret key"
         )]
-        // SAFETY: see the reason above; bytes from anywhere else never get here.
+        // SAFETY: see the reason above; bytes of any other origin never reach this call.
         unsafe {
             Component::deserialize(&self.engine.wasmtime, code)
         }
     }
 
-    /// Makes an instance and asks it for its description, twice: tables and positions hang on it, so that a plugin which
-    /// changes its mind would be found out too late.
+    /// Creates an instance and calls `describe` twice: tables and positions depend on the description, and a change
+    /// would be detected too late.
     fn trial(&self, pre: &Pre, limits: &Limits, digest: Digest) -> Result<(Manifest, usize), LoadError> {
         let time = self.engine.limits.describe_time;
         let failed = |doing| {
-            move |upset: Upset| LoadError::Trial {
+            move |failure: CallFailure| LoadError::Trial {
                 doing,
-                words: upset.words,
+                reason: failure.reason,
             }
         };
         let log = Arc::new(LogGate::new(
@@ -304,7 +304,7 @@ impl Loader {
     }
 }
 
-/// Refuses core subjects that carry the broker's own traffic, unless the settings allow them.
+/// Rejects internal subjects of the broker, unless the settings allow them.
 fn check_subjects(manifest: &Manifest, settings: &PluginSettings) -> Result<(), LoadError> {
     match manifest.internal_subject() {
         Some((source, subject)) if !settings.internal_subjects => Err(LoadError::InternalSubject {
@@ -315,7 +315,7 @@ fn check_subjects(manifest: &Manifest, settings: &PluginSettings) -> Result<(), 
     }
 }
 
-/// A plugin that was loaded: compiled, tried, and ready to be used by any number of projections.
+/// A loaded plugin: compiled, tried, and ready for any number of projections.
 pub struct Plugin {
     digest: Digest,
     manifest: Arc<Manifest>,
@@ -326,32 +326,32 @@ pub struct Plugin {
     log: Arc<LogGate>,
 }
 
-/// What can be said of a plugin besides its description.
+/// Properties of a plugin besides its description.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// The version of the contract that it speaks.
+    /// Its contract version.
     pub contract: Contract,
     /// Size of its file.
     pub component_bytes: usize,
     /// Size of its compiled code.
     pub code_bytes: usize,
-    /// Linear memory of an instance that has described itself.
+    /// Linear memory of an instance after `describe`.
     pub memory_bytes: usize,
-    /// Interfaces that it imports.
+    /// Imported interfaces.
     pub imports: Vec<String>,
-    /// Whether some of them are WASI's, so that an operator has to allow it.
+    /// Whether some of them are WASI's, which requires an operator's permission.
     pub wasi: bool,
-    /// What it exports.
+    /// Exported interfaces.
     pub exports: Vec<String>,
 }
 
 impl Plugin {
-    /// The name of its bytes.
+    /// The digest of its bytes.
     pub fn digest(&self) -> Digest {
         self.digest
     }
 
-    /// What it says of itself, checked.
+    /// Its checked description.
     pub fn manifest(&self) -> &Arc<Manifest> {
         &self.manifest
     }
@@ -361,21 +361,21 @@ impl Plugin {
         &self.facts
     }
 
-    /// Lines of log that were dropped because they came too fast, since it was loaded.
+    /// Number of log lines dropped because of the rate limit, since it was loaded.
     pub fn log_lines_dropped(&self) -> u64 {
         self.log.dropped()
     }
 
-    /// What its instances may use.
+    /// Limits of its instances.
     pub fn limits(&self) -> &Arc<Limits> {
         &self.limits
     }
 
-    /// The same compiled code under other settings. Projectors that were made before keep theirs. Nothing is run.
+    /// The same compiled code with other settings. Existing projectors keep theirs. No code of the guest runs.
     ///
     /// # Errors
-    /// When it cannot run under them: it imports WASI or subscribes to internal subjects and would not be allowed that, or
-    /// it begins with more memory than it would have.
+    /// When the settings forbid it: it imports WASI or subscribes to internal subjects without permission, or its
+    /// initial memory exceeds the limit.
     pub fn with_settings(&self, settings: &PluginSettings) -> Result<Arc<Self>, LoadError> {
         check_imports(self.facts.contract, &self.facts.imports, settings.wasi)?;
         check_subjects(&self.manifest, settings)?;
@@ -397,7 +397,7 @@ impl Plugin {
         }))
     }
 
-    /// A new projector, with instances of its own.
+    /// A new projector with its own instances.
     pub fn projector(self: &Arc<Self>) -> Projector {
         Projector::new(Arc::clone(self))
     }
@@ -406,7 +406,7 @@ impl Plugin {
         &self.engine
     }
 
-    pub(super) fn instantiate(&self, time: Duration) -> Result<Instance, Upset> {
+    pub(super) fn instantiate(&self, time: Duration) -> Result<Instance, CallFailure> {
         Instance::new(&self.engine, &self.pre, &self.limits, &self.log, time)
     }
 }
@@ -417,7 +417,7 @@ mod tests {
     use lantern_model::schema::{Origin, RawManifest, RawSource};
 
     #[test]
-    fn internal_subjects_need_the_operators_consent() {
+    fn internal_subjects_require_the_operators_permission() {
         let manifest = |subject: &str| {
             let source = RawSource {
                 name: "all".into(),
@@ -446,7 +446,7 @@ mod tests {
         let error = check_subjects(&manifest("_INBOX.>"), &usual).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "source all subscribes to \"_INBOX.>\", on which requests and answers of other programs arrive; an operator has to \
+            "source all subscribes to \"_INBOX.>\", on which requests and answers of other programs arrive; an operator must \
              allow that"
         );
         assert!(error.hint().unwrap().contains("internal_subjects=true"));

@@ -1,5 +1,5 @@
-//! What a component's file says of where it is from, in the custom sections that `wasm-tools metadata` and registries
-//! read and write too. It is for people: a host decides nothing by it.
+//! The origin metadata in a component's custom sections, which `wasm-tools metadata` and registries also read and
+//! write. It is for people: a host decides nothing by it.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -8,10 +8,10 @@ use wasm_metadata::{AddMetadata, AddMetadataField, Payload};
 
 use lantern_model::batch::clean_text;
 
-/// Longest value that is shown.
+/// Longest displayed value.
 const VALUE_BYTES_MAX: usize = 500;
 
-/// What is said; each may be missing.
+/// Metadata of a component; each field may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct Metadata {
     /// The component's name.
@@ -22,11 +22,11 @@ pub struct Metadata {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub version: Option<String>,
-    /// A sentence for people.
+    /// A description.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub description: Option<String>,
-    /// Who has made it.
+    /// The authors.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub authors: Option<String>,
@@ -34,42 +34,42 @@ pub struct Metadata {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub licenses: Option<String>,
-    /// The address of its sources.
+    /// URL of the sources.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub source: Option<String>,
-    /// The address of more about it.
+    /// URL of the homepage.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub homepage: Option<String>,
-    /// The commit that it was built from.
+    /// The source commit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub revision: Option<String>,
 }
 
-/// Why a file cannot say it.
+/// Why metadata cannot be added.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MetadataError {
-    /// A value is none of its kind.
-    #[error("{what} {value:?} cannot be used: {words}")]
+    /// A value has the wrong format.
+    #[error("{what} {value:?} cannot be used: {reason}")]
     Value {
-        /// Which.
+        /// The field.
         what: &'static str,
-        /// It.
+        /// The value.
         value: String,
-        /// Why.
-        words: String,
+        /// The cause.
+        reason: String,
     },
-    /// The file is no component.
+    /// The file is not a component.
     #[error("the metadata cannot be written: {0}")]
     File(String),
 }
 
-/// Puts metadata into a component; what it does not say stays as it was. The bytes, and so the digest, are others then.
+/// Adds metadata to a component; fields without a value stay unchanged. This changes the bytes, and so the digest.
 ///
 /// # Errors
-/// When a value is none of its kind (a licence that SPDX does not know, an address that is none).
+/// When a value has the wrong format (an unknown SPDX licence, an invalid URL).
 pub fn add(component: &[u8], metadata: &Metadata) -> Result<Vec<u8>, MetadataError> {
     let mut added = AddMetadata::default();
     if let Some(name) = &metadata.name {
@@ -98,31 +98,31 @@ where
     let parsed = value.parse().map_err(|error: T::Err| MetadataError::Value {
         what,
         value: value.clone(),
-        words: format!("{error:#}"),
+        reason: format!("{error:#}"),
     })?;
     Ok(AddMetadataField::Set(parsed))
 }
 
-/// What a component says. Nothing where it cannot be read: that is not what makes it a plugin.
+/// Reads a component's metadata. Empty when it cannot be read, which does not matter for loading a plugin.
 pub fn read(component: &[u8]) -> Metadata {
     let Ok(payload) = Payload::from_binary(component) else {
         return Metadata::default();
     };
     let found = payload.metadata();
     Metadata {
-        name: shown(found.name.as_ref()),
-        version: shown(found.version.as_ref()),
-        description: shown(found.description.as_ref()),
-        authors: shown(found.authors.as_ref()),
-        licenses: shown(found.licenses.as_ref()),
-        source: shown(found.source.as_ref()),
-        homepage: shown(found.homepage.as_ref()),
-        revision: shown(found.revision.as_ref()),
+        name: displayable(found.name.as_ref()),
+        version: displayable(found.version.as_ref()),
+        description: displayable(found.description.as_ref()),
+        authors: displayable(found.authors.as_ref()),
+        licenses: displayable(found.licenses.as_ref()),
+        source: displayable(found.source.as_ref()),
+        homepage: displayable(found.homepage.as_ref()),
+        revision: displayable(found.revision.as_ref()),
     }
 }
 
-/// It comes from outside and goes to terminals.
-fn shown(value: Option<&impl Display>) -> Option<String> {
+/// The text is untrusted and displayed on terminals.
+fn displayable(value: Option<&impl Display>) -> Option<String> {
     let text = clean_text(&value?.to_string(), VALUE_BYTES_MAX);
     (!text.is_empty()).then_some(text)
 }
@@ -135,7 +135,7 @@ mod tests {
     const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
 
     #[test]
-    fn what_was_put_in_is_read_again() {
+    fn added_metadata_is_read_back() {
         let metadata = Metadata {
             name: Some("orders".to_owned()),
             version: Some("1.2.3".to_owned()),
@@ -159,8 +159,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_licence_and_no_address_is_refused() {
-        for (metadata, words) in [
+    fn an_invalid_licence_or_url_is_rejected() {
+        for (metadata, reason) in [
             (
                 Metadata {
                     licenses: Some("mine alone".to_owned()),
@@ -177,7 +177,7 @@ mod tests {
             ),
         ] {
             let error = add(EMPTY, &metadata).unwrap_err().to_string();
-            assert!(error.starts_with(words), "{error}");
+            assert!(error.starts_with(reason), "{error}");
         }
     }
 }

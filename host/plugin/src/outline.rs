@@ -1,13 +1,13 @@
-//! A look at a file from outside: is it a component, which version of the contract does it speak, what does it want
-//! from its host? No code is compiled and nothing is validated here; this is for saying early and in words why a file is
-//! no plugin. What it may really do is decided by linking.
+//! Examines a file from outside: whether it is a component, its contract version, and its imports. Nothing is compiled
+//! or validated; this step gives early and clear errors for files that are not plugins. Linking decides what the
+//! component may do.
 
 use wasmparser::{ComponentExternName, Parser, Payload};
 
 use super::bindings::Contract;
 use super::wasi;
 
-/// What a component says about its surface.
+/// The imports and exports of a component.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Outline {
     pub contract: Contract,
@@ -15,42 +15,42 @@ pub(super) struct Outline {
     pub exports: Vec<String>,
 }
 
-/// Why a file is not even worth compiling.
+/// Why a file is not worth compiling.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OutlineError {
-    /// The bytes are something else than a component.
-    #[error("this is no WebAssembly component: {0}")]
+    /// The bytes are not a component.
+    #[error("this is not a WebAssembly component: {0}")]
     NotAComponent(String),
-    /// It exports no version of the contract.
-    #[error("the component does not export a projector of the contract ({})", known())]
+    /// It exports no contract version.
+    #[error("the component does not export a projector of the contract ({})", supported())]
     NoContract {
-        /// What it exports instead.
+        /// Its exports.
         exports: Vec<String>,
     },
-    /// It exports a version that this host does not speak.
-    #[error("the component speaks {}, and this host speaks {}", exports.join(", "), known())]
+    /// It exports a version that this host does not support.
+    #[error("the component uses {}, and this host supports {}", exports.join(", "), supported())]
     UnknownContract {
-        /// The projectors that it exports.
+        /// The exported projectors.
         exports: Vec<String>,
     },
     /// It exports several versions.
     #[error("the component exports several projectors, and a plugin has exactly one: {}", exports.join(", "))]
     SeveralContracts {
-        /// The projectors that it exports.
+        /// The exported projectors.
         exports: Vec<String>,
     },
-    /// It wants more from its host than a plugin gets.
+    /// It has imports that a plugin does not get.
     #[error("the component imports {}; a plugin may import {allowed} and nothing else", imports.join(", "))]
     ForbiddenImports {
-        /// All imports beyond the allowed one.
+        /// All forbidden imports.
         imports: Vec<String>,
-        /// The one that is allowed.
+        /// The allowed import.
         allowed: &'static str,
     },
 }
 
 impl OutlineError {
-    /// What the author or the operator can do about it.
+    /// A remedy for the author or the operator.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NotAComponent(_) | Self::NoContract { .. } => Some(
@@ -71,9 +71,9 @@ impl OutlineError {
                      filesystem, io, random and sockets 0.2 can be allowed",
                 )
             }
-            Self::ForbiddenImports { .. } => Some("a plugin is a function of its messages alone"),
+            Self::ForbiddenImports { .. } => Some("a plugin is a function of its messages only"),
             Self::UnknownContract { .. } => {
-                Some("a newer host may speak it; or build it with a matching lantern-sdk")
+                Some("a newer host may support it; or build it with a matching lantern-sdk")
             }
             Self::SeveralContracts { .. } => None,
         }
@@ -82,33 +82,33 @@ impl OutlineError {
 
 const PROJECTOR: &str = "lantern:projection/projector@";
 
-/// The interfaces that a component asks its host for.
+/// The imported interfaces of a component.
 ///
 /// # Errors
-/// When the bytes are no plugin, with or without WASI.
+/// When the bytes are not a plugin, even with WASI allowed.
 pub fn imports(component: &[u8]) -> Result<Vec<String>, OutlineError> {
     Outline::read(component, true).map(|outline| outline.imports)
 }
 
-fn known() -> String {
+fn supported() -> String {
     let names: Vec<String> = Contract::ALL.iter().map(ToString::to_string).collect();
     names.join(", ")
 }
 
 impl Outline {
-    /// Reads the names of a component's imports and exports. `wasi` says whether it may import that.
+    /// Reads the names of a component's imports and exports. `wasi` states whether it may import WASI.
     pub fn read(bytes: &[u8], wasi: bool) -> Result<Self, OutlineError> {
-        refuse_other_formats(bytes).map_err(|words| OutlineError::NotAComponent(words.to_owned()))?;
+        reject_other_formats(bytes).map_err(|reason| OutlineError::NotAComponent(reason.to_owned()))?;
         let (imports, exports) = surface(bytes).map_err(|error| {
-            let words = if error.message().contains("unexpected end") {
+            let reason = if error.message().contains("unexpected end") {
                 format!(
-                    "the file ends too early, at byte {}; was it copied only in part?",
+                    "the file is truncated at byte {}; was it copied completely?",
                     bytes.len()
                 )
             } else {
                 error.to_string()
             };
-            OutlineError::NotAComponent(words)
+            OutlineError::NotAComponent(reason)
         })?;
         let contract = choose(&exports)?;
         check_imports(contract, &imports, wasi)?;
@@ -120,7 +120,7 @@ impl Outline {
     }
 }
 
-/// Refuses imports that a plugin does not get.
+/// Rejects imports that a plugin does not get.
 pub(super) fn check_imports(contract: Contract, imports: &[String], wasi: bool) -> Result<(), OutlineError> {
     let allowed = contract.import();
     let forbidden: Vec<String> = imports
@@ -138,15 +138,15 @@ pub(super) fn check_imports(contract: Contract, imports: &[String], wasi: bool) 
     }
 }
 
-fn refuse_other_formats(bytes: &[u8]) -> Result<(), &'static str> {
+fn reject_other_formats(bytes: &[u8]) -> Result<(), &'static str> {
     const MODULE: &[u8] = b"\0asm\x01\0\0\0";
     let text = bytes.trim_ascii_start();
     if bytes.is_empty() {
         Err("the file is empty")
     } else if bytes.starts_with(MODULE) {
-        Err("it is a core module, which has to be encoded as a component first")
+        Err("it is a core module, which must be encoded as a component first")
     } else if wasmtime::Engine::detect_precompiled(bytes).is_some() {
-        Err("it is precompiled code, which is never accepted, since no one can check it")
+        Err("it is precompiled code, which is never accepted, because it cannot be validated")
     } else if bytes.starts_with(b"\x7fELF") {
         Err("it is a native program or library (ELF)")
     } else if bytes.starts_with(b"PK\x03\x04") {
@@ -154,7 +154,7 @@ fn refuse_other_formats(bytes: &[u8]) -> Result<(), &'static str> {
     } else if text.starts_with(b"(module") || text.starts_with(b"(component") || text.starts_with(b";;") {
         Err("it is WebAssembly text; only the binary form is accepted")
     } else if !bytes.starts_with(b"\0asm") {
-        Err("it does not begin as WebAssembly does")
+        Err("it does not begin with the WebAssembly magic number")
     } else {
         Ok(())
     }
@@ -170,12 +170,12 @@ fn surface(bytes: &[u8]) -> wasmparser::Result<(Vec<String>, Vec<String>)> {
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentImportSection(section) if depth == 0 => {
                 for import in section {
-                    imports.push(name_of(import?.name));
+                    imports.push(clean_name(import?.name));
                 }
             }
             Payload::ComponentExportSection(section) if depth == 0 => {
                 for export in section {
-                    exports.push(name_of(export?.name));
+                    exports.push(clean_name(export?.name));
                 }
             }
             _ => {}
@@ -184,8 +184,8 @@ fn surface(bytes: &[u8]) -> wasmparser::Result<(Vec<String>, Vec<String>)> {
     Ok((imports, exports))
 }
 
-/// Names go into errors and the API, so they are cleaned here, once.
-fn name_of(name: ComponentExternName<'_>) -> String {
+/// Names appear in errors and in the API, so they are cleaned here, once.
+fn clean_name(name: ComponentExternName<'_>) -> String {
     lantern_model::batch::clean_text(name.name, 200)
 }
 

@@ -1,6 +1,5 @@
-//! What a projection holds of its plugin: messages in, outcomes out, and everything that can go wrong in between kept
-//! from the messages that did nothing wrong. One projection owns a [`Projector`] and calls it from one thread at
-//! a time; a call blocks.
+//! A projection's handle to its plugin: messages in, outcomes out. Failures affect only the messages that caused them.
+//! One projection owns a [`Projector`] and calls it from one thread at a time; a call blocks.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,23 +7,23 @@ use std::time::{Duration, Instant};
 
 use super::answer;
 use super::bindings::Shape;
+use super::call_size::CallSize;
 use super::config::Limits;
-use super::instance::{CallError, Instance, Upset};
+use super::instance::{CallError, CallFailure, Instance};
 use super::isolate::{Isolated, Search, isolate};
 use super::loader::Plugin;
-use super::pace::Pace;
 use lantern_model::batch::{Delivery, Outcome, RejectionClass};
 use lantern_model::schema::Manifest;
 
 /// Turns a source's messages into outcomes.
 ///
-/// A panic during a call (a bug of the host) leaves it usable: the instance of that call is gone and the next call makes a
-/// new one. What it answered before stands.
+/// A panic during a call (a bug of the host) leaves it usable: the instance of that call is discarded and the next call
+/// creates a new one. Earlier answers stay valid.
 pub struct Projector {
     manifest: Arc<Manifest>,
     limits: Arc<Limits>,
     decoder: Decoder,
-    pace: Pace,
+    call_size: CallSize,
     memory_peak_bytes: usize,
 }
 
@@ -37,41 +36,41 @@ enum Decoder {
     Native(Box<dyn NativeGuest>),
 }
 
-/// A decoder compiled into the host. It exists so that the cost of WebAssembly can be measured.
+/// A decoder compiled into the host, for measuring the cost of WebAssembly.
 #[doc(hidden)]
 pub trait NativeGuest: Send {
     /// One outcome for each message.
     fn project(&mut self, source: u32, messages: &[Delivery]) -> Vec<Outcome>;
 }
 
-/// What became of messages.
+/// The result of projecting messages.
 #[derive(Debug, Default)]
 pub struct Projected {
-    /// One for each of the first messages, checked against the description and the limits. At least one, unless
-    /// there were no messages or `halted` is set.
+    /// One for each of the first messages, checked against the description and the limits. At least one, unless there
+    /// were no messages or `halted` is set.
     pub outcomes: Vec<Outcome>,
-    /// What went wrong on the way, at most one for each call into the plugin. Rejections are in `outcomes` as well.
+    /// Failed calls, at most one per call into the plugin. Their rejections are also in `outcomes`.
     pub faults: Vec<Fault>,
-    /// Set when no instance could be made, so that nothing was decided about the remaining messages. It is the host's or
-    /// the plugin's trouble and no message's; try again later.
+    /// Set when no instance could be created, so that the remaining messages are undecided. The host or the plugin is
+    /// at fault, not a message; retry later.
     pub halted: Option<String>,
-    /// Time by the clock that all of this took.
+    /// Elapsed time of the complete call.
     pub busy: Duration,
 }
 
-/// A call into the plugin that went wrong.
+/// A failed call into the plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// How it went wrong. [`RejectionClass::Output`] means an answer that could not be read.
+    /// The kind of failure. [`RejectionClass::Output`] means an unreadable answer.
     pub class: RejectionClass,
-    /// In words, for the log.
+    /// A description for the log.
     pub reason: String,
     /// Sequence of the first message of the call.
     pub first_sequence: u64,
     /// Messages in the call.
     pub messages: usize,
-    /// How many of them were found guilty. None means that the plugin went wrong and then did not: it keeps something
-    /// from one call to the next that it should not keep, or the group of messages was too slow together.
+    /// How many of them were rejected. Zero means that the failure did not repeat: the plugin keeps state between calls
+    /// that it should not keep, or the group of messages was too slow together.
     pub rejected: usize,
 }
 
@@ -88,7 +87,7 @@ impl Projector {
                 shapes,
                 instance: None,
             },
-            pace: Pace::default(),
+            call_size: CallSize::default(),
             memory_peak_bytes: 0,
         }
     }
@@ -100,13 +99,14 @@ impl Projector {
             manifest,
             limits: Arc::new(limits),
             decoder: Decoder::Native(guest),
-            pace: Pace::default(),
+            call_size: CallSize::default(),
             memory_peak_bytes: 0,
         }
     }
 
-    /// Decides messages of one source (an index into the manifest's sources), in order and from the first on, until all
-    /// are decided or `budget` is used up. Delete markers are skipped; the plugin does not see them. The last call into the plugin may exceed the budget.
+    /// Projects messages of one source (an index into the manifest's sources), in order, until all are decided or
+    /// `budget` is used up. Delete markers are skipped; the plugin does not see them. The last call into the plugin may
+    /// exceed the budget.
     pub fn project(&mut self, source: usize, messages: &[Delivery], budget: Duration) -> Projected {
         let began = Instant::now();
         let mut projected = Projected {
@@ -125,19 +125,19 @@ impl Projector {
                 continue;
             }
             let rest = &rest[..marker.unwrap_or(rest.len())];
-            let chunk = &rest[..self.pace.next_call(rest, left)];
+            let chunk = &rest[..self.call_size.next_call(rest, left)];
             let fresh = !self.has_instance();
             match self.call(source, chunk, false) {
                 Ok(outcomes) => {
-                    self.pace.went_well();
+                    self.call_size.grow();
                     self.take(outcomes, &mut projected.outcomes);
                 }
-                Err(CallError::NoInstance(words)) => projected.halted = Some(words),
-                Err(CallError::Upset(upset)) => {
-                    self.pace.went_wrong();
+                Err(CallError::NoInstance(reason)) => projected.halted = Some(reason),
+                Err(CallError::Failed(failure)) => {
+                    self.call_size.shrink();
                     let found = match chunk {
-                        // The message was alone and the instance had seen nothing else: there is nothing to search.
-                        [_] if fresh => Isolated::rejection(&upset),
+                        // The message was alone and the instance was new, so there is nothing to search.
+                        [_] if fresh => Isolated::rejection(&failure),
                         _ => {
                             let (end, done) = (began.checked_add(budget), projected.outcomes.len());
                             isolate(
@@ -152,7 +152,7 @@ impl Projector {
                             )
                         }
                     };
-                    self.settle(chunk, upset, found, &mut projected);
+                    self.settle(chunk, failure, found, &mut projected);
                 }
             }
         }
@@ -160,20 +160,20 @@ impl Projector {
         projected
     }
 
-    /// Gives back the memory of the instance. To be called when the source has nothing to say for a while; the next
-    /// message costs a tenth of a millisecond more.
-    pub fn rest(&mut self) {
+    /// Releases the instance and its memory. Call it when the source is idle; the next message costs a tenth of a
+    /// millisecond more.
+    pub fn release_instance(&mut self) {
         if let Decoder::Wasm { instance, .. } = &mut self.decoder {
             *instance = None;
         }
     }
 
-    /// The most linear memory, in bytes, that an instance has had after a call; none has ever less than it had before.
+    /// Peak linear memory of an instance after a call, in bytes; the memory of an instance never shrinks.
     pub fn memory_peak_bytes(&self) -> usize {
         self.memory_peak_bytes
     }
 
-    /// Whether the next call goes to an instance that has been called before.
+    /// Whether the next call uses an instance that was called before.
     fn has_instance(&self) -> bool {
         match &self.decoder {
             Decoder::Wasm { instance, .. } => instance.is_some(),
@@ -181,13 +181,13 @@ impl Projector {
         }
     }
 
-    /// Takes over what the search after a call that went wrong has found.
-    fn settle(&self, chunk: &[Delivery], upset: Upset, found: Isolated, projected: &mut Projected) {
+    /// Records the result of the search after a failed call.
+    fn settle(&self, chunk: &[Delivery], failure: CallFailure, found: Isolated, projected: &mut Projected) {
         self.take(found.outcomes, &mut projected.outcomes);
         projected.halted = found.no_instance;
         projected.faults.push(Fault {
-            class: upset.class,
-            reason: upset.words,
+            class: failure.class,
+            reason: failure.reason,
             first_sequence: chunk.first().map_or(0, |first| first.sequence),
             messages: chunk.len(),
             rejected: found.rejected,
@@ -202,15 +202,15 @@ impl Projector {
         );
     }
 
-    /// One call into the plugin. `fresh` asks for an instance that has seen nothing.
+    /// One call into the plugin. `fresh` requires a new instance.
     fn call(&mut self, source: usize, messages: &[Delivery], fresh: bool) -> Result<Vec<Outcome>, CallError> {
         let time = self
-            .pace
+            .call_size
             .time_for(messages.len(), self.limits.message_time, fresh);
         let number = u32::try_from(source).unwrap_or(u32::MAX);
         let outcomes = match &mut self.decoder {
             Decoder::Native(guest) => self
-                .pace
+                .call_size
                 .measure(messages.len(), || Ok(guest.project(number, messages))),
             Decoder::Wasm {
                 plugin,
@@ -223,14 +223,14 @@ impl Projector {
                     )));
                 };
                 let engine = plugin.engine();
-                // Taken out, so that whatever happens in the call (a panic, too) it is put back only after a good one.
+                // Taken out, so that it is only put back after a successful call, even if the call panics.
                 let mut called = match instance.take() {
                     Some(instance) if !fresh => instance,
-                    _ => Box::new(plugin.instantiate(self.limits.message_time).map_err(|upset| {
-                        CallError::NoInstance(format!("no instance can be made: {}", upset.words))
+                    _ => Box::new(plugin.instantiate(self.limits.message_time).map_err(|failure| {
+                        CallError::NoInstance(format!("cannot create an instance: {}", failure.reason))
                     })?),
                 };
-                let outcomes = self.pace.measure(messages.len(), || {
+                let outcomes = self.call_size.measure(messages.len(), || {
                     called.project(engine, number, shape, messages, time)
                 });
                 self.memory_peak_bytes = self.memory_peak_bytes.max(called.memory_bytes());
@@ -242,23 +242,23 @@ impl Projector {
         };
         outcomes
             .and_then(|outcomes| count(outcomes, messages.len()))
-            .map_err(CallError::Upset)
+            .map_err(CallError::Failed)
     }
 }
 
-fn count(outcomes: Vec<Outcome>, messages: usize) -> Result<Vec<Outcome>, Upset> {
+fn count(outcomes: Vec<Outcome>, messages: usize) -> Result<Vec<Outcome>, CallFailure> {
     if outcomes.len() == messages {
         Ok(outcomes)
     } else {
-        let words = format!("{} outcomes for {messages} messages", outcomes.len());
-        Err(Upset {
+        let reason = format!("{} outcomes for {messages} messages", outcomes.len());
+        Err(CallFailure {
             class: RejectionClass::Output,
-            words,
+            reason,
         })
     }
 }
 
-/// A search in which each call has an instance of its own, so that nothing that went wrong before has a part in it.
+/// A search in which each call has a new instance, so that earlier failures have no influence.
 struct FreshInstances<'a> {
     projector: &'a mut Projector,
     source: usize,
@@ -272,13 +272,13 @@ impl Search for FreshInstances<'_> {
         self.projector.call(self.source, &self.chunk[messages], true)
     }
 
-    fn has_a_chance(&self, messages: usize) -> bool {
+    fn fits_time(&self, messages: usize) -> bool {
         self.projector
-            .pace
-            .has_a_chance(messages, self.projector.limits.message_time)
+            .call_size
+            .fits_time(messages, self.projector.limits.message_time)
     }
 
-    fn go_on(&self, done: usize) -> bool {
+    fn may_continue(&self, done: usize) -> bool {
         self.done + done == 0 || self.end.is_none_or(|end| Instant::now() < end)
     }
 }

@@ -1,10 +1,10 @@
-//! WASI for plugins that may import it: every interface is there and everything in it is empty. No arguments, no
-//! environment, no files, no network, nothing to read; what is printed goes to the plugin's log; the clocks stand still and
-//! random numbers begin again with each call, so that replaying gives the same rows.
+//! WASI for plugins that may import it: every interface exists and is empty. No arguments, no environment, no files, no
+//! network, no input; output goes to the plugin's log; the clocks stand still and random numbers restart with each
+//! call, so that replaying gives the same rows.
 //!
-//! The types and the unreachable rest (files, sockets) are wasmtime-wasi's. Waiting is not: its own would sleep in the host,
-//! where no epoch interrupts it. Here every wait ends at once, and a guest that waits for a clock to move is a loop, which
-//! the limits end.
+//! The types and the unreachable rest (files, sockets) are wasmtime-wasi's. Waiting is not: its implementation would
+//! sleep in the host, where no epoch interrupts it. Here every wait ends at once, and a guest that waits for a clock to
+//! advance is a loop, which the limits end.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,18 +20,19 @@ use wasmtime_wasi::p2::bindings::sync::io::poll;
 use wasmtime_wasi::p2::{DynPollable, OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
 
-use super::limits::{GuestState, HANDLES_MAX, LOG_LINE_BYTES_MAX, LogGate, LogLevel};
+use super::limits::HANDLES_MAX;
+use super::log::{LOG_LINE_BYTES_MAX, LogGate, LogLevel};
 
-/// The packages that are there, all of version 0.2. wasi:http is not one of them: there is no one to talk to.
+/// The provided packages, all of version 0.2. wasi:http is not among them, because a plugin has no network.
 const PACKAGES: [&str; 6] = ["cli", "clocks", "filesystem", "io", "random", "sockets"];
-/// Random bytes in one answer. Seeds take 32; nobody needs as many in a decoder.
+/// Maximum random bytes per call. Seeds take 32; a decoder needs no more than this.
 const RANDOM_BYTES_MAX: u64 = 64 << 10;
-/// Bytes that a guest may print at once; what comes in one piece is copied into the host.
+/// Maximum bytes that a guest may print at once; one piece is copied into the host.
 const PRINT_BYTES_MAX: usize = 64 << 10;
-/// Where random numbers begin. It is not secret: they only have to be the same each time.
+/// Seed of random numbers. It is not secret: the numbers only have to be the same each time.
 const SEED: u64 = 0x6c61_6e74_6572_6e00;
 
-/// Whether an import is one that a plugin gets where the operator allows WASI.
+/// Whether a plugin gets this import where the operator allows WASI.
 pub(super) fn provides(import: &str) -> bool {
     let Some((package, version)) = import.strip_prefix("wasi:").and_then(|rest| {
         let (path, version) = rest.split_once('@')?;
@@ -42,7 +43,7 @@ pub(super) fn provides(import: &str) -> bool {
     PACKAGES.contains(&package) && version.starts_with("0.2.")
 }
 
-/// What one instance has of it; made when it is first asked for.
+/// WASI state of one instance, created at the first use.
 pub(super) struct Wasi {
     ctx: WasiCtx,
     table: ResourceTable,
@@ -50,10 +51,18 @@ pub(super) struct Wasi {
 }
 
 impl Wasi {
+    /// The context and the resources, as wasmtime-wasi accesses them.
+    pub fn view(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.ctx,
+            table: &mut self.table,
+        }
+    }
+
     pub fn new(log: &Arc<LogGate>) -> Self {
         let random = Random::default();
         let mut table = ResourceTable::new();
-        // As many as the guest may have handles. A stream that is subscribed to takes two.
+        // As many as the guest may have handles. A subscribed stream takes two.
         table.set_max_capacity(2 * HANDLES_MAX);
         // Arguments, environment, directories and standard input are empty, and addresses denied, unless they are set.
         let ctx = WasiCtx::builder()
@@ -72,30 +81,23 @@ impl Wasi {
         Self { ctx, table, random }
     }
 
-    /// A call begins: what it gets does not depend on the calls before it.
+    /// Begins a call: its random numbers must not depend on the calls before it.
     pub fn begin_call(&self) {
         self.random.restart();
     }
 }
 
-impl WasiView for GuestState {
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        let Wasi { ctx, table, .. } = self.wasi();
-        WasiCtxView { ctx, table }
-    }
-}
-
-/// Gives a guest all of it.
-pub(super) fn link(linker: &mut Linker<GuestState>) -> Result<()> {
+/// Links all of WASI.
+pub(super) fn link<T: WasiView + 'static>(linker: &mut Linker<T>) -> Result<()> {
     wasmtime_wasi::p2::add_to_linker_sync(linker)?;
     linker.allow_shadowing(true);
-    poll::add_to_linker::<GuestState, AtOnce<'static>>(linker, |state| AtOnce(&mut state.wasi().table))?;
+    poll::add_to_linker::<T, AtOnce<'static>>(linker, |state| AtOnce(state.ctx().table))?;
     linker.allow_shadowing(false);
     Ok(())
 }
 
-/// Waiting that ends at once. Of all that can be waited for, streams are always ready, since they are closed or never
-/// full, and clocks never would be, since they stand still.
+/// Waiting that ends at once. Streams are always ready, because they are closed or never full, and clocks never would
+/// be, because they stand still.
 struct AtOnce<'a>(&'a mut ResourceTable);
 
 impl HasData for AtOnce<'static> {
@@ -104,9 +106,9 @@ impl HasData for AtOnce<'static> {
 
 impl poll::Host for AtOnce<'_> {
     fn poll(&mut self, pollables: Vec<Resource<DynPollable>>) -> Result<Vec<u32>> {
-        // As the interface has it; a guest that waits for nothing would wait for ever.
+        // As the interface specifies; a guest that waits for nothing would wait forever.
         if pollables.is_empty() {
-            return Err(wasmtime::Error::msg("it waits for nothing at all"));
+            return Err(wasmtime::Error::msg("it waits for an empty list"));
         }
         Ok((0..).zip(&pollables).map(|(index, _)| index).collect())
     }
@@ -126,7 +128,7 @@ impl poll::HostPollable for AtOnce<'_> {
     }
 }
 
-/// A clock that stands still at its beginning, 1970 for the one on the wall: a time that nobody takes for the real one.
+/// A clock that stands still at its beginning, 1970 for the wall clock: nobody mistakes this for the real time.
 struct Still;
 
 impl HostWallClock for Still {
@@ -149,7 +151,7 @@ impl HostMonotonicClock for Still {
     }
 }
 
-/// SplitMix64, whose numbers stay the same whatever versions the libraries have.
+/// SplitMix64, whose numbers do not depend on library versions.
 #[derive(Clone)]
 struct Random(Arc<AtomicU64>);
 
@@ -193,12 +195,12 @@ impl TryRng for Random {
     }
 }
 
-/// Standard output or standard error: complete lines become lines of the plugin's log, as many as it may write.
+/// Standard output or standard error: complete lines become lines of the plugin's log, subject to its rate limit.
 #[derive(Clone)]
 struct Printed {
     log: Arc<LogGate>,
     level: LogLevel,
-    /// The line that has begun. All streams of an instance share it, since guests open a new one for each write.
+    /// The incomplete line. All streams of an instance share it, because guests open a new one for each write.
     line: Arc<Mutex<Vec<u8>>>,
 }
 
@@ -218,7 +220,7 @@ impl Printed {
                 Some(text) => (text, true),
                 None => (part, false),
             };
-            // What is longer than a line of the log is cut, so that a line without an end costs no more.
+            // Text beyond the maximum line length is cut, so that a line without an end costs no more.
             let room = LOG_LINE_BYTES_MAX.saturating_sub(line.len());
             line.extend_from_slice(&text[..text.len().min(room)]);
             if ends {
@@ -242,7 +244,7 @@ impl StdoutStream for Printed {
         Box::new(self.clone())
     }
 
-    /// Only WASI 0.3 asks for this, which is not linked.
+    /// Only WASI 0.3 uses this, which is not linked.
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
         Box::new(tokio::io::sink())
     }
@@ -294,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn random_numbers_are_spread_and_begin_again() {
+    fn random_numbers_are_spread_and_restart() {
         let mut random = Random::default();
         let (mut first, mut second) = ([0; 20], [0; 20]);
         random.try_fill_bytes(&mut first).unwrap();
@@ -303,14 +305,14 @@ mod tests {
         random.restart();
         random.try_fill_bytes(&mut second).unwrap();
         assert_eq!(first, second);
-        // The generator's own test vector: its second number from the seed 0.
+        // The generator's published test vector: its second number from the seed 0.
         let known = Random(Arc::new(AtomicU64::new(0)));
         known.next();
         assert_eq!(known.next(), 0x6e78_9e6a_a1b9_65f4);
     }
 
     #[test]
-    fn lines_are_put_together_and_cut() {
+    fn lines_are_joined_and_cut() {
         let log = Arc::new(LogGate::new("printer".into(), 2));
         let mut stream = Printed::new(&log, LogLevel::Info).p2_stream();
         let mut print = |text: &str| stream.write(text.to_owned().into()).unwrap();

@@ -13,7 +13,6 @@ use super::version::changed;
 use super::{DesiredState, Halt, LoadedVersion, Projection};
 use lantern_broker::CoreSubscription;
 use lantern_model::batch::{Delivery, Timestamp};
-use lantern_model::schema::Origin;
 use lantern_model::status::ProjectionState;
 use lantern_store::{Attached, Gap, NewEpoch};
 
@@ -50,12 +49,9 @@ impl Projection {
                 // A version that reads the same subjects takes over the subscription, so that no message is missed.
                 Halt::DesiredStateChanged => {
                     let now = desired.borrow_and_update().clone();
-                    let reads_the_same = now
-                        .version
-                        .source(self.source_name())
-                        .is_some_and(|(_, source)| {
-                            matches!(&source.origin, Origin::Core { subjects: others } if others == subjects)
-                        });
+                    let reads_the_same = now.version.source(self.source_name()).is_some_and(|(_, source)| {
+                        !source.origin.is_replayable() && source.origin.subjects() == subjects
+                    });
                     if now.paused.is_some() || !reads_the_same {
                         return Halt::DesiredStateChanged;
                     }

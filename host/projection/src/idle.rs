@@ -7,7 +7,6 @@ use super::plan::covers;
 use super::session::SURVEY_EVERY;
 use super::{Projection, Purpose};
 use lantern_broker::{BrokerError, ConsumerFacts, StreamFacts};
-use lantern_model::schema::Origin;
 use lantern_store::Attached;
 
 /// The interval at which an idle source is surveyed.
@@ -70,7 +69,7 @@ impl Projection {
         let Some((_, source)) = version.source(&self.source) else {
             return Ok(());
         };
-        let Origin::JetStream { stream, subjects } = &source.origin else {
+        let Some((stream, subjects)) = source.origin.replay() else {
             return Ok(());
         };
         let facts = self.broker.stream_facts(stream).await?;

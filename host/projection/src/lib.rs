@@ -24,7 +24,6 @@ use tokio_util::sync::CancellationToken;
 
 use lantern_broker::Broker;
 use lantern_model::batch::Timestamp;
-use lantern_model::schema::Origin;
 use lantern_model::settings::DeadLetterPolicy;
 use lantern_model::status::{ProjectionState, Status};
 use lantern_plugin::{Plugin, Projected};
@@ -113,10 +112,9 @@ impl Projection {
     ) -> (Self, watch::Receiver<Status>) {
         let version = Arc::clone(&desired.borrow().version);
         let manifest = version.plugin().manifest();
-        let stream = match version.source(source).map(|(_, source)| &source.origin) {
-            Some(Origin::JetStream { stream, .. }) => Some(stream.clone()),
-            Some(Origin::Core { .. }) | None => None,
-        };
+        let stream = version
+            .source(source)
+            .and_then(|(_, source)| source.origin.stream().map(str::to_owned));
         let status = Status::starting(
             manifest.name.as_str(),
             &manifest.version.to_string(),
@@ -226,12 +224,15 @@ impl Projection {
         let Some((_, source)) = version.source(&self.source) else {
             return Halt::DesiredStateChanged;
         };
-        match &source.origin {
-            Origin::JetStream { stream, subjects } => {
+        match source.origin.replay() {
+            Some((stream, subjects)) => {
                 self.stream_session(&version, desired, stream, subjects, shutdown)
                     .await
             }
-            Origin::Core { subjects } => self.core_session(&version, desired, subjects, shutdown).await,
+            None => {
+                self.core_session(&version, desired, source.origin.subjects(), shutdown)
+                    .await
+            }
         }
     }
 

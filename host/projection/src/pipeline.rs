@@ -134,7 +134,7 @@ impl<'a> Pipeline<'a> {
         if let Some(projector) = &mut self.projector
             && self.called_at.elapsed() >= RELEASE_MEMORY_AFTER
         {
-            projector.rest();
+            projector.release_instance();
         }
     }
 

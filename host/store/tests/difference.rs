@@ -106,7 +106,7 @@ const CHANGES: &[(Change, &str, Effect)] = &[
     ),
     (
         |m| m.doc = "More.".into(),
-        "plugin: its doc is another",
+        "plugin: its doc changes",
         Effect::None,
     ),
     (
@@ -144,7 +144,7 @@ const CHANGES: &[(Change, &str, Effect)] = &[
     ),
     (
         |m| m.sources[0].wants_headers = true,
-        "source orders: would be given headers",
+        "source orders: would receive headers",
         Effect::None,
     ),
     (
@@ -160,7 +160,7 @@ const CHANGES: &[(Change, &str, Effect)] = &[
     ),
     (
         |m| m.tables[0].columns.push(column("x", ColumnType::Json, true)),
-        "table orders, column x: is new: json, null in the rows that are there",
+        "table orders, column x: is new: json, null in existing rows",
         Effect::Additive,
     ),
     (
@@ -185,31 +185,31 @@ const CHANGES: &[(Change, &str, Effect)] = &[
     ),
     (
         |m| m.tables[0].columns[1].doc = "Cents.".into(),
-        "table orders, column total: its doc is another",
+        "table orders, column total: its doc changes",
         Effect::None,
     ),
     (
         |m| m.tables[0].columns[1].hints.push(("a".into(), "b".into())),
-        "table orders, column total: its hints are others",
+        "table orders, column total: its hints change",
         Effect::None,
     ),
     (
         |m| m.tables[0].doc = "Orders.".into(),
-        "table orders: its doc is another",
+        "table orders: its doc changes",
         Effect::None,
     ),
     (
         |m| {
             m.tables[0].indexes.remove(0);
         },
-        "table orders: the index (total) is not declared any more; it stays",
+        "table orders: the index (total) is no longer declared; it stays",
         Effect::None,
     ),
     (
         |m| {
             m.tables[0].indexes.remove(1);
         },
-        "table orders: the unique index (at, total) is not declared any more",
+        "table orders: the unique index (at, total) is no longer declared",
         Effect::NeedsRebuild,
     ),
     (
@@ -229,19 +229,19 @@ const CHANGES: &[(Change, &str, Effect)] = &[
                 unique: true,
             });
         },
-        "table notes: the unique index (n) is new, and stored rows may break it",
+        "table notes: the unique index (n) is new, and stored rows may violate it",
         Effect::NeedsRebuild,
     ),
     (
         |m| m.writes[0].on_conflict = update(Merge::Max),
-        "writes into orders: it was that a row with the same id, when the new at is greater or there was none: adds \
-         to total; it would be that a row with the same id, when the new at is greater or there was none: keeps the \
+        "writes into orders: the rule was: a row with the same id, when the new at is greater or the stored one is null: adds \
+         to total; it would be: a row with the same id, when the new at is greater or the stored one is null: keeps the \
          greater of total",
         Effect::None,
     ),
     (
         |m| m.writes[0].columns.swap(1, 2),
-        "writes into orders: brought (id, total, at) and would bring (id, at, total)",
+        "writes into orders: wrote (id, total, at) and would write (id, at, total)",
         Effect::None,
     ),
     (
@@ -255,14 +255,14 @@ const CHANGES: &[(Change, &str, Effect)] = &[
                 },
             );
         },
-        "writes into orders: also (id) where a row that is there already stays as it is",
+        "writes into orders: also (id) where an existing row stays unchanged",
         Effect::None,
     ),
     (
         |m| {
             m.writes.remove(1);
         },
-        "writes into notes: no more (n) where a row that is there already makes the message a dead letter",
+        "writes into notes: no more (n) where a conflicting row makes the message a dead letter",
         Effect::None,
     ),
 ];
@@ -361,7 +361,7 @@ fn retention_says_which_rows_go() {
     };
     for (old, new, words) in [
         (None, Some(7), "rows older than 7 days would be removed"),
-        (Some(7), None, "rows would be kept for ever"),
+        (Some(7), None, "rows would be kept forever"),
         (Some(7), Some(30), "rows were kept for 7 days and would be for 30"),
     ] {
         let found = kept(old).differences(&kept(new));

@@ -1,4 +1,4 @@
-//! What plugins write to the log, for somebody who sits before a terminal and waits for just that.
+//! Receives the log lines of plugins, for commands that display them on a terminal.
 
 use std::fmt;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -11,24 +11,23 @@ use tracing_subscriber::{EnvFilter, filter::FilterFn};
 
 use super::TelemetryError;
 
-/// The target under which the host writes down what plugins say.
+/// The log target of plugin lines.
 const TARGET: &str = "lantern::guest";
-/// Lines that wait to be fetched. A plugin has 100 in a second, and what comes on top is dropped here as well.
+/// Maximum number of waiting lines. A plugin may log 100 a second; the excess is dropped here as well.
 const LINES_MAX: usize = 10_000;
 
 /// A line that a plugin wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuestLine {
-    /// Who.
+    /// The plugin.
     pub plugin: String,
     /// `debug`, `info`, `warn` or `error`.
     pub level: &'static str,
-    /// What.
+    /// The text.
     pub text: String,
 }
 
-/// Sends what plugins say to whom it returns, and the host's own log from `filter` on to standard error. To be called
-/// once.
+/// Sends the lines of plugins to the returned receiver, and the host's log at `filter` to standard error. Call it once.
 ///
 /// # Errors
 /// See [`TelemetryError`].
@@ -57,30 +56,30 @@ struct Guests(SyncSender<GuestLine>);
 
 impl<S: Subscriber> Layer<S> for Guests {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut words = Words::default();
-        event.record(&mut words);
+        let mut fields = LineFields::default();
+        event.record(&mut fields);
         let level = match *event.metadata().level() {
             Level::ERROR => "error",
             Level::WARN => "warn",
             Level::INFO => "info",
             _ => "debug",
         };
-        // Nobody listens, or not fast enough: the line is for somebody who looks, and is not kept.
+        // A line is only for display: it is dropped when nobody reads it in time.
         let _ = self.0.try_send(GuestLine {
-            plugin: words.plugin,
+            plugin: fields.plugin,
             level,
-            text: words.text,
+            text: fields.text,
         });
     }
 }
 
 #[derive(Default)]
-struct Words {
+struct LineFields {
     plugin: String,
     text: String,
 }
 
-impl Visit for Words {
+impl Visit for LineFields {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "plugin" {
             self.plugin = value.to_owned();

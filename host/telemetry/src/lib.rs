@@ -1,5 +1,4 @@
-//! What the host says of itself to people and machines: the log on standard error, and [`Metrics`]. Decides
-//! nothing; the rest of the host calls `tracing` and the methods here.
+//! Log on standard error and [`Metrics`]. The rest of the host calls `tracing` and the methods here.
 
 mod guests;
 mod log;
@@ -20,26 +19,26 @@ pub use throttle::Throttle;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TelemetryError {
-    /// The filter is none. A checked configuration does not bring one here.
-    #[error("log filter {filter:?} cannot be used")]
+    /// The filter is not valid. A checked configuration never passes such a filter.
+    #[error("log filter {filter:?} is not valid")]
     Filter {
         /// The filter.
         filter: String,
-        /// What is wrong with it.
+        /// The cause.
         source: tracing_subscriber::filter::ParseError,
     },
-    /// The system has no thread left for it.
-    #[error("the log has no thread")]
+    /// The system cannot start another thread.
+    #[error("cannot start the log thread")]
     Thread(#[source] std::io::Error),
-    /// Something else in the process has set up a log.
-    #[error("the log is set up already")]
+    /// The process has already set up a log.
+    #[error("the log is already set up")]
     Again(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Whether `filter` is one that [`init`] takes, or in words why not.
+/// Checks a filter for [`init`]; the error describes the problem.
 pub fn check_filter(filter: &str) -> Result<(), String> {
     EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
-    // A lone word that is no level is taken by the library for a module, which silences all others.
+    // The library treats a single word that is not a level as a module, which silences all others.
     let words = filter.split(',').map(str::trim);
     let plain = words.filter(|word| !word.is_empty() && !word.contains(['[', ']', '{', '}']));
     for word in plain {
@@ -60,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mistyped_level_is_refused() {
+    fn a_mistyped_level_is_rejected() {
         for good in [
             "info",
             "INFO",

@@ -1,8 +1,8 @@
-//! The log's way out: standard error, written by a thread of its own from a queue with an end. Whoever logs never waits
-//! for whoever reads: a terminal that is held, a pipe that nobody reads, a full disk or a reader that is gone cost lines,
-//! which are counted, and nothing else.
+//! Writes the log to standard error, on a separate thread that reads a bounded queue. Logging never waits for the
+//! reader: a stopped terminal, an unread pipe, a full disk or a closed reader costs only lines, which are counted.
 //!
-//! A library for this (tracing-appender 0.2) says on standard output when it cannot end, and panics where that is closed.
+//! The library for this (tracing-appender 0.2) reports on standard output when it cannot stop, and panics where that is
+//! closed.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal as _, Write};
@@ -15,22 +15,22 @@ use tracing_subscriber::EnvFilter;
 
 use super::TelemetryError;
 
-/// Lines that may wait: a few megabytes at worst, as lines of guests are cut.
+/// Maximum number of waiting lines: a few megabytes at most, because lines of guests are cut.
 const LINES_MAX: usize = 8_192;
 
-/// How long the end waits for the lines that wait.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How long dropping the log waits for the queued lines.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Lines for which there was no room, or that could not be written.
+/// Lines that the queue or standard error did not accept.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
 enum Message {
     Line(Vec<u8>),
-    /// All before it is written; says so.
+    /// Confirms that all lines before it are written.
     End(SyncSender<()>),
 }
 
-/// Keeps the log going. What waits is written when it is dropped, within half a second or not at all.
+/// Keeps the log running. Dropping it writes the queued lines, within half a second or not at all.
 #[must_use]
 pub struct Log {
     queue: SyncSender<Message>,
@@ -39,14 +39,14 @@ pub struct Log {
 impl Drop for Log {
     fn drop(&mut self) {
         let (ended, end) = mpsc::sync_channel(1);
-        // A full queue is one that nobody reads.
+        // Nobody reads a full queue.
         if self.queue.try_send(Message::End(ended)).is_ok() {
-            end.recv_timeout(LAST_WORDS).ok();
+            end.recv_timeout(FLUSH_TIMEOUT).ok();
         }
     }
 }
 
-/// Sends the log to standard error, as text or with one JSON object a line, and panics with it. To be called once.
+/// Writes the log, including panics, to standard error, as text or as one JSON object per line. Call it once.
 ///
 /// # Errors
 /// See [`TelemetryError`].
@@ -59,7 +59,7 @@ pub fn init(filter: &str, json: bool) -> Result<Log, TelemetryError> {
     let line = queue.clone();
     let log = tracing_subscriber::fmt()
         .with_env_filter(env_filter)
-        // What cannot be logged would be told on standard error, with a panic when that cannot be written.
+        // The library would report errors on standard error and panic when that fails.
         .log_internal_errors(false)
         .with_writer(move || Line(line.clone()));
     let done = match json {
@@ -71,11 +71,11 @@ pub fn init(filter: &str, json: bool) -> Result<Log, TelemetryError> {
     writing
         .spawn(move || write(&lines, &mut io::stderr()))
         .map_err(TelemetryError::Thread)?;
-    std::panic::set_hook(Box::new(panicked));
+    std::panic::set_hook(Box::new(log_panic));
     Ok(Log { queue })
 }
 
-/// How many lines of the log of this process were lost.
+/// Number of lost log lines of this process.
 pub(super) fn lost_lines() -> u64 {
     LOST.load(Ordering::Relaxed)
 }
@@ -88,13 +88,13 @@ fn write(lines: &Receiver<Message>, out: &mut impl Write) {
                     LOST.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            // Whoever waits for it may have given up.
+            // The receiver may have given up.
             Message::End(ended) => drop(ended.try_send(())),
         }
     }
 }
 
-/// The way of one line, which comes in one piece.
+/// Writer of one line, which arrives in one piece.
 struct Line(SyncSender<Message>);
 
 impl Write for Line {
@@ -110,16 +110,18 @@ impl Write for Line {
     }
 }
 
-/// A panic is a line of the log like others; the usual hook would wait for standard error.
-fn panicked(panic: &PanicHookInfo<'_>) {
-    let words = panic.payload_as_str().unwrap_or("of an unknown kind");
-    let place = panic.location().map(ToString::to_string);
+/// Logs a panic like any other line; the default hook would wait for standard error.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let message = panic.payload_as_str().unwrap_or("of an unknown kind");
+    let location = panic.location().map(ToString::to_string);
     let thread = std::thread::current();
     let thread = thread.name().unwrap_or("unnamed");
     let backtrace = Backtrace::capture();
     match backtrace.status() {
-        BacktraceStatus::Captured => tracing::error!(thread, place, %backtrace, "panic: {words}"),
-        _ => tracing::error!(thread, place, "panic: {words}"),
+        BacktraceStatus::Captured => {
+            tracing::error!(thread, place = location, %backtrace, "panic: {message}")
+        }
+        _ => tracing::error!(thread, place = location, "panic: {message}"),
     }
 }
 
@@ -127,7 +129,7 @@ fn panicked(panic: &PanicHookInfo<'_>) {
 mod tests {
     use super::*;
 
-    /// Takes the first lines and then no more.
+    /// Accepts the first lines and then no more.
     struct Fills(Vec<u8>, usize);
 
     impl Write for Fills {
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_find_no_room_are_counted_and_the_end_is_not_waited_for() {
+    fn rejected_lines_are_counted_and_the_end_does_not_wait() {
         let (queue, lines) = mpsc::sync_channel(4);
         let before = lost_lines();
         for _ in 0..6 {

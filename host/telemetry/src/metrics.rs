@@ -1,34 +1,34 @@
-//! The host's figures for Prometheus. Counters are written where things happen, once a batch; what a projection's
-//! status, the files and the process already know is read when somebody asks.
+//! The host's metrics for Prometheus. Counters are incremented where events happen, once per batch; values of
+//! projections, files and the process are read at each scrape.
 //!
-//! Labels are names of plugins, sources, tables and kinds of failure: all declared, never taken from a message.
+//! Labels are declared names of plugins, sources, tables and kinds of failure, never text from a message.
+
+mod scrape;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, text};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 
-use super::log;
 use lantern_model::batch::RejectionClass;
 use lantern_model::status;
+use scrape::{Flags, Process, ScrapeCollector};
 
-/// What became of a message.
+/// The outcome of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It became rows.
     Projected,
-    /// The plugin passed over it.
+    /// The plugin skipped it.
     Skipped,
     /// It became a dead letter.
     Dead,
@@ -44,14 +44,14 @@ impl Outcome {
     }
 }
 
-/// What the database did with a row.
+/// The effect of a row in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowEffect {
     /// It was inserted.
     Inserted,
     /// It changed a stored row.
     Updated,
-    /// It changed nothing, because a row with its key was there already.
+    /// It changed nothing, because a row with its key already existed.
     Present,
 }
 
@@ -97,7 +97,7 @@ struct FaultLabels {
     kind: &'static str,
 }
 
-/// The handle through which figures are written and shown. Cheap to clone.
+/// The handle that updates and renders the metrics. Cheap to clone.
 #[derive(Clone)]
 pub struct Metrics {
     inner: Arc<Inner>,
@@ -105,6 +105,13 @@ pub struct Metrics {
 
 struct Inner {
     registry: Registry,
+    counters: Counters,
+    lifecycle: Lifecycle,
+    flags: Arc<Flags>,
+}
+
+/// Metrics of messages, transactions and the broker.
+struct Counters {
     messages: Family<MessageLabels, Counter>,
     rows: Family<RowLabels, Counter>,
     dead_letters: Family<DeadLetterLabels, Counter>,
@@ -112,13 +119,52 @@ struct Inner {
     commit_rows: Histogram,
     project_duration: Family<PluginLabels, Histogram, fn() -> Histogram>,
     plugin_faults: Family<FaultLabels, Counter>,
-    lifecycle: Lifecycle,
     broker_reconnects: Counter,
-    flags: Arc<Flags>,
 }
 
-/// What happens to plugins.
-#[derive(Default)]
+impl Counters {
+    fn registered(registry: &mut Registry) -> Self {
+        let messages = "Messages whose outcome is stored, by outcome";
+        let rows = "Rows that plugins returned, by effect: inserted, updated, or present (a row with their key already existed)";
+        // Half a millisecond on a fast disk, seconds on a busy one.
+        let commit_duration = Histogram::new(exponential_buckets(0.000_5, 3.0, 10));
+        let commit_rows = Histogram::new(exponential_buckets(1.0, 4.0, 9));
+        let project_duration = Family::new_with_constructor(project_histogram as fn() -> Histogram);
+        let mut add = Registrar(registry);
+        Self {
+            messages: add.metric("messages", messages, Family::default()),
+            rows: add.metric("rows", rows, Family::default()),
+            dead_letters: add.metric(
+                "dead_letters",
+                "Messages that became dead letters",
+                Family::default(),
+            ),
+            commit_duration: add.metric(
+                "commit_duration_seconds",
+                "Duration of write transactions",
+                commit_duration,
+            ),
+            commit_rows: add.metric("commit_rows", "Rows per write transaction", commit_rows),
+            project_duration: add.metric(
+                "project_duration_seconds",
+                "Time that a plugin needs for a batch",
+                project_duration,
+            ),
+            plugin_faults: add.metric(
+                "plugin_faults",
+                "Traps, timeouts and other faults of plugins",
+                Family::default(),
+            ),
+            broker_reconnects: add.metric(
+                "broker_reconnects",
+                "Number of reconnects to the broker",
+                Counter::default(),
+            ),
+        }
+    }
+}
+
+/// Metrics of the plugin lifecycle.
 struct Lifecycle {
     switches: Family<PluginLabels, Counter>,
     rollbacks: Family<PluginLabels, Counter>,
@@ -128,28 +174,39 @@ struct Lifecycle {
 
 impl Lifecycle {
     fn registered(registry: &mut Registry) -> Self {
-        let own = Self::default();
-        registry.register(
-            "plugin_switches",
-            "How often another version of a plugin became active",
-            own.switches.clone(),
-        );
-        registry.register(
-            "plugin_automatic_rollbacks",
-            "How often the host went back to an earlier version by itself",
-            own.rollbacks.clone(),
-        );
-        registry.register(
-            "dead_letters_resolved",
-            "Dead letters that could be projected after all",
-            own.resolved.clone(),
-        );
-        registry.register(
-            "rebuild_messages_left",
-            "Messages that a rebuild has still to read",
-            own.rebuild_left.clone(),
-        );
-        own
+        let mut add = Registrar(registry);
+        Self {
+            switches: add.metric(
+                "plugin_switches",
+                "Number of activations of another version of a plugin",
+                Family::default(),
+            ),
+            rollbacks: add.metric(
+                "plugin_automatic_rollbacks",
+                "Number of automatic rollbacks to an earlier version",
+                Family::default(),
+            ),
+            resolved: add.metric(
+                "dead_letters_resolved",
+                "Dead letters that a retry resolved",
+                Family::default(),
+            ),
+            rebuild_left: add.metric(
+                "rebuild_messages_left",
+                "Messages that a rebuild still has to read",
+                Family::default(),
+            ),
+        }
+    }
+}
+
+/// Registers metrics and returns them.
+struct Registrar<'a>(&'a mut Registry);
+
+impl Registrar<'_> {
+    fn metric<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
+        self.0.register(name, help, metric.clone());
+        metric
     }
 }
 
@@ -159,94 +216,35 @@ fn of(plugin: &str) -> PluginLabels {
     }
 }
 
-/// What is either so or not.
-#[derive(Debug, Default)]
-struct Flags {
-    broker_connected: AtomicBool,
-    ready: AtomicBool,
-}
-
 fn project_histogram() -> Histogram {
-    // A batch takes 10 µs (a message) to seconds (thousands of slow ones).
+    // A batch takes 10 µs (one message) to seconds (thousands of slow ones).
     Histogram::new(exponential_buckets(0.000_01, 4.0, 10))
 }
 
 impl Metrics {
-    /// Figures of a host with these projections and this database file.
+    /// Metrics of a host with these projections and this database file.
     pub fn new(projections: status::Registry, database: &Path) -> Self {
         let mut root = Registry::default();
-        // These two have names that dashboards know already.
+        // These two have standard names.
         root.register_collector(Box::new(Process));
         let registry = root.sub_registry_with_prefix("lantern");
         let flags = Arc::new(Flags::default());
-        let messages = Family::<MessageLabels, Counter>::default();
-        let rows = Family::<RowLabels, Counter>::default();
-        let dead_letters = Family::<DeadLetterLabels, Counter>::default();
-        // Half a millisecond on a fast disk, seconds on a busy one.
-        let commit_duration = Histogram::new(exponential_buckets(0.000_5, 3.0, 10));
-        let commit_rows = Histogram::new(exponential_buckets(1.0, 4.0, 9));
-        let project_duration = Family::new_with_constructor(project_histogram as fn() -> Histogram);
-        let plugin_faults = Family::<FaultLabels, Counter>::default();
-        let lifecycle = Lifecycle::registered(registry);
-        let broker_reconnects = Counter::default();
-
-        registry.register(
-            "messages",
-            "Messages whose effect is stored, by outcome",
-            messages.clone(),
-        );
-        registry.register(
-            "rows",
-            "Rows that plugins answered with, by effect: inserted, updated, or present (a row with their key was there already)",
-            rows.clone(),
-        );
-        registry.register(
-            "dead_letters",
-            "Messages that became dead letters",
-            dead_letters.clone(),
-        );
-        registry.register(
-            "commit_duration_seconds",
-            "Time of write transactions",
-            commit_duration.clone(),
-        );
-        registry.register("commit_rows", "Rows of write transactions", commit_rows.clone());
-        registry.register(
-            "project_duration_seconds",
-            "Time that a plugin took for a batch",
-            project_duration.clone(),
-        );
-        registry.register(
-            "plugin_faults",
-            "Traps, timeouts and other faults of plugins",
-            plugin_faults.clone(),
-        );
-        registry.register(
-            "broker_reconnects",
-            "How often the connection to the broker was made anew",
-            broker_reconnects.clone(),
-        );
         registry.register(
             "build",
-            "The version that runs",
+            "Version of the running host",
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
-        registry.register_collector(Box::new(AtScrape {
+        registry.register_collector(Box::new(ScrapeCollector {
             projections,
             database: database.to_owned(),
             flags: flags.clone(),
         }));
+        let counters = Counters::registered(registry);
+        let lifecycle = Lifecycle::registered(registry);
         let inner = Inner {
             registry: root,
-            messages,
-            rows,
-            dead_letters,
-            commit_duration,
-            commit_rows,
-            project_duration,
-            plugin_faults,
+            counters,
             lifecycle,
-            broker_reconnects,
             flags,
         };
         Self {
@@ -254,70 +252,75 @@ impl Metrics {
         }
     }
 
-    /// `count` messages of a source are stored with this outcome.
+    /// Counts `count` stored messages of a source with this outcome.
     pub fn messages(&self, plugin: &str, source: &str, outcome: Outcome, count: u64) {
         let labels = MessageLabels {
             plugin: plugin.to_owned(),
             source: source.to_owned(),
             outcome: outcome.as_str(),
         };
-        self.inner.messages.get_or_create(&labels).inc_by(count);
+        self.inner.counters.messages.get_or_create(&labels).inc_by(count);
     }
 
-    /// `count` rows of a table had this effect.
+    /// Counts `count` rows of a table with this effect.
     pub fn rows(&self, plugin: &str, table: &str, effect: RowEffect, count: u64) {
         let labels = RowLabels {
             plugin: plugin.to_owned(),
             table: table.to_owned(),
             effect: effect.as_str(),
         };
-        self.inner.rows.get_or_create(&labels).inc_by(count);
+        self.inner.counters.rows.get_or_create(&labels).inc_by(count);
     }
 
-    /// `count` messages of a source are stored as dead letters of this class.
+    /// Counts `count` dead letters of a source with this class.
     pub fn dead_letters(&self, plugin: &str, source: &str, class: RejectionClass, count: u64) {
         let labels = DeadLetterLabels {
             plugin: plugin.to_owned(),
             source: source.to_owned(),
             class: class.as_str(),
         };
-        self.inner.dead_letters.get_or_create(&labels).inc_by(count);
+        self.inner
+            .counters
+            .dead_letters
+            .get_or_create(&labels)
+            .inc_by(count);
     }
 
-    /// A write transaction of `rows` rows was committed after `time`.
+    /// Records a write transaction of `rows` rows that took `time`.
     pub fn committed(&self, time: Duration, rows: u64) {
-        self.inner.commit_duration.observe(time.as_secs_f64());
-        self.inner.commit_rows.observe(rows as f64);
+        self.inner.counters.commit_duration.observe(time.as_secs_f64());
+        self.inner.counters.commit_rows.observe(rows as f64);
     }
 
-    /// A plugin took `time` for a batch.
+    /// Records that a plugin took `time` for a batch.
     pub fn projected(&self, plugin: &str, time: Duration) {
         self.inner
+            .counters
             .project_duration
             .get_or_create(&of(plugin))
             .observe(time.as_secs_f64());
     }
 
-    /// A plugin did what it may not; `kind` is a word of the host's, such as `trap`.
+    /// Counts a fault of a plugin; `kind` is one of the host's words, such as `trap`.
     pub fn plugin_fault(&self, plugin: &str, kind: &'static str) {
         let labels = FaultLabels {
             plugin: plugin.to_owned(),
             kind,
         };
-        self.inner.plugin_faults.get_or_create(&labels).inc();
+        self.inner.counters.plugin_faults.get_or_create(&labels).inc();
     }
 
-    /// Another version of a plugin is active.
+    /// Counts the activation of another version of a plugin.
     pub fn plugin_switched(&self, plugin: &str) {
         self.inner.lifecycle.switches.get_or_create(&of(plugin)).inc();
     }
 
-    /// The host went back to an earlier version by itself.
-    pub fn plugin_taken_back(&self, plugin: &str) {
+    /// Counts an automatic rollback.
+    pub fn plugin_rolled_back(&self, plugin: &str) {
         self.inner.lifecycle.rollbacks.get_or_create(&of(plugin)).inc();
     }
 
-    /// `count` dead letters of a plugin could be projected after all.
+    /// Counts `count` dead letters of a plugin that a retry resolved.
     pub fn dead_letters_resolved(&self, plugin: &str, count: u64) {
         self.inner
             .lifecycle
@@ -326,7 +329,7 @@ impl Metrics {
             .inc_by(count);
     }
 
-    /// How many messages a plugin's rebuild has still to read; none when there is no rebuild.
+    /// Sets the number of messages that a plugin's rebuild still has to read; `None` without a rebuild.
     pub fn rebuild_left(&self, plugin: &str, left: Option<u64>) {
         match left {
             Some(left) => {
@@ -341,7 +344,7 @@ impl Metrics {
         }
     }
 
-    /// Whether there is a connection to the broker now.
+    /// Sets whether the broker is connected.
     pub fn broker_connected(&self, connected: bool) {
         self.inner
             .flags
@@ -349,205 +352,22 @@ impl Metrics {
             .store(connected, Ordering::Relaxed);
     }
 
-    /// The connection to the broker was made anew.
+    /// Counts a reconnect to the broker.
     pub fn broker_reconnected(&self) {
-        self.inner.broker_reconnects.inc();
+        self.inner.counters.broker_reconnects.inc();
     }
 
-    /// Whether the host is ready, as `/readyz` says.
+    /// Sets whether the host is ready, as `/readyz` reports.
     pub fn ready(&self, ready: bool) {
         self.inner.flags.ready.store(ready, Ordering::Relaxed);
     }
 
-    /// All figures as OpenMetrics text. Looks at the database's files and at the process.
+    /// Renders all metrics as OpenMetrics text. Reads the sizes of the database's files and the state of the process.
     pub fn encode(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         text::encode(&mut text, &self.inner.registry)?;
         Ok(text)
     }
-}
-
-/// What is read when somebody asks.
-struct AtScrape {
-    projections: status::Registry,
-    database: PathBuf,
-    flags: Arc<Flags>,
-}
-
-impl fmt::Debug for AtScrape {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AtScrape")
-            .field("database", &self.database)
-            .finish_non_exhaustive()
-    }
-}
-
-/// One series for each state of each source, of which one is 1: an alert can select a state, and none disappears.
-fn encode_states(
-    encoder: &mut DescriptorEncoder<'_>,
-    projections: &[status::Status],
-) -> Result<(), fmt::Error> {
-    let help = "State of a source: 1 for the state that it is in, 0 for the others";
-    let mut family = encoder.encode_descriptor("source_state", help, None, MetricType::Gauge)?;
-    for status in projections {
-        for state in status::ProjectionState::ALL {
-            let labels = [
-                ("plugin", status.plugin.as_str()),
-                ("source", status.source.as_str()),
-                ("state", state.as_str()),
-            ];
-            let metric = family.encode_family(&labels)?;
-            ConstGauge::new(i64::from(status.state == state)).encode(metric)?;
-        }
-    }
-    Ok(())
-}
-
-impl Collector for AtScrape {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let projections = self.projections.snapshot();
-        type Read = fn(&status::Status) -> Option<u64>;
-        let by_source: [(&str, &str, Read); 6] = [
-            (
-                "source_lag_messages",
-                "Messages that wait to be projected",
-                |status| status.lag,
-            ),
-            (
-                "source_checkpoint",
-                "Last sequence whose effect is stored",
-                |status| Some(status.checkpoint),
-            ),
-            (
-                "source_missing_messages",
-                "Sequences of this epoch that were gone before they were read",
-                |status| Some(status.missing),
-            ),
-            (
-                "source_stalled",
-                "Whether a source has not moved although messages wait",
-                |status| Some(status.stalled_since_ms.is_some().into()),
-            ),
-            (
-                "source_paused",
-                "Whether a source is paused by an operator, here or on the broker",
-                |status| Some(u64::from(status.state == status::ProjectionState::Paused)),
-            ),
-            (
-                "source_open_dead_letters",
-                "Dead letters of a source that are open",
-                |status| Some(status.dead_letters),
-            ),
-        ];
-        for (name, help, read) in by_source {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for status in &projections {
-                if let Some(value) = read(status) {
-                    let labels = [
-                        ("plugin", status.plugin.as_str()),
-                        ("source", status.source.as_str()),
-                    ];
-                    let metric = family.encode_family(&labels)?;
-                    ConstGauge::new(gauge_value(value)).encode(metric)?;
-                }
-            }
-        }
-        encode_states(&mut encoder, &projections)?;
-        let wal = with_suffix(&self.database, "-wal");
-        let single = [
-            (
-                "broker_connected",
-                "Whether there is a connection to the broker",
-                { Some(self.flags.broker_connected.load(Ordering::Relaxed).into()) },
-            ),
-            ("ready", "Whether the host is ready, as /readyz says", {
-                Some(self.flags.ready.load(Ordering::Relaxed).into())
-            }),
-            (
-                "database_bytes",
-                "Size of the database file",
-                file_bytes(&self.database),
-            ),
-            ("wal_bytes", "Size of the write-ahead log", file_bytes(&wal)),
-        ];
-        encode_gauges(&mut encoder, single)?;
-        let lost = ConstCounter::new(log::lost_lines());
-        let lines = encoder.encode_descriptor(
-            "log_lines_lost",
-            "Lines of the log that standard error did not take",
-            None,
-            MetricType::Counter,
-        )?;
-        lost.encode(lines)
-    }
-}
-
-/// What the system knows of the process.
-#[derive(Debug)]
-struct Process;
-
-impl Collector for Process {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let gauges = [
-            (
-                "process_resident_memory_bytes",
-                "Memory that the process holds",
-                resident_bytes(),
-            ),
-            (
-                "process_open_fds",
-                "File descriptors that the process holds",
-                open_descriptors(),
-            ),
-        ];
-        encode_gauges(&mut encoder, gauges)
-    }
-}
-
-fn encode_gauges<const N: usize>(
-    encoder: &mut DescriptorEncoder<'_>,
-    gauges: [(&str, &str, Option<u64>); N],
-) -> Result<(), fmt::Error> {
-    for (name, help, value) in gauges {
-        if let Some(value) = value {
-            let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            ConstGauge::new(gauge_value(value)).encode(metric)?;
-        }
-    }
-    Ok(())
-}
-
-fn gauge_value(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
-fn file_bytes(path: &Path) -> Option<u64> {
-    std::fs::metadata(path).ok().map(|meta| meta.len())
-}
-
-/// None where there is no /proc.
-fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim()
-        .strip_suffix("kB")?
-        .trim()
-        .parse::<u64>()
-        .ok()
-        .map(|kib| kib * 1024)
-}
-
-/// None where there is no /proc.
-fn open_descriptors() -> Option<u64> {
-    // One of them is the directory that is being read.
-    let open = std::fs::read_dir("/proc/self/fd").ok()?.count();
-    u64::try_from(open).ok().map(|open| open.saturating_sub(1))
 }
 
 #[cfg(test)]
@@ -556,38 +376,27 @@ mod tests {
     use lantern_model::status::{ProjectionState, Status};
     use tokio::sync::watch;
 
-    #[test]
-    fn figures_are_shown_with_their_labels() {
-        let dir = tempfile::tempdir().unwrap();
-        let database = dir.path().join("lantern.db");
-        std::fs::write(&database, [0; 4096]).unwrap();
-        let projections = status::Registry::default();
-        let (_sender, receiver) = watch::channel(Status {
-            plugin: "obs-events".into(),
-            version: "0.1.0".into(),
-            digest: "sha256:00".into(),
-            source: "events".into(),
-            stream: Some("OBS_EVENTS".into()),
+    fn stalled_status() -> Status {
+        let stream = Some("OBS_EVENTS".into());
+        Status {
             state: ProjectionState::Running,
-            state_since_ms: 0,
-            paused: None,
             epoch: 1,
             checkpoint: 41,
             last_sequence: Some(48),
             lag: Some(7),
-            messages: 41,
-            rows: 41,
-            inserted: 41,
-            updated: 0,
-            present: 0,
             dead_letters: 3,
-            missing: 0,
-            last_error: None,
-            last_error_at_ms: None,
-            consumer_refused: false,
             stalled_since_ms: Some(1),
-            warnings: Vec::new(),
-        });
+            ..Status::starting("obs-events", "0.1.0", "sha256:00", "events", stream)
+        }
+    }
+
+    #[test]
+    fn metrics_are_rendered_with_their_labels() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = dir.path().join("lantern.db");
+        std::fs::write(&database, [0; 4096]).unwrap();
+        let projections = status::Registry::default();
+        let (_sender, receiver) = watch::channel(stalled_status());
         projections.add(receiver);
         let metrics = Metrics::new(projections, &database);
         metrics.messages("obs-events", "events", Outcome::Projected, 40);

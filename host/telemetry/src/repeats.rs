@@ -1,13 +1,14 @@
-//! Keeps a trouble that repeats from flooding the log: said at once, then counted, then said again with the count.
+//! Limits repeated log messages: the first is logged, the following are counted, and the next one is logged with the
+//! count.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Different messages that are remembered at once. A place that says more than these in turn says too much
-/// anyway; the one that was quiet longest is forgotten.
+/// Number of different messages that are remembered. A place with more alternating messages logs too much anyway; the
+/// oldest is forgotten.
 const REMEMBERED_MAX: usize = 8;
 
-/// One place in the program that may have to say the same again and again.
+/// One place in the program that may repeat a message.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -20,52 +21,52 @@ const REMEMBERED_MAX: usize = 8;
 #[derive(Debug)]
 pub struct Repeats {
     every: Duration,
-    said: Mutex<Vec<Said>>,
+    entries: Mutex<Vec<Entry>>,
 }
 
 #[derive(Debug)]
-struct Said {
+struct Entry {
     message: String,
     at: Instant,
     held_back: u64,
 }
 
 impl Repeats {
-    /// Lets the same message through once in `every`.
+    /// Admits the same message once per `every`.
     pub fn new(every: Duration) -> Self {
         Self {
             every,
-            said: Mutex::new(Vec::new()),
+            entries: Mutex::new(Vec::new()),
         }
     }
 
-    /// Some when `message` is to be logged now, with how often it was held back since it was logged last.
+    /// `Some` when `message` should be logged now, with the number of suppressed repetitions since it was last logged.
     pub fn note(&self, message: &str) -> Option<u64> {
         self.note_at(message, Instant::now())
     }
 
-    /// The trouble is over: the next message is a new one. Answers how many were held back in all.
+    /// Ends the series: the next message counts as new. Returns the total number of suppressed repetitions.
     pub fn settle(&self) -> u64 {
-        let said = std::mem::take(&mut *self.said.lock().unwrap_or_else(PoisonError::into_inner));
-        said.iter().map(|said| said.held_back).sum()
+        let entries = std::mem::take(&mut *self.entries.lock().unwrap_or_else(PoisonError::into_inner));
+        entries.iter().map(|entry| entry.held_back).sum()
     }
 
     fn note_at(&self, message: &str, now: Instant) -> Option<u64> {
-        let mut all = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(said) = all.iter_mut().find(|said| said.message == message) {
-            if now.duration_since(said.at) < self.every {
-                said.held_back += 1;
+        let mut all = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = all.iter_mut().find(|entry| entry.message == message) {
+            if now.duration_since(entry.at) < self.every {
+                entry.held_back += 1;
                 return None;
             }
-            said.at = now;
-            return Some(std::mem::take(&mut said.held_back));
+            entry.at = now;
+            return Some(std::mem::take(&mut entry.held_back));
         }
         if all.len() >= REMEMBERED_MAX
             && let Some(oldest) = (0..all.len()).min_by_key(|index| all[*index].at)
         {
             all.swap_remove(oldest);
         }
-        all.push(Said {
+        all.push(Entry {
             message: message.to_owned(),
             at: now,
             held_back: 0,
@@ -79,14 +80,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_is_said_once_in_a_while_with_a_count() {
+    fn a_repeated_message_is_logged_with_a_count() {
         let repeats = Repeats::new(Duration::from_secs(30));
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(repeats.note_at("a", at(0)), Some(0));
         for second in 1..30 {
             assert_eq!(repeats.note_at("a", at(second)), None);
-            // Another message that comes between does not make the first one new.
+            // Another message in between does not make the first one new.
             assert_eq!(repeats.note_at("b", at(second)).is_some(), second == 1);
         }
         assert_eq!(repeats.note_at("a", at(30)), Some(29));
@@ -96,11 +97,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn the_number_of_remembered_messages_is_bounded() {
         let repeats = Repeats::new(Duration::from_secs(30));
         for number in 0..1_000 {
             assert_eq!(repeats.note(&number.to_string()), Some(0));
         }
-        assert_eq!(repeats.said.lock().unwrap().len(), REMEMBERED_MAX);
+        assert_eq!(repeats.entries.lock().unwrap().len(), REMEMBERED_MAX);
     }
 }

@@ -1,25 +1,25 @@
-//! Lets through so many in a while, and counts the others.
+//! Admits a limited number of events per interval, and counts the others.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// One thing that may happen `most` times within `span`, for the whole process.
+/// An event that may happen `most` times within `span`, for the whole process.
 pub struct Throttle {
     most: u32,
     span: Duration,
-    state: Mutex<State>,
+    state: Mutex<ThrottleWindow>,
 }
 
-struct State {
+struct ThrottleWindow {
     began: Instant,
     passed: u32,
     held_back: u64,
 }
 
 impl Throttle {
-    /// Lets `most` of them happen within `span`.
+    /// Admits `most` events within `span`.
     pub fn new(most: u32, span: Duration) -> Self {
-        let state = State {
+        let state = ThrottleWindow {
             began: Instant::now(),
             passed: 0,
             held_back: 0,
@@ -31,7 +31,8 @@ impl Throttle {
         }
     }
 
-    /// It happens. `Ok`: it may, and so many were held back since the last that might. `Err`: it may not, until then.
+    /// Records an event. `Ok`: it is admitted, with the number of events suppressed since the last admitted one. `Err`:
+    /// it is suppressed, and the duration until the next one is admitted.
     pub fn note(&self) -> Result<u64, Duration> {
         self.note_at(Instant::now())
     }
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn so_many_pass_in_a_while_and_the_others_are_counted() {
+    fn a_limited_number_is_admitted_and_the_others_are_counted() {
         let throttle = Throttle::new(2, Duration::from_secs(60));
         let start = Instant::now();
         let at = |seconds| throttle.note_at(start + Duration::from_secs(seconds));

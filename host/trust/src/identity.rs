@@ -1,10 +1,10 @@
 //! How a host proves to a command on the same machine that it is the host of a data directory, before the command sends
 //! it a token.
 //!
-//! The data directory holds a key that only its owner can read. A command sends a random nonce; the host answers with
-//! HMAC-SHA-256 over the nonce and its own address. A process that has taken over the port of a host that ended does
-//! not have the key. It cannot forward the question to another host with the same key either, since that one would
-//! prove another address.
+//! The data directory contains a key that only its owner can read. A command sends a random nonce; the host answers
+//! with HMAC-SHA-256 over the nonce and its own address. A process that took over the port of a stopped host does not
+//! have the key. It cannot forward the nonce to another host with the same key either, because that host would prove
+//! another address.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// The file in the data directory that holds the host's key.
+/// The file in the data directory that contains the host's key.
 pub const KEY_FILE: &str = "host.key";
 
 /// The route that answers with a proof; its parameter is `nonce`.
@@ -22,12 +22,12 @@ pub const PROOF_PATH: &str = "/api/v1/prove";
 /// Separates this use of the key from any other.
 const PURPOSE: &[u8] = b"lantern host proof 1\0";
 
-/// A random question, different each time.
+/// A random challenge, different each time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Nonce([u8; 32]);
 
 impl Nonce {
-    /// A new one.
+    /// Generates a nonce.
     ///
     /// # Errors
     /// When the system provides no random numbers.
@@ -37,7 +37,7 @@ impl Nonce {
         Ok(Self(bytes))
     }
 
-    /// Reads the form that `Display` writes.
+    /// Parses the form that `Display` writes.
     ///
     /// # Errors
     /// A description of the form.
@@ -46,7 +46,7 @@ impl Nonce {
         bytes
             .and_then(|bytes| bytes.try_into().ok())
             .map(Self)
-            .ok_or_else(|| "nonce has to be 32 bytes in base64url without padding".to_owned())
+            .ok_or_else(|| "nonce must be 32 bytes in base64url without padding".to_owned())
     }
 }
 
@@ -78,13 +78,13 @@ impl Identity {
         Self { key, url }
     }
 
-    /// The answer to a nonce.
+    /// The proof for a nonce.
     pub fn proof(&self, nonce: Nonce) -> Option<String> {
         let mac = self.mac(nonce)?.finalize().into_bytes();
         Some(URL_SAFE_NO_PAD.encode(mac))
     }
 
-    /// Whether this is the answer to the nonce.
+    /// Whether `proof` is the proof for the nonce.
     pub fn accepts(&self, nonce: Nonce, proof: &str) -> bool {
         let proof = URL_SAFE_NO_PAD.decode(proof).ok();
         self.mac(nonce)

@@ -1,5 +1,5 @@
-//! Whom and what the host trusts: signatures of components, the proof of a host's identity, and files whose safety depends
-//! on their owner and mode.
+//! Trust: signatures of components, the proof of a host's identity, and files whose safety depends on their owner and
+//! mode.
 
 pub mod identity;
 pub mod private_files;

@@ -16,13 +16,13 @@ use rustix::process::geteuid;
 /// Mode of a file that only its owner reads and writes.
 pub const OWNER_ONLY: u32 = 0o600;
 
-/// Larger than any key, token or address; smaller than what would hurt to read.
+/// Larger than any key, token or address, and small enough to read into memory.
 const BYTES_MAX: u64 = 64 * 1024;
 
-/// Why a file or directory is not used.
+/// Why a file or directory was rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum PrivateFileError {
-    /// Another user owns it and could have put anything there.
+    /// Another user owns it and could have written anything there.
     #[error("{} belongs to another user (uid {owner})", path.display())]
     Owner {
         /// The file or directory.
@@ -38,18 +38,18 @@ pub enum PrivateFileError {
         /// Its mode.
         mode: u32,
     },
-    /// It is a link, a pipe or something else than was expected.
+    /// It is a link, a pipe or another unexpected kind of file.
     #[error("{} is not a {expected}", path.display())]
     Kind {
         /// The path.
         path: PathBuf,
-        /// What it should be.
+        /// The expected kind.
         expected: &'static str,
     },
     /// The operating system reports an error.
     #[error("cannot {action} {}", path.display())]
     Io {
-        /// What was tried.
+        /// The attempted operation.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
@@ -63,7 +63,7 @@ pub enum PrivateFileError {
 }
 
 impl PrivateFileError {
-    /// What the operator can do about it.
+    /// A remedy for the operator.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Owner { path, .. } => Some(format!(
@@ -84,15 +84,15 @@ impl PrivateFileError {
     }
 }
 
-/// Whose files are trusted: those of the current user and of root, and of one more user where that is stated.
+/// Whose files are trusted: those of the current user and of root, and of one more user if given.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Trusted {
     also: Option<u32>,
 }
 
 impl Trusted {
-    /// For a directory that the operator named: root administers the services of other users, so when the process is
-    /// root, the owner of that directory is trusted as well.
+    /// For a directory that the operator named: root administers the services of other users, so a process that runs as
+    /// root also trusts the owner of that directory.
     pub fn named_by_operator(dir: &Path) -> Self {
         let also = fs::metadata(dir).ok().map(|meta| meta.uid());
         Self {
@@ -117,7 +117,7 @@ impl Trusted {
     }
 }
 
-/// Checks that no other user can have put anything into `dir`, or can do so.
+/// Checks that no untrusted user could have written into `dir`, or can do so.
 ///
 /// # Errors
 /// See [`PrivateFileError`].
@@ -132,24 +132,12 @@ pub fn check_directory(dir: &Path, trusted: Trusted) -> Result<(), PrivateFileEr
     trusted.check(dir, &meta)
 }
 
-/// Opens a file for reading that no other user can have written. Follows no link and does not block on a pipe.
+/// Reads a file that no untrusted user can have written. Follows no link and does not block on a pipe.
 ///
 /// # Errors
 /// See [`PrivateFileError`].
 pub fn read(path: &Path, trusted: Trusted) -> Result<String, PrivateFileError> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits().cast_signed())
-        .open(path)
-        .map_err(failed("open", path))?;
-    let meta = file.metadata().map_err(failed("examine", path))?;
-    if !meta.is_file() {
-        return Err(PrivateFileError::Kind {
-            path: path.to_owned(),
-            expected: "regular file",
-        });
-    }
+    let (file, meta) = open_regular(path, OpenOptions::new().read(true))?;
     trusted.check(path, &meta)?;
     let mut text = String::new();
     file.take(BYTES_MAX)
@@ -158,29 +146,21 @@ pub fn read(path: &Path, trusted: Trusted) -> Result<String, PrivateFileError> {
     Ok(text)
 }
 
-/// Opens a file for reading and writing, which is created empty with mode 0600 when it does not exist. Follows no link.
-/// One that every user could access is restricted to its owner; access of its group is the operator's choice and stays.
+/// Opens a file for reading and writing, and creates it empty with mode 0600 if it does not exist. Follows no link. A
+/// file that every user could access is restricted to its owner; access of its group is the operator's choice and
+/// stays.
 ///
 /// # Errors
 /// See [`PrivateFileError`].
 pub fn open_or_create(path: &Path) -> Result<File, PrivateFileError> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = OpenOptions::new()
+    let mut options = OpenOptions::new();
+    options
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(OWNER_ONLY)
-        .custom_flags(flags.bits().cast_signed())
-        .open(path)
-        .map_err(failed("open", path))?;
-    let meta = file.metadata().map_err(failed("examine", path))?;
-    if !meta.is_file() {
-        return Err(PrivateFileError::Kind {
-            path: path.to_owned(),
-            expected: "regular file",
-        });
-    }
+        .mode(OWNER_ONLY);
+    let (file, meta) = open_regular(path, &mut options)?;
     if meta.mode() & 0o007 != 0 {
         let owner_only = fs::Permissions::from_mode(OWNER_ONLY);
         file.set_permissions(owner_only)
@@ -189,36 +169,60 @@ pub fn open_or_create(path: &Path) -> Result<File, PrivateFileError> {
     Ok(file)
 }
 
-/// Replaces the file as a whole: a reader sees the text before or the text after, and never a file with another mode.
+/// Opens a regular file without following a link or blocking on a pipe.
+fn open_regular(path: &Path, options: &mut OpenOptions) -> Result<(File, Metadata), PrivateFileError> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = options
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+        .map_err(failed("open", path))?;
+    let meta = file.metadata().map_err(failed("examine", path))?;
+    if meta.is_file() {
+        return Ok((file, meta));
+    }
+    Err(PrivateFileError::Kind {
+        path: path.to_owned(),
+        expected: "regular file",
+    })
+}
+
+/// Writes a new file to disk. Fails when the path exists, even as a link.
 ///
 /// # Errors
 /// See [`PrivateFileError`].
-pub fn write(path: &Path, text: &str, mode: u32) -> Result<(), PrivateFileError> {
-    let fresh = path.with_extension("new");
+pub fn create(path: &Path, text: &str, mode: u32) -> Result<(), PrivateFileError> {
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(mode).open(path);
+    let mut file = file.map_err(failed("create", path))?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(failed("write", path))
+}
+
+/// Replaces a file atomically with one of mode 0600: a reader sees the old text or the new one, and never a file that
+/// others can access.
+///
+/// # Errors
+/// See [`PrivateFileError`].
+pub fn write(path: &Path, text: &str) -> Result<(), PrivateFileError> {
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
+    let fresh = PathBuf::from(fresh);
     match fs::remove_file(&fresh) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(failed("replace", &fresh)(error));
         }
         _ => {}
     }
-    // `create_new` follows no link.
-    let mut file: File = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&fresh)
-        .map_err(failed("create", &fresh))?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&fresh, path))
-        .map_err(failed("write", path))
+    create(&fresh, text, OWNER_ONLY)?;
+    fs::rename(&fresh, path).map_err(failed("write", path))
 }
 
-/// The secret in the file, which is created with a random one (mode 0600) when it does not exist or holds none.
+/// The secret in the file, which is created with a random one (mode 0600) when it does not exist or contains none.
 ///
 /// # Errors
 /// See [`PrivateFileError`].
-pub fn keep_secret(path: &Path) -> Result<[u8; 32], PrivateFileError> {
+pub fn load_or_create_secret(path: &Path) -> Result<[u8; 32], PrivateFileError> {
     match read_secret(path, Trusted::default()) {
         Ok(Some(secret)) => return Ok(secret),
         Ok(None) => {}
@@ -227,11 +231,11 @@ pub fn keep_secret(path: &Path) -> Result<[u8; 32], PrivateFileError> {
     }
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(PrivateFileError::Random)?;
-    write(path, &format!("{}\n", URL_SAFE_NO_PAD.encode(secret)), OWNER_ONLY)?;
+    write(path, &format!("{}\n", URL_SAFE_NO_PAD.encode(secret)))?;
     Ok(secret)
 }
 
-/// The secret in the file; none when the file holds something else.
+/// The secret in the file; `None` when the file contains something else.
 ///
 /// # Errors
 /// See [`PrivateFileError`].
@@ -261,20 +265,20 @@ mod tests {
     fn a_secret_is_created_once_with_mode_0600() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.key");
-        let secret = keep_secret(&path).unwrap();
+        let secret = load_or_create_secret(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        assert_eq!(keep_secret(&path).unwrap(), secret);
+        assert_eq!(load_or_create_secret(&path).unwrap(), secret);
         for text in ["", "short", "\u{feff}x"] {
-            write(&path, text, OWNER_ONLY).unwrap();
-            assert_ne!(keep_secret(&path).unwrap(), secret, "{text:?}");
+            write(&path, text).unwrap();
+            assert_ne!(load_or_create_secret(&path).unwrap(), secret, "{text:?}");
         }
     }
 
     #[test]
-    fn a_file_or_directory_that_others_can_write_is_refused() {
+    fn a_file_or_directory_that_others_can_write_is_rejected() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.key");
-        write(&path, "text", OWNER_ONLY).unwrap();
+        write(&path, "text").unwrap();
         for (mode, fits) in [(0o600, true), (0o644, true), (0o620, false), (0o602, false)] {
             chmod(&path, mode);
             assert_eq!(read(&path, Trusted::default()).is_ok(), fits, "{mode:o}");
@@ -288,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_everybody_could_access_is_restricted_and_a_group_keeps_its_access() {
+    fn world_access_is_removed_and_group_access_stays() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lantern.db");
         let mode = || fs::metadata(&path).unwrap().mode() & 0o777;
@@ -304,22 +308,44 @@ mod tests {
     }
 
     #[test]
-    fn links_and_pipes_are_refused_without_following_or_blocking() {
+    fn a_new_file_never_replaces_another_and_a_replaced_one_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, dangling) = (dir.path().join("host.key"), dir.path().join("link"));
+        create(&path, "old", OWNER_ONLY).unwrap();
+        let error = create(&path, "new", OWNER_ONLY).unwrap_err();
+        assert!(error.to_string().contains("cannot create"), "{error}");
+        std::os::unix::fs::symlink(dir.path().join("target"), &dangling).unwrap();
+        create(&dangling, "new", OWNER_ONLY).unwrap_err();
+        fs::remove_file(&dangling).unwrap();
+        // Another file with the same stem keeps its temporary file.
+        fs::write(dir.path().join("host.new"), "unrelated").unwrap();
+        write(&path, "new").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::read_to_string(dir.path().join("host.new")).unwrap(),
+            "unrelated"
+        );
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn links_and_pipes_are_rejected_without_following_or_blocking() {
         let dir = tempfile::tempdir().unwrap();
         let (target, link, pipe) = (
             dir.path().join("target"),
             dir.path().join("link"),
             dir.path().join("pipe"),
         );
-        write(&target, "text", OWNER_ONLY).unwrap();
+        write(&target, "text").unwrap();
         std::os::unix::fs::symlink(&target, &link).unwrap();
         assert!(matches!(
             read(&link, Trusted::default()),
             Err(PrivateFileError::Io { .. })
         ));
-        keep_secret(&link).unwrap_err();
+        load_or_create_secret(&link).unwrap_err();
         open_or_create(&link).unwrap_err();
-        write(&link, "new", OWNER_ONLY).unwrap();
+        write(&link, "new").unwrap();
         assert_eq!(
             fs::read_to_string(&target).unwrap(),
             "text",
@@ -340,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_other_users_are_trusted_only_where_root_was_told_the_directory() {
+    fn files_of_other_users_are_trusted_only_in_a_directory_named_to_root() {
         let trusted = |uid| Trusted { also: None }.owner(uid);
         assert!(trusted(0) && trusted(geteuid().as_raw()) && !trusted(54_321));
         assert!(Trusted { also: Some(54_321) }.owner(54_321));

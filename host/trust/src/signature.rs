@@ -1,6 +1,6 @@
-//! Signatures of plugins, as minisign writes them: which keys are trusted, and what a signature says of a component's
-//! bytes; and, for authors, how they are made ([`sign`]). Alone in naming minisign's libraries. It touches no files, and it
-//! decides nothing: what becomes of a component whose signature is not good is for the lifecycle to say.
+//! Verifies minisign signatures of components against trusted keys, and creates them for authors ([`sign`]). The only
+//! module that uses minisign's libraries. It accesses no files and applies no policy: the lifecycle decides what
+//! happens to a component without a good signature.
 
 pub mod sign;
 
@@ -14,43 +14,43 @@ use utoipa::ToSchema;
 
 use lantern_model::batch::clean_text;
 
-/// What the name of a signature's file has behind the name of the file that is signed.
+/// Suffix that the name of a signature file adds to the name of the signed file.
 pub const FILE_SUFFIX: &str = ".minisig";
 
-/// Largest signature that is looked at, in bytes. minisign allows 8 KiB for the trusted comment and 1 KiB for the other;
-/// the rest of the file has 300 bytes.
+/// Largest accepted signature, in bytes. minisign allows 8 KiB for the trusted comment and 1 KiB for the other; the
+/// rest of the file has 300 bytes.
 pub const SIGNATURE_BYTES_MAX: usize = 10_000;
 
-/// Longest trusted comment that is shown, in bytes.
+/// Longest displayed trusted comment, in bytes.
 const COMMENT_BYTES_MAX: usize = 200;
 
-/// How the base64 of a secret key with a password begins.
+/// Beginning of the base64 of an encrypted secret key.
 const ENCRYPTED_BEGINNING: &str = "RWRTY0Iy";
-/// And of one without.
+/// Beginning of the base64 of an unencrypted secret key.
 const PLAIN_BEGINNING: &str = "RWQAAEIy";
 
-/// What becomes of components whose signature is not good.
+/// What happens to components without a good signature.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rule {
-    /// Nobody looks at signatures.
+    /// Signatures are not checked.
     #[default]
     Off,
-    /// They run, and it is said.
+    /// They run, and the host warns.
     Warn,
-    /// They are refused before anything else looks at them.
+    /// They are rejected before anything else examines them.
     Require,
 }
 
-/// What the operator has decided of signatures.
+/// The operator's policy for signatures.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// What becomes of components whose signature is not good.
+    /// What happens to components without a good signature.
     pub rule: Rule,
-    /// Whose signatures are good.
+    /// The trusted keys.
     pub keys: Vec<TrustedKey>,
 }
 
-/// The number by which minisign tells keys apart. It is chosen at random and proves nothing.
+/// The number by which minisign distinguishes keys. It is random and proves nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyId(u64);
 
@@ -66,18 +66,18 @@ impl Serialize for KeyId {
     }
 }
 
-/// A public key whose signatures are good.
+/// A trusted public key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustedKey {
     id: KeyId,
     key: PublicKey,
 }
 
-/// Why a text is not the key that was asked for. The text is not repeated: it may be a secret.
+/// Why a text is not a public key. The error does not repeat the text, because it may be a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// It is the half that nobody but its owner may have.
-    #[error("is a secret key, and not a public one")]
+    /// It is a secret key.
+    #[error("is a secret key, not a public one")]
     Secret,
     /// It is something else.
     #[error("is not a public key of minisign")]
@@ -85,7 +85,7 @@ pub enum KeyError {
 }
 
 impl TrustedKey {
-    /// Reads a public key: its line in base64, or the two lines of a `.pub` file.
+    /// Parses a public key: its base64 line, or the two lines of a `.pub` file.
     ///
     /// # Errors
     /// See [`KeyError`].
@@ -103,13 +103,13 @@ impl TrustedKey {
         })
     }
 
-    /// Its number.
+    /// The key's number.
     pub fn id(&self) -> KeyId {
         self.id
     }
 }
 
-/// Whether a line of base64 is a secret key of minisign.
+/// Whether a base64 line is a minisign secret key.
 pub fn is_secret(line: &str) -> bool {
     line.starts_with(ENCRYPTED_BEGINNING) || line.starts_with(PLAIN_BEGINNING)
 }
@@ -121,82 +121,80 @@ fn id_of(line: &str) -> Option<KeyId> {
     Some(KeyId(u64::from_le_bytes(id)))
 }
 
-/// What was found of a component.
+/// The result of checking a component's signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The policy is not to look.
+    /// The policy disables the check.
     NotChecked,
-    /// A key that is trusted has signed just these bytes.
+    /// A trusted key signed exactly these bytes.
     Good {
-        /// Which key.
+        /// The signing key.
         key: KeyId,
-        /// What the signer has said of it, which the signature covers; cleaned and shortened.
+        /// The signer's comment, which the signature covers; cleaned and shortened.
         comment: String,
     },
-    /// Not so.
+    /// The signature is not good.
     Faulty(Fault),
 }
 
 /// Why a signature is not good.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// There is none.
+    /// There is no signature.
     #[error("it has no signature")]
     Missing,
-    /// There is something else in its place.
-    #[error("what came as its signature is not a signature of minisign")]
+    /// The signature file contains something else.
+    #[error("the provided signature is not a minisign signature")]
     Malformed,
-    /// Someone else has signed, or a key that is not trusted any more.
+    /// An unknown key, or one that is no longer trusted, signed it.
     #[error("it is signed with key {key}, which is not among plugins.keys")]
     UnknownKey {
-        /// Which key.
+        /// The signing key.
         key: KeyId,
-        /// Those that would do.
+        /// The trusted keys.
         trusted: Vec<KeyId>,
     },
     /// A signature over the file itself, as minisign made them before it hashed files.
-    #[error("its signature (of key {key}) is of the old kind that covers the file and not its hash")]
+    #[error("its signature (of key {key}) is of the old kind, which covers the file instead of its hash")]
     Legacy {
-        /// Which key.
+        /// The signing key.
         key: KeyId,
     },
-    /// The key is right; the bytes, the signature or its comment are not what they were.
+    /// The key is trusted; the bytes, the signature or its comment were changed.
     #[error(
-        "its signature (of key {key}) does not fit: the file or the comment was changed after it was signed, or it belongs to another file"
+        "its signature (of key {key}) does not match: the file or the comment was changed after signing, or the signature belongs to another file"
     )]
     Changed {
-        /// Which key.
+        /// The signing key.
         key: KeyId,
     },
 }
 
 impl Fault {
-    /// What the operator or the author can do about it.
+    /// A remedy for the operator or the author.
     pub fn hint(&self) -> String {
         match self {
             Self::Missing => {
-                "sign it with lantern plugin sign FILE --secret-key KEY, and bring FILE.minisig along"
+                "sign it with lantern plugin sign FILE --secret-key KEY, and provide FILE.minisig with it"
                     .to_owned()
             }
             Self::Malformed => {
-                "bring the FILE.minisig that lantern plugin sign or minisign -S wrote".to_owned()
+                "provide the FILE.minisig that lantern plugin sign or minisign -S wrote".to_owned()
             }
             Self::UnknownKey { trusted, .. } => {
                 let trusted: Vec<String> = trusted.iter().map(ToString::to_string).collect();
                 let trusted = match trusted.as_slice() {
-                    [] => "none is trusted yet".to_owned(),
-                    some => format!("trusted are {}", some.join(", ")),
+                    [] => "no key is trusted yet".to_owned(),
+                    some => format!("trusted keys: {}", some.join(", ")),
                 };
                 format!(
-                    "{trusted}; have it signed anew, or add that key to plugins.keys if you trust it and restart"
+                    "{trusted}; have it signed with a trusted key, or add that key to plugins.keys if you trust it and restart"
                 )
             }
             Self::Legacy { .. } => {
-                "sign it anew with lantern plugin sign, or with minisign 0.10 or later".to_owned()
+                "sign it again with lantern plugin sign, or with minisign 0.10 or later".to_owned()
             }
-            Self::Changed { .. } => {
-                "get the file and its signature once more from where they were made".to_owned()
-            }
+            Self::Changed { .. } => "obtain the file and its signature again from their source".to_owned(),
         }
     }
 
@@ -209,7 +207,7 @@ impl Fault {
 }
 
 impl Policy {
-    /// Looks whether `signature`, the content of a `.minisig` file, is that of a trusted key over `component`.
+    /// Checks whether `signature`, the content of a `.minisig` file, is a trusted key's signature of `component`.
     pub fn check(&self, component: &[u8], signature: Option<&[u8]>) -> Verdict {
         match (self.rule, signature) {
             (Rule::Off, _) => Verdict::NotChecked,
@@ -219,7 +217,7 @@ impl Policy {
     }
 }
 
-/// Looks whether `signature`, the content of a `.minisig` file, is that of one of `keys` over `component`.
+/// Checks whether `signature`, the content of a `.minisig` file, is a signature of `component` by one of `keys`.
 pub fn verify(keys: &[TrustedKey], component: &[u8], signature: &[u8]) -> Verdict {
     let Some((key, signature)) = read(signature) else {
         return Verdict::Faulty(Fault::Malformed);
@@ -244,7 +242,7 @@ pub fn verify(keys: &[TrustedKey], component: &[u8], signature: &[u8]) -> Verdic
     Verdict::Faulty(Fault::Changed { key })
 }
 
-/// The key that a `.minisig` file names; nothing of it is proved.
+/// The key that a `.minisig` file names, unverified.
 pub fn key_named(signature: &[u8]) -> Option<KeyId> {
     read(signature).map(|(id, _)| id)
 }
@@ -260,12 +258,12 @@ fn read(signature: &[u8]) -> Option<(KeyId, Signature)> {
 }
 
 impl Verdict {
-    /// Whether a trusted key has signed these bytes.
+    /// Whether a trusted key signed these bytes.
     pub fn is_good(&self) -> bool {
         matches!(self, Self::Good { .. })
     }
 
-    /// What the faces are told.
+    /// The view for API, CLI and dashboard.
     pub fn view(&self) -> SignatureView {
         let (state, key, comment, reason) = match self {
             Self::NotChecked => (SignatureState::NotChecked, None, None, None),
@@ -288,34 +286,34 @@ impl Verdict {
     }
 }
 
-/// What is known of a component's signature, in a word.
+/// The state of a component's signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SignatureState {
-    /// A trusted key has signed these bytes.
+    /// A trusted key signed these bytes.
     Good,
-    /// There is none.
+    /// There is no signature.
     Missing,
-    /// Its key is not trusted.
+    /// The key is not trusted.
     UnknownKey,
-    /// It is none, is of the old kind, or does not fit.
+    /// It is malformed, of the old kind, or does not match.
     Bad,
-    /// The policy is not to look.
+    /// The policy disables the check.
     NotChecked,
 }
 
-/// What the faces are told of a component's signature.
+/// A component's signature as API, CLI and dashboard display it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = Signature)]
 pub struct SignatureView {
-    /// In a word.
+    /// The state.
     pub state: SignatureState,
-    /// The key that it names, as minisign writes it.
+    /// The key that the signature names, as minisign writes it.
     #[schema(value_type = Option<String>)]
     pub key: Option<KeyId>,
-    /// What the signer has said of it; only of a good one.
+    /// The signer's comment; only of a good signature.
     pub comment: Option<String>,
-    /// Why it is not good.
+    /// Why the signature is not good.
     pub reason: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Finds a `nats-server` that is new enough.
+//! Finds a sufficiently recent `nats-server`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,28 +10,28 @@ use crate::VERSION_MIN;
 
 const NAME: &str = "nats-server";
 
-/// The first candidate that runs and is new enough: the configured one and no other, else those on PATH, beside
-/// our own executable, and, for a program inside of the checkout that it was built in, among that checkout's tools.
+/// The first candidate that runs and is recent enough: only the configured one, or else those on PATH, next to our
+/// executable, and, for a program inside the checkout that built it, among that checkout's tools.
 pub(super) async fn find(configured: Option<&Path>) -> Result<(PathBuf, ServerVersion), EmbeddedError> {
-    let mut looked_at = Vec::new();
+    let mut rejected = Vec::new();
     for path in configured.map_or_else(candidates, |path| vec![path.to_owned()]) {
-        let shown = path.display();
+        let display = path.display();
         if !path.is_file() {
             if configured.is_some() {
-                looked_at.push(format!("{shown} does not exist"));
+                rejected.push(format!("{display} does not exist"));
             }
             continue;
         }
         match version(&path).await {
             Ok(version) if version >= VERSION_MIN => return Ok((path, version)),
-            Ok(version) => looked_at.push(format!("{shown} is {version}, too old")),
-            Err(reason) => looked_at.push(format!("{shown} {reason}")),
+            Ok(version) => rejected.push(format!("{display} is {version}, too old")),
+            Err(reason) => rejected.push(format!("{display} {reason}")),
         }
     }
     if configured.is_none() {
-        looked_at.push("not on PATH and not beside the executable".to_owned());
+        rejected.push("not on PATH and not next to the executable".to_owned());
     }
-    Err(EmbeddedError::NoBinary { looked_at })
+    Err(EmbeddedError::NoBinary { candidates: rejected })
 }
 
 fn candidates() -> Vec<PathBuf> {
@@ -46,19 +46,19 @@ fn candidates() -> Vec<PathBuf> {
     all
 }
 
-/// The folder with a checkout's tools, for a program that lies in that checkout. For any other program the same path
-/// could be a folder that everybody may write to.
+/// The directory of a checkout's tools, for a program inside that checkout. For any other program the same path could
+/// be a directory that everybody may write to.
 fn tools(program: &Path, manifest: &Path) -> Option<PathBuf> {
     let target = manifest.ancestors().nth(2)?.join("target");
     program.starts_with(&target).then(|| target.join("tools"))
 }
 
-/// Asks the program for its version: `nats-server: v2.15.1`.
+/// Runs the program to obtain its version: `nats-server: v2.15.1`.
 async fn version(binary: &Path) -> Result<ServerVersion, String> {
     let run = Command::new(binary).arg("--version").kill_on_drop(true).output();
     let output = tokio::time::timeout(Duration::from_secs(10), run)
         .await
-        .map_err(|_| "does not say its version".to_owned())?
+        .map_err(|_| "does not report its version".to_owned())?
         .map_err(|error| format!("cannot be run: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     match text.trim().strip_prefix("nats-server: v") {
@@ -71,25 +71,25 @@ async fn version(binary: &Path) -> Result<ServerVersion, String> {
 mod tests {
     use super::*;
 
-    /// A shell writes it, not this process: what one thread has open for writing while another starts a program is
-    /// open in that child as well until it is another program, and so long the file cannot be run.
-    fn program(dir: &Path, says: &str) -> PathBuf {
+    /// A shell writes the file, because a descriptor that one thread has open for writing while another thread forks is
+    /// also open in that child until exec, and the file cannot be executed so long.
+    fn program(dir: &Path, output: &str) -> PathBuf {
         let path = dir.join("nats-server");
         let write = r#"printf '#!/bin/sh\necho "%s"\n' "$2" >"$1" && chmod 755 "$1""#;
         let mut shell = std::process::Command::new("/bin/sh");
-        let status = shell.args(["-c", write, "sh"]).arg(&path).arg(says).status();
+        let status = shell.args(["-c", write, "sh"]).arg(&path).arg(output).status();
         assert!(status.unwrap().success());
         path
     }
 
     #[tokio::test]
-    async fn a_program_that_is_too_old_or_none_is_named() {
+    async fn an_unusable_program_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        for (says, word) in [
+        for (output, word) in [
             ("nats-server: v2.9.10", "2.9.10, too old"),
             ("hello", "is not a nats-server"),
         ] {
-            let error = find(Some(&program(dir.path(), says))).await.unwrap_err();
+            let error = find(Some(&program(dir.path(), output))).await.unwrap_err();
             assert!(error.to_string().contains(word), "{error}");
             assert!(
                 error
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn tools_of_a_checkout_are_for_its_own_programs() {
+    fn tools_of_a_checkout_are_used_only_by_its_programs() {
         let manifest = Path::new("/src/lantern/host/broker");
         let found = |program: &str| tools(Path::new(program), manifest);
         let expected = Some(PathBuf::from("/src/lantern/target/tools"));
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_that_is_new_enough_is_taken() {
+    async fn a_recent_program_is_accepted() {
         let dir = tempfile::tempdir().unwrap();
         let (_, version) = find(Some(&program(dir.path(), "nats-server: v2.11.0-RC.1")))
             .await

@@ -1,8 +1,8 @@
-//! A `nats-server` of the host's own: found, configured, started, watched over and stopped here. Keeps everything in
-//! one folder, among it `nats.url` while the server accepts connections, for other programs of the same user.
+//! The embedded `nats-server`: finds, configures, starts, supervises and stops it. Keeps everything in one directory,
+//! including `nats.url` while the server accepts connections, for other programs of the same user.
 //!
-//! It listens on 127.0.0.1 alone and requires a user and a random password, which is created at the first start. Only
-//! the owner of the folder can read the files that hold it.
+//! The server listens on 127.0.0.1 only and requires a user and a random password, which is created at the first start.
+//! Only the owner of the directory can read the files that contain it.
 
 mod binary;
 mod process;
@@ -26,67 +26,67 @@ use tracing::{error, info, warn};
 
 use super::config::{EmbeddedConfig, Remote, Secret, SecretSource};
 use super::link::ServerVersion;
-use lantern_trust::private_files::{self, OWNER_ONLY, PrivateFileError};
+use lantern_trust::private_files::{self, PrivateFileError};
 use process::Child;
 
-/// The one user of the server. It may do everything.
+/// The only user of the server, with all permissions.
 const USER: &str = "lantern";
 
-/// Holds the password of [`USER`].
+/// Contains the password of [`USER`].
 const PASSWORD_FILE: &str = "password";
 
-/// Holds the address with user and password while the server accepts connections.
+/// Contains the address with user and password while the server accepts connections.
 const URL_FILE: &str = "nats.url";
 
-/// The file in a host's data directory that holds the address of its own broker, with user and password.
+/// The file in a data directory with the address of the embedded broker, including user and password.
 pub fn url_file(data_dir: &Path) -> PathBuf {
     data_dir.join("broker").join(URL_FILE)
 }
 
-/// The `nats-server` that a host would run, and its version: the one that is named, or the first that is found.
+/// The `nats-server` that a host would run, and its version: the named one, or the first that is found.
 ///
 /// # Errors
-/// [`EmbeddedError::NoBinary`] when there is none that is new enough.
+/// [`EmbeddedError::NoBinary`] when none is recent enough.
 pub async fn find_server(named: Option<&Path>) -> Result<(PathBuf, ServerVersion), EmbeddedError> {
     binary::find(named).await
 }
 
-/// How long a server may take to accept connections. It reads its streams' state before that.
+/// How long a server may take to accept connections. It first reads the state of its streams.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a server may take to end by itself. It writes its consumers' state in that time.
+/// How long a server may take to exit after a signal. It writes the state of its consumers in that time.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Why the host's own broker does not run.
+/// Why the embedded broker does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
-    /// There is no program to run.
-    #[error("no nats-server found ({})", looked_at.join(", "))]
+    /// No usable program was found.
+    #[error("no nats-server found ({})", candidates.join(", "))]
     NoBinary {
-        /// Where it was looked for, and what was found there.
-        looked_at: Vec<String>,
+        /// The examined candidates, with the reason for each rejection.
+        candidates: Vec<String>,
     },
-    /// Something in the broker's folder cannot be read or written.
+    /// A file in the broker's directory cannot be read or written.
     #[error("cannot {what} {}", path.display())]
     File {
-        /// What was tried.
+        /// The attempted operation.
         what: &'static str,
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// A file that holds the password or the address cannot be used.
+    /// The file with the password or the address cannot be used.
     #[error(transparent)]
     Private(#[from] PrivateFileError),
-    /// Another host runs a broker in this folder.
+    /// Another host runs a broker in this directory.
     #[error("another host runs its broker in {}", dir.display())]
     InUse {
-        /// The folder.
+        /// The directory.
         dir: PathBuf,
     },
-    /// The configured port is taken.
+    /// The configured port is in use.
     #[error("port {port} of 127.0.0.1 is in use")]
     PortInUse {
         /// The port.
@@ -100,14 +100,14 @@ pub enum EmbeddedError {
     Spawn {
         /// The program.
         binary: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The program ended, or did not accept connections in time.
+    /// The program exited, or did not accept connections in time.
     #[error("the broker does not start ({status}): {log}")]
     NotReady {
-        /// How it ended.
+        /// The exit status.
         status: String,
         /// The last lines of its log.
         log: String,
@@ -115,7 +115,7 @@ pub enum EmbeddedError {
 }
 
 impl EmbeddedError {
-    /// What the operator can do about it.
+    /// A remedy for the operator.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NoBinary { .. } => Some(
@@ -123,7 +123,7 @@ impl EmbeddedError {
                  or let Lantern use a broker that runs elsewhere with broker.url (--nats)",
             ),
             Self::PortInUse { .. } => {
-                Some("choose another broker.embedded.port, or none to have a free one chosen")
+                Some("choose another broker.embedded.port, or omit it to use a free port")
             }
             Self::InUse { .. } => Some("stop the other host, or choose another data directory"),
             _ => None,
@@ -131,7 +131,7 @@ impl EmbeddedError {
     }
 }
 
-/// The running server. Dropping it ends the server as well, but only [`Embedded::stop`] waits for that.
+/// The running server. Dropping it also stops the server, but only [`Embedded::stop`] waits for that.
 pub(super) struct Embedded {
     url: String,
     password: Secret,
@@ -139,7 +139,7 @@ pub(super) struct Embedded {
     supervisor: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What is needed to start the server, again and again.
+/// Everything needed to start the server repeatedly.
 struct Plan {
     binary: PathBuf,
     dir: PathBuf,
@@ -147,7 +147,7 @@ struct Plan {
     /// With user and password.
     full_url: String,
     address: SocketAddr,
-    /// Held as long as the server may run: two servers on one store would ruin it.
+    /// Held while the server may run: two servers would corrupt one store.
     _lock: std::fs::File,
 }
 
@@ -166,9 +166,9 @@ impl Embedded {
             let plan = Plan::write(&binary, &dir, port, &password, lock)?;
             match plan.start().await {
                 Ok(child) => break (plan, child),
-                // Somebody was quicker with the port that we have found to be free.
+                // Another process bound the free port first.
                 Err(EmbeddedError::NotReady { .. })
-                    if config.port.is_none() && attempt < 3 && taken(port) =>
+                    if config.port.is_none() && attempt < 3 && is_in_use(port) =>
                 {
                     attempt += 1;
                 }
@@ -187,12 +187,12 @@ impl Embedded {
         })
     }
 
-    /// Where it accepts connections.
+    /// The address of the server.
     pub(super) fn url(&self) -> &str {
         &self.url
     }
 
-    /// How to connect to it.
+    /// The connection settings of the server.
     pub(super) fn remote(&self) -> Remote {
         Remote {
             urls: vec![self.url.clone()],
@@ -202,7 +202,7 @@ impl Embedded {
         }
     }
 
-    /// Ends the server, in order if it does so in time.
+    /// Stops the server, gracefully if it exits in time.
     pub(super) async fn stop(&self) {
         self.stopping.cancel();
         let supervisor = self
@@ -213,7 +213,7 @@ impl Embedded {
         if let Some(supervisor) = supervisor
             && let Err(error) = supervisor.await
         {
-            error!(%error, "the supervision of the embedded broker has failed");
+            error!(%error, "the supervisor of the embedded broker failed");
         }
     }
 }
@@ -267,7 +267,7 @@ impl Plan {
             if Instant::now() >= deadline {
                 child.kill();
                 child.wait().await;
-                return Err(self.not_ready(format!("nothing after {} s", START_TIMEOUT.as_secs())));
+                return Err(self.not_ready(format!("no connection after {} s", START_TIMEOUT.as_secs())));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -280,29 +280,29 @@ impl Plan {
         }
     }
 
-    fn forget_url(&self) {
+    fn remove_url_file(&self) {
         if let Err(error) = std::fs::remove_file(self.dir.join(URL_FILE))
             && error.kind() != io::ErrorKind::NotFound
         {
-            warn!(%error, "cannot remove nats.url");
+            warn!(%error, "failed to remove nats.url");
         }
     }
 }
 
-/// Starts the server again whenever it ends, until it is to stop.
+/// Restarts the server whenever it exits, until `stop` is cancelled.
 async fn supervise(plan: Plan, mut child: Child, stop: CancellationToken) {
     let mut pause = Duration::from_millis(100);
     loop {
         let started = Instant::now();
         tokio::select! {
             status = child.wait() => {
-                plan.forget_url();
-                error!(status, log = process::log_tail(&plan.dir), "the embedded broker has died; starting it again");
+                plan.remove_url_file();
+                error!(status, log = process::log_tail(&plan.dir), "the embedded broker exited unexpectedly; restarting it");
             }
             () = stop.cancelled() => {
-                plan.forget_url();
+                plan.remove_url_file();
                 child.end(STOP_TIMEOUT).await;
-                process::forget_pid(&plan.dir);
+                process::remove_pid_file(&plan.dir);
                 return;
             }
         }
@@ -312,18 +312,18 @@ async fn supervise(plan: Plan, mut child: Child, stop: CancellationToken) {
         child = loop {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = stop.cancelled() => return process::forget_pid(&plan.dir),
+                () = stop.cancelled() => return process::remove_pid_file(&plan.dir),
             }
             pause = (pause * 2).min(Duration::from_secs(10));
             tokio::select! {
                 started = plan.start() => match started {
                     Ok(child) => break child,
-                    Err(error) => error!(error = &error as &dyn std::error::Error, "cannot start the embedded broker"),
+                    Err(error) => error!(error = &error as &dyn std::error::Error, "failed to start the embedded broker"),
                 },
-                () = stop.cancelled() => return process::forget_pid(&plan.dir),
+                () = stop.cancelled() => return process::remove_pid_file(&plan.dir),
             }
         };
-        info!(url = plan.url, "the embedded broker runs again");
+        info!(url = plan.url, "restarted the embedded broker");
     }
 }
 
@@ -345,10 +345,10 @@ fn configuration(dir: &Path, port: u16, password: &str) -> String {
     )
 }
 
-/// How often the server flushes its streams to disk. `always` would be the safe choice: a power cut now costs up to
-/// a second of messages that publishers believe stored. But this server flushes for each message, not for each group:
-/// measured with 300-byte messages and 1,000 unacknowledged ones, it takes 716 a second with `always`, 90,000 with
-/// `1s`, and no more than that with its default of two minutes. Who needs more runs a broker of three servers.
+/// How often the server flushes its streams to disk. `always` would be the safe choice: a power cut now costs up to a
+/// second of confirmed messages. But this server flushes for each message, not for each group: measured with 300-byte
+/// messages and 1,000 unacknowledged ones, it stores 716 a second with `always`, 90,000 with `1s`, and no more with its
+/// default of two minutes. Higher durability requires a cluster of three servers.
 const SYNC_INTERVAL: &str = "1s";
 
 fn prepare(dir: &Path) -> Result<PathBuf, EmbeddedError> {
@@ -357,17 +357,17 @@ fn prepare(dir: &Path) -> Result<PathBuf, EmbeddedError> {
         .mode(0o700)
         .create(dir)
         .map_err(file("create", dir))?;
-    // A folder of an earlier version may be open to others, and the server writes its streams and its log into it.
+    // The directory of an earlier version may be open to others, and the server writes its streams and its log into it.
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
         .map_err(file("set the mode of", dir))?;
-    // The server resolves relative paths by itself, and the check for a leftover compares them.
+    // The server resolves relative paths itself, and the check for a leftover process compares paths.
     std::fs::canonicalize(dir).map_err(file("resolve", dir))
 }
 
-/// The password of [`USER`], created at the first start and kept. Letters, digits, `-` and `_`: it needs no quoting,
-/// neither in the configuration nor in an address.
+/// The password of [`USER`], created at the first start and kept. Letters, digits, `-` and `_` need no quoting in the
+/// configuration or in an address.
 fn password(dir: &Path) -> Result<String, EmbeddedError> {
-    let secret = private_files::keep_secret(&dir.join(PASSWORD_FILE))?;
+    let secret = private_files::load_or_create_secret(&dir.join(PASSWORD_FILE))?;
     Ok(URL_SAFE_NO_PAD.encode(secret))
 }
 
@@ -387,10 +387,10 @@ fn lock(dir: &Path) -> Result<std::fs::File, EmbeddedError> {
     Ok(lock)
 }
 
-/// The configured port, else the one of last time, else one that is free.
+/// The configured port, else the previous one, else a free one.
 fn choose_port(dir: &Path, configured: Option<u16>) -> Result<u16, EmbeddedError> {
     if let Some(port) = configured {
-        return if taken(port) {
+        return if is_in_use(port) {
             Err(EmbeddedError::PortInUse { port })
         } else {
             Ok(port)
@@ -399,20 +399,20 @@ fn choose_port(dir: &Path, configured: Option<u16>) -> Result<u16, EmbeddedError
     let last = std::fs::read_to_string(dir.join("port"))
         .ok()
         .and_then(|text| text.trim().parse().ok());
-    if let Some(port) = last.filter(|port| *port != 0 && !taken(*port)) {
+    if let Some(port) = last.filter(|port| *port != 0 && !is_in_use(*port)) {
         return Ok(port);
     }
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(EmbeddedError::NoPort)?;
     Ok(listener.local_addr().map_err(EmbeddedError::NoPort)?.port())
 }
 
-/// Whether somebody listens on the port. (The standard library binds with `SO_REUSEADDR`, so that connections of
-/// before which are still being closed are not in the way.)
-fn taken(port: u16) -> bool {
+/// Whether the port is in use. (The standard library binds with `SO_REUSEADDR`, so earlier connections that are still
+/// closing do not interfere.)
+fn is_in_use(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err()
 }
 
-/// Whether a NATS server greets at `address`.
+/// Whether a NATS server sends its greeting at `address`.
 async fn accepts(address: SocketAddr) -> bool {
     let greeting = async {
         let mut greeting = [0; 5];
@@ -428,9 +428,9 @@ async fn accepts(address: SocketAddr) -> bool {
     )
 }
 
-/// Writes a small file so that a reader sees all of it or the one before, and other users see none of it.
+/// Replaces a small file atomically, readable only by its owner.
 fn write(path: &Path, text: &str) -> Result<(), EmbeddedError> {
-    Ok(private_files::write(path, text, OWNER_ONLY)?)
+    Ok(private_files::write(path, text)?)
 }
 
 fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> EmbeddedError {
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_has_one_broker() {
+    fn a_directory_has_one_broker() {
         let dir = tempfile::tempdir().unwrap();
         let held = lock(dir.path()).unwrap();
         assert!(matches!(lock(dir.path()), Err(EmbeddedError::InUse { .. })));

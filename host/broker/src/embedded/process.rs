@@ -1,5 +1,4 @@
-//! The server's process: started so that it dies with the host however the host ends, and found again by a later
-//! host where that did not work.
+//! The server's process: it dies with the host however the host ends, and a later host finds it where that failed.
 
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -26,8 +25,8 @@ pub(super) struct Child {
 
 /// Starts `binary` with the configuration in `dir`.
 ///
-/// The kernel's "signal me when my parent dies" means the parent *thread*, and the runtime's threads come and go. So
-/// a thread of its own starts the server and waits for its end.
+/// The kernel's parent-death signal refers to the parent *thread*, and the runtime's threads come and go. So a
+/// dedicated thread starts the server and waits for its end.
 pub(super) fn spawn(binary: &Path, dir: &Path) -> io::Result<Child> {
     let mut command = Command::new(binary);
     command
@@ -37,7 +36,7 @@ pub(super) fn spawn(binary: &Path, dir: &Path) -> io::Result<Child> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        // A Ctrl-C in the terminal is for the host, which stops the server when everything is stored.
+        // Ctrl-C in the terminal must reach only the host, which stops the server after everything is stored.
         .process_group(0);
     die_with_parent(&mut command);
     let (ended_sender, ended) = watch::channel(None);
@@ -48,7 +47,7 @@ pub(super) fn spawn(binary: &Path, dir: &Path) -> io::Result<Child> {
             let mut child = match command.spawn() {
                 Ok(child) => child,
                 Err(error) => {
-                    // The receiver waits below; it cannot be gone.
+                    // The receiver waits below, so it exists.
                     let _ = pid_sender.send(Err(error));
                     return;
                 }
@@ -65,8 +64,8 @@ pub(super) fn spawn(binary: &Path, dir: &Path) -> io::Result<Child> {
     })
 }
 
-/// Has the kernel end the child when the thread that starts it dies, which it does with the host, whatever
-/// ends the host.
+/// Makes the kernel terminate the child when the thread that started it dies, which happens when the host ends for any
+/// reason.
 #[cfg(target_os = "linux")]
 #[expect(
     unsafe_code,
@@ -82,7 +81,7 @@ fn die_with_parent(command: &mut Command) {
     }
 }
 
-/// Elsewhere the next host ends what this one has left behind.
+/// On other systems, the next host terminates what this one left behind.
 #[cfg(not(target_os = "linux"))]
 fn die_with_parent(_: &mut Command) {}
 
@@ -99,12 +98,12 @@ impl Child {
         self.pid.as_raw_nonzero().get()
     }
 
-    /// How it has ended, if it has.
+    /// The exit status, if it has exited.
     pub(super) fn ended(&self) -> Option<String> {
         self.ended.borrow().clone()
     }
 
-    /// Waits for its end, and says how.
+    /// Waits until it exits, and returns the exit status.
     pub(super) async fn wait(&mut self) -> String {
         match self.ended.wait_for(Option::is_some).await {
             Ok(status) => status.clone().unwrap_or_default(),
@@ -112,11 +111,11 @@ impl Child {
         }
     }
 
-    /// Asks it to end, and kills it when it has not after `limit`.
+    /// Terminates it, and kills it after `limit`.
     pub(super) async fn end(&mut self, limit: Duration) {
         self.signal(Signal::TERM);
         if tokio::time::timeout(limit, self.wait()).await.is_err() {
-            warn!("the embedded broker did not end in time: killing it");
+            warn!("the embedded broker did not exit in time; killing it");
             self.kill();
             self.wait().await;
         }
@@ -127,12 +126,12 @@ impl Child {
     }
 
     fn signal(&self, signal: Signal) {
-        // Not when it has ended: its number may be another's by now.
+        // Not after its exit: the process id may have been reused.
         if self.ended().is_none()
             && let Err(error) = kill_process(self.pid, signal)
             && error != rustix::io::Errno::SRCH
         {
-            warn!(%error, "cannot signal the embedded broker");
+            warn!(%error, "failed to signal the embedded broker");
         }
     }
 }
@@ -143,24 +142,24 @@ impl Drop for Child {
     }
 }
 
-/// Ends a server that an earlier host has left behind in `dir`.
+/// Terminates a server that an earlier host left behind in `dir`.
 pub(super) async fn end_leftover(dir: &Path) {
     let Some(pid) = leftover(dir) else { return };
     warn!(
         pid = pid.as_raw_nonzero().get(),
-        "ending the broker that an earlier host has left behind"
+        "terminating the broker that an earlier host left behind"
     );
     for (signal, limit) in [
         (Signal::TERM, Duration::from_secs(3)),
         (Signal::KILL, Duration::from_secs(2)),
     ] {
         if let Err(error) = kill_process(pid, signal) {
-            warn!(%error, "cannot signal the broker that was left behind");
+            warn!(%error, "failed to signal the leftover broker");
         }
         let deadline = Instant::now() + limit;
         while Instant::now() < deadline {
             if test_kill_process(pid).is_err() || !is_ours(pid, dir) {
-                return forget_pid(dir);
+                return remove_pid_file(dir);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -173,8 +172,7 @@ fn leftover(dir: &Path) -> Option<Pid> {
     is_ours(pid, dir).then_some(pid)
 }
 
-/// Whether the process is a server that was started with the configuration in `dir`: a number may have been given
-/// to another process since it was written down.
+/// Whether the process is a server with the configuration in `dir`: the process id may have been reused.
 #[cfg(target_os = "linux")]
 fn is_ours(pid: Pid, dir: &Path) -> bool {
     use std::os::unix::ffi::OsStrExt;
@@ -189,21 +187,21 @@ fn is_ours(pid: Pid, dir: &Path) -> bool {
         .any(|pair| pair[0] == b"-c" && pair[1] == config.as_os_str().as_bytes())
 }
 
-/// Without a way to ask what a process is, none is touched; the port then says that it is in use.
+/// Without a way to identify a process, none is touched; starting then fails because the port is in use.
 #[cfg(not(target_os = "linux"))]
 fn is_ours(_: Pid, _: &Path) -> bool {
     false
 }
 
-pub(super) fn forget_pid(dir: &Path) {
+pub(super) fn remove_pid_file(dir: &Path) {
     if let Err(error) = std::fs::remove_file(dir.join(PID_FILE))
         && error.kind() != io::ErrorKind::NotFound
     {
-        warn!(%error, "cannot remove the broker's pid file");
+        warn!(%error, "failed to remove the broker's pid file");
     }
 }
 
-/// The last lines that the server has logged.
+/// The last lines of the server's log.
 pub(super) fn log_tail(dir: &Path) -> String {
     let read = || {
         let mut log = std::fs::File::open(dir.join(LOG_FILE))?;

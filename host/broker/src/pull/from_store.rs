@@ -1,7 +1,7 @@
-//! Reading out of the stream's store while the next message is suspected of ending the connection (see `suspects`).
-//! Where the broker forgets by limits, messages are handed out from the store until they are good for a while. Where
-//! it deletes what is acknowledged, only the bad messages are: the broker has delivered them to the connection that
-//! they ended, and still waits for their acknowledgements.
+//! Reads messages from the stream's store while the next message is suspected of ending the connection (see
+//! `suspects`). On streams with limits retention, messages are returned from the store until enough of them are
+//! harmless. On streams that delete acknowledged messages, only the bad messages are: the broker has delivered them to
+//! the connection that they ended, and still waits for their acknowledgements.
 
 use std::time::Duration;
 
@@ -11,22 +11,22 @@ use tracing::{debug, warn};
 
 use super::super::ack::{AckToken, Replies, send};
 use super::super::stored::Stored;
-use super::super::suspects::Care;
+use super::super::suspects::CarefulRead;
 use super::super::{BrokerError, Retention};
 use super::{PullError, Subscription};
 
-/// How long a source waits at the end of its stream for another bad message before it uses the consumer again. A
-/// publisher that continues to send them costs no connection within this time.
+/// How long a source waits at the end of its stream for another bad message before it resumes the consumer. A publisher
+/// that keeps sending them costs no connection within this time.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often it looks meanwhile: delays a message by less than a person notices, for 50 requests a second.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Polling interval in the meantime: an imperceptible delay, for 50 requests a second.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Messages without fault that are looked at in search of a bad one where each message is acknowledged.
+/// Harmless messages that are examined in search of a bad one where each message is acknowledged separately.
 const SEARCH_MAX: u32 = 4096;
 
 impl Subscription {
-    /// Fills the batch from the stream's store, one message at a time, until the careful reading is over.
+    /// Fills the batch from the stream's store, one message at a time, until the careful read ends.
     pub(super) async fn read_from_store(
         &mut self,
         messages_max: usize,
@@ -44,7 +44,11 @@ impl Subscription {
             let next = self.order.highest() + 1;
             match self.stored_from(next).await? {
                 Some(stored) => {
-                    if !self.care.as_mut().is_some_and(|care| care.takes(stored.breaks)) {
+                    if !self
+                        .careful_read
+                        .as_mut()
+                        .is_some_and(|read| read.takes(stored.breaks))
+                    {
                         break;
                     }
                     self.take_from_store(stored);
@@ -55,7 +59,7 @@ impl Subscription {
                     .found
                     .is_some_and(|found| found.elapsed() < PATIENCE) =>
                 {
-                    tokio::time::sleep(LOOK_EVERY).await;
+                    tokio::time::sleep(POLL_INTERVAL).await;
                 }
                 None => break,
             }
@@ -76,12 +80,12 @@ impl Subscription {
             let covered = sequence <= self.order.highest();
             match (stored.breaks, covered) {
                 (true, _) => {}
-                // The broker delivers it again after the consumer was put back, and it is acknowledged then.
+                // The broker redelivers it after the rewind, and it is acknowledged then.
                 (false, true) => {
                     self.store_reads.next = sequence + 1;
                     continue;
                 }
-                (false, false) if self.care.as_mut().is_some_and(Care::takes_by_force) => {}
+                (false, false) if self.careful_read.as_mut().is_some_and(CarefulRead::takes_forced) => {}
                 (false, false) => break,
             }
             self.store_reads.next = sequence + 1;
@@ -97,7 +101,7 @@ impl Subscription {
             }
         }
         self.end_store_reads();
-        // The consumer was left where it is, so it has to be put back in any case.
+        // The consumer did not move, so it must be rewound in any case.
         self.store_reads.done = true;
         self.failed.get_or_insert(PullError::Reconnected);
         Ok(())
@@ -110,7 +114,7 @@ impl Subscription {
             .stored_from(&self.request.stream, sequence, &self.request.subjects)
             .await;
         found.map_err(|error: BrokerError| {
-            warn!(%error, stream = self.request.stream, "cannot read messages one by one");
+            warn!(%error, stream = self.request.stream, "failed to read messages one by one");
             PullError::Reconnected
         })
     }
@@ -123,7 +127,7 @@ impl Subscription {
                 stream = self.request.stream,
                 consumer = self.request.consumer,
                 sequence = delivery.sequence,
-                "the client library cannot receive this message; it was read out of the stream's store"
+                "the client library cannot receive this message; it was read from the stream's store"
             );
         }
         self.store_reads.messages += 1;
@@ -133,16 +137,16 @@ impl Subscription {
     }
 
     fn end_store_reads(&mut self) {
-        self.care = None;
-        // The consumer knows nothing of what was read, and has to be put behind it.
+        self.careful_read = None;
+        // The consumer did not deliver these messages and must be moved past them.
         if self.store_reads.messages > 0 {
             self.store_reads.done = true;
             self.failed = Some(PullError::PastUnreadable);
         }
     }
 
-    /// What the broker listens at for the acknowledgement of a message that it has delivered to a connection that
-    /// could not receive it. It finds the message by its sequence in the stream.
+    /// The acknowledgement subject of a message that the broker delivered to a connection that could not receive it.
+    /// The broker finds the message by its stream sequence.
     fn reply_for(&self, stored: &Stored) -> Subject {
         let (stream, consumer) = (&self.request.stream, &self.request.consumer);
         let (sequence, time) = (stored.delivery.sequence, stored.delivery.published_ns);
@@ -158,7 +162,7 @@ impl Subscription {
             replies: Replies::Each(vec![reply]),
         };
         if let Err(error) = send(&self.handle.line, &token, "+ACK").await {
-            debug!(%error, "the acknowledgement of a known message is lost; it is sent again after the next opening");
+            debug!(%error, "failed to acknowledge a known message; will retry after the next opening");
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use lantern_store::Store;
-use lantern_trust::private_files::{self, OWNER_ONLY};
+use lantern_trust::private_files;
 
 /// The file in the data directory that holds a copy of the identity.
 const IDENTITY_FILE: &str = "instance";
@@ -31,7 +31,7 @@ pub(super) async fn keep(dir: &Path, store: &Store) -> anyhow::Result<String> {
         })
         .await?;
     if known.as_ref() != Some(&identity) {
-        private_files::write(&path, &format!("{identity}\n"), OWNER_ONLY)?;
+        private_files::write(&path, &format!("{identity}\n"))?;
     }
     Ok(identity)
 }

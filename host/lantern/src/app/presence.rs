@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use lantern_http::{Access, LOCAL_TOKEN};
-use lantern_trust::private_files::{self, OWNER_ONLY};
+use lantern_trust::private_files;
 
 /// The file in the data directory that says where the running host is: `url` and `pid`.
 pub const HOST_FILE: &str = "host.json";
@@ -29,7 +29,7 @@ impl Presence {
     pub(super) fn write(dir: &Path, url: &str) -> anyhow::Result<Self> {
         let path = dir.join(HOST_FILE);
         let text = format!("{}\n", json!({"url": url, "pid": std::process::id()}));
-        private_files::write(&path, &text, OWNER_ONLY)?;
+        private_files::write(&path, &text)?;
         Ok(Self { path })
     }
 
@@ -58,7 +58,7 @@ pub(super) async fn keep_operator_token(dir: &Path, access: &Access) -> anyhow::
         Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
     }
     let token = access.renew_local().await?;
-    private_files::write(&path, &format!("{}\n", token.as_str()), OWNER_ONLY)?;
+    private_files::write(&path, &format!("{}\n", token.as_str()))?;
     Ok(())
 }
 
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn the_file_is_there_until_the_host_stops() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("host.new"), "half").unwrap();
+        fs::write(dir.path().join(format!("{HOST_FILE}.new")), "half").unwrap();
         let presence = Presence::write(dir.path(), "http://127.0.0.1:1").unwrap();
         let text = fs::read_to_string(dir.path().join(HOST_FILE)).unwrap();
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();

@@ -158,7 +158,7 @@ const CACHE_KEY_FILE: &str = "cache.key";
 /// The key that seals the compile cache, made once for each data directory: code that another user puts into the cache is
 /// not run. It is kept in a separate file, because readers of the database must not learn it.
 pub(super) async fn cache_key(config: &Config, store: &Store) -> anyhow::Result<[u8; 32]> {
-    let key = private_files::keep_secret(&config.data_dir.join(CACHE_KEY_FILE))?;
+    let key = private_files::load_or_create_secret(&config.data_dir.join(CACHE_KEY_FILE))?;
     // Earlier versions kept a key in the database. What it sealed is compiled again.
     store.remove_fact("cache_key").await?;
     Ok(key)

@@ -184,7 +184,7 @@ async fn a_broker_that_is_too_old_is_refused_in_words() {
     let Link::Refused { why, .. } = link else {
         unreachable!()
     };
-    assert_eq!(why, "nats-server 2.9.10 is too old: 2.10 or later is needed");
+    assert_eq!(why, "nats-server 2.9.10 is too old: 2.10 or later is required");
     assert!(matches!(broker.open(request(0)).await, Err(error) if !error.is_retryable()));
 }
 

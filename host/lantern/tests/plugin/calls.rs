@@ -317,7 +317,7 @@ fn big_batches_and_big_payloads_pass_in_order() {
         };
         assert_eq!(rows[0].values[0], Value::Integer(sequence));
     }
-    projector.rest();
+    projector.release_instance();
     assert_eq!(
         words(&projector.project(0, &messages(&["r"]), LONG).outcomes),
         ["rows"]

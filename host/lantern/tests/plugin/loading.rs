@@ -224,12 +224,12 @@ fn f2_and_f12_instances_memories_tables_and_handles_are_few() {
     inside(&many("(core module $m (memory 1))", 20));
     inside(&many("(core module $m (table 1 funcref))", 100));
     let error = inside(&many("(core module $m (table 1000000 funcref))", 1));
-    assert!(error.to_string().contains("wanted tables of"), "{error}");
+    assert!(error.to_string().contains("requested tables of"), "{error}");
     let error = inside(&many("(core module $m (memory 2000))", 1));
     assert!(
         error
             .to_string()
-            .contains("wanted 126 MiB of memory and may have 64 MiB"),
+            .contains("requested 126 MiB of memory, and the limit is 64 MiB"),
         "{error}"
     );
     let error = inside(

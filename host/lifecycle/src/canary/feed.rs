@@ -133,12 +133,12 @@ struct Reader {
 
 impl Reader {
     async fn read(&self, origin: &Origin) -> Option<ReadNote> {
-        match origin {
-            Origin::JetStream { stream, subjects } => match self.stream(stream, subjects).await {
+        match origin.replay() {
+            Some((stream, subjects)) => match self.stream(stream, subjects).await {
                 Ok(note) => note,
                 Err(error) => Some(ReadNote::partial(error.to_string())),
             },
-            Origin::Core { subjects } => self.core(subjects).await,
+            None => self.core(origin.subjects()).await,
         }
     }
 

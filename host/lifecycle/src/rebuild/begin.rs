@@ -7,7 +7,6 @@ use super::super::{Actor, Inner, LifecycleError, adoption};
 use super::coverage::{self, SourceCoverage};
 use super::{RebuildRequest, StoredOptions, StoredReplayRange};
 use lantern_broker::Retention;
-use lantern_model::schema::Origin;
 use lantern_plugin::Digest;
 use lantern_projection::LoadedVersion;
 use lantern_store::{RebuildId, ReplayRange, SourceHistory};
@@ -86,10 +85,7 @@ impl Inner {
         let streams: Vec<_> = manifest
             .sources
             .iter()
-            .filter_map(|source| match &source.origin {
-                Origin::JetStream { stream, .. } => Some((source.name.as_str(), stream)),
-                Origin::Core { .. } => None,
-            })
+            .filter_map(|source| Some((source.name.as_str(), source.origin.replay()?.0)))
             .collect();
         if streams.is_empty() {
             return Err(LifecycleError::Conflict(format!(
@@ -260,10 +256,7 @@ impl Inner {
 /// The stream and the subjects that a version reads as this source.
 pub(super) fn stream_of<'a>(version: &'a LoadedVersion, source: &str) -> Option<(&'a str, &'a [String])> {
     let (_, source) = version.plugin().manifest().source(source)?;
-    match &source.origin {
-        Origin::JetStream { stream, subjects } => Some((stream.as_str(), subjects.as_slice())),
-        Origin::Core { .. } => None,
-    }
+    source.origin.replay()
 }
 
 /// The requested start, in nanoseconds since 1970.

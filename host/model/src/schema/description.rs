@@ -1,43 +1,41 @@
-//! What a plugin declared, as JSON: what the database keeps of a table (`_lantern_table.description`) and of a
-//! whole version (`_lantern_plugin.description`), what the API shows and what `inspect` prints. Fields are only ever
-//! added, and a new one has a default, since old databases hold old descriptions.
+//! A plugin's declarations as JSON: stored for a table (`_lantern_table.description`) and for a version
+//! (`_lantern_plugin.description`), returned by the API and printed by `inspect`. Fields are only ever added, with a
+//! default, because old databases contain old descriptions.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{
-    Column, ColumnType, Guard, Index, Manifest, Merge, OnConflict, Origin, Role, Source, Table, Write,
-};
+use super::{Column, ColumnType, Guard, Index, Manifest, Merge, OnConflict, Role, Source, Table, Write};
 
-/// Everything that a plugin said of itself.
+/// The complete description of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ManifestDescription {
     /// The plugin's name.
     pub name: String,
     /// Its version.
     pub version: String,
-    /// A sentence for people; may be empty.
+    /// A description for people; may be empty.
     pub doc: String,
-    /// What it reads.
+    /// Its sources.
     pub sources: Vec<SourceDescription>,
-    /// The tables that it writes.
+    /// Its tables.
     pub tables: Vec<NamedTable>,
-    /// How it writes them.
+    /// Its writes.
     pub writes: Vec<WriteDescription>,
 }
 
-/// One thing that a plugin reads.
+/// One source of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SourceDescription {
     /// Its name in the plugin.
     pub name: String,
-    /// The stream; none for core NATS.
+    /// The stream; `null` for core NATS.
     pub stream: Option<String>,
-    /// Subjects; empty means all of the stream.
+    /// Subject filters; empty means all subjects of the stream.
     pub subjects: Vec<String>,
-    /// Whether messages come with their headers.
+    /// Whether the plugin receives headers.
     pub wants_headers: bool,
 }
 
@@ -46,29 +44,29 @@ pub struct SourceDescription {
 pub struct NamedTable {
     /// The name.
     pub name: String,
-    /// The rest.
+    /// The description.
     #[serde(flatten)]
     pub description: TableDescription,
 }
 
-/// A table as its plugin described it.
+/// A table as its plugin declared it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TableDescription {
-    /// A sentence for people; may be empty.
+    /// A description for people; may be empty.
     pub doc: String,
-    /// In the order declared.
+    /// The columns, in the declared order.
     pub columns: Vec<ColumnDescription>,
-    /// May be empty.
+    /// The primary key; may be empty.
     pub primary_key: Vec<String>,
-    /// Indexes besides the primary key's.
+    /// Indexes in addition to the primary key's.
     pub indexes: Vec<IndexDescription>,
-    /// Days that rows are kept by the time column.
+    /// Days for which rows are kept, by the time column.
     pub retention_days: Option<u32>,
-    /// For faces of the host.
+    /// Key and value pairs for user interfaces.
     pub hints: BTreeMap<String, String>,
 }
 
-/// A column as its plugin described it.
+/// A column as its plugin declared it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Column)]
 pub struct ColumnDescription {
@@ -79,77 +77,78 @@ pub struct ColumnDescription {
     pub column_type: ColumnType,
     /// Whether it may be null.
     pub nullable: bool,
-    /// What it means to people.
+    /// The meaning for people.
     pub role: Option<RoleWord>,
     /// The UCUM unit of a measure that has one.
     pub unit: Option<String>,
-    /// A sentence for people; may be empty.
+    /// A description for people; may be empty.
     pub doc: String,
-    /// For faces of the host.
+    /// Key and value pairs for user interfaces.
     pub hints: BTreeMap<String, String>,
-    /// The version that runs does not know it: it came with a later one that was rolled back. Its old values stay.
+    /// Whether the active version does not declare it: a later version that was rolled back added it. Its old values
+    /// stay.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub retired: bool,
 }
 
-/// What a column means to people.
+/// The meaning of a column for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schema(as = ColumnRole)]
 pub enum RoleWord {
-    /// When it happened.
+    /// When the event happened.
     Time,
-    /// Whom it happened to.
+    /// Whom or what the event concerns.
     Entity,
-    /// Worth filtering by.
+    /// Useful as a filter.
     Facet,
     /// A quantity.
     Measure,
 }
 
-/// An index as its plugin described it.
+/// An index as its plugin declared it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Index)]
 pub struct IndexDescription {
-    /// In order.
+    /// The columns, in order.
     pub columns: Vec<String>,
-    /// Whether two rows may not agree on all of them.
+    /// Whether the combination of values is unique.
     pub unique: bool,
 }
 
-/// One way of putting rows into a table.
+/// One way to write rows into a table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WriteDescription {
     /// The table.
     pub table: String,
-    /// The columns that it fills.
+    /// The columns that it writes.
     pub columns: Vec<String>,
-    /// What happens when the row is there already, in words.
+    /// What happens when a row with the same key exists, as a sentence.
     pub on_conflict: String,
-    /// The same for programs.
+    /// The same in machine-readable form.
     pub rule: ConflictRule,
 }
 
-/// What happens when a row is there already.
+/// What happens when a row with the same key exists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum ConflictRule {
     /// Its message becomes a dead letter.
     Fail,
-    /// It is dropped.
+    /// The row is dropped.
     Ignore,
-    /// It is merged.
+    /// The row is merged.
     Update {
-        /// The key by which the stored row is found.
+        /// The key that identifies the stored row.
         key: Vec<String>,
-        /// What happens to which column; columns without an entry keep their value.
+        /// The merge rule of each column; columns without an entry keep their value.
         merges: BTreeMap<String, MergeWord>,
-        /// When the update happens.
+        /// The condition of the update.
         guard: GuardWord,
     },
 }
 
-/// What happens to a column of a row that is there already.
+/// How a column of an existing row is merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum MergeWord {
@@ -165,7 +164,7 @@ pub enum MergeWord {
     Max,
 }
 
-/// When an update happens at all.
+/// The condition of an update.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum GuardWord {
@@ -200,14 +199,10 @@ impl From<&Manifest> for ManifestDescription {
 
 impl From<&Source> for SourceDescription {
     fn from(source: &Source) -> Self {
-        let (stream, subjects) = match &source.origin {
-            Origin::JetStream { stream, subjects } => (Some(stream.clone()), subjects),
-            Origin::Core { subjects } => (None, subjects),
-        };
         Self {
             name: source.name.to_string(),
-            stream,
-            subjects: subjects.clone(),
+            stream: source.origin.stream().map(str::to_owned),
+            subjects: source.origin.subjects().to_vec(),
             wants_headers: source.wants_headers,
         }
     }
@@ -251,7 +246,7 @@ impl From<&OnConflict> for ConflictRule {
 }
 
 impl MergeWord {
-    /// None for a column that is kept: saying so and saying nothing are the same.
+    /// `None` for a column that is kept, which is the same as no rule.
     fn of(merge: Merge) -> Option<Self> {
         match merge {
             Merge::Keep => None,
@@ -265,17 +260,17 @@ impl MergeWord {
 }
 
 impl ConflictRule {
-    /// For people.
+    /// The rule as a sentence.
     pub fn describe(&self) -> String {
         match self {
-            Self::Fail => "a row that is there already makes the message a dead letter".into(),
-            Self::Ignore => "a row that is there already stays as it is".into(),
+            Self::Fail => "a conflicting row makes the message a dead letter".into(),
+            Self::Ignore => "an existing row stays unchanged".into(),
             Self::Update { key, merges, guard } => {
                 let guard = match guard {
                     GuardWord::Always => String::new(),
                     GuardWord::WhileNull(column) => format!(", while its {column} is null"),
                     GuardWord::Newer(column) => {
-                        format!(", when the new {column} is greater or there was none")
+                        format!(", when the new {column} is greater or the stored one is null")
                     }
                 };
                 format!(
@@ -296,7 +291,7 @@ fn describe_merges(merges: &BTreeMap<String, MergeWord>) -> String {
         (MergeWord::Min, "keeps the smaller of"),
         (MergeWord::Max, "keeps the greater of"),
     ];
-    let deeds: Vec<String> = kinds
+    let clauses: Vec<String> = kinds
         .into_iter()
         .filter_map(|(kind, verb)| {
             let of_kind = merges.iter().filter(|(_, merge)| **merge == kind);
@@ -304,10 +299,10 @@ fn describe_merges(merges: &BTreeMap<String, MergeWord>) -> String {
             (!columns.is_empty()).then(|| format!("{verb} {}", columns.join(", ")))
         })
         .collect();
-    if deeds.is_empty() {
+    if clauses.is_empty() {
         "changes nothing".to_owned()
     } else {
-        deeds.join("; ")
+        clauses.join("; ")
     }
 }
 
@@ -358,7 +353,7 @@ impl From<&Index> for IndexDescription {
     }
 }
 
-/// A column's type as the word that the contract uses.
+/// A column's type under its name in the contract.
 mod type_word {
     use serde::{Deserialize as _, Deserializer, Serializer, de};
 
@@ -391,7 +386,7 @@ mod tests {
     use crate::schema::{ColumnName, TableName};
 
     #[test]
-    fn a_table_survives_the_way_through_json() {
+    fn a_table_survives_a_json_round_trip() {
         let name = |name: &str| ColumnName::parse(name).unwrap();
         let column = |at: &str, column_type, role| Column {
             name: name(at),

@@ -1,8 +1,8 @@
-//! What would change when one version of a plugin takes another's place: in words for people, and for each change
-//! what it costs. Pure; it compares descriptions, so neither version has to be run.
+//! The differences between two versions of a plugin, as sentences with the cost of each change. Pure: it compares
+//! descriptions, so neither version has to run.
 //!
-//! The effects agree with what the store accepts when it adopts a version (`store::catalog`): a change is
-//! [`Effect::NeedsRebuild`] exactly where adopting is refused. A test here asks the store.
+//! The effects match what the store accepts when it adopts a version (`store::catalog`): a change is
+//! [`Effect::NeedsRebuild`] exactly where adoption is rejected. A test of the store verifies it.
 
 use std::fmt;
 
@@ -15,14 +15,14 @@ use super::description::{
     WriteDescription,
 };
 
-/// One thing that is not as it was.
+/// One difference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Difference {
-    /// Where, such as `table orders, column total`.
+    /// The affected part, such as `table orders, column total`.
     pub place: String,
-    /// How it differs, as the end of a sentence that begins with the place.
+    /// The change, as the end of a sentence that begins with the place.
     pub words: String,
-    /// What it costs.
+    /// The cost of the change.
     pub effect: Effect,
 }
 
@@ -32,20 +32,20 @@ impl fmt::Display for Difference {
     }
 }
 
-/// What a change costs, the cheapest first.
+/// The cost of a change, cheapest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Effect {
-    /// Nothing: the next message is handled as the new version says.
+    /// None: the new version handles the next message.
     None,
-    /// Tables, nullable columns, indexes or sources are added, in the swap itself.
+    /// The swap itself adds tables, nullable columns, indexes or sources.
     Additive,
-    /// Stored rows do not fit: the tables have to be filled anew.
+    /// Stored rows do not match: the tables must be rebuilt.
     NeedsRebuild,
 }
 
 impl Effect {
-    /// What all these changes cost together.
+    /// The cost of all these changes together.
     pub fn of(differences: &[Difference]) -> Self {
         let effects = differences.iter().map(|difference| difference.effect);
         effects.max().unwrap_or(Self::None)
@@ -53,22 +53,22 @@ impl Effect {
 }
 
 impl Manifest {
-    /// What would change if `new`, a version of the same plugin, took this one's place.
+    /// The differences if `new`, a version of the same plugin, replaced this one.
     pub fn differences(&self, new: &Self) -> Vec<Difference> {
         differences(&self.into(), &new.into())
     }
 }
 
-/// What would change if `new` took the place of `old`, a version of the same plugin: in the order of a manifest,
-/// and within each part first what is gone, then what is other, then what is new.
+/// The differences if `new` replaced `old`, a version of the same plugin, in the order of a manifest; within each part
+/// first removals, then changes, then additions.
 pub fn differences(old: &ManifestDescription, new: &ManifestDescription) -> Vec<Difference> {
-    let mut found = Found::default();
+    let mut found = Differences::default();
     if old.version != new.version {
-        let words = format!("version {} becomes {}", old.version, new.version);
-        found.say("plugin", words, Effect::None);
+        let change = format!("version {} becomes {}", old.version, new.version);
+        found.add("plugin", change, Effect::None);
     }
     if old.doc != new.doc {
-        found.say("plugin", "its doc is another", Effect::None);
+        found.add("plugin", "its doc changes", Effect::None);
     }
     sources(old, new, &mut found);
     tables(old, new, &mut found);
@@ -77,50 +77,50 @@ pub fn differences(old: &ManifestDescription, new: &ManifestDescription) -> Vec<
 }
 
 #[derive(Default)]
-struct Found(Vec<Difference>);
+struct Differences(Vec<Difference>);
 
-impl Found {
-    fn say(&mut self, place: &str, words: impl Into<String>, effect: Effect) {
+impl Differences {
+    fn add(&mut self, place: &str, change: impl Into<String>, effect: Effect) {
         self.0.push(Difference {
             place: place.to_owned(),
-            words: words.into(),
+            words: change.into(),
             effect,
         });
     }
 }
 
-fn sources(old: &ManifestDescription, new: &ManifestDescription, found: &mut Found) {
+fn sources(old: &ManifestDescription, new: &ManifestDescription, found: &mut Differences) {
     let place = |source: &SourceDescription| format!("source {}", source.name);
     for before in &old.sources {
         match new.sources.iter().find(|after| after.name == before.name) {
-            None => found.say(&place(before), "is not read any more", Effect::None),
+            None => found.add(&place(before), "is no longer read", Effect::None),
             Some(after) => source(&place(before), before, after, found),
         }
     }
     for after in &new.sources {
         if !old.sources.iter().any(|before| before.name == after.name) {
-            let words = format!("is new: it reads {} from the beginning", origin(after));
-            found.say(&place(after), words, Effect::Additive);
+            let change = format!("is new: it reads {} from the beginning", origin(after));
+            found.add(&place(after), change, Effect::Additive);
         }
     }
 }
 
-fn source(place: &str, before: &SourceDescription, after: &SourceDescription, found: &mut Found) {
+fn source(place: &str, before: &SourceDescription, after: &SourceDescription, found: &mut Differences) {
     if before.stream != after.stream {
-        // What was read of the old stream stays; the new one is another history, so it begins an epoch.
-        let words = format!("read {} and would read {}", origin(before), origin(after));
-        found.say(place, words, Effect::Additive);
+        // Rows of the old stream stay; the new stream is another history, so it begins an epoch.
+        let change = format!("read {} and would read {}", origin(before), origin(after));
+        found.add(place, change, Effect::Additive);
     } else if !same(&before.subjects, &after.subjects) {
-        let words = format!(
+        let change = format!(
             "read {} and would read {}, from the next message on",
             subjects(before),
             subjects(after)
         );
-        found.say(place, words, Effect::None);
+        found.add(place, change, Effect::None);
     }
     match (before.wants_headers, after.wants_headers) {
-        (false, true) => found.say(place, "would be given headers", Effect::None),
-        (true, false) => found.say(place, "would not be given headers any more", Effect::None),
+        (false, true) => found.add(place, "would receive headers", Effect::None),
+        (true, false) => found.add(place, "would no longer receive headers", Effect::None),
         _ => {}
     }
 }
@@ -145,13 +145,13 @@ fn subjects(source: &SourceDescription) -> String {
     }
 }
 
-fn tables(old: &ManifestDescription, new: &ManifestDescription, found: &mut Found) {
+fn tables(old: &ManifestDescription, new: &ManifestDescription, found: &mut Differences) {
     for before in &old.tables {
         let place = format!("table {}", before.name);
         match new.tables.iter().find(|after| after.name == before.name) {
-            None => found.say(
+            None => found.add(
                 &place,
-                "is not declared any more; it stays, and nothing writes it",
+                "is no longer declared; it stays, and nothing writes it",
                 Effect::None,
             ),
             Some(after) => table(&place, before, after, found),
@@ -159,45 +159,45 @@ fn tables(old: &ManifestDescription, new: &ManifestDescription, found: &mut Foun
     }
     for after in &new.tables {
         if !old.tables.iter().any(|before| before.name == after.name) {
-            let words = format!("is new, with {} columns", after.description.columns.len());
-            found.say(&format!("table {}", after.name), words, Effect::Additive);
+            let change = format!("is new, with {} columns", after.description.columns.len());
+            found.add(&format!("table {}", after.name), change, Effect::Additive);
         }
     }
 }
 
-fn table(place: &str, before: &NamedTable, after: &NamedTable, found: &mut Found) {
+fn table(place: &str, before: &NamedTable, after: &NamedTable, found: &mut Differences) {
     let (before, after) = (&before.description, &after.description);
     columns(place, &before.columns, &after.columns, found);
     if before.primary_key != after.primary_key {
-        let words = format!(
+        let change = format!(
             "the primary key is {} and would become {}",
             list(&before.primary_key),
             list(&after.primary_key)
         );
-        found.say(place, words, Effect::NeedsRebuild);
+        found.add(place, change, Effect::NeedsRebuild);
     }
     indexes(place, &before.indexes, &after.indexes, found);
     if before.retention_days != after.retention_days {
-        let words = match (before.retention_days, after.retention_days) {
-            (_, None) => "rows would be kept for ever".to_owned(),
+        let change = match (before.retention_days, after.retention_days) {
+            (_, None) => "rows would be kept forever".to_owned(),
             (None, Some(days)) => format!("rows older than {days} days would be removed"),
             (Some(was), Some(days)) => format!("rows were kept for {was} days and would be for {days}"),
         };
-        found.say(place, words, Effect::None);
+        found.add(place, change, Effect::None);
     }
     if before.doc != after.doc {
-        found.say(place, "its doc is another", Effect::None);
+        found.add(place, "its doc changes", Effect::None);
     }
     if before.hints != after.hints {
-        found.say(place, "its hints are others", Effect::None);
+        found.add(place, "its hints change", Effect::None);
     }
 }
 
-fn columns(place: &str, before: &[ColumnDescription], after: &[ColumnDescription], found: &mut Found) {
+fn columns(place: &str, before: &[ColumnDescription], after: &[ColumnDescription], found: &mut Differences) {
     let at = |column: &ColumnDescription| format!("{place}, column {}", column.name);
     for old in before {
         match after.iter().find(|new| new.name == old.name) {
-            None => found.say(&at(old), "is not declared any more", Effect::NeedsRebuild),
+            None => found.add(&at(old), "is no longer declared", Effect::NeedsRebuild),
             Some(new) => column(&at(old), old, new, found),
         }
     }
@@ -206,38 +206,38 @@ fn columns(place: &str, before: &[ColumnDescription], after: &[ColumnDescription
             continue;
         }
         if new.nullable {
-            let words = format!("is new: {}, null in the rows that are there", new.column_type);
-            found.say(&at(new), words, Effect::Additive);
+            let change = format!("is new: {}, null in existing rows", new.column_type);
+            found.add(&at(new), change, Effect::Additive);
         } else {
-            let words = format!(
-                "is new: {} and not nullable, but there are rows without it",
+            let change = format!(
+                "is new: {} and not nullable, but existing rows lack it",
                 new.column_type
             );
-            found.say(&at(new), words, Effect::NeedsRebuild);
+            found.add(&at(new), change, Effect::NeedsRebuild);
         }
     }
 }
 
-fn column(place: &str, old: &ColumnDescription, new: &ColumnDescription, found: &mut Found) {
+fn column(place: &str, old: &ColumnDescription, new: &ColumnDescription, found: &mut Differences) {
     if old.column_type != new.column_type {
-        let words = format!("is {} and would become {}", old.column_type, new.column_type);
-        found.say(place, words, Effect::NeedsRebuild);
+        let change = format!("is {} and would become {}", old.column_type, new.column_type);
+        found.add(place, change, Effect::NeedsRebuild);
     }
     match (old.nullable, new.nullable) {
-        (true, false) => found.say(place, "would become not nullable", Effect::NeedsRebuild),
-        // SQLite cannot take a NOT NULL back from a column that is there.
-        (false, true) => found.say(place, "would become nullable", Effect::NeedsRebuild),
+        (true, false) => found.add(place, "would become not nullable", Effect::NeedsRebuild),
+        // SQLite cannot remove NOT NULL from an existing column.
+        (false, true) => found.add(place, "would become nullable", Effect::NeedsRebuild),
         _ => {}
     }
     if (old.role, &old.unit) != (new.role, &new.unit) {
-        let words = format!("its role was {} and would be {}", role(old), role(new));
-        found.say(place, words, Effect::None);
+        let change = format!("its role was {} and would be {}", role(old), role(new));
+        found.add(place, change, Effect::None);
     }
     if old.doc != new.doc {
-        found.say(place, "its doc is another", Effect::None);
+        found.add(place, "its doc changes", Effect::None);
     }
     if old.hints != new.hints {
-        found.say(place, "its hints are others", Effect::None);
+        found.add(place, "its hints change", Effect::None);
     }
 }
 
@@ -252,43 +252,40 @@ fn role(column: &ColumnDescription) -> String {
     }
 }
 
-fn indexes(place: &str, before: &[IndexDescription], after: &[IndexDescription], found: &mut Found) {
+fn indexes(place: &str, before: &[IndexDescription], after: &[IndexDescription], found: &mut Differences) {
     for old in before.iter().filter(|old| !after.contains(old)) {
         if old.unique {
-            let words = format!("the unique index {} is not declared any more", list(&old.columns));
-            found.say(place, words, Effect::NeedsRebuild);
+            let change = format!("the unique index {} is no longer declared", list(&old.columns));
+            found.add(place, change, Effect::NeedsRebuild);
         } else {
-            let words = format!(
-                "the index {} is not declared any more; it stays",
-                list(&old.columns)
-            );
-            found.say(place, words, Effect::None);
+            let change = format!("the index {} is no longer declared; it stays", list(&old.columns));
+            found.add(place, change, Effect::None);
         }
     }
     for new in after.iter().filter(|new| !before.contains(new)) {
         if new.unique {
-            let words = format!(
-                "the unique index {} is new, and stored rows may break it",
+            let change = format!(
+                "the unique index {} is new, and stored rows may violate it",
                 list(&new.columns)
             );
-            found.say(place, words, Effect::NeedsRebuild);
+            found.add(place, change, Effect::NeedsRebuild);
         } else {
-            let words = format!("the index {} is new", list(&new.columns));
-            found.say(place, words, Effect::Additive);
+            let change = format!("the index {} is new", list(&new.columns));
+            found.add(place, change, Effect::Additive);
         }
     }
 }
 
-/// Writes have no names, and their numbers mean something inside one version only. So those that are the same in both
-/// are left out, and the others of a table are taken in order.
-fn writes(old: &ManifestDescription, new: &ManifestDescription, found: &mut Found) {
+/// Writes have no names, and their numbers are valid only within one version. So equal writes are skipped, and the
+/// remaining ones of a table are paired in order.
+fn writes(old: &ManifestDescription, new: &ManifestDescription, found: &mut Differences) {
     let before = others(&old.writes, &new.writes);
     let mut after = others(&new.writes, &old.writes);
     for old in before {
         let place = format!("writes into {}", old.table);
         match after.iter().position(|new| new.table == old.table) {
             Some(position) => write(&place, old, after.remove(position), found),
-            None => found.say(
+            None => found.add(
                 &place,
                 format!("no more {} where {}", list(&old.columns), old.rule.describe()),
                 Effect::None,
@@ -296,7 +293,7 @@ fn writes(old: &ManifestDescription, new: &ManifestDescription, found: &mut Foun
         }
     }
     for new in after {
-        found.say(
+        found.add(
             &format!("writes into {}", new.table),
             format!("also {} where {}", list(&new.columns), new.rule.describe()),
             Effect::None,
@@ -304,8 +301,8 @@ fn writes(old: &ManifestDescription, new: &ManifestDescription, found: &mut Foun
     }
 }
 
-/// The writes of one version that the other does not have. What is said of a rule in words may be put otherwise by
-/// another version of the host, so the words do not count.
+/// The writes of one version that the other does not have. The sentence of a rule may differ between versions of the
+/// host, so it is not compared.
 fn others<'a>(these: &'a [WriteDescription], those: &[WriteDescription]) -> Vec<&'a WriteDescription> {
     let alike = |one: &WriteDescription, other: &WriteDescription| {
         one.table == other.table && one.columns == other.columns && one.rule == other.rule
@@ -316,22 +313,22 @@ fn others<'a>(these: &'a [WriteDescription], those: &[WriteDescription]) -> Vec<
         .collect()
 }
 
-fn write(place: &str, old: &WriteDescription, new: &WriteDescription, found: &mut Found) {
+fn write(place: &str, old: &WriteDescription, new: &WriteDescription, found: &mut Differences) {
     if old.columns != new.columns {
-        let words = format!(
-            "brought {} and would bring {}",
+        let change = format!(
+            "wrote {} and would write {}",
             list(&old.columns),
             list(&new.columns)
         );
-        found.say(place, words, Effect::None);
+        found.add(place, change, Effect::None);
     }
     if old.rule != new.rule {
-        let words = format!(
-            "it was that {}; it would be that {}",
+        let change = format!(
+            "the rule was: {}; it would be: {}",
             old.rule.describe(),
             new.rule.describe()
         );
-        found.say(place, words, Effect::None);
+        found.add(place, change, Effect::None);
     }
 }
 

@@ -1,5 +1,5 @@
-//! Names that plugins and operators choose, as types: parsed once, and safe from then on to stand in SQL, in a path,
-//! in a consumer's name and in a metric's label.
+//! Names that plugins and operators choose, as types: parsed once, and then safe for use in SQL, paths, consumer names
+//! and metric labels.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ macro_rules! name {
         pub struct $name(String);
 
         impl $name {
-            /// Parses a name, or says in words why it is none.
+            /// Parses a name; the error describes the problem.
             pub fn parse(name: &str) -> Result<Self, String> {
                 check($what, name, $separators, $length_max).map(|()| Self(name.to_owned()))
             }
@@ -42,16 +42,16 @@ name!(
     ColumnName, "column name", "_", 63
 );
 name!(
-    /// `[a-z][a-z0-9_-]{0,62}`: what an operator calls a token.
+    /// `[a-z][a-z0-9_-]{0,62}`: the name of a token.
     TokenName, "token name", "_-", 63
 );
 
-/// `[a-z][a-z0-9_]{0,62}`, and not one of SQLite's or the host's own.
+/// `[a-z][a-z0-9_]{0,62}`, without the prefixes that SQLite and the host reserve.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TableName(String);
 
 impl TableName {
-    /// Parses a name, or says in words why it is none.
+    /// Parses a name; the error describes the problem.
     pub fn parse(name: &str) -> Result<Self, String> {
         check("table name", name, "_", 63)?;
         match ["sqlite_", "lantern_"]
@@ -65,7 +65,7 @@ impl TableName {
         }
     }
 
-    /// The name of the table that rebuild number `rebuild` fills. No name that a plugin can declare contains `#`.
+    /// The name of the table that rebuild number `rebuild` fills. No declarable name contains `#`.
     pub fn of_rebuild(&self, rebuild: i64) -> Self {
         Self(format!("{}#{rebuild}", self.0))
     }
@@ -84,15 +84,15 @@ impl fmt::Display for TableName {
 
 fn check(what: &str, name: &str, separators: &str, length_max: usize) -> Result<(), String> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || separators.contains(c);
-    let shown = crate::batch::clean_text(name, 80);
+    let clean = crate::batch::clean_text(name, 80);
     if name.is_empty() {
         Err(format!("a {what} is empty"))
     } else if name.len() > length_max {
-        Err(format!("{what} {shown:?} is longer than {length_max} characters"))
+        Err(format!("{what} {clean:?} is longer than {length_max} characters"))
     } else if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(allowed) {
         let separators: Vec<String> = separators.chars().map(|c| format!("\"{c}\"")).collect();
         Err(format!(
-            "{what} {shown:?} may only have lower-case letters, digits and {}, and begins with a letter",
+            "{what} {clean:?} may only contain lower-case letters, digits and {}, and must begin with a letter",
             separators.join(" or ")
         ))
     } else {
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_could_do_harm_are_refused() {
+    fn harmful_names_are_rejected() {
         for bad in [
             "",
             "../x",

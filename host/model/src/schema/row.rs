@@ -1,23 +1,22 @@
-//! The check of one row against its write's declared columns. It runs for every row, so it allocates only to
-//! say what is wrong.
+//! Checks one row against the declared columns of its write. It runs for every row, so it allocates only for an error.
 
 use serde::de::IgnoredAny;
 
 use super::{Column, ColumnType, Manifest, Write};
 use crate::batch::{Row, Value};
 
-/// The greatest whole number up to which every whole number is exact as a double.
+/// The largest integer up to which every integer is exact as a double.
 const EXACT_IN_REAL: i64 = 1 << 53;
 
-/// Arrays and objects within each other in a JSON document. Common parsers refuse deeper ones, and with them the whole
-/// answer of the API in which the document stands.
+/// Maximum nesting of a JSON document. Common parsers reject deeper ones, and with them the complete API answer that
+/// contains the document.
 const JSON_DEPTH_MAX: usize = 128;
 
 impl Manifest {
-    /// Checks a row as a plugin answered it, and turns whole numbers in `real` columns into reals.
+    /// Checks a row that a plugin returned, and converts integers in `real` columns to reals.
     ///
     /// # Errors
-    /// What is wrong, in a sentence that names the table and the column.
+    /// A sentence that names the problem, the table and the column.
     pub fn check_row(&self, row: &mut Row) -> Result<(), String> {
         let Some(write) = self.writes.get(row.write as usize) else {
             return Err(format!(
@@ -63,7 +62,7 @@ fn check_value(value: &mut Value, column: &Column) -> Result<(), String> {
             "the time {} (microseconds since 1970) is outside the years 0000 to 9999",
             time.0
         )),
-        // SQLite would store a NaN as NULL without a word.
+        // SQLite would silently store NaN as NULL.
         (Value::Real(real), ColumnType::Real) if real.is_finite() => Ok(()),
         (Value::Real(real), ColumnType::Real) => Err(format!("{real} is not finite")),
         (Value::Integer(integer), ColumnType::Real) => {
@@ -103,7 +102,7 @@ fn check_json(text: &str) -> Result<(), String> {
     }
 }
 
-/// How deep arrays and objects of a valid document are nested.
+/// The nesting depth of a valid document.
 fn json_depth(text: &str) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     let (mut in_string, mut escaped) = (false, false);
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_taken_exactly_or_not_at_all() {
+    fn values_are_accepted_exactly_or_rejected() {
         check(
             Value::Integer(i64::MIN),
             ColumnType::Integer,
@@ -224,13 +223,13 @@ mod tests {
     }
 
     #[test]
-    fn json_as_deep_as_an_attack_is_an_error_and_not_a_crash() {
+    fn deeply_nested_json_is_an_error_and_not_a_crash() {
         let deep = "[".repeat(1_000_000);
         check(Value::Json(deep), ColumnType::Json, Err("not a JSON document"));
     }
 
     #[test]
-    fn json_is_nested_up_to_a_limit() {
+    fn json_nesting_is_limited() {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         let good = Value::Json(nested(JSON_DEPTH_MAX));
         check(good.clone(), ColumnType::Json, Ok(good));

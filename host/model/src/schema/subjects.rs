@@ -1,4 +1,4 @@
-//! What NATS subjects with wildcards have in common.
+//! Relations between NATS subjects with wildcards.
 
 /// Whether some subject matches both patterns.
 pub fn overlap(a: &str, b: &str) -> bool {
@@ -13,7 +13,7 @@ pub fn overlap(a: &str, b: &str) -> bool {
     }
 }
 
-/// Whether the pattern `filter` matches every subject that `subject`, which may be a pattern too, matches.
+/// Whether the pattern `filter` matches every subject that `subject`, which may itself be a pattern, matches.
 pub fn covers(filter: &str, subject: &str) -> bool {
     let mut filter = filter.split('.');
     let mut subject = subject.split('.');
@@ -21,7 +21,7 @@ pub fn covers(filter: &str, subject: &str) -> bool {
         match (filter.next(), subject.next()) {
             (Some(">"), Some(_)) | (None, None) => return true,
             (Some("*"), Some(token)) if token != ">" => {}
-            (Some(wanted), Some(token)) if wanted == token => {}
+            (Some(expected), Some(token)) if expected == token => {}
             _ => return false,
         }
     }
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_takes_in_what_it_matches_as_a_whole() {
+    fn a_pattern_covers_what_it_matches_completely() {
         for (filter, subject, expected) in [
             ("a.>", "a.b", true),
             ("a.>", "a.*", true),
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn subjects_that_both_patterns_match_are_found() {
+    fn overlapping_patterns_are_found() {
         for (a, b, expected) in [
             ("obs.>", "obs.*", true),
             ("obs.>", "obs", false),

@@ -1,4 +1,4 @@
-//! Sizes and times as people write them, such as `64 MiB` and `500ms`, and their way to and from JSON.
+//! Sizes and durations in human-readable form, such as `64 MiB` and `500ms`, with their JSON serialization.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ const UNITS: [(&str, u64); 8] = [
     ("B", 1),
 ];
 
-/// Bytes from a whole number with a unit, or without one. None when it is no size or more than 64 bits hold.
+/// Parses an integer with an optional unit as bytes. `None` when it is not a size or exceeds 64 bits.
 pub fn parse_size(text: &str) -> Option<u64> {
     let text = text.trim();
     let (number, factor) = UNITS
@@ -23,7 +23,7 @@ pub fn parse_size(text: &str) -> Option<u64> {
     number.trim().parse::<u64>().ok()?.checked_mul(factor)
 }
 
-/// Bytes in the greatest binary unit that shows them exactly.
+/// Displays bytes in the largest binary unit that represents them exactly.
 pub struct ByteSize(pub u64);
 
 impl fmt::Display for ByteSize {
@@ -38,7 +38,7 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// A size that may be absent, as a number or as text with a unit; written as text.
+/// An optional size, as a number or as text with a unit; serialized as text.
 pub(super) mod size {
     use serde::{Deserializer, Serializer, de};
 
@@ -67,8 +67,8 @@ pub(super) mod size {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-                let words = || format!("{:?} is not a size, such as \"64 MiB\"", clean_text(text, 80));
-                parse_size(text).map(Some).ok_or_else(|| E::custom(words()))
+                let message = || format!("{:?} is not a size, such as \"64 MiB\"", clean_text(text, 80));
+                parse_size(text).map(Some).ok_or_else(|| E::custom(message()))
             }
 
             fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
@@ -80,7 +80,7 @@ pub(super) mod size {
     }
 }
 
-/// A span of time that may be absent, as text with a unit.
+/// An optional duration, as text with a unit.
 pub(super) mod time {
     use std::time::Duration;
 
@@ -101,7 +101,7 @@ pub(super) mod time {
         };
         humantime::parse_duration(&text).map(Some).map_err(|_| {
             let text = clean_text(&text, 80);
-            de::Error::custom(format!("{text:?} is not a span of time, such as \"500ms\""))
+            de::Error::custom(format!("{text:?} is not a duration, such as \"500ms\""))
         })
     }
 }
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_and_written_exactly() {
+    fn sizes_are_parsed_and_displayed_exactly() {
         let cases = [
             ("64 MiB", 64 << 20),
             ("64MiB", 64 << 20),

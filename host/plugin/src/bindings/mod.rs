@@ -1,4 +1,5 @@
-//! The contract's versions. Each has a file of its own; everyone else sees the host's types and the choice here.
+//! The versions of the contract. Each has its own file; the rest of the host sees only the host's types and the choice
+//! made here.
 
 #[cfg(test)]
 mod tests;
@@ -11,12 +12,12 @@ use std::fmt;
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Result, Store};
 
-use super::limits::GuestState;
+use super::guest_state::GuestState;
 use super::wasi;
 use lantern_model::batch::{Delivery, Outcome};
-use lantern_model::schema::{Origin, RawManifest, Source};
+use lantern_model::schema::{RawManifest, Source};
 
-/// A version of the contract that this host speaks.
+/// A contract version that this host supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contract {
     /// `lantern:projection@0.1.0`
@@ -63,11 +64,11 @@ impl fmt::Display for Contract {
     }
 }
 
-/// How a source's messages look to a plugin.
+/// How a source's messages are passed to a plugin.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
     pub wants_headers: bool,
-    /// A core NATS source has no positions; the plugin is shown 0.
+    /// Whether the source has positions; without them, the plugin receives sequence 0.
     pub has_positions: bool,
 }
 
@@ -75,12 +76,12 @@ impl From<&Source> for Shape {
     fn from(source: &Source) -> Self {
         Self {
             wants_headers: source.wants_headers,
-            has_positions: matches!(source.origin, Origin::JetStream { .. }),
+            has_positions: source.origin.is_replayable(),
         }
     }
 }
 
-/// A component whose imports and exports fit, ready to be instantiated.
+/// A component with matching imports and exports, ready to be instantiated.
 pub(super) enum Pre {
     V0_1(v0_1::Pre),
     #[cfg(test)]
@@ -88,7 +89,7 @@ pub(super) enum Pre {
 }
 
 impl Pre {
-    /// Links a component. Fails when its functions have other types than the contract says.
+    /// Links a component. Fails when its functions have other types than the contract requires.
     pub fn link(contract: Contract, engine: &Engine, component: &Component, wasi: bool) -> Result<Self> {
         let mut linker = Linker::new(engine);
         if wasi {
@@ -107,7 +108,7 @@ impl Pre {
         }
     }
 
-    /// Makes an instance in `store`. Code of the guest may run.
+    /// Creates an instance in `store`. Code of the guest may run.
     pub fn instantiate(&self, store: &mut Store<GuestState>) -> Result<Guest> {
         match self {
             Self::V0_1(pre) => pre.instantiate(store).map(Guest::V0_1),

@@ -1,4 +1,4 @@
-//! Versions of the contract side by side, in one host.
+//! Several contract versions in one host.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use lantern_model::batch::{Delivery, Outcome, Value};
 #[path = "../../../lantern/tests/plugin/guest.rs"]
 mod guest;
 
-/// A plugin of the version that only tests know.
+/// A plugin of the test-only version.
 fn second() -> Vec<u8> {
     let mut module = wat::parse_str(include_str!("v0_2_test.wat")).unwrap();
     let mut resolve = Resolve::default();
@@ -74,7 +74,7 @@ fn plugins_of_two_versions_run_side_by_side() {
     }
 }
 
-/// A component with nothing in it but exports of these names.
+/// A component with only exports of these names.
 fn exporting(names: &[&str]) -> Vec<u8> {
     let exports: String = names
         .iter()
@@ -84,16 +84,16 @@ fn exporting(names: &[&str]) -> Vec<u8> {
 }
 
 #[test]
-fn the_version_is_found_from_the_exports_and_an_unknown_one_refused_in_words() {
-    let refused = |names: &[&str]| match loader().load(&exporting(names)) {
+fn the_version_is_derived_from_the_exports_and_an_unknown_one_is_rejected() {
+    let rejected = |names: &[&str]| match loader().load(&exporting(names)) {
         Err(LoadError::Outline(error)) => error,
         Err(other) => panic!("{other:?}"),
         Ok(_) => panic!("it was loaded"),
     };
-    let error = refused(&["lantern:projection/projector@0.9.0"]);
+    let error = rejected(&["lantern:projection/projector@0.9.0"]);
     assert_eq!(
         error.to_string(),
-        "the component speaks lantern:projection/projector@0.9.0, and this host speaks lantern:projection@0.1.0, \
+        "the component uses lantern:projection/projector@0.9.0, and this host supports lantern:projection@0.1.0, \
          lantern:projection@0.2.0-test"
     );
     assert!(
@@ -102,13 +102,13 @@ fn the_version_is_found_from_the_exports_and_an_unknown_one_refused_in_words() {
         error.hint()
     );
 
-    let error = refused(&[
+    let error = rejected(&[
         "lantern:projection/projector@0.1.0",
         "lantern:projection/projector@0.2.0-test",
     ]);
     assert!(matches!(error, OutlineError::SeveralContracts { .. }), "{error}");
 
-    // A version that is known is not enough: its functions have to be those of the version.
+    // A known version is not sufficient: the functions must match it.
     let found = loader().load(&exporting(&["lantern:projection/projector@0.2.0-test"]));
     let differs = matches!(
         found,

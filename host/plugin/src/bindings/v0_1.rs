@@ -1,10 +1,11 @@
-//! `lantern:projection@0.1.0`: generated types, and their way to and from the host's own. Nothing outside
-//! `bindings` sees a generated type.
+//! `lantern:projection@0.1.0`: generated types, and conversions to and from the host's own. Nothing outside `bindings`
+//! sees a generated type.
 
 use wasmtime::Result;
 use wasmtime::component::{Linker, WasmStr};
 
-use super::super::limits::{ERROR_BYTES_MAX, GuestState, LogLevel};
+use super::super::guest_state::GuestState;
+use super::super::log::{ERROR_BYTES_MAX, LogLevel};
 use super::Shape;
 use lantern_model::batch::{Delivery, Outcome, Rejection, RejectionClass, Row, Timestamp, Value, clean_text};
 use lantern_model::schema::{
@@ -32,8 +33,8 @@ pub(super) const IMPORT: &str = "lantern:projection/log@0.1.0";
 pub(super) type Pre = generated::PluginPre<GuestState>;
 pub(super) type Guest = generated::Plugin;
 
-/// Gives the guest its one import. By hand and not by the generated trait, which would copy a text of any length
-/// out of the guest before anyone could drop it.
+/// Links the guest's only import. Written by hand because the generated trait would copy a text of any length out of
+/// the guest before it could be dropped.
 pub(super) fn link(linker: &mut Linker<GuestState>) -> Result<()> {
     linker
         .instance(IMPORT)?
@@ -42,15 +43,15 @@ pub(super) fn link(linker: &mut Linker<GuestState>) -> Result<()> {
                 let text = text.to_str(&store)?;
                 line.write(LogLevel::from(level), &text);
                 if level == Level::Error {
-                    let words = clean_text(&text, ERROR_BYTES_MAX);
-                    store.data_mut().note_error(words);
+                    let message = clean_text(&text, ERROR_BYTES_MAX);
+                    store.data_mut().record_error(message);
                 }
             }
             Ok(())
         })
 }
 
-/// Asks an instance for its description.
+/// Calls an instance's `describe`.
 pub(super) fn describe(guest: &Guest, store: &mut wasmtime::Store<GuestState>) -> Result<RawManifest> {
     guest
         .lantern_projection_projector()
@@ -58,7 +59,7 @@ pub(super) fn describe(guest: &Guest, store: &mut wasmtime::Store<GuestState>) -
         .map(RawManifest::from)
 }
 
-/// Hands messages to an instance. The payloads are copied once, from the broker's buffer into the guest.
+/// Passes messages to an instance. The payloads are copied once, from the broker's buffer into the guest.
 pub(super) fn project(
     guest: &Guest,
     store: &mut wasmtime::Store<GuestState>,
@@ -131,7 +132,7 @@ impl From<wit::Outcome> for Outcome {
 
 impl From<wit::Row> for Row {
     fn from(row: wit::Row) -> Self {
-        // Both kinds of value have the same size, so the collection happens in place, without an allocation.
+        // Both value types have the same size, so the collection happens in place, without an allocation.
         Self {
             write: row.write,
             values: row.values.into_iter().map(Value::from).collect(),

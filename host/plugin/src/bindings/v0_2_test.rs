@@ -1,10 +1,11 @@
-//! `lantern:projection@0.2.0-test`: a second version of the contract, which only tests know. It shows that versions stand side by
-//! side: what a real second one needs is a file like this and an arm in each `match` of `bindings`.
+//! `lantern:projection@0.2.0-test`: a second contract version, which only tests use. It shows that versions coexist: a
+//! real second version needs a file like this and an arm in each `match` of `bindings`.
 
 use wasmtime::component::{Linker, WasmStr};
 use wasmtime::{Result, Store};
 
-use super::super::limits::{GuestState, LogLevel};
+use super::super::guest_state::GuestState;
+use super::super::log::LogLevel;
 use lantern_model::batch::{Delivery, Outcome, Rejection, RejectionClass, Row, Value};
 use lantern_model::schema::{
     ColumnType, Origin, RawColumn, RawManifest, RawOnConflict, RawSource, RawTable, RawWrite, Role,

@@ -1,5 +1,5 @@
-//! Makes keys and signatures as minisign does, with its own crate, so that authors need no other tool. A secret key and its
-//! password are in no error and in no log.
+//! Creates keys and signatures with minisign's crate, so that authors need no other tool. A secret key and its password
+//! appear in no error and in no log.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,60 +9,58 @@ use super::{ENCRYPTED_BEGINNING, KeyId, PLAIN_BEGINNING, TrustedKey, verify};
 
 /// A new pair of keys, each as the text of its file.
 pub struct NewKeys {
-    /// For the one who signs alone.
+    /// For the signer only.
     pub secret: String,
-    /// For everybody.
+    /// For publication.
     pub public: String,
 }
 
-/// A signature that was made.
+/// A created signature.
 pub struct Signed {
     /// The text of the `.minisig` file.
     pub signature: String,
-    /// The key, as a host is told whom to trust.
+    /// The public key, in the form that a host's configuration accepts.
     pub public_key: String,
-    /// Its number.
+    /// The key's number.
     pub key: KeyId,
 }
 
-/// Why nothing was signed, or no key made.
+/// Why signing or key creation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
-    /// The file is something else.
+    /// The file is not a secret key.
     #[error("the file is not a secret key of minisign")]
     NotASecretKey,
-    /// The key does not open, or it is damaged.
+    /// The key cannot be decrypted, or it is damaged.
     #[error("the key cannot be used: {0}")]
     Key(String),
-    /// The comment would not be one line of the file.
-    #[error(
-        "the comment has to be one line without control characters, of at most {COMMENT_BYTES_MAX} bytes"
-    )]
+    /// The comment does not fit on one line of the file.
+    #[error("the comment must be one line without control characters, of at most {COMMENT_BYTES_MAX} bytes")]
     Comment,
     /// The library failed.
-    #[error("the signature cannot be made: {0}")]
+    #[error("the signature cannot be created: {0}")]
     Failed(String),
 }
 
 impl SignError {
-    /// What the author can do about it.
+    /// A remedy for the author.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::NotASecretKey => Some(
-                "lantern plugin keygen makes one, and so does minisign -G; the .pub file is the other half",
-            ),
+            Self::NotASecretKey => {
+                Some("create one with lantern plugin keygen or minisign -G; the .pub file is the public key")
+            }
             _ => None,
         }
     }
 }
 
-/// Longest trusted comment; a host shows less.
+/// Longest trusted comment; a host displays less.
 const COMMENT_BYTES_MAX: usize = 1024;
 
-/// What every signature says of where it is from; nothing vouches for it.
+/// The untrusted comment of every signature.
 const UNTRUSTED_COMMENT: &str = "signature from lantern plugin sign";
 
-/// Makes a pair of keys; the secret one is encrypted with the password, where one is given. That takes a second.
+/// Creates a key pair; the secret key is encrypted if a password is given, which takes a second.
 ///
 /// # Errors
 /// [`SignError::Failed`].
@@ -85,7 +83,7 @@ pub fn make_keys(password: Option<String>) -> Result<NewKeys, SignError> {
     })
 }
 
-/// Whether the text of a secret key's file needs a password.
+/// Whether a secret key file requires a password.
 ///
 /// # Errors
 /// [`SignError::NotASecretKey`].
@@ -97,8 +95,8 @@ pub fn is_encrypted(secret_key: &str) -> Result<bool, SignError> {
     }
 }
 
-/// Signs a component. `password` is for a key that [`is_encrypted`]; `comment` is what the signature vouches for beside
-/// the bytes, without one the time and the file's name as minisign writes them.
+/// Signs a component. `password` is for a key that [`is_encrypted`]; `comment` is the trusted comment, by default the
+/// time and the file's name as minisign writes them.
 ///
 /// # Errors
 /// See [`SignError`].
@@ -113,8 +111,8 @@ pub fn sign(
         Some(comment) => comment.to_owned(),
         None => default_comment(file_name),
     };
-    let is_shown = |character: char| character == '\t' || !character.is_control();
-    if comment.len() > COMMENT_BYTES_MAX || !comment.chars().all(is_shown) {
+    let is_displayable = |character: char| character == '\t' || !character.is_control();
+    if comment.len() > COMMENT_BYTES_MAX || !comment.chars().all(is_displayable) {
         return Err(SignError::Comment);
     }
     let secret_key = open(secret_key, password)?;
@@ -130,10 +128,10 @@ pub fn sign(
     let signature = signature.map_err(failed)?.into_string();
     let public_key = public_key.to_base64();
     let trusted = TrustedKey::parse(&public_key).map_err(|error| SignError::Failed(error.to_string()))?;
-    // What leaves this house is what a host takes.
+    // Verify the result, so that every published signature is one that a host accepts.
     let key = trusted.id();
     if !verify(&[trusted], component, signature.as_bytes()).is_good() {
-        return Err(SignError::Failed("it does not fit its own key".to_owned()));
+        return Err(SignError::Failed("it does not match its own key".to_owned()));
     }
     Ok(Signed {
         signature,
@@ -146,7 +144,7 @@ fn open(secret_key: &str, password: Option<String>) -> Result<SecretKey, SignErr
     let encrypted = is_encrypted(secret_key)?;
     let boxed = SecretKeyBox::from_string(secret_key).map_err(|_| SignError::NotASecretKey)?;
     let opened = match encrypted {
-        // Without a password the library would ask for one itself.
+        // Without a password the library would prompt for one.
         true => boxed.into_secret_key(Some(password.unwrap_or_default())),
         false => boxed.into_unencrypted_secret_key(),
     };
@@ -166,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_component_is_signed_with_a_key_with_a_password_or_without() {
-        for password in [None, Some("ein Wort".to_owned())] {
+        for password in [None, Some("a password".to_owned())] {
             let keys = make_keys(password.clone()).unwrap();
             assert_eq!(is_encrypted(&keys.secret).unwrap(), password.is_some());
             let signed = sign(b"bytes", "orders.wasm", &keys.secret, password, None).unwrap();
@@ -182,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_sign_says_why_and_tells_no_secret() {
+    fn a_signing_error_names_the_cause_and_no_secret() {
         let keys = make_keys(Some("right".into())).unwrap();
         let try_with = |secret: &str, password: &str, comment: &str| {
             let signed = sign(b"x", "x", secret, Some(password.into()), Some(comment));

@@ -1,4 +1,4 @@
-//! Each reason why a signature is not good, with signatures that minisign's own crate has made.
+//! Each reason for a bad signature, with signatures from minisign's own crate.
 
 use std::io::Cursor;
 
@@ -59,7 +59,7 @@ fn a_trusted_key_over_the_same_bytes_is_good_and_nothing_else_is() {
 }
 
 #[test]
-fn what_is_no_signature_is_called_so_whatever_it_is() {
+fn anything_else_than_a_signature_is_malformed() {
     let ours = keys();
     let signature = signed(&ours, COMPONENT, "c");
     let half = &signature[..signature.len() / 2];
@@ -80,9 +80,9 @@ fn what_is_no_signature_is_called_so_whatever_it_is() {
     assert_eq!(Policy::default().check(COMPONENT, None), Verdict::NotChecked);
 }
 
-/// From the documentation of minisign: a key, and the two kinds of signatures that it has made of `test`.
+/// From minisign's documentation: a key, and its two kinds of signatures over `test`.
 #[test]
-fn signatures_of_the_program_itself_are_good_unless_they_are_of_the_old_kind() {
+fn signatures_of_the_minisign_program_are_good_unless_they_are_of_the_old_kind() {
     let key = TrustedKey::parse("RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3").unwrap();
     assert_eq!(key.id().to_string(), "E7620F1842B4E81F");
     let new = "untrusted comment: signature from minisign secret key
@@ -108,20 +108,20 @@ QtKMXWyYcwdpZAlPF7tE2ENJkRd1ujvKjlj1m9RtHTBnZPa5WKU5uWRs5GoP5M/VqE81QFuMKI5k/SfN
 }
 
 #[test]
-fn a_comment_is_shown_clean_and_short() {
+fn a_displayed_comment_is_clean_and_short() {
     let ours = keys();
-    let comment = format!("\u{1b}[31mred {}", "x".repeat(5_000));
-    let signature = signed(&ours, COMPONENT, &comment);
+    let hostile = format!("\u{1b}[31mred {}", "x".repeat(5_000));
+    let signature = signed(&ours, COMPONENT, &hostile);
     let verdict = check(&[&ours], COMPONENT, Some(&signature));
-    let shown = verdict.view().comment.unwrap();
+    let comment = verdict.view().comment.unwrap();
     assert!(
-        !shown.contains('\u{1b}') && shown.len() <= COMMENT_BYTES_MAX,
-        "{shown}"
+        !comment.contains('\u{1b}') && comment.len() <= COMMENT_BYTES_MAX,
+        "{comment}"
     );
 }
 
 #[test]
-fn a_secret_key_is_never_taken_for_a_public_one() {
+fn a_secret_key_is_never_accepted_as_a_public_one() {
     let ours = keys();
     let secret = ours.sk.to_box(None).unwrap().into_string();
     assert_eq!(TrustedKey::parse(&secret), Err(KeyError::Secret));
@@ -134,7 +134,7 @@ fn a_secret_key_is_never_taken_for_a_public_one() {
 }
 
 #[test]
-fn every_fault_says_what_and_what_to_do() {
+fn every_fault_has_a_reason_and_a_hint() {
     let key = KeyId(1);
     for fault in [
         Fault::Missing,

@@ -47,9 +47,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     let plugin = &loaded.plugin;
     let manifest = plugin.manifest();
     let mut source = source_named(manifest, args.source.as_deref())?;
-    let of_source = source.map_or(&[][..], |index| {
-        fixture::subjects(&manifest.sources[index].origin)
-    });
+    let of_source = source.map_or(&[][..], |index| manifest.sources[index].origin.subjects());
     let mut messages = fixture::messages(&args.input, &read(&args.input)?, of_source)?;
     for message in &mut messages {
         if let Some(subject) = &args.subject {

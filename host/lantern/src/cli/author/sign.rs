@@ -1,14 +1,13 @@
 //! `lantern plugin keygen` and `sign`: a component gets a signature beside it, as minisign writes it.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
 
 use crate::cli::{Failure, print};
+use lantern_trust::private_files;
 use lantern_trust::signature::{FILE_SUFFIX, sign};
 
 /// What is typed after `lantern plugin keygen`.
@@ -48,8 +47,8 @@ pub fn keygen(args: &KeygenArgs) -> Result<(), Failure> {
         false => Some(new_password()?),
     };
     let keys = sign::make_keys(password)?;
-    write_new(&secret, &keys.secret, 0o600)?;
-    write_new(&public, &keys.public, 0o644)?;
+    private_files::create(&secret, &keys.secret, private_files::OWNER_ONLY).map_err(Failure::new)?;
+    private_files::create(&public, &keys.public, 0o644).map_err(Failure::new)?;
     let line = keys.public.lines().nth(1).unwrap_or_default();
     print(&format!(
         "{}  for you alone: whoever has it signs in your name\n{}  for everybody\n\n{}",
@@ -107,23 +106,4 @@ fn ask(question: &str) -> Result<String, Failure> {
         let error = anyhow::Error::new(error).context("the password cannot be asked for");
         Failure::new(error).hint("this needs a terminal; machines sign with a key without a password")
     })
-}
-
-/// Never in the place of something else.
-fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
-    let mut options = OpenOptions::new();
-    let written = options
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)
-        .and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            file.sync_all()
-        });
-    written
-        .map_err(|error: io::Error| {
-            anyhow::Error::new(error).context(format!("cannot write {}", path.display()))
-        })
-        .map_err(Failure::from)
 }

@@ -218,7 +218,7 @@ mod tests {
     }
 
     fn write(path: &Path, text: &str) {
-        private_files::write(path, text, private_files::OWNER_ONLY).unwrap();
+        private_files::write(path, text).unwrap();
     }
 
     fn host_file(dir: &Path, url: &str, pid: u32) {
@@ -244,7 +244,7 @@ mod tests {
         write(&dir.path().join(TOKEN_FILE), "lantern_x\n");
         let text = refused(&args(None, Some(dir.path())));
         assert!(text.contains("the token was not sent"), "{text}");
-        private_files::keep_secret(&dir.path().join(KEY_FILE)).unwrap();
+        private_files::load_or_create_secret(&dir.path().join(KEY_FILE)).unwrap();
         let found = find(&args(None, Some(dir.path()))).unwrap();
         assert_eq!(found.token.as_deref(), Some("lantern_x"));
         assert!(found.identity.is_some());

@@ -1,30 +1,35 @@
-//! Core subjects on which traffic of the broker itself arrives.
+//! Core NATS subjects that carry the broker's internal traffic.
 
-use crate::schema::{Manifest, Origin, SourceName};
+use crate::schema::{Manifest, SourceName};
 
-/// First tokens of the subjects on which the broker and its clients talk to each other: requests to JetStream, answers to
-/// requests, events of the system, and the servers' own consensus.
+/// First tokens of internal subjects of the broker and its clients: requests to JetStream, answers to requests, system
+/// events, and the servers' consensus.
 const INTERNAL: [&str; 4] = ["$JS", "_INBOX", "$SYS", "$NRG"];
 
 impl Manifest {
-    /// The first core subject on which traffic of the broker itself arrives, such as `>` or `_INBOX.>`, with its source.
-    /// Such a plugin sees what other programs ask and are answered, so an operator has to allow it.
+    /// The first core NATS subject that carries internal traffic of the broker, such as `>` or `_INBOX.>`, with its
+    /// source. Such a plugin sees requests and answers of other programs, so an operator must allow it.
     pub fn internal_subject(&self) -> Option<(&SourceName, &str)> {
-        self.sources.iter().find_map(|source| match &source.origin {
-            Origin::JetStream { .. } => None,
-            Origin::Core { subjects } => subjects
+        let live = self
+            .sources
+            .iter()
+            .filter(|source| !source.origin.is_replayable());
+        live.flat_map(|source| {
+            source
+                .origin
+                .subjects()
                 .iter()
-                .find(|subject| is_internal(subject))
-                .map(|subject| (&source.name, subject.as_str())),
+                .map(move |subject| (&source.name, subject.as_str()))
         })
+        .find(|(_, subject)| is_internal(subject))
     }
 }
 
-/// Whether a subject matches any that begins with an internal token.
+/// Whether a subject matches any subject that begins with an internal token.
 fn is_internal(subject: &str) -> bool {
     match subject.split_once('.') {
         Some((first, _)) => first == "*" || INTERNAL.contains(&first),
-        // A single token has no more behind it, but for this one.
+        // A single token matches only one level, except `>`.
         None => subject == ">",
     }
 }

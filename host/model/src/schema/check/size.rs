@@ -1,11 +1,11 @@
-//! How large a manifest is, before anything of it is checked.
+//! The size of an unchecked manifest.
 
-use crate::schema::{Origin, RawColumn, RawManifest, RawOnConflict, RawSource, RawTable, RawWrite, Role};
+use crate::schema::{RawColumn, RawManifest, RawOnConflict, RawSource, RawTable, RawWrite, Role};
 
-/// What each column, index, merge rule and so on counts besides its text.
+/// Size of each column, index, merge rule and so on besides its text.
 const ENTRY_BYTES: usize = 32;
 
-/// What a manifest has to keep, in bytes.
+/// The size of a manifest, in bytes.
 pub(super) fn of(raw: &RawManifest) -> usize {
     let texts = |texts: &[String]| -> usize { texts.iter().map(|text| text.len() + ENTRY_BYTES).sum() };
     let hints = |hints: &[(String, String)]| -> usize {
@@ -15,11 +15,7 @@ pub(super) fn of(raw: &RawManifest) -> usize {
             .sum()
     };
     let source = |source: &RawSource| {
-        source.name.len()
-            + match &source.origin {
-                Origin::JetStream { stream, subjects } => stream.len() + texts(subjects),
-                Origin::Core { subjects } => texts(subjects),
-            }
+        source.name.len() + source.origin.stream().map_or(0, str::len) + texts(source.origin.subjects())
     };
     let column = |column: &RawColumn| {
         let unit = match &column.role {

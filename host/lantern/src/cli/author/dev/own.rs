@@ -18,7 +18,7 @@ use crate::config::{Flag, Sources, resolve, variable_name};
 use lantern_authoring::live;
 use lantern_broker::{Broker, BrokerConfig, ConnectError, url_file};
 use lantern_model::batch::Delivery;
-use lantern_model::schema::{Manifest, Origin, Source};
+use lantern_model::schema::{Manifest, Source};
 
 /// How long the host may take to answer. It starts a broker.
 const START_TIME: Duration = Duration::from_secs(30);
@@ -57,8 +57,8 @@ impl Own {
     /// Makes the streams that a plugin reads.
     pub fn make_streams(&self, manifest: &Manifest) -> Result<(), Failure> {
         for source in &manifest.sources {
-            if let Origin::JetStream { stream, subjects } = &source.origin {
-                let mut subjects = subjects.clone();
+            if let Some((stream, subjects)) = source.origin.replay() {
+                let mut subjects = subjects.to_vec();
                 if subjects.is_empty() {
                     subjects.push(format!("{}.>", stream.to_lowercase()));
                 }
@@ -73,7 +73,7 @@ impl Own {
 
     /// Sends messages for a source.
     pub fn send(&self, source: &Source, messages: &[Delivery]) -> Result<(), Failure> {
-        let stored = matches!(source.origin, Origin::JetStream { .. });
+        let stored = source.origin.is_replayable();
         let sent = self.runtime.block_on(self.broker.send(messages, stored));
         sent.map_err(|error| {
             Failure::new(error).hint(
@@ -85,12 +85,7 @@ impl Own {
     /// What one can do with it.
     pub fn greeting(&self, manifest: &Manifest) -> String {
         let subject = manifest.sources.first().map(|source| {
-            lantern_authoring::fixture::message(
-                lantern_authoring::fixture::subjects(&source.origin),
-                0,
-                bytes::Bytes::new(),
-            )
-            .subject
+            lantern_authoring::fixture::message(source.origin.subjects(), 0, bytes::Bytes::new()).subject
         });
         format!(
             "a host is up until Ctrl-C: {}\n  send more: lantern publish {} FILE --data-dir {}\n",

@@ -1,40 +1,40 @@
-//! How many messages a call brings and how long it may take: learnt from how the plugin has done so far.
+//! Determines the size and the time limit of calls, learned from the plugin's previous calls.
 
 use std::time::{Duration, Instant};
 
 use lantern_model::batch::Delivery;
 
-/// Most messages in a call. Measured: beyond some hundreds a call's own cost has vanished.
+/// Maximum messages per call. Measured: beyond some hundreds the fixed cost of a call is negligible.
 const MESSAGES_MAX: usize = 1_024;
-/// Most payload in a call. It is copied into the guest, which has tens of megabytes.
+/// Maximum payload per call. It is copied into the guest, which has tens of megabytes.
 const PAYLOAD_BYTES_MAX: usize = 4 << 20;
-/// Messages in the first call, when nothing is known. Few, since they may all be slow; a quick plugin is at full size
-/// six calls later.
-const MESSAGES_AT_FIRST: usize = 16;
-/// How long a call should take. A slow plugin is called with few messages, so that its batches still end in time.
+/// Messages in the first call, when nothing is known. Few, because they may all be slow; a fast plugin reaches the full
+/// size six calls later.
+const MESSAGES_INITIAL: usize = 16;
+/// Target duration of a call. A slow plugin is called with few messages, so that its batches still end in time.
 const CALL_TARGET: Duration = Duration::from_millis(50);
-/// Least time for a call of many. It is no verdict, only a reason to try fewer; so it can be short.
+/// Minimum time for a call of several messages. Exceeding it only leads to smaller calls, so it can be short.
 const GROUP_TIME_MIN: Duration = Duration::from_millis(50);
-/// How much slower than usual a call of many may be before it is given up.
+/// How many times slower than usual a call of several messages may be before it is interrupted.
 const PATIENCE: u32 = 8;
 
-/// The state of what was learnt.
-pub(super) struct Pace {
+/// The learned size and speed of calls.
+pub(super) struct CallSize {
     messages: usize,
     per_message: Option<Duration>,
 }
 
-impl Default for Pace {
+impl Default for CallSize {
     fn default() -> Self {
         Self {
-            messages: MESSAGES_AT_FIRST,
+            messages: MESSAGES_INITIAL,
             per_message: None,
         }
     }
 }
 
-impl Pace {
-    /// How many of `messages` the next call should bring, when `left` is the time that is left. At least one, if any.
+impl CallSize {
+    /// The number of `messages` for the next call, with `left` as the remaining time; at least one, if there is any.
     pub fn next_call(&self, messages: &[Delivery], left: Duration) -> usize {
         let mut most = self.messages.min(messages.len());
         if let Some(per_message) = self.per_message {
@@ -49,8 +49,8 @@ impl Pace {
         fitting.count().max(1).min(messages.len())
     }
 
-    /// Time for a call. A message alone has all of `message_time`, and so has a call of many while nothing is known;
-    /// a `search` for a guilty message does not wait that long for each step.
+    /// Time limit of a call. A single message gets all of `message_time`, and so does a larger call while nothing is
+    /// known; a `search` for a bad message does not wait that long at each step.
     pub fn time_for(&self, messages: usize, message_time: Duration, search: bool) -> Duration {
         match self.expected(messages) {
             _ if messages <= 1 => message_time,
@@ -60,13 +60,13 @@ impl Pace {
         }
     }
 
-    /// Whether so many messages can be expected to end within `message_time`.
-    pub fn has_a_chance(&self, messages: usize, message_time: Duration) -> bool {
+    /// Whether so many messages are expected to complete within `message_time`.
+    pub fn fits_time(&self, messages: usize, message_time: Duration) -> bool {
         self.expected(messages)
             .is_none_or(|expected| expected < message_time)
     }
 
-    /// Runs a call and learns from how long it took, if it went well.
+    /// Runs a call and learns from its duration if it succeeded.
     pub fn measure<T, E>(&mut self, messages: usize, call: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let began = Instant::now();
         let result = call();
@@ -77,13 +77,13 @@ impl Pace {
         result
     }
 
-    /// The next call may bring more.
-    pub fn went_well(&mut self) {
+    /// Increases the size of the next call.
+    pub fn grow(&mut self) {
         self.messages = (self.messages * 2).min(MESSAGES_MAX);
     }
 
-    /// The next call brings fewer: where guilty messages are frequent, small groups find them with less work.
-    pub fn went_wrong(&mut self) {
+    /// Decreases the size of the next call: where bad messages are frequent, small groups find them with less work.
+    pub fn shrink(&mut self) {
         self.messages = (self.messages / 2).max(1);
     }
 
@@ -109,8 +109,8 @@ mod tests {
         vec![one; count]
     }
 
-    fn known(per_message: Duration) -> Pace {
-        Pace {
+    fn known(per_message: Duration) -> CallSize {
+        CallSize {
             messages: MESSAGES_MAX,
             per_message: Some(per_message),
         }
@@ -120,28 +120,28 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn calls_grow_while_all_is_well() {
+    fn calls_grow_while_they_succeed() {
         let many = messages(5_000, 1);
-        let mut pace = Pace::default();
-        assert_eq!(pace.next_call(&many, LONG), MESSAGES_AT_FIRST);
+        let mut size = CallSize::default();
+        assert_eq!(size.next_call(&many, LONG), MESSAGES_INITIAL);
         for _ in 0..10 {
-            pace.went_well();
+            size.grow();
         }
-        assert_eq!(pace.next_call(&many, LONG), MESSAGES_MAX);
+        assert_eq!(size.next_call(&many, LONG), MESSAGES_MAX);
         for _ in 0..20 {
-            pace.went_wrong();
+            size.shrink();
         }
-        assert_eq!(pace.next_call(&many, LONG), 1);
-        assert_eq!(pace.next_call(&[], LONG), 0);
+        assert_eq!(size.next_call(&many, LONG), 1);
+        assert_eq!(size.next_call(&[], LONG), 0);
     }
 
     #[test]
     fn payload_and_time_bound_a_call() {
-        let pace = known(Duration::from_micros(1));
-        assert_eq!(pace.next_call(&messages(20, 1 << 20), LONG), 4);
-        assert_eq!(pace.next_call(&messages(3, 8 << 20), LONG), 1);
-        assert_eq!(pace.next_call(&messages(100, 1), Duration::from_micros(10)), 10);
-        assert_eq!(pace.next_call(&messages(100, 1), Duration::ZERO), 1);
+        let size = known(Duration::from_micros(1));
+        assert_eq!(size.next_call(&messages(20, 1 << 20), LONG), 4);
+        assert_eq!(size.next_call(&messages(3, 8 << 20), LONG), 1);
+        assert_eq!(size.next_call(&messages(100, 1), Duration::from_micros(10)), 10);
+        assert_eq!(size.next_call(&messages(100, 1), Duration::ZERO), 1);
         assert_eq!(
             known(Duration::from_millis(10)).next_call(&messages(100, 1), LONG),
             5
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_alone_has_its_full_time_and_a_group_no_more_than_it_should_need() {
+    fn a_single_message_gets_its_full_time_and_a_group_the_expected_time() {
         let fast = known(Duration::from_micros(1));
         assert_eq!(fast.time_for(1, SECOND, true), SECOND);
         assert_eq!(fast.time_for(1_000, SECOND, false), GROUP_TIME_MIN);
@@ -163,9 +163,9 @@ mod tests {
             Duration::from_millis(400)
         );
         assert_eq!(known(SECOND).time_for(50, SECOND, false), SECOND);
-        assert_eq!(Pace::default().time_for(64, SECOND, false), SECOND);
-        assert_eq!(Pace::default().time_for(64, SECOND, true), GROUP_TIME_MIN);
-        assert!(!known(Duration::from_millis(900)).has_a_chance(2, SECOND));
-        assert!(known(Duration::from_millis(900)).has_a_chance(1, SECOND));
+        assert_eq!(CallSize::default().time_for(64, SECOND, false), SECOND);
+        assert_eq!(CallSize::default().time_for(64, SECOND, true), GROUP_TIME_MIN);
+        assert!(!known(Duration::from_millis(900)).fits_time(2, SECOND));
+        assert!(known(Duration::from_millis(900)).fits_time(1, SECOND));
     }
 }
