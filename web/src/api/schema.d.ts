@@ -1341,7 +1341,7 @@ export interface components {
             /** @description Explanation for people. */
             detail: string;
         };
-        /** @description A column as its plugin described it. */
+        /** @description A column as its plugin declared it. */
         Column: {
             /** @description Unique in the table. */
             name: string;
@@ -1352,17 +1352,20 @@ export interface components {
             role: components["schemas"]["ColumnRole"] | null;
             /** @description The UCUM unit of a measure that has one. */
             unit: string | null;
-            /** @description A sentence for people; may be empty. */
+            /** @description A description for people; may be empty. */
             doc: string;
-            /** @description For faces of the host. */
+            /** @description Key and value pairs for user interfaces. */
             hints: {
                 [key: string]: string;
             };
-            /** @description The version that runs does not know it: it came with a later one that was rolled back. Its old values stay. */
+            /**
+             * @description Whether the active version does not declare it: a later version that was rolled back added it. Its old values
+             *     stay.
+             */
             retired?: boolean;
         };
         /**
-         * @description What a column means to people.
+         * @description The meaning of a column for people.
          * @enum {string}
          */
         ColumnRole: "time" | "entity" | "facet" | "measure";
@@ -1371,7 +1374,7 @@ export interface components {
          * @enum {string}
          */
         ColumnType: "boolean" | "integer" | "real" | "text" | "blob" | "timestamp" | "json";
-        /** @description What happens when a row is there already. */
+        /** @description What happens when a row with the same key exists. */
         ConflictRule: {
             /** @enum {string} */
             kind: "fail";
@@ -1379,13 +1382,13 @@ export interface components {
             /** @enum {string} */
             kind: "ignore";
         } | {
-            /** @description The key by which the stored row is found. */
+            /** @description The key that identifies the stored row. */
             key: string[];
-            /** @description What happens to which column; columns without an entry keep their value. */
+            /** @description The merge rule of each column; columns without an entry keep their value. */
             merges: {
                 [key: string]: components["schemas"]["MergeWord"];
             };
-            /** @description When the update happens. */
+            /** @description The condition of the update. */
             guard: components["schemas"]["GuardWord"];
             /** @enum {string} */
             kind: "update";
@@ -1515,7 +1518,7 @@ export interface components {
             next_cursor: string | null;
         };
         /**
-         * @description What happens when there are as many dead letters as there may be.
+         * @description What happens when a source has the maximum number of open dead letters.
          * @enum {string}
          */
         DeadLetterPolicy: "halt" | "drop-oldest";
@@ -1538,14 +1541,14 @@ export interface components {
             /** @description Whether all dead letters were counted; otherwise only the newest. */
             exact: boolean;
         };
-        /** @description How many messages of one plugin may wait as dead letters. */
+        /** @description Limit of open dead letters of one plugin. */
         DeadLetterSettings: {
             /**
              * Format: int64
-             * @description Most open dead letters of each of its sources.
+             * @description Maximum open dead letters of each of its sources.
              */
             max?: number;
-            /** @description What happens to the next one. */
+            /** @description What happens at the maximum. */
             policy?: components["schemas"]["DeadLetterPolicy"];
         };
         /** @description What a version declares, and its limits. */
@@ -1558,13 +1561,13 @@ export interface components {
             /** @description The limits of its instances, with the settings of this plugin. */
             limits: components["schemas"]["LimitSettings"];
         };
-        /** @description One thing that is not as it was. */
+        /** @description One difference. */
         Difference: {
-            /** @description Where, such as `table orders, column total`. */
+            /** @description The affected part, such as `table orders, column total`. */
             place: string;
-            /** @description How it differs, as the end of a sentence that begins with the place. */
+            /** @description The change, as the end of a sentence that begins with the place. */
             words: string;
-            /** @description What it costs. */
+            /** @description The cost of the change. */
             effect: components["schemas"]["Effect"];
         };
         /** @description Differences between two versions of a plugin. */
@@ -1587,7 +1590,7 @@ export interface components {
             discarded: number;
         };
         /**
-         * @description What a change costs, the cheapest first.
+         * @description The cost of a change, cheapest first.
          * @enum {string}
          */
         Effect: "none" | "additive" | "needs-rebuild";
@@ -1766,7 +1769,7 @@ export interface components {
             /** @description Cursor of the next page; null on the last page. */
             next_cursor: string | null;
         };
-        /** @description When an update happens at all. */
+        /** @description The condition of an update. */
         GuardWord: "always" | {
             /** @description While this column of the stored row is null. */
             "while-null": string;
@@ -1831,11 +1834,11 @@ export interface components {
             /** @description The projections with their samples. */
             projections: components["schemas"]["ProjectionHistory"][];
         };
-        /** @description An index as its plugin described it. */
+        /** @description An index as its plugin declared it. */
         Index: {
-            /** @description In order. */
+            /** @description The columns, in order. */
             columns: string[];
-            /** @description Whether two rows may not agree on all of them. */
+            /** @description Whether the combination of values is unique. */
             unique: boolean;
         };
         /** @description Information about the host. */
@@ -1942,33 +1945,33 @@ export interface components {
             /** @description Cursor of the next page; null on the last page. */
             next_cursor: string | null;
         };
-        /** @description What the instances of one plugin may use. */
+        /** @description Limits of the instances of one plugin. */
         LimitSettings: {
             /** @description Linear memory of one instance: a number of bytes, or text with a unit such as `64 MiB`. */
             memory?: string;
-            /** @description Processor time for one message, and for one call of many: text with a unit, such as `500ms`. */
+            /** @description Processor time for one message, and for one call of several: text with a unit, such as `500ms`. */
             message_time?: string;
             /**
              * Format: int64
              * @description Rows in the answer to one message.
              */
             rows_per_message?: number;
-            /** @description Bytes of values in the answer to one message, written as `memory` is. */
+            /** @description Bytes of values in the answer to one message, in the same format as `memory`. */
             bytes_per_message?: string;
         };
-        /** @description Everything that a plugin said of itself. */
+        /** @description The complete description of a plugin. */
         ManifestDescription: {
             /** @description The plugin's name. */
             name: string;
             /** @description Its version. */
             version: string;
-            /** @description A sentence for people; may be empty. */
+            /** @description A description for people; may be empty. */
             doc: string;
-            /** @description What it reads. */
+            /** @description Its sources. */
             sources: components["schemas"]["SourceDescription"][];
-            /** @description The tables that it writes. */
+            /** @description Its tables. */
             tables: components["schemas"]["NamedTable"][];
-            /** @description How it writes them. */
+            /** @description Its writes. */
             writes: components["schemas"]["WriteDescription"][];
         };
         /** @description A column with the role `measure`. */
@@ -1979,7 +1982,7 @@ export interface components {
             unit: string | null;
         };
         /**
-         * @description What happens to a column of a row that is there already.
+         * @description How a column of an existing row is merged.
          * @enum {string}
          */
         MergeWord: "replace" | "fill" | "add" | "min" | "max";
@@ -2018,23 +2021,23 @@ export interface components {
              */
             sequence: number;
         };
-        /** @description What is said; each may be missing. */
+        /** @description Metadata of a component; each field may be missing. */
         Metadata: {
             /** @description The component's name. */
             name?: string;
             /** @description Its version. */
             version?: string;
-            /** @description A sentence for people. */
+            /** @description A description. */
             description?: string;
-            /** @description Who has made it. */
+            /** @description The authors. */
             authors?: string;
             /** @description An SPDX expression, such as `Apache-2.0`. */
             licenses?: string;
-            /** @description The address of its sources. */
+            /** @description URL of the sources. */
             source?: string;
-            /** @description The address of more about it. */
+            /** @description URL of the homepage. */
             homepage?: string;
-            /** @description The commit that it was built from. */
+            /** @description The source commit. */
             revision?: string;
         };
         /** @description A table with its name. */
@@ -2232,7 +2235,7 @@ export interface components {
             /** @description Suggested action. */
             hint?: string;
         };
-        /** @description One projection (a plugin's source) as the API shows it. */
+        /** @description One projection (a source of a plugin) in the API. */
         Projection: {
             /** @description The plugin's name. */
             plugin: string;
@@ -2240,54 +2243,54 @@ export interface components {
             version: string;
             /** @description The plugin's digest, `sha256:` and 64 hex digits. */
             digest: string;
-            /** @description The source's name within the plugin. */
+            /** @description The source's name in the plugin. */
             source: string;
-            /** @description The stream that it reads; none for core NATS. */
+            /** @description The stream; `null` for core NATS. */
             stream: string | null;
-            /** @description What it is doing. */
+            /** @description The state. */
             state: components["schemas"]["ProjectionState"];
             /**
              * Format: int64
-             * @description Since when it has been in this state, in milliseconds since 1970.
+             * @description Start of this state, in milliseconds since 1970.
              */
             state_since_ms: number;
-            /** @description Why it is paused; `null` when it is not. */
+            /** @description Reason of the pause; `null` when it is not paused. */
             paused: string | null;
             /**
              * Format: int64
-             * @description Which history of the stream it is in; starts at 1.
+             * @description The current epoch of the source, from 1.
              */
             epoch: number;
             /**
              * Format: int64
-             * @description The last sequence whose effect is in the database.
+             * @description The last sequence whose outcome is committed.
              */
             checkpoint: number;
             /**
              * Format: int64
-             * @description The last sequence of the stream, as the broker said last; for core NATS: messages received.
+             * @description The last sequence of the stream at the last survey; for core NATS: number of messages received.
              */
             last_sequence: number | null;
             /**
              * Format: int64
-             * @description Messages that wait to be projected, as of the last survey of the stream. Surveys continue while the source is
-             *     paused or halted. `null` when the number is not known: there is no stream, or no consumer that counts.
+             * @description Messages that wait to be projected, at the last survey of the stream. Surveys continue while the source is
+             *     paused or halted. `null` when the number is unknown: there is no stream, or no consumer that counts.
              */
             lag: number | null;
             /**
              * Format: int64
-             * @description Messages that became rows, since the beginning of this epoch.
+             * @description Messages that became rows in this epoch.
              */
             messages: number;
             /**
              * Format: int64
-             * @description Rows that the plugin answered with in this epoch: inserted, updated and already present together.
+             * @description Rows that the plugin returned in this epoch: inserted, updated and already present together.
              */
             rows: number;
             /**
              * Format: int64
-             * @description Rows of this epoch that were inserted. What an earlier version of Lantern recorded for tables whose writes update
-             *     rows counts only in `rows`.
+             * @description Rows of this epoch that were inserted. Rows that an earlier version of Lantern recorded for tables with updating
+             *     writes count only in `rows`.
              */
             inserted: number;
             /**
@@ -2297,20 +2300,20 @@ export interface components {
             updated: number;
             /**
              * Format: int64
-             * @description Rows of this epoch that changed nothing, because a row with their key was there already.
+             * @description Rows of this epoch that changed nothing, because a row with their key already existed.
              */
             present: number;
             /**
              * Format: int64
-             * @description Dead letters of this source that are open.
+             * @description Open dead letters of this source.
              */
             dead_letters: number;
             /**
              * Format: int64
-             * @description Sequences of this epoch that were gone before they were read.
+             * @description Sequences of this epoch that the stream dropped before the host read them.
              */
             missing: number;
-            /** @description The error that holds it up. `null` once it has stored messages again or has nothing left to read. */
+            /** @description The error that stops it. `null` once it has stored messages again or has nothing left to read. */
             last_error: string | null;
             /**
              * Format: int64
@@ -2319,10 +2322,11 @@ export interface components {
             last_error_at_ms: number | null;
             /**
              * Format: int64
-             * @description Since when (milliseconds since 1970) it has not moved although messages wait; none while it moves.
+             * @description Start of a stall (no progress although messages wait), in milliseconds since 1970; `null` while it makes
+             *     progress.
              */
             stalled_since_ms: number | null;
-            /** @description Conditions that need attention although the source runs, as of the last survey of the stream. */
+            /** @description Conditions that need attention although the source runs, at the last survey of the stream. */
             warnings: components["schemas"]["ProjectionWarning"][];
         };
         /** @description Samples of one projection. */
@@ -2335,21 +2339,21 @@ export interface components {
             samples: components["schemas"]["Sample"][];
         };
         /**
-         * @description What a projection is doing.
+         * @description The state of a projection.
          * @enum {string}
          */
         ProjectionState: "starting" | "waiting-for-stream" | "running" | "paused" | "retrying" | "failed" | "undecided" | "stopped";
         /** @description A condition that needs attention although the source runs. */
         ProjectionWarning: {
-            /** @description What it is about. */
+            /** @description The kind of the warning. */
             kind: components["schemas"]["ProjectionWarningKind"];
-            /** @description The condition and what can be done about it. */
+            /** @description The condition and its remedy. */
             detail: string;
-            /** @description Whether the host is not ready because of it. */
+            /** @description Whether the warning makes the host not ready. */
             not_ready: boolean;
         };
         /**
-         * @description What a warning is about.
+         * @description The kind of a warning.
          * @enum {string}
          */
         ProjectionWarningKind: "acknowledgements-refused" | "consumer-expires" | "filter-matches-nothing";
@@ -2463,7 +2467,7 @@ export interface components {
             reason: string;
         };
         /**
-         * @description Why a message could not be projected. The first three are said by the plugin, the rest by the host.
+         * @description Why a message could not be projected. The plugin reports the first three, the host the rest.
          * @enum {string}
          */
         RejectionClass: "malformed" | "unsupported" | "invalid" | "trap" | "timeout" | "memory" | "output" | "constraint" | "forgotten";
@@ -2561,26 +2565,26 @@ export interface components {
          * @enum {string}
          */
         Role: "viewer" | "operator";
-        /** @description When a new version is taken back by itself. */
+        /** @description The automatic rollback of a new version. */
         RollbackSettings: {
             /**
-             * @description Whether it ever is; absent means that it is.
+             * @description Whether automatic rollback is enabled (default: true).
              * @default true
              */
             enabled?: boolean;
             /**
              * Format: int64
-             * @description Messages that the new version has to have handled before it is judged.
+             * @description Messages that the new version must have handled before it is judged.
              */
             messages_min?: number;
             /**
              * Format: int64
-             * @description Seconds after the swap for which it is watched.
+             * @description Seconds after the swap for which the version is monitored.
              */
             window_s?: number;
             /**
              * Format: int64
-             * @description By how many more of a hundred messages it may reject than the version before it.
+             * @description Percentage points by which its share of rejected messages may exceed the previous version's.
              */
             excess_percent?: number;
         };
@@ -2713,31 +2717,31 @@ export interface components {
             /** @description Whether all rows were aggregated; otherwise only the newest. */
             exact: boolean;
         };
-        /** @description What is set for one plugin. */
+        /** @description The settings of one plugin. */
         Settings: {
             /**
-             * @description What its instances may use.
+             * @description Limits of its instances.
              * @default {}
              */
             limits?: components["schemas"]["LimitSettings"];
             /**
-             * @description How many of its messages may wait as dead letters.
+             * @description Limit of its open dead letters.
              * @default {}
              */
             dead_letters?: components["schemas"]["DeadLetterSettings"];
             /**
-             * @description When a new version is taken back by itself.
+             * @description The automatic rollback of a new version.
              * @default {}
              */
             rollback?: components["schemas"]["RollbackSettings"];
             /**
-             * @description Whether it may import WASI, with everything in it empty.
+             * @description Whether it may import WASI, whose interfaces are all empty.
              * @default false
              */
             wasi?: boolean;
             /**
-             * @description Whether its core sources may subscribe to subjects on which the broker and its clients talk to each other, such as
-             *     `>`, `$JS.>`, `$SYS.>` and `_INBOX.>`.
+             * @description Whether its core NATS sources may subscribe to internal subjects of the broker and its clients, such as `>`,
+             *     `$JS.>`, `$SYS.>` and `_INBOX.>`.
              * @default false
              */
             internal_subjects?: boolean;
@@ -2756,19 +2760,19 @@ export interface components {
                 [key: string]: unknown;
             };
         };
-        /** @description What the faces are told of a component's signature. */
+        /** @description A component's signature as API, CLI and dashboard display it. */
         Signature: {
-            /** @description In a word. */
+            /** @description The state. */
             state: components["schemas"]["SignatureState"];
-            /** @description The key that it names, as minisign writes it. */
+            /** @description The key that the signature names, as minisign writes it. */
             key: string | null;
-            /** @description What the signer has said of it; only of a good one. */
+            /** @description The signer's comment; only of a good signature. */
             comment: string | null;
-            /** @description Why it is not good. */
+            /** @description Why the signature is not good. */
             reason: string | null;
         };
         /**
-         * @description What is known of a component's signature, in a word.
+         * @description The state of a component's signature.
          * @enum {string}
          */
         SignatureState: "good" | "missing" | "unknown-key" | "bad" | "not-checked";
@@ -2788,15 +2792,15 @@ export interface components {
             /** @description The decision. */
             history: components["schemas"]["SourceHistory"];
         };
-        /** @description One thing that a plugin reads. */
+        /** @description One source of a plugin. */
         SourceDescription: {
             /** @description Its name in the plugin. */
             name: string;
-            /** @description The stream; none for core NATS. */
+            /** @description The stream; `null` for core NATS. */
             stream: string | null;
-            /** @description Subjects; empty means all of the stream. */
+            /** @description Subject filters; empty means all subjects of the stream. */
             subjects: string[];
-            /** @description Whether messages come with their headers. */
+            /** @description Whether the plugin receives headers. */
             wants_headers: boolean;
         };
         /**
@@ -2875,22 +2879,22 @@ export interface components {
             /** @description The first of those that are not the same, some of each kind. */
             examples: components["schemas"]["RowExample"][];
         };
-        /** @description A table as its plugin described it. */
+        /** @description A table as its plugin declared it. */
         TableDescription: {
-            /** @description A sentence for people; may be empty. */
+            /** @description A description for people; may be empty. */
             doc: string;
-            /** @description In the order declared. */
+            /** @description The columns, in the declared order. */
             columns: components["schemas"]["Column"][];
-            /** @description May be empty. */
+            /** @description The primary key; may be empty. */
             primary_key: string[];
-            /** @description Indexes besides the primary key's. */
+            /** @description Indexes in addition to the primary key's. */
             indexes: components["schemas"]["Index"][];
             /**
              * Format: int32
-             * @description Days that rows are kept by the time column.
+             * @description Days for which rows are kept, by the time column.
              */
             retention_days: number | null;
-            /** @description For faces of the host. */
+            /** @description Key and value pairs for user interfaces. */
             hints: {
                 [key: string]: string;
             };
@@ -3070,15 +3074,15 @@ export interface components {
             /** @description Role of the request; `viewer` without a token on the loopback interface. */
             role: components["schemas"]["Role"];
         };
-        /** @description One way of putting rows into a table. */
+        /** @description One way to write rows into a table. */
         WriteDescription: {
             /** @description The table. */
             table: string;
-            /** @description The columns that it fills. */
+            /** @description The columns that it writes. */
             columns: string[];
-            /** @description What happens when the row is there already, in words. */
+            /** @description What happens when a row with the same key exists, as a sentence. */
             on_conflict: string;
-            /** @description The same for programs. */
+            /** @description The same in machine-readable form. */
             rule: components["schemas"]["ConflictRule"];
         };
         /** @description The work of a version. */
