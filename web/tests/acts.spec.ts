@@ -70,7 +70,7 @@ test('the manifest of a dropped file is shown before activation', async ({ page 
     await page.goto(`${host.address}/plugins`);
     await drop(page, 'nonsense.wasm', Buffer.from('no component'));
     await expect(page.getByRole('alert')).toContainText('The plugin was not installed');
-    await expect(page.getByRole('alert')).toContainText('no WebAssembly component');
+    await expect(page.getByRole('alert')).toContainText('not a WebAssembly component');
     await expect(page.getByText('No plugin is installed.')).toBeVisible();
 
     await drop(page, 'host-perf.wasm', readFileSync(join(plugins(), 'host-perf.wasm')));

@@ -88,6 +88,12 @@ async fn an_interest_stream_is_rewound_without_losing_interest() {
     // Nothing was acknowledged: it all comes again, and another owner takes over without deleting the consumer.
     let mut wanted = request(0);
     wanted.owner = "host-b".into();
+    // The broker drops the requests of the closed connection a moment later.
+    eventually("the consumer is idle", Duration::from_secs(5), async || {
+        let facts = broker.consumer_facts(STREAM, "lantern_test").await.unwrap();
+        facts.is_some_and(|facts| facts.waiting == 0)
+    })
+    .await;
     broker.take_over(STREAM, "lantern_test", "host-b").await.unwrap();
     let mut subscription = broker.open(wanted).await.unwrap();
     assert_eq!(

@@ -108,7 +108,9 @@ async fn junk_is_reported_by_name_and_what_runs_keeps_running() {
     scene.place("evolving.wasm", &evolving::version(b'a'));
     scene.wait_for_version("1.0.0").await;
     scene.place("evolving.wasm", b"junk");
-    scene.wait_for_refusal("does not begin as WebAssembly does").await;
+    scene
+        .wait_for_refusal("does not begin with the WebAssembly magic number")
+        .await;
     scene.publish(1..=5).await;
     scene.wait_for_checkpoint(5).await;
     scene.place("evolving.wasm", &evolving::version(b'c'));

@@ -96,7 +96,7 @@ fn f1_endless_recursion_costs_its_own_message_only() {
 
 #[test]
 fn f2_eating_memory_costs_its_own_message_only() {
-    check_alone("M", RejectionClass::Memory, "may have 64 MiB");
+    check_alone("M", RejectionClass::Memory, "the limit is 64 MiB");
 }
 
 #[test]

@@ -95,9 +95,9 @@ fn each_bad_message_ends_in_its_class_and_costs_no_other() {
     let mut check = |payload, class, words| check_alone(&mut projector, payload, class, words);
     check("trap", RejectionClass::Trap, "unreachable");
     check("loop", RejectionClass::Timeout, "did not end");
-    check("copy", RejectionClass::Memory, "may have 64 MiB");
+    check("copy", RejectionClass::Memory, "the limit is 64 MiB");
     check("recurse", RejectionClass::Trap, "stack");
-    check("grow", RejectionClass::Memory, "may have 64 MiB");
+    check("grow", RejectionClass::Memory, "the limit is 64 MiB");
     check("short-answer", RejectionClass::Output, "0 outcomes");
     check("long-answer", RejectionClass::Output, "3 outcomes");
     check("wrong-count", RejectionClass::Output, "values");

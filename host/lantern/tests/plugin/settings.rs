@@ -38,7 +38,7 @@ fn each_limit_is_the_plugins_own() {
     let own = loader.load_with(&bytes, &set).unwrap();
     let other = loader.load(&bytes).unwrap();
     assert_eq!(own.limits().rows_per_message, 7);
-    check(&own, "M", RejectionClass::Memory, "may have 8 MiB");
+    check(&own, "M", RejectionClass::Memory, "the limit is 8 MiB");
     check(&own, "L", RejectionClass::Timeout, "did not end within 60 ms");
     check(
         &own,
@@ -49,7 +49,7 @@ fn each_limit_is_the_plugins_own() {
     let long = format!("r{}", "x".repeat(3_000));
     check(&own, &long, RejectionClass::Output, "more than 2000 bytes");
     assert_eq!(**other.limits(), Limits::default());
-    check(&other, "M", RejectionClass::Memory, "may have 64 MiB");
+    check(&other, "M", RejectionClass::Memory, "the limit is 64 MiB");
     let projected = other.projector().project(0, &messages(&[long]), LONG);
     assert_eq!(words(&projected.outcomes), ["rows"]);
 }
