@@ -258,9 +258,9 @@ impl ErasureTask<'_> {
             // Ingestion commits between two batches.
             tokio::task::yield_now().await;
         }
-        let plugins = self.inner.plugins.lock().await;
+        let running = self.inner.plugins.lock().await;
         for plugin in plugins {
-            plugins.notify(&plugin);
+            running.notify(&plugin);
         }
         Ok(())
     }

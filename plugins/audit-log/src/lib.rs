@@ -16,8 +16,8 @@ impl Plugin for AuditLog {
 /// Audit events, kept without limit.
 ///
 /// The key prevents a message from being stored twice. The sequence alone is not sufficient: a recreated stream starts again at
-/// 1. So the time at which the broker stored the message is part of the key. It is the same in a replay, and different in a
-/// recreated stream.
+/// one, so the time at which the broker stored the message is part of the key. It is the same in a replay, and different in
+/// a recreated stream.
 #[derive(Deserialize, Table, Row)]
 #[table(name = "audit_log", unique = [stream_seq, recorded_at])]
 #[row(on_conflict = ignore)]
