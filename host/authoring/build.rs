@@ -1,11 +1,10 @@
-//! Lists the sources of the SDK, for `sdk`, so that `lantern plugin new` needs no checkout. It builds nothing and fetches
-//! nothing.
+//! Embeds the sources of the SDK, so that `lantern plugin new` needs no checkout. Builds and downloads nothing.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
-/// What belongs to the SDK in the workspace, and where it comes to lie.
+/// Paths of the SDK in the workspace, and in a project.
 const SDK: [(&str, &str); 6] = [
     ("Cargo.toml", "workspace.toml"),
     ("plugins/sdk/Cargo.toml", "Cargo.toml"),
@@ -22,7 +21,7 @@ fn main() -> io::Result<()> {
     fs::write(Path::new(&variable("OUT_DIR")?).join("sdk_files.rs"), sdk)
 }
 
-/// A Rust expression: the name of every file of the SDK with its text.
+/// A Rust expression with the name and text of every file of the SDK.
 fn sdk(root: &Path) -> io::Result<String> {
     let mut out = String::from("&[\n");
     for (from, to) in SDK {
@@ -47,7 +46,7 @@ fn variable(name: &str) -> io::Result<String> {
     env::var(name).map_err(|error| io::Error::other(format!("{name}: {error}")))
 }
 
-/// The files below `folder`, by their paths from `root` on with `/` between.
+/// Collects the files below `folder`, as paths relative to `root` with `/` as separator.
 fn walk(root: &Path, folder: &Path, files: &mut Vec<String>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();

@@ -1,19 +1,18 @@
-//! What differs between what was expected of messages and what became of them, in lines for people: only the columns
-//! that differ, each with both values.
+//! Renders the differences between expected and actual outcomes: only the columns that differ, each with both values.
 
 use serde_json::Value as Tree;
 
-/// Longest value that is shown whole.
-const SHOWN_CHARACTERS: usize = 200;
+/// Longest value that is rendered completely.
+const VALUE_CHARACTERS_MAX: usize = 200;
 
-/// The lines; none when both are equal. Each side is an outcome, or a list of them for a file with many messages.
+/// The lines; none if both are equal. Each side is an outcome, or a list of outcomes for a file with many messages.
 pub fn lines(expected: &Tree, actual: &Tree) -> Vec<String> {
     let mut lines = Vec::new();
     match (expected, actual) {
         (Tree::Array(expected), Tree::Array(actual)) => {
             if expected.len() != actual.len() {
                 lines.push(format!(
-                    "{} outcomes are expected, and there are {} messages",
+                    "expected {} outcomes, got {}",
                     expected.len(),
                     actual.len()
                 ));
@@ -38,24 +37,24 @@ fn outcome(expected: &Tree, actual: &Tree, lines: &mut Vec<String>) {
     match (expected["rows"].as_array(), actual["rows"].as_array()) {
         (Some(expected), Some(actual)) => rows(expected, actual, lines),
         _ if expected["reject"].is_object() && actual["reject"].is_object() => {
-            lines.push("it is rejected, with other words".to_owned());
+            lines.push("the rejection differs".to_owned());
             for key in ["class", "reason"] {
                 value(key, &expected["reject"][key], &actual["reject"][key], lines);
             }
         }
         _ => {
-            lines.push(format!("expected: {}", words(expected)));
-            lines.push(format!("     now: {}", words(actual)));
+            lines.push(format!("expected: {}", describe(expected)));
+            lines.push(format!("  actual: {}", describe(actual)));
         }
     }
 }
 
-/// An outcome in a phrase.
-pub fn words(outcome: &Tree) -> String {
+/// Describes an outcome in a phrase.
+pub fn describe(outcome: &Tree) -> String {
     if let Some(rows) = outcome["rows"].as_array() {
         let s = if rows.len() == 1 { "" } else { "s" };
         return match rows.as_slice() {
-            [row] => format!("a row of {}: {}", text(&row["table"]), shown(&row["values"])),
+            [row] => format!("row of {}: {}", text(&row["table"]), shorten(&row["values"])),
             _ => format!("{} row{s}", rows.len()),
         };
     }
@@ -65,18 +64,14 @@ pub fn words(outcome: &Tree) -> String {
             reject.get("class").map(text).unwrap_or_default(),
             reject.get("reason").map(text).unwrap_or_default()
         ),
-        _ if outcome == "skip" => "skipped: no row".to_owned(),
-        _ => shown(outcome),
+        _ if outcome == "skip" => "skipped".to_owned(),
+        _ => shorten(outcome),
     }
 }
 
 fn rows(expected: &[Tree], actual: &[Tree], lines: &mut Vec<String>) {
     if expected.len() != actual.len() {
-        lines.push(format!(
-            "{} rows are expected, and there are {}",
-            expected.len(),
-            actual.len()
-        ));
+        lines.push(format!("expected {} rows, got {}", expected.len(), actual.len()));
     }
     for (number, (expected, actual)) in expected.iter().zip(actual).enumerate() {
         if expected == actual {
@@ -99,12 +94,12 @@ fn rows(expected: &[Tree], actual: &[Tree], lines: &mut Vec<String>) {
                 (Some(expected), Some(actual)) => value(column, &expected, &actual, lines),
                 (Some(expected), None) => {
                     lines.push(format!(
-                        "  {column}  expected {}, and there is no such column",
-                        shown(&expected)
+                        "  {column}  expected {}, got no such column",
+                        shorten(&expected)
                     ));
                 }
                 (None, Some(actual)) => {
-                    lines.push(format!("  {column}  is new: {}", shown(&actual)));
+                    lines.push(format!("  {column}  unexpected column: {}", shorten(&actual)));
                 }
                 (None, None) => {}
             }
@@ -112,27 +107,27 @@ fn rows(expected: &[Tree], actual: &[Tree], lines: &mut Vec<String>) {
     }
     for row in actual.iter().skip(expected.len()) {
         lines.push(format!(
-            "row too many, of {}: {}",
+            "unexpected row of {}: {}",
             text(&row["table"]),
-            shown(&row["values"])
+            shorten(&row["values"])
         ));
     }
     for row in expected.iter().skip(actual.len()) {
         lines.push(format!(
-            "row missing, of {}: {}",
+            "missing row of {}: {}",
             text(&row["table"]),
-            shown(&row["values"])
+            shorten(&row["values"])
         ));
     }
 }
 
 fn value(name: &str, expected: &Tree, actual: &Tree, lines: &mut Vec<String>) {
     if expected != actual {
-        lines.push(format!("  {name}  expected {}", shown(expected)));
+        lines.push(format!("  {name}  expected {}", shorten(expected)));
         lines.push(format!(
-            "  {:width$}       now {}",
+            "  {:width$}    actual {}",
             "",
-            shown(actual),
+            shorten(actual),
             width = name.chars().count()
         ));
     }
@@ -142,9 +137,9 @@ fn text(value: &Tree) -> &str {
     value.as_str().unwrap_or("?")
 }
 
-fn shown(value: &Tree) -> String {
+fn shorten(value: &Tree) -> String {
     let text = value.to_string();
-    match text.char_indices().nth(SHOWN_CHARACTERS) {
+    match text.char_indices().nth(VALUE_CHARACTERS_MAX) {
         Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
         None => text,
     }
@@ -166,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_differs_is_told() {
+    fn only_differences_are_rendered() {
         check(&json!("skip"), &json!("skip"), &[]);
         check(&row(json!({"a": 1})), &row(json!({"a": 1})), &[]);
         check(
@@ -175,35 +170,35 @@ mod tests {
             &[
                 "row 1 of t",
                 "  a  expected 1",
-                "          now 2",
-                "  fresh  is new: null",
-                "  gone  expected true, and there is no such column",
+                "       actual 2",
+                "  fresh  unexpected column: null",
+                "  gone  expected true, got no such column",
             ],
         );
         check(
             &row(json!({"a": 1})),
             &json!({"reject": {"class": "malformed", "reason": "a: no"}}),
             &[
-                "expected: a row of t: {\"a\":1}",
-                "     now: rejected as malformed: a: no",
+                "expected: row of t: {\"a\":1}",
+                "  actual: rejected as malformed: a: no",
             ],
         );
         check(
             &json!({"reject": {"class": "malformed", "reason": "x"}}),
             &json!({"reject": {"class": "malformed", "reason": "y"}}),
             &[
-                "it is rejected, with other words",
+                "the rejection differs",
                 "  reason  expected \"x\"",
-                "               now \"y\"",
+                "            actual \"y\"",
             ],
         );
         check(
             &json!(["skip", "skip"]),
             &json!(["skip", {"rows": []}, "skip"]),
             &[
-                "2 outcomes are expected, and there are 3 messages",
-                "message 2: expected: skipped: no row",
-                "     now: 0 rows",
+                "expected 2 outcomes, got 3",
+                "message 2: expected: skipped",
+                "  actual: 0 rows",
             ],
         );
     }

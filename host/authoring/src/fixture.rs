@@ -1,15 +1,15 @@
-//! Messages as files, and what must become of them in a file beside each. The SDK's `testing` module reads the same.
+//! Fixtures: files with messages, each with a file of expected outcomes. The SDK's `testing` module uses the same format.
 //!
-//! | file | what it is |
+//! | file | content |
 //! | --- | --- |
-//! | `NAME.message.json` | one message with its subject, headers, time and sequence: an [`Envelope`] |
-//! | `NAME.messages.jsonl` | many, an envelope a line |
-//! | `NAME.jsonl` | many, a payload a line |
-//! | `NAME.expected.json` | what must become of `NAME` |
-//! | `*.md`, hidden files | nothing |
-//! | any other file | one payload, to the byte |
+//! | `NAME.message.json` | one message with subject, headers, time and sequence: an [`Envelope`] |
+//! | `NAME.messages.jsonl` | several messages, one envelope per line |
+//! | `NAME.jsonl` | several messages, one payload per line |
+//! | `NAME.expected.json` | the expected outcomes of `NAME` |
+//! | `*.md`, hidden files | ignored |
+//! | any other file | one payload, unchanged |
 //!
-//! A file lies in a folder named like its source, or, where its source is plain, in the folder of all fixtures.
+//! A file is in a folder with the name of its source; if the source is unambiguous, it may be directly in `fixtures`.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,33 +24,33 @@ use serde_json::value::RawValue;
 use lantern_model::batch::{Delivery, Timestamp};
 use lantern_model::schema::{Manifest, Source};
 
-/// The folder in a project.
+/// Folder of the fixtures in a project.
 pub const FOLDER: &str = "fixtures";
 
-/// When a fixture's message was published if it does not say: 2026-01-01T00:00:00Z.
+/// Default time of publication: 2026-01-01T00:00:00Z.
 const PUBLISHED_NS: i64 = 1_767_225_600_000_000_000;
 
 /// A file with messages for one source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fixture {
-    /// Its path below the fixtures, without what follows the name.
+    /// Path below the fixtures, without suffixes.
     pub name: String,
-    /// The file.
+    /// Path of the file.
     pub file: PathBuf,
     /// Index of the source in the manifest.
     pub source: usize,
-    /// At least one.
+    /// Messages; at least one.
     pub messages: Vec<Delivery>,
-    /// Whether the file is of a kind that holds many.
+    /// Whether the format of the file allows several messages.
     pub many: bool,
 }
 
 impl Fixture {
-    /// Where it is written what must become of it.
+    /// Path of the file with the expected outcomes.
     pub fn expected_file(&self) -> PathBuf {
         let name = self.file.file_name().unwrap_or_default().to_string_lossy();
         self.file
-            .with_file_name(format!("{}.expected.json", stem(&name).0))
+            .with_file_name(format!("{}.expected.json", split_name(&name).0))
     }
 }
 
@@ -58,51 +58,51 @@ impl Fixture {
 #[derive(Debug, thiserror::Error)]
 pub enum FixtureError {
     /// A file or folder cannot be read.
-    #[error("cannot read {path}")]
+    #[error("failed to read {path}")]
     Read {
-        /// It.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         #[source]
         source: io::Error,
     },
-    /// A file is not what its name says.
-    #[error("{path}, line {line}: {words}")]
+    /// The content of a file does not match its suffix.
+    #[error("{path}, line {line}: {message}")]
     Content {
         /// The file.
         path: PathBuf,
-        /// Where.
+        /// Line number, from 1.
         line: usize,
-        /// What is wrong.
-        words: String,
+        /// Description.
+        message: String,
     },
-    /// It is not clear which source a file is for.
-    #[error("{path} is for none of the plugin's sources ({sources})")]
+    /// The source of a file is ambiguous or unknown.
+    #[error("the source of {path} is ambiguous ({sources})")]
     Source {
         /// The file.
         path: PathBuf,
-        /// Their names.
+        /// Names of the sources.
         sources: String,
     },
 }
 
 impl FixtureError {
-    /// What the author can do about it.
+    /// What the author can do.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Source { .. } => Some(
-                "put it into a folder that is named like its source, such as fixtures/SOURCE/NAME.json, or write it as \
-                 NAME.message.json with a `subject` that only one of them reads",
+                "move it to a folder with the name of its source, such as fixtures/SOURCE/NAME.json, or use \
+                 NAME.message.json with a `subject` that only one source reads",
             ),
             Self::Content { path, .. } if path.to_string_lossy().ends_with("message.json") => Some(
-                "a NAME.message.json is {\"subject\": …, \"headers\": {…}, \"published\": …, \"payload\": …}; a bare payload is NAME.json",
+                "NAME.message.json contains {\"subject\": …, \"headers\": {…}, \"published\": …, \"payload\": …}; use NAME.json for a bare payload",
             ),
             Self::Content { .. } | Self::Read { .. } => None,
         }
     }
 }
 
-/// A message as a file has it. Everything but the payload may be left out.
+/// A message in a file. All fields except the payload are optional.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Envelope {
@@ -111,13 +111,13 @@ pub struct Envelope {
     headers: BTreeMap<String, Values>,
     published: Option<String>,
     sequence: Option<u64>,
-    /// The document `null` is a payload as well.
+    /// The JSON value `null` is a valid payload.
     #[serde(default, deserialize_with = "present")]
     payload: Option<Box<RawValue>>,
     payload_base64: Option<String>,
 }
 
-/// A field that is there, whatever its value.
+/// Accepts any value of a present field, including `null`.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::<RawValue>::deserialize(deserializer).map(Some)
 }
@@ -133,8 +133,8 @@ enum Values {
 impl Envelope {
     fn delivery(self, number: usize, subjects: &[String]) -> Result<Delivery, String> {
         let payload = match (self.payload, self.payload_base64) {
-            (Some(_), Some(_)) => return Err("it has both `payload` and `payload_base64`".to_owned()),
-            (None, None) => return Err("it has neither `payload` nor `payload_base64`".to_owned()),
+            (Some(_), Some(_)) => return Err("both `payload` and `payload_base64` are set".to_owned()),
+            (None, None) => return Err("neither `payload` nor `payload_base64` is set".to_owned()),
             (Some(raw), None) if raw.get().starts_with('"') => {
                 let text: String = serde_json::from_str(raw.get()).map_err(|error| error.to_string())?;
                 Bytes::from(text)
@@ -153,8 +153,9 @@ impl Envelope {
             delivery.sequence = sequence;
         }
         if let Some(text) = self.published {
-            let time = Timestamp::parse_rfc3339(&text)
-                .ok_or_else(|| format!("published: {text:?} is no time such as 2026-05-28T10:41:00Z"))?;
+            let time = Timestamp::parse_rfc3339(&text).ok_or_else(|| {
+                format!("published: invalid time {text:?}; expected a value such as 2026-05-28T10:41:00Z")
+            })?;
             delivery.published_ns = time.0.saturating_mul(1_000);
         }
         for (name, values) in self.headers {
@@ -170,7 +171,7 @@ impl Envelope {
     }
 }
 
-/// A message as an envelope, for a file: to the byte, and readable where it is JSON or text.
+/// Renders a message as an envelope, without loss; JSON and text stay readable.
 pub fn envelope(delivery: &Delivery) -> String {
     #[derive(Serialize)]
     struct Written<'a> {
@@ -213,12 +214,11 @@ pub fn envelope(delivery: &Delivery) -> String {
         payload_base64: payload.is_none().then(|| STANDARD.encode(&delivery.payload)),
         payload,
     };
-    // Maps with text as keys, numbers and text: nothing that JSON does not have.
+    // Serialization cannot fail: the value contains only maps with text keys, numbers and text.
     serde_json::to_string_pretty(&written).unwrap_or_default() + "\n"
 }
 
-/// A payload as a message for a source with these subjects, with the rest by default. `number` counts from 0 in a file
-/// with many.
+/// Creates a message with default values for a source with these subjects. `number` is its index in the file.
 pub fn message(subjects: &[String], number: usize, payload: Bytes) -> Delivery {
     Delivery {
         subject: subjects
@@ -231,7 +231,7 @@ pub fn message(subjects: &[String], number: usize, payload: Bytes) -> Delivery {
     }
 }
 
-/// A subject that `pattern` takes in: `fixture` in place of `*` and `>`.
+/// A subject that matches `pattern`: `fixture` in place of `*` and `>`.
 fn concrete(pattern: &str) -> String {
     let tokens = pattern.split('.').map(|token| match token {
         "*" | ">" => "fixture",
@@ -240,10 +240,10 @@ fn concrete(pattern: &str) -> String {
     tokens.collect::<Vec<_>>().join(".")
 }
 
-/// The fixtures of a plugin, in the order of their names.
+/// Reads the fixtures of a plugin, in the order of their names.
 ///
 /// # Errors
-/// See [`FixtureError`]. A folder that is not there holds none.
+/// See [`FixtureError`]. A missing folder contains no fixtures.
 pub fn read(folder: &Path, manifest: &Manifest) -> Result<Vec<Fixture>, FixtureError> {
     let mut files = Vec::new();
     walk(folder, &mut files)?;
@@ -279,8 +279,8 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), FixtureError> {
     Ok(())
 }
 
-/// What a file name says: the name, whether there are envelopes in it, whether there are many.
-fn stem(name: &str) -> (&str, bool, bool) {
+/// Splits a file name: its stem, whether it contains envelopes, and whether it may contain several messages.
+fn split_name(name: &str) -> (&str, bool, bool) {
     for (suffix, envelopes, many) in [
         (".message.json", true, false),
         (".messages.jsonl", true, true),
@@ -299,7 +299,7 @@ fn read_file(folder: &Path, file: &Path, manifest: &Manifest) -> Result<Fixture,
         source,
     })?;
     let file_name = file.file_name().unwrap_or_default().to_string_lossy();
-    let (stem, _, many) = stem(&file_name);
+    let (stem, _, many) = split_name(&file_name);
     let below = file.strip_prefix(folder).unwrap_or(file);
     let name = below.with_file_name(stem).display().to_string();
     let named = below.components().next().and_then(|first| {
@@ -308,19 +308,21 @@ fn read_file(folder: &Path, file: &Path, manifest: &Manifest) -> Result<Fixture,
     });
     let only = (manifest.sources.len() == 1).then_some(0);
     let known = named.or(only);
-    let of_source = known.map_or(&[][..], |index| manifest.sources[index].origin.subjects());
-    let messages = messages(file, &bytes, of_source)?;
-    let source = known.or_else(|| source_of(manifest, &messages)).ok_or_else(|| {
-        let names: Vec<&str> = manifest
-            .sources
-            .iter()
-            .map(|source| source.name.as_str())
-            .collect();
-        FixtureError::Source {
-            path: file.to_owned(),
-            sources: names.join(", "),
-        }
-    })?;
+    let source_subjects = known.map_or(&[][..], |index| manifest.sources[index].origin.subjects());
+    let messages = messages(file, &bytes, source_subjects)?;
+    let source = known
+        .or_else(|| find_source(manifest, &messages))
+        .ok_or_else(|| {
+            let names: Vec<&str> = manifest
+                .sources
+                .iter()
+                .map(|source| source.name.as_str())
+                .collect();
+            FixtureError::Source {
+                path: file.to_owned(),
+                sources: names.join(", "),
+            }
+        })?;
     Ok(Fixture {
         name,
         file: file.to_owned(),
@@ -330,13 +332,17 @@ fn read_file(folder: &Path, file: &Path, manifest: &Manifest) -> Result<Fixture,
     })
 }
 
-/// The messages in a file, as its name says.
+/// Parses the messages of a file, in the format of its suffix.
 ///
 /// # Errors
 /// See [`FixtureError`].
-pub fn messages(file: &Path, bytes: &[u8], of_source: &[String]) -> Result<Vec<Delivery>, FixtureError> {
+pub fn messages(
+    file: &Path,
+    bytes: &[u8],
+    source_subjects: &[String],
+) -> Result<Vec<Delivery>, FixtureError> {
     let file_name = file.file_name().unwrap_or_default().to_string_lossy();
-    let (_, envelopes, many) = stem(&file_name);
+    let (_, envelopes, many) = split_name(&file_name);
     let mut messages = Vec::new();
     let parts: Vec<(usize, &[u8])> = match many {
         false => vec![(0, bytes)],
@@ -347,38 +353,41 @@ pub fn messages(file: &Path, bytes: &[u8], of_source: &[String]) -> Result<Vec<D
             .collect(),
     };
     for (line, part) in parts {
-        let bad = |line: usize, words: String| FixtureError::Content {
+        let error = |line: usize, message: String| FixtureError::Content {
             path: file.to_owned(),
             line,
-            words,
+            message,
         };
         let number = messages.len();
         messages.push(if envelopes {
             let envelope: Envelope = serde_json::from_slice(part)
-                .map_err(|error| bad(line + error.line().max(1), error.to_string()))?;
+                .map_err(|cause| error(line + cause.line().max(1), cause.to_string()))?;
             envelope
-                .delivery(number, of_source)
-                .map_err(|words| bad(line + 1, words))?
+                .delivery(number, source_subjects)
+                .map_err(|message| error(line + 1, message))?
         } else {
-            message(of_source, number, Bytes::copy_from_slice(part))
+            message(source_subjects, number, Bytes::copy_from_slice(part))
         });
     }
     if messages.is_empty() {
         return Err(FixtureError::Content {
             path: file.to_owned(),
             line: 1,
-            words: "there is no message in it".to_owned(),
+            message: "the file contains no message".to_owned(),
         });
     }
     Ok(messages)
 }
 
-/// The one source that reads all of these subjects.
-pub fn source_of(manifest: &Manifest, messages: &[Delivery]) -> Option<usize> {
+/// Index of the only source that reads all these subjects.
+pub fn find_source(manifest: &Manifest, messages: &[Delivery]) -> Option<usize> {
     let reads = |source: &Source| {
         let subjects = source.origin.subjects();
         messages.iter().all(|message| {
-            subjects.is_empty() || subjects.iter().any(|pattern| takes(pattern, &message.subject))
+            subjects.is_empty()
+                || subjects
+                    .iter()
+                    .any(|pattern| matches_pattern(pattern, &message.subject))
         })
     };
     let mut readers = manifest
@@ -392,8 +401,8 @@ pub fn source_of(manifest: &Manifest, messages: &[Delivery]) -> Option<usize> {
     }
 }
 
-/// Whether a subject with `*` and `>` takes in this one.
-fn takes(pattern: &str, subject: &str) -> bool {
+/// Whether a subject matches a pattern with `*` and `>`.
+fn matches_pattern(pattern: &str, subject: &str) -> bool {
     let mut tokens = subject.split('.');
     for part in pattern.split('.') {
         match (part, tokens.next()) {
@@ -411,7 +420,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn subjects_are_matched_as_the_broker_does() {
+    fn subjects_match_patterns_as_in_the_broker() {
         for (pattern, subject, expected) in [
             ("a.b", "a.b", true),
             ("a.*", "a.b", true),
@@ -421,12 +430,12 @@ mod tests {
             (">", "a", true),
             ("a.b", "a", false),
         ] {
-            assert_eq!(takes(pattern, subject), expected, "{pattern} {subject}");
+            assert_eq!(matches_pattern(pattern, subject), expected, "{pattern} {subject}");
         }
     }
 
     #[test]
-    fn envelopes_keep_every_byte() {
+    fn envelopes_preserve_messages() {
         let payloads: [&[u8]; 8] = [
             br#"{"b":1.50, "a":2}"#,
             b"[1]",
@@ -456,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_says_what_is_in_a_file() {
+    fn the_suffix_determines_the_format() {
         let of = |name: &str, text: &str| messages(Path::new(name), text.as_bytes(), &[]);
         assert_eq!(of("a.jsonl", "1\n\n2\n").unwrap().len(), 2);
         assert_eq!(of("a.json", "1\n\n2\n").unwrap()[0].payload, "1\n\n2\n");

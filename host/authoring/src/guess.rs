@@ -1,5 +1,5 @@
-//! A guess at a table from messages: columns with their types, what they mean to people, and a key. It is a proposal to
-//! be corrected, so each part of it says why.
+//! Derives a table from sample messages: columns with types and roles, and a key. The author reviews the proposal, so each
+//! column has a reason.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -12,15 +12,15 @@ use serde_json::value::RawValue;
 use lantern_model::batch::{Delivery, Timestamp};
 use lantern_model::schema::{ColumnType, Role};
 
-/// Values of one field that are told apart.
+/// Number of distinct values of a field that are counted.
 const DISTINCT_MAX: usize = 1_000;
-/// Most values of a facet: what still fits beside a table as a list.
+/// Most values of a facet, so that the dashboard can list them.
 const FACET_VALUES_MAX: usize = 12;
-/// Fewest values from which it can be seen that there are few distinct ones.
-const FACET_SEEN_MIN: usize = 8;
+/// Fewest messages from which a facet is derived.
+const FACET_MESSAGES_MIN: usize = 8;
 
-/// Names of fields that say when something happened, the most telling first.
-const TIMES: [&str; 12] = [
+/// Field names of the event time, by priority.
+const TIME_NAMES: [&str; 12] = [
     "at",
     "time",
     "timestamp",
@@ -34,8 +34,8 @@ const TIMES: [&str; 12] = [
     "datetime",
     "started_at",
 ];
-/// Names that say whom or what it happened to.
-const ENTITIES: [&str; 20] = [
+/// Field names of the entity that an event is about.
+const ENTITY_NAMES: [&str; 20] = [
     "pc_id",
     "host",
     "hostname",
@@ -57,8 +57,8 @@ const ENTITIES: [&str; 20] = [
     "service",
     "tenant",
 ];
-/// Names with few distinct values.
-const FACETS: [&str; 16] = [
+/// Field names that usually have few distinct values.
+const FACET_NAMES: [&str; 16] = [
     "kind",
     "type",
     "event",
@@ -76,10 +76,10 @@ const FACETS: [&str; 16] = [
     "currency",
     "result",
 ];
-/// Names of a message's own identity.
-const KEYS: [&str; 5] = ["id", "uuid", "guid", "event_id", "message_id"];
-/// Ends of names, and the unit that they tell, in UCUM.
-const UNITS: [(&str, &str); 17] = [
+/// Field names of an event's identity.
+const KEY_NAMES: [&str; 5] = ["id", "uuid", "guid", "event_id", "message_id"];
+/// Suffixes of field names with their units in UCUM.
+const UNIT_SUFFIXES: [(&str, &str); 17] = [
     ("_ms", "ms"),
     ("_millis", "ms"),
     ("_us", "us"),
@@ -98,67 +98,67 @@ const UNITS: [(&str, &str); 17] = [
     ("_meters", "m"),
     ("_watts", "W"),
 ];
-/// Names, or ends of names, of quantities without a unit.
-const QUANTITIES: [&str; 12] = [
+/// Names, or last words of names, of quantities without a known unit.
+const QUANTITY_NAMES: [&str; 12] = [
     "count", "total", "amount", "size", "length", "duration", "value", "price", "quantity", "bytes", "cents",
     "score",
 ];
 
-/// What messages are.
+/// Format of the messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// JSON objects: their fields are the columns.
+    /// JSON objects; their fields become columns.
     Objects,
-    /// JSON of which not all are objects: the whole document is one column.
+    /// JSON values, not all of them objects; the whole value is one column.
     Documents,
-    /// Something else: the text is one column.
+    /// Other text; the whole text is one column.
     Text,
 }
 
-/// A guess.
+/// A derived table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Guess {
-    /// What messages are.
+    /// Format of the messages.
     pub shape: Shape,
-    /// In the order in which the fields were seen; the host's own time of a message is the last, where it is needed.
+    /// Columns in the order of the fields; the time of publication is last, if there is no other time.
     pub columns: Vec<Column>,
-    /// The column that tells messages apart.
+    /// The column that identifies an event.
     pub key: Option<String>,
-    /// What should be known beside that.
+    /// Notes for the author.
     pub notes: Vec<String>,
 }
 
 /// A column.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Column {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Where its values are from.
+    /// Origin of the values.
     pub content: Content,
-    /// Its type.
+    /// Type.
     pub column_type: ColumnType,
     /// Whether it may be null.
     pub nullable: bool,
-    /// What it means to people.
+    /// Role in the dashboard.
     pub role: Role,
-    /// Why so, in words.
-    pub why: String,
+    /// Reason for type and role.
+    pub reason: String,
 }
 
-/// Where a column's values are from.
+/// Origin of a column's values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// A field of the object.
     Field(String),
     /// The whole payload.
     Payload,
-    /// When the broker stored the message.
+    /// Time at which the broker stored the message.
     Published,
 }
 
-/// What was seen of one field.
+/// Statistics of one field.
 #[derive(Default)]
-struct Seen {
+struct FieldStats {
     name: String,
     values: usize,
     nulls: usize,
@@ -173,7 +173,7 @@ struct Seen {
     distinct: HashSet<String>,
 }
 
-/// The fields of an object, in their order.
+/// The fields of an object, in order.
 struct Fields(Vec<(String, Box<RawValue>)>);
 
 impl<'de> Deserialize<'de> for Fields {
@@ -198,28 +198,28 @@ impl<'de> Deserialize<'de> for Fields {
     }
 }
 
-/// Guesses from messages, of which there is at least one.
+/// Derives a table from at least one message.
 pub fn guess(messages: &[Delivery]) -> Guess {
     let objects: Option<Vec<Fields>> = messages
         .iter()
         .map(|message| serde_json::from_slice(&message.payload).ok())
         .collect();
     match objects {
-        Some(objects) if objects.iter().any(|fields| !fields.0.is_empty()) => of_objects(&objects),
-        _ => of_whole(messages),
+        Some(objects) if objects.iter().any(|fields| !fields.0.is_empty()) => guess_from_objects(&objects),
+        _ => guess_from_payloads(messages),
     }
 }
 
-fn of_whole(messages: &[Delivery]) -> Guess {
+fn guess_from_payloads(messages: &[Delivery]) -> Guess {
     let is_json = |message: &Delivery| serde_json::from_slice::<&RawValue>(&message.payload).is_ok();
-    let (shape, name, column_type, why) = match messages.iter().all(is_json) {
+    let (shape, name, column_type, reason) = match messages.iter().all(is_json) {
         true => (
             Shape::Documents,
             "document",
             ColumnType::Json,
-            "not all messages are objects with fields",
+            "not all messages are JSON objects",
         ),
-        false => (Shape::Text, "line", ColumnType::Text, "the messages are no JSON"),
+        false => (Shape::Text, "line", ColumnType::Text, "the messages are not JSON"),
     };
     let mut columns = vec![Column {
         name: name.to_owned(),
@@ -227,7 +227,7 @@ fn of_whole(messages: &[Delivery]) -> Guess {
         column_type,
         nullable: false,
         role: Role::None,
-        why: why.to_owned(),
+        reason: reason.to_owned(),
     }];
     columns.push(published(&columns));
     Guess {
@@ -238,53 +238,52 @@ fn of_whole(messages: &[Delivery]) -> Guess {
     }
 }
 
-fn of_objects(objects: &[Fields]) -> Guess {
+fn guess_from_objects(objects: &[Fields]) -> Guess {
     let messages = objects.len();
-    let mut seen: Vec<Seen> = Vec::new();
+    let mut stats: Vec<FieldStats> = Vec::new();
     for (name, value) in objects.iter().flat_map(|fields| &fields.0) {
-        let index = seen.iter().position(|field| field.name == *name);
+        let index = stats.iter().position(|field| field.name == *name);
         let index = index.unwrap_or_else(|| {
-            seen.push(Seen {
+            stats.push(FieldStats {
                 name: name.clone(),
-                ..Seen::default()
+                ..FieldStats::default()
             });
-            seen.len() - 1
+            stats.len() - 1
         });
-        seen[index].look(value);
+        stats[index].add(value);
     }
     let mut columns: Vec<Column> = Vec::new();
-    for field in &seen {
+    for field in &stats {
         let column = field.column(messages, &columns);
         columns.push(column);
     }
     let mut notes = Vec::new();
     if messages == 1 {
         notes.push(
-            "with one message nobody can see which fields may be missing or null: make those an Option"
-                .to_owned(),
+            "one message does not show which fields are optional: make those fields nullable".to_owned(),
         );
     }
-    for field in seen.iter().filter(|field| field.too_large > 0) {
+    for field in stats.iter().filter(|field| field.too_large > 0) {
         notes.push(format!(
-            "{} has numbers beyond 64 bits with a sign: it is kept as JSON",
+            "{} has numbers that do not fit a signed 64-bit integer: stored as JSON",
             field.name
         ));
     }
-    let time = choose_time(&mut columns);
-    let key = choose_key(&seen, &mut columns, messages);
-    for (field, column) in seen.iter().zip(&mut columns) {
+    let has_time = choose_time(&mut columns);
+    let key = choose_key(&stats, &mut columns, messages);
+    for (field, column) in stats.iter().zip(&mut columns) {
         if column.role == Role::None && key.as_ref() != Some(&column.name) {
-            field.give_role(column, messages);
+            field.assign_role(column, messages);
         }
     }
     choose_entity(&mut columns);
-    if !time {
+    if !has_time {
         columns.push(published(&columns));
     }
     if key.is_none() {
         notes.push(
-            "no field tells messages apart: an event that is sent twice makes two rows; \
-             name a key (primary_key or unique) if there is one"
+            "no field identifies an event: a duplicate event adds a second row; \
+             set a key (primary_key or unique) if there is one"
                 .to_owned(),
         );
     }
@@ -296,8 +295,8 @@ fn of_objects(objects: &[Fields]) -> Guess {
     }
 }
 
-impl Seen {
-    fn look(&mut self, value: &RawValue) {
+impl FieldStats {
+    fn add(&mut self, value: &RawValue) {
         self.values += 1;
         let tree: Tree = serde_json::from_str(value.get()).unwrap_or(Tree::Null);
         let distinct = match &tree {
@@ -335,7 +334,7 @@ impl Seen {
 
     fn column(&self, messages: usize, others: &[Column]) -> Column {
         let present = self.values - self.nulls;
-        let (column_type, mut why) = if present == 0 {
+        let (column_type, mut reason) = if present == 0 {
             (ColumnType::Json, "always null".to_owned())
         } else if self.booleans == present {
             (ColumnType::Boolean, String::new())
@@ -344,31 +343,28 @@ impl Seen {
         } else if self.integers + self.reals == present {
             (ColumnType::Real, String::new())
         } else if self.times == present {
-            (
-                ColumnType::Timestamp,
-                "each value is a time in RFC 3339".to_owned(),
-            )
+            (ColumnType::Timestamp, "all values are RFC 3339 times".to_owned())
         } else if self.texts == present {
             (ColumnType::Text, String::new())
         } else if self.nested == present {
+            (ColumnType::Json, "nested: stored as JSON".to_owned())
+        } else if self.too_large > 0 {
             (
                 ColumnType::Json,
-                "nested: kept as the document that it is".to_owned(),
+                "numbers that do not fit a signed 64-bit integer".to_owned(),
             )
-        } else if self.too_large > 0 {
-            (ColumnType::Json, "numbers beyond 64 bits with a sign".to_owned())
         } else {
             (ColumnType::Json, "values of several types".to_owned())
         };
         let nullable = present < messages;
         if nullable {
             let absent = messages - self.values;
-            let gone = match (absent, self.nulls) {
+            let missing = match (absent, self.nulls) {
                 (0, nulls) => format!("null in {nulls} of {messages}"),
                 (absent, 0) => format!("missing in {absent} of {messages}"),
                 (absent, nulls) => format!("missing in {absent} and null in {nulls} of {messages}"),
             };
-            add(&mut why, &gone);
+            append_reason(&mut reason, &missing);
         }
         Column {
             name: unused(&column_name(&self.name), others),
@@ -376,45 +372,49 @@ impl Seen {
             column_type,
             nullable,
             role: Role::None,
-            why,
+            reason,
         }
     }
 
-    fn give_role(&self, column: &mut Column, messages: usize) {
+    fn assign_role(&self, column: &mut Column, messages: usize) {
         let name = column.name.as_str();
-        let few = self.distinct.len() <= FACET_VALUES_MAX
-            && messages >= FACET_SEEN_MIN
+        let has_few_values = self.distinct.len() <= FACET_VALUES_MAX
+            && messages >= FACET_MESSAGES_MIN
             && self.distinct.len() * 2 <= messages
             && self.longest <= 40;
-        let known = FACETS.contains(&name) || FACETS.iter().any(|facet| name.ends_with(&format!("_{facet}")));
+        let has_facet_name = FACET_NAMES.contains(&name)
+            || FACET_NAMES
+                .iter()
+                .any(|facet| name.ends_with(&format!("_{facet}")));
         match column.column_type {
-            ColumnType::Text if ENTITIES.contains(&name) => {
+            ColumnType::Text if ENTITY_NAMES.contains(&name) => {
                 column.role = Role::Entity;
-                add(&mut column.why, "its name says whom it happened to");
+                append_reason(&mut column.reason, "name of an entity");
             }
-            ColumnType::Text if known && self.longest <= 60 => {
+            ColumnType::Text if has_facet_name && self.longest <= 60 => {
                 column.role = Role::Facet;
-                add(&mut column.why, "its name says that it has few values");
+                append_reason(&mut column.reason, "name of a facet");
             }
-            ColumnType::Text | ColumnType::Boolean if few && !name.ends_with("_id") => {
+            ColumnType::Text | ColumnType::Boolean if has_few_values && !name.ends_with("_id") => {
                 column.role = Role::Facet;
                 let values = self.distinct.len();
-                add(
-                    &mut column.why,
+                append_reason(
+                    &mut column.reason,
                     &format!("{values} distinct values in {messages}"),
                 );
             }
             ColumnType::Integer | ColumnType::Real => {
-                if let Some((end, unit)) = UNITS.iter().find(|(end, _)| name.ends_with(end)) {
+                if let Some((suffix, unit)) = UNIT_SUFFIXES.iter().find(|(suffix, _)| name.ends_with(suffix))
+                {
                     column.role = Role::Measure((*unit).to_owned());
-                    add(&mut column.why, &format!("{end} says its unit"));
+                    append_reason(&mut column.reason, &format!("unit from the suffix {suffix}"));
                 } else if column.column_type == ColumnType::Real
-                    || QUANTITIES
+                    || QUANTITY_NAMES
                         .iter()
-                        .any(|end| name == *end || name.ends_with(&format!("_{end}")))
+                        .any(|word| name == *word || name.ends_with(&format!("_{word}")))
                 {
                     column.role = Role::Measure(String::new());
-                    add(&mut column.why, "a quantity; its unit is not known");
+                    append_reason(&mut column.reason, "quantity of unknown unit");
                 }
             }
             _ => {}
@@ -422,36 +422,36 @@ impl Seen {
     }
 }
 
-fn add(why: &mut String, words: &str) {
-    if !why.is_empty() {
-        why.push_str("; ");
+fn append_reason(reason: &mut String, more: &str) {
+    if !reason.is_empty() {
+        reason.push_str("; ");
     }
-    why.push_str(words);
+    reason.push_str(more);
 }
 
-/// Gives one column of times the role; says whether there is one.
+/// Assigns the time role to one column. Returns whether there is one.
 fn choose_time(columns: &mut [Column]) -> bool {
     let is_time = |column: &&mut Column| column.column_type == ColumnType::Timestamp && !column.nullable;
     let rank = |column: &&mut Column| {
-        let known = TIMES.iter().position(|name| *name == column.name);
-        known.unwrap_or(TIMES.len())
+        let known = TIME_NAMES.iter().position(|name| *name == column.name);
+        known.unwrap_or(TIME_NAMES.len())
     };
     let Some(column) = columns.iter_mut().filter(is_time).min_by_key(rank) else {
         return false;
     };
     column.role = Role::Time;
-    add(&mut column.why, "taken for when it happened");
+    append_reason(&mut column.reason, "used as the event time");
     true
 }
 
-/// The column that has another value in each message, if its name says that it is an identity.
-fn choose_key(seen: &[Seen], columns: &mut [Column], messages: usize) -> Option<String> {
+/// Chooses a column with distinct values whose name indicates an identity.
+fn choose_key(stats: &[FieldStats], columns: &mut [Column], messages: usize) -> Option<String> {
     let candidate = |known_only: bool| {
-        seen.iter().zip(columns.iter()).position(|(field, column)| {
+        stats.iter().zip(columns.iter()).position(|(field, column)| {
             let plain =
                 matches!(column.column_type, ColumnType::Text | ColumnType::Integer) && !column.nullable;
             let distinct = field.distinct.len() == messages.min(DISTINCT_MAX);
-            let known = KEYS.contains(&column.name.as_str());
+            let known = KEY_NAMES.contains(&column.name.as_str());
             plain
                 && distinct
                 && if known_only {
@@ -463,24 +463,24 @@ fn choose_key(seen: &[Seen], columns: &mut [Column], messages: usize) -> Option<
     };
     let index = candidate(true).or_else(|| candidate(false))?;
     let column = &mut columns[index];
-    let why = match messages {
-        1 => "taken for what tells messages apart".to_owned(),
-        _ => format!("another value in each of {messages} messages: taken for what tells them apart"),
+    let reason = match messages {
+        1 => "used as the key".to_owned(),
+        _ => format!("distinct in {messages} messages; used as the key"),
     };
-    add(&mut column.why, &why);
+    append_reason(&mut column.reason, &reason);
     Some(column.name.clone())
 }
 
-/// At most one entity is proposed: the first.
+/// Keeps only the first entity.
 fn choose_entity(columns: &mut [Column]) {
     let entities = columns.iter_mut().filter(|column| column.role == Role::Entity);
     for column in entities.skip(1) {
         column.role = Role::None;
-        column.why.clear();
+        column.reason.clear();
     }
 }
 
-/// The column for when the broker stored a message.
+/// A column with the time at which the broker stored the message.
 fn published(others: &[Column]) -> Column {
     Column {
         name: unused("stored_at", others),
@@ -488,11 +488,11 @@ fn published(others: &[Column]) -> Column {
         column_type: ColumnType::Timestamp,
         nullable: false,
         role: Role::Time,
-        why: "no field says when it happened: when the broker stored the message".to_owned(),
+        reason: "no field has a time; the time at which the broker stored the message".to_owned(),
     }
 }
 
-/// A field's name as a column's: `pcId` and `PC-ID` become `pc_id`.
+/// Converts a field name to a column name: `pcId` and `PC-ID` become `pc_id`.
 fn column_name(field: &str) -> String {
     let mut name = String::new();
     let mut lower_before = false;
@@ -515,24 +515,24 @@ fn column_name(field: &str) -> String {
         name.insert_str(0, "field_");
     }
     if ["crate", "self", "super"].contains(&name.as_str()) {
-        name.push_str("_field"); // No language of plugins takes them for a field's name.
+        name.push_str("_field"); // Not valid as a field name.
     }
     name.truncate(60);
     name
 }
 
 fn unused(name: &str, others: &[Column]) -> String {
-    let taken = |candidate: &str| others.iter().any(|column| column.name == candidate);
+    let is_used = |candidate: &str| others.iter().any(|column| column.name == candidate);
     let mut candidate = name.to_owned();
     let mut number = 2;
-    while taken(&candidate) {
+    while is_used(&candidate) {
         candidate = format!("{name}_{number}");
         number += 1;
     }
     candidate
 }
 
-/// The time that a text is for the SDK, which is more lenient than RFC 3339.
+/// Parses a time like the SDK, which is more lenient than RFC 3339.
 fn micros(text: &str) -> Option<i64> {
     let time = DateTime::parse_from_rfc3339(text)
         .or_else(|_| text.parse::<DateTime<FixedOffset>>())
@@ -541,7 +541,7 @@ fn micros(text: &str) -> Option<i64> {
 }
 
 impl Guess {
-    /// The values that a message has in these columns, as fixtures expect them. None where it does not fit.
+    /// The values of these columns for a message, in the format of expected outcomes. `None` if the message does not fit.
     pub fn values(&self, message: &Delivery) -> Option<serde_json::Map<String, Tree>> {
         let fields = match self.shape {
             Shape::Objects => serde_json::from_slice::<Fields>(&message.payload).ok()?.0,
@@ -553,7 +553,7 @@ impl Guess {
                 Content::Payload => Tree::from(std::str::from_utf8(&message.payload).ok()?.trim()),
                 Content::Field(name) => {
                     let field = fields.iter().find(|(field, _)| field == name);
-                    field.map_or(Some(Tree::Null), |(_, raw)| value_of(column, raw))?
+                    field.map_or(Some(Tree::Null), |(_, raw)| column_value(column, raw))?
                 }
             };
             Some((column.name.clone(), value))
@@ -562,7 +562,7 @@ impl Guess {
     }
 }
 
-fn value_of(column: &Column, raw: &RawValue) -> Option<Tree> {
+fn column_value(column: &Column, raw: &RawValue) -> Option<Tree> {
     let tree: Tree = serde_json::from_str(raw.get()).ok()?;
     if tree.is_null() && column.nullable {
         return Some(Tree::Null);

@@ -1,79 +1,80 @@
-//! Messages from a stream of a running broker, to guess from or to keep as fixtures. Nothing is acknowledged, and the
-//! stream stays as it is.
+//! Reads messages of a stream, as a sample or as fixtures. Acknowledges nothing and does not change the stream.
 
 use std::time::Duration;
 
 use lantern_broker::{Broker, BrokerConfig, BrokerError, ConnectError, Link};
 use lantern_model::batch::Delivery;
 
-/// How long a broker may take to let us in.
+/// Connect timeout.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
-/// Bytes that are read at once.
+/// Bytes of one read.
 const BYTES_MAX: usize = 64 << 20;
 
-/// Which messages of a stream.
+/// A selection of messages of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// The last so many.
+    /// The last messages.
     Last(u64),
-    /// From one sequence to another, both included.
+    /// A range of sequences, inclusive.
     Between(u64, u64),
 }
 
-/// What was read.
+/// Messages of a stream.
 #[derive(Clone, Debug)]
-pub struct Read {
-    /// In the order of the stream.
+pub struct StreamMessages {
+    /// Messages in stream order.
     pub messages: Vec<Delivery>,
-    /// The subjects that the stream takes in.
+    /// Subjects of the stream.
     pub subjects: Vec<String>,
 }
 
-/// Why nothing was read.
+/// Why messages could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LiveError {
-    /// The address cannot be used.
+    /// The address is invalid.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The broker does not let us in.
-    #[error("cannot reach the broker {url}: {why}")]
+    /// The broker is unreachable or rejects the connection.
+    #[error("failed to connect to the broker {url}: {why}")]
     Unreachable {
-        /// Which one, without credentials.
+        /// URL without credentials.
         url: String,
-        /// Why.
+        /// Cause.
         why: String,
     },
-    /// There is no such stream.
-    #[error("the broker has no stream {0}")]
+    /// The stream does not exist.
+    #[error("no stream {0} on the broker")]
     NoStream(String),
-    /// There is nothing to read.
-    #[error("the stream {0} has no such messages")]
+    /// The selection contains no message.
+    #[error("no such messages in the stream {0}")]
     Empty(String),
-    /// The broker went wrong on the way.
+    /// A request to the broker failed.
     #[error(transparent)]
     Broker(#[from] BrokerError),
 }
 
 impl LiveError {
-    /// What to do about it.
+    /// What the user can do.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Connect(error) => error.hint(),
             Self::Unreachable { .. } => {
-                Some("name the broker with --nats URL and its login, or a running host with --data-dir DIR")
+                Some("use --nats URL with credentials, or --data-dir DIR of a running host")
             }
-            Self::NoStream(_) => Some("stream names are written as the broker has them, mostly in capitals"),
+            Self::NoStream(_) => {
+                Some("check the name: stream names are case-sensitive and usually in upper case")
+            }
             Self::Empty(_) | Self::Broker(_) => None,
         }
     }
 }
 
-/// Connects to a broker, and waits until it lets us in.
+/// Connects to a broker, and waits until it accepts the connection.
 ///
 /// # Errors
-/// When it does not within ten seconds.
+/// If it does not within ten seconds.
 pub async fn connect(config: BrokerConfig) -> Result<Broker, LiveError> {
-    let shown = config.place.to_string();
+    let url = config.place.to_string();
     let broker = Broker::connect(config).await?;
     let mut link = broker.link();
     let connected = tokio::time::timeout(CONNECT_TIME, link.wait_for(Link::is_connected)).await;
@@ -82,20 +83,18 @@ pub async fn connect(config: BrokerConfig) -> Result<Broker, LiveError> {
     }
     let why = match &*broker.link().borrow() {
         Link::Refused { why, .. } => why.clone(),
-        Link::Connecting { last_error, .. } => {
-            last_error.clone().unwrap_or_else(|| "nobody answers".to_owned())
-        }
-        Link::Connected(_) => "it was too late".to_owned(),
+        Link::Connecting { last_error, .. } => last_error.clone().unwrap_or_else(|| "no response".to_owned()),
+        Link::Connected(_) => "timeout".to_owned(),
     };
     broker.stop().await;
-    Err(LiveError::Unreachable { url: shown, why })
+    Err(LiveError::Unreachable { url, why })
 }
 
 /// Reads a part of a stream.
 ///
 /// # Errors
 /// See [`LiveError`].
-pub async fn read(config: BrokerConfig, stream: &str, part: Part) -> Result<Read, LiveError> {
+pub async fn read(config: BrokerConfig, stream: &str, part: Part) -> Result<StreamMessages, LiveError> {
     lantern_broker::hide_library_panics();
     let broker = connect(config).await?;
     let read = read_part(&broker, stream, part).await;
@@ -103,7 +102,7 @@ pub async fn read(config: BrokerConfig, stream: &str, part: Part) -> Result<Read
     read
 }
 
-async fn read_part(broker: &Broker, stream: &str, part: Part) -> Result<Read, LiveError> {
+async fn read_part(broker: &Broker, stream: &str, part: Part) -> Result<StreamMessages, LiveError> {
     let facts = broker.stream_facts(stream).await?;
     let facts = facts.ok_or_else(|| LiveError::NoStream(stream.to_owned()))?;
     let (first, last) = match part {
@@ -126,14 +125,14 @@ async fn read_part(broker: &Broker, stream: &str, part: Part) -> Result<Read, Li
     }
     reading.close().await;
     if let Part::Last(wanted) = part {
-        // No plugin sees them, and one would make a sample of JSON look like text.
+        // Plugins never receive delete markers, and in a sample they would make JSON look like text.
         messages.retain(|message| !message.is_delete_marker());
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
         messages.drain(..messages.len().saturating_sub(wanted));
     }
     match messages.is_empty() {
         true => Err(LiveError::Empty(stream.to_owned())),
-        false => Ok(Read {
+        false => Ok(StreamMessages {
             messages,
             subjects: facts.subjects,
         }),

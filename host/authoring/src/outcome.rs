@@ -1,13 +1,12 @@
-//! What became of a message, as the files with expectations have it: `"skip"`, `{"reject": …}` or `{"rows": […]}` with
-//! values by column. Times stand there as RFC 3339, documents as text, bytes in hex. The SDK's `testing` writes the
-//! same.
+//! Renders an outcome in the format of expected outcomes: `"skip"`, `{"reject": …}` or `{"rows": […]}` with values by
+//! column. Times are RFC 3339, JSON values are text, bytes are hex. The SDK's `testing` module uses the same format.
 
 use serde_json::{Map, Value as Tree, json};
 
 use lantern_model::batch::{Outcome, Row, Value};
 use lantern_model::schema::Manifest;
 
-/// An outcome as JSON.
+/// Renders an outcome as JSON.
 pub fn render(manifest: &Manifest, outcome: &Outcome) -> Tree {
     match outcome {
         Outcome::Skip => json!("skip"),
@@ -22,7 +21,7 @@ pub fn render(manifest: &Manifest, outcome: &Outcome) -> Tree {
 }
 
 fn render_row(manifest: &Manifest, row: &Row) -> Tree {
-    // Rows were checked against the manifest by now.
+    // The rows have been checked against the manifest.
     let Some(write) = manifest.writes.get(row.write as usize) else {
         return json!({ "write": row.write });
     };
@@ -36,7 +35,7 @@ fn render_row(manifest: &Manifest, row: &Row) -> Tree {
     json!({ "write": row.write, "table": table.name.as_str(), "values": values })
 }
 
-/// A value as JSON.
+/// Renders a value as JSON.
 pub fn render_value(value: &Value) -> Tree {
     match value {
         Value::Null => Tree::Null,
@@ -49,7 +48,7 @@ pub fn render_value(value: &Value) -> Tree {
     }
 }
 
-/// Rows among outcomes.
+/// Counts the rows of outcomes.
 pub fn count_rows(outcomes: &[Outcome]) -> usize {
     outcomes
         .iter()

@@ -1,8 +1,8 @@
-//! A plugin's project, in whatever language: how its component is built, and where it is then.
+//! A plugin project in any language: how its component is built, and its path.
 //!
-//! A folder with a `Cargo.toml` is built by cargo. One with a `package.json` says in `"lantern": {"component": FILE}`
-//! what `npm run build` makes; one with a `pyproject.toml` says in `[tool.lantern]` the `component` and the command
-//! that makes it (`build`, a list of words). A file that ends in `.wasm` is a component already.
+//! Cargo builds a directory with a `Cargo.toml`. A `package.json` names the output of `npm run build` in
+//! `"lantern": {"component": FILE}`; a `pyproject.toml` names the `component` and the `build` command (a list of words) in
+//! `[tool.lantern]`. A `.wasm` file is a finished component.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,73 +12,73 @@ use serde::Deserialize;
 
 use lantern_plugin::{BuildError, Compiled, Speed, Target};
 
-/// What is built, and how.
+/// A project, by its build method.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Project {
     /// A cargo package.
     Cargo(PathBuf),
-    /// A command makes a component.
+    /// A project with a build command.
     Command {
-        /// Where the command runs.
+        /// Working directory of the command.
         dir: PathBuf,
-        /// It and its arguments.
+        /// Program and arguments.
         command: Vec<String>,
-        /// What it makes.
+        /// Path of the built component.
         component: PathBuf,
-        /// Whether `node_modules` has to be there before.
+        /// Whether the build requires `node_modules`.
         npm: bool,
     },
-    /// A component.
+    /// A finished component.
     Component(PathBuf),
 }
 
-/// Why there is no component.
+/// Why a project could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum ProjectError {
-    /// There is nothing to build.
-    #[error("there is no plugin at {0}")]
-    Nothing(PathBuf),
-    /// The project's file does not say what is needed.
-    #[error("{path}: {words}")]
+    /// The path contains no project.
+    #[error("no plugin project at {0}")]
+    NotFound(PathBuf),
+    /// The project file is incomplete or invalid.
+    #[error("{path}: {message}")]
     Settings {
         /// The file.
         path: PathBuf,
-        /// What is wrong or missing.
-        words: String,
+        /// Description.
+        message: String,
     },
-    /// Cargo or the encoding failed.
+    /// Cargo or the component encoder failed.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// The command cannot be run.
-    #[error("cannot run {program}")]
+    /// The command could not be started.
+    #[error("failed to run {program}")]
     Run {
         /// The program.
         program: String,
-        /// Why.
+        /// Cause.
         #[source]
         source: io::Error,
     },
-    /// The command has said why on standard error.
+    /// The command failed; its message is on standard error.
     #[error("`{0}` failed")]
     Failed(String),
     /// A file cannot be read.
-    #[error("cannot read {path}")]
+    #[error("failed to read {path}")]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         #[source]
         source: io::Error,
     },
 }
 
 impl ProjectError {
-    /// What the author can do about it.
+    /// What the author can do.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Nothing(_) => Some(
-                "give a folder with a Cargo.toml, package.json or pyproject.toml, or a .wasm file; \
-                 `lantern plugin new NAME` makes one"
+            Self::NotFound(_) => Some(
+                "use a directory with a Cargo.toml, package.json or pyproject.toml, or a .wasm file; \
+                 `lantern plugin new NAME` creates a project"
                     .to_owned(),
             ),
             Self::Build(error) => error.hint().map(str::to_owned),
@@ -111,10 +111,10 @@ struct PythonSettings {
 }
 
 impl Project {
-    /// Finds out what is at `path`: a folder, the file in it that names a project, or a component.
+    /// Opens the project at `path`: a directory, its project file, or a component.
     ///
     /// # Errors
-    /// When there is nothing that can be built, or its settings are not complete.
+    /// If there is no project, or its settings are incomplete.
     pub fn open(path: &Path) -> Result<Self, ProjectError> {
         if path.is_file() {
             let name = path.file_name().unwrap_or_default();
@@ -127,7 +127,7 @@ impl Project {
                 _ if path.extension().is_some_and(|extension| extension == "wasm") => {
                     Ok(Self::Component(path.to_owned()))
                 }
-                _ => Err(ProjectError::Nothing(path.to_owned())),
+                _ => Err(ProjectError::NotFound(path.to_owned())),
             };
         }
         if path.join("Cargo.toml").is_file() {
@@ -140,7 +140,7 @@ impl Project {
         if python.is_file() {
             return Self::python(path, &python);
         }
-        Err(ProjectError::Nothing(path.to_owned()))
+        Err(ProjectError::NotFound(path.to_owned()))
     }
 
     fn node(dir: &Path, file: &Path) -> Result<Self, ProjectError> {
@@ -150,7 +150,7 @@ impl Project {
         let component = component.ok_or_else(|| {
             settings(
                 file,
-                &"say what `npm run build` makes: \"lantern\": {\"component\": \"dist/plugin.wasm\"}",
+                &"add the output of `npm run build`: \"lantern\": {\"component\": \"dist/plugin.wasm\"}",
             )
         })?;
         Ok(Self::Command {
@@ -167,11 +167,11 @@ impl Project {
             .map_err(|error: toml::de::Error| settings(file, &error))?;
         let lantern = table.get("tool").and_then(|tool| tool.get("lantern")).cloned();
         let lantern = lantern.ok_or_else(|| {
-            settings(file, &"say how it is built: [tool.lantern] component = \"plugin.wasm\", build = [\"componentize-py\", …]")
+            settings(file, &"add the build settings: [tool.lantern] component = \"plugin.wasm\", build = [\"componentize-py\", …]")
         })?;
         let python: PythonSettings = lantern.try_into().map_err(|error| settings(file, &error))?;
         if python.build.is_empty() {
-            return Err(settings(file, &"[tool.lantern] build names no command"));
+            return Err(settings(file, &"[tool.lantern] build is empty"));
         }
         Ok(Self::Command {
             dir: dir.to_owned(),
@@ -181,7 +181,7 @@ impl Project {
         })
     }
 
-    /// The project's folder.
+    /// Directory of the project.
     pub fn dir(&self) -> &Path {
         match self {
             Self::Cargo(dir) | Self::Command { dir, .. } => dir,
@@ -192,10 +192,10 @@ impl Project {
         }
     }
 
-    /// Builds it. Whatever the tools say goes to standard error.
+    /// Builds the component. The output of the tools goes to standard error.
     ///
     /// # Errors
-    /// Whatever keeps the project from becoming a component.
+    /// If the build fails.
     pub fn build(&self, speed: Speed) -> Result<Compiled, ProjectError> {
         match self {
             Self::Cargo(dir) => Ok(lantern_plugin::compile(dir, Target::Bare, speed)?),
@@ -224,7 +224,7 @@ fn run(dir: &Path, command: &[String]) -> Result<(), ProjectError> {
         return Ok(());
     };
     let mut process = Command::new(program);
-    // What it prints is for the author; standard output is for answers.
+    // Standard output is reserved for the output of the command.
     let status = process
         .args(arguments)
         .current_dir(dir)
@@ -264,10 +264,10 @@ fn read_text(file: &Path) -> Result<String, ProjectError> {
     })
 }
 
-fn settings(path: &Path, words: &dyn std::fmt::Display) -> ProjectError {
+fn settings(path: &Path, message: &dyn std::fmt::Display) -> ProjectError {
     ProjectError::Settings {
         path: path.to_owned(),
-        words: words.to_string(),
+        message: message.to_string(),
     }
 }
 
@@ -276,7 +276,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_says_how_it_is_built() {
+    fn the_project_file_determines_the_build_method() {
         let dir = tempfile::tempdir().unwrap();
         let error = Project::open(dir.path()).unwrap_err();
         assert!(

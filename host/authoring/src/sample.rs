@@ -1,5 +1,4 @@
-//! Messages that somebody has at hand, as a file brings them: JSON documents one after another, an array of them, lines
-//! of text, or envelopes. What they are like is for [`guess`](super::guess) to find out.
+//! Reads sample messages from a file: a sequence or an array of JSON values, lines of text, or envelopes.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,46 +9,46 @@ use serde_json::value::RawValue;
 use super::fixture::{self, FixtureError};
 use lantern_model::batch::Delivery;
 
-/// Messages that are looked at. A guess does not become better by more.
+/// Most messages to read; more would not improve the derived table.
 pub const MESSAGES_MAX: usize = 1_000;
 
-/// Messages, and where they are from.
+/// Sample messages with their origin.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// In words, such as `events.jsonl`.
+    /// Description of the origin, such as `events.jsonl`.
     pub origin: String,
-    /// At least one.
+    /// Messages; at least one.
     pub messages: Vec<Delivery>,
-    /// Whether subjects, headers and times are those of real messages.
-    pub whole: bool,
-    /// What should be known about how the messages were found.
+    /// Whether the messages have real subjects, headers and times.
+    pub has_envelopes: bool,
+    /// Notes on how the file was split into messages.
     pub notes: Vec<String>,
 }
 
-/// Why there is no sample.
+/// Why a sample could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SampleError {
     /// The file cannot be read.
-    #[error("cannot read {path}")]
+    #[error("failed to read {path}")]
     Read {
-        /// It.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         #[source]
         source: io::Error,
     },
-    /// There is nothing in it.
-    #[error("there is no message in {0}")]
+    /// The file contains no message.
+    #[error("no messages in {0}")]
     Empty(String),
-    /// It begins as JSON and is none.
-    #[error("{origin} begins as JSON and goes wrong: {error}")]
+    /// The file begins as JSON, but is invalid.
+    #[error("invalid JSON in {origin}: {error}")]
     Json {
-        /// Where the sample is from.
+        /// Origin of the sample.
         origin: String,
-        /// What is wrong, and where.
+        /// Problem and position.
         error: String,
     },
-    /// Its envelopes are none.
+    /// The envelopes are invalid.
     #[error(transparent)]
     Envelopes(#[from] FixtureError),
 }
@@ -74,17 +73,17 @@ pub fn read(path: &Path) -> Result<Sample, SampleError> {
         return Ok(Sample {
             origin: name,
             messages,
-            whole: true,
+            has_envelopes: true,
             notes: Vec::new(),
         });
     }
     split(&bytes, name)
 }
 
-/// Finds the messages in bytes.
+/// Splits bytes into messages.
 ///
 /// # Errors
-/// When there are none, or they begin as JSON and are none.
+/// If there are no messages, or the JSON is invalid.
 pub fn split(bytes: &[u8], origin: String) -> Result<Sample, SampleError> {
     let text = bytes.trim_ascii_start();
     let mut notes = Vec::new();
@@ -94,7 +93,7 @@ pub fn split(bytes: &[u8], origin: String) -> Result<Sample, SampleError> {
             error,
         })?
     } else {
-        notes.push("the sample is no JSON: each line is taken for a message of text".to_owned());
+        notes.push("the sample is not JSON: each line is one text message".to_owned());
         let lines = text
             .split(|&byte| byte == b'\n')
             .map(|line| line.trim_ascii_end());
@@ -112,7 +111,7 @@ pub fn split(bytes: &[u8], origin: String) -> Result<Sample, SampleError> {
     Ok(Sample {
         origin,
         messages,
-        whole: false,
+        has_envelopes: false,
         notes,
     })
 }
@@ -128,7 +127,7 @@ fn documents(text: &[u8], notes: &mut Vec<String>) -> Result<Vec<Bytes>, String>
         && items.iter().all(|item| item.get().starts_with('{'))
         && !items.is_empty()
     {
-        notes.push("the sample is one array of objects: each of them is taken for a message".to_owned());
+        notes.push("the sample is an array of objects: each object is one message".to_owned());
         return Ok(items
             .iter()
             .take(MESSAGES_MAX)
@@ -158,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_found_in_what_people_have() {
+    fn a_sample_is_split_into_messages() {
         check("{\"a\": 1}\n{\"a\":2}\n", &["{\"a\": 1}", "{\"a\":2}"]);
         check("{\n  \"a\": 1\n}\n", &["{\n  \"a\": 1\n}"]);
         check("[{\"a\":1}, {\"a\":2}]", &["{\"a\":1}", "{\"a\":2}"]);

@@ -1,5 +1,5 @@
-//! A project to begin with: a guess as source code, the SDK beside it, and the first messages of the sample as fixtures
-//! with the rows that they must become.
+//! Creates a project: source code from a derived table, the SDK, and the first messages of the sample as fixtures with the
+//! expected rows.
 
 mod rust;
 mod script;
@@ -16,10 +16,10 @@ use super::sdk;
 use lantern_model::batch::Delivery;
 use lantern_model::schema::{ColumnType, PluginName};
 
-/// Messages that become fixtures: enough to see the form, few enough to read.
+/// Most messages that become fixtures.
 const FIXTURES_MAX: usize = 3;
 
-/// What a project without a sample begins with.
+/// Sample for a project without sample messages.
 const EXAMPLE: &str = r#"{"id":"e-1","at":"2026-05-28T10:41:00Z","host":"web-1","kind":"started","took_ms":12}
 {"id":"e-2","at":"2026-05-28T10:41:07.5Z","host":"web-2","kind":"failed","took_ms":430,"text":"no route"}
 "#;
@@ -27,16 +27,16 @@ const EXAMPLE: &str = r#"{"id":"e-1","at":"2026-05-28T10:41:00Z","host":"web-1",
 /// The language of a project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Language {
-    /// Rust, with the SDK beside it.
+    /// Rust, with the SDK in the project.
     Rust,
-    /// JavaScript, made a component by componentize-qjs from npm.
+    /// JavaScript, built with componentize-qjs from npm.
     Js,
-    /// Python, made a component by componentize-py.
+    /// Python, built with componentize-py.
     Python,
 }
 
 impl Language {
-    /// The file in which the author goes on.
+    /// Source file of the plugin.
     fn source_file(self) -> &'static str {
         match self {
             Self::Rust => "src/lib.rs",
@@ -46,65 +46,65 @@ impl Language {
     }
 }
 
-/// What is to be made.
+/// Input of a new project.
 #[derive(Debug)]
 pub struct Plan {
-    /// The plugin's name; with `_` for `-` also that of its table and source.
+    /// Name of the plugin; with `_` for `-` also the name of its table and source.
     pub name: PluginName,
-    /// What it is written in.
+    /// Language.
     pub language: Language,
-    /// The stream that it reads.
+    /// Stream that it reads.
     pub stream: String,
-    /// The subjects that it reads.
+    /// Subjects that it reads.
     pub subjects: Vec<String>,
-    /// Messages to guess from; none takes an example.
+    /// Sample messages; `None` uses an example.
     pub sample: Option<Sample>,
 }
 
-/// What was made.
+/// A created project.
 #[derive(Debug)]
-pub struct Made {
-    /// The folder.
+pub struct NewProject {
+    /// Directory of the project.
     pub dir: PathBuf,
-    /// What was guessed.
+    /// The derived table.
     pub guess: Guess,
-    /// From what, in words.
+    /// Description of the sample.
     pub origin: String,
-    /// How many messages it was guessed from.
+    /// Number of sample messages.
     pub messages: usize,
-    /// What should be known about how the messages were found.
+    /// Notes on the sample.
     pub notes: Vec<String>,
-    /// How many fixtures there are.
+    /// Number of fixtures.
     pub fixtures: usize,
-    /// The file in which the author goes on.
+    /// Source file of the plugin.
     pub source_file: &'static str,
 }
 
-/// Why there is no project.
+/// Why a project could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum ScaffoldError {
-    /// There is something.
-    #[error("{0} is there already, and is not empty")]
+    /// The directory is not empty.
+    #[error("{0} already exists and is not empty")]
     Exists(PathBuf),
     /// A file cannot be written.
-    #[error("cannot write {path}")]
+    #[error("failed to write {path}")]
     Write {
-        /// It.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         #[source]
         source: io::Error,
     },
-    /// The example is none, which would be a mistake of this program.
+    /// The built-in example is invalid, which is a bug.
     #[error(transparent)]
     Example(#[from] super::sample::SampleError),
 }
 
-/// Makes a project in the folder `dir`, which is made as well.
+/// Creates a project in the directory `dir`, which must be empty or missing.
 ///
 /// # Errors
-/// See [`ScaffoldError`]. What was written by then stays.
-pub fn make(dir: &Path, plan: Plan) -> Result<Made, ScaffoldError> {
+/// See [`ScaffoldError`]. Written files stay.
+pub fn create(dir: &Path, plan: Plan) -> Result<NewProject, ScaffoldError> {
     if dir.is_file() || std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(ScaffoldError::Exists(dir.to_owned()));
     }
@@ -113,16 +113,16 @@ pub fn make(dir: &Path, plan: Plan) -> Result<Made, ScaffoldError> {
         None => super::sample::split(EXAMPLE.as_bytes(), "an example".to_owned())?,
     };
     let guess = guess(&sample.messages);
-    let words = Words {
+    let names = Names {
         plugin: plan.name.to_string(),
         table: table_name(&plan.name),
         stream: plan.stream,
         subjects: plan.subjects,
     };
     let files = match plan.language {
-        Language::Rust => rust::files(&words, &guess),
-        Language::Js => script::javascript(&words, &guess),
-        Language::Python => script::python(&words, &guess),
+        Language::Rust => rust::files(&names, &guess),
+        Language::Js => script::javascript(&names, &guess),
+        Language::Python => script::python(&names, &guess),
     };
     for (name, text) in files {
         write(&dir.join(name), &text)?;
@@ -133,8 +133,8 @@ pub fn make(dir: &Path, plan: Plan) -> Result<Made, ScaffoldError> {
             source,
         })?;
     }
-    let fixtures = write_fixtures(dir, &words, &guess, &sample, plan.language)?;
-    Ok(Made {
+    let fixtures = write_fixtures(dir, &names, &guess, &sample, plan.language)?;
+    Ok(NewProject {
         dir: dir.to_owned(),
         messages: sample.messages.len(),
         origin: sample.origin,
@@ -146,26 +146,26 @@ pub fn make(dir: &Path, plan: Plan) -> Result<Made, ScaffoldError> {
 }
 
 /// The names in a project.
-struct Words {
+struct Names {
     plugin: String,
     table: String,
     stream: String,
     subjects: Vec<String>,
 }
 
-/// The table of a plugin that is called so.
+/// Table name of a plugin.
 pub fn table_name(plugin: &PluginName) -> String {
     let name = plugin.as_str().replace('-', "_");
     match lantern_model::schema::TableName::parse(&name) {
         Ok(_) => name,
-        // It begins with a word that is reserved.
+        // The name begins with a reserved word.
         Err(_) => format!("my_{name}").chars().take(63).collect(),
     }
 }
 
 fn write_fixtures(
     dir: &Path,
-    words: &Words,
+    names: &Names,
     guess: &Guess,
     sample: &Sample,
     language: Language,
@@ -174,9 +174,9 @@ fn write_fixtures(
     let chosen = &sample.messages[..sample.messages.len().min(FIXTURES_MAX)];
     for (index, message) in chosen.iter().enumerate() {
         let stem = format!("sample-{}", index + 1);
-        // A plain file has the payload alone; the rest is then the same for each.
-        let plain = fixture::message(&words.subjects, 0, message.payload.clone());
-        let (name, text, seen): (_, _, &Delivery) = match sample.whole {
+        // A plain file contains only the payload; the other fields have defaults.
+        let plain = fixture::message(&names.subjects, 0, message.payload.clone());
+        let (name, text, delivery): (_, _, &Delivery) = match sample.has_envelopes {
             true => (
                 format!("{stem}.message.json"),
                 fixture::envelope(message).into_bytes(),
@@ -188,14 +188,14 @@ fn write_fixtures(
             false => (format!("{stem}.json"), message.payload.to_vec(), &plain),
         };
         write(&folder.join(name), text)?;
-        // Other languages than Rust write nested documents anew, each in its way: those are for `--bless`.
-        let told = language == Language::Rust
+        // Other languages than Rust format nested JSON differently; the author accepts those with `--bless`.
+        let is_known = language == Language::Rust
             || guess
                 .columns
                 .iter()
                 .all(|column| column.column_type != ColumnType::Json);
-        if let Some(values) = guess.values(seen).filter(|_| told) {
-            let row = json!({ "write": 0, "table": words.table, "values": values });
+        if let Some(values) = guess.values(delivery).filter(|_| is_known) {
+            let row = json!({ "write": 0, "table": names.table, "values": values });
             let expected: Tree = json!({ "rows": [row] });
             write(
                 &folder.join(format!("{stem}.expected.json")),

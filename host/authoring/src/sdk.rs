@@ -1,5 +1,5 @@
-//! The SDK that this program brings along, and how it is written beside a plugin so that it builds alone: what it
-//! takes from the workspace here is filled in, and the contract lies within it.
+//! The embedded SDK, and its copy in a project. The copy builds without the workspace of Lantern: inherited settings are
+//! filled in, and it contains the contract.
 
 use std::fmt::Write as _;
 use std::io;
@@ -7,31 +7,31 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-/// The folder in a project.
+/// Folder of the SDK in a project.
 pub const FOLDER: &str = "vendor/lantern-sdk";
-/// In that folder: which program wrote it, and the digest of what it wrote.
+/// File in that folder with the version that wrote it, and the digest of its files.
 const STAMP: &str = "written-by-lantern.txt";
 
-/// Path and text of each file, as in the workspace; `workspace.toml` is the workspace's own.
+/// Path and text of each file, as in the workspace; `workspace.toml` is the manifest of the workspace.
 const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/sdk_files.rs"));
 
-/// How the SDK beside a project compares with this program's.
+/// State of the SDK in a project, compared with the embedded SDK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// There is none: the project has it from elsewhere.
+pub enum SdkState {
+    /// The project does not contain the SDK.
     Absent,
-    /// It is the same.
+    /// It is identical.
     Same,
-    /// It was written by another version of this program and nobody has changed it since.
-    Other,
-    /// Somebody has changed it.
-    Changed,
+    /// Another version of Lantern wrote it, and it is unmodified.
+    OtherVersion,
+    /// It was modified.
+    Modified,
 }
 
-/// Writes the SDK into `project`, over what may be there.
+/// Writes the SDK into `project`, replacing an existing one.
 ///
 /// # Errors
-/// When a file cannot be written.
+/// If a file cannot be written.
 pub fn write(project: &Path) -> io::Result<()> {
     let folder = project.join(FOLDER);
     match std::fs::remove_dir_all(&folder) {
@@ -44,52 +44,52 @@ pub fn write(project: &Path) -> io::Result<()> {
         std::fs::write(path, text)?;
     }
     let stamp = format!(
-        "lantern {}\n{}\n\nThis folder is the SDK that this version of lantern brings along.\n\
-         `lantern doctor --fix` puts that of a newer one in its place.\n",
+        "lantern {}\n{}\n\nThis folder contains the SDK of this version of lantern.\n\
+         `lantern doctor --fix` of a newer version replaces it.\n",
         env!("CARGO_PKG_VERSION"),
         digest_of(&folder)?
     );
     std::fs::write(folder.join(STAMP), stamp)
 }
 
-/// Looks at the SDK in `project`.
+/// Compares the SDK in `project` with the embedded SDK.
 ///
 /// # Errors
-/// When it cannot be read.
-pub fn state(project: &Path) -> io::Result<State> {
+/// If it cannot be read.
+pub fn state(project: &Path) -> io::Result<SdkState> {
     let folder = project.join(FOLDER);
     if !folder.is_dir() {
-        return Ok(State::Absent);
+        return Ok(SdkState::Absent);
     }
-    let there = digest_of(&folder)?;
-    if there
+    let found = digest_of(&folder)?;
+    if found
         == digest(
             files()?
                 .iter()
                 .map(|(name, text)| (name.as_str(), text.as_bytes())),
         )
     {
-        return Ok(State::Same);
+        return Ok(SdkState::Same);
     }
     let stamp = std::fs::read_to_string(folder.join(STAMP)).unwrap_or_default();
-    Ok(match stamp.lines().nth(1) == Some(there.as_str()) {
-        true => State::Other,
-        false => State::Changed,
+    Ok(match stamp.lines().nth(1) == Some(found.as_str()) {
+        true => SdkState::OtherVersion,
+        false => SdkState::Modified,
     })
 }
 
-/// The version that wrote the SDK in `project`, where that is known.
+/// The version that wrote the SDK in `project`, if it is known.
 pub fn written_by(project: &Path) -> Option<String> {
     let stamp = std::fs::read_to_string(project.join(FOLDER).join(STAMP)).ok()?;
     Some(stamp.lines().next()?.trim_start_matches("lantern ").to_owned())
 }
 
-/// The version of the SDK in this program.
+/// Version of the embedded SDK.
 pub fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")
 }
 
-/// The contract's own files, by their names.
+/// Names and texts of the files of the contract.
 pub fn contract() -> impl Iterator<Item = (&'static str, &'static str)> {
     FILES
         .iter()
@@ -97,7 +97,7 @@ pub fn contract() -> impl Iterator<Item = (&'static str, &'static str)> {
         .filter_map(|(name, text)| Some((name.rsplit('/').next()?, *text)))
 }
 
-/// The oldest Rust that builds the SDK.
+/// Minimum Rust version of the SDK.
 pub fn rust_version() -> Option<semver::Version> {
     let (_, text) = FILES.iter().find(|(name, _)| *name == "workspace.toml")?;
     let table: toml::Table = text.parse().ok()?;
@@ -109,7 +109,7 @@ pub fn rust_version() -> Option<semver::Version> {
     semver::Version::parse(&format!("{version}.0")).ok()
 }
 
-/// The files as they are written, in the order of their names.
+/// The files of the copy, in the order of their names.
 fn files() -> io::Result<Vec<(String, String)>> {
     let text_of = |name: &str| FILES.iter().find(|(candidate, _)| *candidate == name);
     let workspace = text_of("workspace.toml").map_or("", |(_, text)| text);
@@ -119,8 +119,8 @@ fn files() -> io::Result<Vec<(String, String)>> {
         .filter(|(name, _)| *name != "workspace.toml")
         .map(|(name, text)| {
             let text = match name.rsplit('/').next() {
-                Some("Cargo.toml") => alone(text, &workspace),
-                // The contract lies beside the SDK's own sources, not two folders above.
+                Some("Cargo.toml") => standalone_manifest(text, &workspace),
+                // In the copy, the contract is next to the sources, not two folders above.
                 Some("bindings.rs") => text.replace("../../wit/", "wit/"),
                 _ => (*text).to_owned(),
             };
@@ -131,8 +131,8 @@ fn files() -> io::Result<Vec<(String, String)>> {
     Ok(files)
 }
 
-/// A manifest that stands without its workspace: what it inherits is filled in, its lints and examples stay behind.
-fn alone(manifest: &str, workspace: &toml::Table) -> String {
+/// Converts a manifest for use without the workspace: fills in inherited values, removes lints and examples.
+fn standalone_manifest(manifest: &str, workspace: &toml::Table) -> String {
     let inherited = |section: &str, key: &str, more: &str| {
         let tables = workspace.get("workspace")?.as_table()?;
         let inline = match (key, section) {
@@ -169,13 +169,13 @@ fn alone(manifest: &str, workspace: &toml::Table) -> String {
             });
         let filled =
             inherits.and_then(|(key, more)| Some(format!("{key} = {}", inherited(from, key, more)?)));
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = writeln!(text, "{}", filled.as_deref().unwrap_or(line));
     }
     text
 }
 
-/// A value as it stands behind `=`.
+/// Renders a value in inline TOML.
 fn inline_toml(value: &toml::Value) -> String {
     match value {
         toml::Value::Array(items) => {
@@ -189,7 +189,7 @@ fn inline_toml(value: &toml::Value) -> String {
                 .collect();
             format!("{{ {} }}", pairs.join(", "))
         }
-        // JSON's strings are TOML's as well.
+        // A JSON string is also a TOML string.
         toml::Value::String(text) => serde_json::Value::from(text.as_str()).to_string(),
         toml::Value::Boolean(yes) => yes.to_string(),
         toml::Value::Integer(number) => number.to_string(),
@@ -198,7 +198,7 @@ fn inline_toml(value: &toml::Value) -> String {
     }
 }
 
-/// The digest of all files in `folder` but the stamp and what a build leaves there.
+/// Digest of all files in `folder`, except the stamp and build output.
 fn digest_of(folder: &Path) -> io::Result<String> {
     let mut found = Vec::new();
     collect(folder, String::new(), &mut found)?;
@@ -241,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn manifests_stand_alone() {
+    fn manifests_do_not_depend_on_the_workspace() {
         let files = files().unwrap();
         let manifests: Vec<_> = files
             .iter()
@@ -258,19 +258,19 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_known_again_and_a_change_is_seen() {
+    fn a_written_sdk_is_recognised_and_a_modification_is_detected() {
         let project = tempfile::tempdir().unwrap();
-        assert_eq!(state(project.path()).unwrap(), State::Absent);
+        assert_eq!(state(project.path()).unwrap(), SdkState::Absent);
         write(project.path()).unwrap();
-        assert_eq!(state(project.path()).unwrap(), State::Same);
+        assert_eq!(state(project.path()).unwrap(), SdkState::Same);
         let folder = project.path().join(FOLDER);
         std::fs::write(folder.join("src/lib.rs"), "//! Mine.").unwrap();
-        assert_eq!(state(project.path()).unwrap(), State::Changed);
+        assert_eq!(state(project.path()).unwrap(), SdkState::Modified);
         let stamp = format!("lantern 0.0.9\n{}\n", digest_of(&folder).unwrap());
         std::fs::write(folder.join(STAMP), stamp).unwrap();
-        assert_eq!(state(project.path()).unwrap(), State::Other);
+        assert_eq!(state(project.path()).unwrap(), SdkState::OtherVersion);
         assert_eq!(written_by(project.path()).as_deref(), Some("0.0.9"));
         write(project.path()).unwrap();
-        assert_eq!(state(project.path()).unwrap(), State::Same);
+        assert_eq!(state(project.path()).unwrap(), SdkState::Same);
     }
 }

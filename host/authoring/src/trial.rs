@@ -1,4 +1,4 @@
-//! The real component on messages, under the limits of a host and in an instance that has seen nothing before.
+//! Runs a component on messages in a new instance, with the default limits of a host.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,33 +7,33 @@ use lantern_model::batch::{Delivery, Outcome};
 use lantern_model::settings::PluginSettings;
 use lantern_plugin::{Compiler, EngineConfig, LoadError, Loader, LoaderError, Plugin};
 
-/// How long all messages of one case may take together. Each has its own, much shorter limit.
+/// Time limit of all messages of one run. Each message has its own, much shorter limit.
 const BUDGET: Duration = Duration::from_secs(60);
 
-/// A component that was loaded as a host would load it.
+/// A component, loaded as in a host.
 pub struct Loaded {
-    /// It.
+    /// The plugin.
     pub plugin: Arc<Plugin>,
-    /// Whether it imports WASI, which an operator has to allow.
+    /// Whether it imports WASI, which an operator must allow.
     pub wasi: bool,
 }
 
-/// Why nothing can be tried.
+/// Why a component could not be run.
 #[derive(Debug, thiserror::Error)]
 pub enum TrialError {
-    /// The engine does not run here.
+    /// The engine cannot run on this machine.
     #[error(transparent)]
     Loader(#[from] LoaderError),
-    /// A host would not load it.
-    #[error("a host would refuse this component")]
+    /// A host would reject the component.
+    #[error("a host would reject this component")]
     Load(#[from] LoadError),
-    /// No instance could be made.
-    #[error("the plugin could not be started: {0}")]
+    /// No instance could be created.
+    #[error("failed to start the plugin: {0}")]
     Halted(String),
 }
 
 impl TrialError {
-    /// What the author can do about it.
+    /// What the author can do.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Load(error) => error.hint(),
@@ -42,23 +42,23 @@ impl TrialError {
     }
 }
 
-/// What became of the messages of one case.
-pub struct Tried {
-    /// One for each message.
+/// Result of a run.
+pub struct TrialRun {
+    /// One outcome per message.
     pub outcomes: Vec<Outcome>,
-    /// Time by the clock, that of making the instance included.
+    /// Elapsed time, including the creation of the instance.
     pub busy: Duration,
-    /// The most memory that the guest had.
+    /// Peak memory of the guest.
     pub memory_peak_bytes: usize,
 }
 
-/// Loads a component with the limits that hosts have. Where it imports WASI, as one for which that is allowed.
+/// Loads a component with the default limits of a host, and with WASI allowed.
 ///
 /// # Errors
 /// See [`TrialError`].
 pub fn load(component: &[u8]) -> Result<Loaded, TrialError> {
     let loader = Loader::new(EngineConfig::new(Compiler::InProcess), [0; 32])?;
-    // Whether it may import WASI is for the operator of a host to say; here it is empty anyway.
+    // The operator of a host decides about WASI; here it is empty.
     let settings = PluginSettings {
         wasi: true,
         internal_subjects: true,
@@ -71,22 +71,22 @@ pub fn load(component: &[u8]) -> Result<Loaded, TrialError> {
     })
 }
 
-/// Hands messages of one source to a new instance.
+/// Projects messages of one source in a new instance.
 ///
 /// # Errors
-/// When no instance can be made.
-pub fn run(plugin: &Arc<Plugin>, source: usize, messages: &[Delivery]) -> Result<Tried, TrialError> {
+/// If no instance can be created.
+pub fn run(plugin: &Arc<Plugin>, source: usize, messages: &[Delivery]) -> Result<TrialRun, TrialError> {
     let mut projector = plugin.projector();
     let (mut outcomes, mut busy) = (Vec::new(), Duration::ZERO);
     while outcomes.len() < messages.len() {
         let projected = projector.project(source, &messages[outcomes.len()..], BUDGET);
         busy += projected.busy;
         outcomes.extend(projected.outcomes);
-        if let Some(words) = projected.halted {
-            return Err(TrialError::Halted(words));
+        if let Some(reason) = projected.halted {
+            return Err(TrialError::Halted(reason));
         }
     }
-    Ok(Tried {
+    Ok(TrialRun {
         outcomes,
         busy,
         memory_peak_bytes: projector.memory_peak_bytes(),

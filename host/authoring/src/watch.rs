@@ -1,4 +1,4 @@
-//! Tells when something in a project has changed that may make another component of it.
+//! Watches a project for changes that may change its component.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -7,10 +7,10 @@ use std::time::Duration;
 use notify_debouncer_full::notify::{self, RecommendedWatcher, RecursiveMode};
 use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, new_debouncer};
 
-/// Editors write a file in several steps; what comes within this time is one change.
-const QUIET: Duration = Duration::from_millis(80);
-/// Folders that a build writes, or that are nobody's source.
-const LEFT_OUT: [&str; 7] = [
+/// Changes within this time are one change, because editors write a file in several steps.
+const DEBOUNCE_TIME: Duration = Duration::from_millis(80);
+/// Folders of build output and dependencies, which are ignored.
+const IGNORED_FOLDERS: [&str; 7] = [
     "target",
     "node_modules",
     "dist",
@@ -20,7 +20,7 @@ const LEFT_OUT: [&str; 7] = [
     "wit_world",
 ];
 
-/// A watch over a project. It ends when it is dropped.
+/// Watches a project until it is dropped.
 pub struct Watch {
     changes: Receiver<Vec<PathBuf>>,
     _debouncer: Debouncer<RecommendedWatcher, RecommendedCache>,
@@ -28,7 +28,7 @@ pub struct Watch {
 
 /// Why a project cannot be watched.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot watch {path}")]
+#[error("failed to watch {path}")]
 pub struct WatchError {
     path: PathBuf,
     #[source]
@@ -36,11 +36,11 @@ pub struct WatchError {
 }
 
 impl Watch {
-    /// Begins to watch.
+    /// Starts to watch `project`.
     ///
     /// # Errors
-    /// When the system does not let us.
-    pub fn over(project: &Path) -> Result<Self, WatchError> {
+    /// If the system does not allow it.
+    pub fn start(project: &Path) -> Result<Self, WatchError> {
         let failed = |source| WatchError {
             path: project.to_owned(),
             source,
@@ -49,22 +49,22 @@ impl Watch {
             .canonicalize()
             .map_err(|error| failed(notify::Error::io(error)))?;
         let (sender, changes) = channel();
-        let below = root.clone();
-        let heard = move |events: DebounceEventResult| {
+        let base = root.clone();
+        let on_events = move |events: DebounceEventResult| {
             let Ok(events) = events else { return };
             let paths = events
                 .iter()
                 .filter(|event| !event.kind.is_access())
                 .flat_map(|event| &event.paths)
-                .filter(|path| counts(&below, path))
-                .map(|path| path.strip_prefix(&below).unwrap_or(path).to_owned());
+                .filter(|path| is_relevant(&base, path))
+                .map(|path| path.strip_prefix(&base).unwrap_or(path).to_owned());
             let paths: Vec<PathBuf> = paths.collect();
             if !paths.is_empty() {
-                // Whoever has ended the watch no longer wants to know.
+                // The receiver is gone after the watch has ended.
                 let _ = sender.send(paths);
             }
         };
-        let mut debouncer = new_debouncer(QUIET, None, heard).map_err(failed)?;
+        let mut debouncer = new_debouncer(DEBOUNCE_TIME, None, on_events).map_err(failed)?;
         debouncer.watch(&root, RecursiveMode::Recursive).map_err(failed)?;
         Ok(Self {
             changes,
@@ -72,7 +72,7 @@ impl Watch {
         })
     }
 
-    /// Waits at most so long; answers with the files that have changed, relative to the project.
+    /// Waits at most `time`. Returns the changed files, relative to the project.
     pub fn wait(&self, time: Duration) -> Vec<PathBuf> {
         let mut changed = match self.changes.recv_timeout(time) {
             Ok(paths) => paths,
@@ -82,7 +82,7 @@ impl Watch {
                 return Vec::new();
             }
         };
-        // What has come meanwhile is part of the same.
+        // Later events belong to the same change.
         changed.extend(self.changes.try_iter().flatten());
         changed.sort();
         changed.dedup();
@@ -90,17 +90,17 @@ impl Watch {
     }
 }
 
-/// Whether a change of this file matters.
-fn counts(root: &Path, path: &Path) -> bool {
+/// Whether a change of this file may change the component.
+fn is_relevant(root: &Path, path: &Path) -> bool {
     let below = path.strip_prefix(root).unwrap_or(path);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let left_out = below.components().any(|part| {
+    let is_ignored = below.components().any(|part| {
         let part = part.as_os_str().to_string_lossy();
-        LEFT_OUT.contains(&part.as_ref()) || part.starts_with('.')
+        IGNORED_FOLDERS.contains(&part.as_ref()) || part.starts_with('.')
     });
-    // Expectations are for tests; the lock file is written by the build itself.
-    let written = name == "Cargo.lock" || name.ends_with(".wasm") || name.ends_with(".expected.json");
-    !left_out && !written && !name.ends_with('~') && !name.is_empty()
+    // Expected outcomes do not change the component; the build writes the lock file.
+    let is_output = name == "Cargo.lock" || name.ends_with(".wasm") || name.ends_with(".expected.json");
+    !is_ignored && !is_output && !name.ends_with('~') && !name.is_empty()
 }
 
 #[cfg(test)]
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn builds_do_not_start_builds() {
+    fn build_output_is_ignored() {
         for (path, expected) in [
             ("/p/src/lib.rs", true),
             ("/p/fixtures/a.json", true),
@@ -122,14 +122,14 @@ mod tests {
             ("/p/plugin.wasm", false),
             ("/p/vendor/lantern-sdk/src/lib.rs", true),
         ] {
-            assert_eq!(counts(Path::new("/p"), Path::new(path)), expected, "{path}");
+            assert_eq!(is_relevant(Path::new("/p"), Path::new(path)), expected, "{path}");
         }
     }
 
     #[test]
-    fn a_save_is_heard() {
+    fn a_saved_file_is_reported() {
         let dir = tempfile::tempdir().unwrap();
-        let watch = Watch::over(dir.path()).unwrap();
+        let watch = Watch::start(dir.path()).unwrap();
         std::fs::write(dir.path().join("lib.rs"), "x").unwrap();
         assert_eq!(watch.wait(Duration::from_secs(10)), [Path::new("lib.rs")]);
     }

@@ -1,5 +1,5 @@
-//! The whole host: the only place that knows everybody. It builds what the configuration asks for, starts it in the
-//! order of dependence, waits, and stops it in the order of the data.
+//! The host process. Creates all parts from the configuration, starts them in the order of their dependencies, waits, and
+//! stops them in the order of the data flow.
 
 pub mod doctor;
 mod health;
@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::HostConfig;
 use lantern_broker::{Broker, Link};
 use lantern_http as http;
 use lantern_lifecycle::Lifecycle;
@@ -31,31 +31,31 @@ pub use presence::{HOST_FILE, TOKEN_FILE};
 pub use wiring::remote_broker;
 
 use health::checks;
-use presence::Presence;
+use presence::HostFile;
 
-/// How often rows that are too old are looked for.
+/// Interval of the search for expired rows.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
-/// How often tables that lack an index are looked for: they come with new versions of plugins.
+/// Interval of the search for missing indexes, which new versions of plugins may require.
 const INDEX_EVERY: Duration = Duration::from_secs(60);
 
-/// Between one index and the next, so that messages that have waited are stored.
+/// Pause between two indexes, in which the writer stores the waiting messages.
 const INDEX_PAUSE: Duration = Duration::from_secs(2);
 
-/// Runs the host until it is told to stop by SIGTERM or SIGINT.
+/// Runs the host until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// Whatever keeps it from starting: the data directory, the database, the address, the broker's configuration, or
-/// plugins of which not one can be loaded. Nothing has been pulled then.
-pub async fn serve(config: Config) -> anyhow::Result<()> {
+/// When the host cannot start: because of the data directory, the database, the address, the broker's configuration, or
+/// because no plugin can be loaded. No message has been read then.
+pub async fn serve(config: HostConfig) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     watch_signals(stop.clone())?;
     raise_file_limit();
     run(config, stop).await
 }
 
-/// Raises the soft limit of open files to the hard one: each source has a connection to the broker, and the soft limit
-/// is often 1,024, for programs that use `select`.
+/// Raises the soft limit of open files to the hard limit, because each source has its own connection to the broker, and
+/// the soft limit is often 1,024.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -67,53 +67,58 @@ fn raise_file_limit() {
         maximum,
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, ?current, "cannot raise the limit of open files");
+        tracing::warn!(%error, ?current, "failed to raise the limit of open files");
     }
 }
 
-/// Runs the host until `stop`, and says where it is on standard output.
+/// Runs the host until `stop`, and prints its address on standard output.
 ///
 /// # Errors
 /// As for [`serve`].
-pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
-    run_and_tell(config, stop, announce).await
+pub async fn run(config: HostConfig, stop: CancellationToken) -> anyhow::Result<()> {
+    run_with(config, stop, announce).await
 }
 
-/// A host that has started.
+/// Facts about a started host.
 #[derive(Clone, Debug)]
-pub struct Up {
-    /// Where its API is.
+pub struct Started {
+    /// URL of the API.
     pub url: String,
-    /// Its database.
+    /// Path of the database.
     pub database: PathBuf,
-    /// Its own broker, where it has one.
+    /// URL of the embedded broker, if there is one.
     pub broker: Option<String>,
-    /// How many plugins it has.
+    /// Number of plugins.
     pub plugins: usize,
 }
 
-/// Runs the host until `stop`. `up` is called when it answers.
+/// Runs the host until `stop`. Calls `on_start` when the API is available.
 ///
 /// # Errors
 /// As for [`serve`].
-pub async fn run_and_tell(
-    config: Config,
+pub async fn run_with(
+    config: HostConfig,
     stop: CancellationToken,
-    up: impl FnOnce(Up),
+    on_start: impl FnOnce(Started),
 ) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("listen on {} (setting listen, flag --listen)", config.listen))?;
-    let address = listener.local_addr().context("ask for the address")?;
+    let listener = TcpListener::bind(config.listen).await.with_context(|| {
+        format!(
+            "failed to listen on {} (setting listen, flag --listen)",
+            config.listen
+        )
+    })?;
+    let address = listener
+        .local_addr()
+        .context("failed to get the listening address")?;
     let store = Arc::new(Store::open(wiring::store(&config)).await?);
-    let asking = http::Threads::start().context("start the threads of the API")?;
+    let api_threads = http::Threads::start().context("failed to start the API threads")?;
     let path = store.path().to_owned();
-    let reader = asking
+    let reader = api_threads
         .spawn(async move { Reader::open(&path).await })
         .await
-        .context("open the database for questions")??;
+        .context("failed to open the database for reading")??;
     store.release_before_reopen(reader.clone());
-    let owner = instance::keep(&config.data_dir, &store).await?;
+    let owner = instance::load_identity(&config.data_dir, &store).await?;
     let cache_key = wiring::cache_key(&config, &store).await?;
     let broker = Broker::connect(wiring::broker(&config)?).await?;
     let registry = Registry::default();
@@ -127,11 +132,11 @@ pub async fn run_and_tell(
         registry: registry.clone(),
         metrics: metrics.clone(),
     };
-    let url = presence::url_of(address);
+    let url = presence::local_url(address);
     let key = private_files::load_or_create_secret(&config.data_dir.join(identity::KEY_FILE))?;
     let access = http::Access::open(Arc::clone(&store), &reader, wiring::http(&config, address)).await?;
-    presence::keep_operator_token(&config.data_dir, &access).await?;
-    make_plugin_dir(&config)?;
+    presence::ensure_operator_token(&config.data_dir, &access).await?;
+    create_plugin_dir(&config)?;
     let lifecycle = Lifecycle::start(parts, stop.child_token()).await?;
     let state = http::State {
         access,
@@ -149,14 +154,14 @@ pub async fn run_and_tell(
         identity: Identity::new(key, url.as_str()),
         started: Timestamp::now(),
     };
-    let serving = asking
+    let serving = api_threads
         .serve(listener, state, stop.child_token())
-        .context("hand the address to the API")?;
+        .context("failed to start the API")?;
     let counting = tokio::spawn(count_reconnects(broker.clone(), metrics.clone()));
     let expiring = tokio::spawn(expire(Arc::clone(&store), lifecycle.clone(), stop.child_token()));
     let indexing = tokio::spawn(keep_indexes(Arc::clone(&store), stop.child_token()));
-    let presence = Presence::write(&config.data_dir, &url)?;
-    up(Up {
+    let host_file = HostFile::write(&config.data_dir, &url)?;
+    on_start(Started {
         url,
         database: store.path().to_owned(),
         broker: broker.embedded_url().map(str::to_owned),
@@ -164,16 +169,16 @@ pub async fn run_and_tell(
     });
 
     stop.cancelled().await;
-    presence.remove();
-    tracing::info!("stopping: what is in hand is finished and stored");
-    // The rest is for the broker: its last acknowledgements, and the end of one of our own.
+    host_file.remove();
+    tracing::info!("stopping: finishing and storing the current batches");
+    // The rest of the time is for the broker: the last acknowledgements, and stopping an embedded broker.
     let deadline = tokio::time::Instant::now() + config.shutdown_time * 7 / 10;
     if tokio::time::timeout_at(deadline - config.shutdown_time / 4, lifecycle.stop())
         .await
         .is_err()
     {
         tracing::warn!(
-            "some projections did not finish in time; they go on from their checkpoints at the next start"
+            "some projections did not finish in time; they continue at their checkpoints after the next start"
         );
     }
     drop(lifecycle);
@@ -186,35 +191,34 @@ pub async fn run_and_tell(
     drop(expiring.await);
     drop(indexing.await);
     close(store, deadline).await;
-    drop(asking);
+    drop(api_threads);
     Ok(())
 }
 
-/// The default plugin directory is made when it is missing. One that the operator named has to exist: its name may be
-/// mistyped.
-fn make_plugin_dir(config: &Config) -> anyhow::Result<()> {
+/// Creates the default plugin directory. A directory in the configuration must exist, because its name may be mistyped.
+fn create_plugin_dir(config: &HostConfig) -> anyhow::Result<()> {
     if config.plugin_dir_is_default {
         let dir = &config.plugin_dir;
         std::fs::create_dir_all(dir)
-            .with_context(|| format!("make the plugin directory {}", dir.display()))?;
+            .with_context(|| format!("failed to create the plugin directory {}", dir.display()))?;
     }
     Ok(())
 }
 
-/// How long a broker may take to accept the connection of a check.
+/// Connect timeout of a check.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 
-/// Compares the rows of a database with those that its messages give: of all messages, or of about `sample` of each
-/// plugin. The host may run meanwhile.
+/// Compares the rows of a database with the rows of its messages: of all messages, or of about `sample` messages of each
+/// plugin. The host may be running.
 ///
 /// # Errors
-/// The broker cannot be reached, or the database or a component cannot be read.
+/// If the broker is unreachable, or the database or a component cannot be read.
 pub async fn check_deep(
-    config: &Config,
+    config: &HostConfig,
     sample: Option<u64>,
 ) -> anyhow::Result<lantern_lifecycle::DeepReport> {
-    let broker = broker_of(config).await?;
-    // What is compiled for this is kept nowhere: the host's cache is sealed with another key.
+    let broker = connect_configured(config).await?;
+    // No cache: the host's cache is sealed with another key.
     let plugins = lantern_plugin::EngineConfig {
         cache_dir: None,
         ..wiring::plugins(config)?
@@ -230,22 +234,22 @@ pub async fn check_deep(
     Ok(report?)
 }
 
-/// A connection to the broker of the configuration. An embedded broker that a running host has started is used as it is;
-/// otherwise it is started, and stopped with the connection.
-async fn broker_of(config: &Config) -> anyhow::Result<Broker> {
+/// Connects to the broker of the configuration. Uses the embedded broker of a running host; otherwise starts an embedded
+/// broker, which stops with the connection.
+async fn connect_configured(config: &HostConfig) -> anyhow::Result<Broker> {
     let settings = wiring::broker(config)?;
     if matches!(settings.place, lantern_broker::BrokerLocation::Embedded(_)) {
         let file = config.data_dir.join("broker").join("nats.url");
         if let Ok(url) = std::fs::read_to_string(&file)
-            && let Ok(broker) = connected(lantern_broker::BrokerConfig::remote(url.trim())).await
+            && let Ok(broker) = connect(lantern_broker::BrokerConfig::remote(url.trim())).await
         {
             return Ok(broker);
         }
     }
-    connected(settings).await
+    connect(settings).await
 }
 
-async fn connected(settings: lantern_broker::BrokerConfig) -> anyhow::Result<Broker> {
+async fn connect(settings: lantern_broker::BrokerConfig) -> anyhow::Result<Broker> {
     let broker = Broker::connect(settings).await?;
     let mut link = broker.link();
     let wait = tokio::time::timeout(CONNECT_TIME, link.wait_for(Link::is_connected)).await;
@@ -254,38 +258,38 @@ async fn connected(settings: lantern_broker::BrokerConfig) -> anyhow::Result<Bro
     }
     let why = match &*broker.link().borrow() {
         Link::Refused { why, .. } => why.clone(),
-        Link::Connecting { last_error, .. } => last_error.clone().unwrap_or_else(|| "no answer".to_owned()),
-        Link::Connected(_) => "it took too long".to_owned(),
+        Link::Connecting { last_error, .. } => last_error.clone().unwrap_or_else(|| "no response".to_owned()),
+        Link::Connected(_) => "timeout".to_owned(),
     };
     broker.stop().await;
-    Err(anyhow::anyhow!("the broker cannot be reached: {why}"))
+    Err(anyhow::anyhow!("failed to connect to the broker: {why}"))
 }
 
-/// Everybody who works has ended by now, so the database has one owner left.
+/// Closes the database. All other owners have ended by now.
 async fn close(store: Arc<Store>, deadline: tokio::time::Instant) {
     match Arc::try_unwrap(store) {
         Ok(store) => {
             if tokio::time::timeout_at(deadline, store.close()).await.is_err() {
-                tracing::warn!("the database was busy until the end; what was answered is safe");
+                tracing::warn!("timeout while closing the database; committed data is safe");
             }
         }
-        Err(_) => tracing::warn!("the database is still in use; what was answered is safe"),
+        Err(_) => tracing::warn!("the database is still in use; committed data is safe"),
     }
 }
 
 fn watch_signals(stop: CancellationToken) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
-    let mut hangup = signal(SignalKind::hangup()).context("watch for SIGHUP")?;
+    let mut terminate = signal(SignalKind::terminate()).context("failed to watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("failed to watch for SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("failed to watch for SIGHUP")?;
     tokio::spawn(async move {
         loop {
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                // By default it would kill the process without a stop in order.
+                // By default, SIGHUP would kill the process without a clean shutdown.
                 _ = hangup.recv() => {
-                    tracing::info!("SIGHUP is ignored: the configuration cannot be reloaded; restart the host instead");
+                    tracing::info!("ignored SIGHUP: the host cannot reload its configuration; restart it instead");
                 }
             }
         }
@@ -294,7 +298,7 @@ fn watch_signals(stop: CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Counts the connections to the broker that follow a lost one.
+/// Counts reconnections to the broker.
 async fn count_reconnects(broker: Broker, metrics: Metrics) {
     let mut link = broker.link();
     let mut known = None;
@@ -311,25 +315,25 @@ async fn count_reconnects(broker: Broker, metrics: Metrics) {
     }
 }
 
-/// What programs that start the host wait for: one line on standard output.
-fn announce(up: Up) {
-    let Up {
+/// Prints one line on standard output, for programs that start the host.
+fn announce(started: Started) {
+    let Started {
         url,
         database,
         broker,
         plugins,
-    } = up;
+    } = started;
     let broker = broker.map(|url| format!(", broker {url}")).unwrap_or_default();
     let line = format!(
         "lantern is up: {url}, database {}{broker}, {plugins} plugins",
         database.display()
     );
-    // Standard output may be closed; the host does not depend on being heard.
+    // Standard output may be closed.
     drop(writeln!(std::io::stdout(), "{line}"));
     tracing::info!("{line}");
 }
 
-/// Removes rows that are older than their tables keep them, a few at a time, so that nothing waits behind it.
+/// Removes rows that are older than the retention of their tables, in small steps, so that other writes do not wait.
 async fn expire(store: Arc<Store>, lifecycle: Lifecycle, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(EXPIRE_EVERY);
     loop {
@@ -342,9 +346,9 @@ async fn expire(store: Arc<Store>, lifecycle: Lifecycle, stop: CancellationToken
             loop {
                 match store.maintenance().expire(table.clone(), Timestamp::now()).await {
                     Ok(0) => break,
-                    Ok(rows) => tracing::debug!(table = %table.name, rows, "removed rows that were too old"),
+                    Ok(rows) => tracing::debug!(table = %table.name, rows, "removed expired rows"),
                     Err(error) => {
-                        tracing::warn!(table = %table.name, %error, "old rows could not be removed; tried again");
+                        tracing::warn!(table = %table.name, %error, "failed to remove expired rows; will retry");
                         break;
                     }
                 }
@@ -356,35 +360,30 @@ async fn expire(store: Arc<Store>, lifecycle: Lifecycle, stop: CancellationToken
     }
 }
 
-/// Gives tables the indexes that they lack, one at a time and with pauses in which others have their turn.
+/// Creates missing indexes, one at a time, with pauses for other writes.
 async fn keep_indexes(store: Arc<Store>, stop: CancellationToken) {
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     loop {
         let pause = match store.maintenance().add_missing_index().await {
             Ok(IndexStep::Made { table, columns, took }) => {
                 let columns = columns.join(", ");
                 let took_ms = took.as_millis();
-                tracing::info!(
-                    table,
-                    columns,
-                    took_ms,
-                    "made an index; nothing else was stored meanwhile"
-                );
+                tracing::info!(table, columns, took_ms, "created an index; other writes waited");
                 INDEX_PAUSE
             }
             Ok(IndexStep::Left(tables)) => {
-                for table in tables.iter().filter(|table| !told.contains(*table)) {
+                for table in tables.iter().filter(|table| !reported.contains(*table)) {
                     tracing::warn!(
                         table,
-                        "the table lacks indexes for its facets and is too large to be given them now: questions about \
-                         it are slow until `lantern rebuild` of its plugin"
+                        "the table lacks facet indexes and is too large to create them now; queries are slow until \
+                         `lantern rebuild` of its plugin"
                     );
                 }
-                told = tables;
+                reported = tables;
                 INDEX_EVERY
             }
             Err(error) => {
-                tracing::warn!(%error, "indexes could not be looked at; tried again");
+                tracing::warn!(%error, "failed to check for missing indexes; will retry");
                 INDEX_EVERY
             }
         };

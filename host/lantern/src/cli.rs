@@ -1,14 +1,12 @@
-//! The command line: what can be typed, which command it becomes, and how success and failure look. Each command
-//! has its own file and does its own printing; the work behind it is in `commands`.
+//! The command line: arguments, commands, output and exit codes. Each command has its own file.
 //!
-//! Exit codes: 0 done, 1 failed, 2 not understood, 78 the configuration cannot be used.
+//! Exit codes: 0 success, 1 failure, 2 usage error, 78 invalid configuration.
 
 mod audit;
 mod author;
 mod broker;
 pub mod check;
 pub mod client;
-mod commands;
 mod completions;
 mod config;
 mod dead_letters;
@@ -33,6 +31,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
 pub use failure::Failure;
@@ -40,7 +39,7 @@ pub use output::text as printable;
 pub use publish::Header;
 
 use broker::BrokerArgs;
-use output::{mutter, note, print, print_json};
+use output::{note, print, print_error, print_json};
 
 use crate::config::{Flag, Sources};
 
@@ -52,12 +51,10 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Projects event streams into SQLite tables through WebAssembly plugins that can be swapped while it runs.
+/// Project NATS JetStream streams into SQLite tables through WebAssembly plugins.
 #[derive(Debug, Parser)]
 #[command(name = "lantern", version = VERSION.as_str(), max_term_width = 100)]
-#[command(
-    after_help = "Exit codes: 0 done, 1 failed, 2 not understood, 78 the configuration cannot be used."
-)]
+#[command(after_help = "Exit codes: 0 success, 1 failure, 2 usage error, 78 invalid configuration.")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -65,68 +62,72 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Read streams, project them into tables, and serve the API, until SIGTERM or Ctrl-C.
+    /// Run the host: project streams into tables and serve the API, until SIGTERM or Ctrl-C.
     Serve(ServeArgs),
-    /// Build plugins, look into them, and install, swap, pause and remove them in a running host.
+    /// Create, build, inspect and test plugins, and manage the plugins of a running host.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
-    /// Messages that could not be projected: see them, try them again, give them up.
+    /// List, show, export, retry and discard dead letters (messages that could not be projected).
     #[command(subcommand, name = "dead-letters")]
     DeadLetters(dead_letters::DeadLettersCommand),
-    /// Decide about the streams that plugins read.
+    /// Resolve sources whose stream the host cannot identify.
     #[command(subcommand)]
     Source(source::SourceCommand),
-    /// Show messages that were gone before they were read, which no plugin has seen.
+    /// List messages that were lost before the host read them.
     Gaps(gaps::GapsArgs),
-    /// Fill a plugin's tables anew beside those in use, and put them in their place.
+    /// Rebuild a plugin's tables in the background, then swap them in.
     Rebuild(rebuild::RebuildArgs),
-    /// Say where a row comes from: its message, and the version that made it.
+    /// Show the message that a row comes from, and the version that wrote the row.
     Trace(trace::TraceArgs),
-    /// Make the work of a bad version again, from just its messages, with the version that runs.
+    /// Reprocess the messages a bad version handled, using the active version.
     Reproject(trace::ReprojectArgs),
-    /// Erase a person's data: rows that hold a value, their messages, and dead letters that mention it.
+    /// Erase a person's data: rows that contain a value, their messages, and dead letters that mention it.
     Forget(forget::ForgetArgs),
-    /// Verify a database: integrity, ledger, checkpoints, indexes, row counts; with --deep also the values of the rows.
-    /// Exits with 1 when there is a problem.
+    /// Verify a database: integrity, ledger, checkpoints, indexes and row counts; with --deep also the values of the rows.
+    ///
+    /// Exits with 1 if there are problems.
     Check(check::CheckArgs),
-    /// Show how a running host is. Exits with 1 when it is not ready.
+    /// Show the state of a running host.
+    ///
+    /// Exits with 1 if the host is not ready.
     Status(status::StatusArgs),
-    /// Make, list and revoke tokens, by which others may ask a running host.
+    /// Create, list and revoke API tokens.
     #[command(subcommand)]
     Token(token::TokenCommand),
-    /// Show who changed what in a running host.
+    /// Show the audit of a running host: who changed what.
     Audit(audit::AuditArgs),
-    /// Send events to a stream and wait until the broker has stored them.
+    /// Publish events to a stream and wait until the broker has stored them.
     Publish(publish::PublishArgs),
-    /// Check the tools, the database, the broker and the disk, with what to do about each problem. Exits with 1 when
-    /// something is wrong.
+    /// Check tools, database, broker and disk, and suggest a fix for each problem.
+    ///
+    /// Exits with 1 if there are errors.
     Doctor(doctor::DoctorArgs),
-    /// Show, check and explain the configuration.
+    /// Show, check and document the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
-    /// Print a script that completes commands in a shell.
+    /// Print a completion script for a shell.
     Completions(completions::CompletionsArgs),
-    /// Compile a component from standard input. The host runs this in a process of its own.
+    /// Compile a component from standard input. The host runs this in a separate process.
     #[command(hide = true)]
     CompileComponent,
 }
 
-/// Flags that stand for settings.
+/// Flags that override settings.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// A TOML file; `lantern config reference` prints one.
+    /// Configuration file in TOML; `lantern config reference` prints a template.
     #[arg(long, value_name = "FILE", env = "LANTERN_CONFIG")]
     config: Option<PathBuf>,
-    /// Where the database and all else is kept [setting: data_dir].
+    /// Directory for the database and all other data [setting: data_dir].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<OsString>,
-    /// Where plugins are loaded from [setting: plugin_dir].
+    /// Directory from which plugins are loaded [setting: plugin_dir].
     #[arg(long, value_name = "DIR")]
     plugin_dir: Option<OsString>,
-    /// Where the API is served [setting: listen].
+    /// Address on which the API is served [setting: listen].
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<OsString>,
-    /// Without --nats and --nats-context the host runs its own broker.
+    /// Without --nats and --nats-context, the host runs an embedded broker.
     #[command(flatten)]
     broker: BrokerArgs,
 }
@@ -146,7 +147,7 @@ impl ServeArgs {
     }
 }
 
-/// Runs the command that was typed. What it answers is printed by then; a failure is not.
+/// Runs the command and prints its output. The caller prints a failure.
 pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Serve(args) => serve::run(&args),
@@ -166,6 +167,16 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Config(command) => config::run(&command),
         Command::Completions(args) => completions::run(&args),
-        Command::CompileComponent => commands::compile_component(),
+        Command::CompileComponent => Ok(lantern_plugin::compile_child_main()),
     }
+}
+
+/// Runs a future of a command on a small runtime.
+fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?;
+    Ok(runtime.block_on(future))
 }

@@ -1,7 +1,7 @@
-//! What the operator decides. Reads the file, the environment and the flags, checks everything, reports all that
-//! is wrong at once, and hands each module its part. Starts nothing and creates nothing.
+//! The configuration. Reads the file, the environment and the flags, checks everything, and reports all problems at once.
+//! Starts and creates nothing.
 //!
-//! Two types: [`Sources`] is what was written, [`Config`] is what it means. The program sees only the second.
+//! [`Sources`] is the input, [`HostConfig`] the checked result. The rest of the program sees only the result.
 
 #[doc(hidden)]
 pub mod fuzzing;
@@ -18,90 +18,89 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use layers::{Flag, Origin, Sources, variable_name};
+pub use layers::{Flag, SettingOrigin, Sources, variable_name};
 pub use show::reference;
 pub use value::{is_loopback, redact};
 
 use settings::SETTINGS;
-use value::{Value, Written};
+use value::{RawSetting, Value};
 
 use lantern_trust::signature::{Policy, Rule};
 
-/// The variable in which systemd names the directory of a unit with `StateDirectory=`.
+/// Variable with which systemd passes the directory of a unit with `StateDirectory=`.
 const DATA_DIR_VARIABLE: &str = "STATE_DIRECTORY";
 
 const DATA_DIR_DEFAULT: &str = "./lantern-data";
 
-/// Everything that the host is told, checked.
+/// The checked configuration of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// Where the database, the compile cache and the embedded broker's streams are kept.
+pub struct HostConfig {
+    /// Directory of the database, the compile cache and the embedded broker's streams.
     pub data_dir: PathBuf,
-    /// Where plugins are loaded from.
+    /// Directory from which plugins are loaded.
     pub plugin_dir: PathBuf,
-    /// Whether the operator named `plugin_dir`, or it is the default and may have to be made.
+    /// Whether `plugin_dir` is the default, which the host creates if it is missing.
     pub plugin_dir_is_default: bool,
-    /// Where HTTP is served.
+    /// Listening address of the API.
     pub listen: SocketAddr,
-    /// Names by which requests may call the host, besides those of loopback; in lower case. Not empty when `listen`
-    /// is not loopback.
+    /// Valid host names of requests, in addition to those of loopback; in lower case. Not empty if `listen` is not loopback.
     pub hosts: Vec<String>,
-    /// Whether operators may ask the database in SQL.
+    /// Whether operators may query the database with SQL.
     pub sql: bool,
-    /// Whether reads need a token on loopback as well.
+    /// Whether reads require a token on loopback, too.
     pub reads_need_token: bool,
-    /// Memory for answers that clients have not read yet.
+    /// Memory limit of responses that clients have not read yet.
     pub answer_bytes: u64,
-    /// Whether plugins have to be signed, and by whom.
+    /// Whether plugins must be signed, and the trusted keys.
     pub signatures: Policy,
-    /// How long a stop may take.
+    /// Time limit of the shutdown.
     pub shutdown_time: Duration,
-    /// Which broker, and how to reach it.
+    /// The broker.
     pub broker: BrokerSettings,
-    /// What the names of the host's durable consumers begin with.
+    /// Prefix of the names of the host's durable consumers.
     pub consumer_prefix: String,
-    /// Whether missing streams are created.
+    /// Whether the host creates missing streams.
     pub streams_create: bool,
-    /// The time between the two observations of a cluster that have to agree before a source begins a new epoch.
+    /// Time between the two observations of a cluster that must agree before a source begins a new epoch.
     pub streams_confirm_after: Duration,
-    /// How much goes into one batch.
+    /// Limits of a batch.
     pub batch: BatchSettings,
-    /// What a plugin may use.
-    pub limits: LimitSettings,
-    /// How the database is written.
+    /// Limits of a plugin.
+    pub limits: PluginLimits,
+    /// Settings of the database.
     pub store: StoreSettings,
-    /// What is logged.
+    /// Settings of the log.
     pub log: LogSettings,
 }
 
-/// Which broker, and how to reach it.
+/// The broker: embedded or remote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BrokerSettings {
-    /// The host runs its own.
+    /// The host runs its own `nats-server`.
     Embedded {
-        /// The `nats-server` to run; none means the one on PATH.
+        /// Path of `nats-server`; `None` means the one on PATH.
         binary: Option<PathBuf>,
-        /// Port on 127.0.0.1; 0 means a free one.
+        /// Port on 127.0.0.1; 0 means a free port.
         port: u16,
     },
-    /// Somebody else runs it.
+    /// An external broker.
     Remote(Box<RemoteBroker>),
 }
 
-/// A broker that somebody else runs.
+/// An external broker.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RemoteBroker {
-    /// Where it is found.
+    /// Its servers.
     pub servers: Servers,
-    /// How the host proves who it is.
+    /// Credentials.
     pub login: Login,
     /// JetStream domain.
     pub jetstream_domain: Option<String>,
-    /// Prefix of the JetStream API's subjects.
+    /// Subject prefix of the JetStream API.
     pub jetstream_api_prefix: Option<String>,
-    /// Prefix of the subjects of answers.
+    /// Subject prefix of replies.
     pub inbox_prefix: Option<String>,
-    /// Transport security.
+    /// TLS settings.
     pub tls: TlsSettings,
 }
 
@@ -122,111 +121,116 @@ impl fmt::Debug for RemoteBroker {
     }
 }
 
-/// Where a broker is found.
+/// The servers of a broker.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Servers {
-    /// Addresses; at least one. They may hold passwords: [`redact`] before showing.
+    /// URLs; at least one. They may contain passwords: [`redact`] them before printing.
     Urls(Vec<String>),
     /// A context of the `nats` command line tool.
     Context(String),
 }
 
-/// How the host proves who it is to the broker. Paths only: secrets are read when they are used.
+/// Credentials for the broker. Contains only paths: secrets are read when they are used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Login {
-    /// Not at all, or by what the address or the context holds.
+    /// None, or those in the URL or the context.
     None,
     /// A `.creds` file.
     Credentials(PathBuf),
-    /// A file that holds an nkey seed.
+    /// A file with an nkey seed.
     Nkey(PathBuf),
     /// User name and password, in files.
     Password {
-        /// Holds the user name.
+        /// File with the user name.
         user_file: PathBuf,
-        /// Holds the password.
+        /// File with the password.
         password_file: PathBuf,
     },
     /// A token, in a file.
     Token(PathBuf),
 }
 
-/// Transport security towards the broker.
+/// TLS settings of the connection to the broker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsSettings {
-    /// Certificates to trust instead of the system's.
+    /// CA certificates to trust instead of the system's.
     pub ca: Option<PathBuf>,
-    /// The host's own certificate and its key.
+    /// Client certificate and its key.
     pub identity: Option<(PathBuf, PathBuf)>,
-    /// Begin with TLS, before the server's greeting.
+    /// Start TLS before the server's greeting.
     pub first: bool,
 }
 
-/// How much goes into one batch.
+/// Limits of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchSettings {
-    /// Most messages.
+    /// Maximum number of messages.
     pub messages_max: u32,
-    /// Most bytes of messages.
+    /// Maximum bytes of messages.
     pub bytes_max: u64,
 }
 
-/// What a plugin may use.
+/// Limits of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LimitSettings {
-    /// Bytes of memory of an instance.
+pub struct PluginLimits {
+    /// Memory of an instance, in bytes.
     pub memory_bytes: u64,
     /// Time for one message.
     pub message_time: Duration,
-    /// Rows made of one message.
+    /// Rows of one message.
     pub rows_per_message: u32,
-    /// Bytes of rows made of one message.
+    /// Bytes of the rows of one message.
     pub bytes_per_message: u64,
-    /// Bytes of a plugin file.
+    /// Size of a component, in bytes.
     pub module_bytes: u64,
     /// Time for compiling.
     pub compile_time: Duration,
-    /// Bytes of memory for compiling.
+    /// Memory for compiling, in bytes.
     pub compile_memory_bytes: u64,
     /// Open dead letters of a plugin.
     pub dead_letters_max: u64,
 }
 
-/// How the database is written.
+/// Settings of the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreSettings {
     /// Whether each commit waits for the disk.
     pub synchronous_full: bool,
-    /// Page cache of the writing connection.
+    /// Page cache of the writer.
     pub cache_bytes: u64,
-    /// Size of the file that is given up when the disk is full; 0 for none.
+    /// Size of the reserve file, which is deleted when the disk is full; 0 for none.
     pub reserve_bytes: u64,
 }
 
-/// What is logged, and how.
+/// Settings of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
-    /// A filter that has been checked.
+    /// A valid filter.
     pub filter: String,
     /// Whether each line is a JSON object.
     pub json: bool,
 }
 
-/// One thing that is wrong with the configuration.
+/// A problem of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The setting's path; empty where a file as a whole is meant.
+    /// Path of the setting; empty for a problem of a whole file.
     pub setting: String,
-    /// Who wrote it.
-    pub origin: Origin,
-    /// What is wrong.
+    /// Origin of the value.
+    pub origin: SettingOrigin,
+    /// The problem.
     pub message: String,
-    /// What to do.
+    /// How to fix it.
     pub fix: String,
 }
 
 impl Problem {
-    fn new(setting: &str, origin: &Origin, message: impl Into<String>, fix: impl Into<String>) -> Self {
+    fn new(
+        setting: &str,
+        origin: &SettingOrigin,
+        message: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
         Self {
             setting: setting.to_owned(),
             origin: origin.clone(),
@@ -253,38 +257,38 @@ impl fmt::Display for Problem {
 
 type Problems = Vec<Problem>;
 
-/// The configuration cannot be used; nothing was started.
+/// The configuration is invalid; nothing was started.
 #[derive(Debug, thiserror::Error)]
-#[error("the configuration has {}", counted(problems))]
+#[error("invalid configuration: {}", count(problems))]
 pub struct ConfigError {
-    /// All that is wrong: line by line of the file, then the environment, then the flags.
+    /// All problems: of the file by line, then of the environment, then of the flags.
     pub problems: Vec<Problem>,
 }
 
-fn counted(problems: &[Problem]) -> String {
+fn count(problems: &[Problem]) -> String {
     match problems.len() {
         1 => "1 problem".to_owned(),
         many => format!("{many} problems"),
     }
 }
 
-/// The values that hold, and who wrote them.
+/// The effective values with their origins.
 #[derive(Clone, Debug)]
 pub struct Resolved {
-    values: BTreeMap<&'static str, (Value, Origin)>,
+    values: BTreeMap<&'static str, (Value, SettingOrigin)>,
 }
 
 impl Resolved {
-    fn get(&self, path: &str) -> Option<(&Value, &Origin)> {
+    fn get(&self, path: &str) -> Option<(&Value, &SettingOrigin)> {
         self.values.get(path).map(|(value, origin)| (value, origin))
     }
 
-    /// Where the value of a setting comes from; none where it has no value.
-    pub fn origin(&self, path: &str) -> Option<&Origin> {
+    /// Origin of the value of a setting; `None` if it has no value.
+    pub fn origin(&self, path: &str) -> Option<&SettingOrigin> {
         self.get(path).map(|(_, origin)| origin)
     }
 
-    /// Where the database and all else is kept; known also when other settings have problems.
+    /// The data directory, also if other settings have problems.
     pub fn data_dir(&self) -> PathBuf {
         match self.get("data_dir") {
             Some((Value::Path(path), _)) => path.clone(),
@@ -292,49 +296,45 @@ impl Resolved {
         }
     }
 
-    /// Whether the data directory was set by a flag, a variable or a file, and is not the default.
+    /// Whether a flag, a variable or a file sets the data directory.
     pub fn data_dir_is_named(&self) -> bool {
         let origin = self.get("data_dir").map(|(_, origin)| origin);
-        origin.is_some_and(|origin| *origin != Origin::Default)
+        origin.is_some_and(|origin| *origin != SettingOrigin::Default)
     }
 
-    /// Each setting with its value and origin, as a TOML file with comments. Passwords are left out.
+    /// Renders each setting with its value and origin, as a TOML file with comments, without passwords.
     pub fn show(&self) -> String {
         show::show(self)
     }
 }
 
-/// Reads and checks everything. The values that could be read are there also when the rest has problems, so
-/// that `lantern config show` can show them.
-pub fn resolve(sources: &Sources) -> (Resolved, Result<Config, ConfigError>) {
+/// Reads and checks everything. Returns the readable values also if there are problems, for `lantern config show`.
+pub fn resolve(sources: &Sources) -> (Resolved, Result<HostConfig, ConfigError>) {
     let mut problems = Problems::new();
     let mut resolved = Resolved {
         values: BTreeMap::new(),
     };
     for setting in SETTINGS {
-        if let Some(text) = setting.preset.written() {
-            // A test parses every preset, so that none is dropped here.
-            if let Ok(value) = Value::parse(setting.kind, &Written::Bare(text), Path::new("")) {
-                resolved.values.insert(setting.path, (value, Origin::Default));
+        if let Some(text) = setting.preset.text() {
+            // A test parses every preset, so none is dropped here.
+            if let Ok(value) = Value::parse(setting.kind, &RawSetting::Bare(text), Path::new("")) {
+                resolved
+                    .values
+                    .insert(setting.path, (value, SettingOrigin::Default));
             }
         }
     }
-    for layers::Entry {
-        setting,
-        written,
-        origin,
-    } in layers::read(sources, &mut problems)
-    {
+    for layers::Entry { setting, raw, origin } in layers::read(sources, &mut problems) {
         let base = match &origin {
-            Origin::File { path, .. } => path.parent().unwrap_or(Path::new("")),
+            SettingOrigin::File { path, .. } => path.parent().unwrap_or(Path::new("")),
             _ => Path::new(""),
         };
-        match Value::parse(setting.kind, &written, base) {
+        match Value::parse(setting.kind, &raw, base) {
             Ok(value) => {
                 resolved.values.insert(setting.path, (value, origin));
             }
-            Err(misfit) => {
-                problems.push(Problem::new(setting.path, &origin, misfit.message, misfit.fix));
+            Err(error) => {
+                problems.push(Problem::new(setting.path, &origin, error.message, error.fix));
             }
         }
     }
@@ -346,17 +346,17 @@ pub fn resolve(sources: &Sources) -> (Resolved, Result<Config, ConfigError>) {
             problems: vec![problem],
         }),
         (false, _) => {
-            problems.sort_by_key(|problem| problem.origin.place());
+            problems.sort_by_key(|problem| problem.origin.sort_key());
             Err(ConfigError { problems })
         }
     };
     (resolved, config)
 }
 
-/// The broker that the settings name, whatever the other settings are; none when the host is to run its own.
+/// Resolves only the settings of the broker; `None` if the host runs an embedded broker.
 ///
 /// # Errors
-/// All that is wrong with the settings of the broker.
+/// All problems of the settings of the broker.
 pub fn resolve_broker(sources: &Sources) -> Result<Option<RemoteBroker>, ConfigError> {
     let (resolved, config) = resolve(sources);
     let problems = config.err().map(|error| error.problems).unwrap_or_default();
@@ -376,9 +376,9 @@ pub fn resolve_broker(sources: &Sources) -> Result<Option<RemoteBroker>, ConfigE
     }
 }
 
-/// Fills in the defaults that depend on something else.
+/// Fills in the defaults that depend on other settings or the environment.
 fn derive(sources: &Sources, resolved: &mut Resolved) {
-    // systemd separates several directories by colons; the first is the unit's own.
+    // systemd separates several directories by colons; the first one is used.
     let state = sources
         .variable(DATA_DIR_VARIABLE)
         .and_then(|dirs| dirs.split(':').next());
@@ -399,23 +399,23 @@ fn derive(sources: &Sources, resolved: &mut Resolved) {
     resolved
         .values
         .entry("plugin_dir")
-        .or_insert((plugin_dir, Origin::Default));
+        .or_insert((plugin_dir, SettingOrigin::Default));
     resolved
         .values
         .entry("streams.create")
-        .or_insert((Value::Boolean(embedded), Origin::Default));
+        .or_insert((Value::Boolean(embedded), SettingOrigin::Default));
 }
 
-/// Picks typed values out of what was resolved. A missing one is a mistake of this module and is reported.
+/// Reads typed values. A missing value is a bug of this module and is reported as a problem.
 struct Picker<'a>(&'a Resolved);
 
 impl Picker<'_> {
     fn absent<T>(path: &str) -> Result<T, Problem> {
         Err(Problem::new(
             path,
-            &Origin::Default,
+            &SettingOrigin::Default,
             "has no value",
-            "report this: it is a mistake in Lantern",
+            "report this: it is a bug in Lantern",
         ))
     }
 
@@ -447,7 +447,7 @@ impl Picker<'_> {
         }
     }
 
-    /// A count whose range in the table of settings fits 32 bits.
+    /// A count whose range fits 32 bits.
     fn count(&self, path: &str) -> Result<u32, Problem> {
         u32::try_from(self.number(path)?).or_else(|_| Self::absent(path))
     }
@@ -460,7 +460,7 @@ impl Picker<'_> {
     }
 }
 
-fn compose(resolved: &Resolved) -> Result<Config, Problem> {
+fn compose(resolved: &Resolved) -> Result<HostConfig, Problem> {
     let pick = Picker(resolved);
     let listen = match resolved.get("listen") {
         Some((Value::Address(address), _)) => *address,
@@ -468,8 +468,8 @@ fn compose(resolved: &Resolved) -> Result<Config, Problem> {
     };
     let plugin_dir_is_default = resolved
         .get("plugin_dir")
-        .is_none_or(|(_, origin)| *origin == Origin::Default);
-    Ok(Config {
+        .is_none_or(|(_, origin)| *origin == SettingOrigin::Default);
+    Ok(HostConfig {
         data_dir: pick
             .path("data_dir")
             .map_or_else(|| Picker::absent("data_dir"), Ok)?,
@@ -503,7 +503,7 @@ fn compose(resolved: &Resolved) -> Result<Config, Problem> {
             messages_max: pick.count("batch.messages_max")?,
             bytes_max: pick.number("batch.bytes_max")?,
         },
-        limits: LimitSettings {
+        limits: PluginLimits {
             memory_bytes: pick.number("limits.memory")?,
             message_time: pick.time("limits.message_time")?,
             rows_per_message: pick.count("limits.rows_per_message")?,
@@ -514,7 +514,9 @@ fn compose(resolved: &Resolved) -> Result<Config, Problem> {
             dead_letters_max: pick.number("limits.dead_letters_max")?,
         },
         store: StoreSettings {
-            synchronous_full: pick.text("store.synchronous").is_some_and(|word| word == "full"),
+            synchronous_full: pick
+                .text("store.synchronous")
+                .is_some_and(|value| value == "full"),
             cache_bytes: pick.number("store.cache_size")?,
             reserve_bytes: pick.number("store.reserve_size")?,
         },
@@ -522,7 +524,7 @@ fn compose(resolved: &Resolved) -> Result<Config, Problem> {
             filter: pick
                 .text("log.filter")
                 .map_or_else(|| Picker::absent("log.filter"), Ok)?,
-            json: pick.text("log.format").is_some_and(|word| word == "json"),
+            json: pick.text("log.format").is_some_and(|value| value == "json"),
         },
     })
 }

@@ -1,4 +1,4 @@
-//! The program: parse, run, tell what failed, choose the exit code.
+//! The program: parses the command line, runs the command, prints a failure, chooses the exit code.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     match cli::run(Cli::parse()) {
         Ok(code) => code,
         Err(failure) => {
-            // The code says it as well, where nobody reads this.
+            // A closed standard error must not change the exit code.
             drop(write!(std::io::stderr(), "{}", cli::printable(&failure.render())));
             failure.exit_code()
         }

@@ -97,7 +97,7 @@ fn from_nothing_to_rows_and_through_what_beginners_do() {
         &said,
         &[
             "stream ORDERS (orders.>)",
-            "guessed from 3 messages of sample.jsonl",
+            "derived from 3 messages of sample.jsonl",
             "order_id",
             "key",
             "measure",
@@ -107,7 +107,7 @@ fn from_nothing_to_rows_and_through_what_beginners_do() {
     let project = dir.join("orders");
     lock(&project);
     let again = fails(&["plugin", "new", "orders"], &dir);
-    has(&again, &["orders is there already", "--path DIR"]);
+    has(&again, &["orders already exists", "--path DIR"]);
 
     let said = succeeds(&["plugin", "test"], &project);
     has(&said, &["orders 0.1.0", "sample-1", "sample-3", "3 cases ok"]);
@@ -130,12 +130,12 @@ fn from_nothing_to_rows_and_through_what_beginners_do() {
         ],
     );
     let said = succeeds(&["plugin", "test", "--bless"], &project);
-    has(&said, &["blessed", "4 cases ok, 1 of them written anew"]);
+    has(&said, &["blessed", "4 cases ok, 1 of them accepted"]);
     edit(&project.join("fixtures/sample-2.expected.json"), "250", "251");
     let said = fails(&["plugin", "test"], &project);
     has(
         &said,
-        &["row 1 of orders", "total_cents  expected 251", "now 250"],
+        &["row 1 of orders", "total_cents  expected 251", "actual 250"],
     );
     edit(&project.join("fixtures/sample-2.expected.json"), "251", "250");
 
@@ -191,7 +191,7 @@ fn pack(project: &Path) {
     );
     let said = succeeds(&["plugin", "inspect", "orders-0.1.0.wasm"], project);
     has(&said, &["orders 0.1.0", "MIT", "https://example.org/orders"]);
-    has(&said, &["none beside it"]);
+    has(&said, &["signature", "none"]);
     succeeds(
         &["plugin", "test", "orders-0.1.0.wasm", "--filter", "sample-1"],
         project,
@@ -207,7 +207,7 @@ fn sign(project: &Path) {
         let said = succeeds(&["plugin", "keygen", name, "--no-password"], project);
         has(
             &said,
-            &[&format!("{name}.key"), "for you alone", "plugins.keys = \"RW"],
+            &[&format!("{name}.key"), "keep it private", "plugins.keys = \"RW"],
         );
     }
     let secret = project.join("mine.key");
@@ -216,7 +216,7 @@ fn sign(project: &Path) {
     let public = std::fs::read_to_string(project.join("mine.pub")).unwrap();
     assert!(public.starts_with("untrusted comment: "), "{public}");
     let unsigned = fails(&with_key("mine.pub"), project);
-    has(&unsigned, &["none beside it"]);
+    has(&unsigned, &["signature", "none"]);
     let said = succeeds(
         &["plugin", "sign", component, "--secret-key", "mine.key"],
         project,
@@ -225,11 +225,11 @@ fn sign(project: &Path) {
     has(&said, &["orders-0.1.0.wasm.minisig", public_key]);
     let secret = std::fs::read_to_string(secret).unwrap();
     assert!(!said.contains(secret.lines().nth(1).unwrap()), "{said}");
-    has(&succeeds(&inspect, project), &["names key", "--key checks it"]);
+    has(&succeeds(&inspect, project), &["not verified; use --key"]);
     let good = succeeds(&with_key("mine.pub"), project);
-    has(&good, &["good, of key", "file:orders-0.1.0.wasm"]);
+    has(&good, &["valid, key", "file:orders-0.1.0.wasm"]);
     let other = fails(&with_key("theirs.pub"), project);
-    has(&other, &["not good: it is signed with key", "and --key is"]);
+    has(&other, &["invalid: signed with key", "; --key is"]);
     let no_key = fails(
         &["plugin", "sign", component, "--secret-key", "mine.pub"],
         project,
@@ -240,7 +240,7 @@ fn sign(project: &Path) {
     );
     let twice = lantern(&["plugin", "keygen", "mine", "--no-password"], project);
     assert_eq!(twice.status.code(), Some(2), "{}", text(&twice.stderr));
-    has(&text(&twice.stderr), &["mine.key is there already"]);
+    has(&text(&twice.stderr), &["mine.key already exists"]);
 }
 
 /// A `plugin dev` that runs, and is killed when the test fails.
@@ -328,7 +328,7 @@ fn dev(project: &Path) {
     dev.until("row  orders  order_id=later");
     let library = project.join("src/lib.rs");
     edit(&library, "customer: String", "customer: Strin");
-    dev.until("the version before it goes on");
+    dev.until("the previous version stays active");
     // Another table than before: it is made anew from all messages.
     edit(
         &library,

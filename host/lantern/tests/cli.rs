@@ -23,7 +23,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn the_version_names_what_the_data_is_kept_with() {
+fn the_version_includes_the_version_of_sqlite() {
     let dir = tempfile::tempdir().unwrap();
     let output = lantern(&["--version"], dir.path());
     assert!(output.status.success());
@@ -35,7 +35,7 @@ fn the_version_names_what_the_data_is_kept_with() {
 }
 
 #[test]
-fn a_bad_configuration_exits_with_78_before_anything_is_made() {
+fn an_invalid_configuration_exits_with_78_and_creates_nothing() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(
         dir.path().join("lantern.toml"),
@@ -49,16 +49,16 @@ fn a_bad_configuration_exits_with_78_before_anything_is_made() {
         let error = text(&output.stderr);
         assert_eq!(
             error,
-            "error: the configuration has 2 problems\n  \
-             - lantern.toml:1: lisen: there is no such setting; did you mean listen?\n  \
-             - lantern.toml:3: limits.memory: \"much\" is not a size; give a size from 1 MiB to 4 GiB, such as \"64 MiB\"\n"
+            "error: invalid configuration: 2 problems\n  \
+             - lantern.toml:1: lisen: unknown setting; did you mean listen?\n  \
+             - lantern.toml:3: limits.memory: not a size: \"much\"; use a size from 1 MiB to 4 GiB, such as \"64 MiB\"\n"
         );
         assert!(!dir.path().join("data").exists());
     }
 }
 
 #[test]
-fn config_shows_what_holds_and_its_origin() {
+fn config_show_prints_values_with_their_origins() {
     let dir = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_lantern"))
         .args(["config", "show", "--listen", "127.0.0.1:0"])
@@ -85,18 +85,18 @@ fn config_shows_what_holds_and_its_origin() {
 }
 
 #[test]
-fn the_reference_is_a_file_that_can_be_used() {
+fn the_reference_is_a_valid_configuration() {
     let dir = tempfile::tempdir().unwrap();
     let reference = lantern(&["config", "reference"], dir.path());
     assert!(reference.status.success());
     std::fs::write(dir.path().join("lantern.toml"), &reference.stdout).unwrap();
     let output = lantern(&["config", "check", "--config", "lantern.toml"], dir.path());
     assert!(output.status.success(), "{}", text(&output.stderr));
-    assert_eq!(text(&output.stdout), "the configuration is good\n");
+    assert_eq!(text(&output.stdout), "OK: the configuration is valid\n");
 }
 
 #[test]
-fn what_makes_no_sense_exits_with_2() {
+fn usage_errors_exit_with_2() {
     let dir = tempfile::tempdir().unwrap();
     let cases: &[(&[&str], &str)] = &[
         (&[], "Usage"),
@@ -143,7 +143,7 @@ fn what_makes_no_sense_exits_with_2() {
         (&["plugin", "record"], "--from-stream"),
         (
             &["plugin", "record", "--from-stream", "S", "--seq", "9..1"],
-            "the first is not after",
+            "the first not after",
         ),
         (&["publish", "a.*"], "wildcards"),
         (&["publish", "a.b"], "--nats URL, or --data-dir DIR"),
@@ -162,7 +162,7 @@ fn what_makes_no_sense_exits_with_2() {
 }
 
 #[test]
-fn a_failure_says_why_and_what_to_do() {
+fn a_failure_has_a_cause_and_a_hint() {
     let dir = tempfile::tempdir().unwrap();
     let output = lantern(&["publish", "a.b", "--data-dir", "data"], dir.path());
     assert_eq!(output.status.code(), Some(1));
@@ -170,12 +170,12 @@ fn a_failure_says_why_and_what_to_do() {
         text(&output.stderr),
         "error: cannot open data/broker/nats.url\n\
          caused by: No such file or directory (os error 2)\n\
-         hint: only a running host with its own broker leaves its address there; else give --nats URL\n"
+         hint: a running host with an embedded broker writes its address there; for another broker use --nats URL\n"
     );
 }
 
 #[test]
-fn completions_are_made_for_shells() {
+fn completions_are_printed_for_each_shell() {
     let dir = tempfile::tempdir().unwrap();
     for shell in ["bash", "zsh", "fish"] {
         let output = lantern(&["completions", shell], dir.path());

@@ -1,4 +1,4 @@
-//! What is guessed from which messages.
+//! The derived table for different samples.
 
 use super::*;
 use crate::sample;
@@ -7,7 +7,7 @@ fn of(text: &str) -> Guess {
     guess(&sample::split(text.as_bytes(), "x".to_owned()).unwrap().messages)
 }
 
-/// `name: type role` for each column, `?` behind a type that may be null.
+/// `name: type role` for each column, with `?` after a nullable type.
 fn columns(guess: &Guess) -> Vec<String> {
     let role = |role: &Role| match role {
         Role::None => String::new(),
@@ -29,7 +29,7 @@ fn columns(guess: &Guess) -> Vec<String> {
 }
 
 #[test]
-fn types_roles_and_the_key_are_seen() {
+fn types_roles_and_key_are_derived() {
     let guess = of(concat!(
         r#"{"orderId":"a","customer":"x","placedAt":"2026-05-28T10:41:00Z","total_cents":100,"weight":1,"gift":true,"items":[1],"note":null,"status":"new"}"#,
         "\n",
@@ -52,13 +52,13 @@ fn types_roles_and_the_key_are_seen() {
     );
     assert_eq!(guess.key.as_deref(), Some("order_id"));
     assert_eq!(
-        guess.columns[7].why,
+        guess.columns[7].reason,
         "always null; missing in 1 and null in 1 of 2"
     );
 }
 
 #[test]
-fn without_a_time_or_a_key_it_says_so() {
+fn a_missing_time_or_key_is_noted() {
     let guess = of(r#"{"duration_ms": 3, "stored_at": "noon"}"#);
     assert_eq!(
         columns(&guess),
@@ -70,19 +70,22 @@ fn without_a_time_or_a_key_it_says_so() {
     );
     assert_eq!(guess.key, None);
     assert!(
-        guess.notes.iter().any(|note| note.contains("with one message")),
+        guess
+            .notes
+            .iter()
+            .any(|note| note.contains("one message does not show")),
         "{:?}",
         guess.notes
     );
     assert!(
-        guess.notes.iter().any(|note| note.contains("sent twice")),
+        guess.notes.iter().any(|note| note.contains("duplicate event")),
         "{:?}",
         guess.notes
     );
 }
 
 #[test]
-fn few_values_in_many_messages_are_a_facet() {
+fn a_field_with_few_values_is_a_facet() {
     let lines: Vec<String> = (0..20)
         .map(|number| {
             format!(
@@ -102,11 +105,11 @@ fn few_values_in_many_messages_are_a_facet() {
             "stored_at: timestamp time"
         ]
     );
-    assert_eq!(guess.key, None, "each seq_id comes twice");
+    assert_eq!(guess.key, None, "each seq_id occurs twice");
 }
 
 #[test]
-fn what_is_no_object_is_kept_whole() {
+fn other_payloads_become_one_column() {
     assert_eq!(
         columns(&of("[1,2]")),
         ["document: json", "stored_at: timestamp time"]
@@ -118,7 +121,7 @@ fn what_is_no_object_is_kept_whole() {
 }
 
 #[test]
-fn names_become_columns() {
+fn field_names_become_column_names() {
     for (field, name) in [
         ("pcId", "pc_id"),
         ("PC-ID", "pc_id"),

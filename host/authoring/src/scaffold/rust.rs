@@ -1,13 +1,13 @@
-//! The project in Rust: its manifest, and a guess as a struct with derives.
+//! A project in Rust: its manifest, and the derived table as a struct with derives.
 
 use std::fmt::Write as _;
 
-use super::Words;
+use super::Names;
 use crate::guess::{Column, Content, Guess, Shape};
 use lantern_model::schema::{ColumnType, Role};
 
-/// Names that the SDK's prelude and Rust's own have; a plugin that is called so has another name in its source.
-const TAKEN: &[&str] = &[
+/// Type names in the preludes of the SDK and of Rust; a plugin with such a name gets a suffix.
+const RESERVED_TYPES: &[&str] = &[
     "Json",
     "Message",
     "OrReject",
@@ -33,7 +33,7 @@ const TAKEN: &[&str] = &[
     "Ok",
     "Err",
 ];
-/// Words that cannot be the name of a field as they are.
+/// Keywords, which are not valid as field names.
 const KEYWORDS: [&str; 48] = [
     "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "do", "dyn", "else",
     "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl", "in", "let", "loop", "macro",
@@ -41,20 +41,20 @@ const KEYWORDS: [&str; 48] = [
     "true", "try", "type", "typeof", "unsafe", "unsized", "use", "virtual", "where", "while", "yield",
 ];
 
-/// Paths and texts.
-pub(super) fn files(words: &Words, guess: &Guess) -> Vec<(String, String)> {
+/// Paths and texts of the files.
+pub(super) fn files(names: &Names, guess: &Guess) -> Vec<(String, String)> {
     [
-        ("Cargo.toml", manifest(words, guess)),
-        ("src/lib.rs", library(words, guess)),
+        ("Cargo.toml", manifest(names, guess)),
+        ("src/lib.rs", library(names, guess)),
         (".gitignore", "/target\n".to_owned()),
-        ("README.md", readme(words)),
+        ("README.md", readme(names)),
     ]
     .map(|(name, text)| (name.to_owned(), text))
     .to_vec()
 }
 
-fn manifest(words: &Words, guess: &Guess) -> String {
-    let Words { plugin, stream, .. } = words;
+fn manifest(names: &Names, guess: &Guess) -> String {
+    let Names { plugin, stream, .. } = names;
     let serde = match guess.shape {
         Shape::Objects => "serde = { version = \"1\", features = [\"derive\"] }\n",
         Shape::Documents | Shape::Text => "",
@@ -71,41 +71,41 @@ publish = false
 crate-type = ["cdylib", "rlib"]
 
 [dependencies]
-# It came with the program that made this project; `lantern doctor` compares the two.
+# The SDK of the lantern version that created this project; `lantern doctor` reports other versions.
 lantern-sdk = {{ path = "vendor/lantern-sdk" }}
 {serde}
-# This package stands alone, whatever lies in the folders above.
+# Makes this package independent of a workspace in a parent directory.
 [workspace]
 "#
     )
 }
 
-fn readme(words: &Words) -> String {
-    let Words {
+fn readme(names: &Names) -> String {
+    let Names {
         plugin,
         table,
         stream,
         ..
-    } = words;
+    } = names;
     format!(
-        "# {plugin}\n\nA Lantern plugin: it turns messages of the stream `{stream}` into rows of the table `{table}`.\n\n\
+        "# {plugin}\n\nA Lantern plugin that projects messages of the stream `{stream}` into the table `{table}`.\n\n\
          ```\n\
-         lantern plugin test     # runs the component on fixtures/, compares with *.expected.json\n\
-         lantern plugin dev      # builds on each save, and shows the rows\n\
-         lantern plugin build    # {plugin}.wasm, for `lantern plugin install`\n\
+         lantern plugin test      # runs the component on fixtures/ and compares with *.expected.json\n\
+         lantern plugin dev       # a temporary host and broker: builds on each save, shows rows and rejected messages\n\
+         lantern plugin build .   # builds {plugin}.wasm, for `lantern plugin install`\n\
          ```\n"
     )
 }
 
-fn library(words: &Words, guess: &Guess) -> String {
-    let Words {
+fn library(names: &Names, guess: &Guess) -> String {
+    let Names {
         table,
         stream,
         subjects,
         ..
-    } = words;
-    let plugin = type_name(&words.plugin);
-    let row = format!("{}Row", pascal(&words.plugin));
+    } = names;
+    let plugin = type_name(&names.plugin);
+    let row = format!("{}Row", pascal(&names.plugin));
     let subjects: Vec<String> = subjects.iter().map(|subject| format!("{subject:?}")).collect();
     let subjects = subjects.join(", ");
     let (use_serde, derive) = match guess.shape {
@@ -115,7 +115,7 @@ fn library(words: &Words, guess: &Guess) -> String {
     let (key, conflict) = match &guess.key {
         Some(key) => (
             format!(", primary_key = [{}]", field_name(key)),
-            "#[row(on_conflict = ignore)] // an event that is sent twice does no harm\n",
+            "#[row(on_conflict = ignore)] // a duplicate event changes nothing\n",
         ),
         None => (String::new(), ""),
     };
@@ -132,7 +132,7 @@ use lantern_sdk::prelude::*;
 {use_serde}
 lantern_sdk::export!({plugin});
 
-/// The plugin: what it reads, and what it writes.
+/// The plugin, with its sources and writes.
 pub struct {plugin};
 
 impl Plugin for {plugin} {{
@@ -140,7 +140,7 @@ impl Plugin for {plugin} {{
     const WRITES: Writes = &[{row}::WRITE];
 }}
 
-/// A message, and its row: fields are columns, an `Option` may be null, and this text is what people read.
+/// A message and its row: each field is a column, an `Option` is a nullable column. The dashboard shows this comment.
 #[derive({derive}Table, Row)]
 #[table(name = {table:?}{key})]
 {conflict}struct {row} {{
@@ -173,7 +173,7 @@ fn handler(plugin: &str, row: &str, guess: &Guess) -> String {
         }
     };
     format!(
-        "/// Handles one message. An error makes it a dead letter that names the field; the stream goes on.
+        "/// Handles one message. On an error the message becomes a dead letter whose reason names the field, and the source continues.
 fn handle(message: &Message<'_>, rows: &mut Rows<{plugin}>) -> Result {{
 {body}    Ok(())
 }}
@@ -197,7 +197,7 @@ fn field(column: &Column, shape: Shape) -> String {
             let _ = writeln!(text, "    #[serde(rename = {field:?})]");
         }
         Content::Published => {
-            text.insert_str(0, "    /// When the broker stored the message.\n");
+            text.insert_str(0, "    /// Time at which the broker stored the message.\n");
             if shape == Shape::Objects {
                 text.push_str("    #[serde(skip)]\n");
             }
@@ -221,7 +221,7 @@ fn field(column: &Column, shape: Shape) -> String {
     text
 }
 
-/// A column's name as a field.
+/// Converts a column name to a field name.
 fn field_name(column: &str) -> String {
     match KEYWORDS.contains(&column) {
         true => format!("r#{column}"),
@@ -231,7 +231,7 @@ fn field_name(column: &str) -> String {
 
 fn type_name(plugin: &str) -> String {
     let name = pascal(plugin);
-    match TAKEN.contains(&name.as_str()) {
+    match RESERVED_TYPES.contains(&name.as_str()) {
         true => format!("{name}Plugin"),
         false => name,
     }

@@ -1,11 +1,11 @@
-//! The projects in JavaScript and Python: templates with a guess filled in, and the contract beside them.
+//! Projects in JavaScript and Python: templates filled in with the derived table, and the contract.
 
-use super::Words;
+use super::Names;
 use crate::guess::{Column, Content, Guess, Shape};
 use crate::sdk;
 use lantern_model::schema::{ColumnType, Role};
 
-/// Name and text of each file of a template.
+/// Names and texts of the files of a template.
 type Template = &'static [(&'static str, &'static str)];
 
 macro_rules! template {
@@ -31,8 +31,8 @@ const PYTHON: Template = template!(
     "pyproject.toml"
 );
 
-/// The project in JavaScript.
-pub(super) fn javascript(words: &Words, guess: &Guess) -> Vec<(String, String)> {
+/// A project in JavaScript.
+pub(super) fn javascript(names: &Names, guess: &Guess) -> Vec<(String, String)> {
     let columns = lines(guess, |column| {
         let settings = settings(column, ": ", ("{ ", " }"), "true");
         format!("    {}: {}({settings}),", column.name, type_of(column))
@@ -52,12 +52,12 @@ pub(super) fn javascript(words: &Words, guess: &Guess) -> Vec<(String, String)> 
             ),
         ]
     });
-    let without = (guess.shape == Shape::Text).then_some("  const event = message.json();\n");
-    filled(JAVASCRIPT, words, &columns, &row, key, without)
+    let remove = (guess.shape == Shape::Text).then_some("  const event = message.json();\n");
+    fill_template(JAVASCRIPT, names, &columns, &row, key, remove)
 }
 
-/// The project in Python.
-pub(super) fn python(words: &Words, guess: &Guess) -> Vec<(String, String)> {
+/// A project in Python.
+pub(super) fn python(names: &Names, guess: &Guess) -> Vec<(String, String)> {
     let columns = lines(guess, |column| {
         let settings = settings(column, "=", ("", ""), "True");
         format!("        \"{}\": {}({settings}),", column.name, type_of(column))
@@ -77,28 +77,28 @@ pub(super) fn python(words: &Words, guess: &Guess) -> Vec<(String, String)> {
             ),
         ]
     });
-    let without = (guess.shape == Shape::Text).then_some("    event = message.json()\n");
-    filled(PYTHON, words, &columns, &row, key, without)
+    let remove = (guess.shape == Shape::Text).then_some("    event = message.json()\n");
+    fill_template(PYTHON, names, &columns, &row, key, remove)
 }
 
 fn lines(guess: &Guess, line: impl Fn(&Column) -> String) -> String {
     guess.columns.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn filled(
+fn fill_template(
     template: Template,
-    words: &Words,
+    names: &Names,
     columns: &str,
     row: &str,
     key: Option<[(&str, String); 2]>,
-    without: Option<&str>,
+    remove: Option<&str>,
 ) -> Vec<(String, String)> {
-    let subjects: Vec<String> = words
+    let subjects: Vec<String> = names
         .subjects
         .iter()
         .map(|subject| format!("{subject:?}"))
         .collect();
-    let doc = format!("Messages of the stream {} as rows.", words.stream);
+    let doc = format!("Messages of the stream {} as rows.", names.stream);
     let mut files: Vec<(String, String)> = template
         .iter()
         .map(|(name, text)| {
@@ -106,16 +106,16 @@ fn filled(
             for (from, to) in key.iter().flatten() {
                 text = text.replace(from, to);
             }
-            if let Some(without) = without {
-                text = text.replace(without, "");
+            if let Some(remove) = remove {
+                text = text.replace(remove, "");
             }
             for (from, to) in [
                 ("\"{{subject}}\"", subjects.join(", ").as_str()),
                 ("{{columns}}", columns),
                 ("{{row}}", row),
-                ("{{name}}", &words.plugin),
-                ("{{table}}", &words.table),
-                ("{{stream}}", &words.stream),
+                ("{{name}}", &names.plugin),
+                ("{{table}}", &names.table),
+                ("{{stream}}", &names.stream),
                 ("{{doc}}", &doc),
             ] {
                 text = text.replace(from, to);
@@ -134,7 +134,7 @@ fn type_of(column: &Column) -> &'static str {
     }
 }
 
-/// What is said of a column beside its type, in the form of the language.
+/// The settings of a column except its type, in the syntax of the language.
 fn settings(column: &Column, is: &str, (open, close): (&str, &str), yes: &str) -> String {
     let mut settings = Vec::new();
     if column.nullable {
@@ -185,8 +185,8 @@ mod tests {
     use crate::guess::guess;
     use crate::sample;
 
-    fn words() -> Words {
-        Words {
+    fn names() -> Names {
+        Names {
             plugin: "door-log".to_owned(),
             table: "door_log".to_owned(),
             stream: "DOORS".to_owned(),
@@ -197,7 +197,10 @@ mod tests {
     #[track_caller]
     fn check(files: &[(String, String)], file: &str, expected: &[&str]) {
         for (name, text) in files {
-            assert!(!text.contains("{{"), "{name} has a gap:\n{text}");
+            assert!(
+                !text.contains("{{"),
+                "{name} has an unfilled placeholder:\n{text}"
+            );
         }
         let (_, text) = files.iter().find(|(name, _)| name == file).unwrap();
         for line in expected {
@@ -211,11 +214,11 @@ mod tests {
     }
 
     #[test]
-    fn a_guess_is_filled_in() {
+    fn templates_are_filled_in() {
         let text = "{\"id\":\"a\",\"at\":\"2026-05-28T10:41:00Z\",\"doorNo\":1,\"took_ms\":2,\"by\":null}\n{\"id\":\"b\",\"at\":\"2026-05-28T10:41:00Z\",\"doorNo\":1,\"took_ms\":2}";
         let guess = guess(&sample::split(text.as_bytes(), "x".to_owned()).unwrap().messages);
         check(
-            &javascript(&words(), &guess),
+            &javascript(&names(), &guess),
             "plugin.js",
             &[
                 "    at: timestamp({ role: \"time\" }),",
@@ -227,7 +230,7 @@ mod tests {
             ],
         );
         check(
-            &python(&words(), &guess),
+            &python(&names(), &guess),
             "plugin.py",
             &[
                 "        \"at\": timestamp(role=\"time\"),",
@@ -241,7 +244,7 @@ mod tests {
     #[test]
     fn text_is_not_read_as_json() {
         let guess = guess(&sample::split(b"a line\n", "x".to_owned()).unwrap().messages);
-        let files = javascript(&words(), &guess);
+        let files = javascript(&names(), &guess);
         check(
             &files,
             "plugin.js",

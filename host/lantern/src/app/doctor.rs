@@ -1,15 +1,15 @@
-//! The operator's part of `lantern doctor`: a host's database, its files, and its broker. It only reads.
+//! The checks of `lantern doctor` for operators: a host's database, its permissions, and its broker. They only read.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use lantern_authoring::doctor::{Finding, broker as reach};
+use lantern_authoring::doctor::{Finding, check_broker};
 use lantern_broker::{Broker, BrokerConfig, ServerVersion, StreamSafety};
 use lantern_store::DATABASE_FILE;
 use lantern_store::check::{CheckError, Examined, examine};
 
 /// Versions of `nats-server` that can delete a stream's data on a replica after an idempotent create.
-const LOSES_DATA: [ServerVersion; 2] = [
+const DATA_LOSS_VERSIONS: [ServerVersion; 2] = [
     ServerVersion {
         major: 2,
         minor: 14,
@@ -22,12 +22,12 @@ const LOSES_DATA: [ServerVersion; 2] = [
     },
 ];
 
-/// Examines the database of a data directory and the broker: the one named, or the host's own where it runs.
-pub async fn look(data_dir: &Path, nats: Option<&str>) -> Vec<Finding> {
+/// Checks the database of a data directory and the broker: the given one, or the embedded broker of a running host.
+pub async fn check(data_dir: &Path, nats: Option<&str>) -> Vec<Finding> {
     let path = data_dir.join(DATABASE_FILE);
     if !path.exists() {
         return match nats {
-            Some(url) => broker(url, &[]).await,
+            Some(url) => check_streams(url, &[]).await,
             None => Vec::new(),
         };
     }
@@ -42,14 +42,14 @@ pub async fn look(data_dir: &Path, nats: Option<&str>) -> Vec<Finding> {
             examined.streams
         }
         Ok(Err(error)) => {
-            findings.push(unreadable(&path, &error));
+            findings.push(database_error(&path, &error));
             Vec::new()
         }
         Err(error) => {
-            findings.push(Finding::wrong(
+            findings.push(Finding::error(
                 "database",
                 format!("the check panicked: {error}"),
-                "report this",
+                "report this error",
             ));
             Vec::new()
         }
@@ -57,10 +57,10 @@ pub async fn look(data_dir: &Path, nats: Option<&str>) -> Vec<Finding> {
     findings.extend(permissions(&path));
     let own = std::fs::read_to_string(data_dir.join("broker").join("nats.url")).ok();
     match (nats, own) {
-        (Some(url), _) => findings.extend(broker(url, &streams).await),
+        (Some(url), _) => findings.extend(check_streams(url, &streams).await),
         (None, Some(url)) => {
-            findings.push(reach(url.trim()).await);
-            findings.extend(broker(url.trim(), &streams).await);
+            findings.push(check_broker(url.trim()).await);
+            findings.extend(check_streams(url.trim(), &streams).await);
         }
         (None, None) => {}
     }
@@ -74,21 +74,21 @@ fn database(path: &Path, examined: &Examined) -> Vec<Finding> {
         damage,
         ..
     } = examined;
-    let what = format!(
+    let summary = format!(
         "{}: schema {schema}, {:.1} MiB",
         path.display(),
         *bytes as f64 / f64::from(1 << 20)
     );
     let mut findings = vec![match damage {
-        Some(Some(damage)) => Finding::wrong(
+        Some(Some(damage)) => Finding::error(
             "database",
-            format!("{what}, damaged: {damage}"),
-            "restore a copy; the host reads what came later from the streams",
+            format!("{summary}, damaged: {damage}"),
+            "restore a backup; the host reads later messages from the streams again",
         ),
-        Some(None) => Finding::good("database", format!("{what}, no damage found")),
-        None => Finding::good(
+        Some(None) => Finding::ok("database", format!("{summary}, no damage found")),
+        None => Finding::ok(
             "database",
-            format!("{what}; large, so not read whole: `lantern check` does that"),
+            format!("{summary}; not read completely because of its size, `lantern check` does that"),
         ),
     }];
     findings.extend((examined.dead_letters > 0).then(|| {
@@ -101,28 +101,28 @@ fn database(path: &Path, examined: &Examined) -> Vec<Finding> {
     findings
 }
 
-fn unreadable(path: &Path, error: &CheckError) -> Finding {
+fn database_error(path: &Path, error: &CheckError) -> Finding {
     match error {
         CheckError::Older { .. } => Finding::warning(
             "database",
             error.to_string(),
-            "make a copy first if you may want to go back",
+            "make a backup first if you may want to downgrade",
         ),
-        CheckError::Newer { .. } => Finding::wrong(
+        CheckError::Newer { .. } => Finding::error(
             "database",
             error.to_string(),
-            "install that version, or restore a copy",
+            "install that version, or restore a backup",
         ),
-        CheckError::Sqlite(cause) => Finding::wrong(
+        CheckError::Sqlite(cause) => Finding::error(
             "database",
-            format!("{} cannot be read: {cause}", path.display()),
-            "restore a copy, or delete it: the host reads everything that the streams hold again",
+            format!("failed to read {}: {cause}", path.display()),
+            "restore a backup, or delete it: the host then reads all messages of the streams again",
         ),
         CheckError::Missing(_) => Finding::warning("database", error.to_string(), "start the host"),
     }
 }
 
-/// Whether others can change the database, or this user cannot.
+/// Checks that no other user can write to the database, and that this user can.
 fn permissions(path: &Path) -> Option<Finding> {
     let metadata = std::fs::metadata(path).ok()?;
     let (mode, owner) = (metadata.mode() & 0o777, metadata.uid());
@@ -131,29 +131,29 @@ fn permissions(path: &Path) -> Option<Finding> {
         return Some(Finding::warning(
             "permissions",
             format!(
-                "{} belongs to user {owner}, and you are user {me}",
+                "{} belongs to user {owner}; the current user is {me}",
                 path.display()
             ),
-            "run the host as its owner",
+            "run the host as the owner",
         ));
     }
     if mode & 0o022 != 0 {
         return Some(Finding::warning(
             "permissions",
-            format!("{} can be written by others (mode {mode:03o})", path.display()),
+            format!("{} is writable by other users (mode {mode:03o})", path.display()),
             format!("chmod go-w {}", path.display()),
         ));
     }
-    Some(Finding::good(
+    Some(Finding::ok(
         "permissions",
         format!("{} belongs to user {owner}, mode {mode:03o}", path.display()),
     ))
 }
 
-/// What is risky about a broker that can be reached, and about the streams that the database was made from.
-async fn broker(url: &str, streams: &[String]) -> Vec<Finding> {
-    let Ok(broker) = super::connected(BrokerConfig::remote(url)).await else {
-        // Another finding has the reason.
+/// Risks of a reachable broker, and of the streams that the database reads.
+async fn check_streams(url: &str, streams: &[String]) -> Vec<Finding> {
+    let Ok(broker) = super::connect(BrokerConfig::remote(url)).await else {
+        // Another finding contains the reason.
         return Vec::new();
     };
     let findings = risks(&broker, streams).await;
@@ -164,65 +164,69 @@ async fn broker(url: &str, streams: &[String]) -> Vec<Finding> {
 async fn risks(broker: &Broker, streams: &[String]) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let lantern_broker::Link::Connected(server) = &*broker.link().borrow() {
-        findings.extend(version(server.version));
+        findings.extend(version_warning(server.version));
     }
     for stream in streams {
         match broker.stream_safety(stream).await {
-            Ok(Some(safety)) => findings.push(of_stream(stream, safety)),
+            Ok(Some(safety)) => findings.push(stream_finding(stream, safety)),
             Ok(None) => findings.push(Finding::warning(
                 "stream",
-                format!("the broker has no stream {stream}, which the database was made from"),
-                "see whether this is the right broker",
+                format!("the stream {stream} of the database does not exist on the broker"),
+                "check that this is the right broker",
             )),
             Err(error) => findings.push(Finding::warning(
                 "stream",
                 format!("{stream}: {error}"),
-                "see the permissions of this user at the broker",
+                "check the permissions of this user on the broker",
             )),
         }
     }
     findings
 }
 
-/// A warning where a version of the server is known to lose data.
-fn version(version: ServerVersion) -> Option<Finding> {
-    LOSES_DATA.contains(&version).then(|| {
+/// A warning if the version of the server can lose data.
+fn version_warning(version: ServerVersion) -> Option<Finding> {
+    DATA_LOSS_VERSIONS.contains(&version).then(|| {
         Finding::warning(
             "broker",
             format!(
-                "nats-server {version} can delete a stream's data on a replica when a client creates the stream again \
-                 as it is (nats-server#8449)"
+                "nats-server {version} can delete a stream's data on a replica when a client creates an existing stream \
+                 again (nats-server#8449)"
             ),
             "upgrade to 2.14.5, 2.12.15 or later",
         )
     })
 }
 
-fn of_stream(stream: &str, safety: StreamSafety) -> Finding {
+fn stream_finding(stream: &str, safety: StreamSafety) -> Finding {
     if safety.is_persisted_later {
         return Finding::warning(
             "stream",
-            format!("{stream}: the broker confirms messages before they are on disk (persist_mode async)"),
-            "a crash of the broker can lose confirmed messages; use the default persist_mode where that matters",
+            format!(
+                "{stream}: the broker confirms messages before it writes them to disk (persist_mode async)"
+            ),
+            "use the default persist_mode, unless the loss of confirmed messages in a crash is acceptable",
         );
     }
     if safety.is_clustered && safety.replicas < 2 {
         return Finding::warning(
             "stream",
-            format!("{stream}: one replica in a cluster, so it is gone or away with one server"),
-            "set the stream's replicas to 3",
+            format!(
+                "{stream}: one replica in a cluster; the stream is unavailable or lost if its server fails"
+            ),
+            "set the number of replicas of the stream to 3",
         );
     }
-    Finding::good("stream", format!("{stream}: {} replica(s)", safety.replicas))
+    Finding::ok("stream", format!("{stream}: {} replica(s)", safety.replicas))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lantern_authoring::doctor::State;
+    use lantern_authoring::doctor::Severity;
 
     #[test]
-    fn versions_that_lose_data_are_named() {
+    fn versions_that_lose_data_cause_a_warning() {
         for (text, risky) in [
             ("2.14.4", true),
             ("2.12.14", true),
@@ -231,13 +235,13 @@ mod tests {
             ("2.15.1", false),
             ("2.10.29", false),
         ] {
-            let found = version(ServerVersion::parse(text));
+            let found = version_warning(ServerVersion::parse(text));
             assert_eq!(found.is_some(), risky, "{text}");
         }
     }
 
     #[test]
-    fn streams_that_can_lose_messages_are_named() {
+    fn streams_that_can_lose_messages_cause_a_warning() {
         let safe = StreamSafety {
             replicas: 3,
             is_clustered: true,
@@ -252,22 +256,28 @@ mod tests {
             is_clustered: false,
             ..alone
         };
-        let states = [safe, alone, later, one_server].map(|safety| of_stream("S", safety).state);
-        assert_eq!(states, [State::Good, State::Warning, State::Warning, State::Good]);
+        let severities = [safe, alone, later, one_server].map(|safety| stream_finding("S", safety).severity);
+        assert_eq!(
+            severities,
+            [Severity::Ok, Severity::Warning, Severity::Warning, Severity::Ok]
+        );
     }
 
     #[tokio::test]
-    async fn a_file_that_is_no_database_is_wrong() {
+    async fn a_file_that_is_not_a_database_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(look(dir.path(), None).await.is_empty(), "no database, no finding");
+        assert!(
+            check(dir.path(), None).await.is_empty(),
+            "no database, no finding"
+        );
         std::fs::write(dir.path().join(DATABASE_FILE), [0xa5; 8192]).unwrap();
-        let findings = look(dir.path(), None).await;
-        assert_eq!(findings[0].state, State::Wrong, "{findings:?}");
-        assert!(findings[0].words.contains("not a database"), "{findings:?}");
+        let findings = check(dir.path(), None).await;
+        assert_eq!(findings[0].severity, Severity::Error, "{findings:?}");
+        assert!(findings[0].message.contains("not a database"), "{findings:?}");
     }
 
     #[tokio::test]
-    async fn a_sound_database_is_good_and_one_that_others_can_write_is_a_warning() {
+    async fn a_database_writable_by_others_is_a_warning() {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().unwrap();
         let store = lantern_store::Store::open(lantern_store::StoreConfig::new(dir.path()))
@@ -275,12 +285,12 @@ mod tests {
             .unwrap();
         store.close().await;
         let path = dir.path().join(DATABASE_FILE);
-        for (mode, state) in [(0o600, State::Good), (0o666, State::Warning)] {
+        for (mode, severity) in [(0o600, Severity::Ok), (0o666, Severity::Warning)] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            let findings = look(dir.path(), None).await;
-            assert_eq!(findings[0].state, State::Good, "{findings:?}");
-            assert!(findings[0].words.contains("no damage found"), "{findings:?}");
-            assert_eq!(findings[1].state, state, "{findings:?}");
+            let findings = check(dir.path(), None).await;
+            assert_eq!(findings[0].severity, Severity::Ok, "{findings:?}");
+            assert!(findings[0].message.contains("no damage found"), "{findings:?}");
+            assert_eq!(findings[1].severity, severity, "{findings:?}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What the host as a whole has to pass to be ready: broker and database, and which plugin files do not run. It looks
-//! at what the parts say of themselves and asks nobody. Projections are looked at by http itself.
+//! Readiness checks of the host: broker, database and plugin files. They read the published state of the parts and perform
+//! no requests. The http crate checks the projections.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,40 +10,40 @@ use lantern_lifecycle::{Lifecycle, LoadFailure, RebuildProgress};
 use lantern_store::Store;
 use lantern_telemetry::Metrics;
 
-/// Refusals that are shown one by one; a directory full of rubbish is summed up.
-const REFUSALS_SHOWN: usize = 20;
+/// Number of load failures that are listed; the others are counted.
+const LOAD_FAILURES_SHOWN: usize = 20;
 
-/// What http asks at each look.
+/// The checks that http performs for each request.
 pub(super) fn checks(broker: &Broker, store: &Store, lifecycle: Lifecycle, metrics: Metrics) -> Health {
     let (link, database, log) = (broker.link(), store.health(), store.log_path());
     Arc::new(move || {
         let broker = broker_check(&link.borrow());
         metrics.broker_connected(broker.ok);
-        let mut checks = vec![broker, database_check(&database.borrow()), log_check(&log)];
-        checks.extend(refusal_checks(&lifecycle.load_failures()));
+        let mut checks = vec![broker, database_check(&database.borrow()), wal_check(&log)];
+        checks.extend(load_failure_checks(&lifecycle.load_failures()));
         checks.extend(lifecycle.active_rebuilds().into_iter().map(rebuild_check));
         checks
     })
 }
 
-/// A file that is refused holds nothing up, so it does not make the host unready; it is said all the same. A plugin that
-/// should run and does not leaves messages waiting.
-fn refusal_checks(refusals: &[LoadFailure]) -> Vec<Check> {
+/// A rejected file is listed, but does not make the host unready, because no message waits for it. A plugin that should run
+/// and cannot be loaded makes the host unready.
+fn load_failure_checks(failures: &[LoadFailure]) -> Vec<Check> {
     let (urgent, others): (Vec<&LoadFailure>, Vec<&LoadFailure>) =
-        refusals.iter().partition(|refusal| refusal.blocks_messages);
-    let shown = urgent.iter().chain(others.iter().take(REFUSALS_SHOWN));
+        failures.iter().partition(|failure| failure.blocks_messages);
+    let shown = urgent.iter().chain(others.iter().take(LOAD_FAILURES_SHOWN));
     let mut checks: Vec<Check> = shown
-        .map(|refusal| Check {
-            name: refusal.what.replace(' ', ":"),
-            ok: !refusal.blocks_messages,
-            detail: format!("refused: {}", refusal.reason),
+        .map(|failure| Check {
+            name: failure.what.replace(' ', ":"),
+            ok: !failure.blocks_messages,
+            detail: format!("rejected: {}", failure.reason),
         })
         .collect();
-    if others.len() > REFUSALS_SHOWN {
+    if others.len() > LOAD_FAILURES_SHOWN {
         checks.push(Check {
             name: "plugin-directory".to_owned(),
             ok: true,
-            detail: format!("{} more files are refused", others.len() - REFUSALS_SHOWN),
+            detail: format!("{} more files were rejected", others.len() - LOAD_FAILURES_SHOWN),
         });
     }
     checks
@@ -74,14 +74,14 @@ fn broker_check(link: &Link) -> Check {
     }
 }
 
-/// A rebuild holds nothing up: the tables in use are served meanwhile.
-fn rebuild_check((plugin, progress, held_up): (String, RebuildProgress, Option<String>)) -> Check {
+/// A rebuild does not make the host unready, because the tables in use stay available.
+fn rebuild_check((plugin, progress, blocked): (String, RebuildProgress, Option<String>)) -> Check {
     let mut detail = format!(
-        "{} messages read again, {} left",
+        "{} messages processed, {} remaining",
         progress.messages, progress.left
     );
-    if let Some(reason) = held_up {
-        detail.push_str(", held up: ");
+    if let Some(reason) = blocked {
+        detail.push_str(", blocked: ");
         detail.push_str(&reason);
     }
     Check {
@@ -91,20 +91,20 @@ fn rebuild_check((plugin, progress, held_up): (String, RebuildProgress, Option<S
     }
 }
 
-/// Bytes of the write-ahead log beyond which somebody has to look. The host keeps it below 100 MiB, but a program that
-/// holds a read transaction open keeps it from starting over.
-const LOG_BYTES_MAX: u64 = 1 << 30;
+/// Size of the write-ahead log beyond which the check fails. The host keeps the log below 100 MiB, unless another program
+/// keeps a read transaction open.
+const WAL_BYTES_MAX: u64 = 1 << 30;
 
-fn log_check(log: &Path) -> Check {
-    // Without the file there is nothing in it.
+fn wal_check(log: &Path) -> Check {
+    // A missing file is an empty log.
     let bytes = std::fs::metadata(log).map_or(0, |metadata| metadata.len());
     let mib = bytes >> 20;
-    let ok = bytes <= LOG_BYTES_MAX;
+    let ok = bytes <= WAL_BYTES_MAX;
     let detail = if ok {
-        format!("the write-ahead log has {mib} MiB")
+        format!("the size of the write-ahead log is {mib} MiB")
     } else {
         format!(
-            "the write-ahead log has grown to {mib} MiB: some program keeps a read transaction of lantern.db open"
+            "the write-ahead log has grown to {mib} MiB: another program keeps a read transaction on lantern.db open"
         )
     };
     Check {
@@ -116,8 +116,8 @@ fn log_check(log: &Path) -> Check {
 
 fn database_check(health: &lantern_store::Health) -> Check {
     let (ok, detail) = match health {
-        lantern_store::Health::Healthy => (true, "can be written".to_owned()),
-        lantern_store::Health::Unavailable(reason) => (false, format!("cannot be written: {reason}")),
+        lantern_store::Health::Healthy => (true, "writable".to_owned()),
+        lantern_store::Health::Unavailable(reason) => (false, format!("not writable: {reason}")),
     };
     Check {
         name: "database".to_owned(),
@@ -131,15 +131,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_log_that_a_reader_keeps_from_starting_over_is_said() {
+    fn a_large_write_ahead_log_fails_the_check() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("lantern.db-wal");
-        assert!(log_check(&log).ok);
+        assert!(wal_check(&log).ok);
         let file = std::fs::File::create(&log).unwrap();
-        file.set_len(LOG_BYTES_MAX).unwrap();
-        assert!(log_check(&log).ok);
-        file.set_len(LOG_BYTES_MAX + (1 << 20)).unwrap();
-        let check = log_check(&log);
+        file.set_len(WAL_BYTES_MAX).unwrap();
+        assert!(wal_check(&log).ok);
+        file.set_len(WAL_BYTES_MAX + (1 << 20)).unwrap();
+        let check = wal_check(&log);
         assert!(!check.ok && check.detail.contains("1025 MiB"), "{}", check.detail);
     }
 }

@@ -1,5 +1,5 @@
-//! The identity of this host's database, by which the owner of a consumer on the broker is known. The database has it; a
-//! copy is kept in the data directory, so that a database that is deleted and made again continues with its consumers.
+//! The identity of this host's database, which marks the owner of a consumer on the broker. It is stored in the database,
+//! with a copy in the data directory, so that a deleted and recreated database keeps its consumers.
 
 use std::io;
 use std::path::Path;
@@ -9,20 +9,20 @@ use anyhow::Context as _;
 use lantern_store::Store;
 use lantern_trust::private_files;
 
-/// The file in the data directory that holds a copy of the identity.
+/// File in the data directory with a copy of the identity.
 const IDENTITY_FILE: &str = "instance";
 
 /// Returns the database's identity. A database without one takes the identity of the data directory, or a new one.
 ///
 /// # Errors
-/// When the file cannot be read or written, or the database cannot be written.
-pub(super) async fn keep(dir: &Path, store: &Store) -> anyhow::Result<String> {
+/// If the file cannot be read or written, or the database cannot be written.
+pub(super) async fn load_identity(dir: &Path, store: &Store) -> anyhow::Result<String> {
     let path = dir.join(IDENTITY_FILE);
     let known = match std::fs::read_to_string(&path) {
-        // Anything else than an identity is replaced.
+        // Invalid content is replaced.
         Ok(text) => uuid::Uuid::parse_str(text.trim()).ok().map(|id| id.to_string()),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => None,
-        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        Err(error) => return Err(error).with_context(|| format!("failed to read {}", path.display())),
     };
     let other = known.clone();
     let identity = store
@@ -43,7 +43,7 @@ mod tests {
 
     async fn identity(dir: &Path) -> String {
         let store = Store::open(StoreConfig::new(dir)).await.unwrap();
-        let identity = keep(dir, &store).await.unwrap();
+        let identity = load_identity(dir, &store).await.unwrap();
         store.close().await;
         identity
     }
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_database_that_is_made_again_keeps_its_identity_and_a_copied_one_brings_its_own() {
+    async fn a_recreated_database_keeps_the_identity_and_a_copied_one_keeps_its_own() {
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let first = identity(one.path()).await;
         assert_eq!(identity(one.path()).await, first);
@@ -69,7 +69,7 @@ mod tests {
         let file = |dir: &Path| dir.join(DATABASE_FILE);
         std::fs::copy(file(one.path()), file(two.path())).unwrap();
         assert_eq!(identity(two.path()).await, first);
-        // Rubbish in the file does no harm.
+        // Invalid content of the file is replaced.
         std::fs::write(one.path().join(IDENTITY_FILE), b"\xff").unwrap();
         assert_eq!(identity(one.path()).await, first);
     }

@@ -1,5 +1,5 @@
-//! What a running host leaves in its data directory for programs on its machine: `host.json`, which says where it is,
-//! and `operator.token`, by which its owner may change things. The second stays when the host stops.
+//! Files in the data directory for programs on the same machine: `host.json` with the address of the running host, and
+//! `operator.token` with the token of its owner, which stays when the host stops.
 
 use std::fs;
 use std::io;
@@ -13,19 +13,19 @@ use serde_json::json;
 use lantern_http::{Access, LOCAL_TOKEN};
 use lantern_trust::private_files;
 
-/// The file in the data directory that says where the running host is: `url` and `pid`.
+/// File in the data directory with `url` and `pid` of the running host.
 pub const HOST_FILE: &str = "host.json";
 
-/// The file in the data directory that holds its owner's token.
+/// File in the data directory with the token of its owner.
 pub const TOKEN_FILE: &str = "operator.token";
 
-/// The file that says where the host is.
-pub(super) struct Presence {
+/// The file `host.json` of a running host.
+pub(super) struct HostFile {
     path: PathBuf,
 }
 
-impl Presence {
-    /// Says that this process serves at `url`.
+impl HostFile {
+    /// Writes the file for this process, which serves at `url`.
     pub(super) fn write(dir: &Path, url: &str) -> anyhow::Result<Self> {
         let path = dir.join(HOST_FILE);
         let text = format!("{}\n", json!({"url": url, "pid": std::process::id()}));
@@ -33,45 +33,44 @@ impl Presence {
         Ok(Self { path })
     }
 
-    /// The host no longer answers. A host that is killed leaves the file behind, and readers look whether the process
-    /// is there.
+    /// Removes the file. A killed host leaves it behind; readers check whether the process exists.
     pub(super) fn remove(self) {
         if let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "the file that names the host was not removed");
+            tracing::warn!(path = %self.path.display(), %error, "failed to remove the file with the address of the host");
         }
     }
 }
 
-/// Sees to it that the token in the data directory is good, and makes it anew when the database does not know it: at
-/// the first start, and when one of the two was deleted or is from a backup.
-pub(super) async fn keep_operator_token(dir: &Path, access: &Access) -> anyhow::Result<()> {
+/// Ensures that the token in the data directory is valid. Creates a new one if the database does not know it: at the first
+/// start, and after one of the two was deleted or restored.
+pub(super) async fn ensure_operator_token(dir: &Path, access: &Access) -> anyhow::Result<()> {
     let path = dir.join(TOKEN_FILE);
     match fs::read_to_string(&path) {
         Ok(text) => {
             let holder = access.holder(text.trim());
             if holder.is_some_and(|holder| holder.name == LOCAL_TOKEN) {
-                warn_of_readers(&path);
+                warn_if_readable_by_others(&path);
                 return Ok(());
             }
         }
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {}
-        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        Err(error) => return Err(error).with_context(|| format!("failed to read {}", path.display())),
     }
     let token = access.renew_local().await?;
     private_files::write(&path, &format!("{}\n", token.as_str()))?;
     Ok(())
 }
 
-fn warn_of_readers(path: &Path) {
+fn warn_if_readable_by_others(path: &Path) {
     let mode = fs::metadata(path).map(|meta| meta.permissions().mode());
     if mode.is_ok_and(|mode| mode & 0o077 != 0) {
-        tracing::warn!(path = %path.display(), "others than its owner can read this token, and do with the host what they like");
+        tracing::warn!(path = %path.display(), "other users can read the operator token and change the host; run chmod go-rwx");
     }
 }
 
-/// Where a program on this machine reaches a host that listens there.
-pub(super) fn url_of(address: SocketAddr) -> String {
-    let near = match address {
+/// URL at which a program on this machine reaches a host that listens on `address`.
+pub(super) fn local_url(address: SocketAddr) -> String {
+    let address = match address {
         SocketAddr::V4(address) if address.ip().is_unspecified() => {
             SocketAddr::from((Ipv4Addr::LOCALHOST, address.port()))
         }
@@ -80,7 +79,7 @@ pub(super) fn url_of(address: SocketAddr) -> String {
         }
         other => other,
     };
-    format!("http://{near}")
+    format!("http://{address}")
 }
 
 #[cfg(test)]
@@ -92,7 +91,7 @@ mod tests {
     use lantern_store::{Reader, Store};
 
     #[tokio::test]
-    async fn the_owners_token_is_kept_and_made_anew_when_it_is_not_good() {
+    async fn the_operator_token_is_kept_and_replaced_if_it_is_invalid() {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(
             Store::open(lantern_store::StoreConfig::new(dir.path()))
@@ -110,7 +109,7 @@ mod tests {
                 fs::write(&path, text).unwrap();
             }
             for _ in 0..2 {
-                keep_operator_token(dir.path(), &access).await.unwrap();
+                ensure_operator_token(dir.path(), &access).await.unwrap();
                 let text = fs::read_to_string(&path).unwrap();
                 assert_eq!(access.holder(text.trim()).unwrap().name, LOCAL_TOKEN);
                 assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -118,33 +117,37 @@ mod tests {
             }
         }
         seen.dedup();
-        assert_eq!(seen.len(), 4, "a good one was replaced, or a bad one kept");
+        assert_eq!(
+            seen.len(),
+            4,
+            "a valid token was replaced, or an invalid one kept"
+        );
         assert_eq!(reader.tokens().await.unwrap().len(), 1);
     }
 
     #[test]
-    fn a_host_that_listens_everywhere_is_found_on_loopback() {
+    fn a_host_on_a_wildcard_address_is_reached_on_loopback() {
         for (address, url) in [
             ("0.0.0.0:1", "http://127.0.0.1:1"),
             ("[::]:1", "http://[::1]:1"),
             ("10.0.0.7:1", "http://10.0.0.7:1"),
         ] {
-            assert_eq!(url_of(address.parse().unwrap()), url);
+            assert_eq!(local_url(address.parse().unwrap()), url);
         }
     }
 
     #[test]
-    fn the_file_is_there_until_the_host_stops() {
+    fn the_host_file_exists_until_the_host_stops() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(format!("{HOST_FILE}.new")), "half").unwrap();
-        let presence = Presence::write(dir.path(), "http://127.0.0.1:1").unwrap();
+        let file = HostFile::write(dir.path(), "http://127.0.0.1:1").unwrap();
         let text = fs::read_to_string(dir.path().join(HOST_FILE)).unwrap();
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(
             value,
             json!({"url": "http://127.0.0.1:1", "pid": std::process::id()})
         );
-        presence.remove();
+        file.remove();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

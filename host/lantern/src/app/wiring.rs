@@ -1,11 +1,11 @@
-//! From the checked configuration to what each module wants to be told.
+//! Derives the configuration of each crate from the configuration of the host.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 
-use crate::config::{self, BrokerSettings, Config, Login, RemoteBroker, Servers};
+use crate::config::{self, BrokerSettings, HostConfig, Login, RemoteBroker, Servers};
 use lantern_broker::{BrokerLocation, EmbeddedConfig, Remote, SecretSource, Tls};
 use lantern_http as http;
 use lantern_lifecycle as lifecycle;
@@ -14,7 +14,7 @@ use lantern_projection as projection;
 use lantern_store::{Store, Synchronous};
 use lantern_trust::private_files;
 
-pub(super) fn store(config: &Config) -> lantern_store::StoreConfig {
+pub(super) fn store(config: &HostConfig) -> lantern_store::StoreConfig {
     let synchronous = if config.store.synchronous_full {
         Synchronous::Full
     } else {
@@ -28,8 +28,8 @@ pub(super) fn store(config: &Config) -> lantern_store::StoreConfig {
     }
 }
 
-/// Beside the names that are set, the address itself is one: nobody else can make it resolve.
-pub(super) fn http(config: &Config, address: SocketAddr) -> http::Config {
+/// The address itself is a valid host name in addition to the configured names, because it cannot be spoofed by DNS.
+pub(super) fn http(config: &HostConfig, address: SocketAddr) -> http::Config {
     let loopback = config::is_loopback(address.ip());
     let mut hosts = config.hosts.clone();
     if !loopback && !address.ip().is_unspecified() {
@@ -44,10 +44,11 @@ pub(super) fn http(config: &Config, address: SocketAddr) -> http::Config {
     }
 }
 
-pub(super) fn plugins(config: &Config) -> anyhow::Result<lantern_plugin::EngineConfig> {
+pub(super) fn plugins(config: &HostConfig) -> anyhow::Result<lantern_plugin::EngineConfig> {
     let limits = &config.limits;
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    let program = std::env::current_exe().context("find the host's own program, which compiles plugins")?;
+    let program =
+        std::env::current_exe().context("failed to find the program file, which compiles plugins")?;
     let defaults = lantern_plugin::Limits::default();
     Ok(lantern_plugin::EngineConfig {
         limits: lantern_plugin::Limits {
@@ -65,7 +66,7 @@ pub(super) fn plugins(config: &Config) -> anyhow::Result<lantern_plugin::EngineC
     })
 }
 
-pub(super) fn lifecycle(config: &Config, owner: String) -> lifecycle::LifecycleConfig {
+pub(super) fn lifecycle(config: &HostConfig, owner: String) -> lifecycle::LifecycleConfig {
     lifecycle::LifecycleConfig {
         components_dir: config.data_dir.join("components"),
         plugin_dir: config.plugin_dir.clone(),
@@ -82,7 +83,7 @@ pub(super) fn lifecycle(config: &Config, owner: String) -> lifecycle::LifecycleC
     }
 }
 
-pub(super) fn broker(config: &Config) -> anyhow::Result<lantern_broker::BrokerConfig> {
+pub(super) fn broker(config: &HostConfig) -> anyhow::Result<lantern_broker::BrokerConfig> {
     Ok(match &config.broker {
         BrokerSettings::Embedded { binary, port } => {
             lantern_broker::BrokerConfig::new(BrokerLocation::Embedded(EmbeddedConfig {
@@ -95,10 +96,10 @@ pub(super) fn broker(config: &Config) -> anyhow::Result<lantern_broker::BrokerCo
     })
 }
 
-/// How to reach an external broker.
+/// Connection settings of an external broker.
 ///
 /// # Errors
-/// When the file with the user name cannot be read.
+/// If the file with the user name cannot be read.
 pub fn remote_broker(remote: &RemoteBroker) -> anyhow::Result<lantern_broker::BrokerConfig> {
     Ok(lantern_broker::BrokerConfig {
         jetstream_domain: remote.jetstream_domain.clone(),
@@ -108,9 +109,9 @@ pub fn remote_broker(remote: &RemoteBroker) -> anyhow::Result<lantern_broker::Br
     })
 }
 
-/// The broker's server is started with this as its folder, and finds its files whatever its own folder is.
+/// Absolute, because nats-server runs in another working directory.
 fn absolute(path: PathBuf) -> anyhow::Result<PathBuf> {
-    std::path::absolute(&path).with_context(|| format!("resolve {}", path.display()))
+    std::path::absolute(&path).with_context(|| format!("failed to resolve {}", path.display()))
 }
 
 fn place(settings: &RemoteBroker) -> anyhow::Result<BrokerLocation> {
@@ -136,7 +137,7 @@ fn place(settings: &RemoteBroker) -> anyhow::Result<BrokerLocation> {
             password_file,
         } => {
             let user = std::fs::read_to_string(user_file)
-                .with_context(|| format!("read broker.user_file {}", user_file.display()))?;
+                .with_context(|| format!("failed to read broker.user_file {}", user_file.display()))?;
             remote.user = Some(user.trim().to_owned());
             remote.password = Some(SecretSource::File(password_file.clone()));
         }
@@ -152,14 +153,14 @@ fn place(settings: &RemoteBroker) -> anyhow::Result<BrokerLocation> {
     Ok(BrokerLocation::Remote(remote))
 }
 
-/// The file in the data directory that holds the key of the compile cache.
+/// File in the data directory with the key of the compile cache.
 const CACHE_KEY_FILE: &str = "cache.key";
 
-/// The key that seals the compile cache, made once for each data directory: code that another user puts into the cache is
-/// not run. It is kept in a separate file, because readers of the database must not learn it.
-pub(super) async fn cache_key(config: &Config, store: &Store) -> anyhow::Result<[u8; 32]> {
+/// The key that seals the compile cache, created once for each data directory, so that the host does not run code that
+/// another user puts into the cache. It is in a separate file, because readers of the database must not learn it.
+pub(super) async fn cache_key(config: &HostConfig, store: &Store) -> anyhow::Result<[u8; 32]> {
     let key = private_files::load_or_create_secret(&config.data_dir.join(CACHE_KEY_FILE))?;
-    // Earlier versions kept a key in the database. What it sealed is compiled again.
+    // Earlier versions kept a key in the database. The host compiles those components again.
     store.remove_fact("cache_key").await?;
     Ok(key)
 }

@@ -1,4 +1,4 @@
-//! `lantern audit`: who changed or read what in a running host, and how it ended.
+//! `lantern audit`: who changed or read what in a running host, with the outcome.
 
 use std::process::ExitCode;
 
@@ -9,21 +9,21 @@ use url::form_urlencoded::Serializer;
 use super::client::{Client, HostArgs};
 use super::{Failure, print, print_json, table};
 
-/// As many as the API puts into one page.
+/// Largest page of the API.
 const PAGE_MAX: usize = 1_000;
 
 #[derive(Debug, Args)]
 pub struct AuditArgs {
-    /// Only what was done to this plugin.
+    /// Only changes to this plugin.
     #[arg(long)]
     plugin: Option<String>,
-    /// Only what was done with this token.
+    /// Only changes made with this token.
     #[arg(long)]
     actor: Option<String>,
-    /// Only what was done of this kind, such as plugin.install.
+    /// Only changes of this kind, such as plugin.install.
     #[arg(long)]
     action: Option<String>,
-    /// So many entries, the newest first.
+    /// Maximum number of entries, newest first.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     /// Print JSON. `hash` of the first entry, without filters, is the head of the chain for `lantern check --audit-head`.

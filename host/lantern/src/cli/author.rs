@@ -1,5 +1,5 @@
-//! What the author of a plugin types, and what is printed: `lantern plugin new`, `test`, `run`, `record`, `dev`. The
-//! work behind it is in `workshop`. A command is a file of its own.
+//! Commands for plugin authors: `lantern plugin new`, `test`, `run`, `record`, `dev`, `pack`, `keygen` and `sign`, each in its
+//! own file. The crate `lantern_authoring` does the work.
 
 pub mod dev;
 pub mod new;
@@ -21,7 +21,7 @@ use lantern_plugin::{Compiled, Speed};
 use lantern_telemetry::{GuestLine, listen_to_guests};
 use lantern_trust::signature::sign::SignError;
 
-/// A hint that an error of the workshop may have.
+/// Converts errors with hints into failures.
 macro_rules! with_hint {
     ($($error:ty),*) => {$(
         impl From<$error> for Failure {
@@ -39,34 +39,33 @@ macro_rules! with_hint {
 
 with_hint!(ProjectError, TrialError, FixtureError, LiveError, SignError);
 
-/// Builds what is at `path` and loads it as a host would. Says what an operator has to allow.
+/// Builds the project and loads the component as a host does. Prints a note if an operator must allow WASI.
 fn build_and_load(project: &Project, speed: Speed) -> Result<(Compiled, Loaded), Failure> {
     let component = project.build(speed)?;
     let loaded = trial::load(&component.component)?;
     if loaded.wasi {
         let name = &loaded.plugin.manifest().name;
         note(format_args!(
-            "note: it imports WASI; an operator has to allow that, with everything in it empty: \
-             lantern plugin set {name} wasi=true"
+            "note: the component imports WASI; an operator must allow an empty WASI: lantern plugin set {name} wasi=true"
         ));
     }
     Ok((component, loaded))
 }
 
-/// Hears what plugins log from now on.
-fn listen(filter: &str) -> Result<Receiver<GuestLine>, Failure> {
+/// Subscribes to the log lines of plugins.
+fn subscribe_to_log(filter: &str) -> Result<Receiver<GuestLine>, Failure> {
     listen_to_guests(filter).map_err(Failure::new)
 }
 
-/// What plugins have logged since this was asked the last time, as lines to print.
-fn heard(lines: &Receiver<GuestLine>) -> Vec<String> {
+/// Renders the log lines that plugins have written since the last call.
+fn drain_log(lines: &Receiver<GuestLine>) -> Vec<String> {
     lines
         .try_iter()
         .map(|line| format!("log  {}  {}", line.level, line.text))
         .collect()
 }
 
-/// A duration for people: three digits are enough.
+/// Formats a duration with at most three digits.
 fn time(duration: std::time::Duration) -> String {
     let ms = duration.as_secs_f64() * 1e3;
     match ms {
@@ -83,19 +82,19 @@ fn count(number: usize, word: &str) -> String {
     }
 }
 
-/// The index of a source that is named, or of the only one.
-fn source_named(manifest: &Manifest, name: Option<&str>) -> Result<Option<usize>, Failure> {
+/// Index of the named source, or of the only one.
+fn find_source(manifest: &Manifest, name: Option<&str>) -> Result<Option<usize>, Failure> {
     let Some(name) = name else {
         return Ok((manifest.sources.len() == 1).then_some(0));
     };
     match manifest.source(name) {
         Some((index, _)) => Ok(Some(index)),
-        None => Err(Failure::usage(format!("the plugin has no source {name}"))
-            .hint(format!("it has {}", sources(manifest)))),
+        None => Err(Failure::usage(format!("unknown source {name}"))
+            .hint(format!("sources of this plugin: {}", source_names(manifest)))),
     }
 }
 
-fn sources(manifest: &Manifest) -> String {
+fn source_names(manifest: &Manifest) -> String {
     let names: Vec<&str> = manifest
         .sources
         .iter()
@@ -104,7 +103,7 @@ fn sources(manifest: &Manifest) -> String {
     names.join(", ")
 }
 
-/// Cells as a table with two blanks before each line.
+/// Renders a table that is indented by two blanks.
 fn indented(cells: &[Vec<String>], right: &[bool]) -> String {
     table::align(cells, right, "  ")
 }

@@ -1,5 +1,5 @@
-//! Which broker a command uses, and how it logs in. Commands that talk to a broker take the options of `lantern serve`
-//! and read the same settings, so whatever works for the host works for them.
+//! Which broker a command uses, and how it logs in. Commands that use a broker accept the options of `lantern serve`
+//! and read the same settings.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -12,59 +12,59 @@ use crate::config::{Flag, Sources, resolve_broker};
 use lantern_broker::url_file;
 use lantern_trust::private_files::{self, Trusted};
 
-/// The address of a broker for tools of NATS.
+/// Broker address that NATS tools read from the environment.
 const NATS_URL: &str = "NATS_URL";
 
-/// Options that stand for settings of the broker.
+/// Options that override the settings of the broker.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Which broker")]
+#[command(next_help_heading = "Broker options")]
 pub struct BrokerArgs {
-    /// The NATS servers; user and password, or a token, may stand in the URL [setting: broker.url].
+    /// URL of the NATS servers; may contain user and password, or a token [setting: broker.url].
     #[arg(long, value_name = "URL")]
     nats: Option<OsString>,
-    /// A context of the nats command line tool [setting: broker.context].
+    /// Context of the nats command line tool [setting: broker.context].
     #[arg(long, value_name = "NAME", conflicts_with = "nats")]
     nats_context: Option<OsString>,
-    /// A credentials file (.creds) [setting: broker.credentials_file].
+    /// Credentials file (.creds) [setting: broker.credentials_file].
     #[arg(long, value_name = "FILE")]
     creds: Option<OsString>,
-    /// A file with an nkey seed [setting: broker.nkey_file].
+    /// File with an nkey seed [setting: broker.nkey_file].
     #[arg(long, value_name = "FILE")]
     nkey: Option<OsString>,
-    /// A file with the user name [setting: broker.user_file].
+    /// File with the user name [setting: broker.user_file].
     #[arg(long, value_name = "FILE")]
     nats_user_file: Option<OsString>,
-    /// A file with the password [setting: broker.password_file].
+    /// File with the password [setting: broker.password_file].
     #[arg(long, value_name = "FILE")]
     nats_password_file: Option<OsString>,
-    /// A file with the broker's token [setting: broker.token_file].
+    /// File with the broker's token [setting: broker.token_file].
     #[arg(long, value_name = "FILE")]
     nats_token_file: Option<OsString>,
-    /// Certificates (PEM) that the servers are checked against [setting: broker.tls.ca].
+    /// CA certificates (PEM) that verify the servers [setting: broker.tls.ca].
     #[arg(long, value_name = "FILE")]
     tls_ca: Option<OsString>,
-    /// The client's certificate (PEM) [setting: broker.tls.cert].
+    /// Client certificate (PEM) [setting: broker.tls.cert].
     #[arg(long, value_name = "FILE")]
     tls_cert: Option<OsString>,
-    /// The key (PEM) of the client's certificate [setting: broker.tls.key].
+    /// Key (PEM) of the client certificate [setting: broker.tls.key].
     #[arg(long, value_name = "FILE")]
     tls_key: Option<OsString>,
-    /// Begin with TLS, before the server's greeting [setting: broker.tls.first].
+    /// Start TLS before the server's greeting [setting: broker.tls.first].
     #[arg(long)]
     tls_first: bool,
-    /// The JetStream domain [setting: broker.jetstream_domain].
+    /// JetStream domain [setting: broker.jetstream_domain].
     #[arg(long, value_name = "NAME")]
     js_domain: Option<OsString>,
-    /// The prefix of the JetStream API's subjects [setting: broker.jetstream_api_prefix].
+    /// Subject prefix of the JetStream API [setting: broker.jetstream_api_prefix].
     #[arg(long, value_name = "PREFIX", conflicts_with = "js_domain")]
     js_api_prefix: Option<OsString>,
-    /// The prefix of the subjects of answers [setting: broker.inbox_prefix].
+    /// Subject prefix of replies [setting: broker.inbox_prefix].
     #[arg(long, value_name = "PREFIX")]
     inbox_prefix: Option<OsString>,
 }
 
 impl BrokerArgs {
-    /// The options that were given, as settings.
+    /// The given options, as settings.
     pub fn flags(&self) -> Vec<Flag> {
         let first = self.tls_first.then(|| OsString::from("true"));
         let flags = [
@@ -97,7 +97,7 @@ impl BrokerArgs {
         given.collect()
     }
 
-    /// Whether any of the options was given.
+    /// Whether any option was given.
     pub fn is_given(&self) -> bool {
         !self.flags().is_empty()
     }
@@ -106,16 +106,16 @@ impl BrokerArgs {
     /// settings of `lantern serve`, or the one in $NATS_URL.
     ///
     /// # Errors
-    /// A [`Failure`] when no broker is named, or one that cannot be used.
+    /// A [`Failure`] if no broker is given, or its settings are invalid.
     pub fn resolve(&self, data_dir: Option<&Path>) -> Result<lantern_broker::BrokerConfig, Failure> {
         let mut flags = self.flags();
         if self.nats.is_some() || self.nats_context.is_some() {
-            // A login in the settings belongs to the broker in the settings, and must not be sent to another one.
+            // Credentials in the settings belong to the broker in the settings and must not be sent to another one.
             let sources = Sources {
                 flags,
                 ..Sources::default()
             };
-            return from_settings(&sources)?.ok_or_else(nobody);
+            return from_settings(&sources)?.ok_or_else(no_broker);
         }
         if let Some(dir) = data_dir {
             return embedded(dir);
@@ -124,22 +124,22 @@ impl BrokerArgs {
         if let Some(config) = from_settings(&Sources::of_process(file, self.named_flags(&flags)))? {
             return Ok(config);
         }
-        // Not clap's own `env`: that shows the value in the help, passwords included.
+        // clap's `env` would show the value, including a password, in the help.
         let url = std::env::var_os(NATS_URL).filter(|url| !url.is_empty());
         flags.push(Flag {
             setting: "broker.url",
             name: "$NATS_URL",
-            value: url.ok_or_else(nobody)?,
+            value: url.ok_or_else(no_broker)?,
         });
         let sources = Sources {
             flags,
             ..Sources::default()
         };
-        from_settings(&sources)?.ok_or_else(nobody)
+        from_settings(&sources)?.ok_or_else(no_broker)
     }
 
-    /// The flags for the settings of the process, if those name a broker. Without one, a login alone is not yet a mistake:
-    /// it is for the broker in $NATS_URL.
+    /// The flags, if the settings of the process name a broker; otherwise none. Credentials without a broker are valid,
+    /// because they may be for the broker in $NATS_URL.
     fn named_flags(&self, flags: &[Flag]) -> Vec<Flag> {
         let file = std::env::var_os("LANTERN_CONFIG").map(PathBuf::from);
         let without = resolve_broker(&Sources::of_process(file, Vec::new()));
@@ -157,8 +157,8 @@ fn from_settings(sources: &Sources) -> Result<Option<lantern_broker::BrokerConfi
     }
 }
 
-fn nobody() -> Failure {
-    Failure::usage("no broker is named").hint("give --nats URL, or --data-dir DIR of a running host")
+fn no_broker() -> Failure {
+    Failure::usage("no broker given").hint("use --nats URL, or --data-dir DIR of a running host")
 }
 
 /// The embedded broker of the host with this data directory.
@@ -166,11 +166,11 @@ fn embedded(data_dir: &Path) -> Result<lantern_broker::BrokerConfig, Failure> {
     let path = url_file(data_dir);
     let text = private_files::read(&path, Trusted::named_by_operator(data_dir)).map_err(|error| {
         Failure::new(error)
-            .hint("only a running host with its own broker leaves its address there; else give --nats URL")
+            .hint("a running host with an embedded broker writes its address there; for another broker use --nats URL")
     })?;
     match text.trim() {
         "" => Err(Failure::new(anyhow::anyhow!("{} is empty", path.display()))
-            .hint("start the host, which writes the address there")),
+            .hint("start the host; it writes the address there")),
         url => Ok(lantern_broker::BrokerConfig::remote(url)),
     }
 }

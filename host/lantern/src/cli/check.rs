@@ -1,40 +1,41 @@
-//! `lantern check`: how the verdict over a database is shown. The verdict itself is the store's.
+//! `lantern check`: verifies a database and prints the report. The store performs the checks.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::{Failure, commands, print, print_json, table};
-use crate::config::{Flag, Sources, resolve};
+use super::{Failure, block_on, print, print_json, table};
+use crate::app;
+use crate::config::{Flag, HostConfig, Sources, resolve};
 use lantern_store::AuditHash;
 use lantern_store::check::{AuditReport, Problem, TableReport, plural};
 
-/// What is typed after `lantern check`.
+/// Arguments of `lantern check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// The data directory.
+    /// Data directory.
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
-    /// Also project the messages that the streams still hold again, and compare the rows and the ledger with the result.
+    /// Also project the messages that the streams still hold again, and compare rows and ledger with the result.
     #[arg(long)]
     deep: bool,
-    /// Compare about this many messages of each plugin instead of all.
+    /// Number of messages to compare for each plugin (approximate); default: all.
     #[arg(long, value_name = "N", requires = "deep", value_parser = clap::value_parser!(u64).range(1..))]
     sample: Option<u64>,
-    /// The host's configuration, for its broker and limits (with --deep).
+    /// Configuration file of the host, for its broker and limits (with --deep).
     #[arg(long, value_name = "FILE", env = "LANTERN_CONFIG")]
     config: Option<PathBuf>,
-    /// The NATS servers; by default those of the configuration, or the host's own broker.
+    /// URL of the NATS servers [default: from the configuration, or the host's embedded broker].
     #[arg(long, value_name = "URL", requires = "deep")]
     nats: Option<OsString>,
-    /// A hash of the audit that was noted earlier: report a problem when it is no longer part of the audit.
+    /// Hash of the audit that was noted earlier; a problem is reported if the audit no longer contains it.
     #[arg(long, value_name = "HASH")]
     audit_head: Option<AuditHash>,
-    /// Answer with JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -58,38 +59,38 @@ impl CheckArgs {
     }
 }
 
-/// What a deep check has compared.
+/// Result of a deep check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct DeepCheck {
     /// Messages that were projected again.
     pub messages: u64,
-    /// Rows that are stored as their messages give them.
+    /// Rows that equal the rows of their messages.
     pub rows: u64,
 }
 
-/// What was found in a database.
+/// Report on a database.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CheckReport {
-    /// The file.
+    /// Path of the database.
     pub database: PathBuf,
-    /// Each history of each source, ordered by plugin, source and epoch.
+    /// Every epoch of every source, ordered by plugin, source and epoch.
     pub sources: Vec<SourceCheck>,
-    /// Each table of each plugin.
+    /// Every table of every plugin.
     pub tables: Vec<TableReport>,
-    /// Everything that is wrong, with what to do about it.
+    /// Every problem with its remedy.
     pub problems: Vec<Problem>,
-    /// What was not verified, in sentences.
+    /// Checks that were not possible, as sentences.
     pub unverified: Vec<String>,
-    /// What only the messages could show.
+    /// Checks that only a deep check performs.
     #[serde(skip)]
     pub unverified_values: Vec<String>,
     /// The chain of the audit.
     pub audit: AuditReport,
-    /// What was compared with the messages; none without `--deep`.
+    /// Result of the comparison with the messages; `None` without `--deep`.
     pub deep: Option<DeepCheck>,
 }
 
-/// What the ledger says of one history of a source.
+/// Ledger of one epoch of a source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SourceCheck {
     /// The plugin's name.
@@ -98,36 +99,36 @@ pub struct SourceCheck {
     pub source: String,
     /// The epoch.
     pub epoch: u64,
-    /// The stream; none for core NATS.
+    /// The stream; `None` for core NATS.
     pub stream: Option<String>,
-    /// The last sequence that has taken effect.
+    /// The last committed sequence.
     pub checkpoint: u64,
     /// Messages handled: projected, skipped and dead together.
     pub messages: u64,
-    /// Those that became rows.
+    /// Messages that became rows.
     pub projected: u64,
-    /// Those that the plugin passed over.
+    /// Messages that the plugin skipped.
     pub skipped: u64,
-    /// Those that became dead letters.
+    /// Messages that became dead letters.
     pub dead: u64,
-    /// Sequences that were gone before they were read.
+    /// Sequences that the stream dropped before the host read them.
     pub missing: u64,
-    /// Rows that the plugin answered with: inserted, updated and already present together.
+    /// Rows that the plugin returned: inserted, updated and present together.
     pub rows: u64,
-    /// Those that were inserted. Of tables whose writes update rows, without those that an earlier version recorded.
+    /// Inserted rows. For tables whose writes update rows, without rows that an earlier version of Lantern recorded.
     pub inserted: u64,
-    /// Those that changed a stored row.
+    /// Rows that changed a stored row.
     pub updated: u64,
-    /// Those that changed nothing, because a row with their key was there already.
+    /// Rows that changed nothing, because a row with their key existed.
     pub present: u64,
 }
 
 impl CheckReport {
-    /// For people.
+    /// Renders the report as text.
     pub fn render(&self) -> String {
         let mut text = format!("{}\n\n", self.database.display());
         if self.sources.is_empty() {
-            text.push_str("no source has been read yet\n");
+            text.push_str("No source has been read yet.\n");
         } else {
             let head = [
                 "plugin/source",
@@ -174,18 +175,17 @@ impl CheckReport {
         if let Some(deep) = self.deep {
             let _ = writeln!(
                 text,
-                "projected again: {}; {} as stored\n",
+                "Projected again: {}, {} identical\n",
                 plural(deep.messages, "message"),
                 plural(deep.rows, "row")
             );
         }
-        // Writing to a String does not fail.
         match self.problems.as_slice() {
             [] => text.push_str("OK: no problems found\n"),
             problems => {
                 text.push_str("Problems:\n");
                 for Problem { problem, remedy } in problems {
-                    let _ = writeln!(text, "  - {problem}\n    to restore it: {remedy}");
+                    let _ = writeln!(text, "  - {problem}\n    remedy: {remedy}");
                 }
             }
         }
@@ -223,12 +223,12 @@ impl SourceCheck {
     }
 }
 
-/// Prints the verdict; the exit code is 1 when there are problems.
+/// Prints the report; the exit code is 1 if there are problems.
 pub fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
-    let mut report = commands::check(&args.data_dir, args.audit_head)?;
+    let mut report = verify(&args.data_dir, args.audit_head)?;
     if args.deep {
         let config = resolve(&args.sources()).1?;
-        commands::check_deep(&config, args.sample, &mut report)?;
+        verify_values(&config, args.sample, &mut report)?;
     } else {
         let values = std::mem::take(&mut report.unverified_values);
         report.unverified.splice(0..0, values);
@@ -244,12 +244,61 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
     })
 }
 
+/// Verifies the database in `data_dir`, and that its audit contains the hash `audit_head`.
+fn verify(data_dir: &Path, audit_head: Option<AuditHash>) -> Result<CheckReport, Failure> {
+    let database = data_dir.join(lantern_store::DATABASE_FILE);
+    let report = lantern_store::check::check_with(&database, audit_head).map_err(Failure::new)?;
+    let unverified_values = report.unverified_values();
+    let sources = report
+        .sources
+        .into_iter()
+        .map(|source| SourceCheck {
+            plugin: source.plugin,
+            source: source.source,
+            epoch: source.epoch,
+            stream: source.stream,
+            checkpoint: source.checkpoint,
+            messages: source.counts.messages,
+            projected: source.counts.projected,
+            skipped: source.counts.skipped,
+            dead: source.counts.dead,
+            missing: source.counts.missing,
+            rows: source.counts.rows,
+            inserted: source.counts.inserted,
+            updated: source.counts.updated,
+            present: source.counts.present(),
+        })
+        .collect();
+    Ok(CheckReport {
+        database,
+        unverified_values,
+        audit: report.audit,
+        deep: None,
+        sources,
+        tables: report.tables,
+        problems: report.problems,
+        unverified: report.unverified,
+    })
+}
+
+/// Compares the rows of the database with the rows of their messages, and adds the result to `report`.
+fn verify_values(config: &HostConfig, sample: Option<u64>, report: &mut CheckReport) -> Result<(), Failure> {
+    let found = block_on(app::check_deep(config, sample))?.map_err(Failure::new)?;
+    report.problems.extend(found.problems);
+    report.unverified.splice(0..0, found.unverified);
+    report.deep = Some(DeepCheck {
+        messages: found.messages,
+        rows: found.rows,
+    });
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_verdict_reads_well() {
+    fn the_report_lists_sources_tables_and_problems() {
         let source = SourceCheck {
             plugin: "obs-events".into(),
             source: "events".into(),
@@ -332,7 +381,7 @@ mod tests {
         assert!(
             report.render().ends_with(
                 "Problems:\n  - obs-events/events, epoch 1: the ledger has a hole between 5 and 9\n    \
-                 to restore it: lantern rebuild obs-events\n"
+                 remedy: lantern rebuild obs-events\n"
             ),
             "{}",
             report.render()

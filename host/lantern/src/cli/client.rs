@@ -1,7 +1,7 @@
-//! How commands talk to a running host: requests, answers, and turning its problems into failures.
+//! HTTP client for a running host: requests, responses, and conversion of API problems into failures.
 //!
-//! A token is only sent to the host that it is for. One that is found through a data directory has to prove first that
-//! it is the host of that directory; a source that components are fetched from gets a token only by its own flag.
+//! A token is sent only to its host. A host that is found through a data directory must first prove its identity; a
+//! download server for components receives only the token of its own flag.
 
 mod locate;
 mod verified;
@@ -26,29 +26,29 @@ use lantern_trust::identity::Identity;
 use locate::Target;
 use verified::Unproven;
 
-/// Largest answer that is read whole, in bytes. A page of rows has at most 8 MiB and what JSON adds to it.
+/// Largest response that is read completely, in bytes. A page of rows has at most 8 MiB plus the overhead of JSON.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
-/// Longest time to connect to a host, which is mostly on this machine.
+/// Connect timeout. The host is usually on this machine.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 
-/// Longest time until an answer begins. Some changes compile a plugin first.
+/// Timeout until a response begins. Some requests compile a plugin first.
 const ANSWER_TIME: Duration = Duration::from_secs(180);
 
-/// Longest time for an answer that is read whole.
+/// Timeout for reading a complete response.
 const BODY_TIME: Duration = Duration::from_secs(60);
 
-/// Which host is meant, and by what right. Every command that talks to a running host flattens it into its own.
+/// Options that name a host and its token; part of every command that uses a running host.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Which host")]
+#[command(next_help_heading = "Host options")]
 pub struct HostArgs {
-    /// The host's address, such as http://127.0.0.1:7070; without it and --data-dir, the one in $LANTERN_HOST.
+    /// URL of the host, such as http://127.0.0.1:7070 [default: $LANTERN_HOST, unless --data-dir is given].
     #[arg(long, value_name = "URL")]
     host: Option<String>,
-    /// The host with this data directory; without --host it tells where the host is [default: as for serve].
+    /// Data directory of the host; locates the host if --host is not given [default: as for serve].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// A file with the token; without it, $LANTERN_TOKEN, then operator.token in the data directory.
+    /// File with the API token [default: $LANTERN_TOKEN, then operator.token in the data directory].
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
@@ -63,38 +63,41 @@ impl HostArgs {
         }
     }
 
-    /// The data directory that was named.
+    /// The data directory on the command line.
     pub fn data_dir(&self) -> Option<&Path> {
         self.data_dir.as_deref()
     }
 
-    /// Whether a host was named on the command line.
+    /// Whether the command line names a host.
     pub fn is_named(&self) -> bool {
         self.host.is_some() || self.data_dir.is_some()
     }
 }
 
-/// A problem as the API has it.
+/// A problem as the API returns it.
 #[derive(Deserialize)]
 struct Problem {
     title: String,
     detail: String,
-    /// Each thing that is wrong, where it is more than one.
+    /// The single problems, if there are several.
     #[serde(default)]
     problems: Vec<String>,
     hint: Option<String>,
 }
 
-/// Talks to one host.
+/// Client of one host.
 pub struct Client {
     agent: ureq::Agent,
     url: String,
     token: Option<String>,
-    /// What the host has to prove on each connection.
+    /// Identity that the host must prove on each connection.
     identity: Option<Identity>,
 }
 
-/// A part of a list.
+/// Hint for a response that this version cannot parse.
+pub const OTHER_VERSION: &str = "check that the host and this program have the same version";
+
+/// A page of a list.
 #[derive(Deserialize)]
 struct Page<T> {
     items: Vec<T>,
@@ -105,16 +108,16 @@ impl Client {
     /// Finds the host and the token. Does not connect.
     ///
     /// # Errors
-    /// A [`Failure`] that says where no host or token was found.
+    /// A [`Failure`] if no host was found, or its token cannot be read.
     pub fn open(args: &HostArgs) -> Result<Self, Failure> {
         Ok(Self::to(locate::find(args)?))
     }
 
-    /// A host that a component is fetched from. It is another one than the host that the command is for, so it gets no
-    /// token but the one that the user names for it.
+    /// Client of a host from which a component is downloaded. It differs from the host that the command changes, so it
+    /// receives only the token that the user names for it.
     ///
     /// # Errors
-    /// A [`Failure`] when the address or the file with the token cannot be used.
+    /// A [`Failure`] if the URL is invalid or the token file cannot be read.
     pub fn source(url: &str, token_file: Option<&Path>) -> Result<Self, Failure> {
         Ok(Self::to(Target {
             url: locate::checked_url(url)?,
@@ -138,16 +141,16 @@ impl Client {
         &self.url
     }
 
-    /// Asks for something. `path` begins with `/`.
+    /// Sends a GET request. `path` begins with `/`.
     ///
     /// # Errors
-    /// A [`Failure`]: the host cannot be reached, has a problem, or answers something else than expected.
+    /// A [`Failure`] if the host is unreachable, returns a problem, or returns an unexpected response.
     pub fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         self.call(Method::GET, path, None)
     }
 
-    /// The newest `limit` items of a list that is answered in pages, fewer when there are no more. `list` is its path with
-    /// its query, which may be empty but begins with `?`; `page_max` is how many are asked for at once.
+    /// Reads at most `limit` items of a paginated list, newest first. `list` is its path with its query, which may be empty
+    /// but begins with `?`; `page_max` is the size of a page.
     ///
     /// # Errors
     /// As for [`Client::get_json`].
@@ -160,8 +163,8 @@ impl Client {
         let limit = limit as usize;
         let (mut items, mut cursor) = (Vec::new(), String::new());
         loop {
-            let asked = (limit - items.len()).min(page_max);
-            let page: Page<T> = self.get_json(&format!("{list}&limit={asked}{cursor}"))?;
+            let page_size = (limit - items.len()).min(page_max);
+            let page: Page<T> = self.get_json(&format!("{list}&limit={page_size}{cursor}"))?;
             items.extend(page.items);
             match page.next_cursor {
                 Some(next) if items.len() < limit => cursor = format!("&cursor={next}"),
@@ -170,8 +173,8 @@ impl Client {
         }
     }
 
-    /// As [`Client::get_json`], also when the answer's status is an error; answers with the status. For readiness,
-    /// which says in the same words what is well and what is not.
+    /// Like [`Client::get_json`], but also returns the body of an error status, with the status. For readiness, whose
+    /// body has the same form for every status.
     ///
     /// # Errors
     /// As for [`Client::get_json`].
@@ -186,7 +189,7 @@ impl Client {
         }
     }
 
-    /// Asks for a component, and for the signature that the host keeps with it.
+    /// Downloads a component with its signature.
     ///
     /// # Errors
     /// As for [`Client::get_json`].
@@ -203,7 +206,7 @@ impl Client {
         })
     }
 
-    /// Sends a value to be acted upon. An answer without a body is read as `null`, so `T` may be `()`.
+    /// Sends a POST request. An empty response is read as `null`, so `T` may be `()`.
     ///
     /// # Errors
     /// As for [`Client::get_json`].
@@ -211,7 +214,7 @@ impl Client {
         self.call(Method::POST, path, Some(("application/json", json(body)?)))
     }
 
-    /// As [`Client::post_json`], for what may take long: the answer is awaited for as long as the host works on it.
+    /// Like [`Client::post_json`], without a timeout, for operations that take long.
     ///
     /// # Errors
     /// As for [`Client::get_json`].
@@ -229,7 +232,7 @@ impl Client {
         )
     }
 
-    /// As [`Client::post_json`], with PUT.
+    /// Sends a PUT request.
     ///
     /// # Errors
     /// As for [`Client::get_json`].
@@ -253,7 +256,7 @@ impl Client {
         self.call_with(&self.agent, Method::POST, path, sent)
     }
 
-    /// Has something removed.
+    /// Sends a DELETE request.
     ///
     /// # Errors
     /// As for [`Client::get_json`].
@@ -261,15 +264,15 @@ impl Client {
         self.call(Method::DELETE, path, None)
     }
 
-    /// The lines of an answer as they come, for as long as the host sends some.
+    /// Reads a streaming response line by line until it ends.
     ///
     /// # Errors
-    /// As for [`Client::get_json`]; and so may each line.
+    /// As for [`Client::get_json`]; each line can fail as well.
     pub fn lines(
         &self,
         path: &str,
     ) -> Result<impl Iterator<Item = Result<String, Failure>> + use<>, Failure> {
-        // The host may be silent for long between two lines.
+        // There may be a long time between two lines.
         let agent = agent(Some(ANSWER_TIME), None, self.identity.clone());
         let answer = self.send(&agent, Method::GET, path, Sent::body(None))?;
         if answer.status >= 400 {
@@ -279,7 +282,7 @@ impl Client {
         let url = self.url.clone();
         let lines = BufReader::new(answer.body.into_reader()).lines();
         Ok(lines.map(move |line| {
-            line.with_context(|| format!("{url} ended its answer early"))
+            line.with_context(|| format!("{url} closed the response early"))
                 .map_err(Failure::new)
         }))
     }
@@ -332,7 +335,7 @@ impl Client {
                 .map(|request| agent.run(request)),
         };
         let response = sent
-            .map_err(|error| Failure::new(anyhow!(error).context("cannot make the request")))?
+            .map_err(|error| Failure::new(anyhow!(error).context("failed to create the request")))?
             .map_err(|error| self.unreachable(error))?;
         let (parts, body) = response.into_parts();
         let signature = parts.headers.get(SIGNATURE_HEADER);
@@ -348,32 +351,31 @@ impl Client {
             ureq::Error::Other(cause) if cause.is::<Unproven>() => return self.unproven(&cause.to_string()),
             error => error,
         };
-        Failure::new(anyhow!(error).context(format!("cannot ask the host at {}", self.url)))
-            .hint("is it running there? `lantern serve` starts one")
+        Failure::new(anyhow!(error).context(format!("failed to reach the host at {}", self.url)))
+            .hint("check that the host is running; `lantern serve` starts one")
     }
 
     fn unproven(&self, why: &str) -> Failure {
-        let words = format!(
-            "{} is not the host of this data directory; nothing was sent to it",
+        let message = format!(
+            "{} is not the host of this data directory; no request was sent",
             self.url
         );
-        Failure::new(anyhow!("{why}").context(words)).hint(
-            "the host may have been killed and another program may have its port: restart the host; \
-             or name the host with --host URL",
+        Failure::new(anyhow!("{why}").context(message)).hint(
+            "if the host was killed, another program may use its port: restart the host, or name it with --host URL",
         )
     }
 
     fn odd_answer(&self, path: &str, error: serde_json::Error) -> Failure {
-        let words = format!("{}{path} gave an answer that cannot be understood", self.url);
-        Failure::new(anyhow!(error).context(words)).hint("is it a Lantern of another version?")
+        let message = format!("unexpected response from {}{path}", self.url);
+        Failure::new(anyhow!(error).context(message)).hint(OTHER_VERSION)
     }
 }
 
-/// What goes along with a request.
+/// Body and signature of a request.
 struct Sent<'a> {
-    /// With its type.
+    /// Content type and bytes.
     body: Option<(&'a str, Vec<u8>)>,
-    /// Of the component in the body.
+    /// Signature of the component in the body.
     signature: Option<Vec<u8>>,
 }
 
@@ -388,7 +390,7 @@ impl<'a> Sent<'a> {
 
 struct Answer {
     status: u16,
-    /// Of the component in the body, where the answer has one.
+    /// Signature of the component in the body.
     signature: Option<Vec<u8>>,
     body: ureq::Body,
 }
@@ -405,7 +407,8 @@ impl Answer {
     }
 }
 
-/// A proxy of the environment is not for a host on this machine, and a token follows no redirection.
+/// Creates an agent without proxy, because the host is usually on this machine, and without redirects, because they could
+/// send the token to another server.
 fn agent(
     answer_time: Option<Duration>,
     body_time: Option<Duration>,
@@ -427,14 +430,14 @@ fn agent(
 
 fn json(value: &impl Serialize) -> Result<Vec<u8>, Failure> {
     serde_json::to_vec(value)
-        .context("cannot write the request as JSON")
+        .context("failed to serialize the request")
         .map_err(Failure::new)
 }
 
 fn problem(status: u16, bytes: &[u8]) -> Failure {
     let Ok(problem) = serde_json::from_slice::<Problem>(bytes) else {
-        return Failure::new(anyhow!("the host answered with status {status}"))
-            .hint("is it a Lantern, and not another program at that address?");
+        return Failure::new(anyhow!("the host returned status {status}"))
+            .hint("check that this is the address of a Lantern host");
     };
     let details = if problem.problems.is_empty() {
         vec![problem.detail]
@@ -453,7 +456,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn problems_become_failures() {
+    fn an_api_problem_becomes_a_failure() {
         let body = br#"{"type":"x","title":"No","status":403,"detail":"because","hint":"do","instance":"/"}"#;
         assert_eq!(problem(403, body).render(), "error: No\n  - because\nhint: do\n");
         let body = br#"{"title":"No","detail":"a; b","problems":["a","b"]}"#;

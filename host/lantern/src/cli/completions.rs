@@ -1,4 +1,4 @@
-//! `lantern completions`: a script for a shell.
+//! `lantern completions`: a completion script for a shell.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use super::{Cli, Failure, print};
 
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
-    /// The shell.
+    /// Shell for which to print the script.
     shell: clap_complete::Shell,
 }
 

@@ -1,22 +1,22 @@
-//! `lantern config`: what holds and why, whether it can be used, and what there is.
+//! `lantern config`: effective values with their sources, validation, and the reference of all settings.
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::{Failure, ServeArgs, commands, print};
+use super::{Failure, ServeArgs, block_on, print};
 use crate::config::{
-    BrokerSettings, Config, ConfigError, Origin, Problem, Resolved, Servers, reference, resolve,
+    BrokerSettings, ConfigError, HostConfig, Problem, Resolved, Servers, SettingOrigin, reference, resolve,
 };
 use lantern_broker as broker;
 
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Print each setting with its value and where that comes from.
+    /// Print each setting with its value and the source of the value.
     Show(ServeArgs),
-    /// Say whether the host could start with it, without starting anything.
+    /// Validate the configuration without starting the host.
     Check(ServeArgs),
-    /// Print a commented file with every setting and its default.
+    /// Print a commented configuration file with every setting and its default.
     Reference,
 }
 
@@ -30,22 +30,22 @@ pub fn run(command: &ConfigCommand) -> Result<ExitCode, Failure> {
         ConfigCommand::Check(args) => {
             let (resolved, config) = resolve(&args.sources());
             check_context(&resolved, &config?)?;
-            print("the configuration is good\n")?;
+            print("OK: the configuration is valid\n")?;
         }
         ConfigCommand::Reference => print(&reference())?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// A context of the nats command line tool is read when the host connects; here it is read to see whether it could be.
-fn check_context(resolved: &Resolved, config: &Config) -> Result<(), Failure> {
+/// Checks the context of the nats command line tool, which the host reads only when it connects.
+fn check_context(resolved: &Resolved, config: &HostConfig) -> Result<(), Failure> {
     let BrokerSettings::Remote(remote) = &config.broker else {
         return Ok(());
     };
     let Servers::Context(name) = &remote.servers else {
         return Ok(());
     };
-    let Err(error) = commands::block_on(broker::check_context(name))? else {
+    let Err(error) = block_on(broker::check_context(name))? else {
         return Ok(());
     };
     let fix = error.hint().unwrap_or("`nats context ls` lists the contexts");
@@ -54,7 +54,7 @@ fn check_context(resolved: &Resolved, config: &Config) -> Result<(), Failure> {
         origin: resolved
             .origin("broker.context")
             .cloned()
-            .unwrap_or(Origin::Default),
+            .unwrap_or(SettingOrigin::Default),
         fix: fix.to_owned(),
         message: format!("{:#}", anyhow::Error::new(error)),
     };

@@ -1,4 +1,4 @@
-//! `lantern dead-letters`: messages that could not be projected are seen, exported, tried again and given up.
+//! `lantern dead-letters`: lists, shows, exports, retries and discards messages that could not be projected.
 
 mod filter;
 mod show;
@@ -15,15 +15,15 @@ use filter::{Filter, OpenFilter};
 
 #[derive(Debug, Subcommand)]
 pub enum DeadLettersCommand {
-    /// List dead letters, the newest first.
+    /// List dead letters, newest first.
     List(show::ListArgs),
-    /// Show one dead letter whole.
+    /// Show one dead letter completely.
     Show(show::ShowArgs),
-    /// Try open dead letters again with the versions that run.
+    /// Retry open dead letters with the active versions.
     Retry(ActArgs),
-    /// Give up open dead letters. They stay to be read, and are not tried again.
+    /// Discard open dead letters. They stay readable, but are not retried.
     Discard(ActArgs),
-    /// Write dead letters to standard output, one JSON object in each line, payloads and all.
+    /// Write dead letters with their payloads to standard output, one JSON object per line.
     Export(ExportArgs),
 }
 
@@ -31,10 +31,10 @@ pub enum DeadLettersCommand {
 pub struct ActArgs {
     #[command(flatten)]
     filter: OpenFilter,
-    /// All open ones, where nothing else is said.
+    /// All open dead letters; required if no filter is given.
     #[arg(long)]
     all: bool,
-    /// Answer with JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -50,7 +50,7 @@ pub struct ExportArgs {
 }
 
 #[derive(Deserialize, Serialize)]
-struct Healed {
+struct RetryResult {
     tried: u64,
     resolved: u64,
     rows: u64,
@@ -74,25 +74,25 @@ pub fn run(command: &DeadLettersCommand) -> Result<ExitCode, Failure> {
 
 fn retry(args: &ActArgs) -> Result<(), Failure> {
     let body = args.filter.body(args.all)?;
-    let healed: Healed = Client::open(&args.host)?.post_json("/api/v1/dead-letters/retry", &body)?;
+    let result: RetryResult = Client::open(&args.host)?.post_json("/api/v1/dead-letters/retry", &body)?;
     match args.json {
-        true => print_json(&healed),
-        false => print(&render(&healed)),
+        true => print_json(&result),
+        false => print(&render(&result)),
     }
 }
 
-fn render(healed: &Healed) -> String {
-    let Healed {
+fn render(result: &RetryResult) -> String {
+    let RetryResult {
         tried,
         resolved,
         rows,
-    } = healed;
+    } = result;
     if *tried == 0 {
-        return "no dead letter is open that matches, or its plugin does not run\n".to_owned();
+        return "no matching open dead letters of a running plugin\n".to_owned();
     }
-    let mut text = format!("{resolved} of {tried} dead letters now decode, and changed {rows} rows\n");
+    let mut text = format!("resolved {resolved} of {tried} dead letters, {rows} rows\n");
     if resolved < tried {
-        text.push_str("to see why the others do not: lantern dead-letters list --state open\n");
+        text.push_str("to see the reasons of the others: lantern dead-letters list --state open\n");
     }
     text
 }
@@ -102,9 +102,9 @@ fn discard(args: &ActArgs) -> Result<(), Failure> {
     let answer: Discarded = Client::open(&args.host)?.post_json("/api/v1/dead-letters/discard", &body)?;
     match (args.json, answer.discarded) {
         (true, _) => print_json(&answer),
-        (false, 0) => print("no dead letter is open that matches\n"),
+        (false, 0) => print("no matching open dead letters\n"),
         (false, count) => print(&format!(
-            "{count} dead letters are given up; to read them: lantern dead-letters list --state discarded\n"
+            "discarded {count} dead letters\nto list them: lantern dead-letters list --state discarded\n"
         )),
     }
 }
@@ -113,7 +113,7 @@ fn export(args: &ExportArgs) -> Result<(), Failure> {
     let query = args.filter.query();
     let lines = Client::open(&args.host)?.lines(&format!("/api/v1/dead-letters/export?{query}"))?;
     for line in lines {
-        // A reader that has enough ends the export as well.
+        // The reader has closed the pipe.
         if !print_json_line(&line?)? {
             return Ok(());
         }
@@ -126,17 +126,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_is_told() {
-        let healed = |tried, resolved| Healed {
+    fn a_retry_reports_how_many_were_resolved() {
+        let result = |tried, resolved| RetryResult {
             tried,
             resolved,
             rows: resolved,
         };
-        assert!(render(&healed(0, 0)).starts_with("no dead letter"));
+        assert!(render(&result(0, 0)).starts_with("no matching"));
         assert_eq!(
-            render(&healed(41, 41)),
-            "41 of 41 dead letters now decode, and changed 41 rows\n"
+            render(&result(41, 41)),
+            "resolved 41 of 41 dead letters, 41 rows\n"
         );
-        assert!(render(&healed(41, 37)).contains("--state open"));
+        assert!(render(&result(41, 37)).contains("--state open"));
     }
 }

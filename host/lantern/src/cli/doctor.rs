@@ -1,33 +1,33 @@
-//! `lantern doctor`: what authors and operators need, what is missing or damaged, and what to do about it.
+//! `lantern doctor`: checks what authors and operators need, and suggests fixes.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Failure, commands, note, print, print_json, table};
+use super::{Failure, block_on, note, print, print_json, table};
 use crate::app;
-use lantern_authoring::doctor::{self, Finding, Places, State};
+use lantern_authoring::doctor::{self, Finding, Places, Severity};
 
-/// What is typed after `lantern doctor`.
+/// Arguments of `lantern doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// The plugin's project, where there is one.
+    /// Directory of a plugin project, if there is one.
     #[arg(default_value = ".")]
     path: PathBuf,
-    /// The data directory of a host.
+    /// Data directory of a host.
     #[arg(long, value_name = "DIR", default_value = "lantern-data")]
     data_dir: PathBuf,
-    /// A broker that a host is to use; without it, it is looked for a nats-server to run.
+    /// URL of the broker to check; without it, doctor checks the nats-server for an embedded broker.
     #[arg(long, value_name = "URL")]
     nats: Option<String>,
-    /// The nats-server to run [default: the one on PATH].
+    /// Path of the nats-server for an embedded broker [default: from PATH].
     #[arg(long, value_name = "FILE", conflicts_with = "nats")]
     nats_server: Option<PathBuf>,
-    /// Mend what can be mended without asking: add the compiler's target, renew the SDK beside a project.
+    /// Apply safe fixes: install the compiler target, update the vendored SDK of the project.
     #[arg(long)]
     fix: bool,
-    /// Answer with JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -39,53 +39,60 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode, Failure> {
         nats: args.nats.clone(),
         nats_server: args.nats_server.clone(),
     };
-    let mut findings = look(&places)?;
-    if args.fix {
-        let mut mended = false;
-        for finding in &findings {
-            match finding.mend() {
-                Some(Ok(done)) => {
-                    note(format_args!("{done}"));
-                    mended = true;
-                }
-                Some(Err(words)) => note(format_args!("{words}")),
-                None => {}
-            }
-        }
-        if mended {
-            findings = look(&places)?;
-        }
+    let mut findings = check(&places)?;
+    if args.fix && apply_fixes(&findings) {
+        findings = check(&places)?;
     }
-    let wrong = findings
+    let errors = findings
         .iter()
-        .filter(|finding| finding.state == State::Wrong)
+        .filter(|finding| finding.severity == Severity::Error)
         .count();
     match args.json {
         true => print_json(&findings)?,
-        false => print(&render(&findings, wrong))?,
+        false => print(&render(&findings, errors))?,
     }
-    Ok(ExitCode::from(u8::from(wrong > 0)))
+    Ok(ExitCode::from(u8::from(errors > 0)))
 }
 
-/// What authors need, and what operators do.
-fn look(places: &Places) -> Result<Vec<Finding>, Failure> {
-    commands::block_on(async {
-        let mut findings = doctor::look(places).await;
-        findings.extend(app::doctor::look(&places.data_dir, places.nats.as_deref()).await);
+/// Applies the fixes that need no confirmation. Returns whether it changed anything.
+fn apply_fixes(findings: &[Finding]) -> bool {
+    let mut changed = false;
+    for finding in findings {
+        match finding.apply_fix() {
+            Some(Ok(done)) => {
+                note(format_args!("{done}"));
+                changed = true;
+            }
+            Some(Err(error)) => note(format_args!("{error}")),
+            None => {}
+        }
+    }
+    changed
+}
+
+/// Runs the checks for authors and for operators.
+fn check(places: &Places) -> Result<Vec<Finding>, Failure> {
+    block_on(async {
+        let mut findings = doctor::check(places).await;
+        findings.extend(app::doctor::check(&places.data_dir, places.nats.as_deref()).await);
         findings
     })
 }
 
-fn render(findings: &[Finding], wrong: usize) -> String {
+fn render(findings: &[Finding], errors: usize) -> String {
     let rows: Vec<Vec<String>> = findings
         .iter()
         .flat_map(|finding| {
-            let state = match finding.state {
-                State::Good => "ok",
-                State::Warning => "hm",
-                State::Wrong => "WRONG",
+            let severity = match finding.severity {
+                Severity::Ok => "ok",
+                Severity::Warning => "warning",
+                Severity::Error => "ERROR",
             };
-            let first = vec![state.to_owned(), finding.subject.clone(), finding.words.clone()];
+            let first = vec![
+                severity.to_owned(),
+                finding.subject.clone(),
+                finding.message.clone(),
+            ];
             let fix = finding
                 .fix
                 .as_ref()
@@ -94,9 +101,9 @@ fn render(findings: &[Finding], wrong: usize) -> String {
         })
         .collect();
     let mut text = table::align(&rows, &[], "");
-    text.push_str(match wrong {
-        0 => "\nOK: plugins can be written and run here\n",
-        _ => "\nRepair what is marked WRONG first; `lantern doctor --fix` repairs some of it\n",
+    text.push_str(match errors {
+        0 => "\nOK: no errors found\n",
+        _ => "\nFix the errors first; `lantern doctor --fix` fixes some of them\n",
     });
     text
 }

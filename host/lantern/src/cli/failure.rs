@@ -1,4 +1,4 @@
-//! What a command that did not succeed tells the operator: what failed, why, and what to do, and which exit code.
+//! The failure of a command: message, causes, hint and exit code.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use crate::config::ConfigError;
 
 /// The operation failed.
 const FAILED: u8 = 1;
-/// The request cannot be understood; clap uses the same for what it refuses itself.
+/// Usage error; clap uses the same code.
 const USAGE: u8 = 2;
 /// `EX_CONFIG` of sysexits.h.
 const CONFIG: u8 = 78;
@@ -16,14 +16,14 @@ const CONFIG: u8 = 78;
 #[derive(Debug)]
 pub struct Failure {
     error: anyhow::Error,
-    /// Lines below the error, each one problem.
+    /// Problems, printed as a list below the error.
     details: Vec<String>,
     hint: Option<String>,
     code: u8,
 }
 
 impl Failure {
-    /// Something did not work: exit code 1.
+    /// A failed operation: exit code 1.
     pub fn new(error: impl Into<anyhow::Error>) -> Self {
         Self {
             error: error.into(),
@@ -33,7 +33,7 @@ impl Failure {
         }
     }
 
-    /// The command line makes no sense: exit code 2.
+    /// An invalid command line: exit code 2.
     pub fn usage(message: impl Into<String>) -> Self {
         Self {
             code: USAGE,
@@ -41,7 +41,7 @@ impl Failure {
         }
     }
 
-    /// Adds what the operator can do.
+    /// Adds a hint: what the user can do.
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self {
             hint: Some(hint.into()),
@@ -49,7 +49,7 @@ impl Failure {
         }
     }
 
-    /// Adds what is wrong in particular, a line each.
+    /// Adds the single problems, one per line.
     pub fn details(self, details: Vec<String>) -> Self {
         Self { details, ..self }
     }
@@ -99,13 +99,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_reads_from_what_to_why_to_what_to_do() {
+    fn a_failure_is_rendered_with_error_cause_and_hint() {
         let cause = std::io::Error::new(std::io::ErrorKind::PermissionDenied, "permission denied");
-        let failure = Failure::new(anyhow::Error::new(cause).context("cannot open database x"))
+        let failure = Failure::new(anyhow::Error::new(cause).context("failed to open database x"))
             .hint("check who owns the directory");
         assert_eq!(
             failure.render(),
-            "error: cannot open database x\ncaused by: permission denied\nhint: check who owns the directory\n"
+            "error: failed to open database x\ncaused by: permission denied\nhint: check who owns the directory\n"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! `lantern gaps`: messages that were gone before they were read, and how.
+//! `lantern gaps`: messages that were lost before the host read them, with the reason.
 
 use std::process::ExitCode;
 
@@ -10,21 +10,21 @@ use super::client::{Client, HostArgs};
 use super::{Failure, print, print_json, table};
 use lantern_model::schema::{PluginName, SourceName};
 
-/// As many as the API puts into one page.
+/// Largest page of the API.
 const PAGE_MAX: usize = 1_000;
 
 #[derive(Debug, Args)]
 pub struct GapsArgs {
-    /// Only those of this plugin.
+    /// Only gaps of this plugin.
     #[arg(long, value_name = "NAME", value_parser = PluginName::parse)]
     plugin: Option<PluginName>,
-    /// Only those of this source.
+    /// Only gaps of this source.
     #[arg(long, value_name = "NAME", value_parser = SourceName::parse)]
     source: Option<SourceName>,
-    /// So many, the newest first.
+    /// Maximum number of gaps, newest first.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
-    /// Answer with JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -32,7 +32,7 @@ pub struct GapsArgs {
 }
 
 #[derive(Deserialize, Serialize)]
-struct Gap {
+struct GapEntry {
     id: i64,
     plugin: String,
     source: String,
@@ -46,7 +46,7 @@ struct Gap {
 }
 
 pub fn run(args: &GapsArgs) -> Result<ExitCode, Failure> {
-    let gaps: Vec<Gap> = Client::open(&args.host)?.newest(&list(args), args.limit, PAGE_MAX)?;
+    let gaps: Vec<GapEntry> = Client::open(&args.host)?.newest(&list(args), args.limit, PAGE_MAX)?;
     match args.json {
         true => print_json(&gaps)?,
         false => print(&render(&gaps))?,
@@ -65,9 +65,9 @@ fn list(args: &GapsArgs) -> String {
     format!("/api/v1/gaps?{}", query.finish())
 }
 
-fn render(gaps: &[Gap]) -> String {
+fn render(gaps: &[GapEntry]) -> String {
     if gaps.is_empty() {
-        return "nothing is missing: all that was to be read was there\n".to_owned();
+        return "no gaps: no message was lost before it was read\n".to_owned();
     }
     let head = [
         "noticed",
@@ -80,7 +80,7 @@ fn render(gaps: &[Gap]) -> String {
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(gaps.iter().map(|gap| {
-        let Gap {
+        let GapEntry {
             first_sequence: first,
             last_sequence: last,
             ..
@@ -94,7 +94,7 @@ fn render(gaps: &[Gap]) -> String {
                 true => first.to_string(),
                 false => format!("{first}-{last}"),
             },
-            // Other subjects may have shared the stream.
+            // Messages on other subjects of the stream may be among them.
             match gap.exact {
                 true => (last - first + 1).to_string(),
                 false => format!("up to {}", last - first + 1),
@@ -110,8 +110,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_missing_is_counted() {
-        let gap = |first, last, exact| Gap {
+    fn gaps_are_listed_with_the_number_of_missing_messages() {
+        let gap = |first, last, exact| GapEntry {
             id: 1,
             plugin: "obs-events".into(),
             source: "obs".into(),
@@ -131,6 +131,6 @@ noticed               plugin/source   epoch  stream      sequences  messages  re
 2026-11-20T10:00:00Z  obs-events/obs      1  OBS_EVENTS        1-3   up to 3  the stream begins later
 "
         );
-        assert!(render(&[]).starts_with("nothing is missing"));
+        assert!(render(&[]).starts_with("no gaps"));
     }
 }

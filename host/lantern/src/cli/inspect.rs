@@ -1,4 +1,4 @@
-//! `lantern plugin inspect` and what `build` shows at its end: what a plugin says of itself, in words.
+//! `lantern plugin inspect`, and the summary that `build` prints: what a plugin declares.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -7,61 +7,63 @@ use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 
-use super::author::sign::with_end;
-use super::{Failure, commands, print, print_json, table};
+use super::author::sign::with_suffix;
+use super::{Failure, print, print_json, table};
+use lantern_authoring::project::{Project, ProjectError};
 use lantern_model::schema::description::{ColumnDescription, NamedTable, RoleWord, SourceDescription};
 use lantern_model::schema::{Manifest, ManifestDescription};
-use lantern_plugin::{Metadata, Target};
+use lantern_model::settings::PluginSettings;
+use lantern_plugin::{Compiler, Loader, Metadata, Plugin, Speed, Target};
 use lantern_trust::signature::{
     FILE_SUFFIX, Fault, SignatureState, SignatureView, TrustedKey, Verdict, key_named, verify,
 };
 
-/// What is typed after `lantern plugin inspect`.
+/// Arguments of `lantern plugin inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// The plugin. Its signature is looked for beside it, as FILE.minisig.
+    /// Component file. Its signature is read from FILE.minisig, if it exists.
     file: PathBuf,
-    /// Check the signature with this public key, or the .pub file that holds it. Exits with 1 when it is not good.
+    /// Public key, or .pub file, that verifies the signature. Exits with 1 if the signature is not valid.
     #[arg(long, value_name = "KEY|FILE")]
     key: Option<String>,
-    /// Answer with JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// Everything that can be said of a plugin without running it on messages.
+/// Everything that is known about a plugin without running it on messages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Inspection {
-    /// The contract that it was built for, such as `lantern:projection@0.1.0`.
+    /// The contract of the component, such as `lantern:projection@0.1.0`.
     pub contract: String,
     /// `sha256:` and 64 hex digits.
     pub digest: String,
-    /// What it says of itself.
+    /// What the plugin declares.
     #[serde(flatten)]
     pub manifest: ManifestDescription,
-    /// What its file says of where it is from.
+    /// Metadata in the component: licence, source, authors.
     pub metadata: Metadata,
-    /// What is known of the signature beside it; none where nobody has looked.
+    /// Result of checking the signature; `None` if it was not checked.
     pub signature: Option<SignatureView>,
-    /// What it asks of its host; empty for most.
+    /// Imports of the component; empty for most.
     pub imports: Vec<String>,
-    /// Whether some of that is WASI, which an operator has to allow.
+    /// Whether it imports WASI, which an operator must allow.
     pub wasi: bool,
-    /// Sizes of the parts of the file, the whole first.
+    /// Sizes: the component first, then its parts.
     pub sizes: Vec<Size>,
 }
 
-/// The size of a part of the file.
+/// Size of one part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Size {
-    /// The part, in words.
+    /// Name of the part.
     pub part: String,
-    /// Its bytes.
+    /// Size in bytes.
     pub bytes: u64,
 }
 
 impl Inspection {
-    /// Puts together what the manifest says and what only the file shows.
+    /// Combines the manifest with the properties of the component.
     pub fn new(
         manifest: &Manifest,
         contract: String,
@@ -82,7 +84,7 @@ impl Inspection {
         }
     }
 
-    /// For people.
+    /// Renders the inspection as text.
     pub fn render(&self) -> String {
         let manifest = &self.manifest;
         let mut head = vec![
@@ -92,22 +94,22 @@ impl Inspection {
             ],
             vec!["digest".to_owned(), self.digest.clone()],
             vec!["contract".to_owned(), self.contract.clone()],
-            vec!["imports".to_owned(), self.shown_imports()],
+            vec!["imports".to_owned(), self.describe_imports()],
         ];
         if !manifest.doc.is_empty() {
             head.insert(1, vec![String::new(), manifest.doc.clone()]);
         }
-        let told = metadata_lines(&self.metadata).into_iter();
-        head.extend(told.map(|(what, value)| vec![what.to_owned(), value]));
-        let signature = self.signature.as_ref().map(in_words);
-        head.extend(signature.map(|words| vec!["signature".to_owned(), words]));
+        let metadata = metadata_lines(&self.metadata).into_iter();
+        head.extend(metadata.map(|(name, value)| vec![name.to_owned(), value]));
+        let signature = self.signature.as_ref().map(describe_signature);
+        head.extend(signature.map(|text| vec!["signature".to_owned(), text]));
         head.extend(
             self.sizes
                 .iter()
                 .map(|size| vec![size.part.clone(), table::bytes(size.bytes)]),
         );
         let mut text = table::align(&head, &[], "");
-        text.push_str("\nreads\n");
+        text.push_str("\nsources\n");
         let sources: Vec<_> = manifest.sources.iter().map(source_cells).collect();
         text.push_str(&table::align(&sources, &[], "  "));
         for table in &manifest.tables {
@@ -124,7 +126,7 @@ impl Inspection {
         }
         if self.wasi {
             text.push_str(&format!(
-                "\nIt imports WASI, and a host refuses that until an operator allows it; everything in it is empty there:\n  \
+                "\nIt imports WASI. A host rejects it until an operator allows an empty WASI:\n  \
                  lantern plugin set {} wasi=true\n",
                 manifest.name
             ));
@@ -132,29 +134,29 @@ impl Inspection {
         text
     }
 
-    /// The imports in one line. WASI comes in a dozen interfaces, whose packages say enough.
-    fn shown_imports(&self) -> String {
+    /// The imports in one line, with only the packages of WASI, because it has a dozen interfaces.
+    fn describe_imports(&self) -> String {
         let package = |import: &str| Some(import.strip_prefix("wasi:")?.split('/').next()?.to_owned());
         let mut packages: Vec<String> = self.imports.iter().filter_map(|import| package(import)).collect();
         packages.sort();
         packages.dedup();
-        let mut shown: Vec<String> = self
+        let mut names: Vec<String> = self
             .imports
             .iter()
             .filter(|import| package(import).is_none())
             .cloned()
             .collect();
         if !packages.is_empty() {
-            shown.push(format!("WASI ({})", packages.join(", ")));
+            names.push(format!("WASI ({})", packages.join(", ")));
         }
-        if shown.is_empty() {
-            return "nothing".to_owned();
+        if names.is_empty() {
+            return "none".to_owned();
         }
-        shown.join(", ")
+        names.join(", ")
     }
 }
 
-/// What metadata says beside name, version and description, which the plugin itself says.
+/// Metadata by name, without plugin name, version and description, which the manifest contains.
 pub fn metadata_lines(metadata: &Metadata) -> Vec<(&'static str, String)> {
     [
         ("licence", &metadata.licenses),
@@ -164,14 +166,14 @@ pub fn metadata_lines(metadata: &Metadata) -> Vec<(&'static str, String)> {
         ("revision", &metadata.revision),
     ]
     .into_iter()
-    .filter_map(|(what, value)| Some((what, value.clone()?)))
+    .filter_map(|(name, value)| Some((name, value.clone()?)))
     .collect()
 }
 
 fn source_cells(source: &SourceDescription) -> Vec<String> {
     let from = match &source.stream {
         Some(stream) => format!("stream {stream}"),
-        None => "core NATS, at most once".to_owned(),
+        None => "core NATS (at most once)".to_owned(),
     };
     let subjects = if source.subjects.is_empty() {
         "all subjects".into()
@@ -201,7 +203,7 @@ fn render_table(table: &NamedTable) -> String {
         text.push_str(&format!("  {kind} ({})\n", index.columns.join(", ")));
     }
     if let Some(days) = description.retention_days {
-        text.push_str(&format!("  rows are kept for {days} days\n"));
+        text.push_str(&format!("  retention {days} days\n"));
     }
     text
 }
@@ -213,9 +215,9 @@ fn column_cells(column: &ColumnDescription) -> Vec<String> {
         (Some(RoleWord::Entity), _) => "entity".into(),
         (Some(RoleWord::Facet), _) => "facet".into(),
         (Some(RoleWord::Measure), None) => "measure".into(),
-        (Some(RoleWord::Measure), Some(unit)) => format!("measure in {unit}"),
+        (Some(RoleWord::Measure), Some(unit)) => format!("measure ({unit})"),
     };
-    let null = if column.nullable { "or null" } else { "" };
+    let null = if column.nullable { "nullable" } else { "" };
     let column_type = column.column_type.to_string();
     vec![
         column.name.clone(),
@@ -226,18 +228,18 @@ fn column_cells(column: &ColumnDescription) -> Vec<String> {
     ]
 }
 
-/// Prints what a plugin says of itself, and what its signature says of it.
+/// Prints what a plugin declares, and the result of checking its signature.
 pub fn run(args: &InspectArgs) -> Result<ExitCode, Failure> {
     let key = args.key.as_deref().map(key).transpose()?;
-    let mut inspection = commands::inspect(&args.file)?;
+    let mut inspection = inspect(&args.file)?;
     let signature = signature(&args.file, key.as_ref())?;
-    let is_bad = key.is_some() && signature.state != SignatureState::Good;
+    let is_invalid = key.is_some() && signature.state != SignatureState::Good;
     inspection.signature = Some(signature);
     match args.json {
         true => print_json(&inspection)?,
         false => print(&inspection.render())?,
     }
-    Ok(if is_bad {
+    Ok(if is_invalid {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
@@ -245,26 +247,27 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode, Failure> {
 }
 
 fn key(text: &str) -> Result<TrustedKey, Failure> {
-    // A key in base64 may look like a path, so that it is tried first.
+    // A key in base64 may look like a path, so it is tried first.
     let key = TrustedKey::parse(text).or_else(|error| match std::fs::read_to_string(text) {
         Ok(text) => TrustedKey::parse(&text),
         Err(_) => Err(error),
     });
     key.map_err(|error| {
         Failure::usage(format!("--key {error}"))
-            .hint("give the second line of a minisign .pub file, or the path of one")
+            .hint("use the second line of a minisign .pub file, or the path of the file")
     })
 }
 
 fn signature(file: &Path, key: Option<&TrustedKey>) -> Result<SignatureView, Failure> {
-    let beside = with_end(file, FILE_SUFFIX);
-    let signature = match std::fs::read(&beside) {
+    let signature_file = with_suffix(file, FILE_SUFFIX);
+    let signature = match std::fs::read(&signature_file) {
         Ok(signature) => signature,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Ok(Verdict::Faulty(Fault::Missing).view());
         }
         Err(error) => {
-            let error = anyhow::Error::new(error).context(format!("cannot read {}", beside.display()));
+            let error =
+                anyhow::Error::new(error).context(format!("failed to read {}", signature_file.display()));
             return Err(Failure::new(error));
         }
     };
@@ -277,13 +280,12 @@ fn signature(file: &Path, key: Option<&TrustedKey>) -> Result<SignatureView, Fai
             },
         });
     };
-    let component = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let component = std::fs::read(file).with_context(|| format!("failed to read {}", file.display()))?;
     let verdict = verify(std::slice::from_ref(key), &component, &signature);
     let reason = match &verdict {
-        Verdict::Faulty(Fault::UnknownKey { key: other, .. }) => Some(format!(
-            "it is signed with key {other}, and --key is {}",
-            key.id()
-        )),
+        Verdict::Faulty(Fault::UnknownKey { key: other, .. }) => {
+            Some(format!("signed with key {other}; --key is {}", key.id()))
+        }
         _ => verdict.view().reason,
     };
     Ok(SignatureView {
@@ -292,36 +294,96 @@ fn signature(file: &Path, key: Option<&TrustedKey>) -> Result<SignatureView, Fai
     })
 }
 
-fn in_words(signature: &SignatureView) -> String {
+fn describe_signature(signature: &SignatureView) -> String {
     match signature {
         SignatureView {
             state: SignatureState::Missing,
             ..
-        } => "none beside it".to_owned(),
+        } => "none".to_owned(),
         SignatureView {
             key: Some(key),
             comment: Some(comment),
             ..
-        } => format!("good, of key {key}: {comment}"),
+        } => format!("valid, key {key}: {comment}"),
         SignatureView {
             key, reason: None, ..
         } => {
             let key = key.map(|key| key.to_string()).unwrap_or_default();
-            format!("names key {key}; --key checks it")
+            format!("key {key}, not verified; use --key")
         }
         SignatureView {
             reason: Some(reason), ..
-        } => format!("not good: {reason}"),
+        } => format!("invalid: {reason}"),
     }
 }
 
-/// Builds, and then shows what was built.
+/// Builds a component and prints a summary.
 pub fn run_build(package: &Path, out: Option<&Path>, wasi: bool) -> Result<ExitCode, Failure> {
     let target = if wasi { Target::Wasi } else { Target::Bare };
-    let file = commands::build(package, out, target)?;
-    let inspection = commands::inspect(&file)?;
+    let file = build(package, out, target)?;
+    let inspection = inspect(&file)?;
     print(&format!("{}\n\n{}", file.display(), inspection.render()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Inspects a component without a host. The component receives an empty WASI if it imports WASI; [`Inspection::wasi`]
+/// reports that an operator must allow it.
+pub fn inspect(file: &Path) -> Result<Inspection, Failure> {
+    let settings = PluginSettings {
+        wasi: true,
+        internal_subjects: true,
+        ..PluginSettings::default()
+    };
+    let bytes = std::fs::read(file)
+        .with_context(|| format!("failed to read {}", file.display()))
+        .map_err(Failure::new)?;
+    // The user can interrupt the command, so the compiler needs no process that can be killed.
+    let loader =
+        Loader::new(lantern_plugin::EngineConfig::new(Compiler::InProcess), [0; 32]).map_err(Failure::new)?;
+    let plugin = loader.load_with(&bytes, &settings).map_err(|error| {
+        let hint = error.hint();
+        let context = format!("failed to load {}", file.display());
+        let failure = Failure::new(anyhow::Error::new(error).context(context));
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    })?;
+    Ok(Inspection {
+        metadata: lantern_plugin::read_metadata(&bytes),
+        ..inspection(&plugin)
+    })
+}
+
+fn inspection(plugin: &Plugin) -> Inspection {
+    let facts = plugin.facts();
+    let size = |part: &str, bytes: usize| Size {
+        part: part.to_owned(),
+        bytes: bytes as u64,
+    };
+    let sizes = vec![
+        size("component", facts.component_bytes),
+        size("compiled code", facts.code_bytes),
+        size("memory after describe", facts.memory_bytes),
+    ];
+    let contract = facts.contract.to_string();
+    Inspection::new(
+        plugin.manifest(),
+        contract,
+        plugin.digest().to_string(),
+        facts.imports.clone(),
+        facts.wasi,
+        sizes,
+    )
+}
+
+/// Builds a component and returns its path.
+fn build(package: &Path, out: Option<&Path>, target: Target) -> Result<PathBuf, Failure> {
+    let built = match target {
+        Target::Bare => lantern_plugin::write(&Project::open(package)?.build(Speed::Full)?, out),
+        Target::Wasi => lantern_plugin::build(package, out, target),
+    };
+    Ok(built.map_err(ProjectError::from)?.path)
 }
 
 #[cfg(test)]

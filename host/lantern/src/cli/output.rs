@@ -1,6 +1,6 @@
-//! The only way from a command to the terminal. Everything that is printed passes [`text`] or [`json`] here, so nothing
-//! that came from a message, a plugin, a file name or a host can move the cursor, change colours, write to the
-//! clipboard or reorder what is shown.
+//! The only output of commands. Everything passes [`text`] or [`json`], which escape terminal control sequences, so no
+//! text from a message, a plugin, a file name or a host can move the cursor, change colours, write to the clipboard or
+//! reorder characters.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -11,13 +11,12 @@ use anyhow::Error;
 use super::Failure;
 use lantern_model::batch::is_hazardous;
 
-/// Text with everything escaped (`\u{1b}`) that a terminal obeys, apart from line ends and tabs.
+/// Escapes terminal control characters (as `\u{1b}`), except line ends and tabs.
 pub fn text(text: &str) -> Cow<'_, str> {
     escape(text, |c| is_hazardous(c) && !matches!(c, '\n' | '\t'))
 }
 
-/// One value on one line: as [`text`], with line ends and tabs escaped as well, so that a value cannot imitate the lines
-/// around it.
+/// Like [`text`], but also escapes line ends and tabs, so that a value cannot imitate other lines.
 pub fn line(text: &str) -> Cow<'_, str> {
     escape(text, is_hazardous)
 }
@@ -36,7 +35,7 @@ fn escape(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// The same JSON, with what a terminal obeys written as `\u001b`. Such characters occur in its strings alone.
+/// Escapes terminal control characters in JSON (as `\u001b`). They occur only in its strings, so the value is the same.
 pub fn json(text: &str) -> Cow<'_, str> {
     let is_escaped = |c| is_hazardous(c) && !matches!(c, '\n' | '\t' | '\r');
     if !text.contains(is_escaped) {
@@ -45,7 +44,7 @@ pub fn json(text: &str) -> Cow<'_, str> {
     let mut escaped = String::with_capacity(text.len() + 16);
     for c in text.chars() {
         match is_escaped(c) {
-            // All of them are in the first plane. Writing to a String does not fail.
+            // All of them are in the basic multilingual plane. Writing to a String cannot fail.
             true => drop(write!(escaped, "\\u{:04x}", u32::from(c))),
             false => escaped.push(c),
         }
@@ -53,20 +52,20 @@ pub fn json(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Writes to standard output. A reader that went away (`lantern … | head`) is not a failure.
-pub fn print(text_: &str) -> Result<(), Failure> {
-    write_out(&text(text_)).map(|_| ())
+/// Writes to standard output. A closed pipe (`lantern … | head`) is not a failure.
+pub fn print(output: &str) -> Result<(), Failure> {
+    write_out(&text(output)).map(|_| ())
 }
 
-/// Writes a value as JSON, for programs.
+/// Writes a value as JSON.
 pub fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     let mut text = serde_json::to_string_pretty(value)
-        .map_err(|error| Failure::new(Error::new(error).context("cannot write the answer as JSON")))?;
+        .map_err(|error| Failure::new(Error::new(error).context("failed to serialize the output")))?;
     text.push('\n');
     write_out(&json(&text)).map(|_| ())
 }
 
-/// Writes one line of JSON. `false` when nobody reads any more.
+/// Writes one line of JSON. Returns `false` if the reader has closed the pipe.
 pub fn print_json_line(text: &str) -> Result<bool, Failure> {
     write_out(&format!("{}\n", json(text)))
 }
@@ -77,22 +76,22 @@ fn write_out(text: &str) -> Result<bool, Failure> {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Failure::new(
-            Error::new(error).context("cannot write to standard output"),
+            Error::new(error).context("failed to write to standard output"),
         )),
     }
 }
 
-/// Writes a line to standard error, separate from the answer. Write errors are ignored: a closed standard error must not fail the command.
+/// Writes a line to standard error. Ignores write errors: a closed standard error must not fail the command.
 pub fn note(line: std::fmt::Arguments<'_>) {
-    mutter(format_args!("{line}\n"));
+    print_error(format_args!("{line}\n"));
 }
 
-/// As [`note`], without an end of the line.
-pub fn mutter(words: std::fmt::Arguments<'_>) {
-    drop(std::io::stderr().write_all(text(&words.to_string()).as_bytes()));
+/// Like [`note`], without a line end.
+pub fn print_error(message: std::fmt::Arguments<'_>) {
+    drop(std::io::stderr().write_all(text(&message.to_string()).as_bytes()));
 }
 
-/// Replaces the current line of standard error, for a bar that moves. `bar` is the program's own text.
+/// Replaces the current line of standard error, for a progress bar.
 pub fn redraw(bar: &str) {
     drop(write!(std::io::stderr(), "\r\u{1b}[2K{}", line(bar)));
 }
@@ -105,7 +104,7 @@ mod tests {
     const HARMLESS: &str = r"a\u{1b}[31m\u{9b}2J\u{7f}\u{8}\u{d}\u{202e}\u{2066}\u{200f}\u{2028}b";
 
     #[test]
-    fn what_a_terminal_obeys_is_escaped_and_nothing_else() {
+    fn only_control_characters_are_escaped() {
         assert_eq!(text(HOSTILE), HARMLESS);
         assert_eq!(text("a\n\tb"), "a\n\tb");
         assert_eq!(line("a\n\tb"), r"a\u{a}\u{9}b");

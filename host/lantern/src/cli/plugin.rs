@@ -1,17 +1,17 @@
-//! `lantern plugin`: what can be done with plugins. Building and inspecting need no host; everything else asks a
-//! running one. A command is a variant here and a file of its own.
+//! `lantern plugin`: develops, inspects and manages plugins. Development and inspection need no host; the other commands
+//! call a running host. Each command is a variant here, with its own file.
 
+mod canary;
 mod diff;
-mod hold;
 #[cfg(feature = "oci")]
 mod oci;
+mod pause;
 mod remove;
 mod set;
 mod show;
 mod signature;
 mod swap;
 mod take_over;
-mod trial;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -25,60 +25,64 @@ use lantern_model::schema::PluginName;
 
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
-    /// Make a project that builds and passes its test, with a table guessed from a sample.
+    /// Create a project whose table is derived from sample messages.
     New(author::new::NewArgs),
-    /// Build a plugin and compare what it makes of its fixtures with what is expected. Exits with 1 when it differs.
+    /// Build a plugin, run it on its fixtures and compare the results with the expected ones.
+    ///
+    /// Exits with 1 if a result differs.
     Test(author::test::TestArgs),
-    /// Build on each save, swap into a host that is started for it, and show rows and dead letters as they come.
+    /// Rebuild on each save, load each build into a temporary host, and show new rows and dead letters.
     Dev(author::dev::DevArgs),
-    /// Take messages from a stream, or a host's dead letters, as fixtures.
+    /// Save messages of a stream, or dead letters of a host, as fixtures.
     Record(author::record::RecordArgs),
-    /// Show what one message becomes. Exits with 1 when it is rejected.
+    /// Project messages of a file and show the outcome.
+    ///
+    /// Exits with 1 if a message is rejected.
     Run(author::run::RunArgs),
-    /// Build the plugin in a cargo package and make it a component that the host loads.
+    /// Build a component from a project.
     Build {
-        /// The package's directory.
+        /// Directory of the project.
         path: PathBuf,
-        /// Where the component is written [default: PACKAGE.wasm beside the package's target directory].
+        /// Path of the component [default: PACKAGE.wasm next to the package's target directory].
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
-        /// Build for wasm32-wasip2, for crates that do not compile without a system; an operator has to allow the plugin WASI.
+        /// Build for wasm32-wasip2, for crates that require WASI; an operator must then allow WASI.
         #[arg(long)]
         wasi: bool,
     },
-    /// Build a component that says what it is and where it is from: version, licence, source, authors.
+    /// Build a component that contains its version, licence, source and authors.
     Pack(author::pack::PackArgs),
-    /// Make a pair of keys to sign components with, as minisign has them.
+    /// Create a key pair for signing components, in the format of minisign.
     Keygen(author::sign::KeygenArgs),
-    /// Sign a component, so that hosts know who has made it; writes FILE.minisig.
+    /// Sign a component; writes FILE.minisig.
     Sign(author::sign::SignArgs),
-    /// Show what a plugin says of itself: sources, tables, writes, imports and sizes.
+    /// Show what a component declares: sources, tables, writes, imports and sizes.
     Inspect(inspect::InspectArgs),
-    /// Send a component to the host, which checks, compiles and keeps it; with --activate it runs.
+    /// Install a component in the host; with --activate, also activate it.
     Install(swap::InstallArgs),
-    /// List the plugins of the host, and what is refused and why.
+    /// List installed plugins, and rejected components with the reason.
     List(show::ListArgs),
-    /// Show one plugin: its versions, what each has handled, and its settings.
+    /// Show one plugin: its versions, the messages that each has handled, and its settings.
     Show(show::ShowArgs),
-    /// Make a version run: the one that is named, or the newest.
+    /// Activate a version: the given one, or the newest.
     Activate(swap::ActivateArgs),
-    /// Go back to the version that ran before.
+    /// Activate the previous version.
     Rollback(swap::RollbackArgs),
-    /// Hold a plugin after the batch in hand; its messages wait in their streams.
-    Pause(hold::PauseArgs),
-    /// Let a paused plugin go on where it was.
-    Resume(hold::ResumeArgs),
-    /// Stop a plugin and forget it, with its tables or without.
+    /// Pause a plugin after its current batch; its messages stay in their streams.
+    Pause(pause::PauseArgs),
+    /// Resume a paused plugin at its checkpoint.
+    Resume(pause::ResumeArgs),
+    /// Remove a plugin, with or without its tables.
     Remove(remove::RemoveArgs),
-    /// Take over the plugin's consumers on the broker from another host that is not to continue.
+    /// Take over the plugin's consumers on the broker from a host that will not run again.
     TakeOver(take_over::TakeOverArgs),
-    /// Change settings of one plugin, such as limits.memory=128MiB; KEY= takes one back.
+    /// Change settings of a plugin, such as limits.memory=128MiB; KEY= restores the default.
     Set(set::SetArgs),
-    /// Try a version on real messages, beside the one that runs, and say what would change.
-    Canary(trial::CanaryArgs),
-    /// Say which messages a version has handled, and how many rows of them are there now.
-    Written(trial::WrittenArgs),
-    /// Say what differs between two versions of a plugin in the host, or between two files.
+    /// Run a version on real messages without side effects, and compare its rows with those of the active version.
+    Canary(canary::CanaryArgs),
+    /// List the messages that a version has handled, and the number of their rows in the tables.
+    Written(canary::WrittenArgs),
+    /// Compare the declarations of two versions of a plugin in the host, or of two component files.
     Diff(diff::DiffArgs),
 }
 
@@ -99,19 +103,19 @@ pub fn run(command: &PluginCommand) -> Result<ExitCode, Failure> {
         PluginCommand::Show(args) => show::show(args)?,
         PluginCommand::Activate(args) => swap::activate(args)?,
         PluginCommand::Rollback(args) => swap::rollback(args)?,
-        PluginCommand::Pause(args) => hold::pause(args)?,
-        PluginCommand::Resume(args) => hold::resume(args)?,
+        PluginCommand::Pause(args) => pause::pause(args)?,
+        PluginCommand::Resume(args) => pause::resume(args)?,
         PluginCommand::Remove(args) => remove::run(args)?,
         PluginCommand::TakeOver(args) => take_over::run(args)?,
         PluginCommand::Set(args) => set::run(args)?,
-        PluginCommand::Canary(args) => trial::canary(args)?,
-        PluginCommand::Written(args) => trial::written(args)?,
+        PluginCommand::Canary(args) => canary::canary(args)?,
+        PluginCommand::Written(args) => canary::written(args)?,
         PluginCommand::Diff(args) => diff::run(args)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// A plugin, and perhaps one of its versions: `NAME`, `NAME@DIGEST` or `NAME@VERSION`.
+/// A plugin with an optional version: `NAME`, `NAME@DIGEST` or `NAME@VERSION`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
     pub name: PluginName,
@@ -123,7 +127,7 @@ impl FromStr for Reference {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, version) = match text.split_once('@') {
-            Some((_, "")) => return Err("after the @ comes a digest or a version".to_owned()),
+            Some((_, "")) => return Err("expected a digest or a version after the @".to_owned()),
             Some((name, version)) => (name, Some(version.to_owned())),
             None => (text, None),
         };
@@ -132,12 +136,12 @@ impl FromStr for Reference {
     }
 }
 
-/// Where the API has a plugin; `rest` is empty or begins with `/`.
+/// API path of a plugin; `rest` is empty or begins with `/`.
 fn path(name: &PluginName, rest: &str) -> String {
     format!("/api/v1/plugins/{name}{rest}")
 }
 
-/// Enough of a digest for people, and for commands, to tell versions apart.
+/// Displays the first 12 hex digits of a digest.
 struct Short<'a>(&'a str);
 
 impl fmt::Display for Short<'_> {
@@ -152,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plugin_is_named_with_a_version_or_without() {
+    fn a_reference_names_a_plugin_with_an_optional_version() {
         let parse = str::parse::<Reference>;
         assert_eq!(parse("obs-events").unwrap().version, None);
         for version in ["1.0.0", "sha256:abcdefab", "1.0.0+a@b"] {

@@ -1,4 +1,4 @@
-//! `lantern publish`: where to send, what to send, and what became of it.
+//! `lantern publish`: sends the messages of a file to the broker and reports the result.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -11,61 +11,61 @@ use clap::{Args, ValueEnum};
 use lantern_outbox::InputFormat;
 
 use super::broker::BrokerArgs;
-use super::{Failure, commands, print};
+use super::{Failure, block_on, print};
 use lantern_broker::{Lines, PublishError, Published};
 
-/// Numbers of waiting lines in a message.
+/// Number of line numbers in an error message.
 const LINES_SHOWN: usize = 10;
 
 #[derive(Debug, Args)]
 pub struct PublishArgs {
-    /// The subject, without wildcards.
+    /// Subject, without wildcards.
     #[arg(value_parser = parse_subject)]
     subject: String,
-    /// The file to send; `-` reads standard input.
+    /// Input file; `-` reads standard input.
     #[arg(default_value = "-")]
     file: PathBuf,
-    /// What one message is made of.
+    /// Format of the input.
     #[arg(long, value_enum, default_value = "jsonl")]
     format: Format,
-    /// Use this top-level field of each JSON line (text or a number) as the message id, so that the broker recognises a
-    /// line that is sent twice within the stream's duplicate window.
+    /// Top-level field of each JSON line (text or a number) to use as the message id, by which the broker recognises
+    /// duplicates within the stream's duplicate window.
     #[arg(long, value_name = "NAME")]
     id_field: Option<String>,
-    /// Send to the embedded broker of the host with this data directory.
+    /// Data directory of a host whose embedded broker receives the messages.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["nats", "nats_context"])]
     data_dir: Option<PathBuf>,
-    /// Keep events in this directory until the broker has stored them, also across restarts.
+    /// Directory in which events are kept until the broker has stored them, also across restarts.
     #[arg(long, value_name = "DIR")]
     outbox: Option<PathBuf>,
-    /// Let the group of the outbox read its files (modes 0750 and 0640 instead of 0700 and 0600).
+    /// Make the outbox readable by its group (modes 0750 and 0640 instead of 0700 and 0600).
     #[arg(long, requires = "outbox")]
     group_readable: bool,
-    /// A header of each message; may be given several times.
+    /// Header of each message; repeatable.
     #[arg(long = "header", value_name = "KEY:VALUE")]
     headers: Vec<Header>,
-    /// Without them and --data-dir, the broker in the settings of `lantern serve`, or the one in $NATS_URL.
+    /// Without these options and --data-dir: the broker in the settings of `lantern serve`, or $NATS_URL.
     #[command(flatten)]
     broker: BrokerArgs,
 }
 
-/// What one message is made of.
+/// Format of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// Each line, which has to be JSON; blank lines are skipped.
+    /// One message per line, which must be JSON; blank lines are skipped.
     Jsonl,
-    /// Each line as it is, without its end.
+    /// One message per line, unchanged, without the line end.
     Text,
-    /// The whole input as one message, byte by byte.
+    /// The whole input as one message, unchanged.
     Raw,
 }
 
 /// A header of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its value, without the blanks around it.
+    /// Value, without surrounding blanks.
     pub value: String,
 }
 
@@ -73,13 +73,13 @@ impl FromStr for Header {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (name, value) = text.split_once(':').ok_or("a header is KEY:VALUE")?;
+        let (name, value) = text.split_once(':').ok_or("expected KEY:VALUE")?;
         let (name, value) = (name.trim(), value.trim());
         if name.is_empty() || !name.chars().all(|c| c.is_ascii_graphic()) {
-            return Err("a header's name has visible ASCII characters only".into());
+            return Err("a header name consists of visible ASCII characters".into());
         }
         if value.contains(['\r', '\n', '\0']) {
-            return Err("a header's value is one line".into());
+            return Err("a header value is a single line".into());
         }
         Ok(Self {
             name: name.into(),
@@ -90,14 +90,15 @@ impl FromStr for Header {
 
 pub fn run(args: PublishArgs) -> Result<ExitCode, Failure> {
     if args.id_field.is_some() && args.format == Format::Text {
-        return Err(Failure::usage("--id-field needs JSON, and the format is text"));
+        return Err(Failure::usage("--id-field requires JSON; the format is text"));
     }
     let broker = args.broker.resolve(args.data_dir.as_deref())?;
     let is_stdin = args.file == Path::new("-");
     let input: Box<dyn BufRead + Send> = if is_stdin {
         Box::new(BufReader::new(std::io::stdin()))
     } else {
-        let file = File::open(&args.file).with_context(|| format!("cannot open {}", args.file.display()))?;
+        let file =
+            File::open(&args.file).with_context(|| format!("failed to open {}", args.file.display()))?;
         Box::new(BufReader::new(file))
     };
     let subject = args.subject.clone();
@@ -117,17 +118,16 @@ pub fn run(args: PublishArgs) -> Result<ExitCode, Failure> {
         file: (!is_stdin).then_some(args.file),
         input,
     };
-    let published =
-        commands::block_on(lantern_broker::publish(lines))?.map_err(|error| failure(&subject, error))?;
+    let published = block_on(lantern_broker::publish(lines))?.map_err(|error| failure(&subject, error))?;
     let report = &published.report;
     if report.bad + report.aside + report.waiting > 0 {
         return Err(incomplete(&subject, &published));
     }
-    let known = match report.duplicates {
+    let duplicates = match report.duplicates {
         0 => String::new(),
-        known => format!(", {known} of them known to the broker before"),
+        duplicates => format!(", {duplicates} of them duplicates"),
     };
-    print(&format!("{} stored{known}\n", report.published))?;
+    print(&format!("{} messages stored{duplicates}\n", report.published))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -135,7 +135,7 @@ fn failure(subject: &str, error: PublishError) -> Failure {
     let hint = match &error {
         PublishError::Connect(error) => error.hint().map(str::to_owned),
         PublishError::Unfinished { path, .. } => Some(format!(
-            "{}; or remove the directory and send the whole file again",
+            "{}, or remove the directory and send the whole file again",
             to_resume(subject, path)
         )),
         PublishError::Lines { kept: Some(path), .. } => Some(to_resume(subject, path)),
@@ -151,25 +151,25 @@ fn failure(subject: &str, error: PublishError) -> Failure {
 
 fn to_resume(subject: &str, outbox: &Path) -> String {
     format!(
-        "send only what is kept: lantern publish {subject} /dev/null --outbox {} (with the same broker)",
+        "to send only the kept messages: lantern publish {subject} /dev/null --outbox {} (with the same broker)",
         outbox.display()
     )
 }
 
-/// Which lines the broker has not stored, why, and where they are.
+/// The lines that the broker has not stored, with the reasons and the files that keep them.
 fn incomplete(subject: &str, published: &Published) -> Failure {
     let report = &published.report;
-    let mut troubles: Vec<String> = report
+    let mut problems: Vec<String> = report
         .bad_lines
         .iter()
         .map(|bad| format!("line {}: {}", bad.number, bad.reason))
         .collect();
     if report.bad > report.bad_lines.len() as u64 {
-        troubles.push(format!("{} lines in all are not events", report.bad));
+        problems.push(format!("{} invalid lines in total", report.bad));
     }
     for left in &report.unpublished {
         if let Some(reason) = &left.aside {
-            troubles.push(format!(
+            problems.push(format!(
                 "line {}: {reason}; kept in {}",
                 left.line,
                 left.file.display()
@@ -181,7 +181,7 @@ fn incomplete(subject: &str, published: &Published) -> Failure {
         let last = report.last_error.as_ref().map(|error| error.message.clone());
         let why = blocked
             .or(last)
-            .unwrap_or_else(|| "the broker did not answer in time".to_owned());
+            .unwrap_or_else(|| "the broker did not respond in time".to_owned());
         let waiting = report.unpublished.iter().filter(|left| left.aside.is_none());
         let lines: Vec<String> = waiting
             .map(|left| left.line.to_string())
@@ -191,21 +191,18 @@ fn incomplete(subject: &str, published: &Published) -> Failure {
             true => ", …",
             false => "",
         };
-        troubles.push(format!(
+        problems.push(format!(
             "{} not sent (lines {}{more}): {why}",
             report.waiting,
             lines.join(", ")
         ));
     }
-    let words = format!(
-        "{} of {} lines were stored by the broker",
-        report.published, report.lines
-    );
-    let failure = Failure::new(anyhow::anyhow!(words)).details(troubles);
+    let message = format!("the broker stored {} of {} lines", report.published, report.lines);
+    let failure = Failure::new(anyhow::anyhow!(message)).details(problems);
     match &published.kept {
         Some(path) if report.waiting > 0 => failure.hint(to_resume(subject, path)),
         Some(path) => failure.hint(format!(
-            "what was refused is kept in {}",
+            "the rejected messages are in {}",
             path.join("aside").display()
         )),
         None => failure,
@@ -218,7 +215,7 @@ fn parse_subject(text: &str) -> Result<String, String> {
     };
     match text.split('.').all(token_is_good) {
         true => Ok(text.to_owned()),
-        false => Err("a subject is words with dots between, without blanks and wildcards".into()),
+        false => Err("a subject consists of tokens separated by dots, without blanks and wildcards".into()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `lantern rebuild`: a plugin's tables are filled anew beside those in use.
+//! `lantern rebuild`: rebuilds a plugin's tables in the background, then swaps them in.
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -19,31 +19,31 @@ use lantern_store::RebuildOutcome;
 pub struct RebuildArgs {
     #[command(subcommand)]
     command: Option<RebuildCommand>,
-    /// The plugin; with @DIGEST (eight digits or more) or @VERSION by that version, otherwise by the one that runs.
+    /// Plugin, with an optional version: @DIGEST (at least eight digits) or @VERSION [default: the active version].
     #[arg(value_name = "NAME[@VERSION]", required = true)]
     plugin: Option<Reference>,
-    /// Begin here: a sequence, or a time as 2026-05-28T10:41:00Z is one. Rows from before are kept.
+    /// Sequence, or time such as 2026-05-28T10:41:00Z, at which to begin. Earlier rows are kept.
     #[arg(long, value_name = "SEQUENCE|TIME")]
     from: Option<String>,
-    /// Messages a second for each source at the most.
+    /// Maximum messages per second of each source.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
-    /// Keep rows whose messages no stream holds any more, instead of refusing.
+    /// Keep rows whose messages are no longer in a stream, instead of failing.
     #[arg(long)]
     carry_over: bool,
-    /// Drop tables that the version does not declare; without this they stay.
+    /// Drop tables that the version does not declare; by default they stay.
     #[arg(long)]
     drop_undeclared: bool,
-    /// Use the new tables although their totals differ from those in use and nothing explains the difference.
+    /// Swap in the new tables even if their totals differ from those in use without an explanation.
     #[arg(long)]
     accept_differences: bool,
-    /// How long the replaced tables are kept, for `lantern plugin rollback`, such as 1d, 12h or 30m; 0 removes them at once.
+    /// Time to keep the replaced tables for `lantern plugin rollback`, such as 1d, 12h or 30m; 0 removes them immediately.
     #[arg(long, value_name = "DURATION", default_value = "1d", value_parser = parse_duration)]
     keep_old: Duration,
-    /// Do not wait for the end.
+    /// Do not wait for the rebuild to end.
     #[arg(long)]
     detach: bool,
-    /// Answer with JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -52,17 +52,17 @@ pub struct RebuildArgs {
 
 #[derive(Debug, Subcommand)]
 enum RebuildCommand {
-    /// List rebuilds, the newest first.
+    /// List rebuilds, newest first.
     List(ListArgs),
-    /// Wait for a rebuild and show how far it is.
+    /// Show the progress of a rebuild until it ends.
     Watch(OneArgs),
-    /// End a rebuild. The tables in use stay as they are.
+    /// Cancel a rebuild. The tables in use do not change.
     Cancel(OneArgs),
 }
 
 #[derive(Debug, Args)]
 struct ListArgs {
-    /// Answer with JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -71,16 +71,16 @@ struct ListArgs {
 
 #[derive(Debug, Args)]
 struct OneArgs {
-    /// The rebuild's number.
+    /// Id of the rebuild.
     id: i64,
-    /// Answer with JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     host: HostArgs,
 }
 
-/// A rebuild, as the host answers.
+/// A rebuild, as returned by the host.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 struct Rebuild {
     id: i64,
@@ -108,12 +108,12 @@ pub fn run(args: &RebuildArgs) -> Result<ExitCode, Failure> {
         (Some(RebuildCommand::List(args)), _) => list(args),
         (Some(RebuildCommand::Watch(args)), _) => watch(&Client::open(&args.host)?, args.id, args.json),
         (Some(RebuildCommand::Cancel(args)), _) => cancel(args),
-        (None, Some(plugin)) => begin(args, plugin),
-        (None, None) => Err(Failure::usage("which plugin is to be rebuilt?")),
+        (None, Some(plugin)) => start(args, plugin),
+        (None, None) => Err(Failure::usage("no plugin given")),
     }
 }
 
-fn begin(args: &RebuildArgs, plugin: &Reference) -> Result<ExitCode, Failure> {
+fn start(args: &RebuildArgs, plugin: &Reference) -> Result<ExitCode, Failure> {
     let (from_sequence, from_time) = match &args.from {
         Some(text) => match text.parse::<u64>() {
             Ok(sequence) => (Some(sequence), None),
@@ -132,18 +132,18 @@ fn begin(args: &RebuildArgs, plugin: &Reference) -> Result<ExitCode, Failure> {
         "keep_old_s": args.keep_old.as_secs(),
     });
     let client = Client::open(&args.host)?;
-    let begun: Rebuild = client.post_json(&format!("/api/v1/plugins/{}/rebuild", plugin.name), &body)?;
+    let started: Rebuild = client.post_json(&format!("/api/v1/plugins/{}/rebuild", plugin.name), &body)?;
     if args.detach {
         return match args.json {
-            true => print_json(&begun),
+            true => print_json(&started),
             false => print(&format!(
-                "rebuild {0} of {1} has begun\nto see how far it is: lantern rebuild watch {0}\n",
-                begun.id, begun.plugin
+                "started rebuild {0} of {1}\nto see its progress: lantern rebuild watch {0}\n",
+                started.id, started.plugin
             )),
         }
         .map(|()| ExitCode::SUCCESS);
     }
-    watch(&client, begun.id, args.json)
+    watch(&client, started.id, args.json)
 }
 
 fn list(args: &ListArgs) -> Result<ExitCode, Failure> {
@@ -151,7 +151,7 @@ fn list(args: &ListArgs) -> Result<ExitCode, Failure> {
     if args.json {
         print_json(&all)?;
     } else if all.is_empty() {
-        print("there was no rebuild yet\n")?;
+        print("no rebuilds\n")?;
     } else {
         let head = ["id", "plugin", "state", "started", "left", "reason"].map(str::to_owned);
         let rows = all.iter().map(|rebuild| {
@@ -177,14 +177,14 @@ fn cancel(args: &OneArgs) -> Result<ExitCode, Failure> {
     match args.json {
         true => print_json(&ended),
         false => print(&format!(
-            "rebuild {} is {}; the tables of {} are as they were\n",
+            "rebuild {} is {}; the tables of {} did not change\n",
             ended.id, ended.state, ended.plugin
         )),
     }
     .map(|()| ExitCode::SUCCESS)
 }
 
-/// Shows how far a rebuild is until it ends. Interrupting this does not interrupt the rebuild.
+/// Shows the progress of a rebuild until it ends. Interrupting the command does not interrupt the rebuild.
 fn watch(client: &Client, id: i64, as_json: bool) -> Result<ExitCode, Failure> {
     let terminal = std::io::stderr().is_terminal();
     let mut last: Option<Rebuild> = None;
@@ -194,9 +194,7 @@ fn watch(client: &Client, id: i64, as_json: bool) -> Result<ExitCode, Failure> {
             continue;
         };
         let rebuild: Rebuild = serde_json::from_str(data.trim()).map_err(|error| {
-            Failure::new(
-                anyhow::Error::new(error).context("cannot understand what the host says of the rebuild"),
-            )
+            Failure::new(anyhow::Error::new(error).context("failed to parse the progress of the rebuild"))
         })?;
         if terminal && !as_json {
             redraw(&bar(&rebuild));
@@ -208,13 +206,13 @@ fn watch(client: &Client, id: i64, as_json: bool) -> Result<ExitCode, Failure> {
     }
     let Some(last) = last else {
         return Err(Failure::new(anyhow::anyhow!(
-            "the host did not say how the rebuild ended"
+            "the host closed the progress stream without a result"
         )));
     };
     if as_json {
         print_json(&last)?;
     }
-    let words = last.reason.clone().unwrap_or_default();
+    let reason = last.reason.clone().unwrap_or_default();
     match last.state.as_str() {
         "done" => {
             if !as_json {
@@ -223,13 +221,13 @@ fn watch(client: &Client, id: i64, as_json: bool) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         "running" => Err(Failure::new(anyhow::anyhow!(
-            "the host has stopped; the rebuild goes on when it starts again"
+            "the host has stopped; the rebuild continues after its restart"
         ))),
-        state => Err(Failure::new(anyhow::anyhow!("rebuild {id} is {state}: {words}"))),
+        state => Err(Failure::new(anyhow::anyhow!("rebuild {id} is {state}: {reason}"))),
     }
 }
 
-/// What a finished rebuild has come to: a line, and one for each table.
+/// Renders the result of a finished rebuild: a summary, and one line per table.
 fn result(rebuild: &Rebuild) -> String {
     let mut text = format!("rebuild {} of {}: done", rebuild.id, rebuild.plugin);
     let Some(outcome) = &rebuild.outcome else {
@@ -250,7 +248,7 @@ fn result(rebuild: &Rebuild) -> String {
     for table in &outcome.tables {
         text.push_str(&match table.change.as_str() {
             "kept" => format!(
-                "  table {}: stays with {} rows; this version does not declare it (--drop-undeclared drops it)\n",
+                "  table {}: kept with {} rows; this version does not declare it (--drop-undeclared drops it)\n",
                 table.table, table.rows_after
             ),
             "dropped" => format!("  table {}: dropped with {} rows\n", table.table, table.rows_before),
@@ -262,7 +260,7 @@ fn result(rebuild: &Rebuild) -> String {
     }
     if let Some(until) = &rebuild.previous_until {
         text.push_str(&format!(
-            "  the replaced tables are kept until {}: lantern plugin rollback {} goes back to them\n",
+            "  the replaced tables are kept until {}; to restore them: lantern plugin rollback {}\n",
             table::to_the_second(until),
             rebuild.plugin
         ));
@@ -273,13 +271,13 @@ fn result(rebuild: &Rebuild) -> String {
     text
 }
 
-/// A duration, or 0.
+/// Parses a duration, or 0.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
-        .map_err(|_| format!("{text:?} is not a duration; write it like 1d, 12h, 30m or 0"))
+        .map_err(|_| format!("invalid duration {text:?}; expected a value such as 1d, 12h, 30m or 0"))
 }
 
-/// One line: a bar, what is done and left, the rate, and how long it takes still.
+/// Renders a progress bar with messages, rate and remaining time.
 fn bar(rebuild: &Rebuild) -> String {
     const WIDTH: u64 = 30;
     let Some(progress) = rebuild.progress else {
@@ -290,12 +288,12 @@ fn bar(rebuild: &Rebuild) -> String {
     let eta = progress
         .eta_seconds
         .map_or_else(String::new, |seconds| format!(", {seconds:.0} s left"));
-    let held = rebuild
+    let blocked = rebuild
         .reason
         .as_ref()
-        .map_or_else(String::new, |reason| format!(" (held up: {reason})"));
+        .map_or_else(String::new, |reason| format!(" (blocked: {reason})"));
     format!(
-        "[{}{}] {} of {all} messages, {:.0}/s{eta}{held}",
+        "[{}{}] {} of {all} messages, {:.0}/s{eta}{blocked}",
         "#".repeat(full),
         "-".repeat(WIDTH as usize - full),
         progress.messages,
@@ -309,7 +307,7 @@ mod tests {
     use lantern_store::TableOutcome;
 
     #[test]
-    fn a_bar_tells_how_far_it_is() {
+    fn the_progress_bar_shows_messages_rate_and_remaining_time() {
         let rebuild = Rebuild {
             id: 3,
             plugin: "p".into(),
@@ -329,7 +327,7 @@ mod tests {
         };
         assert_eq!(
             bar(&rebuild),
-            "[#######-----------------------] 500 of 2000 messages, 250/s, 6 s left (held up: the broker is away)"
+            "[#######-----------------------] 500 of 2000 messages, 250/s, 6 s left (blocked: the broker is away)"
         );
     }
 
@@ -351,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn the_result_names_every_table() {
+    fn the_result_lists_every_table() {
         let table = |table: &str, change: &str, rows_before, rows_after| TableOutcome {
             table: table.into(),
             change: change.into(),
@@ -384,7 +382,7 @@ mod tests {
             result(&rebuild),
             "rebuild 1 of op: done, 1000 rows in 0.4 s, 500 carried over, 0 left out\n  \
              table op: 1000 rows before, 1000 after\n  \
-             table op_more: stays with 7 rows; this version does not declare it (--drop-undeclared drops it)\n"
+             table op_more: kept with 7 rows; this version does not declare it (--drop-undeclared drops it)\n"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! `lantern source`: decisions about the streams that plugins read.
+//! `lantern source`: resolves sources whose stream the host cannot identify.
 
 use std::str::FromStr;
 
@@ -12,27 +12,27 @@ use lantern_model::schema::{PluginName, SourceName};
 
 #[derive(Debug, Subcommand)]
 pub enum SourceCommand {
-    /// Decide whether the stream of a source is the one that it read, where the host cannot tell.
+    /// Decide whether the stream of an undecided source is the same stream or a new one.
     Accept(AcceptArgs),
 }
 
 #[derive(Debug, Args)]
 #[group(id = "history", required = true, multiple = false, args = ["same", "new"])]
 pub struct AcceptArgs {
-    /// The plugin, or one of its sources. Without a source, the only one that waits for a decision.
+    /// Plugin, with an optional source [default: its only undecided source].
     #[arg(value_name = "PLUGIN[/SOURCE]")]
     name: Name,
-    /// It is the same stream: continue behind the checkpoint.
+    /// The stream is the same: continue after the checkpoint.
     #[arg(long)]
     same: bool,
-    /// It is another stream: read all of it in a new epoch. Old rows stay.
+    /// The stream is new: read all of it in a new epoch. Old rows stay.
     #[arg(long)]
     new: bool,
     #[command(flatten)]
     host: HostArgs,
 }
 
-/// A plugin, and perhaps one of its sources.
+/// A plugin with an optional source.
 #[derive(Clone, Debug)]
 struct Name {
     plugin: PluginName,
@@ -72,21 +72,21 @@ fn accept(args: &AcceptArgs) -> Result<(), Failure> {
     let plugin = &args.name.plugin;
     let source = match &args.name.source {
         Some(source) => source.to_string(),
-        None => the_undecided(client.get_json("/api/v1/projections")?, plugin.as_str())?,
+        None => undecided_source(client.get_json("/api/v1/projections")?, plugin.as_str())?,
     };
     let history = if args.same { "same" } else { "new" };
     let path = format!("/api/v1/plugins/{plugin}/sources/{source}/accept");
     client.post_json::<Value>(&path, &json!({ "history": history }))?;
     let next = if args.same {
-        "continues behind its checkpoint"
+        "continues after its checkpoint"
     } else {
         "reads all of its stream in a new epoch; old rows stay"
     };
     print(&format!("{plugin}/{source} {next}\n"))
 }
 
-/// The only source of the plugin that waits for a decision.
-fn the_undecided(projections: Vec<Projection>, plugin: &str) -> Result<String, Failure> {
+/// The only undecided source of the plugin.
+fn undecided_source(projections: Vec<Projection>, plugin: &str) -> Result<String, Failure> {
     let mut undecided: Vec<String> = projections
         .into_iter()
         .filter(|projection| projection.plugin == plugin && projection.state == "undecided")
@@ -94,12 +94,12 @@ fn the_undecided(projections: Vec<Projection>, plugin: &str) -> Result<String, F
         .collect();
     match undecided.len() {
         1 => Ok(undecided.remove(0)),
-        0 => Err(Failure::new(anyhow::anyhow!(
-            "no source of plugin {plugin} waits for a decision"
-        ))
-        .hint("`lantern status` shows the state of each source")),
+        0 => Err(
+            Failure::new(anyhow::anyhow!("plugin {plugin} has no undecided source"))
+                .hint("`lantern status` shows the state of each source"),
+        ),
         _ => Err(Failure::new(anyhow::anyhow!(
-            "several sources of plugin {plugin} wait for a decision: {}",
+            "plugin {plugin} has several undecided sources: {}",
             undecided.join(", ")
         ))
         .hint("name one as PLUGIN/SOURCE")),
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_only_source_that_waits_is_found() {
+    fn the_only_undecided_source_is_found() {
         let projection = |plugin: &str, source: &str, state: &str| Projection {
             plugin: plugin.into(),
             source: source.into(),
@@ -124,13 +124,13 @@ mod tests {
                 projection("b", "three", "undecided"),
             ]
         };
-        assert_eq!(the_undecided(all("running"), "a").unwrap(), "one");
-        assert!(the_undecided(all("undecided"), "a").is_err());
-        assert!(the_undecided(all("running"), "c").is_err());
+        assert_eq!(undecided_source(all("running"), "a").unwrap(), "one");
+        assert!(undecided_source(all("undecided"), "a").is_err());
+        assert!(undecided_source(all("running"), "c").is_err());
     }
 
     #[test]
-    fn a_name_is_a_plugin_or_one_of_its_sources() {
+    fn a_name_is_a_plugin_with_an_optional_source() {
         let name = |text: &str| {
             Name::from_str(text).map(|name| (name.plugin.to_string(), name.source.map(|s| s.to_string())))
         };

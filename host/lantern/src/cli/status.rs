@@ -1,4 +1,4 @@
-//! `lantern status`: how a running host is, in one look.
+//! `lantern status`: the state of a running host.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -13,14 +13,14 @@ use lantern_model::batch::Timestamp;
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// Answer with JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     host: HostArgs,
 }
 
-/// What people are shown of a projection.
+/// The shown fields of a projection.
 #[derive(Deserialize)]
 struct Projection {
     plugin: String,
@@ -30,7 +30,7 @@ struct Projection {
     checkpoint: u64,
     dead_letters: u64,
     missing: u64,
-    // A host of before does not have these fields.
+    // Earlier versions of the host do not return these fields.
     #[serde(default)]
     paused: Option<String>,
     last_error: Option<String>,
@@ -46,7 +46,7 @@ struct Warning {
 }
 
 impl Projection {
-    /// Why it is paused, or what holds it up and when that occurred.
+    /// Why it is paused, or its last error and when that occurred.
     fn detail(&self, now_ms: i64) -> String {
         match (&self.paused, &self.last_error, self.last_error_at_ms) {
             (Some(reason), _, _) => reason.clone(),
@@ -72,7 +72,7 @@ struct Check {
     detail: String,
 }
 
-/// Prints how the host is; the exit code is 1 when it is not ready.
+/// Prints the state of the host; the exit code is 1 if it is not ready.
 pub fn run(args: &StatusArgs) -> Result<ExitCode, Failure> {
     let client = Client::open(&args.host)?;
     let (_, readiness): (u16, Readiness) = client.get_json_of_any_status("/readyz")?;
@@ -94,10 +94,10 @@ pub fn run(args: &StatusArgs) -> Result<ExitCode, Failure> {
 }
 
 fn render(url: &str, readiness: &Readiness, projections: &[Projection], now_ms: i64) -> String {
-    let word = if readiness.ready { "ready" } else { "not ready" };
-    let mut text = format!("{url} is {word}\n\n");
+    let state = if readiness.ready { "ready" } else { "not ready" };
+    let mut text = format!("{url} is {state}\n\n");
     if projections.is_empty() {
-        text.push_str("there are no projections\n");
+        text.push_str("no projections\n");
     } else {
         let head = [
             "plugin/source",
@@ -135,7 +135,7 @@ fn render(url: &str, readiness: &Readiness, projections: &[Projection], now_ms: 
     }
     let failing: Vec<&Check> = readiness.checks.iter().filter(|check| !check.ok).collect();
     if !failing.is_empty() {
-        text.push_str("\nnot as it has to be:\n");
+        text.push_str("\nfailed checks:\n");
         for Check { name, detail, .. } in failing {
             // Writing to a String does not fail.
             let _ = writeln!(text, "  - {name}: {detail}");
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_well_is_said_below() {
+    fn warnings_and_failed_checks_are_listed() {
         let check = |name: &str, ok| Check {
             name: name.into(),
             ok,
@@ -161,7 +161,7 @@ mod tests {
         };
         assert_eq!(
             render("http://a", &readiness, &[], 0),
-            "http://a is ready\n\nthere are no projections\n"
+            "http://a is ready\n\nno projections\n"
         );
         readiness.ready = false;
         readiness.checks.push(check("projection:obs-events/obs", false));
@@ -205,7 +205,7 @@ obs-events/more  paused        3           7             0        0  no reason g
 warnings:
   - obs-events/obs: the filter matches nothing
 
-not as it has to be:
+failed checks:
   - projection:obs-events/obs: as the test says
 "
         );

@@ -1,9 +1,9 @@
-//! Text in aligned columns.
+//! Text tables with aligned columns, and formats for their cells.
 
 use super::output;
 
-/// Rows with their columns aligned, two spaces apart. Columns marked `true` in `right` are aligned to the right;
-/// the last column is not padded. A cell stays on its line, whatever it holds.
+/// Aligns the columns of rows, two spaces apart. Columns marked `true` in `right` are aligned to the right; the last column
+/// is not padded. Line ends in cells are escaped.
 pub fn align(rows: &[Vec<String>], right: &[bool], indent: &str) -> String {
     let rows: Vec<Vec<_>> = rows
         .iter()
@@ -36,7 +36,7 @@ pub fn align(rows: &[Vec<String>], right: &[bool], indent: &str) -> String {
     text
 }
 
-/// Bytes for people, to three digits.
+/// Formats a number of bytes with a unit and at most three digits.
 pub fn bytes(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB"];
     let mut value = bytes as f64;
@@ -52,7 +52,7 @@ pub fn bytes(bytes: u64) -> String {
     }
 }
 
-/// A time as the API has it, without its fraction.
+/// Removes the fraction of a second from a time of the API.
 pub fn to_the_second(time: &str) -> String {
     match time.split_once('.') {
         Some((whole, fraction)) if fraction.ends_with('Z') => format!("{whole}Z"),
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_line_up() {
+    fn columns_are_aligned() {
         let rows = [
             vec!["ä".into(), "1".into(), "x".into()],
             vec!["bcd".into(), "100".into(), "yy".into()],

@@ -1,4 +1,4 @@
-//! `lantern token`: who may ask a running host, and for what.
+//! `lantern token`: creates, lists and revokes API tokens.
 
 use std::process::ExitCode;
 
@@ -12,23 +12,23 @@ use lantern_model::schema::TokenName;
 
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
-    /// Make a token and print it. It cannot be shown again.
+    /// Create a token and print it. It cannot be shown again.
     Create(CreateArgs),
-    /// List the tokens, without their text.
+    /// List tokens, without their secrets.
     List(ListArgs),
-    /// Have a token refused from now on.
+    /// Revoke a token.
     Revoke(RevokeArgs),
 }
 
 #[derive(Debug, Args)]
 pub struct CreateArgs {
-    /// What it is called, in the audit too: lower-case letters, digits, - and _.
+    /// Name of the token, also used in the audit: lower-case letters, digits, - and _.
     #[arg(value_parser = TokenName::parse)]
     name: TokenName,
-    /// What it allows: to read (viewer), or to read and change (operator).
+    /// Role: viewer (read) or operator (read and change).
     #[arg(long, value_parser = ["viewer", "operator"])]
     role: String,
-    /// After so many days it is refused; without it, never.
+    /// Number of days until the token expires [default: never].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3650))]
     expires_in_days: Option<u32>,
     #[command(flatten)]
@@ -37,7 +37,7 @@ pub struct CreateArgs {
 
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// Answer with JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -46,7 +46,7 @@ pub struct ListArgs {
 
 #[derive(Debug, Args)]
 pub struct RevokeArgs {
-    /// Which.
+    /// Name of the token.
     #[arg(value_parser = TokenName::parse)]
     name: TokenName,
     #[command(flatten)]
@@ -74,7 +74,7 @@ pub fn run(command: &TokenCommand) -> Result<ExitCode, Failure> {
         TokenCommand::List(args) => list(args)?,
         TokenCommand::Revoke(args) => {
             Client::open(&args.host)?.delete::<Value>(&format!("/api/v1/tokens/{}", args.name))?;
-            print(&format!("token {} is revoked\n", args.name))?;
+            print(&format!("revoked token {}\n", args.name))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -85,8 +85,11 @@ fn create(args: &CreateArgs) -> Result<(), Failure> {
         "name": args.name.as_str(), "role": args.role, "expires_in_days": args.expires_in_days,
     });
     let created: Created = Client::open(&args.host)?.post_json("/api/v1/tokens", &body)?;
-    // Alone on standard output, so that a script can keep it.
-    note(format_args!("token {}, shown only this once:", args.name));
+    // Standard output contains only the token, for scripts.
+    note(format_args!(
+        "created token {}; it is shown only once:",
+        args.name
+    ));
     print(&format!("{}\n", created.token))
 }
 

@@ -1,5 +1,5 @@
-//! `lantern trace` and `lantern reproject`: from a row to its message and the version that made it, and the work of a
-//! bad version made again.
+//! `lantern trace`: the message of a row and the version that wrote it. `lantern reproject`: reprocesses the messages that a
+//! bad version handled.
 
 use std::fmt::Write as _;
 
@@ -14,12 +14,12 @@ use lantern_model::schema::PluginName;
 
 #[derive(Debug, Args)]
 pub struct TraceArgs {
-    /// The table.
+    /// Table.
     table: String,
-    /// The values of its primary key or of a unique index, or the host's columns as ORIGIN:SEQUENCE:ROW.
+    /// Row: the values of the primary key or of a unique index, or the row identity ORIGIN:SEQUENCE:ROW.
     #[arg(required = true)]
     key: Vec<String>,
-    /// Answer with JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -28,13 +28,13 @@ pub struct TraceArgs {
 
 #[derive(Debug, Args)]
 pub struct ReprojectArgs {
-    /// The plugin.
+    /// Name of the plugin.
     #[arg(value_parser = PluginName::parse)]
     plugin: PluginName,
-    /// The bad version: its digest (eight digits or more) or its number.
+    /// Bad version: its digest (at least eight digits) or its version number.
     #[arg(long, value_name = "DIGEST|VERSION")]
     digest: String,
-    /// Answer with JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -54,7 +54,7 @@ pub fn trace(args: &TraceArgs) -> Result<(), Failure> {
     }
 }
 
-/// The host's answer. The row is kept as the text that it is, because its documents are shown as they are stored.
+/// A traced row. The row stays raw text, because its JSON values are shown exactly as they are stored.
 #[derive(Deserialize, Serialize)]
 struct Traced {
     table: String,
@@ -90,13 +90,13 @@ fn render(traced: &Traced) -> String {
     let mut out = String::new();
     // Writing to a String does not fail.
     let _ = writeln!(out, "row      {}", output::json(traced.row.get()));
-    let place = match &traced.stream {
+    let location = match &traced.stream {
         Some(stream) => format!("stream {stream}, sequence {}", traced.sequence),
         None => format!("core NATS, message {}", traced.sequence),
     };
     let _ = writeln!(
         out,
-        "from     {place}, epoch {}, row {}",
+        "from     {location}, epoch {}, row {}",
         traced.epoch, traced.row_number
     );
     let _ = writeln!(
@@ -107,10 +107,7 @@ fn render(traced: &Traced) -> String {
         traced.digest.as_deref().unwrap_or_default()
     );
     if traced.healed {
-        let _ = writeln!(
-            out,
-            "         its message was a dead letter before this version could project it"
-        );
+        let _ = writeln!(out, "         a retry of the dead letter wrote the row");
     }
     if let Some(note) = &traced.note {
         let _ = writeln!(out, "note     {note}");
@@ -126,7 +123,7 @@ fn render(traced: &Traced) -> String {
 fn render_message(out: &mut String, message: &TracedMessage) {
     let _ = writeln!(
         out,
-        "message  {} at {}, {} bytes, found in the {}",
+        "message  {}, published {}, {} bytes, found in the {}",
         output::line(&message.subject),
         message.published,
         message.payload_bytes,
@@ -150,7 +147,7 @@ pub fn reproject(args: &ReprojectArgs) -> Result<(), Failure> {
         return print_json(&done);
     }
     let mut out = format!(
-        "{} messages of version {} were done again by {}: {} rows removed, {} written\n",
+        "reprocessed {} messages of version {} with {}: {} rows removed, {} written\n",
         done["messages"],
         done["from"].as_str().unwrap_or_default(),
         done["to"].as_str().unwrap_or_default(),
@@ -160,14 +157,14 @@ pub fn reproject(args: &ReprojectArgs) -> Result<(), Failure> {
     if done["gone"] != 0 {
         let _ = writeln!(
             out,
-            "{} messages are gone from their stream and keep their rows",
+            "{} messages are no longer in their stream; their rows stay",
             done["gone"]
         );
     }
     if let Value::String(partial) = &done["partial"] {
         let _ = writeln!(
             out,
-            "it is not finished: {partial}; the same command goes on with the rest"
+            "incomplete: {partial}; to process the rest, run the command again"
         );
     }
     print(&out)
@@ -178,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_document_is_shown_as_it_is_stored() {
+    fn json_values_are_shown_as_they_are_stored() {
         let row =
             r#"{"id":7,"extra":{"n":12345678901234567890123,"a":1,"a":2,"z":-0,"e":1e400,"s":"\ud800"}}"#;
         let answer = format!(

@@ -1,4 +1,4 @@
-//! The parser of configuration files, for the fuzz targets. It does not touch the disk.
+//! The parser of configuration files, for the fuzz targets. It does not access the disk.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,30 +7,25 @@ use super::layers::{self, Entry};
 use super::value::Value;
 use super::{Problems, Resolved, settings, show};
 
-/// What was understood of a text.
+/// The parsed settings of a text.
 pub struct Shown {
     /// The same settings as a configuration file.
     pub text: String,
-    /// Each setting's path and value, as the file has them.
+    /// Path and value of each setting, as in the file.
     pub values: Vec<(&'static str, String)>,
-    /// How many things were wrong.
+    /// Number of problems.
     pub problems: usize,
 }
 
-/// Reads the text of a configuration file.
+/// Parses the text of a configuration file.
 pub fn show(text: &str) -> Shown {
     let (mut entries, mut problems) = (Vec::new(), Problems::new());
     layers::read_toml(Path::new("/lantern.toml"), text, &mut entries, &mut problems);
-    let (mut values, mut misfits) = (BTreeMap::new(), 0);
-    for Entry {
-        setting,
-        written,
-        origin,
-    } in entries
-    {
-        match Value::parse(setting.kind, &written, Path::new("/")) {
+    let (mut values, mut invalid) = (BTreeMap::new(), 0);
+    for Entry { setting, raw, origin } in entries {
+        match Value::parse(setting.kind, &raw, Path::new("/")) {
             Ok(value) => drop(values.insert(setting.path, (value, origin))),
-            Err(_) => misfits += 1,
+            Err(_) => invalid += 1,
         }
     }
     let resolved = Resolved { values };
@@ -41,9 +36,9 @@ pub fn show(text: &str) -> Shown {
             .iter()
             .filter_map(|(path, (value, _))| {
                 let setting = settings::find(path)?;
-                Some((*path, show::written(setting.kind, value)))
+                Some((*path, show::to_toml(setting.kind, value)))
             })
             .collect(),
-        problems: problems.len() + misfits,
+        problems: problems.len() + invalid,
     }
 }

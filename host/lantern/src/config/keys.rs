@@ -1,21 +1,20 @@
-//! The keys of `plugins.keys`: keys themselves and files that hold one, in any mixture. The files are read here, so that
-//! a key that cannot be used is a problem of the configuration and not of the first plugin.
+//! The setting `plugins.keys`: public keys, and paths of files with one. The files are read here, so that an invalid key is a
+//! problem of the configuration and not of the first plugin.
 
 use std::path::Path;
 
 use super::settings::Kind;
-use super::value::{expected, shown};
+use super::value::{expected, quote};
 use super::{Problem, Problems, Resolved, Value};
 use lantern_trust::signature::{KeyError, TrustedKey, is_secret};
 
-/// Characters of a public key in base64.
+/// Length of a public key in base64.
 const KEY_CHARACTERS: usize = 56;
 
-/// Larger than any file with a key.
+/// Size limit of a key file.
 const FILE_BYTES_MAX: u64 = 4096;
 
-/// What is written, one by one; relative paths begin at `base`. None where an entry is a secret key, which must not be
-/// repeated anywhere.
+/// Splits the entries; relative paths begin at `base`. `None` if an entry is a secret key, which must not be printed.
 pub fn split(text: &str, base: &Path) -> Option<Vec<String>> {
     text.split(',')
         .map(str::trim)
@@ -27,13 +26,13 @@ pub fn split(text: &str, base: &Path) -> Option<Vec<String>> {
         .collect()
 }
 
-/// A path could look like this as well, but nobody has one.
+/// A path could have this form as well, but that is unlikely.
 fn is_key(entry: &str) -> bool {
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
     entry.len() == KEY_CHARACTERS && entry.starts_with("RW") && entry.bytes().all(is_base64)
 }
 
-/// The keys that can be used, and a problem for each of the others.
+/// Returns the valid keys, and a problem for each invalid entry.
 pub fn read(resolved: &Resolved) -> (Vec<TrustedKey>, Problems) {
     let mut keys = Vec::new();
     let mut problems = Problems::new();
@@ -41,10 +40,10 @@ pub fn read(resolved: &Resolved) -> (Vec<TrustedKey>, Problems) {
         for entry in entries {
             match read_one(entry) {
                 Ok(key) => keys.push(key),
-                Err(what) => problems.push(Problem::new(
+                Err(error) => problems.push(Problem::new(
                     "plugins.keys",
                     origin,
-                    format!("{} {what}", shown(entry)),
+                    format!("{}: {error}", quote(entry)),
                     expected(Kind::Keys),
                 )),
             }
@@ -54,18 +53,18 @@ pub fn read(resolved: &Resolved) -> (Vec<TrustedKey>, Problems) {
 }
 
 fn read_one(entry: &str) -> Result<TrustedKey, String> {
-    let said = |error: KeyError| error.to_string();
+    let message = |error: KeyError| error.to_string();
     if is_key(entry) {
-        return TrustedKey::parse(entry).map_err(said);
+        return TrustedKey::parse(entry).map_err(message);
     }
     let text = std::fs::metadata(entry).and_then(|meta| match meta.len() {
         0..=FILE_BYTES_MAX if meta.is_file() => std::fs::read_to_string(entry),
-        _ => Err(std::io::Error::other("it is no file of that size")),
+        _ => Err(std::io::Error::other("not a key file")),
     });
     match text {
-        Ok(text) => TrustedKey::parse(&text).map_err(said),
+        Ok(text) => TrustedKey::parse(&text).map_err(message),
         Err(error) => Err(format!(
-            "is not a public key of minisign, and as a file it cannot be read: {error}"
+            "not a minisign public key, and not a readable file: {error}"
         )),
     }
 }

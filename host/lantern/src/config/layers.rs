@@ -1,5 +1,5 @@
-//! Where settings are written: the file, the environment, the flags. Reads them into one list of what was
-//! written and by whom; knows which names exist, and nothing of what values mean.
+//! The layers of the configuration: file, environment, flags. Reads them into one list of raw values with their origins.
+//! Checks names, but not values.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -8,35 +8,35 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::settings::{self, Setting};
-use super::value::Written;
+use super::value::RawSetting;
 use super::{Problem, Problems};
 use lantern_model::batch::clean_text;
 
-/// What every variable for a setting begins with.
+/// Prefix of every variable for a setting.
 const PREFIX: &str = "LANTERN__";
 
-/// Larger than any configuration, smaller than any accident (a database given with `--config`).
+/// Size limit of a configuration file; rejects files such as a database.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Who wrote a value.
+/// Origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// Nobody.
+pub enum SettingOrigin {
+    /// The default.
     Default,
-    /// This line of a file.
+    /// A line of a file.
     File {
-        /// The file as it was named.
+        /// Path of the file, as given.
         path: PathBuf,
-        /// Starts at 1.
+        /// Line number, from 1.
         line: usize,
     },
-    /// This variable.
+    /// An environment variable.
     Env(String),
-    /// This flag.
+    /// A flag.
     Flag(&'static str),
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for SettingOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
@@ -47,9 +47,9 @@ impl fmt::Display for Origin {
     }
 }
 
-impl Origin {
-    /// For sorting: the layer, and the line within a file.
-    pub(super) fn place(&self) -> (u8, usize) {
+impl SettingOrigin {
+    /// Sort key: the layer, and the line within a file.
+    pub(super) fn sort_key(&self) -> (u8, usize) {
         match self {
             Self::Default => (0, 0),
             Self::File { line, .. } => (1, *line),
@@ -58,31 +58,31 @@ impl Origin {
         }
     }
 
-    /// Whether both were written in the same place: the same file, the environment, the command line.
+    /// Whether both have the same layer: file, environment or command line.
     pub fn same_layer(&self, other: &Self) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
     }
 }
 
-/// A flag that stands for a setting.
+/// A flag that sets a setting.
 #[derive(Clone, Debug)]
 pub struct Flag {
-    /// The setting's path.
+    /// Path of the setting.
     pub setting: &'static str,
-    /// The flag as it is typed.
+    /// The flag, as in `--flag`.
     pub name: &'static str,
-    /// What came with it.
+    /// Value of the flag.
     pub value: OsString,
 }
 
-/// Everything that settings are read from. A plain value, so that a test can make one.
+/// The input of the configuration, as a plain value for tests.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
-    /// The file named with `--config`.
+    /// The file of `--config`.
     pub file: Option<PathBuf>,
     /// The environment of the process.
     pub env: Vec<(OsString, OsString)>,
-    /// Flags that were given.
+    /// The given flags.
     pub flags: Vec<Flag>,
 }
 
@@ -94,22 +94,22 @@ impl Sources {
         Self { file, env, flags }
     }
 
-    /// A variable's value, when it is there and is text.
+    /// Value of a variable, if it exists and is UTF-8.
     pub fn variable(&self, name: &str) -> Option<&str> {
         let (_, value) = self.env.iter().find(|(key, _)| key == name)?;
         value.to_str()
     }
 }
 
-/// One value that somebody wrote.
+/// A raw value of a setting.
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub setting: &'static Setting,
-    pub written: Written,
-    pub origin: Origin,
+    pub raw: RawSetting,
+    pub origin: SettingOrigin,
 }
 
-/// What was written, lowest precedence first: file, environment, flags.
+/// Reads all raw values, lowest precedence first: file, environment, flags.
 pub fn read(sources: &Sources, problems: &mut Problems) -> Vec<Entry> {
     let mut entries = Vec::new();
     if let Some(path) = &sources.file {
@@ -122,21 +122,16 @@ pub fn read(sources: &Sources, problems: &mut Problems) -> Vec<Entry> {
 
 fn read_flags(flags: &[Flag], entries: &mut Vec<Entry>, problems: &mut Problems) {
     for flag in flags {
-        let origin = Origin::Flag(flag.name);
+        let origin = SettingOrigin::Flag(flag.name);
         match (settings::find(flag.setting), flag.value.to_str()) {
             (Some(setting), Some(text)) => {
                 entries.push(Entry {
                     setting,
-                    written: Written::Bare(text.to_owned()),
+                    raw: RawSetting::Bare(text.to_owned()),
                     origin,
                 });
             }
-            _ => problems.push(Problem::new(
-                flag.setting,
-                &origin,
-                "is not UTF-8",
-                "give it as UTF-8 text",
-            )),
+            _ => problems.push(Problem::new(flag.setting, &origin, "not UTF-8", "use UTF-8 text")),
         }
     }
 }
@@ -145,37 +140,33 @@ fn read_env(env: &[(OsString, OsString)], entries: &mut Vec<Entry>, problems: &m
     for (name, value) in env {
         let name = name.to_string_lossy();
         let Some(rest) = name.strip_prefix(PREFIX) else {
-            problems.extend(nearly_a_setting(&name));
+            problems.extend(misspelled_variable(&name));
             continue;
         };
         let path = rest.to_ascii_lowercase().replace("__", ".");
-        let origin = Origin::Env(clean_text(&name, 120));
+        let origin = SettingOrigin::Env(clean_text(&name, 120));
         match (settings::find(&path), value.to_str()) {
             (Some(setting), Some(text)) => {
                 entries.push(Entry {
                     setting,
-                    written: Written::Bare(text.to_owned()),
+                    raw: RawSetting::Bare(text.to_owned()),
                     origin,
                 });
             }
             (Some(_), None) => {
-                problems.push(Problem::new(
-                    &path,
-                    &origin,
-                    "is not UTF-8",
-                    "give it as UTF-8 text",
-                ));
+                problems.push(Problem::new(&path, &origin, "not UTF-8", "use UTF-8 text"));
             }
             (None, _) => {
-                let meant = settings::nearest(&path).map(variable_name);
-                problems.push(unknown(&path, &origin, meant.as_deref()));
+                let suggestion = settings::nearest(&path).map(variable_name);
+                problems.push(unknown(&path, &origin, suggestion.as_deref()));
             }
         }
     }
 }
 
-/// A variable that is named as a setting's but for underscores, such as `LANTERN_LIMITS__MEMORY`, would have no effect.
-fn nearly_a_setting(name: &str) -> Option<Problem> {
+/// Reports a variable whose name differs from that of a setting only in underscores, such as `LANTERN_LIMITS__MEMORY`: it
+/// would have no effect.
+fn misspelled_variable(name: &str) -> Option<Problem> {
     let words = |name: &str| -> Vec<String> {
         let words = name.split('_').filter(|word| !word.is_empty());
         words.map(str::to_owned).collect()
@@ -186,13 +177,13 @@ fn nearly_a_setting(name: &str) -> Option<Problem> {
     let mut variables = settings::SETTINGS
         .iter()
         .map(|setting| variable_name(setting.path));
-    let meant = variables.find(|variable| words(variable) == words(name))?;
-    let origin = Origin::Env(clean_text(name, 120));
+    let suggestion = variables.find(|variable| words(variable) == words(name))?;
+    let origin = SettingOrigin::Env(clean_text(name, 120));
     Some(Problem::new(
         "",
         &origin,
-        "is not a setting, and has no effect",
-        format!("did you mean {meant}?"),
+        "unknown setting, has no effect",
+        format!("did you mean {suggestion}?"),
     ))
 }
 
@@ -201,12 +192,12 @@ pub fn variable_name(path: &str) -> String {
     format!("{PREFIX}{}", path.to_ascii_uppercase().replace('.', "__"))
 }
 
-fn unknown(path: &str, origin: &Origin, meant: Option<&str>) -> Problem {
-    let fix = match meant {
-        Some(meant) => format!("did you mean {meant}?"),
+fn unknown(path: &str, origin: &SettingOrigin, suggestion: Option<&str>) -> Problem {
+    let fix = match suggestion {
+        Some(suggestion) => format!("did you mean {suggestion}?"),
         None => "remove it; `lantern config reference` lists all settings".into(),
     };
-    Problem::new(&clean_text(path, 120), origin, "there is no such setting", fix)
+    Problem::new(&clean_text(path, 120), origin, "unknown setting", fix)
 }
 
 fn read_file(path: &Path, entries: &mut Vec<Entry>, problems: &mut Problems) {
@@ -215,9 +206,9 @@ fn read_file(path: &Path, entries: &mut Vec<Entry>, problems: &mut Problems) {
         Err(why) => {
             problems.push(Problem::new(
                 &path.display().to_string(),
-                &Origin::Flag("--config"),
-                format!("cannot be read: {why}"),
-                "name a TOML file; `lantern config reference` prints one to begin with",
+                &SettingOrigin::Flag("--config"),
+                format!("failed to read: {why}"),
+                "use a TOML file; `lantern config reference` prints a template",
             ));
             return;
         }
@@ -225,25 +216,25 @@ fn read_file(path: &Path, entries: &mut Vec<Entry>, problems: &mut Problems) {
     read_toml(path, &text, entries, problems);
 }
 
-/// Reads the text of the file at `path`, which is only named in problems.
+/// Parses the text of the file at `path`; the path is only used in problems.
 pub(super) fn read_toml(path: &Path, text: &str, entries: &mut Vec<Entry>, problems: &mut Problems) {
     let (table, errors) = DeTable::parse_recoverable(text);
-    // What the parser guessed after an error would be reported as unknown settings.
+    // The parser recovers from errors with guesses, which would be reported as unknown settings.
     if errors.is_empty() {
         walk(path, text, "", table.get_ref(), entries, problems);
     }
     for error in errors {
         let at = error.span().map_or(0, |span| span.start);
-        let origin = Origin::File {
+        let origin = SettingOrigin::File {
             path: path.to_owned(),
             line: line_of(text, at),
         };
-        let message = format!("this is not TOML: {}", clean_text(error.message(), 200));
+        let message = format!("invalid TOML: {}", clean_text(error.message(), 200));
         problems.push(Problem::new(
             "",
             &origin,
             message,
-            "mend the line; values that are text need quotes",
+            "fix the line; text values require quotes",
         ));
     }
 }
@@ -251,11 +242,11 @@ pub(super) fn read_toml(path: &Path, text: &str, entries: &mut Vec<Entry>, probl
 fn read_text(path: &Path) -> Result<String, String> {
     let meta = std::fs::metadata(path).map_err(|error| error.to_string())?;
     if !meta.is_file() {
-        return Err("it is not a file".into());
+        return Err("not a file".into());
     }
     if meta.len() > FILE_BYTES_MAX {
         return Err(format!(
-            "it has {} bytes, and a configuration at most {FILE_BYTES_MAX}",
+            "the file has {} bytes; the limit is {FILE_BYTES_MAX}",
             meta.len()
         ));
     }
@@ -282,14 +273,14 @@ fn walk(
     for (key, value) in table {
         let dot = if section.is_empty() { "" } else { "." };
         let path = format!("{section}{dot}{}", key.get_ref());
-        let origin = Origin::File {
+        let origin = SettingOrigin::File {
             path: file.to_owned(),
             line: line_of(text, key.span().start),
         };
         match (value.get_ref(), settings::find(&path)) {
             (value, Some(setting)) => entries.push(Entry {
                 setting,
-                written: written(value),
+                raw: raw_value(value),
                 origin,
             }),
             (DeValue::Table(inner), None) if settings::is_section(&path) => {
@@ -298,26 +289,26 @@ fn walk(
             (_, None) if settings::is_section(&path) => problems.push(Problem::new(
                 &path,
                 &origin,
-                "is a section, not a value",
-                format!("write [{path}] and its settings below it"),
+                "expected a section, found a value",
+                format!("write [{path}] and its settings below that line"),
             )),
             (_, None) => problems.push(unknown(&path, &origin, settings::nearest(&path))),
         }
     }
 }
 
-fn written(value: &DeValue<'_>) -> Written {
+fn raw_value(value: &DeValue<'_>) -> RawSetting {
     match value {
-        DeValue::String(text) => Written::Text(text.to_string()),
+        DeValue::String(text) => RawSetting::Text(text.to_string()),
         DeValue::Integer(number) => {
             let digits = number.as_str().replace('_', "");
             i64::from_str_radix(&digits, number.radix())
-                .map_or(Written::Other("a number this large"), Written::Integer)
+                .map_or(RawSetting::Other("a number this large"), RawSetting::Integer)
         }
-        DeValue::Boolean(yes) => Written::Boolean(*yes),
-        DeValue::Float(_) => Written::Other("a number with a fraction"),
-        DeValue::Datetime(_) => Written::Other("a date"),
-        DeValue::Array(_) => Written::Other("a list"),
-        DeValue::Table(_) => Written::Other("a section"),
+        DeValue::Boolean(yes) => RawSetting::Boolean(*yes),
+        DeValue::Float(_) => RawSetting::Other("a number with a fraction"),
+        DeValue::Datetime(_) => RawSetting::Other("a date"),
+        DeValue::Array(_) => RawSetting::Other("a list"),
+        DeValue::Table(_) => RawSetting::Other("a section"),
     }
 }

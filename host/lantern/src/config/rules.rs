@@ -1,12 +1,12 @@
-//! What settings ask of each other and of the disk: files that have to be there, and settings that contradict.
+//! Checks across settings and of the disk: files that must exist, and settings that contradict each other.
 
 use super::keys;
-use super::layers::Origin;
+use super::layers::SettingOrigin;
 use super::settings::{Kind, SETTINGS};
 use super::value::{Value, expected, is_loopback};
 use super::{Problem, Problems, Resolved};
 
-/// Finds everything that is wrong with values which are right by themselves.
+/// Finds problems of settings whose single values are valid.
 pub fn check(resolved: &Resolved, problems: &mut Problems) {
     check_disk(resolved, problems);
     check_broker(resolved, problems);
@@ -19,19 +19,19 @@ fn check_signatures(resolved: &Resolved, problems: &mut Problems) {
     if let Some((Value::Text(rule), origin)) = resolved.get("plugins.signatures")
         && rule == "require"
         && resolved.get("plugins.keys").is_none()
-        // One that could not be read is a problem of its own.
+        // An invalid key is a separate problem.
         && problems.iter().all(|problem| problem.setting != "plugins.keys")
     {
         problems.push(Problem::new(
             "plugins.signatures",
             origin,
-            "\"require\" needs to know whose signatures are good, and plugins.keys is not set",
+            "\"require\" requires trusted keys, and plugins.keys is not set",
             "set plugins.keys to the public keys that you trust",
         ));
     }
 }
 
-/// Off loopback a page that makes its name resolve here is only kept out by the list of our own names.
+/// Outside loopback, only the list of host names protects against DNS rebinding.
 fn check_listen(resolved: &Resolved, problems: &mut Problems) {
     let Some((Value::Address(address), origin)) = resolved.get("listen") else {
         return;
@@ -40,8 +40,8 @@ fn check_listen(resolved: &Resolved, problems: &mut Problems) {
         problems.push(Problem::new(
             "listen",
             origin,
-            format!("\"{address}\" can be reached from other machines, and http.hosts is not set"),
-            "set http.hosts to the names by which they call this host, or listen on 127.0.0.1 or [::1]",
+            format!("\"{address}\" is reachable from other machines, and http.hosts is not set"),
+            "set http.hosts to the names of this host, or listen on 127.0.0.1 or [::1]",
         ));
     }
 }
@@ -51,21 +51,21 @@ fn check_disk(resolved: &Resolved, problems: &mut Problems) {
         let Some((Value::Path(path), origin)) = resolved.get(setting.path) else {
             continue;
         };
-        let what_is_wrong = match setting.kind {
+        let fault = match setting.kind {
             Kind::File => match std::fs::File::open(path).and_then(|file| file.metadata()) {
                 Ok(meta) if meta.is_file() => None,
-                Ok(_) => Some("is not a file".to_owned()),
-                Err(error) => Some(format!("cannot be read: {error}")),
+                Ok(_) => Some("not a file".to_owned()),
+                Err(error) => Some(format!("failed to read: {error}")),
             },
-            // The default plugin directory is made when it is missing; one that was named has to be there.
-            Kind::Directory if *origin != Origin::Default => match std::fs::read_dir(path) {
+            // The host creates the default plugin directory; a configured one must exist.
+            Kind::Directory if *origin != SettingOrigin::Default => match std::fs::read_dir(path) {
                 Ok(_) => None,
-                Err(error) => Some(format!("cannot be read: {error}")),
+                Err(error) => Some(format!("failed to read: {error}")),
             },
             _ => None,
         };
-        if let Some(what) = what_is_wrong {
-            let message = format!("{} {what}", path.display());
+        if let Some(fault) = fault {
+            let message = format!("{}: {fault}", path.display());
             problems.push(Problem::new(
                 setting.path,
                 origin,
@@ -77,17 +77,17 @@ fn check_disk(resolved: &Resolved, problems: &mut Problems) {
     if let Some((Value::Path(path), origin)) = resolved.get("data_dir")
         && std::fs::metadata(path).is_ok_and(|meta| !meta.is_dir())
     {
-        let message = format!("{} is not a directory", path.display());
+        let message = format!("{}: not a directory", path.display());
         problems.push(Problem::new(
             "data_dir",
             origin,
             message,
-            "give the path of a directory",
+            "use the path of a directory",
         ));
     }
 }
 
-/// Ways of proving who one is that are for a broker somewhere else.
+/// Settings that are valid only with an external broker.
 const CREDENTIALS: [&str; 6] = [
     "broker.credentials_file",
     "broker.nkey_file",
@@ -105,8 +105,8 @@ fn check_broker(resolved: &Resolved, problems: &mut Problems) {
         problems.push(Problem::new(
             "broker.context",
             origin,
-            "names servers, and so does broker.url",
-            "keep one of the two: a context's credentials are not for other servers",
+            "conflicts with broker.url",
+            "remove one of the two; the credentials of a context are not for other servers",
         ));
     }
     let ways = [
@@ -122,21 +122,21 @@ fn check_broker(resolved: &Resolved, problems: &mut Problems) {
         problems.push(Problem::new(
             last,
             origin,
-            format!("contradicts {first}"),
-            "keep one way to log in",
+            format!("conflicts with {first}"),
+            "keep one login method",
         ));
     }
     for (one, other) in [
         ("broker.user_file", "broker.password_file"),
         ("broker.tls.cert", "broker.tls.key"),
     ] {
-        for (there, missing) in [(one, other), (other, one)] {
-            if let (Some(origin), None) = (set(there), set(missing)) {
+        for (present, missing) in [(one, other), (other, one)] {
+            if let (Some(origin), None) = (set(present), set(missing)) {
                 problems.push(Problem::new(
-                    there,
+                    present,
                     origin,
-                    format!("needs {missing}"),
-                    format!("set {missing} as well, or remove {there}"),
+                    format!("requires {missing}"),
+                    format!("set {missing} as well, or remove {present}"),
                 ));
             }
         }
@@ -152,8 +152,8 @@ fn check_broker(resolved: &Resolved, problems: &mut Problems) {
                 problems.push(Problem::new(
                     path,
                     origin,
-                    "is set, but no broker is named that it could be for",
-                    "set broker.url, or remove it: the embedded broker needs none",
+                    "requires an external broker, and none is set",
+                    "set broker.url, or remove this setting",
                 ));
             }
         }
@@ -162,7 +162,7 @@ fn check_broker(resolved: &Resolved, problems: &mut Problems) {
     check_prefix(resolved, problems);
 }
 
-/// The broker takes names of 255 characters; plugin and source have to fit in as well.
+/// A consumer name has at most 255 characters, including plugin and source.
 const PREFIX_CHARS_MAX: usize = 64;
 
 fn check_prefix(resolved: &Resolved, problems: &mut Problems) {
@@ -172,14 +172,14 @@ fn check_prefix(resolved: &Resolved, problems: &mut Problems) {
         problems.push(Problem::new(
             "broker.consumer_prefix",
             origin,
-            format!("has {} characters", prefix.len()),
-            format!("use at most {PREFIX_CHARS_MAX}"),
+            format!("too long: {} characters", prefix.len()),
+            format!("use at most {PREFIX_CHARS_MAX} characters"),
         ));
     }
 }
 
-/// The embedded broker's settings beside a named broker: a mistake when somebody wrote both in one place. A
-/// flag over a file is a choice for one run, and allowed.
+/// Settings of the embedded broker together with an external broker are a problem within one layer. A flag may override a
+/// file for one run.
 fn check_embedded(resolved: &Resolved, problems: &mut Problems) {
     for broker in ["broker.url", "broker.context"] {
         let Some((_, named)) = resolved.get(broker) else {
@@ -187,14 +187,14 @@ fn check_embedded(resolved: &Resolved, problems: &mut Problems) {
         };
         for path in ["broker.embedded.binary", "broker.embedded.port"] {
             if let Some((_, origin)) = resolved.get(path)
-                && *origin != Origin::Default
+                && *origin != SettingOrigin::Default
                 && origin.same_layer(named)
             {
                 problems.push(Problem::new(
                     path,
                     origin,
-                    format!("has no effect, since {broker} names a broker"),
-                    format!("remove it, or {broker}"),
+                    format!("has no effect, because {broker} is set"),
+                    format!("remove this setting or {broker}"),
                 ));
             }
         }

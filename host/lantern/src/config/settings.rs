@@ -1,81 +1,81 @@
-//! The one table of settings: path, kind, default and a line for people. Checking, `lantern config show` and
-//! `lantern config reference` are all driven by it, so that a setting cannot exist in one of them only.
+//! The table of settings: path, kind, default and description. Validation, `lantern config show` and
+//! `lantern config reference` all use it.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use lantern_model::settings;
 
-/// What a setting's value has to be.
+/// Type and valid range of a setting's value.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
-    /// A path; nothing is asked of it.
+    /// A path that need not exist.
     Path,
-    /// A path to a file that can be read now.
+    /// Path of an existing, readable file.
     File,
-    /// A path to a directory that is there now, when it is set by hand.
+    /// Path of a directory, which must exist unless it is the default.
     Directory,
     /// `ADDRESS:PORT`.
     Address,
-    /// One or several `nats://` or `tls://` addresses, separated by commas.
+    /// One or more `nats://` or `tls://` URLs, separated by commas.
     Urls,
-    /// One or several names of this host, separated by commas, without ports.
+    /// One or more names of this host, separated by commas, without ports.
     Hosts,
-    /// One or several public keys of minisign, or paths to files that hold one, separated by commas.
+    /// One or more minisign public keys, or paths of files with one, separated by commas.
     Keys,
     /// One word: letters, digits, `-` and `_`.
     Name,
-    /// The beginning of subjects: words with dots between, without wildcards.
+    /// A subject prefix: tokens separated by dots, without wildcards.
     Prefix,
-    /// What `tracing_subscriber` takes as a filter.
+    /// A filter of `tracing_subscriber`.
     LogFilter,
     /// `true` or `false`.
     Boolean,
     /// A whole number.
     Count {
-        /// Smallest value.
+        /// Minimum.
         min: u64,
-        /// Greatest value.
+        /// Maximum.
         max: u64,
     },
-    /// Bytes: a number, or text with a unit.
+    /// A number of bytes, or text with a unit.
     Size {
-        /// Fewest bytes.
+        /// Minimum.
         min: u64,
-        /// Most bytes.
+        /// Maximum.
         max: u64,
     },
-    /// Text with a unit.
+    /// A duration with a unit.
     Time {
-        /// Shortest.
+        /// Minimum.
         min: Duration,
-        /// Longest.
+        /// Maximum.
         max: Duration,
     },
     /// One of these words.
     Choice(&'static [&'static str]),
 }
 
-/// What holds when nobody sets a value.
+/// Default of a setting.
 #[derive(Clone, Copy, Debug)]
 pub enum Preset {
-    /// Nothing: the setting is absent.
+    /// No value.
     Unset,
-    /// This value, written as it would be in a file.
+    /// A value, as in a file.
     Value(&'static str),
-    /// This number.
+    /// A number.
     Number(u64),
-    /// So many bytes.
+    /// A number of bytes.
     Bytes(u64),
-    /// This span of time.
+    /// A duration.
     Span(Duration),
-    /// A value that depends on something else, said in words.
+    /// A value that depends on other settings, with its description.
     Derived(&'static str),
 }
 
 impl Preset {
-    /// The value as it would be written in a file; none where there is no fixed value.
-    pub fn written(self) -> Option<String> {
+    /// The value as in a file; `None` without a fixed value.
+    pub fn text(self) -> Option<String> {
         match self {
             Self::Unset | Self::Derived(_) => None,
             Self::Value(text) => Some(text.to_owned()),
@@ -89,13 +89,13 @@ impl Preset {
 /// One setting.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
-    /// Dotted path in the file. In the environment: upper case, `LANTERN__` in front, `__` for each dot.
+    /// Dotted path in the file. In the environment: upper case, with the prefix `LANTERN__` and `__` for each dot.
     pub path: &'static str,
-    /// What its value has to be.
+    /// Type and range of the value.
     pub kind: Kind,
-    /// What holds when nobody sets it.
+    /// Default.
     pub preset: Preset,
-    /// A line for people.
+    /// Description.
     pub doc: &'static str,
 }
 
@@ -145,52 +145,52 @@ use Kind::{
 };
 use Preset::{Bytes, Derived, Number, Span, Unset, Value};
 
-/// Every setting, in the order in which people are shown them.
+/// All settings, in the order of the reference.
 pub const SETTINGS: &[Setting] = &[
     setting(
         "data_dir",
         Path,
         Derived("$STATE_DIRECTORY, else ./lantern-data"),
-        "Where the database, the compile cache and the embedded broker's streams are kept.",
+        "Directory of the database, the compile cache and the embedded broker's streams.",
     ),
     setting(
         "plugin_dir",
         Directory,
         Derived("DATA_DIR/plugins"),
-        "Every *.wasm file in it is loaded at start.",
+        "Directory of plugins. The host loads every *.wasm file in it at startup.",
     ),
     setting(
         "listen",
         Address,
         Value("127.0.0.1:7070"),
-        "Where the API and the dashboard are served; port 0 takes a free one. Other than on loopback every request \
-         needs a token, and http.hosts has to be set.",
+        "Address of the API and the dashboard; port 0 selects a free port. Outside loopback, every request requires a \
+         token, and http.hosts must be set.",
     ),
     setting(
         "shutdown_time",
         millis(100, 600_000),
         Value("5s"),
-        "How long a stop may take until what is left is cut off. Nothing is lost by it.",
+        "Time limit of the shutdown, after which remaining work is aborted. No message is lost.",
     ),
     setting(
         "http.hosts",
         Hosts,
         Unset,
-        "Names by which requests may call the host, such as a proxy's or this machine's on the network. Names and \
-         addresses of loopback always may.",
+        "Host names that requests may use, such as the name of a proxy or of this machine. Names and addresses of \
+         loopback are always valid.",
     ),
     setting(
         "http.sql",
         Boolean,
         Value("false"),
-        "Whether operators may ask the database in SQL, through the API and its page: reads only, with limits on time \
+        "Whether operators may query the database with SQL through API and dashboard: read-only, with limits on time \
          and rows.",
     ),
     setting(
         "http.reads_need_token",
         Boolean,
         Value("false"),
-        "Whether reads need a token on loopback as well. Set it on a machine whose other users are not to read the tables.",
+        "Whether reads on loopback require a token, too. Set it if other users of the machine must not read the tables.",
     ),
     setting(
         "http.answer_memory",
@@ -199,132 +199,117 @@ pub const SETTINGS: &[Setting] = &[
             max: 16 * GIB,
         },
         Value("32 MiB"),
-        "Most memory for answers that clients have not read yet, all together. One client has at most half of it; a \
-         request that finds no room within two seconds is answered with 503.",
+        "Total memory limit of responses that clients have not read yet. One client may use at most half of it; a \
+         request that gets no memory within two seconds fails with status 503.",
     ),
     setting(
         "plugins.signatures",
         Choice(&["off", "warn", "require"]),
         Value("off"),
-        "Whether plugins have to be signed with one of plugins.keys: nobody looks, those that are not run with a \
-         warning, or they are refused.",
+        "Whether plugins must be signed with one of plugins.keys: off does not check, warn logs a warning, require \
+         rejects other components.",
     ),
     setting(
         "plugins.keys",
         Keys,
         Unset,
-        "Public keys of minisign whose signatures are good, or paths to their .pub files.",
+        "Trusted minisign public keys, or paths of their .pub files.",
     ),
     setting(
         "broker.url",
         Urls,
         Unset,
-        "The NATS servers. Without it and without a context, the host runs a nats-server of its own.",
+        "URL of the NATS servers. Without it and broker.context, the host runs an embedded nats-server.",
     ),
     setting(
         "broker.context",
         Name,
         Unset,
-        "A context of the nats command line tool, which names servers and credentials.",
+        "Context of the nats command line tool, with servers and credentials.",
     ),
     setting(
         "broker.credentials_file",
         File,
         Unset,
-        "Credentials (.creds) for the NATS servers.",
+        "Credentials file (.creds) for the NATS servers.",
     ),
-    setting(
-        "broker.user_file",
-        File,
-        Unset,
-        "A file that holds the user name.",
-    ),
-    setting(
-        "broker.password_file",
-        File,
-        Unset,
-        "A file that holds the password.",
-    ),
-    setting("broker.token_file", File, Unset, "A file that holds the token."),
-    setting("broker.nkey_file", File, Unset, "A file that holds an nkey seed."),
+    setting("broker.user_file", File, Unset, "File with the user name."),
+    setting("broker.password_file", File, Unset, "File with the password."),
+    setting("broker.token_file", File, Unset, "File with the token."),
+    setting("broker.nkey_file", File, Unset, "File with an nkey seed."),
     setting(
         "broker.jetstream_domain",
         Name,
         Unset,
-        "The JetStream domain, when it is not the server's own.",
+        "JetStream domain, if it differs from the domain of the server.",
     ),
     setting(
         "broker.jetstream_api_prefix",
         Prefix,
         Unset,
-        "The prefix of the JetStream API's subjects, when the account imports it under another name than $JS.API.",
+        "Subject prefix of the JetStream API, if the account imports it under another name than $JS.API.",
     ),
     setting(
         "broker.inbox_prefix",
         Prefix,
         Unset,
-        "The prefix of the subjects of answers, when the account permits only a certain one.",
+        "Subject prefix of replies, if the account permits only a certain prefix.",
     ),
     setting(
         "broker.consumer_prefix",
         Name,
         Value("lantern"),
-        "What the names of the host's durable consumers begin with. Two hosts that read the same streams into databases \
-         of their own need different prefixes.",
+        "Prefix of the names of the host's durable consumers. Two hosts that read the same streams into separate \
+         databases need different prefixes.",
     ),
     setting(
         "broker.tls.ca",
         File,
         Unset,
-        "Certificates (PEM) that the servers are checked against, instead of the system's.",
+        "CA certificates (PEM) that verify the servers, instead of the system's.",
     ),
-    setting(
-        "broker.tls.cert",
-        File,
-        Unset,
-        "The host's own certificate (PEM).",
-    ),
+    setting("broker.tls.cert", File, Unset, "Client certificate (PEM)."),
     setting(
         "broker.tls.key",
         File,
         Unset,
-        "The key (PEM) of the host's own certificate.",
+        "Key (PEM) of the client certificate.",
     ),
     setting(
         "broker.tls.first",
         Boolean,
         Value("false"),
-        "Begin with TLS, before the server's greeting.",
+        "Whether to start TLS before the server's greeting.",
     ),
     setting(
         "broker.embedded.binary",
         File,
         Derived("nats-server from PATH"),
-        "The nats-server that the host starts when no broker is named.",
+        "Path of the nats-server for the embedded broker.",
     ),
     setting(
         "broker.embedded.port",
         Count { min: 0, max: 65_535 },
         Value("0"),
-        "Its port on 127.0.0.1. 0 takes a free one; DATA_DIR/broker/nats.url tells which.",
+        "Port of the embedded broker on 127.0.0.1. 0 selects a free port; DATA_DIR/broker/nats.url contains the URL.",
     ),
     setting(
         "streams.create",
         Boolean,
         Derived("true with the embedded broker, else false"),
-        "Create a stream that a plugin reads and the broker does not have, instead of waiting for it.",
+        "Whether the host creates missing streams that a plugin reads, instead of waiting for them.",
     ),
     setting(
         "streams.confirm_after",
         millis(100, 600_000),
         Value("10s"),
-        "On a cluster, the time between two observations that have to agree before a source begins a new epoch.",
+        "On a cluster, time between two observations that must agree before a source begins a new epoch.",
     ),
     setting(
         "batch.messages_max",
         Count { min: 1, max: 65_536 },
         Value("16384"),
-        "Most messages that are projected and stored together.",
+        "Maximum number of messages in a batch.",
     ),
     setting(
         "batch.bytes_max",
@@ -333,43 +318,43 @@ pub const SETTINGS: &[Setting] = &[
             max: 256 * MIB,
         },
         Value("8 MiB"),
-        "Most bytes of messages that are projected and stored together. One larger message goes alone.",
+        "Maximum bytes of messages in a batch. A larger message forms its own batch.",
     ),
     setting(
         "limits.memory",
         size(settings::MEMORY_BYTES),
         Bytes(settings::MEMORY_BYTES_DEFAULT),
-        "Most memory that a plugin may hold.",
+        "Memory limit of a plugin.",
     ),
     setting(
         "limits.message_time",
         time(settings::MESSAGE_TIME),
         Span(settings::MESSAGE_TIME_DEFAULT),
-        "Longest time that a plugin may take for one message.",
+        "Time limit of a plugin for one message.",
     ),
     setting(
         "limits.rows_per_message",
         count(settings::ROWS_PER_MESSAGE),
         Number(settings::ROWS_PER_MESSAGE_DEFAULT),
-        "Most rows that a plugin may make of one message.",
+        "Maximum number of rows for one message.",
     ),
     setting(
         "limits.bytes_per_message",
         size(settings::BYTES_PER_MESSAGE),
         Bytes(settings::BYTES_PER_MESSAGE_DEFAULT),
-        "Most bytes of rows that a plugin may make of one message.",
+        "Maximum bytes of rows for one message.",
     ),
     setting(
         "limits.module_size",
         Size { min: KIB, max: GIB },
         Bytes(settings::MODULE_BYTES_DEFAULT),
-        "Largest plugin file.",
+        "Maximum size of a component.",
     ),
     setting(
         "limits.compile_time",
         millis(100, 600_000),
         Span(settings::COMPILE_TIME_DEFAULT),
-        "Longest time that compiling a plugin may take.",
+        "Time limit for compiling a component.",
     ),
     setting(
         "limits.compile_memory",
@@ -378,19 +363,19 @@ pub const SETTINGS: &[Setting] = &[
             max: 16 * GIB,
         },
         Bytes(settings::COMPILE_MEMORY_BYTES_DEFAULT),
-        "Most memory that compiling a plugin may take.",
+        "Memory limit for compiling a component.",
     ),
     setting(
         "limits.dead_letters_max",
         count(settings::DEAD_LETTERS),
         Value("100000"),
-        "Most open dead letters of a source. At the limit it halts, so that none is dropped.",
+        "Maximum number of open dead letters of a source. At the limit the source stops, so that no message is lost.",
     ),
     setting(
         "store.synchronous",
         Choice(&["normal", "full"]),
         Value("normal"),
-        "Whether each commit waits for the disk. Streams that delete what was acknowledged always do.",
+        "Whether each commit waits for the disk. Commits of streams that delete acknowledged messages always do.",
     ),
     setting(
         "store.cache_size",
@@ -399,25 +384,25 @@ pub const SETTINGS: &[Setting] = &[
             max: 16 * GIB,
         },
         Value("32 MiB"),
-        "Page cache of the connection that writes.",
+        "Page cache of the writer connection.",
     ),
     setting(
         "store.reserve_size",
         Size { min: 0, max: GIB },
         Value("16 MiB"),
-        "A file kept to be given up when the disk is full, so that the host can still write. 0 keeps none.",
+        "Size of a reserve file that the host deletes when the disk is full, so that it can still write. 0 disables it.",
     ),
     setting(
         "log.filter",
         LogFilter,
         Value("info,async_nats=off"),
-        "What is logged, such as \"info,lantern_broker=debug\".",
+        "Log filter, such as \"info,lantern_broker=debug\".",
     ),
     setting(
         "log.format",
         Choice(&["text", "json"]),
         Value("text"),
-        "How it is logged, to standard error.",
+        "Format of the log on standard error.",
     ),
 ];
 
@@ -426,7 +411,7 @@ pub fn find(path: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.path == path)
 }
 
-/// Whether `path` is a table of the file, such as `broker.tls`.
+/// Whether `path` is a section, such as `broker.tls`.
 pub fn is_section(path: &str) -> bool {
     SETTINGS.iter().any(|setting| {
         setting
@@ -436,15 +421,15 @@ pub fn is_section(path: &str) -> bool {
     })
 }
 
-/// The setting that somebody who wrote `path` probably meant.
+/// The setting whose path is most similar to `path`, as a suggestion.
 pub fn nearest(path: &str) -> Option<&'static str> {
-    // Below this, suggestions are noise: "color" would become "store.cache_size".
-    const ALIKE: f64 = 0.82;
+    // Below this similarity, suggestions are useless, such as "store.cache_size" for "color".
+    const SIMILARITY_MIN: f64 = 0.82;
     let last = |path: &'static str| path.rsplit('.').next().unwrap_or(path);
     let own_last = path.rsplit('.').next().unwrap_or(path);
-    let likeness = |candidate: &'static str| {
+    let similarity = |candidate: &'static str| {
         let whole = strsim::jaro_winkler(candidate, path);
-        // The right key in the wrong section, or in none.
+        // The right key in the wrong section, or without section.
         if last(candidate) == own_last {
             whole.max(0.9)
         } else {
@@ -453,8 +438,8 @@ pub fn nearest(path: &str) -> Option<&'static str> {
     };
     SETTINGS
         .iter()
-        .map(|setting| (likeness(setting.path), setting.path))
-        .filter(|(likeness, _)| *likeness >= ALIKE)
+        .map(|setting| (similarity(setting.path), setting.path))
+        .filter(|(similarity, _)| *similarity >= SIMILARITY_MIN)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, path)| path)
 }
@@ -477,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn suggestions_are_near_or_absent() {
+    fn only_similar_settings_are_suggested() {
         assert_eq!(nearest("broker.uri"), Some("broker.url"));
         assert_eq!(nearest("url"), Some("broker.url"));
         assert_eq!(nearest("data-dir"), Some("data_dir"));

@@ -1,19 +1,19 @@
-//! Settings as text: each value with its origin, and a reference file with every default.
+//! Renders settings: effective values with their origins, and the reference with all defaults.
 
 use std::fmt::Write as _;
 
-use super::layers::{Origin, variable_name};
+use super::layers::{SettingOrigin, variable_name};
 use super::settings::{Kind, Preset, SETTINGS};
 use super::value::{Value, expected};
 use super::{DATA_DIR_VARIABLE, Resolved};
 
-/// Each setting with its value and where that comes from; valid as a TOML file. Passwords are left out.
+/// Renders each setting with its value and origin, as valid TOML, without passwords.
 pub fn show(resolved: &Resolved) -> String {
     let lines: Vec<(String, String)> = SETTINGS
         .iter()
         .map(|setting| match resolved.get(setting.path) {
             Some((value, origin)) => {
-                let value = written(setting.kind, value);
+                let value = to_toml(setting.kind, value);
                 (format!("{} = {value}", setting.path), origin.to_string())
             }
             None => match setting.preset {
@@ -22,7 +22,7 @@ pub fn show(resolved: &Resolved) -> String {
             },
         })
         .collect();
-    // Long paths would push every origin out of the window.
+    // Long paths must not move the other origins out of the window.
     const COLUMN_MAX: usize = 60;
     let width = lines
         .iter()
@@ -31,28 +31,27 @@ pub fn show(resolved: &Resolved) -> String {
         .unwrap_or_default();
     let mut text = String::new();
     for (left, origin) in lines {
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = writeln!(text, "{left:width$}  # {origin}");
     }
     text
 }
 
-/// A value as a TOML file would have it. Passwords in broker addresses are left out; what stands before an `@` in a log
-/// filter is the name of a span and no password.
-pub(super) fn written(kind: Kind, value: &Value) -> String {
+/// Renders a value as TOML, without passwords in broker URLs. The text before an `@` in a log filter is not a password.
+pub(super) fn to_toml(kind: Kind, value: &Value) -> String {
     match (kind, value) {
         (Kind::LogFilter, Value::Text(filter)) => serde_json::Value::String(filter.clone()).to_string(),
         _ => value.to_string(),
     }
 }
 
-/// A commented configuration file with every setting at its default.
+/// Renders a commented configuration file with every setting at its default.
 pub fn reference() -> String {
     let mut text = String::from(
-        "# Every setting of Lantern with its default. Remove the # before a setting to change it.\n\
+        "# All settings of Lantern with their defaults. To change a setting, remove the # before it.\n\
          #\n\
-         # A flag is stronger than the environment, the environment than this file. In the environment\n\
-         # broker.tls.ca is LANTERN__BROKER__TLS__CA. Relative paths in a file begin at the file's directory.\n",
+         # Flags override the environment, and the environment overrides this file. The variable of\n\
+         # broker.tls.ca is LANTERN__BROKER__TLS__CA. Relative paths begin at the directory of this file.\n",
     );
     let mut section = "";
     for setting in SETTINGS {
@@ -78,9 +77,9 @@ pub fn reference() -> String {
     text
 }
 
-/// What stands after the `=`: the default, or something of the right shape where there is none.
+/// The default, or an example of the right form.
 fn example(kind: Kind, preset: Preset) -> String {
-    match (preset.written(), kind) {
+    match (preset.text(), kind) {
         (Some(value), Kind::Boolean | Kind::Count { .. }) => value,
         (Some(value), _) => format!("{value:?}"),
         (_, Kind::Boolean) => "false".to_owned(),
@@ -93,10 +92,10 @@ fn example(kind: Kind, preset: Preset) -> String {
     }
 }
 
-/// Where the data directory's default comes from.
-pub fn data_dir_origin(from_environment: bool) -> Origin {
+/// Origin of the default data directory.
+pub fn data_dir_origin(from_environment: bool) -> SettingOrigin {
     match from_environment {
-        true => Origin::Env(DATA_DIR_VARIABLE.to_owned()),
-        false => Origin::Default,
+        true => SettingOrigin::Env(DATA_DIR_VARIABLE.to_owned()),
+        false => SettingOrigin::Default,
     }
 }

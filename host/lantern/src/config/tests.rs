@@ -1,15 +1,15 @@
-//! What is written and what it means, case by case.
+//! Raw values and the resulting configuration, case by case.
 
 use super::*;
 use std::ffi::OsString;
 
 /// A directory with a configuration file in it.
-struct Written {
+struct ConfigInput {
     dir: tempfile::TempDir,
     sources: Sources,
 }
 
-fn written(file: &str, env: &[(&str, &str)], flags: &[(&'static str, &'static str, &str)]) -> Written {
+fn input(file: &str, env: &[(&str, &str)], flags: &[(&'static str, &'static str, &str)]) -> ConfigInput {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("lantern.toml");
     std::fs::write(&path, file).unwrap();
@@ -25,7 +25,7 @@ fn written(file: &str, env: &[(&str, &str)], flags: &[(&'static str, &'static st
             value: OsString::from(value),
         })
         .collect();
-    Written {
+    ConfigInput {
         dir,
         sources: Sources {
             file: Some(path),
@@ -36,9 +36,9 @@ fn written(file: &str, env: &[(&str, &str)], flags: &[(&'static str, &'static st
 }
 
 /// The problems as text, with the test's directory taken out.
-fn problems(written: &Written) -> Vec<String> {
-    let dir = format!("{}/", written.dir.path().display());
-    match resolve(&written.sources).1 {
+fn problems(input: &ConfigInput) -> Vec<String> {
+    let dir = format!("{}/", input.dir.path().display());
+    match resolve(&input.sources).1 {
         Ok(_) => Vec::new(),
         Err(error) => error
             .problems
@@ -51,17 +51,21 @@ fn problems(written: &Written) -> Vec<String> {
 #[test]
 fn every_preset_is_a_value_of_its_kind() {
     for setting in SETTINGS {
-        if let Some(text) = setting.preset.written() {
-            let value =
-                Value::parse(setting.kind, &value::Written::Bare(text.clone()), Path::new("")).unwrap();
-            // Written as the reference and `config show` write it, it has to mean the same.
+        if let Some(text) = setting.preset.text() {
+            let value = Value::parse(
+                setting.kind,
+                &value::RawSetting::Bare(text.clone()),
+                Path::new(""),
+            )
+            .unwrap();
+            // The text in the reference and in `config show` must have the same meaning.
             assert_eq!(value.to_string().trim_matches('"'), text, "{}", setting.path);
         }
     }
 }
 
 #[test]
-fn nothing_written_is_a_configuration() {
+fn an_empty_input_yields_the_defaults() {
     let (_, config) = resolve(&Sources::default());
     let config = config.unwrap();
     assert_eq!(config.data_dir, Path::new("./lantern-data"));
@@ -86,7 +90,7 @@ fn flag_beats_env_beats_file_beats_default() {
         ("LANTERN__LISTEN", "127.0.0.1:2"),
         ("LANTERN__BATCH__MESSAGES_MAX", "20"),
     ];
-    let (_, config) = resolve(&written(file, &env, &[("listen", "--listen", "localhost:3")]).sources);
+    let (_, config) = resolve(&input(file, &env, &[("listen", "--listen", "localhost:3")]).sources);
     let config = config.unwrap();
     assert_eq!(config.listen.port(), 3);
     assert_eq!(config.batch.messages_max, 20);
@@ -95,7 +99,7 @@ fn flag_beats_env_beats_file_beats_default() {
 }
 
 #[test]
-fn all_problems_are_told_at_once() {
+fn all_problems_are_reported_together() {
     let file = "lisen = '127.0.0.1:7070'\n\
                 data_dir = 7\n\
                 \n\
@@ -114,88 +118,94 @@ fn all_problems_are_told_at_once() {
         ("LANTERN_NATS_SERVER", "/x"),
     ];
     let flags = [("listen", "--listen", "0.0.0.0:80")];
-    let found = problems(&written(file, &env, &flags)).join("\n");
+    let found = problems(&input(file, &env, &flags)).join("\n");
     let expected = "\
-lantern.toml:1: lisen: there is no such setting; did you mean listen?
-lantern.toml:2: data_dir: is a number; give a path in quotes
-lantern.toml:5: broker.credentials_file: none.creds cannot be read: No such file or directory (os error 2); give the path of a file that can be read
-lantern.toml:5: broker.credentials_file: is set, but no broker is named that it could be for; set broker.url, or remove it: the embedded broker needs none
-lantern.toml:6: broker.tls: is a section, not a value; write [broker.tls] and its settings below it
-lantern.toml:8: limits.memory: \"64 megs\" is not a size; give a size from 1 MiB to 4 GiB, such as \"64 MiB\"
-lantern.toml:9: limits.message_time: \"2h\" is out of range; give a time with its unit from 1ms to 1m, such as \"500ms\" or \"5s\"
-lantern.toml:10: limits.rows_per_message: \"5\" is text; give a whole number from 1 to 100000, without quotes in a file
-lantern.toml:12: store.synchronous: \"off\" is not known; use one of normal, full
-env LANTERN__BROKER__URI: broker.uri: there is no such setting; did you mean LANTERN__BROKER__URL?
-env LANTERN__LOG__FORMAT: log.format: \"xml\" is not known; use one of text, json
-flag --listen: listen: \"0.0.0.0:80\" can be reached from other machines, and http.hosts is not set; set http.hosts to the names by which they call this host, or listen on 127.0.0.1 or [::1]";
+lantern.toml:1: lisen: unknown setting; did you mean listen?
+lantern.toml:2: data_dir: unexpected number; use a path in quotes
+lantern.toml:5: broker.credentials_file: none.creds: failed to read: No such file or directory (os error 2); use the path of a readable file
+lantern.toml:5: broker.credentials_file: requires an external broker, and none is set; set broker.url, or remove this setting
+lantern.toml:6: broker.tls: expected a section, found a value; write [broker.tls] and its settings below that line
+lantern.toml:8: limits.memory: not a size: \"64 megs\"; use a size from 1 MiB to 4 GiB, such as \"64 MiB\"
+lantern.toml:9: limits.message_time: out of range: \"2h\"; use a duration from 1ms to 1m, such as \"500ms\" or \"5s\"
+lantern.toml:10: limits.rows_per_message: unexpected text: \"5\"; use a whole number from 1 to 100000, without quotes in a file
+lantern.toml:12: store.synchronous: unknown value: \"off\"; use one of normal, full
+env LANTERN__BROKER__URI: broker.uri: unknown setting; did you mean LANTERN__BROKER__URL?
+env LANTERN__LOG__FORMAT: log.format: unknown value: \"xml\"; use one of text, json
+flag --listen: listen: \"0.0.0.0:80\" is reachable from other machines, and http.hosts is not set; set http.hosts to the names of this host, or listen on 127.0.0.1 or [::1]";
     assert_eq!(found, expected);
 }
 
 #[test]
-fn each_bad_value_names_setting_and_fix() {
+fn each_invalid_value_is_reported_with_setting_and_fix() {
     let cases = [
         (
             "listen = 'example.org:1'",
-            "listen: \"example.org:1\" is not an address with a port",
+            "listen: not an address with a port: \"example.org:1\"",
         ),
-        ("listen = '127.0.0.1'", "is not an address with a port"),
-        ("listen = '127.0.0.1:70000'", "is not an address with a port"),
-        ("listen = '[::]:7070'", "can be reached from other machines"),
-        ("http.hosts = ''", "\"\" is not the name of a host"),
-        ("http.hosts = 'a:80'", "\"a:80\" is not the name of a host"),
-        ("http.hosts = 'http://a'", "is not the name of a host"),
-        ("http.hosts = 'a,*.b'", "\"*.b\" is not the name of a host"),
+        ("listen = '127.0.0.1'", "not an address with a port"),
+        ("listen = '127.0.0.1:70000'", "not an address with a port"),
+        ("listen = '[::]:7070'", "is reachable from other machines"),
+        ("http.hosts = ''", "not a host name: \"\""),
+        ("http.hosts = 'a:80'", "not a host name: \"a:80\""),
+        ("http.hosts = 'http://a'", "not a host name"),
+        ("http.hosts = 'a,*.b'", "not a host name: \"*.b\""),
         (
             "broker.url = 'http://bob:hunter2@x'",
-            "\"http://***@x\" is not the address of a NATS server",
+            "not the URL of a NATS server: \"http://***@x\"",
         ),
-        ("broker.url = ''", "is not the address of a NATS server"),
-        ("broker.url = 'nats://a,'", "is not the address of a NATS server"),
-        ("batch.messages_max = 0", "0 is out of range"),
-        ("batch.messages_max = -1", "-1 is out of range"),
+        ("broker.url = ''", "not the URL of a NATS server"),
+        ("broker.url = 'nats://a,'", "not the URL of a NATS server"),
+        ("batch.messages_max = 0", "out of range: 0"),
+        ("batch.messages_max = -1", "out of range: -1"),
         (
             "batch.messages_max = 1.5",
-            "a number with a fraction cannot be a value",
+            "unsupported type: a number with a fraction",
         ),
         (
             "batch.messages_max = 99999999999999999999",
-            "a number this large cannot be a value",
+            "unsupported type: a number this large",
         ),
-        ("batch.bytes_max = 1", "1 bytes are out of range"),
-        ("shutdown_time = 5", "is a number; give a time with its unit"),
-        ("shutdown_time = '5'", "\"5\" is not a span of time"),
-        ("log.filter = 'a=b=c'", "is not a filter"),
-        ("streams.create = 'yes'", "\"yes\" is text; write true or false"),
-        ("data_dir = ''", "\"\" is not a path"),
-        ("plugin_dir = 'nowhere'", "nowhere cannot be read"),
-        ("broker.context = '../x'", "is not a name"),
+        ("batch.bytes_max = 1", "out of range: 1 bytes"),
+        ("shutdown_time = 5", "unexpected number; use a duration"),
+        ("shutdown_time = '5'", "not a duration: \"5\""),
+        ("log.filter = 'a=b=c'", "not a log filter"),
+        (
+            "streams.create = 'yes'",
+            "unexpected text: \"yes\"; use true or false",
+        ),
+        ("data_dir = ''", "not a path: \"\""),
+        ("plugin_dir = 'nowhere'", "nowhere: failed to read"),
+        ("broker.context = '../x'", "not a name"),
         (
             "plugins.signatures = 'required'",
-            "\"required\" is not known; use one of off, warn, require",
+            "unknown value: \"required\"; use one of off, warn, require",
         ),
         (
             "plugins.signatures = 'require'",
-            "plugins.signatures: \"require\" needs to know whose signatures are good, and plugins.keys is not set",
+            "plugins.signatures: \"require\" requires trusted keys, and plugins.keys is not set",
         ),
         (
             "plugins.keys = 'RWRTY0IyabcSECRET'",
-            "plugins.keys: holds a secret key, which nobody but its owner may have",
+            "plugins.keys: contains a secret key, which must be known only to its owner",
         ),
-        ("plugins.keys = 'RWQf6', ", "this is not TOML"),
-        ("plugins.keys = ['RWQf6']", "a list cannot be a value"),
-        ("broker.tls.cert = 'lantern.toml'", "needs broker.tls.key"),
-        ("broker.user_file = 'lantern.toml'", "needs broker.password_file"),
-        ("broker = 1", "is a section, not a value"),
-        ("data_dir = 'lantern.toml'", "lantern.toml is not a directory"),
-        ("x = [", "this is not TOML"),
-        ("listen = 127.0.0.1:7070", "this is not TOML"),
+        ("plugins.keys = 'RWQf6', ", "invalid TOML"),
+        ("plugins.keys = ['RWQf6']", "unsupported type: a list"),
+        ("broker.tls.cert = 'lantern.toml'", "requires broker.tls.key"),
+        (
+            "broker.user_file = 'lantern.toml'",
+            "requires broker.password_file",
+        ),
+        ("broker = 1", "expected a section, found a value"),
+        ("data_dir = 'lantern.toml'", "lantern.toml: not a directory"),
+        ("x = [", "invalid TOML"),
+        ("listen = 127.0.0.1:7070", "invalid TOML"),
         (
             "listen = '127.0.0.1:1'\nlisten = '127.0.0.1:2'",
-            "lantern.toml:2: this is not TOML: duplicate key",
+            "lantern.toml:2: invalid TOML: duplicate key",
         ),
         (
             "broker.url = 'nats://a'\nbroker.context = 'b'",
-            "names servers, and so does broker.url",
+            "conflicts with broker.url",
         ),
         (
             "broker.url = 'nats://a'\nbroker.embedded.port = 1",
@@ -203,11 +213,11 @@ fn each_bad_value_names_setting_and_fix() {
         ),
         (
             "broker = { url = 'nats://a', credentials_file = 'lantern.toml', token_file = 'lantern.toml' }",
-            "broker.token_file: contradicts broker.credentials_file",
+            "broker.token_file: conflicts with broker.credentials_file",
         ),
     ];
     for (file, expected) in cases {
-        let found = problems(&written(file, &[], &[]));
+        let found = problems(&input(file, &[], &[]));
         assert!(
             found.iter().any(|problem| problem.contains(expected)),
             "{file}\n{found:#?}"
@@ -220,9 +230,9 @@ fn each_bad_value_names_setting_and_fix() {
 }
 
 #[test]
-fn a_flag_may_point_a_configured_host_at_another_broker() {
+fn a_flag_may_select_another_broker() {
     let file = "[broker.embedded]\nport = 4333\n";
-    let (_, config) = resolve(&written(file, &[], &[("broker.url", "--nats", "127.0.0.1:4222")]).sources);
+    let (_, config) = resolve(&input(file, &[], &[("broker.url", "--nats", "127.0.0.1:4222")]).sources);
     let config = config.unwrap();
     assert!(!config.streams_create);
     let BrokerSettings::Remote(remote) = config.broker else {
@@ -232,12 +242,12 @@ fn a_flag_may_point_a_configured_host_at_another_broker() {
 }
 
 #[test]
-fn other_machines_are_served_under_names_that_are_listed() {
+fn other_machines_may_use_the_listed_names() {
     let file = "listen = '0.0.0.0:7070'\nhttp.hosts = 'Lantern.Example.org, 10.0.0.7,[2001:db8::1]'\n";
-    let config = resolve(&written(file, &[], &[]).sources).1.unwrap();
+    let config = resolve(&input(file, &[], &[]).sources).1.unwrap();
     assert_eq!(config.hosts, ["lantern.example.org", "10.0.0.7", "2001:db8::1"]);
     assert!(!is_loopback(config.listen.ip()));
-    let mapped = written("", &[], &[("listen", "--listen", "[::ffff:127.0.0.1]:0")]);
+    let mapped = input("", &[], &[("listen", "--listen", "[::ffff:127.0.0.1]:0")]);
     assert!(is_loopback(resolve(&mapped.sources).1.unwrap().listen.ip()));
 }
 
@@ -248,16 +258,16 @@ fn a_missing_file_is_one_problem() {
         ..Sources::default()
     };
     let error = resolve(&sources).1.unwrap_err();
-    assert_eq!(error.to_string(), "the configuration has 1 problem");
+    assert_eq!(error.to_string(), "invalid configuration: 1 problem");
     assert!(
         error.problems[0]
             .to_string()
-            .starts_with("flag --config: nowhere/lantern.toml: cannot be read")
+            .starts_with("flag --config: nowhere/lantern.toml: failed to read")
     );
 }
 
 #[test]
-fn systemd_names_the_data_directory() {
+fn systemd_sets_the_data_directory() {
     let sources = Sources {
         env: vec![("STATE_DIRECTORY".into(), "/var/lib/lantern:/var/lib/other".into())],
         ..Sources::default()
@@ -268,15 +278,15 @@ fn systemd_names_the_data_directory() {
 }
 
 #[test]
-fn show_tells_each_origin_and_no_secret() {
+fn show_prints_origins_and_no_secrets() {
     let file = "data_dir = 'data'\n[limits]\nmemory = 1048576\nmessage_time = '250ms'\n";
     let env = [("LANTERN__BROKER__URL", "nats://bob:hunter2@localhost:4222")];
-    let written = written(file, &env, &[("listen", "--listen", "[::1]:0")]);
-    let (resolved, config) = resolve(&written.sources);
+    let file = input(file, &env, &[("listen", "--listen", "[::1]:0")]);
+    let (resolved, config) = resolve(&file.sources);
     config.unwrap();
     let shown = resolved
         .show()
-        .replace(&format!("{}/", written.dir.path().display()), "");
+        .replace(&format!("{}/", file.dir.path().display()), "");
     let shown: Vec<String> = shown
         .lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
@@ -285,13 +295,13 @@ fn show_tells_each_origin_and_no_secret() {
     assert_eq!(
         shown.join("\n"),
         golden.trim_end(),
-        "what `config show` prints has changed"
+        "the output of `config show` has changed"
     );
 }
 
 #[test]
-fn a_log_filter_is_shown_as_it_was_written() {
-    let file = written("log.filter = 'info,x[{peer=a@o}]=debug'\n", &[], &[]);
+fn a_log_filter_is_shown_unchanged() {
+    let file = input("log.filter = 'info,x[{peer=a@o}]=debug'\n", &[], &[]);
     let shown = resolve(&file.sources).0.show();
     assert!(
         shown.contains("log.filter = \"info,x[{peer=a@o}]=debug\""),
@@ -300,10 +310,10 @@ fn a_log_filter_is_shown_as_it_was_written() {
 }
 
 #[test]
-fn what_show_and_reference_print_is_configuration() {
+fn show_and_reference_print_valid_configuration() {
     let (resolved, _) = resolve(&Sources::default());
-    let shown = written(&resolved.show(), &[], &[]);
-    // A plugin directory that is named has to be there.
+    let shown = input(&resolved.show(), &[], &[]);
+    // A configured plugin directory must exist.
     assert_eq!(problems(&shown).len(), 1, "{:#?}", problems(&shown));
 
     let uncommented: String = reference()
@@ -321,10 +331,9 @@ fn what_show_and_reference_print_is_configuration() {
             setting.path
         );
     }
-    for problem in problems(&written(&uncommented, &[], &[])) {
-        let about_examples = problem.contains("cannot be read")
-            || problem.contains("names servers")
-            || problem.contains("contradicts")
+    for problem in problems(&input(&uncommented, &[], &[])) {
+        let about_examples = problem.contains("failed to read")
+            || problem.contains("conflicts with")
             || problem.contains("has no effect");
         assert!(about_examples, "{problem}");
     }
@@ -334,8 +343,8 @@ fn what_show_and_reference_print_is_configuration() {
 const KEY: &str = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
 
 #[test]
-fn keys_are_given_as_they_are_or_in_files_and_each_bad_one_is_named() {
-    let good = written(
+fn keys_are_literal_or_in_files_and_each_invalid_one_is_reported() {
+    let good = input(
         &format!("[plugins]\nsignatures = 'require'\nkeys = 'keys/me.pub, {KEY}'\n"),
         &[],
         &[],
@@ -355,7 +364,7 @@ fn keys_are_given_as_they_are_or_in_files_and_each_bad_one_is_named() {
     assert!(resolved.show().contains(&format!("keys/me.pub, {KEY}\"")));
 
     let other = KEY.replace("RWQf", "RWXX");
-    let bad = written(
+    let bad = input(
         &format!(
             "plugins.signatures = 'require'\nplugins.keys = '{KEY}, none.pub, RWshort, lantern.toml, {other}9'\n"
         ),
@@ -363,18 +372,19 @@ fn keys_are_given_as_they_are_or_in_files_and_each_bad_one_is_named() {
         &[],
     );
     let found = problems(&bad).join("\n");
-    let fix = "give the second line of a minisign .pub file, or the path of one; several with commas between";
+    let fix =
+        "use the second line of a minisign .pub file, or the path of the file; separate several by commas";
     let expected = [
-        "\"none.pub\" is not a public key of minisign, and as a file it cannot be read: No such file or directory (os error 2)",
-        "\"RWshort\" is not a public key of minisign, and as a file it cannot be read: No such file or directory (os error 2)",
-        "\"lantern.toml\" is not a public key of minisign",
-        &format!("\"{other}9\" is not a public key of minisign, and as a file it cannot be read: No such file or directory (os error 2)"),
+        "\"none.pub\": not a minisign public key, and not a readable file: No such file or directory (os error 2)",
+        "\"RWshort\": not a minisign public key, and not a readable file: No such file or directory (os error 2)",
+        &format!("\"lantern.toml\": {}", lantern_trust::signature::KeyError::NotAKey),
+        &format!("\"{other}9\": not a minisign public key, and not a readable file: No such file or directory (os error 2)"),
     ]
     .map(|message| format!("lantern.toml:2: plugins.keys: {message}; {fix}"));
     assert_eq!(found, expected.join("\n"));
     for shown in [
         found,
-        resolve(&written("plugins.keys = 'x.pub, RWQAAEIySECRET'", &[], &[]).sources)
+        resolve(&input("plugins.keys = 'x.pub, RWQAAEIySECRET'", &[], &[]).sources)
             .0
             .show(),
     ] {
@@ -383,7 +393,7 @@ fn keys_are_given_as_they_are_or_in_files_and_each_bad_one_is_named() {
 }
 
 #[test]
-fn the_host_and_the_tools_for_authors_have_the_same_limits() {
+fn host_and_authoring_tools_have_the_same_default_limits() {
     let sources = Sources::default();
     let of_host = resolve(&sources).1.unwrap().limits;
     let of_tools = lantern_plugin::Limits::default();
@@ -398,16 +408,14 @@ fn the_host_and_the_tools_for_authors_have_the_same_limits() {
 }
 
 #[test]
-fn a_variable_that_misses_an_underscore_is_a_problem() {
-    let written = written(
+fn a_variable_with_a_missing_underscore_is_a_problem() {
+    let misspelled = input(
         "",
         &[("LANTERN_LIMITS__MEMORY", "1 MiB"), ("LANTERN_NATS_SERVER", "x")],
         &[],
     );
     assert_eq!(
-        problems(&written),
-        [
-            "env LANTERN_LIMITS__MEMORY: is not a setting, and has no effect; did you mean LANTERN__LIMITS__MEMORY?"
-        ]
+        problems(&misspelled),
+        ["env LANTERN_LIMITS__MEMORY: unknown setting, has no effect; did you mean LANTERN__LIMITS__MEMORY?"]
     );
 }

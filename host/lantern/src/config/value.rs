@@ -1,4 +1,4 @@
-//! Values of settings: parsed once from what was written, and written again as a TOML file would have them.
+//! Values of settings: parsed from raw values, and rendered as TOML.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -10,100 +10,97 @@ use super::settings::Kind;
 use lantern_model::batch::clean_text;
 use lantern_model::settings::{ByteSize, parse_size};
 
-/// What somebody wrote, before it is known to mean anything.
+/// A raw value, before validation.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Written {
+pub enum RawSetting {
     /// Text in a file.
     Text(String),
     /// A whole number in a file.
     Integer(i64),
     /// `true` or `false` in a file.
     Boolean(bool),
-    /// A flag or a variable: text that may stand for any kind.
+    /// Text of a flag or a variable, which may represent any kind.
     Bare(String),
-    /// Something that no setting takes; the word says what.
+    /// A type that no setting has, with its name.
     Other(&'static str),
 }
 
-/// What it means.
+/// A valid value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// Words, names, addresses of brokers.
+    /// Words, names, URLs of brokers.
     Text(String),
-    /// Several of them.
+    /// A list of texts.
     List(Vec<String>),
     /// A path, relative to the working directory of the process.
     Path(PathBuf),
-    /// Where to listen.
+    /// A listening address.
     Address(SocketAddr),
-    /// Yes or no.
+    /// A boolean.
     Boolean(bool),
     /// A whole number.
     Count(u64),
-    /// Bytes.
+    /// A number of bytes.
     Size(u64),
-    /// A span of time.
+    /// A duration.
     Time(Duration),
 }
 
-/// Why what was written is not a value: what is wrong, and what to do.
+/// Why a raw value is invalid.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Misfit {
-    /// What is wrong.
+pub struct InvalidValue {
+    /// The problem.
     pub message: String,
-    /// What to do.
+    /// How to fix it.
     pub fix: String,
 }
 
-fn misfit<T>(message: impl Into<String>, fix: impl Into<String>) -> Result<T, Misfit> {
-    Err(Misfit {
+fn invalid<T>(message: impl Into<String>, fix: impl Into<String>) -> Result<T, InvalidValue> {
+    Err(InvalidValue {
         message: message.into(),
         fix: fix.into(),
     })
 }
 
 impl Value {
-    /// Parses `written` as `kind` says. Relative paths begin at `base`. Does not look at the disk.
-    pub fn parse(kind: Kind, written: &Written, base: &Path) -> Result<Self, Misfit> {
-        match (kind, written) {
-            (_, Written::Other(what)) => misfit(format!("{what} cannot be a value"), expected(kind)),
-            (Kind::Boolean, Written::Boolean(yes)) => Ok(Self::Boolean(*yes)),
-            (Kind::Boolean, Written::Bare(text)) => match text.as_str() {
+    /// Parses a raw value of this kind. Relative paths begin at `base`. Does not access the disk.
+    pub fn parse(kind: Kind, raw: &RawSetting, base: &Path) -> Result<Self, InvalidValue> {
+        match (kind, raw) {
+            (_, RawSetting::Other(what)) => invalid(format!("unsupported type: {what}"), expected(kind)),
+            (Kind::Boolean, RawSetting::Boolean(yes)) => Ok(Self::Boolean(*yes)),
+            (Kind::Boolean, RawSetting::Bare(text)) => match text.as_str() {
                 "true" => Ok(Self::Boolean(true)),
                 "false" => Ok(Self::Boolean(false)),
-                other => misfit(
-                    format!("{} is neither true nor false", shown(other)),
-                    expected(kind),
-                ),
+                other => invalid(format!("not a boolean: {}", quote(other)), expected(kind)),
             },
-            (Kind::Count { min, max }, Written::Integer(number)) => u64::try_from(*number)
+            (Kind::Count { min, max }, RawSetting::Integer(number)) => u64::try_from(*number)
                 .ok()
                 .filter(|number| (min..=max).contains(number))
                 .map_or_else(
-                    || misfit(format!("{number} is out of range"), expected(kind)),
+                    || invalid(format!("out of range: {number}"), expected(kind)),
                     |number| Ok(Self::Count(number)),
                 ),
-            (Kind::Count { .. }, Written::Bare(text)) => match text.parse() {
-                Ok(number) => Self::parse(kind, &Written::Integer(number), base),
-                Err(_) => misfit(format!("{} is not a whole number", shown(text)), expected(kind)),
+            (Kind::Count { .. }, RawSetting::Bare(text)) => match text.parse() {
+                Ok(number) => Self::parse(kind, &RawSetting::Integer(number), base),
+                Err(_) => invalid(format!("not a whole number: {}", quote(text)), expected(kind)),
             },
-            (Kind::Size { min, max }, Written::Integer(bytes)) => match u64::try_from(*bytes) {
+            (Kind::Size { min, max }, RawSetting::Integer(bytes)) => match u64::try_from(*bytes) {
                 Ok(bytes) if (min..=max).contains(&bytes) => Ok(Self::Size(bytes)),
-                _ => misfit(format!("{bytes} bytes are out of range"), expected(kind)),
+                _ => invalid(format!("out of range: {bytes} bytes"), expected(kind)),
             },
-            (_, Written::Integer(_)) => misfit("is a number", expected(kind)),
-            (_, Written::Boolean(_)) => misfit("is true or false", expected(kind)),
-            (Kind::Boolean | Kind::Count { .. }, Written::Text(text)) => {
-                misfit(format!("{} is text", shown(text)), expected(kind))
+            (_, RawSetting::Integer(_)) => invalid("unexpected number", expected(kind)),
+            (_, RawSetting::Boolean(_)) => invalid("unexpected boolean", expected(kind)),
+            (Kind::Boolean | Kind::Count { .. }, RawSetting::Text(text)) => {
+                invalid(format!("unexpected text: {}", quote(text)), expected(kind))
             }
-            (_, Written::Text(text) | Written::Bare(text)) => Self::parse_text(kind, text, base),
+            (_, RawSetting::Text(text) | RawSetting::Bare(text)) => Self::parse_text(kind, text, base),
         }
     }
 
-    fn parse_text(kind: Kind, text: &str, base: &Path) -> Result<Self, Misfit> {
+    fn parse_text(kind: Kind, text: &str, base: &Path) -> Result<Self, InvalidValue> {
         match kind {
             Kind::Path | Kind::File | Kind::Directory if text.is_empty() || text.contains('\0') => {
-                misfit(format!("{} is not a path", shown(text)), expected(kind))
+                invalid(format!("not a path: {}", quote(text)), expected(kind))
             }
             Kind::Path | Kind::File | Kind::Directory => Ok(Self::Path(base.join(text))),
             Kind::Address => parse_address(kind, text),
@@ -111,74 +108,73 @@ impl Value {
             Kind::Hosts => parse_hosts(kind, text),
             Kind::Keys => match keys::split(text, base) {
                 Some(entries) => Ok(Self::List(entries)),
-                None => misfit(
-                    "holds a secret key, which nobody but its owner may have",
+                None => invalid(
+                    "contains a secret key, which must be known only to its owner",
                     expected(kind),
                 ),
             },
             Kind::Name if is_name(text) => Ok(Self::Text(text.to_owned())),
-            Kind::Name => misfit(format!("{} is not a name", shown(text)), expected(kind)),
+            Kind::Name => invalid(format!("not a name: {}", quote(text)), expected(kind)),
             Kind::Prefix if is_prefix(text) => Ok(Self::Text(text.trim_end_matches('.').to_owned())),
-            Kind::Prefix => misfit(
-                format!("{} is not a prefix of subjects", shown(text)),
-                expected(kind),
-            ),
+            Kind::Prefix => invalid(format!("not a subject prefix: {}", quote(text)), expected(kind)),
             Kind::LogFilter => match lantern_telemetry::check_filter(text) {
                 Ok(()) => Ok(Self::Text(text.to_owned())),
-                Err(why) => misfit(format!("{} is not a filter ({why})", shown(text)), expected(kind)),
+                Err(why) => invalid(
+                    format!("not a log filter: {} ({why})", quote(text)),
+                    expected(kind),
+                ),
             },
             Kind::Choice(words) if words.contains(&text) => Ok(Self::Text(text.to_owned())),
-            Kind::Choice(_) => misfit(format!("{} is not known", shown(text)), expected(kind)),
+            Kind::Choice(_) => invalid(format!("unknown value: {}", quote(text)), expected(kind)),
             Kind::Size { min, max } => match parse_size(text) {
                 Some(bytes) if (min..=max).contains(&bytes) => Ok(Self::Size(bytes)),
-                Some(_) => misfit(format!("{} is out of range", shown(text)), expected(kind)),
-                None => misfit(format!("{} is not a size", shown(text)), expected(kind)),
+                Some(_) => invalid(format!("out of range: {}", quote(text)), expected(kind)),
+                None => invalid(format!("not a size: {}", quote(text)), expected(kind)),
             },
             Kind::Time { min, max } => match humantime::parse_duration(text) {
                 Ok(time) if (min..=max).contains(&time) => Ok(Self::Time(time)),
-                Ok(_) => misfit(format!("{} is out of range", shown(text)), expected(kind)),
-                Err(_) => misfit(format!("{} is not a span of time", shown(text)), expected(kind)),
+                Ok(_) => invalid(format!("out of range: {}", quote(text)), expected(kind)),
+                Err(_) => invalid(format!("not a duration: {}", quote(text)), expected(kind)),
             },
-            // Text for these comes as `Bare` and is handled by the caller.
-            Kind::Boolean | Kind::Count { .. } => misfit("is text", expected(kind)),
+            // The caller handles text for these kinds.
+            Kind::Boolean | Kind::Count { .. } => invalid("unexpected text", expected(kind)),
         }
     }
 }
 
-/// What a value of this kind looks like, as advice.
+/// Describes a valid value of this kind, as advice.
 pub fn expected(kind: Kind) -> String {
     match kind {
-        Kind::Path => "give a path in quotes".into(),
-        Kind::File => "give the path of a file that can be read".into(),
-        Kind::Directory => "give the path of a directory".into(),
-        Kind::Address => "give ADDRESS:PORT, such as 127.0.0.1:7070".into(),
-        Kind::Urls => "give nats://HOST:PORT or tls://HOST:PORT, several with commas between".into(),
+        Kind::Path => "use a path in quotes".into(),
+        Kind::File => "use the path of a readable file".into(),
+        Kind::Directory => "use the path of a directory".into(),
+        Kind::Address => "use ADDRESS:PORT, such as 127.0.0.1:7070".into(),
+        Kind::Urls => "use nats://HOST:PORT or tls://HOST:PORT, separated by commas".into(),
         Kind::Hosts => {
-            "give names or addresses without ports, several with commas between, such as lantern.example.org"
-                .into()
+            "use names or addresses without ports, separated by commas, such as lantern.example.org".into()
         }
         Kind::Keys => {
-            "give the second line of a minisign .pub file, or the path of one; several with commas between"
+            "use the second line of a minisign .pub file, or the path of the file; separate several by commas"
                 .into()
         }
         Kind::Name => "use letters, digits, - and _ only".into(),
         Kind::Prefix => {
-            "give words with dots between, without blanks and wildcards, such as JS.hub.API".into()
+            "use tokens separated by dots, without blanks and wildcards, such as JS.hub.API".into()
         }
-        Kind::LogFilter => "give a level (error, warn, info, debug, trace) or MODULE=LEVEL pairs".into(),
-        Kind::Boolean => "write true or false, without quotes in a file".into(),
+        Kind::LogFilter => "use a level (error, warn, info, debug, trace) or MODULE=LEVEL pairs".into(),
+        Kind::Boolean => "use true or false, without quotes in a file".into(),
         Kind::Count { min, max } => {
-            format!("give a whole number from {min} to {max}, without quotes in a file")
+            format!("use a whole number from {min} to {max}, without quotes in a file")
         }
         Kind::Size { min, max } => {
             format!(
-                "give a size from {} to {}, such as \"64 MiB\"",
+                "use a size from {} to {}, such as \"64 MiB\"",
                 ByteSize(min),
                 ByteSize(max)
             )
         }
         Kind::Time { min, max } => format!(
-            "give a time with its unit from {} to {}, such as \"500ms\" or \"5s\"",
+            "use a duration from {} to {}, such as \"500ms\" or \"5s\"",
             humantime::format_duration(min),
             humantime::format_duration(max)
         ),
@@ -186,7 +182,7 @@ pub fn expected(kind: Kind) -> String {
     }
 }
 
-/// As a TOML file would have it. Passwords in broker addresses are left out.
+/// Renders TOML, without passwords in broker URLs.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -203,7 +199,7 @@ impl fmt::Display for Value {
     }
 }
 
-/// `text` with what stands before the `@` of each address replaced, since that is a password or a token.
+/// Replaces the text before the `@` of each URL, which is a password or a token.
 pub fn redact(text: &str) -> String {
     let one = |address: &str| match (address.split_once("://"), address.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://***@{host}"),
@@ -213,8 +209,8 @@ pub fn redact(text: &str) -> String {
     text.split(',').map(one).collect::<Vec<_>>().join(",")
 }
 
-/// What was written, fit to stand in a message: short, clean and without secrets.
-pub fn shown(text: &str) -> String {
+/// Quotes a raw value for a message: shortened, escaped and without secrets.
+pub fn quote(text: &str) -> String {
     format!("{:?}", clean_text(&redact(text), 80))
 }
 
@@ -235,16 +231,16 @@ fn is_prefix(text: &str) -> bool {
             .all(|word| !word.is_empty() && word.chars().all(is_good))
 }
 
-fn parse_address(kind: Kind, text: &str) -> Result<Value, Misfit> {
-    // "localhost" is what people write; it is not looked up, since what it resolves to may change.
+fn parse_address(kind: Kind, text: &str) -> Result<Value, InvalidValue> {
+    // "localhost" is not resolved, because its address may change.
     let literal = match text.strip_prefix("localhost:") {
         Some(port) => format!("127.0.0.1:{port}"),
         None => text.to_owned(),
     };
     match literal.parse::<SocketAddr>() {
         Ok(address) => Ok(Value::Address(address)),
-        Err(_) => misfit(
-            format!("{} is not an address with a port", shown(text)),
+        Err(_) => invalid(
+            format!("not an address with a port: {}", quote(text)),
             expected(kind),
         ),
     }
@@ -263,7 +259,7 @@ pub fn is_loopback(address: IpAddr) -> bool {
     }
 }
 
-fn parse_urls(kind: Kind, text: &str) -> Result<Value, Misfit> {
+fn parse_urls(kind: Kind, text: &str) -> Result<Value, InvalidValue> {
     for address in text.split(',') {
         let address = address.trim();
         let whole = if address.contains("://") {
@@ -275,18 +271,15 @@ fn parse_urls(kind: Kind, text: &str) -> Result<Value, Misfit> {
             matches!(url.scheme(), "nats" | "tls")
                 && url.host_str().is_some_and(|host| !host.is_empty())
                 && matches!(url.path(), "" | "/")
-                // Either would end the address before an `@` in it: `redact` and the client would then disagree on the host.
+                // Query and fragment would end the authority before an `@`: `redact` and the client would then see different hosts.
                 && url.query().is_none()
                 && url.fragment().is_none()
         });
         if !good {
-            // A password with a comma in it is cut here, and this part has no `@` that would mark it.
+            // The split cuts a password with a comma, and this part has no `@` that would mark it.
             let cut = text.contains('@') && !address.contains('@');
-            let written = if cut { "***".to_owned() } else { shown(address) };
-            return misfit(
-                format!("{written} is not the address of a NATS server"),
-                expected(kind),
-            );
+            let address = if cut { "***".to_owned() } else { quote(address) };
+            return invalid(format!("not the URL of a NATS server: {address}"), expected(kind));
         }
     }
     Ok(Value::Text(
@@ -294,8 +287,8 @@ fn parse_urls(kind: Kind, text: &str) -> Result<Value, Misfit> {
     ))
 }
 
-/// Names are kept in lower case; an address in brackets loses them.
-fn parse_hosts(kind: Kind, text: &str) -> Result<Value, Misfit> {
+/// Converts names to lower case, and removes the brackets of an IPv6 address.
+fn parse_hosts(kind: Kind, text: &str) -> Result<Value, InvalidValue> {
     let mut hosts = Vec::new();
     for host in text.split(',') {
         let host = host.trim().to_ascii_lowercase();
@@ -312,10 +305,7 @@ fn parse_hosts(kind: Kind, text: &str) -> Result<Value, Misfit> {
         let is_host =
             literal.parse::<IpAddr>().is_ok() || (host.len() <= 253 && host.split('.').all(is_label));
         if !is_host {
-            return misfit(
-                format!("{} is not the name of a host", shown(&host)),
-                expected(kind),
-            );
+            return invalid(format!("not a host name: {}", quote(&host)), expected(kind));
         }
         hosts.push(literal.to_owned());
     }
@@ -327,20 +317,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_in_addresses_are_not_shown() {
+    fn secrets_in_urls_are_redacted() {
         assert_eq!(
             redact("nats://bob:p@ss@a:4222,tls://b"),
             "nats://***@a:4222,tls://b"
         );
         assert_eq!(redact("token@a"), "***@a");
-        let refused = parse_urls(Kind::Urls, "http://bob:secret@a").unwrap_err();
-        assert!(!refused.message.contains("secret"), "{}", refused.message);
-        let refused = parse_urls(Kind::Urls, "nats://bob:sec,ret@a").unwrap_err();
-        assert!(!refused.message.contains("sec"), "{}", refused.message);
+        let error = parse_urls(Kind::Urls, "http://bob:secret@a").unwrap_err();
+        assert!(!error.message.contains("secret"), "{}", error.message);
+        let error = parse_urls(Kind::Urls, "nats://bob:sec,ret@a").unwrap_err();
+        assert!(!error.message.contains("sec"), "{}", error.message);
     }
 
     #[test]
-    fn the_address_of_a_server_has_neither_query_nor_fragment() {
+    fn a_server_url_has_neither_query_nor_fragment() {
         for address in [
             "nats://a:#b@c",
             "nats://a:1?b@c",

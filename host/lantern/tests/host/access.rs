@@ -37,7 +37,10 @@ fn the_command_line_finds_the_host_and_changes_it_by_its_owners_token() {
     let dir = folder.path();
     let (code, _, error) = lantern(dir, &["status"], &[]);
     assert_eq!(code, 1);
-    assert!(error.contains("no host runs with data directory"), "{error}");
+    assert!(
+        error.contains("no host is running with data directory"),
+        "{error}"
+    );
 
     let host = Host::start(dir, &server.url(), plugins.path());
     running(&host, "obs");
@@ -124,7 +127,7 @@ fn what_a_host_leaves_behind_is_right_after_each_end() {
     host.kill();
     let (code, _, error) = lantern(dir, &["status"], &[]);
     assert_eq!(code, 1);
-    assert!(error.contains("left host.json behind"), "{error}");
+    assert!(error.contains("host.json is stale"), "{error}");
 
     // The database is gone, and with it what it knew of the token.
     for file in ["lantern.db", "lantern.db-wal", "lantern.db-shm"] {

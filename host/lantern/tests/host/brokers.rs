@@ -149,7 +149,7 @@ fn a_login_of_the_settings_is_not_sent_to_a_broker_that_is_named_on_the_command_
         &server.url(),
     ];
     let (_, text) = lantern(dir, &record, &env);
-    assert!(text.contains("the broker has no stream NONE"), "{text}");
+    assert!(text.contains("no stream NONE on the broker"), "{text}");
     let (_, text) = lantern(dir, &record[..4], &env);
     assert!(text.contains("broker.token_file"), "{text}");
 }
@@ -172,7 +172,7 @@ async fn publish_names_what_was_refused_and_does_not_send_the_rest_twice() {
     let (done, text) = lantern(dir, &publish, &[]);
     assert!(!done);
     assert!(
-        text.starts_with("error: 2 of 4 lines were stored by the broker\n"),
+        text.starts_with("error: the broker stored 2 of 4 lines\n"),
         "{text}"
     );
     assert!(text.contains("  - line 2: not JSON\n"), "{text}");
@@ -220,7 +220,7 @@ async fn publish_takes_text_lines_whole_files_and_ids() {
     assert_eq!(publish(&["log", "--format", "text"]), "3 stored\n");
     assert_eq!(publish(&["bytes", "--format", "raw"]), "1 stored\n");
     let text = publish(&["ids", "--id-field", "id"]);
-    assert_eq!(text, "2 stored, 1 of them known to the broker before\n");
+    assert_eq!(text, "2 messages stored, 1 of them duplicates\n");
     assert_eq!(stored(&server).await, 5);
     let stream = server.jetstream().await.get_stream(STREAM).await.unwrap();
     assert_eq!(

@@ -1,4 +1,4 @@
-//! `lantern plugin new`: a project that builds and passes its test, and what was guessed for it.
+//! `lantern plugin new`: creates a project that builds and passes its test, and prints the derived table.
 
 use std::path::{Path, PathBuf};
 
@@ -6,67 +6,65 @@ use clap::Args;
 
 use super::{count, indented};
 use crate::cli::broker::BrokerArgs;
-use crate::cli::{Failure, commands, print};
+use crate::cli::{Failure, block_on, print};
 use lantern_authoring::guess::{Column, Content};
 use lantern_authoring::live::{self, Part};
 use lantern_authoring::sample::{self, Sample};
-use lantern_authoring::scaffold::{self, Language, Made, Plan, ScaffoldError};
+use lantern_authoring::scaffold::{self, Language, NewProject, Plan, ScaffoldError};
 use lantern_model::schema::{PluginName, Role};
 
-/// Messages that are read from a stream to guess from.
-const STREAM_MESSAGES: u64 = 200;
+/// Number of messages to read from a stream as a sample.
+const SAMPLE_MESSAGES: u64 = 200;
 
-/// What is typed after `lantern plugin new`.
+/// Arguments of `lantern plugin new`.
 #[derive(Debug, Args)]
 pub struct NewArgs {
-    /// The plugin's name; its project is made in a folder of this name.
+    /// Name of the plugin, and of the directory of its project.
     #[arg(value_parser = PluginName::parse)]
     name: PluginName,
-    /// The language that it is written in.
+    /// Language of the plugin.
     #[arg(long, value_enum, default_value = "rust")]
     lang: Language,
-    /// The stream that it reads [default: the name in capitals].
+    /// Stream that the plugin reads [default: the name in upper case].
     #[arg(long, value_name = "STREAM")]
     stream: Option<String>,
-    /// A subject that it reads; may be given several times [default: NAME.>].
+    /// Subject that the plugin reads; repeatable [default: NAME.>].
     #[arg(long = "subject", value_name = "SUBJECT")]
     subjects: Vec<String>,
-    /// Messages to guess the table from: JSON documents one after another, or lines of text.
+    /// File with sample messages from which the table is derived: JSON documents, or lines of text.
     #[arg(long, value_name = "FILE", conflicts_with = "from_stream")]
     sample: Option<PathBuf>,
-    /// A stream to read and to guess the table from its last messages.
+    /// Stream from whose last messages the table is derived.
     #[arg(long, value_name = "STREAM")]
     from_stream: Option<String>,
-    /// The stream is in the embedded broker of the host with this data directory.
+    /// Data directory of a host whose embedded broker has the stream.
     #[arg(long, value_name = "DIR", requires = "from_stream", conflicts_with_all = ["nats", "nats_context"])]
     data_dir: Option<PathBuf>,
-    /// Another folder for the project.
+    /// Directory of the project [default: NAME].
     #[arg(long, value_name = "DIR")]
     path: Option<PathBuf>,
-    /// The broker of that stream; without them, the one in the settings of `lantern serve` or in $NATS_URL.
+    /// Broker of the stream [default: from the settings of `lantern serve`, or $NATS_URL].
     #[command(flatten)]
     broker: BrokerArgs,
 }
 
 pub fn run(args: &NewArgs) -> Result<(), Failure> {
     if args.broker.is_given() && args.from_stream.is_none() {
-        return Err(Failure::usage(
-            "the options of a broker need --from-stream STREAM",
-        ));
+        return Err(Failure::usage("broker options require --from-stream STREAM"));
     }
     let mut subjects = args.subjects.clone();
     let sample = match (&args.sample, &args.from_stream) {
         (Some(file), _) => Some(sample::read(file).map_err(Failure::new)?),
         (None, Some(stream)) => {
             let broker = args.broker.resolve(args.data_dir.as_deref())?;
-            let read = commands::block_on(live::read(broker, stream, Part::Last(STREAM_MESSAGES)))??;
+            let read = block_on(live::read(broker, stream, Part::Last(SAMPLE_MESSAGES)))??;
             if subjects.is_empty() {
                 subjects = read.subjects;
             }
             Some(Sample {
                 origin: format!("the stream {stream}"),
                 messages: read.messages,
-                whole: true,
+                has_envelopes: true,
                 notes: Vec::new(),
             })
         }
@@ -89,54 +87,54 @@ pub fn run(args: &NewArgs) -> Result<(), Failure> {
         sample,
     };
     let (stream, subjects) = (plan.stream.clone(), plan.subjects.join(", "));
-    let made = scaffold::make(&dir, plan).map_err(|error| {
+    let project = scaffold::create(&dir, plan).map_err(|error| {
         let exists = matches!(error, ScaffoldError::Exists(_));
         let failure = Failure::new(error);
         match exists {
-            true => failure.hint("choose another name, or another folder with --path DIR"),
+            true => failure.hint("choose another name, or another directory with --path DIR"),
             false => failure,
         }
     })?;
-    print(&render(&made, &table, &stream, &subjects))
+    print(&render(&project, &table, &stream, &subjects))
 }
 
-fn render(made: &Made, table: &str, stream: &str, subjects: &str) -> String {
+fn render(project: &NewProject, table: &str, stream: &str, subjects: &str) -> String {
     let mut text = format!(
-        "{}: a plugin for the stream {stream} ({subjects})\n\nthe table {table}, guessed from {} of {}:\n",
-        made.dir.display(),
-        count(made.messages, "message"),
-        made.origin
+        "{}: plugin for the stream {stream} ({subjects})\n\ntable {table}, derived from {} of {}:\n",
+        project.dir.display(),
+        count(project.messages, "message"),
+        project.origin
     );
-    let rows: Vec<Vec<String>> = made
+    let rows: Vec<Vec<String>> = project
         .guess
         .columns
         .iter()
-        .map(|column| cells(column, made))
+        .map(|column| cells(column, project))
         .collect();
     text.push_str(&indented(&rows, &[]));
-    for note in made.notes.iter().chain(&made.guess.notes) {
+    for note in project.notes.iter().chain(&project.guess.notes) {
         text.push_str(&format!("  note: {note}\n"));
     }
     text.push_str(&format!(
-        "{} in {}, each with the rows that it must become\n\nnext: look at {}, then\n  cd {}\n  lantern plugin test\n  lantern plugin dev\n",
-        count(made.fixtures, "fixture"),
-        made.dir.join("fixtures").display(),
-        made.dir.join(made.source_file).display(),
-        quoted(&made.dir),
+        "{} in {} with the expected rows\n\nnext: review {}, then\n  cd {}\n  lantern plugin test\n  lantern plugin dev\n",
+        count(project.fixtures, "fixture"),
+        project.dir.join("fixtures").display(),
+        project.dir.join(project.source_file).display(),
+        quoted(&project.dir),
     ));
     text
 }
 
-fn cells(column: &Column, made: &Made) -> Vec<String> {
-    let null = if column.nullable { " or null" } else { "" };
+fn cells(column: &Column, project: &NewProject) -> Vec<String> {
+    let null = if column.nullable { ", nullable" } else { "" };
     let role = match &column.role {
-        _ if made.guess.key.as_ref() == Some(&column.name) => "key".to_owned(),
+        _ if project.guess.key.as_ref() == Some(&column.name) => "key".to_owned(),
         Role::None => String::new(),
         Role::Time => "time".to_owned(),
         Role::Entity => "entity".to_owned(),
         Role::Facet => "facet".to_owned(),
         Role::Measure(unit) if unit.is_empty() => "measure".to_owned(),
-        Role::Measure(unit) => format!("measure in {unit}"),
+        Role::Measure(unit) => format!("measure ({unit})"),
     };
     let from = match &column.content {
         Content::Field(field) if *field != column.name => format!("from {field:?}; "),
@@ -146,7 +144,9 @@ fn cells(column: &Column, made: &Made) -> Vec<String> {
         column.name.clone(),
         format!("{}{null}", column.column_type),
         role,
-        format!("{from}{}", column.why).trim_end_matches("; ").to_owned(),
+        format!("{from}{}", column.reason)
+            .trim_end_matches("; ")
+            .to_owned(),
     ]
 }
 

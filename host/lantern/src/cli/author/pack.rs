@@ -1,4 +1,4 @@
-//! `lantern plugin pack`: a component that says what it is and where it is from, to be given to others.
+//! `lantern plugin pack`: builds a component with metadata, for distribution.
 
 use std::path::PathBuf;
 
@@ -6,32 +6,32 @@ use clap::Args;
 
 use super::build_and_load;
 use crate::cli::{Failure, inspect, note, print};
-use lantern_authoring::about::about;
+use lantern_authoring::metadata::project_metadata;
 use lantern_authoring::project::{Project, ProjectError};
 use lantern_plugin::{Compiled, Metadata, Speed};
 
-/// What is typed after `lantern plugin pack`.
+/// Arguments of `lantern plugin pack`.
 #[derive(Debug, Args)]
 pub struct PackArgs {
-    /// The project, or a component.
+    /// Project directory, or component file.
     #[arg(default_value = ".")]
     path: PathBuf,
-    /// Where it is written [default: NAME-VERSION.wasm].
+    /// Output file [default: NAME-VERSION.wasm].
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Its licence, as SPDX writes it [default: what the project's file says; so for the rest].
+    /// Licence as an SPDX expression [default: from the project file, also for the following options].
     #[arg(long, value_name = "SPDX")]
     license: Option<String>,
-    /// Where its sources are.
+    /// URL of the source code.
     #[arg(long, value_name = "URL")]
     source: Option<String>,
-    /// Where more is said about it.
+    /// URL of the homepage.
     #[arg(long, value_name = "URL")]
     homepage: Option<String>,
-    /// Who has made it.
+    /// Names of the authors.
     #[arg(long)]
     authors: Option<String>,
-    /// The commit that it was built from.
+    /// Commit of the source code.
     #[arg(long, value_name = "COMMIT")]
     revision: Option<String>,
 }
@@ -40,28 +40,28 @@ pub fn run(args: &PackArgs) -> Result<(), Failure> {
     let project = Project::open(&args.path)?;
     let (compiled, loaded) = build_and_load(&project, Speed::Full)?;
     let manifest = loaded.plugin.manifest();
-    let said = about(&project);
+    let declared = project_metadata(&project);
     let metadata = Metadata {
         name: Some(manifest.name.to_string()),
         version: Some(manifest.version.to_string()),
         description: Some(manifest.doc.clone()).filter(|doc| !doc.is_empty()),
-        authors: args.authors.clone().or(said.authors),
-        licenses: args.license.clone().or(said.licenses),
-        source: args.source.clone().or(said.source),
-        homepage: args.homepage.clone().or(said.homepage),
-        revision: args.revision.clone().or(said.revision),
+        authors: args.authors.clone().or(declared.authors),
+        licenses: args.license.clone().or(declared.licenses),
+        source: args.source.clone().or(declared.source),
+        homepage: args.homepage.clone().or(declared.homepage),
+        revision: args.revision.clone().or(declared.revision),
     };
     let component = lantern_plugin::add_metadata(&compiled.component, &metadata).map_err(|error| {
         Failure::new(error)
-            .hint("a licence is an SPDX expression such as Apache-2.0 OR MIT, a source is https://…")
+            .hint("a licence is an SPDX expression such as Apache-2.0 OR MIT; a source is a URL (https://…)")
     })?;
-    for (what, missing, flag) in [
+    for (name, missing, flag) in [
         ("licence", metadata.licenses.is_none(), "--license"),
         ("source", metadata.source.is_none(), "--source"),
     ] {
         if missing {
             note(format_args!(
-                "note: it names no {what}: say it in the project's file, or with {flag}"
+                "note: no {name} given: set it in the project file or with {flag}"
             ));
         }
     }
@@ -79,8 +79,8 @@ pub fn run(args: &PackArgs) -> Result<(), Failure> {
         built.path.display(),
         built.plugin.digest()
     );
-    for (what, value) in inspect::metadata_lines(&metadata) {
-        text.push_str(&format!("  {what:<11}  {value}\n"));
+    for (name, value) in inspect::metadata_lines(&metadata) {
+        text.push_str(&format!("  {name:<11}  {value}\n"));
     }
     print(&text)
 }

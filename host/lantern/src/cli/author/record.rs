@@ -1,4 +1,4 @@
-//! `lantern plugin record`: real messages as fixtures, from a stream or from a host's dead letters.
+//! `lantern plugin record`: saves messages of a stream, or dead letters of a host, as fixtures.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -12,66 +12,68 @@ use serde::Deserialize;
 use super::count;
 use crate::cli::broker::BrokerArgs;
 use crate::cli::client::{Client, HostArgs};
-use crate::cli::{Failure, commands, note, print};
+use crate::cli::{Failure, block_on, note, print};
 use lantern_authoring::fixture;
 use lantern_authoring::live::{self, Part};
 use lantern_model::batch::{Delivery, Timestamp};
 use lantern_model::schema::{PluginName, SourceName};
 
-/// What is typed after `lantern plugin record`.
+/// Arguments of `lantern plugin record`.
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("from").required(true).args(["from_stream", "dead_letters"])))]
 pub struct RecordArgs {
-    /// The project.
+    /// Directory of the project.
     #[arg(default_value = ".")]
     path: PathBuf,
-    /// Take messages of this stream.
+    /// Stream whose messages are saved.
     #[arg(long, value_name = "STREAM")]
     from_stream: Option<String>,
-    /// Take the newest open dead letters of this plugin in a running host.
+    /// Plugin whose newest open dead letters in a running host are saved.
     #[arg(long, value_name = "PLUGIN", value_parser = PluginName::parse)]
     dead_letters: Option<PluginName>,
-    /// So many, the newest.
+    /// Number of messages, newest first.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     last: u32,
-    /// From one sequence of the stream to another, both included.
+    /// Range of sequences of the stream, inclusive.
     #[arg(long, value_name = "A..B", conflicts_with_all = ["last", "dead_letters"])]
-    seq: Option<Sequences>,
-    /// The source that they are for: the folder below fixtures. Needed where the plugin has several.
+    seq: Option<SequenceRange>,
+    /// Source of the messages, and folder below fixtures; required if the plugin has several sources.
     #[arg(long, value_name = "NAME", value_parser = SourceName::parse)]
     source: Option<SourceName>,
     #[command(flatten)]
     host: HostArgs,
-    /// The stream's broker; without them, the embedded one of --data-dir, the one in the settings of `lantern serve`, or
-    /// the one in $NATS_URL.
+    /// Broker of the stream [default: the embedded broker of --data-dir, the settings of `lantern serve`, or $NATS_URL].
     #[command(flatten)]
     broker: BrokerArgs,
 }
 
 /// `A..B`, or one sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Sequences(u64, u64);
+struct SequenceRange(u64, u64);
 
-impl FromStr for Sequences {
+impl FromStr for SequenceRange {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (first, last) = text.split_once("..").unwrap_or((text, text));
-        let number = |text: &str| text.parse().map_err(|_| "give A..B, such as 100..120".to_owned());
+        let number = |text: &str| {
+            text.parse()
+                .map_err(|_| "expected A..B, such as 100..120".to_owned())
+        };
         match (number(first)?, number(last.trim_start_matches('='))?) {
             (first, last) if first <= last && last - first < 1_000 => Ok(Self(first, last)),
-            _ => Err("the first is not after the last, and they are at most 1,000".to_owned()),
+            _ => Err("expected at most 1,000 sequences, the first not after the last".to_owned()),
         }
     }
 }
 
 #[derive(Deserialize)]
 struct Page {
-    items: Vec<Letter>,
+    items: Vec<DeadLetter>,
 }
 
 #[derive(Deserialize)]
-struct Letter {
+struct DeadLetter {
     source: String,
     sequence: i64,
     subject: String,
@@ -81,7 +83,7 @@ struct Letter {
     reason: String,
 }
 
-/// A message, the words for its file's name, and the source that it is known to be for.
+/// A message with the stem of its file name, and its source, if known.
 struct Recorded {
     delivery: Delivery,
     stem: String,
@@ -92,10 +94,10 @@ pub fn run(args: &RecordArgs) -> Result<(), Failure> {
     let recorded = match (&args.from_stream, &args.dead_letters) {
         (Some(stream), _) => from_stream(args, stream)?,
         (None, Some(plugin)) => from_dead_letters(args, plugin)?,
-        (None, None) => Vec::new(), // The group above asks for one of both.
+        (None, None) => Vec::new(), // The argument group requires one of them.
     };
     let folder = args.path.join(fixture::FOLDER);
-    let (mut written, mut there) = (Vec::new(), 0);
+    let (mut written, mut existing) = (Vec::new(), 0);
     for Recorded {
         delivery,
         stem,
@@ -109,12 +111,12 @@ pub fn run(args: &RecordArgs) -> Result<(), Failure> {
         };
         let file = folder.join(format!("{stem}.message.json"));
         if file.exists() {
-            there += 1;
+            existing += 1;
             continue;
         }
-        std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+        std::fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
         std::fs::write(&file, fixture::envelope(&delivery))
-            .with_context(|| format!("write {}", file.display()))?;
+            .with_context(|| format!("failed to write {}", file.display()))?;
         written.push(file);
     }
     let mut text: String = written
@@ -122,13 +124,11 @@ pub fn run(args: &RecordArgs) -> Result<(), Failure> {
         .map(|file| format!("{}\n", file.display()))
         .collect();
     text.push_str(&format!("{} written", count(written.len(), "fixture")));
-    if there > 0 {
-        text.push_str(&format!(", {there} were there already"));
+    if existing > 0 {
+        text.push_str(&format!(", {existing} already present"));
     }
     if !written.is_empty() {
-        text.push_str(
-            "\nnext: see what becomes of them with `lantern plugin test`, and accept it with --bless",
-        );
+        text.push_str("\nnext: run `lantern plugin test`, and accept the results with --bless");
     }
     print(&format!("{text}\n"))
 }
@@ -136,10 +136,10 @@ pub fn run(args: &RecordArgs) -> Result<(), Failure> {
 fn from_stream(args: &RecordArgs, stream: &str) -> Result<Vec<Recorded>, Failure> {
     let broker = args.broker.resolve(args.host.data_dir())?;
     let part = match args.seq {
-        Some(Sequences(first, last)) => Part::Between(first, last),
+        Some(SequenceRange(first, last)) => Part::Between(first, last),
         None => Part::Last(args.last.into()),
     };
-    let read = commands::block_on(live::read(broker, stream, part))??;
+    let read = block_on(live::read(broker, stream, part))??;
     let recorded = read.messages.into_iter().map(|delivery| Recorded {
         stem: format!("{}-{}", stream.to_lowercase(), delivery.sequence),
         delivery,
@@ -161,27 +161,31 @@ fn from_dead_letters(args: &RecordArgs, plugin: &PluginName) -> Result<Vec<Recor
     );
     let page: Page = client.get_json(&path)?;
     if page.items.is_empty() {
-        return Err(Failure::new(anyhow::anyhow!("{plugin} has no open dead letters")));
+        return Err(Failure::new(anyhow::anyhow!(
+            "plugin {plugin} has no open dead letters"
+        )));
     }
-    let recorded = page.items.into_iter().map(|letter| {
-        let payload = STANDARD.decode(&letter.payload_base64);
-        let payload = payload.with_context(|| format!("read the payload of message {}", letter.sequence))?;
+    let recorded = page.items.into_iter().map(|dead_letter| {
+        let payload = STANDARD.decode(&dead_letter.payload_base64);
+        let payload = payload
+            .with_context(|| format!("failed to decode the payload of message {}", dead_letter.sequence))?;
         note(format_args!(
             "{} {}: {}",
-            letter.source, letter.sequence, letter.reason
+            dead_letter.source, dead_letter.sequence, dead_letter.reason
         ));
-        // It becomes a folder, so it must be no path.
-        let source = SourceName::parse(&letter.source).map_err(|why| Failure::new(anyhow::anyhow!(why)))?;
+        // The name becomes a folder, so it must not be a path.
+        let source =
+            SourceName::parse(&dead_letter.source).map_err(|why| Failure::new(anyhow::anyhow!(why)))?;
         Ok(Recorded {
-            stem: format!("dead-letter-{}", letter.sequence),
+            stem: format!("dead-letter-{}", dead_letter.sequence),
             delivery: Delivery {
-                subject: letter.subject,
-                sequence: letter.sequence.unsigned_abs(),
-                published_ns: Timestamp::parse_rfc3339(&letter.published)
+                subject: dead_letter.subject,
+                sequence: dead_letter.sequence.unsigned_abs(),
+                published_ns: Timestamp::parse_rfc3339(&dead_letter.published)
                     .unwrap_or_default()
                     .0
                     .saturating_mul(1_000),
-                headers: letter.headers,
+                headers: dead_letter.headers,
                 payload: payload.into(),
             },
             source: Some(source.to_string()),
@@ -195,11 +199,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sequences_are_one_or_from_to() {
-        assert_eq!("7".parse(), Ok(Sequences(7, 7)));
-        assert_eq!("7..9".parse(), Ok(Sequences(7, 9)));
+    fn a_sequence_range_is_one_sequence_or_two() {
+        assert_eq!("7".parse(), Ok(SequenceRange(7, 7)));
+        assert_eq!("7..9".parse(), Ok(SequenceRange(7, 9)));
         for bad in ["", "a..b", "9..7", "1..2000"] {
-            assert!(bad.parse::<Sequences>().is_err(), "{bad}");
+            assert!(bad.parse::<SequenceRange>().is_err(), "{bad}");
         }
     }
 }

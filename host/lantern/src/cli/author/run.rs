@@ -1,4 +1,4 @@
-//! `lantern plugin run`: what one message becomes.
+//! `lantern plugin run`: projects the messages of a file and prints the outcomes.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::Value as Tree;
 
-use super::{build_and_load, count, heard, indented, listen, source_named, sources, time};
+use super::{build_and_load, count, drain_log, find_source, indented, source_names, subscribe_to_log, time};
 use crate::cli::publish::Header;
 use crate::cli::{Failure, note, print, print_json, table};
 use lantern_authoring::project::Project;
@@ -17,36 +17,36 @@ use lantern_model::batch::{Delivery, Outcome, Row};
 use lantern_model::schema::Manifest;
 use lantern_plugin::Speed;
 
-/// What is typed after `lantern plugin run`.
+/// Arguments of `lantern plugin run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// A component, or a project, which is built first.
+    /// Component file, or project directory, which is built first.
     path: PathBuf,
-    /// The message: a payload, or NAME.message.json, NAME.messages.jsonl or NAME.jsonl as fixtures have them; - reads
-    /// a payload from standard input.
+    /// Message: a payload, or a fixture (NAME.message.json, NAME.messages.jsonl, NAME.jsonl); - reads a payload from
+    /// standard input.
     #[arg(long, value_name = "FILE|-")]
     input: PathBuf,
-    /// The source that it is for; needed where the plugin has several and the subject does not tell.
+    /// Source of the message; required if several sources of the plugin read its subject.
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
-    /// Its subject [default: the source's first, with `fixture` for * and >].
+    /// Subject [default: the source's first subject, with `fixture` in place of * and >].
     #[arg(long)]
     subject: Option<String>,
-    /// A header; may be given several times.
+    /// Header; repeatable.
     #[arg(long = "header", value_name = "KEY:VALUE")]
     headers: Vec<Header>,
-    /// Answer with JSON, as *.expected.json has it.
+    /// Print JSON in the format of *.expected.json.
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
-    let log = listen("warn")?;
+    let log = subscribe_to_log("warn")?;
     let project = Project::open(&args.path)?;
     let (_, loaded) = build_and_load(&project, Speed::Full)?;
     let plugin = &loaded.plugin;
     let manifest = plugin.manifest();
-    let mut source = source_named(manifest, args.source.as_deref())?;
+    let mut source = find_source(manifest, args.source.as_deref())?;
     let of_source = source.map_or(&[][..], |index| manifest.sources[index].origin.subjects());
     let mut messages = fixture::messages(&args.input, &read(&args.input)?, of_source)?;
     for message in &mut messages {
@@ -59,25 +59,25 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
             .extend(headers.map(|header| (header.name.clone(), header.value.clone())));
         message.headers.sort_by(|a, b| a.0.cmp(&b.0));
     }
-    source = source.or_else(|| fixture::source_of(manifest, &messages));
+    source = source.or_else(|| fixture::find_source(manifest, &messages));
     let source = source.ok_or_else(|| {
-        Failure::usage("it is not clear which source the message is for")
-            .hint(format!("name one with --source: {}", sources(manifest)))
+        Failure::usage("the source of the message is ambiguous")
+            .hint(format!("use --source with one of: {}", source_names(manifest)))
     })?;
     if !args.headers.is_empty() && !manifest.sources[source].wants_headers {
         note(format_args!(
-            "note: this source does not ask for headers (`.with_headers()`), so the plugin does not see them"
+            "note: the plugin does not receive headers, because the source does not request them (`.with_headers()`)"
         ));
     }
-    drop(heard(&log));
-    let tried = trial::run(plugin, source, &messages)?;
-    let rejected = tried
+    drop(drain_log(&log));
+    let run = trial::run(plugin, source, &messages)?;
+    let rejected = run
         .outcomes
         .iter()
         .any(|outcome| matches!(outcome, Outcome::Reject(_)));
-    let lines = heard(&log);
+    let lines = drain_log(&log);
     if args.json {
-        let outcomes: Vec<Tree> = tried
+        let outcomes: Vec<Tree> = run
             .outcomes
             .iter()
             .map(|outcome| outcome::render(manifest, outcome))
@@ -87,14 +87,14 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
             many => print_json(&many)?,
         }
     } else {
-        print(&render(manifest, &messages, &tried.outcomes))?;
+        print(&render(manifest, &messages, &run.outcomes))?;
         for line in lines {
             print(&format!("{line}\n"))?;
         }
         print(&format!(
-            "{}, {} of memory\n",
-            time(tried.busy),
-            table::bytes(tried.memory_peak_bytes as u64)
+            "{}, {} memory\n",
+            time(run.busy),
+            table::bytes(run.memory_peak_bytes as u64)
         ))?;
     }
     Ok(ExitCode::from(u8::from(rejected)))
@@ -106,7 +106,7 @@ fn read(input: &Path) -> Result<Vec<u8>, Failure> {
         true => std::io::stdin().lock().read_to_end(&mut bytes),
         false => std::fs::File::open(input).and_then(|mut file| file.read_to_end(&mut bytes)),
     };
-    read.with_context(|| format!("cannot read {}", input.display()))?;
+    read.with_context(|| format!("failed to read {}", input.display()))?;
     Ok(bytes)
 }
 
@@ -121,7 +121,7 @@ fn render(manifest: &Manifest, messages: &[Delivery], outcomes: &[Outcome]) -> S
         } = message;
         text.push_str(&format!("{subject} {sequence} ({} bytes)\n", payload.len()));
         match outcome {
-            Outcome::Skip => text.push_str("  skipped: no row\n"),
+            Outcome::Skip => text.push_str("  skipped\n"),
             Outcome::Reject(rejection) => {
                 text.push_str(&format!(
                     "  rejected as {}: {}\n",
@@ -141,7 +141,7 @@ fn render(manifest: &Manifest, messages: &[Delivery], outcomes: &[Outcome]) -> S
 }
 
 fn render_row(manifest: &Manifest, row: &Row) -> String {
-    // Rows were checked against the manifest by now.
+    // The rows have been checked against the manifest.
     let Some(write) = manifest.writes.get(row.write as usize) else {
         return String::new();
     };

@@ -1,4 +1,4 @@
-//! `lantern plugin test`: the real component on the project's fixtures, and what differs from what is expected.
+//! `lantern plugin test`: runs the component on the fixtures and prints differences from the expected outcomes.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value as Tree;
 
-use super::{build_and_load, count, heard, listen, time};
+use super::{build_and_load, count, drain_log, subscribe_to_log, time};
 use crate::cli::{Failure, print, print_json, table};
 use lantern_authoring::fixture::{self, Fixture};
 use lantern_authoring::project::Project;
@@ -19,27 +19,27 @@ use lantern_authoring::{difference, outcome, trial};
 use lantern_plugin::{Plugin, Speed};
 use lantern_telemetry::GuestLine;
 
-/// What is typed after `lantern plugin test`.
+/// Arguments of `lantern plugin test`.
 #[derive(Debug, Args)]
 pub struct TestArgs {
-    /// The project, or a component.
+    /// Project directory, or component file.
     #[arg(default_value = ".")]
     path: PathBuf,
-    /// Write what there is now as what is expected, to be read in the diff.
+    /// Accept the current outcomes: write them as the expected outcomes.
     #[arg(long)]
     bless: bool,
-    /// Only fixtures whose name has this in it.
+    /// Only fixtures whose name contains TEXT.
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Where the fixtures are [default: fixtures in the project, or beside the component].
+    /// Directory of the fixtures [default: fixtures in the project, or next to the component].
     #[arg(long, value_name = "DIR")]
     fixtures: Option<PathBuf>,
-    /// Answer with JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// How one fixture went.
+/// Result of one fixture.
 #[derive(Debug, Serialize)]
 struct Case {
     name: String,
@@ -48,9 +48,9 @@ struct Case {
     rows: usize,
     milliseconds: f64,
     memory_peak_bytes: u64,
-    /// What differs, or why there is nothing to compare with.
+    /// The differences, or why there is no expected outcome.
     lines: Vec<String>,
-    /// What the plugin logged.
+    /// Log lines of the plugin.
     log: Vec<String>,
 }
 
@@ -63,11 +63,11 @@ enum Verdict {
 }
 
 pub fn run(args: &TestArgs) -> Result<ExitCode, Failure> {
-    let log = listen("warn")?;
+    let log = subscribe_to_log("warn")?;
     let project = Project::open(&args.path)?;
-    let began = Instant::now();
+    let start = Instant::now();
     let (_, loaded) = build_and_load(&project, Speed::Full)?;
-    let built = began.elapsed();
+    let built = start.elapsed();
     let plugin = &loaded.plugin;
     let folder = args
         .fixtures
@@ -80,12 +80,12 @@ pub fn run(args: &TestArgs) -> Result<ExitCode, Failure> {
     if let Some(filter) = &args.filter {
         fixtures.retain(|fixture| fixture.name.contains(filter.as_str()));
         if fixtures.is_empty() {
-            return Err(Failure::usage(format!("no fixture has {filter:?} in its name")));
+            return Err(Failure::usage(format!("no fixture name contains {filter:?}")));
         }
     }
     let mut cases = Vec::new();
     for fixture in &fixtures {
-        cases.push(case(plugin, fixture, args.bless, &log)?);
+        cases.push(run_case(plugin, fixture, args.bless, &log)?);
     }
     let failed = cases
         .iter()
@@ -108,21 +108,21 @@ pub fn run(args: &TestArgs) -> Result<ExitCode, Failure> {
 }
 
 fn no_fixtures(folder: &Path) -> Failure {
-    Failure::new(anyhow::anyhow!("there are no fixtures in {}", folder.display())).hint(
-        "put a message there as NAME.json, or let `lantern plugin record` take some from a stream; \
-         `lantern plugin test --bless` writes what must become of them",
+    Failure::new(anyhow::anyhow!("no fixtures in {}", folder.display())).hint(
+        "save a message there as NAME.json, or run `lantern plugin record`; \
+         `lantern plugin test --bless` writes the expected outcomes",
     )
 }
 
-fn case(
+fn run_case(
     plugin: &Arc<Plugin>,
     fixture: &Fixture,
     bless: bool,
     log: &Receiver<GuestLine>,
 ) -> Result<Case, Failure> {
-    drop(heard(log));
-    let tried = trial::run(plugin, fixture.source, &fixture.messages)?;
-    let mut outcomes: Vec<Tree> = tried
+    drop(drain_log(log));
+    let run = trial::run(plugin, fixture.source, &fixture.messages)?;
+    let mut outcomes: Vec<Tree> = run
         .outcomes
         .iter()
         .map(|outcome| outcome::render(plugin.manifest(), outcome))
@@ -136,18 +136,19 @@ fn case(
         name: fixture.name.clone(),
         verdict,
         messages: fixture.messages.len(),
-        rows: outcome::count_rows(&tried.outcomes),
-        milliseconds: tried.busy.as_secs_f64() * 1e3,
-        memory_peak_bytes: tried.memory_peak_bytes as u64,
+        rows: outcome::count_rows(&run.outcomes),
+        milliseconds: run.busy.as_secs_f64() * 1e3,
+        memory_peak_bytes: run.memory_peak_bytes as u64,
         lines,
-        log: heard(log),
+        log: drain_log(log),
     })
 }
 
 fn compare(file: &Path, actual: &Tree, bless: bool) -> Result<(Verdict, Vec<String>), Failure> {
     let expected: Option<Tree> = match std::fs::read(file) {
         Ok(bytes) => {
-            let read = serde_json::from_slice(&bytes).with_context(|| format!("read {}", file.display()));
+            let read =
+                serde_json::from_slice(&bytes).with_context(|| format!("failed to read {}", file.display()));
             match read {
                 Err(_) if bless => None,
                 read => Some(read?),
@@ -156,7 +157,7 @@ fn compare(file: &Path, actual: &Tree, bless: bool) -> Result<(Verdict, Vec<Stri
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => {
             return Err(anyhow::Error::new(error)
-                .context(format!("read {}", file.display()))
+                .context(format!("failed to read {}", file.display()))
                 .into());
         }
     };
@@ -164,17 +165,18 @@ fn compare(file: &Path, actual: &Tree, bless: bool) -> Result<(Verdict, Vec<Stri
         return Ok((Verdict::Ok, Vec::new()));
     }
     if bless {
-        std::fs::write(file, format!("{actual:#}\n")).with_context(|| format!("write {}", file.display()))?;
+        std::fs::write(file, format!("{actual:#}\n"))
+            .with_context(|| format!("failed to write {}", file.display()))?;
         return Ok((Verdict::Blessed, Vec::new()));
     }
     let lines = match expected {
         Some(expected) => difference::lines(&expected, actual),
         None => {
-            let mut lines = vec![format!("{} is missing; there is now:", file.display())];
+            let mut lines = vec![format!("{} is missing; the current outcome:", file.display())];
             let outcomes = actual
                 .as_array()
                 .map_or(std::slice::from_ref(actual), Vec::as_slice);
-            lines.extend(outcomes.iter().map(difference::words));
+            lines.extend(outcomes.iter().map(difference::describe));
             lines
         }
     };
@@ -203,7 +205,7 @@ fn render(cases: &[Case], failed: usize) -> String {
     let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
     let aligned = table::align(&rows, &[false, false, true, true, true, true], "");
     let mut text = String::from("\n");
-    // The first line is the head.
+    // The first line is the header.
     for (index, line) in aligned.lines().enumerate() {
         text.push_str(line);
         text.push('\n');
@@ -221,11 +223,11 @@ fn render(cases: &[Case], failed: usize) -> String {
     text.push_str(&match (failed, blessed) {
         (0, 0) => format!("{} ok\n", count(cases.len(), "case")),
         (0, blessed) => format!(
-            "{} ok, {blessed} of them written anew; read them in the diff\n",
+            "{} ok, {blessed} of them accepted; review the changed files\n",
             count(cases.len(), "case")
         ),
         (failed, _) => format!(
-            "{failed} of {} failed; `lantern plugin test --bless` accepts what there is now\n",
+            "{failed} of {} failed; `lantern plugin test --bless` accepts the current outcomes\n",
             count(cases.len(), "case")
         ),
     });

@@ -1,8 +1,8 @@
-//! Finds the host that a command is for, and the token to send to it.
+//! Finds the host of a command, and the token for it.
 //!
-//! A host that the user names by its address is the user's choice. One that is found through a data directory has to
-//! prove that it is the host of that directory before it gets a token (see [`super::verified`]), and the directory is
-//! only believed when no other user can write to it.
+//! The user vouches for a host that is named by its URL. A host that is found through a data directory must prove its
+//! identity before it receives a token (see [`super::verified`]), and the directory is trusted only if no other user can
+//! write to it.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -19,17 +19,17 @@ use crate::config::{Flag, Sources, resolve};
 use lantern_trust::identity::{Identity, KEY_FILE};
 use lantern_trust::private_files::{self, PrivateFileError, Trusted};
 
-/// Where requests go, and what they carry.
+/// Destination and credentials of requests.
 #[derive(Debug)]
 pub(super) struct Target {
     /// `http://HOST:PORT`.
     pub(super) url: String,
     pub(super) token: Option<String>,
-    /// What the host has to prove first; none for a host that was named by its address.
+    /// Identity that the host must prove; `None` for a host that is named by its URL.
     pub(super) identity: Option<Identity>,
 }
 
-/// What a running host leaves in its data directory.
+/// The file that a running host writes to its data directory.
 #[derive(Deserialize)]
 struct HostFile {
     url: String,
@@ -59,29 +59,31 @@ fn in_directory(args: &HostArgs) -> Result<Target, Failure> {
     let token = token(args, Some(&dir), trusted)?;
     let identity = match private_files::read_secret(&dir.join(KEY_FILE), trusted) {
         Ok(Some(key)) => Some(Identity::new(key, url.as_str())),
-        // Without a token there is nothing that another program could obtain.
+        // Without a token, another program cannot obtain anything.
         _ if token.is_none() => None,
-        Ok(None) => return Err(unproven(anyhow!("{} holds no key", dir.join(KEY_FILE).display()))),
+        Ok(None) => {
+            return Err(unproven(anyhow!(
+                "{} contains no key",
+                dir.join(KEY_FILE).display()
+            )));
+        }
         Err(error) => return Err(unproven(error.into())),
     };
     Ok(Target { url, token, identity })
 }
 
 fn unproven(cause: anyhow::Error) -> Failure {
-    Failure::new(
-        cause
-            .context("cannot verify that the host is the one of this data directory; the token was not sent"),
-    )
-    .hint("restart a host of an earlier version, which creates the key; or name the host with --host URL")
+    Failure::new(cause.context("cannot verify the identity of the host; the token was not sent"))
+        .hint("restart the host to create the key, or name the host with --host URL")
 }
 
-/// The address of a host, without the slash at its end.
+/// Checks the URL of a host and removes a trailing slash.
 pub(super) fn checked_url(url: &str) -> Result<String, Failure> {
     let url = url.trim_end_matches('/').to_owned();
     let host = url.strip_prefix("http://").unwrap_or_default();
     if host.is_empty() || host.contains(['/', '?', '#', '@', ' ']) {
-        return Err(Failure::usage(format!("{url:?} is not the address of a host"))
-            .hint("give http://HOST:PORT; a host behind TLS is reached through a tunnel"));
+        return Err(Failure::usage(format!("invalid host URL {url:?}"))
+            .hint("use http://HOST:PORT; to reach a host behind TLS, use a tunnel"));
     }
     Ok(url)
 }
@@ -90,7 +92,8 @@ pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// As `lantern serve` resolves it: flag, environment, configuration file, default; and whose files in it are trusted.
+/// Resolves the data directory like `lantern serve` (flag, environment, configuration file, default), and whose files in
+/// it are trusted.
 fn data_dir(args: &HostArgs) -> (PathBuf, Trusted) {
     let flag = args.data_dir.as_ref().map(|dir| Flag {
         setting: "data_dir",
@@ -101,7 +104,7 @@ fn data_dir(args: &HostArgs) -> (PathBuf, Trusted) {
     let sources = Sources::of_process(file, flag.into_iter().collect());
     let (resolved, _) = resolve(&sources);
     let dir = resolved.data_dir();
-    // The default is relative to the current directory, which may be anybody's.
+    // The default is relative to the current directory, which may belong to another user.
     let trusted = match resolved.data_dir_is_named() {
         true => Trusted::named_by_operator(&dir),
         false => Trusted::default(),
@@ -109,11 +112,11 @@ fn data_dir(args: &HostArgs) -> (PathBuf, Trusted) {
     (dir, trusted)
 }
 
-/// The address of the host that has this data directory.
+/// Reads the URL of the host with this data directory.
 fn url_of(dir: &Path, trusted: Trusted) -> Result<String, Failure> {
-    let nobody = |cause: Option<String>| {
-        let words = format!("no host runs with data directory {}", dir.display());
-        let failure = Failure::new(anyhow!(words)).details(cause.into_iter().collect());
+    let not_running = |cause: Option<String>| {
+        let message = format!("no host is running with data directory {}", dir.display());
+        let failure = Failure::new(anyhow!(message)).details(cause.into_iter().collect());
         failure.hint("start one with `lantern serve`, or name another with --data-dir or --host")
     };
     let path = dir.join(HOST_FILE);
@@ -121,26 +124,26 @@ fn url_of(dir: &Path, trusted: Trusted) -> Result<String, Failure> {
         private_files::check_directory(dir, trusted).and_then(|()| private_files::read(&path, trusted));
     let text = match read {
         Ok(text) => text,
-        Err(error) if error.is_not_found() => return Err(nobody(None)),
+        Err(error) if error.is_not_found() => return Err(not_running(None)),
         Err(error) => return Err(untrusted(dir, error)),
     };
     let file: HostFile = serde_json::from_str(&text)
-        .with_context(|| format!("{} cannot be understood", path.display()))
+        .with_context(|| format!("failed to parse {}", path.display()))
         .map_err(Failure::new)?;
-    // For the message alone: a number may belong to another process by now, so it proves nothing.
+    // Only for the message: another process may have the number by now.
     if is_gone(file.pid) {
-        return Err(nobody(Some(format!(
-            "process {} did not stop in order and left {HOST_FILE} behind",
+        return Err(not_running(Some(format!(
+            "process {} did not shut down cleanly; {HOST_FILE} is stale",
             file.pid
         ))));
     }
     if !is_on_this_machine(&file.url) {
-        let words = format!(
+        let message = format!(
             "{} names {:?}, which is not an address of this machine",
             path.display(),
             file.url
         );
-        return Err(Failure::new(anyhow!(words)).hint("name the host with --host URL"));
+        return Err(Failure::new(anyhow!(message)).hint("name the host with --host URL"));
     }
     Ok(file.url)
 }
@@ -160,7 +163,7 @@ fn is_gone(pid: i32) -> bool {
     !Pid::from_raw(pid).is_some_and(alive)
 }
 
-/// Whether the address is loopback or one that this machine has: only such a one can be bound.
+/// Whether the address is loopback or belongs to this machine: only such an address can be bound.
 fn is_on_this_machine(url: &str) -> bool {
     let address = url
         .strip_prefix("http://")
@@ -178,22 +181,22 @@ fn token(args: &HostArgs, dir: Option<&Path>, trusted: Trusted) -> Result<Option
     if let Some(text) = variable("LANTERN_TOKEN") {
         return clean(&text)
             .map(Some)
-            .ok_or_else(|| Failure::usage("LANTERN_TOKEN holds no token"));
+            .ok_or_else(|| Failure::usage("LANTERN_TOKEN contains no valid token"));
     }
-    // A user who may not read it can still send requests that need no token.
+    // Requests that need no token also work for users who cannot read the file.
     let text = dir.and_then(|dir| private_files::read(&dir.join(TOKEN_FILE), trusted).ok());
     Ok(text.and_then(|text| clean(&text)))
 }
 
-/// The token in a file that the user names.
+/// Reads the token from a file that the user names.
 pub(super) fn token_in(path: &Path) -> Result<String, Failure> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("cannot read the token in {}", path.display()));
-    text.and_then(|text| clean(&text).with_context(|| format!("{} holds no token", path.display())))
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("failed to read the token in {}", path.display()));
+    text.and_then(|text| clean(&text).with_context(|| format!("{} contains no valid token", path.display())))
         .map_err(Failure::new)
 }
 
-/// One word that can stand in a header.
+/// Trims a token and checks that it is valid in a header.
 fn clean(text: &str) -> Option<String> {
     let text = text.trim();
     (!text.is_empty() && text.chars().all(|c| c.is_ascii_graphic())).then(|| text.to_owned())
@@ -213,8 +216,8 @@ mod tests {
         }
     }
 
-    fn refused(args: &HostArgs) -> String {
-        find(args).expect_err("it finds a host").render()
+    fn find_error(args: &HostArgs) -> String {
+        find(args).expect_err("found a host").render()
     }
 
     fn write(path: &Path, text: &str) {
@@ -226,11 +229,11 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_found_by_its_data_directory_and_has_to_prove_itself_before_it_gets_the_token() {
+    fn a_host_found_by_its_data_directory_must_prove_its_identity_before_it_receives_the_token() {
         let dir = tempfile::tempdir().unwrap();
-        let text = refused(&args(None, Some(dir.path())));
+        let text = find_error(&args(None, Some(dir.path())));
         assert!(
-            text.starts_with("error: no host runs with data directory"),
+            text.starts_with("error: no host is running with data directory"),
             "{text}"
         );
         assert!(text.contains("`lantern serve`"), "{text}");
@@ -242,7 +245,7 @@ mod tests {
             ("http://127.0.0.1:7", None, false)
         );
         write(&dir.path().join(TOKEN_FILE), "lantern_x\n");
-        let text = refused(&args(None, Some(dir.path())));
+        let text = find_error(&args(None, Some(dir.path())));
         assert!(text.contains("the token was not sent"), "{text}");
         private_files::load_or_create_secret(&dir.path().join(KEY_FILE)).unwrap();
         let found = find(&args(None, Some(dir.path()))).unwrap();
@@ -251,17 +254,17 @@ mod tests {
 
         // Greater than any process number.
         host_file(dir.path(), "http://127.0.0.1:7", i32::MAX as u32);
-        let text = refused(&args(None, Some(dir.path())));
-        assert!(text.contains("left host.json behind"), "{text}");
+        let text = find_error(&args(None, Some(dir.path())));
+        assert!(text.contains("host.json is stale"), "{text}");
     }
 
     #[test]
-    fn a_directory_that_others_can_write_or_a_foreign_address_is_not_believed() {
+    fn a_directory_writable_by_others_or_a_foreign_address_is_not_trusted() {
         let dir = tempfile::tempdir().unwrap();
         host_file(dir.path(), "http://127.0.0.1:7", std::process::id());
         for mode in [0o777, 0o770, 0o702] {
             std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(mode)).unwrap();
-            let text = refused(&args(None, Some(dir.path())));
+            let text = find_error(&args(None, Some(dir.path())));
             assert!(
                 text.contains("is not trusted") && text.contains("chmod go-w"),
                 "{text}"
@@ -276,13 +279,13 @@ mod tests {
             "x",
         ] {
             host_file(dir.path(), url, std::process::id());
-            let text = refused(&args(None, Some(dir.path())));
+            let text = find_error(&args(None, Some(dir.path())));
             assert!(text.contains("not an address of this machine"), "{text}");
         }
     }
 
     #[test]
-    fn a_host_that_is_named_by_its_address_gets_the_tokens_that_are_given_with_it() {
+    fn a_host_named_by_its_url_receives_the_given_token() {
         let elsewhere = find(&args(Some("http://10.0.0.7:7070/"), None)).unwrap();
         assert_eq!(
             (elsewhere.url.as_str(), elsewhere.token.as_deref()),
@@ -301,7 +304,7 @@ mod tests {
             "http://b@a",
         ] {
             assert!(
-                refused(&args(Some(bad), None)).contains("is not the address"),
+                find_error(&args(Some(bad), None)).contains("invalid host URL"),
                 "{bad}"
             );
         }
@@ -309,6 +312,6 @@ mod tests {
             token_file: Some(dir.path().join("missing")),
             ..args(Some("http://a"), None)
         };
-        assert!(refused(&with_file).contains("cannot read the token"));
+        assert!(find_error(&with_file).contains("failed to read the token"));
     }
 }

@@ -1,7 +1,7 @@
 //! Connections to a host that has proved its identity.
 //!
-//! The proof is made on each connection before anything else is sent on it, so no other process can take over between
-//! the proof and the request that carries the token.
+//! The host proves its identity at the start of each connection, so no other process can take over between the proof and
+//! the request with the token.
 
 use std::time::{Duration, Instant};
 
@@ -11,33 +11,33 @@ use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout, Tc
 
 use lantern_trust::identity::{Identity, Nonce, PROOF_PATH};
 
-/// Longest answer with a proof; a host's own is about 700 bytes.
+/// Largest response with a proof; a host sends about 700 bytes.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
-/// Longest time for a proof. A program that sends a byte now and then does not hold the command up for longer.
+/// Timeout for the whole proof, also for a program that sends single bytes slowly.
 const PROOF_TIME: Duration = Duration::from_secs(10);
 
-/// Why a program that listens at a host's address is not taken for the host.
+/// Why the identity of the program at a host's address is not proved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unproven {
-    /// Its answer is not one that a host gives.
-    #[error("the program that listens there did not answer with a proof of its identity")]
+    /// The response is not a proof.
+    #[error("the program at this address returned no proof of identity")]
     NoProof,
     /// The proof was made with another key, for another address or for another nonce.
-    #[error("the program that listens there has not the key of this data directory")]
+    #[error("the program at this address does not have the key of this data directory")]
     WrongProof,
-    /// There is no nonce to ask with.
-    #[error("the system provides no random numbers")]
+    /// No nonce could be generated.
+    #[error("failed to obtain random numbers from the system")]
     Random,
 }
 
-/// An agent that only talks to this host.
+/// Creates an agent that connects only to this host.
 pub(super) fn agent(config: ureq::config::Config, identity: Identity) -> ureq::Agent {
     let connector = ().chain(TcpConnector::default()).chain(Verifying(identity));
     ureq::Agent::with_parts(config, connector, DefaultResolver::default())
 }
 
-/// Hands on only connections to this host.
+/// Passes on only connections to this host.
 #[derive(Debug)]
 struct Verifying(Identity);
 
@@ -61,25 +61,25 @@ impl Verifying {
         authority: &str,
         timeout: NextTimeout,
     ) -> Result<(), ureq::Error> {
-        let nonce = Nonce::random().map_err(|_| refused(Unproven::Random))?;
+        let nonce = Nonce::random().map_err(|_| unproven(Unproven::Random))?;
         let request = format!(
             "GET {PROOF_PATH}?nonce={nonce} HTTP/1.1\r\nhost: {authority}\r\naccept: application/json\r\n\r\n"
         );
         let output = transport.buffers().output();
         let room = output
             .get_mut(..request.len())
-            .ok_or_else(|| refused(Unproven::NoProof))?;
+            .ok_or_else(|| unproven(Unproven::NoProof))?;
         room.copy_from_slice(request.as_bytes());
         transport.transmit_output(request.len(), timeout)?;
         let proof = read_proof(transport, timeout)?;
         match self.0.accepts(nonce, &proof) {
             true => Ok(()),
-            false => Err(refused(Unproven::WrongProof)),
+            false => Err(unproven(Unproven::WrongProof)),
         }
     }
 }
 
-fn refused(why: Unproven) -> ureq::Error {
+fn unproven(why: Unproven) -> ureq::Error {
     ureq::Error::Other(Box::new(why))
 }
 
@@ -89,22 +89,22 @@ fn read_proof(transport: &mut impl Transport, timeout: NextTimeout) -> Result<St
         let more = transport.await_input(timeout)?;
         let input = transport.buffers().input();
         match parse(input) {
-            // What follows the answer was not asked for, and would be taken for the answer to the next request.
+            // Bytes after the response would be parsed as the response to the next request.
             Answer::Proof { proof, bytes } if bytes == input.len() => {
                 transport.buffers().input_consume(bytes);
                 return Ok(proof);
             }
             Answer::Incomplete if more && input.len() < ANSWER_BYTES_MAX && Instant::now() < deadline => {}
-            _ => return Err(refused(Unproven::NoProof)),
+            _ => return Err(unproven(Unproven::NoProof)),
         }
     }
 }
 
-/// What has been received so far.
+/// State of the received response.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
     Incomplete,
-    /// It takes up so many bytes.
+    /// Complete, with its length in bytes.
     Proof {
         proof: String,
         bytes: usize,
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_read_as_far_as_it_has_come() {
+    fn a_partial_response_is_incomplete() {
         let whole = b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{\"proof\":\"x\"}";
         for end in 0..whole.len() {
             assert_eq!(parse(&whole[..end]), Answer::Incomplete, "{end}");

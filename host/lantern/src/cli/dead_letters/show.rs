@@ -5,23 +5,23 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::filter::Filter;
-use crate::cli::client::{Client, HostArgs};
+use crate::cli::client::{Client, HostArgs, OTHER_VERSION};
 use crate::cli::{Failure, print, print_json, table};
 
-/// As many as are asked for at once: with their payloads a page ends at the host's limit of bytes anyway.
+/// Size of a page. Payloads are large, so the host's limit of bytes ends a page early anyway.
 const PAGE_MAX: usize = 200;
 
-/// Longest reason in a list, in characters; `show` has it whole.
+/// Longest reason in a list, in characters; `show` prints all of it.
 const REASON_CHARS_MAX: usize = 80;
 
 #[derive(Debug, Args)]
 pub struct ListArgs {
     #[command(flatten)]
     filter: Filter,
-    /// So many, the newest first.
+    /// Maximum number of dead letters, newest first.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
-    /// Answer with JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -30,9 +30,9 @@ pub struct ListArgs {
 
 #[derive(Debug, Args)]
 pub struct ShowArgs {
-    /// Its number, as `list` shows it.
+    /// Id of the dead letter, as printed by `list`.
     id: i64,
-    /// Answer with JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -40,7 +40,7 @@ pub struct ShowArgs {
 }
 
 #[derive(Deserialize)]
-struct Letter {
+struct DeadLetter {
     id: i64,
     plugin: String,
     source: String,
@@ -64,35 +64,32 @@ struct Letter {
 pub fn list(args: &ListArgs) -> Result<(), Failure> {
     let client = Client::open(&args.host)?;
     let list = format!("/api/v1/dead-letters?{}", args.filter.query());
-    let letters: Vec<Value> = client.newest(&list, args.limit, PAGE_MAX)?;
+    let dead_letters: Vec<Value> = client.newest(&list, args.limit, PAGE_MAX)?;
     if args.json {
-        return print_json(&letters);
+        return print_json(&dead_letters);
     }
-    let letters: Vec<Letter> = letters.into_iter().map(parse).collect::<Result<_, _>>()?;
-    print(&render_list(&letters))
+    let dead_letters: Vec<DeadLetter> = dead_letters.into_iter().map(parse).collect::<Result<_, _>>()?;
+    print(&render_list(&dead_letters))
 }
 
 pub fn show(args: &ShowArgs) -> Result<(), Failure> {
     let client = Client::open(&args.host)?;
-    let letter: Value = client.get_json(&format!("/api/v1/dead-letters/{}", args.id))?;
+    let dead_letter: Value = client.get_json(&format!("/api/v1/dead-letters/{}", args.id))?;
     match args.json {
-        true => print_json(&letter),
-        false => print(&render(&parse(letter)?)),
+        true => print_json(&dead_letter),
+        false => print(&render(&parse(dead_letter)?)),
     }
 }
 
-fn parse(letter: Value) -> Result<Letter, Failure> {
-    serde_json::from_value(letter).map_err(|error| {
-        Failure::new(
-            anyhow::Error::new(error).context("the host shows a dead letter that cannot be understood"),
-        )
-        .hint("is it a Lantern of another version?")
+fn parse(dead_letter: Value) -> Result<DeadLetter, Failure> {
+    serde_json::from_value(dead_letter).map_err(|error| {
+        Failure::new(anyhow::Error::new(error).context("failed to parse a dead letter")).hint(OTHER_VERSION)
     })
 }
 
-fn render_list(letters: &[Letter]) -> String {
-    if letters.is_empty() {
-        return "there are no such dead letters\n".to_owned();
+fn render_list(dead_letters: &[DeadLetter]) -> String {
+    if dead_letters.is_empty() {
+        return "no matching dead letters\n".to_owned();
     }
     let head = [
         "id",
@@ -106,17 +103,17 @@ fn render_list(letters: &[Letter]) -> String {
         "reason",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
-    rows.extend(letters.iter().map(|letter| {
+    rows.extend(dead_letters.iter().map(|dead_letter| {
         vec![
-            letter.id.to_string(),
-            format!("{}/{}", letter.plugin, letter.source),
-            letter.sequence.to_string(),
-            letter.state.clone(),
-            letter.class.clone(),
-            letter.attempts.to_string(),
-            letter.version.clone(),
-            table::to_the_second(&letter.last_at),
-            shortened(&letter.reason),
+            dead_letter.id.to_string(),
+            format!("{}/{}", dead_letter.plugin, dead_letter.source),
+            dead_letter.sequence.to_string(),
+            dead_letter.state.clone(),
+            dead_letter.class.clone(),
+            dead_letter.attempts.to_string(),
+            dead_letter.version.clone(),
+            table::to_the_second(&dead_letter.last_at),
+            shortened(&dead_letter.reason),
         ]
     }));
     let right = [true, false, true, false, false, true];
@@ -130,46 +127,46 @@ fn shortened(text: &str) -> String {
     }
 }
 
-fn render(letter: &Letter) -> String {
-    let Letter { id, state, .. } = letter;
-    let stream = letter.stream.as_deref().unwrap_or("core NATS");
+fn render(dead_letter: &DeadLetter) -> String {
+    let DeadLetter { id, state, .. } = dead_letter;
+    let stream = dead_letter.stream.as_deref().unwrap_or("core NATS");
     let mut lines = vec![
         ("dead letter", format!("{id}, {state}")),
-        ("of", format!("{}/{}", letter.plugin, letter.source)),
+        ("source", format!("{}/{}", dead_letter.plugin, dead_letter.source)),
         (
             "message",
-            format!("{stream} {}, epoch {}", letter.sequence, letter.epoch),
+            format!("{stream} {}, epoch {}", dead_letter.sequence, dead_letter.epoch),
         ),
-        ("subject", letter.subject.clone()),
-        ("published", letter.published.clone()),
-        ("class", letter.class.clone()),
-        ("reason", letter.reason.clone()),
+        ("subject", dead_letter.subject.clone()),
+        ("published", dead_letter.published.clone()),
+        ("class", dead_letter.class.clone()),
+        ("reason", dead_letter.reason.clone()),
         (
             "tried",
             format!(
                 "{} times, first at {}, last at {} by version {}",
-                letter.attempts,
-                table::to_the_second(&letter.first_at),
-                table::to_the_second(&letter.last_at),
-                letter.version
+                dead_letter.attempts,
+                table::to_the_second(&dead_letter.first_at),
+                table::to_the_second(&dead_letter.last_at),
+                dead_letter.version
             ),
         ),
     ];
-    let headers = letter.headers.iter();
+    let headers = dead_letter.headers.iter();
     lines.extend(headers.map(|(name, value)| ("header", format!("{name}: {value}"))));
     let rows: Vec<Vec<String>> = lines
         .into_iter()
         .map(|(name, value)| vec![name.to_owned(), value])
         .collect();
     let mut text = table::align(&rows, &[], "");
-    text.push_str(&match &letter.payload_text {
+    text.push_str(&match &dead_letter.payload_text {
         Some(payload) => format!("\n{payload}\n"),
-        None => format!("\n(not text; in base64:)\n{}\n", letter.payload_base64),
+        None => format!("\n(binary, in base64)\n{}\n", dead_letter.payload_base64),
     });
     if state == "open" {
         text.push_str(&format!(
-            "\nto try it again: lantern dead-letters retry --id {id}\n\
-             to give it up:   lantern dead-letters discard --id {id}\n"
+            "\nto retry:   lantern dead-letters retry --id {id}\n\
+             to discard: lantern dead-letters discard --id {id}\n"
         ));
     }
     text
@@ -179,7 +176,7 @@ fn render(letter: &Letter) -> String {
 mod tests {
     use super::*;
 
-    fn letter() -> Letter {
+    fn dead_letter() -> DeadLetter {
         parse(serde_json::json!({
             "id": 7, "plugin": "obs", "source": "events", "epoch": 1, "stream": "OBS", "sequence": 9, "subject": "a.b\u{1b}[31m\nforged",
             "published": "2026-11-20T10:00:00.123456Z", "headers": [["h", "v"]], "payload_base64": "G1szMW0=",
@@ -191,10 +188,10 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_letter_is_shown_whole_and_harmless() {
-        let text = render(&letter());
+    fn a_dead_letter_is_shown_completely_and_escaped() {
+        let text = render(&dead_letter());
         assert!(
-            text.starts_with("dead letter  7, open\nof           obs/events\n"),
+            text.starts_with("dead letter  7, open\nsource       obs/events\n"),
             "{text}"
         );
         assert!(
@@ -203,7 +200,7 @@ mod tests {
         );
         assert!(text.contains("header       h: v"), "{text}");
         assert!(text.ends_with("discard --id 7\n"), "{text}");
-        let list = render_list(&[letter()]);
+        let list = render_list(&[dead_letter()]);
         assert!(list.ends_with(&format!("{}…\n", "x".repeat(80))), "{list}");
     }
 }

@@ -1,4 +1,4 @@
-//! What `inspect` prints, for a plugin with everything in it.
+//! The output of `inspect` for a plugin with all features.
 
 use super::*;
 use lantern_model::schema::{
@@ -96,7 +96,7 @@ fn manifest() -> Manifest {
 }
 
 #[test]
-fn a_plugin_is_described_in_words() {
+fn a_plugin_is_rendered_with_sources_tables_and_writes() {
     let sizes = vec![
         Size {
             part: "component".into(),
@@ -123,7 +123,7 @@ fn a_plugin_is_described_in_words() {
 }
 
 #[test]
-fn what_an_operator_has_to_allow_is_said_by_name() {
+fn wasi_imports_are_summarised_with_the_setting_that_allows_them() {
     let imports = [
         "lantern:projection/log@0.1.0",
         "wasi:io/poll@0.2.6",

@@ -1,4 +1,4 @@
-//! `lantern plugin diff`: what differs between two versions that a host has, or between two files without a host.
+//! `lantern plugin diff`: compares two versions in a host, or two component files without a host.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -9,8 +9,8 @@ use url::form_urlencoded::Serializer;
 
 use super::path;
 use crate::cli::client::{Client, HostArgs};
-use crate::cli::inspect::Inspection;
-use crate::cli::{Failure, commands, print, print_json};
+use crate::cli::inspect::{Inspection, inspect};
+use crate::cli::{Failure, print, print_json};
 use lantern_model::schema::PluginName;
 use lantern_model::schema::difference::{Difference, Effect, differences};
 
@@ -19,18 +19,18 @@ use lantern_model::schema::difference::{Difference, Effect, differences};
     override_usage = "lantern plugin diff NAME A B [OPTIONS]\n       lantern plugin diff FILE FILE [--json]"
 )]
 pub struct DiffArgs {
-    /// A plugin of the host and two of its versions, each a digest (eight digits or more) or a version number; or two
-    /// component files, the older one first.
+    /// Plugin of the host and two of its versions (digests of at least eight digits, or version numbers); or two component
+    /// files, the older one first.
     #[arg(required = true, num_args = 2..=3, value_names = ["NAME", "A", "B"])]
-    what: Vec<String>,
-    /// Answer with JSON.
+    operands: Vec<String>,
+    /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     host: HostArgs,
 }
 
-/// What differs, as the host answers and as files are compared.
+/// The differences, as returned by the host and computed for files.
 #[derive(Deserialize, Serialize)]
 struct Differences {
     from: String,
@@ -40,10 +40,10 @@ struct Differences {
 }
 
 pub fn run(args: &DiffArgs) -> Result<(), Failure> {
-    let found = match args.what.as_slice() {
+    let found = match args.operands.as_slice() {
         [name, from, to] => of_host(args, name, from, to)?,
         [from, to] => of_files(Path::new(from), Path::new(to))?,
-        _ => return Err(Failure::usage("give NAME A B, or two files")),
+        _ => return Err(Failure::usage("expected NAME A B, or two files")),
     };
     match args.json {
         true => print_json(&found),
@@ -61,9 +61,8 @@ fn of_host(args: &DiffArgs, name: &str, from: &str, to: &str) -> Result<Differen
 }
 
 fn of_files(from: &Path, to: &Path) -> Result<Differences, Failure> {
-    // Whether WASI is allowed is the host's to say; here it is one more thing that may differ.
-    let old = commands::inspect(from)?;
-    let new = commands::inspect(to)?;
+    let old = inspect(from)?;
+    let new = inspect(to)?;
     if old.manifest.name != new.manifest.name {
         return Err(Failure::usage(format!(
             "{} is plugin {}, and {} is plugin {}; only versions of one plugin can be compared",
@@ -73,7 +72,7 @@ fn of_files(from: &Path, to: &Path) -> Result<Differences, Failure> {
             new.manifest.name
         )));
     }
-    let mut found = of_component(&old, &new);
+    let mut found = component_differences(&old, &new);
     found.extend(differences(&old.manifest, &new.manifest));
     Ok(Differences {
         effect: Effect::of(&found),
@@ -83,9 +82,9 @@ fn of_files(from: &Path, to: &Path) -> Result<Differences, Failure> {
     })
 }
 
-/// What only the components show.
-fn of_component(old: &Inspection, new: &Inspection) -> Vec<Difference> {
-    let say = |place: &str, words: String| Difference {
+/// Differences that the manifests do not contain.
+fn component_differences(old: &Inspection, new: &Inspection) -> Vec<Difference> {
+    let difference = |place: &str, words: String| Difference {
         place: place.to_owned(),
         words,
         effect: Effect::None,
@@ -93,33 +92,33 @@ fn of_component(old: &Inspection, new: &Inspection) -> Vec<Difference> {
     let mut found = Vec::new();
     if old.contract != new.contract {
         let words = format!("{} becomes {}", old.contract, new.contract);
-        found.push(say("contract", words));
+        found.push(difference("contract", words));
     }
     let gone = old.imports.iter().filter(|import| !new.imports.contains(import));
-    found.extend(gone.map(|import| say("imports", format!("does not ask for {import} any more"))));
+    found.extend(gone.map(|import| difference("imports", format!("no longer imports {import}"))));
     let fresh = new.imports.iter().filter(|import| !old.imports.contains(import));
-    found.extend(fresh.map(|import| say("imports", format!("also asks for {import}"))));
+    found.extend(fresh.map(|import| difference("imports", format!("also imports {import}"))));
     found
 }
 
-/// Each difference in a line, and what they cost together.
+/// Renders one line per difference, and their effect.
 pub fn render(differences: &[Difference], effect: Effect) -> String {
     if differences.is_empty() {
-        return "  no difference in what they say of themselves\n".to_owned();
+        return "  no differences\n".to_owned();
     }
     let mut text = String::new();
     for difference in differences {
-        let cost = match difference.effect {
+        let effect = match difference.effect {
             Effect::NeedsRebuild => " (needs a rebuild)",
             Effect::None | Effect::Additive => "",
         };
         // Writing to a String does not fail.
-        let _ = writeln!(text, "  - {difference}{cost}");
+        let _ = writeln!(text, "  - {difference}{effect}");
     }
     text.push_str(match effect {
-        Effect::None => "what is stored stays as it is\n",
-        Effect::Additive => "tables, columns, indexes or sources are added with the swap\n",
-        Effect::NeedsRebuild => "what is stored does not fit: its tables have to be filled anew\n",
+        Effect::None => "the stored data does not change\n",
+        Effect::Additive => "activation adds tables, columns, indexes or sources\n",
+        Effect::NeedsRebuild => "the stored data does not fit: the tables must be rebuilt\n",
     });
     text
 }

@@ -1,8 +1,8 @@
-//! Components from an OCI registry, in the layout of `wkg oci push`: a manifest whose config is of type
-//! [`CONFIG_TYPE`], with the component as its one layer. A signature comes as an annotation of the manifest. Nothing of a
-//! registry is believed but what the digests in the manifest prove; whether the component may run is for the host to say.
+//! Downloads components from an OCI registry, in the layout of `wkg oci push`: a manifest whose config has the type
+//! [`CONFIG_TYPE`], with the component as its only layer and the signature as an annotation. The registry is not trusted:
+//! the digest in the manifest verifies the component, and the host decides whether it may run.
 //!
-//! Only in programs that are built with the feature `oci`.
+//! Requires the feature `oci`.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -17,83 +17,81 @@ use oci_client::manifest::{OciDescriptor, OciImageManifest};
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
 
-use crate::cli::{Failure, commands};
+use crate::cli::{Failure, block_on};
 use lantern_lifecycle::Component;
 use lantern_plugin::Digest;
 use lantern_trust::signature::SIGNATURE_BYTES_MAX;
 
-/// The type of a component's config, which says its imports and exports; nobody here needs them.
+/// Media type of a component's config, which lists its imports and exports.
 const CONFIG_TYPE: &str = "application/vnd.wasm.config.v0+json";
 
-/// The type of the layer that is the component.
+/// Media type of the component layer.
 const LAYER_TYPE: &str = "application/wasm";
 
-/// The manifest's annotation with the `.minisig` file in base64.
+/// Annotation of the manifest with the `.minisig` file in base64.
 const SIGNATURE_ANNOTATION: &str = "lantern.minisig";
 
-/// The largest component that a host can be told to take, in bytes.
+/// Largest component that a host can be configured to accept, in bytes.
 const COMPONENT_BYTES_MAX: u64 = 1 << 30;
 
-/// Longest time to connect to a registry.
+/// Connect timeout.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 
-/// Longest time that a registry may be silent.
-const SILENCE: Duration = Duration::from_secs(60);
+/// Read timeout.
+const READ_TIME: Duration = Duration::from_secs(60);
 
-/// Why there is no component.
+/// Why a component could not be downloaded.
 #[derive(Debug, thiserror::Error)]
 enum PullError {
-    /// The registry cannot be reached, refuses, or sends something else than its digests say.
-    #[error("the registry does not give it")]
+    /// The registry is unreachable, rejects the request, or sends bytes with a wrong digest.
+    #[error("the request to the registry failed")]
     Registry(#[source] OciDistributionError),
-    /// The answer ended early.
-    #[error("the registry does not give all of it")]
+    /// The response ended early.
+    #[error("the registry closed the response early")]
     Broken(#[source] std::io::Error),
-    /// It is there, and something else.
-    #[error("it is not a component as wkg publishes them: {0}")]
+    /// The artifact is not a component.
+    #[error("not a component in the layout of wkg: {0}")]
     Layout(String),
-    /// More than a host could take.
-    #[error("it has {bytes} bytes, and a host takes at most {COMPONENT_BYTES_MAX}")]
+    /// Larger than any host accepts.
+    #[error("the component has {bytes} bytes; a host accepts at most {COMPONENT_BYTES_MAX}")]
     TooLarge { bytes: u64 },
-    /// The bytes are not those that the manifest names.
-    #[error("what the registry sent is not what its manifest names: {0}")]
+    /// The bytes do not have the digest of the manifest.
+    #[error("the component does not match its manifest: {0}")]
     Digest(String),
-    /// Docker has one that would first have to be exchanged for another.
+    /// Docker stores an identity token, which would have to be exchanged first.
     #[error(
-        "docker keeps an identity token for this registry, which is of no use here; log in with a name and a password or an access token"
+        "docker has only an identity token for this registry, which is not supported; log in with a user name and a password or access token"
     )]
     IdentityToken,
-    /// The credentials of docker cannot be had.
-    #[error("docker's credentials for this registry cannot be read")]
+    /// The credentials of docker cannot be read.
+    #[error("failed to read docker's credentials for this registry")]
     Credentials(#[source] CredentialRetrievalError),
 }
 
-/// Gets a component by its reference, such as `ghcr.io/me/orders:0.1.0`.
+/// Downloads a component by its reference, such as `ghcr.io/me/orders:0.1.0`.
 ///
 /// # Errors
-/// A [`Failure`] that says what the registry does not have, or sends.
+/// A [`Failure`] if the reference is invalid, the registry rejects the request, or the artifact is not a component.
 pub fn pull(reference: &str) -> Result<Component, Failure> {
     let image: Reference = reference.parse().map_err(|error| {
-        Failure::usage(format!(
-            "{reference:?} is not the reference of a component: {error}"
-        ))
-        .hint("give oci://REGISTRY/NAME:VERSION, such as oci://ghcr.io/me/orders:0.1.0")
+        Failure::usage(format!("invalid component reference {reference:?}: {error}"))
+            .hint("use oci://REGISTRY/NAME:VERSION, such as oci://ghcr.io/me/orders:0.1.0")
     })?;
-    // The library takes the one that the process has; that a part of the process has set it already is as good.
+    // The library uses the default provider of the process. An error means that another part has already set it.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let pulled = commands::block_on(async {
+    let pulled = block_on(async {
         let auth = auth(docker_credential::get_credential(server(&image)))?;
         fetch(&image, &auth).await
     })?;
     pulled.map_err(|error| {
-        let error = anyhow::Error::new(error).context(format!("cannot pull {image}"));
+        let error = anyhow::Error::new(error).context(format!("failed to pull {image}"));
         Failure::new(error).hint(
-            "where the registry asks who you are: docker login REGISTRY; wkg oci push REFERENCE FILE publishes one",
+            "to log in to the registry: docker login REGISTRY; to publish a component: wkg oci push REFERENCE FILE",
         )
     })
 }
 
-/// The name under which docker keeps the credentials of a registry.
+/// Name under which docker stores the credentials of a registry.
 fn server(image: &Reference) -> &str {
     match image.registry() {
         "docker.io" => "https://index.docker.io/v1/",
@@ -101,7 +99,7 @@ fn server(image: &Reference) -> &str {
     }
 }
 
-/// As nobody, where docker has no credentials.
+/// Anonymous if docker has no credentials.
 fn auth(known: Result<DockerCredential, CredentialRetrievalError>) -> Result<RegistryAuth, PullError> {
     match known {
         Ok(DockerCredential::UsernamePassword(name, password)) => Ok(RegistryAuth::Basic(name, password)),
@@ -115,12 +113,12 @@ fn auth(known: Result<DockerCredential, CredentialRetrievalError>) -> Result<Reg
     }
 }
 
-/// A registry on this machine speaks plain HTTP, as it does for docker.
+/// Plain HTTP for a registry on this machine, as docker does.
 fn protocol(image: &Reference) -> ClientProtocol {
     let registry = image.registry();
     let name = registry.rsplit_once(':').map_or(registry, |(name, _)| name);
-    let is_here = |name: &str| name.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback());
-    match name == "localhost" || name == "[::1]" || is_here(name) {
+    let is_loopback = |name: &str| name.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback());
+    match name == "localhost" || name == "[::1]" || is_loopback(name) {
         true => ClientProtocol::Http,
         false => ClientProtocol::Https,
     }
@@ -131,7 +129,7 @@ async fn fetch(image: &Reference, auth: &RegistryAuth) -> Result<Component, Pull
         protocol: protocol(image),
         platform_resolver: None,
         connect_timeout: Some(CONNECT_TIME),
-        read_timeout: Some(SILENCE),
+        read_timeout: Some(READ_TIME),
         user_agent: concat!("lantern/", env!("CARGO_PKG_VERSION")),
         ..ClientConfig::default()
     });
@@ -146,14 +144,17 @@ async fn fetch(image: &Reference, auth: &RegistryAuth) -> Result<Component, Pull
     while let Some(chunk) = stream.next().await {
         let chunk = chunk.map_err(PullError::Broken)?;
         if (component.len() + chunk.len()) as u64 > bytes {
-            return Err(PullError::Digest(format!("it has more than {bytes} bytes")));
+            return Err(PullError::Digest(format!("more than {bytes} bytes")));
         }
         component.extend_from_slice(&chunk);
     }
-    // The library has checked it as well; this is what everything hangs on.
+    // The library checks the digest as well, but the integrity of the component depends on this check.
     let digest = Digest::of(&component).to_string();
     if digest != layer.digest {
-        return Err(PullError::Digest(format!("{digest} instead of {}", layer.digest)));
+        return Err(PullError::Digest(format!(
+            "expected {}, got {digest}",
+            layer.digest
+        )));
     }
     Ok(Component {
         bytes: component,
@@ -161,30 +162,30 @@ async fn fetch(image: &Reference, auth: &RegistryAuth) -> Result<Component, Pull
     })
 }
 
-/// The layer that is the component, and its size.
+/// The component layer and its size.
 fn component_layer(manifest: &OciImageManifest) -> Result<(&OciDescriptor, u64), PullError> {
     if manifest.config.media_type != CONFIG_TYPE {
         return Err(PullError::Layout(format!(
-            "its config is {:?}, and not {CONFIG_TYPE:?}",
+            "the config has type {:?}, expected {CONFIG_TYPE:?}",
             manifest.config.media_type
         )));
     }
     let [layer] = manifest.layers.as_slice() else {
         return Err(PullError::Layout(format!(
-            "it has {} layers, and not one",
+            "expected one layer, found {}",
             manifest.layers.len()
         )));
     };
     if layer.media_type != LAYER_TYPE {
         return Err(PullError::Layout(format!(
-            "its layer is {:?}, and not {LAYER_TYPE:?}",
+            "the layer has type {:?}, expected {LAYER_TYPE:?}",
             layer.media_type
         )));
     }
     match u64::try_from(layer.size) {
         Ok(bytes @ ..=COMPONENT_BYTES_MAX) => Ok((layer, bytes)),
         Ok(bytes) => Err(PullError::TooLarge { bytes }),
-        Err(_) => Err(PullError::Layout("its size is negative".to_owned())),
+        Err(_) => Err(PullError::Layout("the size is negative".to_owned())),
     }
 }
 
@@ -196,7 +197,7 @@ fn signature(manifest: &OciImageManifest) -> Result<Option<Vec<u8>>, PullError> 
     match STANDARD.decode(text) {
         Ok(signature) if signature.len() <= SIGNATURE_BYTES_MAX => Ok(Some(signature)),
         _ => Err(PullError::Layout(format!(
-            "its annotation {SIGNATURE_ANNOTATION} is not a .minisig file in base64"
+            "the annotation {SIGNATURE_ANNOTATION} is not a .minisig file in base64"
         ))),
     }
 }

@@ -1,5 +1,5 @@
-//! `lantern plugin remove`: a plugin goes, with its tables or without. Tables are not dropped by a slip: their plugin's
-//! name is asked for again.
+//! `lantern plugin remove`: removes a plugin, with or without its tables. Before it drops tables, the command asks for the
+//! name of the plugin again.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
@@ -14,12 +14,12 @@ use lantern_model::schema::PluginName;
 
 #[derive(Debug, Args)]
 pub struct RemoveArgs {
-    /// The plugin.
+    /// Name of the plugin.
     #[arg(value_parser = PluginName::parse)]
     name: PluginName,
     #[command(flatten)]
     tables: Tables,
-    /// Do not ask again before tables are dropped.
+    /// Drop tables without confirmation.
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -29,10 +29,10 @@ pub struct RemoveArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Tables {
-    /// Its tables stay, and so does the memory of where it was: installed again, it goes on there.
+    /// Keep tables and checkpoints; after a new installation the plugin continues there.
     #[arg(long)]
     keep_tables: bool,
-    /// Its tables go, with its dead letters, its ledger and everything else that is known of it.
+    /// Drop the tables, dead letters, ledger and checkpoints of the plugin.
     #[arg(long)]
     drop_tables: bool,
 }
@@ -57,22 +57,24 @@ pub fn run(args: &RemoveArgs) -> Result<(), Failure> {
     if args.tables.drop_tables && !args.yes {
         confirm(name, client.url())?;
     }
-    let word = if args.tables.drop_tables { "drop" } else { "keep" };
-    let removed: Removed = client.delete(&path(name, &format!("?tables={word}")))?;
+    let tables = if args.tables.drop_tables { "drop" } else { "keep" };
+    let removed: Removed = client.delete(&path(name, &format!("?tables={tables}")))?;
     print(&render(name, &removed))
 }
 
 fn render(name: &PluginName, removed: &Removed) -> String {
     let mut text = if removed.dropped.is_empty() {
-        format!("{name} is removed; its tables stay, and installed again it goes on where it was\n")
+        format!(
+            "removed {name}; its tables stay, and after a new installation it continues at its checkpoint\n"
+        )
     } else {
         format!(
-            "{name} is removed with its tables {}; installed again, it reads its streams from the beginning\n",
+            "removed {name} with its tables {}; after a new installation it reads its streams from the beginning\n",
             removed.dropped.join(", ")
         )
     };
     if !removed.consumers_left.is_empty() {
-        text.push_str("still on the broker; the host deletes them as soon as it can:\n");
+        text.push_str("consumers that are still on the broker; the host deletes them as soon as possible:\n");
         for left in &removed.consumers_left {
             text.push_str(&format!(
                 "  - consumer {} of stream {}: {}\n",
@@ -86,25 +88,25 @@ fn render(name: &PluginName, removed: &Removed) -> String {
 fn confirm(name: &PluginName, url: &str) -> Result<(), Failure> {
     let stdin = io::stdin();
     if !stdin.is_terminal() {
-        return Err(
-            Failure::usage("--drop-tables asks again, and nobody is there to answer")
-                .hint("give --yes when it is meant"),
-        );
+        return Err(Failure::usage(
+            "--drop-tables requires confirmation, and standard input is not a terminal",
+        )
+        .hint("use --yes to drop the tables without confirmation"));
     }
     let mut answer = String::new();
-    let asked = write!(
+    let written = write!(
         io::stderr(),
-        "The tables of {name} at {url} will be gone. Type its name to go on: "
+        "This drops the tables of {name} at {url}. Type the name of the plugin to confirm: "
     );
-    asked
+    written
         .and_then(|()| io::stderr().flush())
         .and_then(|()| stdin.lock().read_line(&mut answer))
-        .context("cannot ask")
+        .context("failed to ask for confirmation")
         .map_err(Failure::new)?;
     if answer.trim() == name.as_str() {
         Ok(())
     } else {
-        Err(Failure::usage("that is not its name; nothing was done"))
+        Err(Failure::usage("the name does not match; nothing was changed"))
     }
 }
 
@@ -113,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_on_the_broker_is_listed() {
+    fn consumers_left_on_the_broker_are_listed() {
         let name = PluginName::parse("things").unwrap();
         let mut removed = Removed {
             dropped: Vec::new(),

@@ -1,4 +1,4 @@
-//! `lantern plugin set`: settings of one plugin.
+//! `lantern plugin set`: changes settings of a plugin.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,13 @@ use lantern_model::schema::PluginName;
 
 #[derive(Debug, Args)]
 pub struct SetArgs {
-    /// The plugin; it need not be installed yet.
+    /// Name of the plugin, which may not be installed yet.
     #[arg(value_parser = PluginName::parse)]
     name: PluginName,
-    /// A setting and its value, such as limits.memory=128MiB or wasi=true; without a value it is as for all plugins.
+    /// Setting and value, such as limits.memory=128MiB or wasi=true; KEY= restores the default of all plugins.
     #[arg(required = true, value_name = "KEY=VALUE", value_parser = assignment)]
     changes: Vec<(String, String)>,
-    /// Answer with JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -28,7 +28,7 @@ pub struct SetArgs {
 fn assignment(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("give KEY=VALUE, or KEY= to take it back".to_owned()),
+        _ => Err("expected KEY=VALUE, or KEY= to restore the default".to_owned()),
     }
 }
 
@@ -36,7 +36,7 @@ pub fn run(args: &SetArgs) -> Result<(), Failure> {
     let mut changes = BTreeMap::new();
     for (key, value) in &args.changes {
         if changes.insert(key, value).is_some() {
-            return Err(Failure::usage(format!("{key} is given twice")));
+            return Err(Failure::usage(format!("duplicate setting {key}")));
         }
     }
     let client = Client::open(&args.host)?;
@@ -49,15 +49,15 @@ pub fn run(args: &SetArgs) -> Result<(), Failure> {
     flatten("", &settings, &mut lines);
     let name = &args.name;
     print(&match lines.as_slice() {
-        [] => format!("{name} has the settings of all plugins, from now on\n"),
+        [] => format!("{name} now has the default settings\n"),
         lines => format!(
-            "in force from the next batch on; what is set for {name}:\n  {}\n",
+            "settings of {name}, effective from the next batch:\n  {}\n",
             lines.join("\n  ")
         ),
     })
 }
 
-/// Settings as they are typed.
+/// Renders settings as KEY=VALUE lines.
 pub fn flatten(prefix: &str, value: &Value, lines: &mut Vec<String>) {
     match value {
         Value::Object(table) => {
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_are_shown_as_they_are_typed() {
+    fn settings_are_rendered_as_key_value_lines() {
         let settings = json!({"limits": {"memory": "128 MiB", "rows_per_message": 9}, "wasi": true});
         let mut lines = Vec::new();
         flatten("", &settings, &mut lines);

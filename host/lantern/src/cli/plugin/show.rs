@@ -14,7 +14,7 @@ use lantern_model::schema::PluginName;
 
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// Answer with JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -23,17 +23,17 @@ pub struct ListArgs {
 
 #[derive(Debug, Args)]
 pub struct ShowArgs {
-    /// The plugin.
+    /// Name of the plugin.
     #[arg(value_parser = PluginName::parse)]
     name: PluginName,
-    /// Answer with JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     host: HostArgs,
 }
 
-/// A plugin, in a list or alone.
+/// A plugin, as returned by the API.
 #[derive(Deserialize)]
 struct Plugin {
     name: String,
@@ -46,10 +46,10 @@ struct Plugin {
     settings: Value,
     #[serde(default)]
     used: Option<Used>,
-    versions: Vec<Version>,
+    versions: Vec<InstalledVersion>,
 }
 
-/// What the version that runs has used since it was loaded.
+/// Resource usage of the active version since it was loaded.
 #[derive(Deserialize)]
 struct Used {
     messages: u64,
@@ -59,12 +59,12 @@ struct Used {
 }
 
 impl Used {
-    fn in_words(&self) -> String {
+    fn describe(&self) -> String {
         if self.messages == 0 {
-            return "no messages since it was loaded".to_owned();
+            return "no messages since loading".to_owned();
         }
         format!(
-            "{} messages since it was loaded, {:.1} µs each, {} of memory at the most, {} failed calls",
+            "{} messages since loading, {:.1} µs per message, peak memory {}, {} failed calls",
             self.messages,
             self.busy_us as f64 / self.messages as f64,
             table::bytes(self.memory_peak_bytes),
@@ -74,7 +74,7 @@ impl Used {
 }
 
 #[derive(Deserialize)]
-struct Version {
+struct InstalledVersion {
     version: String,
     digest: String,
     state: String,
@@ -103,7 +103,7 @@ struct Range {
 }
 
 #[derive(Deserialize, Serialize)]
-struct Refusal {
+struct LoadFailure {
     what: String,
     reason: String,
     holds_up: bool,
@@ -111,13 +111,13 @@ struct Refusal {
 
 pub fn list(args: &ListArgs) -> Result<(), Failure> {
     let client = Client::open(&args.host)?;
-    let refused: Vec<Refusal> = client.get_json("/api/v1/plugin-files")?;
+    let failures: Vec<LoadFailure> = client.get_json("/api/v1/plugin-files")?;
     if args.json {
         let plugins: Value = client.get_json("/api/v1/plugins")?;
-        return print_json(&json!({"plugins": plugins, "refused": refused}));
+        return print_json(&json!({"plugins": plugins, "refused": failures}));
     }
     let plugins: Vec<Plugin> = client.get_json("/api/v1/plugins")?;
-    print(&render_list(&plugins, &refused))
+    print(&render_list(&plugins, &failures))
 }
 
 pub fn show(args: &ShowArgs) -> Result<(), Failure> {
@@ -129,12 +129,12 @@ pub fn show(args: &ShowArgs) -> Result<(), Failure> {
     print(&render(&client.get_json(&path)?))
 }
 
-fn render_list(plugins: &[Plugin], refused: &[Refusal]) -> String {
+fn render_list(plugins: &[Plugin], failures: &[LoadFailure]) -> String {
     let mut text = if plugins.is_empty() {
-        "no plugins are installed\nto install one: lantern plugin install FILE --activate\n".to_owned()
+        "no plugins installed\nto install one: lantern plugin install FILE --activate\n".to_owned()
     } else {
         let head = [
-            "plugin", "state", "version", "digest", "versions", "reads", "writes",
+            "plugin", "state", "version", "digest", "versions", "sources", "tables",
         ];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         rows.extend(plugins.iter().map(|plugin| {
@@ -164,20 +164,20 @@ fn render_list(plugins: &[Plugin], refused: &[Refusal]) -> String {
             .iter()
             .find(|version| Some(&version.digest) == plugin.active.as_ref());
         if let Some(active) = active.filter(|active| active.signature.state != "good")
-            && let Some(words) = active.signature.in_words()
+            && let Some(signature) = active.signature.describe()
         {
             // Writing to a String does not fail.
-            let _ = writeln!(text, "\nthe signature of {} is {words}", plugin.name);
+            let _ = writeln!(text, "\nsignature of {}: {signature}", plugin.name);
         }
         if let Some(reason) = &plugin.paused {
             // Writing to a String does not fail.
-            let _ = writeln!(text, "\n{} is paused: {reason}", plugin.name);
+            let _ = writeln!(text, "\npaused: {}: {reason}", plugin.name);
         }
     }
-    if !refused.is_empty() {
-        text.push_str("\nrefused:\n");
-        for refusal in refused {
-            let _ = writeln!(text, "  - {}: {}", refusal.what, refusal.reason);
+    if !failures.is_empty() {
+        text.push_str("\nrejected components:\n");
+        for failure in failures {
+            let _ = writeln!(text, "  - {}: {}", failure.what, failure.reason);
         }
     }
     text
@@ -187,14 +187,14 @@ fn render(plugin: &Plugin) -> String {
     let mut head = vec![
         vec!["plugin".to_owned(), plugin.name.clone()],
         vec!["state".to_owned(), plugin.state.clone()],
-        vec!["reads".to_owned(), plugin.sources.join(", ")],
-        vec!["writes".to_owned(), plugin.tables.join(", ")],
+        vec!["sources".to_owned(), plugin.sources.join(", ")],
+        vec!["tables".to_owned(), plugin.tables.join(", ")],
     ];
     if let Some(reason) = &plugin.paused {
         head.insert(2, vec!["paused".to_owned(), reason.clone()]);
     }
     if let Some(used) = &plugin.used {
-        head.push(vec!["used".to_owned(), used.in_words()]);
+        head.push(vec!["usage".to_owned(), used.describe()]);
     }
     let mut settings = Vec::new();
     set::flatten("", &plugin.settings, &mut settings);
@@ -204,29 +204,22 @@ fn render(plugin: &Plugin) -> String {
     text.push_str(&versions(&plugin.versions));
     text.push_str(&ranges(&plugin.versions));
     for version in &plugin.versions {
-        if let Some(words) = version.signature.in_words() {
+        if let Some(signature) = version.signature.describe() {
             let (number, digest) = (&version.version, Short(&version.digest));
             // Writing to a String does not fail.
-            let _ = writeln!(text, "\nthe signature of {number} ({digest}) is {words}");
+            let _ = writeln!(text, "\nsignature of {number} ({digest}): {signature}");
         }
         if let Some(reason) = &version.failed {
             let (number, digest) = (&version.version, Short(&version.digest));
             // Writing to a String does not fail.
-            let _ = writeln!(text, "\n{number} ({digest}) has failed: {reason}");
+            let _ = writeln!(text, "\n{number} ({digest}) failed: {reason}");
         }
     }
     text
 }
 
-fn versions(versions: &[Version]) -> String {
-    let head = [
-        "version",
-        "digest",
-        "state",
-        "installed",
-        "came from",
-        "signature",
-    ];
+fn versions(versions: &[InstalledVersion]) -> String {
+    let head = ["version", "digest", "state", "installed", "origin", "signature"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(versions.iter().map(|version| {
         vec![
@@ -235,14 +228,11 @@ fn versions(versions: &[Version]) -> String {
             version.state.clone(),
             table::to_the_second(&version.installed_at),
             version.came_from.clone().unwrap_or_else(|| "-".into()),
-            version.signature.in_short().unwrap_or_default(),
+            version.signature.short().unwrap_or_default(),
         ]
     }));
-    // Where nobody looks at signatures, there is nothing to say of them.
-    if versions
-        .iter()
-        .all(|version| version.signature.in_short().is_none())
-    {
+    // Without checked signatures the column is left out.
+    if versions.iter().all(|version| version.signature.short().is_none()) {
         for row in &mut rows {
             row.pop();
         }
@@ -250,9 +240,9 @@ fn versions(versions: &[Version]) -> String {
     table::align(&rows, &[], "")
 }
 
-/// What each version handled, in the order of the streams.
-fn ranges(versions: &[Version]) -> String {
-    let mut ranges: Vec<(&Version, &Range)> = versions
+/// The ranges that each version handled, in stream order.
+fn ranges(versions: &[InstalledVersion]) -> String {
+    let mut ranges: Vec<(&InstalledVersion, &Range)> = versions
         .iter()
         .flat_map(|version| version.ranges.iter().map(move |range| (version, range)))
         .collect();
@@ -301,7 +291,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plugins_are_listed_with_what_is_refused() {
+    fn plugins_are_listed_with_rejected_components() {
         let plugin: Plugin = serde_json::from_value(json!({
             "name": "obs", "state": "paused", "active": "sha256:aa", "paused": "by me", "sources": ["obs"],
             "tables": ["events"], "versions": [{
@@ -313,7 +303,7 @@ mod tests {
             }],
         }))
         .unwrap();
-        let refusal = Refusal {
+        let failure = LoadFailure {
             what: "file x.wasm".into(),
             reason: "it is empty".into(),
             holds_up: false,
@@ -321,30 +311,30 @@ mod tests {
         assert_eq!(
             render(&plugin),
             "\
-plugin  obs
-state   paused
-paused  by me
-reads   obs
-writes  events
+plugin   obs
+state    paused
+paused   by me
+sources  obs
+tables   events
 
-version  digest  state   installed             came from
+version  digest  state   installed             origin
 1.0.0    aa      paused  2026-11-20T10:00:00Z  file obs.wasm
 
 source  epoch  from   to  version  messages  projected  skipped  dead  inserted  updated  present
 obs         1     1  100  1.0.0         100         98        1     1        90        5        3
 
-1.0.0 (aa) has failed: it was bad
+1.0.0 (aa) failed: it was bad
 "
         );
         assert_eq!(
-            render_list(std::slice::from_ref(&plugin), &[refusal]),
+            render_list(std::slice::from_ref(&plugin), &[failure]),
             "\
-plugin  state   version  digest  versions  reads  writes
-obs     paused  1.0.0    aa             1  obs    events
+plugin  state   version  digest  versions  sources  tables
+obs     paused  1.0.0    aa             1  obs      events
 
-obs is paused: by me
+paused: obs: by me
 
-refused:
+rejected components:
   - file x.wasm: it is empty
 "
         );
@@ -356,11 +346,11 @@ refused:
             "state": "good", "key": "E7620F1842B4E81F", "comment": "orders 1.0.0", "reason": null,
         }))
         .unwrap();
-        let shown = render(&signed);
-        assert!(shown.contains("came from      signature\n"), "{shown}");
+        let text = render(&signed);
+        assert!(text.contains("origin         signature\n"), "{text}");
         assert!(
-            shown.ends_with("the signature of 1.0.0 (aa) is good, of key E7620F1842B4E81F: orders 1.0.0\n"),
-            "{shown}"
+            text.ends_with("signature of 1.0.0 (aa): valid, key E7620F1842B4E81F: orders 1.0.0\n"),
+            "{text}"
         );
     }
 }

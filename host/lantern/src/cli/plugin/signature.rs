@@ -1,8 +1,8 @@
-//! What a host says of a component's signature, in words.
+//! The signature of a component, as a host reports it.
 
 use serde::{Deserialize, Serialize};
 
-/// As the API has it.
+/// A signature, as returned by the API.
 #[derive(Deserialize, Serialize)]
 pub struct Signature {
     pub state: String,
@@ -11,7 +11,7 @@ pub struct Signature {
     pub reason: Option<String>,
 }
 
-/// Nobody has looked.
+/// Not checked.
 impl Default for Signature {
     fn default() -> Self {
         Self {
@@ -24,8 +24,8 @@ impl Default for Signature {
 }
 
 impl Signature {
-    /// In a word or two, for a column; none where nobody looks at signatures.
-    pub fn in_short(&self) -> Option<String> {
+    /// Short text for a column; `None` if signatures are not checked.
+    pub fn short(&self) -> Option<String> {
         match (self.state.as_str(), &self.key) {
             ("not-checked", _) => None,
             ("good", Some(key)) => Some(key.clone()),
@@ -33,13 +33,13 @@ impl Signature {
         }
     }
 
-    /// For a line; none where nobody looks at signatures.
-    pub fn in_words(&self) -> Option<String> {
+    /// Text for a line; `None` if signatures are not checked.
+    pub fn describe(&self) -> Option<String> {
         let Self { state, key, .. } = self;
         match (state.as_str(), key, &self.comment, &self.reason) {
             ("not-checked", ..) => None,
-            ("good", Some(key), Some(comment), _) => Some(format!("good, of key {key}: {comment}")),
-            ("good", Some(key), ..) => Some(format!("good, of key {key}")),
+            ("good", Some(key), Some(comment), _) => Some(format!("valid, key {key}: {comment}")),
+            ("good", Some(key), ..) => Some(format!("valid, key {key}")),
             (state, _, _, Some(reason)) => Some(format!("{state}: {reason}")),
             (state, ..) => Some(state.to_owned()),
         }

@@ -1,4 +1,4 @@
-//! `lantern plugin install`, `activate` and `rollback`: another version comes, and takes over.
+//! `lantern plugin install`, `activate` and `rollback`.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::signature::Signature;
-use super::{Reference, Short, diff, path, trial};
-use crate::cli::author::sign::with_end;
+use super::{Reference, Short, canary, diff, path};
+use crate::cli::author::sign::with_suffix;
 use crate::cli::client::{Client, HostArgs};
 use crate::cli::{Failure, print, print_json};
 use lantern_lifecycle::Component;
@@ -20,24 +20,24 @@ use lantern_trust::signature::FILE_SUFFIX;
 
 #[derive(Debug, Args)]
 pub struct InstallArgs {
-    /// The component: a file, - for standard input, where a host has one
-    /// (http://HOST:PORT/api/v1/plugins/NAME/component?version=VERSION), or a reference to a registry
-    /// (oci://ghcr.io/me/orders:0.1.0; in programs that are built with the feature oci).
+    /// Component: a file, - for standard input, the URL of a component in a host
+    /// (http://HOST:PORT/api/v1/plugins/NAME/component?version=VERSION), or a reference to an OCI registry
+    /// (oci://ghcr.io/me/orders:0.1.0; requires a build with the feature oci).
     #[arg(value_name = "FILE|-|URL|OCI")]
     file: PathBuf,
-    /// Its signature, where it is not beside it as FILE.minisig.
+    /// Signature file [default: FILE.minisig, if it exists].
     #[arg(long, value_name = "FILE")]
     signature: Option<PathBuf>,
-    /// A file with a token for the host in URL. No other token is sent to it.
+    /// File with the token for the host in URL. No other token is sent to that host.
     #[arg(long, value_name = "FILE")]
     from_token_file: Option<PathBuf>,
-    /// Make it run as well.
+    /// Also activate the version.
     #[arg(long, conflicts_with = "canary")]
     activate: bool,
-    /// Try it beside the version that runs, on the last N messages of each stream, and say what would change.
+    /// Run a canary of the version on the last N messages of each stream.
     #[arg(long, value_name = "N")]
     canary: Option<u64>,
-    /// Answer with JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -46,10 +46,10 @@ pub struct InstallArgs {
 
 #[derive(Debug, Args)]
 pub struct ActivateArgs {
-    /// The plugin; with @DIGEST (eight digits or more) or @VERSION that version, otherwise its newest.
+    /// Plugin, with an optional version: @DIGEST (at least eight digits) or @VERSION [default: the newest].
     #[arg(value_name = "NAME[@VERSION]")]
     plugin: Reference,
-    /// Answer with JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -58,19 +58,19 @@ pub struct ActivateArgs {
 
 #[derive(Debug, Args)]
 pub struct RollbackArgs {
-    /// The plugin.
+    /// Name of the plugin.
     #[arg(value_parser = PluginName::parse)]
     name: PluginName,
-    /// Answer with JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     host: HostArgs,
 }
 
-/// What the host answers.
+/// The version after the change, as returned by the host.
 #[derive(Deserialize, Serialize)]
-struct Taken {
+struct ChangedVersion {
     plugin: String,
     version: String,
     digest: String,
@@ -80,22 +80,22 @@ struct Taken {
     from: Option<String>,
     effect: Effect,
     differences: Vec<Difference>,
-    healed: Option<Healed>,
+    healed: Option<RetryResult>,
     restored: Option<i64>,
 }
 
 #[derive(Deserialize, Serialize)]
-struct Healed {
+struct RetryResult {
     tried: u64,
     resolved: u64,
     rows: u64,
 }
 
-/// What was installed, and what its canary showed.
+/// An installed version with the report of its canary.
 #[derive(Serialize)]
-struct Tried<'a> {
-    installed: &'a Taken,
-    canary: &'a trial::Report,
+struct InstalledWithCanary<'a> {
+    installed: &'a ChangedVersion,
+    canary: &'a canary::Report,
 }
 
 pub fn install(args: &InstallArgs) -> Result<(), Failure> {
@@ -105,52 +105,54 @@ pub fn install(args: &InstallArgs) -> Result<(), Failure> {
         component.signature = Some(read_file(file)?);
     }
     let path = format!("/api/v1/plugins?activate={}", args.activate);
-    let taken: Taken = client.post_component(&path, component)?;
+    let changed: ChangedVersion = client.post_component(&path, component)?;
     let Some(messages) = args.canary else {
-        return say(&taken, args.json);
+        return print_version(&changed, args.json);
     };
-    let name = PluginName::parse(&taken.plugin).map_err(Failure::usage)?;
+    let name = PluginName::parse(&changed.plugin).map_err(Failure::usage)?;
     let plugin = Reference { name, version: None };
-    let report = trial::try_out(&client, &plugin, &taken.digest, Some(messages), None)?;
+    let report = canary::run_canary(&client, &plugin, &changed.digest, Some(messages), None)?;
     if args.json {
-        return print_json(&Tried {
-            installed: &taken,
+        return print_json(&InstalledWithCanary {
+            installed: &changed,
             canary: &report,
         });
     }
     print(&format!(
-        "{}\n{}\nto make it run: lantern plugin activate {}@{}\n",
-        render(&taken),
-        trial::render(&report),
-        taken.plugin,
-        Short(&taken.digest)
+        "{}\n{}\nto activate: lantern plugin activate {}@{}\n",
+        render(&changed),
+        canary::render(&report),
+        changed.plugin,
+        Short(&changed.digest)
     ))
 }
 
-/// The component, with the signature that is beside it.
+/// Reads the component and its signature.
 fn read(args: &InstallArgs) -> Result<Component, Failure> {
     let file = args.file.as_path();
     if let Some(url) = file.to_str().filter(|text| text.starts_with("http://")) {
         let Some(at) = url.find("/api/") else {
-            return Err(Failure::usage(format!("{url} is not an address of a host's API")));
+            return Err(Failure::usage(format!(
+                "invalid URL {url}: not an API path of a host"
+            )));
         };
         let (from, path) = url.split_at(at);
         return Client::source(from, args.from_token_file.as_deref())?.get_component(path);
     }
     if args.from_token_file.is_some() {
         return Err(Failure::usage(
-            "--from-token-file is for a component that is fetched from http://…",
+            "--from-token-file requires a component URL (http://…)",
         ));
     }
     if let Some(reference) = file.to_str().and_then(|text| text.strip_prefix("oci://")) {
         return pull(reference);
     }
     if file.as_os_str() != "-" {
-        let beside = with_end(file, FILE_SUFFIX);
-        let signature = match std::fs::symlink_metadata(&beside) {
+        let signature_file = with_suffix(file, FILE_SUFFIX);
+        let signature = match std::fs::symlink_metadata(&signature_file) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            // Whatever else is in the way, reading says it.
-            _ => Some(read_file(&beside)?),
+            // Other errors are reported by the read.
+            _ => Some(read_file(&signature_file)?),
         };
         return Ok(Component {
             bytes: read_file(file)?,
@@ -161,7 +163,7 @@ fn read(args: &InstallArgs) -> Result<Component, Failure> {
     std::io::stdin()
         .lock()
         .read_to_end(&mut bytes)
-        .context("cannot read standard input")
+        .context("failed to read standard input")
         .map_err(Failure::new)?;
     Ok(bytes.into())
 }
@@ -171,78 +173,78 @@ use super::oci::pull;
 
 #[cfg(not(feature = "oci"))]
 fn pull(reference: &str) -> Result<Component, Failure> {
-    let words = "this program cannot pull from registries: it was built without the feature oci";
-    Err(Failure::usage(words).hint(format!(
-        "build it with cargo build --release --features oci, or pull with wkg oci pull {reference} and install the file"
+    let message = "this build does not support OCI registries (feature oci)";
+    Err(Failure::usage(message).hint(format!(
+        "build with `cargo build --release --features oci`, or run `wkg oci pull {reference}` and install the file"
     )))
 }
 
 fn read_file(file: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(file)
-        .with_context(|| format!("cannot read {}", file.display()))
+        .with_context(|| format!("failed to read {}", file.display()))
         .map_err(Failure::new)
 }
 
 pub fn activate(args: &ActivateArgs) -> Result<(), Failure> {
     let client = Client::open(&args.host)?;
     let body = json!({"digest": args.plugin.version});
-    let taken: Taken = client.post_json(&path(&args.plugin.name, "/activate"), &body)?;
-    say(&taken, args.json)
+    let changed: ChangedVersion = client.post_json(&path(&args.plugin.name, "/activate"), &body)?;
+    print_version(&changed, args.json)
 }
 
 pub fn rollback(args: &RollbackArgs) -> Result<(), Failure> {
     let client = Client::open(&args.host)?;
-    let taken: Taken = client.post_json(&path(&args.name, "/rollback"), &json!({}))?;
-    say(&taken, args.json)
+    let changed: ChangedVersion = client.post_json(&path(&args.name, "/rollback"), &json!({}))?;
+    print_version(&changed, args.json)
 }
 
-fn say(taken: &Taken, json: bool) -> Result<(), Failure> {
+fn print_version(changed: &ChangedVersion, json: bool) -> Result<(), Failure> {
     match json {
-        true => print_json(taken),
-        false => print(&render(taken)),
+        true => print_json(changed),
+        false => print(&render(changed)),
     }
 }
 
-fn render(taken: &Taken) -> String {
-    let Taken {
+fn render(changed: &ChangedVersion) -> String {
+    let ChangedVersion {
         plugin,
         version,
         digest,
         state,
         ..
-    } = taken;
+    } = changed;
     let digest = Short(digest);
-    let is_new = taken.from.as_ref() != Some(&taken.digest);
+    let is_new = changed.from.as_ref() != Some(&changed.digest);
     let mut text = match state.as_str() {
-        "paused" => format!("{plugin} {version} ({digest}) is the active version, and paused\n"),
+        "paused" => format!("{plugin} {version} ({digest}) is active and paused\n"),
         state => format!("{plugin} {version} ({digest}) is {state}\n"),
     };
-    if let Some(words) = taken.signature.in_words() {
-        text.push_str(&format!("its signature: {words}\n"));
+    if let Some(signature) = changed.signature.describe() {
+        text.push_str(&format!("signature: {signature}\n"));
     }
-    if let Some(from) = taken.from.as_deref().filter(|_| is_new) {
-        text.push_str(&format!("\ncompared with {}:\n", Short(from)));
-        text.push_str(&diff::render(&taken.differences, taken.effect));
+    if let Some(from) = changed.from.as_deref().filter(|_| is_new) {
+        text.push_str(&format!("\ndifferences from {}:\n", Short(from)));
+        text.push_str(&diff::render(&changed.differences, changed.effect));
     }
-    if let Some(healed) = taken.healed.as_ref().filter(|healed| healed.tried > 0) {
-        let Healed { tried, resolved, .. } = healed;
-        text.push_str(&format!("\n{resolved} of {tried} dead letters now decode\n"));
+    if let Some(healed) = changed.healed.as_ref().filter(|healed| healed.tried > 0) {
+        let RetryResult { tried, resolved, .. } = healed;
+        text.push_str(&format!("\nresolved {resolved} of {tried} dead letters\n"));
     }
-    if let Some(rebuild) = taken.restored {
+    if let Some(rebuild) = changed.restored {
         text.push_str(&format!(
-            "\nthe tables from before rebuild {rebuild} are in use again; messages that were handled since are read again\n"
+            "\nrestored the tables from before rebuild {rebuild}; the host reads later messages again\n"
         ));
     }
     let next = match state.as_str() {
-        "active" if is_new && taken.from.is_some() => {
-            format!("to go back: lantern plugin rollback {plugin}")
+        "active" if is_new && changed.from.is_some() => {
+            format!("to roll back: lantern plugin rollback {plugin}")
         }
-        "active" => format!("to see how it does: lantern plugin show {plugin}"),
-        "paused" => format!("to let it go on: lantern plugin resume {plugin}"),
-        _ if taken.effect == Effect::NeedsRebuild => {
-            format!("it can run when its tables are filled anew: lantern rebuild {plugin}@{digest}")
+        "active" => format!("to see its status: lantern plugin show {plugin}"),
+        "paused" => format!("to resume: lantern plugin resume {plugin}"),
+        _ if changed.effect == Effect::NeedsRebuild => {
+            format!("activation requires a rebuild: lantern rebuild {plugin}@{digest}")
         }
-        _ => format!("to make it run: lantern plugin activate {plugin}@{digest}"),
+        _ => format!("to activate: lantern plugin activate {plugin}@{digest}"),
     };
     text.push_str(&format!("\n{next}\n"));
     text
@@ -253,8 +255,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_came_is_told_with_what_to_do_next() {
-        let mut taken = Taken {
+    fn a_changed_version_is_rendered_with_the_next_command() {
+        let mut changed = ChangedVersion {
             plugin: "obs".into(),
             version: "1.1.0".into(),
             digest: "sha256:0123456789abcdef".into(),
@@ -271,40 +273,40 @@ mod tests {
             restored: None,
         };
         assert_eq!(
-            render(&taken),
+            render(&changed),
             "\
 obs 1.1.0 (0123456789ab) is installed
 
-compared with aaaaaaaaaaaa:
+differences from aaaaaaaaaaaa:
   - table t, column c: is new
-tables, columns, indexes or sources are added with the swap
+activation adds tables, columns, indexes or sources
 
-to make it run: lantern plugin activate obs@0123456789ab
+to activate: lantern plugin activate obs@0123456789ab
 "
         );
-        taken.signature.state = "missing".into();
-        taken.signature.reason = Some("it has no signature".into());
-        assert!(render(&taken).contains("\nits signature: missing: it has no signature\n"));
-        taken.signature = Signature::default();
-        taken.state = "active".into();
-        taken.differences.clear();
-        taken.effect = Effect::None;
-        taken.healed = Some(Healed {
+        changed.signature.state = "missing".into();
+        changed.signature.reason = Some("it has no signature".into());
+        assert!(render(&changed).contains("\nsignature: missing: it has no signature\n"));
+        changed.signature = Signature::default();
+        changed.state = "active".into();
+        changed.differences.clear();
+        changed.effect = Effect::None;
+        changed.healed = Some(RetryResult {
             tried: 41,
             resolved: 37,
             rows: 37,
         });
         assert_eq!(
-            render(&taken),
+            render(&changed),
             "\
 obs 1.1.0 (0123456789ab) is active
 
-compared with aaaaaaaaaaaa:
-  no difference in what they say of themselves
+differences from aaaaaaaaaaaa:
+  no differences
 
-37 of 41 dead letters now decode
+resolved 37 of 41 dead letters
 
-to go back: lantern plugin rollback obs
+to roll back: lantern plugin rollback obs
 "
         );
     }

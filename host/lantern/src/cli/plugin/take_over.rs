@@ -1,4 +1,4 @@
-//! `lantern plugin take-over`: the consumers that another host left behind become this host's.
+//! `lantern plugin take-over`: takes over consumers of another host.
 
 use std::fmt::Write as _;
 
@@ -13,7 +13,7 @@ use lantern_model::schema::PluginName;
 
 #[derive(Debug, Args)]
 pub struct TakeOverArgs {
-    /// The plugin.
+    /// Name of the plugin.
     #[arg(value_parser = PluginName::parse)]
     name: PluginName,
     #[command(flatten)]
@@ -41,18 +41,22 @@ pub fn run(args: &TakeOverArgs) -> Result<(), Failure> {
 
 fn render(taken: &TakenOver) -> String {
     let mut text = String::new();
-    for one in &taken.consumers {
-        let what = match one.outcome.as_str() {
-            "taken-over" => match &one.before {
+    for consumer in &taken.consumers {
+        let outcome = match consumer.outcome.as_str() {
+            "taken-over" => match &consumer.before {
                 Some(host) => format!("taken over from host {host}"),
-                None => "taken over; it belonged to no host".to_owned(),
+                None => "taken over; it had no owner".to_owned(),
             },
-            "own" => "belonged to this host already".to_owned(),
-            "absent" => "does not exist; the host makes it when it reads".to_owned(),
+            "own" => "already belongs to this host".to_owned(),
+            "absent" => "does not exist; the host creates it when it reads".to_owned(),
             other => other.to_owned(),
         };
         // Writing to a String does not fail.
-        let _ = writeln!(text, "consumer {} of stream {}: {what}", one.consumer, one.stream);
+        let _ = writeln!(
+            text,
+            "consumer {} of stream {}: {outcome}",
+            consumer.consumer, consumer.stream
+        );
     }
     text
 }

@@ -1,4 +1,4 @@
-//! Against a small registry over plain HTTP that answers as it is told.
+//! Tests against a small registry over plain HTTP with prepared responses.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -10,10 +10,10 @@ use super::*;
 
 const COMPONENT: &[u8] = b"\0asm and the rest";
 
-/// Path to what is answered there.
+/// Responses by path.
 type Answers = BTreeMap<String, (&'static str, Vec<u8>)>;
 
-/// Serves until the test ends. Returns where.
+/// Serves until the test ends. Returns the address.
 fn registry(answers: Answers) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -55,7 +55,7 @@ fn manifest(digest: &str) -> Value {
     })
 }
 
-/// Pulls from a registry that has this manifest, and these bytes under the digest of [`COMPONENT`].
+/// Pulls from a registry with this manifest, and with these bytes under the digest of [`COMPONENT`].
 fn pulled(manifest: &Value, blob: &[u8]) -> Result<Component, String> {
     let digest = Digest::of(COMPONENT).to_string();
     let mut answers = Answers::new();
@@ -72,7 +72,7 @@ fn pulled(manifest: &Value, blob: &[u8]) -> Result<Component, String> {
 }
 
 #[test]
-fn a_component_comes_with_its_signature() {
+fn a_component_is_pulled_with_its_signature() {
     let digest = Digest::of(COMPONENT).to_string();
     let mut described = manifest(&digest);
     let component = pulled(&described, COMPONENT).unwrap();
@@ -83,30 +83,30 @@ fn a_component_comes_with_its_signature() {
 }
 
 #[test]
-fn what_is_not_what_the_manifest_says_is_refused() {
+fn an_artifact_that_does_not_match_its_manifest_is_rejected() {
     let digest = Digest::of(COMPONENT).to_string();
     let changed = [&COMPONENT[..COMPONENT.len() - 1], b"?"].concat();
     let longer = [COMPONENT, b"and more"].concat();
     for blob in [changed, longer, Vec::new()] {
-        let refused = pulled(&manifest(&digest), &blob).unwrap_err();
-        assert!(refused.contains("cannot pull 127.0.0.1"), "{refused}");
+        let error = pulled(&manifest(&digest), &blob).unwrap_err();
+        assert!(error.contains("failed to pull 127.0.0.1"), "{error}");
     }
     let edits: [(&str, Value, &str); 6] = [
         (
             "/config/mediaType",
             json!("application/vnd.oci.image.config.v1+json"),
-            "its config is",
+            "the config has type",
         ),
-        ("/layers", json!([]), "it has 0 layers"),
+        ("/layers", json!([]), "found 0"),
         (
             "/layers/0/mediaType",
             json!("application/vnd.oci.image.layer.v1.tar"),
-            "its layer is",
+            "the layer has type",
         ),
         (
             "/layers/0/size",
             json!(COMPONENT_BYTES_MAX + 1),
-            "a host takes at most",
+            "a host accepts at most",
         ),
         ("/layers/0/size", json!(-1), "negative"),
         (
@@ -115,16 +115,16 @@ fn what_is_not_what_the_manifest_says_is_refused() {
             "lantern.minisig",
         ),
     ];
-    for (place, value, words) in edits {
+    for (pointer, value, expected) in edits {
         let mut described = manifest(&digest);
-        *described.pointer_mut(place).unwrap() = value;
-        let refused = pulled(&described, COMPONENT).unwrap_err();
-        assert!(refused.contains(words), "{place}: {refused}");
+        *described.pointer_mut(pointer).unwrap() = value;
+        let error = pulled(&described, COMPONENT).unwrap_err();
+        assert!(error.contains(expected), "{pointer}: {error}");
     }
 }
 
 #[test]
-fn what_is_not_there_is_said_with_what_to_do() {
+fn a_missing_component_fails_with_a_hint() {
     let registry = registry(Answers::new());
     let missing = pull(&format!("{registry}/me/orders:9.9.9")).unwrap_err().render();
     assert!(
@@ -136,7 +136,7 @@ fn what_is_not_there_is_said_with_what_to_do() {
 }
 
 #[test]
-fn credentials_are_those_of_docker_or_none() {
+fn credentials_come_from_docker() {
     let basic = auth(Ok(DockerCredential::UsernamePassword(
         "me".into(),
         "secret".into(),

@@ -10,10 +10,10 @@ use lantern_model::schema::PluginName;
 
 #[derive(Debug, Args)]
 pub struct PauseArgs {
-    /// The plugin.
+    /// Name of the plugin.
     #[arg(value_parser = PluginName::parse)]
     name: PluginName,
-    /// Why, for those who find it paused.
+    /// Reason, shown wherever the plugin is listed as paused.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     #[command(flatten)]
@@ -22,7 +22,7 @@ pub struct PauseArgs {
 
 #[derive(Debug, Args)]
 pub struct ResumeArgs {
-    /// The plugin.
+    /// Name of the plugin.
     #[arg(value_parser = PluginName::parse)]
     name: PluginName,
     #[command(flatten)]
@@ -34,12 +34,12 @@ pub fn pause(args: &PauseArgs) -> Result<(), Failure> {
     Client::open(&args.host)?.post_json::<Value>(&path(&args.name, "/pause"), &body)?;
     let name = &args.name;
     print(&format!(
-        "{name} is paused, also after a restart; its messages wait in their streams\n\
-         to let it go on: lantern plugin resume {name}\n"
+        "paused {name}; it stays paused after a restart, and its messages stay in their streams\n\
+         to resume: lantern plugin resume {name}\n"
     ))
 }
 
 pub fn resume(args: &ResumeArgs) -> Result<(), Failure> {
     Client::open(&args.host)?.post_json::<Value>(&path(&args.name, "/resume"), &json!({}))?;
-    print(&format!("{} goes on where it was\n", args.name))
+    print(&format!("resumed {}\n", args.name))
 }

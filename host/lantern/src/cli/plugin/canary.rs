@@ -1,4 +1,4 @@
-//! `lantern plugin canary` and `written`: what a version would do, and what it has done.
+//! `lantern plugin canary` and `written`: what a version would write, and what it has written.
 
 use std::fmt::Write as _;
 
@@ -13,16 +13,16 @@ use crate::cli::{Failure, print, print_json, table};
 
 #[derive(Debug, Args)]
 pub struct CanaryArgs {
-    /// The plugin and the version on trial, by @DIGEST (eight digits or more) or @VERSION.
+    /// Plugin and candidate version: @DIGEST (at least eight digits) or @VERSION.
     #[arg(value_name = "NAME@VERSION")]
     plugin: Reference,
-    /// Try it on the last messages of each stream [default: 1000, unless --live is given].
+    /// Number of last messages of each stream to read [default: 1000, unless --live is given].
     #[arg(long, value_name = "N")]
     messages: Option<u64>,
-    /// Try it on what comes in for so many seconds.
+    /// Number of seconds for which to read new messages.
     #[arg(long, value_name = "SECONDS")]
     live: Option<u64>,
-    /// Answer with JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -31,17 +31,17 @@ pub struct CanaryArgs {
 
 #[derive(Debug, Args)]
 pub struct WrittenArgs {
-    /// The plugin and the version, by @DIGEST (eight digits or more) or @VERSION.
+    /// Plugin and version: @DIGEST (at least eight digits) or @VERSION.
     #[arg(value_name = "NAME@VERSION")]
     plugin: Reference,
-    /// Answer with JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     host: HostArgs,
 }
 
-/// The host's report of a canary. Rows stay the text that they are, because their documents are shown as they are stored.
+/// Report of a canary. Rows stay raw text, because their JSON values are shown exactly as they are stored.
 #[derive(Deserialize, Serialize)]
 pub struct Report {
     plugin: String,
@@ -75,31 +75,34 @@ struct Example {
     new: Option<Box<RawValue>>,
 }
 
-/// Rows that are shown of each table; all that the host gives are in the JSON.
+/// Number of example rows per table in the text output; the JSON output contains all.
 const EXAMPLES_SHOWN: usize = 10;
 
 fn version(plugin: &Reference) -> Result<&str, Failure> {
     plugin.version.as_deref().ok_or_else(|| {
         Failure::usage(format!(
-            "which version of {0}? name it: {0}@VERSION or {0}@DIGEST",
+            "no version of {0} given: expected {0}@VERSION or {0}@DIGEST",
             plugin.name
         ))
-        .hint(format!("lantern plugin show {} lists them", plugin.name))
+        .hint(format!(
+            "`lantern plugin show {}` lists the versions",
+            plugin.name
+        ))
     })
 }
 
 pub fn canary(args: &CanaryArgs) -> Result<(), Failure> {
     let client = Client::open(&args.host)?;
     let messages = args.messages.or(args.live.is_none().then_some(1_000));
-    let report = try_out(&client, &args.plugin, version(&args.plugin)?, messages, args.live)?;
+    let report = run_canary(&client, &args.plugin, version(&args.plugin)?, messages, args.live)?;
     match args.json {
         true => print_json(&report),
         false => print(&render(&report)),
     }
 }
 
-/// Has the host try a version, and gives its report.
-pub fn try_out(
+/// Runs a canary in the host and returns its report.
+pub fn run_canary(
     client: &Client,
     plugin: &Reference,
     version: &str,
@@ -110,12 +113,12 @@ pub fn try_out(
     client.post_json_for_long(&path(&plugin.name, "/canary"), &body)
 }
 
-/// The report for people: what each table would hold, what would be rejected, what it costs.
+/// Renders the report: differences by table, rejected messages, and cost of both versions.
 pub fn render(report: &Report) -> String {
     let mut text = String::new();
     let number = |value: &Value| value.as_u64().unwrap_or_default();
     let mut rows = vec![
-        ["table", "same", "changed", "only before", "only now"]
+        ["table", "same", "changed", "only active", "only candidate"]
             .map(str::to_owned)
             .to_vec(),
     ];
@@ -130,7 +133,7 @@ pub fn render(report: &Report) -> String {
     }
     text.push_str(&table::align(&rows, &[false, true, true, true, true], ""));
     text.push('\n');
-    let mut sides = vec![
+    let mut versions = vec![
         [
             "",
             "version",
@@ -138,35 +141,35 @@ pub fn render(report: &Report) -> String {
             "rows",
             "skipped",
             "rejected",
-            "µs a message",
+            "µs/message",
             "memory",
         ]
         .map(str::to_owned)
         .to_vec(),
     ];
-    for (name, side) in [("runs", &report.old), ("on trial", &report.new)] {
-        if side.is_object() {
-            sides.push(vec![
-                name.to_owned(),
+    for (role, version) in [("active", &report.old), ("candidate", &report.new)] {
+        if version.is_object() {
+            versions.push(vec![
+                role.to_owned(),
                 format!(
                     "{} {}",
-                    side["version"].as_str().unwrap_or_default(),
-                    Short(side["digest"].as_str().unwrap_or_default())
+                    version["version"].as_str().unwrap_or_default(),
+                    Short(version["digest"].as_str().unwrap_or_default())
                 ),
-                number(&side["messages"]).to_string(),
-                number(&side["rows"]).to_string(),
-                number(&side["skipped"]).to_string(),
-                number(&side["rejected"]).to_string(),
+                number(&version["messages"]).to_string(),
+                number(&version["rows"]).to_string(),
+                number(&version["skipped"]).to_string(),
+                number(&version["rejected"]).to_string(),
                 format!(
                     "{:.1}",
-                    side["decode_us_per_message"].as_f64().unwrap_or_default()
+                    version["decode_us_per_message"].as_f64().unwrap_or_default()
                 ),
-                table::bytes(number(&side["memory_peak_bytes"])),
+                table::bytes(number(&version["memory_peak_bytes"])),
             ]);
         }
     }
     text.push_str(&table::align(
-        &sides,
+        &versions,
         &[false, false, true, true, true, true, true, true],
         "",
     ));
@@ -189,14 +192,14 @@ pub fn render(report: &Report) -> String {
             );
         }
     }
-    for words in &report.partial {
-        let _ = writeln!(text, "not all of it: {words}");
+    for reason in &report.partial {
+        let _ = writeln!(text, "incomplete: {reason}");
     }
     if report.needs_rebuild {
         let digest = report.new["digest"].as_str().unwrap_or_default();
         let _ = writeln!(
             text,
-            "its tables are others: lantern rebuild {}@{}",
+            "the tables differ; activation requires a rebuild: lantern rebuild {}@{}",
             report.plugin,
             Short(digest)
         );
@@ -216,7 +219,7 @@ pub fn written(args: &WrittenArgs) -> Result<(), Failure> {
         .map(Vec::as_slice)
         .unwrap_or_default();
     if ranges.is_empty() {
-        return print("it has handled nothing, or others have done its work again\n");
+        return print("this version has handled no messages, or other versions have reprocessed them\n");
     }
     let head = [
         "source",

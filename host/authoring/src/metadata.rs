@@ -1,5 +1,4 @@
-//! What a project's own file says of it that is worth saying in the component too: licence, source, authors. Nothing here
-//! is needed for a plugin to run.
+//! Reads metadata for a component from the project file: licence, source, authors. A plugin runs without it.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -9,13 +8,13 @@ use serde_json::Value as Tree;
 use super::project::Project;
 use lantern_plugin::Metadata;
 
-/// Reads what there is. What cannot be understood is left out.
-pub fn about(project: &Project) -> Metadata {
+/// Reads the metadata of a project. Leaves out invalid values.
+pub fn project_metadata(project: &Project) -> Metadata {
     let dir = project.dir();
     let mut metadata = match project {
-        Project::Cargo(_) => of_cargo(&tree_of_toml(&dir.join("Cargo.toml"))["package"]),
-        Project::Command { npm: true, .. } => of_node(&tree_of_json(&dir.join("package.json"))),
-        Project::Command { .. } => of_python(&tree_of_toml(&dir.join("pyproject.toml"))["project"]),
+        Project::Cargo(_) => cargo_metadata(&read_toml(&dir.join("Cargo.toml"))["package"]),
+        Project::Command { npm: true, .. } => npm_metadata(&read_json(&dir.join("package.json"))),
+        Project::Command { .. } => python_metadata(&read_toml(&dir.join("pyproject.toml"))["project"]),
         Project::Component(_) => Metadata::default(),
     };
     if !matches!(project, Project::Component(_)) {
@@ -24,7 +23,7 @@ pub fn about(project: &Project) -> Metadata {
     metadata
 }
 
-fn of_cargo(package: &Tree) -> Metadata {
+fn cargo_metadata(package: &Tree) -> Metadata {
     Metadata {
         authors: list(&package["authors"], text),
         licenses: text(&package["license"]),
@@ -34,7 +33,7 @@ fn of_cargo(package: &Tree) -> Metadata {
     }
 }
 
-fn of_node(package: &Tree) -> Metadata {
+fn npm_metadata(package: &Tree) -> Metadata {
     let repository = &package["repository"];
     let source = text(repository).or_else(|| text(&repository["url"]));
     Metadata {
@@ -46,7 +45,7 @@ fn of_node(package: &Tree) -> Metadata {
     }
 }
 
-fn of_python(project: &Tree) -> Metadata {
+fn python_metadata(project: &Tree) -> Metadata {
     let urls = &project["urls"];
     let url = |names: [&str; 4]| names.iter().find_map(|name| text(&urls[name]));
     Metadata {
@@ -67,7 +66,7 @@ fn list(value: &Tree, each: impl Fn(&Tree) -> Option<String>) -> Option<String> 
     (!all.is_empty()).then(|| all.join(", "))
 }
 
-fn tree_of_toml(file: &Path) -> Tree {
+fn read_toml(file: &Path) -> Tree {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     let table: Option<toml::Table> = text.parse().ok();
     table
@@ -75,12 +74,12 @@ fn tree_of_toml(file: &Path) -> Tree {
         .unwrap_or_default()
 }
 
-fn tree_of_json(file: &Path) -> Tree {
+fn read_json(file: &Path) -> Tree {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     serde_json::from_str(&text).unwrap_or_default()
 }
 
-/// The commit that is checked out, with a `+` where something was changed since.
+/// The checked-out commit, with a `+` if the working tree has changes.
 fn revision(dir: &Path) -> Option<String> {
     let git = |arguments: &[&str]| {
         let output = Command::new("git")
@@ -104,17 +103,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_language_says_it_in_its_way() {
-        let cargo = of_cargo(&json!({"license": "MIT", "authors": ["Ann", "Bo"], "repository": "https://x"}));
+    fn metadata_is_read_from_each_kind_of_project_file() {
+        let cargo =
+            cargo_metadata(&json!({"license": "MIT", "authors": ["Ann", "Bo"], "repository": "https://x"}));
         assert_eq!(cargo.authors.as_deref(), Some("Ann, Bo"));
-        let node = of_node(
+        let node = npm_metadata(
             &json!({"license": "MIT", "author": {"name": "Ann"}, "repository": {"url": "git+https://x"}}),
         );
         assert_eq!(
             (node.authors.as_deref(), node.source.as_deref()),
             (Some("Ann"), Some("https://x"))
         );
-        let python = of_python(
+        let python = python_metadata(
             &json!({"license": {"text": "MIT"}, "authors": [{"name": "Ann"}], "urls": {"Source": "https://x"}}),
         );
         assert_eq!(
