@@ -109,7 +109,7 @@ fn usage_errors_exit_with_2() {
         (&["plugin", "activate", "a@"], "a digest or a version"),
         (&["plugin", "set", "a"], "KEY=VALUE"),
         (&["plugin", "set", "a", "b"], "KEY=VALUE"),
-        (&["plugin", "set", "a", "b=1", "b=2"], "given twice"),
+        (&["plugin", "set", "a", "b=1", "b=2"], "duplicate setting b"),
         (&["plugin", "remove", "a"], "--keep-tables"),
         (
             &["plugin", "remove", "a", "--keep-tables", "--drop-tables"],

@@ -167,7 +167,7 @@ fn a_file_that_is_no_plugin_is_refused_by_name_and_the_others_run() {
     for file in ["junk.wasm", "half.wasm"] {
         let name = format!("file:{file}");
         let (_, detail) = host.check(&name).unwrap_or_else(|| panic!("{name} is not named"));
-        assert!(detail.starts_with("refused: "), "{detail}");
+        assert!(detail.starts_with("rejected: "), "{detail}");
     }
     publish(&server, &obs(1, 3));
     wait_for_rows(&host, dir.path(), "obs_events", 3);
