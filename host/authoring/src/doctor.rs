@@ -292,6 +292,13 @@ fn check_cargo_project(dir: &Path) -> Vec<Finding> {
             "add `lantern_sdk::export!(YourPlugin);` to src/lib.rs",
         ));
     }
+    findings.extend(check_sdk(dir, &manifest));
+    findings
+}
+
+/// Checks the SDK in a cargo project.
+fn check_sdk(dir: &Path, manifest: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
     let written_by = sdk::written_by(dir).unwrap_or_else(|| "an unknown version".to_owned());
     findings.extend(match sdk::state(dir) {
         Ok(sdk::SdkState::Absent) => None,

@@ -8,22 +8,26 @@ mod presence;
 mod wiring;
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::HostConfig;
+use crate::jobs::Jobs;
 use lantern_broker::{Broker, Link};
 use lantern_http as http;
 use lantern_lifecycle::Lifecycle;
 use lantern_model::batch::Timestamp;
 use lantern_model::status::Registry;
 use lantern_plugin::Loader;
-use lantern_store::{IndexStep, Reader, Store};
+use lantern_store::{Reader, Store};
 use lantern_telemetry::Metrics;
 use lantern_trust::identity::{self, Identity};
 use lantern_trust::private_files;
@@ -32,15 +36,6 @@ pub use wiring::remote_broker;
 
 use health::checks;
 use presence::HostFile;
-
-/// Interval of the search for expired rows.
-const EXPIRE_EVERY: Duration = Duration::from_secs(60);
-
-/// Interval of the search for missing indexes, which new versions of plugins may require.
-const INDEX_EVERY: Duration = Duration::from_secs(60);
-
-/// Pause between two indexes, in which the writer stores the waiting messages.
-const INDEX_PAUSE: Duration = Duration::from_secs(2);
 
 /// Runs the host until SIGTERM or SIGINT.
 ///
@@ -101,98 +96,134 @@ pub async fn run_with(
     stop: CancellationToken,
     on_start: impl FnOnce(Started),
 ) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(config.listen).await.with_context(|| {
-        format!(
-            "failed to listen on {} (setting listen, flag --listen)",
-            config.listen
-        )
-    })?;
+    let host = Host::start(&config, &stop).await?;
+    on_start(host.facts().await);
+    stop.cancelled().await;
+    host.shut_down(config.shutdown_time).await;
+    Ok(())
+}
+
+/// The parts of a running host.
+struct Host {
+    url: String,
+    host_file: HostFile,
+    lifecycle: Lifecycle,
+    jobs: Jobs,
+    api: JoinHandle<()>,
+    api_threads: http::Threads,
+    broker: Broker,
+    reader: Reader,
+    store: Arc<Store>,
+}
+
+impl Host {
+    /// Starts the parts in the order of their dependencies.
+    async fn start(config: &HostConfig, stop: &CancellationToken) -> anyhow::Result<Self> {
+        let (listener, address) = listen(config.listen).await?;
+        let api_threads = http::Threads::start().context("failed to start the API threads")?;
+        let (store, reader) = open_database(config, &api_threads).await?;
+        let owner = instance::load_identity(&config.data_dir, &store).await?;
+        let cache_key = wiring::cache_key(config, &store).await?;
+        let broker = Broker::connect(wiring::broker(config)?).await?;
+        let registry = Registry::default();
+        let metrics = Metrics::new(registry.clone(), store.path());
+        let parts = lantern_lifecycle::Parts {
+            config: wiring::lifecycle(config, owner),
+            broker: broker.clone(),
+            store: Arc::clone(&store),
+            loader: Arc::new(Loader::new(wiring::plugins(config)?, cache_key)?),
+            registry: registry.clone(),
+            metrics: metrics.clone(),
+        };
+        let url = presence::local_url(address);
+        let key = private_files::load_or_create_secret(&config.data_dir.join(identity::KEY_FILE))?;
+        let access = http::Access::open(Arc::clone(&store), &reader, wiring::http(config, address)).await?;
+        presence::ensure_operator_token(&config.data_dir, &access).await?;
+        create_plugin_dir(config)?;
+        let lifecycle = Lifecycle::start(parts, stop.child_token()).await?;
+        let commits = store.commits();
+        let state = http::State {
+            access,
+            projections: registry.clone(),
+            reader: reader.clone(),
+            health: checks(&broker, &store, lifecycle.clone(), metrics.clone()),
+            metrics: metrics.clone(),
+            lifecycle: lifecycle.clone(),
+            live: http::Live::start(reader.clone(), commits, registry, stop.child_token()),
+            identity: Identity::new(key, url.as_str()),
+            started: Timestamp::now(),
+        };
+        Ok(Self {
+            api: api_threads
+                .serve(listener, state, stop.child_token())
+                .context("failed to start the API")?,
+            jobs: Jobs::start(&store, &lifecycle, &broker, &metrics, stop),
+            host_file: HostFile::write(&config.data_dir, &url)?,
+            url,
+            lifecycle,
+            api_threads,
+            broker,
+            reader,
+            store,
+        })
+    }
+
+    async fn facts(&self) -> Started {
+        Started {
+            url: self.url.clone(),
+            database: self.store.path().to_owned(),
+            broker: self.broker.embedded_url().map(str::to_owned),
+            plugins: self.lifecycle.count().await,
+        }
+    }
+
+    /// Stops the parts in the order of the data flow: projections, API, broker, database.
+    async fn shut_down(self, time: Duration) {
+        self.host_file.remove();
+        tracing::info!("stopping: finishing and storing the current batches");
+        // The rest of the time is for the broker: the last acknowledgements, and stopping an embedded broker.
+        let deadline = Instant::now() + time * 7 / 10;
+        if timeout_at(deadline - time / 4, self.lifecycle.stop())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "some projections did not finish in time; they continue at their checkpoints after the next start"
+            );
+        }
+        drop(self.lifecycle);
+        self.jobs.stop().await;
+        drop(timeout_at(deadline, self.api).await);
+        self.broker.stop().await;
+        drop(timeout_at(deadline, self.reader.close()).await);
+        close(self.store, deadline).await;
+        drop(self.api_threads);
+    }
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("failed to listen on {address} (setting listen, flag --listen)"))?;
     let address = listener
         .local_addr()
         .context("failed to get the listening address")?;
-    let store = Arc::new(Store::open(wiring::store(&config)).await?);
-    let api_threads = http::Threads::start().context("failed to start the API threads")?;
+    Ok((listener, address))
+}
+
+/// Opens the database for writing, and for reading on the threads of the API.
+async fn open_database(
+    config: &HostConfig,
+    api_threads: &http::Threads,
+) -> anyhow::Result<(Arc<Store>, Reader)> {
+    let store = Arc::new(Store::open(wiring::store(config)).await?);
     let path = store.path().to_owned();
     let reader = api_threads
         .spawn(async move { Reader::open(&path).await })
         .await
         .context("failed to open the database for reading")??;
     store.release_before_reopen(reader.clone());
-    let owner = instance::load_identity(&config.data_dir, &store).await?;
-    let cache_key = wiring::cache_key(&config, &store).await?;
-    let broker = Broker::connect(wiring::broker(&config)?).await?;
-    let registry = Registry::default();
-    let metrics = Metrics::new(registry.clone(), store.path());
-    let loader = Arc::new(Loader::new(wiring::plugins(&config)?, cache_key)?);
-    let parts = lantern_lifecycle::Parts {
-        config: wiring::lifecycle(&config, owner),
-        broker: broker.clone(),
-        store: Arc::clone(&store),
-        loader,
-        registry: registry.clone(),
-        metrics: metrics.clone(),
-    };
-    let url = presence::local_url(address);
-    let key = private_files::load_or_create_secret(&config.data_dir.join(identity::KEY_FILE))?;
-    let access = http::Access::open(Arc::clone(&store), &reader, wiring::http(&config, address)).await?;
-    presence::ensure_operator_token(&config.data_dir, &access).await?;
-    create_plugin_dir(&config)?;
-    let lifecycle = Lifecycle::start(parts, stop.child_token()).await?;
-    let state = http::State {
-        access,
-        projections: registry.clone(),
-        reader: reader.clone(),
-        health: checks(&broker, &store, lifecycle.clone(), metrics.clone()),
-        metrics: metrics.clone(),
-        lifecycle: lifecycle.clone(),
-        live: http::Live::start(
-            reader.clone(),
-            store.commits(),
-            registry.clone(),
-            stop.child_token(),
-        ),
-        identity: Identity::new(key, url.as_str()),
-        started: Timestamp::now(),
-    };
-    let serving = api_threads
-        .serve(listener, state, stop.child_token())
-        .context("failed to start the API")?;
-    let counting = tokio::spawn(count_reconnects(broker.clone(), metrics.clone()));
-    let expiring = tokio::spawn(expire(Arc::clone(&store), lifecycle.clone(), stop.child_token()));
-    let indexing = tokio::spawn(keep_indexes(Arc::clone(&store), stop.child_token()));
-    let host_file = HostFile::write(&config.data_dir, &url)?;
-    on_start(Started {
-        url,
-        database: store.path().to_owned(),
-        broker: broker.embedded_url().map(str::to_owned),
-        plugins: lifecycle.count().await,
-    });
-
-    stop.cancelled().await;
-    host_file.remove();
-    tracing::info!("stopping: finishing and storing the current batches");
-    // The rest of the time is for the broker: the last acknowledgements, and stopping an embedded broker.
-    let deadline = tokio::time::Instant::now() + config.shutdown_time * 7 / 10;
-    if tokio::time::timeout_at(deadline - config.shutdown_time / 4, lifecycle.stop())
-        .await
-        .is_err()
-    {
-        tracing::warn!(
-            "some projections did not finish in time; they continue at their checkpoints after the next start"
-        );
-    }
-    drop(lifecycle);
-    expiring.abort();
-    counting.abort();
-    indexing.abort();
-    drop(tokio::time::timeout_at(deadline, serving).await);
-    broker.stop().await;
-    drop(tokio::time::timeout_at(deadline, reader.close()).await);
-    drop(expiring.await);
-    drop(indexing.await);
-    close(store, deadline).await;
-    drop(api_threads);
-    Ok(())
+    Ok((store, reader))
 }
 
 /// Creates the default plugin directory. A directory in the configuration must exist, because its name may be mistyped.
@@ -266,10 +297,10 @@ async fn connect(settings: lantern_broker::BrokerConfig) -> anyhow::Result<Broke
 }
 
 /// Closes the database. All other owners have ended by now.
-async fn close(store: Arc<Store>, deadline: tokio::time::Instant) {
+async fn close(store: Arc<Store>, deadline: Instant) {
     match Arc::try_unwrap(store) {
         Ok(store) => {
-            if tokio::time::timeout_at(deadline, store.close()).await.is_err() {
+            if timeout_at(deadline, store.close()).await.is_err() {
                 tracing::warn!("timeout while closing the database; committed data is safe");
             }
         }
@@ -298,23 +329,6 @@ fn watch_signals(stop: CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Counts reconnections to the broker.
-async fn count_reconnects(broker: Broker, metrics: Metrics) {
-    let mut link = broker.link();
-    let mut known = None;
-    loop {
-        if let Link::Connected(server) = &*link.borrow_and_update() {
-            if known.is_some_and(|known| known != server.generation) {
-                metrics.broker_reconnected();
-            }
-            known = Some(server.generation);
-        }
-        if link.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
 /// Prints one line on standard output, for programs that start the host.
 fn announce(started: Started) {
     let Started {
@@ -331,65 +345,4 @@ fn announce(started: Started) {
     // Standard output may be closed.
     drop(writeln!(std::io::stdout(), "{line}"));
     tracing::info!("{line}");
-}
-
-/// Removes rows that are older than the retention of their tables, in small steps, so that other writes do not wait.
-async fn expire(store: Arc<Store>, lifecycle: Lifecycle, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(EXPIRE_EVERY);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        lifecycle.remove_old_tables();
-        for table in &lifecycle.expiring_tables().await {
-            loop {
-                match store.maintenance().expire(table.clone(), Timestamp::now()).await {
-                    Ok(0) => break,
-                    Ok(rows) => tracing::debug!(table = %table.name, rows, "removed expired rows"),
-                    Err(error) => {
-                        tracing::warn!(table = %table.name, %error, "failed to remove expired rows; will retry");
-                        break;
-                    }
-                }
-                if stop.is_cancelled() {
-                    return;
-                }
-            }
-        }
-    }
-}
-
-/// Creates missing indexes, one at a time, with pauses for other writes.
-async fn keep_indexes(store: Arc<Store>, stop: CancellationToken) {
-    let mut reported = Vec::new();
-    loop {
-        let pause = match store.maintenance().add_missing_index().await {
-            Ok(IndexStep::Made { table, columns, took }) => {
-                let columns = columns.join(", ");
-                let took_ms = took.as_millis();
-                tracing::info!(table, columns, took_ms, "created an index; other writes waited");
-                INDEX_PAUSE
-            }
-            Ok(IndexStep::Left(tables)) => {
-                for table in tables.iter().filter(|table| !reported.contains(*table)) {
-                    tracing::warn!(
-                        table,
-                        "the table lacks facet indexes and is too large to create them now; queries are slow until \
-                         `lantern rebuild` of its plugin"
-                    );
-                }
-                reported = tables;
-                INDEX_EVERY
-            }
-            Err(error) => {
-                tracing::warn!(%error, "failed to check for missing indexes; will retry");
-                INDEX_EVERY
-            }
-        };
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-        }
-    }
 }

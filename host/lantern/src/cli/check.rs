@@ -127,42 +127,10 @@ impl CheckReport {
     /// Renders the report as text.
     pub fn render(&self) -> String {
         let mut text = format!("{}\n\n", self.database.display());
-        if self.sources.is_empty() {
-            text.push_str("No source has been read yet.\n");
-        } else {
-            let head = [
-                "plugin/source",
-                "epoch",
-                "stream",
-                "checkpoint",
-                "messages",
-                "projected",
-                "skipped",
-                "dead",
-                "missing",
-                "rows",
-                "inserted",
-                "updated",
-                "present",
-            ];
-            let mut rows = vec![head.map(str::to_owned).to_vec()];
-            rows.extend(self.sources.iter().map(SourceCheck::cells));
-            let mut right = [true; 13];
-            (right[0], right[2]) = (false, false);
-            text.push_str(&table::align(&rows, &right, ""));
-        }
+        text.push_str(&self.render_sources());
         if !self.tables.is_empty() {
-            let head = ["plugin", "table", "rows", "expired"];
-            let mut rows = vec![head.map(str::to_owned).to_vec()];
-            rows.extend(self.tables.iter().map(|one| {
-                vec![
-                    one.plugin.clone(),
-                    one.table.clone(),
-                    one.rows.to_string(),
-                    one.expired.to_string(),
-                ]
-            }));
-            let _ = write!(text, "\n{}", table::align(&rows, &[false, false, true, true], ""));
+            // Writing to a String cannot fail.
+            let _ = write!(text, "\n{}", self.render_tables());
         }
         if let Some(head) = &self.audit.head {
             let rows = plural(self.audit.rows, "row");
@@ -196,6 +164,46 @@ impl CheckReport {
             }
         }
         text
+    }
+
+    fn render_sources(&self) -> String {
+        if self.sources.is_empty() {
+            return "No source has been read yet.\n".to_owned();
+        }
+        let head = [
+            "plugin/source",
+            "epoch",
+            "stream",
+            "checkpoint",
+            "messages",
+            "projected",
+            "skipped",
+            "dead",
+            "missing",
+            "rows",
+            "inserted",
+            "updated",
+            "present",
+        ];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        rows.extend(self.sources.iter().map(SourceCheck::cells));
+        let mut right = [true; 13];
+        (right[0], right[2]) = (false, false);
+        table::align(&rows, &right, "")
+    }
+
+    fn render_tables(&self) -> String {
+        let head = ["plugin", "table", "rows", "expired"];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        rows.extend(self.tables.iter().map(|table| {
+            vec![
+                table.plugin.clone(),
+                table.table.clone(),
+                table.rows.to_string(),
+                table.expired.to_string(),
+            ]
+        }));
+        table::align(&rows, &[false, false, true, true], "")
     }
 }
 

@@ -88,13 +88,17 @@ fn check_disk(resolved: &Resolved, problems: &mut Problems) {
 }
 
 /// Settings that are valid only with an external broker.
-const CREDENTIALS: [&str; 6] = [
+const EXTERNAL_ONLY: [&str; 10] = [
     "broker.credentials_file",
     "broker.nkey_file",
     "broker.user_file",
     "broker.token_file",
     "broker.tls.cert",
     "broker.context",
+    "broker.jetstream_domain",
+    "broker.jetstream_api_prefix",
+    "broker.inbox_prefix",
+    "broker.tls.ca",
 ];
 
 fn check_broker(resolved: &Resolved, problems: &mut Problems) {
@@ -126,6 +130,17 @@ fn check_broker(resolved: &Resolved, problems: &mut Problems) {
             "keep one login method",
         ));
     }
+    check_pairs(resolved, problems);
+    if url.is_none() && set("broker.context").is_none() {
+        check_external_only(resolved, problems);
+    }
+    check_embedded(resolved, problems);
+    check_prefix(resolved, problems);
+}
+
+/// Settings that require each other.
+fn check_pairs(resolved: &Resolved, problems: &mut Problems) {
+    let set = |path: &str| resolved.get(path).map(|(_, origin)| origin);
     for (one, other) in [
         ("broker.user_file", "broker.password_file"),
         ("broker.tls.cert", "broker.tls.key"),
@@ -141,25 +156,20 @@ fn check_broker(resolved: &Resolved, problems: &mut Problems) {
             }
         }
     }
-    if url.is_none() && set("broker.context").is_none() {
-        for path in CREDENTIALS.into_iter().chain([
-            "broker.jetstream_domain",
-            "broker.jetstream_api_prefix",
-            "broker.inbox_prefix",
-            "broker.tls.ca",
-        ]) {
-            if let Some(origin) = set(path) {
-                problems.push(Problem::new(
-                    path,
-                    origin,
-                    "requires an external broker, and none is set",
-                    "set broker.url, or remove this setting",
-                ));
-            }
+}
+
+/// Settings of an external broker without an external broker.
+fn check_external_only(resolved: &Resolved, problems: &mut Problems) {
+    for path in EXTERNAL_ONLY {
+        if let Some((_, origin)) = resolved.get(path) {
+            problems.push(Problem::new(
+                path,
+                origin,
+                "requires an external broker, and none is set",
+                "set broker.url, or remove this setting",
+            ));
         }
     }
-    check_embedded(resolved, problems);
-    check_prefix(resolved, problems);
 }
 
 /// A consumer name has at most 255 characters, including plugin and source.

@@ -1,6 +1,7 @@
 //! Raw values and the resulting configuration, case by case.
 
 use super::*;
+use lantern_trust::signature::Rule;
 use std::ffi::OsString;
 
 /// A directory with a configuration file in it.

@@ -47,18 +47,8 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     let plugin = &loaded.plugin;
     let manifest = plugin.manifest();
     let mut source = find_source(manifest, args.source.as_deref())?;
-    let of_source = source.map_or(&[][..], |index| manifest.sources[index].origin.subjects());
-    let mut messages = fixture::messages(&args.input, &read(&args.input)?, of_source)?;
-    for message in &mut messages {
-        if let Some(subject) = &args.subject {
-            message.subject.clone_from(subject);
-        }
-        let headers = args.headers.iter();
-        message
-            .headers
-            .extend(headers.map(|header| (header.name.clone(), header.value.clone())));
-        message.headers.sort_by(|a, b| a.0.cmp(&b.0));
-    }
+    let source_subjects = source.map_or(&[][..], |index| manifest.sources[index].origin.subjects());
+    let messages = read_messages(args, source_subjects)?;
     source = source.or_else(|| fixture::find_source(manifest, &messages));
     let source = source.ok_or_else(|| {
         Failure::usage("the source of the message is ambiguous")
@@ -98,6 +88,22 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
         ))?;
     }
     Ok(ExitCode::from(u8::from(rejected)))
+}
+
+/// Reads the messages of the input, with the subject and the headers of the command line.
+fn read_messages(args: &RunArgs, source_subjects: &[String]) -> Result<Vec<Delivery>, Failure> {
+    let mut messages = fixture::messages(&args.input, &read(&args.input)?, source_subjects)?;
+    for message in &mut messages {
+        if let Some(subject) = &args.subject {
+            message.subject.clone_from(subject);
+        }
+        let headers = args.headers.iter();
+        message
+            .headers
+            .extend(headers.map(|header| (header.name.clone(), header.value.clone())));
+        message.headers.sort_by(|a, b| a.0.cmp(&b.0));
+    }
+    Ok(messages)
 }
 
 fn read(input: &Path) -> Result<Vec<u8>, Failure> {

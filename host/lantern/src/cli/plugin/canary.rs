@@ -115,82 +115,13 @@ pub fn run_canary(
 
 /// Renders the report: differences by table, rejected messages, and cost of both versions.
 pub fn render(report: &Report) -> String {
-    let mut text = String::new();
-    let number = |value: &Value| value.as_u64().unwrap_or_default();
-    let mut rows = vec![
-        ["table", "same", "changed", "only active", "only candidate"]
-            .map(str::to_owned)
-            .to_vec(),
-    ];
-    for compared in &report.tables {
-        rows.push(vec![
-            compared.table.clone(),
-            compared.same.to_string(),
-            compared.changed.to_string(),
-            compared.only_old.to_string(),
-            compared.only_new.to_string(),
-        ]);
-    }
-    text.push_str(&table::align(&rows, &[false, true, true, true, true], ""));
-    text.push('\n');
-    let mut versions = vec![
-        [
-            "",
-            "version",
-            "messages",
-            "rows",
-            "skipped",
-            "rejected",
-            "µs/message",
-            "memory",
-        ]
-        .map(str::to_owned)
-        .to_vec(),
-    ];
-    for (role, version) in [("active", &report.old), ("candidate", &report.new)] {
-        if version.is_object() {
-            versions.push(vec![
-                role.to_owned(),
-                format!(
-                    "{} {}",
-                    version["version"].as_str().unwrap_or_default(),
-                    Short(version["digest"].as_str().unwrap_or_default())
-                ),
-                number(&version["messages"]).to_string(),
-                number(&version["rows"]).to_string(),
-                number(&version["skipped"]).to_string(),
-                number(&version["rejected"]).to_string(),
-                format!(
-                    "{:.1}",
-                    version["decode_us_per_message"].as_f64().unwrap_or_default()
-                ),
-                table::bytes(number(&version["memory_peak_bytes"])),
-            ]);
-        }
-    }
-    text.push_str(&table::align(
-        &versions,
-        &[false, false, true, true, true, true, true, true],
-        "",
-    ));
+    let mut text = format!("{}\n{}", render_tables(&report.tables), render_versions(report));
     for rejects in report.new["rejects"].as_array().into_iter().flatten() {
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = writeln!(text, "  rejected: {rejects}");
     }
-    let row =
-        |row: &Option<Box<RawValue>>| row.as_ref().map_or("null".to_owned(), |row| row.get().to_owned());
     for compared in &report.tables {
-        for example in compared.examples.iter().take(EXAMPLES_SHOWN) {
-            let _ = writeln!(
-                text,
-                "  {}, {} {}: {} -> {}",
-                compared.table,
-                example.source,
-                example.sequence,
-                row(&example.old),
-                row(&example.new)
-            );
-        }
+        text.push_str(&render_examples(compared));
     }
     for reason in &report.partial {
         let _ = writeln!(text, "incomplete: {reason}");
@@ -202,6 +133,76 @@ pub fn render(report: &Report) -> String {
             "the tables differ; activation requires a rebuild: lantern rebuild {}@{}",
             report.plugin,
             Short(digest)
+        );
+    }
+    text
+}
+
+fn render_tables(tables: &[Compared]) -> String {
+    let head = ["table", "same", "changed", "only active", "only candidate"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(tables.iter().map(|compared| {
+        vec![
+            compared.table.clone(),
+            compared.same.to_string(),
+            compared.changed.to_string(),
+            compared.only_old.to_string(),
+            compared.only_new.to_string(),
+        ]
+    }));
+    table::align(&rows, &[false, true, true, true, true], "")
+}
+
+fn render_versions(report: &Report) -> String {
+    let head = [
+        "",
+        "version",
+        "messages",
+        "rows",
+        "skipped",
+        "rejected",
+        "µs/message",
+        "memory",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for (role, version) in [("active", &report.old), ("candidate", &report.new)] {
+        if version.is_object() {
+            rows.push(version_cells(role, version));
+        }
+    }
+    table::align(&rows, &[false, false, true, true, true, true, true, true], "")
+}
+
+fn version_cells(role: &str, version: &Value) -> Vec<String> {
+    let number = |key: &str| version[key].as_u64().unwrap_or_default();
+    let text = |key: &str| version[key].as_str().unwrap_or_default();
+    let microseconds = version["decode_us_per_message"].as_f64().unwrap_or_default();
+    vec![
+        role.to_owned(),
+        format!("{} {}", text("version"), Short(text("digest"))),
+        number("messages").to_string(),
+        number("rows").to_string(),
+        number("skipped").to_string(),
+        number("rejected").to_string(),
+        format!("{microseconds:.1}"),
+        table::bytes(number("memory_peak_bytes")),
+    ]
+}
+
+fn render_examples(compared: &Compared) -> String {
+    let row =
+        |row: &Option<Box<RawValue>>| row.as_ref().map_or("null".to_owned(), |row| row.get().to_owned());
+    let mut text = String::new();
+    for example in compared.examples.iter().take(EXAMPLES_SHOWN) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "  {}, {} {}: {} -> {}",
+            compared.table,
+            example.source,
+            example.sequence,
+            row(&example.old),
+            row(&example.new)
         );
     }
     text
