@@ -1,4 +1,4 @@
-//! `lantern forget`: erases a person's data. Shows what it would remove and asks before it does.
+//! `lantern forget`: erases a person's data, after it has shown what it would remove and asked for confirmation.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 
@@ -13,36 +13,36 @@ use lantern_model::schema::PluginName;
 
 #[derive(Debug, Args)]
 pub struct ForgetArgs {
-    /// The column with the value, such as email=ann@example.org, after a table or alone for all tables. COLUMN=- reads the
-    /// value from standard input, so that it is not in the shell's history.
+    /// Column and value, such as email=ann@example.org, with an optional table [default: all tables]. COLUMN=- reads the value
+    /// from standard input, which keeps it out of the shell's history.
     #[arg(value_name = "[TABLE] COLUMN=VALUE", num_args = 1..=2, required_unless_present = "outstanding")]
-    what: Vec<String>,
-    /// Only in this table; may be repeated.
+    condition: Vec<String>,
+    /// Only rows of this table; repeatable.
     #[arg(long = "table", value_name = "TABLE")]
     tables: Vec<String>,
-    /// Only in tables of this plugin.
+    /// Only rows in tables of this plugin.
     #[arg(long, value_name = "NAME", value_parser = PluginName::parse)]
     plugin: Option<PluginName>,
-    /// Leave dead letters that mention the value as they are.
+    /// Do not change dead letters that mention the value.
     #[arg(long)]
     keep_dead_letters: bool,
     /// Only delete messages that earlier erasures could not delete from their streams.
-    #[arg(long, conflicts_with = "what")]
+    #[arg(long, conflicts_with = "condition")]
     outstanding: bool,
-    /// Rewrite the database file at the end, so that no trace is left in its unused parts; nothing is stored meanwhile
-    /// [default: up to 1 GiB].
+    /// Rewrite the database file at the end, to remove traces from its unused parts; writes wait meanwhile [default: up to 1
+    /// GiB].
     #[arg(long)]
     vacuum: bool,
     /// Do not rewrite the database file.
     #[arg(long, conflicts_with = "vacuum")]
     no_vacuum: bool,
-    /// Show what would be removed, and change nothing.
+    /// Show what would be removed, without changing anything.
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask.
+    /// Erase without confirmation.
     #[arg(long)]
     yes: bool,
-    /// Answer with JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -114,13 +114,17 @@ fn body(args: &ForgetArgs) -> Result<serde_json::Value, Failure> {
     if args.outstanding {
         return Ok(json!({ "outstanding": true, "vacuum": vacuum }));
     }
-    let (table, condition) = match args.what.as_slice() {
+    let (table, condition) = match args.condition.as_slice() {
         [condition] => (None, condition),
         [table, condition] => (Some(table.clone()), condition),
-        _ => return Err(Failure::usage("give COLUMN=VALUE, or a table and COLUMN=VALUE")),
+        _ => {
+            return Err(Failure::usage(
+                "expected COLUMN=VALUE, or a table and COLUMN=VALUE",
+            ));
+        }
     };
     let Some((column, value)) = condition.split_once('=') else {
-        return Err(Failure::usage("the value is missing: give COLUMN=VALUE"));
+        return Err(Failure::usage("missing value: expected COLUMN=VALUE"));
     };
     let value = match value {
         "-" => read_value()?,
@@ -137,14 +141,14 @@ fn body(args: &ForgetArgs) -> Result<serde_json::Value, Failure> {
     }))
 }
 
-/// The value from standard input, without the line end behind it.
+/// Reads the value from standard input, without a trailing line end.
 fn read_value() -> Result<String, Failure> {
     let mut text = String::new();
     io::stdin()
         .lock()
         .take(1 << 20)
         .read_to_string(&mut text)
-        .context("cannot read the value from standard input")
+        .context("failed to read the value from standard input")
         .map_err(Failure::new)?;
     Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
 }
@@ -153,16 +157,19 @@ fn confirm(url: &str) -> Result<(), Failure> {
     let stdin = io::stdin();
     if !stdin.is_terminal() {
         return Err(
-            Failure::usage("erasing asks first, and standard input is not a terminal")
-                .hint("give --yes to erase without a question, or --dry-run to change nothing"),
+            Failure::usage("erasure requires confirmation, and standard input is not a terminal")
+                .hint("use --yes to erase without confirmation, or --dry-run to change nothing"),
         );
     }
     let mut answer = String::new();
-    let asked = write!(io::stderr(), "This cannot be undone. Erase this at {url}? [y/N] ");
-    asked
+    let written = write!(
+        io::stderr(),
+        "This cannot be undone. Erase the data at {url}? [y/N] "
+    );
+    written
         .and_then(|()| io::stderr().flush())
         .and_then(|()| stdin.lock().read_line(&mut answer))
-        .context("cannot ask")
+        .context("failed to ask for confirmation")
         .map_err(Failure::new)?;
     match answer.trim() {
         "y" | "Y" | "yes" => Ok(()),
@@ -175,7 +182,7 @@ fn render(report: &Forgotten) -> String {
     let mut text = format!("{verb} {} messages\n", report.messages);
     for table in &report.tables {
         text.push_str(&format!(
-            "  table {}: {} rows hold the value, {} rows of these messages {}\n",
+            "  table {}: {} rows contain the value, {} rows of these messages {}\n",
             table.table,
             table.matching,
             table.removed,
@@ -188,7 +195,7 @@ fn render(report: &Forgotten) -> String {
     }
     if report.dead_letters > 0 {
         text.push_str(&format!(
-            "  {} dead letters lose their content and stay as entries\n",
+            "  {} dead letters lose their content, but stay listed\n",
             report.dead_letters
         ));
     }
@@ -209,12 +216,12 @@ fn render(report: &Forgotten) -> String {
             text.push_str(&format!("    not deleted: {reason}\n"));
         }
         if let Some(remedy) = &stream.remedy {
-            text.push_str(&format!("    to do: {remedy}\n"));
+            text.push_str(&format!("    remedy: {remedy}\n"));
         }
     }
     if !report.kept_tables.is_empty() {
         text.push_str(&format!(
-            "  replaced tables of {}, kept for a rollback, are removed as well\n",
+            "  the replaced tables of {}, kept for a rollback, are removed as well\n",
             report.kept_tables.join(", ")
         ));
     }
@@ -229,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_report_names_what_is_left_and_what_to_do() {
+    fn the_report_lists_remaining_messages_with_the_remedy() {
         let report = Forgotten {
             dry_run: false,
             tables: vec![Table {
@@ -255,12 +262,12 @@ mod tests {
         assert_eq!(
             render(&report),
             "erased 2 messages\n  \
-             table orders: 2 rows hold the value, 3 rows of these messages are removed\n  \
-             1 dead letters lose their content and stay as entries\n  \
+             table orders: 2 rows contain the value, 3 rows of these messages are removed\n  \
+             1 dead letters lose their content, but stay listed\n  \
              stream S: 1 messages deleted, 0 already gone, 1 left\n    \
              not deleted: the stream has deny_delete\n    \
-             to do: purge\n  \
-             replaced tables of p, kept for a rollback, are removed as well\n  \
+             remedy: purge\n  \
+             the replaced tables of p, kept for a rollback, are removed as well\n  \
              note: more\n"
         );
     }
