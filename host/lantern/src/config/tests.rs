@@ -334,6 +334,7 @@ fn show_and_reference_print_valid_configuration() {
     }
     for problem in problems(&input(&uncommented, &[], &[])) {
         let about_examples = problem.contains("failed to read")
+            || problem.contains("not a readable file")
             || problem.contains("conflicts with")
             || problem.contains("has no effect");
         assert!(about_examples, "{problem}");
