@@ -127,7 +127,7 @@ pub fn run(args: PublishArgs) -> Result<ExitCode, Failure> {
         0 => String::new(),
         duplicates => format!(", {duplicates} of them duplicates"),
     };
-    print(&format!("{} messages stored{duplicates}\n", report.published))?;
+    print(&format!("{} stored{duplicates}\n", report.published))?;
     Ok(ExitCode::SUCCESS)
 }
 

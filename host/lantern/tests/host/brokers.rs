@@ -220,7 +220,7 @@ async fn publish_takes_text_lines_whole_files_and_ids() {
     assert_eq!(publish(&["log", "--format", "text"]), "3 stored\n");
     assert_eq!(publish(&["bytes", "--format", "raw"]), "1 stored\n");
     let text = publish(&["ids", "--id-field", "id"]);
-    assert_eq!(text, "2 messages stored, 1 of them duplicates\n");
+    assert_eq!(text, "2 stored, 1 of them duplicates\n");
     assert_eq!(stored(&server).await, 5);
     let stream = server.jetstream().await.get_stream(STREAM).await.unwrap();
     assert_eq!(

@@ -176,7 +176,7 @@ fn a_program_that_takes_the_port_of_a_killed_host_never_sees_a_token() {
     );
     // The number of the killed process may be that of any process by now.
     point_to(dir, &taken.url());
-    refused(&taken, "did not answer with a proof");
+    refused(&taken, "returned no proof of identity");
     let made_up = Impostor::start(
         "127.0.0.1:0",
         Behaviour::Answer(

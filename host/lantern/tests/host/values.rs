@@ -77,7 +77,7 @@ fn duplicates_are_counted_documents_are_kept_and_times_out_of_range_are_dead_let
         String::from_utf8_lossy(&deep.stderr)
     );
     for words in [
-        "projected again: 13 messages; 3 rows as stored",
+        "Projected again: 13 messages, 3 rows identical",
         "OK: no problems found",
     ] {
         assert!(text.contains(words), "{words:?} is not in {text}");
