@@ -184,7 +184,7 @@ fn a_program_that_takes_the_port_of_a_killed_host_never_sees_a_token() {
         ),
     );
     point_to(dir, &made_up.url());
-    refused(&made_up, "has not the key");
+    refused(&made_up, "does not have the key");
 
     // The host runs again at another address, and the impostor forwards the questions to it.
     let host = Host::start(dir, nowhere, plugins.path());
@@ -192,7 +192,7 @@ fn a_program_that_takes_the_port_of_a_killed_host_never_sees_a_token() {
     assert!(done, "{text}");
     let relay = Impostor::start("127.0.0.1:0", Behaviour::Relay(host.url().replace("http://", "")));
     point_to(dir, &relay.url());
-    refused(&relay, "has not the key");
+    refused(&relay, "does not have the key");
     host.terminate();
 }
 
