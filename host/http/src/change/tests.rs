@@ -246,7 +246,7 @@ async fn a_change_that_panics_is_in_the_audit() {
     assert_eq!(scene.send(request, Body::empty()).await, 500);
     assert_eq!(
         scene.audit().await,
-        ["test.panic failed : the host's log says why"]
+        ["test.panic failed : see the log of the host"]
     );
 }
 
