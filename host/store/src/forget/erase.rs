@@ -265,7 +265,8 @@ impl Work<'_> {
     }
 
     /// Takes removed rows out of the ledger. Rows of merging tables were inserted by any earlier message, so they are
-    /// taken from the message's range first and then from the plugin's others.
+    /// taken from the message's range first and then from the plugin's others. The messages of those still give as many
+    /// rows as before, so only the message's own range counts fewer rows.
     fn subtract(&self, place: &Place, plain: u64, merged: u64) -> Result<(), rusqlite::Error> {
         let mut left = to_sql(plain + merged);
         if left == 0 {
@@ -284,8 +285,10 @@ impl Work<'_> {
             let taken = left.min(inserted);
             self.transaction.execute(
                 "UPDATE _lantern_ledger SET inserted = inserted - ?2, changed = max(changed - ?2, 0),
-                     rows = max(rows - ?2, 0) WHERE id = ?1",
-                [id, taken],
+                     rows = CASE WHEN origin = ?3 AND first_sequence <= ?4 AND last_sequence >= ?4
+                         THEN max(rows - ?2, 0) ELSE rows END
+                 WHERE id = ?1",
+                params![id, taken, place.origin, to_sql(place.sequence)],
             )?;
             left -= taken;
         }
