@@ -21,7 +21,7 @@ async fn a_read_and_a_change_without_effect_do_not_count_as_commits() {
     assert_eq!(*commits.borrow(), before);
     store
         .plugins()
-        .set_paused("orders", Some("test".to_owned()))
+        .set_paused("orders", Some("test".to_owned()), None)
         .await
         .unwrap();
     assert_eq!(*commits.borrow(), before + 1);
