@@ -1777,16 +1777,16 @@ export interface components {
             /** @description When this column of the new row is greater than the stored one, or the stored one is null. */
             newer: string;
         };
-        /** @description What came of trying dead letters again. */
+        /** @description The totals of retried dead letters. */
         Healed: {
             /**
              * Format: int64
-             * @description Tried.
+             * @description Retried dead letters.
              */
             tried: number;
             /**
              * Format: int64
-             * @description Those that are rows now, or skipped on purpose.
+             * @description Resolved: their messages became rows or were skipped.
              */
             resolved: number;
             /**
@@ -2393,7 +2393,7 @@ export interface components {
             /** @description Until when the tables that it replaced are kept (RFC 3339); a rollback restores them. */
             previous_until: string | null;
         };
-        /** @description What a rebuild has come to. */
+        /** @description The result of a rebuild. */
         RebuildOutcome: {
             /**
              * Format: int64
@@ -2402,22 +2402,22 @@ export interface components {
             messages: number;
             /**
              * Format: int64
-             * @description Rows of the tables that were rebuilt.
+             * @description Rows of the rebuilt tables.
              */
             rows: number;
             /**
              * Format: int64
-             * @description Rows that were copied, because their messages were not read again.
+             * @description Rows that were carried over, because their messages were not read again.
              */
             carried_over: number;
             /**
              * Format: int64
-             * @description Rows by which tables have become smaller.
+             * @description Rows that the tables lost in total.
              */
             left_out: number;
             /** @description The plugin's tables. */
             tables: components["schemas"]["TableOutcome"][];
-            /** @description Differences that the operator has accepted. */
+            /** @description Differences that the operator accepted. */
             accepted?: string[];
         };
         /** @description The progress of a rebuild. */
@@ -2471,7 +2471,7 @@ export interface components {
          * @enum {string}
          */
         RejectionClass: "malformed" | "unsupported" | "invalid" | "trap" | "timeout" | "memory" | "output" | "constraint" | "forgotten";
-        /** @description A class of rejections, with some of its reasons. */
+        /** @description A class of rejections, with some of their reasons. */
         Rejects: {
             /** @description The class. */
             class: string;
@@ -2527,36 +2527,36 @@ export interface components {
             /** @description Why it ended early. The remaining ranges still name the replaced version, so it can be repeated. */
             partial: string | null;
         };
-        /** @description What projecting again has done. */
+        /** @description The totals of a reprojection. */
         Rewritten: {
             /**
              * Format: int64
-             * @description Messages that were projected again.
+             * @description Reprojected messages.
              */
             messages: number;
             /**
              * Format: int64
-             * @description Rows that are gone.
+             * @description Removed rows.
              */
             rows_removed: number;
             /**
              * Format: int64
-             * @description Rows that were written.
+             * @description Written rows.
              */
             rows_written: number;
             /**
              * Format: int64
-             * @description Rows that the plugin answered with and that a table's rule for collisions left out.
+             * @description Rows that the plugin returned and the conflict rule of their write ignored.
              */
             rows_left_out: number;
             /**
              * Format: int64
-             * @description Dead letters that have ended.
+             * @description Resolved dead letters.
              */
             resolved: number;
             /**
              * Format: int64
-             * @description Messages that are dead letters now and were none.
+             * @description Messages that became dead letters.
              */
             rejected: number;
         };
@@ -2612,18 +2612,18 @@ export interface components {
             /** @description Neighbouring rows. */
             neighbours: components["schemas"]["Neighbours"];
         };
-        /** @description A row that is not the same. */
+        /** @description A differing row. */
         RowExample: {
             /** @description The source of the message that wrote it last. */
             source: string;
             /**
              * Format: int64
-             * @description That message's sequence.
+             * @description The sequence of that message.
              */
             sequence: number;
-            /** @description As the active version made it; none where it did not. */
+            /** @description The row of the active version, if it has one. */
             old: Record<string, never> | null;
-            /** @description As the candidate made it; none where it did not. */
+            /** @description The row of the candidate, if it has one. */
             new: Record<string, never> | null;
         };
         /** @description Message that last wrote a row. */
@@ -2850,33 +2850,33 @@ export interface components {
             /** @description Time of the newest row (RFC 3339); null without a time column or without rows. */
             newest: string | null;
         };
-        /** @description One table, as two versions filled it. */
+        /** @description One table, as filled by two versions. */
         TableComparison: {
             /** @description Its name. */
             table: string;
-            /** @description The columns by which rows are taken for the same one; `_origin`, `_sequence` and `_row` where it has no key. */
+            /** @description The columns that match rows; `_origin`, `_sequence` and `_row` if the table has no key. */
             key: string[];
             /**
              * Format: int64
-             * @description Rows that both made, with the same values.
+             * @description Rows of both versions with equal values.
              */
             same: number;
             /**
              * Format: int64
-             * @description Rows that both made, with other values.
+             * @description Rows of both versions with different values.
              */
             changed: number;
             /**
              * Format: int64
-             * @description Rows that only the active version made.
+             * @description Rows of only the active version.
              */
             only_old: number;
             /**
              * Format: int64
-             * @description Rows that only the candidate made.
+             * @description Rows of only the candidate.
              */
             only_new: number;
-            /** @description The first of those that are not the same, some of each kind. */
+            /** @description The first differing rows, some of each kind. */
             examples: components["schemas"]["RowExample"][];
         };
         /** @description A table as its plugin declared it. */
@@ -2899,7 +2899,7 @@ export interface components {
                 [key: string]: string;
             };
         };
-        /** @description What a rebuild has done to one table. */
+        /** @description The result of a rebuild for one table. */
         TableOutcome: {
             /** @description Its name. */
             table: string;
