@@ -7,14 +7,27 @@ use super::{Finding, Tree};
 /// A phrase, in any text file, and its replacement.
 const PHRASES: &[(&str, &str)] = &[
     (
+        "could not be noted; it is tried again",
+        "failed to record …; will retry on next start",
+    ),
+    ("this is missing in the audit", "failed to write audit entry"),
+    ("the act ended badly", "the operation panicked"),
+    ("What is told piece by piece", "Streaming responses"),
+    (
+        "those who ask get of a processor",
+        "Niceness of API threads relative to the writer",
+    ),
+    (
         "Those who ask give way",
         "API reads run at lower CPU priority than ingestion",
     ),
+    ("what is not said is not asked", "`None` matches everything"),
     (
         "none that fewer could tell apart by accident",
         "eight hex digits make accidental matches unlikely",
     ),
     ("all is as it has to be", "OK: no problems found"),
+    ("so far was looked", "one request scans a bounded number of rows"),
     (
         "or none and every problem is said",
         "if any is invalid, none is applied and every error is reported",
@@ -22,17 +35,28 @@ const PHRASES: &[(&str, &str)] = &[
     ("First steps of those who look", "Using the dashboard"),
     ("No row is like that", "No matching rows"),
     ("Take a filter away", "Remove a filter"),
+    ("Look again", "Refresh"),
     ("Give up…", "Discard…"),
     ("Gone before read", "Lost"),
-    ("asks anew", "sends the request again"),
 ];
 
 /// The name of a function or type, in Rust files, and its replacement.
 const NAMES: &[(&str, &str)] = &[
     ("Faces", "API, CLI and dashboard"),
+    ("Fleet", "RunningPlugins"),
+    ("fleet", "running_plugins"),
+    ("heal", "retry"),
     ("Letters", "DeadLetters"),
+    ("meant", "a verb and its object, such as resolve_version"),
+    ("Member", "PluginRuntime"),
+    ("Orders", "DesiredState"),
+    ("Parcel", "Component"),
+    ("parcel", "component"),
     ("Probation", "HealthGate"),
     ("probation", "health_gate"),
+    ("said", "a verb and its object, such as describe_error"),
+    ("told", "a verb and its object, such as log_failure"),
+    ("Turn", "Permit"),
     ("Unwell", "Unavailable"),
     ("Well", "Healthy"),
     ("workshop", "authoring"),
