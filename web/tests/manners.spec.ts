@@ -110,7 +110,7 @@ test('dialogs and errors are associated with their controls', async ({ page }) =
     await expect(page.getByRole('alert')).toBeVisible();
     await expect(run).toBeFocused();
     await expect(query).toHaveAttribute('aria-invalid', 'true');
-    await expect(query).toHaveAccessibleDescription(/cannot be answered/);
+    await expect(query).toHaveAccessibleDescription(/The query is invalid/);
 
     await page.goto(`${host.address}/sign-in`);
     await page.getByLabel('Token').fill('lantern_wrong');
