@@ -115,7 +115,7 @@ test('dialogs and errors are associated with their controls', async ({ page }) =
     await page.goto(`${host.address}/sign-in`);
     await page.getByLabel('Token').fill('lantern_wrong');
     await page.keyboard.press('Enter');
-    await expect(page.getByLabel('Token')).toHaveAccessibleDescription(/the token is not known here/);
+    await expect(page.getByLabel('Token')).toHaveAccessibleDescription(/the token is unknown/);
   } finally {
     await host.stop();
   }
@@ -168,7 +168,7 @@ test('sign-in with a token, and a viewer has no controls that make changes', asy
     await page.goto(`${host.address}/sign-in`);
     await page.getByLabel('Token').fill('lantern_wrong');
     await page.getByRole('button', { name: 'Sign in' }).click();
-    await expect(page.getByRole('alert')).toContainText('the token is not known here');
+    await expect(page.getByRole('alert')).toContainText('the token is unknown');
     await page.getByLabel('Token').fill(token);
     await page.getByRole('button', { name: 'Sign in' }).click();
     await expect(page.getByRole('button', { name: 'Sign out reader' })).toBeVisible();

@@ -1,8 +1,8 @@
-//! Who may ask for what. [`Access`] knows every token that is good, in memory, and the rules for the place where the
-//! host listens; it makes tokens and revokes them, and writes the audit (`recording`). A token's text is shown once, to the one who
-//! made it, and is nowhere after that: what is kept and compared is its SHA-256, which is enough for 256 random bits.
+//! Access control. [`Access`] keeps all valid tokens in memory and the rules of the listening address; it creates and
+//! revokes tokens and writes the audit (`recording`). The text of a token is returned once, on creation: the host stores
+//! and compares its SHA-256, which is sufficient for 256 random bits.
 //!
-//! It decides; `gate` asks it before every handler.
+//! `gate` calls it before every handler.
 
 mod recording;
 
@@ -30,43 +30,43 @@ use lantern_store::{AuditEntry, AuditMark, AuditOutcome, CommitError, NewToken, 
 use lantern_telemetry::Throttle;
 use recording::{READS_MAX, REFUSALS_MAX};
 
-/// What every token begins with, so that people and scanners of secrets recognise one.
+/// Prefix of all tokens, by which people and secret scanners recognize them.
 const PREFIX: &str = "lantern_";
 
-/// Wrong tokens that are answered with 401 in a minute; the next ones get 429. Nobody guesses 256 bits: this keeps
+/// Invalid tokens per minute that receive 401; further ones receive 429. Guessing 256 bits is infeasible: the limit keeps
 /// a misconfigured program from filling logs.
 const WRONG_TOKENS_MAX: u32 = 20;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Uploads that are held in memory at once. Each may have `limits.module_size` bytes, 64 MiB by default.
+/// Maximum number of uploads in memory. Each may have `limits.module_size` bytes, 64 MiB by default.
 const UPLOADS_MAX: usize = 2;
 
-/// Questions about tables that are answered at once, and those of one client. The database has four readers, so one client
-/// cannot keep all of them busy; the other questions wait for a reader.
+/// Maximum number of concurrent table queries, in total and per client. The database has four readers, so one client cannot
+/// use all of them; other queries wait for a reader.
 const QUESTIONS_MAX: usize = 64;
 const QUESTIONS_OF_CLIENT_MAX: u32 = 3;
 
-/// The token that the host makes for the command line on its own machine.
+/// Name of the token that the host creates for the command line on its machine.
 pub const LOCAL_TOKEN: &str = "local";
 
-/// Where the host listens, and what it is called there.
+/// Access rules of the listening address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Whether only programs on this machine can connect. Reads need no token then, unless `reads_need_token` is set.
+    /// Whether only programs on this machine can connect. If so, reads need no token unless `reads_need_token` is set.
     pub loopback: bool,
-    /// Names that a request may call the host by, besides those of this machine. Without ports, in lower case.
+    /// Accepted host names besides the local ones. Lowercase, without ports.
     pub hosts: Vec<String>,
-    /// Whether operators may ask in SQL.
+    /// Whether operators may run SQL queries.
     pub sql: bool,
-    /// Whether reads need a token on the loopback interface as well.
+    /// Whether reads over loopback need a token too.
     pub reads_need_token: bool,
-    /// Memory for answers that clients have not read yet, in bytes.
+    /// Memory for responses that clients have not read yet, in bytes.
     pub answer_bytes: u64,
 }
 
 impl Config {
-    /// A host that only this machine reaches, under no other name.
+    /// A host that is reachable only from this machine, under local names.
     pub fn loopback() -> Self {
         Self {
             loopback: true,
@@ -77,23 +77,23 @@ impl Config {
         }
     }
 
-    /// Whether a request that calls the host by this name may read without a token. Through a proxy on this machine
-    /// strangers come in by a listed name, over the loopback interface.
+    /// Whether a request with this kind of host name may read without a token. A proxy on this machine forwards foreign
+    /// requests over loopback, with a configured name.
     pub(super) fn is_near(&self, named: Named) -> bool {
         self.loopback && !self.reads_need_token && named == Named::Machine
     }
 }
 
-/// Who asks: the holder of a token.
+/// The holder of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
-    /// The token's name.
+    /// Name of the token.
     pub name: String,
-    /// What it allows.
+    /// Role of the token.
     pub role: Role,
 }
 
-/// A token. Its `Debug` does not show it.
+/// The text of a token. Its `Debug` output omits the text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TokenText(String);
 
@@ -104,7 +104,7 @@ impl TokenText {
         Ok(Self(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))))
     }
 
-    /// To be shown once, or written to a file that only its owner reads.
+    /// The text: return it once, or write it to a file that only its owner can read.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -116,38 +116,38 @@ impl fmt::Debug for TokenText {
     }
 }
 
-/// Why a token cannot be made or revoked. Nothing has changed then.
+/// Reason why a token was not created or revoked. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
-    /// There is one of this name.
-    #[error("there is a token {0} already")]
+    /// The name is in use.
+    #[error("token {0} already exists")]
     Taken(TokenName),
-    /// The name is the host's own.
-    #[error("the token {0} is the host's own and made by it at start")]
+    /// The name is reserved for the host.
+    #[error("the name {0} is reserved for the token that the host creates at start")]
     Reserved(TokenName),
-    /// There are as many as there may be.
-    #[error("there are {TOKENS_MAX} tokens, and no room for more")]
+    /// The maximum number of tokens exists.
+    #[error("the maximum of {TOKENS_MAX} tokens exists")]
     TooMany,
-    /// There is none of this name.
+    /// No token has the name.
     #[error("there is no token {0}")]
     Absent(TokenName),
-    /// The system has no random numbers.
-    #[error("the system gives no random numbers: {0}")]
+    /// The system provided no random numbers.
+    #[error("the system provided no random numbers: {0}")]
     Random(getrandom::Error),
-    /// The database cannot be written.
+    /// The database is not writable.
     #[error(transparent)]
     Store(#[from] CommitError),
 }
 
-/// A token as it is held in memory.
+/// A token in memory.
 struct Known {
     principal: Principal,
     expires_at: Option<Timestamp>,
-    /// Microseconds since 1970 of the last use that was written down.
+    /// Last recorded use, in microseconds since 1970.
     touched_at: AtomicI64,
-    /// Bounds its refusals in the audit.
+    /// Limits its refusals in the audit.
     refusals: Throttle,
-    /// Bounds its reads in the audit.
+    /// Limits its reads in the audit.
     reads: Throttle,
 }
 
@@ -166,22 +166,22 @@ impl Known {
 struct Inner {
     store: Arc<Store>,
     config: Config,
-    /// By SHA-256 of the text: whoever measures how long a look-up takes learns something of a digest, not of a token.
+    /// By SHA-256 of the text: timing a lookup reveals parts of a digest, not of a token.
     tokens: RwLock<HashMap<[u8; 32], Known>>,
     wrong_tokens: Throttle,
-    /// Bounds the refusals of clients without a good token in the audit.
+    /// Limits the refusals of clients without a valid token in the audit.
     anonymous_refusals: Throttle,
     uploads: Arc<Semaphore>,
     budget: Budget,
     questions: Shares,
 }
 
-/// The handle. Cheap to clone.
+/// Handle of access control. Cheap to clone.
 #[derive(Clone)]
 pub struct Access(Arc<Inner>);
 
 impl Access {
-    /// Learns the tokens that the database holds. The process owns the database, so they change only through this.
+    /// Loads the tokens from the database. The process owns the database, so tokens change only through this handle.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -206,8 +206,8 @@ impl Access {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// Makes a token for somebody. This is the only time that its text can be had. `mark` is written to the audit in the
-    /// transaction that keeps the token.
+    /// Creates a token and returns its text, which is not available again. `mark` is written to the audit in the same
+    /// transaction.
     ///
     /// # Errors
     /// See [`AccessError`].
@@ -233,7 +233,7 @@ impl Access {
         Ok(text)
     }
 
-    /// Makes the host's own operator token anew; the one before it is no longer good.
+    /// Replaces the operator token of the host; the previous one becomes invalid.
     ///
     /// # Errors
     /// [`AccessError::Random`] and [`AccessError::Store`].
@@ -257,44 +257,44 @@ impl Access {
         Ok(text)
     }
 
-    /// Has a token refused from now on. `mark` is written to the audit in the transaction that removes the token.
+    /// Revokes a token. `mark` is written to the audit in the same transaction.
     ///
     /// # Errors
-    /// [`AccessError::Absent`] and [`AccessError::Store`]; the token is still good after the second.
+    /// [`AccessError::Absent`] and [`AccessError::Store`]; the token is still valid after the latter.
     pub async fn revoke(&self, name: &TokenName, mark: Option<AuditMark>) -> Result<(), AccessError> {
-        let there_was_one = self.0.store.revoke_token(name, mark).await?;
+        let existed = self.0.store.revoke_token(name, mark).await?;
         self.forget(name.as_str());
-        there_was_one
+        existed
             .then_some(())
             .ok_or_else(|| AccessError::Absent(name.clone()))
     }
 
-    /// Whose token this is; none when it is not good. Does not count as an attempt.
+    /// The holder of a token; none if it is invalid. Does not count as an attempt.
     pub fn holder(&self, text: &str) -> Option<Principal> {
         self.look_up(text)?.ok()
     }
 
-    /// Where the host listens, and its names.
+    /// The access rules.
     pub(super) fn config(&self) -> &Config {
         &self.0.config
     }
 
-    /// A place in memory for an upload.
+    /// Permits for uploads in memory.
     pub(super) fn uploads(&self) -> Arc<Semaphore> {
         Arc::clone(&self.0.uploads)
     }
 
-    /// Questions about tables that are answered at once.
+    /// Permits for table queries.
     pub(super) fn questions(&self) -> &Shares {
         &self.0.questions
     }
 
-    /// The memory for answers.
+    /// Memory for responses.
     pub(super) fn budget(&self) -> &Budget {
         &self.0.budget
     }
 
-    /// Who asks, by the request's `Authorization`; none when it has none.
+    /// Authenticates the request by its `Authorization` header; none without the header.
     pub(super) fn authenticate(&self, headers: &HeaderMap) -> Result<Option<Principal>, Problem> {
         let Some(text) = bearer(headers) else {
             return Ok(None);
@@ -303,24 +303,24 @@ impl Access {
             Some(Ok(principal)) => Ok(Some(principal)),
             Some(Err(Expired)) => Err(Problem::unauthorized("the token has expired")),
             None => Err(match self.0.wrong_tokens.note() {
-                Ok(_) => Problem::unauthorized("the token is not known here"),
-                Err(wait) => Problem::too_many("too many requests came with a wrong token", wait),
+                Ok(_) => Problem::unauthorized("the token is unknown"),
+                Err(wait) => Problem::too_many("too many requests with an invalid token", wait),
             }),
         }
     }
 
-    /// Whether the token of a request that was let in is still good; that of one that came without any always is.
+    /// Whether the token of an admitted request is still valid; always true without a token.
     pub(super) fn is_still_good(&self, headers: &HeaderMap) -> bool {
         bearer(headers).is_none_or(|text| text.and_then(|text| self.holder(text)).is_some())
     }
 
-    /// Whether a request has a good token. Does not count as an attempt.
+    /// Whether a request has a valid token. Does not count as an attempt.
     pub(super) fn is_of_holder(&self, headers: &HeaderMap) -> bool {
         let token = bearer(headers).flatten();
         token.is_some_and(|text| self.holder(text).is_some())
     }
 
-    /// The name under which the audit knows who asks.
+    /// Actor of the request in the audit.
     pub(super) fn actor(&self, headers: &HeaderMap) -> String {
         let known = bearer(headers).flatten().and_then(|text| self.holder(text));
         known.map_or_else(|| AuditEntry::NOBODY.to_owned(), |principal| principal.name)
@@ -344,10 +344,10 @@ impl Access {
         };
         if touch {
             let store = Arc::clone(&self.0.store);
-            // The one who asks does not wait for it, and a use that is not written down is no loss.
+            // The request does not wait for it, and losing the record of a use is acceptable.
             tokio::spawn(async move {
                 if let Err(error) = store.touch_token(sha256, now).await {
-                    tracing::debug!(%error, "the last use of a token was not noted");
+                    tracing::debug!(%error, "failed to record the last use of a token");
                 }
             });
         }
@@ -374,7 +374,7 @@ impl Access {
     }
 }
 
-/// The token was good once.
+/// The token has expired.
 struct Expired;
 
 fn new_token(
@@ -399,8 +399,8 @@ fn digest(text: &str) -> [u8; 32] {
     Sha256::digest(text.as_bytes()).into()
 }
 
-/// What stands behind `Authorization: Bearer`. The outer option: whether there is such a header at all. The inner:
-/// whether it can be understood; one that cannot is a wrong token.
+/// The token in `Authorization: Bearer`. The outer option is none without the header, the inner one if the header is
+/// malformed, which counts as an invalid token.
 fn bearer(headers: &HeaderMap) -> Option<Option<&str>> {
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let first = all.next()?;
@@ -413,14 +413,14 @@ fn bearer(headers: &HeaderMap) -> Option<Option<&str>> {
 
 impl From<AccessError> for Problem {
     fn from(error: AccessError) -> Self {
-        let words = error.to_string();
+        let reason = error.to_string();
         match error {
-            AccessError::Taken(_) | AccessError::TooMany => Self::conflict(words),
-            AccessError::Reserved(_) => Self::bad_request(words),
-            AccessError::Absent(_) => Self::not_found(words),
+            AccessError::Taken(_) | AccessError::TooMany => Self::conflict(reason),
+            AccessError::Reserved(_) => Self::bad_request(reason),
+            AccessError::Absent(_) => Self::not_found(reason),
             AccessError::Store(error) => error.into(),
             AccessError::Random(_) => {
-                tracing::error!(error = words, "no token can be made");
+                tracing::error!(error = reason, "failed to create a token");
                 Self::internal()
             }
         }
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_token_is_good_from_its_making_to_its_end() {
+    async fn tokens_are_valid_from_creation_to_revocation_or_expiry() {
         let dir = tempfile::tempdir().unwrap();
         let (access, store, reader) = access(dir.path()).await;
         let text = access
@@ -475,7 +475,7 @@ mod tests {
             "the text is stored"
         );
 
-        // The next start knows it as well.
+        // The token survives a restart.
         let later = Access::open(store, &reader, Config::loopback()).await.unwrap();
         assert_eq!(later.holder(text.as_str()), Some(expected));
         assert!(matches!(
@@ -498,7 +498,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_hosts_own_token_is_made_anew() {
+    async fn the_token_of_the_host_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let (access, _, reader) = access(dir.path()).await;
         assert!(matches!(
@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn wrong_tokens_are_slowed_and_good_ones_are_not() {
+    async fn invalid_tokens_are_rate_limited() {
         let dir = tempfile::tempdir().unwrap();
         let (access, ..) = access(dir.path()).await;
         let good = access.renew_local().await.unwrap();

@@ -1,4 +1,4 @@
-//! The audit: who did what, and how it ended.
+//! Lists audit entries.
 
 use axum::Json;
 use axum::extract;
@@ -6,40 +6,40 @@ use axum::http::Uri;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::State;
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::records::{List, after};
+use super::state::State;
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::PluginName;
 use lantern_store::AuditOutcome;
 use lantern_store::reader::{AuditFilter, AuditRecord};
 
-/// Who did what, and how it ended.
+/// An entry of the audit.
 #[derive(Serialize, ToSchema)]
 #[schema(as = AuditEntry)]
 pub struct Entry {
-    /// Its number.
+    /// Identifier.
     id: i64,
-    /// When it ended, or began where it has not ended (RFC 3339).
+    /// Time of the end, or of the start if the change has not ended (RFC 3339).
     at: String,
-    /// When it began (RFC 3339), for a change that has ended.
+    /// Start time of a change that has ended (RFC 3339).
     began_at: Option<String>,
-    /// A token's name; the part of the host that acted, such as `(automatic rollback)`, `(plugin directory)`, `(rebuild)` or
-    /// `(host)`; or `(nobody)`.
+    /// Name of the token; an internal actor such as `(automatic rollback)`, `(plugin directory)`, `(rebuild)` or `(host)`; or
+    /// `(nobody)`.
     actor: String,
-    /// What was done, as `noun.verb`.
+    /// Action, as `noun.verb`.
     action: String,
-    /// The plugin that it is about.
+    /// Affected plugin.
     plugin: Option<String>,
-    /// The version that it is about.
+    /// Digest of the affected version.
     digest: Option<String>,
-    /// How it ended.
+    /// Outcome.
     #[schema(value_type = AuditOutcome)]
     outcome: String,
-    /// What changed, or why not, in words. Of a change that has not ended, the request.
+    /// What changed, or why not, for people. The request, for a change that has not ended.
     detail: String,
-    /// SHA-256 of this entry and all entries before it, in hexadecimal. `lantern check --audit-head` proves that it is still
+    /// SHA-256 of this entry and all earlier entries, in hexadecimal. `lantern check --audit-head` verifies that it is still
     /// part of the audit.
     hash: Option<String>,
 }
@@ -60,10 +60,10 @@ pub async fn list(
         .reader
         .audit(&filter, parameters.limit()?, after(&parameters, "audit")?)
         .await?;
-    Ok(List::of("audit", page, show))
+    Ok(List::of("audit", page, view))
 }
 
-fn show(entry: AuditRecord) -> Entry {
+fn view(entry: AuditRecord) -> Entry {
     Entry {
         id: entry.id,
         at: entry.at.to_rfc3339(),

@@ -1,9 +1,8 @@
-//! Calls that change something: what their body may be and how it is read, that they are carried out to the end, and
-//! that the audit has every one of them.
+//! Changes: limits of their bodies, execution to the end, and their audit entries.
 //!
-//! A body is read whole before its handler runs, within limits of bytes and time, so that no handler has to think of
-//! clients that are slow, endless or lying. Then the handler runs in a task of its own: a client that hangs up does
-//! not leave a change half done. The handler runs only after an entry of the audit was committed for it.
+//! The body is read completely before the handler runs, within limits of size and time, so that handlers are safe from
+//! slow, endless or malformed bodies. The handler runs in its own task: a client that disconnects does not leave a change
+//! incomplete. The handler starts only after the audit entry of the change is committed.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,25 +26,25 @@ use lantern_model::batch::clean_text;
 use lantern_model::schema::PluginName;
 use lantern_store::{AuditEntry, AuditId, AuditMark, AuditOutcome};
 
-/// Largest JSON body. The largest that is sent holds a plugin's settings.
+/// Maximum size of a JSON body. The largest ones contain the settings of a plugin.
 const JSON_BYTES_MAX: u64 = 64 * 1024;
 
-/// Longest time for a JSON body to arrive.
+/// Maximum time for receiving a JSON body.
 const JSON_TIME: Duration = Duration::from_secs(10);
 
-/// Longest time for an upload to arrive: 64 MiB at half a megabyte a second.
+/// Maximum time for receiving an upload: 64 MiB at half a megabyte per second.
 const UPLOAD_TIME: Duration = Duration::from_secs(120);
 
-/// Longest time that an upload waits for another one to end.
+/// Maximum time that an upload waits for another one to end.
 const UPLOAD_WAIT: Duration = Duration::from_secs(30);
 
-/// Longest time that a client waits for a change; the change goes on after it.
+/// Maximum time that a client waits for a change; the change continues after it.
 const CHANGE_TIME: Duration = Duration::from_secs(60);
 
-/// Longest part of a request's address that is written to the audit, in bytes.
+/// Maximum length of a request URI in the audit, in bytes.
 const REQUEST_BYTES_MAX: usize = 512;
 
-/// A route that changes something. What is not said is as most have it: a JSON body or none, a minute to be done.
+/// A route that changes state. By default it accepts a JSON body or none, and clients wait one minute.
 #[derive(Clone, Debug)]
 pub struct Change {
     pub(super) method: Method,
@@ -66,7 +65,7 @@ enum BodyRule {
 }
 
 impl Change {
-    /// `POST path` with a JSON body or none. `action` is what the audit calls it, as `noun.verb`.
+    /// `POST path` with a JSON body or none. `action` is its name in the audit, as `noun.verb`.
     pub fn post(path: &'static str, action: &'static str) -> Self {
         Self::new(Method::POST, path, action, BodyRule::Json)
     }
@@ -91,7 +90,7 @@ impl Change {
         }
     }
 
-    /// The body is a component (`application/wasm`) of at most so many bytes instead. The handler takes [`Bytes`].
+    /// Accepts a component (`application/wasm`) of at most `bytes_max` bytes as the body. The handler takes [`Bytes`].
     pub fn with_component(self, bytes_max: u64) -> Self {
         Self {
             body: BodyRule::Component { bytes_max },
@@ -99,14 +98,14 @@ impl Change {
         }
     }
 
-    /// The client waits for this long instead of a minute. What is longer is answered with 503 and goes on.
+    /// Sets the time that clients wait. A longer change continues, and the response is 503.
     pub fn within(self, time: Duration) -> Self {
         Self { time, ..self }
     }
 }
 
-/// The audit entry of the call in hand. A handler takes it as an argument and says what the entry is about; the rest
-/// of it is known. Cheap to clone, so that others may add to it.
+/// The audit entry of the current request. A handler takes it as an argument and adds what the request affects. Cheap to
+/// clone.
 #[derive(Clone, Debug, Default)]
 pub struct AuditNote(Arc<Mutex<Note>>);
 
@@ -115,34 +114,34 @@ struct Note {
     plugin: Option<String>,
     digest: Option<String>,
     detail: String,
-    /// The entry from before the change, with actor and action.
+    /// The entry from the start of the change, with actor and action.
     begun: Option<(AuditId, String, &'static str)>,
 }
 
 impl AuditNote {
-    /// The plugin that it is about. Where the route has `{plugin}` this is known already.
+    /// Sets the affected plugin. Routes with `{plugin}` set it automatically.
     pub fn plugin(&self, name: impl ToString) {
         self.change(|note| note.plugin = Some(name.to_string()));
     }
 
-    /// The version that it is about.
+    /// Sets the affected version.
     pub fn digest(&self, digest: impl ToString) {
         self.change(|note| note.digest = Some(digest.to_string()));
     }
 
-    /// For people: what changed. The last one counts. A refusal's own words are added to it.
+    /// Sets the description of the change, for people; replaces an earlier one. The reason of a refusal is appended.
     pub fn detail(&self, detail: impl ToString) {
         self.change(|note| note.detail = detail.to_string());
     }
 
-    /// The request, where nothing better is known.
+    /// Sets the request as the description until the handler sets a better one.
     pub(super) fn request(&self, parts: &Parts) {
         let request = format!("{} {}", parts.method, parts.uri);
         self.detail(clean_text(&request, REQUEST_BYTES_MAX));
     }
 
-    /// What a change that is one transaction writes in that transaction: that it is done. None where there is no entry to
-    /// be ended, as in a read.
+    /// The mark with which a change that is one transaction ends its entry in that transaction. None if there is no entry
+    /// to end, as in a read.
     pub fn done(&self) -> Option<AuditMark> {
         let begun = self
             .0
@@ -161,7 +160,7 @@ impl AuditNote {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// The entry of a call that was answered.
+    /// The entry of a completed request.
     pub(super) fn answered(&self, actor: &str, action: &str, response: &Response) -> AuditEntry {
         let outcome = match response.status().as_u16() {
             ..400 => AuditOutcome::Done,
@@ -197,12 +196,12 @@ impl<S: Send + Sync> FromRequestParts<S> for AuditNote {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        // A read that is not recorded has none; its notes are dropped.
+        // A read that is not recorded has no entry; its notes are discarded.
         Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
     }
 }
 
-/// A JSON body, parsed. What cannot be parsed is answered with where and why.
+/// A parsed JSON body. Parse errors have the position and the reason.
 pub struct Input<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
@@ -216,7 +215,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
     }
 }
 
-/// As [`Input`], for a call that makes sense without a body.
+/// Like [`Input`], with a default for requests without a body.
 pub struct OptionalInput<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalInput<T> {
@@ -234,17 +233,16 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalI
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    // Serde would take a list for a struct, field by field: nobody can mean that.
+    // Serde would deserialize a struct from an array field by field, which is never intended.
     if bytes.trim_ascii_start().starts_with(b"[") {
         return Err(Problem::bad_request(
-            "the body cannot be understood: it is a list, not an object",
+            "invalid body: expected an object, not an array",
         ));
     }
-    serde_json::from_slice(bytes)
-        .map_err(|error| Problem::bad_request(format!("the body cannot be understood: {error}")))
+    serde_json::from_slice(bytes).map_err(|error| Problem::bad_request(format!("invalid body: {error}")))
 }
 
-/// The plugin that the route's `{plugin}` names, as an argument of a handler.
+/// The plugin in the path parameter `{plugin}`, as an argument of a handler.
 pub struct OfPlugin(pub PluginName);
 
 impl<S: Send + Sync> FromRequestParts<S> for OfPlugin {
@@ -260,8 +258,8 @@ impl<S: Send + Sync> FromRequestParts<S> for OfPlugin {
     }
 }
 
-/// Carries out a call that `admitted` lets through, and records it in the audit.
-pub(super) async fn carry_out(
+/// Runs an admitted change and records it in the audit.
+pub(super) async fn run_change(
     access: &Access,
     change: &Change,
     admitted: Result<Principal, Problem>,
@@ -300,14 +298,16 @@ pub(super) async fn carry_out(
     });
     match tokio::time::timeout(change.time, task).await {
         Ok(Ok(response)) => response,
-        // The task catches panics, so this is the end of the process.
+        // The task catches panics, so the process is shutting down.
         Ok(Err(_)) => Problem::internal().into_response(),
-        Err(_) => Problem::busy("it takes longer than expected and goes on; the audit will say how it ended")
-            .into_response(),
+        Err(_) => Problem::busy(
+            "the change takes longer than expected and continues; the audit will record its outcome",
+        )
+        .into_response(),
     }
 }
 
-/// Runs the handler between two rows of the audit. Without the first one the change does not begin.
+/// Runs the handler between two audit writes. If the first one fails, the change does not start.
 async fn record(
     access: &Access,
     actor: &str,
@@ -335,7 +335,7 @@ async fn record(
     response
 }
 
-/// The body, whole, and for an upload its place in memory.
+/// Reads the complete body; for an upload, with its memory permit.
 async fn prepare(
     access: &Access,
     change: &Change,
@@ -345,7 +345,9 @@ async fn prepare(
     let has_body = headers.contains_key(header::TRANSFER_ENCODING)
         || content_length(headers).is_some_and(|bytes| bytes > 0);
     let (content_type, bytes_max, time) = match change.body {
-        BodyRule::Nothing if has_body => return Err(Problem::bad_request("this call has no body")),
+        BodyRule::Nothing if has_body => {
+            return Err(Problem::bad_request("this request must not have a body"));
+        }
         BodyRule::Nothing => return Ok((Bytes::new(), None)),
         BodyRule::Json => ("application/json", JSON_BYTES_MAX, JSON_TIME),
         BodyRule::Component { bytes_max } => ("application/wasm", bytes_max, UPLOAD_TIME),
@@ -364,7 +366,8 @@ async fn prepare(
     Ok((bytes, permit))
 }
 
-/// A page of another site can send text, forms and files to anybody without asking first, but neither of our types.
+/// Requires the media type: pages of other sites can send text, forms and files without a CORS preflight, but not JSON or
+/// WebAssembly.
 fn check_type(headers: &HeaderMap, expected: &str) -> Result<(), Problem> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let is_expected = text(header::CONTENT_TYPE).is_some_and(|value| {
@@ -380,8 +383,8 @@ fn check_type(headers: &HeaderMap, expected: &str) -> Result<(), Problem> {
     Err(Problem::new(
         StatusCode::UNSUPPORTED_MEDIA_TYPE,
         "body-type",
-        "The body is not of the right type",
-        format!("the body has to be {expected}, not compressed, and say so in Content-Type"),
+        "Unsupported media type",
+        format!("the body must be uncompressed {expected}, with that Content-Type"),
     ))
 }
 
@@ -389,7 +392,7 @@ async fn place(access: &Access) -> Result<OwnedSemaphorePermit, Problem> {
     let waiting = access.uploads().acquire_owned();
     match tokio::time::timeout(UPLOAD_WAIT, waiting).await {
         Ok(Ok(permit)) => Ok(permit),
-        _ => Err(Problem::busy("other uploads are not done yet; try again")),
+        _ => Err(Problem::busy("too many concurrent uploads; retry")),
     }
 }
 
@@ -399,19 +402,19 @@ async fn read(body: Body, bytes_max: u64, time: Duration) -> Result<Bytes, Probl
         Problem::new(
             StatusCode::REQUEST_TIMEOUT,
             "slow-body",
-            "The request takes too long to arrive",
-            format!("the body was not there within {} s", time.as_secs()),
+            "The request was not received in time",
+            format!("the body was not received within {} s", time.as_secs()),
         )
     })?
 }
 
-/// Whatever the client says of its length, what comes is counted.
+/// Counts the received bytes, regardless of the declared length.
 async fn collect(body: Body, bytes_max: u64) -> Result<Bytes, Problem> {
     let mut chunks = body.into_data_stream();
     let mut whole = Vec::new();
     while let Some(chunk) = chunks.next().await {
         let chunk =
-            chunk.map_err(|error| Problem::bad_request(format!("the body did not arrive whole: {error}")))?;
+            chunk.map_err(|error| Problem::bad_request(format!("the body is incomplete: {error}")))?;
         if (whole.len() + chunk.len()) as u64 > bytes_max {
             return Err(too_large(bytes_max));
         }
@@ -425,11 +428,11 @@ fn too_large(bytes_max: u64) -> Problem {
         StatusCode::PAYLOAD_TOO_LARGE,
         "body-too-large",
         "The request is too large",
-        format!("the body may have {bytes_max} bytes"),
+        format!("the body exceeds {bytes_max} bytes"),
     )
 }
 
-/// The route's `{plugin}`, when it is a name.
+/// The path parameter `{plugin}`, if it is a valid name.
 pub(super) async fn plugin_of(parts: &mut Parts) -> Option<PluginName> {
     let params = RawPathParams::from_request_parts(parts, &()).await.ok()?;
     let (_, name) = params.iter().find(|(key, _)| *key == "plugin")?;

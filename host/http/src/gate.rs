@@ -43,7 +43,7 @@ pub(super) struct Gate {
     pub(super) needs: Needs,
     /// Set for changes.
     pub(super) change: Option<Change>,
-    /// For reads that are recorded when a token is used: how the audit calls them.
+    /// Action of recorded reads in the audit.
     pub(super) recorded: Option<&'static str>,
 }
 
@@ -55,11 +55,11 @@ pub(super) async fn pass(
     let admitted = gate.admit(&request);
     if let Some(change) = &gate.change {
         let operator = admitted.and_then(|principal| principal.ok_or_else(token_needed));
-        return change::carry_out(&gate.access, change, operator, request, next).await;
+        return change::run_change(&gate.access, change, operator, request, next).await;
     }
     let note = AuditNote::default();
     if gate.recorded.is_some() {
-        request = named_in(&note, request).await;
+        request = note_request(&note, request).await;
     }
     let principal = match admitted {
         Ok(principal) => principal,
@@ -88,8 +88,8 @@ pub(super) async fn pass(
     room::counted(gate.access.budget(), &client, &slot, response)
 }
 
-/// Notes what a request asks for, and the plugin that its path names.
-async fn named_in(note: &AuditNote, request: Request) -> Request {
+/// Adds the request and the plugin in its path to the note.
+async fn note_request(note: &AuditNote, request: Request) -> Request {
     let (mut parts, body) = request.into_parts();
     note.request(&parts);
     if let Some(plugin) = change::plugin_of(&mut parts).await {
@@ -120,8 +120,8 @@ fn while_good(access: Access, headers: HeaderMap, response: Response) -> Respons
 }
 
 impl Gate {
-    /// Records that the holder of a token was refused a read. Requests without a good token are not recorded: anybody can
-    /// send them, and they learn nothing.
+    /// Records the refusal of a read with a valid token. Requests without a valid token are not recorded: anyone can send
+    /// them, and they reveal nothing.
     async fn record_refused(&self, note: &AuditNote, headers: &HeaderMap, problem: &Problem) {
         let actor = self.access.actor(headers);
         if let Some(action) = self.recorded

@@ -159,19 +159,19 @@ impl Problem {
         }
     }
 
-    /// The audit entry of a change cannot be written, so the change was not begun.
+    /// The audit entry of a change cannot be written, so the change was not started.
     pub fn unrecorded(error: &CommitError) -> Self {
         let problem = Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "audit-unavailable",
-            "The change was not begun",
-            format!("its entry in the audit cannot be written: {error}"),
+            "The change was not started",
+            format!("failed to write its audit entry: {error}"),
         );
         let problem = Self {
             retry_after: Some(Duration::from_secs(1)),
             ..problem
         };
-        problem.hint("no change is made without an entry; see whether the disk is full, and try again")
+        problem.hint("changes require an audit entry; check whether the disk is full, and retry")
     }
 
     /// An internal error; the log has the cause.

@@ -84,7 +84,7 @@ impl Routes {
         self.add_read(path, Needs::Viewer, None, get(handler), Some(doc))
     }
 
-    /// A read for viewers that takes much at once, such as an export. The audit has it as `action` where a token is used.
+    /// A read for viewers that returns much data, such as an export. With a token, the audit records it as `action`.
     pub fn read_recorded<H, T>(self, path: &'static str, action: &'static str, handler: H, doc: Doc) -> Self
     where
         H: Handler<T, State>,
@@ -93,7 +93,7 @@ impl Routes {
         self.add_read(path, Needs::Viewer, Some(action), get(handler), Some(doc))
     }
 
-    /// A read for operators, which the audit has as `action`. Its handler can take `AuditNote`.
+    /// A read for operators, which the audit records as `action`. Its handler can take `AuditNote`.
     pub fn read_as_operator<H, T>(
         self,
         path: &'static str,

@@ -1171,34 +1171,34 @@ export interface components {
             /** @description Digest, digest prefix or version number; defaults to the newest version. */
             digest?: string | null;
         };
-        /** @description Who did what, and how it ended. */
+        /** @description An entry of the audit. */
         AuditEntry: {
             /**
              * Format: int64
-             * @description Its number.
+             * @description Identifier.
              */
             id: number;
-            /** @description When it ended, or began where it has not ended (RFC 3339). */
+            /** @description Time of the end, or of the start if the change has not ended (RFC 3339). */
             at: string;
-            /** @description When it began (RFC 3339), for a change that has ended. */
+            /** @description Start time of a change that has ended (RFC 3339). */
             began_at: string | null;
             /**
-             * @description A token's name; the part of the host that acted, such as `(automatic rollback)`, `(plugin directory)`, `(rebuild)` or
-             *     `(host)`; or `(nobody)`.
+             * @description Name of the token; an internal actor such as `(automatic rollback)`, `(plugin directory)`, `(rebuild)` or `(host)`; or
+             *     `(nobody)`.
              */
             actor: string;
-            /** @description What was done, as `noun.verb`. */
+            /** @description Action, as `noun.verb`. */
             action: string;
-            /** @description The plugin that it is about. */
+            /** @description Affected plugin. */
             plugin: string | null;
-            /** @description The version that it is about. */
+            /** @description Digest of the affected version. */
             digest: string | null;
-            /** @description How it ended. */
+            /** @description Outcome. */
             outcome: components["schemas"]["AuditOutcome"];
-            /** @description What changed, or why not, in words. Of a change that has not ended, the request. */
+            /** @description What changed, or why not, for people. The request, for a change that has not ended. */
             detail: string;
             /**
-             * @description SHA-256 of this entry and all entries before it, in hexadecimal. `lantern check --audit-head` proves that it is still
+             * @description SHA-256 of this entry and all earlier entries, in hexadecimal. `lantern check --audit-head` verifies that it is still
              *     part of the audit.
              */
             hash: string | null;

@@ -1,5 +1,4 @@
-//! Writes calls of the API to the audit: changes before and after they are carried out, refusals and reads within a budget
-//! for each token.
+//! Writes API requests to the audit: changes before and after they run; refusals and reads within a budget per token.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,40 +8,40 @@ use crate::problem::Problem;
 use lantern_store::{AuditEntry, AuditId, CommitError};
 use lantern_telemetry::Throttle;
 
-/// Refusals of one actor that are written to the audit in a minute. The holder of each token is an actor, and all clients
-/// without a good token together are one, so that their flood cannot hide what the holder of a token tried. A thousand
-/// bytes each at worst: a flood of a whole day leaves 43 MB and not a full disk.
+/// Refusals per actor and minute that are written to the audit. Each token is an actor, and all clients without a valid
+/// token together are one, so that their flood cannot hide the attempts of a token. At most a thousand bytes each: a
+/// flood of one day takes 43 MB.
 pub(super) const REFUSALS_MAX: u32 = 30;
 
-/// Reads of one actor that are written to the audit in a minute.
+/// Reads per actor and minute that are written to the audit.
 pub(super) const READS_MAX: u32 = 60;
 
-/// Longest time that the answer to a recorded read waits for its entry in the audit, which is written in any case.
+/// Maximum time that the response to a recorded read waits for its audit entry, which is written in any case.
 const READ_ENTRY_TIME: Duration = Duration::from_secs(1);
 
-/// How long the host waits before it tries again to record how a change ended.
+/// Pause between attempts to record the end of a change.
 const END_PAUSE: Duration = Duration::from_secs(1);
 
 impl Access {
-    /// Records in the audit that a change is about to begin.
+    /// Records the start of a change.
     ///
     /// # Errors
-    /// The entry cannot be written. The change must not begin then.
+    /// If the entry cannot be written. The change must not start then.
     pub(crate) async fn begin(&self, entry: AuditEntry) -> Result<AuditId, Problem> {
         self.0.store.begin_audit(entry).await.map_err(|error| {
-            tracing::error!(%error, "a change was refused because its audit entry cannot be written");
+            tracing::error!(%error, "rejected a change because its audit entry cannot be written");
             Problem::unrecorded(&error)
         })
     }
 
-    /// Records in the audit how a change ended. While the database cannot be written, the host tries again until it stops;
-    /// the next start records then that the change was interrupted.
+    /// Records the end of a change. While the database is not writable, retries until the host stops; the next start then
+    /// records that the change was interrupted.
     pub(crate) async fn end(&self, begun: AuditId, entry: AuditEntry) {
         let Err(error) = self.0.store.end_audit(begun, entry.clone()).await else {
             return;
         };
         let (actor, action) = (&entry.actor, &entry.action);
-        tracing::error!(actor, action, %error, "failed to record how a change ended; will retry");
+        tracing::error!(actor, action, %error, "failed to record the end of a change; will retry");
         let store = Arc::downgrade(&self.0.store);
         tokio::spawn(async move {
             loop {
@@ -56,7 +55,7 @@ impl Access {
         });
     }
 
-    /// Writes to the audit what changes nothing. A database that cannot be written is only logged.
+    /// Writes an entry for a request that changes nothing. If the database is not writable, logs the failure.
     async fn record(&self, entry: AuditEntry) {
         let (actor, action) = (entry.actor.clone(), entry.action.clone());
         if let Err(error) = self.0.store.append_audit(entry).await {
@@ -64,8 +63,7 @@ impl Access {
         }
     }
 
-    /// Writes a refusal to the audit, unless the actor had too many in the last minute; the next one says how many are
-    /// missing.
+    /// Writes a refusal to the audit, unless the actor exceeded its limit; the next entry has the number of omitted ones.
     pub(crate) async fn record_refusal(&self, entry: AuditEntry) {
         let budget = self.budget_of(&entry.actor, |known| &known.refusals);
         let noted = budget.unwrap_or_else(|| self.0.anonymous_refusals.note());
@@ -74,10 +72,10 @@ impl Access {
         }
     }
 
-    /// Writes a read by the holder of a token to the audit, unless that token had too many in the last minute; the next one
-    /// says how many are missing.
+    /// Writes a read with a token to the audit, unless the token exceeded its limit; the next entry has the number of
+    /// omitted ones.
     pub(crate) async fn record_read(&self, entry: AuditEntry) {
-        // A token that was revoked meanwhile has no budget, and its last read is recorded.
+        // A token that was revoked in the meantime has no budget; its last read is recorded.
         let noted = self
             .budget_of(&entry.actor, |known| &known.reads)
             .unwrap_or(Ok(0));
@@ -86,11 +84,11 @@ impl Access {
         };
         let access = self.clone();
         let writing = tokio::spawn(async move { access.record(entry).await });
-        // The entry is written also when this wait ends before it.
+        // The entry is written even if the wait times out.
         drop(tokio::time::timeout(READ_ENTRY_TIME, writing).await);
     }
 
-    /// Takes one from a budget of the token with this name; none when there is no such token.
+    /// Takes one unit from a budget of the token; none if there is no token with this name.
     fn budget_of(&self, name: &str, budget: impl Fn(&Known) -> &Throttle) -> Option<Result<u64, Duration>> {
         self.read_tokens(|tokens| {
             let known = tokens.values().find(|known| known.principal.name == name)?;
@@ -99,7 +97,7 @@ impl Access {
     }
 }
 
-/// The entry with the number of those before it that were left out; none when this one is left out as well.
+/// Adds the number of previously omitted entries; none if this entry is omitted too.
 fn bounded(mut entry: AuditEntry, noted: Result<u64, Duration>, what: &str) -> Option<AuditEntry> {
     let missing = noted.ok()?;
     if missing > 0 {
@@ -114,7 +112,7 @@ mod tests {
     use lantern_store::AuditOutcome;
 
     #[test]
-    fn the_next_entry_says_how_many_are_missing() {
+    fn the_next_entry_has_the_number_of_omitted_ones() {
         let entry = |noted| {
             let entry = AuditEntry {
                 actor: "ann".into(),

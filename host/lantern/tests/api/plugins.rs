@@ -302,7 +302,7 @@ async fn what_cannot_be_done_is_refused_in_words_and_changes_nothing() {
                 "/api/v1/plugins/evolving/activate",
                 JSON,
                 body,
-                (400, "cannot be understood"),
+                (400, "invalid body"),
             )
             .await;
     }
