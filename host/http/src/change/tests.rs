@@ -10,7 +10,8 @@ use axum::Router;
 use axum::extract;
 use axum::http::request::Builder;
 use futures_util::stream;
-use tokio::sync::Notify;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::*;
@@ -19,8 +20,8 @@ use crate::doc::{Doc, Tag};
 use crate::routes::Routes;
 use crate::{State, guard};
 use lantern_model::status::Registry;
-use lantern_store::Store;
 use lantern_store::reader::{AuditFilter, Reader};
+use lantern_store::{Health, Store};
 use lantern_telemetry::Metrics;
 
 /// Smallest that is refused is one more.
@@ -31,8 +32,9 @@ struct Scene {
     token: String,
     reader: Reader,
     received: Arc<AtomicUsize>,
-    go_on: Arc<Notify>,
-    _dir: tempfile::TempDir,
+    go_on: CancellationToken,
+    health: watch::Receiver<Health>,
+    dir: tempfile::TempDir,
 }
 
 impl Scene {
@@ -44,7 +46,7 @@ impl Scene {
                 .unwrap(),
         );
         let reader = Reader::open(store.path()).await.unwrap();
-        let path = store.path().to_owned();
+        let (path, health) = (store.path().to_owned(), store.health());
         let access = Access::open(Arc::clone(&store), &reader, Config::loopback())
             .await
             .unwrap();
@@ -60,7 +62,7 @@ impl Scene {
                 reader.clone(),
                 store.commits(),
                 projections.clone(),
-                tokio_util::sync::CancellationToken::new(),
+                CancellationToken::new(),
             ),
             projections,
             reader: reader.clone(),
@@ -70,8 +72,8 @@ impl Scene {
             identity: lantern_trust::identity::Identity::new([7; 32], "http://127.0.0.1:7070"),
             started: lantern_model::batch::Timestamp::now(),
         };
-        let (received, go_on) = (Arc::<AtomicUsize>::default(), Arc::<Notify>::default());
-        let (count, wait) = (Arc::clone(&received), Arc::clone(&go_on));
+        let (received, go_on) = (Arc::<AtomicUsize>::default(), CancellationToken::new());
+        let (count, wait) = (Arc::clone(&received), go_on.clone());
         let doc = || Doc::new(Tag::Plugins, "test", "A change of the test");
         let routes = Routes::default()
             .change(
@@ -85,7 +87,7 @@ impl Scene {
             )
             .change(
                 Change::put("/slow", "test.slow").within(Duration::from_millis(50)),
-                async move || wait.notified().await,
+                async move || wait.cancelled().await,
                 doc(),
             )
             .change(
@@ -116,7 +118,8 @@ impl Scene {
             reader,
             received,
             go_on,
-            _dir: dir,
+            health,
+            dir,
         }
     }
 
@@ -133,6 +136,19 @@ impl Scene {
         self.api.clone().oneshot(request).await.unwrap().status().as_u16()
     }
 
+    /// Waits until the audit has these entries and no others.
+    async fn wait_for_audit(&self, entries: &[&str]) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            let audit = self.audit().await;
+            if audit == entries {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{audit:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     async fn audit(&self) -> Vec<String> {
         let page = self.reader.audit(&AuditFilter::default(), 100, None).await;
         let entries = page.unwrap().items.into_iter().map(|entry| {
@@ -141,6 +157,26 @@ impl Scene {
         });
         entries.collect()
     }
+}
+
+#[tokio::test]
+async fn the_end_of_a_change_is_recorded_when_the_database_is_available_again() {
+    let mut scene = Scene::new().await;
+    let slow = scene.request("PUT", "/slow");
+    assert_eq!(scene.send(slow, Body::empty()).await, 503);
+    scene.wait_for_audit(&["test.slow started : PUT /slow"]).await;
+    let [file, away] = ["lantern.db", "away"].map(|name| scene.dir.path().join(name));
+    std::fs::rename(&file, &away).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    scene.go_on.cancel();
+    let failed = scene
+        .health
+        .wait_for(|health| matches!(health, Health::Unavailable(_)));
+    let failed = tokio::time::timeout(Duration::from_secs(10), failed).await;
+    drop(failed.expect("the end of the change was written").unwrap());
+    std::fs::remove_dir(&file).unwrap();
+    std::fs::rename(&away, &file).unwrap();
+    scene.wait_for_audit(&["test.slow done : "]).await;
 }
 
 /// A body of so many bytes in pieces, of which nobody knows the length before.
@@ -216,19 +252,9 @@ async fn a_change_is_carried_out_though_nobody_waits_for_it() {
     let gone = scene.request("PUT", "/slow").body(Body::empty()).unwrap();
     let answer = tokio::time::timeout(Duration::from_millis(10), scene.api.clone().oneshot(gone));
     assert!(answer.await.is_err(), "the client did not hang up");
-    assert_eq!(
-        scene.audit().await,
-        ["test.slow started : PUT /slow", "test.slow started : PUT /slow"]
-    );
-    scene.go_on.notify_waiters();
-    tokio::time::timeout(Duration::from_secs(10), async {
-        while scene.audit().await.iter().any(|entry| entry.contains("started")) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await
-    .expect("the changes did not end");
-    assert_eq!(scene.audit().await, ["test.slow done : ", "test.slow done : "]);
+    scene.wait_for_audit(&["test.slow started : PUT /slow"; 2]).await;
+    scene.go_on.cancel();
+    scene.wait_for_audit(&["test.slow done : "; 2]).await;
 }
 
 #[tokio::test]
