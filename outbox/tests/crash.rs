@@ -40,7 +40,7 @@ async fn victim() {
                 .collect();
             outbox.put_all(&events).unwrap();
             let lines: String = numbers.iter().map(|number| format!("put {number}\n")).collect();
-            std::io::stdout().write_all(said.as_bytes()).unwrap();
+            std::io::stdout().write_all(lines.as_bytes()).unwrap();
             number += batch;
         }
     });
