@@ -145,15 +145,15 @@ impl Lifecycle {
         let act = tokio::spawn(async move {
             let _permit = inner.permit("canary", &plugin)?;
             let digest = inner.resolve_digest(&plugin, Some(candidate)).await?;
-            let new = inner.version(&plugin, digest).await?;
-            let old = inner.plugins.lock().await.version(&plugin);
+            let candidate_version = inner.load_version(&plugin, digest).await?;
+            let baseline = inner.plugins.lock().await.version(&plugin);
             tracing::info!(plugin, %digest, by = by.0, "canary started");
             let stop = inner.stop.child_token();
             // Dropping this future also stops the work on the blocking thread.
             let _ends = stop.clone().drop_guard();
             tokio::select! {
                 () = inner.stop.cancelled() => Err(LifecycleError::Unavailable("the host is stopping".to_owned())),
-                report = inner.run_canary(old, new, request, stop) => report,
+                report = inner.run_canary(baseline, candidate_version, request, stop) => report,
             }
         });
         AbortOnDropHandle::new(act).await.map_err(panicked)?
@@ -163,19 +163,19 @@ impl Lifecycle {
 impl Inner {
     async fn run_canary(
         &self,
-        old: Option<Arc<LoadedVersion>>,
-        new: Arc<LoadedVersion>,
+        baseline: Option<Arc<LoadedVersion>>,
+        candidate: Arc<LoadedVersion>,
         request: CanaryRequest,
         stop: CancellationToken,
     ) -> Result<CanaryReport, LifecycleError> {
         let began = Instant::now();
-        let manifest = Arc::clone(new.plugin().manifest());
-        let before = old
+        let manifest = Arc::clone(candidate.plugin().manifest());
+        let before = baseline
             .as_ref()
             .map(|version| Arc::clone(version.plugin().manifest()));
         let trial_sources = trial_sources(before.as_deref(), &manifest);
         let mut trial = Trial {
-            versions: Some(self.versions(old, new, &trial_sources).await?),
+            versions: Some(self.versions(baseline, candidate, &trial_sources).await?),
             sources: trial_sources.iter().map(empty_source).collect(),
             trial_sources,
             partial: Vec::new(),
@@ -203,22 +203,22 @@ impl Inner {
 
     async fn versions(
         &self,
-        old: Option<Arc<LoadedVersion>>,
-        new: Arc<LoadedVersion>,
+        baseline: Option<Arc<LoadedVersion>>,
+        candidate: Arc<LoadedVersion>,
         trial_sources: &[TrialSource],
     ) -> Result<TrialVersions, LifecycleError> {
         let mut sources: Vec<String> = trial_sources.iter().map(|source| source.source.clone()).collect();
         sources.sort();
         sources.dedup();
-        let old = match old {
-            Some(old) => Some(self.side(old, &sources).await?),
+        let baseline = match baseline {
+            Some(baseline) => Some(self.start_trial(baseline, &sources).await?),
             None => None,
         };
-        let new = self.side(new, &sources).await?;
-        Ok(TrialVersions { old, new })
+        let candidate = self.start_trial(candidate, &sources).await?;
+        Ok(TrialVersions { baseline, candidate })
     }
 
-    async fn side(
+    async fn start_trial(
         &self,
         version: Arc<LoadedVersion>,
         sources: &[String],
@@ -342,8 +342,8 @@ fn empty_source(source: &TrialSource) -> CanarySource {
     CanarySource {
         source: source.source.clone(),
         stream: source.origin.stream().map(str::to_owned),
-        old: source.old.is_some(),
-        new: source.new.is_some(),
+        old: source.baseline.is_some(),
+        new: source.candidate.is_some(),
         messages: 0,
         first_sequence: None,
         last_sequence: None,

@@ -39,17 +39,17 @@ impl Components {
 
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         // Two concurrent writers of one component use two temporary files, and the second rename is harmless.
-        let beside = format!("{name}.{}.tmp", uuid::Uuid::new_v4().simple());
+        let temporary = format!("{name}.{}.tmp", uuid::Uuid::new_v4().simple());
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
-        let written = self.dir.open_with(&beside, &options).and_then(|mut file| {
+        let written = self.dir.open_with(&temporary, &options).and_then(|mut file| {
             file.write_all(bytes)?;
             file.sync_all()
         });
-        let placed = written.and_then(|()| self.dir.rename(&beside, &self.dir, name));
+        let placed = written.and_then(|()| self.dir.rename(&temporary, &self.dir, name));
         if placed.is_err() {
             // Report the first error. The next start removes the temporary file.
-            drop(self.dir.remove_file(&beside));
+            drop(self.dir.remove_file(&temporary));
         }
         placed?;
         self.dir.open(".")?.sync_all()
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_component_comes_back_whole_or_not_at_all() {
+    fn a_stored_component_is_complete_or_absent() {
         let folder = tempfile::tempdir().unwrap();
         let components = Components::open(folder.path()).unwrap();
         let digest = Digest::of(b"abc");

@@ -5,7 +5,11 @@
 //! Rows of tables whose writes update rows depend on the whole history. They are compared only if the whole history is
 //! available, in a scratch database.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod report;
+mod sample;
+mod worker;
+
+use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,25 +18,21 @@ use std::time::Duration;
 use super::adoption;
 use super::components::Components;
 use lantern_broker::{Broker, BrokerError};
-use lantern_model::batch::{Delivery, Outcome, Rejection, RejectionClass};
-use lantern_model::schema::Manifest;
+use lantern_model::batch::Delivery;
 use lantern_model::settings::PluginSettings;
-use lantern_plugin::{Digest, Loader, Plugin, Projector};
+use lantern_plugin::{Digest, Loader, Plugin};
+use lantern_store::ScratchError;
 use lantern_store::check::{CheckError, Problem, plural};
-use lantern_store::deep::{
-    Compared, Comparer, DeepPlugin, DeepRange, DeepSource, Expected, LetterState, survey,
-};
+use lantern_store::deep::{Compared, Comparer, DeepPlugin, DeepRange, DeepSource, LetterState, survey};
 use lantern_store::scratch::Scratch;
-use lantern_store::{Counts, Entry, ScratchError};
+
+use sample::{check_full_history, share_of, spans};
+use worker::{FullHistory, Loaded, RangeResult, Worker};
 
 /// Messages in one batch.
 const BATCH_MESSAGES: usize = 512;
 /// Bytes in one batch; a single message may be larger.
 const BATCH_BYTES: usize = 8 << 20;
-/// How long one call into a plugin may take before the next call begins.
-const CALL_BUDGET: Duration = Duration::from_millis(500);
-/// Number of positions in a range at which a sample is taken.
-const SAMPLE_SPOTS: u64 = 16;
 
 /// The inputs of a deep check.
 pub struct DeepParts {
@@ -91,28 +91,6 @@ pub async fn check_deep(parts: &DeepParts, sample: Option<u64>) -> Result<DeepRe
     Ok(report)
 }
 
-/// A loaded version.
-struct Loaded {
-    plugin: Arc<Plugin>,
-    projector: Projector,
-}
-
-/// The state that moves to blocking threads.
-struct Worker {
-    comparer: Comparer,
-    versions: BTreeMap<String, Loaded>,
-    found: Compared,
-    /// The tables whose writes update rows, filled from the messages so far.
-    full: Option<FullHistory>,
-}
-
-/// A scratch database filled with the whole history.
-struct FullHistory {
-    scratch: Scratch,
-    /// The version that wrote to it last.
-    digest: String,
-}
-
 struct PluginCheck<'a> {
     parts: &'a DeepParts,
     /// `None` while a blocking thread uses it.
@@ -130,19 +108,6 @@ impl Drop for TempFolder {
         // It is in the system's folder for temporary files.
         drop(std::fs::remove_dir_all(&self.0));
     }
-}
-
-/// The result of projecting a range again.
-#[derive(Default)]
-struct RangeResult {
-    counts: Counts,
-    /// Messages whose version cannot be loaded.
-    unknown: u64,
-    /// Erased messages.
-    erased: u64,
-    /// Whether the version declares a table that no longer exists, so that the ledger counts fewer rows.
-    has_dropped_table: bool,
-    rejected: Vec<String>,
 }
 
 impl<'a> PluginCheck<'a> {
@@ -201,33 +166,50 @@ impl<'a> PluginCheck<'a> {
             }
             for range in source.ranges.iter().filter(|range| range.counts.messages > 0) {
                 let share = sample.map(|sample| share_of(sample, range.counts.messages, handled));
-                if let Err(reason) = self.load(plugin, &range.digest) {
-                    report.unverified.push(format!(
-                        "{name}/{}: {} from {} to {}: {reason}",
-                        source.source,
-                        plural(range.counts.messages, "message"),
-                        range.first,
-                        range.last
-                    ));
-                    full = full.and(Err(reason));
-                    continue;
-                }
-                if full.is_ok() && self.worker.as_ref().is_some_and(|worker| worker.full.is_none()) {
-                    self.begin_full(&range.digest, source).await?;
-                }
-                let result = self.check_range(plugin, source, range, share).await?;
-                report.messages += result.counts.messages;
-                let mut result = result;
-                // A rebuild that drops a table removes its rows from the ledger.
-                result.has_dropped_table = self.has_dropped_table(plugin, &range.digest);
-                if let Some(reason) =
-                    self.compare_counts(name, source, range, share.is_some(), result, report)
-                {
-                    full = full.and(Err(reason));
-                }
+                let compared = self
+                    .compare_range(plugin, source, range, share, full.is_ok(), report)
+                    .await?;
+                full = full.and(compared);
             }
         }
         self.finish(plugin, &merging, full, report).await
+    }
+
+    /// Compares one range; fills the scratch database if `fills_scratch`. The inner error says why the whole history is
+    /// unknown.
+    async fn compare_range(
+        &mut self,
+        plugin: &DeepPlugin,
+        source: &DeepSource,
+        range: &DeepRange,
+        share: Option<u64>,
+        fills_scratch: bool,
+        report: &mut DeepReport,
+    ) -> Result<Result<(), String>, DeepError> {
+        let name = &plugin.name;
+        if let Err(reason) = self.load(plugin, &range.digest) {
+            report.unverified.push(format!(
+                "{name}/{}: {} from {} to {}: {reason}",
+                source.source,
+                plural(range.counts.messages, "message"),
+                range.first,
+                range.last
+            ));
+            return Ok(Err(reason));
+        }
+        if fills_scratch && self.worker.as_ref().is_some_and(|worker| worker.full.is_none()) {
+            self.begin_full(&range.digest, source).await?;
+        }
+        let mut result = self.check_range(plugin, source, range, share).await?;
+        report.messages += result.counts.messages;
+        // A rebuild that drops a table removes its rows from the ledger.
+        result.has_dropped_table = self.has_dropped_table(plugin, &range.digest);
+        Ok(
+            match self.compare_counts(name, source, range, share.is_some(), result, report) {
+                Some(reason) => Err(reason),
+                None => Ok(()),
+            },
+        )
     }
 
     /// Whether the sequences of a history still identify the same messages; the error names the reason.
@@ -418,327 +400,6 @@ impl<'a> PluginCheck<'a> {
         result.rejected.extend(done.rejected);
         Ok(())
     }
-
-    /// Compares the counters with the ledger. Returns why the whole history is unknown, if it is.
-    fn compare_counts(
-        &self,
-        name: &str,
-        source: &DeepSource,
-        range: &DeepRange,
-        sampled: bool,
-        result: RangeResult,
-        report: &mut DeepReport,
-    ) -> Option<String> {
-        let location = format!(
-            "{name}/{}, messages {} to {}",
-            source.source, range.first, range.last
-        );
-        let remedy = format!("lantern rebuild {name}");
-        let mut problem = |problem: String| {
-            report.problems.push(Problem {
-                problem,
-                remedy: remedy.clone(),
-            });
-        };
-        for reason in &result.rejected {
-            problem(format!("{location}: {reason}"));
-        }
-        if sampled {
-            return Some("only a sample was read".to_owned());
-        }
-        if result.unknown > 0 {
-            let unknown = plural(result.unknown, "message");
-            let reason = format!("{unknown} that a version projected later, which cannot be loaded");
-            report.unverified.push(format!("{location}: {reason}"));
-            return Some(reason);
-        }
-        let (ledger, made) = (range.counts, result.counts);
-        if made.messages < ledger.messages {
-            let gone = ledger.messages - made.messages;
-            let reason = format!("{} no longer in the stream", plural(gone, "message"));
-            report.unverified.push(format!("{location}: {reason}"));
-            return Some(reason);
-        }
-        let mut pairs = vec![
-            ("messages", ledger.messages, made.messages),
-            ("dead letters", ledger.dead, made.dead),
-        ];
-        // Only the rows of an erased message could show whether it was skipped, and how many rows it gave.
-        if result.erased == 0 {
-            pairs.push(("projected messages", ledger.projected, made.projected));
-            pairs.push(("skipped messages", ledger.skipped, made.skipped));
-            if !result.has_dropped_table {
-                pairs.push(("rows", ledger.rows, made.rows));
-            }
-        }
-        let differing = pairs.into_iter().filter(|(_, ledger, made)| ledger != made);
-        for (what, ledger, made) in differing {
-            problem(format!(
-                "{location}: the ledger counts {ledger} {what}, but the messages give {made}"
-            ));
-        }
-        None
-    }
-
-    async fn finish(
-        &mut self,
-        plugin: &DeepPlugin,
-        merging: &[&str],
-        full: Result<(), String>,
-        report: &mut DeepReport,
-    ) -> Result<(), DeepError> {
-        let Some(mut worker) = self.worker.take() else {
-            return Ok(());
-        };
-        if let Err(reason) = &full
-            && !merging.is_empty()
-        {
-            report.unverified.push(format!(
-                "{}, whose writes update stored rows, so that a row depends on the whole history: {reason}",
-                merging.join(", ")
-            ));
-        }
-        let through = plugin
-            .sources
-            .first()
-            .map_or(0, |source| source.checkpoint.sequence);
-        if full.is_ok() {
-            worker = blocking(move || {
-                let compared = match &worker.full {
-                    Some(full) => worker
-                        .comparer
-                        .compare_whole(&full.scratch, through, &mut worker.found),
-                    None => Ok(()),
-                };
-                compared.map(|()| worker)
-            })
-            .await??;
-        }
-        let found = worker.found;
-        report.rows += found.same;
-        let remedy = format!("lantern rebuild {}", plugin.name);
-        let more = found.differing.saturating_sub(found.differences.len() as u64);
-        for problem in found.differences {
-            report.problems.push(Problem {
-                problem: format!("{}: {problem}", plugin.name),
-                remedy: remedy.clone(),
-            });
-        }
-        if more > 0 {
-            report.problems.push(Problem {
-                problem: format!("{}: {} more like these", plugin.name, plural(more, "difference")),
-                remedy,
-            });
-        }
-        for (number, text) in [
-            (
-                found.without_message,
-                "of messages that are no longer in the stream",
-            ),
-            (found.expired, "deleted because of their age"),
-            (found.erased, "whose value was erased with `lantern forget`"),
-        ] {
-            if number > 0 {
-                report
-                    .unverified
-                    .push(format!("{}: {} {text}", plugin.name, plural(number, "row")));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Worker {
-    /// Projects a batch, each message with the version that made its rows, and compares the rows.
-    fn compare_batch(
-        &mut self,
-        source: &str,
-        origin: lantern_store::OriginId,
-        digest: &str,
-        span: (u64, u64),
-        batch: Vec<Delivery>,
-        letters: &BTreeMap<u64, LetterState>,
-    ) -> Result<RangeResult, DeepError> {
-        let mut outcomes: BTreeMap<u64, (Outcome, Arc<Manifest>)> = BTreeMap::new();
-        let mut result = RangeResult::default();
-        let mut by_version: BTreeMap<&str, Vec<Delivery>> = BTreeMap::new();
-        let mut unknown = BTreeSet::new();
-        for delivery in &batch {
-            let version = match letters.get(&delivery.sequence) {
-                Some(LetterState::Dead | LetterState::Erased) => continue,
-                Some(LetterState::ResolvedBy(version)) => version.as_str(),
-                None => digest,
-            };
-            if self.versions.contains_key(version) {
-                by_version.entry(version).or_default().push(delivery.clone());
-            } else {
-                unknown.insert(delivery.sequence);
-            }
-        }
-        for (version, deliveries) in by_version {
-            let made = self.project(version, source, &deliveries)?;
-            let Some(loaded) = self.versions.get(version) else {
-                continue;
-            };
-            for (delivery, outcome) in deliveries.iter().zip(made) {
-                let manifest = Arc::clone(loaded.plugin.manifest());
-                outcomes.insert(delivery.sequence, (outcome, manifest));
-            }
-        }
-        result.counts.messages = batch.len() as u64;
-        let present: BTreeSet<u64> = batch.iter().map(|delivery| delivery.sequence).collect();
-        for (sequence, _) in letters.iter().filter(|(_, state)| **state == LetterState::Erased) {
-            result.erased += 1;
-            if !present.contains(sequence) {
-                result.counts.messages += 1;
-                result.counts.dead += 1;
-            }
-        }
-        result.unknown = unknown.len() as u64;
-        let mut expected = Vec::new();
-        for delivery in &batch {
-            let sequence = delivery.sequence;
-            match outcomes.get(&sequence) {
-                Some((Outcome::Rows(rows), manifest)) if !rows.is_empty() => {
-                    result.counts.projected += 1;
-                    result.counts.rows += rows.len() as u64;
-                    expected.push(Expected {
-                        sequence,
-                        published_ns: delivery.published_ns,
-                        manifest: manifest.as_ref(),
-                        rows,
-                    });
-                }
-                Some((Outcome::Rows(_) | Outcome::Skip, _)) => result.counts.skipped += 1,
-                Some((Outcome::Reject(rejection), _)) => {
-                    result.counts.dead += 1;
-                    result.rejected.push(format!(
-                        "message {sequence} is not a dead letter, but its version rejects it: {}",
-                        rejection.reason
-                    ));
-                }
-                None => result.counts.dead += 1,
-            }
-        }
-        let read = batch
-            .iter()
-            .map(|delivery| delivery.sequence)
-            .filter(|sequence| !unknown.contains(sequence))
-            .collect();
-        self.comparer
-            .compare(origin, span, &read, &expected, &mut self.found)?;
-        drop(expected);
-        self.fill_scratch(source, digest, batch, outcomes)?;
-        Ok(result)
-    }
-
-    fn project(
-        &mut self,
-        version: &str,
-        source: &str,
-        deliveries: &[Delivery],
-    ) -> Result<Vec<Outcome>, DeepError> {
-        let Some(loaded) = self.versions.get_mut(version) else {
-            return Ok(Vec::new());
-        };
-        let no_source = || DeepError::Local(format!("version {version} reads no source {source}"));
-        let (number, _) = loaded.plugin.manifest().source(source).ok_or_else(no_source)?;
-        let mut outcomes = Vec::with_capacity(deliveries.len());
-        while outcomes.len() < deliveries.len() {
-            let projected = loaded
-                .projector
-                .project(number, &deliveries[outcomes.len()..], CALL_BUDGET);
-            if let Some(reason) = projected.halted.filter(|_| projected.outcomes.is_empty()) {
-                return Err(DeepError::Local(format!("version {version}: {reason}")));
-            }
-            outcomes.extend(projected.outcomes);
-        }
-        Ok(outcomes)
-    }
-
-    /// Writes the messages to the scratch database, if there is one.
-    fn fill_scratch(
-        &mut self,
-        source: &str,
-        digest: &str,
-        batch: Vec<Delivery>,
-        mut outcomes: BTreeMap<u64, (Outcome, Arc<Manifest>)>,
-    ) -> Result<(), DeepError> {
-        let Some(full) = &mut self.full else {
-            return Ok(());
-        };
-        if full.digest != digest
-            && let Some(loaded) = self.versions.get(digest)
-        {
-            full.scratch.switch(&adoption(&loaded.plugin))?;
-            full.digest = digest.to_owned();
-        }
-        let dead = || Outcome::Reject(Rejection::new(RejectionClass::Invalid, "a dead letter"));
-        let entries = batch.into_iter().map(|delivery| Entry {
-            outcome: outcomes
-                .remove(&delivery.sequence)
-                .map_or_else(dead, |(outcome, _)| outcome),
-            delivery,
-        });
-        full.scratch.apply(source, entries.collect())?;
-        Ok(())
-    }
-}
-
-/// Whether the history of a plugin's tables can be repeated; the error names the reason.
-fn check_full_history(plugin: &DeepPlugin, sample: Option<u64>) -> Result<(), String> {
-    if sample.is_some() {
-        return Err("only a sample was read".to_owned());
-    }
-    if plugin.sources.len() > 1 {
-        return Err(
-            "they were made from several sources or histories, whose order is not recorded".to_owned(),
-        );
-    }
-    if plugin.erased {
-        return Err("messages were erased with `lantern forget`".to_owned());
-    }
-    if plugin.resolved {
-        return Err("dead letters were projected later, out of stream order".to_owned());
-    }
-    if plugin
-        .tables
-        .iter()
-        .any(|table| table.merges && table.expired > 0)
-    {
-        return Err("rows were deleted because of their age".to_owned());
-    }
-    Ok(())
-}
-
-/// The spans of a range to read: first and last sequence, and a maximum number of messages. The whole range, or evenly
-/// distributed samples.
-fn spans(range: &DeepRange, share: Option<u64>) -> Vec<(u64, u64, u64)> {
-    let Some(share) = share else {
-        return vec![(range.first, range.last, u64::MAX)];
-    };
-    if share >= range.counts.messages {
-        return vec![(range.first, range.last, range.counts.messages)];
-    }
-    let spots = SAMPLE_SPOTS.min(share).max(1);
-    let width = range.last - range.first + 1;
-    let each = share.div_ceil(spots);
-    (0..spots)
-        .map(|location| {
-            let first = range.first + width / spots * location;
-            let last = match location + 1 {
-                next if next == spots => range.last,
-                next => range.first + width / spots * next - 1,
-            };
-            (first, last.max(first), each)
-        })
-        .collect()
-}
-
-/// A range's share of a sample, at least one message.
-fn share_of(sample: u64, messages: u64, all: u64) -> u64 {
-    let share = u128::from(sample) * u128::from(messages) / u128::from(all.max(1));
-    u64::try_from(share).unwrap_or(u64::MAX).clamp(1, messages.max(1))
 }
 
 fn load(parts: &DeepParts, plugin: &DeepPlugin, digest: &str) -> Result<Arc<Plugin>, String> {
@@ -765,40 +426,4 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| DeepError::Local(format!("the check panicked: {error}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sample_lies_evenly_in_its_range() {
-        let range = |first, last, messages| DeepRange {
-            digest: String::new(),
-            first,
-            last,
-            counts: Counts {
-                messages,
-                ..Counts::default()
-            },
-        };
-        assert_eq!(spans(&range(5, 9, 5), None), [(5, 9, u64::MAX)]);
-        assert_eq!(spans(&range(5, 9, 5), Some(7)), [(5, 9, 5)]);
-        assert_eq!(spans(&range(1, 10, 10), Some(2)), [(1, 5, 1), (6, 10, 1)]);
-        for (messages, share) in [(1_000, 100), (1_000, 999), (17, 16), (40, 17)] {
-            let found = spans(&range(1, messages, messages), Some(share));
-            let most: u64 = found
-                .iter()
-                .map(|(first, last, most)| (*most).min(last - first + 1))
-                .sum();
-            assert!(most >= share.min(messages) * 9 / 10, "{found:?}");
-            assert_eq!((found[0].0, found.last().unwrap().1), (1, messages));
-            assert!(
-                found.windows(2).all(|pair| pair[0].1 + 1 == pair[1].0),
-                "{found:?}"
-            );
-        }
-        assert_eq!(share_of(100, 1, 1_000_000), 1);
-        assert_eq!(share_of(100, 500_000, 1_000_000), 50);
-    }
 }

@@ -7,55 +7,29 @@
 //!
 //! The database records what was done with each file, so that a restart does not undo a rollback.
 
+mod files;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use rustix::fs::OFlags;
-
-use super::start::{StartError, describe_error, run_parallel};
-use super::{Actor, Component, Inner, LifecycleError, LoadFailure};
+use super::load_failures::{LoadFailure, LoadSubject};
+use super::loading::run_parallel;
+use super::start::StartError;
+use super::{Actor, Component, Inner, LifecycleError};
 use lantern_plugin::{Digest, Plugin};
 use lantern_projection::LoadedVersion;
-use lantern_store::{Activation, FileRecord};
-use lantern_trust::signature::{FILE_SUFFIX, Rule, SIGNATURE_BYTES_MAX};
+use lantern_store::{Activation, FileRecord, Pause, PausedBy};
+
+use files::{FileFailure, FileStamps, LoadedFile, list_files, read_and_load};
 
 /// The scan interval, which is also how long a file has to stay unchanged. Listing ten thousand files takes a few
 /// milliseconds.
 const SCAN_EVERY: Duration = Duration::from_millis(500);
 /// After how many scans a missing file counts as removed: editors and copies remove a file for a moment.
 const MISSING_SCANS: u32 = 4;
-
-/// How the reasons begin for which the directory pauses a plugin.
-pub(super) const REASON: &str = "its file ";
-
-/// Distinguishes states of a file without reading it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FileStamp {
-    bytes: u64,
-    modified: Option<SystemTime>,
-    /// Change time of the inode, in seconds and nanoseconds: only this field shows corrected permissions.
-    changed: (i64, i64),
-    inode: u64,
-}
-
-impl FileStamp {
-    fn of(metadata: &fs::Metadata) -> Self {
-        use std::os::unix::fs::MetadataExt as _;
-        Self {
-            bytes: metadata.len(),
-            modified: metadata.modified().ok(),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-            inode: metadata.ino(),
-        }
-    }
-}
-
-/// The states of a file and of its signature.
-type FileStamps = (FileStamp, Option<FileStamp>);
 
 /// The remembered state of a file.
 struct FileState {
@@ -197,7 +171,7 @@ impl Directory {
         };
         if !self.readable {
             self.readable = true;
-            self.inner.clear_load_failure("plugin directory");
+            self.inner.clear_load_failure(&LoadSubject::PluginDirectory);
             tracing::info!("the plugin directory is readable again");
         }
         let mut ready = Vec::new();
@@ -278,7 +252,7 @@ impl Directory {
             && before.plugin != name
         {
             let before = before.plugin.clone();
-            self.pause_plugin(&before, &format!("{REASON}{file} is another plugin now"))
+            self.pause_plugin(&before, format!("its file {file} now holds another plugin"))
                 .await;
         }
         let digest = plugin.digest();
@@ -370,7 +344,7 @@ impl Directory {
         let active = installation.active.and_then(|id| installation.version(id));
         let is_active = active.is_some_and(|active| active.digest == digest.to_string());
         if is_active && self.inner.plugins.lock().await.version(plugin).is_none() {
-            let version = self.inner.version(plugin, digest).await?;
+            let version = self.inner.load_version(plugin, digest).await?;
             self.inner
                 .activate_version(version, Activation::Activate, &self.actor)
                 .await?;
@@ -395,7 +369,7 @@ impl Directory {
             known => known?,
         };
         match installation.paused {
-            Some(reason) if reason.starts_with(REASON) => {
+            Some(pause) if pause.by == PausedBy::PluginDirectory => {
                 self.inner.set_paused(plugin, None, &self.actor).await
             }
             _ => Ok(()),
@@ -415,7 +389,7 @@ impl Directory {
         }
         self.pause_plugin(
             &plugin,
-            &format!("{REASON}{file} was removed from the plugin directory"),
+            format!("its file {file} was removed from the plugin directory"),
         )
         .await;
     }
@@ -429,29 +403,29 @@ impl Directory {
         self.records.remove(file);
     }
 
-    async fn pause_plugin(&self, plugin: &str, reason: &str) {
-        let held = self.inner.installation(plugin).await;
-        match held {
+    async fn pause_plugin(&self, plugin: &str, reason: String) {
+        if let Err(error) = self.pause_unless_paused(plugin, reason).await {
+            tracing::warn!(plugin, %error, "failed to pause a plugin whose file was removed");
+        }
+    }
+
+    async fn pause_unless_paused(&self, plugin: &str, reason: String) -> Result<(), LifecycleError> {
+        match self.inner.installation(plugin).await {
             // Keep an existing pause and its reason; a removed plugin needs no pause.
-            Ok(installation) if installation.paused.is_some() => {}
-            Err(LifecycleError::NoPlugin(_)) => {}
-            Ok(_) => match self
-                .inner
-                .set_paused(plugin, Some(reason.to_owned()), &self.actor)
-                .await
-            {
-                Ok(()) => {}
-                Err(error) => {
-                    tracing::warn!(plugin, %error, "failed to pause a plugin whose file was removed")
-                }
-            },
-            Err(error) => tracing::warn!(plugin, %error, "failed to pause a plugin whose file was removed"),
+            Ok(installation) if installation.paused.is_some() => Ok(()),
+            Err(LifecycleError::NoPlugin(_)) => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => {
+                let by = PausedBy::PluginDirectory;
+                let pause = Some(Pause { by, reason });
+                self.inner.set_paused(plugin, pause, &self.actor).await
+            }
         }
     }
 
     async fn record_failure(&self, file: &str, failure: FileFailure) {
         let recorded = LoadFailure {
-            what: failure_subject(file),
+            subject: failure_subject(file),
             reason: failure.reason,
             blocks_messages: false,
             unsigned: failure.unsigned.is_some(),
@@ -479,7 +453,7 @@ impl Directory {
         }
         self.readable = false;
         self.inner.record_load_failure(LoadFailure {
-            what: "plugin directory".to_owned(),
+            subject: LoadSubject::PluginDirectory,
             reason: format!("{} cannot be read: {error}", self.path().display()),
             blocks_messages: false,
             unsigned: false,
@@ -487,128 +461,6 @@ impl Directory {
     }
 }
 
-/// A file as refusals name it.
-fn failure_subject(file: &str) -> String {
-    format!("file {file}")
-}
-
-enum LoadedFile {
-    /// These bytes were processed before.
-    Known,
-    /// The same bytes, with a signature that is not stored yet.
-    NewSignature(Component),
-    Plugin((Arc<Plugin>, Component)),
-    Failed(FileFailure),
-}
-
-/// Why a file was not installed.
-struct FileFailure {
-    reason: String,
-    /// The digest, if the signature was rejected.
-    unsigned: Option<Digest>,
-}
-
-impl FileFailure {
-    fn new(reason: String) -> Self {
-        Self {
-            reason,
-            unsigned: None,
-        }
-    }
-
-    fn from_error(error: LifecycleError) -> Self {
-        Self {
-            unsigned: error.unsigned(),
-            reason: describe_error(error),
-        }
-    }
-}
-
-/// Reads a whole file, with its signature, and loads it. Blocks.
-fn read_and_load(inner: &Inner, file: &str, known: Option<&str>) -> LoadedFile {
-    let dir = &inner.parts.config.plugin_dir;
-    let component = match read(dir, file, inner.parts.loader.module_bytes_max()) {
-        Ok(bytes) => bytes,
-        Err(error) => return LoadedFile::Failed(FileFailure::new(format!("it cannot be read: {error}"))),
-    };
-    let signature = match read(dir, &format!("{file}{FILE_SUFFIX}"), SIGNATURE_BYTES_MAX) {
-        Ok(bytes) => Some(bytes),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(_) if inner.parts.config.signatures.rule == Rule::Off => None,
-        Err(error) => {
-            let reason = format!("its signature cannot be read: {error}");
-            return LoadedFile::Failed(FileFailure::new(reason));
-        }
-    };
-    let component = Component {
-        bytes: component,
-        signature,
-    };
-    let digest = Digest::of(&component.bytes);
-    if known == Some(digest.to_string().as_str()) {
-        return match inner.improves_signature(digest, &component) {
-            Ok(true) => LoadedFile::NewSignature(component),
-            Ok(false) => LoadedFile::Known,
-            Err(error) => LoadedFile::Failed(FileFailure::new(format!(
-                "its stored signature cannot be read: {error}"
-            ))),
-        };
-    }
-    match inner.load_blocking(&component) {
-        Ok(plugin) => LoadedFile::Plugin((plugin, component)),
-        // Without the outer message: the failure already names the file.
-        Err(LifecycleError::Load(error)) => {
-            let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
-            LoadedFile::Failed(FileFailure::new(format!("{:#}{hint}", anyhow::Error::new(error))))
-        }
-        Err(error) => LoadedFile::Failed(FileFailure::from_error(error)),
-    }
-}
-
-/// Reads at most one byte more than allowed; the caller detects that the file is too large.
-fn read(dir: &Path, file: &str, bytes_max: usize) -> io::Result<Vec<u8>> {
-    use std::io::Read as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    // Opening a pipe would wait for a writer. Examine the opened file, because the name may already refer to another
-    // one.
-    let opened = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
-        .open(dir.join(file))?;
-    if !opened.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    opened.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// Lists the possible plugins (`*.wasm`, not hidden), each with the state of its signature. Follows symbolic links, as
-/// an operator expects.
-fn list_files(dir: &Path) -> io::Result<BTreeMap<String, FileStamps>> {
-    let mut files = BTreeMap::new();
-    let mut signatures = BTreeMap::new();
-    for entry in fs::read_dir(dir)? {
-        let name = entry?.file_name();
-        let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else {
-            continue;
-        };
-        let signed = name.strip_suffix(FILE_SUFFIX);
-        if !signed.unwrap_or(name).ends_with(".wasm") {
-            continue;
-        }
-        // Ignore a file that disappeared since.
-        let Ok(metadata) = fs::metadata(dir.join(name)) else {
-            continue;
-        };
-        match signed {
-            Some(signed) => signatures.insert(signed.to_owned(), FileStamp::of(&metadata)),
-            None => files.insert(name.to_owned(), FileStamp::of(&metadata)),
-        };
-    }
-    let stamps = files.into_iter().map(|(name, stamp)| {
-        let signature = signatures.remove(&name);
-        (name, (stamp, signature))
-    });
-    Ok(stamps.collect())
+fn failure_subject(file: &str) -> LoadSubject {
+    LoadSubject::File(file.to_owned())
 }

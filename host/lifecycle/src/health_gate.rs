@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::{Actor, Inner, LoadFailure};
+use super::load_failures::{LoadFailure, LoadSubject};
+use super::{Actor, Inner};
 use lantern_model::settings::RollbackSettings;
 use lantern_projection::{LoadedVersion, VersionCounters};
 use lantern_store::Activation;
@@ -39,14 +40,9 @@ impl HealthGate {
 }
 
 impl Inner {
-    /// Starts to watch `version`, which has just replaced `old`. Changed settings apply at once. `refused` are the
-    /// sources whose consumers the broker refused before the swap, for which the new version is not responsible.
-    pub(super) fn watch_health(
-        self: &Arc<Self>,
-        old: &Arc<LoadedVersion>,
-        version: &Arc<LoadedVersion>,
-        refused: BTreeSet<String>,
-    ) {
+    /// Starts to watch `version`, which has just replaced `old`. Changed settings apply at once.
+    pub(super) fn watch_health(self: &Arc<Self>, old: &Arc<LoadedVersion>, version: &Arc<LoadedVersion>) {
+        let refused: BTreeSet<String> = old.refused_consumers().into_keys().collect();
         let (inner, version, old) = (Arc::downgrade(self), Arc::clone(version), Arc::clone(old));
         let stop = self.stop.child_token();
         self.tasks.spawn(async move {
@@ -55,26 +51,6 @@ impl Inner {
                 () = run_health_gate(inner, version, old, refused) => {}
             }
         });
-    }
-
-    /// The sources of a plugin whose consumers the broker refuses now.
-    pub(super) fn sources_with_refused_consumer(&self, plugin: &str) -> BTreeSet<String> {
-        let all = self.parts.registry.snapshot().into_iter();
-        all.filter(|status| status.plugin == plugin && status.consumer_refused)
-            .map(|status| status.source)
-            .collect()
-    }
-
-    /// Why a version cannot read one of its sources, if the broker refuses its consumer.
-    fn refused_consumer(&self, version: &LoadedVersion, refused_before: &BTreeSet<String>) -> Option<String> {
-        let name = version.plugin().manifest().name.as_str();
-        let digest = version.plugin().digest().to_string();
-        let all = self.parts.registry.snapshot().into_iter();
-        let refused = all
-            .filter(|status| status.plugin == name && status.digest == digest && status.consumer_refused)
-            .find(|status| !refused_before.contains(&status.source))?;
-        let error = refused.last_error.unwrap_or_default();
-        Some(format!("it cannot read source {}: {error}", refused.source))
     }
 
     /// Rolls back, unless another version became active.
@@ -94,33 +70,33 @@ impl Inner {
         };
         let by = Actor::part("automatic rollback");
         let (from, to) = (&bad.plugin().manifest().version, &old.plugin().manifest().version);
-        let words = format!("version {from} was rolled back to {to} automatically: {why}");
+        let reason = format!("version {from} was rolled back to {to} automatically: {why}");
         let mark = by.mark(
             "plugin.rollback",
             &name,
             Some(bad.plugin().digest()),
-            words.clone(),
+            reason.clone(),
         );
         match self
             .activate_with_mark(Arc::clone(&old), Activation::RollBack, &by, mark)
             .await
         {
             Ok(_) => {
-                tracing::error!(plugin = name, "{words}");
+                tracing::error!(plugin = name, "{reason}");
                 self.parts.metrics.plugin_rolled_back(&name);
                 let digest = bad.plugin().digest().to_string();
                 if let Err(error) = self
                     .parts
                     .store
                     .plugins()
-                    .set_failed(&name, &digest, Some(&words))
+                    .set_failed(&name, &digest, Some(&reason))
                     .await
                 {
                     tracing::warn!(plugin = name, %error, "failed to record that a version failed");
                 }
                 self.record_load_failure(LoadFailure {
-                    what: format!("plugin {name}"),
-                    reason: words,
+                    subject: LoadSubject::Plugin(name),
+                    reason,
                     blocks_messages: false,
                     unsigned: false,
                 });
@@ -130,6 +106,16 @@ impl Inner {
             }
         }
     }
+}
+
+/// Why a version cannot read one of its sources, if the broker refuses its consumer and did not refuse it before.
+fn refused_consumer(version: &LoadedVersion, refused_before: &BTreeSet<String>) -> Option<String> {
+    let refused = version.refused_consumers();
+    let mut refused = refused
+        .iter()
+        .filter(|(source, _)| !refused_before.contains(*source));
+    let (source, error) = refused.next()?;
+    Some(format!("it cannot read source {source}: {error}"))
 }
 
 /// Returns when the window ends, when another version is active, when the gate is disabled, or after a rollback.
@@ -156,8 +142,7 @@ async fn run_health_gate(
         {
             return;
         }
-        let why = inner
-            .refused_consumer(&version, &refused_before)
+        let why = refused_consumer(&version, &refused_before)
             .or_else(|| HealthGate::new(before, &settings).failure(version.counters()));
         if let Some(why) = why {
             return inner.roll_back_version(&version, &old, &why).await;
@@ -191,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_goes_when_it_is_clearly_worse_than_the_one_before() {
+    fn a_version_fails_when_its_share_of_rejections_exceeds_the_limit() {
         let counted = |messages, rejected| VersionCounters {
             messages,
             rejected,

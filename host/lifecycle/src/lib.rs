@@ -12,6 +12,8 @@ mod deep;
 mod directory;
 mod forget;
 mod health_gate;
+mod load_failures;
+mod loading;
 mod permit;
 mod rebuild;
 mod reproject;
@@ -41,7 +43,7 @@ use lantern_plugin::{Digest, LoadError, Loader, Plugin};
 use lantern_projection::LoadedVersion;
 use lantern_store::reader::ReadError;
 use lantern_store::{
-    Activation, AdoptError, Adoption, AuditEntry, AuditMark, AuditOutcome, CommitError, NewVersion,
+    Activation, AdoptError, Adoption, AuditEntry, AuditMark, AuditOutcome, CommitError, Pause, PausedBy,
     RetryTotals, Store,
 };
 use lantern_telemetry::Metrics;
@@ -53,11 +55,12 @@ pub use canary::{
 pub use consumers::{ConsumerLeft, ConsumerTakenOver, Removal, TakeOverOutcome};
 pub use deep::{DeepError, DeepParts, DeepReport, check_deep};
 pub use forget::{ForgetReport, ForgetRequest, ForgottenStream, ForgottenTable};
+pub use load_failures::{LoadFailure, LoadSubject};
 pub use rebuild::{RebuildProgress, RebuildRequest, RebuildView};
 pub use reproject::Reprojected;
 pub use start::StartError;
 pub use trace::{Trace, TracedMessage, VersionWork, WorkRange};
-pub use view::{DescriptionView, LoadFailure, PluginView, UseView, VersionState, VersionView};
+pub use view::{DescriptionView, PluginView, UseView, VersionState, VersionView};
 
 use components::Components;
 use rebuild::Rebuilds;
@@ -337,7 +340,7 @@ impl Lifecycle {
         let (plugin, by) = (plugin.to_owned(), by.clone());
         self.detached(async move {
             let digest = inner.resolve_digest(&plugin, digest).await?;
-            let version = inner.version(&plugin, digest).await?;
+            let version = inner.load_version(&plugin, digest).await?;
             inner.activate_version(version, Activation::Activate, &by).await
         })
         .await
@@ -355,7 +358,7 @@ impl Lifecycle {
                 return inner.restore_tables(&plugin, kept, &by).await;
             }
             let digest = inner.previous_digest(&plugin).await?;
-            let version = inner.version(&plugin, digest).await?;
+            let version = inner.load_version(&plugin, digest).await?;
             inner.activate_version(version, Activation::RollBack, &by).await
         })
         .await
@@ -367,10 +370,12 @@ impl Lifecycle {
     /// See [`LifecycleError`].
     pub async fn pause(&self, plugin: &str, reason: &str, by: &Actor) -> Result<(), LifecycleError> {
         let inner = Arc::clone(&self.inner);
-        // What the plugin directory has paused it lets go again; nobody else's reason is to look like its own.
-        let reason = reason.trim_start_matches(directory::REASON).to_owned();
+        let pause = Pause {
+            by: PausedBy::Operator,
+            reason: reason.to_owned(),
+        };
         let (plugin, by) = (plugin.to_owned(), by.clone());
-        self.detached(async move { inner.set_paused(&plugin, Some(reason), &by).await })
+        self.detached(async move { inner.set_paused(&plugin, Some(pause), &by).await })
             .await
     }
 
@@ -400,15 +405,6 @@ impl Lifecycle {
         let (plugin, by) = (plugin.to_owned(), by.clone());
         self.detached(async move { inner.remove(&plugin, drop_tables, &by).await })
             .await
-    }
-
-    /// Files and versions that do not run, with the reasons.
-    pub fn load_failures(&self) -> Vec<LoadFailure> {
-        self.inner
-            .load_failures
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
     }
 
     /// Runs an operation to its end, even if the caller goes away, on the host's threads: the tasks that it starts must
@@ -442,123 +438,5 @@ fn adoption(plugin: &Plugin) -> Adoption {
         digest: plugin.digest().to_string(),
         contract: plugin.facts().contract.to_string(),
         at: Timestamp::now(),
-    }
-}
-
-impl Inner {
-    /// Compiles and tests a component on a blocking thread, one at a time.
-    async fn load(
-        self: &Arc<Self>,
-        component: Component,
-    ) -> Result<(Arc<Plugin>, Component), LifecycleError> {
-        // The semaphore is never closed; without a permit, compilation would merely be unbounded.
-        let _permit = self.compiling.acquire().await.ok();
-        let inner = Arc::clone(self);
-        let work = tokio::task::spawn_blocking(move || {
-            let plugin = inner.load_blocking(&component)?;
-            Ok((plugin, component))
-        });
-        match work.await {
-            Ok(loaded) => loaded,
-            Err(error) => Err(LifecycleError::Unavailable(format!(
-                "the host panicked while it loaded the component: {error}"
-            ))),
-        }
-    }
-
-    /// Checks a component's signature, compiles and tests it, then applies the operator's settings for the plugin that
-    /// it declares to be. Blocks.
-    fn load_blocking(&self, component: &Component) -> Result<Arc<Plugin>, LifecycleError> {
-        let verdict = self.check_signature(component)?;
-        // The plugin's name is needed to look up its permissions. WASI is empty here, and nothing subscribes.
-        let trial = PluginSettings {
-            wasi: true,
-            internal_subjects: true,
-            ..PluginSettings::default()
-        };
-        let loaded = self.parts.loader.load_with(&component.bytes, &trial);
-        let plugin = loaded.map_err(LifecycleError::Load)?;
-        let name = plugin.manifest().name.to_string();
-        if let Verdict::Faulty(fault) = verdict {
-            let (digest, reason) = (plugin.digest(), fault.to_string());
-            tracing::warn!(plugin = name, %digest, reason, "loading a plugin without a valid signature");
-        }
-        plugin
-            .with_settings(&self.settings_of(&name))
-            .map_err(|source| LifecycleError::Settings { plugin: name, source })
-    }
-
-    /// Loads and stores a component.
-    async fn check_and_store(
-        self: &Arc<Self>,
-        component: Component,
-        came_from: &str,
-        by: &Actor,
-    ) -> Result<Arc<Plugin>, LifecycleError> {
-        let (plugin, component) = self.load(component).await?;
-        self.store_component(&plugin, component, came_from, by).await?;
-        Ok(plugin)
-    }
-
-    /// Stores a loaded component and registers its version.
-    async fn store_component(
-        self: &Arc<Self>,
-        plugin: &Plugin,
-        component: Component,
-        came_from: &str,
-        by: &Actor,
-    ) -> Result<(), LifecycleError> {
-        let component_bytes = component.bytes.len() as u64;
-        let digest = plugin.digest();
-        let inner = Arc::clone(self);
-        let kept = tokio::task::spawn_blocking(move || {
-            inner.components.put(digest, &component.bytes)?;
-            inner.store_signature(digest, &component)
-        });
-        let kept = kept.await;
-        let failed = match kept {
-            Ok(Ok(_)) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(error) => Some(error.to_string()),
-        };
-        if let Some(error) = failed {
-            return Err(LifecycleError::Unavailable(format!(
-                "failed to store the component: {error}"
-            )));
-        }
-        let arrival = NewVersion {
-            adoption: adoption(plugin),
-            component_bytes,
-            came_from: came_from.to_owned(),
-            description: ManifestDescription::from(&**plugin.manifest()),
-        };
-        let name = plugin.manifest().name.as_str();
-        let detail = format!("version {}, {came_from}", plugin.manifest().version);
-        let mark = by.mark("plugin.install", name, Some(digest), detail);
-        Ok(self.parts.store.plugins().install(arrival, mark).await?)
-    }
-
-    /// Returns a version ready to run: already loaded, or loaded from the stored component.
-    async fn version(
-        self: &Arc<Self>,
-        plugin: &str,
-        digest: Digest,
-    ) -> Result<Arc<LoadedVersion>, LifecycleError> {
-        if let Some(warm) = self.plugins.lock().await.warm(plugin, digest) {
-            return Ok(warm);
-        }
-        let inner = Arc::clone(self);
-        let read = tokio::task::spawn_blocking(move || inner.components.get(digest)).await;
-        let bytes = match read {
-            Ok(Ok(bytes)) => bytes,
-            Ok(Err(error)) => {
-                return Err(LifecycleError::Unavailable(format!(
-                    "the component {digest} of plugin {plugin} cannot be read: {error}"
-                )));
-            }
-            Err(error) => return Err(LifecycleError::Unavailable(error.to_string())),
-        };
-        let (loaded, _) = self.load(bytes.into()).await?;
-        Ok(Arc::new(LoadedVersion::new(loaded)))
     }
 }

@@ -7,6 +7,7 @@
 mod begin;
 mod coverage;
 mod restore;
+mod swap;
 mod task;
 
 use std::collections::BTreeMap;
@@ -281,7 +282,7 @@ impl Inner {
                     .await;
                 continue;
             };
-            match self.version(&record.plugin, digest).await {
+            match self.load_version(&record.plugin, digest).await {
                 Ok(version) => self.run_rebuild(record.id, version, options),
                 Err(error) => {
                     self.fail_rebuild(record.id, &format!("{:#}", anyhow::Error::new(error)))

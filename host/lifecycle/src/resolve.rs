@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_is_named_by_its_digest_enough_of_it_or_its_number() {
+    fn a_version_is_resolved_by_digest_prefix_or_number() {
         let [one, two, three] = [b"1", b"2", b"3"].map(|bytes| Digest::of(bytes));
         let versions = [
             version("1.0.0", one),
@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(check("2.0.0").unwrap(), three);
         let both = check("1.0.0").unwrap_err();
         assert!(
-            matches!(&both, LifecycleError::Conflict(words) if words.contains(&one.hex()) && words.contains(&two.hex())),
+            matches!(&both, LifecycleError::Conflict(message) if message.contains(&one.hex()) && message.contains(&two.hex())),
             "{both}"
         );
         for text in [

@@ -112,8 +112,8 @@ impl Inner {
                 let Some((source, _)) = version.plugin().manifest().source(&letters[0].source) else {
                     continue;
                 };
-                let (retried, back) = project(version, projector.take(), source, letters).await?;
-                projector = Some(back);
+                let (retried, used) = project(version, projector.take(), source, letters).await?;
+                projector = Some(used);
                 total += self
                     .parts
                     .store

@@ -14,9 +14,9 @@ use super::retry::{RETRY_BEFORE_SWAP, dead_letters_of, log_retried};
 use super::{Actor, Inner, Installed, LifecycleError, adoption, installed};
 use lantern_model::schema::{Manifest, Table};
 use lantern_model::settings::PluginSettings;
-use lantern_plugin::Digest;
+use lantern_plugin::{Digest, Plugin};
 use lantern_projection::{DesiredState, LoadedVersion, Projection, Purpose, VersionCounters};
-use lantern_store::{Activation, AuditMark, Installation, RetryTotals};
+use lantern_store::{Activation, AuditMark, Installation, Pause, RetryTotals};
 
 /// All plugins that run or are paused.
 #[derive(Default)]
@@ -196,8 +196,8 @@ impl Inner {
             .plugins()
             .activate(adoption(&plugin), way, mark)
             .await?;
-        self.clear_load_failure(&format!("plugin {name}"));
-        let paused = self.installation(&name).await?.paused;
+        self.clear_plugin_failure(&name);
+        let paused = self.pause_reason(&name).await?;
         // Retry the old messages before the new ones; the previous version handles new messages meanwhile.
         let until = Some(Instant::now() + RETRY_BEFORE_SWAP);
         let (retried, more) = match self.retry(&version, dead_letters_of(&name), 0, until).await {
@@ -208,18 +208,26 @@ impl Inner {
             }
         };
         let old = plugins.version(&name);
-        let refused = self.sources_with_refused_consumer(&name);
         self.apply_version(&mut plugins, Arc::clone(&version), paused)
             .await;
         if let Some(old) = old
             && is_new
         {
-            self.watch_health(&old, &version, refused);
+            self.watch_health(&old, &version);
         }
         log_retried(&name, retried);
         if let Some(after) = more {
             self.retry_in_background(Arc::clone(&version), after);
         }
+        self.record_activation(&plugin, retried, by);
+        Ok(Installed {
+            retried,
+            ..installed(&plugin)
+        })
+    }
+
+    fn record_activation(&self, plugin: &Plugin, retried: RetryTotals, by: &Actor) {
+        let name = plugin.manifest().name.as_str();
         tracing::info!(
             plugin = name,
             version = %plugin.manifest().version,
@@ -227,12 +235,8 @@ impl Inner {
             by = by.0,
             "activated a version"
         );
-        self.parts.metrics.plugin_switched(&name);
-        self.parts.metrics.dead_letters_resolved(&name, retried.resolved);
-        Ok(Installed {
-            retried,
-            ..installed(&plugin)
-        })
+        self.parts.metrics.plugin_switched(name);
+        self.parts.metrics.dead_letters_resolved(name, retried.resolved);
     }
 
     /// Assigns a version to a plugin's projections, and starts or ends projections where the sources differ. Does not
@@ -319,22 +323,19 @@ impl Inner {
     pub(super) async fn set_paused(
         &self,
         plugin: &str,
-        paused: Option<String>,
+        pause: Option<Pause>,
         by: &Actor,
     ) -> Result<(), LifecycleError> {
         let plugins = self.plugins.lock().await;
         self.installation(plugin).await?;
+        let paused = pause.as_ref().map(|pause| pause.reason.clone());
         let action = if paused.is_some() {
             "plugin.pause"
         } else {
             "plugin.resume"
         };
         let mark = by.mark(action, plugin, None, paused.clone().unwrap_or_default());
-        self.parts
-            .store
-            .plugins()
-            .set_paused(plugin, paused.clone(), mark)
-            .await?;
+        self.parts.store.plugins().set_paused(plugin, pause, mark).await?;
         if let Some(runtime) = plugins.by_name.get(plugin) {
             runtime
                 .desired
@@ -370,7 +371,7 @@ impl Inner {
             .plugins()
             .remove(plugin, drop_tables, consumers)
             .await?;
-        self.clear_load_failure(&format!("plugin {plugin}"));
+        self.clear_plugin_failure(plugin);
         tracing::warn!(plugin, tables = ?dropped, by = by.0, "removed a plugin");
         let left = self.delete_abandoned(&plugins).await?;
         if !left.is_empty() {
@@ -416,6 +417,12 @@ impl Inner {
         all.into_iter()
             .find(|installation| installation.plugin == plugin)
             .ok_or_else(|| LifecycleError::NoPlugin(plugin.to_owned()))
+    }
+
+    /// Why a plugin is paused; `None` while it is not.
+    pub(super) async fn pause_reason(&self, plugin: &str) -> Result<Option<String>, LifecycleError> {
+        let paused = self.installation(plugin).await?.paused;
+        Ok(paused.map(|pause| pause.reason))
     }
 
     /// Returns the given digest if the plugin has such a version, or the digest of the newest version.

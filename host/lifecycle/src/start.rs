@@ -1,20 +1,20 @@
 //! Start and stop: loads and starts the plugins that the database names, scans the plugin directory, then watches it.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::components::Components;
 use super::directory::Directory;
+use super::load_failures::{LoadFailure, LoadSubject, describe_error};
+use super::loading::run_parallel;
 use super::rebuild::Rebuilds;
 use super::running_plugins::RunningPlugins;
 use super::signatures::Signatures;
-use super::{Actor, Inner, Lifecycle, LifecycleError, LoadFailure, Parts};
+use super::{Actor, Inner, Lifecycle, LifecycleError, Parts};
 use lantern_model::schema::Table;
-use lantern_plugin::{Digest, DigestError, Plugin};
 use lantern_projection::LoadedVersion;
 use lantern_store::reader::ReadError;
 use lantern_store::{CommitError, Installation};
@@ -94,11 +94,11 @@ impl Lifecycle {
         // A signature that arrives later can resolve a rejected one, so it does not prevent the start.
         let hopeless = load_failures
             .iter()
-            .all(|refusal| !refusal.unsigned && !refusal.blocks_messages);
+            .all(|failure| !failure.unsigned && !failure.blocks_messages);
         if running == 0 && !load_failures.is_empty() && hopeless {
             let reasons: Vec<String> = load_failures
                 .iter()
-                .map(|refusal| format!("{}: {}", refusal.what, refusal.reason))
+                .map(|failure| format!("{}: {}", failure.subject, failure.reason))
                 .collect();
             return Err(StartError::Nothing(reasons.join("; ")));
         }
@@ -135,7 +135,7 @@ impl Inner {
             Some((
                 installation.plugin.clone(),
                 active.digest.clone(),
-                installation.paused.clone(),
+                installation.paused.as_ref().map(|pause| pause.reason.clone()),
                 active.failed.is_some(),
             ))
         });
@@ -174,7 +174,7 @@ impl Inner {
                         self.audit_rejection(&by, Some(&plugin), unsigned, &reason).await;
                     }
                     self.record_load_failure(LoadFailure {
-                        what: format!("plugin {plugin}"),
+                        subject: LoadSubject::Plugin(plugin),
                         reason,
                         blocks_messages: true,
                         unsigned: unsigned.is_some(),
@@ -184,83 +184,4 @@ impl Inner {
         }
         Ok(())
     }
-
-    fn load_stored(&self, digest: &str) -> Result<Arc<Plugin>, LifecycleError> {
-        let unreadable =
-            |error: String| LifecycleError::Unavailable(format!("its component cannot be read: {error}"));
-        let digest: Digest = digest
-            .parse()
-            .map_err(|error: DigestError| unreadable(error.to_string()))?;
-        let bytes = self.components.get(digest);
-        let bytes = bytes.map_err(|error| unreadable(error.to_string()))?;
-        self.load_blocking(&bytes.into())
-    }
-
-    /// Removes components that no plugin references.
-    fn sweep(&self, installations: &[Installation]) {
-        let kept: Vec<Digest> = installations
-            .iter()
-            .flat_map(|installation| &installation.versions)
-            .filter_map(|version| version.digest.parse().ok())
-            .collect();
-        if let Err(error) = self.components.sweep(&kept) {
-            tracing::warn!(%error, "failed to remove unused components");
-        }
-    }
-
-    pub(super) fn load_failures(&self) -> Vec<LoadFailure> {
-        self.load_failures
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    /// Records that something does not run, and replaces an earlier reason for the same.
-    pub(super) fn record_load_failure(&self, refusal: LoadFailure) {
-        let mut load_failures = self.load_failures.lock().unwrap_or_else(PoisonError::into_inner);
-        load_failures.retain(|known| known.what != refusal.what);
-        // Bounds the memory for a directory full of invalid files.
-        if load_failures.len() < LOAD_FAILURES_MAX {
-            load_failures.push(refusal);
-        }
-    }
-
-    /// Clears a load failure.
-    pub(super) fn clear_load_failure(&self, what: &str) {
-        let mut load_failures = self.load_failures.lock().unwrap_or_else(PoisonError::into_inner);
-        load_failures.retain(|known| known.what != what);
-    }
 }
-
-/// An error with its causes and its hint, in one line.
-pub(super) fn describe_error(error: LifecycleError) -> String {
-    let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
-    format!("{:#}{hint}", anyhow::Error::new(error))
-}
-
-/// Runs blocking work on many items, as many at a time as there are processors. Returns the results in any order.
-pub(super) async fn run_parallel<T: Send + 'static, U: Send + 'static>(
-    things: Vec<T>,
-    work: impl Fn(T) -> U + Clone + Send + 'static,
-) -> Vec<U> {
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut things = things.into_iter();
-    let mut working = JoinSet::new();
-    let mut done = Vec::new();
-    loop {
-        while working.len() < processors
-            && let Some(thing) = things.next()
-        {
-            let work = work.clone();
-            working.spawn_blocking(move || work(thing));
-        }
-        match working.join_next().await {
-            Some(Ok(result)) => done.push(result),
-            Some(Err(error)) => tracing::error!(%error, "the host panicked while it loaded a plugin"),
-            None => return done,
-        }
-    }
-}
-
-/// Maximum number of recorded load failures.
-const LOAD_FAILURES_MAX: usize = 1_000;

@@ -94,21 +94,6 @@ pub struct UseView {
     pub faults: u64,
 }
 
-/// A file, or an active version, that does not run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[schema(as = Refusal)]
-pub struct LoadFailure {
-    /// The file of the plugin directory, or the plugin.
-    pub what: String,
-    /// The reason.
-    pub reason: String,
-    /// Whether messages wait because of it: an installed plugin does not run.
-    #[serde(rename = "holds_up")]
-    pub blocks_messages: bool,
-    /// Whether its signature was rejected.
-    pub unsigned: bool,
-}
-
 impl Lifecycle {
     /// All plugins, by name.
     ///
@@ -276,7 +261,7 @@ fn view(installation: &Installation, verdicts: &BTreeMap<Digest, Verdict>) -> Pl
         state,
         active,
         previous: installation.previous.and_then(digest),
-        paused: installation.paused.clone(),
+        paused: installation.paused.as_ref().map(|pause| pause.reason.clone()),
         sources: BTreeSet::new(),
         tables: BTreeSet::new(),
         used: None,

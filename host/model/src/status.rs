@@ -128,9 +128,6 @@ pub struct Status {
     pub last_error: Option<String>,
     /// When that error occurred last, in milliseconds since 1970.
     pub last_error_at_ms: Option<i64>,
-    /// Whether the broker rejects the consumer that the version requires. Triggers a rollback; not displayed.
-    #[serde(skip)]
-    pub consumer_refused: bool,
     /// Start of a stall (no progress although messages wait), in milliseconds since 1970; `null` while it makes
     /// progress.
     pub stalled_since_ms: Option<i64>,
@@ -163,7 +160,6 @@ impl Status {
             missing: 0,
             last_error: None,
             last_error_at_ms: None,
-            consumer_refused: false,
             stalled_since_ms: None,
             warnings: Vec::new(),
         }
@@ -176,7 +172,6 @@ impl Status {
             self.state_since_ms = now_ms();
         }
         self.paused = None;
-        self.consumer_refused = false;
     }
 
     /// Enters a pause with its reason, which is not an error, and clears earlier errors.

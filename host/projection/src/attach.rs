@@ -1,8 +1,6 @@
 //! Attaches a source to its stream: compares the database with the broker until it is certain whether the stream is the
 //! one that was read, then executes the decision of `identity`. It writes nothing before the decision is certain.
 
-use std::sync::atomic::Ordering;
-
 use tokio::time::{Duration, Instant};
 
 use super::identity::{
@@ -42,7 +40,7 @@ impl Projection {
         let mut earlier: Option<(Instant, Observation)> = None;
         let mut made = false;
         // The previous session has already established that the stream is missing.
-        let is_missing = self.status.borrow().state == ProjectionState::WaitingForStream;
+        let is_missing = self.progress.is_stream_missing();
         loop {
             let at = Instant::now();
             let mut found = self.observe(stream, attached.as_ref()).await?;
@@ -96,7 +94,7 @@ impl Projection {
             return Ok(None);
         };
         if facts.cluster.is_some() {
-            self.clustered.store(true, Ordering::Relaxed);
+            self.progress.set_clustered();
         }
         let anchors = attached.map_or(&[][..], |attached| &attached.anchors);
         let mut found = Vec::new();
@@ -139,7 +137,7 @@ impl Projection {
                 cluster: found.facts.cluster.clone(),
             },
             None => {
-                let clustered = self.broker.is_clustered() || self.clustered.load(Ordering::Relaxed);
+                let clustered = self.broker.is_clustered() || self.progress.is_clustered();
                 Observation {
                     resume: None,
                     cluster: clustered.then(|| ClusterFacts {

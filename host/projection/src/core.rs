@@ -116,25 +116,10 @@ impl Projection {
                     () = changed(desired) => return Err(Halt::DesiredStateChanged),
                     batch = subscription.next(self.config.messages_max, self.config.bytes_max) => batch,
                 };
-                kept.deliveries = batch.map_err(|error| Halt::Retry(error.to_string()))?;
-                let dropped = subscription.dropped();
-                kept.dropped = dropped - kept.dropped_before;
-                kept.dropped_before = dropped;
+                let batch = batch.map_err(|error| Halt::Retry(error.to_string()))?;
+                kept.receive(batch, subscription.dropped());
             }
-            if kept.dropped > 0 {
-                let first = pipeline.handed() + 1;
-                let reason = "dropped: the host could not keep up".to_owned();
-                pipeline
-                    .skip(Gap {
-                        first,
-                        last: first + kept.dropped - 1,
-                        exact: true,
-                        reason,
-                    })
-                    .await?;
-                pipeline.drain().await?;
-                kept.dropped = 0;
-            }
+            kept.skip_dropped(&mut pipeline).await?;
             let mut numbered = kept.deliveries.clone();
             for (sequence, delivery) in (pipeline.handed() + 1..).zip(&mut numbered) {
                 delivery.sequence = sequence;
@@ -181,6 +166,32 @@ struct Kept {
 }
 
 impl Kept {
+    /// Takes a batch, and the number of messages that the subscription has dropped so far.
+    fn receive(&mut self, deliveries: Vec<Delivery>, dropped: u64) {
+        self.deliveries = deliveries;
+        self.dropped = dropped - self.dropped_before;
+        self.dropped_before = dropped;
+    }
+
+    /// Records the dropped messages as a gap.
+    async fn skip_dropped(&mut self, pipeline: &mut Pipeline<'_>) -> Result<(), Halt> {
+        if self.dropped == 0 {
+            return Ok(());
+        }
+        let first = pipeline.handed() + 1;
+        pipeline
+            .skip(Gap {
+                first,
+                last: first + self.dropped - 1,
+                exact: true,
+                reason: "dropped: the host could not keep up".to_owned(),
+            })
+            .await?;
+        pipeline.drain().await?;
+        self.dropped = 0;
+        Ok(())
+    }
+
     fn is_empty(&self) -> bool {
         self.deliveries.is_empty() && self.dropped == 0
     }

@@ -18,7 +18,7 @@ pub struct Gate {
     in_order: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Source {
     /// The last sequence that the gate admits.
     until: u64,
@@ -26,6 +26,21 @@ struct Source {
     through: u64,
     /// Publication time of the next message; `None` while unknown.
     next_ns: Option<i64>,
+    /// The checkpoint of the rebuild's projection.
+    checkpoint: u64,
+    state: FillState,
+}
+
+/// The state of one projection of a rebuild. The rebuild decides by this value; the status is for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum FillState {
+    /// It has no subscription at the moment.
+    #[default]
+    Waiting,
+    /// It reads its source.
+    Reading,
+    /// It cannot continue, for this reason.
+    Failed(String),
 }
 
 impl Gate {
@@ -36,6 +51,8 @@ impl Gate {
             until: *until,
             through: 0,
             next_ns: None,
+            checkpoint: 0,
+            state: FillState::default(),
         };
         Arc::new(Self {
             sources: watch::Sender::new(until.iter().map(source).collect()),
@@ -66,6 +83,27 @@ impl Gate {
             .is_some_and(|source| source.through >= source.until)
     }
 
+    /// Whether a source reads, and lacks at most `lag_max` sequences of what it may take.
+    pub fn is_nearly_through(&self, source: usize, lag_max: u64) -> bool {
+        self.sources.borrow().get(source).is_some_and(|source| {
+            source.state == FillState::Reading
+                && (source.through >= source.until || source.checkpoint + lag_max >= source.until)
+        })
+    }
+
+    /// The first source that cannot continue, with the reason.
+    pub fn failure(&self) -> Option<(usize, String)> {
+        let sources = self.sources.borrow();
+        let mut failures = sources
+            .iter()
+            .enumerate()
+            .filter_map(|(number, source)| match &source.state {
+                FillState::Failed(reason) => Some((number, reason.clone())),
+                FillState::Waiting | FillState::Reading => None,
+            });
+        failures.next()
+    }
+
     /// Waits until all sources have stored everything that they may take.
     pub async fn all_through(&self) {
         let mut sources = self.sources.subscribe();
@@ -78,7 +116,7 @@ impl Gate {
         self.sources
             .send_if_modified(|sources| match sources.get_mut(source) {
                 Some(source) => {
-                    let before = *source;
+                    let before = source.clone();
                     act(source);
                     *source != before
                 }
@@ -103,6 +141,20 @@ impl GateKeeper {
             source,
             changes: gate.sources.subscribe(),
         }
+    }
+
+    /// Records a checkpoint. No projection waits for it.
+    pub(super) fn record_checkpoint(&self, checkpoint: u64) {
+        self.gate.sources.send_if_modified(|sources| {
+            if let Some(source) = sources.get_mut(self.source) {
+                source.checkpoint = checkpoint;
+            }
+            false
+        });
+    }
+
+    pub(super) fn set_state(&self, state: FillState) {
+        self.gate.change(self.source, |source| source.state = state);
     }
 
     /// Waits until the gate has changed since [`Self::admit`].
@@ -218,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_behind_the_checkpoint_in_use_is_taken() {
+    fn no_message_after_the_live_checkpoint_is_taken() {
         let gate = Gate::new(&[5], true);
         let mut keeper = GateKeeper::new(&gate, 0);
         let waiting = deliveries(&[(4, 40), (5, 50), (6, 60)]);
@@ -236,7 +288,24 @@ mod tests {
     }
 
     #[test]
-    fn a_message_behind_the_checkpoint_shows_that_all_before_it_was_taken() {
+    fn the_state_of_a_fill_decides_and_not_its_status() {
+        let gate = Gate::new(&[100], false);
+        let keeper = GateKeeper::new(&gate, 0);
+        keeper.record_checkpoint(95);
+        assert!(!gate.is_nearly_through(0, 10), "it does not read yet");
+        keeper.set_state(FillState::Reading);
+        assert!(gate.is_nearly_through(0, 5));
+        assert!(!gate.is_nearly_through(0, 4));
+        keeper.nothing_left(100);
+        assert!(gate.is_nearly_through(0, 0), "the stream holds nothing more");
+        assert_eq!(gate.failure(), None);
+        keeper.set_state(FillState::Failed("the disk is full".into()));
+        assert!(!gate.is_nearly_through(0, 10));
+        assert_eq!(gate.failure(), Some((0, "the disk is full".to_owned())));
+    }
+
+    #[test]
+    fn a_message_after_the_checkpoint_proves_that_all_before_it_were_taken() {
         let gate = Gate::new(&[5], false);
         let mut keeper = GateKeeper::new(&gate, 0);
         // The stream no longer holds 5.
@@ -245,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_take_turns_in_the_order_of_time() {
+    fn sources_alternate_in_order_of_time() {
         let gate = Gate::new(&[9, 9], true);
         let [mut one, mut two] = [0, 1].map(|source| GateKeeper::new(&gate, source));
         let first = deliveries(&[(1, 10), (2, 30), (3, 50)]);

@@ -199,7 +199,7 @@ fn an_equal_anchor_outranks_the_creation_time_and_without_evidence_an_operator_i
 }
 
 #[test]
-fn a_stream_created_again_is_recognised_by_its_time_where_no_anchor_is_left() {
+fn a_recreated_stream_is_recognised_by_time_without_anchors() {
     let young = |sequences| History {
         first_time_ns: 601,
         ..history(MOVED, sequences, &[])
@@ -316,7 +316,7 @@ fn an_epoch_that_begins_inside_a_history_keeps_what_both_have_in_common() {
 }
 
 #[test]
-fn an_operator_decides_what_nothing_proves() {
+fn an_operator_decides_without_evidence() {
     let unclear = history(MOVED, (2, 90), &[At::Gone(60), At::Gone(30)]);
     assert_eq!(
         apply_decision(Accepted::Same, &known(), &unclear),
@@ -351,7 +351,7 @@ fn begin(reason: &str) -> Option<Resume> {
 }
 
 #[test]
-fn a_cluster_is_believed_after_two_observations_that_agree() {
+fn a_cluster_conclusion_requires_two_equal_observations() {
     let apart = Duration::from_secs(10);
     let acts = |earlier: Option<(&Observation, u64)>, now: &Observation| {
         let earlier = earlier.map(|(observation, seconds)| (observation, Duration::from_secs(seconds)));
@@ -396,7 +396,7 @@ fn a_cluster_is_believed_after_two_observations_that_agree() {
 }
 
 #[test]
-fn a_single_server_is_believed_at_once() {
+fn a_single_server_needs_one_observation() {
     let now = Observation {
         resume: begin("the stream was recreated"),
         cluster: None,

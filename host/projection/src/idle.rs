@@ -4,7 +4,7 @@
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::plan::covers;
-use super::session::SURVEY_EVERY;
+use super::survey::SURVEY_EVERY;
 use super::{Projection, Purpose};
 use lantern_broker::{BrokerError, ConsumerFacts, StreamFacts};
 use lantern_store::Attached;
@@ -50,6 +50,11 @@ impl Projection {
 
     /// Copies the stored position and counters to the status.
     pub(super) fn show_attached(&self, attached: &Attached) {
+        self.progress.set_checkpoint(attached.checkpoint.sequence);
+        self.progress.set_open_dead_letters(attached.dead_letters);
+        if let Some(gate) = &self.gate {
+            gate.record_checkpoint(attached.checkpoint.sequence);
+        }
         self.status.send_modify(|status| {
             status.epoch = attached.epoch;
             status.checkpoint = attached.checkpoint.sequence;
@@ -164,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_counted_by_the_stream_where_the_source_covers_it() {
+    fn lag_is_counted_by_the_stream_if_the_source_covers_it() {
         assert_eq!(waiting(100, true, &stream(1, 150, 0), None), Some(50));
         // A lost acknowledgement does not count.
         assert_eq!(
@@ -179,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn elsewhere_the_consumer_counts_unless_it_is_ahead_of_the_database() {
+    fn otherwise_the_consumer_counts_unless_it_is_ahead_of_the_database() {
         let facts = stream(1, 150, 0);
         assert_eq!(waiting(100, false, &facts, Some(&consumer(100, 20, 3))), Some(23));
         assert_eq!(waiting(100, false, &facts, Some(&consumer(120, 20, 0))), None);

@@ -11,12 +11,14 @@ mod identity;
 mod idle;
 mod pipeline;
 pub mod plan;
+mod progress;
+mod rate_limit;
 mod session;
+mod survey;
 mod version;
 mod warnings;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -30,7 +32,7 @@ use lantern_plugin::{Plugin, Projected};
 use lantern_store::{AdoptError, Adopted, Adoption, Committed, Store};
 use lantern_telemetry::{Metrics, Outcome, RowEffect};
 
-pub use gate::{Gate, GateKeeper};
+pub use gate::{FillState, Gate, GateKeeper};
 pub use session::consumer_names;
 pub use version::{DesiredState, LoadedVersion, Purpose, Rebuild, VersionCounters};
 
@@ -66,8 +68,7 @@ pub struct Projection {
     config: ProjectionConfig,
     metrics: Metrics,
     status: watch::Sender<Status>,
-    /// Whether the stream was seen on a cluster.
-    clustered: AtomicBool,
+    progress: progress::Progress,
 }
 
 /// Why a session ends.
@@ -137,7 +138,7 @@ impl Projection {
                 config,
                 metrics,
                 status,
-                clustered: AtomicBool::new(false),
+                progress: progress::Progress::default(),
             },
             watched,
         )
@@ -159,12 +160,12 @@ impl Projection {
         let mut desired = self.desired.clone();
         let mut surveys = idle::surveys();
         loop {
-            let checkpoint = self.status.borrow().checkpoint;
+            let checkpoint = self.progress.checkpoint();
             let halt = tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = self.wait_until_unpaused(&mut desired, &mut surveys) => self.session(&mut desired, &shutdown).await,
             };
-            if self.status.borrow().checkpoint != checkpoint {
+            if self.progress.checkpoint() != checkpoint {
                 pause = PAUSE_MIN;
             }
             let wait = match &halt {
@@ -174,6 +175,8 @@ impl Projection {
                 Halt::NoStream(_) => PAUSE_NO_STREAM,
                 Halt::Refused(_) | Halt::Failed(_) | Halt::Undecided(_) => PAUSE_FAILED,
             };
+            self.progress
+                .set_stream_missing(matches!(halt, Halt::NoStream(_)));
             // Log a repeated reason once: a broker that is unreachable for a night is one line.
             if quiet.as_ref() != Some(&halt) {
                 self.log_halt(&halt);
@@ -207,6 +210,7 @@ impl Projection {
                 DesiredState { version, .. } if version.source(&self.source).is_some() => return,
                 DesiredState { .. } => "the active version does not read this source".to_owned(),
             };
+            self.progress.set_stream_missing(false);
             self.status.send_modify(|status| status.pause(reason));
             tokio::select! {
                 () = version::changed(desired) => {}
@@ -224,7 +228,7 @@ impl Projection {
         let Some((_, source)) = version.source(&self.source) else {
             return Halt::DesiredStateChanged;
         };
-        match source.origin.replay() {
+        let halt = match source.origin.replay() {
             Some((stream, subjects)) => {
                 self.stream_session(&version, desired, stream, subjects, shutdown)
                     .await
@@ -233,6 +237,20 @@ impl Projection {
                 self.core_session(&version, desired, source.origin.subjects(), shutdown)
                     .await
             }
+        };
+        match &halt {
+            Halt::Shutdown | Halt::DesiredStateChanged => {}
+            Halt::Refused(reason) => self.record_consumer(&version, Some(reason)),
+            _ => self.record_consumer(&version, None),
+        }
+        halt
+    }
+
+    /// Records in the version whether the broker refuses its consumer of this source. The consumer of a rebuild is another
+    /// one.
+    fn record_consumer(&self, version: &LoadedVersion, refused: Option<&str>) {
+        if self.purpose == Purpose::Live {
+            version.set_refused_consumer(&self.source, refused);
         }
     }
 
@@ -244,7 +262,7 @@ impl Projection {
             Some(max) => (max, "dead_letters.max, set for this plugin"),
             None => (self.config.dead_letters_max, "limits.dead_letters_max"),
         };
-        let open = self.status.borrow().dead_letters;
+        let open = self.progress.open_dead_letters();
         if open < max {
             return Ok(());
         }
@@ -339,8 +357,13 @@ impl Projection {
         };
         self.status.send_modify(|status| {
             status.fail(state, reason.clone());
-            status.consumer_refused = matches!(halt, Halt::Refused(_));
         });
+        if let Some(gate) = &self.gate {
+            gate.set_state(match state {
+                ProjectionState::Failed => FillState::Failed(reason.clone()),
+                _ => FillState::Waiting,
+            });
+        }
     }
 
     fn record_calls(&self, version: &LoadedVersion, projected: &Projected, memory_peak_bytes: usize) {
@@ -386,6 +409,11 @@ impl Projection {
         }
         if self.purpose == Purpose::Live {
             self.record_metrics(version, committed);
+        }
+        self.progress.set_checkpoint(through);
+        self.progress.add_open_dead_letters(dead);
+        if let Some(gate) = &self.gate {
+            gate.record_checkpoint(through);
         }
         self.status.send_modify(|status| {
             status.checkpoint = through;

@@ -1,8 +1,9 @@
 //! The desired state of a projection: which version of its plugin to run, with which settings, and whether it is
 //! paused. The owner of the running plugins assigns it; the projection applies it between two batches.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
@@ -26,6 +27,8 @@ struct Tally {
     projected: AtomicU64,
     busy_us: AtomicU64,
     memory_peak_bytes: AtomicU64,
+    /// Why the broker refuses the consumer of a source, by source.
+    refused_consumers: Mutex<BTreeMap<String, String>>,
 }
 
 /// Counters of a version since it was loaded.
@@ -95,6 +98,21 @@ impl LoadedVersion {
             busy_us: self.tally.busy_us.load(Ordering::Relaxed),
             memory_peak_bytes: self.tally.memory_peak_bytes.load(Ordering::Relaxed),
         }
+    }
+
+    /// The sources whose consumers the broker refuses now, with the reasons.
+    pub fn refused_consumers(&self) -> BTreeMap<String, String> {
+        let refused = self.tally.refused_consumers.lock();
+        refused.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_refused_consumer(&self, source: &str, reason: Option<&str>) {
+        let refused = self.tally.refused_consumers.lock();
+        let mut refused = refused.unwrap_or_else(PoisonError::into_inner);
+        match reason {
+            Some(reason) => refused.insert(source.to_owned(), reason.to_owned()),
+            None => refused.remove(source),
+        };
     }
 
     /// A new projector, with its own instances.

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_that_follows_at_a_distance_is_no_trouble() {
+    fn a_constant_lag_of_the_broker_causes_no_warning() {
         let (mut watch, start) = (AckWatch::default(), Instant::now());
         for second in 0..60 {
             let found = watch.observe(
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_and_subjects_that_share_nothing_are_seen() {
+    fn a_filter_without_a_matching_subject_causes_a_warning() {
         let list = |subjects: &[&str]| subjects.iter().map(|&s| s.to_owned()).collect::<Vec<String>>();
         let warning = unmatched_filters("S", &list(&["obs.>", "new.>"]), &list(&["obs.*"])).unwrap();
         assert_eq!(warning.detail, "no subject of stream S (obs.*) can match new.>");

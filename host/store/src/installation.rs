@@ -62,12 +62,48 @@ pub struct Installation {
     pub active: Option<VersionId>,
     /// The previously active version.
     pub previous: Option<VersionId>,
-    /// Why it is paused; none if it is not.
-    pub paused: Option<String>,
+    /// What paused it and why; none if it is not paused.
+    pub paused: Option<Pause>,
     /// The operator's settings, as JSON.
     pub settings: String,
     /// All its versions, in the order of arrival.
     pub versions: Vec<VersionRecord>,
+}
+
+/// The pause of a plugin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// What paused the plugin, which decides what resumes it.
+    pub by: PausedBy,
+    /// The reason, for people.
+    pub reason: String,
+}
+
+/// What paused a plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PausedBy {
+    /// An operator. Only an operator resumes the plugin.
+    Operator,
+    /// The watcher of the plugin directory, which resumes the plugin when its file returns.
+    PluginDirectory,
+}
+
+impl PausedBy {
+    /// The stored form.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::PluginDirectory => "plugin-directory",
+        }
+    }
+
+    /// Reads the stored form. An unknown value counts as an operator's pause, which nothing resumes automatically.
+    fn parse(text: Option<&str>) -> Self {
+        match text {
+            Some("plugin-directory") => Self::PluginDirectory,
+            _ => Self::Operator,
+        }
+    }
 }
 
 impl Installation {
@@ -151,21 +187,21 @@ impl Plugins<'_> {
             .await
     }
 
-    /// Pauses a plugin for a reason, or resumes it (`None`), with its entry in the audit.
+    /// Pauses a plugin, or resumes it (`None`), with its entry in the audit.
     ///
     /// # Errors
     /// As for [`Plugins::install`].
     pub async fn set_paused(
         self,
         plugin: &str,
-        reason: Option<String>,
+        pause: Option<Pause>,
         mark: Option<AuditMark>,
     ) -> Result<(), CommitError> {
         let plugin = plugin.to_owned();
         self.0
             .call(move |connection| {
                 let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                set_paused(&transaction, &plugin, reason.as_deref(), Timestamp::now())?;
+                set_paused(&transaction, &plugin, pause.as_ref(), Timestamp::now())?;
                 if let Some(mark) = mark {
                     mark.write(&transaction)?;
                 }
@@ -340,13 +376,16 @@ pub(super) fn set_failed(
 pub(super) fn set_paused(
     connection: &Connection,
     plugin: &str,
-    reason: Option<&str>,
+    pause: Option<&Pause>,
     at: Timestamp,
 ) -> Result<(), rusqlite::Error> {
+    let (reason, by) = pause
+        .map(|pause| (pause.reason.as_str(), pause.by.as_str()))
+        .unzip();
     connection
         .execute(
-            "UPDATE _lantern_installation SET paused = ?2, changed_at = ?3 WHERE plugin = ?1",
-            params![plugin, reason, at.0],
+            "UPDATE _lantern_installation SET paused = ?2, paused_by = ?3, changed_at = ?4 WHERE plugin = ?1",
+            params![plugin, reason, by, at.0],
         )
         .map(|_| ())
 }
@@ -369,15 +408,15 @@ pub(super) fn set_settings(
 pub(super) fn installations(connection: &Connection) -> Result<Vec<Installation>, rusqlite::Error> {
     let mut all: Vec<Installation> = connection
         .prepare(
-            "SELECT plugin, active, previous, paused, settings FROM _lantern_installation ORDER BY plugin",
+            "SELECT plugin, active, previous, paused, paused_by, settings FROM _lantern_installation ORDER BY plugin",
         )?
         .query_map([], |row| {
             Ok(Installation {
                 plugin: row.get(0)?,
                 active: row.get::<_, Option<i64>>(1)?.map(VersionId),
                 previous: row.get::<_, Option<i64>>(2)?.map(VersionId),
-                paused: row.get(3)?,
-                settings: row.get(4)?,
+                paused: paused(row)?,
+                settings: row.get(5)?,
                 versions: Vec::new(),
             })
         })?
@@ -386,6 +425,15 @@ pub(super) fn installations(connection: &Connection) -> Result<Vec<Installation>
         installation.versions = versions(connection, &installation.plugin)?;
     }
     Ok(all)
+}
+
+fn paused(row: &Row<'_>) -> Result<Option<Pause>, rusqlite::Error> {
+    let reason: Option<String> = row.get(3)?;
+    let by: Option<String> = row.get(4)?;
+    Ok(reason.map(|reason| Pause {
+        by: PausedBy::parse(by.as_deref()),
+        reason,
+    }))
 }
 
 /// All versions of a plugin, in the order of arrival; also of a removed plugin that left its tables.

@@ -60,7 +60,9 @@ pub use commit::{
 pub use consumers::{AbandonedConsumer, Consumers};
 pub use dead_letters::{DeadLetters, OpenDeadLetter, OpenDeadLetterFilter, RetriedDeadLetter, RetryTotals};
 pub use indexes::IndexStep;
-pub use installation::{Activation, FileRecord, Installation, NewVersion, Plugins, VersionRecord};
+pub use installation::{
+    Activation, FileRecord, Installation, NewVersion, Pause, PausedBy, Plugins, VersionRecord,
+};
 pub use lantern_model::schema::description::{self, ColumnDescription, IndexDescription, TableDescription};
 pub use lock::LockError;
 pub use maintenance::Maintenance;

@@ -524,3 +524,33 @@ async fn closing_waits_for_sent_batches() {
     let again = Scene::open(dir.path()).await;
     assert_eq!(again.attached.checkpoint.sequence, 1);
 }
+
+#[test]
+fn a_stored_pause_is_attributed_by_the_text_that_the_watcher_wrote() {
+    let connection = rusqlite::Connection::open_in_memory().unwrap();
+    let (old, new): (Vec<_>, Vec<_>) = super::MIGRATIONS
+        .iter()
+        .partition(|migration| migration.version < 11);
+    for migration in old {
+        connection.execute_batch(migration.sql.as_str()).unwrap();
+    }
+    connection
+        .execute_batch(
+            "INSERT INTO _lantern_installation (plugin, paused, changed_at) VALUES
+             ('a', 'its file a.wasm was removed from the plugin directory', 0), ('b', 'maintenance (by me)', 0),
+             ('c', NULL, 0)",
+        )
+        .unwrap();
+    for migration in new {
+        connection.execute_batch(migration.sql.as_str()).unwrap();
+    }
+    let paused_by: Vec<Option<PausedBy>> = installation::installations(&connection)
+        .unwrap()
+        .into_iter()
+        .map(|installation| installation.paused.map(|pause| pause.by))
+        .collect();
+    assert_eq!(
+        paused_by,
+        [Some(PausedBy::PluginDirectory), Some(PausedBy::Operator), None]
+    );
+}

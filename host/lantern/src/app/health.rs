@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lantern_broker::{Broker, Link};
 use lantern_http::{Check, Health};
-use lantern_lifecycle::{Lifecycle, LoadFailure, RebuildProgress};
+use lantern_lifecycle::{Lifecycle, LoadFailure, LoadSubject, RebuildProgress};
 use lantern_store::Store;
 use lantern_telemetry::Metrics;
 
@@ -34,19 +34,28 @@ fn load_failure_checks(failures: &[LoadFailure]) -> Vec<Check> {
     let shown = urgent.iter().chain(others.iter().take(LOAD_FAILURES_SHOWN));
     let mut checks: Vec<Check> = shown
         .map(|failure| Check {
-            name: failure.what.replace(' ', ":"),
+            name: check_name(&failure.subject),
             ok: !failure.blocks_messages,
             detail: format!("rejected: {}", failure.reason),
         })
         .collect();
     if others.len() > LOAD_FAILURES_SHOWN {
         checks.push(Check {
-            name: "plugin-directory".to_owned(),
+            name: "plugin-files".to_owned(),
             ok: true,
             detail: format!("{} more files were rejected", others.len() - LOAD_FAILURES_SHOWN),
         });
     }
     checks
+}
+
+/// The name of the check of a load failure.
+fn check_name(subject: &LoadSubject) -> String {
+    match subject {
+        LoadSubject::File(file) => format!("file:{file}"),
+        LoadSubject::Plugin(plugin) => format!("plugin:{plugin}"),
+        LoadSubject::PluginDirectory => "plugin-directory".to_owned(),
+    }
 }
 
 fn broker_check(link: &Link) -> Check {

@@ -212,7 +212,6 @@ pub fn running() -> Status {
         missing: 0,
         last_error: None,
         last_error_at_ms: None,
-        consumer_refused: false,
         stalled_since_ms: None,
         warnings: Vec::new(),
     }

@@ -166,6 +166,39 @@ async fn a_file_that_goes_pauses_its_plugin_and_a_directory_that_goes_does_not()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_returned_file_does_not_resume_a_plugin_that_an_operator_paused() {
+    let mut scene = Scene::start().await;
+    scene.place("evolving.wasm", &evolving::version(b'a'));
+    scene.wait_for_version("1.0.0").await;
+    // Who paused decides, not the words of the reason.
+    let reason = "its file evolving.wasm was removed by me";
+    scene
+        .lifecycle()
+        .pause("evolving", reason, &operator())
+        .await
+        .unwrap();
+    scene.wait_for_state(ProjectionState::Paused).await;
+    // The failure of another file shows that the watcher has processed the removal, and the return.
+    scene.place("junk.wasm", b"junk");
+    scene.wait_for_refusal("does not begin as WebAssembly does").await;
+    fs::remove_file(scene.file("evolving.wasm")).unwrap();
+    fs::remove_file(scene.file("junk.wasm")).unwrap();
+    scene
+        .wait("the removal is processed", |scene| {
+            scene.lifecycle().load_failures().is_empty()
+        })
+        .await;
+    scene.place("evolving.wasm", &evolving::version(b'a'));
+    scene.place("junk.wasm", b"junk");
+    scene.wait_for_refusal("does not begin as WebAssembly does").await;
+    let view = scene.lifecycle().show("evolving").await.unwrap();
+    assert_eq!(view.paused.as_deref(), Some(reason));
+    assert_eq!(scene.status("evolve").unwrap().state, ProjectionState::Paused);
+    scene.close().await;
+    scene.sound();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_files_do_not_hold_up_the_one_that_counts() {
     let mut scene = Scene::start().await;
     for number in 0..10_000 {

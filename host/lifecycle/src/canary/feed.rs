@@ -30,9 +30,9 @@ pub(super) struct TrialSource {
     /// The origin of its messages.
     pub(super) origin: Origin,
     /// The index of the source in the active version.
-    pub(super) old: Option<usize>,
+    pub(super) baseline: Option<usize>,
     /// The index of the source in the candidate.
-    pub(super) new: Option<usize>,
+    pub(super) candidate: Option<usize>,
 }
 
 /// An event from a reader.
@@ -68,27 +68,30 @@ impl ReadNote {
 }
 
 /// All origins that the two versions read.
-pub(super) fn trial_sources(old: Option<&Manifest>, new: &Manifest) -> Vec<TrialSource> {
+pub(super) fn trial_sources(baseline: Option<&Manifest>, candidate: &Manifest) -> Vec<TrialSource> {
     let mut trial_sources = Vec::new();
-    for (number, source) in new.sources.iter().enumerate() {
-        let before = old.and_then(|old| old.source(source.name.as_str()));
+    for (number, source) in candidate.sources.iter().enumerate() {
+        let before = baseline.and_then(|baseline| baseline.source(source.name.as_str()));
         let alike = before.filter(|(_, before)| before.origin == source.origin);
         trial_sources.push(TrialSource {
             source: source.name.to_string(),
             origin: source.origin.clone(),
-            old: alike.map(|(number, _)| number),
-            new: Some(number),
+            baseline: alike.map(|(number, _)| number),
+            candidate: Some(number),
         });
     }
-    for (number, source) in old.iter().flat_map(|old| old.sources.iter().enumerate()) {
+    for (number, source) in baseline
+        .iter()
+        .flat_map(|baseline| baseline.sources.iter().enumerate())
+    {
         let name = source.name.as_str();
-        let read = |source: &TrialSource| source.source == name && source.old.is_some();
+        let read = |source: &TrialSource| source.source == name && source.baseline.is_some();
         if !trial_sources.iter().any(read) {
             trial_sources.push(TrialSource {
                 source: name.to_owned(),
                 origin: source.origin.clone(),
-                old: Some(number),
-                new: None,
+                baseline: Some(number),
+                candidate: None,
             });
         }
     }

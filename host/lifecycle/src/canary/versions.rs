@@ -59,8 +59,8 @@ pub(super) struct VersionTrial {
 
 /// Both versions, or only the candidate.
 pub(super) struct TrialVersions {
-    pub(super) old: Option<VersionTrial>,
-    pub(super) new: VersionTrial,
+    pub(super) baseline: Option<VersionTrial>,
+    pub(super) candidate: VersionTrial,
 }
 
 /// The result of a batch.
@@ -169,22 +169,22 @@ impl TrialVersions {
     ) -> Result<BatchDone, TrialHalted> {
         let began = Instant::now();
         let wanted = deliveries.len();
-        let before = match (&mut self.old, source.old) {
-            (Some(old), Some(source)) => Some(old.project(source, &deliveries, stop)?),
+        let before = match (&mut self.baseline, source.baseline) {
+            (Some(baseline), Some(source)) => Some(baseline.project(source, &deliveries, stop)?),
             _ => None,
         };
-        let after = match source.new {
-            Some(source) => Some(self.new.project(source, &deliveries, stop)?),
+        let after = match source.candidate {
+            Some(source) => Some(self.candidate.project(source, &deliveries, stop)?),
             None => None,
         };
         let decided = |outcomes: &Option<Vec<Outcome>>| outcomes.as_ref().map_or(wanted, Vec::len);
         deliveries.truncate(decided(&before).min(decided(&after)));
         let sequences: Vec<u64> = deliveries.iter().map(|delivery| delivery.sequence).collect();
-        if let (Some(old), Some(outcomes)) = (&mut self.old, before) {
-            old.write(&source.source, deliveries.clone(), outcomes)?;
+        if let (Some(baseline), Some(outcomes)) = (&mut self.baseline, before) {
+            baseline.write(&source.source, deliveries.clone(), outcomes)?;
         }
         if let Some(outcomes) = after {
-            self.new.write(&source.source, deliveries, outcomes)?;
+            self.candidate.write(&source.source, deliveries, outcomes)?;
         }
         Ok(BatchDone {
             all: sequences.len() == wanted,
@@ -197,8 +197,11 @@ impl TrialVersions {
     pub(super) fn reports(
         &self,
     ) -> Result<(Option<VersionReport>, VersionReport, Vec<TableComparison>), ScratchError> {
-        let old = self.old.as_ref().map(VersionTrial::report).transpose()?;
-        let tables = compare(self.old.as_ref().map(|old| &old.scratch), &self.new.scratch)?;
-        Ok((old, self.new.report()?, tables))
+        let baseline = self.baseline.as_ref().map(VersionTrial::report).transpose()?;
+        let tables = compare(
+            self.baseline.as_ref().map(|trial| &trial.scratch),
+            &self.candidate.scratch,
+        )?;
+        Ok((baseline, self.candidate.report()?, tables))
     }
 }

@@ -33,7 +33,7 @@ impl Inner {
             .parse()
             .map_err(|error| LifecycleError::Conflict(format!("{digest}: {error}")))?;
         let digest = self.resolve_digest(plugin, Some(digest)).await?;
-        let version = self.version(plugin, digest).await?;
+        let version = self.load_version(plugin, digest).await?;
         // The lock keeps other operations from changing the plugin.
         let _plugins = self.plugins.lock().await;
         if self.is_busy_with(ERASURE) {
@@ -99,17 +99,17 @@ impl Inner {
             ));
         }
         let from_ns = from_time(request)?;
-        let (mut scopes, mut behind) = (Vec::new(), Vec::new());
+        let (mut scopes, mut empty) = (Vec::new(), Vec::new());
         for (source, stream) in streams {
             let from = (request.from_sequence, from_ns);
             let (scope, nothing) = self.scope(manifest.name.as_str(), source, stream, from).await?;
             scopes.push(scope);
-            behind.extend(nothing);
+            empty.extend(nothing);
         }
-        if behind.len() == scopes.len() {
+        if empty.len() == scopes.len() {
             return Err(LifecycleError::Conflict(format!(
                 "nothing to rebuild: {}, and --from is after that",
-                behind.join("; ")
+                empty.join("; ")
             )));
         }
         Ok(scopes)
@@ -172,13 +172,13 @@ impl Inner {
                 .min(attached.checkpoint.sequence),
         };
         let end = attached.checkpoint.sequence.min(facts.last_sequence);
-        let behind = (asked > 0 && asked >= end).then(|| {
+        let empty = (asked > 0 && asked >= end).then(|| {
             format!(
                 "stream {stream} ends at sequence {}, and source {source} has handled it up to {}",
                 facts.last_sequence, attached.checkpoint.sequence
             )
         });
-        Ok((scope, behind))
+        Ok((scope, empty))
     }
 
     /// Rejects the request if rows would be lost.

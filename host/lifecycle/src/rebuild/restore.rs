@@ -31,7 +31,7 @@ impl Inner {
             .digest
             .parse()
             .map_err(|error| LifecycleError::Conflict(format!("{}: {error}", kept.digest)))?;
-        let version = self.version(plugin, digest).await?;
+        let version = self.load_version(plugin, digest).await?;
         let mut plugins = self.plugins.lock().await;
         if let Some(id) = self.rebuilds.of(plugin) {
             return Err(LifecycleError::Conflict(format!(
@@ -45,18 +45,14 @@ impl Inner {
             Ok(()) => Some(Arc::clone(&version)),
             Err(_) => suspended,
         };
-        let paused = self
-            .installation(plugin)
-            .await
-            .ok()
-            .and_then(|found| found.paused);
+        let paused = self.pause_reason(plugin).await.unwrap_or_default();
         if let Some(next) = next {
             self.apply_version(&mut plugins, next, paused).await;
         }
         drop(plugins);
         result?;
         let id = kept.rebuild.0;
-        self.clear_load_failure(&format!("plugin {plugin}"));
+        self.clear_plugin_failure(plugin);
         self.sweep_tables();
         tracing::warn!(plugin, rebuild = id, %digest, by = by.0, "restored the tables from before a rebuild");
         Ok(Installed {

@@ -9,19 +9,16 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::super::{Actor, Inner, adoption};
+use super::super::Inner;
 use super::begin::stream_of;
-use super::coverage::same_members;
+use super::swap::SwapAttempt;
 use super::{RebuildProgress, StoredOptions};
 use lantern_model::schema::{Manifest, OnConflict};
 use lantern_model::status::{ProjectionState, Status};
-use lantern_plugin::Plugin;
 use lantern_projection::{
     self, DesiredState, Gate, GateKeeper, LoadedVersion, Projection, Purpose, Rebuild, consumer_names,
 };
-use lantern_store::{
-    AbandonedConsumer, AdoptError, AuditMark, RebuildId, ReplayRange, Verification, VerifyRequest,
-};
+use lantern_store::{AbandonedConsumer, AdoptError, RebuildId, ReplayRange};
 
 /// Messages in one batch of a rebuild: a commit of the live tables waits for at most one such batch, about 15 ms.
 const MESSAGES_MAX: usize = 2_048;
@@ -41,19 +38,10 @@ pub(super) struct RebuildTask<'a> {
 }
 
 /// Why the task ends.
-enum Stopped {
+pub(super) enum Stopped {
     /// The host stops, or an operator cancelled the rebuild.
     Cancelled,
     Failed(String),
-}
-
-/// The result of an attempt to swap the tables.
-enum SwapAttempt {
-    Done,
-    /// New rows have to be carried over first.
-    CarryOver,
-    /// The attempt has to be repeated, for this reason.
-    Retry(String),
 }
 
 impl RebuildTask<'_> {
@@ -209,9 +197,9 @@ impl RebuildTask<'_> {
             self.raise_to_reported(fill);
             let statuses = fill.statuses.iter();
             let now: Vec<Status> = statuses.map(|status| status.borrow().clone()).collect();
-            if let Some(failed) = now.iter().find(|status| status.state == ProjectionState::Failed) {
-                let reason = failed.last_error.clone().unwrap_or_default();
-                return Err(Stopped::Failed(format!("source {}: {reason}", failed.source)));
+            if let Some((number, reason)) = fill.gate.failure() {
+                let source = self.scopes.get(number).map_or("", |scope| scope.source.as_str());
+                return Err(Stopped::Failed(format!("source {source}: {reason}")));
             }
             let messages: u64 = now.iter().map(|status| status.messages).sum();
             let lags: Option<Vec<u64>> = now.iter().map(|status| status.lag).collect();
@@ -226,14 +214,14 @@ impl RebuildTask<'_> {
                 })
                 .and_then(|status| status.last_error.clone());
             self.report_progress(messages, left, rate, blocked_by);
-            if self.is_nearly_caught_up(fill, &now) {
+            if self.is_nearly_caught_up(fill) {
                 return Ok(());
             }
         }
     }
 
     /// Lets the projections read up to the stored live checkpoints. Returns why that is impossible for now.
-    async fn raise_to_checkpoints(&self, fill: &FillTasks) -> Result<Option<String>, Stopped> {
+    pub(super) async fn raise_to_checkpoints(&self, fill: &FillTasks) -> Result<Option<String>, Stopped> {
         let plugin = self.version.plugin().manifest().name.as_str();
         for (number, scope) in self.scopes.iter().enumerate() {
             match self
@@ -272,17 +260,14 @@ impl RebuildTask<'_> {
     }
 
     /// Whether the new tables are so close to the live ones that the live projections can wait for the rest.
-    fn is_nearly_caught_up(&self, fill: &FillTasks, now: &[Status]) -> bool {
+    fn is_nearly_caught_up(&self, fill: &FillTasks) -> bool {
         let near = if fill.gate.is_in_order() {
             SWAP_LAG_MAX / 10
         } else {
             SWAP_LAG_MAX
         };
         let near = self.options.request.rate.map_or(near, |rate| near.min(rate / 10));
-        now.iter().enumerate().all(|(number, status)| {
-            status.state == ProjectionState::Running
-                && (fill.gate.is_through(number) || status.checkpoint + near >= fill.gate.until(number))
-        })
+        (0..self.scopes.len()).all(|number| fill.gate.is_nearly_through(number, near))
     }
 
     fn report_progress(&self, messages: u64, left: u64, rate: f64, blocked_by: Option<String>) {
@@ -303,171 +288,6 @@ impl RebuildTask<'_> {
         if let Some(running) = self.inner.rebuilds.lock().get_mut(&self.id) {
             running.blocked_by = Some(reason.to_owned());
         }
-    }
-
-    /// Suspends the live projections after the batch in hand, waits until the new tables have caught up, compares and
-    /// swaps the tables, and resumes the projections.
-    async fn swap_tables(
-        &self,
-        fill: &mut FillTasks,
-        stop: &CancellationToken,
-    ) -> Result<SwapAttempt, Stopped> {
-        let inner = self.inner;
-        let plugin = self.version.plugin();
-        let name = plugin.manifest().name.to_string();
-        let mut plugins = inner.plugins.lock().await;
-        if self.stop.is_cancelled() {
-            return Err(Stopped::Cancelled);
-        }
-        let suspended = plugins.suspend(&name).await;
-        let result = self.verify_and_swap(fill, stop).await;
-        let done = matches!(result, Ok(SwapAttempt::Done));
-        if done {
-            inner.rebuilds.lock().remove(&self.id);
-        }
-        let paused = match inner.installation(&name).await {
-            Ok(installation) => installation.paused,
-            Err(_) => None,
-        };
-        let version = if done {
-            Some(Arc::clone(self.version))
-        } else {
-            suspended
-        };
-        if let Some(version) = version {
-            inner.apply_version(&mut plugins, version, paused).await;
-        }
-        drop(plugins);
-        if done {
-            self.record_finished(plugin, &name);
-        }
-        result
-    }
-
-    /// Verifies and swaps while the live projections are suspended.
-    async fn verify_and_swap(
-        &self,
-        fill: &mut FillTasks,
-        stop: &CancellationToken,
-    ) -> Result<SwapAttempt, Stopped> {
-        if let Some(why) = self.raise_to_checkpoints(fill).await? {
-            return Ok(SwapAttempt::Retry(why));
-        }
-        let reached = tokio::time::timeout(SWAP_WAIT_MAX, fill.gate.all_through()).await;
-        stop.cancel();
-        fill.end().await;
-        if reached.is_err() {
-            return Ok(SwapAttempt::Retry(
-                "the new tables have not caught up with the live ones".to_owned(),
-            ));
-        }
-        let request = match self.verify_request().await {
-            Ok(request) => request,
-            Err(why) => return Ok(SwapAttempt::Retry(why)),
-        };
-        let store = &self.inner.parts.store;
-        let manifest = Arc::clone(self.version.plugin().manifest());
-        let mut verified = match store.reader().verify_rebuild(manifest, request.clone()).await {
-            Ok(verified) => verified,
-            Err(error) => return Ok(SwapAttempt::Retry(error.with_cause())),
-        };
-        if verified.lacks_carried {
-            // A dead letter outside the replay range was resolved meanwhile.
-            return Ok(SwapAttempt::CarryOver);
-        }
-        self.check_verification(&mut verified)?;
-        match store
-            .rebuilds()
-            .finish(adoption(self.version.plugin()), request, verified, self.mark())
-            .await
-        {
-            Ok(true) => Ok(SwapAttempt::Done),
-            Ok(false) => Ok(SwapAttempt::Retry(
-                "rows or dead letters changed after the comparison".to_owned(),
-            )),
-            Err(AdoptError::Refused(reasons)) => Err(Stopped::Failed(reasons.join("; "))),
-            Err(error) => {
-                tracing::warn!(rebuild = self.id.0, %error, "failed to finish the rebuild; will retry");
-                Ok(SwapAttempt::Retry(error.to_string()))
-            }
-        }
-    }
-
-    /// Rejects the new tables if something is missing, or differs and was not accepted.
-    fn check_verification(&self, verified: &mut Verification) -> Result<(), Stopped> {
-        let accepts = self.options.request.accept_differences;
-        if verified.losses.is_empty() && (verified.differences.is_empty() || accepts) {
-            verified.outcome.accepted = std::mem::take(&mut verified.differences);
-            return Ok(());
-        }
-        let mut found = verified.losses.clone();
-        found.extend(verified.differences.iter().cloned());
-        let hint = match verified.losses.is_empty() {
-            true => {
-                "; the version and its messages are the same as before; --accept-differences accepts the new tables"
-            }
-            false => "",
-        };
-        Err(Stopped::Failed(format!(
-            "the new tables differ from the live ones, which stay: {}{hint}",
-            found.join("; ")
-        )))
-    }
-
-    /// The inputs of the comparison. If the version reads other subjects, its messages cannot be compared with the
-    /// ledger; that the stream still holds all of them proves that none was missed.
-    async fn verify_request(&self) -> Result<VerifyRequest, String> {
-        let name = self.version.plugin().manifest().name.as_str();
-        let histories = self.inner.parts.store.reader().ledger_histories(name).await;
-        let histories = histories.map_err(|error| error.with_cause())?;
-        let mut available = Vec::new();
-        for scope in &self.scopes {
-            let mut all = histories.iter();
-            let history = all.find(|history| history.origin == scope.origin);
-            let subjects = stream_of(self.version, &scope.source).map(|(_, subjects)| subjects);
-            let others = history.filter(|history| {
-                let mut again = history.ranges.iter().filter(|range| range.last > scope.after);
-                again.any(|range| match (&range.subjects, subjects) {
-                    (Some(then), Some(now)) => !same_members(then, now),
-                    _ => false,
-                })
-            });
-            available.push(match others {
-                Some(history) => Some(
-                    self.inner
-                        .available(self.version, scope, history)
-                        .await
-                        .map_err(|error| error.to_string())?
-                        .1,
-                ),
-                None => None,
-            });
-        }
-        Ok(VerifyRequest {
-            id: self.id,
-            digest: self.version.plugin().digest().to_string(),
-            scopes: self.scopes.clone(),
-            available,
-            drop_undeclared: self.options.request.drop_undeclared,
-            keep_old_s: self.options.request.keep_old_s,
-        })
-    }
-
-    fn record_finished(&self, plugin: &Plugin, name: &str) {
-        self.inner.clear_load_failure(&format!("plugin {name}"));
-        tracing::info!(plugin = name, rebuild = self.id.0, digest = %plugin.digest(), by = self.options.by, "rebuild finished");
-    }
-
-    /// The audit entry of the swap.
-    fn mark(&self) -> Option<AuditMark> {
-        let plugin = self.version.plugin();
-        let detail = format!(
-            "rebuild {}, started by {}, has finished",
-            self.id.0, self.options.by
-        );
-        let by = Actor::part("rebuild");
-        let name = plugin.manifest().name.as_str();
-        by.mark("rebuild.finish", name, Some(plugin.digest()), detail)
     }
 
     async fn delete_consumers(&self) {
@@ -496,16 +316,16 @@ impl RebuildTask<'_> {
 }
 
 /// The projections into the new tables.
-struct FillTasks {
+pub(super) struct FillTasks {
     running: JoinSet<()>,
     statuses: Vec<watch::Receiver<Status>>,
-    gate: Arc<Gate>,
+    pub(super) gate: Arc<Gate>,
     /// The projections end when this sender is dropped.
     _desired: watch::Sender<DesiredState>,
 }
 
 impl FillTasks {
-    async fn end(&mut self) {
+    pub(super) async fn end(&mut self) {
         while let Some(ended) = self.running.join_next().await {
             if let Err(error) = ended {
                 tracing::error!(%error, "a projection of a rebuild panicked");
@@ -527,5 +347,3 @@ fn order_matters(manifest: &Manifest) -> bool {
 
 /// How many sequences the new tables may lag when the live projections are suspended: some hundredths of a second.
 const SWAP_LAG_MAX: u64 = 2_000;
-/// How long the live projections wait for the new tables.
-const SWAP_WAIT_MAX: Duration = Duration::from_secs(5);

@@ -1,0 +1,259 @@
+//! Surveys of a source that a session reads: facts about stream and consumer, requested at intervals in parallel with the
+//! messages, and their effect on status, warnings and gaps.
+
+use tokio::sync::mpsc;
+use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::gate::FillState;
+use super::pipeline::Pipeline;
+use super::plan::Horizon;
+use super::warnings::{AckWatch, Acks, expiring_consumer, refused_acks, unmatched_filters};
+use super::{Halt, Projection};
+use lantern_broker::{Broker, BrokerError, ConsumerFacts, ConsumerHandle, Retention, StreamFacts};
+use lantern_model::batch::Timestamp;
+use lantern_model::status::{ProjectionState, ProjectionWarning};
+use lantern_store::Gap;
+
+/// How often the broker is asked for lag, trimming and the consumer's owner.
+pub(super) const SURVEY_EVERY: Duration = Duration::from_secs(2);
+
+/// The broker's facts about stream and consumer, collected in parallel with the messages.
+pub(super) struct Survey {
+    pub(super) stream: Option<StreamFacts>,
+    pub(super) consumer: Option<ConsumerFacts>,
+    pub(super) acks: Acks,
+    /// The subjects that the stream can hold, if known.
+    pub(super) stream_subjects: Option<Vec<String>>,
+}
+
+/// Asks the broker for facts at intervals, in parallel with the messages.
+struct Surveyor {
+    broker: Broker,
+    stream: String,
+    handle: ConsumerHandle,
+    watch: AckWatch,
+    /// The subjects of the streams that a mirror copies; requested once.
+    mirrored_subjects: Option<Option<Vec<String>>>,
+}
+
+impl Surveyor {
+    /// Asks the broker once. Sends an acknowledgement again if the broker has not applied it for a while.
+    async fn observe(&mut self) -> Result<Survey, BrokerError> {
+        let stream = self.broker.stream_facts(&self.stream).await?;
+        let consumer = self.handle.facts().await?;
+        let mut acks = Acks::Follow;
+        if let Some(consumer) = &consumer {
+            let acknowledged = self.handle.last_acknowledged();
+            acks = self
+                .watch
+                .observe(Instant::now(), acknowledged, consumer.ack_floor);
+            if acks != Acks::Follow && self.handle.confirm_last().await {
+                acks = Acks::TakenAgain;
+            }
+        }
+        let stream_subjects = match &stream {
+            Some(StreamFacts {
+                holds: Some(stream_subjects),
+                ..
+            }) => Some(stream_subjects.clone()),
+            Some(_) => self.mirrored_subjects().await?,
+            None => None,
+        };
+        Ok(Survey {
+            stream,
+            consumer,
+            acks,
+            stream_subjects,
+        })
+    }
+
+    async fn mirrored_subjects(&mut self) -> Result<Option<Vec<String>>, BrokerError> {
+        if self.mirrored_subjects.is_none() {
+            self.mirrored_subjects = Some(match self.broker.subjects_held(&self.stream).await {
+                Ok(stream_subjects) => stream_subjects,
+                // The user may lack permission for the other stream, and does not need it.
+                Err(error) if !error.is_retryable() => None,
+                Err(error) => return Err(error),
+            });
+        }
+        Ok(self.mirrored_subjects.clone().flatten())
+    }
+}
+
+impl Projection {
+    /// Shows the warnings of a survey, and logs new ones.
+    pub(super) fn show_warnings(&self, reads: &Reads, survey: &Survey) {
+        let Some(consumer) = &survey.consumer else {
+            return;
+        };
+        let warnings = reads.warnings(consumer, survey.acks, survey.stream_subjects.as_deref());
+        self.status.send_if_modified(|status| {
+            for warning in &warnings {
+                let is_new = !status.warnings.iter().any(|known| known.kind == warning.kind);
+                if is_new {
+                    let (plugin, source) = (self.plugin_name(), self.source_name());
+                    tracing::warn!(plugin, source, "{}", warning.detail);
+                }
+            }
+            let changed = status.warnings != warnings;
+            status.warnings = warnings;
+            changed
+        });
+    }
+
+    /// Starts to survey; each survey arrives through the channel.
+    pub(super) fn spawn_surveyor(
+        &self,
+        stream: &str,
+        handle: &ConsumerHandle,
+    ) -> (mpsc::Receiver<Survey>, AbortOnDropHandle<()>) {
+        // Capacity for one answer, because an old one is useless.
+        let (answers, surveys) = mpsc::channel(1);
+        let mut surveyor = Surveyor {
+            broker: self.broker.clone(),
+            stream: stream.to_owned(),
+            handle: handle.clone(),
+            watch: AckWatch::default(),
+            mirrored_subjects: None,
+        };
+        let task = tokio::spawn(async move {
+            let mut ticks = interval(SURVEY_EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                // The subscription detects a broker that does not answer; there is nothing to survey then.
+                let Ok(survey) = surveyor.observe().await else {
+                    continue;
+                };
+                if answers.send(survey).await.is_err() {
+                    return;
+                }
+            }
+        });
+        (surveys, AbortOnDropHandle::new(task))
+    }
+}
+
+/// What a session reads, for its warnings.
+pub(super) struct Reads {
+    pub(super) stream: String,
+    pub(super) subjects: Vec<String>,
+    pub(super) consumer: String,
+    pub(super) retention: Retention,
+}
+
+impl Reads {
+    fn warnings(
+        &self,
+        consumer: &ConsumerFacts,
+        acks: Acks,
+        stream_subjects: Option<&[String]>,
+    ) -> Vec<ProjectionWarning> {
+        let refused = (acks == Acks::Refused).then(|| refused_acks(self.retention, consumer));
+        let expires = expiring_consumer(self.retention, &self.consumer, consumer);
+        let unmatched = stream_subjects
+            .and_then(|stream_subjects| unmatched_filters(&self.stream, &self.subjects, stream_subjects));
+        [refused, expires, unmatched].into_iter().flatten().collect()
+    }
+}
+
+/// Applies a survey: lag, owner, and sequences that are gone while no message flows. `nothing_waits` means that no pulled
+/// message waits.
+pub(super) async fn apply_survey(
+    projection: &Projection,
+    (pipeline, horizon, quiet_at): (&mut Pipeline<'_>, &mut Horizon, &mut Option<u64>),
+    survey: Survey,
+    nothing_waits: bool,
+) -> Result<(), Halt> {
+    let Some(stream) = survey.stream else {
+        // The next session decides whether the stream is gone, with a second observation where one is not sufficient.
+        return Err(Halt::Reopen("the stream is gone from the broker".to_owned()));
+    };
+    let Some(consumer) = survey.consumer else {
+        return Err(Halt::Reopen("the consumer is gone from the broker".to_owned()));
+    };
+    check_consumer(&consumer, &projection.config.owner)?;
+    horizon.first_sequence = horizon.first_sequence.max(stream.first_sequence);
+    // The broker tracks each acknowledgement here. The host repeats a lost one only when the broker delivers its message
+    // again.
+    if survey.acks == Acks::TakenAgain && pipeline.acknowledges_each() {
+        return Err(Halt::Reopen(
+            "the broker lost some acknowledgements; sending them again".to_owned(),
+        ));
+    }
+    let paused = consumer.paused_until.filter(|until| *until > Timestamp::now());
+    // A delivered and stored message does not wait, even if the broker has not applied its acknowledgement.
+    let stored = pipeline.is_idle() && pipeline.handed() >= consumer.delivered;
+    let waiting = consumer.pending + if stored { 0 } else { consumer.ack_pending };
+    show_survey(projection, &stream, waiting, paused, *quiet_at);
+    pipeline.release_idle_memory();
+    let handed = pipeline.handed();
+    let mut gone = stream.first_sequence.saturating_sub(1);
+    if let Some(gate) = &projection.gate {
+        gate.set_state(match paused {
+            Some(_) => FillState::Waiting,
+            None => FillState::Reading,
+        });
+        gone = gone.min(gate.until());
+        if waiting == 0 && nothing_waits && pipeline.is_idle() {
+            gate.nothing_left(stream.last_sequence);
+        }
+    }
+    // Two surveys in a row without a message in between: messages delivered before the trimming have arrived.
+    if nothing_waits && pipeline.is_idle() && *quiet_at == Some(handed) && gone > handed {
+        let reason = "gone from the stream before it was read".to_owned();
+        pipeline
+            .skip(Gap {
+                first: handed + 1,
+                last: gone,
+                exact: horizon.covers_stream,
+                reason,
+            })
+            .await?;
+    }
+    *quiet_at = Some(handed);
+    Ok(())
+}
+
+/// Whether the consumer still belongs to this host, and is as the host opened it.
+fn check_consumer(consumer: &ConsumerFacts, owner: &str) -> Result<(), Halt> {
+    if let Some(other) = consumer.owner.as_deref().filter(|other| *other != owner) {
+        return Err(Halt::Failed(format!(
+            "another Lantern host took over the consumer (database {other})"
+        )));
+    }
+    if !consumer.differences.is_empty() {
+        return Err(Halt::Reopen(format!(
+            "the consumer was changed: {}",
+            consumer.differences.join("; ")
+        )));
+    }
+    Ok(())
+}
+
+fn show_survey(
+    projection: &Projection,
+    stream: &StreamFacts,
+    waiting: u64,
+    paused: Option<Timestamp>,
+    quiet_at: Option<u64>,
+) {
+    projection.status.send_modify(|status| {
+        status.last_sequence = Some(stream.last_sequence);
+        status.lag = Some(waiting);
+        match paused {
+            Some(until) => status.pause(format!("the consumer is paused until {}", until.to_rfc3339())),
+            None => status.enter(ProjectionState::Running),
+        }
+        if waiting == 0 {
+            status.clear_error();
+        }
+        let stuck = paused.is_none() && waiting > 0 && quiet_at.is_some_and(|at| at == status.checkpoint);
+        if stuck && status.stalled_since_ms.is_none() {
+            status.stalled_since_ms = Some(Timestamp::now().0 / 1_000);
+        } else if !stuck {
+            status.stalled_since_ms = None;
+        }
+    });
+}
