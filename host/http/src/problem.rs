@@ -287,6 +287,7 @@ impl From<LifecycleError> for Problem {
                 unprocessable("bad-settings", title, problems.join("; ")).problems(&problems)
             }
             LifecycleError::Tables(reasons) => {
+                let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
                 let title = "The tables of the plugin are incompatible with the database";
                 unprocessable("tables-refused", title, reasons.join("; ")).problems(&reasons)
             }

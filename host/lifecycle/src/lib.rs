@@ -44,7 +44,7 @@ use lantern_projection::LoadedVersion;
 use lantern_store::reader::ReadError;
 use lantern_store::{
     Activation, AdoptError, Adoption, AuditEntry, AuditMark, AuditOutcome, CommitError, Pause, PausedBy,
-    RetryTotals, Store,
+    RetryTotals, Store, StoreRefusal, list_refusals,
 };
 use lantern_telemetry::Metrics;
 use lantern_trust::signature::{Fault, Policy, Verdict};
@@ -219,8 +219,8 @@ pub enum LifecycleError {
     #[error("{}", .0.join("; "))]
     BadSettings(Vec<String>),
     /// Its tables are incompatible, or belong to another plugin.
-    #[error("the database rejects its tables: {}", .0.join("; "))]
-    Tables(Vec<String>),
+    #[error("the database rejects its tables: {}", list_refusals(.0))]
+    Tables(Vec<StoreRefusal>),
     /// The database or a file cannot be written; a retry may succeed.
     #[error("temporarily unavailable: {0}")]
     Unavailable(String),
@@ -249,7 +249,11 @@ impl LifecycleError {
                 ),
                 _ => format!("see lantern plugin show {plugin}, and lantern plugin set {plugin} …"),
             }),
-            Self::Tables(reasons) if reasons.iter().any(|reason| reason.contains("belongs to plugin")) => {
+            Self::Tables(reasons)
+                if reasons
+                    .iter()
+                    .any(|reason| matches!(reason, StoreRefusal::ForeignTable { .. })) =>
+            {
                 Some("two plugins cannot share a table; rename it in one of them".to_owned())
             }
             Self::Tables(_) => Some(

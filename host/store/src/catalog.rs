@@ -28,8 +28,8 @@ pub struct Adoption {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AdoptError {
     /// Its tables belong to another plugin, or differ from those in the database. One sentence per reason.
-    #[error("{}", .0.join("; "))]
-    Refused(Vec<String>),
+    #[error("{}", list_refusals(.0))]
+    Refused(Vec<StoreRefusal>),
     /// The database cannot be written now.
     #[error("the database cannot be written: {0}")]
     Unavailable(String),
@@ -40,8 +40,43 @@ pub enum AdoptError {
 
 /// A failed change: refused with reasons, or an error of SQLite.
 pub(super) enum CatalogError {
-    Refused(Vec<String>),
+    Refused(Vec<StoreRefusal>),
     Sqlite(rusqlite::Error),
+}
+
+impl CatalogError {
+    /// A refusal with one reason.
+    pub(super) fn refused(reason: impl Into<StoreRefusal>) -> Self {
+        Self::Refused(vec![reason.into()])
+    }
+}
+
+/// Why the database refuses the tables of a version.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreRefusal {
+    /// A table of this name belongs to another plugin.
+    #[error("table {table} belongs to plugin {owner}")]
+    ForeignTable {
+        /// The table.
+        table: String,
+        /// The plugin that it belongs to.
+        owner: String,
+    },
+    /// The declaration or the rows do not fit what the database has.
+    #[error("{0}")]
+    Incompatible(String),
+}
+
+impl From<String> for StoreRefusal {
+    fn from(reason: String) -> Self {
+        Self::Incompatible(reason)
+    }
+}
+
+/// All refusals in one line.
+pub fn list_refusals(refusals: &[StoreRefusal]) -> String {
+    let refusals: Vec<String> = refusals.iter().map(StoreRefusal::to_string).collect();
+    refusals.join("; ")
 }
 
 impl From<rusqlite::Error> for CatalogError {
@@ -79,21 +114,24 @@ pub(super) fn adopt_in(
     for table in &manifest.tables {
         match stored_table(transaction, table)? {
             Some((owner, _)) if owner != manifest.name.as_str() => {
-                refusals.push(format!("table {} belongs to plugin {owner}", table.name));
+                refusals.push(StoreRefusal::ForeignTable {
+                    table: table.name.to_string(),
+                    owner,
+                });
             }
             Some((_, stored)) if table_exists(transaction, table)? => {
                 match additions(&stored, table, returns) {
                     Ok(statements) => run(transaction, &statements)?,
-                    Err(differences) => refusals.extend(differences),
+                    Err(differences) => refusals.extend(differences.into_iter().map(StoreRefusal::from)),
                 }
                 if refusals.is_empty() {
                     describe(transaction, manifest, table, Some(stored))?;
                 }
             }
-            _ if table_exists(transaction, table)? => refusals.push(format!(
+            _ if table_exists(transaction, table)? => refusals.push(StoreRefusal::from(format!(
                 "table {} is in the database already, and no plugin made it",
                 table.name
-            )),
+            ))),
             _ => {
                 run(transaction, &statement::create_table(table))?;
                 describe(transaction, manifest, table, None)?;

@@ -52,7 +52,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use access::{NewToken, Role};
 pub use audit::{AuditEntry, AuditHash, AuditId, AuditMark, AuditOutcome};
-pub use catalog::{AdoptError, Adoption};
+pub use catalog::{AdoptError, Adoption, StoreRefusal, list_refusals};
 pub use commit::{
     Accepted, Adopted, Anchor, Attached, Commit, CommitError, Committed, Counts, Entry, Gap, Mark, NewEpoch,
     OriginId, Question, RowEffects, VersionId,

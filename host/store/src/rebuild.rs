@@ -17,7 +17,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::apply::{from_sql, to_sql};
-use super::catalog::{Adoption, CatalogError, run, version_id};
+use super::catalog::{Adoption, CatalogError, StoreRefusal, run, version_id};
 use super::commit::{Adopted, CommitError, OriginId};
 use super::forget;
 use super::installation::forget_origins;
@@ -305,10 +305,10 @@ fn begin(connection: &mut Connection, adoption: &Adoption, options: &str) -> Res
             )
             .optional()?;
         if let Some(owner) = owner.filter(|owner| owner != plugin) {
-            return Err(CatalogError::Refused(vec![format!(
-                "table {} belongs to plugin {owner}",
-                table.name
-            )]));
+            return Err(CatalogError::refused(StoreRefusal::ForeignTable {
+                table: table.name.to_string(),
+                owner,
+            }));
         }
     }
     let version = version_id(&transaction, adoption)?;
@@ -335,10 +335,10 @@ fn adopt(connection: &mut Connection, id: RebuildId, adoption: &Adoption) -> Res
             |row| row.get(0),
         )?;
         if !there {
-            return Err(CatalogError::Refused(vec![format!(
+            return Err(CatalogError::refused(format!(
                 "table {} of the rebuild is gone: the database was replaced",
                 table.name
-            )]));
+            )));
         }
     }
     let version = version_id(&transaction, adoption)?;

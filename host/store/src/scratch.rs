@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 
 use super::apply::{ApplyError, Isolation, apply, from_sql};
-use super::catalog::{Adoption, CatalogError, adopt};
+use super::catalog::{Adoption, CatalogError, StoreRefusal, adopt, list_refusals};
 use super::commit::{Adopted, Commit, Counts, Entry, Mark, NewEpoch, OriginId};
 use super::sources::begin_epoch;
 use super::{Store, migrate};
@@ -35,8 +35,8 @@ pub enum ScratchError {
         reason: String,
     },
     /// The tables cannot be created. One sentence per reason.
-    #[error("the tables cannot be created: {}", .0.join("; "))]
-    Tables(Vec<String>),
+    #[error("the tables cannot be created: {}", list_refusals(.0))]
+    Tables(Vec<StoreRefusal>),
     /// It has reached its maximum size.
     #[error("the scratch database has grown to {} MiB", BYTES_MAX >> 20)]
     Full,

@@ -418,7 +418,7 @@ async fn refusals(old: &Manifest, new: &Manifest) -> Vec<String> {
     let answer = adopt(new, "new").await;
     let refusals = match answer {
         Ok(_) => Vec::new(),
-        Err(AdoptError::Refused(words)) => words,
+        Err(AdoptError::Refused(words)) => words.iter().map(ToString::to_string).collect(),
         Err(error) => panic!("{error}"),
     };
     store.close().await;

@@ -146,7 +146,7 @@ async fn an_older_version_is_held_to_its_tables_like_a_new_one() {
         .await
         .unwrap_err();
     assert!(
-        matches!(&refused, LifecycleError::Tables(reasons) if reasons[0].contains("column extra is not declared")),
+        matches!(&refused, LifecycleError::Tables(reasons) if reasons[0].to_string().contains("column extra is not declared")),
         "{refused}"
     );
     let view = scene.lifecycle().show("evolving").await.unwrap();

@@ -103,7 +103,7 @@ impl RebuildTask<'_> {
             Ok(false) => Ok(SwapAttempt::Retry(
                 "rows or dead letters changed after the comparison".to_owned(),
             )),
-            Err(AdoptError::Refused(reasons)) => Err(Stopped::Failed(reasons.join("; "))),
+            Err(error @ AdoptError::Refused(_)) => Err(Stopped::Failed(error.to_string())),
             Err(error) => {
                 tracing::warn!(rebuild = self.id.0, %error, "failed to finish the rebuild; will retry");
                 Ok(SwapAttempt::Retry(error.to_string()))

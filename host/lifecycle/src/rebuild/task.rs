@@ -121,7 +121,7 @@ impl RebuildTask<'_> {
                 match copied {
                     Ok(Some(last)) => after = last,
                     Ok(None) => break,
-                    Err(AdoptError::Refused(reasons)) => return Err(Stopped::Failed(reasons.join("; "))),
+                    Err(error @ AdoptError::Refused(_)) => return Err(Stopped::Failed(error.to_string())),
                     Err(error) => {
                         self.blocked_by(&error.to_string());
                         self.wait_before_retry().await?;

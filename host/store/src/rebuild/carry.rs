@@ -164,9 +164,9 @@ pub(super) fn copy(
         );
         if let Err(error) = copied {
             return Err(match is_refusal(&error) {
-                true => CatalogError::Refused(vec![format!(
-                    "a row of table {old} cannot be carried over: {error}"
-                )]),
+                true => {
+                    CatalogError::refused(format!("a row of table {old} cannot be carried over: {error}"))
+                }
                 false => CatalogError::Sqlite(error),
             });
         }

@@ -31,10 +31,10 @@ pub(super) fn cut(
     tables: &TableSets,
 ) -> Result<(), CatalogError> {
     if latest_origin(transaction, plugin, &scope.source)? != Some(scope.origin.0) {
-        return Err(CatalogError::Refused(vec![format!(
+        return Err(CatalogError::refused(format!(
             "source {} has begun a new epoch meanwhile; rebuild again",
             scope.source
-        )]));
+        )));
     }
     if let Some(messages) = head {
         split_ledger(transaction, scope, messages, tables)?;
@@ -115,10 +115,10 @@ pub(super) fn adopt_history(
     tables: &TableSets,
 ) -> Result<(), CatalogError> {
     let Some(new) = latest_origin(transaction, &id.name_of(plugin), &scope.source)? else {
-        return Err(CatalogError::Refused(vec![format!(
+        return Err(CatalogError::refused(format!(
             "nothing of source {} was read",
             scope.source
-        )]));
+        )));
     };
     let old = scope.origin.0;
     let sequence = |origin: i64| {
@@ -127,10 +127,10 @@ pub(super) fn adopt_history(
     };
     let (end, checkpoint) = (sequence(new)?.max(scope.after), sequence(old)?);
     if end > checkpoint {
-        return Err(CatalogError::Refused(vec![format!(
+        return Err(CatalogError::refused(format!(
             "source {}: the rebuild has read up to sequence {end}, the tables in use only up to {checkpoint}",
             scope.source
-        )]));
+        )));
     }
     let erased = adopt_letters(transaction, scope, new, version)?;
     let still_missing = adopt_gaps(transaction, scope, new, end)?;

@@ -239,9 +239,9 @@ fn check_unchanged(
     expected.sort_unstable();
     match found == expected {
         true => Ok(()),
-        false => Err(CatalogError::Refused(vec![
+        false => Err(CatalogError::refused(
             "messages have been handled meanwhile; try again".to_owned(),
-        ])),
+        )),
     }
 }
 
