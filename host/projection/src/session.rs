@@ -212,7 +212,7 @@ struct Flow<'a> {
 enum Event {
     DesiredStateChanged,
     Settled(Result<(), Halt>),
-    Survey(Option<Survey>),
+    Survey(Option<Box<Survey>>),
     /// The gate admits this many waiting messages.
     Admitted(usize),
     GateChanged,
@@ -295,7 +295,7 @@ impl Flow<'_> {
             biased;
             () = changed(desired) => Event::DesiredStateChanged,
             settled = self.pipeline.settle() => Event::Settled(settled),
-            survey = self.surveys.recv() => Event::Survey(survey),
+            survey = self.surveys.recv() => Event::Survey(survey.map(Box::new)),
             () = std::future::ready(()), if admitted > 0 && has_room => Event::Admitted(admitted),
             () = gate_changed(&mut self.gate) => Event::GateChanged,
             batch = async { rate_limit.wait_until_allowed().await; batches.recv().await }, if may_pull => {
@@ -320,7 +320,7 @@ impl Flow<'_> {
                 self.projection.show_warnings(&self.reads, &survey);
                 let nothing_waits = self.waiting.deliveries.is_empty();
                 let session = (&mut self.pipeline, &mut self.horizon, &mut self.quiet_at);
-                apply_survey(self.projection, session, survey, nothing_waits).await
+                apply_survey(self.projection, session, *survey, nothing_waits).await
             }
             Event::Admitted(count) => {
                 let (part, ack) = self.waiting.take(count);
