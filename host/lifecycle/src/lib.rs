@@ -29,25 +29,24 @@ mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use lantern_broker::Broker;
 use lantern_model::batch::Timestamp;
-use lantern_model::schema::{ManifestDescription, PluginName};
+use lantern_model::schema::PluginName;
 use lantern_model::settings::PluginSettings;
 use lantern_model::status::Registry;
 use lantern_plugin::{Digest, LoadError, Loader, Plugin};
-use lantern_projection::LoadedVersion;
 use lantern_store::reader::ReadError;
 use lantern_store::{
     Activation, AdoptError, Adoption, AuditEntry, AuditMark, AuditOutcome, CommitError, Pause, PausedBy,
     RetryTotals, Store, StoreRefusal, list_refusals,
 };
 use lantern_telemetry::Metrics;
-use lantern_trust::signature::{Fault, Policy, Verdict};
+use lantern_trust::signature::{Fault, Policy};
 
 pub use canary::{
     CANARY_LIVE_MAX, CANARY_MESSAGES_MAX, CanaryReport, CanaryRequest, CanarySource, VersionReport,
