@@ -17,6 +17,9 @@ use lantern_store::{Counts, Entry, OriginId};
 /// How long one call into a plugin may take before the next call begins.
 const CALL_BUDGET: Duration = Duration::from_millis(500);
 
+/// Outcomes by sequence, each with the manifest of the version that gave it.
+type Outcomes = BTreeMap<u64, (Outcome, Arc<Manifest>)>;
+
 /// A loaded version.
 pub(super) struct Loaded {
     pub(super) plugin: Arc<Plugin>,
@@ -120,7 +123,7 @@ impl Worker {
         digest: &str,
         batch: &[Delivery],
         letters: &BTreeMap<u64, LetterState>,
-    ) -> Result<(BTreeMap<u64, (Outcome, Arc<Manifest>)>, BTreeSet<u64>), DeepError> {
+    ) -> Result<(Outcomes, BTreeSet<u64>), DeepError> {
         let mut by_version: BTreeMap<&str, Vec<Delivery>> = BTreeMap::new();
         let mut unknown = BTreeSet::new();
         for delivery in batch {
@@ -179,7 +182,7 @@ impl Worker {
         source: &str,
         digest: &str,
         batch: Vec<Delivery>,
-        mut outcomes: BTreeMap<u64, (Outcome, Arc<Manifest>)>,
+        mut outcomes: Outcomes,
     ) -> Result<(), DeepError> {
         let Some(full) = &mut self.full else {
             return Ok(());
