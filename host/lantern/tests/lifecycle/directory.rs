@@ -180,7 +180,8 @@ async fn a_returned_file_does_not_resume_a_plugin_that_an_operator_paused() {
     scene.wait_for_state(ProjectionState::Paused).await;
     // The failure of another file shows that the watcher has processed the removal, and the return.
     scene.place("junk.wasm", b"junk");
-    scene.wait_for_refusal("does not begin as WebAssembly does").await;
+    let failed = |scene: &Scene| !scene.lifecycle().load_failures().is_empty();
+    scene.wait("the junk is rejected", failed).await;
     fs::remove_file(scene.file("evolving.wasm")).unwrap();
     fs::remove_file(scene.file("junk.wasm")).unwrap();
     scene
@@ -190,7 +191,7 @@ async fn a_returned_file_does_not_resume_a_plugin_that_an_operator_paused() {
         .await;
     scene.place("evolving.wasm", &evolving::version(b'a'));
     scene.place("junk.wasm", b"junk");
-    scene.wait_for_refusal("does not begin as WebAssembly does").await;
+    scene.wait("the junk is rejected again", failed).await;
     let view = scene.lifecycle().show("evolving").await.unwrap();
     assert_eq!(view.paused.as_deref(), Some(reason));
     assert_eq!(scene.status("evolve").unwrap().state, ProjectionState::Paused);
