@@ -3,7 +3,7 @@ import { EventParser } from './events';
 
 test('events are parsed independent of chunk boundaries', () => {
   const text =
-    'event: rows\r\nid: 7\r\ndata: {"items":\r\ndata: []}\r\n\r\n: still here\n\nevent: gap\ndata: {"skipped":3}\n\n';
+    'event: rows\r\nid: 7\r\ndata: {"items":\r\ndata: []}\r\n\r\n: keep-alive\n\nevent: gap\ndata: {"skipped":3}\n\n';
   for (const size of [1, 3, 7, 1000]) {
     const parser = new EventParser();
     const events = [];

@@ -2445,7 +2445,7 @@ export interface components {
         };
         /** @description A file, or an active version, that does not run. */
         Refusal: {
-            /** @description The file of the plugin directory, or the plugin. */
+            /** @description The file of the plugin directory, the plugin, or the directory. */
             what: string;
             /** @description The reason. */
             reason: string;

@@ -523,7 +523,7 @@ async fn reads_of_operators_and_exports_are_recorded() {
         "acts sql.query refused SELECT 1\u{fffd}[31m: query: ",
         "acts sql.query done SELECT count(*) FROM things",
         "acts sql.query done SELECT 'xxx",
-        "looks sql.query refused GET /api/v1/sql?query=SELECT%201: this needs the role operator",
+        "looks sql.query refused GET /api/v1/sql?query=SELECT%201: this requires the role operator",
         "acts component.download refused GET /api/v1/plugins/things/component?version=9.9.9: ",
         "looks table.export done GET /api/v1/tables/things/export?format=csv",
     ]) {

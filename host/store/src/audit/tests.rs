@@ -332,7 +332,10 @@ async fn the_entries_of_an_earlier_version_become_part_of_the_chain() {
          CREATE TABLE _lantern_audit (id INTEGER PRIMARY KEY, at INTEGER NOT NULL, actor TEXT NOT NULL,
              action TEXT NOT NULL, plugin TEXT, digest TEXT, outcome TEXT NOT NULL, detail TEXT NOT NULL) STRICT;
          CREATE INDEX _lantern_audit_plugin ON _lantern_audit (plugin, id);
-         DELETE FROM _sqlx_migrations WHERE version = 9;
+         DROP TABLE _lantern_forgotten_message;
+         DROP TABLE _lantern_forgotten_value;
+         ALTER TABLE _lantern_installation DROP COLUMN paused_by;
+         DELETE FROM _sqlx_migrations WHERE version >= 9;
          INSERT INTO _lantern_audit (at, actor, action, plugin, outcome, detail)
              WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 2500)
              SELECT x, 'ann', 'plugin.pause', 'things', 'done', 'number ' || x FROM n;",

@@ -19,13 +19,9 @@ async fn a_read_and_a_change_without_effect_do_not_count_as_commits() {
     store.maintenance().add_missing_index().await.unwrap();
     assert!(!store.rebuilds().sweep().await.unwrap());
     assert_eq!(*commits.borrow(), before);
-    let pause = Pause {
-        by: PausedBy::Operator,
-        reason: "test".to_owned(),
-    };
     store
         .plugins()
-        .set_paused("orders", Some(pause), None)
+        .set_settings("orders", "{}".to_owned())
         .await
         .unwrap();
     assert_eq!(*commits.borrow(), before + 1);
