@@ -96,7 +96,7 @@ fn the_command_line_finds_the_host_and_changes_it_by_its_owners_token() {
     let (code, _, error) = lantern(dir, &["audit"], &viewer);
     assert_eq!(code, 1);
     assert!(
-        error.contains("not known here") && error.contains("hint: "),
+        error.contains("the token is unknown") && error.contains("hint: "),
         "{error}"
     );
     let (_, audit, _) = lantern(dir, &["audit", "--actor", "local", "--limit", "2"], &[]);

@@ -357,7 +357,7 @@ fn versions_are_compared_in_the_host_and_as_files() {
     says(
         &error,
         &[
-            "error: The database refuses",
+            "error: The tables of the plugin are incompatible",
             "\n  - ",
             "column note is text",
             "\nhint: ",
