@@ -25,7 +25,7 @@ pub fn check(workspace: &Workspace) -> Result<Verdict> {
     // The allowed dependencies between the crates, without dev-dependencies, because tests use real servers.
     let mut crates = Command::new(&deny);
     crates.current_dir(&workspace.root);
-    crates.args(["--offline", "check", "--config", "deny-crates.toml", "bans"]);
+    crates.args(["--offline", "--config", "deny-crates.toml", "check", "bans"]);
     process::run(&mut crates)?;
     Ok(Verdict::Done)
 }
