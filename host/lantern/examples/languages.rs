@@ -1,5 +1,6 @@
-//! What one plugin costs in several languages: size, loading without and with the cache, memory, messages in a second, and what
-//! becomes of a few messages, so that it is seen that they do the same. `cargo xtask languages` builds them and runs this.
+//! Measures one plugin written in several languages: size, load time with and without the cache, memory and throughput.
+//! Prints the outcomes of a few messages to show that all variants behave the same. `cargo xtask languages` builds the
+//! plugins and runs this example.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,9 +9,9 @@ use anyhow::Context as _;
 use lantern_model::batch::{Delivery, Outcome};
 use lantern_plugin::{Compiler, EngineConfig, Loader, encode};
 
-/// Messages in one call, as a busy source has them.
+/// Messages per call, as from a busy source.
 const BATCH: u64 = 1_000;
-/// How long messages are counted.
+/// Duration of the throughput measurement.
 const MEASURED: Duration = Duration::from_secs(3);
 const MIB: f64 = 1_048_576.0;
 
@@ -43,7 +44,7 @@ fn loader(cache: &Path) -> anyhow::Result<Loader> {
     Ok(Loader::new(config, [1; 32])?)
 }
 
-/// Prints a line of the table, and says what becomes of a few messages.
+/// Prints one line of the table and returns the outcomes of a few messages.
 fn measure(file: &Path, cache: &Path) -> anyhow::Result<Vec<String>> {
     let mut bytes = std::fs::read(file).with_context(|| format!("read {}", file.display()))?;
     if bytes.starts_with(b"\0asm\x01\0\0\0") {

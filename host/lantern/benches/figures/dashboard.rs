@@ -1,5 +1,5 @@
-//! What the dashboard asks of the real program: questions to a table of millions of rows while messages come in, and what
-//! those who follow a table live cost the messages.
+//! Measures the dashboard against the real program: queries on a table of millions of rows during ingestion, and the
+//! cost of live table followers to ingestion.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,15 +14,15 @@ use crate::host::{Host, plugin_folder};
 use crate::nats::NatsServer;
 use crate::process::{Latencies, measured, publish_evenly, resident};
 
-/// Messages a second that come in meanwhile.
+/// Messages per second published during the measurement.
 const RATE: u64 = 2_000;
-/// How often each question is asked.
+/// Number of requests for each query.
 const ASKED: usize = 100;
-/// Days that the rows are spread over.
+/// Number of days that the rows span.
 const DAYS: i64 = 30;
 const DAY_US: i64 = 86_400_000_000;
 
-/// The questions, and the places of a time in them: a moment, and a day after it.
+/// The queries. The placeholders `from` and `to` stand for a time and the time one day later.
 const QUESTIONS: [(&str, &str); 8] = [
     ("first page", "/rows?limit=100&integers=text"),
     (
@@ -46,7 +46,7 @@ const QUESTIONS: [(&str, &str); 8] = [
     ("facets of all rows", "/facets?columns=kind,source,pc_id"),
 ];
 
-/// Asks a table of `rows` rows.
+/// Measures the queries on a table of `rows` rows.
 pub fn questions(rows: i64) -> anyhow::Result<()> {
     let server = NatsServer::start();
     let folder = plugin_folder(&["obs-events"]);
@@ -103,8 +103,8 @@ fn time(us: i64) -> anyhow::Result<String> {
     Ok(time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true))
 }
 
-/// Writes rows behind the back of a host that is not running; indexes are made afterwards, which is quicker. Returns the
-/// time of the newest row.
+/// Inserts rows directly into the database of a stopped host. Creates the indexes afterwards, which is faster. Returns
+/// the time of the newest row.
 fn fill(database: &Path, rows: i64) -> anyhow::Result<i64> {
     let connection = Connection::open(database)?;
     connection
@@ -133,8 +133,8 @@ fn fill(database: &Path, rows: i64) -> anyhow::Result<i64> {
     Ok(newest)
 }
 
-/// What `clients` followers of a table cost the messages, a tenth of whom never read. Without and with them by turns,
-/// since one run is seldom like the next.
+/// Measures how much `clients` followers of a table slow ingestion; a tenth of them never read. Alternates between runs
+/// with and without followers, because results vary from run to run.
 pub fn followers(clients: usize) -> anyhow::Result<()> {
     const SECONDS: u64 = 15;
     const ROUNDS: usize = 5;
@@ -174,13 +174,13 @@ pub fn followers(clients: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Begins to follow; it ends when what is returned is dropped.
+/// Starts the followers; they stop when the returned sender is dropped.
 fn follow(url: &str, clients: usize) -> anyhow::Result<tokio::sync::oneshot::Sender<()>> {
     let address = url.trim_start_matches("http://").to_owned();
     let (up, ready) = std::sync::mpsc::channel();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     std::thread::spawn(move || {
-        // Threads that it starts are like it.
+        // The threads that the runtime starts inherit the priority.
         rustix::process::setpriority_process(None, 19)?;
         runtime()?.block_on(async {
             let mut silent = Vec::new();
@@ -207,7 +207,7 @@ fn follow(url: &str, clients: usize) -> anyhow::Result<tokio::sync::oneshot::Sen
     Ok(stop)
 }
 
-/// Follows until it is dropped, and looks at the host's memory then.
+/// Records the memory of the host on drop and then stops the followers.
 struct Followers<'a> {
     _stop: tokio::sync::oneshot::Sender<()>,
     pid: u32,

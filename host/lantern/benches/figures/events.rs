@@ -1,4 +1,4 @@
-//! The input: `obs` events, real ones where the data is at hand and made ones otherwise.
+//! The input: `obs` events. Uses recorded events if the data set is available and generated ones otherwise.
 
 use std::io::BufRead;
 use std::path::Path;
@@ -24,7 +24,7 @@ impl Events {
     }
 }
 
-/// `count` events. Real ones are repeated with other record numbers until there are enough.
+/// Returns `count` events. Repeats recorded events with new record numbers until there are enough.
 pub fn load(data: Option<&Path>, count: usize) -> anyhow::Result<Events> {
     let Some(path) = data else {
         return Ok(generated(count));
@@ -45,7 +45,7 @@ pub fn load(data: Option<&Path>, count: usize) -> anyhow::Result<Events> {
     })
 }
 
-/// A Windows event log record as an `obs` event.
+/// Converts a Windows event log record to an `obs` event.
 pub fn windows_event(record: &Value, round: usize) -> (String, Vec<u8>) {
     let text = |key: &str| record[key].as_str().unwrap_or_default();
     let pc_id = text("Hostname");
@@ -71,7 +71,7 @@ pub fn windows_event(record: &Value, round: usize) -> (String, Vec<u8>) {
     )
 }
 
-/// Events as an agent sends them: 200 machines, a handful of kinds, ids that rise on each machine.
+/// Generates events like those of an agent: 200 machines, a few event kinds, ids that increase per machine.
 fn generated(count: usize) -> Events {
     let kinds = [
         "logon",
@@ -100,12 +100,12 @@ fn generated(count: usize) -> Events {
     }
 }
 
-/// Makes the stream `OBS_EVENTS` and fills it.
+/// Creates the stream `OBS_EVENTS` and publishes the events to it.
 pub fn publish(server: &NatsServer, events: &Events) -> anyhow::Result<()> {
     publish_into(&server.url(), events)
 }
 
-/// The same, for another thread.
+/// Same as [`publish`], but takes a URL, so that another thread can call it.
 pub fn publish_into(url: &str, events: &Events) -> anyhow::Result<()> {
     runtime()?.block_on(async {
         let context = jetstream::new(async_nats::connect(url).await?);

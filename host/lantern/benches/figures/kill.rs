@@ -1,4 +1,4 @@
-//! Kill -9 under load, many rounds.
+//! Kills the host with SIGKILL under load, repeatedly.
 
 use std::time::Instant;
 

@@ -1,7 +1,7 @@
-//! The figures that Lantern promises, measured side by side in one run, with their ratios. `cargo xtask bench` runs
-//! it; `cargo xtask bench -- --help` tells what can be chosen.
+//! Benchmarks that measure Lantern's published figures in one run and print their ratios. Run them with `cargo xtask
+//! bench`; `cargo xtask bench -- --help` lists the options.
 //!
-//! Each part prints what it did and with how much; nothing is asserted, because a slow machine is not a defect.
+//! Each benchmark prints its parameters and results. It asserts nothing, because a slow machine is not a defect.
 
 #![allow(
     clippy::unwrap_used,
@@ -35,71 +35,70 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-/// What can be chosen.
+/// Command-line options.
 #[derive(Parser)]
 #[command(about = "Measures Lantern's figures side by side")]
 struct Options {
-    /// Which figures; all when none is named.
+    /// Figures to measure; all if none is given.
     #[arg(value_enum)]
     figures: Vec<Figure>,
     /// Events in the stream for the throughput figures.
     #[arg(long, default_value_t = 300_000)]
     events: usize,
-    /// Events for the loop that acknowledges and commits each one, which is slow.
+    /// Events for the loop that acknowledges and commits each event, which is slow.
     #[arg(long, default_value_t = 20_000)]
     seed_events: usize,
-    /// Rounds of each side; the best is taken, since the machine has other work.
+    /// Rounds per variant; the best round counts, because other processes disturb the machine.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Messages a second for the latency figure, and for how many seconds.
+    /// Messages per second for the latency figure.
     #[arg(long, default_value_t = 1_000)]
     rate: u64,
-    /// Seconds of the latency figure.
+    /// Duration of the latency figure in seconds.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
-    /// Rounds of killing the host; the broker is killed in a third as many.
+    /// Number of times to kill the host; the broker is killed a third as often.
     #[arg(long, default_value_t = 100)]
     kills: usize,
-    /// Swaps under load.
+    /// Number of version swaps under load.
     #[arg(long, default_value_t = 1_000)]
     swaps: usize,
-    /// Rows that are rebuilt.
+    /// Number of rows to rebuild.
     #[arg(long, default_value_t = 1_000_000)]
     rebuilt: u64,
-    /// Rows of the table that the dashboard's questions are asked of.
+    /// Rows of the table for the dashboard queries.
     #[arg(long, default_value_t = 10_000_000)]
     rows: i64,
-    /// Those who follow a table live.
+    /// Number of clients that follow a table live.
     #[arg(long, default_value_t = 500)]
     followers: usize,
-    /// A folder with `windows-events.zip`'s content as JSON lines; generated events are used without it.
+    /// Folder with the content of `windows-events.zip` as JSON lines; uses generated events if absent.
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Given by `cargo bench`.
+    /// `cargo bench` passes this flag.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// The figures.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Figure {
-    /// Stream to table against raw inserts, a compiled-in decoder and the seeds' loop.
+    /// Throughput from stream to table, compared with raw inserts, a native decoder and the loop of the predecessors.
     Throughput,
-    /// Publish to visible row.
+    /// Time from publish to visible row.
     Latency,
-    /// Start to ready, and resident memory idle and at full rate.
+    /// Time from start to ready, and resident memory when idle and at full rate.
     Process,
-    /// Kill -9 of host and broker under load.
+    /// SIGKILL of host and broker under load.
     Kill,
-    /// Swaps of a plugin's versions under load.
+    /// Swaps between plugin versions under load.
     Swaps,
-    /// A rebuild beside the live path.
+    /// A rebuild during live ingestion.
     Rebuild,
-    /// Guests that misbehave beside one that works.
+    /// Misbehaving guests next to a well-behaved one.
     Hostile,
-    /// What the dashboard asks of a table of millions of rows; it takes minutes and gigabytes.
+    /// Dashboard queries on a table of millions of rows; takes minutes and gigabytes.
     Dashboard,
-    /// Those who follow a table live, and what they cost the messages.
+    /// Clients that follow a table live, and their cost to ingestion.
     Followers,
 }
 
@@ -150,7 +149,7 @@ fn throughput(options: &Options) -> anyhow::Result<()> {
     events::publish(&server, &events)?;
     let mut best = Best::default();
     for round in 1..=options.rounds {
-        // Interleaved, so that a slow minute of the machine hits all sides.
+        // Interleave the variants, so that a slow phase of the machine affects all of them.
         let raw = raw::run(&events)?;
         let sqlx = raw::run_sqlx(&events)?;
         let wasm = pipeline::run(&server, events.messages.len(), pipeline::Side::Wasm)?;

@@ -1,4 +1,5 @@
-//! The `obs-events` plugin compiled into the benchmark: the decoder without WebAssembly, and what it declares as SQL.
+//! The `obs-events` plugin compiled into the benchmark: the decoder without WebAssembly, and its declared tables as
+//! SQL.
 
 use lantern_model::batch::{Delivery, Outcome, Rejection, RejectionClass, Row, Timestamp, Value};
 use lantern_plugin::NativeGuest;
@@ -6,7 +7,7 @@ use lantern_sdk::{Message, native};
 use lantern_store::statement;
 use obs_events::ObsEvents;
 
-/// The same decoder, called directly.
+/// The decoder of the plugin, called directly.
 pub struct Guest;
 
 impl NativeGuest for Guest {
@@ -58,7 +59,7 @@ fn value(value: native::Value) -> Value {
     }
 }
 
-/// The schema and the insert of the plugin, as the store makes them.
+/// Returns the schema and insert statements that the store creates for the plugin.
 pub fn statements() -> anyhow::Result<(Vec<String>, String)> {
     let plugin = crate::pipeline::plugin()?;
     let manifest = plugin.manifest();

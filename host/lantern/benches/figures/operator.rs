@@ -1,5 +1,5 @@
-//! What an operator's acts cost a host at work: swaps under load, and a rebuild beside the live path. One process, a
-//! broker of its own, and the test plugin that comes in many versions.
+//! Measures the cost of operator actions to a host under load: version swaps, and a rebuild during live ingestion. Runs
+//! in one process, with its own broker and the test plugin that has many versions.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -21,7 +21,7 @@ use crate::events::runtime;
 use crate::evolving;
 use crate::nats::NatsServer;
 
-/// A host without faces.
+/// A host without API or dashboard.
 struct Scene {
     server: NatsServer,
     dir: tempfile::TempDir,
@@ -47,7 +47,8 @@ impl Scene {
             })
             .await?;
         let dir = tempfile::tempdir()?;
-        // A small page cache, full after the warm-up: the database grows with each message, and what is measured is not that.
+        // A small page cache that the warm-up fills. The database grows with each message; a larger cache would grow
+        // with it and distort the memory figures.
         let store = lantern_store::StoreConfig {
             cache_bytes: 1 << 20,
             ..lantern_store::StoreConfig::new(dir.path())
@@ -149,7 +150,7 @@ impl Scene {
     }
 }
 
-/// Publishes numbers at a rate, and measures how long each takes until it is in the database.
+/// Publishes numbers at a fixed rate and measures the time until each is in the database.
 struct Load {
     stop: Arc<AtomicBool>,
     published: Arc<AtomicU64>,
@@ -158,7 +159,7 @@ struct Load {
 }
 
 impl Load {
-    /// `first` is the number of the first message, and its sequence.
+    /// `first` is the number and the sequence of the first message.
     async fn start(server: &NatsServer, rate: u64, first: u64) -> Self {
         let (stop, published) = (
             Arc::new(AtomicBool::new(false)),
@@ -203,8 +204,8 @@ impl Load {
 
 /// Latencies, and the longest time between two commits.
 struct Seen {
-    /// How many there were of each ten microseconds; the last counts all that took longer. Counted and not listed: a list
-    /// would grow with each message, and look as if the host did.
+    /// Histogram of latencies in steps of ten microseconds; the last bucket counts all slower messages. A list would
+    /// grow with each message and look like a memory leak of the host.
     counts: Vec<u32>,
     longest_pause: Duration,
 }
@@ -224,7 +225,7 @@ impl Seen {
         self.counts[(latency.as_micros() as usize / 10).min(last)] += 1;
     }
 
-    /// In milliseconds.
+    /// Returns a percentile in milliseconds.
     fn percentile(&self, hundredths: u64) -> f64 {
         let all: u64 = self.counts.iter().map(|count| u64::from(*count)).sum();
         let mut below = 0;
@@ -248,7 +249,7 @@ fn print_both(before: &Seen, during: &Seen) {
     );
 }
 
-/// Watches the checkpoint while `act` runs.
+/// Polls the checkpoint while `act` runs.
 async fn watch<T>(
     scene: &Scene,
     load: &Load,
@@ -284,7 +285,7 @@ async fn watch<T>(
     Ok((seen, result?))
 }
 
-/// Resident memory in MiB, open files and threads of this process.
+/// Returns resident memory in MiB, open files and threads of this process.
 fn resources() -> anyhow::Result<(f64, usize, usize)> {
     let statm = std::fs::read_to_string("/proc/self/statm")?;
     let pages: f64 = statm.split_whitespace().nth(1).context("statm")?.parse()?;
@@ -296,7 +297,7 @@ fn resources() -> anyhow::Result<(f64, usize, usize)> {
     ))
 }
 
-/// Swaps between two versions under a load of 5,000 messages a second.
+/// Swaps between two versions under a load of 5,000 messages per second.
 pub fn swaps(swaps: usize) -> anyhow::Result<()> {
     const RATE: u64 = 5_000;
     runtime()?.block_on(async {
@@ -319,7 +320,7 @@ pub fn swaps(swaps: usize) -> anyhow::Result<()> {
         let published = load.end().await?;
         scene.reach(published).await?;
         let rows = scene.query("SELECT count(*), count(DISTINCT n) FROM evolved")?;
-        // By range, since looking a range up for each row would take longer than the swaps.
+        // Join by range; a ledger lookup for each row would take longer than the swaps.
         let astray = scene.query(
             "SELECT coalesce(sum((SELECT count(*) FROM evolved e
                  WHERE e._origin = l.origin AND e._sequence BETWEEN l.first_sequence AND l.last_sequence
@@ -358,7 +359,7 @@ pub fn swaps(swaps: usize) -> anyhow::Result<()> {
     })
 }
 
-/// Guests that do what no plugin should, beside one that works at 2,000 messages a second: what its commits notice.
+/// Measures how misbehaving guests affect the commits of a well-behaved plugin at 2,000 messages per second.
 pub fn hostile() -> anyhow::Result<()> {
     const RATE: u64 = 2_000;
     const WORDS: [&str; 9] = [
@@ -437,7 +438,7 @@ pub fn hostile() -> anyhow::Result<()> {
     })
 }
 
-/// A rebuild of `rows` rows while 2,000 messages a second come in.
+/// Rebuilds `rows` rows while 2,000 messages per second arrive.
 pub fn rebuild(rows: u64) -> anyhow::Result<()> {
     const RATE: u64 = 2_000;
     runtime()?.block_on(async {

@@ -1,5 +1,5 @@
-//! The projection itself, in this process: from a filled stream to committed rows, with the plugin as a component or
-//! with its decoder compiled in.
+//! The projection itself, in this process: from a filled stream to committed rows, with the plugin as a component or as
+//! native code.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ pub enum Side {
     Native,
 }
 
-/// The `obs-events` plugin, compiled in this process.
+/// Loads the `obs-events` plugin; this process compiles it.
 pub fn plugin() -> anyhow::Result<Arc<Plugin>> {
     let folder = std::env::var("LANTERN_PLUGINS").unwrap_or_else(|_| "target/plugins".to_owned());
     let path = std::path::Path::new(&folder).join("obs-events.wasm");
@@ -34,12 +34,12 @@ pub fn plugin() -> anyhow::Result<Arc<Plugin>> {
     Ok(loader.load(&bytes)?)
 }
 
-/// Rows a second, until the checkpoint stands at the last of `count` messages.
+/// Returns rows per second until the checkpoint reaches the last of `count` messages.
 pub fn run(server: &NatsServer, count: usize, side: Side) -> anyhow::Result<f64> {
     let plugin = plugin()?;
     let dir = tempfile::tempdir()?;
     runtime()?.block_on(async {
-        // Another run's consumer is another owner's, and would be watched for a while before it is taken over.
+        // The consumer of another run has another owner; the host would observe it for a while before a takeover.
         let context = async_nats::jetstream::new(async_nats::connect(server.url()).await?);
         let stream = context.get_stream("OBS_EVENTS").await?;
         drop(stream.delete_consumer("lantern-obs-events-obs").await);

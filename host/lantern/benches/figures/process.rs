@@ -1,4 +1,4 @@
-//! The real program from outside: how soon a row is there, how soon it is ready, how much memory it takes.
+//! Measures the real program from outside: latency, time to ready, memory.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::events::{self, Events, runtime};
 use crate::host::{Host, plugin_folder, plugins};
 use crate::nats::NatsServer;
 
-/// Latencies in milliseconds, sorted.
+/// Sorted latencies in milliseconds.
 pub struct Latencies(Vec<f64>);
 
 impl Latencies {
@@ -20,7 +20,7 @@ impl Latencies {
         Self(all)
     }
 
-    /// The one below which this share of them lies.
+    /// Returns the latency at this quantile.
     pub fn at(&self, share: f64) -> f64 {
         self.0[((self.0.len() - 1) as f64 * share) as usize]
     }
@@ -37,8 +37,8 @@ pub fn latency(rate: u64, seconds: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Publishes at an even rate, and looks when each row can be seen by another connection to the database. What `beside`
-/// returns is kept until the end.
+/// Publishes at a constant rate and records when another database connection can see each row. Keeps the value that
+/// `beside` returns until the end.
 pub fn measured<T>(
     rate: u64,
     seconds: u64,
@@ -69,7 +69,7 @@ pub fn measured<T>(
     Ok(Latencies::new(latencies.collect()))
 }
 
-/// When each of the first `count` messages was published; index 0 is sequence 1.
+/// Publishes `count` messages at a constant rate. Returns the time of each; index 0 is sequence 1.
 pub async fn publish_evenly(url: &str, rate: u64, count: u64) -> anyhow::Result<Vec<Instant>> {
     let client = async_nats::connect(url).await?;
     let context = jetstream::new(client.clone());
@@ -79,15 +79,15 @@ pub async fn publish_evenly(url: &str, rate: u64, count: u64) -> anyhow::Result<
     for (number, (subject, payload)) in events.messages.into_iter().enumerate() {
         tokio::time::sleep_until(began + Duration::from_micros(number as u64 * 1_000_000 / rate)).await;
         sent.push(Instant::now());
-        // The acknowledgement is not waited for: the row is what counts.
+        // Do not wait for the acknowledgement; the measurement ends with the row.
         drop(context.publish(subject, payload.into()).await?);
     }
-    // The last ones may still wait in the client, and it ends here.
+    // The client may still buffer the last messages, and it is dropped on return.
     client.flush().await?;
     Ok(sent)
 }
 
-/// When each row was first seen.
+/// Returns the time when each row became visible.
 fn watch(path: &Path, count: u64) -> anyhow::Result<Vec<Instant>> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.busy_timeout(Duration::from_secs(1))?;
@@ -106,7 +106,8 @@ fn watch(path: &Path, count: u64) -> anyhow::Result<Vec<Instant>> {
     Ok(seen)
 }
 
-/// Start to ready with all plugins and a warm cache; resident memory idle, and while a filled stream is read.
+/// Measures start to ready with all plugins and a warm cache, and resident memory when idle and while the host reads a
+/// filled stream.
 pub fn start_and_memory(count: usize) -> anyhow::Result<()> {
     let server = NatsServer::start();
     let dir = tempfile::tempdir()?;

@@ -1,5 +1,5 @@
-//! What SQLite can do with the same rows: the limit that the pipeline is compared with. The rows are decoded before
-//! the clock starts; the schema, the statement and the pragmas are those that the store uses.
+//! The raw speed of SQLite with the same rows: the upper bound for the pipeline. Decodes the rows before the clock
+//! starts; uses the schema, the statement and the pragmas of the store.
 
 use std::time::Instant;
 
@@ -12,9 +12,9 @@ use sqlx::{ConnectOptions, QueryBuilder, Sqlite};
 use crate::events::{Events, runtime};
 use crate::native;
 
-/// Rows in one transaction.
+/// Rows per transaction.
 const TRANSACTION: usize = 10_000;
-/// Rows in one statement of the sqlx side.
+/// Rows per statement with sqlx.
 const STATEMENT: usize = 500;
 
 #[derive(Deserialize)]
@@ -58,7 +58,7 @@ fn decode(events: &Events) -> anyhow::Result<Vec<Row>> {
 const PRAGMAS: &str = "PRAGMA journal_mode = wal; PRAGMA synchronous = normal; PRAGMA foreign_keys = on;
     PRAGMA temp_store = memory; PRAGMA cache_size = -262144; PRAGMA wal_autocheckpoint = 10000;";
 
-/// Rows a second through prepared statements.
+/// Returns rows per second through prepared statements.
 pub fn run(events: &Events) -> anyhow::Result<f64> {
     let rows = decode(events)?;
     let dir = tempfile::tempdir()?;
@@ -91,7 +91,7 @@ pub fn run(events: &Events) -> anyhow::Result<f64> {
     Ok(rows.len() as f64 / began.elapsed().as_secs_f64())
 }
 
-/// Rows a second through sqlx, many rows in a statement.
+/// Returns rows per second through sqlx, with many rows per statement.
 pub fn run_sqlx(events: &Events) -> anyhow::Result<f64> {
     let rows = decode(events)?;
     let dir = tempfile::tempdir()?;

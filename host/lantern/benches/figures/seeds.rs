@@ -1,4 +1,4 @@
-//! The loop that Lantern grew out of: one message, one autocommit insert through a pool, one explicit acknowledgement.
+//! The loop of Lantern's predecessors: one message, one autocommit insert through a pool, one explicit acknowledgement.
 
 use std::time::Instant;
 
@@ -20,7 +20,7 @@ struct ObsEvent {
     payload: serde_json::Value,
 }
 
-/// Rows a second, over the first `count` events of the stream.
+/// Returns rows per second for the first `count` events of the stream.
 pub fn run(server: &NatsServer, count: usize) -> anyhow::Result<f64> {
     let dir = tempfile::tempdir()?;
     runtime()?.block_on(async {
