@@ -1,5 +1,5 @@
-//! The API through its router, over a real SQLite file: what it answers, what it refuses, and that pages neither
-//! lose nor repeat a row while rows are written.
+//! Tests the API through its router over a real SQLite file: responses, rejected requests, and pagination that neither
+//! loses nor repeats a row during writes.
 
 #![allow(
     clippy::unwrap_used,
@@ -54,7 +54,7 @@ use tower::ServiceExt as _;
 async fn send(api: &Router, request: Request<Body>) -> (Response<()>, String) {
     let response = api.clone().oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
-    // Events go on for as long as somebody listens.
+    // An event stream has no end while the client listens.
     let is_events = parts
         .headers
         .get("content-type")
@@ -84,7 +84,7 @@ async fn get_json(api: &Router, path: &str) -> Value {
     serde_json::from_str(&body).unwrap()
 }
 
-/// The answer has to be a problem with this status and, in its detail, these words.
+/// Asserts that the response is a problem with this status and that its detail contains these words.
 async fn refused(api: &Router, path: &str, status: StatusCode, words: &str) {
     let request = Request::get(path)
         .header("host", "127.0.0.1")
@@ -212,7 +212,7 @@ async fn readiness_names_what_is_not_well() {
         "{stuck:?}"
     );
     assert!(stuck[0].ends_with("disk full"), "{stuck:?}");
-    // An error from before the source stood still is not the cause.
+    // An error from before the source stalled is not the cause.
     projection.send_modify(|status| status.last_error_at_ms = Some(now_ms - 80_000));
     let stuck = failing().await;
     assert!(stuck[0].ends_with("no error reported"), "{stuck:?}");
@@ -338,8 +338,8 @@ async fn values_come_out_exactly_as_they_are_stored() {
     assert_eq!(used, [1e-300, f64::MAX, 0.1]);
     assert!(body.contains("\"body\":\"AP8A\""));
 
-    // The id is the row number here, so ascending means the smallest id first. Documents are taken out, since
-    // a client's parser need not take ten thousand brackets.
+    // The id equals the row number here, so ascending order starts with the smallest id. Remove the documents, because
+    // a client's parser need not accept ten thousand nested brackets.
     let mut plain = body.clone();
     for document in documents {
         plain = plain.replace(document, "null");
@@ -393,7 +393,7 @@ fn insert(writer: &rusqlite::Connection, first: i64, last: i64) {
         .unwrap();
 }
 
-/// All ids of all pages, in the order in which they came.
+/// Returns the ids of all pages, in the order received.
 async fn walk(api: &Router, order: &str, after_page: impl Fn(usize)) -> Vec<i64> {
     let (mut ids, mut cursor, mut pages) = (Vec::new(), String::new(), 0);
     loop {

@@ -1,4 +1,4 @@
-//! Who may do what: every route of the table is sent what has to be refused, and tokens are made, used and revoked.
+//! Tests access control: sends forbidden requests to every route of the table; creates, uses and revokes tokens.
 
 use futures_util::StreamExt as _;
 use lantern_http::{Config, Needs, Route};
@@ -13,7 +13,7 @@ async fn every_change_is_refused_without_an_operator_and_from_foreign_pages() {
     let changes: Vec<&Route> = routes.iter().filter(|route| route.action.is_some()).collect();
     assert!(changes.len() >= 11);
     for route in changes {
-        // The audit takes so many refusals in a minute, and no more.
+        // The audit records a limited number of rejected requests per minute.
         let scene = Scene::near().await;
         let before = scene.contents();
         let (viewer, operator) = (bearer(&scene.viewer), bearer(&scene.operator));
@@ -41,7 +41,7 @@ async fn every_change_is_refused_without_an_operator_and_from_foreign_pages() {
                 ],
                 403,
             ),
-            // A form on another page is a navigation as well.
+            // A form on another site causes a navigation as well.
             (
                 &[
                     json,
@@ -119,7 +119,7 @@ async fn near_by_reads_need_no_token_but_a_wrong_one_is_refused() {
     let mut scene = Scene::near().await;
     for (index, route) in routes.iter().filter(|route| route.action.is_none()).enumerate() {
         if index % 15 == 14 {
-            // Twenty wrong tokens in a minute are too many.
+            // Twenty wrong tokens within a minute exceed the limit.
             scene = Scene::near().await;
         }
         let path = path_of(route);
@@ -127,7 +127,7 @@ async fn near_by_reads_need_no_token_but_a_wrong_one_is_refused() {
         let wrong = [("authorization", "Bearer lantern_wrong")];
         let (with_wrong, _) = scene.call("GET", &path, &wrong, Body::empty()).await;
         let expected = match route.needs {
-            // There is no such file, and everybody may know.
+            // The file does not exist, and the route is public.
             Needs::Nothing if route.path == "/assets/{file}" => (404, 404),
             Needs::Nothing => (200, 200),
             Needs::Viewer => (200, 401),
@@ -135,7 +135,7 @@ async fn near_by_reads_need_no_token_but_a_wrong_one_is_refused() {
         };
         assert_eq!((bare, with_wrong), expected, "{path}");
     }
-    // A proxy on this machine comes over loopback, and with the name that it was given.
+    // A proxy on this machine connects over loopback and sends its configured host name.
     let scene = Scene::at(Config {
         loopback: true,
         hosts: vec!["lantern.example".into()],
@@ -176,7 +176,7 @@ async fn from_elsewhere_everything_but_health_needs_a_token() {
             open.push(path);
         }
     }
-    // The page holds no data: whoever needs a token types it there.
+    // The page contains no data, so it is public; users enter a token there.
     open.iter_mut()
         .for_each(|path| path.truncate(path.find('?').unwrap_or(path.len())));
     open.retain(|path| ["/livez", "/readyz"].contains(&path.as_str()) || path.starts_with("/api/"));
@@ -304,7 +304,7 @@ async fn a_token_is_shown_once_used_and_revoked() {
     );
     let next = audit["next_cursor"].as_str().unwrap();
     let rest = get_json(&scene.api, &format!("/api/v1/audit?actor=acts&cursor={next}")).await;
-    // Its token was created, and the tokens were listed.
+    // The audit holds the creation of the token and the listing of tokens.
     assert_eq!(rest["items"].as_array().unwrap().len(), 2);
     assert!(!format!("{audit}{rest}").contains(created["token"].as_str().unwrap()));
     let done = get_json(&scene.api, "/api/v1/audit?action=token.create").await;
@@ -430,7 +430,7 @@ async fn a_flood_of_refusals_does_not_fill_the_audit() {
     }
     assert_eq!(statuses.into_iter().collect::<Vec<_>>(), [(401, 20), (429, 480)]);
     assert_eq!(scene.audit(1_000).len(), 30);
-    // The flood hides nothing that the holder of a token tries.
+    // The flood of wrong tokens does not suppress audit entries of a token holder.
     let viewer = bearer(&scene.viewer);
     let headers = [
         ("authorization", viewer.as_str()),
@@ -444,7 +444,7 @@ async fn a_flood_of_refusals_does_not_fill_the_audit() {
         "{:?}",
         scene.audit(1)
     );
-    // An operator is not affected either.
+    // The limit does not affect an operator either.
     let (status, _) = scene
         .post("/api/v1/tokens", r#"{"name": "ci", "role": "viewer"}"#)
         .await;
@@ -504,7 +504,7 @@ async fn reads_of_operators_and_exports_are_recorded() {
         (Some(&viewer), "/api/v1/sql?query=SELECT%201", 403),
         (Some(&operator), component, 404),
         (Some(&viewer), export, 200),
-        // None of these is recorded.
+        // The audit records none of these.
         (None, export, 200),
         (None, "/api/v1/tokens", 401),
         (None, "/api/v1/tables/things/rows", 200),
@@ -543,7 +543,7 @@ async fn reads_of_one_token_do_not_fill_the_audit() {
         assert_eq!(status, 200);
     }
     assert_eq!(scene.audit(1_000).len(), 60);
-    // Another token has a budget of its own, and changes are recorded in any case.
+    // Each token has its own budget, and the audit always records changes.
     let viewer = bearer(&scene.viewer);
     let (status, _) = scene
         .call(

@@ -1,5 +1,5 @@
-//! What is counted of a table: the values of its facets, and rows over time. What an index answers and what all rows
-//! answer has to be the same, and what SQLite says when it is asked in the plainest way.
+//! Tests counts of a table: facet values and rows over time. Results from an index, results from a full scan and
+//! results of a plain SQLite query must agree.
 
 use serde_json::json;
 
@@ -42,7 +42,7 @@ async fn facets_count_values_and_leave_out_their_own_choice() {
     );
 }
 
-/// With few values each is a stretch of an index, with many all rows of the range are looked at: the counts are the same.
+/// With few values the query reads index ranges; with many it scans all rows of the range. The counts must agree.
 #[tokio::test]
 async fn facets_of_a_range_are_right_with_few_values_and_with_many() {
     let visits = hundred().await;
@@ -98,7 +98,7 @@ async fn facets_of_a_range_are_right_with_few_values_and_with_many() {
 #[tokio::test]
 async fn one_row_far_away_does_not_take_the_histogram_away() {
     let visits = Visits::new().await;
-    // Go's zero time, the two ends of what can be stored, and what an earlier version stored beyond them.
+    // Go's zero time, both ends of the storable range, and values beyond it that an earlier version stored.
     let outliers = [
         Timestamp::parse_rfc3339("0001-01-01T00:00:00Z").unwrap().0,
         Timestamp::MIN.0,
@@ -127,7 +127,7 @@ async fn one_row_far_away_does_not_take_the_histogram_away() {
     let narrow = visits.ask("/histogram?buckets=32&filter=kind=none").await;
     assert_eq!((&narrow["earlier"], &narrow["later"]), (&json!(0), &json!(0)));
 
-    // All of the admissible range: no bucket begins before it.
+    // The full valid range: no bucket starts before it.
     let all = visits
         .ask("/histogram?buckets=60&from=0000-01-01T00:00:00Z&to=9999-12-31T23:59:59.999999Z")
         .await;
@@ -214,7 +214,7 @@ async fn rows_over_time_add_up() {
             "{kind}"
         );
     }
-    // The same by the way that knows no index for it.
+    // The same counts from the code path without an index.
     let narrow = visits.ask("/histogram?buckets=10&by=kind&filter=pc:set").await;
     assert_eq!(narrow["buckets"], whole["buckets"]);
     let part = visits

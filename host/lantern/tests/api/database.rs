@@ -1,4 +1,4 @@
-//! What several tests need: a database as the host makes it, with one plugin's table, and the API over it.
+//! Shared fixtures: a database as the host creates it, with the table of one plugin, and the API over it.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
@@ -19,16 +19,16 @@ use lantern_trust::signature::Policy;
 use tokio::sync::{OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 
-/// A data directory with a database in it, as the host leaves it.
+/// A data directory with a database, as the host leaves it.
 pub struct Database {
     pub dir: tempfile::TempDir,
     pub path: PathBuf,
-    /// What the plugins of [`Database::state_at`] are asked to be signed with.
+    /// The signature policy of [`Database::state_at`].
     pub signatures: Policy,
     store: OnceCell<Arc<Store>>,
 }
 
-/// The table that [`Database::new`] makes has a column of each type.
+/// The table that [`Database::new`] creates has one column of each type.
 const DESCRIPTION: &str = r#"{
   "doc": "Things.", "primary_key": ["id"], "indexes": [{"columns": ["at"], "unique": false}],
   "retention_days": 30, "hints": {"title": "Things"},
@@ -77,7 +77,7 @@ impl Database {
         }
     }
 
-    /// A connection that may write.
+    /// Opens a writable connection.
     pub fn writer(&self) -> rusqlite::Connection {
         let connection = rusqlite::Connection::open(&self.path).unwrap();
         connection
@@ -86,12 +86,12 @@ impl Database {
         connection
     }
 
-    /// The API's state over this database, with a host in which all is well and no projections.
+    /// Returns the API's state over this database, with a healthy host and no projections.
     pub async fn state(&self) -> State {
         self.state_at(lantern_http::Config::loopback()).await
     }
 
-    /// As [`Database::state`], for a host that listens elsewhere.
+    /// Like [`Database::state`], for a host that listens on another address.
     pub async fn state_at(&self, config: lantern_http::Config) -> State {
         let projections = Registry::default();
         let reader = Reader::open(&self.path).await.unwrap();
@@ -118,18 +118,18 @@ impl Database {
         }
     }
 
-    /// Commits a change through the store, so that tails read rows that a test wrote directly.
+    /// Commits a change through the store, so that tails read rows that a test inserted directly.
     pub async fn wake(&self) {
         if let Some(store) = self.store.get() {
-            // A fact is stored once, and a call that changes nothing is no commit.
+            // The store saves a fact only once, and a call without changes is not a commit.
             let forget = "DELETE FROM _lantern_host WHERE key = 'woken'";
             self.writer().execute(forget, []).unwrap();
             store.fact("woken", String::new).await.unwrap();
         }
     }
 
-    /// Plugins over this database that can be installed and swapped; their projections wait for a broker that never
-    /// comes.
+    /// Creates a lifecycle over this database whose plugins can be installed and swapped; their projections wait for a
+    /// broker that never connects.
     async fn lifecycle(&self, store: Arc<Store>, registry: Registry, metrics: Metrics) -> Lifecycle {
         let plugin_dir = self.dir.path().join("plugins");
         std::fs::create_dir_all(&plugin_dir).unwrap();
@@ -172,7 +172,7 @@ async fn open(dir: &Path) -> Store {
     Store::open(config).await.unwrap()
 }
 
-/// Makes the host's own tables, on a thread of its own because tests are asynchronous already.
+/// Creates the host's own tables. Runs on a separate thread because the tests are already asynchronous.
 fn make(dir: &Path) {
     std::thread::scope(|scope| {
         let made = scope.spawn(|| {
@@ -191,7 +191,7 @@ pub fn check(name: &str, ok: bool) -> Check {
     }
 }
 
-/// A projection that runs.
+/// Returns the status of a running projection.
 pub fn running() -> Status {
     Status {
         plugin: "things".into(),
@@ -220,7 +220,7 @@ pub fn running() -> Status {
     }
 }
 
-/// Adds a projection; what is sent changes what it shows.
+/// Adds a projection; the returned sender changes its status.
 pub fn add(projections: &Registry, status: Status) -> watch::Sender<Status> {
     let (sender, receiver) = watch::channel(status);
     projections.add(receiver);

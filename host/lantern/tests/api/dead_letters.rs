@@ -1,10 +1,10 @@
-//! Dead letters through the API: found, exported whole, tried again, given up, and what is refused.
+//! Tests dead letters through the API: list, export, retry, discard, and rejected requests.
 
 use super::scene::Scene;
 use super::*;
 
 impl Scene {
-    /// Letters `first..=last` of plugin `things`, first tried at second `id`.
+    /// Inserts dead letters `first..=last` of plugin `things`; the first attempt of each was at second `id`.
     fn letters(&self, first: i64, last: i64, payload: &[u8]) {
         let writer = self.database.writer();
         for id in first..=last {
@@ -104,7 +104,7 @@ async fn letters_are_counted_by_what_their_reasons_share() {
     assert_eq!(words, ["no field [at] at line *", "what? *", "alone"]);
     assert_eq!(shown[0]["letters"], 200);
 
-    // What is answered finds the letters that were counted, signs and all.
+    // The reason in the response, including special characters, finds the dead letters it counts.
     assert_eq!(
         scene.ids("limit=1000&reason=no+field+[at]+at+line+*").await.len(),
         200
@@ -126,7 +126,7 @@ async fn letters_are_counted_by_what_their_reasons_share() {
 #[tokio::test]
 async fn an_export_has_every_letter_once_and_whole() {
     let scene = Scene::near().await;
-    // More than one page by number, and more than one by bytes.
+    // The export needs more than one page by count and more than one by bytes.
     scene.letters(100, 399, &vec![0xff; 100_000]);
     let (status, body) = get(&scene.api, "/api/v1/dead-letters/export?plugin=things").await;
     assert_eq!(status, StatusCode::OK);
@@ -203,7 +203,7 @@ async fn trying_again_needs_a_plugin_that_is_there() {
         (r#"{"plugin": "absent"}"#, 404),
         (r#"{"id": 8}"#, 404),
         (r#"{"source": "A"}"#, 400),
-        // It is installed and does not run.
+        // The plugin is installed but not running.
         (r#"{"plugin": "things"}"#, 200),
         ("", 200),
     ] {

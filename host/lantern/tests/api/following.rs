@@ -1,4 +1,4 @@
-//! Rows as they come, whole tables as files, quantities over time: what is told piece by piece.
+//! Tests streaming responses: table tails, whole-table exports, metrics over time.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use super::tables::{DAY, MINUTE, Visit, Visits};
 use super::*;
 
-/// Events of one client.
+/// The event stream of one client.
 struct Listening {
     stream: axum::body::BodyDataStream,
     text: String,
@@ -39,7 +39,7 @@ impl Listening {
             stream: response.into_body().into_data_stream(),
             text: String::new(),
         };
-        // What comes from now on is heard once it has greeted.
+        // The client receives all later rows once the greeting has arrived.
         listening.part().await;
         listening
     }
@@ -71,7 +71,7 @@ impl Listening {
         }
     }
 
-    /// The notes of the rows of as many events as it takes, and where to go on.
+    /// Collects the notes of at least `count` rows, and the id to resume from.
     async fn notes(&mut self, count: usize) -> (Vec<String>, String) {
         let (mut notes, mut last) = (Vec::new(), String::new());
         while notes.len() < count {
@@ -122,10 +122,10 @@ async fn rows_are_told_as_they_come_and_a_client_that_comes_back_misses_none() {
         .chain(["newest".to_owned()])
         .collect();
     assert_eq!(notes, expected);
-    // The same by the parameter, which a header outweighs.
+    // The parameter works the same way; a header takes precedence over it.
     let mut again = Listening::begin(&visits, &format!("after={last}"), None).await;
     assert_eq!(again.notes(1).await.0[0], "n20");
-    // A row that a later message changes is told again.
+    // The tail sends a row again when a later message changes it.
     visits
         .database
         .writer()
@@ -411,7 +411,7 @@ async fn a_follower_with_hostile_filters_keeps_nobody_else_waiting() {
     visits.database.wake().await;
     let (_, last) = listening.notes(1).await;
     visits.add(&noted(vec!["a".repeat(2_000_000); 4]));
-    // All of it is read for each filter.
+    // The tail scans the full text for each filter.
     let filters: String = (0..20)
         .map(|number| format!("&filter=note!~{}b", "a".repeat(300 - number)))
         .collect();
@@ -434,7 +434,7 @@ async fn a_follower_with_hostile_filters_keeps_nobody_else_waiting() {
     };
     let (event, longest) = tokio::join!(first, others);
     assert!(longest < Duration::from_secs(5), "{longest:?}");
-    // What takes too long is left out, and the follower gets on to what comes later.
+    // The tail drops events that take too long and continues with later ones.
     let mut kinds = vec![event.kind];
     visits.add(&noted(["last".to_owned()]));
     visits.database.wake().await;
@@ -478,7 +478,7 @@ async fn a_row_that_is_too_large_for_a_packet_is_left_out_and_counted() {
             (vec!["before".to_owned(), "after".to_owned()], 1)
         );
     }
-    // What is too large is what is followed, and not the row.
+    // The size limit applies to the selected columns, not to the row.
     let mut told = 0;
     while told < 4 {
         let event = narrow.event().await;

@@ -1,4 +1,4 @@
-//! Where a request may come from: names of this machine, and pages of this host.
+//! Tests where a request may come from: names of this machine, and pages of this host.
 
 use super::*;
 

@@ -1,5 +1,5 @@
-//! The API's document: that it is the one in the repository, that it has every route, and that it does not lie. Each
-//! read is asked, and each change made, and the answers have to be as the document says.
+//! Tests the OpenAPI document: it matches the file in the repository, contains every route, and describes each response
+//! correctly. The tests send every read and every change and validate the responses.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::scene::{Scene, bearer, path_of};
 use super::tables::{DAY, Visit, Visits};
 use super::*;
 
-/// Routes that are no part of the API: what people see.
+/// Routes outside the API, which serve the dashboard.
 const PAGES: [&str; 4] = [
     "/assets/{file}",
     "/api/v1/docs",
@@ -27,7 +27,7 @@ async fn described(api: &Router) -> Described {
     Described::parse(&served(api).await)
 }
 
-/// The type and the body as bytes, which a component is.
+/// Returns the status, the content type and the body. The body may be a component, which is not UTF-8.
 async fn whole(api: &Router, request: Request<Body>) -> (u16, Option<String>, String) {
     let (response, body) = send(api, request).await;
     let kind = response.headers().get("content-type");
@@ -77,7 +77,7 @@ async fn every_route_is_in_the_document_and_no_other() {
     }
 }
 
-/// A parameter that nobody knows is refused with a list of those that there are.
+/// Tests that the API rejects an unknown parameter with the list of valid ones.
 #[tokio::test]
 async fn parameters_are_those_that_the_handlers_know() {
     let scene = Scene::near().await;
@@ -104,7 +104,7 @@ async fn parameters_are_those_that_the_handlers_know() {
             .await;
         let Some((_, list)) = answer.split_once("unknown parameter \\\"unknown\\\"; known parameters: ")
         else {
-            // Health, figures and changes without parameters do not look at the query.
+            // Health, metrics and changes without parameters ignore the query string.
             assert!(
                 operation["parameters"]
                     .as_array()
@@ -162,7 +162,7 @@ async fn every_read_answers_as_the_document_says() {
             }
         }
     }
-    // Questions in SQL are not answered here.
+    // SQL queries are disabled here.
     assert_eq!(refused, ["/api/v1/sql 404"]);
 }
 
@@ -260,7 +260,7 @@ async fn questions_in_sql_are_as_the_document_says() {
     }
 }
 
-/// Calls that are made one after the other.
+/// A sequence of calls.
 struct Acts {
     scene: Scene,
     described: Described,
@@ -268,8 +268,8 @@ struct Acts {
 }
 
 impl Acts {
-    /// A call of the operator to the route, which has to be answered with this status and as the document says. A body
-    /// that is taken has to be as the document says, too.
+    /// Sends a call of the operator. Asserts that the status is `expected` and that the response matches the document.
+    /// An accepted request body must match the document as well.
     async fn act(&mut self, method: &str, route: &str, path: &str, body: &[u8], expected: u16) {
         let is_component = body.starts_with(b"\0asm");
         let mut request = Request::builder()
@@ -299,13 +299,13 @@ impl Acts {
         self.done.insert(format!("{method} {route}"));
     }
 
-    /// The same for a route and a path that are alike.
+    /// Like [`Acts::act`], for a route without path parameters.
     async fn at(&mut self, method: &str, path: &str, body: &str, expected: u16) {
         let route = path.split('?').next().unwrap();
         self.act(method, route, path, body.as_bytes(), expected).await;
     }
 
-    /// The same for the plugin `evolving`.
+    /// Like [`Acts::act`], for the plugin `evolving`.
     async fn of_plugin(&mut self, method: &str, rest: &str, body: &str, expected: u16) {
         let route = format!("/api/v1/plugins/{{plugin}}{}", rest.split('?').next().unwrap());
         let path = format!("/api/v1/plugins/evolving{rest}");
@@ -326,7 +326,7 @@ impl Acts {
             ("/rollback", "", 200),
             ("/pause", r#"{"reason":"a look"}"#, 200),
             ("/resume", "", 200),
-            // There is no broker.
+            // The host has no broker.
             ("/take-over", "", 503),
             ("/canary", r#"{"version":"1.1.0","messages":0}"#, 422),
             ("/reproject", r#"{"version":"1.0.0"}"#, 409),
@@ -419,7 +419,7 @@ async fn every_change_answers_as_the_document_says() {
 #[tokio::test]
 async fn the_page_has_every_route_and_loads_nothing_from_elsewhere() {
     let database = Database::new();
-    // Elsewhere than on the loopback interface, where everything with data needs a token.
+    // On a non-loopback interface, every route with data requires a token.
     let config = lantern_http::Config {
         loopback: false,
         ..lantern_http::Config::loopback()
@@ -451,7 +451,7 @@ async fn the_page_has_every_route_and_loads_nothing_from_elsewhere() {
         assert!(page.contains(&format!("<article id=\"{id}\">")), "{operation}");
         assert!(page.contains(&format!("href=\"#{id}\"")), "{operation}");
     }
-    // Every link within the page leads somewhere.
+    // Every link within the page has a target.
     for link in page
         .split("href=\"#")
         .skip(1)

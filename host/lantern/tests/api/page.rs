@@ -1,5 +1,5 @@
-//! The dashboard's page: where it is served, with which headers, and what it does not stand in the way of. Whether the
-//! page was built or not; what it shows is tested in a browser.
+//! Tests where the dashboard page is served, its headers, and that it does not shadow other routes, whether or not the
+//! page was built. Browser tests cover its content.
 
 use super::*;
 
@@ -51,7 +51,7 @@ async fn the_page_stands_before_no_answer_of_the_api() {
     assert_eq!(response.headers()["content-type"], "application/problem+json");
     let (response, _) = ask(&api, "/assets/nothing.js", &html).await;
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
-    // An address that means nothing is shown by the page, and told to programs as a problem.
+    // The page itself handles an unknown address; other programs receive a problem.
     assert_eq!(
         ask(&api, "/nothing", &html).await.0.status(),
         StatusCode::NOT_FOUND

@@ -1,4 +1,4 @@
-//! Plugins through the API: installed, swapped, paused and removed, and everything that is refused on the way.
+//! Tests plugins through the API: install, swap, pause, remove, and all rejected requests.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -18,7 +18,7 @@ impl Scene {
         taken
     }
 
-    /// A call by the operator that has to be refused with this status and these words.
+    /// Sends a call of the operator; asserts that the API rejects it with this status and these words.
     async fn refuses(
         &self,
         method: &str,
@@ -37,7 +37,7 @@ impl Scene {
     }
 }
 
-/// All files and folders below a folder.
+/// Returns all files and folders below a folder.
 fn files(dir: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for entry in std::fs::read_dir(dir).unwrap() {
@@ -85,7 +85,7 @@ async fn a_plugin_lives_through_the_api() {
         .collect();
     assert!(places.contains(&"table evolved, column extra"), "{places:?}");
 
-    // A prefix of the digest, a version number, and nothing at all (the newest) name a version.
+    // A digest prefix, a version number or no value (the newest) selects a version.
     let digest = second["digest"].as_str().unwrap().to_owned();
     let activate = "/api/v1/plugins/evolving/activate";
     let (status, now) = scene
@@ -98,7 +98,7 @@ async fn a_plugin_lives_through_the_api() {
         .await;
     assert_eq!((status, &now["state"]), (200, &"active".into()), "{now}");
     let rollback = "/api/v1/plugins/evolving/rollback";
-    // The older version does not know the new column: activating it is refused, going back to it is not.
+    // The older version does not declare the new column: the host rejects its activation, but allows a rollback to it.
     let (status, older) = scene.act("POST", activate, JSON, r#"{"digest": "1.0.0"}"#).await;
     assert_eq!(status, 422, "{older}");
     let (_, back) = scene.act("POST", rollback, "", Body::empty()).await;
@@ -123,7 +123,7 @@ async fn a_plugin_lives_through_the_api() {
     );
     assert_eq!(diff["effect"], "additive");
 
-    // What it says of itself, before and while it runs.
+    // The description of the plugin, before it runs and while it runs.
     let path = format!("/api/v1/plugins/evolving/description?version={digest}");
     let said = get_json(&scene.api, &path).await;
     assert_eq!(
@@ -386,7 +386,7 @@ async fn names_in_addresses_never_become_paths() {
     let token = bearer(&scene.operator);
     let contents = scene.contents();
     let inside = files(scene.database.dir.path());
-    // Others make files of their own there.
+    // Other tests create files in the same folder.
     let beside = || -> BTreeSet<String> {
         let entries = std::fs::read_dir(&root).unwrap();
         let names = entries.map(|entry| entry.unwrap().path().display().to_string());
@@ -455,7 +455,7 @@ async fn an_upload_has_its_limit() {
     ];
     let (status, _) = scene.call("POST", "/api/v1/plugins", &said, Body::empty()).await;
     assert_eq!(status, 413);
-    // The same without saying so.
+    // The same body without a Content-Length header.
     let (status, _) = scene
         .call(
             "POST",

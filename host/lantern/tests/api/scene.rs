@@ -1,11 +1,11 @@
-//! The API with a token of each role, for tests that act.
+//! The API with a token for each role, for tests that make changes.
 
 use lantern_http::{Config, Role, Route, TokenText, route_table};
 use lantern_model::schema::TokenName;
 
 use super::*;
 
-/// The API, with a token of each role.
+/// The API, with a token for each role.
 pub struct Scene {
     pub database: Database,
     pub api: Router,
@@ -19,7 +19,7 @@ impl Scene {
         Self::over(Database::new(), config).await
     }
 
-    /// With plugins that have to be signed as the database says.
+    /// Creates the scene with the signature policy of the database.
     pub async fn over(database: Database, config: Config) -> Self {
         known(&database);
         let state = database.state_at(config).await;
@@ -41,7 +41,7 @@ impl Scene {
         Self::at(Config::loopback()).await
     }
 
-    /// What the host holds that a change could change, besides the audit.
+    /// Returns all host state that a change could modify, except the audit.
     pub fn contents(&self) -> Vec<String> {
         let connection = self.database.writer();
         let mut tables = connection
@@ -60,7 +60,7 @@ impl Scene {
         names.iter().map(count).collect()
     }
 
-    /// The newest entries of the audit, as `actor action outcome detail`, without those from before a change.
+    /// Returns the newest audit entries as `actor action outcome detail`, without the entries that precede a change.
     pub fn audit(&self, count: usize) -> Vec<String> {
         let connection = self.database.writer();
         let sql = "SELECT actor || ' ' || action || ' ' || outcome || ' ' || detail FROM _lantern_audit \
@@ -110,7 +110,7 @@ impl Scene {
         (status, text)
     }
 
-    /// A call by the operator.
+    /// Sends a call of the operator.
     pub async fn act(
         &self,
         method: &str,
@@ -128,7 +128,7 @@ impl Scene {
         (status, value)
     }
 
-    /// A call with a JSON body by the operator.
+    /// Sends a call of the operator with a JSON body.
     pub async fn post(&self, path: &str, body: &str) -> (u16, String) {
         let token = bearer(&self.operator);
         let headers = [
@@ -144,7 +144,7 @@ pub fn bearer(token: &TokenText) -> String {
     format!("Bearer {}", token.as_str())
 }
 
-/// An address that the route answers to, over [`Scene`]'s database.
+/// Returns an address that matches the route, for [`Scene`]'s database.
 pub fn path_of(route: &Route) -> String {
     let mut segments = route.path.split('/').map(|segment| match segment {
         "{id}" => "7",
@@ -169,7 +169,7 @@ pub fn path_of(route: &Route) -> String {
     }
 }
 
-/// A plugin that is installed and does not run, with a version that says what it is, a dead letter, an ended rebuild and a
+/// Adds an installed but stopped plugin with a version that has a description, a dead letter, a finished rebuild and a
 /// row.
 fn known(database: &Database) {
     let description = serde_json::json!({

@@ -1,4 +1,4 @@
-//! Questions in SQL: off unless they are allowed, for operators, and with nothing to be had but rows of plugins.
+//! Tests SQL queries: disabled by default, for operators only, and limited to the rows of plugins.
 
 use super::scene::{Scene, bearer};
 use super::*;
@@ -123,7 +123,7 @@ async fn nothing_but_rows_of_plugins_can_be_had() {
     assert_eq!(status, 200, "{body}");
 }
 
-/// A table of a plugin with rows of 800 kB of text.
+/// Creates a plugin's table with rows of 800 kB of text.
 fn big(scene: &Scene, rows: usize) {
     let writer = scene.database.writer();
     writer
@@ -143,13 +143,13 @@ fn big(scene: &Scene, rows: usize) {
 async fn an_answer_is_counted_before_it_is_copied() {
     let scene = scene().await;
     big(&scene, 40);
-    // 40 rows of 800 kB are more than an answer may have.
+    // 40 rows of 800 kB exceed the response limit.
     let (status, body) = ask(&scene, "SELECT \"order\" FROM big", "").await;
     assert_eq!(status, 200);
     assert!(body.len() <= 17 << 20, "{}", body.len());
     let answer: Value = serde_json::from_str(&body).unwrap();
     assert_eq!(answer["truncated"], true);
-    // A wide row has smaller values, so that all of them together are bounded.
+    // A wide row gets a lower limit per value, so that the row's total size is bounded.
     let wide = vec!["\"order\""; 100].join(", ");
     let (status, body) = ask(&scene, &format!("SELECT {wide} FROM big"), "").await;
     assert_eq!(status, 400, "{body}");
@@ -180,7 +180,7 @@ async fn functions_are_linear_so_that_the_time_limit_holds() {
         let answer: Value = serde_json::from_str(&body).unwrap();
         assert_eq!(answer["rows"][0][0].to_string(), expected, "{query}");
     }
-    // With the functions of SQLite each of them takes minutes.
+    // With SQLite's own functions each of them takes minutes.
     assert!(
         begun.elapsed() < std::time::Duration::from_secs(30),
         "{:?}",

@@ -1,12 +1,12 @@
-//! What can be asked of a table: any selection in any order and in pages, and one row with its story. Values that
-//! somebody else chose come out as they are, and mean nothing on the way in.
+//! Tests table queries: any filter in any order with pagination, and a single row with its history. Hostile values are
+//! returned unchanged and never interpreted in a query.
 
 use lantern_model::batch::Timestamp;
 use serde_json::json;
 
 use super::*;
 
-/// A table as its plugin would have described it, with the indexes that the host makes.
+/// A table as its plugin would describe it, with the indexes that the host creates.
 const VISITS: &str = r#"{
   "doc": "Visits.", "primary_key": [], "indexes": [], "retention_days": null, "hints": {},
   "columns": [
@@ -30,7 +30,7 @@ pub struct Visits {
     pub api: Router,
 }
 
-/// One visit; what is not said is null.
+/// One visit; unset fields are null.
 #[derive(Clone, Default)]
 pub struct Visit {
     pub pc: &'static str,
@@ -71,7 +71,7 @@ impl Visits {
         Self { database, api }
     }
 
-    /// Adds rows behind those that are there.
+    /// Appends rows.
     pub fn add(&self, visits: &[Visit]) {
         let mut writer = self.database.writer();
         let transaction = writer.transaction().unwrap();
@@ -101,12 +101,12 @@ impl Visits {
         get_json(&self.api, &format!("/api/v1/tables/visits{rest}")).await
     }
 
-    /// The row numbers of one page.
+    /// Returns the row numbers of one page.
     pub async fn rows(&self, query: &str) -> Vec<i64> {
         rows_of(&self.ask(&format!("/rows?limit=1000&{query}")).await)
     }
 
-    /// The row numbers of all pages, a few at a time.
+    /// Returns the row numbers of all pages; requests small pages.
     async fn walk(&self, query: &str) -> Vec<i64> {
         let (mut found, mut cursor) = (Vec::new(), String::new());
         loop {
@@ -127,12 +127,12 @@ fn rows_of(page: &Value) -> Vec<i64> {
         .collect()
 }
 
-/// Text as it stands in an address.
+/// Percent-encodes a text for a URL.
 fn encoded(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02x}")).collect()
 }
 
-/// A hundred rows with ties, nulls and few kinds.
+/// Creates a hundred rows with ties, nulls and few kinds.
 pub async fn hundred() -> Visits {
     let visits = Visits::new().await;
     let rows: Vec<Visit> = (0..100_i64)
@@ -151,7 +151,7 @@ pub async fn hundred() -> Visits {
     visits
 }
 
-/// The same order, made by SQLite alone: nulls last, ties by row number.
+/// Returns the same order, computed by SQLite alone: nulls last, ties by row number.
 fn expected(visits: &Visits, column: &str, direction: &str, condition: &str) -> Vec<i64> {
     let sql = format!(
         "SELECT _rowid_ FROM visits WHERE {condition}
@@ -188,7 +188,7 @@ async fn pages_of_any_order_hold_every_row_once_with_ties_and_nulls() {
             }
         }
     }
-    // By arrival when it is asked for, and else by time, the newest first.
+    // By arrival if requested; otherwise by time, newest first.
     assert_eq!(visits.walk("order=asc").await, (1..=100).collect::<Vec<_>>());
     assert_eq!(visits.walk("").await, expected(&visits, "at", "DESC", "1"));
     let thing = get_json(&visits.api, "/api/v1/tables/things/rows").await;
@@ -498,7 +498,7 @@ async fn everybody_is_told_how_to_begin() {
 #[tokio::test]
 async fn long_texts_are_paged_by_their_rendered_size_and_are_no_facets() {
     let visits = Visits::new().await;
-    // A control character has six bytes in JSON.
+    // A control character takes six bytes in JSON.
     let rows: Vec<Visit> = (0..6)
         .map(|number| Visit {
             pc: "a",
@@ -513,7 +513,7 @@ async fn long_texts_are_paged_by_their_rendered_size_and_are_no_facets() {
     assert!(body.len() < 15 << 20, "{}", body.len());
     let page: Value = serde_json::from_str(&body).unwrap();
     assert_eq!(page["items"][0]["note"], "\u{1}".repeat(1_000_000));
-    // The pages go on where each ended, also in the order of a text that is too long for a cursor.
+    // Each page continues where the previous one ended, even when the sort value is too long for a cursor.
     assert_eq!(visits.walk("order=asc&columns=note").await, [1, 2, 3, 4, 5, 6]);
     assert_eq!(visits.walk("sort=note&columns=pc").await.len(), 6);
     assert_eq!(visits.walk("sort=kind&columns=pc").await, [1, 2, 3, 4, 5, 6]);
@@ -540,7 +540,7 @@ async fn one_client_does_not_keep_all_readers_busy() {
         .await
         .unwrap();
     let api = router(state);
-    // Together they ask for more than all readers have time for.
+    // Together these queries exceed the time budget of all readers.
     let filters = format!("&filter=note!~{}b", "a".repeat(500)).repeat(50);
     let slow = format!("/api/v1/tables/visits/rows?limit=1{filters}");
     let asking: Vec<_> = (0..12)
@@ -549,7 +549,7 @@ async fn one_client_does_not_keep_all_readers_busy() {
             tokio::spawn(async move { get(&api, &slow).await.0 })
         })
         .collect();
-    // Another client is answered meanwhile, whatever the first client asks.
+    // Another client gets a response meanwhile; the first client's queries do not block it.
     for _ in 0..50 {
         let request = Request::get("/api/v1/tables/visits/rows?limit=1&columns=pc")
             .header("host", "localhost:7070")
