@@ -1,4 +1,5 @@
-//! What the author of a plugin types, with the real binary, cargo and component, in a folder that has no checkout around it.
+//! Tests the commands for plugin authors with the real binary, cargo and real components, in a folder outside any
+//! checkout.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,13 +11,13 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// Where all projects of these tests are built, so that crates of the registry are compiled once.
+/// Returns the build folder of all projects in these tests, so that registry crates are compiled once.
 fn target() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("author-target")
 }
 
-/// A folder for projects. Always the same path, so that the SDK beside a project is built once for it; nothing of an
-/// earlier run is left in it.
+/// Creates an empty folder for projects. The path is always the same, so that the SDK next to a project is built only
+/// once.
 fn workplace(name: &str) -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("author").join(name);
     let _ = std::fs::remove_dir_all(&dir);
@@ -29,7 +30,7 @@ fn lantern(arguments: &[&str], dir: &Path) -> Output {
         .args(arguments)
         .current_dir(dir)
         .env("CARGO_TARGET_DIR", target())
-        // The crates that a project needs are among those that this workspace was built from.
+        // The crates of a project are a subset of the crates of this workspace.
         .env("CARGO_NET_OFFLINE", "true")
         .env_remove("RUSTFLAGS")
         .stdin(Stdio::null())
@@ -53,7 +54,7 @@ fn succeeds(arguments: &[&str], dir: &Path) -> String {
     text(&output.stdout)
 }
 
-/// Runs what must fail with 1, and answers with all that it said.
+/// Runs a command that must exit with 1 and returns its combined output.
 #[track_caller]
 fn fails(arguments: &[&str], dir: &Path) -> String {
     let output = lantern(arguments, dir);
@@ -62,7 +63,7 @@ fn fails(arguments: &[&str], dir: &Path) -> String {
     said
 }
 
-/// Versions of crates as this workspace has them: those are here, without a network.
+/// Pins crates to the versions of this workspace, because those are available offline.
 fn lock(project: &Path) {
     let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.lock");
     std::fs::copy(lock, project.join("Cargo.lock")).unwrap();
@@ -87,7 +88,7 @@ const SAMPLE: &str = r#"{"orderId":"a","customer":"x","placedAt":"2026-05-28T12:
 {"orderId":"c","customer":"y","placedAt":"2026-05-28T10:41:02Z","total_cents":250,"type":"gift","weight":2.5}
 "#;
 
-/// One project through everything, so that it is compiled as few times as can be.
+/// One project goes through all steps, to compile as rarely as possible.
 #[test]
 fn from_nothing_to_rows_and_through_what_beginners_do() {
     let dir = workplace("rust");
@@ -112,7 +113,7 @@ fn from_nothing_to_rows_and_through_what_beginners_do() {
     let said = succeeds(&["plugin", "test"], &project);
     has(&said, &["orders 0.1.0", "sample-1", "sample-3", "3 cases ok"]);
 
-    // Another message, without and with an expectation, and one with its own subject.
+    // A second message, with and without an expectation, and one with its own subject.
     let fixture = project.join("fixtures/more.messages.jsonl");
     std::fs::write(
         &fixture,
@@ -243,7 +244,7 @@ fn sign(project: &Path) {
     has(&text(&twice.stderr), &["mine.key already exists"]);
 }
 
-/// A `plugin dev` that runs, and is killed when the test fails.
+/// A running `plugin dev`; killed if the test fails.
 struct Dev {
     child: std::process::Child,
     lines: std::sync::mpsc::Receiver<String>,
@@ -319,7 +320,7 @@ fn dev(project: &Path) {
     let mut dev = Dev::start(project);
     dev.until("row  orders  order_id=a");
     dev.until("dead orders.new");
-    // A message that was saved is sent; a build that fails leaves what runs.
+    // A saved message is sent; a failing build leaves the running version in place.
     std::fs::write(
         project.join("fixtures/later.json"),
         SAMPLE.lines().next().unwrap().replace("\"a\"", "\"later\""),
@@ -329,7 +330,7 @@ fn dev(project: &Path) {
     let library = project.join("src/lib.rs");
     edit(&library, "customer: String", "customer: Strin");
     dev.until("the previous version stays active");
-    // Another table than before: it is made anew from all messages.
+    // The table changes, so it is rebuilt from all messages.
     edit(
         &library,
         "customer: Strin",

@@ -1,5 +1,5 @@
-//! The broker module against a real `nats-server`: what it promises while the broker is killed, frozen, restored,
-//! and while somebody deletes or changes streams and consumers behind its back.
+//! Tests the broker module against a real `nats-server`: its guarantees while the broker is killed, frozen and
+//! restored, and while another client deletes or changes streams and consumers.
 
 #![allow(
     clippy::unwrap_used,
@@ -42,7 +42,7 @@ use nats::NatsServer;
 const STREAM: &str = "EVENTS";
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A connected broker handle, with pings that notice a loss soon.
+/// Returns a connected broker handle whose pings detect a lost connection quickly.
 async fn broker(server: &NatsServer) -> Broker {
     let broker = Broker::connect(BrokerConfig::remote(server.url())).await.unwrap();
     connected(&broker).await;
@@ -62,7 +62,7 @@ async fn wait_for_link(broker: &Broker, wanted: impl FnMut(&Link) -> bool) -> Li
     }
 }
 
-/// A stream of the usual kind for `ev.>`.
+/// Creates an ordinary stream for `ev.>`.
 async fn stream(server: &NatsServer) -> jetstream::stream::Stream {
     stream_with(server, jetstream::stream::RetentionPolicy::Limits).await
 }
@@ -80,7 +80,7 @@ async fn stream_with(
     server.jetstream().await.create_stream(config).await.unwrap()
 }
 
-/// Publishes `count` messages to `ev.a`, whose payloads are numbers from `first` on.
+/// Publishes `count` messages to `ev.a`; the payloads are consecutive numbers that start at `first`.
 async fn publish(server: &NatsServer, first: u64, count: u64) {
     let jetstream = server.jetstream().await;
     let mut acks = Vec::new();
@@ -121,7 +121,7 @@ async fn next(subscription: &mut Subscription) -> Result<Pulled, PullError> {
         .expect("next neither gives nor fails")
 }
 
-/// Reads until `count` messages have come, acknowledging each batch.
+/// Reads `count` messages and acknowledges each batch.
 async fn read(subscription: &mut Subscription, count: usize) -> Vec<Delivery> {
     let handle = subscription.handle();
     let mut all = Vec::new();
@@ -143,7 +143,7 @@ async fn failure(subscription: &mut Subscription) -> PullError {
     }
 }
 
-/// Opens as soon as the broker lets us.
+/// Opens the subscription as soon as the broker accepts it.
 async fn reopen(broker: &Broker, request: OpenRequest) -> Subscription {
     let deadline = tokio::time::Instant::now() + LIMIT;
     loop {

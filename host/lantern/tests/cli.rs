@@ -1,4 +1,4 @@
-//! The real binary: what it prints and how it exits.
+//! Tests the real binary: its output and exit codes.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 

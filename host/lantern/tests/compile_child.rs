@@ -1,5 +1,5 @@
-//! Compiling in a child process of the real binary: that it gives the same code, and that a component made to keep the
-//! compiler busy costs a refusal and nothing else.
+//! Tests compilation in a child process of the real binary: it generates the same code, and a component designed to
+//! keep the compiler busy only causes a load failure.
 
 #![allow(
     clippy::unwrap_used,
@@ -30,7 +30,8 @@ fn loader(limits: Limits) -> Loader {
     .unwrap()
 }
 
-/// The guest with a function so long that compiling it takes hundreds of megabytes, and many times the limit below.
+/// Returns the guest with a function so long that its compilation takes hundreds of megabytes, many times the limit
+/// below.
 fn endless() -> Vec<u8> {
     let line = "(local.set $x (i64.mul (i64.add (local.get $x) (i64.const 7)) (i64.rotl (local.get $x) (local.get $x))))\n";
     let body = format!("(local $x i64)\n{}", line.repeat(150_000));
@@ -51,7 +52,7 @@ fn compile_error(loader: &Loader, bytes: &[u8]) -> CompileError {
 
 #[test]
 fn a_child_compiles_a_plugin() {
-    // The child does not know this limit, which is not a part of the code.
+    // The child does not receive this limit, which does not affect the generated code.
     let limits = Limits {
         stack_bytes: 256 << 10,
         ..Limits::default()
@@ -65,7 +66,7 @@ fn a_child_compiles_a_plugin() {
 #[test]
 fn a_component_that_is_not_valid_is_refused_with_the_validators_words() {
     let mut bytes = guest::component(&Variant::default());
-    // The last section of the core module is cut out of its sizes: outside it looks well, inside it is not.
+    // Corrupt an instruction of the core module: the outer structure stays valid, the code does not.
     let position = bytes
         .windows(4)
         .position(|window| window == b"\x20\x00\x20\x01")

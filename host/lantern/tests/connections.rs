@@ -1,4 +1,4 @@
-//! The server on a real socket: slow clients, many clients, and the end.
+//! Tests the server on a real socket: slow clients, many clients, and shutdown.
 
 #![allow(
     clippy::unwrap_used,
@@ -55,7 +55,7 @@ const INFO: &[u8] = b"GET /api/v1/info HTTP/1.1\r\nhost: localhost\r\n\r\n";
 const ROWS: &[u8] = b"GET /api/v1/tables/things/rows HTTP/1.1\r\nhost: localhost\r\n\r\n";
 const TAIL: &[u8] = b"GET /api/v1/tables/things/tail HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
-/// Sends a request and reads the head of the answer.
+/// Sends a request and reads the head of the response.
 async fn begin(stream: &mut TcpStream, request: &[u8]) -> String {
     stream.write_all(request).await.unwrap();
     let mut head = Vec::new();
@@ -66,7 +66,7 @@ async fn begin(stream: &mut TcpStream, request: &[u8]) -> String {
     String::from_utf8(head).unwrap()
 }
 
-/// One whole answer.
+/// Sends a request and returns the whole response.
 async fn ask(stream: &mut TcpStream, request: &[u8]) -> String {
     let head = begin(stream, request).await;
     let length = head
@@ -80,7 +80,7 @@ async fn ask(stream: &mut TcpStream, request: &[u8]) -> String {
     head + &String::from_utf8(body).unwrap()
 }
 
-/// Asks with a new connection each time until the answer is 200.
+/// Sends requests, each on a new connection, until the status is 200.
 async fn until_answered(server: &Server, request: &[u8]) {
     let began = Instant::now();
     loop {
@@ -93,12 +93,12 @@ async fn until_answered(server: &Server, request: &[u8]) {
     }
 }
 
-/// How long it takes until the server closes the connection.
+/// Measures the time until the server closes the connection.
 async fn closed_after(stream: &mut TcpStream) -> Duration {
     let began = Instant::now();
     let mut rest = Vec::new();
     let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut rest)).await;
-    // A reset is a close as well.
+    // A reset counts as a close.
     let _ = read.expect("the server keeps the connection");
     began.elapsed()
 }
@@ -190,7 +190,7 @@ async fn the_host_says_that_it_is_alive_when_every_connection_is_at_work() {
     }
 }
 
-/// Memory that the process has, in bytes.
+/// Resident memory of this process in bytes.
 #[cfg(target_os = "linux")]
 fn resident_bytes() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
@@ -218,7 +218,7 @@ async fn clients_that_do_not_read_hold_a_bounded_amount_of_memory() {
         stream.write_all(ROWS).await.unwrap();
         clients.push(stream);
     }
-    // Each client has an answer or a 503 with Retry-After.
+    // Each client receives a response or a 503 with Retry-After.
     let mut served = 0;
     for client in &mut clients {
         let mut head = [0; 12];
@@ -235,7 +235,7 @@ async fn clients_that_do_not_read_hold_a_bounded_amount_of_memory() {
         "{served} of {CLIENTS} hold an answer"
     );
     let grown = resident_bytes().saturating_sub(before);
-    // All of them would have 420 MB; other tests of this process run at the same time.
+    // All of them together would need 420 MB; other tests of this process run at the same time.
     assert!(grown < 128 << 20, "{grown} bytes");
     assert!(ask(&mut connect(&server).await, LIVE).await.ends_with("ok\n"));
     drop(clients);
@@ -255,7 +255,7 @@ async fn garbage_and_giant_headers_are_refused() {
         giant.as_str(),
     ] {
         let mut stream = connect(&server).await;
-        // The server may hang up before all is written.
+        // The server may close the connection before the whole request is written.
         let _ = stream.write_all(request.as_bytes()).await;
         let mut answer = Vec::new();
         let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer))
@@ -276,7 +276,7 @@ async fn a_client_that_does_not_read_its_answer_is_closed() {
         ..Limits::default()
     })
     .await;
-    // More than the sockets' own buffers hold.
+    // More than the buffers of the sockets hold.
     server
         .database
         .writer()
@@ -287,7 +287,7 @@ async fn a_client_that_does_not_read_its_answer_is_closed() {
         .unwrap();
     let mut deaf = connect(&server).await;
     assert!(begin(&mut deaf, ROWS).await.starts_with("HTTP/1.1 200"));
-    // It holds the only place, so an answer to somebody else means that it was closed.
+    // This client holds the only slot, so a response to another client proves that the server closed the connection.
     until_answered(&server, INFO).await;
     drop(deaf);
 }

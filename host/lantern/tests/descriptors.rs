@@ -1,5 +1,5 @@
-//! A process without file descriptors: the accept loop neither spins nor ends, and serves again when some are
-//! free. Alone in its binary, since the limit holds for the whole process.
+//! Tests a process without free file descriptors: the accept loop neither spins nor ends, and resumes once descriptors
+//! are free. Has its own binary, because the limit applies to the whole process.
 
 #![allow(
     clippy::unwrap_used,
@@ -41,7 +41,7 @@ async fn without_descriptors_it_waits_and_then_serves() {
         lantern_http::Limits::default(),
     ));
 
-    // The client's socket is made before the descriptors are gone, and connected after.
+    // Create the client's socket before the descriptors run out, and connect it afterwards.
     let client = tokio::net::TcpSocket::new_v4().unwrap();
     let old = getrlimit(Resource::Nofile);
     setrlimit(
@@ -57,7 +57,7 @@ async fn without_descriptors_it_waits_and_then_serves() {
         held.push(file);
     }
     assert!(!held.is_empty());
-    // /proc cannot be read without a descriptor.
+    // Reading /proc requires a descriptor.
     drop(held.pop());
     let before = ticks();
     held.push(File::open("/dev/null").unwrap());

@@ -1,4 +1,4 @@
-//! The broker that the host runs itself.
+//! Tests the embedded broker, which the host runs itself.
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
@@ -31,7 +31,7 @@ fn pid(dir: &Path) -> Pid {
     Pid::from_raw(std::fs::read_to_string(dir.join("pid")).unwrap().parse().unwrap()).unwrap()
 }
 
-/// The address that other programs of the same user read, with user and password.
+/// Returns the address with user and password, which other programs of the same user can read.
 fn full_url(dir: &Path) -> String {
     let text = std::fs::read_to_string(dir.join("nats.url")).unwrap();
     text.trim().to_owned()
@@ -85,7 +85,7 @@ async fn it_starts_keeps_its_port_and_streams_and_stops() {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_refuses_clients_without_the_password_which_only_its_owner_can_read() {
     let dir = tempfile::tempdir().unwrap();
-    // As a version without passwords left it.
+    // The state that a version without passwords leaves.
     std::fs::write(dir.path().join("nats.conf"), "listen: \"127.0.0.1:0\"\n").unwrap();
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let broker = start(config(dir.path())).await.unwrap();
@@ -160,7 +160,7 @@ async fn what_an_earlier_host_has_left_behind_is_ended() {
     let url = broker.embedded_url().unwrap().to_owned();
     let full = full_url(dir.path());
     broker.stop().await;
-    // As after a kill of a host on a system that does not tell the child.
+    // The state after the host is killed on a system that does not signal the child.
     let conf = std::fs::canonicalize(dir.path()).unwrap().join("nats.conf");
     let mut orphan = std::process::Command::new(binary())
         .arg("-c")
@@ -174,7 +174,7 @@ async fn what_an_earlier_host_has_left_behind_is_ended() {
     assert_eq!(broker.embedded_url().unwrap(), url);
     reaper.join().unwrap();
     broker.stop().await;
-    // A number that belongs to somebody else by now is left alone.
+    // A pid that now belongs to another process: the host leaves that process alone.
     let mut bystander = std::process::Command::new("sleep").arg("60").spawn().unwrap();
     std::fs::write(dir.path().join("pid"), bystander.id().to_string()).unwrap();
     let broker = start(config(dir.path())).await.unwrap();
@@ -250,7 +250,7 @@ async fn the_server_dies_with_a_killed_host() {
         .unwrap();
     eventually("the host runs", LIMIT, async || dir.path().join("ready").exists()).await;
     let server = pid(dir.path());
-    // Idle threads of the runtime end after ten seconds. The server must survive the thread that started it.
+    // Idle runtime threads exit after ten seconds. The server must survive the thread that started it.
     tokio::time::sleep(Duration::from_secs(11)).await;
     test_kill_process(server).unwrap();
     host.kill().unwrap();

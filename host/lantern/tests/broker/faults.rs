@@ -1,4 +1,4 @@
-//! The broker fails, or somebody fails it.
+//! Tests broker failures, and interference from other clients.
 
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,7 @@ async fn a_reconnect_that_nobody_saw_still_ends_the_subscription() {
     let handle = subscription.handle();
     server.restart();
     wait_for_link(&broker, |link| link.is_connected() && *link != before).await;
-    // What had arrived before the restart may still be handed out; nothing that came after it is.
+    // The subscription may still return messages that arrived before the restart, but none that arrived after it.
     assert_eq!(failure(&mut subscription).await, PullError::Reconnected);
     assert!(
         handle.ack(pulled.ack).await.is_err(),
@@ -104,7 +104,7 @@ async fn a_consumer_deleted_before_it_is_asked_is_noticed() {
     assert_eq!(failure(&mut subscription).await, PullError::ConsumerGone);
 }
 
-/// nats.rs #1584: the library's own stream of messages waits for ever here.
+/// nats.rs #1584: the library's own message stream waits forever in this case.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_deleted_while_disconnected_is_made_again() {
     let mut server = NatsServer::start();
@@ -234,13 +234,14 @@ async fn a_younger_message_under_a_known_sequence_is_another_history() {
         published_ns: Some(mark.published_ns),
     };
     let mut subscription = broker.open(wanted).await.unwrap();
-    // Behind our back the consumer is put back, to before the checkpoint: known messages, which are passed over.
+    // Another client resets the consumer to before the checkpoint. It delivers known messages, which the subscription
+    // skips.
     let reset = format!("$JS.API.CONSUMER.RESET.{STREAM}.lantern_test");
     let client = server.client().await;
     client.request(reset.clone(), "{\"seq\":3}".into()).await.unwrap();
     assert_eq!(sequences(&read(&mut subscription, 5).await), [6, 7, 8, 9, 10]);
     drop(subscription);
-    // And now the checkpoint claims to be older than those messages are.
+    // Now the checkpoint claims an older publish time than that of those messages.
     let mut wanted = request(5);
     wanted.start = Start::After {
         sequence: 5,

@@ -1,4 +1,4 @@
-//! Brokers that limit what one pull request may ask for.
+//! Tests brokers that limit the size of a pull request.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ async fn limits_that_somebody_gave_the_consumer_are_kept_to() {
     stream.update_consumer(config).await.unwrap();
     drop(subscription);
     publish(&server, 1, 50).await;
-    // Larger than one request may ask for: it is asked for alone.
+    // Larger than the limit of one request, so the client requests it alone.
     let jetstream = server.jetstream().await;
     let large = vec![b'x'; 5_000];
     jetstream
@@ -59,7 +59,7 @@ async fn limits_that_somebody_gave_the_consumer_are_kept_to() {
     let mut subscription = reopen(&broker, request(0)).await;
     let all = sequences(&read(&mut subscription, 101).await);
     assert_eq!(all, (1..=101).collect::<Vec<_>>());
-    // A request lives for half a second here; several end before a message comes.
+    // A request expires after half a second here; several expire before a message arrives.
     let quiet = tokio::time::timeout(Duration::from_secs(4), subscription.next(10, 1_000)).await;
     assert!(quiet.is_err(), "{quiet:?}");
     publish(&server, 102, 1).await;

@@ -1,4 +1,4 @@
-//! Coming to a connection, and losing it.
+//! Tests connecting, and loss of the connection.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -73,7 +73,7 @@ async fn refused_credentials_are_named_and_new_ones_taken_up() {
     std::fs::write(&password, "right\n").unwrap();
     connected(&broker).await;
 
-    // Revoked while we are connected, and not asked for more often than makes sense.
+    // Access is revoked while the host is connected; the host must not retry too often.
     server.configure("authorization { user: ann, password: newer }");
     server.restart();
     wait_for_link(&broker, |link| matches!(link, Link::Refused { .. })).await;
@@ -153,7 +153,7 @@ async fn a_context_of_the_nats_cli_is_followed() {
     );
 }
 
-/// A server that says its version and answers pings, and is 2.9.10 as Debian has it.
+/// Starts a fake server that reports version 2.9.10, as in Debian, and answers pings.
 fn old_server() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

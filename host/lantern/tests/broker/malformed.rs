@@ -1,4 +1,4 @@
-//! Messages that the client library cannot receive: it refuses their headers and drops the connection, or panics.
+//! Tests messages that the client library cannot receive: it rejects their headers and drops the connection, or panics.
 
 use std::io::Write;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use super::{
     wait_for_link,
 };
 
-/// A lone CR in a value: the library panics (nats.rs #1612).
+/// A lone CR in a header value: the library panics (nats.rs #1612).
 const PANICS: &[u8] = b"NATS/1.0\r\nX: a\rb\r\n\r\n";
 const NOT_UTF8: &[u8] = b"NATS/1.0\r\nA: \xff\xfe\r\n\r\n";
 const NO_COLON: &[u8] = b"NATS/1.0\r\nnocolon\r\n\r\n";
 
-/// Reads as a projection does, until `count` messages have come: opens at its checkpoint again after each failure.
+/// Reads like a projection until `count` messages have arrived: reopens at the checkpoint after each failure.
 async fn read_through(broker: &Broker, count: usize) -> (Vec<Delivery>, Vec<PullError>) {
     let (mut got, mut failures): (Vec<Delivery>, Vec<PullError>) = (Vec::new(), Vec::new());
     while got.len() < count {
@@ -31,7 +31,7 @@ async fn read_through(broker: &Broker, count: usize) -> (Vec<Delivery>, Vec<Pull
             match next(&mut subscription).await {
                 Ok(pulled) => {
                     got.extend(pulled.deliveries);
-                    // An acknowledgement that does not leave is made up for by the next opening.
+                    // If an acknowledgement is not sent, the next open makes up for it.
                     drop(handle.ack(pulled.ack).await);
                 }
                 Err(failure) => {
@@ -103,7 +103,7 @@ async fn queues_get_past_such_messages_and_lose_and_keep_nothing() {
         let server = NatsServer::start();
         let stream = stream_with(&server, retention).await;
         let broker = broker(&server).await;
-        // Interest begins with the consumer.
+        // With interest retention, the stream keeps messages only once the consumer exists.
         drop(broker.open(request(0)).await.unwrap());
         publish(&server, 1, 5).await;
         publish_raw(&server, PANICS, b"one").await;
@@ -161,7 +161,7 @@ async fn a_client_whose_task_has_died_is_replaced() {
     let broker = broker(&server).await;
     let mut subscription = broker.open(request(0)).await.unwrap();
     read(&mut subscription, 1).await;
-    // An answer to the host shows where its answers arrive; a message there reaches the client for requests.
+    // A response to the host reveals its inbox; a message sent there reaches the client for requests.
     let spy = server.client().await;
     let mut answers = spy.subscribe("_INBOX.>").await.unwrap();
     spy.flush().await.unwrap();
@@ -188,7 +188,7 @@ async fn a_client_whose_task_has_died_is_replaced() {
         [2],
         "a subscription has its own connection"
     );
-    // The new one can die like the first.
+    // The new client can fail in the same way.
     tokio::time::timeout(Duration::from_secs(5), broker.stream_facts(STREAM))
         .await
         .unwrap()

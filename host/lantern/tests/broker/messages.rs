@@ -1,4 +1,4 @@
-//! What comes out of a subscription, message by message.
+//! Tests the messages of a subscription.
 
 use std::io::Write;
 use std::time::Duration;
@@ -148,7 +148,7 @@ async fn a_dropped_next_loses_nothing() {
     });
     let mut got = Vec::new();
     while got.len() < 3_000 {
-        // So short that it often ends in the middle of something.
+        // So short that it often cancels `next` midway.
         let limit = Duration::from_micros(200);
         if let Ok(pulled) = tokio::time::timeout(limit, subscription.next(50, 1 << 20)).await {
             got.extend(sequences(&pulled.unwrap().deliveries));
@@ -163,7 +163,7 @@ async fn the_largest_messages_and_empty_ones_come_through() {
     let server = NatsServer::start_with("");
     stream(&server).await;
     let jetstream = server.jetstream().await;
-    // Larger than what a pull asks for, together with subject and headers.
+    // Together with subject and headers, it is larger than the size of a pull request.
     let largest = vec![b'x'; 8_000_000];
     for payload in [
         vec![],
@@ -251,7 +251,7 @@ async fn headers_are_sorted_and_keep_their_values() {
     );
 }
 
-/// Publishes with header bytes that no client would send, and waits until the stream has them.
+/// Publishes with header bytes that no client library sends, and waits until the stream has stored them.
 pub(crate) async fn publish_raw(server: &NatsServer, headers: &[u8], payload: &[u8]) {
     let stream = server.jetstream().await.get_stream(STREAM).await.unwrap();
     let before = stream.cached_info().state.last_sequence;
@@ -358,7 +358,7 @@ async fn a_quiet_stream_is_no_failure() {
     stream(&server).await;
     let broker = broker(&server).await;
     let mut subscription = broker.open(request(0)).await.unwrap();
-    // Longer than a pull request lives.
+    // Longer than the lifetime of a pull request.
     let quiet = tokio::time::timeout(Duration::from_secs(12), subscription.next(10, 1_000)).await;
     assert!(quiet.is_err(), "{quiet:?}");
     publish(&server, 1, 1).await;
@@ -373,7 +373,7 @@ async fn a_lost_last_delivery_is_noticed_by_the_heartbeat() {
     let mut subscription = broker.open(request(0)).await.unwrap();
     let quiet = tokio::time::timeout(Duration::from_millis(300), subscription.next(10, 1_000)).await;
     assert!(quiet.is_err());
-    // Somebody else asks for a message of the same consumer, and gets the second one.
+    // Another client requests a message from the same consumer and receives the second one.
     let thief = server.client().await;
     let mut loot = thief.subscribe("loot").await.unwrap();
     let ask = format!("$JS.API.CONSUMER.MSG.NEXT.{STREAM}.lantern_test");

@@ -1,4 +1,4 @@
-//! One consumer, two hosts.
+//! Tests two hosts that share one consumer.
 
 use std::time::Instant;
 
@@ -47,7 +47,7 @@ async fn a_consumer_in_use_by_another_host_is_not_touched() {
         "the first host has not noticed"
     );
 
-    // In use, it is not taken over even when an operator asks for it.
+    // While the consumer is in use, the host refuses a takeover even if an operator requests it.
     let error = second
         .take_over(STREAM, "lantern_test", "host-b")
         .await
@@ -55,7 +55,7 @@ async fn a_consumer_in_use_by_another_host_is_not_touched() {
         .unwrap();
     assert!(matches!(error, OpenError::Taken { idle: false, .. }), "{error}");
 
-    // The first host ends. It may only be restarting: its consumer is not taken over before an operator says so.
+    // The first host stops. It may only be restarting, so its consumer is not taken over until an operator requests it.
     drop(reading);
     first.stop().await;
     let error = second.open(theirs.clone()).await.err().unwrap();

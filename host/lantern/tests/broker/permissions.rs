@@ -1,4 +1,4 @@
-//! A user with few permissions.
+//! Tests a user with few permissions.
 
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::stream::RetentionPolicy;
@@ -7,7 +7,7 @@ use lantern_broker::{Broker, BrokerConfig, BrokerError, OpenError};
 use super::nats::NatsServer;
 use super::*;
 
-/// The user `host`, who may publish to these subjects, beside one who may do everything.
+/// Starts a server with the user `host`, who may publish only to these subjects, and a user with all permissions.
 fn server(publish: &[&str]) -> NatsServer {
     let list: Vec<String> = publish.iter().map(|subject| format!("{subject:?}")).collect();
     NatsServer::start_with(&format!(
@@ -25,7 +25,7 @@ async fn restricted(server: &NatsServer) -> Broker {
     broker
 }
 
-/// What docs/operations.md lists for a consumer that exists.
+/// The permissions that docs/operations.md lists for an existing consumer.
 const EXISTING: [&str; 6] = [
     "$JS.API.STREAM.INFO.EVENTS",
     "$JS.API.STREAM.MSG.GET.EVENTS",
@@ -35,7 +35,7 @@ const EXISTING: [&str; 6] = [
     "$JS.ACK.EVENTS.lantern_test.>",
 ];
 
-/// What it lists for one that Lantern makes.
+/// The permissions that it lists for a consumer that Lantern creates.
 const CREATING: [&str; 2] = [
     "$JS.API.CONSUMER.CREATE.EVENTS.lantern_test",
     "$JS.API.CONSUMER.DELETE.EVENTS.lantern_test",

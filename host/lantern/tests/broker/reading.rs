@@ -1,4 +1,5 @@
-//! Reading for a look: everything that a stream holds, in order, without a trace on the broker, whatever is in it.
+//! Tests ephemeral reads: they return everything in a stream in order, whatever the content, and leave no trace on the
+//! broker.
 
 use std::time::Instant;
 
@@ -7,7 +8,7 @@ use lantern_broker::EphemeralRead;
 use super::messages::publish_raw;
 use super::*;
 
-/// Reads until nothing is there any more.
+/// Reads until the end of the stream.
 async fn all(reading: &mut EphemeralRead) -> Vec<Delivery> {
     let mut all = Vec::new();
     loop {
@@ -41,7 +42,7 @@ async fn what_is_there_is_read_in_order_and_the_consumer_goes() {
             .collect::<Vec<_>>()
     );
     assert_eq!(consumers(&mut stream).await, 1);
-    // It goes on with what comes.
+    // The read continues with new messages.
     publish(&server, 1_235, 1).await;
     let next = reading
         .next(100, 1 << 20, Duration::from_millis(500))

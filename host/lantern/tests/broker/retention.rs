@@ -1,4 +1,4 @@
-//! Streams that delete what is acknowledged.
+//! Tests streams that delete acknowledged messages.
 
 use std::time::Duration;
 
@@ -39,7 +39,8 @@ async fn a_work_queue_loses_only_what_was_acknowledged() {
     })
     .await;
     drop(subscription);
-    // The second ten were committed, but their acknowledgement was lost: they are acknowledged now, and not shown.
+    // The second ten were committed, but their acknowledgement was lost: the subscription acknowledges them now and
+    // does not return them.
     let mut subscription = broker.open(request(20)).await.unwrap();
     assert_eq!(
         sequences(&read(&mut subscription, 10).await),
@@ -85,10 +86,11 @@ async fn an_interest_stream_is_rewound_without_losing_interest() {
     let pulled = next(&mut subscription).await.unwrap();
     assert_eq!(pulled.deliveries[0].sequence, 1);
     drop((subscription, pulled));
-    // Nothing was acknowledged: it all comes again, and another owner takes over without deleting the consumer.
+    // Nothing was acknowledged, so the broker redelivers everything. Another owner takes over without deleting the
+    // consumer.
     let mut wanted = request(0);
     wanted.owner = "host-b".into();
-    // The broker drops the requests of the closed connection a moment later.
+    // The broker drops the requests of the closed connection with a short delay.
     eventually("the consumer is idle", Duration::from_secs(5), async || {
         let facts = broker.consumer_facts(STREAM, "lantern_test").await.unwrap();
         facts.is_some_and(|facts| facts.waiting == 0)

@@ -1,4 +1,4 @@
-//! Text of strangers on the operator's terminal: a host whose every answer is full of what terminals obey.
+//! Tests untrusted text on the operator's terminal: a host that fills every response with terminal control sequences.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 
-/// Escape sequences, C1, DEL, marks that reorder text, and a line that imitates the program's own.
+/// Escape sequences, C1, DEL, bidirectional marks, and a line that imitates the program's own output.
 const HOSTILE: &str =
     "strange\u{1b}]0;title\u{7}\u{1b}[31m\u{9b}2J\u{7f}\u{8}\u{202e}\u{2066}\u{200f}\r\nerror: forged";
 
@@ -16,7 +16,7 @@ fn is_hazardous(c: char) -> bool {
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Answers each request of the documented API with a value of the documented form in which all text is hostile.
+/// Answers each request of the documented API with a value of the documented schema in which every string is hostile.
 fn hostile_host() -> String {
     let document: Value = serde_json::from_str(include_str!("../../../../docs/openapi.json")).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -90,7 +90,7 @@ fn body(document: &Value, method: &str, path: &str) -> (String, String) {
     (status.clone(), body)
 }
 
-/// A value of this form. Text that has to be one of a few words is one of them.
+/// Returns a value of this schema. An enumerated string takes one of its valid values.
 fn sample(document: &Value, schema: &Value, depth: usize) -> Value {
     if let Some(name) = schema["$ref"].as_str() {
         let name = name.rsplit('/').next().unwrap();
@@ -134,7 +134,7 @@ fn sample(document: &Value, schema: &Value, depth: usize) -> Value {
             let properties = schema["properties"].as_object().unwrap();
             let sampled = properties.iter().map(|(name, property)| {
                 let value = match name.as_str() {
-                    // There is no further page, and what has to be decoded first is decodable.
+                    // There is no further page, and base64 fields are decodable.
                     "next_cursor" => Value::Null,
                     name if name.ends_with("_base64") => json!("e30="),
                     _ => sample(document, property, depth + 1),
