@@ -1,6 +1,7 @@
-//! A seeded nemesis against the real program and a real broker: processes are killed, frozen and restarted, the disk is
-//! full, databases and streams are deleted, restored and changed, plugins are swapped, rolled back and rebuilt, and
-//! publishers send what no plugin can decode. A journal of the acknowledged publishes says at the end what should be there.
+//! Runs a seeded nemesis against the real program and a real broker: it kills, freezes and restarts processes, fills
+//! the disk, deletes, restores and changes databases and streams, swaps, rolls back and rebuilds plugins, and publishes
+//! messages that no plugin can decode. At the end the test compares the database with a journal of the acknowledged
+//! publishes.
 //!
 //! `cargo xtask faults --minutes N --seed S` runs it longer; the seed (`LANTERN_SEED`) determines the schedule.
 
@@ -42,14 +43,14 @@ use std::time::{Duration, Instant};
 use plan::{Action, Plan};
 use world::World;
 
-/// How long the nemesis acts when nobody says: short enough for every run of the tests.
+/// Default duration of the nemesis in minutes: short enough for every test run.
 const MINUTES_DEFAULT: f64 = 1.0;
 
-/// The schedule of `cargo xtask test`, which is the same in every run; `cargo xtask faults` chooses others.
+/// Seed of `cargo xtask test`, the same in every run; `cargo xtask faults` chooses others.
 const SEED_DEFAULT: u64 = 11;
 
-/// What the host may take beyond that before this process ends itself: a host that never prints its first line would keep
-/// it waiting for ever.
+/// Extra time for the host before this process exits; otherwise a host that never prints its first line would block it
+/// forever.
 const GRACE: Duration = Duration::from_secs(420);
 
 fn from_environment<T: std::str::FromStr>(name: &str) -> Option<T> {

@@ -1,14 +1,14 @@
-//! A disk that can be full.
+//! A disk that can run full.
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// A disk in memory, which can be filled; unmounted when it is dropped.
+/// An in-memory disk of limited size; unmounted on drop.
 pub struct SmallDisk(pub PathBuf);
 
 impl SmallDisk {
-    /// None where this user may not mount.
+    /// Returns `None` where this user may not mount.
     pub fn mount(folder: PathBuf, megabytes: u64) -> Option<Self> {
         fs::create_dir(&folder).unwrap();
         let mounted = Command::new("mount")
@@ -21,7 +21,7 @@ impl SmallDisk {
             .then_some(Self(folder))
     }
 
-    /// To the last byte.
+    /// Fills the disk to the last byte.
     pub fn fill(&self) {
         use std::io::Write;
         let mut file = fs::File::create(self.0.join("filler")).unwrap();

@@ -1,7 +1,7 @@
-//! The journal of what was published, and the publisher that fills it while the nemesis acts.
+//! The journal of publishes, and the publisher that fills it while the nemesis acts.
 //!
-//! A message that is not acknowledged is never sent again: nobody knows whether the broker has it, so it may have one row or
-//! none. The next message has the next id.
+//! The publisher never resends a message without an acknowledgement. It is unknown whether the broker stored it, so it
+//! may have one row or none. The next message has the next id.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use async_nats::jetstream::{self, Context};
 use super::streams::Stream;
 use super::verdict::{Fate, Kind, Sent};
 
-/// Every message by its id.
+/// All messages by id.
 #[derive(Clone, Default)]
 pub struct Journal {
     entries: Arc<Mutex<BTreeMap<u64, Sent>>>,
@@ -26,12 +26,12 @@ impl Journal {
         self.entries.lock().unwrap()
     }
 
-    /// The id of the newest message.
+    /// Returns the id of the newest message.
     pub fn last(&self) -> u64 {
         self.last.load(Ordering::SeqCst)
     }
 
-    /// An id for a message that is about to be sent.
+    /// Allocates an id for a message about to be sent.
     pub fn begin(&self, stream: Stream, kind: Kind) -> u64 {
         let id = self.last.fetch_add(1, Ordering::SeqCst) + 1;
         let sent = Sent {
@@ -50,7 +50,7 @@ impl Journal {
         (sent.sequence, sent.fate) = (sequence, Fate::InStream);
     }
 
-    /// Publishes one message. Returns whether the broker has it for certain.
+    /// Publishes one message. Returns whether the broker acknowledged it.
     pub async fn publish(
         &self,
         context: &Context,
@@ -70,7 +70,7 @@ impl Journal {
     }
 }
 
-/// A client of the broker with a short patience.
+/// Connects to the broker with short timeouts.
 pub async fn context(url: &str) -> Option<Context> {
     let options = async_nats::ConnectOptions::new().connection_timeout(Duration::from_secs(2));
     let mut context = jetstream::new(options.connect(url).await.ok()?);
@@ -82,7 +82,7 @@ pub async fn context(url: &str) -> Option<Context> {
 struct Control {
     stop: AtomicBool,
     pause: AtomicBool,
-    /// Nothing is on its way.
+    /// No publish is in flight.
     idle: AtomicBool,
 }
 
@@ -108,7 +108,7 @@ impl Publisher {
         }
     }
 
-    /// Publishes nothing more; returns when everything that was sent is acknowledged or given up.
+    /// Stops publishing; returns when every sent message is acknowledged or timed out.
     pub fn pause(&self) {
         self.control.pause.store(true, Ordering::SeqCst);
         let deadline = Instant::now() + Duration::from_secs(30);
@@ -133,7 +133,7 @@ impl Drop for Publisher {
     }
 }
 
-/// Two hundred messages a second: most of them observations, some for the other plugins.
+/// Publishes two hundred messages per second: mostly observations, some for the other plugins.
 async fn publish(url: &str, journal: &Journal, control: &Control) {
     let connected = async_nats::ConnectOptions::new()
         .retry_on_initial_connect()

@@ -1,4 +1,4 @@
-//! Which faults, in which order. A seed determines them; nothing that happens in the run does.
+//! Selects the faults and their order. Only the seed determines them; events of the run do not.
 
 use super::streams::Stream;
 
@@ -7,48 +7,48 @@ use super::streams::Stream;
 pub enum Action {
     /// Wait this many milliseconds.
     Rest(u64),
-    /// End the host, by SIGKILL or in order, do something while it is down, and start it again.
+    /// Stop the host, with SIGKILL or gracefully, perform an action while it is down, and start it again.
     RestartHost {
         kill: bool,
         down_ms: u64,
         meanwhile: Option<Box<Action>>,
     },
-    /// SIGSTOP, and SIGCONT after so long.
+    /// SIGSTOP, then SIGCONT after this many milliseconds.
     FreezeHost(u64),
-    /// End the broker, by SIGKILL or in order, and start it again after so long.
+    /// Stop the broker, with SIGKILL or gracefully, and start it again after this many milliseconds.
     RestartBroker {
         kill: bool,
         down_ms: u64,
     },
     FreezeBroker(u64),
-    /// Leave no byte free on the host's disk for so long.
+    /// Fill the host's disk to the last byte for this many milliseconds.
     FillDisk(u64),
-    /// Keep a copy of the database.
+    /// Copy the database.
     CopyDatabase,
-    /// End the host and start it with the copy.
+    /// Stop the host and start it with the copy.
     RestoreDatabase,
-    /// Delete the database, under the running host or while it is down.
+    /// Delete the database, either under the running host or while it is stopped.
     DeleteDatabase {
         running: bool,
     },
-    /// Purge what is below this percentage of the stream.
+    /// Purge the stream below this percentage of its messages.
     Purge {
         stream: Stream,
         percent: u64,
     },
-    /// Delete the message that is so far behind the last one.
+    /// Delete the message at this distance from the last one.
     DeleteMessage {
         stream: Stream,
         behind: u64,
     },
-    /// Delete the stream and create it again; everything is read before, or not.
+    /// Delete the stream and create it again; `settled` waits until everything is read before.
     RecreateStream {
         stream: Stream,
         settled: bool,
     },
-    /// Keep a copy of the broker's store.
+    /// Copy the broker's store.
     CopyBroker,
-    /// Start the broker with the copy; everything is read before, or not.
+    /// Start the broker with the copy; `settled` waits until everything is read before.
     RevertBroker {
         settled: bool,
     },
@@ -61,22 +61,22 @@ pub enum Action {
         plugin: &'static str,
         carry_over: bool,
     },
-    /// Pause the plugin, and resume it after so long.
+    /// Pause the plugin, and resume it after this many milliseconds.
     Pause {
         plugin: &'static str,
         ms: u64,
     },
-    /// So many messages that are not JSON.
+    /// Publish this many messages that are not JSON.
     Undecodable(u64),
-    /// A message with header bytes that no client library sends; the number selects which.
+    /// Publish a message with header bytes that no client library sends; the number selects which.
     Malformed(usize),
-    /// A message on which the plugin `misbehaving` breaks its contract; the number selects how.
+    /// Publish a message on which the plugin `misbehaving` breaks its contract; the number selects how.
     Hostile(usize),
-    /// Wait until everything is read, and hold the database against the journal.
+    /// Wait until everything is read, and compare the database with the journal.
     Settle,
 }
 
-/// Faults between two looks at the whole.
+/// Number of faults between two comparisons.
 const SETTLE_EVERY: u64 = 24;
 
 /// An endless schedule.
@@ -138,7 +138,7 @@ impl Plan {
                 behind: random.below(300),
             },
             18 => {
-                // The copy would bring back a stream that was deleted, with messages that are of another history.
+                // The copy would bring back a deleted stream, with messages of another history.
                 self.broker_copied = false;
                 Action::RecreateStream {
                     stream,
@@ -146,7 +146,7 @@ impl Plan {
                 }
             }
             19 if self.broker_copied => {
-                // A copy of the database from before would have to know two histories.
+                // An older copy of the database would need to contain two histories.
                 self.database_copied = false;
                 Action::RevertBroker {
                     settled: random.below(2) == 0,
@@ -174,7 +174,7 @@ impl Plan {
         }
     }
 
-    /// What can happen while the host is down.
+    /// Selects an action for the time while the host is down.
     fn meanwhile(&mut self, stream: Stream) -> Option<Action> {
         let random = &mut self.random;
         Some(match random.below(5) {

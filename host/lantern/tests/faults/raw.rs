@@ -1,10 +1,10 @@
-//! A publish with header bytes that no client library sends, over a bare connection.
+//! Publishes header bytes that no client library sends, over a bare connection.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// Publishes and returns the sequence that the broker acknowledged, if it did.
+/// Publishes and returns the sequence that the broker acknowledged, if any.
 pub fn publish(mut connection: TcpStream, subject: &str, headers: &[u8], payload: &[u8]) -> Option<u64> {
     const INBOX: &str = "_INBOX.faults";
     let limit = Duration::from_secs(2);
@@ -30,7 +30,7 @@ pub fn publish(mut connection: TcpStream, subject: &str, headers: &[u8], payload
     None
 }
 
-/// The number behind `"seq":`, once the acknowledgement is complete.
+/// Returns the number after `"seq":` once the acknowledgement is complete.
 fn sequence_in(answer: &str) -> Option<u64> {
     let (_, rest) = answer.split_once("\"seq\":")?;
     let (number, _) = rest.split_once([',', '}'])?;

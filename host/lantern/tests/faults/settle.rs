@@ -1,4 +1,4 @@
-//! Ends the faults, waits until the host has read everything, and holds the database against the journal.
+//! Ends the faults, waits until the host has read everything, and compares the database with the journal.
 
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,8 @@ use super::verdict::{Counts, Found, Kind, judge};
 use super::world::{LIMIT, PLUGINS, World, pause, run};
 
 impl World {
-    /// Waits until a message that is published now has its row in each stream's table: then everything before it was
-    /// handled as well.
+    /// Publishes a message to each stream and waits until its row is in the table: the host has then handled all
+    /// earlier messages as well.
     pub fn catch_up(&mut self) {
         self.make_ready();
         let url = self.broker.url();
@@ -32,7 +32,8 @@ impl World {
         }
     }
 
-    /// Ends rebuilds and pauses, and activates the version that makes rows: another one may reject every message.
+    /// Waits for rebuilds, resumes paused plugins, and activates the version that creates rows, because another version
+    /// may reject every message.
     fn make_ready(&self) {
         self.until("no rebuild runs", || {
             let rebuilds = self.host.as_ref()?.get("/api/v1/rebuilds").ok()?.1;
@@ -51,7 +52,7 @@ impl World {
         });
     }
 
-    /// Waits until `found` finds something.
+    /// Waits until `found` returns a value.
     fn until<T>(&self, what: &str, found: impl Fn() -> Option<T>) -> T {
         let deadline = Instant::now() + LIMIT;
         loop {
@@ -73,11 +74,11 @@ impl World {
         }
     }
 
-    /// Ends every fault, waits until everything is read, and holds the database against the journal.
+    /// Ends every fault, waits until everything is read, and compares the database with the journal.
     pub fn settle(&mut self) -> Counts {
         self.publisher.pause();
         self.catch_up();
-        // What a bad version rejected.
+        // Dead letters of a bad version.
         self.until("dead letters are retried", || {
             self.operate(&["dead-letters", "retry", "--plugin", "evolving"])
                 .then_some(())
@@ -101,7 +102,7 @@ impl World {
         let mut found = Found::default();
         for stream in Stream::ALL {
             let mut statement = connection.prepare(stream.rows())?;
-            // A row without an id is of no message in the journal; none publishes such.
+            // A row without an id belongs to no message of the journal; no publisher sends such a message.
             let ids = statement.query_map([], |row| row.get::<_, Option<i64>>(0))?;
             for id in ids {
                 *found.rows.entry((stream, id?.unwrap_or(0) as u64)).or_default() += 1;
@@ -129,7 +130,7 @@ impl World {
         Ok(found)
     }
 
-    /// The last look, also by `lantern check`.
+    /// The final comparison, which includes `lantern check`.
     pub fn finish(mut self) -> Counts {
         let counts = self.settle();
         self.end_host(false);
@@ -139,14 +140,14 @@ impl World {
     }
 }
 
-/// The rows with the id that is parameter 1.
+/// Returns a query for the rows with the id in parameter 1.
 fn numbered(stream: Stream) -> String {
     let rows = stream.rows();
     let column = rows.trim_start_matches("SELECT ").split(" FROM ").next().unwrap();
     format!("{rows} WHERE {column} = ?1")
 }
 
-/// The last number in a payload.
+/// Returns the last number in a payload.
 fn id_in(payload: &str) -> u64 {
     let end = payload.trim_end_matches(|letter: char| !letter.is_ascii_digit());
     let digits = end.len() - end.trim_end_matches(|letter: char| letter.is_ascii_digit()).len();

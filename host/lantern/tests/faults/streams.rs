@@ -1,6 +1,6 @@
-//! The streams of a run: what is published to them, and where it arrives.
+//! The streams of a run: their payloads, and the tables that store them.
 
-/// A stream, with the one source that reads it.
+/// A stream, with the single source that reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stream {
     Obs,
@@ -51,7 +51,8 @@ impl Stream {
         }
     }
 
-    /// A message that becomes a row with this id. No other value of it is unique, so that no key hides a second row.
+    /// Returns a message that becomes a row with this id. No other value of the row is unique, so that no key hides a
+    /// second row.
     pub fn payload(self, id: u64) -> String {
         match self {
             Self::Obs => format!(
@@ -62,7 +63,7 @@ impl Stream {
         }
     }
 
-    /// The ids of all rows.
+    /// Returns a query for the ids of all rows.
     pub fn rows(self) -> &'static str {
         match self {
             Self::Obs => "SELECT json_extract(payload, '$.n') FROM obs_events",
@@ -72,7 +73,7 @@ impl Stream {
     }
 }
 
-/// What breaks the contract, as the plugin `misbehaving` has it. Each message becomes a dead letter.
+/// Payloads on which the plugin `misbehaving` breaks its contract. Each becomes a dead letter.
 pub const HOSTILE: [&str; 14] = [
     "trap",
     "loop",

@@ -1,29 +1,29 @@
-//! What should be there, held against what is there. Pure.
+//! Compares the expected with the actual state. Pure code without I/O.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use super::streams::Stream;
 
-/// What a message has to become.
+/// The expected outcome of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Row,
     DeadLetter,
 }
 
-/// Where a message is now, besides in the database.
+/// The state of a message outside the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// Nobody knows whether the broker stored it.
+    /// Not acknowledged; the broker may have stored it.
     Unacknowledged,
-    /// In the stream: it can always be read.
+    /// In the stream: always readable.
     InStream,
     /// Removed from the stream: it was read before, or there is a gap.
     Removed,
-    /// Gone with its stream after it was seen in the database.
+    /// Lost with its stream after it was seen in the database.
     Stored,
-    /// Gone with its stream, or with the database, and possibly never read.
+    /// Lost with its stream or the database, and possibly never read.
     Gone,
 }
 
@@ -32,31 +32,31 @@ pub enum Fate {
 pub struct Sent {
     pub stream: Stream,
     pub kind: Kind,
-    /// Its position in the stream that it was stored in.
+    /// Its sequence in the stream that stored it.
     pub sequence: u64,
     pub fate: Fate,
 }
 
-/// What the database holds.
+/// The content of the database.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// How many rows have an id.
+    /// Number of rows per id.
     pub rows: BTreeMap<(Stream, u64), u64>,
-    /// How many dead letters.
+    /// Number of dead letters per id.
     pub dead_letters: BTreeMap<(Stream, u64), u64>,
     /// Stream, first and last sequence.
     pub gaps: Vec<(Stream, u64, u64)>,
 }
 
-/// How many messages ended in which way.
+/// Number of messages per verdict.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub published: u64,
-    /// With what they have to become, once.
+    /// Messages with the expected outcome, exactly once.
     pub ok: u64,
-    /// Without, and a gap says so.
+    /// Messages without an outcome, covered by a gap.
     pub gaps: u64,
-    /// Without, because their stream or the database was taken away.
+    /// Messages without an outcome, because their stream or the database was deleted.
     pub gone: u64,
     pub lost: Vec<(Stream, u64)>,
     pub duplicated: Vec<(Stream, u64)>,

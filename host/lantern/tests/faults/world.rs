@@ -1,4 +1,4 @@
-//! The host, the broker and the publisher of a run, and how each fault is done to them.
+//! The host, broker and publisher of a run, and the implementation of each fault.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,14 +19,14 @@ use super::raw;
 use super::streams::{HEADERS, HOSTILE, Stream};
 use super::verdict::{Fate, Kind};
 
-/// Longer than anything takes on a busy machine with two cores; beyond it the host is stuck.
+/// Longer than any operation takes on a busy machine with two cores; beyond it the host is stuck.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
 pub const PLUGINS: [&str; 3] = ["obs-events", "evolving", "misbehaving"];
 const LETTERS: [u8; 5] = [b'a', b'd', b'e', b'g', b'i'];
 const DATABASE: [&str; 3] = ["lantern.db", "lantern.db-wal", "lantern.db-shm"];
 
-/// Everything of a run. Fields are dropped in this order: the processes before their disk.
+/// The state of a run. The field order is the drop order: processes before their disk.
 pub struct World {
     pub host: Option<Host>,
     pub publisher: Publisher,
@@ -96,7 +96,7 @@ impl World {
             .unwrap();
         command.stderr(log);
         if self.disk.is_some() {
-            // Otherwise the reserve takes a part of the small disk.
+            // Otherwise the reserve file occupies a part of the small disk.
             command.env("LANTERN__STORE__RESERVE_SIZE", "0");
         }
         self.host = Some(Host::spawn(command));
@@ -121,7 +121,7 @@ impl World {
         }
     }
 
-    /// A command of an operator. What is refused is printed, and part of the run.
+    /// Runs an operator command and prints its errors; a rejected command is part of the run.
     pub fn operate(&self, arguments: &[&str]) -> bool {
         let output = Command::new(env!("CARGO_BIN_EXE_lantern"))
             .args(arguments)
@@ -141,7 +141,7 @@ impl World {
         output.status.success()
     }
 
-    /// Does something to a stream that is there; none when the broker does not answer.
+    /// Runs an operation on an existing stream; returns `None` if the broker does not respond.
     fn with_stream<T>(&self, stream: Stream, work: impl AsyncFnOnce(Handle) -> Option<T>) -> Option<T> {
         run(async {
             let context = context(&self.broker.url()).await?;
@@ -167,7 +167,7 @@ impl World {
         created.unwrap();
     }
 
-    /// Changes the fate of messages, as the nemesis knows it.
+    /// Updates the fate of messages after an action of the nemesis.
     fn fate(&self, change: impl Fn(u64, Stream, u64, Fate) -> Fate) {
         for (&id, sent) in self.journal.entries().iter_mut() {
             if sent.fate != Fate::Unacknowledged {
@@ -176,7 +176,7 @@ impl World {
         }
     }
 
-    /// What only the database knew may be gone with it.
+    /// Messages that only the database held may be lost with it.
     fn forget_database(&self) {
         self.fate(|_, _, _, fate| match fate {
             Fate::Removed | Fate::Stored => Fate::Gone,
@@ -331,7 +331,8 @@ impl World {
                     }
                 });
                 self.publisher.resume();
-                // The host has to see it before the next fault: two histories on each other it cannot tell apart.
+                // The host must detect the change before the next fault, because it cannot distinguish two stacked
+                // changes of history.
                 self.catch_up();
             }
             _ => println!("           there is no copy"),
@@ -346,7 +347,8 @@ impl World {
                     let state = handle.get_info().await.ok()?.state;
                     let held = (state.last_sequence + 1).saturating_sub(state.first_sequence);
                     let cut = state.first_sequence + (held * percent).div_ceil(100);
-                    // Whether it is done or not: what is purged has a row or a gap, and what is not has a row.
+                    // Valid whether the purge succeeds or not: a purged message has a row or a gap, and any other
+                    // message has a row.
                     drop(handle.purge().sequence(cut).await);
                     Some(cut)
                 });
@@ -456,7 +458,7 @@ impl Drop for World {
     }
 }
 
-/// A message whose stream was taken away: it stays in the database where it was seen there.
+/// Returns the fate of a message whose stream was deleted: it remains in the database if it was seen there.
 fn taken_away(fate: Fate, seen: bool) -> Fate {
     match fate {
         Fate::InStream if seen => Fate::Stored,
