@@ -1,5 +1,5 @@
-//! The whole program against a real broker: what goes in as messages comes out as rows, exactly once, whatever is
-//! killed, deleted or restored on the way.
+//! Tests the whole program against a real broker: messages become rows exactly once, regardless of kills, deletions and
+//! restores in between.
 
 #![allow(
     clippy::unwrap_used,
@@ -73,10 +73,10 @@ use host::{Host, query};
 use nats::NatsServer;
 use serde_json::json;
 
-/// Longer than anything takes on a busy machine with two cores.
+/// Longer than any operation takes on a busy machine with two cores.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Runs something that talks to the broker behind Lantern's back.
+/// Runs a future that talks to the broker directly, without Lantern.
 fn run<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -85,7 +85,7 @@ fn run<T>(work: impl Future<Output = T>) -> T {
         .block_on(work)
 }
 
-/// Publishes messages and waits until the broker has each.
+/// Publishes messages and waits until the broker has stored each.
 fn publish(server: &NatsServer, messages: &[(String, String)]) {
     run(async {
         let context = server.jetstream().await;
@@ -99,7 +99,7 @@ fn publish(server: &NatsServer, messages: &[(String, String)]) {
     });
 }
 
-/// `count` obs events, numbered from `first`.
+/// Returns `count` obs events, numbered from `first`.
 fn obs(first: usize, count: usize) -> Vec<(String, String)> {
     (first..first + count)
         .map(|number| {
@@ -125,7 +125,7 @@ fn wait_for_rows(host: &Host, dir: &Path, table: &str, count: usize) {
     });
 }
 
-/// All rows of a table in a fixed order, without the host's numbers for histories.
+/// Returns all rows of a table in a fixed order, without the host's origin numbers.
 fn dump(dir: &Path, table: &str) -> Vec<String> {
     let columns = query(
         dir,

@@ -1,4 +1,4 @@
-//! How the command line finds a running host and changes it, and what is left behind when the host ends.
+//! Tests how the command line finds and changes a running host, and which files remain when the host ends.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use super::*;
 use crate::host::plugin_folder;
 
-/// A command for the host with this data directory: exit code, standard output, standard error.
+/// Runs a command for the host with this data directory; returns exit code, standard output and standard error.
 fn lantern(dir: &Path, arguments: &[&str], env: &[(&str, &str)]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lantern"));
     command
@@ -129,7 +129,7 @@ fn what_a_host_leaves_behind_is_right_after_each_end() {
     assert_eq!(code, 1);
     assert!(error.contains("host.json is stale"), "{error}");
 
-    // The database is gone, and with it what it knew of the token.
+    // The database is gone, and with it the record of the token.
     for file in ["lantern.db", "lantern.db-wal", "lantern.db-shm"] {
         drop(std::fs::remove_file(dir.join(file)));
     }

@@ -1,4 +1,4 @@
-//! The audit of a host that is killed: every change that has taken effect has an entry.
+//! Tests the audit of a killed host: every change that took effect has an entry.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use super::*;
 
-/// Sends changes one after another until one is not answered. `request` makes the path and body of the n-th one.
+/// Sends changes one after another until one gets no response. `request` returns the path and body of the n-th change.
 fn changing(
     host: &Host,
     token: &str,
@@ -30,7 +30,7 @@ fn changing(
     })
 }
 
-/// The status of a change; none when the host does not answer any more.
+/// Sends a change and returns the status; `None` if the host no longer responds.
 fn send(url: &str, token: &str, method: &str, path: &str, body: &str) -> Option<u16> {
     use std::io::{Read as _, Write as _};
     let address = url.strip_prefix("http://").unwrap();
@@ -71,7 +71,7 @@ fn a_killed_host_has_an_entry_for_every_change() {
             let body = json!({"changes": {"dead_letters.max": (1_000 * round + number).to_string()}});
             (format!("/api/v1/plugins/p{round}/settings"), body.to_string())
         }));
-        // Another moment in every round.
+        // Kill at a different point in every round.
         let least = 12 + 7 * round;
         host.wait("changes", LIMIT, |_| answered.load(Ordering::SeqCst) >= least);
         host.kill();
@@ -97,7 +97,7 @@ fn a_killed_host_has_an_entry_for_every_change() {
             "setting {set} took effect, and {recorded} changes are recorded"
         );
 
-        // The next start ends what was interrupted.
+        // The next start closes the audit entries of interrupted operations.
         let host = Host::start(&dir, &server.url(), &plugins);
         let open = "SELECT count(*) FROM _lantern_audit s WHERE outcome = 'started' AND NOT EXISTS
                         (SELECT 1 FROM _lantern_audit e WHERE e.ends = s.id)";

@@ -1,4 +1,4 @@
-//! Commands that talk to a broker, and every way in which they log in.
+//! Tests commands that connect to a broker, with every login method.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output, Stdio};
@@ -10,7 +10,7 @@ use crate::host::plugin_folder;
 
 const STREAM: &str = "THINGS";
 
-/// Runs a command: whether it succeeded, and what it printed.
+/// Runs a command; returns whether it succeeded, and its output.
 fn lantern(dir: &Path, arguments: &[&str], env: &[(&str, &str)]) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lantern"));
     command
@@ -139,7 +139,7 @@ fn a_login_of_the_settings_is_not_sent_to_a_broker_that_is_named_on_the_command_
         ("LANTERN__BROKER__URL", "nats://127.0.0.1:1"),
         ("LANTERN__BROKER__TOKEN_FILE", "missing"),
     ];
-    // With the login of the settings the missing file would be an error.
+    // With the login from the settings, the missing file would be an error.
     let record = [
         "plugin",
         "record",

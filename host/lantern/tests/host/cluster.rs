@@ -1,5 +1,5 @@
-//! Streams on a cluster of three servers, where the creation time of a stream is no identity and the leader of an earlier
-//! term may answer for a while.
+//! Tests streams on a cluster of three servers, where the creation time does not identify a stream and the leader of an
+//! earlier term may still respond for a while.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -22,7 +22,7 @@ fn config() -> stream::Config {
     }
 }
 
-/// Events without a unique key, so that a message that is read twice gives two rows.
+/// Returns events without a unique key, so that a message that is read twice creates two rows.
 fn events(first: usize, count: usize) -> Vec<(String, String)> {
     let plain = obs(first, count).into_iter();
     plain
@@ -30,8 +30,8 @@ fn events(first: usize, count: usize) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Publishes each message until it is acknowledged. Servers leave and elections take seconds meanwhile, so a message may
-/// arrive more than once; its id keeps the stream from storing it twice.
+/// Publishes each message until it is acknowledged. Servers leave and elections take seconds meanwhile, so a message
+/// may arrive more than once; its id lets the stream deduplicate it.
 async fn publish_to(cluster: &Cluster, messages: Vec<(String, String)>) {
     let context = cluster.jetstream().await;
     let deadline = Instant::now() + LIMIT;
@@ -60,7 +60,7 @@ async fn created(cluster: &Cluster) -> i128 {
     stream.cached_info().created.unix_timestamp_nanos()
 }
 
-/// A service makes its stream at each start, which changes nothing; then every server is restarted.
+/// A service creates its stream at each start, which changes nothing; then every server restarts.
 fn rolling_restart_after_an_idempotent_create(binary: PathBuf, creation_time_moves: bool) {
     let plugins = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir().unwrap();
@@ -80,7 +80,7 @@ fn rolling_restart_after_an_idempotent_create(binary: PathBuf, creation_time_mov
     });
     let after = run(created(&cluster));
     assert_eq!(after != before, creation_time_moves, "{before} {after}");
-    // While it runs, and after a restart: both compare the histories.
+    // While the host runs, and after a restart: both compare the histories.
     run(publish_to(&cluster, events(201, 1)));
     wait_for_rows(&host, dir.path(), "obs_events", 201);
     host.terminate();

@@ -1,18 +1,18 @@
-//! The examples for authors as components in a running host: each message of their fixtures becomes the rows or the dead
-//! letter that is expected beside it.
+//! Runs the examples for plugin authors as components in a real host: each message of their fixtures becomes the rows
+//! or the dead letter that the fixture expects.
 
 use serde_json::Value;
 
 use super::*;
 
-/// An example, with the subject that its messages are sent to, its source and its table.
+/// An example, with the subject of its messages, its source and its table.
 const EXAMPLES: [(&str, &str, &str, &str); 3] = [
     ("github-webhooks", "github.hooks", "hooks", "github_activity"),
     ("otel-logs", "otel.logs.my-service", "logs", "otel_logs"),
     ("syslog", "syslog.mymachine", "lines", "syslog_lines"),
 ];
 
-/// A fixture: headers, payload, and what is expected.
+/// A fixture: headers, payload, and the expected outcome.
 struct Fixture {
     headers: async_nats::HeaderMap,
     payload: Vec<u8>,
@@ -91,7 +91,8 @@ fn the_examples_do_with_their_fixtures_what_is_expected() {
             .map(|fixture| fixture.expected["rows"].as_array().map_or(0, Vec::len))
             .sum();
         assert!(rows > 0, "{name}");
-        // The tables keep rows for thirty days and the fixtures are older, so the host may have expired some already.
+        // The tables keep rows for thirty days and the fixtures are older, so the host may already have expired some
+        // rows.
         let stored = format!(
             "SELECT (SELECT count(*) FROM {table}) + rows_expired FROM _lantern_table WHERE name = '{table}'"
         );

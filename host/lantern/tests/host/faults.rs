@@ -1,4 +1,4 @@
-//! Kills, a broker that comes and goes, a full disk: nothing lost, nothing doubled, and the host says what is wrong.
+//! Tests kills, broker outages and a full disk: the host loses and duplicates nothing, and reports the cause.
 
 use std::process::Command;
 use std::time::Instant;
@@ -97,7 +97,7 @@ fn two_hosts_do_not_share_a_consumer() {
     wait_for_rows(&first, one.path(), "obs_events", 100);
     assert_eq!(second.projection("obs")["rows"], 0);
 
-    // The first host stops: the second one does not take its place, so that a restart of the first one is no outage.
+    // The first host stops. The second does not take over, so that a restart of the first causes no outage.
     first.terminate();
     second.wait("the consumer belongs to the first host", LIMIT, |host| {
         let obs = host.projection("obs");
@@ -119,7 +119,7 @@ fn two_hosts_do_not_share_a_consumer() {
     wait_for_rows(&second, two.path(), "obs_events", 200);
     second.terminate();
 
-    // An operator decides that the first host does not continue.
+    // The operator decides that the first host will not return.
     let second = Host::start(two.path(), &server.url(), plugins.path());
     assert!(take_over(two.path()).contains("in use by another host"));
     first.terminate();
@@ -143,7 +143,7 @@ fn two_hosts_do_not_share_a_consumer() {
     sound(two.path());
 }
 
-/// What `lantern plugin take-over` says.
+/// Runs `lantern plugin take-over` and returns its output.
 fn take_over(data: &Path) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_lantern"))
         .args(["plugin", "take-over", "obs-events", "--data-dir"])
@@ -181,10 +181,10 @@ fn a_full_disk_stops_the_acks_and_is_survived_without_a_restart() {
     let filler = disk.path().join("filler");
     publish(&server, &obs(1, 100));
     wait_for_rows(&host, &dir, "obs_events", 100);
-    // What is left is filled to the last byte.
+    // Fill the remaining space to the last byte.
     drop(std::fs::write(&filler, vec![0_u8; 16 << 20]));
     publish(&server, &obs(101, 3_000));
-    // The last bytes may be enough for one small batch in between, so that it is well for a moment.
+    // The last bytes may suffice for one small batch, so that the host is briefly healthy.
     host.wait("it says so", LIMIT, |host| {
         let (status, body) = host.get("/readyz").unwrap();
         status == 503 && body.contains("full")

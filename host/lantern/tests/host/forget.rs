@@ -1,5 +1,5 @@
-//! `lantern forget` against the real program: it is killed in the middle and repeated, and neither audit nor log repeats
-//! what was erased.
+//! Tests `lantern forget` against the real program: it is killed midway and repeated, and neither audit nor log
+//! contains the erased data.
 
 use std::process::{Command, Stdio};
 
@@ -19,7 +19,7 @@ impl Scene {
         self.folder.path().join("data")
     }
 
-    /// A host that logs to a file, all of it.
+    /// Starts a host that appends its log, at level debug, to a file.
     fn host(&self) -> Host {
         let plugins = self.folder.path().join("plugins");
         let mut command = Host::command(&self.data(), &self.server.url(), &plugins);
@@ -43,7 +43,7 @@ impl Scene {
         command
     }
 
-    /// Exit code and everything that is printed.
+    /// Returns the exit code and all output.
     fn lantern(&self, arguments: &[&str]) -> (i32, String) {
         let output = self.command(arguments).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -55,7 +55,7 @@ impl Scene {
         query(&self.data(), sql)[0].parse().unwrap()
     }
 
-    /// Messages in the stream.
+    /// Returns the number of messages in the stream.
     fn held(&self) -> u64 {
         run(async {
             let context = self.server.jetstream().await;

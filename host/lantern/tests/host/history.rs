@@ -1,10 +1,10 @@
-//! Databases and streams that are deleted, restored and made anew: the database knows the position, and a sequence
-//! is not an identity.
+//! Tests deleted, restored and recreated databases and streams: the database holds the position, and a sequence alone
+//! does not identify a message.
 
 use super::*;
 use crate::host::plugin_folder;
 
-/// A host that has stored `count` events and was stopped.
+/// Starts a host, waits until it has stored `count` events, and stops it.
 fn stopped_after(server: &NatsServer, plugins: &Path, dir: &Path, count: usize) {
     let host = Host::start(dir, &server.url(), plugins);
     running(&host, "obs");
@@ -39,7 +39,7 @@ fn a_database_deleted_under_the_running_host_is_rebuilt_without_a_restart() {
     running(&host, "obs");
     publish(&server, &obs(1, 50));
     wait_for_rows(&host, dir.path(), "obs_events", 50);
-    // Readers hold the old file too.
+    // Readers hold the old file open too.
     assert_eq!(
         host.json("/api/v1/tables/obs_events/rows")["items"]
             .as_array()
@@ -122,7 +122,7 @@ fn a_stream_restored_from_a_backup_gives_each_message_once() {
     let mut server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir().unwrap();
-    // Without ids, so that a row stored twice is not hidden by a unique key.
+    // Without ids, so that no unique key hides a row that is stored twice.
     let events = |first: usize, count: usize| -> Vec<(String, String)> {
         let plain = obs(first, count).into_iter();
         plain
@@ -148,7 +148,7 @@ fn a_stream_restored_from_a_backup_gives_each_message_once() {
     }
     copy_folder(backup.path(), server.folder());
     server.restart();
-    // Sequences 31 to 40 are used a second time, by other messages.
+    // Other messages reuse sequences 31 to 40.
     publish(&server, &events(61, 10));
     wait_for_rows(&host, dir.path(), "obs_events", 70);
     let counts = query(
@@ -161,7 +161,7 @@ fn a_stream_restored_from_a_backup_gives_each_message_once() {
     sound(dir.path());
 }
 
-/// Waits until the mirror `name` has all of its stream, and returns its configuration.
+/// Waits until the mirror `name` holds all messages of its stream, and returns its configuration.
 async fn caught_up(server: &NatsServer, name: &str, last: u64) -> async_nats::jetstream::stream::Config {
     let context = server.jetstream().await;
     crate::nats::eventually("the mirror has caught up", LIMIT, async || {
@@ -184,7 +184,7 @@ fn mirror_of(name: &str, of: &str) -> async_nats::jetstream::stream::Config {
     }
 }
 
-/// Makes a mirror a stream that takes in messages.
+/// Converts a mirror into a stream that accepts messages.
 async fn promote(server: &NatsServer, name: &str, subject: &str, last: u64) {
     let config = async_nats::jetstream::stream::Config {
         mirror: None,
@@ -194,7 +194,7 @@ async fn promote(server: &NatsServer, name: &str, subject: &str, last: u64) {
     server.jetstream().await.update_stream(config).await.unwrap();
 }
 
-/// Events without a unique key, so that a message that is read twice gives two rows.
+/// Returns events without a unique key, so that a message that is read twice creates two rows.
 fn keyless(first: usize, count: usize) -> Vec<(String, String)> {
     let plain = obs(first, count).into_iter();
     plain
@@ -220,7 +220,7 @@ fn a_stream_lost_and_made_again_from_its_mirror_continues() {
     wait_for_rows(&host, dir.path(), "obs_events", 60);
     host.terminate();
     run(async {
-        // The broker does not let two streams mirror each other.
+        // The broker does not allow two streams to mirror each other.
         promote(&server, "COPY", "copy.>", 60).await;
         let context = server.jetstream().await;
         context.delete_stream("OBS_EVENTS").await.unwrap();
@@ -285,8 +285,8 @@ fn lantern(dir: &Path, arguments: &[&str]) -> (i32, String) {
     )
 }
 
-/// A host whose database cannot recognise its stream: of an earlier version, at the end of a gap, with a creation time
-/// that has moved.
+/// Starts a host whose database cannot identify its stream: it lacks the message hashes, as after an upgrade or at the
+/// end of a gap, and the creation time differs.
 fn undecided(server: &NatsServer, plugins: &Path, dir: &Path) -> Host {
     let host = Host::start(dir, &server.url(), plugins);
     running(&host, "obs");
@@ -321,7 +321,7 @@ fn a_stream_that_nothing_recognises_is_continued_when_an_operator_says_that_it_i
     let plugins = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir().unwrap();
     let host = undecided(&server, plugins.path(), dir.path());
-    // A restart asks again.
+    // The host requests the decision again after a restart.
     host.terminate();
     let host = Host::start(dir.path(), &server.url(), plugins.path());
     host.wait("the source asks again", LIMIT, |host| {
@@ -331,7 +331,7 @@ fn a_stream_that_nothing_recognises_is_continued_when_an_operator_says_that_it_i
     assert_eq!(code, 0, "{text}");
     wait_for_rows(&host, dir.path(), "obs_events", 40);
     assert_eq!(host.projection("obs")["epoch"], 1);
-    // Nothing is asked any more.
+    // No decision is pending any more.
     let (code, text) = lantern(dir.path(), &["source", "accept", "obs-events/obs", "--new"]);
     assert!(
         code == 1 && text.contains("is not waiting for a decision"),
@@ -361,7 +361,7 @@ fn a_stream_that_nothing_recognises_is_read_from_its_beginning_when_an_operator_
     wait_for_rows(&host, dir.path(), "obs_events", 70);
     assert_eq!(host.projection("obs")["epoch"], 2);
     host.terminate();
-    // The operator was wrong, which the old database cannot prove.
+    // The operator was wrong, but the old database cannot prove it.
     let (code, text) = lantern(dir.path(), &["check"]);
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("30 messages have the same rows in both"), "{text}");
@@ -425,7 +425,7 @@ fn purged_and_trimmed_messages_are_recorded_gaps() {
     ] {
         assert!(told.contains(words), "{told}");
     }
-    // Purged while nothing is left to read: noticed without a message.
+    // A purge with nothing left to read: the host detects it without a new message.
     let checkpoint = host.projection("obs")["checkpoint"].as_u64().unwrap();
     host.terminate();
     publish(&server, &obs(32, 5));
@@ -448,7 +448,7 @@ fn purged_and_trimmed_messages_are_recorded_gaps() {
     sound(dir.path());
 }
 
-/// The file of a stream's messages in the broker's directory.
+/// Returns the broker's file with the messages of a stream.
 fn block(folder: &Path) -> Option<std::path::PathBuf> {
     std::fs::read_dir(folder).unwrap().find_map(|entry| {
         let path = entry.unwrap().path();
@@ -478,7 +478,7 @@ fn a_stream_that_a_spoilt_disk_has_cut_short_is_a_new_epoch_and_nothing_new_is_s
         .unwrap();
     bytes[at + 2] ^= 1;
     std::fs::write(&file, bytes).unwrap();
-    // The broker throws away the spoilt message and those behind it, and gives their sequences to others.
+    // The broker discards the corrupt message and all later ones, and reuses their sequences.
     server.restart();
     publish(&server, &obs(201, 10));
     let host = Host::start(dir.path(), &server.url(), plugins.path());

@@ -1,4 +1,4 @@
-//! Programs that listen where a host is expected: none of them may ever see a token.
+//! Tests programs that listen where a command expects the host: none of them may receive a token.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex};
 use super::*;
 use crate::host::plugin_folder;
 
-/// What an impostor does with what it receives.
+/// How an impostor responds.
 #[derive(Clone)]
 enum Behaviour {
-    /// Answers each connection with these bytes.
+    /// Sends these bytes on each connection.
     Answer(&'static str),
-    /// Passes everything on to a real host, and its answers back.
+    /// Forwards everything to a real host, and the responses back.
     Relay(String),
 }
 
@@ -42,7 +42,7 @@ impl Impostor {
         format!("http://{}", self.address)
     }
 
-    /// Everything that was received since the last call.
+    /// Returns everything received since the last call.
     fn received(&self) -> String {
         let bytes = std::mem::take(&mut *self.received.lock().unwrap());
         String::from_utf8_lossy(&bytes).into_owned()
@@ -84,7 +84,7 @@ fn lantern(arguments: &[&str], env: &[(&str, &str)]) -> (bool, String) {
     (status.success(), String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Names `url` as the address of a running host.
+/// Records `url` as the address of the running host.
 fn point_to(dir: &Path, url: &str) {
     let text = serde_json::json!({"url": url, "pid": std::process::id()}).to_string();
     std::fs::write(dir.join("host.json"), text).unwrap();
@@ -94,7 +94,7 @@ fn point_to(dir: &Path, url: &str) {
 fn a_source_of_components_gets_no_token_but_the_one_that_is_named_for_it() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
-    // The host is found before the component is fetched.
+    // The command finds the host before it fetches the component.
     let host = Impostor::start("127.0.0.1:0", Behaviour::Answer(""));
     point_to(dir, &host.url());
     std::fs::write(
@@ -174,7 +174,7 @@ fn a_program_that_takes_the_port_of_a_killed_host_never_sees_a_token() {
         &address,
         Behaviour::Answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"),
     );
-    // The number of the killed process may be that of any process by now.
+    // Another process may have reused the pid of the killed host.
     point_to(dir, &taken.url());
     refused(&taken, "returned no proof of identity");
     let made_up = Impostor::start(
@@ -186,7 +186,7 @@ fn a_program_that_takes_the_port_of_a_killed_host_never_sees_a_token() {
     point_to(dir, &made_up.url());
     refused(&made_up, "does not have the key");
 
-    // The host runs again at another address, and the impostor forwards the questions to it.
+    // The host runs again at another address, and the impostor forwards requests to it.
     let host = Host::start(dir, nowhere, plugins.path());
     let (done, text) = lantern(&list, &[]);
     assert!(done, "{text}");

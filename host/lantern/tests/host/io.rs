@@ -1,5 +1,5 @@
-//! A device that fails: one write, truncation or synchronization of the database's files after the other, each once
-//! (`support/fail_io.c`, loaded before libc). Whatever it is, nothing is acknowledged that is not there.
+//! Tests a failing device: one write, truncation or synchronization of the database's files fails per round
+//! (`support/fail_io.c`, loaded before libc). The host never acknowledges a message that it has not stored.
 
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -8,17 +8,17 @@ use std::process::{Command, Stdio};
 use super::*;
 use crate::host::plugin_folder;
 
-/// How many calls fail while messages come in, one in each round: a small batch makes some twenty.
+/// Number of rounds; one call fails in each while messages arrive. A small batch takes about twenty calls.
 const ROUNDS: usize = 30;
-/// Which calls fail while the host starts with an empty directory: some of the first forty.
+/// The calls that fail while the host starts with an empty directory: some of the first forty.
 const AT_START: [i64; 8] = [1, 2, 3, 7, 12, 18, 27, 40];
 
-/// The library that fails, and the file that says when.
+/// The failing library, and its control file.
 struct Device {
     folder: tempfile::TempDir,
 }
 
-/// Compiles one of the libraries beside the tests that stand before libc.
+/// Compiles one of the libraries in `tests/support` that are loaded before libc.
 pub fn library(folder: &Path, name: &str) -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support");
     let built = folder.join(format!("{name}.so"));
@@ -45,9 +45,9 @@ impl Device {
         self.folder.path().join("control")
     }
 
-    /// The `count`th call from now on fails; 0 for none.
+    /// The `count`th call from now on fails; with 0, none fails.
     fn fail_in(&self, count: i64) {
-        // Written in place: the host has it mapped.
+        // Write in place, because the host has the file mapped.
         use std::io::Write as _;
         let mut options = std::fs::OpenOptions::new();
         let mut file = options
@@ -86,7 +86,7 @@ fn a_device_that_fails_once_anywhere_costs_nothing() {
     let mut published = 0;
     for round in 1..=ROUNDS {
         device.fail_in(i64::try_from(round).unwrap());
-        // Until it has failed, and then some more.
+        // Continue until the call has failed, and a little longer.
         loop {
             publish(&server, &obs(published + 1, 5));
             published += 5;
@@ -120,7 +120,7 @@ fn a_device_that_fails_at_the_start_is_named_or_survived() {
     let identity = std::fs::read(dir.join("instance")).unwrap();
     for call in AT_START {
         std::fs::remove_dir_all(&dir).unwrap();
-        // Without its identity it would be another host, and another host does not take over the consumer.
+        // Without its identity it would be another host, which would not take over the consumer.
         std::fs::create_dir(&dir).unwrap();
         std::fs::write(dir.join("instance"), &identity).unwrap();
         device.fail_in(call);
@@ -144,7 +144,7 @@ fn a_device_that_fails_at_the_start_is_named_or_survived() {
         }
         drop(child.kill());
         child.wait().unwrap();
-        // Whatever was half done, the next start goes on from it.
+        // The next start recovers from any partial initialization.
         let host = Host::start(&dir, &server.url(), plugins.path());
         wait_for_rows(&host, &dir, "obs_events", 5);
         host.terminate();

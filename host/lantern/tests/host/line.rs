@@ -1,10 +1,10 @@
-//! A broker at the end of a bad line (B4).
+//! Tests a broker behind a bad network line (B4).
 
 use super::*;
 use crate::host::{check, plugin_folder};
 use crate::line_to_broker::Line;
 
-/// Processor time that a process has used, in ticks of 10 ms.
+/// Processor time of a process in ticks of 10 ms.
 fn ticks(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let (_, rest) = stat.rsplit_once(')').unwrap();

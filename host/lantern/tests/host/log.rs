@@ -1,4 +1,5 @@
-//! A log that goes nowhere: a full disk, and a pipe that nobody reads. The host does its work and counts the lines.
+//! Tests a log that cannot be written: a full disk, and a pipe without a reader. The host keeps working and counts the
+//! lost lines.
 
 use std::process::Stdio;
 use std::time::Instant;
@@ -14,7 +15,7 @@ fn lines_lost(host: &Host) -> u64 {
     line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
 }
 
-/// Works with its standard error there, until lines are lost, and ends in order.
+/// Runs a host with this standard error until it loses log lines, and stops it gracefully.
 fn works_unheard(stderr: Stdio) {
     let server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events"]);

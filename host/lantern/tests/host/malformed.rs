@@ -1,4 +1,4 @@
-//! Messages that the client library cannot receive, and messages without anything in them.
+//! Tests messages that the client library cannot receive, and empty messages.
 
 use std::io::Write as _;
 use std::time::Instant;
@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::*;
 use crate::host::plugin_folder;
 
-/// Publishes with header bytes that no client would send. The broker has read them when this returns.
+/// Publishes with header bytes that no client library sends. Returns when the broker has read them.
 fn publish_raw(server: &NatsServer, subject: &str, headers: &[u8], payload: &str) {
     let mut raw = server.raw();
     let total = headers.len() + payload.len();
@@ -53,7 +53,7 @@ fn a_message_that_makes_the_client_library_panic_is_stored_and_its_neighbours_to
         host.projection("obs")["dead_letters"] == 1
     });
     host.wait("ready", LIMIT, |host| host.get("/readyz").unwrap().0 == 200);
-    // Also where it is the first message that a host reads.
+    // This also holds when it is the first message that a host reads.
     publish_raw(&server, "obs.pc-1", PANICS, &obs(12, 1)[0].1);
     wait_for_rows(&host, dir.path(), "obs_events", 12);
     host.terminate();
@@ -64,7 +64,7 @@ fn a_message_that_makes_the_client_library_panic_is_stored_and_its_neighbours_to
     sound(dir.path());
 }
 
-/// 20 bad messages a second on one plugin's stream, and how long a message of another plugin takes to become a row.
+/// Publishes 20 bad messages per second to one plugin's stream, and measures the latency of another plugin.
 #[test]
 fn a_publisher_of_bad_headers_does_not_delay_other_plugins() {
     let server = NatsServer::start();

@@ -1,9 +1,10 @@
-//! Guests that trap, loop, grow and lie: their message is a dead letter, and their neighbours do not notice.
+//! Tests guests that trap, loop, exhaust memory or return invalid data: their message becomes a dead letter, and other
+//! plugins are not affected.
 
 use super::*;
 use crate::host::plugins;
 
-/// The neighbours' plugins and the bad one.
+/// Returns a plugin folder with the unaffected plugins and the bad one.
 fn with_misbehaving() -> tempfile::TempDir {
     let folder = crate::host::plugin_folder(&["obs-events"]);
     std::fs::write(
@@ -65,7 +66,7 @@ fn each_kind_of_misbehaviour_costs_its_message_and_nothing_else() {
         "SELECT CAST(payload AS TEXT), class FROM _lantern_dead_letter ORDER BY sequence",
     );
     for ((word, class), found) in bad.iter().zip(&classes) {
-        // The plugin says which class an `ansi` is of; the others are the host's finding.
+        // The plugin chooses the class of `ansi`; the host determines the others.
         let same = found == &format!("{word}|{class}") || *word == "ansi" || *word == "too-many-rows";
         assert!(same, "{word}: {found}");
     }
@@ -94,7 +95,7 @@ fn a_trap_on_every_seventh_message_of_a_call_costs_no_more_than_those() {
     host.wait("all handled", LIMIT, |host| {
         host.projection("evil")["checkpoint"] == 100
     });
-    // Alone, none of them is the seventh: fresh instances find nobody guilty.
+    // In a call with one message, no message is the seventh, so the retry in fresh instances rejects none.
     assert_eq!(query(dir.path(), "SELECT count(*) FROM evil"), ["100"]);
     assert_eq!(host.projection("evil")["dead_letters"], 0);
     host.terminate();
@@ -192,7 +193,7 @@ fn a_stream_that_is_all_poison_halts_at_the_limit_and_drops_nothing() {
     assert!(reason.contains("limits.dead_letters_max"), "{reason}");
     assert_eq!(host.get("/readyz").unwrap().0, 503);
     host.terminate();
-    // With a higher limit the rest is still there.
+    // With a higher limit, the remaining messages follow.
     let host = Host::start(dir.path(), &server.url(), plugins.path());
     host.wait("all dead", LIMIT, |host| {
         host.projection("obs")["dead_letters"] == 15

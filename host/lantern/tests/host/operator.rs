@@ -1,5 +1,5 @@
-//! The operator's day, by the command line against the real program: plugins are installed, swapped, taken back, paused
-//! and removed, dead letters heal, and the audit says who did what.
+//! Tests an operator's tasks through the command line against the real program: plugins are installed, swapped, rolled
+//! back, paused and removed, dead letters are retried, and the audit records who did it.
 
 use std::process::{Command, Stdio};
 
@@ -13,7 +13,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// A host with an empty plugin directory, and a stream for the evolving plugin.
+    /// Starts a host with an empty plugin directory, and a stream for the evolving plugin.
     fn start() -> Self {
         let server = NatsServer::start();
         run(async {
@@ -39,7 +39,7 @@ impl Scene {
         self.folder.path().join("data")
     }
 
-    /// Exit code, standard output, standard error.
+    /// Returns exit code, standard output and standard error.
     fn lantern(&self, arguments: &[&str]) -> (i32, String, String) {
         let output = Command::new(env!("CARGO_BIN_EXE_lantern"))
             .args(arguments)
@@ -57,7 +57,7 @@ impl Scene {
         )
     }
 
-    /// What a command prints that has to succeed.
+    /// Runs a command that must succeed, and returns its output.
     #[track_caller]
     fn done(&self, command: &str) -> String {
         let arguments: Vec<&str> = command.split(' ').collect();
@@ -66,7 +66,7 @@ impl Scene {
         out
     }
 
-    /// What a command says that has to fail with this code.
+    /// Runs a command that must fail with this code, and returns its error.
     #[track_caller]
     fn fails(&self, command: &str, code: i32) -> String {
         let arguments: Vec<&str> = command.split(' ').collect();
@@ -137,7 +137,7 @@ fn an_operator_installs_swaps_heals_pauses_and_removes() {
         &["resolved 0 of 1 dead letters"],
     );
 
-    // The second version knows the message.
+    // The second version can decode the message.
     let installed = scene.done("plugin install e.wasm");
     says(
         &installed,
@@ -209,7 +209,7 @@ fn an_operator_installs_swaps_heals_pauses_and_removes() {
     sound(&scene.data());
 }
 
-/// The end of the day: the last letter is exported and given up, and the plugin goes twice.
+/// The end: exports and discards the last dead letter, and removes the plugin twice.
 fn removed(scene: &Scene) {
     let line = scene.done("dead-letters export --state open");
     let letter: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -281,7 +281,7 @@ fn audited(scene: &Scene) {
     assert!(audit.contains("1 of 1 dead letters resolved"), "{audit}");
 }
 
-/// The names of a process's threads, each with its niceness.
+/// Returns the names of a process's threads, each with its niceness.
 #[cfg(target_os = "linux")]
 fn threads(pid: u32) -> Vec<(String, i64)> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
@@ -291,11 +291,11 @@ fn threads(pid: u32) -> Vec<(String, i64)> {
         let (_, name) = begin.split_once('(')?;
         Some((name.to_owned(), rest.split_whitespace().nth(16)?.parse().ok()?))
     };
-    // Some have ended by the time they are looked at.
+    // Some threads exit while the test reads the list.
     tasks.filter_map(|task| read(task.unwrap())).collect()
 }
 
-/// What an operator begins over the API runs on the host's own threads, which those of the API give way to (ADR 12).
+/// Operations started over the API run on the host's own threads, which have priority over the API threads (ADR 12).
 #[cfg(target_os = "linux")]
 #[test]
 fn those_who_ask_give_way_to_the_messages() {
@@ -311,8 +311,8 @@ fn those_who_ask_give_way_to_the_messages() {
     let own = of("lantern")[0];
     assert_eq!(of("lantern"), vec![own; of("lantern").len()], "{threads:?}");
     assert!(of("lantern").len() > 2, "{threads:?}");
-    // Those that answer, and at least one that reads the database for them. The one that accepts connections has little to do,
-    // and says that the host is alive when the machine is busy.
+    // The response threads, and at least one thread that reads the database for them. The thread that accepts
+    // connections has little work; it keeps normal priority so that liveness probes succeed on a busy machine.
     for (name, least, nice) in [("lantern-api", 3, own + 5), ("lantern-front", 1, own)] {
         assert_eq!(of(name), vec![nice; of(name).len()], "{threads:?}");
         assert!(of(name).len() >= least, "{threads:?}");
@@ -455,7 +455,7 @@ fn an_operator_tries_a_version_traces_its_rows_and_makes_its_work_again() {
         &["has handled no messages"],
     );
 
-    // Another table than before comes in by a rebuild alone.
+    // A changed table can only be activated by a rebuild.
     scene.done("plugin install c.wasm");
     says(
         &scene.fails("plugin activate evolving@2.0.0", 1),

@@ -1,6 +1,6 @@
-//! The power goes (D12): what was written and not synchronized is on the disk in part, in sectors, or not at all. A
-//! library that is loaded before libc (`support/power.c`) writes down what the host does to its files; after each kill
-//! they are made anew as a disk could hold them then.
+//! Simulates a power failure (D12): writes that were not synchronized reach the disk in part, in sectors, or not at
+//! all. A library loaded before libc (`support/power.c`) records the host's file operations; after each kill the test
+//! rebuilds the files as a disk could hold them.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +12,12 @@ use crate::io::library;
 use crate::torture::{Moments, Publisher, settle};
 
 const ROUNDS: usize = 12;
-/// What a disk writes whole or not at all.
+/// The unit that a disk writes atomically.
 const SECTOR: usize = 512;
-/// The beginning of a record: what it is, the length of the path, where, and how much.
+/// Size of a record's header: kind, path length, offset and data length.
 const RECORD: usize = 24;
 
-/// A file: what is surely on the disk, and what was done to it since.
+/// A file: the synchronized content, and the changes since.
 #[derive(Default)]
 struct File {
     safe: Vec<u8>,
@@ -47,7 +47,7 @@ impl File {
         }
     }
 
-    /// Of what is not synchronized, chance says what has reached the disk.
+    /// Applies a random subset of the unsynchronized changes.
     fn lose_power(&mut self, chance: &mut Moments) {
         for change in std::mem::take(&mut self.since) {
             match change {
@@ -74,12 +74,12 @@ impl File {
 struct Disk(BTreeMap<String, File>);
 
 impl Disk {
-    /// What a host has done, in order.
+    /// Replays the operations of a host, in order.
     fn follow(&mut self, journal: &Path) {
         let journal = std::fs::read(journal).unwrap();
         let mut rest = journal.as_slice();
         while !rest.is_empty() {
-            // The host was killed while it wrote the last one.
+            // The host was killed while it wrote the last record.
             let Some((record, behind)) = rest.split_at_checked(RECORD) else {
                 break;
             };
@@ -106,7 +106,7 @@ impl Disk {
         }
     }
 
-    /// The power went: the files in `dir` become what the disk holds.
+    /// Simulates the power failure: the files in `dir` become the content of the disk.
     fn cut(&mut self, dir: &Path, chance: &mut Moments) {
         for name in ["lantern.db", "lantern.db-wal", "lantern.db-shm"] {
             drop(std::fs::remove_file(dir.join(name)));
@@ -118,7 +118,7 @@ impl Disk {
     }
 }
 
-/// The last checkpoint that the files in `dir` hold. Copies are asked: a look changes them.
+/// Returns the last checkpoint in the files of `dir`. Reads copies, because opening the database modifies it.
 fn checkpoint(dir: &Path) -> u64 {
     let copy = tempfile::tempdir().unwrap();
     for name in ["lantern.db", "lantern.db-wal"] {
@@ -128,7 +128,8 @@ fn checkpoint(dir: &Path) -> u64 {
     found[0].parse().unwrap_or(0)
 }
 
-/// Messages whose rows a stream of this kind lost to the power, and had again after the next start.
+/// Returns the number of messages whose rows were lost in power failures and restored by the next start, for a stream
+/// with this retention.
 fn lost_for_a_while(retention: RetentionPolicy) -> u64 {
     let server = NatsServer::start();
     run(async {
@@ -171,11 +172,11 @@ fn lost_for_a_while(retention: RetentionPolicy) -> u64 {
 #[test]
 fn what_the_power_takes_is_read_again() {
     let lost = lost_for_a_while(RetentionPolicy::Limits);
-    // Otherwise nothing was tried here.
+    // Otherwise the test exercised nothing.
     assert!(lost > 0);
 }
 
-/// A message that is acknowledged is gone from such a stream, so its row is synchronized before.
+/// Such a stream deletes a message on acknowledgement, so the host synchronizes its row first.
 #[test]
 fn of_a_work_queue_the_power_takes_nothing_that_was_acknowledged() {
     lost_for_a_while(RetentionPolicy::WorkQueue);

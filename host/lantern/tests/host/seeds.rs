@@ -1,4 +1,4 @@
-//! The behaviours of the projectors that Lantern grew out of, seen in the tables.
+//! Tests the behaviour of Lantern's predecessors, as visible in the tables.
 
 use super::*;
 use crate::host::plugin_folder;
@@ -52,7 +52,7 @@ fn executions_end_the_same_in_any_order_and_any_number_of_times() {
          ORDER BY 1",
         "r1|0|out|1.0.0|exec-1;r3|7|out|null|null",
     );
-    // A start that comes late, a result that comes again with another verdict: what is finished stays as it is.
+    // A late start, and a repeated result with another verdict: finished rows do not change.
     publish(
         &server,
         &[started("r3", "pc-1"), finished("r1", 99), finished("r3", 99)],

@@ -1,4 +1,4 @@
-//! What keeps a host from starting is said in one clear error each, with the setting to change.
+//! Tests start failures: each reports one clear error with the setting to change.
 
 use std::net::TcpListener;
 use std::process::{Command, Output};
@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use super::*;
 use crate::host::plugin_folder;
 
-/// Runs a command that is to fail by itself.
+/// Runs a command that must exit by itself.
 fn failing(mut command: Command) -> (Output, String) {
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -90,7 +90,8 @@ fn a_damaged_database_is_refused() {
         .write(true)
         .open(dir.path().join("lantern.db"))
         .unwrap();
-    // All but the first: those of the host's own tables have too little in them to be damaged in their middle.
+    // Damage every page but the first, near its start: the pages of the host's own tables contain too little data for
+    // damage in the middle to matter.
     for page in 1..file.metadata().unwrap().len() / 4_096 {
         file.write_all_at(&[0xa5; 200], page * 4_096 + 100).unwrap();
     }
@@ -127,7 +128,7 @@ fn a_host_with_defaults_makes_its_plugin_directory_and_sighup_does_not_end_it() 
     assert!(data.join("plugins").is_dir());
     let pid = rustix::process::Pid::from_child(&host);
     rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
-    // Each line of the log until the signal is named; a host that ends closes the log.
+    // Read each log line until one names the signal; the log closes if the host exits.
     let mut log = std::io::BufReader::new(host.stderr.take().unwrap());
     let mut seen = String::new();
     while !seen.contains("ignored SIGHUP") {
@@ -153,7 +154,7 @@ fn a_host_whose_components_are_gone_starts_and_takes_them_again() {
     std::fs::rename(&file, &kept).unwrap();
     let lose = || std::fs::remove_dir_all(dir.path().join("components")).unwrap();
 
-    // As after a restore of the database alone: the tables are served, and the plugin is named.
+    // The state after only the database was restored: the host serves the tables and reports the plugin.
     lose();
     let host = Host::start(dir.path(), &server.url(), plugins.path());
     let (ok, detail) = host.check("plugin:obs-events").unwrap();
@@ -178,7 +179,7 @@ fn a_host_whose_components_are_gone_starts_and_takes_them_again() {
     assert_eq!(host.check("plugin:obs-events"), None);
     host.terminate();
 
-    // The file in the plugin directory brings it back as well, although it was taken in before.
+    // The file in the plugin directory restores it as well, although the host has already processed it.
     lose();
     std::fs::rename(&kept, &file).unwrap();
     let host = Host::start(dir.path(), &server.url(), plugins.path());

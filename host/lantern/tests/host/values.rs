@@ -1,5 +1,5 @@
-//! Values and counters through the real program: duplicates, documents that no JSON library keeps, and times that cannot
-//! be written.
+//! Tests values and counters through the real program: duplicates, documents that no JSON library preserves, and
+//! invalid times.
 
 use super::*;
 

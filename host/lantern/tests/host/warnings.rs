@@ -1,12 +1,12 @@
-//! What a source that runs warns of: acknowledgements that the broker does not take, a consumer that it may delete,
-//! filters that match nothing.
+//! Tests the warnings of a running source: acknowledgements that the broker rejects, a consumer that the broker may
+//! delete, filters that match nothing.
 
 use async_nats::jetstream::stream::{Config, ConsumerLimits, RetentionPolicy, Source};
 
 use super::*;
 use crate::host::plugin_folder;
 
-/// A user who may do everything, for the test, and one who may not publish to `$JS.ACK.>`, or may.
+/// Returns a user with all permissions, for the test, and a user with or without permission to publish to `$JS.ACK.>`.
 fn users(acknowledges: bool) -> String {
     let permissions = if acknowledges {
         ""
@@ -72,7 +72,7 @@ fn refused_acknowledgements_are_reported_and_sent_again_when_they_are_permitted(
             "{retention:?}"
         );
 
-        // Nothing new is published.
+        // No new message is published.
         server.configure(&users(true));
         server.reload();
         host.wait("they arrive", LIMIT, |_| {

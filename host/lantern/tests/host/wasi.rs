@@ -1,11 +1,12 @@
-//! A real component that imports WASI, made by Rust's own tools for wasm32-wasip2: a host refuses it until an operator
-//! allows it, each refusal says what to do by name, and then it does what the same plugin does without WASI.
+//! Tests a real component that imports WASI, built by Rust's tools for wasm32-wasip2. A host rejects it until an
+//! operator allows it, and each error names the required setting. Once allowed, it behaves like the same plugin without
+//! WASI.
 
 use std::process::{Command, Stdio};
 
 use super::*;
 
-/// Runs `lantern` beside a host: exit code, then standard output and standard error together.
+/// Runs `lantern` for a host; returns the exit code, then standard output and standard error combined.
 fn lantern(dir: &Path, arguments: &[&str]) -> (i32, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_lantern"))
         .args(arguments)
@@ -21,7 +22,7 @@ fn lantern(dir: &Path, arguments: &[&str]) -> (i32, String) {
     )
 }
 
-/// What a command prints that has to succeed.
+/// Runs a command that must succeed, and returns its output.
 #[track_caller]
 fn done(dir: &Path, arguments: &[&str]) -> String {
     let (code, text) = lantern(dir, arguments);
@@ -38,7 +39,7 @@ fn a_real_wasip2_component_runs_where_an_operator_allows_it() {
     std::fs::create_dir(dir.path().join("plugins")).unwrap();
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugins/obs-events");
 
-    // Building and inspecting need no permission, and say that a host will.
+    // Build and inspect need no permission, but mention that a host does.
     let text = done(
         dir.path(),
         &["plugin", "build", "--wasi", source, "--out", "obs.wasm"],
@@ -51,7 +52,7 @@ fn a_real_wasip2_component_runs_where_an_operator_allows_it() {
     let described: serde_json::Value = serde_json::from_str(&described).unwrap();
     assert_eq!(described["wasi"], true);
 
-    // Off unless it is allowed, also for a file in the plugin directory.
+    // WASI is disabled by default, also for a file in the plugin directory.
     let data = dir.path().join("data");
     let host = Host::start(&data, &server.url(), &dir.path().join("plugins"));
     let (code, text) = lantern(dir.path(), &["plugin", "install", "obs.wasm", "--activate"]);
@@ -59,7 +60,7 @@ fn a_real_wasip2_component_runs_where_an_operator_allows_it() {
     assert!(text.contains("imports wasi:"), "{text}");
     assert!(text.contains(HOW), "{text}");
 
-    // Allowed before it is installed; then it is a plugin like any other.
+    // WASI is allowed before the installation; then it is a plugin like any other.
     done(dir.path(), &["plugin", "set", "obs-events", "wasi=true"]);
     done(dir.path(), &["plugin", "install", "obs.wasm", "--activate"]);
     running(&host, "obs");
@@ -74,7 +75,7 @@ fn a_real_wasip2_component_runs_where_an_operator_allows_it() {
         ["malformed|expected ident at line 1 column 2"]
     );
 
-    // It cannot be taken away while it runs.
+    // The permission cannot be revoked while the plugin runs.
     let (code, text) = lantern(dir.path(), &["plugin", "set", "obs-events", "wasi="]);
     assert_eq!(code, 1, "{text}");
     assert!(text.contains("imports wasi:"), "{text}");
