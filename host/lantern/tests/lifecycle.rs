@@ -1,5 +1,5 @@
-//! Plugins that come, change and go in a running host, against a real broker and a real database: nothing is lost,
-//! nothing doubled, and the ledger knows which version did what.
+//! Tests installing, changing and removing plugins in a running host, against a real broker and a real database:
+//! nothing is lost or duplicated, and the ledger records the version of each range.
 
 #![allow(
     clippy::unwrap_used,
@@ -56,15 +56,15 @@ use nats::NatsServer;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-/// Longer than anything takes on a busy machine with two cores.
+/// Longer than any operation takes on a busy machine with two cores.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A host without faces, on a broker of its own.
+/// A host without API or dashboard, with its own broker.
 struct Scene {
     server: NatsServer,
     dir: tempfile::TempDir,
     plugin_dir: tempfile::TempDir,
-    /// What the host is told of signatures when it is opened.
+    /// The signature policy at the next [`Scene::open`].
     signatures: Policy,
     running: Option<Running>,
 }
@@ -82,7 +82,7 @@ fn operator() -> Actor {
 }
 
 impl Scene {
-    /// With an empty plugin directory, and the streams that the evolving plugin reads.
+    /// Starts with an empty plugin directory and the streams of the evolving plugin.
     async fn start() -> Self {
         let server = NatsServer::start();
         let context = server.jetstream().await;
@@ -159,7 +159,7 @@ impl Scene {
         });
     }
 
-    /// Stops in order; [`Scene::open`] starts again from the same directories.
+    /// Stops gracefully; [`Scene::open`] starts again from the same directories.
     async fn close(&mut self) {
         let Some(running) = self.running.take() else {
             return;
@@ -208,7 +208,7 @@ impl Scene {
         all.into_iter().find(|status| status.source == source)
     }
 
-    /// Publishes to `evolve.x` and waits until the broker has all of it.
+    /// Publishes to `evolve.x` and waits until the broker has stored every message.
     async fn publish<T: ToString>(&self, messages: impl IntoIterator<Item = T>) {
         self.publish_to("evolve.x", messages).await;
     }
@@ -273,7 +273,7 @@ impl Scene {
     }
 }
 
-/// The rows that a statement gives, cells separated by `|`.
+/// Returns the rows of a query, with cells separated by `|`.
 fn query(dir: &Path, sql: &str) -> Vec<String> {
     let connection = rusqlite::Connection::open(dir.join("lantern.db")).unwrap();
     connection.busy_timeout(Duration::from_secs(5)).unwrap();
@@ -296,7 +296,7 @@ fn query(dir: &Path, sql: &str) -> Vec<String> {
     rows.map(Result::unwrap).collect()
 }
 
-/// What the API answers with has to be as its document says.
+/// Asserts that an API response matches its schema in the document.
 fn described(name: &str, answer: &impl Serialize) {
     described::Described::kept().is(name, &serde_json::to_value(answer).unwrap());
 }

@@ -1,4 +1,4 @@
-//! A version on trial: what the report says, and that nothing else has changed.
+//! Tests canary runs: the report, and that nothing else changes.
 
 use lantern_lifecycle::{CanaryReport, CanaryRequest};
 use lantern_plugin::Digest;
@@ -21,7 +21,7 @@ impl Scene {
             .await
     }
 
-    /// Everything that a canary must not touch.
+    /// Returns everything that a canary must not modify.
     async fn untouched(&self) -> (Vec<String>, Vec<(String, u64, u64)>) {
         let mut database = Vec::new();
         for table in self.query(
@@ -59,7 +59,7 @@ fn live(milliseconds: u64) -> CanaryRequest {
     }
 }
 
-/// Same, changed, only old, only new.
+/// Returns the counts: same, changed, only old, only new.
 fn numbers(report: &CanaryReport) -> [u64; 4] {
     let table = &report.tables[0];
     assert_eq!(table.table, "evolved");
@@ -74,7 +74,7 @@ async fn a_canary_shows_what_would_change_and_changes_nothing() {
     scene.publish((996..=1_000).map(|n| format!("later {n}"))).await;
     scene.wait_for_checkpoint(1_000).await;
     let wrong = scene.install(b'f').await;
-    // The acknowledgement comes after the checkpoint.
+    // The acknowledgement follows the checkpoint.
     tokio::time::sleep(Duration::from_millis(300)).await;
     let before = scene.untouched().await;
     let report = scene.canary(wrong, last(600)).await.unwrap();
@@ -138,7 +138,7 @@ async fn rejects_traps_and_what_needs_a_rebuild_are_said() {
     let report = scene.canary(other, last(25)).await.unwrap();
     assert!(report.needs_rebuild, "{:?}", report.differences);
     assert_eq!(report.new.projected, 20, "its tables are fresh, so they fit");
-    // The live version has noticed nothing, and its dead letters are the same.
+    // The live version is unaffected, and its dead letters are the same.
     assert_eq!(scene.query("SELECT count(*) FROM _lantern_dead_letter"), ["5"]);
     assert_eq!(scene.status("evolve").unwrap().version, "1.0.0");
     scene.close().await;
@@ -209,7 +209,7 @@ async fn a_canary_is_bounded_one_at_a_time_and_ends_with_the_host() {
     let ended = long.await.unwrap().unwrap_err();
     assert!(ended.to_string().contains("the host is stopping"), "{ended}");
     scene.wait("they are gone", |_| files() == 0).await;
-    // What a killed host leaves behind goes at the next start.
+    // The next start removes the files of a killed host.
     scene.close().await;
     std::fs::write(folder.join("left.db"), b"x").unwrap();
     scene.open().await;

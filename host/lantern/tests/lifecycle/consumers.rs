@@ -1,11 +1,13 @@
-//! The durable consumers of plugins on the broker: they are deleted with their plugin, also when the broker is away then.
+//! Tests the durable consumers of plugins: the host deletes them with their plugin, even if the broker is unreachable
+//! at that time.
 
 use async_nats::jetstream::stream::RetentionPolicy;
 use futures_util::TryStreamExt as _;
 
 use super::*;
 
-/// The stream of the evolving plugin, with interest retention: every message waits for every consumer.
+/// Creates the stream of the evolving plugin with interest retention: every message is kept until every consumer has
+/// acknowledged it.
 async fn interest(scene: &Scene) {
     let context = scene.server.jetstream().await;
     context.delete_stream("EVOLVE").await.unwrap();
@@ -51,7 +53,7 @@ async fn a_removed_plugin_does_not_keep_the_messages_of_an_interest_stream() {
     let mut scene = Scene::start().await;
     interest(&scene).await;
     scene.swap(b'a').await.unwrap();
-    // Before the consumer exists, the stream keeps nothing for it.
+    // Until the consumer exists, the stream keeps no messages for it.
     scene.wait_for_state(ProjectionState::Running).await;
     scene.publish(1..=10).await;
     scene.wait_for_checkpoint(10).await;
@@ -75,7 +77,7 @@ async fn a_consumer_is_deleted_later_when_the_broker_is_away_also_after_a_restar
     let mut scene = Scene::start().await;
     interest(&scene).await;
     scene.swap(b'a').await.unwrap();
-    // Before the consumer exists, the stream keeps nothing for it.
+    // Until the consumer exists, the stream keeps no messages for it.
     scene.wait_for_state(ProjectionState::Running).await;
     scene.publish(1..=10).await;
     scene.wait_for_checkpoint(10).await;
@@ -100,14 +102,14 @@ async fn a_consumer_is_deleted_later_when_the_broker_is_away_also_after_a_restar
         "{removed:?}"
     );
     assert_eq!(noted(&scene).len(), 2);
-    // The same host deletes it when the broker is back.
+    // The same host deletes it once the broker is back.
     scene.server.restart();
     no_consumers(&scene).await;
     scene
         .wait("nothing is left to be deleted", |scene| noted(scene).is_empty())
         .await;
 
-    // And so does the next one, which only knows it from the database.
+    // So does the next host, which knows the consumer only from the database.
     scene.swap(b'a').await.unwrap();
     scene.wait_for_state(ProjectionState::Running).await;
     assert_eq!(consumers(&scene).await.len(), 1);
@@ -131,7 +133,7 @@ async fn a_plugin_that_is_installed_again_keeps_its_consumer() {
     let mut scene = Scene::start().await;
     interest(&scene).await;
     scene.swap(b'a').await.unwrap();
-    // Before the consumer exists, the stream keeps nothing for it.
+    // Until the consumer exists, the stream keeps no messages for it.
     scene.wait_for_state(ProjectionState::Running).await;
     scene.publish(1..=10).await;
     scene.wait_for_checkpoint(10).await;
@@ -144,7 +146,7 @@ async fn a_plugin_that_is_installed_again_keeps_its_consumer() {
         .unwrap();
     scene.swap(b'a').await.unwrap();
     scene.server.restart();
-    // The rebuild's consumer does not exist, the live one is needed again.
+    // The rebuild's consumer does not exist, and the live consumer is in use again.
     scene
         .wait("nothing is left to be deleted", |scene| noted(scene).is_empty())
         .await;

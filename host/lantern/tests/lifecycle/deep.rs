@@ -1,4 +1,4 @@
-//! The deep check: rows and ledger against what the messages give when they are projected again.
+//! Tests the deep check: it compares rows and ledger with a new projection of the messages.
 
 use lantern_lifecycle::{DeepParts, DeepReport, check_deep};
 
@@ -28,7 +28,7 @@ impl Scene {
         connection.execute_batch(sql).unwrap();
     }
 
-    /// Makes a change by hand, expects a problem with these words, and takes the change back.
+    /// Makes a change by hand, expects a problem with these words, and reverts the change.
     async fn finds(&self, harm: &str, mend: &str, words: &str) {
         self.harm(harm);
         let problems = self.check_deep(None).await.problems;
@@ -102,7 +102,7 @@ async fn what_was_changed_by_hand_is_found_and_a_sound_database_is_not_blamed() 
         .await;
     assert_eq!(scene.check_deep(None).await.problems, []);
 
-    // What cannot be compared is named.
+    // The report lists data that cannot be compared.
     let context = scene.server.jetstream().await;
     let stream = context.get_stream("EVOLVE").await.unwrap();
     stream.purge().sequence(101).await.unwrap();
@@ -155,7 +155,7 @@ async fn tables_that_merge_are_compared_when_the_whole_history_is_there() {
         )
         .await;
 
-    // Of a history that is not whole only the other tables are compared.
+    // If the history is incomplete, the check compares only the other tables.
     let sampled = scene.check_deep(Some(20)).await;
     assert_eq!(sampled.problems, []);
     assert!(

@@ -1,4 +1,4 @@
-//! The watched directory: files that appear, change, are written in pieces, and go.
+//! Tests the watched directory: files that appear, change, grow in pieces, and disappear.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ impl Scene {
         self.plugin_dir.path().join(name)
     }
 
-    /// As a careful operator puts a file there: whole, by renaming.
+    /// Places a file atomically, by renaming.
     pub(super) fn place(&self, name: &str, bytes: &[u8]) {
         fs::write(self.file("place.tmp"), bytes).unwrap();
         fs::rename(self.file("place.tmp"), self.file(name)).unwrap();
@@ -51,7 +51,7 @@ async fn a_file_that_appears_runs_and_one_that_changes_is_swapped() {
         scene.query("SELECT note, count(*) FROM evolved GROUP BY note"),
         ["a|10", "i|10"]
     );
-    // A rollback stands, whatever the file says, until the file changes.
+    // A rollback stays in effect until the file changes.
     scene.lifecycle().rollback("evolving", &operator()).await.unwrap();
     scene.close().await;
     scene.open().await;
@@ -87,7 +87,7 @@ async fn a_file_written_in_pieces_over_the_running_one_is_never_loaded_half() {
     for piece in bytes.chunks(bytes.len() / 20 + 1) {
         file.write_all(piece).unwrap();
         file.sync_all().unwrap();
-        // Now and then longer than a file has to keep still.
+        // Sometimes longer than the time that a file must stay unchanged.
         tokio::time::sleep(Duration::from_millis(200)).await;
         versions.insert(scene.status("evolve").unwrap().version);
     }
@@ -170,7 +170,7 @@ async fn a_returned_file_does_not_resume_a_plugin_that_an_operator_paused() {
     let mut scene = Scene::start().await;
     scene.place("evolving.wasm", &evolving::version(b'a'));
     scene.wait_for_version("1.0.0").await;
-    // Who paused decides, not the words of the reason.
+    // The actor of the pause decides, not the text of the reason.
     let reason = "its file evolving.wasm was removed by me";
     scene
         .lifecycle()
@@ -178,7 +178,7 @@ async fn a_returned_file_does_not_resume_a_plugin_that_an_operator_paused() {
         .await
         .unwrap();
     scene.wait_for_state(ProjectionState::Paused).await;
-    // The failure of another file shows that the watcher has processed the removal, and the return.
+    // The failure of another file shows that the watcher has processed the removal and the return.
     scene.place("junk.wasm", b"junk");
     let failed = |scene: &Scene| !scene.lifecycle().load_failures().is_empty();
     scene.wait("the junk is rejected", failed).await;
@@ -209,7 +209,7 @@ async fn ten_thousand_files_do_not_hold_up_the_one_that_counts() {
     scene.wait_for_version("1.0.0").await;
     scene.publish(1..=5).await;
     scene.wait_for_checkpoint(5).await;
-    // What is remembered of rubbish is bounded.
+    // The number of remembered load failures is bounded.
     assert!(scene.lifecycle().load_failures().len() <= 1_000);
     scene.close().await;
 }
@@ -228,7 +228,7 @@ async fn a_plugin_that_was_removed_is_not_brought_back_by_its_old_file() {
     scene.open().await;
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert!(scene.lifecycle().list().await.unwrap().is_empty());
-    // Another version does, and so does the same file when it went away and comes again.
+    // Another version is installed, and so is the same file after it was removed and placed again.
     fs::remove_file(scene.file("evolving.wasm")).unwrap();
     scene
         .wait("the file is forgotten", |scene| {
@@ -247,7 +247,7 @@ async fn a_file_that_comes_during_a_rebuild_waits_for_its_end() {
     scene.wait_for_version("1.0.0").await;
     scene.publish(1..=3_000).await;
     scene.wait_for_checkpoint(3_000).await;
-    // It would take five minutes: longer than the file takes to be noticed and compiled on any machine.
+    // The rebuild would take five minutes: longer than any machine needs to detect and compile the file.
     let slow = lantern_lifecycle::RebuildRequest {
         rate: Some(10),
         ..Default::default()

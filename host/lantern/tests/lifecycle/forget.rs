@@ -1,4 +1,5 @@
-//! Erasure of a person's data: rows, dead letters and messages go, nothing restores them, and the checks stay clean.
+//! Tests erasure of a person's data: rows, dead letters and messages are deleted, nothing restores them, and the checks
+//! pass.
 
 use lantern_lifecycle::{ForgetReport, ForgetRequest, RebuildRequest};
 use lantern_plugin::Digest;
@@ -36,14 +37,14 @@ impl Scene {
         report
     }
 
-    /// Check and deep check find nothing.
+    /// Asserts that check and deep check find nothing.
     async fn clean(&self) {
         self.sound();
         let report = self.check_deep(None).await;
         assert_eq!(report.problems, []);
     }
 
-    /// The files of the database that hold a text.
+    /// Returns the database files that contain a text.
     fn files_with(&self, text: &str) -> Vec<String> {
         let files = ["lantern.db", "lantern.db-wal"].into_iter();
         let holds = |file: &&str| {
@@ -70,7 +71,7 @@ async fn erased_rows_and_messages_are_not_restored_by_rebuild_and_reprojection()
     let first = scene.swap(b'a').await.unwrap().digest;
     scene.publish((1..=20).chain([7])).await;
     scene.wait_for_checkpoint(21).await;
-    // A dry run names everything and changes nothing.
+    // A dry run lists everything and changes nothing.
     let before = rebuild_loss::state(&scene);
     let planned = scene
         .forget(ForgetRequest {
@@ -104,7 +105,7 @@ async fn erased_rows_and_messages_are_not_restored_by_rebuild_and_reprojection()
     assert_eq!(rebuilt.state, "done", "{rebuilt:?}");
     assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["19"]);
     scene.clean().await;
-    // Another version makes the work of the first one again.
+    // Another version reprocesses the messages of the first one.
     scene.swap(b'f').await.unwrap();
     scene
         .lifecycle()
@@ -118,7 +119,7 @@ async fn erased_rows_and_messages_are_not_restored_by_rebuild_and_reprojection()
     assert_eq!(rebuilt.state, "done", "{rebuilt:?}");
     scene.clean().await;
 
-    // Repeated, it finds nothing. What comes later is taken.
+    // A repeated erasure finds nothing. Later messages are projected.
     assert_eq!(scene.forget(erase("n", "7")).await.messages, 0);
     scene.publish([7]).await;
     scene.wait_for_checkpoint(22).await;
@@ -153,7 +154,7 @@ async fn dead_letters_that_mention_the_value_lose_their_content() {
     scene.clean().await;
     scene.forget(erase("note", &format!("x{WHO}"))).await;
     assert_eq!(scene.files_with(WHO), Vec::<String>::new());
-    // A version that could read them does not get them.
+    // A version that could decode them does not receive them.
     scene.swap(b'e').await.unwrap();
     scene
         .lifecycle()
@@ -194,7 +195,7 @@ async fn what_a_stream_does_not_let_go_is_reported_and_not_projected_again() {
     assert_eq!(rebuilt.state, "done", "{rebuilt:?}");
     assert_eq!(scene.sevens(), Vec::<String>::new());
     scene.clean().await;
-    // Not even when the plugin is removed with all that is known of it, and installed again.
+    // This holds even after the plugin is removed with all its data and installed again.
     scene
         .lifecycle()
         .remove("evolving", true, &operator())
@@ -205,7 +206,7 @@ async fn what_a_stream_does_not_let_go_is_reported_and_not_projected_again() {
     assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["9"]);
     assert_eq!(scene.sevens(), Vec::<String>::new());
     scene.clean().await;
-    // Once it is gone, nothing is outstanding.
+    // Once the message is purged, nothing is outstanding.
     assert_eq!(scene.forget(outstanding()).await.streams[0].left, 1);
     context
         .get_stream("EVOLVE")
@@ -235,7 +236,7 @@ async fn a_message_that_waits_is_refused_and_one_that_comes_later_is_taken() {
     scene.publish([7, 11]).await;
     assert_eq!(scene.forget(erase("n", "7")).await.messages, 1);
     scene.publish([7]).await;
-    // As after a crash: the erasure was not repeated, and what waits in the stream is older than it.
+    // The state after a crash: the erasure was not repeated, and the pending message in the stream is older than it.
     scene.close().await;
     scene.open().await;
     scene.lifecycle().resume("evolving", &operator()).await.unwrap();
@@ -304,7 +305,7 @@ async fn older_messages_of_a_merged_row_do_not_bring_it_back() {
             sources.all(|source| scene.status(source).is_some_and(|status| status.checkpoint == 40))
         })
         .await;
-    // Tables that a rollback could go back to hold the value as well.
+    // The tables kept for a rollback contain the value as well.
     let rebuild = RebuildRequest {
         accept_differences: true,
         keep_old_s: 86_400,
@@ -335,7 +336,7 @@ async fn older_messages_of_a_merged_row_do_not_bring_it_back() {
     assert_eq!(rows(&scene, "true"), ["20"]);
     assert_eq!(rows(&scene, &format!("pc_id = '{WHO}'")), ["0"]);
     scene.sound();
-    // The rebuild has found the starts by the value; now they are deleted as well.
+    // The rebuild found the starts by the value; now they are deleted as well.
     let events = scene.held("EVENTS").await;
     let done = scene.forget(outstanding()).await;
     assert_eq!(done.streams[0].deleted, 20, "{done:?}");

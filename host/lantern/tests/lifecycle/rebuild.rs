@@ -1,4 +1,4 @@
-//! Tables made anew beside those in use.
+//! Tests rebuilds, which fill new tables in the background.
 
 use lantern_lifecycle::{RebuildRequest, RebuildView};
 use lantern_store::RebuildId;
@@ -11,7 +11,7 @@ impl Scene {
         self.wait_for_rebuild(id).await
     }
 
-    /// Returns when the rebuild has ended, however it has.
+    /// Waits until the rebuild ends, in any state.
     pub(super) async fn wait_for_rebuild(&self, id: RebuildId) -> Result<RebuildView, LifecycleError> {
         let deadline = Instant::now() + LIMIT;
         loop {
@@ -33,7 +33,7 @@ impl Scene {
         assert_eq!((now.len(), differs), (before.len(), None));
     }
 
-    /// Every column of every row, the host's own too.
+    /// Returns every column of every row, including the host's own columns.
     pub(super) fn dump(&self) -> Vec<String> {
         self.query("SELECT * FROM evolved ORDER BY _origin, _sequence, _row")
     }
@@ -45,7 +45,7 @@ impl Scene {
         .await;
     }
 
-    /// No table, consumer or record of a rebuild is left.
+    /// Waits until no table, consumer or record of a rebuild remains.
     pub(super) async fn wait_until_swept(&self) {
         self.wait("no table of a rebuild", |scene| {
             scene
@@ -60,7 +60,7 @@ impl Scene {
         let context = self.server.jetstream().await;
         let stream = context.get_stream("EVOLVE").await.unwrap();
         let deadline = Instant::now() + LIMIT;
-        // It goes right after the rebuild has ended.
+        // The host deletes it right after the rebuild ends.
         while stream
             .get_consumer::<async_nats::jetstream::consumer::pull::Config>("lantern-evolving-evolve-rebuild")
             .await
@@ -156,7 +156,7 @@ async fn another_table_than_before_comes_in_by_a_rebuild() {
     scene.wait_for_rows(110).await;
     let view = scene.lifecycle().show("evolving").await.unwrap();
     assert_eq!(view.active, Some(digest));
-    // And back, the same way; a plain rollback does not fit.
+    // The way back is a rebuild as well; a plain rollback is rejected.
     let refused = scene
         .lifecycle()
         .rollback("evolving", &operator())

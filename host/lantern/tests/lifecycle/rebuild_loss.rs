@@ -1,11 +1,11 @@
-//! A rebuild either makes everything that the ledger counts, or refuses before it changes anything.
+//! Tests that a rebuild either reproduces everything in the ledger, or fails before it changes anything.
 
 use lantern_lifecycle::RebuildRequest;
 use lantern_store::OpenDeadLetterFilter;
 
 use super::*;
 
-/// Everything that a rebuild could damage, as text.
+/// Returns everything that a rebuild could damage, as text.
 pub(super) fn state(scene: &Scene) -> Vec<String> {
     let tables = scene.query("SELECT name FROM _lantern_table ORDER BY name");
     let own = tables.iter().flat_map(|table| {
@@ -28,7 +28,7 @@ fn digest(letter: u8) -> String {
     lantern_plugin::Digest::of(&evolving::version(letter)).to_string()
 }
 
-/// With the version that has this letter.
+/// Returns a request with the version that has this letter.
 pub(super) fn by(letter: u8) -> RebuildRequest {
     RebuildRequest {
         digest: Some(digest(letter)),
@@ -51,7 +51,7 @@ fn from(sequence: u64) -> RebuildRequest {
 }
 
 impl Scene {
-    /// The rebuild is refused with all of these words, and nothing has changed.
+    /// Asserts that the rebuild is rejected with all of these words and changes nothing.
     async fn refuses(&self, request: RebuildRequest, words: &[&str]) {
         let before = state(self);
         let refused = self.rebuild(request.clone()).await.unwrap_err().to_string();
@@ -92,14 +92,14 @@ async fn a_merging_table_is_not_rebuilt_from_a_part_of_its_messages() {
         scene.query("SELECT kind, total FROM totals ORDER BY kind"),
         totals
     );
-    // Without loss it works.
+    // Without loss, the rebuild succeeds.
     let done = scene.rebuild(RebuildRequest::default()).await.unwrap();
     assert_eq!(done.state, "done", "{done:?}");
     assert_eq!(
         scene.query("SELECT kind, total FROM totals ORDER BY kind"),
         totals
     );
-    // As a stream with max_msgs = 500 holds them.
+    // The content of a stream with max_msgs = 500.
     scene.stream("EVOLVE").await.purge().sequence(501).await.unwrap();
     let time = RebuildRequest {
         from_time: Some("2000-01-01T00:00:00Z".into()),
@@ -153,7 +153,7 @@ async fn executions_keep_their_versions() {
         let result = format!(
             r#"{{{common},"exit_code":0,"stdout":"","stderr":"","finished_at":"2026-05-01T10:00:01Z"}}"#
         );
-        // A result that comes first makes a row without a version.
+        // A result that arrives first creates a row without a version.
         if n == 1 {
             scene
                 .wait("the first start", |scene| rows(scene) == ["r001|1.0.0|null"])
@@ -167,7 +167,7 @@ async fn executions_keep_their_versions() {
             scene.query("SELECT count(*) FROM execution_results WHERE exit_code IS NOT NULL") == ["300"]
         })
         .await;
-    // Live, the two streams are read side by side; a result may have overtaken its start.
+    // During live ingestion the two streams are read concurrently; a result may arrive before its start.
     let live = rows(&scene);
     let id = scene
         .lifecycle()
@@ -238,12 +238,12 @@ async fn rows_are_carried_over_whole_or_not_at_all() {
             b'l',
             ["500 rows of table evolved", "column size is new and not nullable"],
         ),
-        // One that is not declared any more, and has values.
+        // A column that is no longer declared and contains values.
         (
             b'a',
             ["500 rows of table evolved", "column extra has a value in 500"],
         ),
-        // One with another type.
+        // A column with another type.
         (b'c', ["500 rows of table evolved", "column note is text in 500"]),
     ] {
         scene.install_only(letter).await;
@@ -366,7 +366,7 @@ async fn a_table_that_the_version_does_not_declare_stays_until_it_is_dropped_on_
     };
     assert_eq!(changes(&done), ["evolved rebuilt 100 100", "totals kept 2 2"]);
     scene.stream("EVOLVE").await.purge().sequence(31).await.unwrap();
-    // Two ranges of the ledger, one of which is kept.
+    // Two ranges of the ledger; the rebuild keeps one of them.
     let request = RebuildRequest {
         drop_undeclared: true,
         from_sequence: Some(51),
@@ -409,7 +409,7 @@ async fn a_range_that_is_kept_does_not_count_rows_of_a_dropped_table() {
     scene.sound();
 }
 
-/// With the version that has this letter; what it replaces is kept.
+/// Returns a request with the version that has this letter; the replaced tables are kept.
 fn keeping(letter: u8) -> RebuildRequest {
     RebuildRequest {
         keep_old_s: 3_600,
@@ -451,7 +451,7 @@ async fn a_rollback_goes_back_to_the_replaced_tables_and_reads_again_what_came_s
     scene.lifecycle().resume("evolving", &operator()).await.unwrap();
     scene.wait_until_swept().await;
 
-    // The same once more, with messages that come in between.
+    // The same again, with messages that arrive in between.
     let done = scene.rebuild(keeping(b'f')).await;
     assert!(matches!(done, Err(LifecycleError::NoVersion { .. })), "{done:?}");
     scene.install_only(b'f').await;
@@ -503,7 +503,7 @@ async fn a_rollback_that_would_lose_messages_is_refused() {
     assert_eq!(state(&scene), before);
     scene.publish(111..=115).await;
     scene.wait_for_rows(115).await;
-    // Once another version is active a rollback goes back to the one before it.
+    // Once another version is active, a rollback returns to the version before it.
     scene.swap(b'i').await.unwrap();
     let back = scene.lifecycle().rollback("evolving", &operator()).await.unwrap();
     assert_eq!((back.version.as_str(), back.restored), ("1.4.0", None));

@@ -1,5 +1,5 @@
-//! Random histories, random losses, random rebuilds: the result is what the ledger promises, or the rebuild is refused
-//! before it has changed anything. `LANTERN_REBUILD_SEED` and `LANTERN_REBUILD_ROUNDS` choose other runs.
+//! Property test with random histories, losses and rebuilds: the result matches the ledger, or the rebuild is rejected
+//! before it changes anything. `LANTERN_REBUILD_SEED` and `LANTERN_REBUILD_ROUNDS` select other runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,10 +8,10 @@ use lantern_lifecycle::RebuildRequest;
 use super::rebuild_loss::{by, state};
 use super::*;
 
-/// Rounds of the ordinary run.
+/// Default number of rounds.
 const ROUNDS: u64 = 12;
 
-/// SplitMix64: small, and the same everywhere.
+/// SplitMix64: small, and the same on every platform.
 struct Random(u64);
 
 impl Random {
@@ -28,7 +28,7 @@ impl Random {
     }
 }
 
-/// What a version makes of message `n`, which is the text of the message with sequence `n`: a row's `n` and `note`.
+/// Returns the row (`n` and `note`) that a version projects from the message with this text.
 fn row_of(letter: u8, text: &str) -> Option<(i64, String)> {
     let (word, number) = text.split_once(' ').unwrap_or(("", text));
     let n: i64 = number.parse().unwrap();
@@ -46,10 +46,10 @@ fn row_of(letter: u8, text: &str) -> Option<(i64, String)> {
     known.then_some((n, note))
 }
 
-/// A history, and what was done to it.
+/// A history, and the changes made to it.
 struct Model {
     texts: Vec<String>,
-    /// The version that has handled each message.
+    /// The version that handled each message.
     handled: Vec<u8>,
     deleted: BTreeSet<u64>,
     first: u64,
@@ -86,7 +86,7 @@ async fn a_random_rebuild_keeps_its_promise_or_changes_nothing() {
     }
 }
 
-/// Whether the rebuild was done.
+/// Returns whether the rebuild was completed.
 async fn one_round(random: &mut Random) -> bool {
     let mut scene = Scene::start().await;
     let mut model = history(&mut scene, random).await;
@@ -149,7 +149,8 @@ async fn one_round(random: &mut Random) -> bool {
     } else {
         assert_eq!(state(&scene), before, "{what}: {begun:?}");
         let asks_nothing = !request.carry_over && request.from_sequence.is_none();
-        // The versions that reject what another has projected leave rows of `totals` with their dead letters.
+        // Versions that reject messages projected by another version leave rows of `totals` together with their dead
+        // letters.
         let leaves = merges && letter != b'j' && !request.drop_undeclared;
         assert!(
             !(model.is_whole() && asks_nothing && !leaves),
@@ -163,7 +164,7 @@ async fn one_round(random: &mut Random) -> bool {
     end.as_deref() == Some("done")
 }
 
-/// Goes back to the replaced tables, after some more messages.
+/// Publishes more messages, then rolls back to the replaced tables.
 async fn roll_back(scene: &Scene, model: &mut Model, older: Vec<u8>, random: &mut Random, what: &str) {
     let last = older[older.len() - 1];
     model.handled = older;
@@ -185,7 +186,7 @@ async fn roll_back(scene: &Scene, model: &mut Model, older: Vec<u8>, random: &mu
         .await;
 }
 
-/// Messages, handled by one version after the other.
+/// Publishes messages that one version after another handles.
 async fn history(scene: &mut Scene, random: &mut Random) -> Model {
     let mut model = Model {
         texts: Vec::new(),
@@ -200,7 +201,7 @@ async fn history(scene: &mut Scene, random: &mut Random) -> Model {
         let count = 20 + random.next(200);
         let first = model.texts.len();
         for n in first as u64 + 1..=first as u64 + count {
-            // Only messages that no later version would make rows of: those would be handled by it when it comes.
+            // Only messages that no later version can project; a later version would otherwise retry and handle them.
             let text = if random.one_in(10) {
                 format!("never {n}")
             } else {
@@ -223,7 +224,7 @@ async fn history(scene: &mut Scene, random: &mut Random) -> Model {
     model
 }
 
-/// Takes messages out of the stream.
+/// Deletes messages from the stream.
 async fn damage(scene: &Scene, model: &mut Model, random: &mut Random) {
     let stream = scene.server.jetstream().await.get_stream("EVOLVE").await.unwrap();
     let count = model.texts.len() as u64;
@@ -233,7 +234,7 @@ async fn damage(scene: &Scene, model: &mut Model, random: &mut Random) {
     }
     if random.one_in(3) && model.first < count {
         for _ in 0..=random.next(3) {
-            // Not the first and not the last: those would only move the ends of the stream.
+            // Neither the first nor the last message; deleting those would only move the ends of the stream.
             let sequence = model.first + 1 + random.next((count - model.first).max(2) - 1);
             if sequence < count && model.deleted.insert(sequence) {
                 stream.delete_message(sequence).await.unwrap();
@@ -263,7 +264,7 @@ async fn request(scene: &Scene, random: &mut Random) -> (u8, RebuildRequest) {
     (letter, request)
 }
 
-/// A rebuild with restarts of the host in between.
+/// Runs a rebuild with restarts of the host in between.
 async fn interrupted(
     scene: &mut Scene,
     request: RebuildRequest,

@@ -1,4 +1,5 @@
-//! Signed plugins: what a policy lets in, at each way in and at each start, and that what is refused loses nothing.
+//! Tests signed plugins: what each policy accepts for every way of installation and at each start, and that a rejection
+//! loses no data.
 
 use std::fs;
 use std::io::Cursor;
@@ -37,7 +38,7 @@ fn policy(rule: Rule, keys: &[&KeyPair]) -> Policy {
 }
 
 impl Scene {
-    /// Starts again under a policy.
+    /// Restarts the host with this policy.
     async fn under(&mut self, rule: Rule, keys: &[&KeyPair]) {
         self.close().await;
         self.signatures = policy(rule, keys);
@@ -99,7 +100,8 @@ async fn an_upload_without_a_good_signature_changes_nothing_and_the_old_version_
         bytes: evolving::version(b'i'),
     };
     assert_eq!(fault(scene.send(junk).await), Fault::Malformed);
-    // What is no component at all is refused for its signature: nobody has looked at it.
+    // Invalid bytes are rejected for the missing signature, because the host verifies the signature before it parses
+    // the component.
     assert_eq!(fault(scene.send(b"junk".to_vec().into()).await), Fault::Missing);
 
     scene.publish(6..=10).await;
@@ -109,7 +111,7 @@ async fn an_upload_without_a_good_signature_changes_nothing_and_the_old_version_
         scene.lifecycle().show("evolving").await.unwrap().versions.len(),
         1
     );
-    // Bytes whose good signature is kept need not bring it again.
+    // Bytes whose good signature is already stored need no new one.
     scene.send(evolving::version(b'a').into()).await.unwrap();
     scene.send(signed(&ours, b'i')).await.unwrap();
     scene.publish(11..=12).await;
@@ -157,7 +159,7 @@ async fn in_the_directory_the_signature_may_come_before_its_file_or_after_it() {
         .await;
     scene.publish(11..=12).await;
     scene.wait_for_checkpoint(12).await;
-    // A signature that is worse than the one that is kept does nothing.
+    // A signature worse than the stored one has no effect.
     scene.place("evolving.wasm.minisig", b"junk");
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert!(scene.lifecycle().load_failures().is_empty());
@@ -187,7 +189,7 @@ async fn a_key_that_is_taken_out_stops_what_it_had_signed_until_another_signatur
     scene.wait_for_checkpoint(5).await;
 
     scene.under(Rule::Require, &[&new]).await;
-    // Nothing else is installed, and the host runs all the same.
+    // Nothing else is installed, and the host still runs.
     let [refusal] = &scene.lifecycle().load_failures()[..] else {
         panic!("{:?}", scene.lifecycle().load_failures());
     };
@@ -206,20 +208,20 @@ async fn a_key_that_is_taken_out_stops_what_it_had_signed_until_another_signatur
     assert!(matches!(fault(again), Fault::UnknownKey { .. }));
     assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["5"]);
 
-    // The same bytes, signed anew.
+    // The same bytes with a new signature.
     scene.send(signed(&new, b'a')).await.unwrap();
     scene.wait_for_checkpoint(10).await;
     assert!(scene.lifecycle().load_failures().is_empty());
     assert_eq!(scene.signature_of(0).await, SignatureState::Good);
 
-    // A start with both keys, and one with the first alone, which the kept signature is not of any more.
+    // A start with both keys, then one with only the first key, which no longer matches the stored signature.
     scene.under(Rule::Require, &[&old, &new]).await;
     scene.publish(11..=12).await;
     scene.wait_for_checkpoint(12).await;
     scene.under(Rule::Require, &[&old]).await;
     assert_eq!(scene.lifecycle().load_failures().len(), 1);
     scene.publish(13..=15).await;
-    // The key comes back, and so does the plugin: without a trace of having failed.
+    // The key returns, and so does the plugin, without a trace of the failure.
     scene.under(Rule::Require, &[&new]).await;
     scene.wait_for_checkpoint(15).await;
     let shown = scene.lifecycle().show("evolving").await.unwrap();
@@ -258,7 +260,7 @@ async fn what_ran_unsigned_is_signed_in_the_directory_when_signatures_become_req
             scene.lifecycle().load_failures().is_empty()
         })
         .await;
-    // And by itself at the next start, also without the file's signature.
+    // It also loads at the next start, without the signature file.
     fs::remove_file(scene.file("evolving.wasm.minisig")).unwrap();
     scene.close().await;
     scene.open().await;
@@ -279,13 +281,13 @@ async fn a_warning_lets_everything_run_and_says_what_is_not_signed() {
     assert_eq!(scene.signature_of(1).await, SignatureState::UnknownKey);
     scene.send(signed(&ours, b'i')).await.unwrap();
     assert_eq!(scene.signature_of(1).await, SignatureState::Good);
-    // One that is good is not replaced by one that is not.
+    // An invalid signature does not replace a valid one.
     scene.send(signed(&other, b'i')).await.unwrap();
     assert_eq!(scene.signature_of(1).await, SignatureState::Good);
     scene.publish(1..=5).await;
     scene.wait_for_checkpoint(5).await;
     scene.lifecycle().rollback("evolving", &operator()).await.unwrap();
-    // Required from now on: what runs is stopped, and the signed version can be made to run.
+    // Signatures are now required: the running plugin is stopped, and the signed version can be activated.
     scene.under(Rule::Require, &[&ours]).await;
     assert_eq!(scene.lifecycle().load_failures().len(), 1);
     scene.publish(6..=10).await;

@@ -1,4 +1,4 @@
-//! One version after the other.
+//! Tests version swaps.
 
 use super::*;
 
@@ -85,7 +85,7 @@ async fn swaps_under_load_lose_and_double_nothing() {
         scene.query("SELECT count(*), count(DISTINCT n), min(n), max(n) FROM evolved"),
         ["20000|20000|1|20000"]
     );
-    // Every row was made by the version that the ledger names for its sequence.
+    // Every row was created by the version that the ledger names for its sequence.
     assert_eq!(
         scene.query(
             "SELECT count(*) FROM evolved e JOIN _lantern_ledger l
@@ -125,7 +125,7 @@ async fn additions_come_in_with_the_swap_and_a_rollback_leaves_them() {
             "9|a|null"
         ]
     );
-    // A version that was built from the older one does not know the column either.
+    // A version built from the older one does not declare the column either.
     scene.swap(b'i').await.unwrap();
     scene.swap(b'b').await.unwrap();
     scene.publish(10..=10).await;
@@ -210,7 +210,7 @@ async fn a_source_that_comes_with_a_version_goes_with_it() {
     scene.publish(11..=12).await;
     scene.wait_for_checkpoint(12).await;
     assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["22"]);
-    // It comes back where it was.
+    // The source resumes at its previous position.
     scene.swap(b'h').await.unwrap();
     scene
         .wait("the rest", |scene| {
@@ -254,7 +254,7 @@ async fn a_paused_plugin_waits_also_over_a_restart_and_goes_on_where_it_was() {
         .await;
     assert_eq!(scene.status("evolve").unwrap().state, ProjectionState::Paused);
     assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["10"]);
-    // A swap while it is paused is one for later.
+    // A swap during a pause takes effect on resume.
     scene.swap(b'i').await.unwrap();
     scene.lifecycle().resume("evolving", &operator()).await.unwrap();
     scene.wait_for_checkpoint(25).await;
@@ -296,7 +296,7 @@ async fn a_removed_plugin_leaves_its_tables_and_can_come_back_or_takes_them_alon
         .unwrap();
     assert_eq!(removed.dropped, ["evolved"]);
     assert_eq!(scene.query("SELECT count(*) FROM _lantern_ledger"), ["0"]);
-    // From nothing: the stream is read again from its beginning.
+    // Without any data, the host reads the stream again from the beginning.
     scene.swap(b'a').await.unwrap();
     scene.wait_for_checkpoint(20).await;
     assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["20"]);
@@ -389,7 +389,7 @@ async fn dead_letters_are_tried_first_by_a_version_that_knows_better() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_version_whose_consumer_the_broker_refuses_is_rolled_back() {
     let mut scene = Scene::start().await;
-    // The stream of its second source has room for one consumer, and another program has it.
+    // The stream of the second source allows one consumer, and another program holds it.
     let context = scene.server.jetstream().await;
     context.delete_stream("EVOLVE_MORE").await.unwrap();
     let stream = context
@@ -522,7 +522,7 @@ async fn an_error_is_shown_with_its_time_until_the_source_has_recovered() {
         "{status:?}"
     );
     scene.server.restart();
-    // Nothing new arrives: a source that has nothing left to read has recovered as well.
+    // No new message arrives: a source with nothing left to read counts as recovered.
     scene
         .wait("no error", |scene| {
             let status = scene.status("evolve").unwrap();
@@ -574,7 +574,7 @@ async fn settings_of_a_plugin_are_in_force_at_once_and_after_a_restart() {
     scene.close().await;
     scene.open().await;
     assert_eq!(scene.lifecycle().settings("evolving").dead_letters.max, Some(10));
-    // A rollback was not asked for: the version that rejects everything stays.
+    // Automatic rollback is disabled, so the version that rejects everything stays active.
     scene.swap(b'd').await.unwrap();
     scene.publish(61..=160).await;
     scene.wait_for_checkpoint(160).await;

@@ -1,4 +1,4 @@
-//! Where rows come from, and the work of a bad version made again.
+//! Tests the trace of rows to their messages, and reprocessing after a bad version.
 
 use lantern_plugin::Digest;
 use lantern_store::RowKey;
@@ -15,7 +15,7 @@ impl Scene {
         self.lifecycle().reproject("evolving", digest, &operator()).await
     }
 
-    /// Version, first and last sequence, messages and dead letters of each range.
+    /// Returns version, first and last sequence, messages and dead letters of each range.
     fn ledger(&self) -> Vec<String> {
         self.query(
             "SELECT p.version, l.first_sequence, l.last_sequence, l.messages, l.dead FROM _lantern_ledger l
@@ -47,7 +47,7 @@ async fn the_work_of_a_bad_version_is_made_again_as_if_it_had_never_run() {
     scene.publish(1..=100).await;
     scene.publish((101..=105).map(|n| format!("later {n}"))).await;
     scene.wait_for_checkpoint(105).await;
-    // The bad version heals the dead letters in its own way, and then goes on for a while.
+    // The bad version resolves the dead letters in its own way, and then runs for a while.
     let bad = scene.swap(b'k').await.unwrap();
     assert_eq!(bad.retried.resolved, 5);
     scene.publish(106..=700).await;
@@ -78,7 +78,7 @@ async fn the_work_of_a_bad_version_is_made_again_as_if_it_had_never_run() {
     let healed = scene.trace("evolved", &["1:103:0"]).await.unwrap();
     assert_eq!((healed.version.as_deref(), healed.healed), (Some("1.3.0"), true));
     described("Trace", &healed);
-    // Nothing is left to do, and the live path goes on where it was.
+    // Nothing is left to reprocess, and ingestion continues at its position.
     let again = scene.reproject(bad.digest).await.unwrap();
     assert_eq!((again.done.messages, again.gone), (0, 0));
     scene.publish(801..=810).await;
@@ -98,7 +98,7 @@ async fn a_version_that_was_last_is_made_again_up_to_the_checkpoint_while_messag
     scene.publish(51..=4_000).await;
     scene.wait_for_checkpoint(4_000).await;
     scene.lifecycle().rollback("evolving", &operator()).await.unwrap();
-    // Cut off in the middle: what is done stays done, and what is left still names the bad version.
+    // Interrupted midway: finished work is kept, and the rest still names the bad version.
     let lifecycle = scene.lifecycle().clone();
     let digest = bad.digest;
     let cut = tokio::spawn(async move { lifecycle.reproject("evolving", digest, &operator()).await });
@@ -163,7 +163,7 @@ async fn a_row_leads_to_its_version_and_its_message_and_what_is_gone_is_said() {
     let keyless = scene.trace("evolved", &["30"]).await.unwrap_err();
     assert!(keyless.to_string().contains("ORIGIN:SEQUENCE:ROW"), "{keyless}");
 
-    // What the stream has forgotten keeps its rows and its version.
+    // Rows whose messages the stream has dropped remain, with their version.
     scene.purge(41).await;
     let gone = scene.trace("evolved", &["1:30:0"]).await.unwrap();
     assert_eq!(gone.message, None);
