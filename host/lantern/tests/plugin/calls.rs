@@ -1,5 +1,5 @@
-//! Calls into guests that trap, loop, eat memory and answer nonsense. Each time the question is the same: what did it cost
-//! the messages that did nothing wrong?
+//! Tests calls into guests that trap, loop, exhaust memory or return invalid data. Each test checks the effect on the
+//! other messages of the call.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,8 @@ use lantern_plugin::{Limits, NativeGuest, Projector};
 
 use crate::support::{LONG, messages, plugin, quick, reason, word, words};
 
-/// Good messages around one bad one: the bad one ends as `class`, with `words` in the reason, and the others as rows.
+/// Projects good messages around one bad message: asserts that the bad one is rejected as `class` with `words` in the
+/// reason, and that the others become rows.
 #[track_caller]
 fn check_alone(payload: &str, class: RejectionClass, words: &str) {
     let mut projector = plugin(quick()).projector();
@@ -110,7 +111,7 @@ fn f3_bulk_copies_are_interrupted() {
 fn f4_every_seventh_message_of_a_call_traps() {
     let mut projector = plugin(Limits::default()).projector();
     let projected = projector.project(0, &messages(&vec!["7"; 500]), LONG);
-    // Alone, none of them is the seventh.
+    // In a call with one message, no message is the seventh.
     assert_eq!(words(&projected.outcomes), vec!["rows"; 500]);
     let payloads: Vec<&str> = (1..=500)
         .map(|number| if number % 7 == 0 { "T" } else { "r" })
@@ -133,7 +134,7 @@ fn f4_every_seventh_message_of_a_call_traps() {
 #[test]
 fn f5_what_one_call_breaks_the_next_does_not_meet() {
     let mut projector = plugin(Limits::default()).projector();
-    // The instance is spoilt by a call that succeeds, so the next call goes wrong without any guilty message.
+    // A successful call corrupts the instance, so the next call fails although its messages are valid.
     for _ in 0..3 {
         let projected = projector.project(0, &messages(&["P", "r", "r"]), LONG);
         assert_eq!(words(&projected.outcomes), ["rows"; 3]);
@@ -238,7 +239,7 @@ fn f13_a_flood_of_log_lines_is_dropped_and_counted() {
 
 #[test]
 fn f14_a_panic_of_the_host_leaves_a_usable_projector() {
-    // A subscriber that panics stands for any bug in the host's own code under a guest's call.
+    // A panicking subscriber represents any bug in the host's own code during a guest call.
     struct Panics;
     impl tracing::Subscriber for Panics {
         fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {

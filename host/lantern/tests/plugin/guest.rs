@@ -1,30 +1,30 @@
-//! Makes components out of `guest.wat`: fills in its description, and encodes it.
+//! Builds components from `guest.wat`: inserts the description and encodes the result.
 
 use wit_component::{StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-/// Where the description lies in the guest's memory.
+/// Address of the description in the guest's memory.
 const BASE: u32 = 1024;
 
-/// What differs from one guest to the next.
+/// The differences between guests.
 #[derive(Default)]
 pub struct Variant {
     /// Instructions of the start function; empty for none.
     pub start: &'static str,
-    /// Instructions that run before `describe` answers.
+    /// Instructions that run before `describe` returns.
     pub describe: &'static str,
-    /// The name that it gives itself, when not `by-hand`.
+    /// The declared plugin name; `by-hand` if empty.
     pub name: &'static str,
-    /// Whether it imports WASI and has the messages of `wasi.wat`.
+    /// Whether it imports WASI and handles the messages of `wasi.wat`.
     pub wasi: bool,
 }
 
-/// The guest as a component.
+/// Returns the guest as a component.
 pub fn component(variant: &Variant) -> Vec<u8> {
     encode(&core_module(variant))
 }
 
-/// The guest as a core module.
+/// Returns the guest as a core module.
 pub fn core_module(variant: &Variant) -> Vec<u8> {
     let start = match variant.start {
         "" => String::new(),
@@ -66,7 +66,7 @@ pub fn core_module(variant: &Variant) -> Vec<u8> {
     module
 }
 
-/// One part of `wasi.wat`.
+/// Returns one part of `wasi.wat`.
 fn wasi_part(name: &str) -> &'static str {
     let (_, rest) = include_str!("wasi.wat")
         .split_once(&format!("(; PART {name} ;)"))
@@ -78,7 +78,7 @@ fn encode(module: &[u8]) -> Vec<u8> {
     lantern_plugin::encode(module).expect("the guest can be encoded")
 }
 
-/// A manifest as the canonical ABI lays it out, for the address [`BASE`].
+/// Encodes a manifest in the canonical ABI, for the address [`BASE`].
 fn description(name: &str) -> Vec<u8> {
     let mut memory = Memory { bytes: vec![0; 48] };
     let columns =

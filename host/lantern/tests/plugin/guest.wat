@@ -1,6 +1,6 @@
-;; A plugin written by hand, so that tests can have what no compiler makes: pointers out of nowhere, text that is not
-;; UTF-8, an answer of the wrong length. The first byte of a payload says what happens; the rest is a text.
-;; (; START ;), (; DESCRIBE ;) and (; DATA ;) are filled in by guest.rs, and the places for WASI from wasi.wat.
+;; A handwritten plugin for cases that no compiler generates: invalid pointers, text that is not UTF-8, results of the
+;; wrong length. The first byte of a payload selects the behaviour; the rest is text.
+;; (; START ;), (; DESCRIBE ;) and (; DATA ;) are filled in by guest.rs, and the WASI parts come from wasi.wat.
 (module
   (import "lantern:projection/log@0.1.0" "log" (func $log (param i32 i32 i32)))
   (; IMPORTS ;)
@@ -144,7 +144,7 @@
     (local.set $values (call $values (local.get $n) (local.get $text) (local.get $length)))
     (local.set $row (call $row (local.get $outcome) (local.get $values)))
     (if (i32.eq (local.get $kind) (i32.const 0x42)) (then (call $many (local.get $outcome) (local.get $values)))) ;; B
-    (if (i32.eq (local.get $kind) (i32.const 0x56)) ;; V: a text where an integer belongs
+    (if (i32.eq (local.get $kind) (i32.const 0x56)) ;; V: text instead of an integer
       (then (i32.store8 (local.get $values) (i32.const 4)) (i64.store offset=8 (local.get $values) (i64.const 0))))
     (if (i32.eq (local.get $kind) (i32.const 0x30)) (then (i32.store8 (local.get $values) (i32.const 0)))) ;; 0
     (if (i32.eq (local.get $kind) (i32.const 0x4e)) (then (i32.store offset=8 (local.get $row) (i32.const 2)))) ;; N

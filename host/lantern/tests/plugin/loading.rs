@@ -1,4 +1,4 @@
-//! Files that are no plugins, plugins that want too much, and the cache of compiled code.
+//! Tests files that are not plugins, plugins that exceed limits, and the cache of compiled code.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ fn refused(bytes: &[u8], expected: &str) -> LoadError {
     error
 }
 
-/// A component that exports a projector without functions, and whatever `rest` adds.
+/// Returns a component that exports a projector without functions, plus the definitions in `rest`.
 fn text(rest: &str) -> Vec<u8> {
     let text = format!(
         "(component {rest} (instance $p) (export \"lantern:projection/projector@0.1.0\" (instance $p)))"
@@ -93,7 +93,7 @@ fn a_file_with_any_byte_changed_does_no_harm() {
     for position in (0..bytes.len()).step_by(37) {
         let mut bytes = bytes.clone();
         bytes[position] ^= 0x15;
-        // It may still be a plugin; then it must still be one that can be called.
+        // The result may still be a plugin; then a call must still work.
         if let Ok(plugin) = loader.load(&bytes) {
             let projected = plugin.projector().project(0, &messages(&["r"]), LONG);
             assert!(projected.halted.is_some() || projected.outcomes.len() == 1);
@@ -244,8 +244,8 @@ fn f2_and_f12_instances_memories_tables_and_handles_are_few() {
     assert!(error.to_string().contains("handle"), "{error}");
 }
 
-/// The guest with another component inside that is instantiated with it. A component is a sequence of sections, so these
-/// are appended.
+/// Returns the guest with an inner component that is instantiated with it. A component is a sequence of sections, so
+/// the function appends these.
 fn guest_with(parts: &str) -> Vec<u8> {
     const COMPONENT: u8 = 4;
     const INSTANCE: u8 = 5;
@@ -266,7 +266,7 @@ fn guest_with(parts: &str) -> Vec<u8> {
     }
     let inner = wat::parse_str(format!("(component {parts})")).expect("valid text");
     section(&mut bytes, COMPONENT, &inner);
-    // One instance, made of the last component, with no arguments.
+    // One instance, created from the last component, without arguments.
     section(&mut bytes, INSTANCE, &[1, 0, components, 0]);
     bytes
 }
@@ -287,7 +287,7 @@ fn code_is_compiled_once_and_then_found() {
     let dir = tempfile::tempdir().unwrap();
     let bytes = good();
     let compile = Duration::from_millis(1);
-    // A compiler that cannot be run shows that the second load did not need one.
+    // With a compiler that cannot run, the second load must come from the cache.
     cached_loader(dir.path(), [1; 32]).load(&bytes).unwrap();
     let config = EngineConfig {
         cache_dir: Some(dir.path().to_owned()),

@@ -1,5 +1,5 @@
-//! The plugin module against real components that were made to misbehave. Numbers like F4 are rows of the list of faults
-//! that the host survives.
+//! Tests the plugin module against misbehaving components. Numbers like F4 refer to rows in the list of faults that the
+//! host survives.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! The repository's own bad guests, built from Rust as an author would build them: `plugins/misbehaving`, one component that
-//! does as its messages say, and examples that go wrong while they are loaded.
+//! Tests the repository's own misbehaving guests, built from Rust like an author's plugin: `plugins/misbehaving`, one
+//! component that behaves as its messages request, and examples that fail during loading.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,7 +13,7 @@ use crate::support::{LONG, loader, messages, quick, reason, word};
 
 const CRATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugins/misbehaving");
 
-/// The bytes that `lantern plugin build plugins/misbehaving` makes; built once for all tests.
+/// Returns the output of `lantern plugin build plugins/misbehaving`; built once for all tests.
 fn component() -> &'static [u8] {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
     BYTES.get_or_init(|| {
@@ -37,7 +37,7 @@ fn plugin(limits: Limits) -> Arc<Plugin> {
     loader(limits).load(component()).unwrap()
 }
 
-/// One of the examples as a component.
+/// Returns one of the examples as a component.
 fn example(name: &str) -> Vec<u8> {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
@@ -70,7 +70,7 @@ fn example(name: &str) -> Vec<u8> {
     encode(&std::fs::read(folder.join(format!("{name}.wasm"))).unwrap()).unwrap()
 }
 
-/// Messages around one that goes wrong: it ends as `class`, the others as rows.
+/// Projects messages around one bad message: asserts that it is rejected as `class`, and that the others become rows.
 #[track_caller]
 fn check_alone(projector: &mut lantern_plugin::Projector, payload: &str, class: RejectionClass, words: &str) {
     let payloads = ["ok 1", "ok 2", payload, "ok 4"];
@@ -225,7 +225,7 @@ fn faults_at_loading_are_found_at_loading() {
         refused("two_tables_same_name", "not valid"),
         LoadError::Manifest(_)
     ));
-    // Which plugin owns a table is not for this module to say.
+    // Another module checks which plugin owns a table.
     assert!(
         loader(Limits::default())
             .load(&example("steals_obs_events"))

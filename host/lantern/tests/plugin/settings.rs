@@ -1,4 +1,4 @@
-//! What is set for one plugin holds for that plugin and for no other, and changes without compiling.
+//! Tests per-plugin settings: they affect only that plugin, and a change needs no compilation.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -80,7 +80,7 @@ fn settings_change_without_compiling_and_old_projectors_keep_theirs() {
         .unwrap()
         .load(&bytes)
         .unwrap();
-    // From here on nothing can be compiled: the program is not there, and soon the code is not either.
+    // From here on nothing can be compiled: the compiler program does not exist, and the cached code is deleted below.
     let nothing = Compiler::Child {
         program: PathBuf::from("/nonexistent/lantern"),
     };
@@ -103,7 +103,7 @@ fn settings_change_without_compiling_and_old_projectors_keep_theirs() {
     let reason = reason(&projected.outcomes[0], RejectionClass::Output);
     let limit = format!("the limit is {}", plugin.limits().rows_per_message);
     assert!(reason.ends_with(&limit), "{reason}");
-    // Back to what holds for all: what was set before is forgotten, not kept.
+    // Back to the defaults: the previous settings are dropped.
     let again = few.with_settings(&PluginSettings::default()).unwrap();
     assert_eq!(again.limits(), plugin.limits());
 }

@@ -1,4 +1,4 @@
-//! What the tests share: a loader, messages, and short words for outcomes.
+//! Shared helpers: a loader, messages, and short names for outcomes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use lantern_plugin::{Compiler, EngineConfig, Limits, Loader, Plugin};
 
 use crate::guest::{self, Variant};
 
-/// Enough for everything; tests of the budget give their own.
+/// Enough for everything; tests of the time budget pass their own.
 pub const LONG: Duration = Duration::from_secs(60);
 
-/// A loader that compiles in this process and keeps nothing.
+/// Returns a loader that compiles in this process and caches nothing.
 pub fn loader(limits: Limits) -> Loader {
     let config = EngineConfig {
         limits,
@@ -20,7 +20,7 @@ pub fn loader(limits: Limits) -> Loader {
     Loader::new(config, [1; 32]).expect("the engine runs here")
 }
 
-/// Limits with a shorter time for a message, so that tests of loops are quick.
+/// Returns limits with a shorter time per message, so that tests of loops are fast.
 pub fn quick() -> Limits {
     Limits {
         message_time: Duration::from_millis(150),
@@ -28,14 +28,14 @@ pub fn quick() -> Limits {
     }
 }
 
-/// The guest of `guest.wat`, loaded.
+/// Loads the guest of `guest.wat`.
 pub fn plugin(limits: Limits) -> Arc<Plugin> {
     loader(limits)
         .load(&guest::component(&Variant::default()))
         .expect("the guest loads")
 }
 
-/// One message for each payload, with sequences from 1 on.
+/// Returns one message per payload, with sequences from 1.
 pub fn messages<P: AsRef<str>>(payloads: &[P]) -> Vec<Delivery> {
     (1..)
         .zip(payloads)
@@ -49,7 +49,7 @@ pub fn messages<P: AsRef<str>>(payloads: &[P]) -> Vec<Delivery> {
         .collect()
 }
 
-/// An outcome in a word: `rows`, `skip`, or the class of a rejection.
+/// Returns a short name of an outcome: `rows`, `skip`, or the class of a rejection.
 pub fn word(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Rows(_) => "rows",
@@ -58,12 +58,12 @@ pub fn word(outcome: &Outcome) -> &'static str {
     }
 }
 
-/// The words of all outcomes.
+/// Returns the short names of all outcomes.
 pub fn words(outcomes: &[Outcome]) -> Vec<&'static str> {
     outcomes.iter().map(word).collect()
 }
 
-/// The reason of a rejection of this class.
+/// Returns the reason of a rejection of this class.
 #[track_caller]
 pub fn reason(outcome: &Outcome, class: RejectionClass) -> &str {
     match outcome {

@@ -1,4 +1,4 @@
-//! WASI, where it is allowed: all of it is there, nothing is in it, and nobody waits in it.
+//! Tests WASI where it is allowed: every interface exists, contains no data, and never blocks.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ fn plugin(limits: Limits) -> Arc<Plugin> {
         .expect("the guest loads")
 }
 
-/// The first value of each row that these messages become.
+/// Returns the first value of each row that these messages become.
 #[track_caller]
 fn numbers(plugin: &Arc<Plugin>, payloads: &[&str]) -> Vec<i64> {
     let projected = plugin.projector().project(0, &messages(payloads), LONG);
@@ -98,7 +98,7 @@ fn what_is_not_provided_stays_refused() {
 
 #[test]
 fn everything_in_it_is_empty() {
-    // Cargo gives this process an environment, arguments and a directory; none of it is seen.
+    // Cargo gives this process an environment, arguments and a directory; the guest sees none of them.
     assert!(std::env::vars().count() > 0);
     let plugin = plugin(Limits::default());
     assert_eq!(numbers(&plugin, &["e"]), [0]);
@@ -116,7 +116,7 @@ fn replaying_gives_the_same_rows() {
     assert_ne!(first[0], first[1], "two random numbers of a call differ");
     std::thread::sleep(Duration::from_millis(5));
     assert_eq!(numbers(&plugin, &["u", "u", "t"]), first);
-    // An instance that has been called before is not told from a new one.
+    // A reused instance behaves like a new one.
     let mut projector = plugin.projector();
     let mut call = || {
         let projected = projector.project(0, &messages(&["u", "t"]), LONG);

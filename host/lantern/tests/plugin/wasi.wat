@@ -1,5 +1,5 @@
-;; What guest.wat is given to call when it is made with WASI: imports, and the messages that use them. guest.rs puts each
-;; part where guest.wat names it.
+;; The WASI parts of guest.wat: imports, and the messages that use them. guest.rs inserts each part where guest.wat
+;; names it.
 (; PART IMPORTS ;)
   (import "wasi:cli/environment@0.2.0" "get-environment" (func $environment (param i32)))
   (import "wasi:cli/environment@0.2.0" "get-arguments" (func $arguments (param i32)))
@@ -21,7 +21,7 @@
   (import "wasi:random/random@0.2.0" "get-random-u64" (func $random (result i64)))
   (import "wasi:sockets/tcp-create-socket@0.2.0" "create-tcp-socket" (func $socket (param i32 i32)))
 (; PART FUNCTIONS ;)
-  ;; How much there is in everything that has to be empty: 0.
+  ;; Returns the number of items in everything that must be empty: 0.
   (func $found (param $at i32) (result i64)
     (local $sum i32)
     (call $environment (local.get $at))
@@ -33,7 +33,7 @@
     (call $cwd (local.get $at))
     (i64.extend_i32_u (i32.add (local.get $sum) (i32.load8_u (local.get $at)))))
 
-  ;; Waits in `poll` until the clock has moved.
+  ;; Waits in `poll` until the clock has advanced.
   (func $wait (param $at i32)
     (local $timer i32) (local $began i64)
     (local.set $began (call $monotonic))
@@ -52,7 +52,7 @@
     (call $drop_output (local.get $stream)))
 (; PART MESSAGES ;)
     (local.set $scratch (call $alloc (i32.const 8) (i32.const 64)))
-    (if (i32.eq (local.get $kind) (i32.const 0x65)) ;; e: what there is besides messages
+    (if (i32.eq (local.get $kind) (i32.const 0x65)) ;; e: everything besides messages
       (then (local.set $n (call $found (local.get $scratch)))))
     (if (i32.eq (local.get $kind) (i32.const 0x74)) ;; t: the time
       (then
@@ -63,11 +63,11 @@
     (if (i32.eq (local.get $kind) (i32.const 0x73)) ;; s: sleep for an hour
       (then (call $block (call $timer (i64.const 3600000000000)))))
     (if (i32.eq (local.get $kind) (i32.const 0x7a)) (then (call $wait (local.get $scratch)))) ;; z
-    (if (i32.eq (local.get $kind) (i32.const 0x30)) ;; 0: wait for nothing
+    (if (i32.eq (local.get $kind) (i32.const 0x30)) ;; 0: poll an empty list
       (then (call $poll (i32.const 0) (i32.const 0) (local.get $scratch))))
     (if (i32.eq (local.get $kind) (i32.const 0x70)) ;; p: print
       (then (call $print (local.get $text) (local.get $length) (local.get $scratch))))
-    (if (i32.eq (local.get $kind) (i32.const 0x79)) ;; y: print without an end
+    (if (i32.eq (local.get $kind) (i32.const 0x79)) ;; y: print endlessly
       (then (loop $more (call $print (local.get $text) (local.get $length) (local.get $scratch)) (br $more))))
     (if (i32.eq (local.get $kind) (i32.const 0x69)) ;; i: read; result and error are n
       (then
@@ -82,5 +82,5 @@
           (i32.mul (i32.load8_u (local.get $scratch)) (i32.const 10))
           (i32.load8_u offset=4 (local.get $scratch)))))))
     (if (i32.eq (local.get $kind) (i32.const 0x78)) (then (call $exit (i32.const 1)))) ;; x
-    (if (i32.eq (local.get $kind) (i32.const 0x68)) ;; h: handles without an end
+    (if (i32.eq (local.get $kind) (i32.const 0x68)) ;; h: create handles endlessly
       (then (loop $more (drop (call $stdout)) (br $more))))

@@ -1,5 +1,5 @@
-//! A cluster of three real servers on the loopback interface, on free ports, with stores of their own. The servers are
-//! killed and their stores removed when the guard is dropped.
+//! A cluster of three real servers on the loopback interface, on free ports, each with its own store. Drop kills the
+//! servers and removes their stores.
 
 #![allow(dead_code, reason = "each test uses its own part of the harness")]
 #![allow(clippy::unwrap_used, reason = "a harness fails like the tests that use it")]
@@ -32,7 +32,7 @@ struct Node {
 }
 
 impl Cluster {
-    /// Starts three servers, and returns when they have a leader for JetStream.
+    /// Starts three servers, and returns once JetStream has a leader.
     pub async fn start(binary: PathBuf) -> Self {
         let ports = free_ports(6);
         let nodes = (0..3)
@@ -117,7 +117,7 @@ impl Cluster {
         std::fs::read_to_string(file).unwrap_or_default()
     }
 
-    /// Restarts one server after the other, each when all replicas of `stream` are current again.
+    /// Restarts one server after another, each once all replicas of `stream` are current again.
     pub async fn restart_each(&mut self, stream: &str) {
         for index in 0..3 {
             if let Some(mut child) = self.nodes[index].child.take() {
@@ -149,7 +149,7 @@ impl Cluster {
         .await;
     }
 
-    /// The URLs of all servers, separated by commas.
+    /// Returns the URLs of all servers, separated by commas.
     pub fn url(&self) -> String {
         let urls: Vec<String> = self
             .nodes
@@ -159,7 +159,7 @@ impl Cluster {
         urls.join(",")
     }
 
-    /// JetStream by a plain client.
+    /// Returns a JetStream context of a plain client.
     pub async fn jetstream(&self) -> jetstream::Context {
         let urls: Vec<async_nats::ServerAddr> =
             self.url().split(',').map(|url| url.parse().unwrap()).collect();
@@ -171,7 +171,7 @@ impl Cluster {
         jetstream::new(client)
     }
 
-    /// The folder of the stores, configurations and logs.
+    /// Returns the folder with stores, configurations and logs.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -181,7 +181,7 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         for node in &mut self.nodes {
             if let Some(mut child) = node.child.take() {
-                // It may have ended already.
+                // The process may have exited already.
                 drop(child.kill());
                 drop(child.wait());
             }
@@ -189,7 +189,7 @@ impl Drop for Cluster {
     }
 }
 
-/// Ports that nobody listens on, all different.
+/// Returns distinct free ports.
 fn free_ports(count: usize) -> Vec<u16> {
     let listeners: Vec<TcpListener> = (0..count)
         .map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap())

@@ -1,5 +1,5 @@
-//! What the host answers, held against the API's document (`docs/openapi.json`): each status and type has to be there,
-//! and each JSON has to fit its schema, with no field that the schema does not have.
+//! Validates the host's responses against the API document (`docs/openapi.json`): it must list each status and content
+//! type, and each JSON body must match its schema without extra fields.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(
@@ -13,14 +13,14 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-/// Where the document is kept.
+/// Path of the document.
 pub const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/openapi.json");
 
-/// The API's document.
+/// The API document.
 pub struct Described(pub Value);
 
 impl Described {
-    /// As the repository has it.
+    /// Loads the document from the repository.
     pub fn kept() -> Self {
         Self::parse(&std::fs::read_to_string(FILE).unwrap())
     }
@@ -29,7 +29,7 @@ impl Described {
         Self(serde_json::from_str(text).unwrap())
     }
 
-    /// All operations, as `GET /path`.
+    /// Returns all operations, as `GET /path`.
     pub fn operations(&self) -> BTreeSet<String> {
         let paths = self.0["paths"].as_object().unwrap().iter();
         let each = paths.flat_map(|(path, item)| {
@@ -45,8 +45,7 @@ impl Described {
         operation
     }
 
-    /// An answer to a request to the route with this path has to be one that the document knows. Says which schema it
-    /// fits, where it is JSON.
+    /// Asserts that the document lists this response of the route, and that a JSON body matches its schema.
     pub fn check(&self, method: &str, path: &str, status: u16, content_type: Option<&str>, body: &str) {
         let what = format!("{method} {path}: {status}");
         let answer = &self.operation(method, path)["responses"][status.to_string()];
@@ -80,7 +79,7 @@ impl Described {
         }
     }
 
-    /// A value has to fit the schema with this name.
+    /// Asserts that a value matches the schema with this name.
     pub fn is(&self, name: &str, value: &Value) {
         let named = json!({ "$ref": format!("#/components/schemas/{name}") });
         self.fits(name, &named, value);
@@ -117,7 +116,7 @@ impl Described {
     }
 }
 
-/// Lets no schema have a field that it does not name, so that nothing goes undescribed. One that is a part of another
+/// Forbids undeclared fields in every schema, so that no field stays undocumented. A schema that is a part of another
 /// is closed there.
 fn close(schemas: &mut Map<String, Value>) {
     let parts: BTreeSet<String> = schemas

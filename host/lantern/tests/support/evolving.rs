@@ -1,4 +1,4 @@
-//! The test plugin that is built once and comes in many versions: a letter in its bytes says which. See
+//! The test plugin with many versions: it is built once, and a letter in its bytes selects the version. See
 //! `plugins/evolving`.
 
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 const MARKER: &[u8] = b"evolving-letter:a";
 
-/// The version of the plugin with this letter.
+/// Returns the version of the plugin with this letter.
 pub fn version(letter: u8) -> Vec<u8> {
     let mut bytes = built().to_vec();
     let at = bytes
@@ -23,13 +23,13 @@ fn built() -> &'static [u8] {
     BUILT.get_or_init(|| build("evolving"))
 }
 
-/// Builds a plugin of this repository that is not among those of the demo.
+/// Builds a plugin of this repository that is not part of the demo.
 pub fn build(name: &str) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("plugin.wasm");
     let built = Command::new(env!("CARGO_BIN_EXE_lantern"))
         .args(["plugin", "build"])
-        // On the real clock, also when the test has another one: cargo compares the times of files.
+        // Use the real clock even if the test replaces it, because cargo compares file times.
         .env_remove("LD_PRELOAD")
         .arg(
             Path::new(env!("CARGO_MANIFEST_DIR"))

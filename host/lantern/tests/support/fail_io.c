@@ -1,5 +1,5 @@
-/* Loaded before libc (LD_PRELOAD): lets one write, truncation or synchronization of the database's files fail with EIO.
- * The file that FAIL_IO_CONTROL names holds a 64-bit count: the call that takes it from 1 to 0 fails. */
+/* Preloaded before libc (LD_PRELOAD): makes one write, truncation or synchronization of the database's files fail with
+ * EIO. FAIL_IO_CONTROL names a file with a 64-bit counter: the call that decrements it from 1 to 0 fails. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>

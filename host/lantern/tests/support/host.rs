@@ -1,4 +1,4 @@
-//! The real program in a process of its own: started, asked, killed. It is killed when the guard is dropped.
+//! Starts, queries and kills the real program in a separate process. Drop kills it.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -15,7 +15,7 @@ pub struct Host {
     address: String,
 }
 
-/// Where the built plugins are.
+/// Returns the folder of the built plugins.
 pub fn plugins() -> PathBuf {
     let folder = std::env::var_os("LANTERN_PLUGINS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/plugins"),
@@ -29,7 +29,7 @@ pub fn plugins() -> PathBuf {
     folder
 }
 
-/// A folder with copies of some of the built plugins.
+/// Returns a folder with copies of some of the built plugins.
 pub fn plugin_folder(names: &[&str]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for name in names {
@@ -40,7 +40,7 @@ pub fn plugin_folder(names: &[&str]) -> tempfile::TempDir {
 }
 
 impl Host {
-    /// A command that serves from `dir` on a free port; to be changed before [`Host::spawn`].
+    /// Returns a command that serves from `dir` on a free port; a test can change it before [`Host::spawn`].
     pub fn command(dir: &Path, nats: &str, plugins: &Path) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lantern"));
         command
@@ -54,12 +54,12 @@ impl Host {
         command
     }
 
-    /// Serves from `dir`, and returns when the host says that it is up.
+    /// Serves from `dir`, and returns once the host reports its address.
     pub fn start(dir: &Path, nats: &str, plugins: &Path) -> Self {
         Self::spawn(Self::command(dir, nats, plugins))
     }
 
-    /// Starts the command and waits until the host says that it is up.
+    /// Starts the command and waits until the host reports its address.
     pub fn spawn(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
@@ -73,7 +73,7 @@ impl Host {
         Self { child, address }
     }
 
-    /// The status and body of a GET.
+    /// Sends a GET; returns status and body.
     pub fn get(&self, path: &str) -> std::io::Result<(u16, String)> {
         let mut stream = TcpStream::connect(&self.address)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -96,13 +96,13 @@ impl Host {
         Ok((status, body))
     }
 
-    /// The JSON of a GET.
+    /// Sends a GET; returns the JSON body.
     pub fn json(&self, path: &str) -> Value {
         let (_, body) = self.get(path).unwrap();
         serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error}: {body}"))
     }
 
-    /// The projection of one source.
+    /// Returns the projection of one source.
     pub fn projection(&self, source: &str) -> Value {
         let all = self.json("/api/v1/projections");
         let found = all
@@ -115,7 +115,7 @@ impl Host {
             .clone()
     }
 
-    /// One check of `/readyz`: whether it is well, and the detail.
+    /// Returns one check of `/readyz`: whether it is healthy, and the detail.
     pub fn check(&self, name: &str) -> Option<(bool, String)> {
         let ready = self.json("/readyz");
         let check = ready["checks"]
@@ -140,28 +140,28 @@ impl Host {
         }
     }
 
-    /// Where its API is.
+    /// Returns the URL of the API.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Its process.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Its exit status, once it has exited.
+    /// Returns the exit status once the process has exited.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
 
-    /// Kill -9.
+    /// Sends SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM; returns how it ended and after how long.
+    /// Sends SIGTERM; returns the exit status and the duration of the shutdown.
     pub fn terminate(mut self) -> (ExitStatus, Duration) {
         let began = Instant::now();
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
@@ -172,13 +172,13 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have exited already.
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-/// What `lantern check` finds, as (exit code, output).
+/// Runs `lantern check`; returns the exit code and the output.
 pub fn check(dir: &Path) -> (i32, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_lantern"))
         .args(["check", "--data-dir"])
@@ -193,7 +193,7 @@ pub fn check(dir: &Path) -> (i32, String) {
     (output.status.code().unwrap_or(-1), text)
 }
 
-/// The rows that a statement gives, cells separated by `|`.
+/// Returns the rows of a query, with cells separated by `|`.
 pub fn query(dir: &Path, sql: &str) -> Vec<String> {
     let connection = rusqlite::Connection::open(dir.join("lantern.db")).unwrap();
     connection.busy_timeout(Duration::from_secs(5)).unwrap();

@@ -1,4 +1,4 @@
-//! A bad line to the broker: it delays what it carries, and can fall silent without either end being told.
+//! A bad network line to the broker: it delays data, and can stop forwarding without closing either connection.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-/// Two hundred milliseconds, more or less, in each direction; every fiftieth piece takes a second longer, as one that was
-/// lost and is sent again does. Order is kept, as TCP keeps it.
+/// Delays data by about two hundred milliseconds per direction, and every fiftieth piece by one second more, like a
+/// lost and retransmitted packet. Keeps the order, like TCP.
 pub struct Line {
     address: SocketAddr,
     silent: Arc<AtomicBool>,
 }
 
 impl Line {
-    /// A line to the port of a broker on this machine.
+    /// Opens a line to the port of a broker on this machine.
     pub fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let line = Self {
@@ -25,7 +25,7 @@ impl Line {
         let silent = Arc::clone(&line.silent);
         std::thread::spawn(move || {
             while let Ok((near, _)) = listener.accept() {
-                // A broker that is not there closes the connection at once.
+                // If the broker is not running, close the connection at once.
                 let Ok(far) = TcpStream::connect(("127.0.0.1", port)) else {
                     continue;
                 };
@@ -40,7 +40,7 @@ impl Line {
         format!("nats://{}", self.address)
     }
 
-    /// Nothing is carried any more, and nobody is told; or what was held back is carried on.
+    /// Stops forwarding without closing connections, or resumes with the delayed data.
     pub fn be_silent(&self, silent: bool) {
         self.silent.store(silent, Ordering::Release);
     }
@@ -51,7 +51,7 @@ fn carry(mut from: TcpStream, mut to: TcpStream, silent: &Arc<AtomicBool>) {
     std::thread::spawn(move || {
         let mut buffer = vec![0; 64 << 10];
         let mut count = 0_u64;
-        // An end that closed is told to the other when all was carried: the channel closes.
+        // After one end closes, the channel closes once everything is forwarded; then the other end is closed.
         while let Ok(read @ 1..) = from.read(&mut buffer) {
             count += 1;
             let late = if count.is_multiple_of(50) { 1_000 } else { 0 };
@@ -64,7 +64,7 @@ fn carry(mut from: TcpStream, mut to: TcpStream, silent: &Arc<AtomicBool>) {
     let silent = Arc::clone(silent);
     std::thread::spawn(move || {
         deliver(&pieces, &mut to, &silent);
-        // The other end may have gone first.
+        // The other end may have closed first.
         drop(to.shutdown(Shutdown::Both));
     });
 }

@@ -1,5 +1,5 @@
-//! A real `nats-server` for tests: on a free port, with a store of its own, and with the faults that a test wants
-//! to see survived. The server is killed and its store removed when the guard is dropped.
+//! A real `nats-server` for tests: on a free port, with its own store, and with fault injection. Drop kills the server
+//! and removes its store.
 
 #![allow(dead_code, reason = "each test binary uses its own part of the harness")]
 #![allow(
@@ -23,7 +23,7 @@ pub struct NatsServer {
     port: u16,
     folder: tempfile::TempDir,
     extra: String,
-    /// More settings inside of `jetstream { }`.
+    /// Extra settings inside `jetstream { }`.
     jetstream: String,
     child: Option<Child>,
 }
@@ -34,14 +34,14 @@ impl NatsServer {
         Self::start_with("")
     }
 
-    /// Starts a server with JetStream and more lines of configuration.
+    /// Starts a server with JetStream and extra configuration lines.
     pub fn start_with(extra: &str) -> Self {
         let mut server = Self::prepared(extra);
         server.restart();
         server
     }
 
-    /// Starts a server with more settings of JetStream.
+    /// Starts a server with extra JetStream settings.
     pub fn start_with_jetstream(settings: &str) -> Self {
         let mut server = Self::prepared("");
         server.jetstream = settings.to_owned();
@@ -49,7 +49,7 @@ impl NatsServer {
         server
     }
 
-    /// Chooses a port and a store, and starts nothing yet.
+    /// Chooses a port and a store without starting the server.
     pub fn prepared(extra: &str) -> Self {
         Self {
             binary: binary(),
@@ -61,12 +61,12 @@ impl NatsServer {
         }
     }
 
-    /// Replaces the additional configuration; takes effect with the next `restart`.
+    /// Replaces the extra configuration; takes effect with the next `restart`.
     pub fn configure(&mut self, extra: &str) {
         self.extra = extra.to_owned();
     }
 
-    /// Has it read its configuration again, as `configure` has changed it.
+    /// Reloads the configuration after a change by `configure`.
     pub fn reload(&self) {
         self.write_config();
         signal(self.child.as_ref().unwrap(), Signal::HUP);
@@ -85,7 +85,7 @@ impl NatsServer {
         config
     }
 
-    /// Starts it, with the store and the port of before; kills it first when it runs.
+    /// Starts the server with the same store and port; kills it first if it runs.
     pub fn restart(&mut self) {
         self.kill();
         let config = self.write_config();
@@ -110,7 +110,7 @@ impl NatsServer {
         }
     }
 
-    /// Kills it at once, as a crash would.
+    /// Kills the server immediately, like a crash.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
@@ -118,7 +118,7 @@ impl NatsServer {
         }
     }
 
-    /// Ends it in order.
+    /// Stops the server gracefully.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
             signal(&child, Signal::TERM);
@@ -126,7 +126,7 @@ impl NatsServer {
         }
     }
 
-    /// Freezes it: connections stay open, nothing is answered.
+    /// Freezes the server: connections stay open, but it does not respond.
     pub fn freeze(&self) {
         signal(self.child.as_ref().unwrap(), Signal::STOP);
     }
@@ -136,37 +136,37 @@ impl NatsServer {
         signal(self.child.as_ref().unwrap(), Signal::CONT);
     }
 
-    /// Its URL.
+    /// Returns the URL.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// Its TCP port.
+    /// Returns the TCP port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The folder of its store, configuration and log.
+    /// Returns the folder with store, configuration and log.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// What it has logged.
+    /// Returns the log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("nats.log")).unwrap_or_default()
     }
 
-    /// A plain client, for what a test does behind Lantern's back.
+    /// Returns a plain client, for actions of a test without Lantern.
     pub async fn client(&self) -> async_nats::Client {
         async_nats::connect(self.url()).await.unwrap()
     }
 
-    /// JetStream by a plain client.
+    /// Returns a JetStream context of a plain client.
     pub async fn jetstream(&self) -> jetstream::Context {
         jetstream::new(self.client().await)
     }
 
-    /// A bare connection that has said CONNECT, for what no client would send.
+    /// Opens a bare connection and sends CONNECT, for data that no client library sends.
     pub fn raw(&self) -> TcpStream {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream
@@ -182,7 +182,7 @@ impl Drop for NatsServer {
     }
 }
 
-/// Whether a server at this port says hello.
+/// Returns whether a server at this port sends its greeting.
 pub(crate) fn greets(port: u16) -> bool {
     let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
         return false;
@@ -196,7 +196,7 @@ pub(crate) fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();
 }
 
-/// A port that nobody listens on.
+/// Returns a free port.
 pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0))
         .unwrap()
@@ -205,19 +205,19 @@ pub fn free_port() -> u16 {
         .port()
 }
 
-/// The `nats-server` to test with.
+/// Returns the path of the `nats-server` to test with.
 pub fn binary() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).map(|folder| folder.join("nats-server"));
     find("LANTERN_NATS_SERVER", on_path, "nats-server")
 }
 
-/// The older `nats-server`, whose clusters change the creation time of streams.
+/// Returns the path of the older `nats-server`, whose clusters change the creation time of streams.
 pub fn older_binary() -> PathBuf {
     find("LANTERN_NATS_SERVER_2_14_3", [], "nats-server-2.14.3")
 }
 
-/// The program that `variable` names, else one of `others`, else the one that `cargo xtask` has fetched.
+/// Returns the program that `variable` names, else one of `others`, else the one that `cargo xtask` has fetched.
 fn find(variable: &str, others: impl IntoIterator<Item = PathBuf>, fetched: &str) -> PathBuf {
     let named = std::env::var_os(variable).map(PathBuf::from);
     let tools = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -233,7 +233,7 @@ fn find(variable: &str, others: impl IntoIterator<Item = PathBuf>, fetched: &str
         })
 }
 
-/// Waits until `condition` holds, and fails after `limit` with `what`.
+/// Waits until `condition` holds; panics after `limit` with `what`.
 pub async fn eventually(what: &str, limit: Duration, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + limit;
     while !condition().await {

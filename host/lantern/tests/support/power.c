@@ -1,6 +1,6 @@
-/* Loaded before libc (LD_PRELOAD): writes down what is done to the database's files, in order, into the file that
- * POWER_JOURNAL names: `struct record`, the path, the bytes. From it a test makes what a disk could hold after the
- * power went. */
+/* Preloaded before libc (LD_PRELOAD): records all operations on the database's files, in order, in the file that
+ * POWER_JOURNAL names: `struct record`, the path, the bytes. A test reconstructs from it what a disk could hold after a
+ * power failure. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -46,7 +46,7 @@ static void note(enum kind kind, const char *path, uint64_t at, const void *byte
 }
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
-/* The call and its note belong together: another thread's must not come between them. */
+/* Hold the lock over the call and its record, so that no other thread's call comes between them. */
 #define NOTED(call, done, kind, at, bytes, length)           \
   char path[4096];                                           \
   if (!path_of(file, path, sizeof path)) return call;        \

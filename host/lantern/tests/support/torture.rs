@@ -1,5 +1,5 @@
-//! Kill -9 of the host, or of the broker, again and again while events are published; then a count of what arrived.
-//! Events carry no id of their own, so that no unique key can hide a row that was stored twice.
+//! Kills the host or the broker with SIGKILL repeatedly during publishing, then counts what arrived. Events carry no
+//! id, so that no unique key hides a row that is stored twice.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,7 +14,7 @@ use async_nats::jetstream;
 use super::host::{Host, check, plugin_folder, query};
 use super::nats::NatsServer;
 
-/// What arrived.
+/// The counts of a run.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Outcome {
     pub published: u64,
@@ -23,8 +23,8 @@ pub struct Outcome {
     pub problems: String,
 }
 
-/// Publishes events until it is told to stop; each is sent again until the broker says that it has it, with an id by
-/// which the broker drops what it had already. So each number is in the stream exactly once.
+/// Publishes events until it is stopped. Resends each event until the broker acknowledges it, with an id that lets the
+/// broker drop duplicates, so each number is in the stream exactly once.
 pub struct Publisher {
     stop: Arc<AtomicBool>,
     published: Arc<AtomicU64>,
@@ -111,7 +111,7 @@ async fn publish(url: &str, stop: &AtomicBool, published: &AtomicU64) {
     }
 }
 
-/// A number generator that can be repeated; good enough to choose moments.
+/// A seeded random number generator, good enough to choose points in time.
 pub struct Moments(u64);
 
 impl Moments {
@@ -141,9 +141,9 @@ impl Moments {
         std::thread::sleep(Duration::from_millis(from_ms + self.next() % (to_ms - from_ms)));
     }
 
-    /// Heads or tails.
+    /// Returns a random bit.
     pub fn coin(&mut self) -> bool {
-        // The lower bits of such a generator are its worst.
+        // The low bits of this generator are its weakest.
         self.next() >> 63 == 1
     }
 }
@@ -169,15 +169,15 @@ pub fn kill_host(rounds: usize) -> Outcome {
     settle(publisher, &host, dir.path())
 }
 
-/// Kills the host `rounds` times while a rebuild is at work: one goes on after each start, and another is begun when
-/// that one has ended. Returns how many ended beside what arrived.
+/// Kills the host `rounds` times during a rebuild: the rebuild resumes after each start, and a new one starts when it
+/// has ended. Returns what arrived, and the number of completed rebuilds.
 pub fn kill_rebuilding(rounds: usize) -> (Outcome, u64) {
     let server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir().unwrap();
     let mut moments = Moments::seeded();
     let publisher = Publisher::start(server.url());
-    // Slow enough that most of them are killed in the middle.
+    // Slow enough that most rebuilds are killed midway.
     let rebuild = |rate: u64| {
         Command::new(env!("CARGO_BIN_EXE_lantern"))
             .args([
@@ -232,7 +232,8 @@ pub fn kill_rebuilding(rounds: usize) -> (Outcome, u64) {
 
 /// Kills the broker `rounds` times.
 pub fn kill_broker(rounds: usize) -> Outcome {
-    // Synchronized writes: what the broker has confirmed, it has. What it loses without is not Lantern's to find.
+    // Use synchronized writes, so that the broker keeps what it confirmed. Losses without them are the broker's, not
+    // Lantern's.
     let mut server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir().unwrap();
@@ -251,7 +252,7 @@ pub fn kill_broker(rounds: usize) -> Outcome {
     settle(publisher, &host, dir.path())
 }
 
-/// Waits until all that was published has arrived, and counts.
+/// Waits until everything published has arrived, and counts it.
 pub fn settle(publisher: Publisher, host: &Host, dir: &Path) -> Outcome {
     let enough = publisher.published() + 200;
     while publisher.published() < enough {
