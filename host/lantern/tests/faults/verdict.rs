@@ -27,7 +27,6 @@ pub enum Fate {
     Gone,
 }
 
-/// A message of the journal.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
     pub stream: Stream,

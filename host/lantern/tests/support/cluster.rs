@@ -17,7 +17,6 @@ use super::nats::{eventually, greets, signal};
 /// An election takes up to nine seconds, and on a busy machine there may be several.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A running cluster.
 pub struct Cluster {
     binary: PathBuf,
     folder: tempfile::TempDir,

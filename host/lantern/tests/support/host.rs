@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// A running host.
 pub struct Host {
     child: Child,
     address: String,
@@ -145,7 +144,6 @@ impl Host {
         format!("http://{}", self.address)
     }
 
-    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -136,12 +136,10 @@ impl NatsServer {
         signal(self.child.as_ref().unwrap(), Signal::CONT);
     }
 
-    /// Returns the URL.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// Returns the TCP port.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -151,7 +149,6 @@ impl NatsServer {
         self.folder.path()
     }
 
-    /// Returns the log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("nats.log")).unwrap_or_default()
     }
