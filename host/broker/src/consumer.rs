@@ -32,7 +32,7 @@ pub struct ConsumerFacts {
     pub owner: Option<String>,
     /// Inactivity after which the broker deletes it; zero means never.
     pub inactive_threshold: Duration,
-    /// Differences from the requested configuration, which mean that somebody changed it. Only
+    /// Differences from the requested configuration: another client changed the consumer. Only
     /// [`super::ConsumerHandle::facts`] fills this in, because it knows the requested configuration.
     pub differences: Vec<String>,
 }

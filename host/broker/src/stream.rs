@@ -1,5 +1,5 @@
 //! Facts about streams, and the creation of one where the configuration requests it. Never changes an existing stream,
-//! because it belongs to somebody else.
+//! because its owner configures it.
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::stream::{self, RetentionPolicy, StorageType};

@@ -1,6 +1,5 @@
-//! Who may change something: tokens. Owns what is written of them; the list is in
-//! `reader`. A token itself is never here, only its SHA-256. What is written here is on the disk when it is answered,
-//! so that a power cut does not bring a revoked token back.
+//! Writes API tokens; `reader` lists them. The database stores the SHA-256 of a token, never the token. Each write is synced
+//! to disk before it returns, so that a power failure does not restore a revoked token.
 
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -8,7 +7,7 @@ use super::{AuditMark, CommitError, Store, Synchronous};
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::TokenName;
 
-/// What a token allows. The later one allows all that the earlier one does.
+/// Role of a token. A later role includes the permissions of the earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, utoipa::ToSchema)]
 #[schema(rename_all = "lowercase")]
 pub enum Role {
@@ -27,10 +26,10 @@ impl Role {
         }
     }
 
-    /// Parses a role, or says in words why it is none.
+    /// Parses a role.
     ///
     /// # Errors
-    /// A sentence that names the roles there are.
+    /// A message that lists the valid roles.
     pub fn parse(word: &str) -> Result<Self, String> {
         [Self::Viewer, Self::Operator]
             .into_iter()
@@ -39,25 +38,25 @@ impl Role {
     }
 }
 
-/// A token to be kept.
+/// A token to store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewToken {
-    /// What it is called.
+    /// Name.
     pub name: TokenName,
-    /// What it allows.
+    /// Role.
     pub role: Role,
-    /// SHA-256 of its text.
+    /// SHA-256 of the token text.
     pub sha256: [u8; 32],
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// Whose token it was made with, or [`AuditEntry::HOST`](super::AuditEntry::HOST).
+    /// Name of the token that created it, or [`AuditEntry::HOST`](super::AuditEntry::HOST).
     pub created_by: String,
-    /// From when on it is refused; none means never.
+    /// Expiry; `None` means never.
     pub expires_at: Option<Timestamp>,
 }
 
 impl Store {
-    /// Keeps a token, with its entry in the audit. Answers whether it did; it does not when there is one of this name.
+    /// Stores a token and its audit entry in one transaction. Returns false if a token with this name exists.
     ///
     /// # Errors
     /// [`CommitError::Unavailable`] and [`CommitError::Closed`].
@@ -66,7 +65,7 @@ impl Store {
             .await
     }
 
-    /// Keeps a token in the place of the one of its name, if there is one, with its entry in the audit.
+    /// Stores a token and its audit entry, and replaces a token with the same name.
     ///
     /// # Errors
     /// As for [`Store::create_token`].
@@ -78,7 +77,7 @@ impl Store {
         self.change_tokens(mark, replace).await.map(|_| ())
     }
 
-    /// Removes a token, with its entry in the audit. Answers whether there was one of this name.
+    /// Removes a token and writes its audit entry. Returns false if no token has this name.
     ///
     /// # Errors
     /// As for [`Store::create_token`].
@@ -88,7 +87,7 @@ impl Store {
             .await
     }
 
-    /// Changes tokens and, where that changed something, writes the entry in the same transaction.
+    /// Changes tokens. If a row changed, writes the audit entry in the same transaction.
     async fn change_tokens(
         &self,
         mark: Option<AuditMark>,
@@ -107,7 +106,7 @@ impl Store {
         .await
     }
 
-    /// Notes when a token was used last.
+    /// Records the last use of a token.
     ///
     /// # Errors
     /// As for [`Store::create_token`].
@@ -123,12 +122,12 @@ impl Store {
     }
 }
 
-/// Has the next commits of this connection wait for the disk; the writer decides anew before each batch.
+/// Makes the next commits of this connection wait for the disk. The writer sets the mode again before each batch.
 pub(super) fn durable(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.execute_batch(Synchronous::Full.pragma())
 }
 
-/// Answers with 0 when the name is taken. A collision of digests is an error: it cannot be chance.
+/// Returns 0 if the name exists. A collision of digests is an error, because it cannot happen by chance.
 fn insert(connection: &Connection, token: &NewToken) -> Result<usize, rusqlite::Error> {
     connection.execute(
         "INSERT INTO _lantern_token (name, role, sha256, created_at, created_by, expires_at) \

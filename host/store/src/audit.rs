@@ -1,8 +1,8 @@
-//! Writes the audit: who did what, and how it ended. Rows are only added, and [`chain`] links each one to the row before
-//! it. The list is in `reader`, the verification in `check`.
+//! Writes the audit: actor, action and outcome. Rows are only added, and [`chain`] links each row to the previous one.
+//! `reader` lists the entries, `check` verifies them.
 //!
 //! A change has an entry that is committed before the change begins ([`Store::begin_audit`]), and a second row when it
-//! ends ([`Store::end_audit`]). So no change takes effect without an entry. A change that is one transaction writes its
+//! ends ([`Store::end_audit`]). No change takes effect without an entry. A change that is one transaction writes its
 //! last row in that transaction ([`AuditMark`]). Entries that have not ended when the host stops are ended as
 //! [`AuditOutcome::Interrupted`] at the next start.
 
@@ -20,13 +20,13 @@ use super::{CommitError, Store, Synchronous};
 pub use chain::AuditHash;
 use lantern_model::batch::{Timestamp, clean_text};
 
-/// Longest text of an audit entry's parts, in bytes; they may hold text from a request.
+/// Maximum length of a text in an audit entry, in bytes; it may come from a request.
 const TEXT_BYTES_MAX: usize = 1024;
 
-/// How long the start waits for another process that holds the database's lock.
+/// Maximum time that the start waits for another process that holds the lock of the database.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The detail of an entry whose change was interrupted.
+/// Detail of an entry whose change was interrupted.
 const INTERRUPTED: &str = "the host stopped before the change ended; it may have taken effect";
 
 /// How an action ended.
@@ -37,9 +37,9 @@ pub enum AuditOutcome {
     Started,
     /// It took effect.
     Done,
-    /// It was not allowed, or made no sense; nothing changed.
+    /// The request was not permitted or invalid; nothing changed.
     Refused,
-    /// The host could not do it.
+    /// The host failed to do it.
     Failed,
     /// The host stopped before it ended; it may have taken effect.
     Interrupted,
@@ -58,32 +58,32 @@ impl AuditOutcome {
     }
 }
 
-/// Who did what, and how it ended.
+/// Actor, action and outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEntry {
     /// A token's name, [`AuditEntry::HOST`] or [`AuditEntry::NOBODY`].
     pub actor: String,
-    /// What was done, as `noun.verb`.
+    /// Action, as `noun.verb`.
     pub action: String,
-    /// The plugin that it was about.
+    /// Affected plugin.
     pub plugin: Option<String>,
-    /// The version that it was about.
+    /// Affected version.
     pub digest: Option<String>,
-    /// How it ended.
+    /// Outcome.
     pub outcome: AuditOutcome,
-    /// For people: what changed, or why not.
+    /// Description of the change, or the reason why nothing changed.
     pub detail: String,
 }
 
 impl AuditEntry {
-    /// The actor of what the host does by itself. No token can have this name.
+    /// Actor of automatic actions of the host. No token can have this name.
     pub const HOST: &str = "(host)";
-    /// The actor of a request without a good token. No token can have this name.
+    /// Actor of a request without a valid token. No token can have this name.
     pub const NOBODY: &str = "(nobody)";
 }
 
-/// An entry that was committed before its change began. The hash tells it from an entry with the same number in another
-/// database, for example a copy that replaced this one meanwhile.
+/// An entry that was committed before its change began. The hash distinguishes it from an entry with the same number in
+/// another database, such as a copy that replaced this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuditId {
     id: i64,
@@ -113,14 +113,14 @@ impl AuditMark {
         }
     }
 
-    /// Adds the row. Does nothing where the entry has ended already.
+    /// Adds the row. Does nothing if the entry has ended.
     pub(super) fn write(&self, transaction: &Transaction<'_>) -> Result<(), rusqlite::Error> {
         let ends = match self.ends {
             None => None,
             Some(begun) => match has_ended(transaction, begun)? {
                 Some(true) => return Ok(()),
                 Some(false) => Some(begun.id),
-                // The database was replaced meanwhile: this row tells what happened all the same.
+                // The database was replaced during the change. The row still records what happened.
                 None => None,
             },
         };
@@ -129,11 +129,11 @@ impl AuditMark {
 }
 
 impl Store {
-    /// Records that a change is about to begin. The entry is on the disk when this returns; its outcome is
-    /// [`AuditOutcome::Started`], whatever `entry` says.
+    /// Records that a change is about to begin. The entry is synced to disk when this returns; its outcome
+    /// is [`AuditOutcome::Started`], regardless of `entry`.
     ///
     /// # Errors
-    /// [`CommitError::Unavailable`] and [`CommitError::Closed`]; the change must not begin then.
+    /// [`CommitError::Unavailable`] and [`CommitError::Closed`]; the change must not begin in this case.
     pub async fn begin_audit(&self, entry: AuditEntry) -> Result<AuditId, CommitError> {
         let settled = Arc::clone(&self.audit_settled);
         let entry = AuditEntry {
@@ -154,7 +154,7 @@ impl Store {
         .await
     }
 
-    /// Records how a change ended. Does nothing where the change recorded that in its own transaction.
+    /// Records how a change ended. Does nothing if the change recorded it in its own transaction.
     ///
     /// # Errors
     /// As for [`Store::begin_audit`].
@@ -162,7 +162,7 @@ impl Store {
         self.write_audit(AuditMark::ending(begun, entry)).await
     }
 
-    /// Records something that changes nothing, such as a refusal or a read.
+    /// Records an action without a change, such as a rejected request or a read.
     ///
     /// # Errors
     /// As for [`Store::begin_audit`].
@@ -181,7 +181,7 @@ impl Store {
     }
 }
 
-/// Adds an entry at the present time.
+/// Adds an entry with the current time.
 fn append(
     transaction: &Transaction<'_>,
     entry: &AuditEntry,
@@ -222,7 +222,7 @@ fn append(
     Ok(AuditId { id: row.id, hash })
 }
 
-/// Whether an entry has ended; none when it is not in this database.
+/// Whether an entry has ended; `None` if this database does not contain it.
 fn has_ended(connection: &Connection, begun: AuditId) -> Result<Option<bool>, rusqlite::Error> {
     connection
         .prepare_cached(
@@ -234,7 +234,7 @@ fn has_ended(connection: &Connection, begun: AuditId) -> Result<Option<bool>, ru
 }
 
 /// At the start, before any change can begin: adds the entries of an earlier version to the chain, and ends those whose
-/// changes were interrupted. Returns how many were.
+/// changes were interrupted. Returns their number.
 pub(super) fn settle(path: &Path) -> Result<usize, rusqlite::Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
@@ -258,7 +258,7 @@ fn close_interrupted(transaction: &Transaction<'_>) -> Result<usize, rusqlite::E
     Ok(found.len())
 }
 
-/// The entries that have not ended, as they are to be ended.
+/// Returns the closing rows of the entries that have not ended.
 fn interrupted(connection: &Connection) -> Result<Vec<(i64, AuditEntry)>, rusqlite::Error> {
     connection
         .prepare(

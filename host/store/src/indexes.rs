@@ -133,7 +133,7 @@ pub(super) fn missing_columns(existing: &[ExistingIndex], table: &TableDescripti
     needed.filter(|columns| !is_served(columns)).collect()
 }
 
-/// The indexes of a table, whatever their names: a rebuild leaves them with the names of its own tables.
+/// Returns the indexes of a table, regardless of their names: after a rebuild they keep the names of the rebuilt tables.
 pub(super) fn indexes_of(
     connection: &Connection,
     table: &str,

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use super::*;
 use crate::host::plugin_folder;
 
-/// Runs a command that must exit by itself.
+/// Runs a command that must exit without a signal.
 fn failing(mut command: Command) -> (Output, String) {
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -1,6 +1,6 @@
-//! The chain of the audit: each row holds the SHA-256 of the hash before it and of its own content. So a row that is
-//! changed, removed or inserted without computing all later hashes again is found by [`verify`]. A chain that was computed
-//! again as a whole, or cut at its end, is only found by somebody who noted one of its hashes elsewhere.
+//! The hash chain of the audit: each row contains the SHA-256 of the previous hash and of the row's content. [`verify`]
+//! finds a row that was changed, removed or inserted, unless all later hashes were recomputed. Only a hash that was noted
+//! elsewhere reveals a chain that was recomputed completely or truncated at its end.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,20 +8,20 @@ use std::str::FromStr;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use sha2::{Digest as _, Sha256};
 
-/// What every hash begins with: the format of [`Row::hash`].
+/// Prefix of every hashed content: the format of [`Row::hash`].
 const FORMAT: &[u8] = b"lantern audit 1\n";
 
-/// Rows of an earlier version that are added to the chain at once.
+/// Number of rows of an earlier version that one transaction adds to the chain.
 const PAGE: u32 = 1_000;
 
 const COLUMNS: &str = "id, at, actor, action, plugin, digest, outcome, detail, ends, hash";
 
-/// The hash of a row of the audit. It stands for this row and all rows before it.
+/// The hash of a row of the audit. It covers this row and all earlier rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuditHash([u8; 32]);
 
 impl AuditHash {
-    /// What the first row continues.
+    /// The hash that the first row continues.
     const ORIGIN: Self = Self([0; 32]);
 
     pub(super) fn as_bytes(&self) -> &[u8] {
@@ -128,7 +128,7 @@ pub(super) fn last(connection: &Connection) -> Result<(i64, AuditHash), rusqlite
     })
 }
 
-/// Whether there are no rows of an earlier version that have to be added to the chain.
+/// Whether no rows of an earlier version remain to be added to the chain.
 pub(super) fn is_begun(connection: &Connection) -> Result<bool, rusqlite::Error> {
     let last: Option<bool> = connection
         .prepare_cached("SELECT hash IS NOT NULL FROM _lantern_audit ORDER BY id DESC LIMIT 1")?
@@ -137,7 +137,7 @@ pub(super) fn is_begun(connection: &Connection) -> Result<bool, rusqlite::Error>
     if last.unwrap_or(true) {
         return Ok(true);
     }
-    // A row without a hash behind rows with one was added by hand. It stays as it is, so that `check` reports it.
+    // A row without a hash after rows with one was inserted manually. It stays unchanged, so that `check` reports it.
     connection.query_row(
         "SELECT EXISTS (SELECT 1 FROM _lantern_audit WHERE hash IS NOT NULL)",
         [],
@@ -169,22 +169,22 @@ pub(super) fn begin(transaction: &Transaction<'_>) -> Result<(), rusqlite::Error
     }
 }
 
-/// What a verification of the chain has found.
+/// Result of a verification of the chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Verified {
     /// Rows of the audit.
     pub(crate) rows: u64,
     /// The hash of the last row.
     pub(crate) head: Option<AuditHash>,
-    /// What is wrong with the first row that does not continue the chain.
+    /// Problem of the first row that does not continue the chain.
     pub(crate) first_fault: Option<String>,
     /// Rows that do not continue the chain.
     pub(crate) faults: u64,
-    /// The row with the hash that was looked for.
+    /// The row with the noted hash.
     pub(crate) noted: Option<i64>,
 }
 
-/// Computes the chain again. `noted` is a hash to look for.
+/// Recomputes the chain and searches for the hash `noted`.
 pub(crate) fn verify(connection: &Connection, noted: Option<AuditHash>) -> Result<Verified, rusqlite::Error> {
     let mut found = Verified::default();
     if !is_begun(connection)? {
@@ -211,7 +211,7 @@ pub(crate) fn verify(connection: &Connection, noted: Option<AuditHash>) -> Resul
     Ok(found)
 }
 
-/// What is wrong with a row that follows the row `last` with the hash `previous`.
+/// Returns the problem of a row that follows the row `last` with the hash `previous`.
 fn fault(last: i64, previous: AuditHash, row: &Row, hash: Option<AuditHash>) -> Option<String> {
     let id = row.id;
     if id == last + 2 {

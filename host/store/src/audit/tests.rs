@@ -1,5 +1,5 @@
-//! The audit against a real file: one line for each action, entries from before a change, and what `check` finds when
-//! somebody edits the file.
+//! The audit in a real file: one line for each action, entries that precede their change, and what `check` finds in an
+//! edited file.
 
 use std::path::Path;
 
