@@ -95,7 +95,7 @@ impl Serialize for Item {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.columns.len() + 2))?;
         for (name, cell) in self.columns.iter().zip(&self.record.cells) {
-            map.serialize_entry(name, &Shown(cell, self.integers))?;
+            map.serialize_entry(name, &CellJson(cell, self.integers))?;
         }
         map.serialize_entry("_row", &self.record.row.to_string())?;
         map.serialize_entry("_origin", &Origin::from(&self.record.origin))?;
@@ -104,9 +104,9 @@ impl Serialize for Item {
 }
 
 /// Serializes a cell: times as RFC 3339, bytes as base64, JSON documents embedded.
-pub struct Shown<'a>(pub &'a Cell, pub Integers);
+pub struct CellJson<'a>(pub &'a Cell, pub Integers);
 
-impl Serialize for Shown<'_> {
+impl Serialize for CellJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0 {
             Cell::Null => serializer.serialize_none(),

@@ -376,7 +376,7 @@ impl<'a> PluginCheck<'a> {
         let Some(worker) = &self.worker else {
             return Ok(());
         };
-        let letters = worker.comparer.letters(source.origin, first, last)?;
+        let letters = worker.comparer.dead_letters(source.origin, first, last)?;
         for state in letters.values() {
             if let LetterState::ResolvedBy(digest) = state {
                 // A version that cannot be loaded leaves its messages unverified.

@@ -169,11 +169,11 @@ impl Comparer {
         })
     }
 
-    /// The messages of a stretch that are or were dead letters.
+    /// Returns the messages of a range that are or were dead letters.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn letters(
+    pub fn dead_letters(
         &self,
         origin: OriginId,
         first: u64,

@@ -16,11 +16,11 @@ pub struct Slots(Arc<Inner>);
 struct Inner {
     all_max: usize,
     of_peer_max: usize,
-    taken: Mutex<Taken>,
+    in_use: Mutex<InUse>,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct InUse {
     next: u64,
     connections: HashMap<u64, Entry>,
 }
@@ -47,37 +47,37 @@ impl Slots {
         Self(Arc::new(Inner {
             all_max: all_max.max(1),
             of_peer_max: of_peer_max.max(1),
-            taken: Mutex::default(),
+            in_use: Mutex::default(),
         }))
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn in_use(&self) -> MutexGuard<'_, InUse> {
+        self.0.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a slot for a connection from this address. If none is free, the connection that has been idle longest is
     /// closed: one from the same address if that address has reached its limit, else from any. None if all are busy.
     pub fn take(&self, peer: IpAddr) -> Option<Slot> {
-        let mut taken = self.taken();
-        let of_peer = taken
+        let mut in_use = self.in_use();
+        let of_peer = in_use
             .connections
             .values()
             .filter(|entry| entry.peer == peer)
             .count();
         if of_peer >= self.0.of_peer_max {
-            taken.make_room(|entry| entry.peer == peer)?;
-        } else if taken.connections.len() >= self.0.all_max {
-            taken.make_room(|_| true)?;
+            in_use.make_room(|entry| entry.peer == peer)?;
+        } else if in_use.connections.len() >= self.0.all_max {
+            in_use.make_room(|_| true)?;
         }
-        let id = taken.next;
-        taken.next += 1;
+        let id = in_use.next;
+        in_use.next += 1;
         let close = CancellationToken::new();
         let entry = Entry {
             peer,
             idle_since: Some(Instant::now()),
             close: close.clone(),
         };
-        taken.connections.insert(id, entry);
+        in_use.connections.insert(id, entry);
         Some(Slot {
             slots: self.clone(),
             id,
@@ -88,11 +88,11 @@ impl Slots {
     /// Number of connections.
     #[cfg(test)]
     fn count(&self) -> usize {
-        self.taken().connections.len()
+        self.in_use().connections.len()
     }
 }
 
-impl Taken {
+impl InUse {
     fn make_room(&mut self, candidate: impl Fn(&Entry) -> bool) -> Option<()> {
         let idle = self.connections.iter().filter(|(_, entry)| candidate(entry));
         let longest = idle
@@ -122,7 +122,7 @@ impl Slot {
 
 impl Slots {
     fn set_idle(&self, id: u64, since: Option<Instant>) {
-        if let Some(entry) = self.taken().connections.get_mut(&id) {
+        if let Some(entry) = self.in_use().connections.get_mut(&id) {
             entry.idle_since = since;
         }
     }
@@ -130,7 +130,7 @@ impl Slots {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.slots.taken().connections.remove(&self.id);
+        self.slots.in_use().connections.remove(&self.id);
     }
 }
 

@@ -6,7 +6,7 @@ use axum::http::Uri;
 
 use super::name::TablePath;
 use super::selection;
-use crate::cells::{self, Shown};
+use crate::cells::{self, CellJson};
 use crate::parameters::Parameters;
 use crate::problem::Problem;
 use crate::state::State;
@@ -60,7 +60,7 @@ pub async fn facets(
         let selection = selection.without_choice_of(column);
         let facet = state.reader.facet(&shape, &selection, column, limit).await?;
         let value = |(value, count)| -> Result<FacetValue, serde_json::Error> {
-            let value = serde_json::to_value(Shown(&value, integers))?;
+            let value = serde_json::to_value(CellJson(&value, integers))?;
             Ok(FacetValue { value, count })
         };
         let values: Result<_, serde_json::Error> = facet.values.into_iter().map(value).collect();

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
 
 use crate::budget::{PIECE_BYTES, Reservation};
-use crate::cells::{Integers, Origin, Shown, bytes_of_cell};
+use crate::cells::{CellJson, Integers, Origin, bytes_of_cell};
 use lantern_store::reader::{Cell, RowPage, RowRecord};
 
 /// Values up to this size are serialized at once.
@@ -65,7 +65,7 @@ impl Pieces {
         for cell in items.iter().flat_map(|record| &record.cells) {
             if let Cell::Real(_) = cell {
                 // Only this type can fail; detect it before the response starts.
-                serde_json::to_writer(std::io::sink(), &Shown(cell, integers))?;
+                serde_json::to_writer(std::io::sink(), &CellJson(cell, integers))?;
             }
         }
         let mut pieces = Self {
@@ -139,7 +139,7 @@ impl Pieces {
                 Cell::Blob(value) if value.len() > SHORT_BYTES => Part::Blob(value, 0),
                 Cell::Json(value) if value.get().len() > SHORT_BYTES => Part::Document(value, 0),
                 short => {
-                    serde_json::to_writer(&mut text, &Shown(&short, self.integers))?;
+                    serde_json::to_writer(&mut text, &CellJson(&short, self.integers))?;
                     text.push(b',');
                     continue;
                 }

@@ -8,7 +8,7 @@ use super::value::Value;
 use super::{Problems, Resolved, settings, show};
 
 /// The parsed settings of a text.
-pub struct Shown {
+pub struct ParsedConfig {
     /// The same settings as a configuration file.
     pub text: String,
     /// Path and value of each setting, as in the file.
@@ -18,7 +18,7 @@ pub struct Shown {
 }
 
 /// Parses the text of a configuration file.
-pub fn show(text: &str) -> Shown {
+pub fn show(text: &str) -> ParsedConfig {
     let (mut entries, mut problems) = (Vec::new(), Problems::new());
     layers::read_toml(Path::new("/lantern.toml"), text, &mut entries, &mut problems);
     let (mut values, mut invalid) = (BTreeMap::new(), 0);
@@ -29,7 +29,7 @@ pub fn show(text: &str) -> Shown {
         }
     }
     let resolved = Resolved { values };
-    Shown {
+    ParsedConfig {
         text: show::show(&resolved),
         values: resolved
             .values

@@ -5,7 +5,7 @@ use super::*;
 
 impl Scene {
     /// Inserts dead letters `first..=last` of plugin `things`; the first attempt of each was at second `id`.
-    fn letters(&self, first: i64, last: i64, payload: &[u8]) {
+    fn insert_dead_letters(&self, first: i64, last: i64, payload: &[u8]) {
         let writer = self.database.writer();
         for id in first..=last {
             writer
@@ -29,7 +29,7 @@ impl Scene {
 #[tokio::test]
 async fn letters_are_found_by_time_and_by_number() {
     let scene = Scene::near().await;
-    scene.letters(11, 14, b"{}");
+    scene.insert_dead_letters(11, 14, b"{}");
     assert_eq!(scene.ids("since=1970-01-01T00:00:12Z").await, [14, 13, 12]);
     assert_eq!(scene.ids("until=1970-01-01T00:00:12Z").await, [11, 7]);
     assert_eq!(
@@ -80,7 +80,7 @@ async fn letters_are_found_by_time_and_by_number() {
 #[tokio::test]
 async fn letters_are_counted_by_what_their_reasons_share() {
     let scene = Scene::near().await;
-    scene.letters(100, 399, b"{}");
+    scene.insert_dead_letters(100, 399, b"{}");
     for (change, ids) in [
         ("'no field [at] at line ' || id", "id BETWEEN 100 AND 299"),
         ("'what? ' || (id % 2)", "id >= 300"),
@@ -127,7 +127,7 @@ async fn letters_are_counted_by_what_their_reasons_share() {
 async fn an_export_has_every_letter_once_and_whole() {
     let scene = Scene::near().await;
     // The export needs more than one page by count and more than one by bytes.
-    scene.letters(100, 399, &vec![0xff; 100_000]);
+    scene.insert_dead_letters(100, 399, &vec![0xff; 100_000]);
     let (status, body) = get(&scene.api, "/api/v1/dead-letters/export?plugin=things").await;
     assert_eq!(status, StatusCode::OK);
     let lines: Vec<Value> = body
@@ -150,7 +150,7 @@ async fn an_export_has_every_letter_once_and_whole() {
 #[tokio::test]
 async fn letters_are_given_up_only_when_it_is_said_which() {
     let scene = Scene::near().await;
-    scene.letters(11, 14, b"{}");
+    scene.insert_dead_letters(11, 14, b"{}");
     let before = scene.contents();
     let json = "application/json";
     for (body, status) in [

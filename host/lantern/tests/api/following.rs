@@ -416,6 +416,7 @@ async fn a_follower_with_hostile_filters_keeps_nobody_else_waiting() {
         .map(|number| format!("&filter=note!~{}b", "a".repeat(300 - number)))
         .collect();
     let mut hostile = Listening::begin(&visits, &filters[1..], Some(&last)).await;
+    visits.database.wake().await;
     let done = std::cell::Cell::new(false);
     let first = async {
         let event = hostile.event().await;

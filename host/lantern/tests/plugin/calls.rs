@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use lantern_model::batch::{Delivery, Outcome, REASON_BYTES_MAX, RejectionClass, Value};
 use lantern_plugin::{Limits, NativeGuest, Projector};
 
-use crate::support::{LONG, messages, plugin, quick, reason, word, words};
+use crate::support::{LONG, messages, outcome_kinds, plugin, quick, reason, word};
 
 /// Projects good messages around one bad message: asserts that the bad one is rejected as `class` with `words` in the
 /// reason, and that the others become rows.
@@ -39,7 +39,10 @@ fn check_alone(payload: &str, class: RejectionClass, words: &str) {
 fn well_behaved_messages_become_what_the_plugin_says() {
     let mut projector = plugin(Limits::default()).projector();
     let projected = projector.project(0, &messages(&["rhello", "k", "jbecause", "r"]), LONG);
-    assert_eq!(words(&projected.outcomes), ["rows", "skip", "invalid", "rows"]);
+    assert_eq!(
+        outcome_kinds(&projected.outcomes),
+        ["rows", "skip", "invalid", "rows"]
+    );
     assert_eq!(reason(&projected.outcomes[2], RejectionClass::Invalid), "because");
     let Outcome::Rows(rows) = &projected.outcomes[0] else {
         panic!("{:?}", projected.outcomes[0])
@@ -112,7 +115,7 @@ fn f4_every_seventh_message_of_a_call_traps() {
     let mut projector = plugin(Limits::default()).projector();
     let projected = projector.project(0, &messages(&vec!["7"; 500]), LONG);
     // In a call with one message, no message is the seventh.
-    assert_eq!(words(&projected.outcomes), vec!["rows"; 500]);
+    assert_eq!(outcome_kinds(&projected.outcomes), vec!["rows"; 500]);
     let payloads: Vec<&str> = (1..=500)
         .map(|number| if number % 7 == 0 { "T" } else { "r" })
         .collect();
@@ -137,16 +140,16 @@ fn f5_what_one_call_breaks_the_next_does_not_meet() {
     // A successful call corrupts the instance, so the next call fails although its messages are valid.
     for _ in 0..3 {
         let projected = projector.project(0, &messages(&["P", "r", "r"]), LONG);
-        assert_eq!(words(&projected.outcomes), ["rows"; 3]);
+        assert_eq!(outcome_kinds(&projected.outcomes), ["rows"; 3]);
     }
     let projected = projector.project(0, &messages(&["r"; 20]), LONG);
-    assert_eq!(words(&projected.outcomes), ["rows"; 20]);
+    assert_eq!(outcome_kinds(&projected.outcomes), ["rows"; 20]);
     assert_eq!(projected.faults.len(), 1);
     assert_eq!(projected.faults[0].rejected, 0);
     for _ in 0..4 {
         let projected = projector.project(0, &messages(&["E"; 10]), LONG);
         assert_eq!(
-            words(&projected.outcomes),
+            outcome_kinds(&projected.outcomes),
             ["rows"; 10],
             "every second call traps"
         );
@@ -229,7 +232,7 @@ fn f13_a_flood_of_log_lines_is_dropped_and_counted() {
     });
     let mut projector = plugin.projector();
     let projected = projector.project(0, &messages(&["r", "Xflood", "r"]), LONG);
-    assert_eq!(words(&projected.outcomes), ["rows"; 3]);
+    assert_eq!(outcome_kinds(&projected.outcomes), ["rows"; 3]);
     assert!(
         plugin.log_lines_dropped() > 900_000,
         "{} lines were dropped",
@@ -264,7 +267,7 @@ fn f14_a_panic_of_the_host_leaves_a_usable_projector() {
     });
     assert!(panicked, "the panic reaches the caller");
     let projected = projector.project(0, &all, LONG);
-    assert_eq!(words(&projected.outcomes), ["rows"; 3]);
+    assert_eq!(outcome_kinds(&projected.outcomes), ["rows"; 3]);
     assert!(projected.faults.is_empty());
 }
 
@@ -287,7 +290,7 @@ fn a_budget_that_is_used_up_ends_a_search_with_what_was_decided() {
         "T" => "trap",
         _ => "rows",
     });
-    assert_eq!(words(&outcomes), expected.collect::<Vec<_>>());
+    assert_eq!(outcome_kinds(&outcomes), expected.collect::<Vec<_>>());
     assert!(rounds > 2, "{rounds} rounds");
 }
 
@@ -300,7 +303,7 @@ fn a_message_larger_than_the_guests_memory_is_rejected() {
     .projector();
     let big = format!("r{}", "x".repeat(6 << 20));
     let projected = projector.project(0, &messages(&["r", &big, "r"]), LONG);
-    assert_eq!(words(&projected.outcomes), ["rows", "memory", "rows"]);
+    assert_eq!(outcome_kinds(&projected.outcomes), ["rows", "memory", "rows"]);
 }
 
 #[test]
@@ -320,7 +323,7 @@ fn big_batches_and_big_payloads_pass_in_order() {
     }
     projector.release_instance();
     assert_eq!(
-        words(&projector.project(0, &messages(&["r"]), LONG).outcomes),
+        outcome_kinds(&projector.project(0, &messages(&["r"]), LONG).outcomes),
         ["rows"]
     );
 }
@@ -340,7 +343,9 @@ fn a_projector_may_move_between_threads_and_two_do_not_meet() {
     let threads: Vec<_> = ["L", "r"]
         .map(|payload| {
             let mut projector = plugin.projector();
-            std::thread::spawn(move || words(&projector.project(0, &messages(&[payload]), LONG).outcomes))
+            std::thread::spawn(move || {
+                outcome_kinds(&projector.project(0, &messages(&[payload]), LONG).outcomes)
+            })
         })
         .into_iter()
         .map(|thread| thread.join().expect("no panic"))
@@ -359,7 +364,7 @@ fn a_native_decoder_passes_the_same_checks() {
     let manifest = Arc::clone(plugin(Limits::default()).manifest());
     let mut projector = Projector::native(manifest, Limits::default(), Box::new(Native));
     assert_eq!(
-        words(&projector.project(0, &messages(&["r", "r"]), LONG).outcomes),
+        outcome_kinds(&projector.project(0, &messages(&["r", "r"]), LONG).outcomes),
         ["skip", "skip"]
     );
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use lantern_plugin::{Compiler, EngineConfig, Limits, LoadError, Loader, LoaderError};
 
 use crate::guest::{Variant, component, core_module};
-use crate::support::{LONG, loader, messages, words};
+use crate::support::{LONG, loader, messages, outcome_kinds};
 
 fn good() -> Vec<u8> {
     component(&Variant::default())
@@ -304,7 +304,7 @@ fn code_is_compiled_once_and_then_found() {
         .load(&bytes)
         .unwrap();
     assert_eq!(
-        words(&plugin.projector().project(0, &messages(&["r"]), LONG).outcomes),
+        outcome_kinds(&plugin.projector().project(0, &messages(&["r"]), LONG).outcomes),
         ["rows"]
     );
     let Err(error) = Loader::new(config, [2; 32]).unwrap().load(&bytes) else {
@@ -332,7 +332,7 @@ fn g3_a_poisoned_cache_is_not_believed_and_is_written_anew() {
         std::fs::write(&path, bad).unwrap();
         let plugin = cached_loader(dir.path(), [1; 32]).load(&bytes).unwrap();
         assert_eq!(
-            words(&plugin.projector().project(0, &messages(&["r"]), LONG).outcomes),
+            outcome_kinds(&plugin.projector().project(0, &messages(&["r"]), LONG).outcomes),
             ["rows"]
         );
         assert_eq!(

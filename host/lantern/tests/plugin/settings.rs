@@ -9,7 +9,7 @@ use lantern_model::settings::{PluginLimitSettings, PluginSettings};
 use lantern_plugin::{Compiler, EngineConfig, Limits, LoadError, Loader, Plugin};
 
 use crate::guest::{Variant, component};
-use crate::support::{LONG, loader, messages, reason, words};
+use crate::support::{LONG, loader, messages, outcome_kinds, reason};
 
 fn limits(limits: PluginLimitSettings) -> PluginSettings {
     PluginSettings {
@@ -51,7 +51,7 @@ fn each_limit_is_the_plugins_own() {
     assert_eq!(**other.limits(), Limits::default());
     check(&other, "M", RejectionClass::Memory, "the limit is 64 MiB");
     let projected = other.projector().project(0, &messages(&[long]), LONG);
-    assert_eq!(words(&projected.outcomes), ["rows"]);
+    assert_eq!(outcome_kinds(&projected.outcomes), ["rows"]);
 }
 
 #[test]
@@ -148,5 +148,10 @@ fn a_longer_time_is_given_as_well_as_a_shorter_one() {
     let plugin = loader.load_with(&bytes, &patient).unwrap();
     // Busy for tens of milliseconds.
     let projected = plugin.projector().project(0, &messages(&["w"]), LONG);
-    assert_eq!(words(&projected.outcomes), ["rows"], "{:?}", began.elapsed());
+    assert_eq!(
+        outcome_kinds(&projected.outcomes),
+        ["rows"],
+        "{:?}",
+        began.elapsed()
+    );
 }

@@ -59,7 +59,7 @@ pub fn word(outcome: &Outcome) -> &'static str {
 }
 
 /// Returns the short names of all outcomes.
-pub fn words(outcomes: &[Outcome]) -> Vec<&'static str> {
+pub fn outcome_kinds(outcomes: &[Outcome]) -> Vec<&'static str> {
     outcomes.iter().map(word).collect()
 }
 

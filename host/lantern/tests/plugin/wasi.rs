@@ -8,7 +8,7 @@ use lantern_model::settings::PluginSettings;
 use lantern_plugin::{Limits, LoadError, Plugin};
 
 use crate::guest::{Variant, component};
-use crate::support::{LONG, loader, messages, quick, reason, word, words};
+use crate::support::{LONG, loader, messages, outcome_kinds, quick, reason, word};
 
 fn bytes() -> Vec<u8> {
     component(&Variant {
@@ -135,14 +135,14 @@ fn a_sleep_ends_at_once_and_waiting_for_the_clock_ends_in_time() {
     let mut projector = plugin(quick()).projector();
     let began = Instant::now();
     let projected = projector.project(0, &messages(&["s", "r"]), LONG);
-    assert_eq!(words(&projected.outcomes), ["rows", "rows"]);
+    assert_eq!(outcome_kinds(&projected.outcomes), ["rows", "rows"]);
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     let projected = projector.project(0, &messages(&["r", "z", "r"]), LONG);
-    assert_eq!(words(&projected.outcomes), ["rows", "timeout", "rows"]);
+    assert_eq!(outcome_kinds(&projected.outcomes), ["rows", "timeout", "rows"]);
     let reason = reason(&projected.outcomes[1], RejectionClass::Timeout);
     assert!(reason.contains("did not end within 150 ms"), "{reason}");
     let projected = projector.project(0, &messages(&["r", "0", "r"]), LONG);
-    assert_eq!(words(&projected.outcomes), ["rows", "output", "rows"]);
+    assert_eq!(outcome_kinds(&projected.outcomes), ["rows", "output", "rows"]);
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn a_call_from_an_async_runtimes_blocking_thread_is_the_same() {
             let projected = plugin(quick())
                 .projector()
                 .project(0, &messages(&["phello\n", "s"]), LONG);
-            words(&projected.outcomes)
+            outcome_kinds(&projected.outcomes)
         })
         .await
         .unwrap()
@@ -167,7 +167,10 @@ fn what_is_printed_is_logged_and_a_flood_of_it_dropped() {
     let projected = plugin
         .projector()
         .project(0, &messages(&["phello\n", "yflood\n", "yno end", "r"]), LONG);
-    assert_eq!(words(&projected.outcomes), ["rows", "timeout", "timeout", "rows"]);
+    assert_eq!(
+        outcome_kinds(&projected.outcomes),
+        ["rows", "timeout", "timeout", "rows"]
+    );
     assert!(plugin.log_lines_dropped() > 100, "{}", plugin.log_lines_dropped());
 }
 
@@ -190,7 +193,7 @@ fn the_limits_hold_with_it_as_without() {
     let mut projector = plugin(quick()).projector();
     let projected = projector.project(0, &messages(&["r", "L", "M", "T", "r"]), LONG);
     assert_eq!(
-        words(&projected.outcomes),
+        outcome_kinds(&projected.outcomes),
         ["rows", "timeout", "memory", "trap", "rows"]
     );
 }

@@ -102,7 +102,9 @@ impl Inner {
         let (mut scopes, mut empty) = (Vec::new(), Vec::new());
         for (source, stream) in streams {
             let from = (request.from_sequence, from_ns);
-            let (scope, nothing) = self.scope(manifest.name.as_str(), source, stream, from).await?;
+            let (scope, nothing) = self
+                .replay_range(manifest.name.as_str(), source, stream, from)
+                .await?;
             scopes.push(scope);
             empty.extend(nothing);
         }
@@ -117,7 +119,7 @@ impl Inner {
 
     /// The replay range of one stream; `from` is a sequence or a time in nanoseconds. Also returns why the range is
     /// empty, if the start lies after everything handled.
-    async fn scope(
+    async fn replay_range(
         &self,
         plugin: &str,
         source: &str,

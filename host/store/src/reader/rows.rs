@@ -258,7 +258,7 @@ impl Reader {
             "SELECT _rowid_, NULL FROM {} WHERE _rowid_ = {number}",
             quote(&shape.entry.name)
         );
-        let sql = reading(shape, &columns, &found);
+        let sql = select_rows(shape, &columns, &found);
         let mut rows = self
             .fetch_sized(&sql, bound.arguments(), 1, |row| {
                 Ok((record(shape, &columns, row)?.1, 0))

@@ -92,7 +92,7 @@ impl<'a> Finder<'a> {
     pub(super) fn page(&self, columns: &[usize], limit: usize, stretch: usize) -> (String, Bound) {
         let mut bound = Bound::default();
         let found = self.find(&mut bound, if self.is_in_stretches() { stretch } else { limit });
-        let mut sql = reading(self.shape, columns, &found);
+        let mut sql = select_rows(self.shape, columns, &found);
         if self.is_in_stretches() {
             let mut following = self.conditions().following(&mut bound);
             if !self.range_leads() {
@@ -213,7 +213,7 @@ impl<'a> Finder<'a> {
 }
 
 /// Reads the rows whose numbers `found` returns.
-pub(super) fn reading(shape: &Shape, columns: &[usize], found: &str) -> String {
+pub(super) fn select_rows(shape: &Shape, columns: &[usize], found: &str) -> String {
     let names: Vec<String> = columns
         .iter()
         .map(|&position| format!(", t.{}", quote(&shape.columns[position].name)))
