@@ -18,7 +18,7 @@ use super::selection::{Bound, Selection};
 use super::shape::Shape;
 use super::{ReadError, Reader};
 use crate::statement::quote;
-use finder::{Finder, reading};
+use finder::{Finder, select_rows};
 use lantern_model::schema::ColumnType;
 
 /// Rows that are scanned at a time if no index finds the selected ones: few at first, for pages that fill quickly, then
