@@ -175,7 +175,7 @@ impl Scene {
             match Arc::try_unwrap(store) {
                 Ok(store) => break store,
                 Err(shared) => {
-                    assert!(Instant::now() < deadline, "somebody keeps the store");
+                    assert!(Instant::now() < deadline, "the store is still in use");
                     store = shared;
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }

@@ -1,7 +1,7 @@
 //! HTTP client for a running host: requests, responses, and conversion of API problems into failures.
 //!
 //! A token is sent only to its host. A host that is found through a data directory must first prove its identity; a
-//! download server for components receives only the token of its own flag.
+//! download server for components receives only the token from `--from-token-file`.
 
 mod locate;
 mod verified;

@@ -34,7 +34,7 @@ async fn a_limit_of_the_broker_is_kept_to_and_is_no_change_of_the_consumer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn limits_that_somebody_gave_the_consumer_are_kept_to() {
+async fn limits_that_an_operator_set_on_the_consumer_are_respected() {
     let server = NatsServer::start();
     let stream = stream(&server).await;
     let broker = broker(&server).await;
