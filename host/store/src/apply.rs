@@ -2,20 +2,17 @@
 //! transaction; the writer does.
 
 mod ledger;
+mod writes;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use rusqlite::hooks::Action;
-use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, params, types::ToSqlOutput};
+use rusqlite::{Connection, OptionalExtension, ToSql, params, types::ToSqlOutput};
 
 use super::anchors;
 use super::commit::{Adopted, Anchor, Commit, Counts, Entry, Mark, OriginId, RowEffects, VersionId};
 use super::connection::is_refusal;
 use super::forget;
-use lantern_model::batch::{Delivery, Outcome, Rejection, RejectionClass, Row, Timestamp, Value};
-use lantern_model::schema::OnConflict;
+use lantern_model::batch::{Delivery, Outcome, Rejection, RejectionClass, Timestamp, Value};
 use ledger::{write_gap, write_ledger};
+use writes::{Writes, write_one};
 
 /// Messages whose rows the database rejected, with the reason.
 pub(super) type Refused = Vec<(u64, String)>;
@@ -130,7 +127,7 @@ fn write_rows(
             }
         })?;
     }
-    Ok((writes.take_effects(), Vec::new()))
+    Ok((writes.finish()?, Vec::new()))
 }
 
 /// Writes rows with a savepoint around each message. When the database rejects a row, the outcome of its message
@@ -146,10 +143,10 @@ pub(super) fn write_isolated(
     let mut writes = Writes::prepare(connection, plugin)?;
     let mut refused = Vec::new();
     for entry in entries {
-        let reason = write_one(connection, &mut writes, origin, entry)?;
+        let reason = write_one(&mut writes, origin, entry)?;
         refused.extend(reason.map(|reason| (entry.delivery.sequence, reason)));
     }
-    Ok((writes.take_effects(), refused))
+    Ok((writes.finish()?, refused))
 }
 
 /// Writes the rows of one message, for a dead letter that is retried. When the database rejects a row, the outcome
@@ -161,8 +158,8 @@ pub(super) fn write_alone(
     entry: &mut Entry,
 ) -> Result<RowEffects, rusqlite::Error> {
     let mut writes = Writes::prepare(connection, plugin)?;
-    write_one(connection, &mut writes, origin, entry)?;
-    Ok(total(&writes.take_effects()))
+    write_one(&mut writes, origin, entry)?;
+    Ok(total(&writes.finish()?))
 }
 
 /// The sum of the effects of all writes.
@@ -172,134 +169,6 @@ pub(super) fn total(effects: &[RowEffects]) -> RowEffects {
         total += *effects;
     }
     total
-}
-
-/// The prepared statements of a plugin's writes, with the number of rows they inserted and updated.
-struct Writes<'a> {
-    connection: &'a Connection,
-    statements: Vec<CachedStatement<'a>>,
-    /// Rows that the connection updated, counted by a hook; none if no write of the plugin updates. The change counter
-    /// of SQLite does not distinguish an upsert that inserted from one that updated.
-    updates: Option<Arc<AtomicU64>>,
-    effects: Vec<RowEffects>,
-}
-
-impl<'a> Writes<'a> {
-    fn prepare(connection: &'a Connection, plugin: &Adopted) -> Result<Self, rusqlite::Error> {
-        let statements = plugin
-            .statements
-            .iter()
-            .map(|text| connection.prepare_cached(text))
-            .collect::<Result<Vec<_>, _>>()?;
-        let writes = &plugin.manifest.writes;
-        let updates = writes
-            .iter()
-            .any(|write| matches!(write.on_conflict, OnConflict::Update(_)))
-            .then(Arc::<AtomicU64>::default);
-        if let Some(updates) = updates.clone() {
-            connection.update_hook(Some(move |action, _: &str, _: &str, _| {
-                if action == Action::SQLITE_UPDATE {
-                    updates.fetch_add(1, Ordering::Relaxed);
-                }
-            }))?;
-        }
-        Ok(Self {
-            connection,
-            effects: vec![RowEffects::default(); statements.len()],
-            statements,
-            updates,
-        })
-    }
-
-    fn take_effects(mut self) -> Vec<RowEffects> {
-        std::mem::take(&mut self.effects)
-    }
-
-    fn updated(&self) -> u64 {
-        self.updates
-            .as_ref()
-            .map_or(0, |updates| updates.load(Ordering::Relaxed))
-    }
-
-    fn write_entry(&mut self, origin: OriginId, entry: &Entry) -> Result<(), rusqlite::Error> {
-        let Outcome::Rows(rows) = &entry.outcome else {
-            return Ok(());
-        };
-        let sequence = to_sql(entry.delivery.sequence);
-        for (number, row) in (0_i64..).zip(rows) {
-            let before = self.updated();
-            let write = row.write as usize;
-            let changed = write_row(&mut self.statements[write], [origin.0, sequence, number], row)?;
-            let updated = self.updated() - before;
-            self.effects[write] += RowEffects {
-                inserted: changed.saturating_sub(updated),
-                updated,
-                present: u64::from(changed == 0),
-            };
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Writes<'_> {
-    fn drop(&mut self) {
-        if self.updates.is_some() {
-            // It fails only on a connection of another owner, where it would have failed at the start.
-            drop(self.connection.update_hook(None::<fn(Action, &str, &str, i64)>));
-        }
-    }
-}
-
-/// Writes a message's rows inside a savepoint. Returns the reason if the database rejects a row: then the outcome is a
-/// rejection, and nothing of the message is written or counted.
-fn write_one(
-    connection: &Connection,
-    writes: &mut Writes<'_>,
-    origin: OriginId,
-    entry: &mut Entry,
-) -> Result<Option<String>, rusqlite::Error> {
-    connection.execute_batch("SAVEPOINT message")?;
-    let before = writes.effects.clone();
-    let refused = match writes.write_entry(origin, entry) {
-        Ok(()) => None,
-        Err(error) if is_refusal(&error) => {
-            connection.execute_batch("ROLLBACK TO message")?;
-            writes.effects = before;
-            let rejection = Rejection::new(RejectionClass::Constraint, &refusal_reason(&error));
-            let reason = rejection.reason.clone();
-            entry.outcome = Outcome::Reject(rejection);
-            Some(reason)
-        }
-        Err(error) => return Err(error),
-    };
-    connection.execute_batch("RELEASE message")?;
-    Ok(refused)
-}
-
-/// The reason of a dead letter whose rows the database rejected. The host checks rows against the types of their
-/// columns before it writes them, so only a merged value can have a wrong type: a sum outside the range of its column.
-fn refusal_reason(error: &rusqlite::Error) -> String {
-    let extended_code = error.sqlite_error().map(|error| error.extended_code);
-    if extended_code == Some(rusqlite::ffi::SQLITE_CONSTRAINT_DATATYPE) {
-        return format!(
-            "a sum is outside the range of its column (whole numbers: 64 bits; reals: finite): {error}"
-        );
-    }
-    error.to_string()
-}
-
-fn write_row(
-    statement: &mut CachedStatement<'_>,
-    stamp: [i64; 3],
-    row: &Row,
-) -> Result<u64, rusqlite::Error> {
-    for (parameter, stamp) in (1_usize..).zip(stamp) {
-        statement.raw_bind_parameter(parameter, stamp)?;
-    }
-    for (parameter, value) in (4_usize..).zip(&row.values) {
-        statement.raw_bind_parameter(parameter, bound(value)?)?;
-    }
-    statement.raw_execute().map(|changed| changed as u64)
 }
 
 /// `value` as SQLite stores it.

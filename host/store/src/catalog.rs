@@ -7,9 +7,9 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 use super::commit::{Adopted, VersionId};
 use super::description::{ColumnDescription, TableDescription};
-use super::statement;
+use super::{segments, statement};
 use lantern_model::batch::Timestamp;
-use lantern_model::schema::{Manifest, OnConflict, Table};
+use lantern_model::schema::{Manifest, Table};
 
 /// A plugin version that is to write.
 #[derive(Clone, Debug)]
@@ -88,10 +88,14 @@ impl From<rusqlite::Error> for CatalogError {
 /// Makes a plugin version the one that writes, and changes its tables to match its declaration: adds missing tables,
 /// nullable columns and indexes, and refuses any other difference. A version that has run before may return although
 /// its tables have new columns since: they are null in its rows.
-pub(super) fn adopt(connection: &mut Connection, adoption: &Adoption) -> Result<Adopted, CatalogError> {
+pub(super) fn adopt(
+    connection: &mut Connection,
+    adoption: &Adoption,
+    layout: Layout,
+) -> Result<Adopted, CatalogError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let returns = has_run(&transaction, adoption)?;
-    let adopted = adopt_in(&transaction, adoption, returns)?;
+    let adopted = adopt_in(&transaction, adoption, returns, layout)?;
     // After the database was deleted under a running host, this records what runs.
     transaction.execute(
         "INSERT INTO _lantern_installation (plugin, active, changed_at) VALUES (?1, ?2, ?3)
@@ -102,12 +106,39 @@ pub(super) fn adopt(connection: &mut Connection, adoption: &Adoption) -> Result<
     Ok(adopted)
 }
 
+/// How rows of a new table are found by their origin and by the values of facets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// Through segments if they suit the table, otherwise through indexes.
+    Segments,
+    /// Through indexes. For databases that are compared row by row.
+    Indexes,
+}
+
+impl Layout {
+    /// Creates a table of a version.
+    pub(super) fn create(
+        self,
+        transaction: &Transaction<'_>,
+        manifest: &Manifest,
+        table: &Table,
+    ) -> Result<(), rusqlite::Error> {
+        if self == Self::Segments && segments::suits(manifest, table) {
+            run(transaction, &statement::create_segmented_table(table))?;
+            let description = TableDescription::from(table);
+            return segments::begin(transaction, table.name.as_str(), &description);
+        }
+        run(transaction, &statement::create_table(table))
+    }
+}
+
 /// As [`adopt`], in an open transaction. A version that `returns` need not declare the nullable columns that were added
 /// since it ran.
 pub(super) fn adopt_in(
     transaction: &Transaction<'_>,
     adoption: &Adoption,
     returns: bool,
+    layout: Layout,
 ) -> Result<Adopted, CatalogError> {
     let manifest = &adoption.manifest;
     let mut refusals = Vec::new();
@@ -125,6 +156,7 @@ pub(super) fn adopt_in(
                     Err(differences) => refusals.extend(differences.into_iter().map(StoreRefusal::from)),
                 }
                 if refusals.is_empty() {
+                    change_segments(transaction, manifest, table, &stored)?;
                     describe(transaction, manifest, table, Some(stored))?;
                 }
             }
@@ -133,7 +165,7 @@ pub(super) fn adopt_in(
                 table.name
             ))),
             _ => {
-                run(transaction, &statement::create_table(table))?;
+                layout.create(transaction, manifest, table)?;
                 describe(transaction, manifest, table, None)?;
             }
         }
@@ -155,7 +187,32 @@ pub(super) fn adopt_in(
         version,
         manifest: Arc::clone(manifest),
         statements: statements.into(),
+        tables: table_names(manifest),
     })
+}
+
+/// The names of the tables of a manifest.
+pub(super) fn table_names(manifest: &Manifest) -> Arc<[String]> {
+    let tables = manifest.tables.iter();
+    tables.map(|table| table.name.to_string()).collect()
+}
+
+/// Adapts the segments of a stored table to a version: it may update rows, or declare other times and facets.
+fn change_segments(
+    transaction: &Transaction<'_>,
+    manifest: &Manifest,
+    table: &Table,
+    stored: &TableDescription,
+) -> Result<(), rusqlite::Error> {
+    let name = table.name.as_str();
+    let description = described(table, Some(stored));
+    if segments::is_updated(manifest, table) {
+        return segments::replace_by_indexes(transaction, name, &description);
+    }
+    let is_stored = |name: &str| stored.columns.iter().any(|column| column.name == name);
+    let columns = table.columns.iter().map(|column| column.name.as_str());
+    let added: Vec<&str> = columns.filter(|name| !is_stored(name)).collect();
+    segments::adapt(transaction, name, &description, &added)
 }
 
 /// Whether this version has run before.
@@ -297,25 +354,9 @@ pub(super) fn describe(
     table: &Table,
     stored: Option<TableDescription>,
 ) -> Result<(), rusqlite::Error> {
-    let mut description = TableDescription::from(table);
-    if let Some(stored) = stored {
-        let known = |name: &str| table.columns.iter().any(|column| column.name.as_str() == name);
-        let more = stored.columns.into_iter().filter(|column| !known(&column.name));
-        description.columns.extend(more.map(|column| ColumnDescription {
-            retired: true,
-            ..column
-        }));
-        for index in stored.indexes {
-            if !description.indexes.contains(&index) {
-                description.indexes.push(index);
-            }
-        }
-    }
-    let description = serde_json::to_string(&description)
+    let description = serde_json::to_string(&described(table, stored.as_ref()))
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-    let updates = manifest.writes.iter().any(|write| {
-        manifest.table_of(write).name == table.name && matches!(write.on_conflict, OnConflict::Update(_))
-    });
+    let updates = segments::is_updated(manifest, table);
     transaction
         .execute(
             "INSERT INTO _lantern_table (name, plugin, description, updates) VALUES (?1, ?2, ?3, ?4)
@@ -324,6 +365,26 @@ pub(super) fn describe(
             params![table.name.as_str(), manifest.name.as_str(), description, updates],
         )
         .map(|_| ())
+}
+
+/// The description of a table that may have columns and indexes from `stored` that are no longer declared.
+fn described(table: &Table, stored: Option<&TableDescription>) -> TableDescription {
+    let mut description = TableDescription::from(table);
+    let Some(stored) = stored else {
+        return description;
+    };
+    let known = |name: &str| table.columns.iter().any(|column| column.name.as_str() == name);
+    let more = stored.columns.iter().filter(|column| !known(&column.name));
+    description.columns.extend(more.map(|column| ColumnDescription {
+        retired: true,
+        ..column.clone()
+    }));
+    for index in &stored.indexes {
+        if !description.indexes.contains(index) {
+            description.indexes.push(index.clone());
+        }
+    }
+    description
 }
 
 pub(super) fn version_id(

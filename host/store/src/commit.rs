@@ -93,6 +93,8 @@ pub struct Adopted {
     pub manifest: Arc<Manifest>,
     /// The SQL of each write of the manifest.
     pub(super) statements: Arc<[String]>,
+    /// The name of each table of the manifest in the database: another one while a rebuild fills it.
+    pub(super) tables: Arc<[String]>,
 }
 
 /// All changes of one batch. They take effect as a whole or not at all.

@@ -14,6 +14,7 @@ use super::check::{self, CheckError};
 use super::commit::{Counts, Mark, OriginId};
 use super::forget::ForgottenValues;
 use super::scratch::{Scratch, ScratchError};
+use super::segments::OriginTable;
 use super::statement::quote_text;
 use lantern_model::batch::{Row, Timestamp, Value, clean_text};
 use lantern_model::schema::description::{RoleWord, TableDescription};
@@ -267,9 +268,9 @@ impl Comparer {
             .map(|column| format!(", {}", quote_text(column)))
             .collect();
         let mut statement = self.connection.prepare_cached(&format!(
-            "SELECT _sequence, _row{} FROM {} WHERE _origin = ?1 AND _sequence BETWEEN ?2 AND ?3",
+            "SELECT t._sequence, t._row{} {}",
             list.concat(),
-            quote_text(&table.name)
+            OriginTable::find(&self.connection, &table.name)?.rows("?1", "?2", "?3")
         ))?;
         let found = statement.query_map(params![origin.0, to_sql(first), to_sql(last)], |row| {
             let place = (row.get(0).map(from_sql)?, row.get(1).map(from_sql)?);

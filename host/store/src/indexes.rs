@@ -1,5 +1,5 @@
 //! Indexes that the host creates for the queries of the API: rows by time, and the rows of one entity or of one facet
-//! value by time. A new table has them from the start; an existing table gets them one at a time while the host runs
+//! value by time. A table with segments needs none for its facets (see `segments`). A new table has them from the start; an existing table gets them one at a time while the host runs
 //! (see docs/adr/0014-indexes-for-roles.md).
 //!
 //! They are not part of a plugin's declaration: no description contains them, and comparisons of versions ignore them.
@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::apply::from_sql;
 use super::description::{ColumnDescription, RoleWord, TableDescription};
 use super::reader::{ReadError, Reader};
+use super::segments;
 use super::statement::quote_text;
 use lantern_model::schema::ColumnType;
 
@@ -47,17 +48,17 @@ impl Reader {
 }
 
 /// The columns of the indexes that a table needs in addition to the declared ones.
-pub(super) fn needed(table: &TableDescription) -> Vec<Vec<String>> {
+pub(super) fn needed(table: &TableDescription, has_segments: bool) -> Vec<Vec<String>> {
     let declared = table.indexes.iter().map(|index| index.columns.as_slice());
     let declared: Vec<&[String]> = declared.chain([table.primary_key.as_slice()]).collect();
-    wanted(table)
+    wanted(table, has_segments)
         .into_iter()
         .filter(|columns| !declared.iter().any(|declared| declared.starts_with(columns)))
         .collect()
 }
 
 /// The columns of the indexes that serve the queries of the API.
-fn wanted(table: &TableDescription) -> Vec<Vec<String>> {
+fn wanted(table: &TableDescription, has_segments: bool) -> Vec<Vec<String>> {
     let present = || table.columns.iter().filter(|column| !column.retired);
     let with = |role: RoleWord| present().filter(move |column| column.role == Some(role));
     let can_lead =
@@ -65,7 +66,7 @@ fn wanted(table: &TableDescription) -> Vec<Vec<String>> {
     let time = with(RoleWord::Time).map(|column| column.name.clone()).next();
     let by_time: Vec<Vec<String>> = time.iter().map(|time| vec![time.clone()]).collect();
     let by_role = with(RoleWord::Entity)
-        .chain(with(RoleWord::Facet))
+        .chain(with(RoleWord::Facet).filter(|_| !has_segments))
         .filter(can_lead)
         .take(ROLE_INDEXES_MAX)
         .map(|column| std::iter::once(column.name.clone()).chain(time.clone()).collect());
@@ -92,8 +93,7 @@ fn find_missing(
         let Some(description) = description_of(connection, &table)? else {
             continue;
         };
-        let existing = indexes_of(connection, &table)?;
-        let missing = missing_columns(&existing, &description).into_iter().next();
+        let missing = missing_of(connection, &table, &description)?.into_iter().next();
         let Some(columns) = missing else { continue };
         if is_too_large(connection, &table, rows_max)? {
             too_large.push(table);
@@ -127,10 +127,24 @@ pub(super) struct ExistingIndex {
 }
 
 /// The columns of the indexes that a table should have and does not.
-pub(super) fn missing_columns(existing: &[ExistingIndex], table: &TableDescription) -> Vec<Vec<String>> {
+pub(super) fn missing_columns(
+    existing: &[ExistingIndex],
+    table: &TableDescription,
+    has_segments: bool,
+) -> Vec<Vec<String>> {
     let is_served = |columns: &Vec<String>| existing.iter().any(|index| index.columns.starts_with(columns));
-    let needed = needed(table).into_iter();
+    let needed = needed(table, has_segments).into_iter();
     needed.filter(|columns| !is_served(columns)).collect()
+}
+
+fn missing_of(
+    connection: &Connection,
+    table: &str,
+    description: &TableDescription,
+) -> Result<Vec<Vec<String>>, rusqlite::Error> {
+    let existing = indexes_of(connection, table)?;
+    let has_segments = segments::has_segments(connection, table)?;
+    Ok(missing_columns(&existing, description, has_segments))
 }
 
 /// Returns the indexes of a table, regardless of their names: after a rebuild they keep the names of the rebuilt tables.
@@ -183,12 +197,21 @@ fn rows_at_most(connection: &Connection, table: &str) -> Result<u64, rusqlite::E
 pub(super) fn create(connection: &Connection, missing: &MissingIndex) -> Result<bool, rusqlite::Error> {
     let MissingIndex { table, columns } = missing;
     let is_missing = match description_of(connection, table)? {
-        Some(description) => missing_columns(&indexes_of(connection, table)?, &description).contains(columns),
+        Some(description) => missing_of(connection, table, &description)?.contains(columns),
         None => false,
     };
     if !is_missing {
         return Ok(false);
     }
+    create_index(connection, table, columns).map(|()| true)
+}
+
+/// Creates an index under a free name.
+pub(super) fn create_index(
+    connection: &Connection,
+    table: &str,
+    columns: &[String],
+) -> Result<(), rusqlite::Error> {
     let name = free_name(connection, &format!("{table}__{}__index", columns.join("__")))?;
     let columns: Vec<String> = columns.iter().map(|column| quote_text(column)).collect();
     // The sort spills to a file; the writer's other temporary data stays in memory.
@@ -200,11 +223,11 @@ pub(super) fn create(connection: &Connection, missing: &MissingIndex) -> Result<
         columns.join(", ")
     ));
     connection.pragma_update(None, "temp_store", "memory")?;
-    made.map(|()| true)
+    made
 }
 
 /// The name, or a numbered one if a table that a rebuild replaced still has an index of that name.
-fn free_name(connection: &Connection, name: &str) -> Result<String, rusqlite::Error> {
+pub(super) fn free_name(connection: &Connection, name: &str) -> Result<String, rusqlite::Error> {
     let mut statement = connection.prepare("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)")?;
     let mut candidate = name.to_owned();
     for number in 2.. {
@@ -259,18 +282,22 @@ mod tests {
             ("note", Role::None, Text),
         ];
         assert_eq!(
-            needed(&table(&columns, &[])),
+            needed(&table(&columns, &[]), false),
             [vec!["at"], vec!["pc", "at"], vec!["kind", "at"]]
         );
+        assert_eq!(
+            needed(&table(&columns, &[]), true),
+            [vec!["at"], vec!["pc", "at"]]
+        );
         let served: &[&[&str]] = &[&["at", "kind"], &["pc", "at", "note"], &["kind"]];
-        assert_eq!(needed(&table(&columns, served)), [["kind", "at"]]);
-        assert_eq!(needed(&table(&columns[..1], &[])), [["kind"]]);
+        assert_eq!(needed(&table(&columns, served), false), [["kind", "at"]]);
+        assert_eq!(needed(&table(&columns[..1], &[]), false), [["kind"]]);
         let names: Vec<String> = (0..30).map(|number| format!("f{number}")).collect();
         let many: Vec<_> = names
             .iter()
             .map(|name| (name.as_str(), Role::Facet, Text))
             .collect();
-        assert_eq!(needed(&table(&many, &[])).len(), ROLE_INDEXES_MAX);
+        assert_eq!(needed(&table(&many, &[]), false).len(), ROLE_INDEXES_MAX);
     }
 
     #[tokio::test]
@@ -284,11 +311,9 @@ mod tests {
             IndexStep::Made { .. }
         ) {}
         // The same table, after its plugin declared more roles.
-        for column in &mut manifest.tables[1].columns {
-            column.role = Role::Facet;
-        }
-        let description = serde_json::to_string(&TableDescription::from(&manifest.tables[1])).unwrap();
-        let name = manifest.tables[1].name.to_string();
+        manifest.tables[0].columns[1].role = Role::Facet;
+        let description = serde_json::to_string(&TableDescription::from(&manifest.tables[0])).unwrap();
+        let name = manifest.tables[0].name.to_string();
         let connection = Connection::open(store.path()).unwrap();
         connection
             .execute(

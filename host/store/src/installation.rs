@@ -4,10 +4,11 @@
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
 
 use super::apply::{from_sql, to_sql};
-use super::catalog::{Adoption, CatalogError, adopt, adopt_in};
+use super::catalog::{Adoption, CatalogError, Layout, adopt, adopt_in};
 use super::commit::{Adopted, VersionId};
 use super::consumers::{AbandonedConsumer, abandon};
 use super::reader::{ReadError, Reader};
+use super::segments;
 use super::statement::quote_text;
 use super::{AdoptError, AuditMark, CommitError, Store};
 use lantern_model::batch::Timestamp;
@@ -150,7 +151,7 @@ impl Plugins<'_> {
     /// See [`AdoptError`]; nothing has changed then.
     pub async fn adopt(self, adoption: Adoption) -> Result<Adopted, AdoptError> {
         self.0
-            .call_catalog(move |connection| adopt(connection, &adoption))
+            .call_catalog(move |connection| adopt(connection, &adoption, Layout::Segments))
             .await
     }
 
@@ -329,7 +330,12 @@ pub(super) fn activate(
     mark: Option<&AuditMark>,
 ) -> Result<Adopted, CatalogError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let adopted = adopt_in(&transaction, adoption, way == Activation::RollBack)?;
+    let adopted = adopt_in(
+        &transaction,
+        adoption,
+        way == Activation::RollBack,
+        Layout::Segments,
+    )?;
     let name = adoption.manifest.name.as_str();
     ensure(&transaction, name, adoption.at)?;
     transaction.execute(
@@ -489,6 +495,7 @@ pub(super) fn remove(
             .collect::<Result<Vec<String>, _>>()?;
         for table in &dropped {
             transaction.execute_batch(&format!("DROP TABLE IF EXISTS {}", quote_text(table)))?;
+            segments::drop_segments(&transaction, table)?;
         }
         forget_origins(&transaction, plugin)?;
         transaction.execute("DELETE FROM _lantern_table WHERE plugin = ?1", [plugin])?;

@@ -31,6 +31,7 @@ mod reserve;
 mod rewrite;
 mod row_view;
 pub mod scratch;
+mod segments;
 mod sources;
 #[doc(hidden)]
 pub mod statement;

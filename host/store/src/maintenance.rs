@@ -7,6 +7,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::apply::to_sql;
 use super::indexes::{self, IndexStep};
+use super::segments::{SEGMENT_BITS, Touched};
 use super::{CommitError, Store, statement};
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::Table;
@@ -71,18 +72,23 @@ fn expire(connection: &mut Connection, table: &Table, now: Timestamp) -> Result<
     let name = statement::quote(&table.name);
     let time = statement::quote(&time.name);
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let removed = transaction.execute(
-        &format!(
-            "DELETE FROM {name} WHERE rowid IN (SELECT rowid FROM {name} WHERE {time} < ?1 LIMIT {EXPIRE_ROWS})"
-        ),
-        [before],
-    )?;
+    let segments = transaction
+        .prepare_cached(&format!(
+            "DELETE FROM {name} WHERE rowid IN (SELECT rowid FROM {name} WHERE {time} < ?1 LIMIT {EXPIRE_ROWS})
+             RETURNING _rowid_ >> {SEGMENT_BITS}"
+        ))?
+        .query_map([before], |row| row.get(0))?
+        .collect::<Result<Vec<i64>, _>>()?;
+    let removed = segments.len() as u64;
     if removed > 0 {
+        let mut touched = Touched::default();
+        touched.add(table.name.as_str(), segments);
+        touched.refresh(&transaction)?;
         transaction.execute(
             "UPDATE _lantern_table SET rows_expired = rows_expired + ?2 WHERE name = ?1",
-            params![table.name.as_str(), to_sql(removed as u64)],
+            params![table.name.as_str(), to_sql(removed)],
         )?;
     }
     transaction.commit()?;
-    Ok(removed as u64)
+    Ok(removed)
 }

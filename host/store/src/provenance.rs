@@ -12,6 +12,7 @@ use super::commit::{Counts, OriginId, VersionId};
 use super::description::TableDescription;
 use super::reader::{ReadError, Reader};
 use super::row_view::{RowView, ViewColumn, row_view};
+use super::segments::OriginTable;
 use super::statement::{ORIGIN_COLUMNS, quote_text};
 use lantern_model::batch::{Delivery, Timestamp};
 
@@ -237,18 +238,14 @@ fn trace_row(connection: &Connection, table: &str, key: &RowKey) -> Result<Trace
         .map_err(|error| ProvenanceError::Unavailable(error.to_string()))?;
     let columns: Vec<ViewColumn> = description.columns.iter().map(ViewColumn::from).collect();
     let names: Vec<String> = columns.iter().map(|column| quote_text(&column.name)).collect();
+    let stored = OriginTable::find(connection, table)?;
     let mut found = None;
     for (key, values) in keys(table, &description, key)? {
-        let conditions: Vec<String> = (1..)
-            .zip(&key)
-            .map(|(number, column)| format!("{} = ?{number}", quote_text(column)))
-            .collect();
         let sql = format!(
-            "SELECT {}, {} FROM {} WHERE {}",
+            "SELECT {}, {} {}",
             ORIGIN_COLUMNS.join(", "),
             names.join(", "),
-            quote_text(table),
-            conditions.join(" AND ")
+            rows_with_key(&stored, &key)
         );
         found = connection
             .query_row(&sql, rusqlite::params_from_iter(values), |row| {
@@ -280,6 +277,22 @@ fn trace_row(connection: &Connection, table: &str, key: &RowKey) -> Result<Trace
         letter,
         merges,
     })
+}
+
+/// The `FROM` and `WHERE` clauses for the rows with a key; its values are the parameters.
+fn rows_with_key(table: &OriginTable, key: &[String]) -> String {
+    if key == ORIGIN_COLUMNS {
+        return format!("{} AND t._row = ?3", table.rows("?1", "?2", "?2"));
+    }
+    let conditions = (1..).zip(key);
+    let conditions: Vec<String> = conditions
+        .map(|(number, column)| format!("{} = ?{number}", quote_text(column)))
+        .collect();
+    format!(
+        "FROM {} WHERE {}",
+        quote_text(&table.name),
+        conditions.join(" AND ")
+    )
 }
 
 fn lineage(connection: &Connection, origin: OriginId) -> Result<Lineage, rusqlite::Error> {
@@ -413,24 +426,25 @@ fn count_rows_of_range(
 ) -> Result<BTreeMap<String, u64>, ProvenanceError> {
     let mut tables = BTreeMap::new();
     for table in tables_of(connection, plugin)? {
-        let rows = connection.query_row(
-            &format!(
-                "SELECT count(*) FROM {} WHERE _origin = ?1 AND _sequence BETWEEN ?2 AND ?3",
-                quote_text(&table)
-            ),
-            params![origin.0, to_sql(first), to_sql(last)],
-            |row| row.get(0).map(from_sql),
-        )?;
-        tables.insert(table, rows);
+        let rows = table.count(connection, origin, first, last)?;
+        tables.insert(table.name, rows);
     }
     Ok(tables)
 }
 
-/// The names of a plugin's tables.
-pub(super) fn tables_of(connection: &Connection, plugin: &str) -> Result<Vec<String>, rusqlite::Error> {
+/// The tables of a plugin.
+pub(super) fn tables_of(connection: &Connection, plugin: &str) -> Result<Vec<OriginTable>, rusqlite::Error> {
     connection
-        .prepare_cached("SELECT name FROM _lantern_table WHERE plugin = ?1 ORDER BY name")?
-        .query_map([plugin], |row| row.get(0))?
+        .prepare_cached(
+            "SELECT t.name, s.id FROM _lantern_table t LEFT JOIN _lantern_segments s ON s.table_name = t.name
+             WHERE t.plugin = ?1 ORDER BY t.name",
+        )?
+        .query_map([plugin], |row| {
+            Ok(OriginTable {
+                name: row.get(0)?,
+                set: row.get(1)?,
+            })
+        })?
         .collect()
 }
 

@@ -16,12 +16,13 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
-use super::apply::{from_sql, to_sql};
-use super::catalog::{Adoption, CatalogError, StoreRefusal, run, version_id};
+use super::apply::to_sql;
+use super::catalog::{Adoption, CatalogError, Layout, StoreRefusal, table_names, version_id};
 use super::commit::{Adopted, CommitError, OriginId};
 use super::forget;
 use super::installation::forget_origins;
 use super::reader::{ReadError, Reader};
+use super::segments::{self, OriginTable};
 use super::statement::{self, quote_text};
 use super::{AdoptError, AuditMark, Store};
 use finish::finish;
@@ -262,24 +263,19 @@ fn reachable(scopes: &[ReplayRange]) -> String {
         .join(" OR ")
 }
 
-/// Rows of a table outside the replay ranges. Counted per origin along the origin index of the table, so that the cost
-/// depends on the result: commits wait for it, and a table can have any number of rows.
+/// Rows of a table outside the replay ranges. Counted per origin through the origins of the segments or the origin index of
+/// the table, so that the cost depends on the result: commits wait for it, and a table can have any number of rows.
 fn rows_outside(
     connection: &Connection,
     table: &str,
     scopes: &[ReplayRange],
 ) -> Result<u64, rusqlite::Error> {
-    let table = quote_text(table);
-    let mut next = connection.prepare(&format!("SELECT min(_origin) FROM {table} WHERE _origin > ?1"))?;
-    let mut count = connection.prepare(&format!(
-        "SELECT count(*) FROM {table} WHERE _origin = ?1 AND _sequence <= ?2"
-    ))?;
-    let (mut rows, mut origin) = (0, i64::MIN);
-    while let Some(found) = next.query_row([origin], |row| row.get::<_, Option<i64>>(0))? {
-        let scope = scopes.iter().find(|scope| scope.origin.0 == found);
-        let until = scope.map_or(i64::MAX, |scope| to_sql(scope.after));
-        rows += count.query_row([found, until], |row| row.get(0).map(from_sql))?;
-        origin = found;
+    let table = OriginTable::find(connection, table)?;
+    let mut rows = 0;
+    for origin in table.origins(connection)?.into_iter().map(OriginId) {
+        let scope = scopes.iter().find(|scope| scope.origin == origin);
+        let until = scope.map_or(u64::MAX, |scope| scope.after);
+        rows += table.count(connection, origin, 0, until)?;
     }
     Ok(rows)
 }
@@ -318,8 +314,9 @@ fn begin(connection: &mut Connection, adoption: &Adoption, options: &str) -> Res
         params![plugin, version.0, options, adoption.at.0],
     )?;
     let id = RebuildId(transaction.last_insert_rowid());
-    for table in &shadow(id, &adoption.manifest).tables {
-        run(&transaction, &statement::create_table(table))?;
+    let shadow = shadow(id, &adoption.manifest);
+    for table in &shadow.tables {
+        Layout::Segments.create(&transaction, &shadow, table)?;
     }
     transaction.commit()?;
     Ok(id)
@@ -352,6 +349,7 @@ fn adopt(connection: &mut Connection, id: RebuildId, adoption: &Adoption) -> Res
         version,
         manifest: Arc::clone(&adoption.manifest),
         statements: statements.into(),
+        tables: table_names(&shadow),
     })
 }
 
@@ -400,14 +398,17 @@ fn sweep_some(connection: &mut Connection) -> Result<bool, rusqlite::Error> {
             |row| row.get(0),
         )
         .optional()?;
-    let Some(table) = left else { return Ok(false) };
-    let table = quote_text(&table);
-    let removed = transaction.execute(
-        &format!("DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} LIMIT {ROWS_AT_ONCE})"),
-        [],
-    )?;
-    if removed == 0 {
-        transaction.execute_batch(&format!("DROP TABLE {table}"))?;
+    let Some(name) = left else { return Ok(false) };
+    let table = quote_text(&name);
+    // Nothing reads the table any more, so its segments need not match its rows.
+    if !segments::drop_some(&transaction, &name, ROWS_AT_ONCE)? {
+        let removed = transaction.execute(
+            &format!("DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} LIMIT {ROWS_AT_ONCE})"),
+            [],
+        )?;
+        if removed == 0 {
+            transaction.execute_batch(&format!("DROP TABLE {table}"))?;
+        }
     }
     transaction.commit()?;
     Ok(true)

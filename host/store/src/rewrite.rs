@@ -17,7 +17,7 @@ use super::dead_letters::{OpenDeadLetter, RetriedDeadLetter, letters_where, scre
 use super::forget::{self, Screen};
 use super::provenance::tables_of;
 use super::reader::{ReadError, Reader};
-use super::statement::quote_text;
+use super::segments::Touched;
 use super::{ProvenanceError, Store};
 use lantern_model::batch::{Outcome, Timestamp};
 use ranges::{merge_ranges, write_ranges};
@@ -177,15 +177,17 @@ fn settle(
     let mut done = Rewritten::default();
     // All removals come before any insert: a new row may have the key of a removed one.
     let mut known = Vec::with_capacity(survey.pieces.len());
+    let mut touched = Touched::default();
     for piece in &survey.pieces {
         known.push(if piece.left.messages > 0 {
             piece.left
         } else {
-            let removed = remove(&reader, piece)?;
+            let removed = remove(&reader, piece, &mut touched)?;
             done.rows_removed += removed.rows;
             removed
         });
     }
+    touched.refresh(&transaction)?;
     let mut stretches = Vec::with_capacity(survey.pieces.len());
     for (piece, known) in survey.pieces.iter().zip(known) {
         let new = if piece.left.messages > 0 {
@@ -226,7 +228,7 @@ fn is_active(transaction: &Transaction<'_>, version: VersionId) -> Result<bool, 
 }
 
 /// Removes the rows of a piece, and returns how the ledger counted its messages.
-fn remove(reader: &EpochReader<'_>, piece: &Piece) -> Result<Known, rusqlite::Error> {
+fn remove(reader: &EpochReader<'_>, piece: &Piece, touched: &mut Touched) -> Result<Known, rusqlite::Error> {
     let (with_rows, _) = reader.rows(piece.first, piece.last)?;
     let dead = reader.number(
         "SELECT count(*) FROM _lantern_dead_letter WHERE origin = ?1 AND sequence BETWEEN ?2 AND ?3
@@ -236,19 +238,18 @@ fn remove(reader: &EpochReader<'_>, piece: &Piece) -> Result<Known, rusqlite::Er
     )?;
     let mut rows = 0;
     for table in &reader.tables {
-        rows += reader
-            .connection
-            .prepare_cached(&format!(
-                "DELETE FROM {} WHERE _origin = ?1 AND _sequence BETWEEN ?2 AND ?3",
-                quote_text(table)
-            ))?
-            .execute(params![reader.origin.0, to_sql(piece.first), to_sql(piece.last)])?;
+        rows += table.delete(
+            reader.connection,
+            reader.origin,
+            (piece.first, piece.last),
+            touched,
+        )?;
     }
     Ok(Known {
         messages: piece.entries.len() as u64,
         with_rows,
         dead,
-        rows: rows as u64,
+        rows,
     })
 }
 
@@ -336,38 +337,15 @@ fn settle_letters(
 ) -> Result<Rewritten, rusqlite::Error> {
     let now = Timestamp::now();
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let tables = tables_of(&transaction, plugin.manifest.name.as_str())?;
     let mut done = Rewritten::default();
-    for RetriedDeadLetter {
-        id,
-        origin,
-        mut entry,
-    } in letters
-    {
-        let still: bool = transaction
-            .prepare_cached(
-                "SELECT EXISTS (SELECT 1 FROM _lantern_dead_letter
-                     WHERE id = ?1 AND state = 'resolved' AND resolved_by = ?2)",
-            )?
-            .query_row([id, bad.0], |row| row.get(0))?;
-        if !still {
-            continue;
-        }
-        let reader = EpochReader {
-            connection: &transaction,
-            origin,
-            tables: tables.clone(),
-        };
+    // All removals come before any insert, because the summaries of segments are renewed between the two.
+    let removed = remove_letters(&transaction, plugin, bad, letters)?;
+    for (letter, removed) in removed {
+        let RetriedDeadLetter {
+            origin, mut entry, ..
+        } = letter;
         let sequence = entry.delivery.sequence;
-        let alone = Piece {
-            first: sequence,
-            last: sequence,
-            missing: 0,
-            entries: 0..1,
-            left: Known::default(),
-        };
         screen_one(&transaction, plugin, origin, &mut entry, now)?;
-        let removed = remove(&reader, &alone)?;
         let effects = write_alone(&transaction, plugin, origin, &mut entry)?;
         write_letter(&transaction, plugin, origin, &entry, now, &mut done)?;
         let new = count(std::slice::from_ref(&entry)).with_effects(effects);
@@ -379,6 +357,46 @@ fn settle_letters(
     }
     transaction.commit()?;
     Ok(done)
+}
+
+/// Removes the rows of dead letters that `bad` still resolves. Returns them, with how the ledger counted their messages.
+fn remove_letters(
+    transaction: &Transaction<'_>,
+    plugin: &Adopted,
+    bad: VersionId,
+    letters: Vec<RetriedDeadLetter>,
+) -> Result<Vec<(RetriedDeadLetter, Known)>, rusqlite::Error> {
+    let tables = tables_of(transaction, plugin.manifest.name.as_str())?;
+    let mut touched = Touched::default();
+    let mut removed = Vec::with_capacity(letters.len());
+    for letter in letters {
+        let still: bool = transaction
+            .prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM _lantern_dead_letter
+                     WHERE id = ?1 AND state = 'resolved' AND resolved_by = ?2)",
+            )?
+            .query_row([letter.id, bad.0], |row| row.get(0))?;
+        if !still {
+            continue;
+        }
+        let reader = EpochReader {
+            connection: transaction,
+            origin: letter.origin,
+            tables: tables.clone(),
+        };
+        let sequence = letter.entry.delivery.sequence;
+        let alone = Piece {
+            first: sequence,
+            last: sequence,
+            missing: 0,
+            entries: 0..1,
+            left: Known::default(),
+        };
+        let known = remove(&reader, &alone, &mut touched)?;
+        removed.push((letter, known));
+    }
+    touched.refresh(transaction)?;
+    Ok(removed)
 }
 
 /// Recounts one message of a range that was counted as projected or skipped.

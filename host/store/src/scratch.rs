@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 
 use super::apply::{ApplyError, Isolation, apply, from_sql};
-use super::catalog::{Adoption, CatalogError, StoreRefusal, adopt, list_refusals};
+use super::catalog::{Adoption, CatalogError, Layout, StoreRefusal, adopt, list_refusals};
 use super::commit::{Adopted, Commit, Counts, Entry, Mark, NewEpoch, OriginId};
 use super::sources::begin_epoch;
 use super::{Store, migrate};
@@ -159,10 +159,11 @@ impl Scratch {
     /// # Errors
     /// See [`ScratchError`].
     pub fn switch(&mut self, adoption: &Adoption) -> Result<(), ScratchError> {
-        self.plugin = adopt(&mut self.connection, adoption).map_err(|error| match error {
-            CatalogError::Refused(reasons) => ScratchError::Tables(reasons),
-            CatalogError::Sqlite(error) => error.into(),
-        })?;
+        self.plugin =
+            adopt(&mut self.connection, adoption, Layout::Indexes).map_err(|error| match error {
+                CatalogError::Refused(reasons) => ScratchError::Tables(reasons),
+                CatalogError::Sqlite(error) => error.into(),
+            })?;
         Ok(())
     }
 
@@ -178,7 +179,7 @@ impl Scratch {
             .query_row("PRAGMA page_size", [], |row| row.get::<_, u32>(0))?
             .into();
         connection.pragma_update(None, "max_page_count", (BYTES_MAX / page_bytes.max(1)) as i64)?;
-        let plugin = adopt(&mut connection, adoption).map_err(|error| match error {
+        let plugin = adopt(&mut connection, adoption, Layout::Indexes).map_err(|error| match error {
             CatalogError::Refused(reasons) => ScratchError::Tables(reasons),
             CatalogError::Sqlite(error) => error.into(),
         })?;

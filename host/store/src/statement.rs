@@ -38,8 +38,25 @@ pub(super) fn quote_text(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
 }
 
-/// The statements that create a table and its indexes, in order.
+/// The statements that create a table without segments and its indexes, in order.
 pub fn create_table(table: &Table) -> Vec<String> {
+    let mut statements = vec![
+        create_rows(table),
+        create_origin_index(table.name.as_str(), &format!("{}__origin", table.name)),
+    ];
+    statements.extend(create_indexes(table, false));
+    statements
+}
+
+/// The statements that create a table with segments and its indexes, in order (see `segments`).
+pub(super) fn create_segmented_table(table: &Table) -> Vec<String> {
+    let mut statements = vec![create_rows(table)];
+    statements.extend(create_indexes(table, true));
+    statements
+}
+
+/// The statement that creates a table without its indexes.
+fn create_rows(table: &Table) -> String {
     let mut lines: Vec<String> = ORIGIN_COLUMNS
         .iter()
         .map(|column| format!("{} INTEGER NOT NULL", quote_text(column)))
@@ -48,25 +65,32 @@ pub fn create_table(table: &Table) -> Vec<String> {
     if !table.primary_key.is_empty() {
         lines.push(format!("PRIMARY KEY ({})", column_list(&table.primary_key)));
     }
-    let mut statements = vec![format!(
+    format!(
         "CREATE TABLE {} (\n    {}\n) STRICT",
         quote(&table.name),
         lines.join(",\n    ")
-    )];
-    statements.push(format!(
+    )
+}
+
+/// The statement that creates the index on the origin columns, by which rows of a table without segments are found.
+pub(super) fn create_origin_index(table: &str, name: &str) -> String {
+    format!(
         "CREATE UNIQUE INDEX {} ON {} ({})",
-        quote_text(&format!("{}__origin", table.name)),
-        quote(&table.name),
+        quote_text(name),
+        quote_text(table),
         ORIGIN_COLUMNS.map(quote_text).join(", ")
-    ));
-    statements.extend(indexes_of(table).iter().map(|index| create_index(table, index)));
-    statements
+    )
+}
+
+fn create_indexes(table: &Table, has_segments: bool) -> impl Iterator<Item = String> {
+    let indexes = indexes_of(table, has_segments).into_iter();
+    indexes.map(|index| create_index(table, &index))
 }
 
 /// The indexes of a new table: those declared, and those that the host creates for the API (see `indexes`).
-pub fn indexes_of(table: &Table) -> Vec<Index> {
+fn indexes_of(table: &Table, has_segments: bool) -> Vec<Index> {
     let mut indexes = table.indexes.clone();
-    for columns in super::indexes::needed(&TableDescription::from(table)) {
+    for columns in super::indexes::needed(&TableDescription::from(table), has_segments) {
         // They are names of this table's columns, so all of them are found.
         let named = |name: &String| table.columns.iter().find(|column| column.name.as_str() == name);
         indexes.push(Index {
@@ -240,6 +264,11 @@ mod tests {
         assert_eq!(
             statements[1],
             "CREATE UNIQUE INDEX \"orders__origin\" ON \"orders\" (\"_origin\", \"_sequence\", \"_row\")"
+        );
+        let segmented = create_segmented_table(&manifest.tables[0]);
+        assert_eq!(
+            (&segmented[0], &segmented[1..]),
+            (&statements[0], &statements[2..])
         );
     }
 

@@ -121,6 +121,7 @@ pub(super) fn empty_commit() -> Commit {
             version: VersionId(1),
             manifest: Arc::new(orders()),
             statements: Arc::default(),
+            tables: Arc::default(),
         },
         after: 0,
         through: Mark::BEGINNING,

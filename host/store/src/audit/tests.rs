@@ -334,6 +334,11 @@ async fn the_entries_of_an_earlier_version_become_part_of_the_chain() {
          CREATE INDEX _lantern_audit_plugin ON _lantern_audit (plugin, id);
          DROP TABLE _lantern_forgotten_message;
          DROP TABLE _lantern_forgotten_value;
+         DROP TABLE _lantern_segments;
+         DROP TABLE _lantern_segment;
+         DROP TABLE _lantern_segment_origin;
+         DROP TABLE _lantern_segment_open;
+         DROP TABLE _lantern_segment_facet;
          ALTER TABLE _lantern_installation DROP COLUMN paused_by;
          DELETE FROM _sqlx_migrations WHERE version >= 9;
          INSERT INTO _lantern_audit (at, actor, action, plugin, outcome, detail)

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use super::super::anchors;
 use super::super::apply::{from_sql, to_sql};
 use super::super::commit::{Anchor, Mark};
+use super::super::segments::OriginTable;
 use super::super::statement::quote_text;
 use super::{Report, count, strings};
 use lantern_model::batch::Timestamp;
@@ -184,12 +185,12 @@ fn rows_of_both(
     earlier: &Epoch,
     later: &Epoch,
 ) -> Result<u64, rusqlite::Error> {
+    let tables = OriginTable::find_all(connection, tables)?;
     let both = tables.iter().map(|table| {
-        let table = quote_text(table);
         format!(
-            "SELECT a._sequence FROM {table} a WHERE a._origin = {}
-             AND EXISTS (SELECT 1 FROM {table} b WHERE b._origin = {} AND b._sequence = a._sequence)",
-            earlier.id, later.id
+            "SELECT * FROM (SELECT t._sequence {} INTERSECT SELECT t._sequence {})",
+            rows_of(table, earlier),
+            rows_of(table, later)
         )
     });
     count_distinct(connection, both.collect())
@@ -211,18 +212,28 @@ fn equal_rows(
                 literal(table)
             ),
         )?;
-        let table = quote_text(table);
+        let table = OriginTable::find(connection, table)?;
         let same: String = columns
             .iter()
             .map(|column| format!(" AND a.{0} IS b.{0}", quote_text(column)))
             .collect();
+        // The rows are matched by their numbers in temporary tables, for which SQLite creates an index.
         equal.push(format!(
-            "SELECT a._sequence FROM {table} a JOIN {table} b
-             ON b._origin = {} AND b._sequence = a._sequence AND b._row = a._row WHERE a._origin = {}{same}",
-            later.id, earlier.id
+            "SELECT * FROM (WITH x AS MATERIALIZED (SELECT t._sequence, t._row, t._rowid_ AS id {}),
+                 y AS MATERIALIZED (SELECT t._sequence, t._row, t._rowid_ AS id {})
+             SELECT x._sequence FROM x JOIN y ON y._sequence = x._sequence AND y._row = x._row
+             JOIN {name} AS a ON a._rowid_ = x.id JOIN {name} AS b ON b._rowid_ = y.id WHERE 1{same})",
+            rows_of(&table, earlier),
+            rows_of(&table, later),
+            name = quote_text(&table.name)
         ));
     }
     count_distinct(connection, equal)
+}
+
+/// The `FROM` and `WHERE` clauses for the rows of an epoch, as `t`.
+fn rows_of(table: &OriginTable, epoch: &Epoch) -> String {
+    table.rows(&epoch.id.to_string(), "0", &i64::MAX.to_string())
 }
 
 fn count_distinct(connection: &Connection, selects: Vec<String>) -> Result<u64, rusqlite::Error> {

@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use super::super::MIGRATIONS;
 use super::super::description::TableDescription;
 use super::super::indexes::{ExistingIndex, ROWS_MAX, indexes_of, is_too_large, missing_columns};
+use super::super::segments::has_segments;
 use super::super::statement::ORIGIN_COLUMNS;
 use super::{CheckError, RESTORE, Report, rebuild};
 
@@ -81,7 +82,8 @@ pub(super) fn check_indexes(connection: &Connection, report: &mut Report) -> Res
             }
         };
         let existing = indexes_of(connection, &table)?;
-        for (columns, unique) in declared(&description) {
+        let has_segments = has_segments(connection, &table)?;
+        for (columns, unique) in declared(&description, has_segments) {
             let is_declared = |index: &ExistingIndex| index.columns == columns && (index.unique || !unique);
             if !existing.iter().any(is_declared) {
                 let kind = if unique { "unique index" } else { "index" };
@@ -91,7 +93,7 @@ pub(super) fn check_indexes(connection: &Connection, report: &mut Report) -> Res
                 );
             }
         }
-        for columns in missing_columns(&existing, &description) {
+        for columns in missing_columns(&existing, &description, has_segments) {
             // The host leaves large tables without it.
             if !is_too_large(connection, &table, ROWS_MAX)? {
                 report.problem(
@@ -104,9 +106,11 @@ pub(super) fn check_indexes(connection: &Connection, report: &mut Report) -> Res
     Ok(())
 }
 
-/// The columns of the indexes that every table has or that its plugin declared, and whether each is unique.
-fn declared(description: &TableDescription) -> impl Iterator<Item = (Vec<String>, bool)> {
+/// The columns of the indexes that every table without segments has or that its plugin declared, and whether each is unique.
+fn declared(description: &TableDescription, has_segments: bool) -> impl Iterator<Item = (Vec<String>, bool)> {
     let declared = description.indexes.iter();
-    std::iter::once((ORIGIN_COLUMNS.map(str::to_owned).to_vec(), true))
+    let origin = (ORIGIN_COLUMNS.map(str::to_owned).to_vec(), true);
+    std::iter::once(origin)
+        .filter(move |_| !has_segments)
         .chain(declared.map(|index| (index.columns.clone(), index.unique)))
 }

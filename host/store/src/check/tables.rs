@@ -4,6 +4,7 @@ use rusqlite::Connection;
 
 use super::{Report, TableReport, count, grouped, plural, rebuild};
 use crate::apply::from_sql;
+use crate::segments::{Difference, differences, set_of};
 use crate::statement::quote_text;
 
 /// Checks that every row comes from a message in the ledger, that none is stored twice, and that as many rows exist as
@@ -32,6 +33,7 @@ pub(super) fn check_tables(connection: &Connection, report: &mut Report) -> Resu
             continue;
         }
         check_rows(connection, &table, report)?;
+        check_segments(connection, &table, report)?;
         table.rows = count(
             connection,
             &format!("SELECT count(*) FROM {}", quote_text(&table.table)),
@@ -137,5 +139,40 @@ fn check_rows(
         ),
     )?;
     report_rows(dead, "from messages that are open dead letters");
+    Ok(())
+}
+
+/// Segments with wrong summaries that are reported one by one.
+const SEGMENTS_SHOWN: usize = 10;
+
+/// Compares the summaries of the segments of a table with its rows.
+fn check_segments(
+    connection: &Connection,
+    table: &TableReport,
+    report: &mut Report,
+) -> Result<(), rusqlite::Error> {
+    let TableReport { table, plugin, .. } = table;
+    let Some(set) = set_of(connection, table)? else {
+        return Ok(());
+    };
+    let found = differences(connection, &set)?;
+    for Difference { segment, part } in found.iter().take(SEGMENTS_SHOWN) {
+        report.problem(
+            format!(
+                "{plugin}: table {table}, segment {segment}: {part} in the summary does not match the rows"
+            ),
+            rebuild(plugin),
+        );
+    }
+    let more = found.len().saturating_sub(SEGMENTS_SHOWN);
+    if more > 0 {
+        report.problem(
+            format!(
+                "{plugin}: table {table}: summaries of {} more do not match the rows",
+                plural(more as u64, "segment")
+            ),
+            rebuild(plugin),
+        );
+    }
     Ok(())
 }

@@ -11,7 +11,7 @@ use super::{Erased, Erasure, ForgetError, ForgetQuery, OutstandingMessage, Store
 use crate::anchors;
 use crate::apply::{from_sql, read_checkpoint, to_sql};
 use crate::commit::{OriginId, VersionId};
-use crate::statement::quote_text;
+use crate::segments::{OriginTable, Touched};
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::ManifestDescription;
 use lantern_model::schema::subjects::covers;
@@ -75,12 +75,14 @@ pub(super) fn erase(
             now,
             done: Erased::default(),
             places: BTreeSet::new(),
+            touched: Touched::default(),
         };
         for message in messages {
             work.message(message)?;
         }
         work.anchors()?;
-        let done = work.done;
+        let Work { done, touched, .. } = work;
+        touched.refresh(&transaction)?;
         transaction.commit()?;
         Ok(done)
     })
@@ -92,6 +94,8 @@ struct Work<'a> {
     done: Erased,
     /// Where messages were erased: origin and sequence.
     places: BTreeSet<(i64, u64)>,
+    /// Segments whose summaries may still contain erased values.
+    touched: Touched,
 }
 
 /// A history as an erasure sees it.
@@ -223,26 +227,24 @@ impl Work<'_> {
 
     /// Removes the rows of a message. Returns how many stood in tables whose writes only insert, and how many in others.
     fn rows(&mut self, place: &Place) -> Result<(u64, u64), rusqlite::Error> {
-        let tables: Vec<(String, bool)> = self
+        let tables: Vec<(OriginTable, bool)> = self
             .transaction
             .prepare_cached(
-                "SELECT t.name, t.updates FROM _lantern_table t
-                 JOIN sqlite_schema s ON s.type = 'table' AND s.name = t.name WHERE t.plugin = ?1",
+                "SELECT t.name, g.id, t.updates FROM _lantern_table t
+                 JOIN sqlite_schema s ON s.type = 'table' AND s.name = t.name
+                 LEFT JOIN _lantern_segments g ON g.table_name = t.name WHERE t.plugin = ?1",
             )?
-            .query_map([&place.plugin], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .query_map([&place.plugin], |row| {
+                let (name, set) = (row.get(0)?, row.get(1)?);
+                Ok((OriginTable { name, set }, row.get(2)?))
+            })?
             .collect::<Result<_, _>>()?;
         let (mut plain, mut merged) = (0, 0);
+        let (origin, sequences) = (OriginId(place.origin), (place.sequence, place.sequence));
         for (table, merges) in tables {
-            let sql = format!(
-                "DELETE FROM {} WHERE _origin = ?1 AND _sequence = ?2",
-                quote_text(&table)
-            );
-            let removed = self
-                .transaction
-                .prepare_cached(&sql)?
-                .execute(params![place.origin, to_sql(place.sequence)])? as u64;
+            let removed = table.delete(self.transaction, origin, sequences, &mut self.touched)?;
             if removed > 0 {
-                *self.done.rows.entry(table).or_default() += removed;
+                *self.done.rows.entry(table.name).or_default() += removed;
             }
             *(if merges { &mut merged } else { &mut plain }) += removed;
         }

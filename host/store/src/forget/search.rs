@@ -12,6 +12,7 @@ use super::{ForgetError, ForgetQuery, ForgetSurvey, FoundMessage, OutstandingMes
 use crate::apply::{bound, from_sql, to_sql};
 use crate::commit::OriginId;
 use crate::provenance::tables_of;
+use crate::segments::OriginTable;
 use crate::statement::quote_text;
 use lantern_model::batch::{Timestamp, Value};
 use lantern_model::schema::ColumnType;
@@ -143,9 +144,9 @@ pub(super) fn survey(connection: &Connection, query: &ForgetQuery) -> Result<For
         let known = origins.of(origin)?;
         for (sibling, plugin, tables) in &known.places {
             for table in tables {
-                let rows = count_rows(connection, table, *sibling, sequence)?;
+                let rows = table.count(connection, OriginId(*sibling), sequence, sequence)?;
                 if rows > 0 {
-                    *survey.rows.entry(table.clone()).or_default() += rows;
+                    *survey.rows.entry(table.name.clone()).or_default() += rows;
                     plugins.insert(plugin.clone());
                 }
             }
@@ -231,7 +232,7 @@ struct Known {
     /// The stream that holds them, with its time of creation.
     stream: Option<(String, i64)>,
     /// The history itself and those of other plugins with the same messages: origin, plugin and its tables.
-    places: Vec<(i64, String, Vec<String>)>,
+    places: Vec<(i64, String, Vec<OriginTable>)>,
 }
 
 /// What is known of histories, each looked up once.
@@ -297,20 +298,6 @@ pub(super) fn siblings(
         )?
         .query_map(params![stream, created_ns], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect()
-}
-
-fn count_rows(
-    connection: &Connection,
-    table: &str,
-    origin: i64,
-    sequence: u64,
-) -> Result<u64, rusqlite::Error> {
-    connection
-        .prepare_cached(&format!(
-            "SELECT count(*) FROM {} WHERE _origin = ?1 AND _sequence = ?2",
-            quote_text(table)
-        ))?
-        .query_row(params![origin, to_sql(sequence)], |row| row.get(0).map(from_sql))
 }
 
 /// Plugins with replaced tables, kept for a rollback, that may hold what is erased: those whose data it is, and those

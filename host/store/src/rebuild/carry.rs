@@ -1,13 +1,14 @@
 //! Rows outside the replay range of a rebuild: whether they can be carried over into the new table without loss, and
 //! the copy, in small steps.
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::super::apply::from_sql;
 use super::super::catalog::CatalogError;
 use super::super::connection::is_refusal;
 use super::super::description::TableDescription;
-use super::super::statement::{self, ORIGIN_COLUMNS, quote_text};
+use super::super::segments::{OriginTable, Touched, segments_between};
+use super::super::statement::{self, quote_text};
 use super::{ROWS_AT_ONCE, RebuildId, ReplayRange, reachable, rows_outside};
 use lantern_model::schema::{ColumnName, Manifest, Table};
 
@@ -141,7 +142,8 @@ pub(super) fn copy(
     if columns.is_empty() || (begins && rows_outside(&transaction, old.name.as_str(), scopes)? == 0) {
         return Ok(None);
     }
-    let (old, new) = (statement::quote(&old.name), statement::quote(&new));
+    let new = OriginTable::find(&transaction, new.as_str())?;
+    let old = statement::quote(&old.name);
     let last: Option<i64> = transaction.query_row(
         &format!(
             "SELECT max(rowid) FROM (SELECT rowid FROM {old} WHERE rowid > ?1 ORDER BY rowid LIMIT {ROWS_AT_ONCE})"
@@ -150,29 +152,79 @@ pub(super) fn copy(
         |row| row.get(0),
     )?;
     if let Some(last) = last {
-        let same = ORIGIN_COLUMNS.map(|column| format!("n.{0} = o.{0}", quote_text(column)));
-        let copied = transaction.execute(
-            &format!(
-                "INSERT INTO {new} ({columns}) SELECT {columns} FROM {old} AS o
-                 WHERE rowid > ?1 AND rowid <= ?2 AND NOT ({})
-                     AND NOT EXISTS (SELECT 1 FROM {new} AS n WHERE {})",
-                reachable(scopes),
-                same.join(" AND "),
-                columns = columns.join(", ")
+        let step = Step {
+            old: &old,
+            new: &new,
+            columns: &columns.join(", "),
+            outside: &format!(
+                "rowid > {after} AND rowid <= {last} AND NOT ({})",
+                reachable(scopes)
             ),
-            [after, last],
-        );
-        if let Err(error) = copied {
-            return Err(match is_refusal(&error) {
-                true => {
-                    CatalogError::refused(format!("a row of table {old} cannot be carried over: {error}"))
-                }
-                false => CatalogError::Sqlite(error),
-            });
-        }
+        };
+        step.run(&transaction).map_err(|error| match is_refusal(&error) {
+            true => CatalogError::refused(format!("a row of table {old} cannot be carried over: {error}")),
+            false => CatalogError::Sqlite(error),
+        })?;
     }
     transaction.commit()?;
     Ok(last)
+}
+
+/// Some rows that are copied into the new table.
+struct Step<'a> {
+    /// The table in use, quoted.
+    old: &'a str,
+    new: &'a OriginTable,
+    /// The columns of both tables, quoted.
+    columns: &'a str,
+    /// The condition of the rows.
+    outside: &'a str,
+}
+
+impl Step<'_> {
+    fn run(&self, transaction: &Transaction<'_>) -> Result<(), rusqlite::Error> {
+        let Self {
+            old,
+            new,
+            columns,
+            outside,
+        } = self;
+        let table = quote_text(&new.name);
+        let present = self.present(transaction)?;
+        let last = || -> Result<i64, rusqlite::Error> {
+            let sql = format!("SELECT coalesce(max(_rowid_), 0) FROM {table}");
+            transaction.query_row(&sql, [], |row| row.get(0))
+        };
+        let before = last()?;
+        transaction.execute(
+            &format!(
+                "INSERT INTO {table} ({columns}) SELECT {columns} FROM {old} AS o WHERE {outside}{present}"
+            ),
+            [],
+        )?;
+        let mut touched = Touched::default();
+        touched.add(&new.name, segments_between(before + 1, last()?));
+        touched.refresh(transaction)
+    }
+
+    /// The condition that a row is not in the new table: an interrupted copy begins again.
+    fn present(&self, transaction: &Transaction<'_>) -> Result<String, rusqlite::Error> {
+        let mut statement = transaction.prepare(&format!(
+            "SELECT _origin, min(_sequence), max(_sequence) FROM {} WHERE {} GROUP BY _origin",
+            self.old, self.outside
+        ))?;
+        let mut found = statement.query([])?;
+        let mut condition = String::new();
+        while let Some(row) = found.next()? {
+            let [origin, first, last] = [0, 1, 2].map(|column| row.get::<_, i64>(column));
+            let (origin, first, last) = (origin?.to_string(), first?.to_string(), last?.to_string());
+            condition += &format!(
+                " AND (_origin, _sequence, _row) NOT IN (SELECT t._origin, t._sequence, t._row {})",
+                self.new.rows(&origin, &first, &last)
+            );
+        }
+        Ok(condition)
+    }
 }
 
 /// Columns that both tables have, quoted.

@@ -8,6 +8,7 @@ use crate::AuditMark;
 use crate::catalog::{Adoption, CatalogError, describe, version_id};
 use crate::commit::VersionId;
 use crate::installation::forget_origins;
+use crate::segments;
 use crate::statement::quote_text;
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::Manifest;
@@ -152,7 +153,9 @@ fn keep_until(seconds: u64) -> Option<Timestamp> {
     (microseconds > 0).then(|| Timestamp(Timestamp::now().0.saturating_add(microseconds)))
 }
 
+/// Renames a table with its segments.
 pub(super) fn rename(transaction: &Transaction<'_>, from: &str, to: &str) -> Result<(), rusqlite::Error> {
+    segments::rename(transaction, from, to)?;
     transaction.execute_batch(&format!(
         "ALTER TABLE {} RENAME TO {}",
         quote_text(from),

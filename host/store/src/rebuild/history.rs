@@ -5,8 +5,8 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::super::apply::{from_sql, to_sql};
 use super::super::catalog::CatalogError;
-use super::super::commit::VersionId;
-use super::super::statement::quote_text;
+use super::super::commit::{OriginId, VersionId};
+use super::super::segments::OriginTable;
 use super::survey::sequences;
 use super::{RebuildId, ReplayRange, rows_outside};
 use lantern_model::batch::Timestamp;
@@ -56,24 +56,28 @@ pub(super) fn forget_dropped(
     if tables.dropped.is_empty() {
         return Ok(());
     }
-    let parts = tables.replaced.iter().map(|table| {
-        format!(
-            "SELECT count(*) AS n FROM {} WHERE _origin = l.origin AND _sequence BETWEEN l.first_sequence AND \
-             l.last_sequence",
-            quote_text(table)
-        )
-    });
-    let parts: Vec<String> = parts.chain(["SELECT 0 AS n".to_owned()]).collect();
-    let left = format!("(SELECT sum(n) FROM ({}))", parts.join(" UNION ALL "));
-    transaction
-        .execute(
-            &format!(
-                "UPDATE _lantern_ledger AS l SET rows = {left}, changed = {left}, inserted = {left}, updated = 0
-                 WHERE l.origin IN (SELECT id FROM _lantern_origin WHERE plugin = ?1)"
-            ),
-            [plugin],
-        )
-        .map(|_| ())
+    let remaining = OriginTable::find_all(transaction, &tables.replaced)?;
+    let ranges: Vec<(i64, OriginId, u64, u64)> = transaction
+        .prepare(
+            "SELECT id, origin, first_sequence, last_sequence FROM _lantern_ledger
+             WHERE origin IN (SELECT id FROM _lantern_origin WHERE plugin = ?1)",
+        )?
+        .query_map([plugin], |row| {
+            let sequence = |column| row.get(column).map(from_sql);
+            Ok((row.get(0)?, OriginId(row.get(1)?), sequence(2)?, sequence(3)?))
+        })?
+        .collect::<Result<_, _>>()?;
+    for (id, origin, first, last) in ranges {
+        let mut rows = 0;
+        for table in &remaining {
+            rows += table.count(transaction, origin, first, last)?;
+        }
+        transaction.execute(
+            "UPDATE _lantern_ledger SET rows = ?2, changed = ?2, inserted = ?2, updated = 0 WHERE id = ?1",
+            [id, to_sql(rows)],
+        )?;
+    }
+    Ok(())
 }
 
 /// Expired rows of the remaining ranges: the ledger counts them, and no table contains them.
@@ -144,7 +148,7 @@ pub(super) fn adopt_history(
          WHERE origin = ?1 AND last_sequence = ?2",
         params![old, to_sql(checkpoint), erased],
     )?;
-    let parts = sequences(&tables.kept);
+    let parts = sequences(transaction, &tables.kept)?;
     if !parts.is_empty() && checkpoint > scope.after {
         let kept: i64 = transaction.query_row(
             &format!("SELECT count(*) FROM ({})", parts.join(" UNION ALL ")),
@@ -314,7 +318,7 @@ fn split_ledger(
     let all = [&tables.replaced, &tables.kept, &tables.dropped]
         .into_iter()
         .flatten();
-    let parts = sequences(&all.cloned().collect::<Vec<_>>());
+    let parts = sequences(transaction, &all.cloned().collect::<Vec<_>>())?;
     let count = |sql: &str| transaction.query_row(sql, [origin, first, after], |row| row.get::<_, i64>(0));
     let (rows, with_rows) = match parts.is_empty() {
         true => (0, 0),

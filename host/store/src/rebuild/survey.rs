@@ -8,9 +8,9 @@ use rusqlite::{Connection, params};
 use super::super::apply::{from_sql, to_sql};
 use super::super::commit::{Counts, OriginId};
 use super::super::description::TableDescription;
-use super::super::statement::quote_text;
+use super::super::segments::{self, OriginTable};
 use super::{ReplayRange, carry, rows_outside};
-use lantern_model::schema::{Manifest, ManifestDescription, OnConflict, Table};
+use lantern_model::schema::{Manifest, ManifestDescription};
 
 /// The state before a rebuild.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -102,7 +102,7 @@ pub(super) fn survey(
             .tables
             .iter()
             .find(|table| table.name.as_str() == stored.name);
-        let merges = stored.updates || declared.is_some_and(|table| is_updated(manifest, table));
+        let merges = stored.updates || declared.is_some_and(|table| segments::is_updated(manifest, table));
         let outside = rows_outside(connection, &stored.name, scopes)?;
         let obstacles = match declared {
             Some(table) if outside > 0 => {
@@ -121,13 +121,6 @@ pub(super) fn survey(
     Ok(RebuildSurvey {
         histories: histories(connection, plugin, scopes)?,
         tables,
-    })
-}
-
-/// Whether a write of this version updates stored rows of a table.
-fn is_updated(manifest: &Manifest, table: &Table) -> bool {
-    manifest.writes.iter().any(|write| {
-        manifest.table_of(write).name == table.name && matches!(write.on_conflict, OnConflict::Update(_))
     })
 }
 
@@ -283,7 +276,7 @@ fn traced(
     first: u64,
     last: u64,
 ) -> Result<u64, rusqlite::Error> {
-    let mut parts = sequences(tables);
+    let mut parts = sequences(connection, tables)?;
     parts.push(
         "SELECT sequence AS s FROM _lantern_dead_letter
          WHERE origin = ?1 AND sequence BETWEEN ?2 AND ?3 AND state <> 'resolved'"
@@ -297,14 +290,12 @@ fn traced(
 }
 
 /// For each table, a statement that returns the sequences `s` of its rows of origin `?1` from `?2` to `?3`.
-pub(super) fn sequences(tables: &[String]) -> Vec<String> {
-    let each = tables.iter().map(|table| {
-        format!(
-            "SELECT _sequence AS s FROM {} WHERE _origin = ?1 AND _sequence BETWEEN ?2 AND ?3",
-            quote_text(table)
-        )
-    });
-    each.collect()
+pub(super) fn sequences(connection: &Connection, tables: &[String]) -> Result<Vec<String>, rusqlite::Error> {
+    let tables = OriginTable::find_all(connection, tables)?;
+    let each = tables
+        .iter()
+        .map(|table| format!("SELECT t._sequence AS s {}", table.rows("?1", "?2", "?3")));
+    Ok(each.collect())
 }
 
 /// Sequences from `first` to `last` that were gone before the host read them.

@@ -279,7 +279,7 @@ impl Comparison<'_> {
             let rows: u64 = self.connection.query_row(
                 &format!(
                     "SELECT count(*) FROM _lantern_dead_letter d JOIN ({}) r ON r.s = d.sequence WHERE d.origin = ?4",
-                    sequences(std::slice::from_ref(&table)).concat()
+                    sequences(self.connection, std::slice::from_ref(&table))?.concat()
                 ),
                 params![scope.origin.0, to_sql(scope.after + 1), i64::MAX, origin],
                 |row| row.get(0).map(from_sql),

@@ -8,7 +8,7 @@ use crate::ProvenanceError;
 use crate::apply::{from_sql, to_sql};
 use crate::commit::{Counts, OriginId, VersionId};
 use crate::provenance::{counts, tables_of};
-use crate::statement::quote_text;
+use crate::segments::OriginTable;
 
 /// A range of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,7 +122,7 @@ pub(super) fn range(
 pub(super) struct EpochReader<'a> {
     pub(super) connection: &'a Connection,
     pub(super) origin: OriginId,
-    pub(super) tables: Vec<String>,
+    pub(super) tables: Vec<OriginTable>,
 }
 
 impl EpochReader<'_> {
@@ -163,12 +163,7 @@ impl EpochReader<'_> {
     fn rows_between(&self) -> Vec<String> {
         let tables = self.tables.iter();
         tables
-            .map(|table| {
-                format!(
-                    "SELECT _sequence AS s FROM {} WHERE _origin = ?1 AND _sequence BETWEEN ?2 AND ?3",
-                    quote_text(table)
-                )
-            })
+            .map(|table| format!("SELECT t._sequence AS s {}", table.rows("?1", "?2", "?3")))
             .collect()
     }
 
