@@ -23,6 +23,7 @@ pub use lantern_store::Role;
 use super::budget::{ANSWER_BYTES_DEFAULT, Budget, Shares};
 use super::guard::Named;
 use super::problem::Problem;
+use lantern_model::actor::{Actor, HostPart};
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::TokenName;
 use lantern_store::reader::{ReadError, Reader, TOKENS_MAX};
@@ -47,8 +48,7 @@ const UPLOADS_MAX: usize = 2;
 const QUESTIONS_MAX: usize = 64;
 const QUESTIONS_OF_CLIENT_MAX: u32 = 3;
 
-/// Name of the token that the host creates for the command line on its machine.
-pub const LOCAL_TOKEN: &str = "local";
+pub use lantern_model::actor::LOCAL_TOKEN;
 
 /// Access rules of the listening address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,9 +88,16 @@ impl Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
     /// Name of the token.
-    pub name: String,
+    pub name: TokenName,
     /// Role of the token.
     pub role: Role,
+}
+
+impl Principal {
+    /// The holder as the actor of an operation.
+    pub fn actor(&self) -> Actor {
+        Actor::holder(&self.name)
+    }
 }
 
 /// The text of a token. Its `Debug` output omits the text.
@@ -187,11 +194,16 @@ impl Access {
     /// See [`ReadError`].
     pub async fn open(store: Arc<Store>, reader: &Reader, config: Config) -> Result<Self, ReadError> {
         let kept = reader.tokens().await?;
-        let tokens = kept.into_iter().map(|token| {
-            let (name, role) = (token.name, token.role);
+        let tokens = kept.into_iter().filter_map(|token| {
+            let role = token.role;
+            let name = TokenName::parse(&token.name)
+                .inspect_err(|error| {
+                    tracing::error!(error, "a stored token has an invalid name; it is not accepted")
+                })
+                .ok()?;
             let used = token.last_used_at.map_or(0, |at| at.0);
             let known = Known::new(Principal { name, role }, token.expires_at, used);
-            (token.sha256, known)
+            Some((token.sha256, known))
         });
         let inner = Inner {
             tokens: RwLock::new(tokens.collect()),
@@ -215,7 +227,7 @@ impl Access {
         &self,
         name: TokenName,
         role: Role,
-        created_by: &str,
+        created_by: &Actor,
         expires_at: Option<Timestamp>,
         mark: Option<AuditMark>,
     ) -> Result<TokenText, AccessError> {
@@ -239,9 +251,10 @@ impl Access {
     /// [`AccessError::Random`] and [`AccessError::Store`].
     pub async fn renew_local(&self) -> Result<TokenText, AccessError> {
         let name = TokenName::parse(LOCAL_TOKEN).map_err(CommitError::Unavailable)?;
-        let (text, token) = new_token(name, Role::Operator, AuditEntry::HOST, None)?;
+        let actor = Actor::Host(HostPart::Start);
+        let (text, token) = new_token(name, Role::Operator, &actor, None)?;
         let entry = AuditEntry {
-            actor: AuditEntry::HOST.to_owned(),
+            actor,
             action: "token.create".to_owned(),
             plugin: None,
             digest: None,
@@ -321,9 +334,9 @@ impl Access {
     }
 
     /// Actor of the request in the audit.
-    pub(super) fn actor(&self, headers: &HeaderMap) -> String {
+    pub(super) fn actor(&self, headers: &HeaderMap) -> Actor {
         let known = bearer(headers).flatten().and_then(|text| self.holder(text));
-        known.map_or_else(|| AuditEntry::NOBODY.to_owned(), |principal| principal.name)
+        known.map_or(Actor::Anonymous, |principal| principal.actor())
     }
 
     fn look_up(&self, text: &str) -> Option<Result<Principal, Expired>> {
@@ -356,7 +369,7 @@ impl Access {
 
     fn learn(&self, token: NewToken) {
         let principal = Principal {
-            name: token.name.to_string(),
+            name: token.name.clone(),
             role: token.role,
         };
         let known = Known::new(principal, token.expires_at, 0);
@@ -366,7 +379,7 @@ impl Access {
 
     fn forget(&self, name: &str) {
         let mut tokens = self.0.tokens.write().unwrap_or_else(PoisonError::into_inner);
-        tokens.retain(|_, known| known.principal.name != name);
+        tokens.retain(|_, known| known.principal.name.as_str() != name);
     }
 
     fn read_tokens<T>(&self, read: impl FnOnce(&HashMap<[u8; 32], Known>) -> T) -> T {
@@ -380,7 +393,7 @@ struct Expired;
 fn new_token(
     name: TokenName,
     role: Role,
-    created_by: &str,
+    created_by: &Actor,
     expires_at: Option<Timestamp>,
 ) -> Result<(TokenText, NewToken), AccessError> {
     let text = TokenText::random()?;
@@ -389,7 +402,7 @@ fn new_token(
         role,
         sha256: digest(text.as_str()),
         created_at: Timestamp::now(),
-        created_by: created_by.to_owned(),
+        created_by: created_by.clone(),
         expires_at,
     };
     Ok((text, token))
@@ -458,13 +471,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (access, store, reader) = access(dir.path()).await;
         let text = access
-            .create(name("ci"), Role::Viewer, "local", None, None)
+            .create(name("ci"), Role::Viewer, &Actor::Local, None, None)
             .await
             .unwrap();
         assert!(text.as_str().starts_with("lantern_") && text.as_str().len() == 8 + 43);
         assert!(!format!("{text:?}").contains(&text.as_str()[8..]));
         let expected = Principal {
-            name: "ci".into(),
+            name: name("ci"),
             role: Role::Viewer,
         };
         assert_eq!(access.holder(text.as_str()), Some(expected.clone()));
@@ -480,7 +493,7 @@ mod tests {
         assert_eq!(later.holder(text.as_str()), Some(expected));
         assert!(matches!(
             access
-                .create(name("ci"), Role::Operator, "local", None, None)
+                .create(name("ci"), Role::Operator, &Actor::Local, None, None)
                 .await,
             Err(AccessError::Taken(_))
         ));
@@ -491,7 +504,7 @@ mod tests {
             Err(AccessError::Absent(_))
         ));
         let expired = access
-            .create(name("old"), Role::Viewer, "local", Some(Timestamp(1)), None)
+            .create(name("old"), Role::Viewer, &Actor::Local, Some(Timestamp(1)), None)
             .await
             .unwrap();
         assert_eq!(access.holder(expired.as_str()), None);
@@ -502,7 +515,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (access, _, reader) = access(dir.path()).await;
         assert!(matches!(
-            access.create(name("local"), Role::Viewer, "x", None, None).await,
+            access
+                .create(name("local"), Role::Viewer, &Actor::Local, None, None)
+                .await,
             Err(AccessError::Reserved(_))
         ));
         let first = access.renew_local().await.unwrap();

@@ -22,6 +22,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::access::{Access, Principal};
 use super::guard::content_length;
 use super::problem::{self, Problem};
+use lantern_model::actor::Actor;
 use lantern_model::batch::clean_text;
 use lantern_model::schema::PluginName;
 use lantern_store::{AuditEntry, AuditId, AuditMark, AuditOutcome};
@@ -115,7 +116,7 @@ struct Note {
     digest: Option<String>,
     detail: String,
     /// The entry from the start of the change, with actor and action.
-    begun: Option<(AuditId, String, &'static str)>,
+    begun: Option<(AuditId, Actor, &'static str)>,
 }
 
 impl AuditNote {
@@ -161,7 +162,7 @@ impl AuditNote {
     }
 
     /// The entry of a completed request.
-    pub(super) fn answered(&self, actor: &str, action: &str, response: &Response) -> AuditEntry {
+    pub(super) fn answered(&self, actor: &Actor, action: &str, response: &Response) -> AuditEntry {
         let outcome = match response.status().as_u16() {
             ..400 => AuditOutcome::Done,
             400..500 => AuditOutcome::Refused,
@@ -172,7 +173,7 @@ impl AuditNote {
 
     pub(super) fn entry(
         &self,
-        actor: &str,
+        actor: &Actor,
         action: &str,
         outcome: AuditOutcome,
         refusal: Option<&Problem>,
@@ -182,7 +183,7 @@ impl AuditNote {
         let parts = [note.detail.as_str(), refusal];
         let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         AuditEntry {
-            actor: actor.to_owned(),
+            actor: actor.clone(),
             action: action.to_owned(),
             plugin: note.plugin.clone(),
             digest: note.digest.clone(),
@@ -292,7 +293,7 @@ pub(super) async fn run_change(
     let request = Request::from_parts(parts, Body::from(bytes));
     let (access, action) = (access.clone(), change.action);
     let task = tokio::spawn(async move {
-        let response = record(&access, &principal.name, action, note, request, next).await;
+        let response = record(&access, &principal.actor(), action, note, request, next).await;
         drop(permit);
         response
     });
@@ -310,7 +311,7 @@ pub(super) async fn run_change(
 /// Runs the handler between two audit writes. If the first one fails, the change does not start.
 async fn record(
     access: &Access,
-    actor: &str,
+    actor: &Actor,
     action: &'static str,
     note: AuditNote,
     request: Request,
@@ -324,7 +325,7 @@ async fn record(
         Err(problem) => return problem.into_response(),
     };
     note.change(|note| {
-        note.begun = Some((begun, actor.to_owned(), action));
+        note.begun = Some((begun, actor.clone(), action));
         note.detail.clear();
     });
     let response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {

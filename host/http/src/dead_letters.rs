@@ -24,7 +24,6 @@ use lantern_api::{
     DEAD_LETTER_STATES, DeadLetter, DeadLetterGroup, DeadLetterReason, DeadLetterReasons, Discarded,
     WhichDeadLetters,
 };
-use lantern_lifecycle::Actor;
 use lantern_model::batch::{RejectionClass, Timestamp};
 use lantern_model::schema::{PluginName, SourceName};
 use lantern_store::reader::{self, DeadLetterFilter, ReadError, Reader};
@@ -258,7 +257,7 @@ fn filter_of(which: WhichDeadLetters) -> Result<OpenDeadLetterFilter, String> {
 
 pub async fn retry(
     extract::State(state): extract::State<State>,
-    Operator(operator): Operator,
+    Operator(by): Operator,
     note: AuditNote,
     OptionalInput(which): OptionalInput<WhichDeadLetters>,
 ) -> Result<Json<RetryTotals>, Problem> {
@@ -269,10 +268,7 @@ pub async fn retry(
     }
     require_open(&state, &filter).await?;
     let what = describe(&filter);
-    let healed = state
-        .lifecycle
-        .retry_dead_letters(filter, &Actor(operator.name))
-        .await?;
+    let healed = state.lifecycle.retry_dead_letters(filter, &by).await?;
     note.detail(format!(
         "{what}: {} of {} resolved",
         healed.resolved, healed.tried
@@ -282,7 +278,7 @@ pub async fn retry(
 
 pub async fn discard(
     extract::State(state): extract::State<State>,
-    Operator(operator): Operator,
+    Operator(by): Operator,
     note: AuditNote,
     OptionalInput(which): OptionalInput<WhichDeadLetters>,
 ) -> Result<Json<Discarded>, Problem> {
@@ -295,10 +291,7 @@ pub async fn discard(
     }
     require_open(&state, &filter).await?;
     let what = describe(&filter);
-    let discarded = state
-        .lifecycle
-        .discard_dead_letters(filter, &Actor(operator.name))
-        .await?;
+    let discarded = state.lifecycle.discard_dead_letters(filter, &by).await?;
     note.detail(format!("{what}: {discarded} discarded"));
     Ok(Json(Discarded { discarded }))
 }

@@ -8,7 +8,7 @@ use super::gate::Operator;
 use super::problem::Problem;
 use super::state::State;
 use lantern_api::Forget;
-use lantern_lifecycle::{Actor, ForgetReport, ForgetRequest};
+use lantern_lifecycle::{ForgetReport, ForgetRequest};
 use lantern_model::schema::PluginName;
 use lantern_store::forget::ForgetQuery;
 
@@ -20,7 +20,7 @@ const VALUE_BYTES_MAX: usize = 16 * 1024;
 
 pub async fn forget(
     extract::State(state): extract::State<State>,
-    Operator(operator): Operator,
+    Operator(by): Operator,
     note: AuditNote,
     Input(forget): Input<Forget>,
 ) -> Result<Json<ForgetReport>, Problem> {
@@ -37,7 +37,7 @@ pub async fn forget(
         subject = format!("dry run, {subject}");
     }
     note.detail(&subject);
-    let report = state.lifecycle.forget(request, &Actor(operator.name)).await?;
+    let report = state.lifecycle.forget(request, &by).await?;
     note.detail(format!("{subject}: {}", counts(&report)));
     Ok(Json(report))
 }

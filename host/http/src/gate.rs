@@ -17,7 +17,8 @@ use super::change::{self, AuditNote, Change};
 use super::guard;
 use super::problem::Problem;
 use super::room::{self, Slot};
-use lantern_store::{AuditEntry, AuditOutcome};
+use lantern_model::actor::Actor;
+use lantern_store::AuditOutcome;
 
 /// Maximum time of a read. One read of the database ends after two seconds, and a page takes a few of them.
 const READ_TIME: Duration = Duration::from_secs(10);
@@ -81,7 +82,7 @@ pub(super) async fn pass(
     let answered = tokio::time::timeout(READ_TIME, next.run(request)).await;
     let response = answered.unwrap_or_else(|_| Problem::busy("the request timed out").into_response());
     if let (Some(action), Some(principal)) = (gate.recorded, principal) {
-        let entry = note.answered(&principal.name, action, &response);
+        let entry = note.answered(&principal.actor(), action, &response);
         gate.access.record_read(entry).await;
     }
     let response = while_good(gate.access.clone(), headers, response);
@@ -125,7 +126,7 @@ impl Gate {
     async fn record_refused(&self, note: &AuditNote, headers: &HeaderMap, problem: &Problem) {
         let actor = self.access.actor(headers);
         if let Some(action) = self.recorded
-            && actor != AuditEntry::NOBODY
+            && actor != Actor::Anonymous
         {
             let entry = note.entry(&actor, action, AuditOutcome::Refused, Some(problem));
             self.access.record_refusal(entry).await;
@@ -189,16 +190,16 @@ impl<S: Send + Sync> FromRequestParts<S> for Asks {
     }
 }
 
-/// The operator of a change. On a route that is not a change, the extractor fails.
+/// The operator of a change, as its actor. On a route that is not a change, the extractor fails.
 #[derive(Clone, Debug)]
-pub struct Operator(pub Principal);
+pub struct Operator(pub Actor);
 
 impl<S: Send + Sync> FromRequestParts<S> for Operator {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         match parts.extensions.get::<Principal>() {
-            Some(principal) if principal.role >= Role::Operator => Ok(Self(principal.clone())),
+            Some(principal) if principal.role >= Role::Operator => Ok(Self(principal.actor())),
             _ => Err(token_needed()),
         }
     }

@@ -16,7 +16,7 @@ use super::parameters::Parameters;
 use super::problem::Problem;
 use super::state::State;
 use lantern_api::NewRebuild;
-use lantern_lifecycle::{Actor, Lifecycle, RebuildRequest, RebuildView};
+use lantern_lifecycle::{Lifecycle, RebuildRequest, RebuildView};
 use lantern_store::RebuildId;
 
 /// Interval of progress events.
@@ -32,7 +32,7 @@ pub async fn list(
 
 pub async fn begin(
     extract::State(state): extract::State<State>,
-    Operator(operator): Operator,
+    Operator(by): Operator,
     OfPlugin(plugin): OfPlugin,
     note: AuditNote,
     Input(new): Input<NewRebuild>,
@@ -57,7 +57,6 @@ pub async fn begin(
         accept_differences: new.accept_differences,
         keep_old_s: new.keep_old_s,
     };
-    let by = Actor(operator.name);
     let id = state.lifecycle.rebuild(plugin.as_str(), request, &by).await?;
     note.detail(format!("rebuild {}", id.0));
     Ok((StatusCode::ACCEPTED, Json(find(&state.lifecycle, id.0).await?)))
@@ -65,7 +64,7 @@ pub async fn begin(
 
 pub async fn cancel(
     extract::State(state): extract::State<State>,
-    Operator(operator): Operator,
+    Operator(by): Operator,
     extract::Path(id): extract::Path<String>,
     note: AuditNote,
 ) -> Result<Json<RebuildView>, Problem> {
@@ -73,7 +72,6 @@ pub async fn cancel(
     note.detail(format!("rebuild {id}"));
     let view = find(&state.lifecycle, id).await?;
     note.plugin(&view.plugin);
-    let by = Actor(operator.name);
     state.lifecycle.cancel_rebuild(RebuildId(id), &by).await?;
     Ok(Json(find(&state.lifecycle, id).await?))
 }

@@ -28,7 +28,7 @@ pub async fn who_am_i(Asks(principal): Asks, uri: Uri) -> Result<Json<WhoAmI>, P
         .map_or(Role::Viewer, |principal| principal.role);
     Ok(Json(WhoAmI {
         role: role_view(role),
-        name: principal.map(|principal| principal.name),
+        name: principal.map(|principal| principal.name.to_string()),
     }))
 }
 
@@ -65,7 +65,7 @@ pub async fn create(
     note.detail(format!("token {name}, role {}, {until}", role.as_str()));
     let text = state
         .access
-        .create(name.clone(), role, &operator.name, expires_at, note.done())
+        .create(name.clone(), role, &operator, expires_at, note.done())
         .await?;
     let created = CreatedToken {
         name: name.to_string(),

@@ -13,7 +13,7 @@ use super::problem::Problem;
 use super::room::Room;
 use super::state::State;
 use lantern_api::{NewCanary, Reproject};
-use lantern_lifecycle::{Actor, CanaryReport, CanaryRequest, Reprojected, Trace, VersionWork};
+use lantern_lifecycle::{CanaryReport, CanaryRequest, Reprojected, Trace, VersionWork};
 use lantern_store::RowKey;
 
 /// Maximum time that a client waits for a canary or a reprojection: a quarter of an hour of live messages, and the work.
@@ -21,7 +21,7 @@ pub const TRIAL_TIME: Duration = Duration::from_secs(20 * 60);
 
 pub async fn canary(
     extract::State(state): extract::State<State>,
-    Operator(operator): Operator,
+    Operator(by): Operator,
     OfPlugin(plugin): OfPlugin,
     note: AuditNote,
     Input(canary): Input<NewCanary>,
@@ -35,7 +35,6 @@ pub async fn canary(
         messages: canary.messages,
         live: canary.live_seconds.map(Duration::from_secs),
     };
-    let by = Actor(operator.name);
     let report = state
         .lifecycle
         .canary(plugin.as_str(), digest, request, &by)
@@ -45,7 +44,7 @@ pub async fn canary(
 
 pub async fn reproject(
     extract::State(state): extract::State<State>,
-    Operator(operator): Operator,
+    Operator(by): Operator,
     OfPlugin(plugin): OfPlugin,
     note: AuditNote,
     Input(reproject): Input<Reproject>,
@@ -55,7 +54,6 @@ pub async fn reproject(
         .resolve_version(plugin.as_str(), &reproject.version)
         .await?;
     note.digest(digest);
-    let by = Actor(operator.name);
     let done = state.lifecycle.reproject(plugin.as_str(), digest, &by).await?;
     note.detail(format!(
         "version {} reprojected {} messages of version {}",

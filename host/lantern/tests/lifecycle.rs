@@ -45,7 +45,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lantern_broker::{Broker, Link};
-use lantern_lifecycle::{Actor, Installed, Lifecycle, LifecycleConfig, LifecycleError, Parts};
+use lantern_lifecycle::{Installed, Lifecycle, LifecycleConfig, LifecycleError, Parts};
+use lantern_model::actor::Actor;
 use lantern_model::status::{ProjectionState, Registry, Status};
 use lantern_plugin::{Compiler, Loader};
 use lantern_projection as projection;
@@ -78,7 +79,7 @@ struct Running {
 }
 
 fn operator() -> Actor {
-    Actor("operator".to_owned())
+    Actor::parse("operator")
 }
 
 impl Scene {

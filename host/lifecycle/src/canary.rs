@@ -147,7 +147,7 @@ impl Lifecycle {
             let digest = inner.resolve_digest(&plugin, Some(candidate)).await?;
             let candidate_version = inner.load_version(&plugin, digest).await?;
             let baseline = inner.plugins.lock().await.version(&plugin);
-            tracing::info!(plugin, %digest, by = by.0, "canary started");
+            tracing::info!(plugin, %digest, %by, "canary started");
             let stop = inner.stop.child_token();
             // Dropping this future also stops the work on the blocking thread.
             let _ends = stop.clone().drop_guard();

@@ -19,6 +19,7 @@ use super::load_failures::{LoadFailure, LoadSubject};
 use super::loading::run_parallel;
 use super::start::StartError;
 use super::{Actor, Component, Inner, LifecycleError};
+use lantern_model::actor::HostPart;
 use lantern_plugin::{Digest, Plugin};
 use lantern_projection::LoadedVersion;
 use lantern_store::{Activation, FileRecord, Pause, PausedBy};
@@ -55,7 +56,7 @@ impl Directory {
             inner,
             seen: BTreeMap::new(),
             records: BTreeMap::new(),
-            actor: Actor::part("plugin directory"),
+            actor: Actor::Host(HostPart::PluginDirectory),
             readable: true,
         }
     }

@@ -94,7 +94,7 @@ impl Inner {
             messages = work.report.messages,
             rows = work.report.tables.iter().map(|table| table.removed).sum::<u64>(),
             dead_letters = work.report.dead_letters,
-            by = by.0,
+            %by,
             "data was erased"
         );
         Ok(work.report)

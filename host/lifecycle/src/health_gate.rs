@@ -7,7 +7,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::load_failures::{LoadFailure, LoadSubject};
-use super::{Actor, Inner};
+use super::{Actor, Inner, host_mark};
+use lantern_model::actor::HostPart;
 use lantern_model::settings::RollbackSettings;
 use lantern_projection::{LoadedVersion, VersionCounters};
 use lantern_store::Activation;
@@ -68,10 +69,11 @@ impl Inner {
             let ready = plugins.warm(&name, old.plugin().digest());
             ready.unwrap_or_else(|| Arc::clone(old))
         };
-        let by = Actor::part("automatic rollback");
+        let by = Actor::Host(HostPart::HealthGate);
         let (from, to) = (&bad.plugin().manifest().version, &old.plugin().manifest().version);
         let reason = format!("version {from} was rolled back to {to} automatically: {why}");
-        let mark = by.mark(
+        let mark = host_mark(
+            &by,
             "plugin.rollback",
             &name,
             Some(bad.plugin().digest()),

@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use lantern_broker::Broker;
+use lantern_model::actor::Actor;
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::PluginName;
 use lantern_model::settings::PluginSettings;
@@ -125,34 +126,24 @@ struct Inner {
     stop: CancellationToken,
 }
 
-/// Who performs an operation, for audit and log: a token's name, or a part of the host in parentheses, which no token
-/// name can contain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Actor(pub String);
-
-impl Actor {
-    /// A part of the host that acts without a request.
-    fn part(name: &str) -> Self {
-        Self(format!("({name})"))
-    }
-
-    fn is_part(&self) -> bool {
-        self.0.starts_with('(')
-    }
-
-    /// The audit entry of a change that a part of the host makes without a request, for the transaction of the change.
-    /// `None` for the holder of a token, because the API has already written an entry for that call.
-    fn mark(&self, action: &str, plugin: &str, digest: Option<Digest>, detail: String) -> Option<AuditMark> {
-        let entry = AuditEntry {
-            actor: self.0.clone(),
-            action: action.to_owned(),
-            plugin: Some(plugin.to_owned()),
-            digest: digest.map(|digest| digest.to_string()),
-            outcome: AuditOutcome::Done,
-            detail,
-        };
-        self.is_part().then(|| entry.into())
-    }
+/// The audit entry of a change that a part of the host makes without a request, for the transaction of the change.
+/// `None` for the holder of a token, because the API has already written an entry for that call.
+fn host_mark(
+    by: &Actor,
+    action: &str,
+    plugin: &str,
+    digest: Option<Digest>,
+    detail: String,
+) -> Option<AuditMark> {
+    let entry = AuditEntry {
+        actor: by.clone(),
+        action: action.to_owned(),
+        plugin: Some(plugin.to_owned()),
+        digest: digest.map(|digest| digest.to_string()),
+        outcome: AuditOutcome::Done,
+        detail,
+    };
+    by.is_host().then(|| entry.into())
 }
 
 /// A plugin's component with its signature.
@@ -322,7 +313,7 @@ impl Lifecycle {
         // The operation completes even if the caller goes away.
         self.detached(async move {
             let plugin = inner
-                .check_and_store(component, &format!("sent by {}", by.0), &by)
+                .check_and_store(component, &format!("sent by {by}"), &by)
                 .await?;
             Ok(installed(&plugin))
         })

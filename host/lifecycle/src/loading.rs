@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::{Actor, Component, Inner, LifecycleError, adoption};
+use super::{Actor, Component, Inner, LifecycleError, adoption, host_mark};
 use lantern_model::schema::ManifestDescription;
 use lantern_model::settings::PluginSettings;
 use lantern_plugin::{Digest, DigestError, Plugin};
@@ -84,7 +84,7 @@ impl Inner {
         };
         let name = plugin.manifest().name.as_str();
         let detail = format!("version {}, {came_from}", plugin.manifest().version);
-        let mark = by.mark("plugin.install", name, Some(digest), detail);
+        let mark = host_mark(by, "plugin.install", name, Some(digest), detail);
         Ok(self.parts.store.plugins().install(arrival, mark).await?)
     }
 

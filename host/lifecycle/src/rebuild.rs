@@ -255,7 +255,7 @@ impl Inner {
                 tracing::warn!(
                     plugin = record.plugin,
                     rebuild = id.0,
-                    by = by.0,
+                    %by,
                     "a rebuild was cancelled"
                 );
                 self.sweep_tables();

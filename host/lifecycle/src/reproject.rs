@@ -78,7 +78,7 @@ impl Lifecycle {
                 plugin,
                 from = work.report.from,
                 to = work.report.to,
-                by = by.0,
+                %by,
                 "reprojection started"
             );
             let ended = work.run().await;

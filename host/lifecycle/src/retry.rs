@@ -49,7 +49,7 @@ impl Lifecycle {
             tracing::info!(
                 tried = retried.tried,
                 resolved = retried.resolved,
-                by = by.0,
+                %by,
                 "retried dead letters"
             );
             Ok(retried)
@@ -72,7 +72,7 @@ impl Lifecycle {
             plugins.notify(version.plugin().manifest().name.as_str());
         }
         if discarded > 0 {
-            tracing::warn!(discarded, by = by.0, "discarded dead letters");
+            tracing::warn!(discarded, %by, "discarded dead letters");
         }
         Ok(discarded)
     }

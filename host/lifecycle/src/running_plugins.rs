@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::consumers::{AbandonedLeft, ConsumerLeft, Removal};
 use super::retry::{RETRY_BEFORE_SWAP, dead_letters_of, log_retried};
-use super::{Actor, Inner, Installed, LifecycleError, adoption, installed};
+use super::{Actor, Inner, Installed, LifecycleError, adoption, host_mark, installed};
 use lantern_model::schema::{Manifest, Table};
 use lantern_model::settings::PluginSettings;
 use lantern_plugin::{Digest, Plugin};
@@ -168,7 +168,7 @@ impl Inner {
         let plugin = version.plugin();
         let (name, digest) = (plugin.manifest().name.as_str(), plugin.digest());
         let detail = format!("version {} is active", plugin.manifest().version);
-        let mark = by.mark("plugin.activate", name, Some(digest), detail);
+        let mark = host_mark(by, "plugin.activate", name, Some(digest), detail);
         self.activate_with_mark(version, way, by, mark).await
     }
 
@@ -232,7 +232,7 @@ impl Inner {
             plugin = name,
             version = %plugin.manifest().version,
             digest = %plugin.digest(),
-            by = by.0,
+            %by,
             "activated a version"
         );
         self.parts.metrics.plugin_switched(name);
@@ -334,7 +334,7 @@ impl Inner {
         } else {
             "plugin.resume"
         };
-        let mark = by.mark(action, plugin, None, paused.clone().unwrap_or_default());
+        let mark = host_mark(by, action, plugin, None, paused.clone().unwrap_or_default());
         self.parts.store.plugins().set_paused(plugin, pause, mark).await?;
         if let Some(runtime) = plugins.by_name.get(plugin) {
             runtime
@@ -342,8 +342,8 @@ impl Inner {
                 .send_modify(|desired| desired.paused.clone_from(&paused));
         }
         match &paused {
-            Some(reason) => tracing::warn!(plugin, reason, by = by.0, "paused a plugin"),
-            None => tracing::info!(plugin, by = by.0, "resumed a plugin"),
+            Some(reason) => tracing::warn!(plugin, reason, %by, "paused a plugin"),
+            None => tracing::info!(plugin, %by, "resumed a plugin"),
         }
         Ok(())
     }
@@ -372,7 +372,7 @@ impl Inner {
             .remove(plugin, drop_tables, consumers)
             .await?;
         self.clear_plugin_failure(plugin);
-        tracing::warn!(plugin, tables = ?dropped, by = by.0, "removed a plugin");
+        tracing::warn!(plugin, tables = ?dropped, %by, "removed a plugin");
         let left = self.delete_abandoned(&plugins).await?;
         if !left.is_empty() {
             self.abandoned.notify_one();

@@ -99,7 +99,7 @@ impl Inner {
         if let Some(version) = version {
             plugins.apply_settings(plugin, version, Arc::new(settings.clone()));
         }
-        tracing::info!(plugin, settings = json, by = by.0, "changed settings of a plugin");
+        tracing::info!(plugin, settings = json, %by, "changed settings of a plugin");
         Ok(settings)
     }
 }

@@ -161,7 +161,7 @@ impl Inner {
             Err(_) => return,
         };
         let entry = AuditEntry {
-            actor: by.0.clone(),
+            actor: by.clone(),
             action: "plugin.refuse".to_owned(),
             plugin: plugin.map(str::to_owned),
             digest: digest.map(|digest| digest.to_string()),

@@ -53,7 +53,7 @@ impl Inner {
             source,
             history = accepted.as_str(),
             stream_created = created.to_rfc3339(),
-            by = by.0,
+            %by,
             "an operator decided about the stream of a source"
         );
         // The projection reads the decision when it begins its next session.

@@ -14,6 +14,7 @@ use super::rebuild::Rebuilds;
 use super::running_plugins::RunningPlugins;
 use super::signatures::Signatures;
 use super::{Actor, Inner, Lifecycle, LifecycleError, Parts};
+use lantern_model::actor::HostPart;
 use lantern_model::schema::Table;
 use lantern_projection::LoadedVersion;
 use lantern_store::reader::ReadError;
@@ -170,7 +171,7 @@ impl Inner {
                         .set_failed(&plugin, &digest, Some(&reason));
                     noted.await?;
                     if unsigned.is_some() {
-                        let by = Actor::part("host");
+                        let by = Actor::Host(HostPart::Start);
                         self.audit_rejection(&by, Some(&plugin), unsigned, &reason).await;
                     }
                     self.record_load_failure(LoadFailure {

@@ -4,6 +4,7 @@
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::{AuditMark, CommitError, Store, Synchronous};
+use lantern_model::actor::Actor;
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::TokenName;
 
@@ -49,8 +50,8 @@ pub struct NewToken {
     pub sha256: [u8; 32],
     /// Time of creation.
     pub created_at: Timestamp,
-    /// Name of the token that created it, or [`AuditEntry::HOST`](super::AuditEntry::HOST).
-    pub created_by: String,
+    /// Who created it.
+    pub created_by: Actor,
     /// Expiry; `None` means never.
     pub expires_at: Option<Timestamp>,
 }
@@ -137,7 +138,7 @@ fn insert(connection: &Connection, token: &NewToken) -> Result<usize, rusqlite::
             token.role.as_str(),
             token.sha256,
             token.created_at.0,
-            token.created_by,
+            token.created_by.to_string(),
             token.expires_at.map(|at| at.0),
         ],
     )
@@ -151,7 +152,8 @@ fn delete(connection: &Connection, name: &str) -> Result<usize, rusqlite::Error>
 mod tests {
     use super::*;
     use crate::reader::Reader;
-    use crate::{AuditEntry, Health, StoreConfig};
+    use crate::{Health, StoreConfig};
+    use lantern_model::actor::HostPart;
 
     fn token(name: &str, byte: u8) -> NewToken {
         NewToken {
@@ -159,7 +161,7 @@ mod tests {
             role: Role::Viewer,
             sha256: [byte; 32],
             created_at: Timestamp(1),
-            created_by: AuditEntry::HOST.into(),
+            created_by: Actor::Host(HostPart::Start),
             expires_at: Some(Timestamp(9)),
         }
     }

@@ -18,6 +18,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, Trans
 use super::access::durable;
 use super::{CommitError, Store, Synchronous};
 pub use chain::AuditHash;
+use lantern_model::actor::Actor;
 use lantern_model::batch::{Timestamp, clean_text};
 
 /// Maximum length of a text in an audit entry, in bytes; it may come from a request.
@@ -61,8 +62,8 @@ impl AuditOutcome {
 /// Actor, action and outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEntry {
-    /// A token's name, [`AuditEntry::HOST`] or [`AuditEntry::NOBODY`].
-    pub actor: String,
+    /// Who acted.
+    pub actor: Actor,
     /// Action, as `noun.verb`.
     pub action: String,
     /// Affected plugin.
@@ -73,13 +74,6 @@ pub struct AuditEntry {
     pub outcome: AuditOutcome,
     /// Description of the change, or the reason why nothing changed.
     pub detail: String,
-}
-
-impl AuditEntry {
-    /// Actor of automatic actions of the host. No token can have this name.
-    pub const HOST: &str = "(host)";
-    /// Actor of a request without a valid token. No token can have this name.
-    pub const NOBODY: &str = "(nobody)";
 }
 
 /// An entry that was committed before its change began. The hash distinguishes it from an entry with the same number in
@@ -193,7 +187,7 @@ fn append(
     let row = chain::Row {
         id: last + 1,
         at: Timestamp::now().0,
-        actor: clean(&entry.actor),
+        actor: clean(&entry.actor.to_string()),
         action: clean(&entry.action),
         plugin: entry.plugin.as_ref().map(clean),
         digest: entry.digest.as_ref().map(clean),
@@ -268,7 +262,7 @@ fn interrupted(connection: &Connection) -> Result<Vec<(i64, AuditEntry)>, rusqli
         .query_map([], |row| {
             let call: String = row.get(5)?;
             let entry = AuditEntry {
-                actor: row.get(1)?,
+                actor: Actor::parse(&row.get::<_, String>(1)?),
                 action: row.get(2)?,
                 plugin: row.get(3)?,
                 digest: row.get(4)?,

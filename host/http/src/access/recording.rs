@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Access, Known};
 use crate::problem::Problem;
+use lantern_model::actor::Actor;
 use lantern_store::{AuditEntry, AuditId, CommitError};
 use lantern_telemetry::Throttle;
 
@@ -41,7 +42,7 @@ impl Access {
             return;
         };
         let (actor, action) = (&entry.actor, &entry.action);
-        tracing::error!(actor, action, %error, "failed to record the end of a change; will retry");
+        tracing::error!(%actor, action, %error, "failed to record the end of a change; will retry");
         let store = Arc::downgrade(&self.0.store);
         tokio::spawn(async move {
             loop {
@@ -59,7 +60,7 @@ impl Access {
     async fn record(&self, entry: AuditEntry) {
         let (actor, action) = (entry.actor.clone(), entry.action.clone());
         if let Err(error) = self.0.store.append_audit(entry).await {
-            tracing::error!(actor, action, %error, "failed to write audit entry");
+            tracing::error!(%actor, action, %error, "failed to write audit entry");
         }
     }
 
@@ -88,10 +89,14 @@ impl Access {
         drop(tokio::time::timeout(READ_ENTRY_TIME, writing).await);
     }
 
-    /// Takes one unit from a budget of the token; none if there is no token with this name.
-    fn budget_of(&self, name: &str, budget: impl Fn(&Known) -> &Throttle) -> Option<Result<u64, Duration>> {
+    /// Takes one unit from a budget of the actor's token; none if it has no token.
+    fn budget_of(
+        &self,
+        actor: &Actor,
+        budget: impl Fn(&Known) -> &Throttle,
+    ) -> Option<Result<u64, Duration>> {
         self.read_tokens(|tokens| {
-            let known = tokens.values().find(|known| known.principal.name == name)?;
+            let known = tokens.values().find(|known| known.principal.actor() == *actor)?;
             Some(budget(known).note())
         })
     }
@@ -115,7 +120,7 @@ mod tests {
     fn the_next_entry_has_the_number_of_omitted_ones() {
         let entry = |noted| {
             let entry = AuditEntry {
-                actor: "ann".into(),
+                actor: Actor::parse("ann"),
                 action: "token.list".into(),
                 plugin: None,
                 digest: None,

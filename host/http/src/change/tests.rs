@@ -52,7 +52,7 @@ impl Scene {
             .unwrap();
         let name = lantern_model::schema::TokenName::parse("acts").unwrap();
         let token = access
-            .create(name, Role::Operator, "test", None, None)
+            .create(name, Role::Operator, &Actor::Local, None, None)
             .await
             .unwrap();
         let projections = Registry::default();

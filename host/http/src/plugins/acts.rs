@@ -19,7 +19,7 @@ use crate::problem::Problem;
 use crate::state::State;
 use lantern_api::{Activate, Pause};
 use lantern_lifecycle::{
-    Actor, Component, ConsumerLeft, ConsumerTakenOver, Installed, LifecycleError, PluginView, Removal,
+    Component, ConsumerLeft, ConsumerTakenOver, Installed, LifecycleError, PluginView, Removal,
     TakeOverOutcome, VersionState,
 };
 use lantern_model::batch::clean_text;
@@ -65,7 +65,7 @@ pub struct Taken {
 
 pub async fn install(
     extract::State(state): extract::State<State>,
-    Operator(operator): Operator,
+    Operator(by): Operator,
     note: AuditNote,
     headers: HeaderMap,
     uri: Uri,
@@ -78,7 +78,6 @@ pub async fn install(
             "the body is empty; it must be the component",
         ));
     }
-    let by = Actor(operator.name);
     let component = Component {
         signature: signature(&headers)?,
         bytes: component.into(),
@@ -132,7 +131,7 @@ fn signature(headers: &HeaderMap) -> Result<Option<Vec<u8>>, Problem> {
 
 pub async fn activate(
     extract::State(state): extract::State<State>,
-    Operator(operator): Operator,
+    Operator(by): Operator,
     OfPlugin(plugin): OfPlugin,
     note: AuditNote,
     OptionalInput(activate): OptionalInput<Activate>,
@@ -145,35 +144,32 @@ pub async fn activate(
         note.digest(digest);
     }
     let before = active(&state, plugin.as_str()).await?;
-    let by = Actor(operator.name);
     let done = state.lifecycle.activate(plugin.as_str(), digest, &by).await?;
     activation_response(&state, &note, done, before).await
 }
 
 pub async fn rollback(
     extract::State(state): extract::State<State>,
-    Operator(operator): Operator,
+    Operator(by): Operator,
     OfPlugin(plugin): OfPlugin,
     note: AuditNote,
 ) -> Result<Json<Taken>, Problem> {
     let before = active(&state, plugin.as_str()).await?;
-    let by = Actor(operator.name);
     let done = state.lifecycle.rollback(plugin.as_str(), &by).await?;
     activation_response(&state, &note, done, before).await
 }
 
 pub async fn pause(
     extract::State(state): extract::State<State>,
-    Operator(operator): Operator,
+    Operator(by): Operator,
     OfPlugin(plugin): OfPlugin,
     note: AuditNote,
     OptionalInput(pause): OptionalInput<Pause>,
 ) -> Result<Json<PluginView>, Problem> {
     let given = clean_text(pause.reason.as_deref().unwrap_or_default(), REASON_BYTES_MAX);
-    let by = Actor(operator.name);
     let reason = match given.trim() {
-        "" => format!("no reason given (by {})", by.0),
-        given => format!("{given} (by {})", by.0),
+        "" => format!("no reason given (by {by})"),
+        given => format!("{given} (by {by})"),
     };
     note.detail(&reason);
     state.lifecycle.pause(plugin.as_str(), &reason, &by).await?;
@@ -182,10 +178,9 @@ pub async fn pause(
 
 pub async fn resume(
     extract::State(state): extract::State<State>,
-    Operator(operator): Operator,
+    Operator(by): Operator,
     OfPlugin(plugin): OfPlugin,
 ) -> Result<Json<PluginView>, Problem> {
-    let by = Actor(operator.name);
     state.lifecycle.resume(plugin.as_str(), &by).await?;
     Ok(Json(state.lifecycle.show(plugin.as_str()).await?))
 }
@@ -236,7 +231,7 @@ pub struct Removed {
 
 pub async fn remove(
     extract::State(state): extract::State<State>,
-    Operator(operator): Operator,
+    Operator(by): Operator,
     OfPlugin(plugin): OfPlugin,
     note: AuditNote,
     uri: Uri,
@@ -246,7 +241,6 @@ pub async fn remove(
     let tables =
         tables.ok_or_else(|| Problem::bad_request("tables is required: tables=keep or tables=drop"))?;
     note.detail(format!("tables={tables}"));
-    let by = Actor(operator.name);
     let Removal {
         dropped,
         consumers_left,

@@ -11,7 +11,6 @@ use crate::parameters::Parameters;
 use crate::problem::Problem;
 use crate::state::State;
 use lantern_api::SettingsChanges;
-use lantern_lifecycle::Actor;
 use lantern_model::settings::PluginSettings;
 
 /// Maximum number of settings in one request; more than exist.
@@ -28,7 +27,7 @@ pub async fn show(
 
 pub async fn change(
     extract::State(state): extract::State<State>,
-    Operator(operator): Operator,
+    Operator(by): Operator,
     OfPlugin(plugin): OfPlugin,
     note: AuditNote,
     Input(SettingsChanges { changes }): Input<SettingsChanges>,
@@ -47,10 +46,7 @@ pub async fn change(
         .map(|(path, value)| format!("{path}={value}"))
         .collect();
     note.detail(assignments.join(" "));
-    let settings = state
-        .lifecycle
-        .set(plugin.as_str(), changes, &Actor(operator.name))
-        .await?;
+    let settings = state.lifecycle.set(plugin.as_str(), changes, &by).await?;
     Ok(Json(settings))
 }
 

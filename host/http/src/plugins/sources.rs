@@ -9,13 +9,12 @@ use crate::gate::Operator;
 use crate::problem::Problem;
 use crate::state::State;
 use lantern_api::{SourceDecided, SourceDecision, SourceHistory};
-use lantern_lifecycle::Actor;
 use lantern_model::schema::{PluginName, SourceName};
 use lantern_store::Accepted;
 
 pub async fn accept(
     FromState(state): FromState<State>,
-    Operator(operator): Operator,
+    Operator(by): Operator,
     path: Result<Path<(String, String)>, PathRejection>,
     note: AuditNote,
     Input(decision): Input<SourceDecision>,
@@ -28,7 +27,6 @@ pub async fn accept(
         SourceHistory::New => Accepted::New,
     };
     note.detail(format!("source {source}: {} history", accepted.as_str()));
-    let by = Actor(operator.name);
     let created = state
         .lifecycle
         .accept(plugin.as_str(), source.as_str(), accepted, &by)

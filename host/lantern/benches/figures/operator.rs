@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use lantern_broker::{Broker, Link};
-use lantern_lifecycle::{Actor, Lifecycle, LifecycleConfig, Parts, RebuildRequest};
+use lantern_lifecycle::{Lifecycle, LifecycleConfig, Parts, RebuildRequest};
+use lantern_model::actor::Actor;
 use lantern_model::status::Registry;
 use lantern_plugin::{Compiler, Digest, Loader};
 use lantern_projection as projection;
@@ -32,7 +33,7 @@ struct Scene {
 }
 
 fn operator() -> Actor {
-    Actor("bench".to_owned())
+    Actor::parse("bench")
 }
 
 impl Scene {

@@ -48,7 +48,7 @@ pub(super) async fn ensure_operator_token(dir: &Path, access: &Access) -> anyhow
     match fs::read_to_string(&path) {
         Ok(text) => {
             let holder = access.holder(text.trim());
-            if holder.is_some_and(|holder| holder.name == LOCAL_TOKEN) {
+            if holder.is_some_and(|holder| holder.name.as_str() == LOCAL_TOKEN) {
                 warn_if_readable_by_others(&path);
                 return Ok(());
             }
@@ -111,7 +111,7 @@ mod tests {
             for _ in 0..2 {
                 ensure_operator_token(dir.path(), &access).await.unwrap();
                 let text = fs::read_to_string(&path).unwrap();
-                assert_eq!(access.holder(text.trim()).unwrap().name, LOCAL_TOKEN);
+                assert_eq!(access.holder(text.trim()).unwrap().name.as_str(), LOCAL_TOKEN);
                 assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
                 seen.push(text);
             }

@@ -1,6 +1,7 @@
 //! The API with a token for each role, for tests that make changes.
 
 use lantern_http::{Config, Role, Route, TokenText, route_table};
+use lantern_model::actor::Actor;
 use lantern_model::schema::TokenName;
 
 use super::*;
@@ -26,7 +27,11 @@ impl Scene {
         let routes = route_table(&state);
         let token = async |name: &str, role| {
             let name = TokenName::parse(name).unwrap();
-            state.access.create(name, role, "test", None, None).await.unwrap()
+            state
+                .access
+                .create(name, role, &Actor::Local, None, None)
+                .await
+                .unwrap()
         };
         Self {
             viewer: token("looks", Role::Viewer).await,

@@ -536,7 +536,13 @@ async fn one_client_does_not_keep_all_readers_busy() {
     let name = lantern_model::schema::TokenName::parse("other").unwrap();
     let token = state
         .access
-        .create(name, lantern_http::Role::Viewer, "test", None, None)
+        .create(
+            name,
+            lantern_http::Role::Viewer,
+            &lantern_model::actor::Actor::Local,
+            None,
+            None,
+        )
         .await
         .unwrap();
     let api = router(state);

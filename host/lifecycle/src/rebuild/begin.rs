@@ -59,7 +59,7 @@ impl Inner {
                     after: scope.after,
                 })
                 .collect(),
-            by: by.0.clone(),
+            by: by.to_string(),
         };
         let json = serde_json::to_string(&options)
             .map_err(|error| LifecycleError::Unavailable(error.to_string()))?;
@@ -69,7 +69,7 @@ impl Inner {
             .rebuilds()
             .begin(adoption(version.plugin()), json)
             .await?;
-        tracing::info!(plugin, rebuild = id.0, %digest, by = by.0, "rebuild started");
+        tracing::info!(plugin, rebuild = id.0, %digest, %by, "rebuild started");
         self.run_rebuild(id, version, options);
         Ok(id)
     }

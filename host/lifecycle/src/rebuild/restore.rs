@@ -54,7 +54,7 @@ impl Inner {
         let id = kept.rebuild.0;
         self.clear_plugin_failure(plugin);
         self.sweep_tables();
-        tracing::warn!(plugin, rebuild = id, %digest, by = by.0, "restored the tables from before a rebuild");
+        tracing::warn!(plugin, rebuild = id, %digest, %by, "restored the tables from before a rebuild");
         Ok(Installed {
             restored: Some(id),
             ..installed(version.plugin())

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::super::{Actor, adoption};
+use super::super::{Actor, adoption, host_mark};
 use super::begin::stream_of;
 use super::coverage::same_members;
 use super::task::{FillTasks, RebuildTask, Stopped};
+use lantern_model::actor::HostPart;
 use lantern_plugin::Plugin;
 use lantern_store::{AdoptError, AuditMark, Verification, VerifyRequest};
 
@@ -183,8 +184,8 @@ impl RebuildTask<'_> {
             "rebuild {}, started by {}, has finished",
             self.id.0, self.options.by
         );
-        let by = Actor::part("rebuild");
+        let by = Actor::Host(HostPart::Rebuild);
         let name = plugin.manifest().name.as_str();
-        by.mark("rebuild.finish", name, Some(plugin.digest()), detail)
+        host_mark(&by, "rebuild.finish", name, Some(plugin.digest()), detail)
     }
 }
