@@ -119,13 +119,13 @@ impl Projector {
                 break;
             }
             let rest = &messages[projected.outcomes.len()..];
-            let marker = rest.iter().position(Delivery::is_delete_marker);
+            let chunk = &rest[..self.call_size.next_call(rest, left)];
+            let marker = chunk.iter().position(Delivery::is_delete_marker);
             if marker == Some(0) {
                 projected.outcomes.push(Outcome::Skip);
                 continue;
             }
-            let rest = &rest[..marker.unwrap_or(rest.len())];
-            let chunk = &rest[..self.call_size.next_call(rest, left)];
+            let chunk = &chunk[..marker.unwrap_or(chunk.len())];
             let fresh = !self.has_instance();
             match self.call(source, chunk, false) {
                 Ok(outcomes) => {

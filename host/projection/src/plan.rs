@@ -18,21 +18,17 @@ impl Horizon {
     /// Returns the gap between the last handled sequence and the next delivered one. Where other subjects share the
     /// stream, holes are ordinary, and only sequences trimmed from the front are known to be gone.
     pub fn gap(&self, after: u64, next: u64) -> Option<Gap> {
-        let reason = "gone from the stream before it was read".to_owned();
-        if self.covers_stream {
-            return (next > after + 1).then(|| Gap {
-                first: after + 1,
-                last: next - 1,
-                exact: true,
-                reason,
-            });
-        }
-        let last = (next - 1).min(self.first_sequence.saturating_sub(1));
+        let exact = self.covers_stream;
+        let last = match exact {
+            true => next - 1,
+            false => (next - 1).min(self.first_sequence.saturating_sub(1)),
+        };
+        // Runs for every message, so it allocates only for a gap.
         (last > after).then(|| Gap {
             first: after + 1,
             last,
-            exact: false,
-            reason,
+            exact,
+            reason: "gone from the stream before it was read".to_owned(),
         })
     }
 }

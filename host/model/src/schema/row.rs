@@ -77,7 +77,8 @@ fn check_value(value: &mut Value, column: &Column) -> Result<(), String> {
             }
         }
         (Value::Text(text), ColumnType::Text) => check_text(text),
-        (Value::Json(text), ColumnType::Json) => check_text(text).and_then(|()| check_json(text)),
+        // A document cannot contain a NUL character.
+        (Value::Json(text), ColumnType::Json) => check_json(text),
         (other, expected) => Err(format!(
             "a value of type {}, but the column is {expected}",
             type_name(other)
@@ -86,20 +87,34 @@ fn check_value(value: &mut Value, column: &Column) -> Result<(), String> {
 }
 
 fn check_text(text: &str) -> Result<(), String> {
-    match text.as_bytes().iter().position(|&byte| byte == 0) {
-        Some(position) => Err(format!("a NUL character at byte {position}")),
-        None => Ok(()),
+    // Several times faster than `find`, which is needed only for the error.
+    if !text.as_bytes().contains(&0) {
+        return Ok(());
     }
+    let position = text.find('\0').unwrap_or_default();
+    Err(format!("a NUL character at byte {position}"))
 }
 
 fn check_json(text: &str) -> Result<(), String> {
     serde_json::from_str::<IgnoredAny>(text).map_err(|error| format!("not a JSON document: {error}"))?;
+    // The exact depth of few documents is needed, and takes longer than parsing them.
+    if openings(text) <= JSON_DEPTH_MAX {
+        return Ok(());
+    }
     match json_depth(text) {
         0..=JSON_DEPTH_MAX => Ok(()),
         depth => Err(format!(
             "a JSON document that is nested {depth} deep, and the limit is {JSON_DEPTH_MAX}"
         )),
     }
+}
+
+/// The number of `[` and `{`, also in strings: an upper bound of the nesting depth. Compiles to vector instructions.
+fn openings(text: &str) -> usize {
+    // The two differ in one bit. A chunk is so short that its count fits in a byte.
+    let in_chunk = |chunk: &[u8]| -> u8 { chunk.iter().map(|byte| u8::from(byte & 0xDF == b'[')).sum() };
+    let chunks = text.as_bytes().chunks(128);
+    chunks.map(|chunk| usize::from(in_chunk(chunk))).sum()
 }
 
 /// The nesting depth of a valid document.
@@ -184,6 +199,13 @@ mod tests {
             Err("NUL character at byte 1"),
         );
         check(Value::Text("{}".into()), ColumnType::Json, Err("type text"));
+        for nul in ["\"a\0b\"", "1\0", "\0", "[\0]"] {
+            check(
+                Value::Json(nul.into()),
+                ColumnType::Json,
+                Err("not a JSON document"),
+            );
+        }
         check(
             Value::Json("{".into()),
             ColumnType::Json,
@@ -238,6 +260,12 @@ mod tests {
             ColumnType::Json,
             Err("nested 129 deep"),
         );
+        // Brackets in strings and brackets one after another do not nest.
+        let flat = |bracket: &str| format!("[{}]", vec![bracket; 1_000].join(","));
+        for flat in [flat("\"[{\""), flat("{}"), flat("[]")] {
+            assert_eq!(openings(&flat), flat.matches(['[', '{']).count());
+            check(Value::Json(flat.clone()), ColumnType::Json, Ok(Value::Json(flat)));
+        }
         for (text, depth) in [
             ("1", 0),
             (r#"{"a":[{}],"b":[]}"#, 3),
