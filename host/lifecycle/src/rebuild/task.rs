@@ -185,16 +185,16 @@ impl RebuildTask<'_> {
     async fn until_caught_up(&self, fill: &FillTasks) -> Result<(), Stopped> {
         let began = tokio::time::Instant::now();
         let mut at_begin = None;
-        while let Some(why) = self.raise_to_checkpoints(fill).await? {
-            self.blocked_by(&why);
-            self.wait_before_retry().await?;
-        }
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return Err(Stopped::Cancelled),
                 () = tokio::time::sleep(PROGRESS_EVERY) => {}
             }
-            self.raise_to_reported(fill);
+            if let Some(why) = self.raise_to_checkpoints(fill).await? {
+                self.blocked_by(&why);
+                self.wait_before_retry().await?;
+                continue;
+            }
             let statuses = fill.statuses.iter();
             let now: Vec<Status> = statuses.map(|status| status.borrow().clone()).collect();
             if let Some((number, reason)) = fill.gate.failure() {
@@ -245,18 +245,6 @@ impl RebuildTask<'_> {
             }
         }
         Ok(None)
-    }
-
-    /// The same, from the status of the live projections. A different epoch is rejected at the end.
-    fn raise_to_reported(&self, fill: &FillTasks) {
-        let plugin = self.version.plugin().manifest().name.as_str();
-        let live = self.inner.parts.registry.snapshot();
-        for (number, scope) in self.scopes.iter().enumerate() {
-            let mut live = live.iter();
-            if let Some(live) = live.find(|live| live.plugin == plugin && live.source == scope.source) {
-                fill.gate.raise(number, live.checkpoint);
-            }
-        }
     }
 
     /// Whether the new tables are so close to the live ones that the live projections can wait for the rest.
