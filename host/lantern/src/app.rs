@@ -97,7 +97,7 @@ pub async fn run_with(
     on_start: impl FnOnce(Started),
 ) -> anyhow::Result<()> {
     let host = Host::start(&config, &stop).await?;
-    on_start(host.facts().await);
+    on_start(host.facts());
     stop.cancelled().await;
     host.shut_down(config.shutdown_time).await;
     Ok(())
@@ -168,12 +168,12 @@ impl Host {
         })
     }
 
-    async fn facts(&self) -> Started {
+    fn facts(&self) -> Started {
         Started {
             url: self.url.clone(),
             database: self.store.path().to_owned(),
             broker: self.broker.embedded_url().map(str::to_owned),
-            plugins: self.lifecycle.count().await,
+            plugins: self.lifecycle.count(),
         }
     }
 

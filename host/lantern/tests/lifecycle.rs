@@ -27,6 +27,8 @@ mod deep;
 mod directory;
 #[path = "lifecycle/forget.rs"]
 mod forget;
+#[path = "lifecycle/owners.rs"]
+mod owners;
 #[path = "lifecycle/rebuild.rs"]
 mod rebuild;
 #[path = "lifecycle/rebuild_loss.rs"]
@@ -45,7 +47,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lantern_broker::{Broker, Link};
-use lantern_lifecycle::{Installed, Lifecycle, LifecycleConfig, LifecycleError, Parts};
+use lantern_lifecycle::{
+    InstallError, Installed, Lifecycle, LifecycleConfig, LifecycleError, Parts, VersionState,
+};
 use lantern_model::actor::Actor;
 use lantern_model::status::{ProjectionState, Registry, Status};
 use lantern_plugin::{Compiler, Loader};
@@ -74,6 +78,7 @@ struct Running {
     lifecycle: Lifecycle,
     store: Arc<Store>,
     broker: Broker,
+    loader: Arc<Loader>,
     registry: Registry,
     stop: CancellationToken,
 }
@@ -128,7 +133,7 @@ impl Scene {
             [7; 32],
         )
         .unwrap();
-        let stop = CancellationToken::new();
+        let (stop, loader) = (CancellationToken::new(), Arc::new(loader));
         let parts = Parts {
             config: LifecycleConfig {
                 components_dir: self.dir.path().join("components"),
@@ -146,7 +151,7 @@ impl Scene {
             },
             broker: broker.clone(),
             store: Arc::clone(&store),
-            loader: Arc::new(loader),
+            loader: Arc::clone(&loader),
             registry: registry.clone(),
             metrics: Metrics::new(registry.clone(), store.path()),
         };
@@ -155,6 +160,7 @@ impl Scene {
             lifecycle,
             store,
             broker,
+            loader,
             registry,
             stop,
         });
@@ -244,6 +250,24 @@ impl Scene {
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Waits until the plugin directory was scanned completely as many more times. A scan that is running does not
+    /// count, because it may have passed a file that was just placed.
+    async fn wait_for_scans(&self, count: u64) {
+        let mut scans = self.lifecycle().directory_scans();
+        let target = *scans.borrow() + 1 + count;
+        let scanned = scans.wait_for(|scans| *scans >= target);
+        let scanned = tokio::time::timeout(LIMIT, scanned).await;
+        scanned.expect("the plugin directory is not scanned").unwrap();
+    }
+
+    /// Waits until no retry, health gate or rebuild runs.
+    async fn wait_until_quiet(&self) {
+        self.wait("no background task", |scene| {
+            scene.lifecycle().background_tasks() == 0
+        })
+        .await;
     }
 
     async fn wait_for_checkpoint(&self, sequence: u64) {

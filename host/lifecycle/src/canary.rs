@@ -146,7 +146,7 @@ impl Lifecycle {
             let _permit = inner.permit("canary", &plugin)?;
             let digest = inner.resolve_digest(&plugin, Some(candidate)).await?;
             let candidate_version = inner.load_version(&plugin, digest).await?;
-            let baseline = inner.plugins.lock().await.version(&plugin);
+            let baseline = inner.running.version(&plugin);
             tracing::info!(plugin, %digest, %by, "canary started");
             let stop = inner.stop.child_token();
             // Dropping this future also stops the work on the blocking thread.

@@ -2,17 +2,18 @@
 //! interest stream keeps every message that an abandoned consumer has not acknowledged. It stores a failed deletion in
 //! the database and repeats it when the broker is reachable.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::running_plugins::RunningPlugins;
+use super::lanes::Lane;
 use super::{Inner, Lifecycle, LifecycleError};
 use lantern_broker::{BrokerError, OpenError, TakeOver};
 use lantern_projection::consumer_names;
-use lantern_store::{AbandonedConsumer, CommitError};
+use lantern_store::AbandonedConsumer;
 
 /// How often the host repeats a deletion that the broker refused. It notices a new connection at once.
 const RETRY_EVERY: Duration = Duration::from_secs(60);
@@ -57,56 +58,62 @@ impl Inner {
         Ok(consumers.collect())
     }
 
-    /// Deletes abandoned consumers and returns those that could not be deleted. The lock on the running plugins is held
-    /// meanwhile, so that no plugin starts to read through a consumer that is being deleted. After the first unanswered
-    /// request, no other is sent.
+    /// Deletes the abandoned consumers of one plugin and returns those that could not be deleted. The lane keeps the
+    /// plugin from starting to read through a consumer that is being deleted. `away` is why the broker did not answer
+    /// an earlier request; no other request is sent then.
     pub(super) async fn delete_abandoned(
         &self,
-        plugins: &RunningPlugins,
-    ) -> Result<Vec<AbandonedLeft>, CommitError> {
+        lane: &Lane,
+        away: &mut Option<String>,
+    ) -> Result<Vec<AbandonedLeft>, LifecycleError> {
         let store = &self.parts.store;
         let mut left = Vec::new();
-        let mut away: Option<String> = None;
-        let abandoned = store.reader().abandoned_consumers().await?;
+        let mut abandoned = store.reader().abandoned_consumers().await?;
+        abandoned.retain(|one| one.plugin == lane.plugin());
         if abandoned.is_empty() {
             return Ok(left);
         }
-        let installed = store.reader().installations().await?;
+        let installed = self.installations().await?;
+        let installed = installed.iter().any(|it| it.plugin == lane.plugin());
         for one in abandoned {
-            let reason = match self.need(plugins, installed.iter().any(|it| it.plugin == one.plugin), &one) {
-                Need::Reads => {
-                    store.consumers().forget(one).await?;
-                    continue;
-                }
-                Need::Unknown(reason) => reason.to_owned(),
-                Need::None => match &away {
-                    Some(reason) => reason.clone(),
-                    None => match self.delete_consumer(&one.stream, &one.consumer).await {
-                        Ok(()) => {
-                            tracing::info!(
-                                stream = one.stream,
-                                consumer = one.consumer,
-                                plugin = one.plugin,
-                                "deleted a consumer that is no longer needed"
-                            );
-                            store.consumers().forget(one).await?;
-                            continue;
-                        }
-                        Err(error) => {
-                            if error.is_retryable() {
-                                away = Some(error.to_string());
-                            }
-                            error.to_string()
-                        }
-                    },
-                },
+            let reason = match self.need(installed, &one) {
+                Need::Reads => None,
+                Need::Unknown(reason) => Some(reason.to_owned()),
+                Need::None => self.delete_unless_away(&one, away).await,
             };
-            left.push(AbandonedLeft {
-                consumer: one,
-                reason,
-            });
+            match reason {
+                None => store.consumers().forget(one).await?,
+                Some(reason) => left.push(AbandonedLeft {
+                    consumer: one,
+                    reason,
+                }),
+            }
         }
         Ok(left)
+    }
+
+    /// Deletes a consumer, unless the broker is away. Returns why it could not be deleted.
+    async fn delete_unless_away(&self, one: &AbandonedConsumer, away: &mut Option<String>) -> Option<String> {
+        if away.is_some() {
+            return away.clone();
+        }
+        match self.delete_consumer(&one.stream, &one.consumer).await {
+            Ok(()) => {
+                tracing::info!(
+                    stream = one.stream,
+                    consumer = one.consumer,
+                    plugin = one.plugin,
+                    "deleted a consumer that is no longer needed"
+                );
+                None
+            }
+            Err(error) => {
+                if error.is_retryable() {
+                    *away = Some(error.to_string());
+                }
+                Some(error.to_string())
+            }
+        }
     }
 
     /// Deletes one of this host's consumers on the broker.
@@ -115,11 +122,11 @@ impl Inner {
         self.parts.broker.delete_consumer(stream, consumer, owner).await
     }
 
-    fn need(&self, plugins: &RunningPlugins, installed: bool, one: &AbandonedConsumer) -> Need {
+    fn need(&self, installed: bool, one: &AbandonedConsumer) -> Need {
         if self.rebuilds.of(&one.plugin).is_some() {
             return Need::Unknown("a rebuild of the plugin is running");
         }
-        match plugins.manifest(&one.plugin) {
+        match self.running.manifest(&one.plugin) {
             Some(manifest) => {
                 let reads = manifest.sources.iter().any(|source| {
                     let [live, _] = self.consumer_names(&one.plugin, source.name.as_str());
@@ -143,15 +150,23 @@ impl Inner {
         });
     }
 
+    /// Deletes the abandoned consumers of all plugins. Returns whether none is left.
+    async fn delete_all_abandoned(&self) -> Result<bool, LifecycleError> {
+        let abandoned = self.parts.store.reader().abandoned_consumers().await?;
+        let plugins: BTreeSet<String> = abandoned.into_iter().map(|one| one.plugin).collect();
+        let (mut away, mut done) = (None, true);
+        for plugin in plugins {
+            let lane = self.operations.enter(&plugin).await;
+            done &= self.delete_abandoned(&lane, &mut away).await?.is_empty();
+        }
+        Ok(done)
+    }
+
     async fn keep_deleting(&self) {
         let mut link = self.parts.broker.link();
         loop {
-            let left = {
-                let plugins = self.plugins.lock().await;
-                self.delete_abandoned(&plugins).await
-            };
-            let done = match left {
-                Ok(left) => left.is_empty(),
+            let done = match self.delete_all_abandoned().await {
+                Ok(done) => done,
                 Err(error) => {
                     tracing::debug!(%error, "failed to read which consumers have to be deleted; will retry");
                     false
@@ -230,7 +245,7 @@ impl Lifecycle {
 impl Inner {
     async fn take_over(&self, plugin: &str) -> Result<Vec<ConsumerTakenOver>, LifecycleError> {
         self.installation(plugin).await?;
-        let manifest = self.plugins.lock().await.manifest(plugin);
+        let manifest = self.running.manifest(plugin);
         let manifest =
             manifest.ok_or_else(|| LifecycleError::Conflict(format!("plugin {plugin} is not running")))?;
         let mut taken = Vec::new();
@@ -250,7 +265,7 @@ impl Inner {
             )));
         }
         // Make its projections retry at once.
-        self.plugins.lock().await.notify(plugin);
+        self.running.notify(plugin);
         Ok(taken)
     }
 

@@ -15,10 +15,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::load_failures::{LoadFailure, LoadSubject};
 use super::loading::run_parallel;
+use super::pause::PauseChange;
 use super::start::StartError;
-use super::{Actor, Component, Inner, LifecycleError};
+use super::{Actor, Component, Inner, Lifecycle, LifecycleError};
 use lantern_model::actor::HostPart;
 use lantern_plugin::{Digest, Plugin};
 use lantern_projection::LoadedVersion;
@@ -38,6 +41,13 @@ struct FileState {
     /// Whether the file was processed in this state.
     handled: bool,
     missing: u32,
+}
+
+impl Lifecycle {
+    /// Number of completed scans of the plugin directory. A file that has not changed is processed after two scans.
+    pub fn directory_scans(&self) -> watch::Receiver<u64> {
+        self.inner.scans.subscribe()
+    }
 }
 
 pub(super) struct Directory {
@@ -74,7 +84,7 @@ impl Directory {
             dir: self.path().to_owned(),
             source,
         })?;
-        if found.is_empty() && self.inner.plugins.lock().await.len() == 0 {
+        if found.is_empty() && self.inner.running.len() == 0 {
             let dir = self.path().display().to_string();
             tracing::warn!(
                 dir,
@@ -112,17 +122,16 @@ impl Directory {
     /// The digests of active versions that do not run because their stored components are missing or damaged. A file
     /// with these bytes restores them.
     async fn missing_components(&self) -> BTreeSet<String> {
-        let installations = match self.inner.parts.store.reader().installations().await {
+        let installations = match self.inner.installations().await {
             Ok(installations) => installations,
             Err(error) => {
                 tracing::warn!(%error, "failed to read the installed plugins");
                 return BTreeSet::new();
             }
         };
-        let plugins = self.inner.plugins.lock().await;
         let missing_components = installations.iter().filter_map(|installation| {
             let active = installation.active.and_then(|id| installation.version(id))?;
-            let runs = plugins.version(&installation.plugin).is_some();
+            let runs = self.inner.running.version(&installation.plugin).is_some();
             let digest: Digest = active.digest.parse().ok()?;
             (!runs && self.inner.components.get(digest).is_err()).then(|| active.digest.clone())
         });
@@ -159,6 +168,7 @@ impl Directory {
                 () = tokio::time::sleep(SCAN_EVERY) => {}
             }
             self.scan().await;
+            self.inner.scans.send_modify(|scans| *scans += 1);
         }
     }
 
@@ -344,7 +354,7 @@ impl Directory {
         kept.map_err(|error| unkept(error.to_string()))??;
         let active = installation.active.and_then(|id| installation.version(id));
         let is_active = active.is_some_and(|active| active.digest == digest.to_string());
-        if is_active && self.inner.plugins.lock().await.version(plugin).is_none() {
+        if is_active && self.inner.running.version(plugin).is_none() {
             let version = self.inner.load_version(plugin, digest).await?;
             self.inner
                 .activate_version(version, Activation::Activate, &self.actor)
@@ -364,16 +374,14 @@ impl Directory {
 
     /// Resumes a plugin only if the directory paused it.
     async fn resume_if_paused_by_directory(&self, plugin: &str) -> Result<(), LifecycleError> {
-        let installation = match self.inner.installation(plugin).await {
-            // The plugin was removed; the same bytes do not restore it.
-            Err(LifecycleError::NoPlugin(_)) => return Ok(()),
-            known => known?,
+        let decide = |present: Option<&Pause>| match present {
+            Some(pause) if pause.by == PausedBy::PluginDirectory => PauseChange::Resume,
+            _ => PauseChange::Keep,
         };
-        match installation.paused {
-            Some(pause) if pause.by == PausedBy::PluginDirectory => {
-                self.inner.set_paused(plugin, None, &self.actor).await
-            }
-            _ => Ok(()),
+        match self.inner.change_pause(plugin, &self.actor, decide).await {
+            // The plugin was removed; the same bytes do not restore it.
+            Err(LifecycleError::NoPlugin(_)) => Ok(()),
+            changed => changed,
         }
     }
 
@@ -411,16 +419,18 @@ impl Directory {
     }
 
     async fn pause_unless_paused(&self, plugin: &str, reason: String) -> Result<(), LifecycleError> {
-        match self.inner.installation(plugin).await {
-            // Keep an existing pause and its reason; a removed plugin needs no pause.
-            Ok(installation) if installation.paused.is_some() => Ok(()),
+        let decide = |present: Option<&Pause>| match present {
+            // Keep an existing pause and its reason.
+            Some(_) => PauseChange::Keep,
+            None => PauseChange::Pause(Pause {
+                by: PausedBy::PluginDirectory,
+                reason,
+            }),
+        };
+        match self.inner.change_pause(plugin, &self.actor, decide).await {
+            // A removed plugin needs no pause.
             Err(LifecycleError::NoPlugin(_)) => Ok(()),
-            Err(error) => Err(error),
-            Ok(_) => {
-                let by = PausedBy::PluginDirectory;
-                let pause = Some(Pause { by, reason });
-                self.inner.set_paused(plugin, pause, &self.actor).await
-            }
+            changed => changed,
         }
     }
 

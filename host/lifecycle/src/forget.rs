@@ -20,8 +20,6 @@ use lantern_store::forget::{
     Erased, Erasure, ForgetError, ForgetSurvey, FoundMessage, OutstandingMessage, StoredMessage,
 };
 
-/// The name of the exclusive work: a rebuild does not start while it runs.
-pub(super) const ERASURE: &str = "an erasure";
 /// Messages of one transaction: few enough that a commit behind it does not notice.
 const BATCH_MESSAGES: usize = 64;
 /// Messages that are read from or deleted in a stream at once.
@@ -66,8 +64,10 @@ impl Inner {
         request: ForgetRequest,
         by: &Actor,
     ) -> Result<ForgetReport, LifecycleError> {
-        let _permit = self.exclusive(ERASURE.to_owned())?;
-        self.refuse_during_rebuilds().await?;
+        let _permit = self.exclusive("an erasure".to_owned())?;
+        // A rebuild that is starting holds the lock until it is listed.
+        let _exclusive = self.erasure.write().await;
+        self.refuse_during_rebuilds()?;
         let mut work = ErasureTask {
             inner: self,
             facts: BTreeMap::new(),
@@ -101,9 +101,7 @@ impl Inner {
     }
 
     /// A rebuild copies rows and reads messages again, so an erasure waits for its end.
-    async fn refuse_during_rebuilds(&self) -> Result<(), LifecycleError> {
-        // A rebuild that is beginning holds the lock until it is listed.
-        let _plugins = self.plugins.lock().await;
+    fn refuse_during_rebuilds(&self) -> Result<(), LifecycleError> {
         match self.rebuilds.any() {
             Some((id, plugin)) => Err(LifecycleError::Conflict(format!(
                 "rebuild {} of plugin {plugin} is running; wait for its end, or cancel it with `lantern rebuild cancel {}`",
@@ -258,9 +256,8 @@ impl ErasureTask<'_> {
             // Ingestion commits between two batches.
             tokio::task::yield_now().await;
         }
-        let running = self.inner.plugins.lock().await;
         for plugin in plugins {
-            running.notify(&plugin);
+            self.inner.running.notify(&plugin);
         }
         Ok(())
     }

@@ -57,18 +57,13 @@ impl Inner {
     /// Rolls back, unless another version became active.
     async fn roll_back_version(self: &Arc<Self>, bad: &LoadedVersion, old: &Arc<LoadedVersion>, why: &str) {
         let name = bad.plugin().manifest().name.to_string();
-        let old = {
-            let plugins = self.plugins.lock().await;
-            if !plugins
-                .version(&name)
-                .is_some_and(|running| running.is_same_version(bad))
-            {
-                return;
-            }
-            // Prefer the loaded version, which has the current settings.
-            let ready = plugins.warm(&name, old.plugin().digest());
-            ready.unwrap_or_else(|| Arc::clone(old))
-        };
+        let lane = self.operations.enter(&name).await;
+        if !self.running.is_active(bad) {
+            return;
+        }
+        // Prefer the loaded version, which has the current settings.
+        let ready = self.running.warm(&name, old.plugin().digest());
+        let old = ready.unwrap_or_else(|| Arc::clone(old));
         let by = Actor::Host(HostPart::HealthGate);
         let (from, to) = (&bad.plugin().manifest().version, &old.plugin().manifest().version);
         let reason = format!("version {from} was rolled back to {to} automatically: {why}");
@@ -80,7 +75,7 @@ impl Inner {
             reason.clone(),
         );
         match self
-            .activate_with_mark(Arc::clone(&old), Activation::RollBack, &by, mark)
+            .activate_in(&lane, Arc::clone(&old), Activation::RollBack, &by, mark)
             .await
         {
             Ok(_) => {
@@ -137,11 +132,7 @@ async fn run_health_gate(
         };
         let settings = inner.settings_of(&name).rollback;
         let window = settings.window_s.map_or(WINDOW, Duration::from_secs);
-        let running = inner.plugins.lock().await.version(&name);
-        if !settings.enabled
-            || began.elapsed() >= window
-            || !running.is_some_and(|it| it.is_same_version(&version))
-        {
+        if !settings.enabled || began.elapsed() >= window || !inner.running.is_active(&version) {
             return;
         }
         let why = refused_consumer(&version, &refused_before)

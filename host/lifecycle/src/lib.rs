@@ -4,18 +4,39 @@
 //! The host stores a version by its digest and checks it before anything changes. An activation is one transaction,
 //! which the projections follow between two batches. A component that cannot be loaded changes nothing. Every operation
 //! goes through [`Lifecycle`], whether the API, the plugin directory or the host itself starts it.
+//!
+//! Each state has one owner:
+//!
+//! | state | owner |
+//! | --- | --- |
+//! | installed versions, active version, pause, settings | the database |
+//! | loaded versions, desired states, projections | the task in `running_plugins`; it receives commands and publishes a snapshot |
+//! | the order of operations on one plugin | its lane in `lanes`; pauses have other lanes, so that a pause does not wait |
+//! | progress of running rebuilds | `Rebuilds`; each entry belongs to the task of its rebuild |
+//! | load failures, settings in memory, verdicts on signatures | one lock each, which no operation holds while it waits |
+//! | files of the plugin directory | the task in `directory` |
+//!
+//! An operation runs in a task of its own. It loads components, retries dead letters and waits for the database and the
+//! broker there, and sends a command when the database has committed. Reads use the snapshot and the database, and wait
+//! for no operation.
 
+mod activation;
 mod canary;
 mod components;
 mod consumers;
 mod deep;
 mod directory;
+mod error;
 mod forget;
 mod health_gate;
+mod installation;
+mod lanes;
 mod load_failures;
 mod loading;
+mod pause;
 mod permit;
 mod rebuild;
+mod removal;
 mod reproject;
 mod resolve;
 mod retry;
@@ -29,8 +50,10 @@ mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -38,22 +61,23 @@ use lantern_broker::Broker;
 use lantern_model::actor::Actor;
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::PluginName;
+use lantern_model::schema::difference::Difference;
 use lantern_model::settings::PluginSettings;
 use lantern_model::status::Registry;
-use lantern_plugin::{Digest, LoadError, Loader, Plugin};
-use lantern_store::reader::ReadError;
+use lantern_plugin::{Digest, Loader, Plugin};
+use lantern_projection::LoadedVersion;
 use lantern_store::{
-    Activation, AdoptError, Adoption, AuditEntry, AuditMark, AuditOutcome, CommitError, Pause, PausedBy,
-    RetryTotals, Store, StoreRefusal, list_refusals,
+    Activation, Adoption, AuditEntry, AuditMark, AuditOutcome, Pause, PausedBy, RetryTotals, Store,
 };
 use lantern_telemetry::Metrics;
-use lantern_trust::signature::{Fault, Policy};
+use lantern_trust::signature::{Policy, SignatureView};
 
 pub use canary::{
     CANARY_LIVE_MAX, CANARY_MESSAGES_MAX, CanaryReport, CanaryRequest, CanarySource, VersionReport,
 };
 pub use consumers::{ConsumerLeft, ConsumerTakenOver, Removal, TakeOverOutcome};
 pub use deep::{DeepError, DeepParts, DeepReport, check_deep};
+pub use error::{InstallError, LifecycleError};
 pub use forget::{ForgetReport, ForgetRequest, ForgottenStream, ForgottenTable};
 pub use load_failures::{LoadFailure, LoadSubject};
 pub use rebuild::{RebuildProgress, RebuildRequest, RebuildView};
@@ -63,6 +87,9 @@ pub use trace::{Trace, TracedMessage, VersionWork, WorkRange};
 pub use view::{DescriptionView, PluginView, UseView, VersionState, VersionView};
 
 use components::Components;
+use installation::previous_digest;
+use lanes::Lanes;
+use pause::PauseChange;
 use rebuild::Rebuilds;
 use running_plugins::RunningPlugins;
 use signatures::Signatures;
@@ -103,12 +130,17 @@ pub struct Lifecycle {
 }
 
 struct Inner {
-    parts: Parts,
+    parts: Arc<Parts>,
     /// Executes operations, independently of the caller's threads.
     runtime: tokio::runtime::Handle,
     components: Components,
-    /// Serialises operations. Each is short, because slow work (compiling) happens before it takes the lock.
-    plugins: tokio::sync::Mutex<RunningPlugins>,
+    running: RunningPlugins,
+    /// The order of operations on one plugin.
+    operations: Lanes,
+    /// The order of pauses of one plugin.
+    pauses: Lanes,
+    /// Starts of rebuilds hold it shared, an erasure exclusively: no rebuild starts during an erasure.
+    erasure: tokio::sync::RwLock<()>,
     /// One compiler at a time, so that ingestion keeps a processor on a two-core machine.
     compiling: tokio::sync::Semaphore,
     signatures: Signatures,
@@ -123,6 +155,10 @@ struct Inner {
     load_failures: Mutex<Vec<LoadFailure>>,
     /// Names of exclusive background work in progress.
     busy: Mutex<BTreeSet<String>>,
+    /// Lookups of installations in the database.
+    lookups: AtomicU64,
+    /// Completed scans of the plugin directory.
+    scans: watch::Sender<u64>,
     stop: CancellationToken,
 }
 
@@ -165,125 +201,8 @@ impl From<Vec<u8>> for Component {
     }
 }
 
-/// Why an operation failed. Nothing has changed then.
-#[derive(Debug, thiserror::Error)]
-pub enum LifecycleError {
-    /// No plugin of this name is installed.
-    #[error("no plugin named {0} is installed")]
-    NoPlugin(String),
-    /// The plugin has no such version.
-    #[error("plugin {plugin} has no version {version}")]
-    NoVersion {
-        /// The plugin.
-        plugin: String,
-        /// The requested version.
-        version: String,
-    },
-    /// The requested object does not exist.
-    #[error("{0}")]
-    NotFound(String),
-    /// The operation is not possible in the current state; the message names an alternative.
-    #[error("{0}")]
-    Conflict(String),
-    /// The component is not a valid plugin.
-    #[error("the component was rejected")]
-    Load(#[source] LoadError),
-    /// Signatures are required, and the component has no valid one. Its bytes were not parsed.
-    #[error("{fault}")]
-    Signature {
-        /// The component.
-        digest: Digest,
-        /// What is wrong with its signature.
-        fault: Fault,
-    },
-    /// The plugin may not run with its settings.
-    #[error("plugin {plugin} may not run with its settings")]
-    Settings {
-        /// The plugin.
-        plugin: String,
-        /// The reason.
-        #[source]
-        source: LoadError,
-    },
-    /// The settings are invalid; lists all problems.
-    #[error("{}", .0.join("; "))]
-    BadSettings(Vec<String>),
-    /// Its tables are incompatible, or belong to another plugin.
-    #[error("the database rejects its tables: {}", list_refusals(.0))]
-    Tables(Vec<StoreRefusal>),
-    /// The database or a file cannot be written; a retry may succeed.
-    #[error("temporarily unavailable: {0}")]
-    Unavailable(String),
-}
-
-impl LifecycleError {
-    /// The component, if its signature was rejected.
-    pub fn unsigned(&self) -> Option<Digest> {
-        match self {
-            Self::Signature { digest, .. } => Some(*digest),
-            _ => None,
-        }
-    }
-
-    /// What the operator can do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Load(error) => error.hint().map(str::to_owned),
-            Self::Signature { fault, .. } => Some(fault.hint()),
-            Self::Settings { plugin, source } => Some(match source {
-                LoadError::Outline(_) => {
-                    format!("if you trust it: lantern plugin set {plugin} wasi=true, then install it again")
-                }
-                LoadError::InternalSubject { .. } => format!(
-                    "if you trust it: lantern plugin set {plugin} internal_subjects=true, then install it again"
-                ),
-                _ => format!("see lantern plugin show {plugin}, and lantern plugin set {plugin} …"),
-            }),
-            Self::Tables(reasons)
-                if reasons
-                    .iter()
-                    .any(|reason| matches!(reason, StoreRefusal::ForeignTable { .. })) =>
-            {
-                Some("two plugins cannot share a table; rename it in one of them".to_owned())
-            }
-            Self::Tables(_) => Some(
-                "only new tables, new nullable columns and new indexes are applied automatically; for other changes \
-                 rebuild: lantern rebuild PLUGIN@DIGEST"
-                    .to_owned(),
-            ),
-            Self::NoPlugin(_) => Some("lantern plugin list shows the installed plugins".to_owned()),
-            Self::NoVersion { plugin, .. } => Some(format!(
-                "lantern plugin show {plugin} lists its versions; give a version number, or at least eight digits of \
-                 a digest"
-            )),
-            _ => None,
-        }
-    }
-}
-
-impl From<CommitError> for LifecycleError {
-    fn from(error: CommitError) -> Self {
-        Self::Unavailable(error.to_string())
-    }
-}
-
-impl From<ReadError> for LifecycleError {
-    fn from(error: ReadError) -> Self {
-        Self::Unavailable(error.with_cause())
-    }
-}
-
-impl From<AdoptError> for LifecycleError {
-    fn from(error: AdoptError) -> Self {
-        match error {
-            AdoptError::Refused(reasons) => Self::Tables(reasons),
-            other => Self::Unavailable(other.to_string()),
-        }
-    }
-}
-
 /// An installed or activated version.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Installed {
     /// The plugin's name.
     pub plugin: String,
@@ -291,6 +210,14 @@ pub struct Installed {
     pub version: String,
     /// Its digest.
     pub digest: Digest,
+    /// Its state.
+    pub state: VersionState,
+    /// The verdict on its signature.
+    pub signature: SignatureView,
+    /// The digest of the version that was active before.
+    pub from: Option<String>,
+    /// The differences from that version. Empty if an older host stored no description of it.
+    pub differences: Vec<Difference>,
     /// The result of retrying open dead letters before the activation.
     pub retried: RetryTotals,
     /// The rebuild whose replaced tables a rollback restored.
@@ -312,12 +239,36 @@ impl Lifecycle {
         let (component, by) = (component.into(), by.clone());
         // The operation completes even if the caller goes away.
         self.detached(async move {
-            let plugin = inner
-                .check_and_store(component, &format!("sent by {by}"), &by)
-                .await?;
-            Ok(installed(&plugin))
+            let plugin = inner.check_and_store(component, &by).await?;
+            let installation = inner.installation(plugin.manifest().name.as_str()).await?;
+            Ok(inner.describe_installed(&plugin, &installation).await)
         })
         .await
+    }
+
+    /// Installs a component as [`Self::install`] does, and activates it. Loads it once.
+    ///
+    /// # Errors
+    /// See [`InstallError`].
+    pub async fn install_and_activate(
+        &self,
+        component: impl Into<Component>,
+        by: &Actor,
+    ) -> Result<Installed, InstallError> {
+        let inner = Arc::clone(&self.inner);
+        let (component, by) = (component.into(), by.clone());
+        let act = async move {
+            let plugin = inner.check_and_store(component, &by).await?;
+            let version = Arc::new(LoadedVersion::new(Arc::clone(&plugin)));
+            let activated = inner.activate_version(version, Activation::Activate, &by).await;
+            activated.map_err(|source| InstallError::NotActivated {
+                plugin: plugin.manifest().name.to_string(),
+                version: plugin.manifest().version.to_string(),
+                digest: plugin.digest(),
+                source,
+            })
+        };
+        self.inner.runtime.spawn(act).await.map_err(panicked)?
     }
 
     /// Activates a version: the one with this digest, or the newest.
@@ -348,11 +299,13 @@ impl Lifecycle {
         let inner = Arc::clone(&self.inner);
         let (plugin, by) = (plugin.to_owned(), by.clone());
         self.detached(async move {
-            if let Some(kept) = inner.kept_tables(&plugin).await? {
-                return inner.restore_tables(&plugin, kept, &by).await;
+            let installation = inner.installation(&plugin).await?;
+            if let Some(kept) = inner.kept_tables(&installation).await? {
+                return inner.restore_tables(&installation, kept, &by).await;
             }
-            let digest = inner.previous_digest(&plugin).await?;
-            let version = inner.load_version(&plugin, digest).await?;
+            let version = inner
+                .load_version(&plugin, previous_digest(&installation)?)
+                .await?;
             inner.activate_version(version, Activation::RollBack, &by).await
         })
         .await
@@ -369,8 +322,11 @@ impl Lifecycle {
             reason: reason.to_owned(),
         };
         let (plugin, by) = (plugin.to_owned(), by.clone());
-        self.detached(async move { inner.set_paused(&plugin, Some(pause), &by).await })
-            .await
+        self.detached(async move {
+            let change = |_: Option<&Pause>| PauseChange::Pause(pause);
+            inner.change_pause(&plugin, &by, change).await
+        })
+        .await
     }
 
     /// Resumes a paused plugin at its checkpoints.
@@ -380,7 +336,7 @@ impl Lifecycle {
     pub async fn resume(&self, plugin: &str, by: &Actor) -> Result<(), LifecycleError> {
         let inner = Arc::clone(&self.inner);
         let (plugin, by) = (plugin.to_owned(), by.clone());
-        self.detached(async move { inner.set_paused(&plugin, None, &by).await })
+        self.detached(async move { inner.change_pause(&plugin, &by, |_| PauseChange::Resume).await })
             .await
     }
 
@@ -407,23 +363,12 @@ impl Lifecycle {
         &self,
         act: impl Future<Output = Result<T, LifecycleError>> + Send + 'static,
     ) -> Result<T, LifecycleError> {
-        match self.inner.runtime.spawn(act).await {
-            Ok(result) => result,
-            Err(error) => Err(LifecycleError::Unavailable(format!(
-                "the operation panicked: {error}"
-            ))),
-        }
+        self.inner.runtime.spawn(act).await.map_err(panicked)?
     }
 }
 
-fn installed(plugin: &Plugin) -> Installed {
-    Installed {
-        plugin: plugin.manifest().name.to_string(),
-        version: plugin.manifest().version.to_string(),
-        digest: plugin.digest(),
-        retried: RetryTotals::default(),
-        restored: None,
-    }
+fn panicked(error: tokio::task::JoinError) -> LifecycleError {
+    LifecycleError::Unavailable(format!("the operation panicked: {error}"))
 }
 
 fn adoption(plugin: &Plugin) -> Adoption {

@@ -20,7 +20,7 @@ impl Inner {
         plugin: &str,
         digest: Digest,
     ) -> Result<Arc<LoadedVersion>, LifecycleError> {
-        if let Some(warm) = self.plugins.lock().await.warm(plugin, digest) {
+        if let Some(warm) = self.running.warm(plugin, digest) {
             return Ok(warm);
         }
         let inner = Arc::clone(self);
@@ -38,15 +38,15 @@ impl Inner {
         Ok(Arc::new(LoadedVersion::new(loaded)))
     }
 
-    /// Loads and stores a component.
+    /// Loads and stores a component that an operator sent.
     pub(super) async fn check_and_store(
         self: &Arc<Self>,
         component: Component,
-        came_from: &str,
         by: &Actor,
     ) -> Result<Arc<Plugin>, LifecycleError> {
         let (plugin, component) = self.load(component).await?;
-        self.store_component(&plugin, component, came_from, by).await?;
+        self.store_component(&plugin, component, &format!("sent by {by}"), by)
+            .await?;
         Ok(plugin)
     }
 

@@ -28,14 +28,6 @@ impl Inner {
             task,
         })
     }
-
-    /// Whether this task is running.
-    pub(super) fn is_busy_with(&self, task: &str) -> bool {
-        self.busy
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(task)
-    }
 }
 
 impl Drop for Permit {

@@ -237,16 +237,12 @@ impl StoredOptions {
 
 impl Inner {
     async fn cancel_rebuild(self: &Arc<Self>, id: RebuildId, by: &Actor) -> Result<(), LifecycleError> {
-        let _plugins = self.plugins.lock().await;
-        let record = self
-            .parts
-            .store
-            .reader()
-            .rebuilds()
-            .await?
-            .into_iter()
-            .find(|record| record.id == id);
-        match record {
+        let Some(known) = self.rebuild_record(id).await? else {
+            return Err(LifecycleError::Conflict(format!("there is no rebuild {}", id.0)));
+        };
+        // The rebuild may end while this waits for its swap.
+        let _lane = self.operations.enter(&known.plugin).await;
+        match self.rebuild_record(id).await? {
             Some(record) if record.state == "running" => {
                 if let Some(running) = self.rebuilds.lock().remove(&id) {
                     running.stop.cancel();
@@ -267,6 +263,11 @@ impl Inner {
             ))),
             None => Err(LifecycleError::Conflict(format!("there is no rebuild {}", id.0))),
         }
+    }
+
+    async fn rebuild_record(&self, id: RebuildId) -> Result<Option<RebuildRecord>, LifecycleError> {
+        let records = self.parts.store.reader().rebuilds().await?;
+        Ok(records.into_iter().find(|record| record.id == id))
     }
 
     /// Resumes the rebuilds that were running when the host stopped, and removes the tables of ended ones.

@@ -9,6 +9,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
+use super::retry::RetryUntil;
 use super::{Actor, Inner, Lifecycle, LifecycleError, adoption};
 use lantern_broker::EphemeralRead;
 use lantern_model::batch::Delivery;
@@ -82,7 +83,7 @@ impl Lifecycle {
                 "reprojection started"
             );
             let ended = work.run().await;
-            inner.plugins.lock().await.notify(&plugin);
+            inner.running.notify(&plugin);
             let mut report = work.report;
             report.partial = ended.err().map(|Interruption(reason)| reason);
             tracing::warn!(
@@ -123,7 +124,7 @@ impl Reprojection {
     async fn begin(inner: Arc<Inner>, plugin: &str, digest: Digest) -> Result<Self, LifecycleError> {
         let installation = inner.installation(plugin).await?;
         let conflict = |reason: String| Err(LifecycleError::Conflict(reason));
-        let Some(version) = inner.plugins.lock().await.version(plugin) else {
+        let Some(version) = inner.running.version(plugin) else {
             return conflict(format!("no version of plugin {plugin} is active"));
         };
         let loaded = version.plugin();
@@ -188,7 +189,10 @@ impl Reprojection {
             ..OpenDeadLetterFilter::default()
         };
         if self.report.done.rejected > 0 {
-            let (healed, _) = self.inner.retry(&self.version, refused, 0, None).await?;
+            let (healed, _) = self
+                .inner
+                .retry(&self.version, refused, 0, RetryUntil::Done)
+                .await?;
             self.report.done.rejected = self.report.done.rejected.saturating_sub(healed.resolved);
             self.report.done.rows_written += healed.rows;
         }
@@ -368,7 +372,7 @@ async fn check_interrupted(inner: &Inner, version: &Arc<LoadedVersion>) -> Resul
     if inner.stop.is_cancelled() {
         return Err(Interruption("the host is stopping".to_owned()));
     }
-    if inner.plugins.lock().await.runs(version) {
+    if inner.running.runs(version) {
         return Ok(());
     }
     let reason = "another version was activated, or the settings changed";

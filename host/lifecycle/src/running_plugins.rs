@@ -1,32 +1,257 @@
-//! The running plugins: for each one its loaded versions, its desired state and the projections that follow it. All
-//! changes happen here, under one lock, after the database has committed them.
+//! The running plugins, which one task owns: for each plugin its pause, its loaded versions, its desired state and the
+//! projections that follow it. Nothing else changes them.
+//!
+//! An operation sends a command to the task after the database has committed its change. Commands change only memory,
+//! so the task never waits: it hands ended projections over to the operation, which waits for them. After each command
+//! the task publishes a snapshot. All reads use the snapshot, so they wait for no operation.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use super::consumers::{AbandonedLeft, ConsumerLeft, Removal};
-use super::retry::{RETRY_BEFORE_SWAP, dead_letters_of, log_retried};
-use super::{Actor, Inner, Installed, LifecycleError, adoption, host_mark, installed};
+use super::lanes::Lane;
+use super::{LifecycleError, Parts};
 use lantern_model::schema::{Manifest, Table};
 use lantern_model::settings::PluginSettings;
-use lantern_plugin::{Digest, Plugin};
+use lantern_model::status::Registry;
+use lantern_plugin::Digest;
 use lantern_projection::{DesiredState, LoadedVersion, Projection, Purpose, VersionCounters};
-use lantern_store::{Activation, AuditMark, Installation, Pause, RetryTotals};
 
-/// All plugins that run or are paused.
-#[derive(Default)]
+/// The handle of the task. Cheap to clone.
+#[derive(Clone)]
 pub(super) struct RunningPlugins {
-    by_name: BTreeMap<String, PluginRuntime>,
+    requests: mpsc::UnboundedSender<Request>,
+    snapshot: watch::Receiver<Snapshot>,
+    registry: Registry,
+}
+
+/// The published state, by plugin.
+type Snapshot = Arc<BTreeMap<String, RunningPlugin>>;
+
+struct RunningPlugin {
+    is_paused: bool,
+    version: Arc<LoadedVersion>,
+    /// The previous version, kept loaded.
+    warm: Option<Arc<LoadedVersion>>,
+}
+
+/// The host stops, and the task has ended.
+#[derive(Debug)]
+pub(super) struct Stopping;
+
+impl From<Stopping> for LifecycleError {
+    fn from(_: Stopping) -> Self {
+        Self::Unavailable("the host is stopping".to_owned())
+    }
+}
+
+struct Request {
+    command: Command,
+    reply: oneshot::Sender<Vec<EndedProjection>>,
+}
+
+enum Command {
+    /// Assigns a version, and starts or ends projections where the sources differ.
+    Assign(Arc<LoadedVersion>, Arc<PluginSettings>),
+    /// Assigns the same version with other settings.
+    ApplySettings(Arc<LoadedVersion>, Arc<PluginSettings>),
+    /// Ends all projections of a plugin until a version is assigned again.
+    Suspend(String),
+    /// Ends all projections of a plugin and drops its state.
+    Remove(String),
+    /// Pauses a plugin, for this reason, or resumes it.
+    SetPaused(String, Option<String>),
+    /// Makes the projections of a plugin read the database again.
+    Notify(String),
+    /// Ends all projections and the task.
+    Stop,
+}
+
+impl RunningPlugins {
+    /// Starts the task. It ends with [`Self::stop`], or when the last handle is dropped.
+    pub(super) fn start(parts: Arc<Parts>, stop: CancellationToken, tasks: &TaskTracker) -> Self {
+        let (requests, received) = mpsc::unbounded_channel();
+        let (published, snapshot) = watch::channel(Snapshot::default());
+        let registry = parts.registry.clone();
+        let owner = Owner {
+            parts,
+            stop,
+            plugins: BTreeMap::new(),
+            published,
+        };
+        tasks.spawn(owner.run(received));
+        Self {
+            requests,
+            snapshot,
+            registry,
+        }
+    }
+
+    /// Assigns a version to its plugin's projections. Returns when the projections of sources that the version does not
+    /// read have ended.
+    pub(super) async fn assign(
+        &self,
+        _: &Lane,
+        version: Arc<LoadedVersion>,
+        settings: PluginSettings,
+    ) -> Result<(), Stopping> {
+        self.execute(Command::Assign(version, Arc::new(settings))).await
+    }
+
+    /// Assigns the active version with other settings to its plugin's projections.
+    pub(super) async fn apply_settings(
+        &self,
+        _: &Lane,
+        version: Arc<LoadedVersion>,
+        settings: PluginSettings,
+    ) -> Result<(), Stopping> {
+        self.execute(Command::ApplySettings(version, Arc::new(settings)))
+            .await
+    }
+
+    /// Ends a plugin's projections after the batch in hand, until a version is assigned again. Their statuses stay
+    /// listed.
+    pub(super) async fn suspend(&self, lane: &Lane) -> Result<(), Stopping> {
+        self.execute(Command::Suspend(lane.plugin().to_owned())).await
+    }
+
+    /// Ends a plugin's projections after the batch in hand, and drops its state.
+    pub(super) async fn remove(&self, lane: &Lane) -> Result<(), Stopping> {
+        self.execute(Command::Remove(lane.plugin().to_owned())).await
+    }
+
+    /// Pauses a plugin for this reason, or resumes it. A version that is assigned later is paused too.
+    pub(super) async fn set_paused(&self, plugin: &str, reason: Option<String>) -> Result<(), Stopping> {
+        self.execute(Command::SetPaused(plugin.to_owned(), reason)).await
+    }
+
+    /// Makes a plugin's projections read the database again, for example after dead letters were resolved.
+    pub(super) fn notify(&self, plugin: &str) {
+        // Nothing has to be notified once the task has ended.
+        drop(self.send(Command::Notify(plugin.to_owned())));
+    }
+
+    /// Ends all projections after the batch in hand, and the task.
+    pub(super) async fn stop(&self) {
+        // A second call finds the task ended.
+        drop(self.execute(Command::Stop).await);
+    }
+
+    fn send(&self, command: Command) -> Result<oneshot::Receiver<Vec<EndedProjection>>, Stopping> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request { command, reply };
+        self.requests.send(request).map_err(|_| Stopping)?;
+        Ok(answer)
+    }
+
+    async fn execute(&self, command: Command) -> Result<(), Stopping> {
+        let ended = self.send(command)?.await.map_err(|_| Stopping)?;
+        for projection in ended {
+            if let Err(error) = projection.task.await {
+                tracing::error!(%error, "a projection panicked");
+            }
+            if projection.unlist {
+                self.registry.remove(&projection.plugin, &projection.source);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads of the snapshot.
+impl RunningPlugins {
+    fn of<T>(&self, plugin: &str, read: impl FnOnce(&RunningPlugin) -> T) -> Option<T> {
+        self.snapshot.borrow().get(plugin).map(read)
+    }
+
+    /// A loaded version of a plugin: the active one, or the previous one.
+    pub(super) fn warm(&self, plugin: &str, digest: Digest) -> Option<Arc<LoadedVersion>> {
+        let loaded = self.of(plugin, |plugin| {
+            [Some(Arc::clone(&plugin.version)), plugin.warm.clone()]
+        })?;
+        let mut loaded = loaded.into_iter().flatten();
+        loaded.find(|version| version.plugin().digest() == digest)
+    }
+
+    /// The active version of a plugin.
+    pub(super) fn version(&self, plugin: &str) -> Option<Arc<LoadedVersion>> {
+        self.of(plugin, |plugin| Arc::clone(&plugin.version))
+    }
+
+    /// Whether a plugin that runs is paused.
+    pub(super) fn is_paused(&self, plugin: &str) -> bool {
+        self.of(plugin, |plugin| plugin.is_paused).unwrap_or_default()
+    }
+
+    /// Whether exactly this version is active, with the settings that it was loaded with.
+    pub(super) fn runs(&self, version: &Arc<LoadedVersion>) -> bool {
+        let name = version.plugin().manifest().name.as_str();
+        self.version(name)
+            .is_some_and(|running| Arc::ptr_eq(&running, version))
+    }
+
+    /// Whether this version is active, with any settings.
+    pub(super) fn is_active(&self, version: &LoadedVersion) -> bool {
+        let name = version.plugin().manifest().name.as_str();
+        self.version(name)
+            .is_some_and(|running| running.is_same_version(version))
+    }
+
+    /// The manifest of the active version.
+    pub(super) fn manifest(&self, plugin: &str) -> Option<Arc<Manifest>> {
+        self.of(plugin, |plugin| Arc::clone(plugin.version.plugin().manifest()))
+    }
+
+    /// The counters of the active version.
+    pub(super) fn counted(&self, plugin: &str) -> Option<VersionCounters> {
+        self.of(plugin, |plugin| plugin.version.counters())
+    }
+
+    /// The active versions.
+    pub(super) fn versions(&self) -> Vec<Arc<LoadedVersion>> {
+        let plugins = self.snapshot.borrow();
+        plugins
+            .values()
+            .map(|plugin| Arc::clone(&plugin.version))
+            .collect()
+    }
+
+    /// Number of plugins that run or are paused.
+    pub(super) fn len(&self) -> usize {
+        self.snapshot.borrow().len()
+    }
+
+    /// The tables of all plugins that have a retention period.
+    pub(super) fn expiring(&self) -> Vec<Table> {
+        let tables = self.versions().into_iter();
+        tables
+            .flat_map(|version| version.plugin().manifest().tables.clone())
+            .filter(|table| table.retention_days.is_some())
+            .collect()
+    }
+}
+
+/// The task.
+struct Owner {
+    parts: Arc<Parts>,
+    stop: CancellationToken,
+    plugins: BTreeMap<String, Entry>,
+    published: watch::Sender<Snapshot>,
+}
+
+#[derive(Default)]
+struct Entry {
+    /// Why the plugin is paused. It is known even while no version runs.
+    paused: Option<String>,
+    runtime: Option<PluginRuntime>,
 }
 
 struct PluginRuntime {
     desired: watch::Sender<DesiredState>,
-    /// The previous version, kept loaded.
     warm: Option<Arc<LoadedVersion>>,
     sources: BTreeMap<String, ProjectionTask>,
 }
@@ -37,57 +262,118 @@ struct ProjectionTask {
     task: JoinHandle<()>,
 }
 
-impl ProjectionTask {
-    async fn end(self) {
-        self.stop.cancel();
-        if let Err(error) = self.task.await {
-            tracing::error!(%error, "a projection panicked");
+/// A projection that ends after the batch in hand.
+struct EndedProjection {
+    plugin: String,
+    source: String,
+    task: JoinHandle<()>,
+    /// Whether its status disappears when it has ended.
+    unlist: bool,
+}
+
+impl Owner {
+    async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
+        while let Some(Request { command, reply }) = requests.recv().await {
+            let stops = matches!(command, Command::Stop);
+            let ended = self.execute(command);
+            // Published before the reply, so that the operation finds its own change.
+            self.publish();
+            // The operation may have ended; its projections end all the same.
+            drop(reply.send(ended));
+            if stops {
+                return;
+            }
         }
     }
-}
 
-impl PluginRuntime {
-    fn version(&self) -> Arc<LoadedVersion> {
-        Arc::clone(&self.desired.borrow().version)
+    fn execute(&mut self, command: Command) -> Vec<EndedProjection> {
+        match command {
+            Command::Assign(version, settings) => return self.assign(&version, settings),
+            Command::ApplySettings(version, settings) => self.apply_settings(version, settings),
+            Command::Suspend(plugin) => {
+                let runtime = self.runtime(&plugin);
+                let sources = runtime.map(|runtime| std::mem::take(&mut runtime.sources));
+                return end(&plugin, sources.unwrap_or_default(), false);
+            }
+            Command::Remove(plugin) => {
+                let runtime = self.plugins.remove(&plugin).and_then(|entry| entry.runtime);
+                let ended = runtime.map(|runtime| self.remove(&plugin, runtime));
+                return ended.unwrap_or_default();
+            }
+            Command::SetPaused(plugin, reason) => {
+                let entry = self.plugins.entry(plugin).or_default();
+                entry.paused.clone_from(&reason);
+                if let Some(runtime) = &entry.runtime {
+                    runtime.desired.send_modify(|desired| desired.paused = reason);
+                }
+            }
+            Command::Notify(plugin) => {
+                if let Some(runtime) = self.runtime(&plugin) {
+                    runtime.desired.send_modify(|_| ());
+                }
+            }
+            Command::Stop => return self.stop_all(),
+        }
+        Vec::new()
     }
-}
 
-impl RunningPlugins {
-    /// A loaded version of a plugin: the active one, or the previous one.
-    pub(super) fn warm(&self, plugin: &str, digest: Digest) -> Option<Arc<LoadedVersion>> {
-        let runtime = self.by_name.get(plugin)?;
-        std::iter::once(runtime.version())
-            .chain(runtime.warm.clone())
-            .find(|version| version.plugin().digest() == digest)
+    fn runtime(&mut self, plugin: &str) -> Option<&mut PluginRuntime> {
+        self.plugins.get_mut(plugin)?.runtime.as_mut()
     }
 
-    /// The active version of a plugin.
-    pub(super) fn version(&self, plugin: &str) -> Option<Arc<LoadedVersion>> {
-        self.by_name.get(plugin).map(PluginRuntime::version)
-    }
-
-    /// Whether exactly this version is active, with the settings that it was loaded with.
-    pub(super) fn runs(&self, version: &Arc<LoadedVersion>) -> bool {
-        let name = version.plugin().manifest().name.as_str();
-        self.version(name)
-            .is_some_and(|running| Arc::ptr_eq(&running, version))
-    }
-
-    /// Assigns the same version with other settings to a plugin's projections.
-    pub(super) fn apply_settings(
+    fn assign(
         &mut self,
-        plugin: &str,
-        version: Arc<LoadedVersion>,
+        version: &Arc<LoadedVersion>,
         settings: Arc<PluginSettings>,
-    ) {
-        if let Some(runtime) = self.by_name.get_mut(plugin) {
+    ) -> Vec<EndedProjection> {
+        let manifest = Arc::clone(version.plugin().manifest());
+        let name = manifest.name.as_str();
+        let Entry { paused, runtime } = self.plugins.entry(name.to_owned()).or_default();
+        let runtime = runtime.get_or_insert_with(|| PluginRuntime {
+            desired: watch::Sender::new(DesiredState {
+                version: Arc::clone(version),
+                settings: Arc::clone(&settings),
+                paused: paused.clone(),
+            }),
+            warm: None,
+            sources: BTreeMap::new(),
+        });
+        runtime.assign(version, settings);
+        let sources = std::mem::take(&mut runtime.sources);
+        let (kept, gone) = sources
+            .into_iter()
+            .partition(|(source, _)| manifest.source(source).is_some());
+        runtime.sources = kept;
+        for source in manifest.sources.iter().map(|source| source.name.as_str()) {
+            if !runtime.sources.contains_key(source) {
+                // The status of a suspended source is still listed.
+                self.parts.registry.remove(name, source);
+                let task = spawn(&self.parts, &self.stop, &runtime.desired, source);
+                runtime.sources.insert(source.to_owned(), task);
+            }
+        }
+        end(name, gone, true)
+    }
+
+    fn remove(&self, plugin: &str, runtime: PluginRuntime) -> Vec<EndedProjection> {
+        // The statuses of suspended sources are still listed.
+        for source in &runtime.version().plugin().manifest().sources {
+            if !runtime.sources.contains_key(source.name.as_str()) {
+                self.parts.registry.remove(plugin, source.name.as_str());
+            }
+        }
+        end(plugin, runtime.sources, true)
+    }
+
+    fn apply_settings(&mut self, version: Arc<LoadedVersion>, settings: Arc<PluginSettings>) {
+        let manifest = Arc::clone(version.plugin().manifest());
+        if let Some(runtime) = self.runtime(manifest.name.as_str()) {
             // A previous version that may not run with the new settings has to be loaded again, which reports the
             // error.
             let warm = runtime.warm.take();
             runtime.warm = warm.and_then(|warm| {
-                Some(Arc::new(
-                    warm.with_settings(warm.plugin().with_settings(&settings).ok()?),
-                ))
+                let plugin = warm.plugin().with_settings(&settings).ok()?;
+                Some(Arc::new(warm.with_settings(plugin)))
             });
             runtime.desired.send_modify(|desired| {
                 desired.version = version;
@@ -96,366 +382,80 @@ impl RunningPlugins {
         }
     }
 
-    /// The manifest of the active version.
-    pub(super) fn manifest(&self, plugin: &str) -> Option<Arc<Manifest>> {
-        let runtime = self.by_name.get(plugin)?;
-        Some(Arc::clone(runtime.version().plugin().manifest()))
-    }
-
-    /// The counters of the active version.
-    pub(super) fn counted(&self, plugin: &str) -> Option<VersionCounters> {
-        Some(self.by_name.get(plugin)?.version().counters())
-    }
-
-    /// The active versions.
-    pub(super) fn versions(&self) -> Vec<Arc<LoadedVersion>> {
-        self.by_name.values().map(PluginRuntime::version).collect()
-    }
-
-    /// Makes a plugin's projections read the database again, for example after dead letters were resolved.
-    pub(super) fn notify(&self, plugin: &str) {
-        if let Some(runtime) = self.by_name.get(plugin) {
-            runtime.desired.send_modify(|_| ());
-        }
-    }
-
-    /// Ends a plugin's projections after the batch in hand, until a version is assigned again. Returns the version.
-    pub(super) async fn suspend(&mut self, plugin: &str) -> Option<Arc<LoadedVersion>> {
-        let runtime = self.by_name.get_mut(plugin)?;
-        for (_, running) in std::mem::take(&mut runtime.sources) {
-            running.end().await;
-        }
-        Some(runtime.version())
-    }
-
-    /// Number of plugins that run or are paused.
-    pub(super) fn len(&self) -> usize {
-        self.by_name.len()
-    }
-
-    /// The tables of all plugins that have a retention period.
-    pub(super) fn expiring(&self) -> Vec<Table> {
-        let manifests = self.by_name.values().map(|runtime| runtime.version());
-        manifests
-            .flat_map(|version| version.plugin().manifest().tables.clone())
-            .filter(|table| table.retention_days.is_some())
+    fn stop_all(&mut self) -> Vec<EndedProjection> {
+        let plugins = std::mem::take(&mut self.plugins).into_iter();
+        plugins
+            .filter_map(|(plugin, entry)| Some((plugin, entry.runtime?)))
+            .flat_map(|(plugin, runtime)| end(&plugin, runtime.sources, false))
             .collect()
     }
 
-    /// Ends all projections after the batch in hand.
-    pub(super) async fn stop(&mut self) {
-        let by_name = std::mem::take(&mut self.by_name);
-        let running: Vec<ProjectionTask> = by_name
-            .into_values()
-            .flat_map(|runtime| runtime.sources.into_values())
-            .collect();
-        running.iter().for_each(|running| running.stop.cancel());
-        for running in running {
-            running.end().await;
+    fn publish(&self) {
+        let running = self.plugins.iter().filter_map(|(name, entry)| {
+            let runtime = entry.runtime.as_ref()?;
+            let plugin = RunningPlugin {
+                is_paused: entry.paused.is_some(),
+                version: runtime.version(),
+                warm: runtime.warm.clone(),
+            };
+            Some((name.clone(), plugin))
+        });
+        self.published.send_replace(Arc::new(running.collect()));
+    }
+}
+
+impl PluginRuntime {
+    fn version(&self) -> Arc<LoadedVersion> {
+        Arc::clone(&self.desired.borrow().version)
+    }
+
+    /// Assigns a version, and keeps the replaced one loaded.
+    fn assign(&mut self, version: &Arc<LoadedVersion>, settings: Arc<PluginSettings>) {
+        let old = self.version();
+        self.desired.send_modify(|desired| {
+            desired.version = Arc::clone(version);
+            desired.settings = settings;
+        });
+        if !Arc::ptr_eq(&old, version) {
+            self.warm = Some(old);
         }
     }
 }
 
-impl Inner {
-    /// Activates a version: first in the database, then in all of its projections. They finish the batch in hand with
-    /// the previous version, which stays loaded for a rollback.
-    pub(super) async fn activate_version(
-        self: &Arc<Self>,
-        version: Arc<LoadedVersion>,
-        way: Activation,
-        by: &Actor,
-    ) -> Result<Installed, LifecycleError> {
-        let plugin = version.plugin();
-        let (name, digest) = (plugin.manifest().name.as_str(), plugin.digest());
-        let detail = format!("version {} is active", plugin.manifest().version);
-        let mark = host_mark(by, "plugin.activate", name, Some(digest), detail);
-        self.activate_with_mark(version, way, by, mark).await
-    }
-
-    /// Like [`Inner::activate_version`], with the audit entry that the transaction of the activation writes.
-    pub(super) async fn activate_with_mark(
-        self: &Arc<Self>,
-        version: Arc<LoadedVersion>,
-        way: Activation,
-        by: &Actor,
-        mark: Option<AuditMark>,
-    ) -> Result<Installed, LifecycleError> {
-        let plugin = Arc::clone(version.plugin());
-        let name = plugin.manifest().name.to_string();
-        let mut plugins = self.plugins.lock().await;
-        // A version that ran before is known, and its activation is deliberate.
-        let is_new = !self.has_run(&name, plugin.digest()).await?;
-        if let Some(runtime) = plugins.by_name.get(&name)
-            && runtime.version().plugin().digest() == plugin.digest()
-        {
-            return Ok(installed(&plugin));
-        }
-        self.check_no_rebuild(&name)?;
-        self.parts
-            .store
-            .plugins()
-            .activate(adoption(&plugin), way, mark)
-            .await?;
-        self.clear_plugin_failure(&name);
-        let paused = self.pause_reason(&name).await?;
-        // Retry the old messages before the new ones; the previous version handles new messages meanwhile.
-        let until = Some(Instant::now() + RETRY_BEFORE_SWAP);
-        let (retried, more) = match self.retry(&version, dead_letters_of(&name), 0, until).await {
-            Ok(done) => done,
-            Err(error) => {
-                tracing::warn!(plugin = name, %error, "failed to retry dead letters");
-                (RetryTotals::default(), None)
+/// Ends projections after the batch in hand. Does not wait for them.
+fn end(plugin: &str, sources: BTreeMap<String, ProjectionTask>, unlist: bool) -> Vec<EndedProjection> {
+    let ended = sources
+        .into_iter()
+        .map(|(source, ProjectionTask { stop, task })| {
+            stop.cancel();
+            EndedProjection {
+                plugin: plugin.to_owned(),
+                source,
+                task,
+                unlist,
             }
-        };
-        let old = plugins.version(&name);
-        self.apply_version(&mut plugins, Arc::clone(&version), paused)
-            .await;
-        if let Some(old) = old
-            && is_new
-        {
-            self.watch_health(&old, &version);
-        }
-        log_retried(&name, retried);
-        if let Some(after) = more {
-            self.retry_in_background(Arc::clone(&version), after);
-        }
-        self.record_activation(&plugin, retried, by);
-        Ok(Installed {
-            retried,
-            ..installed(&plugin)
-        })
-    }
+        });
+    ended.collect()
+}
 
-    fn record_activation(&self, plugin: &Plugin, retried: RetryTotals, by: &Actor) {
-        let name = plugin.manifest().name.as_str();
-        tracing::info!(
-            plugin = name,
-            version = %plugin.manifest().version,
-            digest = %plugin.digest(),
-            %by,
-            "activated a version"
-        );
-        self.parts.metrics.plugin_switched(name);
-        self.parts.metrics.dead_letters_resolved(name, retried.resolved);
-    }
-
-    /// Assigns a version to a plugin's projections, and starts or ends projections where the sources differ. Does not
-    /// use the database.
-    pub(super) async fn apply_version(
-        &self,
-        plugins: &mut RunningPlugins,
-        version: Arc<LoadedVersion>,
-        paused: Option<String>,
-    ) {
-        let name = version.plugin().manifest().name.to_string();
-        let settings = Arc::new(self.settings_of(&name));
-        let runtime = match plugins.by_name.entry(name.clone()) {
-            std::collections::btree_map::Entry::Occupied(entry) => {
-                let runtime = entry.into_mut();
-                let old = runtime.version();
-                runtime.desired.send_replace(DesiredState {
-                    version: Arc::clone(&version),
-                    settings,
-                    paused,
-                });
-                if !Arc::ptr_eq(&old, &version) {
-                    runtime.warm = Some(old);
-                }
-                runtime
-            }
-            std::collections::btree_map::Entry::Vacant(entry) => entry.insert(PluginRuntime {
-                desired: watch::Sender::new(DesiredState {
-                    version: Arc::clone(&version),
-                    settings,
-                    paused,
-                }),
-                warm: None,
-                sources: BTreeMap::new(),
-            }),
-        };
-        let wanted: Vec<String> = version
-            .plugin()
-            .manifest()
-            .sources
-            .iter()
-            .map(|source| source.name.to_string())
-            .collect();
-        let gone: Vec<String> = runtime
-            .sources
-            .keys()
-            .filter(|name| !wanted.contains(name))
-            .cloned()
-            .collect();
-        for source in gone {
-            if let Some(running) = runtime.sources.remove(&source) {
-                running.end().await;
-            }
-            self.parts.registry.remove(&name, &source);
-        }
-        for source in wanted {
-            if !runtime.sources.contains_key(&source) {
-                // The status of a suspended source is still listed.
-                self.parts.registry.remove(&name, &source);
-                let running = self.spawn(&runtime.desired, &source);
-                runtime.sources.insert(source, running);
-            }
-        }
-    }
-
-    fn spawn(&self, desired: &watch::Sender<DesiredState>, source: &str) -> ProjectionTask {
-        let parts = &self.parts;
-        let (projection, status) = Projection::new(
-            parts.broker.clone(),
-            Arc::clone(&parts.store),
-            desired.subscribe(),
-            source,
-            Purpose::Live,
-            parts.config.projections.clone(),
-            parts.metrics.clone(),
-        );
-        parts.registry.add(status);
-        let stop = self.stop.child_token();
-        let task = tokio::spawn(projection.run(stop.clone()));
-        ProjectionTask { stop, task }
-    }
-
-    /// Pauses a plugin, or resumes it.
-    pub(super) async fn set_paused(
-        &self,
-        plugin: &str,
-        pause: Option<Pause>,
-        by: &Actor,
-    ) -> Result<(), LifecycleError> {
-        let plugins = self.plugins.lock().await;
-        self.installation(plugin).await?;
-        let paused = pause.as_ref().map(|pause| pause.reason.clone());
-        let action = if paused.is_some() {
-            "plugin.pause"
-        } else {
-            "plugin.resume"
-        };
-        let mark = host_mark(by, action, plugin, None, paused.clone().unwrap_or_default());
-        self.parts.store.plugins().set_paused(plugin, pause, mark).await?;
-        if let Some(runtime) = plugins.by_name.get(plugin) {
-            runtime
-                .desired
-                .send_modify(|desired| desired.paused.clone_from(&paused));
-        }
-        match &paused {
-            Some(reason) => tracing::warn!(plugin, reason, %by, "paused a plugin"),
-            None => tracing::info!(plugin, %by, "resumed a plugin"),
-        }
-        Ok(())
-    }
-
-    /// Ends a plugin's projections, removes the plugin and deletes its consumers.
-    pub(super) async fn remove(
-        &self,
-        plugin: &str,
-        drop_tables: bool,
-        by: &Actor,
-    ) -> Result<Removal, LifecycleError> {
-        let mut plugins = self.plugins.lock().await;
-        self.installation(plugin).await?;
-        self.check_no_rebuild(plugin)?;
-        let consumers = self.consumers_of(plugin).await?;
-        if let Some(runtime) = plugins.by_name.remove(plugin) {
-            for (source, running) in runtime.sources {
-                running.end().await;
-                self.parts.registry.remove(plugin, &source);
-            }
-        }
-        let dropped = self
-            .parts
-            .store
-            .plugins()
-            .remove(plugin, drop_tables, consumers)
-            .await?;
-        self.clear_plugin_failure(plugin);
-        tracing::warn!(plugin, tables = ?dropped, %by, "removed a plugin");
-        let left = self.delete_abandoned(&plugins).await?;
-        if !left.is_empty() {
-            self.abandoned.notify_one();
-        }
-        let consumers_left = left
-            .into_iter()
-            .filter(|left| left.consumer.plugin == plugin)
-            .map(|AbandonedLeft { consumer, reason }| ConsumerLeft {
-                stream: consumer.stream,
-                consumer: consumer.consumer,
-                reason,
-            })
-            .collect();
-        Ok(Removal {
-            dropped,
-            consumers_left,
-        })
-    }
-
-    fn check_no_rebuild(&self, plugin: &str) -> Result<(), LifecycleError> {
-        match self.rebuilds.of(plugin) {
-            Some(id) => Err(LifecycleError::Conflict(format!(
-                "rebuild {} of plugin {plugin} runs; wait for it or cancel it",
-                id.0
-            ))),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether a version was ever active.
-    async fn has_run(&self, plugin: &str, digest: Digest) -> Result<bool, LifecycleError> {
-        let digest = digest.to_string();
-        let versions = self.installation(plugin).await?.versions;
-        Ok(versions
-            .iter()
-            .any(|version| version.digest == digest && version.activated_at.is_some()))
-    }
-
-    /// The stored installation of a plugin.
-    pub(super) async fn installation(&self, plugin: &str) -> Result<Installation, LifecycleError> {
-        let all = self.parts.store.reader().installations().await?;
-        all.into_iter()
-            .find(|installation| installation.plugin == plugin)
-            .ok_or_else(|| LifecycleError::NoPlugin(plugin.to_owned()))
-    }
-
-    /// Why a plugin is paused; `None` while it is not.
-    pub(super) async fn pause_reason(&self, plugin: &str) -> Result<Option<String>, LifecycleError> {
-        let paused = self.installation(plugin).await?.paused;
-        Ok(paused.map(|pause| pause.reason))
-    }
-
-    /// Returns the given digest if the plugin has such a version, or the digest of the newest version.
-    pub(super) async fn resolve_digest(
-        &self,
-        plugin: &str,
-        digest: Option<Digest>,
-    ) -> Result<Digest, LifecycleError> {
-        let installation = self.installation(plugin).await?;
-        let chosen = match digest {
-            Some(digest) => {
-                let text = digest.to_string();
-                installation
-                    .versions
-                    .iter()
-                    .find(|version| version.digest == text)
-            }
-            None => installation.versions.last(),
-        };
-        let missing = || LifecycleError::NoVersion {
-            plugin: plugin.to_owned(),
-            version: digest.map_or_else(|| "at all".to_owned(), |digest| digest.to_string()),
-        };
-        let chosen = chosen.ok_or_else(missing)?;
-        chosen.digest.parse().map_err(|_| missing())
-    }
-
-    /// The digest of the previous version.
-    pub(super) async fn previous_digest(&self, plugin: &str) -> Result<Digest, LifecycleError> {
-        let installation = self.installation(plugin).await?;
-        let previous = installation.previous.and_then(|id| installation.version(id));
-        previous
-            .and_then(|version| version.digest.parse().ok())
-            .ok_or_else(|| LifecycleError::Conflict(format!("plugin {plugin} has no previous version")))
-    }
+/// Starts the projection of one source and lists its status.
+fn spawn(
+    parts: &Parts,
+    stop: &CancellationToken,
+    desired: &watch::Sender<DesiredState>,
+    source: &str,
+) -> ProjectionTask {
+    let (projection, status) = Projection::new(
+        parts.broker.clone(),
+        Arc::clone(&parts.store),
+        desired.subscribe(),
+        source,
+        Purpose::Live,
+        parts.config.projections.clone(),
+        parts.metrics.clone(),
+    );
+    parts.registry.add(status);
+    let stop = stop.child_token();
+    let task = tokio::spawn(projection.run(stop.clone()));
+    ProjectionTask { stop, task }
 }

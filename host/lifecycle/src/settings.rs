@@ -64,7 +64,7 @@ impl Inner {
         by: &Actor,
     ) -> Result<PluginSettings, LifecycleError> {
         PluginName::parse(plugin).map_err(|error| LifecycleError::BadSettings(vec![error.to_string()]))?;
-        let mut plugins = self.plugins.lock().await;
+        let lane = self.operations.enter(plugin).await;
         let mut settings = self.settings_of(plugin);
         let mut problems: Vec<String> = changes
             .iter()
@@ -79,7 +79,7 @@ impl Inner {
         let json = serde_json::to_string(&settings)
             .map_err(|error| LifecycleError::BadSettings(vec![error.to_string()]))?;
         // Check whether the active version may run with them before storing anything.
-        let version = match plugins.version(plugin) {
+        let version = match self.running.version(plugin) {
             Some(version) => {
                 let loaded = version.plugin().with_settings(&settings);
                 let loaded = loaded.map_err(|source| LifecycleError::Settings {
@@ -97,7 +97,9 @@ impl Inner {
             .await?;
         self.cache_settings(plugin, settings.clone());
         if let Some(version) = version {
-            plugins.apply_settings(plugin, version, Arc::new(settings.clone()));
+            self.running
+                .apply_settings(&lane, version, settings.clone())
+                .await?;
         }
         tracing::info!(plugin, settings = json, %by, "changed settings of a plugin");
         Ok(settings)

@@ -57,7 +57,7 @@ impl Inner {
             "an operator decided about the stream of a source"
         );
         // The projection reads the decision when it begins its next session.
-        self.plugins.lock().await.notify(plugin);
+        self.running.notify(plugin);
         Ok(created)
     }
 }

@@ -1,13 +1,16 @@
 //! Start and stop: loads and starts the plugins that the database names, scans the plugin directory, then watches it.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::components::Components;
 use super::directory::Directory;
+use super::lanes::Lanes;
 use super::load_failures::{LoadFailure, LoadSubject, describe_error};
 use super::loading::run_parallel;
 use super::rebuild::Rebuilds;
@@ -44,9 +47,9 @@ pub enum StartError {
     /// The database cannot be read.
     #[error("read the installed plugins from the database")]
     Database(#[from] CommitError),
-    /// The running rebuilds cannot be resumed.
-    #[error("resume the running rebuilds")]
-    Rebuilds(#[from] LifecycleError),
+    /// The plugins or rebuilds that ran when the host stopped cannot be resumed.
+    #[error("resume the plugins and rebuilds that ran when the host stopped")]
+    Resume(#[from] LifecycleError),
     /// Nothing is installed, and no file of the plugin directory can be loaded.
     #[error("no plugin can be loaded: {0}")]
     Nothing(String),
@@ -57,6 +60,9 @@ impl From<ReadError> for StartError {
         Self::Database(error.into())
     }
 }
+
+/// Tasks that run until the host stops: of the running plugins, of abandoned consumers, and of the plugin directory.
+const PERMANENT_TASKS: usize = 3;
 
 impl Lifecycle {
     /// Starts the installed plugins, then new ones from the plugin directory. A component that cannot be loaded is
@@ -69,19 +75,26 @@ impl Lifecycle {
     pub async fn start(parts: Parts, stop: CancellationToken) -> Result<Self, StartError> {
         let dir = parts.config.components_dir.clone();
         let components = Components::open(&dir).map_err(|source| StartError::Components { dir, source })?;
+        let (parts, tasks) = (Arc::new(parts), TaskTracker::new());
+        let running = RunningPlugins::start(Arc::clone(&parts), stop.clone(), &tasks);
         let inner = Arc::new(Inner {
             parts,
             runtime: tokio::runtime::Handle::current(),
             components,
-            plugins: tokio::sync::Mutex::new(RunningPlugins::default()),
+            running,
+            operations: Lanes::default(),
+            pauses: Lanes::default(),
+            erasure: tokio::sync::RwLock::default(),
             compiling: tokio::sync::Semaphore::new(1),
             signatures: Signatures::default(),
             rebuilds: Rebuilds::default(),
             abandoned: tokio::sync::Notify::new(),
-            tasks: TaskTracker::new(),
+            tasks,
             settings: Mutex::default(),
             load_failures: Mutex::default(),
             busy: Mutex::default(),
+            lookups: AtomicU64::new(0),
+            scans: watch::Sender::new(0),
             stop,
         });
         let installations = inner.parts.store.reader().installations().await?;
@@ -90,13 +103,12 @@ impl Lifecycle {
         inner.sweep(&installations);
         let mut directory = Directory::new(Arc::clone(&inner));
         directory.scan_at_start().await?;
-        let running = inner.plugins.lock().await.len();
         let load_failures = inner.load_failures();
         // A signature that arrives later can resolve a rejected one, so it does not prevent the start.
         let hopeless = load_failures
             .iter()
             .all(|failure| !failure.unsigned && !failure.blocks_messages);
-        if running == 0 && !load_failures.is_empty() && hopeless {
+        if inner.running.len() == 0 && !load_failures.is_empty() && hopeless {
             let reasons: Vec<String> = load_failures
                 .iter()
                 .map(|failure| format!("{}: {}", failure.subject, failure.reason))
@@ -110,19 +122,24 @@ impl Lifecycle {
     }
 
     /// Number of plugins that run or are paused.
-    pub async fn count(&self) -> usize {
-        self.inner.plugins.lock().await.len()
+    pub fn count(&self) -> usize {
+        self.inner.running.len()
+    }
+
+    /// Number of background tasks that will end, such as retries, health gates and rebuilds.
+    pub fn background_tasks(&self) -> usize {
+        self.inner.tasks.len().saturating_sub(PERMANENT_TASKS)
     }
 
     /// The tables that have a retention period.
-    pub async fn expiring_tables(&self) -> Vec<Table> {
-        self.inner.plugins.lock().await.expiring()
+    pub fn expiring_tables(&self) -> Vec<Table> {
+        self.inner.running.expiring()
     }
 
     /// Ends all projections after the batch in hand.
     pub async fn stop(&self) {
         self.inner.stop.cancel();
-        self.inner.plugins.lock().await.stop().await;
+        self.inner.running.stop().await;
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
     }
@@ -131,21 +148,24 @@ impl Lifecycle {
 impl Inner {
     /// Starts the plugins that ran or were paused when the host stopped.
     async fn resume(self: &Arc<Self>, installations: &[Installation]) -> Result<(), StartError> {
+        for installation in installations {
+            if let Some(pause) = &installation.paused {
+                let reason = Some(pause.reason.clone());
+                let paused = self.running.set_paused(&installation.plugin, reason);
+                paused.await.map_err(LifecycleError::from)?;
+            }
+        }
         let wanted = installations.iter().filter_map(|installation| {
             let active = installation.active.and_then(|id| installation.version(id))?;
-            Some((
-                installation.plugin.clone(),
-                active.digest.clone(),
-                installation.paused.as_ref().map(|pause| pause.reason.clone()),
-                active.failed.is_some(),
-            ))
+            let failed = active.failed.is_some();
+            Some((installation.plugin.clone(), active.digest.clone(), failed))
         });
         let inner = Arc::clone(self);
-        let loaded = run_parallel(wanted.collect(), move |(plugin, digest, paused, failed)| {
+        let loaded = run_parallel(wanted.collect(), move |(plugin, digest, failed)| {
             let loaded = inner.load_stored(&digest);
-            (plugin, digest, paused, failed, loaded)
+            (plugin, digest, failed, loaded)
         });
-        for (plugin, digest, paused, failed, loaded) in loaded.await {
+        for (plugin, digest, failed, loaded) in loaded.await {
             match loaded {
                 Ok(loaded) => {
                     if failed {
@@ -156,9 +176,12 @@ impl Inner {
                             .set_failed(&plugin, &digest, None)
                             .await?;
                     }
-                    let mut plugins = self.plugins.lock().await;
-                    self.apply_version(&mut plugins, Arc::new(LoadedVersion::new(loaded)), paused)
-                        .await;
+                    let lane = self.operations.enter(&plugin).await;
+                    let version = Arc::new(LoadedVersion::new(loaded));
+                    self.running
+                        .assign(&lane, version, self.settings_of(&plugin))
+                        .await
+                        .map_err(LifecycleError::from)?;
                 }
                 Err(error) => {
                     let unsigned = error.unsigned();

@@ -30,6 +30,23 @@ pub enum VersionState {
     Replaced,
 }
 
+impl VersionState {
+    /// The state of a stored version.
+    pub(super) fn of(installation: &Installation, record: &VersionRecord) -> Self {
+        match record {
+            _ if installation.active == Some(record.id) && record.failed.is_some() => Self::Failed,
+            _ if installation.active == Some(record.id) && installation.paused.is_some() => Self::Paused,
+            _ if installation.active == Some(record.id) => Self::Active,
+            VersionRecord { failed: Some(_), .. } => Self::Failed,
+            VersionRecord {
+                activated_at: Some(_),
+                ..
+            } => Self::Replaced,
+            _ => Self::Installed,
+        }
+    }
+}
+
 /// One version of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = PluginVersion)]
@@ -100,13 +117,13 @@ impl Lifecycle {
     /// # Errors
     /// [`LifecycleError::Unavailable`].
     pub async fn list(&self) -> Result<Vec<PluginView>, LifecycleError> {
-        let installations = self.inner.parts.store.reader().installations().await?;
+        let installations = self.inner.installations().await?;
         let versions = installations
             .iter()
             .flat_map(|installation| &installation.versions);
         let digests = versions.filter_map(|version| version.digest.parse().ok());
         let verdicts = self.inner.verdicts(digests.collect()).await;
-        let plugins = self.inner.plugins.lock().await;
+        let plugins = &self.inner.running;
         Ok(installations
             .iter()
             .map(|installation| {
@@ -154,11 +171,8 @@ impl Lifecycle {
         let installation = self.inner.installation(plugin).await?;
         let describe = |digest: Digest| {
             let text = digest.to_string();
-            let version = installation
-                .versions
-                .iter()
-                .find(|version| version.digest == text);
-            version
+            installation
+                .by_digest(&text)
                 .and_then(|version| version.description.as_ref())
                 .ok_or(LifecycleError::NoVersion {
                     plugin: plugin.to_owned(),
@@ -194,8 +208,7 @@ impl Lifecycle {
     pub async fn description(&self, plugin: &str, digest: Digest) -> Result<DescriptionView, LifecycleError> {
         let installation = self.inner.installation(plugin).await?;
         let text = digest.to_string();
-        let mut versions = installation.versions.iter();
-        let Some(record) = versions.find(|version| version.digest == text) else {
+        let Some(record) = installation.by_digest(&text) else {
             return Err(LifecycleError::NoVersion {
                 plugin: plugin.to_owned(),
                 version: text,
@@ -274,17 +287,6 @@ fn version_view(
     record: &VersionRecord,
     verdicts: &BTreeMap<Digest, Verdict>,
 ) -> VersionView {
-    let state = match record {
-        _ if installation.active == Some(record.id) && record.failed.is_some() => VersionState::Failed,
-        _ if installation.active == Some(record.id) && installation.paused.is_some() => VersionState::Paused,
-        _ if installation.active == Some(record.id) => VersionState::Active,
-        VersionRecord { failed: Some(_), .. } => VersionState::Failed,
-        VersionRecord {
-            activated_at: Some(_),
-            ..
-        } => VersionState::Replaced,
-        _ => VersionState::Installed,
-    };
     let digest: Option<Digest> = record.digest.parse().ok();
     let verdict = digest.and_then(|digest| verdicts.get(&digest));
     VersionView {
@@ -292,7 +294,7 @@ fn version_view(
         version: record.version.clone(),
         digest: record.digest.clone(),
         contract: record.contract.clone(),
-        state,
+        state: VersionState::of(installation, record),
         installed_at: record.loaded_at.to_rfc3339(),
         activated_at: record.activated_at.map(Timestamp::to_rfc3339),
         component_bytes: record.component_bytes,

@@ -36,7 +36,7 @@ pub use build::{BuildError, Built, Compiled, EncodeError, Speed, Target, build, 
 pub use compile::{COMPILE_SUBCOMMAND, CompileError, compile_child_main};
 pub use config::{Compiler, EngineConfig, Limits};
 pub use digest::{Digest, DigestError};
-pub use loader::{Facts, LoadError, Loader, LoaderError, Plugin};
+pub use loader::{Facts, LoadError, Loader, LoaderCounters, LoaderError, Plugin};
 pub use metadata::{Metadata, MetadataError, add as add_metadata, read as read_metadata};
 pub use outline::{OutlineError, imports};
 pub use projector::{Fault, NativeGuest, Projected, Projector};

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use wasmtime::component::Component;
@@ -30,6 +31,17 @@ pub struct Loader {
     engine: Arc<Engine>,
     compiler: Compiler,
     cache: Option<Cache>,
+    loads: AtomicU64,
+    compilations: AtomicU64,
+}
+
+/// Work of a loader since it was created.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoaderCounters {
+    /// Components that the loader began to load.
+    pub loads: u64,
+    /// Components that it compiled, because their code was not in the cache.
+    pub compilations: u64,
 }
 
 /// Why plugins cannot be loaded at all.
@@ -169,7 +181,17 @@ impl Loader {
             engine: Arc::new(engine),
             compiler,
             cache,
+            loads: AtomicU64::new(0),
+            compilations: AtomicU64::new(0),
         })
+    }
+
+    /// Number of loads and compilations so far.
+    pub fn counters(&self) -> LoaderCounters {
+        LoaderCounters {
+            loads: self.loads.load(Ordering::Relaxed),
+            compilations: self.compilations.load(Ordering::Relaxed),
+        }
     }
 
     /// Size of the largest accepted component, in bytes.
@@ -197,6 +219,7 @@ impl Loader {
     /// # Errors
     /// As for [`load`](Self::load).
     pub fn load_with(&self, bytes: &[u8], settings: &PluginSettings) -> Result<Arc<Plugin>, LoadError> {
+        self.loads.fetch_add(1, Ordering::Relaxed);
         let limit = self.engine.limits.module_bytes;
         if bytes.len() > limit {
             return Err(LoadError::TooLarge {
@@ -253,6 +276,7 @@ impl Loader {
             }
         }
         let engine = &self.engine;
+        self.compilations.fetch_add(1, Ordering::Relaxed);
         let code = compile::compile(&self.compiler, &engine.wasmtime, &engine.limits, bytes)?;
         let component = self
             .deserialize(&code)

@@ -112,6 +112,11 @@ impl Installation {
     pub fn version(&self, id: VersionId) -> Option<&VersionRecord> {
         self.versions.iter().find(|version| version.id == id)
     }
+
+    /// The version with this digest.
+    pub fn by_digest(&self, digest: &str) -> Option<&VersionRecord> {
+        self.versions.iter().find(|version| version.digest == digest)
+    }
 }
 
 /// How a version becomes active.

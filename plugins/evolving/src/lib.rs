@@ -16,6 +16,8 @@
 //! | `k` | 1.8.0 | as `e`, but with n + 1000 |
 //! | `l` | 2.1.0 | as `a`, with a new column `size` that is not nullable |
 //! | `m` | 1.9.0 | as `a`, but reads `EVOLVE_MIRROR` instead of `EVOLVE` |
+//! | `n` | 1.10.0 | as `e`, but takes about twenty milliseconds for each `later N` |
+//! | `o` | 1.0.0 | as `a`, but is another plugin, `twin`, which reads `EVOLVE_MORE` into the table `twins` |
 
 #![cfg_attr(
     target_arch = "wasm32",
@@ -72,6 +74,11 @@ fn columns() -> Vec<Column> {
     columns
 }
 
+/// The table of the rows with a number.
+fn main_table() -> &'static str {
+    if letter() == b'o' { "twins" } else { "evolved" }
+}
+
 fn source(name: &str, stream: &str, subject: &str) -> Source {
     Source {
         name: name.into(),
@@ -121,36 +128,36 @@ impl Guest for Evolving {
             b'k' => "1.8.0",
             b'l' => "2.1.0",
             b'm' => "1.9.0",
+            b'n' => "1.10.0",
             _ => "1.0.0",
         };
         let columns = columns();
         let names: Vec<String> = columns.iter().map(|column| column.name.clone()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let mut evolved = table("evolved", columns);
+        let mut evolved = table(main_table(), columns);
         if letter() == b'b' {
             evolved.indexes.push(Index {
                 columns: vec!["n".into()],
                 unique: false,
             });
         }
-        let stream = if letter() == b'm' {
-            "EVOLVE_MIRROR"
-        } else {
-            "EVOLVE"
-        };
-        let mut sources = vec![source("evolve", stream, "evolve.>")];
+        let mut sources = vec![match letter() {
+            b'm' => source("evolve", "EVOLVE_MIRROR", "evolve.>"),
+            b'o' => source("more", "EVOLVE_MORE", "more.>"),
+            _ => source("evolve", "EVOLVE", "evolve.>"),
+        }];
         if letter() == b'h' {
             sources.push(source("more", "EVOLVE_MORE", "more.>"));
         }
         let mut tables = vec![evolved];
-        let mut writes = vec![write("evolved", &names)];
+        let mut writes = vec![write(main_table(), &names)];
         if letter() == b'j' {
             let (totals, add) = totals();
             tables.push(totals);
             writes.push(add);
         }
         Manifest {
-            name: "evolving".into(),
+            name: if letter() == b'o' { "twin" } else { "evolving" }.into(),
             version: version.into(),
             doc: "One plugin in many versions.".into(),
             sources,
@@ -183,9 +190,24 @@ fn one(payload: &[u8]) -> Outcome {
         (b'd', _) => reject("this version knows nothing"),
         (b'g', _) => trap(),
         (b'j', "") => Outcome::Rows(vec![row(n), total(n)]),
+        (b'n', "later") => {
+            work();
+            Outcome::Rows(vec![row(n)])
+        }
         (b'e' | b'k', "" | "later") | (_, "") => Outcome::Rows(vec![row(n)]),
         (_, word) => reject(&format!("what is {word}?")),
     }
+}
+
+/// Uses the processor for about twenty milliseconds: a generator of random numbers, whose steps cannot be combined.
+fn work() {
+    let mut number = black_box(1_u64);
+    for _ in 0..10_000_000 {
+        number ^= number << 13;
+        number ^= number >> 7;
+        number ^= number << 17;
+    }
+    black_box(number);
 }
 
 fn row(n: i64) -> Row {

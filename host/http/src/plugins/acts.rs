@@ -19,13 +19,13 @@ use crate::problem::Problem;
 use crate::state::State;
 use lantern_api::{Activate, Pause};
 use lantern_lifecycle::{
-    Component, ConsumerLeft, ConsumerTakenOver, Installed, LifecycleError, PluginView, Removal,
+    Component, ConsumerLeft, ConsumerTakenOver, InstallError, Installed, PluginView, Removal,
     TakeOverOutcome, VersionState,
 };
 use lantern_model::batch::clean_text;
 use lantern_model::schema::difference::{Difference, Effect};
 use lantern_store::RetryTotals;
-use lantern_trust::signature::{SIGNATURE_BYTES_MAX, SignatureView, Verdict};
+use lantern_trust::signature::{SIGNATURE_BYTES_MAX, SignatureView};
 
 /// Maximum time that a client waits for an installation: another component may be compiled first, each within half a
 /// minute.
@@ -82,37 +82,49 @@ pub async fn install(
         signature: signature(&headers)?,
         bytes: component.into(),
     };
-    let installed = state
-        .lifecycle
-        .install(component, &by)
-        .await
-        .inspect_err(|error| {
+    let installed = if activate {
+        let done = state.lifecycle.install_and_activate(component, &by).await;
+        done.map_err(|error| not_installed(error, &note))?
+    } else {
+        let done = state.lifecycle.install(component, &by).await;
+        done.map_err(|error| not_installed(error.into(), &note))?
+    };
+    let retried = activate.then_some(installed.retried);
+    note.plugin(&installed.plugin);
+    note.digest(installed.digest);
+    note.detail(match retried {
+        Some(retried) => format!(
+            "version {}, activated{}",
+            installed.version,
+            describe_retries(retried)
+        ),
+        None => format!("version {}", installed.version),
+    });
+    Ok((StatusCode::CREATED, Json(version_view(installed, retried))))
+}
+
+/// The response to a failed installation, and what its audit entry names.
+fn not_installed(error: InstallError, note: &AuditNote) -> Problem {
+    match error {
+        InstallError::NotInstalled(error) => {
             // Nothing else is known about a rejected component.
             if let Some(digest) = error.unsigned() {
                 note.digest(digest);
             }
-        })?;
-    let Installed { plugin, digest, .. } = &installed;
-    note.plugin(plugin);
-    note.digest(digest);
-    note.detail(format!("version {}", installed.version));
-    let before = active(&state, plugin).await?;
-    let (plugin, digest) = (plugin.clone(), *digest);
-    let version = if activate {
-        let done = state.lifecycle.activate(&plugin, Some(digest), &by).await;
-        let installed =
-            done.map_err(|error| Problem::from(error).after("the version was installed but not activated"))?;
-        let healed = installed.retried;
-        note.detail(format!(
-            "version {}, activated{}",
-            installed.version,
-            describe_retries(healed)
-        ));
-        version_view(&state, installed, before, Some(healed)).await?
-    } else {
-        version_view(&state, installed, before, None).await?
-    };
-    Ok((StatusCode::CREATED, Json(version)))
+            error.into()
+        }
+        InstallError::NotActivated {
+            plugin,
+            version,
+            digest,
+            source,
+        } => {
+            note.plugin(plugin);
+            note.digest(digest);
+            note.detail(format!("version {version}"));
+            Problem::from(source).after("the version was installed but not activated")
+        }
+    }
 }
 
 /// The signature in the request header.
@@ -143,9 +155,8 @@ pub async fn activate(
     if let Some(digest) = digest {
         note.digest(digest);
     }
-    let before = active(&state, plugin.as_str()).await?;
     let done = state.lifecycle.activate(plugin.as_str(), digest, &by).await?;
-    activation_response(&state, &note, done, before).await
+    Ok(activation_response(&note, done))
 }
 
 pub async fn rollback(
@@ -154,9 +165,8 @@ pub async fn rollback(
     OfPlugin(plugin): OfPlugin,
     note: AuditNote,
 ) -> Result<Json<Taken>, Problem> {
-    let before = active(&state, plugin.as_str()).await?;
     let done = state.lifecycle.rollback(plugin.as_str(), &by).await?;
-    activation_response(&state, &note, done, before).await
+    Ok(activation_response(&note, done))
 }
 
 pub async fn pause(
@@ -258,22 +268,12 @@ pub async fn remove(
     }))
 }
 
-/// Digest of the active version.
-async fn active(state: &State, plugin: &str) -> Result<Option<String>, LifecycleError> {
-    Ok(state.lifecycle.show(plugin).await?.active)
-}
-
 /// The response to an activation, and the detail of its audit entry.
-async fn activation_response(
-    state: &State,
-    note: &AuditNote,
-    done: Installed,
-    before: Option<String>,
-) -> Result<Json<Taken>, Problem> {
+fn activation_response(note: &AuditNote, done: Installed) -> Json<Taken> {
     let healed = done.retried;
     note.digest(done.digest);
     note.detail(format!("version {}{}", done.version, describe_retries(healed)));
-    Ok(Json(version_view(state, done, before, Some(healed)).await?))
+    Json(version_view(done, Some(healed)))
 }
 
 fn describe_retries(healed: RetryTotals) -> String {
@@ -283,33 +283,20 @@ fn describe_retries(healed: RetryTotals) -> String {
     }
 }
 
-async fn version_view(
-    state: &State,
-    installed: Installed,
-    before: Option<String>,
-    healed: Option<RetryTotals>,
-) -> Result<Taken, Problem> {
+fn version_view(installed: Installed, healed: Option<RetryTotals>) -> Taken {
     let Installed {
         plugin,
         version,
         digest,
+        state,
+        signature,
+        from,
+        mut differences,
         restored,
         ..
     } = installed;
-    let mut differences = match before.as_deref().map(str::parse) {
-        Some(Ok(before)) => match state.lifecycle.differences(&plugin, before, digest).await {
-            Ok(differences) => differences,
-            // An older host stored no description of the version.
-            Err(LifecycleError::NoVersion { .. }) => Vec::new(),
-            Err(error) => return Err(error.into()),
-        },
-        _ => Vec::new(),
-    };
-    let digest = digest.to_string();
-    let view = state.lifecycle.show(&plugin).await?;
-    let details = view.versions.iter().find(|version| version.digest == digest);
     // Only a rollback activates a version that does not know all columns.
-    let is_active = view.active.as_ref() == Some(&digest);
+    let is_active = matches!(state, VersionState::Active | VersionState::Paused);
     for difference in differences.iter_mut().filter(|_| is_active) {
         if difference.effect == Effect::NeedsRebuild {
             difference.effect = Effect::None;
@@ -319,16 +306,16 @@ async fn version_view(
             });
         }
     }
-    Ok(Taken {
-        state: details.map_or(VersionState::Installed, |version| version.state),
-        signature: details.map_or_else(|| Verdict::NotChecked.view(), |version| version.signature.clone()),
-        effect: Effect::of(&differences),
+    Taken {
         plugin,
         version,
-        digest,
-        from: before,
+        digest: digest.to_string(),
+        state,
+        signature,
+        from,
+        effect: Effect::of(&differences),
         differences,
         healed,
         restored,
-    })
+    }
 }

@@ -22,7 +22,7 @@ pub(super) async fn run(store: Arc<Store>, lifecycle: Lifecycle, stop: Cancellat
             _ = ticks.tick() => {}
         }
         lifecycle.remove_old_tables();
-        for table in &lifecycle.expiring_tables().await {
+        for table in &lifecycle.expiring_tables() {
             expire_rows(&store, table, &stop).await;
         }
     }

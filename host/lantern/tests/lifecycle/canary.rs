@@ -21,6 +21,15 @@ impl Scene {
             .await
     }
 
+    async fn wait_for_consumers(&self, stream: &str, count: usize) {
+        let context = self.server.jetstream().await;
+        nats::eventually("the consumers of the canary", LIMIT, async || {
+            let mut stream = context.get_stream(stream).await.unwrap();
+            stream.info().await.unwrap().state.consumer_count == count
+        })
+        .await;
+    }
+
     /// Returns everything that a canary must not modify.
     async fn untouched(&self) -> (Vec<String>, Vec<(String, u64, u64)>) {
         let mut database = Vec::new();
@@ -74,8 +83,17 @@ async fn a_canary_shows_what_would_change_and_changes_nothing() {
     scene.publish((996..=1_000).map(|n| format!("later {n}"))).await;
     scene.wait_for_checkpoint(1_000).await;
     let wrong = scene.install(b'f').await;
-    // The acknowledgement follows the checkpoint.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let context = scene.server.jetstream().await;
+    nats::eventually(
+        "the acknowledgement that follows the checkpoint",
+        LIMIT,
+        async || {
+            let stream = context.get_stream("EVOLVE").await.unwrap();
+            let consumer = stream.consumer_info("lantern-evolving-evolve").await;
+            consumer.unwrap().ack_floor.stream_sequence == 1_000
+        },
+    )
+    .await;
     let before = scene.untouched().await;
     let report = scene.canary(wrong, last(600)).await.unwrap();
     assert!(report.partial.is_empty(), "{:?}", report.partial);
@@ -157,7 +175,9 @@ async fn a_live_canary_sees_what_comes_and_a_candidate_may_be_alone() {
     scene.swap(b'a').await.unwrap();
     scene.wait_for_checkpoint(10).await;
     let publishing = async {
-        tokio::time::sleep(Duration::from_millis(1_000)).await;
+        // The candidate reads both streams, one of them in addition to the active version.
+        scene.wait_for_consumers("EVOLVE", 2).await;
+        scene.wait_for_consumers("EVOLVE_MORE", 1).await;
         scene.publish(11..=15).await;
         scene.publish_to("more.x", 1..=3).await;
     };

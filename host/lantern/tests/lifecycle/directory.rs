@@ -56,7 +56,7 @@ async fn a_file_that_appears_runs_and_one_that_changes_is_swapped() {
     scene.close().await;
     scene.open().await;
     scene.wait_for_version("1.0.0").await;
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    scene.wait_for_scans(2).await;
     assert_eq!(scene.status("evolve").unwrap().version, "1.0.0");
     scene.place("evolving.wasm", &evolving::version(b'e'));
     scene.wait_for_version("1.3.0").await;
@@ -82,17 +82,19 @@ async fn a_file_written_in_pieces_over_the_running_one_is_never_loaded_half() {
     scene.place("evolving.wasm", &evolving::version(b'a'));
     scene.wait_for_version("1.0.0").await;
     let bytes = evolving::version(b'i');
+    let mut scans = scene.lifecycle().directory_scans();
     let mut file = fs::File::create(scene.file("evolving.wasm")).unwrap();
-    let mut versions = std::collections::BTreeSet::new();
-    for piece in bytes.chunks(bytes.len() / 20 + 1) {
+    // Each scan but the last sees another part of the file.
+    for piece in bytes.chunks(bytes.len() / 6 + 1) {
+        assert_eq!(scene.status("evolve").unwrap().version, "1.0.0");
+        assert!(scene.lifecycle().load_failures().is_empty());
         file.write_all(piece).unwrap();
         file.sync_all().unwrap();
-        // Sometimes longer than the time that a file must stay unchanged.
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        versions.insert(scene.status("evolve").unwrap().version);
+        scans.mark_unchanged();
+        let scanned = tokio::time::timeout(LIMIT, scans.changed()).await;
+        scanned.expect("the plugin directory is not scanned").unwrap();
     }
     drop(file);
-    assert!(versions.contains("1.0.0"));
     scene.wait_for_version("1.0.1").await;
     assert!(
         scene.lifecycle().load_failures().is_empty(),
@@ -226,7 +228,7 @@ async fn a_plugin_that_was_removed_is_not_brought_back_by_its_old_file() {
         .unwrap();
     scene.close().await;
     scene.open().await;
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    scene.wait_for_scans(2).await;
     assert!(scene.lifecycle().list().await.unwrap().is_empty());
     // Another version is installed, and so is the same file after it was removed and placed again.
     fs::remove_file(scene.file("evolving.wasm")).unwrap();

@@ -26,6 +26,15 @@ impl Scene {
         }
     }
 
+    /// Waits until a rebuild has stored messages.
+    async fn wait_for_progress(&self) {
+        self.wait("the progress of the rebuild", |scene| {
+            let rebuilds = scene.lifecycle().active_rebuilds();
+            rebuilds.iter().any(|(_, progress, _)| progress.messages > 0)
+        })
+        .await;
+    }
+
     #[track_caller]
     pub(super) fn same_as(&self, before: &[String]) {
         let now = self.dump();
@@ -259,7 +268,7 @@ async fn a_rebuild_goes_on_after_a_restart_and_can_be_cancelled() {
     assert!(busy.to_string().contains("is already running"), "{busy}");
     let busy = scene.swap(b'i').await.unwrap_err();
     assert!(busy.to_string().contains("wait for it or cancel it"), "{busy}");
-    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    scene.wait_for_progress().await;
     scene.close().await;
     assert_ne!(scene.query("SELECT count(*) FROM \"evolved#1\""), ["0"]);
     scene.open().await;
@@ -276,7 +285,7 @@ async fn a_rebuild_goes_on_after_a_restart_and_can_be_cancelled() {
         .await
         .unwrap();
     assert_ne!(second, id);
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    scene.wait_for_progress().await;
     let all = scene.lifecycle().rebuilds().await.unwrap();
     assert!(all[0].progress.is_some(), "{all:?}");
     scene

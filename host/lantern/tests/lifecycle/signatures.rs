@@ -161,7 +161,7 @@ async fn in_the_directory_the_signature_may_come_before_its_file_or_after_it() {
     scene.wait_for_checkpoint(12).await;
     // A signature worse than the stored one has no effect.
     scene.place("evolving.wasm.minisig", b"junk");
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    scene.wait_for_scans(2).await;
     assert!(scene.lifecycle().load_failures().is_empty());
     scene.close().await;
     scene.open().await;

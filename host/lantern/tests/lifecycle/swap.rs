@@ -578,7 +578,7 @@ async fn settings_of_a_plugin_are_in_force_at_once_and_after_a_restart() {
     scene.swap(b'd').await.unwrap();
     scene.publish(61..=160).await;
     scene.wait_for_checkpoint(160).await;
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    scene.wait_until_quiet().await;
     assert_eq!(scene.status("evolve").unwrap().version, "1.2.0");
     scene.close().await;
     scene.sound();

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::super::forget::ERASURE;
 use super::super::{Actor, Inner, LifecycleError, adoption};
 use super::coverage::{self, SourceCoverage};
 use super::{RebuildRequest, StoredOptions, StoredReplayRange};
@@ -34,13 +33,13 @@ impl Inner {
             .map_err(|error| LifecycleError::Conflict(format!("{digest}: {error}")))?;
         let digest = self.resolve_digest(plugin, Some(digest)).await?;
         let version = self.load_version(plugin, digest).await?;
-        // The lock keeps other operations from changing the plugin.
-        let _plugins = self.plugins.lock().await;
-        if self.is_busy_with(ERASURE) {
+        // No other operation changes the plugin meanwhile.
+        let _lane = self.operations.enter(plugin).await;
+        let Ok(_no_erasure) = self.erasure.try_read() else {
             return Err(LifecycleError::Conflict(
                 "an erasure is running; start the rebuild when it is done".to_owned(),
             ));
-        }
+        };
         if let Some(id) = self.rebuilds.of(plugin) {
             return Err(LifecycleError::Conflict(format!(
                 "rebuild {} of plugin {plugin} is already running",

@@ -3,53 +3,51 @@
 
 use std::sync::Arc;
 
-use super::super::{Actor, Inner, Installed, LifecycleError, installed};
+use super::super::{Actor, Inner, Installed, LifecycleError};
 use super::begin::stream_of;
 use super::coverage::same_members;
 use lantern_plugin::Digest;
 use lantern_projection::LoadedVersion;
-use lantern_store::{KeptHistory, KeptTables, OriginId, ReplayRange, SourceHistory};
+use lantern_store::{Installation, KeptHistory, KeptTables, OriginId, ReplayRange, SourceHistory};
 
 impl Inner {
     /// The tables that a rollback of a plugin restores: those that the last rebuild replaced, while they are kept and
     /// the version of the rebuild is active.
-    pub(crate) async fn kept_tables(&self, plugin: &str) -> Result<Option<KeptTables>, LifecycleError> {
-        let installation = self.installation(plugin).await?;
+    pub(crate) async fn kept_tables(
+        &self,
+        installation: &Installation,
+    ) -> Result<Option<KeptTables>, LifecycleError> {
         let active = installation.active.and_then(|id| installation.version(id));
-        let kept = self.parts.store.reader().kept_tables(plugin).await?;
+        let reader = self.parts.store.reader();
+        let kept = reader.kept_tables(&installation.plugin).await?;
         Ok(kept.filter(|kept| active.is_some_and(|active| active.digest == kept.replaced_by)))
     }
 
     /// Restores the tables that a rebuild replaced.
     pub(crate) async fn restore_tables(
         self: &Arc<Self>,
-        plugin: &str,
+        installation: &Installation,
         kept: KeptTables,
         by: &Actor,
     ) -> Result<Installed, LifecycleError> {
+        let plugin = installation.plugin.as_str();
         let digest: Digest = kept
             .digest
             .parse()
             .map_err(|error| LifecycleError::Conflict(format!("{}: {error}", kept.digest)))?;
         let version = self.load_version(plugin, digest).await?;
-        let mut plugins = self.plugins.lock().await;
-        if let Some(id) = self.rebuilds.of(plugin) {
-            return Err(LifecycleError::Conflict(format!(
-                "rebuild {} of plugin {plugin} runs; wait for it or cancel it",
-                id.0
-            )));
-        }
-        let suspended = plugins.suspend(plugin).await;
+        let lane = self.operations.enter(plugin).await;
+        self.check_no_rebuild(plugin)?;
+        let suspended = self.running.version(plugin);
+        self.running.suspend(&lane).await?;
         let result = self.restore_suspended(plugin, &version, &kept).await;
         let next = match result {
             Ok(()) => Some(Arc::clone(&version)),
             Err(_) => suspended,
         };
-        let paused = self.pause_reason(plugin).await.unwrap_or_default();
         if let Some(next) = next {
-            self.apply_version(&mut plugins, next, paused).await;
+            self.running.assign(&lane, next, self.settings_of(plugin)).await?;
         }
-        drop(plugins);
         result?;
         let id = kept.rebuild.0;
         self.clear_plugin_failure(plugin);
@@ -57,7 +55,8 @@ impl Inner {
         tracing::warn!(plugin, rebuild = id, %digest, %by, "restored the tables from before a rebuild");
         Ok(Installed {
             restored: Some(id),
-            ..installed(version.plugin())
+            state: self.active_state(plugin),
+            ..self.describe_installed(version.plugin(), installation).await
         })
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::super::running_plugins::Stopping;
 use super::super::{Actor, adoption, host_mark};
 use super::begin::stream_of;
 use super::coverage::same_members;
@@ -26,6 +27,12 @@ pub(super) enum SwapAttempt {
     Retry(String),
 }
 
+impl From<Stopping> for Stopped {
+    fn from(_: Stopping) -> Self {
+        Self::Cancelled
+    }
+}
+
 impl RebuildTask<'_> {
     /// Suspends the live projections after the batch in hand, waits until the new tables have caught up, compares and
     /// swaps the tables, and resumes the projections.
@@ -37,26 +44,26 @@ impl RebuildTask<'_> {
         let inner = self.inner;
         let plugin = self.version.plugin();
         let name = plugin.manifest().name.to_string();
-        let mut plugins = inner.plugins.lock().await;
+        let lane = inner.operations.enter(&name).await;
         if self.stop.is_cancelled() {
             return Err(Stopped::Cancelled);
         }
-        let suspended = plugins.suspend(&name).await;
+        let suspended = inner.running.version(&name);
+        inner.running.suspend(&lane).await?;
         let result = self.verify_and_swap(fill, stop).await;
         let done = matches!(result, Ok(SwapAttempt::Done));
         if done {
             inner.rebuilds.lock().remove(&self.id);
         }
-        let paused = inner.pause_reason(&name).await.unwrap_or_default();
         let version = if done {
             Some(Arc::clone(self.version))
         } else {
             suspended
         };
         if let Some(version) = version {
-            inner.apply_version(&mut plugins, version, paused).await;
+            let settings = inner.settings_of(&name);
+            inner.running.assign(&lane, version, settings).await?;
         }
-        drop(plugins);
         if done {
             self.record_finished(plugin, &name);
         }
