@@ -105,8 +105,8 @@ test('a row shows its message, version and neighbours, by keyboard alone', async
   await page.keyboard.press('j');
   await expect(table.getByRole('link').first()).toBeFocused();
   await page.keyboard.press('Enter');
-  const drawer = page.getByRole('dialog', { name: /Row \d+ of obs_events/ });
-  await expect(drawer.getByRole('heading', { name: /Row \d+/ })).toBeFocused();
+  const drawer = page.getByRole('dialog', { name: /Row \d+:\d+:\d+ of obs_events/ });
+  await expect(drawer.getByRole('heading', { name: /Row \d+:\d+:\d+/ })).toBeFocused();
   await expect(drawer.getByText('kernel').first()).toBeVisible();
   await expect(drawer.getByText(/^Message/)).toContainText('OBS_EVENTS');
   await expect(drawer.getByRole('link', { name: 'obs-events 0.1.0' })).toBeVisible();

@@ -32,7 +32,7 @@ pub use projections::{History, ProjectionHistory, Sample};
 pub use rebuilds::NewRebuild;
 pub use records::{Gap, LedgerRange, Page};
 pub use rows::{
-    GapEvent, Message, MessageOrigin, Neighbours, Row, RowDetail, RowOrigin, RowPage, RowVersion, RowsEvent,
+    GapEvent, Message, MessageOrigin, Neighbours, Row, RowDetail, RowPage, RowVersion, RowsEvent,
 };
 pub use sql::SqlAnswer;
 pub use tables::{Bucket, Count, Facet, FacetValue, Facets, Histogram, Measure, Series, SeriesAnswer, Table};

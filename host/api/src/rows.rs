@@ -4,9 +4,11 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use utoipa::openapi::schema::{AdditionalProperties, RefBuilder, Type};
+use utoipa::openapi::schema::{AdditionalProperties, SchemaType, Type};
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
+
+use lantern_model::identity::RowIdentity;
 
 /// A row as a client reads it. The server serializes its cells directly and never builds this map.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,24 +17,24 @@ pub struct Row(pub Map<String, Value>);
 
 impl PartialSchema for Row {
     fn schema() -> RefOr<Schema> {
-        let identifier = "Identifier of the row within its table, valid until a rebuild: a 64-bit integer as a string, \
-             because JavaScript rounds large integers.";
+        let number = |description: &str| {
+            let types = SchemaType::from_iter([Type::Integer, Type::String]);
+            let number = ObjectBuilder::new().schema_type(types);
+            number.description(Some(description))
+        };
         let row = ObjectBuilder::new()
-            .schema_type(Type::String)
-            .description(Some(identifier));
-        let origin = RefBuilder::new()
-            .ref_location_from_schema_name(RowOrigin::name())
-            .description(Some("Message that last wrote the row."));
-        ObjectBuilder::new()
             .description(Some(
-                "A row: its columns by name, `_row` and `_origin`; no column has these names. Times are \
-                 RFC 3339, bytes are base64, JSON documents are embedded; integers are strings with \
-                 `integers=text`.",
+                "A row: its columns by name, and its identity in `_id`, `_origin`, `_sequence` and `_row`; no column \
+                 has these names. Times are RFC 3339, bytes are base64, JSON documents are embedded; integers are \
+                 strings with `integers=text`.",
             ))
-            .property("_row", row)
-            .required("_row")
-            .property("_origin", RefOr::Ref(origin.build()))
-            .required("_origin")
+            .property("_id", RowIdentity::schema())
+            .property("_origin", number("Number of the source's epoch, as in SQL."))
+            .property("_sequence", number("Sequence of the message that last wrote the row, as in SQL."))
+            .property("_row", number("Index of the row in its message, as in SQL."));
+        ["_id", "_origin", "_sequence", "_row"]
+            .into_iter()
+            .fold(row, ObjectBuilder::required)
             .additional_properties(Some(AdditionalProperties::FreeForm(true)))
             .into()
     }
@@ -42,21 +44,6 @@ impl ToSchema for Row {
     fn name() -> Cow<'static, str> {
         "Row".into()
     }
-
-    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
-        schemas.push((RowOrigin::name().into_owned(), RowOrigin::schema()));
-    }
-}
-
-/// Message that last wrote a row.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct RowOrigin {
-    /// Source; null if the host no longer knows it.
-    pub source: Option<String>,
-    /// Epoch of the source; null if the host no longer knows it.
-    pub epoch: Option<i64>,
-    /// Sequence of the message in its epoch.
-    pub sequence: i64,
 }
 
 /// A row with its message, version and neighbours.
@@ -104,7 +91,7 @@ pub struct MessageOrigin {
     /// Stream; null for core NATS.
     pub stream: Option<String>,
     /// Epoch of the source; null if the host no longer knows it.
-    pub epoch: Option<i64>,
+    pub epoch: Option<u64>,
     /// Sequence of the message in its epoch.
     pub sequence: i64,
 }

@@ -8,7 +8,8 @@ use serde::ser::{SerializeMap as _, Serializer};
 use serde::{Serialize, ser};
 
 use super::problem::Problem;
-use lantern_store::reader::{Cell, RowOrigin, RowPage, RowRecord, Shape};
+use lantern_model::identity::RowIdentity;
+use lantern_store::reader::{Cell, RowPage, RowRecord, Shape};
 
 /// Format of integers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub enum Integers {
     Text,
 }
 
-/// Serializes as `api::Row`: an object of the columns, `_row` and `_origin`.
+/// Serializes as `api::Row`: an object of the columns and the identity.
 pub struct Item {
     columns: Arc<[String]>,
     record: RowRecord,
@@ -44,9 +45,9 @@ impl Item {
         Self {
             columns: Arc::clone(columns),
             record: RowRecord {
-                row: record.row,
+                rowid: record.rowid,
                 cells: cells.cloned().collect(),
-                origin: record.origin.clone(),
+                id: record.id,
             },
             integers,
         }
@@ -73,32 +74,30 @@ impl Item {
     }
 }
 
-/// Serializes as `api::RowOrigin`.
-#[derive(Serialize)]
-pub struct Origin<'a> {
-    source: Option<&'a str>,
-    epoch: Option<i64>,
-    sequence: i64,
-}
-
-impl<'a> From<&'a RowOrigin> for Origin<'a> {
-    fn from(origin: &'a RowOrigin) -> Self {
-        Self {
-            source: origin.source.as_deref(),
-            epoch: origin.epoch,
-            sequence: origin.sequence,
-        }
-    }
+/// The entries of a row that state its identity: its text and its three numbers.
+pub fn identity(id: RowIdentity) -> (String, [(&'static str, Cell); 3]) {
+    let numbers = [
+        ("_origin", id.origin),
+        ("_sequence", id.sequence),
+        ("_row", id.row),
+    ];
+    (
+        id.to_string(),
+        numbers.map(|(name, number)| (name, Cell::Integer(number))),
+    )
 }
 
 impl Serialize for Item {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.columns.len() + 2))?;
+        let (id, numbers) = identity(self.record.id);
+        let mut map = serializer.serialize_map(Some(self.columns.len() + 1 + numbers.len()))?;
         for (name, cell) in self.columns.iter().zip(&self.record.cells) {
             map.serialize_entry(name, &CellJson(cell, self.integers))?;
         }
-        map.serialize_entry("_row", &self.record.row.to_string())?;
-        map.serialize_entry("_origin", &Origin::from(&self.record.origin))?;
+        map.serialize_entry("_id", &id)?;
+        for (name, number) in &numbers {
+            map.serialize_entry(name, &CellJson(number, self.integers))?;
+        }
         map.end()
     }
 }

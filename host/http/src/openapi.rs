@@ -25,6 +25,7 @@ use super::doc::{Doc, Schemas, Tag, extension};
 use super::gate::Needs;
 use super::routes::Route;
 use lantern_api as api;
+use lantern_model::identity::RowIdentity;
 
 /// The security scheme's name in the document.
 const BEARER: &str = "bearer";
@@ -314,7 +315,7 @@ fn path_parameter(path: &str, name: &str) -> Parameter {
         "table" => ("Table name.", text("^[a-z][a-z0-9_]{0,62}$")),
         "plugin" => ("Plugin name.", text("^[a-z][a-z0-9-]{0,62}$")),
         "source" => ("Source name within the plugin.", text("^[a-z][a-z0-9_-]{0,63}$")),
-        "row" => ("Value of `_row`.", text("^-?[0-9]+$")),
+        "row" => ("Row identity: the value of `_id`.", text(RowIdentity::PATTERN)),
         "id" if path.contains("dead-letters") => ("Identifier of the dead letter.", number()),
         "id" => ("Identifier of the rebuild.", number()),
         "name" => ("Name of the token.", text("^[a-z][a-z0-9_-]{0,62}$")),

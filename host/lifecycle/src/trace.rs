@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::{Inner, Lifecycle, LifecycleError};
 use lantern_model::batch::Delivery;
+use lantern_model::identity::RowIdentity;
 use lantern_plugin::Digest;
 use lantern_store::{LedgerSpan, Lineage, ProvenanceError, RowKey, RowView};
 
@@ -18,13 +19,11 @@ use lantern_store::{LedgerSpan, Lineage, ProvenanceError, RowKey, RowView};
 pub struct Trace {
     /// The table.
     pub table: String,
+    /// The identity of the row.
+    pub id: RowIdentity,
     /// The row's columns; times in RFC 3339, bytes in base64, long values truncated.
     #[schema(value_type = Object)]
     pub row: RowView,
-    /// `_origin`: the number of the source's history.
-    pub origin: i64,
-    /// `_row`: the index of the row in its message.
-    pub row_number: u64,
     /// The plugin.
     pub plugin: String,
     /// The version that wrote it; none where the ledger does not know.
@@ -151,9 +150,8 @@ impl Lifecycle {
         });
         Ok(Trace {
             table: table.to_owned(),
+            id: found.id,
             row: found.row,
-            origin: found.lineage.origin.0,
-            row_number: found.row_number,
             plugin: found.plugin,
             version: found.version,
             digest: found.digest,

@@ -15,6 +15,7 @@ use super::row_view::{RowView, ViewColumn, row_view};
 use super::segments::OriginTable;
 use super::statement::{ORIGIN_COLUMNS, quote_text};
 use lantern_model::batch::{Delivery, Timestamp};
+use lantern_model::identity::RowIdentity;
 
 use keys::keys;
 
@@ -26,36 +27,18 @@ const VALUE_BYTES: usize = 64 << 10;
 pub enum RowKey {
     /// The values of the primary key, or of a unique index, in the order of its columns.
     Values(Vec<String>),
-    /// The host's own columns.
-    Origin {
-        /// `_origin`.
-        origin: i64,
-        /// `_sequence`.
-        sequence: u64,
-        /// `_row`.
-        row: u64,
-    },
+    /// The identity of the row.
+    Identity(RowIdentity),
 }
 
 impl RowKey {
-    /// A single argument of three whole numbers, `ORIGIN:SEQUENCE:ROW`, names a row by the host's columns; anything
-    /// else by the values of a key.
+    /// A single argument in the form of a row identity names the row by it; anything else by the values of a key.
     pub fn parse(words: &[String]) -> Self {
-        Self::origin(words).unwrap_or_else(|| Self::Values(words.to_vec()))
-    }
-
-    fn origin(words: &[String]) -> Option<Self> {
-        let [word] = words else {
-            return None;
+        let identity = match words {
+            [word] => RowIdentity::parse(word).ok(),
+            _ => None,
         };
-        let mut numbers = word.split(':');
-        let mut number = || numbers.next()?.parse::<u64>().ok();
-        let (origin, sequence, row) = (number()?, number()?, number()?);
-        numbers.next().is_none().then_some(Self::Origin {
-            origin: i64::try_from(origin).ok()?,
-            sequence,
-            row,
-        })
+        identity.map_or_else(|| Self::Values(words.to_vec()), Self::Identity)
     }
 }
 
@@ -123,14 +106,14 @@ pub struct Lineage {
 pub struct TracedRow {
     /// The plugin that owns the table.
     pub plugin: String,
+    /// Its identity.
+    pub id: RowIdentity,
     /// The row's own columns.
     pub row: RowView,
     /// Its epoch.
     pub lineage: Lineage,
     /// The sequence of the message that last wrote it.
     pub sequence: u64,
-    /// Its number among the rows of that message.
-    pub row_number: u64,
     /// The version that wrote it; none if the ledger does not record it.
     pub version: Option<String>,
     /// The digest of that version.
@@ -249,17 +232,20 @@ fn trace_row(connection: &Connection, table: &str, key: &RowKey) -> Result<Trace
         );
         found = connection
             .query_row(&sql, rusqlite::params_from_iter(values), |row| {
-                let stamp = (row.get(0)?, row.get(1)?, row.get(2)?);
-                Ok((stamp, row_view(row, 3, &columns, VALUE_BYTES)?))
+                let id = RowIdentity {
+                    origin: row.get(0)?,
+                    sequence: row.get(1)?,
+                    row: row.get(2)?,
+                };
+                Ok((id, row_view(row, 3, &columns, VALUE_BYTES)?))
             })
             .optional()?;
         if found.is_some() {
             break;
         }
     }
-    let ((origin, sequence, row_number), row) =
-        found.ok_or_else(|| ProvenanceError::NoRow(table.to_owned()))?;
-    let (lineage, sequence) = (lineage(connection, OriginId(origin))?, from_sql(sequence));
+    let (id, row) = found.ok_or_else(|| ProvenanceError::NoRow(table.to_owned()))?;
+    let (lineage, sequence) = (lineage(connection, OriginId(id.origin))?, from_sql(id.sequence));
     let letter = resolved_letter(connection, lineage.origin, sequence)?;
     let (maker, letter) = match letter {
         Some((maker, letter)) => (Some(maker), Some(letter)),
@@ -268,10 +254,10 @@ fn trace_row(connection: &Connection, table: &str, key: &RowKey) -> Result<Trace
     let (version, digest) = maker.unzip();
     Ok(TracedRow {
         plugin,
+        id,
         row,
         lineage,
         sequence,
-        row_number: from_sql(row_number),
         version,
         digest,
         letter,
@@ -461,12 +447,12 @@ mod tests {
             let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
             RowKey::parse(&words)
         };
-        let origin = |origin, sequence, row| RowKey::Origin {
-            origin,
-            sequence,
-            row,
+        let identity = RowIdentity {
+            origin: 1,
+            sequence: 22,
+            row: 0,
         };
-        assert_eq!(parse(&["1:22:0"]), origin(1, 22, 0));
+        assert_eq!(parse(&["1:22:0"]), RowKey::Identity(identity));
         for words in [
             &["1:2"][..],
             &["1:2:3:4"],

@@ -40,7 +40,7 @@ pub use dead_letter_groups::{LetterGroup, LetterReason};
 pub use facets::Facet;
 pub use matching::Matcher;
 pub use records::{DeadLetter, DeadLetterFilter, GapRecord, LedgerRecord, SourceFilter};
-pub use rows::{Key, RowOrigin, RowPage, RowPosition, RowQuery, RowRecord, Sort, can_sort};
+pub use rows::{Key, RowPage, RowPosition, RowQuery, RowRecord, Sort, can_sort};
 pub use selection::{Comparison, Condition, Selection, Test};
 pub use series::{Aggregate, Line, Series, SeriesQuery};
 pub use shape::{Shape, ShapeColumn};

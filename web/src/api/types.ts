@@ -18,8 +18,7 @@ export type History = Schemas['History'];
 export type ColumnType = Schemas['ColumnType'];
 export type Column = Schemas['Column'];
 export type Table = Schemas['Table'];
-export type Origin = Schemas['RowOrigin'];
-/** A row: its columns by name, and the reserved names `_row` and `_origin`. */
+/** A row: its columns by name, and its identity in `_id`, `_origin`, `_sequence` and `_row`. */
 export type Row = Schemas['Row'];
 export type RowDetail = Schemas['RowDetail'];
 export type Message = Schemas['Message'];

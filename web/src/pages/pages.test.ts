@@ -82,7 +82,7 @@ const table = (name: string, columns: Column[], time: string): Table =>
 let next = 0;
 const row = (fields: Record<string, unknown>): Row => {
   next += 1;
-  return { ...fields, _row: String(next), _origin: { source: null, epoch: null, sequence: next } };
+  return { ...fields, _id: `1:${next}:0`, _origin: '1', _sequence: String(next), _row: '0' };
 };
 
 test('a start and its end form one span', () => {

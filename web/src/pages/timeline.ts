@@ -65,7 +65,7 @@ export function toItems(table: Table, rows: readonly Row[]): Item[] {
     const ended = end ? row[end] : row[time];
     return {
       table: table.name,
-      row: row._row,
+      row: row._id,
       lane: kind === null || kind === undefined ? table.name : String(kind),
       start,
       end: ended === null || ended === undefined ? undefined : Date.parse(String(ended)),
@@ -139,7 +139,7 @@ function identityOf(row: Row): string {
     if (value === null || typeof value !== 'object') continue;
     const fields = value as Record<string, unknown>;
     const name = IDENTITY_FIELDS.find((one) => typeof fields[one] === 'string' || typeof fields[one] === 'number');
-    if (name && value !== row._origin) return `${name}=${fields[name]}`;
+    if (name) return `${name}=${fields[name]}`;
   }
   return '';
 }

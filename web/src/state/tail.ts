@@ -15,12 +15,15 @@ export class Tail {
   received = 0;
   #paused = false;
   #pendingRows: Row[] = [];
-  #knownIds = new Set<string>();
+  #knownKeys = new Set<string>();
+  #keyColumns: readonly string[] = [];
 
-  reset(): void {
+  /** Starts again with the rows of a table. Its primary key recognises a row after an update, which changes `_id`. */
+  reset(primaryKey: readonly string[]): void {
+    this.#keyColumns = primaryKey;
     this.rows = [];
     this.#pendingRows = [];
-    this.#knownIds.clear();
+    this.#knownKeys.clear();
     this.pending = 0;
     this.skipped = 0;
   }
@@ -37,8 +40,8 @@ export class Tail {
 
   /** Adds rows stored before the subscription started, newest first. */
   addOlder(rows: readonly Row[]): void {
-    const older = rows.filter((row) => !this.#knownIds.has(row._row));
-    for (const row of older) this.#knownIds.add(row._row);
+    const older = rows.filter((row) => !this.#knownKeys.has(this.#keyOf(row)));
+    for (const row of older) this.#knownKeys.add(this.#keyOf(row));
     this.rows = [...this.rows, ...older].slice(0, ROWS_MAX);
   }
 
@@ -55,10 +58,18 @@ export class Tail {
   }
 
   #display(newest: readonly Row[]): void {
-    const byId = new Map<string, Row>();
-    for (const row of newest) if (!byId.has(row._row)) byId.set(row._row, row);
-    const older = this.rows.filter((row) => !byId.has(row._row));
-    this.rows = [...byId.values(), ...older].slice(0, ROWS_MAX);
-    this.#knownIds = new Set(this.rows.map((row) => row._row));
+    const byKey = new Map<string, Row>();
+    for (const row of newest) {
+      const key = this.#keyOf(row);
+      if (!byKey.has(key)) byKey.set(key, row);
+    }
+    const older = this.rows.filter((row) => !byKey.has(this.#keyOf(row)));
+    this.rows = [...byKey.values(), ...older].slice(0, ROWS_MAX);
+    this.#knownKeys = new Set(this.rows.map((row) => this.#keyOf(row)));
+  }
+
+  #keyOf(row: Row): string {
+    if (this.#keyColumns.length === 0) return row._id;
+    return JSON.stringify(this.#keyColumns.map((column) => row[column]));
   }
 }

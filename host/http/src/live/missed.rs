@@ -26,7 +26,7 @@ pub fn missed(after: &ArrivalPositions, joined: &ArrivalPositions) -> Vec<Missed
 
 /// Position of a row in its history.
 pub fn place_of(record: &RowRecord) -> (i64, i64) {
-    (record.origin.sequence, record.origin.row)
+    (record.id.sequence, record.id.row)
 }
 
 /// Event id for resuming after these places.

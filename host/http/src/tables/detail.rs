@@ -15,6 +15,7 @@ use crate::room::Room;
 use crate::state::State;
 use lantern_api::{Message, MessageOrigin, RowVersion};
 use lantern_lifecycle::Trace;
+use lantern_model::identity::RowIdentity;
 use lantern_model::schema::description::RoleWord;
 use lantern_store::RowKey;
 use lantern_store::reader::{
@@ -45,7 +46,7 @@ pub struct Neighbours {
 }
 
 /// A row that a path names.
-pub struct RowPath(TablePath, i64);
+pub struct RowPath(TablePath, RowIdentity);
 
 impl FromRequestParts<State> for RowPath {
     type Rejection = Problem;
@@ -54,16 +55,14 @@ impl FromRequestParts<State> for RowPath {
         let Path((table, row)) = Path::<(String, String)>::from_request_parts(parts, state)
             .await
             .map_err(|error| Problem::bad_request(error.body_text()))?;
-        let number = row
-            .parse()
-            .map_err(|_| Problem::bad_request("the identifier of a row is the integer in _row"))?;
-        Ok(Self(TablePath::of(&table, parts, state).await?, number))
+        let id = RowIdentity::parse(&row).map_err(Problem::bad_request)?;
+        Ok(Self(TablePath::of(&table, parts, state).await?, id))
     }
 }
 
 pub async fn detail(
     extract::State(state): extract::State<State>,
-    RowPath(table, number): RowPath,
+    RowPath(table, id): RowPath,
     _room: Room,
     uri: Uri,
 ) -> Result<Json<Detail>, Problem> {
@@ -71,19 +70,20 @@ pub async fn detail(
     let integers = selection::integers(&parameters)?;
     let shape = table.shape(&state.reader).await?;
     let name = &shape.entry.name;
-    let record = state.reader.row(&shape, number).await?;
-    let record = record.ok_or_else(|| Problem::not_found(format!("table {name} has no row {number}")))?;
+    let record = state.reader.row(&shape, id).await?;
+    let record = record.ok_or_else(|| no_row(&shape, id))?;
     let before = neighbours(&state.reader, &shape, &record, true).await?;
     let after = neighbours(&state.reader, &shape, &record, false).await?;
-    let trace = match row_key(&record) {
-        Some(key) => state.lifecycle.trace(name.as_str(), key).await.ok(),
-        None => None,
-    };
+    let trace = state
+        .lifecycle
+        .trace(name.as_str(), RowKey::Identity(id))
+        .await
+        .ok();
     let origin = MessageOrigin {
-        source: record.origin.source.clone(),
+        source: trace.as_ref().map(|trace| trace.source.clone()),
         stream: trace.as_ref().and_then(|trace| trace.stream.clone()),
-        epoch: record.origin.epoch,
-        sequence: record.origin.sequence,
+        epoch: trace.as_ref().map(|trace| trace.epoch),
+        sequence: id.sequence,
     };
     let mut before = Item::all(before, integers);
     before.reverse();
@@ -131,12 +131,11 @@ fn provenance(trace: Option<Trace>) -> Provenance {
     (version, message, trace.gone, trace.note)
 }
 
-fn row_key(record: &RowRecord) -> Option<RowKey> {
-    Some(RowKey::Origin {
-        origin: record.origin.number,
-        sequence: record.origin.sequence.try_into().ok()?,
-        row: record.origin.row.try_into().ok()?,
-    })
+fn no_row(shape: &Shape, id: RowIdentity) -> Problem {
+    Problem::not_found(format!(
+        "table {} has no row {id}; a later message may have updated it, or it was deleted",
+        shape.entry.name
+    ))
 }
 
 /// Rows before or after one, nearest first.
@@ -178,7 +177,7 @@ async fn neighbours(
         limit: NEIGHBOURS,
         after: Some(RowPosition {
             key: key.unwrap_or(Key::Null),
-            row: record.row,
+            row: record.rowid,
         }),
     };
     reader.rows(shape, &query).await

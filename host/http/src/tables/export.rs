@@ -176,7 +176,10 @@ impl CsvPage {
     fn new(page: RowPage, with_header: bool, reservation: Reservation) -> Self {
         let header = with_header.then(|| {
             let mut header = Vec::new();
-            csv::line(&mut header, page.columns.iter().map(String::as_str));
+            csv::line(
+                &mut header,
+                page.columns.iter().map(String::as_str).chain(["_id"]),
+            );
             header
         });
         Self {
@@ -194,7 +197,8 @@ impl CsvPage {
                 break;
             };
             self.held -= bytes_of(&record);
-            csv::line(&mut part, record.cells.into_iter().map(field));
+            let id = record.id.to_string();
+            csv::line(&mut part, record.cells.into_iter().map(field).chain([id]));
         }
         self.reservation.shrink(self.held + part.len() + PIECE_BYTES);
         (!part.is_empty()).then(|| part.into())

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
 
 use crate::budget::{PIECE_BYTES, Reservation};
-use crate::cells::{CellJson, Integers, Origin, bytes_of_cell};
+use crate::cells::{CellJson, Integers, bytes_of_cell, identity};
 use lantern_store::reader::{Cell, RowPage, RowRecord};
 
 /// Values up to this size are serialized at once.
@@ -155,8 +155,12 @@ impl Pieces {
             text.extend_from_slice(quote);
             text.push(b',');
         }
-        text.extend_from_slice(format!("\"_row\":\"{}\",\"_origin\":", record.row).as_bytes());
-        serde_json::to_writer(&mut text, &Origin::from(&record.origin))?;
+        let (id, numbers) = identity(record.id);
+        text.extend_from_slice(format!("\"_id\":\"{id}\"").as_bytes());
+        for (name, number) in &numbers {
+            text.extend_from_slice(format!(",\"{name}\":").as_bytes());
+            serde_json::to_writer(&mut text, &CellJson(number, self.integers))?;
+        }
         text.push(b'}');
         self.parts.push_back(Part::Bytes(text));
         Ok(())
@@ -211,21 +215,19 @@ pub fn bytes_of(record: &RowRecord) -> usize {
 mod tests {
     use super::*;
     use crate::cells::Item;
-    use lantern_store::reader::RowOrigin;
+    use lantern_model::identity::RowIdentity;
 
     #[test]
     fn pieces_equal_the_complete_json() {
-        let origin = RowOrigin {
-            source: Some("s\"".to_owned()),
-            epoch: Some(1),
+        let id = RowIdentity {
+            origin: 3,
             sequence: 2,
-            number: 3,
             row: 4,
         };
         let long = "ä\u{1}\"\\\n😀".repeat(20_000);
         let document = serde_json::to_string(&[&long, "x"]).unwrap();
         let record = |number| RowRecord {
-            row: number,
+            rowid: number,
             cells: vec![
                 Cell::Text(long.clone()),
                 Cell::Null,
@@ -234,7 +236,7 @@ mod tests {
                 Cell::Integer(i64::MAX),
                 Cell::Text("short".to_owned()),
             ],
-            origin: origin.clone(),
+            id,
         };
         let columns: Arc<[String]> = ["a", "b", "c", "d", "e", "f"].map(str::to_owned).into();
         let page = || RowPage {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, HostArgs};
 use super::{Failure, output, print, print_json};
+use lantern_model::identity::RowIdentity;
 use lantern_model::schema::PluginName;
 
 #[derive(Debug, Args)]
@@ -58,9 +59,8 @@ pub fn trace(args: &TraceArgs) -> Result<(), Failure> {
 #[derive(Deserialize, Serialize)]
 struct Traced {
     table: String,
+    id: RowIdentity,
     row: Box<RawValue>,
-    origin: i64,
-    row_number: u64,
     plugin: String,
     version: Option<String>,
     digest: Option<String>,
@@ -89,16 +89,13 @@ fn render(traced: &Traced) -> String {
     let unknown = "(unknown)";
     let mut out = String::new();
     // Writing to a String does not fail.
+    let _ = writeln!(out, "id       {}", traced.id);
     let _ = writeln!(out, "row      {}", output::json(traced.row.get()));
     let location = match &traced.stream {
         Some(stream) => format!("stream {stream}, sequence {}", traced.sequence),
         None => format!("core NATS, message {}", traced.sequence),
     };
-    let _ = writeln!(
-        out,
-        "from     {location}, epoch {}, row {}",
-        traced.epoch, traced.row_number
-    );
+    let _ = writeln!(out, "from     {location}, epoch {}", traced.epoch);
     let _ = writeln!(
         out,
         "by       {} {} {}",
@@ -179,7 +176,7 @@ mod tests {
         let row =
             r#"{"id":7,"extra":{"n":12345678901234567890123,"a":1,"a":2,"z":-0,"e":1e400,"s":"\ud800"}}"#;
         let answer = format!(
-            r#"{{"table":"t","row":{row},"origin":1,"row_number":0,"plugin":"p","version":"1.0.0","digest":"sha256:aa",
+            r#"{{"table":"t","id":"1:9:0","row":{row},"plugin":"p","version":"1.0.0","digest":"sha256:aa",
                  "healed":false,"source":"s","stream":"S","epoch":1,"sequence":9,"note":null,"message":null,
                  "gone":"it is no longer in stream S"}}"#
         );
@@ -187,7 +184,7 @@ mod tests {
         assert_eq!(
             render(&traced),
             format!(
-                "row      {row}\nfrom     stream S, sequence 9, epoch 1, row 0\nby       p 1.0.0 sha256:aa\n\
+                "id       1:9:0\nrow      {row}\nfrom     stream S, sequence 9, epoch 1\nby       p 1.0.0 sha256:aa\n\
                  message  it is no longer in stream S\n"
             )
         );

@@ -223,11 +223,7 @@ async fn what_is_told_is_what_would_be_found() {
         while told.len() < expected.len() {
             let event = listening.event().await;
             let items = event.data["items"].as_array().unwrap();
-            told.extend(
-                items
-                    .iter()
-                    .map(|item| item["_row"].as_str().unwrap().parse::<i64>().unwrap()),
-            );
+            told.extend(items.iter().map(|item| item["_sequence"].as_i64().unwrap()));
         }
         assert_eq!(told, expected, "{selection}");
     }
@@ -252,10 +248,10 @@ async fn a_table_is_exported_whole_in_any_selection() {
     )
     .await;
     let lines: Vec<&str> = csv.split("\r\n").collect();
-    assert_eq!(lines[0], "pc,note");
-    assert_eq!(lines[1_700], "a,n1700");
+    assert_eq!(lines[0], "pc,note,_id");
+    assert_eq!(lines[1_700], "a,n1700,1:1700:0");
     assert!(
-        csv.ends_with("\r\n'=1+1,\"a,\"\"b\"\"\r\nc\"\r\n"),
+        csv.ends_with("\r\n'=1+1,\"a,\"\"b\"\"\r\nc\",1:1701:0\r\n"),
         "{}",
         &csv[csv.len() - 60..]
     );
@@ -266,7 +262,7 @@ async fn a_table_is_exported_whole_in_any_selection() {
     .await;
     assert_eq!(
         one,
-        "pc,at,kind,ok,bytes,load,note,body,extra\r\n'=1+1,,'@x,,-5,,\"a,\"\"b\"\"\r\nc\",,\"{\"\"a\"\":1}\"\r\n"
+        "pc,at,kind,ok,bytes,load,note,body,extra,_id\r\n'=1+1,,'@x,,-5,,\"a,\"\"b\"\"\r\nc\",,\"{\"\"a\"\":1}\",1:1701:0\r\n"
     );
     let (_, lines) = get(
         &visits.api,
@@ -284,7 +280,11 @@ async fn a_table_is_exported_whole_in_any_selection() {
         .query_row(sql, [], |row| row.get(0))
         .unwrap();
     assert_eq!(all.len() as i64, count);
-    assert_eq!(all[0]["_origin"]["source"], "events");
+    assert_eq!(
+        all[0]["_id"],
+        format!("1:{}:0", all[0]["_sequence"].as_str().unwrap())
+    );
+    assert_eq!(all[0]["_origin"], "1");
     let request = Request::get("/api/v1/tables/visits/export?format=csv&filter=pc=none")
         .header("host", "localhost:7070")
         .body(Body::empty())
@@ -294,7 +294,7 @@ async fn a_table_is_exported_whole_in_any_selection() {
         response.headers()["content-disposition"],
         "attachment; filename=\"visits.csv\""
     );
-    assert_eq!(body, "pc,at,kind,ok,bytes,load,note,body,extra\r\n");
+    assert_eq!(body, "pc,at,kind,ok,bytes,load,note,body,extra,_id\r\n");
     for (query, words) in [
         ("", "format is required"),
         ("format=xls", "format must be one of"),

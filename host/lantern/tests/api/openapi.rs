@@ -195,7 +195,7 @@ async fn rows_of_every_type_are_as_the_document_says() {
             "/api/v1/tables/{table}/rows",
             "/rows?integers=text&filter=bytes>=1&filter=note~o&sort=-at&columns=pc,bytes",
         ),
-        ("/api/v1/tables/{table}/rows/{row}", "/rows/1"),
+        ("/api/v1/tables/{table}/rows/{row}", "/rows/1:1:0"),
         ("/api/v1/tables/{table}/count", "/count?filter=ok=true"),
         (
             "/api/v1/tables/{table}/facets",

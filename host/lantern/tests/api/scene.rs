@@ -153,7 +153,7 @@ pub fn bearer(token: &TokenText) -> String {
 pub fn path_of(route: &Route) -> String {
     let mut segments = route.path.split('/').map(|segment| match segment {
         "{id}" => "7",
-        "{row}" => "1",
+        "{row}" => "2:3:0",
         segment if segment.starts_with('{') => "things",
         segment => segment,
     });

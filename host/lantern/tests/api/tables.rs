@@ -101,12 +101,12 @@ impl Visits {
         get_json(&self.api, &format!("/api/v1/tables/visits{rest}")).await
     }
 
-    /// Returns the row numbers of one page.
+    /// Returns the sequences of one page.
     pub async fn rows(&self, query: &str) -> Vec<i64> {
         rows_of(&self.ask(&format!("/rows?limit=1000&{query}")).await)
     }
 
-    /// Returns the row numbers of all pages; requests small pages.
+    /// Returns the sequences of all pages; requests small pages.
     async fn walk(&self, query: &str) -> Vec<i64> {
         let (mut found, mut cursor) = (Vec::new(), String::new());
         loop {
@@ -122,9 +122,7 @@ impl Visits {
 
 fn rows_of(page: &Value) -> Vec<i64> {
     let items = page["items"].as_array().unwrap().iter();
-    items
-        .map(|item| item["_row"].as_str().unwrap().parse().unwrap())
-        .collect()
+    items.map(|item| item["_sequence"].as_i64().unwrap()).collect()
 }
 
 /// Percent-encodes a text for a URL.
@@ -322,14 +320,15 @@ async fn values_of_others_come_out_exactly() {
     assert_eq!(row["bytes"], "9223372036854775807");
     assert_eq!(row["kind"], strange);
     assert_eq!(row["extra"][0].as_str().unwrap().len(), 1 << 20);
-    assert_eq!(row["_row"], "1");
     assert_eq!(
-        row["_origin"],
-        json!({"source": "events", "epoch": 1, "sequence": 1})
+        [&row["_id"], &row["_origin"], &row["_sequence"], &row["_row"]],
+        ["1:1:0", "1", "1", "0"]
     );
     let (_, body) = get(&visits.api, "/api/v1/tables/visits/rows?columns=bytes").await;
     assert!(
-        body.contains("\"bytes\":9223372036854775807,\"_row\":\"1\""),
+        body.contains(
+            "\"bytes\":9223372036854775807,\"_id\":\"1:1:0\",\"_origin\":1,\"_sequence\":1,\"_row\":0}"
+        ),
         "{body}"
     );
     assert!(!body.contains("kind"), "{body}");
@@ -380,8 +379,8 @@ async fn what_cannot_be_understood_is_named() {
         (&format!("/rows?filter=kind=k2&cursor={cursor}"), "cursor"),
         (&format!("/rows?filter=kind=k1&sort=at&cursor={cursor}"), "cursor"),
         (&format!("/rows?filter=kind=k1&cursor={tampered}"), "cursor"),
-        ("/rows/x", "the identifier of a row"),
-        ("/rows/1?limit=1", "unknown parameter"),
+        ("/rows/1", "the form ORIGIN:SEQUENCE:ROW"),
+        ("/rows/1:1:0?limit=1", "unknown parameter"),
         ("/facets", "columns is required"),
         ("/facets?columns=extra", "columns: extra has the type json"),
         (
@@ -405,9 +404,9 @@ async fn what_cannot_be_understood_is_named() {
     }
     refused(
         &visits.api,
-        "/api/v1/tables/visits/rows/999",
+        "/api/v1/tables/visits/rows/1:999:0",
         StatusCode::NOT_FOUND,
-        "no row 999",
+        "no row 1:999:0",
     )
     .await;
     refused(
@@ -422,8 +421,8 @@ async fn what_cannot_be_understood_is_named() {
 #[tokio::test]
 async fn a_row_tells_its_story() {
     let visits = hundred().await;
-    let detail = visits.ask("/rows/50?integers=text").await;
-    assert_eq!(detail["row"]["_row"], "50");
+    let detail = visits.ask("/rows/1:50:0").await;
+    assert_eq!(detail["row"]["_id"], "1:50:0");
     assert_eq!(detail["origin"]["source"], "events");
     assert_eq!(detail["origin"]["sequence"], 50);
     assert_eq!(detail["message"], Value::Null);
@@ -441,7 +440,7 @@ async fn a_row_tells_its_story() {
         assert_eq!(&row["pc"], entity);
         times.push((
             row["at"].as_str().unwrap().to_owned(),
-            row["_row"].as_str().unwrap().parse::<i64>().unwrap(),
+            row["_sequence"].as_i64().unwrap(),
         ));
     }
     assert_eq!(times.len(), 11);

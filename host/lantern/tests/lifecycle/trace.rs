@@ -234,7 +234,7 @@ async fn merged_rows_are_said_to_be_merged_and_are_not_taken_apart() {
     scene.publish(1..=10).await;
     scene.wait_for_checkpoint(10).await;
     let trace = scene.trace("totals", &["even"]).await.unwrap();
-    assert_eq!((trace.sequence, trace.row_number), (10, 1));
+    assert_eq!(trace.id.to_string(), "1:10:1");
     assert_eq!(trace.row.get("total"), Some("30"));
     assert!(trace.note.unwrap().contains("last message"));
     let refused = scene.trace("totals", &["even", "odd"]).await.unwrap_err();

@@ -3,7 +3,6 @@
 use rusqlite::types::Value;
 
 use super::{ProvenanceError, RowKey};
-use crate::apply::to_sql;
 use crate::description::TableDescription;
 use crate::statement::ORIGIN_COLUMNS;
 use lantern_model::batch::Timestamp;
@@ -18,12 +17,8 @@ pub(super) fn keys(
     key: &RowKey,
 ) -> Result<Vec<KeyValues>, ProvenanceError> {
     let words = match key {
-        RowKey::Origin {
-            origin,
-            sequence,
-            row,
-        } => {
-            let values = [*origin, to_sql(*sequence), to_sql(*row)].map(Value::Integer);
+        RowKey::Identity(id) => {
+            let values = [id.origin, id.sequence, id.row].map(Value::Integer);
             return Ok(vec![(
                 ORIGIN_COLUMNS.map(str::to_owned).to_vec(),
                 values.to_vec(),

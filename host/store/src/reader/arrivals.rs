@@ -70,8 +70,7 @@ impl Reader {
             .map(|column| format!(", t.{}", quote(&column.name)))
             .collect();
         let sql = format!(
-            "SELECT t._rowid_, NULL, t._sequence, o.source, o.epoch, t._origin, t._row{} FROM {} AS t \
-             LEFT JOIN _lantern_origin AS o ON o.id = t._origin WHERE {stretch} \
+            "SELECT t._rowid_, NULL, t._origin, t._sequence, t._row{} FROM {} AS t WHERE {stretch} \
              ORDER BY t._sequence, t._row LIMIT {limit}",
             names.concat(),
             quote(&shape.entry.name)

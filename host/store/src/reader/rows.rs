@@ -17,8 +17,10 @@ use super::connections::Row;
 use super::selection::{Bound, Selection};
 use super::shape::Shape;
 use super::{ReadError, Reader};
+use crate::segments::OriginTable;
 use crate::statement::quote;
 use finder::{Finder, select_rows};
+use lantern_model::identity::RowIdentity;
 use lantern_model::schema::ColumnType;
 
 /// Rows that are scanned at a time if no index finds the selected ones: few at first, for pages that fill quickly, then
@@ -77,30 +79,15 @@ pub struct RowQuery {
     pub after: Option<RowPosition>,
 }
 
-/// The message that last wrote a row.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RowOrigin {
-    /// The source's name; none if the origin is unknown.
-    pub source: Option<String>,
-    /// Its epoch.
-    pub epoch: Option<i64>,
-    /// The message's sequence.
-    pub sequence: i64,
-    /// `_origin`.
-    pub number: i64,
-    /// `_row`: the number of the row within the message.
-    pub row: i64,
-}
-
 /// One row.
 #[derive(Clone, Debug)]
 pub struct RowRecord {
-    /// Its number in the table.
-    pub row: i64,
+    /// SQLite's number of the row, for [`RowPosition`] only: a rebuild changes it.
+    pub rowid: i64,
     /// In the order of the page's columns.
     pub cells: Vec<Cell>,
-    /// Its origin.
-    pub origin: RowOrigin,
+    /// Its identity.
+    pub id: RowIdentity,
 }
 
 /// A page of rows.
@@ -201,7 +188,7 @@ impl Reader {
         found.truncate(query.limit as usize);
         let last = found.last().filter(|_| is_full).map(|(key, record)| RowPosition {
             key: key.clone(),
-            row: record.row,
+            row: record.rowid,
         });
         Ok(RowPage {
             columns: shape.names(&query.columns),
@@ -246,18 +233,20 @@ impl Reader {
         Ok(ends.pop())
     }
 
-    /// The row with this number, if it exists.
+    /// The row with this identity, if it exists.
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub async fn row(&self, shape: &Shape, row: i64) -> Result<Option<RowRecord>, ReadError> {
+    pub async fn row(&self, shape: &Shape, id: RowIdentity) -> Result<Option<RowRecord>, ReadError> {
         let columns: Vec<usize> = (0..shape.columns.len()).collect();
+        let name = shape.entry.name.to_string();
+        let stored = self
+            .snapshot(move |connection| Ok::<_, ReadError>(OriginTable::find(connection, &name)?))
+            .await?;
         let mut bound = Bound::default();
-        let number = bound.integer(row);
-        let found = format!(
-            "SELECT _rowid_, NULL FROM {} WHERE _rowid_ = {number}",
-            quote(&shape.entry.name)
-        );
+        let [origin, sequence, row] = [id.origin, id.sequence, id.row].map(|number| bound.integer(number));
+        let rows = stored.rows(&origin, &sequence, &sequence);
+        let found = format!("SELECT t._rowid_, NULL {rows} AND t._row = {row}");
         let sql = select_rows(shape, &columns, &found);
         let mut rows = self
             .fetch_sized(&sql, bound.arguments(), 1, |row| {
@@ -311,7 +300,7 @@ impl Sort {
 }
 
 /// Columns before the requested ones.
-const LEADING: usize = 7;
+const LEADING: usize = 5;
 
 /// A row with its sort value and its approximate size.
 pub(super) fn record(
@@ -328,24 +317,17 @@ pub(super) fn record(
         cells.push(cell);
         bytes += size;
     }
-    let (row_number, origin) = row_origin(row).map_err(ReadError::Sql)?;
-    let record = RowRecord {
-        row: row_number,
-        cells,
-        origin,
-    };
-    Ok((key(row, 1)?, record, bytes))
+    let (rowid, id) = identity(row).map_err(ReadError::Sql)?;
+    Ok((key(row, 1)?, RowRecord { rowid, cells, id }, bytes))
 }
 
-fn row_origin(row: &Row) -> Result<(i64, RowOrigin), rusqlite::Error> {
-    let origin = RowOrigin {
-        sequence: row.get(2)?,
-        source: row.get(3)?,
-        epoch: row.get(4)?,
-        number: row.get(5)?,
-        row: row.get(6)?,
+fn identity(row: &Row) -> Result<(i64, RowIdentity), rusqlite::Error> {
+    let id = RowIdentity {
+        origin: row.get(2)?,
+        sequence: row.get(3)?,
+        row: row.get(4)?,
     };
-    Ok((row.get(0)?, origin))
+    Ok((row.get(0)?, id))
 }
 
 fn key(row: &Row, index: usize) -> Result<Key, ReadError> {

@@ -127,7 +127,7 @@ async fn a_page_ends_by_its_bytes_and_the_next_one_continues() {
         };
         let page = reader.rows(&shape, &query).await.unwrap();
         assert!(page.items.len() <= 3, "{} rows of 1,000 bytes", page.items.len());
-        sequences.extend(page.items.iter().map(|row| row.origin.sequence));
+        sequences.extend(page.items.iter().map(|row| row.id.sequence));
         after = page.next;
         if after.is_none() {
             break;

@@ -1,6 +1,9 @@
 //! Tests that reads and the writer do not disturb each other.
 
 use super::*;
+use crate::reader::Cell;
+use lantern_model::identity::RowIdentity;
+use lantern_model::schema::TableName;
 
 #[tokio::test]
 async fn a_read_and_a_change_without_effect_do_not_count_as_commits() {
@@ -67,4 +70,50 @@ async fn attaching_sees_batches_whose_callers_have_gone_away() {
     }
     let attached = scene.store.sources().attach("orders", "orders").await.unwrap();
     assert_eq!(attached.unwrap().checkpoint.sequence, 20);
+}
+
+#[tokio::test]
+async fn a_row_is_found_by_its_identity_with_segments_and_with_an_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    // `notes` has segments, `orders` is updated and has an index.
+    let outcomes = (1..=3_000).map(|n| match n {
+        2_999 => order("a", 7),
+        n => note(n),
+    });
+    scene
+        .store
+        .commit(scene.batch(0, outcomes.collect()))
+        .await
+        .unwrap();
+    let reader = scene.store.reader();
+    for (table, sequence, value) in [("notes", 2_500, 0), ("orders", 2_999, 1)] {
+        let name = TableName::parse(table).unwrap();
+        let shape = reader.shape(&name).await.unwrap().unwrap();
+        let id = RowIdentity {
+            origin: scene.attached.origin.0,
+            sequence,
+            row: 0,
+        };
+        let found = reader.row(&shape, id).await.unwrap().unwrap();
+        assert_eq!(found.id, id);
+        let expected = if table == "notes" { 2_500 } else { 7 };
+        assert!(
+            matches!(found.cells[value], Cell::Integer(number) if number == expected),
+            "{table}"
+        );
+        for other in [
+            RowIdentity { row: 1, ..id },
+            RowIdentity { origin: 99, ..id },
+            RowIdentity {
+                sequence: 9_999,
+                ..id
+            },
+        ] {
+            assert!(
+                reader.row(&shape, other).await.unwrap().is_none(),
+                "{table} {other}"
+            );
+        }
+    }
 }

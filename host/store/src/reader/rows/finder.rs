@@ -220,8 +220,7 @@ pub(super) fn select_rows(shape: &Shape, columns: &[usize], found: &str) -> Stri
         .collect();
     format!(
         "WITH p (r, k) AS MATERIALIZED ({found}) \
-         SELECT t._rowid_, p.k, t._sequence, o.source, o.epoch, t._origin, t._row{} FROM p \
-         CROSS JOIN {} AS t ON t._rowid_ = p.r LEFT JOIN _lantern_origin AS o ON o.id = t._origin",
+         SELECT t._rowid_, p.k, t._origin, t._sequence, t._row{} FROM p CROSS JOIN {} AS t ON t._rowid_ = p.r",
         names.concat(),
         quote(&shape.entry.name)
     )
