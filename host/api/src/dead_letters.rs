@@ -20,6 +20,8 @@ pub struct DeadLetter {
     pub source: String,
     /// Epoch of the source.
     pub epoch: i64,
+    /// `_origin` of the epoch's rows.
+    pub origin: i64,
     /// Stream; null for core NATS.
     pub stream: Option<String>,
     /// Sequence of the message in its epoch.
@@ -74,11 +76,11 @@ pub struct DeadLetterGroup {
     #[schema(value_type = RejectionClass)]
     pub class: String,
     /// Number of dead letters.
-    pub letters: u64,
+    pub dead_letters: u64,
     /// Reasons, most frequent first.
     pub reasons: Vec<DeadLetterReason>,
     /// Number of less frequent reasons that are omitted.
-    pub left_out: u64,
+    pub reasons_omitted: u64,
 }
 
 /// A reason that several dead letters share.
@@ -87,7 +89,7 @@ pub struct DeadLetterReason {
     /// Pattern with `*` for the parts that differ, as the parameter `reason` accepts it.
     pub like: String,
     /// Number of dead letters.
-    pub letters: u64,
+    pub dead_letters: u64,
     /// Time of the last attempt on one of them (RFC 3339).
     pub last_at: String,
 }
@@ -114,6 +116,21 @@ pub struct WhichDeadLetters {
     pub id: Option<i64>,
     /// Confirms that a filter without any other field applies to all open dead letters.
     pub all: bool,
+}
+
+/// Result of retrying dead letters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RetryTotals {
+    /// Dead letters retried.
+    pub retried: u64,
+    /// Of these, resolved: their messages became rows or were skipped.
+    pub resolved: u64,
+    /// Rows inserted.
+    pub inserted: u64,
+    /// Rows that updated a stored row.
+    pub updated: u64,
+    /// Returned rows that changed nothing, because a row with their key already existed.
+    pub present: u64,
 }
 
 /// Result of discarding dead letters.

@@ -4,6 +4,7 @@
 //!
 //! Types that the database also stores (descriptions, settings, status) are in `lantern-model`.
 
+mod audit;
 mod dead_letters;
 mod forget;
 mod host;
@@ -16,25 +17,37 @@ mod rows;
 mod sql;
 mod tables;
 mod tokens;
+mod trace;
 mod trials;
+mod versions;
 
+pub use audit::{AuditEntry, AuditOutcome};
 pub use dead_letters::{
     DEAD_LETTER_STATES, DeadLetter, DeadLetterGroup, DeadLetterReason, DeadLetterReasons, Discarded,
-    WhichDeadLetters,
+    RetryTotals, WhichDeadLetters,
 };
-pub use forget::Forget;
+pub use forget::{Forget, ForgetReport, ForgottenStream, ForgottenTable};
 pub use host::{Check, Info, Proof, Readiness};
 pub use plugins::{
-    Activate, Differences, Pause, SettingsChanges, SourceDecided, SourceDecision, SourceHistory,
+    Activate, ChangedVersion, ConsumerLeft, ConsumerTakenOver, Differences, Pause, Removed, SettingsChanges,
+    SourceDecided, SourceDecision, SourceHistory, TakeOverOutcome, TakenOver,
 };
 pub use problem::Problem;
 pub use projections::{History, ProjectionHistory, Sample};
-pub use rebuilds::NewRebuild;
+pub use rebuilds::{NewRebuild, Rebuild, RebuildOutcome, RebuildProgress, TableOutcome};
 pub use records::{Gap, LedgerRange, Page};
 pub use rows::{
-    GapEvent, Message, MessageOrigin, Neighbours, Row, RowDetail, RowPage, RowVersion, RowsEvent,
+    Message, MessageOrigin, Neighbours, OmittedEvent, Row, RowDetail, RowPage, RowVersion, RowsEvent,
 };
 pub use sql::SqlAnswer;
 pub use tables::{Bucket, Count, Facet, FacetValue, Facets, Histogram, Measure, Series, SeriesAnswer, Table};
 pub use tokens::{CreatedToken, NewToken, Role, Token, WhoAmI};
-pub use trials::{NewCanary, Reproject};
+pub use trace::{Trace, TracedMessage, VersionWork, WorkRange};
+pub use trials::{
+    CanaryReport, CanarySource, CanaryVersion, NewCanary, RejectExample, Rejects, Reproject, Reprojected,
+    RowExample, TableComparison,
+};
+pub use versions::{
+    Description, LoadFailure, Plugin, PluginDetail, PluginUse, PluginVersion, PluginVersionDetail, Signature,
+    SignatureState, VersionState,
+};

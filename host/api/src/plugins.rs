@@ -1,4 +1,4 @@
-//! Plugins: differences between versions, decisions about sources, changes of settings.
+//! Changes of plugins and their results, and differences between versions.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::{RetryTotals, Signature, VersionState};
 use lantern_model::schema::difference::{Difference, Effect};
 
 /// Differences between two versions of a plugin.
@@ -76,4 +77,90 @@ pub struct SourceDecided {
 pub struct SettingsChanges {
     /// Values by path, such as `limits.memory`; null or an empty string resets a setting.
     pub changes: BTreeMap<String, Value>,
+}
+
+/// A version that was installed or activated.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ChangedVersion {
+    /// Plugin.
+    pub plugin: String,
+    /// Version number that the plugin declares.
+    pub version: String,
+    /// `sha256:` and 64 hex digits.
+    pub digest: String,
+    /// State of the version.
+    pub state: VersionState,
+    /// Signature of the component.
+    pub signature: Signature,
+    /// Digest of the previously active version, with which it is compared; null if none was active.
+    pub from: Option<String>,
+    /// Combined effect of the differences.
+    pub effect: Effect,
+    /// Differences from the previously active version.
+    pub differences: Vec<Difference>,
+    /// Result of retrying open dead letters on activation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub retry: Option<RetryTotals>,
+    /// Rebuild whose replaced tables a rollback restored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub restored: Option<i64>,
+}
+
+/// Result of taking over the consumers of a plugin.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TakenOver {
+    /// Plugin.
+    pub plugin: String,
+    /// Consumers of the plugin.
+    pub consumers: Vec<ConsumerTakenOver>,
+}
+
+/// The result of a take-over of one consumer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ConsumerTakenOver {
+    /// The stream.
+    pub stream: String,
+    /// The consumer.
+    pub consumer: String,
+    /// The outcome.
+    pub outcome: TakeOverOutcome,
+    /// The identity of the previous owner; `null` if there was none.
+    pub before: Option<String>,
+}
+
+/// The outcome of a take-over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TakeOverOutcome {
+    /// It now belongs to this host.
+    TakenOver,
+    /// It already belonged to this host.
+    Own,
+    /// The broker has no such consumer; the host creates it when it reads.
+    Absent,
+}
+
+/// A removed plugin.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Removed {
+    /// Plugin.
+    pub plugin: String,
+    /// Dropped tables.
+    pub dropped: Vec<String>,
+    /// Consumers that still exist because the broker was unreachable or rejected the deletion. The host retries until
+    /// they are deleted, also after a restart.
+    pub consumers_left: Vec<ConsumerLeft>,
+}
+
+/// A consumer that is still on the broker although nothing reads through it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ConsumerLeft {
+    /// The stream.
+    pub stream: String,
+    /// The consumer.
+    pub consumer: String,
+    /// Why it could not be deleted.
+    pub reason: String,
 }

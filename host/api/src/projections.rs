@@ -28,9 +28,9 @@ pub struct ProjectionHistory {
 pub struct Sample {
     /// Time of the sample (RFC 3339).
     pub at: String,
-    /// Messages of the current epoch that produced rows.
+    /// Messages handled in the current epoch: projected, skipped and dead together.
     pub messages: u64,
-    /// Rows written in the current epoch.
+    /// Rows that the plugin returned in the current epoch: inserted, updated and already present together.
     pub rows: u64,
     /// Open dead letters.
     pub dead_letters: u64,

@@ -43,7 +43,7 @@ impl<T: ToSchema> ToSchema for Page<T> {
     }
 }
 
-/// Messages that the stream lost before the host read them.
+/// A gap: sequences that the stream lost before the host read them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Gap {
     /// Identifier.
@@ -54,13 +54,17 @@ pub struct Gap {
     pub source: String,
     /// Epoch of the source.
     pub epoch: i64,
+    /// `_origin` of the epoch's rows.
+    pub origin: i64,
     /// Stream; null for core NATS.
     pub stream: Option<String>,
     /// First lost sequence.
     pub first_sequence: i64,
-    /// Last sequence.
+    /// Last lost sequence.
     pub last_sequence: i64,
-    /// Whether all sequences belonged to this source; if other subjects share the stream, some may not have.
+    /// Lost sequences.
+    pub missing: i64,
+    /// Whether all of them were messages of this source; if other subjects share the stream, `missing` is an upper bound.
     pub exact: bool,
     /// Cause of the loss, for people.
     pub reason: String,
@@ -79,6 +83,8 @@ pub struct LedgerRange {
     pub source: String,
     /// Epoch of the source.
     pub epoch: i64,
+    /// `_origin` of the epoch's rows.
+    pub origin: i64,
     /// Stream; null for core NATS.
     pub stream: Option<String>,
     /// Version that handled the range.

@@ -131,9 +131,9 @@ pub struct RowsEvent {
     pub items: Vec<Row>,
 }
 
-/// Data of the event `gap`.
+/// Data of the event `omitted`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct GapEvent {
-    /// Number of omitted rows, counted up to 100,000.
-    pub skipped: u64,
+pub struct OmittedEvent {
+    /// Number of rows that the tail left out, counted up to 100,000.
+    pub rows_omitted: u64,
 }

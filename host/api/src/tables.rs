@@ -19,12 +19,12 @@ pub struct Table {
     /// Description that the plugin declares.
     #[serde(flatten)]
     pub description: TableDescription,
-    /// Number of rows: exact up to 10,000, estimated beyond.
-    pub rows: u64,
-    /// Whether `rows` is exact.
-    pub rows_exact: bool,
+    /// Number of rows in the table: exact up to 10,000, estimated beyond.
+    pub row_count: u64,
+    /// Whether `row_count` is exact.
+    pub row_count_exact: bool,
     /// Rows that retention has removed so far.
-    pub rows_expired: i64,
+    pub expired: i64,
     /// Column with the role `time`.
     pub time_column: Option<String>,
     /// Columns with the role `entity`.
@@ -50,7 +50,7 @@ pub struct Measure {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Count {
     /// Number of rows, at most 10,000.
-    pub rows: u64,
+    pub count: u64,
     /// Whether the number is exact; otherwise there are more rows.
     pub exact: bool,
 }

@@ -65,3 +65,13 @@ pub enum Role {
     /// May read and change.
     Operator,
 }
+
+impl Role {
+    /// The name in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+        }
+    }
+}

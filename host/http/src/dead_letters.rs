@@ -20,14 +20,15 @@ use super::problem::Problem;
 use super::records::{List, after, source_filter};
 use super::room::Room;
 use super::state::State;
+use super::views;
 use lantern_api::{
     DEAD_LETTER_STATES, DeadLetter, DeadLetterGroup, DeadLetterReason, DeadLetterReasons, Discarded,
-    WhichDeadLetters,
+    RetryTotals, WhichDeadLetters,
 };
 use lantern_model::batch::{RejectionClass, Timestamp};
 use lantern_model::schema::{PluginName, SourceName};
+use lantern_store::OpenDeadLetterFilter;
 use lantern_store::reader::{self, DeadLetterFilter, ReadError, Reader};
-use lantern_store::{OpenDeadLetterFilter, RetryTotals};
 
 /// Maximum time that a client waits for a retry; the retry continues after it.
 pub const RETRY_TIME: Duration = Duration::from_secs(150);
@@ -127,16 +128,16 @@ pub async fn reasons(
     let (groups, exact) = state.reader.letter_groups(&filter(&parameters)?).await?;
     let reason = |one: reader::LetterReason| DeadLetterReason {
         like: one.like,
-        letters: one.letters,
+        dead_letters: one.letters,
         last_at: one.last_at.to_rfc3339(),
     };
     let group = |one: reader::LetterGroup| DeadLetterGroup {
         plugin: one.plugin,
         source: one.source,
         class: one.class,
-        letters: one.letters,
+        dead_letters: one.letters,
         reasons: one.reasons.into_iter().map(reason).collect(),
-        left_out: one.left_out,
+        reasons_omitted: one.left_out,
     };
     Ok(Json(DeadLetterReasons {
         groups: groups.into_iter().map(group).collect(),
@@ -268,12 +269,12 @@ pub async fn retry(
     }
     require_open(&state, &filter).await?;
     let what = describe(&filter);
-    let healed = state.lifecycle.retry_dead_letters(filter, &by).await?;
+    let totals = state.lifecycle.retry_dead_letters(filter, &by).await?;
     note.detail(format!(
         "{what}: {} of {} resolved",
-        healed.resolved, healed.tried
+        totals.resolved, totals.tried
     ));
-    Ok(Json(healed))
+    Ok(Json(views::retry_totals(totals)))
 }
 
 pub async fn discard(
@@ -344,6 +345,7 @@ fn view(letter: reader::DeadLetter) -> DeadLetter {
         plugin: letter.plugin,
         source: letter.source,
         epoch: letter.epoch,
+        origin: letter.origin,
         stream: letter.stream,
         sequence: letter.sequence,
         subject: letter.subject,

@@ -7,8 +7,9 @@ use super::change::{AuditNote, Input};
 use super::gate::Operator;
 use super::problem::Problem;
 use super::state::State;
-use lantern_api::Forget;
-use lantern_lifecycle::{ForgetReport, ForgetRequest};
+use super::views;
+use lantern_api::{Forget, ForgetReport};
+use lantern_lifecycle::ForgetRequest;
 use lantern_model::schema::PluginName;
 use lantern_store::forget::ForgetQuery;
 
@@ -37,7 +38,7 @@ pub async fn forget(
         subject = format!("dry run, {subject}");
     }
     note.detail(&subject);
-    let report = state.lifecycle.forget(request, &by).await?;
+    let report = views::forget_report(state.lifecycle.forget(request, &by).await?);
     note.detail(format!("{subject}: {}", counts(&report)));
     Ok(Json(report))
 }
@@ -78,19 +79,19 @@ fn query(forget: Forget) -> Result<Option<ForgetQuery>, Problem> {
 /// Detail of the audit entry: counts, never the value.
 fn counts(report: &ForgetReport) -> String {
     let mut parts = vec![format!("{} messages", report.messages)];
-    let tables = report.tables.iter().filter(|table| table.removed > 0);
-    parts.extend(tables.map(|table| format!("{} rows of {}", table.removed, table.table)));
+    let tables = report.tables.iter().filter(|table| table.rows_removed > 0);
+    parts.extend(tables.map(|table| format!("{} rows of {}", table.rows_removed, table.table)));
     if report.dead_letters > 0 {
         parts.push(format!("{} dead letters", report.dead_letters));
     }
     for stream in &report.streams {
-        let left = match stream.left {
+        let left = match stream.messages_left {
             0 => String::new(),
             left => format!(", {left} left"),
         };
         parts.push(format!(
             "stream {}: {} deleted{left}",
-            stream.stream, stream.deleted
+            stream.stream, stream.messages_deleted
         ));
     }
     parts.join("; ")
@@ -99,7 +100,7 @@ fn counts(report: &ForgetReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lantern_lifecycle::{ForgottenStream, ForgottenTable};
+    use lantern_api::{ForgottenStream, ForgottenTable};
 
     fn parse(body: &str) -> Result<Option<ForgetQuery>, String> {
         query(serde_json::from_str(body).unwrap()).map_err(|problem| problem.detail().to_owned())
@@ -134,14 +135,14 @@ mod tests {
             messages: 3,
             tables: vec![ForgottenTable {
                 table: "t".into(),
-                matching: 3,
-                removed: 4,
+                rows_matching: 3,
+                rows_removed: 4,
             }],
             dead_letters: 1,
             streams: vec![ForgottenStream {
                 stream: "S".into(),
-                deleted: 2,
-                left: 1,
+                messages_deleted: 2,
+                messages_left: 1,
                 ..ForgottenStream::default()
             }],
             ..ForgetReport::default()

@@ -6,6 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::cursor;
 use super::tables::selection;
+use lantern_model::identity::RowIdentity;
 use lantern_model::schema::TableName;
 use lantern_model::schema::description::TableDescription;
 use lantern_store::reader::{Selection, Shape, TableEntry};
@@ -34,8 +35,11 @@ pub fn selection(description: &TableDescription, query: &str) -> Result<Selectio
     selection::parse(&shape, &parameters).map_err(rejected)
 }
 
-/// Decodes a cursor as each kind and checks that encoding it again gives the same value.
+/// Decodes a cursor as each kind, and a row identity, and checks that encoding it again gives the same value.
 pub fn cursor(list: &str, text: &str) {
+    if let Ok(id) = RowIdentity::parse(text) {
+        assert_eq!(id.to_string(), text);
+    }
     if let Ok(number) = cursor::decode(list, text) {
         assert_eq!(
             cursor::decode(list, &cursor::encode(list, number)).ok(),

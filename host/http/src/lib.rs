@@ -37,6 +37,7 @@ mod state;
 mod tables;
 mod tokens;
 mod trials;
+pub mod views;
 
 pub use access::{Access, AccessError, Config, LOCAL_TOKEN, Principal, Role, TokenText};
 pub use budget::{ANSWER_BYTES_DEFAULT, Peer};

@@ -10,8 +10,6 @@ use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::IntoResponse;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use super::change::{AuditNote, OfPlugin};
 use super::parameters::Parameters;
@@ -19,17 +17,13 @@ use super::problem::Problem;
 use super::records::range_view;
 use super::room::Room;
 use super::state::State;
-use lantern_api::{Differences, LedgerRange};
-use lantern_lifecycle::{
-    Component, DescriptionView, LoadFailure, PluginView, UseView, VersionState, VersionView,
-};
+use super::views;
+use lantern_api::{Description, Differences, LoadFailure, Plugin, PluginDetail, PluginVersionDetail};
+use lantern_lifecycle::Component;
 use lantern_model::schema::difference::Effect;
-use lantern_model::settings::PluginSettings;
 use lantern_store::reader::SourceFilter;
 
-pub use acts::{
-    INSTALL_TIME, Removed, Taken, TakenOver, activate, install, pause, remove, resume, rollback, take_over,
-};
+pub use acts::{INSTALL_TIME, activate, install, pause, remove, resume, rollback, take_over};
 pub use settings::{change as change_settings, show as settings};
 pub use sources::accept;
 
@@ -42,52 +36,17 @@ const RANGES_MAX: u32 = 1_000;
 pub async fn list(
     extract::State(state): extract::State<State>,
     uri: Uri,
-) -> Result<Json<Vec<PluginView>>, Problem> {
+) -> Result<Json<Vec<Plugin>>, Problem> {
     Parameters::parse(&uri, &[])?;
-    Ok(Json(state.lifecycle.list().await?))
-}
-
-/// A plugin with its versions, settings and resource use.
-#[derive(Serialize, ToSchema)]
-#[schema(as = PluginDetail)]
-pub struct Detail {
-    /// Plugin name.
-    name: String,
-    /// State of the active version, or of the newest one if none is active.
-    state: VersionState,
-    /// Digest of the active version.
-    active: Option<String>,
-    /// Digest of the previous version.
-    previous: Option<String>,
-    /// Reason of the pause; null if the plugin is not paused.
-    paused: Option<String>,
-    /// Sources of the active version.
-    sources: Vec<String>,
-    /// Tables of the active version.
-    tables: Vec<String>,
-    /// Settings of the plugin; absent settings use the defaults for all plugins.
-    settings: PluginSettings,
-    /// Resource use of the active version; null if none runs.
-    used: Option<UseView>,
-    /// All versions in order of installation.
-    versions: Vec<Version>,
-}
-
-/// A version with its ledger ranges.
-#[derive(Serialize, ToSchema)]
-#[schema(as = PluginVersionDetail)]
-struct Version {
-    #[serde(flatten)]
-    version: VersionView,
-    /// Newest ledger ranges that it handled, newest first.
-    ranges: Vec<LedgerRange>,
+    let all = state.lifecycle.list().await?;
+    Ok(Json(all.into_iter().map(views::plugin).collect()))
 }
 
 pub async fn show(
     extract::State(state): extract::State<State>,
     OfPlugin(plugin): OfPlugin,
     uri: Uri,
-) -> Result<Json<Detail>, Problem> {
+) -> Result<Json<PluginDetail>, Problem> {
     Parameters::parse(&uri, &[])?;
     let view = state.lifecycle.show(plugin.as_str()).await?;
     let filter = SourceFilter {
@@ -98,17 +57,17 @@ pub async fn show(
     let mut ranges = ledger.items;
     let versions = view.versions.into_iter().map(|version| {
         let ranges = ranges.extract_if(.., |range| range.digest == version.digest);
-        Version {
+        PluginVersionDetail {
             ranges: ranges.map(range_view).collect(),
-            version,
+            version: views::version(version),
         }
     });
-    Ok(Json(Detail {
+    Ok(Json(PluginDetail {
         versions: versions.collect(),
         settings: state.lifecycle.settings(plugin.as_str()),
-        used: view.used,
+        used: view.used.map(views::plugin_use),
         name: view.name,
-        state: view.state,
+        state: views::version_state(view.state),
         active: view.active,
         previous: view.previous,
         paused: view.paused,
@@ -148,12 +107,13 @@ pub async fn description(
     extract::State(state): extract::State<State>,
     OfPlugin(plugin): OfPlugin,
     uri: Uri,
-) -> Result<Json<DescriptionView>, Problem> {
+) -> Result<Json<Description>, Problem> {
     let digest = state
         .lifecycle
         .resolve_version(plugin.as_str(), &version_in(&uri)?)
         .await?;
-    Ok(Json(state.lifecycle.description(plugin.as_str(), digest).await?))
+    let description = state.lifecycle.description(plugin.as_str(), digest).await?;
+    Ok(Json(views::description(description)))
 }
 
 /// The parameter `version`, the only one of the route.
@@ -194,5 +154,6 @@ pub async fn refusals(
     uri: Uri,
 ) -> Result<Json<Vec<LoadFailure>>, Problem> {
     Parameters::parse(&uri, &[])?;
-    Ok(Json(state.lifecycle.load_failures()))
+    let all = state.lifecycle.load_failures();
+    Ok(Json(all.into_iter().map(views::load_failure).collect()))
 }

@@ -15,8 +15,9 @@ use super::gate::Operator;
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::state::State;
-use lantern_api::NewRebuild;
-use lantern_lifecycle::{Lifecycle, RebuildRequest, RebuildView};
+use super::views;
+use lantern_api::{NewRebuild, Rebuild};
+use lantern_lifecycle::{Lifecycle, RebuildRequest};
 use lantern_store::RebuildId;
 
 /// Interval of progress events.
@@ -25,9 +26,10 @@ const EVENT_INTERVAL: Duration = Duration::from_millis(500);
 pub async fn list(
     extract::State(state): extract::State<State>,
     uri: Uri,
-) -> Result<Json<Vec<RebuildView>>, Problem> {
+) -> Result<Json<Vec<Rebuild>>, Problem> {
     Parameters::parse(&uri, &[])?;
-    Ok(Json(state.lifecycle.rebuilds().await?))
+    let all = state.lifecycle.rebuilds().await?;
+    Ok(Json(all.into_iter().map(views::rebuild).collect()))
 }
 
 pub async fn begin(
@@ -36,7 +38,7 @@ pub async fn begin(
     OfPlugin(plugin): OfPlugin,
     note: AuditNote,
     Input(new): Input<NewRebuild>,
-) -> Result<(StatusCode, Json<RebuildView>), Problem> {
+) -> Result<(StatusCode, Json<Rebuild>), Problem> {
     if new.rate == Some(0) {
         return Err(Problem::bad_request("rate must be at least 1 message per second"));
     }
@@ -67,7 +69,7 @@ pub async fn cancel(
     Operator(by): Operator,
     extract::Path(id): extract::Path<String>,
     note: AuditNote,
-) -> Result<Json<RebuildView>, Problem> {
+) -> Result<Json<Rebuild>, Problem> {
     let id = parse(&id)?;
     note.detail(format!("rebuild {id}"));
     let view = find(&state.lifecycle, id).await?;
@@ -80,7 +82,7 @@ pub async fn show(
     extract::State(state): extract::State<State>,
     extract::Path(id): extract::Path<String>,
     uri: Uri,
-) -> Result<Json<RebuildView>, Problem> {
+) -> Result<Json<Rebuild>, Problem> {
     Parameters::parse(&uri, &[])?;
     Ok(Json(find(&state.lifecycle, parse(&id)?).await?))
 }
@@ -118,9 +120,10 @@ fn parse(id: &str) -> Result<i64, Problem> {
         .map_err(|_| Problem::bad_request("the identifier of a rebuild is an integer"))
 }
 
-async fn find(lifecycle: &Lifecycle, id: i64) -> Result<RebuildView, Problem> {
+async fn find(lifecycle: &Lifecycle, id: i64) -> Result<Rebuild, Problem> {
     let all = lifecycle.rebuilds().await?;
     all.into_iter()
         .find(|view| view.id.0 == id)
+        .map(views::rebuild)
         .ok_or_else(|| Problem::not_found(format!("there is no rebuild {id}")))
 }

@@ -63,9 +63,9 @@ async fn table_view(reader: &Reader, shape: Shape) -> Result<Table, ReadError> {
     Ok(Table {
         name: shape.entry.name.to_string(),
         plugin: shape.entry.plugin.clone(),
-        rows,
-        rows_exact: exact,
-        rows_expired: shape.entry.rows_expired,
+        row_count: rows,
+        row_count_exact: exact,
+        expired: shape.entry.rows_expired,
         time_column: shape.time().map(name),
         entity_columns: shape.with_role(RoleWord::Entity).map(name).collect(),
         facet_columns: shape.with_role(RoleWord::Facet).map(name).collect(),

@@ -12,8 +12,9 @@ use super::parameters::Parameters;
 use super::problem::Problem;
 use super::room::Room;
 use super::state::State;
-use lantern_api::{NewCanary, Reproject};
-use lantern_lifecycle::{CanaryReport, CanaryRequest, Reprojected, Trace, VersionWork};
+use super::{cells, views};
+use lantern_api::{CanaryReport, NewCanary, Reproject, Reprojected, Trace, VersionWork};
+use lantern_lifecycle::CanaryRequest;
 use lantern_store::RowKey;
 
 /// Maximum time that a client waits for a canary or a reprojection: a quarter of an hour of live messages, and the work.
@@ -39,7 +40,7 @@ pub async fn canary(
         .lifecycle
         .canary(plugin.as_str(), digest, request, &by)
         .await?;
-    Ok(Json(report))
+    views::canary(report).map(Json).map_err(cells::not_json)
 }
 
 pub async fn reproject(
@@ -59,7 +60,7 @@ pub async fn reproject(
         "version {} reprojected {} messages of version {}",
         done.to, done.done.messages, done.from
     ));
-    Ok(Json(done))
+    Ok(Json(views::reprojected(done)))
 }
 
 pub async fn written(
@@ -74,7 +75,8 @@ pub async fn written(
         ));
     };
     let digest = state.lifecycle.resolve_version(plugin.as_str(), version).await?;
-    Ok(Json(state.lifecycle.work_of(plugin.as_str(), digest).await?))
+    let work = state.lifecycle.work_of(plugin.as_str(), digest).await?;
+    Ok(Json(views::work(work)))
 }
 
 pub async fn trace(
@@ -93,5 +95,6 @@ pub async fn trace(
             .map_err(|error| Problem::bad_request(format!("key is not a JSON array of strings: {error}")))?,
         false => vec![key.to_owned()],
     };
-    Ok(Json(state.lifecycle.trace(table, RowKey::parse(&parts)).await?))
+    let trace = state.lifecycle.trace(table, RowKey::parse(&parts)).await?;
+    views::trace(trace).map(Json).map_err(cells::not_json)
 }

@@ -369,12 +369,12 @@ async fn tables_are_described() {
     assert_eq!(table["primary_key"][0], "id");
     assert_eq!(table["columns"][3]["unit"], "By");
     assert_eq!(table["columns"][3]["role"], "measure");
-    assert_eq!(table["rows"], 10_500);
-    assert_eq!(table["rows_exact"], false);
+    assert_eq!(table["row_count"], 10_500);
+    assert_eq!(table["row_count_exact"], false);
     writer.execute("DELETE FROM things WHERE id > 3", []).unwrap();
     let tables = get_json(&router(database.state().await), "/api/v1/tables").await;
-    assert_eq!(tables[0]["rows"], 3);
-    assert_eq!(tables[0]["rows_exact"], true);
+    assert_eq!(tables[0]["row_count"], 3);
+    assert_eq!(tables[0]["row_count_exact"], true);
 }
 
 fn insert(writer: &rusqlite::Connection, first: i64, last: i64) {

@@ -47,9 +47,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lantern_broker::{Broker, Link};
-use lantern_lifecycle::{
-    InstallError, Installed, Lifecycle, LifecycleConfig, LifecycleError, Parts, VersionState,
-};
+use lantern_http::views;
+use lantern_lifecycle::{InstallError, Installed, Lifecycle, LifecycleConfig, LifecycleError, Parts};
 use lantern_model::actor::Actor;
 use lantern_model::status::{ProjectionState, Registry, Status};
 use lantern_plugin::{Compiler, Loader};

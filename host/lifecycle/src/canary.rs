@@ -8,11 +8,9 @@ mod versions;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use utoipa::ToSchema;
 
 use super::{Actor, Inner, Lifecycle, LifecycleError, adoption};
 use lantern_model::schema::{Difference, Effect};
@@ -43,7 +41,7 @@ pub struct CanaryRequest {
 }
 
 /// The result of a canary.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CanaryReport {
     /// The plugin.
     pub plugin: String,
@@ -68,7 +66,7 @@ pub struct CanaryReport {
 }
 
 /// What a canary read from one source.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CanarySource {
     /// Its name.
     pub source: String,

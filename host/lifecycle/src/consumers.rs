@@ -6,9 +6,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
-use utoipa::ToSchema;
-
 use super::lanes::Lane;
 use super::{Inner, Lifecycle, LifecycleError};
 use lantern_broker::{BrokerError, OpenError, TakeOver};
@@ -28,7 +25,7 @@ pub struct Removal {
 }
 
 /// A consumer that is still on the broker although nothing reads through it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsumerLeft {
     /// The stream.
     pub stream: String,
@@ -204,7 +201,7 @@ enum Need {
 }
 
 /// The result of a take-over of one consumer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsumerTakenOver {
     /// The stream.
     pub stream: String,
@@ -217,8 +214,7 @@ pub struct ConsumerTakenOver {
 }
 
 /// The outcome of a take-over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TakeOverOutcome {
     /// It now belongs to this host.
     TakenOver,

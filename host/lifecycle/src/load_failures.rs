@@ -4,26 +4,19 @@
 use std::fmt;
 use std::sync::{MutexGuard, PoisonError};
 
-use serde::{Serialize, Serializer};
-use utoipa::ToSchema;
-
 use super::{Inner, Lifecycle, LifecycleError};
 
 /// Maximum number of recorded load failures; it bounds the memory for a directory full of invalid files.
 const LOAD_FAILURES_MAX: usize = 1_000;
 
 /// A file, or an active version, that does not run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[schema(as = Refusal)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadFailure {
     /// The file of the plugin directory, the plugin, or the directory.
-    #[serde(rename = "what")]
-    #[schema(value_type = String)]
     pub subject: LoadSubject,
     /// The reason.
     pub reason: String,
     /// Whether messages wait because of it: an installed plugin does not run.
-    #[serde(rename = "holds_up")]
     pub blocks_messages: bool,
     /// Whether its signature was rejected.
     pub unsigned: bool,
@@ -47,12 +40,6 @@ impl fmt::Display for LoadSubject {
             Self::Plugin(plugin) => write!(formatter, "plugin {plugin}"),
             Self::PluginDirectory => formatter.write_str("plugin directory"),
         }
-    }
-}
-
-impl Serialize for LoadSubject {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
     }
 }
 

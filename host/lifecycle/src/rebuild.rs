@@ -15,7 +15,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
-use utoipa::ToSchema;
 
 use super::{Actor, Inner, Lifecycle, LifecycleError};
 use lantern_model::batch::Timestamp;
@@ -48,18 +47,15 @@ pub struct RebuildRequest {
 }
 
 /// A rebuild, as the API shows it.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-#[schema(as = Rebuild)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RebuildView {
     /// Its number.
-    #[schema(value_type = i64)]
     pub id: RebuildId,
     /// The plugin.
     pub plugin: String,
     /// The digest of the version that fills the new tables.
     pub digest: String,
     /// `running`, `failed`, `cancelled` or `done`.
-    #[schema(pattern = "^(running|failed|cancelled|done)$")]
     pub state: String,
     /// When it started (RFC 3339).
     pub started_at: String,
@@ -76,8 +72,7 @@ pub struct RebuildView {
 }
 
 /// The progress of a rebuild.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, ToSchema)]
-#[schema(as = RebuildProgress)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RebuildProgress {
     /// Messages read again so far.
     pub messages: u64,

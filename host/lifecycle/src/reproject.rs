@@ -5,9 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::time::Instant;
-use utoipa::ToSchema;
 
 use super::retry::RetryUntil;
 use super::{Actor, Inner, Lifecycle, LifecycleError, adoption};
@@ -30,7 +28,7 @@ const PROJECT_BUDGET: Duration = Duration::from_millis(250);
 const ATTEMPTS: u32 = 5;
 
 /// The result of a reprojection.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reprojected {
     /// The plugin.
     pub plugin: String,
@@ -43,7 +41,6 @@ pub struct Reprojected {
     /// Its digest.
     pub to_digest: String,
     /// What was done.
-    #[serde(flatten)]
     pub done: Rewritten,
     /// Of the messages, former dead letters that the replaced version had resolved.
     pub letters: u64,
@@ -194,7 +191,7 @@ impl Reprojection {
                 .retry(&self.version, refused, 0, RetryUntil::Done)
                 .await?;
             self.report.done.rejected = self.report.done.rejected.saturating_sub(healed.resolved);
-            self.report.done.rows_written += healed.rows;
+            self.report.done.effects += healed.effects;
         }
         Ok(())
     }

@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use super::{Inner, Lifecycle, LifecycleError};
 use lantern_model::batch::Delivery;
@@ -15,14 +13,13 @@ use lantern_plugin::Digest;
 use lantern_store::{LedgerSpan, Lineage, ProvenanceError, RowKey, RowView};
 
 /// A row and its provenance.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Trace {
     /// The table.
     pub table: String,
     /// The identity of the row.
     pub id: RowIdentity,
     /// The row's columns; times in RFC 3339, bytes in base64, long values truncated.
-    #[schema(value_type = Object)]
     pub row: RowView,
     /// The plugin.
     pub plugin: String,
@@ -49,7 +46,7 @@ pub struct Trace {
 }
 
 /// The message behind a row.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TracedMessage {
     /// Where it was found: `stream` or `dead-letter`.
     pub found_in: &'static str,
@@ -68,8 +65,7 @@ pub struct TracedMessage {
 }
 
 /// The work of a version.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[schema(as = Written)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VersionWork {
     /// The plugin.
     pub plugin: String,
@@ -84,8 +80,7 @@ pub struct VersionWork {
 }
 
 /// A range of messages that one version handled.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[schema(as = WrittenRange)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkRange {
     /// The source.
     pub source: String,

@@ -2,9 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
-use utoipa::ToSchema;
-
 use super::{Component, Lifecycle, LifecycleError};
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::description::ManifestDescription;
@@ -15,8 +12,7 @@ use lantern_store::{Installation, VersionRecord};
 use lantern_trust::signature::{SignatureView, Verdict};
 
 /// The state of a version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VersionState {
     /// Checked and stored; it never ran.
     Installed,
@@ -48,8 +44,7 @@ impl VersionState {
 }
 
 /// One version of a plugin.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[schema(as = PluginVersion)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VersionView {
     /// The version number.
     pub version: String,
@@ -74,8 +69,7 @@ pub struct VersionView {
 }
 
 /// A plugin.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[schema(as = Plugin)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PluginView {
     /// Its name.
     pub name: String,
@@ -98,8 +92,7 @@ pub struct PluginView {
 }
 
 /// The resources that a version used since it was loaded, for all of its sources.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[schema(as = PluginUse)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UseView {
     /// Messages passed to the plugin.
     pub messages: u64,
@@ -184,11 +177,9 @@ impl Lifecycle {
 }
 
 /// What a version declares, and its limits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[schema(as = Description)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DescriptionView {
     /// The version.
-    #[serde(flatten)]
     pub version: VersionView,
     /// Its sources, tables and writes; none if a host that stored no descriptions installed it.
     pub description: Option<ManifestDescription>,

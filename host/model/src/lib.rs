@@ -5,6 +5,7 @@
 pub mod actor;
 pub mod batch;
 pub mod identity;
+pub mod metadata;
 pub mod schema;
 pub mod settings;
 pub mod status;

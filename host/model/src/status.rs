@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
 /// The state of a projection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProjectionState {
     /// Comparing the broker and the database before the first batch.
@@ -58,7 +58,7 @@ impl ProjectionState {
 }
 
 /// The kind of a warning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProjectionWarningKind {
     /// The broker rejects the acknowledgements of this source.
@@ -70,7 +70,7 @@ pub enum ProjectionWarningKind {
 }
 
 /// A condition that needs attention although the source runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProjectionWarning {
     /// The kind of the warning.
     pub kind: ProjectionWarningKind,
@@ -81,7 +81,7 @@ pub struct ProjectionWarning {
 }
 
 /// One projection (a source of a plugin) in the API.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Projection)]
 pub struct Status {
     /// The plugin's name.
@@ -109,7 +109,7 @@ pub struct Status {
     /// Messages that wait to be projected, at the last survey of the stream. Surveys continue while the source is
     /// paused or halted. `null` when the number is unknown: there is no stream, or no consumer that counts.
     pub lag: Option<u64>,
-    /// Messages that became rows in this epoch.
+    /// Messages handled in this epoch: projected, skipped and dead together.
     pub messages: u64,
     /// Rows that the plugin returned in this epoch: inserted, updated and already present together.
     pub rows: u64,

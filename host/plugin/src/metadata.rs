@@ -7,46 +7,10 @@ use std::str::FromStr;
 use wasm_metadata::{AddMetadata, AddMetadataField, Payload};
 
 use lantern_model::batch::clean_text;
+pub use lantern_model::metadata::Metadata;
 
 /// Longest displayed value.
 const VALUE_BYTES_MAX: usize = 500;
-
-/// Metadata of a component; each field may be missing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
-pub struct Metadata {
-    /// The component's name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub name: Option<String>,
-    /// Its version.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub version: Option<String>,
-    /// A description.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub description: Option<String>,
-    /// The authors.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub authors: Option<String>,
-    /// An SPDX expression, such as `Apache-2.0`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub licenses: Option<String>,
-    /// URL of the sources.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub source: Option<String>,
-    /// URL of the homepage.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub homepage: Option<String>,
-    /// The source commit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub revision: Option<String>,
-}
 
 /// Why metadata cannot be added.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -9,8 +9,7 @@ use lantern_model::batch::Timestamp;
 use lantern_model::schema::TokenName;
 
 /// Role of a token. A later role includes the permissions of the earlier ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, utoipa::ToSchema)]
-#[schema(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// Reads.
     Viewer,

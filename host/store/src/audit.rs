@@ -31,8 +31,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const INTERRUPTED: &str = "the host stopped before the change ended; it may have taken effect";
 
 /// How an action ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, utoipa::ToSchema)]
-#[schema(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuditOutcome {
     /// It has not ended.
     Started,

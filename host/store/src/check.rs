@@ -73,8 +73,8 @@ pub struct TableReport {
     pub plugin: String,
     /// The table's name.
     pub table: String,
-    /// Stored rows.
-    pub rows: u64,
+    /// Number of rows in the table.
+    pub row_count: u64,
     /// Rows that were removed because of their age.
     pub expired: u64,
     /// Whether writes update stored rows.
@@ -218,7 +218,7 @@ impl Report {
     /// What only the messages can verify: the values of the rows. For a check that does not read the messages.
     pub fn unverified_values(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        let rows: u64 = self.tables.iter().map(|table| table.rows).sum();
+        let rows: u64 = self.tables.iter().map(|table| table.row_count).sum();
         if rows > 0 {
             notes.push(
                 "the values in the tables: `lantern check --deep` compares them with the messages".to_owned(),

@@ -16,7 +16,7 @@ const EXAMPLES: usize = 10;
 const VALUE_BYTES: usize = 200;
 
 /// One table, as filled by two versions.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TableComparison {
     /// Its name.
     pub table: String,
@@ -35,17 +35,15 @@ pub struct TableComparison {
 }
 
 /// A differing row.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RowExample {
     /// The source of the message that wrote it last.
     pub source: String,
     /// The sequence of that message.
     pub sequence: u64,
     /// The row of the active version, if it has one.
-    #[schema(value_type = Option<Object>)]
     pub old: Option<RowView>,
     /// The row of the candidate, if it has one.
-    #[schema(value_type = Option<Object>)]
     pub new: Option<RowView>,
 }
 

@@ -54,22 +54,21 @@ pub struct RetriedDeadLetter {
 }
 
 /// The totals of retried dead letters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
-#[schema(as = Healed)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetryTotals {
     /// Retried dead letters.
     pub tried: u64,
     /// Resolved: their messages became rows or were skipped.
     pub resolved: u64,
-    /// Rows that were inserted or updated.
-    pub rows: u64,
+    /// The effects on rows.
+    pub effects: RowEffects,
 }
 
 impl std::ops::AddAssign for RetryTotals {
     fn add_assign(&mut self, other: Self) {
         self.tried += other.tried;
         self.resolved += other.resolved;
-        self.rows += other.rows;
+        self.effects += other.effects;
     }
 }
 
@@ -296,7 +295,7 @@ fn record_retries(
                     .execute(params![id, plugin.version.0, now.0])?;
                 account(&transaction, origin, entry.delivery.sequence, rows, effects)?;
                 totals.resolved += 1;
-                totals.rows += effects.inserted + effects.updated;
+                totals.effects += effects;
             }
         }
     }

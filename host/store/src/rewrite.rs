@@ -12,7 +12,7 @@ mod survey;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::apply::{count, to_sql, total, write_alone, write_dead_letter, write_isolated};
-use super::commit::{Adopted, CommitError, Counts, Entry, OriginId, VersionId};
+use super::commit::{Adopted, CommitError, Counts, Entry, OriginId, RowEffects, VersionId};
 use super::dead_letters::{OpenDeadLetter, RetriedDeadLetter, letters_where, screen_one};
 use super::forget::{self, Screen};
 use super::provenance::tables_of;
@@ -42,16 +42,14 @@ pub struct Rewrite {
 }
 
 /// The totals of a reprojection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rewritten {
     /// Reprojected messages.
     pub messages: u64,
     /// Removed rows.
     pub rows_removed: u64,
-    /// Written rows.
-    pub rows_written: u64,
-    /// Rows that the plugin returned and the conflict rule of their write ignored.
-    pub rows_left_out: u64,
+    /// The effects of the new rows.
+    pub effects: RowEffects,
     /// Resolved dead letters.
     pub resolved: u64,
     /// Messages that became dead letters.
@@ -62,8 +60,7 @@ impl std::ops::AddAssign for Rewritten {
     fn add_assign(&mut self, other: Self) {
         self.messages += other.messages;
         self.rows_removed += other.rows_removed;
-        self.rows_written += other.rows_written;
-        self.rows_left_out += other.rows_left_out;
+        self.effects += other.effects;
         self.resolved += other.resolved;
         self.rejected += other.rejected;
     }
@@ -263,13 +260,13 @@ fn write(
     done: &mut Rewritten,
 ) -> Result<Counts, rusqlite::Error> {
     let (effects, _) = write_isolated(transaction, plugin, origin, entries)?;
-    let counts = count(entries).with_effects(total(&effects));
+    let effects = total(&effects);
+    let counts = count(entries).with_effects(effects);
     for entry in entries.iter() {
         write_letter(transaction, plugin, origin, entry, now, done)?;
     }
     done.messages += counts.messages;
-    done.rows_written += counts.changed;
-    done.rows_left_out += counts.present();
+    done.effects += effects;
     Ok(counts)
 }
 
@@ -352,8 +349,7 @@ fn settle_letters(
         account(&transaction, origin, sequence, removed, new)?;
         done.messages += 1;
         done.rows_removed += removed.rows;
-        done.rows_written += new.changed;
-        done.rows_left_out += new.present();
+        done.effects += effects;
     }
     transaction.commit()?;
     Ok(done)

@@ -58,7 +58,7 @@ impl From<rusqlite::Error> for ScratchError {
 }
 
 /// A class of rejections, with some of their reasons.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejects {
     /// The class.
     pub class: String,
@@ -69,7 +69,7 @@ pub struct Rejects {
 }
 
 /// One rejected message.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RejectExample {
     /// The source.
     pub source: String,

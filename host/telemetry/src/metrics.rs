@@ -124,7 +124,7 @@ struct Counters {
 
 impl Counters {
     fn registered(registry: &mut Registry) -> Self {
-        let messages = "Messages whose outcome is stored, by outcome";
+        let messages = "Messages handled, by outcome: projected, skipped or dead";
         let rows = "Rows that plugins returned, by effect: inserted, updated, or present (a row with their key already existed)";
         // Half a millisecond on a fast disk, seconds on a busy one.
         let commit_duration = Histogram::new(exponential_buckets(0.000_5, 3.0, 10));
@@ -144,7 +144,11 @@ impl Counters {
                 "Duration of write transactions",
                 commit_duration,
             ),
-            commit_rows: add.metric("commit_rows", "Rows per write transaction", commit_rows),
+            commit_rows: add.metric(
+                "commit_rows",
+                "Rows that plugins returned, per write transaction",
+                commit_rows,
+            ),
             project_duration: add.metric(
                 "project_duration_seconds",
                 "Time that a plugin needs for a batch",

@@ -9,8 +9,6 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use minisign_verify::{PublicKey, Signature};
-use serde::{Serialize, Serializer};
-use utoipa::ToSchema;
 
 use lantern_model::batch::clean_text;
 
@@ -57,12 +55,6 @@ pub struct KeyId(u64);
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016X}", self.0)
-    }
-}
-
-impl Serialize for KeyId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
     }
 }
 
@@ -287,8 +279,7 @@ impl Verdict {
 }
 
 /// The state of a component's signature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignatureState {
     /// A trusted key signed these bytes.
     Good,
@@ -303,13 +294,11 @@ pub enum SignatureState {
 }
 
 /// A component's signature as API, CLI and dashboard display it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[schema(as = Signature)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignatureView {
     /// The state.
     pub state: SignatureState,
     /// The key that the signature names, as minisign writes it.
-    #[schema(value_type = Option<String>)]
     pub key: Option<KeyId>,
     /// The signer's comment; only of a good signature.
     pub comment: Option<String>,

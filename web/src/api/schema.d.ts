@@ -1232,9 +1232,9 @@ export interface components {
         CanaryReport: {
             /** @description The plugin. */
             plugin: string;
-            old: components["schemas"]["CanarySide"] | null;
+            old: components["schemas"]["CanaryVersion"] | null;
             /** @description What the candidate did. */
-            new: components["schemas"]["CanarySide"];
+            new: components["schemas"]["CanaryVersion"];
             /** @description The comparison of each table. */
             tables: components["schemas"]["TableComparison"][];
             /** @description What the canary read. */
@@ -1253,15 +1253,43 @@ export interface components {
             /** @description Why the canary did not read and compare the whole input; empty when it did. */
             partial: string[];
         };
+        /** @description What a canary read from one source. */
+        CanarySource: {
+            /** @description Its name. */
+            source: string;
+            /** @description The stream; none for core NATS. */
+            stream: string | null;
+            /** @description Whether the active version reads this origin. */
+            old: boolean;
+            /** @description Whether the candidate does. */
+            new: boolean;
+            /**
+             * Format: int64
+             * @description Messages that the versions handled.
+             */
+            messages: number;
+            /**
+             * Format: int64
+             * @description The first sequence; for core NATS the host counts messages from 1.
+             */
+            first_sequence: number | null;
+            /**
+             * Format: int64
+             * @description The last sequence.
+             */
+            last_sequence: number | null;
+            /** @description A remark about the source. */
+            note: string | null;
+        };
         /** @description What one version did with the messages. */
-        CanarySide: {
+        CanaryVersion: {
             /** @description The version number. */
             version: string;
             /** @description `sha256:` and 64 hex digits. */
             digest: string;
             /**
              * Format: int64
-             * @description Messages passed to the version.
+             * @description Messages handled: projected, skipped and rejected together.
              */
             messages: number;
             /**
@@ -1301,36 +1329,37 @@ export interface components {
              * @description Time in the plugin for one message, in microseconds.
              */
             decode_us_per_message: number;
-            /** @description Peak of the linear memory, in bytes. */
+            /**
+             * Format: int64
+             * @description Peak of the linear memory, in bytes.
+             */
             memory_peak_bytes: number;
         };
-        /** @description What a canary read from one source. */
-        CanarySource: {
-            /** @description Its name. */
-            source: string;
-            /** @description The stream; none for core NATS. */
-            stream: string | null;
-            /** @description Whether the active version reads this origin. */
-            old: boolean;
-            /** @description Whether the candidate does. */
-            new: boolean;
+        /** @description A version that was installed or activated. */
+        ChangedVersion: {
+            /** @description Plugin. */
+            plugin: string;
+            /** @description Version number that the plugin declares. */
+            version: string;
+            /** @description `sha256:` and 64 hex digits. */
+            digest: string;
+            /** @description State of the version. */
+            state: components["schemas"]["VersionState"];
+            /** @description Signature of the component. */
+            signature: components["schemas"]["Signature"];
+            /** @description Digest of the previously active version, with which it is compared; null if none was active. */
+            from: string | null;
+            /** @description Combined effect of the differences. */
+            effect: components["schemas"]["Effect"];
+            /** @description Differences from the previously active version. */
+            differences: components["schemas"]["Difference"][];
+            /** @description Result of retrying open dead letters on activation. */
+            retry?: components["schemas"]["RetryTotals"];
             /**
              * Format: int64
-             * @description Messages that the versions projected.
+             * @description Rebuild whose replaced tables a rollback restored.
              */
-            messages: number;
-            /**
-             * Format: int64
-             * @description The first sequence; for core NATS the host counts messages from 1.
-             */
-            first_sequence: number | null;
-            /**
-             * Format: int64
-             * @description The last sequence.
-             */
-            last_sequence: number | null;
-            /** @description A remark about the source. */
-            note: string | null;
+            restored?: number;
         };
         /** @description One readiness check. */
         Check: {
@@ -1419,7 +1448,7 @@ export interface components {
              * Format: int64
              * @description Number of rows, at most 10,000.
              */
-            rows: number;
+            count: number;
             /** @description Whether the number is exact; otherwise there are more rows. */
             exact: boolean;
         };
@@ -1450,6 +1479,11 @@ export interface components {
              * @description Epoch of the source.
              */
             epoch: number;
+            /**
+             * Format: int64
+             * @description `_origin` of the epoch's rows.
+             */
+            origin: number;
             /** @description Stream; null for core NATS. */
             stream: string | null;
             /**
@@ -1502,14 +1536,14 @@ export interface components {
              * Format: int64
              * @description Number of dead letters.
              */
-            letters: number;
+            dead_letters: number;
             /** @description Reasons, most frequent first. */
             reasons: components["schemas"]["DeadLetterReason"][];
             /**
              * Format: int64
              * @description Number of less frequent reasons that are omitted.
              */
-            left_out: number;
+            reasons_omitted: number;
         };
         /** @description One page of a list, newest first. */
         DeadLetterPage: {
@@ -1530,7 +1564,7 @@ export interface components {
              * Format: int64
              * @description Number of dead letters.
              */
-            letters: number;
+            dead_letters: number;
             /** @description Time of the last attempt on one of them (RFC 3339). */
             last_at: string;
         };
@@ -1655,7 +1689,7 @@ export interface components {
             vacuum?: boolean | null;
         };
         /** @description What an erasure has removed, or would remove. */
-        Forgotten: {
+        ForgetReport: {
             /** @description Whether nothing was changed. */
             dry_run: boolean;
             /** @description Tables that have the column, and others that had rows of the same messages. */
@@ -1689,17 +1723,17 @@ export interface components {
              * Format: int64
              * @description Messages that were deleted, or in a dry run that would be.
              */
-            deleted: number;
+            messages_deleted: number;
             /**
              * Format: int64
              * @description Messages that the stream did not hold any more.
              */
-            gone: number;
+            messages_gone: number;
             /**
              * Format: int64
              * @description Messages that could not be deleted.
              */
-            left: number;
+            messages_left: number;
             /** @description Why not. */
             reason: string | null;
             /** @description What has to be done about it. */
@@ -1713,14 +1747,14 @@ export interface components {
              * Format: int64
              * @description Rows that held the value.
              */
-            matching: number;
+            rows_matching: number;
             /**
              * Format: int64
              * @description Rows that were removed: all rows of the messages.
              */
-            removed: number;
+            rows_removed: number;
         };
-        /** @description Messages that the stream lost before the host read them. */
+        /** @description A gap: sequences that the stream lost before the host read them. */
         Gap: {
             /**
              * Format: int64
@@ -1736,6 +1770,11 @@ export interface components {
              * @description Epoch of the source.
              */
             epoch: number;
+            /**
+             * Format: int64
+             * @description `_origin` of the epoch's rows.
+             */
+            origin: number;
             /** @description Stream; null for core NATS. */
             stream: string | null;
             /**
@@ -1745,23 +1784,20 @@ export interface components {
             first_sequence: number;
             /**
              * Format: int64
-             * @description Last sequence.
+             * @description Last lost sequence.
              */
             last_sequence: number;
-            /** @description Whether all sequences belonged to this source; if other subjects share the stream, some may not have. */
+            /**
+             * Format: int64
+             * @description Lost sequences.
+             */
+            missing: number;
+            /** @description Whether all of them were messages of this source; if other subjects share the stream, `missing` is an upper bound. */
             exact: boolean;
             /** @description Cause of the loss, for people. */
             reason: string;
             /** @description Time of detection (RFC 3339). */
             recorded_at: string;
-        };
-        /** @description Data of the event `gap`. */
-        GapEvent: {
-            /**
-             * Format: int64
-             * @description Number of omitted rows, counted up to 100,000.
-             */
-            skipped: number;
         };
         /** @description One page of a list, newest first. */
         GapPage: {
@@ -1776,24 +1812,6 @@ export interface components {
         } | {
             /** @description When this column of the new row is greater than the stored one, or the stored one is null. */
             newer: string;
-        };
-        /** @description The totals of retried dead letters. */
-        Healed: {
-            /**
-             * Format: int64
-             * @description Retried dead letters.
-             */
-            tried: number;
-            /**
-             * Format: int64
-             * @description Resolved: their messages became rows or were skipped.
-             */
-            resolved: number;
-            /**
-             * Format: int64
-             * @description Rows that were inserted or updated.
-             */
-            rows: number;
         };
         /**
          * @description Rows over time, in contiguous buckets of equal width. If the request leaves an end of the range open, the range ends
@@ -1872,6 +1890,11 @@ export interface components {
              * @description Epoch of the source.
              */
             epoch: number;
+            /**
+             * Format: int64
+             * @description `_origin` of the epoch's rows.
+             */
+            origin: number;
             /** @description Stream; null for core NATS. */
             stream: string | null;
             /** @description Version that handled the range. */
@@ -1958,6 +1981,17 @@ export interface components {
             rows_per_message?: number;
             /** @description Bytes of values in the answer to one message, in the same format as `memory`. */
             bytes_per_message?: string;
+        };
+        /** @description A file, or an active version, that does not run. */
+        LoadFailure: {
+            /** @description The file of the plugin directory, the plugin, or the directory. */
+            subject: string;
+            /** @description The reason. */
+            reason: string;
+            /** @description Whether messages wait because of it: an installed plugin does not run. */
+            blocks_messages: boolean;
+            /** @description Whether its signature was rejected. */
+            unsigned: boolean;
         };
         /** @description The complete description of a plugin. */
         ManifestDescription: {
@@ -2114,6 +2148,14 @@ export interface components {
              */
             expires_in_days?: number | null;
         };
+        /** @description Data of the event `omitted`. */
+        OmittedEvent: {
+            /**
+             * Format: int64
+             * @description Number of rows that the tail left out, counted up to 100,000.
+             */
+            rows_omitted: number;
+        };
         /** @description A pause of a plugin. */
         Pause: {
             /** @description Reason for people; the host appends the name of the token. */
@@ -2165,9 +2207,9 @@ export interface components {
         PluginUse: {
             /**
              * Format: int64
-             * @description Messages passed to the plugin.
+             * @description Messages passed to the plugin, retried ones included.
              */
-            messages: number;
+            messages_passed: number;
             /**
              * Format: int64
              * @description Time in the plugin, in microseconds.
@@ -2279,7 +2321,7 @@ export interface components {
             lag: number | null;
             /**
              * Format: int64
-             * @description Messages that became rows in this epoch.
+             * @description Messages handled in this epoch: projected, skipped and dead together.
              */
             messages: number;
             /**
@@ -2369,7 +2411,7 @@ export interface components {
             /** @description The checks. */
             checks: components["schemas"]["Check"][];
         };
-        /** @description A rebuild, as the API shows it. */
+        /** @description A rebuild. */
         Rebuild: {
             /**
              * Format: int64
@@ -2397,41 +2439,41 @@ export interface components {
         RebuildOutcome: {
             /**
              * Format: int64
-             * @description Messages that were read again.
+             * @description Messages handled: projected, skipped and dead together.
              */
             messages: number;
             /**
              * Format: int64
-             * @description Rows of the rebuilt tables.
+             * @description Number of rows in the rebuilt tables.
              */
-            rows: number;
+            row_count: number;
             /**
              * Format: int64
              * @description Rows that were carried over, because their messages were not read again.
              */
-            carried_over: number;
+            rows_carried_over: number;
             /**
              * Format: int64
              * @description Rows that the tables lost in total.
              */
-            left_out: number;
+            rows_lost: number;
             /** @description The plugin's tables. */
             tables: components["schemas"]["TableOutcome"][];
             /** @description Differences that the operator accepted. */
-            accepted?: string[];
+            accepted: string[];
         };
         /** @description The progress of a rebuild. */
         RebuildProgress: {
             /**
              * Format: int64
-             * @description Messages read again so far.
+             * @description Messages handled so far: projected, skipped and dead together.
              */
             messages: number;
             /**
              * Format: int64
              * @description Remaining messages, as last reported by the broker.
              */
-            left: number;
+            messages_left: number;
             /**
              * Format: double
              * @description Messages per second since the rebuild started or resumed.
@@ -2442,17 +2484,6 @@ export interface components {
              * @description Remaining seconds at this rate; none while unknown.
              */
             eta_seconds: number | null;
-        };
-        /** @description A file, or an active version, that does not run. */
-        Refusal: {
-            /** @description The file of the plugin directory, the plugin, or the directory. */
-            what: string;
-            /** @description The reason. */
-            reason: string;
-            /** @description Whether messages wait because of it: an installed plugin does not run. */
-            holds_up: boolean;
-            /** @description Whether its signature was rejected. */
-            unsigned: boolean;
         };
         /** @description One rejected message. */
         RejectExample: {
@@ -2477,9 +2508,9 @@ export interface components {
             class: string;
             /**
              * Format: int64
-             * @description How many messages.
+             * @description Rejected messages of this class.
              */
-            messages: number;
+            rejected: number;
             /** @description The first reasons, with their messages. */
             examples: components["schemas"]["RejectExample"][];
         };
@@ -2501,7 +2532,7 @@ export interface components {
             version: string;
         };
         /** @description The result of a reprojection. */
-        Reprojected: components["schemas"]["Rewritten"] & {
+        Reprojected: {
             /** @description The plugin. */
             plugin: string;
             /** @description The version whose work was replaced. */
@@ -2514,51 +2545,81 @@ export interface components {
             to_digest: string;
             /**
              * Format: int64
-             * @description Of the messages, former dead letters that the replaced version had resolved.
-             */
-            letters: number;
-            /**
-             * Format: int64
-             * @description Messages that left their stream. Their rows stay as the replaced version wrote them.
-             */
-            gone: number;
-            /** @description Why messages are gone. */
-            notes: string[];
-            /** @description Why it ended early. The remaining ranges still name the replaced version, so it can be repeated. */
-            partial: string | null;
-        };
-        /** @description The totals of a reprojection. */
-        Rewritten: {
-            /**
-             * Format: int64
-             * @description Reprojected messages.
+             * @description Messages handled again.
              */
             messages: number;
             /**
              * Format: int64
-             * @description Removed rows.
+             * @description Of these, former dead letters that the replaced version had resolved.
+             */
+            former_dead_letters: number;
+            /**
+             * Format: int64
+             * @description Rows of the replaced version that were removed.
              */
             rows_removed: number;
             /**
              * Format: int64
-             * @description Written rows.
+             * @description Rows inserted.
              */
-            rows_written: number;
+            inserted: number;
             /**
              * Format: int64
-             * @description Rows that the plugin returned and the conflict rule of their write ignored.
+             * @description Rows that updated a stored row.
              */
-            rows_left_out: number;
+            updated: number;
             /**
              * Format: int64
-             * @description Resolved dead letters.
+             * @description Returned rows that changed nothing, because a row with their key already existed.
+             */
+            present: number;
+            /**
+             * Format: int64
+             * @description Dead letters resolved.
              */
             resolved: number;
             /**
              * Format: int64
              * @description Messages that became dead letters.
              */
-            rejected: number;
+            dead: number;
+            /**
+             * Format: int64
+             * @description Messages that left their stream. Their rows stay as the replaced version wrote them.
+             */
+            messages_gone: number;
+            /** @description Why messages are gone. */
+            notes: string[];
+            /** @description Why it ended early. The remaining ranges still name the replaced version, so it can be repeated. */
+            partial: string | null;
+        };
+        /** @description Result of retrying dead letters. */
+        RetryTotals: {
+            /**
+             * Format: int64
+             * @description Dead letters retried.
+             */
+            retried: number;
+            /**
+             * Format: int64
+             * @description Of these, resolved: their messages became rows or were skipped.
+             */
+            resolved: number;
+            /**
+             * Format: int64
+             * @description Rows inserted.
+             */
+            inserted: number;
+            /**
+             * Format: int64
+             * @description Rows that updated a stored row.
+             */
+            updated: number;
+            /**
+             * Format: int64
+             * @description Returned rows that changed nothing, because a row with their key already existed.
+             */
+            present: number;
         };
         /**
          * @description Role of a token.
@@ -2588,12 +2649,19 @@ export interface components {
              */
             excess_percent?: number;
         };
-        /** @description A row: its columns by name, `_row` and `_origin`; no column has these names. Times are RFC 3339, bytes are base64, JSON documents are embedded; integers are strings with `integers=text`. */
+        /** @description A row: its columns by name, and its identity in `_id`, `_origin`, `_sequence` and `_row`; no column has these names. Times are RFC 3339, bytes are base64, JSON documents are embedded; integers are strings with `integers=text`. */
         Row: {
-            /** @description Identifier of the row within its table, valid until a rebuild: a 64-bit integer as a string, because JavaScript rounds large integers. */
-            _row: string;
-            /** @description Message that last wrote the row. */
-            _origin: components["schemas"]["RowOrigin"];
+            /**
+             * @description Identity of a row within its table: `ORIGIN:SEQUENCE:ROW`, the columns `_origin`, `_sequence` and `_row`.
+             * @example 12:48211:0
+             */
+            _id: string;
+            /** @description Number of the source's epoch, as in SQL. */
+            _origin: number | string;
+            /** @description Sequence of the message that last wrote the row, as in SQL. */
+            _sequence: number | string;
+            /** @description Index of the row in its message, as in SQL. */
+            _row: number | string;
         } & {
             [key: string]: unknown;
         };
@@ -2626,21 +2694,11 @@ export interface components {
             /** @description The row of the candidate, if it has one. */
             new: Record<string, never> | null;
         };
-        /** @description Message that last wrote a row. */
-        RowOrigin: {
-            /** @description Source; null if the host no longer knows it. */
-            source: string | null;
-            /**
-             * Format: int64
-             * @description Epoch of the source; null if the host no longer knows it.
-             */
-            epoch: number | null;
-            /**
-             * Format: int64
-             * @description Sequence of the message in its epoch.
-             */
-            sequence: number;
-        };
+        /**
+         * @description Identity of a row within its table: `ORIGIN:SEQUENCE:ROW`, the columns `_origin`, `_sequence` and `_row`.
+         * @example 12:48211:0
+         */
+        RowIdentity: string;
         /** @description One page of rows. */
         RowPage: {
             /** @description The rows. */
@@ -2668,12 +2726,12 @@ export interface components {
             at: string;
             /**
              * Format: int64
-             * @description Messages of the current epoch that produced rows.
+             * @description Messages handled in the current epoch: projected, skipped and dead together.
              */
             messages: number;
             /**
              * Format: int64
-             * @description Rows written in the current epoch.
+             * @description Rows that the plugin returned in the current epoch: inserted, updated and already present together.
              */
             rows: number;
             /**
@@ -2760,7 +2818,7 @@ export interface components {
                 [key: string]: unknown;
             };
         };
-        /** @description A component's signature as API, CLI and dashboard display it. */
+        /** @description A component's signature. */
         Signature: {
             /** @description The state. */
             state: components["schemas"]["SignatureState"];
@@ -2829,16 +2887,16 @@ export interface components {
             plugin: string;
             /**
              * Format: int64
-             * @description Number of rows: exact up to 10,000, estimated beyond.
+             * @description Number of rows in the table: exact up to 10,000, estimated beyond.
              */
-            rows: number;
-            /** @description Whether `rows` is exact. */
-            rows_exact: boolean;
+            row_count: number;
+            /** @description Whether `row_count` is exact. */
+            row_count_exact: boolean;
             /**
              * Format: int64
              * @description Rows that retention has removed so far.
              */
-            rows_expired: number;
+            expired: number;
             /** @description Column with the role `time`. */
             time_column: string | null;
             /** @description Columns with the role `entity`. */
@@ -2907,12 +2965,12 @@ export interface components {
             change: string;
             /**
              * Format: int64
-             * @description Rows before.
+             * @description Number of rows before.
              */
             rows_before: number;
             /**
              * Format: int64
-             * @description Rows after.
+             * @description Number of rows after.
              */
             rows_after: number;
         };
@@ -2921,32 +2979,6 @@ export interface components {
          * @enum {string}
          */
         TakeOverOutcome: "taken-over" | "own" | "absent";
-        /** @description A version that was installed or activated. */
-        Taken: {
-            /** @description Plugin. */
-            plugin: string;
-            /** @description Version number that the plugin declares. */
-            version: string;
-            /** @description `sha256:` and 64 hex digits. */
-            digest: string;
-            /** @description State of the version. */
-            state: components["schemas"]["VersionState"];
-            /** @description Signature of the component. */
-            signature: components["schemas"]["Signature"];
-            /** @description Digest of the previously active version, with which it is compared; null if none was active. */
-            from: string | null;
-            /** @description Combined effect of the differences. */
-            effect: components["schemas"]["Effect"];
-            /** @description Differences from the previously active version. */
-            differences: components["schemas"]["Difference"][];
-            /** @description Result of retrying open dead letters on activation. */
-            healed?: components["schemas"]["Healed"];
-            /**
-             * Format: int64
-             * @description Rebuild whose replaced tables a rollback restored.
-             */
-            restored?: number;
-        };
         /** @description Result of taking over the consumers of a plugin. */
         TakenOver: {
             /** @description Plugin. */
@@ -2973,18 +3005,10 @@ export interface components {
         Trace: {
             /** @description The table. */
             table: string;
+            /** @description The identity of the row. */
+            id: components["schemas"]["RowIdentity"];
             /** @description The row's columns; times in RFC 3339, bytes in base64, long values truncated. */
             row: Record<string, never>;
-            /**
-             * Format: int64
-             * @description `_origin`: the number of the source's history.
-             */
-            origin: number;
-            /**
-             * Format: int64
-             * @description `_row`: the index of the row in its message.
-             */
-            row_number: number;
             /** @description The plugin. */
             plugin: string;
             /** @description The version that wrote it; none where the ledger does not know. */
@@ -2992,7 +3016,7 @@ export interface components {
             /** @description That version's digest. */
             digest: string | null;
             /** @description Whether its message was a dead letter that a retry resolved. */
-            healed: boolean;
+            was_dead_letter: boolean;
             /** @description The source. */
             source: string;
             /** @description The stream; none for core NATS. */
@@ -3011,7 +3035,7 @@ export interface components {
             note: string | null;
             message: components["schemas"]["TracedMessage"] | null;
             /** @description Why the message is unavailable. */
-            gone: string | null;
+            message_missing: string | null;
         };
         /** @description The message behind a row. */
         TracedMessage: {
@@ -3038,6 +3062,22 @@ export interface components {
          * @enum {string}
          */
         VersionState: "installed" | "active" | "paused" | "failed" | "replaced";
+        /** @description The work of a version. */
+        VersionWork: {
+            /** @description The plugin. */
+            plugin: string;
+            /** @description The version number. */
+            version: string;
+            /** @description `sha256:` and 64 hex digits. */
+            digest: string;
+            /** @description The ranges of messages that it handled, in order. */
+            ranges: components["schemas"]["WorkRange"][];
+            /**
+             * Format: int64
+             * @description Dead letters, of any range, that it resolved.
+             */
+            resolved: number;
+        };
         /**
          * @description Filter for open dead letters; absent fields match everything.
          * @example {
@@ -3074,35 +3114,8 @@ export interface components {
             /** @description Role of the request; `viewer` without a token on the loopback interface. */
             role: components["schemas"]["Role"];
         };
-        /** @description One way to write rows into a table. */
-        WriteDescription: {
-            /** @description The table. */
-            table: string;
-            /** @description The columns that it writes. */
-            columns: string[];
-            /** @description What happens when a row with the same key exists, as a sentence. */
-            on_conflict: string;
-            /** @description The same in machine-readable form. */
-            rule: components["schemas"]["ConflictRule"];
-        };
-        /** @description The work of a version. */
-        Written: {
-            /** @description The plugin. */
-            plugin: string;
-            /** @description The version number. */
-            version: string;
-            /** @description `sha256:` and 64 hex digits. */
-            digest: string;
-            /** @description The ranges of messages that it handled, in order. */
-            ranges: components["schemas"]["WrittenRange"][];
-            /**
-             * Format: int64
-             * @description Dead letters, of any range, that it resolved.
-             */
-            healed: number;
-        };
         /** @description A range of messages that one version handled. */
-        WrittenRange: {
+        WorkRange: {
             /** @description The source. */
             source: string;
             /** @description The stream; none for core NATS. */
@@ -3149,17 +3162,28 @@ export interface components {
             missing: number;
             /**
              * Format: int64
-             * @description Rows that are present now.
+             * @description Number of rows of the range that exist now.
              */
-            rows: number;
+            row_count: number;
             /** @description The same by table. */
-            tables: {
+            row_count_by_table: {
                 [key: string]: number;
             };
             /** @description When the first batch was committed (RFC 3339). */
             first_at: string;
             /** @description When the last batch was committed. */
             last_at: string;
+        };
+        /** @description One way to write rows into a table. */
+        WriteDescription: {
+            /** @description The table. */
+            table: string;
+            /** @description The columns that it writes. */
+            columns: string[];
+            /** @description What happens when a row with the same key exists, as a sentence. */
+            on_conflict: string;
+            /** @description The same in machine-readable form. */
+            rule: components["schemas"]["ConflictRule"];
         };
     };
     responses: {
@@ -3835,7 +3859,7 @@ export interface operations {
             path: {
                 /** @description Table name. */
                 table: string;
-                /** @description Value of `_row`. */
+                /** @description Row identity: the value of `_id`. */
                 row: string;
             };
             cookie?: never;
@@ -3897,7 +3921,7 @@ export interface operations {
              *
              *     - `rows` (RowsEvent): inserted or updated rows, with an `id` for resuming.
              *
-             *     - `gap` (GapEvent): rows were omitted: the client was too slow, it missed more than 5,000 rows before it reconnected, or more than 500 rows per second arrived for a long time.
+             *     - `omitted` (OmittedEvent): rows were omitted: the client was too slow, it missed more than 5,000 rows before it reconnected, or more than 500 rows per second arrived for a long time.
              */
             200: {
                 headers: {
@@ -4455,7 +4479,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Healed"];
+                    "application/json": components["schemas"]["RetryTotals"];
                 };
             };
             400: components["responses"]["BadRequest"];
@@ -4529,7 +4553,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Forgotten"];
+                    "application/json": components["schemas"]["ForgetReport"];
                 };
             };
             400: components["responses"]["BadRequest"];
@@ -4600,7 +4624,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Taken"];
+                    "application/json": components["schemas"]["ChangedVersion"];
                 };
             };
             400: components["responses"]["BadRequest"];
@@ -4881,7 +4905,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Refusal"][];
+                    "application/json": components["schemas"]["LoadFailure"][];
                 };
             };
             400: components["responses"]["BadRequest"];
@@ -4916,7 +4940,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Taken"];
+                    "application/json": components["schemas"]["ChangedVersion"];
                 };
             };
             400: components["responses"]["BadRequest"];
@@ -4952,7 +4976,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Taken"];
+                    "application/json": components["schemas"]["ChangedVersion"];
                 };
             };
             400: components["responses"]["BadRequest"];
@@ -5344,7 +5368,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Written"];
+                    "application/json": components["schemas"]["VersionWork"];
                 };
             };
             400: components["responses"]["BadRequest"];

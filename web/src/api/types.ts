@@ -38,7 +38,7 @@ export interface Page<T> {
 }
 
 export type DeadLetter = Schemas['DeadLetter'];
-export type RetryResult = Schemas['Healed'];
+export type RetryResult = Schemas['RetryTotals'];
 export type DiscardResult = Schemas['Discarded'];
 export type LedgerRange = Schemas['LedgerRange'];
 export type AuditEntry = Schemas['AuditEntry'];
@@ -52,9 +52,9 @@ export type Version = Schemas['PluginVersionDetail'];
 export type Settings = Schemas['Settings'];
 export type Effect = Schemas['Effect'];
 export type Difference = Schemas['Difference'];
-export type Installed = Schemas['Taken'];
-export type LoadFailure = Schemas['Refusal'];
-export type CanarySide = Schemas['CanarySide'];
+export type Installed = Schemas['ChangedVersion'];
+export type LoadFailure = Schemas['LoadFailure'];
+export type CanaryVersion = Schemas['CanaryVersion'];
 export type CanaryReport = Schemas['CanaryReport'];
 
 /** Reasons of dead letters, and the filter that selects dead letters. */

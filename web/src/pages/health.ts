@@ -23,7 +23,7 @@ export function assessHealth(
   const failing = readiness?.checks.filter((check) => !check.ok) ?? [];
   const reasons = failing.map((check) => `${check.name.replace(/^projection:/, '')}: ${check.detail}`);
   for (const one of loadFailures) {
-    const reason = `${one.what}: ${one.reason}`;
+    const reason = `${one.subject}: ${one.reason}`;
     if (!reasons.some((known) => known.includes(one.reason))) reasons.push(reason);
   }
   if (failing.length > 0) {

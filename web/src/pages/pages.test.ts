@@ -49,7 +49,7 @@ test('one sentence summarizes the health of the host', () => {
   expect(assessHealth(ready, [projection({ missing: 2 }), projection({ missing: 3 })], [])).toMatchObject({
     missing: 5,
   });
-  const failure = { what: 'x.wasm', reason: 'no component', holds_up: false, unsigned: false };
+  const failure = { subject: 'x.wasm', reason: 'no component', blocks_messages: false, unsigned: false };
   expect(assessHealth(ready, [projection()], [failure])).toMatchObject({
     tone: 'warn',
     reasons: ['x.wasm: no component'],

@@ -9,8 +9,8 @@ export class Tail {
   rows: Row[] = [];
   /** Rows received while the list was paused. */
   pending = 0;
-  /** Rows that the host skipped because this page was too slow. */
-  skipped = 0;
+  /** Rows that the host omitted because this page was too slow. */
+  omitted = 0;
   /** All rows received. */
   received = 0;
   #paused = false;
@@ -25,7 +25,7 @@ export class Tail {
     this.#pendingRows = [];
     this.#knownKeys.clear();
     this.pending = 0;
-    this.skipped = 0;
+    this.omitted = 0;
   }
 
   /** Adds rows in the order of arrival. A row that is already displayed was updated, and moves to the top. */
@@ -45,8 +45,8 @@ export class Tail {
     this.rows = [...this.rows, ...older].slice(0, ROWS_MAX);
   }
 
-  addSkipped(count: number): void {
-    this.skipped += count;
+  addOmitted(count: number): void {
+    this.omitted += count;
   }
 
   setPaused(paused: boolean): void {

@@ -67,8 +67,8 @@ export class Host {
     const until = Date.now() + 30_000;
     let seen = 0;
     while (Date.now() < until) {
-      const tables = await this.api<{ name: string; rows: number }[]>('/api/v1/tables');
-      seen = tables.find((one) => one.name === table)?.rows ?? 0;
+      const tables = await this.api<{ name: string; row_count: number }[]>('/api/v1/tables');
+      seen = tables.find((one) => one.name === table)?.row_count ?? 0;
       if (seen >= least) return;
       await new Promise((resolve) => setTimeout(resolve, 50));
     }

@@ -64,7 +64,7 @@ pub fn compare(
             // Omit it if it is the first; otherwise send the rows before it first.
             Added::TooLarge if last.is_none() => {
                 return Compared {
-                    block: Some(ring::gap(1)),
+                    block: Some(ring::omitted(1)),
                     place: place_of(record),
                 };
             }

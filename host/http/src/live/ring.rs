@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::cells::{Integers, Item};
-use lantern_api::GapEvent;
+use lantern_api::OmittedEvent;
 use lantern_store::reader::{Matcher, RowRecord, Selection, Shape, Stopped};
 
 /// Bytes of packets that one view keeps for slow followers.
@@ -75,9 +75,9 @@ struct Ring {
 pub struct Prepared(Vec<(Bytes, u64)>);
 
 impl Prepared {
-    fn gap(&mut self, rows: u64) {
+    fn omitted(&mut self, rows: u64) {
         if rows > 0 {
-            self.0.push((gap(rows), rows));
+            self.0.push((omitted(rows), rows));
         }
     }
 
@@ -113,7 +113,7 @@ impl Prepared {
         }
         // A client may resume after these rows only once it has received the last of them.
         self.items(items, Some(id));
-        self.gap(omitted);
+        self.omitted(omitted);
     }
 
     fn items(&mut self, items: Items, id: Option<&str>) {
@@ -210,14 +210,14 @@ impl View {
         }
     }
 
-    /// Filters and serializes `records`. After `has_to_stop`, the remaining rows count as omitted, as do `skipped` rows
+    /// Filters and serializes `records`. After `has_to_stop`, the remaining rows count as omitted, as do `unread` rows
     /// before them and rows beyond `room` bytes. `id` is the position after the rows, for resuming. Call it on a blocking
     /// thread.
     pub fn prepare(
         &self,
         shape: &Shape,
         records: &[RowRecord],
-        (skipped, id): (u64, &str),
+        (unread, id): (u64, &str),
         room: usize,
         has_to_stop: impl Fn() -> bool,
     ) -> Prepared {
@@ -235,9 +235,9 @@ impl View {
             }
         }
         let thinned = wanted.len() - self.allowed(wanted.len());
-        prepared.gap(skipped + thinned as u64);
+        prepared.omitted(unread + thinned as u64);
         prepared.rows(shape, &wanted[thinned..], &self.wanted, id, room);
-        prepared.gap(not_compared);
+        prepared.omitted(not_compared);
         prepared
     }
 
@@ -286,11 +286,11 @@ impl View {
     }
 }
 
-/// The event `gap`.
-pub fn gap(skipped: u64) -> Bytes {
+/// The event `omitted`.
+pub fn omitted(rows_omitted: u64) -> Bytes {
     // Serializing a number cannot fail.
-    let data = serde_json::to_string(&GapEvent { skipped }).unwrap_or_default();
-    format!("event: gap\ndata: {data}\n\n").into()
+    let data = serde_json::to_string(&OmittedEvent { rows_omitted }).unwrap_or_default();
+    format!("event: omitted\ndata: {data}\n\n").into()
 }
 
 /// Serialized rows of one packet.

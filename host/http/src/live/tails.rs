@@ -33,7 +33,7 @@ const READ_ROWS: u32 = 2_000;
 /// Maximum number of missed rows that a follower receives after it reconnects; older rows are omitted.
 const RESUME_ROWS: u32 = 5_000;
 /// Omitted rows are counted up to this number.
-const SKIPPED_MAX: u32 = 100_000;
+const OMITTED_MAX: u32 = 100_000;
 /// Interval of keep-alive comments.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Maximum duration of a response; the client reconnects and is authenticated again.
@@ -266,12 +266,12 @@ async fn send_new_rows(inner: &Inner, followed: &Arc<Followed>) -> Result<bool, 
     let known = followed.progress().places.clone();
     for (history, until) in now {
         let mut after = known.get(&history).copied().unwrap_or(BEGINNING);
-        let mut skipped = 0;
+        let mut unread = 0;
         if after < until {
             let kept = reader.place_before(shape, history, until, READ_ROWS).await?;
             if kept > after {
-                skipped = reader
-                    .arrivals_between(shape, history, after, kept, SKIPPED_MAX)
+                unread = reader
+                    .arrivals_between(shape, history, after, kept, OMITTED_MAX)
                     .await?;
                 after = kept;
             }
@@ -283,8 +283,8 @@ async fn send_new_rows(inner: &Inner, followed: &Arc<Followed>) -> Result<bool, 
             };
             let rows = reader.arrivals(shape, history, after, until, READ_ROWS).await?;
             after = rows.last().map_or(until, place_of);
-            let (progress, skipped) = (Arc::clone(followed), std::mem::take(&mut skipped));
-            let work = move || progress.publish_rows(history, after, &rows, skipped);
+            let (progress, unread) = (Arc::clone(followed), std::mem::take(&mut unread));
+            let work = move || progress.publish_rows(history, after, &rows, unread);
             if blocking(permit, work).await.is_none() {
                 return Ok(false);
             }
@@ -309,7 +309,7 @@ async fn blocking<T: Send + 'static>(
 impl Followed {
     /// Filters rows for all views, then publishes them together with the new position. The lock is not held during the
     /// work; views that were added in the meantime receive the same rows.
-    fn publish_rows(&self, history: i64, place: (i64, i64), rows: &[RowRecord], skipped: u64) {
+    fn publish_rows(&self, history: i64, place: (i64, i64), rows: &[RowRecord], unread: u64) {
         let mut ready: Vec<(Arc<View>, Prepared)> = Vec::new();
         loop {
             let mut progress = self.progress();
@@ -330,7 +330,7 @@ impl Followed {
             let room = ring::BYTES_MAX.min(RENDERED_BYTES / view_count.max(1));
             for view in new {
                 let deadline = Instant::now() + share.max(COMPARE_TIME_OF_VIEW);
-                let prepared = view.prepare(&self.shape, rows, (skipped, &id), room, || {
+                let prepared = view.prepare(&self.shape, rows, (unread, &id), room, || {
                     Instant::now() >= deadline
                 });
                 ready.push((view, prepared));
@@ -375,7 +375,7 @@ impl Follower {
             self.changed.borrow_and_update();
             match self.view.read(&mut self.reading) {
                 Read::Block(block) => return Some(block),
-                Read::Missed(rows) => return Some(ring::gap(rows)),
+                Read::Missed(rows) => return Some(ring::omitted(rows)),
                 Read::End => return None,
                 Read::Nothing => {}
             }
@@ -397,11 +397,11 @@ impl Follower {
         let (reader, shape) = (&self.inner.reader, &self.followed.shape);
         let kept = reader.place_before(shape, history, until, RESUME_ROWS).await?;
         if kept > after {
-            let skipped = reader
-                .arrivals_between(shape, history, after, kept, SKIPPED_MAX)
+            let unread = reader
+                .arrivals_between(shape, history, after, kept, OMITTED_MAX)
                 .await?;
             self.missed.push((history, kept, until));
-            return Ok(Some(ring::gap(skipped)));
+            return Ok(Some(ring::omitted(unread)));
         }
         // Rows are in memory only while this follower holds the permit.
         let permit = Arc::clone(&self.inner.catching_up).acquire_owned().await;

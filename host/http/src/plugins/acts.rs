@@ -8,8 +8,6 @@ use axum::extract;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use super::SIGNATURE_HEADER;
 use crate::change::{AuditNote, OfPlugin, OptionalInput};
@@ -17,15 +15,13 @@ use crate::gate::Operator;
 use crate::parameters::Parameters;
 use crate::problem::Problem;
 use crate::state::State;
-use lantern_api::{Activate, Pause};
-use lantern_lifecycle::{
-    Component, ConsumerLeft, ConsumerTakenOver, InstallError, Installed, PluginView, Removal,
-    TakeOverOutcome, VersionState,
-};
+use crate::views;
+use lantern_api::{Activate, ChangedVersion, Pause, Plugin, Removed, TakenOver};
+use lantern_lifecycle::{Component, InstallError, Installed, Removal, TakeOverOutcome, VersionState};
 use lantern_model::batch::clean_text;
-use lantern_model::schema::difference::{Difference, Effect};
+use lantern_model::schema::difference::Effect;
 use lantern_store::RetryTotals;
-use lantern_trust::signature::{SIGNATURE_BYTES_MAX, SignatureView};
+use lantern_trust::signature::SIGNATURE_BYTES_MAX;
 
 /// Maximum time that a client waits for an installation: another component may be compiled first, each within half a
 /// minute.
@@ -34,35 +30,6 @@ pub const INSTALL_TIME: Duration = Duration::from_secs(120);
 /// Maximum length of a pause reason in bytes.
 const REASON_BYTES_MAX: usize = 200;
 
-/// A version that was installed or activated.
-#[derive(Serialize, ToSchema)]
-pub struct Taken {
-    /// Plugin.
-    plugin: String,
-    /// Version number that the plugin declares.
-    version: String,
-    /// `sha256:` and 64 hex digits.
-    digest: String,
-    /// State of the version.
-    state: VersionState,
-    /// Signature of the component.
-    signature: SignatureView,
-    /// Digest of the previously active version, with which it is compared; null if none was active.
-    from: Option<String>,
-    /// Combined effect of the differences.
-    effect: Effect,
-    /// Differences from the previously active version.
-    differences: Vec<Difference>,
-    /// Result of retrying open dead letters on activation.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    healed: Option<RetryTotals>,
-    /// Rebuild whose replaced tables a rollback restored.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    restored: Option<i64>,
-}
-
 pub async fn install(
     extract::State(state): extract::State<State>,
     Operator(by): Operator,
@@ -70,7 +37,7 @@ pub async fn install(
     headers: HeaderMap,
     uri: Uri,
     component: Bytes,
-) -> Result<(StatusCode, Json<Taken>), Problem> {
+) -> Result<(StatusCode, Json<ChangedVersion>), Problem> {
     let parameters = Parameters::parse(&uri, &["activate"])?;
     let activate = parameters.choice("activate", &["true", "false"])? == Some("true");
     if component.is_empty() {
@@ -147,7 +114,7 @@ pub async fn activate(
     OfPlugin(plugin): OfPlugin,
     note: AuditNote,
     OptionalInput(activate): OptionalInput<Activate>,
-) -> Result<Json<Taken>, Problem> {
+) -> Result<Json<ChangedVersion>, Problem> {
     let digest = match &activate.digest {
         Some(text) => Some(state.lifecycle.resolve_version(plugin.as_str(), text).await?),
         None => None,
@@ -164,7 +131,7 @@ pub async fn rollback(
     Operator(by): Operator,
     OfPlugin(plugin): OfPlugin,
     note: AuditNote,
-) -> Result<Json<Taken>, Problem> {
+) -> Result<Json<ChangedVersion>, Problem> {
     let done = state.lifecycle.rollback(plugin.as_str(), &by).await?;
     Ok(activation_response(&note, done))
 }
@@ -175,7 +142,7 @@ pub async fn pause(
     OfPlugin(plugin): OfPlugin,
     note: AuditNote,
     OptionalInput(pause): OptionalInput<Pause>,
-) -> Result<Json<PluginView>, Problem> {
+) -> Result<Json<Plugin>, Problem> {
     let given = clean_text(pause.reason.as_deref().unwrap_or_default(), REASON_BYTES_MAX);
     let reason = match given.trim() {
         "" => format!("no reason given (by {by})"),
@@ -183,25 +150,16 @@ pub async fn pause(
     };
     note.detail(&reason);
     state.lifecycle.pause(plugin.as_str(), &reason, &by).await?;
-    Ok(Json(state.lifecycle.show(plugin.as_str()).await?))
+    Ok(Json(views::plugin(state.lifecycle.show(plugin.as_str()).await?)))
 }
 
 pub async fn resume(
     extract::State(state): extract::State<State>,
     Operator(by): Operator,
     OfPlugin(plugin): OfPlugin,
-) -> Result<Json<PluginView>, Problem> {
+) -> Result<Json<Plugin>, Problem> {
     state.lifecycle.resume(plugin.as_str(), &by).await?;
-    Ok(Json(state.lifecycle.show(plugin.as_str()).await?))
-}
-
-/// Result of taking over the consumers of a plugin.
-#[derive(Serialize, ToSchema)]
-pub struct TakenOver {
-    /// Plugin.
-    plugin: String,
-    /// Consumers of the plugin.
-    consumers: Vec<ConsumerTakenOver>,
+    Ok(Json(views::plugin(state.lifecycle.show(plugin.as_str()).await?)))
 }
 
 pub async fn take_over(
@@ -223,20 +181,8 @@ pub async fn take_over(
     note.detail(owned.join(", "));
     Ok(Json(TakenOver {
         plugin: plugin.to_string(),
-        consumers,
+        consumers: consumers.into_iter().map(views::taken_over).collect(),
     }))
-}
-
-/// A removed plugin.
-#[derive(Serialize, ToSchema)]
-pub struct Removed {
-    /// Plugin.
-    plugin: String,
-    /// Dropped tables.
-    dropped: Vec<String>,
-    /// Consumers that still exist because the broker was unreachable or rejected the deletion. The host retries until
-    /// they are deleted, also after a restart.
-    consumers_left: Vec<ConsumerLeft>,
 }
 
 pub async fn remove(
@@ -264,26 +210,26 @@ pub async fn remove(
     Ok(Json(Removed {
         plugin: plugin.to_string(),
         dropped,
-        consumers_left,
+        consumers_left: consumers_left.into_iter().map(views::consumer_left).collect(),
     }))
 }
 
 /// The response to an activation, and the detail of its audit entry.
-fn activation_response(note: &AuditNote, done: Installed) -> Json<Taken> {
-    let healed = done.retried;
+fn activation_response(note: &AuditNote, done: Installed) -> Json<ChangedVersion> {
+    let retried = done.retried;
     note.digest(done.digest);
-    note.detail(format!("version {}{}", done.version, describe_retries(healed)));
-    Json(version_view(done, Some(healed)))
+    note.detail(format!("version {}{}", done.version, describe_retries(retried)));
+    Json(version_view(done, Some(retried)))
 }
 
-fn describe_retries(healed: RetryTotals) -> String {
-    match healed.tried {
+fn describe_retries(totals: RetryTotals) -> String {
+    match totals.tried {
         0 => String::new(),
-        tried => format!("; {} of {tried} dead letters resolved", healed.resolved),
+        tried => format!("; {} of {tried} dead letters resolved", totals.resolved),
     }
 }
 
-fn version_view(installed: Installed, healed: Option<RetryTotals>) -> Taken {
+fn version_view(installed: Installed, retried: Option<RetryTotals>) -> ChangedVersion {
     let Installed {
         plugin,
         version,
@@ -306,16 +252,16 @@ fn version_view(installed: Installed, healed: Option<RetryTotals>) -> Taken {
             });
         }
     }
-    Taken {
+    ChangedVersion {
         plugin,
         version,
         digest: digest.to_string(),
-        state,
-        signature,
+        state: views::version_state(state),
+        signature: views::signature(signature),
         from,
         effect: Effect::of(&differences),
         differences,
-        healed,
+        retry: retried.map(views::retry_totals),
         restored,
     }
 }

@@ -5,14 +5,11 @@ use axum::http::StatusCode;
 use super::Routes;
 use crate::change::Change;
 use crate::doc::{Doc, Query, Tag, choice, event, header, text};
-use crate::plugins::{self, Detail, Removed, Taken, TakenOver};
-use crate::{rebuilds, trials};
+use crate::{plugins, rebuilds, trials};
 use lantern_api::{
-    Activate, Differences, NewCanary, NewRebuild, Pause, Reproject, SettingsChanges, SourceDecided,
-    SourceDecision,
-};
-use lantern_lifecycle::{
-    CanaryReport, DescriptionView, LoadFailure, PluginView, RebuildView, Reprojected, Trace, VersionWork,
+    Activate, CanaryReport, ChangedVersion, Description, Differences, LoadFailure, NewCanary, NewRebuild,
+    Pause, Plugin, PluginDetail, Rebuild, Removed, Reproject, Reprojected, SettingsChanges, SourceDecided,
+    SourceDecision, TakenOver, Trace, VersionWork,
 };
 use lantern_model::settings::PluginSettings;
 
@@ -45,12 +42,12 @@ fn reads(routes: Routes) -> Routes {
         .read(
             "/api/v1/plugins",
             plugins::list,
-            doc("listPlugins", "List plugins").answers_list::<PluginView>("All plugins, ordered by name."),
+            doc("listPlugins", "List plugins").answers_list::<Plugin>("All plugins, ordered by name."),
         )
         .read(
             "/api/v1/plugins/{plugin}",
             plugins::show,
-            doc("getPlugin", "Get a plugin").answers::<Detail>("The plugin with its versions, settings and resource use."),
+            doc("getPlugin", "Get a plugin").answers::<PluginDetail>("The plugin with its versions, settings and resource use."),
         )
         .read(
             "/api/v1/plugins/{plugin}/differences",
@@ -68,7 +65,7 @@ fn reads(routes: Routes) -> Routes {
                 "Describe a version",
             )
             .query(version("version"))
-            .answers::<DescriptionView>("Sources, tables, writes, imports and limits of the version."),
+            .answers::<Description>("Sources, tables, writes, imports and limits of the version."),
         )
         .read_as_operator(
             "/api/v1/plugins/{plugin}/component",
@@ -117,7 +114,7 @@ fn versions(routes: Routes, component_bytes_max: u64) -> Routes {
                     "The `.minisig` file of a signed component, in base64.",
                 ))
                 .takes_bytes("application/wasm", "The component.")
-                .answers_with::<Taken>(
+                .answers_with::<ChangedVersion>(
                     StatusCode::CREATED,
                     "The installed version and its differences from the active version.",
                 )
@@ -132,13 +129,13 @@ fn versions(routes: Routes, component_bytes_max: u64) -> Routes {
                      the version. Without a body it activates the newest version.",
                 )
                 .may_take::<Activate>()
-                .answers::<Taken>("The active version and its differences from the previous one."),
+                .answers::<ChangedVersion>("The active version and its differences from the previous one."),
         )
         .change(
             within("/api/v1/plugins/{plugin}/rollback", "plugin.rollback"),
             plugins::rollback,
             act("rollbackPlugin", "Roll back to the previous version")
-                .answers::<Taken>("The active version and its differences from the previous one."),
+                .answers::<ChangedVersion>("The active version and its differences from the previous one."),
         )
 }
 
@@ -149,12 +146,12 @@ fn changes(routes: Routes) -> Routes {
             plugins::pause,
             act("pausePlugin", "Pause a plugin")
                 .may_take::<Pause>()
-                .answers::<PluginView>("The paused plugin."),
+                .answers::<Plugin>("The paused plugin."),
         )
         .change(
             Change::post("/api/v1/plugins/{plugin}/resume", "plugin.resume"),
             plugins::resume,
-            act("resumePlugin", "Resume a plugin").answers::<PluginView>("The plugin."),
+            act("resumePlugin", "Resume a plugin").answers::<Plugin>("The plugin."),
         )
         .change(
             Change::post("/api/v1/plugins/{plugin}/take-over", "plugin.take-over"),
@@ -205,19 +202,19 @@ fn rebuilds(routes: Routes) -> Routes {
         .read(
             "/api/v1/rebuilds",
             rebuilds::list,
-            doc("listRebuilds", "List rebuilds").answers_list::<RebuildView>("All rebuilds."),
+            doc("listRebuilds", "List rebuilds").answers_list::<Rebuild>("All rebuilds."),
         )
         .read(
             "/api/v1/rebuilds/{id}",
             rebuilds::show,
-            doc("getRebuild", "Get a rebuild").answers::<RebuildView>("The rebuild and its progress."),
+            doc("getRebuild", "Get a rebuild").answers::<Rebuild>("The rebuild and its progress."),
         )
         .read(
             "/api/v1/rebuilds/{id}/events",
             rebuilds::events,
             doc("followRebuild", "Follow a rebuild").answers_events(
                 "Events until the rebuild ends.",
-                [event::<RebuildView>(
+                [event::<Rebuild>(
                     "message",
                     "the rebuild, at once and every half second. The event has no name.",
                 )],
@@ -232,7 +229,7 @@ fn rebuilds(routes: Routes) -> Routes {
                      transaction swaps them in.",
                 )
                 .takes::<NewRebuild>()
-                .answers_with::<RebuildView>(StatusCode::ACCEPTED, "The rebuild has started.")
+                .answers_with::<Rebuild>(StatusCode::ACCEPTED, "The rebuild has started.")
                 .fails_with(StatusCode::CONFLICT)
                 .fails_with(StatusCode::UNPROCESSABLE_ENTITY),
         )
@@ -240,7 +237,7 @@ fn rebuilds(routes: Routes) -> Routes {
             Change::delete("/api/v1/rebuilds/{id}", "rebuild.cancel"),
             rebuilds::cancel,
             doc("cancelRebuild", "Cancel a rebuild")
-                .answers::<RebuildView>("The cancelled rebuild. The tables in use are unchanged.")
+                .answers::<Rebuild>("The cancelled rebuild. The tables in use are unchanged.")
                 .fails_with(StatusCode::CONFLICT),
         )
 }

@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 
 use super::Routes;
-use crate::audit::{self, Entry};
+use crate::audit;
 use crate::change::Change;
 use crate::dead_letters::{self, CLASSES};
 use crate::doc::{Doc, Query, Tag, choice, number, text, time};
@@ -11,12 +11,10 @@ use crate::forget;
 use crate::parameters::{LIMIT_DEFAULT, LIMIT_MAX};
 use crate::records;
 use lantern_api::{
-    DEAD_LETTER_STATES, DeadLetter, DeadLetterReasons, Discarded, Forget, Gap, LedgerRange, Page,
-    WhichDeadLetters,
+    AuditEntry, DEAD_LETTER_STATES, DeadLetter, DeadLetterReasons, Discarded, Forget, ForgetReport, Gap,
+    LedgerRange, Page, RetryTotals, WhichDeadLetters,
 };
-use lantern_lifecycle::ForgetReport;
 use lantern_model::batch::RejectionClass;
-use lantern_store::RetryTotals;
 
 pub fn routes(routes: Routes) -> Routes {
     erasure(dead_letter_changes(dead_letters(ledgers(routes))))
@@ -78,7 +76,7 @@ fn ledgers(routes: Routes) -> Routes {
                 .query(text("actor", "Filter by actor: a token name, or an internal actor such as `(host)`."))
                 .query(text("action", "Filter by action.").example("plugin.activate"))
                 .queries(page())
-                .answers::<Page<Entry>>("One page."),
+                .answers::<Page<AuditEntry>>("One page."),
         )
 }
 

@@ -9,7 +9,7 @@ use crate::tables::{
     selection, series,
 };
 use lantern_api::{
-    Count, Facets, GapEvent, Histogram, Row, RowDetail, RowPage, RowsEvent, SeriesAnswer, Table,
+    Count, Facets, Histogram, OmittedEvent, Row, RowDetail, RowPage, RowsEvent, SeriesAnswer, Table,
 };
 
 pub fn routes(routes: Routes) -> Routes {
@@ -104,8 +104,8 @@ fn streams(routes: Routes) -> Routes {
                             "rows",
                             "inserted or updated rows, with an `id` for resuming.",
                         ),
-                        event::<GapEvent>(
-                            "gap",
+                        event::<OmittedEvent>(
+                            "omitted",
                             "rows were omitted: the client was too slow, it missed more than 5,000 rows before it \
                              reconnected, or more than 500 rows per second arrived for a long time.",
                         ),

@@ -30,7 +30,7 @@ pub async fn count(
     let selection = selection::parse(&shape, &parameters)?;
     let count = state.reader.count(&shape, &selection).await?;
     Ok(Json(Count {
-        rows: count.rows,
+        count: count.rows,
         exact: count.exact,
     }))
 }

@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use serde::{Deserialize, Serialize};
 use url::form_urlencoded::Serializer;
 
 use super::client::{Client, HostArgs};
 use super::{Failure, print, print_json, table};
+use lantern_api::AuditEntry;
 
 /// Largest page of the API.
 const PAGE_MAX: usize = 1_000;
@@ -33,23 +33,9 @@ pub struct AuditArgs {
     host: HostArgs,
 }
 
-#[derive(Deserialize, Serialize)]
-struct Entry {
-    id: i64,
-    at: String,
-    began_at: Option<String>,
-    actor: String,
-    action: String,
-    plugin: Option<String>,
-    digest: Option<String>,
-    outcome: String,
-    detail: String,
-    hash: Option<String>,
-}
-
 pub fn run(args: &AuditArgs) -> Result<ExitCode, Failure> {
     let client = Client::open(&args.host)?;
-    let entries: Vec<Entry> = client.newest(&list(args), args.limit, PAGE_MAX)?;
+    let entries: Vec<AuditEntry> = client.newest(&list(args), args.limit, PAGE_MAX)?;
     match args.json {
         true => print_json(&entries)?,
         false => print(&render(&entries))?,
@@ -72,7 +58,7 @@ fn list(args: &AuditArgs) -> String {
     format!("/api/v1/audit?{}", query.finish())
 }
 
-fn render(entries: &[Entry]) -> String {
+fn render(entries: &[AuditEntry]) -> String {
     let head = ["at", "actor", "action", "plugin", "outcome", "detail"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(entries.iter().map(|entry| {
@@ -94,7 +80,7 @@ mod tests {
 
     #[test]
     fn the_audit_is_listed_in_columns() {
-        let entry = Entry {
+        let entry = AuditEntry {
             id: 1,
             at: "2026-11-20T10:00:00.123456Z".into(),
             began_at: None,

@@ -65,7 +65,7 @@ pub struct DeepCheck {
     /// Messages that were projected again.
     pub messages: u64,
     /// Rows that equal the rows of their messages.
-    pub rows: u64,
+    pub rows_identical: u64,
 }
 
 /// Report on a database.
@@ -145,7 +145,7 @@ impl CheckReport {
                 text,
                 "Projected again: {}, {} identical\n",
                 plural(deep.messages, "message"),
-                plural(deep.rows, "row")
+                plural(deep.rows_identical, "row")
             );
         }
         match self.problems.as_slice() {
@@ -193,13 +193,13 @@ impl CheckReport {
     }
 
     fn render_tables(&self) -> String {
-        let head = ["plugin", "table", "rows", "expired"];
+        let head = ["plugin", "table", "row count", "expired"];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         rows.extend(self.tables.iter().map(|table| {
             vec![
                 table.plugin.clone(),
                 table.table.clone(),
-                table.rows.to_string(),
+                table.row_count.to_string(),
                 table.expired.to_string(),
             ]
         }));
@@ -296,7 +296,7 @@ fn verify_values(config: &HostConfig, sample: Option<u64>, report: &mut CheckRep
     report.unverified.splice(0..0, found.unverified);
     report.deep = Some(DeepCheck {
         messages: found.messages,
-        rows: found.rows,
+        rows_identical: found.rows,
     });
     Ok(())
 }
@@ -335,7 +335,7 @@ mod tests {
             tables: vec![TableReport {
                 plugin: "obs-events".into(),
                 table: "obs_events".into(),
-                rows: 12_000,
+                row_count: 12_000,
                 expired: 3,
                 merges: false,
             }],
@@ -374,7 +374,7 @@ mod tests {
         assert!(lines[3].contains(" (core) "), "{text}");
         assert!(
             text.ends_with(
-                "\nplugin      table        rows  expired\nobs-events  obs_events  12000        3\n\n\
+                "\nplugin      table       row count  expired\nobs-events  obs_events      12000        3\n\n\
                  audit: 3 rows, head 5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e\n\
                  audit: the noted hash is that of row 2\n\n\
                  OK: no problems found\nNot verified:\n  - the values in the tables\n"

@@ -14,11 +14,12 @@ use anyhow::{Context as _, anyhow};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use ureq::http::{Method, Request};
 
 use super::Failure;
+use lantern_api::{Page, Problem};
 use lantern_http::SIGNATURE_HEADER;
 use lantern_lifecycle::Component;
 use lantern_trust::identity::Identity;
@@ -74,17 +75,6 @@ impl HostArgs {
     }
 }
 
-/// A problem as the API returns it.
-#[derive(Deserialize)]
-struct Problem {
-    title: String,
-    detail: String,
-    /// The single problems, if there are several.
-    #[serde(default)]
-    problems: Vec<String>,
-    hint: Option<String>,
-}
-
 /// Client of one host.
 pub struct Client {
     agent: ureq::Agent,
@@ -96,13 +86,6 @@ pub struct Client {
 
 /// Hint for a response that this version cannot parse.
 pub const OTHER_VERSION: &str = "check that the host and this program have the same version";
-
-/// A page of a list.
-#[derive(Deserialize)]
-struct Page<T> {
-    items: Vec<T>,
-    next_cursor: Option<String>,
-}
 
 impl Client {
     /// Finds the host and the token. Does not connect.
@@ -459,7 +442,8 @@ mod tests {
     fn an_api_problem_becomes_a_failure() {
         let body = br#"{"type":"x","title":"No","status":403,"detail":"because","hint":"do","instance":"/"}"#;
         assert_eq!(problem(403, body).render(), "error: No\n  - because\nhint: do\n");
-        let body = br#"{"title":"No","detail":"a; b","problems":["a","b"]}"#;
+        let body =
+            br#"{"type":"x","title":"No","status":422,"detail":"a; b","problems":["a","b"],"instance":"/"}"#;
         assert_eq!(problem(422, body).render(), "error: No\n  - a\n  - b\n");
         assert!(problem(502, b"<html>").render().contains("status 502"));
     }

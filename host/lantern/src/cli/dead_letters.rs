@@ -6,12 +6,12 @@ mod show;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use serde::{Deserialize, Serialize};
 
 use super::client::{Client, HostArgs};
 use super::output::print_json_line;
 use super::{Failure, print, print_json};
 use filter::{Filter, OpenFilter};
+use lantern_api::{Discarded, RetryTotals};
 
 #[derive(Debug, Subcommand)]
 pub enum DeadLettersCommand {
@@ -49,18 +49,6 @@ pub struct ExportArgs {
     host: HostArgs,
 }
 
-#[derive(Deserialize, Serialize)]
-struct RetryResult {
-    tried: u64,
-    resolved: u64,
-    rows: u64,
-}
-
-#[derive(Deserialize, Serialize)]
-struct Discarded {
-    discarded: u64,
-}
-
 pub fn run(command: &DeadLettersCommand) -> Result<ExitCode, Failure> {
     match command {
         DeadLettersCommand::List(args) => show::list(args)?,
@@ -74,24 +62,28 @@ pub fn run(command: &DeadLettersCommand) -> Result<ExitCode, Failure> {
 
 fn retry(args: &ActArgs) -> Result<(), Failure> {
     let body = args.filter.body(args.all)?;
-    let result: RetryResult = Client::open(&args.host)?.post_json("/api/v1/dead-letters/retry", &body)?;
+    let result: RetryTotals = Client::open(&args.host)?.post_json("/api/v1/dead-letters/retry", &body)?;
     match args.json {
         true => print_json(&result),
         false => print(&render(&result)),
     }
 }
 
-fn render(result: &RetryResult) -> String {
-    let RetryResult {
-        tried,
+fn render(totals: &RetryTotals) -> String {
+    let RetryTotals {
+        retried,
         resolved,
-        rows,
-    } = result;
-    if *tried == 0 {
+        inserted,
+        updated,
+        present,
+    } = totals;
+    if *retried == 0 {
         return "no matching open dead letters of a running plugin\n".to_owned();
     }
-    let mut text = format!("resolved {resolved} of {tried} dead letters, {rows} rows\n");
-    if resolved < tried {
+    let mut text = format!(
+        "resolved {resolved} of {retried} dead letters; rows: {inserted} inserted, {updated} updated, {present} present\n"
+    );
+    if resolved < retried {
         text.push_str("to see the reasons of the others: lantern dead-letters list --state open\n");
     }
     text
@@ -127,15 +119,17 @@ mod tests {
 
     #[test]
     fn a_retry_reports_how_many_were_resolved() {
-        let result = |tried, resolved| RetryResult {
-            tried,
+        let result = |retried, resolved| RetryTotals {
+            retried,
             resolved,
-            rows: resolved,
+            inserted: resolved,
+            updated: 0,
+            present: 1,
         };
         assert!(render(&result(0, 0)).starts_with("no matching"));
         assert_eq!(
             render(&result(41, 41)),
-            "resolved 41 of 41 dead letters, 41 rows\n"
+            "resolved 41 of 41 dead letters; rows: 41 inserted, 0 updated, 1 present\n"
         );
         assert!(render(&result(41, 37)).contains("--state open"));
     }

@@ -4,11 +4,10 @@ use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 
 use anyhow::Context as _;
 use clap::Args;
-use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::client::{Client, HostArgs};
 use super::{Failure, print, print_json};
+use lantern_api::{Forget, ForgetReport};
 use lantern_model::schema::PluginName;
 
 #[derive(Debug, Args)]
@@ -49,41 +48,11 @@ pub struct ForgetArgs {
     host: HostArgs,
 }
 
-#[derive(Deserialize, Serialize)]
-struct Forgotten {
-    dry_run: bool,
-    tables: Vec<Table>,
-    messages: u64,
-    dead_letters: u64,
-    streams: Vec<Stream>,
-    kept_tables: Vec<String>,
-    vacuumed: bool,
-    log_emptied: bool,
-    notes: Vec<String>,
-}
-
-#[derive(Deserialize, Serialize)]
-struct Table {
-    table: String,
-    matching: u64,
-    removed: u64,
-}
-
-#[derive(Deserialize, Serialize)]
-struct Stream {
-    stream: String,
-    deleted: u64,
-    gone: u64,
-    left: u64,
-    reason: Option<String>,
-    remedy: Option<String>,
-}
-
 pub fn run(args: &ForgetArgs) -> Result<(), Failure> {
     let client = Client::open(&args.host)?;
     let mut body = body(args)?;
-    let mut call = |dry_run: bool| -> Result<Forgotten, Failure> {
-        body["dry_run"] = json!(dry_run);
+    let mut call = |dry_run: bool| -> Result<ForgetReport, Failure> {
+        body.dry_run = dry_run;
         client.post_json_for_long("/api/v1/forget", &body)
     };
     if args.dry_run || !args.yes {
@@ -105,14 +74,18 @@ pub fn run(args: &ForgetArgs) -> Result<(), Failure> {
     }
 }
 
-fn body(args: &ForgetArgs) -> Result<serde_json::Value, Failure> {
+fn body(args: &ForgetArgs) -> Result<Forget, Failure> {
     let vacuum = match (args.vacuum, args.no_vacuum) {
         (true, _) => Some(true),
         (_, true) => Some(false),
         _ => None,
     };
     if args.outstanding {
-        return Ok(json!({ "outstanding": true, "vacuum": vacuum }));
+        return Ok(Forget {
+            outstanding: true,
+            vacuum,
+            ..Forget::default()
+        });
     }
     let (table, condition) = match args.condition.as_slice() {
         [condition] => (None, condition),
@@ -131,14 +104,15 @@ fn body(args: &ForgetArgs) -> Result<serde_json::Value, Failure> {
         value => value.to_owned(),
     };
     let tables: Vec<String> = table.into_iter().chain(args.tables.iter().cloned()).collect();
-    Ok(json!({
-        "column": column,
-        "value": value,
-        "tables": tables,
-        "plugin": args.plugin.as_ref().map(ToString::to_string),
-        "keep_dead_letters": args.keep_dead_letters,
-        "vacuum": vacuum,
-    }))
+    Ok(Forget {
+        column: Some(column.to_owned()),
+        value: Some(value.into()),
+        tables,
+        plugin: args.plugin.as_ref().map(ToString::to_string),
+        keep_dead_letters: args.keep_dead_letters,
+        vacuum,
+        ..Forget::default()
+    })
 }
 
 /// Reads the value from standard input, without a trailing line end.
@@ -177,15 +151,15 @@ fn confirm(url: &str) -> Result<(), Failure> {
     }
 }
 
-fn render(report: &Forgotten) -> String {
+fn render(report: &ForgetReport) -> String {
     let verb = if report.dry_run { "would erase" } else { "erased" };
     let mut text = format!("{verb} {} messages\n", report.messages);
     for table in &report.tables {
         text.push_str(&format!(
             "  table {}: {} rows contain the value, {} rows of these messages {}\n",
             table.table,
-            table.matching,
-            table.removed,
+            table.rows_matching,
+            table.rows_removed,
             if report.dry_run {
                 "would be removed"
             } else {
@@ -203,14 +177,14 @@ fn render(report: &Forgotten) -> String {
         text.push_str(&format!(
             "  stream {}: {} messages {}, {} already gone, {} left\n",
             stream.stream,
-            stream.deleted,
+            stream.messages_deleted,
             if report.dry_run {
                 "would be deleted"
             } else {
                 "deleted"
             },
-            stream.gone,
-            stream.left
+            stream.messages_gone,
+            stream.messages_left
         ));
         if let Some(reason) = &stream.reason {
             text.push_str(&format!("    not deleted: {reason}\n"));
@@ -234,23 +208,24 @@ fn render(report: &Forgotten) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lantern_api::{ForgottenStream, ForgottenTable};
 
     #[test]
     fn the_report_lists_remaining_messages_with_the_remedy() {
-        let report = Forgotten {
+        let report = ForgetReport {
             dry_run: false,
-            tables: vec![Table {
+            tables: vec![ForgottenTable {
                 table: "orders".into(),
-                matching: 2,
-                removed: 3,
+                rows_matching: 2,
+                rows_removed: 3,
             }],
             messages: 2,
             dead_letters: 1,
-            streams: vec![Stream {
+            streams: vec![ForgottenStream {
                 stream: "S".into(),
-                deleted: 1,
-                gone: 0,
-                left: 1,
+                messages_deleted: 1,
+                messages_gone: 0,
+                messages_left: 1,
                 reason: Some("the stream has deny_delete".into()),
                 remedy: Some("purge".into()),
             }],

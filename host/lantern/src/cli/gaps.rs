@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use serde::{Deserialize, Serialize};
 use url::form_urlencoded::Serializer;
 
 use super::client::{Client, HostArgs};
 use super::{Failure, print, print_json, table};
+use lantern_api::Gap;
 use lantern_model::schema::{PluginName, SourceName};
 
 /// Largest page of the API.
@@ -31,22 +31,8 @@ pub struct GapsArgs {
     host: HostArgs,
 }
 
-#[derive(Deserialize, Serialize)]
-struct GapEntry {
-    id: i64,
-    plugin: String,
-    source: String,
-    epoch: i64,
-    stream: Option<String>,
-    first_sequence: i64,
-    last_sequence: i64,
-    exact: bool,
-    reason: String,
-    recorded_at: String,
-}
-
 pub fn run(args: &GapsArgs) -> Result<ExitCode, Failure> {
-    let gaps: Vec<GapEntry> = Client::open(&args.host)?.newest(&list(args), args.limit, PAGE_MAX)?;
+    let gaps: Vec<Gap> = Client::open(&args.host)?.newest(&list(args), args.limit, PAGE_MAX)?;
     match args.json {
         true => print_json(&gaps)?,
         false => print(&render(&gaps))?,
@@ -65,7 +51,7 @@ fn list(args: &GapsArgs) -> String {
     format!("/api/v1/gaps?{}", query.finish())
 }
 
-fn render(gaps: &[GapEntry]) -> String {
+fn render(gaps: &[Gap]) -> String {
     if gaps.is_empty() {
         return "no gaps: no message was lost before it was read\n".to_owned();
     }
@@ -75,12 +61,12 @@ fn render(gaps: &[GapEntry]) -> String {
         "epoch",
         "stream",
         "sequences",
-        "messages",
+        "missing",
         "reason",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(gaps.iter().map(|gap| {
-        let GapEntry {
+        let Gap {
             first_sequence: first,
             last_sequence: last,
             ..
@@ -96,8 +82,8 @@ fn render(gaps: &[GapEntry]) -> String {
             },
             // Messages on other subjects of the stream may be among them.
             match gap.exact {
-                true => (last - first + 1).to_string(),
-                false => format!("up to {}", last - first + 1),
+                true => gap.missing.to_string(),
+                false => format!("up to {}", gap.missing),
             },
             gap.reason.clone(),
         ]
@@ -111,14 +97,16 @@ mod tests {
 
     #[test]
     fn gaps_are_listed_with_the_number_of_missing_messages() {
-        let gap = |first, last, exact| GapEntry {
+        let gap = |first, last, exact| Gap {
             id: 1,
             plugin: "obs-events".into(),
             source: "obs".into(),
             epoch: 1,
+            origin: 1,
             stream: Some("OBS_EVENTS".into()),
             first_sequence: first,
             last_sequence: last,
+            missing: last - first + 1,
             exact,
             reason: "the stream begins later".into(),
             recorded_at: "2026-11-20T10:00:00.123456Z".into(),
@@ -126,9 +114,9 @@ mod tests {
         assert_eq!(
             render(&[gap(5, 5, true), gap(1, 3, false)]),
             "\
-noticed               plugin/source   epoch  stream      sequences  messages  reason
-2026-11-20T10:00:00Z  obs-events/obs      1  OBS_EVENTS          5         1  the stream begins later
-2026-11-20T10:00:00Z  obs-events/obs      1  OBS_EVENTS        1-3   up to 3  the stream begins later
+noticed               plugin/source   epoch  stream      sequences  missing  reason
+2026-11-20T10:00:00Z  obs-events/obs      1  OBS_EVENTS          5        1  the stream begins later
+2026-11-20T10:00:00Z  obs-events/obs      1  OBS_EVENTS        1-3  up to 3  the stream begins later
 "
         );
         assert!(render(&[]).starts_with("no gaps"));

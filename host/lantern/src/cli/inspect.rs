@@ -9,14 +9,14 @@ use serde::Serialize;
 
 use super::author::sign::with_suffix;
 use super::{Failure, print, print_json, table};
+use lantern_api::{Signature, SignatureState};
 use lantern_authoring::project::{Project, ProjectError};
+use lantern_http::views;
 use lantern_model::schema::description::{ColumnDescription, NamedTable, RoleWord, SourceDescription};
 use lantern_model::schema::{Manifest, ManifestDescription};
 use lantern_model::settings::PluginSettings;
 use lantern_plugin::{Compiler, Loader, Metadata, Plugin, Speed, Target};
-use lantern_trust::signature::{
-    FILE_SUFFIX, Fault, SignatureState, SignatureView, TrustedKey, Verdict, key_named, verify,
-};
+use lantern_trust::signature::{FILE_SUFFIX, Fault, TrustedKey, Verdict, key_named, verify};
 
 /// Arguments of `lantern plugin inspect`.
 #[derive(Debug, Args)]
@@ -44,7 +44,7 @@ pub struct Inspection {
     /// Metadata in the component: licence, source, authors.
     pub metadata: Metadata,
     /// Result of checking the signature; `None` if it was not checked.
-    pub signature: Option<SignatureView>,
+    pub signature: Option<Signature>,
     /// Imports of the component; empty for most.
     pub imports: Vec<String>,
     /// Whether it imports WASI, which an operator must allow.
@@ -258,12 +258,12 @@ fn key(text: &str) -> Result<TrustedKey, Failure> {
     })
 }
 
-fn signature(file: &Path, key: Option<&TrustedKey>) -> Result<SignatureView, Failure> {
+fn signature(file: &Path, key: Option<&TrustedKey>) -> Result<Signature, Failure> {
     let signature_file = with_suffix(file, FILE_SUFFIX);
     let signature = match std::fs::read(&signature_file) {
         Ok(signature) => signature,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Ok(Verdict::Faulty(Fault::Missing).view());
+            return Ok(signature_view(&Verdict::Faulty(Fault::Missing)));
         }
         Err(error) => {
             let error =
@@ -273,10 +273,10 @@ fn signature(file: &Path, key: Option<&TrustedKey>) -> Result<SignatureView, Fai
     };
     let Some(key) = key else {
         return Ok(match key_named(&signature) {
-            None => Verdict::Faulty(Fault::Malformed).view(),
-            named => SignatureView {
-                key: named,
-                ..Verdict::NotChecked.view()
+            None => signature_view(&Verdict::Faulty(Fault::Malformed)),
+            Some(key) => Signature {
+                key: Some(key.to_string()),
+                ..signature_view(&Verdict::NotChecked)
             },
         });
     };
@@ -288,30 +288,36 @@ fn signature(file: &Path, key: Option<&TrustedKey>) -> Result<SignatureView, Fai
         }
         _ => verdict.view().reason,
     };
-    Ok(SignatureView {
+    Ok(Signature {
         reason,
-        ..verdict.view()
+        ..signature_view(&verdict)
     })
 }
 
-fn describe_signature(signature: &SignatureView) -> String {
+fn signature_view(verdict: &Verdict) -> Signature {
+    views::signature(verdict.view())
+}
+
+fn describe_signature(signature: &Signature) -> String {
     match signature {
-        SignatureView {
+        Signature {
             state: SignatureState::Missing,
             ..
         } => "none".to_owned(),
-        SignatureView {
+        Signature {
             key: Some(key),
             comment: Some(comment),
             ..
         } => format!("valid, key {key}: {comment}"),
-        SignatureView {
+        Signature {
             key, reason: None, ..
         } => {
-            let key = key.map(|key| key.to_string()).unwrap_or_default();
-            format!("key {key}, not verified; use --key")
+            format!(
+                "key {}, not verified; use --key",
+                key.as_deref().unwrap_or_default()
+            )
         }
-        SignatureView {
+        Signature {
             reason: Some(reason), ..
         } => format!("invalid: {reason}"),
     }

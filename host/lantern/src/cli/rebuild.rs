@@ -5,14 +5,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::client::{Client, HostArgs};
 use super::output::redraw;
 use super::plugin::Reference;
 use super::{Failure, print, print_json, table};
-use lantern_store::RebuildOutcome;
+use lantern_api::{NewRebuild, Rebuild};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -80,29 +78,6 @@ struct OneArgs {
     host: HostArgs,
 }
 
-/// A rebuild, as returned by the host.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-struct Rebuild {
-    id: i64,
-    plugin: String,
-    digest: String,
-    state: String,
-    started_at: String,
-    ended_at: Option<String>,
-    reason: Option<String>,
-    progress: Option<Progress>,
-    outcome: Option<RebuildOutcome>,
-    previous_until: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-struct Progress {
-    messages: u64,
-    left: u64,
-    rate: f64,
-    eta_seconds: Option<f64>,
-}
-
 pub fn run(args: &RebuildArgs) -> Result<ExitCode, Failure> {
     match (&args.command, &args.plugin) {
         (Some(RebuildCommand::List(args)), _) => list(args),
@@ -117,20 +92,20 @@ fn start(args: &RebuildArgs, plugin: &Reference) -> Result<ExitCode, Failure> {
     let (from_sequence, from_time) = match &args.from {
         Some(text) => match text.parse::<u64>() {
             Ok(sequence) => (Some(sequence), None),
-            Err(_) => (None, Some(text)),
+            Err(_) => (None, Some(text.clone())),
         },
         None => (None, None),
     };
-    let body = json!({
-        "version": plugin.version,
-        "from_sequence": from_sequence,
-        "from_time": from_time,
-        "rate": args.rate,
-        "carry_over": args.carry_over,
-        "drop_undeclared": args.drop_undeclared,
-        "accept_differences": args.accept_differences,
-        "keep_old_s": args.keep_old.as_secs(),
-    });
+    let body = NewRebuild {
+        version: plugin.version.clone(),
+        from_sequence,
+        from_time,
+        rate: args.rate,
+        carry_over: args.carry_over,
+        drop_undeclared: args.drop_undeclared,
+        accept_differences: args.accept_differences,
+        keep_old_s: args.keep_old.as_secs(),
+    };
     let client = Client::open(&args.host)?;
     let started: Rebuild = client.post_json(&format!("/api/v1/plugins/{}/rebuild", plugin.name), &body)?;
     if args.detach {
@@ -162,7 +137,7 @@ fn list(args: &ListArgs) -> Result<ExitCode, Failure> {
                 table::to_the_second(&rebuild.started_at),
                 rebuild
                     .progress
-                    .map_or_else(String::new, |progress| progress.left.to_string()),
+                    .map_or_else(String::new, |progress| progress.messages_left.to_string()),
                 rebuild.reason.clone().unwrap_or_default(),
             ]
         });
@@ -242,8 +217,8 @@ fn result(rebuild: &Rebuild) -> String {
             format!(" in {:.1} s", milliseconds as f64 / 1_000.0)
         });
     text.push_str(&format!(
-        ", {} rows{took}, {} carried over, {} left out\n",
-        outcome.rows, outcome.carried_over, outcome.left_out
+        ", {} rows{took}, {} carried over, {} lost\n",
+        outcome.row_count, outcome.rows_carried_over, outcome.rows_lost
     ));
     for table in &outcome.tables {
         text.push_str(&match table.change.as_str() {
@@ -283,7 +258,7 @@ fn bar(rebuild: &Rebuild) -> String {
     let Some(progress) = rebuild.progress else {
         return format!("rebuild {}: {}", rebuild.id, rebuild.state);
     };
-    let all = (progress.messages + progress.left).max(1);
+    let all = (progress.messages + progress.messages_left).max(1);
     let full = usize::try_from(progress.messages * WIDTH / all).unwrap_or_default();
     let eta = progress
         .eta_seconds
@@ -304,7 +279,7 @@ fn bar(rebuild: &Rebuild) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lantern_store::TableOutcome;
+    use lantern_api::{RebuildOutcome, RebuildProgress, TableOutcome};
 
     #[test]
     fn the_progress_bar_shows_messages_rate_and_remaining_time() {
@@ -316,9 +291,9 @@ mod tests {
             started_at: String::new(),
             ended_at: None,
             reason: Some("the broker is away".into()),
-            progress: Some(Progress {
+            progress: Some(RebuildProgress {
                 messages: 500,
-                left: 1_500,
+                messages_left: 1_500,
                 rate: 250.0,
                 eta_seconds: Some(6.0),
             }),
@@ -367,9 +342,9 @@ mod tests {
             progress: None,
             outcome: Some(RebuildOutcome {
                 messages: 500,
-                rows: 1_000,
-                carried_over: 500,
-                left_out: 0,
+                row_count: 1_000,
+                rows_carried_over: 500,
+                rows_lost: 0,
                 tables: vec![
                     table("op", "rebuilt", 1_000, 1_000),
                     table("op_more", "kept", 7, 7),
@@ -380,7 +355,7 @@ mod tests {
         };
         assert_eq!(
             result(&rebuild),
-            "rebuild 1 of op: done, 1000 rows in 0.4 s, 500 carried over, 0 left out\n  \
+            "rebuild 1 of op: done, 1000 rows in 0.4 s, 500 carried over, 0 lost\n  \
              table op: 1000 rows before, 1000 after\n  \
              table op_more: kept with 7 rows; this version does not declare it (--drop-undeclared drops it)\n"
         );

@@ -3,12 +3,12 @@
 use std::str::FromStr;
 
 use clap::{Args, Subcommand};
-use serde::Deserialize;
-use serde_json::{Value, json};
 
 use super::client::{Client, HostArgs};
 use super::{Failure, print};
+use lantern_api::{SourceDecided, SourceDecision, SourceHistory};
 use lantern_model::schema::{PluginName, SourceName};
+use lantern_model::status::{ProjectionState, Status};
 
 #[derive(Debug, Subcommand)]
 pub enum SourceCommand {
@@ -54,13 +54,6 @@ impl FromStr for Name {
     }
 }
 
-#[derive(Deserialize)]
-struct Projection {
-    plugin: String,
-    source: String,
-    state: String,
-}
-
 pub fn run(command: &SourceCommand) -> Result<(), Failure> {
     match command {
         SourceCommand::Accept(args) => accept(args),
@@ -74,9 +67,12 @@ fn accept(args: &AcceptArgs) -> Result<(), Failure> {
         Some(source) => source.to_string(),
         None => undecided_source(client.get_json("/api/v1/projections")?, plugin.as_str())?,
     };
-    let history = if args.same { "same" } else { "new" };
+    let history = match args.same {
+        true => SourceHistory::Same,
+        false => SourceHistory::New,
+    };
     let path = format!("/api/v1/plugins/{plugin}/sources/{source}/accept");
-    client.post_json::<Value>(&path, &json!({ "history": history }))?;
+    client.post_json::<SourceDecided>(&path, &SourceDecision { history })?;
     let next = if args.same {
         "continues after its checkpoint"
     } else {
@@ -86,10 +82,10 @@ fn accept(args: &AcceptArgs) -> Result<(), Failure> {
 }
 
 /// The only undecided source of the plugin.
-fn undecided_source(projections: Vec<Projection>, plugin: &str) -> Result<String, Failure> {
+fn undecided_source(projections: Vec<Status>, plugin: &str) -> Result<String, Failure> {
     let mut undecided: Vec<String> = projections
         .into_iter()
-        .filter(|projection| projection.plugin == plugin && projection.state == "undecided")
+        .filter(|projection| projection.plugin == plugin && projection.state == ProjectionState::Undecided)
         .map(|projection| projection.source)
         .collect();
     match undecided.len() {
@@ -112,21 +108,21 @@ mod tests {
 
     #[test]
     fn the_only_undecided_source_is_found() {
-        let projection = |plugin: &str, source: &str, state: &str| Projection {
-            plugin: plugin.into(),
-            source: source.into(),
-            state: state.into(),
+        use ProjectionState::{Running, Undecided};
+        let projection = |plugin: &str, source: &str, state| Status {
+            state,
+            ..Status::starting(plugin, "1.0.0", "sha256:aa", source, None)
         };
-        let all = |second: &str| {
+        let all = |second| {
             vec![
-                projection("a", "one", "undecided"),
+                projection("a", "one", Undecided),
                 projection("a", "two", second),
-                projection("b", "three", "undecided"),
+                projection("b", "three", Undecided),
             ]
         };
-        assert_eq!(undecided_source(all("running"), "a").unwrap(), "one");
-        assert!(undecided_source(all("undecided"), "a").is_err());
-        assert!(undecided_source(all("running"), "c").is_err());
+        assert_eq!(undecided_source(all(Running), "a").unwrap(), "one");
+        assert!(undecided_source(all(Undecided), "a").is_err());
+        assert!(undecided_source(all(Running), "c").is_err());
     }
 
     #[test]

@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde::de::IgnoredAny;
 
 use super::client::{Client, HostArgs};
 use super::{Failure, note, print, print_json, table};
+use lantern_api::{CreatedToken, NewToken, Token};
 use lantern_model::schema::TokenName;
 
 #[derive(Debug, Subcommand)]
@@ -53,27 +53,12 @@ pub struct RevokeArgs {
     host: HostArgs,
 }
 
-#[derive(Deserialize)]
-struct Created {
-    token: String,
-}
-
-#[derive(Deserialize, Serialize)]
-struct Token {
-    name: String,
-    role: String,
-    created_at: String,
-    created_by: String,
-    expires_at: Option<String>,
-    last_used_at: Option<String>,
-}
-
 pub fn run(command: &TokenCommand) -> Result<ExitCode, Failure> {
     match command {
         TokenCommand::Create(args) => create(args)?,
         TokenCommand::List(args) => list(args)?,
         TokenCommand::Revoke(args) => {
-            Client::open(&args.host)?.delete::<Value>(&format!("/api/v1/tokens/{}", args.name))?;
+            Client::open(&args.host)?.delete::<IgnoredAny>(&format!("/api/v1/tokens/{}", args.name))?;
             print(&format!("revoked token {}\n", args.name))?;
         }
     }
@@ -81,10 +66,12 @@ pub fn run(command: &TokenCommand) -> Result<ExitCode, Failure> {
 }
 
 fn create(args: &CreateArgs) -> Result<(), Failure> {
-    let body = json!({
-        "name": args.name.as_str(), "role": args.role, "expires_in_days": args.expires_in_days,
-    });
-    let created: Created = Client::open(&args.host)?.post_json("/api/v1/tokens", &body)?;
+    let body = NewToken {
+        name: args.name.to_string(),
+        role: args.role.clone(),
+        expires_in_days: args.expires_in_days,
+    };
+    let created: CreatedToken = Client::open(&args.host)?.post_json("/api/v1/tokens", &body)?;
     // Standard output contains only the token, for scripts.
     note(format_args!(
         "created token {}; it is shown only once:",
@@ -111,7 +98,7 @@ fn render(tokens: &[Token]) -> String {
     rows.extend(tokens.iter().map(|token| {
         vec![
             token.name.clone(),
-            token.role.clone(),
+            token.role.as_str().to_owned(),
             table::to_the_second(&token.created_at),
             token.created_by.clone(),
             time(&token.expires_at),
@@ -129,7 +116,7 @@ mod tests {
     fn tokens_are_listed_in_columns() {
         let token = Token {
             name: "ci".into(),
-            role: "viewer".into(),
+            role: lantern_api::Role::Viewer,
             created_at: "2026-11-20T10:00:00.123456Z".into(),
             created_by: "local".into(),
             expires_at: None,

@@ -4,13 +4,10 @@
 use std::fmt::Write as _;
 
 use clap::Args;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use super::client::{Client, HostArgs};
 use super::{Failure, output, print, print_json};
-use lantern_model::identity::RowIdentity;
+use lantern_api::{Reproject, Reprojected, Trace, TracedMessage};
 use lantern_model::schema::PluginName;
 
 #[derive(Debug, Args)]
@@ -48,44 +45,14 @@ pub fn trace(args: &TraceArgs) -> Result<(), Failure> {
         .append_pair("table", &args.table)
         .append_pair("key", &key)
         .finish();
-    let traced: Traced = Client::open(&args.host)?.get_json(&format!("/api/v1/trace?{query}"))?;
+    let traced: Trace = Client::open(&args.host)?.get_json(&format!("/api/v1/trace?{query}"))?;
     match args.json {
         true => print_json(&traced),
         false => print(&render(&traced)),
     }
 }
 
-/// A traced row. The row stays raw text, because its JSON values are shown exactly as they are stored.
-#[derive(Deserialize, Serialize)]
-struct Traced {
-    table: String,
-    id: RowIdentity,
-    row: Box<RawValue>,
-    plugin: String,
-    version: Option<String>,
-    digest: Option<String>,
-    healed: bool,
-    source: String,
-    stream: Option<String>,
-    epoch: u64,
-    sequence: u64,
-    note: Option<String>,
-    message: Option<TracedMessage>,
-    gone: Option<String>,
-}
-
-#[derive(Deserialize, Serialize)]
-struct TracedMessage {
-    found_in: String,
-    subject: String,
-    published: String,
-    headers: Vec<(String, String)>,
-    payload_bytes: u64,
-    payload_text: Option<String>,
-    payload_base64: String,
-}
-
-fn render(traced: &Traced) -> String {
+fn render(traced: &Trace) -> String {
     let unknown = "(unknown)";
     let mut out = String::new();
     // Writing to a String does not fail.
@@ -103,7 +70,7 @@ fn render(traced: &Traced) -> String {
         traced.version.as_deref().unwrap_or(unknown),
         traced.digest.as_deref().unwrap_or_default()
     );
-    if traced.healed {
+    if traced.was_dead_letter {
         let _ = writeln!(out, "         a retry of the dead letter wrote the row");
     }
     if let Some(note) = &traced.note {
@@ -111,8 +78,8 @@ fn render(traced: &Traced) -> String {
     }
     if let Some(message) = &traced.message {
         render_message(&mut out, message);
-    } else if let Some(gone) = &traced.gone {
-        let _ = writeln!(out, "message  {gone}");
+    } else if let Some(missing) = &traced.message_missing {
+        let _ = writeln!(out, "message  {missing}");
     }
     out
 }
@@ -136,29 +103,27 @@ fn render_message(out: &mut String, message: &TracedMessage) {
 }
 
 pub fn reproject(args: &ReprojectArgs) -> Result<(), Failure> {
-    let body = json!({"version": args.digest});
+    let body = Reproject {
+        version: args.digest.clone(),
+    };
     let client = Client::open(&args.host)?;
-    let done: Value =
+    let done: Reprojected =
         client.post_json_for_long(&format!("/api/v1/plugins/{}/reproject", args.plugin), &body)?;
     if args.json {
         return print_json(&done);
     }
     let mut out = format!(
-        "reprocessed {} messages of version {} with {}: {} rows removed, {} written\n",
-        done["messages"],
-        done["from"].as_str().unwrap_or_default(),
-        done["to"].as_str().unwrap_or_default(),
-        done["rows_removed"],
-        done["rows_written"]
+        "reprojected {} messages of version {} with {}\nrows: {} removed; {} inserted, {} updated, {} present\n",
+        done.messages, done.from, done.to, done.rows_removed, done.inserted, done.updated, done.present
     );
-    if done["gone"] != 0 {
+    if done.messages_gone != 0 {
         let _ = writeln!(
             out,
             "{} messages are no longer in their stream; their rows stay",
-            done["gone"]
+            done.messages_gone
         );
     }
-    if let Value::String(partial) = &done["partial"] {
+    if let Some(partial) = &done.partial {
         let _ = writeln!(
             out,
             "incomplete: {partial}; to process the rest, run the command again"
@@ -177,10 +142,10 @@ mod tests {
             r#"{"id":7,"extra":{"n":12345678901234567890123,"a":1,"a":2,"z":-0,"e":1e400,"s":"\ud800"}}"#;
         let answer = format!(
             r#"{{"table":"t","id":"1:9:0","row":{row},"plugin":"p","version":"1.0.0","digest":"sha256:aa",
-                 "healed":false,"source":"s","stream":"S","epoch":1,"sequence":9,"note":null,"message":null,
-                 "gone":"it is no longer in stream S"}}"#
+                 "was_dead_letter":false,"source":"s","stream":"S","epoch":1,"sequence":9,"note":null,"message":null,
+                 "message_missing":"it is no longer in stream S"}}"#
         );
-        let traced: Traced = serde_json::from_str(&answer).unwrap();
+        let traced: Trace = serde_json::from_str(&answer).unwrap();
         assert_eq!(
             render(&traced),
             format!(

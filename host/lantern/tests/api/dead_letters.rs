@@ -95,14 +95,17 @@ async fn letters_are_counted_by_what_their_reasons_share() {
         panic!("{answer}");
     };
     assert_eq!(
-        (&group["plugin"], &group["letters"]),
+        (&group["plugin"], &group["dead_letters"]),
         (&"things".into(), &300.into())
     );
-    assert_eq!((&group["left_out"], &answer["exact"]), (&0.into(), &true.into()));
+    assert_eq!(
+        (&group["reasons_omitted"], &answer["exact"]),
+        (&0.into(), &true.into())
+    );
     let shown: Vec<_> = group["reasons"].as_array().unwrap().iter().collect();
     let words: Vec<_> = shown.iter().map(|one| one["like"].as_str().unwrap()).collect();
     assert_eq!(words, ["no field [at] at line *", "what? *", "alone"]);
-    assert_eq!(shown[0]["letters"], 200);
+    assert_eq!(shown[0]["dead_letters"], 200);
 
     // The reason in the response, including special characters, finds the dead letters it counts.
     assert_eq!(
@@ -120,7 +123,7 @@ async fn letters_are_counted_by_what_their_reasons_share() {
         .await;
     assert_eq!(done["discarded"], 99);
     let left = get_json(&scene.api, path).await;
-    assert_eq!(left["groups"][0]["letters"], 201);
+    assert_eq!(left["groups"][0]["dead_letters"], 201);
 }
 
 #[tokio::test]
@@ -210,7 +213,10 @@ async fn trying_again_needs_a_plugin_that_is_there() {
         let (found, answer) = scene.act("POST", "/api/v1/dead-letters/retry", json, body).await;
         assert_eq!(found, status, "{body}: {answer}");
         if status == 200 {
-            assert_eq!(answer, serde_json::json!({"tried": 0, "resolved": 0, "rows": 0}));
+            assert_eq!(
+                answer,
+                serde_json::json!({"retried": 0, "resolved": 0, "inserted": 0, "updated": 0, "present": 0})
+            );
         }
     }
 }

@@ -149,8 +149,8 @@ async fn more_than_can_be_told_is_left_out_and_said() {
     visits.add(&noted(numbers(1, 8_000)));
     visits.database.wake().await;
     let gap = listening.event().await;
-    assert_eq!(gap.kind, "gap");
-    let skipped = gap.data["skipped"].as_u64().unwrap();
+    assert_eq!(gap.kind, "omitted");
+    let skipped = gap.data["rows_omitted"].as_u64().unwrap();
     assert!(skipped >= 6_000, "{skipped}");
     let (notes, _) = listening.notes(8_000 - skipped as usize).await;
     assert_eq!(notes.last().unwrap(), "n8000");
@@ -159,7 +159,7 @@ async fn more_than_can_be_told_is_left_out_and_said() {
     let gap = back.event().await;
     assert_eq!(
         (gap.kind.as_str(), &gap.data),
-        ("gap", &json!({"skipped": 3_000}))
+        ("omitted", &json!({"rows_omitted": 3_000}))
     );
     let (notes, _) = back.notes(5_000).await;
     assert_eq!(notes, numbers(3_001, 8_000));
@@ -467,7 +467,7 @@ async fn a_row_that_is_too_large_for_a_packet_is_left_out_and_counted() {
         while notes.len() < 2 || skipped < 1 {
             let event = listening.event().await;
             match event.kind.as_str() {
-                "gap" => skipped += event.data["skipped"].as_u64().unwrap(),
+                "omitted" => skipped += event.data["rows_omitted"].as_u64().unwrap(),
                 _ => {
                     let items = event.data["items"].as_array().unwrap();
                     notes.extend(items.iter().map(|item| item["note"].as_str().unwrap().to_owned()));

@@ -68,7 +68,7 @@ async fn a_plugin_lives_through_the_api() {
             &Value::Null
         )
     );
-    assert_eq!(first["healed"]["tried"], 0);
+    assert_eq!(first["retry"]["retried"], 0);
 
     let second = scene.install(b'b', "").await;
     assert_eq!(
@@ -76,7 +76,7 @@ async fn a_plugin_lives_through_the_api() {
         (&"installed".into(), &"additive".into())
     );
     assert_eq!(second["from"], first["digest"]);
-    assert!(second.get("healed").is_none());
+    assert!(second.get("retry").is_none());
     let places: Vec<&str> = second["differences"]
         .as_array()
         .unwrap()

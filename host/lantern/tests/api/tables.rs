@@ -259,7 +259,7 @@ async fn a_selection_means_what_it_says() {
             .await;
         assert_eq!(found, expected, "{filter}");
         let count = visits.ask(&format!("/count?filter={}", encoded(&filter))).await;
-        assert_eq!(count, json!({"rows": expected.len(), "exact": true}), "{filter}");
+        assert_eq!(count, json!({"count": expected.len(), "exact": true}), "{filter}");
     }
     for (rest, expected) in [
         ("search=100%25", vec![1, 5]),
@@ -416,6 +416,31 @@ async fn what_cannot_be_understood_is_named() {
         "no table absent",
     )
     .await;
+}
+
+#[tokio::test]
+async fn a_row_has_one_identity_in_sql_api_export_and_trace() {
+    let visits = hundred().await;
+    let sql = "SELECT _origin || ':' || _sequence || ':' || _row FROM visits WHERE _sequence = 42";
+    let id: String = visits
+        .database
+        .writer()
+        .query_row(sql, [], |row| row.get(0))
+        .unwrap();
+    let page = visits.ask("/rows?limit=1000&order=asc").await;
+    let listed = &page["items"][41];
+    assert_eq!(listed["_id"], id);
+    let numbers = ["_origin", "_sequence", "_row"].map(|name| listed[name].to_string());
+    assert_eq!(numbers.join(":"), id);
+    assert_eq!(visits.ask(&format!("/rows/{id}")).await["row"], *listed);
+    let (_, csv) = get(
+        &visits.api,
+        "/api/v1/tables/visits/export?format=csv&columns=pc&order=asc",
+    )
+    .await;
+    assert!(csv.lines().nth(42).unwrap().ends_with(&format!(",{id}")), "{csv}");
+    let trace = get_json(&visits.api, &format!("/api/v1/trace?table=visits&key={id}")).await;
+    assert_eq!(trace["id"], id);
 }
 
 #[tokio::test]

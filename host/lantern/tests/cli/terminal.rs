@@ -90,7 +90,7 @@ fn body(document: &Value, method: &str, path: &str) -> (String, String) {
     (status.clone(), body)
 }
 
-/// Returns a value of this schema. An enumerated string takes one of its valid values.
+/// Returns a value of this schema. An enumerated string takes one of its valid values, and one with a pattern its example.
 fn sample(document: &Value, schema: &Value, depth: usize) -> Value {
     if let Some(name) = schema["$ref"].as_str() {
         let name = name.rsplit('/').next().unwrap();
@@ -115,6 +115,9 @@ fn sample(document: &Value, schema: &Value, depth: usize) -> Value {
     if let Some(word) = schema["enum"].as_array().and_then(|words| words.first()) {
         return word.clone();
     }
+    if let (Some(_), Some(example)) = (schema["pattern"].as_str(), schema["examples"].get(0)) {
+        return example.clone();
+    }
     let kind = match &schema["type"] {
         Value::Array(kinds) => kinds.iter().find(|kind| *kind != "null").unwrap(),
         kind => kind,
@@ -137,6 +140,9 @@ fn sample(document: &Value, schema: &Value, depth: usize) -> Value {
                     // There is no further page, and base64 fields are decodable.
                     "next_cursor" => Value::Null,
                     name if name.ends_with("_base64") => json!("e30="),
+                    // Commands parse the settings of a plugin, which contain no free text.
+                    "memory" | "bytes_per_message" => json!("1 MiB"),
+                    "message_time" => json!("1s"),
                     _ => sample(document, property, depth + 1),
                 };
                 (name.clone(), value)
@@ -161,7 +167,6 @@ fn no_command_passes_on_what_a_terminal_obeys() {
         &["plugin", "install", component.to_str().unwrap()],
         &["plugin", "activate", "a"],
         &["plugin", "rollback", "a"],
-        &["plugin", "set", "a", "limits.memory="],
         &["plugin", "diff", "a", "1.0.0", "2.0.0"],
         &["plugin", "canary", "a@2.0.0", "--messages", "1"],
         &["plugin", "record", "--dead-letters", "a"],

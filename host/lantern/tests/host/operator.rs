@@ -169,7 +169,7 @@ fn an_operator_installs_swaps_heals_pauses_and_removes() {
             "1.3.0",
             "replaced",
             "sent by local",
-            "messages since loading",
+            "messages passed since loading",
             "0 failed calls",
         ],
     );
@@ -447,7 +447,9 @@ fn an_operator_tries_a_version_traces_its_rows_and_makes_its_work_again() {
     scene.done("plugin rollback evolving");
     says(
         &scene.done("reproject evolving --digest 1.4.0"),
-        &["reprocessed 2 messages of version 1.4.0 with 1.0.0: 2 rows removed, 2 written"],
+        &[
+            "reprojected 2 messages of version 1.4.0 with 1.0.0\nrows: 2 removed; 2 inserted, 0 updated, 0 present",
+        ],
     );
     assert_eq!(scene.notes(), ["1a", "2a", "3a", "4a", "5a"]);
     says(
@@ -465,7 +467,7 @@ fn an_operator_tries_a_version_traces_its_rows_and_makes_its_work_again() {
         &scene.done("rebuild evolving@2.0.0"),
         &[
             "rebuild 1 of evolving: done, 5 rows in",
-            "0 carried over, 0 left out",
+            "0 carried over, 0 lost",
             "table evolved: 5 rows before, 5 after",
         ],
     );

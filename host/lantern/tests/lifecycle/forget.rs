@@ -33,7 +33,7 @@ fn outstanding() -> ForgetRequest {
 impl Scene {
     async fn forget(&self, request: ForgetRequest) -> ForgetReport {
         let report = self.lifecycle().forget(request, &operator()).await.unwrap();
-        described("Forgotten", &report);
+        described("ForgetReport", &views::forget_report(report.clone()));
         report
     }
 

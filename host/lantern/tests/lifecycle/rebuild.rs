@@ -17,7 +17,7 @@ impl Scene {
         loop {
             let all = self.lifecycle().rebuilds().await?;
             let view = all.into_iter().find(|view| view.id == id).unwrap();
-            described("Rebuild", &view);
+            described("Rebuild", &views::rebuild(view.clone()));
             if view.state != "running" {
                 return Ok(view);
             }

@@ -342,7 +342,10 @@ async fn dead_letters_are_tried_first_by_a_version_that_knows_better() {
     scene.wait_for_checkpoint(51).await;
     assert_eq!(scene.status("evolve").unwrap().dead_letters, 41);
     let healed = scene.swap(b'e').await.unwrap().retried;
-    assert_eq!((healed.tried, healed.resolved, healed.rows), (41, 37, 37));
+    assert_eq!(
+        (healed.tried, healed.resolved, healed.effects.inserted),
+        (41, 37, 37)
+    );
     scene
         .wait("the count", |scene| {
             scene.status("evolve").unwrap().dead_letters == 4

@@ -58,7 +58,7 @@ async fn the_work_of_a_bad_version_is_made_again_as_if_it_had_never_run() {
     scene.wait_for_checkpoint(800).await;
     let written = scene.lifecycle().work_of("evolving", bad.digest).await.unwrap();
     assert_eq!((written.version.as_str(), written.healed), ("1.8.0", 5));
-    described("Written", &written);
+    described("VersionWork", &views::work(written.clone()));
     let range = &written.ranges[0];
     assert_eq!((range.first_sequence, range.last_sequence), (106, 701));
     assert_eq!((range.messages, range.dead, range.rows), (596, 1, 595));
@@ -66,9 +66,9 @@ async fn the_work_of_a_bad_version_is_made_again_as_if_it_had_never_run() {
 
     let done = scene.reproject(bad.digest).await.unwrap();
     assert_eq!(done.partial, None);
-    described("Reprojected", &done);
+    described("Reprojected", &views::reprojected(done.clone()));
     assert_eq!((done.done.messages, done.letters, done.gone), (601, 5, 0));
-    assert_eq!((done.done.rows_removed, done.done.rows_written), (600, 600));
+    assert_eq!((done.done.rows_removed, done.done.effects.inserted), (600, 600));
     let clean = (1..=100)
         .map(|n| (n, n, 'a'))
         .chain((101..=700).map(|n| (n, n, 'e')))
@@ -77,7 +77,7 @@ async fn the_work_of_a_bad_version_is_made_again_as_if_it_had_never_run() {
     assert_eq!(scene.ledger(), ["1.0.0|1|105|105|0", "1.3.0|106|800|695|1"]);
     let healed = scene.trace("evolved", &["1:103:0"]).await.unwrap();
     assert_eq!((healed.version.as_deref(), healed.healed), (Some("1.3.0"), true));
-    described("Trace", &healed);
+    described("Trace", &views::trace(healed.clone()).unwrap());
     // Nothing is left to reprocess, and ingestion continues at its position.
     let again = scene.reproject(bad.digest).await.unwrap();
     assert_eq!((again.done.messages, again.gone), (0, 0));
@@ -199,7 +199,7 @@ async fn a_message_that_the_running_version_rejects_becomes_a_dead_letter_and_th
     scene.wait_for_checkpoint(20).await;
     scene.swap(b'a').await.unwrap();
     let done = scene.reproject(good.digest).await.unwrap();
-    assert_eq!((done.done.rows_removed, done.done.rows_written), (20, 10));
+    assert_eq!((done.done.rows_removed, done.done.effects.inserted), (20, 10));
     assert_eq!(done.done.rejected, 10);
     assert_eq!(scene.ledger(), ["1.0.0|1|20|20|10"]);
     scene

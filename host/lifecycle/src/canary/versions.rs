@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use utoipa::ToSchema;
 
 use super::feed::TrialSource;
 use lantern_model::batch::{Delivery, Outcome};
@@ -19,8 +17,7 @@ use lantern_store::{Counts, Entry};
 const CALL_BUDGET: Duration = Duration::from_millis(100);
 
 /// What one version did with the messages.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-#[schema(as = CanarySide)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct VersionReport {
     /// The version number.
     pub version: String,

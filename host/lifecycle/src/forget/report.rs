@@ -1,8 +1,5 @@
 //! The request and the report of an erasure: plain data.
 
-use serde::Serialize;
-use utoipa::ToSchema;
-
 use lantern_store::forget::ForgetQuery;
 
 /// What is to be erased, and how.
@@ -17,8 +14,7 @@ pub struct ForgetRequest {
 }
 
 /// What an erasure has removed, or would remove.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
-#[schema(as = Forgotten)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ForgetReport {
     /// Whether nothing was changed.
     pub dry_run: bool,
@@ -41,7 +37,7 @@ pub struct ForgetReport {
 }
 
 /// Rows of one table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForgottenTable {
     /// The table.
     pub table: String,
@@ -52,7 +48,7 @@ pub struct ForgottenTable {
 }
 
 /// Messages in one stream.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ForgottenStream {
     /// The stream.
     pub stream: String,

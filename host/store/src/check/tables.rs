@@ -19,7 +19,7 @@ pub(super) fn check_tables(connection: &Connection, report: &mut Report) -> Resu
                 plugin: row.get(1)?,
                 merges: row.get(2)?,
                 expired: row.get(3).map(from_sql)?,
-                rows: 0,
+                row_count: 0,
             })
         })?
         .collect::<Result<_, _>>()?;
@@ -34,7 +34,7 @@ pub(super) fn check_tables(connection: &Connection, report: &mut Report) -> Resu
         }
         check_rows(connection, &table, report)?;
         check_segments(connection, &table, report)?;
-        table.rows = count(
+        table.row_count = count(
             connection,
             &format!("SELECT count(*) FROM {}", quote_text(&table.table)),
         )?;
@@ -63,7 +63,7 @@ fn check_number(connection: &Connection, plugin: &str, report: &mut Report) -> R
         },
     )?;
     let of_plugin = || report.tables.iter().filter(|table| table.plugin == plugin);
-    let held: u64 = of_plugin().map(|table| table.rows + table.expired).sum();
+    let held: u64 = of_plugin().map(|table| table.row_count + table.expired).sum();
     // Ranges of earlier versions do not distinguish inserted from updated rows; then the sum is only a limit.
     let known = inserted + updated == changed;
     let least = if known { inserted } else { 0 };
@@ -82,7 +82,7 @@ fn check_number(connection: &Connection, plugin: &str, report: &mut Report) -> R
         }
     };
     let each: Vec<String> = of_plugin()
-        .map(|table| format!("{} {}", table.table, grouped(table.rows + table.expired)))
+        .map(|table| format!("{} {}", table.table, grouped(table.row_count + table.expired)))
         .collect();
     let verb = if number == 1 { "is" } else { "are" };
     let problem = format!(

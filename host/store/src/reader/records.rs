@@ -44,6 +44,8 @@ pub struct DeadLetter {
     pub source: String,
     /// The source's epoch.
     pub epoch: i64,
+    /// The number of the epoch in this database.
+    pub origin: i64,
     /// The stream; none for core NATS.
     pub stream: Option<String>,
     /// Its sequence in the stream.
@@ -85,6 +87,8 @@ pub struct GapRecord {
     pub source: String,
     /// The source's epoch.
     pub epoch: i64,
+    /// The number of the epoch in this database.
+    pub origin: i64,
     /// The stream; none for core NATS.
     pub stream: Option<String>,
     /// The first missing sequence.
@@ -110,6 +114,8 @@ pub struct LedgerRecord {
     pub source: String,
     /// The source's epoch.
     pub epoch: i64,
+    /// The number of the epoch in this database.
+    pub origin: i64,
     /// The stream; none for core NATS.
     pub stream: Option<String>,
     /// The plugin's version.
@@ -150,7 +156,7 @@ const NEWEST: i64 = i64::MAX;
 /// Dead letters in the columns of `dead_letter`; a condition follows.
 const DEAD_LETTERS: &str = "SELECT d.id, o.plugin, o.source, o.epoch, o.stream, d.sequence, d.subject, \
      d.published_ns, d.headers, d.payload, d.class, d.reason, p.version, p.digest, d.attempts, \
-     d.state, d.first_at, d.last_at \
+     d.state, d.first_at, d.last_at, o.id \
      FROM _lantern_dead_letter AS d JOIN _lantern_origin AS o ON o.id = d.origin \
      JOIN _lantern_plugin AS p ON p.id = d.plugin_version";
 
@@ -191,7 +197,7 @@ impl Reader {
         after: Option<i64>,
     ) -> Result<Page<GapRecord>, ReadError> {
         const SQL: &str = "SELECT g.id, o.plugin, o.source, o.epoch, o.stream, g.first_sequence, \
-             g.last_sequence, g.exact, g.reason, g.recorded_at \
+             g.last_sequence, g.exact, g.reason, g.recorded_at, o.id \
              FROM _lantern_gap AS g JOIN _lantern_origin AS o ON o.id = g.origin \
              WHERE g.id < ?1 AND (?2 IS NULL OR o.plugin = ?2) AND (?3 IS NULL OR o.source = ?3) \
              ORDER BY g.id DESC LIMIT ?4";
@@ -213,7 +219,7 @@ impl Reader {
     ) -> Result<Page<LedgerRecord>, ReadError> {
         const SQL: &str = "SELECT l.id, o.plugin, o.source, o.epoch, o.stream, p.version, p.digest, \
              l.first_sequence, l.last_sequence, l.messages, l.projected, l.skipped, l.dead, l.missing, \
-             l.rows, l.first_at, l.last_at, l.inserted, l.updated, max(l.rows - l.changed, 0) \
+             l.rows, l.first_at, l.last_at, l.inserted, l.updated, max(l.rows - l.changed, 0), o.id \
              FROM _lantern_ledger AS l JOIN _lantern_origin AS o ON o.id = l.origin \
              JOIN _lantern_plugin AS p ON p.id = l.plugin_version \
              WHERE l.id < ?1 AND (?2 IS NULL OR o.plugin = ?2) AND (?3 IS NULL OR o.source = ?3) \
@@ -286,6 +292,7 @@ fn dead_letter_columns(
         state: row.get(15)?,
         first_at: Timestamp(row.get(16)?),
         last_at: Timestamp(row.get(17)?),
+        origin: row.get(18)?,
     })
 }
 
@@ -301,6 +308,7 @@ fn gap(row: &Row) -> Result<GapRecord, rusqlite::Error> {
         exact: row.get::<i64>(7)? != 0,
         reason: row.get(8)?,
         recorded_at: Timestamp(row.get(9)?),
+        origin: row.get(10)?,
     })
 }
 
@@ -326,5 +334,6 @@ fn ledger_range(row: &Row) -> Result<LedgerRecord, rusqlite::Error> {
         inserted: row.get(17)?,
         updated: row.get(18)?,
         present: row.get(19)?,
+        origin: row.get(20)?,
     })
 }

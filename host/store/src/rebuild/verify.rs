@@ -4,7 +4,6 @@
 
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use super::super::apply::{from_sql, to_sql};
 use super::super::commit::{Counts, OriginId};
@@ -17,7 +16,7 @@ use super::{RebuildId, ReplayRange, reachable, rows_outside};
 use lantern_model::schema::{ColumnType, Manifest};
 
 /// The result of a rebuild.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RebuildOutcome {
     /// Messages that were read again.
     pub messages: u64,
@@ -35,12 +34,11 @@ pub struct RebuildOutcome {
 }
 
 /// The result of a rebuild for one table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableOutcome {
     /// Its name.
     pub table: String,
     /// `rebuilt`, `added`, `kept` (the new version does not declare it) or `dropped`.
-    #[schema(pattern = "^(rebuilt|added|kept|dropped)$")]
     pub change: String,
     /// Rows before.
     pub rows_before: u64,

@@ -187,7 +187,7 @@ async fn check_reports_what_it_cannot_verify() {
     let counts: Vec<_> = report
         .tables
         .iter()
-        .map(|table| (table.table.as_str(), table.rows, table.expired))
+        .map(|table| (table.table.as_str(), table.row_count, table.expired))
         .collect();
     assert_eq!(counts, [("notes", 0, 1), ("orders", 1, 0)]);
 

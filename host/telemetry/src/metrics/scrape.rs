@@ -64,7 +64,7 @@ const SOURCE_GAUGES: [(&str, &str, ReadGauge); 6] = [
     ),
     (
         "source_missing_messages",
-        "Sequences of this epoch that were deleted before they were read",
+        "Sequences in gaps of this epoch: the stream dropped them before they were read",
         |status| Some(status.missing),
     ),
     (

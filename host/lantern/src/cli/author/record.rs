@@ -7,12 +7,12 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
-use serde::Deserialize;
 
 use super::count;
 use crate::cli::broker::BrokerArgs;
 use crate::cli::client::{Client, HostArgs};
 use crate::cli::{Failure, block_on, note, print};
+use lantern_api::{DeadLetter, Page};
 use lantern_authoring::fixture;
 use lantern_authoring::live::{self, Part};
 use lantern_model::batch::{Delivery, Timestamp};
@@ -65,22 +65,6 @@ impl FromStr for SequenceRange {
             _ => Err("expected at most 1,000 sequences, the first not after the last".to_owned()),
         }
     }
-}
-
-#[derive(Deserialize)]
-struct Page {
-    items: Vec<DeadLetter>,
-}
-
-#[derive(Deserialize)]
-struct DeadLetter {
-    source: String,
-    sequence: i64,
-    subject: String,
-    published: String,
-    headers: Vec<(String, String)>,
-    payload_base64: String,
-    reason: String,
 }
 
 /// A message with the stem of its file name, and its source, if known.
@@ -159,7 +143,7 @@ fn from_dead_letters(args: &RecordArgs, plugin: &PluginName) -> Result<Vec<Recor
         "/api/v1/dead-letters?plugin={plugin}{source}&state=open&limit={}",
         args.last.min(200)
     );
-    let page: Page = client.get_json(&path)?;
+    let page: Page<DeadLetter> = client.get_json(&path)?;
     if page.items.is_empty() {
         return Err(Failure::new(anyhow::anyhow!(
             "plugin {plugin} has no open dead letters"

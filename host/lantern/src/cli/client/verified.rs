@@ -5,10 +5,10 @@
 
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout, TcpConnector, Transport};
 
+use lantern_api::Proof;
 use lantern_trust::identity::{Identity, Nonce, PROOF_PATH};
 
 /// Largest response with a proof; a host sends about 700 bytes.
@@ -112,11 +112,6 @@ enum Answer {
     Other,
 }
 
-#[derive(Deserialize)]
-struct Body {
-    proof: String,
-}
-
 fn parse(input: &[u8]) -> Answer {
     let Some(end) = input.windows(4).position(|window| window == b"\r\n\r\n") else {
         return Answer::Incomplete;
@@ -139,7 +134,7 @@ fn parse(input: &[u8]) -> Answer {
         return Answer::Other;
     };
     let bytes = end + 4 + length;
-    match input.get(end + 4..bytes).map(serde_json::from_slice::<Body>) {
+    match input.get(end + 4..bytes).map(serde_json::from_slice::<Proof>) {
         None => Answer::Incomplete,
         Some(Ok(body)) => Answer::Proof {
             proof: body.proof,

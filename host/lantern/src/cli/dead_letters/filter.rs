@@ -2,10 +2,10 @@
 
 use chrono::Utc;
 use clap::Args;
-use serde_json::{Value, json};
 use url::form_urlencoded::Serializer;
 
 use crate::cli::Failure;
+use lantern_api::WhichDeadLetters;
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::{PluginName, SourceName};
 
@@ -97,21 +97,22 @@ impl Filter {
 
 impl OpenFilter {
     /// The filter as the body of a request. An empty filter selects all dead letters and requires `all`.
-    pub fn body(&self, all: bool) -> Result<Value, Failure> {
-        let parts = self.common.parameters();
-        if parts.is_empty() && self.id.is_none() && !all {
+    pub fn body(&self, all: bool) -> Result<WhichDeadLetters, Failure> {
+        if self.common.parameters().is_empty() && self.id.is_none() && !all {
             return Err(Failure::usage("no dead letters selected")
                 .hint("use a filter such as --plugin NAME or --id N, or --all"));
         }
-        let mut body: serde_json::Map<String, Value> = parts
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), Value::String(value)))
-            .collect();
-        if let Some(id) = self.id {
-            body.insert("id".to_owned(), json!(id));
-        }
-        body.insert("all".to_owned(), json!(all));
-        Ok(Value::Object(body))
+        let common = &self.common;
+        Ok(WhichDeadLetters {
+            plugin: common.plugin.as_ref().map(ToString::to_string),
+            source: common.source.as_ref().map(ToString::to_string),
+            class: common.class.clone(),
+            reason: common.reason.clone(),
+            since: common.since.map(Timestamp::to_rfc3339),
+            until: common.until.map(Timestamp::to_rfc3339),
+            id: self.id,
+            all,
+        })
     }
 }
 
@@ -136,9 +137,17 @@ mod tests {
     fn an_empty_filter_requires_all() {
         let mut filter = OpenFilter::default();
         assert!(filter.body(false).is_err());
-        assert_eq!(filter.body(true).unwrap(), json!({"all": true}));
+        let all = WhichDeadLetters {
+            all: true,
+            ..WhichDeadLetters::default()
+        };
+        assert_eq!(filter.body(true).unwrap(), all);
         filter.id = Some(7);
-        assert_eq!(filter.body(false).unwrap(), json!({"id": 7, "all": false}));
+        let one = WhichDeadLetters {
+            id: Some(7),
+            ..WhichDeadLetters::default()
+        };
+        assert_eq!(filter.body(false).unwrap(), one);
         let filter = Filter {
             common: CommonFilter {
                 reason: Some("no `at`*".into()),

@@ -1,12 +1,11 @@
 //! `lantern dead-letters list` and `show`.
 
 use clap::Args;
-use serde::Deserialize;
-use serde_json::Value;
 
 use super::filter::Filter;
-use crate::cli::client::{Client, HostArgs, OTHER_VERSION};
+use crate::cli::client::{Client, HostArgs};
 use crate::cli::{Failure, print, print_json, table};
+use lantern_api::DeadLetter;
 
 /// Size of a page. Payloads are large, so the host's limit of bytes ends a page early anyway.
 const PAGE_MAX: usize = 200;
@@ -39,52 +38,23 @@ pub struct ShowArgs {
     host: HostArgs,
 }
 
-#[derive(Deserialize)]
-struct DeadLetter {
-    id: i64,
-    plugin: String,
-    source: String,
-    epoch: i64,
-    stream: Option<String>,
-    sequence: i64,
-    subject: String,
-    published: String,
-    headers: Vec<(String, String)>,
-    payload_base64: String,
-    payload_text: Option<String>,
-    class: String,
-    reason: String,
-    version: String,
-    attempts: i64,
-    state: String,
-    first_at: String,
-    last_at: String,
-}
-
 pub fn list(args: &ListArgs) -> Result<(), Failure> {
     let client = Client::open(&args.host)?;
     let list = format!("/api/v1/dead-letters?{}", args.filter.query());
-    let dead_letters: Vec<Value> = client.newest(&list, args.limit, PAGE_MAX)?;
-    if args.json {
-        return print_json(&dead_letters);
+    let dead_letters: Vec<DeadLetter> = client.newest(&list, args.limit, PAGE_MAX)?;
+    match args.json {
+        true => print_json(&dead_letters),
+        false => print(&render_list(&dead_letters)),
     }
-    let dead_letters: Vec<DeadLetter> = dead_letters.into_iter().map(parse).collect::<Result<_, _>>()?;
-    print(&render_list(&dead_letters))
 }
 
 pub fn show(args: &ShowArgs) -> Result<(), Failure> {
     let client = Client::open(&args.host)?;
-    let dead_letter: Value = client.get_json(&format!("/api/v1/dead-letters/{}", args.id))?;
+    let dead_letter: DeadLetter = client.get_json(&format!("/api/v1/dead-letters/{}", args.id))?;
     match args.json {
         true => print_json(&dead_letter),
-        false => print(&render(&parse(dead_letter)?)),
+        false => print(&render(&dead_letter)),
     }
-}
-
-fn parse(dead_letter: Value) -> Result<DeadLetter, Failure> {
-    serde_json::from_value(dead_letter).map_err(|error| {
-        Failure::new(anyhow::Error::new(error).context("failed to parse a dead letter")).hint(OTHER_VERSION)
-    })
 }
 
 fn render_list(dead_letters: &[DeadLetter]) -> String {
@@ -177,8 +147,8 @@ mod tests {
     use super::*;
 
     fn dead_letter() -> DeadLetter {
-        parse(serde_json::json!({
-            "id": 7, "plugin": "obs", "source": "events", "epoch": 1, "stream": "OBS", "sequence": 9, "subject": "a.b\u{1b}[31m\nforged",
+        serde_json::from_value(serde_json::json!({
+            "id": 7, "plugin": "obs", "source": "events", "epoch": 1, "origin": 1, "stream": "OBS", "sequence": 9, "subject": "a.b\u{1b}[31m\nforged",
             "published": "2026-11-20T10:00:00.123456Z", "headers": [["h", "v"]], "payload_base64": "G1szMW0=",
             "payload_text": "\u{1b}[31m{}", "class": "malformed", "reason": "x".repeat(100), "version": "1.0.0",
             "digest": "sha256:aa", "attempts": 2, "state": "open", "first_at": "2026-11-20T10:00:01.000000Z",

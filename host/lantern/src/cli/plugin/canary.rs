@@ -3,13 +3,12 @@
 use std::fmt::Write as _;
 
 use clap::Args;
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use super::{Reference, Short, path};
 use crate::cli::client::{Client, HostArgs};
 use crate::cli::{Failure, print, print_json, table};
+use lantern_api::{CanaryReport, CanaryVersion, NewCanary, Rejects, TableComparison, VersionWork};
 
 #[derive(Debug, Args)]
 pub struct CanaryArgs {
@@ -39,40 +38,6 @@ pub struct WrittenArgs {
     json: bool,
     #[command(flatten)]
     host: HostArgs,
-}
-
-/// Report of a canary. Rows stay raw text, because their JSON values are shown exactly as they are stored.
-#[derive(Deserialize, Serialize)]
-pub struct Report {
-    plugin: String,
-    old: Value,
-    new: Value,
-    tables: Vec<Compared>,
-    sources: Value,
-    differences: Value,
-    effect: Value,
-    needs_rebuild: bool,
-    took_ms: u64,
-    partial: Vec<String>,
-}
-
-#[derive(Deserialize, Serialize)]
-struct Compared {
-    table: String,
-    key: Vec<String>,
-    same: u64,
-    changed: u64,
-    only_old: u64,
-    only_new: u64,
-    examples: Vec<Example>,
-}
-
-#[derive(Deserialize, Serialize)]
-struct Example {
-    source: String,
-    sequence: u64,
-    old: Option<Box<RawValue>>,
-    new: Option<Box<RawValue>>,
 }
 
 /// Number of example rows per table in the text output; the JSON output contains all.
@@ -108,17 +73,20 @@ pub fn run_canary(
     version: &str,
     messages: Option<u64>,
     live_seconds: Option<u64>,
-) -> Result<Report, Failure> {
-    let body = json!({"version": version, "messages": messages, "live_seconds": live_seconds});
+) -> Result<CanaryReport, Failure> {
+    let body = NewCanary {
+        version: version.to_owned(),
+        messages,
+        live_seconds,
+    };
     client.post_json_for_long(&path(&plugin.name, "/canary"), &body)
 }
 
 /// Renders the report: differences by table, rejected messages, and cost of both versions.
-pub fn render(report: &Report) -> String {
+pub fn render(report: &CanaryReport) -> String {
     let mut text = format!("{}\n{}", render_tables(&report.tables), render_versions(report));
-    for rejects in report.new["rejects"].as_array().into_iter().flatten() {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "  rejected: {rejects}");
+    for rejects in &report.new.rejects {
+        text.push_str(&render_rejects(rejects));
     }
     for compared in &report.tables {
         text.push_str(&render_examples(compared));
@@ -127,18 +95,30 @@ pub fn render(report: &Report) -> String {
         let _ = writeln!(text, "incomplete: {reason}");
     }
     if report.needs_rebuild {
-        let digest = report.new["digest"].as_str().unwrap_or_default();
         let _ = writeln!(
             text,
             "the tables differ; activation requires a rebuild: lantern rebuild {}@{}",
             report.plugin,
-            Short(digest)
+            Short(&report.new.digest)
         );
     }
     text
 }
 
-fn render_tables(tables: &[Compared]) -> String {
+fn render_rejects(rejects: &Rejects) -> String {
+    let mut text = format!("  rejected as {}: {}\n", rejects.class, rejects.rejected);
+    for example in &rejects.examples {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "    {} {}: {}",
+            example.source, example.sequence, example.reason
+        );
+    }
+    text
+}
+
+fn render_tables(tables: &[TableComparison]) -> String {
     let head = ["table", "same", "changed", "only active", "only candidate"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(tables.iter().map(|compared| {
@@ -153,7 +133,7 @@ fn render_tables(tables: &[Compared]) -> String {
     table::align(&rows, &[false, true, true, true, true], "")
 }
 
-fn render_versions(report: &Report) -> String {
+fn render_versions(report: &CanaryReport) -> String {
     let head = [
         "",
         "version",
@@ -165,31 +145,25 @@ fn render_versions(report: &Report) -> String {
         "memory",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
-    for (role, version) in [("active", &report.old), ("candidate", &report.new)] {
-        if version.is_object() {
-            rows.push(version_cells(role, version));
-        }
-    }
+    rows.extend(report.old.iter().map(|version| version_cells("active", version)));
+    rows.push(version_cells("candidate", &report.new));
     table::align(&rows, &[false, false, true, true, true, true, true, true], "")
 }
 
-fn version_cells(role: &str, version: &Value) -> Vec<String> {
-    let number = |key: &str| version[key].as_u64().unwrap_or_default();
-    let text = |key: &str| version[key].as_str().unwrap_or_default();
-    let microseconds = version["decode_us_per_message"].as_f64().unwrap_or_default();
+fn version_cells(role: &str, version: &CanaryVersion) -> Vec<String> {
     vec![
         role.to_owned(),
-        format!("{} {}", text("version"), Short(text("digest"))),
-        number("messages").to_string(),
-        number("rows").to_string(),
-        number("skipped").to_string(),
-        number("rejected").to_string(),
-        format!("{microseconds:.1}"),
-        table::bytes(number("memory_peak_bytes")),
+        format!("{} {}", version.version, Short(&version.digest)),
+        version.messages.to_string(),
+        version.rows.to_string(),
+        version.skipped.to_string(),
+        version.rejected.to_string(),
+        format!("{:.1}", version.decode_us_per_message),
+        table::bytes(version.memory_peak_bytes),
     ]
 }
 
-fn render_examples(compared: &Compared) -> String {
+fn render_examples(compared: &TableComparison) -> String {
     let row =
         |row: &Option<Box<RawValue>>| row.as_ref().map_or("null".to_owned(), |row| row.get().to_owned());
     let mut text = String::new();
@@ -211,16 +185,17 @@ fn render_examples(compared: &Compared) -> String {
 pub fn written(args: &WrittenArgs) -> Result<(), Failure> {
     let version = version(&args.plugin)?;
     let client = Client::open(&args.host)?;
-    let written: Value = client.get_json(&path(&args.plugin.name, &format!("/written?version={version}")))?;
-    if args.json {
-        return print_json(&written);
+    let work: VersionWork =
+        client.get_json(&path(&args.plugin.name, &format!("/written?version={version}")))?;
+    match args.json {
+        true => print_json(&work),
+        false => print(&render_work(&work)),
     }
-    let ranges = written["ranges"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    if ranges.is_empty() {
-        return print("this version has handled no messages, or other versions have reprocessed them\n");
+}
+
+fn render_work(work: &VersionWork) -> String {
+    if work.ranges.is_empty() {
+        return "this version has handled no messages, or other versions have reprojected them\n".to_owned();
     }
     let head = [
         "source",
@@ -233,30 +208,21 @@ pub fn written(args: &WrittenArgs) -> Result<(), Failure> {
         "dead",
         "rows now",
     ];
-    let cell = |range: &Value, key: &str| match &range[key] {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    let keys = [
-        "source",
-        "epoch",
-        "first_sequence",
-        "last_sequence",
-        "messages",
-        "projected",
-        "skipped",
-        "dead",
-        "rows",
-    ];
-    let rows = ranges
-        .iter()
-        .map(|range| keys.map(|key| cell(range, key)).to_vec());
-    let rows: Vec<Vec<String>> = std::iter::once(head.map(str::to_owned).to_vec())
-        .chain(rows)
-        .collect();
-    print(&table::align(
-        &rows,
-        &[false, true, true, true, true, true, true, true, true],
-        "",
-    ))
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(work.ranges.iter().map(|range| {
+        vec![
+            range.source.clone(),
+            range.epoch.to_string(),
+            range.first_sequence.to_string(),
+            range.last_sequence.to_string(),
+            range.messages.to_string(),
+            range.projected.to_string(),
+            range.skipped.to_string(),
+            range.dead.to_string(),
+            range.row_count.to_string(),
+        ]
+    }));
+    let mut right = [true; 9];
+    right[0] = false;
+    table::align(&rows, &right, "")
 }

@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use clap::Args;
-use serde::{Deserialize, Serialize};
 use url::form_urlencoded::Serializer;
 
 use super::path;
 use crate::cli::client::{Client, HostArgs};
 use crate::cli::inspect::{Inspection, inspect};
 use crate::cli::{Failure, print, print_json};
+use lantern_api::Differences;
 use lantern_model::schema::PluginName;
 use lantern_model::schema::difference::{Difference, Effect, differences};
 
@@ -28,15 +28,6 @@ pub struct DiffArgs {
     json: bool,
     #[command(flatten)]
     host: HostArgs,
-}
-
-/// The differences, as returned by the host and computed for files.
-#[derive(Deserialize, Serialize)]
-struct Differences {
-    from: String,
-    to: String,
-    effect: Effect,
-    differences: Vec<Difference>,
 }
 
 pub fn run(args: &DiffArgs) -> Result<(), Failure> {

@@ -1,11 +1,12 @@
 //! `lantern plugin pause` and `resume`.
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::path;
 use crate::cli::client::{Client, HostArgs};
 use crate::cli::{Failure, print};
+use lantern_api::{Pause, Plugin};
 use lantern_model::schema::PluginName;
 
 #[derive(Debug, Args)]
@@ -30,8 +31,10 @@ pub struct ResumeArgs {
 }
 
 pub fn pause(args: &PauseArgs) -> Result<(), Failure> {
-    let body = json!({"reason": args.reason});
-    Client::open(&args.host)?.post_json::<Value>(&path(&args.name, "/pause"), &body)?;
+    let body = Pause {
+        reason: args.reason.clone(),
+    };
+    Client::open(&args.host)?.post_json::<Plugin>(&path(&args.name, "/pause"), &body)?;
     let name = &args.name;
     print(&format!(
         "paused {name}; it stays paused after a restart, and its messages stay in their streams\n\
@@ -40,6 +43,6 @@ pub fn pause(args: &PauseArgs) -> Result<(), Failure> {
 }
 
 pub fn resume(args: &ResumeArgs) -> Result<(), Failure> {
-    Client::open(&args.host)?.post_json::<Value>(&path(&args.name, "/resume"), &json!({}))?;
+    Client::open(&args.host)?.post_json::<Plugin>(&path(&args.name, "/resume"), &json!({}))?;
     print(&format!("resumed {}\n", args.name))
 }

@@ -5,11 +5,11 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use anyhow::Context as _;
 use clap::Args;
-use serde::Deserialize;
 
 use super::path;
 use crate::cli::client::{Client, HostArgs};
 use crate::cli::{Failure, print};
+use lantern_api::Removed;
 use lantern_model::schema::PluginName;
 
 #[derive(Debug, Args)]
@@ -35,20 +35,6 @@ struct Tables {
     /// Drop the tables, dead letters, ledger and checkpoints of the plugin.
     #[arg(long)]
     drop_tables: bool,
-}
-
-#[derive(Deserialize)]
-struct Removed {
-    dropped: Vec<String>,
-    #[serde(default)]
-    consumers_left: Vec<ConsumerLeft>,
-}
-
-#[derive(Deserialize)]
-struct ConsumerLeft {
-    stream: String,
-    consumer: String,
-    reason: String,
 }
 
 pub fn run(args: &RemoveArgs) -> Result<(), Failure> {
@@ -113,11 +99,13 @@ fn confirm(name: &PluginName, url: &str) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lantern_api::ConsumerLeft;
 
     #[test]
     fn consumers_left_on_the_broker_are_listed() {
         let name = PluginName::parse("things").unwrap();
         let mut removed = Removed {
+            plugin: name.to_string(),
             dropped: Vec::new(),
             consumers_left: Vec::new(),
         };

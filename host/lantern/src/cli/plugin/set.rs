@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::path;
 use crate::cli::client::{Client, HostArgs};
 use crate::cli::{Failure, print, print_json};
+use lantern_api::SettingsChanges;
 use lantern_model::schema::PluginName;
+use lantern_model::settings::PluginSettings;
 
 #[derive(Debug, Args)]
 pub struct SetArgs {
@@ -35,18 +37,17 @@ fn assignment(text: &str) -> Result<(String, String), String> {
 pub fn run(args: &SetArgs) -> Result<(), Failure> {
     let mut changes = BTreeMap::new();
     for (key, value) in &args.changes {
-        if changes.insert(key, value).is_some() {
+        if changes.insert(key.clone(), value.as_str().into()).is_some() {
             return Err(Failure::usage(format!("duplicate setting {key}")));
         }
     }
     let client = Client::open(&args.host)?;
-    let body = json!({"changes": changes});
-    let settings: Value = client.put_json(&path(&args.name, "/settings"), &body)?;
+    let body = SettingsChanges { changes };
+    let settings: PluginSettings = client.put_json(&path(&args.name, "/settings"), &body)?;
     if args.json {
         return print_json(&settings);
     }
-    let mut lines = Vec::new();
-    flatten("", &settings, &mut lines);
+    let lines = describe(&settings)?;
     let name = &args.name;
     print(&match lines.as_slice() {
         [] => format!("{name} now has the default settings\n"),
@@ -58,7 +59,14 @@ pub fn run(args: &SetArgs) -> Result<(), Failure> {
 }
 
 /// Renders settings as KEY=VALUE lines.
-pub fn flatten(prefix: &str, value: &Value, lines: &mut Vec<String>) {
+pub fn describe(settings: &PluginSettings) -> Result<Vec<String>, Failure> {
+    let tree = serde_json::to_value(settings).map_err(|error| Failure::new(anyhow::Error::new(error)))?;
+    let mut lines = Vec::new();
+    flatten("", &tree, &mut lines);
+    Ok(lines)
+}
+
+fn flatten(prefix: &str, value: &Value, lines: &mut Vec<String>) {
     match value {
         Value::Object(table) => {
             for (key, value) in table {
@@ -82,11 +90,10 @@ mod tests {
 
     #[test]
     fn settings_are_rendered_as_key_value_lines() {
-        let settings = json!({"limits": {"memory": "128 MiB", "rows_per_message": 9}, "wasi": true});
-        let mut lines = Vec::new();
-        flatten("", &settings, &mut lines);
+        let settings = r#"{"limits": {"memory": "128 MiB", "rows_per_message": 9}, "wasi": true}"#;
+        let settings = PluginSettings::from_json(settings).unwrap();
         assert_eq!(
-            lines,
+            describe(&settings).unwrap(),
             ["limits.memory=128 MiB", "limits.rows_per_message=9", "wasi=true"]
         );
         assert_eq!(assignment("a=").unwrap(), ("a".into(), String::new()));

@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 
 use clap::Args;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::signature::Signature;
-use super::{Short, path, set};
+use super::{Short, path, set, signature};
 use crate::cli::client::{Client, HostArgs};
 use crate::cli::{Failure, print, print_json, table};
+use lantern_api::{
+    LedgerRange, LoadFailure, Plugin, PluginDetail, PluginUse, PluginVersionDetail, SignatureState,
+};
 use lantern_model::schema::PluginName;
 
 #[derive(Debug, Args)]
@@ -33,100 +34,37 @@ pub struct ShowArgs {
     host: HostArgs,
 }
 
-/// A plugin, as returned by the API.
-#[derive(Deserialize)]
-struct Plugin {
-    name: String,
-    state: String,
-    active: Option<String>,
-    paused: Option<String>,
-    sources: Vec<String>,
-    tables: Vec<String>,
-    #[serde(default)]
-    settings: Value,
-    #[serde(default)]
-    used: Option<Used>,
-    versions: Vec<InstalledVersion>,
-}
-
-/// Resource usage of the active version since it was loaded.
-#[derive(Deserialize)]
-struct Used {
-    messages: u64,
-    busy_us: u64,
-    memory_peak_bytes: u64,
-    faults: u64,
-}
-
-impl Used {
-    fn describe(&self) -> String {
-        if self.messages == 0 {
-            return "no messages since loading".to_owned();
-        }
-        format!(
-            "{} messages since loading, {:.1} µs per message, peak memory {}, {} failed calls",
-            self.messages,
-            self.busy_us as f64 / self.messages as f64,
-            table::bytes(self.memory_peak_bytes),
-            self.faults
-        )
-    }
-}
-
-#[derive(Deserialize)]
-struct InstalledVersion {
-    version: String,
-    digest: String,
-    state: String,
-    installed_at: String,
-    came_from: Option<String>,
-    failed: Option<String>,
-    #[serde(default)]
-    signature: Signature,
-    #[serde(default)]
-    ranges: Vec<Range>,
-}
-
-#[derive(Deserialize)]
-struct Range {
-    source: String,
-    epoch: i64,
-    first_sequence: i64,
-    last_sequence: i64,
-    messages: i64,
-    projected: i64,
-    skipped: i64,
-    dead: i64,
-    inserted: i64,
-    updated: i64,
-    present: i64,
-}
-
-#[derive(Deserialize, Serialize)]
-struct LoadFailure {
-    what: String,
-    reason: String,
-    holds_up: bool,
-}
-
 pub fn list(args: &ListArgs) -> Result<(), Failure> {
     let client = Client::open(&args.host)?;
     let failures: Vec<LoadFailure> = client.get_json("/api/v1/plugin-files")?;
-    if args.json {
-        let plugins: Value = client.get_json("/api/v1/plugins")?;
-        return print_json(&json!({"plugins": plugins, "refused": failures}));
-    }
     let plugins: Vec<Plugin> = client.get_json("/api/v1/plugins")?;
-    print(&render_list(&plugins, &failures))
+    match args.json {
+        true => print_json(&json!({"plugins": plugins, "load_failures": failures})),
+        false => print(&render_list(&plugins, &failures)),
+    }
 }
 
 pub fn show(args: &ShowArgs) -> Result<(), Failure> {
     let client = Client::open(&args.host)?;
     let path = path(&args.name, "");
-    if args.json {
-        return print_json(&client.get_json::<Value>(&path)?);
+    let plugin: PluginDetail = client.get_json(&path)?;
+    match args.json {
+        true => print_json(&plugin),
+        false => print(&render(&plugin)?),
     }
-    print(&render(&client.get_json(&path)?))
+}
+
+fn describe_use(used: &PluginUse) -> String {
+    if used.messages_passed == 0 {
+        return "no messages passed since loading".to_owned();
+    }
+    format!(
+        "{} messages passed since loading, {:.1} µs per message, peak memory {}, {} failed calls",
+        used.messages_passed,
+        used.busy_us as f64 / used.messages_passed as f64,
+        table::bytes(used.memory_peak_bytes),
+        used.faults
+    )
 }
 
 fn render_list(plugins: &[Plugin], failures: &[LoadFailure]) -> String {
@@ -148,7 +86,7 @@ fn render_list(plugins: &[Plugin], failures: &[LoadFailure]) -> String {
             );
             vec![
                 plugin.name.clone(),
-                plugin.state.clone(),
+                plugin.state.as_str().to_owned(),
                 version,
                 digest,
                 plugin.versions.len().to_string(),
@@ -163,8 +101,8 @@ fn render_list(plugins: &[Plugin], failures: &[LoadFailure]) -> String {
             .versions
             .iter()
             .find(|version| Some(&version.digest) == plugin.active.as_ref());
-        if let Some(active) = active.filter(|active| active.signature.state != "good")
-            && let Some(signature) = active.signature.describe()
+        if let Some(active) = active.filter(|active| active.signature.state != SignatureState::Good)
+            && let Some(signature) = signature::describe(&active.signature)
         {
             // Writing to a String does not fail.
             let _ = writeln!(text, "\nsignature of {}: {signature}", plugin.name);
@@ -177,16 +115,16 @@ fn render_list(plugins: &[Plugin], failures: &[LoadFailure]) -> String {
     if !failures.is_empty() {
         text.push_str("\nrejected components:\n");
         for failure in failures {
-            let _ = writeln!(text, "  - {}: {}", failure.what, failure.reason);
+            let _ = writeln!(text, "  - {}: {}", failure.subject, failure.reason);
         }
     }
     text
 }
 
-fn render(plugin: &Plugin) -> String {
+fn render(plugin: &PluginDetail) -> Result<String, Failure> {
     let mut head = vec![
         vec!["plugin".to_owned(), plugin.name.clone()],
-        vec!["state".to_owned(), plugin.state.clone()],
+        vec!["state".to_owned(), plugin.state.as_str().to_owned()],
         vec!["sources".to_owned(), plugin.sources.join(", ")],
         vec!["tables".to_owned(), plugin.tables.join(", ")],
     ];
@@ -194,17 +132,16 @@ fn render(plugin: &Plugin) -> String {
         head.insert(2, vec!["paused".to_owned(), reason.clone()]);
     }
     if let Some(used) = &plugin.used {
-        head.push(vec!["usage".to_owned(), used.describe()]);
+        head.push(vec!["usage".to_owned(), describe_use(used)]);
     }
-    let mut settings = Vec::new();
-    set::flatten("", &plugin.settings, &mut settings);
+    let settings = set::describe(&plugin.settings)?;
     head.extend(settings.into_iter().map(|line| vec!["setting".to_owned(), line]));
     let mut text = table::align(&head, &[], "");
     text.push('\n');
     text.push_str(&versions(&plugin.versions));
     text.push_str(&ranges(&plugin.versions));
-    for version in &plugin.versions {
-        if let Some(signature) = version.signature.describe() {
+    for PluginVersionDetail { version, .. } in &plugin.versions {
+        if let Some(signature) = signature::describe(&version.signature) {
             let (number, digest) = (&version.version, Short(&version.digest));
             // Writing to a String does not fail.
             let _ = writeln!(text, "\nsignature of {number} ({digest}): {signature}");
@@ -215,24 +152,27 @@ fn render(plugin: &Plugin) -> String {
             let _ = writeln!(text, "\n{number} ({digest}) failed: {reason}");
         }
     }
-    text
+    Ok(text)
 }
 
-fn versions(versions: &[InstalledVersion]) -> String {
+fn versions(versions: &[PluginVersionDetail]) -> String {
     let head = ["version", "digest", "state", "installed", "origin", "signature"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
-    rows.extend(versions.iter().map(|version| {
+    rows.extend(versions.iter().map(|PluginVersionDetail { version, .. }| {
         vec![
             version.version.clone(),
             Short(&version.digest).to_string(),
-            version.state.clone(),
+            version.state.as_str().to_owned(),
             table::to_the_second(&version.installed_at),
             version.came_from.clone().unwrap_or_else(|| "-".into()),
-            version.signature.short().unwrap_or_default(),
+            signature::short(&version.signature).unwrap_or_default(),
         ]
     }));
     // Without checked signatures the column is left out.
-    if versions.iter().all(|version| version.signature.short().is_none()) {
+    if versions
+        .iter()
+        .all(|version| signature::short(&version.version.signature).is_none())
+    {
         for row in &mut rows {
             row.pop();
         }
@@ -241,8 +181,8 @@ fn versions(versions: &[InstalledVersion]) -> String {
 }
 
 /// The ranges that each version handled, in stream order.
-fn ranges(versions: &[InstalledVersion]) -> String {
-    let mut ranges: Vec<(&InstalledVersion, &Range)> = versions
+fn ranges(versions: &[PluginVersionDetail]) -> String {
+    let mut ranges: Vec<(&PluginVersionDetail, &LedgerRange)> = versions
         .iter()
         .flat_map(|version| version.ranges.iter().map(move |range| (version, range)))
         .collect();
@@ -271,7 +211,7 @@ fn ranges(versions: &[InstalledVersion]) -> String {
             range.epoch.to_string(),
             range.first_sequence.to_string(),
             range.last_sequence.to_string(),
-            version.version.clone(),
+            version.version.version.clone(),
             range.messages.to_string(),
             range.projected.to_string(),
             range.skipped.to_string(),
@@ -292,24 +232,30 @@ mod tests {
 
     #[test]
     fn plugins_are_listed_with_rejected_components() {
-        let plugin: Plugin = serde_json::from_value(json!({
-            "name": "obs", "state": "paused", "active": "sha256:aa", "paused": "by me", "sources": ["obs"],
-            "tables": ["events"], "versions": [{
-                "version": "1.0.0", "digest": "sha256:aa", "state": "paused",
-                "installed_at": "2026-11-20T10:00:00.123456Z", "came_from": "file obs.wasm", "failed": "it was bad",
-                "ranges": [{"source": "obs", "epoch": 1, "first_sequence": 1, "last_sequence": 100, "messages": 100,
-                            "projected": 98, "skipped": 1, "dead": 1, "rows": 98, "inserted": 90,
-                            "updated": 5, "present": 3}],
-            }],
-        }))
-        .unwrap();
+        let version = json!({
+            "version": "1.0.0", "digest": "sha256:aa", "contract": "0.1.0", "state": "paused",
+            "installed_at": "2026-11-20T10:00:00.123456Z", "activated_at": null, "component_bytes": 1,
+            "came_from": "file obs.wasm", "failed": "it was bad",
+            "signature": {"state": "not-checked", "key": null, "comment": null, "reason": null},
+            "ranges": [{"id": 1, "plugin": "obs", "source": "obs", "epoch": 1, "origin": 1, "stream": "OBS",
+                        "version": "1.0.0", "digest": "sha256:aa", "first_sequence": 1, "last_sequence": 100,
+                        "messages": 100, "projected": 98, "skipped": 1, "dead": 1, "missing": 0, "rows": 98,
+                        "inserted": 90, "updated": 5, "present": 3, "first_at": "", "last_at": ""}],
+        });
+        let plugin = json!({
+            "name": "obs", "state": "paused", "active": "sha256:aa", "previous": null, "paused": "by me",
+            "sources": ["obs"], "tables": ["events"], "settings": {}, "used": null, "versions": [version],
+        });
+        let listed: Plugin = serde_json::from_value(plugin.clone()).unwrap();
+        let plugin: PluginDetail = serde_json::from_value(plugin).unwrap();
         let failure = LoadFailure {
-            what: "file x.wasm".into(),
+            subject: "file x.wasm".into(),
             reason: "it is empty".into(),
-            holds_up: false,
+            blocks_messages: false,
+            unsigned: false,
         };
         assert_eq!(
-            render(&plugin),
+            render(&plugin).unwrap(),
             "\
 plugin   obs
 state    paused
@@ -327,7 +273,7 @@ obs         1     1  100  1.0.0         100         98        1     1        90 
 "
         );
         assert_eq!(
-            render_list(std::slice::from_ref(&plugin), &[failure]),
+            render_list(&[listed], &[failure]),
             "\
 plugin  state   version  digest  versions  sources  tables
 obs     paused  1.0.0    aa             1  obs      events
@@ -340,13 +286,13 @@ rejected components:
         );
         assert!(render_list(&[], &[]).contains("lantern plugin install"));
         let mut signed = plugin;
-        signed.versions[0].failed = None;
+        signed.versions[0].version.failed = None;
         signed.versions[0].ranges.clear();
-        signed.versions[0].signature = serde_json::from_value(json!({
+        signed.versions[0].version.signature = serde_json::from_value(json!({
             "state": "good", "key": "E7620F1842B4E81F", "comment": "orders 1.0.0", "reason": null,
         }))
         .unwrap();
-        let text = render(&signed);
+        let text = render(&signed).unwrap();
         assert!(text.contains("origin         signature\n"), "{text}");
         assert!(
             text.ends_with("signature of 1.0.0 (aa): valid, key E7620F1842B4E81F: orders 1.0.0\n"),

@@ -1,47 +1,24 @@
-//! The signature of a component, as a host reports it.
+//! The signature of a component as text.
 
-use serde::{Deserialize, Serialize};
+use lantern_api::{Signature, SignatureState};
 
-/// A signature, as returned by the API.
-#[derive(Deserialize, Serialize)]
-pub struct Signature {
-    pub state: String,
-    pub key: Option<String>,
-    pub comment: Option<String>,
-    pub reason: Option<String>,
-}
-
-/// Not checked.
-impl Default for Signature {
-    fn default() -> Self {
-        Self {
-            state: "not-checked".to_owned(),
-            key: None,
-            comment: None,
-            reason: None,
-        }
+/// Short text for a column; `None` if signatures are not checked.
+pub fn short(signature: &Signature) -> Option<String> {
+    match (signature.state, &signature.key) {
+        (SignatureState::NotChecked, _) => None,
+        (SignatureState::Good, Some(key)) => Some(key.clone()),
+        (state, _) => Some(state.as_str().to_owned()),
     }
 }
 
-impl Signature {
-    /// Short text for a column; `None` if signatures are not checked.
-    pub fn short(&self) -> Option<String> {
-        match (self.state.as_str(), &self.key) {
-            ("not-checked", _) => None,
-            ("good", Some(key)) => Some(key.clone()),
-            (state, _) => Some(state.to_owned()),
-        }
-    }
-
-    /// Text for a line; `None` if signatures are not checked.
-    pub fn describe(&self) -> Option<String> {
-        let Self { state, key, .. } = self;
-        match (state.as_str(), key, &self.comment, &self.reason) {
-            ("not-checked", ..) => None,
-            ("good", Some(key), Some(comment), _) => Some(format!("valid, key {key}: {comment}")),
-            ("good", Some(key), ..) => Some(format!("valid, key {key}")),
-            (state, _, _, Some(reason)) => Some(format!("{state}: {reason}")),
-            (state, ..) => Some(state.to_owned()),
-        }
+/// Text for a line; `None` if signatures are not checked.
+pub fn describe(signature: &Signature) -> Option<String> {
+    let Signature { state, key, .. } = signature;
+    match (state, key, &signature.comment, &signature.reason) {
+        (SignatureState::NotChecked, ..) => None,
+        (SignatureState::Good, Some(key), Some(comment), _) => Some(format!("valid, key {key}: {comment}")),
+        (SignatureState::Good, Some(key), ..) => Some(format!("valid, key {key}")),
+        (state, _, _, Some(reason)) => Some(format!("{}: {reason}", state.as_str())),
+        (state, ..) => Some(state.as_str().to_owned()),
     }
 }

@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::json;
 
-use super::signature::Signature;
-use super::{Reference, Short, canary, diff, path};
+use super::{Reference, Short, canary, diff, path, signature};
 use crate::cli::author::sign::with_suffix;
 use crate::cli::client::{Client, HostArgs};
 use crate::cli::{Failure, print, print_json};
+use lantern_api::{Activate, CanaryReport, ChangedVersion, RetryTotals, VersionState};
 use lantern_lifecycle::Component;
 use lantern_model::schema::PluginName;
-use lantern_model::schema::difference::{Difference, Effect};
+use lantern_model::schema::difference::Effect;
 use lantern_trust::signature::FILE_SUFFIX;
 
 #[derive(Debug, Args)]
@@ -68,34 +68,11 @@ pub struct RollbackArgs {
     host: HostArgs,
 }
 
-/// The version after the change, as returned by the host.
-#[derive(Deserialize, Serialize)]
-struct ChangedVersion {
-    plugin: String,
-    version: String,
-    digest: String,
-    state: String,
-    #[serde(default)]
-    signature: Signature,
-    from: Option<String>,
-    effect: Effect,
-    differences: Vec<Difference>,
-    healed: Option<RetryResult>,
-    restored: Option<i64>,
-}
-
-#[derive(Deserialize, Serialize)]
-struct RetryResult {
-    tried: u64,
-    resolved: u64,
-    rows: u64,
-}
-
 /// An installed version with the report of its canary.
 #[derive(Serialize)]
 struct InstalledWithCanary<'a> {
     installed: &'a ChangedVersion,
-    canary: &'a canary::Report,
+    canary: &'a CanaryReport,
 }
 
 pub fn install(args: &InstallArgs) -> Result<(), Failure> {
@@ -187,7 +164,9 @@ fn read_file(file: &Path) -> Result<Vec<u8>, Failure> {
 
 pub fn activate(args: &ActivateArgs) -> Result<(), Failure> {
     let client = Client::open(&args.host)?;
-    let body = json!({"digest": args.plugin.version});
+    let body = Activate {
+        digest: args.plugin.version.clone(),
+    };
     let changed: ChangedVersion = client.post_json(&path(&args.plugin.name, "/activate"), &body)?;
     print_version(&changed, args.json)
 }
@@ -215,32 +194,34 @@ fn render(changed: &ChangedVersion) -> String {
     } = changed;
     let digest = Short(digest);
     let is_new = changed.from.as_ref() != Some(&changed.digest);
-    let mut text = match state.as_str() {
-        "paused" => format!("{plugin} {version} ({digest}) is active and paused\n"),
-        state => format!("{plugin} {version} ({digest}) is {state}\n"),
+    let mut text = match state {
+        VersionState::Paused => format!("{plugin} {version} ({digest}) is active and paused\n"),
+        state => format!("{plugin} {version} ({digest}) is {}\n", state.as_str()),
     };
-    if let Some(signature) = changed.signature.describe() {
+    if let Some(signature) = signature::describe(&changed.signature) {
         text.push_str(&format!("signature: {signature}\n"));
     }
     if let Some(from) = changed.from.as_deref().filter(|_| is_new) {
         text.push_str(&format!("\ndifferences from {}:\n", Short(from)));
         text.push_str(&diff::render(&changed.differences, changed.effect));
     }
-    if let Some(healed) = changed.healed.as_ref().filter(|healed| healed.tried > 0) {
-        let RetryResult { tried, resolved, .. } = healed;
-        text.push_str(&format!("\nresolved {resolved} of {tried} dead letters\n"));
+    if let Some(RetryTotals {
+        retried, resolved, ..
+    }) = changed.retry.filter(|retry| retry.retried > 0)
+    {
+        text.push_str(&format!("\nresolved {resolved} of {retried} dead letters\n"));
     }
     if let Some(rebuild) = changed.restored {
         text.push_str(&format!(
             "\nrestored the tables from before rebuild {rebuild}; the host reads later messages again\n"
         ));
     }
-    let next = match state.as_str() {
-        "active" if is_new && changed.from.is_some() => {
+    let next = match state {
+        VersionState::Active if is_new && changed.from.is_some() => {
             format!("to roll back: lantern plugin rollback {plugin}")
         }
-        "active" => format!("to see its status: lantern plugin show {plugin}"),
-        "paused" => format!("to resume: lantern plugin resume {plugin}"),
+        VersionState::Active => format!("to see its status: lantern plugin show {plugin}"),
+        VersionState::Paused => format!("to resume: lantern plugin resume {plugin}"),
         _ if changed.effect == Effect::NeedsRebuild => {
             format!("activation requires a rebuild: lantern rebuild {plugin}@{digest}")
         }
@@ -253,6 +234,8 @@ fn render(changed: &ChangedVersion) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lantern_api::{Signature, SignatureState};
+    use lantern_model::schema::difference::Difference;
 
     #[test]
     fn a_changed_version_is_rendered_with_the_next_command() {
@@ -260,7 +243,7 @@ mod tests {
             plugin: "obs".into(),
             version: "1.1.0".into(),
             digest: "sha256:0123456789abcdef".into(),
-            state: "installed".into(),
+            state: VersionState::Installed,
             signature: Signature::default(),
             from: Some("sha256:aaaaaaaaaaaaaaaa".into()),
             effect: Effect::Additive,
@@ -269,7 +252,7 @@ mod tests {
                 words: "is new".into(),
                 effect: Effect::Additive,
             }],
-            healed: None,
+            retry: None,
             restored: None,
         };
         assert_eq!(
@@ -284,17 +267,17 @@ activation adds tables, columns, indexes or sources
 to activate: lantern plugin activate obs@0123456789ab
 "
         );
-        changed.signature.state = "missing".into();
+        changed.signature.state = SignatureState::Missing;
         changed.signature.reason = Some("it has no signature".into());
         assert!(render(&changed).contains("\nsignature: missing: it has no signature\n"));
         changed.signature = Signature::default();
-        changed.state = "active".into();
+        changed.state = VersionState::Active;
         changed.differences.clear();
         changed.effect = Effect::None;
-        changed.healed = Some(RetryResult {
-            tried: 41,
+        changed.retry = Some(RetryTotals {
+            retried: 41,
             resolved: 37,
-            rows: 37,
+            ..RetryTotals::default()
         });
         assert_eq!(
             render(&changed),

@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 
 use clap::Args;
-use serde::Deserialize;
 use serde_json::json;
 
 use super::path;
 use crate::cli::client::{Client, HostArgs};
 use crate::cli::{Failure, print};
+use lantern_api::{TakeOverOutcome, TakenOver};
 use lantern_model::schema::PluginName;
 
 #[derive(Debug, Args)]
@@ -20,19 +20,6 @@ pub struct TakeOverArgs {
     host: HostArgs,
 }
 
-#[derive(Deserialize)]
-struct TakenOver {
-    consumers: Vec<Consumer>,
-}
-
-#[derive(Deserialize)]
-struct Consumer {
-    stream: String,
-    consumer: String,
-    outcome: String,
-    before: Option<String>,
-}
-
 pub fn run(args: &TakeOverArgs) -> Result<(), Failure> {
     let taken: TakenOver =
         Client::open(&args.host)?.post_json(&path(&args.name, "/take-over"), &json!({}))?;
@@ -42,14 +29,13 @@ pub fn run(args: &TakeOverArgs) -> Result<(), Failure> {
 fn render(taken: &TakenOver) -> String {
     let mut text = String::new();
     for consumer in &taken.consumers {
-        let outcome = match consumer.outcome.as_str() {
-            "taken-over" => match &consumer.before {
+        let outcome = match consumer.outcome {
+            TakeOverOutcome::TakenOver => match &consumer.before {
                 Some(host) => format!("taken over from host {host}"),
                 None => "taken over; it had no owner".to_owned(),
             },
-            "own" => "already belongs to this host".to_owned(),
-            "absent" => "does not exist; the host creates it when it reads".to_owned(),
-            other => other.to_owned(),
+            TakeOverOutcome::Own => "already belongs to this host".to_owned(),
+            TakeOverOutcome::Absent => "does not exist; the host creates it when it reads".to_owned(),
         };
         // Writing to a String does not fail.
         let _ = writeln!(

@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Instant;
 
-use serde::Deserialize;
 use serde_json::Value as Tree;
 
 use crate::cli::author::time;
 use crate::cli::client::Client;
 use crate::cli::{Failure, print};
+use lantern_api::{DeadLetter, Page, Row, RowPage, Table};
 use lantern_model::batch::clean_text;
 use lantern_model::schema::Manifest;
 
@@ -30,11 +30,6 @@ pub struct ChangeFeed {
     /// Id of the newest known dead letter.
     dead_letter_id: i64,
     built_at: Option<Instant>,
-}
-
-#[derive(Deserialize)]
-struct Page {
-    items: Vec<Tree>,
 }
 
 impl ChangeFeed {
@@ -87,7 +82,7 @@ impl ChangeFeed {
                 continue;
             }
             let path = format!("/api/v1/tables/{table}/rows?order=desc&limit={ROWS_QUERIED}");
-            let page: Page = client.get_json(&path)?;
+            let page: RowPage = client.get_json(&path)?;
             let mut fresh = Vec::new();
             for row in page.items.iter().rev() {
                 if self.rows.insert(fingerprint(table, row)) {
@@ -103,24 +98,13 @@ impl ChangeFeed {
             lines.extend(fresh.into_iter().skip(left_out));
         }
         let path = format!("/api/v1/dead-letters?plugin={}&limit={ROWS_SHOWN}", self.plugin);
-        let page: Page = client.get_json(&path)?;
-        let newest = page
-            .items
-            .iter()
-            .filter_map(|dead_letter| dead_letter["id"].as_i64())
-            .max();
+        let page: Page<DeadLetter> = client.get_json(&path)?;
+        let newest = page.items.iter().map(|dead_letter| dead_letter.id).max();
         for dead_letter in page.items.iter().rev() {
-            if dead_letter["id"]
-                .as_i64()
-                .is_some_and(|id| id > self.dead_letter_id)
-            {
-                let text = |key: &str| dead_letter[key].as_str().unwrap_or_default().to_owned();
+            if dead_letter.id > self.dead_letter_id {
                 lines.push(format!(
                     "dead {} {}  {}: {}",
-                    text("subject"),
-                    dead_letter["sequence"],
-                    text("class"),
-                    text("reason")
+                    dead_letter.subject, dead_letter.sequence, dead_letter.class, dead_letter.reason
                 ));
             }
         }
@@ -130,22 +114,19 @@ impl ChangeFeed {
 }
 
 fn table_names(client: &Client) -> Result<HashSet<String>, Failure> {
-    let tables: Vec<Tree> = client.get_json("/api/v1/tables")?;
-    Ok(tables
-        .iter()
-        .filter_map(|table| Some(table["name"].as_str()?.to_owned()))
-        .collect())
+    let tables: Vec<Table> = client.get_json("/api/v1/tables")?;
+    Ok(tables.into_iter().map(|table| table.name).collect())
 }
 
-fn fingerprint(table: &str, row: &Tree) -> u64 {
+fn fingerprint(table: &str, row: &Row) -> u64 {
     let mut hash = DefaultHasher::new();
-    (table, row.to_string()).hash(&mut hash);
+    (table, Tree::Object(row.0.clone()).to_string()).hash(&mut hash);
     hash.finish()
 }
 
-fn render_row(table: &str, columns: &[String], row: &Tree) -> String {
+fn render_row(table: &str, columns: &[String], row: &Row) -> String {
     let cells = columns.iter().filter_map(|column| {
-        let value = match row.get(column)? {
+        let value = match row.0.get(column)? {
             Tree::Null => return None,
             Tree::String(text) => text.clone(),
             other => other.to_string(),
