@@ -48,7 +48,9 @@ use std::time::{Duration, Instant};
 
 use lantern_broker::{Broker, Link};
 use lantern_http::views;
-use lantern_lifecycle::{InstallError, Installed, Lifecycle, LifecycleConfig, LifecycleError, Parts};
+use lantern_lifecycle::{
+    InstallError, Installed, Lifecycle, LifecycleConfig, LifecycleError, Parts, VersionState,
+};
 use lantern_model::actor::Actor;
 use lantern_model::status::{ProjectionState, Registry, Status};
 use lantern_plugin::{Compiler, Loader};
