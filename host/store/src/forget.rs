@@ -201,8 +201,8 @@ impl Store {
     /// # Errors
     /// See [`ForgetError`].
     pub async fn refuse_value(&self, query: ForgetQuery, through_ns: i64) -> Result<(), ForgetError> {
-        let key = self.fact(screen::KEY_FACT, random_key).await?;
-        let done = self.call(move |connection| Ok(erase::refuse_value(connection, &query, &key, through_ns)));
+        let done =
+            self.call(move |connection| Ok(erase::refuse_value(connection, &query, random_key, through_ns)));
         done.await?
     }
 
@@ -267,7 +267,8 @@ fn random_key() -> String {
 /// Whether anything was ever erased here: then what is removed later is overwritten as well.
 pub(super) fn is_used(connection: &rusqlite::Connection) -> Result<bool, rusqlite::Error> {
     connection.query_row(
-        "SELECT EXISTS (SELECT 1 FROM _lantern_host WHERE key = ?1)",
+        "SELECT EXISTS (SELECT 1 FROM _lantern_host WHERE key = ?1)
+             OR EXISTS (SELECT 1 FROM _lantern_forgotten_value)",
         [screen::KEY_FACT],
         |row| row.get(0),
     )

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-use super::screen::{digest, insert_letter, wipe_letter};
+use super::screen::{digest, ensure_key, insert_letter, wipe_letter};
 use super::search::{siblings, targets};
 use super::{Erased, Erasure, ForgetError, ForgetQuery, OutstandingMessage, StoredMessage};
 use crate::anchors;
@@ -20,17 +20,18 @@ use lantern_model::schema::subjects::covers;
 pub(super) fn refuse_value(
     connection: &mut Connection,
     query: &ForgetQuery,
-    key: &str,
+    make_key: impl FnOnce() -> String,
     through_ns: i64,
 ) -> Result<(), ForgetError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let key = ensure_key(&transaction, make_key)?;
     for target in targets(&transaction, query)? {
         let place = (
             target.plugin.as_str(),
             target.table.as_str(),
             target.column.as_str(),
         );
-        let Some(digest) = digest(key, place, &target.value) else {
+        let Some(digest) = digest(&key, place, &target.value) else {
             continue;
         };
         transaction.execute(

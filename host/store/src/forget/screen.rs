@@ -16,6 +16,48 @@ use lantern_model::schema::Manifest;
 /// The name of the key of the digests among the facts about the database.
 pub(crate) const KEY_FACT: &str = "forget_key";
 
+/// Erased values are stored without the key of their digests, so that no batch can be compared with them.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the key of the erased values (`{KEY_FACT}`) is missing in the database, so erased content cannot be recognised: \
+     restore the database from a backup"
+)]
+struct KeyMissing;
+
+impl From<KeyMissing> for rusqlite::Error {
+    fn from(error: KeyMissing) -> Self {
+        Self::ToSqlConversionFailure(Box::new(error))
+    }
+}
+
+fn stored_key(connection: &Connection) -> Result<Option<String>, rusqlite::Error> {
+    let sql = "SELECT value FROM _lantern_host WHERE key = ?1";
+    connection.query_row(sql, [KEY_FACT], |row| row.get(0)).optional()
+}
+
+/// The key of the digests, which the first erased value creates.
+///
+/// # Errors
+/// Also when values were erased under a key that is missing now: a new key would not recognise them.
+pub(super) fn ensure_key(
+    connection: &Connection,
+    make: impl FnOnce() -> String,
+) -> Result<String, rusqlite::Error> {
+    if let Some(key) = stored_key(connection)? {
+        return Ok(key);
+    }
+    let sql = "SELECT EXISTS (SELECT 1 FROM _lantern_forgotten_value)";
+    if connection.query_row(sql, [], |row| row.get(0))? {
+        return Err(KeyMissing.into());
+    }
+    let key = make();
+    connection.execute(
+        "INSERT INTO _lantern_host (key, value) VALUES (?1, ?2)",
+        [KEY_FACT, &key],
+    )?;
+    Ok(key)
+}
+
 /// SHA-256 of a value under the database's key.
 pub(crate) type ValueDigest = [u8; 32];
 
@@ -55,6 +97,9 @@ pub(crate) struct ForgottenValues {
 
 impl ForgottenValues {
     /// Those that hold for messages which the broker stored at `from_ns` or later.
+    ///
+    /// # Errors
+    /// Also when there are such values and their key is missing.
     pub(crate) fn load(connection: &Connection, plugin: &str, from_ns: i64) -> Result<Self, rusqlite::Error> {
         let mut columns: BTreeMap<(String, String), BTreeMap<ValueDigest, i64>> = BTreeMap::new();
         let mut statement = connection.prepare_cached(
@@ -69,16 +114,9 @@ impl ForgottenValues {
         if columns.is_empty() {
             return Ok(Self::default());
         }
-        let key: Option<String> = connection
-            .query_row(
-                "SELECT value FROM _lantern_host WHERE key = ?1",
-                [KEY_FACT],
-                |row| row.get(0),
-            )
-            .optional()?;
         Ok(Self {
             plugin: plugin.to_owned(),
-            key: key.unwrap_or_default(),
+            key: stored_key(connection)?.ok_or(KeyMissing)?,
             columns,
         })
     }

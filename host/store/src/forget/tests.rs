@@ -155,6 +155,43 @@ async fn an_erased_value_is_refused_from_older_messages_and_taken_from_newer_one
     sound(&scene);
 }
 
+#[tokio::test]
+async fn without_its_key_an_erased_value_comes_back_through_no_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    scene.store.refuse_value(query("ann"), 2_000_000).await.unwrap();
+    scene.store.remove_fact(screen::KEY_FACT).await.unwrap();
+    let missing = "the key of the erased values (`forget_key`) is missing in the database";
+    let refused = scene
+        .store
+        .commit(scene.batch(0, vec![order("bob", 1), order("ann", 2)]))
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains(missing), "{refused}");
+    // A new key would leave the former value unprotected.
+    let refused = scene
+        .store
+        .refuse_value(query("cat"), 9_000_000)
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains(missing), "{refused}");
+    assert_eq!(scene.query("SELECT count(*) FROM orders"), "0");
+    assert_eq!(
+        scene.query("SELECT count(*) FROM _lantern_host WHERE key = 'forget_key'"),
+        "0"
+    );
+    assert_eq!(scene.query("SELECT count(*) FROM _lantern_forgotten_value"), "1");
+    // The value holds for no message of this time.
+    let mut newer = entry(1, order("ann", 3));
+    newer.delivery.published_ns = 3_000_000;
+    scene
+        .store
+        .commit(batch(&scene, vec![newer], Vec::new()))
+        .await
+        .unwrap();
+    assert_eq!(scene.query("SELECT id, total FROM orders"), "ann 3");
+}
+
 fn hex(text: &str) -> String {
     text.bytes().map(|byte| format!("{byte:02X}")).collect()
 }
