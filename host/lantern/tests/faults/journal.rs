@@ -70,12 +70,16 @@ impl Journal {
     }
 }
 
-/// Connects to the broker with short timeouts.
-pub async fn context(url: &str) -> Option<Context> {
+/// Connects to one of the broker's servers with short timeouts.
+pub async fn context(urls: &str) -> Option<Context> {
     let options = async_nats::ConnectOptions::new().connection_timeout(Duration::from_secs(2));
-    let mut context = jetstream::new(options.connect(url).await.ok()?);
+    let mut context = jetstream::new(options.connect(addresses(urls)).await.ok()?);
     context.set_timeout(Duration::from_secs(2));
     Some(context)
+}
+
+fn addresses(urls: &str) -> Vec<async_nats::ServerAddr> {
+    urls.split(',').map(|url| url.parse().unwrap()).collect()
 }
 
 #[derive(Default)]
@@ -86,7 +90,7 @@ struct Control {
     idle: AtomicBool,
 }
 
-/// Publishes until it is dropped, with pauses.
+/// Publishes until it is dropped, with pauses. It starts paused.
 pub struct Publisher {
     control: Arc<Control>,
     thread: Option<JoinHandle<()>>,
@@ -94,7 +98,10 @@ pub struct Publisher {
 
 impl Publisher {
     pub fn start(url: String, journal: Journal) -> Self {
-        let control = Arc::new(Control::default());
+        let control = Arc::new(Control {
+            pause: AtomicBool::new(true),
+            ..Control::default()
+        });
         let thread = std::thread::spawn({
             let control = Arc::clone(&control);
             move || {
@@ -137,7 +144,7 @@ impl Drop for Publisher {
 async fn publish(url: &str, journal: &Journal, control: &Control) {
     let connected = async_nats::ConnectOptions::new()
         .retry_on_initial_connect()
-        .connect(url)
+        .connect(addresses(url))
         .await;
     let mut context = jetstream::new(connected.unwrap());
     context.set_timeout(Duration::from_millis(500));

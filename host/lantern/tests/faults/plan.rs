@@ -1,5 +1,6 @@
 //! Selects the faults and their order. Only the seed determines them; events of the run do not.
 
+use super::setup::Setup;
 use super::streams::Stream;
 
 /// One fault, or a rest between two.
@@ -15,12 +16,23 @@ pub enum Action {
     },
     /// SIGSTOP, then SIGCONT after this many milliseconds.
     FreezeHost(u64),
-    /// Stop the broker, with SIGKILL or gracefully, and start it again after this many milliseconds.
+    /// Stop a server of the broker, with SIGKILL or gracefully, and start it again after this many milliseconds.
     RestartBroker {
+        server: usize,
         kill: bool,
         down_ms: u64,
     },
-    FreezeBroker(u64),
+    FreezeBroker {
+        server: usize,
+        ms: u64,
+    },
+    /// Make the leader of the stream, or of its consumer, step down.
+    StepDown {
+        stream: Stream,
+        consumer: bool,
+    },
+    /// Create the stream again, which changes nothing, then restart all servers one after another.
+    RollingRestart(Stream),
     /// Fill the host's disk to the last byte for this many milliseconds.
     FillDisk(u64),
     /// Copy the database.
@@ -69,7 +81,10 @@ pub enum Action {
     /// Publish this many messages that are not JSON.
     Undecodable(u64),
     /// Publish a message with header bytes that no client library sends; the number selects which.
-    Malformed(usize),
+    Malformed {
+        stream: Stream,
+        which: usize,
+    },
     /// Publish a message on which the plugin `misbehaving` breaks its contract; the number selects how.
     Hostile(usize),
     /// Wait until everything is read, and compare the database with the journal.
@@ -82,6 +97,7 @@ const SETTLE_EVERY: u64 = 24;
 /// An endless schedule.
 pub struct Plan {
     random: Random,
+    setup: Setup,
     full_disk: bool,
     number: u64,
     resting: bool,
@@ -90,9 +106,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn new(seed: u64, full_disk: bool) -> Self {
+    pub fn new(seed: u64, setup: Setup, full_disk: bool) -> Self {
         Self {
             random: Random(seed),
+            setup,
             full_disk,
             number: 0,
             resting: false,
@@ -105,7 +122,8 @@ impl Plan {
         let random = &mut self.random;
         let stream = Stream::ALL[random.below(3) as usize];
         let plugin = ["obs-events", "evolving", "misbehaving"][random.below(3) as usize];
-        match random.below(36) {
+        let cluster = self.setup == Setup::Cluster;
+        match random.below(40) {
             0..=4 => Action::RestartHost {
                 kill: random.below(4) > 0,
                 down_ms: random.below(800),
@@ -116,10 +134,19 @@ impl Plan {
             },
             5 => Action::FreezeHost(random.between(200, 3_000)),
             6..=8 => Action::RestartBroker {
+                server: random.below(3) as usize,
                 kill: random.below(3) > 0,
                 down_ms: random.below(1_500),
             },
-            9 => Action::FreezeBroker(random.between(200, 4_000)),
+            9 => Action::FreezeBroker {
+                server: random.below(3) as usize,
+                ms: random.between(200, 4_000),
+            },
+            19 if cluster => Action::RollingRestart(stream),
+            20 | 36..=39 if cluster => Action::StepDown {
+                stream,
+                consumer: random.below(2) == 0,
+            },
             10..=11 if self.full_disk => Action::FillDisk(random.between(300, 2_500)),
             10..=12 => {
                 self.database_copied = true;
@@ -145,19 +172,20 @@ impl Plan {
                     settled: random.below(2) == 0,
                 }
             }
-            19 if self.broker_copied => {
+            19 if self.setup.may_revert_broker() && self.broker_copied => {
                 // An older copy of the database would need to contain two histories.
                 self.database_copied = false;
                 Action::RevertBroker {
                     settled: random.below(2) == 0,
                 }
             }
-            19..=20 => {
+            19..=20 if self.setup.may_revert_broker() => {
                 self.broker_copied = true;
                 Action::CopyBroker
             }
-            21..=22 => Action::DeleteConsumer(stream),
-            23 => Action::ChangeConsumer(stream),
+            19..=22 => Action::DeleteConsumer(stream),
+            // The host does not replace a changed consumer of an interest stream: that would lose messages.
+            23 if !self.setup.needs_consumer(stream) => Action::ChangeConsumer(stream),
             24..=26 => Action::Swap(['a', 'd', 'e', 'g', 'i'][random.below(5) as usize]),
             27 => Action::Rollback,
             28..=29 => Action::Rebuild {
@@ -169,7 +197,10 @@ impl Plan {
                 ms: random.between(100, 1_500),
             },
             31..=32 => Action::Undecodable(random.between(1, 20)),
-            33 => Action::Malformed(random.below(1_000) as usize),
+            33 | 36..=37 => Action::Malformed {
+                stream,
+                which: random.below(1_000) as usize,
+            },
             _ => Action::Hostile(random.below(1_000) as usize),
         }
     }
@@ -179,6 +210,7 @@ impl Plan {
         let random = &mut self.random;
         Some(match random.below(5) {
             0 => Action::RestartBroker {
+                server: random.below(3) as usize,
                 kill: true,
                 down_ms: 0,
             },
@@ -186,7 +218,8 @@ impl Plan {
                 stream,
                 percent: random.between(1, 100),
             },
-            2 => Action::DeleteConsumer(stream),
+            // An interest stream drops messages until the host has created the consumer again.
+            2 if !self.setup.needs_consumer(stream) => Action::DeleteConsumer(stream),
             3 => Action::Undecodable(random.between(1, 5)),
             _ => return None,
         })
@@ -233,16 +266,18 @@ impl Random {
 
 #[test]
 fn a_seed_gives_the_same_schedule_again_and_another_seed_another() {
-    let schedule = |seed| Plan::new(seed, true).take(500).collect::<Vec<_>>();
-    assert_eq!(schedule(7), schedule(7));
-    assert_ne!(schedule(7), schedule(8));
+    for setup in [Setup::Single, Setup::Retention, Setup::Cluster] {
+        let schedule = |seed| Plan::new(seed, setup, true).take(500).collect::<Vec<_>>();
+        assert_eq!(schedule(7), schedule(7));
+        assert_ne!(schedule(7), schedule(8));
+    }
 }
 
 #[test]
 fn copies_are_made_before_they_are_restored() {
     for seed in 0..50 {
         let (mut database, mut broker) = (false, false);
-        for action in Plan::new(seed, false).take(1_000) {
+        for action in Plan::new(seed, Setup::Single, false).take(1_000) {
             match action {
                 Action::CopyDatabase => database = true,
                 Action::CopyBroker => broker = true,

@@ -53,7 +53,7 @@ impl World {
     }
 
     /// Waits until `found` returns a value.
-    fn until<T>(&self, what: &str, found: impl Fn() -> Option<T>) -> T {
+    pub fn until<T>(&self, what: &str, found: impl Fn() -> Option<T>) -> T {
         let deadline = Instant::now() + LIMIT;
         loop {
             if let Some(found) = found() {
@@ -83,11 +83,36 @@ impl World {
             self.operate(&["dead-letters", "retry", "--plugin", "evolving"])
                 .then_some(())
         });
+        for stream in Stream::ALL {
+            let what = format!("the acknowledgements of {} reach the checkpoint", stream.name());
+            self.until(&what, || self.is_acknowledged(stream).filter(|&is| is));
+        }
         let found = self.until("the database is read", || self.found().ok());
         let counts = judge(&self.journal.entries(), &found);
         assert!(counts.is_clean(), "{counts}");
         self.publisher.resume();
         counts
+    }
+
+    /// Whether the consumer's acknowledgement floor is the checkpoint, and a stream that deletes acknowledged messages is
+    /// empty. `None` if broker or database do not answer.
+    fn is_acknowledged(&self, stream: Stream) -> Option<bool> {
+        let checkpoint: i64 = self
+            .open()
+            .ok()?
+            .query_row(
+                "SELECT c.sequence FROM _lantern_origin o JOIN _lantern_checkpoint c ON c.origin = o.id
+                 WHERE o.plugin = ?1 AND o.source = ?2 ORDER BY o.epoch DESC LIMIT 1",
+                [stream.plugin(), stream.source()],
+                |row| row.get(0),
+            )
+            .ok()?;
+        self.with_stream(stream, async |handle| {
+            let consumer = handle.consumer_info(stream.consumer()).await.ok()?;
+            let held = handle.get_info().await.ok()?.state.messages;
+            let is_empty = held == 0 || !self.setup.deletes_acknowledged(stream);
+            Some(is_empty && consumer.ack_floor.stream_sequence == checkpoint as u64)
+        })
     }
 
     fn open(&self) -> rusqlite::Result<rusqlite::Connection> {

@@ -43,6 +43,14 @@ impl Stream {
         }
     }
 
+    pub fn plugin(self) -> &'static str {
+        match self {
+            Self::Obs => "obs-events",
+            Self::Evolve => "evolving",
+            Self::Evil => "misbehaving",
+        }
+    }
+
     pub fn consumer(self) -> &'static str {
         match self {
             Self::Obs => "lantern-obs-events-obs",
@@ -92,7 +100,8 @@ pub const HOSTILE: [&str; 14] = [
 ];
 
 /// Header bytes that brokers store and client libraries do not send.
-pub const HEADERS: [&[u8]; 5] = [
+pub const HEADERS: [&[u8]; 6] = [
+    b"NATS/1.0\r\nX: a\rb\r\n\r\n",
     b"NATS/1.0\r\nA: \xff\xfe\r\n\r\n",
     b"NATS/1.0\r\nno colon\r\n\r\n",
     b"NATS/1.0\r\nA: x\nB: y\r\n\r\n",

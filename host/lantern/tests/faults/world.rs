@@ -5,19 +5,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{FromConsumer, pull};
-use async_nats::jetstream::stream::{Config, Stream as Handle};
+use async_nats::jetstream::stream::Stream as Handle;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::disk::SmallDisk;
 use super::evolving;
 use super::host::{Host, plugin_folder};
 use super::journal::{Journal, Publisher, context};
-use super::nats::NatsServer;
 use super::plan::Action;
-use super::raw;
-use super::streams::{HEADERS, HOSTILE, Stream};
-use super::verdict::{Fate, Kind};
+use super::servers::Servers;
+use super::setup::Setup;
+use super::streams::Stream;
+use super::verdict::Fate;
 
 /// Longer than any operation takes on a busy machine with two cores; beyond it the host is stuck.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -30,19 +29,20 @@ const DATABASE: [&str; 3] = ["lantern.db", "lantern.db-wal", "lantern.db-shm"];
 pub struct World {
     pub host: Option<Host>,
     pub publisher: Publisher,
-    pub broker: NatsServer,
+    pub broker: Servers,
+    pub setup: Setup,
     pub journal: Journal,
     plugins: tempfile::TempDir,
     /// Versions to swap to, copies, and the host's log.
     folder: tempfile::TempDir,
     pub data: PathBuf,
     /// The id of the newest message in the copy of the broker's store.
-    broker_copy: Option<u64>,
+    pub broker_copy: Option<u64>,
     disk: Option<SmallDisk>,
 }
 
 impl World {
-    pub fn new(minutes: f64) -> Self {
+    pub fn new(setup: Setup, minutes: f64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let plugins = plugin_folder(&["obs-events"]);
         fs::write(
@@ -63,12 +63,13 @@ impl World {
             Some(disk) => disk.0.join("data"),
             None => folder.path().join("data"),
         };
-        let broker = NatsServer::start();
+        let broker = Servers::start(setup);
         let journal = Journal::default();
         let mut world = Self {
             host: None,
             publisher: Publisher::start(broker.url(), journal.clone()),
             broker,
+            setup,
             journal,
             plugins,
             folder,
@@ -80,6 +81,10 @@ impl World {
             world.create(stream);
         }
         world.start_host();
+        for stream in Stream::ALL {
+            world.wait_for_consumer(stream);
+        }
+        world.publisher.resume();
         world
     }
 
@@ -98,6 +103,12 @@ impl World {
         if self.disk.is_some() {
             // Otherwise the reserve file occupies a part of the small disk.
             command.env("LANTERN__STORE__RESERVE_SIZE", "0");
+        }
+        if self.setup != Setup::Single {
+            // The host would create a stream with another configuration. Two observations of a cluster are ten seconds
+            // apart by default.
+            command.env("LANTERN__STREAMS__CREATE", "false");
+            command.env("LANTERN__STREAMS__CONFIRM_AFTER", "3s");
         }
         self.host = Some(Host::spawn(command));
     }
@@ -142,7 +153,7 @@ impl World {
     }
 
     /// Runs an operation on an existing stream; returns `None` if the broker does not respond.
-    fn with_stream<T>(&self, stream: Stream, work: impl AsyncFnOnce(Handle) -> Option<T>) -> Option<T> {
+    pub fn with_stream<T>(&self, stream: Stream, work: impl AsyncFnOnce(Handle) -> Option<T>) -> Option<T> {
         run(async {
             let context = context(&self.broker.url()).await?;
             let handle = context.get_stream(stream.name()).await.ok()?;
@@ -150,25 +161,29 @@ impl World {
         })
     }
 
-    fn create(&mut self, stream: Stream) {
-        let created = run(async {
-            let config = Config {
-                name: stream.name().to_owned(),
-                subjects: vec![stream.subjects().to_owned()],
-                ..Config::default()
-            };
-            // The host may have created it already.
-            context(&self.broker.url())
-                .await
-                .unwrap()
-                .get_or_create_stream(config)
-                .await
+    /// Creates the stream. The host may have created it already.
+    pub fn create(&self, stream: Stream) {
+        self.until("the stream is created", || {
+            run(async {
+                let context = context(&self.broker.url()).await?;
+                context.get_or_create_stream(self.setup.stream(stream)).await.ok()
+            })
         });
-        created.unwrap();
+    }
+
+    /// Waits until the host has created its consumer, without which an interest stream stores no message.
+    pub fn wait_for_consumer(&self, stream: Stream) {
+        if self.setup.needs_consumer(stream) {
+            self.until("an interest stream has its consumer", || {
+                self.with_stream(stream, async |handle| {
+                    handle.consumer_info(stream.consumer()).await.ok()
+                })
+            });
+        }
     }
 
     /// Updates the fate of messages after an action of the nemesis.
-    fn fate(&self, change: impl Fn(u64, Stream, u64, Fate) -> Fate) {
+    pub fn fate(&self, change: impl Fn(u64, Stream, u64, Fate) -> Fate) {
         for (&id, sent) in self.journal.entries().iter_mut() {
             if sent.fate != Fate::Unacknowledged {
                 sent.fate = change(id, sent.stream, sent.sequence, sent.fate);
@@ -176,10 +191,12 @@ impl World {
         }
     }
 
-    /// Messages that only the database held may be lost with it.
+    /// Messages that only the database held may be lost with it. A stream that deletes acknowledged messages may hold
+    /// none of them.
     fn forget_database(&self) {
-        self.fate(|_, _, _, fate| match fate {
+        self.fate(|_, stream, _, fate| match fate {
             Fate::Removed | Fate::Stored => Fate::Gone,
+            Fate::InStream if self.setup.deletes_acknowledged(stream) => Fate::Gone,
             other => other,
         });
     }
@@ -203,19 +220,23 @@ impl World {
                 self.start_host();
             }
             Action::FreezeHost(ms) => self.freeze_host(*ms),
-            Action::RestartBroker { kill, down_ms } => {
-                if *kill {
-                    self.broker.kill();
-                } else {
-                    self.broker.stop();
-                }
+            Action::RestartBroker {
+                server,
+                kill,
+                down_ms,
+            } => {
+                self.broker.end(*server, *kill);
                 pause(*down_ms);
-                self.broker.restart();
+                self.broker.restart(*server);
             }
-            Action::FreezeBroker(ms) => {
-                self.broker.freeze();
+            Action::FreezeBroker { server, ms } => {
+                self.broker.signal(*server, Signal::STOP);
                 pause(*ms);
-                self.broker.thaw();
+                self.broker.signal(*server, Signal::CONT);
+            }
+            Action::RollingRestart(stream) => {
+                self.create(*stream);
+                self.broker.restart_each(stream.name());
             }
             Action::FillDisk(ms) => {
                 if let Some(disk) = &self.disk {
@@ -231,6 +252,7 @@ impl World {
             Action::Purge { .. }
             | Action::DeleteMessage { .. }
             | Action::RecreateStream { .. }
+            | Action::StepDown { .. }
             | Action::DeleteConsumer(_)
             | Action::ChangeConsumer(_) => self.act_on_stream(action),
             Action::Swap(letter) => {
@@ -248,7 +270,9 @@ impl World {
                 pause(*ms);
                 self.operate(&["plugin", "resume", plugin]);
             }
-            Action::Undecodable(_) | Action::Malformed(_) | Action::Hostile(_) => self.publish_bad(action),
+            Action::Undecodable(_) | Action::Malformed { .. } | Action::Hostile(_) => {
+                self.publish_bad(action)
+            }
             Action::Settle => println!("           {}", self.settle()),
         }
     }
@@ -295,21 +319,28 @@ impl World {
     }
 
     fn delete_database(&self) {
+        // A message that was stored, acknowledged and deleted from its stream before, and whose publisher learns later that
+        // it was published, would count as one that is in its stream.
+        self.publisher.pause();
         for file in DATABASE {
             drop(fs::remove_file(self.data.join(file)));
         }
         self.forget_database();
+        self.publisher.resume();
     }
 
     fn act_on_store(&mut self, action: &Action) {
-        let (store, copy) = (self.broker.folder().join("js"), self.folder.path().join("js"));
+        let Some(store) = self.broker.store().map(|folder| folder.join("js")) else {
+            return;
+        };
+        let copy = self.folder.path().join("js");
         match (action, self.broker_copy) {
             (Action::CopyBroker, _) => {
                 self.publisher.pause();
-                self.broker.stop();
+                self.broker.end(0, false);
                 drop(fs::remove_dir_all(&copy));
                 copy_folder(&store, &copy);
-                self.broker.restart();
+                self.broker.restart(0);
                 self.broker_copy = Some(self.journal.last());
                 self.publisher.resume();
             }
@@ -318,10 +349,10 @@ impl World {
                     println!("           {}", self.settle());
                 }
                 self.publisher.pause();
-                self.broker.stop();
+                self.broker.end(0, false);
                 fs::remove_dir_all(&store).unwrap();
                 copy_folder(&copy, &store);
-                self.broker.restart();
+                self.broker.restart(0);
                 let settled = *settled;
                 self.fate(|id, _, _, fate| {
                     if id > newest {
@@ -338,113 +369,6 @@ impl World {
             _ => println!("           there is no copy"),
         }
     }
-
-    fn act_on_stream(&mut self, action: &Action) {
-        match *action {
-            Action::Purge { stream, percent } => {
-                self.publisher.pause();
-                let cut = self.with_stream(stream, async |handle| {
-                    let state = handle.get_info().await.ok()?.state;
-                    let held = (state.last_sequence + 1).saturating_sub(state.first_sequence);
-                    let cut = state.first_sequence + (held * percent).div_ceil(100);
-                    // Valid whether the purge succeeds or not: a purged message has a row or a gap, and any other
-                    // message has a row.
-                    drop(handle.purge().sequence(cut).await);
-                    Some(cut)
-                });
-                self.fate(|_, of, sequence, fate| match fate {
-                    Fate::InStream if of == stream && cut.is_some_and(|cut| sequence < cut) => Fate::Removed,
-                    other => other,
-                });
-                self.publisher.resume();
-            }
-            Action::DeleteMessage { stream, behind } => {
-                let deleted = self.with_stream(stream, async |handle| {
-                    let state = handle.get_info().await.ok()?.state;
-                    let sequence = state.last_sequence.checked_sub(behind)?;
-                    drop(handle.delete_message(sequence).await);
-                    Some(sequence)
-                });
-                self.fate(|_, of, sequence, fate| match fate {
-                    Fate::InStream if of == stream && Some(sequence) == deleted => Fate::Removed,
-                    other => other,
-                });
-            }
-            Action::RecreateStream { stream, settled } => {
-                if settled {
-                    println!("           {}", self.settle());
-                }
-                self.publisher.pause();
-                let deleted = run(async {
-                    let context = context(&self.broker.url()).await?;
-                    context.delete_stream(stream.name()).await.ok()
-                });
-                assert!(deleted.is_some(), "{} cannot be deleted", stream.name());
-                self.create(stream);
-                self.broker_copy = None;
-                self.fate(|_, of, _, fate| {
-                    if of == stream {
-                        taken_away(fate, settled)
-                    } else {
-                        fate
-                    }
-                });
-                self.publisher.resume();
-                self.catch_up();
-            }
-            Action::DeleteConsumer(stream) => {
-                self.with_stream(stream, async |handle| {
-                    handle.delete_consumer(stream.consumer()).await.ok()
-                });
-            }
-            Action::ChangeConsumer(stream) => {
-                self.with_stream(stream, async |handle| {
-                    let info = handle.consumer_info(stream.consumer()).await.ok()?;
-                    let mut config = pull::Config::try_from_consumer_config(info.config).ok()?;
-                    config.ack_wait = Duration::from_secs(3);
-                    config.max_ack_pending = 50;
-                    handle.update_consumer(config).await.ok()
-                });
-            }
-            _ => {}
-        }
-    }
-
-    fn publish_bad(&self, action: &Action) {
-        if let Action::Malformed(which) = action {
-            let (headers, stream) = (HEADERS[which % HEADERS.len()], Stream::Obs);
-            let id = self.journal.begin(stream, Kind::Row);
-            let payload = stream.payload(id);
-            let stored = raw::publish(self.broker.raw(), stream.subject(), headers, payload.as_bytes());
-            if let Some(sequence) = stored {
-                self.journal.acknowledged(id, sequence);
-            }
-            return;
-        }
-        run(async {
-            let Some(context) = context(&self.broker.url()).await else {
-                return;
-            };
-            match action {
-                Action::Undecodable(count) => {
-                    for _ in 0..*count {
-                        let bad = |id| format!("bad {id}");
-                        self.journal
-                            .publish(&context, Stream::Obs, Kind::DeadLetter, bad)
-                            .await;
-                    }
-                }
-                Action::Hostile(which) => {
-                    let word = HOSTILE[which % HOSTILE.len()];
-                    let bad = |id| format!("{word} {id}");
-                    self.journal
-                        .publish(&context, Stream::Evil, Kind::DeadLetter, bad)
-                        .await;
-                }
-                _ => {}
-            }
-        });
-    }
 }
 
 impl Drop for World {
@@ -459,7 +383,7 @@ impl Drop for World {
 }
 
 /// Returns the fate of a message whose stream was deleted: it remains in the database if it was seen there.
-fn taken_away(fate: Fate, seen: bool) -> Fate {
+pub fn taken_away(fate: Fate, seen: bool) -> Fate {
     match fate {
         Fate::InStream if seen => Fate::Stored,
         Fate::Removed | Fate::Stored if seen => fate,

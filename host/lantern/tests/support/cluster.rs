@@ -119,14 +119,36 @@ impl Cluster {
     /// Restarts one server after another, each once all replicas of `stream` are current again.
     pub async fn restart_each(&mut self, stream: &str) {
         for index in 0..3 {
-            if let Some(mut child) = self.nodes[index].child.take() {
-                signal(&child, Signal::TERM);
-                child.wait().unwrap();
-            }
-            self.spawn(index);
-            self.wait_for_greeting(index);
+            self.end(index, Signal::TERM);
+            self.restart(index);
             self.wait_until_current(stream).await;
         }
+    }
+
+    /// Ends one server with a signal.
+    pub fn end(&mut self, index: usize, how: Signal) {
+        if let Some(mut child) = self.nodes[index].child.take() {
+            signal(&child, how);
+            child.wait().unwrap();
+        }
+    }
+
+    /// Starts a server that has ended, with its store and ports.
+    pub fn restart(&mut self, index: usize) {
+        self.spawn(index);
+        self.wait_for_greeting(index);
+    }
+
+    /// Sends a signal to one server.
+    pub fn signal(&self, index: usize, which: Signal) {
+        if let Some(child) = &self.nodes[index].child {
+            signal(child, which);
+        }
+    }
+
+    /// Returns the port of one server.
+    pub fn port(&self, index: usize) -> u16 {
+        self.nodes[index].port
     }
 
     /// Waits until `stream` has a leader, and both other replicas are current.

@@ -165,11 +165,7 @@ impl NatsServer {
 
     /// Opens a bare connection and sends CONNECT, for data that no client library sends.
     pub fn raw(&self) -> TcpStream {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream
-            .write_all(b"CONNECT {\"headers\":true,\"verbose\":false}\r\n")
-            .unwrap();
-        stream
+        raw(self.port).unwrap()
     }
 }
 
@@ -177,6 +173,13 @@ impl Drop for NatsServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Opens a bare connection to the server at this port and sends CONNECT.
+pub fn raw(port: u16) -> std::io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.write_all(b"CONNECT {\"headers\":true,\"verbose\":false}\r\n")?;
+    Ok(stream)
 }
 
 /// Returns whether a server at this port sends its greeting.
