@@ -1,8 +1,9 @@
 //! Core NATS subjects as a source: no position, no replay, at most once.
 //!
 //! Each subscription has its own connection. A message whose headers the client library cannot parse makes it drop the
-//! connection, and for a core subject there is no remedy; the streams must not be affected. A separate connection also
-//! makes the count of lost messages exact: messages that the connection received and nobody read were dropped.
+//! connection, and nobody sends the message again; the streams must not be affected. How many messages an interruption
+//! loses is unknown, so the subscription counts interruptions. A separate connection also makes the count of dropped
+//! messages exact: messages that the connection received and nobody read.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -13,12 +14,13 @@ use std::time::Duration;
 
 use async_nats::client::Statistics;
 use async_nats::connection::State;
-use async_nats::{Client, Message, Subscriber};
+use async_nats::{Client, Event, Message, Subscriber};
 use futures_util::StreamExt;
 use futures_util::stream::{SelectAll, Stream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::link::Signals;
 use super::{Broker, headers};
 use lantern_model::batch::{Delivery, Timestamp};
 
@@ -54,10 +56,22 @@ pub enum CoreError {
     Closed,
 }
 
+/// What happens on a core NATS subscription.
+#[derive(Debug)]
+pub enum CoreEvent {
+    /// Messages arrived.
+    Messages(Vec<Delivery>),
+    /// The connection was lost. Messages published until it is up again are lost, and so is a message with headers that the
+    /// client cannot parse, which causes the loss.
+    Interrupted,
+}
+
 /// Messages of core NATS subjects from now on. It survives reconnects; messages sent in between are lost.
 pub struct CoreSubscription {
     queue: Arc<Queue>,
     client: Client,
+    /// How often the connection was lost.
+    interruptions: watch::Receiver<u64>,
     _pump: AbortOnDropHandle<()>,
 }
 
@@ -86,7 +100,20 @@ impl Broker {
     /// [`CoreError`] when a subject is not valid or the client was closed.
     pub async fn subscribe_core(&self, subjects: &[String]) -> Result<CoreSubscription, CoreError> {
         // This connection has nearly the same state as the main one, so it has no `Link`.
-        let client = self.inner.dialing().dial().await.map_err(CoreError::Connect)?;
+        let dialing = self.inner.dialing();
+        let (interrupting, interruptions) = watch::channel(0);
+        let client = dialing
+            .options(&Arc::new(Signals::default()))
+            .retry_on_initial_connect()
+            .event_callback(move |event| {
+                if matches!(event, Event::Disconnected) {
+                    interrupting.send_modify(|count| *count += 1);
+                }
+                std::future::ready(())
+            })
+            .connect(dialing.addresses.as_slice())
+            .await
+            .map_err(CoreError::Connect)?;
         let mut subscribers = SelectAll::new();
         for subject in subjects {
             let subscriber =
@@ -110,6 +137,7 @@ impl Broker {
         Ok(CoreSubscription {
             queue,
             client,
+            interruptions,
             _pump: pump,
         })
     }
@@ -227,21 +255,41 @@ impl Queue {
 
 impl CoreSubscription {
     /// Waits for a message and returns it with those that arrived with it, up to `messages_max` messages and about
-    /// `bytes_max` bytes (always at least one message). Their sequence is 0, their time is the arrival. Dropping the
-    /// future before it completes loses nothing.
+    /// `bytes_max` bytes (always at least one message), or for a loss of the connection. The messages' sequence is 0,
+    /// their time is the arrival. Dropping the future before it completes loses nothing.
     ///
     /// # Errors
-    /// [`CoreError::Closed`] when the client was closed; not when the connection is lost temporarily.
-    pub async fn next(&mut self, messages_max: usize, bytes_max: usize) -> Result<Vec<Delivery>, CoreError> {
+    /// [`CoreError::Closed`] when the connection is lost for good.
+    pub async fn next_event(
+        &mut self,
+        messages_max: usize,
+        bytes_max: usize,
+    ) -> Result<CoreEvent, CoreError> {
         loop {
             let (taken, closed) = self.queue.take(messages_max, bytes_max);
             if !taken.is_empty() {
-                return Ok(taken);
+                return Ok(CoreEvent::Messages(taken));
             }
             if closed {
                 return Err(CoreError::Closed);
             }
-            self.queue.arrived.notified().await;
+            let queue = Arc::clone(&self.queue);
+            tokio::select! {
+                () = queue.arrived.notified() => {}
+                () = self.interrupted() => return Ok(CoreEvent::Interrupted),
+            }
+        }
+    }
+
+    /// As [`CoreSubscription::next_event`], without the losses of the connection.
+    ///
+    /// # Errors
+    /// [`CoreError::Closed`] when the connection is lost for good.
+    pub async fn next(&mut self, messages_max: usize, bytes_max: usize) -> Result<Vec<Delivery>, CoreError> {
+        loop {
+            if let CoreEvent::Messages(messages) = self.next_event(messages_max, bytes_max).await? {
+                return Ok(messages);
+            }
         }
     }
 
@@ -249,6 +297,13 @@ impl CoreSubscription {
     /// Messages sent while there was no connection are unknown.
     pub fn dropped(&self) -> u64 {
         self.queue.dropped.load(Ordering::Relaxed) + self.queue.lost.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the connection is lost. Never returns when it is lost for good, which the queue reports.
+    async fn interrupted(&mut self) {
+        if self.interruptions.changed().await.is_err() {
+            std::future::pending().await
+        }
     }
 
     /// Whether the connection is up.

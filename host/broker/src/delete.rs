@@ -37,4 +37,69 @@ impl Broker {
             _ => None,
         }))
     }
+
+    /// The streams that copy messages of `stream`, as mirrors or from sources. They keep what is deleted in `stream`.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError`] when the broker is unreachable, does not answer, or does not permit to list the streams.
+    pub async fn copies_of(&self, stream: &str) -> Result<Vec<String>, BrokerError> {
+        let mut copies = Vec::new();
+        let mut offset = 0;
+        loop {
+            let question = json!({ "offset": offset });
+            let page: Option<StreamPage> = self
+                .inner
+                .request("STREAM.LIST".to_owned(), &question, &[])
+                .await?;
+            let Some(StreamPage {
+                streams: Some(streams),
+                total,
+            }) = page
+            else {
+                break;
+            };
+            offset += streams.len();
+            let done = streams.is_empty() || offset >= total;
+            let found = streams.into_iter().filter(|listed| listed.config.copies(stream));
+            copies.extend(found.map(|listed| listed.config.name));
+            if done {
+                break;
+            }
+        }
+        Ok(copies)
+    }
+}
+
+/// One page of the broker's list of streams.
+#[derive(serde::Deserialize)]
+struct StreamPage {
+    /// `null` when there is none.
+    streams: Option<Vec<ListedStream>>,
+    total: usize,
+}
+
+#[derive(serde::Deserialize)]
+struct ListedStream {
+    config: ListedConfig,
+}
+
+#[derive(serde::Deserialize)]
+struct ListedConfig {
+    name: String,
+    mirror: Option<CopiedStream>,
+    #[serde(default)]
+    sources: Vec<CopiedStream>,
+}
+
+#[derive(serde::Deserialize)]
+struct CopiedStream {
+    name: String,
+}
+
+impl ListedConfig {
+    fn copies(&self, stream: &str) -> bool {
+        let mut copied = self.mirror.iter().chain(&self.sources);
+        copied.any(|copied| copied.name == stream)
+    }
 }

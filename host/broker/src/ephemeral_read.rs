@@ -11,12 +11,13 @@ use std::time::Duration;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::Info;
 use async_nats::jetstream::stream::DeleteStatus;
-use async_nats::{Client, Message, StatusCode, Subscriber};
+use async_nats::{Message, StatusCode, Subscriber};
 use futures_util::StreamExt as _;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::api::EMPTY;
+use super::client::Line;
 use super::consumer::PullLimits;
 use super::sequence::DeliveryPosition;
 use super::stored::Stored;
@@ -44,7 +45,7 @@ pub struct EphemeralRead {
     next: u64,
     one_by_one: bool,
     careful: u32,
-    client: Option<Client>,
+    line: Option<Line>,
     consumer: Option<EphemeralConsumer>,
 }
 
@@ -58,13 +59,29 @@ struct EphemeralConsumer {
 }
 
 impl EphemeralConsumer {
-    /// Collects the answer to one request.
-    async fn collect(&mut self, mut subscriber: Subscriber, messages: usize, wait: Duration) -> Pull {
+    /// Collects the answer to one request. When the connection is lost, the messages that arrived before are valid.
+    async fn collect(
+        &mut self,
+        line: &Line,
+        mut subscriber: Subscriber,
+        messages: usize,
+        wait: Duration,
+    ) -> Pull {
         let mut deliveries = Vec::new();
         let mut deadline = Instant::now() + wait + LATE;
         while deliveries.len() < messages {
-            let Ok(Some(message)) = tokio::time::timeout_at(deadline, subscriber.next()).await else {
-                return Pull::Lost;
+            let arrived = tokio::select! {
+                biased;
+                arrived = subscriber.next() => arrived,
+                () = line.lost() => None,
+                () = tokio::time::sleep_until(deadline) => return Pull::Lost,
+            };
+            let Some(message) = arrived else {
+                return if deliveries.is_empty() {
+                    Pull::Lost
+                } else {
+                    Pull::Messages(deliveries)
+                };
             };
             let position = message
                 .reply
@@ -124,7 +141,7 @@ impl Broker {
             next: first_sequence.max(1),
             one_by_one: facts.retention != Retention::Limits,
             careful: 0,
-            client: None,
+            line: None,
             consumer: None,
         }))
     }
@@ -291,7 +308,7 @@ impl EphemeralRead {
                         "reading messages one by one"
                     );
                     self.careful = CAREFUL_MESSAGES;
-                    self.client = None;
+                    self.line = None;
                     self.delete_consumer().await;
                 }
             }
@@ -322,7 +339,13 @@ impl EphemeralRead {
         bytes: Option<usize>,
         wait: Duration,
     ) -> Result<Pull, BrokerError> {
-        let client = self.connect().await?;
+        let line = match self.line.take() {
+            Some(line) if line.is_lost() => return Ok(Pull::Lost),
+            Some(line) => line,
+            None => Line::dial(&self.broker.inner.main).await?,
+        };
+        let client = line.client.clone();
+        self.line = Some(line);
         let inner = std::sync::Arc::clone(&self.broker.inner);
         let stream = self.stream.clone();
         let consumer = self.consumer().await?;
@@ -347,17 +370,11 @@ impl EphemeralRead {
             .publish_with_reply(subject, inbox, request.to_string().into())
             .await;
         sent.map_err(|error| failed("request messages", &error))?;
-        Ok(consumer.collect(subscriber, messages, wait).await)
-    }
-
-    /// The connection of this read, established at the first use.
-    async fn connect(&mut self) -> Result<Client, BrokerError> {
-        if let Some(client) = &self.client {
-            return Ok(client.clone());
-        }
-        let dialled = self.broker.inner.dialing().dial().await;
-        let client = dialled.map_err(|error| failed("connect for an ephemeral read", &error))?;
-        Ok(self.client.insert(client).clone())
+        let pulled = match (&self.line, &mut self.consumer) {
+            (Some(line), Some(consumer)) => consumer.collect(line, subscriber, messages, wait).await,
+            _ => Pull::Lost,
+        };
+        Ok(pulled)
     }
 
     /// The consumer of this read, created at the first use.

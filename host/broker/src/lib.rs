@@ -43,7 +43,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, ServerAddr};
+use async_nats::{ConnectOptions, ServerAddr};
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -56,7 +56,7 @@ pub use config::{
     redacted_url,
 };
 pub use consumer::ConsumerFacts;
-pub use core_nats::{CoreError, CoreSubscription};
+pub use core_nats::{CoreError, CoreEvent, CoreSubscription};
 pub use embedded::{EmbeddedError, find_server, url_file};
 pub use ephemeral_read::EphemeralRead;
 pub use link::{Link, Server, ServerVersion};
@@ -232,14 +232,6 @@ impl Dialing {
             remote: Arc::new(remote),
             addresses,
         })
-    }
-
-    /// Creates a client that starts to connect, for one reader; its state is not monitored.
-    async fn dial(&self) -> Result<Client, async_nats::ConnectError> {
-        let options = self
-            .options(&Arc::new(Signals::default()))
-            .retry_on_initial_connect();
-        options.connect(self.addresses.as_slice()).await
     }
 
     fn options(&self, signals: &Arc<Signals>) -> ConnectOptions {

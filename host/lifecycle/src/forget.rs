@@ -6,6 +6,7 @@
 //! repeated erasure continues where the last one ended.
 
 mod report;
+mod streams;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ pub use report::{ForgetReport, ForgetRequest, ForgottenStream, ForgottenTable};
 
 use super::{Actor, Inner, Lifecycle, LifecycleError};
 use lantern_broker::{BrokerError, StreamFacts};
+use lantern_store::OriginId;
 use lantern_store::forget::{
     Erased, Erasure, ForgetError, ForgetSurvey, FoundMessage, OutstandingMessage, StoredMessage,
 };
@@ -71,6 +73,7 @@ impl Inner {
         let mut work = ErasureTask {
             inner: self,
             facts: BTreeMap::new(),
+            same: BTreeMap::new(),
             erased: BTreeSet::new(),
             report: ForgetReport {
                 dry_run: request.dry_run,
@@ -122,6 +125,8 @@ struct ErasureTask<'a> {
     inner: &'a Arc<Inner>,
     /// What the broker says of streams.
     facts: BTreeMap<String, Option<StreamFacts>>,
+    /// Whether the stream of an epoch is still the one that was read.
+    same: BTreeMap<OriginId, bool>,
     /// Messages that this run has erased in the database.
     erased: BTreeSet<(String, u64)>,
     report: ForgetReport,
@@ -216,19 +221,6 @@ impl ErasureTask<'_> {
         Ok(())
     }
 
-    async fn note_copies(&mut self, stream: &str) -> Result<(), LifecycleError> {
-        let copies = self
-            .facts(stream)
-            .await?
-            .is_some_and(|facts| facts.is_mirror || facts.has_sources);
-        if copies {
-            self.report.notes.push(format!(
-                "stream {stream} copies other streams, which still hold the messages: delete them there as well"
-            ));
-        }
-        Ok(())
-    }
-
     /// Removes everything from the database.
     async fn erase(&mut self, request: &ForgetRequest, survey: &ForgetSurvey) -> Result<(), LifecycleError> {
         let Some(query) = &request.query else {
@@ -282,8 +274,7 @@ impl ErasureTask<'_> {
         for message in batch {
             let mut stream = None;
             if let Some((name, created_ns)) = &message.stream {
-                let facts = self.facts(name).await?;
-                let is_same = facts.is_some_and(|facts| facts.created_ns == *created_ns);
+                let is_same = self.is_same_history(message.origin, name).await?;
                 stream = is_same.then(|| (name.clone(), *created_ns));
             }
             wanted.push((message.origin, message.sequence, stream));

@@ -10,6 +10,7 @@ use super::{Inner, Lifecycle, LifecycleError};
 use lantern_model::batch::Delivery;
 use lantern_model::identity::RowIdentity;
 use lantern_plugin::Digest;
+use lantern_projection::{HistoryComparison, compare_history};
 use lantern_store::{LedgerSpan, Lineage, ProvenanceError, RowKey, RowView};
 
 /// A row and its provenance.
@@ -211,19 +212,22 @@ impl Inner {
                 lineage.epoch
             ));
         }
-        match self.parts.broker.stream_facts(stream).await {
-            Ok(Some(facts))
-                if lineage
-                    .stream_created_ns
-                    .is_none_or(|created| created == facts.created_ns) =>
-            {
-                Ok(stream.clone())
-            }
-            Ok(Some(_)) => Err(format!("stream {stream} was recreated since")),
-            Ok(None) => Err(format!("stream {stream} no longer exists")),
+        let identity = self.parts.store.reader().epoch_identity(lineage.origin).await;
+        let Some(attached) = identity.map_err(|error| error.with_cause())? else {
+            return Err(format!("epoch {} has no checkpoint", lineage.epoch));
+        };
+        match compare_history(&self.parts.broker, stream, &attached).await {
+            Ok(HistoryComparison::Same(_)) => Ok(stream.clone()),
+            Ok(HistoryComparison::Other(reason)) => Err(other_history(stream, &reason)),
+            Ok(HistoryComparison::Missing) => Err(format!("stream {stream} no longer exists")),
             Err(error) => Err(error.to_string()),
         }
     }
+}
+
+/// Why the sequences of a stream do not identify the messages that were read.
+pub(super) fn other_history(stream: &str, reason: &str) -> String {
+    format!("stream {stream} is not the one that was read: {reason}")
 }
 
 fn to_view(found_in: &'static str, delivery: &Delivery) -> TracedMessage {

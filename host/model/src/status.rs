@@ -189,6 +189,15 @@ impl Status {
         self.last_error_at_ms = Some(now_ms());
     }
 
+    /// Records whether the source makes no progress although messages wait.
+    pub fn set_stalled(&mut self, is_stalled: bool) {
+        self.stalled_since_ms = match self.stalled_since_ms {
+            Some(since) if is_stalled => Some(since),
+            None if is_stalled => Some(now_ms()),
+            _ => None,
+        };
+    }
+
     /// Clears the error.
     pub fn clear_error(&mut self) {
         self.last_error = None;

@@ -3,9 +3,8 @@
 
 use tokio::time::{Duration, Instant};
 
-use super::identity::{
-    self, History, NextStep, Observation, Resume, apply_decision, matches_anchor, next_step,
-};
+use super::identity::{History, NextStep, Observation, Resume, apply_decision, next_step};
+use super::observation::{ObservedStream, observe};
 use super::session::halt_for_broker;
 use super::{Halt, Projection, Purpose};
 use lantern_broker::{ClusterFacts, StreamFacts};
@@ -16,13 +15,6 @@ use lantern_store::{Accepted, Anchor, Attached, NewEpoch, Question};
 /// The maximum interval between two observations of a cluster. More observations than the required two detect a change
 /// between them.
 const OBSERVATION_PAUSE: Duration = Duration::from_secs(1);
-
-/// The stream as one observation found it, with the conclusion.
-struct ObservedStream {
-    facts: StreamFacts,
-    history: History,
-    resume: Resume,
-}
 
 impl Projection {
     /// Compares the histories and returns where to continue. Begins a new epoch when the histories differ, and creates
@@ -90,44 +82,13 @@ impl Projection {
         stream: &str,
         attached: Option<&Attached>,
     ) -> Result<Option<ObservedStream>, Halt> {
-        let Some(facts) = self.broker.stream_facts(stream).await.map_err(halt_for_broker)? else {
-            return Ok(None);
-        };
-        if facts.cluster.is_some() {
+        let found = observe(&self.broker, stream, attached)
+            .await
+            .map_err(halt_for_broker)?;
+        if found.as_ref().is_some_and(|found| found.facts.cluster.is_some()) {
             self.progress.set_clustered();
         }
-        let anchors = attached.map_or(&[][..], |attached| &attached.anchors);
-        let mut found = Vec::new();
-        for anchor in anchors {
-            let sequences = facts.first_sequence..=facts.last_sequence;
-            if !sequences.contains(&anchor.sequence) {
-                continue;
-            }
-            let message = self
-                .broker
-                .message_at(stream, anchor.sequence)
-                .await
-                .map_err(halt_for_broker)?;
-            found.push((anchor.sequence, message));
-            if message.is_some_and(|message| matches_anchor(anchor, &message)) {
-                break;
-            }
-        }
-        let history = History {
-            stream: stream.to_owned(),
-            created_ns: facts.created_ns,
-            first_sequence: facts.first_sequence,
-            last_sequence: facts.last_sequence,
-            first_time_ns: facts.first_time_ns,
-            is_mirror: facts.is_mirror,
-            found,
-        };
-        let resume = identity::resume(attached, &history);
-        Ok(Some(ObservedStream {
-            facts,
-            history,
-            resume,
-        }))
+        Ok(found)
     }
 
     fn to_observation(&self, found: Option<&ObservedStream>) -> Observation {

@@ -9,9 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::pipeline::{CommitTarget, Pipeline};
 use super::plan::Horizon;
+use super::session::database_replaced;
 use super::version::changed;
 use super::{DesiredState, Halt, LoadedVersion, Projection};
-use lantern_broker::CoreSubscription;
+use lantern_broker::{CoreEvent, CoreSubscription};
 use lantern_model::batch::{Delivery, Timestamp};
 use lantern_model::status::ProjectionState;
 use lantern_store::{Attached, Gap, NewEpoch};
@@ -87,6 +88,7 @@ impl Projection {
         kept: &mut Kept,
         shutdown: &CancellationToken,
     ) -> Result<(), Halt> {
+        let mut replacements = self.store.replacements();
         let adopted_version = self.adopt_version(version).await?;
         let attached = self.attach_core().await?;
         self.show_attached(&attached);
@@ -111,15 +113,23 @@ impl Projection {
         };
         loop {
             if kept.is_empty() {
-                let batch = tokio::select! {
+                let received = tokio::select! {
                     () = shutdown.cancelled() => return Ok(()),
                     () = changed(desired) => return Err(Halt::DesiredStateChanged),
-                    batch = subscription.next(self.config.messages_max, self.config.bytes_max) => batch,
+                    () = replacements.next() => return Err(database_replaced()),
+                    received = subscription.next_event(self.config.messages_max, self.config.bytes_max) => received,
                 };
-                let batch = batch.map_err(|error| Halt::Retry(error.to_string()))?;
-                kept.receive(batch, subscription.dropped());
+                match received {
+                    Ok(CoreEvent::Messages(batch)) => kept.receive(batch, subscription.dropped()),
+                    Ok(CoreEvent::Interrupted) => self.count_interruption(kept),
+                    Err(error) => {
+                        self.count_interruption(kept);
+                        kept.skip_lost(&mut pipeline).await?;
+                        return Err(Halt::Retry(error.to_string()));
+                    }
+                }
             }
-            kept.skip_dropped(&mut pipeline).await?;
+            kept.skip_lost(&mut pipeline).await?;
             let mut numbered = kept.deliveries.clone();
             for (sequence, delivery) in (pipeline.handed() + 1..).zip(&mut numbered) {
                 delivery.sequence = sequence;
@@ -135,6 +145,19 @@ impl Projection {
             self.status
                 .send_modify(|status| status.last_sequence = Some(status.checkpoint));
         }
+    }
+
+    /// Counts a lost connection. How many messages were lost with it is unknown.
+    fn count_interruption(&self, kept: &mut Kept) {
+        let (plugin, source) = (self.plugin_name(), self.source_name());
+        kept.interruptions += 1;
+        self.metrics.source_interrupted(plugin, source);
+        tracing::warn!(
+            plugin,
+            source,
+            "the connection of a core NATS source was lost; messages published meanwhile are lost, and so is a message \
+             whose headers cannot be parsed"
+        );
     }
 
     async fn attach_core(&self) -> Result<Attached, Halt> {
@@ -163,6 +186,8 @@ struct Kept {
     /// Messages dropped since the last batch that are not in the ledger yet.
     dropped: u64,
     dropped_before: u64,
+    /// Interruptions of the subscription that are not in the ledger yet.
+    interruptions: u64,
 }
 
 impl Kept {
@@ -173,26 +198,41 @@ impl Kept {
         self.dropped_before = dropped;
     }
 
-    /// Records the dropped messages as a gap.
-    async fn skip_dropped(&mut self, pipeline: &mut Pipeline<'_>) -> Result<(), Halt> {
-        if self.dropped == 0 {
-            return Ok(());
-        }
-        let first = pipeline.handed() + 1;
-        pipeline
-            .skip(Gap {
-                first,
-                last: first + self.dropped - 1,
-                exact: true,
-                reason: "dropped: the host could not keep up".to_owned(),
-            })
+    /// Records dropped messages as a gap, and each interruption as a gap of one sequence: it stands for an unknown number
+    /// of messages.
+    async fn skip_lost(&mut self, pipeline: &mut Pipeline<'_>) -> Result<(), Halt> {
+        if self.dropped > 0 {
+            skip(
+                pipeline,
+                self.dropped,
+                true,
+                "dropped: the host could not keep up",
+            )
             .await?;
-        pipeline.drain().await?;
-        self.dropped = 0;
+            self.dropped = 0;
+        }
+        if self.interruptions > 0 {
+            let reason = "interrupted: the connection was lost, and an unknown number of messages with it";
+            skip(pipeline, self.interruptions, false, reason).await?;
+            self.interruptions = 0;
+        }
         Ok(())
     }
 
     fn is_empty(&self) -> bool {
-        self.deliveries.is_empty() && self.dropped == 0
+        self.deliveries.is_empty() && self.dropped == 0 && self.interruptions == 0
     }
+}
+
+/// Records the next sequences as a gap.
+async fn skip(pipeline: &mut Pipeline<'_>, count: u64, exact: bool, reason: &str) -> Result<(), Halt> {
+    let first = pipeline.handed() + 1;
+    let gap = Gap {
+        first,
+        last: first + count - 1,
+        exact,
+        reason: reason.to_owned(),
+    };
+    pipeline.skip(gap).await?;
+    pipeline.drain().await
 }

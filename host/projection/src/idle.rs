@@ -100,6 +100,9 @@ impl Projection {
                     consumer.as_ref().filter(|it| own(it)),
                 )
             });
+            let messages_wait = status.paused.is_none() && status.lag.is_some_and(|lag| lag > 0);
+            let is_stalled = self.progress.is_stalled(messages_wait);
+            status.set_stalled(is_stalled || (messages_wait && status.stalled_since_ms.is_some()));
         });
         Ok(())
     }

@@ -9,6 +9,7 @@ mod core;
 mod gate;
 mod identity;
 mod idle;
+mod observation;
 mod pipeline;
 pub mod plan;
 mod progress;
@@ -33,6 +34,7 @@ use lantern_store::{AdoptError, Adopted, Adoption, Committed, Store};
 use lantern_telemetry::{Metrics, Outcome, RowEffect};
 
 pub use gate::{FillState, Gate, GateKeeper};
+pub use observation::{HistoryComparison, compare_history};
 pub use session::consumer_names;
 pub use version::{DesiredState, LoadedVersion, Purpose, Rebuild, VersionCounters};
 
@@ -357,6 +359,9 @@ impl Projection {
         };
         self.status.send_modify(|status| {
             status.fail(state, reason.clone());
+            if status.lag.is_some_and(|lag| lag > 0) {
+                status.set_stalled(true);
+            }
         });
         if let Some(gate) = &self.gate {
             gate.set_state(match state {

@@ -3,15 +3,40 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-#[derive(Default)]
+/// No survey found waiting messages.
+const NOTHING_WAITED: u64 = u64::MAX;
+
 pub(super) struct Progress {
     checkpoint: AtomicU64,
+    /// The checkpoint at the last survey that found waiting messages.
+    surveyed: AtomicU64,
     open_dead_letters: AtomicU64,
     is_stream_missing: AtomicBool,
     is_clustered: AtomicBool,
 }
 
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            checkpoint: AtomicU64::new(0),
+            surveyed: AtomicU64::new(NOTHING_WAITED),
+            open_dead_letters: AtomicU64::new(0),
+            is_stream_missing: AtomicBool::new(false),
+            is_clustered: AtomicBool::new(false),
+        }
+    }
+}
+
 impl Progress {
+    /// Records whether a survey found waiting messages. Returns whether nothing was committed since an earlier survey
+    /// that found some.
+    pub(super) fn is_stalled(&self, messages_wait: bool) -> bool {
+        let checkpoint = self.checkpoint();
+        let now = if messages_wait { checkpoint } else { NOTHING_WAITED };
+        let before = self.surveyed.swap(now, Ordering::Relaxed);
+        messages_wait && before == checkpoint
+    }
+
     /// The last committed sequence.
     pub(super) fn checkpoint(&self) -> u64 {
         self.checkpoint.load(Ordering::Relaxed)
@@ -50,5 +75,22 @@ impl Progress {
 
     pub(super) fn set_clustered(&self) {
         self.is_clustered.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_surveys_with_waiting_messages_and_no_commit_between_them_are_a_stall() {
+        let progress = Progress::default();
+        assert!(!progress.is_stalled(true), "the first one");
+        assert!(progress.is_stalled(true));
+        progress.set_checkpoint(7);
+        assert!(!progress.is_stalled(true), "something was committed");
+        assert!(progress.is_stalled(true));
+        assert!(!progress.is_stalled(false), "nothing waits");
+        assert!(!progress.is_stalled(true), "they have just arrived");
     }
 }

@@ -17,6 +17,7 @@ use lantern_broker::{
     BrokerError, OpenError, OpenRequest, PullError, Pulled, Retention, Start, Subscription,
 };
 use lantern_model::status::ProjectionState;
+use lantern_store::Replacements;
 
 impl Projection {
     pub(super) async fn stream_session(
@@ -95,6 +96,7 @@ impl Projection {
         stream: &str,
         subjects: &[String],
     ) -> Result<OpenSession<'_>, Halt> {
+        let replacements = self.store.replacements();
         let adopted_version = self.adopt_version(version).await?;
         let (facts, attached) = self.attach(stream, subjects).await?;
         let durable = facts.retention != Retention::Limits;
@@ -137,6 +139,7 @@ impl Projection {
         Ok(OpenSession {
             pipeline,
             subscription,
+            replacements,
             horizon,
             reads: Reads {
                 stream: stream.to_owned(),
@@ -161,6 +164,7 @@ impl Projection {
 struct OpenSession<'a> {
     pipeline: Pipeline<'a>,
     subscription: Subscription,
+    replacements: Replacements,
     horizon: Horizon,
     reads: Reads,
 }
@@ -196,6 +200,7 @@ fn pull(
 struct Flow<'a> {
     projection: &'a Projection,
     pipeline: Pipeline<'a>,
+    replacements: Replacements,
     horizon: Horizon,
     reads: Reads,
     surveys: mpsc::Receiver<Survey>,
@@ -211,6 +216,7 @@ struct Flow<'a> {
 /// What a session reacts to.
 enum Event {
     DesiredStateChanged,
+    DatabaseReplaced,
     Settled(Result<(), Halt>),
     Survey(Option<Box<Survey>>),
     /// The gate admits this many waiting messages.
@@ -239,6 +245,7 @@ impl<'a> OpenSession<'a> {
         let mut flow = Flow {
             projection,
             pipeline: self.pipeline,
+            replacements: self.replacements,
             horizon: self.horizon,
             reads: self.reads,
             surveys,
@@ -294,6 +301,7 @@ impl Flow<'_> {
         tokio::select! {
             biased;
             () = changed(desired) => Event::DesiredStateChanged,
+            () = self.replacements.next() => Event::DatabaseReplaced,
             settled = self.pipeline.settle() => Event::Settled(settled),
             survey = self.surveys.recv() => Event::Survey(survey.map(Box::new)),
             () = std::future::ready(()), if admitted > 0 && has_room => Event::Admitted(admitted),
@@ -314,6 +322,7 @@ impl Flow<'_> {
                 let now = desired.borrow_and_update().clone();
                 self.projection.follow(&mut self.pipeline, &now).await
             }
+            Event::DatabaseReplaced => Err(database_replaced()),
             Event::Settled(settled) => settled,
             Event::Survey(None) => Err(Halt::Retry("the survey of the stream ended".to_owned())),
             Event::Survey(Some(survey)) => {
@@ -343,6 +352,11 @@ impl Flow<'_> {
         }
         self.pipeline.feed(deliveries, Some(ack), &self.horizon).await
     }
+}
+
+/// The position of the session belongs to the former database.
+pub(super) fn database_replaced() -> Halt {
+    Halt::Reopen("the database file was replaced".to_owned())
 }
 
 pub(super) fn halt_for_broker(error: BrokerError) -> Halt {

@@ -186,7 +186,7 @@ pub(super) async fn apply_survey(
     // A delivered and stored message does not wait, even if the broker has not applied its acknowledgement.
     let stored = pipeline.is_idle() && pipeline.handed() >= consumer.delivered;
     let waiting = consumer.pending + if stored { 0 } else { consumer.ack_pending };
-    show_survey(projection, &stream, waiting, paused, *quiet_at);
+    show_survey(projection, &stream, waiting, paused);
     pipeline.release_idle_memory();
     let handed = pipeline.handed();
     let mut gone = stream.first_sequence.saturating_sub(1);
@@ -232,13 +232,8 @@ fn check_consumer(consumer: &ConsumerFacts, owner: &str) -> Result<(), Halt> {
     Ok(())
 }
 
-fn show_survey(
-    projection: &Projection,
-    stream: &StreamFacts,
-    waiting: u64,
-    paused: Option<Timestamp>,
-    quiet_at: Option<u64>,
-) {
+fn show_survey(projection: &Projection, stream: &StreamFacts, waiting: u64, paused: Option<Timestamp>) {
+    let is_stalled = projection.progress.is_stalled(paused.is_none() && waiting > 0);
     projection.status.send_modify(|status| {
         status.last_sequence = Some(stream.last_sequence);
         status.lag = Some(waiting);
@@ -249,11 +244,6 @@ fn show_survey(
         if waiting == 0 {
             status.clear_error();
         }
-        let stuck = paused.is_none() && waiting > 0 && quiet_at.is_some_and(|at| at == status.checkpoint);
-        if stuck && status.stalled_since_ms.is_none() {
-            status.stalled_since_ms = Some(Timestamp::now().0 / 1_000);
-        } else if !stuck {
-            status.stalled_since_ms = None;
-        }
+        status.set_stalled(is_stalled);
     });
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::StoreConfig;
+use super::database_file::compare;
 
 /// The oldest SQLite whose WAL cannot lose a commit in a race with a checkpoint (the WAL-reset bug, fixed in 3.51.3):
 /// the checkpointer has its own connection.
@@ -25,13 +26,13 @@ pub(super) struct Database {
 
 /// Identifies a file independently of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Identity {
+pub(super) struct Identity {
     device: u64,
     inode: u64,
 }
 
 impl Identity {
-    fn of(path: &Path) -> std::io::Result<Self> {
+    pub(super) fn of(path: &Path) -> std::io::Result<Self> {
         let metadata = fs::metadata(path)?;
         Ok(Self {
             device: metadata.dev(),
@@ -84,11 +85,11 @@ impl Database {
     /// Fails when the path no longer names the open file. SQLite would continue to commit into a file that no process
     /// can open.
     pub(super) fn check_identity(&self) -> Result<(), String> {
-        match Identity::of(&self.path) {
-            Ok(found) if found == self.identity => Ok(()),
-            Ok(_) => Err(format!("{} was replaced by another file", self.path.display())),
-            Err(error) => Err(format!("{} is gone: {error}", self.path.display())),
-        }
+        compare(&self.path, self.identity)
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        self.identity
     }
 }
 

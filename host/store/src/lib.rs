@@ -16,6 +16,7 @@ mod commit;
 pub mod comparison;
 mod connection;
 mod consumers;
+mod database_file;
 mod dead_letters;
 pub mod deep;
 pub mod forget;
@@ -59,6 +60,7 @@ pub use commit::{
     OriginId, Question, RowEffects, VersionId,
 };
 pub use consumers::{AbandonedConsumer, Consumers};
+pub use database_file::{DatabaseFile, Replacements};
 pub use dead_letters::{DeadLetters, OpenDeadLetter, OpenDeadLetterFilter, RetriedDeadLetter, RetryTotals};
 pub use indexes::IndexStep;
 pub use installation::{
@@ -215,6 +217,8 @@ pub struct Store {
     requests: mpsc::Sender<Request>,
     health: watch::Receiver<Health>,
     commits: watch::Receiver<u64>,
+    open_file: watch::Receiver<Option<connection::Identity>>,
+    replacements: watch::Receiver<u64>,
     thread: Mutex<Option<JoinHandle<()>>>,
     reader: Reader,
     readers: Arc<Mutex<Vec<Reader>>>,
@@ -251,6 +255,8 @@ impl Store {
         let (requests, received) = mpsc::channel(writer::REQUESTS_MAX);
         let (health, watched) = watch::channel(Health::Healthy);
         let (commits, counted) = watch::channel(0);
+        let (open_file, watched_file) = watch::channel(None);
+        let (replacements, counted_replacements) = watch::channel(0);
         reserve::keep(&config);
         scratch::sweep(&config.dir);
         let reader = Reader::for_host(&path);
@@ -261,6 +267,8 @@ impl Store {
             requests: queue::Queue::new(received),
             health,
             commits,
+            open_file,
+            replacements,
             runtime: tokio::runtime::Handle::current(),
             readers: Arc::clone(&readers),
             database: None,
@@ -278,6 +286,8 @@ impl Store {
             requests,
             health: watched,
             commits: counted,
+            open_file: watched_file,
+            replacements: counted_replacements,
             thread: Mutex::new(Some(thread)),
             reader,
             readers,

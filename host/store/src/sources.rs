@@ -101,6 +101,15 @@ impl Reader {
             .await
     }
 
+    /// What identifies the stream of an epoch: its anchors, checkpoint, name and creation time. The counts are zero.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn epoch_identity(&self, origin: OriginId) -> Result<Option<Attached>, ReadError> {
+        self.snapshot(move |connection| Ok(attached_where(connection, "o.id = ?1", [origin.0])?))
+            .await
+    }
+
     /// The last sequence before an epoch.
     ///
     /// # Errors
@@ -117,43 +126,50 @@ impl Reader {
     }
 }
 
+/// The newest epoch for which the condition holds, without its counts.
+fn attached_where(
+    connection: &Connection,
+    condition: &str,
+    parameters: impl rusqlite::Params,
+) -> Result<Option<Attached>, rusqlite::Error> {
+    let sql = format!(
+        "SELECT o.id, o.epoch, o.stream_created_ns, c.sequence, c.published_ns, c.payload_sha256, c.anchors,
+             o.stream, o.asked_created_ns, o.accepted
+         FROM _lantern_origin o JOIN _lantern_checkpoint c ON c.origin = o.id
+         WHERE {condition} ORDER BY o.epoch DESC LIMIT 1"
+    );
+    let read = |row: &rusqlite::Row<'_>| {
+        let checkpoint = Mark {
+            sequence: from_sql(row.get(3)?),
+            published_ns: row.get(4)?,
+            payload_sha256: row.get(5)?,
+        };
+        let asked: Option<i64> = row.get(8)?;
+        let accepted: Option<String> = row.get(9)?;
+        Ok(Attached {
+            origin: OriginId(row.get(0)?),
+            epoch: from_sql(row.get(1)?),
+            stream: row.get(7)?,
+            stream_created_ns: row.get(2)?,
+            anchors: anchors::decode(row.get(6)?, &checkpoint, 6)?,
+            checkpoint,
+            question: asked.map(|stream_created_ns| Question {
+                stream_created_ns,
+                accepted: accepted.as_deref().and_then(Accepted::parse),
+            }),
+            counts: Counts::default(),
+            dead_letters: 0,
+        })
+    };
+    connection.query_row(&sql, parameters, read).optional()
+}
+
 fn source_position(
     connection: &Connection,
     plugin: &str,
     source: &str,
 ) -> Result<Option<Attached>, rusqlite::Error> {
-    let found = connection
-        .query_row(
-            "SELECT o.id, o.epoch, o.stream_created_ns, c.sequence, c.published_ns, c.payload_sha256, c.anchors,
-                 o.stream, o.asked_created_ns, o.accepted
-             FROM _lantern_origin o JOIN _lantern_checkpoint c ON c.origin = o.id
-             WHERE o.plugin = ?1 AND o.source = ?2 ORDER BY o.epoch DESC LIMIT 1",
-            [plugin, source],
-            |row| {
-                let checkpoint = Mark {
-                    sequence: from_sql(row.get(3)?),
-                    published_ns: row.get(4)?,
-                    payload_sha256: row.get(5)?,
-                };
-                let asked: Option<i64> = row.get(8)?;
-                let accepted: Option<String> = row.get(9)?;
-                Ok(Attached {
-                    origin: OriginId(row.get(0)?),
-                    epoch: from_sql(row.get(1)?),
-                    stream: row.get(7)?,
-                    stream_created_ns: row.get(2)?,
-                    anchors: anchors::decode(row.get(6)?, &checkpoint, 6)?,
-                    checkpoint,
-                    question: asked.map(|stream_created_ns| Question {
-                        stream_created_ns,
-                        accepted: accepted.as_deref().and_then(Accepted::parse),
-                    }),
-                    counts: Counts::default(),
-                    dead_letters: 0,
-                })
-            },
-        )
-        .optional()?;
+    let found = attached_where(connection, "o.plugin = ?1 AND o.source = ?2", [plugin, source])?;
     let Some(mut attached) = found else {
         return Ok(None);
     };

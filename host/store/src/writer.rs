@@ -17,7 +17,7 @@ use tokio::sync::{oneshot, watch};
 use super::apply::{Applied, ApplyError, Isolation, apply};
 use super::checkpointer::{Checkpointer, UNSAFE_FOR};
 use super::commit::{Commit, CommitError, Committed};
-use super::connection::{Database, is_busy};
+use super::connection::{Database, Identity, is_busy};
 use super::queue::{Next, Queue, WriteLane};
 use super::{Health, Reader, StoreConfig, Synchronous, migrate};
 use lantern_model::batch::Timestamp;
@@ -52,6 +52,10 @@ pub(super) struct Writer {
     pub(super) health: watch::Sender<Health>,
     /// The number of commits; it wakes the tails of tables.
     pub(super) commits: watch::Sender<u64>,
+    /// The file that the writer has open.
+    pub(super) open_file: watch::Sender<Option<Identity>>,
+    /// How often the writer has opened another file than before.
+    pub(super) replacements: watch::Sender<u64>,
     pub(super) runtime: Handle,
     /// Their connections are closed before the writer opens the file that replaced a deleted database: the new database
     /// would share the `-shm` file of the old one.
@@ -289,10 +293,7 @@ impl Writer {
                         .map(|checkpointer| (database, checkpointer))
                 });
             match opened {
-                Ok(opened) => {
-                    self.identity_lost = false;
-                    self.database = Some(opened);
-                }
+                Ok(opened) => self.opened(opened),
                 Err(reason) => {
                     self.set_unavailable(reason.clone());
                     return Err(reason);
@@ -300,6 +301,20 @@ impl Writer {
             }
         }
         Ok(self.database.as_mut())
+    }
+
+    /// Keeps an opened database. Reports a replaced file, and that it can be written again: a host that has nothing to
+    /// write would not find out.
+    fn opened(&mut self, (database, checkpointer): (Database, Checkpointer)) {
+        self.open_file.send_replace(Some(database.identity()));
+        if std::mem::take(&mut self.identity_lost) {
+            self.replacements.send_modify(|count| *count += 1);
+            let probe = database.connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK");
+            if probe.is_ok() {
+                self.set_healthy();
+            }
+        }
+        self.database = Some((database, checkpointer));
     }
 
     /// Closes the connection after an error, which rolls back an open transaction.
@@ -325,6 +340,7 @@ impl Writer {
         // Dropping the connection rolls back an open transaction. The checkpointer goes first, so that it does not outlive
         // the file.
         if let Some((database, checkpointer)) = self.database.take() {
+            self.open_file.send_replace(None);
             drop(checkpointer);
             drop(database);
         }

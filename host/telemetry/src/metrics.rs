@@ -87,6 +87,12 @@ struct DeadLetterLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabels {
+    plugin: String,
+    source: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PluginLabels {
     plugin: String,
 }
@@ -120,6 +126,7 @@ struct Counters {
     project_duration: Family<PluginLabels, Histogram, fn() -> Histogram>,
     plugin_faults: Family<FaultLabels, Counter>,
     broker_reconnects: Counter,
+    source_interruptions: Family<SourceLabels, Counter>,
 }
 
 impl Counters {
@@ -163,6 +170,11 @@ impl Counters {
                 "broker_reconnects",
                 "Number of reconnects to the broker",
                 Counter::default(),
+            ),
+            source_interruptions: add.metric(
+                "source_interruptions",
+                "Lost connections of core NATS sources; each may have lost messages",
+                Family::default(),
             ),
         }
     }
@@ -356,6 +368,19 @@ impl Metrics {
             .store(connected, Ordering::Relaxed);
     }
 
+    /// Counts a lost connection of a core NATS source.
+    pub fn source_interrupted(&self, plugin: &str, source: &str) {
+        let labels = SourceLabels {
+            plugin: plugin.to_owned(),
+            source: source.to_owned(),
+        };
+        self.inner
+            .counters
+            .source_interruptions
+            .get_or_create(&labels)
+            .inc();
+    }
+
     /// Counts a reconnect to the broker.
     pub fn broker_reconnected(&self) {
         self.inner.counters.broker_reconnects.inc();
@@ -412,6 +437,7 @@ mod tests {
         metrics.plugin_fault("obs-events", "trap");
         metrics.broker_connected(true);
         metrics.broker_reconnected();
+        metrics.source_interrupted("obs-events", "events");
         metrics.ready(true);
         let text = metrics.encode().unwrap();
         for line in [
@@ -422,6 +448,7 @@ mod tests {
             "lantern_commit_rows_sum 41.0",
             r#"lantern_project_duration_seconds_count{plugin="obs-events"} 1"#,
             r#"lantern_plugin_faults_total{plugin="obs-events",kind="trap"} 1"#,
+            r#"lantern_source_interruptions_total{plugin="obs-events",source="events"} 1"#,
             r#"lantern_source_lag_messages{plugin="obs-events",source="events"} 7"#,
             r#"lantern_source_checkpoint{plugin="obs-events",source="events"} 41"#,
             r#"lantern_source_stalled{plugin="obs-events",source="events"} 1"#,

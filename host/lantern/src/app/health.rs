@@ -16,10 +16,15 @@ const LOAD_FAILURES_SHOWN: usize = 20;
 /// The checks that http performs for each request.
 pub(super) fn checks(broker: &Broker, store: &Store, lifecycle: Lifecycle, metrics: Metrics) -> Health {
     let (link, database, log) = (broker.link(), store.health(), store.log_path());
+    let file = store.file();
     Arc::new(move || {
         let broker = broker_check(&link.borrow());
         metrics.broker_connected(broker.ok);
-        let mut checks = vec![broker, database_check(&database.borrow()), wal_check(&log)];
+        let mut checks = vec![
+            broker,
+            database_check(&database.borrow(), &file.check()),
+            wal_check(&log),
+        ];
         checks.extend(load_failure_checks(&lifecycle.load_failures()));
         checks.extend(lifecycle.active_rebuilds().into_iter().map(rebuild_check));
         checks
@@ -123,10 +128,13 @@ fn wal_check(log: &Path) -> Check {
     }
 }
 
-fn database_check(health: &lantern_store::Health) -> Check {
-    let (ok, detail) = match health {
-        lantern_store::Health::Healthy => (true, "writable".to_owned()),
-        lantern_store::Health::Unavailable(reason) => (false, format!("not writable: {reason}")),
+/// `file` tells whether the writer has the present file open. A host without writes has not noticed that itself.
+fn database_check(health: &lantern_store::Health, file: &Result<(), String>) -> Check {
+    let (ok, detail) = match (health, file) {
+        (lantern_store::Health::Healthy, Ok(())) => (true, "writable".to_owned()),
+        (lantern_store::Health::Unavailable(reason), _) | (lantern_store::Health::Healthy, Err(reason)) => {
+            (false, format!("not writable: {reason}"))
+        }
     };
     Check {
         name: "database".to_owned(),

@@ -79,6 +79,7 @@ async fn messages_that_break_a_connection_and_large_ones_are_read_past() {
         .unwrap();
     publish(&server, 153, 150).await;
     publish_raw(&server, b"NATS/1.0\r\nX: a\rb\r\n\r\n", b"the library panics").await;
+    let began = Instant::now();
     let mut reading = broker.read(STREAM, &[], 1).await.unwrap().unwrap();
     let mut read = Vec::new();
     loop {
@@ -89,6 +90,11 @@ async fn messages_that_break_a_connection_and_large_ones_are_read_past() {
         read.extend(sequences(&batch));
     }
     assert_eq!(read, (1..=303).collect::<Vec<_>>());
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "the read waits for an answer after its connection is lost: {:?}",
+        began.elapsed()
+    );
     reading.close().await;
     assert!(
         broker.link().borrow().is_connected(),

@@ -217,6 +217,89 @@ fn sigterm_is_in_time_also_while_another_process_holds_the_database() {
     sound(dir.path());
 }
 
+#[test]
+fn a_source_that_cannot_store_its_messages_is_stalled() {
+    let server = NatsServer::start();
+    let plugins = plugin_folder(&["obs-events"]);
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    running(&host, "obs");
+    let is_stalled = |host: &Host, value: u8| {
+        let line = format!(r#"lantern_source_stalled{{plugin="obs-events",source="obs"}} {value}"#);
+        host.get("/metrics").unwrap().1.contains(&line)
+    };
+    assert!(is_stalled(&host, 0));
+    let other = rusqlite::Connection::open(dir.path().join("lantern.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    publish(&server, &obs(1, 10));
+    host.wait("the source is stalled", LIMIT, |host| is_stalled(host, 1));
+    other.execute_batch("ROLLBACK").unwrap();
+    wait_for_rows(&host, dir.path(), "obs_events", 10);
+    host.wait("the source is not stalled", LIMIT, |host| is_stalled(host, 0));
+    host.terminate();
+    sound(dir.path());
+}
+
+/// Deletes the database, and puts another file in its place if there is one.
+fn replace_database(dir: &Path, other: Option<&Path>) {
+    for file in ["lantern.db", "lantern.db-wal", "lantern.db-shm"] {
+        // The files of the write-ahead log may be missing.
+        drop(std::fs::remove_file(dir.join(file)));
+    }
+    if let Some(other) = other {
+        std::fs::rename(other, dir.join("lantern.db")).unwrap();
+    }
+}
+
+/// A host that receives no message has no reason to write.
+fn an_idle_host_notices_another_database(other: bool) {
+    let server = NatsServer::start();
+    let plugins = plugin_folder(&["obs-events"]);
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    running(&host, "obs");
+    publish(&server, &obs(1, 5));
+    wait_for_rows(&host, dir.path(), "obs_events", 5);
+    let copy = dir.path().join("copy.db");
+    let connection = rusqlite::Connection::open(dir.path().join("lantern.db")).unwrap();
+    connection
+        .execute("VACUUM INTO ?1", [copy.to_str().unwrap()])
+        .unwrap();
+    drop(connection);
+    publish(&server, &obs(6, 5));
+    wait_for_rows(&host, dir.path(), "obs_events", 10);
+    replace_database(dir.path(), other.then_some(&copy));
+    let (writable, detail) = host.check("database").unwrap();
+    assert!(!writable, "{detail}");
+    assert!(
+        detail.contains(if other { "was replaced" } else { "is gone" }),
+        "{detail}"
+    );
+    host.wait("the host opens the present database", LIMIT, |host| {
+        host.check("database").unwrap().0
+    });
+    host.wait("the table is there", LIMIT, |_| {
+        query(
+            dir.path(),
+            "SELECT count(*) FROM sqlite_schema WHERE name = 'obs_events'",
+        ) == ["1"]
+    });
+    wait_for_rows(&host, dir.path(), "obs_events", 10);
+    host.wait("ready", LIMIT, |host| host.get("/readyz").unwrap().0 == 200);
+    host.terminate();
+    sound(dir.path());
+}
+
+#[test]
+fn an_idle_host_notices_that_its_database_was_deleted() {
+    an_idle_host_notices_another_database(false);
+}
+
+#[test]
+fn an_idle_host_notices_that_its_database_was_replaced() {
+    an_idle_host_notices_another_database(true);
+}
+
 struct Unmount(std::path::PathBuf);
 
 impl Drop for Unmount {

@@ -11,6 +11,8 @@ const WHO: &str = "secret-of-ann";
 
 struct Scene {
     server: NatsServer,
+    /// User and password in the URL of the host, with `@`; empty without.
+    login: &'static str,
     folder: tempfile::TempDir,
 }
 
@@ -22,7 +24,8 @@ impl Scene {
     /// Starts a host that appends its log, at level debug, to a file.
     fn host(&self) -> Host {
         let plugins = self.folder.path().join("plugins");
-        let mut command = Host::command(&self.data(), &self.server.url(), &plugins);
+        let url = self.server.url().replace("://", &format!("://{}", self.login));
+        let mut command = Host::command(&self.data(), &url, &plugins);
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -31,6 +34,22 @@ impl Scene {
             .env("LANTERN__LOG__FILTER", "debug")
             .stderr(Stdio::from(log.unwrap()));
         Host::spawn(command)
+    }
+
+    /// Creates the stream, and installs the plugin at the next start.
+    fn prepare(&self) {
+        run(async {
+            let stream = async_nats::jetstream::stream::Config {
+                name: "EVOLVE".into(),
+                subjects: vec!["evolve.>".into()],
+                ..Default::default()
+            };
+            let context = self.server.jetstream().await;
+            context.create_stream(stream).await.unwrap();
+        });
+        let plugins = self.folder.path().join("plugins");
+        std::fs::create_dir(&plugins).unwrap();
+        std::fs::write(plugins.join("a.wasm"), evolving::version(b'a')).unwrap();
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -75,25 +94,10 @@ impl Scene {
 fn an_erasure_that_was_killed_is_completed_by_its_repetition() {
     let scene = Scene {
         server: NatsServer::start(),
+        login: "",
         folder: tempfile::tempdir().unwrap(),
     };
-    run(async {
-        let stream = async_nats::jetstream::stream::Config {
-            name: "EVOLVE".into(),
-            subjects: vec!["evolve.>".into()],
-            ..Default::default()
-        };
-        scene
-            .server
-            .jetstream()
-            .await
-            .create_stream(stream)
-            .await
-            .unwrap();
-    });
-    let plugins = scene.folder.path().join("plugins");
-    std::fs::create_dir(&plugins).unwrap();
-    std::fs::write(plugins.join("a.wasm"), evolving::version(b'a')).unwrap();
+    scene.prepare();
     let host = scene.host();
     let messages: Vec<(String, String)> = (0..2_000)
         .map(|n| {
@@ -171,4 +175,64 @@ fn an_erasure_that_was_killed_is_completed_by_its_repetition() {
     let (code, report) = check(&scene.data());
     assert_eq!(code, 0, "{report}");
     assert!(report.contains("1,000 erased messages"), "{report}");
+}
+
+/// Users of a broker: one for the test, and one for the host with these permissions.
+fn users(permissions: &str) -> String {
+    format!(
+        "authorization {{ users: [{{ user: test, password: t }}, {{ user: host, password: h {permissions} }}] }}\n\
+         no_auth_user: test\n"
+    )
+}
+
+#[test]
+fn an_erasure_without_the_permission_to_delete_and_a_mirror_are_reported_with_their_remedies() {
+    let denied = users(r#", permissions: { publish: { deny: ["$JS.API.STREAM.MSG.DELETE.>"] } }"#);
+    let mut scene = Scene {
+        server: NatsServer::start_with(&denied),
+        login: "host:h@",
+        folder: tempfile::tempdir().unwrap(),
+    };
+    scene.prepare();
+    run(async {
+        let copy = async_nats::jetstream::stream::Config {
+            name: "EVOLVE_COPY".into(),
+            mirror: Some(async_nats::jetstream::stream::Source {
+                name: "EVOLVE".into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let context = scene.server.jetstream().await;
+        context.create_stream(copy).await.unwrap();
+    });
+    let host = scene.host();
+    publish(
+        &scene.server,
+        &[
+            ("evolve.x".to_owned(), format!("{WHO} 1")),
+            ("evolve.x".to_owned(), "2".to_owned()),
+        ],
+    );
+    host.wait("checkpoint", LIMIT, |host| {
+        host.projection("evolve")["checkpoint"] == 2
+    });
+    let (_, printed) = scene.lantern(&["forget", &format!("note={WHO}"), "--yes"]);
+    for part in [
+        "permit the host's user to publish to $JS.API.STREAM.MSG.DELETE.EVOLVE",
+        "EVOLVE_COPY",
+    ] {
+        assert!(printed.contains(part), "{part}: {printed}");
+    }
+    assert_eq!(scene.count("SELECT count(*) FROM evolved"), 1);
+    assert_eq!(scene.held(), 2);
+    scene.server.configure(&users(""));
+    scene.server.reload();
+    host.wait("the message is deleted", LIMIT, |_| {
+        scene.lantern(&["forget", "--outstanding", "--yes"]);
+        scene.held() == 1
+    });
+    host.terminate();
+    let (code, report) = check(&scene.data());
+    assert_eq!(code, 0, "{report}");
 }

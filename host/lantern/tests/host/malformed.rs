@@ -187,3 +187,51 @@ fn a_sample_of_a_stream_leaves_out_delete_markers_and_gets_past_bad_headers() {
     );
     assert!(!stderr.contains("panicked"), "{stderr}");
 }
+
+/// Publishes on a core subject, where nobody acknowledges a message.
+fn publish_core(server: &NatsServer, subject: &'static str, payload: &str) {
+    run(async {
+        let client = server.client().await;
+        client.publish(subject, payload.to_owned().into()).await.unwrap();
+        client.flush().await.unwrap();
+    });
+}
+
+/// Core NATS sends no message again, so the host can only count and report the loss.
+#[test]
+fn a_core_source_reports_messages_that_break_its_connection() {
+    let server = NatsServer::start();
+    let plugins = plugin_folder(&["heartbeats"]);
+    let dir = tempfile::tempdir().unwrap();
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    running(&host, "heartbeats");
+    let beat =
+        |pc: &str| json!({"pc_id": pc, "at": "2026-05-01T00:00:01Z", "agent_version": "1"}).to_string();
+    let rows = |host: &Host| host.projection("heartbeats")["inserted"].as_u64().unwrap();
+    for (number, headers) in [PANICS, NOT_UTF8].into_iter().enumerate() {
+        let name = format!("pc-{number}");
+        // The host may still be subscribing; the row of one name is inserted once.
+        host.wait("a message is stored", LIMIT, |host| {
+            publish_core(&server, "heartbeat.pc-1", &beat(&name));
+            rows(host) > number as u64
+        });
+        publish_raw(&server, "heartbeat.pc-1", headers, &beat("lost"));
+        host.wait("the loss is recorded", LIMIT, |host| {
+            host.projection("heartbeats")["missing"] == number as u64 + 1
+        });
+    }
+    host.wait("the source reads again", LIMIT, |host| {
+        publish_core(&server, "heartbeat.pc-1", &beat("pc-last"));
+        rows(host) == 3
+    });
+    let metric = r#"lantern_source_interruptions_total{plugin="heartbeats",source="heartbeats"} 2"#;
+    let (_, metrics) = host.get("/metrics").unwrap();
+    assert!(metrics.contains(metric), "{metrics}");
+    host.terminate();
+    let gaps = query(
+        dir.path(),
+        "SELECT sum(last_sequence - first_sequence + 1), max(exact) FROM _lantern_gap WHERE reason LIKE 'interrupted: %'",
+    );
+    assert_eq!(gaps, ["2|0"]);
+    sound(dir.path());
+}

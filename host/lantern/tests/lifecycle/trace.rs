@@ -253,3 +253,51 @@ async fn merged_rows_are_said_to_be_merged_and_are_not_taken_apart() {
     scene.close().await;
     scene.sound();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_creation_time_hides_no_message_from_trace_reprojection_erasure_and_rebuild() {
+    let mut scene = Scene::start().await;
+    let first = scene.swap(b'f').await.unwrap();
+    scene.publish(1..=20).await;
+    scene.wait_for_checkpoint(20).await;
+    scene.swap(b'a').await.unwrap();
+    scene.publish(21..=30).await;
+    scene.wait_for_checkpoint(30).await;
+    // As after a restart of a cluster that changes the creation time of a stream, before the next session has stored the
+    // new time.
+    let database = rusqlite::Connection::open(scene.dir.path().join("lantern.db")).unwrap();
+    database.busy_timeout(LIMIT).unwrap();
+    let sql = "UPDATE _lantern_origin SET stream_created_ns = stream_created_ns - 1";
+    assert_eq!(database.execute(sql, []).unwrap(), 1);
+    let traced = scene.trace("evolved", &["1:5:0"]).await.unwrap();
+    assert_eq!(traced.gone, None);
+    let done = scene.reproject(first.digest).await.unwrap();
+    assert_eq!(
+        (done.done.messages, done.gone, &done.partial),
+        (20, 0, &None),
+        "{done:?}"
+    );
+    assert_eq!(scene.rows(), expected((1..=30).map(|n| (n, n, 'a'))));
+    let request = lantern_lifecycle::ForgetRequest {
+        query: Some(lantern_store::forget::ForgetQuery {
+            column: "n".into(),
+            value: "7".into(),
+            tables: Vec::new(),
+            plugin: None,
+            dead_letters: true,
+        }),
+        dry_run: false,
+        vacuum: None,
+    };
+    let erased = scene.lifecycle().forget(request, &operator()).await.unwrap();
+    assert_eq!(
+        (erased.streams[0].deleted, erased.streams[0].gone),
+        (1, 0),
+        "{erased:?}"
+    );
+    let rebuilt = scene.rebuild(lantern_lifecycle::RebuildRequest::default()).await;
+    assert_eq!(rebuilt.unwrap().state, "done");
+    assert_eq!(scene.query("SELECT count(*) FROM evolved"), ["29"]);
+    scene.close().await;
+    scene.sound();
+}

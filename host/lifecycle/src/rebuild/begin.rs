@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use super::super::trace::other_history;
 use super::super::{Actor, Inner, LifecycleError, adoption};
 use super::coverage::{self, SourceCoverage};
 use super::{RebuildRequest, StoredOptions, StoredReplayRange};
 use lantern_broker::Retention;
 use lantern_plugin::Digest;
-use lantern_projection::LoadedVersion;
+use lantern_projection::{HistoryComparison, LoadedVersion, compare_history};
 use lantern_store::{RebuildId, ReplayRange, SourceHistory};
 
 impl Inner {
@@ -132,23 +133,23 @@ impl Inner {
             )));
         };
         let broker = &self.parts.broker;
-        let facts = broker
-            .stream_facts(stream)
+        let compared = compare_history(broker, stream, &attached)
             .await
             .map_err(|error| unavailable(&error))?;
-        let Some(facts) = facts else {
-            return Err(LifecycleError::Conflict(format!(
-                "the broker has no stream {stream}"
-            )));
+        let facts = match compared {
+            HistoryComparison::Same(facts) => facts,
+            HistoryComparison::Missing => {
+                return Err(LifecycleError::Conflict(format!(
+                    "the broker has no stream {stream}"
+                )));
+            }
+            HistoryComparison::Other(reason) => {
+                return Err(LifecycleError::Conflict(format!(
+                    "{}; wait until the plugin has begun its new epoch",
+                    other_history(stream, &reason)
+                )));
+            }
         };
-        if attached
-            .stream_created_ns
-            .is_some_and(|created| created != facts.created_ns)
-        {
-            return Err(LifecycleError::Conflict(format!(
-                "stream {stream} was recreated; wait until the plugin has begun its new epoch"
-            )));
-        }
         let asked = match from {
             (Some(sequence), _) => sequence.saturating_sub(1),
             (None, Some(time)) => broker

@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
+use super::super::trace::other_history;
 use super::super::{Actor, Inner, Installed, LifecycleError};
 use super::begin::stream_of;
 use super::coverage::same_members;
 use lantern_plugin::Digest;
-use lantern_projection::LoadedVersion;
+use lantern_projection::{HistoryComparison, LoadedVersion, compare_history};
 use lantern_store::{Installation, KeptHistory, KeptTables, OriginId, ReplayRange, SourceHistory};
 
 impl Inner {
@@ -132,16 +133,16 @@ impl Inner {
             return Ok(Some(format!("source {source} reads other subjects since")));
         }
         let attached = self.parts.store.sources().attach(plugin, source).await?;
-        let known = attached.filter(|attached| attached.origin == history.origin);
-        let facts = self
-            .parts
-            .broker
-            .stream_facts(stream)
+        let Some(known) = attached.filter(|attached| attached.origin == history.origin) else {
+            return Ok(Some(format!("stream {stream} was recreated since")));
+        };
+        let compared = compare_history(&self.parts.broker, stream, &known)
             .await
             .map_err(|error| LifecycleError::Unavailable(error.to_string()))?;
-        let created = facts.map(|facts| facts.created_ns);
-        if known.is_none_or(|known| known.stream_created_ns != created) {
-            return Ok(Some(format!("stream {stream} was recreated since")));
+        match compared {
+            HistoryComparison::Same(_) => {}
+            HistoryComparison::Other(reason) => return Ok(Some(other_history(stream, &reason))),
+            HistoryComparison::Missing => return Ok(Some(format!("stream {stream} no longer exists"))),
         }
         let scope = ReplayRange {
             source: source.clone(),

@@ -1,0 +1,78 @@
+//! The database's file as the writer has it open. A host that writes detects at its next commit that the file was deleted
+//! or replaced; this module lets a host without writes detect it as well.
+
+use std::future::pending;
+use std::path::{Path, PathBuf};
+
+use tokio::sync::watch;
+
+use super::connection::Identity;
+use super::{CommitError, Store};
+
+/// The file that the writer has open, to compare with the file at the path. Cheap to clone.
+#[derive(Clone)]
+pub struct DatabaseFile {
+    path: PathBuf,
+    open: watch::Receiver<Option<Identity>>,
+}
+
+impl DatabaseFile {
+    /// Compares the file at the path with the one that the writer has open, if it has one. Costs one `stat`.
+    ///
+    /// # Errors
+    /// The difference, as a sentence.
+    pub fn check(&self) -> Result<(), String> {
+        match *self.open.borrow() {
+            Some(open) => compare(&self.path, open),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Fails when `path` does not name the file with this identity.
+pub(super) fn compare(path: &Path, open: Identity) -> Result<(), String> {
+    match Identity::of(path) {
+        Ok(found) if found == open => Ok(()),
+        Ok(_) => Err(format!("{} was replaced by another file", path.display())),
+        Err(error) => Err(format!("{} is gone: {error}", path.display())),
+    }
+}
+
+/// Reports that the writer has opened another file than before. Whoever holds positions of the former database must read
+/// them again.
+pub struct Replacements(watch::Receiver<u64>);
+
+impl Replacements {
+    /// Waits until the writer has opened another file since this value was created or last waited.
+    pub async fn next(&mut self) {
+        if self.0.changed().await.is_err() {
+            // The store is closed.
+            pending().await
+        }
+    }
+}
+
+impl Store {
+    /// The database's file as the writer has it open.
+    pub fn file(&self) -> DatabaseFile {
+        DatabaseFile {
+            path: self.path.clone(),
+            open: self.open_file.clone(),
+        }
+    }
+
+    /// Replacements of the database's file from now on.
+    pub fn replacements(&self) -> Replacements {
+        let mut replacements = self.replacements.clone();
+        replacements.mark_unchanged();
+        Replacements(replacements)
+    }
+
+    /// Makes the writer open the file at the path, and create it if it is missing, unless it has that file open.
+    ///
+    /// # Errors
+    /// [`CommitError::Unavailable`] and [`CommitError::Closed`].
+    pub async fn reopen_replaced(&self) -> Result<(), CommitError> {
+        self.flush().await
+    }
+}
