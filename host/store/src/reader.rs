@@ -15,9 +15,11 @@ mod facets;
 mod matching;
 mod records;
 mod rows;
+mod segments;
 mod selection;
 mod series;
 mod shape;
+mod snapshot;
 mod sql;
 mod tables;
 mod text;
@@ -222,7 +224,7 @@ impl Reader {
         T: Send + 'static,
         E: From<rusqlite::Error> + From<ReadError> + Send + 'static,
     {
-        match self.connections.snapshot(work).await {
+        match self.connections.snapshot(None, work).await {
             Ok(result) => result,
             Err(error) => Err(self.error(error).into()),
         }

@@ -5,6 +5,7 @@ mod outliers;
 use std::fmt::Write as _;
 
 use super::cells::{Cell, cell};
+use super::segments::OverTime;
 use super::selection::{Bound, Conditions, Lead, Selection, all};
 use super::shape::Shape;
 use super::{ReadError, Reader};
@@ -140,6 +141,15 @@ impl Buckets {
         let start = (first + i128::from(number)) * i128::from(self.width());
         let end = if start < 0 { i64::MIN } else { i64::MAX };
         Timestamp(i64::try_from(start).unwrap_or(end))
+    }
+
+    /// The number of the bucket that contains a time; none outside the range.
+    pub(super) fn number_of(&self, time: i64) -> Option<i64> {
+        let distance = i128::from(time) - i128::from(self.aligned(0).0);
+        let is_inside = (self.from.0..self.to.0).contains(&time);
+        is_inside
+            .then(|| i64::try_from(distance / i128::from(self.width())).ok())
+            .flatten()
     }
 
     /// The limits of each bucket, clipped to the range, as rows of a table `b (i, first, past)`.
@@ -301,6 +311,15 @@ impl Reader {
     }
 
     async fn in_buckets(&self, asked: &Asked<'_>) -> Result<Vec<(i64, i64)>, ReadError> {
+        if let Some(counts) = self
+            .buckets_by_segments(asked.shape, asked.over_time(None))
+            .await?
+        {
+            let counts = counts.into_iter();
+            return Ok(counts
+                .map(|(bucket, _, rows)| (bucket, rows.cast_signed()))
+                .collect());
+        }
         let mut bound = Bound::default();
         let sql = asked.statement(&mut bound);
         self.fetch(&sql, bound.arguments(), usize::MAX, |row| {
@@ -318,6 +337,13 @@ impl Reader {
         let described = &asked.shape.columns[column];
         if values.is_empty() {
             return Ok(Vec::new());
+        }
+        let over_time = asked.over_time(Some((column, values.to_vec())));
+        if let Some(counts) = self.buckets_by_segments(asked.shape, over_time).await? {
+            let count = |(bucket, value, rows): (i64, usize, u64)| {
+                Some((bucket, rows.cast_signed(), values.get(value)?.clone()))
+            };
+            return Ok(counts.into_iter().filter_map(count).collect());
         }
         let name = quote(&described.name);
         let mut bound = Bound::default();
@@ -370,6 +396,11 @@ impl<'a> Asked<'a> {
             selection: self.selection,
             lead: Lead::of(self.shape, self.selection, Some(self.time)),
         }
+    }
+
+    /// The same query for segments.
+    fn over_time(&self, by: Option<(usize, Vec<Cell>)>) -> OverTime {
+        OverTime::new(self.selection, self.buckets, by)
     }
 
     /// The rows of each bucket.

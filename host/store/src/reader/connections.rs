@@ -113,10 +113,11 @@ impl Connections {
         })
     }
 
-    /// Runs a function in one read transaction, so that all its statements see the same state of the database. It has no
-    /// deadline; dropping the future, releasing or closing the pool interrupts it.
+    /// Runs a function in one read transaction, so that all its statements see the same state of the database. Dropping
+    /// the future interrupts it, and so does the end of its time; without a limit, releasing or closing the pool.
     pub(super) async fn snapshot<T, E>(
         &self,
+        time: Option<Duration>,
         work: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
     ) -> Result<Result<T, E>, QueryError>
     where
@@ -127,7 +128,7 @@ impl Connections {
         let (reply, answer) = oneshot::channel();
         let caller = Caller::default();
         let limit = Limit {
-            deadline: None,
+            deadline: time.map(|time| Instant::now() + time),
             is_gone: caller.is_gone(),
         };
         tokio::task::spawn_blocking(move || {
@@ -330,7 +331,7 @@ pub(super) struct Interrupt {
 
 #[derive(Debug)]
 struct Limit {
-    /// None for snapshots, which end when the pool is released.
+    /// None for snapshots without a limit, which end when the pool is released.
     deadline: Option<Instant>,
     /// See [`Caller`].
     is_gone: Arc<AtomicBool>,
@@ -417,18 +418,29 @@ enum Stored {
     Blob(Vec<u8>),
 }
 
+impl Stored {
+    fn of(value: ValueRef<'_>) -> Self {
+        match value {
+            ValueRef::Null => Self::Null,
+            ValueRef::Integer(number) => Self::Integer(number),
+            ValueRef::Real(number) => Self::Real(number),
+            ValueRef::Text(text) => Self::Text(text.to_vec()),
+            ValueRef::Blob(bytes) => Self::Blob(bytes.to_vec()),
+        }
+    }
+}
+
 impl Row {
-    fn read(row: &rusqlite::Row<'_>, columns: usize) -> Result<Self, rusqlite::Error> {
-        let value = |index: usize| {
-            Ok(match row.get_ref(index)? {
-                ValueRef::Null => Stored::Null,
-                ValueRef::Integer(number) => Stored::Integer(number),
-                ValueRef::Real(number) => Stored::Real(number),
-                ValueRef::Text(text) => Stored::Text(text.to_vec()),
-                ValueRef::Blob(bytes) => Stored::Blob(bytes.to_vec()),
-            })
-        };
-        (0..columns).map(value).collect::<Result<_, _>>().map(Self)
+    pub(super) fn read(row: &rusqlite::Row<'_>, columns: usize) -> Result<Self, rusqlite::Error> {
+        (0..columns)
+            .map(|index| row.get_ref(index).map(Stored::of))
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// A row of one value.
+    pub(super) fn of(value: ValueRef<'_>) -> Self {
+        Self(vec![Stored::of(value)])
     }
 
     fn bytes(&self) -> usize {

@@ -1,5 +1,5 @@
-//! The number of rows, and the number for each value. Both are bounded: a count ends at 10,000, and if all rows would
-//! take too long, the newest ones stand for them.
+//! The number of rows, and the number for each value. Both are bounded: a count ends at 10,000 unless summaries of segments
+//! contain it, and if all rows would take too long, the newest ones stand for them.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const NEWEST_ROWS: u32 = 50_000;
 
 /// Longest text that is counted as a value, in bytes. Longer ones are omitted: they are not useful as choices, and
 /// grouping by them takes as much memory as the table.
-const VALUE_BYTES_MAX: usize = 1 << 10;
+pub(super) const VALUE_BYTES_MAX: usize = 1 << 10;
 
 /// The values of one column.
 #[derive(Clone, Debug)]
@@ -42,7 +42,7 @@ pub struct Facet {
 }
 
 impl Reader {
-    /// The number of rows of a selection, counted up to 10,000.
+    /// The number of rows of a selection. Rows that no summary counts are counted up to 10,000.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -51,7 +51,12 @@ impl Reader {
         let mut bound = Bound::default();
         let rows = conditions.all_rows(&mut bound);
         let sql = format!("SELECT count(*) FROM (SELECT 1 {rows} LIMIT {})", COUNT_MAX + 1);
-        let all = self.within(ALL_TIME).number(&sql, bound).await;
+        let patient = self.within(ALL_TIME);
+        let all = match patient.count_by_segments(shape, selection).await {
+            Ok(Some(count)) => return Ok(count),
+            Ok(None) => patient.number(&sql, bound).await,
+            Err(error) => Err(error),
+        };
         let (counted, whole) = match all {
             Ok(counted) => (counted, true),
             Err(ReadError::TimeLimit { .. }) => {
@@ -91,6 +96,9 @@ impl Reader {
         let conditions = Conditions::to_count(shape, selection);
         let patient = self.within(ALL_TIME);
         let all = async {
+            if let Some(values) = patient.values_by_segments(shape, selection, column).await? {
+                return Ok(values);
+            }
             if patient.has_stretches(shape, selection, column).await? {
                 return patient.stretches(&conditions, column, limit).await;
             }
@@ -167,11 +175,8 @@ impl Reader {
         bound: Bound,
     ) -> Result<Vec<(Cell, u64)>, ReadError> {
         let name = quote(&shape.columns[column].name);
+        let is_short = short_or_null(shape, column);
         // Null comes first, so that the limit does not omit it.
-        let is_short = match is_short(shape, column) {
-            short if short.is_empty() => short,
-            short => format!(" AND (t.{name} IS NULL OR (1{short}))"),
-        };
         let sql = format!(
             "SELECT t.{name}, count(*) {rows}{is_short} GROUP BY t.{name} ORDER BY t.{name} IS NULL DESC, 2 DESC, 1 LIMIT {}",
             limit + 2
@@ -206,6 +211,17 @@ fn is_short(shape: &Shape, column: usize) -> String {
             format!(" AND octet_length(t.{name}) <= {VALUE_BYTES_MAX}")
         }
         _ => String::new(),
+    }
+}
+
+/// The condition that a value is null or short enough to be counted, to be appended to others.
+pub(super) fn short_or_null(shape: &Shape, column: usize) -> String {
+    match is_short(shape, column) {
+        short if short.is_empty() => short,
+        short => format!(
+            " AND (t.{} IS NULL OR (1{short}))",
+            quote(&shape.columns[column].name)
+        ),
     }
 }
 

@@ -43,7 +43,10 @@ async fn visits() -> (tempfile::TempDir, rusqlite::Connection, Shape) {
     let path = dir.path().join("lantern.db");
     let connection = rusqlite::Connection::open(&path).unwrap();
     connection
-        .execute_batch(include_str!("../../../../migrations/0001_host_tables.sql"))
+        .execute_batch(concat!(
+            include_str!("../../../../migrations/0001_host_tables.sql"),
+            include_str!("../../../../migrations/0012_segments.sql")
+        ))
         .unwrap();
     text::register(&connection, Arc::default()).unwrap();
     connection.execute_batch(SCHEMA).unwrap();

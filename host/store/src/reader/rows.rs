@@ -5,6 +5,7 @@
 //! direction.
 
 mod finder;
+pub(super) mod pager;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -101,6 +102,28 @@ pub struct RowPage {
     pub next: Option<RowPosition>,
 }
 
+impl RowPage {
+    /// A page of the rows that were found. If they fill it, the next page begins after the last one, otherwise at `next`.
+    fn new(
+        shape: &Shape,
+        query: &RowQuery,
+        mut found: Vec<(Key, RowRecord)>,
+        is_full: bool,
+        next: Option<RowPosition>,
+    ) -> Self {
+        found.truncate(query.limit as usize);
+        let last = found.last().filter(|_| is_full).map(|(key, record)| RowPosition {
+            key: key.clone(),
+            row: record.row,
+        });
+        Self {
+            columns: shape.names(&query.columns),
+            items: found.into_iter().map(|(_, record)| record).collect(),
+            next: last.or(next).map(RowPosition::short),
+        }
+    }
+}
+
 impl RowPosition {
     /// Long texts are omitted; they are read again.
     fn short(self) -> Self {
@@ -129,6 +152,9 @@ impl Reader {
     /// # Errors
     /// See [`ReadError`]; [`ReadError::PositionGone`] when the row after which it begins is needed and gone.
     pub async fn rows(&self, shape: &Shape, query: &RowQuery) -> Result<RowPage, ReadError> {
+        if let Some(page) = self.rows_by_segments(shape, query).await? {
+            return Ok(page);
+        }
         let mut after = query.after.clone();
         let mut parts = parts_of(shape, query);
         let wanted = query.limit as usize + 1;
@@ -185,16 +211,7 @@ impl Reader {
             }
         }
         let is_full = found.len() >= wanted || bytes >= self.limits.page_bytes;
-        found.truncate(query.limit as usize);
-        let last = found.last().filter(|_| is_full).map(|(key, record)| RowPosition {
-            key: key.clone(),
-            row: record.rowid,
-        });
-        Ok(RowPage {
-            columns: shape.names(&query.columns),
-            items: found.into_iter().map(|(_, record)| record).collect(),
-            next: last.or(next).map(RowPosition::short),
-        })
+        Ok(RowPage::new(shape, query, found, is_full, next))
     }
 
     /// Reads the sort value of a position that does not contain it.

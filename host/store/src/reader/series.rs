@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::buckets::Buckets;
 use super::cells::{Cell, cell};
 use super::connections::Row;
+use super::segments::{OverTime, Summaries, rows_in_segments};
 use super::selection::{Bound, Conditions, Lead, Selection};
 use super::shape::Shape;
 use super::{ReadError, Reader};
@@ -124,19 +125,78 @@ impl Reader {
     }
 
     async fn points(&self, asked: &Asked<'_>) -> Result<(Vec<Point>, bool), ReadError> {
-        let fetch = async |reader: &Self, newest: Option<u32>| {
+        let fetch = async |reader: &Self, rows: Rows| {
             let mut bound = Bound::default();
-            let sql = asked.sql(&mut bound, newest);
+            let sql = asked.sql(&mut bound, rows);
             reader
                 .fetch_sized(&sql, bound.arguments(), usize::MAX, |row| asked.point(row))
                 .await
         };
-        match fetch(&self.within(ALL_TIME), None).await {
+        let patient = self.within(ALL_TIME);
+        let all = async {
+            match patient.points_by_segments(asked).await? {
+                Some(points) => Ok(points),
+                None => fetch(&patient, Rows::All).await,
+            }
+        };
+        match all.await {
             Ok(points) => Ok((points, true)),
-            Err(ReadError::TimeLimit { .. }) => Ok((fetch(self, Some(NEWEST_ROWS)).await?, false)),
+            Err(ReadError::TimeLimit { .. }) => Ok((fetch(self, Rows::Newest).await?, false)),
             Err(error) => Err(error),
         }
     }
+
+    /// The points of a table with segments; none if an index serves the selection better.
+    async fn points_by_segments(&self, asked: &Asked<'_>) -> Result<Option<Vec<Point>>, ReadError> {
+        if !asked.shape.is_segmented() {
+            return Ok(None);
+        }
+        if asked.measure.is_none()
+            && let Some(counts) = self.buckets_by_segments(asked.shape, asked.over_time()).await?
+        {
+            let point = |(bucket, key, rows): (i64, usize, u64)| (bucket, key as i64, Some(rows as f64));
+            return Ok(Some(counts.into_iter().map(point).collect()));
+        }
+        let (shape, query, keys) = (asked.shape.clone(), asked.query.clone(), asked.keys.to_vec());
+        let Asked {
+            time,
+            buckets,
+            measure,
+            ..
+        } = *asked;
+        self.timed_snapshot(move |snapshot| {
+            let asked = Asked {
+                shape: &shape,
+                query: &query,
+                time,
+                buckets,
+                measure,
+                keys: &keys,
+            };
+            let selection = asked.selection();
+            let segments = match Summaries::of(snapshot, &shape)? {
+                Some(summaries) => summaries.to_scan(&selection)?,
+                None => None,
+            };
+            let Some(segments) = segments else {
+                return Ok(None);
+            };
+            let mut bound = Bound::default();
+            let sql = asked.sql(&mut bound, Rows::OfSegments(segments));
+            let points = snapshot.fetch_sized(&sql, bound.arguments(), usize::MAX, |row| asked.point(row))?;
+            Ok(Some(points))
+        })
+        .await
+    }
+}
+
+/// The rows that a statement reads.
+enum Rows {
+    All,
+    /// The newest ones, which stand for all.
+    Newest,
+    /// Those of these segments.
+    OfSegments(Vec<i64>),
 }
 
 /// The bucket, the index of the key, and the number.
@@ -153,7 +213,23 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    fn sql(&self, bound: &mut Bound, newest: Option<u32>) -> String {
+    /// The selection within the range.
+    fn selection(&self) -> Selection {
+        Selection {
+            from: Some(self.buckets.from),
+            to: Some(self.buckets.to),
+            ..self.query.selection.clone()
+        }
+    }
+
+    /// The query for segments that counts rows.
+    fn over_time(&self) -> OverTime {
+        let keys = self.keys.iter().flatten().cloned().collect();
+        let by = self.query.by.map(|column| (column, keys));
+        OverTime::new(&self.query.selection, self.buckets, by)
+    }
+
+    fn sql(&self, bound: &mut Bound, rows: Rows) -> String {
         let conditions = Conditions {
             shape: self.shape,
             selection: &self.query.selection,
@@ -163,9 +239,12 @@ impl Asked<'_> {
         let time = name(self.time);
         let (first, width) = (self.buckets.aligned(0).0, self.buckets.width());
         let value = self.measure.map_or("1".to_owned(), name);
-        let rows = match newest {
-            Some(rows) => conditions.newest_rows(bound, rows),
-            None => conditions.all_rows(bound),
+        let rows = match rows {
+            Rows::All => conditions.all_rows(bound),
+            Rows::Newest => conditions.newest_rows(bound, NEWEST_ROWS),
+            Rows::OfSegments(segments) => {
+                rows_in_segments(self.shape, &self.query.selection, segments.into_iter(), bound)
+            }
         };
         let mut rows = format!(
             "{rows} AND +{time} >= {} AND +{time} < {} AND {value} IS NOT NULL",

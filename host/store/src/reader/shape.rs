@@ -16,6 +16,7 @@ pub struct Shape {
     pub columns: Vec<ShapeColumn>,
     time: Option<usize>,
     indexes: Vec<ShapeIndex>,
+    is_segmented: bool,
 }
 
 /// A column with a checked name.
@@ -49,6 +50,11 @@ impl Shape {
     /// The column with the time of a row.
     pub fn time(&self) -> Option<usize> {
         self.time
+    }
+
+    /// Whether the table has segments instead of indexes on its facets.
+    pub(super) fn is_segmented(&self) -> bool {
+        self.is_segmented
     }
 
     /// The names of columns, by position.
@@ -101,10 +107,10 @@ impl Shape {
 
     /// A table without known indexes: sufficient for parsing a query.
     pub fn unindexed(entry: TableEntry) -> Result<Self, ReadError> {
-        Self::new(entry, Vec::new())
+        Self::new(entry, Vec::new(), false)
     }
 
-    fn new(entry: TableEntry, mut indexes: Vec<ShapeIndex>) -> Result<Self, ReadError> {
+    fn new(entry: TableEntry, mut indexes: Vec<ShapeIndex>, is_segmented: bool) -> Result<Self, ReadError> {
         let what = || format!("the description of table {}", entry.name);
         let columns = entry
             .description
@@ -133,6 +139,7 @@ impl Shape {
             columns,
             time,
             indexes,
+            is_segmented,
         })
     }
 }
@@ -174,6 +181,14 @@ impl Reader {
                 index.columns.push(name.unwrap_or_default());
             }
         }
-        Shape::new(entry, indexes.into_iter().map(|(_, index)| index).collect())
+        let is_segmented = self.is_segmented(&entry.name).await?;
+        let indexes = indexes.into_iter().map(|(_, index)| index).collect();
+        Shape::new(entry, indexes, is_segmented)
+    }
+    async fn is_segmented(&self, name: &TableName) -> Result<bool, ReadError> {
+        const SQL: &str = "SELECT EXISTS (SELECT 1 FROM _lantern_segments WHERE table_name = ?1)";
+        let arguments = vec![name.as_str().to_owned().into()];
+        let found = self.fetch(SQL, arguments, 1, |row| row.get(0)).await?;
+        Ok(found.first() == Some(&true))
     }
 }

@@ -59,8 +59,19 @@ impl Reader {
             .await
     }
 
-    /// The number of rows of a table: counted if small, otherwise estimated from the row numbers.
+    /// The number of rows of a table: the sum of its segments; without segments counted if small, otherwise estimated from
+    /// the row numbers.
     pub async fn row_estimate(&self, name: &TableName) -> Result<RowEstimate, ReadError> {
+        const SUM: &str = "SELECT (SELECT coalesce(sum(rows), 0) FROM _lantern_segment AS s WHERE s.segments = o.id) \
+             FROM _lantern_segments AS o WHERE table_name = ?1";
+        let arguments = vec![name.as_str().to_owned().into()];
+        let sum = self.fetch(SUM, arguments, 1, |row| row.get::<i64>(0)).await?;
+        if let Some(&rows) = sum.first() {
+            return Ok(RowEstimate {
+                rows: rows.unsigned_abs(),
+                exact: true,
+            });
+        }
         let table = quote(name);
         let sql = format!(
             "SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT {})",

@@ -12,7 +12,10 @@ fn database(sql: &str) -> (tempfile::TempDir, PathBuf) {
     let connection = rusqlite::Connection::open(&path).unwrap();
     connection.pragma_update(None, "journal_mode", "WAL").unwrap();
     connection
-        .execute_batch(include_str!("../../../../migrations/0001_host_tables.sql"))
+        .execute_batch(concat!(
+            include_str!("../../../../migrations/0001_host_tables.sql"),
+            include_str!("../../../../migrations/0012_segments.sql")
+        ))
         .unwrap();
     connection.execute_batch(sql).unwrap();
     (dir, path)

@@ -1,6 +1,7 @@
 //! The statements that find the rows of a page by an index and read them.
 
 use super::{KEY_BYTES_MAX, Key, Part, RowPosition, RowQuery, Sort};
+use crate::reader::segments::segments_as_t;
 use crate::reader::selection::{Bound, Conditions, Lead, Selection, Test, all};
 use crate::reader::shape::Shape;
 use crate::statement::quote;
@@ -35,6 +36,8 @@ pub(super) struct Finder<'a> {
     sort: Sort,
     part: Part,
     after: Option<&'a RowPosition>,
+    /// Whether rows are read from segments, so that no condition may lead to an index.
+    in_segments: bool,
 }
 
 impl<'a> Finder<'a> {
@@ -51,6 +54,16 @@ impl<'a> Finder<'a> {
             sort: query.sort,
             part,
             after,
+            in_segments: false,
+        }
+    }
+
+    /// The same for the rows of segments.
+    pub(super) fn in_segments(self) -> Self {
+        Self {
+            lead: Lead::Order,
+            in_segments: true,
+            ..self
         }
     }
 
@@ -103,6 +116,26 @@ impl<'a> Finder<'a> {
         (sql, bound)
     }
 
+    /// The numbers of the selection's rows in these segments, in order.
+    pub(super) fn find_in_segments(
+        &self,
+        bound: &mut Bound,
+        segments: impl Iterator<Item = i64>,
+        limit: usize,
+    ) -> String {
+        let conditions = self.conditions();
+        let from = segments_as_t(self.shape, segments, bound);
+        let mut every = conditions.range(bound, false);
+        every.extend(conditions.following(bound));
+        every.extend(self.behind(bound));
+        format!(
+            "SELECT t._rowid_ AS r, {} AS k {from} WHERE {} ORDER BY {} LIMIT {limit}",
+            self.shown_key(),
+            all(&every),
+            self.order(),
+        )
+    }
+
     /// The numbers of rows in order, found by the leading condition; their values in the sort column as `k`.
     pub(super) fn find(&self, bound: &mut Bound, limit: usize) -> String {
         let branches: Vec<String> = match self.lead {
@@ -137,17 +170,21 @@ impl<'a> Finder<'a> {
             every.extend(conditions.range(bound, true));
         }
         every.extend(self.behind(bound));
-        let direction = self.sort.direction();
-        let order = match (self.key(), self.part) {
-            (Some(key), Part::Filled) => format!("{key} {direction}, t._rowid_ {direction}"),
-            _ => format!("t._rowid_ {direction}"),
-        };
         format!(
-            "SELECT t._rowid_ AS r, {} AS k FROM {} AS t WHERE {} ORDER BY {order} LIMIT {limit}",
+            "SELECT t._rowid_ AS r, {} AS k FROM {} AS t WHERE {} ORDER BY {} LIMIT {limit}",
             self.shown_key(),
             quote(&self.shape.entry.name),
             all(&every),
+            self.order(),
         )
+    }
+
+    fn order(&self) -> String {
+        let direction = self.sort.direction();
+        match (self.key(), self.part) {
+            (Some(key), Part::Filled) => format!("{key} {direction}, t._rowid_ {direction}"),
+            _ => format!("t._rowid_ {direction}"),
+        }
     }
 
     /// The value of a row in the sort column. A blob replaces a long text, so that a page does not contain each of them
@@ -170,7 +207,7 @@ impl<'a> Finder<'a> {
         let column = self.sort.column?;
         // The sign keeps SQLite from using the index of the order if the range of time leads.
         let leads = self.is_sorted_by_time() || !(self.range_leads() && self.selection.has_range());
-        let sign = if leads { "" } else { "+" };
+        let sign = if leads && !self.in_segments { "" } else { "+" };
         Some(format!("{sign}t.{}", quote(&self.shape.columns[column].name)))
     }
 
