@@ -19,7 +19,7 @@ pub struct Table {
     /// Description that the plugin declares.
     #[serde(flatten)]
     pub description: TableDescription,
-    /// Number of rows in the table: exact up to 10,000, estimated beyond.
+    /// Number of rows in the table: exact for a table that only grows and up to 10,000, estimated otherwise.
     pub row_count: u64,
     /// Whether `row_count` is exact.
     pub row_count_exact: bool,
@@ -49,7 +49,7 @@ pub struct Measure {
 /// Number of rows of a selection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Count {
-    /// Number of rows, at most 10,000.
+    /// Number of rows.
     pub count: u64,
     /// Whether the number is exact; otherwise there are more rows.
     pub exact: bool,

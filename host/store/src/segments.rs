@@ -21,7 +21,7 @@ use lantern_model::schema::{ColumnType, Manifest, OnConflict, Table};
 
 pub(super) use origin::OriginTable;
 pub(super) use refresh::Touched;
-pub(super) use sums::{Appended, TableSums};
+pub(super) use sums::{Appended, LONG_MARKER, NULL_MARKER, TableSums};
 pub(super) use verify::{Difference, differences};
 
 /// Binary logarithm of the rows of a segment: its number is `rowid >> SEGMENT_BITS`. Summaries are a few pages for a million

@@ -142,8 +142,12 @@ fn statistics(routes: Routes) -> Routes {
             "/api/v1/tables/{table}/count",
             tables::count,
             doc("countRows", "Count rows")
+                .description(
+                    "A table that only grows has summaries of its rows. If they contain the number, it is exact; \
+                     otherwise the host counts up to 10,000.",
+                )
                 .queries(selection::parameters_doc())
-                .answers::<Count>("The number of rows, at most 10,000."),
+                .answers::<Count>("The number of rows."),
         )
         .read(
             "/api/v1/tables/{table}/facets",

@@ -8,9 +8,9 @@ use rusqlite::{Connection, params};
 use super::{BLOCK_BITS, FACET_BYTES_MAX, SEGMENT_BITS, SegmentSet};
 
 /// Stands for a null value of a facet in the database, where no facet is a blob.
-const NULL_MARKER: &[u8] = &[0];
+pub(crate) const NULL_MARKER: &[u8] = &[0];
 /// Stands for all texts of a facet that are longer than [`FACET_BYTES_MAX`].
-const LONG_MARKER: &[u8] = &[1];
+pub(crate) const LONG_MARKER: &[u8] = &[1];
 
 /// A row that was added to a table.
 #[derive(Clone, Copy, Debug)]

@@ -149,12 +149,7 @@ fn estimate(all: &[Segment], query: &RowQuery, zones: &[Zone]) -> Costs {
         .flatten()
         .map(|time| signed(time, descending))
         .min();
-    let end = spans.iter().map(|span| span.times.1).max().unwrap_or_default();
-    costs(
-        &spans,
-        needed(query),
-        latest.map_or(end, |latest| latest.min(end)),
-    )
+    costs(&spans, needed(query), latest.unwrap_or(i64::MAX))
 }
 
 /// A key such that the rows of a page have descending keys.
@@ -217,7 +212,8 @@ impl Pager<'_> {
         let by_time = part == Part::Filled;
         let begin = after.map(|after| match after.key {
             Key::Integer(time) if by_time => signed(time, self.query.sort.descending),
-            _ => signed(after.row, self.query.sort.descending),
+            // A time may be that of several rows, and a number is that of one.
+            _ => signed(after.row, self.query.sort.descending).saturating_sub(1),
         });
         let candidates = self.candidates(part, zones, begin);
         let (keys, stop) = self.find(part, &candidates, begin, after)?;
@@ -261,7 +257,7 @@ impl Pager<'_> {
     }
 
     /// The segments of a part, those with the greatest keys first. Rows with a greater key than `begin` belong to the
-    /// pages before.
+    /// previous pages.
     fn candidates(&self, part: Part, zones: &[Zone], begin: Option<i64>) -> Vec<Candidate> {
         let descending = self.query.sort.descending;
         let is_by_time = self.query.sort.column.is_some() && self.query.sort.column == self.shape.time();

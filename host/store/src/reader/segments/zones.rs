@@ -174,6 +174,8 @@ pub(in crate::reader) struct Costs {
 /// Estimates what `needed` matching rows at `latest` or earlier cost, if the rows of each segment are evenly spread over
 /// its time.
 pub(in crate::reader) fn costs(spans: &[Span], needed: u64, latest: i64) -> Costs {
+    let end = spans.iter().map(|span| span.times.1).max().unwrap_or_default();
+    let latest = latest.min(end);
     let rows_since = |since: i64, rows: fn(&Span) -> u64| -> f64 {
         let later = latest.saturating_add(1);
         let part = |span: &Span| (part_since(span.times, since) - part_since(span.times, later)).max(0.0);
