@@ -1,8 +1,8 @@
 //! Rows in the order in which their messages were handled, for tails: the rows after a position in each epoch of the
 //! table's sources. A row that a later message changes appears again, with that message.
 //!
-//! Positions use the host's own columns, which every table has an index on, and not row numbers: in a table with a
-//! numeric key those are its keys, and a rebuild assigns all of them again.
+//! Positions use the host's own columns and not row numbers: in a table with a numeric key those are its keys, and a
+//! rebuild assigns all of them again. The rows are found through the table's segments, or through its index.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +10,7 @@ use super::rows::{RowRecord, record};
 use super::selection::Bound;
 use super::shape::Shape;
 use super::{ReadError, Reader};
+use crate::segments::OriginTable;
 use crate::statement::quote;
 
 /// Epochs that a tail follows: the newest. A plugin has one for each source, and one more for each time that a stream
@@ -28,12 +29,12 @@ impl Reader {
     /// # Errors
     /// See [`ReadError`].
     pub async fn places(&self, shape: &Shape) -> Result<ArrivalPositions, ReadError> {
-        let table = quote(&shape.entry.name);
+        let last = self.origin_table(shape).await?.last_row("o.id");
         let sql = format!(
             "SELECT o.id, t._sequence, t._row FROM
                  (SELECT id FROM _lantern_origin WHERE plugin = ?1 ORDER BY id DESC LIMIT {HISTORIES_MAX}) AS o
-             LEFT JOIN {table} AS t ON t._rowid_ = (SELECT n._rowid_ FROM {table} AS n WHERE n._origin = o.id
-                 ORDER BY n._sequence DESC, n._row DESC LIMIT 1)"
+             LEFT JOIN {} AS t ON t._rowid_ = {last}",
+            quote(&shape.entry.name)
         );
         let arguments = vec![shape.entry.plugin.clone().into()];
         let places = self
@@ -63,17 +64,22 @@ impl Reader {
     ) -> Result<Vec<RowRecord>, ReadError> {
         let columns: Vec<usize> = (0..shape.columns.len()).collect();
         let mut bound = Bound::default();
-        let stretch = stretch(&mut bound, history, after, until);
+        let rows = stretch(
+            &self.origin_table(shape).await?,
+            &mut bound,
+            history,
+            after,
+            until,
+        );
         let names: Vec<String> = shape
             .columns
             .iter()
             .map(|column| format!(", t.{}", quote(&column.name)))
             .collect();
         let sql = format!(
-            "SELECT t._rowid_, NULL, t._origin, t._sequence, t._row{} FROM {} AS t WHERE {stretch} \
+            "SELECT t._rowid_, NULL, t._origin, t._sequence, t._row{} {rows} \
              ORDER BY t._sequence, t._row LIMIT {limit}",
-            names.concat(),
-            quote(&shape.entry.name)
+            names.concat()
         );
         self.fetch_sized(&sql, bound.arguments(), limit as usize, |row| {
             let (_, record, size) = record(shape, &columns, row)?;
@@ -95,11 +101,9 @@ impl Reader {
         most: u32,
     ) -> Result<u64, ReadError> {
         let mut bound = Bound::default();
-        let stretch = stretch(&mut bound, history, after, until);
-        let sql = format!(
-            "SELECT count(*) FROM (SELECT 1 FROM {} AS t WHERE {stretch} LIMIT {most})",
-            quote(&shape.entry.name)
-        );
+        let table = self.origin_table(shape).await?;
+        let rows = stretch(&table, &mut bound, history, after, until);
+        let sql = format!("SELECT count(*) FROM (SELECT 1 {rows} LIMIT {most})");
         let counted = self
             .fetch(&sql, bound.arguments(), 1, |row| row.get::<i64>(0))
             .await?;
@@ -117,12 +121,19 @@ impl Reader {
         place: (i64, i64),
         rows: u32,
     ) -> Result<(i64, i64), ReadError> {
+        let table = self.origin_table(shape).await?;
+        let after = match table.sequence_before("?1", "?2", rows) {
+            Some(sql) => {
+                let arguments = vec![history.into(), place.0.into()];
+                let found = self.fetch(&sql, arguments, 1, |row| row.get::<i64>(0)).await?;
+                found.first().map_or(BEGINNING, |first| (*first, -1))
+            }
+            None => BEGINNING,
+        };
         let mut bound = Bound::default();
-        let stretch = stretch(&mut bound, history, BEGINNING, place);
+        let between = stretch(&table, &mut bound, history, after, place);
         let sql = format!(
-            "SELECT t._sequence, t._row FROM {} AS t WHERE {stretch} \
-             ORDER BY t._sequence DESC, t._row DESC LIMIT 1 OFFSET {rows}",
-            quote(&shape.entry.name)
+            "SELECT t._sequence, t._row {between} ORDER BY t._sequence DESC, t._row DESC LIMIT 1 OFFSET {rows}"
         );
         let found = self
             .fetch(&sql, bound.arguments(), 1, |row| Ok((row.get(0)?, row.get(1)?)))
@@ -131,14 +142,27 @@ impl Reader {
     }
 }
 
-fn stretch(bound: &mut Bound, history: i64, after: (i64, i64), until: (i64, i64)) -> String {
-    let mut number = |number: i64| bound.integer(number);
+impl Reader {
+    /// How the rows of a table are found by origin: read for each query, because a rebuild may replace the table.
+    async fn origin_table(&self, shape: &Shape) -> Result<OriginTable, ReadError> {
+        let name = shape.entry.name.to_string();
+        self.snapshot(move |connection| Ok(OriginTable::find(connection, &name)?))
+            .await
+    }
+}
+
+/// The clauses for the rows of one epoch after one position and up to another.
+fn stretch(
+    table: &OriginTable,
+    bound: &mut Bound,
+    history: i64,
+    after: (i64, i64),
+    until: (i64, i64),
+) -> String {
+    let [history, first, row, last, last_row] =
+        [history, after.0, after.1, until.0, until.1].map(|number| bound.integer(number));
     format!(
-        "t._origin = {} AND (t._sequence, t._row) > ({}, {}) AND (t._sequence, t._row) <= ({}, {})",
-        number(history),
-        number(after.0),
-        number(after.1),
-        number(until.0),
-        number(until.1)
+        "{} AND (t._sequence, t._row) > ({first}, {row}) AND (t._sequence, t._row) <= ({last}, {last_row})",
+        table.rows(&history, &first, &last)
     )
 }

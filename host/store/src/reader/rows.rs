@@ -114,7 +114,7 @@ impl RowPage {
         found.truncate(query.limit as usize);
         let last = found.last().filter(|_| is_full).map(|(key, record)| RowPosition {
             key: key.clone(),
-            row: record.row,
+            row: record.rowid,
         });
         Self {
             columns: shape.names(&query.columns),

@@ -15,6 +15,9 @@ pub(crate) struct OriginTable {
     pub(crate) set: Option<i64>,
 }
 
+/// Segments that are searched backwards for a number of rows; far more than a reader of new rows asks for.
+const SEGMENTS_BACK: u32 = 1_000;
+
 /// The `FROM` and `WHERE` clauses for the rows of an origin in a range of sequences, both ends included. The row is `t`, and
 /// further conditions may follow with `AND`. `origin`, `first` and `last` are parameters or literals.
 fn rows_of_origin(table: &str, set: Option<i64>, origin: &str, first: &str, last: &str) -> String {
@@ -97,6 +100,40 @@ impl OriginTable {
                      CROSS JOIN {table} AS t WHERE t._rowid_ BETWEEN {rows} AND t._origin = ?1
                          AND t._sequence BETWEEN ?2 AND ?3 AND t._sequence >> {BLOCK_BITS} = s.block)"
         )
+    }
+
+    /// A subquery for the row number of an origin's last row: the one of the greatest sequence and number within its message.
+    pub(crate) fn last_row(&self, origin: &str) -> String {
+        let table = quote_text(&self.name);
+        let order = "ORDER BY n._sequence DESC, n._row DESC LIMIT 1";
+        let Some(set) = self.set else {
+            return format!("(SELECT n._rowid_ FROM {table} AS n WHERE n._origin = {origin} {order})");
+        };
+        let of_origin = format!("segments = {set} AND origin = {origin}");
+        let last_block = format!("(SELECT max(block) FROM _lantern_segment_origin WHERE {of_origin})");
+        let newest = format!("_lantern_segment_origin WHERE {of_origin} AND block = {last_block}");
+        let rows = segment_rows("s.segment");
+        format!(
+            "(SELECT n._rowid_ FROM (SELECT segment FROM {newest}
+                 AND last_sequence = (SELECT max(last_sequence) FROM {newest})) AS s
+             CROSS JOIN {table} AS n WHERE n._rowid_ BETWEEN {rows} AND n._origin = {origin} {order})"
+        )
+    }
+
+    /// A query for a sequence of an origin that has more than `rows` rows from it up to the sequence `last`; it has no
+    /// result if there are not so many in the newest segments. `None` if the table has an index on the order of its
+    /// rows instead.
+    pub(crate) fn sequence_before(&self, origin: &str, last: &str, rows: u32) -> Option<String> {
+        let set = self.set?;
+        Some(format!(
+            "SELECT first_sequence FROM (
+                 SELECT first_sequence, sum(rows) OVER (ORDER BY first_sequence DESC) AS found FROM (
+                     SELECT first_sequence, rows FROM _lantern_segment_origin
+                     WHERE segments = {set} AND origin = {origin} AND block <= {last} >> {BLOCK_BITS}
+                         AND last_sequence <= {last}
+                     ORDER BY block DESC, segment DESC LIMIT {SEGMENTS_BACK}))
+             WHERE found > {rows} ORDER BY first_sequence DESC LIMIT 1"
+        ))
     }
 
     /// The origins of the table's rows, in ascending order.

@@ -424,7 +424,7 @@ fn read_all(scene: &Scene, query: &RowQuery, time: Duration) -> Option<(Vec<i64>
             &query,
         )
         .unwrap()?;
-        rows.extend(page.items.iter().map(|row| row.row));
+        rows.extend(page.items.iter().map(|row| row.rowid));
         pages += 1;
         assert!(pages < 1_000, "no end: {query:?}");
         query.after = page.next;
