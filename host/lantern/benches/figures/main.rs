@@ -147,59 +147,68 @@ fn throughput(options: &Options) -> anyhow::Result<()> {
     );
     let server = nats::NatsServer::start();
     events::publish(&server, &events)?;
-    let mut best = Best::default();
+    let count = events.messages.len();
+    let (mut declared, mut raw, mut wasm, mut native) = Default::default();
+    let mut sqlx = 0.0_f64;
     for round in 1..=options.rounds {
         // Interleave the variants, so that a slow phase of the machine affects all of them.
-        let raw = raw::run(&events)?;
-        let sqlx = raw::run_sqlx(&events)?;
-        let wasm = pipeline::run(&server, events.messages.len(), pipeline::Side::Wasm)?;
-        let native = pipeline::run(&server, events.messages.len(), pipeline::Side::Native)?;
+        let this = [
+            best(&mut declared, raw::run_declared(&events)?),
+            best(&mut raw, raw::run(&events)?),
+            best(&mut wasm, pipeline::run(&server, count, pipeline::Side::Wasm)?),
+            best(
+                &mut native,
+                pipeline::run(&server, count, pipeline::Side::Native)?,
+            ),
+        ];
+        let through_sqlx = raw::run_sqlx(&events)?;
+        sqlx = sqlx.max(through_sqlx);
         println!(
-            "  round {round}: raw {raw:.0}/s, sqlx {sqlx:.0}/s, lantern {wasm:.0}/s, decoder compiled in {native:.0}/s"
+            "  round {round}: raw, declared schema {:.0}/s, raw {:.0}/s, sqlx {through_sqlx:.0}/s, lantern {:.0}/s, \
+             decoder compiled in {:.0}/s",
+            this[0], this[1], this[2], this[3]
         );
-        best.keep(raw, sqlx, wasm, native);
     }
     let seeds = seeds::run(&server, options.seed_events.min(events.messages.len()))?;
+    println!("  raw: prepared statements on a raw connection");
+    print_run("raw, only the declared schema", declared, declared);
+    print_run("raw, the host's schema", raw, declared);
+    print_run("lantern, stream to committed rows", wasm, declared);
+    print_run("lantern, decoder compiled in", native, declared);
     println!(
-        "  prepared statements on a raw connection   {:>9.0} rows/s",
-        best.raw
+        "  lantern against raw with the host's schema {:.2}; wasm against the decoder compiled in {:.2}",
+        wasm.rate / raw.rate,
+        wasm.rate / native.rate
     );
     println!(
-        "  500-row statements through sqlx           {:>9.0} rows/s  {:.2} of raw",
-        best.sqlx,
-        best.sqlx / best.raw
-    );
-    println!(
-        "  lantern, stream to committed rows         {:>9.0} rows/s  {:.2} of raw",
-        best.wasm,
-        best.wasm / best.raw
-    );
-    println!(
-        "  the same, decoder compiled into the host  {:>9.0} rows/s  wasm has {:.2} of it",
-        best.native,
-        best.wasm / best.native
+        "  500-row statements through sqlx {sqlx:.0} rows/s, {:.2} of raw with the host's schema",
+        sqlx / raw.rate
     );
     println!(
         "  the seeds' loop ({} events)           {seeds:>9.0} rows/s  lantern is {:.1} times as fast",
         options.seed_events,
-        best.wasm / seeds
+        wasm.rate / seeds
     );
     Ok(())
 }
 
-#[derive(Default)]
-struct Best {
-    raw: f64,
-    sqlx: f64,
-    wasm: f64,
-    native: f64,
+/// Keeps the fastest run, and returns the rate of this one.
+fn best(kept: &mut raw::Run, run: raw::Run) -> f64 {
+    if run.rate > kept.rate {
+        *kept = run;
+    }
+    run.rate
 }
 
-impl Best {
-    fn keep(&mut self, raw: f64, sqlx: f64, wasm: f64, native: f64) {
-        self.raw = self.raw.max(raw);
-        self.sqlx = self.sqlx.max(sqlx);
-        self.wasm = self.wasm.max(wasm);
-        self.native = self.native.max(native);
-    }
+/// Prints a run, with each figure against `reference`.
+fn print_run(name: &str, run: raw::Run, reference: raw::Run) {
+    println!(
+        "  {name:<34} {:>8.0} rows/s {:.2}; writer {:>5.2} us CPU/row {:.2}; {:>5.0} bytes/row {:.2}",
+        run.rate,
+        run.rate / reference.rate,
+        run.cpu_per_row,
+        run.cpu_per_row / reference.cpu_per_row,
+        run.bytes_per_row,
+        run.bytes_per_row / reference.bytes_per_row
+    );
 }

@@ -17,6 +17,10 @@ use tokio_util::sync::CancellationToken;
 use crate::events::runtime;
 use crate::native::Guest;
 use crate::nats::NatsServer;
+use crate::raw::Run;
+
+/// The name of the store's writer thread.
+const WRITER_THREAD: &str = "writer";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Side {
@@ -34,8 +38,8 @@ pub fn plugin() -> anyhow::Result<Arc<Plugin>> {
     Ok(loader.load(&bytes)?)
 }
 
-/// Returns rows per second until the checkpoint reaches the last of `count` messages.
-pub fn run(server: &NatsServer, count: usize, side: Side) -> anyhow::Result<f64> {
+/// Measures until the checkpoint reaches the last of `count` messages.
+pub fn run(server: &NatsServer, count: usize, side: Side) -> anyhow::Result<Run> {
     let plugin = plugin()?;
     let dir = tempfile::tempdir()?;
     runtime()?.block_on(async {
@@ -86,6 +90,7 @@ pub fn run(server: &NatsServer, count: usize, side: Side) -> anyhow::Result<f64>
             .await
             .context("it does not come to the end")??;
         let rate = count as f64 / began.elapsed().as_secs_f64();
+        let cpu_per_row = writer_time()? * 1e6 / count as f64;
         let rows = status.borrow().rows;
         if rows != count as u64 {
             bail!("{rows} rows of {count} messages");
@@ -96,6 +101,24 @@ pub fn run(server: &NatsServer, count: usize, side: Side) -> anyhow::Result<f64>
         if let Ok(store) = Arc::try_unwrap(store) {
             store.close().await;
         }
-        Ok(rate)
+        let size = std::fs::metadata(dir.path().join(lantern_store::DATABASE_FILE))?.len();
+        Ok(Run {
+            rate,
+            cpu_per_row,
+            bytes_per_row: size as f64 / count as f64,
+        })
     })
+}
+
+/// The CPU time of the store's writer thread in seconds.
+fn writer_time() -> anyhow::Result<f64> {
+    for task in std::fs::read_dir("/proc/self/task")? {
+        let task = task?.path();
+        if std::fs::read_to_string(task.join("comm"))?.trim() == WRITER_THREAD {
+            let times = std::fs::read_to_string(task.join("schedstat"))?;
+            let nanoseconds: f64 = times.split(' ').next().context("no time in schedstat")?.parse()?;
+            return Ok(nanoseconds / 1e9);
+        }
+    }
+    bail!("no thread is named {WRITER_THREAD}")
 }

@@ -91,8 +91,8 @@ pub async fn publish_evenly(url: &str, rate: u64, count: u64) -> anyhow::Result<
 fn watch(path: &Path, count: u64) -> anyhow::Result<Vec<Instant>> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.busy_timeout(Duration::from_secs(1))?;
-    let mut statement =
-        connection.prepare("SELECT coalesce(max(_sequence), 0) FROM obs_events WHERE _origin = 1")?;
+    let mut statement = connection
+        .prepare("SELECT coalesce((SELECT _sequence FROM obs_events ORDER BY rowid DESC LIMIT 1), 0)")?;
     let mut seen = Vec::with_capacity(usize::try_from(count)?);
     let deadline = Instant::now() + Duration::from_secs(300);
     while (seen.len() as u64) < count && Instant::now() < deadline {
