@@ -421,7 +421,9 @@ export interface paths {
         };
         /**
          * Count rows
-         * @description Requires a token with the role viewer; none over the loopback interface.
+         * @description A table that only grows has summaries of its rows. If they contain the number, it is exact; otherwise the host counts up to 10,000.
+         *
+         *     Requires a token with the role viewer; none over the loopback interface.
          */
         get: operations["countRows"];
         put?: never;
@@ -1446,7 +1448,7 @@ export interface components {
         Count: {
             /**
              * Format: int64
-             * @description Number of rows, at most 10,000.
+             * @description Number of rows.
              */
             count: number;
             /** @description Whether the number is exact; otherwise there are more rows. */
@@ -2887,7 +2889,7 @@ export interface components {
             plugin: string;
             /**
              * Format: int64
-             * @description Number of rows in the table: exact up to 10,000, estimated beyond.
+             * @description Number of rows in the table: exact for a table that only grows and up to 10,000, estimated otherwise.
              */
             row_count: number;
             /** @description Whether `row_count` is exact. */
@@ -4017,7 +4019,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The number of rows, at most 10,000. */
+            /** @description The number of rows. */
             200: {
                 headers: {
                     [name: string]: unknown;

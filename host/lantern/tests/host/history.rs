@@ -420,8 +420,8 @@ fn purged_and_trimmed_messages_are_recorded_gaps() {
         .unwrap();
     let told = String::from_utf8(told.stdout).unwrap();
     for words in [
-        "OBS_EVENTS      11-20        10  ",
-        "OBS_EVENTS         25         1  ",
+        "OBS_EVENTS      11-20       10  gone",
+        "OBS_EVENTS         25        1  gone",
     ] {
         assert!(told.contains(words), "{told}");
     }
