@@ -153,6 +153,9 @@ impl Summaries<'_> {
     fn values(&self, selection: &Selection, column: usize) -> Result<Option<Vec<(Cell, u64)>>, ReadError> {
         let rest = selection.without_choice_of(column);
         let is_counted = self.has(column);
+        if is_counted && !rest.has_range() && !rest.is_narrow() {
+            return self.all_values(selection, column).map(Some);
+        }
         if !is_counted && !self.has_choice(selection) {
             return Ok(None);
         }
@@ -185,10 +188,35 @@ impl Summaries<'_> {
                 Ok(())
             })?;
         }
+        self.most_frequent(groups, column).map(Some)
+    }
+
+    /// As [`Self::values`], for a selection that excludes only values of this column.
+    fn all_values(&self, selection: &Selection, column: usize) -> Result<Vec<(Cell, u64)>, ReadError> {
+        let mut groups = Groups::default();
+        let mut bound = Bound::default();
+        let (set, name) = self.key(&mut bound, column);
+        let long = bound.add(Value::Blob(LONG_MARKER.to_vec()));
+        let admitted = self.admitted(&mut bound, selection, column);
+        for table in [CLOSED, OPEN] {
+            let sql = format!(
+                "SELECT value, sum(rows) FROM {table}
+                 WHERE segments = {set} AND \"column\" = {name} AND value <> {long}{admitted} GROUP BY value"
+            );
+            self.snapshot.for_each(&sql, bound.clone().arguments(), |row| {
+                groups.add(or_null(row.get_ref(0)?), 0, row.get(1)?);
+                Ok(())
+            })?;
+        }
+        self.most_frequent(groups, column)
+    }
+
+    /// The sums by value, the most frequent value first, after null.
+    fn most_frequent(&self, groups: Groups, column: usize) -> Result<Vec<(Cell, u64)>, ReadError> {
         let mut values = groups.into_values(self.shape, column)?;
         // The sort is stable, so values with the same number of rows stay in their own order.
         values.sort_by_key(|(value, rows)| (!matches!(value, Cell::Null), Reverse(*rows)));
-        Ok(Some(values))
+        Ok(values)
     }
 
     /// Passes the number of rows of each value in each of these segments, without the values that the selection excludes
@@ -218,13 +246,18 @@ impl Summaries<'_> {
         );
         let key = format!("segments = {set} AND \"column\" = {name}");
         let rest = format!("value <> {long} AND segment BETWEEN {first} AND {last}{admitted}");
-        let closed = match selection.has_range() && admitted.is_empty() && self.has_few_values(column)? {
+        let closed = match admitted.is_empty() {
+            false => format!("SELECT segment, value, rows FROM {CLOSED} WHERE {key} AND {rest}"),
             // Reads only the range of each value.
-            true => format!(
+            true if selection.has_range() && self.has_few_values(column)? => format!(
                 "{} SELECT segment, value, rows FROM v CROSS JOIN {CLOSED} USING (value) WHERE {key} AND {rest}",
                 distinct_values(&key)
             ),
-            false => format!("SELECT segment, value, rows FROM {CLOSED} WHERE {key} AND {rest}"),
+            // The `+` prevents the use of the index on segments, which finds the rows of all columns one by one.
+            true => format!(
+                "SELECT segment, value, rows FROM {CLOSED} WHERE {key} AND value <> {long} \
+                 AND +segment BETWEEN {first} AND {last}"
+            ),
         };
         let open = format!("SELECT segment, value, rows FROM {OPEN} WHERE {key} AND {rest}");
         for sql in [closed, open] {
@@ -311,7 +344,9 @@ impl Summaries<'_> {
         if !partial.is_empty() {
             let (sql, bound) = self.scan_over_time(query, numbers(partial));
             self.snapshot.for_each(&sql, bound.arguments(), |row| {
-                groups.add(row.get_ref(1)?, row.get(0)?, row.get(2)?);
+                if let Some(bucket) = buckets.number_of(row.get(0)?) {
+                    groups.add(row.get_ref(1)?, bucket, 1);
+                }
                 Ok(())
             })?;
         }
@@ -321,19 +356,15 @@ impl Summaries<'_> {
         }))
     }
 
-    /// The statement that counts the rows of some segments in each bucket.
+    /// The statement that reads the time and the value of the rows of some segments. SQLite would sort the rows to group
+    /// them.
     fn scan_over_time(&self, query: &OverTime, segments: impl Iterator<Item = i64>) -> (String, Bound) {
-        let OverTime {
-            selection,
-            buckets,
-            by,
-        } = query;
+        let OverTime { selection, by, .. } = query;
         let mut bound = Bound::default();
         let found = rows_in_segments(self.shape, selection, segments, &mut bound);
         let time = self.shape.time().map_or("NULL".to_owned(), |time| {
             format!("t.{}", quote(&self.shape.columns[time].name))
         });
-        let (first, width) = (buckets.aligned(0).0, buckets.width());
         let (value, listed) = match by {
             Some((column, values)) => {
                 let value = format!("t.{}", quote(&self.shape.columns[*column].name));
@@ -342,9 +373,7 @@ impl Summaries<'_> {
             }
             None => ("NULL".to_owned(), String::new()),
         };
-        let sql =
-            format!("SELECT ({time} - ({first})) / {width}, {value}, count(*) {found}{listed} GROUP BY 1, 2");
-        (sql, bound)
+        (format!("SELECT {time}, {value} {found}{listed}"), bound)
     }
 }
 

@@ -10,6 +10,9 @@ use crate::reader::connections::Row;
 use crate::reader::shape::Shape;
 use lantern_model::batch::{Timestamp, Value};
 
+/// A value is compared with each of so few known values, instead of being copied and searched.
+const VALUES_COMPARED: usize = 16;
+
 /// The sums. Most rows of a query have the value of the row before, so that is compared first.
 #[derive(Default)]
 pub(super) struct Groups {
@@ -38,6 +41,11 @@ impl Groups {
     fn number(&mut self, value: ValueRef<'_>) -> usize {
         if let Some((last, number)) = &self.last
             && last.is(value)
+        {
+            return *number;
+        }
+        if self.numbers.len() <= VALUES_COMPARED
+            && let Some((_, number)) = self.numbers.iter().find(|(known, _)| known.is(value))
         {
             return *number;
         }
