@@ -2,11 +2,11 @@
 
 use rusqlite::Connection;
 
-use super::Touched;
+use super::{OriginTable, Touched};
 use crate::check::check;
 use crate::testing::{Scene, note, order, orders};
-use lantern_model::batch::{Outcome, Timestamp};
-use lantern_model::schema::{Manifest, Role};
+use lantern_model::batch::{Outcome, Row, Timestamp, Value};
+use lantern_model::schema::{ColumnName, ColumnType, Guard, Manifest, Merge, OnConflict, Role, UpdateRule};
 
 #[tokio::test]
 async fn a_batch_adds_to_the_summaries_of_its_segments() {
@@ -110,4 +110,198 @@ async fn summaries_equal_a_recount_after_random_changes() {
         assert_eq!(check(scene.store.path()).unwrap().problems, [], "round {round}");
     }
     assert!(refused > 0 && expired > 0, "{refused} refused, {expired} expired");
+}
+
+/// The table `notes` with the key (n, at) and a text column `tag`.
+fn tagged_notes(tag: Role, on_conflict: OnConflict) -> Manifest {
+    let mut manifest = orders();
+    let table = &mut manifest.tables[1];
+    for column in &mut table.columns {
+        column.nullable = false;
+    }
+    table.primary_key = table.columns.iter().map(|column| column.name.clone()).collect();
+    let mut column = table.columns[0].clone();
+    column.name = ColumnName::parse("tag").unwrap();
+    column.column_type = ColumnType::Text;
+    column.role = tag;
+    table.columns.push(column);
+    manifest.writes[2].columns.push(2);
+    manifest.writes[2].on_conflict = on_conflict;
+    manifest
+}
+
+/// Replaces the tag of a stored row.
+fn update_tag(manifest: &Manifest) -> OnConflict {
+    OnConflict::Update(UpdateRule {
+        key: manifest.tables[1].primary_key.clone(),
+        merges: vec![(ColumnName::parse("tag").unwrap(), Merge::Replace)],
+        guard: Guard::Always,
+    })
+}
+
+fn tagged(n: i64, at: i64, tag: &str) -> Outcome {
+    let at = Value::Timestamp(Timestamp(at));
+    let values = vec![Value::Integer(n), at, Value::Text(tag.into())];
+    Outcome::Rows(vec![Row { write: 2, values }])
+}
+
+/// The origin of a row is found after the change, so the index on the origin columns exists.
+#[tokio::test]
+async fn a_version_that_begins_to_update_rows_replaces_segments_by_indexes() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::of(dir.path(), tagged_notes(Role::Facet, OnConflict::Ignore)).await;
+    let rows = (0..3_000).map(|n| tagged(n, n, "old")).collect();
+    scene.store.commit(scene.batch(0, rows)).await.unwrap();
+    assert_eq!(scene.query("SELECT sum(rows) FROM _lantern_segment"), "3000");
+    scene.store.close().await;
+
+    let mut updating = tagged_notes(Role::Facet, OnConflict::Ignore);
+    updating.writes[2].on_conflict = update_tag(&updating);
+    let scene = Scene::of(dir.path(), updating).await;
+    let rows = (1_000..5_000).map(|n| tagged(n, n, "new")).collect();
+    scene.store.commit(scene.batch(3_000, rows)).await.unwrap();
+    assert_eq!(
+        scene.query("SELECT tag, count(*) FROM notes GROUP BY tag"),
+        "new 4000; old 1000"
+    );
+    assert_eq!(
+        scene.query("SELECT count(*) FROM _lantern_segments WHERE table_name = 'notes'"),
+        "0"
+    );
+    let plan = scene.query("EXPLAIN QUERY PLAN SELECT 1 FROM notes WHERE _origin = 1 AND _sequence = 7");
+    assert!(plan.contains("USING COVERING INDEX"), "{plan}");
+    assert_eq!(check(scene.store.path()).unwrap().problems, []);
+}
+
+#[tokio::test]
+async fn a_version_that_changes_facets_counts_the_stored_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut after = 0;
+    for (role, counts) in [
+        (Role::None, ""),
+        (Role::Facet, "even 2000; odd 2000"),
+        (Role::None, ""),
+        (Role::Facet, "even 4000; odd 4000"),
+    ] {
+        let scene = Scene::of(dir.path(), tagged_notes(role, OnConflict::Ignore)).await;
+        let rows = (after..after + 2_000)
+            .map(|n| tagged(n, n, if n % 2 == 0 { "even" } else { "odd" }))
+            .collect();
+        scene.store.commit(scene.batch(after as u64, rows)).await.unwrap();
+        after += 2_000;
+        let both = "SELECT value, rows FROM _lantern_segment_open UNION ALL SELECT value, rows FROM _lantern_segment_facet";
+        assert_eq!(
+            scene.query(&format!("SELECT value, sum(rows) FROM ({both}) GROUP BY value")),
+            counts
+        );
+        assert_eq!(check(scene.store.path()).unwrap().problems, []);
+        scene.store.close().await;
+    }
+}
+
+/// When the newest rows expire, the next ones get their row numbers, in a segment that was closed.
+#[tokio::test]
+async fn a_closed_segment_opens_again_when_the_rows_after_it_are_gone() {
+    let day = 24 * 60 * 60 * 1_000_000;
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::of(dir.path(), tagged_notes(Role::Facet, OnConflict::Ignore)).await;
+    let rows = (0..3_000).map(|n| tagged(n, 2 * day - n, "a")).collect();
+    scene.store.commit(scene.batch(0, rows)).await.unwrap();
+    let table = scene.plugin.manifest.tables[1].clone();
+    let now = Timestamp(3 * day - 499);
+    while scene
+        .store
+        .maintenance()
+        .expire(table.clone(), now)
+        .await
+        .unwrap()
+        > 0
+    {}
+    assert_eq!(scene.query("SELECT max(rowid), count(*) FROM notes"), "500 500");
+
+    let rows = (0..100).map(|n| tagged(n, 3 * day, "b")).collect();
+    scene.store.commit(scene.batch(3_000, rows)).await.unwrap();
+    assert_eq!(scene.query("SELECT segment, rows FROM _lantern_segment"), "0 600");
+    assert_eq!(check(scene.store.path()).unwrap().problems, []);
+    let rows = (0..2_000).map(|n| tagged(n, 4 * day, "c")).collect();
+    scene.store.commit(scene.batch(3_100, rows)).await.unwrap();
+    assert_eq!(check(scene.store.path()).unwrap().problems, []);
+}
+
+/// Both write the rows to a new file. Row numbers stay, because a table with segments has an index.
+#[tokio::test]
+async fn summaries_describe_a_compacted_file_and_a_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::of(dir.path(), tagged_notes(Role::Facet, OnConflict::Ignore)).await;
+    let rows = (0..3_000).map(|n| tagged(n, n % 5, "a")).collect();
+    scene.store.commit(scene.batch(0, rows)).await.unwrap();
+    let table = scene.plugin.manifest.tables[1].clone();
+    let now = Timestamp(24 * 60 * 60 * 1_000_000 + 2);
+    while scene
+        .store
+        .maintenance()
+        .expire(table.clone(), now)
+        .await
+        .unwrap()
+        > 0
+    {}
+    assert_eq!(scene.query("SELECT count(*) FROM notes"), "1800");
+
+    let connection = Connection::open(scene.store.path()).unwrap();
+    connection.execute_batch("VACUUM").unwrap();
+    assert_eq!(check(scene.store.path()).unwrap().problems, []);
+    let copy = dir.path().join("copy.db");
+    connection
+        .execute("VACUUM INTO ?1", [copy.to_str().unwrap()])
+        .unwrap();
+    assert_eq!(check(&copy).unwrap().problems, []);
+}
+
+/// With segments and with an index: no statement that finds rows by origin reads the whole table.
+#[tokio::test]
+async fn statements_that_find_rows_by_origin_search_segments_or_the_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::of(dir.path(), tagged_notes(Role::Facet, OnConflict::Ignore)).await;
+    let rows = (0..3_000).map(|n| tagged(n, n, "a")).collect();
+    scene.store.commit(scene.batch(0, rows)).await.unwrap();
+    let connection = Connection::open(scene.store.path()).unwrap();
+    for (name, access) in [
+        ("notes", "SEARCH t USING INTEGER PRIMARY KEY"),
+        ("orders", "SEARCH t USING INDEX"),
+    ] {
+        let table = OriginTable::find(&connection, name).unwrap();
+        assert_eq!(table.set.is_some(), name == "notes");
+        let statements = [
+            format!("SELECT t.* {}", table.rows("1", "5", "2000")),
+            format!("SELECT {}", table.last_row("1")),
+            table
+                .sequence_before("1", "2000", 10)
+                .unwrap_or_else(|| "SELECT 1".to_owned()),
+        ];
+        for sql in &statements {
+            let plan = scene.query(&format!("EXPLAIN QUERY PLAN {sql}"));
+            for part in plan.split("; ") {
+                assert!(
+                    !part.contains("SCAN t") && !part.contains("SCAN n"),
+                    "{sql}: {plan}"
+                );
+                assert!(!part.contains("SCAN _lantern_segment"), "{sql}: {plan}");
+            }
+        }
+        let plan = scene.query(&format!("EXPLAIN QUERY PLAN {}", statements[0]));
+        assert!(plan.contains(access), "{plan}");
+    }
+    let notes = OriginTable::find(&connection, "notes").unwrap();
+    let origin = scene.attached.origin;
+    assert_eq!(notes.count(&connection, origin, 5, 2_000).unwrap(), 1_996);
+    assert_eq!(notes.origins(&connection).unwrap(), [origin.0]);
+    let mut touched = Touched::default();
+    assert_eq!(
+        notes
+            .delete(&connection, origin, (5, 2_000), &mut touched)
+            .unwrap(),
+        1_996
+    );
+    touched.refresh(&connection).unwrap();
+    assert_eq!(notes.count(&connection, origin, 1, 3_000).unwrap(), 1_004);
 }
