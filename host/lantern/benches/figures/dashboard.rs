@@ -13,6 +13,7 @@ use crate::events::runtime;
 use crate::host::{Host, plugin_folder};
 use crate::nats::NatsServer;
 use crate::process::{Latencies, measured, publish_evenly, resident};
+use crate::report;
 
 /// Messages per second published during the measurement.
 const RATE: u64 = 2_000;
@@ -78,6 +79,7 @@ pub fn questions(rows: i64) -> anyhow::Result<()> {
         let url = server.url();
         move || runtime()?.block_on(publish_evenly(&url, RATE, RATE * 60))
     });
+    let mut measured = Vec::new();
     for (name, question) in QUESTIONS {
         let mut took = Vec::with_capacity(ASKED);
         for turn in 0..ASKED {
@@ -96,7 +98,14 @@ pub fn questions(rows: i64) -> anyhow::Result<()> {
             took.at(0.5),
             took.at(0.95)
         );
+        measured.push(format!("{name} {:.0} ms", took.at(0.95)));
     }
+    report::line(
+        &format!(
+            "a table of {rows} rows with {RATE} live messages/s, p95 of {ASKED} requests (`-- dashboard`)"
+        ),
+        measured.join("; "),
+    );
     publishing
         .join()
         .map_err(|_| anyhow::anyhow!("the publisher panicked"))??;

@@ -13,6 +13,7 @@
     reason = "a benchmark that cannot run should say so loudly; it shares its servers with the tests"
 )]
 
+mod cpu;
 mod dashboard;
 mod events;
 #[path = "../../tests/support/evolving.rs"]
@@ -27,6 +28,7 @@ mod operator;
 mod pipeline;
 mod process;
 mod raw;
+mod report;
 mod seeds;
 #[path = "../../tests/support/torture.rs"]
 mod torture;
@@ -75,6 +77,9 @@ struct Options {
     /// Folder with the content of `windows-events.zip` as JSON lines; uses generated events if absent.
     #[arg(long)]
     data: Option<PathBuf>,
+    /// Markdown file whose table of figures gets the lines of this run.
+    #[arg(long)]
+    readme: Option<PathBuf>,
     /// `cargo bench` passes this flag.
     #[arg(long, hide = true)]
     bench: bool,
@@ -134,7 +139,8 @@ fn main() -> anyhow::Result<()> {
     if wanted(Figure::Dashboard) {
         dashboard::questions(options.rows)?;
     }
-    Ok(())
+    report::print()?;
+    options.readme.as_deref().map_or(Ok(()), report::write)
 }
 
 fn throughput(options: &Options) -> anyhow::Result<()> {
@@ -175,6 +181,8 @@ fn throughput(options: &Options) -> anyhow::Result<()> {
     print_run("raw, the host's schema", raw, declared);
     print_run("lantern, stream to committed rows", wasm, declared);
     print_run("lantern, decoder compiled in", native, declared);
+    print_pipeline("lantern", wasm);
+    print_pipeline("decoder compiled in", native);
     println!(
         "  lantern against raw with the host's schema {:.2}; wasm against the decoder compiled in {:.2}",
         wasm.rate / raw.rate,
@@ -189,7 +197,66 @@ fn throughput(options: &Options) -> anyhow::Result<()> {
         options.seed_events,
         wasm.rate / seeds
     );
+    report_throughput(declared, wasm, native, seeds);
     Ok(())
+}
+
+/// Prints how the CPU time per row is distributed, and how busy the cores were.
+fn print_pipeline(name: &str, run: raw::Run) {
+    let cpu = run.pipeline;
+    let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
+    println!(
+        "  {name}: us CPU/row {:.2} = writer {:.2} + checkpoints {:.2} + client and plugin {:.2} + broker {:.2}; \
+         cores {:.0} % busy",
+        cpu.total(),
+        cpu.writer,
+        cpu.checkpointer,
+        cpu.others,
+        cpu.broker,
+        cpu.total() * run.rate / 1e6 / cores * 100.0
+    );
+}
+
+fn report_throughput(declared: raw::Run, wasm: raw::Run, native: raw::Run, seeds: f64) {
+    report::line(
+        "stream to committed rows, against a program that writes only the declared columns and indexes through prepared \
+         statements (`-- throughput`)",
+        format!(
+            "{} rows/s, {:.2} of {}",
+            rounded(wasm.rate),
+            wasm.rate / declared.rate,
+            rounded(declared.rate)
+        ),
+    );
+    report::line(
+        "CPU time of the writer per row, and size of the database, against the same program",
+        format!(
+            "{:.2} µs, {:.2} of {:.2}; {:.0} bytes per row, {:.2} of {:.0}",
+            wasm.cpu_per_row,
+            wasm.cpu_per_row / declared.cpu_per_row,
+            declared.cpu_per_row,
+            wasm.bytes_per_row,
+            wasm.bytes_per_row / declared.bytes_per_row,
+            declared.bytes_per_row
+        ),
+    );
+    report::line(
+        "stream to committed rows, against the decoder compiled into the host",
+        format!(
+            "{:.2} of {} rows/s",
+            wasm.rate / native.rate,
+            rounded(native.rate)
+        ),
+    );
+    report::line(
+        "against a loop with one insert and one acknowledgement per message",
+        format!("{:.1} times as fast", wasm.rate / seeds),
+    );
+}
+
+/// A rate in thousands, with a separator: 107,000.
+fn rounded(rate: f64) -> String {
+    format!("{:.0},000", rate / 1e3)
 }
 
 /// Keeps the fastest run, and returns the rate of this one.

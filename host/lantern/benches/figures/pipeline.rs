@@ -14,13 +14,11 @@ use lantern_telemetry::Metrics;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::cpu::CpuTimes;
 use crate::events::runtime;
 use crate::native::Guest;
 use crate::nats::NatsServer;
 use crate::raw::Run;
-
-/// The name of the store's writer thread.
-const WRITER_THREAD: &str = "writer";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Side {
@@ -83,14 +81,14 @@ pub fn run(server: &NatsServer, count: usize, side: Side) -> anyhow::Result<Run>
             metrics,
         );
         let stop = CancellationToken::new();
-        let began = Instant::now();
+        let (began, before) = (Instant::now(), CpuTimes::now(server.pid())?);
         let running = tokio::spawn(projection.run(stop.clone()));
         let reached = status.wait_for(|status| status.checkpoint >= count as u64);
         tokio::time::timeout(Duration::from_secs(300), reached)
             .await
             .context("it does not come to the end")??;
         let rate = count as f64 / began.elapsed().as_secs_f64();
-        let cpu_per_row = writer_time()? * 1e6 / count as f64;
+        let cpu = CpuTimes::now(server.pid())?.per_row_since(before, count);
         let rows = status.borrow().rows;
         if rows != count as u64 {
             bail!("{rows} rows of {count} messages");
@@ -104,21 +102,9 @@ pub fn run(server: &NatsServer, count: usize, side: Side) -> anyhow::Result<Run>
         let size = std::fs::metadata(dir.path().join(lantern_store::DATABASE_FILE))?.len();
         Ok(Run {
             rate,
-            cpu_per_row,
+            cpu_per_row: cpu.writer,
+            pipeline: cpu,
             bytes_per_row: size as f64 / count as f64,
         })
     })
-}
-
-/// The CPU time of the store's writer thread in seconds.
-fn writer_time() -> anyhow::Result<f64> {
-    for task in std::fs::read_dir("/proc/self/task")? {
-        let task = task?.path();
-        if std::fs::read_to_string(task.join("comm"))?.trim() == WRITER_THREAD {
-            let times = std::fs::read_to_string(task.join("schedstat"))?;
-            let nanoseconds: f64 = times.split(' ').next().context("no time in schedstat")?.parse()?;
-            return Ok(nanoseconds / 1e9);
-        }
-    }
-    bail!("no thread is named {WRITER_THREAD}")
 }

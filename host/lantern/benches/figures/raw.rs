@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, QueryBuilder, Sqlite};
 
+use crate::cpu::CpuTimes;
 use crate::events::{Events, runtime};
 use crate::native;
 
@@ -65,6 +66,8 @@ pub struct Run {
     pub rate: f64,
     /// Microseconds of CPU time per row, of the thread that writes.
     pub cpu_per_row: f64,
+    /// Microseconds of CPU time per row of every part of the pipeline; zero for a program without one.
+    pub pipeline: CpuTimes,
     /// Size of the database per row, in bytes, after a checkpoint.
     pub bytes_per_row: f64,
 }
@@ -128,6 +131,7 @@ fn write(events: &Events, schema: &[String], insert: &str, stamped: bool) -> any
     Ok(Run {
         rate: count / took.as_secs_f64(),
         cpu_per_row: cpu * 1e6 / count,
+        pipeline: CpuTimes::default(),
         bytes_per_row: std::fs::metadata(&path)?.len() as f64 / count,
     })
 }

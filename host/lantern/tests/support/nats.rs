@@ -34,6 +34,11 @@ impl NatsServer {
         Self::start_with("")
     }
 
+    /// The process of the running server.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     /// Starts a server with JetStream and extra configuration lines.
     pub fn start_with(extra: &str) -> Self {
         let mut server = Self::prepared(extra);
