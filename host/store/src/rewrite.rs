@@ -403,13 +403,14 @@ fn account(
     removed: Known,
     new: Counts,
 ) -> Result<(), rusqlite::Error> {
-    // A message whose rows have expired counts as projected, although it has no rows.
+    // A message whose rows have expired or were ignored counts as projected, although it has no rows. If the range has
+    // rows that were ignored, one of them is taken for that of the message.
     transaction
         .prepare_cached(
             "UPDATE _lantern_ledger SET
                  projected = projected - (?3 > 0 OR skipped = 0) + ?4,
                  skipped = skipped - (?3 = 0 AND skipped > 0) + ?5,
-                 dead = dead + ?6, rows = max(rows - ?3, 0) + ?7, changed = max(changed - ?3, 0) + ?8,
+                 dead = dead + ?6, rows = max(rows - max(?3, skipped = 0 AND rows > changed), 0) + ?7, changed = max(changed - ?3, 0) + ?8,
                  inserted = max(inserted - ?3, 0) + ?9, updated = updated + ?10
              WHERE origin = ?1 AND first_sequence <= ?2 AND last_sequence >= ?2",
         )?

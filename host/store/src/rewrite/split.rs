@@ -101,7 +101,7 @@ fn take(rest: &mut Counts, stretch: &Stretch, extra: u64) -> Counts {
         skipped: alive - projected,
         dead,
         missing: stretch.missing,
-        rows,
+        rows: rows + present(rest, projected, with_rows, rows),
         changed: rows,
         // Only tables whose writes never update are reprojected.
         inserted: rows,
@@ -123,6 +123,22 @@ fn take(rest: &mut Counts, stretch: &Stretch, extra: u64) -> Counts {
             ..new
         },
     }
+}
+
+/// How many of the rows that changed nothing, because a row with their key existed, come from a part of a range. The part
+/// has `projected` messages with rows, of which `with_rows` left all of its `rows`.
+///
+/// Such rows leave nothing, so the ledger knows only their number in the whole range. It is divided in proportion to the
+/// messages, within what is certain: a message that produced rows and left none produced at least one of them. The result
+/// is exact if each message produces at most one row.
+fn present(whole: &Counts, projected: u64, with_rows: u64, rows: u64) -> u64 {
+    let all = whole.present();
+    let share = all.saturating_mul(projected) / whole.projected.max(1);
+    let least = projected.saturating_sub(with_rows).min(all);
+    let left = whole.projected.saturating_sub(projected);
+    let needed_by_rest = left.saturating_sub(whole.changed.saturating_sub(rows));
+    let most = all.saturating_sub(needed_by_rest).max(least);
+    share.clamp(least, most)
 }
 
 #[cfg(test)]
@@ -204,6 +220,34 @@ mod tests {
             ..counts(10, 0, 0, 0)
         };
         assert_eq!(divided.stretches, [expected]);
+    }
+
+    #[test]
+    fn ignored_rows_leave_with_their_messages() {
+        // Messages 1 to 5 inserted a row each, and 6 to 10 repeated their keys.
+        let whole = Counts {
+            changed: 5,
+            inserted: 5,
+            ..counts(10, 0, 0, 0)
+        };
+        let first = again(1, 5, 5, 0, counts(5, 0, 0, 0));
+        let divided = divide(whole, &[first], 5);
+        let repeated = Counts {
+            changed: 0,
+            inserted: 0,
+            ..counts(5, 0, 0, 0)
+        };
+        assert_eq!(divided.rest, repeated);
+        // The other way round: only the repetitions are reprojected.
+        let divided = divide(whole, &[again(1, 5, 0, 0, counts(0, 5, 0, 0))], 5);
+        assert_eq!(divided.rest, counts(5, 0, 0, 0));
+        // Two rows for each message; one of the two was ignored.
+        let whole = Counts {
+            rows: 20,
+            ..counts(10, 0, 0, 0)
+        };
+        let divided = divide(whole, &[again(1, 5, 5, 0, counts(5, 0, 0, 0))], 5);
+        assert_eq!((divided.rest.rows, divided.rest.changed), (10, 5));
     }
 
     #[test]
