@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use wasm_metadata::{AddMetadata, AddMetadataField, Payload};
+use wasmparser::{Encoding, Parser, Payload as Section};
 
 use lantern_model::batch::clean_text;
 pub use lantern_model::metadata::Metadata;
@@ -46,6 +47,11 @@ pub fn add(component: &[u8], metadata: &Metadata) -> Result<Vec<u8>, MetadataErr
     added.source = field("the source", &metadata.source)?;
     added.homepage = field("the homepage", &metadata.homepage)?;
     added.revision = field("the revision", &metadata.revision)?;
+    if !nests_correctly(component) {
+        return Err(MetadataError::File(
+            "a section contains another kind of module than it declares".to_owned(),
+        ));
+    }
     added
         .to_wasm(component)
         .map_err(|error| MetadataError::File(format!("{error:#}")))
@@ -69,6 +75,9 @@ where
 
 /// Reads a component's metadata. Empty when it cannot be read, which does not matter for loading a plugin.
 pub fn read(component: &[u8]) -> Metadata {
+    if !nests_correctly(component) {
+        return Metadata::default();
+    }
     let Ok(payload) = Payload::from_binary(component) else {
         return Metadata::default();
     };
@@ -83,6 +92,25 @@ pub fn read(component: &[u8]) -> Metadata {
         homepage: displayable(found.homepage.as_ref()),
         revision: displayable(found.revision.as_ref()),
     }
+}
+
+/// Whether each nested section contains what its kind says: a module or a component. `wasm-metadata` panics where a module
+/// contains a component.
+fn nests_correctly(component: &[u8]) -> bool {
+    let mut expected = None;
+    Parser::new(0).parse_all(component).all(|section| match section {
+        Ok(Section::ModuleSection { .. }) => {
+            expected = Some(Encoding::Module);
+            true
+        }
+        Ok(Section::ComponentSection { .. }) => {
+            expected = Some(Encoding::Component);
+            true
+        }
+        Ok(Section::Version { encoding, .. }) => expected.take().is_none_or(|expected| expected == encoding),
+        Ok(_) => true,
+        Err(_) => false,
+    })
 }
 
 /// The text is untrusted and displayed on terminals.
@@ -120,6 +148,11 @@ mod tests {
         assert_eq!(read(&component).version.as_deref(), Some("2.0.0"));
         assert_eq!(read(&component).licenses, metadata.licenses);
         assert_eq!(read(b"no component"), Metadata::default());
+        // A section for a module, whose content is a component with an empty component in it.
+        let inner = [EMPTY, &[4, 8], EMPTY].concat();
+        let nested = [EMPTY, &[1, 18], &inner].concat();
+        assert_eq!(read(&nested), Metadata::default());
+        assert!(matches!(add(&nested, &metadata), Err(MetadataError::File(_))));
     }
 
     #[test]
