@@ -40,7 +40,7 @@ pub fn fixture(input: &[u8]) {
             sample.messages.len() <= sample::MESSAGES_MAX,
             "more than the limit"
         );
-        let guess = guess::guess(&sample.messages);
+        let guess = guess::guess(&sample.messages, "things");
         for message in &sample.messages {
             drop(guess.values(message));
         }

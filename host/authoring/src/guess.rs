@@ -34,6 +34,11 @@ const TIME_NAMES: [&str; 12] = [
 ];
 /// Field names of an event's identity.
 const KEY_NAMES: [&str; 5] = ["id", "uuid", "guid", "event_id", "message_id"];
+/// Fewest messages from which any other field whose name ends in `_id` is taken as the key. In fewer messages, an identifier of
+/// something else, such as a connection or a transaction, often looks distinct.
+const KEY_MESSAGES_MIN: usize = 50;
+/// Most columns that are derived from fields; a table has at most 256 columns.
+const FIELDS_MAX: usize = 255;
 
 /// Format of the messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,14 +117,16 @@ impl<'de> Deserialize<'de> for Fields {
     }
 }
 
-/// Derives a table from at least one message.
-pub fn guess(messages: &[Delivery]) -> Guess {
+/// Derives a table with this name from at least one message.
+pub fn guess(messages: &[Delivery], table: &str) -> Guess {
     let objects: Option<Vec<Fields>> = messages
         .iter()
         .map(|message| serde_json::from_slice(&message.payload).ok())
         .collect();
     match objects {
-        Some(objects) if objects.iter().any(|fields| !fields.0.is_empty()) => guess_from_objects(&objects),
+        Some(objects) if objects.iter().any(|fields| !fields.0.is_empty()) => {
+            guess_from_objects(&objects, table)
+        }
         _ => guess_from_payloads(messages),
     }
 }
@@ -152,7 +159,7 @@ fn guess_from_payloads(messages: &[Delivery]) -> Guess {
     }
 }
 
-fn guess_from_objects(objects: &[Fields]) -> Guess {
+fn guess_from_objects(objects: &[Fields], table: &str) -> Guess {
     let messages = objects.len();
     let mut stats: Vec<FieldStats> = Vec::new();
     for (name, value) in objects.iter().flat_map(|fields| &fields.0) {
@@ -163,12 +170,19 @@ fn guess_from_objects(objects: &[Fields]) -> Guess {
         });
         stats[index].add(value);
     }
+    let mut notes = Vec::new();
+    if stats.len() > FIELDS_MAX {
+        notes.push(format!(
+            "the messages have {} fields, and a table has at most 256 columns: the first {FIELDS_MAX} become columns",
+            stats.len()
+        ));
+        stats.truncate(FIELDS_MAX);
+    }
     let mut columns: Vec<Column> = Vec::new();
     for field in &stats {
         let column = field.column(messages, &columns);
         columns.push(column);
     }
-    let mut notes = Vec::new();
     if messages == 1 {
         notes.push(
             "one message does not show which fields are optional: make those fields nullable".to_owned(),
@@ -181,7 +195,7 @@ fn guess_from_objects(objects: &[Fields]) -> Guess {
         ));
     }
     let has_time = choose_time(&mut columns);
-    let key = choose_key(&stats, &mut columns, messages);
+    let key = choose_key(&stats, &mut columns, messages, table);
     for (field, column) in stats.iter().zip(&mut columns) {
         if column.role == Role::None && key.as_ref() != Some(&column.name) {
             field.assign_role(column, messages);
@@ -192,6 +206,7 @@ fn guess_from_objects(objects: &[Fields]) -> Guess {
         columns.push(published(&columns));
     }
     if key.is_none() {
+        notes.extend(unproven_key(&stats, &columns, messages));
         notes.push(
             "no field identifies an event: a duplicate event adds a second row; \
              set a key (primary_key or unique) if there is one"
@@ -228,24 +243,23 @@ fn choose_time(columns: &mut [Column]) -> bool {
     true
 }
 
-/// Chooses a column with distinct values whose name indicates an identity.
-fn choose_key(stats: &[FieldStats], columns: &mut [Column], messages: usize) -> Option<String> {
-    let candidate = |known_only: bool| {
-        stats.iter().zip(columns.iter()).position(|(field, column)| {
-            let plain =
-                matches!(column.column_type, ColumnType::Text | ColumnType::Integer) && !column.nullable;
-            let distinct = field.distinct.len() == messages.min(DISTINCT_MAX);
-            let known = KEY_NAMES.contains(&column.name.as_str());
-            plain
-                && distinct
-                && if known_only {
-                    known
-                } else {
-                    messages > 1 && column.name.ends_with("_id")
-                }
-        })
+/// Whether every message has another value in this column.
+fn is_distinct(field: &FieldStats, column: &Column, messages: usize) -> bool {
+    let plain = matches!(column.column_type, ColumnType::Text | ColumnType::Integer) && !column.nullable;
+    plain && field.distinct.len() == messages.min(DISTINCT_MAX)
+}
+
+/// Chooses a column with distinct values whose name indicates the identity of the event.
+fn choose_key(stats: &[FieldStats], columns: &mut [Column], messages: usize, table: &str) -> Option<String> {
+    let own = format!("{}_id", table.strip_suffix('s').unwrap_or(table));
+    let find = |fits: &dyn Fn(&str) -> bool| {
+        stats
+            .iter()
+            .zip(columns.iter())
+            .position(|(field, column)| is_distinct(field, column, messages) && fits(&column.name))
     };
-    let index = candidate(true).or_else(|| candidate(false))?;
+    let known = find(&|name| KEY_NAMES.contains(&name) || name == own);
+    let index = known.or_else(|| find(&|name| messages >= KEY_MESSAGES_MIN && name.ends_with("_id")))?;
     let column = &mut columns[index];
     let reason = match messages {
         1 => "used as the key".to_owned(),
@@ -253,6 +267,17 @@ fn choose_key(stats: &[FieldStats], columns: &mut [Column], messages: usize) -> 
     };
     append_reason(&mut column.reason, &reason);
     Some(column.name.clone())
+}
+
+/// A note about a column that may be the key, but not by the evidence of these messages.
+fn unproven_key(stats: &[FieldStats], columns: &[Column], messages: usize) -> Option<String> {
+    let mut fields = stats.iter().zip(columns);
+    let (_, column) = fields
+        .find(|(field, column)| is_distinct(field, column, messages) && column.name.ends_with("_id"))?;
+    Some(format!(
+        "{} is distinct in {messages} messages, which are too few to use it as the key: with a wrong key, events are lost",
+        column.name
+    ))
 }
 
 /// Keeps only the first entity.
@@ -347,12 +372,15 @@ impl Guess {
 }
 
 fn column_value(column: &Column, raw: &RawValue) -> Option<Tree> {
-    let tree: Tree = serde_json::from_str(raw.get()).ok()?;
-    if tree.is_null() && column.nullable {
+    if raw.get() == "null" && column.nullable {
         return Some(Tree::Null);
     }
+    if column.column_type == ColumnType::Json {
+        // Not parsed: JSON may contain what no library can represent.
+        return Some(Tree::from(raw.get()));
+    }
+    let tree: Tree = serde_json::from_str(raw.get()).ok()?;
     Some(match column.column_type {
-        ColumnType::Json => Tree::from(raw.get()),
         ColumnType::Real => Tree::from(tree.as_f64()?),
         ColumnType::Timestamp => Tree::from(Timestamp(micros(tree.as_str()?)?).to_rfc3339()),
         _ => tree,

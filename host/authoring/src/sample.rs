@@ -85,6 +85,7 @@ pub fn read(path: &Path) -> Result<Sample, SampleError> {
 /// # Errors
 /// If there are no messages, or the JSON is invalid.
 pub fn split(bytes: &[u8], origin: String) -> Result<Sample, SampleError> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let text = bytes.trim_ascii_start();
     let mut notes = Vec::new();
     let payloads: Vec<Bytes> = if text.starts_with(b"{") || text.starts_with(b"[") {
@@ -162,6 +163,7 @@ mod tests {
         check("{\n  \"a\": 1\n}\n", &["{\n  \"a\": 1\n}"]);
         check("[{\"a\":1}, {\"a\":2}]", &["{\"a\":1}", "{\"a\":2}"]);
         check("[1, 2]", &["[1, 2]"]);
+        check("\u{feff}{\"a\":1}\r\n{\"a\":2}\r\n", &["{\"a\":1}", "{\"a\":2}"]);
         check("<34>1 a\r\n\n<34>1 b\n", &["<34>1 a", "<34>1 b"]);
         assert!(matches!(
             split(b" \n", "x".to_owned()),

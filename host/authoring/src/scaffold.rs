@@ -112,13 +112,13 @@ pub fn create(dir: &Path, plan: Plan) -> Result<NewProject, ScaffoldError> {
         Some(sample) => sample,
         None => super::sample::split(EXAMPLE.as_bytes(), "an example".to_owned())?,
     };
-    let guess = guess(&sample.messages);
     let names = Names {
         plugin: plan.name.to_string(),
         table: table_name(&plan.name),
         stream: plan.stream,
         subjects: plan.subjects,
     };
+    let guess = guess(&sample.messages, &names.table);
     let files = match plan.language {
         Language::Rust => rust::files(&names, &guess),
         Language::Js => script::javascript(&names, &guess),

@@ -94,6 +94,8 @@ pub(super) struct FieldStats {
     texts: usize,
     times: usize,
     nested: usize,
+    /// Values that are JSON, but that no library represents: `1e400`, a lone surrogate, or very deep nesting.
+    unreadable: usize,
     longest: usize,
     pub(super) distinct: HashSet<String>,
 }
@@ -108,7 +110,10 @@ impl FieldStats {
 
     pub(super) fn add(&mut self, value: &RawValue) {
         self.values += 1;
-        let tree: Tree = serde_json::from_str(value.get()).unwrap_or(Tree::Null);
+        let Ok(tree) = serde_json::from_str::<Tree>(value.get()) else {
+            self.unreadable += 1;
+            return;
+        };
         let distinct = match &tree {
             Tree::Null => {
                 self.nulls += 1;
@@ -158,6 +163,11 @@ impl FieldStats {
             (ColumnType::Text, String::new())
         } else if self.nested == present {
             (ColumnType::Json, "nested: stored as JSON".to_owned())
+        } else if self.unreadable > 0 {
+            (
+                ColumnType::Json,
+                "values without an exact representation: stored as JSON".to_owned(),
+            )
         } else if self.too_large > 0 {
             (
                 ColumnType::Json,

@@ -4,7 +4,10 @@ use super::*;
 use crate::sample;
 
 fn of(text: &str) -> Guess {
-    guess(&sample::split(text.as_bytes(), "x".to_owned()).unwrap().messages)
+    guess(
+        &sample::split(text.as_bytes(), "x".to_owned()).unwrap().messages,
+        "orders",
+    )
 }
 
 /// `name: type role` for each column, with `?` after a nullable type.
@@ -106,6 +109,60 @@ fn a_field_with_few_values_is_a_facet() {
         ]
     );
     assert_eq!(guess.key, None, "each seq_id occurs twice");
+}
+
+#[test]
+fn an_identifier_of_something_else_is_no_key() {
+    // Suricata: an alert, a TLS record and a flow of different connections. Zeek: the 16-bit number of a DNS query.
+    let suricata =
+        (0..3).map(|number| format!(r#"{{"event_type":"alert","flow_id":{number},"in_iface":"eth0"}}"#));
+    let zeek =
+        (0..2).map(|number| format!(r#"{{"uid":"C{number}","trans_id":{number},"query":"a.example"}}"#));
+    for (lines, name) in [
+        (suricata.collect::<Vec<_>>(), "flow_id"),
+        (zeek.collect(), "trans_id"),
+    ] {
+        let guess = of(&lines.join("\n"));
+        assert_eq!(guess.key, None, "{name}");
+        let note = format!(
+            "{name} is distinct in {} messages, which are too few",
+            lines.len()
+        );
+        assert!(
+            guess.notes.iter().any(|one| one.starts_with(&note)),
+            "{:?}",
+            guess.notes
+        );
+    }
+    let many: Vec<String> = (0..50)
+        .map(|number| format!(r#"{{"trip_id":"t{number}"}}"#))
+        .collect();
+    assert_eq!(of(&many.join("\n")).key.as_deref(), Some("trip_id"));
+}
+
+#[test]
+fn values_without_an_exact_representation_are_json() {
+    let deep = format!("{}{}", "[".repeat(2_000), "]".repeat(2_000));
+    let text = format!(r#"{{"large":1e400,"lone":"\ud800","deep":{deep}}}"#);
+    let sample = sample::split(text.as_bytes(), "x".to_owned()).unwrap();
+    let guess = guess(&sample.messages, "odd");
+    assert_eq!(columns(&guess)[..3], ["large: json", "lone: json", "deep: json"]);
+    let values = guess.values(&sample.messages[0]).unwrap();
+    assert_eq!(values["large"], "1e400");
+    assert_eq!(values["lone"], r#""\ud800""#);
+    assert_eq!(values["deep"], deep);
+}
+
+#[test]
+fn more_fields_than_columns_are_noted() {
+    let fields: Vec<String> = (0..400).map(|number| format!(r#""f{number}":1"#)).collect();
+    let guess = of(&format!("{{{}}}", fields.join(",")));
+    assert_eq!(guess.columns.len(), 256);
+    assert!(
+        guess.notes[0].starts_with("the messages have 400 fields"),
+        "{:?}",
+        guess.notes
+    );
 }
 
 #[test]

@@ -216,7 +216,10 @@ mod tests {
     #[test]
     fn templates_are_filled_in() {
         let text = "{\"id\":\"a\",\"at\":\"2026-05-28T10:41:00Z\",\"doorNo\":1,\"took_ms\":2,\"by\":null}\n{\"id\":\"b\",\"at\":\"2026-05-28T10:41:00Z\",\"doorNo\":1,\"took_ms\":2}";
-        let guess = guess(&sample::split(text.as_bytes(), "x".to_owned()).unwrap().messages);
+        let guess = guess(
+            &sample::split(text.as_bytes(), "x".to_owned()).unwrap().messages,
+            "things",
+        );
         check(
             &javascript(&names(), &guess),
             "plugin.js",
@@ -243,7 +246,10 @@ mod tests {
 
     #[test]
     fn text_is_not_read_as_json() {
-        let guess = guess(&sample::split(b"a line\n", "x".to_owned()).unwrap().messages);
+        let guess = guess(
+            &sample::split(b"a line\n", "x".to_owned()).unwrap().messages,
+            "things",
+        );
         let files = javascript(&names(), &guess);
         check(
             &files,
