@@ -22,6 +22,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::access::{Access, Principal};
 use super::guard::content_length;
 use super::problem::{self, Problem};
+use lantern_lifecycle::Requester;
 use lantern_model::actor::Actor;
 use lantern_model::batch::clean_text;
 use lantern_model::schema::PluginName;
@@ -155,6 +156,11 @@ impl AuditNote {
             id,
             self.entry(&actor, action, AuditOutcome::Done, None),
         ))
+    }
+
+    /// The operator, whose change ends the entry in its transaction, with what was noted so far.
+    pub(super) fn requester(&self, operator: &Actor) -> Requester {
+        Requester::with_entry(operator, self.done())
     }
 
     fn change(&self, change: impl FnOnce(&mut Note)) {

@@ -291,9 +291,8 @@ pub async fn discard(
         return Err(problem.hint("add a filter, or set \"all\": true"));
     }
     require_open(&state, &filter).await?;
-    let what = describe(&filter);
-    let discarded = state.lifecycle.discard_dead_letters(filter, &by).await?;
-    note.detail(format!("{what}: {discarded} discarded"));
+    let by = note.requester(&by);
+    let discarded = state.lifecycle.discard_dead_letters(filter, by).await?;
     Ok(Json(Discarded { discarded }))
 }
 

@@ -59,8 +59,8 @@ pub async fn begin(
         accept_differences: new.accept_differences,
         keep_old_s: new.keep_old_s,
     };
-    let id = state.lifecycle.rebuild(plugin.as_str(), request, &by).await?;
-    note.detail(format!("rebuild {}", id.0));
+    let by = note.requester(&by);
+    let id = state.lifecycle.rebuild(plugin.as_str(), request, by).await?;
     Ok((StatusCode::ACCEPTED, Json(find(&state.lifecycle, id.0).await?)))
 }
 
@@ -74,7 +74,8 @@ pub async fn cancel(
     note.detail(format!("rebuild {id}"));
     let view = find(&state.lifecycle, id).await?;
     note.plugin(&view.plugin);
-    state.lifecycle.cancel_rebuild(RebuildId(id), &by).await?;
+    let by = note.requester(&by);
+    state.lifecycle.cancel_rebuild(RebuildId(id), by).await?;
     Ok(Json(find(&state.lifecycle, id).await?))
 }
 

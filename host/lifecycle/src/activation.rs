@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::lanes::Lane;
 use super::retry::{RETRY_BEFORE_SWAP, RetryUntil, dead_letters_of, log_retried};
 use super::view::VersionState;
-use super::{Actor, Inner, Installed, LifecycleError, adoption, host_mark};
+use super::{Inner, Installed, LifecycleError, Requester, adoption};
 use lantern_model::schema::ManifestDescription;
 use lantern_model::schema::difference::differences;
 use lantern_plugin::{Digest, Plugin};
@@ -21,12 +21,12 @@ impl Inner {
         self: &Arc<Self>,
         version: Arc<LoadedVersion>,
         way: Activation,
-        by: &Actor,
+        by: &Requester,
     ) -> Result<Installed, LifecycleError> {
         let plugin = version.plugin();
         let (name, digest) = (plugin.manifest().name.as_str(), plugin.digest());
         let detail = format!("version {} is active", plugin.manifest().version);
-        let mark = host_mark(by, "plugin.activate", name, Some(digest), detail);
+        let mark = by.mark("plugin.activate", name, Some(digest), detail);
         let lane = self.operations.enter(name).await;
         self.activate_in(&lane, version, way, by, mark).await
     }
@@ -37,7 +37,7 @@ impl Inner {
         lane: &Lane,
         version: Arc<LoadedVersion>,
         way: Activation,
-        by: &Actor,
+        by: &Requester,
         mark: Option<AuditMark>,
     ) -> Result<Installed, LifecycleError> {
         let plugin = Arc::clone(version.plugin());
@@ -90,7 +90,7 @@ impl Inner {
         }
     }
 
-    fn record_activation(&self, plugin: &Plugin, retried: RetryTotals, by: &Actor) {
+    fn record_activation(&self, plugin: &Plugin, retried: RetryTotals, by: &Requester) {
         let name = plugin.manifest().name.as_str();
         tracing::info!(
             plugin = name,

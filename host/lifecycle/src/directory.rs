@@ -21,7 +21,7 @@ use super::load_failures::{LoadFailure, LoadSubject};
 use super::loading::run_parallel;
 use super::pause::PauseChange;
 use super::start::StartError;
-use super::{Actor, Component, Inner, Lifecycle, LifecycleError};
+use super::{Actor, Component, Inner, Lifecycle, LifecycleError, Requester};
 use lantern_model::actor::HostPart;
 use lantern_plugin::{Digest, Plugin};
 use lantern_projection::LoadedVersion;
@@ -69,6 +69,10 @@ impl Directory {
             actor: Actor::Host(HostPart::PluginDirectory),
             readable: true,
         }
+    }
+
+    fn requester(&self) -> Requester {
+        Requester::from(&self.actor)
     }
 
     fn path(&self) -> &Path {
@@ -307,14 +311,14 @@ impl Directory {
     ) -> Result<(), LifecycleError> {
         let came_from = format!("file {file}");
         self.inner
-            .store_component(&plugin, component, &came_from, &self.actor)
+            .store_component(&plugin, component, &came_from, &self.requester())
             .await?;
         let name = plugin.manifest().name.to_string();
         self.inner
             .activate_version(
                 Arc::new(LoadedVersion::new(plugin)),
                 Activation::Activate,
-                &self.actor,
+                &self.requester(),
             )
             .await?;
         self.resume_if_paused_by_directory(&name).await
@@ -357,7 +361,7 @@ impl Directory {
         if is_active && self.inner.running.version(plugin).is_none() {
             let version = self.inner.load_version(plugin, digest).await?;
             self.inner
-                .activate_version(version, Activation::Activate, &self.actor)
+                .activate_version(version, Activation::Activate, &self.requester())
                 .await?;
         }
         Ok(())
@@ -378,7 +382,7 @@ impl Directory {
             Some(pause) if pause.by == PausedBy::PluginDirectory => PauseChange::Resume,
             _ => PauseChange::Keep,
         };
-        match self.inner.change_pause(plugin, &self.actor, decide).await {
+        match self.inner.change_pause(plugin, &self.requester(), decide).await {
             // The plugin was removed; the same bytes do not restore it.
             Err(LifecycleError::NoPlugin(_)) => Ok(()),
             changed => changed,
@@ -427,7 +431,7 @@ impl Directory {
                 reason,
             }),
         };
-        match self.inner.change_pause(plugin, &self.actor, decide).await {
+        match self.inner.change_pause(plugin, &self.requester(), decide).await {
             // A removed plugin needs no pause.
             Err(LifecycleError::NoPlugin(_)) => Ok(()),
             changed => changed,

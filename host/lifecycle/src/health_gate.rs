@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::load_failures::{LoadFailure, LoadSubject};
-use super::{Actor, Inner, host_mark};
+use super::{Actor, Inner, Requester};
 use lantern_model::actor::HostPart;
 use lantern_model::settings::RollbackSettings;
 use lantern_projection::{LoadedVersion, VersionCounters};
@@ -64,13 +64,12 @@ impl Inner {
         // Prefer the loaded version, which has the current settings.
         let ready = self.running.warm(&name, old.plugin().digest());
         let old = ready.unwrap_or_else(|| Arc::clone(old));
-        let by = Actor::Host(HostPart::HealthGate);
+        let by = Requester::from(&Actor::Host(HostPart::HealthGate));
         let (from, to) = (&bad.plugin().manifest().version, &old.plugin().manifest().version);
         let reason = format!("version {from} was rolled back to {to} automatically: {why}");
-        let mark = host_mark(
-            &by,
+        let mark = by.mark(
             "plugin.rollback",
-            &name,
+            name.as_str(),
             Some(bad.plugin().digest()),
             reason.clone(),
         );

@@ -38,6 +38,7 @@ mod permit;
 mod rebuild;
 mod removal;
 mod reproject;
+mod requester;
 mod resolve;
 mod retry;
 mod running_plugins;
@@ -66,9 +67,7 @@ use lantern_model::settings::PluginSettings;
 use lantern_model::status::Registry;
 use lantern_plugin::{Digest, Loader, Plugin};
 use lantern_projection::LoadedVersion;
-use lantern_store::{
-    Activation, Adoption, AuditEntry, AuditMark, AuditOutcome, Pause, PausedBy, RetryTotals, Store,
-};
+use lantern_store::{Activation, Adoption, Pause, PausedBy, RetryTotals, Store};
 use lantern_telemetry::Metrics;
 use lantern_trust::signature::{Policy, SignatureView};
 
@@ -82,6 +81,7 @@ pub use forget::{ForgetReport, ForgetRequest, ForgottenStream, ForgottenTable};
 pub use load_failures::{LoadFailure, LoadSubject};
 pub use rebuild::{RebuildProgress, RebuildRequest, RebuildView};
 pub use reproject::Reprojected;
+pub use requester::Requester;
 pub use start::StartError;
 pub use trace::{Trace, TracedMessage, VersionWork, WorkRange};
 pub use view::{DescriptionView, PluginView, UseView, VersionState, VersionView};
@@ -162,26 +162,6 @@ struct Inner {
     stop: CancellationToken,
 }
 
-/// The audit entry of a change that a part of the host makes without a request, for the transaction of the change.
-/// `None` for the holder of a token, because the API has already written an entry for that call.
-fn host_mark(
-    by: &Actor,
-    action: &str,
-    plugin: &str,
-    digest: Option<Digest>,
-    detail: String,
-) -> Option<AuditMark> {
-    let entry = AuditEntry {
-        actor: by.clone(),
-        action: action.to_owned(),
-        plugin: Some(plugin.to_owned()),
-        digest: digest.map(|digest| digest.to_string()),
-        outcome: AuditOutcome::Done,
-        detail,
-    };
-    by.is_host().then(|| entry.into())
-}
-
 /// A plugin's component with its signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Component {
@@ -233,10 +213,10 @@ impl Lifecycle {
     pub async fn install(
         &self,
         component: impl Into<Component>,
-        by: &Actor,
+        by: impl Into<Requester>,
     ) -> Result<Installed, LifecycleError> {
         let inner = Arc::clone(&self.inner);
-        let (component, by) = (component.into(), by.clone());
+        let (component, by) = (component.into(), by.into());
         // The operation completes even if the caller goes away.
         self.detached(async move {
             let plugin = inner.check_and_store(component, &by).await?;
@@ -253,12 +233,13 @@ impl Lifecycle {
     pub async fn install_and_activate(
         &self,
         component: impl Into<Component>,
-        by: &Actor,
+        by: impl Into<Requester>,
     ) -> Result<Installed, InstallError> {
         let inner = Arc::clone(&self.inner);
-        let (component, by) = (component.into(), by.clone());
+        let (component, by) = (component.into(), by.into());
         let act = async move {
-            let plugin = inner.check_and_store(component, &by).await?;
+            // The activation ends the audit entry.
+            let plugin = inner.check_and_store(component, &by.without_entry()).await?;
             let version = Arc::new(LoadedVersion::new(Arc::clone(&plugin)));
             let activated = inner.activate_version(version, Activation::Activate, &by).await;
             activated.map_err(|source| InstallError::NotActivated {
@@ -279,10 +260,10 @@ impl Lifecycle {
         &self,
         plugin: &str,
         digest: Option<Digest>,
-        by: &Actor,
+        by: impl Into<Requester>,
     ) -> Result<Installed, LifecycleError> {
         let inner = Arc::clone(&self.inner);
-        let (plugin, by) = (plugin.to_owned(), by.clone());
+        let (plugin, by) = (plugin.to_owned(), by.into());
         self.detached(async move {
             let digest = inner.resolve_digest(&plugin, digest).await?;
             let version = inner.load_version(&plugin, digest).await?;
@@ -295,9 +276,13 @@ impl Lifecycle {
     ///
     /// # Errors
     /// See [`LifecycleError`].
-    pub async fn rollback(&self, plugin: &str, by: &Actor) -> Result<Installed, LifecycleError> {
+    pub async fn rollback(
+        &self,
+        plugin: &str,
+        by: impl Into<Requester>,
+    ) -> Result<Installed, LifecycleError> {
         let inner = Arc::clone(&self.inner);
-        let (plugin, by) = (plugin.to_owned(), by.clone());
+        let (plugin, by) = (plugin.to_owned(), by.into());
         self.detached(async move {
             let installation = inner.installation(&plugin).await?;
             if let Some(kept) = inner.kept_tables(&installation).await? {
@@ -315,13 +300,18 @@ impl Lifecycle {
     ///
     /// # Errors
     /// See [`LifecycleError`].
-    pub async fn pause(&self, plugin: &str, reason: &str, by: &Actor) -> Result<(), LifecycleError> {
+    pub async fn pause(
+        &self,
+        plugin: &str,
+        reason: &str,
+        by: impl Into<Requester>,
+    ) -> Result<(), LifecycleError> {
         let inner = Arc::clone(&self.inner);
         let pause = Pause {
             by: PausedBy::Operator,
             reason: reason.to_owned(),
         };
-        let (plugin, by) = (plugin.to_owned(), by.clone());
+        let (plugin, by) = (plugin.to_owned(), by.into());
         self.detached(async move {
             let change = |_: Option<&Pause>| PauseChange::Pause(pause);
             inner.change_pause(&plugin, &by, change).await
@@ -333,9 +323,9 @@ impl Lifecycle {
     ///
     /// # Errors
     /// See [`LifecycleError`].
-    pub async fn resume(&self, plugin: &str, by: &Actor) -> Result<(), LifecycleError> {
+    pub async fn resume(&self, plugin: &str, by: impl Into<Requester>) -> Result<(), LifecycleError> {
         let inner = Arc::clone(&self.inner);
-        let (plugin, by) = (plugin.to_owned(), by.clone());
+        let (plugin, by) = (plugin.to_owned(), by.into());
         self.detached(async move { inner.change_pause(&plugin, &by, |_| PauseChange::Resume).await })
             .await
     }
@@ -349,10 +339,10 @@ impl Lifecycle {
         &self,
         plugin: &str,
         drop_tables: bool,
-        by: &Actor,
+        by: impl Into<Requester>,
     ) -> Result<Removal, LifecycleError> {
         let inner = Arc::clone(&self.inner);
-        let (plugin, by) = (plugin.to_owned(), by.clone());
+        let (plugin, by) = (plugin.to_owned(), by.into());
         self.detached(async move { inner.remove(&plugin, drop_tables, &by).await })
             .await
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::{Actor, Component, Inner, LifecycleError, adoption, host_mark};
+use super::{Component, Inner, LifecycleError, Requester, adoption};
 use lantern_model::schema::ManifestDescription;
 use lantern_model::settings::PluginSettings;
 use lantern_plugin::{Digest, DigestError, Plugin};
@@ -42,7 +42,7 @@ impl Inner {
     pub(super) async fn check_and_store(
         self: &Arc<Self>,
         component: Component,
-        by: &Actor,
+        by: &Requester,
     ) -> Result<Arc<Plugin>, LifecycleError> {
         let (plugin, component) = self.load(component).await?;
         self.store_component(&plugin, component, &format!("sent by {by}"), by)
@@ -56,7 +56,7 @@ impl Inner {
         plugin: &Plugin,
         component: Component,
         came_from: &str,
-        by: &Actor,
+        by: &Requester,
     ) -> Result<(), LifecycleError> {
         let component_bytes = component.bytes.len() as u64;
         let digest = plugin.digest();
@@ -84,7 +84,7 @@ impl Inner {
         };
         let name = plugin.manifest().name.as_str();
         let detail = format!("version {}, {came_from}", plugin.manifest().version);
-        let mark = host_mark(by, "plugin.install", name, Some(digest), detail);
+        let mark = by.mark("plugin.install", name, Some(digest), detail);
         Ok(self.parts.store.plugins().install(arrival, mark).await?)
     }
 

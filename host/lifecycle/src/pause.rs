@@ -1,7 +1,7 @@
 //! Pauses. A pause takes effect at once, also during a longer operation on the same plugin: it has its own order, and
 //! a version that is assigned later is paused too.
 
-use super::{Actor, Inner, LifecycleError, host_mark};
+use super::{Inner, LifecycleError, Requester};
 use lantern_store::Pause;
 
 /// A change of a plugin's pause.
@@ -17,7 +17,7 @@ impl Inner {
     pub(super) async fn change_pause(
         &self,
         plugin: &str,
-        by: &Actor,
+        by: &Requester,
         decide: impl FnOnce(Option<&Pause>) -> PauseChange,
     ) -> Result<(), LifecycleError> {
         // The database and the running plugins have to see two changes in the same order.
@@ -33,7 +33,7 @@ impl Inner {
             Some(_) => "plugin.pause",
             None => "plugin.resume",
         };
-        let mark = host_mark(by, action, plugin, None, reason.clone().unwrap_or_default());
+        let mark = by.mark(action, plugin, None, reason.clone().unwrap_or_default());
         self.parts.store.plugins().set_paused(plugin, pause, mark).await?;
         self.running.set_paused(plugin, reason.clone()).await?;
         match reason {

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::{Actor, Inner, Lifecycle, LifecycleError};
+use super::{Inner, Lifecycle, LifecycleError, Requester};
 use lantern_model::batch::Timestamp;
 use lantern_plugin::Digest;
 use lantern_projection::LoadedVersion;
@@ -129,10 +129,10 @@ impl Lifecycle {
         &self,
         plugin: &str,
         request: RebuildRequest,
-        by: &Actor,
+        by: impl Into<Requester>,
     ) -> Result<RebuildId, LifecycleError> {
         let inner = Arc::clone(&self.inner);
-        let (plugin, by) = (plugin.to_owned(), by.clone());
+        let (plugin, by) = (plugin.to_owned(), by.into());
         self.detached(async move { inner.begin_rebuild(&plugin, request, &by).await })
             .await
     }
@@ -146,9 +146,13 @@ impl Lifecycle {
     ///
     /// # Errors
     /// See [`LifecycleError`].
-    pub async fn cancel_rebuild(&self, id: RebuildId, by: &Actor) -> Result<(), LifecycleError> {
+    pub async fn cancel_rebuild(
+        &self,
+        id: RebuildId,
+        by: impl Into<Requester>,
+    ) -> Result<(), LifecycleError> {
         let inner = Arc::clone(&self.inner);
-        let by = by.clone();
+        let by = by.into();
         self.detached(async move { inner.cancel_rebuild(id, &by).await })
             .await
     }
@@ -231,7 +235,7 @@ impl StoredOptions {
 }
 
 impl Inner {
-    async fn cancel_rebuild(self: &Arc<Self>, id: RebuildId, by: &Actor) -> Result<(), LifecycleError> {
+    async fn cancel_rebuild(self: &Arc<Self>, id: RebuildId, by: &Requester) -> Result<(), LifecycleError> {
         let Some(known) = self.rebuild_record(id).await? else {
             return Err(LifecycleError::Conflict(format!("there is no rebuild {}", id.0)));
         };
@@ -242,7 +246,10 @@ impl Inner {
                 if let Some(running) = self.rebuilds.lock().remove(&id) {
                     running.stop.cancel();
                 }
-                self.parts.store.rebuilds().end(id, "cancelled", None).await?;
+                let detail = format!("rebuild {}", id.0);
+                let mark = by.mark("rebuild.cancel", record.plugin.as_str(), None, detail);
+                let rebuilds = self.parts.store.rebuilds();
+                rebuilds.end(id, "cancelled", None, mark).await?;
                 tracing::warn!(
                     plugin = record.plugin,
                     rebuild = id.0,
@@ -296,7 +303,7 @@ impl Inner {
             .parts
             .store
             .rebuilds()
-            .end(id, "failed", Some(reason.to_owned()))
+            .end(id, "failed", Some(reason.to_owned()), None)
             .await
         {
             tracing::warn!(rebuild = id.0, %error, "failed to record the rebuild failure; will retry on next start");

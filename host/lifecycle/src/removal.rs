@@ -2,19 +2,21 @@
 
 use super::consumers::{AbandonedLeft, ConsumerLeft, Removal};
 use super::lanes::Lane;
-use super::{Actor, Inner, LifecycleError};
+use super::{Inner, LifecycleError, Requester};
+use lantern_store::AuditMark;
 
 impl Inner {
     pub(super) async fn remove(
         &self,
         plugin: &str,
         drop_tables: bool,
-        by: &Actor,
+        by: &Requester,
     ) -> Result<Removal, LifecycleError> {
         let lane = self.operations.enter(plugin).await;
         self.installation(plugin).await?;
         self.check_no_rebuild(plugin)?;
-        let dropped = self.remove_stored(&lane, drop_tables).await?;
+        let mark = by.mark("plugin.remove", plugin, None, String::new());
+        let dropped = self.remove_stored(&lane, drop_tables, mark).await?;
         self.clear_plugin_failure(plugin);
         tracing::warn!(plugin, tables = ?dropped, %by, "removed a plugin");
         let left = self.delete_abandoned(&lane, &mut None).await?;
@@ -37,7 +39,12 @@ impl Inner {
 
     /// Ends the projections, then removes the plugin from the database. If that fails, the projections run again.
     /// Returns the names of the dropped tables.
-    async fn remove_stored(&self, lane: &Lane, drop_tables: bool) -> Result<Vec<String>, LifecycleError> {
+    async fn remove_stored(
+        &self,
+        lane: &Lane,
+        drop_tables: bool,
+        mark: Option<AuditMark>,
+    ) -> Result<Vec<String>, LifecycleError> {
         let plugin = lane.plugin();
         let consumers = self.consumers_of(plugin).await?;
         // A concurrent pause would otherwise apply to a plugin that is no longer installed.
@@ -45,7 +52,7 @@ impl Inner {
         let version = self.running.version(plugin);
         self.running.suspend(lane).await?;
         let store = &self.parts.store;
-        match store.plugins().remove(plugin, drop_tables, consumers).await {
+        match store.plugins().remove(plugin, drop_tables, consumers, mark).await {
             Ok(dropped) => {
                 self.running.remove(lane).await?;
                 Ok(dropped)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::running_plugins::{RunningPlugins, Stopping};
-use super::{Actor, Inner, Lifecycle, LifecycleError, adoption};
+use super::{Actor, Inner, Lifecycle, LifecycleError, Requester, adoption};
 use lantern_model::batch::Delivery;
 use lantern_plugin::Projector;
 use lantern_projection::LoadedVersion;
@@ -86,9 +86,17 @@ impl Lifecycle {
     pub async fn discard_dead_letters(
         &self,
         filter: OpenDeadLetterFilter,
-        by: &Actor,
+        by: impl Into<Requester>,
     ) -> Result<u64, LifecycleError> {
-        let discarded = self.inner.parts.store.dead_letters().discard(filter).await?;
+        let by = by.into();
+        let mark = by.mark(
+            "dead-letters.discard",
+            filter.plugin.as_deref(),
+            None,
+            String::new(),
+        );
+        let store = &self.inner.parts.store;
+        let discarded = store.dead_letters().discard(filter, mark).await?;
         let running = &self.inner.running;
         for version in running.versions() {
             running.notify(version.plugin().manifest().name.as_str());

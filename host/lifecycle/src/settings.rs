@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::{Actor, Inner, Lifecycle, LifecycleError, PluginName};
+use super::{Inner, Lifecycle, LifecycleError, PluginName, Requester};
 use lantern_model::settings::PluginSettings;
 use lantern_store::Installation;
 
@@ -21,10 +21,10 @@ impl Lifecycle {
         &self,
         plugin: &str,
         changes: Vec<(String, String)>,
-        by: &Actor,
+        by: impl Into<Requester>,
     ) -> Result<PluginSettings, LifecycleError> {
         let inner = Arc::clone(&self.inner);
-        let (plugin, by) = (plugin.to_owned(), by.clone());
+        let (plugin, by) = (plugin.to_owned(), by.into());
         self.detached(async move { inner.set(&plugin, &changes, &by).await })
             .await
     }
@@ -61,7 +61,7 @@ impl Inner {
         self: &Arc<Self>,
         plugin: &str,
         changes: &[(String, String)],
-        by: &Actor,
+        by: &Requester,
     ) -> Result<PluginSettings, LifecycleError> {
         PluginName::parse(plugin).map_err(|error| LifecycleError::BadSettings(vec![error.to_string()]))?;
         let lane = self.operations.enter(plugin).await;
@@ -90,10 +90,11 @@ impl Inner {
             }
             None => None,
         };
+        let mark = by.mark("plugin.set", plugin, None, String::new());
         self.parts
             .store
             .plugins()
-            .set_settings(plugin, json.clone())
+            .set_settings(plugin, json.clone(), mark)
             .await?;
         self.cache_settings(plugin, settings.clone());
         if let Some(version) = version {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Actor, Inner, Lifecycle, LifecycleError};
+use super::{Inner, Lifecycle, LifecycleError, Requester};
 use lantern_model::batch::Timestamp;
 use lantern_store::Accepted;
 
@@ -17,10 +17,10 @@ impl Lifecycle {
         plugin: &str,
         source: &str,
         accepted: Accepted,
-        by: &Actor,
+        by: impl Into<Requester>,
     ) -> Result<Timestamp, LifecycleError> {
         let inner = Arc::clone(&self.inner);
-        let (plugin, source, by) = (plugin.to_owned(), source.to_owned(), by.clone());
+        let (plugin, source, by) = (plugin.to_owned(), source.to_owned(), by.into());
         self.detached(async move { inner.accept(&plugin, &source, accepted, &by).await })
             .await
     }
@@ -32,14 +32,15 @@ impl Inner {
         plugin: &str,
         source: &str,
         accepted: Accepted,
-        by: &Actor,
+        by: &Requester,
     ) -> Result<Timestamp, LifecycleError> {
         self.installation(plugin).await?;
+        let mark = by.mark("source.accept", plugin, None, format!("source {source}"));
         let Some(created_ns) = self
             .parts
             .store
             .sources()
-            .answer_question(plugin, source, accepted)
+            .answer_question(plugin, source, accepted, mark)
             .await?
         else {
             return Err(LifecycleError::Conflict(format!(

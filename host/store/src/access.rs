@@ -3,6 +3,7 @@
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use super::audit::write_mark;
 use super::{AuditMark, CommitError, Store, Synchronous};
 use lantern_model::actor::Actor;
 use lantern_model::batch::Timestamp;
@@ -97,9 +98,7 @@ impl Store {
             durable(connection)?;
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let changed = change(&transaction)?;
-            if changed && let Some(mark) = &mark {
-                mark.write(&transaction)?;
-            }
+            write_mark(&transaction, mark.as_ref().filter(|_| changed))?;
             transaction.commit()?;
             Ok(changed)
         })

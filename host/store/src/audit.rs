@@ -3,7 +3,7 @@
 //!
 //! A change has an entry that is committed before the change begins ([`Store::begin_audit`]), and a second row when it
 //! ends ([`Store::end_audit`]). No change takes effect without an entry. A change that is one transaction writes its
-//! last row in that transaction ([`AuditMark`]). Entries that have not ended when the host stops are ended as
+//! last row in that transaction ([`AuditMark`], [`Store::change`]). Entries that have not ended when the host stops are ended as
 //! [`AuditOutcome::Interrupted`] at the next start.
 
 pub(super) mod chain;
@@ -106,6 +106,27 @@ impl AuditMark {
         }
     }
 
+    /// Takes plugin, version and description from `entry` where this mark has none.
+    #[must_use]
+    pub fn or(mut self, entry: AuditEntry) -> Self {
+        let own = &mut self.entry;
+        own.plugin = own.plugin.take().or(entry.plugin);
+        own.digest = own.digest.take().or(entry.digest);
+        if own.detail.is_empty() {
+            own.detail = entry.detail;
+        }
+        self
+    }
+
+    /// Appends what is only known in the transaction, such as a number of rows, to the description.
+    pub(super) fn append_detail(&mut self, more: &str) {
+        let detail = &mut self.entry.detail;
+        if !detail.is_empty() && !more.is_empty() {
+            detail.push_str(": ");
+        }
+        detail.push_str(more);
+    }
+
     /// Adds the row. Does nothing if the entry has ended.
     pub(super) fn write(&self, transaction: &Transaction<'_>) -> Result<(), rusqlite::Error> {
         let ends = match self.ends {
@@ -163,6 +184,32 @@ impl Store {
         self.write_audit(entry.into()).await
     }
 
+    /// Runs a change and ends its audit entry in one transaction, which is synced to disk if there is an entry. `describe`
+    /// returns the rest of the entry's description, or `None` if the change had no effect; then the entry does not end.
+    pub(super) async fn change<T: Send + 'static>(
+        &self,
+        mark: Option<AuditMark>,
+        change: impl FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
+        describe: impl FnOnce(&T) -> Option<String> + Send + 'static,
+    ) -> Result<T, CommitError> {
+        self.call(move |connection| {
+            if mark.is_some() {
+                durable(connection)?;
+            }
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let changed = change(&transaction)?;
+            if let Some(mut mark) = mark
+                && let Some(detail) = describe(&changed)
+            {
+                mark.append_detail(&detail);
+                mark.write(&transaction)?;
+            }
+            transaction.commit()?;
+            Ok(changed)
+        })
+        .await
+    }
+
     async fn write_audit(&self, mark: AuditMark) -> Result<(), CommitError> {
         self.call(move |connection| {
             durable(connection)?;
@@ -172,6 +219,19 @@ impl Store {
         })
         .await
     }
+}
+
+/// Writes the mark of a change that manages its transaction itself.
+pub(super) fn write_mark(
+    transaction: &Transaction<'_>,
+    mark: Option<&AuditMark>,
+) -> Result<(), rusqlite::Error> {
+    mark.map_or(Ok(()), |mark| mark.write(transaction))
+}
+
+/// Makes the next transaction of this connection durable if it ends an audit entry.
+pub(super) fn durable_if(connection: &Connection, mark: Option<&AuditMark>) -> Result<(), rusqlite::Error> {
+    mark.map_or(Ok(()), |_| durable(connection))
 }
 
 /// Adds an entry with the current time.

@@ -1,13 +1,13 @@
 //! Open dead letters: reading them with their messages, recording retries, discarding them. A retry that succeeds writes
 //! the rows, resolves the dead letter and counts its message as projected in the ledger, in one transaction.
 
-use rusqlite::{Connection, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::Store;
 use super::apply::{from_sql, to_sql, write_alone};
 use super::commit::{Adopted, CommitError, Entry, OriginId, RowEffects};
 use super::forget::{self, Screen};
 use super::reader::{ReadError, Reader};
+use super::{AuditMark, Store};
 use lantern_model::batch::{Delivery, Outcome, Timestamp};
 
 /// A filter for open dead letters; `None` matches everything.
@@ -102,13 +102,19 @@ impl DeadLetters<'_> {
             .await
     }
 
-    /// Discards open dead letters. Their messages remain counted as dead, and the dead letters remain readable. Returns
-    /// how many.
+    /// Discards open dead letters, with their entry in the audit. Their messages remain counted as dead, and the dead
+    /// letters remain readable. Returns how many.
     ///
     /// # Errors
     /// As for [`DeadLetters::record_retries`].
-    pub async fn discard(self, filter: OpenDeadLetterFilter) -> Result<u64, CommitError> {
-        self.0.call(move |connection| discard(connection, &filter)).await
+    pub async fn discard(
+        self,
+        filter: OpenDeadLetterFilter,
+        mark: Option<AuditMark>,
+    ) -> Result<u64, CommitError> {
+        let change = move |connection: &Transaction<'_>| discard(connection, &filter);
+        let describe = |discarded: &u64| Some(format!("{discarded} discarded"));
+        self.0.change(mark, change, describe).await
     }
 
     /// Discards the oldest open dead letters of a plugin's source until `keep` remain. Returns how many.

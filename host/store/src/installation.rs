@@ -4,6 +4,7 @@
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
 
 use super::apply::{from_sql, to_sql};
+use super::audit::{durable_if, write_mark};
 use super::catalog::{Adoption, CatalogError, Layout, adopt, adopt_in};
 use super::commit::{Adopted, VersionId};
 use super::consumers::{AbandonedConsumer, abandon};
@@ -204,31 +205,31 @@ impl Plugins<'_> {
         mark: Option<AuditMark>,
     ) -> Result<(), CommitError> {
         let plugin = plugin.to_owned();
-        self.0
-            .call(move |connection| {
-                let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                set_paused(&transaction, &plugin, pause.as_ref(), Timestamp::now())?;
-                if let Some(mark) = mark {
-                    mark.write(&transaction)?;
-                }
-                transaction.commit()
-            })
-            .await
+        let change = move |connection: &Transaction<'_>| {
+            set_paused(connection, &plugin, pause.as_ref(), Timestamp::now())
+        };
+        self.0.change(mark, change, |()| Some(String::new())).await
     }
 
-    /// Stores the operator's settings for a plugin, as JSON.
+    /// Stores the operator's settings for a plugin, as JSON, with their entry in the audit.
     ///
     /// # Errors
     /// As for [`Plugins::install`].
-    pub async fn set_settings(self, plugin: &str, settings: String) -> Result<(), CommitError> {
+    pub async fn set_settings(
+        self,
+        plugin: &str,
+        settings: String,
+        mark: Option<AuditMark>,
+    ) -> Result<(), CommitError> {
         let plugin = plugin.to_owned();
-        self.0
-            .call(move |connection| set_settings(connection, &plugin, &settings, Timestamp::now()))
-            .await
+        let change = move |connection: &Transaction<'_>| {
+            set_settings(connection, &plugin, &settings, Timestamp::now())
+        };
+        self.0.change(mark, change, |()| Some(String::new())).await
     }
 
-    /// Removes a plugin, with or without its tables, and records that its `consumers` have to be deleted. Returns the
-    /// names of the dropped tables.
+    /// Removes a plugin, with or without its tables, and records that its `consumers` have to be deleted, with its entry
+    /// in the audit. Returns the names of the dropped tables.
     ///
     /// # Errors
     /// As for [`Plugins::install`].
@@ -237,11 +238,19 @@ impl Plugins<'_> {
         plugin: &str,
         drop_tables: bool,
         consumers: Vec<AbandonedConsumer>,
+        mark: Option<AuditMark>,
     ) -> Result<Vec<String>, CommitError> {
         let plugin = plugin.to_owned();
-        self.0
-            .call(move |connection| remove(connection, &plugin, drop_tables, &consumers))
-            .await
+        let change = move |connection: &Transaction<'_>| remove(connection, &plugin, drop_tables, &consumers);
+        let describe = |dropped: &Vec<String>| {
+            let names = dropped.join(", ");
+            Some(if names.is_empty() {
+                names
+            } else {
+                format!("dropped tables {names}")
+            })
+        };
+        self.0.change(mark, change, describe).await
     }
 
     /// Records what the host did with a file of the plugin directory.
@@ -290,6 +299,7 @@ pub(super) fn install(
     arrival: &NewVersion,
     mark: Option<&AuditMark>,
 ) -> Result<(), rusqlite::Error> {
+    durable_if(connection, mark)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let Adoption {
         manifest,
@@ -322,9 +332,7 @@ pub(super) fn install(
         ],
     )?;
     ensure(&transaction, manifest.name.as_str(), *at)?;
-    if let Some(mark) = mark.filter(|_| !known) {
-        mark.write(&transaction)?;
-    }
+    write_mark(&transaction, mark.filter(|_| !known))?;
     transaction.commit()
 }
 
@@ -334,6 +342,7 @@ pub(super) fn activate(
     way: Activation,
     mark: Option<&AuditMark>,
 ) -> Result<Adopted, CatalogError> {
+    durable_if(connection, mark)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let adopted = adopt_in(
         &transaction,
@@ -353,9 +362,7 @@ pub(super) fn activate(
         "UPDATE _lantern_plugin SET activated_at = ?2, failed = NULL WHERE id = ?1",
         params![adopted.version.0, adoption.at.0],
     )?;
-    if let Some(mark) = mark {
-        mark.write(&transaction)?;
-    }
+    write_mark(&transaction, mark)?;
     transaction.commit()?;
     Ok(adopted)
 }
@@ -484,14 +491,13 @@ fn version_record(row: &Row<'_>) -> Result<VersionRecord, rusqlite::Error> {
 ///
 /// Returns the names of the dropped tables.
 pub(super) fn remove(
-    connection: &mut Connection,
+    transaction: &Transaction<'_>,
     plugin: &str,
     drop_tables: bool,
     consumers: &[AbandonedConsumer],
 ) -> Result<Vec<String>, rusqlite::Error> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute("DELETE FROM _lantern_installation WHERE plugin = ?1", [plugin])?;
-    abandon(&transaction, consumers, Timestamp::now())?;
+    abandon(transaction, consumers, Timestamp::now())?;
     let mut dropped = Vec::new();
     if drop_tables {
         dropped = transaction
@@ -500,14 +506,13 @@ pub(super) fn remove(
             .collect::<Result<Vec<String>, _>>()?;
         for table in &dropped {
             transaction.execute_batch(&format!("DROP TABLE IF EXISTS {}", quote_text(table)))?;
-            segments::drop_segments(&transaction, table)?;
+            segments::drop_segments(transaction, table)?;
         }
-        forget_origins(&transaction, plugin)?;
+        forget_origins(transaction, plugin)?;
         transaction.execute("DELETE FROM _lantern_table WHERE plugin = ?1", [plugin])?;
         transaction.execute("DELETE FROM _lantern_rebuild WHERE plugin = ?1", [plugin])?;
         transaction.execute("DELETE FROM _lantern_plugin WHERE name = ?1", [plugin])?;
     }
-    transaction.commit()?;
     Ok(dropped)
 }
 

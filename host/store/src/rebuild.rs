@@ -14,9 +14,10 @@ mod verify;
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::apply::to_sql;
+use super::audit::durable_if;
 use super::catalog::{Adoption, CatalogError, Layout, StoreRefusal, table_names, version_id};
 use super::commit::{Adopted, CommitError, OriginId};
 use super::forget;
@@ -98,9 +99,14 @@ impl Rebuilds<'_> {
     ///
     /// # Errors
     /// See [`AdoptError`]; nothing has changed then.
-    pub async fn begin(self, adoption: Adoption, options: String) -> Result<RebuildId, AdoptError> {
+    pub async fn begin(
+        self,
+        adoption: Adoption,
+        options: String,
+        mark: Option<AuditMark>,
+    ) -> Result<RebuildId, AdoptError> {
         self.0
-            .call_catalog(move |connection| begin(connection, &adoption, &options))
+            .call_catalog(move |connection| begin(connection, &adoption, &options, mark))
             .await
     }
 
@@ -160,10 +166,11 @@ impl Rebuilds<'_> {
         plugin: &str,
         id: RebuildId,
         handled: Vec<(OriginId, u64)>,
+        mark: Option<AuditMark>,
     ) -> Result<(), AdoptError> {
         let plugin = plugin.to_owned();
         self.0
-            .call_catalog(move |connection| keep::restore(connection, &plugin, id, &handled))
+            .call_catalog(move |connection| keep::restore(connection, &plugin, id, &handled, mark.as_ref()))
             .await
     }
 
@@ -176,10 +183,10 @@ impl Rebuilds<'_> {
         id: RebuildId,
         state: &'static str,
         reason: Option<String>,
+        mark: Option<AuditMark>,
     ) -> Result<(), CommitError> {
-        self.0
-            .call(move |connection| end(connection, id, state, reason.as_deref()))
-            .await
+        let change = move |connection: &Transaction<'_>| end(connection, id, state, reason.as_deref());
+        self.0.change(mark, change, |()| Some(String::new())).await
     }
 
     /// Removes some rows of a table that no rebuild needs any more, and the table when it is empty. Returns whether there
@@ -289,7 +296,13 @@ fn shadow(id: RebuildId, manifest: &Manifest) -> Manifest {
     shadow
 }
 
-fn begin(connection: &mut Connection, adoption: &Adoption, options: &str) -> Result<RebuildId, CatalogError> {
+fn begin(
+    connection: &mut Connection,
+    adoption: &Adoption,
+    options: &str,
+    mark: Option<AuditMark>,
+) -> Result<RebuildId, CatalogError> {
+    durable_if(connection, mark.as_ref())?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let plugin = adoption.manifest.name.as_str();
     for table in &adoption.manifest.tables {
@@ -317,6 +330,10 @@ fn begin(connection: &mut Connection, adoption: &Adoption, options: &str) -> Res
     let shadow = shadow(id, &adoption.manifest);
     for table in &shadow.tables {
         Layout::Segments.create(&transaction, &shadow, table)?;
+    }
+    if let Some(mut mark) = mark {
+        mark.append_detail(&format!("rebuild {}", id.0));
+        mark.write(&transaction)?;
     }
     transaction.commit()?;
     Ok(id)
@@ -354,12 +371,11 @@ fn adopt(connection: &mut Connection, id: RebuildId, adoption: &Adoption) -> Res
 }
 
 fn end(
-    connection: &mut Connection,
+    transaction: &Transaction<'_>,
     id: RebuildId,
     state: &str,
     reason: Option<&str>,
 ) -> Result<(), rusqlite::Error> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let plugin: Option<String> = transaction
         .query_row(
             "SELECT plugin FROM _lantern_rebuild WHERE id = ?1",
@@ -368,13 +384,14 @@ fn end(
         )
         .optional()?;
     if let Some(plugin) = plugin {
-        forget_origins(&transaction, &id.name_of(&plugin))?;
+        forget_origins(transaction, &id.name_of(&plugin))?;
     }
-    transaction.execute(
-        "UPDATE _lantern_rebuild SET state = ?2, reason = ?3, ended_at = ?4 WHERE id = ?1",
-        params![id.0, state, reason, Timestamp::now().0],
-    )?;
-    transaction.commit()
+    transaction
+        .execute(
+            "UPDATE _lantern_rebuild SET state = ?2, reason = ?3, ended_at = ?4 WHERE id = ?1",
+            params![id.0, state, reason, Timestamp::now().0],
+        )
+        .map(|_| ())
 }
 
 /// As [`sweep_some`]. If content was ever erased, overwrites what it removes, because kept tables can contain it.

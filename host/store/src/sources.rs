@@ -1,12 +1,13 @@
 //! The sources of plugins: where each stands, its epochs, and the questions about its stream that an operator decides.
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::apply::{from_sql, to_sql};
 use super::commit::{Accepted, Attached, Counts, Mark, NewEpoch, OriginId, Question};
 use super::dead_letters::count_open;
 use super::reader::{ReadError, Reader};
-use super::{CommitError, Store, anchors};
+use super::{AuditMark, CommitError, Store, anchors};
+use lantern_model::batch::Timestamp;
 
 /// Changes to sources.
 #[derive(Clone, Copy)]
@@ -71,8 +72,8 @@ impl Sources<'_> {
             .await
     }
 
-    /// Records an operator's decision about a source's stream. Returns the creation time of that stream; `None` if the
-    /// source has no open question.
+    /// Records an operator's decision about a source's stream, with its entry in the audit. Returns the creation time of
+    /// that stream; `None` if the source has no open question.
     ///
     /// # Errors
     /// As for [`Sources::attach`].
@@ -81,11 +82,15 @@ impl Sources<'_> {
         plugin: &str,
         source: &str,
         accepted: Accepted,
+        mark: Option<AuditMark>,
     ) -> Result<Option<i64>, CommitError> {
         let (plugin, source) = (plugin.to_owned(), source.to_owned());
-        self.0
-            .call(move |connection| answer_question(connection, &plugin, &source, accepted))
-            .await
+        let change =
+            move |connection: &Transaction<'_>| answer_question(connection, &plugin, &source, accepted);
+        let describe = |created_ns: &Option<i64>| {
+            created_ns.map(|ns| format!("stream created at {}", Timestamp(ns / 1_000).to_rfc3339()))
+        };
+        self.0.change(mark, change, describe).await
     }
 }
 

@@ -554,3 +554,29 @@ fn a_stored_pause_is_attributed_by_the_text_that_the_watcher_wrote() {
         [Some(PausedBy::PluginDirectory), Some(PausedBy::Operator), None]
     );
 }
+
+#[tokio::test]
+async fn the_name_of_the_data_directory_is_not_interpreted() {
+    let parent = tempfile::tempdir().unwrap();
+    for name in [
+        "a b",
+        "c?mode=memory",
+        "d#e",
+        "f%20g",
+        "h'i\"j",
+        "k\nl",
+        ":memory:",
+        "file:x",
+    ] {
+        let dir = parent.path().join(name);
+        fs::create_dir(&dir).unwrap();
+        let scene = Scene::open(&dir).await;
+        let commit = scene.batch(0, vec![order("a", 1)]);
+        scene.store.commit(commit).await.expect(name);
+        assert!(dir.join(DATABASE_FILE).is_file(), "{name}");
+        sound(&scene.store);
+        scene.store.close().await;
+    }
+    let found = fs::read_dir(parent.path()).unwrap().count();
+    assert_eq!(found, 8, "a name was interpreted as a path to another folder");
+}

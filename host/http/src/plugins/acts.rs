@@ -49,11 +49,12 @@ pub async fn install(
         signature: signature(&headers)?,
         bytes: component.into(),
     };
+    let by = note.requester(&by);
     let installed = if activate {
-        let done = state.lifecycle.install_and_activate(component, &by).await;
+        let done = state.lifecycle.install_and_activate(component, by).await;
         done.map_err(|error| not_installed(error, &note))?
     } else {
-        let done = state.lifecycle.install(component, &by).await;
+        let done = state.lifecycle.install(component, by).await;
         done.map_err(|error| not_installed(error.into(), &note))?
     };
     let retried = activate.then_some(installed.retried);
@@ -122,7 +123,8 @@ pub async fn activate(
     if let Some(digest) = digest {
         note.digest(digest);
     }
-    let done = state.lifecycle.activate(plugin.as_str(), digest, &by).await?;
+    let by = note.requester(&by);
+    let done = state.lifecycle.activate(plugin.as_str(), digest, by).await?;
     Ok(activation_response(&note, done))
 }
 
@@ -132,7 +134,10 @@ pub async fn rollback(
     OfPlugin(plugin): OfPlugin,
     note: AuditNote,
 ) -> Result<Json<ChangedVersion>, Problem> {
-    let done = state.lifecycle.rollback(plugin.as_str(), &by).await?;
+    let done = state
+        .lifecycle
+        .rollback(plugin.as_str(), note.requester(&by))
+        .await?;
     Ok(activation_response(&note, done))
 }
 
@@ -149,7 +154,8 @@ pub async fn pause(
         given => format!("{given} (by {by})"),
     };
     note.detail(&reason);
-    state.lifecycle.pause(plugin.as_str(), &reason, &by).await?;
+    let by = note.requester(&by);
+    state.lifecycle.pause(plugin.as_str(), &reason, by).await?;
     Ok(Json(views::plugin(state.lifecycle.show(plugin.as_str()).await?)))
 }
 
@@ -157,8 +163,10 @@ pub async fn resume(
     extract::State(state): extract::State<State>,
     Operator(by): Operator,
     OfPlugin(plugin): OfPlugin,
+    note: AuditNote,
 ) -> Result<Json<Plugin>, Problem> {
-    state.lifecycle.resume(plugin.as_str(), &by).await?;
+    let by = note.requester(&by);
+    state.lifecycle.resume(plugin.as_str(), by).await?;
     Ok(Json(views::plugin(state.lifecycle.show(plugin.as_str()).await?)))
 }
 
@@ -202,11 +210,8 @@ pub async fn remove(
         consumers_left,
     } = state
         .lifecycle
-        .remove(plugin.as_str(), tables == "drop", &by)
+        .remove(plugin.as_str(), tables == "drop", note.requester(&by))
         .await?;
-    if !dropped.is_empty() {
-        note.detail(format!("dropped tables {}", dropped.join(", ")));
-    }
     Ok(Json(Removed {
         plugin: plugin.to_string(),
         dropped,

@@ -46,7 +46,10 @@ pub async fn change(
         .map(|(path, value)| format!("{path}={value}"))
         .collect();
     note.detail(assignments.join(" "));
-    let settings = state.lifecycle.set(plugin.as_str(), changes, &by).await?;
+    let settings = state
+        .lifecycle
+        .set(plugin.as_str(), changes, note.requester(&by))
+        .await?;
     Ok(Json(settings))
 }
 

@@ -29,13 +29,9 @@ pub async fn accept(
     note.detail(format!("source {source}: {} history", accepted.as_str()));
     let created = state
         .lifecycle
-        .accept(plugin.as_str(), source.as_str(), accepted, &by)
+        .accept(plugin.as_str(), source.as_str(), accepted, note.requester(&by))
         .await?;
     let stream_created = created.to_rfc3339();
-    note.detail(format!(
-        "source {source}: {} history, stream created at {stream_created}",
-        accepted.as_str()
-    ));
     Ok(Json(SourceDecided {
         plugin: plugin.to_string(),
         source: source.to_string(),

@@ -186,16 +186,16 @@ async fn a_plugin_lives_through_the_api() {
     .await;
     let actions: Vec<String> = scene.audit(10);
     for (entry, beginning) in actions.iter().rev().zip([
-        "acts plugin.install done version 1.0.0, activated",
-        "acts plugin.install done version 1.1.0",
-        "acts plugin.activate done version 1.1.0",
+        "acts plugin.install done version 1.0.0 is active",
+        "acts plugin.install done version 1.1.0, sent by acts",
+        "acts plugin.activate done version 1.1.0 is active",
         "acts plugin.activate refused",
-        "acts plugin.rollback done version 1.0.0",
-        "acts plugin.activate done version 1.1.0",
-        "acts plugin.rollback done version 1.0.0",
+        "acts plugin.rollback done version 1.0.0 is active",
+        "acts plugin.activate done version 1.1.0 is active",
+        "acts plugin.rollback done version 1.0.0 is active",
         "acts plugin.pause done because",
         "acts plugin.resume done",
-        "acts plugin.remove done dropped tables evolved",
+        "acts plugin.remove done tables=drop: dropped tables evolved",
     ]) {
         assert!(entry.starts_with(beginning), "{entry} instead of {beginning}");
     }

@@ -85,6 +85,16 @@ fn a_killed_host_has_an_entry_for_every_change() {
             ),
         );
         let set: usize = settings.first().map_or(0, |value| value.parse().unwrap());
+        // The end of the entry is part of the change, so the newest one names the setting that is in effect.
+        let ended = query(
+            &dir,
+            &format!(
+                "SELECT detail FROM _lantern_audit WHERE outcome = 'done' AND action = 'plugin.set' AND plugin = 'p{round}'
+                     ORDER BY id DESC LIMIT 1"
+            ),
+        );
+        let expected = settings.first().map(|value| format!("dead_letters.max={value}"));
+        assert_eq!(ended.first(), expected.as_ref(), "round {round}");
         let recorded = query(
             &dir,
             &format!(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::trace::other_history;
-use super::super::{Actor, Inner, LifecycleError, adoption};
+use super::super::{Inner, LifecycleError, Requester, adoption};
 use super::coverage::{self, SourceCoverage};
 use super::{RebuildRequest, StoredOptions, StoredReplayRange};
 use lantern_broker::Retention;
@@ -16,7 +16,7 @@ impl Inner {
         self: &Arc<Self>,
         plugin: &str,
         request: RebuildRequest,
-        by: &Actor,
+        by: &Requester,
     ) -> Result<RebuildId, LifecycleError> {
         let installation = self.installation(plugin).await?;
         let active = installation.active.and_then(|id| installation.version(id));
@@ -63,11 +63,12 @@ impl Inner {
         };
         let json = serde_json::to_string(&options)
             .map_err(|error| LifecycleError::Unavailable(error.to_string()))?;
+        let mark = by.mark("rebuild.begin", plugin, Some(digest), String::new());
         let id = self
             .parts
             .store
             .rebuilds()
-            .begin(adoption(version.plugin()), json)
+            .begin(adoption(version.plugin()), json, mark)
             .await?;
         tracing::info!(plugin, rebuild = id.0, %digest, %by, "rebuild started");
         self.run_rebuild(id, version, options);

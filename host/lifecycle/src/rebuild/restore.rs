@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use super::super::trace::other_history;
-use super::super::{Actor, Inner, Installed, LifecycleError};
+use super::super::{Inner, Installed, LifecycleError, Requester};
 use super::begin::stream_of;
 use super::coverage::same_members;
 use lantern_plugin::Digest;
 use lantern_projection::{HistoryComparison, LoadedVersion, compare_history};
-use lantern_store::{Installation, KeptHistory, KeptTables, OriginId, ReplayRange, SourceHistory};
+use lantern_store::{AuditMark, Installation, KeptHistory, KeptTables, OriginId, ReplayRange, SourceHistory};
 
 impl Inner {
     /// The tables that a rollback of a plugin restores: those that the last rebuild replaced, while they are kept and
@@ -29,7 +29,7 @@ impl Inner {
         self: &Arc<Self>,
         installation: &Installation,
         kept: KeptTables,
-        by: &Actor,
+        by: &Requester,
     ) -> Result<Installed, LifecycleError> {
         let plugin = installation.plugin.as_str();
         let digest: Digest = kept
@@ -41,7 +41,13 @@ impl Inner {
         self.check_no_rebuild(plugin)?;
         let suspended = self.running.version(plugin);
         self.running.suspend(&lane).await?;
-        let result = self.restore_suspended(plugin, &version, &kept).await;
+        let detail = format!(
+            "version {} and the tables from before rebuild {}",
+            version.plugin().manifest().version,
+            kept.rebuild.0
+        );
+        let mark = by.mark("plugin.rollback", plugin, Some(digest), detail);
+        let result = self.restore_suspended(plugin, &version, &kept, mark).await;
         let next = match result {
             Ok(()) => Some(Arc::clone(&version)),
             Err(_) => suspended,
@@ -67,6 +73,7 @@ impl Inner {
         plugin: &str,
         version: &LoadedVersion,
         kept: &KeptTables,
+        mark: Option<AuditMark>,
     ) -> Result<(), LifecycleError> {
         let refused = |why: String| {
             LifecycleError::Conflict(format!(
@@ -99,7 +106,7 @@ impl Inner {
         self.parts
             .store
             .rebuilds()
-            .restore(plugin, kept.rebuild, handled)
+            .restore(plugin, kept.rebuild, handled, mark)
             .await?;
         Ok(())
     }

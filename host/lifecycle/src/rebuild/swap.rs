@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::super::running_plugins::Stopping;
-use super::super::{Actor, adoption, host_mark};
+use super::super::{Actor, Requester, adoption};
 use super::begin::stream_of;
 use super::coverage::same_members;
 use super::task::{FillTasks, RebuildTask, Stopped};
@@ -191,8 +191,8 @@ impl RebuildTask<'_> {
             "rebuild {}, started by {}, has finished",
             self.id.0, self.options.by
         );
-        let by = Actor::Host(HostPart::Rebuild);
+        let by = Requester::from(&Actor::Host(HostPart::Rebuild));
         let name = plugin.manifest().name.as_str();
-        host_mark(&by, "rebuild.finish", name, Some(plugin.digest()), detail)
+        by.mark("rebuild.finish", name, Some(plugin.digest()), detail)
     }
 }

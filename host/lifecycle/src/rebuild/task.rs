@@ -63,7 +63,7 @@ impl RebuildTask<'_> {
             .parts
             .store
             .rebuilds()
-            .end(self.id, "cancelled", None)
+            .end(self.id, "cancelled", None, None)
             .await
         {
             tracing::warn!(rebuild = self.id.0, %error, "failed to delete the state of a cancelled rebuild");

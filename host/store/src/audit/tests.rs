@@ -6,8 +6,12 @@ use std::path::Path;
 use super::*;
 use crate::check::{CheckError, Report, check, check_with};
 use crate::reader::{AuditFilter, AuditRecord, Page, Reader};
-use crate::{NewToken, Role, StoreConfig};
-use lantern_model::schema::TokenName;
+use crate::testing::{Scene, adoption, orders};
+use crate::{
+    Accepted, Activation, NewToken, NewVersion, OpenDeadLetterFilter, Pause, PausedBy, Role, StoreConfig,
+};
+use lantern_model::batch::{Outcome, Rejection, RejectionClass};
+use lantern_model::schema::{ManifestDescription, TokenName};
 
 fn entry(action: &str, outcome: AuditOutcome) -> AuditEntry {
     AuditEntry {
@@ -222,6 +226,115 @@ async fn a_token_and_its_entry_are_kept_together_or_not_at_all() {
     let kept = reader.tokens().await.unwrap();
     assert_eq!(kept.len(), 1);
     assert_eq!(kept[0].name, "ci");
+}
+
+/// Everything in the database except the audit, as text.
+fn contents(scene: &Scene) -> Vec<String> {
+    let names = scene.query(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> '_lantern_audit' ORDER BY name",
+    );
+    let names = names.split("; ");
+    names
+        .map(|name| format!("{name}: {}", scene.query(&format!("SELECT * FROM \"{name}\""))))
+        .collect()
+}
+
+/// Makes the change with this number.
+async fn change(scene: &Scene, number: usize, mark: AuditMark) -> Result<(), String> {
+    let (store, mark) = (&scene.store, Some(mark));
+    let plugins = store.plugins();
+    let mut newer = orders();
+    newer.doc = "newer".into();
+    let changed = match number {
+        0 => {
+            let arrival = NewVersion {
+                description: ManifestDescription::from(&newer),
+                adoption: adoption(newer),
+                component_bytes: 1,
+                came_from: "sent by ann".into(),
+            };
+            plugins.install(arrival, mark).await
+        }
+        1 => {
+            let activated = plugins.activate(adoption(newer), Activation::Activate, mark);
+            return activated.await.map(drop).map_err(|error| error.to_string());
+        }
+        2 => {
+            let pause = Pause {
+                by: PausedBy::Operator,
+                reason: "a new disk".into(),
+            };
+            plugins.set_paused("orders", Some(pause), mark).await
+        }
+        3 => {
+            plugins
+                .set_settings("orders", "{\"wasi\":true}".into(), mark)
+                .await
+        }
+        4 => {
+            let all = OpenDeadLetterFilter::default();
+            store.dead_letters().discard(all, mark).await.map(drop)
+        }
+        5 => {
+            let accepted = Accepted::New;
+            let sources = store.sources();
+            sources
+                .answer_question("orders", "orders", accepted, mark)
+                .await
+                .map(drop)
+        }
+        _ => plugins.remove("orders", true, Vec::new(), mark).await.map(drop),
+    };
+    changed.map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn a_change_and_the_end_of_its_entry_are_committed_together_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = Scene::open(dir.path()).await;
+    let reader = Reader::open(scene.store.path()).await.unwrap();
+    let rejection = Rejection::new(RejectionClass::Malformed, "no id");
+    let batch = scene.batch(0, vec![Outcome::Reject(rejection)]);
+    scene.store.commit(batch).await.unwrap();
+    let origin = scene.attached.origin;
+    scene
+        .store
+        .sources()
+        .set_question(origin, Some(7_000))
+        .await
+        .unwrap();
+    let details = [
+        "",
+        "",
+        "",
+        "",
+        "1 discarded",
+        "stream created at 1970-01-01T00:00:00.000007Z",
+        "dropped tables notes, orders",
+    ];
+    for (number, detail) in details.into_iter().enumerate() {
+        let name = format!("change.{number}");
+        let end = AuditEntry {
+            detail: String::new(),
+            ..entry(&name, AuditOutcome::Done)
+        };
+        let begun = scene.store.begin_audit(end.clone()).await.unwrap();
+        let mark = AuditMark::ending(begun, end);
+        sql(
+            scene.store.path(),
+            "CREATE TRIGGER full BEFORE INSERT ON _lantern_audit BEGIN SELECT RAISE(ABORT, 'disk full'); END",
+        );
+        let before = contents(&scene);
+        let refused = change(&scene, number, mark.clone()).await.unwrap_err();
+        assert!(refused.contains("disk full"), "{name}: {refused}");
+        assert_eq!(contents(&scene), before, "{name} took effect without its entry");
+        sql(scene.store.path(), "DROP TRIGGER full");
+        change(&scene, number, mark).await.unwrap();
+        assert_ne!(contents(&scene), before, "{name} had no effect");
+        assert_eq!(lines(&reader).await[0], format!("{name} done {detail}"));
+    }
+    reader.close().await;
+    scene.store.close().await;
 }
 
 /// Six rows: of two changes, a refusal and a read.

@@ -5,6 +5,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use super::history::{TableSets, adopt_history, cut, expired_of_kept, forget_dropped};
 use super::{RebuildId, Verification, VerifyRequest, keep, verify};
 use crate::AuditMark;
+use crate::audit::write_mark;
 use crate::catalog::{Adoption, CatalogError, describe, version_id};
 use crate::commit::VersionId;
 use crate::installation::forget_origins;
@@ -77,9 +78,7 @@ pub(super) fn finish(
         "UPDATE _lantern_rebuild SET state = 'done', ended_at = ?2, outcome = ?3 WHERE id = ?1",
         params![id.0, Timestamp::now().0, outcome],
     )?;
-    if let Some(mark) = mark {
-        mark.write(&transaction)?;
-    }
+    write_mark(&transaction, mark)?;
     transaction.commit()?;
     Ok(true)
 }

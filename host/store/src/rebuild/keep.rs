@@ -5,11 +5,13 @@
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::super::apply::{from_sql, to_sql};
+use super::super::audit::{durable_if, write_mark};
 use super::super::catalog::CatalogError;
 use super::super::commit::OriginId;
 use super::super::statement::quote_text;
 use super::RebuildId;
 use super::finish::rename;
+use crate::AuditMark;
 use lantern_model::batch::Timestamp;
 
 /// The host's tables that contain records by origin.
@@ -175,8 +177,10 @@ pub(super) fn restore(
     plugin: &str,
     id: RebuildId,
     handled: &[(OriginId, u64)],
+    mark: Option<&AuditMark>,
 ) -> Result<(), CatalogError> {
     let now = Timestamp::now();
+    durable_if(connection, mark)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     check_unchanged(&transaction, plugin, handled)?;
     let current = names(&transaction, "_lantern_table", plugin)?;
@@ -215,6 +219,7 @@ pub(super) fn restore(
         "UPDATE _lantern_rebuild SET previous_until = NULL, reason = ?2 WHERE id = ?1",
         params![id.0, format!("rolled back at {}", now.to_rfc3339())],
     )?;
+    write_mark(&transaction, mark)?;
     transaction.commit()?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::testing::{Scene, adoption, entry, first_epoch, orders};
 use crate::{Activation, Commit, Gap, Mark, OpenDeadLetterFilter, StoreConfig, check};
 use lantern_model::batch::{Rejection, RejectionClass, Row, Value};
-use lantern_model::schema::Manifest;
+use lantern_model::schema::{Manifest, OnConflict};
 
 /// A small random generator, so that a seed reproduces a failure.
 struct Dice(u64);
@@ -48,7 +48,48 @@ fn outcome(dice: &mut Dice, mark: i64, now: Timestamp) -> Outcome {
     }
 }
 
+/// One row with one of a few keys, which is ignored if it repeats one; or a skip, or a rejection.
+fn keyed_outcome(dice: &mut Dice, mark: i64, _: Timestamp) -> Outcome {
+    let key = Value::Text(format!("key {}", dice.roll(8)));
+    match dice.roll(6) {
+        0 => Outcome::Skip,
+        1 => Outcome::Reject(Rejection::new(RejectionClass::Malformed, "by the dice")),
+        _ => Outcome::Rows(vec![Row {
+            write: 0,
+            values: vec![key, Value::Integer(mark), Value::Null],
+        }]),
+    }
+}
+
+/// Only orders, with a write that ignores a row whose key exists.
+fn keyed(doc: &str) -> Manifest {
+    let mut manifest = orders();
+    manifest.tables.truncate(1);
+    manifest.writes.truncate(1);
+    manifest.writes[0].on_conflict = OnConflict::Ignore;
+    manifest.doc = doc.to_owned();
+    manifest
+}
+
+/// The table of a history, and the outcomes of its messages.
+#[derive(Clone, Copy)]
+struct Kind {
+    manifest: fn(&str) -> Manifest,
+    outcome: fn(&mut Dice, i64, Timestamp) -> Outcome,
+}
+
+const NOTES: Kind = Kind {
+    manifest: notes,
+    outcome,
+};
+
+const KEYED: Kind = Kind {
+    manifest: keyed,
+    outcome: keyed_outcome,
+};
+
 struct Past {
+    kind: Kind,
     scene: Scene,
     bad: Adopted,
     good: Adopted,
@@ -58,12 +99,13 @@ struct Past {
 }
 
 /// Batches of two versions, with holes, gaps, resolved and discarded dead letters and expired rows.
-async fn past(dir: &std::path::Path, dice: &mut Dice) -> Past {
+async fn past(dir: &std::path::Path, dice: &mut Dice, kind: Kind) -> Past {
+    let Kind { manifest, outcome } = kind;
     let store = Store::open(StoreConfig::new(dir)).await.unwrap();
-    let bad = store.plugins().adopt(adoption(notes("bad"))).await.unwrap();
+    let bad = store.plugins().adopt(adoption(manifest("bad"))).await.unwrap();
     let good = store
         .plugins()
-        .activate(adoption(notes("good")), Activation::Activate, None)
+        .activate(adoption(manifest("good")), Activation::Activate, None)
         .await
         .unwrap();
     let attached = store.sources().begin_epoch(first_epoch()).await.unwrap();
@@ -110,12 +152,13 @@ async fn past(dir: &std::path::Path, dice: &mut Dice) -> Past {
         plugin: good.clone(),
         attached,
     };
-    letters(&scene, &bad, dice, now).await;
+    letters(&scene, &bad, dice, now, outcome).await;
     if dice.roll(2) == 0 {
         let table = good.manifest.tables[0].clone();
         scene.store.maintenance().expire(table, now).await.unwrap();
     }
     Past {
+        kind,
         scene,
         bad,
         good,
@@ -124,7 +167,13 @@ async fn past(dir: &std::path::Path, dice: &mut Dice) -> Past {
     }
 }
 
-async fn letters(scene: &Scene, by: &Adopted, dice: &mut Dice, now: Timestamp) {
+async fn letters(
+    scene: &Scene,
+    by: &Adopted,
+    dice: &mut Dice,
+    now: Timestamp,
+    outcome: fn(&mut Dice, i64, Timestamp) -> Outcome,
+) {
     let open = scene
         .store
         .reader()
@@ -154,7 +203,7 @@ async fn letters(scene: &Scene, by: &Adopted, dice: &mut Dice, now: Timestamp) {
                     id: Some(letter.id),
                     ..OpenDeadLetterFilter::default()
                 };
-                scene.store.dead_letters().discard(filter).await.unwrap();
+                scene.store.dead_letters().discard(filter, None).await.unwrap();
             }
             _ => {}
         }
@@ -168,7 +217,7 @@ fn sound(scene: &Scene, what: &str) {
 
 /// Reprojects all ranges of the bad version, in batches of any size, and checks after each.
 async fn again(past: &Past, gone: &BTreeSet<u64>, dice: &mut Dice, what: &str) {
-    let digest = adoption(notes("bad")).digest;
+    let digest = adoption((past.kind.manifest)("bad")).digest;
     let work = past
         .scene
         .store
@@ -195,7 +244,7 @@ async fn again(past: &Past, gone: &BTreeSet<u64>, dice: &mut Dice, what: &str) {
             let now = Timestamp::now();
             let entries = batch
                 .iter()
-                .map(|&sequence| entry(sequence, outcome(dice, 3, now)))
+                .map(|&sequence| entry(sequence, (past.kind.outcome)(dice, 3, now)))
                 .collect();
             let rewrite = Rewrite {
                 origin: span.lineage.origin,
@@ -213,6 +262,7 @@ async fn again(past: &Past, gone: &BTreeSet<u64>, dice: &mut Dice, what: &str) {
                 .unwrap()
                 .expect("the range");
             sound(&past.scene, what);
+            rows_match_messages(past, what);
             first = through + 1;
         }
     }
@@ -223,7 +273,7 @@ async fn the_promises_hold_after_each_batch_whatever_has_happened_before() {
     for seed in 0..40 {
         let mut dice = Dice(seed);
         let dir = tempfile::tempdir().unwrap();
-        let past = past(dir.path(), &mut dice).await;
+        let past = past(dir.path(), &mut dice, NOTES).await;
         let what = format!("seed {seed}");
         sound(&past.scene, &what);
         // The front of the stream was trimmed, and some messages were deleted individually.
@@ -262,6 +312,36 @@ async fn the_promises_hold_after_each_batch_whatever_has_happened_before() {
     }
 }
 
+/// Where each projected message produced one row, the ledger counts as many rows as projected messages in each range.
+fn rows_match_messages(past: &Past, what: &str) {
+    if past.good.manifest.writes[0].on_conflict == OnConflict::Ignore {
+        let wrong =
+            "SELECT first_sequence, projected, rows, changed FROM _lantern_ledger WHERE rows <> projected";
+        assert_eq!(past.scene.query(wrong), "", "{what}");
+    }
+}
+
+#[tokio::test]
+async fn ignored_rows_are_counted_with_their_messages() {
+    for seed in 0..30 {
+        let mut dice = Dice(seed);
+        let dir = tempfile::tempdir().unwrap();
+        let past = past(dir.path(), &mut dice, KEYED).await;
+        let what = format!("seed {seed}");
+        rows_match_messages(&past, &what);
+        let gone: BTreeSet<u64> = past
+            .handled
+            .keys()
+            .copied()
+            .filter(|_| seed % 2 == 0 && dice.roll(5) == 0)
+            .collect();
+        again(&past, &gone, &mut dice, &what).await;
+        resolved_again(&past, &mut dice, &what).await;
+        rows_match_messages(&past, &what);
+        past.scene.store.close().await;
+    }
+}
+
 /// Dead letters that the bad version resolved are reprojected.
 async fn resolved_again(past: &Past, dice: &mut Dice, what: &str) {
     let (store, bad) = (&past.scene.store, past.bad.version);
@@ -271,7 +351,7 @@ async fn resolved_again(past: &Past, dice: &mut Dice, what: &str) {
         .await
         .unwrap();
     for letter in letters {
-        let outcome = outcome(dice, 4, Timestamp::now());
+        let outcome = (past.kind.outcome)(dice, 4, Timestamp::now());
         let retried = RetriedDeadLetter {
             id: letter.id,
             origin: letter.origin,
@@ -302,7 +382,7 @@ async fn resolved_again(past: &Past, dice: &mut Dice, what: &str) {
 async fn a_range_that_has_changed_or_belongs_to_the_active_version_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let mut dice = Dice(7);
-    let past = past(dir.path(), &mut dice).await;
+    let past = past(dir.path(), &mut dice, NOTES).await;
     let digest = adoption(notes("bad")).digest;
     let work = past
         .scene

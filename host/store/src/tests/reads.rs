@@ -26,7 +26,7 @@ async fn a_read_and_a_change_without_effect_do_not_count_as_commits() {
     assert_eq!(*commits.borrow(), before);
     store
         .plugins()
-        .set_settings("orders", "{}".to_owned())
+        .set_settings("orders", "{}".to_owned(), None)
         .await
         .unwrap();
     // The writer answers before it counts.

@@ -107,7 +107,7 @@ async fn a_decision_survives_a_restart_and_applies_only_to_its_stream() {
     let decide = async |store: &Store| {
         store
             .sources()
-            .answer_question("orders", "orders", Accepted::Same)
+            .answer_question("orders", "orders", Accepted::Same, None)
             .await
             .unwrap()
     };
