@@ -30,6 +30,7 @@ mod process;
 mod raw;
 mod report;
 mod seeds;
+mod stranger;
 #[path = "../../tests/support/torture.rs"]
 mod torture;
 
@@ -105,6 +106,8 @@ enum Figure {
     Dashboard,
     /// Clients that follow a table live, and their cost to ingestion.
     Followers,
+    /// A client without a token that tries to disturb ingestion, memory and liveness.
+    Stranger,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -135,6 +138,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted(Figure::Followers) {
         dashboard::followers(options.followers)?;
+    }
+    if wanted(Figure::Stranger) {
+        stranger::stranger()?;
     }
     if wanted(Figure::Dashboard) {
         dashboard::questions(options.rows)?;

@@ -55,7 +55,7 @@ pub fn measured<T>(
     let count = rate * seconds;
     let seen = std::thread::spawn({
         let path = dir.path().join("lantern.db");
-        move || watch(&path, count)
+        move || watch(&path, 0, count)
     });
     let sent = runtime()?.block_on(publish_evenly(&server.url(), rate, count))?;
     let seen = seen
@@ -87,8 +87,8 @@ pub async fn publish_evenly(url: &str, rate: u64, count: u64) -> anyhow::Result<
     Ok(sent)
 }
 
-/// Returns the time when each row became visible.
-fn watch(path: &Path, count: u64) -> anyhow::Result<Vec<Instant>> {
+/// Returns the time when each of the `count` rows after sequence `after` became visible.
+pub fn watch(path: &Path, after: u64, count: u64) -> anyhow::Result<Vec<Instant>> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.busy_timeout(Duration::from_secs(1))?;
     let mut statement = connection
@@ -98,7 +98,7 @@ fn watch(path: &Path, count: u64) -> anyhow::Result<Vec<Instant>> {
     while (seen.len() as u64) < count && Instant::now() < deadline {
         let last: i64 = statement.query_row([], |row| row.get(0))?;
         let now = Instant::now();
-        while (seen.len() as i64) < last {
+        while (after + seen.len() as u64).cast_signed() < last {
             seen.push(now);
         }
         std::thread::sleep(Duration::from_micros(200));
