@@ -221,7 +221,7 @@ fn equal_rows(
         equal.push(format!(
             "SELECT * FROM (WITH x AS MATERIALIZED (SELECT t._sequence, t._row, t._rowid_ AS id {}),
                  y AS MATERIALIZED (SELECT t._sequence, t._row, t._rowid_ AS id {})
-             SELECT x._sequence FROM x JOIN y ON y._sequence = x._sequence AND y._row = x._row
+             SELECT DISTINCT x._sequence FROM x JOIN y ON y._sequence = x._sequence AND y._row = x._row
              JOIN {name} AS a ON a._rowid_ = x.id JOIN {name} AS b ON b._rowid_ = y.id WHERE 1{same})",
             rows_of(&table, earlier),
             rows_of(&table, later),

@@ -324,7 +324,10 @@ fn split_ledger(
         true => (0, 0),
         false => (
             count(&format!("SELECT count(*) FROM ({})", parts.join(" UNION ALL ")))?,
-            count(&format!("SELECT count(*) FROM ({})", parts.join(" UNION ")))?,
+            count(&format!(
+                "SELECT count(DISTINCT s) FROM ({})",
+                parts.join(" UNION ALL ")
+            ))?,
         ),
     };
     let dead = count(

@@ -46,6 +46,37 @@ async fn equal_rows_of_two_epochs_are_a_note() {
 }
 
 #[tokio::test]
+async fn several_rows_of_one_message_count_as_one_message() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut notes = orders();
+    notes.tables.remove(0);
+    let mut write = notes.writes.remove(2);
+    write.table = 0;
+    notes.writes = vec![write];
+    let mut scene = Scene::of(dir.path(), notes).await;
+    let row = |n| Row {
+        write: 0,
+        values: vec![Value::Integer(n), Value::Null],
+    };
+    for time in [0, 1_000] {
+        let mut batch = scene.batch(0, (1..=4).map(|n| Outcome::Rows(vec![row(n), row(n)])).collect());
+        for entry in &mut batch.entries {
+            entry.delivery.published_ns += time;
+        }
+        batch.through.published_ns += time;
+        scene.store.commit(batch).await.expect("commit");
+        let next = scene.store.sources().begin_epoch(first_epoch());
+        scene.attached = next.await.expect("epoch");
+    }
+    let report = check::check(scene.store.path()).expect("checked");
+    let likely = "4 messages have the same rows in both";
+    assert!(
+        report.unverified.iter().any(|note| note.contains(likely)),
+        "{report:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_dead_letter_in_two_epochs_is_a_problem() {
     let dir = tempfile::tempdir().unwrap();
     let mut scene = Scene::open(dir.path()).await;
