@@ -11,6 +11,8 @@
 #[path = "support/nats.rs"]
 mod nats;
 
+#[path = "broker/deployments.rs"]
+mod deployments;
 #[path = "broker/embedded.rs"]
 mod embedded;
 #[path = "broker/faults.rs"]

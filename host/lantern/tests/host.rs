@@ -47,6 +47,8 @@ mod io;
 mod line;
 #[path = "host/log.rs"]
 mod log;
+#[path = "host/logins.rs"]
+mod logins;
 #[path = "host/malformed.rs"]
 mod malformed;
 #[path = "host/misbehaving.rs"]

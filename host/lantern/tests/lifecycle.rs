@@ -33,6 +33,8 @@ mod owners;
 mod rebuild;
 #[path = "lifecycle/rebuild_loss.rs"]
 mod rebuild_loss;
+#[path = "lifecycle/rebuild_plugins.rs"]
+mod rebuild_plugins;
 #[path = "lifecycle/rebuild_property.rs"]
 mod rebuild_property;
 #[path = "lifecycle/signatures.rs"]

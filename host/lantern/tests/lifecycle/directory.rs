@@ -275,3 +275,31 @@ async fn a_file_that_comes_during_a_rebuild_waits_for_its_end() {
     scene.close().await;
     scene.sound();
 }
+
+/// Kubernetes mounts a ConfigMap as links through a folder `..data`, which is itself a link that an update replaces.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_behind_links_is_swapped_when_a_link_changes() {
+    let mut scene = Scene::start().await;
+    let link = |target: &str, name: &str| {
+        std::os::unix::fs::symlink(target, scene.file("new-link")).unwrap();
+        fs::rename(scene.file("new-link"), scene.file(name)).unwrap();
+    };
+    for (folder, letter) in [("..1", b'a'), ("..2", b'i')] {
+        fs::create_dir(scene.file(folder)).unwrap();
+        fs::write(
+            scene.file(folder).join("evolving.wasm"),
+            evolving::version(letter),
+        )
+        .unwrap();
+    }
+    link("..1", "..data");
+    link("..data/evolving.wasm", "evolving.wasm");
+    scene.wait_for_version("1.0.0").await;
+    link("..2", "..data");
+    scene.wait_for_version("1.0.1").await;
+    scene.publish(1..=5).await;
+    scene.wait_for_checkpoint(5).await;
+    assert_eq!(scene.query("SELECT DISTINCT note FROM evolved"), ["i"]);
+    scene.close().await;
+    scene.sound();
+}

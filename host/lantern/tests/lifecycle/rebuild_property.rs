@@ -12,10 +12,10 @@ use super::*;
 const ROUNDS: u64 = 12;
 
 /// SplitMix64: small, and the same on every platform.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn next(&mut self, below: u64) -> u64 {
+    pub(super) fn next(&mut self, below: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -23,9 +23,14 @@ impl Random {
         (z ^ (z >> 31)) % below
     }
 
-    fn one_in(&mut self, chances: u64) -> bool {
+    pub(super) fn one_in(&mut self, chances: u64) -> bool {
         self.next(chances) == 0
     }
+}
+
+/// Returns the number in an environment variable.
+pub(super) fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
 }
 
 /// Returns the row (`n` and `note`) that a version projects from the message with this text.
@@ -73,7 +78,6 @@ impl Model {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_random_rebuild_keeps_its_promise_or_changes_nothing() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seed = number("LANTERN_REBUILD_SEED").unwrap_or(1);
     let rounds = number("LANTERN_REBUILD_ROUNDS").unwrap_or(ROUNDS);
     let (mut done, mut refused) = (0, 0);

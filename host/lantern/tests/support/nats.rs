@@ -23,8 +23,8 @@ pub struct NatsServer {
     port: u16,
     folder: tempfile::TempDir,
     extra: String,
-    /// Extra settings inside `jetstream { }`.
-    jetstream: String,
+    /// Extra settings inside `jetstream { }`; `None` starts the server without JetStream.
+    jetstream: Option<String>,
     child: Option<Child>,
 }
 
@@ -49,9 +49,22 @@ impl NatsServer {
     /// Starts a server with extra JetStream settings.
     pub fn start_with_jetstream(settings: &str) -> Self {
         let mut server = Self::prepared("");
-        server.jetstream = settings.to_owned();
+        server.set_jetstream(settings);
         server.restart();
         server
+    }
+
+    /// Starts a server that stores nothing.
+    pub fn without_jetstream(extra: &str) -> Self {
+        let mut server = Self::prepared(extra);
+        server.jetstream = None;
+        server.restart();
+        server
+    }
+
+    /// Replaces the extra JetStream settings; takes effect with the next `restart`.
+    pub fn set_jetstream(&mut self, settings: &str) {
+        self.jetstream = Some(settings.to_owned());
     }
 
     /// Chooses a port and a store without starting the server.
@@ -61,7 +74,7 @@ impl NatsServer {
             port: free_port(),
             folder: tempfile::tempdir().unwrap(),
             extra: extra.to_owned(),
-            jetstream: String::new(),
+            jetstream: Some(String::new()),
             child: None,
         }
     }
@@ -79,11 +92,14 @@ impl NatsServer {
 
     fn write_config(&self) -> PathBuf {
         let config = self.folder.path().join("nats.conf");
+        let jetstream = self.jetstream.as_ref().map(|settings| {
+            let store = self.folder.path().join("js").display().to_string();
+            format!("jetstream {{ store_dir: {store:?} \n {settings} }}\n")
+        });
         let text = format!(
-            "listen: \"127.0.0.1:{}\"\nmax_payload: 8MB\njetstream {{ store_dir: {:?} \n {} }}\n{}\n",
+            "listen: \"127.0.0.1:{}\"\nmax_payload: 8MB\n{}{}\n",
             self.port,
-            self.folder.path().join("js").display().to_string(),
-            self.jetstream,
+            jetstream.unwrap_or_default(),
             self.extra
         );
         std::fs::write(&config, text).unwrap();
