@@ -12,7 +12,7 @@ mod schema;
 pub type Target = fn(&[u8]);
 
 /// All targets by name. Each has a folder in `corpus/`; a file in `dictionaries/` is optional.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("headers", broker::headers),
     ("lines", broker::lines),
     ("outbox", broker::outbox),
@@ -20,6 +20,7 @@ pub const TARGETS: [(&str, Target); 11] = [
     ("description", schema::description),
     ("component", schema::component),
     ("selection", http::selection),
+    ("search", http::search),
     ("cursor", http::cursor),
     ("configuration", files::configuration),
     ("fixture", files::fixture),

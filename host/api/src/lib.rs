@@ -40,7 +40,10 @@ pub use rows::{
     Message, MessageOrigin, Neighbours, OmittedEvent, Row, RowDetail, RowPage, RowVersion, RowsEvent,
 };
 pub use sql::SqlAnswer;
-pub use tables::{Bucket, Count, Facet, FacetValue, Facets, Histogram, Measure, Series, SeriesAnswer, Table};
+pub use tables::{
+    Bucket, Count, Facet, FacetValue, Facets, Histogram, Measure, Series, SeriesAnswer, SetTableSearch,
+    Table, TableSearch,
+};
 pub use tokens::{CreatedToken, NewToken, Role, Token, WhoAmI};
 pub use trace::{Trace, TracedMessage, VersionWork, WorkRange};
 pub use trials::{

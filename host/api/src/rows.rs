@@ -8,6 +8,7 @@ use utoipa::openapi::schema::{AdditionalProperties, SchemaType, Type};
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
+use crate::tables::TableSearch;
 use lantern_model::identity::RowIdentity;
 
 /// A row as a client reads it. The server serializes its cells directly and never builds this map.
@@ -81,6 +82,11 @@ pub struct RowPage {
     pub items: Vec<Row>,
     /// Cursor of the next page; null on the last page.
     pub next_cursor: Option<String>,
+    /// State of the full-text index, if the request has `search`. The rows are complete in any case: the host reads rows that
+    /// the index does not contain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub search: Option<TableSearch>,
 }
 
 /// Message that last wrote a row, with its stream.

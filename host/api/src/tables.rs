@@ -35,6 +35,25 @@ pub struct Table {
     pub measure_columns: Vec<Measure>,
     /// Time of the newest row (RFC 3339); null without a time column or without rows.
     pub newest: Option<String>,
+    /// Full-text search.
+    pub search: TableSearch,
+}
+
+/// Full-text search in a table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TableSearch {
+    /// Whether an operator turned the full-text index on. Without it, searches read the rows of the table.
+    pub enabled: bool,
+    /// Rows that the index does not contain yet, approximately. Searches read them one by one; 0 without an index.
+    pub rows_behind: u64,
+}
+
+/// Turns full-text search in a table on or off.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetTableSearch {
+    /// Whether the table has a full-text index.
+    pub enabled: bool,
 }
 
 /// A column with the role `measure`.

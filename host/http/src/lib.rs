@@ -31,6 +31,7 @@ mod records;
 mod room;
 mod router;
 mod routes;
+mod search;
 mod server;
 mod sql;
 mod state;

@@ -23,10 +23,11 @@ pub use rows::rows;
 pub use series::series;
 pub use tail::tail;
 
-use name::TablePath;
+pub(super) use name::TablePath;
 
 use super::parameters::Parameters;
 use super::problem::Problem;
+use super::search;
 use super::state::State;
 use lantern_api::{Measure, Table};
 use lantern_model::schema::description::RoleWord;
@@ -58,6 +59,7 @@ pub async fn one(
 async fn table_view(reader: &Reader, shape: Shape) -> Result<Table, ReadError> {
     let RowEstimate { rows, exact } = reader.row_estimate(&shape.entry.name).await?;
     let newest = reader.newest(&shape).await?;
+    let search = search::view(reader, &shape).await?;
     let name = |position: usize| shape.columns[position].name.to_string();
     let measures = shape.entry.description.columns.iter();
     Ok(Table {
@@ -77,6 +79,7 @@ async fn table_view(reader: &Reader, shape: Shape) -> Result<Table, ReadError> {
             })
             .collect(),
         newest: newest.map(|time| time.to_rfc3339()),
+        search,
         description: shape.entry.description,
     })
 }

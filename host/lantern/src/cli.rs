@@ -19,6 +19,7 @@ mod output;
 mod plugin;
 mod publish;
 mod rebuild;
+mod search;
 mod serve;
 mod source;
 mod status;
@@ -77,6 +78,9 @@ enum Command {
     Gaps(gaps::GapsArgs),
     /// Rebuild a plugin's tables in the background, then swap them in.
     Rebuild(rebuild::RebuildArgs),
+    /// Manage the tables of a running host.
+    #[command(subcommand)]
+    Table(search::TableCommand),
     /// Show the message that a row comes from, and the version that wrote the row.
     Trace(trace::TraceArgs),
     /// Reprocess the messages a bad version handled, using the active version.
@@ -157,6 +161,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Gaps(args) => gaps::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Rebuild(args) => rebuild::run(&args),
+        Command::Table(command) => search::run(&command).map(|()| ExitCode::SUCCESS),
         Command::Trace(args) => trace::trace(&args).map(|()| ExitCode::SUCCESS),
         Command::Reproject(args) => trace::reproject(&args).map(|()| ExitCode::SUCCESS),
         Command::Forget(args) => forget::run(&args).map(|()| ExitCode::SUCCESS),

@@ -1,11 +1,12 @@
-//! Background jobs of a running host, each in its own file: retention of rows, missing indexes, a replaced
-//! database file, count of reconnections.
+//! Background jobs of a running host, each in its own file: retention of rows, missing indexes, full-text
+//! indexes, a replaced database file, count of reconnections.
 //! `app` starts and stops them together.
 
 mod database_file;
 mod indexes;
 mod reconnects;
 mod retention;
+mod search;
 
 use std::sync::Arc;
 
@@ -38,6 +39,7 @@ impl Jobs {
             stop.child_token(),
         ));
         tasks.spawn(indexes::run(Arc::clone(store), stop.child_token()));
+        tasks.spawn(search::run(Arc::clone(store), stop.child_token()));
         tasks.spawn(database_file::run(Arc::clone(store)));
         tasks.spawn(reconnects::run(broker.clone(), metrics.clone()));
         Self { tasks }

@@ -399,6 +399,7 @@ impl ErasureTask<'_> {
         while store.rebuilds().sweep().await? {
             tokio::task::yield_now().await;
         }
+        store.search().purge().await?;
         if wants_vacuum(store.path(), vacuum) {
             match store.scrub(true).await {
                 Ok(_) => self.report.vacuumed = true,

@@ -42,6 +42,7 @@ mod requester;
 mod resolve;
 mod retry;
 mod running_plugins;
+mod search;
 mod settings;
 mod signatures;
 mod sources;

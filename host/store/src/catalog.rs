@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 use super::commit::{Adopted, VersionId};
 use super::description::{ColumnDescription, TableDescription};
-use super::{segments, statement};
+use super::{search, segments, statement};
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::{Manifest, Table};
 
@@ -206,6 +206,7 @@ fn change_segments(
 ) -> Result<(), rusqlite::Error> {
     let name = table.name.as_str();
     let description = described(table, Some(stored));
+    search::adapt(transaction, name, &description)?;
     if segments::is_updated(manifest, table) {
         return segments::replace_by_indexes(transaction, name, &description);
     }

@@ -9,9 +9,9 @@ use super::catalog::{Adoption, CatalogError, Layout, adopt, adopt_in};
 use super::commit::{Adopted, VersionId};
 use super::consumers::{AbandonedConsumer, abandon};
 use super::reader::{ReadError, Reader};
-use super::segments;
 use super::statement::quote_text;
 use super::{AdoptError, AuditMark, CommitError, Store};
+use super::{search, segments};
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::ManifestDescription;
 
@@ -505,6 +505,7 @@ pub(super) fn remove(
             .query_map([plugin], |row| row.get(0))?
             .collect::<Result<Vec<String>, _>>()?;
         for table in &dropped {
+            search::turn_off(&transaction, table)?;
             transaction.execute_batch(&format!("DROP TABLE IF EXISTS {}", quote_text(table)))?;
             segments::drop_segments(transaction, table)?;
         }

@@ -32,6 +32,8 @@ mod reserve;
 mod rewrite;
 mod row_view;
 pub mod scratch;
+#[doc(hidden)]
+pub mod search;
 mod segments;
 mod sources;
 #[doc(hidden)]
@@ -79,6 +81,7 @@ pub use rebuild::{
 pub use rewrite::{Reprojections, Rewrite, Rewritten};
 pub use row_view::RowView;
 pub use scratch::{Scratch, ScratchError};
+pub use search::{IndexerState, IndexingStep, Search};
 pub use sources::Sources;
 
 use catalog::CatalogError;

@@ -15,6 +15,7 @@ mod facets;
 mod matching;
 mod records;
 mod rows;
+mod search;
 mod segments;
 mod selection;
 mod series;
@@ -34,6 +35,7 @@ use tokio::sync::Semaphore;
 
 use connections::{Connections, Query, QueryError, Row};
 
+pub use crate::search::{SearchError, SearchQuery, SearchableColumn, TERMS_MAX, WORDS_MAX};
 pub use access::{AuditFilter, AuditRecord, TOKENS_MAX, TokenRecord};
 pub use arrivals::{ArrivalPositions, BEGINNING};
 pub use buckets::{Bucket, Buckets, Histogram};
@@ -43,6 +45,7 @@ pub use facets::Facet;
 pub use matching::Matcher;
 pub use records::{DeadLetter, DeadLetterFilter, GapRecord, LedgerRecord, SourceFilter};
 pub use rows::{Key, RowPage, RowPosition, RowQuery, RowRecord, Sort, can_sort};
+pub use search::SearchProgress;
 pub use selection::{Comparison, Condition, Selection, Test};
 pub use series::{Aggregate, Line, Series, SeriesQuery};
 pub use shape::{Shape, ShapeColumn};

@@ -20,9 +20,11 @@ use super::apply::to_sql;
 use super::audit::durable_if;
 use super::catalog::{Adoption, CatalogError, Layout, StoreRefusal, table_names, version_id};
 use super::commit::{Adopted, CommitError, OriginId};
+use super::description::TableDescription;
 use super::forget;
 use super::installation::forget_origins;
 use super::reader::{ReadError, Reader};
+use super::search;
 use super::segments::{self, OriginTable};
 use super::statement::{self, quote_text};
 use super::{AdoptError, AuditMark, Store};
@@ -330,6 +332,7 @@ fn begin(
     let shadow = shadow(id, &adoption.manifest);
     for table in &shadow.tables {
         Layout::Segments.create(&transaction, &shadow, table)?;
+        search::begin_if_searched(&transaction, table.name.as_str(), &TableDescription::from(table))?;
     }
     if let Some(mut mark) = mark {
         mark.append_detail(&format!("rebuild {}", id.0));
@@ -417,7 +420,8 @@ fn sweep_some(connection: &mut Connection) -> Result<bool, rusqlite::Error> {
         .optional()?;
     let Some(name) = left else { return Ok(false) };
     let table = quote_text(&name);
-    // Nothing reads the table any more, so its segments need not match its rows.
+    // Nothing reads the table any more, so neither its segments nor its full-text index need to match its rows.
+    search::retire(&transaction, &name)?;
     if !segments::drop_some(&transaction, &name, ROWS_AT_ONCE)? {
         let removed = transaction.execute(
             &format!("DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} LIMIT {ROWS_AT_ONCE})"),

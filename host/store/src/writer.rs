@@ -265,9 +265,17 @@ impl Writer {
         };
         match failed {
             Some(error) => drop(self.lost(&error)),
-            None if has_changed => self.commits.send_modify(|count| *count += 1),
+            None if has_changed => self.changed(),
             None => {}
         }
+    }
+
+    /// Continues after a commit of a call: the log must not grow without end while no batch arrives.
+    fn changed(&mut self) {
+        if let Some((database, checkpointer)) = self.database.as_mut() {
+            checkpointer.after_commit(&database.connection);
+        }
+        self.commits.send_modify(|count| *count += 1);
     }
 
     /// The open database. Opens it if necessary.

@@ -1,15 +1,18 @@
 //! Routes for tables and their rows.
 
 use super::Routes;
+use crate::change::Change;
 use crate::doc::{Doc, Query, Tag, choice, event, header, list, number, text};
 use crate::parameters::{LIMIT_DEFAULT, LIMIT_MAX};
+use crate::search;
 use crate::tables::{
     self, facets,
     histogram::{self, BUCKETS_MAX},
     selection, series,
 };
 use lantern_api::{
-    Count, Facets, Histogram, OmittedEvent, Row, RowDetail, RowPage, RowsEvent, SeriesAnswer, Table,
+    Count, Facets, Histogram, OmittedEvent, Row, RowDetail, RowPage, RowsEvent, SeriesAnswer, SetTableSearch,
+    Table, TableSearch,
 };
 
 pub fn routes(routes: Routes) -> Routes {
@@ -72,6 +75,17 @@ fn rows(routes: Routes) -> Routes {
                 .description("The response includes the message if its stream or a dead letter still has it.")
                 .query(selection::integers_doc())
                 .answers::<RowDetail>("The row with its message, its version and its neighbours in time."),
+        )
+        .change(
+            Change::put("/api/v1/tables/{table}/search", "table.search"),
+            search::change,
+            doc("setTableSearch", "Turn full-text search on or off")
+                .description(
+                    "The host builds the index in the background. Until an index contains a row, searches read the row, so \
+                     that they find the same rows with and without an index.",
+                )
+                .takes::<SetTableSearch>()
+                .answers::<TableSearch>("The state of the search."),
         )
 }
 

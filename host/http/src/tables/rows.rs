@@ -13,6 +13,7 @@ use crate::cursor;
 use crate::parameters::Parameters;
 use crate::problem::Problem;
 use crate::room::Room;
+use crate::search;
 use crate::state::State;
 use lantern_store::reader::{RowQuery, Shape, Sort, can_sort};
 
@@ -42,7 +43,13 @@ pub async fn rows(
     let page = state.reader.rows(&shape, &query).await?;
     let next_cursor = page.next.as_ref().map(|place| cursor::of_place(&list, place));
     let mut after = b"],\"next_cursor\":".to_vec();
-    let frame = serde_json::to_writer(&mut after, &next_cursor).map(|()| Frame {
+    let mut written = serde_json::to_writer(&mut after, &next_cursor);
+    if query.selection.search.is_some() {
+        let search = search::view(&state.reader, &shape).await?;
+        after.extend_from_slice(b",\"search\":");
+        written = written.and_then(|()| serde_json::to_writer(&mut after, &search));
+    }
+    let frame = written.map(|()| Frame {
         before: b"{\"items\":[".to_vec(),
         between: b",",
         after: [&after[..], b"}"].concat(),

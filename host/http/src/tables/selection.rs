@@ -11,7 +11,7 @@ use crate::parameters::{self, Parameters};
 use crate::problem::Problem;
 use lantern_model::batch::{Timestamp, Value, clean_text};
 use lantern_model::schema::ColumnType;
-use lantern_store::reader::{Comparison, Condition, Selection, Shape, Test};
+use lantern_store::reader::{Comparison, Condition, SearchQuery, Selection, Shape, Test};
 
 /// Parameters of all requests about the rows of a table.
 pub const NAMES: [&str; 5] = ["filter", "search", "from", "to", "integers"];
@@ -22,8 +22,13 @@ pub const REPEATED: [&str; 1] = ["filter"];
 /// Maximum number of filters; each is evaluated for every scanned row.
 const FILTERS_MAX: usize = 50;
 
-/// Maximum length of a search text in bytes; it is compared at every position.
+/// Maximum length of a search text in bytes; its terms are compared with every word.
 const SEARCH_BYTES_MAX: usize = 1_024;
+
+const SEARCH_DOC: &str = "Words that text and JSON columns contain, in any order and case. `-word` excludes rows; \
+     `\"several words\"` requires them in this order in one text; `word*` matches words that begin so; `column:word` \
+     searches one column, and `column.member:value` a member of a JSON column. Words consist of letters and digits. Names of \
+     JSON members are not searched.";
 
 /// The parameters for the OpenAPI document.
 pub fn parameters_doc() -> [Query; 5] {
@@ -37,10 +42,7 @@ pub fn parameters_doc() -> [Query; 5] {
     };
     [
         repeated("filter", FILTERS_MAX, filter).example(serde_json::json!(["kind=error", "bytes>=1000"])),
-        text(
-            "search",
-            "Text that at least one text or JSON column contains; ASCII letters match in both cases.",
-        ),
+        text("search", SEARCH_DOC).example("disk -\"out of memory\" payload.host:web*"),
         moment("from", "Earliest time of the time column.").example("now-1h"),
         moment("to", "End of the time range, exclusive.").example("now"),
         integers_doc(),
@@ -73,8 +75,8 @@ pub fn parse(shape: &Shape, parameters: &Parameters) -> Result<Selection, Proble
         add(&mut selection, condition);
     }
     if let Some(text) = parameters.get("search").filter(|text| !text.is_empty()) {
-        selection.search =
-            Some(search_text(text).map_err(|reason| Problem::bad_request(format!("search: {reason}")))?);
+        let query = search(shape, text);
+        selection.search = Some(query.map_err(|reason| Problem::bad_request(format!("search: {reason}")))?);
     }
     let moment = |name: &str| -> Result<Option<Timestamp>, Problem> {
         let time = parameters.parsed(name, |text| parameters::moment(name, text, now))?;
@@ -238,6 +240,11 @@ fn test(name: &str, column_type: ColumnType, rest: &str, now: Timestamp) -> Resu
     } else {
         return Err("expected one of = != < <= > >= ~ !~ ^= :null :set after the column".to_owned());
     })
+}
+
+fn search(shape: &Shape, text: &str) -> Result<SearchQuery, String> {
+    let text = search_text(text)?;
+    SearchQuery::parse(&text, |name| shape.searchable(name)).map_err(|error| error.to_string())
 }
 
 fn search_text(text: &str) -> Result<String, String> {

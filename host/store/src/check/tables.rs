@@ -1,9 +1,10 @@
 //! Checks the rows of plugin tables: their number, and that each comes from one message in the ledger.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 use super::{Report, TableReport, count, grouped, plural, rebuild};
 use crate::apply::from_sql;
+use crate::search::{IndexDifference, difference, index_of};
 use crate::segments::{Difference, differences, set_of};
 use crate::statement::quote_text;
 
@@ -34,6 +35,7 @@ pub(super) fn check_tables(connection: &Connection, report: &mut Report) -> Resu
         }
         check_rows(connection, &table, report)?;
         check_segments(connection, &table, report)?;
+        check_search(connection, &table, report)?;
         table.row_count = count(
             connection,
             &format!("SELECT count(*) FROM {}", quote_text(&table.table)),
@@ -173,6 +175,47 @@ fn check_segments(
             ),
             rebuild(plugin),
         );
+    }
+    Ok(())
+}
+
+/// Compares the full-text index of a table with its rows.
+fn check_search(
+    connection: &Connection,
+    table: &TableReport,
+    report: &mut Report,
+) -> Result<(), rusqlite::Error> {
+    let TableReport { table, plugin, .. } = table;
+    let Some(index) = index_of(connection, table)? else {
+        return Ok(());
+    };
+    let remedy = format!("lantern table search off {table} && lantern table search on {table}");
+    let IndexDifference {
+        missing,
+        stray,
+        incomplete,
+    } = match difference(connection, &index) {
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+            let problem = format!("{plugin}: full-text index of table {table} is damaged: {error}");
+            report.problem(problem, remedy);
+            return Ok(());
+        }
+        found => found?,
+    };
+    for (rows, what) in [
+        (missing, "without an entry"),
+        (incomplete, "of a sample with a word that is missing"),
+        (stray, "that no longer exist with an entry"),
+    ] {
+        if rows > 0 {
+            report.problem(
+                format!(
+                    "{plugin}: full-text index of table {table}: {} {what}",
+                    plural(rows, "row")
+                ),
+                &remedy,
+            );
+        }
     }
     Ok(())
 }

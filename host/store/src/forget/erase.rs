@@ -11,6 +11,7 @@ use super::{Erased, Erasure, ForgetError, ForgetQuery, OutstandingMessage, Store
 use crate::anchors;
 use crate::apply::{from_sql, read_checkpoint, to_sql};
 use crate::commit::{OriginId, VersionId};
+use crate::search;
 use crate::segments::{OriginTable, Touched};
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::ManifestDescription;
@@ -84,6 +85,9 @@ pub(super) fn erase(
         work.anchors()?;
         let Work { done, touched, .. } = work;
         touched.refresh(&transaction)?;
+        for plugin in &done.plugins {
+            search::require_purge(&transaction, plugin)?;
+        }
         transaction.commit()?;
         Ok(done)
     })

@@ -237,6 +237,7 @@ impl Reader {
         count: u32,
         by: Option<usize>,
     ) -> Result<Histogram, ReadError> {
+        let shape = &*self.with_proposed(shape, selection).await?;
         let (Some(time), Some((from, to))) = (shape.time(), self.range(shape, selection).await?) else {
             return Ok(Histogram {
                 buckets: None,
@@ -405,8 +406,25 @@ impl<'a> Asked<'a> {
 
     /// The rows of each bucket.
     fn statement(&self, bound: &mut Bound) -> String {
+        if self.shape.proposed().is_some() {
+            return self.grouping(bound);
+        }
         let counting = self.counting(bound, &self.in_bucket(), &[]);
         format!("WITH {} SELECT b.i, ({counting}) FROM b", self.buckets.table())
+    }
+
+    /// The rows of each bucket that has any, for rows that are not found by their time.
+    fn grouping(&self, bound: &mut Bound) -> String {
+        let rows = self.conditions().all_rows(bound);
+        let time = quote(&self.shape.columns[self.time].name);
+        let buckets = self.buckets;
+        format!(
+            "SELECT (t.{time} - ({})) / {}, count(*) {rows} AND +t.{time} >= {} AND +t.{time} < {} GROUP BY 1",
+            buckets.aligned(0).0,
+            buckets.width(),
+            buckets.from.0,
+            buckets.to.0
+        )
     }
 
     /// The condition that a row is in bucket `b`.
@@ -423,8 +441,8 @@ impl<'a> Asked<'a> {
         every.extend(conditions.following(bound));
         every.extend_from_slice(more);
         format!(
-            "SELECT count(*) FROM {} AS t WHERE {}",
-            quote(&self.shape.entry.name),
+            "SELECT count(*) {} WHERE {}",
+            conditions.source(bound),
             all(&every)
         )
     }

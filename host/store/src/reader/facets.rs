@@ -47,6 +47,7 @@ impl Reader {
     /// # Errors
     /// See [`ReadError`].
     pub async fn count(&self, shape: &Shape, selection: &Selection) -> Result<RowEstimate, ReadError> {
+        let shape = &*self.with_proposed(shape, selection).await?;
         let conditions = Conditions::to_count(shape, selection);
         let mut bound = Bound::default();
         let rows = conditions.all_rows(&mut bound);
@@ -93,6 +94,7 @@ impl Reader {
         column: usize,
         limit: u32,
     ) -> Result<Facet, ReadError> {
+        let shape = &*self.with_proposed(shape, selection).await?;
         let conditions = Conditions::to_count(shape, selection);
         let patient = self.within(ALL_TIME);
         let all = async {

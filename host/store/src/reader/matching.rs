@@ -7,6 +7,7 @@ use super::cells::Cell;
 use super::selection::{Comparison, Selection, Test};
 use super::shape::Shape;
 use super::text::{Needle, Stopped};
+use crate::search::SearchedText;
 use lantern_model::batch::Value;
 
 /// A selection, prepared for matching many rows.
@@ -15,7 +16,6 @@ pub struct Matcher {
     selection: Selection,
     /// For each condition, the text to search for.
     needles: Vec<Option<Needle>>,
-    search: Option<Needle>,
 }
 
 impl Matcher {
@@ -31,7 +31,6 @@ impl Matcher {
             });
         Self {
             needles: needles.collect(),
-            search: selection.search.as_ref().map(needle),
             selection,
         }
     }
@@ -61,15 +60,17 @@ impl Matcher {
                 return Ok(false);
             }
         }
-        let Some(needle) = &self.search else {
+        let Some(search) = &self.selection.search else {
             return Ok(true);
         };
-        for cell in cells {
-            if has_text(cell, needle, &mut has_to_stop)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let texts = cells.iter().enumerate().filter_map(|(column, cell)| {
+            Some(SearchedText {
+                column,
+                text: text_of(cell)?,
+                is_json: matches!(cell, Cell::Json(_)),
+            })
+        });
+        search.matches(texts, has_to_stop)
     }
 }
 

@@ -45,7 +45,8 @@ async fn visits() -> (tempfile::TempDir, rusqlite::Connection, Shape) {
     connection
         .execute_batch(concat!(
             include_str!("../../../../migrations/0001_host_tables.sql"),
-            include_str!("../../../../migrations/0012_segments.sql")
+            include_str!("../../../../migrations/0012_segments.sql"),
+            include_str!("../../../../migrations/0013_search.sql")
         ))
         .unwrap();
     text::register(&connection, Arc::default()).unwrap();

@@ -6,6 +6,7 @@
 
 mod finder;
 pub(super) mod pager;
+mod searcher;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -152,6 +153,9 @@ impl Reader {
     /// # Errors
     /// See [`ReadError`]; [`ReadError::PositionGone`] when the row after which it begins is needed and gone.
     pub async fn rows(&self, shape: &Shape, query: &RowQuery) -> Result<RowPage, ReadError> {
+        if let Some(page) = self.rows_by_search(shape, query).await? {
+            return Ok(page);
+        }
         if let Some(page) = self.rows_by_segments(shape, query).await? {
             return Ok(page);
         }

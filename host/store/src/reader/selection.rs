@@ -1,11 +1,12 @@
 //! Row filters: conditions on columns, free text and a range of time, and the SQL for them. Values are always
 //! parameters; a column is a position in a [`Shape`], whose names were checked.
 
+use super::search;
 use super::shape::Shape;
 use super::text::CONTAINS;
+use crate::search::SearchQuery;
 use crate::statement::quote;
 use lantern_model::batch::{Timestamp, Value};
-use lantern_model::schema::ColumnType;
 use lantern_model::schema::description::RoleWord;
 
 /// Alternatives of one condition up to which each is followed in the order of an index; more are filtered row by row.
@@ -16,8 +17,8 @@ const ALTERNATIVES_LED: usize = 20;
 pub struct Selection {
     /// Conditions that must all hold.
     pub conditions: Vec<Condition>,
-    /// Text that some text column contains, ignoring the case of ASCII letters.
-    pub search: Option<String>,
+    /// Words that text and JSON columns contain.
+    pub search: Option<SearchQuery>,
     /// At this time or later.
     pub from: Option<Timestamp>,
     /// Before this time.
@@ -150,6 +151,9 @@ pub(super) enum Lead {
 impl Lead {
     /// The best access to rows in the order of `sort`: a column, or the row numbers if none.
     pub(super) fn of(shape: &Shape, selection: &Selection, sort: Option<usize>) -> Self {
+        if shape.proposed().is_some() {
+            return Self::Order;
+        }
         let one = |condition: &Condition| match &condition.test {
             Test::OneOf { values, null: false } if values.len() == 1 => Some(condition.column),
             _ => None,
@@ -182,7 +186,11 @@ impl Lead {
     /// The best access to rows in any order, for counting.
     pub(super) fn to_count(shape: &Shape, selection: &Selection) -> Self {
         let by_time = Self::of(shape, selection, shape.time());
-        if by_time != Self::Order || selection.from.is_some() || selection.to.is_some() {
+        if shape.proposed().is_some()
+            || by_time != Self::Order
+            || selection.from.is_some()
+            || selection.to.is_some()
+        {
             return by_time;
         }
         let found = selection.conditions.iter().position(|condition| {
@@ -222,11 +230,15 @@ impl<'a> Conditions<'a> {
         let mut every = self.leading(bound);
         every.extend(self.range(bound, true));
         every.extend(self.following(bound));
-        format!(
-            "FROM {} AS t WHERE {}",
-            quote(&self.shape.entry.name),
-            all(&every)
-        )
+        format!("{} WHERE {}", self.source(bound), all(&every))
+    }
+
+    /// `FROM …` for all rows that a query may read.
+    pub(super) fn source(&self, bound: &mut Bound) -> String {
+        match self.shape.proposed() {
+            Some(proposed) => proposed.as_t(bound),
+            None => format!("FROM {} AS t", quote(&self.shape.entry.name)),
+        }
     }
 
     /// The same for the newest `rows` rows that an index finds, before the other conditions are applied: the cost does
@@ -333,22 +345,8 @@ impl<'a> Conditions<'a> {
     }
 
     fn search(&self, bound: &mut Bound) -> Option<String> {
-        let text = self.selection.search.as_ref()?;
-        let needle = bound.add(Value::Text(text.clone()));
-        let texts = self
-            .shape
-            .columns
-            .iter()
-            .enumerate()
-            .filter(|(_, column)| matches!(column.column_type, ColumnType::Text | ColumnType::Json));
-        let each: Vec<String> = texts
-            .map(|(position, _)| contains(&self.column(position, false), &needle))
-            .collect();
-        Some(match each.as_slice() {
-            // No column can contain the text.
-            [] => "0".to_owned(),
-            each => format!("({})", each.join(" OR ")),
-        })
+        let query = self.selection.search.as_ref()?;
+        Some(search::condition(self.shape, query, bound))
     }
 }
 

@@ -89,6 +89,7 @@ impl Reader {
             more: false,
             exact: true,
         };
+        let shape = &*self.with_proposed(shape, &query.selection).await?;
         let range = self.range(shape, &query.selection).await?;
         let (Some(time), Some((from, to))) = (shape.time(), range) else {
             return Ok(series);

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::search::FewProposals;
 use super::{ReadError, Reader, TableEntry};
 use lantern_model::schema::description::RoleWord;
 use lantern_model::schema::{ColumnName, ColumnType, TableName};
@@ -17,6 +18,8 @@ pub struct Shape {
     time: Option<usize>,
     indexes: Vec<ShapeIndex>,
     is_segmented: bool,
+    /// The only rows that a query reads; all if none.
+    proposed: Option<Arc<FewProposals>>,
 }
 
 /// A column with a checked name.
@@ -55,6 +58,20 @@ impl Shape {
     /// Whether the table has segments instead of indexes on its facets.
     pub(super) fn is_segmented(&self) -> bool {
         self.is_segmented
+    }
+
+    /// The rows that a full-text index proposes, if queries read only these.
+    pub(super) fn proposed(&self) -> Option<&FewProposals> {
+        self.proposed.as_deref()
+    }
+
+    /// The same table, of which queries read only some rows.
+    pub(super) fn with_proposed(&self, proposed: FewProposals) -> Self {
+        Self {
+            is_segmented: false,
+            proposed: Some(Arc::new(proposed)),
+            ..self.clone()
+        }
     }
 
     /// The names of columns, by position.
@@ -140,6 +157,7 @@ impl Shape {
             time,
             indexes,
             is_segmented,
+            proposed: None,
         })
     }
 }

@@ -14,7 +14,8 @@ fn database(sql: &str) -> (tempfile::TempDir, PathBuf) {
     connection
         .execute_batch(concat!(
             include_str!("../../../../migrations/0001_host_tables.sql"),
-            include_str!("../../../../migrations/0012_segments.sql")
+            include_str!("../../../../migrations/0012_segments.sql"),
+            include_str!("../../../../migrations/0013_search.sql")
         ))
         .unwrap();
     connection.execute_batch(sql).unwrap();
@@ -226,7 +227,7 @@ async fn a_search_of_a_long_text_takes_linear_time() {
     let contains = hostile(1, Test::Contains);
     assert_eq!(reader.count(&shape, &contains).await.unwrap().rows, 0);
     let search = Selection {
-        search: Some("A".repeat(1_000)),
+        search: Some(SearchQuery::parse(&format!("{}*", "A".repeat(1_000)), |_| None).unwrap()),
         ..Selection::default()
     };
     assert_eq!(reader.count(&shape, &search).await.unwrap().rows, 1);

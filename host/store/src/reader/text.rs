@@ -9,16 +9,13 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ffi};
 
 use super::connections::Interrupt;
+pub use crate::search::Stopped;
 
 /// The SQL function `lantern_contains(text, needle)`: null for null.
 pub(super) const CONTAINS: &str = "lantern_contains";
 
 /// Text is searched in parts of this size; the search checks for an interrupt between two parts.
 const PART_BYTES: usize = 64 << 10;
-
-/// The search was stopped before its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stopped;
 
 /// A text to search for, prepared once for many searches.
 #[derive(Clone, Debug)]
@@ -61,6 +58,7 @@ impl Needle {
 pub(super) fn register(connection: &Connection, interrupt: Arc<Interrupt>) -> Result<(), rusqlite::Error> {
     let flags =
         FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_DIRECTONLY;
+    super::search::register(connection, Arc::clone(&interrupt))?;
     connection.create_scalar_function(CONTAINS, 2, flags, move |context| contains(context, &interrupt))
 }
 

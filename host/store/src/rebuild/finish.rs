@@ -9,8 +9,8 @@ use crate::audit::write_mark;
 use crate::catalog::{Adoption, CatalogError, describe, version_id};
 use crate::commit::VersionId;
 use crate::installation::forget_origins;
-use crate::segments;
 use crate::statement::quote_text;
+use crate::{search, segments};
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::Manifest;
 
@@ -152,9 +152,10 @@ fn keep_until(seconds: u64) -> Option<Timestamp> {
     (microseconds > 0).then(|| Timestamp(Timestamp::now().0.saturating_add(microseconds)))
 }
 
-/// Renames a table with its segments.
+/// Renames a table with its segments and its full-text index.
 pub(super) fn rename(transaction: &Transaction<'_>, from: &str, to: &str) -> Result<(), rusqlite::Error> {
     segments::rename(transaction, from, to)?;
+    search::rename(transaction, from, to)?;
     transaction.execute_batch(&format!(
         "ALTER TABLE {} RENAME TO {}",
         quote_text(from),

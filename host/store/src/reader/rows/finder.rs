@@ -123,8 +123,13 @@ impl<'a> Finder<'a> {
         segments: impl Iterator<Item = i64>,
         limit: usize,
     ) -> String {
-        let conditions = self.conditions();
         let from = segments_as_t(self.shape, segments, bound);
+        self.find_among(&from, bound, limit)
+    }
+
+    /// The numbers of the selection's rows among those that `from` returns with the alias `t`, in order.
+    pub(super) fn find_among(&self, from: &str, bound: &mut Bound, limit: usize) -> String {
+        let conditions = self.conditions();
         let mut every = conditions.range(bound, false);
         every.extend(conditions.following(bound));
         every.extend(self.behind(bound));

@@ -58,14 +58,7 @@ pub(in crate::reader) fn page(
     if !is_cheaper(&summaries, shape, query, &zones)? {
         return Ok(None);
     }
-    let mut pager = Pager {
-        snapshot,
-        shape,
-        query,
-        wanted: query.limit as usize + 1,
-        found: Vec::new(),
-        bytes: 0,
-    };
+    let mut pager = Pager::new(snapshot, shape, query);
     let mut next = None;
     let mut after = query.after.clone();
     for part in parts_of(shape, query) {
@@ -79,8 +72,7 @@ pub(in crate::reader) fn page(
             ControlFlow::Break(Stop::Stuck) => return Ok(None),
         }
     }
-    let is_full = pager.is_full();
-    Ok(Some(RowPage::new(shape, query, pager.found, is_full, next)))
+    Ok(Some(pager.finish(next)))
 }
 
 /// Whether the segments cost less than the index that serves the order or another condition.
@@ -153,11 +145,11 @@ fn estimate(all: &[Segment], query: &RowQuery, zones: &[Zone]) -> Costs {
 }
 
 /// A key such that the rows of a page have descending keys.
-fn signed(key: i64, descending: bool) -> i64 {
+pub(super) fn signed(key: i64, descending: bool) -> i64 {
     if descending { key } else { key.saturating_neg() }
 }
 
-fn in_order((first, last): (i64, i64), descending: bool) -> (i64, i64) {
+pub(super) fn in_order((first, last): (i64, i64), descending: bool) -> (i64, i64) {
     match descending {
         true => (first, last),
         false => (last.saturating_neg(), first.saturating_neg()),
@@ -184,7 +176,7 @@ struct Candidate {
 }
 
 /// Collects a page.
-struct Pager<'a> {
+pub(super) struct Pager<'a> {
     snapshot: &'a Snapshot<'a>,
     shape: &'a Shape,
     query: &'a RowQuery,
@@ -193,8 +185,30 @@ struct Pager<'a> {
     bytes: usize,
 }
 
-impl Pager<'_> {
-    fn is_full(&self) -> bool {
+impl<'a> Pager<'a> {
+    pub(super) fn new(snapshot: &'a Snapshot<'a>, shape: &'a Shape, query: &'a RowQuery) -> Self {
+        Self {
+            snapshot,
+            shape,
+            query,
+            wanted: query.limit as usize + 1,
+            found: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// The number of rows that the page still needs.
+    pub(super) fn missing(&self) -> usize {
+        self.wanted.saturating_sub(self.found.len())
+    }
+
+    /// The page. If it is not full, the next page begins at `next`.
+    pub(super) fn finish(self, next: Option<RowPosition>) -> RowPage {
+        let is_full = self.is_full();
+        RowPage::new(self.shape, self.query, self.found, is_full, next)
+    }
+
+    pub(super) fn is_full(&self) -> bool {
         self.found.len() >= self.wanted || self.bytes >= self.snapshot.page_bytes
     }
 
@@ -236,12 +250,12 @@ impl Pager<'_> {
         let mut bound = Bound::default();
         let finder = Finder::new(self.shape, self.query, part, after).in_segments();
         let numbers = zones.iter().map(|zone| zone.segment.number);
-        let found = finder.find_in_segments(&mut bound, numbers, self.wanted - self.found.len());
+        let found = finder.find_in_segments(&mut bound, numbers, self.missing());
         self.read(&found, bound)
     }
 
     /// Reads the rows whose numbers a statement returns.
-    fn read(&mut self, found: &str, bound: Bound) -> Result<(), ReadError> {
+    pub(super) fn read(&mut self, found: &str, bound: Bound) -> Result<(), ReadError> {
         let sql = select_rows(self.shape, &self.query.columns, found);
         let mut bytes = 0;
         let rows = self
@@ -294,7 +308,7 @@ impl Pager<'_> {
         after: Option<&RowPosition>,
     ) -> Result<(Found, Option<Stop>), ReadError> {
         let (descending, by_time) = (self.query.sort.descending, part == Part::Filled);
-        let wanted = self.wanted - self.found.len();
+        let wanted = self.missing();
         let key = |&(row, time): &(i64, i64)| {
             let key = if by_time { time } else { row };
             (signed(key, descending), signed(row, descending))
@@ -347,7 +361,7 @@ impl Pager<'_> {
 }
 
 /// Before all rows with this key, and after all rows with a greater one.
-fn position(bound: i64, by_time: bool, descending: bool) -> RowPosition {
+pub(super) fn position(bound: i64, by_time: bool, descending: bool) -> RowPosition {
     let key = signed(bound, descending);
     let outermost = if descending { i64::MAX } else { i64::MIN };
     match by_time {
@@ -362,10 +376,10 @@ fn position(bound: i64, by_time: bool, descending: bool) -> RowPosition {
     }
 }
 
-fn first_row(segment: i64) -> i64 {
+pub(super) fn first_row(segment: i64) -> i64 {
     segment << SEGMENT_BITS
 }
 
-fn last_row(segment: i64) -> i64 {
+pub(super) fn last_row(segment: i64) -> i64 {
     first_row(segment) + (1 << SEGMENT_BITS) - 1
 }

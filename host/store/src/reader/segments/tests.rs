@@ -9,8 +9,8 @@ use rusqlite::Connection;
 use super::super::rows::pager;
 use super::super::snapshot::Snapshot;
 use super::super::{
-    Aggregate, Comparison, Condition, ReadLimits, Reader, RowPage, RowQuery, Selection, SeriesQuery, Shape,
-    Sort, Test, can_sort,
+    Aggregate, Comparison, Condition, ReadLimits, Reader, RowPage, RowQuery, SearchQuery, Selection,
+    SeriesQuery, Shape, Sort, Test, can_sort,
 };
 use crate::segments::{self, SEGMENT_BITS, Touched};
 use lantern_model::batch::{Timestamp, Value};
@@ -78,11 +78,12 @@ fn create(path: &PathBuf, arrival: Arrival, random: &mut Random) {
     connection.pragma_update(None, "journal_mode", "WAL").unwrap();
     connection
         .execute_batch(&format!(
-            "{}{}
+            "{}{}{}
              CREATE TABLE plain ({COLUMNS}) STRICT;
              CREATE TABLE segmented ({COLUMNS}) STRICT;",
             include_str!("../../../../../migrations/0001_host_tables.sql"),
             include_str!("../../../../../migrations/0012_segments.sql"),
+            include_str!("../../../../../migrations/0013_search.sql"),
         ))
         .unwrap();
     let transaction = connection.transaction().unwrap();
@@ -210,7 +211,9 @@ fn selection(random: &mut Random) -> Selection {
     times.sort_unstable();
     Selection {
         conditions,
-        search: random.one_in(10).then(|| "note 3".to_owned()),
+        search: random
+            .one_in(10)
+            .then(|| SearchQuery::parse("\"note 3*\"", |_| None).unwrap()),
         from: (!random.one_in(3)).then_some(times[0]),
         to: (!random.one_in(3)).then_some(Timestamp(times[1].0 + 1)),
     }

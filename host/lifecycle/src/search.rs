@@ -1,0 +1,28 @@
+//! Turns full-text search in tables on and off. The background job of the host builds and removes the indexes.
+
+use std::sync::Arc;
+
+use super::{Actor, Lifecycle, LifecycleError};
+use lantern_model::schema::TableName;
+
+impl Lifecycle {
+    /// Turns full-text search in a table on or off.
+    ///
+    /// # Errors
+    /// See [`LifecycleError`]; nothing has changed then.
+    pub async fn set_search(
+        &self,
+        table: &TableName,
+        enabled: bool,
+        by: &Actor,
+    ) -> Result<(), LifecycleError> {
+        let inner = Arc::clone(&self.inner);
+        let (table, by) = (table.clone(), by.clone());
+        let change = async move {
+            inner.parts.store.search().turn(&table, enabled).await?;
+            tracing::info!(%table, enabled, %by, "changed full-text search in a table");
+            Ok(())
+        };
+        self.detached(change).await
+    }
+}

@@ -1,0 +1,392 @@
+//! Searches in SQL: the function that compares the texts of a row, and the rows that a full-text index proposes. The index
+//! may propose rows that do not match, but it proposes all that do, except those it does not contain yet.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use rusqlite::functions::{Context, FunctionFlags};
+use rusqlite::types::{Value as Stored, ValueRef};
+use rusqlite::{Connection, ffi};
+use serde::{Deserialize, Serialize};
+
+use super::connections::Interrupt;
+use super::selection::{Bound, Selection};
+use super::shape::Shape;
+use super::snapshot::Snapshot;
+use super::{ReadError, Reader};
+use crate::search::{
+    self, Scope, SearchIndex, SearchQuery, SearchableColumn, SearchedText, Stopped, Term, indexed_word,
+};
+use crate::statement::quote;
+use lantern_model::batch::Value;
+use lantern_model::schema::{ColumnType, TableName};
+
+/// The SQL function `lantern_matches(search, text, …)`.
+const MATCHES: &str = "lantern_matches";
+
+/// Changed rows that a search reads in addition to the proposed ones.
+const CHANGED_MAX: usize = 10_000;
+
+/// Rows that are not indexed yet and that a search of few rows reads in addition.
+const TAIL_FEW: i64 = if cfg!(test) { 50 } else { 5_000 };
+
+/// Proposed rows that counts and aggregates read: some tenths of a second.
+const COUNTED_MAX: usize = 50_000;
+
+/// A search as the SQL function receives it: columns are positions of its arguments.
+#[derive(Debug, Serialize, Deserialize)]
+struct PreparedSearch {
+    query: SearchQuery,
+    /// Whether each argument is a JSON document.
+    json: Vec<bool>,
+}
+
+/// How far the full-text index of a table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SearchProgress {
+    /// Rows that are not indexed yet, approximately. A search reads them one by one.
+    pub rows_behind: u64,
+}
+
+impl Shape {
+    /// The column with this name, if a search can name it.
+    pub fn searchable(&self, name: &str) -> Option<SearchableColumn> {
+        let position = self.position(name)?;
+        let column_type = self.columns[position].column_type;
+        matches!(column_type, ColumnType::Text | ColumnType::Json).then_some(SearchableColumn {
+            position,
+            is_json: column_type == ColumnType::Json,
+        })
+    }
+
+    /// The positions of the columns that a search reads.
+    fn searched(&self) -> impl Iterator<Item = usize> {
+        let columns = self.columns.iter().enumerate();
+        columns
+            .filter(|(_, column)| matches!(column.column_type, ColumnType::Text | ColumnType::Json))
+            .map(|(position, _)| position)
+    }
+}
+
+/// The condition that the row with the alias `t` matches a search.
+pub(super) fn condition(shape: &Shape, query: &SearchQuery, bound: &mut Bound) -> String {
+    let columns: Vec<usize> = shape.searched().collect();
+    let argument = |scope: &Scope| Scope {
+        // A term whose column is not read matches nothing.
+        column: columns
+            .iter()
+            .position(|column| *column == scope.column)
+            .unwrap_or(usize::MAX),
+        members: scope.members.clone(),
+    };
+    let terms = query.terms.iter().map(|term| Term {
+        scope: term.scope.as_ref().map(argument),
+        ..term.clone()
+    });
+    let prepared = PreparedSearch {
+        query: SearchQuery {
+            terms: terms.collect(),
+        },
+        json: columns
+            .iter()
+            .map(|&column| shape.columns[column].column_type == ColumnType::Json)
+            .collect(),
+    };
+    let prepared = serde_json::json!(prepared).to_string();
+    let texts: String = columns
+        .iter()
+        .map(|&column| format!(", t.{}", quote(&shape.columns[column].name)))
+        .collect();
+    format!("{MATCHES}({}{texts})", bound.add(Value::Text(prepared)))
+}
+
+/// Registers the function with a connection. It ends with `SQLITE_INTERRUPT` when the interrupt is due.
+pub(super) fn register(connection: &Connection, interrupt: Arc<Interrupt>) -> Result<(), rusqlite::Error> {
+    let flags =
+        FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_DIRECTONLY;
+    connection.create_scalar_function(MATCHES, -1, flags, move |context| matches(context, &interrupt))
+}
+
+fn matches(context: &Context<'_>, interrupt: &Interrupt) -> Result<bool, rusqlite::Error> {
+    // The parameter is the same for all rows of a statement, and so is its parsed form.
+    let prepared = context.get_or_create_aux(0, |value| {
+        let parsed = value
+            .as_str()
+            .map_err(|error| Box::new(error) as Box<dyn std::error::Error + Send + Sync>);
+        parsed.and_then(|text| serde_json::from_str::<PreparedSearch>(text).map_err(Into::into))
+    })?;
+    let texts = prepared.json.iter().enumerate().filter_map(|(column, &is_json)| {
+        let text = match context.get_raw(column + 1) {
+            ValueRef::Text(text) => std::str::from_utf8(text).ok()?,
+            _ => return None,
+        };
+        Some(SearchedText {
+            column,
+            text,
+            is_json,
+        })
+    });
+    let found = prepared.query.matches(texts, || interrupt.is_due());
+    found.map_err(|Stopped| rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_INTERRUPT), None))
+}
+
+/// The rows that may match a search, on one state of the database.
+pub(super) struct Proposals<'a> {
+    snapshot: &'a Snapshot<'a>,
+    table: String,
+    index: SearchIndex,
+    /// The words as an expression of FTS5.
+    expression: String,
+    /// Rows that were changed since they were indexed.
+    changed: Vec<i64>,
+}
+
+impl<'a> Proposals<'a> {
+    /// The proposed rows of a selection. None if the table has no index, or if it does not serve the search.
+    pub(super) fn of(
+        snapshot: &'a Snapshot<'a>,
+        shape: &Shape,
+        selection: &Selection,
+    ) -> Result<Option<Self>, ReadError> {
+        let Some(words) = selection.search.as_ref().and_then(SearchQuery::required_words) else {
+            return Ok(None);
+        };
+        let index = snapshot.with(|connection| search::index_of(connection, shape.entry.name.as_str()))?;
+        let is_indexed =
+            |index: &SearchIndex, name: &str| index.columns.iter().any(|column| column.name == name);
+        let Some(index) = index.filter(|index| {
+            shape
+                .searched()
+                .all(|column| is_indexed(index, shape.columns[column].name.as_str()))
+        }) else {
+            return Ok(None);
+        };
+        let mut changed = Vec::new();
+        let sql = format!(
+            "SELECT row FROM _lantern_search_change WHERE search = ?1 LIMIT {}",
+            CHANGED_MAX + 1
+        );
+        snapshot.for_each(&sql, vec![index.id.into()], |row| {
+            changed.push(row.get(0)?);
+            Ok(())
+        })?;
+        // Words consist of letters and digits, so that none ends the quotes.
+        let quoted: Vec<String> = words
+            .iter()
+            .map(|word| format!("\"{}\"", indexed_word(word)))
+            .collect();
+        Ok((changed.len() <= CHANGED_MAX).then(|| Self {
+            snapshot,
+            table: quote(&shape.entry.name),
+            index,
+            expression: quoted.join(" AND "),
+            changed,
+        }))
+    }
+
+    /// All proposed rows as the source of a statement: a table with the column `r`. None if they are more than `limit`, or if
+    /// many rows are not indexed yet.
+    pub(super) fn few(&self, limit: usize) -> Result<Option<FewProposals>, ReadError> {
+        let through = self.index.through;
+        let tail = format!(
+            "SELECT count(*) FROM (SELECT 1 FROM {} WHERE _rowid_ > ?1 LIMIT {})",
+            self.table,
+            TAIL_FEW + 1
+        );
+        if self.snapshot.number(&tail, vec![through.into()])? > TAIL_FEW {
+            return Ok(None);
+        }
+        let mut rows = self.proposed(i64::MIN, through, true, limit + 1)?;
+        if rows.len() > limit {
+            return Ok(None);
+        }
+        rows.extend(self.changed.iter().filter(|row| **row <= through));
+        rows.sort_unstable();
+        rows.dedup();
+        Ok(Some(FewProposals {
+            table: self.table.clone(),
+            rows,
+            through,
+        }))
+    }
+
+    /// Rows of the index from `first` to `last` that contain the words.
+    fn proposed(&self, first: i64, last: i64, descending: bool, limit: usize) -> Result<Vec<i64>, ReadError> {
+        let fts = self.index.fts();
+        let direction = if descending { "DESC" } else { "ASC" };
+        let sql = format!(
+            "SELECT rowid FROM {fts} WHERE {fts} MATCH ?1 AND rowid BETWEEN ?2 AND ?3 ORDER BY rowid {direction} LIMIT ?4"
+        );
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let arguments = vec![
+            self.expression.clone().into(),
+            first.into(),
+            last.into(),
+            limit.into(),
+        ];
+        self.numbers(&sql, arguments)
+    }
+
+    /// The next proposed rows in descending order of their numbers, from `last` on, and the number at which those that follow
+    /// begin.
+    pub(super) fn before(&self, last: i64, limit: usize) -> Result<(Vec<i64>, Option<i64>), ReadError> {
+        let through = self.index.through;
+        if last > through {
+            let rows = self.unindexed(through + 1, last, true, limit)?;
+            if let Some(&lowest) = rows.last() {
+                return Ok((rows, lowest.checked_sub(1)));
+            }
+        }
+        let last = last.min(through);
+        let rows = self.proposed(i64::MIN, last, true, limit)?;
+        let lowest = rows.last().copied().filter(|_| rows.len() >= limit);
+        let mut rows = self.with_changed(rows, lowest.unwrap_or(i64::MIN), last);
+        rows.reverse();
+        Ok((rows, lowest.and_then(|lowest| lowest.checked_sub(1))))
+    }
+
+    /// The same in ascending order.
+    pub(super) fn after(&self, first: i64, limit: usize) -> Result<(Vec<i64>, Option<i64>), ReadError> {
+        let through = self.index.through;
+        if first <= through {
+            let rows = self.proposed(first, through, false, limit)?;
+            let greatest = rows.last().copied().filter(|_| rows.len() >= limit);
+            let rows = self.with_changed(rows, first, greatest.unwrap_or(through));
+            return Ok((rows, greatest.unwrap_or(through).checked_add(1)));
+        }
+        let rows = self.unindexed(first, i64::MAX, false, limit)?;
+        let greatest = rows.last().copied().filter(|_| rows.len() >= limit);
+        Ok((rows, greatest.and_then(|greatest| greatest.checked_add(1))))
+    }
+
+    /// Rows after the position of the index.
+    fn unindexed(
+        &self,
+        first: i64,
+        last: i64,
+        descending: bool,
+        limit: usize,
+    ) -> Result<Vec<i64>, ReadError> {
+        let direction = if descending { "DESC" } else { "ASC" };
+        let sql = format!(
+            "SELECT _rowid_ FROM {} WHERE _rowid_ BETWEEN ?1 AND ?2 ORDER BY _rowid_ {direction} LIMIT ?3",
+            self.table
+        );
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.numbers(&sql, vec![first.into(), last.into(), limit.into()])
+    }
+
+    /// Adds the changed rows of a range, in ascending order.
+    fn with_changed(&self, mut rows: Vec<i64>, first: i64, last: i64) -> Vec<i64> {
+        rows.extend(self.changed.iter().filter(|row| (first..=last).contains(*row)));
+        rows.sort_unstable();
+        rows.dedup();
+        rows
+    }
+
+    fn numbers(&self, sql: &str, arguments: Vec<Stored>) -> Result<Vec<i64>, ReadError> {
+        let mut rows = Vec::new();
+        self.snapshot.for_each(sql, arguments, |row| {
+            rows.push(row.get(0)?);
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+}
+
+/// All rows that an index proposes for a search.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct FewProposals {
+    table: String,
+    /// Indexed rows.
+    rows: Vec<i64>,
+    /// All rows after this one are proposed too.
+    through: i64,
+}
+
+impl FewProposals {
+    /// `FROM …` for the rows, with the alias `t`.
+    pub(super) fn as_t(&self, bound: &mut Bound) -> String {
+        let table = &self.table;
+        let rows = bound.add(Value::Text(serde_json::json!(self.rows).to_string()));
+        let through = bound.integer(self.through);
+        format!(
+            "FROM (SELECT value AS r FROM json_each({rows}) UNION ALL SELECT _rowid_ FROM {table} WHERE _rowid_ > {through}) \
+             AS j CROSS JOIN {table} AS t ON t._rowid_ = j.r"
+        )
+    }
+}
+
+/// `FROM …` for the rows with these numbers, with the alias `t`.
+pub(super) fn rows_as_t(shape: &Shape, rows: &[i64], bound: &mut Bound) -> String {
+    format!(
+        "FROM json_each({}) AS j CROSS JOIN {} AS t ON t._rowid_ = j.value",
+        bound.add(Value::Text(serde_json::json!(rows).to_string())),
+        quote(&shape.entry.name)
+    )
+}
+
+impl Reader {
+    /// The same table with only the rows that its full-text index proposes, if they are so few that queries of all rows of
+    /// the selection read only them.
+    pub(super) async fn with_proposed<'s>(
+        &self,
+        shape: &'s Shape,
+        selection: &Selection,
+    ) -> Result<Cow<'s, Shape>, ReadError> {
+        if selection.search.is_none() || shape.proposed().is_some() {
+            return Ok(Cow::Borrowed(shape));
+        }
+        let (table, selection) = (shape.clone(), selection.clone());
+        let proposed =
+            self.timed_snapshot(
+                move |snapshot| match Proposals::of(snapshot, &table, &selection)? {
+                    Some(proposals) => proposals.few(COUNTED_MAX),
+                    None => Ok(None),
+                },
+            );
+        Ok(match proposed.await? {
+            Some(proposed) => Cow::Owned(shape.with_proposed(proposed)),
+            None => Cow::Borrowed(shape),
+        })
+    }
+
+    /// How far the full-text index of a table is; none if search in the table is turned off.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn search_progress(&self, shape: &Shape) -> Result<Option<SearchProgress>, ReadError> {
+        let name = shape.entry.name.clone();
+        self.snapshot(move |connection| Ok::<_, ReadError>(progress(connection, &name)?))
+            .await
+    }
+}
+
+fn progress(connection: &Connection, name: &TableName) -> Result<Option<SearchProgress>, rusqlite::Error> {
+    let index = search::index_of(connection, name.as_str())?;
+    let is_on: bool = connection.query_row(
+        "SELECT EXISTS (SELECT 1 FROM _lantern_searched WHERE table_name = ?1)",
+        [name.as_str()],
+        |row| row.get(0),
+    )?;
+    if !is_on {
+        return Ok(None);
+    }
+    let (id, through) = index.map_or((0, i64::MIN), |index| (index.id, index.through));
+    let sql = format!(
+        "SELECT (SELECT count(*) FROM _lantern_search_change WHERE search = ?1),
+             (SELECT max(_rowid_) FROM {0}), (SELECT min(_rowid_) FROM {0})",
+        quote(name)
+    );
+    let (changed, last, first) = connection.query_row(&sql, [id], |row| {
+        let ends = (row.get::<_, Option<i64>>(1)?, row.get::<_, Option<i64>>(2)?);
+        Ok((row.get::<_, i64>(0)?, ends.0, ends.1))
+    })?;
+    let behind = match (last, first) {
+        (Some(last), Some(first)) => last.saturating_sub(through.max(first.saturating_sub(1))).max(0),
+        _ => 0,
+    };
+    Ok(Some(SearchProgress {
+        rows_behind: behind.saturating_add(changed).unsigned_abs(),
+    }))
+}
