@@ -57,6 +57,8 @@ mod misbehaving;
 mod operator;
 #[path = "host/power.rs"]
 mod power;
+#[path = "host/search.rs"]
+mod search;
 #[path = "host/seeds.rs"]
 mod seeds;
 #[path = "host/start.rs"]

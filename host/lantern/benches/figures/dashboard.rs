@@ -22,9 +22,11 @@ const ASKED: usize = 100;
 /// Number of days that the rows span.
 const DAYS: i64 = 30;
 const DAY_US: i64 = 86_400_000_000;
+/// Maximum time for indexing the words of the table.
+const INDEX_TIME: Duration = Duration::from_secs(3_600);
 
 /// The queries. The placeholders `from` and `to` stand for a time and the time one day later.
-const QUESTIONS: [(&str, &str); 10] = [
+const QUESTIONS: [(&str, &str); 14] = [
     ("first page", "/rows?limit=100&integers=text"),
     (
         "filter by facet",
@@ -50,6 +52,22 @@ const QUESTIONS: [(&str, &str); 10] = [
     ),
     ("facets of all rows", "/facets?columns=kind,source"),
     ("and a column without counts", "/facets?columns=pc_id"),
+    (
+        "search: two frequent words",
+        "/rows?limit=100&integers=text&search=agent+observed",
+    ),
+    (
+        "search: two words, 1 in 1,000",
+        "/rows?limit=100&integers=text&search=alpha7+beta7",
+    ),
+    (
+        "search: one word, 1 in 100,000",
+        "/rows?limit=100&integers=text&search=gamma7",
+    ),
+    (
+        "search: frequent, of a day",
+        "/rows?limit=100&integers=text&search=alpha3+payload.n:1*&from={from}&to={to}",
+    ),
 ];
 
 /// Measures the queries on a table of `rows` rows.
@@ -75,6 +93,7 @@ pub fn questions(rows: i64) -> anyhow::Result<()> {
         filled.as_secs_f64(),
         began.elapsed().as_secs_f64()
     );
+    index(&host, &dir.path().join("lantern.db"), rows)?;
     let publishing = std::thread::spawn({
         let url = server.url();
         move || runtime()?.block_on(publish_evenly(&url, RATE, RATE * 60))
@@ -94,7 +113,7 @@ pub fn questions(rows: i64) -> anyhow::Result<()> {
         }
         let took = Latencies::new(took);
         println!(
-            "  {name:<28} p50 {:>7.1} ms   p95 {:>7.1} ms",
+            "  {name:<30} p50 {:>7.1} ms   p95 {:>7.1} ms",
             took.at(0.5),
             took.at(0.95)
         );
@@ -109,6 +128,35 @@ pub fn questions(rows: i64) -> anyhow::Result<()> {
     publishing
         .join()
         .map_err(|_| anyhow::anyhow!("the publisher panicked"))??;
+    Ok(())
+}
+
+/// Waits until the full-text index contains all rows, and prints its size.
+fn index(host: &Host, database: &Path, rows: i64) -> anyhow::Result<()> {
+    let began = Instant::now();
+    loop {
+        let (status, body) = host.get("/api/v1/tables/obs_events")?;
+        anyhow::ensure!(status == 200, "{body}");
+        let table: serde_json::Value = serde_json::from_str(&body)?;
+        anyhow::ensure!(table["search"]["enabled"] == true, "{body}");
+        if table["search"]["rows_behind"] == 0 {
+            break;
+        }
+        anyhow::ensure!(began.elapsed() < INDEX_TIME, "the index is not complete: {body}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let took = began.elapsed().as_secs_f64();
+    let bytes: f64 = Connection::open(database)?.query_row(
+        "SELECT sum(pgsize) FROM dbstat WHERE name GLOB '_lantern_search_[0-9]*'",
+        [],
+        |row| row.get(0),
+    )?;
+    println!(
+        "  full-text index: {:.0} rows/s while nothing else is written, {:.0} MB, {:.0} bytes per row",
+        rows as f64 / took,
+        bytes / 1e6,
+        bytes / rows as f64
+    );
     Ok(())
 }
 
@@ -137,7 +185,8 @@ fn fill(database: &Path, rows: i64) -> anyhow::Result<i64> {
             "WITH RECURSIVE n(i) AS (VALUES (?1) UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
              INSERT INTO obs_events (_origin, _sequence, _row, pc_id, at, kind, source, event_record_id, payload)
              SELECT 1, 1000000000 + i, 0, 'pc-' || abs(random() % 500), ?3 - (?4 - i) * ?5, iif(i % 100000 = 0, 'rare', 'kind-' || abs(random() % 8)),
-                 'source-' || (i % 5), i, '{\"n\":' || i || ',\"text\":\"what an agent has observed\"}' FROM n",
+                 'source-' || (i % 5), i, '{\"n\":' || i || ',\"text\":\"what an agent has observed\",\"words\":\"alpha' || abs(random() % 20) ||
+                 ' beta' || abs(random() % 50) || ' gamma' || abs(random() % 100000) || '\"}' FROM n",
             params![first, (first + 999_999).min(rows), newest, rows, step],
         )?;
     }
@@ -145,6 +194,7 @@ fn fill(database: &Path, rows: i64) -> anyhow::Result<i64> {
         connection.execute_batch(sql)?;
     }
     summarize(&connection)?;
+    connection.execute("INSERT INTO _lantern_searched VALUES ('obs_events')", [])?;
     Ok(newest)
 }
 

@@ -351,6 +351,22 @@ impl Acts {
         for what in ["", "/settings", "/differences?from=1.0.0&to=1.1.0"] {
             self.of_plugin("GET", what, "", 200).await;
         }
+        for (table, body, expected) in [
+            ("evolved", r#"{"enabled":true}"#, 200),
+            ("evolved", r#"{"enabled":false}"#, 200),
+            ("evolved", r#"{"on":true}"#, 400),
+            ("no_such_table", r#"{"enabled":true}"#, 404),
+        ] {
+            let path = format!("/api/v1/tables/{table}/search");
+            self.act(
+                "PUT",
+                "/api/v1/tables/{table}/search",
+                &path,
+                body.as_bytes(),
+                expected,
+            )
+            .await;
+        }
         for path in [
             all,
             "/api/v1/projections",

@@ -262,7 +262,13 @@ async fn a_selection_means_what_it_says() {
         assert_eq!(count, json!({"count": expected.len(), "exact": true}), "{filter}");
     }
     for (rest, expected) in [
-        ("search=100%25", vec![1, 5]),
+        ("search=100%25", vec![1, 2, 5]),
+        ("search=100%25+-a", vec![2, 5]),
+        ("search=%22of+a%22", vec![1]),
+        ("search=note:100", vec![1, 2]),
+        ("search=extra.k:100", vec![5]),
+        ("search=k", vec![]),
+        ("search=adm%2A", vec![3]),
         ("search=aDMIN", vec![3]),
         ("search=", (1..=8).collect()),
         ("from=2026-11-20T00:01:00Z", vec![6]),
@@ -365,6 +371,7 @@ async fn what_cannot_be_understood_is_named() {
         ("/rows?filter=note=%00", "must not contain NUL"),
         ("/rows?filter=1=1;drop", "no column"),
         ("/rows?search=a%00", "search: text must not contain NUL"),
+        ("/rows?search=%25", "search: the text contains no word"),
         (&format!("/rows?search={long}"), "search: the text exceeds"),
         (&format!("/rows?a=1{over}"), "unknown parameter \\\"a\\\""),
         (&format!("/rows?limit=1{over}"), "at most 50 filters"),
