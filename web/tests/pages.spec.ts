@@ -32,6 +32,9 @@ test('a table is filtered by value, search and time, and the address keeps the s
   await search.fill('openssl');
   await search.press('Enter');
   await expect(page).toHaveURL(/search=openssl/);
+  await search.fill('-"no such phrase" openss*');
+  await search.press('Enter');
+  await expect(page).toHaveURL(/search=-%22no|search=-"no/);
   const cells = rows.getByRole('row').filter({ hasText: 'package_upgrade' });
   await expect(cells.first()).toContainText('openssl');
   await expect(cells.first()).toContainText('atlas');

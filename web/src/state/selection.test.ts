@@ -3,16 +3,16 @@ import type { Column } from '../api/types';
 import { applyCompletion, completions } from '../parts/completion';
 import { formatFilter, parseFilter, parseSearch, toggleFilter } from './selection';
 
-const column = (name: string): Column => ({
+const column = (name: string, role: Column['role'] = 'facet'): Column => ({
   name,
   type: 'text',
   nullable: true,
-  role: null,
+  role,
   unit: null,
   doc: '',
   hints: {},
 });
-const COLUMNS = ['kind', 'cpu_pct', 'name'].map(column);
+const COLUMNS = [column('kind'), column('cpu_pct'), column('name'), column('note', null)];
 
 test('filters round-trip in the syntax of the API', () => {
   for (const text of [
@@ -39,7 +39,13 @@ test('the search field is parsed into filters and text', () => {
   expect(read('cpu_pct>90 name~"two words"')).toEqual({ filters: ['cpu_pct>90', 'name~two words'], search: '' });
   expect(read('name:null -name:null')).toEqual({ filters: ['name:null', 'name:set'], search: '' });
   expect(read('http://example.org')).toEqual({ filters: [], search: 'http://example.org' });
-  expect(read('"kind:boot"')).toEqual({ filters: [], search: 'kind:boot' });
+  expect(read('"kind:boot"')).toEqual({ filters: [], search: '"kind:boot"' });
+  expect(read('-"disk full" pan*')).toEqual({ filters: [], search: '-"disk full" pan*' });
+  expect(read('note:disk -note:"is full" note.a:1')).toEqual({
+    filters: [],
+    search: 'note:disk -note:"is full" note.a:1',
+  });
+  expect(read('note:null note=disk')).toEqual({ filters: ['note:null', 'note=disk'], search: '' });
   expect(read('kind:')).toEqual({ filters: [], search: 'kind:' });
 });
 

@@ -48,7 +48,8 @@ export function toggleFilter(filters: readonly string[], filter: string): string
 
 /**
  * Parses the search field: `kind:boot`, `-kind:boot`, `cpu_pct>90` and `name~"two words"` are filters if the column
- * exists; everything else is search text.
+ * exists; everything else is a search in the language of the API. `note:word` is a search if the column holds text and
+ * has no role, because its values are too long to be compared as a whole.
  */
 export function parseSearch(text: string, columns: readonly Column[]): { filters: string[]; search: string } {
   const filters: string[] = [];
@@ -56,7 +57,7 @@ export function parseSearch(text: string, columns: readonly Column[]): { filters
   for (const word of splitWords(text)) {
     const filter = word.quoted ? undefined : parseWord(word.text, columns);
     if (filter) filters.push(filter);
-    else rest.push(word.text);
+    else rest.push(word.quoted ? `"${word.text}"` : word.text);
   }
   return { filters, search: rest.join(' ') };
 }
@@ -70,6 +71,8 @@ function parseWord(text: string, columns: readonly Column[]): string | undefined
   const [, not, name, sign] = match;
   const value = unquote(match[4] ?? '');
   if (value === '' && sign === ':') return undefined;
+  const isProse = column.role === null && (column.type === 'text' || column.type === 'json');
+  if (isProse && sign === ':' && value !== 'null' && value !== 'set') return undefined;
   if (sign === ':' && (value === 'null' || value === 'set')) {
     const word = (value === 'null') === (not === '') ? 'null' : 'set';
     return `${name}:${word}`;
