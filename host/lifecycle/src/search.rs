@@ -19,7 +19,7 @@ impl Lifecycle {
         let inner = Arc::clone(&self.inner);
         let (table, by) = (table.clone(), by.clone());
         let change = async move {
-            inner.parts.store.search().turn(&table, enabled).await?;
+            inner.parts.store.search().set_enabled(&table, enabled).await?;
             tracing::info!(%table, enabled, %by, "changed full-text search in a table");
             Ok(())
         };

@@ -273,7 +273,7 @@ pub(crate) fn retire(connection: &Connection, table: &str) -> Result<(), rusqlit
 }
 
 /// Forgets that an operator turned on search in a table, and takes its indexes out of use.
-pub(crate) fn turn_off(connection: &Connection, table: &str) -> Result<(), rusqlite::Error> {
+pub(crate) fn disable(connection: &Connection, table: &str) -> Result<(), rusqlite::Error> {
     connection.execute("DELETE FROM _lantern_searched WHERE table_name = ?1", [table])?;
     for index in all_indexes(connection)? {
         if declared_name(&index.table) == table {

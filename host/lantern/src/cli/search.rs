@@ -47,13 +47,13 @@ pub struct ListArgs {
 
 pub fn run(command: &TableCommand) -> Result<(), Failure> {
     match command {
-        TableCommand::Search(SearchCommand::On(args)) => turn(args, true),
-        TableCommand::Search(SearchCommand::Off(args)) => turn(args, false),
+        TableCommand::Search(SearchCommand::On(args)) => set_enabled(args, true),
+        TableCommand::Search(SearchCommand::Off(args)) => set_enabled(args, false),
         TableCommand::Search(SearchCommand::List(args)) => list(args),
     }
 }
 
-fn turn(args: &TableArgs, enabled: bool) -> Result<(), Failure> {
+fn set_enabled(args: &TableArgs, enabled: bool) -> Result<(), Failure> {
     let name = &args.table;
     let path = format!("/api/v1/tables/{name}/search");
     let search: TableSearch = Client::open(&args.host)?.put_json(&path, &SetTableSearch { enabled })?;

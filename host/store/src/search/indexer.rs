@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, TransactionBehavior};
 
 use super::entries::{Entries, select};
-use super::{BEGINNING, RETIRED, SearchIndex, all_indexes, begin, fts_name, retire, turn_off};
+use super::{BEGINNING, RETIRED, SearchIndex, all_indexes, begin, disable, fts_name, retire};
 use crate::description::TableDescription;
 use crate::reader::ReadError;
 use crate::statement::quote_text;
@@ -104,7 +104,7 @@ impl Search<'_> {
     ///
     /// # Errors
     /// [`CommitError::Unavailable`] and [`CommitError::Closed`]; nothing has changed then.
-    pub async fn turn(self, table: &TableName, on: bool) -> Result<(), CommitError> {
+    pub async fn set_enabled(self, table: &TableName, on: bool) -> Result<(), CommitError> {
         let table = table.to_string();
         let change = move |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -113,7 +113,7 @@ impl Search<'_> {
                     "INSERT INTO _lantern_searched VALUES (?1) ON CONFLICT DO NOTHING",
                     [&table],
                 )?),
-                false => turn_off(&transaction, &table)?,
+                false => disable(&transaction, &table)?,
             }
             transaction.commit()
         };
@@ -123,7 +123,7 @@ impl Search<'_> {
     /// Does the most urgent work on indexes.
     ///
     /// # Errors
-    /// As for [`Search::turn`].
+    /// As for [`Search::set_enabled`].
     pub async fn step(self, state: &mut IndexerState) -> Result<IndexingStep, CommitError> {
         let Some(work) = self.next(state).await? else {
             return Ok(IndexingStep::Idle);
@@ -145,7 +145,7 @@ impl Search<'_> {
     /// Removes the words of erased rows from all indexes.
     ///
     /// # Errors
-    /// As for [`Search::turn`].
+    /// As for [`Search::set_enabled`].
     pub async fn purge(self) -> Result<(), CommitError> {
         let next = |connection: &Connection| Ok::<_, ReadError>(next_purge(connection)?);
         while let Some(work) = self.0.reader().snapshot(next).await? {

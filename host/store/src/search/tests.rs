@@ -17,7 +17,7 @@ async fn an_index_finds_the_rows_that_a_comparison_of_all_rows_finds() {
     for seed in 1..=2 {
         let mut world = World::new().await;
         let mut random = Random(seed);
-        world.turn(true).await;
+        world.set_enabled(true).await;
         for _ in 0..40 {
             match random.below(6) {
                 0 | 1 => world.add_random(&mut random, 60).await,
@@ -52,7 +52,7 @@ fn problems(world: &World) -> Vec<String> {
 #[tokio::test]
 async fn a_check_reports_an_index_that_differs_from_its_rows() {
     let mut world = World::new().await;
-    world.turn(true).await;
+    world.set_enabled(true).await;
     world
         .add(
             (0..50)
@@ -139,7 +139,7 @@ async fn the_progress_of_an_index_is_reported_and_survives_a_restart() {
     world
         .add((0..100).map(|number| row(&number.to_string(), "x")).collect())
         .await;
-    world.turn(true).await;
+    world.set_enabled(true).await;
     assert_eq!(behind(&world).await, 100);
     while behind(&world).await == 100 {
         assert!(world.step().await);
@@ -150,7 +150,7 @@ async fn the_progress_of_an_index_is_reported_and_survives_a_restart() {
     world.state = IndexerState::default();
     world.index_all().await;
     assert_eq!(behind(&world).await, 0);
-    world.turn(false).await;
+    world.set_enabled(false).await;
     assert_eq!(world.reader.search_progress(&shape).await.unwrap(), None);
     world.index_all().await;
     assert_eq!(
@@ -164,7 +164,7 @@ async fn the_progress_of_an_index_is_reported_and_survives_a_restart() {
 #[tokio::test]
 async fn erased_words_are_no_longer_in_the_file() {
     let mut world = World::new().await;
-    world.turn(true).await;
+    world.set_enabled(true).await;
     for number in 0..30 {
         let rows = (0..40)
             .map(|row_number| row(&format!("{number} {row_number}"), "ordinary"))

@@ -1,5 +1,5 @@
 //! Pages of rows that a full-text index proposes. If it proposes few rows, all of them are read; otherwise they are read in
-//! the order of their numbers until no other one can belong to the page. In the order of time, the summaries of segments tell
+//! the order of their numbers until no other one can belong to the page. In the order of time, the summaries of segments show
 //! when that is the case, because row numbers ascend with arrival.
 
 use super::finder::Finder;

@@ -150,10 +150,10 @@ impl World {
         }
     }
 
-    pub(super) async fn turn(&self, on: bool) {
+    pub(super) async fn set_enabled(&self, on: bool) {
         for table in ["lines", "states"] {
             let table = TableName::parse(table).unwrap();
-            self.scene.store.search().turn(&table, on).await.unwrap();
+            self.scene.store.search().set_enabled(&table, on).await.unwrap();
         }
     }
 
