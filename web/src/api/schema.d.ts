@@ -368,6 +368,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/tables/{table}/search": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Turn full-text search on or off
+         * @description The host builds the index in the background. Until an index contains a row, searches read the row, so that they find the same rows with and without an index.
+         *
+         *     Requires a token with the role operator. The audit records it as `table.search`.
+         */
+        put: operations["setTableSearch"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/tables/{table}/tail": {
         parameters: {
             query?: never;
@@ -2707,6 +2729,11 @@ export interface components {
             items: components["schemas"]["Row"][];
             /** @description Cursor of the next page; null on the last page. */
             next_cursor: string | null;
+            /**
+             * @description State of the full-text index, if the request has `search`. The rows are complete in any case: the host reads rows that
+             *     the index does not contain.
+             */
+            search?: components["schemas"]["TableSearch"];
         };
         /** @description Version that produced a row. */
         RowVersion: {
@@ -2776,6 +2803,11 @@ export interface components {
             more: boolean;
             /** @description Whether all rows were aggregated; otherwise only the newest. */
             exact: boolean;
+        };
+        /** @description Turns full-text search in a table on or off. */
+        SetTableSearch: {
+            /** @description Whether the table has a full-text index. */
+            enabled: boolean;
         };
         /** @description The settings of one plugin. */
         Settings: {
@@ -2909,6 +2941,8 @@ export interface components {
             measure_columns: components["schemas"]["Measure"][];
             /** @description Time of the newest row (RFC 3339); null without a time column or without rows. */
             newest: string | null;
+            /** @description Full-text search. */
+            search: components["schemas"]["TableSearch"];
         };
         /** @description One table, as filled by two versions. */
         TableComparison: {
@@ -2975,6 +3009,16 @@ export interface components {
              * @description Number of rows after.
              */
             rows_after: number;
+        };
+        /** @description Full-text search in a table. */
+        TableSearch: {
+            /** @description Whether an operator turned the full-text index on. Without it, searches read the rows of the table. */
+            enabled: boolean;
+            /**
+             * Format: int64
+             * @description Rows that the index does not contain yet, approximately. Searches read them one by one; 0 without an index.
+             */
+            rows_behind: number;
         };
         /**
          * @description The outcome of a take-over.
@@ -3803,7 +3847,7 @@ export interface operations {
             query?: {
                 /** @description A condition: a column, an operator and a value, or a column with `:null` or `:set`. Operators: `=` `!=` `<` `<=` `>` `>=` `~` (contains) `!~` (does not contain) `^=` (starts with). Several `=` filters on one column are alternatives; all other filters must match. The type of the column determines the format of the value; bytes are base64. */
                 filter?: string[];
-                /** @description Text that at least one text or JSON column contains; ASCII letters match in both cases. */
+                /** @description Words that text and JSON columns contain, in any order and case. `-word` excludes rows; `"several words"` requires them in this order in one text; `word*` matches words that begin so; `column:word` searches one column, and `column.member:value` a member of a JSON column. Words consist of letters and digits. Names of JSON members are not searched. */
                 search?: string;
                 /** @description Earliest time of the time column. RFC 3339, or relative to now, such as `now-15m`; units: `s` `m` `h` `d` `w`. */
                 from?: string;
@@ -3888,12 +3932,50 @@ export interface operations {
             503: components["responses"]["Busy"];
         };
     };
+    setTableSearch: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Table name. */
+                table: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SetTableSearch"];
+            };
+        };
+        responses: {
+            /** @description The state of the search. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TableSearch"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["Timeout"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["WrongType"];
+            421: components["responses"]["WrongHost"];
+            429: components["responses"]["TooMany"];
+            500: components["responses"]["Failed"];
+            503: components["responses"]["Busy"];
+        };
+    };
     followTable: {
         parameters: {
             query?: {
                 /** @description A condition: a column, an operator and a value, or a column with `:null` or `:set`. Operators: `=` `!=` `<` `<=` `>` `>=` `~` (contains) `!~` (does not contain) `^=` (starts with). Several `=` filters on one column are alternatives; all other filters must match. The type of the column determines the format of the value; bytes are base64. */
                 filter?: string[];
-                /** @description Text that at least one text or JSON column contains; ASCII letters match in both cases. */
+                /** @description Words that text and JSON columns contain, in any order and case. `-word` excludes rows; `"several words"` requires them in this order in one text; `word*` matches words that begin so; `column:word` searches one column, and `column.member:value` a member of a JSON column. Words consist of letters and digits. Names of JSON members are not searched. */
                 search?: string;
                 /** @description Earliest time of the time column. RFC 3339, or relative to now, such as `now-15m`; units: `s` `m` `h` `d` `w`. */
                 from?: string;
@@ -3951,7 +4033,7 @@ export interface operations {
                 format: "csv" | "jsonl";
                 /** @description A condition: a column, an operator and a value, or a column with `:null` or `:set`. Operators: `=` `!=` `<` `<=` `>` `>=` `~` (contains) `!~` (does not contain) `^=` (starts with). Several `=` filters on one column are alternatives; all other filters must match. The type of the column determines the format of the value; bytes are base64. */
                 filter?: string[];
-                /** @description Text that at least one text or JSON column contains; ASCII letters match in both cases. */
+                /** @description Words that text and JSON columns contain, in any order and case. `-word` excludes rows; `"several words"` requires them in this order in one text; `word*` matches words that begin so; `column:word` searches one column, and `column.member:value` a member of a JSON column. Words consist of letters and digits. Names of JSON members are not searched. */
                 search?: string;
                 /** @description Earliest time of the time column. RFC 3339, or relative to now, such as `now-15m`; units: `s` `m` `h` `d` `w`. */
                 from?: string;
@@ -4001,7 +4083,7 @@ export interface operations {
             query?: {
                 /** @description A condition: a column, an operator and a value, or a column with `:null` or `:set`. Operators: `=` `!=` `<` `<=` `>` `>=` `~` (contains) `!~` (does not contain) `^=` (starts with). Several `=` filters on one column are alternatives; all other filters must match. The type of the column determines the format of the value; bytes are base64. */
                 filter?: string[];
-                /** @description Text that at least one text or JSON column contains; ASCII letters match in both cases. */
+                /** @description Words that text and JSON columns contain, in any order and case. `-word` excludes rows; `"several words"` requires them in this order in one text; `word*` matches words that begin so; `column:word` searches one column, and `column.member:value` a member of a JSON column. Words consist of letters and digits. Names of JSON members are not searched. */
                 search?: string;
                 /** @description Earliest time of the time column. RFC 3339, or relative to now, such as `now-15m`; units: `s` `m` `h` `d` `w`. */
                 from?: string;
@@ -4044,7 +4126,7 @@ export interface operations {
             query: {
                 /** @description A condition: a column, an operator and a value, or a column with `:null` or `:set`. Operators: `=` `!=` `<` `<=` `>` `>=` `~` (contains) `!~` (does not contain) `^=` (starts with). Several `=` filters on one column are alternatives; all other filters must match. The type of the column determines the format of the value; bytes are base64. */
                 filter?: string[];
-                /** @description Text that at least one text or JSON column contains; ASCII letters match in both cases. */
+                /** @description Words that text and JSON columns contain, in any order and case. `-word` excludes rows; `"several words"` requires them in this order in one text; `word*` matches words that begin so; `column:word` searches one column, and `column.member:value` a member of a JSON column. Words consist of letters and digits. Names of JSON members are not searched. */
                 search?: string;
                 /** @description Earliest time of the time column. RFC 3339, or relative to now, such as `now-15m`; units: `s` `m` `h` `d` `w`. */
                 from?: string;
@@ -4091,7 +4173,7 @@ export interface operations {
             query?: {
                 /** @description A condition: a column, an operator and a value, or a column with `:null` or `:set`. Operators: `=` `!=` `<` `<=` `>` `>=` `~` (contains) `!~` (does not contain) `^=` (starts with). Several `=` filters on one column are alternatives; all other filters must match. The type of the column determines the format of the value; bytes are base64. */
                 filter?: string[];
-                /** @description Text that at least one text or JSON column contains; ASCII letters match in both cases. */
+                /** @description Words that text and JSON columns contain, in any order and case. `-word` excludes rows; `"several words"` requires them in this order in one text; `word*` matches words that begin so; `column:word` searches one column, and `column.member:value` a member of a JSON column. Words consist of letters and digits. Names of JSON members are not searched. */
                 search?: string;
                 /** @description Earliest time of the time column. RFC 3339, or relative to now, such as `now-15m`; units: `s` `m` `h` `d` `w`. */
                 from?: string;
@@ -4138,7 +4220,7 @@ export interface operations {
             query?: {
                 /** @description A condition: a column, an operator and a value, or a column with `:null` or `:set`. Operators: `=` `!=` `<` `<=` `>` `>=` `~` (contains) `!~` (does not contain) `^=` (starts with). Several `=` filters on one column are alternatives; all other filters must match. The type of the column determines the format of the value; bytes are base64. */
                 filter?: string[];
-                /** @description Text that at least one text or JSON column contains; ASCII letters match in both cases. */
+                /** @description Words that text and JSON columns contain, in any order and case. `-word` excludes rows; `"several words"` requires them in this order in one text; `word*` matches words that begin so; `column:word` searches one column, and `column.member:value` a member of a JSON column. Words consist of letters and digits. Names of JSON members are not searched. */
                 search?: string;
                 /** @description Earliest time of the time column. RFC 3339, or relative to now, such as `now-15m`; units: `s` `m` `h` `d` `w`. */
                 from?: string;

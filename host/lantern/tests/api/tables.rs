@@ -263,7 +263,7 @@ async fn a_selection_means_what_it_says() {
     }
     for (rest, expected) in [
         ("search=100%25", vec![1, 2, 5]),
-        ("search=100%25+-a", vec![2, 5]),
+        ("search=100%25+-a", vec![5]),
         ("search=%22of+a%22", vec![1]),
         ("search=note:100", vec![1, 2]),
         ("search=extra.k:100", vec![5]),

@@ -388,12 +388,13 @@ fn merge_some(transaction: &Transaction<'_>, id: i64, pages: i64) -> Result<bool
 
 /// Merges all parts of an index into one, which contains no word of a deleted row. Returns whether there is more to do.
 fn purge_some(transaction: &Transaction<'_>, id: i64) -> Result<bool, rusqlite::Error> {
-    let state: i64 =
-        transaction.query_row("SELECT purging FROM _lantern_search WHERE id = ?1", [id], |row| {
+    let state: Option<i64> = transaction
+        .query_row("SELECT purging FROM _lantern_search WHERE id = ?1", [id], |row| {
             row.get(0)
-        })?;
+        })
+        .optional()?;
     // A negative number of pages begins the merge of all parts; positive ones continue it.
-    let pages = if state == 1 { -STEP_PAGES } else { STEP_PAGES };
+    let pages = if state == Some(1) { -STEP_PAGES } else { STEP_PAGES };
     let has_more = merge_some(transaction, id, pages)?;
     let next = if has_more { 2 } else { 0 };
     transaction.execute(
@@ -405,6 +406,10 @@ fn purge_some(transaction: &Transaction<'_>, id: i64) -> Result<bool, rusqlite::
 
 /// Removes a part of a retired index. Returns whether there is more.
 fn remove_some(transaction: &Transaction<'_>, id: i64) -> Result<bool, rusqlite::Error> {
+    // The background job and an erasure may remove the same index.
+    if find(transaction, id)?.is_none() {
+        return Ok(false);
+    }
     let changes = "DELETE FROM _lantern_search_change WHERE (search, row) IN
          (SELECT search, row FROM _lantern_search_change WHERE search = ?1 LIMIT ?2)";
     if transaction.execute(changes, [id, STEP_ENTRIES])? > 0 {
