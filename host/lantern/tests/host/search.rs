@@ -49,10 +49,12 @@ impl Scene {
         publish(&self.server, &messages);
     }
 
-    /// Whether the file of the database contains a text.
+    /// Whether the database or its write-ahead log contains a text.
     fn file_contains(&self, text: &str) -> bool {
-        let bytes = std::fs::read(self.data.path().join("lantern.db")).unwrap();
-        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+        ["lantern.db", "lantern.db-wal"].iter().any(|file| {
+            let bytes = std::fs::read(self.data.path().join(file)).unwrap_or_default();
+            bytes.windows(text.len()).any(|window| window == text.as_bytes())
+        })
     }
 }
 
