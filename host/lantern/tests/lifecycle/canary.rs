@@ -37,7 +37,9 @@ impl Scene {
             "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name",
         ) {
             database.push(table.clone());
-            database.extend(self.query(&format!("SELECT * FROM \"{table}\" ORDER BY 1, 2")));
+            let mut rows = self.query(&format!("SELECT * FROM \"{table}\""));
+            rows.sort();
+            database.extend(rows);
         }
         let mut consumers = Vec::new();
         let context = self.server.jetstream().await;
