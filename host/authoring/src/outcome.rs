@@ -5,6 +5,7 @@ use serde_json::{Map, Value as Tree, json};
 
 use lantern_model::batch::{Outcome, Row, Value};
 use lantern_model::schema::Manifest;
+use lantern_model::value::{Integers, JsonValue};
 
 /// Renders an outcome as JSON.
 pub fn render(manifest: &Manifest, outcome: &Outcome) -> Tree {
@@ -35,16 +36,12 @@ fn render_row(manifest: &Manifest, row: &Row) -> Tree {
     json!({ "write": row.write, "table": table.name.as_str(), "values": values })
 }
 
-/// Renders a value as JSON.
+/// Renders a value for a fixture: like the API, but bytes in hexadecimal, and a document as its text.
 pub fn render_value(value: &Value) -> Tree {
     match value {
-        Value::Null => Tree::Null,
-        Value::Boolean(value) => json!(value),
-        Value::Integer(value) => json!(value),
-        Value::Real(value) => json!(value),
-        Value::Text(text) | Value::Json(text) => json!(text),
         Value::Blob(bytes) => Tree::String(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
-        Value::Timestamp(time) => json!(time.to_rfc3339()),
+        Value::Json(document) => json!(document),
+        other => json!(JsonValue(other, Integers::Numbers)),
     }
 }
 

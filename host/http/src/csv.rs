@@ -1,5 +1,16 @@
 //! CSV (RFC 4180) whose text fields spreadsheets do not run as formulas.
 
+use lantern_model::value::Value;
+
+/// A value as a field; null is empty. Numbers are not text, so a negative one is unchanged.
+pub fn field(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        value if value.as_bytes().is_some() => text(value.to_string()),
+        number => number.to_string(),
+    }
+}
+
 /// Prefixes text that a spreadsheet would run as a formula with an apostrophe.
 pub fn text(text: String) -> String {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
@@ -30,6 +41,19 @@ pub fn line(part: &mut Vec<u8>, fields: impl Iterator<Item = impl AsRef<str>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_are_fields() {
+        for (value, expected) in [
+            (Value::Null, ""),
+            (Value::Integer(-1), "-1"),
+            (Value::Text("-1".into()), "'-1"),
+            (Value::Blob(vec![0xf8]), "'+A=="),
+            (Value::Json("{\"a\":1}".into()), "{\"a\":1}"),
+        ] {
+            assert_eq!(field(&value), expected);
+        }
+    }
 
     #[test]
     fn fields_are_quoted_and_formulas_are_escaped() {

@@ -4,19 +4,18 @@ use axum::Json;
 use axum::extract;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
 
 use super::change::AuditNote;
 use super::csv;
+use super::items::not_json;
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::room::Room;
 use super::state::State;
 use lantern_api as api;
 use lantern_model::batch::clean_text;
-use lantern_store::reader::{SqlAnswer, SqlError, SqlValue};
+use lantern_model::value::{Integers, JsonValue, Value};
+use lantern_store::reader::{SqlAnswer, SqlError};
 
 /// Maximum rows of a JSON response.
 const ROWS_MAX: usize = 1_000;
@@ -26,22 +25,6 @@ const ROWS_MAX_CSV: usize = 100_000;
 
 /// Maximum length of a statement in the audit, in bytes.
 const STATEMENT_BYTES_MAX: usize = 512;
-
-/// A value as JSON: integers beyond 2^53 as strings, bytes as base64.
-fn value_of(value: SqlValue) -> Value {
-    /// JavaScript reads integers up to here exactly.
-    const EXACT: u64 = 1 << 53;
-    match value {
-        SqlValue::Null => Value::Null,
-        SqlValue::Integer(number) if number.unsigned_abs() > EXACT => number.to_string().into(),
-        SqlValue::Integer(number) => number.into(),
-        // JSON has no infinity.
-        SqlValue::Real(number) if !number.is_finite() => number.to_string().into(),
-        SqlValue::Real(number) => number.into(),
-        SqlValue::Text(text) => text.into(),
-        SqlValue::Blob(bytes) => STANDARD.encode(bytes).into(),
-    }
-}
 
 pub async fn sql(
     extract::State(state): extract::State<State>,
@@ -68,10 +51,12 @@ pub async fn sql(
     if is_csv {
         return Ok(file(&answer));
     }
-    let values = |row: Vec<SqlValue>| row.into_iter().map(value_of).collect();
+    let value = |value: &Value| serde_json::to_value(JsonValue(value, Integers::NumbersIfExact));
+    let row = |row: &Vec<Value>| row.iter().map(value).collect();
+    let rows: Result<Vec<_>, _> = answer.rows.iter().map(row).collect();
     let answer = api::SqlAnswer {
         columns: answer.columns,
-        rows: answer.rows.into_iter().map(values).collect(),
+        rows: rows.map_err(not_json)?,
         truncated: answer.truncated,
         elapsed_ms: answer.took.as_millis().try_into().unwrap_or(u64::MAX),
     };
@@ -81,15 +66,8 @@ pub async fn sql(
 fn file(answer: &SqlAnswer) -> Response {
     let mut file = Vec::new();
     csv::line(&mut file, answer.columns.iter().cloned().map(csv::text));
-    let field = |value: &SqlValue| match value {
-        SqlValue::Null => String::new(),
-        SqlValue::Integer(number) => number.to_string(),
-        SqlValue::Real(number) => number.to_string(),
-        SqlValue::Text(text) => csv::text(text.clone()),
-        SqlValue::Blob(bytes) => csv::text(STANDARD.encode(bytes)),
-    };
     for row in &answer.rows {
-        csv::line(&mut file, row.iter().map(field));
+        csv::line(&mut file, row.iter().map(csv::field));
     }
     let headers = [
         (header::CONTENT_TYPE, "text/csv; charset=utf-8; header=present"),

@@ -12,7 +12,7 @@ use super::parameters::Parameters;
 use super::problem::Problem;
 use super::room::Room;
 use super::state::State;
-use super::{cells, views};
+use super::{items, views};
 use lantern_api::{CanaryReport, NewCanary, Reproject, Reprojected, Trace, VersionWork};
 use lantern_lifecycle::CanaryRequest;
 use lantern_store::RowKey;
@@ -40,7 +40,7 @@ pub async fn canary(
         .lifecycle
         .canary(plugin.as_str(), digest, request, &by)
         .await?;
-    views::canary(report).map(Json).map_err(cells::not_json)
+    views::canary(report).map(Json).map_err(items::not_json)
 }
 
 pub async fn reproject(
@@ -96,5 +96,5 @@ pub async fn trace(
         false => vec![key.to_owned()],
     };
     let trace = state.lifecycle.trace(table, RowKey::parse(&parts)).await?;
-    views::trace(trace).map(Json).map_err(cells::not_json)
+    views::trace(trace).map(Json).map_err(items::not_json)
 }

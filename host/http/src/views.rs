@@ -1,4 +1,4 @@
-//! Converts results of the lifecycle and the store into the types of the API. `tables` and `cells` convert rows.
+//! Converts results of the lifecycle and the store into the types of the API. `tables` and `items` convert rows.
 
 mod work;
 

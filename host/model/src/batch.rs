@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 
+pub use crate::value::Value;
+
 /// Microseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub i64);
@@ -86,27 +88,6 @@ impl Delivery {
             .sum();
         self.subject.len() + headers + self.payload.len()
     }
-}
-
-/// The value of one column.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Value {
-    /// No value.
-    Null,
-    /// True or false; stored as 1 or 0.
-    Boolean(bool),
-    /// An integer.
-    Integer(i64),
-    /// A finite number.
-    Real(f64),
-    /// Text without NUL.
-    Text(String),
-    /// Bytes.
-    Blob(Vec<u8>),
-    /// A point in time.
-    Timestamp(Timestamp),
-    /// One JSON document, byte for byte.
-    Json(String),
 }
 
 /// One row for one of a plugin's writes.

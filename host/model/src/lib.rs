@@ -9,3 +9,4 @@ pub mod metadata;
 pub mod schema;
 pub mod settings;
 pub mod status;
+pub mod value;

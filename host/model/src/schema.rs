@@ -5,6 +5,7 @@
 //! [`ColumnName`] is always a plain lower-case word, and indexes into a manifest are always valid.
 
 mod check;
+mod column_type;
 pub mod description;
 pub mod difference;
 mod names;
@@ -12,11 +13,10 @@ mod row;
 pub mod subjects;
 
 pub use check::Problem;
+pub use column_type::ColumnType;
 pub use description::ManifestDescription;
 pub use difference::{Difference, Effect};
 pub use names::{ColumnName, PluginName, SourceName, TableName, TokenName};
-
-use std::fmt;
 
 /// The checked description of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,47 +88,6 @@ impl Origin {
     /// Whether messages have positions and can be read again.
     pub fn is_replayable(&self) -> bool {
         self.stream().is_some()
-    }
-}
-
-/// A column's type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, utoipa::ToSchema)]
-#[schema(rename_all = "lowercase")]
-pub enum ColumnType {
-    /// True or false.
-    Boolean,
-    /// A signed 64-bit integer.
-    Integer,
-    /// A finite double.
-    Real,
-    /// Unicode text.
-    Text,
-    /// Bytes.
-    Blob,
-    /// A point in time, to the microsecond.
-    Timestamp,
-    /// A JSON document.
-    Json,
-}
-
-impl ColumnType {
-    /// The name in the contract, the API and messages.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Boolean => "boolean",
-            Self::Integer => "integer",
-            Self::Real => "real",
-            Self::Text => "text",
-            Self::Blob => "blob",
-            Self::Timestamp => "timestamp",
-            Self::Json => "json",
-        }
-    }
-}
-
-impl fmt::Display for ColumnType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

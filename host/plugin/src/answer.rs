@@ -46,8 +46,6 @@ fn check_rows(manifest: &Manifest, limits: &Limits, rows: &mut [Row]) -> Result<
 fn size_of_value(value: &Value) -> usize {
     match value {
         Value::Null | Value::Boolean(_) => 1,
-        Value::Integer(_) | Value::Real(_) | Value::Timestamp(_) => 8,
-        Value::Text(text) | Value::Json(text) => text.len(),
-        Value::Blob(bytes) => bytes.len(),
+        other => other.as_bytes().map_or(8, <[u8]>::len),
     }
 }

@@ -4,13 +4,13 @@
 mod ledger;
 mod writes;
 
-use rusqlite::{Connection, OptionalExtension, ToSql, params, types::ToSqlOutput};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::anchors;
 use super::commit::{Adopted, Anchor, Commit, Counts, Entry, Mark, OriginId, RowEffects, VersionId};
 use super::connection::is_refusal;
 use super::forget;
-use lantern_model::batch::{Delivery, Outcome, Rejection, RejectionClass, Timestamp, Value};
+use lantern_model::batch::{Delivery, Outcome, Rejection, RejectionClass, Timestamp};
 use ledger::{write_gap, write_ledger};
 use writes::{Writes, write_one};
 
@@ -169,18 +169,6 @@ pub(super) fn total(effects: &[RowEffects]) -> RowEffects {
         total += *effects;
     }
     total
-}
-
-/// `value` as SQLite stores it.
-pub(super) fn bound(value: &Value) -> rusqlite::Result<ToSqlOutput<'_>> {
-    match value {
-        Value::Null => rusqlite::types::Null.to_sql(),
-        Value::Boolean(yes) => Ok(ToSqlOutput::from(i64::from(*yes))),
-        Value::Integer(integer) | Value::Timestamp(Timestamp(integer)) => Ok(ToSqlOutput::from(*integer)),
-        Value::Real(real) => Ok(ToSqlOutput::from(*real)),
-        Value::Text(text) | Value::Json(text) => text.to_sql(),
-        Value::Blob(bytes) => bytes.to_sql(),
-    }
 }
 
 pub(super) fn count(entries: &[Entry]) -> Counts {

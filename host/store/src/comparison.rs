@@ -266,7 +266,7 @@ mod tests {
     use super::*;
     use crate::testing::{adoption, entry, note, order, orders};
     use crate::{Store, StoreConfig};
-    use lantern_model::batch::Outcome;
+    use lantern_model::batch::{Outcome, Value};
     use lantern_model::schema::Manifest;
 
     async fn scratch(store: &Store, manifest: Manifest) -> Scratch {
@@ -313,8 +313,14 @@ mod tests {
         assert_eq!(numbers(&compared[1]), [1, 0, 1, 1]);
         let changed = &compared[0].examples[0];
         assert_eq!((changed.source.as_str(), changed.sequence), ("orders", 2));
-        assert_eq!(changed.old.as_ref().unwrap().get("total"), Some("1"));
-        assert_eq!(changed.new.as_ref().unwrap().get("total"), Some("10"));
+        assert_eq!(
+            changed.old.as_ref().unwrap().get("total"),
+            Some(&Value::Integer(1))
+        );
+        assert_eq!(
+            changed.new.as_ref().unwrap().get("total"),
+            Some(&Value::Integer(10))
+        );
         assert_eq!(new.counts().skipped, 1);
         let alone = compare(None, &new).unwrap();
         assert_eq!(numbers(&alone[0]), [0, 0, 0, 3]);

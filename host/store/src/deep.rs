@@ -16,7 +16,8 @@ use super::forget::ForgottenValues;
 use super::scratch::{Scratch, ScratchError};
 use super::segments::OriginTable;
 use super::statement::quote_text;
-use lantern_model::batch::{Row, Timestamp, Value, clean_text};
+use super::values::into_parameter;
+use lantern_model::batch::{Row, Timestamp, clean_text};
 use lantern_model::schema::description::{RoleWord, TableDescription};
 use lantern_model::schema::{ColumnName, Manifest, OnConflict};
 
@@ -458,7 +459,7 @@ impl DeepTable {
         for (value, &column) in row.values.iter().zip(&write.columns) {
             let name = declared.columns[column].name.as_str();
             if let Some(position) = columns.iter().position(|column| *column == name) {
-                values[position] = stored(value);
+                values[position] = into_parameter(value.clone());
             }
         }
         values
@@ -502,17 +503,6 @@ impl DeepTable {
         };
         let before = Timestamp::now().0.saturating_sub(i64::from(days) * DAY_US);
         matches!(wanted[time], Stored::Integer(at) if at < before)
-    }
-}
-
-fn stored(value: &Value) -> Stored {
-    match value {
-        Value::Null => Stored::Null,
-        Value::Boolean(yes) => Stored::Integer(i64::from(*yes)),
-        Value::Integer(integer) | Value::Timestamp(Timestamp(integer)) => Stored::Integer(*integer),
-        Value::Real(real) => Stored::Real(*real),
-        Value::Text(text) | Value::Json(text) => Stored::Text(text.clone()),
-        Value::Blob(bytes) => Stored::Blob(bytes.clone()),
     }
 }
 

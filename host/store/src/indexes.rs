@@ -13,7 +13,6 @@ use super::description::{ColumnDescription, RoleWord, TableDescription};
 use super::reader::{ReadError, Reader};
 use super::segments;
 use super::statement::quote_text;
-use lantern_model::schema::ColumnType;
 
 /// Indexes that the host creates for the entities and facets of a table, in the order of declaration. Each makes every
 /// insert slower, and few users filter by more facets than this.
@@ -61,8 +60,7 @@ pub(super) fn needed(table: &TableDescription, has_segments: bool) -> Vec<Vec<St
 fn wanted(table: &TableDescription, has_segments: bool) -> Vec<Vec<String>> {
     let present = || table.columns.iter().filter(|column| !column.retired);
     let with = |role: RoleWord| present().filter(move |column| column.role == Some(role));
-    let can_lead =
-        |column: &&ColumnDescription| !matches!(column.column_type, ColumnType::Json | ColumnType::Blob);
+    let can_lead = |column: &&ColumnDescription| column.column_type.is_sortable();
     let time = with(RoleWord::Time).map(|column| column.name.clone()).next();
     let by_time: Vec<Vec<String>> = time.iter().map(|time| vec![time.clone()]).collect();
     let by_role = with(RoleWord::Entity)
@@ -244,7 +242,7 @@ mod tests {
     use super::*;
     use crate::testing::{adoption, orders};
     use crate::{Store, StoreConfig};
-    use lantern_model::schema::{Column, ColumnName, Index, Role, Table, TableName};
+    use lantern_model::schema::{Column, ColumnName, ColumnType, Index, Role, Table, TableName};
 
     fn table(columns: &[(&str, Role, ColumnType)], indexes: &[&[&str]]) -> TableDescription {
         let name = |name: &str| ColumnName::parse(name).unwrap();

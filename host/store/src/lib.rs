@@ -42,6 +42,7 @@ pub mod statement;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod values;
 mod writer;
 
 use std::path::{Path, PathBuf};

@@ -8,7 +8,6 @@
 mod access;
 mod arrivals;
 mod buckets;
-mod cells;
 mod connections;
 mod dead_letter_groups;
 mod facets;
@@ -39,17 +38,16 @@ pub use crate::search::{SearchError, SearchQuery, SearchableColumn, TERMS_MAX, W
 pub use access::{AuditFilter, AuditRecord, TOKENS_MAX, TokenRecord};
 pub use arrivals::{ArrivalPositions, BEGINNING};
 pub use buckets::{Bucket, Buckets, Histogram};
-pub use cells::Cell;
 pub use dead_letter_groups::{LetterGroup, LetterReason};
 pub use facets::Facet;
 pub use matching::Matcher;
 pub use records::{DeadLetter, DeadLetterFilter, GapRecord, LedgerRecord, SourceFilter};
-pub use rows::{Key, RowPage, RowPosition, RowQuery, RowRecord, Sort, can_sort};
+pub use rows::{Key, RowPage, RowPosition, RowQuery, RowRecord, Sort};
 pub use search::SearchProgress;
 pub use selection::{Comparison, Condition, Selection, Test};
 pub use series::{Aggregate, Line, Series, SeriesQuery};
 pub use shape::{Shape, ShapeColumn};
-pub use sql::{SqlAnswer, SqlError, SqlValue};
+pub use sql::{SqlAnswer, SqlError};
 pub use tables::{RowEstimate, TableEntry};
 pub use text::Stopped;
 

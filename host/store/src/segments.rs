@@ -17,7 +17,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::description::{RoleWord, TableDescription};
 use super::indexes::{self, ExistingIndex};
 use super::statement::{self, quote_text};
-use lantern_model::schema::{ColumnType, Manifest, OnConflict, Table};
+use super::values::StorageClass;
+use lantern_model::schema::{Manifest, OnConflict, Table};
 
 pub(super) use origin::OriginTable;
 pub(super) use refresh::Touched;
@@ -71,12 +72,9 @@ fn has_numeric_key(table: &Table) -> bool {
     let [name] = table.primary_key.as_slice() else {
         return false;
     };
-    table.column(name).is_some_and(|column| {
-        matches!(
-            column.column_type,
-            ColumnType::Boolean | ColumnType::Integer | ColumnType::Timestamp
-        )
-    })
+    table
+        .column(name)
+        .is_some_and(|column| StorageClass::of(column.column_type) == StorageClass::Integer)
 }
 
 /// The segments of a table; none if it has indexes instead.
@@ -115,7 +113,7 @@ fn summarised(description: &TableDescription) -> (Option<String>, Vec<String>) {
         .find(|column| !column.retired)
         .or_else(|| with(RoleWord::Time).next());
     let facets = with(RoleWord::Facet)
-        .filter(|column| !matches!(column.column_type, ColumnType::Json | ColumnType::Blob))
+        .filter(|column| column.column_type.is_sortable())
         .take(FACETS_MAX);
     (
         time.map(|column| column.name.clone()),

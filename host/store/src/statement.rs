@@ -2,6 +2,7 @@
 //! names, and still quotes them as SQLite identifiers.
 
 use super::description::TableDescription;
+use super::values::StorageClass;
 use lantern_model::schema::{
     Column, ColumnName, ColumnType, Guard, Index, Manifest, Merge, OnConflict, Table, TableName, Write,
 };
@@ -231,12 +232,7 @@ fn guard_clause(table: &Table, guard: &Guard) -> String {
 }
 
 fn column_definition(column: &Column) -> String {
-    let sql_type = match column.column_type {
-        ColumnType::Boolean | ColumnType::Integer | ColumnType::Timestamp => "INTEGER",
-        ColumnType::Real => "REAL",
-        ColumnType::Text | ColumnType::Json => "TEXT",
-        ColumnType::Blob => "BLOB",
-    };
+    let sql_type = StorageClass::of(column.column_type).as_sql();
     let nullability = if column.nullable { "" } else { " NOT NULL" };
     format!("{} {sql_type}{nullability}", quote(&column.name))
 }

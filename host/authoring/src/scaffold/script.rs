@@ -3,7 +3,7 @@
 use super::Names;
 use crate::guess::{Column, Content, Guess, Shape};
 use crate::sdk;
-use lantern_model::schema::{ColumnType, Role};
+use lantern_model::schema::Role;
 
 /// Names and texts of the files of a template.
 type Template = &'static [(&'static str, &'static str)];
@@ -128,10 +128,7 @@ fn fill_template(
 }
 
 fn type_of(column: &Column) -> &'static str {
-    match column.column_type {
-        ColumnType::Blob => "blob",
-        other => other.as_str(),
-    }
+    column.column_type.as_str()
 }
 
 /// The settings of a column except its type, in the syntax of the language.

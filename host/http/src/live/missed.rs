@@ -54,7 +54,7 @@ pub fn compare(
     let mut items = Items::new(shape, &view.wanted);
     let mut last = None;
     for record in rows {
-        let added = match view.matcher.matches(shape, &record.cells, &has_to_stop) {
+        let added = match view.matcher.matches(shape, &record.values, &has_to_stop) {
             Ok(true) => items.add(record),
             Ok(false) => Added::Yes,
             Err(_) => Added::TooLarge,

@@ -10,8 +10,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::cells::{Integers, Item};
+use crate::items::Item;
 use lantern_api::OmittedEvent;
+use lantern_model::value::Integers;
 use lantern_store::reader::{Matcher, RowRecord, Selection, Shape, Stopped};
 
 /// Bytes of packets that one view keeps for slow followers.
@@ -225,7 +226,7 @@ impl View {
         let mut wanted: Vec<&RowRecord> = Vec::new();
         let mut not_compared = 0;
         for (number, record) in records.iter().enumerate() {
-            match self.matcher.matches(shape, &record.cells, &has_to_stop) {
+            match self.matcher.matches(shape, &record.values, &has_to_stop) {
                 Ok(true) => wanted.push(record),
                 Ok(false) => {}
                 Err(Stopped) => {
@@ -334,7 +335,7 @@ impl Items {
             return Added::Full;
         }
         let item = Item::chosen(&self.columns, record, &self.chosen, self.integers);
-        // Serializing can only fail for a non-finite number, which the store never accepts.
+        // Serializing fails only for a document that is not JSON, and the reader has checked them.
         let mut rendered = match serde_json::to_vec(&item) {
             Ok(rendered) if rendered.len() <= PACKET_BYTES => rendered,
             Ok(_) | Err(_) => return Added::TooLarge,

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::name::TablePath;
 use super::selection;
-use crate::cells::Item;
+use crate::items::Item;
 use crate::parameters::Parameters;
 use crate::problem::Problem;
 use crate::room::Room;
@@ -17,16 +17,17 @@ use lantern_api::{Message, MessageOrigin, RowVersion};
 use lantern_lifecycle::Trace;
 use lantern_model::identity::RowIdentity;
 use lantern_model::schema::description::RoleWord;
+use lantern_model::value::Value;
 use lantern_store::RowKey;
 use lantern_store::reader::{
-    Cell, Condition, Key, ReadError, Reader, RowPage, RowPosition, RowQuery, RowRecord, Selection, Shape,
-    Sort, Test,
+    Condition, Key, ReadError, Reader, RowPage, RowPosition, RowQuery, RowRecord, Selection, Shape, Sort,
+    Test,
 };
 
 /// Number of rows before and after.
 const NEIGHBOURS: u32 = 5;
 
-/// Serializes as `api::RowDetail`, with rows directly from their cells.
+/// Serializes as `api::RowDetail`, with rows directly from their values.
 #[derive(Serialize)]
 pub struct Detail {
     row: Item,
@@ -145,18 +146,18 @@ async fn neighbours(
     record: &RowRecord,
     before: bool,
 ) -> Result<RowPage, ReadError> {
-    let time = shape.time().and_then(|time| match record.cells.get(time) {
-        Some(Cell::Timestamp(at)) => Some((time, Key::Integer(at.0))),
+    let time = shape.time().and_then(|time| match record.values.get(time) {
+        Some(Value::Timestamp(at)) => Some((time, Key::Integer(at.0))),
         _ => None,
     });
     let entity = shape.with_role(RoleWord::Entity).next();
     let conditions = entity
-        .and_then(|column| match record.cells.get(column) {
-            None | Some(Cell::Null) => None,
-            Some(cell) => Some(Condition {
+        .and_then(|column| match record.values.get(column) {
+            None | Some(Value::Null) => None,
+            Some(value) => Some(Condition {
                 column,
                 test: Test::OneOf {
-                    values: vec![cell.to_value()],
+                    values: vec![value.clone()],
                     null: false,
                 },
             }),

@@ -13,12 +13,12 @@ use super::name::TablePath;
 use super::pieces::{Frame, Pieces, bytes_of};
 use super::{rows, selection};
 use crate::budget::{PIECE_BYTES, Reservation};
-use crate::cells::{Integers, word};
 use crate::csv;
 use crate::problem::Problem;
 use crate::room::Room;
 use crate::state::State;
-use lantern_store::reader::{Cell, ReadError, Reader, RowPage, RowQuery, RowRecord, Shape};
+use lantern_model::value::Integers;
+use lantern_store::reader::{ReadError, Reader, RowPage, RowQuery, RowRecord, Shape};
 
 /// Rows per page; the reader also bounds a page in bytes.
 const PAGE: u32 = 500;
@@ -198,19 +198,9 @@ impl CsvPage {
             };
             self.held -= bytes_of(&record);
             let id = record.id.to_string();
-            csv::line(&mut part, record.cells.into_iter().map(field).chain([id]));
+            csv::line(&mut part, record.values.iter().map(csv::field).chain([id]));
         }
         self.reservation.shrink(self.held + part.len() + PIECE_BYTES);
         (!part.is_empty()).then(|| part.into())
-    }
-}
-
-/// A cell as a CSV field.
-fn field(cell: Cell) -> String {
-    match cell {
-        Cell::Null => String::new(),
-        Cell::Text(text) => csv::text(text),
-        Cell::Json(_) | Cell::Blob(_) => csv::text(word(&cell)),
-        cell => word(&cell),
     }
 }

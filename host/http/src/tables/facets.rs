@@ -6,12 +6,12 @@ use axum::http::Uri;
 
 use super::name::TablePath;
 use super::selection;
-use crate::cells::{self, CellJson};
+use crate::items::not_json;
 use crate::parameters::Parameters;
 use crate::problem::Problem;
 use crate::state::State;
 use lantern_api::{Count, Facet, FacetValue, Facets};
-use lantern_model::schema::ColumnType;
+use lantern_model::value::JsonValue;
 use lantern_store::reader::Shape;
 
 /// Maximum number of columns per request; each needs a scan.
@@ -60,13 +60,13 @@ pub async fn facets(
         let selection = selection.without_choice_of(column);
         let facet = state.reader.facet(&shape, &selection, column, limit).await?;
         let value = |(value, count)| -> Result<FacetValue, serde_json::Error> {
-            let value = serde_json::to_value(CellJson(&value, integers))?;
+            let value = serde_json::to_value(JsonValue(&value, integers))?;
             Ok(FacetValue { value, count })
         };
         let values: Result<_, serde_json::Error> = facet.values.into_iter().map(value).collect();
         facets.push(Facet {
             column: shape.columns[column].name.to_string(),
-            values: values.map_err(cells::not_json)?,
+            values: values.map_err(not_json)?,
             nulls: facet.nulls,
             more: facet.more,
             exact: facet.exact,
@@ -88,11 +88,11 @@ pub fn grouping(shape: &Shape, parameters: &Parameters) -> Result<Option<usize>,
 /// Requires a column whose values can be grouped.
 fn require_groupable(shape: &Shape, parameter: &str, column: usize) -> Result<(), Problem> {
     let column = &shape.columns[column];
-    match column.column_type {
-        ColumnType::Json | ColumnType::Blob => Err(Problem::bad_request(format!(
+    if !column.column_type.is_sortable() {
+        return Err(Problem::bad_request(format!(
             "{parameter}: {} has the type {}, which cannot be grouped",
             column.name, column.column_type
-        ))),
-        _ => Ok(()),
+        )));
     }
+    Ok(())
 }

@@ -7,7 +7,6 @@ use axum::http::Uri;
 use super::facets::grouping;
 use super::name::TablePath;
 use super::selection;
-use crate::cells::word;
 use crate::problem::Problem;
 use crate::state::State;
 use lantern_api::{Bucket, Histogram};
@@ -47,7 +46,12 @@ pub async fn histogram(
     let bucket = |(number, reader::Bucket { rows, by: values }): (i64, reader::Bucket)| Bucket {
         start: buckets.start(number).to_rfc3339(),
         count: rows,
-        by: by.map(|_| values.iter().map(|(value, rows)| (word(value), *rows)).collect()),
+        by: by.map(|_| {
+            values
+                .iter()
+                .map(|(value, rows)| (value.to_string(), *rows))
+                .collect()
+        }),
     };
     Ok(Json(Histogram {
         from: Some(buckets.from.to_rfc3339()),

@@ -5,19 +5,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde_json::value::RawValue;
 
 use crate::budget::{PIECE_BYTES, Reservation};
-use crate::cells::{CellJson, Integers, bytes_of_cell, identity};
-use lantern_store::reader::{Cell, RowPage, RowRecord};
+use crate::items::identity;
+use lantern_model::value::{Integers, JsonParts, JsonValue};
+use lantern_store::reader::{RowPage, RowRecord};
 
 /// Values up to this size are serialized at once.
 const SHORT_BYTES: usize = 1 << 10;
-/// Size of a part of a long value; a control character becomes six bytes. A multiple of three, so that base64 needs no
-/// padding between parts.
-const PART_BYTES: usize = 6 << 10;
 
 /// The rows of a page during serialization.
 pub struct Pieces {
@@ -45,9 +40,7 @@ pub struct Frame {
 
 enum Part {
     Bytes(Vec<u8>),
-    Text(String, usize),
-    Blob(Vec<u8>, usize),
-    Document(Box<RawValue>, usize),
+    Value(JsonParts),
 }
 
 impl Pieces {
@@ -62,12 +55,6 @@ impl Pieces {
         reservation: Option<Reservation>,
     ) -> Result<Self, serde_json::Error> {
         let RowPage { columns, items, .. } = page;
-        for cell in items.iter().flat_map(|record| &record.cells) {
-            if let Cell::Real(_) = cell {
-                // Only this type can fail; detect it before the response starts.
-                serde_json::to_writer(std::io::sink(), &CellJson(cell, integers))?;
-            }
-        }
         let mut pieces = Self {
             columns: names(&columns)?,
             held: items.iter().map(bytes_of).sum(),
@@ -132,34 +119,22 @@ impl Pieces {
             false => self.frame.between.to_vec(),
         };
         text.push(b'{');
-        for (name, cell) in self.columns.iter().zip(record.cells) {
+        for (name, value) in self.columns.iter().zip(record.values) {
             text.extend_from_slice(name);
-            let part = match cell {
-                Cell::Text(value) if value.len() > SHORT_BYTES => Part::Text(value, 0),
-                Cell::Blob(value) if value.len() > SHORT_BYTES => Part::Blob(value, 0),
-                Cell::Json(value) if value.get().len() > SHORT_BYTES => Part::Document(value, 0),
-                short => {
-                    serde_json::to_writer(&mut text, &CellJson(&short, self.integers))?;
-                    text.push(b',');
-                    continue;
-                }
-            };
-            let quote: &[u8] = if matches!(part, Part::Document(..)) {
-                b""
+            let mut value = JsonParts::new(value, self.integers);
+            if value.remaining_bytes() <= SHORT_BYTES {
+                value.write_next(&mut text)?;
             } else {
-                b"\""
-            };
-            text.extend_from_slice(quote);
-            self.parts.push_back(Part::Bytes(std::mem::take(&mut text)));
-            self.parts.push_back(part);
-            text.extend_from_slice(quote);
+                self.parts.push_back(Part::Bytes(std::mem::take(&mut text)));
+                self.parts.push_back(Part::Value(value));
+            }
             text.push(b',');
         }
         let (id, numbers) = identity(record.id);
         text.extend_from_slice(format!("\"_id\":\"{id}\"").as_bytes());
         for (name, number) in &numbers {
             text.extend_from_slice(format!(",\"{name}\":").as_bytes());
-            serde_json::to_writer(&mut text, &CellJson(number, self.integers))?;
+            serde_json::to_writer(&mut text, &JsonValue(number, self.integers))?;
         }
         text.push(b'}');
         self.parts.push_back(Part::Bytes(text));
@@ -175,22 +150,9 @@ impl Part {
                 piece.extend_from_slice(&bytes);
                 None
             }
-            Self::Text(text, from) => {
-                let to = text.floor_char_boundary(from + PART_BYTES);
-                let quoted = serde_json::to_string(&text[from..to])?;
-                piece.extend_from_slice(&quoted.as_bytes()[1..quoted.len() - 1]);
-                (to < text.len()).then_some(Self::Text(text, to))
-            }
-            Self::Blob(bytes, from) => {
-                let to = bytes.len().min(from + PART_BYTES);
-                piece.extend_from_slice(STANDARD.encode(&bytes[from..to]).as_bytes());
-                (to < bytes.len()).then_some(Self::Blob(bytes, to))
-            }
-            Self::Document(document, from) => {
-                let text = document.get().as_bytes();
-                let to = text.len().min(from + PART_BYTES);
-                piece.extend_from_slice(&text[from..to]);
-                (to < text.len()).then_some(Self::Document(document, to))
+            Self::Value(mut value) => {
+                let is_last = value.write_next(piece)?;
+                (!is_last).then_some(Self::Value(value))
             }
         })
     }
@@ -208,14 +170,15 @@ fn names(columns: &Arc<[String]>) -> Result<Vec<Vec<u8>>, serde_json::Error> {
 
 /// Approximate size of a row in memory.
 pub fn bytes_of(record: &RowRecord) -> usize {
-    record.cells.iter().map(|cell| 32 + bytes_of_cell(cell)).sum()
+    record.values.iter().map(|value| 32 + value.heap_bytes()).sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cells::Item;
+    use crate::items::Item;
     use lantern_model::identity::RowIdentity;
+    use lantern_model::value::Value;
 
     #[test]
     fn pieces_equal_the_complete_json() {
@@ -228,13 +191,13 @@ mod tests {
         let document = serde_json::to_string(&[&long, "x"]).unwrap();
         let record = |number| RowRecord {
             rowid: number,
-            cells: vec![
-                Cell::Text(long.clone()),
-                Cell::Null,
-                Cell::Blob(vec![7; 100_001]),
-                Cell::Json(RawValue::from_string(document.clone()).unwrap()),
-                Cell::Integer(i64::MAX),
-                Cell::Text("short".to_owned()),
+            values: vec![
+                Value::Text(long.clone()),
+                Value::Null,
+                Value::Blob(vec![7; 100_001]),
+                Value::Json(document.clone()),
+                Value::Integer(i64::MAX),
+                Value::Text("short".to_owned()),
             ],
             id,
         };
@@ -254,7 +217,7 @@ mod tests {
         let mut joined = Vec::new();
         while let Some(piece) = pieces.next().unwrap() {
             // A piece ends after the part that fills it.
-            assert!(piece.len() <= PIECE_BYTES + 6 * PART_BYTES, "{}", piece.len());
+            assert!(piece.len() <= PIECE_BYTES + (40 << 10), "{}", piece.len());
             joined.extend_from_slice(&piece);
         }
         assert!(pieces.is_at_end());

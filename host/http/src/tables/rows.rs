@@ -15,7 +15,7 @@ use crate::problem::Problem;
 use crate::room::Room;
 use crate::search;
 use crate::state::State;
-use lantern_store::reader::{RowQuery, Shape, Sort, can_sort};
+use lantern_store::reader::{RowQuery, Shape, Sort};
 
 pub async fn rows(
     extract::State(state): extract::State<State>,
@@ -106,7 +106,7 @@ pub fn sort(shape: &Shape, parameters: &Parameters) -> Result<Sort, Problem> {
             let name = text.strip_prefix('-');
             let column = selection::column(shape, "sort", name.unwrap_or(text))?;
             let column_type = shape.columns[column].column_type;
-            if !can_sort(column_type) {
+            if !column_type.is_sortable() {
                 return Err(Problem::bad_request(format!("sort: {column_type} has no order")));
             }
             (Some(column), name.is_some())

@@ -1,16 +1,14 @@
 //! Parses row selections: `filter=COLUMN OP VALUE`, `search=`, `from=` and `to=`. Values are parsed by the type of their
 //! column, and errors name the parameter.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 
-use crate::cells::Integers;
 use crate::doc::{Query, choice, repeated, text};
 use crate::parameters::{self, Parameters};
 use crate::problem::Problem;
 use lantern_model::batch::{Timestamp, Value, clean_text};
 use lantern_model::schema::ColumnType;
+use lantern_model::value::Integers;
 use lantern_store::reader::{Comparison, Condition, SearchQuery, Selection, Shape, Test};
 
 /// Parameters of all requests about the rows of a table.
@@ -195,16 +193,13 @@ fn condition(shape: &Shape, text: &str, now: Timestamp) -> Result<Condition, Str
 fn test(name: &str, column_type: ColumnType, rest: &str, now: Timestamp) -> Result<Test, String> {
     let value = |text: &str| value(column_type, text, now);
     let compared = |comparison, text: &str| {
-        if matches!(
-            column_type,
-            ColumnType::Boolean | ColumnType::Blob | ColumnType::Json
-        ) {
+        if !column_type.has_order() {
             return Err(format!("{column_type} has no order; use = or !="));
         }
         Ok(Test::Compare(comparison, value(text)?))
     };
     let texts = |text: &str| {
-        if matches!(column_type, ColumnType::Text | ColumnType::Json) {
+        if column_type.is_searchable() {
             search_text(text)
         } else {
             Err(format!(
@@ -262,26 +257,10 @@ fn no_nul(text: &str) -> Result<String, String> {
     }
 }
 
-/// Parses a value by the type of its column.
+/// Parses a value by the type of its column; a time may be relative to `now`.
 fn value(column_type: ColumnType, text: &str, now: Timestamp) -> Result<Value, String> {
-    let wrong = |what: &str| format!("{:?} is not {what}", clean_text(text, 80));
-    Ok(match column_type {
-        ColumnType::Boolean => match text {
-            "true" => Value::Boolean(true),
-            "false" => Value::Boolean(false),
-            _ => return Err(wrong("true or false")),
-        },
-        ColumnType::Integer => Value::Integer(text.parse().map_err(|_| wrong("a 64-bit integer"))?),
-        ColumnType::Real => {
-            let number: f64 = text.parse().map_err(|_| wrong("a number"))?;
-            if !number.is_finite() {
-                return Err(wrong("a finite number"));
-            }
-            Value::Real(number)
-        }
-        ColumnType::Text => Value::Text(no_nul(text)?),
-        ColumnType::Json => Value::Json(no_nul(text)?),
-        ColumnType::Timestamp => Value::Timestamp(parameters::moment("the value", text, now)?),
-        ColumnType::Blob => Value::Blob(STANDARD.decode(text).map_err(|_| wrong("base64"))?),
-    })
+    match column_type {
+        ColumnType::Timestamp => parameters::moment("the value", text, now).map(Value::Timestamp),
+        other => Value::parse(other, text),
+    }
 }

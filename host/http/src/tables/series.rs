@@ -8,11 +8,10 @@ use super::facets::grouping;
 use super::histogram::{BUCKETS_MAX, require_time};
 use super::name::TablePath;
 use super::selection;
-use crate::cells::word;
 use crate::problem::Problem;
 use crate::state::State;
 use lantern_api::{Series, SeriesAnswer};
-use lantern_model::schema::ColumnType;
+use lantern_model::value::Value;
 use lantern_store::reader::{Aggregate, Line, SeriesQuery, Shape};
 
 /// Default number of buckets.
@@ -60,7 +59,7 @@ pub async fn series(
         measure: line.measure.map_or("rows".to_owned(), |position| {
             shape.columns[position].name.to_string()
         }),
-        key: line.key.as_ref().map(word),
+        key: line.key.as_ref().map(Value::to_string),
         points: (0..)
             .zip(line.points)
             .filter_map(|(number, value)| Some((series.buckets?.start(number).0.div_euclid(1_000), value)))
@@ -87,7 +86,7 @@ fn check(shape: &Shape, measures: &[usize], aggregate: Aggregate) -> Result<(), 
     }
     for &position in measures {
         let column = &shape.columns[position];
-        if !matches!(column.column_type, ColumnType::Integer | ColumnType::Real) {
+        if !column.column_type.is_numeric() {
             return Err(Problem::bad_request(format!(
                 "measures: {} has the type {}, which is not numeric",
                 column.name, column.column_type

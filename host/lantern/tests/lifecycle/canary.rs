@@ -104,8 +104,15 @@ async fn a_canary_shows_what_would_change_and_changes_nothing() {
     assert_eq!(numbers(&report), [0, 595, 0, 0]);
     let example = &report.tables[0].examples[0];
     assert_eq!((example.source.as_str(), example.sequence), ("evolve", 401));
-    let n =
-        |row: &Option<lantern_store::RowView>| row.as_ref().unwrap().get("n").unwrap().parse::<i64>().ok();
+    let n = |row: &Option<lantern_store::RowView>| {
+        row.as_ref()
+            .unwrap()
+            .get("n")
+            .unwrap()
+            .to_string()
+            .parse::<i64>()
+            .ok()
+    };
     assert_eq!((n(&example.old), n(&example.new)), (Some(401), Some(1_401)));
     assert_eq!(report.tables[0].examples.len(), 10);
     let old = report.old.as_ref().unwrap();

@@ -1,5 +1,6 @@
 //! Tests the trace of rows to their messages, and reprocessing after a bad version.
 
+use lantern_model::batch::Value;
 use lantern_plugin::Digest;
 use lantern_store::RowKey;
 
@@ -146,7 +147,10 @@ async fn a_row_leads_to_its_version_and_its_message_and_what_is_gone_is_said() {
         (trace.source.as_str(), trace.stream.as_deref()),
         ("evolve", Some("EVOLVE"))
     );
-    assert_eq!((trace.note, trace.row.get("n")), (None, Some("1030")));
+    assert_eq!(
+        (trace.note, trace.row.get("n")),
+        (None, Some(&Value::Integer(1030)))
+    );
     let message = trace.message.unwrap();
     assert_eq!(
         (message.subject.as_str(), message.payload_text.as_deref()),
@@ -235,7 +239,7 @@ async fn merged_rows_are_said_to_be_merged_and_are_not_taken_apart() {
     scene.wait_for_checkpoint(10).await;
     let trace = scene.trace("totals", &["even"]).await.unwrap();
     assert_eq!(trace.id.to_string(), "1:10:1");
-    assert_eq!(trace.row.get("total"), Some("30"));
+    assert_eq!(trace.row.get("total"), Some(&Value::Integer(30)));
     assert!(trace.note.unwrap().contains("last message"));
     let refused = scene.trace("totals", &["even", "odd"]).await.unwrap_err();
     assert!(refused.to_string().contains("its keys are (kind)"), "{refused}");

@@ -73,7 +73,7 @@ pub struct ColumnDescription {
     /// Unique in the table.
     pub name: String,
     /// The type of its values.
-    #[serde(rename = "type", with = "type_word")]
+    #[serde(rename = "type")]
     pub column_type: ColumnType,
     /// Whether it may be null.
     pub nullable: bool,
@@ -350,33 +350,6 @@ impl From<&Index> for IndexDescription {
             columns: index.columns.iter().map(ToString::to_string).collect(),
             unique: index.unique,
         }
-    }
-}
-
-/// A column's type under its name in the contract.
-mod type_word {
-    use serde::{Deserialize as _, Deserializer, Serializer, de};
-
-    use super::ColumnType;
-
-    const ALL: [ColumnType; 7] = [
-        ColumnType::Boolean,
-        ColumnType::Integer,
-        ColumnType::Real,
-        ColumnType::Text,
-        ColumnType::Blob,
-        ColumnType::Timestamp,
-        ColumnType::Json,
-    ];
-
-    pub fn serialize<S: Serializer>(column_type: &ColumnType, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(column_type.as_str())
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ColumnType, D::Error> {
-        let word = String::deserialize(deserializer)?;
-        let found = ALL.into_iter().find(|column_type| column_type.as_str() == word);
-        found.ok_or_else(|| de::Error::custom(format!("{word:?} is not a column type")))
     }
 }
 

@@ -54,9 +54,6 @@ fn check_value(value: &mut Value, column: &Column) -> Result<(), String> {
     match (&*value, column.column_type) {
         (Value::Null, _) if column.nullable => Ok(()),
         (Value::Null, _) => Err("null, but the column is not nullable".to_owned()),
-        (Value::Boolean(_), ColumnType::Boolean)
-        | (Value::Integer(_), ColumnType::Integer)
-        | (Value::Blob(_), ColumnType::Blob) => Ok(()),
         (Value::Timestamp(time), ColumnType::Timestamp) if time.is_admissible() => Ok(()),
         (Value::Timestamp(time), ColumnType::Timestamp) => Err(format!(
             "the time {} (microseconds since 1970) is outside the years 0000 to 9999",
@@ -79,9 +76,10 @@ fn check_value(value: &mut Value, column: &Column) -> Result<(), String> {
         (Value::Text(text), ColumnType::Text) => check_text(text),
         // A document cannot contain a NUL character.
         (Value::Json(text), ColumnType::Json) => check_json(text),
+        (other, expected) if other.column_type() == Some(expected) => Ok(()),
         (other, expected) => Err(format!(
             "a value of type {}, but the column is {expected}",
-            type_name(other)
+            other.column_type().map_or("null", ColumnType::as_str)
         )),
     }
 }
@@ -135,19 +133,6 @@ fn json_depth(text: &str) -> usize {
         }
     }
     deepest
-}
-
-fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Boolean(_) => "boolean",
-        Value::Integer(_) => "integer",
-        Value::Real(_) => "real",
-        Value::Text(_) => "text",
-        Value::Blob(_) => "blob",
-        Value::Timestamp(_) => "timestamp",
-        Value::Json(_) => "json",
-    }
 }
 
 #[cfg(test)]

@@ -8,11 +8,12 @@ use rusqlite::hooks::Action;
 use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection};
 
-use super::{bound, to_sql};
+use super::to_sql;
 use crate::commit::{Adopted, Entry, OriginId, RowEffects};
 use crate::connection::is_refusal;
 use crate::description::TableDescription;
 use crate::segments::{self, Appended, TableSums};
+use crate::values::{parameter, stored};
 use lantern_model::batch::{Outcome, Rejection, RejectionClass, Row, Timestamp, Value};
 use lantern_model::schema::{OnConflict, Table, Write};
 
@@ -63,18 +64,6 @@ impl SummarisedValues {
     fn facets<'r>(&self, row: &'r Row) -> impl Iterator<Item = ValueRef<'r>> {
         let facets = self.facets.iter();
         facets.map(|position| position.map_or(ValueRef::Null, |position| stored(&row.values[position])))
-    }
-}
-
-/// A value as SQLite stores it.
-fn stored(value: &Value) -> ValueRef<'_> {
-    match value {
-        Value::Null => ValueRef::Null,
-        Value::Boolean(yes) => ValueRef::Integer(i64::from(*yes)),
-        Value::Integer(integer) | Value::Timestamp(Timestamp(integer)) => ValueRef::Integer(*integer),
-        Value::Real(real) => ValueRef::Real(*real),
-        Value::Text(text) | Value::Json(text) => ValueRef::Text(text.as_bytes()),
-        Value::Blob(bytes) => ValueRef::Blob(bytes),
     }
 }
 
@@ -242,11 +231,11 @@ fn write_row(
     stamp: [i64; 3],
     row: &Row,
 ) -> Result<u64, rusqlite::Error> {
-    for (parameter, stamp) in (1_usize..).zip(stamp) {
-        statement.raw_bind_parameter(parameter, stamp)?;
+    for (index, stamp) in (1_usize..).zip(stamp) {
+        statement.raw_bind_parameter(index, stamp)?;
     }
-    for (parameter, value) in (4_usize..).zip(&row.values) {
-        statement.raw_bind_parameter(parameter, bound(value)?)?;
+    for (index, value) in (4_usize..).zip(&row.values) {
+        statement.raw_bind_parameter(index, parameter(value))?;
     }
     statement.raw_execute().map(|changed| changed as u64)
 }

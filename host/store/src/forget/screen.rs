@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit, Mac};
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use sha2::Sha256;
 
 use crate::apply::{from_sql, to_sql};
 use crate::commit::{Commit, Entry, Gap, OriginId, VersionId};
+use crate::values::stored;
 use lantern_model::batch::{Outcome, Timestamp, Value};
 use lantern_model::schema::Manifest;
 
@@ -72,17 +74,23 @@ pub(crate) fn digest(
         mac.update(part.as_bytes());
         mac.update(&[0]);
     }
-    let (kind, bytes): (u8, Vec<u8>) = match value {
-        Value::Null => return None,
-        Value::Boolean(yes) => (1, i64::from(*yes).to_be_bytes().to_vec()),
-        Value::Integer(number) | Value::Timestamp(Timestamp(number)) => (1, number.to_be_bytes().to_vec()),
+    let (kind, number, bytes);
+    (kind, bytes) = match stored(value) {
+        ValueRef::Null => return None,
+        ValueRef::Integer(integer) => {
+            number = integer.to_be_bytes();
+            (1, number.as_slice())
+        }
         // SQLite finds 0.0 where -0.0 was asked for.
-        Value::Real(number) => (2, (number + 0.0).to_be_bytes().to_vec()),
-        Value::Text(text) | Value::Json(text) => (3, text.as_bytes().to_vec()),
-        Value::Blob(bytes) => (4, bytes.clone()),
+        ValueRef::Real(real) => {
+            number = (real + 0.0).to_be_bytes();
+            (2, number.as_slice())
+        }
+        ValueRef::Text(text) => (3, text),
+        ValueRef::Blob(bytes) => (4, bytes),
     };
     mac.update(&[kind]);
-    mac.update(&bytes);
+    mac.update(bytes);
     Some(mac.finalize().into_bytes().into())
 }
 

@@ -3,18 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::mention::Mention;
 use super::{ForgetError, ForgetQuery, ForgetSurvey, FoundMessage, OutstandingMessage};
-use crate::apply::{bound, from_sql, to_sql};
+use crate::apply::{from_sql, to_sql};
 use crate::commit::OriginId;
 use crate::provenance::tables_of;
 use crate::segments::OriginTable;
 use crate::statement::quote_text;
-use lantern_model::batch::{Timestamp, Value};
+use crate::values::parameter;
+use lantern_model::batch::Value;
 use lantern_model::schema::ColumnType;
 use lantern_model::schema::description::TableDescription;
 
@@ -72,7 +71,7 @@ pub(super) fn targets(connection: &Connection, query: &ForgetQuery) -> Result<Ve
         };
         types.insert(column.column_type.as_str());
         let merges = row.get(2)?;
-        if let Some(value) = value(column.column_type, &query.value) {
+        if let Ok(value) = Value::parse(column.column_type, &query.value) {
             targets.push(Target {
                 plugin,
                 table,
@@ -101,19 +100,6 @@ pub(super) fn targets(connection: &Connection, query: &ForgetQuery) -> Result<Ve
         return Err(ForgetError::Value { column, types });
     }
     Ok(targets)
-}
-
-/// A value by the type of its column; none where the text is no such value.
-fn value(column_type: ColumnType, text: &str) -> Option<Value> {
-    Some(match column_type {
-        ColumnType::Boolean => Value::Boolean(text.parse().ok()?),
-        ColumnType::Integer => Value::Integer(text.parse().ok()?),
-        ColumnType::Real => Value::Real(text.parse().ok().filter(|number: &f64| number.is_finite())?),
-        ColumnType::Text => Value::Text(text.to_owned()),
-        ColumnType::Json => Value::Json(text.to_owned()),
-        ColumnType::Timestamp => Value::Timestamp(Timestamp::parse_rfc3339(text)?),
-        ColumnType::Blob => Value::Blob(STANDARD.decode(text).ok()?),
-    })
 }
 
 /// What an erasure would remove.
@@ -186,7 +172,7 @@ fn matching(
         quote_text(&target.table),
         quote_text(&target.column)
     ))?;
-    let mut rows = statement.query([bound(&target.value)?])?;
+    let mut rows = statement.query([parameter(&target.value)])?;
     let mut found = 0;
     while let Some(row) = rows.next()? {
         found += 1;
@@ -204,7 +190,7 @@ fn mentioning(
     query: &ForgetQuery,
     targets: &[Target],
 ) -> Result<BTreeSet<(i64, u64)>, ForgetError> {
-    let is_text = |target: &Target| matches!(target.column_type, ColumnType::Text | ColumnType::Json);
+    let is_text = |target: &Target| target.column_type.is_searchable();
     let mention = Mention::new(
         &query.column,
         &query.value,
@@ -338,7 +324,7 @@ fn holds_value(connection: &Connection, table: &str, target: &Target) -> Result<
     let (table, column) = (quote_text(table), quote_text(&target.column));
     connection.query_row(
         &format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE {column} = ?1)"),
-        [bound(&target.value)?],
+        [parameter(&target.value)],
         |row| row.get(0),
     )
 }
@@ -362,31 +348,4 @@ pub(super) fn outstanding(
         })
     })?;
     Ok(found.collect::<Result<_, _>>()?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_value_is_read_by_the_type_of_its_column() {
-        for (column_type, text, expected) in [
-            (ColumnType::Integer, "7", Some(Value::Integer(7))),
-            (ColumnType::Integer, "7.5", None),
-            (ColumnType::Real, "7.5", Some(Value::Real(7.5))),
-            (ColumnType::Real, "inf", None),
-            (ColumnType::Boolean, "true", Some(Value::Boolean(true))),
-            (ColumnType::Boolean, "1", None),
-            (ColumnType::Text, "7", Some(Value::Text("7".into()))),
-            (ColumnType::Blob, "AQI=", Some(Value::Blob(vec![1, 2]))),
-            (
-                ColumnType::Timestamp,
-                "1970-01-01T00:00:01Z",
-                Some(Value::Timestamp(Timestamp(1_000_000))),
-            ),
-            (ColumnType::Timestamp, "yesterday", None),
-        ] {
-            assert_eq!(value(column_type, text), expected, "{text}");
-        }
-    }
 }

@@ -5,7 +5,7 @@ use rusqlite::types::Value;
 use super::{ProvenanceError, RowKey};
 use crate::description::TableDescription;
 use crate::statement::ORIGIN_COLUMNS;
-use lantern_model::batch::Timestamp;
+use crate::values::{StorageClass, into_parameter};
 use lantern_model::schema::ColumnType;
 
 pub(super) type KeyValues = (Vec<String>, Vec<Value>);
@@ -76,21 +76,11 @@ fn values(
         .collect()
 }
 
-/// Parses a value of a key. A key of bytes has no textual form; such a row is named by its origin.
+/// Parses a value of a key. Booleans and times may also be the integers that SQLite stores.
 pub(super) fn value(column_type: ColumnType, word: &str) -> Option<Value> {
-    match column_type {
-        ColumnType::Text | ColumnType::Json => Some(Value::Text(word.to_owned())),
-        ColumnType::Integer => word.parse().ok().map(Value::Integer),
-        ColumnType::Real => word.parse().ok().map(Value::Real),
-        ColumnType::Boolean => match word {
-            "true" | "1" => Some(Value::Integer(1)),
-            "false" | "0" => Some(Value::Integer(0)),
-            _ => None,
-        },
-        ColumnType::Timestamp => Timestamp::parse_rfc3339(word)
-            .map(|time| time.0)
-            .or_else(|| word.parse().ok())
-            .map(Value::Integer),
-        ColumnType::Blob => None,
-    }
+    let parsed = lantern_model::batch::Value::parse(column_type, word);
+    parsed.ok().map(into_parameter).or_else(|| {
+        let is_integer = StorageClass::of(column_type) == StorageClass::Integer;
+        word.parse().ok().filter(|_| is_integer).map(Value::Integer)
+    })
 }

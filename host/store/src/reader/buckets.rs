@@ -4,13 +4,12 @@ mod outliers;
 
 use std::fmt::Write as _;
 
-use super::cells::{Cell, cell};
 use super::segments::OverTime;
 use super::selection::{Bound, Conditions, Lead, Selection, all};
 use super::shape::Shape;
 use super::{ReadError, Reader};
 use crate::statement::quote;
-use lantern_model::batch::Timestamp;
+use lantern_model::batch::{Timestamp, Value};
 use outliers::{END_ROWS, central_range};
 
 /// Values of a column that each bucket counts separately: as many as a user can distinguish by colour.
@@ -80,7 +79,7 @@ pub struct Bucket {
     /// All rows.
     pub rows: u64,
     /// The rows with each of the most frequent values, if requested.
-    pub by: Vec<(Cell, u64)>,
+    pub by: Vec<(Value, u64)>,
 }
 
 /// Rows over time.
@@ -248,7 +247,7 @@ impl Reader {
         };
         let buckets = Buckets::new(from, to, count);
         let mut counts = vec![Bucket::default(); usize::try_from(buckets.count).unwrap_or_default()];
-        let mut at = |number: i64, rows: i64, value: Option<Cell>| {
+        let mut at = |number: i64, rows: i64, value: Option<Value>| {
             if let Some(bucket) = usize::try_from(number)
                 .ok()
                 .and_then(|number| counts.get_mut(number))
@@ -271,7 +270,7 @@ impl Reader {
         }
         if let Some(column) = by {
             let facet = self.facet(shape, selection, column, VALUES_MAX).await?;
-            let values: Vec<Cell> = facet.values.into_iter().map(|(value, _)| value).collect();
+            let values: Vec<Value> = facet.values.into_iter().map(|(value, _)| value).collect();
             for (number, rows, value) in self.in_buckets_by(&asked, column, &values).await? {
                 at(number, rows, Some(value));
             }
@@ -333,8 +332,8 @@ impl Reader {
         &self,
         asked: &Asked<'_>,
         column: usize,
-        values: &[Cell],
-    ) -> Result<Vec<(i64, i64, Cell)>, ReadError> {
+        values: &[Value],
+    ) -> Result<Vec<(i64, i64, Value)>, ReadError> {
         let described = &asked.shape.columns[column];
         if values.is_empty() {
             return Ok(Vec::new());
@@ -348,7 +347,7 @@ impl Reader {
         }
         let name = quote(&described.name);
         let mut bound = Bound::default();
-        let listed: Vec<String> = values.iter().map(|value| bound.add(value.to_value())).collect();
+        let listed: Vec<String> = values.iter().map(|value| bound.add(value.clone())).collect();
         let buckets = asked.buckets;
         let sql = if asked.shape.leads(column, Some(asked.time)) && !asked.selection.is_narrow() {
             // The rows of each value and bucket are adjacent in an index.
@@ -373,8 +372,7 @@ impl Reader {
             )
         };
         self.fetch_sized(&sql, bound.arguments(), usize::MAX, |row| {
-            let what = || format!("column {} of table {}", described.name, asked.shape.entry.name);
-            let (value, size) = cell(row, 1, described.column_type, what)?;
+            let (value, size) = asked.shape.value(column, row, 1)?;
             let number = |index: usize| row.get::<i64>(index).map_err(ReadError::Sql);
             Ok(((number(0)?, number(2)?, value), size))
         })
@@ -400,7 +398,7 @@ impl<'a> Asked<'a> {
     }
 
     /// The same query for segments.
-    fn over_time(&self, by: Option<(usize, Vec<Cell>)>) -> OverTime {
+    fn over_time(&self, by: Option<(usize, Vec<Value>)>) -> OverTime {
         OverTime::new(self.selection, self.buckets, by)
     }
 

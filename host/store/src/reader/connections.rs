@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::text;
 use crate::connection::open_read_only;
+use crate::values::Stored;
 
 /// Statements that a connection keeps prepared.
 const STATEMENTS_KEPT: usize = 16;
@@ -408,39 +409,12 @@ impl Rows {
 #[derive(Debug)]
 pub(super) struct Row(Vec<Stored>);
 
-/// A value as SQLite stores it. Text may be any bytes.
-#[derive(Debug)]
-enum Stored {
-    Null,
-    Integer(i64),
-    Real(f64),
-    Text(Vec<u8>),
-    Blob(Vec<u8>),
-}
-
-impl Stored {
-    fn of(value: ValueRef<'_>) -> Self {
-        match value {
-            ValueRef::Null => Self::Null,
-            ValueRef::Integer(number) => Self::Integer(number),
-            ValueRef::Real(number) => Self::Real(number),
-            ValueRef::Text(text) => Self::Text(text.to_vec()),
-            ValueRef::Blob(bytes) => Self::Blob(bytes.to_vec()),
-        }
-    }
-}
-
 impl Row {
     pub(super) fn read(row: &rusqlite::Row<'_>, columns: usize) -> Result<Self, rusqlite::Error> {
         (0..columns)
             .map(|index| row.get_ref(index).map(Stored::of))
             .collect::<Result<_, _>>()
             .map(Self)
-    }
-
-    /// A row of one value.
-    pub(super) fn of(value: ValueRef<'_>) -> Self {
-        Self(vec![Stored::of(value)])
     }
 
     fn bytes(&self) -> usize {
@@ -457,21 +431,15 @@ impl Row {
             .0
             .get(index)
             .ok_or(rusqlite::Error::InvalidColumnIndex(index))?;
-        Ok(match stored {
-            Stored::Null => ValueRef::Null,
-            Stored::Integer(number) => ValueRef::Integer(*number),
-            Stored::Real(number) => ValueRef::Real(*number),
-            Stored::Text(text) => ValueRef::Text(text),
-            Stored::Blob(bytes) => ValueRef::Blob(bytes),
-        })
+        Ok(stored.as_ref())
     }
 
-    /// Moves the bytes of a text or blob out of the row.
-    pub(super) fn take_bytes(&mut self, index: usize) -> Vec<u8> {
-        match self.0.get_mut(index) {
-            Some(Stored::Text(bytes) | Stored::Blob(bytes)) => std::mem::take(bytes),
-            _ => Vec::new(),
-        }
+    /// Moves a value out of the row, which has null instead then.
+    pub(super) fn take(&mut self, index: usize) -> Result<Stored, rusqlite::Error> {
+        let stored = self.0.get_mut(index);
+        stored
+            .map(std::mem::take)
+            .ok_or(rusqlite::Error::InvalidColumnIndex(index))
     }
 
     /// The value of a column, converted to the expected type.

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use super::cells::{Cell, cell};
 use super::selection::{Bound, Conditions, Selection};
 use super::shape::Shape;
 use super::tables::COUNT_MAX;
 use super::{ReadError, Reader, RowEstimate};
 use crate::statement::quote;
+use lantern_model::batch::Value;
 use lantern_model::schema::ColumnType;
 
 /// How long a query of all rows may take before the newest ones stand for them.
@@ -32,7 +32,7 @@ pub struct Facet {
     /// The column's position.
     pub column: usize,
     /// Values with the number of their rows, the most frequent first.
-    pub values: Vec<(Cell, u64)>,
+    pub values: Vec<(Value, u64)>,
     /// Rows without a value.
     pub nulls: u64,
     /// Whether there are more values.
@@ -117,8 +117,8 @@ impl Reader {
             }
             Err(error) => return Err(error),
         };
-        // Several stored values can be read as null: see `cell`.
-        let is_null = |(value, _): &(Cell, u64)| matches!(value, Cell::Null);
+        // Several stored values can be read as null: see `Stored::into_value`.
+        let is_null = |(value, _): &(Value, u64)| value.is_null();
         let nulls = values
             .iter()
             .filter(|one| is_null(one))
@@ -161,7 +161,7 @@ impl Reader {
         conditions: &Conditions<'_>,
         column: usize,
         limit: u32,
-    ) -> Result<Vec<(Cell, u64)>, ReadError> {
+    ) -> Result<Vec<(Value, u64)>, ReadError> {
         let mut bound = Bound::default();
         let sql = stretches(conditions, column, limit, &mut bound);
         self.counted(conditions.shape, column, &sql, bound).await
@@ -175,7 +175,7 @@ impl Reader {
         limit: u32,
         rows: &str,
         bound: Bound,
-    ) -> Result<Vec<(Cell, u64)>, ReadError> {
+    ) -> Result<Vec<(Value, u64)>, ReadError> {
         let name = quote(&shape.columns[column].name);
         let is_short = short_or_null(shape, column);
         // Null comes first, so that the limit does not omit it.
@@ -192,11 +192,9 @@ impl Reader {
         column: usize,
         sql: &str,
         bound: Bound,
-    ) -> Result<Vec<(Cell, u64)>, ReadError> {
-        let described = &shape.columns[column];
+    ) -> Result<Vec<(Value, u64)>, ReadError> {
         self.fetch_sized(sql, bound.arguments(), usize::MAX, |row| {
-            let what = || format!("column {} of table {}", described.name, shape.entry.name);
-            let (value, size) = cell(row, 0, described.column_type, what)?;
+            let (value, size) = shape.value(column, row, 0)?;
             let rows: i64 = row.get(1).map_err(ReadError::Sql)?;
             Ok(((value, rows.unsigned_abs()), size))
         })

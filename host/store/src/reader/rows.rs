@@ -14,7 +14,6 @@ use std::time::Instant;
 
 use rusqlite::types::ValueRef;
 
-use super::cells::{Cell, cell};
 use super::connections::Row;
 use super::selection::{Bound, Selection};
 use super::shape::Shape;
@@ -22,8 +21,8 @@ use super::{ReadError, Reader};
 use crate::segments::OriginTable;
 use crate::statement::quote;
 use finder::{Finder, select_rows};
+use lantern_model::batch::Value;
 use lantern_model::identity::RowIdentity;
-use lantern_model::schema::ColumnType;
 
 /// Rows that are scanned at a time if no index finds the selected ones: few at first, for pages that fill quickly, then
 /// more, up to some hundredths of a second.
@@ -87,7 +86,7 @@ pub struct RowRecord {
     /// SQLite's number of the row, for [`RowPosition`] only: a rebuild changes it.
     pub rowid: i64,
     /// In the order of the page's columns.
-    pub cells: Vec<Cell>,
+    pub values: Vec<Value>,
     /// Its identity.
     pub id: RowIdentity,
 }
@@ -95,7 +94,7 @@ pub struct RowRecord {
 /// A page of rows.
 #[derive(Clone, Debug)]
 pub struct RowPage {
-    /// Names of the cells.
+    /// Names of the values.
     pub columns: Arc<[String]>,
     /// The rows.
     pub items: Vec<RowRecord>,
@@ -329,17 +328,15 @@ pub(super) fn record(
     columns: &[usize],
     row: &mut Row,
 ) -> Result<(Key, RowRecord, usize), ReadError> {
-    let mut cells = Vec::with_capacity(columns.len());
+    let mut values = Vec::with_capacity(columns.len());
     let mut bytes = 0;
     for (index, &position) in columns.iter().enumerate() {
-        let column = &shape.columns[position];
-        let what = || format!("column {} of table {}", column.name, shape.entry.name);
-        let (cell, size) = cell(row, LEADING + index, column.column_type, what)?;
-        cells.push(cell);
+        let (value, size) = shape.value(position, row, LEADING + index)?;
+        values.push(value);
         bytes += size;
     }
     let (rowid, id) = identity(row).map_err(ReadError::Sql)?;
-    Ok((key(row, 1)?, RowRecord { rowid, cells, id }, bytes))
+    Ok((key(row, 1)?, RowRecord { rowid, values, id }, bytes))
 }
 
 fn identity(row: &Row) -> Result<(i64, RowIdentity), rusqlite::Error> {
@@ -364,9 +361,4 @@ fn key(row: &Row, index: usize) -> Result<Key, ReadError> {
         // Represents a long text, see `Finder::shown_key`.
         ValueRef::Blob(_) => Key::Stored,
     })
-}
-
-/// The columns that rows can be sorted by.
-pub fn can_sort(column_type: ColumnType) -> bool {
-    !matches!(column_type, ColumnType::Json | ColumnType::Blob)
 }

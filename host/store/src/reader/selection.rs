@@ -6,6 +6,7 @@ use super::shape::Shape;
 use super::text::CONTAINS;
 use crate::search::SearchQuery;
 use crate::statement::quote;
+use crate::values::into_parameter;
 use lantern_model::batch::{Timestamp, Value};
 use lantern_model::schema::description::RoleWord;
 
@@ -124,15 +125,7 @@ impl Bound {
     }
 
     pub(super) fn arguments(self) -> Vec<rusqlite::types::Value> {
-        let argument = |value| match value {
-            Value::Null => None::<i64>.into(),
-            Value::Boolean(yes) => yes.into(),
-            Value::Integer(number) | Value::Timestamp(Timestamp(number)) => number.into(),
-            Value::Real(number) => number.into(),
-            Value::Text(text) | Value::Json(text) => text.into(),
-            Value::Blob(bytes) => bytes.into(),
-        };
-        self.0.into_iter().map(argument).collect()
+        self.0.into_iter().map(into_parameter).collect()
     }
 }
 

@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use super::buckets::Buckets;
-use super::cells::{Cell, cell};
 use super::connections::Row;
 use super::segments::{OverTime, Summaries, rows_in_segments};
 use super::selection::{Bound, Conditions, Lead, Selection};
 use super::shape::Shape;
+use super::text::NUMBER_BYTES;
 use super::{ReadError, Reader};
 use crate::statement::quote;
+use lantern_model::batch::Value;
 
 /// How long a query of all rows may take before the newest ones stand for them.
 const ALL_TIME: Duration = Duration::from_millis(1_000);
@@ -59,7 +60,7 @@ pub struct Line {
     /// The measure; none if rows are counted.
     pub measure: Option<usize>,
     /// The value of the column that distinguishes the lines.
-    pub key: Option<Cell>,
+    pub key: Option<Value>,
     /// A number for each bucket; none if it has no value.
     pub points: Vec<Option<f64>>,
 }
@@ -130,7 +131,7 @@ impl Reader {
             let mut bound = Bound::default();
             let sql = asked.sql(&mut bound, rows);
             reader
-                .fetch_sized(&sql, bound.arguments(), usize::MAX, |row| asked.point(row))
+                .fetch_sized(&sql, bound.arguments(), usize::MAX, Asked::point)
                 .await
         };
         let patient = self.within(ALL_TIME);
@@ -184,7 +185,7 @@ impl Reader {
             };
             let mut bound = Bound::default();
             let sql = asked.sql(&mut bound, Rows::OfSegments(segments));
-            let points = snapshot.fetch_sized(&sql, bound.arguments(), usize::MAX, |row| asked.point(row))?;
+            let points = snapshot.fetch_sized(&sql, bound.arguments(), usize::MAX, Asked::point)?;
             Ok(Some(points))
         })
         .await
@@ -210,7 +211,7 @@ struct Asked<'a> {
     time: usize,
     buckets: Buckets,
     measure: Option<usize>,
-    keys: &'a [Option<Cell>],
+    keys: &'a [Option<Value>],
 }
 
 impl Asked<'_> {
@@ -258,10 +259,7 @@ impl Asked<'_> {
                 let column = format!("+{}", name(column));
                 let mut cases = String::new();
                 for (number, key) in self.keys.iter().enumerate() {
-                    let value = bound.add(
-                        key.as_ref()
-                            .map_or(lantern_model::batch::Value::Null, Cell::to_value),
-                    );
+                    let value = bound.add(key.clone().unwrap_or(Value::Null));
                     cases.push_str(&format!(" WHEN {column} = {value} THEN {number}"));
                 }
                 if cases.is_empty() {
@@ -296,15 +294,11 @@ impl Asked<'_> {
         )
     }
 
-    fn point(&self, row: &mut Row) -> Result<(Point, usize), ReadError> {
-        let what = || format!("a measure of table {}", self.shape.entry.name);
-        let (value, size) = cell(row, 2, lantern_model::schema::ColumnType::Real, what)?;
+    fn point(row: &mut Row) -> Result<(Point, usize), ReadError> {
         let number = |index: usize| row.get::<i64>(index).map_err(ReadError::Sql);
-        let value = match value {
-            Cell::Real(number) if number.is_finite() => Some(number),
-            _ => None,
-        };
-        Ok(((number(0)?, number(1)?, value), size))
+        let value: Option<f64> = row.get(2).map_err(ReadError::Sql)?;
+        let value = value.filter(|value| value.is_finite());
+        Ok(((number(0)?, number(1)?, value), NUMBER_BYTES))
     }
 
     fn lines(&self, points: Vec<Point>) -> impl Iterator<Item = Line> {
@@ -314,7 +308,7 @@ impl Asked<'_> {
             Aggregate::Count | Aggregate::Sum => Some(0.0),
             _ => None,
         };
-        let line = |key: &Option<Cell>| Line {
+        let line = |key: &Option<Value>| Line {
             measure: self.measure,
             key: key.clone(),
             points: vec![empty; count],

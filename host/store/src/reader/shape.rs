@@ -3,8 +3,12 @@
 
 use std::sync::Arc;
 
+use super::connections::Row;
 use super::search::FewProposals;
+use super::text::json_size;
 use super::{ReadError, Reader, TableEntry};
+use crate::values::Stored;
+use lantern_model::batch::Value;
 use lantern_model::schema::description::RoleWord;
 use lantern_model::schema::{ColumnName, ColumnType, TableName};
 
@@ -53,6 +57,26 @@ impl Shape {
     /// The column with the time of a row.
     pub fn time(&self) -> Option<usize> {
         self.time
+    }
+
+    /// Reads a value of a column at `index` of a row, with its approximate size in JSON.
+    pub(super) fn value(
+        &self,
+        column: usize,
+        row: &mut Row,
+        index: usize,
+    ) -> Result<(Value, usize), ReadError> {
+        let column = &self.columns[column];
+        let stored = row.take(index).map_err(ReadError::Sql)?;
+        let size = match (&stored, column.column_type) {
+            (Stored::Text(document), ColumnType::Json) => document.len(),
+            (stored, _) => json_size(stored.as_ref()),
+        };
+        let value = stored.into_value(column.column_type).map_err(|why| {
+            let what = format!("column {} of table {}", column.name, self.entry.name);
+            ReadError::corrupt(what, why)
+        })?;
+        Ok((value, size))
     }
 
     /// Whether the table has segments instead of indexes on its facets.

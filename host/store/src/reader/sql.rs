@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
-use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode};
 
 use super::Reader;
 use super::connections::Caller;
-use super::text::json_bytes;
+use super::text::json_size;
 use crate::connection::open_read_only;
+use crate::values::Stored;
+use lantern_model::batch::Value;
 
 /// Longest time of a question.
 const TIME: Duration = Duration::from_secs(3);
@@ -36,28 +37,13 @@ const VALUE_BYTES_MIN: usize = 64 << 10;
 /// Longest pattern of `LIKE` and `GLOB`, whose time may be its length times that of the value.
 const PATTERN_BYTES_MAX: i32 = 256;
 
-/// A value as SQLite stores it.
-#[derive(Clone, Debug, PartialEq)]
-pub enum SqlValue {
-    /// No value.
-    Null,
-    /// A whole number.
-    Integer(i64),
-    /// A double.
-    Real(f64),
-    /// Text; invalid UTF-8 was replaced.
-    Text(String),
-    /// Bytes.
-    Blob(Vec<u8>),
-}
-
 /// The answer to a question.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SqlAnswer {
     /// The names of its columns.
     pub columns: Vec<String>,
     /// Its rows.
-    pub rows: Vec<Vec<SqlValue>>,
+    pub rows: Vec<Vec<Value>>,
     /// Whether there are more rows.
     pub truncated: bool,
     /// How long it took.
@@ -145,14 +131,19 @@ fn answer(
     while let Some(row) = found.next().map_err(failed)? {
         // Counted before anything of the row is copied.
         for index in 0..count {
-            bytes += rendered_bytes(row.get_ref(index).map_err(failed)?);
+            bytes += 8 + json_size(row.get_ref(index).map_err(failed)?);
         }
         if rows.len() >= rows_max || bytes > BYTES_MAX {
             truncated = true;
             break;
         }
-        let values = (0..count).map(|index| row.get_ref(index).map(value));
-        rows.push(values.collect::<Result<_, _>>().map_err(failed)?);
+        let values = (0..count).map(|index| row.get_ref(index).map(Stored::of));
+        rows.push(
+            values
+                .map(|value| Ok(value?.into_untyped()))
+                .collect::<Result<_, _>>()
+                .map_err(failed)?,
+        );
     }
     Ok(SqlAnswer {
         columns,
@@ -160,25 +151,6 @@ fn answer(
         truncated,
         took: began.elapsed(),
     })
-}
-
-/// The approximate size of a value in JSON, where a control character has six bytes.
-fn rendered_bytes(value: ValueRef<'_>) -> usize {
-    match value {
-        ValueRef::Text(text) => 8 + json_bytes(text),
-        ValueRef::Blob(bytes) => 8 + bytes.len().div_ceil(3) * 4,
-        _ => 8,
-    }
-}
-
-fn value(value: ValueRef<'_>) -> SqlValue {
-    match value {
-        ValueRef::Null => SqlValue::Null,
-        ValueRef::Integer(number) => SqlValue::Integer(number),
-        ValueRef::Real(number) => SqlValue::Real(number),
-        ValueRef::Text(text) => SqlValue::Text(String::from_utf8_lossy(text).into_owned()),
-        ValueRef::Blob(bytes) => SqlValue::Blob(bytes.to_vec()),
-    }
 }
 
 /// Restricts a connection for an untrusted question.

@@ -83,6 +83,18 @@ fn contains(context: &Context<'_>, interrupt: &Interrupt) -> Result<Option<bool>
     }
 }
 
+/// The approximate size of a number in JSON.
+pub(super) const NUMBER_BYTES: usize = 8;
+
+/// The approximate size of a stored value in JSON, where a control character has six bytes.
+pub(super) fn json_size(value: ValueRef<'_>) -> usize {
+    match value {
+        ValueRef::Text(text) => json_bytes(text),
+        ValueRef::Blob(bytes) => bytes.len().div_ceil(3) * 4,
+        _ => NUMBER_BYTES,
+    }
+}
+
 /// The size of text as a JSON string, without the quotes.
 pub(super) fn json_bytes(text: &[u8]) -> usize {
     let escaped = |byte: &u8| match byte {

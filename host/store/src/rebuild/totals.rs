@@ -3,6 +3,7 @@
 use rusqlite::types::Value;
 
 use crate::statement::quote_text;
+use crate::values::StorageClass;
 use lantern_model::schema::ColumnType;
 
 /// Totals of one column.
@@ -11,13 +12,13 @@ pub(super) const SUMS: usize = 3;
 /// Non-null values, and their sum. The sum of integers is computed in two halves, so that it cannot overflow.
 pub(super) fn column_sums(column: &str, column_type: ColumnType) -> [String; SUMS] {
     let column = quote_text(column);
-    let [sum, rest] = match column_type {
-        ColumnType::Boolean | ColumnType::Integer | ColumnType::Timestamp => [
+    let [sum, rest] = match StorageClass::of(column_type) {
+        StorageClass::Integer => [
             format!("coalesce(sum({column} & 4294967295), 0)"),
             format!("coalesce(sum({column} >> 32), 0)"),
         ],
-        ColumnType::Real => [format!("total({column})"), "0".to_owned()],
-        ColumnType::Text | ColumnType::Json | ColumnType::Blob => [
+        StorageClass::Real => [format!("total({column})"), "0".to_owned()],
+        StorageClass::Text | StorageClass::Blob => [
             format!("coalesce(sum(octet_length({column})), 0)"),
             "0".to_owned(),
         ],

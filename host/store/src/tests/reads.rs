@@ -1,7 +1,6 @@
 //! Tests that reads and the writer do not disturb each other.
 
 use super::*;
-use crate::reader::Cell;
 use lantern_model::identity::RowIdentity;
 use lantern_model::schema::TableName;
 
@@ -99,7 +98,7 @@ async fn a_row_is_found_by_its_identity_with_segments_and_with_an_index() {
         assert_eq!(found.id, id);
         let expected = if table == "notes" { 2_500 } else { 7 };
         assert!(
-            matches!(found.cells[value], Cell::Integer(number) if number == expected),
+            matches!(found.values[value], Value::Integer(number) if number == expected),
             "{table}"
         );
         for other in [

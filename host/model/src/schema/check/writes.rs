@@ -2,8 +2,7 @@
 
 use super::{Problems, clean, columns_of};
 use crate::schema::{
-    ColumnName, ColumnType, Guard, Merge, OnConflict, RawGuard, RawOnConflict, RawWrite, Table, UpdateRule,
-    Write,
+    ColumnName, Guard, Merge, OnConflict, RawGuard, RawOnConflict, RawWrite, Table, UpdateRule, Write,
 };
 
 pub(super) fn check_writes(
@@ -105,9 +104,10 @@ fn check_merge(
     table: &Table,
     problems: &mut Problems,
 ) {
-    let column_type = table.column(name).map(|column| column.column_type);
-    let summable = matches!(column_type, Some(ColumnType::Integer | ColumnType::Real));
-    if merge == Merge::Add && !summable {
+    let is_numeric = table
+        .column(name)
+        .is_some_and(|column| column.column_type.is_numeric());
+    if merge == Merge::Add && !is_numeric {
         problems.push(format!(
             "{place}: column {name} is not a number and cannot be added to"
         ));

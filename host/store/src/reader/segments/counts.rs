@@ -9,7 +9,6 @@ use super::groups::Groups;
 use super::zones::{Share, Zone};
 use super::{CLOSED, ENTRY_COST, LOOKUP_COST, OPEN, ROWS_TRIED, Summaries, listed_values, rows_in_segments};
 use crate::reader::buckets::Buckets;
-use crate::reader::cells::Cell;
 use crate::reader::facets::short_or_null;
 use crate::reader::selection::{Bound, Condition, Selection};
 use crate::reader::shape::Shape;
@@ -35,7 +34,7 @@ pub(in crate::reader) struct OverTime {
     selection: Selection,
     buckets: Buckets,
     /// A column and its values that are counted; without it, all rows are counted under the number 0.
-    by: Option<(usize, Vec<Cell>)>,
+    by: Option<(usize, Vec<Value>)>,
 }
 
 impl OverTime {
@@ -43,7 +42,7 @@ impl OverTime {
     pub(in crate::reader) fn new(
         selection: &Selection,
         buckets: Buckets,
-        by: Option<(usize, Vec<Cell>)>,
+        by: Option<(usize, Vec<Value>)>,
     ) -> Self {
         let selection = Selection {
             from: Some(buckets.from),
@@ -83,7 +82,7 @@ impl Reader {
         shape: &Shape,
         selection: &Selection,
         column: usize,
-    ) -> Result<Option<Vec<(Cell, u64)>>, ReadError> {
+    ) -> Result<Option<Vec<(Value, u64)>>, ReadError> {
         if !shape.is_segmented() {
             return Ok(None);
         }
@@ -150,7 +149,7 @@ impl Summaries<'_> {
         }))
     }
 
-    fn values(&self, selection: &Selection, column: usize) -> Result<Option<Vec<(Cell, u64)>>, ReadError> {
+    fn values(&self, selection: &Selection, column: usize) -> Result<Option<Vec<(Value, u64)>>, ReadError> {
         let rest = selection.without_choice_of(column);
         let is_counted = self.has(column);
         if is_counted && !rest.has_range() && !rest.is_narrow() {
@@ -192,7 +191,7 @@ impl Summaries<'_> {
     }
 
     /// As [`Self::values`], for a selection that excludes only values of this column.
-    fn all_values(&self, selection: &Selection, column: usize) -> Result<Vec<(Cell, u64)>, ReadError> {
+    fn all_values(&self, selection: &Selection, column: usize) -> Result<Vec<(Value, u64)>, ReadError> {
         let mut groups = Groups::default();
         let mut bound = Bound::default();
         let (set, name) = self.key(&mut bound, column);
@@ -212,10 +211,10 @@ impl Summaries<'_> {
     }
 
     /// The sums by value, the most frequent value first, after null.
-    fn most_frequent(&self, groups: Groups, column: usize) -> Result<Vec<(Cell, u64)>, ReadError> {
+    fn most_frequent(&self, groups: Groups, column: usize) -> Result<Vec<(Value, u64)>, ReadError> {
         let mut values = groups.into_values(self.shape, column)?;
         // The sort is stable, so values with the same number of rows stay in their own order.
-        values.sort_by_key(|(value, rows)| (!matches!(value, Cell::Null), Reverse(*rows)));
+        values.sort_by_key(|(value, rows)| (!value.is_null(), Reverse(*rows)));
         Ok(values)
     }
 
@@ -225,7 +224,7 @@ impl Summaries<'_> {
         &self,
         selection: &Selection,
         column: usize,
-        only: Option<&[Cell]>,
+        only: Option<&[Value]>,
         whole: &[&Zone],
         mut add: impl FnMut(&Zone, ValueRef<'_>, i64),
     ) -> Result<(), ReadError> {
@@ -238,7 +237,10 @@ impl Summaries<'_> {
         let long = bound.add(Value::Blob(LONG_MARKER.to_vec()));
         let mut admitted = self.admitted(&mut bound, selection, column);
         if let Some(only) = only {
-            admitted.push_str(&format!(" AND value IN ({})", listed_cells(&mut bound, only)));
+            admitted.push_str(&format!(
+                " AND value IN ({})",
+                listed_values(&mut bound, only, false)
+            ));
         }
         let (first, last) = (
             bound.integer(first.segment.number),
@@ -352,7 +354,7 @@ impl Summaries<'_> {
         }
         Ok(Some(match by {
             Some((_, values)) => groups.of_values(values),
-            None => groups.of_values(&[Cell::Null]),
+            None => groups.of_values(&[Value::Null]),
         }))
     }
 
@@ -368,7 +370,7 @@ impl Summaries<'_> {
         let (value, listed) = match by {
             Some((column, values)) => {
                 let value = format!("t.{}", quote(&self.shape.columns[*column].name));
-                let listed = format!(" AND +{value} IN ({})", listed_cells(&mut bound, values));
+                let listed = format!(" AND +{value} IN ({})", listed_values(&mut bound, values, false));
                 (value, listed)
             }
             None => ("NULL".to_owned(), String::new()),
@@ -391,11 +393,6 @@ fn bucket_of(buckets: &Buckets, zone: &Zone) -> Option<i64> {
     let (first, last) = zone.segment.times?;
     let first = buckets.number_of(first)?;
     (Some(first) == buckets.number_of(last)).then_some(first)
-}
-
-fn listed_cells(bound: &mut Bound, cells: &[Cell]) -> String {
-    let values: Vec<Value> = cells.iter().map(Cell::to_value).collect();
-    listed_values(bound, &values, false)
 }
 
 fn numbers<'a>(zones: impl IntoIterator<Item = &'a Zone>) -> impl Iterator<Item = i64> {

@@ -5,10 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use rusqlite::types::ValueRef;
 
 use crate::reader::ReadError;
-use crate::reader::cells::{Cell, cell};
-use crate::reader::connections::Row;
 use crate::reader::shape::Shape;
-use lantern_model::batch::{Timestamp, Value};
+use crate::values::{Stored, stored};
+use lantern_model::batch::Value;
 
 /// A value is compared with each of so few known values, instead of being copied and searched.
 const VALUES_COMPARED: usize = 16;
@@ -57,7 +56,7 @@ impl Groups {
     }
 
     /// The rows of each value in all buckets, in the order of the values.
-    pub(super) fn into_values(self, shape: &Shape, column: usize) -> Result<Vec<(Cell, u64)>, ReadError> {
+    pub(super) fn into_values(self, shape: &Shape, column: usize) -> Result<Vec<(Value, u64)>, ReadError> {
         let mut rows = vec![0_u64; self.numbers.len()];
         for ((number, _), sum) in self.sums {
             rows[number] += sum;
@@ -67,18 +66,21 @@ impl Groups {
         let values = self.numbers.into_iter();
         values
             .map(|(value, number)| {
-                let mut row = Row::of(value.as_stored());
-                Ok((cell(&mut row, 0, described.column_type, what)?.0, rows[number]))
+                let value = value.into_stored().into_value(described.column_type);
+                Ok((
+                    value.map_err(|why| ReadError::corrupt(what(), why))?,
+                    rows[number],
+                ))
             })
             .collect()
     }
 
     /// The rows of these values in each bucket: the number of the bucket, the index of the value, and the rows.
-    pub(super) fn of_values(&self, values: &[Cell]) -> Vec<(i64, usize, u64)> {
+    pub(super) fn of_values(&self, values: &[Value]) -> Vec<(i64, usize, u64)> {
         let index_of: HashMap<usize, usize> = values
             .iter()
             .enumerate()
-            .filter_map(|(index, value)| Some((*self.numbers.get(&GroupValue::of_cell(value))?, index)))
+            .filter_map(|(index, value)| Some((*self.numbers.get(&GroupValue::of(stored(value)))?, index)))
             .collect();
         let sums = self.sums.iter();
         sums.filter_map(|((number, bucket), rows)| Some((*bucket, *index_of.get(number)?, *rows)))
@@ -96,17 +98,6 @@ impl GroupValue {
         }
     }
 
-    fn of_cell(cell: &Cell) -> Self {
-        match cell.to_value() {
-            Value::Null => Self::Null,
-            Value::Boolean(yes) => Self::Integer(yes.into()),
-            Value::Integer(number) | Value::Timestamp(Timestamp(number)) => Self::Integer(number),
-            Value::Real(number) => Self::Real(in_order(number)),
-            Value::Text(text) | Value::Json(text) => Self::Text(text.into_bytes()),
-            Value::Blob(bytes) => Self::Text(bytes),
-        }
-    }
-
     fn is(&self, value: ValueRef<'_>) -> bool {
         match (self, value) {
             (Self::Null, ValueRef::Null) => true,
@@ -117,12 +108,12 @@ impl GroupValue {
         }
     }
 
-    fn as_stored(&self) -> ValueRef<'_> {
+    fn into_stored(self) -> Stored {
         match self {
-            Self::Null => ValueRef::Null,
-            Self::Integer(number) => ValueRef::Integer(*number),
-            Self::Real(bits) => ValueRef::Real(from_order(*bits)),
-            Self::Text(bytes) => ValueRef::Text(bytes),
+            Self::Null => Stored::Null,
+            Self::Integer(number) => Stored::Integer(number),
+            Self::Real(bits) => Stored::Real(from_order(bits)),
+            Self::Text(bytes) => Stored::Text(bytes),
         }
     }
 }

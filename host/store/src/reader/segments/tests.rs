@@ -10,7 +10,7 @@ use super::super::rows::pager;
 use super::super::snapshot::Snapshot;
 use super::super::{
     Aggregate, Comparison, Condition, ReadLimits, Reader, RowPage, RowQuery, SearchQuery, Selection,
-    SeriesQuery, Shape, Sort, Test, can_sort,
+    SeriesQuery, Shape, Sort, Test,
 };
 use crate::segments::{self, SEGMENT_BITS, Touched};
 use lantern_model::batch::{Timestamp, Value};
@@ -386,7 +386,7 @@ async fn compare(arrival: Arrival, seed: u64) {
             .plain
             .columns
             .iter()
-            .filter(|column| can_sort(column.column_type))
+            .filter(|column| column.column_type.is_sortable())
             .count()
             == 7
     );
