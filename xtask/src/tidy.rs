@@ -97,14 +97,11 @@ impl Tree {
     }
 }
 
-/// Runs all checks on the repository at `root` and prints the findings. Fails if there are findings other than warnings.
+/// Runs all checks on the repository at `root` and prints the findings. Fails if there are findings.
 pub fn check(root: &Path) -> Result<()> {
     let tree = Tree::read(root)?;
-    for warning in sorted(sizes::check(&tree)) {
-        println!("    warning: {warning}");
-    }
     let findings = sorted(
-        [files::check, frozen::check, wording::check]
+        [files::check, frozen::check, sizes::check, wording::check]
             .iter()
             .flat_map(|check| check(&tree)),
     );

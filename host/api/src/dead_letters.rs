@@ -98,7 +98,7 @@ pub struct DeadLetterReason {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schema(examples(json!({ "plugin": "orders" })))]
-pub struct WhichDeadLetters {
+pub struct DeadLetterSelection {
     /// Plugin.
     pub plugin: Option<String>,
     /// Source.

@@ -23,8 +23,8 @@ mod versions;
 
 pub use audit::{AuditEntry, AuditOutcome};
 pub use dead_letters::{
-    DEAD_LETTER_STATES, DeadLetter, DeadLetterGroup, DeadLetterReason, DeadLetterReasons, Discarded,
-    RetryTotals, WhichDeadLetters,
+    DEAD_LETTER_STATES, DeadLetter, DeadLetterGroup, DeadLetterReason, DeadLetterReasons,
+    DeadLetterSelection, Discarded, RetryTotals,
 };
 pub use forget::{Forget, ForgetReport, ForgottenStream, ForgottenTable};
 pub use host::{Check, Info, Proof, Readiness};

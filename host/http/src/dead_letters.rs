@@ -22,8 +22,8 @@ use super::room::Room;
 use super::state::State;
 use super::views;
 use lantern_api::{
-    DEAD_LETTER_STATES, DeadLetter, DeadLetterGroup, DeadLetterReason, DeadLetterReasons, Discarded,
-    RetryTotals, WhichDeadLetters,
+    DEAD_LETTER_STATES, DeadLetter, DeadLetterGroup, DeadLetterReason, DeadLetterReasons,
+    DeadLetterSelection, Discarded, RetryTotals,
 };
 use lantern_model::batch::{RejectionClass, Timestamp};
 use lantern_model::schema::{PluginName, SourceName};
@@ -233,7 +233,7 @@ impl Export {
 }
 
 /// The filter that a request describes.
-fn filter_of(which: WhichDeadLetters) -> Result<OpenDeadLetterFilter, String> {
+fn filter_of(which: DeadLetterSelection) -> Result<OpenDeadLetterFilter, String> {
     let time = |name, text: Option<String>| text.map(|text| parameters::time(name, &text)).transpose();
     let plugin = which.plugin.as_deref().map(PluginName::parse).transpose()?;
     let source = which.source.as_deref().map(SourceName::parse).transpose()?;
@@ -260,7 +260,7 @@ pub async fn retry(
     extract::State(state): extract::State<State>,
     Operator(by): Operator,
     note: AuditNote,
-    OptionalInput(which): OptionalInput<WhichDeadLetters>,
+    OptionalInput(which): OptionalInput<DeadLetterSelection>,
 ) -> Result<Json<RetryTotals>, Problem> {
     let filter = filter_of(which).map_err(Problem::bad_request)?;
     note_filter(&note, &filter);
@@ -281,7 +281,7 @@ pub async fn discard(
     extract::State(state): extract::State<State>,
     Operator(by): Operator,
     note: AuditNote,
-    OptionalInput(which): OptionalInput<WhichDeadLetters>,
+    OptionalInput(which): OptionalInput<DeadLetterSelection>,
 ) -> Result<Json<Discarded>, Problem> {
     let all = which.all;
     let filter = filter_of(which).map_err(Problem::bad_request)?;

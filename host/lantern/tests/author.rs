@@ -1,6 +1,7 @@
 //! Tests the commands for plugin authors with the real binary, cargo and real components, in a folder outside any
 //! checkout.
 
+#![allow(clippy::too_many_lines, reason = "a scenario is one sequence of steps")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

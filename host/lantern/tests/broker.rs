@@ -1,6 +1,7 @@
 //! Tests the broker module against a real `nats-server`: its guarantees while the broker is killed, frozen and
 //! restored, and while another client deletes or changes streams and consumers.
 
+#![allow(clippy::too_many_lines, reason = "a scenario is one sequence of steps")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

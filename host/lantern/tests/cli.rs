@@ -1,5 +1,6 @@
 //! Tests the real binary: its output and exit codes.
 
+#![allow(clippy::too_many_lines, reason = "a scenario is one sequence of steps")]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 #[path = "cli/terminal.rs"]

@@ -5,6 +5,7 @@
 //!
 //! `cargo xtask faults --minutes N --seed S --setup SETUP` runs it longer; the seed (`LANTERN_SEED`) determines the schedule.
 
+#![allow(clippy::too_many_lines, reason = "a scenario is one sequence of steps")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,6 +1,7 @@
 //! Tests the whole program against a real broker: messages become rows exactly once, regardless of kills, deletions and
 //! restores in between.
 
+#![allow(clippy::too_many_lines, reason = "a scenario is one sequence of steps")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -20,6 +21,8 @@ mod host;
 mod line_to_broker;
 #[path = "support/nats.rs"]
 mod nats;
+#[path = "support/query.rs"]
+mod query;
 #[path = "support/torture.rs"]
 mod torture;
 
@@ -73,8 +76,9 @@ mod wasi;
 use std::path::Path;
 use std::time::Duration;
 
-use host::{Host, query};
+use host::Host;
 use nats::NatsServer;
+use query::query;
 use serde_json::json;
 
 /// Longer than any operation takes on a busy machine with two cores.

@@ -1,6 +1,7 @@
 //! Tests installing, changing and removing plugins in a running host, against a real broker and a real database:
 //! nothing is lost or duplicated, and the ledger records the version of each range.
 
+#![allow(clippy::too_many_lines, reason = "a scenario is one sequence of steps")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,6 +17,8 @@ mod described;
 mod evolving;
 #[path = "support/nats.rs"]
 mod nats;
+#[path = "support/query.rs"]
+mod query;
 
 #[path = "lifecycle/canary.rs"]
 mod canary;
@@ -27,6 +30,8 @@ mod deep;
 mod directory;
 #[path = "lifecycle/forget.rs"]
 mod forget;
+#[path = "lifecycle/health_gate.rs"]
+mod health_gate;
 #[path = "lifecycle/owners.rs"]
 mod owners;
 #[path = "lifecycle/rebuild.rs"]
@@ -37,6 +42,8 @@ mod rebuild_loss;
 mod rebuild_plugins;
 #[path = "lifecycle/rebuild_property.rs"]
 mod rebuild_property;
+#[path = "lifecycle/rebuild_rollback.rs"]
+mod rebuild_rollback;
 #[path = "lifecycle/signatures.rs"]
 mod signatures;
 #[path = "lifecycle/swap.rs"]
@@ -61,6 +68,7 @@ use lantern_store::Store;
 use lantern_telemetry::Metrics;
 use lantern_trust::signature::Policy;
 use nats::NatsServer;
+use query::query;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -289,6 +297,28 @@ impl Scene {
         .await;
     }
 
+    /// A host with the streams and the active plugin `executions`.
+    async fn with_executions() -> Self {
+        let scene = Self::start().await;
+        let context = scene.server.jetstream().await;
+        for (name, subject) in [("EVENTS", "events.>"), ("RESULTS", "results.>")] {
+            let config = async_nats::jetstream::stream::Config {
+                name: name.into(),
+                subjects: vec![subject.into()],
+                ..Default::default()
+            };
+            context.create_stream(config).await.unwrap();
+        }
+        let lifecycle = scene.lifecycle();
+        let component = evolving::build("executions");
+        let installed = lifecycle.install(component, &operator()).await.unwrap();
+        lifecycle
+            .activate("executions", Some(installed.digest), &operator())
+            .await
+            .unwrap();
+        scene
+    }
+
     fn query(&self, sql: &str) -> Vec<String> {
         query(self.dir.path(), sql)
     }
@@ -299,29 +329,6 @@ impl Scene {
             lantern_store::check::check(&self.dir.path().join(lantern_store::DATABASE_FILE)).unwrap();
         assert!(report.problems.is_empty(), "{:?}", report.problems);
     }
-}
-
-/// Returns the rows of a query, with cells separated by `|`.
-fn query(dir: &Path, sql: &str) -> Vec<String> {
-    let connection = rusqlite::Connection::open(dir.join("lantern.db")).unwrap();
-    connection.busy_timeout(Duration::from_secs(5)).unwrap();
-    let mut statement = connection.prepare(sql).unwrap();
-    let width = statement.column_count();
-    let rows = statement
-        .query_map([], |row| {
-            let cells: Vec<String> = (0..width)
-                .map(|column| match row.get_ref(column).unwrap() {
-                    rusqlite::types::ValueRef::Null => "null".to_owned(),
-                    rusqlite::types::ValueRef::Integer(integer) => integer.to_string(),
-                    rusqlite::types::ValueRef::Real(real) => real.to_string(),
-                    rusqlite::types::ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
-                    rusqlite::types::ValueRef::Blob(blob) => format!("{} bytes", blob.len()),
-                })
-                .collect();
-            Ok(cells.join("|"))
-        })
-        .unwrap();
-    rows.map(Result::unwrap).collect()
 }
 
 /// Asserts that an API response matches its schema in the document.

@@ -23,7 +23,7 @@ use lantern_model::settings::PluginSettings;
 use lantern_plugin::{Digest, Loader, Plugin};
 use lantern_store::ScratchError;
 use lantern_store::check::{CheckError, Problem, plural};
-use lantern_store::deep::{Compared, Comparer, DeepPlugin, DeepRange, DeepSource, LetterState, survey};
+use lantern_store::deep::{Compared, Comparer, DeadLetterState, DeepPlugin, DeepRange, DeepSource, survey};
 use lantern_store::scratch::Scratch;
 
 use sample::{check_full_history, share_of, spans};
@@ -378,7 +378,7 @@ impl<'a> PluginCheck<'a> {
         };
         let letters = worker.comparer.dead_letters(source.origin, first, last)?;
         for state in letters.values() {
-            if let LetterState::ResolvedBy(digest) = state {
+            if let DeadLetterState::ResolvedBy(digest) = state {
                 // A version that cannot be loaded leaves its messages unverified.
                 drop(self.load(plugin, digest));
             }

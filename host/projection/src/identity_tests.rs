@@ -99,97 +99,115 @@ fn check(what: &str, attached: &Attached, history: &History, expected: &Expected
     assert_eq!(found, *expected, "{what}: {resume:?}");
 }
 
+/// What happened to the stream, when it was created, its sequences, the anchors, and the decision.
+const HISTORIES: [Row<'_>; 18] = [
+    ("unchanged", SAME, (1, 60), &[At::Equal(60)], Expected::Continue),
+    ("grown", SAME, (1, 90), &[At::Equal(60)], Expected::Continue),
+    (
+        "created moved",
+        MOVED,
+        (1, 60),
+        &[At::Equal(60)],
+        Expected::Recognise,
+    ),
+    (
+        "created moved, and the newest message is deleted",
+        MOVED,
+        (1, 90),
+        &[At::Gone(60), At::Equal(30)],
+        Expected::Recognise,
+    ),
+    (
+        "the newest message is deleted",
+        SAME,
+        (1, 90),
+        &[At::Gone(60), At::Gone(30), At::Gone(1)],
+        Expected::Continue,
+    ),
+    (
+        "trimmed past the checkpoint",
+        SAME,
+        (80, 90),
+        &[],
+        Expected::Continue,
+    ),
+    ("purged", SAME, (61, 60), &[], Expected::Continue),
+    (
+        "created moved and trimmed past the checkpoint",
+        MOVED,
+        (80, 90),
+        &[],
+        Expected::Recognise,
+    ),
+    (
+        "created moved and purged",
+        MOVED,
+        (61, 60),
+        &[],
+        Expected::Recognise,
+    ),
+    (
+        "went back and grew again",
+        SAME,
+        (1, 90),
+        &[At::Other(60), At::Equal(30)],
+        Expected::AfterTime,
+    ),
+    (
+        "went back, grew again, created moved",
+        MOVED,
+        (1, 90),
+        &[At::Other(60), At::Equal(30)],
+        Expected::AfterTime,
+    ),
+    ("went back", SAME, (1, 40), &[At::Equal(30)], Expected::AfterTime),
+    (
+        "went back and created moved",
+        MOVED,
+        (1, 40),
+        &[At::Equal(30)],
+        Expected::AfterTime,
+    ),
+    (
+        "went back behind all anchors but by creation time the same",
+        SAME,
+        (1, 40),
+        &[At::Gone(30)],
+        Expected::AfterTime,
+    ),
+    (
+        "another message everywhere, created at the same time",
+        SAME,
+        (1, 90),
+        &[At::Other(60), At::Other(30), At::Other(1)],
+        Expected::AfterTime,
+    ),
+    (
+        "another message everywhere",
+        MOVED,
+        (1, 90),
+        &[At::Other(60), At::Other(30), At::Other(1)],
+        Expected::Begin,
+    ),
+    (
+        "created moved, and every anchor is deleted",
+        MOVED,
+        (2, 90),
+        &[At::Gone(60), At::Gone(30)],
+        Expected::Ask,
+    ),
+    (
+        "shorter, created moved, and every anchor is deleted",
+        MOVED,
+        (2, 40),
+        &[At::Gone(30)],
+        Expected::Ask,
+    ),
+];
+
 #[test]
 fn an_equal_anchor_outranks_the_creation_time_and_without_evidence_an_operator_is_asked() {
-    use At::{Equal, Gone, Other};
-    use Expected::{AfterTime, Ask, Begin, Continue, Recognise};
-    let table: [Row<'_>; 18] = [
-        ("unchanged", SAME, (1, 60), &[Equal(60)], Continue),
-        ("grown", SAME, (1, 90), &[Equal(60)], Continue),
-        ("created moved", MOVED, (1, 60), &[Equal(60)], Recognise),
-        (
-            "created moved, and the newest message is deleted",
-            MOVED,
-            (1, 90),
-            &[Gone(60), Equal(30)],
-            Recognise,
-        ),
-        (
-            "the newest message is deleted",
-            SAME,
-            (1, 90),
-            &[Gone(60), Gone(30), Gone(1)],
-            Continue,
-        ),
-        ("trimmed past the checkpoint", SAME, (80, 90), &[], Continue),
-        ("purged", SAME, (61, 60), &[], Continue),
-        (
-            "created moved and trimmed past the checkpoint",
-            MOVED,
-            (80, 90),
-            &[],
-            Recognise,
-        ),
-        ("created moved and purged", MOVED, (61, 60), &[], Recognise),
-        (
-            "went back and grew again",
-            SAME,
-            (1, 90),
-            &[Other(60), Equal(30)],
-            AfterTime,
-        ),
-        (
-            "went back, grew again, created moved",
-            MOVED,
-            (1, 90),
-            &[Other(60), Equal(30)],
-            AfterTime,
-        ),
-        ("went back", SAME, (1, 40), &[Equal(30)], AfterTime),
-        (
-            "went back and created moved",
-            MOVED,
-            (1, 40),
-            &[Equal(30)],
-            AfterTime,
-        ),
-        (
-            "went back behind all anchors but by creation time the same",
-            SAME,
-            (1, 40),
-            &[Gone(30)],
-            AfterTime,
-        ),
-        (
-            "another message everywhere, created at the same time",
-            SAME,
-            (1, 90),
-            &[Other(60), Other(30), Other(1)],
-            AfterTime,
-        ),
-        (
-            "another message everywhere",
-            MOVED,
-            (1, 90),
-            &[Other(60), Other(30), Other(1)],
-            Begin,
-        ),
-        (
-            "created moved, and every anchor is deleted",
-            MOVED,
-            (2, 90),
-            &[Gone(60), Gone(30)],
-            Ask,
-        ),
-        (
-            "shorter, created moved, and every anchor is deleted",
-            MOVED,
-            (2, 40),
-            &[Gone(30)],
-            Ask,
-        ),
-    ];
-    for (what, created, sequences, found, expected) in table {
+    for (what, created, sequences, found, expected) in HISTORIES {
         check(what, &known(), &history(created, sequences, found), &expected);
     }
     assert!(matches!(

@@ -1,7 +1,9 @@
 //! Compares stored rows with the rows that their messages produce: lists the messages to project again, and finds the
 //! differences between the result and the stored rows. It reads through a read-only connection; the caller projects.
 
+mod rows;
 mod survey;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -95,7 +97,7 @@ pub struct DeepRange {
 
 /// The state of a message that was a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LetterState {
+pub enum DeadLetterState {
     /// It is still a dead letter, or was discarded: it has no rows.
     Dead,
     /// The version with this digest projected it later.
@@ -180,7 +182,7 @@ impl Comparer {
         origin: OriginId,
         first: u64,
         last: u64,
-    ) -> Result<BTreeMap<u64, LetterState>, CheckError> {
+    ) -> Result<BTreeMap<u64, DeadLetterState>, CheckError> {
         let mut statement = self.connection.prepare_cached(
             "SELECT d.sequence, CASE d.state WHEN 'resolved' THEN p.digest END, d.state = 'forgotten'
              FROM _lantern_dead_letter d LEFT JOIN _lantern_plugin p ON p.id = d.resolved_by
@@ -188,9 +190,9 @@ impl Comparer {
         )?;
         let found = statement.query_map(params![origin.0, to_sql(first), to_sql(last)], |row| {
             let state = match row.get(1)? {
-                Some(digest) => LetterState::ResolvedBy(digest),
-                None if row.get(2)? => LetterState::Erased,
-                None => LetterState::Dead,
+                Some(digest) => DeadLetterState::ResolvedBy(digest),
+                None if row.get(2)? => DeadLetterState::Erased,
+                None => DeadLetterState::Dead,
             };
             Ok((row.get(0).map(from_sql)?, state))
         })?;
@@ -351,167 +353,8 @@ impl Comparer {
         let file = scratch.file.0.display().to_string();
         connection.execute("ATTACH DATABASE ?1 AS scratch", [file])?;
         for table in self.tables.iter().filter(|table| table.merges) {
-            compare_whole(&connection, table, through, found)?;
+            whole::compare_whole(&connection, table, through, found)?;
         }
         Ok(())
-    }
-}
-
-fn compare_whole(
-    connection: &Connection,
-    table: &DeepTable,
-    through: u64,
-    found: &mut Compared,
-) -> Result<(), ScratchError> {
-    let mut key = table.key();
-    if key.is_empty() {
-        key = vec!["_sequence", "_row"];
-    }
-    let quoted = quote_text(&table.name);
-    let on = equal(key.iter().copied());
-    let exists = "SELECT EXISTS (SELECT 1 FROM scratch.sqlite_schema WHERE type = 'table' AND name = ?1)";
-    if !connection.query_row(exists, [&table.name], |row| row.get::<_, bool>(0))? {
-        return Ok(());
-    }
-    let known: BTreeSet<String> = connection
-        .prepare("SELECT name FROM pragma_table_info(?1, 'scratch')")?
-        .query_map([&table.name], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    let all = ["_sequence", "_row"].into_iter().chain(table.columns());
-    let same = equal(all.filter(|column| known.contains(*column)));
-    let key_columns: Vec<String> = key
-        .iter()
-        .map(|column| format!("coalesce(quote({{}}.{}), 'NULL')", quote_text(column)))
-        .collect();
-    let key_of = |alias: &str| key_columns.join(" || ', ' || ").replace("{}", alias);
-    let alike: u64 = connection.query_row(
-        &format!("SELECT count(*) FROM main.{quoted} x JOIN scratch.{quoted} y ON {on} WHERE {same}"),
-        [],
-        |row| row.get(0).map(from_sql),
-    )?;
-    found.same += alike;
-    for (sql, what) in [
-        (
-            format!(
-                "SELECT {} FROM main.{quoted} x JOIN scratch.{quoted} y ON {on}
-                 WHERE x._sequence <= ?1 AND NOT ({same})",
-                key_of("x")
-            ),
-            "has other values than the messages produce",
-        ),
-        (
-            format!(
-                "SELECT {} FROM main.{quoted} x WHERE x._sequence <= ?1
-                     AND NOT EXISTS (SELECT 1 FROM scratch.{quoted} y WHERE {on})",
-                key_of("x")
-            ),
-            "is stored, but no message produces it",
-        ),
-        (
-            format!(
-                "SELECT {} FROM scratch.{quoted} y
-                 WHERE ?1 >= 0 AND NOT EXISTS (SELECT 1 FROM main.{quoted} x WHERE {on})",
-                key_of("y")
-            ),
-            "is missing",
-        ),
-    ] {
-        let mut statement = connection.prepare(&sql)?;
-        let keys = statement.query_map([to_sql(through)], |row| row.get::<_, String>(0))?;
-        for key in keys {
-            let key = clean_text(&key?, VALUE_BYTES);
-            found.differs(|| format!("table {}: the row with the key ({key}) {what}", table.name));
-        }
-    }
-    Ok(())
-}
-
-/// The condition that columns of `x` and `y` are equal.
-fn equal<'a>(columns: impl Iterator<Item = &'a str>) -> String {
-    let equal = columns
-        .map(quote_text)
-        .map(|column| format!("x.{column} IS y.{column}"));
-    equal.collect::<Vec<_>>().join(" AND ")
-}
-
-impl DeepTable {
-    fn columns(&self) -> Vec<&str> {
-        let columns = self.description.columns.iter();
-        columns.map(|column| column.name.as_str()).collect()
-    }
-
-    /// The columns of the primary key, or of a unique index.
-    fn key(&self) -> Vec<&str> {
-        let unique = self.description.indexes.iter().find(|index| index.unique);
-        let key = match (self.description.primary_key.as_slice(), unique) {
-            ([], Some(index)) => &index.columns,
-            _ => &self.description.primary_key,
-        };
-        key.iter().map(String::as_str).collect()
-    }
-
-    /// The stored values of a row, in the order of the table's columns.
-    fn wanted(&self, manifest: &Manifest, row: &Row) -> Vec<Stored> {
-        let write = &manifest.writes[row.write as usize];
-        let declared = manifest.table_of(write);
-        let columns = self.columns();
-        let mut values = vec![Stored::Null; columns.len()];
-        for (value, &column) in row.values.iter().zip(&write.columns) {
-            let name = declared.columns[column].name.as_str();
-            if let Some(position) = columns.iter().position(|column| *column == name) {
-                values[position] = into_parameter(value.clone());
-            }
-        }
-        values
-    }
-
-    fn compare(
-        &self,
-        (sequence, number): RowInMessage,
-        there: &[Stored],
-        wanted: &[Stored],
-        found: &mut Compared,
-    ) {
-        let differing = there
-            .iter()
-            .zip(wanted)
-            .position(|(there, wanted)| there != wanted);
-        let Some(position) = differing else {
-            found.same += 1;
-            return;
-        };
-        found.differs(|| {
-            format!(
-                "table {}, row {number} of message {sequence}: column {} is {}, but the message produces {}",
-                self.name,
-                self.description.columns[position].name,
-                describe_value(&there[position]),
-                describe_value(&wanted[position])
-            )
-        });
-    }
-
-    /// Whether the retention of the table has removed a row.
-    fn is_too_old(&self, wanted: &[Stored]) -> bool {
-        let time = self
-            .description
-            .columns
-            .iter()
-            .position(|column| column.role == Some(RoleWord::Time));
-        let (Some(days), Some(time)) = (self.description.retention_days, time) else {
-            return false;
-        };
-        let before = Timestamp::now().0.saturating_sub(i64::from(days) * DAY_US);
-        matches!(wanted[time], Stored::Integer(at) if at < before)
-    }
-}
-
-fn describe_value(value: &Stored) -> String {
-    match value {
-        Stored::Null => "null".to_owned(),
-        Stored::Integer(integer) => integer.to_string(),
-        Stored::Real(real) => real.to_string(),
-        Stored::Text(text) => format!("{:?}", clean_text(text, VALUE_BYTES)),
-        Stored::Blob(bytes) => format!("{} bytes", bytes.len()),
     }
 }

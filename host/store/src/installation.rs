@@ -1,7 +1,10 @@
 //! The desired state of each plugin: its active and previous version, its pause and its settings. Each change is one
 //! transaction on the write connection.
 
-use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
+mod files;
+mod records;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::apply::{from_sql, to_sql};
 use super::audit::{durable_if, write_mark};
@@ -14,6 +17,9 @@ use super::{AdoptError, AuditMark, CommitError, Store};
 use super::{search, segments};
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::ManifestDescription;
+
+pub use files::FileRecord;
+pub(super) use records::installations;
 
 /// A version that becomes known without running yet.
 #[derive(Clone, Debug)]
@@ -259,7 +265,7 @@ impl Plugins<'_> {
     /// As for [`Plugins::install`].
     pub async fn record_file(self, file: FileRecord) -> Result<(), CommitError> {
         self.0
-            .call(move |connection| record_file(connection, &file, Timestamp::now()))
+            .call(move |connection| files::record_file(connection, &file, Timestamp::now()))
             .await
     }
 
@@ -270,7 +276,7 @@ impl Plugins<'_> {
     pub async fn forget_file(self, file: &str) -> Result<(), CommitError> {
         let file = file.to_owned();
         self.0
-            .call(move |connection| forget_file(connection, &file))
+            .call(move |connection| files::forget_file(connection, &file))
             .await
     }
 }
@@ -289,7 +295,7 @@ impl Reader {
     /// # Errors
     /// See [`ReadError`].
     pub async fn plugin_files(&self) -> Result<Vec<FileRecord>, ReadError> {
-        self.snapshot(|connection| Ok(files(connection)?)).await
+        self.snapshot(|connection| Ok(files::files(connection)?)).await
     }
 }
 
@@ -423,68 +429,6 @@ pub(super) fn set_settings(
         .map(|_| ())
 }
 
-pub(super) fn installations(connection: &Connection) -> Result<Vec<Installation>, rusqlite::Error> {
-    let mut all: Vec<Installation> = connection
-        .prepare(
-            "SELECT plugin, active, previous, paused, paused_by, settings FROM _lantern_installation ORDER BY plugin",
-        )?
-        .query_map([], |row| {
-            Ok(Installation {
-                plugin: row.get(0)?,
-                active: row.get::<_, Option<i64>>(1)?.map(VersionId),
-                previous: row.get::<_, Option<i64>>(2)?.map(VersionId),
-                paused: paused(row)?,
-                settings: row.get(5)?,
-                versions: Vec::new(),
-            })
-        })?
-        .collect::<Result<_, _>>()?;
-    for installation in &mut all {
-        installation.versions = versions(connection, &installation.plugin)?;
-    }
-    Ok(all)
-}
-
-fn paused(row: &Row<'_>) -> Result<Option<Pause>, rusqlite::Error> {
-    let reason: Option<String> = row.get(3)?;
-    let by: Option<String> = row.get(4)?;
-    Ok(reason.map(|reason| Pause {
-        by: PausedBy::parse(by.as_deref()),
-        reason,
-    }))
-}
-
-/// All versions of a plugin, in the order of arrival; also of a removed plugin that left its tables.
-fn versions(connection: &Connection, plugin: &str) -> Result<Vec<VersionRecord>, rusqlite::Error> {
-    connection
-        .prepare(
-            "SELECT id, name, version, digest, contract, loaded_at, activated_at, component_bytes, came_from, failed,
-                    description
-             FROM _lantern_plugin WHERE name = ?1 ORDER BY id",
-        )?
-        .query_map([plugin], version_record)?
-        .collect()
-}
-
-fn version_record(row: &Row<'_>) -> Result<VersionRecord, rusqlite::Error> {
-    Ok(VersionRecord {
-        id: VersionId(row.get(0)?),
-        plugin: row.get(1)?,
-        version: row.get(2)?,
-        digest: row.get(3)?,
-        contract: row.get(4)?,
-        loaded_at: Timestamp(row.get(5)?),
-        activated_at: row.get::<_, Option<i64>>(6)?.map(Timestamp),
-        component_bytes: row.get::<_, Option<i64>>(7)?.map(from_sql),
-        came_from: row.get(8)?,
-        failed: row.get(9)?,
-        // A description that a newer host wrote and this one cannot parse counts as missing: it is only displayed.
-        description: row
-            .get::<_, Option<String>>(10)?
-            .and_then(|text| serde_json::from_str(&text).ok()),
-    })
-}
-
 /// Removes a plugin. Its tables, ledger and checkpoints remain, so that a later installation continues where it
 /// stopped, unless `drop_tables` removes them too. The records of its files remain, or the files would install it again
 /// at the next start.
@@ -529,50 +473,5 @@ pub(super) fn forget_origins(transaction: &Transaction<'_>, plugin: &str) -> Res
     }
     transaction
         .execute("DELETE FROM _lantern_origin WHERE plugin = ?1", [plugin])
-        .map(|_| ())
-}
-
-/// What the host last did with a file of the plugin directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileRecord {
-    /// Its name, without the directory.
-    pub file: String,
-    /// The digest of the bytes that the host read.
-    pub digest: String,
-    /// The plugin in the file.
-    pub plugin: String,
-}
-
-pub(super) fn files(connection: &Connection) -> Result<Vec<FileRecord>, rusqlite::Error> {
-    connection
-        .prepare("SELECT file, digest, plugin FROM _lantern_plugin_file ORDER BY file")?
-        .query_map([], |row| {
-            Ok(FileRecord {
-                file: row.get(0)?,
-                digest: row.get(1)?,
-                plugin: row.get(2)?,
-            })
-        })?
-        .collect()
-}
-
-pub(super) fn record_file(
-    connection: &Connection,
-    file: &FileRecord,
-    at: Timestamp,
-) -> Result<(), rusqlite::Error> {
-    connection
-        .execute(
-            "INSERT INTO _lantern_plugin_file (file, digest, plugin, seen_at) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (file) DO UPDATE SET digest = excluded.digest, plugin = excluded.plugin,
-                 seen_at = excluded.seen_at",
-            params![file.file, file.digest, file.plugin, at.0],
-        )
-        .map(|_| ())
-}
-
-pub(super) fn forget_file(connection: &Connection, file: &str) -> Result<(), rusqlite::Error> {
-    connection
-        .execute("DELETE FROM _lantern_plugin_file WHERE file = ?1", [file])
         .map(|_| ())
 }

@@ -38,7 +38,7 @@ pub use crate::search::{SearchError, SearchQuery, SearchableColumn, TERMS_MAX, W
 pub use access::{AuditFilter, AuditRecord, TOKENS_MAX, TokenRecord};
 pub use arrivals::{ArrivalPositions, BEGINNING};
 pub use buckets::{Bucket, Buckets, Histogram};
-pub use dead_letter_groups::{LetterGroup, LetterReason};
+pub use dead_letter_groups::{DeadLetterGroup, DeadLetterReason};
 pub use facets::Facet;
 pub use matching::Matcher;
 pub use records::{DeadLetter, DeadLetterFilter, GapRecord, LedgerRecord, SourceFilter};

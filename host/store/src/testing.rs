@@ -25,7 +25,6 @@ pub(super) fn orders() -> Manifest {
         doc: String::new(),
         hints: Vec::new(),
     };
-    let columns = ["id", "total", "at"].map(str::to_owned).to_vec();
     Manifest::check(RawManifest {
         name: "orders".into(),
         version: "1.0.0".into(),
@@ -59,29 +58,34 @@ pub(super) fn orders() -> Manifest {
                 ..RawTable::default()
             },
         ],
-        writes: vec![
-            RawWrite {
-                table: "orders".into(),
-                columns: columns.clone(),
-                on_conflict: RawOnConflict::Fail,
-            },
-            RawWrite {
-                table: "orders".into(),
-                columns,
-                on_conflict: RawOnConflict::Update {
-                    key: vec!["id".into()],
-                    merges: vec![("total".into(), Merge::Add)],
-                    guard: RawGuard::Newer("at".into()),
-                },
-            },
-            RawWrite {
-                table: "notes".into(),
-                columns: vec!["n".into(), "at".into()],
-                on_conflict: RawOnConflict::Fail,
-            },
-        ],
+        writes: writes(),
     })
     .expect("a good manifest")
+}
+
+fn writes() -> Vec<RawWrite> {
+    let columns = ["id", "total", "at"].map(str::to_owned).to_vec();
+    vec![
+        RawWrite {
+            table: "orders".into(),
+            columns: columns.clone(),
+            on_conflict: RawOnConflict::Fail,
+        },
+        RawWrite {
+            table: "orders".into(),
+            columns,
+            on_conflict: RawOnConflict::Update {
+                key: vec!["id".into()],
+                merges: vec![("total".into(), Merge::Add)],
+                guard: RawGuard::Newer("at".into()),
+            },
+        },
+        RawWrite {
+            table: "notes".into(),
+            columns: vec!["n".into(), "at".into()],
+            on_conflict: RawOnConflict::Fail,
+        },
+    ]
 }
 
 pub(super) fn write_of(manifest: &Manifest, number: usize) -> Write {

@@ -366,7 +366,7 @@ fn retention_says_which_rows_go() {
     ] {
         let found = kept(old).differences(&kept(new));
         assert_eq!(found.len(), 1);
-        assert_eq!((found[0].words.as_str(), found[0].effect), (words, Effect::None));
+        assert_eq!((found[0].change.as_str(), found[0].effect), (words, Effect::None));
     }
 }
 
@@ -392,7 +392,7 @@ fn descriptions_that_were_stored_are_compared_as_well() {
     let json = serde_json::to_value(&found[0]).unwrap();
     assert_eq!(
         json,
-        serde_json::json!({"place": "plugin", "words": "version 1.0.0 becomes 2.0.0", "effect": "none"})
+        serde_json::json!({"place": "plugin", "change": "version 1.0.0 becomes 2.0.0", "effect": "none"})
     );
     assert_eq!(
         serde_json::to_value(Effect::NeedsRebuild).unwrap(),

@@ -37,6 +37,45 @@ struct Scene {
     dir: tempfile::TempDir,
 }
 
+/// Changes of the test: one that counts the bytes of its body, one that waits, one that reads the audit, and one that panics.
+fn routes(received: &Arc<AtomicUsize>, go_on: &CancellationToken) -> Routes {
+    let (count, wait) = (Arc::clone(received), go_on.clone());
+    let doc = || Doc::new(Tag::Plugins, "test", "A change of the test");
+    Routes::default()
+        .change(
+            Change::post("/plugins/{plugin}", "plugin.install").with_component(UPLOAD_BYTES_MAX),
+            async move |note: AuditNote, body: Bytes| {
+                count.fetch_add(body.len(), Ordering::SeqCst);
+                note.digest("sha256:ab");
+                note.detail(format!("{} bytes", body.len()));
+            },
+            doc(),
+        )
+        .change(
+            Change::put("/slow", "test.slow").within(Duration::from_millis(50)),
+            async move || wait.cancelled().await,
+            doc(),
+        )
+        .change(
+            Change::post("/looks/{plugin}", "test.look"),
+            async |extract::State(state): extract::State<State>| {
+                let page = state.reader.audit(&AuditFilter::default(), 1, None).await?;
+                let entry = page
+                    .items
+                    .first()
+                    .map(|entry| (entry.outcome.clone(), entry.plugin.clone()));
+                assert_eq!(entry, Some(("started".to_owned(), Some("things".to_owned()))));
+                Ok::<_, Problem>(())
+            },
+            doc(),
+        )
+        .change(
+            Change::post("/panics", "test.panic"),
+            async |_: extract::State<State>| -> &'static str { panic!("as the test wants") },
+            doc(),
+        )
+}
+
 impl Scene {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -73,42 +112,7 @@ impl Scene {
             started: lantern_model::batch::Timestamp::now(),
         };
         let (received, go_on) = (Arc::<AtomicUsize>::default(), CancellationToken::new());
-        let (count, wait) = (Arc::clone(&received), go_on.clone());
-        let doc = || Doc::new(Tag::Plugins, "test", "A change of the test");
-        let routes = Routes::default()
-            .change(
-                Change::post("/plugins/{plugin}", "plugin.install").with_component(UPLOAD_BYTES_MAX),
-                async move |note: AuditNote, body: Bytes| {
-                    count.fetch_add(body.len(), Ordering::SeqCst);
-                    note.digest("sha256:ab");
-                    note.detail(format!("{} bytes", body.len()));
-                },
-                doc(),
-            )
-            .change(
-                Change::put("/slow", "test.slow").within(Duration::from_millis(50)),
-                async move || wait.cancelled().await,
-                doc(),
-            )
-            .change(
-                Change::post("/looks/{plugin}", "test.look"),
-                async |extract::State(state): extract::State<State>| {
-                    let page = state.reader.audit(&AuditFilter::default(), 1, None).await?;
-                    let entry = page
-                        .items
-                        .first()
-                        .map(|entry| (entry.outcome.clone(), entry.plugin.clone()));
-                    assert_eq!(entry, Some(("started".to_owned(), Some("things".to_owned()))));
-                    Ok::<_, Problem>(())
-                },
-                doc(),
-            )
-            .change(
-                Change::post("/panics", "test.panic"),
-                async |_: extract::State<State>| -> &'static str { panic!("as the test wants") },
-                doc(),
-            );
-        let api = routes
+        let api = routes(&received, &go_on)
             .into_router(&access)
             .with_state(state)
             .layer(axum::middleware::from_fn(guard::finish));

@@ -251,7 +251,7 @@ fn version_view(installed: Installed, retried: Option<RetryTotals>) -> ChangedVe
     for difference in differences.iter_mut().filter(|_| is_active) {
         if difference.effect == Effect::NeedsRebuild {
             difference.effect = Effect::None;
-            difference.words.push_str(match restored {
+            difference.change.push_str(match restored {
                 Some(_) => "; the rollback restored the tables from before the rebuild",
                 None => "; it stays in the table, and new rows have null there",
             });

@@ -11,8 +11,8 @@ use crate::forget;
 use crate::parameters::{LIMIT_DEFAULT, LIMIT_MAX};
 use crate::records;
 use lantern_api::{
-    AuditEntry, DEAD_LETTER_STATES, DeadLetter, DeadLetterReasons, Discarded, Forget, ForgetReport, Gap,
-    LedgerRange, Page, RetryTotals, WhichDeadLetters,
+    AuditEntry, DEAD_LETTER_STATES, DeadLetter, DeadLetterReasons, DeadLetterSelection, Discarded, Forget,
+    ForgetReport, Gap, LedgerRange, Page, RetryTotals,
 };
 use lantern_model::batch::RejectionClass;
 
@@ -136,7 +136,7 @@ fn dead_letter_changes(routes: Routes) -> Routes {
                 .description(
                     "Retries open dead letters with the active versions. Without a body, retries all.",
                 )
-                .may_take::<WhichDeadLetters>()
+                .may_take::<DeadLetterSelection>()
                 .answers::<RetryTotals>("Number of dead letters retried and resolved.")
                 .fails_with(StatusCode::NOT_FOUND)
                 .fails_with(StatusCode::CONFLICT)
@@ -147,7 +147,7 @@ fn dead_letter_changes(routes: Routes) -> Routes {
             dead_letters::discard,
             doc("discardDeadLetters", "Discard dead letters")
                 .description("Discards open dead letters. The body needs a filter or `all`.")
-                .may_take::<WhichDeadLetters>()
+                .may_take::<DeadLetterSelection>()
                 .answers::<Discarded>("Number of discarded dead letters.")
                 .fails_with(StatusCode::NOT_FOUND)
                 .fails_with(StatusCode::CONFLICT)

@@ -1,6 +1,7 @@
 //! The projection itself, in this process: from a filled stream to committed rows, with the plugin as a component or as
 //! native code.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,7 @@ pub enum Side {
 /// Loads the `obs-events` plugin; this process compiles it.
 pub fn plugin() -> anyhow::Result<Arc<Plugin>> {
     let folder = std::env::var("LANTERN_PLUGINS").unwrap_or_else(|_| "target/plugins".to_owned());
-    let path = std::path::Path::new(&folder).join("obs-events.wasm");
+    let path = Path::new(&folder).join("obs-events.wasm");
     let bytes = std::fs::read(&path)
         .with_context(|| format!("read {} (cargo xtask plugins builds it)", path.display()))?;
     let loader = Loader::new(lantern_plugin::EngineConfig::new(Compiler::InProcess), [0; 32])?;
@@ -49,25 +50,8 @@ pub fn run(server: &NatsServer, count: usize, side: Side) -> anyhow::Result<Run>
         let broker = Broker::connect(lantern_broker::BrokerConfig::remote(server.url())).await?;
         broker.link().wait_for(Link::is_connected).await?;
         let metrics = Metrics::new(Registry::default(), store.path());
-        let config = ProjectionConfig {
-            messages_max: 16_384,
-            bytes_max: 8 << 20,
-            create_streams: false,
-            consumer_prefix: "lantern".to_owned(),
-            confirm_after: std::time::Duration::from_secs(10),
-            dead_letters_max: 1,
-            owner: dir.path().display().to_string(),
-        };
-        let mut version = LoadedVersion::new(Arc::clone(&plugin));
-        if side == Side::Native {
-            let manifest = Arc::clone(plugin.manifest());
-            version = version.decoding_with(Box::new(move || {
-                Projector::native(Arc::clone(&manifest), Limits::default(), Box::new(Guest))
-            }));
-        }
-        let version = Arc::new(version);
         let desired = watch::Sender::new(DesiredState {
-            version,
+            version: Arc::new(version(&plugin, side)),
             settings: Arc::default(),
             paused: None,
         });
@@ -77,7 +61,7 @@ pub fn run(server: &NatsServer, count: usize, side: Side) -> anyhow::Result<Run>
             desired.subscribe(),
             "obs",
             Purpose::Live,
-            config,
+            config(dir.path()),
             metrics,
         );
         let stop = CancellationToken::new();
@@ -107,4 +91,28 @@ pub fn run(server: &NatsServer, count: usize, side: Side) -> anyhow::Result<Run>
             bytes_per_row: size as f64 / count as f64,
         })
     })
+}
+
+fn config(dir: &Path) -> ProjectionConfig {
+    ProjectionConfig {
+        messages_max: 16_384,
+        bytes_max: 8 << 20,
+        create_streams: false,
+        consumer_prefix: "lantern".to_owned(),
+        confirm_after: Duration::from_secs(10),
+        dead_letters_max: 1,
+        owner: dir.display().to_string(),
+    }
+}
+
+/// The version of the plugin, as WebAssembly or as native code.
+fn version(plugin: &Arc<Plugin>, side: Side) -> LoadedVersion {
+    let version = LoadedVersion::new(Arc::clone(plugin));
+    if side != Side::Native {
+        return version;
+    }
+    let manifest = Arc::clone(plugin.manifest());
+    version.decoding_with(Box::new(move || {
+        Projector::native(Arc::clone(&manifest), Limits::default(), Box::new(Guest))
+    }))
 }

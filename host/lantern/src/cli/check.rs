@@ -305,8 +305,7 @@ fn verify_values(config: &HostConfig, sample: Option<u64>, report: &mut CheckRep
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_report_lists_sources_tables_and_problems() {
+    fn report() -> CheckReport {
         let source = SourceCheck {
             plugin: "obs-events".into(),
             source: "events".into(),
@@ -329,7 +328,7 @@ mod tests {
             checkpoint: 7,
             ..source.clone()
         };
-        let mut report = CheckReport {
+        CheckReport {
             database: "data/lantern.db".into(),
             sources: vec![core, source],
             tables: vec![TableReport {
@@ -348,7 +347,12 @@ mod tests {
                 noted_row: Some(2),
             },
             deep: None,
-        };
+        }
+    }
+
+    #[test]
+    fn the_report_lists_sources_tables_and_problems() {
+        let mut report = report();
         let text = report.render();
         let lines: Vec<&str> = text.lines().collect();
         let head: Vec<&str> = lines[2].split_whitespace().collect();

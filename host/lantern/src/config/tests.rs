@@ -136,88 +136,90 @@ flag --listen: listen: \"0.0.0.0:80\" is reachable from other machines, and http
     assert_eq!(found, expected);
 }
 
+/// Invalid settings, and what the report of each contains.
+const INVALID: [(&str, &str); 38] = [
+    (
+        "listen = 'example.org:1'",
+        "listen: not an address with a port: \"example.org:1\"",
+    ),
+    ("listen = '127.0.0.1'", "not an address with a port"),
+    ("listen = '127.0.0.1:70000'", "not an address with a port"),
+    ("listen = '[::]:7070'", "is reachable from other machines"),
+    ("http.hosts = ''", "not a host name: \"\""),
+    ("http.hosts = 'a:80'", "not a host name: \"a:80\""),
+    ("http.hosts = 'http://a'", "not a host name"),
+    ("http.hosts = 'a,*.b'", "not a host name: \"*.b\""),
+    (
+        "broker.url = 'http://bob:hunter2@x'",
+        "not the URL of a NATS server: \"http://***@x\"",
+    ),
+    ("broker.url = ''", "not the URL of a NATS server"),
+    ("broker.url = 'nats://a,'", "not the URL of a NATS server"),
+    ("batch.messages_max = 0", "out of range: 0"),
+    ("batch.messages_max = -1", "out of range: -1"),
+    (
+        "batch.messages_max = 1.5",
+        "unsupported type: a number with a fraction",
+    ),
+    (
+        "batch.messages_max = 99999999999999999999",
+        "unsupported type: a number this large",
+    ),
+    ("batch.bytes_max = 1", "out of range: 1 bytes"),
+    ("shutdown_time = 5", "unexpected number; use a duration"),
+    ("shutdown_time = '5'", "not a duration: \"5\""),
+    ("log.filter = 'a=b=c'", "not a log filter"),
+    (
+        "streams.create = 'yes'",
+        "unexpected text: \"yes\"; use true or false",
+    ),
+    ("data_dir = ''", "not a path: \"\""),
+    ("plugin_dir = 'nowhere'", "nowhere: failed to read"),
+    ("broker.context = '../x'", "not a name"),
+    (
+        "plugins.signatures = 'required'",
+        "unknown value: \"required\"; use one of off, warn, require",
+    ),
+    (
+        "plugins.signatures = 'require'",
+        "plugins.signatures: \"require\" requires trusted keys, and plugins.keys is not set",
+    ),
+    (
+        "plugins.keys = 'RWRTY0IyabcSECRET'",
+        "plugins.keys: contains a secret key, which must be known only to its owner",
+    ),
+    ("plugins.keys = 'RWQf6', ", "invalid TOML"),
+    ("plugins.keys = ['RWQf6']", "unsupported type: a list"),
+    ("broker.tls.cert = 'lantern.toml'", "requires broker.tls.key"),
+    (
+        "broker.user_file = 'lantern.toml'",
+        "requires broker.password_file",
+    ),
+    ("broker = 1", "expected a section, found a value"),
+    ("data_dir = 'lantern.toml'", "lantern.toml: not a directory"),
+    ("x = [", "invalid TOML"),
+    ("listen = 127.0.0.1:7070", "invalid TOML"),
+    (
+        "listen = '127.0.0.1:1'\nlisten = '127.0.0.1:2'",
+        "lantern.toml:2: invalid TOML: duplicate key",
+    ),
+    (
+        "broker.url = 'nats://a'\nbroker.context = 'b'",
+        "conflicts with broker.url",
+    ),
+    (
+        "broker.url = 'nats://a'\nbroker.embedded.port = 1",
+        "has no effect",
+    ),
+    (
+        "broker = { url = 'nats://a', credentials_file = 'lantern.toml', token_file = 'lantern.toml' }",
+        "broker.token_file: conflicts with broker.credentials_file",
+    ),
+];
+
 #[test]
 fn each_invalid_value_is_reported_with_setting_and_fix() {
-    let cases = [
-        (
-            "listen = 'example.org:1'",
-            "listen: not an address with a port: \"example.org:1\"",
-        ),
-        ("listen = '127.0.0.1'", "not an address with a port"),
-        ("listen = '127.0.0.1:70000'", "not an address with a port"),
-        ("listen = '[::]:7070'", "is reachable from other machines"),
-        ("http.hosts = ''", "not a host name: \"\""),
-        ("http.hosts = 'a:80'", "not a host name: \"a:80\""),
-        ("http.hosts = 'http://a'", "not a host name"),
-        ("http.hosts = 'a,*.b'", "not a host name: \"*.b\""),
-        (
-            "broker.url = 'http://bob:hunter2@x'",
-            "not the URL of a NATS server: \"http://***@x\"",
-        ),
-        ("broker.url = ''", "not the URL of a NATS server"),
-        ("broker.url = 'nats://a,'", "not the URL of a NATS server"),
-        ("batch.messages_max = 0", "out of range: 0"),
-        ("batch.messages_max = -1", "out of range: -1"),
-        (
-            "batch.messages_max = 1.5",
-            "unsupported type: a number with a fraction",
-        ),
-        (
-            "batch.messages_max = 99999999999999999999",
-            "unsupported type: a number this large",
-        ),
-        ("batch.bytes_max = 1", "out of range: 1 bytes"),
-        ("shutdown_time = 5", "unexpected number; use a duration"),
-        ("shutdown_time = '5'", "not a duration: \"5\""),
-        ("log.filter = 'a=b=c'", "not a log filter"),
-        (
-            "streams.create = 'yes'",
-            "unexpected text: \"yes\"; use true or false",
-        ),
-        ("data_dir = ''", "not a path: \"\""),
-        ("plugin_dir = 'nowhere'", "nowhere: failed to read"),
-        ("broker.context = '../x'", "not a name"),
-        (
-            "plugins.signatures = 'required'",
-            "unknown value: \"required\"; use one of off, warn, require",
-        ),
-        (
-            "plugins.signatures = 'require'",
-            "plugins.signatures: \"require\" requires trusted keys, and plugins.keys is not set",
-        ),
-        (
-            "plugins.keys = 'RWRTY0IyabcSECRET'",
-            "plugins.keys: contains a secret key, which must be known only to its owner",
-        ),
-        ("plugins.keys = 'RWQf6', ", "invalid TOML"),
-        ("plugins.keys = ['RWQf6']", "unsupported type: a list"),
-        ("broker.tls.cert = 'lantern.toml'", "requires broker.tls.key"),
-        (
-            "broker.user_file = 'lantern.toml'",
-            "requires broker.password_file",
-        ),
-        ("broker = 1", "expected a section, found a value"),
-        ("data_dir = 'lantern.toml'", "lantern.toml: not a directory"),
-        ("x = [", "invalid TOML"),
-        ("listen = 127.0.0.1:7070", "invalid TOML"),
-        (
-            "listen = '127.0.0.1:1'\nlisten = '127.0.0.1:2'",
-            "lantern.toml:2: invalid TOML: duplicate key",
-        ),
-        (
-            "broker.url = 'nats://a'\nbroker.context = 'b'",
-            "conflicts with broker.url",
-        ),
-        (
-            "broker.url = 'nats://a'\nbroker.embedded.port = 1",
-            "has no effect",
-        ),
-        (
-            "broker = { url = 'nats://a', credentials_file = 'lantern.toml', token_file = 'lantern.toml' }",
-            "broker.token_file: conflicts with broker.credentials_file",
-        ),
-    ];
-    for (file, expected) in cases {
+    for (file, expected) in INVALID {
         let found = problems(&input(file, &[], &[]));
         assert!(
             found.iter().any(|problem| problem.contains(expected)),

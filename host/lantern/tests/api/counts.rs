@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::tables::{DAY, MINUTE, Visit, Visits, hundred};
+use super::visits::{DAY, MINUTE, Visit, Visits, hundred};
 use super::*;
 
 #[tokio::test]

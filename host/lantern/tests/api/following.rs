@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use serde_json::json;
 
-use super::tables::{DAY, MINUTE, Visit, Visits};
+use super::visits::{DAY, MINUTE, Visit, Visits};
 use super::*;
 
 /// The event stream of one client.

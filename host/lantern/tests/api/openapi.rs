@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::described::{Described, FILE};
 use super::evolving;
 use super::scene::{Scene, bearer, path_of};
-use super::tables::{DAY, Visit, Visits};
+use super::visits::{DAY, Visit, Visits};
 use super::*;
 
 /// Routes outside the API, which serve the dashboard.

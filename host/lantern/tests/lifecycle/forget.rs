@@ -261,26 +261,7 @@ async fn a_message_that_waits_is_refused_and_one_that_comes_later_is_taken() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn older_messages_of_a_merged_row_do_not_bring_it_back() {
     const WHO: &str = "machine-of-ann";
-    let mut scene = Scene::start().await;
-    let context = scene.server.jetstream().await;
-    for (name, subject) in [("EVENTS", "events.>"), ("RESULTS", "results.>")] {
-        let config = async_nats::jetstream::stream::Config {
-            name: name.into(),
-            subjects: vec![subject.into()],
-            ..Default::default()
-        };
-        context.create_stream(config).await.unwrap();
-    }
-    let installed = scene
-        .lifecycle()
-        .install(evolving::build("executions"), &operator())
-        .await
-        .unwrap();
-    scene
-        .lifecycle()
-        .activate("executions", Some(installed.digest), &operator())
-        .await
-        .unwrap();
+    let mut scene = Scene::with_executions().await;
     for n in 1..=40 {
         let who = if n % 2 == 0 { WHO } else { "other" };
         let common = format!(

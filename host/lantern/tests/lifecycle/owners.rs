@@ -176,7 +176,7 @@ async fn an_installation_with_activation_loads_the_component_once() {
     let added: Vec<&str> = installed
         .differences
         .iter()
-        .map(|difference| difference.words.as_str())
+        .map(|difference| difference.change.as_str())
         .collect();
     assert!(added.iter().any(|words| words.contains("extra")), "{added:?}");
     let view = scene.lifecycle().show("evolving").await.unwrap();

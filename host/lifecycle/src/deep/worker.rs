@@ -10,7 +10,7 @@ use super::DeepError;
 use lantern_model::batch::{Delivery, Outcome, Rejection, RejectionClass};
 use lantern_model::schema::Manifest;
 use lantern_plugin::{Plugin, Projector};
-use lantern_store::deep::{Compared, Comparer, Expected, LetterState};
+use lantern_store::deep::{Compared, Comparer, DeadLetterState, Expected};
 use lantern_store::scratch::Scratch;
 use lantern_store::{Counts, Entry, OriginId};
 
@@ -64,13 +64,16 @@ impl Worker {
         digest: &str,
         span: (u64, u64),
         batch: Vec<Delivery>,
-        letters: &BTreeMap<u64, LetterState>,
+        letters: &BTreeMap<u64, DeadLetterState>,
     ) -> Result<RangeResult, DeepError> {
         let (outcomes, unknown) = self.project_batch(source, digest, &batch, letters)?;
         let mut result = RangeResult::default();
         result.counts.messages = batch.len() as u64;
         let present: BTreeSet<u64> = batch.iter().map(|delivery| delivery.sequence).collect();
-        for (sequence, _) in letters.iter().filter(|(_, state)| **state == LetterState::Erased) {
+        for (sequence, _) in letters
+            .iter()
+            .filter(|(_, state)| **state == DeadLetterState::Erased)
+        {
             result.erased += 1;
             if !present.contains(sequence) {
                 result.counts.messages += 1;
@@ -122,14 +125,14 @@ impl Worker {
         source: &str,
         digest: &str,
         batch: &[Delivery],
-        letters: &BTreeMap<u64, LetterState>,
+        letters: &BTreeMap<u64, DeadLetterState>,
     ) -> Result<(Outcomes, BTreeSet<u64>), DeepError> {
         let mut by_version: BTreeMap<&str, Vec<Delivery>> = BTreeMap::new();
         let mut unknown = BTreeSet::new();
         for delivery in batch {
             let version = match letters.get(&delivery.sequence) {
-                Some(LetterState::Dead | LetterState::Erased) => continue,
-                Some(LetterState::ResolvedBy(version)) => version.as_str(),
+                Some(DeadLetterState::Dead | DeadLetterState::Erased) => continue,
+                Some(DeadLetterState::ResolvedBy(version)) => version.as_str(),
                 None => digest,
             };
             if self.versions.contains_key(version) {

@@ -142,16 +142,16 @@ pub enum ConflictRule {
         /// The key that identifies the stored row.
         key: Vec<String>,
         /// The merge rule of each column; columns without an entry keep their value.
-        merges: BTreeMap<String, MergeWord>,
+        merges: BTreeMap<String, MergeDescription>,
         /// The condition of the update.
-        guard: GuardWord,
+        guard: GuardDescription,
     },
 }
 
 /// How a column of an existing row is merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum MergeWord {
+pub enum MergeDescription {
     /// The new value.
     Replace,
     /// The stored value, or the new one where it is null.
@@ -167,7 +167,7 @@ pub enum MergeWord {
 /// The condition of an update.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum GuardWord {
+pub enum GuardDescription {
     /// Always.
     Always,
     /// While this column of the stored row is null.
@@ -229,15 +229,15 @@ impl From<&OnConflict> for ConflictRule {
             OnConflict::Ignore => Self::Ignore,
             OnConflict::Update(rule) => {
                 let merge = |(column, merge): &(_, Merge)| {
-                    MergeWord::of(*merge).map(|word| (ToString::to_string(column), word))
+                    MergeDescription::of(*merge).map(|word| (ToString::to_string(column), word))
                 };
                 Self::Update {
                     key: rule.key.iter().map(ToString::to_string).collect(),
                     merges: rule.merges.iter().filter_map(merge).collect(),
                     guard: match &rule.guard {
-                        Guard::Always => GuardWord::Always,
-                        Guard::WhileNull(column) => GuardWord::WhileNull(column.to_string()),
-                        Guard::Newer(column) => GuardWord::Newer(column.to_string()),
+                        Guard::Always => GuardDescription::Always,
+                        Guard::WhileNull(column) => GuardDescription::WhileNull(column.to_string()),
+                        Guard::Newer(column) => GuardDescription::Newer(column.to_string()),
                     },
                 }
             }
@@ -245,7 +245,7 @@ impl From<&OnConflict> for ConflictRule {
     }
 }
 
-impl MergeWord {
+impl MergeDescription {
     /// `None` for a column that is kept, which is the same as no rule.
     fn of(merge: Merge) -> Option<Self> {
         match merge {
@@ -267,9 +267,9 @@ impl ConflictRule {
             Self::Ignore => "an existing row stays unchanged".into(),
             Self::Update { key, merges, guard } => {
                 let guard = match guard {
-                    GuardWord::Always => String::new(),
-                    GuardWord::WhileNull(column) => format!(", while its {column} is null"),
-                    GuardWord::Newer(column) => {
+                    GuardDescription::Always => String::new(),
+                    GuardDescription::WhileNull(column) => format!(", while its {column} is null"),
+                    GuardDescription::Newer(column) => {
                         format!(", when the new {column} is greater or the stored one is null")
                     }
                 };
@@ -283,13 +283,13 @@ impl ConflictRule {
     }
 }
 
-fn describe_merges(merges: &BTreeMap<String, MergeWord>) -> String {
+fn describe_merges(merges: &BTreeMap<String, MergeDescription>) -> String {
     let kinds = [
-        (MergeWord::Replace, "replaces"),
-        (MergeWord::Fill, "fills where null"),
-        (MergeWord::Add, "adds to"),
-        (MergeWord::Min, "keeps the smaller of"),
-        (MergeWord::Max, "keeps the greater of"),
+        (MergeDescription::Replace, "replaces"),
+        (MergeDescription::Fill, "fills where null"),
+        (MergeDescription::Add, "adds to"),
+        (MergeDescription::Min, "keeps the smaller of"),
+        (MergeDescription::Max, "keeps the greater of"),
     ];
     let clauses: Vec<String> = kinds
         .into_iter()

@@ -21,14 +21,14 @@ pub struct Difference {
     /// The affected part, such as `table orders, column total`.
     pub place: String,
     /// The change, as the end of a sentence that begins with the place.
-    pub words: String,
+    pub change: String,
     /// The cost of the change.
     pub effect: Effect,
 }
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.words)
+        write!(f, "{}: {}", self.place, self.change)
     }
 }
 
@@ -83,7 +83,7 @@ impl Differences {
     fn add(&mut self, place: &str, change: impl Into<String>, effect: Effect) {
         self.0.push(Difference {
             place: place.to_owned(),
-            words: change.into(),
+            change: change.into(),
             effect,
         });
     }

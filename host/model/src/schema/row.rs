@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_accepted_exactly_or_rejected() {
+    fn numbers_are_accepted_exactly_or_rejected() {
         check(
             Value::Integer(i64::MIN),
             ColumnType::Integer,
@@ -178,6 +178,10 @@ mod tests {
             ColumnType::Integer,
             Err("type real, but the column is integer"),
         );
+    }
+
+    #[test]
+    fn texts_documents_and_times_are_checked() {
         check(
             Value::Text("a\0b".into()),
             ColumnType::Text,

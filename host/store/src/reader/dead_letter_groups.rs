@@ -23,7 +23,7 @@ const TEXTS_MAX: usize = 20;
 
 /// Dead letters of one plugin, source and class.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LetterGroup {
+pub struct DeadLetterGroup {
     /// The plugin that rejected them.
     pub plugin: String,
     /// Its source.
@@ -33,14 +33,14 @@ pub struct LetterGroup {
     /// The number of dead letters.
     pub letters: u64,
     /// The most frequent first, at most [`REASONS_MAX`].
-    pub reasons: Vec<LetterReason>,
+    pub reasons: Vec<DeadLetterReason>,
     /// The number of omitted reasons.
     pub left_out: u64,
 }
 
 /// The common part of the reasons of some dead letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LetterReason {
+pub struct DeadLetterReason {
     /// The reason with `*` in place of what differs. A [`DeadLetterFilter`] accepts it.
     pub like: String,
     /// The number of dead letters.
@@ -66,7 +66,7 @@ impl Reader {
     pub async fn letter_groups(
         &self,
         filter: &DeadLetterFilter,
-    ) -> Result<(Vec<LetterGroup>, bool), ReadError> {
+    ) -> Result<(Vec<DeadLetterGroup>, bool), ReadError> {
         let sql = format!(
             "SELECT o.plugin, o.source, d.class, d.reason, d.last_at \
              FROM _lantern_dead_letter AS d JOIN _lantern_origin AS o ON o.id = d.origin \
@@ -118,20 +118,20 @@ fn count(found: &mut Found, row: &Row) -> Result<usize, rusqlite::Error> {
     }
 }
 
-fn groups(found: Vec<Same>) -> Vec<LetterGroup> {
+fn groups(found: Vec<Same>) -> Vec<DeadLetterGroup> {
     let mut by_group: BTreeMap<_, Vec<Same>> = BTreeMap::new();
     for mut same in found {
         let group = std::mem::take(&mut same.group);
         by_group.entry(group).or_default().push(same);
     }
-    let mut groups: Vec<LetterGroup> = by_group
+    let mut groups: Vec<DeadLetterGroup> = by_group
         .into_iter()
         .map(|((plugin, source, class), found)| {
             let letters = found.iter().map(|same| same.letters).sum();
             let mut reasons = reasons(found);
             let left_out = reasons.len().saturating_sub(REASONS_MAX) as u64;
             reasons.truncate(REASONS_MAX);
-            LetterGroup {
+            DeadLetterGroup {
                 plugin,
                 source,
                 class,
@@ -146,12 +146,12 @@ fn groups(found: Vec<Same>) -> Vec<LetterGroup> {
 }
 
 /// Merges reasons that differ only in numbers, and those that differ in too many quoted texts.
-fn reasons(found: Vec<Same>) -> Vec<LetterReason> {
-    let mut by_words: HashMap<String, HashMap<String, LetterReason>> = HashMap::new();
+fn reasons(found: Vec<Same>) -> Vec<DeadLetterReason> {
+    let mut by_words: HashMap<String, HashMap<String, DeadLetterReason>> = HashMap::new();
     for same in found {
         let without_texts = pattern(&same.reason, true);
         let without_numbers = pattern(&same.reason, false);
-        let reason = LetterReason {
+        let reason = DeadLetterReason {
             like: cut(same.reason),
             letters: same.letters,
             last_at: same.last_at,
@@ -176,7 +176,7 @@ fn reasons(found: Vec<Same>) -> Vec<LetterReason> {
 }
 
 /// A reason that is alone under its key is returned unchanged; for several, the key is their common part.
-fn join(reasons: &mut HashMap<String, LetterReason>, key: String, reason: LetterReason) {
+fn join(reasons: &mut HashMap<String, DeadLetterReason>, key: String, reason: DeadLetterReason) {
     if let Some(one) = reasons.get_mut(&key) {
         one.like = cut(key);
         one.letters += reason.letters;

@@ -114,23 +114,13 @@ async fn past(dir: &std::path::Path, dice: &mut Dice, kind: Kind) -> Past {
     let mut after = 0;
     for _ in 0..2 + dice.roll(5) {
         let plugin = if dice.roll(3) == 0 { &good } else { &bad };
-        let (mut entries, mut gaps) = (Vec::new(), Vec::new());
-        let mut sequence = after;
-        for _ in 0..1 + dice.roll(6) {
-            // A message of another source, or one that is gone.
-            let hole = if dice.roll(4) == 0 { 1 + dice.roll(3) } else { 0 };
-            if hole > 0 && dice.roll(2) == 0 {
-                gaps.push(Gap {
-                    first: sequence + 1,
-                    last: sequence + hole,
-                    exact: true,
-                    reason: "gone".into(),
-                });
-            }
-            sequence += hole + 1;
-            entries.push(entry(sequence, outcome(dice, 1, now)));
-            handled.insert(sequence, plugin.version);
-        }
+        let (entries, gaps) = batch(after, dice, now, outcome);
+        let sequence = entries.last().map_or(after, |last| last.delivery.sequence);
+        handled.extend(
+            entries
+                .iter()
+                .map(|entry| (entry.delivery.sequence, plugin.version)),
+        );
         let commit = Commit {
             origin: attached.origin,
             stamp: attached.origin,
@@ -165,6 +155,32 @@ async fn past(dir: &std::path::Path, dice: &mut Dice, kind: Kind) -> Past {
         handled,
         last: after,
     }
+}
+
+/// Messages after a sequence, with holes, of which some are gaps.
+fn batch(
+    after: u64,
+    dice: &mut Dice,
+    now: Timestamp,
+    outcome: fn(&mut Dice, i64, Timestamp) -> Outcome,
+) -> (Vec<Entry>, Vec<Gap>) {
+    let (mut entries, mut gaps) = (Vec::new(), Vec::new());
+    let mut sequence = after;
+    for _ in 0..1 + dice.roll(6) {
+        // A message of another source, or one that is gone.
+        let hole = if dice.roll(4) == 0 { 1 + dice.roll(3) } else { 0 };
+        if hole > 0 && dice.roll(2) == 0 {
+            gaps.push(Gap {
+                first: sequence + 1,
+                last: sequence + hole,
+                exact: true,
+                reason: "gone".into(),
+            });
+        }
+        sequence += hole + 1;
+        entries.push(entry(sequence, outcome(dice, 1, now)));
+    }
+    (entries, gaps)
 }
 
 async fn letters(

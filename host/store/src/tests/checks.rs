@@ -100,68 +100,71 @@ async fn a_dead_letter_in_two_epochs_is_a_problem() {
     assert!(report.problems[0].problem.contains("message 2"), "{report:?}");
 }
 
+/// Changes of the database, and what the check reports.
+const MANUAL_CHANGES: [(&str, &str); 16] = [
+    (
+        "DELETE FROM notes WHERE n = 2",
+        "orders: 1 row is missing (tables 2: notes 2, orders 0, ledger 3); remedy: lantern rebuild orders",
+    ),
+    (
+        "INSERT INTO notes VALUES (1, 3, 1, 8, 8)",
+        "orders: 1 row is too many (tables 4",
+    ),
+    (
+        "UPDATE _lantern_checkpoint SET sequence = 9",
+        "the ledger ends at 4, the checkpoint is 9",
+    ),
+    ("UPDATE _lantern_ledger SET skipped = 5", "do not add up"),
+    (
+        "DELETE FROM _lantern_dead_letter",
+        "0 dead letters in the table, 1 in the ledger",
+    ),
+    (
+        "UPDATE notes SET _sequence = 77 WHERE n = 2",
+        "messages that the ledger does not know",
+    ),
+    (
+        "UPDATE notes SET _sequence = 4 WHERE n = 2",
+        "1 row from messages that are open dead letters",
+    ),
+    (
+        "UPDATE _lantern_ledger SET first_sequence = 2",
+        "hole between 0 and 2",
+    ),
+    (
+        "UPDATE _lantern_ledger SET updated = 1",
+        "the ledger's rows of messages 1 to 4 do not add up",
+    ),
+    (
+        "UPDATE _lantern_ledger SET inserted = inserted - 1, updated = updated + 1",
+        "orders: 1 row is too many (tables 3: notes 3, orders 0, ledger 2)",
+    ),
+    (
+        "PRAGMA foreign_keys = OFF; UPDATE _lantern_ledger SET plugin_version = 77",
+        "broken reference: _lantern_ledger row 1 refers to a missing row of _lantern_plugin",
+    ),
+    (
+        "DROP INDEX orders__origin",
+        "orders: table orders has no unique index (_origin, _sequence, _row)",
+    ),
+    (
+        "DROP INDEX notes__at__index",
+        "orders: table notes has no index (at); remedy: start the host, which creates it",
+    ),
+    (
+        "DROP INDEX _lantern_gap_origin",
+        "index _lantern_gap_origin is missing; remedy: stop the host and run in SQLite: CREATE INDEX",
+    ),
+    ("DROP TABLE notes", "orders: table notes is missing"),
+    (
+        "INSERT INTO _lantern_gap VALUES (1, 1, 2, 3, 1, 'x', 0)",
+        "gaps of 2 messages recorded, 0 in the ledger",
+    ),
+];
+
 #[tokio::test]
 async fn check_finds_manual_changes() {
-    for (harm, words) in [
-        (
-            "DELETE FROM notes WHERE n = 2",
-            "orders: 1 row is missing (tables 2: notes 2, orders 0, ledger 3); remedy: lantern rebuild orders",
-        ),
-        (
-            "INSERT INTO notes VALUES (1, 3, 1, 8, 8)",
-            "orders: 1 row is too many (tables 4",
-        ),
-        (
-            "UPDATE _lantern_checkpoint SET sequence = 9",
-            "the ledger ends at 4, the checkpoint is 9",
-        ),
-        ("UPDATE _lantern_ledger SET skipped = 5", "do not add up"),
-        (
-            "DELETE FROM _lantern_dead_letter",
-            "0 dead letters in the table, 1 in the ledger",
-        ),
-        (
-            "UPDATE notes SET _sequence = 77 WHERE n = 2",
-            "messages that the ledger does not know",
-        ),
-        (
-            "UPDATE notes SET _sequence = 4 WHERE n = 2",
-            "1 row from messages that are open dead letters",
-        ),
-        (
-            "UPDATE _lantern_ledger SET first_sequence = 2",
-            "hole between 0 and 2",
-        ),
-        (
-            "UPDATE _lantern_ledger SET updated = 1",
-            "the ledger's rows of messages 1 to 4 do not add up",
-        ),
-        (
-            "UPDATE _lantern_ledger SET inserted = inserted - 1, updated = updated + 1",
-            "orders: 1 row is too many (tables 3: notes 3, orders 0, ledger 2)",
-        ),
-        (
-            "PRAGMA foreign_keys = OFF; UPDATE _lantern_ledger SET plugin_version = 77",
-            "broken reference: _lantern_ledger row 1 refers to a missing row of _lantern_plugin",
-        ),
-        (
-            "DROP INDEX orders__origin",
-            "orders: table orders has no unique index (_origin, _sequence, _row)",
-        ),
-        (
-            "DROP INDEX notes__at__index",
-            "orders: table notes has no index (at); remedy: start the host, which creates it",
-        ),
-        (
-            "DROP INDEX _lantern_gap_origin",
-            "index _lantern_gap_origin is missing; remedy: stop the host and run in SQLite: CREATE INDEX",
-        ),
-        ("DROP TABLE notes", "orders: table notes is missing"),
-        (
-            "INSERT INTO _lantern_gap VALUES (1, 1, 2, 3, 1, 'x', 0)",
-            "gaps of 2 messages recorded, 0 in the ledger",
-        ),
-    ] {
+    for (harm, words) in MANUAL_CHANGES {
         let dir = tempfile::tempdir().unwrap();
         let scene = Scene::open(dir.path()).await;
         let dead = Outcome::Reject(Rejection::new(RejectionClass::Invalid, "x"));

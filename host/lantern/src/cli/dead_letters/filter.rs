@@ -5,7 +5,7 @@ use clap::Args;
 use url::form_urlencoded::Serializer;
 
 use crate::cli::Failure;
-use lantern_api::WhichDeadLetters;
+use lantern_api::DeadLetterSelection;
 use lantern_model::batch::Timestamp;
 use lantern_model::schema::{PluginName, SourceName};
 
@@ -97,13 +97,13 @@ impl Filter {
 
 impl OpenFilter {
     /// The filter as the body of a request. An empty filter selects all dead letters and requires `all`.
-    pub fn body(&self, all: bool) -> Result<WhichDeadLetters, Failure> {
+    pub fn body(&self, all: bool) -> Result<DeadLetterSelection, Failure> {
         if self.common.parameters().is_empty() && self.id.is_none() && !all {
             return Err(Failure::usage("no dead letters selected")
                 .hint("use a filter such as --plugin NAME or --id N, or --all"));
         }
         let common = &self.common;
-        Ok(WhichDeadLetters {
+        Ok(DeadLetterSelection {
             plugin: common.plugin.as_ref().map(ToString::to_string),
             source: common.source.as_ref().map(ToString::to_string),
             class: common.class.clone(),
@@ -137,15 +137,15 @@ mod tests {
     fn an_empty_filter_requires_all() {
         let mut filter = OpenFilter::default();
         assert!(filter.body(false).is_err());
-        let all = WhichDeadLetters {
+        let all = DeadLetterSelection {
             all: true,
-            ..WhichDeadLetters::default()
+            ..DeadLetterSelection::default()
         };
         assert_eq!(filter.body(true).unwrap(), all);
         filter.id = Some(7);
-        let one = WhichDeadLetters {
+        let one = DeadLetterSelection {
             id: Some(7),
-            ..WhichDeadLetters::default()
+            ..DeadLetterSelection::default()
         };
         assert_eq!(filter.body(false).unwrap(), one);
         let filter = Filter {

@@ -75,15 +75,15 @@ fn of_files(from: &Path, to: &Path) -> Result<Differences, Failure> {
 
 /// Differences that the manifests do not contain.
 fn component_differences(old: &Inspection, new: &Inspection) -> Vec<Difference> {
-    let difference = |place: &str, words: String| Difference {
+    let difference = |place: &str, change: String| Difference {
         place: place.to_owned(),
-        words,
+        change,
         effect: Effect::None,
     };
     let mut found = Vec::new();
     if old.contract != new.contract {
-        let words = format!("{} becomes {}", old.contract, new.contract);
-        found.push(difference("contract", words));
+        let change = format!("{} becomes {}", old.contract, new.contract);
+        found.push(difference("contract", change));
     }
     let gone = old.imports.iter().filter(|import| !new.imports.contains(import));
     found.extend(gone.map(|import| difference("imports", format!("no longer imports {import}"))));

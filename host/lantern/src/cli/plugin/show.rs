@@ -230,8 +230,7 @@ fn ranges(versions: &[PluginVersionDetail]) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn plugins_are_listed_with_rejected_components() {
+    fn paused_plugin() -> serde_json::Value {
         let version = json!({
             "version": "1.0.0", "digest": "sha256:aa", "contract": "0.1.0", "state": "paused",
             "installed_at": "2026-11-20T10:00:00.123456Z", "activated_at": null, "component_bytes": 1,
@@ -242,10 +241,15 @@ mod tests {
                         "messages": 100, "projected": 98, "skipped": 1, "dead": 1, "missing": 0, "rows": 98,
                         "inserted": 90, "updated": 5, "present": 3, "first_at": "", "last_at": ""}],
         });
-        let plugin = json!({
+        json!({
             "name": "obs", "state": "paused", "active": "sha256:aa", "previous": null, "paused": "by me",
             "sources": ["obs"], "tables": ["events"], "settings": {}, "used": null, "versions": [version],
-        });
+        })
+    }
+
+    #[test]
+    fn plugins_are_listed_with_rejected_components() {
+        let plugin = paused_plugin();
         let listed: Plugin = serde_json::from_value(plugin.clone()).unwrap();
         let plugin: PluginDetail = serde_json::from_value(plugin).unwrap();
         let failure = LoadFailure {

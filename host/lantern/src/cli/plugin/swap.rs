@@ -249,7 +249,7 @@ mod tests {
             effect: Effect::Additive,
             differences: vec![Difference {
                 place: "table t, column c".into(),
-                words: "is new".into(),
+                change: "is new".into(),
                 effect: Effect::Additive,
             }],
             retry: None,

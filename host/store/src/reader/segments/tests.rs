@@ -86,6 +86,34 @@ fn create(path: &PathBuf, arrival: Arrival, random: &mut Random) {
             include_str!("../../../../../migrations/0013_search.sql"),
         ))
         .unwrap();
+    insert_rows(&mut connection, arrival, random);
+    // Some segments have few rows, and some none.
+    connection
+        .execute_batch(
+            "DELETE FROM plain WHERE _rowid_ >> 10 IN (3, 7) OR (_rowid_ >> 10 = 5 AND _rowid_ % 100 > 0);
+             INSERT INTO segmented (_rowid_, _origin, _sequence, _row, pc, at, kind, level, score, size, note)
+                 SELECT _rowid_, _origin, _sequence, _row, pc, at, kind, level, score, size, note FROM plain;
+             CREATE INDEX plain__at ON plain (at);
+             CREATE INDEX plain__pc ON plain (pc, at);
+             CREATE INDEX plain__kind ON plain (kind, at);
+             CREATE INDEX plain__level ON plain (level, at);
+             CREATE INDEX plain__score ON plain (score, at);
+             CREATE INDEX segmented__at ON segmented (at);
+             CREATE INDEX segmented__pc ON segmented (pc, at);",
+        )
+        .unwrap();
+    for table in ["plain", "segmented"] {
+        connection
+            .execute(
+                "INSERT INTO _lantern_table (name, plugin, description, updates) VALUES (?1, 'p', ?2, 0)",
+                [table, DESCRIPTION],
+            )
+            .unwrap();
+    }
+    summarize(&connection);
+}
+
+fn insert_rows(connection: &mut Connection, arrival: Arrival, random: &mut Random) {
     let transaction = connection.transaction().unwrap();
     for row in 1..=ROWS {
         let at = match arrival {
@@ -118,30 +146,6 @@ fn create(path: &PathBuf, arrival: Arrival, random: &mut Random) {
             .unwrap();
     }
     transaction.commit().unwrap();
-    // Some segments have few rows, and some none.
-    connection
-        .execute_batch(
-            "DELETE FROM plain WHERE _rowid_ >> 10 IN (3, 7) OR (_rowid_ >> 10 = 5 AND _rowid_ % 100 > 0);
-             INSERT INTO segmented (_rowid_, _origin, _sequence, _row, pc, at, kind, level, score, size, note)
-                 SELECT _rowid_, _origin, _sequence, _row, pc, at, kind, level, score, size, note FROM plain;
-             CREATE INDEX plain__at ON plain (at);
-             CREATE INDEX plain__pc ON plain (pc, at);
-             CREATE INDEX plain__kind ON plain (kind, at);
-             CREATE INDEX plain__level ON plain (level, at);
-             CREATE INDEX plain__score ON plain (score, at);
-             CREATE INDEX segmented__at ON segmented (at);
-             CREATE INDEX segmented__pc ON segmented (pc, at);",
-        )
-        .unwrap();
-    for table in ["plain", "segmented"] {
-        connection
-            .execute(
-                "INSERT INTO _lantern_table (name, plugin, description, updates) VALUES (?1, 'p', ?2, 0)",
-                [table, DESCRIPTION],
-            )
-            .unwrap();
-    }
-    summarize(&connection);
 }
 
 /// Stores the summaries of the table `segmented`.
