@@ -161,15 +161,7 @@ fn guess_from_payloads(messages: &[Delivery]) -> Guess {
 
 fn guess_from_objects(objects: &[Fields], table: &str) -> Guess {
     let messages = objects.len();
-    let mut stats: Vec<FieldStats> = Vec::new();
-    for (name, value) in objects.iter().flat_map(|fields| &fields.0) {
-        let index = stats.iter().position(|field| field.name == *name);
-        let index = index.unwrap_or_else(|| {
-            stats.push(FieldStats::new(name));
-            stats.len() - 1
-        });
-        stats[index].add(value);
-    }
+    let mut stats = field_stats(objects);
     let mut notes = Vec::new();
     if stats.len() > FIELDS_MAX {
         notes.push(format!(
@@ -219,6 +211,20 @@ fn guess_from_objects(objects: &[Fields], table: &str) -> Guess {
         key,
         notes,
     }
+}
+
+/// The statistics of each field, in the order of its first occurrence.
+fn field_stats(objects: &[Fields]) -> Vec<FieldStats> {
+    let mut stats: Vec<FieldStats> = Vec::new();
+    for (name, value) in objects.iter().flat_map(|fields| &fields.0) {
+        let index = stats.iter().position(|field| field.name == *name);
+        let index = index.unwrap_or_else(|| {
+            stats.push(FieldStats::new(name));
+            stats.len() - 1
+        });
+        stats[index].add(value);
+    }
+    stats
 }
 
 fn append_reason(reason: &mut String, more: &str) {

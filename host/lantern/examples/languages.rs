@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use lantern_model::batch::{Delivery, Outcome};
-use lantern_plugin::{Compiler, EngineConfig, Loader, encode};
+use lantern_plugin::{Compiler, EngineConfig, Loader, Projector, encode};
 
 /// Messages per call, as from a busy source.
 const BATCH: u64 = 1_000;
@@ -75,6 +75,23 @@ fn measure(file: &Path, cache: &Path) -> anyhow::Result<Vec<String>> {
         .outcomes;
     let words = outcomes.iter().map(in_words).collect();
 
+    let messages_per_second = throughput(&mut projector).with_context(|| file.display().to_string())?;
+    let facts = plugin.facts();
+    println!(
+        "| {} | {:.2} | {:.1} | {} | {} | {:.1} | {:.0} |",
+        plugin.manifest().name,
+        facts.component_bytes as f64 / MIB,
+        facts.code_bytes as f64 / MIB,
+        cold.as_millis(),
+        cached.as_millis(),
+        facts.memory_bytes as f64 / MIB,
+        messages_per_second
+    );
+    Ok(words)
+}
+
+/// Projects one batch repeatedly. Returns messages per second.
+fn throughput(projector: &mut Projector) -> anyhow::Result<f64> {
     let batch: Vec<Delivery> = (1..=BATCH)
         .map(|sequence| {
             let text = format!(
@@ -89,25 +106,10 @@ fn measure(file: &Path, cache: &Path) -> anyhow::Result<Vec<String>> {
     while began.elapsed() < MEASURED {
         let projected = projector.project(0, &batch, Duration::from_secs(60));
         let rows = |outcome: &Outcome| matches!(outcome, Outcome::Rows(rows) if rows.len() == 2);
-        anyhow::ensure!(
-            projected.outcomes.iter().all(rows),
-            "{}: not all are rows",
-            file.display()
-        );
+        anyhow::ensure!(projected.outcomes.iter().all(rows), "not all outcomes are rows");
         count += projected.outcomes.len();
     }
-    let facts = plugin.facts();
-    println!(
-        "| {} | {:.2} | {:.1} | {} | {} | {:.1} | {:.0} |",
-        plugin.manifest().name,
-        facts.component_bytes as f64 / MIB,
-        facts.code_bytes as f64 / MIB,
-        cold.as_millis(),
-        cached.as_millis(),
-        facts.memory_bytes as f64 / MIB,
-        count as f64 / began.elapsed().as_secs_f64()
-    );
-    Ok(words)
+    Ok(count as f64 / began.elapsed().as_secs_f64())
 }
 
 fn delivery(sequence: u64, text: &str) -> Delivery {

@@ -121,15 +121,15 @@ fn one(
     let columns: Vec<ViewColumn> = table.columns.iter().map(ViewColumn::from).collect();
     let quoted = quote_text(table.name.as_str());
     let rows = count(connection, &format!("SELECT count(*) FROM {side}.{quoted}"))?;
-    let sql = format!(
-        "SELECT t._origin, t._sequence, {} FROM {side}.{quoted} AS t LIMIT {EXAMPLES}",
-        list("t", &columns)
-    );
     let is_old = side == "old";
-    let examples = examples(connection, scratch, &sql, |row| {
-        let shown = Some(row_view(row, 2, &columns, VALUE_BYTES)?);
-        Ok(if is_old { (shown, None) } else { (None, shown) })
-    })?;
+    let examples = examples_of(
+        connection,
+        scratch,
+        &format!("{side}.{quoted} AS t"),
+        "t",
+        &columns,
+        side,
+    )?;
     Ok(TableComparison {
         table: table.name.to_string(),
         key: key(table, table),
@@ -184,19 +184,9 @@ fn both(
         },
     )?;
     for (side, other, columns) in [("old", "new", &before), ("new", "old", &after)] {
-        let sql = format!(
-            "SELECT x._origin, x._sequence, {} FROM {side}.{table} AS x
-             WHERE NOT EXISTS (SELECT 1 FROM {other}.{table} AS y WHERE {on}) LIMIT {EXAMPLES}",
-            list("x", columns)
-        );
-        shown.extend(examples(connection, scratch, &sql, |row| {
-            let shown = Some(row_view(row, 2, columns, VALUE_BYTES)?);
-            Ok(if side == "old" {
-                (shown, None)
-            } else {
-                (None, shown)
-            })
-        })?);
+        let rows =
+            format!("{side}.{table} AS x WHERE NOT EXISTS (SELECT 1 FROM {other}.{table} AS y WHERE {on})");
+        shown.extend(examples_of(connection, scratch, &rows, "x", columns, side)?);
     }
     Ok(TableComparison {
         table: new.name.to_string(),
@@ -238,6 +228,29 @@ fn list(alias: &str, columns: &[ViewColumn]) -> String {
 
 fn count(connection: &Connection, sql: &str) -> Result<u64, ScratchError> {
     Ok(connection.query_row(sql, [], |row| row.get(0).map(from_sql))?)
+}
+
+/// Examples of rows that only one side has. `rows` follows `FROM`, and names the table `alias`.
+fn examples_of(
+    connection: &Connection,
+    scratch: &Scratch,
+    rows: &str,
+    alias: &str,
+    columns: &[ViewColumn],
+    side: &str,
+) -> Result<Vec<RowExample>, ScratchError> {
+    let sql = format!(
+        "SELECT {alias}._origin, {alias}._sequence, {} FROM {rows} LIMIT {EXAMPLES}",
+        list(alias, columns)
+    );
+    examples(connection, scratch, &sql, |row| {
+        let shown = Some(row_view(row, 2, columns, VALUE_BYTES)?);
+        Ok(if side == "old" {
+            (shown, None)
+        } else {
+            (None, shown)
+        })
+    })
 }
 
 type OldAndNew = (Option<RowView>, Option<RowView>);

@@ -251,62 +251,74 @@ fn record_retries(
     let now = Timestamp::now();
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut totals = RetryTotals::default();
-    for RetriedDeadLetter {
-        id,
-        origin,
-        mut entry,
-    } in retried
-    {
-        let open: bool = transaction
-            .prepare_cached(
-                "SELECT EXISTS (SELECT 1 FROM _lantern_dead_letter WHERE id = ?1 AND state = 'open')",
-            )?
-            .query_row([id], |row| row.get(0))?;
-        if !open {
-            continue;
-        }
-        let sequence = entry.delivery.sequence;
-        screen_one(&transaction, plugin, origin, &mut entry, now)?;
-        if entry.outcome.is_forgotten() {
-            forget::wipe_letter(&transaction, origin, sequence, now)?;
-            continue;
-        }
-        totals.tried += 1;
-        let effects = write_alone(&transaction, plugin, origin, &mut entry)?;
-        match &entry.outcome {
-            Outcome::Reject(rejection) => {
-                transaction
-                    .prepare_cached(
-                        "UPDATE _lantern_dead_letter SET plugin_version = ?2, class = ?3, reason = ?4,
-                             attempts = attempts + 1, last_at = ?5 WHERE id = ?1",
-                    )?
-                    .execute(params![
-                        id,
-                        plugin.version.0,
-                        rejection.class.as_str(),
-                        rejection.reason,
-                        now.0
-                    ])?;
-            }
-            outcome => {
-                let rows = match outcome {
-                    Outcome::Rows(rows) => rows.len() as u64,
-                    _ => 0,
-                };
-                transaction
-                    .prepare_cached(
-                        "UPDATE _lantern_dead_letter SET state = 'resolved', resolved_by = ?2,
-                             attempts = attempts + 1, last_at = ?3 WHERE id = ?1",
-                    )?
-                    .execute(params![id, plugin.version.0, now.0])?;
-                account(&transaction, origin, entry.delivery.sequence, rows, effects)?;
-                totals.resolved += 1;
-                totals.effects += effects;
-            }
-        }
+    for dead_letter in retried {
+        record_retry(&transaction, plugin, dead_letter, now, &mut totals)?;
     }
     transaction.commit()?;
     Ok(totals)
+}
+
+/// Records the retry of one dead letter, if it is still open.
+fn record_retry(
+    transaction: &Connection,
+    plugin: &Adopted,
+    retried: RetriedDeadLetter,
+    now: Timestamp,
+    totals: &mut RetryTotals,
+) -> Result<(), rusqlite::Error> {
+    let RetriedDeadLetter {
+        id,
+        origin,
+        mut entry,
+    } = retried;
+    let open: bool = transaction
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM _lantern_dead_letter WHERE id = ?1 AND state = 'open')",
+        )?
+        .query_row([id], |row| row.get(0))?;
+    if !open {
+        return Ok(());
+    }
+    let sequence = entry.delivery.sequence;
+    screen_one(transaction, plugin, origin, &mut entry, now)?;
+    if entry.outcome.is_forgotten() {
+        forget::wipe_letter(transaction, origin, sequence, now)?;
+        return Ok(());
+    }
+    totals.tried += 1;
+    let effects = write_alone(transaction, plugin, origin, &mut entry)?;
+    match &entry.outcome {
+        Outcome::Reject(rejection) => {
+            transaction
+                .prepare_cached(
+                    "UPDATE _lantern_dead_letter SET plugin_version = ?2, class = ?3, reason = ?4,
+                         attempts = attempts + 1, last_at = ?5 WHERE id = ?1",
+                )?
+                .execute(params![
+                    id,
+                    plugin.version.0,
+                    rejection.class.as_str(),
+                    rejection.reason,
+                    now.0
+                ])?;
+        }
+        outcome => {
+            let rows = match outcome {
+                Outcome::Rows(rows) => rows.len() as u64,
+                _ => 0,
+            };
+            transaction
+                .prepare_cached(
+                    "UPDATE _lantern_dead_letter SET state = 'resolved', resolved_by = ?2,
+                         attempts = attempts + 1, last_at = ?3 WHERE id = ?1",
+                )?
+                .execute(params![id, plugin.version.0, now.0])?;
+            account(transaction, origin, entry.delivery.sequence, rows, effects)?;
+            totals.resolved += 1;
+            totals.effects += effects;
+        }
+    }
+    Ok(())
 }
 
 /// Applies what operators had erased to one message that is projected again.

@@ -18,9 +18,8 @@ use super::forget::ForgottenValues;
 use super::scratch::{Scratch, ScratchError};
 use super::segments::OriginTable;
 use super::statement::quote_text;
-use super::values::into_parameter;
-use lantern_model::batch::{Row, Timestamp, clean_text};
-use lantern_model::schema::description::{RoleWord, TableDescription};
+use lantern_model::batch::Row;
+use lantern_model::schema::description::TableDescription;
 use lantern_model::schema::{ColumnName, Manifest, OnConflict};
 
 pub use survey::survey;

@@ -6,7 +6,7 @@ mod records;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::apply::{from_sql, to_sql};
+use super::apply::to_sql;
 use super::audit::{durable_if, write_mark};
 use super::catalog::{Adoption, CatalogError, Layout, adopt, adopt_in};
 use super::commit::{Adopted, VersionId};

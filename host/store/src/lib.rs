@@ -24,6 +24,7 @@ mod indexes;
 mod installation;
 mod lock;
 mod maintenance;
+mod preparation;
 mod provenance;
 mod queue;
 pub mod reader;
@@ -51,8 +52,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
-use sqlx::ConnectOptions;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use access::{NewToken, Role};
@@ -86,9 +85,8 @@ pub use search::{IndexerState, IndexingStep, Search};
 pub use sources::Sources;
 
 use catalog::CatalogError;
+use preparation::{migrate, prepare_database, settle_audit};
 use writer::{Call, Request, Writer};
-
-use lantern_trust::private_files;
 
 /// The database's name in the data directory.
 pub const DATABASE_FILE: &str = "lantern.db";
@@ -198,23 +196,6 @@ pub enum OpenError {
     },
 }
 
-/// Creates the database file with mode 0600, which SQLite also gives to its -wal and -shm files, and restricts the mode of
-/// files that an earlier version left readable by everyone.
-fn restrict(path: &Path) -> Result<(), OpenError> {
-    let restricted = private_files::open_or_create(path).and_then(|_| {
-        for end in ["-wal", "-shm"] {
-            let mut companion = path.as_os_str().to_owned();
-            companion.push(end);
-            let companion = PathBuf::from(companion);
-            if companion.exists() {
-                private_files::open_or_create(&companion)?;
-            }
-        }
-        Ok(())
-    });
-    restricted.map_err(|source| OpenError::Lock(LockError::Unsafe { source }))
-}
-
 /// The open store. Dropping it without [`Store::close`] loses no answered commit.
 pub struct Store {
     path: PathBuf,
@@ -239,22 +220,7 @@ impl Store {
     pub async fn open(config: StoreConfig) -> Result<Self, OpenError> {
         connection::assert_version().map_err(OpenError::Version)?;
         let lock = lock::DirLock::take(&config.dir)?;
-        let path = config.dir.join(DATABASE_FILE);
-        // The next steps report a file that cannot be read.
-        if path.is_file()
-            && let Err(source @ check::CheckError::Newer { .. }) = check::version(&path)
-        {
-            return Err(OpenError::Newer { path, source });
-        }
-        restrict(&path)?;
-        migrate(&path).await.map_err(|source| OpenError::Database {
-            path: path.clone(),
-            source,
-        })?;
-        check::quick(&path).map_err(|problem| OpenError::Damaged {
-            path: path.clone(),
-            problem,
-        })?;
+        let path = prepare_database(&config).await?;
         let audit_settled = settle_audit(&path);
         let (requests, received) = mpsc::channel(writer::REQUESTS_MAX);
         let (health, watched) = watch::channel(Health::Healthy);
@@ -464,40 +430,4 @@ impl Store {
             tracing::error!("the writer panicked");
         }
     }
-}
-
-/// Ends the entries of the audit whose changes were interrupted. Returns whether that was possible; otherwise it is done
-/// before the next change.
-fn settle_audit(path: &Path) -> bool {
-    match audit::settle(path) {
-        Ok(interrupted) => {
-            if interrupted > 0 {
-                tracing::warn!(
-                    interrupted,
-                    "the host stopped during changes; see outcome `interrupted` in the audit"
-                );
-            }
-            true
-        }
-        Err(error) => {
-            tracing::warn!(%error, "failed to end interrupted entries of the audit; will retry before the next change");
-            false
-        }
-    }
-}
-
-/// The migrations of the host's own tables.
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
-
-/// Creates a missing database and applies the migrations of the host's own tables.
-async fn migrate(path: &Path) -> Result<(), sqlx::Error> {
-    let mut connection = SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .connect()
-        .await?;
-    let migrated = MIGRATIONS.run(&mut connection).await;
-    sqlx::Connection::close(connection).await?;
-    migrated.map_err(sqlx::Error::from)
 }

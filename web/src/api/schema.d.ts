@@ -1439,10 +1439,10 @@ export interface components {
             key: string[];
             /** @description The merge rule of each column; columns without an entry keep their value. */
             merges: {
-                [key: string]: components["schemas"]["MergeWord"];
+                [key: string]: components["schemas"]["MergeDescription"];
             };
             /** @description The condition of the update. */
-            guard: components["schemas"]["GuardWord"];
+            guard: components["schemas"]["GuardDescription"];
             /** @enum {string} */
             kind: "update";
         };
@@ -1599,6 +1599,35 @@ export interface components {
             /** @description Whether all dead letters were counted; otherwise only the newest. */
             exact: boolean;
         };
+        /**
+         * @description Filter for open dead letters; absent fields match everything.
+         * @example {
+         *       "plugin": "orders"
+         *     }
+         */
+        DeadLetterSelection: {
+            /** @description Plugin. */
+            plugin?: string | null;
+            /** @description Source. */
+            source?: string | null;
+            class?: components["schemas"]["RejectionClass"] | null;
+            /** @description Reason; `*` matches any text. */
+            reason?: string | null;
+            /** @description Earliest time of the first rejection (RFC 3339). */
+            since?: string | null;
+            /** @description The first rejection was before this time (RFC 3339). */
+            until?: string | null;
+            /**
+             * Format: int64
+             * @description Identifier.
+             */
+            id?: number | null;
+            /**
+             * @description Confirms that a filter without any other field applies to all open dead letters.
+             * @default false
+             */
+            all?: boolean;
+        };
         /** @description Limit of open dead letters of one plugin. */
         DeadLetterSettings: {
             /**
@@ -1624,7 +1653,7 @@ export interface components {
             /** @description The affected part, such as `table orders, column total`. */
             place: string;
             /** @description The change, as the end of a sentence that begins with the place. */
-            words: string;
+            change: string;
             /** @description The cost of the change. */
             effect: components["schemas"]["Effect"];
         };
@@ -1830,7 +1859,7 @@ export interface components {
             next_cursor: string | null;
         };
         /** @description The condition of an update. */
-        GuardWord: "always" | {
+        GuardDescription: "always" | {
             /** @description While this column of the stored row is null. */
             "while-null": string;
         } | {
@@ -2043,7 +2072,7 @@ export interface components {
          * @description How a column of an existing row is merged.
          * @enum {string}
          */
-        MergeWord: "replace" | "fill" | "add" | "min" | "max";
+        MergeDescription: "replace" | "fill" | "add" | "min" | "max";
         /** @description A message. */
         Message: {
             /** @description Where the message was found: `stream`, or `dead-letter` if only the dead letter still has it. */
@@ -3123,35 +3152,6 @@ export interface components {
              * @description Dead letters, of any range, that it resolved.
              */
             resolved: number;
-        };
-        /**
-         * @description Filter for open dead letters; absent fields match everything.
-         * @example {
-         *       "plugin": "orders"
-         *     }
-         */
-        WhichDeadLetters: {
-            /** @description Plugin. */
-            plugin?: string | null;
-            /** @description Source. */
-            source?: string | null;
-            class?: components["schemas"]["RejectionClass"] | null;
-            /** @description Reason; `*` matches any text. */
-            reason?: string | null;
-            /** @description Earliest time of the first rejection (RFC 3339). */
-            since?: string | null;
-            /** @description The first rejection was before this time (RFC 3339). */
-            until?: string | null;
-            /**
-             * Format: int64
-             * @description Identifier.
-             */
-            id?: number | null;
-            /**
-             * @description Confirms that a filter without any other field applies to all open dead letters.
-             * @default false
-             */
-            all?: boolean;
         };
         /** @description The token of a request. */
         WhoAmI: {
@@ -4553,7 +4553,7 @@ export interface operations {
         };
         requestBody?: {
             content: {
-                "application/json": components["schemas"]["WhichDeadLetters"];
+                "application/json": components["schemas"]["DeadLetterSelection"];
             };
         };
         responses: {
@@ -4590,7 +4590,7 @@ export interface operations {
         };
         requestBody?: {
             content: {
-                "application/json": components["schemas"]["WhichDeadLetters"];
+                "application/json": components["schemas"]["DeadLetterSelection"];
             };
         };
         responses: {

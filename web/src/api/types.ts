@@ -61,7 +61,7 @@ export type CanaryReport = Schemas['CanaryReport'];
 export type DeadLetterReasons = Schemas['DeadLetterReasons'];
 export type DeadLetterGroup = Schemas['DeadLetterGroup'];
 export type DeadLetterReason = Schemas['DeadLetterReason'];
-export type DeadLetterFilter = Partial<Schemas['WhichDeadLetters']>;
+export type DeadLetterFilter = Partial<Schemas['DeadLetterSelection']>;
 
 /** The manifest of a version, and its limits. */
 export type DescriptionAnswer = Schemas['Description'];

@@ -8,10 +8,10 @@ use super::scene::{Scene, bearer};
 use super::*;
 
 pub const WASM: &str = "application/wasm";
-pub const JSON: &str = "application/json";
+const JSON: &str = "application/json";
 
 impl Scene {
-    async fn install(&self, letter: u8, query: &str) -> Value {
+    pub async fn install(&self, letter: u8, query: &str) -> Value {
         let path = format!("/api/v1/plugins{query}");
         let (status, taken) = self.act("POST", &path, WASM, evolving::version(letter)).await;
         assert_eq!(status, 201, "{taken}");

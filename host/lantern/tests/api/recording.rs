@@ -1,5 +1,7 @@
 //! What the audit records of rejected calls, of changes and of reads.
 
+use lantern_http::Config;
+
 use super::scene::{Scene, bearer};
 use super::*;
 

@@ -4,7 +4,7 @@
 use lantern_model::batch::Timestamp;
 use serde_json::json;
 
-use super::visits::{DAY, MINUTE, Visit, Visits, encoded, hundred, rows_of};
+use super::visits::{DAY, MINUTE, Visit, Visits, encoded, hundred};
 use super::*;
 
 /// Returns the same order, computed by SQLite alone: nulls last, ties by row number.

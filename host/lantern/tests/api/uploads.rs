@@ -1,6 +1,8 @@
 //! Components that a client uploads: their limit, repeated uploads, and signatures.
 
-use super::plugins::{JSON, WASM, files};
+use std::collections::BTreeSet;
+
+use super::plugins::{WASM, files};
 use super::scene::{Scene, bearer};
 use super::*;
 

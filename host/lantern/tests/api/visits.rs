@@ -119,7 +119,7 @@ impl Visits {
     }
 }
 
-pub fn rows_of(page: &Value) -> Vec<i64> {
+fn rows_of(page: &Value) -> Vec<i64> {
     let items = page["items"].as_array().unwrap().iter();
     items.map(|item| item["_sequence"].as_i64().unwrap()).collect()
 }

@@ -68,11 +68,11 @@ impl Scene {
         );
     }
 
-    async fn stream(&self, name: &str) -> async_nats::jetstream::stream::Stream {
+    pub(super) async fn stream(&self, name: &str) -> async_nats::jetstream::stream::Stream {
         self.server.jetstream().await.get_stream(name).await.unwrap()
     }
 
-    async fn install_only(&self, letter: u8) {
+    pub(super) async fn install_only(&self, letter: u8) {
         let installed = self
             .lifecycle()
             .install(evolving::version(letter), &operator())

@@ -1,5 +1,7 @@
 //! The replaced tables of a rebuild: a rollback to them, and their removal.
 
+use lantern_lifecycle::RebuildRequest;
+
 use super::rebuild_loss::{by, state};
 use super::*;
 

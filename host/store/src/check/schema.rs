@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 
-use super::super::MIGRATIONS;
 use super::super::description::TableDescription;
 use super::super::indexes::{ExistingIndex, ROWS_MAX, indexes_of, is_too_large, missing_columns};
+use super::super::preparation::MIGRATIONS;
 use super::super::segments::has_segments;
 use super::super::statement::ORIGIN_COLUMNS;
 use super::{CheckError, RESTORE, Report, rebuild};

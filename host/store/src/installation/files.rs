@@ -2,6 +2,8 @@
 
 use rusqlite::{Connection, params};
 
+use lantern_model::batch::Timestamp;
+
 /// What the host last did with a file of the plugin directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileRecord {

@@ -5,6 +5,7 @@ use rusqlite::{Connection, Row};
 use super::{Installation, Pause, PausedBy, VersionRecord};
 use crate::apply::from_sql;
 use crate::commit::VersionId;
+use lantern_model::batch::Timestamp;
 
 pub(crate) fn installations(connection: &Connection) -> Result<Vec<Installation>, rusqlite::Error> {
     let mut all: Vec<Installation> = connection

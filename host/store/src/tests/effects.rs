@@ -2,6 +2,16 @@
 
 use super::*;
 
+/// A row that adds a total to the order `id`, if it is newer.
+fn added(id: &str, total: i64, at: i64) -> Row {
+    let values = vec![
+        Value::Text(id.into()),
+        Value::Integer(total),
+        Value::Timestamp(Timestamp(at)),
+    ];
+    Row { write: 1, values }
+}
+
 #[tokio::test]
 async fn a_rejected_row_makes_only_its_message_a_dead_letter() {
     let dir = tempfile::tempdir().unwrap();
@@ -67,19 +77,11 @@ async fn a_sum_that_overflows_is_a_dead_letter_and_not_a_rounded_number() {
 async fn rows_are_counted_as_inserted_updated_or_already_present() {
     let dir = tempfile::tempdir().unwrap();
     let scene = Scene::open(dir.path()).await;
-    let add = |id: &str, total, at| {
-        let values = vec![
-            Value::Text(id.into()),
-            Value::Integer(total),
-            Value::Timestamp(Timestamp(at)),
-        ];
-        Row { write: 1, values }
-    };
     // "a" is inserted with time 5 and updated by 6, but not by the older 5 and 4; "b" is inserted.
     let rows = [
-        vec![add("a", 1, 5)],
-        vec![add("a", 1, 6), add("a", 1, 5)],
-        vec![add("a", 1, 4), add("b", 1, 1)],
+        vec![added("a", 1, 5)],
+        vec![added("a", 1, 6), added("a", 1, 5)],
+        vec![added("a", 1, 4), added("b", 1, 1)],
     ];
     let outcomes = rows.map(Outcome::Rows).to_vec();
     let committed = scene.store.commit(scene.batch(0, outcomes)).await.unwrap();
@@ -102,13 +104,13 @@ async fn rows_are_counted_as_inserted_updated_or_already_present() {
 
     // A message that the database rejects counts none of its rows; the rest of its batch counts once.
     let refused = Outcome::Rows(vec![
-        add("c", 1, 1),
+        added("c", 1, 1),
         Row {
             write: 0,
             values: vec![Value::Text("a".into()), Value::Null, Value::Null],
         },
     ]);
-    let outcomes = vec![Outcome::Rows(vec![add("b", 1, 2)]), refused];
+    let outcomes = vec![Outcome::Rows(vec![added("b", 1, 2)]), refused];
     let committed = scene.store.commit(scene.batch(3, outcomes)).await.unwrap();
     let counts = committed.counts;
     assert_eq!(

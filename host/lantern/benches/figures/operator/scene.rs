@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use lantern_broker::{Broker, Link};
 use lantern_lifecycle::{Lifecycle, LifecycleConfig, Parts};
 use lantern_model::actor::Actor;

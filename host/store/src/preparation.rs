@@ -1,0 +1,85 @@
+//! What happens to the database file before the writer starts: permissions, migrations, a quick check, and the audit entries
+//! of the last run.
+
+use std::path::{Path, PathBuf};
+
+use sqlx::ConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
+
+use super::lock::LockError;
+use super::{DATABASE_FILE, OpenError, StoreConfig, audit, check};
+use lantern_trust::private_files;
+
+/// Checks the database file, and migrates the host's tables. Returns its path.
+pub(super) async fn prepare_database(config: &StoreConfig) -> Result<PathBuf, OpenError> {
+    let path = config.dir.join(DATABASE_FILE);
+    // The next steps report a file that cannot be read.
+    if path.is_file()
+        && let Err(source @ check::CheckError::Newer { .. }) = check::version(&path)
+    {
+        return Err(OpenError::Newer { path, source });
+    }
+    restrict(&path)?;
+    migrate(&path).await.map_err(|source| OpenError::Database {
+        path: path.clone(),
+        source,
+    })?;
+    check::quick(&path).map_err(|problem| OpenError::Damaged {
+        path: path.clone(),
+        problem,
+    })?;
+    Ok(path)
+}
+
+/// Creates the database file with mode 0600, which SQLite also gives to its -wal and -shm files, and restricts the mode of
+/// files that an earlier version left readable by everyone.
+fn restrict(path: &Path) -> Result<(), OpenError> {
+    let restricted = private_files::open_or_create(path).and_then(|_| {
+        for end in ["-wal", "-shm"] {
+            let mut companion = path.as_os_str().to_owned();
+            companion.push(end);
+            let companion = PathBuf::from(companion);
+            if companion.exists() {
+                private_files::open_or_create(&companion)?;
+            }
+        }
+        Ok(())
+    });
+    restricted.map_err(|source| OpenError::Lock(LockError::Unsafe { source }))
+}
+
+/// The migrations of the host's own tables.
+pub(super) static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
+
+/// Creates a missing database and applies the migrations of the host's own tables.
+pub(super) async fn migrate(path: &Path) -> Result<(), sqlx::Error> {
+    let mut connection = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .connect()
+        .await?;
+    let migrated = MIGRATIONS.run(&mut connection).await;
+    sqlx::Connection::close(connection).await?;
+    migrated.map_err(sqlx::Error::from)
+}
+
+/// Ends the entries of the audit whose changes were interrupted. Returns whether that was possible; otherwise it is done
+/// before the next change.
+pub(super) fn settle_audit(path: &Path) -> bool {
+    match audit::settle(path) {
+        Ok(interrupted) => {
+            if interrupted > 0 {
+                tracing::warn!(
+                    interrupted,
+                    "the host stopped during changes; see outcome `interrupted` in the audit"
+                );
+            }
+            true
+        }
+        Err(error) => {
+            tracing::warn!(%error, "failed to end interrupted entries of the audit; will retry before the next change");
+            false
+        }
+    }
+}
