@@ -126,12 +126,12 @@ pub async fn reasons(
 ) -> Result<Json<DeadLetterReasons>, Problem> {
     let parameters = Parameters::parse(&uri, &FILTERS)?;
     let (groups, exact) = state.reader.letter_groups(&filter(&parameters)?).await?;
-    let reason = |one: reader::LetterReason| DeadLetterReason {
+    let reason = |one: reader::DeadLetterReason| DeadLetterReason {
         like: one.like,
         dead_letters: one.letters,
         last_at: one.last_at.to_rfc3339(),
     };
-    let group = |one: reader::LetterGroup| DeadLetterGroup {
+    let group = |one: reader::DeadLetterGroup| DeadLetterGroup {
         plugin: one.plugin,
         source: one.source,
         class: one.class,
