@@ -27,6 +27,8 @@ mod nats;
 mod operator;
 mod pipeline;
 mod process;
+#[path = "../../tests/support/query.rs"]
+mod query;
 mod raw;
 mod report;
 mod seeds;

@@ -11,8 +11,9 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream;
 
-use super::host::{Host, check, plugin_folder, query};
+use super::host::{Host, check, plugin_folder};
 use super::nats::NatsServer;
+use super::query::query;
 
 /// The counts of a run.
 #[derive(Debug, PartialEq, Eq)]
