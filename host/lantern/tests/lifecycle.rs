@@ -51,7 +51,6 @@ mod swap;
 #[path = "lifecycle/trace.rs"]
 mod trace;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,5 @@
 //! A table of visits with all types of columns, for tests of selections.
 
-use serde_json::json;
-
 use super::*;
 
 /// A table as its plugin would describe it, with the indexes that the host creates.
