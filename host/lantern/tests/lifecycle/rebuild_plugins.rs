@@ -2,6 +2,7 @@
 //! and requests. A rebuild reproduces the tables, dead letters and counts, or it is rejected before it changes anything.
 //! `LANTERN_REBUILD_SEED` and `LANTERN_REBUILD_ROUNDS` select other runs.
 
+use std::path::Path;
 use std::path::PathBuf;
 
 use async_nats::HeaderMap;
