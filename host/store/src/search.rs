@@ -107,7 +107,7 @@ fn read_index(row: &rusqlite::Row<'_>) -> Result<SearchIndex, rusqlite::Error> {
 fn searched_columns(description: &TableDescription) -> Vec<IndexedColumn> {
     let columns = description.columns.iter();
     columns
-        .filter(|column| matches!(column.column_type, ColumnType::Text | ColumnType::Json))
+        .filter(|column| column.column_type.is_searchable())
         .map(|column| IndexedColumn {
             name: column.name.clone(),
             json: column.column_type == ColumnType::Json,

@@ -158,6 +158,11 @@ impl Reader {
         if let Some(page) = self.rows_by_segments(shape, query).await? {
             return Ok(page);
         }
+        self.rows_in_order(shape, query).await
+    }
+
+    /// A page that SQLite finds along an index or by a scan in chunks.
+    async fn rows_in_order(&self, shape: &Shape, query: &RowQuery) -> Result<RowPage, ReadError> {
         let mut after = query.after.clone();
         let mut parts = parts_of(shape, query);
         let wanted = query.limit as usize + 1;

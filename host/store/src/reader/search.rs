@@ -53,7 +53,7 @@ impl Shape {
     pub fn searchable(&self, name: &str) -> Option<SearchableColumn> {
         let position = self.position(name)?;
         let column_type = self.columns[position].column_type;
-        matches!(column_type, ColumnType::Text | ColumnType::Json).then_some(SearchableColumn {
+        column_type.is_searchable().then_some(SearchableColumn {
             position,
             is_json: column_type == ColumnType::Json,
         })
@@ -63,7 +63,7 @@ impl Shape {
     fn searched(&self) -> impl Iterator<Item = usize> {
         let columns = self.columns.iter().enumerate();
         columns
-            .filter(|(_, column)| matches!(column.column_type, ColumnType::Text | ColumnType::Json))
+            .filter(|(_, column)| column.column_type.is_searchable())
             .map(|(position, _)| position)
     }
 }
