@@ -449,7 +449,7 @@ pub(super) fn remove(
             .query_map([plugin], |row| row.get(0))?
             .collect::<Result<Vec<String>, _>>()?;
         for table in &dropped {
-            search::disable(&transaction, table)?;
+            search::disable(transaction, table)?;
             transaction.execute_batch(&format!("DROP TABLE IF EXISTS {}", quote_text(table)))?;
             segments::drop_segments(transaction, table)?;
         }
