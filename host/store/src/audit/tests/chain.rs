@@ -153,6 +153,9 @@ async fn the_entries_of_an_earlier_version_become_part_of_the_chain() {
          CREATE INDEX _lantern_audit_plugin ON _lantern_audit (plugin, id);
          DROP TABLE _lantern_forgotten_message;
          DROP TABLE _lantern_forgotten_value;
+         DROP TABLE _lantern_searched;
+         DROP TABLE _lantern_search;
+         DROP TABLE _lantern_search_change;
          DROP TABLE _lantern_segments;
          DROP TABLE _lantern_segment;
          DROP TABLE _lantern_segment_origin;
