@@ -13,11 +13,13 @@
     reason = "a benchmark that cannot run should say so loudly; it shares its servers with the tests"
 )]
 
+mod amplification;
 mod cpu;
 mod dashboard;
 mod events;
 #[path = "../../tests/support/evolving.rs"]
 mod evolving;
+mod fleet;
 #[path = "../../tests/support/host.rs"]
 mod host;
 mod kill;
@@ -56,9 +58,9 @@ struct Options {
     /// Rounds per variant; the best round counts, because other processes disturb the machine.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Messages per second for the latency figure.
-    #[arg(long, default_value_t = 1_000)]
-    rate: u64,
+    /// Messages per second for the figures of latency and of written bytes, which measure each rate.
+    #[arg(long, default_values_t = [1_000, 10_000])]
+    rate: Vec<u64>,
     /// Duration of the latency figure in seconds.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
@@ -74,6 +76,9 @@ struct Options {
     /// Rows of the table for the dashboard queries.
     #[arg(long, default_value_t = 10_000_000)]
     rows: i64,
+    /// Number of plugins of the host with many plugins.
+    #[arg(long, default_value_t = 50)]
+    plugins: usize,
     /// Number of clients that follow a table live.
     #[arg(long, default_value_t = 500)]
     followers: usize,
@@ -94,6 +99,10 @@ enum Figure {
     Throughput,
     /// Time from publish to visible row.
     Latency,
+    /// Bytes written to the disk for each stored byte.
+    WriteAmplification,
+    /// A host with many plugins: time from start to ready, CPU time and memory when idle.
+    Plugins,
     /// Time from start to ready, and resident memory when idle and at full rate.
     Process,
     /// SIGKILL of host and broker under load.
@@ -119,7 +128,17 @@ fn main() -> anyhow::Result<()> {
         throughput(&options)?;
     }
     if wanted(Figure::Latency) {
-        process::latency(options.rate, options.seconds)?;
+        for rate in &options.rate {
+            process::latency(*rate, options.seconds)?;
+        }
+    }
+    if wanted(Figure::WriteAmplification) {
+        for rate in &options.rate {
+            amplification::measure(*rate, options.seconds)?;
+        }
+    }
+    if wanted(Figure::Plugins) {
+        fleet::measure(options.plugins)?;
     }
     if wanted(Figure::Process) {
         process::start_and_memory(options.events)?;

@@ -218,6 +218,16 @@ pub fn rebuild(rows: u64) -> anyhow::Result<()> {
         let began = Instant::now();
         let (during, ()) = watch(&scene, &load, rebuild_to_its_end(&scene)).await?;
         let took = began.elapsed().as_secs_f64();
+        // The replaced tables are removed afterwards.
+        let removal = async {
+            let left = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND instr(name, '#')";
+            let deadline = Instant::now() + Duration::from_secs(300);
+            while scene.query(left)? != [0] && Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Ok(())
+        };
+        let (removing, ()) = watch(&scene, &load, removal).await?;
         let published = load.end().await?;
         scene.reach(published).await?;
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -232,6 +242,12 @@ pub fn rebuild(rows: u64) -> anyhow::Result<()> {
             all[0] - all[1]
         );
         print_both(&before, &during);
+        println!(
+            "  while the replaced tables are removed: p50 / p99 {:.2} / {:.2} ms; longest pause {:.0} ms",
+            removing.percentile(50),
+            removing.percentile(99),
+            removing.longest_pause.as_secs_f64() * 1e3
+        );
         scene.end().await;
         Ok(())
     })
