@@ -202,6 +202,8 @@ pub struct StoreSettings {
     pub cache_bytes: u64,
     /// Size of the reserve file, which is deleted when the disk is full; 0 for none.
     pub reserve_bytes: u64,
+    /// Least time between two commits of live batches.
+    pub commit_delay: Duration,
 }
 
 /// Settings of the log.

@@ -21,6 +21,7 @@
 //! for no operation.
 
 mod activation;
+mod background;
 mod canary;
 mod components;
 mod consumers;
@@ -142,6 +143,8 @@ struct Inner {
     pauses: Lanes,
     /// Starts of rebuilds hold it shared, an erasure exclusively: no rebuild starts during an erasure.
     erasure: tokio::sync::RwLock<()>,
+    /// The threads of rebuilds.
+    background: background::BackgroundThreads,
     /// One compiler at a time, so that ingestion keeps a processor on a two-core machine.
     compiling: tokio::sync::Semaphore,
     signatures: Signatures,

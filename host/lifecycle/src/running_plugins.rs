@@ -19,7 +19,7 @@ use lantern_model::schema::{Manifest, Table};
 use lantern_model::settings::PluginSettings;
 use lantern_model::status::Registry;
 use lantern_plugin::Digest;
-use lantern_projection::{DesiredState, LoadedVersion, Projection, Purpose, VersionCounters};
+use lantern_projection::{CommitHold, DesiredState, LoadedVersion, Projection, Purpose, VersionCounters};
 
 /// The handle of the task. Cheap to clone.
 #[derive(Clone)]
@@ -37,6 +37,7 @@ struct RunningPlugin {
     version: Arc<LoadedVersion>,
     /// The previous version, kept loaded.
     warm: Option<Arc<LoadedVersion>>,
+    hold: CommitHold,
 }
 
 /// The host stops, and the task has ended.
@@ -177,6 +178,11 @@ impl RunningPlugins {
         loaded.find(|version| version.plugin().digest() == digest)
     }
 
+    /// The hold on the commits of a plugin's projections; none if the plugin has no projections.
+    pub(super) fn hold_of(&self, lane: &Lane) -> Option<CommitHold> {
+        self.of(lane.plugin(), |plugin| plugin.hold.clone())
+    }
+
     /// The active version of a plugin.
     pub(super) fn version(&self, plugin: &str) -> Option<Arc<LoadedVersion>> {
         self.of(plugin, |plugin| Arc::clone(&plugin.version))
@@ -252,6 +258,7 @@ struct Entry {
 
 struct PluginRuntime {
     desired: watch::Sender<DesiredState>,
+    hold: CommitHold,
     warm: Option<Arc<LoadedVersion>>,
     sources: BTreeMap<String, ProjectionTask>,
 }
@@ -335,6 +342,7 @@ impl Owner {
                 settings: Arc::clone(&settings),
                 paused: paused.clone(),
             }),
+            hold: CommitHold::default(),
             warm: None,
             sources: BTreeMap::new(),
         });
@@ -348,7 +356,7 @@ impl Owner {
             if !runtime.sources.contains_key(source) {
                 // The status of a suspended source is still listed.
                 self.parts.registry.remove(name, source);
-                let task = spawn(&self.parts, &self.stop, &runtime.desired, source);
+                let task = spawn(&self.parts, &self.stop, (&runtime.desired, &runtime.hold), source);
                 runtime.sources.insert(source.to_owned(), task);
             }
         }
@@ -397,6 +405,7 @@ impl Owner {
                 is_paused: entry.paused.is_some(),
                 version: runtime.version(),
                 warm: runtime.warm.clone(),
+                hold: runtime.hold.clone(),
             };
             Some((name.clone(), plugin))
         });
@@ -442,7 +451,7 @@ fn end(plugin: &str, sources: BTreeMap<String, ProjectionTask>, unlist: bool) ->
 fn spawn(
     parts: &Parts,
     stop: &CancellationToken,
-    desired: &watch::Sender<DesiredState>,
+    (desired, hold): (&watch::Sender<DesiredState>, &CommitHold),
     source: &str,
 ) -> ProjectionTask {
     let (projection, status) = Projection::new(
@@ -456,6 +465,7 @@ fn spawn(
     );
     parts.registry.add(status);
     let stop = stop.child_token();
+    let projection = projection.with_hold(hold.clone());
     let task = tokio::spawn(projection.run(stop.clone()));
     ProjectionTask { stop, task }
 }

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::background::BackgroundThreads;
 use super::components::Components;
 use super::directory::Directory;
 use super::lanes::Lanes;
@@ -85,6 +86,7 @@ impl Lifecycle {
             operations: Lanes::default(),
             pauses: Lanes::default(),
             erasure: tokio::sync::RwLock::default(),
+            background: BackgroundThreads::default(),
             compiling: tokio::sync::Semaphore::new(1),
             signatures: Signatures::default(),
             rebuilds: Rebuilds::default(),

@@ -88,6 +88,10 @@ impl Projection {
         kept: &mut Kept,
         shutdown: &CancellationToken,
     ) -> Result<(), Halt> {
+        let mut permit = tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            permit = self.hold.permit() => permit,
+        };
         let mut replacements = self.store.replacements();
         let adopted_version = self.adopt_version(version).await?;
         let attached = self.attach_core().await?;
@@ -117,6 +121,12 @@ impl Projection {
                     () = shutdown.cancelled() => return Ok(()),
                     () = changed(desired) => return Err(Halt::DesiredStateChanged),
                     () = replacements.next() => return Err(database_replaced()),
+                    () = permit.wanted() => {
+                        tokio::select! {
+                            () = shutdown.cancelled() => return Ok(()),
+                            () = permit.give_way() => continue,
+                        }
+                    }
                     received = subscription.next_event(self.config.messages_max, self.config.bytes_max) => received,
                 };
                 match received {
@@ -129,22 +139,33 @@ impl Projection {
                     }
                 }
             }
-            kept.skip_lost(&mut pipeline).await?;
-            let mut numbered = kept.deliveries.clone();
-            for (sequence, delivery) in (pipeline.handed() + 1..).zip(&mut numbered) {
-                delivery.sequence = sequence;
-            }
-            let before = pipeline.stored();
-            let fed = pipeline.feed(numbered, None, &horizon).await;
-            let drained = pipeline.drain().await;
-            // Remove the stored messages even when the rest failed, so that they are not stored twice.
-            kept.deliveries.drain(..pipeline.stored() - before);
-            fed?;
-            drained?;
-            self.check_dead_letters().await?;
-            self.status
-                .send_modify(|status| status.last_sequence = Some(status.checkpoint));
+            self.store_kept(&mut pipeline, kept, &horizon).await?;
         }
+    }
+
+    /// Numbers and stores the received messages.
+    async fn store_kept(
+        &self,
+        pipeline: &mut Pipeline<'_>,
+        kept: &mut Kept,
+        horizon: &Horizon,
+    ) -> Result<(), Halt> {
+        kept.skip_lost(pipeline).await?;
+        let mut numbered = kept.deliveries.clone();
+        for (sequence, delivery) in (pipeline.handed() + 1..).zip(&mut numbered) {
+            delivery.sequence = sequence;
+        }
+        let before = pipeline.stored();
+        let fed = pipeline.feed(numbered, None, horizon).await;
+        let drained = pipeline.drain().await;
+        // Remove the stored messages even when the rest failed, so that they are not stored twice.
+        kept.deliveries.drain(..pipeline.stored() - before);
+        fed?;
+        drained?;
+        self.check_dead_letters().await?;
+        self.status
+            .send_modify(|status| status.last_sequence = Some(status.checkpoint));
+        Ok(())
     }
 
     /// Counts a lost connection. How many messages were lost with it is unknown.

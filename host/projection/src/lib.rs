@@ -5,8 +5,10 @@
 //! begins in the same way. Start, recovery and rewind therefore share one code path, which every session exercises.
 
 mod attach;
+mod batch_size;
 mod core;
 mod gate;
+mod hold;
 mod identity;
 mod idle;
 mod observation;
@@ -34,6 +36,7 @@ use lantern_store::{AdoptError, Adopted, Adoption, Committed, Store};
 use lantern_telemetry::{Metrics, Outcome, RowEffect};
 
 pub use gate::{FillState, Gate, GateKeeper};
+pub use hold::{CommitHold, Held};
 pub use observation::{HistoryComparison, compare_history};
 pub use session::consumer_names;
 pub use version::{DesiredState, LoadedVersion, Purpose, Rebuild, VersionCounters};
@@ -67,6 +70,8 @@ pub struct Projection {
     purpose: Purpose,
     /// Limits which messages the projection may take; `None` means no limit.
     gate: Option<GateKeeper>,
+    /// Lets an operation hold the commits of all projections of the plugin.
+    hold: CommitHold,
     config: ProjectionConfig,
     metrics: Metrics,
     status: watch::Sender<Status>,
@@ -137,6 +142,7 @@ impl Projection {
                 source,
                 purpose,
                 gate: None,
+                hold: CommitHold::default(),
                 config,
                 metrics,
                 status,
@@ -153,6 +159,12 @@ impl Projection {
             gate: Some(gate),
             ..self
         }
+    }
+
+    /// Makes the projection stop its commits while an operation holds them.
+    #[must_use]
+    pub fn with_hold(self, hold: CommitHold) -> Self {
+        Self { hold, ..self }
     }
 
     /// Runs until `shutdown`, then finishes, stores and acknowledges the batch in hand.

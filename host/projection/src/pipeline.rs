@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 
+use super::batch_size::BatchSize;
 use super::plan::{Horizon, plan};
-use super::{Halt, LoadedVersion, Projection};
+use super::{Halt, LoadedVersion, Projection, Purpose};
 use lantern_broker::{AckToken, ConsumerHandle};
 use lantern_model::batch::Delivery;
 use lantern_plugin::{Projected, Projector};
@@ -62,6 +63,8 @@ pub(super) struct Pipeline<'a> {
     acks: Option<ConsumerHandle>,
     /// Messages committed since this pipeline began.
     stored: usize,
+    /// Limits the batches of a rebuild.
+    batch_size: Option<BatchSize>,
 }
 
 struct InFlight {
@@ -98,6 +101,7 @@ impl<'a> Pipeline<'a> {
             in_flight,
             acks,
             stored: 0,
+            batch_size: (projection.purpose != Purpose::Live).then(BatchSize::new),
         }
     }
 
@@ -166,7 +170,7 @@ impl<'a> Pipeline<'a> {
         self.in_flight.len() < IN_FLIGHT_MAX
     }
 
-    /// Projects messages and sends them to the writer, in several parts if the plugin is slow.
+    /// Projects messages and sends them to the writer, in several parts if the plugin is slow, or for a rebuild.
     pub(super) async fn feed(
         &mut self,
         mut deliveries: Vec<Delivery>,
@@ -177,7 +181,10 @@ impl<'a> Pipeline<'a> {
         deliveries.retain(|delivery| delivery.sequence > handed);
         let mut ack = ack;
         while !deliveries.is_empty() {
-            let (part, rest, projected) = self.project(deliveries).await?;
+            let limit = self.batch_size.map_or(usize::MAX, BatchSize::messages);
+            let mut later = deliveries.split_off(limit.min(deliveries.len()));
+            let (part, mut rest, projected) = self.project(deliveries).await?;
+            rest.append(&mut later);
             deliveries = rest;
             let Some(planned) = plan(self.handed.sequence, part, projected.outcomes, horizon) else {
                 continue;
@@ -259,6 +266,9 @@ impl<'a> Pipeline<'a> {
         };
         let committed = answer.map_err(|_| CommitError::Closed)??;
         self.stored += committed.spent.len();
+        if let Some(size) = &mut self.batch_size {
+            size.observe(&committed);
+        }
         self.projection.record_commit(&version, &committed, through);
         if let (Some(handle), Some(ack)) = (&self.acks, ack)
             && let Err(error) = handle.ack(ack).await

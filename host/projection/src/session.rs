@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::gate::{FillState, GateKeeper, Waiting, gate_changed};
+use super::hold::CommitPermit;
 use super::pipeline::{AdoptedVersion, CommitTarget, Pipeline};
 use super::plan::{Horizon, covers};
 use super::rate_limit::RateLimit;
@@ -28,15 +29,21 @@ impl Projection {
         subjects: &[String],
         shutdown: &CancellationToken,
     ) -> Halt {
+        let mut permit = tokio::select! {
+            () = shutdown.cancelled() => return Halt::Shutdown,
+            permit = self.hold.permit() => permit,
+        };
         let result = tokio::select! {
             () = shutdown.cancelled() => return Halt::Shutdown,
             () = changed(desired) => return Halt::DesiredStateChanged,
+            // The next session begins when the hold has ended.
+            () = permit.wanted() => return Halt::DesiredStateChanged,
             opened = self.open(version, stream, subjects) => opened,
         };
         match result {
             Ok(opened) => {
                 self.record_consumer(version, None);
-                opened.run(self, desired, shutdown).await
+                opened.run(self, permit, desired, shutdown).await
             }
             Err(halt) => halt,
         }
@@ -199,6 +206,7 @@ fn pull(
 /// A session that reads.
 struct Flow<'a> {
     projection: &'a Projection,
+    permit: CommitPermit,
     pipeline: Pipeline<'a>,
     replacements: Replacements,
     horizon: Horizon,
@@ -217,6 +225,8 @@ struct Flow<'a> {
 enum Event {
     DesiredStateChanged,
     DatabaseReplaced,
+    /// An operation wants to hold the commits.
+    HoldWanted,
     Settled(Result<(), Halt>),
     Survey(Option<Box<Survey>>),
     /// The gate admits this many waiting messages.
@@ -229,6 +239,7 @@ impl<'a> OpenSession<'a> {
     async fn run(
         self,
         projection: &'a Projection,
+        permit: CommitPermit,
         desired: &mut watch::Receiver<DesiredState>,
         shutdown: &CancellationToken,
     ) -> Halt {
@@ -244,6 +255,7 @@ impl<'a> OpenSession<'a> {
         }
         let mut flow = Flow {
             projection,
+            permit,
             pipeline: self.pipeline,
             replacements: self.replacements,
             horizon: self.horizon,
@@ -278,7 +290,15 @@ impl Flow<'_> {
                 () = shutdown.cancelled() => return Halt::Shutdown,
                 event = self.next_event(desired) => event,
             };
-            let handled = match self.handle(event, desired).await {
+            let handled = match event {
+                Event::HoldWanted => tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => return Halt::Shutdown,
+                    waited = self.give_way() => waited,
+                },
+                event => self.handle(event, desired).await,
+            };
+            let handled = match handled {
                 Ok(()) => self.projection.check_dead_letters().await,
                 halted => halted,
             };
@@ -286,6 +306,13 @@ impl Flow<'_> {
                 return halt;
             }
         }
+    }
+
+    /// Settles the batches in flight, and waits while an operation holds the commits.
+    async fn give_way(&mut self) -> Result<(), Halt> {
+        self.pipeline.drain().await?;
+        self.permit.give_way().await;
+        Ok(())
     }
 
     /// Waits for the next event. The order is the priority: commits and surveys before new messages.
@@ -302,6 +329,7 @@ impl Flow<'_> {
             biased;
             () = changed(desired) => Event::DesiredStateChanged,
             () = self.replacements.next() => Event::DatabaseReplaced,
+            () = self.permit.wanted() => Event::HoldWanted,
             settled = self.pipeline.settle() => Event::Settled(settled),
             survey = self.surveys.recv() => Event::Survey(survey.map(Box::new)),
             () = std::future::ready(()), if admitted > 0 && has_room => Event::Admitted(admitted),
@@ -335,7 +363,7 @@ impl Flow<'_> {
                 let (part, ack) = self.waiting.take(count);
                 self.pipeline.feed(part, ack, &self.horizon).await
             }
-            Event::GateChanged => Ok(()),
+            Event::GateChanged | Event::HoldWanted => Ok(()),
             Event::Pulled(Some(Ok(pulled))) => self.accept(pulled).await,
             Event::Pulled(Some(Err(error))) => Err(halt_for_pull(&error)),
             Event::Pulled(None) => Err(Halt::Retry("pulling ended".to_owned())),

@@ -1,8 +1,8 @@
 //! Copies committed pages from the write-ahead log into the database without delaying the writer.
 //!
 //! A thread with its own connection does most of the work (passive checkpoints wait for nothing). Under load such a
-//! checkpoint never finishes, because the writer keeps appending. Once the log is long, the writer itself therefore
-//! copies the small remainder right after the thread has copied the rest, and the log restarts.
+//! checkpoint never finishes, because the writer keeps appending. Once the log is long, the thread repeats it until one
+//! has copied only few pages; right after that the writer itself copies the small remainder, and the log restarts.
 //!
 //! A checkpoint also makes commits durable that did not sync themselves. A host with little load would not fill the log
 //! for days, and by then a stream may have dropped the messages that would have to be read again; so a checkpoint runs
@@ -21,11 +21,16 @@ use rusqlite::Connection;
 use super::StoreConfig;
 use super::connection::Database;
 
-/// Pages in the log at which the writer wakes the thread: 16 MiB.
-const PAGES_BACKGROUND: i32 = 4_000;
-/// Pages at which the writer finishes the checkpoint: 48 MiB. Between the two, the thread has time for most of the
-/// work.
-const PAGES_FINISH: i32 = 12_000;
+/// Pages in the log at which a checkpoint begins: 32 MiB. A page that changes often is copied once for each checkpoint, so
+/// rare checkpoints write less.
+const PAGES_MAX: i32 = 8_000;
+/// Pages after which another checkpoint begins if the log could not restart, because a reader used it: 4 MiB.
+const PAGES_MORE: i32 = 1_000;
+/// Pages that the writer may have to copy and sync to finish a checkpoint: about a millisecond.
+const PAGES_LEFT: i64 = 256;
+/// Checkpoints of the thread in a row. Each copies what was appended during the one before, so a few are enough unless
+/// the writer appends as fast as the disk writes.
+const PASSES_MAX: u32 = 6;
 
 /// Longest time for which a commit may be only in the log and not on disk; unless a reader of another process holds an
 /// older snapshot, which limits every checkpoint.
@@ -43,8 +48,52 @@ pub(super) struct Checkpointer {
     fresh: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     hooked: bool,
-    /// Whether the thread has run a checkpoint since the log exceeded [`PAGES_FINISH`].
-    asked: bool,
+    pacing: Pacing,
+}
+
+/// Decides when a checkpoint begins.
+#[derive(Debug)]
+struct Pacing {
+    /// Pages in the log at which the next one begins.
+    next: i32,
+    /// Whether the thread was woken, and the writer has not finished its work yet.
+    is_begun: bool,
+}
+
+/// What the writer does after a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Nothing,
+    /// It wakes the thread.
+    Begin,
+    /// It copies the remainder itself.
+    Finish,
+}
+
+impl Pacing {
+    fn new() -> Self {
+        Self {
+            next: PAGES_MAX,
+            is_begun: false,
+        }
+    }
+
+    /// `pages` is the length of the log. `is_at_work`: whether the thread runs a checkpoint.
+    fn step(&mut self, pages: i32, is_at_work: bool) -> Step {
+        if pages < PAGES_MAX {
+            *self = Self::new();
+        }
+        if pages < self.next || is_at_work {
+            return Step::Nothing;
+        }
+        if self.is_begun {
+            self.is_begun = false;
+            self.next = pages + PAGES_MORE;
+            return Step::Finish;
+        }
+        self.is_begun = true;
+        Step::Begin
+    }
 }
 
 impl Checkpointer {
@@ -60,7 +109,7 @@ impl Checkpointer {
                 let (at_work, fresh) = (Arc::clone(&at_work), Arc::clone(&fresh));
                 move || {
                     while wants_one(&woken, every, &fresh) {
-                        if !passive(&database.connection) {
+                        if !repeated(&database.connection) {
                             fresh.store(true, Ordering::Release);
                         }
                         at_work.store(false, Ordering::Release);
@@ -74,7 +123,7 @@ impl Checkpointer {
             fresh,
             thread: Some(thread),
             hooked: false,
-            asked: false,
+            pacing: Pacing::new(),
         })
     }
 
@@ -88,24 +137,21 @@ impl Checkpointer {
             self.hooked = true;
         }
         self.fresh.store(true, Ordering::Release);
-        let pages = LOG_PAGES.get();
-        if pages < PAGES_BACKGROUND {
-            self.asked = false;
-            return;
-        }
-        if self.at_work.load(Ordering::Acquire) {
-            return;
-        }
-        if pages >= PAGES_FINISH && self.asked {
-            self.asked = false;
-            passive(connection);
-            return;
-        }
-        if let Some(wake) = &self.wake {
-            self.at_work.store(true, Ordering::Release);
-            self.asked = true;
-            if wake.try_send(()).is_err() {
-                self.at_work.store(false, Ordering::Release);
+        match self
+            .pacing
+            .step(LOG_PAGES.get(), self.at_work.load(Ordering::Acquire))
+        {
+            Step::Nothing => {}
+            Step::Finish => {
+                passive(connection);
+            }
+            Step::Begin => {
+                if let Some(wake) = &self.wake {
+                    self.at_work.store(true, Ordering::Release);
+                    if wake.try_send(()).is_err() {
+                        self.at_work.store(false, Ordering::Release);
+                    }
+                }
             }
         }
     }
@@ -137,9 +183,30 @@ fn wants_one(woken: &Receiver<()>, every: Duration, fresh: &AtomicBool) -> bool 
     }
 }
 
-/// Returns whether the checkpoint succeeded. A failure does no harm: the log remains, nothing is lost, and the thread
-/// retries. The writer reports a full disk.
-fn passive(connection: &Connection) -> bool {
+/// Runs checkpoints until little is left in the log. Returns whether all succeeded.
+fn repeated(connection: &Connection) -> bool {
+    let mut moved = 0;
+    for _ in 0..PASSES_MAX {
+        let Some(done) = passive(connection) else {
+            return false;
+        };
+        // A log that has restarted counts from the beginning.
+        if (done.moved - moved).abs() <= PAGES_LEFT {
+            break;
+        }
+        moved = done.moved;
+    }
+    true
+}
+
+/// The state of the log after a checkpoint, in pages.
+struct Checkpointed {
+    moved: i64,
+}
+
+/// `None` if the checkpoint failed. A failure does no harm: the log remains, nothing is lost, and the thread retries. The
+/// writer reports a full disk.
+fn passive(connection: &Connection) -> Option<Checkpointed> {
     let done = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
         Ok((
             row.get::<_, i64>(0)?,
@@ -151,7 +218,8 @@ fn passive(connection: &Connection) -> bool {
         Ok((_, log, moved)) => tracing::trace!(log, moved, "checkpoint"),
         Err(error) => tracing::warn!(%error, "failed to checkpoint the write-ahead log; will retry"),
     }
-    done.is_ok()
+    let (_, _, moved) = done.ok()?;
+    Some(Checkpointed { moved })
 }
 
 #[cfg(test)]
@@ -169,6 +237,32 @@ mod tests {
         connection
             .query_row("SELECT count(*) FROM t", [], |row| row.get(0))
             .unwrap_or(0)
+    }
+
+    #[test]
+    fn a_long_log_is_copied_once_and_finished_by_the_writer() {
+        let mut pacing = Pacing::new();
+        let mut steps = |pages: &[(i32, bool)]| {
+            let each = pages
+                .iter()
+                .map(|(pages, is_at_work)| pacing.step(*pages, *is_at_work));
+            each.filter(|step| *step != Step::Nothing).collect::<Vec<_>>()
+        };
+        assert_eq!(steps(&[(1, false), (PAGES_MAX - 1, false)]), []);
+        // The thread works while the writer commits.
+        let busy: Vec<_> = (0..500).map(|more| (PAGES_MAX + 1 + more, true)).collect();
+        assert_eq!(steps(&[(PAGES_MAX, false)]), [Step::Begin]);
+        assert_eq!(steps(&busy), []);
+        assert_eq!(steps(&[(PAGES_MAX + 600, false)]), [Step::Finish]);
+        // The log has restarted.
+        assert_eq!(steps(&[(5, false), (9, false)]), []);
+        // A reader keeps it from restarting: a bounded number of checkpoints.
+        let grows: Vec<_> = (0..10 * PAGES_MORE)
+            .map(|more| (PAGES_MAX + more, false))
+            .collect();
+        let taken = steps(&grows);
+        assert_eq!(taken.iter().filter(|step| **step == Step::Begin).count(), 10);
+        assert_eq!(taken.iter().filter(|step| **step == Step::Finish).count(), 10);
     }
 
     #[test]

@@ -210,6 +210,10 @@ pub struct Committed {
     pub spent: Vec<Entry>,
     /// Wall time of its transaction.
     pub took: std::time::Duration,
+    /// Wall time of its own rows and records in the transaction.
+    pub applied_in: std::time::Duration,
+    /// Whether live batches were committed recently, so that one may have to wait for the next transaction.
+    pub is_shared: bool,
 }
 
 /// Why a batch has not taken effect. Nothing of it has, in every case.

@@ -30,7 +30,7 @@ impl Maintenance<'_> {
     /// [`CommitError::Unavailable`] and [`CommitError::Closed`].
     pub async fn expire(self, table: Table, now: Timestamp) -> Result<u64, CommitError> {
         self.0
-            .call(move |connection| expire(connection, &table, now))
+            .step(move |connection| expire(connection, &table, now))
             .await
     }
 
@@ -60,7 +60,7 @@ impl Maintenance<'_> {
 }
 
 /// Rows that one transaction removes: few enough that a waiting commit is not noticeably delayed.
-const EXPIRE_ROWS: i64 = 2_000;
+const EXPIRE_ROWS: i64 = 500;
 
 /// Fewer than [`EXPIRE_ROWS`] removed rows mean that nothing is left to remove.
 fn expire(connection: &mut Connection, table: &Table, now: Timestamp) -> Result<u64, rusqlite::Error> {

@@ -1,9 +1,10 @@
 //! The order in which the writer serves requests: the order of arrival, with one exception. A live batch overtakes the
-//! batches of rebuilds that arrived earlier, and after each live transaction a waiting rebuild is served. So a live
-//! batch waits for at most one batch of a rebuild, and a rebuild proceeds under any load. A request that is not a batch
-//! is a barrier that nothing overtakes.
+//! background work that arrived earlier (batches of rebuilds, and steps such as the removal of old rows), and after each
+//! live transaction waiting background work is served. So a live batch waits for at most one batch or step of background
+//! work, which proceeds under any load. Any other request is a barrier that nothing overtakes.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -15,8 +16,8 @@ use super::writer::{CommitReply, REQUESTS_MAX, Request};
 pub(super) enum WriteLane {
     /// Batches for the tables in use.
     Live,
-    /// Batches of a rebuild.
-    Rebuild,
+    /// Batches of a rebuild, and steps of background work.
+    Background,
 }
 
 impl WriteLane {
@@ -25,10 +26,25 @@ impl WriteLane {
         if commit.stamp == commit.origin {
             Self::Live
         } else {
-            Self::Rebuild
+            Self::Background
+        }
+    }
+
+    /// The lane of a request; none for a barrier.
+    fn of_request(request: &Request) -> Option<Self> {
+        match request {
+            Request::Commit(commit, _) => Some(Self::of(commit)),
+            Request::Step(_) => Some(Self::Background),
+            Request::Call(_) => None,
         }
     }
 }
+
+/// Messages for which it does not pay to wait for more.
+const ROWS_GATHERED: usize = 1_024;
+
+/// How often the writer looks for new requests while batches gather.
+const DELAY_STEP: Duration = Duration::from_millis(1);
 
 pub(super) struct Queue {
     requests: mpsc::Receiver<Request>,
@@ -49,23 +65,36 @@ impl Queue {
         Self {
             requests,
             waiting: VecDeque::new(),
-            last: WriteLane::Rebuild,
+            last: WriteLane::Background,
         }
     }
 
-    /// Waits for the next request. `None` when the last sender is gone and no request waits.
-    pub(super) fn next(&mut self) -> Option<Next> {
+    /// Waits for the next request. Live batches wait until `due`, unless a barrier or many rows wait; background work does
+    /// not. `None` when the last sender is gone and no request waits.
+    pub(super) fn next(&mut self, due: Option<Instant>) -> Option<Next> {
         if self.waiting.is_empty() {
             self.waiting.push_back(self.requests.blocking_recv()?);
         }
         self.receive_waiting();
-        let lane = match self.last {
-            WriteLane::Live => WriteLane::Rebuild,
-            WriteLane::Rebuild => WriteLane::Live,
+        let mut lane = match self.last {
+            WriteLane::Live => WriteLane::Background,
+            WriteLane::Background => WriteLane::Live,
         };
+        while let Some(left) = due.and_then(|due| self.delay(due)) {
+            if self.first(WriteLane::Background).is_some() {
+                lane = WriteLane::Background;
+                break;
+            }
+            std::thread::sleep(left.min(DELAY_STEP));
+            self.receive_waiting();
+        }
         let at = self.first(lane).unwrap_or(0);
         match self.waiting.remove(at)? {
             Request::Call(call) => Some(Next::Call(call)),
+            Request::Step(call) => {
+                self.last = WriteLane::Background;
+                Some(Next::Call(call))
+            }
             Request::Commit(commit, reply) => {
                 self.last = WriteLane::of(&commit);
                 Some(Next::Batch(self.last, commit, reply))
@@ -73,11 +102,33 @@ impl Queue {
         }
     }
 
+    /// How long the waiting live batches still gather others; none if they should be committed now.
+    fn delay(&self, due: Instant) -> Option<Duration> {
+        let left = due.saturating_duration_since(Instant::now());
+        let gathers = left > Duration::ZERO
+            && self.first(WriteLane::Live).is_some()
+            && self
+                .waiting
+                .iter()
+                .all(|request| WriteLane::of_request(request).is_some())
+            && self.rows() < ROWS_GATHERED;
+        gathers.then_some(left)
+    }
+
+    /// Messages of the waiting batches.
+    fn rows(&self) -> usize {
+        let rows = |request: &Request| match request {
+            Request::Commit(commit, _) => commit.entries.len(),
+            Request::Call(_) | Request::Step(_) => 0,
+        };
+        self.waiting.iter().map(rows).sum()
+    }
+
     /// The next batch for the open transaction, if any: of the same lane, and no `durable` one unless the transaction
     /// is durable, because that was decided when it began. A rebuild's transaction ends when a live batch waits.
     pub(super) fn more(&mut self, lane: WriteLane, durable: bool) -> Option<(Commit, CommitReply)> {
         self.receive_waiting();
-        if lane == WriteLane::Rebuild && self.first(WriteLane::Live).is_some() {
+        if lane == WriteLane::Background && self.first(WriteLane::Live).is_some() {
             return None;
         }
         let at = self.first(lane)?;
@@ -87,7 +138,7 @@ impl Queue {
         }
         match self.waiting.remove(at)? {
             Request::Commit(commit, reply) => Some((*commit, reply)),
-            Request::Call(_) => None,
+            Request::Call(_) | Request::Step(_) => None,
         }
     }
 
@@ -101,14 +152,12 @@ impl Queue {
         }
     }
 
-    /// The index of the first waiting batch of `lane` before the first barrier.
+    /// The index of the first waiting request of `lane` before the first barrier.
     fn first(&self, lane: WriteLane) -> Option<usize> {
         self.waiting
             .iter()
-            .take_while(|request| matches!(request, Request::Commit(..)))
-            .position(
-                |request| matches!(request, Request::Commit(commit, _) if WriteLane::of(commit) == lane),
-            )
+            .map_while(WriteLane::of_request)
+            .position(|of| of == lane)
     }
 }
 
@@ -119,12 +168,15 @@ mod tests {
     use super::*;
 
     /// Requests that arrive together, as letters: `l` and `L` are live batches, `L` a durable one, `r` a batch of a
-    /// rebuild, `c` a call. Returns the order of service, with a space between transactions.
+    /// rebuild, `s` a step of background work, `c` any other call. Returns the order of service, with a space between
+    /// transactions.
     fn served(arriving: &str) -> String {
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         for letter in arriving.chars() {
             let request = if letter == 'c' {
                 Request::Call(Box::new(|_| None))
+            } else if letter == 's' {
+                Request::Step(Box::new(|_| None))
             } else {
                 let mut commit = testing::empty_commit();
                 commit.durable = letter == 'L';
@@ -134,16 +186,17 @@ mod tests {
             sender.try_send(request).ok().unwrap();
         }
         drop(sender);
+        let mut calls = arriving.chars().filter(|letter| "cs".contains(*letter));
         let letter = |commit: &Commit| match (WriteLane::of(commit), commit.durable) {
-            (WriteLane::Rebuild, _) => 'r',
+            (WriteLane::Background, _) => 'r',
             (WriteLane::Live, true) => 'L',
             (WriteLane::Live, false) => 'l',
         };
         let mut queue = Queue::new(requests);
         let mut order = Vec::new();
-        while let Some(next) = queue.next() {
+        while let Some(next) = queue.next(None) {
             order.push(match next {
-                Next::Call(_) => "c".to_owned(),
+                Next::Call(_) => calls.next().unwrap().to_string(),
                 Next::Batch(lane, commit, _) => {
                     let mut group = letter(&commit).to_string();
                     while let Some((more, _)) = queue.more(lane, commit.durable) {
@@ -167,6 +220,81 @@ mod tests {
         ] {
             assert_eq!(served(arriving), order, "{arriving}");
         }
+    }
+
+    #[test]
+    fn a_live_batch_overtakes_steps_of_background_work_and_waits_for_at_most_one() {
+        for (arriving, order) in [
+            ("s", "s"),
+            ("sssl", "l s s s"),
+            ("rsl", "l r s"),
+            ("srrl", "l s rr"),
+            ("slcs", "l s c s"),
+        ] {
+            assert_eq!(served(arriving), order, "{arriving}");
+        }
+        let (sender, requests) = mpsc::channel(REQUESTS_MAX);
+        let mut queue = Queue::new(requests);
+        let live = || {
+            Request::Commit(
+                Box::new(testing::empty_commit()),
+                tokio::sync::oneshot::channel().0,
+            )
+        };
+        for _ in 0..3 {
+            sender.try_send(Request::Step(Box::new(|_| None))).ok().unwrap();
+        }
+        assert!(matches!(queue.next(None), Some(Next::Call(_))));
+        // It arrives while the first step is carried out.
+        sender.try_send(live()).ok().unwrap();
+        assert!(matches!(queue.next(None), Some(Next::Batch(WriteLane::Live, ..))));
+        sender.try_send(live()).ok().unwrap();
+        assert!(
+            matches!(queue.next(None), Some(Next::Call(_))),
+            "background work proceeds"
+        );
+        assert!(matches!(queue.next(None), Some(Next::Batch(WriteLane::Live, ..))));
+    }
+
+    #[test]
+    fn live_batches_gather_until_they_are_due() {
+        let live = || {
+            Request::Commit(
+                Box::new(testing::empty_commit()),
+                tokio::sync::oneshot::channel().0,
+            )
+        };
+        let step = || Request::Step(Box::new(|_| None));
+        let call = || Request::Call(Box::new(|_| None));
+        let long = Duration::from_secs(3_600);
+        // Nothing to wait for: no live batch, a call, or too many rows.
+        let full = {
+            let mut commit = testing::empty_commit();
+            commit.entries = vec![testing::entry(1, testing::note(1)); ROWS_GATHERED];
+            Request::Commit(Box::new(commit), tokio::sync::oneshot::channel().0)
+        };
+        for requests in [vec![step()], vec![live(), call()], vec![live(), full]] {
+            let (sender, received) = mpsc::channel(REQUESTS_MAX);
+            let mut queue = Queue::new(received);
+            for request in requests {
+                sender.try_send(request).ok().unwrap();
+            }
+            assert!(queue.next(Some(Instant::now() + long)).is_some());
+        }
+        // Background work uses the time.
+        let (sender, received) = mpsc::channel(REQUESTS_MAX);
+        let mut queue = Queue::new(received);
+        for request in [live(), step(), step()] {
+            sender.try_send(request).ok().unwrap();
+        }
+        for _ in 0..2 {
+            let next = queue.next(Some(Instant::now() + long));
+            assert!(matches!(next, Some(Next::Call(_))));
+        }
+        let due = Instant::now() + Duration::from_millis(20);
+        let next = queue.next(Some(due));
+        assert!(matches!(next, Some(Next::Batch(WriteLane::Live, ..))));
+        assert!(Instant::now() >= due);
     }
 
     #[test]

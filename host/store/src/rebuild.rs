@@ -5,14 +5,19 @@
 //! Rows carry the origin of the epoch in use, so that a rebuilt table equals the one that it replaces byte for byte.
 
 mod carry;
+mod compare;
 mod finish;
 mod history;
 mod keep;
 mod survey;
+#[cfg(test)]
+mod tests;
 mod totals;
 mod verify;
+mod watch;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
@@ -27,7 +32,9 @@ use super::reader::{ReadError, Reader};
 use super::search;
 use super::segments::{self, OriginTable};
 use super::statement::{self, quote_text};
+use super::writer::Request;
 use super::{AdoptError, AuditMark, Store};
+pub use compare::Comparison;
 use finish::finish;
 pub use keep::{KeptHistory, KeptTables};
 use lantern_model::batch::Timestamp;
@@ -35,8 +42,14 @@ use lantern_model::schema::Manifest;
 pub use survey::{HeadBounds, LedgerRange, RebuildSurvey, SourceHistory, TableSurvey};
 pub use verify::{RebuildOutcome, TableOutcome, Verification, VerifyRequest};
 
-/// Rows that one transaction copies or removes: few enough that a waiting commit is not noticeably delayed.
-const ROWS_AT_ONCE: i64 = 2_000;
+/// Rows that one transaction scans and copies: few enough that a waiting commit is not noticeably delayed.
+const ROWS_AT_ONCE: i64 = 500;
+
+/// Rows that one statement removes.
+const ROWS_REMOVED_AT_ONCE: i64 = 100;
+
+/// How long one transaction removes rows before it ends.
+const REMOVAL_TIME: Duration = Duration::from_millis(3);
 
 /// Identifies a rebuild in this database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -135,9 +148,9 @@ impl Rebuilds<'_> {
         ranges: Vec<ReplayRange>,
         after: i64,
     ) -> Result<Option<i64>, AdoptError> {
-        self.0
-            .call_catalog(move |connection| carry::copy(connection, id, &manifest, table, &ranges, after))
-            .await
+        let copy =
+            move |connection: &mut Connection| carry::copy(connection, id, &manifest, table, &ranges, after);
+        self.0.request_catalog(Request::Step, copy).await
     }
 
     /// Replaces the old tables with the new ones, including ledger, gaps and dead letters, and makes the version the active
@@ -197,7 +210,7 @@ impl Rebuilds<'_> {
     /// # Errors
     /// As for [`Rebuilds::end`].
     pub async fn sweep(self) -> Result<bool, CommitError> {
-        self.0.call(sweep).await
+        self.0.step(sweep).await
     }
 }
 
@@ -222,19 +235,6 @@ impl Reader {
     pub async fn ledger_histories(&self, plugin: &str) -> Result<Vec<SourceHistory>, ReadError> {
         let plugin = plugin.to_owned();
         self.long_snapshot(move |connection| Ok(survey::histories(connection, &plugin, &[])?))
-            .await
-    }
-
-    /// Compares the new tables and records of a rebuild with those in use.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub async fn verify_rebuild(
-        &self,
-        manifest: Arc<Manifest>,
-        request: VerifyRequest,
-    ) -> Result<Verification, ReadError> {
-        self.long_snapshot(move |connection| Ok(verify::verify(connection, &manifest, &request)?))
             .await
     }
 
@@ -389,6 +389,7 @@ fn end(
     if let Some(plugin) = plugin {
         forget_origins(transaction, &id.name_of(&plugin))?;
     }
+    watch::end(transaction, id)?;
     transaction
         .execute(
             "UPDATE _lantern_rebuild SET state = ?2, reason = ?3, ended_at = ?4 WHERE id = ?1",
@@ -419,20 +420,29 @@ fn sweep_some(connection: &mut Connection) -> Result<bool, rusqlite::Error> {
         )
         .optional()?;
     let Some(name) = left else { return Ok(false) };
-    let table = quote_text(&name);
     // Nothing reads the table any more, so neither its segments nor its full-text index need to match its rows.
     search::retire(&transaction, &name)?;
-    if !segments::drop_some(&transaction, &name, ROWS_AT_ONCE)? {
-        let removed = transaction.execute(
-            &format!("DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} LIMIT {ROWS_AT_ONCE})"),
-            [],
-        )?;
-        if removed == 0 {
-            transaction.execute_batch(&format!("DROP TABLE {table}"))?;
-        }
-    }
+    let began = Instant::now();
+    while remove_some(&transaction, &name)? && began.elapsed() < REMOVAL_TIME {}
     transaction.commit()?;
     Ok(true)
+}
+
+/// Removes some rows of a table that nothing reads, or the table if it is empty. Returns whether the table is left.
+fn remove_some(connection: &Connection, name: &str) -> Result<bool, rusqlite::Error> {
+    if segments::drop_some(connection, name, ROWS_REMOVED_AT_ONCE)? {
+        return Ok(true);
+    }
+    let table = quote_text(name);
+    let removed = connection
+        .prepare_cached(&format!(
+            "DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} LIMIT {ROWS_REMOVED_AT_ONCE})"
+        ))?
+        .execute([])?;
+    if removed == 0 {
+        connection.execute_batch(&format!("DROP TABLE {table}"))?;
+    }
+    Ok(removed > 0)
 }
 
 fn rebuilds(connection: &Connection) -> Result<Vec<RebuildRecord>, rusqlite::Error> {

@@ -149,7 +149,12 @@ impl Scene {
 
     /// With another declaration of the plugin.
     pub(super) async fn of(dir: &std::path::Path, manifest: Manifest) -> Self {
-        let store = Store::open(StoreConfig::new(dir)).await.expect("open");
+        let config = StoreConfig {
+            // Tests commit one batch after the other.
+            commit_delay: std::time::Duration::ZERO,
+            ..StoreConfig::new(dir)
+        };
+        let store = Store::open(config).await.expect("open");
         let plugin = store.plugins().adopt(adoption(manifest)).await.expect("adopt");
         let attached = match store.sources().attach("orders", "orders").await.expect("attach") {
             Some(attached) => attached,

@@ -27,6 +27,13 @@ use lantern_model::batch::Timestamp;
 /// the next batch is decoded.
 const GROUP_ROWS_MAX: usize = 8_192;
 
+/// Time after which a transaction of a rebuild takes no further batch while live batches arrive: the commit, for which a
+/// live batch has to wait, takes longer the more pages have changed.
+const SHARED_GROUP_TIME: Duration = Duration::from_millis(4);
+
+/// How long after a live batch another one is expected.
+const SHARED_FOR: Duration = Duration::from_millis(250);
+
 /// Requests that may wait. Each source has at most three batches in flight, and a batch is bounded in bytes, so this
 /// bounds the memory of the queue; senders wait when it is full.
 pub(super) const REQUESTS_MAX: usize = 64;
@@ -43,6 +50,8 @@ pub(super) type Call = Box<dyn FnOnce(Result<&mut Connection, String>) -> Option
 pub(super) enum Request {
     Commit(Box<Commit>, CommitReply),
     Call(Call),
+    /// A small step of background work, which live batches overtake.
+    Step(Call),
 }
 
 pub(super) struct Writer {
@@ -62,6 +71,10 @@ pub(super) struct Writer {
     pub(super) readers: Arc<Mutex<Vec<Reader>>>,
     pub(super) database: Option<(Database, Checkpointer)>,
     pub(super) identity_lost: bool,
+    /// When the last transaction of live batches ended.
+    pub(super) live_at: Option<Instant>,
+    /// When the next one begins at the earliest.
+    pub(super) live_due: Option<Instant>,
 }
 
 /// A batch in the open transaction, waiting for the commit.
@@ -71,12 +84,14 @@ struct Pending {
     applied: Applied,
     /// How it was applied, and has to be applied again when the transaction restarts.
     isolation: Isolation,
+    /// How long the first attempt to apply it took.
+    applied_in: Duration,
 }
 
 impl Writer {
     /// Serves requests until the last sender is gone.
     pub(super) fn run(mut self) {
-        while let Some(next) = self.requests.next() {
+        while let Some(next) = self.requests.next(self.live_due) {
             match next {
                 Next::Batch(lane, commit, reply) => self.commit_group(lane, *commit, reply),
                 Next::Call(call) => self.call(call),
@@ -99,17 +114,24 @@ impl Writer {
             rows: 0,
             pending: Vec::new(),
         };
+        let is_shared = self.live_at.is_some_and(|at| at.elapsed() < SHARED_FOR);
         let mut batch = Some((first, reply));
         while let Some((commit, reply)) = batch.take() {
             if let Err(reason) = self.add(&mut group, commit, reply) {
                 return fail(group.pending, &reason);
             }
-            if group.rows < GROUP_ROWS_MAX {
+            let yields = lane == WriteLane::Background && is_shared && began.elapsed() >= SHARED_GROUP_TIME;
+            if group.rows < GROUP_ROWS_MAX && !yields {
                 batch = self.requests.more(lane, group.durable);
             }
         }
-        match self.finish() {
-            Ok(()) => group.answer(began),
+        let finished = self.finish();
+        if lane == WriteLane::Live {
+            self.live_at = Some(Instant::now());
+            self.live_due = Some(began + self.config.commit_delay);
+        }
+        match finished {
+            Ok(()) => group.answer(began, is_shared),
             Err(reason) => fail(group.pending, &reason),
         }
     }
@@ -118,6 +140,7 @@ impl Writer {
     /// database rejects a row, the transaction restarts with its earlier batches, and this batch follows message by
     /// message. `Err`: the transaction is lost, and this batch has been answered.
     fn add(&mut self, group: &mut Group, mut commit: Commit, reply: CommitReply) -> Result<(), String> {
+        let began = Instant::now();
         let mut isolation = Isolation::None;
         let mut applied = self.apply(&mut commit, group.now, isolation);
         if matches!(applied, Err(ApplyError::Refused)) {
@@ -138,6 +161,7 @@ impl Writer {
                     reply,
                     applied,
                     isolation,
+                    applied_in: began.elapsed(),
                 });
                 Ok(())
             }
@@ -390,12 +414,13 @@ struct Group {
 
 impl Group {
     /// Answers each batch.
-    fn answer(self, began: Instant) {
+    fn answer(self, began: Instant, is_shared: bool) {
         let took = began.elapsed();
         for Pending {
             commit,
             reply,
             applied,
+            applied_in,
             ..
         } in self.pending
         {
@@ -406,6 +431,8 @@ impl Group {
                 forgotten: applied.forgotten,
                 spent: commit.entries,
                 took,
+                applied_in,
+                is_shared,
             };
             // The send fails when the caller has gone away.
             drop(reply.send(Ok(committed)));

@@ -24,6 +24,7 @@ pub(super) fn store(config: &HostConfig) -> lantern_store::StoreConfig {
         synchronous,
         cache_bytes: config.store.cache_bytes,
         reserve_bytes: config.store.reserve_bytes,
+        commit_delay: config.store.commit_delay,
         ..lantern_store::StoreConfig::new(&config.data_dir)
     }
 }

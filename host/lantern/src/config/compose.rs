@@ -115,6 +115,7 @@ pub(super) fn compose(resolved: &Resolved) -> Result<HostConfig, Problem> {
                 .is_some_and(|value| value == "full"),
             cache_bytes: pick.number("store.cache_size")?,
             reserve_bytes: pick.number("store.reserve_size")?,
+            commit_delay: pick.time("store.commit_delay")?,
         },
         log: LogSettings {
             filter: pick

@@ -393,6 +393,13 @@ pub const SETTINGS: &[Setting] = &[
         "Size of a reserve file that the host deletes when the disk is full, so that it can still write. 0 disables it.",
     ),
     setting(
+        "store.commit_delay",
+        millis(0, 1_000),
+        Span(lantern_store::StoreConfig::COMMIT_DELAY),
+        "Least time between two commits: messages that arrive earlier share the next one, which writes less to the disk. \
+         After a longer pause a message is committed at once.",
+    ),
+    setting(
         "log.filter",
         LogFilter,
         Value("info,async_nats=off"),

@@ -1,8 +1,8 @@
-//! The end of a rebuild: suspends the live projections, compares both sets of tables and swaps them in one transaction.
+//! The end of a rebuild: compares both sets of tables while the live projections commit, then holds their commits,
+//! compares what has changed meanwhile, and swaps the tables in one transaction.
 
 use std::sync::Arc;
-
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -13,10 +13,13 @@ use super::coverage::same_members;
 use super::task::{FillTasks, RebuildTask, Stopped};
 use lantern_model::actor::HostPart;
 use lantern_plugin::Plugin;
-use lantern_store::{AdoptError, AuditMark, Verification, VerifyRequest};
+use lantern_store::{AdoptError, AuditMark, Comparison, Verification, VerifyRequest};
 
-/// How long the live projections wait for the new tables.
+/// How long the new tables may take to catch up with the live ones, and the live projections to finish their batches.
 const SWAP_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How often changed rows are read again before the hold. Each time takes less than a tenth of a second.
+const READ_AGAIN_MAX: u32 = 20;
 
 /// The result of an attempt to swap the tables.
 pub(super) enum SwapAttempt {
@@ -34,12 +37,94 @@ impl From<Stopping> for Stopped {
 }
 
 impl RebuildTask<'_> {
-    /// Suspends the live projections after the batch in hand, waits until the new tables have caught up, compares and
-    /// swaps the tables, and resumes the projections.
+    /// Compares the tables while both are written, then holds the commits of the live projections, compares what has
+    /// changed meanwhile, swaps the tables, and lets the projections continue.
     pub(super) async fn swap_tables(
         &self,
         fill: &mut FillTasks,
         stop: &CancellationToken,
+    ) -> Result<SwapAttempt, Stopped> {
+        let result = match self.compare(fill).await {
+            Ok(Ok(comparison)) => self.hold_and_swap(fill, stop, comparison).await,
+            Ok(Err(why)) => Ok(SwapAttempt::Retry(why)),
+            Err(stopped) => Err(stopped),
+        };
+        if !matches!(result, Ok(SwapAttempt::Done))
+            && let Err(error) = self.inner.parts.store.rebuilds().end_comparison(self.id).await
+        {
+            tracing::warn!(rebuild = self.id.0, %error, "failed to end the record of changed rows");
+        }
+        result
+    }
+
+    /// Reads all rows of the tables once, and those that change meanwhile again, until few are left. `Err` inside: why
+    /// the attempt has to be repeated.
+    async fn compare(&self, fill: &FillTasks) -> Result<Result<Comparison, String>, Stopped> {
+        let manifest = Arc::clone(self.version.plugin().manifest());
+        let digest = self.version.plugin().digest().to_string();
+        let rebuilds = self.inner.parts.store.rebuilds();
+        let begun = rebuilds.begin_comparison(self.id, manifest, self.scopes.clone(), digest);
+        let mut comparison = match begun.await {
+            Ok(comparison) => comparison,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        // Reading a large table takes long, and the new tables lag behind meanwhile. The second pass is short.
+        for _ in 0..2 {
+            comparison = match self.read_rows(comparison).await? {
+                Ok(comparison) => comparison,
+                Err(why) => return Ok(Err(why)),
+            };
+            self.until_caught_up(fill).await?;
+            if let Err(why) = self.catch_up(fill).await? {
+                return Ok(Err(why));
+            }
+        }
+        Ok(Ok(comparison))
+    }
+
+    /// Reads until every row was read and no changed one is left. Under constant changes it ends after a while: the rest
+    /// is read during the hold.
+    async fn read_rows(&self, mut comparison: Comparison) -> Result<Result<Comparison, String>, Stopped> {
+        let threads = self.inner.background.handle();
+        let mut again = 0;
+        while again < READ_AGAIN_MAX {
+            let store = Arc::clone(&self.inner.parts.store);
+            let step = threads.spawn(async move { store.rebuilds().continue_comparison(comparison).await });
+            let step = tokio::select! {
+                () = self.stop.cancelled() => return Err(Stopped::Cancelled),
+                step = step => step,
+            };
+            comparison = match step {
+                Ok(Ok(comparison)) => comparison,
+                Ok(Err(error)) => return Ok(Err(error.to_string())),
+                Err(error) => return Ok(Err(format!("the comparison was interrupted: {error}"))),
+            };
+            again += u32::from(comparison.has_read_all());
+            if comparison.has_read_all() && comparison.chunks_due() == 0 {
+                break;
+            }
+        }
+        Ok(Ok(comparison))
+    }
+
+    /// Waits until the new tables have everything up to the present live checkpoints. `Err` inside: why they do not.
+    async fn catch_up(&self, fill: &FillTasks) -> Result<Result<(), String>, Stopped> {
+        if let Some(why) = self.raise_to_checkpoints(fill).await? {
+            return Ok(Err(why));
+        }
+        let through = tokio::time::timeout(SWAP_WAIT_MAX, fill.gate.all_through());
+        tokio::select! {
+            () = self.stop.cancelled() => Err(Stopped::Cancelled),
+            reached = through => Ok(reached
+                .map_err(|_| "the new tables have not caught up with the live ones".to_owned())),
+        }
+    }
+
+    async fn hold_and_swap(
+        &self,
+        fill: &mut FillTasks,
+        stop: &CancellationToken,
+        comparison: Comparison,
     ) -> Result<SwapAttempt, Stopped> {
         let inner = self.inner;
         let plugin = self.version.plugin();
@@ -48,62 +133,76 @@ impl RebuildTask<'_> {
         if self.stop.is_cancelled() {
             return Err(Stopped::Cancelled);
         }
-        let suspended = inner.running.version(&name);
-        inner.running.suspend(&lane).await?;
-        let result = self.verify_and_swap(fill, stop).await;
+        let began = Instant::now();
+        // A plugin without projections commits nothing, and none can start while this operation has the lane.
+        let held = match inner.running.hold_of(&lane) {
+            Some(hold) => match tokio::time::timeout(SWAP_WAIT_MAX, hold.hold()).await {
+                Ok(held) => Some(held),
+                Err(_) => {
+                    let why = "a live projection has not finished its batches".to_owned();
+                    return Ok(SwapAttempt::Retry(why));
+                }
+            },
+            None => None,
+        };
+        let result = self.verify_and_swap(fill, stop, comparison).await;
         let done = matches!(result, Ok(SwapAttempt::Done));
         if done {
             inner.rebuilds.lock().remove(&self.id);
-        }
-        let version = if done {
-            Some(Arc::clone(self.version))
-        } else {
-            suspended
-        };
-        if let Some(version) = version {
             let settings = inner.settings_of(&name);
-            inner.running.assign(&lane, version, settings).await?;
+            // Before the hold ends, so that no projection continues with the former version.
+            inner
+                .running
+                .assign(&lane, Arc::clone(self.version), settings)
+                .await?;
         }
+        drop(held);
+        let held_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         if done {
-            self.record_finished(plugin, &name);
+            self.record_finished(plugin, &name, held_ms);
+        } else {
+            tracing::debug!(
+                rebuild = self.id.0,
+                held_ms,
+                "an attempt to swap the tables has ended"
+            );
         }
         result
     }
 
-    /// Verifies and swaps while the live projections are suspended.
+    /// Verifies and swaps while the commits of the live projections are held.
     async fn verify_and_swap(
         &self,
         fill: &mut FillTasks,
         stop: &CancellationToken,
+        comparison: Comparison,
     ) -> Result<SwapAttempt, Stopped> {
-        if let Some(why) = self.raise_to_checkpoints(fill).await? {
-            return Ok(SwapAttempt::Retry(why));
-        }
-        let reached = tokio::time::timeout(SWAP_WAIT_MAX, fill.gate.all_through()).await;
+        let caught_up = self.catch_up(fill).await?;
         stop.cancel();
         fill.end().await;
-        if reached.is_err() {
-            return Ok(SwapAttempt::Retry(
-                "the new tables have not caught up with the live ones".to_owned(),
-            ));
+        if let Err(why) = caught_up {
+            return Ok(SwapAttempt::Retry(why));
         }
         let request = match self.verify_request().await {
             Ok(request) => request,
             Err(why) => return Ok(SwapAttempt::Retry(why)),
         };
-        let store = &self.inner.parts.store;
-        let manifest = Arc::clone(self.version.plugin().manifest());
-        let mut verified = match store.reader().verify_rebuild(manifest, request.clone()).await {
+        let rebuilds = self.inner.parts.store.rebuilds();
+        let mut verified = match rebuilds.verify(comparison, request.clone()).await {
             Ok(verified) => verified,
-            Err(error) => return Ok(SwapAttempt::Retry(error.with_cause())),
+            Err(error) => return Ok(SwapAttempt::Retry(error.to_string())),
         };
         if verified.lacks_carried {
             // A dead letter outside the replay range was resolved meanwhile.
             return Ok(SwapAttempt::CarryOver);
         }
+        if verified.lacks_sums {
+            return Ok(SwapAttempt::Retry(
+                "rows became comparable that were not at the start of the comparison".to_owned(),
+            ));
+        }
         self.check_verification(&mut verified)?;
-        match store
-            .rebuilds()
+        match rebuilds
             .finish(adoption(self.version.plugin()), request, verified, self.mark())
             .await
         {
@@ -179,9 +278,9 @@ impl RebuildTask<'_> {
         })
     }
 
-    fn record_finished(&self, plugin: &Plugin, name: &str) {
+    fn record_finished(&self, plugin: &Plugin, name: &str, held_ms: u64) {
         self.inner.clear_plugin_failure(name);
-        tracing::info!(plugin = name, rebuild = self.id.0, digest = %plugin.digest(), by = self.options.by, "rebuild finished");
+        tracing::info!(plugin = name, rebuild = self.id.0, digest = %plugin.digest(), by = self.options.by, held_ms, "rebuild finished");
     }
 
     /// The audit entry of the swap.

@@ -1,6 +1,6 @@
-//! The task of one rebuild: copies carried rows, fills the new tables through projections, and when they have caught
-//! up, suspends the live projections, compares both sets of tables and swaps them in one transaction. If an unexplained
-//! difference remains, the live tables stay.
+//! The task of one rebuild: copies carried rows, fills the new tables through projections, compares both sets of tables
+//! when they have caught up, holds the live commits for the rest, and swaps the tables in one transaction. If an
+//! unexplained difference remains, the live tables stay.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use lantern_projection::{
 };
 use lantern_store::{AbandonedConsumer, AdoptError, RebuildId, ReplayRange};
 
-/// Messages in one batch of a rebuild: a commit of the live tables waits for at most one such batch, about 15 ms.
+/// Messages that a rebuild pulls at once. It stores them in batches whose size adapts to the live load.
 const MESSAGES_MAX: usize = 2_048;
 /// How often the task reads the progress.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -141,6 +141,7 @@ impl RebuildTask<'_> {
             settings: Arc::new(self.inner.settings_of(name)),
             paused: None,
         });
+        let threads = self.inner.background.handle();
         let mut running = JoinSet::new();
         let mut statuses = Vec::new();
         let until: Vec<u64> = self.scopes.iter().map(|scope| scope.after).collect();
@@ -161,7 +162,7 @@ impl RebuildTask<'_> {
                 parts.metrics.clone(),
             );
             let projection = projection.with_gate(GateKeeper::new(&gate, number));
-            running.spawn(projection.run(stop.clone()));
+            running.spawn_on(projection.run(stop.clone()), &threads);
             statuses.push(status);
         }
         FillTasks {
@@ -182,7 +183,7 @@ impl RebuildTask<'_> {
     }
 
     /// Waits until the new tables have nearly caught up with the live ones.
-    async fn until_caught_up(&self, fill: &FillTasks) -> Result<(), Stopped> {
+    pub(super) async fn until_caught_up(&self, fill: &FillTasks) -> Result<(), Stopped> {
         let began = tokio::time::Instant::now();
         let mut at_begin = None;
         loop {

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::history::{TableSets, adopt_history, cut, expired_of_kept, forget_dropped};
-use super::{RebuildId, Verification, VerifyRequest, keep, verify};
+use super::{RebuildId, Verification, VerifyRequest, keep, verify, watch};
 use crate::AuditMark;
 use crate::audit::write_mark;
 use crate::catalog::{Adoption, CatalogError, describe, version_id};
@@ -47,9 +47,12 @@ pub(super) fn finish(
     let (id, scopes) = (request.id, request.scopes.as_slice());
     let plugin = adoption.manifest.name.as_str();
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if verify::fingerprint(&transaction, id, plugin)? != verified.fingerprint {
+    if verify::fingerprint(&transaction, id, plugin)? != verified.fingerprint
+        || !watch::is_unchanged(&transaction, id, verified.watched)?
+    {
         return Ok(false);
     }
+    watch::end(&transaction, id)?;
     let tables = table_sets(&transaction, &adoption.manifest, request.drop_undeclared)?;
     let version = version_id(&transaction, adoption)?;
     keep::forget_earlier(&transaction, plugin)?;

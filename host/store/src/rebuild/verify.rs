@@ -1,6 +1,6 @@
 //! The comparison at the end of a rebuild, before the swap: the messages that were read against the ledger, the rows
-//! that were carried over against those in use, and, where nothing explains a difference, the totals of every table. It
-//! only reads; the last transaction does nothing if the state has changed since.
+//! that were carried over against those in use, and, where nothing explains a difference, the totals of every table
+//! (`compare` has summed them). It only reads; the last transaction does nothing if the state has changed since.
 
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 use super::super::apply::{from_sql, to_sql};
 use super::super::commit::{Counts, OriginId};
 use super::super::sources::ledger_sums;
-use super::super::statement::{ORIGIN_COLUMNS, quote_text};
+use super::super::statement::ORIGIN_COLUMNS;
+use super::compare::{Comparison, Part, TableSums};
 use super::history::latest_origin;
 use super::survey::{SourceHistory, StoredTable, histories, missing, sequences, stored_tables};
-use super::totals::{SUMS, column_sums, describe_value, same_total};
-use super::{RebuildId, ReplayRange, reachable, rows_outside};
-use lantern_model::schema::{ColumnType, Manifest};
+use super::totals::SUMS;
+use super::{RebuildId, ReplayRange, rows_outside};
+use lantern_model::schema::Manifest;
 
 /// The result of a rebuild.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +76,11 @@ pub struct Verification {
     pub differences: Vec<String>,
     /// Whether rows that have to be carried over are missing in the new tables.
     pub lacks_carried: bool,
+    /// Whether the sums lack columns that have become comparable since they were planned: the comparison has to begin
+    /// again.
+    pub lacks_sums: bool,
+    /// The number of tables whose changes are recorded.
+    pub(super) watched: usize,
     /// For each replay range, the number of messages in the first part of the ledger range that contains its start.
     pub(super) heads: Vec<Option<u64>>,
     pub(super) fingerprint: Fingerprint,
@@ -125,15 +131,38 @@ pub(super) fn fingerprint(
     Ok(Fingerprint(numbers))
 }
 
+/// Whether every replayed range was first handled by the version that has replayed it.
+pub(super) fn is_same_version(
+    connection: &Connection,
+    plugin: &str,
+    scopes: &[ReplayRange],
+    digest: &str,
+) -> Result<bool, rusqlite::Error> {
+    let histories = histories(connection, plugin, scopes)?;
+    Ok(are_of_version(&histories, scopes, digest))
+}
+
+fn are_of_version(histories: &[SourceHistory], scopes: &[ReplayRange], digest: &str) -> bool {
+    histories.iter().all(|history| {
+        let scope = scopes.iter().find(|scope| scope.origin == history.origin);
+        let after = scope.map_or(u64::MAX, |scope| scope.after);
+        let mut again = history.ranges.iter().filter(|range| range.last > after);
+        again.all(|range| range.digest == digest)
+    })
+}
+
+/// `comparison` has summed the rows of this snapshot.
 pub(super) fn verify(
     connection: &Connection,
-    manifest: &Manifest,
+    comparison: &Comparison,
     request: &VerifyRequest,
 ) -> Result<Verification, rusqlite::Error> {
+    let manifest = comparison.manifest();
     let plugin = manifest.name.as_str();
-    let mut work = Comparison {
+    let mut work = Check {
         connection,
         manifest,
+        comparison,
         request,
         histories: histories(connection, plugin, &request.scopes)?,
         stored: stored_tables(connection, plugin)?,
@@ -142,6 +171,8 @@ pub(super) fn verify(
             losses: Vec::new(),
             differences: Vec::new(),
             lacks_carried: false,
+            lacks_sums: false,
+            watched: comparison.watched(),
             heads: Vec::new(),
             fingerprint: fingerprint(connection, request.id, plugin)?,
         },
@@ -152,21 +183,22 @@ pub(super) fn verify(
         same_letters &= work.same_letters(scope)?;
         work.letters_with_kept_rows(scope)?;
     }
-    let comparable = same_letters && work.is_same_version();
+    let comparable = same_letters && are_of_version(&work.histories, &request.scopes, &request.digest);
     work.tables(comparable)?;
     Ok(work.found)
 }
 
-struct Comparison<'a> {
+struct Check<'a> {
     connection: &'a Connection,
     manifest: &'a Manifest,
+    comparison: &'a Comparison,
     request: &'a VerifyRequest,
     histories: Vec<SourceHistory>,
     stored: Vec<StoredTable>,
     found: Verification,
 }
 
-impl Comparison<'_> {
+impl Check<'_> {
     fn rebuilt_origin(&self, scope: &ReplayRange) -> Result<Option<i64>, rusqlite::Error> {
         let name = self.request.id.name_of(self.manifest.name.as_str());
         latest_origin(self.connection, &name, &scope.source)
@@ -231,20 +263,6 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// Whether every replayed range was first handled by the version that has replayed it.
-    fn is_same_version(&self) -> bool {
-        self.histories.iter().all(|history| {
-            let scope = self
-                .request
-                .scopes
-                .iter()
-                .find(|scope| scope.origin == history.origin);
-            let after = scope.map_or(u64::MAX, |scope| scope.after);
-            let mut again = history.ranges.iter().filter(|range| range.last > after);
-            again.all(|range| range.digest == self.request.digest)
-        })
-    }
-
     /// Whether exactly the same messages are dead letters as before, and none of them has become rows since.
     fn same_letters(&self, scope: &ReplayRange) -> Result<bool, rusqlite::Error> {
         let Some(origin) = self.rebuilt_origin(scope)? else {
@@ -303,7 +321,7 @@ impl Comparison<'_> {
     fn tables(&mut self, comparable: bool) -> Result<(), rusqlite::Error> {
         let plugin_tables = std::mem::take(&mut self.stored);
         for stored in &plugin_tables {
-            let rows = self.count(&stored.name, "1")?;
+            let rows = self.rows(&stored.name);
             if self.declares(&stored.name) {
                 self.table(stored, rows, comparable)?;
             } else {
@@ -322,7 +340,7 @@ impl Comparison<'_> {
                 .iter()
                 .any(|stored| stored.name == table.name.as_str())
             {
-                let rows = self.count(table.name.of_rebuild(self.request.id.0).as_str(), "1")?;
+                let rows = self.rows(table.name.of_rebuild(self.request.id.0).as_str());
                 self.record_table(table.name.as_str(), "added", 0, rows);
             }
         }
@@ -344,32 +362,24 @@ impl Comparison<'_> {
         });
     }
 
-    fn count(&self, table: &str, condition: &str) -> Result<u64, rusqlite::Error> {
-        self.connection.query_row(
-            &format!("SELECT count(*) FROM {} WHERE {condition}", quote_text(table)),
-            [],
-            |row| row.get(0).map(from_sql),
-        )
+    fn rows(&self, table: &str) -> u64 {
+        let sums = self.comparison.table(table);
+        sums.map_or(0, |sums| sums.rows(Part::All))
     }
 
     /// Compares a rebuilt table with the one in use.
     fn table(&mut self, stored: &StoredTable, before: u64, comparable: bool) -> Result<(), rusqlite::Error> {
         let name = &stored.name;
-        let Some(table) = self
-            .manifest
-            .tables
-            .iter()
-            .find(|table| table.name.as_str() == name)
-        else {
+        let mut declared = self.manifest.tables.iter();
+        let Some(table) = declared.find(|table| table.name.as_str() == name) else {
             return Ok(());
         };
         let new = table.name.of_rebuild(self.request.id.0);
-        let after = self.count(new.as_str(), "1")?;
+        let after = self.rows(new.as_str());
         self.record_table(name, "rebuilt", before, after);
         let expires = stored.expired > 0 || table.retention_days.is_some();
-        let scopes = &self.request.scopes;
-        let outside = rows_outside(self.connection, name, scopes)?;
-        let carried = rows_outside(self.connection, new.as_str(), scopes)?;
+        let outside = self.outside(name)?;
+        let carried = self.outside(new.as_str())?;
         self.found.outcome.carried_over += carried;
         self.found.lacks_carried |= carried < outside;
         if carried < outside || (carried > outside && !expires) {
@@ -377,12 +387,6 @@ impl Comparison<'_> {
                 "table {name}: {carried} of {outside} rows were carried over"
             ));
         }
-        let shared: Vec<(&str, ColumnType)> = table
-            .columns
-            .iter()
-            .map(|column| (column.name.as_str(), column.column_type))
-            .filter(|(column, _)| stored.description.columns.iter().any(|old| old.name == *column))
-            .collect();
         if comparable && expires {
             if after < before {
                 self.found
@@ -390,69 +394,51 @@ impl Comparison<'_> {
                     .push(format!("table {name}: {before} rows before, {after} after"));
             }
         } else if comparable {
-            let hosts = if stored.updates { 0 } else { ORIGIN_COLUMNS.len() };
-            self.compare(name, new.as_str(), hosts, &shared, "1")?;
+            let skipped = if stored.updates { ORIGIN_COLUMNS.len() } else { 0 };
+            self.compare(name, new.as_str(), Part::All, skipped);
         }
         if carried > 0 && carried == outside {
-            let outer = format!("NOT ({})", reachable(scopes));
-            self.compare(name, new.as_str(), ORIGIN_COLUMNS.len(), &shared, &outer)?;
+            self.compare(name, new.as_str(), Part::Outside, 0);
         }
         Ok(())
     }
 
-    /// Compares the totals of two tables: rows, non-null values of each column, and the sum of the values (of their
-    /// bytes if they are not numbers). `hosts` is the number of the host's columns to compare.
-    fn compare(
-        &mut self,
-        old: &str,
-        new: &str,
-        hosts: usize,
-        columns: &[(&str, ColumnType)],
-        condition: &str,
-    ) -> Result<(), rusqlite::Error> {
-        let hosts = ORIGIN_COLUMNS
-            .iter()
-            .take(hosts)
-            .map(|column| (*column, ColumnType::Integer));
-        let columns: Vec<(&str, ColumnType)> = hosts.chain(columns.iter().copied()).collect();
-        let mut sums = vec!["count(*)".to_owned()];
-        sums.extend(
-            columns
-                .iter()
-                .flat_map(|(column, column_type)| column_sums(column, *column_type)),
-        );
-        let totals = |table: &str| {
-            let sql = format!(
-                "SELECT {} FROM {} WHERE {condition}",
-                sums.join(", "),
-                quote_text(table)
-            );
-            self.connection.query_row(&sql, [], |row| {
-                (0..sums.len())
-                    .map(|number| row.get::<_, rusqlite::types::Value>(number))
-                    .collect::<Result<Vec<_>, _>>()
-            })
+    /// The rows of a table outside the replay ranges.
+    fn outside(&self, table: &str) -> Result<u64, rusqlite::Error> {
+        match self.comparison.table(table) {
+            Some(sums) if sums.has(Part::Outside) => Ok(sums.rows(Part::Outside)),
+            _ => rows_outside(self.connection, table, &self.request.scopes),
+        }
+    }
+
+    /// Compares the totals of a part of two tables: rows, non-null values of each column, and the sum of the values (of
+    /// their bytes if they are not numbers). Skips the first `skipped` columns.
+    fn compare(&mut self, old: &str, new: &str, part: Part, skipped: usize) {
+        let comparison = self.comparison;
+        let is_summed = |sums: &&TableSums| sums.has(part) && !sums.columns().is_empty();
+        let [before, after] = [old, new].map(|table| comparison.table(table).filter(is_summed));
+        let (Some(before), Some(after)) = (before, after) else {
+            self.found.lacks_sums = true;
+            return;
         };
-        let (before, after) = (totals(old)?, totals(new)?);
-        if !same_total(&before[0], &after[0]) {
-            let (before, after) = (describe_value(&before[0]), describe_value(&after[0]));
+        let columns = before.columns();
+        let (before, after) = (before.totals(part), after.totals(part));
+        if before[0] != after[0] {
+            let (before, after) = (before[0], after[0]);
             self.found
                 .differences
                 .push(format!("table {old}: {before} rows before, {after} after"));
-            return Ok(());
+            return;
         }
-        for (number, (column, _)) in columns.iter().enumerate() {
+        for (number, column) in columns.iter().enumerate().skip(skipped) {
             let own = 1 + number * SUMS..1 + (number + 1) * SUMS;
             let mut pairs = before[own.clone()].iter().zip(&after[own]);
-            if let Some((before, after)) = pairs.find(|(before, after)| !same_total(before, after)) {
+            if let Some((before, after)) = pairs.find(|(before, after)| !before.is_same(**after)) {
                 self.found.differences.push(format!(
-                    "table {old}, column {column}: total {} before, {} after",
-                    describe_value(before),
-                    describe_value(after)
+                    "table {old}, column {column}: total {before} before, {after} after"
                 ));
             }
         }
-        Ok(())
     }
 }
 
