@@ -10,6 +10,7 @@ use crate::events::runtime;
 use crate::host::{Host, plugin_folder};
 use crate::nats::NatsServer;
 use crate::process::{publish_evenly, watch};
+use crate::report;
 
 /// Publishes at a constant rate, and compares the bytes that the process has written with the growth of the database.
 pub fn measure(rate: u64, seconds: u64) -> anyhow::Result<()> {
@@ -37,6 +38,12 @@ pub fn measure(rate: u64, seconds: u64) -> anyhow::Result<()> {
         written as f64 / stored as f64,
         written as f64 / seconds as f64 / 1e6,
         stored as f64 / (rate * seconds) as f64
+    );
+    report::line(
+        &format!(
+            "bytes written to the disk for each stored byte at {rate} messages/s (`-- write-amplification`)"
+        ),
+        format!("{:.1}", written as f64 / stored as f64),
     );
     Ok(())
 }

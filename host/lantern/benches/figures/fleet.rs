@@ -8,6 +8,7 @@ use anyhow::Context;
 use crate::host::{Host, plugins};
 use crate::nats::NatsServer;
 use crate::process::resident;
+use crate::report;
 
 /// How long the idle host is observed.
 const IDLE: Duration = Duration::from_secs(30);
@@ -39,15 +40,24 @@ pub fn measure(count: usize) -> anyhow::Result<()> {
     std::thread::sleep(IDLE);
     let cpu = (cpu_time(host.pid())? - before).as_secs_f64() / IDLE.as_secs_f64();
     let memory = resident(host.pid())?;
+    let (took_cold, took_warm) = (median(&mut cold).as_millis(), median(&mut warm).as_millis());
     println!(
-        "{count} plugins: start to ready {} ms with a cold cache, {} ms with a warm cache (medians of {} and {}); idle: \
-         {:.2} % of a processor, {:.0} MiB",
-        median(&mut cold).as_millis(),
-        median(&mut warm).as_millis(),
+        "{count} plugins: start to ready {took_cold} ms with a cold cache, {took_warm} ms with a warm cache (medians of {} and {}); \
+         idle: {:.2} % of a processor, {:.0} MiB",
         cold.len(),
         warm.len(),
         cpu * 100.0,
         memory.all
+    );
+    report::line(
+        &format!(
+            "{count} plugins: start to ready, compile cache cold / warm; idle CPU and memory (`-- plugins`)"
+        ),
+        format!(
+            "{took_cold} / {took_warm} ms; {:.2} %, {:.0} MiB",
+            cpu * 100.0,
+            memory.all
+        ),
     );
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::report;
 use crate::torture::{self, Outcome};
 
 pub fn host(rounds: usize) {
@@ -22,6 +23,10 @@ pub fn broker(rounds: usize) {
 }
 
 fn tell(who: &str, rounds: usize, began: Instant, outcome: &Outcome) {
+    report::line(
+        &format!("kill -9 of the {who} under load, {rounds} rounds: lost, duplicated (`-- kill`)"),
+        format!("{}, {}", outcome.lost, outcome.duplicated),
+    );
     println!(
         "kill -9 of the {who}, {rounds} rounds in {:.0} s: {} published, {} lost, {} duplicated{}",
         began.elapsed().as_secs_f64(),

@@ -13,8 +13,47 @@ use lantern_lifecycle::RebuildRequest;
 
 use crate::events::runtime;
 use crate::evolving;
-use load::{Load, print_both, resources, watch};
+use crate::report;
+use load::{Load, Resources, Seen, print_both, resources, watch};
 use scene::{Scene, operator};
+
+/// Prints the resources of the process after the swaps that warm up, and after those that are measured.
+fn print_resources(swaps: [usize; 2], before: Resources, after: Resources) {
+    println!(
+        "  after {} swaps and after {} more: {:.1} and {:.1} MiB resident ({:+.1} %), {} and {} files, {} and {} threads",
+        swaps[0],
+        swaps[1],
+        before.0,
+        after.0,
+        (after.0 / before.0 - 1.0) * 100.0,
+        before.1,
+        after.1,
+        before.2,
+        after.2
+    );
+}
+
+/// Prints and reports the effect of swaps on the messages. `wrong` are the lost and the duplicated ones.
+fn report_swaps(swaps: &str, wrong: [i64; 2], seen: &Seen, memory: f64) {
+    let pause = seen.longest_pause.as_secs_f64() * 1e3;
+    println!(
+        "  longest pause between commits {pause:.1} ms, publish to commit p50 {:.2} ms, p99 {:.2} ms",
+        seen.percentile(50),
+        seen.percentile(99)
+    );
+    report::line(
+        &format!(
+            "{swaps}: lost, duplicated; longest pause between commits; publish to commit p99; resident memory (`-- swaps`)"
+        ),
+        format!(
+            "{}, {}; {pause:.0} ms; {:.1} ms; {:+.1} %",
+            wrong[0],
+            wrong[1],
+            seen.percentile(99),
+            (memory - 1.0) * 100.0
+        ),
+    );
+}
 
 /// Swaps between two versions under a load of 5,000 messages per second.
 pub fn swaps(swaps: usize) -> anyhow::Result<()> {
@@ -55,23 +94,12 @@ pub fn swaps(swaps: usize) -> anyhow::Result<()> {
             astray[1],
             astray[0]
         );
-        println!(
-            "  longest pause between commits {:.1} ms, publish to commit p50 {:.2} ms, p99 {:.2} ms",
-            seen.longest_pause.as_secs_f64() * 1e3,
-            seen.percentile(50),
-            seen.percentile(99)
-        );
-        println!(
-            "  after {} swaps and after {} more: {:.1} and {:.1} MiB resident ({:+.1} %), {} and {} files, {} and {} threads",
-            warm_up,
-            swaps,
-            before.0,
-            after.0,
-            (after.0 / before.0 - 1.0) * 100.0,
-            before.1,
-            after.1,
-            before.2,
-            after.2
+        print_resources([warm_up, swaps], before, after);
+        report_swaps(
+            &format!("{swaps} swaps at {RATE} messages/s"),
+            [published as i64 - rows[1], rows[0] - rows[1]],
+            &seen,
+            after.0 / before.0,
         );
         scene.end().await;
         Ok(())
@@ -126,6 +154,12 @@ pub fn hostile() -> anyhow::Result<()> {
             dead[0]
         );
         print_both(&before, &during);
+        report::line(
+            &format!(
+                "a plugin at {RATE} messages/s next to hostile plugins: its longest pause (`-- hostile`)"
+            ),
+            format!("{:.0} ms", during.longest_pause.as_secs_f64() * 1e3),
+        );
         scene.end().await;
         Ok(())
     })
@@ -200,6 +234,20 @@ async fn rebuild_to_its_end(scene: &Scene) -> anyhow::Result<()> {
     }
 }
 
+/// Reports a rebuild with its rate in rows per second.
+fn report_rebuild(rebuilt: &str, rate: f64, before: &Seen, during: &Seen) {
+    report::line(
+        &format!("a rebuild of {rebuilt}: rate; live p99 before and during; longest pause (`-- rebuild`)"),
+        format!(
+            "{:.0},000 rows/s; {:.1} and {:.1} ms; {:.0} ms",
+            rate / 1e3,
+            before.percentile(99),
+            during.percentile(99),
+            during.longest_pause.as_secs_f64() * 1e3
+        ),
+    );
+}
+
 /// Rebuilds `rows` rows while 2,000 messages per second arrive.
 pub fn rebuild(rows: u64) -> anyhow::Result<()> {
     const RATE: u64 = 2_000;
@@ -242,6 +290,12 @@ pub fn rebuild(rows: u64) -> anyhow::Result<()> {
             all[0] - all[1]
         );
         print_both(&before, &during);
+        report_rebuild(
+            &format!("{rows} rows with {RATE} live messages/s"),
+            rows as f64 / took,
+            &before,
+            &during,
+        );
         println!(
             "  while the replaced tables are removed: p50 / p99 {:.2} / {:.2} ms; longest pause {:.0} ms",
             removing.percentile(50),

@@ -10,6 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::events::{self, Events, runtime};
 use crate::host::{Host, plugin_folder, plugins};
 use crate::nats::NatsServer;
+use crate::report;
 
 /// Sorted latencies in milliseconds.
 pub struct Latencies(Vec<f64>);
@@ -33,6 +34,10 @@ pub fn latency(rate: u64, seconds: u64) -> anyhow::Result<()> {
         latencies.at(0.5),
         latencies.at(0.99),
         latencies.at(1.0)
+    );
+    report::line(
+        &format!("publish to visible row at {rate} messages/s, p50 / p99 (`-- latency`)"),
+        format!("{:.2} / {:.2} ms", latencies.at(0.5), latencies.at(0.99)),
     );
     Ok(())
 }
@@ -133,6 +138,10 @@ pub fn start_and_memory(count: usize) -> anyhow::Result<()> {
         cold.as_millis(),
         warm[2].as_millis()
     );
+    report::line(
+        "start to ready with 5 plugins, compile cache cold / warm (`-- process`)",
+        format!("{} / {} ms", cold.as_millis(), warm[2].as_millis()),
+    );
 
     let (host, _) = started();
     std::thread::sleep(Duration::from_secs(3));
@@ -153,6 +162,10 @@ pub fn start_and_memory(count: usize) -> anyhow::Result<()> {
     println!(
         "resident memory with 5 plugins: idle {:.0} MiB ({:.0} MiB of it not file pages), at full rate {:.0} MiB ({:.0} MiB)",
         idle.all, idle.anonymous, peak.all, peak.anonymous
+    );
+    report::line(
+        "resident memory with 5 plugins, idle / at full rate (`-- process`)",
+        format!("{:.0} / {:.0} MiB", idle.all, peak.all),
     );
     Ok(())
 }

@@ -17,6 +17,7 @@ use crate::events::{self, Events, runtime};
 use crate::host::{Host, plugin_folder};
 use crate::nats::NatsServer;
 use crate::process::{Latencies, resident, watch};
+use crate::report;
 
 /// Messages per second during the measurement.
 const RATE: usize = 2_000;
@@ -82,15 +83,28 @@ pub fn stranger() -> anyhow::Result<()> {
             }
         }
     }
+    report(p99, memory[1] - memory[0], Latencies::new(alive).at(1.0));
+    Ok(())
+}
+
+/// Prints and reports the p99 of the rounds without and with the client, the growth of memory in MiB, and the slowest answer
+/// of `/livez` in milliseconds.
+fn report(p99: [Vec<f64>; 2], growth: f64, alive: f64) {
     let [alone, with] = p99.map(|all| Latencies::new(all).at(0.5));
     println!(
         "  p99, median of {ROUNDS} rounds: {alone:.2} ms alone, {with:.2} ms with the stranger ({:.2}, goal below 1.50); \
          memory grows by {:.0} MiB (goal below 64); slowest /livez {:.0} ms (goal below 100)",
         with / alone,
-        memory[1] - memory[0],
-        Latencies::new(alive).at(1.0)
+        growth,
+        alive
     );
-    Ok(())
+    report::line(
+        &format!(
+            "a client without a token ({CONNECTIONS} connections, filters, tails, clients that do not read) at {RATE} \
+             messages/s: p99 without and with it; memory; slowest /livez (`-- stranger`)"
+        ),
+        format!("{alone:.1} and {with:.1} ms; +{:.0} MiB; {:.0} ms", growth, alive),
+    );
 }
 
 /// An event with a text that consists of one letter.

@@ -146,8 +146,11 @@ pub async fn watch<T>(
     Ok((seen, result?))
 }
 
+/// Resident memory of this process in MiB, open files and threads.
+pub type Resources = (f64, usize, usize);
+
 /// Returns resident memory in MiB, open files and threads of this process.
-pub fn resources() -> anyhow::Result<(f64, usize, usize)> {
+pub fn resources() -> anyhow::Result<Resources> {
     let statm = std::fs::read_to_string("/proc/self/statm")?;
     let pages: f64 = statm.split_whitespace().nth(1).context("statm")?.parse()?;
     let count = |path: &str| anyhow::Ok(std::fs::read_dir(Path::new(path))?.count());
