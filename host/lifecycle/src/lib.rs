@@ -16,7 +16,7 @@
 //! | load failures, settings in memory, verdicts on signatures | one lock each, which no operation holds while it waits |
 //! | files of the plugin directory | the task in `directory` |
 //!
-//! An operation runs in a task of its own. It loads components, retries dead letters and waits for the database and the
+//! Each operation runs in a separate task. It loads components, retries dead letters and waits for the database and the
 //! broker there, and sends a command when the database has committed. Reads use the snapshot and the database, and wait
 //! for no operation.
 

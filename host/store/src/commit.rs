@@ -210,7 +210,7 @@ pub struct Committed {
     pub spent: Vec<Entry>,
     /// Wall time of its transaction.
     pub took: std::time::Duration,
-    /// Wall time of its own rows and records in the transaction.
+    /// Wall time that this batch took in the transaction.
     pub applied_in: std::time::Duration,
     /// Whether live batches were committed recently, so that one may have to wait for the next transaction.
     pub is_shared: bool,

@@ -138,9 +138,8 @@ impl StoreConfig {
         }
     }
 
-    /// The default of [`StoreConfig::commit_delay`]: a commit writes each changed page as a whole, so one message for each
-    /// commit costs a hundred bytes for each stored byte. Small against the time from publishing to a visible row.
-    pub const COMMIT_DELAY: Duration = Duration::from_millis(2);
+    /// The default of [`StoreConfig::commit_delay`]: a row is visible as soon as possible. ADR 1 has the measurements.
+    pub const COMMIT_DELAY: Duration = Duration::ZERO;
 
     fn cache_kib(&self) -> i64 {
         i64::try_from(self.cache_bytes / 1024).unwrap_or(i64::MAX)

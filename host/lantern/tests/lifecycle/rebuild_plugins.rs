@@ -17,7 +17,7 @@ use super::*;
 /// Rounds per plugin by default.
 const ROUNDS: u64 = 2;
 
-/// Plugins written in Rust; `evolving` has a test with a model of its own.
+/// Plugins written in Rust; `evolving` has its own test, with a model.
 const PLUGINS: [&str; 9] = [
     "audit-log",
     "executions",
