@@ -24,7 +24,7 @@ pub async fn change(
     note.detail(format!("search in table {} {word}", shape.entry.name));
     state
         .lifecycle
-        .set_search(&shape.entry.name, enabled, &by)
+        .set_search(&shape.entry.name, enabled, note.requester(&by))
         .await?;
     Ok(Json(view(&state.reader, &shape).await?))
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Actor, Lifecycle, LifecycleError};
+use super::{Lifecycle, LifecycleError, Requester};
 use lantern_model::schema::TableName;
 
 impl Lifecycle {
@@ -14,12 +14,24 @@ impl Lifecycle {
         &self,
         table: &TableName,
         enabled: bool,
-        by: &Actor,
+        by: impl Into<Requester>,
     ) -> Result<(), LifecycleError> {
         let inner = Arc::clone(&self.inner);
-        let (table, by) = (table.clone(), by.clone());
+        let (table, by) = (table.clone(), by.into());
         let change = async move {
-            inner.parts.store.search().set_enabled(&table, enabled).await?;
+            let word = if enabled { "on" } else { "off" };
+            let mark = by.mark(
+                "table.search",
+                None,
+                None,
+                format!("search in table {table} {word}"),
+            );
+            inner
+                .parts
+                .store
+                .search()
+                .set_enabled(&table, enabled, mark)
+                .await?;
             tracing::info!(%table, enabled, %by, "changed full-text search in a table");
             Ok(())
         };

@@ -13,7 +13,7 @@ use crate::{
     Accepted, Activation, NewToken, NewVersion, OpenDeadLetterFilter, Pause, PausedBy, Role, StoreConfig,
 };
 use lantern_model::batch::{Outcome, Rejection, RejectionClass};
-use lantern_model::schema::{ManifestDescription, TokenName};
+use lantern_model::schema::{ManifestDescription, TableName, TokenName};
 
 fn entry(action: &str, outcome: AuditOutcome) -> AuditEntry {
     AuditEntry {
@@ -285,6 +285,10 @@ async fn change(scene: &Scene, number: usize, mark: AuditMark) -> Result<(), Str
                 .await
                 .map(drop)
         }
+        6 => {
+            let table = TableName::parse("notes").unwrap();
+            store.search().set_enabled(&table, true, mark).await
+        }
         _ => plugins.remove("orders", true, Vec::new(), mark).await.map(drop),
     };
     changed.map_err(|error| error.to_string())
@@ -312,6 +316,7 @@ async fn a_change_and_the_end_of_its_entry_are_committed_together_or_not_at_all(
         "",
         "1 discarded",
         "stream created at 1970-01-01T00:00:00.000007Z",
+        "",
         "dropped tables notes, orders",
     ];
     for (number, detail) in details.into_iter().enumerate() {

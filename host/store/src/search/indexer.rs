@@ -14,7 +14,7 @@ use super::{BEGINNING, RETIRED, SearchIndex, all_indexes, begin, disable, fts_na
 use crate::description::TableDescription;
 use crate::reader::ReadError;
 use crate::statement::quote_text;
-use crate::{CommitError, Store, forget};
+use crate::{AuditMark, CommitError, Store, forget};
 use lantern_model::schema::TableName;
 
 /// How long a step collects rows; its commit takes about as long. A live batch waits for at most one step.
@@ -100,24 +100,27 @@ impl Store {
 }
 
 impl Search<'_> {
-    /// Turns search in a table on or off. The indexer follows.
+    /// Turns search in a table on or off, with its entry in the audit. The indexer follows.
     ///
     /// # Errors
     /// [`CommitError::Unavailable`] and [`CommitError::Closed`]; nothing has changed then.
-    pub async fn set_enabled(self, table: &TableName, on: bool) -> Result<(), CommitError> {
+    pub async fn set_enabled(
+        self,
+        table: &TableName,
+        on: bool,
+        mark: Option<AuditMark>,
+    ) -> Result<(), CommitError> {
         let table = table.to_string();
-        let change = move |connection: &mut Connection| {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            match on {
-                true => drop(transaction.execute(
+        let change = move |transaction: &Transaction<'_>| match on {
+            true => transaction
+                .execute(
                     "INSERT INTO _lantern_searched VALUES (?1) ON CONFLICT DO NOTHING",
                     [&table],
-                )?),
-                false => disable(&transaction, &table)?,
-            }
-            transaction.commit()
+                )
+                .map(drop),
+            false => disable(transaction, &table),
         };
-        self.0.call(change).await
+        self.0.change(mark, change, |()| Some(String::new())).await
     }
 
     /// Does the most urgent work on indexes.

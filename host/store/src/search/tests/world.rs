@@ -153,7 +153,12 @@ impl World {
     pub(super) async fn set_enabled(&self, on: bool) {
         for table in ["lines", "states"] {
             let table = TableName::parse(table).unwrap();
-            self.scene.store.search().set_enabled(&table, on).await.unwrap();
+            self.scene
+                .store
+                .search()
+                .set_enabled(&table, on, None)
+                .await
+                .unwrap();
         }
     }
 
