@@ -77,11 +77,6 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// Pause after an accept failed for lack of descriptors or memory: an immediate retry would only waste CPU time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Niceness of API threads relative to the rest of the host. At 5 they receive about a quarter of a contended processor:
-/// ingestion has priority, and API requests still make progress.
-#[cfg(target_os = "linux")]
-const API_NICENESS: i32 = 5;
-
 /// Response to a client for whose connection there is no slot.
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
@@ -109,7 +104,7 @@ impl Threads {
         let api = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("lantern-api")
-            .on_thread_start(lower_priority())
+            .on_thread_start(lantern_lifecycle::lower_priority())
             .enable_all()
             .build()?;
         // Normal priority: health requests must succeed on a busy machine too.
@@ -158,25 +153,6 @@ impl Drop for Threads {
             runtime.shutdown_background();
         }
     }
-}
-
-/// Lowers the CPU priority of the calling thread. On Linux each thread has its own priority, which new threads inherit;
-/// on other systems all threads keep the same priority.
-#[cfg(target_os = "linux")]
-fn lower_priority() -> impl Fn() + Send + Sync + 'static {
-    // Relative to the current niceness: an operator may have started the host with `nice`.
-    let own = rustix::process::getpriority_process(None);
-    move || {
-        let result = own.and_then(|own| rustix::process::setpriority_process(None, own + API_NICENESS));
-        if let Err(error) = result {
-            tracing::debug!(%error, "failed to lower the priority of an API thread");
-        }
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn lower_priority() -> impl Fn() + Send + Sync + 'static {
-    || {}
 }
 
 /// Serves until `shutdown`; returns when the pending responses are sent or `drain_time` has elapsed.

@@ -5,16 +5,14 @@ use std::sync::OnceLock;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
+use super::priority::lower_priority;
+
 /// Started with the first work, because most hosts never rebuild anything.
 #[derive(Default)]
 pub(super) struct BackgroundThreads(OnceLock<Option<Runtime>>);
 
 /// A rebuild decodes on one thread while another one receives.
 const THREADS: usize = 2;
-
-/// The same step as that of the API's threads (ADR 12).
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 5;
 
 impl BackgroundThreads {
     /// The runtime of these threads; the current one if they cannot be started.
@@ -50,27 +48,10 @@ fn start() -> std::io::Result<Runtime> {
         .build()
 }
 
-/// Lowers the CPU priority of the calling thread. On systems other than Linux all threads keep the same priority.
-#[cfg(target_os = "linux")]
-fn lower_priority() -> impl Fn() + Send + Sync + 'static {
-    // Relative to the current niceness: an operator may have started the host with `nice`.
-    let own = rustix::process::getpriority_process(None);
-    move || {
-        let result = own.and_then(|own| rustix::process::setpriority_process(None, own + NICENESS));
-        if let Err(error) = result {
-            tracing::debug!(%error, "failed to lower the priority of a background thread");
-        }
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn lower_priority() -> impl Fn() + Send + Sync + 'static {
-    || {}
-}
-
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
+    use crate::priority::NICENESS;
 
     #[tokio::test]
     async fn background_threads_have_a_lower_priority() {
