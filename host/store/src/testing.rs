@@ -190,6 +190,12 @@ impl Scene {
         }
     }
 
+    /// Removes all expired rows of a table of the manifest.
+    pub(super) async fn expire_all(&self, table: usize, now: Timestamp) {
+        let table = &self.plugin.manifest.tables[table];
+        while self.store.maintenance().expire(table.clone(), now).await.unwrap() > 0 {}
+    }
+
     pub(super) fn query(&self, sql: &str) -> String {
         let connection = rusqlite::Connection::open(self.store.path()).unwrap();
         let mut statement = connection.prepare(sql).unwrap();

@@ -222,6 +222,16 @@ impl Reader {
         Ok(RowPage::new(shape, query, found, is_full, next))
     }
 
+    /// The query with the sort value of its position.
+    async fn with_stored_key(&self, shape: &Shape, query: &RowQuery) -> Result<RowQuery, ReadError> {
+        let mut after = query.after.clone();
+        self.read_stored_key(shape, query, after.as_mut()).await?;
+        Ok(RowQuery {
+            after,
+            ..query.clone()
+        })
+    }
+
     /// Reads the sort value of a position that does not contain it.
     async fn read_stored_key(
         &self,

@@ -207,16 +207,7 @@ async fn a_closed_segment_opens_again_when_the_rows_after_it_are_gone() {
     let scene = Scene::of(dir.path(), tagged_notes(Role::Facet, OnConflict::Ignore)).await;
     let rows = (0..3_000).map(|n| tagged(n, 2 * day - n, "a")).collect();
     scene.store.commit(scene.batch(0, rows)).await.unwrap();
-    let table = scene.plugin.manifest.tables[1].clone();
-    let now = Timestamp(3 * day - 499);
-    while scene
-        .store
-        .maintenance()
-        .expire(table.clone(), now)
-        .await
-        .unwrap()
-        > 0
-    {}
+    scene.expire_all(1, Timestamp(3 * day - 499)).await;
     assert_eq!(scene.query("SELECT max(rowid), count(*) FROM notes"), "500 500");
 
     let rows = (0..100).map(|n| tagged(n, 3 * day, "b")).collect();
@@ -235,16 +226,7 @@ async fn summaries_describe_a_compacted_file_and_a_copy() {
     let scene = Scene::of(dir.path(), tagged_notes(Role::Facet, OnConflict::Ignore)).await;
     let rows = (0..3_000).map(|n| tagged(n, n % 5, "a")).collect();
     scene.store.commit(scene.batch(0, rows)).await.unwrap();
-    let table = scene.plugin.manifest.tables[1].clone();
-    let now = Timestamp(24 * 60 * 60 * 1_000_000 + 2);
-    while scene
-        .store
-        .maintenance()
-        .expire(table.clone(), now)
-        .await
-        .unwrap()
-        > 0
-    {}
+    scene.expire_all(1, Timestamp(24 * 60 * 60 * 1_000_000 + 2)).await;
     assert_eq!(scene.query("SELECT count(*) FROM notes"), "1800");
 
     let connection = Connection::open(scene.store.path()).unwrap();

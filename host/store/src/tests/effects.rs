@@ -51,14 +51,7 @@ async fn a_rejected_row_makes_only_its_message_a_dead_letter() {
 async fn a_sum_that_overflows_is_a_dead_letter_and_not_a_rounded_number() {
     let dir = tempfile::tempdir().unwrap();
     let scene = Scene::open(dir.path()).await;
-    let add = |total, at| {
-        let values = vec![
-            Value::Text("a".into()),
-            Value::Integer(total),
-            Value::Timestamp(Timestamp(at)),
-        ];
-        Outcome::Rows(vec![Row { write: 1, values }])
-    };
+    let add = |total, at| Outcome::Rows(vec![added("a", total, at)]);
     let committed = scene
         .store
         .commit(scene.batch(0, vec![add(i64::MAX - 1, 1), add(1, 2), add(1, 3), add(5, 2)]))
@@ -175,14 +168,7 @@ async fn a_sum_out_of_range_is_a_dead_letter_and_never_stores_infinity() {
 async fn a_sum_below_the_smallest_integer_is_a_dead_letter() {
     let dir = tempfile::tempdir().unwrap();
     let scene = Scene::open(dir.path()).await;
-    let add = |total, at| {
-        let values = vec![
-            Value::Text("a".into()),
-            Value::Integer(total),
-            Value::Timestamp(Timestamp(at)),
-        ];
-        Outcome::Rows(vec![Row { write: 1, values }])
-    };
+    let add = |total, at| Outcome::Rows(vec![added("a", total, at)]);
     // As doubles, all of these sums are -2^63, which is the smallest whole number.
     let outcomes = vec![add(i64::MIN, 1), add(-1, 2), add(-1_000, 3)];
     let committed = scene.store.commit(scene.batch(0, outcomes)).await.unwrap();

@@ -33,10 +33,8 @@ impl Reader {
         if !shape.is_segmented() || query.selection.conditions.is_empty() {
             return Ok(None);
         }
-        let (shape, mut query) = (shape.clone(), query.clone());
-        let mut after = query.after.take();
-        self.read_stored_key(&shape, &query, after.as_mut()).await?;
-        query.after = after;
+        let query = self.with_stored_key(shape, query).await?;
+        let shape = shape.clone();
         self.timed_snapshot(move |snapshot| page(snapshot, &shape, &query))
             .await
     }

@@ -38,10 +38,8 @@ impl Reader {
         if query.selection.search.is_none() {
             return Ok(None);
         }
-        let (shape, mut query) = (shape.clone(), query.clone());
-        let mut after = query.after.take();
-        self.read_stored_key(&shape, &query, after.as_mut()).await?;
-        query.after = after;
+        let query = self.with_stored_key(shape, query).await?;
+        let shape = shape.clone();
         self.timed_snapshot(move |snapshot| page(snapshot, &shape, &query))
             .await
     }
