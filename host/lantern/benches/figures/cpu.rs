@@ -65,8 +65,8 @@ fn of_threads(name: &str) -> anyhow::Result<f64> {
     Ok(seconds)
 }
 
-/// The CPU time of a process with all its threads, also of those that have ended.
-fn of_process(pid: u32) -> anyhow::Result<f64> {
+/// The CPU time of a process with all its threads, also of those that have ended, in seconds.
+pub fn of_process(pid: u32) -> anyhow::Result<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
     let fields: Vec<&str> = fields.split_whitespace().collect();

@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
-
+use crate::cpu;
 use crate::host::{Host, plugins};
 use crate::nats::NatsServer;
 use crate::process::resident;
@@ -36,9 +35,9 @@ pub fn measure(count: usize) -> anyhow::Result<()> {
     });
     // The first survey and the release of memory after the start.
     std::thread::sleep(Duration::from_secs(5));
-    let before = cpu_time(host.pid())?;
+    let before = cpu::of_process(host.pid())?;
     std::thread::sleep(IDLE);
-    let cpu = (cpu_time(host.pid())? - before).as_secs_f64() / IDLE.as_secs_f64();
+    let cpu = (cpu::of_process(host.pid())? - before) / IDLE.as_secs_f64();
     let memory = resident(host.pid())?;
     let (took_cold, took_warm) = (median(&mut cold).as_millis(), median(&mut warm).as_millis());
     println!(
@@ -113,16 +112,4 @@ fn delete_streams(server: &NatsServer) -> anyhow::Result<()> {
 fn median(times: &mut [Duration]) -> Duration {
     times.sort();
     times[times.len() / 2]
-}
-
-/// User and system time of a process, from `/proc/PID/stat`.
-fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, fields) = stat.rsplit_once(") ").context("no command name in /proc")?;
-    let ticks = |field: usize| -> anyhow::Result<u64> {
-        let text = fields.split(' ').nth(field).context("no such field in /proc")?;
-        Ok(text.parse()?)
-    };
-    // Fields 14 and 15 of the line; a tick is a hundredth of a second.
-    Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * 10))
 }
