@@ -1,12 +1,17 @@
 //! Segments: summaries of 1,024 consecutive rows, which a table that only grows by inserts has instead of an index on its
 //! origin columns and one for each facet (see docs/adr/0018-segments.md).
 //!
-//! A summary changes in the transaction of its rows. Inserted rows are summed for each batch (`sums`); every other change
-//! reads the affected segments again (`refresh`). `origin` finds the rows of a message. This module owns all tables whose names
-//! begin with `_lantern_segment`, except that the reader reads them.
+//! The newest segment, the one of the greatest row number, has no stored summary, so that a small batch changes no page of
+//! summaries: a query reads its rows instead (`rows`). A batch that begins a segment stores the summaries of those
+//! before it (`sums`); every other change of rows reads the affected segments again (`refresh`). Both happen in the
+//! transaction of the rows. `origin` finds the rows of a message. This module owns all tables whose names begin with
+//! `_lantern_segment`, except that the reader reads them.
 
 mod origin;
 mod refresh;
+mod rows;
+mod stored;
+mod summary;
 mod sums;
 #[cfg(test)]
 mod tests;
@@ -22,7 +27,9 @@ use lantern_model::schema::{Manifest, OnConflict, Table};
 
 pub(super) use origin::OriginTable;
 pub(super) use refresh::Touched;
-pub(super) use sums::{Appended, LONG_MARKER, NULL_MARKER, TableSums};
+pub(super) use rows::open_segment;
+pub(super) use summary::{Appended, LONG_MARKER, NULL_MARKER, Summary};
+pub(super) use sums::TableSums;
 pub(super) use verify::{Difference, differences};
 
 /// Binary logarithm of the rows of a segment: its number is `rowid >> SEGMENT_BITS`. Summaries are a few pages for a million
@@ -201,10 +208,9 @@ pub(super) fn drop_segments(connection: &Connection, table: &str) -> Result<(), 
 }
 
 /// The tables of summaries.
-const SUMMARIES: [(&str, &str); 4] = [
+const SUMMARIES: [(&str, &str); 3] = [
     ("_lantern_segment", "segments, segment"),
     ("_lantern_segment_origin", "segments, origin, block, segment"),
-    ("_lantern_segment_open", "segments, segment, \"column\", value"),
     ("_lantern_segment_facet", "segments, \"column\", value, segment"),
 ];
 

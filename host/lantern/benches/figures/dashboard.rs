@@ -209,22 +209,19 @@ fn summarize(connection: &Connection) -> anyhow::Result<()> {
         connection.query_row("SELECT max(rowid) >> 10 FROM obs_events", [], |row| row.get(0))?;
     connection.execute_batch(&format!(
         "BEGIN;
-         DELETE FROM _lantern_segment; DELETE FROM _lantern_segment_origin;
-         DELETE FROM _lantern_segment_open; DELETE FROM _lantern_segment_facet;
+         DELETE FROM _lantern_segment; DELETE FROM _lantern_segment_origin; DELETE FROM _lantern_segment_facet;
          INSERT INTO _lantern_segment
-             SELECT {id}, rowid >> 10, count(*), 0, min(at), max(at) FROM obs_events GROUP BY 2;
+             SELECT {id}, rowid >> 10, count(*), 0, min(at), max(at) FROM obs_events
+             WHERE rowid >> 10 < {newest} GROUP BY 2;
          INSERT INTO _lantern_segment_origin
              SELECT {id}, _origin, _sequence >> 17, rowid >> 10, min(_sequence), max(_sequence), count(*)
-             FROM obs_events GROUP BY 2, 3, 4;"
+             FROM obs_events WHERE rowid >> 10 < {newest} GROUP BY 2, 3, 4;"
     ))?;
     for column in ["kind", "source"] {
         connection.execute_batch(&format!(
             "INSERT INTO _lantern_segment_facet
                  SELECT {id}, '{column}', {column}, rowid >> 10, count(*) FROM obs_events
-                 WHERE rowid >> 10 < {newest} GROUP BY 3, 4;
-             INSERT INTO _lantern_segment_open
-                 SELECT {id}, rowid >> 10, '{column}', {column}, count(*) FROM obs_events
-                 WHERE rowid >> 10 = {newest} GROUP BY 2, 4;"
+                 WHERE rowid >> 10 < {newest} GROUP BY 3, 4;"
         ))?;
     }
     connection.execute_batch("COMMIT")?;

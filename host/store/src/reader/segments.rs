@@ -1,8 +1,9 @@
 //! Queries of tables with segments. Such a table has no index on a facet; instead it has, for each segment of 1,024 rows,
 //! a summary with its rows, its times, and its rows for each value of each facet (see `crate::segments`).
 //!
-//! A query reads the summaries first. They answer for segments that belong to the selection as a whole; of the others the
-//! query reads the rows. All of this happens on one state of the database. A query that an index serves better is left
+//! A query reads the summaries first; the newest segment has no stored one, so its rows are summed. They answer for segments
+//! that belong to the selection as a whole; of the others the query reads the rows. All of this happens on one state of the
+//! database. A query that an index serves better is left
 //! to the functions for tables without segments.
 
 mod counts;
@@ -11,21 +12,23 @@ mod groups;
 mod tests;
 mod zones;
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 
-use rusqlite::types::Value as Stored;
+use rusqlite::types::{Value as Stored, ValueRef};
 
 use super::ReadError;
 use super::facets::VALUE_BYTES_MAX;
 use super::selection::{Bound, Condition, Conditions, Lead, Selection, Test, all};
 use super::shape::Shape;
 use super::snapshot::Snapshot;
-use crate::segments::{self, FACET_BYTES_MAX, LONG_MARKER, NULL_MARKER, SEGMENT_BITS, SegmentSet};
+use crate::segments::{self, FACET_BYTES_MAX, LONG_MARKER, NULL_MARKER, SEGMENT_BITS, SegmentSet, Summary};
 use crate::statement::quote;
+use crate::values::stored;
 pub(super) use counts::OverTime;
 use lantern_model::batch::{Timestamp, Value};
 pub(super) use zones::{Costs, Segment, Span, Zone, costs};
-use zones::{Scope, SegmentMatches, zones};
+use zones::{Matches, Scope, SegmentMatches, zones};
 
 /// Facets list the same values, whether they are counted from summaries or from rows.
 const _: () = assert!(VALUE_BYTES_MAX == FACET_BYTES_MAX);
@@ -45,8 +48,7 @@ const ROWS_TRIED: u64 = 4_000_000;
 /// A row that an index finds costs about as much as this many rows of a segment, which are read one after the other.
 pub(super) const LOOKUP_COST: f64 = 4.0;
 
-/// The counts of facet values: those of the newest segment, and those of the others.
-const OPEN: &str = "_lantern_segment_open";
+/// The counts of facet values of all segments but the newest.
 const CLOSED: &str = "_lantern_segment_facet";
 
 /// The summaries of one table in a snapshot.
@@ -54,6 +56,8 @@ pub(super) struct Summaries<'a> {
     snapshot: &'a Snapshot<'a>,
     shape: &'a Shape,
     set: SegmentSet,
+    /// The newest segment, once it has been read; none if the table is empty.
+    open: OnceCell<Option<(i64, Summary)>>,
 }
 
 /// A condition that the summaries of a facet answer.
@@ -63,20 +67,62 @@ struct Choice<'a> {
     null: bool,
 }
 
+impl Choice<'_> {
+    /// Whether the condition admits a value of a summary; for the marker of long texts: whether it admits any of them.
+    fn admits(&self, value: ValueRef<'_>) -> bool {
+        match value {
+            ValueRef::Blob(NULL_MARKER) => self.null,
+            ValueRef::Blob(LONG_MARKER) => self.values.iter().any(is_long),
+            value => self.values.iter().any(|listed| stored(listed) == value),
+        }
+    }
+}
+
 impl<'a> Summaries<'a> {
     /// The summaries of a table; none if it has none. A rebuild may have replaced the table since its shape was read.
     pub(super) fn of(snapshot: &'a Snapshot<'a>, shape: &'a Shape) -> Result<Option<Self>, ReadError> {
         let set = snapshot.with(|connection| segments::set_of(connection, shape.entry.name.as_str()))?;
         let time = shape.time().map(|time| shape.columns[time].name.as_str());
-        Ok(set
-            .filter(|set| set.time.as_deref() == time)
-            .map(|set| Self { snapshot, shape, set }))
+        Ok(set.filter(|set| set.time.as_deref() == time).map(|set| Self {
+            snapshot,
+            shape,
+            set,
+            open: OnceCell::new(),
+        }))
+    }
+
+    /// The number and the summary of the newest segment; none if the table is empty.
+    fn open(&self) -> Result<Option<(i64, &Summary)>, ReadError> {
+        let open = match self.open.get() {
+            Some(open) => open,
+            None => {
+                let open = self
+                    .snapshot
+                    .with(|connection| segments::open_segment(connection, &self.set))?;
+                self.open.get_or_init(|| open)
+            }
+        };
+        Ok(open.as_ref().map(|(number, summary)| (*number, summary)))
+    }
+
+    /// The values of a column in the newest segment with their numbers of rows, and the number of the segment.
+    fn open_values(&self, column: usize) -> Result<Vec<(i64, ValueRef<'_>, i64)>, ReadError> {
+        let (Some(position), Some((number, summary))) = (self.position(column), self.open()?) else {
+            return Ok(Vec::new());
+        };
+        let values = summary.facets[position].iter();
+        Ok(values.map(|(value, rows)| (number, value, rows)).collect())
     }
 
     /// Whether the values of a column are counted.
     fn has(&self, column: usize) -> bool {
+        self.position(column).is_some()
+    }
+
+    /// The position of a column among those whose values are counted.
+    fn position(&self, column: usize) -> Option<usize> {
         let name = self.shape.columns[column].name.as_str();
-        self.set.facets.iter().any(|facet| facet == name)
+        self.set.facets.iter().position(|facet| facet == name)
     }
 
     /// The condition as one that summaries answer.
@@ -129,22 +175,21 @@ impl<'a> Summaries<'a> {
         let (set, column) = self.key(&mut bound, choice.column);
         let values = listed_values(&mut bound, choice.values, choice.null);
         let long = bound.add(Value::Blob(LONG_MARKER.to_vec()));
-        let of = |table: &str| {
-            format!(
-                "SELECT segment, rows, value = {long} FROM {table} \
-                 WHERE segments = {set} AND \"column\" = {column} AND value IN ({values})"
-            )
-        };
-        let sql = format!("{} UNION ALL {}", of(CLOSED), of(OPEN));
+        let sql = format!(
+            "SELECT segment, rows, value = {long} FROM {CLOSED} \
+             WHERE segments = {set} AND \"column\" = {column} AND value IN ({values})"
+        );
         self.snapshot.for_each(&sql, bound.arguments(), |row| {
-            let (segment, rows): (i64, i64) = (row.get(0)?, row.get(1)?);
-            let matches = found.entry(segment).or_default();
-            match has_long && row.get(2)? {
-                true => matches.unlisted += rows.unsigned_abs(),
-                false => matches.rows += rows.unsigned_abs(),
-            }
+            let matches: &mut Matches = found.entry(row.get(0)?).or_default();
+            matches.add(row.get(1)?, has_long && row.get(2)?);
             Ok(())
         })?;
+        for (segment, value, rows) in self.open_values(choice.column)? {
+            if choice.admits(value) {
+                let is_long = value == ValueRef::Blob(LONG_MARKER);
+                found.entry(segment).or_default().add(rows, is_long);
+            }
+        }
         Ok(found)
     }
 
@@ -157,7 +202,18 @@ impl<'a> Summaries<'a> {
     pub(super) fn all_segments(&self) -> Result<Vec<Segment>, ReadError> {
         const SQL: &str = "SELECT segment, rows, untimed, time_min, time_max FROM _lantern_segment \
              WHERE segments = ?1 ORDER BY segment";
-        self.segments(SQL, vec![self.set.id.into()])
+        let mut segments = self.segments(SQL, vec![self.set.id.into()])?;
+        segments.extend(self.newest_segment()?);
+        Ok(segments)
+    }
+
+    fn newest_segment(&self) -> Result<Option<Segment>, ReadError> {
+        Ok(self.open()?.map(|(number, summary)| Segment {
+            number,
+            rows: summary.rows.unsigned_abs(),
+            untimed: summary.untimed.unsigned_abs(),
+            times: summary.times,
+        }))
     }
 
     /// These segments, in ascending order.
@@ -166,7 +222,11 @@ impl<'a> Summaries<'a> {
              CROSS JOIN _lantern_segment AS s ON s.segments = ?1 AND s.segment = j.value";
         let mut numbers: Vec<i64> = numbers.collect();
         numbers.sort_unstable();
-        self.segments(SQL, vec![self.set.id.into(), json_list(numbers).into()])
+        let newest = self.newest_segment()?;
+        let newest = newest.filter(|segment| numbers.binary_search(&segment.number).is_ok());
+        let mut segments = self.segments(SQL, vec![self.set.id.into(), json_list(numbers).into()])?;
+        segments.extend(newest);
+        Ok(segments)
     }
 
     fn segments(&self, sql: &str, arguments: Vec<Stored>) -> Result<Vec<Segment>, ReadError> {

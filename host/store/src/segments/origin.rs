@@ -26,14 +26,20 @@ fn rows_of_origin(table: &str, set: Option<i64>, origin: &str, first: &str, last
     let Some(set) = set else {
         return format!("FROM {table} AS t WHERE {condition}");
     };
-    let rows = segment_rows("s._segment");
+    let (rows, open) = (segment_rows("s._segment"), open_segment(&table));
     format!(
-        "FROM (SELECT DISTINCT segment AS _segment FROM _lantern_segment_origin
+        "FROM (SELECT segment AS _segment FROM _lantern_segment_origin
              WHERE segments = {set} AND origin = {origin}
                  AND block BETWEEN {first} >> {BLOCK_BITS} AND {last} >> {BLOCK_BITS}
-                 AND first_sequence <= {last} AND last_sequence >= {first}) AS s
+                 AND first_sequence <= {last} AND last_sequence >= {first} UNION {open}) AS s
          CROSS JOIN {table} AS t WHERE t._rowid_ BETWEEN {rows} AND {condition}"
     )
+}
+
+/// A query for the newest segment of a table, which has no stored summary and may contain rows of any origin. The name is
+/// quoted.
+fn open_segment(table: &str) -> String {
+    format!("SELECT max(_rowid_) >> {SEGMENT_BITS} FROM {table}")
 }
 
 /// The first and the last row number of a segment, as `BETWEEN` takes them.
@@ -93,12 +99,15 @@ impl OriginTable {
         let lies_inside = "first_sequence >= ?2 AND last_sequence <= ?3";
         let rows = segment_rows("s.segment");
         let table = quote_text(&self.name);
+        let open = open_segment(&table);
         format!(
             "SELECT (SELECT coalesce(sum(rows), 0) FROM _lantern_segment_origin WHERE {overlaps} AND {lies_inside})
                  + (SELECT count(*) FROM (SELECT segment, block FROM _lantern_segment_origin
                          WHERE {overlaps} AND NOT ({lies_inside})) AS s
                      CROSS JOIN {table} AS t WHERE t._rowid_ BETWEEN {rows} AND t._origin = ?1
-                         AND t._sequence BETWEEN ?2 AND ?3 AND t._sequence >> {BLOCK_BITS} = s.block)"
+                         AND t._sequence BETWEEN ?2 AND ?3 AND t._sequence >> {BLOCK_BITS} = s.block)
+                 + (SELECT count(*) FROM {table} AS t WHERE t._rowid_ >= ({open}) << {SEGMENT_BITS}
+                     AND t._origin = ?1 AND t._sequence BETWEEN ?2 AND ?3)"
         )
     }
 
@@ -112,17 +121,17 @@ impl OriginTable {
         let of_origin = format!("segments = {set} AND origin = {origin}");
         let last_block = format!("(SELECT max(block) FROM _lantern_segment_origin WHERE {of_origin})");
         let newest = format!("_lantern_segment_origin WHERE {of_origin} AND block = {last_block}");
-        let rows = segment_rows("s.segment");
+        let (rows, open) = (segment_rows("s.segment"), open_segment(&table));
         format!(
             "(SELECT n._rowid_ FROM (SELECT segment FROM {newest}
-                 AND last_sequence = (SELECT max(last_sequence) FROM {newest})) AS s
+                 AND last_sequence = (SELECT max(last_sequence) FROM {newest}) UNION {open}) AS s
              CROSS JOIN {table} AS n WHERE n._rowid_ BETWEEN {rows} AND n._origin = {origin} {order})"
         )
     }
 
     /// A query for a sequence of an origin that has more than `rows` rows from it up to the sequence `last`; it has no
-    /// result if there are not so many in the newest segments. `None` if the table has an index on the order of its
-    /// rows instead.
+    /// result if there are not so many in the last segments with a summary. `None` if the table has an index on the order of
+    /// its rows instead.
     pub(crate) fn sequence_before(&self, origin: &str, last: &str, rows: u32) -> Option<String> {
         let set = self.set?;
         Some(format!(
@@ -138,22 +147,28 @@ impl OriginTable {
 
     /// The origins of the table's rows, in ascending order.
     pub(crate) fn origins(&self, connection: &Connection) -> Result<Vec<i64>, rusqlite::Error> {
-        let sql = match self.set {
-            None => format!(
-                "SELECT min(_origin) FROM {} WHERE _origin > ?1",
-                quote_text(&self.name)
-            ),
-            Some(set) => format!(
+        let table = quote_text(&self.name);
+        let Some(set) = self.set else {
+            return distinct_origins(
+                connection,
+                &format!("SELECT min(_origin) FROM {table} WHERE _origin > ?1"),
+            );
+        };
+        let mut origins = distinct_origins(
+            connection,
+            &format!(
                 "SELECT min(origin) FROM _lantern_segment_origin WHERE segments = {set} AND origin > ?1"
             ),
-        };
-        let mut next = connection.prepare_cached(&sql)?;
-        let mut origins = Vec::new();
-        while let Some(origin) = next.query_row([origins.last().copied().unwrap_or(i64::MIN)], |row| {
-            row.get::<_, Option<i64>>(0)
-        })? {
-            origins.push(origin);
+        )?;
+        let open = open_segment(&table);
+        let mut in_open = connection.prepare_cached(&format!(
+            "SELECT DISTINCT t._origin FROM {table} AS t WHERE t._rowid_ >= ({open}) << {SEGMENT_BITS}"
+        ))?;
+        for origin in in_open.query_map([], |row| row.get(0))? {
+            origins.push(origin?);
         }
+        origins.sort_unstable();
+        origins.dedup();
         Ok(origins)
     }
 
@@ -176,4 +191,16 @@ impl OriginTable {
         touched.add(&self.name, segments.iter().copied());
         Ok(segments.len() as u64)
     }
+}
+
+/// The results of a query for the first origin after another one, each found by a step.
+fn distinct_origins(connection: &Connection, next: &str) -> Result<Vec<i64>, rusqlite::Error> {
+    let mut next = connection.prepare_cached(next)?;
+    let mut origins = Vec::new();
+    while let Some(origin) = next.query_row([origins.last().copied().unwrap_or(i64::MIN)], |row| {
+        row.get::<_, Option<i64>>(0)
+    })? {
+        origins.push(origin);
+    }
+    Ok(origins)
 }

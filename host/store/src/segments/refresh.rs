@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, params};
 
-use super::sums::{Appended, Summary, close_before, write};
-use super::{SEGMENT_BITS, SegmentSet, newest, set_of};
+use super::rows::SegmentRows;
+use super::{SEGMENT_BITS, SegmentSet, newest, set_of, stored};
 use crate::statement::quote_text;
 
 /// Segments whose rows were changed in a transaction, by table. [`Touched::refresh`] has to follow before rows are added to
@@ -35,50 +34,37 @@ impl Touched {
     }
 }
 
-/// Writes the summaries of segments from their rows. Also reopens the newest segment, if it was closed before the rows after
-/// it were removed.
+/// Stores the summaries of changed segments, and of the one that was the newest before, if it no longer is. The newest
+/// segment has no stored summary, although it had one if the rows after it were removed.
 fn refresh_segments(
     connection: &Connection,
     set: &SegmentSet,
-    segments: &BTreeSet<i64>,
+    changed: &BTreeSet<i64>,
 ) -> Result<(), rusqlite::Error> {
     let newest = newest(connection, &set.table)?;
+    let open_before = first_without_summary(connection, set)?;
     let mut rows = SegmentRows::prepare(connection, set)?;
-    let mut renew = |segment: i64| {
-        remove(connection, set.id, segment)?;
-        let summary = rows.summary(segment)?;
-        if summary.rows == 0 {
-            return Ok::<_, rusqlite::Error>(());
-        }
-        write(connection, set, segment, &summary, Some(segment) == newest)
-    };
-    for segment in segments {
-        renew(*segment)?;
+    let renewed = changed.iter().copied().chain(open_before);
+    for segment in renewed.filter(|segment| Some(*segment) != newest) {
+        stored::replace(connection, set, segment, &rows.summary(segment)?)?;
     }
-    let Some(newest) = newest else { return Ok(()) };
-    if !segments.contains(&newest) && is_closed(connection, set.id, newest)? {
-        renew(newest)?;
+    match newest {
+        Some(newest) => stored::remove(connection, set.id, newest),
+        None => Ok(()),
     }
-    close_before(connection, set.id, newest)
 }
 
-fn is_closed(connection: &Connection, set: i64, segment: i64) -> Result<bool, rusqlite::Error> {
+/// The first segment with rows after all stored summaries. If the segment that was the newest before a change still is
+/// unchanged, this is it.
+fn first_without_summary(connection: &Connection, set: &SegmentSet) -> Result<Option<i64>, rusqlite::Error> {
     connection
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM _lantern_segment_facet WHERE segments = ?1 AND segment = ?2)",
-        )?
-        .query_row([set, segment], |row| row.get(0))
-}
-
-fn remove(connection: &Connection, set: i64, segment: i64) -> Result<(), rusqlite::Error> {
-    for table in ["segment", "segment_origin", "segment_open", "segment_facet"] {
-        connection
-            .prepare_cached(&format!(
-                "DELETE FROM _lantern_{table} WHERE segments = ?1 AND segment = ?2"
-            ))?
-            .execute([set, segment])?;
-    }
-    Ok(())
+        .prepare_cached(&format!(
+            "SELECT min(_rowid_) >> {SEGMENT_BITS} FROM {}
+             WHERE _rowid_ >= (SELECT coalesce(max(segment) + 1, 0) << {SEGMENT_BITS} FROM _lantern_segment
+                 WHERE segments = ?1)",
+            quote_text(&set.table)
+        ))?
+        .query_row([set.id], |row| row.get(0))
 }
 
 /// Writes the summaries of all segments of a table.
@@ -95,70 +81,11 @@ pub(super) fn refresh_all(connection: &Connection, table: &str) -> Result<(), ru
 
 /// Counts the null values of a column that was added to a table with rows.
 pub(super) fn count_as_null(connection: &Connection, set: i64, column: &str) -> Result<(), rusqlite::Error> {
-    let newest: Option<i64> = connection.query_row(
-        "SELECT max(segment) FROM _lantern_segment WHERE segments = ?1",
-        [set],
-        |row| row.get(0),
-    )?;
-    for (table, comparison) in [("open", "="), ("facet", "<")] {
-        connection.execute(
-            &format!(
-                "INSERT INTO _lantern_segment_{table} (segments, segment, \"column\", value, rows)
-                 SELECT segments, segment, ?2, x'00', rows FROM _lantern_segment
-                 WHERE segments = ?1 AND segment {comparison} ?3"
-            ),
-            params![set, column, newest],
-        )?;
-    }
-    Ok(())
-}
-
-/// Reads the rows of segments.
-pub(super) struct SegmentRows<'a> {
-    statement: rusqlite::CachedStatement<'a>,
-    set: &'a SegmentSet,
-}
-
-/// Columns before the facets: row number, origin, sequence and time.
-const LEADING: usize = 4;
-
-impl<'a> SegmentRows<'a> {
-    pub(super) fn prepare(connection: &'a Connection, set: &'a SegmentSet) -> Result<Self, rusqlite::Error> {
-        let time = set.time.as_deref().map_or_else(|| "NULL".to_owned(), quote_text);
-        let facets: String = set
-            .facets
-            .iter()
-            .map(|column| format!(", {}", quote_text(column)))
-            .collect();
-        let statement = connection.prepare_cached(&format!(
-            "SELECT _rowid_, _origin, _sequence, {time}{facets} FROM {} WHERE _rowid_ BETWEEN ?1 AND ?2",
-            quote_text(&set.table)
-        ))?;
-        Ok(Self { statement, set })
-    }
-
-    /// Sums the rows of a segment.
-    pub(super) fn summary(&mut self, segment: i64) -> Result<Summary, rusqlite::Error> {
-        let mut summary = Summary::new(self.set);
-        let first = segment << SEGMENT_BITS;
-        let mut rows = self.statement.query([first, first + (1 << SEGMENT_BITS) - 1])?;
-        while let Some(row) = rows.next()? {
-            summary.add(&appended(row)?, facets(row, self.set.facets.len()));
-        }
-        Ok(summary)
-    }
-}
-
-fn appended(row: &Row<'_>) -> Result<Appended, rusqlite::Error> {
-    Ok(Appended {
-        rowid: row.get(0)?,
-        origin: row.get(1)?,
-        sequence: row.get(2)?,
-        time: row.get(3)?,
-    })
-}
-
-fn facets<'r>(row: &'r Row<'_>, count: usize) -> impl Iterator<Item = ValueRef<'r>> {
-    // The statement has these columns.
-    (LEADING..LEADING + count).map(|column| row.get_ref(column).unwrap_or(ValueRef::Null))
+    connection
+        .execute(
+            "INSERT INTO _lantern_segment_facet (segments, segment, \"column\", value, rows)
+             SELECT segments, segment, ?2, x'00', rows FROM _lantern_segment WHERE segments = ?1",
+            params![set, column],
+        )
+        .map(|_| ())
 }

@@ -2,9 +2,9 @@
 
 use rusqlite::Connection;
 
-use super::refresh::SegmentRows;
-use super::sums::{SequenceRun, Summary};
-use super::{SEGMENT_BITS, SegmentSet, newest};
+use super::rows::SegmentRows;
+use super::summary::Summary;
+use super::{SEGMENT_BITS, SegmentSet, newest, stored};
 use crate::statement::quote_text;
 
 /// A segment whose summary does not match its rows.
@@ -15,7 +15,7 @@ pub(crate) struct Difference {
     pub(crate) part: &'static str,
 }
 
-/// The segments whose summaries do not match their rows.
+/// The segments whose summaries do not match their rows. The newest segment has no stored summary.
 pub(crate) fn differences(
     connection: &Connection,
     set: &SegmentSet,
@@ -24,15 +24,11 @@ pub(crate) fn differences(
     let mut rows = SegmentRows::prepare(connection, set)?;
     let mut found = Vec::new();
     for segment in numbers(connection, set)? {
-        let (actual, stored) = (rows.summary(segment)?, stored(connection, set, segment)?);
-        let is_misplaced = || {
-            let place = if Some(segment) == newest { "facet" } else { "open" };
-            has_counts(connection, set.id, segment, place)
+        let expected = match Some(segment) == newest {
+            true => Summary::new(set),
+            false => rows.summary(segment)?,
         };
-        let part = match differing(&actual, &stored) {
-            None if is_misplaced()? => Some("the place of the facet counts"),
-            part => part,
-        };
+        let part = differing(&expected, &stored::read(connection, set, segment)?);
         found.extend(part.map(|part| Difference { segment, part }));
     }
     Ok(found)
@@ -51,7 +47,6 @@ fn numbers(connection: &Connection, set: &SegmentSet) -> Result<Vec<i64>, rusqli
          SELECT segment FROM filled WHERE segment IS NOT NULL
          UNION SELECT segment FROM _lantern_segment WHERE segments = {id}
          UNION SELECT segment FROM _lantern_segment_origin WHERE segments = {id}
-         UNION SELECT segment FROM _lantern_segment_open WHERE segments = {id}
          UNION SELECT segment FROM _lantern_segment_facet WHERE segments = {id} ORDER BY 1",
         table = quote_text(&set.table)
     );
@@ -61,65 +56,15 @@ fn numbers(connection: &Connection, set: &SegmentSet) -> Result<Vec<i64>, rusqli
         .collect()
 }
 
-fn has_counts(connection: &Connection, set: i64, segment: i64, place: &str) -> Result<bool, rusqlite::Error> {
-    connection
-        .prepare_cached(&format!(
-            "SELECT EXISTS (SELECT 1 FROM _lantern_segment_{place} WHERE segments = ?1 AND segment = ?2)"
-        ))?
-        .query_row([set, segment], |row| row.get(0))
-}
-
-fn differing(actual: &Summary, stored: &Summary) -> Option<&'static str> {
-    if (actual.rows, actual.untimed) != (stored.rows, stored.untimed) {
+fn differing(expected: &Summary, stored: &Summary) -> Option<&'static str> {
+    if (expected.rows, expected.untimed) != (stored.rows, stored.untimed) {
         return Some("the number of rows");
     }
-    if actual.times != stored.times {
+    if expected.times != stored.times {
         return Some("the times");
     }
-    if actual.origins != stored.origins {
+    if expected.origins != stored.origins {
         return Some("the sequences");
     }
-    (actual.facets != stored.facets).then_some("the facet counts")
-}
-
-/// The stored summary of a segment.
-fn stored(connection: &Connection, set: &SegmentSet, segment: i64) -> Result<Summary, rusqlite::Error> {
-    let mut summary = Summary::new(set);
-    let mut totals = connection.prepare_cached(
-        "SELECT rows, untimed, time_min, time_max FROM _lantern_segment WHERE segments = ?1 AND segment = ?2",
-    )?;
-    let mut found = totals.query([set.id, segment])?;
-    if let Some(row) = found.next()? {
-        (summary.rows, summary.untimed) = (row.get(0)?, row.get(1)?);
-        summary.times = row.get::<_, Option<i64>>(2)?.zip(row.get(3)?);
-    }
-    let mut runs = connection.prepare_cached(
-        "SELECT origin, block, first_sequence, last_sequence, rows FROM _lantern_segment_origin
-         WHERE segments = ?1 AND segment = ?2",
-    )?;
-    let mut found = runs.query([set.id, segment])?;
-    while let Some(row) = found.next()? {
-        let run = SequenceRun {
-            first: row.get(2)?,
-            last: row.get(3)?,
-            rows: row.get(4)?,
-        };
-        summary.origins.insert((row.get(0)?, row.get(1)?), run);
-    }
-    let mut counts = connection.prepare_cached(
-        "SELECT \"column\", value, rows FROM _lantern_segment_open WHERE segments = ?1 AND segment = ?2
-         UNION ALL
-         SELECT \"column\", value, rows FROM _lantern_segment_facet WHERE segments = ?1 AND segment = ?2",
-    )?;
-    let mut found = counts.query([set.id, segment])?;
-    while let Some(row) = found.next()? {
-        let column: String = row.get(0)?;
-        let mut facets = set.facets.iter().zip(&mut summary.facets);
-        match facets.find(|(name, _)| **name == column) {
-            Some((_, facet)) => facet.add_stored(row.get_ref(1)?, row.get(2)?),
-            // A column that is not counted: the summary cannot match.
-            None => summary.facets.push(super::sums::FacetCounts::default()),
-        }
-    }
-    Ok(summary)
+    (expected.facets != stored.facets).then_some("the facet counts")
 }

@@ -159,7 +159,6 @@ async fn the_entries_of_an_earlier_version_become_part_of_the_chain() {
          DROP TABLE _lantern_segments;
          DROP TABLE _lantern_segment;
          DROP TABLE _lantern_segment_origin;
-         DROP TABLE _lantern_segment_open;
          DROP TABLE _lantern_segment_facet;
          ALTER TABLE _lantern_installation DROP COLUMN paused_by;
          DELETE FROM _sqlx_migrations WHERE version >= 9;

@@ -7,7 +7,7 @@ use rusqlite::types::ValueRef;
 
 use super::groups::Groups;
 use super::zones::{Share, Zone};
-use super::{CLOSED, ENTRY_COST, LOOKUP_COST, OPEN, ROWS_TRIED, Summaries, listed_values, rows_in_segments};
+use super::{CLOSED, ENTRY_COST, LOOKUP_COST, ROWS_TRIED, Summaries, listed_values, rows_in_segments};
 use crate::reader::buckets::Buckets;
 use crate::reader::facets::short_or_null;
 use crate::reader::selection::{Bound, Condition, Selection};
@@ -16,6 +16,7 @@ use crate::reader::tables::COUNT_MAX;
 use crate::reader::{ReadError, Reader, RowEstimate};
 use crate::segments::{LONG_MARKER, NULL_MARKER};
 use crate::statement::quote;
+use crate::values::stored;
 use lantern_model::batch::Value;
 
 /// Rows that a count reads to be exact beyond 10,000: some hundredths of a second.
@@ -197,15 +198,18 @@ impl Summaries<'_> {
         let (set, name) = self.key(&mut bound, column);
         let long = bound.add(Value::Blob(LONG_MARKER.to_vec()));
         let admitted = self.admitted(&mut bound, selection, column);
-        for table in [CLOSED, OPEN] {
-            let sql = format!(
-                "SELECT value, sum(rows) FROM {table}
-                 WHERE segments = {set} AND \"column\" = {name} AND value <> {long}{admitted} GROUP BY value"
-            );
-            self.snapshot.for_each(&sql, bound.clone().arguments(), |row| {
-                groups.add(or_null(row.get_ref(0)?), 0, row.get(1)?);
-                Ok(())
-            })?;
+        let sql = format!(
+            "SELECT value, sum(rows) FROM {CLOSED}
+             WHERE segments = {set} AND \"column\" = {name} AND value <> {long}{admitted} GROUP BY value"
+        );
+        self.snapshot.for_each(&sql, bound.arguments(), |row| {
+            groups.add(or_null(row.get_ref(0)?), 0, row.get(1)?);
+            Ok(())
+        })?;
+        for (_, value, rows) in self.open_values(column)? {
+            if self.admits(selection, column, value) {
+                groups.add(or_null(value), 0, rows);
+            }
         }
         self.most_frequent(groups, column)
     }
@@ -261,14 +265,20 @@ impl Summaries<'_> {
                  AND +segment BETWEEN {first} AND {last}"
             ),
         };
-        let open = format!("SELECT segment, value, rows FROM {OPEN} WHERE {key} AND {rest}");
-        for sql in [closed, open] {
-            self.snapshot.for_each(&sql, bound.clone().arguments(), |row| {
-                if let Some(zone) = by_number.get(&row.get(0)?) {
-                    add(zone, or_null(row.get_ref(1)?), row.get(2)?);
-                }
-                Ok(())
-            })?;
+        self.snapshot.for_each(&closed, bound.arguments(), |row| {
+            if let Some(zone) = by_number.get(&row.get(0)?) {
+                add(zone, or_null(row.get_ref(1)?), row.get(2)?);
+            }
+            Ok(())
+        })?;
+        for (segment, value, rows) in self.open_values(column)? {
+            let is_needed = only.is_none_or(|only| only.iter().any(|listed| stored(listed) == value));
+            if let Some(zone) = by_number.get(&segment)
+                && is_needed
+                && self.admits(selection, column, value)
+            {
+                add(zone, or_null(value), rows);
+            }
         }
         Ok(())
     }
@@ -286,6 +296,16 @@ impl Summaries<'_> {
                 })
         };
         selection.conditions.iter().filter_map(choice).collect()
+    }
+
+    /// Whether the selection admits a value of a summary. Long texts are left out, as in [`Self::sum`].
+    fn admits(&self, selection: &Selection, column: usize, value: ValueRef<'_>) -> bool {
+        let mut choices = selection
+            .conditions
+            .iter()
+            .filter_map(|condition| self.choice(condition));
+        value != ValueRef::Blob(LONG_MARKER)
+            && choices.all(|choice| choice.column != column || choice.admits(value))
     }
 
     fn has_few_values(&self, column: usize) -> Result<bool, ReadError> {

@@ -78,12 +78,13 @@ fn create(path: &PathBuf, arrival: Arrival, random: &mut Random) {
     connection.pragma_update(None, "journal_mode", "WAL").unwrap();
     connection
         .execute_batch(&format!(
-            "{}{}{}
+            "{}{}{}{}
              CREATE TABLE plain ({COLUMNS}) STRICT;
              CREATE TABLE segmented ({COLUMNS}) STRICT;",
             include_str!("../../../../../migrations/0001_host_tables.sql"),
             include_str!("../../../../../migrations/0012_segments.sql"),
             include_str!("../../../../../migrations/0013_search.sql"),
+            include_str!("../../../../../migrations/0014_open_segment.sql"),
         ))
         .unwrap();
     insert_rows(&mut connection, arrival, random);

@@ -21,6 +21,16 @@ pub(in crate::reader) struct Matches {
     pub(in crate::reader) unlisted: u64,
 }
 
+impl Matches {
+    /// Adds the rows of a value; for the long texts of a segment, `is_unlisted`.
+    pub(in crate::reader) fn add(&mut self, rows: i64, is_unlisted: bool) {
+        match is_unlisted {
+            true => self.unlisted += rows.unsigned_abs(),
+            false => self.rows += rows.unsigned_abs(),
+        }
+    }
+}
+
 /// The matching rows of each segment that has any.
 pub(in crate::reader) type SegmentMatches = HashMap<i64, Matches>;
 
