@@ -208,7 +208,7 @@ fn full_disk(session: &mut Session, passed: Verdict) -> Result<Verdict> {
     if !succeeds(Command::new("umount").arg(&folder)) {
         bail!("cannot unmount {}", folder.display());
     }
-    require_tests(session.cargo_test("--test host -- --ignored --exact faults::a_full_disk_stops_the_acks_and_is_survived_without_a_restart")?)?;
+    require_tests(session.cargo_test("--test host -- --ignored --exact faults::a_full_disk_stops_acknowledgements_until_space_is_available")?)?;
     Ok(passed)
 }
 

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn deliveries_in_order_are_taken_despite_skipped_stream_sequences() {
+    fn deliveries_in_order_are_accepted_despite_skipped_stream_sequences() {
         let mut order = Order::new(0, 4, Some(40));
         for (consumer, stream) in [(1, 5), (2, 9), (3, 10)] {
             assert_eq!(order.judge(&position(consumer, stream, 50)), Verdict::Take);

@@ -91,7 +91,7 @@ const SAMPLE: &str = r#"{"orderId":"a","customer":"x","placedAt":"2026-05-28T12:
 
 /// One project goes through all steps, to compile as rarely as possible.
 #[test]
-fn from_nothing_to_rows_and_through_what_beginners_do() {
+fn a_new_plugin_stores_rows_and_common_mistakes_are_explained() {
     let dir = workplace("rust");
     std::fs::write(dir.join("sample.jsonl"), SAMPLE).unwrap();
     let said = succeeds(&["plugin", "new", "orders", "--sample", "sample.jsonl"], &dir);

@@ -64,7 +64,7 @@ fn a_child_compiles_a_plugin() {
 }
 
 #[test]
-fn a_component_that_is_not_valid_is_refused_with_the_validators_words() {
+fn an_invalid_component_is_rejected_with_the_error_of_the_validator() {
     let mut bytes = guest::component(&Variant::default());
     // Corrupt an instruction of the core module: the outer structure stays valid, the code does not.
     let position = bytes
@@ -77,7 +77,7 @@ fn a_component_that_is_not_valid_is_refused_with_the_validators_words() {
 }
 
 #[test]
-fn compiling_that_takes_too_long_is_killed() {
+fn a_compilation_that_takes_too_long_is_killed() {
     let loader = loader(Limits {
         compile_time: Duration::from_millis(10),
         ..Limits::default()
@@ -89,7 +89,7 @@ fn compiling_that_takes_too_long_is_killed() {
 }
 
 #[test]
-fn compiling_that_eats_memory_ends_the_child_and_not_the_host() {
+fn a_compilation_without_enough_memory_ends_the_child_process() {
     let loader = loader(Limits {
         compile_memory_bytes: 96 << 20,
         ..Limits::default()
@@ -102,7 +102,7 @@ fn compiling_that_eats_memory_ends_the_child_and_not_the_host() {
 }
 
 #[test]
-fn a_program_that_is_not_there_or_is_another_is_said_so() {
+fn a_missing_or_different_compiler_program_is_reported() {
     let with = |program: &str| {
         let compiler = Compiler::Child {
             program: program.into(),

@@ -123,7 +123,7 @@ async fn a_client_that_never_finishes_its_header_is_closed() {
 }
 
 #[tokio::test]
-async fn a_connection_is_used_again_and_closed_when_it_idles() {
+async fn a_connection_is_reused_and_closed_when_idle() {
     let server = server(short()).await;
     let mut stream = connect(&server).await;
     for _ in 0..3 {
@@ -134,7 +134,7 @@ async fn a_connection_is_used_again_and_closed_when_it_idles() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_gives_way_to_a_new_one() {
+async fn a_new_connection_replaces_an_idle_one() {
     let server = server(Limits {
         connections: 4,
         header_time: Duration::from_secs(30),
@@ -155,7 +155,7 @@ async fn an_idle_connection_gives_way_to_a_new_one() {
 }
 
 #[tokio::test]
-async fn the_host_says_that_it_is_alive_when_every_connection_is_at_work() {
+async fn the_host_reports_liveness_when_all_connections_are_busy() {
     for (connections, connections_of_peer) in [(2, 100), (100, 2)] {
         let server = server(Limits {
             connections,
@@ -200,7 +200,7 @@ fn resident_bytes() -> usize {
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_do_not_read_hold_a_bounded_amount_of_memory() {
+async fn clients_that_do_not_read_use_bounded_memory() {
     const CLIENTS: usize = 60;
     let server = server(Limits::default()).await;
     server
@@ -243,7 +243,7 @@ async fn clients_that_do_not_read_hold_a_bounded_amount_of_memory() {
 }
 
 #[tokio::test]
-async fn garbage_and_giant_headers_are_refused() {
+async fn invalid_and_oversized_headers_are_rejected() {
     let server = server(Limits::default()).await;
     let giant = format!(
         "GET / HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n",
@@ -293,7 +293,7 @@ async fn a_client_that_does_not_read_its_answer_is_closed() {
 }
 
 #[tokio::test]
-async fn the_end_waits_for_answers_but_not_for_idle_clients() {
+async fn shutdown_waits_for_responses_but_not_for_idle_clients() {
     let server = server(Limits::default()).await;
     let mut idle = Vec::new();
     for _ in 0..50 {

@@ -40,7 +40,7 @@ impl Processor {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_descriptors_it_waits_and_then_serves() {
+async fn a_server_without_free_descriptors_waits_and_then_serves() {
     let database = Database::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

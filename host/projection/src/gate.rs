@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn no_message_after_the_live_checkpoint_is_taken() {
+    fn no_message_after_the_live_checkpoint_is_projected() {
         let gate = Gate::new(&[5], true);
         let mut keeper = GateKeeper::new(&gate, 0);
         let waiting = deliveries(&[(4, 40), (5, 50), (6, 60)]);
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_after_the_checkpoint_proves_that_all_before_it_were_taken() {
+    fn a_message_after_the_checkpoint_shows_that_all_before_it_were_read() {
         let gate = Gate::new(&[5], false);
         let mut keeper = GateKeeper::new(&gate, 0);
         // The stream no longer holds 5.

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_operation_that_gives_up_leaves_no_wish() {
+    async fn a_cancelled_operation_leaves_no_request() {
         let hold = CommitHold::default();
         let mut permit = hold.permit().await;
         assert!(hold.hold().now_or_never().is_none());

@@ -206,7 +206,7 @@ const HISTORIES: [Row<'_>; 18] = [
 ];
 
 #[test]
-fn an_equal_anchor_outranks_the_creation_time_and_without_evidence_an_operator_is_asked() {
+fn an_equal_anchor_outranks_the_creation_time_and_without_evidence_an_operator_decides() {
     for (what, created, sequences, found, expected) in HISTORIES {
         check(what, &known(), &history(created, sequences, found), &expected);
     }
@@ -296,7 +296,7 @@ fn a_database_of_an_earlier_version_compares_by_its_checkpoint() {
 }
 
 #[test]
-fn where_nothing_was_read_nothing_can_be_read_twice() {
+fn without_read_messages_no_message_is_read_twice() {
     let fresh = |epoch, sequence| Attached {
         epoch,
         anchors: Vec::new(),
@@ -320,7 +320,7 @@ fn where_nothing_was_read_nothing_can_be_read_twice() {
 }
 
 #[test]
-fn an_epoch_that_begins_inside_a_history_keeps_what_both_have_in_common() {
+fn an_epoch_that_begins_inside_a_history_keeps_the_common_messages() {
     let known = known();
     let reverted = history(SAME, (1, 90), &[At::Other(60), At::Equal(30)]);
     let shared: Vec<u64> = reverted

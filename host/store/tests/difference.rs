@@ -315,7 +315,7 @@ fn changed(change: Change) -> Manifest {
 }
 
 #[test]
-fn each_change_is_one_difference_in_words() {
+fn each_change_is_one_described_difference() {
     for (change, words, effect) in CHANGES {
         let found = checked(first()).differences(&changed(*change));
         let [one] = found.as_slice() else {
@@ -352,7 +352,7 @@ fn a_version_does_not_differ_from_itself() {
 }
 
 #[test]
-fn retention_says_which_rows_go() {
+fn a_change_of_retention_names_the_affected_rows() {
     let kept = |days| {
         let mut raw = first();
         raw.tables[0].columns[2].role = Role::Time;
@@ -371,7 +371,7 @@ fn retention_says_which_rows_go() {
 }
 
 #[test]
-fn the_whole_is_as_dear_as_its_dearest_part() {
+fn the_combined_effect_is_the_strongest_one() {
     assert_eq!(Effect::of(&[]), Effect::None);
     for (change, effect) in LARGER_CHANGES {
         let found = checked(first()).differences(&changed(*change));
@@ -381,7 +381,7 @@ fn the_whole_is_as_dear_as_its_dearest_part() {
 }
 
 #[test]
-fn descriptions_that_were_stored_are_compared_as_well() {
+fn stored_descriptions_are_compared() {
     let (old, new) = (checked(first()), changed(LARGER_CHANGES[3].0));
     let through_json = |manifest: &Manifest| -> ManifestDescription {
         let json = serde_json::to_string(&ManifestDescription::from(manifest)).unwrap();
@@ -436,7 +436,7 @@ fn check_agreement(found: &[Difference], refusals: &[String]) {
 
 /// The reverse direction: a rollback is a swap like any other.
 #[tokio::test]
-async fn the_store_refuses_exactly_the_changes_that_need_a_rebuild() {
+async fn the_store_rejects_exactly_the_changes_that_need_a_rebuild() {
     let changes = CHANGES.iter().map(|(change, _, _)| *change);
     for change in changes.chain(LARGER_CHANGES.iter().map(|(change, _)| *change)) {
         let (old, new) = (checked(first()), changed(change));

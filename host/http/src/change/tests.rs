@@ -191,7 +191,7 @@ fn pieces(bytes: u64) -> Body {
 }
 
 #[tokio::test]
-async fn an_upload_is_taken_up_to_its_limit_however_it_comes() {
+async fn an_upload_is_accepted_up_to_its_limit() {
     let scene = Scene::new().await;
     let upload = || {
         let request = scene.request("POST", "/plugins/things");
@@ -243,14 +243,14 @@ async fn an_upload_is_taken_up_to_its_limit_however_it_comes() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_is_given_up() {
+async fn a_missing_body_ends_with_a_timeout() {
     let endless = Body::from_stream(stream::pending::<Result<Vec<u8>, std::io::Error>>());
     let problem = read(endless, 10, Duration::from_millis(20)).await.unwrap_err();
     assert_eq!(problem.status(), StatusCode::REQUEST_TIMEOUT);
 }
 
 #[tokio::test]
-async fn a_change_is_carried_out_though_nobody_waits_for_it() {
+async fn a_change_continues_after_its_client_disconnects() {
     let scene = Scene::new().await;
     let slow = scene.request("PUT", "/slow");
     assert_eq!(scene.send(slow, Body::empty()).await, 503);

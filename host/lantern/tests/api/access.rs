@@ -8,7 +8,7 @@ use super::scene::{Scene, bearer, path_of};
 use super::*;
 
 #[tokio::test]
-async fn every_change_is_refused_without_an_operator_and_from_foreign_pages() {
+async fn changes_require_an_operator_and_the_own_origin() {
     let routes = Scene::near().await.routes;
     let changes: Vec<&Route> = routes.iter().filter(|route| route.action.is_some()).collect();
     assert!(changes.len() >= 11);
@@ -88,7 +88,7 @@ async fn every_change_is_refused_without_an_operator_and_from_foreign_pages() {
 }
 
 #[tokio::test]
-async fn bodies_that_pages_can_send_unasked_are_refused() {
+async fn bodies_that_other_pages_can_send_are_rejected() {
     let scene = Scene::near().await;
     let before = scene.contents();
     let operator = bearer(&scene.operator);
@@ -114,7 +114,7 @@ async fn bodies_that_pages_can_send_unasked_are_refused() {
 }
 
 #[tokio::test]
-async fn near_by_reads_need_no_token_but_a_wrong_one_is_refused() {
+async fn loopback_reads_need_no_token_but_an_invalid_one_is_rejected() {
     let routes = Scene::near().await.routes;
     let mut scene = Scene::near().await;
     for (index, route) in routes.iter().filter(|route| route.action.is_none()).enumerate() {
@@ -151,7 +151,7 @@ async fn near_by_reads_need_no_token_but_a_wrong_one_is_refused() {
 }
 
 #[tokio::test]
-async fn from_elsewhere_everything_but_health_needs_a_token() {
+async fn remote_requests_need_a_token_except_for_health() {
     let scene = Scene::at(Config {
         loopback: false,
         hosts: vec!["lantern.example".into(), "10.0.0.7".into(), "2001:db8::1".into()],
@@ -226,7 +226,7 @@ async fn from_elsewhere_everything_but_health_needs_a_token() {
 }
 
 #[tokio::test]
-async fn a_token_is_shown_once_used_and_revoked() {
+async fn a_token_is_returned_once_and_can_be_revoked() {
     let scene = Scene::near().await;
     let (status, body) = scene
         .post(
@@ -312,7 +312,7 @@ async fn a_token_is_shown_once_used_and_revoked() {
 }
 
 #[tokio::test]
-async fn what_is_told_piece_by_piece_breaks_off_with_its_token() {
+async fn streaming_responses_end_when_the_token_is_revoked() {
     let scene = Scene::near().await;
     let token = TokenName::parse("looks").unwrap();
     let follow = async |headers: &[(&str, &str)]| {
@@ -357,7 +357,7 @@ async fn what_is_told_piece_by_piece_breaks_off_with_its_token() {
 }
 
 #[tokio::test]
-async fn hostile_names_and_odd_bodies_change_nothing() {
+async fn invalid_names_and_bodies_change_nothing() {
     let scene = Scene::near().await;
     let before = scene.contents();
     let long = "a".repeat(300);
@@ -415,7 +415,7 @@ async fn hostile_names_and_odd_bodies_change_nothing() {
 }
 
 #[tokio::test]
-async fn a_setting_makes_reads_need_a_token_on_loopback_too() {
+async fn a_setting_requires_a_token_for_loopback_reads() {
     let scene = Scene::at(Config {
         reads_need_token: true,
         ..Config::loopback()

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn every_page_answers_with_its_headers() {
+async fn every_page_has_its_headers() {
     let database = Database::new();
     let api = router(database.state().await);
     for path in [
@@ -45,7 +45,7 @@ async fn every_page_answers_with_its_headers() {
 }
 
 #[tokio::test]
-async fn readiness_names_what_is_not_well() {
+async fn readiness_lists_failed_checks() {
     let database = Database::new();
     let broker_is_there = Arc::new(AtomicBool::new(true));
     let seen = broker_is_there.clone();
@@ -158,7 +158,7 @@ async fn projections_are_listed_with_their_fields() {
 }
 
 #[tokio::test]
-async fn a_handler_that_panics_is_an_answer() {
+async fn a_panicking_handler_returns_an_internal_error() {
     let database = Database::new();
     let state = State {
         health: Arc::new(|| panic!("as the test wants")),

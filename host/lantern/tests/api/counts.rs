@@ -7,7 +7,7 @@ use super::visits::{DAY, MINUTE, Visit, Visits, hundred};
 use super::*;
 
 #[tokio::test]
-async fn facets_count_values_and_leave_out_their_own_choice() {
+async fn facets_ignore_the_filter_on_their_own_column() {
     let visits = hundred().await;
     let facets = visits
         .ask("/facets?columns=kind,ok&limit=2&filter=kind=k1&filter=pc=alpha")
@@ -44,7 +44,7 @@ async fn facets_count_values_and_leave_out_their_own_choice() {
 
 /// With few values the query reads index ranges; with many it scans all rows of the range. The counts must agree.
 #[tokio::test]
-async fn facets_of_a_range_are_right_with_few_values_and_with_many() {
+async fn facets_of_a_range_are_exact_with_few_and_many_values() {
     let visits = hundred().await;
     for many in [false, true] {
         if many {
@@ -96,7 +96,7 @@ async fn facets_of_a_range_are_right_with_few_values_and_with_many() {
 }
 
 #[tokio::test]
-async fn one_row_far_away_does_not_take_the_histogram_away() {
+async fn an_outlier_does_not_stretch_the_histogram() {
     let visits = Visits::new().await;
     // Go's zero time, both ends of the storable range, and values beyond it that an earlier version stored.
     let outliers = [
@@ -149,7 +149,7 @@ async fn one_row_far_away_does_not_take_the_histogram_away() {
 }
 
 #[tokio::test]
-async fn a_number_that_json_cannot_write_is_null_and_fails_no_read() {
+async fn a_number_without_a_json_form_is_null() {
     let database = Database::new();
     let writer = database.writer();
     for (id, used) in [(1, f64::INFINITY), (2, f64::NEG_INFINITY), (3, 1.5)] {
@@ -186,7 +186,7 @@ async fn a_number_that_json_cannot_write_is_null_and_fails_no_read() {
 }
 
 #[tokio::test]
-async fn rows_over_time_add_up() {
+async fn buckets_add_up_to_the_row_count() {
     let visits = hundred().await;
     let whole = visits.ask("/histogram?buckets=10&by=kind").await;
     assert_eq!(whole["from"], "2026-11-20T00:00:00.000000Z");

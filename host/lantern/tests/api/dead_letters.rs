@@ -27,7 +27,7 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn letters_are_found_by_time_and_by_number() {
+async fn dead_letters_are_filtered_by_time_and_id() {
     let scene = Scene::near().await;
     scene.insert_dead_letters(11, 14, b"{}");
     assert_eq!(scene.ids("since=1970-01-01T00:00:12Z").await, [14, 13, 12]);
@@ -78,7 +78,7 @@ async fn letters_are_found_by_time_and_by_number() {
 }
 
 #[tokio::test]
-async fn letters_are_counted_by_what_their_reasons_share() {
+async fn dead_letters_are_grouped_by_reason() {
     let scene = Scene::near().await;
     scene.insert_dead_letters(100, 399, b"{}");
     for (change, ids) in [
@@ -127,7 +127,7 @@ async fn letters_are_counted_by_what_their_reasons_share() {
 }
 
 #[tokio::test]
-async fn an_export_has_every_letter_once_and_whole() {
+async fn an_export_contains_every_dead_letter_once() {
     let scene = Scene::near().await;
     // The export needs more than one page by count and more than one by bytes.
     scene.insert_dead_letters(100, 399, &vec![0xff; 100_000]);
@@ -151,7 +151,7 @@ async fn an_export_has_every_letter_once_and_whole() {
 }
 
 #[tokio::test]
-async fn letters_are_given_up_only_when_it_is_said_which() {
+async fn discarding_dead_letters_requires_a_filter() {
     let scene = Scene::near().await;
     scene.insert_dead_letters(11, 14, b"{}");
     let before = scene.contents();
@@ -199,7 +199,7 @@ async fn letters_are_given_up_only_when_it_is_said_which() {
 }
 
 #[tokio::test]
-async fn trying_again_needs_a_plugin_that_is_there() {
+async fn a_retry_requires_an_installed_plugin() {
     let scene = Scene::near().await;
     let json = "application/json";
     for (body, status) in [

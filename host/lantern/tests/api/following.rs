@@ -100,7 +100,7 @@ fn numbers(first: usize, last: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn rows_are_told_as_they_come_and_a_client_that_comes_back_misses_none() {
+async fn a_tail_sends_new_rows_and_resumes_without_loss() {
     let visits = Visits::new().await;
     visits.add(&noted(numbers(1, 3)));
     let mut all = Listening::begin(&visits, "", None).await;
@@ -139,7 +139,7 @@ async fn rows_are_told_as_they_come_and_a_client_that_comes_back_misses_none() {
 }
 
 #[tokio::test]
-async fn more_than_can_be_told_is_left_out_and_said() {
+async fn a_tail_reports_rows_that_it_omits() {
     let visits = Visits::new().await;
     visits.add(&noted(["first".to_owned()]));
     let mut listening = Listening::begin(&visits, "", None).await;
@@ -166,7 +166,7 @@ async fn more_than_can_be_told_is_left_out_and_said() {
 }
 
 #[tokio::test]
-async fn a_tail_cannot_be_asked_for_nonsense() {
+async fn a_tail_rejects_invalid_parameters() {
     let visits = Visits::new().await;
     for (query, words) in [
         ("after=AAAA", "after"),
@@ -179,7 +179,7 @@ async fn a_tail_cannot_be_asked_for_nonsense() {
 }
 
 #[tokio::test]
-async fn what_is_told_is_what_would_be_found() {
+async fn a_tail_sends_the_rows_that_a_read_finds() {
     let visits = Visits::new().await;
     let mut listening = Vec::new();
     let selections = [
@@ -230,7 +230,7 @@ async fn what_is_told_is_what_would_be_found() {
 }
 
 #[tokio::test]
-async fn a_table_is_exported_whole_in_any_selection() {
+async fn an_export_contains_all_selected_rows() {
     let visits = Visits::new().await;
     visits.add(&noted(numbers(1, 1_700)));
     let formula = Visit {
@@ -306,7 +306,7 @@ async fn a_table_is_exported_whole_in_any_selection() {
 }
 
 #[tokio::test]
-async fn quantities_over_time_are_what_they_are_called() {
+async fn series_contain_the_named_aggregate() {
     let visits = Visits::new().await;
     let rows: Vec<Visit> = (1..=200_i64)
         .map(|number| Visit {
@@ -383,7 +383,7 @@ async fn projections_have_a_history() {
 }
 
 #[tokio::test]
-async fn a_rare_text_is_found_in_stretches() {
+async fn a_rare_text_is_found_over_several_pages() {
     let visits = Visits::new().await;
     let mut rows = noted(numbers(1, 9_000));
     rows[17].note = Some("needle".to_owned());
@@ -403,7 +403,7 @@ async fn a_rare_text_is_found_in_stretches() {
 }
 
 #[tokio::test]
-async fn a_follower_with_hostile_filters_keeps_nobody_else_waiting() {
+async fn expensive_filters_of_one_tail_do_not_delay_others() {
     let visits = Visits::new().await;
     visits.add(&noted(["first".to_owned()]));
     let mut listening = Listening::begin(&visits, "", None).await;
@@ -450,7 +450,7 @@ async fn a_follower_with_hostile_filters_keeps_nobody_else_waiting() {
 }
 
 #[tokio::test]
-async fn a_row_that_is_too_large_for_a_packet_is_left_out_and_counted() {
+async fn a_row_larger_than_an_event_is_omitted_and_counted() {
     let visits = Visits::new().await;
     visits.add(&noted(["first".to_owned()]));
     let mut listening = Listening::begin(&visits, "", None).await;

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn only_this_machine_and_its_own_pages_may_ask() {
+async fn only_local_hosts_and_own_pages_are_accepted() {
     let database = Database::new();
     let api = router(database.state().await);
     type Case<'a> = (&'a [(&'a str, &'a str)], u16);

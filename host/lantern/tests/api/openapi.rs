@@ -36,7 +36,7 @@ async fn whole(api: &Router, request: Request<Body>) -> (u16, Option<String>, St
 }
 
 #[tokio::test]
-async fn the_document_is_the_one_in_the_repository() {
+async fn the_document_equals_the_one_in_the_repository() {
     let database = Database::new();
     let served = served(&router(database.state().await)).await;
     if std::env::var_os("BLESS").is_some() {
@@ -51,7 +51,7 @@ async fn the_document_is_the_one_in_the_repository() {
 }
 
 #[tokio::test]
-async fn every_route_is_in_the_document_and_no_other() {
+async fn the_document_lists_exactly_the_routes() {
     let scene = Scene::near().await;
     let described = described(&scene.api).await;
     let is_page = |path: &str| {
@@ -79,7 +79,7 @@ async fn every_route_is_in_the_document_and_no_other() {
 
 /// Tests that the API rejects an unknown parameter with the list of valid ones.
 #[tokio::test]
-async fn parameters_are_those_that_the_handlers_know() {
+async fn documented_parameters_are_those_that_handlers_accept() {
     let scene = Scene::near().await;
     let described = described(&scene.api).await;
     let mut asked = 0;
@@ -134,7 +134,7 @@ async fn parameters_are_those_that_the_handlers_know() {
 }
 
 #[tokio::test]
-async fn every_read_answers_as_the_document_says() {
+async fn every_read_matches_the_document() {
     let scene = Scene::near().await;
     let described = described(&scene.api).await;
     let mut refused = Vec::new();
@@ -167,7 +167,7 @@ async fn every_read_answers_as_the_document_says() {
 }
 
 #[tokio::test]
-async fn rows_of_every_type_are_as_the_document_says() {
+async fn rows_of_every_type_match_the_document() {
     let visits = Visits::new().await;
     let described = described(&visits.api).await;
     visits.add(&[
@@ -238,7 +238,7 @@ async fn rows_of_every_type_are_as_the_document_says() {
 }
 
 #[tokio::test]
-async fn questions_in_sql_are_as_the_document_says() {
+async fn sql_answers_match_the_document() {
     let scene = Scene::at(lantern_http::Config {
         sql: true,
         ..lantern_http::Config::loopback()
@@ -415,7 +415,7 @@ impl Acts {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_change_answers_as_the_document_says() {
+async fn every_change_matches_the_document() {
     let scene = Scene::near().await;
     let mut acts = Acts {
         described: described(&scene.api).await,
@@ -433,7 +433,7 @@ async fn every_change_answers_as_the_document_says() {
 }
 
 #[tokio::test]
-async fn the_page_has_every_route_and_loads_nothing_from_elsewhere() {
+async fn the_reference_page_lists_every_route_and_loads_only_from_the_host() {
     let database = Database::new();
     // On a non-loopback interface, every route with data requires a token.
     let config = lantern_http::Config {

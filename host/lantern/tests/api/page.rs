@@ -12,7 +12,7 @@ async fn ask(api: &Router, path: &str, headers: &[(&str, &str)]) -> (Response<()
 }
 
 #[tokio::test]
-async fn every_address_of_the_page_shows_it() {
+async fn every_dashboard_address_returns_the_page() {
     let database = Database::new();
     let api = router(database.state().await);
     for path in [
@@ -42,7 +42,7 @@ async fn every_address_of_the_page_shows_it() {
 }
 
 #[tokio::test]
-async fn the_page_stands_before_no_answer_of_the_api() {
+async fn the_page_never_replaces_an_api_response() {
     let database = Database::new();
     let api = router(database.state().await);
     let html = [("accept", "text/html,*/*")];

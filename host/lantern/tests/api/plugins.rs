@@ -51,7 +51,7 @@ pub fn files(dir: &Path) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plugin_lives_through_the_api() {
+async fn a_plugin_is_managed_through_the_api() {
     let scene = Scene::near().await;
     let first = scene.install(b'a', "?activate=true").await;
     assert_eq!(
@@ -202,7 +202,7 @@ async fn a_plugin_lives_through_the_api() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_ledger_of_a_version_stands_beside_it() {
+async fn a_version_is_listed_with_its_ledger_ranges() {
     let scene = Scene::near().await;
     scene
         .database
@@ -232,7 +232,7 @@ async fn the_ledger_of_a_version_stands_beside_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_done_is_refused_in_words_and_changes_nothing() {
+async fn impossible_operations_are_rejected_with_a_reason_and_change_nothing() {
     let scene = Scene::near().await;
     scene.install(b'a', "?activate=true").await;
     let misfit = scene.install(b'c', "").await;
@@ -344,7 +344,7 @@ async fn what_cannot_be_done_is_refused_in_words_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn settings_are_changed_together_or_not_at_all() {
+async fn settings_are_changed_atomically() {
     let scene = Scene::near().await;
     let path = "/api/v1/plugins/things/settings";
     let (status, set) = scene
@@ -380,7 +380,7 @@ async fn settings_are_changed_together_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn names_in_addresses_never_become_paths() {
+async fn names_in_urls_never_become_paths() {
     let scene = Scene::near().await;
     let root = scene.database.dir.path().parent().unwrap().to_owned();
     let token = bearer(&scene.operator);
@@ -442,7 +442,7 @@ async fn names_in_addresses_never_become_paths() {
 }
 
 #[tokio::test]
-async fn a_paused_plugin_is_named_by_readiness_and_holds_nothing_up() {
+async fn readiness_reports_a_paused_plugin_without_failing() {
     let database = Database::new();
     let state = database.state().await;
     let _paused = add(

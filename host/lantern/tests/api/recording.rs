@@ -6,7 +6,7 @@ use super::scene::{Scene, bearer};
 use super::*;
 
 #[tokio::test]
-async fn a_flood_of_refusals_does_not_fill_the_audit() {
+async fn many_rejected_requests_do_not_fill_the_audit() {
     let scene = Scene::near().await;
     let mut statuses = std::collections::BTreeMap::new();
     for _ in 0..500 {
@@ -44,7 +44,7 @@ async fn a_flood_of_refusals_does_not_fill_the_audit() {
 }
 
 #[tokio::test]
-async fn a_change_without_an_audit_entry_is_refused() {
+async fn a_change_without_an_audit_entry_is_rejected() {
     let scene = Scene::near().await;
     let before = scene.contents();
     let trigger =

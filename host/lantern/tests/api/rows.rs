@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn values_come_out_exactly_as_they_are_stored() {
+async fn values_are_returned_exactly_as_stored() {
     let database = Database::new();
     let depth = 10_000;
     let deep = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
@@ -139,7 +139,7 @@ async fn walk(api: &Router, order: &str, after_page: impl Fn(usize)) -> Vec<i64>
 }
 
 #[tokio::test]
-async fn pages_neither_lose_nor_repeat_rows_while_rows_are_written() {
+async fn paging_during_writes_neither_loses_nor_repeats_rows() {
     let database = Database::new();
     let writer = database.writer();
     insert(&writer, 1, 10_000);
@@ -164,7 +164,7 @@ async fn pages_neither_lose_nor_repeat_rows_while_rows_are_written() {
 }
 
 #[tokio::test]
-async fn names_that_are_no_names_are_refused() {
+async fn invalid_names_are_rejected() {
     let database = Database::new();
     let api = router(database.state().await);
     for name in [
@@ -212,7 +212,7 @@ async fn names_that_are_no_names_are_refused() {
 }
 
 #[tokio::test]
-async fn bad_queries_are_refused_with_what_to_do() {
+async fn invalid_queries_are_rejected_with_a_hint() {
     let database = Database::new();
     let api = router(database.state().await);
     let rows = "/api/v1/tables/things/rows";
@@ -249,7 +249,7 @@ async fn bad_queries_are_refused_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_table_that_is_gone_is_a_failure_and_tells_nothing() {
+async fn a_missing_table_is_an_internal_error_without_details() {
     let database = Database::new();
     database.writer().execute_batch("DROP TABLE things").unwrap();
     let api = router(database.state().await);

@@ -21,7 +21,7 @@ async fn ask(scene: &Scene, query: &str, more: &str) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn it_is_off_unless_it_is_allowed_and_for_operators() {
+async fn sql_requires_the_setting_and_an_operator() {
     let off = Scene::near().await;
     let (status, body) = ask(&off, "SELECT 1", "").await;
     assert_eq!(status, 404);
@@ -40,7 +40,7 @@ async fn it_is_off_unless_it_is_allowed_and_for_operators() {
 }
 
 #[tokio::test]
-async fn answers_are_exact_and_bounded() {
+async fn sql_answers_are_exact_and_bounded() {
     let scene = scene().await;
     let (status, body) = ask(
         &scene,
@@ -70,7 +70,7 @@ async fn answers_are_exact_and_bounded() {
 }
 
 #[tokio::test]
-async fn nothing_but_rows_of_plugins_can_be_had() {
+async fn sql_reads_only_rows_of_plugins() {
     let scene = scene().await;
     big(&scene, 1);
     let before = scene.contents();
@@ -140,7 +140,7 @@ fn big(scene: &Scene, rows: usize) {
 }
 
 #[tokio::test]
-async fn an_answer_is_counted_before_it_is_copied() {
+async fn the_size_of_an_answer_is_checked_before_it_is_copied() {
     let scene = scene().await;
     big(&scene, 40);
     // 40 rows of 800 kB exceed the response limit.

@@ -20,7 +20,7 @@ fn expected(visits: &Visits, column: &str, direction: &str, condition: &str) -> 
 }
 
 #[tokio::test]
-async fn pages_of_any_order_hold_every_row_once_with_ties_and_nulls() {
+async fn pages_of_any_order_contain_every_row_once_with_ties_and_nulls() {
     let visits = hundred().await;
     for (query, condition) in [
         ("", "1"),
@@ -52,7 +52,7 @@ async fn pages_of_any_order_hold_every_row_once_with_ties_and_nulls() {
 }
 
 #[tokio::test]
-async fn a_selection_means_what_it_says() {
+async fn each_filter_selects_the_matching_rows() {
     let visits = Visits::new().await;
     let text = |note: &str| Visit {
         pc: "a",
@@ -168,7 +168,7 @@ async fn a_relative_time_counts_back_from_now() {
 }
 
 #[tokio::test]
-async fn values_of_others_come_out_exactly() {
+async fn stored_values_are_returned_exactly() {
     let visits = Visits::new().await;
     let large = format!("[\"{}\"]", "é".repeat(1 << 19));
     let strange = "<img src=x onerror=alert(1)> \u{202e}\u{200f}rtl \u{1b}[31m \"'`";
@@ -207,7 +207,7 @@ async fn values_of_others_come_out_exactly() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_understood_is_named() {
+async fn invalid_parameters_are_named() {
     let visits = hundred().await;
     let first = visits.ask("/rows?limit=5&filter=kind=k1").await;
     let cursor = first["next_cursor"].as_str().unwrap();
@@ -309,7 +309,7 @@ async fn a_row_has_one_identity_in_sql_api_export_and_trace() {
 }
 
 #[tokio::test]
-async fn a_row_tells_its_story() {
+async fn a_row_has_its_message_version_and_neighbours() {
     let visits = hundred().await;
     let detail = visits.ask("/rows/1:50:0").await;
     assert_eq!(detail["row"]["_id"], "1:50:0");
@@ -338,7 +338,7 @@ async fn a_row_tells_its_story() {
 }
 
 #[tokio::test]
-async fn a_table_says_what_its_columns_mean() {
+async fn a_table_lists_the_roles_of_its_columns() {
     let visits = Visits::new().await;
     let table = visits.ask("").await;
     assert_eq!(table["time_column"], "at");
@@ -360,7 +360,7 @@ async fn a_table_says_what_its_columns_mean() {
 }
 
 #[tokio::test]
-async fn everybody_is_told_how_to_begin() {
+async fn info_needs_no_token() {
     let scene = scene::Scene::near().await;
     let info = get_json(&scene.api, "/api/v1/info").await;
     assert_eq!(

@@ -7,7 +7,7 @@ use super::scene::{Scene, bearer};
 use super::*;
 
 #[tokio::test]
-async fn an_upload_has_its_limit() {
+async fn an_upload_is_limited_in_size() {
     let scene = Scene::near().await;
     let before = scene.contents();
     let token = bearer(&scene.operator);
@@ -34,7 +34,7 @@ async fn an_upload_has_its_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_same_component_sent_fifty_times_at_once_is_one_version() {
+async fn fifty_concurrent_uploads_of_one_component_are_one_version() {
     let scene = Arc::new(Scene::near().await);
     let mut sending = tokio::task::JoinSet::new();
     for index in 0..50 {
@@ -57,7 +57,7 @@ async fn the_same_component_sent_fifty_times_at_once_is_one_version() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_signature_travels_in_a_header_and_what_is_not_signed_is_refused_in_words() {
+async fn a_signature_is_sent_in_a_header_and_an_unsigned_component_is_rejected() {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
     let keys = minisign::KeyPair::generate_unencrypted_keypair().unwrap();

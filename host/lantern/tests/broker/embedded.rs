@@ -56,7 +56,7 @@ async fn fill(broker: &Broker, dir: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_starts_keeps_its_port_and_streams_and_stops() {
+async fn the_embedded_broker_keeps_its_port_and_streams() {
     let dir = tempfile::tempdir().unwrap();
     let broker = start(config(dir.path())).await.unwrap();
     let url = broker.embedded_url().unwrap().to_owned();
@@ -83,7 +83,7 @@ async fn it_starts_keeps_its_port_and_streams_and_stops() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_refuses_clients_without_the_password_which_only_its_owner_can_read() {
+async fn the_embedded_broker_requires_a_password_that_only_its_owner_can_read() {
     let dir = tempfile::tempdir().unwrap();
     // The state that a version without passwords leaves.
     std::fs::write(dir.path().join("nats.conf"), "listen: \"127.0.0.1:0\"\n").unwrap();
@@ -117,7 +117,7 @@ async fn it_refuses_clients_without_the_password_which_only_its_owner_can_read()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_dies_is_started_again() {
+async fn a_server_that_exits_is_restarted() {
     let dir = tempfile::tempdir().unwrap();
     let broker = start(config(dir.path())).await.unwrap();
     fill(&broker, dir.path()).await;
@@ -138,7 +138,7 @@ async fn a_server_that_dies_is_started_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_host_in_the_same_folder_is_refused() {
+async fn a_second_host_in_the_same_directory_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let broker = start(config(dir.path())).await.unwrap();
     let error = start(config(dir.path())).await.err().unwrap();
@@ -154,7 +154,7 @@ async fn a_second_host_in_the_same_folder_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_earlier_host_has_left_behind_is_ended() {
+async fn a_server_of_a_killed_host_is_stopped() {
     let dir = tempfile::tempdir().unwrap();
     let broker = start(config(dir.path())).await.unwrap();
     let url = broker.embedded_url().unwrap().to_owned();
@@ -212,7 +212,7 @@ async fn a_port_in_use_is_an_error_when_configured_and_avoided_otherwise() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_cannot_start_says_why() {
+async fn a_server_that_cannot_start_is_reported_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("jetstream"), "not a folder").unwrap();
     let started = tokio::time::timeout(Duration::from_secs(25), start(config(dir.path())))

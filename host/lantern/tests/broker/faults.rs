@@ -11,7 +11,7 @@ use super::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_broker_comes_back_and_reading_goes_on() {
+async fn reading_continues_after_the_broker_restarts() {
     let mut server = NatsServer::start();
     stream(&server).await;
     publish(&server, 1, 100).await;
@@ -36,7 +36,7 @@ async fn a_killed_broker_comes_back_and_reading_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reconnect_that_nobody_saw_still_ends_the_subscription() {
+async fn an_unnoticed_reconnect_ends_the_subscription() {
     let mut server = NatsServer::start();
     stream(&server).await;
     publish(&server, 1, 10).await;
@@ -56,7 +56,7 @@ async fn a_reconnect_that_nobody_saw_still_ends_the_subscription() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_broker_is_silent_within_three_heartbeats() {
+async fn a_frozen_broker_is_detected_within_three_heartbeats() {
     let server = NatsServer::start();
     stream(&server).await;
     publish(&server, 1, 1).await;
@@ -80,7 +80,7 @@ async fn a_frozen_broker_is_silent_within_three_heartbeats() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_deleted_while_reading_is_made_again() {
+async fn a_consumer_deleted_while_reading_is_created_again() {
     let server = NatsServer::start();
     let stream = stream(&server).await;
     publish(&server, 1, 10).await;
@@ -95,7 +95,7 @@ async fn a_consumer_deleted_while_reading_is_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_deleted_before_it_is_asked_is_noticed() {
+async fn a_consumer_deleted_before_a_pull_is_detected() {
     let server = NatsServer::start();
     let stream = stream(&server).await;
     let broker = broker(&server).await;
@@ -106,7 +106,7 @@ async fn a_consumer_deleted_before_it_is_asked_is_noticed() {
 
 /// nats.rs #1584: the library's own message stream waits forever in this case.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_deleted_while_disconnected_is_made_again() {
+async fn a_consumer_deleted_while_disconnected_is_created_again() {
     let mut server = NatsServer::start();
     stream(&server).await;
     publish(&server, 1, 10).await;
@@ -130,7 +130,7 @@ async fn a_consumer_deleted_while_disconnected_is_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_made_anew_by_hand_is_replaced() {
+async fn a_recreated_consumer_with_other_settings_is_replaced() {
     let server = NatsServer::start();
     let stream = stream(&server).await;
     publish(&server, 1, 10).await;
@@ -162,7 +162,7 @@ async fn a_consumer_made_anew_by_hand_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_changed_in_place_says_so_in_its_facts() {
+async fn a_changed_consumer_is_detected_by_its_facts() {
     let server = NatsServer::start();
     let stream = stream(&server).await;
     let broker = broker(&server).await;
@@ -186,7 +186,7 @@ async fn a_consumer_changed_in_place_says_so_in_its_facts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_stream_is_named_and_a_recreated_one_has_other_facts() {
+async fn a_deleted_stream_is_reported_and_a_recreated_one_has_other_facts() {
     let server = NatsServer::start();
     stream(&server).await;
     publish(&server, 1, 10).await;
@@ -222,7 +222,7 @@ async fn a_deleted_stream_is_named_and_a_recreated_one_has_other_facts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_younger_message_under_a_known_sequence_is_another_history() {
+async fn a_newer_message_with_a_known_sequence_is_another_history() {
     let server = NatsServer::start();
     stream(&server).await;
     publish(&server, 1, 10).await;
@@ -256,7 +256,7 @@ async fn a_younger_message_under_a_known_sequence_is_another_history() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paused_consumer_is_shown_and_goes_on_by_itself() {
+async fn a_paused_consumer_is_reported_and_resumes_automatically() {
     let server = NatsServer::start();
     let stream = stream(&server).await;
     publish(&server, 1, 1).await;

@@ -8,7 +8,7 @@ use super::nats::NatsServer;
 use super::{broker, publish, read, reopen, request, sequences, stream, stream_with};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_limit_of_the_broker_is_kept_to_and_is_no_change_of_the_consumer() {
+async fn limits_of_the_broker_are_respected_without_changing_the_consumer() {
     for limit in [250, 5_000] {
         for retention in [RetentionPolicy::Limits, RetentionPolicy::Interest] {
             let server =
@@ -67,7 +67,7 @@ async fn limits_that_an_operator_set_on_the_consumer_are_respected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reading_keeps_to_the_limit_of_the_broker() {
+async fn an_ephemeral_read_respects_the_limits_of_the_broker() {
     let server = NatsServer::start_with_jetstream("limits { max_request_batch: 250 }");
     stream(&server).await;
     let broker = broker(&server).await;

@@ -10,7 +10,7 @@ use super::nats::{NatsServer, eventually};
 use super::{STREAM, broker, connected, publish, read, request, stream, wait_for_link};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_comes_late_is_waited_for() {
+async fn the_host_waits_for_a_broker_that_starts_later() {
     let mut server = NatsServer::prepared("");
     let broker = Broker::connect(BrokerConfig::remote(server.url())).await.unwrap();
     let link = wait_for_link(&broker, |link| {
@@ -46,7 +46,7 @@ async fn a_broker_that_comes_late_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refused_credentials_are_named_and_new_ones_taken_up() {
+async fn rejected_credentials_are_reported_and_new_ones_are_used() {
     let mut server = NatsServer::start_with("authorization { user: ann, password: right }");
     let folder = tempfile::tempdir().unwrap();
     let password = folder.path().join("password");
@@ -89,7 +89,7 @@ async fn refused_credentials_are_named_and_new_ones_taken_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_password_in_the_url_is_used_and_never_shown() {
+async fn a_password_in_the_url_is_used_and_never_displayed() {
     let server = NatsServer::start_with("authorization { user: ann, password: \"s3cret/%\" }");
     let url = server.url().replace("nats://", "nats://ann:s3cret%2F%25@");
     let config = BrokerConfig::remote(url);
@@ -99,7 +99,7 @@ async fn a_password_in_the_url_is_used_and_never_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_and_an_nkey_are_understood() {
+async fn a_token_and_an_nkey_are_accepted() {
     let server = NatsServer::start_with("authorization { token: tok }");
     let broker = Broker::connect(BrokerConfig::remote(server.url().replace("//", "//tok@")))
         .await
@@ -123,7 +123,7 @@ async fn a_token_and_an_nkey_are_understood() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_context_of_the_nats_cli_is_followed() {
+async fn a_context_of_the_nats_cli_is_used() {
     let server = NatsServer::start_with("authorization { user: ann, password: pw }");
     let folder = tempfile::tempdir().unwrap();
     let text = format!(
@@ -176,7 +176,7 @@ fn old_server() -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_is_too_old_is_refused_in_words() {
+async fn a_broker_that_is_too_old_is_rejected_with_the_reason() {
     let broker = Broker::connect(BrokerConfig::remote(format!("nats://127.0.0.1:{}", old_server())))
         .await
         .unwrap();
@@ -189,7 +189,7 @@ async fn a_broker_that_is_too_old_is_refused_in_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_without_jetstream_says_so() {
+async fn a_broker_without_jetstream_is_reported() {
     let port = super::nats::free_port();
     let mut child = std::process::Command::new(super::nats::binary())
         .args(["-a", "127.0.0.1", "-p", &port.to_string()])
@@ -213,7 +213,7 @@ async fn a_broker_without_jetstream_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn core_subjects_come_as_they_are_sent_and_outlive_a_reconnect() {
+async fn core_messages_arrive_in_order_and_survive_a_reconnect() {
     let mut server = NatsServer::start();
     let broker = broker(&server).await;
     let mut core = broker
@@ -238,7 +238,7 @@ async fn core_subjects_come_as_they_are_sent_and_outlive_a_reconnect() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_core_messages_is_dropped_and_counted_and_hurts_nobody() {
+async fn excess_core_messages_are_dropped_and_counted() {
     let server = NatsServer::start();
     stream(&server).await;
     publish(&server, 1, 100).await;

@@ -50,7 +50,7 @@ async fn read_through(broker: &Broker, count: usize) -> (Vec<Delivery>, Vec<Pull
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn messages_that_break_the_connection_are_read_and_their_neighbours_too() {
+async fn messages_that_break_the_connection_and_their_neighbours_are_read() {
     let server = NatsServer::start();
     stream(&server).await;
     publish(&server, 1, 5).await;
@@ -85,7 +85,7 @@ async fn messages_that_break_the_connection_are_read_and_their_neighbours_too() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_host_that_begins_at_such_a_message_gets_past_it_too() {
+async fn a_host_that_starts_at_such_a_message_passes_it() {
     let server = NatsServer::start();
     stream(&server).await;
     publish_raw(&server, PANICS, b"{}").await;
@@ -98,7 +98,7 @@ async fn a_host_that_begins_at_such_a_message_gets_past_it_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn queues_get_past_such_messages_and_lose_and_keep_nothing() {
+async fn work_queues_pass_such_messages_without_loss_and_without_remainder() {
     for retention in [RetentionPolicy::WorkQueue, RetentionPolicy::Interest] {
         let server = NatsServer::start();
         let stream = stream_with(&server, retention).await;
@@ -122,7 +122,7 @@ async fn queues_get_past_such_messages_and_lose_and_keep_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_publisher_of_such_messages_ends_no_connection_but_that_of_its_source() {
+async fn such_messages_break_only_the_connection_of_their_source() {
     let server = NatsServer::start();
     stream(&server).await;
     let other = async_nats::jetstream::stream::Config {
@@ -154,7 +154,7 @@ async fn a_publisher_of_such_messages_ends_no_connection_but_that_of_its_source(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_whose_task_has_died_is_replaced() {
+async fn a_client_whose_task_has_ended_is_replaced() {
     let server = NatsServer::start();
     stream(&server).await;
     publish(&server, 1, 1).await;

@@ -10,7 +10,7 @@ use super::nats::{NatsServer, eventually};
 use super::{STREAM, broker, failure, next, publish, read, request, sequences, stream};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twenty_thousand_messages_come_in_order_and_once() {
+async fn twenty_thousand_messages_arrive_once_and_in_order() {
     let server = NatsServer::start();
     stream(&server).await;
     publish(&server, 1, 20_000).await;
@@ -37,7 +37,7 @@ async fn twenty_thousand_messages_come_in_order_and_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn opening_again_goes_where_it_is_told_back_and_forth() {
+async fn reopening_starts_at_the_requested_position() {
     let server = NatsServer::start();
     stream(&server).await;
     publish(&server, 1, 1_000).await;
@@ -64,7 +64,7 @@ async fn opening_again_goes_where_it_is_told_back_and_forth() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dropping_and_opening_in_a_hurry_leaves_no_hole() {
+async fn rapid_reopening_leaves_no_hole() {
     let server = NatsServer::start();
     stream(&server).await;
     publish(&server, 1, 5_000).await;
@@ -79,7 +79,7 @@ async fn dropping_and_opening_in_a_hurry_leaves_no_hole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_filter_takes_its_part_of_a_shared_stream() {
+async fn a_filter_selects_its_part_of_a_shared_stream() {
     let server = NatsServer::start();
     stream(&server).await;
     let jetstream = server.jetstream().await;
@@ -111,7 +111,7 @@ async fn a_filter_takes_its_part_of_a_shared_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn batches_keep_to_their_bounds() {
+async fn batches_respect_their_bounds() {
     let server = NatsServer::start();
     stream(&server).await;
     let jetstream = server.jetstream().await;
@@ -159,7 +159,7 @@ async fn a_dropped_next_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_largest_messages_and_empty_ones_come_through() {
+async fn the_largest_and_empty_messages_are_read() {
     let server = NatsServer::start_with("");
     stream(&server).await;
     let jetstream = server.jetstream().await;
@@ -191,7 +191,7 @@ async fn the_largest_messages_and_empty_ones_come_through() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_larger_than_a_pull_request_comes_alone() {
+async fn a_message_larger_than_a_pull_request_is_a_batch() {
     let server = NatsServer::start_with("max_payload: 16MB");
     stream(&server).await;
     let jetstream = server.jetstream().await;
@@ -270,7 +270,7 @@ pub(crate) async fn publish_raw(server: &NatsServer, headers: &[u8], payload: &[
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stored_message_that_looks_like_a_status_is_a_message() {
+async fn a_stored_message_that_resembles_a_status_is_a_message() {
     let server = NatsServer::start();
     stream(&server).await;
     publish_raw(&server, b"NATS/1.0 409 Consumer Deleted\r\n\r\n", b"one").await;
@@ -290,7 +290,7 @@ async fn a_stored_message_that_looks_like_a_status_is_a_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deleted_messages_are_passed_over_and_a_purge_is_no_hole() {
+async fn deleted_and_purged_messages_are_skipped_without_a_hole() {
     let server = NatsServer::start();
     let stream = stream(&server).await;
     publish(&server, 1, 50).await;
@@ -320,7 +320,7 @@ async fn deleted_messages_are_passed_over_and_a_purge_is_no_hole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_purge_ahead_of_the_reader_is_passed_over() {
+async fn a_purge_ahead_of_the_reader_is_skipped() {
     let server = NatsServer::start();
     let stream = stream(&server).await;
     publish(&server, 1, 20_000).await;
@@ -353,7 +353,7 @@ async fn a_purge_ahead_of_the_reader_is_passed_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quiet_stream_is_no_failure() {
+async fn an_idle_stream_is_not_a_failure() {
     let server = NatsServer::start();
     stream(&server).await;
     let broker = broker(&server).await;
@@ -366,7 +366,7 @@ async fn a_quiet_stream_is_no_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_last_delivery_is_noticed_by_the_heartbeat() {
+async fn a_heartbeat_reveals_a_lost_last_delivery() {
     let server = NatsServer::start();
     stream(&server).await;
     let broker = broker(&server).await;

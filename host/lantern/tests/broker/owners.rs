@@ -123,7 +123,7 @@ async fn a_copy_of_a_database_does_not_share_the_consumer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_own_consumer_of_before_is_free_at_once() {
+async fn the_previous_consumer_of_the_same_host_is_used_at_once() {
     let server = NatsServer::start();
     stream(&server).await;
     publish(&server, 1, 3).await;
@@ -141,7 +141,7 @@ async fn the_own_consumer_of_before_is_free_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn subjects_that_the_manifest_check_refuses_are_refused_by_the_broker() {
+async fn the_broker_rejects_the_subjects_that_the_manifest_check_rejects() {
     let server = NatsServer::start();
     stream(&server).await;
     let host = broker(&server).await;

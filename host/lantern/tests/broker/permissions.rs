@@ -56,7 +56,7 @@ fn suitable(retention: RetentionPolicy) -> pull::Config {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_suitable_consumer_is_used_without_permission_to_make_or_delete_one() {
+async fn an_existing_consumer_is_used_without_permission_to_create_or_delete_one() {
     for retention in [
         RetentionPolicy::Limits,
         RetentionPolicy::WorkQueue,
@@ -82,7 +82,7 @@ async fn a_suitable_consumer_is_used_without_permission_to_make_or_delete_one() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_permitted_is_named_at_once() {
+async fn a_missing_permission_is_reported_at_once() {
     let server = server(&EXISTING);
     stream(&server).await;
     let broker = restricted(&server).await;
@@ -97,7 +97,7 @@ async fn what_is_not_permitted_is_named_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unsuitable_consumer_that_may_not_be_replaced_is_described() {
+async fn an_unsuitable_consumer_that_cannot_be_replaced_is_described() {
     let server = server(&EXISTING);
     let stream = stream(&server).await;
     let mut config = suitable(RetentionPolicy::Limits);
@@ -112,7 +112,7 @@ async fn an_unsuitable_consumer_that_may_not_be_replaced_is_described() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_listed_permissions_are_enough() {
+async fn the_documented_permissions_are_sufficient() {
     let server = server(&[&EXISTING[..], &CREATING[..]].concat());
     stream(&server).await;
     publish(&server, 1, 5).await;

@@ -26,7 +26,7 @@ async fn consumers(stream: &mut jetstream::stream::Stream) -> usize {
 }
 
 #[tokio::test]
-async fn what_is_there_is_read_in_order_and_the_consumer_goes() {
+async fn stored_messages_are_read_in_order_and_the_consumer_is_deleted() {
     let server = NatsServer::start();
     let mut stream = stream(&server).await;
     let broker = broker(&server).await;
@@ -63,7 +63,7 @@ async fn what_is_there_is_read_in_order_and_the_consumer_goes() {
 }
 
 #[tokio::test]
-async fn messages_that_break_a_connection_and_large_ones_are_read_past() {
+async fn messages_that_break_a_connection_and_large_ones_are_passed() {
     let server = NatsServer::start();
     let _stream = stream(&server).await;
     let broker = broker(&server).await;
@@ -103,7 +103,7 @@ async fn messages_that_break_a_connection_and_large_ones_are_read_past() {
 }
 
 #[tokio::test]
-async fn the_last_messages_are_found_also_where_others_share_the_stream() {
+async fn the_last_messages_are_found_in_a_shared_stream() {
     let server = NatsServer::start();
     let mut stream = stream(&server).await;
     let broker = broker(&server).await;
@@ -140,7 +140,7 @@ async fn the_last_messages_are_found_also_where_others_share_the_stream() {
 }
 
 #[tokio::test]
-async fn a_stream_that_deletes_what_was_acknowledged_is_read_without_a_consumer() {
+async fn a_stream_that_deletes_acknowledged_messages_is_read_without_a_consumer() {
     let server = NatsServer::start();
     let mut stream = stream_with(&server, jetstream::stream::RetentionPolicy::WorkQueue).await;
     let broker = broker(&server).await;

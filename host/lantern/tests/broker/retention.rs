@@ -9,7 +9,7 @@ use super::nats::{NatsServer, eventually};
 use super::{STREAM, broker, next, publish, read, request, sequences, stream_with};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_work_queue_loses_only_what_was_acknowledged() {
+async fn a_work_queue_deletes_only_acknowledged_messages() {
     let server = NatsServer::start();
     let stream = stream_with(&server, RetentionPolicy::WorkQueue).await;
     publish(&server, 1, 30).await;
@@ -53,7 +53,7 @@ async fn a_work_queue_loses_only_what_was_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_subject_of_a_work_queue_is_left_alone() {
+async fn other_subjects_of_a_work_queue_are_not_touched() {
     let server = NatsServer::start();
     let stream = stream_with(&server, RetentionPolicy::WorkQueue).await;
     let jetstream = server.jetstream().await;

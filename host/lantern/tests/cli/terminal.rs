@@ -155,7 +155,7 @@ fn sample(document: &Value, schema: &Value, depth: usize) -> Value {
 }
 
 #[test]
-fn no_command_passes_on_what_a_terminal_obeys() {
+fn commands_escape_terminal_control_sequences() {
     let dir = tempfile::tempdir().unwrap();
     let url = hostile_host();
     let component = dir.path().join("x.wasm");

@@ -265,7 +265,7 @@ impl Random {
 }
 
 #[test]
-fn a_seed_gives_the_same_schedule_again_and_another_seed_another() {
+fn a_schedule_depends_only_on_its_seed() {
     for setup in [Setup::Single, Setup::Retention, Setup::Cluster] {
         let schedule = |seed| Plan::new(seed, setup, true).take(500).collect::<Vec<_>>();
         assert_eq!(schedule(7), schedule(7));

@@ -38,7 +38,7 @@ fn sequence_in(answer: &str) -> Option<u64> {
 }
 
 #[test]
-fn an_acknowledgement_is_read_when_it_is_whole() {
+fn an_acknowledgement_is_read_when_complete() {
     assert_eq!(
         sequence_in(r#"MSG _INBOX.faults 1 30 {"stream":"OBS_EVENTS", "seq":12"#),
         None

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_end_is_told_from_the_others() {
+    fn each_outcome_of_a_message_is_distinguished() {
         let row = |fate, sequence| sent(Kind::Row, sequence, fate);
         let journal = BTreeMap::from([
             (1, row(Fate::InStream, 1)),

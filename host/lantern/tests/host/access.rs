@@ -30,7 +30,7 @@ fn read(dir: &Path, file: &str) -> String {
 }
 
 #[test]
-fn the_command_line_finds_the_host_and_changes_it_by_its_owners_token() {
+fn commands_find_the_host_and_use_the_token_of_its_owner() {
     let server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events"]);
     let folder = tempfile::tempdir().unwrap();
@@ -111,7 +111,7 @@ fn the_command_line_finds_the_host_and_changes_it_by_its_owners_token() {
 }
 
 #[test]
-fn what_a_host_leaves_behind_is_right_after_each_end() {
+fn the_files_of_a_host_are_correct_after_every_kind_of_exit() {
     let server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events"]);
     let folder = tempfile::tempdir().unwrap();

@@ -47,7 +47,7 @@ fn send(url: &str, token: &str, method: &str, path: &str, body: &str) -> Option<
 }
 
 #[test]
-fn a_killed_host_has_an_entry_for_every_change() {
+fn the_audit_of_a_killed_host_contains_every_change() {
     let server = NatsServer::start();
     let folder = tempfile::tempdir().unwrap();
     let plugins = folder.path().join("plugins");

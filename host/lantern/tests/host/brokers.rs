@@ -44,7 +44,7 @@ async fn stored(server: &NatsServer) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn publish_and_record_log_in_as_the_host_does() {
+async fn publish_and_record_use_the_credentials_of_the_host() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
     let mut server = NatsServer::start();
@@ -131,7 +131,7 @@ async fn publish_and_record_log_in_as_the_host_does() {
 }
 
 #[test]
-fn a_login_of_the_settings_is_not_sent_to_a_broker_that_is_named_on_the_command_line() {
+fn configured_credentials_are_not_sent_to_another_broker() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
     let server = NatsServer::start();
@@ -155,7 +155,7 @@ fn a_login_of_the_settings_is_not_sent_to_a_broker_that_is_named_on_the_command_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn publish_names_what_was_refused_and_does_not_send_the_rest_twice() {
+async fn publish_names_rejected_messages_and_does_not_resend_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
     let mut server = NatsServer::prepared("");
@@ -202,7 +202,7 @@ async fn publish_names_what_was_refused_and_does_not_send_the_rest_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn publish_takes_text_lines_whole_files_and_ids() {
+async fn publish_accepts_text_lines_files_and_ids() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
     let server = NatsServer::start();
@@ -230,7 +230,7 @@ async fn publish_takes_text_lines_whole_files_and_ids() {
 }
 
 #[test]
-fn the_embedded_broker_is_for_its_owner_who_reaches_it_by_the_data_directory() {
+fn only_the_owner_reaches_the_embedded_broker_through_the_data_directory() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
     let plugins = plugin_folder(&["obs-events"]);
@@ -307,7 +307,7 @@ fn the_embedded_broker_is_for_its_owner_who_reaches_it_by_the_data_directory() {
 }
 
 #[test]
-fn a_data_directory_that_others_can_write_is_refused_before_anything_in_it_is_used() {
+fn a_data_directory_writable_by_others_is_rejected_before_use() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("data");
     std::fs::create_dir(&dir).unwrap();

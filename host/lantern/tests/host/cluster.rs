@@ -100,7 +100,7 @@ fn rolling_restart_after_an_idempotent_create(binary: PathBuf, creation_time_mov
 }
 
 #[test]
-fn a_creation_time_that_moves_begins_no_epoch() {
+fn a_changed_creation_time_begins_no_epoch() {
     rolling_restart_after_an_idempotent_create(older_binary(), true);
 }
 
@@ -110,7 +110,7 @@ fn a_rolling_restart_begins_no_epoch() {
 }
 
 #[test]
-fn a_stream_created_again_on_a_cluster_begins_an_epoch_after_a_second_observation() {
+fn a_stream_recreated_on_a_cluster_begins_an_epoch_after_a_second_observation() {
     let plugins = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir().unwrap();
     let cluster = run(Cluster::start(binary()));
@@ -149,7 +149,7 @@ fn a_stream_created_again_on_a_cluster_begins_an_epoch_after_a_second_observatio
 }
 
 #[test]
-fn a_consumer_that_changes_its_leader_is_pulled_from_again() {
+fn pulling_continues_after_the_consumer_leader_changes() {
     let plugins = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir().unwrap();
     let cluster = run(Cluster::start(binary()));

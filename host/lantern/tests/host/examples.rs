@@ -70,7 +70,7 @@ fn send(server: &NatsServer, subject: &str, fixtures: &[Fixture]) {
 }
 
 #[test]
-fn the_examples_do_with_their_fixtures_what_is_expected() {
+fn the_examples_pass_their_fixtures() {
     let server = NatsServer::start();
     let dir = tempfile::tempdir().unwrap();
     let plugins = tempfile::tempdir().unwrap();

@@ -16,24 +16,24 @@ fn nothing_lost(outcome: &Outcome) {
 }
 
 #[test]
-fn killing_the_host_again_and_again_loses_and_doubles_nothing() {
+fn repeated_kills_of_the_host_neither_lose_nor_duplicate_rows() {
     nothing_lost(&kill_host(12));
 }
 
 #[test]
-fn killing_the_host_while_it_rebuilds_loses_and_doubles_nothing() {
+fn kills_during_a_rebuild_neither_lose_nor_duplicate_rows() {
     let (outcome, done) = kill_rebuilding(8);
     nothing_lost(&outcome);
     assert!(done > 0, "no rebuild has ended");
 }
 
 #[test]
-fn killing_the_broker_again_and_again_loses_and_doubles_nothing() {
+fn repeated_kills_of_the_broker_neither_lose_nor_duplicate_rows() {
     nothing_lost(&kill_broker(5));
 }
 
 #[test]
-fn a_host_waits_for_a_broker_that_is_not_there_yet() {
+fn a_host_waits_for_a_broker_that_is_not_running_yet() {
     let mut server = NatsServer::prepared("");
     let plugins = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir().unwrap();
@@ -57,7 +57,7 @@ fn a_host_waits_for_a_broker_that_is_not_there_yet() {
 }
 
 #[test]
-fn a_consumer_deleted_by_hand_is_made_again_at_the_checkpoint() {
+fn a_deleted_consumer_is_created_again_at_the_checkpoint() {
     let server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir().unwrap();
@@ -160,7 +160,7 @@ fn take_over(data: &Path) -> String {
 /// `cargo xtask test` runs it where it may mount, and reports it as skipped elsewhere.
 #[test]
 #[ignore = "mounts a small disk, which needs root"]
-fn a_full_disk_stops_the_acks_and_is_survived_without_a_restart() {
+fn a_full_disk_stops_acknowledgements_until_space_is_available() {
     let disk = tempfile::tempdir().unwrap();
     let mounted = Command::new("mount")
         .args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"])
@@ -197,7 +197,7 @@ fn a_full_disk_stops_the_acks_and_is_survived_without_a_restart() {
 }
 
 #[test]
-fn sigterm_is_in_time_also_while_another_process_holds_the_database() {
+fn sigterm_is_obeyed_in_time_while_another_process_locks_the_database() {
     let server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir().unwrap();
@@ -218,7 +218,7 @@ fn sigterm_is_in_time_also_while_another_process_holds_the_database() {
 }
 
 #[test]
-fn a_source_that_cannot_store_its_messages_is_stalled() {
+fn a_source_that_cannot_store_messages_is_reported_as_stalled() {
     let server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir().unwrap();
@@ -309,7 +309,7 @@ impl Drop for Unmount {
 }
 
 #[test]
-fn sigterm_under_load_ends_in_order_and_in_time() {
+fn sigterm_under_load_stops_the_host_in_time() {
     let server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir().unwrap();

@@ -91,7 +91,7 @@ impl Scene {
 }
 
 #[test]
-fn an_erasure_that_was_killed_is_completed_by_its_repetition() {
+fn repeating_an_interrupted_erasure_completes_it() {
     let scene = Scene {
         server: NatsServer::start(),
         login: "",
@@ -186,7 +186,7 @@ fn users(permissions: &str) -> String {
 }
 
 #[test]
-fn an_erasure_without_the_permission_to_delete_and_a_mirror_are_reported_with_their_remedies() {
+fn messages_that_cannot_be_deleted_are_reported_with_a_remedy() {
     let denied = users(r#", permissions: { publish: { deny: ["$JS.API.STREAM.MSG.DELETE.>"] } }"#);
     let mut scene = Scene {
         server: NatsServer::start_with(&denied),

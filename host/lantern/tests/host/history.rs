@@ -14,7 +14,7 @@ fn stopped_after(server: &NatsServer, plugins: &Path, dir: &Path, count: usize) 
 }
 
 #[test]
-fn a_database_deleted_while_the_host_was_down_is_rebuilt_to_the_same_dump() {
+fn a_database_deleted_while_the_host_was_stopped_is_restored_from_the_streams() {
     let server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir().unwrap();
@@ -31,7 +31,7 @@ fn a_database_deleted_while_the_host_was_down_is_rebuilt_to_the_same_dump() {
 }
 
 #[test]
-fn a_database_deleted_under_the_running_host_is_rebuilt_without_a_restart() {
+fn a_database_deleted_under_a_running_host_is_restored_without_a_restart() {
     let server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events", "audit-log"]);
     let dir = tempfile::tempdir().unwrap();
@@ -91,7 +91,7 @@ fn an_older_copy_of_the_database_catches_up_to_the_same_dump() {
 }
 
 #[test]
-fn a_stream_made_anew_is_a_new_epoch_and_nothing_new_is_skipped() {
+fn a_recreated_stream_is_a_new_epoch_and_no_message_is_skipped() {
     let server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir().unwrap();
@@ -118,7 +118,7 @@ fn a_stream_made_anew_is_a_new_epoch_and_nothing_new_is_skipped() {
 }
 
 #[test]
-fn a_stream_restored_from_a_backup_gives_each_message_once() {
+fn a_stream_restored_from_a_backup_yields_each_message_once() {
     let mut server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir().unwrap();
@@ -203,7 +203,7 @@ fn keyless(first: usize, count: usize) -> Vec<(String, String)> {
 }
 
 #[test]
-fn a_stream_lost_and_made_again_from_its_mirror_continues() {
+fn a_lost_stream_recreated_from_its_mirror_continues() {
     let server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir().unwrap();
@@ -316,7 +316,7 @@ fn undecided(server: &NatsServer, plugins: &Path, dir: &Path) -> Host {
 }
 
 #[test]
-fn a_stream_that_nothing_recognises_is_continued_when_an_operator_says_that_it_is_the_same() {
+fn an_unrecognised_stream_continues_when_an_operator_accepts_it_as_the_same() {
     let server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir().unwrap();
@@ -351,7 +351,7 @@ fn a_stream_that_nothing_recognises_is_continued_when_an_operator_says_that_it_i
 }
 
 #[test]
-fn a_stream_that_nothing_recognises_is_read_from_its_beginning_when_an_operator_says_that_it_is_new() {
+fn an_unrecognised_stream_is_read_completely_when_an_operator_accepts_it_as_new() {
     let server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir().unwrap();
@@ -381,7 +381,7 @@ fn copy_folder(from: &Path, to: &Path) {
 }
 
 #[test]
-fn purged_and_trimmed_messages_are_recorded_gaps() {
+fn purged_and_expired_messages_are_recorded_as_gaps() {
     let server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir().unwrap();
@@ -463,7 +463,7 @@ fn block(folder: &Path) -> Option<std::path::PathBuf> {
 }
 
 #[test]
-fn a_stream_that_a_spoilt_disk_has_cut_short_is_a_new_epoch_and_nothing_new_is_skipped() {
+fn a_stream_truncated_by_a_damaged_disk_is_a_new_epoch_and_no_message_is_skipped() {
     let mut server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir().unwrap();

@@ -91,7 +91,7 @@ fn point_to(dir: &Path, url: &str) {
 }
 
 #[test]
-fn a_source_of_components_gets_no_token_but_the_one_that_is_named_for_it() {
+fn a_download_server_receives_only_the_token_given_for_it() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
     // The command finds the host before it fetches the component.
@@ -197,7 +197,7 @@ fn a_program_that_takes_the_port_of_a_killed_host_never_sees_a_token() {
 }
 
 #[test]
-fn a_planted_data_directory_gets_no_token() {
+fn a_data_directory_of_another_user_receives_no_token() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();
     let planted = folder.path().join("lantern-data");

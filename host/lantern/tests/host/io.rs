@@ -74,7 +74,7 @@ impl Device {
 }
 
 #[test]
-fn a_device_that_fails_once_anywhere_costs_nothing() {
+fn a_single_device_error_loses_nothing() {
     let device = Device::new();
     let server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events"]);
@@ -107,7 +107,7 @@ fn a_device_that_fails_once_anywhere_costs_nothing() {
 }
 
 #[test]
-fn a_device_that_fails_at_the_start_is_named_or_survived() {
+fn a_device_error_at_the_start_is_reported_or_survived() {
     let device = Device::new();
     let server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events"]);

@@ -13,7 +13,7 @@ fn ticks(pid: u32) -> u64 {
 }
 
 #[test]
-fn a_slow_line_is_slow_and_one_that_fell_silent_is_noticed() {
+fn a_slow_connection_is_used_and_a_silent_one_is_detected() {
     let server = NatsServer::start();
     let line = Line::to(server.port());
     let plugins = plugin_folder(&["obs-events"]);

@@ -40,13 +40,13 @@ fn works_unheard(stderr: Stdio) {
 }
 
 #[test]
-fn a_full_disk_under_the_log_costs_lines_and_nothing_else() {
+fn a_full_disk_under_the_log_loses_only_log_lines() {
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     works_unheard(full.into());
 }
 
 #[test]
-fn a_reader_of_the_log_that_has_stopped_reading_holds_nobody_up() {
+fn a_stopped_reader_of_the_log_does_not_delay_the_host() {
     let (reader, writer) = std::io::pipe().unwrap();
     works_unheard(writer.into());
     drop(reader);

@@ -35,7 +35,7 @@ fn audit(number: usize) -> (String, String) {
 }
 
 #[test]
-fn a_message_that_makes_the_client_library_panic_is_stored_and_its_neighbours_too() {
+fn a_message_that_makes_the_client_library_panic_is_stored_with_its_neighbours() {
     let server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events", "audit-log"]);
     let dir = tempfile::tempdir().unwrap();
@@ -151,7 +151,7 @@ fn delete_markers_are_skipped() {
 }
 
 #[test]
-fn a_sample_of_a_stream_leaves_out_delete_markers_and_gets_past_bad_headers() {
+fn a_sample_omits_delete_markers_and_passes_invalid_headers() {
     let server = NatsServer::start();
     run(async {
         let stream = async_nats::jetstream::stream::Config {

@@ -23,7 +23,7 @@ fn evil(words: &[&str]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn each_kind_of_misbehaviour_costs_its_message_and_nothing_else() {
+fn each_kind_of_misbehaviour_affects_only_its_message() {
     let server = NatsServer::start();
     let plugins = with_misbehaving();
     let dir = tempfile::tempdir().unwrap();
@@ -85,7 +85,7 @@ fn each_kind_of_misbehaviour_costs_its_message_and_nothing_else() {
 }
 
 #[test]
-fn a_trap_on_every_seventh_message_of_a_call_costs_no_more_than_those() {
+fn a_trap_on_every_seventh_message_affects_only_those() {
     let server = NatsServer::start();
     let plugins = with_misbehaving();
     let dir = tempfile::tempdir().unwrap();
@@ -103,7 +103,7 @@ fn a_trap_on_every_seventh_message_of_a_call_costs_no_more_than_those() {
 }
 
 #[test]
-fn an_instance_that_was_poisoned_is_thrown_away() {
+fn a_corrupted_instance_is_discarded() {
     let server = NatsServer::start();
     let plugins = with_misbehaving();
     let dir = tempfile::tempdir().unwrap();
@@ -125,7 +125,7 @@ fn an_instance_that_was_poisoned_is_thrown_away() {
 }
 
 #[test]
-fn a_slow_plugin_moves_on_and_does_not_hold_up_its_neighbours() {
+fn a_slow_plugin_progresses_and_does_not_delay_others() {
     let server = NatsServer::start();
     let plugins = with_misbehaving();
     let dir = tempfile::tempdir().unwrap();
@@ -156,7 +156,7 @@ fn publish_evil_stream(server: &NatsServer) {
 }
 
 #[test]
-fn a_file_that_is_no_plugin_is_refused_by_name_and_the_others_run() {
+fn an_invalid_file_is_reported_and_other_plugins_run() {
     let server = NatsServer::start();
     let folder = crate::host::plugin_folder(&["obs-events"]);
     std::fs::write(folder.path().join("junk.wasm"), b"this is no plugin").unwrap();
@@ -175,7 +175,7 @@ fn a_file_that_is_no_plugin_is_refused_by_name_and_the_others_run() {
 }
 
 #[test]
-fn a_stream_that_is_all_poison_halts_at_the_limit_and_drops_nothing() {
+fn a_source_halts_at_the_limit_of_dead_letters_and_drops_nothing() {
     let server = NatsServer::start();
     let plugins = crate::host::plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir().unwrap();

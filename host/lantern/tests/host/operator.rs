@@ -102,7 +102,7 @@ fn says(text: &str, words: &[&str]) {
 }
 
 #[test]
-fn an_operator_installs_swaps_heals_pauses_and_removes() {
+fn an_operator_installs_activates_retries_pauses_and_removes() {
     let scene = Scene::start();
     says(
         &scene.done("plugin list"),
@@ -298,7 +298,7 @@ fn threads(pid: u32) -> Vec<(String, i64)> {
 /// Operations started over the API run on the host's own threads, which have priority over the API threads (ADR 12).
 #[cfg(target_os = "linux")]
 #[test]
-fn those_who_ask_give_way_to_the_messages() {
+fn api_reads_run_at_lower_priority_than_ingestion() {
     let scene = Scene::start();
     scene.done("plugin install a.wasm --activate");
     scene.publish(&[r#"{"n":1,"note":"x"}"#]);
@@ -320,7 +320,7 @@ fn those_who_ask_give_way_to_the_messages() {
 }
 
 #[test]
-fn versions_are_compared_in_the_host_and_as_files() {
+fn versions_are_compared_in_the_host_and_between_files() {
     let scene = Scene::start();
     scene.done("plugin install a.wasm --activate");
     scene.done("plugin install c.wasm");
@@ -387,7 +387,7 @@ fn versions_are_compared_in_the_host_and_as_files() {
 }
 
 #[test]
-fn an_operator_tries_a_version_traces_its_rows_and_makes_its_work_again() {
+fn an_operator_runs_a_canary_traces_rows_and_reprojects_a_version() {
     let scene = Scene::start();
     scene.done("plugin install a.wasm --activate");
     scene.publish(&["1", "2", "3"]);

@@ -170,7 +170,7 @@ fn lost_for_a_while(retention: RetentionPolicy) -> u64 {
 }
 
 #[test]
-fn what_the_power_takes_is_read_again() {
+fn messages_lost_in_a_power_failure_are_read_again() {
     let lost = lost_for_a_while(RetentionPolicy::Limits);
     // Otherwise the test exercised nothing.
     assert!(lost > 0);
@@ -178,6 +178,6 @@ fn what_the_power_takes_is_read_again() {
 
 /// Such a stream deletes a message on acknowledgement, so the host synchronizes its row first.
 #[test]
-fn of_a_work_queue_the_power_takes_nothing_that_was_acknowledged() {
+fn a_power_failure_loses_no_acknowledged_message_of_a_work_queue() {
     lost_for_a_while(RetentionPolicy::WorkQueue);
 }

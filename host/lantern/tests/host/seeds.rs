@@ -21,7 +21,7 @@ fn finished(result_id: &str, exit_code: i64) -> (String, String) {
 }
 
 #[test]
-fn executions_end_the_same_in_any_order_and_any_number_of_times() {
+fn executions_do_not_depend_on_order_and_repetition() {
     let server = NatsServer::start();
     let plugins = plugin_folder(&["executions"]);
     let dir = tempfile::tempdir().unwrap();
@@ -70,7 +70,7 @@ fn executions_end_the_same_in_any_order_and_any_number_of_times() {
 }
 
 #[test]
-fn events_sent_again_are_one_row_and_events_without_an_id_are_not() {
+fn repeated_events_with_an_id_are_one_row() {
     let server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir().unwrap();
@@ -108,7 +108,7 @@ fn events_sent_again_are_one_row_and_events_without_an_id_are_not() {
 }
 
 #[test]
-fn audit_entries_are_told_apart_by_their_sequence() {
+fn audit_entries_are_distinguished_by_their_sequence() {
     let server = NatsServer::start();
     let plugins = plugin_folder(&["audit-log"]);
     let dir = tempfile::tempdir().unwrap();
@@ -139,7 +139,7 @@ fn audit_entries_are_told_apart_by_their_sequence() {
 }
 
 #[test]
-fn core_subjects_are_stored_and_the_newest_heartbeat_wins_whatever_the_order() {
+fn the_newest_heartbeat_is_kept_in_any_order() {
     let server = NatsServer::start();
     let plugins = plugin_folder(&["heartbeats", "host-perf"]);
     let dir = tempfile::tempdir().unwrap();

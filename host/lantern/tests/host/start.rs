@@ -15,7 +15,7 @@ fn failing(mut command: Command) -> (Output, String) {
 }
 
 #[test]
-fn a_data_directory_in_use_is_refused_and_the_first_host_goes_on() {
+fn a_second_host_on_a_data_directory_is_rejected_and_the_first_continues() {
     let server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir().unwrap();
@@ -26,7 +26,7 @@ fn a_data_directory_in_use_is_refused_and_the_first_host_goes_on() {
 }
 
 #[test]
-fn a_port_in_use_is_refused_with_the_setting_to_change() {
+fn a_port_in_use_is_reported_with_the_setting_to_change() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let plugins = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir().unwrap();
@@ -48,7 +48,7 @@ fn a_port_in_use_is_refused_with_the_setting_to_change() {
 }
 
 #[test]
-fn a_folder_with_nothing_but_junk_is_refused() {
+fn a_plugin_directory_with_only_invalid_files_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("junk.wasm"), b"\x7fELF and so on").unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -57,7 +57,7 @@ fn a_folder_with_nothing_but_junk_is_refused() {
 }
 
 #[test]
-fn refused_credentials_are_named_and_waited_for() {
+fn rejected_credentials_are_reported_and_retried() {
     let server = NatsServer::start_with("authorization { user: lantern, password: right }");
     let plugins = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir().unwrap();
@@ -72,7 +72,7 @@ fn refused_credentials_are_named_and_waited_for() {
 }
 
 #[test]
-fn a_damaged_database_is_refused() {
+fn a_damaged_database_is_rejected() {
     use std::os::unix::fs::FileExt as _;
     let server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events"]);
@@ -100,7 +100,7 @@ fn a_damaged_database_is_refused() {
 }
 
 #[test]
-fn a_host_with_defaults_makes_its_plugin_directory_and_sighup_does_not_end_it() {
+fn a_host_with_defaults_creates_its_plugin_directory_and_ignores_sighup() {
     let server = NatsServer::start();
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("fresh");
@@ -140,7 +140,7 @@ fn a_host_with_defaults_makes_its_plugin_directory_and_sighup_does_not_end_it() 
 }
 
 #[test]
-fn a_host_whose_components_are_gone_starts_and_takes_them_again() {
+fn a_host_without_its_components_starts_and_accepts_them_again() {
     let server = NatsServer::start();
     let plugins = plugin_folder(&["obs-events"]);
     let dir = tempfile::tempdir().unwrap();
@@ -190,7 +190,7 @@ fn a_host_whose_components_are_gone_starts_and_takes_them_again() {
 }
 
 #[test]
-fn a_database_of_a_newer_version_is_named_by_serve_and_by_check() {
+fn serve_and_check_reject_a_database_of_a_newer_version() {
     let dir = tempfile::tempdir().unwrap();
     let plugins = tempfile::tempdir().unwrap();
     let server = NatsServer::start();

@@ -41,7 +41,7 @@ fn warns_of(host: &Host, kind: &str) -> bool {
 }
 
 #[test]
-fn refused_acknowledgements_are_reported_and_sent_again_when_they_are_permitted() {
+fn rejected_acknowledgements_are_reported_and_repeated_when_permitted() {
     for retention in [
         RetentionPolicy::Limits,
         RetentionPolicy::WorkQueue,
@@ -101,7 +101,7 @@ fn refused_acknowledgements_are_reported_and_sent_again_when_they_are_permitted(
 }
 
 #[test]
-fn a_consumer_that_an_interest_stream_may_lose_is_warned_of() {
+fn a_consumer_that_an_interest_stream_may_delete_causes_a_warning() {
     let server = NatsServer::start();
     let config = Config {
         consumer_limits: Some(ConsumerLimits {
@@ -124,7 +124,7 @@ fn a_consumer_that_an_interest_stream_may_lose_is_warned_of() {
 }
 
 #[test]
-fn a_filter_that_matches_nothing_is_warned_of_for_mirrors_too() {
+fn a_filter_without_matching_subjects_causes_a_warning_also_for_mirrors() {
     let elsewhere = |name: &str| Config {
         name: name.into(),
         subjects: vec!["elsewhere.>".into()],

@@ -78,7 +78,7 @@ fn numbers(report: &CanaryReport) -> [u64; 4] {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_canary_shows_what_would_change_and_changes_nothing() {
+async fn a_canary_reports_differences_and_changes_nothing() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     scene.publish(1..=995).await;
@@ -142,7 +142,7 @@ async fn a_canary_shows_what_would_change_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rejects_traps_and_what_needs_a_rebuild_are_said() {
+async fn a_canary_reports_rejections_traps_and_required_rebuilds() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     scene.publish(1..=20).await;
@@ -174,7 +174,7 @@ async fn rejects_traps_and_what_needs_a_rebuild_are_said() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_live_canary_sees_what_comes_and_a_candidate_may_be_alone() {
+async fn a_live_canary_reads_new_messages_with_or_without_a_baseline() {
     let mut scene = Scene::start().await;
     scene.publish(1..=10).await;
     let first = scene.install(b'h').await;
@@ -208,7 +208,7 @@ async fn a_live_canary_sees_what_comes_and_a_candidate_may_be_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_canary_is_bounded_one_at_a_time_and_ends_with_the_host() {
+async fn a_canary_is_bounded_exclusive_and_ends_with_the_host() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     let other = scene.install(b'f').await;

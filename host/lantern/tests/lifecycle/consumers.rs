@@ -49,7 +49,7 @@ fn noted(scene: &Scene) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_removed_plugin_does_not_keep_the_messages_of_an_interest_stream() {
+async fn removing_a_plugin_releases_the_messages_of_an_interest_stream() {
     let mut scene = Scene::start().await;
     interest(&scene).await;
     scene.swap(b'a').await.unwrap();
@@ -73,7 +73,7 @@ async fn a_removed_plugin_does_not_keep_the_messages_of_an_interest_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_consumer_is_deleted_later_when_the_broker_is_away_also_after_a_restart() {
+async fn a_failed_deletion_of_a_consumer_is_repeated_also_after_a_restart() {
     let mut scene = Scene::start().await;
     interest(&scene).await;
     scene.swap(b'a').await.unwrap();
@@ -129,7 +129,7 @@ async fn a_consumer_is_deleted_later_when_the_broker_is_away_also_after_a_restar
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plugin_that_is_installed_again_keeps_its_consumer() {
+async fn a_reinstalled_plugin_keeps_its_consumer() {
     let mut scene = Scene::start().await;
     interest(&scene).await;
     scene.swap(b'a').await.unwrap();

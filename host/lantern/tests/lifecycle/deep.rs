@@ -41,7 +41,7 @@ impl Scene {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_changed_by_hand_is_found_and_a_sound_database_is_not_blamed() {
+async fn the_deep_check_finds_manual_changes_and_accepts_a_sound_database() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     scene.publish(1..=300).await;
@@ -128,7 +128,7 @@ async fn what_was_changed_by_hand_is_found_and_a_sound_database_is_not_blamed() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tables_that_merge_are_compared_when_the_whole_history_is_there() {
+async fn merging_tables_are_compared_if_the_whole_history_exists() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     scene.publish(1..=10).await;

@@ -37,7 +37,7 @@ impl Scene {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_that_appears_runs_and_one_that_changes_is_swapped() {
+async fn a_new_file_runs_and_a_changed_one_is_activated() {
     let mut scene = Scene::start().await;
     scene.place("evolving.wasm", &evolving::version(b'a'));
     scene.wait_for_version("1.0.0").await;
@@ -76,7 +76,7 @@ async fn a_file_that_appears_runs_and_one_that_changes_is_swapped() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_written_in_pieces_over_the_running_one_is_never_loaded_half() {
+async fn a_file_that_is_overwritten_in_pieces_is_loaded_only_when_complete() {
     use std::io::Write as _;
     let mut scene = Scene::start().await;
     scene.place("evolving.wasm", &evolving::version(b'a'));
@@ -105,7 +105,7 @@ async fn a_file_written_in_pieces_over_the_running_one_is_never_loaded_half() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn junk_is_reported_by_name_and_what_runs_keeps_running() {
+async fn invalid_files_are_reported_and_running_plugins_continue() {
     let mut scene = Scene::start().await;
     scene.place("evolving.wasm", &evolving::version(b'a'));
     scene.wait_for_version("1.0.0").await;
@@ -140,7 +140,7 @@ async fn junk_is_reported_by_name_and_what_runs_keeps_running() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_that_goes_pauses_its_plugin_and_a_directory_that_goes_does_not() {
+async fn a_deleted_file_pauses_its_plugin_and_a_deleted_directory_does_not() {
     let mut scene = Scene::start().await;
     scene.place("evolving.wasm", &evolving::version(b'a'));
     scene.wait_for_version("1.0.0").await;
@@ -202,7 +202,7 @@ async fn a_returned_file_does_not_resume_a_plugin_that_an_operator_paused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_files_do_not_hold_up_the_one_that_counts() {
+async fn ten_thousand_files_do_not_delay_a_plugin() {
     let mut scene = Scene::start().await;
     for number in 0..10_000 {
         fs::write(scene.file(&format!("junk-{number}.wasm")), b"junk").unwrap();
@@ -217,7 +217,7 @@ async fn ten_thousand_files_do_not_hold_up_the_one_that_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plugin_that_was_removed_is_not_brought_back_by_its_old_file() {
+async fn the_file_of_a_removed_plugin_does_not_install_it_again() {
     let mut scene = Scene::start().await;
     scene.place("evolving.wasm", &evolving::version(b'a'));
     scene.wait_for_version("1.0.0").await;
@@ -243,7 +243,7 @@ async fn a_plugin_that_was_removed_is_not_brought_back_by_its_old_file() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_that_comes_during_a_rebuild_waits_for_its_end() {
+async fn a_file_that_appears_during_a_rebuild_waits_for_its_end() {
     let mut scene = Scene::start().await;
     scene.place("evolving.wasm", &evolving::version(b'a'));
     scene.wait_for_version("1.0.0").await;

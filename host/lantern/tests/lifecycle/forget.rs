@@ -133,7 +133,7 @@ async fn erased_rows_and_messages_are_not_restored_by_rebuild_and_reprojection()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dead_letters_that_mention_the_value_lose_their_content() {
+async fn dead_letters_that_contain_the_value_lose_their_content() {
     const WHO: &str = "ann@example.org";
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
@@ -168,7 +168,7 @@ async fn dead_letters_that_mention_the_value_lose_their_content() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_stream_does_not_let_go_is_reported_and_not_projected_again() {
+async fn messages_that_a_stream_does_not_delete_are_reported_and_not_projected_again() {
     let mut scene = Scene::start().await;
     let context = scene.server.jetstream().await;
     context.delete_stream("EVOLVE").await.unwrap();
@@ -222,7 +222,7 @@ async fn what_a_stream_does_not_let_go_is_reported_and_not_projected_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_that_waits_is_refused_and_one_that_comes_later_is_taken() {
+async fn a_waiting_message_with_the_value_is_rejected_and_a_later_one_is_stored() {
     let mut scene = Scene::start().await;
     let first: Digest = scene.swap(b'a').await.unwrap().digest;
     scene.publish(1..=10).await;
@@ -259,7 +259,7 @@ async fn a_message_that_waits_is_refused_and_one_that_comes_later_is_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn older_messages_of_a_merged_row_do_not_bring_it_back() {
+async fn older_messages_do_not_restore_an_erased_merged_row() {
     const WHO: &str = "machine-of-ann";
     let mut scene = Scene::with_executions().await;
     for n in 1..=40 {

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dead_letters_are_tried_first_by_a_version_that_knows_better() {
+async fn a_new_version_retries_dead_letters_first() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     let messages = (1..=41).map(|n| match n {
@@ -63,7 +63,7 @@ async fn dead_letters_are_tried_first_by_a_version_that_knows_better() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_version_whose_consumer_the_broker_refuses_is_rolled_back() {
+async fn a_version_whose_consumer_the_broker_rejects_is_rolled_back() {
     let mut scene = Scene::start().await;
     // The stream of the second source allows one consumer, and another program holds it.
     let context = scene.server.jetstream().await;
@@ -106,7 +106,7 @@ async fn a_version_whose_consumer_the_broker_refuses_is_rolled_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_version_that_rejects_more_than_the_one_before_is_taken_back_and_nothing_is_lost() {
+async fn a_version_that_rejects_more_is_rolled_back_without_loss() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     scene.publish(1..=100).await;
@@ -156,7 +156,7 @@ async fn a_version_that_rejects_more_than_the_one_before_is_taken_back_and_nothi
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_of_settings_does_not_end_the_watch_of_a_new_version() {
+async fn a_change_of_settings_does_not_end_the_health_gate() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     scene.publish(1..=100).await;

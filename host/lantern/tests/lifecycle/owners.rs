@@ -129,7 +129,7 @@ async fn the_retry_of_a_version_ends_when_another_one_is_active() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pause_outlives_the_versions_that_come_and_go() {
+async fn a_pause_survives_activations() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     scene

@@ -82,7 +82,7 @@ impl Scene {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rebuild_with_the_same_version_gives_the_same_table_to_the_byte() {
+async fn a_rebuild_with_the_same_version_yields_an_identical_table() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     scene
@@ -143,7 +143,7 @@ async fn a_rebuild_under_load_serves_the_old_table_until_the_new_one_is_ready() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_table_than_before_comes_in_by_a_rebuild() {
+async fn a_rebuild_changes_the_declaration_of_a_table() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     scene.publish(1..=100).await;
@@ -177,7 +177,7 @@ async fn another_table_than_before_comes_in_by_a_rebuild() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_whose_messages_are_gone_are_not_lost_by_a_rebuild() {
+async fn a_rebuild_keeps_rows_whose_messages_are_gone() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     scene
@@ -211,7 +211,7 @@ async fn rows_whose_messages_are_gone_are_not_lost_by_a_rebuild() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_part_can_be_rebuilt_with_another_version() {
+async fn a_range_can_be_rebuilt_with_another_version() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     scene.publish(1..=100).await;
@@ -245,7 +245,7 @@ async fn a_part_can_be_rebuilt_with_another_version() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rebuild_goes_on_after_a_restart_and_can_be_cancelled() {
+async fn a_rebuild_resumes_after_a_restart_and_can_be_cancelled() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     scene.publish(1..=20_000).await;

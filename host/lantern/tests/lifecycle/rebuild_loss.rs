@@ -184,7 +184,7 @@ async fn executions_keep_their_versions() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_that_were_deleted_one_by_one_are_noticed() {
+async fn individually_deleted_messages_are_detected() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     scene.publish(1..=100).await;
@@ -207,7 +207,7 @@ async fn messages_that_were_deleted_one_by_one_are_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_are_carried_over_whole_or_not_at_all() {
+async fn rows_are_carried_over_completely_or_not_at_all() {
     let mut scene = Scene::start().await;
     scene.swap(b'b').await.unwrap();
     scene.publish(1..=1_000).await;
@@ -364,7 +364,7 @@ async fn a_table_that_the_version_does_not_declare_stays_until_it_is_dropped_on_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_range_that_is_kept_does_not_count_rows_of_a_dropped_table() {
+async fn a_kept_range_does_not_count_rows_of_a_dropped_table() {
     let mut scene = Scene::start().await;
     scene.swap(b'j').await.unwrap();
     scene.publish(1..=60).await;
@@ -391,7 +391,7 @@ async fn a_range_that_is_kept_does_not_count_rows_of_a_dropped_table() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rebuild_from_behind_the_end_is_refused() {
+async fn a_rebuild_from_after_the_end_is_rejected() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     scene.publish(1..=10).await;
@@ -413,7 +413,7 @@ async fn a_rebuild_from_behind_the_end_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_paused_plugin_is_rebuilt_up_to_its_checkpoint_and_goes_on_there() {
+async fn a_paused_plugin_is_rebuilt_up_to_its_checkpoint_and_resumes_there() {
     let mut scene = Scene::start().await;
     scene.swap(b'j').await.unwrap();
     scene.publish(1..=100).await;

@@ -77,7 +77,7 @@ impl Model {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_random_rebuild_keeps_its_promise_or_changes_nothing() {
+async fn a_random_rebuild_yields_the_expected_tables_or_changes_nothing() {
     let seed = number("LANTERN_REBUILD_SEED").unwrap_or(1);
     let rounds = number("LANTERN_REBUILD_ROUNDS").unwrap_or(ROUNDS);
     let (mut done, mut refused) = (0, 0);

@@ -14,7 +14,7 @@ fn keeping(letter: u8) -> RebuildRequest {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rollback_goes_back_to_the_replaced_tables_and_reads_again_what_came_since() {
+async fn a_rollback_restores_the_replaced_tables_and_reads_later_messages_again() {
     let mut scene = Scene::start().await;
     scene.swap(b'j').await.unwrap();
     let text = |n: u64| {
@@ -73,7 +73,7 @@ async fn a_rollback_goes_back_to_the_replaced_tables_and_reads_again_what_came_s
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rollback_that_would_lose_messages_is_refused() {
+async fn a_rollback_that_would_lose_messages_is_rejected() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     scene.publish(1..=100).await;
@@ -108,7 +108,7 @@ async fn a_rollback_that_would_lose_messages_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replaced_tables_go_when_their_time_has_passed() {
+async fn replaced_tables_are_removed_when_they_expire() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     scene.publish(1..=10).await;

@@ -125,7 +125,7 @@ async fn an_upload_without_a_good_signature_changes_nothing_and_the_old_version_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_the_directory_the_signature_may_come_before_its_file_or_after_it() {
+async fn a_signature_file_may_appear_before_or_after_its_component() {
     let ours = keys();
     let mut scene = Scene::start().await;
     scene.under(Rule::Require, &[&ours]).await;
@@ -180,7 +180,7 @@ async fn in_the_directory_the_signature_may_come_before_its_file_or_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_that_is_taken_out_stops_what_it_had_signed_until_another_signature_comes() {
+async fn removing_a_key_stops_its_versions_until_another_signature_exists() {
     let (old, new) = (keys(), keys());
     let mut scene = Scene::start().await;
     scene.under(Rule::Require, &[&old]).await;
@@ -239,7 +239,7 @@ async fn a_key_that_is_taken_out_stops_what_it_had_signed_until_another_signatur
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_ran_unsigned_is_signed_in_the_directory_when_signatures_become_required() {
+async fn an_unsigned_version_can_be_signed_in_the_directory_when_signatures_become_required() {
     let ours = keys();
     let mut scene = Scene::start().await;
     scene.place("evolving.wasm", &evolving::version(b'a'));
@@ -271,7 +271,7 @@ async fn what_ran_unsigned_is_signed_in_the_directory_when_signatures_become_req
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_warning_lets_everything_run_and_says_what_is_not_signed() {
+async fn the_rule_warn_runs_everything_and_lists_unsigned_versions() {
     let (ours, other) = (keys(), keys());
     let mut scene = Scene::start().await;
     scene.under(Rule::Warn, &[&ours]).await;

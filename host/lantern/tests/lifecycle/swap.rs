@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_swap_happens_between_two_batches_and_the_ledger_says_where() {
+async fn a_swap_happens_between_two_batches_and_the_ledger_records_it() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     scene.publish(1..=100).await;
@@ -30,7 +30,7 @@ async fn a_swap_happens_between_two_batches_and_the_ledger_says_where() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_source_that_is_pointed_at_the_mirror_of_its_stream_continues() {
+async fn a_source_that_changes_to_the_mirror_of_its_stream_continues() {
     let mut scene = Scene::start().await;
     let context = scene.server.jetstream().await;
     scene.swap(b'a').await.unwrap();
@@ -66,7 +66,7 @@ async fn a_source_that_is_pointed_at_the_mirror_of_its_stream_continues() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn swaps_under_load_lose_and_double_nothing() {
+async fn swaps_under_load_neither_lose_nor_duplicate_rows() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     let publishing = scene.publish(1..=20_000);
@@ -106,7 +106,7 @@ async fn swaps_under_load_lose_and_double_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn additions_come_in_with_the_swap_and_a_rollback_leaves_them() {
+async fn an_activation_adds_columns_and_a_rollback_keeps_them() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     scene.publish(1..=3).await;
@@ -136,7 +136,7 @@ async fn additions_come_in_with_the_swap_and_a_rollback_leaves_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_older_version_is_held_to_its_tables_like_a_new_one() {
+async fn an_older_version_is_compared_with_its_tables_like_a_new_one() {
     let mut scene = Scene::start().await;
     let older = scene.swap(b'a').await.unwrap();
     let newer = scene.swap(b'b').await.unwrap();
@@ -158,7 +158,7 @@ async fn an_older_version_is_held_to_its_tables_like_a_new_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_does_not_fit_is_refused_in_words_and_changes_nothing() {
+async fn an_incompatible_version_is_rejected_with_a_reason_and_changes_nothing() {
     let mut scene = Scene::start().await;
     let first = scene.swap(b'a').await.unwrap();
     let refused = scene.swap(b'c').await.unwrap_err();
@@ -191,7 +191,7 @@ async fn what_does_not_fit_is_refused_in_words_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_source_that_comes_with_a_version_goes_with_it() {
+async fn a_source_starts_and_ends_with_the_version_that_declares_it() {
     let mut scene = Scene::start().await;
     scene.publish_to("more.x", 1001..=1010).await;
     scene.swap(b'a').await.unwrap();
@@ -222,7 +222,7 @@ async fn a_source_that_comes_with_a_version_goes_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_paused_plugin_waits_also_over_a_restart_and_goes_on_where_it_was() {
+async fn a_paused_plugin_stays_paused_over_a_restart_and_resumes_at_its_checkpoint() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     scene.publish(1..=10).await;
@@ -267,7 +267,7 @@ async fn a_paused_plugin_waits_also_over_a_restart_and_goes_on_where_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_removed_plugin_leaves_its_tables_and_can_come_back_or_takes_them_along() {
+async fn a_removed_plugin_keeps_or_drops_its_tables() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     scene.publish(1..=10).await;
@@ -305,7 +305,7 @@ async fn a_removed_plugin_leaves_its_tables_and_can_come_back_or_takes_them_alon
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_same_component_sent_many_times_at_once_is_one_version() {
+async fn concurrent_installations_of_one_component_are_one_version() {
     let mut scene = Scene::start().await;
     let bytes = evolving::version(b'a');
     let mut sending = tokio::task::JoinSet::new();
@@ -330,7 +330,7 @@ async fn the_same_component_sent_many_times_at_once_is_one_version() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_error_is_shown_with_its_time_until_the_source_has_recovered() {
+async fn an_error_is_reported_with_its_time_until_the_source_recovers() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     scene.publish(1..=10).await;
@@ -356,7 +356,7 @@ async fn an_error_is_shown_with_its_time_until_the_source_has_recovered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn settings_of_a_plugin_are_in_force_at_once_and_after_a_restart() {
+async fn settings_of_a_plugin_apply_at_once_and_after_a_restart() {
     let mut scene = Scene::start().await;
     let set = async |scene: &Scene, path: &str, value: &str| {
         let changes = vec![(path.to_owned(), value.to_owned())];

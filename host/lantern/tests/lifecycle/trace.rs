@@ -42,7 +42,7 @@ fn expected(rows: impl IntoIterator<Item = (u64, u64, char)>) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_work_of_a_bad_version_is_made_again_as_if_it_had_never_run() {
+async fn a_reprojection_yields_the_tables_without_the_replaced_version() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     scene.publish(1..=100).await;
@@ -90,7 +90,7 @@ async fn the_work_of_a_bad_version_is_made_again_as_if_it_had_never_run() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_version_that_was_last_is_made_again_up_to_the_checkpoint_while_messages_come() {
+async fn an_interrupted_reprojection_is_completed_while_messages_arrive() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     scene.publish(1..=50).await;
@@ -131,7 +131,7 @@ async fn a_version_that_was_last_is_made_again_up_to_the_checkpoint_while_messag
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_row_leads_to_its_version_and_its_message_and_what_is_gone_is_said() {
+async fn a_trace_names_version_and_message_or_why_it_is_missing() {
     let mut scene = Scene::start().await;
     scene.swap(b'a').await.unwrap();
     scene.publish(1..=20).await;
@@ -195,7 +195,7 @@ async fn a_row_leads_to_its_version_and_its_message_and_what_is_gone_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_that_the_running_version_rejects_becomes_a_dead_letter_and_the_way_back_heals_it() {
+async fn a_reprojected_message_that_is_rejected_becomes_a_dead_letter_and_can_be_retried() {
     let mut scene = Scene::start().await;
     let good = scene.swap(b'e').await.unwrap();
     scene.publish(1..=10).await;
@@ -232,7 +232,7 @@ async fn a_message_that_the_running_version_rejects_becomes_a_dead_letter_and_th
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn merged_rows_are_said_to_be_merged_and_are_not_taken_apart() {
+async fn a_trace_of_a_merged_row_has_a_note_and_merged_rows_are_not_reprojected() {
     let mut scene = Scene::start().await;
     let sums = scene.swap(b'j').await.unwrap();
     scene.publish(1..=10).await;
@@ -259,7 +259,7 @@ async fn merged_rows_are_said_to_be_merged_and_are_not_taken_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_changed_creation_time_hides_no_message_from_trace_reprojection_erasure_and_rebuild() {
+async fn trace_reprojection_erasure_and_rebuild_ignore_a_changed_creation_time() {
     let mut scene = Scene::start().await;
     let first = scene.swap(b'f').await.unwrap();
     scene.publish(1..=20).await;

@@ -36,7 +36,7 @@ fn check_alone(payload: &str, class: RejectionClass, words: &str) {
 }
 
 #[test]
-fn well_behaved_messages_become_what_the_plugin_says() {
+fn valid_messages_become_the_outcomes_of_the_plugin() {
     let mut projector = plugin(Limits::default()).projector();
     let projected = projector.project(0, &messages(&["rhello", "k", "jbecause", "r"]), LONG);
     assert_eq!(
@@ -57,7 +57,7 @@ fn well_behaved_messages_become_what_the_plugin_says() {
 }
 
 #[test]
-fn a_plugin_sees_headers_and_positions_only_where_its_source_has_them() {
+fn a_plugin_receives_headers_and_sequences_only_if_its_source_has_them() {
     let mut projector = plugin(Limits::default()).projector();
     let mut seen = |source| {
         let projected = projector.project(source, &messages(&["k", "Q"]), LONG);
@@ -84,34 +84,34 @@ fn a_plugin_sees_headers_and_positions_only_where_its_source_has_them() {
 }
 
 #[test]
-fn f1_a_trap_costs_its_own_message_only() {
+fn a_trap_rejects_only_its_message() {
     check_alone("T", RejectionClass::Trap, "unreachable");
 }
 
 #[test]
-fn f1_a_loop_costs_its_own_message_only() {
+fn an_endless_loop_rejects_only_its_message() {
     check_alone("L", RejectionClass::Timeout, "did not end within 150 ms");
 }
 
 #[test]
-fn f1_endless_recursion_costs_its_own_message_only() {
+fn endless_recursion_rejects_only_its_message() {
     check_alone("D", RejectionClass::Trap, "stack");
 }
 
 #[test]
-fn f2_eating_memory_costs_its_own_message_only() {
+fn exhausted_memory_rejects_only_its_message() {
     check_alone("M", RejectionClass::Memory, "the limit is 64 MiB");
 }
 
 #[test]
-fn f3_bulk_copies_are_interrupted() {
+fn bulk_copies_are_interrupted() {
     let began = Instant::now();
     check_alone("F", RejectionClass::Timeout, "did not end");
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
 
 #[test]
-fn f4_every_seventh_message_of_a_call_traps() {
+fn a_trap_on_every_seventh_message_of_a_call_rejects_few_messages() {
     let mut projector = plugin(Limits::default()).projector();
     let projected = projector.project(0, &messages(&vec!["7"; 500]), LONG);
     // In a call with one message, no message is the seventh.
@@ -135,7 +135,7 @@ fn f4_every_seventh_message_of_a_call_traps() {
 }
 
 #[test]
-fn f5_what_one_call_breaks_the_next_does_not_meet() {
+fn a_call_does_not_see_the_damage_of_the_previous_one() {
     let mut projector = plugin(Limits::default()).projector();
     // A successful call corrupts the instance, so the next call fails although its messages are valid.
     for _ in 0..3 {
@@ -157,7 +157,7 @@ fn f5_what_one_call_breaks_the_next_does_not_meet() {
 }
 
 #[test]
-fn f6_rows_that_break_the_description_cost_their_own_message_only() {
+fn rows_that_violate_the_declaration_reject_only_their_message() {
     check_alone(
         "N",
         RejectionClass::Output,
@@ -171,13 +171,13 @@ fn f6_rows_that_break_the_description_cost_their_own_message_only() {
 }
 
 #[test]
-fn f6_an_answer_of_the_wrong_length_costs_its_own_message_only() {
+fn an_answer_of_the_wrong_length_rejects_only_its_message() {
     check_alone("-", RejectionClass::Output, "0 outcomes for 1 messages");
     check_alone("+", RejectionClass::Output, "2 outcomes for 1 messages");
 }
 
 #[test]
-fn answers_that_cannot_be_read_cost_their_own_message_only() {
+fn an_unreadable_answer_rejects_only_its_message() {
     check_alone("U", RejectionClass::Output, "utf-8");
     check_alone("O", RejectionClass::Output, "out of bounds");
     check_alone("H", RejectionClass::Output, "bytes of values");
@@ -185,7 +185,7 @@ fn answers_that_cannot_be_read_cost_their_own_message_only() {
 }
 
 #[test]
-fn f9_a_long_and_hostile_reason_is_cut_and_cleaned() {
+fn a_long_and_hostile_reason_is_truncated_and_cleaned() {
     let mut projector = plugin(Limits::default()).projector();
     let payload = format!("j\u{1b}[31m{}", "x".repeat(3 << 20));
     let projected = projector.project(0, &messages(&["r", &payload]), LONG);
@@ -198,7 +198,7 @@ fn f9_a_long_and_hostile_reason_is_cut_and_cleaned() {
 }
 
 #[test]
-fn f10_a_slow_plugin_is_slow_and_nothing_else() {
+fn a_slow_plugin_completes_without_rejections() {
     let limits = Limits {
         message_time: Duration::from_secs(2),
         ..Limits::default()
@@ -225,7 +225,7 @@ fn f10_a_slow_plugin_is_slow_and_nothing_else() {
 }
 
 #[test]
-fn f13_a_flood_of_log_lines_is_dropped_and_counted() {
+fn excess_log_lines_are_dropped_and_counted() {
     let plugin = plugin(Limits {
         message_time: Duration::from_secs(20),
         ..Limits::default()
@@ -241,7 +241,7 @@ fn f13_a_flood_of_log_lines_is_dropped_and_counted() {
 }
 
 #[test]
-fn f14_a_panic_of_the_host_leaves_a_usable_projector() {
+fn a_panic_of_the_host_leaves_a_usable_projector() {
     // A panicking subscriber represents any bug in the host's own code during a guest call.
     struct Panics;
     impl tracing::Subscriber for Panics {
@@ -272,7 +272,7 @@ fn f14_a_panic_of_the_host_leaves_a_usable_projector() {
 }
 
 #[test]
-fn a_budget_that_is_used_up_ends_a_search_with_what_was_decided() {
+fn an_exhausted_budget_ends_a_search_with_the_decided_messages() {
     let mut projector = plugin(quick()).projector();
     let mut payloads = vec!["r"; 64];
     payloads[3] = "L";
@@ -307,7 +307,7 @@ fn a_message_larger_than_the_guests_memory_is_rejected() {
 }
 
 #[test]
-fn big_batches_and_big_payloads_pass_in_order() {
+fn large_batches_and_payloads_keep_their_order() {
     let mut projector = plugin(Limits::default()).projector();
     let payloads: Vec<String> = (0..5_000)
         .map(|number| format!("r{}", "x".repeat(number)))
@@ -329,7 +329,7 @@ fn big_batches_and_big_payloads_pass_in_order() {
 }
 
 #[test]
-fn a_source_that_is_not_there_halts_and_blames_no_message() {
+fn a_missing_source_halts_without_rejecting_messages() {
     let projected = plugin(Limits::default())
         .projector()
         .project(9, &messages(&["r"]), LONG);
@@ -338,7 +338,7 @@ fn a_source_that_is_not_there_halts_and_blames_no_message() {
 }
 
 #[test]
-fn a_projector_may_move_between_threads_and_two_do_not_meet() {
+fn projectors_are_independent_and_can_move_between_threads() {
     let plugin = plugin(quick());
     let threads: Vec<_> = ["L", "r"]
         .map(|payload| {

@@ -35,7 +35,7 @@ fn text(rest: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_good_plugin_says_what_it_is() {
+fn a_valid_plugin_is_loaded_with_its_description() {
     let bytes = good();
     let plugin = loader(Limits::default()).load(&bytes).unwrap();
     assert_eq!(plugin.manifest().name.as_str(), "by-hand");
@@ -51,7 +51,7 @@ fn a_good_plugin_says_what_it_is() {
 }
 
 #[test]
-fn g1_other_files_are_refused_in_words() {
+fn files_that_are_not_components_are_rejected_with_a_reason() {
     refused(b"", "the file is empty");
     refused(&core_module(&Variant::default()), "it is a core module");
     refused(b"  (module)", "it is WebAssembly text");
@@ -75,7 +75,7 @@ fn g1_other_files_are_refused_in_words() {
 }
 
 #[test]
-fn g1_a_file_cut_anywhere_is_refused() {
+fn a_truncated_file_is_rejected() {
     let (bytes, loader) = (good(), loader(Limits::default()));
     for part in 0..64 {
         let length = bytes.len() * part / 64;
@@ -88,7 +88,7 @@ fn g1_a_file_cut_anywhere_is_refused() {
 }
 
 #[test]
-fn a_file_with_any_byte_changed_does_no_harm() {
+fn a_file_with_a_changed_byte_is_rejected_or_harmless() {
     let (bytes, loader) = (good(), loader(Limits::default()));
     for position in (0..bytes.len()).step_by(37) {
         let mut bytes = bytes.clone();
@@ -102,7 +102,7 @@ fn a_file_with_any_byte_changed_does_no_harm() {
 }
 
 #[test]
-fn g3_precompiled_code_is_refused() {
+fn precompiled_code_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     cached_loader(dir.path(), [1; 32]).load(&good()).unwrap();
     let mut code = std::fs::read(only_file(dir.path())).unwrap();
@@ -111,7 +111,7 @@ fn g3_precompiled_code_is_refused() {
 }
 
 #[test]
-fn g4_the_contract_has_to_be_there_once_and_known() {
+fn a_component_must_export_one_known_contract() {
     refused(
         &wat::parse_str("(component)").unwrap(),
         "does not export a projector",
@@ -128,7 +128,7 @@ fn g4_the_contract_has_to_be_there_once_and_known() {
 }
 
 #[test]
-fn g4_what_it_imports_beyond_the_log_is_named() {
+fn other_imports_than_the_log_are_named() {
     let wasi = text(
         "(import \"wasi:filesystem/preopens@0.2.0\" (instance)) (import \"wasi:random/random@0.2.0\" (instance))",
     );
@@ -164,7 +164,7 @@ fn g4_what_it_imports_beyond_the_log_is_named() {
 }
 
 #[test]
-fn g5_a_plugin_that_does_not_start_or_describe_itself_ends_in_time() {
+fn a_plugin_that_does_not_start_or_describe_itself_is_stopped_in_time() {
     let began = Instant::now();
     let start = |start| {
         component(&Variant {
@@ -201,7 +201,7 @@ fn g5_a_plugin_that_does_not_start_or_describe_itself_ends_in_time() {
 }
 
 #[test]
-fn a_description_that_is_not_valid_is_refused_with_its_problems() {
+fn an_invalid_description_is_rejected_with_its_problems() {
     let error = refused(
         &component(&Variant {
             name: "Not A Name",
@@ -216,7 +216,7 @@ fn a_description_that_is_not_valid_is_refused_with_its_problems() {
 }
 
 #[test]
-fn f2_and_f12_instances_memories_tables_and_handles_are_few() {
+fn instances_memories_tables_and_handles_are_limited() {
     let inside = |parts: &str| refused(&guest_with(parts), "could not start");
     let many =
         |module: &str, count| format!("{module} {}", "(core instance (instantiate $m)) ".repeat(count));
@@ -283,7 +283,7 @@ fn section(bytes: &mut Vec<u8>, id: u8, content: &[u8]) {
 }
 
 #[test]
-fn code_is_compiled_once_and_then_found() {
+fn compiled_code_is_reused() {
     let dir = tempfile::tempdir().unwrap();
     let bytes = good();
     let compile = Duration::from_millis(1);
@@ -314,7 +314,7 @@ fn code_is_compiled_once_and_then_found() {
 }
 
 #[test]
-fn g3_a_poisoned_cache_is_not_believed_and_is_written_anew() {
+fn a_manipulated_cache_entry_is_rejected_and_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let bytes = good();
     cached_loader(dir.path(), [1; 32]).load(&bytes).unwrap();
@@ -344,7 +344,7 @@ fn g3_a_poisoned_cache_is_not_believed_and_is_written_anew() {
 }
 
 #[test]
-fn a_cache_that_cannot_be_written_costs_time_only() {
+fn an_unwritable_cache_does_not_prevent_loading() {
     let dir = tempfile::tempdir().unwrap();
     let loader = cached_loader(dir.path(), [1; 32]);
     std::fs::remove_dir_all(dir.path()).unwrap();
@@ -358,7 +358,7 @@ fn a_cache_that_cannot_be_written_costs_time_only() {
 }
 
 #[test]
-fn more_stack_than_a_thread_has_is_refused() {
+fn a_stack_larger_than_that_of_a_thread_is_rejected() {
     let limits = Limits {
         stack_bytes: 8 << 20,
         ..Limits::default()

@@ -90,7 +90,7 @@ fn check_alone(projector: &mut lantern_plugin::Projector, payload: &str, class: 
 }
 
 #[test]
-fn each_bad_message_ends_in_its_class_and_costs_no_other() {
+fn each_bad_message_has_its_class_and_affects_no_other() {
     let mut projector = plugin(quick()).projector();
     let mut check = |payload, class, words| check_alone(&mut projector, payload, class, words);
     check("trap", RejectionClass::Trap, "unreachable");
@@ -116,7 +116,7 @@ fn each_bad_message_ends_in_its_class_and_costs_no_other() {
 }
 
 #[test]
-fn copies_of_half_the_memory_are_interrupted() {
+fn copies_of_half_of_the_memory_are_interrupted() {
     let limits = Limits {
         memory_bytes: 128 << 20,
         ..quick()
@@ -143,7 +143,7 @@ fn a_million_rows_and_a_text_of_a_hundred_mebibytes_end_as_dead_letters() {
 }
 
 #[test]
-fn an_instance_that_was_spoilt_is_replaced() {
+fn a_corrupted_instance_is_replaced() {
     let mut projector = plugin(Limits::default()).projector();
     for _ in 0..3 {
         let projected = projector.project(0, &messages(&["poison", "ok 2"]), LONG);
@@ -156,7 +156,7 @@ fn an_instance_that_was_spoilt_is_replaced() {
 }
 
 #[test]
-fn the_seventh_of_each_call_is_not_guilty_alone() {
+fn a_message_that_fails_only_in_a_group_is_not_rejected() {
     let mut projector = plugin(Limits::default()).projector();
     let projected = projector.project(0, &messages(&["count7"; 300]), LONG);
     assert_eq!(projected.outcomes.len(), 300);
@@ -164,7 +164,7 @@ fn the_seventh_of_each_call_is_not_guilty_alone() {
 }
 
 #[test]
-fn deep_json_and_floods_of_log_lines_do_no_harm() {
+fn deep_json_and_many_log_lines_are_harmless() {
     let plugin = plugin(Limits {
         message_time: Duration::from_secs(10),
         ..Limits::default()
@@ -185,7 +185,7 @@ fn deep_json_and_floods_of_log_lines_do_no_harm() {
 }
 
 #[test]
-fn whole_numbers_become_reals_only_where_they_are_exact() {
+fn integers_become_reals_only_if_exact() {
     let mut projector = plugin(Limits::default()).projector();
     let projected = projector.project(0, &messages(&["typed 7 {\"a\":1}"]), LONG);
     let Outcome::Rows(rows) = &projected.outcomes[0] else {
@@ -211,7 +211,7 @@ fn refused(name: &str, expected: &str) -> LoadError {
 }
 
 #[test]
-fn faults_at_loading_are_found_at_loading() {
+fn faults_at_loading_are_reported_at_loading() {
     refused("loop_in_start", "could not start: it did not end");
     refused("trap_in_start", "could not start:");
     refused("loop_in_describe", "could not describe itself: it did not end");

@@ -26,7 +26,7 @@ fn check(plugin: &Arc<Plugin>, payload: &str, class: RejectionClass, words: &str
 }
 
 #[test]
-fn each_limit_is_the_plugins_own() {
+fn each_plugin_has_its_own_limits() {
     let loader = loader(Limits::default());
     let bytes = component(&Variant::default());
     let set = limits(PluginLimitSettings {
@@ -55,7 +55,7 @@ fn each_limit_is_the_plugins_own() {
 }
 
 #[test]
-fn few_bytes_for_a_message_leave_enough_for_many_messages() {
+fn a_small_limit_per_message_allows_batches_of_many_messages() {
     let bytes = component(&Variant::default());
     let set = limits(PluginLimitSettings {
         bytes_per_message: Some(1_024),
@@ -69,7 +69,7 @@ fn few_bytes_for_a_message_leave_enough_for_many_messages() {
 }
 
 #[test]
-fn settings_change_without_compiling_and_old_projectors_keep_theirs() {
+fn settings_change_without_compilation_and_existing_projectors_keep_theirs() {
     let dir = tempfile::tempdir().unwrap();
     let bytes = component(&Variant::default());
     let config = |compiler| EngineConfig {
@@ -109,7 +109,7 @@ fn settings_change_without_compiling_and_old_projectors_keep_theirs() {
 }
 
 #[test]
-fn a_plugin_is_not_set_to_less_memory_than_it_begins_with() {
+fn a_memory_limit_below_the_initial_memory_is_rejected() {
     let loader = loader(Limits {
         memory_bytes: 2 << 20,
         ..Limits::default()
@@ -134,7 +134,7 @@ fn a_plugin_is_not_set_to_less_memory_than_it_begins_with() {
 }
 
 #[test]
-fn a_longer_time_is_given_as_well_as_a_shorter_one() {
+fn the_time_limit_can_be_raised_and_lowered() {
     let loader = loader(Limits {
         message_time: Duration::from_millis(1),
         ..Limits::default()

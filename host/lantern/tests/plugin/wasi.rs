@@ -49,7 +49,7 @@ fn numbers(plugin: &Arc<Plugin>, payloads: &[&str]) -> Vec<i64> {
 }
 
 #[test]
-fn g4_it_is_refused_unless_it_is_allowed() {
+fn wasi_is_rejected_unless_allowed() {
     let loader = loader(Limits::default());
     let Err(error) = loader.load(&bytes()) else {
         panic!("it was loaded")
@@ -81,7 +81,7 @@ fn g4_it_is_refused_unless_it_is_allowed() {
 }
 
 #[test]
-fn what_is_not_provided_stays_refused() {
+fn interfaces_that_are_not_provided_are_rejected() {
     let http = wat::parse_str(
         "(component (import \"wasi:cli/exit@0.2.0\" (instance)) (import \"wasi:http/types@0.2.0\" (instance))
          (instance $p) (export \"lantern:projection/projector@0.1.0\" (instance $p)))",
@@ -97,7 +97,7 @@ fn what_is_not_provided_stays_refused() {
 }
 
 #[test]
-fn everything_in_it_is_empty() {
+fn the_provided_wasi_is_empty() {
     // Cargo gives this process an environment, arguments and a directory; the guest sees none of them.
     assert!(std::env::vars().count() > 0);
     let plugin = plugin(Limits::default());
@@ -109,7 +109,7 @@ fn everything_in_it_is_empty() {
 }
 
 #[test]
-fn replaying_gives_the_same_rows() {
+fn a_replay_yields_the_same_rows() {
     let plugin = plugin(Limits::default());
     assert_eq!(numbers(&plugin, &["t", "w", "t"])[..1], [0], "1970");
     let first = numbers(&plugin, &["u", "u", "t"]);
@@ -131,7 +131,7 @@ fn replaying_gives_the_same_rows() {
 }
 
 #[test]
-fn a_sleep_ends_at_once_and_waiting_for_the_clock_ends_in_time() {
+fn a_sleep_returns_at_once_and_polling_the_clock_ends_in_time() {
     let mut projector = plugin(quick()).projector();
     let began = Instant::now();
     let projected = projector.project(0, &messages(&["s", "r"]), LONG);
@@ -146,7 +146,7 @@ fn a_sleep_ends_at_once_and_waiting_for_the_clock_ends_in_time() {
 }
 
 #[test]
-fn a_call_from_an_async_runtimes_blocking_thread_is_the_same() {
+fn a_call_from_a_blocking_thread_of_a_runtime_yields_the_same() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let outcomes = runtime.block_on(async {
         tokio::task::spawn_blocking(|| {
@@ -162,7 +162,7 @@ fn a_call_from_an_async_runtimes_blocking_thread_is_the_same() {
 }
 
 #[test]
-fn what_is_printed_is_logged_and_a_flood_of_it_dropped() {
+fn printed_lines_are_logged_and_excess_lines_dropped() {
     let plugin = plugin(quick());
     let projected = plugin
         .projector()
@@ -175,7 +175,7 @@ fn what_is_printed_is_logged_and_a_flood_of_it_dropped() {
 }
 
 #[test]
-fn exit_and_handles_without_an_end_cost_their_own_message_only() {
+fn exit_and_endless_handles_reject_only_their_message() {
     let mut projector = plugin(Limits::default()).projector();
     let projected = projector.project(0, &messages(&["r", "x", "r", "h", "r"]), LONG);
     let found: Vec<_> = projected.outcomes.iter().map(word).collect();
@@ -189,7 +189,7 @@ fn exit_and_handles_without_an_end_cost_their_own_message_only() {
 }
 
 #[test]
-fn the_limits_hold_with_it_as_without() {
+fn the_limits_apply_with_wasi() {
     let mut projector = plugin(quick()).projector();
     let projected = projector.project(0, &messages(&["r", "L", "M", "T", "r"]), LONG);
     assert_eq!(

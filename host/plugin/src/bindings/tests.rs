@@ -43,7 +43,7 @@ fn deliveries(payloads: &[&str]) -> Vec<Delivery> {
 }
 
 #[test]
-fn plugins_of_two_versions_run_side_by_side() {
+fn plugins_of_two_contract_versions_run_together() {
     let loader = loader();
     let first = loader
         .load(&guest::component(&guest::Variant::default()))

@@ -136,7 +136,7 @@ async fn a_message_that_was_not_read_yet_is_no_gap_when_it_is_erased() {
 }
 
 #[tokio::test]
-async fn an_erased_value_is_refused_from_older_messages_and_taken_from_newer_ones() {
+async fn an_erased_value_is_rejected_in_older_messages_and_accepted_in_newer_ones() {
     let dir = tempfile::tempdir().unwrap();
     let scene = Scene::open(dir.path()).await;
     scene.store.refuse_value(query("ann"), 2_000_000).await.unwrap();
@@ -197,7 +197,7 @@ fn hex(text: &str) -> String {
 }
 
 #[tokio::test]
-async fn merged_rows_are_taken_out_of_the_ledger_wherever_they_were_inserted() {
+async fn merged_rows_are_removed_from_the_ledger_of_any_range() {
     let dir = tempfile::tempdir().unwrap();
     let scene = Scene::open(dir.path()).await;
     let outcomes = vec![sum("ann", 1), sum("bob", 1), sum("ann", 2)];
@@ -216,7 +216,7 @@ async fn merged_rows_are_taken_out_of_the_ledger_wherever_they_were_inserted() {
 }
 
 #[tokio::test]
-async fn what_fits_no_table_is_refused_without_the_value() {
+async fn a_value_that_fits_no_table_is_rejected_and_not_displayed() {
     let dir = tempfile::tempdir().unwrap();
     let scene = Scene::open(dir.path()).await;
     let of = |column: &str, tables: &[&str]| ForgetQuery {

@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ledger_says_how_many_messages_lie_behind_a_sequence() {
+    fn the_ledger_counts_the_messages_after_a_sequence() {
         let whole = history(vec![range(1, 10, 10, 0, None), range(11, 20, 5, 5, None)]);
         assert_eq!(whole.handled_behind(10), (10, 10));
         assert_eq!(whole.handled_behind(0), (20, 20));
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_that_gave_rows_lie_before_a_sequence_unless_all_are_found_behind_it() {
+    fn messages_with_rows_lie_before_a_sequence_unless_all_are_found_after_it() {
         // Messages of other subjects were trimmed: all messages of this source still exist.
         let one = history(vec![range(1, 10, 4, 1, Some((0, 5)))]);
         assert_eq!(one.projected_before(5, 5), 0);

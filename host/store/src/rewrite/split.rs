@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_again_goes_and_the_rest_stays() {
+    fn ranges_read_again_are_removed_and_the_rest_stays() {
         let whole = counts(8, 1, 1, 0);
         let first = again(1, 4, 3, 1, counts(4, 0, 0, 0));
         let divided = divide(whole, &[first], 6);
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_divided_adds_up_and_fits() {
+    fn divided_ranges_add_up() {
         for missing in 0..3 {
             for gone in 0..4_u64 {
                 for through in 4..=10 {

@@ -285,7 +285,7 @@ async fn again(past: &Past, gone: &BTreeSet<u64>, dice: &mut Dice, what: &str) {
 }
 
 #[tokio::test]
-async fn the_promises_hold_after_each_batch_whatever_has_happened_before() {
+async fn the_invariants_hold_after_each_batch() {
     for seed in 0..40 {
         let mut dice = Dice(seed);
         let dir = tempfile::tempdir().unwrap();
@@ -395,7 +395,7 @@ async fn resolved_again(past: &Past, dice: &mut Dice, what: &str) {
 }
 
 #[tokio::test]
-async fn a_range_that_has_changed_or_belongs_to_the_active_version_is_left_alone() {
+async fn a_range_that_changed_or_belongs_to_the_active_version_is_not_touched() {
     let dir = tempfile::tempdir().unwrap();
     let mut dice = Dice(7);
     let past = past(dir.path(), &mut dice, NOTES).await;

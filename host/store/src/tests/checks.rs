@@ -23,7 +23,7 @@ async fn read_in_two_epochs(dir: &std::path::Path, count: i64, same_times: bool)
 }
 
 #[tokio::test]
-async fn messages_read_in_two_epochs_are_a_problem() {
+async fn messages_read_in_two_epochs_are_reported() {
     let dir = tempfile::tempdir().unwrap();
     let report = read_in_two_epochs(dir.path(), 5, true).await;
     assert_eq!(report.problems.len(), 1, "{report:?}");

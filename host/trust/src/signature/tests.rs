@@ -31,7 +31,7 @@ fn check(keys: &[&KeyPair], component: &[u8], signature: Option<&str>) -> Verdic
 }
 
 #[test]
-fn a_trusted_key_over_the_same_bytes_is_good_and_nothing_else_is() {
+fn only_a_signature_of_a_trusted_key_over_the_same_bytes_is_good() {
     let (ours, other) = (keys(), keys());
     let signature = signed(&ours, COMPONENT, "orders 1.0.0");
     let good = check(&[&other, &ours], COMPONENT, Some(&signature));
