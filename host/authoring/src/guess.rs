@@ -11,6 +11,7 @@ use serde_json::Value as Tree;
 use serde_json::value::RawValue;
 
 use lantern_model::batch::{Delivery, Timestamp};
+use lantern_model::limits::SYSTEM_COLUMNS;
 use lantern_model::schema::{ColumnType, Role};
 
 use field::FieldStats;
@@ -329,8 +330,9 @@ fn column_name(field: &str) -> String {
     if !name.starts_with(|first: char| first.is_ascii_lowercase()) {
         name.insert_str(0, "field_");
     }
-    if ["crate", "self", "super"].contains(&name.as_str()) {
-        name.push_str("_field"); // Not valid as a field name.
+    // Not valid as the name of a field or a column.
+    if ["crate", "self", "super"].contains(&name.as_str()) || SYSTEM_COLUMNS.contains(&name.as_str()) {
+        name.push_str("_field");
     }
     name.truncate(60);
     name

@@ -14,7 +14,8 @@ use super::guess::{Guess, guess};
 use super::sample::Sample;
 use super::sdk;
 use lantern_model::batch::Delivery;
-use lantern_model::schema::{ColumnType, PluginName};
+use lantern_model::limits::TABLE_NAME_BYTES_MAX;
+use lantern_model::schema::{ColumnType, PluginName, TableName};
 
 /// Most messages that become fixtures.
 const FIXTURES_MAX: usize = 3;
@@ -155,12 +156,14 @@ struct Names {
 
 /// Table name of a plugin.
 pub fn table_name(plugin: &PluginName) -> String {
-    let name = plugin.as_str().replace('-', "_");
-    match lantern_model::schema::TableName::parse(&name) {
-        Ok(_) => name,
+    let mut name = plugin.as_str().replace('-', "_");
+    if TableName::parse(&name).is_err() {
         // The name begins with a reserved word.
-        Err(_) => format!("my_{name}").chars().take(63).collect(),
+        name.insert_str(0, "my_");
     }
+    // All characters are ASCII.
+    name.truncate(TABLE_NAME_BYTES_MAX);
+    name
 }
 
 fn write_fixtures(

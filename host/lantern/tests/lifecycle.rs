@@ -34,6 +34,8 @@ mod forget;
 mod health_gate;
 #[path = "lifecycle/owners.rs"]
 mod owners;
+#[path = "lifecycle/portability.rs"]
+mod portability;
 #[path = "lifecycle/rebuild.rs"]
 mod rebuild;
 #[path = "lifecycle/rebuild_loss.rs"]

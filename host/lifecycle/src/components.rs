@@ -72,6 +72,11 @@ impl Components {
         }
     }
 
+    /// Whether a component is stored. Only a version that could be loaded is.
+    pub(super) fn contains(&self, digest: Digest) -> bool {
+        self.dir.is_file(name(digest))
+    }
+
     /// Reads the signature of a component, if one is stored. The caller checks it.
     pub(super) fn signature(&self, digest: Digest) -> io::Result<Option<Vec<u8>>> {
         let file = match self.dir.open(signature_name(digest)) {
@@ -119,9 +124,11 @@ mod tests {
         let components = Components::open(folder.path()).unwrap();
         let digest = Digest::of(b"abc");
         assert!(components.get(digest).is_err());
+        assert!(!components.contains(digest));
         components.put(digest, b"abc").unwrap();
         components.put(digest, b"abc").unwrap();
         assert_eq!(components.get(digest).unwrap(), b"abc");
+        assert!(components.contains(digest));
         let file = folder.path().join(format!("{}.wasm", digest.hex()));
         std::fs::write(&file, b"abd").unwrap();
         assert_eq!(

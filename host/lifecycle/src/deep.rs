@@ -410,7 +410,7 @@ fn load(parts: &DeepParts, plugin: &DeepPlugin, digest: &str) -> Result<Arc<Plug
         .map_err(|error| format!("the component {digest} cannot be read: {error}"))?;
     parts
         .loader
-        .load_with(&bytes, &settings)
+        .load_installed(&bytes, &settings)
         .map_err(|error| format!("the component {digest} cannot be loaded: {error}"))
 }
 

@@ -118,8 +118,7 @@ impl Inner {
             internal_subjects: true,
             ..PluginSettings::default()
         };
-        let loaded = self.parts.loader.load_with(&component.bytes, &trial);
-        let plugin = loaded.map_err(LifecycleError::Load)?;
+        let plugin = self.load_new_or_installed(&component.bytes, &trial)?;
         let name = plugin.manifest().name.to_string();
         if let Verdict::Faulty(fault) = verdict {
             let (digest, reason) = (plugin.digest(), fault.to_string());
@@ -128,6 +127,31 @@ impl Inner {
         plugin
             .with_settings(&self.settings_of(&name))
             .map_err(|source| LifecycleError::Settings { plugin: name, source })
+    }
+
+    /// Loads a component. One that is already installed may declare what a new version must not.
+    fn load_new_or_installed(
+        &self,
+        bytes: &[u8],
+        settings: &PluginSettings,
+    ) -> Result<Arc<Plugin>, LifecycleError> {
+        let loader = &self.parts.loader;
+        if !self.components.contains(Digest::of(bytes)) {
+            return loader.load_with(bytes, settings).map_err(LifecycleError::Load);
+        }
+        let plugin = loader
+            .load_installed(bytes, settings)
+            .map_err(LifecycleError::Load)?;
+        for problem in plugin.manifest().portability_problems() {
+            let (plugin, digest) = (&plugin.manifest().name, plugin.digest());
+            tracing::warn!(
+                %plugin,
+                %digest,
+                %problem,
+                "this installed version is not portable: it keeps running, but this host accepts no new version with this declaration"
+            );
+        }
+        Ok(plugin)
     }
 
     /// Loads a stored component. Blocks.

@@ -1,10 +1,11 @@
-//! Plain data and its validation: messages, rows and values, the identity of a row, the declarations of a plugin, the
-//! settings of a plugin, the status of projections, and who performs an operation. No I/O; depends on no other crate
+//! Plain data and its validation: messages, rows and values, the identity of a row, the declarations of a plugin, their
+//! limits, the settings of a plugin, the status of projections, and who performs an operation. No I/O; depends on no other crate
 //! of the host.
 
 pub mod actor;
 pub mod batch;
 pub mod identity;
+pub mod limits;
 pub mod metadata;
 pub mod schema;
 pub mod settings;

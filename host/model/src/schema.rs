@@ -8,7 +8,9 @@ mod check;
 mod column_type;
 pub mod description;
 pub mod difference;
+mod keys;
 mod names;
+mod portability;
 mod row;
 pub mod subjects;
 
@@ -34,6 +36,7 @@ pub struct Manifest {
     pub tables: Vec<Table>,
     /// Its writes into these tables.
     pub writes: Vec<Write>,
+    measured_keys: keys::MeasuredKeys,
 }
 
 /// One input of a plugin.

@@ -67,6 +67,8 @@ pub enum ProjectionWarningKind {
     ConsumerExpires,
     /// A subject filter of this source matches nothing that the stream can hold.
     FilterMatchesNothing,
+    /// The plugin's version declares tables that another supported database cannot hold.
+    NotPortable,
 }
 
 /// A condition that needs attention although the source runs.

@@ -219,6 +219,21 @@ impl Loader {
     /// # Errors
     /// As for [`load`](Self::load).
     pub fn load_with(&self, bytes: &[u8], settings: &PluginSettings) -> Result<Arc<Plugin>, LoadError> {
+        let plugin = self.load_installed(bytes, settings)?;
+        let problems = plugin.manifest.portability_problems();
+        match problems.is_empty() {
+            true => Ok(plugin),
+            false => Err(LoadError::Manifest(problems)),
+        }
+    }
+
+    /// Like [`load_with`](Self::load_with), for a version that is already installed. An earlier release may have accepted
+    /// declarations that not every database can hold, and the database in use holds their tables, so they are no error
+    /// here.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub fn load_installed(&self, bytes: &[u8], settings: &PluginSettings) -> Result<Arc<Plugin>, LoadError> {
         self.loads.fetch_add(1, Ordering::Relaxed);
         let limit = self.engine.limits.module_bytes;
         if bytes.len() > limit {

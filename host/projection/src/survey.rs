@@ -8,7 +8,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::gate::FillState;
 use super::pipeline::Pipeline;
 use super::plan::Horizon;
-use super::warnings::{AckWatch, Acks, expiring_consumer, refused_acks, unmatched_filters};
+use super::warnings::{AckWatch, Acks, expiring_consumer, not_portable, refused_acks, unmatched_filters};
 use super::{Halt, Projection};
 use lantern_broker::{Broker, BrokerError, ConsumerFacts, ConsumerHandle, Retention, StreamFacts};
 use lantern_model::batch::Timestamp;
@@ -87,7 +87,8 @@ impl Projection {
         let Some(consumer) = &survey.consumer else {
             return;
         };
-        let warnings = reads.warnings(consumer, survey.acks, survey.stream_subjects.as_deref());
+        let mut warnings = reads.warnings(consumer, survey.acks, survey.stream_subjects.as_deref());
+        warnings.extend(not_portable(self.desired.borrow().version.plugin().manifest()));
         self.status.send_if_modified(|status| {
             for warning in &warnings {
                 let is_new = !status.warnings.iter().any(|known| known.kind == warning.kind);

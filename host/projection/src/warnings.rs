@@ -1,11 +1,12 @@
 //! Warnings about a source that runs: acknowledgements that the broker does not apply, filters that match nothing, a
-//! consumer that the broker may delete. Pure functions; the session asks the broker and shows the result.
+//! consumer that the broker may delete, declarations that are not portable. Pure functions; the session asks the broker and shows the result.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use lantern_broker::{ConsumerFacts, Retention};
+use lantern_model::schema::Manifest;
 use lantern_model::schema::subjects::overlap;
 use lantern_model::status::{ProjectionWarning, ProjectionWarningKind};
 
@@ -91,6 +92,22 @@ pub(super) fn expiring_consumer(
             "the broker deletes consumer {name} after {after:?} without a reader (inactive_threshold of the \
              consumer, or the stream's consumer_limits); an interest stream does not keep messages published after \
              that"
+        ),
+        not_ready: false,
+    })
+}
+
+/// The warning about a version that an earlier release of the host installed, and that declares what not every database
+/// can hold.
+pub(super) fn not_portable(manifest: &Manifest) -> Option<ProjectionWarning> {
+    let problems = manifest.portability_problems();
+    (!problems.is_empty()).then(|| ProjectionWarning {
+        kind: ProjectionWarningKind::NotPortable,
+        detail: format!(
+            "version {} declares what other databases cannot hold: {}; it keeps running, but the next version has to change \
+             this",
+            manifest.version,
+            problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
         ),
         not_ready: false,
     })

@@ -18,6 +18,7 @@
 //! | `m` | 1.9.0 | as `a`, but reads `EVOLVE_MIRROR` instead of `EVOLVE` |
 //! | `n` | 1.10.0 | as `e`, but takes about twenty milliseconds for each `later N` |
 //! | `o` | 1.0.0 | as `a`, but is another plugin, `twin`, which reads `EVOLVE_MORE` into the table `twins` |
+//! | `p` | 1.11.0 | as `a`, but the name of its table has more than 48 characters |
 
 #![cfg_attr(
     target_arch = "wasm32",
@@ -76,7 +77,11 @@ fn columns() -> Vec<Column> {
 
 /// The table of the rows with a number.
 fn main_table() -> &'static str {
-    if letter() == b'o' { "twins" } else { "evolved" }
+    match letter() {
+        b'o' => "twins",
+        b'p' => "evolved_under_a_name_that_not_every_database_can_hold",
+        _ => "evolved",
+    }
 }
 
 fn source(name: &str, stream: &str, subject: &str) -> Source {
@@ -129,6 +134,7 @@ impl Guest for Evolving {
             b'l' => "2.1.0",
             b'm' => "1.9.0",
             b'n' => "1.10.0",
+            b'p' => "1.11.0",
             _ => "1.0.0",
         };
         let columns = columns();

@@ -11,6 +11,8 @@ use syn::{
     parenthesized,
 };
 
+use crate::limits;
+
 /// A column, from a field.
 pub struct Column {
     /// The name of the column: that of the field, or of `#[column(name = "…")]`.
@@ -84,7 +86,16 @@ fn column(field: &Field) -> Result<Column> {
     {
         attribute.parse_nested_meta(|meta| column_setting(&mut column, &meta))?;
     }
-    check_name(&column.name, 63)?;
+    check_name(&column.name, limits::COLUMN_NAME_BYTES_MAX)?;
+    let name = column.name.value();
+    if limits::SYSTEM_COLUMNS.contains(&name.as_str()) {
+        return Err(Error::new(
+            column.name.span(),
+            format!(
+                "`{name}` is a system column of PostgreSQL; give the column another name, as in `#[column(name = \"…\")]`"
+            ),
+        ));
+    }
     Ok(column)
 }
 
@@ -142,6 +153,18 @@ pub fn column_list(input: ParseStream<'_>, columns: &[Column]) -> Result<Vec<Lit
     }
     names.iter().try_for_each(|name| check_column(name, columns))?;
     Ok(names.into_iter().collect())
+}
+
+/// Parses `[a, b]` as the columns of a key or index.
+pub fn key_columns(input: ParseStream<'_>, columns: &[Column]) -> Result<Vec<LitStr>> {
+    let names = column_list(input, columns)?;
+    match names.get(limits::KEY_COLUMNS_MAX) {
+        None => Ok(names),
+        Some(name) => Err(Error::new(
+            name.span(),
+            format!("a key or index has at most {} columns", limits::KEY_COLUMNS_MAX),
+        )),
+    }
 }
 
 /// Parses the name of a column.

@@ -2,6 +2,7 @@
 //! reported at compile time at the field. The traits with their documentation are in `lantern-sdk`.
 
 mod fields;
+mod limits;
 mod row;
 mod table;
 
@@ -63,7 +64,7 @@ mod tests {
                     a: i64,
                 }
             )),
-            "`T` is not a valid name: at most 63 of a-z, 0-9 and `_`, starting with a letter",
+            "`T` is not a valid name: at most 48 of a-z, 0-9 and `_`, starting with a letter",
         );
         rejects(
             table(parse_quote!(
@@ -100,6 +101,39 @@ mod tests {
                 }
             )),
             "`retention_days` requires a column with the role `time`",
+        );
+    }
+
+    #[test]
+    fn declarations_that_not_every_database_can_hold_are_reported() {
+        rejects(
+            table(parse_quote!(
+                #[table(name = "a_table_with_a_name_of_more_than_forty_eight_bytes")]
+                struct T {
+                    a: i64,
+                }
+            )),
+            "`a_table_with_a_name_of_more_than_forty_eight_bytes` is not a valid name: at most 48 of a-z, 0-9 and `_`, \
+             starting with a letter",
+        );
+        rejects(
+            table(parse_quote!(
+                #[table(name = "t")]
+                struct T {
+                    xmin: f64,
+                }
+            )),
+            "`xmin` is a system column of PostgreSQL; give the column another name, as in `#[column(name = \"…\")]`",
+        );
+        let columns: Vec<syn::Ident> = (0..29).map(|number| quote::format_ident!("c{number}")).collect();
+        rejects(
+            table(parse_quote!(
+                #[table(name = "t", index = [#(#columns),*])]
+                struct T {
+                    #(#columns: i64),*
+                }
+            )),
+            "a key or index has at most 28 columns",
         );
     }
 

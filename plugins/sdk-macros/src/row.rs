@@ -133,7 +133,7 @@ fn update_rule(update: &mut Update, input: ParseStream<'_>, columns: &[Column]) 
     input.parse::<Token![=]>()?;
     let merge = match word.to_string().as_str() {
         "key" => {
-            update.key = fields::column_list(input, columns)?;
+            update.key = fields::key_columns(input, columns)?;
             return Ok(());
         }
         "while_null" => {

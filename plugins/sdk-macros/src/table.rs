@@ -6,6 +6,7 @@ use syn::spanned::Spanned as _;
 use syn::{DeriveInput, Error, LitInt, LitStr, Result};
 
 use crate::fields::{self, Column};
+use crate::limits;
 
 /// The settings of `#[table(…)]`.
 const EXPECTED: &str = "expected `name = \"…\"`, `primary_key = […]`, `unique = […]`, `index = […]`, `retention_days = …`, \
@@ -31,7 +32,7 @@ pub fn expand(input: &DeriveInput) -> Result<TokenStream> {
             "missing `#[table(name = \"…\")]`",
         ));
     };
-    fields::check_name(name, 63)?;
+    fields::check_name(name, limits::TABLE_NAME_BYTES_MAX)?;
     let checks = checks(&columns, &settings)?;
     let column_tokens = columns.iter().map(column_tokens);
     let doc = fields::doc(&input.attrs);
@@ -76,15 +77,15 @@ fn settings(input: &DeriveInput, columns: &[Column]) -> Result<Settings> {
             if meta.path.is_ident("name") {
                 settings.name = Some(meta.value()?.parse()?);
             } else if meta.path.is_ident("primary_key") {
-                settings.primary_key = fields::column_list(meta.value()?, columns)?;
+                settings.primary_key = fields::key_columns(meta.value()?, columns)?;
             } else if meta.path.is_ident("unique") {
                 settings
                     .indexes
-                    .push((fields::column_list(meta.value()?, columns)?, true));
+                    .push((fields::key_columns(meta.value()?, columns)?, true));
             } else if meta.path.is_ident("index") {
                 settings
                     .indexes
-                    .push((fields::column_list(meta.value()?, columns)?, false));
+                    .push((fields::key_columns(meta.value()?, columns)?, false));
             } else if meta.path.is_ident("retention_days") {
                 settings.retention_days = Some(meta.value()?.parse()?);
             } else if meta.path.is_ident("hint") {

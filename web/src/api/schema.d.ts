@@ -2451,7 +2451,7 @@ export interface components {
          * @description The kind of a warning.
          * @enum {string}
          */
-        ProjectionWarningKind: "acknowledgements-refused" | "consumer-expires" | "filter-matches-nothing";
+        ProjectionWarningKind: "acknowledgements-refused" | "consumer-expires" | "filter-matches-nothing" | "not-portable";
         /** @description Proof of the host's identity. */
         Proof: {
             /** @description HMAC-SHA-256 with the key from the data directory's `host.key`, in base64url. */

@@ -85,3 +85,76 @@ fn duplicates_are_counted_documents_are_kept_and_times_out_of_range_are_dead_let
     drop(host);
     sound(dir.path());
 }
+
+/// The open dead letters, with class and reason.
+fn dead_letters(dir: &Path) -> Vec<String> {
+    query(
+        dir,
+        "SELECT sequence, class, reason FROM _lantern_dead_letter WHERE state = 'open' ORDER BY sequence",
+    )
+}
+
+#[test]
+fn values_that_one_database_cannot_hold_become_dead_letters_on_every_write_path() {
+    let server = NatsServer::start();
+    let dir = tempfile::tempdir().unwrap();
+    let plugins = host::plugin_folder(&["obs-events"]);
+    let host = Host::start(dir.path(), &server.url(), plugins.path());
+    running(&host, "obs");
+    let now = "2026-05-28T10:41:00Z";
+    // The key is (pc_id, source, event_record_id); pc_id and source have 19 bytes.
+    let with_id_of = |bytes: usize| {
+        let (subject, text) = event(1, now, "{}");
+        let id = "7".repeat(bytes);
+        (
+            subject,
+            text.replace(
+                r#""event_record_id":"1""#,
+                &format!(r#""event_record_id":"{id}""#),
+            ),
+        )
+    };
+    let with_kind = |kind: &str| {
+        let (subject, text) = event(2, now, r#"{"escaped":"\u0000"}"#);
+        (subject, text.replace("logon", kind))
+    };
+    publish(
+        &server,
+        &[
+            with_id_of(2_565),
+            with_id_of(2_566),
+            with_kind(r"a\u0000b"),
+            with_kind("c"),
+        ],
+    );
+    host.wait("all handled", LIMIT, |host| {
+        host.projection("obs")["checkpoint"] == 4
+    });
+    let expected = [
+        "2|output|table obs_events, columns pc_id, source, event_record_id: 2585 bytes in a key or index, and the limit is \
+         2584",
+        "3|output|table obs_events, column kind: a NUL character at byte 1",
+    ];
+    assert_eq!(dead_letters(dir.path()), expected);
+    assert_eq!(dump(dir.path(), "obs_events").len(), 2);
+    for command in [
+        &["dead-letters", "retry", "--all"][..],
+        &["rebuild", "obs-events"],
+    ] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_lantern"))
+            .args(command)
+            .env("LANTERN__DATA_DIR", dir.path())
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        assert!(
+            output.status.success(),
+            "{command:?}: {}",
+            String::from_utf8_lossy(&text)
+        );
+        assert_eq!(dead_letters(dir.path()), expected, "{command:?}");
+        assert_eq!(dump(dir.path(), "obs_events").len(), 2, "{command:?}");
+    }
+    host.terminate();
+    sound(dir.path());
+}

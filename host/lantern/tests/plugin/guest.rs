@@ -15,6 +15,8 @@ pub struct Variant {
     pub describe: &'static str,
     /// The declared plugin name; `by-hand` if empty.
     pub name: &'static str,
+    /// The name of its table; `by_hand` if empty.
+    pub table: &'static str,
     /// Whether it imports WASI and handles the messages of `wasi.wat`.
     pub wasi: bool,
 }
@@ -35,7 +37,12 @@ pub fn core_module(variant: &Variant) -> Vec<u8> {
     } else {
         variant.name
     };
-    let data: String = description(name)
+    let table = if variant.table.is_empty() {
+        "by_hand"
+    } else {
+        variant.table
+    };
+    let data: String = description(name, table)
         .iter()
         .map(|byte| format!("\\{byte:02x}"))
         .collect();
@@ -79,7 +86,7 @@ fn encode(module: &[u8]) -> Vec<u8> {
 }
 
 /// Encodes a manifest in the canonical ABI, for the address [`BASE`].
-fn description(name: &str) -> Vec<u8> {
+fn description(name: &str, table_name: &str) -> Vec<u8> {
     let mut memory = Memory { bytes: vec![0; 48] };
     let columns =
         [("n", 1, false), ("note", 3, true), ("j", 6, true)].map(|(name, column_type, nullable)| {
@@ -104,7 +111,7 @@ fn description(name: &str) -> Vec<u8> {
         source.extend(headers.to_le_bytes());
         source
     });
-    let mut table = memory.string("by_hand");
+    let mut table = memory.string(table_name);
     table.extend(memory.string(""));
     table.extend(memory.list(&columns));
     table.extend(memory.list(&[])); // primary key
@@ -112,7 +119,7 @@ fn description(name: &str) -> Vec<u8> {
     table.extend([0; 8]); // no retention
     table.extend(memory.list(&[])); // hints
     let names = ["n", "note", "j"].map(|name| memory.string(name));
-    let mut write = memory.string("by_hand");
+    let mut write = memory.string(table_name);
     write.extend(memory.list(&names));
     write.extend([0; 32]); // on conflict fail
     let mut manifest = memory.string(name);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use lantern_model::settings::PluginSettings;
 use lantern_plugin::{Compiler, EngineConfig, Limits, LoadError, Loader, LoaderError};
 
 use crate::guest::{Variant, component, core_module};
@@ -48,6 +49,21 @@ fn a_valid_plugin_is_loaded_with_its_description() {
     assert_eq!(facts.memory_bytes, 2 << 16);
     assert!(facts.code_bytes > 0);
     assert!(plugin.digest().to_string().starts_with("sha256:"));
+}
+
+#[test]
+fn a_declaration_that_not_every_database_can_hold_is_rejected_unless_it_is_installed() {
+    let bytes = component(&Variant {
+        table: "a_table_with_a_name_of_more_than_forty_eight_bytes",
+        ..Variant::default()
+    });
+    let error = refused(
+        &bytes,
+        "table name \"a_table_with_a_name_of_more_than_forty_eight_bytes\" is longer than 48 characters",
+    );
+    assert!(matches!(error, LoadError::Manifest(_)), "{error:?}");
+    let installed = loader(Limits::default()).load_installed(&bytes, &PluginSettings::default());
+    assert_eq!(installed.unwrap().manifest().portability_problems().len(), 1);
 }
 
 #[test]

@@ -5,26 +5,17 @@ mod size;
 mod sources;
 mod tables;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod writes;
 
 use std::fmt;
 
+use super::keys::MeasuredKeys;
 use super::{Column, ColumnName, Manifest, PluginName, RawManifest};
 use crate::batch::is_hazardous;
-
-/// Bounds what the host keeps for one plugin; generous by two orders of magnitude.
-const TABLES_MAX: usize = 64;
-const SOURCES_MAX: usize = 64;
-const WRITES_MAX: usize = 256;
-/// All names, documentation, hints, units and subjects of a manifest together. The API returns all of it to every
-/// client that lists tables, and the database stores it for each version.
-const MANIFEST_BYTES_MAX: usize = 256 * 1024;
-/// A description is for people; a plugin must not fill the disk with it.
-const DOC_BYTES_MAX: usize = 64 * 1024;
-/// Hints of one table or column, and bytes of one hint.
-const HINTS_MAX: usize = 64;
-const HINT_BYTES_MAX: usize = 4 * 1024;
+use crate::limits::{
+    DESCRIPTION_BYTES_MAX, DOC_BYTES_MAX, HINT_BYTES_MAX, HINTS_MAX, SOURCES_MAX, TABLES_MAX, WRITES_MAX,
+};
 
 /// One problem of a manifest, as a sentence that names the place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,17 +28,18 @@ impl fmt::Display for Problem {
 }
 
 impl Manifest {
-    /// Checks a manifest that a plugin sent.
+    /// Checks a manifest that a plugin sent. The rules are those under which this host can run the plugin; a new version
+    /// also has to be [portable](Self::portability_problems).
     ///
     /// # Errors
     /// All problems, in the order of the manifest.
     pub fn check(raw: RawManifest) -> Result<Self, Vec<Problem>> {
         let mut problems = Problems::default();
         let bytes = size::of(&raw);
-        if bytes > MANIFEST_BYTES_MAX {
+        if bytes > DESCRIPTION_BYTES_MAX {
             // Nothing else is checked, because each problem would repeat a part of it.
             problems.push(format!(
-                "the description has {bytes} bytes, and the limit is {MANIFEST_BYTES_MAX}"
+                "the description has {bytes} bytes, and the limit is {DESCRIPTION_BYTES_MAX}"
             ));
             return Err(problems.0);
         }
@@ -73,6 +65,7 @@ impl Manifest {
         };
         match (name, version, sources, tables, writes, problems.0.is_empty()) {
             (Some(name), Some(version), Some(sources), Some(tables), Some(writes), true) => Ok(Self {
+                measured_keys: MeasuredKeys::new(&tables, &writes),
                 name,
                 version,
                 doc: raw.doc,

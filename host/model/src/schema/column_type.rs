@@ -49,6 +49,11 @@ impl ColumnType {
         }
     }
 
+    /// Whether the size of values varies.
+    pub fn has_variable_size(self) -> bool {
+        matches!(self, Self::Text | Self::Blob | Self::Json)
+    }
+
     /// Whether values are text that can be searched.
     pub fn is_searchable(self) -> bool {
         matches!(self, Self::Text | Self::Json)

@@ -3,8 +3,10 @@
 
 use std::fmt;
 
+use crate::limits::{COLUMN_NAME_BYTES_MAX, INSTALLED_TABLE_NAME_BYTES_MAX};
+
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $separators:literal, $length_max:literal) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $separators:literal, $length_max:expr) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name(String);
@@ -39,21 +41,22 @@ name!(
 );
 name!(
     /// `[a-z][a-z0-9_]{0,62}`.
-    ColumnName, "column name", "_", 63
+    ColumnName, "column name", "_", COLUMN_NAME_BYTES_MAX
 );
 name!(
     /// `[a-z][a-z0-9_-]{0,62}`: the name of a token.
     TokenName, "token name", "_-", 63
 );
 
-/// `[a-z][a-z0-9_]{0,62}`, without the prefixes that SQLite and the host reserve.
+/// `[a-z][a-z0-9_]{0,62}`, without the prefixes that SQLite and the host reserve. The name of a table in a new version has at
+/// most [`TABLE_NAME_BYTES_MAX`](crate::limits::TABLE_NAME_BYTES_MAX) bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TableName(String);
 
 impl TableName {
     /// Parses a name; the error describes the problem.
     pub fn parse(name: &str) -> Result<Self, String> {
-        check("table name", name, "_", 63)?;
+        check("table name", name, "_", INSTALLED_TABLE_NAME_BYTES_MAX)?;
         match ["sqlite_", "lantern_"]
             .iter()
             .find(|prefix| name.starts_with(**prefix))

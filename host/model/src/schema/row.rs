@@ -4,16 +4,14 @@ use serde::de::IgnoredAny;
 
 use super::{Column, ColumnType, Manifest, Write};
 use crate::batch::{Row, Value};
+use crate::limits::JSON_DEPTH_MAX;
 
 /// The largest integer up to which every integer is exact as a double.
 const EXACT_IN_REAL: i64 = 1 << 53;
 
-/// Maximum nesting of a JSON document. Common parsers reject deeper ones, and with them the complete API answer that
-/// contains the document.
-const JSON_DEPTH_MAX: usize = 128;
-
 impl Manifest {
-    /// Checks a row that a plugin returned, and converts integers in `real` columns to reals.
+    /// Checks a row that a plugin returned, and replaces values that databases would store differently: integers in `real`
+    /// columns become reals, and negative zero becomes zero.
     ///
     /// # Errors
     /// A sentence that names the problem, the table and the column.
@@ -36,17 +34,16 @@ impl Manifest {
         }
         for (value, &column) in row.values.iter_mut().zip(&write.columns) {
             let column = &table.columns[column];
-            check_value(value, column).map_err(|problem| self.in_place(write, column, &problem))?;
+            check_value(value, column)
+                .map_err(|problem| self.in_place(write, &format!("column {}", column.name), &problem))?;
         }
-        Ok(())
+        self.measured_keys
+            .check(row)
+            .map_err(|key| self.in_place(write, &key.columns(table, write), &key.describe(row)))
     }
 
-    fn in_place(&self, write: &Write, column: &Column, problem: &str) -> String {
-        format!(
-            "table {}, column {}: {problem}",
-            self.table_of(write).name,
-            column.name
-        )
+    fn in_place(&self, write: &Write, columns: &str, problem: &str) -> String {
+        format!("table {}, {columns}: {problem}", self.table_of(write).name)
     }
 }
 
@@ -59,8 +56,13 @@ fn check_value(value: &mut Value, column: &Column) -> Result<(), String> {
             "the time {} (microseconds since 1970) is outside the years 0000 to 9999",
             time.0
         )),
-        // SQLite would silently store NaN as NULL.
-        (Value::Real(real), ColumnType::Real) if real.is_finite() => Ok(()),
+        // SQLite would silently store NaN as NULL, and negative zero as zero.
+        (Value::Real(real), ColumnType::Real) if real.is_finite() => {
+            if *real == 0.0 {
+                *value = Value::Real(0.0);
+            }
+            Ok(())
+        }
         (Value::Real(real), ColumnType::Real) => Err(format!("{real} is not finite")),
         (Value::Integer(integer), ColumnType::Real) => {
             let integer = *integer;
@@ -170,7 +172,12 @@ mod tests {
         );
         check(Value::Integer(3), ColumnType::Real, Ok(Value::Real(3.0)));
         check(Value::Integer(i64::MAX), ColumnType::Real, Err("not exact"));
-        check(Value::Real(-0.0), ColumnType::Real, Ok(Value::Real(-0.0)));
+        let mut zero = Value::Real(-0.0);
+        assert_eq!(check_value(&mut zero, &column(ColumnType::Real, false)), Ok(()));
+        assert!(
+            matches!(zero, Value::Real(zero) if zero.is_sign_positive()),
+            "{zero:?}"
+        );
         check(Value::Real(f64::NAN), ColumnType::Real, Err("not finite"));
         check(Value::Real(f64::INFINITY), ColumnType::Real, Err("not finite"));
         check(

@@ -1,10 +1,9 @@
 //! Checks the sources of a manifest: names, streams and subjects.
 
 use super::{Problems, clean};
+use crate::limits::SUBJECTS_MAX;
 use crate::schema::subjects::{covers, overlap};
 use crate::schema::{Origin, RawSource, Source, SourceName};
-
-const SUBJECTS_MAX: usize = 256;
 
 pub(super) fn check_sources(raw: Vec<RawSource>, problems: &mut Problems) -> Option<Vec<Source>> {
     let mut sources: Vec<Source> = Vec::with_capacity(raw.len());

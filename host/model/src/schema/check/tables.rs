@@ -1,15 +1,10 @@
 //! Checks the tables of a manifest: columns, roles, keys and indexes.
 
 use super::{Problems, columns_of};
+use crate::limits::{COLUMNS_MAX, INDEXES_MAX, UNIT_BYTES_MAX};
 use crate::schema::{
     Column, ColumnName, ColumnType, Index, RawColumn, RawIndex, RawTable, Role, Table, TableName,
 };
-
-/// SQLite allows 2,000 columns and 32,766 variables; nobody can read a table of this width.
-const COLUMNS_MAX: usize = 256;
-const INDEXES_MAX: usize = 32;
-/// Longest unit; UCUM units have a few letters.
-const UNIT_BYTES_MAX: usize = 64;
 
 pub(super) fn check_tables(raw: Vec<RawTable>, problems: &mut Problems) -> Option<Vec<Table>> {
     let declared = raw.len();

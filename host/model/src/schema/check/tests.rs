@@ -5,7 +5,7 @@ use crate::schema::{
     RawOnConflict, RawSource, RawTable, RawWrite, Role,
 };
 
-fn column(name: &str, column_type: ColumnType, nullable: bool) -> RawColumn {
+pub(in crate::schema) fn column(name: &str, column_type: ColumnType, nullable: bool) -> RawColumn {
     RawColumn {
         name: name.into(),
         column_type,
@@ -16,7 +16,7 @@ fn column(name: &str, column_type: ColumnType, nullable: bool) -> RawColumn {
     }
 }
 
-fn good() -> RawManifest {
+pub(in crate::schema) fn good() -> RawManifest {
     RawManifest {
         name: "orders".into(),
         version: "1.0.0".into(),
