@@ -48,6 +48,17 @@ pub enum BrokerError {
         /// The broker's last error, which shows a missing permission.
         last_server_error: Option<String>,
     },
+    /// No leader answers in the broker's cluster: an election is in progress, or a majority of the servers is missing.
+    #[error(
+        "the broker's cluster has no leader for {what} at the moment: an election usually ends within 9 s, and needs a \
+         majority of the servers{}", because(last_server_error.as_deref())
+    )]
+    NoLeader {
+        /// The request.
+        what: String,
+        /// The broker's last error, which shows a missing permission.
+        last_server_error: Option<String>,
+    },
     /// The user may not send this request.
     #[error("the broker does not permit {what} to this user")]
     Forbidden {
@@ -83,10 +94,11 @@ pub enum BrokerError {
     },
 }
 
-/// Error codes of temporary trouble of JetStream.
-const TEMPORARY: [ErrorCode; 7] = [
-    ErrorCode::CLUSTER_NOT_AVAILABLE,
-    ErrorCode::CLUSTER_NOT_LEADER,
+/// Error codes of a cluster without a leader.
+const LEADERLESS: [ErrorCode; 2] = [ErrorCode::CLUSTER_NOT_AVAILABLE, ErrorCode::CLUSTER_NOT_LEADER];
+
+/// Error codes of other temporary trouble of JetStream.
+const TEMPORARY: [ErrorCode; 5] = [
     ErrorCode::INSUFFICIENT_RESOURCES,
     ErrorCode::MEMORY_RESOURCES_EXCEEDED,
     ErrorCode::STORAGE_RESOURCES_EXCEEDED,
@@ -98,9 +110,13 @@ impl BrokerError {
     /// Whether a retry may succeed without an operator's action.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::NotConnected { .. } | Self::Timeout { .. } | Self::NoJetStream { .. } => true,
+            Self::NotConnected { .. } | Self::Timeout { .. } => true,
+            Self::NoJetStream { .. } | Self::NoLeader { .. } => true,
             Self::Request { .. } | Self::Forbidden { .. } => true,
-            Self::JetStream { code, .. } => TEMPORARY.iter().any(|temporary| temporary.0 == *code),
+            Self::JetStream { code, .. } => TEMPORARY
+                .iter()
+                .chain(&LEADERLESS)
+                .any(|temporary| temporary.0 == *code),
             Self::Refused { .. } | Self::Answer { .. } => false,
         }
     }
@@ -113,9 +129,36 @@ impl BrokerError {
             Self::Forbidden { .. } => Some(
                 "permit the user to publish to this subject; docs/operations.md lists the required permissions",
             ),
+            Self::NoLeader { .. } => Some(
+                "if it lasts longer: check that a majority of the servers runs, and that the user has permissions on \
+                 $JS.API.> and on its inbox",
+            ),
             Self::Timeout { .. } => Some("the user may lack permissions on $JS.API.> or on its inbox"),
             _ => None,
         }
+    }
+}
+
+/// The error as a cluster means it. Its servers do not answer a request for a stream or consumer without a leader, or
+/// report that the system is unavailable.
+fn on_cluster(error: BrokerError) -> BrokerError {
+    match error {
+        BrokerError::Timeout {
+            what,
+            last_server_error,
+        } => BrokerError::NoLeader {
+            what,
+            last_server_error,
+        },
+        BrokerError::JetStream { what, code, .. }
+            if LEADERLESS.iter().any(|leaderless| leaderless.0 == code) =>
+        {
+            BrokerError::NoLeader {
+                what,
+                last_server_error: None,
+            }
+        }
+        other => other,
     }
 }
 
@@ -148,6 +191,19 @@ impl Inner {
     /// Sends a JetStream request to `subject` (without the API prefix). Answers with one of the error codes in `none`
     /// are `Ok(None)`: the requested object does not exist.
     pub(super) async fn request<Answer: DeserializeOwned>(
+        &self,
+        subject: String,
+        payload: &(impl Serialize + ?Sized),
+        none: &[ErrorCode],
+    ) -> Result<Option<Answer>, BrokerError> {
+        let answer = self.request_once(subject, payload, none).await;
+        answer.map_err(|error| match self.is_clustered() {
+            true => on_cluster(error),
+            false => error,
+        })
+    }
+
+    async fn request_once<Answer: DeserializeOwned>(
         &self,
         subject: String,
         payload: &(impl Serialize + ?Sized),
@@ -196,6 +252,32 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cluster_without_a_leader_is_reported_as_such() {
+        let timeout = BrokerError::Timeout {
+            what: "STREAM.INFO.S".into(),
+            last_server_error: None,
+        };
+        let code = |code: ErrorCode| BrokerError::JetStream {
+            what: "STREAM.INFO.S".into(),
+            code: code.0,
+            description: "JetStream system temporarily unavailable".into(),
+        };
+        let unavailable = code(ErrorCode::CLUSTER_NOT_AVAILABLE);
+        assert!(unavailable.is_retryable());
+        for error in [timeout, unavailable, code(ErrorCode::CLUSTER_NOT_LEADER)] {
+            let error = on_cluster(error);
+            assert!(error.is_retryable());
+            assert_eq!(
+                error.to_string(),
+                "the broker's cluster has no leader for STREAM.INFO.S at the moment: an election usually ends within 9 s, \
+                 and needs a majority of the servers"
+            );
+        }
+        let other = on_cluster(code(ErrorCode::STREAM_NAME_EXIST));
+        assert!(matches!(other, BrokerError::JetStream { .. }), "{other}");
+    }
 
     #[test]
     fn a_code_is_displayed_once() {

@@ -242,6 +242,7 @@ mod tests {
             plugin: "p".into(),
             source: "s".into(),
             description: String::new(),
+            replace: false,
         }
     }
 

@@ -203,7 +203,7 @@ impl Pump {
 
 fn delivery(message: Message) -> Delivery {
     Delivery {
-        subject: message.subject.into_string(),
+        subject: headers::subject_text(message.subject.into_string()),
         sequence: 0,
         published_ns: Timestamp::now().0.saturating_mul(1_000),
         headers: message

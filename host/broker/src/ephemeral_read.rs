@@ -458,7 +458,7 @@ fn ended(message: &Message, nothing_came: bool) -> Option<Option<Pull>> {
 
 fn delivery(message: Message, position: DeliveryPosition) -> Delivery {
     Delivery {
-        subject: message.subject.into_string(),
+        subject: headers::subject_text(message.subject.into_string()),
         sequence: position.stream_sequence,
         published_ns: position.published_ns,
         headers: message

@@ -5,6 +5,14 @@
 
 use async_nats::{HeaderMap, StatusCode};
 
+/// The subject of a delivery. The broker accepts NUL in a subject, and a text column of PostgreSQL does not.
+pub(super) fn subject_text(subject: String) -> String {
+    match subject.as_bytes().contains(&0) {
+        true => subject.replace('\0', "\u{fffd}"),
+        false => subject,
+    }
+}
+
 /// The headers that the library parsed.
 pub(super) fn from_map(map: &HeaderMap) -> Vec<(String, String)> {
     let headers = map.iter().flat_map(|(name, values)| {

@@ -23,6 +23,7 @@ mod open;
 mod owner;
 mod publish;
 mod pull;
+mod risks;
 mod send;
 mod sequence;
 mod stored;
@@ -57,16 +58,17 @@ pub use config::{
 };
 pub use consumer::ConsumerFacts;
 pub use core_nats::{CoreError, CoreEvent, CoreSubscription};
-pub use embedded::{EmbeddedError, find_server, url_file};
+pub use embedded::{EmbeddedError, SYNC_INTERVAL as EMBEDDED_SYNC_INTERVAL, find_server, url_file};
 pub use ephemeral_read::EphemeralRead;
 pub use link::{Link, Server, ServerVersion};
 pub use open::{OpenError, OpenRequest, Start};
 pub use owner::TakeOver;
 pub use publish::{Lines, PublishError, Published, publish};
 pub use pull::{PullError, Pulled, Subscription};
+pub use risks::{DurabilityRisk, StreamSafety};
 pub use send::SendError;
 pub use stored::Fingerprint;
-pub use stream::{ClusterFacts, Retention, StorageKind, StreamFacts, StreamSafety};
+pub use stream::{ClusterFacts, ReplicaFacts, Retention, StorageKind, StreamFacts};
 
 use client::{Current, Main};
 use embedded::Embedded;

@@ -41,6 +41,9 @@ pub struct OpenRequest {
     pub source: String,
     /// A description for the same list.
     pub description: String,
+    /// Delete an existing consumer and create it again, because its position cannot be trusted. The consumer of an interest
+    /// stream is only moved, because the broker would drop its messages.
+    pub replace: bool,
 }
 
 /// Start position of a subscription.
@@ -319,7 +322,8 @@ impl Inner {
             consumer: request.consumer.clone(),
             differences,
         };
-        if differences.is_empty() && resettable {
+        let replace = request.replace && retention != Retention::Interest;
+        if differences.is_empty() && resettable && !replace {
             if adopted {
                 log_adoption(request, &found);
                 self.adopt(request, desired, &found).await?;
@@ -333,6 +337,12 @@ impl Inner {
         }
         if adopted {
             log_adoption(request, &found);
+        } else if replace {
+            warn!(
+                stream = request.stream,
+                consumer = request.consumer,
+                "replacing a consumer that did not deliver"
+            );
         } else if version.has_reset() {
             warn!(
                 stream = request.stream,

@@ -306,7 +306,7 @@ impl Subscription {
             self.batch.last_reply = message.reply;
         }
         self.batch.deliveries.push(Delivery {
-            subject: message.subject.into_string(),
+            subject: headers::subject_text(message.subject.into_string()),
             sequence: position.stream_sequence,
             published_ns: position.published_ns,
             headers: message

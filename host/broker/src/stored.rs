@@ -55,6 +55,23 @@ impl Broker {
     }
 }
 
+impl Broker {
+    /// The sequence of the first message of `stream` from `sequence` on that matches one of `subjects` (empty means all);
+    /// `None` when there is none.
+    ///
+    /// # Errors
+    /// [`BrokerError`] when the broker is unreachable or does not answer.
+    pub async fn first_sequence_from(
+        &self,
+        stream: &str,
+        sequence: u64,
+        subjects: &[String],
+    ) -> Result<Option<u64>, BrokerError> {
+        let stored = self.inner.stored_from(stream, sequence, subjects).await?;
+        Ok(stored.map(|stored| stored.delivery.sequence))
+    }
+}
+
 /// A message read from the store.
 pub(super) struct Stored {
     pub(super) delivery: Delivery,
@@ -117,7 +134,7 @@ impl Inner {
         Ok(Some(Stored {
             breaks: headers::break_the_connection(&message.subject, &header_bytes),
             delivery: Delivery {
-                subject: message.subject,
+                subject: headers::subject_text(message.subject),
                 sequence: message.sequence,
                 published_ns: nanoseconds(message.time.unix_timestamp_nanos()),
                 headers: headers::from_bytes(&header_bytes),

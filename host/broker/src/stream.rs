@@ -2,9 +2,11 @@
 //! because its owner configures it.
 
 use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::stream::{self, RetentionPolicy, StorageType};
+use async_nats::jetstream::stream::{self, PersistenceMode, RetentionPolicy, StorageType};
 
 use super::api::EMPTY;
+use super::link::ServerVersion;
+use super::risks::StreamSafety;
 use super::{Broker, BrokerError, Inner};
 
 /// When a stream deletes a message.
@@ -59,6 +61,21 @@ pub struct StreamFacts {
     pub has_sources: bool,
     /// The servers of the cluster that store it; `None` on a single server.
     pub cluster: Option<ClusterFacts>,
+    /// The replicas besides the leader, as the leader reports them; empty on a single server and without a leader.
+    pub replicas: Vec<ReplicaFacts>,
+    /// Settings that determine whether it can lose confirmed messages.
+    pub safety: StreamSafety,
+}
+
+/// A replica of a stream, as the leader reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaFacts {
+    /// The name of its server.
+    pub server: String,
+    /// Operations that it is behind the leader.
+    pub lag: u64,
+    /// Whether it is complete and online.
+    pub is_current: bool,
 }
 
 /// The servers of a cluster that store a stream, as their leader reports them.
@@ -70,39 +87,7 @@ pub struct ClusterFacts {
     pub behind: Vec<String>,
 }
 
-/// Settings that determine whether a stream can lose confirmed messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StreamSafety {
-    /// Number of servers that store it.
-    pub replicas: u64,
-    /// Whether the broker is a cluster.
-    pub is_clustered: bool,
-    /// Whether messages are confirmed before they are on disk (`persist_mode` async).
-    pub is_persisted_later: bool,
-}
-
 impl Broker {
-    /// Reports whether a stream can lose confirmed messages; `None` when the stream does not exist.
-    ///
-    /// # Errors
-    /// [`BrokerError`] when the broker is unreachable or does not answer.
-    pub async fn stream_safety(&self, name: &str) -> Result<Option<StreamSafety>, BrokerError> {
-        // The client library does not know every field of this answer.
-        let info: Option<serde_json::Value> = self
-            .inner
-            .request(
-                format!("STREAM.INFO.{name}"),
-                &EMPTY,
-                &[ErrorCode::STREAM_NOT_FOUND],
-            )
-            .await?;
-        Ok(info.map(|info| StreamSafety {
-            replicas: info["config"]["num_replicas"].as_u64().unwrap_or(1),
-            is_clustered: info["cluster"]["name"].is_string(),
-            is_persisted_later: info["config"]["persist_mode"] == "async",
-        }))
-    }
-
     /// Returns the facts of the stream `name`; `None` when it does not exist.
     ///
     /// # Errors
@@ -148,8 +133,7 @@ impl Broker {
     /// Whether the connected server belongs to a cluster. After a restart, a cluster may report for a while that a
     /// stream does not exist.
     pub fn is_clustered(&self) -> bool {
-        let server = self.inner.main.current().client.server_info();
-        server.cluster.is_some_and(|name| !name.is_empty())
+        self.inner.is_clustered()
     }
 
     /// Creates the stream `name` for `subjects`, on disk and with limits retention, if no stream has that name. An
@@ -187,6 +171,11 @@ impl Broker {
 }
 
 impl Inner {
+    pub(super) fn is_clustered(&self) -> bool {
+        let server = self.main.current().client.server_info();
+        server.cluster.is_some_and(|name| !name.is_empty())
+    }
+
     pub(super) async fn stream_info(&self, name: &str) -> Result<Option<stream::Info>, BrokerError> {
         self.request(
             format!("STREAM.INFO.{name}"),
@@ -221,6 +210,16 @@ fn facts(info: stream::Info) -> StreamFacts {
     let cluster = info
         .cluster
         .filter(|cluster| cluster.name.as_ref().is_some_and(|name| !name.is_empty()));
+    let safety = StreamSafety {
+        replicas: info.config.num_replicas,
+        is_clustered: cluster.is_some(),
+        is_persisted_later: info.config.persist_mode == Some(PersistenceMode::Async),
+        leader_version: info
+            .config
+            .metadata
+            .get(LEADER_VERSION)
+            .map(|text| ServerVersion::parse(text)),
+    };
     StreamFacts {
         created_ns: nanoseconds(info.created.unix_timestamp_nanos()),
         first_sequence: state.first_sequence,
@@ -238,6 +237,8 @@ fn facts(info: stream::Info) -> StreamFacts {
         },
         is_mirror: info.config.mirror.is_some(),
         has_sources: info.config.sources.is_some_and(|sources| !sources.is_empty()),
+        replicas: cluster.iter().flat_map(replicas).collect(),
+        safety,
         cluster: cluster.map(|cluster| ClusterFacts {
             leader: cluster.leader.filter(|name| !name.is_empty()),
             behind: cluster
@@ -248,6 +249,22 @@ fn facts(info: stream::Info) -> StreamFacts {
                 .collect(),
         }),
     }
+}
+
+/// Metadata key in which a server since 2.11 names its version when it describes a stream; on a cluster the leader answers.
+const LEADER_VERSION: &str = "_nats.ver";
+
+/// The replicas besides the leader. Another server than the leader does not know how far they are.
+fn replicas(cluster: &stream::ClusterInfo) -> Vec<ReplicaFacts> {
+    if cluster.leader.as_ref().is_none_or(String::is_empty) {
+        return Vec::new();
+    }
+    let facts = |replica: &stream::PeerInfo| ReplicaFacts {
+        server: replica.name.clone(),
+        lag: replica.lag.unwrap_or(0),
+        is_current: replica.current && !replica.offline,
+    };
+    cluster.replicas.iter().map(facts).collect()
 }
 
 /// Nanoseconds since 1970, clamped to the years 1678 to 2262 (an empty stream reports year 1).

@@ -32,6 +32,8 @@ mod owners;
 mod permissions;
 #[path = "broker/reading.rs"]
 mod reading;
+#[path = "broker/replacement.rs"]
+mod replacement;
 #[path = "broker/retention.rs"]
 mod retention;
 
@@ -104,6 +106,7 @@ async fn publish(server: &NatsServer, first: u64, count: u64) {
 
 fn request(after: u64) -> OpenRequest {
     OpenRequest {
+        replace: false,
         stream: STREAM.into(),
         subjects: Vec::new(),
         consumer: "lantern_test".into(),

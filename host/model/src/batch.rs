@@ -46,7 +46,7 @@ impl Timestamp {
 /// One message of a source, as the broker delivered it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// The subject.
+    /// The subject, with U+FFFD for NUL, which not every database can store.
     pub subject: String,
     /// The sequence in the stream. A core NATS source has none; the host then counts the messages received in this
     /// epoch, so that every row has an origin, and passes 0 to the plugin.

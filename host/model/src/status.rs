@@ -69,6 +69,12 @@ pub enum ProjectionWarningKind {
     FilterMatchesNothing,
     /// The plugin's version declares tables that another supported database cannot hold.
     NotPortable,
+    /// A server of the broker has a version that can delete a stream's data.
+    ServerLosesData,
+    /// One server of a cluster stores the stream.
+    SingleReplica,
+    /// The broker confirms messages of the stream before it writes them to disk.
+    PersistedLater,
 }
 
 /// A condition that needs attention although the source runs.
@@ -80,6 +86,17 @@ pub struct ProjectionWarning {
     pub detail: String,
     /// Whether the warning makes the host not ready.
     pub not_ready: bool,
+}
+
+/// A replica of a source's stream on a cluster, as the leader reports it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StreamReplica {
+    /// The name of its server.
+    pub server: String,
+    /// Operations that it is behind the leader.
+    pub lag: u64,
+    /// Whether it is complete and online.
+    pub current: bool,
 }
 
 /// One projection (a source of a plugin) in the API.
@@ -135,6 +152,8 @@ pub struct Status {
     pub stalled_since_ms: Option<i64>,
     /// Conditions that need attention although the source runs, at the last survey of the stream.
     pub warnings: Vec<ProjectionWarning>,
+    /// The replicas of the stream besides its leader, at the last survey; empty on a single server and without a leader.
+    pub replicas: Vec<StreamReplica>,
 }
 
 impl Status {
@@ -164,6 +183,7 @@ impl Status {
             last_error_at_ms: None,
             stalled_since_ms: None,
             warnings: Vec::new(),
+            replicas: Vec::new(),
         }
     }
 

@@ -4,7 +4,7 @@
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::plan::covers;
-use super::survey::SURVEY_EVERY;
+use super::survey::{SURVEY_EVERY, to_replica};
 use super::{Projection, Purpose};
 use lantern_broker::{BrokerError, ConsumerFacts, StreamFacts};
 use lantern_store::Attached;
@@ -91,6 +91,8 @@ impl Projection {
         };
         self.status.send_modify(|status| {
             status.last_sequence = facts.as_ref().map(|facts| facts.last_sequence);
+            let replicas = facts.iter().flat_map(|facts| &facts.replicas);
+            status.replicas = replicas.map(to_replica).collect();
             status.lag = facts.as_ref().and_then(|facts| {
                 let covers = covers(subjects, &facts.subjects);
                 waiting(
@@ -136,7 +138,7 @@ fn waiting(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lantern_broker::{Retention, StorageKind};
+    use lantern_broker::{Retention, StorageKind, StreamSafety};
 
     fn stream(first_sequence: u64, last_sequence: u64, deleted: u64) -> StreamFacts {
         StreamFacts {
@@ -154,6 +156,13 @@ mod tests {
             storage: StorageKind::File,
             is_mirror: false,
             has_sources: false,
+            replicas: Vec::new(),
+            safety: StreamSafety {
+                replicas: 1,
+                is_clustered: false,
+                is_persisted_later: false,
+                leader_version: None,
+            },
         }
     }
 

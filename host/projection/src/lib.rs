@@ -7,6 +7,7 @@
 mod attach;
 mod batch_size;
 mod core;
+mod delivery_watch;
 mod gate;
 mod hold;
 mod identity;
@@ -75,7 +76,7 @@ pub struct Projection {
     config: ProjectionConfig,
     metrics: Metrics,
     status: watch::Sender<Status>,
-    progress: progress::Progress,
+    progress: Arc<progress::Progress>,
 }
 
 /// Why a session ends.
@@ -146,7 +147,7 @@ impl Projection {
                 config,
                 metrics,
                 status,
-                progress: progress::Progress::default(),
+                progress: Arc::default(),
             },
             watched,
         )

@@ -13,6 +13,7 @@ pub(super) struct Progress {
     open_dead_letters: AtomicU64,
     is_stream_missing: AtomicBool,
     is_clustered: AtomicBool,
+    wants_replacement: AtomicBool,
 }
 
 impl Default for Progress {
@@ -23,6 +24,7 @@ impl Default for Progress {
             open_dead_letters: AtomicU64::new(0),
             is_stream_missing: AtomicBool::new(false),
             is_clustered: AtomicBool::new(false),
+            wants_replacement: AtomicBool::new(false),
         }
     }
 }
@@ -71,6 +73,21 @@ impl Progress {
     /// Whether the stream was seen on a cluster.
     pub(super) fn is_clustered(&self) -> bool {
         self.is_clustered.load(Ordering::Relaxed)
+    }
+
+    /// Makes the next session replace its consumer.
+    pub(super) fn request_replacement(&self) {
+        self.wants_replacement.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the session has to replace its consumer.
+    pub(super) fn wants_replacement(&self) -> bool {
+        self.wants_replacement.load(Ordering::Relaxed)
+    }
+
+    /// The consumer was replaced.
+    pub(super) fn set_replaced(&self) {
+        self.wants_replacement.store(false, Ordering::Relaxed);
     }
 
     pub(super) fn set_clustered(&self) {

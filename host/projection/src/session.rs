@@ -121,6 +121,7 @@ impl Projection {
             plugin: self.plugin_name().to_owned(),
             source: self.source_name().to_owned(),
             description: format!("feeds the tables of Lantern's plugin {}", self.plugin_name()),
+            replace: self.progress.wants_replacement(),
             start: Start::After {
                 sequence: attached.checkpoint.sequence,
                 published_ns: (attached.checkpoint.published_ns > 0)
@@ -128,6 +129,7 @@ impl Projection {
             },
         };
         let subscription = self.broker.open(request).await.map_err(halt_for_open)?;
+        self.progress.set_replaced();
         let horizon = Horizon {
             covers_stream: covers(subjects, &facts.subjects),
             first_sequence: facts.first_sequence,
@@ -244,7 +246,7 @@ impl<'a> OpenSession<'a> {
         shutdown: &CancellationToken,
     ) -> Halt {
         let handle = self.subscription.handle();
-        let (surveys, _surveying) = projection.spawn_surveyor(&self.reads.stream, &handle);
+        let (surveys, _surveying) = projection.spawn_surveyor(&self.reads, &handle);
         let config = &projection.config;
         let (batches, pulling) = pull(self.subscription, config.messages_max, config.bytes_max);
         projection
@@ -365,9 +367,24 @@ impl Flow<'_> {
             }
             Event::GateChanged | Event::HoldWanted => Ok(()),
             Event::Pulled(Some(Ok(pulled))) => self.accept(pulled).await,
-            Event::Pulled(Some(Err(error))) => Err(halt_for_pull(&error)),
+            Event::Pulled(Some(Err(error))) => Err(self.halt_for_pull(&error)),
             Event::Pulled(None) => Err(Halt::Retry("pulling ended".to_owned())),
         }
+    }
+
+    fn halt_for_pull(&self, error: &PullError) -> Halt {
+        let mut reason = error.to_string();
+        let is_leaderless = matches!(
+            error,
+            PullError::Silent { .. } | PullError::NoResponders | PullError::Refused { .. }
+        );
+        if is_leaderless && self.projection.broker.is_clustered() {
+            reason.push_str("; the cluster may be electing a leader of the consumer");
+        }
+        if let Some(hint) = error.hint() {
+            reason = format!("{reason} ({hint})");
+        }
+        Halt::Reopen(reason)
     }
 
     /// Sends a pulled batch to the pipeline, or keeps it until the gate admits it.
@@ -412,12 +429,5 @@ fn halt_for_open(error: OpenError) -> Halt {
         _ if error.is_retryable() => Halt::Retry(reason),
         OpenError::Broker(BrokerError::JetStream { .. }) | OpenError::Changed { .. } => Halt::Refused(reason),
         _ => Halt::Failed(reason),
-    }
-}
-
-fn halt_for_pull(error: &PullError) -> Halt {
-    match error.hint() {
-        Some(hint) => Halt::Reopen(format!("{error} ({hint})")),
-        None => Halt::Reopen(error.to_string()),
     }
 }

@@ -1,18 +1,26 @@
 //! Surveys of a source that a session reads: facts about stream and consumer, requested at intervals in parallel with the
 //! messages, and their effect on status, warnings and gaps.
 
+use std::sync::Arc;
+
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::delivery_watch::{DeliveryWatch, Inquiry};
 use super::gate::FillState;
 use super::pipeline::Pipeline;
 use super::plan::Horizon;
-use super::warnings::{AckWatch, Acks, expiring_consumer, not_portable, refused_acks, unmatched_filters};
-use super::{Halt, Projection};
-use lantern_broker::{Broker, BrokerError, ConsumerFacts, ConsumerHandle, Retention, StreamFacts};
+use super::progress::Progress;
+use super::warnings::{
+    AckWatch, Acks, durability, expiring_consumer, not_portable, refused_acks, unmatched_filters,
+};
+use super::{Halt, Projection, Purpose};
+use lantern_broker::{
+    Broker, BrokerError, ConsumerFacts, ConsumerHandle, Link, ReplicaFacts, Retention, StreamFacts,
+};
 use lantern_model::batch::Timestamp;
-use lantern_model::status::{ProjectionState, ProjectionWarning};
+use lantern_model::status::{ProjectionState, ProjectionWarning, StreamReplica};
 use lantern_store::Gap;
 
 /// How often the broker is asked for lag, trimming and the consumer's owner.
@@ -25,6 +33,16 @@ pub(super) struct Survey {
     pub(super) acks: Acks,
     /// The subjects that the stream can hold, if known.
     pub(super) stream_subjects: Option<Vec<String>>,
+    /// A message that the stream holds and the consumer does not deliver, unless a batch is in flight.
+    pub(super) overdue: Option<Overdue>,
+}
+
+/// A message that is not delivered.
+pub(super) struct Overdue {
+    /// The checkpoint that does not advance.
+    after: u64,
+    /// The message's sequence.
+    sequence: u64,
 }
 
 /// Asks the broker for facts at intervals, in parallel with the messages.
@@ -33,6 +51,9 @@ struct Surveyor {
     stream: String,
     handle: ConsumerHandle,
     watch: AckWatch,
+    deliveries: DeliveryWatch,
+    progress: Arc<Progress>,
+    subjects: Vec<String>,
     /// The subjects of the streams that a mirror copies; requested once.
     mirrored_subjects: Option<Option<Vec<String>>>,
 }
@@ -60,12 +81,38 @@ impl Surveyor {
             Some(_) => self.mirrored_subjects().await?,
             None => None,
         };
+        let overdue = match &stream {
+            Some(stream) => self.find_overdue(stream.last_sequence).await,
+            None => None,
+        };
         Ok(Survey {
             stream,
             consumer,
             acks,
             stream_subjects,
+            overdue,
         })
+    }
+
+    /// Looks for a message that the stream holds and the consumer does not deliver.
+    async fn find_overdue(&mut self, last_sequence: u64) -> Option<Overdue> {
+        let (after, now) = (self.progress.checkpoint(), Instant::now());
+        if self.deliveries.observe(now, after, last_sequence) == Inquiry::None {
+            return None;
+        }
+        let first = self
+            .broker
+            .first_sequence_from(&self.stream, after + 1, &self.subjects);
+        match first.await {
+            Ok(first) => {
+                let overdue = self.deliveries.record(now, last_sequence, first);
+                overdue.map(|sequence| Overdue { after, sequence })
+            }
+            Err(error) => {
+                tracing::debug!(stream = self.stream, %error, "failed to look for an undelivered message");
+                None
+            }
+        }
     }
 
     async fn mirrored_subjects(&mut self) -> Result<Option<Vec<String>>, BrokerError> {
@@ -88,6 +135,13 @@ impl Projection {
             return;
         };
         let mut warnings = reads.warnings(consumer, survey.acks, survey.stream_subjects.as_deref());
+        if let Some(stream) = &survey.stream {
+            let connected = match &*self.broker.link().borrow() {
+                Link::Connected(server) => Some(server.version),
+                _ => None,
+            };
+            warnings.extend(durability(&reads.stream, &stream.safety, connected));
+        }
         warnings.extend(not_portable(self.desired.borrow().version.plugin().manifest()));
         self.status.send_if_modified(|status| {
             for warning in &warnings {
@@ -106,16 +160,19 @@ impl Projection {
     /// Starts to survey; each survey arrives through the channel.
     pub(super) fn spawn_surveyor(
         &self,
-        stream: &str,
+        reads: &Reads,
         handle: &ConsumerHandle,
     ) -> (mpsc::Receiver<Survey>, AbortOnDropHandle<()>) {
         // Capacity for one answer, because an old one is useless.
         let (answers, surveys) = mpsc::channel(1);
         let mut surveyor = Surveyor {
             broker: self.broker.clone(),
-            stream: stream.to_owned(),
+            stream: reads.stream.clone(),
             handle: handle.clone(),
             watch: AckWatch::default(),
+            deliveries: DeliveryWatch::default(),
+            progress: Arc::clone(&self.progress),
+            subjects: reads.subjects.clone(),
             mirrored_subjects: None,
         };
         let task = tokio::spawn(async move {
@@ -188,6 +245,18 @@ pub(super) async fn apply_survey(
     let stored = pipeline.is_idle() && pipeline.handed() >= consumer.delivered;
     let waiting = consumer.pending + if stored { 0 } else { consumer.ack_pending };
     show_survey(projection, &stream, waiting, paused);
+    if let Some(Overdue { after, sequence }) = survey.overdue
+        && projection.purpose == Purpose::Live
+        && paused.is_none()
+        && nothing_waits
+        && pipeline.is_idle()
+        && pipeline.handed() == after
+    {
+        projection.progress.request_replacement();
+        return Err(Halt::Reopen(format!(
+            "the consumer does not deliver sequence {sequence}, which the stream holds; replacing the consumer"
+        )));
+    }
     pipeline.release_idle_memory();
     let handed = pipeline.handed();
     let mut gone = stream.first_sequence.saturating_sub(1);
@@ -233,10 +302,19 @@ fn check_consumer(consumer: &ConsumerFacts, owner: &str) -> Result<(), Halt> {
     Ok(())
 }
 
+pub(super) fn to_replica(facts: &ReplicaFacts) -> StreamReplica {
+    StreamReplica {
+        server: facts.server.clone(),
+        lag: facts.lag,
+        current: facts.is_current,
+    }
+}
+
 fn show_survey(projection: &Projection, stream: &StreamFacts, waiting: u64, paused: Option<Timestamp>) {
     let is_stalled = projection.progress.is_stalled(paused.is_none() && waiting > 0);
     projection.status.send_modify(|status| {
         status.last_sequence = Some(stream.last_sequence);
+        status.replicas = stream.replicas.iter().map(to_replica).collect();
         status.lag = Some(waiting);
         match paused {
             Some(until) => status.pause(format!("the consumer is paused until {}", until.to_rfc3339())),

@@ -1,11 +1,11 @@
 //! Warnings about a source that runs: acknowledgements that the broker does not apply, filters that match nothing, a
-//! consumer that the broker may delete, declarations that are not portable. Pure functions; the session asks the broker and shows the result.
+//! consumer that the broker may delete, a broker that can lose messages, declarations that are not portable. Pure functions; the session asks the broker and shows the result.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use lantern_broker::{ConsumerFacts, Retention};
+use lantern_broker::{ConsumerFacts, DurabilityRisk, Retention, ServerVersion, StreamSafety};
 use lantern_model::schema::Manifest;
 use lantern_model::schema::subjects::overlap;
 use lantern_model::status::{ProjectionWarning, ProjectionWarningKind};
@@ -113,6 +113,28 @@ pub(super) fn not_portable(manifest: &Manifest) -> Option<ProjectionWarning> {
     })
 }
 
+/// The warnings about a stream, or a connected server, that can lose confirmed messages.
+pub(super) fn durability(
+    stream: &str,
+    safety: &StreamSafety,
+    connected: Option<ServerVersion>,
+) -> Vec<ProjectionWarning> {
+    let mut risks = safety.risks();
+    let of_leader = safety.leader_version.and_then(ServerVersion::risk);
+    let of_server = connected.and_then(ServerVersion::risk);
+    risks.extend(of_server.filter(|_| of_leader.is_none()));
+    let warning = |risk: DurabilityRisk| ProjectionWarning {
+        kind: match risk {
+            DurabilityRisk::Version(_) => ProjectionWarningKind::ServerLosesData,
+            DurabilityRisk::SingleReplica => ProjectionWarningKind::SingleReplica,
+            DurabilityRisk::PersistedLater => ProjectionWarningKind::PersistedLater,
+        },
+        detail: format!("stream {stream}: {risk}; {}", risk.remedy()),
+        not_ready: false,
+    };
+    risks.into_iter().map(warning).collect()
+}
+
 /// The warning about filters that no subject of the stream can match, for example after its subjects were edited.
 pub(super) fn unmatched_filters(
     stream: &str,
@@ -166,6 +188,41 @@ mod tests {
             );
             assert_eq!(found, Acks::Follow, "{second}");
         }
+    }
+
+    #[test]
+    fn a_broker_that_can_lose_confirmed_messages_causes_one_warning_of_each_kind() {
+        let version = |text| Some(ServerVersion::parse(text));
+        let safety = StreamSafety {
+            replicas: 1,
+            is_clustered: true,
+            is_persisted_later: true,
+            leader_version: version("2.14.4"),
+        };
+        let kinds = |safety: &StreamSafety, connected| -> Vec<ProjectionWarningKind> {
+            let warnings = durability("S", safety, connected);
+            assert!(warnings.iter().all(|warning| !warning.not_ready));
+            warnings.into_iter().map(|warning| warning.kind).collect()
+        };
+        let all = [
+            ProjectionWarningKind::ServerLosesData,
+            ProjectionWarningKind::SingleReplica,
+            ProjectionWarningKind::PersistedLater,
+        ];
+        assert_eq!(kinds(&safety, version("2.14.4")), all);
+        let safe = StreamSafety {
+            replicas: 3,
+            is_persisted_later: false,
+            leader_version: version("2.15.1"),
+            ..safety
+        };
+        assert!(kinds(&safe, version("2.15.1")).is_empty());
+        assert_eq!(kinds(&safe, version("2.12.14")), [all[0]]);
+        assert_eq!(
+            durability("S", &StreamSafety { replicas: 1, ..safe }, None)[0].detail,
+            "stream S: one replica in a cluster; the stream is unavailable or lost if its server fails; set the number of \
+             replicas of the stream to 3"
+        );
     }
 
     #[test]

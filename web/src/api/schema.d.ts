@@ -2423,6 +2423,8 @@ export interface components {
             stalled_since_ms: number | null;
             /** @description Conditions that need attention although the source runs, at the last survey of the stream. */
             warnings: components["schemas"]["ProjectionWarning"][];
+            /** @description The replicas of the stream besides its leader, at the last survey; empty on a single server and without a leader. */
+            replicas: components["schemas"]["StreamReplica"][];
         };
         /** @description Samples of one projection. */
         ProjectionHistory: {
@@ -2451,7 +2453,7 @@ export interface components {
          * @description The kind of a warning.
          * @enum {string}
          */
-        ProjectionWarningKind: "acknowledgements-refused" | "consumer-expires" | "filter-matches-nothing" | "not-portable";
+        ProjectionWarningKind: "acknowledgements-refused" | "consumer-expires" | "filter-matches-nothing" | "not-portable" | "server-loses-data" | "single-replica" | "persisted-later";
         /** @description Proof of the host's identity. */
         Proof: {
             /** @description HMAC-SHA-256 with the key from the data directory's `host.key`, in base64url. */
@@ -2941,6 +2943,18 @@ export interface components {
              * @description Execution time in milliseconds.
              */
             elapsed_ms: number;
+        };
+        /** @description A replica of a source's stream on a cluster, as the leader reports it. */
+        StreamReplica: {
+            /** @description The name of its server. */
+            server: string;
+            /**
+             * Format: int64
+             * @description Operations that it is behind the leader.
+             */
+            lag: number;
+            /** @description Whether it is complete and online. */
+            current: boolean;
         };
         /** @description A table. */
         Table: components["schemas"]["TableDescription"] & {

@@ -27,6 +27,7 @@ const projection = (over: Partial<Projection> = {}): Projection => ({
   last_error_at_ms: null,
   stalled_since_ms: null,
   warnings: [],
+  replicas: [],
   ...over,
 });
 const ready = { ready: true, checks: [{ name: 'broker', ok: true, detail: 'connected' }] };

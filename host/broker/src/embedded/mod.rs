@@ -349,7 +349,7 @@ fn configuration(dir: &Path, port: u16, password: &str) -> String {
 /// second of confirmed messages. But this server flushes for each message, not for each group: measured with 300-byte
 /// messages and 1,000 unacknowledged ones, it stores 716 a second with `always`, 90,000 with `1s`, and no more with its
 /// default of two minutes. Higher durability requires a cluster of three servers.
-const SYNC_INTERVAL: &str = "1s";
+pub const SYNC_INTERVAL: &str = "1s";
 
 fn prepare(dir: &Path) -> Result<PathBuf, EmbeddedError> {
     std::fs::DirBuilder::new()

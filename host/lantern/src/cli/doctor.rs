@@ -21,6 +21,10 @@ pub struct DoctorArgs {
     /// URL of the broker to check; without it, doctor checks the nats-server for an embedded broker.
     #[arg(long, value_name = "URL")]
     nats: Option<String>,
+    /// Monitoring URL of one of the broker's servers, such as http://127.0.0.1:8222; repeat it for each. With it, doctor
+    /// checks the server's version and how often it writes streams to disk.
+    #[arg(long, value_name = "URL", requires = "nats")]
+    monitoring: Vec<String>,
     /// Path of the nats-server for an embedded broker [default: from PATH].
     #[arg(long, value_name = "FILE", conflicts_with = "nats")]
     nats_server: Option<PathBuf>,
@@ -39,9 +43,9 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode, Failure> {
         nats: args.nats.clone(),
         nats_server: args.nats_server.clone(),
     };
-    let mut findings = check(&places)?;
+    let mut findings = check(&places, &args.monitoring)?;
     if args.fix && apply_fixes(&findings) {
-        findings = check(&places)?;
+        findings = check(&places, &args.monitoring)?;
     }
     let errors = findings
         .iter()
@@ -71,10 +75,10 @@ fn apply_fixes(findings: &[Finding]) -> bool {
 }
 
 /// Runs the checks for authors and for operators.
-fn check(places: &Places) -> Result<Vec<Finding>, Failure> {
+fn check(places: &Places, monitoring: &[String]) -> Result<Vec<Finding>, Failure> {
     block_on(async {
         let mut findings = doctor::check(places).await;
-        findings.extend(app::doctor::check(&places.data_dir, places.nats.as_deref()).await);
+        findings.extend(app::doctor::check(&places.data_dir, places.nats.as_deref(), monitoring).await);
         findings
     })
 }

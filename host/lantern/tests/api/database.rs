@@ -217,6 +217,7 @@ pub fn running() -> Status {
         last_error_at_ms: None,
         stalled_since_ms: None,
         warnings: Vec::new(),
+        replicas: Vec::new(),
     }
 }
 

@@ -253,11 +253,15 @@ async fn headers_are_sorted_and_keep_their_values() {
 
 /// Publishes with header bytes that no client library sends, and waits until the stream has stored them.
 pub(crate) async fn publish_raw(server: &NatsServer, headers: &[u8], payload: &[u8]) {
+    publish_raw_to(server, "ev.raw", headers, payload).await;
+}
+
+async fn publish_raw_to(server: &NatsServer, subject: &str, headers: &[u8], payload: &[u8]) {
     let stream = server.jetstream().await.get_stream(STREAM).await.unwrap();
     let before = stream.cached_info().state.last_sequence;
     let mut raw = server.raw();
     let total = headers.len() + payload.len();
-    write!(raw, "HPUB ev.raw {} {total}\r\n", headers.len()).unwrap();
+    write!(raw, "HPUB {subject} {} {total}\r\n", headers.len()).unwrap();
     raw.write_all(headers).unwrap();
     raw.write_all(payload).unwrap();
     raw.write_all(b"\r\n").unwrap();
@@ -267,6 +271,20 @@ pub(crate) async fn publish_raw(server: &NatsServer, headers: &[u8], payload: &[
         async || stream.get_info().await.unwrap().state.last_sequence > before,
     )
     .await;
+}
+
+/// The broker accepts NUL in a subject, and not every database stores it in a text.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subject_with_nul_is_the_same_text_however_it_is_read() {
+    let server = NatsServer::start();
+    stream(&server).await;
+    publish_raw_to(&server, "ev.a\0b", b"NATS/1.0\r\nA: b\r\n\r\n", b"one").await;
+    let broker = broker(&server).await;
+    let mut subscription = broker.open(request(0)).await.unwrap();
+    let delivered = read(&mut subscription, 1).await;
+    let stored = broker.stored_message(STREAM, 1).await.unwrap().unwrap();
+    assert_eq!(delivered[0].subject, "ev.a\u{fffd}b");
+    assert_eq!(delivered[0], stored);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::log;
-use lantern_model::status::{ProjectionState, Registry, Status};
+use lantern_model::status::{ProjectionState, Registry, Status, StreamReplica};
 
 /// Metrics that are read at each scrape.
 pub(super) struct ScrapeCollector {
@@ -101,11 +101,47 @@ fn encode_sources(encoder: &mut DescriptorEncoder<'_>, projections: &[Status]) -
     Ok(())
 }
 
+/// Reads a value of a stream's replica.
+type ReadReplica = fn(&StreamReplica) -> u64;
+
+/// Gauges with one value per replica of a source's stream: name, help, and value.
+const REPLICA_GAUGES: [(&str, &str, ReadReplica); 2] = [
+    (
+        "source_replica_lag",
+        "Operations that a replica of the source's stream is behind its leader",
+        |replica| replica.lag,
+    ),
+    (
+        "source_replica_current",
+        "Whether a replica of the source's stream is complete and online",
+        |replica| replica.current.into(),
+    ),
+];
+
+fn encode_replicas(encoder: &mut DescriptorEncoder<'_>, projections: &[Status]) -> Result<(), fmt::Error> {
+    for (name, help, read) in REPLICA_GAUGES {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for status in projections {
+            for replica in &status.replicas {
+                let labels = [
+                    ("plugin", status.plugin.as_str()),
+                    ("source", status.source.as_str()),
+                    ("server", replica.server.as_str()),
+                ];
+                let metric = family.encode_family(&labels)?;
+                ConstGauge::new(gauge_value(read(replica))).encode(metric)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 impl Collector for ScrapeCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let projections = self.projections.snapshot();
         encode_sources(&mut encoder, &projections)?;
         encode_states(&mut encoder, &projections)?;
+        encode_replicas(&mut encoder, &projections)?;
         let wal = with_suffix(&self.database, "-wal");
         let single = [
             (
