@@ -23,6 +23,8 @@ mod line_to_broker;
 mod nats;
 #[path = "support/query.rs"]
 mod query;
+#[path = "support/starving.rs"]
+mod starving_line;
 #[path = "support/torture.rs"]
 mod torture;
 
@@ -46,6 +48,8 @@ mod history;
 mod impostor;
 #[path = "host/io.rs"]
 mod io;
+#[path = "host/leaders.rs"]
+mod leaders;
 #[path = "host/line.rs"]
 mod line;
 #[path = "host/log.rs"]
@@ -66,6 +70,8 @@ mod search;
 mod seeds;
 #[path = "host/start.rs"]
 mod start;
+#[path = "host/starvation.rs"]
+mod starvation;
 #[path = "host/values.rs"]
 mod values;
 #[path = "host/warnings.rs"]

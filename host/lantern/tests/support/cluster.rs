@@ -139,6 +139,21 @@ impl Cluster {
         self.wait_for_greeting(index);
     }
 
+    /// Starts the servers that have ended, and ends the freeze of the others.
+    pub fn revive(&mut self) {
+        for index in 0..3 {
+            match self.nodes[index].child {
+                Some(_) => self.signal(index, Signal::CONT),
+                None => self.restart(index),
+            }
+        }
+    }
+
+    /// The number of the server with this name.
+    pub fn index_of(&self, name: &str) -> usize {
+        self.nodes.iter().position(|node| node.name == name).unwrap()
+    }
+
     /// Sends a signal to one server.
     pub fn signal(&self, index: usize, which: Signal) {
         if let Some(child) = &self.nodes[index].child {
@@ -153,6 +168,11 @@ impl Cluster {
 
     /// Waits until `stream` has a leader, and both other replicas are current.
     pub async fn wait_until_current(&self, stream: &str) {
+        self.wait_until_replicated(stream, 2).await;
+    }
+
+    /// Waits until `stream` has a leader and this number of other replicas, all current.
+    pub async fn wait_until_replicated(&self, stream: &str, others: usize) {
         let context = self.jetstream().await;
         eventually("all replicas are current", LIMIT, async || {
             let Ok(stream) = context.get_stream(stream).await else {
@@ -160,7 +180,7 @@ impl Cluster {
             };
             stream.cached_info().cluster.as_ref().is_some_and(|cluster| {
                 cluster.leader.is_some()
-                    && cluster.replicas.len() == 2
+                    && cluster.replicas.len() == others
                     && cluster
                         .replicas
                         .iter()
@@ -182,8 +202,12 @@ impl Cluster {
 
     /// Returns a JetStream context of a plain client.
     pub async fn jetstream(&self) -> jetstream::Context {
-        let urls: Vec<async_nats::ServerAddr> =
-            self.url().split(',').map(|url| url.parse().unwrap()).collect();
+        Self::connect(&self.url()).await
+    }
+
+    /// Returns a JetStream context of a plain client, for the URLs of [`Self::url`].
+    pub async fn connect(url: &str) -> jetstream::Context {
+        let urls: Vec<async_nats::ServerAddr> = url.split(',').map(|url| url.parse().unwrap()).collect();
         let client = async_nats::ConnectOptions::new()
             .retry_on_initial_connect()
             .connect(urls)
